@@ -1,0 +1,79 @@
+"""Every name that clusters, charts and workloads rely on: groups, labels, annotations and API paths."""
+
+import hashlib
+import re
+
+GROUP = "perllm.io"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+TASK_KIND = "LLMInferenceTask"
+TASK_PLURAL = "llminferencetasks"
+TASK_SHORT_NAME = "llmtask"
+NODE_PROFILE_KIND = "LLMNodeProfile"
+NODE_PROFILE_PLURAL = "llmnodeprofiles"
+NODE_PROFILE_SHORT_NAME = "llmnode"
+CATEGORY = "perllm"
+
+SCHEDULER_NAME = "perllm"
+
+TASK_LABEL = f"{GROUP}/task"
+MODEL_LABEL = f"{GROUP}/model"
+ATTEMPT_LABEL = f"{GROUP}/attempt"
+TIER_LABEL = f"{GROUP}/tier"
+GPU_TYPE_LABEL = "nvidia.com/gpu.product"
+
+DECISION_ANNOTATION = f"{GROUP}/decision"
+DEADLINE_ANNOTATION = f"{GROUP}/deadline"
+
+GPU_RESOURCE = "nvidia.com/gpu"
+
+MAX_LABEL_LENGTH = 63
+_LABEL_VALUE = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?)?")
+_HASH_LENGTH = 8
+
+
+def tasks_path(namespace: str | None = None) -> str:
+    """Return the API path of the tasks of one namespace, or of all when it is None."""
+    return f"/apis/{API_VERSION}/{_in_namespace(namespace)}{TASK_PLURAL}"
+
+
+def task_path(namespace: str, name: str) -> str:
+    """Return the API path of one task."""
+    return f"{tasks_path(namespace)}/{name}"
+
+
+def task_status_path(namespace: str, name: str) -> str:
+    """Return the API path of one task's status."""
+    return f"{task_path(namespace, name)}/status"
+
+
+def node_profiles_path() -> str:
+    """Return the API path of all node profiles."""
+    return f"/apis/{API_VERSION}/{NODE_PROFILE_PLURAL}"
+
+
+def node_profile_path(name: str) -> str:
+    """Return the API path of one node's profile."""
+    return f"{node_profiles_path()}/{name}"
+
+
+def node_profile_status_path(name: str) -> str:
+    """Return the API path of the status of one node's profile."""
+    return f"{node_profile_path(name)}/status"
+
+
+def to_label_value(text: str) -> str:
+    """Return ``text`` as a label value: unchanged when it is one, else shortened and made unique by a hash.
+
+    Model names such as ``meta-llama/Llama-3.1-8B`` hold characters that labels refuse.
+    """
+    if len(text) <= MAX_LABEL_LENGTH and _LABEL_VALUE.fullmatch(text):
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()[:_HASH_LENGTH]
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", text)[: MAX_LABEL_LENGTH - _HASH_LENGTH - 1].strip("_.-")
+    return f"{stem}-{digest}" if stem else digest
+
+
+def _in_namespace(namespace: str | None) -> str:
+    return f"namespaces/{namespace}/" if namespace is not None else ""

@@ -1,0 +1,63 @@
+"""The ``LLMNodeProfile``: what has been learned on one node, kept in the cluster so that it survives restarts."""
+
+from typing import Annotated, Any
+
+from pydantic import AwareDatetime, Field, WithJsonSchema
+
+from perllm.api.base import Joules, Resource, Seconds, Text
+from perllm.api.task import Tier
+
+MAX_MODELS = 256
+MAX_RECENT = 512
+
+_State = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
+
+
+class ModelProfile(Resource):
+    """What has been learned of one model on the node."""
+
+    model: Annotated[str, Field(min_length=1, max_length=253)] = Field(description="Name of the model.")
+    count: int = Field(default=0, ge=0, description="Number of outcomes learned from.")
+    mean_reward: float | None = Field(
+        default=None, allow_inf_nan=False, description="Mean reward, for policies that keep one."
+    )
+    mean_latency_seconds: Seconds | None = Field(default=None, description="Mean seconds from creation to completion.")
+    mean_energy_joules: Joules | None = Field(default=None, description="Mean joules of a task.")
+    deadline_met_share: float | None = Field(
+        default=None, ge=0, le=1, description="Share of the tasks that were complete by their deadline."
+    )
+    last_outcome_time: AwareDatetime | None = Field(default=None, description="When the last outcome was learned.")
+    state: _State = Field(default_factory=dict, description="The learner's own state of this model. Not for people.")
+
+
+class NodeProfileStatus(Resource):
+    """What has been learned on the node. Written by PerLLM only."""
+
+    schema_version: int = Field(default=1, ge=1, description="Version of the form of all state in here.")
+    policy: Text | None = Field(default=None, description="The policy that learned.")
+    gpu_type: Text | None = Field(default=None, description="The node's GPU type.")
+    tier: Tier | None = Field(default=None, description="The node's tier.")
+    updated_time: AwareDatetime | None = Field(default=None, description="When this was written.")
+    outcomes: int = Field(default=0, ge=0, description="Number of outcomes learned from, all models together.")
+    mean_latency_seconds: Seconds | None = Field(
+        default=None, description="Mean seconds from creation to completion, all models."
+    )
+    mean_energy_joules: Joules | None = Field(default=None, description="Mean joules of a task, all models.")
+    idle_power_watts: float | None = Field(
+        default=None, ge=0, allow_inf_nan=False, description="Watts of the idle node."
+    )
+    models: tuple[ModelProfile, ...] = Field(
+        default=(),
+        max_length=MAX_MODELS,
+        description="What has been learned, per model.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["model"]},
+    )
+    state: _State = Field(
+        default_factory=dict, description="The learner's own state of the whole node. Not for people."
+    )
+    recent: tuple[Annotated[str, Field(max_length=64)], ...] = Field(
+        default=(),
+        max_length=MAX_RECENT,
+        description="The last outcomes learned from, so that none is learned twice.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )

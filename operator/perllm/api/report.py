@@ -1,0 +1,89 @@
+"""The run report: what a container says of its own run in its termination message."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import AwareDatetime, BeforeValidator, Field, FiniteFloat, ValidationError
+from pydantic_core import from_json
+
+from perllm.api.base import MAX_TOKENS, Resource
+
+# Kubernetes cuts termination messages at 4096 bytes.
+MAX_REPORT_LENGTH = 4096
+MAX_RUN_S = 7 * 24 * 3600.0
+
+
+def _require_text(value: object) -> object:
+    if not isinstance(value, str | datetime):
+        raise ValueError("must be an RFC 3339 time")
+    return value
+
+
+_Time = Annotated[AwareDatetime, BeforeValidator(_require_text)]
+_Seconds = Annotated[FiniteFloat, Field(strict=True, ge=0, le=MAX_RUN_S)]
+_Tokens = Annotated[int, Field(strict=True, ge=0, le=MAX_TOKENS)]
+
+
+class RunReport(Resource):
+    """What a workload measured of its own run; everything is optional.
+
+    Inference is the last ``inference_seconds`` before ``finished_at``.
+    """
+
+    started_at: _Time | None = None
+    finished_at: _Time | None = None
+    transfer_seconds: _Seconds | None = None
+    inference_seconds: _Seconds | None = None
+    prompt_tokens: _Tokens | None = None
+    output_tokens: _Tokens | None = None
+
+    def to_text(self) -> str:
+        """Return the report as a workload writes it."""
+        return self.model_dump_json(by_alias=True, exclude_none=True)
+
+    def inference_window(self) -> tuple[float, float] | None:
+        """Return start and end of the inference in seconds since the epoch, if the report tells."""
+        if self.finished_at is None or self.inference_seconds is None:
+            return None
+        end_s = self.finished_at.timestamp()
+        return end_s - self.inference_seconds, end_s
+
+
+def parse_run_report(text: str | None) -> RunReport | None:
+    """Return the report in a termination message, or None when there is none.
+
+    Fields that cannot be true (negative, not finite, absurdly large, of the wrong type) are left out;
+    unknown ones are ignored. Log lines before the report do not matter.
+    """
+    values = _parse_object(text)
+    if values is None:
+        return None
+    report = _drop_contradictions(_validate(values))
+    return report if report.model_fields_set else None
+
+
+def _parse_object(text: str | None) -> dict[str, Any] | None:
+    if not text or len(text) > MAX_REPORT_LENGTH:
+        return None
+    for candidate in (text, text.strip().rpartition("\n")[2]):
+        try:
+            value = from_json(candidate)
+        except ValueError:
+            continue
+        return value if isinstance(value, dict) else None
+    return None
+
+
+def _validate(values: dict[str, Any]) -> RunReport:
+    try:
+        return RunReport.model_validate(values)
+    except ValidationError as error:
+        wrong = {problem["loc"][0] for problem in error.errors(include_url=False, include_context=False)}
+        return RunReport.model_validate({key: value for key, value in values.items() if key not in wrong})
+
+
+def _drop_contradictions(report: RunReport) -> RunReport:
+    if report.started_at is None or report.finished_at is None or report.started_at <= report.finished_at:
+        return report
+    kept = report.model_fields_set - {"started_at", "finished_at"}
+    return RunReport.model_validate({name: getattr(report, name) for name in kept})

@@ -1,0 +1,145 @@
+"""The ``LLMInferenceTask``: one bounded unit of LLM work that runs as one pod on one node."""
+
+from enum import StrEnum
+from functools import cached_property
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
+
+from perllm.api.base import Deadline, InputBytes, Resource, Tokens, Ttl
+from perllm.api.quantities import parse_duration_s, parse_quantity
+
+MAX_PRIORITY = 1000
+MAX_RETRIES = 10
+
+
+class Tier(StrEnum):
+    """The two kinds of nodes."""
+
+    EDGE = "edge"
+    CLOUD = "cloud"
+
+
+class OnInfeasible(StrEnum):
+    """What to do with a task when no node is expected to meet its deadline."""
+
+    BEST_EFFORT = "BestEffort"
+    REJECT = "Reject"
+
+
+class OnDeadlineMissed(StrEnum):
+    """What to do with a task whose deadline has passed."""
+
+    CONTINUE = "Continue"
+    TERMINATE = "Terminate"
+
+
+def _check_template(template: dict[str, Any]) -> dict[str, Any]:
+    spec = template.get("spec")
+    if not isinstance(spec, dict) or not isinstance(spec.get("containers"), list) or not spec["containers"]:
+        raise ValueError("spec.containers must hold at least one container")
+    return template
+
+
+def _check_unique(tiers: tuple[Tier, ...]) -> tuple[Tier, ...]:
+    if len(set(tiers)) < len(tiers):
+        raise ValueError("every tier may be named once only")
+    return tiers
+
+
+_OPEN_OBJECT = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+_TEMPLATE_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["spec"],
+    "properties": {
+        "metadata": {**_OPEN_OBJECT, "description": "Labels and annotations of the pod."},
+        "spec": {
+            **_OPEN_OBJECT,
+            "description": "The pod's spec. PerLLM sets schedulerName, and restartPolicy unless it is given.",
+            "required": ["containers"],
+            "properties": {
+                "containers": {
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": 64,
+                    "description": "The containers. The first may write a run report as its termination message.",
+                    "items": _OPEN_OBJECT,
+                }
+            },
+        },
+    },
+}
+
+
+class TaskSpec(Resource):
+    """What the task is, and by when it has to be complete."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$")] = Field(
+        description="Name of the model, for example meta-llama/Llama-3.1-8B. Estimates are kept per model and node."
+    )
+    prompt_tokens: Annotated[Tokens, Field(ge=1)] = Field(
+        description="Number of tokens of the prompt, or of all prompts of a batch."
+    )
+    output_tokens: Annotated[Tokens, Field(ge=1)] | None = Field(
+        default=None,
+        description="Number of tokens expected to be generated. Without it the mean learned for the model is used.",
+    )
+    input_bytes: InputBytes = Field(
+        default=0,
+        description="Size of the payload that has to reach the node before inference, as a quantity such as 2Mi.",
+    )
+    deadline: Deadline = Field(
+        description="Time from the creation of the task to its completion, for example 30s or 1m30s; at most 24h.",
+    )
+    priority: Annotated[int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] = Field(
+        default=0, description="Tasks of higher priority are placed first when capacity is scarce."
+    )
+    tiers: Annotated[tuple[Tier, ...], Field(min_length=1, max_length=2), AfterValidator(_check_unique)] | None = Field(
+        default=None,
+        description="Tiers on which the task may run: edge, cloud or both. Both when absent.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+    on_infeasible: OnInfeasible = Field(
+        default=OnInfeasible.BEST_EFFORT,
+        description="What to do when no node is expected to meet the deadline: BestEffort runs the task where it "
+        "finishes first, Reject ends it without running it.",
+    )
+    on_deadline_missed: OnDeadlineMissed = Field(
+        default=OnDeadlineMissed.CONTINUE,
+        description="What to do when the deadline passes before completion: Continue lets the task run on, "
+        "Terminate ends it.",
+    )
+    retries: Annotated[int, Field(ge=0, le=MAX_RETRIES)] = Field(
+        default=0,
+        description="How many times a failed pod is replaced by a new one. Pods that a node refuses, or that are lost "
+        "with their node, do not count.",
+    )
+    ttl_after_finished: Ttl | None = Field(
+        default=None,
+        description="How long the task is kept after it has finished, for example 1h. It is kept for ever when absent.",
+    )
+    template: Annotated[dict[str, Any], AfterValidator(_check_template), WithJsonSchema(_TEMPLATE_SCHEMA)] = Field(
+        description="The pod that does the work, as a PodTemplateSpec."
+    )
+
+    @cached_property
+    def deadline_s(self) -> float:
+        """The deadline in seconds from the creation."""
+        return parse_duration_s(self.deadline)
+
+    @cached_property
+    def ttl_after_finished_s(self) -> float | None:
+        """How long a finished task is kept, in seconds; None for ever."""
+        return None if self.ttl_after_finished is None else parse_duration_s(self.ttl_after_finished)
+
+    @cached_property
+    def input_size_bytes(self) -> int:
+        """The size of the payload in bytes."""
+        return parse_quantity(self.input_bytes)
+
+    @cached_property
+    def allowed_tiers(self) -> frozenset[Tier]:
+        """The tiers on which the task may run."""
+        return frozenset(self.tiers or Tier)

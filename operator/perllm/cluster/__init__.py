@@ -1,0 +1,1 @@
+"""Kubernetes I/O: credentials, requests, watches, and what they keep in memory."""

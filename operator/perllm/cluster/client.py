@@ -1,0 +1,175 @@
+"""A slim asynchronous client for the hot path: plain dictionaries over aiohttp and orjson.
+
+The official client spends several times the processor time per object on models that the hot path would only
+take apart again; it stays in use for credentials and for typed access where speed does not matter.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+import orjson
+
+from perllm.cluster.credentials import Credentials
+
+Object = dict[str, Any]
+
+WATCH_SILENCE_S = 75.0
+"""The API server sends a bookmark about once a minute; a watch that is silent for longer is dead."""
+
+
+class PatchKind(StrEnum):
+    """Content types of a patch."""
+
+    MERGE = "application/merge-patch+json"
+    STRATEGIC = "application/strategic-merge-patch+json"
+    JSON = "application/json-patch+json"
+
+
+class ApiError(Exception):
+    """The API server refused a request.
+
+    Attributes:
+        status: HTTP status code; 0 when the server was not reached.
+        reason: machine-readable reason such as "Conflict" or "AlreadyExists".
+        message: the server's own words.
+        retry_after_s: how long the server asked to wait.
+    """
+
+    def __init__(self, status: int, reason: str, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(f"{status} {reason}: {message}")
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self.status == 0 or self.status == 429 or self.status >= 500
+
+
+class ApiUnreachableError(ApiError):
+    """The API server did not answer."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(0, "Unreachable", message)
+
+
+class Client:
+    """Requests to one API server. Use as an asynchronous context manager."""
+
+    def __init__(self, credentials: Credentials, *, max_connections: int = 32, timeout_s: float = 30.0) -> None:
+        self._credentials = credentials
+        self._max_connections = max_connections
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s, connect=10.0)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        connector = aiohttp.TCPConnector(
+            limit=self._max_connections, ssl=self._credentials.ssl_context() or True, keepalive_timeout=60
+        )
+        self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def get(self, path: str, **query: str) -> Object:
+        """Read one object or a list."""
+        return await self._request("GET", path, query=query)
+
+    async def post(self, path: str, body: object) -> Object:
+        """Create an object."""
+        return await self._request("POST", path, body=body)
+
+    async def put(self, path: str, body: object) -> Object:
+        """Replace an object."""
+        return await self._request("PUT", path, body=body)
+
+    async def patch(self, path: str, body: object, *, kind: PatchKind = PatchKind.MERGE) -> Object:
+        """Change part of an object."""
+        return await self._request("PATCH", path, body=body, content_type=kind)
+
+    async def delete(self, path: str, body: object | None = None) -> Object:
+        """Delete an object; `body` may carry DeleteOptions."""
+        return await self._request("DELETE", path, body=body)
+
+    async def watch(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Object]:
+        """Yield watch events from `path` until the server ends the stream."""
+        timeout = aiohttp.ClientTimeout(total=None, connect=10.0, sock_read=WATCH_SILENCE_S)
+        parameters = {"watch": "1", "allowWatchBookmarks": "true", **query}
+        try:
+            async with self._open().get(
+                self._credentials.server + path,
+                params=parameters,
+                headers=self._credentials.headers(),
+                timeout=timeout,
+                read_bufsize=2**20,
+            ) as response:
+                if response.status >= 400:
+                    raise _error_from(response, await response.read())
+                async for line in _lines(response.content):
+                    yield orjson.loads(line)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ApiUnreachableError(f"the watch of {path} broke: {error!r}") from error
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: object | None = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        headers = self._credentials.headers()
+        data = None
+        if body is not None:
+            data = orjson.dumps(body)
+            headers["Content-Type"] = content_type
+        try:
+            async with self._open().request(
+                method, self._credentials.server + path, params=query, data=data, headers=headers
+            ) as response:
+                content = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ApiUnreachableError(
+                f"{method} {path}: no answer from {self._credentials.server}: {error!r}"
+            ) from error
+        if response.status >= 400:
+            raise _error_from(response, content)
+        answer: Object = orjson.loads(content) if content else {}
+        return answer
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise RuntimeError("the client is used before it was entered: write 'async with Client(...) as client'")
+        return self._session
+
+
+async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Split a stream into lines of any length; aiohttp's own reader refuses lines longer than its buffer."""
+    rest = b""
+    async for chunk in stream.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n") if rest else chunk.split(b"\n")
+        for line in lines:
+            if line:
+                yield line
+        await asyncio.sleep(0)
+
+
+def _error_from(response: aiohttp.ClientResponse, content: bytes) -> ApiError:
+    try:
+        status = orjson.loads(content)
+        reason, message = str(status.get("reason") or response.reason), str(status.get("message") or "")
+    except (orjson.JSONDecodeError, AttributeError):
+        reason, message = str(response.reason), content[:500].decode(errors="replace")
+    retry_after = response.headers.get("Retry-After", "")
+    return ApiError(response.status, reason, message, float(retry_after) if retry_after.isdigit() else 0.0)

@@ -1,0 +1,77 @@
+"""Who we are to the API server. The official client reads kubeconfigs and service accounts; nothing else does."""
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kubernetes import client, config
+
+
+class CredentialsError(Exception):
+    """No usable credentials were found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """An API server and the identity to use there.
+
+    Attributes:
+        server: base URL without a trailing slash.
+        ca_file: certificate authority of the server, None for the system's.
+        certificate_file: client certificate, if that is the identity.
+        key_file: private key of the client certificate.
+        token: returns the current bearer token; service-account tokens rotate, so it is asked per request.
+    """
+
+    server: str
+    ca_file: str | None
+    certificate_file: str | None
+    key_file: str | None
+    token: Callable[[], str | None]
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """Return a context that verifies the server; None for plain HTTP."""
+        if self.server.startswith("http://"):
+            return None
+        context = ssl.create_default_context(cafile=self.ca_file)
+        if self.certificate_file:
+            context.load_cert_chain(self.certificate_file, self.key_file)
+        return context
+
+    def headers(self) -> dict[str, str]:
+        """Return the authorization header, or nothing when a certificate is the identity."""
+        token = self.token()
+        return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def load_credentials(kubeconfig: Path | None = None, context: str | None = None) -> Credentials:
+    """Load credentials from `kubeconfig`, or from where kubectl would look, or from the pod's service account.
+
+    Raises:
+        CredentialsError: nothing usable was found; the message says where it was sought.
+    """
+    configuration = client.Configuration()
+    try:
+        if kubeconfig is None and context is None:
+            config.load_config(client_configuration=configuration)
+        else:
+            file = str(kubeconfig) if kubeconfig else None
+            config.load_kube_config(config_file=file, context=context, client_configuration=configuration)
+    except (config.ConfigException, OSError) as error:
+        sought = kubeconfig or "$KUBECONFIG, ~/.kube/config or the pod's service account"
+        raise CredentialsError(f"no Kubernetes credentials in {sought}: {error}. Pass --kubeconfig FILE.") from error
+    if not configuration.verify_ssl:
+        raise CredentialsError("the kubeconfig skips TLS verification; give it certificate-authority-data instead")
+    return Credentials(
+        server=configuration.host.rstrip("/"),
+        ca_file=configuration.ssl_ca_cert,
+        certificate_file=configuration.cert_file,
+        key_file=configuration.key_file,
+        token=lambda: _bearer_token(configuration),
+    )
+
+
+def _bearer_token(configuration: client.Configuration) -> str | None:
+    value = configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+    return value.removeprefix("Bearer ") if value else None

@@ -1,0 +1,62 @@
+"""What PerLLM needs to know of a Kubernetes node."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from perllm.api import names
+from perllm.api.quantities import parse_quantity
+from perllm.api.task import Tier
+from perllm.cluster.client import Object
+
+UNKNOWN_GPU = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node that can run tasks.
+
+    Attributes:
+        name: name of the Kubernetes node.
+        uid: identity of this incarnation of it.
+        tier: edge or cloud.
+        gpu_type: value of the GPU type label.
+        slots: tasks that it can run at a time, its allocatable GPUs (or replicas of them).
+        addresses: its addresses, to recognise it in metrics.
+    """
+
+    name: str
+    uid: str
+    tier: Tier
+    gpu_type: str
+    slots: float
+    addresses: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLabels:
+    """Which labels and resource describe a node."""
+
+    tier: str = names.TIER_LABEL
+    gpu_type: str = names.GPU_TYPE_LABEL
+    gpu_resource: str = names.GPU_RESOURCE
+
+
+def read_node(item: Object, labels: NodeLabels) -> Node | None:
+    """Return the node that `item` describes; None if it does not belong to PerLLM's fleet.
+
+    A node belongs when it carries a valid tier label and has at least one slot.
+    """
+    metadata, status = item["metadata"], item.get("status", {})
+    own: Mapping[str, str] = metadata.get("labels", {})
+    tier = own.get(labels.tier)
+    slots = parse_quantity(status.get("allocatable", {}).get(labels.gpu_resource, "0"))
+    if tier not in set(Tier) or slots <= 0:
+        return None
+    return Node(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        tier=Tier(tier),
+        gpu_type=own.get(labels.gpu_type, UNKNOWN_GPU),
+        slots=float(slots),
+        addresses=frozenset(address["address"] for address in status.get("addresses", ())),
+    )

@@ -1,0 +1,1 @@
+"""The life of a task: from its creation to its learned outcome."""

@@ -1,0 +1,35 @@
+"""The conditions of a task."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Literal
+
+from perllm.api.task_status import Condition, ConditionType
+
+
+def set_condition(
+    conditions: Iterable[Condition],
+    kind: ConditionType,
+    value: bool | None,
+    reason: str,
+    message: str,
+    *,
+    generation: int,
+    now_s: float,
+) -> tuple[Condition, ...]:
+    """Return the conditions with one of them set; its transition time changes only when its value does."""
+    status: Literal["True", "False", "Unknown"] = "Unknown" if value is None else "True" if value else "False"
+    kept = {condition.type: condition for condition in conditions}
+    old = kept.get(kind)
+    same = old is not None and old.status == status
+    kept[kind] = Condition(
+        type=kind,
+        status=status,
+        observed_generation=generation,
+        last_transition_time=old.last_transition_time
+        if old is not None and same
+        else datetime.fromtimestamp(int(now_s), UTC),
+        reason=reason,
+        message=message,
+    )
+    return tuple(kept.values())

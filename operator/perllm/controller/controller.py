@@ -1,0 +1,308 @@
+"""Brings tasks, pods and outcomes together. One event loop; what blocks or waits is elsewhere.
+
+    task seen, pod seen, timer due  ->  lifecycle.advance (pure)  ->  pods, statuses, announcements, outcomes
+
+Memory is authoritative for statuses once a task has been seen: nobody else writes them.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from perllm.api import names
+from perllm.api.task_status import TaskStatus
+from perllm.cluster.client import ApiError, Client, Object
+from perllm.cluster.pod import Pod, read_pod
+from perllm.controller import lifecycle
+from perllm.controller.announcer import Announcer
+from perllm.controller.dispatcher import Dispatcher, Waiting
+from perllm.controller.pods import build_pod
+from perllm.controller.settlement import Settlement
+from perllm.controller.status_writer import Fields, StatusWriter
+from perllm.controller.task import Task, read_task
+from perllm.metrics import OperatorMetrics
+from perllm.placement.placer import Placement, Placer, Request
+
+log = logging.getLogger(__name__)
+
+RETRY_POD_S = 1.0
+
+
+@dataclass(slots=True)
+class Tracked:
+    """A task in the controller's care."""
+
+    task: Task
+    status: TaskStatus
+    pods: dict[str, Pod] = field(default_factory=dict)
+    timer: asyncio.TimerHandle | None = None
+    occupancy: float | None = None
+
+
+class Controller:
+    """The life of all tasks."""
+
+    def __init__(
+        self,
+        client: Client,
+        placer: Placer,
+        settlement: Settlement,
+        announcer: Announcer,
+        metrics: OperatorMetrics,
+        *,
+        unix_now: Callable[[], float],
+        scheduler_name: str = names.SCHEDULER_NAME,
+    ) -> None:
+        self._client = client
+        self._placer = placer
+        self._settlement = settlement
+        self._announcer = announcer
+        self._metrics = metrics
+        self._unix_now = unix_now
+        self._scheduler_name = scheduler_name
+        self._tracked: dict[str, Tracked] = {}
+        self._orphans: dict[str, dict[str, Pod]] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self.dispatcher = Dispatcher(placer, create_pod=self._create_pod, reject=self._reject, wait=self._explain_wait)
+        self.writer = StatusWriter(client, on_written=self._on_written, on_gone=self._forget)
+        metrics.waiting.set_function(lambda: self.dispatcher.waiting)
+        metrics.in_flight.set_function(lambda: len(placer.ledger))
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.dispatcher.run())
+            group.create_task(self.writer.run())
+
+    def request_of(self, pod: Object) -> Request | None:
+        """Return what the task of a pod asks for; None if the task is not known (yet)."""
+        seen = read_pod(pod)
+        tracked = self._tracked.get(seen.task_key) if seen else None
+        if seen is None or tracked is None or tracked.task.spec is None or tracked.task.uid != seen.task_uid:
+            return None
+        return tracked.task.to_request()
+
+    def on_task(self, item: Object, *, deleted: bool) -> None:
+        """Take note of a task that was added, changed or deleted."""
+        task, status = read_task(item, self._unix_now())
+        tracked = self._tracked.get(task.key)
+        if deleted:
+            if tracked is not None and tracked.task.uid == task.uid:
+                self._forget(task.key)
+            return
+        if tracked is not None and tracked.task.uid != task.uid:
+            self._forget(task.key)
+            tracked = None
+        if tracked is None:
+            self.writer.know(task.key, item.get("status") or {})
+            pods = {name: pod for name, pod in self._orphans.pop(task.key, {}).items() if pod.task_uid == task.uid}
+            self._tracked[task.key] = Tracked(task, status, pods)
+            for pod in pods.values():
+                self._account(pod)
+        elif tracked.task.generation == task.generation:
+            return
+        else:
+            tracked.task = task
+        self._reconcile(task.key)
+        known = self._tracked.get(task.key)
+        if known is not None and known.status.observed and known.status.observed.energy_quality is not None:
+            self._learn(known)
+
+    def on_pod(self, old: Object | None, new: Object | None) -> None:
+        """Take note of a pod that was added, changed or deleted."""
+        pod = read_pod(new or old or {})
+        if pod is None:
+            return
+        tracked = self._tracked.get(pod.task_key)
+        pods = self._orphans.setdefault(pod.task_key, {}) if tracked is None else tracked.pods
+        if new is None:
+            pods.pop(pod.name, None)
+            if not pods:
+                self._orphans.pop(pod.task_key, None)
+        else:
+            pods[pod.name] = pod
+        if tracked is not None and tracked.task.uid == pod.task_uid:
+            self._account(pod, gone=new is None)
+            self._reconcile(pod.task_key)
+
+    def _account(self, pod: Pod, *, gone: bool = False) -> None:
+        """Keep the tasks in flight and their energy windows equal to what the pods say."""
+        tracked = self._tracked[pod.task_key]
+        decision = lifecycle.read_decision(pod)
+        if pod.node is None or decision is None:
+            return
+        if gone or pod.is_finished:
+            occupancy = self._placer.release(pod.task_uid)
+            tracked.occupancy = occupancy if occupancy is not None else tracked.occupancy
+            self._settlement.end(pod, self._unix_now())
+            self.dispatcher.wake()
+        elif pod.node in self._placer.fleet.nodes:
+            self._placer.confirm(decision)
+            self._settlement.begin(pod, self._unix_now())
+
+    def _reconcile(self, key: str) -> None:
+        tracked = self._tracked[key]
+        task, before, now_s = tracked.task, tracked.status, self._unix_now()
+        step = lifecycle.advance(task, before, list(tracked.pods.values()), now_s)
+        self._adopt(tracked, step.status)
+        if step.attempt is not None:
+            self.dispatcher.add(Waiting(task, step.attempt))
+        elif step.status.phase.is_final or step.status.node_name is not None:
+            self.dispatcher.remove(key)
+        for pod in step.doomed:
+            self._spawn(self._delete(f"/api/v1/namespaces/{task.namespace}/pods/{pod.name}", pod.uid))
+        if step.finished is not None:
+            self._settle(tracked, step.finished)
+        self._schedule(tracked, step)
+
+    def _adopt(self, tracked: Tracked, status: TaskStatus) -> None:
+        """Make `status` the task's, announce what is new in it, and have it written."""
+        task, before = tracked.task, tracked.status
+        tracked.status = status
+        if status.node_name and (status.node_name, status.pod_name) != (before.node_name, before.pod_name):
+            pod = tracked.pods.get(status.pod_name or "")
+            decision = lifecycle.read_decision(pod) if pod else None
+            if decision is not None:
+                self._announcer.placed(task, decision)
+        if status.phase.is_final and not before.phase.is_final:
+            self._announcer.ended(task, status)
+        self.writer.put(task.key, names.task_status_path(task.namespace, task.name), status.to_object())
+
+    def _settle(self, tracked: Tracked, pod: Pod) -> None:
+        """Measure the energy of a finished task as soon as the metrics cover its run."""
+        observed = tracked.status.observed
+        if observed is None or observed.energy_quality is not None:
+            return
+        decision = lifecycle.read_decision(pod)
+        transmission_energy_j = decision.transmission_energy_j if decision else 0.0
+        measured = self._settlement.measure(pod, transmission_energy_j, self._unix_now())
+        if measured is None:
+            return
+        energy_j = None if measured.energy_j is None else round(measured.energy_j, 3)
+        observed = observed.model_copy(update={"energy_joules": energy_j, "energy_quality": measured.quality})
+        self._announcer.measured(tracked.status.tier, measured)
+        self._adopt(tracked, tracked.status.model_copy(update={"observed": observed}))
+
+    def _schedule(self, tracked: Tracked, step: lifecycle.Step) -> None:
+        """Look at the task again when time alone will change something."""
+        if tracked.timer is not None:
+            tracked.timer.cancel()
+            tracked.timer = None
+        task, status, now_s = tracked.task, tracked.status, self._unix_now()
+        if task.spec is None:
+            return
+        delay_s: float | None = None
+        if not status.phase.is_final:
+            delay_s = task.due_s - now_s if task.due_s > now_s else None
+        elif status.observed is not None and status.observed.energy_quality is None and step.finished is not None:
+            delay_s = self._settlement.retry_s
+        elif step.expire_in_s is not None:
+            if step.expire_in_s <= 0:
+                self._spawn(self._delete(names.task_path(task.namespace, task.name), task.uid))
+                return
+            delay_s = step.expire_in_s
+        if delay_s is not None:
+            loop = asyncio.get_running_loop()
+            tracked.timer = loop.call_later(max(delay_s, 0.0) + 0.001, self._wake, task.key, task.uid)
+
+    def _wake(self, key: str, uid: str) -> None:
+        tracked = self._tracked.get(key)
+        if tracked is not None and tracked.task.uid == uid:
+            self._reconcile(key)
+
+    async def _create_pod(self, waiting: Waiting) -> None:
+        """Create the pod of an attempt; every failure leaves the task queued or ended with a clear reason."""
+        task = waiting.task
+        pod = build_pod(task, waiting.attempt, self._scheduler_name)
+        try:
+            await self._client.post(f"/api/v1/namespaces/{task.namespace}/pods", pod)
+        except ApiError as error:
+            await self._handle_refused_pod(waiting, error)
+
+    async def _handle_refused_pod(self, waiting: Waiting, error: ApiError) -> None:
+        task = waiting.task
+        tracked = self._tracked.get(task.key)
+        if tracked is None or tracked.task.uid != task.uid:
+            return
+        name = build_pod(task, waiting.attempt, self._scheduler_name)["metadata"]["name"]
+        if error.status == 409 and name in tracked.pods:
+            return
+        if error.status in (400, 422):
+            message = f"the API server refused the pod made from spec.template: {error.message}"
+            self.dispatcher.remove(task.key)
+            self._adopt(tracked, lifecycle.reject(task, tracked.status, "InvalidTemplate", message, self._unix_now()))
+            return
+        log.warning("pod %s of task %s not created, trying again: %s", name, task.key, error)
+        if error.status != 409:
+            self._announcer.rejected(task, f"pod {name} could not be created, trying again: {error.message}")
+        await asyncio.sleep(RETRY_POD_S)
+        self.dispatcher.remove(task.key)
+        if self._tracked.get(task.key) is tracked:
+            self._reconcile(task.key)
+
+    async def _delete(self, path: str, uid: str) -> None:
+        try:
+            await self._client.delete(path, {"preconditions": {"uid": uid}, "propagationPolicy": "Background"})
+        except ApiError as error:
+            if error.status not in (404, 409):
+                log.warning("%s not deleted: %s", path, error)
+
+    def _reject(self, task: Task, placement: Placement) -> None:
+        tracked = self._tracked.get(task.key)
+        if tracked is None:
+            return
+        refused = ", ".join(f"{count} by {reason}" for reason, count in placement.choice.refused.items())
+        message = (
+            f"no node is expected to meet the deadline of {task.valid_spec.deadline} (refused: {refused}); "
+            "onInfeasible is Reject"
+        )
+        self._adopt(tracked, lifecycle.reject(task, tracked.status, "Infeasible", message, self._unix_now()))
+
+    def _explain_wait(self, task: Task, placement: Placement) -> None:
+        tracked = self._tracked.get(task.key)
+        if tracked is None:
+            return
+        refused = ", ".join(f"{count} by {reason}" for reason, count in placement.choice.refused.items())
+        message = (
+            f"waiting for room: {refused}" if refused else "waiting: no node carries the tier label and a free GPU"
+        )
+        if tracked.status.message != message:
+            self._adopt(tracked, tracked.status.model_copy(update={"message": message}))
+
+    def _on_written(self, key: str, fields: Fields) -> None:
+        """Learn from a task once its outcome is stored: so a crash can repeat the learning, never lose it."""
+        tracked = self._tracked.get(key)
+        if tracked is not None and (fields.get("observed") or {}).get("energyQuality") is not None:
+            self._learn(tracked)
+
+    def _learn(self, tracked: Tracked) -> None:
+        """Learn from a settled task; the learner knows which outcomes it has seen."""
+        pod = tracked.pods.get(tracked.status.pod_name or "")
+        decision = lifecycle.read_decision(pod) if pod else None
+        if pod is None or decision is None or decision.node not in self._placer.fleet.nodes:
+            return
+        outcome = self._settlement.outcome(tracked.task, tracked.status, pod, decision, tracked.occupancy)
+        if outcome is None:
+            return
+        reward = self._placer.learner.learn(outcome)
+        if reward is not None:
+            self._metrics.outcomes.inc()
+            self._metrics.reward.observe(reward)
+
+    def _forget(self, key: str) -> None:
+        tracked = self._tracked.pop(key, None)
+        if tracked is None:
+            return
+        if tracked.timer is not None:
+            tracked.timer.cancel()
+        self.dispatcher.remove(key)
+        self.writer.forget(key)
+        self._placer.release(tracked.task.uid)
+        self._settlement.forget(tracked.task.uid)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)

@@ -1,0 +1,52 @@
+"""The pod that carries out an attempt at a task."""
+
+import copy
+from typing import Any
+
+from perllm.api import names
+from perllm.cluster.times import format_time
+from perllm.controller.task import Task
+
+MAX_POD_NAME = 63
+
+
+def pod_name(task: Task, attempt: int) -> str:
+    """Return the name of the pod of an attempt; the same one always, so that an attempt can never run twice."""
+    suffix = f"-{attempt}"
+    return task.name[: MAX_POD_NAME - len(suffix)].rstrip("-.") + suffix
+
+
+def build_pod(task: Task, attempt: int, scheduler_name: str) -> dict[str, Any]:
+    """Return the pod of an attempt, made from the task's template; the template itself stays as it is."""
+    spec = task.valid_spec
+    template = copy.deepcopy(spec.template)
+    metadata = template.get("metadata") or {}
+    pod_spec = {"restartPolicy": "Never", **template["spec"], "schedulerName": scheduler_name}
+    labels = {
+        **(metadata.get("labels") or {}),
+        names.TASK_LABEL: names.to_label_value(task.name),
+        names.MODEL_LABEL: names.to_label_value(spec.model),
+        names.ATTEMPT_LABEL: str(attempt),
+    }
+    annotations = {**(metadata.get("annotations") or {}), names.DEADLINE_ANNOTATION: format_time(task.due_s)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": pod_name(task, attempt),
+            "namespace": task.namespace,
+            "labels": labels,
+            "annotations": annotations,
+            "ownerReferences": [
+                {
+                    "apiVersion": names.API_VERSION,
+                    "kind": names.TASK_KIND,
+                    "name": task.name,
+                    "uid": task.uid,
+                    "controller": True,
+                    "blockOwnerDeletion": False,
+                }
+            ],
+        },
+        "spec": pod_spec,
+    }

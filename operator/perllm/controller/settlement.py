@@ -1,0 +1,161 @@
+"""What a finished task cost: its energy, as soon as the metrics cover its run, and the outcome to learn from.
+
+The energy of a node is shared by the tasks on it, so the inference windows of all of them are kept for as long as the
+energy history reaches back. A running task's window is open; its inference is taken to have begun with its container.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from perllm.api.task_status import EnergyQuality, TaskStatus
+from perllm.cluster.pod import Pod
+from perllm.controller.lifecycle import finish_time_s, start_time_s
+from perllm.controller.task import Task
+from perllm.learning.outcome import Outcome
+from perllm.placement.decision import Decision
+from perllm.telemetry.attribution import IdlePower, Window, attribute
+from perllm.telemetry.history import EnergyHistory
+
+FOREVER_S = float("inf")
+IDLE_LOOK_S = 10.0
+"""How often a node's idle power is estimated anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """Energy of a finished task, transmission included; None where it could not be measured."""
+
+    energy_j: float | None
+    quality: EnergyQuality
+
+
+class Settlement:
+    """Measures finished tasks.
+
+    Args:
+        history: energy counters of the nodes.
+        idle_power: what idle nodes draw.
+        patience_s: how long to wait for samples after the end of a run.
+        retry_s: how often to look for them.
+        window_s: how far back the energy history reaches.
+        is_measuring: whether metrics arrive at all; while they do not, waiting goes on for the patience.
+    """
+
+    def __init__(
+        self,
+        history: EnergyHistory,
+        idle_power: IdlePower,
+        *,
+        patience_s: float,
+        retry_s: float,
+        window_s: float,
+        now: Callable[[], float],
+    ) -> None:
+        self.retry_s = retry_s
+        self._history = history
+        self._idle_power = idle_power
+        self._patience_s = patience_s
+        self._window_s = window_s
+        self._now = now
+        self._windows: dict[str, dict[str, Window]] = {}
+        self._nodes: dict[str, str] = {}
+        self._looked_s: dict[str, float] = {}
+
+    def begin(self, pod: Pod, now_s: float) -> None:
+        """Note that a pod is on its node."""
+        if pod.node is None:
+            return
+        self._put(pod.node, Window(pod.task_uid, pod.started_s or now_s, FOREVER_S))
+
+    def end(self, pod: Pod, now_s: float) -> None:
+        """Note that a pod has left its node; one that never ran leaves no trace."""
+        if pod.node is None:
+            return
+        if pod.started_s is None:
+            self.forget(pod.task_uid)
+            return
+        self._put(pod.node, _inference_window(pod, now_s))
+        self._prune(pod.node, now_s)
+
+    def measure(self, pod: Pod, transmission_energy_j: float, now_s: float) -> Energy | None:
+        """Return the energy of a finished pod; None while samples that would tell it are still awaited."""
+        if pod.node is None:
+            return Energy(None, EnergyQuality.MISSING)
+        own = _inference_window(pod, now_s)
+        if not self._history.covers(pod.node, own.end_s):
+            return None if now_s - own.end_s < self._patience_s else Energy(None, EnergyQuality.MISSING)
+        known = self._windows.get(pod.node, {})
+        overlapping = [one for one in known.values() if one.start_s < own.end_s and one.end_s > own.start_s]
+        windows = [own, *(one for one in overlapping if one.task_id != own.task_id)]
+        # One interval more on either side: windows end inside an interval, and the rest of it tells whose it was.
+        intervals = self._history.intervals(pod.node, own.start_s, own.end_s)
+        edge = [one for one in known.values() if one not in overlapping and one.task_id != own.task_id]
+        share = attribute(intervals, [*windows, *edge], self._idle_power_w(pod.node))[own.task_id]
+        quality = EnergyQuality(share.quality.value)
+        if share.energy_j is None:
+            return Energy(None, quality)
+        return Energy(share.energy_j + transmission_energy_j, quality)
+
+    def outcome(
+        self, task: Task, status: TaskStatus, pod: Pod, decision: Decision, occupancy: float | None
+    ) -> Outcome | None:
+        """Return what there is to learn from a settled task; None if it did not succeed."""
+        observed = status.observed
+        if observed is None or observed.latency is None:
+            return None
+        finished_s = task.received_s + observed.latency
+        spec = task.valid_spec
+        expected = spec.output_tokens or decision.output_tokens
+        energy_j = observed.energy_joules
+        return Outcome(
+            task_id=task.uid,
+            model=spec.model,
+            node=decision.node,
+            prompt_tokens=float(pod.report.prompt_tokens or spec.prompt_tokens) if pod.report else spec.prompt_tokens,
+            output_tokens=float(expected if observed.tokens is None else observed.tokens),
+            run_s=max(finished_s - decision.decided_s - (observed.transfer or 0.0), 0.0),
+            latency_s=observed.latency,
+            deadline_s=spec.deadline_s,
+            inference_energy_j=None if energy_j is None else max(energy_j - decision.transmission_energy_j, 0.0),
+            transmission_energy_j=decision.transmission_energy_j,
+            predicted_energy_j=decision.energy_j,
+            occupancy=occupancy or decision.occupancy,
+            resource_slack=decision.resource_slack,
+            finished_s=finished_s,
+        )
+
+    def forget(self, task_uid: str) -> None:
+        """Forget the open window of a task that is gone; a closed one still matters to its neighbours."""
+        node = self._nodes.get(task_uid)
+        window = self._windows.get(node, {}).get(task_uid) if node else None
+        if node and window and window.end_s == FOREVER_S:
+            del self._windows[node][task_uid]
+            del self._nodes[task_uid]
+
+    def _put(self, node: str, window: Window) -> None:
+        self._windows.setdefault(node, {})[window.task_id] = window
+        self._nodes[window.task_id] = node
+
+    def _prune(self, node: str, now_s: float) -> None:
+        windows = self._windows[node]
+        old = [task_id for task_id, window in windows.items() if window.end_s < now_s - self._window_s]
+        for task_id in old:
+            del windows[task_id]
+            self._nodes.pop(task_id, None)
+
+    def _idle_power_w(self, node: str) -> float | None:
+        now_s = self._now()
+        if now_s - self._looked_s.get(node, -FOREVER_S) < IDLE_LOOK_S:
+            return self._idle_power.get(node)
+        self._looked_s[node] = now_s
+        return self._idle_power.observe(node, self._history.intervals(node), list(self._windows.get(node, {}).values()))
+
+
+def _inference_window(pod: Pod, now_s: float) -> Window:
+    """Return when the pod's inference ran: as its report says, else while its container did."""
+    reported = pod.report.inference_window() if pod.report else None
+    if reported is not None and reported[0] < reported[1]:
+        return Window(pod.task_uid, *reported)
+    end_s = finish_time_s(pod, now_s)
+    start_s = min(start_time_s(pod) or end_s, end_s - 0.001)
+    return Window(pod.task_uid, start_s, end_s)

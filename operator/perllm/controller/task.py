@@ -1,0 +1,105 @@
+"""A task as the controller knows it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from perllm.api.task import TaskSpec
+from perllm.api.task_status import TaskStatus
+from perllm.cluster.client import Object
+from perllm.cluster.times import parse_time_s
+from perllm.placement.placer import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What of a task never changes while the operator knows it, but for the mutable parts of its spec.
+
+    Attributes:
+        key: namespace/name.
+        namespace: its namespace.
+        name: its name.
+        uid: its identity.
+        generation: generation of the spec.
+        spec: what was asked for; None when it cannot be understood.
+        problem: why the spec cannot be understood, in words; empty when it can.
+        received_s: Unix time at which it was created, as precisely as known.
+    """
+
+    key: str
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    spec: TaskSpec | None
+    problem: str
+    received_s: float
+
+    @property
+    def due_s(self) -> float:
+        """Unix time of the deadline."""
+        return self.received_s + self.valid_spec.deadline_s
+
+    @property
+    def valid_spec(self) -> TaskSpec:
+        """The spec; only for tasks without a problem."""
+        if self.spec is None:
+            raise ValueError(f"task {self.key} has no valid spec: {self.problem}")
+        return self.spec
+
+    def to_request(self) -> Request:
+        """Return what placement needs to know."""
+        spec = self.valid_spec
+        return Request(
+            task_id=self.uid,
+            model=spec.model,
+            prompt_tokens=spec.prompt_tokens,
+            output_tokens=spec.output_tokens,
+            input_bytes=spec.input_size_bytes,
+            tiers=spec.allowed_tiers,
+            due_s=self.due_s,
+            deadline_s=spec.deadline_s,
+        )
+
+
+def read_task(item: Object, now_s: float) -> tuple[Task, TaskStatus]:
+    """Return the task and the status that `item` holds.
+
+    Creation times have whole seconds only, so the moment of the first sight counts as the creation, within the second
+    that follows the creation time; the status remembers it.
+    """
+    metadata = item["metadata"]
+    status = _read_status(item.get("status") or {})
+    created_s = parse_time_s(metadata["creationTimestamp"]) or now_s
+    received_s = status.received_time.timestamp() if status.received_time else min(max(now_s, created_s), created_s + 1)
+    spec, problem = _read_spec(item.get("spec") or {})
+    namespace, name = metadata["namespace"], metadata["name"]
+    task = Task(
+        f"{namespace}/{name}",
+        namespace,
+        name,
+        metadata["uid"],
+        metadata.get("generation", 1),
+        spec,
+        problem,
+        received_s,
+    )
+    return task, status
+
+
+def _read_spec(values: dict[str, Any]) -> tuple[TaskSpec | None, str]:
+    try:
+        return TaskSpec.model_validate(values), ""
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=False, include_input=False)
+        lines = (f"spec.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in details)
+        return None, "; ".join(lines)
+
+
+def _read_status(values: dict[str, Any]) -> TaskStatus:
+    """Return the status, or an empty one where something else wrote rubbish into it: it is rebuilt from the pods."""
+    try:
+        return TaskStatus.model_validate(values)
+    except ValidationError:
+        return TaskStatus()

@@ -1,0 +1,1 @@
+"""The scheduler extender: how a real kube-scheduler asks PerLLM where a pod goes."""

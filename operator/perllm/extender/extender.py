@@ -1,0 +1,105 @@
+"""Answers kube-scheduler: which nodes can take a pod, which is best, and the binding itself.
+
+Filter chooses and remembers, Prioritize reserves the choice so that the next pod of a burst already sees it, Bind carries
+it out with the decision record in the same transaction. All three read memory; only the binding talks to the API server.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from perllm.api import names
+from perllm.cluster.client import ApiError, Client, Object
+from perllm.extender.protocol import Answer, binding_answer, filter_answer, filter_error, priorities
+from perllm.placement.placer import Placement, Placer, Request
+
+log = logging.getLogger(__name__)
+
+MAX_REMEMBERED = 4096
+"""Choices between filter and bind; kube-scheduler binds a few dozen pods at a time."""
+
+
+class Extender:
+    """The three verbs.
+
+    Args:
+        placer: chooses nodes.
+        client: binds pods.
+        request_of: returns what a pod's task asks for; None while the task is not known.
+    """
+
+    def __init__(self, placer: Placer, client: Client, request_of: Callable[[Object], Request | None]) -> None:
+        self._placer = placer
+        self._client = client
+        self._request_of = request_of
+        self._placements: OrderedDict[str, Placement] = OrderedDict()
+
+    def filter(self, arguments: dict[str, Any]) -> Answer:
+        """Return the nodes that could take the pod now."""
+        pod, asked = arguments["Pod"], _asked(arguments)
+        request = self._request_of(pod)
+        if request is None:
+            name = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+            return filter_error(f"pod {name} belongs to no {names.TASK_KIND} that PerLLM knows; create a task instead")
+        self._placer.release_reservation(request.task_id)
+        placement = self._placer.choose(request, asked)
+        self._remember(pod["metadata"]["uid"], placement)
+        return filter_answer(placement, asked)
+
+    def prioritize(self, arguments: dict[str, Any]) -> list[Answer]:
+        """Return the score of each node and reserve the chosen one."""
+        pod, asked = arguments["Pod"], _asked(arguments)
+        placement = self._placements.get(pod["metadata"]["uid"])
+        if placement is None:
+            return [{"Host": name, "Score": 0} for name in asked]
+        if placement.node is not None:
+            self._placer.reserve(placement, placement.node)
+        return priorities(placement, asked)
+
+    async def bind(self, arguments: dict[str, Any]) -> Answer:
+        """Bind the pod to the node that kube-scheduler settled on."""
+        uid, node = arguments["PodUID"], arguments["Node"]
+        placement = self._placements.pop(uid, None)
+        if placement is None or node not in placement.names:
+            return binding_answer(f"no decision of PerLLM for pod {arguments['PodName']}; it will be decided again")
+        self._placer.reserve(placement, node)
+        decision = self._placer.explain(placement, node)
+        try:
+            await self._client.post(_binding_path(arguments), _binding(arguments, decision.to_record()))
+        except ApiError as error:
+            self._placer.release_reservation(placement.request.task_id)
+            log.info("pod %s not bound to %s: %s", arguments["PodName"], node, error)
+            return binding_answer(str(error))
+        self._placer.confirm(decision)
+        return binding_answer()
+
+    def _remember(self, uid: str, placement: Placement) -> None:
+        self._placements[uid] = placement
+        self._placements.move_to_end(uid)
+        if len(self._placements) > MAX_REMEMBERED:
+            self._placements.popitem(last=False)
+
+
+def _asked(arguments: dict[str, Any]) -> Sequence[str]:
+    asked: Sequence[str] = arguments.get("NodeNames") or ()
+    return asked
+
+
+def _binding_path(arguments: dict[str, Any]) -> str:
+    return f"/api/v1/namespaces/{arguments['PodNamespace']}/pods/{arguments['PodName']}/binding"
+
+
+def _binding(arguments: dict[str, Any], record: str) -> dict[str, Any]:
+    """Return a Binding; the API server merges its annotations into the pod in the same transaction."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": {
+            "name": arguments["PodName"],
+            "namespace": arguments["PodNamespace"],
+            "uid": arguments["PodUID"],
+            "annotations": {names.DECISION_ANNOTATION: record},
+        },
+        "target": {"apiVersion": "v1", "kind": "Node", "name": arguments["Node"]},
+    }

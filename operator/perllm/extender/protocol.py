@@ -1,0 +1,44 @@
+"""What kube-scheduler and its extender say to each other (k8s.io/kube-scheduler/extender/v1); pure functions.
+
+Field names are capitalised on the wire. Filter returns the nodes that could take the pod, Prioritize gives the chosen
+one ten points and the others fewer by rank, so that a node that fails in the meantime has a sensible successor.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from perllm.placement.placer import Placement
+
+MAX_SCORE = 10
+
+Answer = dict[str, Any]
+
+
+def filter_answer(placement: Placement, asked: Sequence[str]) -> Answer:
+    """Return the candidates among the nodes that were asked about, and why the others are none."""
+    eligible = np.isfinite(placement.choice.scores) | np.isposinf(placement.choice.scores)
+    passed = [name for name, good in zip(placement.names, eligible.tolist(), strict=True) if good]
+    failed = {name: "refused by PerLLM: a constraint does not hold" for name in set(asked).difference(passed)}
+    return {"NodeNames": passed, "FailedNodes": failed, "FailedAndUnresolvableNodes": {}, "Error": ""}
+
+
+def filter_error(message: str) -> Answer:
+    """Return a filter answer that fails the pod's attempt; kube-scheduler tries again later."""
+    return {"NodeNames": [], "FailedNodes": {}, "FailedAndUnresolvableNodes": {}, "Error": message}
+
+
+def priorities(placement: Placement, asked: Sequence[str]) -> list[Answer]:
+    """Return the score of every node that was asked about: ten for the chosen one, nine and fewer by rank."""
+    scores = dict(zip(placement.names, placement.choice.scores.tolist(), strict=True))
+    ranked = sorted((name for name in asked if name in scores and name != placement.node), key=lambda n: -scores[n])
+    points = {name: max(MAX_SCORE - 1 - rank, 0) for rank, name in enumerate(ranked)}
+    if placement.node is not None:
+        points[placement.node] = MAX_SCORE
+    return [{"Host": name, "Score": points.get(name, 0)} for name in asked]
+
+
+def binding_answer(error: str = "") -> Answer:
+    """Return the answer to a bind call."""
+    return {"Error": error}

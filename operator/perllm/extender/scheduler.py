@@ -1,0 +1,41 @@
+"""The configuration of the private kube-scheduler that asks the extender."""
+
+from typing import Any
+
+from perllm.api import names
+
+WEIGHT = 200
+"""In-tree scores add up to at most 1,200; one extender point is worth 10 times this, so the choice always wins."""
+
+HTTP_TIMEOUT = "5s"
+
+
+def scheduler_configuration(extender_url: str, scheduler_name: str = names.SCHEDULER_NAME) -> dict[str, Any]:
+    """Return a KubeSchedulerConfiguration: Kubernetes' own filters, PerLLM's choice.
+
+    Own scoring is switched off, since it could not change the outcome; all nodes are looked at, since a sample would
+    give the policy a changing set of arms; node names are enough, since the extender watches the nodes itself. A pod
+    that found no node is tried again soon, because capacity comes back within seconds.
+    """
+    return {
+        "apiVersion": "kubescheduler.config.k8s.io/v1",
+        "kind": "KubeSchedulerConfiguration",
+        "leaderElection": {"leaderElect": False},
+        "percentageOfNodesToScore": 100,
+        "podInitialBackoffSeconds": 1,
+        "podMaxBackoffSeconds": 2,
+        "profiles": [{"schedulerName": scheduler_name, "plugins": {"score": {"disabled": [{"name": "*"}]}}}],
+        "extenders": [
+            {
+                "urlPrefix": extender_url,
+                "filterVerb": "filter",
+                "prioritizeVerb": "prioritize",
+                "bindVerb": "bind",
+                "weight": WEIGHT,
+                "enableHTTPS": False,
+                "httpTimeout": HTTP_TIMEOUT,
+                "nodeCacheCapable": True,
+                "ignorable": False,
+            }
+        ],
+    }

@@ -1,0 +1,1 @@
+"""Outcomes to estimates, and their persistence."""

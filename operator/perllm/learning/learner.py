@@ -1,0 +1,191 @@
+"""Outcomes to estimates: the laws of time and energy, the policy's statistics, the expected length of answers.
+
+Everything here lives in memory and is touched from one event loop only. `export_node` and `import_node` carry the
+learned state to and from LLMNodeProfile objects (profiles.py).
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from perllm.learning.features import ENERGY_PRIOR, LATENCY_PRIOR, energy_features, latency_features
+from perllm.learning.law import PooledLaw
+from perllm.learning.outcome import Outcome
+from perllm.learning.recent import RecentOutcomes
+from perllm.policy.problem import Feedback, FloatArray, IntArray, Policy
+
+DEFAULT_OUTPUT_TOKENS = 200.0
+"""Expected answer of a model never seen, as mean of the Azure LLM inference trace 2023 (conversation): 211."""
+
+DEFAULT_OUTPUT_WEIGHT = 5.0
+"""How many observed answers outweigh that default."""
+
+
+@dataclass(slots=True)
+class ArmSummary:
+    """Plain averages of an arm's outcomes, for people and for the expected answer length."""
+
+    count: int = 0
+    latency_s: float = 0.0
+    energy_j: float = 0.0
+    energy_count: int = 0
+    output_tokens: float = 0.0
+    last_outcome_s: float = 0.0
+
+    def add(self, outcome: Outcome) -> None:
+        """Average an outcome in."""
+        self.count += 1
+        self.latency_s += (outcome.latency_s - self.latency_s) / self.count
+        self.output_tokens += (outcome.output_tokens - self.output_tokens) / self.count
+        self.last_outcome_s = max(self.last_outcome_s, outcome.finished_s)
+        if outcome.energy_j is not None:
+            self.energy_count += 1
+            self.energy_j += (outcome.energy_j - self.energy_j) / self.energy_count
+
+
+@dataclass(slots=True)
+class _Model:
+    """What is known of one model on all nodes."""
+
+    latency: PooledLaw = field(default_factory=lambda: PooledLaw(LATENCY_PRIOR))
+    energy: PooledLaw = field(default_factory=lambda: PooledLaw(ENERGY_PRIOR))
+    summaries: dict[int, ArmSummary] = field(default_factory=dict)
+    assigned: set[int] = field(default_factory=set)
+
+
+class Learner:
+    """Learns from outcomes; predicts tasks.
+
+    Attributes:
+        dirty: nodes whose learned state changed since it was last taken for saving.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.dirty: set[str] = set()
+        self._policy = policy
+        self._rows: dict[str, int] = {}
+        self._groups: dict[str, int] = {}
+        self._group_of_row: list[int] = []
+        self._models: dict[str, _Model] = defaultdict(_Model)
+        self._recent: dict[str, RecentOutcomes] = defaultdict(RecentOutcomes)
+
+    def register(self, node: str, gpu_type: str) -> int:
+        """Return the row of a node, the same for the life of the process; `gpu_type` decides who it learns from."""
+        group = self._groups.setdefault(gpu_type, len(self._groups))
+        row = self._rows.setdefault(node, len(self._rows))
+        if row == len(self._group_of_row):
+            self._group_of_row.append(group)
+        elif self._group_of_row[row] != group:
+            self._group_of_row[row] = group
+            for model in self._models.values():
+                model.assigned.discard(row)
+        return row
+
+    def predict(
+        self, model: str, rows: IntArray, prompt_tokens: float, output_tokens: float, occupancy: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return seconds from binding to completion (without transfer) and joules of inference, each of shape (n,).
+
+        Args:
+            model: the model.
+            rows: the nodes, shape (n,).
+            prompt_tokens: tokens to read.
+            output_tokens: tokens to write.
+            occupancy: tasks that will run on each node, this one included, shape (n,).
+        """
+        known = self._assigned(model, rows)
+        latency_s = known.latency.predict(rows, latency_features(prompt_tokens, output_tokens, occupancy))
+        energy_j = known.energy.predict(rows, energy_features(prompt_tokens, output_tokens, occupancy))
+        return latency_s, energy_j
+
+    def expected_output_tokens(self, model: str) -> float:
+        """Return the mean length of the model's answers so far, drawn towards a published mean while there are few."""
+        summaries = self._models[model].summaries.values() if model in self._models else ()
+        count = sum(summary.count for summary in summaries)
+        total = sum(summary.count * summary.output_tokens for summary in summaries)
+        return (DEFAULT_OUTPUT_WEIGHT * DEFAULT_OUTPUT_TOKENS + total) / (DEFAULT_OUTPUT_WEIGHT + count)
+
+    def has_learned(self, outcome: Outcome) -> bool:
+        """Whether this outcome is already part of the learned state."""
+        return self._recent[outcome.node].contains(outcome.task_id, outcome.finished_s)
+
+    def learn(self, outcome: Outcome) -> float | None:
+        """Learn from an outcome and return its reward; None when it was learned before.
+
+        The node must have been registered.
+        """
+        if self.has_learned(outcome):
+            return None
+        row = self._rows[outcome.node]
+        model = self._assigned(outcome.model, np.array([row]))
+        occupancy = np.array([max(outcome.occupancy, 1.0)])
+        features = latency_features(outcome.prompt_tokens, outcome.output_tokens, occupancy)[0]
+        model.latency.learn(row, features, outcome.run_s)
+        if outcome.inference_energy_j is not None:
+            features = energy_features(outcome.prompt_tokens, outcome.output_tokens, occupancy)[0]
+            model.energy.learn(row, features, outcome.inference_energy_j)
+        model.summaries.setdefault(row, ArmSummary()).add(outcome)
+        self._recent[outcome.node].add(outcome.task_id, outcome.finished_s)
+        self.dirty.add(outcome.node)
+        return self._policy.learn(
+            Feedback(
+                model=outcome.model,
+                row=row,
+                latency_s=outcome.latency_s,
+                deadline_s=outcome.deadline_s,
+                energy_j=outcome.predicted_energy_j if outcome.energy_j is None else outcome.energy_j,
+                tokens=outcome.prompt_tokens + outcome.output_tokens,
+                resource_slack=outcome.resource_slack,
+            )
+        )
+
+    def summaries(self, node: str) -> dict[str, ArmSummary]:
+        """Return what was observed on a node, by model."""
+        row = self._rows[node]
+        return {name: model.summaries[row] for name, model in self._models.items() if row in model.summaries}
+
+    def recent(self, node: str) -> RecentOutcomes:
+        """Return the outcomes that the node's learned state was last made from."""
+        return self._recent[node]
+
+    def export_arm(self, node: str, model: str) -> dict[str, Any]:
+        """Return the machine part of an arm's learned state."""
+        row, known = self._rows[node], self._models[model]
+        return {
+            "policy": self._policy.export_state(model, row),
+            "latency": known.latency.export_moments(row),
+            "energy": known.energy.export_moments(row),
+        }
+
+    def import_arm(self, node: str, model: str, summary: ArmSummary, state: dict[str, Any]) -> None:
+        """Take back an arm's learned state.
+
+        Raises:
+            ValueError: the state does not fit this version; nothing was taken over.
+        """
+        row = self._rows[node]
+        known = self._assigned(model, np.array([row]))
+        try:
+            known.latency.import_moments(row, state["latency"])
+            known.energy.import_moments(row, state["energy"])
+            self._policy.import_state(model, row, state["policy"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"incomplete state: {error!r}") from error
+        known.summaries[row] = summary
+
+    def import_recent(self, node: str, recent: RecentOutcomes) -> None:
+        """Take back which outcomes a node's learned state contains."""
+        self._recent[node] = recent
+
+    def _assigned(self, model: str, rows: IntArray) -> _Model:
+        """Return the model with every row in `rows` known to its laws."""
+        known = self._models[model]
+        if len(known.assigned) < len(self._rows):
+            for row in rows.tolist():
+                if row not in known.assigned:
+                    known.latency.assign(row, self._group_of_row[row])
+                    known.energy.assign(row, self._group_of_row[row])
+                    known.assigned.add(row)
+        return known

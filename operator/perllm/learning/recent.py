@@ -1,0 +1,37 @@
+"""Which outcomes a node's learned state already contains, so that none is learned twice after a crash.
+
+The learned state is written behind the hot path, so a restarted operator finds finished tasks that the state may or may
+not contain. The state therefore carries the ids of the last outcomes it was made from; older ones are told by time.
+"""
+
+from collections.abc import Iterable
+
+CAPACITY = 128
+"""Far more outcomes than one node can finish between two writes of its profile."""
+
+ID_LENGTH = 13
+"""Characters of a uid kept: its first 48 bits."""
+
+
+class RecentOutcomes:
+    """The last outcomes of one node, oldest first, and the time before which all are contained."""
+
+    def __init__(self, ids: Iterable[str] = (), since_s: float = 0.0) -> None:
+        self._times: dict[str, float] = dict.fromkeys(ids, since_s)
+        self.since_s = since_s
+
+    @property
+    def ids(self) -> list[str]:
+        """Shortened ids, oldest first."""
+        return list(self._times)
+
+    def contains(self, task_id: str, finished_s: float) -> bool:
+        """Whether the outcome of a task that finished at `finished_s` is already part of the state."""
+        return task_id[:ID_LENGTH] in self._times or finished_s <= self.since_s
+
+    def add(self, task_id: str, finished_s: float) -> None:
+        """Note an outcome; the oldest is forgotten when there are too many."""
+        self._times[task_id[:ID_LENGTH]] = finished_s
+        if len(self._times) > CAPACITY:
+            oldest = next(iter(self._times))
+            self.since_s = max(self.since_s, self._times.pop(oldest))

@@ -1,0 +1,58 @@
+"""PerLLM's own metrics. Names and labels are a contract; no label has unbounded values."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_LATENCY_BUCKETS = (0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
+_ENERGY_BUCKETS = (10, 30, 100, 300, 1000, 3000, 10000, 30000)
+_HANDLER_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
+
+
+class OperatorMetrics:
+    """All metrics of the operator, in the registry that is passed in."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.decisions = Counter(
+            "perllm_decisions", "Tasks placed, by tier.", ["policy", "tier", "explored"], registry=registry
+        )
+        self.finished = Counter("perllm_tasks_finished", "Tasks that ended, by phase.", ["phase"], registry=registry)
+        self.deadlines = Counter(
+            "perllm_deadlines", "Completed tasks by tier and whether in time.", ["tier", "met"], registry=registry
+        )
+        self.latency = Histogram(
+            "perllm_task_latency_seconds",
+            "Creation to completion.",
+            ["tier"],
+            buckets=_LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.energy = Histogram(
+            "perllm_task_energy_joules",
+            "Measured energy of a task.",
+            ["tier"],
+            buckets=_ENERGY_BUCKETS,
+            registry=registry,
+        )
+        self.energy_quality = Counter(
+            "perllm_energy_measurements", "Energy measurements by quality.", ["quality"], registry=registry
+        )
+        self.outcomes = Counter("perllm_outcomes_learned", "Outcomes learned from.", registry=registry)
+        self.reward = Histogram(
+            "perllm_reward",
+            "Reward of learned outcomes.",
+            buckets=(-1, -0.75, -0.5, -0.25, 0, 0.25, 0.5),
+            registry=registry,
+        )
+        self.waiting = Gauge("perllm_tasks_waiting", "Tasks that wait for a pod.", registry=registry)
+        self.in_flight = Gauge("perllm_tasks_in_flight", "Tasks placed and not yet ended.", registry=registry)
+        self.refusals = Counter("perllm_pods_refused", "Pods refused or lost by their node.", registry=registry)
+        self.extender = Histogram(
+            "perllm_extender_seconds",
+            "Time in the extender's handlers.",
+            ["verb"],
+            buckets=_HANDLER_BUCKETS,
+            registry=registry,
+        )
+        self.extender_errors = Counter(
+            "perllm_extender_errors", "Extender calls answered with an error.", ["verb"], registry=registry
+        )
+        self.watch_restarts = Counter("perllm_watch_restarts", "Restarts of the task watch.", registry=registry)

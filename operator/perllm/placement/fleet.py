@@ -1,0 +1,96 @@
+"""The nodes as arrays, kept current beside the hot path so that a decision only indexes them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from perllm.api.task import Tier
+from perllm.cluster.node import Node
+from perllm.policy.problem import FloatArray, IntArray
+
+_TIERS = tuple(Tier)
+
+
+@dataclass(frozen=True, slots=True)
+class Bandwidth:
+    """Uplink of a node, in bits per second."""
+
+    capacity_bps: float
+    used_bps: float
+
+
+class Fleet:
+    """Known nodes by row; rows are given out by the learner and stay for the life of the process."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, Node] = {}
+        self._rows: dict[str, int] = {}
+        self._tier = np.zeros(0, dtype=np.int64)
+        self._slots = np.zeros(0)
+        self._bandwidth_capacity_bps = np.zeros(0)
+        self._bandwidth_used_bps = np.zeros(0)
+
+    def put(self, node: Node, row: int, bandwidth: Bandwidth) -> None:
+        """Add a node or replace what is known of it."""
+        self._cover(row + 1)
+        self.nodes[node.name] = node
+        self._rows[node.name] = row
+        self._tier[row] = _TIERS.index(node.tier)
+        self._slots[row] = node.slots
+        self.put_bandwidth(node.name, bandwidth)
+
+    def put_bandwidth(self, name: str, bandwidth: Bandwidth) -> None:
+        """Replace what is known of a node's uplink."""
+        row = self._rows[name]
+        self._bandwidth_capacity_bps[row] = bandwidth.capacity_bps
+        self._bandwidth_used_bps[row] = bandwidth.used_bps
+
+    def remove(self, name: str) -> None:
+        """Forget a node that left the cluster; its row stays its own should it return."""
+        self.nodes.pop(name, None)
+
+    def known(self, candidates: Iterable[str]) -> list[str]:
+        """Return those of `candidates` that belong to the fleet, in their order."""
+        nodes = self.nodes
+        return [name for name in candidates if name in nodes]
+
+    def rows(self, names: Sequence[str]) -> IntArray:
+        """Return the rows of known nodes, shape (n,)."""
+        rows: Mapping[str, int] = self._rows
+        return np.array([rows[name] for name in names], dtype=np.int64)
+
+    def row(self, name: str) -> int:
+        """Return the row of a known node."""
+        return self._rows[name]
+
+    def tier_allowed(self, rows: IntArray, tiers: frozenset[Tier]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Return whether each node is of one of `tiers`."""
+        table = np.array([tier in tiers for tier in _TIERS], dtype=np.bool_)
+        allowed: np.ndarray[tuple[int], np.dtype[np.bool_]] = table[self._tier[rows]]
+        return allowed
+
+    def tier_codes(self, rows: IntArray) -> IntArray:
+        """Return the position of each node's tier in `Tier`."""
+        return self._tier[rows]
+
+    def slots(self, rows: IntArray) -> FloatArray:
+        """Return the slots of each node."""
+        return self._slots[rows]
+
+    def bandwidth_capacity_bps(self, rows: IntArray) -> FloatArray:
+        """Return the uplink of each node."""
+        return self._bandwidth_capacity_bps[rows]
+
+    def bandwidth_used_bps(self, rows: IntArray) -> FloatArray:
+        """Return the measured use of each node's uplink."""
+        return self._bandwidth_used_bps[rows]
+
+    def _cover(self, rows: int) -> None:
+        missing = max(rows - len(self._slots), 0)
+        if missing:
+            self._tier = np.concatenate([self._tier, np.zeros(missing, dtype=np.int64)])
+            empty = np.zeros(missing)
+            self._slots = np.concatenate([self._slots, empty])
+            self._bandwidth_capacity_bps = np.concatenate([self._bandwidth_capacity_bps, empty])
+            self._bandwidth_used_bps = np.concatenate([self._bandwidth_used_bps, empty])

@@ -1,0 +1,155 @@
+"""CS-UCB, the constraint-satisfaction upper confidence bound of PerLLM (arXiv 2405.14636), kept faithful.
+
+Notation
+    a = (model, node)   an arm
+    t                   plays of all arms of the model so far, those in flight included
+    L(a)                plays of arm a, those in flight included: feedback comes seconds later, and a burst that
+                        counted only finished plays would pile onto one arm
+    R(a)                mean reward of the finished plays of arm a
+    y, f(y)             the assignment and its smallest normalised slack (constraints.py, equation 3)
+    E_norm              energy per token over `energy_reference_j`, clipped to [0, 1]
+
+Equations
+    reward     r = -E_norm + lambda f(y)                               (2), (4); D in f(y) is the observed latency
+    penalty    P(t) = 0 if f(y) >= 0, else -|f(y)|
+    index      I(a) = R(a) + delta sqrt(ln t / L(a)) + theta P(t)      (6); +inf while L(a) = 0
+    choice     argmax of I over the feasible arms, f(y) >= 0; if there is none, over the arms that keep C2-C4,
+               where P(t) makes the least late one attractive
+    update     R(a) <- R(a) + (r - R(a)) / N(a),  N(a) = finished plays
+
+The values of lambda, delta and theta in the paper are not known to us; the defaults are ours. A choice is linear in the
+number of arms, an update takes constant time.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from perllm.policy.constraints import Slacks, measure_slacks, time_slack
+from perllm.policy.problem import Arms, Choice, Feedback, FloatArray, IntArray, Task
+
+NAME = "cs-ucb"
+
+
+@dataclass(frozen=True, slots=True)
+class CsUcbParameters:
+    """Weights of CS-UCB.
+
+    Attributes:
+        constraint_weight: lambda, what slack is worth beside energy. 0.5 lets energy lead and slack break ties.
+        exploration: delta, width of the confidence bound. Rewards span about 1.5; 0.2 settles within tens of plays.
+        penalty_weight: theta, price of a predicted violation when no arm is feasible.
+        energy_reference_j: joules per token that count as 1. 10 is the upper end of published batch-1 figures for
+            models of 6 to 9 billion parameters, so rewards use the range.
+    """
+
+    constraint_weight: float = 0.5
+    exploration: float = 0.2
+    penalty_weight: float = 1.0
+    energy_reference_j: float = 10.0
+
+
+@dataclass(slots=True)
+class _Statistics:
+    """Finished plays and mean reward of each arm of one model, by row."""
+
+    plays: IntArray
+    mean: FloatArray
+
+    def cover(self, rows: int) -> None:
+        missing = rows - len(self.plays)
+        if missing > 0:
+            self.plays = np.concatenate([self.plays, np.zeros(missing, dtype=np.int64)])
+            self.mean = np.concatenate([self.mean, np.zeros(missing)])
+
+
+class CsUcb:
+    """The paper's policy."""
+
+    name = NAME
+
+    def __init__(self, parameters: CsUcbParameters | None = None) -> None:
+        self._parameters = parameters or CsUcbParameters()
+        self._models: dict[str, _Statistics] = {}
+
+    def choose(self, task: Task, arms: Arms) -> Choice:
+        """Choose the arm of the highest index among the feasible ones; see the module's notation."""
+        slacks = measure_slacks(task, arms)
+        eligible = slacks.feasible if slacks.feasible.any() else slacks.placeable
+        mean, bonus, penalty = self._index_terms(task.model, arms, slacks)
+        index = np.where(eligible, mean + bonus + penalty, -np.inf)
+        candidates = int(np.count_nonzero(slacks.feasible))
+        if not eligible.any():
+            return Choice(None, False, 0, slacks.refused, index, -1.0, -1.0, False, "no node has room for the task now")
+        arm = _first_by_energy(index, arms.energy_j)
+        explored = bool(arm != np.argmax(np.where(eligible, np.where(np.isinf(bonus), -np.inf, mean), -np.inf)))
+        return Choice(
+            arm=arm,
+            meets_deadline=bool(slacks.feasible[arm]),
+            candidates=candidates,
+            refused=slacks.refused,
+            scores=index,
+            slack=float(slacks.total[arm]),
+            resource_slack=float(slacks.resources[arm]),
+            explored=explored,
+            reason=_explain(float(mean[arm]), float(bonus[arm]), float(penalty[arm]), candidates),
+        )
+
+    def learn(self, feedback: Feedback) -> float:
+        """Update R(a) with the reward of an outcome and return the reward."""
+        reward = self._reward(feedback)
+        statistics = self._statistics(feedback.model, feedback.row)
+        statistics.plays[feedback.row] += 1
+        statistics.mean[feedback.row] += (reward - statistics.mean[feedback.row]) / statistics.plays[feedback.row]
+        return reward
+
+    def export_state(self, model: str, row: int) -> dict[str, float]:
+        """Return plays and mean reward of an arm."""
+        statistics = self._statistics(model, row)
+        return {"plays": int(statistics.plays[row]), "meanReward": float(statistics.mean[row])}
+
+    def import_state(self, model: str, row: int, state: Mapping[str, float]) -> None:
+        """Restore plays and mean reward of an arm.
+
+        Raises:
+            ValueError: a number is missing, not finite, or negative where it must not be.
+        """
+        plays, mean = state.get("plays"), state.get("meanReward")
+        if plays is None or mean is None or plays < 0 or not np.isfinite([plays, mean]).all():
+            raise ValueError(f"not a state of {NAME}: {dict(state)}")
+        statistics = self._statistics(model, row)
+        statistics.plays[row], statistics.mean[row] = int(plays), mean
+
+    def _index_terms(self, model: str, arms: Arms, slacks: Slacks) -> tuple[FloatArray, FloatArray, FloatArray]:
+        statistics = self._statistics(model, int(arms.rows.max(initial=0)))
+        plays = statistics.plays[arms.rows] + arms.in_flight
+        total = max(float(plays.sum()), 1.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            bonus = np.where(plays > 0, self._parameters.exploration * np.sqrt(np.log(total) / plays), np.inf)
+        penalty = self._parameters.penalty_weight * np.minimum(slacks.total, 0.0)
+        return statistics.mean[arms.rows], bonus, penalty
+
+    def _reward(self, feedback: Feedback) -> float:
+        slack = min(float(time_slack(np.array([feedback.latency_s]), feedback.deadline_s)[0]), feedback.resource_slack)
+        per_token_j = feedback.energy_j / max(feedback.tokens, 1.0)
+        energy_norm = min(max(per_token_j / self._parameters.energy_reference_j, 0.0), 1.0)
+        return -energy_norm + self._parameters.constraint_weight * slack
+
+    def _statistics(self, model: str, row: int) -> _Statistics:
+        statistics = self._models.setdefault(model, _Statistics(np.zeros(0, dtype=np.int64), np.zeros(0)))
+        statistics.cover(row + 1)
+        return statistics
+
+
+def _first_by_energy(index: FloatArray, energy_j: FloatArray) -> int:
+    """Return the arm of the highest index; equal ones, such as those never played, in the order of their energy."""
+    best = np.flatnonzero(index == index.max())
+    return int(best[np.argmin(energy_j[best])])
+
+
+def _explain(mean: float, bonus: float, penalty: float, candidates: int) -> str:
+    if np.isinf(bonus):
+        return f"first try of this node, least predicted energy of those untried ({candidates} candidates)"
+    late = f" {penalty:+.3f} for lateness" if penalty < 0 else ""
+    return f"highest index of {candidates} candidates: mean reward {mean:.3f} {bonus:+.3f} for uncertainty{late}"

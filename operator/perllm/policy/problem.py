@@ -1,0 +1,140 @@
+"""What a policy decides about, in its own words: one task, n arms, one choice.
+
+Shapes: every array of `Arms` has length n, one entry per arm (model, node), all for the task's model.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+REFUSED_TIER = "tier"
+REFUSED_COMPUTE = "compute"
+REFUSED_BANDWIDTH = "bandwidth"
+REFUSED_DEADLINE = "deadline"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """The task to place.
+
+    Attributes:
+        model: the model it asks for.
+        prompt_tokens: length of its prompt.
+        output_tokens: expected length of its answer.
+        input_bytes: payload that the chosen node has to fetch.
+        time_left_s: seconds from now to its deadline; negative when that has passed.
+        deadline_s: the deadline as it was given, seconds from creation to completion.
+    """
+
+    model: str
+    prompt_tokens: float
+    output_tokens: float
+    input_bytes: float
+    time_left_s: float
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Arms:
+    """The arms of one model, with everything known about them now.
+
+    Attributes:
+        rows: identity of each arm in the policy's own statistics; stable for the life of the process.
+        allowed: whether the task's tiers allow the arm.
+        latency_s: predicted time from now to completion.
+        energy_j: predicted energy of the task there, transmission and inference.
+        compute_used: batch slots in use if the task ran there, itself included.
+        compute_capacity: batch slots of the node.
+        bandwidth_used_bps: uplink in use if the task ran there, itself included.
+        bandwidth_capacity_bps: uplink of the node.
+        in_flight: tasks of this model placed there whose outcome is still unknown.
+    """
+
+    rows: IntArray
+    allowed: BoolArray
+    latency_s: FloatArray
+    energy_j: FloatArray
+    compute_used: FloatArray
+    compute_capacity: FloatArray
+    bandwidth_used_bps: FloatArray
+    bandwidth_capacity_bps: FloatArray
+    in_flight: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a policy chose.
+
+    Attributes:
+        arm: position of the chosen arm in `Arms`; None when no arm can take the task now.
+        meets_deadline: whether the chosen arm is predicted to meet every constraint.
+        candidates: number of arms that satisfy every constraint.
+        refused: number of arms refused, by the first constraint that refused them.
+        scores: the policy's score of every arm, -inf where refused.
+        slack: normalised slack f(y) of the chosen arm.
+        resource_slack: the part of the slack that is known at once: compute and bandwidth.
+        explored: whether the arm was chosen to learn about it rather than for its mean.
+        reason: one sentence for people.
+    """
+
+    arm: int | None
+    meets_deadline: bool
+    candidates: int
+    refused: Mapping[str, int]
+    scores: FloatArray
+    slack: float
+    resource_slack: float
+    explored: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What became of a choice.
+
+    Attributes:
+        model: the model of the arm.
+        row: the arm.
+        latency_s: creation to completion.
+        deadline_s: the task's deadline.
+        energy_j: transmission and inference, measured; predicted where it could not be measured.
+        tokens: prompt and output tokens processed.
+        resource_slack: as in the choice.
+    """
+
+    model: str
+    row: int
+    latency_s: float
+    deadline_s: float
+    energy_j: float
+    tokens: float
+    resource_slack: float
+
+
+class Policy(Protocol):
+    """A rule that chooses an arm for each task and learns from what became of it."""
+
+    name: str
+
+    def choose(self, task: Task, arms: Arms) -> Choice:
+        """Choose an arm; pure given the policy's state."""
+
+    def learn(self, feedback: Feedback) -> float:
+        """Account for an outcome and return its reward."""
+
+    def export_state(self, model: str, row: int) -> dict[str, float]:
+        """Return what was learned about an arm, as plain numbers."""
+
+    def import_state(self, model: str, row: int, state: Mapping[str, float]) -> None:
+        """Take back what `export_state` returned.
+
+        Raises:
+            ValueError: the state is not one that this policy exports.
+        """

@@ -1,0 +1,50 @@
+"""How telemetry is set up."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from perllm.telemetry.queries import Queries
+
+
+class TelemetrySettings(BaseModel):
+    """Where the figures come from, how often they are asked for and how long they are trusted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str = Field(
+        default="http://prometheus-operated.monitoring.svc:9090",
+        pattern=r"^https?://",
+        description="Base URL of Prometheus or of anything that answers its query API.",
+    )
+    token_file: Path | None = Field(
+        default=None, description="File with a bearer token; read for every request, so it may be rotated."
+    )
+    ca_file: Path | None = Field(default=None, description="Certificate authority of the server; else the system's.")
+    headers: dict[str, str] = Field(
+        default_factory=dict, description="More request headers, for example X-Scope-OrgID of a tenant."
+    )
+    interval_s: float = Field(default=5.0, gt=0, description="Seconds between two polls.")
+    timeout_s: float = Field(default=5.0, gt=0, description="Seconds that one query may take.")
+    max_backoff_s: float = Field(default=60.0, gt=0, description="Longest wait between polls while they fail.")
+    stale_after_s: float = Field(
+        default=60.0, gt=0, description="A figure sampled longer ago than this is stale. At least two scrape intervals."
+    )
+    history_s: float = Field(
+        default=900.0,
+        gt=0,
+        description="Seconds of energy counters kept; tasks that ended longer ago are not measured.",
+    )
+    max_device_power_w: float = Field(
+        default=2000.0, gt=0, description="An energy counter that rises faster than this has jumped: a gap, not energy."
+    )
+    node_labels: tuple[str, ...] = Field(
+        default=("node", "Hostname", "kubernetes_node", "instance"),
+        min_length=1,
+        description="Labels of a series that may tell its node: its name or its address; the first that does wins.",
+    )
+    device_labels: tuple[str, ...] = Field(
+        default=("UUID", "gpu_uuid", "gpu", "device"),
+        description="Labels that tell the devices of a node apart; the first present one is used.",
+    )
+    queries: Queries = Field(default_factory=Queries, description="What is asked.")

@@ -1,0 +1,174 @@
+"""Command lines of the control plane's components."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from perllm_lab.kubernetes.certificates import Authority
+
+ETCD = "etcd"
+API_SERVER = "kube-apiserver"
+CONTROLLER_MANAGER = "kube-controller-manager"
+SCHEDULER = "kube-scheduler"
+
+LOOPBACK = "127.0.0.1"
+# A laptop has one client of each kind, so the limits that protect a shared API server would only distort timings.
+_CLIENT_QPS = 1000
+_CLIENT_BURST = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Files that the components share."""
+
+    authority: Path
+    server: tuple[Path, Path]
+    service_account_key: Path
+    etcd_authority: Path
+    etcd: tuple[Path, Path]
+
+    @classmethod
+    def write(cls, folder: Path, authority: Authority) -> "Credentials":
+        """Issues and writes everything.
+
+        etcd gets an authority of its own: whoever may talk to etcd is above RBAC, and the users of the API server must
+        not be.
+        """
+        etcd_authority = Authority()
+        service_account = authority.issue_client("service-account-issuer").write(folder, "service-account")
+        return cls(
+            authority=authority.write_certificate(folder / "ca.crt"),
+            server=authority.issue_server(LOOPBACK, "localhost", "kubernetes.default.svc").write(folder, "server"),
+            service_account_key=service_account[1],
+            etcd_authority=etcd_authority.write_certificate(folder / "etcd-ca.crt"),
+            etcd=etcd_authority.issue_server(LOOPBACK).write(folder, "etcd"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdPorts:
+    """TCP ports of etcd."""
+
+    client: int
+    peer: int
+    health: int
+
+
+def render_etcd(credentials: Credentials, data_folder: Path, ports: EtcdPorts) -> tuple[str, ...]:
+    """Renders the arguments of etcd, which trades durability across power cuts for speed."""
+    certificate, key = credentials.etcd
+    client, peer = f"https://{LOOPBACK}:{ports.client}", f"https://{LOOPBACK}:{ports.peer}"
+    return (
+        "--name=lab",
+        f"--data-dir={data_folder}",
+        "--unsafe-no-fsync",
+        # The only member waits for an election too before it serves.
+        "--heartbeat-interval=10",
+        "--election-timeout=100",
+        f"--listen-client-urls={client}",
+        f"--advertise-client-urls={client}",
+        f"--listen-peer-urls={peer}",
+        f"--initial-advertise-peer-urls={peer}",
+        f"--initial-cluster=lab={peer}",
+        f"--listen-metrics-urls=http://{LOOPBACK}:{ports.health}",
+        f"--trusted-ca-file={credentials.etcd_authority}",
+        f"--cert-file={certificate}",
+        f"--key-file={key}",
+        "--client-cert-auth",
+        f"--peer-trusted-ca-file={credentials.etcd_authority}",
+        f"--peer-cert-file={certificate}",
+        f"--peer-key-file={key}",
+        "--peer-client-cert-auth",
+    )
+
+
+def render_api_server(credentials: Credentials, *, etcd_port: int, port: int) -> tuple[str, ...]:
+    """Renders the arguments of kube-apiserver: RBAC, client certificates and service account tokens."""
+    certificate, key = credentials.etcd
+    return (
+        *_render_serving(credentials, port),
+        f"--advertise-address={LOOPBACK}",
+        # The endpoints of the service `kubernetes` may not be loopback addresses, and no pod here uses them.
+        "--endpoint-reconciler-type=none",
+        "--service-cluster-ip-range=10.0.0.0/24",
+        f"--etcd-servers=https://{LOOPBACK}:{etcd_port}",
+        f"--etcd-cafile={credentials.etcd_authority}",
+        f"--etcd-certfile={certificate}",
+        f"--etcd-keyfile={key}",
+        "--authorization-mode=Node,RBAC",
+        f"--client-ca-file={credentials.authority}",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        f"--service-account-key-file={credentials.service_account_key}",
+        f"--service-account-signing-key-file={credentials.service_account_key}",
+        "--max-requests-inflight=4000",
+        "--max-mutating-requests-inflight=2000",
+        "--allow-privileged",
+    )
+
+
+def render_controller_manager(credentials: Credentials, kubeconfig: Path, port: int) -> tuple[str, ...]:
+    """Renders the arguments of kube-controller-manager."""
+    return (
+        *_render_serving(credentials, port),
+        *_render_client(kubeconfig),
+        "--use-service-account-credentials",
+        f"--service-account-private-key-file={credentials.service_account_key}",
+        f"--root-ca-file={credentials.authority}",
+        f"--kube-api-qps={_CLIENT_QPS}",
+        f"--kube-api-burst={_CLIENT_BURST}",
+        "--leader-elect=false",
+    )
+
+
+def render_scheduler(credentials: Credentials, kubeconfig: Path, port: int) -> tuple[str, ...]:
+    """Renders the arguments of the default kube-scheduler."""
+    return (
+        *_render_serving(credentials, port),
+        *_render_client(kubeconfig),
+        f"--kube-api-qps={_CLIENT_QPS}",
+        f"--kube-api-burst={_CLIENT_BURST}",
+        "--leader-elect=false",
+    )
+
+
+def render_configured_scheduler(
+    credentials: Credentials, kubeconfig: Path, configuration_file: Path, port: int
+) -> tuple[str, ...]:
+    """Renders the arguments of a kube-scheduler with a configuration file."""
+    return (*_render_serving(credentials, port), *_render_delegation(kubeconfig), f"--config={configuration_file}")
+
+
+def complete_configuration(configuration: Mapping[str, Any], kubeconfig: Path) -> dict[str, Any]:
+    """Completes a KubeSchedulerConfiguration by how it reaches the API server; what is given wins."""
+    connection = {"kubeconfig": str(kubeconfig), "qps": _CLIENT_QPS, "burst": _CLIENT_BURST}
+    return {
+        "apiVersion": "kubescheduler.config.k8s.io/v1",
+        "kind": "KubeSchedulerConfiguration",
+        "leaderElection": {"leaderElect": False},
+        **configuration,
+        "clientConnection": connection | dict(configuration.get("clientConnection", {})),
+    }
+
+
+def _render_serving(credentials: Credentials, port: int) -> tuple[str, ...]:
+    certificate, key = credentials.server
+    return (
+        f"--bind-address={LOOPBACK}",
+        f"--secure-port={port}",
+        f"--tls-cert-file={certificate}",
+        f"--tls-private-key-file={key}",
+    )
+
+
+def _render_client(kubeconfig: Path) -> tuple[str, ...]:
+    return (f"--kubeconfig={kubeconfig}", *_render_delegation(kubeconfig))
+
+
+def _render_delegation(kubeconfig: Path) -> tuple[str, ...]:
+    # Benchmarks read the components' own metrics without a token.
+    return (
+        f"--authentication-kubeconfig={kubeconfig}",
+        f"--authorization-kubeconfig={kubeconfig}",
+        "--authorization-always-allow-paths=/healthz,/readyz,/livez,/metrics",
+    )

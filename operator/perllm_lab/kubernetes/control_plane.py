@@ -1,0 +1,197 @@
+"""A real Kubernetes control plane as child processes on the loopback interface."""
+
+import asyncio
+import ssl
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+import yaml
+
+from perllm_lab.kubernetes import components
+from perllm_lab.kubernetes.certificates import Authority, Kubeconfig, write_secret
+from perllm_lab.kubernetes.components import API_SERVER, CONTROLLER_MANAGER, ETCD, LOOPBACK, SCHEDULER
+from perllm_lab.kubernetes.process import Process, ProcessError, find_free_ports
+
+_START_TIMEOUT_S = 60.0
+_REQUEST_TIMEOUT_S = 5.0
+
+
+class ControlPlane:
+    """etcd, kube-apiserver, kube-controller-manager and kube-scheduler; ready inside the `async with` block.
+
+    Args:
+        binaries: Paths by component name, as `toolchain.provide` returns them.
+        folder: Of this run only: data, certificates, kubeconfigs and logs.
+        flags: More command line flags by component name; the last one of a name wins.
+    """
+
+    def __init__(
+        self, binaries: Mapping[str, Path], folder: Path, *, flags: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        self.folder = folder
+        self.url = ""
+        self._binaries = binaries
+        self._flags = flags or {}
+        self._authority = Authority()
+        self._credentials: components.Credentials
+        self._processes: dict[str, Process] = {}
+        self._health: dict[str, str] = {}
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def admin_kubeconfig(self) -> Path:
+        """Kubeconfig of a user who may do everything."""
+        return self.folder / "kubeconfigs" / "admin.yaml"
+
+    @property
+    def authority_file(self) -> Path:
+        """Certificate of the authority that signed all certificates of the API server and its users."""
+        return self.folder / "certificates" / "ca.crt"
+
+    @property
+    def kubectl_argv(self) -> tuple[str, ...]:
+        """Start of a kubectl command line as admin."""
+        return (str(self._binaries["kubectl"]), "--kubeconfig", str(self.admin_kubeconfig))
+
+    @property
+    def processes(self) -> Mapping[str, Process]:
+        """All components by name in the order in which they start."""
+        return self._processes
+
+    @property
+    def health_urls(self) -> Mapping[str, str]:
+        """Where each component says that it is ready; `/metrics` lies beside it."""
+        return self._health
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def wait_ready(self, *, timeout_s: float = _START_TIMEOUT_S) -> None:
+        """Waits until every component is ready and pods can be created.
+
+        Raises:
+            ProcessError: A component ended or is not ready in time; carries the end of its log.
+        """
+        await asyncio.gather(*(self._wait(name, timeout_s) for name in self._processes))
+        # Pods are refused until the controller manager has made the service account that they run as.
+        account = f"{self.url}/api/v1/namespaces/default/serviceaccounts/default"
+        manager = self._processes[CONTROLLER_MANAGER]
+        await manager.wait_until(lambda: self._answers(account), timeout_s=timeout_s)
+
+    async def start_component(self, name: str, *, timeout_s: float = _START_TIMEOUT_S) -> None:
+        """Starts a stopped or killed component again on its old port and waits until it is ready."""
+        await self._processes[name].start()
+        await self._wait(name, timeout_s)
+
+    async def stop_component(self, name: str) -> None:
+        """Stops a component as an orderly shutdown would."""
+        await self._processes[name].stop()
+
+    async def kill_component(self, name: str) -> None:
+        """Ends a component as a crash would."""
+        await self._processes[name].kill()
+
+    async def start_scheduler(
+        self, name: str, configuration: Mapping[str, Any], *, user: str = "system:kube-scheduler"
+    ) -> None:
+        """Starts one more kube-scheduler and waits until it is ready.
+
+        Args:
+            name: Of this component; must be new.
+            configuration: KubeSchedulerConfiguration; what it says nothing about is filled in for this cluster.
+            user: Who it is for the API server; any other than the default needs RBAC rules first.
+
+        Raises:
+            ProcessError: The name is taken, or the scheduler ended or is not ready in time.
+        """
+        if name in self._processes:
+            raise ProcessError(f"There is a component {name} already; choose another name.")
+        kubeconfig = self.write_kubeconfig(user)
+        file = self.folder / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(components.complete_configuration(configuration, kubeconfig)))
+        (port,) = find_free_ports(1)
+        argv = components.render_configured_scheduler(self._credentials, kubeconfig, file, port)
+        self._add(name, SCHEDULER, argv, f"https://{LOOPBACK}:{port}/readyz")
+        await self.start_component(name)
+
+    def write_kubeconfig(self, user: str, group: str | None = None) -> Path:
+        """Writes the kubeconfig of a user with a client certificate of its own; only its owner may read the file."""
+        file = self.folder / "kubeconfigs" / f"{user.replace(':', '-').replace('/', '-')}.yaml"
+        content = Kubeconfig.issue(self.url, self._authority, user, group).render()
+        write_secret(file, yaml.safe_dump(content).encode())
+        return file
+
+    async def stop(self) -> None:
+        """Stops everything, clients before servers."""
+        clients = [process for name, process in self._processes.items() if name not in (ETCD, API_SERVER)]
+        await asyncio.gather(*(process.stop() for process in clients))
+        for name in (API_SERVER, ETCD):
+            if name in self._processes:
+                await self._processes[name].stop()
+        if self._session is not None:
+            await self._session.close()
+
+    async def _start(self) -> None:
+        self._prepare()
+        self._session = self._open_session()
+        # One after the other: a client whose first connection fails waits a second before it tries again.
+        await self.start_component(ETCD)
+        await self.start_component(API_SERVER)
+        await self._processes[CONTROLLER_MANAGER].start()
+        await self._processes[SCHEDULER].start()
+        await self.wait_ready()
+
+    def _prepare(self) -> None:
+        for part in ("certificates", "kubeconfigs", "logs"):
+            (self.folder / part).mkdir(parents=True, exist_ok=True)
+        client, peer, health, api_server, manager, scheduler = find_free_ports(6)
+        self.url = f"https://{LOOPBACK}:{api_server}"
+        shared = self._credentials = components.Credentials.write(self.folder / "certificates", self._authority)
+        self.write_kubeconfig("admin", "system:masters")
+        argv = components.render_etcd(shared, self.folder / "etcd", components.EtcdPorts(client, peer, health))
+        self._add(ETCD, ETCD, argv, f"http://{LOOPBACK}:{health}/health")
+        argv = components.render_api_server(shared, etcd_port=client, port=api_server)
+        self._add(API_SERVER, API_SERVER, argv, f"{self.url}/readyz")
+        argv = components.render_controller_manager(
+            shared, self.write_kubeconfig(f"system:{CONTROLLER_MANAGER}"), manager
+        )
+        self._add(CONTROLLER_MANAGER, CONTROLLER_MANAGER, argv, f"https://{LOOPBACK}:{manager}/healthz")
+        argv = components.render_scheduler(shared, self.write_kubeconfig(f"system:{SCHEDULER}"), scheduler)
+        self._add(SCHEDULER, SCHEDULER, argv, f"https://{LOOPBACK}:{scheduler}/readyz")
+
+    def _add(self, name: str, program: str, argv: Sequence[str], health_url: str) -> None:
+        line = (str(self._binaries[program]), *argv, *self._flags.get(name, ()))
+        self._processes[name] = Process(name, line, log_file=self.folder / "logs" / f"{name}.log")
+        self._health[name] = health_url
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        context = ssl.create_default_context(cafile=str(self.authority_file))
+        context.load_cert_chain(
+            *self._authority.issue_client("admin", "system:masters").write(self.folder / "certificates", "admin")
+        )
+        timeout = aiohttp.ClientTimeout(total=_REQUEST_TIMEOUT_S)
+        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context), timeout=timeout)
+
+    async def _wait(self, name: str, timeout_s: float) -> None:
+        await self._processes[name].wait_until(lambda: self._answers(self._health[name]), timeout_s=timeout_s)
+
+    async def _answers(self, url: str) -> bool:
+        assert self._session is not None
+        try:
+            async with self._session.get(url) as response:
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False

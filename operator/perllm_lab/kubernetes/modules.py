@@ -1,0 +1,114 @@
+"""The Go modules that the lab's programs are built from."""
+
+import hashlib
+import platform
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+_VERSION_PACKAGE = "k8s.io/component-base/version"
+_KEY_LENGTH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program, the oldest (major, minor) version that fits, and how to ask it for its version."""
+
+    name: str
+    minimum: tuple[int, int]
+    version_arguments: tuple[str, ...] = ("--version",)
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A Go module of ours and what its one binary can be called.
+
+    Attributes:
+        folder: With go.mod and go.sum, which pin every source.
+        package: What is built.
+        flags: Arguments of `go build` that change the binary.
+        programs: What the binary can be; it looks at the name it is called by.
+    """
+
+    name: str
+    folder: Path
+    package: str
+    flags: tuple[str, ...]
+    programs: tuple[Program, ...]
+
+    @property
+    def go_version(self) -> tuple[int, ...]:
+        """Oldest Go release that can build it."""
+        line = re.search(r"^go (\S+)$", (self.folder / "go.mod").read_text(), re.MULTILINE)
+        assert line is not None, f"{self.folder}/go.mod names no Go release"
+        return parse_version(line[1])
+
+
+def parse_version(text: str) -> tuple[int, ...]:
+    """Parses the first dotted version in a text; empty if there is none."""
+    found = re.search(r"\d+(?:\.\d+)+", text)
+    return tuple(int(part) for part in found[0].split(".")) if found else ()
+
+
+def list_modules(folder: Path = Path(__file__).parent / "go") -> tuple[Module, ...]:
+    """Lists all modules."""
+    return (
+        Module(
+            name="control-plane",
+            folder=folder / "control_plane",
+            package=".",
+            flags=(
+                "-ldflags=-s -w"
+                f" -X {_VERSION_PACKAGE}.gitVersion=v1.37.2"
+                f" -X {_VERSION_PACKAGE}.gitMajor=1"
+                f" -X {_VERSION_PACKAGE}.gitMinor=37",
+            ),
+            programs=(
+                Program("etcd", (3, 6)),
+                Program("kube-apiserver", (1, 37)),
+                Program("kube-controller-manager", (1, 37)),
+                Program("kube-scheduler", (1, 37)),
+                Program("kubectl", (1, 36), ("version", "--client")),
+            ),
+        ),
+        Module(
+            name="prometheus",
+            folder=folder / "prometheus",
+            package="tool",
+            # Without the discovery of a dozen clouds it needs half the modules; static and file discovery stay.
+            flags=("-tags=remove_all_sd", "-ldflags=-s -w -X github.com/prometheus/common/version.Version=3.16.0"),
+            programs=(Program("prometheus", (3, 0)),),
+        ),
+        Module(
+            name="kwok",
+            folder=folder / "kwok",
+            package="tool",
+            flags=("-ldflags=-s -w",),
+            programs=(Program("kwok", (0, 8)),),
+        ),
+    )
+
+
+def compute_key(module: Module, *, system: str = sys.platform, machine: str = platform.machine()) -> str:
+    """Computes a key that changes with everything that goes into the binary."""
+    digest = hashlib.sha256()
+    for part in (system, machine, module.package, *module.flags, *(program.name for program in module.programs)):
+        digest.update(part.encode() + b"\0")
+    for file in sorted(path for path in module.folder.iterdir() if path.is_file()):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:_KEY_LENGTH]
+
+
+def group_by_module(names: Iterable[str], modules: Iterable[Module]) -> dict[Module, tuple[Program, ...]]:
+    """Groups programs by the module that provides them.
+
+    Raises:
+        KeyError: No module provides such a program.
+    """
+    owners = {program.name: (module, program) for module in modules for program in module.programs}
+    groups: dict[Module, tuple[Program, ...]] = {}
+    for module, program in (owners[name] for name in names):
+        groups[module] = (*groups.get(module, ()), program)
+    return groups

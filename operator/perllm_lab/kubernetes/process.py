@@ -1,0 +1,210 @@
+"""Child processes that never outlive the lab."""
+
+import asyncio
+import contextlib
+import ctypes
+import functools
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_LOOPBACK = "127.0.0.1"
+_POLL_INTERVAL_S = 0.03
+_DEFAULT_FIRST_EPHEMERAL_PORT = 32768
+
+
+class ProcessError(RuntimeError):
+    """A child process could not be started, or ended when it should not have."""
+
+
+class Process:
+    """One restartable child process with a log file of its own.
+
+    Args:
+        name: What messages call it.
+        argv: Program and arguments.
+        log_file: Receives standard output and error of every start, one after the other.
+        environment: Replaces the inherited environment when given.
+    """
+
+    def __init__(
+        self, name: str, argv: Sequence[str | Path], *, log_file: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.name = name
+        self.argv = tuple(str(part) for part in argv)
+        self.log_file = log_file
+        self._environment = environment
+        self._child: asyncio.subprocess.Process | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the process has been started and has not ended."""
+        return self._child is not None and self._child.returncode is None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, or None while it does not run."""
+        return self._child.pid if self._child is not None and self.running else None
+
+    async def start(self) -> None:
+        """Starts the process; does nothing if it runs already.
+
+        Raises:
+            ProcessError: The program cannot be executed, or this is not the main thread.
+        """
+        if self.running:
+            return
+        self.log_file.parent.mkdir(parents=True, exist_ok=True)
+        with self.log_file.open("ab") as log:
+            try:
+                self._child = await spawn(self.argv, output=log.fileno(), environment=self._environment)
+            except OSError as error:
+                raise ProcessError(f"{self.name} cannot be started: {error}. Is {self.argv[0]} a program?") from error
+
+    async def stop(self, *, grace_s: float = 10.0) -> None:
+        """Asks the process to end (SIGTERM) and ends it (SIGKILL) after the grace period."""
+        if self._child is not None:
+            await end(self._child, grace_s=grace_s)
+
+    async def kill(self) -> None:
+        """Ends the process at once (SIGKILL), as a crash would."""
+        await self.stop(grace_s=0.0)
+
+    async def wait_until(self, check: Callable[[], Awaitable[bool]], *, timeout_s: float) -> None:
+        """Waits until the check holds.
+
+        Raises:
+            ProcessError: The process ended, or the time is over; carries the end of the log.
+        """
+        loop = asyncio.get_running_loop()
+        limit = loop.time() + timeout_s
+        while not await check():
+            if not self.running:
+                raise ProcessError(self._describe("ended during start-up"))
+            if loop.time() > limit:
+                raise ProcessError(self._describe(f"was not ready within {timeout_s:g} s"))
+            await asyncio.sleep(_POLL_INTERVAL_S)
+        # A check may be answered by another process that holds the port while ours failed to bind it.
+        if not self.running:
+            raise ProcessError(self._describe("ended during start-up"))
+
+    def _describe(self, what: str) -> str:
+        code = self._child.returncode if self._child is not None else None
+        ending = f" with exit code {code}" if code is not None else ""
+        return f"{self.name} {what}{ending}. The end of its log {self.log_file}:\n{read_tail(self.log_file)}"
+
+
+async def spawn(
+    argv: Sequence[str], *, output: int, environment: Mapping[str, str] | None = None, folder: Path | None = None
+) -> asyncio.subprocess.Process:
+    """Starts a program in a session of its own that dies with this process, however this process ends.
+
+    Args:
+        argv: Program and arguments.
+        output: File descriptor or asyncio.subprocess constant for standard output; standard error joins it.
+        environment: Replaces the inherited environment when given.
+        folder: Working folder.
+
+    Raises:
+        ProcessError: Called outside the main thread.
+        OSError: The program cannot be executed.
+    """
+    # Linux sends the parent-death signal when the *thread* that forked ends, and only the main thread lives as
+    # long as the process: a child of a worker thread would be killed as soon as that thread is done.
+    if threading.current_thread() is not threading.main_thread():
+        raise ProcessError("Child processes must be started from the main thread; run the event loop there.")
+    return await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=output,
+        stderr=asyncio.subprocess.STDOUT,
+        env=environment,
+        cwd=folder,
+        # A session of its own: Ctrl-C in the terminal reaches the lab only, which then stops its children in order.
+        start_new_session=True,
+        preexec_fn=_prepare_death_with_parent(),
+    )
+
+
+async def end(child: asyncio.subprocess.Process, *, grace_s: float = 10.0) -> None:
+    """Ends a process of `spawn` with all its descendants: SIGTERM, then SIGKILL after the grace period."""
+    if child.returncode is None and grace_s > 0:
+        _signal_group(child, signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(child.wait(), grace_s)
+    if child.returncode is None:
+        _signal_group(child, signal.SIGKILL)
+        await child.wait()
+
+
+def find_free_ports(count: int) -> list[int]:
+    """Finds TCP ports of the loopback interface that nothing uses now.
+
+    They lie below the range from which the kernel takes the local ports of outgoing connections; otherwise such a
+    connection could take the port of a component while that component restarts.
+
+    Raises:
+        ProcessError: There are not enough free ports.
+    """
+    candidates = list(range(10_000, _read_first_ephemeral_port()))
+    random.SystemRandom().shuffle(candidates)
+    found: list[int] = []
+    for port in candidates:
+        if len(found) == count:
+            return found
+        if _is_free(port):
+            found.append(port)
+    raise ProcessError(f"There are no {count} free TCP ports between 10000 and {_read_first_ephemeral_port()}.")
+
+
+def read_tail(file: Path, *, lines: int = 15, size_bytes: int = 8192) -> str:
+    """Reads the last lines of a log; an empty text if there is none."""
+    if not file.exists():
+        return ""
+    with file.open("rb") as log:
+        log.seek(max(0, file.stat().st_size - size_bytes))
+        return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
+
+
+def _signal_group(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    # The group id equals the process id because the child leads its own session.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, number)
+
+
+def _prepare_death_with_parent() -> Callable[[], None] | None:
+    if sys.platform != "linux":
+        return None  # other systems have no parent-death signal; an orderly exit still stops every child
+    # Loaded before the fork: between fork and exec nothing may allocate or import more than it must.
+    return functools.partial(_die_with_parent, ctypes.CDLL(None, use_errno=True), os.getpid())
+
+
+def _die_with_parent(libc: ctypes.CDLL, parent_pid: int) -> None:
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # The parent may have died before the line above, and then no signal ever comes.
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
+def _read_first_ephemeral_port() -> int:
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return _DEFAULT_FIRST_EPHEMERAL_PORT
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As the servers do: a port with only closed connections in TIME_WAIT is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_LOOPBACK, port))
+        except OSError:
+            return False
+        return True

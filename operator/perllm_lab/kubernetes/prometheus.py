@@ -1,0 +1,125 @@
+"""A real Prometheus that scrapes simulated exporters."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+import yaml
+
+from perllm_lab.kubernetes.process import Process, find_free_ports
+
+_LOOPBACK = "127.0.0.1"
+_START_TIMEOUT_S = 30.0
+_REQUEST_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class ScrapeTarget:
+    """One exporter.
+
+    Attributes:
+        job: Label `job`; targets of one job share a metrics path per job name and path.
+        address: Host and port.
+        metrics_path: HTTP path.
+        instance: Label `instance`; the node's name, as kube-prometheus relabels it.
+    """
+
+    job: str
+    address: str
+    metrics_path: str
+    instance: str
+
+
+def render_configuration(targets: Iterable[ScrapeTarget], *, scrape_interval_s: float) -> dict[str, Any]:
+    """Renders a Prometheus configuration with static targets."""
+    interval = f"{round(scrape_interval_s * 1000)}ms"
+    return {
+        "global": {"scrape_interval": interval, "scrape_timeout": interval},
+        "scrape_configs": [
+            {"job_name": job, "static_configs": [_render_target(target) for target in members]}
+            for job, members in groupby(sorted(targets, key=lambda target: target.job), key=lambda target: target.job)
+        ],
+    }
+
+
+def _render_target(target: ScrapeTarget) -> dict[str, Any]:
+    # The path is a label too, so the targets of one job may have different ones.
+    return {
+        "targets": [target.address],
+        "labels": {"instance": target.instance, "__metrics_path__": target.metrics_path},
+    }
+
+
+class Prometheus:
+    """A Prometheus server; ready inside the `async with` block.
+
+    Args:
+        binary: As `toolchain.provide` returns it.
+        folder: Of this run only: configuration, data and log.
+        targets: What it scrapes.
+        scrape_interval_s: Time between two scrapes of one target, and the longest one may take.
+    """
+
+    def __init__(
+        self, binary: Path, folder: Path, targets: Sequence[ScrapeTarget], *, scrape_interval_s: float
+    ) -> None:
+        (port,) = find_free_ports(1)
+        self.url = f"http://{_LOOPBACK}:{port}"
+        self._folder = folder
+        self._configuration = render_configuration(targets, scrape_interval_s=scrape_interval_s)
+        argv = (
+            binary,
+            f"--config.file={folder / 'prometheus.yaml'}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            # A killed server leaves its lock file behind, and then the next one would wait for nothing.
+            "--storage.tsdb.no-lockfile",
+            f"--web.listen-address={_LOOPBACK}:{port}",
+        )
+        self.process = Process("prometheus", argv, log_file=folder / "prometheus.log")
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Starts it, on the port and the data of the time before, and waits until it answers queries.
+
+        Raises:
+            ProcessError: It ended or is not ready in time; carries the end of its log.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / "prometheus.yaml").write_text(yaml.safe_dump(self._configuration))
+        await self.process.start()
+        await self.process.wait_until(self._is_ready, timeout_s=_START_TIMEOUT_S)
+
+    async def stop(self) -> None:
+        """Stops it as an orderly shutdown would."""
+        await self.process.stop()
+
+    async def kill(self) -> None:
+        """Ends it as a crash would."""
+        await self.process.kill()
+
+    async def _is_ready(self) -> bool:
+        timeout = aiohttp.ClientTimeout(total=_REQUEST_TIMEOUT_S)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as session,
+                session.get(f"{self.url}/-/ready") as response,
+            ):
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False

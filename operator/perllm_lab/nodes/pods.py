@@ -1,0 +1,103 @@
+"""Reads what a pod asks of a simulated node."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from perllm.api.names import GPU_RESOURCE, TASK_LABEL
+from perllm.api.quantities import parse_quantity
+from perllm_lab.hardware.node import Job
+from perllm_lab.workload.names import (
+    CONTAINER,
+    FAIL_ANNOTATION,
+    INPUT_BYTES_ANNOTATION,
+    OUTPUT_TOKENS_ANNOTATION,
+    PROMPT_TOKENS_ANNOTATION,
+)
+
+Object = dict[str, Any]
+
+# A pod that says nothing of its size is taken for the median request of the Azure conversation trace of 2023.
+DEFAULT_SIZE = {PROMPT_TOKENS_ANNOTATION: 1020, OUTPUT_TOKENS_ANNOTATION: 129, INPUT_BYTES_ANNOTATION: 4080}
+
+
+class PodError(Exception):
+    """A pod that a node refuses. `reason` becomes the pod's reason; the message says what is right."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container of a pod, as far as its status needs it."""
+
+    name: str
+    image: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod bound to a simulated node."""
+
+    uid: str
+    namespace: str
+    name: str
+    task: str
+    created: str
+    containers: tuple[Container, ...]
+    slots: int
+    fails: bool
+
+    @property
+    def path(self) -> str:
+        """API path of the pod."""
+        return f"/api/v1/namespaces/{self.namespace}/pods/{self.name}"
+
+    @property
+    def reporter(self) -> str:
+        """Name of the container that writes the run report."""
+        names = [container.name for container in self.containers]
+        return CONTAINER if CONTAINER in names else names[0]
+
+
+def read_pod(item: Object) -> Pod:
+    """Reads a pod from the API server's object."""
+    metadata, spec = item["metadata"], item["spec"]
+    return Pod(
+        uid=metadata["uid"],
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        task=metadata.get("labels", {}).get(TASK_LABEL, ""),
+        created=metadata["creationTimestamp"],
+        containers=tuple(Container(each["name"], each["image"]) for each in spec["containers"]),
+        slots=sum(_slots(container) for container in spec["containers"]),
+        fails=metadata.get("annotations", {}).get(FAIL_ANNOTATION) == "true",
+    )
+
+
+def read_job(item: Object) -> Job:
+    """Reads the work a pod brings from its annotations. Raises PodError when one is not a whole number."""
+    metadata = item["metadata"]
+    annotations = metadata.get("annotations", {})
+    return Job(
+        key=metadata["uid"],
+        prompt_tokens=_number(annotations, PROMPT_TOKENS_ANNOTATION),
+        output_tokens=_number(annotations, OUTPUT_TOKENS_ANNOTATION),
+        input_bytes=_number(annotations, INPUT_BYTES_ANNOTATION),
+    )
+
+
+def _slots(container: Object) -> int:
+    resources = container.get("resources", {})
+    amount = resources.get("limits", {}).get(GPU_RESOURCE) or resources.get("requests", {}).get(GPU_RESOURCE) or 0
+    return parse_quantity(amount)
+
+
+def _number(annotations: dict[str, str], name: str) -> int:
+    text = annotations.get(name)
+    if text is None:
+        return DEFAULT_SIZE[name]
+    if not text.isdecimal():
+        raise PodError("CreateContainerConfigError", f"annotation {name} must be a whole number, not {text!r}")
+    return int(text)

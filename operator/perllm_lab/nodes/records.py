@@ -1,0 +1,50 @@
+"""What is told of a finished run: the report its container leaves, and the lab's own truth."""
+
+import math
+
+from perllm.api.report import RunReport
+from perllm_lab.hardware.node import Finished
+from perllm_lab.hardware.scenario import NodeSpec
+from perllm_lab.nodes.clock import Clock
+from perllm_lab.nodes.ground_truth import PodTruth
+from perllm_lab.nodes.pods import Pod
+
+
+def run_report(run: Finished, clock: Clock) -> RunReport:
+    """Returns what a container writes about its completed run: all in wall time, no energy."""
+    return RunReport(
+        started_at=clock.wall(run.started_s),
+        finished_at=clock.wall(run.finished_s),
+        transfer_seconds=run.transfer_s / clock.speed,
+        inference_seconds=run.inference_s / clock.speed,
+        prompt_tokens=run.job.prompt_tokens,
+        output_tokens=run.job.output_tokens,
+    )
+
+
+def pod_truth(pod: Pod, run: Finished, spec: NodeSpec, clock: Clock, *, outcome: str) -> PodTruth:
+    """Returns what only the lab knows of a run, its exact energy above all."""
+    return PodTruth(
+        pod=pod.name,
+        namespace=pod.namespace,
+        task=pod.task,
+        uid=pod.uid,
+        node=spec.name,
+        tier=spec.tier,
+        gpu=spec.gpu.product,
+        outcome=outcome,
+        created=pod.created,
+        admitted=clock.wall(run.admitted_s).isoformat(timespec="microseconds"),
+        started=clock.wall(run.started_s).isoformat(timespec="microseconds"),
+        finished=clock.wall(run.finished_s).isoformat(timespec="microseconds"),
+        transfer_s=_wall_seconds(run.transfer_s, clock),
+        inference_s=_wall_seconds(run.inference_s, clock),
+        prompt_tokens=run.job.prompt_tokens,
+        output_tokens=run.job.output_tokens,
+        input_bytes=run.job.input_bytes,
+        energy_j=run.energy_j,
+    )
+
+
+def _wall_seconds(simulated_s: float, clock: Clock) -> float | None:
+    return None if math.isnan(simulated_s) else simulated_s / clock.speed

@@ -1,0 +1,110 @@
+"""Writes to the API server beside the simulation: bounded, in order per object, the newest state only."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Any
+from zlib import crc32
+
+from perllm.cluster.client import ApiError, Client, PatchKind
+
+log = logging.getLogger(__name__)
+
+GONE = (404, 409, 410)
+MAX_BACKOFF_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class StatusPatch:
+    """A strategic merge patch of an object's status."""
+
+    path: str
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ForcedDeletion:
+    """The removal of a pod whose containers are gone, which ends its grace period."""
+
+    path: str
+    uid: str
+
+
+Write = StatusPatch | ForcedDeletion
+
+
+class Writer:
+    """Takes writes without waiting; workers carry them out.
+
+    All writes of one key go through one worker, so they keep their order, and a newer one replaces an older one
+    that has not been sent: only the last state counts. Trouble with the connection is retried until it works; an
+    object that is gone or was replaced meanwhile needs no write.
+    """
+
+    def __init__(self, client: Client, *, workers: int = 16) -> None:
+        self._client = client
+        self._pending: list[dict[str, Write]] = [{} for _ in range(workers)]
+        self._wake = [asyncio.Event() for _ in range(workers)]
+        self._busy = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def submit(self, key: str, write: Write) -> None:
+        """Plans a write for the object known as `key`."""
+        worker = crc32(key.encode()) % len(self._pending)
+        self._pending[worker][key] = write
+        self._wake[worker].set()
+        self._idle.clear()
+
+    @property
+    def backlog(self) -> int:
+        """Writes that have not reached the API server."""
+        return self._busy + sum(len(pending) for pending in self._pending)
+
+    async def drain(self) -> None:
+        """Waits until everything has been written."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for worker in range(len(self._pending)):
+                group.create_task(self._work(worker), name=f"writer-{worker}")
+
+    async def _work(self, worker: int) -> None:
+        pending, wake = self._pending[worker], self._wake[worker]
+        while True:
+            await wake.wait()
+            wake.clear()
+            while pending:
+                key = next(iter(pending))
+                self._busy += 1
+                try:
+                    await self._carry_out(pending.pop(key), key, pending)
+                finally:
+                    self._busy -= 1
+            if not self.backlog:
+                self._idle.set()
+
+    async def _carry_out(self, write: Write, key: str, pending: dict[str, Write]) -> None:
+        delay_s = 0.1
+        while key not in pending:
+            try:
+                await self._send(write)
+                return
+            except ApiError as error:
+                if error.status in GONE:
+                    return
+                if not error.is_transient:
+                    log.error("%s cannot be written, given up: %s", write.path, error)
+                    return
+                log.warning("%s cannot be written yet, retried in %.1f s: %s", write.path, delay_s, error)
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, MAX_BACKOFF_S)
+
+    async def _send(self, write: Write) -> None:
+        if isinstance(write, StatusPatch):
+            await self._client.patch(f"{write.path}/status", write.body, kind=PatchKind.STRATEGIC)
+            return
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
+        await self._client.delete(write.path, {**options, "preconditions": {"uid": write.uid}})

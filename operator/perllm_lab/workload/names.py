@@ -1,0 +1,9 @@
+"""Names that only the lab's pods and its simulated nodes share; PerLLM never reads them."""
+
+PROMPT_TOKENS_ANNOTATION = "lab.perllm.io/prompt-tokens"
+OUTPUT_TOKENS_ANNOTATION = "lab.perllm.io/output-tokens"
+INPUT_BYTES_ANNOTATION = "lab.perllm.io/input-bytes"
+FAIL_ANNOTATION = "lab.perllm.io/fail"
+
+CONTAINER = "llm"
+IMAGE = "perllm-lab/llm"

@@ -1,0 +1,224 @@
+import copy
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from perllm_lab.kubernetes.control_plane import ControlPlane
+
+ROOT = Path(__file__).parents[2]
+NAMESPACE = "crds"
+IMMUTABLE = {
+    "model": "other",
+    "promptTokens": 11,
+    "outputTokens": 12,
+    "inputBytes": "3Mi",
+    "deadline": "31s",
+    "tiers": ["cloud"],
+    "onInfeasible": "Reject",
+    "template": {"spec": {"containers": [{"name": "main", "image": "other"}]}},
+}
+
+
+class Kubectl:
+    def __init__(self, argv: tuple[str, ...]) -> None:
+        self._argv = argv
+
+    def __call__(self, *args: str, body: object = None) -> str:
+        result = self.run(*args, body=body)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    def refusal(self, *args: str, body: object = None) -> str:
+        result = self.run(*args, body=body)
+        assert result.returncode != 0, f"was accepted: {result.stdout}"
+        return result.stderr
+
+    def run(self, *args: str, body: object = None) -> subprocess.CompletedProcess[str]:
+        text = None if body is None else json.dumps(body)
+        command = (*self._argv, "--namespace", NAMESPACE, *args)
+        return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture(scope="module")
+def kubectl(control_plane: ControlPlane) -> Kubectl:
+    kubectl = Kubectl(control_plane.kubectl_argv)
+    kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
+    kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(ROOT / "crds"))
+    if kubectl.run("get", "namespace", NAMESPACE).returncode:
+        kubectl("create", "namespace", NAMESPACE)
+    return kubectl
+
+
+def make_task(name: str = "task", **changes: Any) -> dict[str, Any]:
+    spec = {
+        "model": "llama",
+        "promptTokens": 10,
+        "deadline": "30s",
+        "template": {"spec": {"containers": [{"name": "main", "image": "llm", "env": [{"name": "A", "value": "b"}]}]}},
+    }
+    return {
+        "apiVersion": "perllm.io/v1alpha1",
+        "kind": "LLMInferenceTask",
+        "metadata": {"name": name},
+        "spec": {**spec, **changes},
+    }
+
+
+def create(kubectl: Kubectl, task: dict[str, Any]) -> dict[str, Any]:
+    created: dict[str, Any] = json.loads(kubectl("create", "--dry-run=server", "--output=json", "-f", "-", body=task))
+    return created
+
+
+def test_valid_task_is_accepted_with_defaults(kubectl: Kubectl) -> None:
+    spec = create(kubectl, make_task())["spec"]
+
+    assert {key: value for key, value in spec.items() if key not in make_task()["spec"]} == {
+        "inputBytes": 0,
+        "onDeadlineMissed": "Continue",
+        "onInfeasible": "BestEffort",
+        "priority": 0,
+        "retries": 0,
+    }
+    assert spec["template"] == make_task()["spec"]["template"]
+
+
+@pytest.mark.parametrize("value", [0, 4096, "2Mi", "1.5G", "1e6", "1Ti"])
+def test_input_bytes_may_be_a_number_or_a_quantity(kubectl: Kubectl, value: int | str) -> None:
+    assert create(kubectl, make_task(inputBytes=value))["spec"]["inputBytes"] == value
+
+
+@pytest.mark.parametrize("value", ["500ms", "1h2m3.5s", "24h"])
+def test_deadline_may_be_any_duration_up_to_a_day(kubectl: Kubectl, value: str) -> None:
+    assert create(kubectl, make_task(deadline=value))["spec"]["deadline"] == value
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"deadline": "soon"}, "spec.deadline must be a duration of more than 0s and at most 24h, for example 30s"),
+        ({"deadline": "-30s"}, "spec.deadline must be a duration of more than 0s"),
+        ({"deadline": "0s"}, "spec.deadline must be a duration of more than 0s"),
+        ({"deadline": "24h1s"}, "spec.deadline must be a duration of more than 0s and at most 24h"),
+        ({"deadline": "999999999h"}, "spec.deadline must be a duration of more than 0s and at most 24h"),
+        ({"ttlAfterFinished": "721h"}, "spec.ttlAfterFinished must be a duration of at most 720h"),
+        ({"promptTokens": -1}, "spec.promptTokens in body should be greater than or equal to 1"),
+        ({"outputTokens": -1}, "spec.outputTokens in body should be greater than or equal to 1"),
+        ({"promptTokens": "many"}, "spec.promptTokens in body must be of type integer"),
+        ({"tiers": ["moon"]}, 'spec.tiers[0]: Unsupported value: "moon": supported values: "edge", "cloud"'),
+        ({"tiers": ["edge", "edge"]}, "spec.tiers[1]: Duplicate value"),
+        ({"inputBytes": "2MiB"}, "spec.inputBytes must be a quantity between 0 and 1Ti, for example 512Ki"),
+        ({"inputBytes": -1}, "spec.inputBytes must be a quantity between 0 and 1Ti"),
+        ({"inputBytes": "-1Ki"}, "spec.inputBytes must be a quantity between 0 and 1Ti"),
+        ({"inputBytes": "2Ti"}, "spec.inputBytes must be a quantity between 0 and 1Ti"),
+        (
+            {"template": {"spec": {"containers": []}}},
+            "spec.template.spec.containers in body should have at least 1 item",
+        ),
+        ({"template": {"spec": {}}}, "spec.template.spec.containers: Required value"),
+        ({"model": "a model"}, "spec.model in body should match"),
+        ({"retries": 11}, "spec.retries in body should be less than or equal to 10"),
+        ({"dedline": "30s"}, 'unknown field "spec.dedline"'),
+    ],
+)
+def test_bad_task_is_refused_with_what_is_right(kubectl: Kubectl, changes: dict[str, Any], message: str) -> None:
+    assert message in kubectl.refusal("create", "--dry-run=server", "-f", "-", body=make_task(**changes))
+
+
+def test_name_that_is_no_label_value_is_refused(kubectl: Kubectl) -> None:
+    refusal = kubectl.refusal("create", "--dry-run=server", "-f", "-", body=make_task("x" * 64))
+
+    assert "metadata.name must have at most 63 characters: its pods carry it as a label" in refusal
+
+
+@pytest.mark.parametrize(("field", "value"), IMMUTABLE.items())
+def test_what_decisions_rest_on_cannot_be_changed(kubectl: Kubectl, field: str, value: object) -> None:
+    kubectl("apply", "-f", "-", body=make_task("immutable"))
+
+    refusal = kubectl.refusal("apply", "-f", "-", body=make_task("immutable", **{field: value}))
+
+    assert f"spec.{field} is immutable: create a new task instead" in refusal
+
+
+def test_nothing_deep_in_the_template_can_be_changed(kubectl: Kubectl) -> None:
+    kubectl("apply", "-f", "-", body=make_task("immutable"))
+    changed = copy.deepcopy(make_task("immutable"))
+    changed["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"] = "c"
+
+    assert "spec.template is immutable" in kubectl.refusal("apply", "-f", "-", body=changed)
+
+
+def test_what_no_decision_rests_on_can_be_changed(kubectl: Kubectl) -> None:
+    kubectl("apply", "-f", "-", body=make_task("mutable"))
+
+    kubectl(
+        "apply",
+        "-f",
+        "-",
+        body=make_task("mutable", priority=5, retries=2, ttlAfterFinished="1h", onDeadlineMissed="Terminate"),
+    )
+
+
+def test_columns_tell_how_a_task_went(kubectl: Kubectl) -> None:
+    kubectl("apply", "-f", "-", body=make_task("columns"))
+    status = {
+        "phase": "Succeeded",
+        "nodeName": "edge-1",
+        "tier": "edge",
+        "receivedTime": "2026-01-02T03:04:05.678901Z",
+        "deadlineMet": True,
+        "observed": {"latency": 12.345, "energyJoules": 678.9},
+    }
+    kubectl("patch", "llmtask", "columns", "--subresource=status", "--type=merge", "-p", json.dumps({"status": status}))
+
+    header, row = kubectl("get", "llmtask", "columns").splitlines()
+
+    assert header.split() == ["NAME", "PHASE", "MODEL", "NODE", "TIER", "DEADLINE", "LATENCY", "MET", "ENERGY", "AGE"]
+    assert row.split()[:-1] == ["columns", "Succeeded", "llama", "edge-1", "edge", "30s", "12.345", "true", "678.9"]
+
+
+def test_node_profile_keeps_the_learners_state_and_shows_the_figures(kubectl: Kubectl) -> None:
+    profile = {"apiVersion": "perllm.io/v1alpha1", "kind": "LLMNodeProfile", "metadata": {"name": "edge-1"}}
+    state = {"precision": [[1.0, 0.5], [0.5, 2.0]], "anything": {"deep": [None, "x"]}}
+    status = {
+        "gpuType": "Jetson-AGX-Orin",
+        "tier": "edge",
+        "outcomes": 7,
+        "meanLatencySeconds": 3.5,
+        "meanEnergyJoules": 90,
+        "models": [{"model": "llama", "count": 7, "state": state}],
+        "recent": ["a", "b"],
+    }
+    kubectl("apply", "-f", "-", body=profile)
+    kubectl("patch", "llmnode", "edge-1", "--subresource=status", "--type=merge", "-p", json.dumps({"status": status}))
+
+    header, row = kubectl("get", "llmnode", "edge-1").splitlines()
+    kept = json.loads(kubectl("get", "llmnode", "edge-1", "--output=json"))["status"]
+    kubectl("delete", "llmnode", "edge-1")
+
+    assert header.split() == ["NAME", "GPU", "TIER", "OUTCOMES", "LATENCY", "ENERGY", "AGE"]
+    assert row.split()[:-1] == ["edge-1", "Jetson-AGX-Orin", "edge", "7", "3.5", "90"]
+    assert kept["models"][0]["state"] == state
+
+
+def test_kubectl_explains_every_field(kubectl: Kubectl) -> None:
+    assert "from the creation of the task to its completion" in " ".join(
+        kubectl("explain", "llmtask.spec.deadline").split()
+    )
+    assert "Joules the task took" in kubectl("explain", "llmtask.status.observed.energyJoules")
+
+
+def test_all_objects_of_the_project_are_one_category(kubectl: Kubectl) -> None:
+    kubectl("apply", "-f", "-", body=make_task("category"))
+
+    assert "llminferencetask.perllm.io/category" in kubectl("get", "perllm", "--output=name")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
+def test_examples_apply(kubectl: Kubectl, path: Path) -> None:
+    assert all(document for document in yaml.safe_load_all(path.read_text()))
+
+    kubectl("apply", "--dry-run=server", "-f", str(path))

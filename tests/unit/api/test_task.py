@@ -1,0 +1,92 @@
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from perllm.api.task import OnDeadlineMissed, OnInfeasible, TaskSpec, Tier
+from perllm.api.task_status import Condition, Decision, Observation, Phase, TaskStatus
+
+TEMPLATE = {"spec": {"containers": [{"name": "main", "image": "llm"}]}}
+
+
+def make_spec(**changes: Any) -> TaskSpec:
+    return TaskSpec.model_validate(
+        {"model": "llama", "promptTokens": 10, "deadline": "30s", "template": TEMPLATE, **changes}
+    )
+
+
+def test_only_model_prompt_deadline_and_template_are_needed() -> None:
+    spec = make_spec()
+
+    assert spec.output_tokens is None
+    assert spec.input_size_bytes == 0
+    assert spec.deadline_s == 30
+    assert (spec.priority, spec.retries, spec.ttl_after_finished_s) == (0, 0, None)
+    assert spec.allowed_tiers == {Tier.EDGE, Tier.CLOUD}
+    assert spec.on_infeasible is OnInfeasible.BEST_EFFORT
+    assert spec.on_deadline_missed is OnDeadlineMissed.CONTINUE
+
+
+def test_quantities_and_durations_are_given_as_numbers_with_units() -> None:
+    spec = make_spec(inputBytes="2Mi", deadline="1m30s", ttlAfterFinished="1h", tiers=["edge"])
+
+    assert spec.input_size_bytes == 2 * 2**20
+    assert spec.deadline_s == 90
+    assert spec.ttl_after_finished_s == 3600
+    assert spec.allowed_tiers == {Tier.EDGE}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"deadline": "0s"},
+        {"deadline": "25h"},
+        {"deadline": "soon"},
+        {"promptTokens": 0},
+        {"promptTokens": -1},
+        {"outputTokens": 0},
+        {"inputBytes": -1},
+        {"inputBytes": "2MiB"},
+        {"inputBytes": "2Ti"},
+        {"tiers": ["moon"]},
+        {"tiers": ["edge", "edge"]},
+        {"tiers": []},
+        {"retries": 11},
+        {"priority": 1001},
+        {"model": "a model"},
+        {"template": {"spec": {"containers": []}}},
+        {"template": {}},
+        {"dedline": "30s"},
+    ],
+)
+def test_what_makes_no_sense_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        make_spec(**change)
+
+
+def test_status_survives_the_way_through_kubernetes() -> None:
+    now = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+    status = TaskStatus(
+        phase=Phase.RUNNING,
+        received_time=now,
+        decision=Decision(policy="cs-ucb", predicted_latency=1.5, rejected={"memory": 2}),
+        observed=Observation(latency=2.25, energy_joules=None),
+        conditions=(Condition(type="Accepted", status="True", last_transition_time=now, reason="Valid"),),
+    )
+
+    assert TaskStatus.model_validate(status.to_object()) == status
+
+
+def test_status_is_written_without_absent_values_and_with_microseconds() -> None:
+    now = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+
+    written = TaskStatus(received_time=now, observed=Observation(latency=1.23456)).to_object()
+
+    assert written["receivedTime"] == "2026-01-02T03:04:05.678901Z"
+    assert written["observed"] == {"latency": 1.235, "energyQuality": "missing"}
+    assert "deadlineMet" not in written
+
+
+def test_status_of_a_newer_version_can_be_read() -> None:
+    assert TaskStatus.model_validate({"phase": "Failed", "invented": 1}).phase.is_final
