@@ -1,7 +1,7 @@
 """Answers kube-scheduler: which nodes can take a pod, which is best, and the binding itself.
 
-Filter chooses and remembers, Prioritize reserves the choice so that the next pod of a burst already sees it, Bind carries
-it out with the decision record in the same transaction. All three read memory; only the binding talks to the API server.
+Filter chooses and reserves, so that the next pod of a burst already sees it; Prioritize repeats the choice; Bind carries
+it out with the decision record in the same transaction. All read memory; only the binding talks to the API server.
 """
 
 import logging
@@ -44,17 +44,17 @@ class Extender:
             return filter_error(f"pod {name} belongs to no {names.TASK_KIND} that PerLLM knows; create a task instead")
         self._placer.release_reservation(request.task_id)
         placement = self._placer.choose(request, asked)
+        if placement.node is not None:
+            self._placer.reserve(placement, placement.node)
         self._remember(pod["metadata"]["uid"], placement)
         return filter_answer(placement, asked)
 
     def prioritize(self, arguments: dict[str, Any]) -> list[Answer]:
-        """Return the score of each node and reserve the chosen one."""
+        """Return the score of each node; kube-scheduler asks only when several passed the filter."""
         pod, asked = arguments["Pod"], _asked(arguments)
         placement = self._placements.get(pod["metadata"]["uid"])
         if placement is None:
             return [{"Host": name, "Score": 0} for name in asked]
-        if placement.node is not None:
-            self._placer.reserve(placement, placement.node)
         return priorities(placement, asked)
 
     async def bind(self, arguments: dict[str, Any]) -> Answer:

@@ -20,7 +20,7 @@ def filter_answer(placement: Placement, asked: Sequence[str]) -> Answer:
     """Return the candidates among the nodes that were asked about, and why the others are none."""
     eligible = np.isfinite(placement.choice.scores) | np.isposinf(placement.choice.scores)
     passed = [name for name, good in zip(placement.names, eligible.tolist(), strict=True) if good]
-    failed = {name: "refused by PerLLM: a constraint does not hold" for name in set(asked).difference(passed)}
+    failed = dict.fromkeys(set(asked).difference(passed), "refused by PerLLM: a constraint does not hold")
     return {"NodeNames": passed, "FailedNodes": failed, "FailedAndUnresolvableNodes": {}, "Error": ""}
 
 

@@ -32,6 +32,7 @@ class ArmSummary:
     energy_j: float = 0.0
     energy_count: int = 0
     output_tokens: float = 0.0
+    met: int = 0
     last_outcome_s: float = 0.0
 
     def add(self, outcome: Outcome) -> None:
@@ -39,6 +40,7 @@ class ArmSummary:
         self.count += 1
         self.latency_s += (outcome.latency_s - self.latency_s) / self.count
         self.output_tokens += (outcome.output_tokens - self.output_tokens) / self.count
+        self.met += outcome.latency_s <= outcome.deadline_s
         self.last_outcome_s = max(self.last_outcome_s, outcome.finished_s)
         if outcome.energy_j is not None:
             self.energy_count += 1
@@ -163,14 +165,14 @@ class Learner:
         """Take back an arm's learned state.
 
         Raises:
-            ValueError: the state does not fit this version; nothing was taken over.
+            ValueError: the state does not fit this version; the arm stays as good as new.
         """
         row = self._rows[node]
         known = self._assigned(model, np.array([row]))
         try:
+            self._policy.import_state(model, row, state["policy"])
             known.latency.import_moments(row, state["latency"])
             known.energy.import_moments(row, state["energy"])
-            self._policy.import_state(model, row, state["policy"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"incomplete state: {error!r}") from error
         known.summaries[row] = summary

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perllm.api.task_status import EnergyQuality
 from perllm.telemetry.intervals import Array, Intervals
@@ -91,14 +92,18 @@ def _accumulate_shares(intervals: Intervals, windows: Sequence[Window], idle_w: 
     starts_s = np.clip([window.start_s for window in windows], first_s, last_s)
     ends_s = np.clip([window.end_s for window in windows], first_s, last_s)
     times_s = np.unique(np.concatenate([intervals.times_s, starts_s, ends_s]))
-    middle_s, length_s = (times_s[1:] + times_s[:-1]) / 2, np.diff(times_s)
-    present = np.searchsorted(np.sort(starts_s), middle_s) - np.searchsorted(np.sort(ends_s), middle_s)
-    interval = np.searchsorted(intervals.times_s, middle_s) - 1
+    from_s, length_s = times_s[:-1], np.diff(times_s)
+    present = _count_until(starts_s, from_s) - _count_until(ends_s, from_s)
+    interval = np.searchsorted(intervals.times_s, from_s, side="right") - 1
     busy_s = np.bincount(interval, length_s * (present > 0), minlength=len(intervals.energy_j))
     active_j = np.maximum(np.nan_to_num(intervals.energy_j) - idle_w * np.diff(intervals.times_s), 0.0)
     power_w = np.minimum(idle_w, _mean_power_w(intervals)) + active_j / np.maximum(busy_s, 1e-9)
     shared_w = np.where(present > 0, power_w[interval] / np.maximum(present, 1), 0.0)
     return times_s, np.concatenate([[0.0], np.cumsum(shared_w * length_s)])
+
+
+def _count_until(events_s: Array, times_s: Array) -> NDArray[np.intp]:
+    return np.searchsorted(np.sort(events_s), times_s, side="right")
 
 
 def _mean_power_w(intervals: Intervals) -> Array:

@@ -90,5 +90,5 @@ class EnergyHistory:
 
     def covers(self, node: str, end_s: float) -> bool:
         """Whether all energy up to ``end_s`` is known, so that waiting longer would tell nothing new."""
-        times_s = self.intervals(node, end_s, math.inf).times_s
-        return bool(len(times_s)) and bool(times_s[-1] >= end_s)
+        devices = self._counters.devices(node).values()
+        return bool(devices) and all(device.times_s and device.times_s[-1] >= end_s for device in devices)

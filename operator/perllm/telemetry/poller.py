@@ -17,6 +17,8 @@ from perllm.telemetry.source import MetricSource, Series, TelemetryError, Teleme
 # Samples may reach Prometheus late, for example by remote write.
 _LATENESS_S = 10.0
 
+_BATCH = 100
+
 NodeAddresses = Callable[[], Mapping[str, Collection[str]]]
 
 
@@ -73,7 +75,7 @@ class Telemetry:
                 await self.poll()
                 next_poll_s = self._clock() + self._backoff_s()
             else:
-                self._retake()
+                await self._retake()
             await asyncio.sleep(self._settings.interval_s)
 
     async def poll(self) -> None:
@@ -87,7 +89,7 @@ class Telemetry:
                 if isinstance(failure, TelemetryUnreachableError):
                     break
         self._note(error)
-        self._retake()
+        await self._retake()
         self._polled.set()
         self._polled = asyncio.Event()
 
@@ -106,8 +108,8 @@ class Telemetry:
         query = getattr(self._settings.queries, metric.value)
         with self._metrics.query_time.labels(metric.value).time():
             series = await self._source.query(select_window(query, self._window_s(metric, started_s)))
+        await self._add(metric, series, started_s)
         self._queried_s[metric] = started_s
-        self._add(metric, series, started_s)
 
     def _window_s(self, metric: Metric, now_s: float) -> float:
         """Return how far to look back: over all that was not seen yet, with some overlap."""
@@ -117,11 +119,12 @@ class Telemetry:
         unseen_s = now_s - self._queried_s[metric]
         return min(longest_s, unseen_s + self._settings.interval_s + _LATENESS_S)
 
-    def _add(self, metric: Metric, all_series: Collection[Series], now_s: float) -> None:
+    async def _add(self, metric: Metric, all_series: Collection[Series], now_s: float) -> None:
         mapping = NodeMapping.build(self._nodes(), self._settings.node_labels)
         unit = self._settings.queries.energy_unit_j if metric is Metric.ENERGY else 1.0
         unmapped = 0
-        for series in all_series:
+        for index, series in enumerate(all_series):
+            await _let_others_run(index)
             node = mapping.find(series.labels)
             if node is None:
                 unmapped += 1
@@ -129,6 +132,7 @@ class Telemetry:
             device = find_device(series.labels, self._settings.device_labels)
             samples = [(time_s, value * unit) for time_s, value in series.samples]
             self._readings.add(metric, node, device, samples, now_s)
+        self._readings.forget(metric, now_s)
         self._metrics.unmapped.labels(metric.value).set(unmapped)
 
     def _note(self, error: TelemetryError | None) -> None:
@@ -144,10 +148,13 @@ class Telemetry:
             self._metrics.failures.inc()
         self._metrics.up.set(float(error is None))
 
-    def _retake(self) -> None:
+    async def _retake(self) -> None:
         now_s = self._clock()
-        self._readings.forget(now_s)
-        self.snapshot = self._readings.snapshot(self._nodes().keys(), now_s)
+        figures = {}
+        for index, node in enumerate(list(self._nodes())):
+            figures[node] = self._readings.figures(node, now_s)
+            await _let_others_run(index)
+        self.snapshot = Snapshot(now_s, figures)
         self._metrics.count_nodes(self.snapshot)
 
     def _backoff_s(self) -> float:
@@ -156,3 +163,9 @@ class Telemetry:
             return 0.0
         doubled_s = self._settings.interval_s * 2.0 ** min(self.failures - 1, 16)
         return float(min(doubled_s, self._settings.max_backoff_s))
+
+
+async def _let_others_run(index: int) -> None:
+    """Give way once per batch: a thousand nodes must not hold up a decision for tens of milliseconds."""
+    if index % _BATCH == _BATCH - 1:
+        await asyncio.sleep(0)

@@ -5,7 +5,7 @@ from enum import StrEnum
 from itertools import pairwise
 
 from perllm.telemetry.history import Counter, CounterHistory
-from perllm.telemetry.snapshot import MISSING, Figure, NodeFigures, Quality, Snapshot
+from perllm.telemetry.snapshot import MISSING, Figure, NodeFigures, Quality
 
 _BITS_PER_BYTE = 8
 # Long enough to even out single bursts, short enough to see a download that has just begun.
@@ -46,16 +46,12 @@ class Readings:
         """Add samples of one device of a node; samples known already do no harm."""
         self._counters[metric].merge(node, device, samples, now_s)
 
-    def forget(self, now_s: float) -> None:
-        """Drop samples that are too old to matter."""
-        for counters in self._counters.values():
-            counters.forget(now_s)
+    def forget(self, metric: Metric, now_s: float) -> None:
+        """Drop samples of a metric that are too old to matter."""
+        self._counters[metric].forget(now_s)
 
-    def snapshot(self, nodes: Iterable[str], now_s: float) -> Snapshot:
-        """Return the figures of the given nodes as they are to be judged now."""
-        return Snapshot(now_s, {node: self._figures(node, now_s) for node in nodes})
-
-    def _figures(self, node: str, now_s: float) -> NodeFigures:
+    def figures(self, node: str, now_s: float) -> NodeFigures:
+        """Return the figures of a node as they are to be judged now."""
         speeds = {
             device: counter
             for device, counter in self._present(Metric.LINK_SPEED, node).items()

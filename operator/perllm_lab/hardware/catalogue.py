@@ -131,7 +131,7 @@ A100_8B = GpuType(
     idle_power_w=180.0,
     model_load_s=FP16_8B_GB / 5.0,
     pod_start_s=POD_START_S,
-    cpus=64,
+    cpus=128,
     memory_gib=512,
     source="The H100 law of the ML.ENERGY leaderboard v3 times the memory-bandwidth ratio 1.64; checked against "
     "Argonne's LLM-Inference-Bench (Llama-3-8B, vLLM: 3.34 J per token at batch 1, 0.174 at 64, GPU only). "
@@ -152,7 +152,7 @@ A100_33B = GpuType(
     idle_power_w=180.0,
     model_load_s=FP16_33B_GB / 5.0,
     pod_start_s=POD_START_S,
-    cpus=64,
+    cpus=128,
     memory_gib=512,
     source="Inferred: the Qwen3-32B law on H100 of the ML.ENERGY leaderboard v3 times the memory-bandwidth ratio 1.64; "
     "HF optimum LLM-Perf measured Yi-34B fp16 at batch 1: 56 ms and 15.3 J (GPU) per token, 0.51 ms per prompt token.",
@@ -172,7 +172,7 @@ H100 = GpuType(
     idle_power_w=220.0,
     model_load_s=FP16_8B_GB / 5.0,
     pod_start_s=POD_START_S,
-    cpus=96,
+    cpus=192,
     memory_gib=1024,
     source="ML.ENERGY leaderboard v3, Llama-3.1-8B, vLLM BF16: iteration 6.67 + 0.0758 B ms, 0.069 + 3.08 / B J per "
     "token (GPU only; scaled to the node). Prefill and node power inferred.",

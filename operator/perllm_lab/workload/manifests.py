@@ -14,8 +14,9 @@ from perllm_lab.workload.requests import Request
 
 Object = dict[str, Any]
 
-CPU_REQUEST = "50m"
-MEMORY_REQUEST = "64Mi"
+# Large enough that kube-scheduler's least-allocated score, which it rounds to whole percents, sees the load of a node.
+CPU_REQUEST = "1"
+MEMORY_REQUEST = "2Gi"
 
 
 def task_manifest(request: Request, *, namespace: str, speed: float = 1.0) -> Object:

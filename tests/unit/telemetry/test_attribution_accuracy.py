@@ -7,7 +7,7 @@ from statistics import mean, median
 
 import pytest
 
-from perllm.telemetry.attribution import Attribution, EnergyQuality, Window, attribute, estimate_idle_power_w
+from perllm.telemetry.attribution import Attribution, Window, attribute, estimate_idle_power_w
 from perllm.telemetry.intervals import join_counters
 
 

@@ -1,0 +1,5 @@
+"""Run the command line: python -m perllm."""
+
+from perllm.cli import main
+
+main()

@@ -1,0 +1,102 @@
+"""The command line of what runs in the cluster."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import ParamSpec
+
+import click
+import yaml
+from prometheus_client import CollectorRegistry
+
+from perllm.api.crd import crd_files
+from perllm.cluster.client import ApiError, Client
+from perllm.cluster.credentials import Credentials, CredentialsError, load_credentials
+from perllm.cluster.rbac import cluster_role_bindings, operator_cluster_role
+from perllm.config import Config, ConfigError, load_config
+from perllm.extender.scheduler import scheduler_configuration
+from perllm.logs import configure_logging
+from perllm.operator import Operator
+
+_P = ParamSpec("_P")
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+def _explained(command: Callable[_P, None]) -> Callable[_P, None]:
+    """Turn expected failures into one line that says what to do."""
+
+    @wraps(command)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except (ConfigError, CredentialsError, ApiError) as error:
+            raise click.ClickException(str(error)) from error
+
+    return run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="perllm")
+def main() -> None:
+    """Place LLM inference tasks on edge and cloud nodes: every deadline met at the least energy, learned online."""
+
+
+@main.command()
+@click.option("--config", "config_file", type=_FILE, help="Configuration file (YAML). All defaults without it.")
+@click.option(
+    "--kubeconfig", type=_FILE, help="Kubeconfig. Without it $KUBECONFIG, ~/.kube/config, the service account."
+)
+@click.option("--context", help="Context of the kubeconfig.")
+@_explained
+def run(config_file: Path | None, kubeconfig: Path | None, context: str | None) -> None:
+    """Run the operator until SIGTERM or Ctrl-C."""
+    config = load_config(config_file)
+    configure_logging(config.log)
+    asyncio.run(_run(config, load_credentials(kubeconfig, context)))
+
+
+@main.command()
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Write one file per CRD here.")
+def crds(output: Path | None) -> None:
+    """Print the custom resource definitions, ready for kubectl apply -f -."""
+    for name, text in crd_files().items():
+        if output is None:
+            click.echo(text if text.startswith("---") else f"---\n{text}", nl=False)
+        else:
+            output.mkdir(parents=True, exist_ok=True)
+            (output / name).write_text(text, encoding="utf-8")
+
+
+@main.command()
+@click.option("--namespace", default="perllm-system", show_default=True, help="Namespace of the service account.")
+@click.option("--service-account", default="perllm", show_default=True, help="Name of the service account.")
+def rbac(namespace: str, service_account: str) -> None:
+    """Print the roles that the operator and its kube-scheduler need, and nothing more."""
+    subject = {"kind": "ServiceAccount", "name": service_account, "namespace": namespace}
+    click.echo(yaml.safe_dump_all([operator_cluster_role(), *cluster_role_bindings(subject, subject)], sort_keys=False))
+
+
+@main.command("scheduler-config")
+@click.option("--config", "config_file", type=_FILE, help="Configuration file (YAML) of the operator.")
+@_explained
+def scheduler_config(config_file: Path | None) -> None:
+    """Print the KubeSchedulerConfiguration for the kube-scheduler that runs beside the operator."""
+    config = load_config(config_file)
+    url = f"http://127.0.0.1:{config.server.extender_port}"
+    click.echo(yaml.safe_dump(scheduler_configuration(url, config.scheduler_name), sort_keys=False), nl=False)
+
+
+async def _run(config: Config, credentials: Credentials) -> None:
+    async with Client(credentials) as client:
+        operator = Operator(config, client, credentials, CollectorRegistry())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, operator.stop.set)
+        await operator.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

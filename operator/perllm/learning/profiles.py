@@ -1,0 +1,171 @@
+"""Keeps the learned state in LLMNodeProfile objects: read back on start, written behind the hot path.
+
+A profile is owned by its node, so it goes when the node goes. A state that this version cannot read is left alone on
+the API server until the node's next outcome, and said in the log; the node then starts afresh.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from perllm.api import names
+from perllm.api.node_profile import ModelProfile, NodeProfileStatus
+from perllm.cluster.client import ApiError, Client, Object
+from perllm.cluster.node import Node
+from perllm.learning.learner import ArmSummary, Learner
+from perllm.learning.recent import RecentOutcomes
+
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+WRITE_INTERVAL_S = 2.0
+MAX_WRITES_AT_A_TIME = 8
+
+
+class ProfileStore:
+    """Reads and writes what was learned.
+
+    Args:
+        client: the API server.
+        learner: whose state is kept.
+        policy: name of the policy; its part of a state written by another one is not taken over.
+        node_of: returns a node of the fleet by name, None if it is not there.
+    """
+
+    def __init__(self, client: Client, learner: Learner, *, policy: str, node_of: Callable[[str], Node | None]) -> None:
+        self._client = client
+        self._learner = learner
+        self._policy = policy
+        self._node_of = node_of
+        self._existing: set[str] = set()
+
+    async def load(self) -> int:
+        """Take back what was learned before; return the number of outcomes in it."""
+        listing = await self._client.get(names.node_profiles_path())
+        outcomes = 0
+        for item in listing["items"]:
+            self._existing.add(item["metadata"]["name"])
+            outcomes += self._restore(item)
+        return outcomes
+
+    async def run(self) -> None:
+        """Write changed profiles until cancelled."""
+        while True:
+            await asyncio.sleep(WRITE_INTERVAL_S)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write every profile that changed; those that could not be written stay changed."""
+        dirty, self._learner.dirty = self._learner.dirty, set()
+        limit = asyncio.Semaphore(MAX_WRITES_AT_A_TIME)
+        await asyncio.gather(*(self._write(name, limit) for name in sorted(dirty)))
+
+    async def _write(self, name: str, limit: asyncio.Semaphore) -> None:
+        node = self._node_of(name)
+        if node is None:
+            return
+        async with limit:
+            try:
+                if name not in self._existing:
+                    await self._create(node)
+                await self._client.patch(
+                    names.node_profile_status_path(name), {"status": self._export(node).to_object()}
+                )
+            except ApiError as error:
+                if error.status == 404:
+                    self._existing.discard(name)
+                self._learner.dirty.add(name)
+                log.warning("what was learned on %s is not saved yet, trying again: %s", name, error)
+
+    async def _create(self, node: Node) -> None:
+        body = {
+            "apiVersion": names.API_VERSION,
+            "kind": names.NODE_PROFILE_KIND,
+            "metadata": {
+                "name": node.name,
+                "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": node.name, "uid": node.uid}],
+            },
+        }
+        try:
+            await self._client.post(names.node_profiles_path(), body)
+        except ApiError as error:
+            if error.status != 409:
+                raise
+        self._existing.add(node.name)
+
+    def _export(self, node: Node) -> NodeProfileStatus:
+        summaries = self._learner.summaries(node.name)
+        recent = self._learner.recent(node.name)
+        count = sum(one.count for one in summaries.values())
+        measured = sum(one.energy_count for one in summaries.values())
+        return NodeProfileStatus(
+            schema_version=SCHEMA_VERSION,
+            policy=self._policy,
+            gpu_type=node.gpu_type,
+            tier=node.tier,
+            updated_time=datetime.now(UTC),
+            outcomes=count,
+            mean_latency_seconds=sum(one.count * one.latency_s for one in summaries.values()) / max(count, 1),
+            mean_energy_joules=sum(one.energy_count * one.energy_j for one in summaries.values()) / measured
+            if measured
+            else None,
+            models=tuple(self._export_model(node.name, model, one) for model, one in sorted(summaries.items())),
+            recent=tuple(recent.ids),
+            state={"recentSince": recent.since_s},
+        )
+
+    def _export_model(self, node: str, model: str, summary: ArmSummary) -> ModelProfile:
+        state = self._learner.export_arm(node, model)
+        return ModelProfile(
+            model=model,
+            count=summary.count,
+            mean_reward=state["policy"].get("meanReward"),
+            mean_latency_seconds=summary.latency_s,
+            mean_energy_joules=summary.energy_j if summary.energy_count else None,
+            deadline_met_share=summary.met / max(summary.count, 1),
+            last_outcome_time=datetime.fromtimestamp(summary.last_outcome_s, UTC),
+            state={
+                **state,
+                "energyCount": summary.energy_count,
+                "outputTokens": summary.output_tokens,
+                "latencySeconds": summary.latency_s,
+                "energyJoules": summary.energy_j,
+                "met": summary.met,
+            },
+        )
+
+    def _restore(self, item: Object) -> int:
+        name = item["metadata"]["name"]
+        try:
+            status = NodeProfileStatus.model_validate(item.get("status") or {})
+            if status.schema_version != SCHEMA_VERSION:
+                raise ValueError(f"schema version {status.schema_version} instead of {SCHEMA_VERSION}")
+            self._learner.register(name, status.gpu_type or "")
+            for profile in status.models:
+                self._learner.import_arm(name, profile.model, _read_summary(profile), dict(profile.state))
+            since_s = float(status.state.get("recentSince", 0.0))
+        except (ValidationError, ValueError, TypeError) as error:
+            log.warning("what was learned on %s cannot be read and starts afresh: %s", name, error)
+            return 0
+        self._learner.import_recent(name, RecentOutcomes(status.recent, since_s))
+        return sum(profile.count for profile in status.models)
+
+
+def _read_summary(profile: ModelProfile) -> ArmSummary:
+    state: dict[str, Any] = profile.state
+    try:
+        return ArmSummary(
+            count=profile.count,
+            latency_s=float(state["latencySeconds"]),
+            energy_j=float(state["energyJoules"]),
+            energy_count=int(state["energyCount"]),
+            output_tokens=float(state["outputTokens"]),
+            met=int(state["met"]),
+            last_outcome_s=profile.last_outcome_time.timestamp() if profile.last_outcome_time else 0.0,
+        )
+    except KeyError as error:
+        raise ValueError(f"the state of model {profile.model} lacks {error}") from error

@@ -1,0 +1,197 @@
+"""The whole lab: control plane, simulated nodes, Prometheus, the operator and its kube-scheduler, each a process.
+
+Everything lives in one folder and on the loopback interface, and ends with the lab, however that ends.
+"""
+
+import sys
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+import yaml
+
+from perllm.api.crd import node_profile_crd, task_crd
+from perllm.cluster.client import Client
+from perllm.cluster.credentials import load_credentials
+from perllm.cluster.rbac import cluster_role_bindings, operator_cluster_role
+from perllm.extender.scheduler import scheduler_configuration
+from perllm_lab.hardware.scenario import Scenario
+from perllm_lab.kubernetes.control_plane import ControlPlane
+from perllm_lab.kubernetes.process import Process, find_free_ports
+from perllm_lab.kubernetes.prometheus import Prometheus, ScrapeTarget
+
+COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "prometheus")
+OPERATOR_USER = "perllm"
+SCHEDULER_USER = "perllm-scheduler"
+START_TIMEOUT_S = 60.0
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class LabSettings:
+    """How a lab is run.
+
+    Attributes:
+        scenario_name: scenario of the lab, or a YAML file.
+        speed: how many times as fast as real the simulated hardware is.
+        seed: of everything random in the simulated hardware.
+        scrape_interval_s: of Prometheus, in real seconds.
+        operator_config: what to set in the operator's configuration beside what the lab needs.
+    """
+
+    scenario_name: str = "modern"
+    speed: float = 1.0
+    seed: int = 0
+    scrape_interval_s: float = 1.0
+    operator_config: Mapping[str, Any] | None = None
+
+
+class Lab:
+    """A running lab; use as an asynchronous context manager.
+
+    Args:
+        binaries: programs by name, as the toolchain provides them.
+        scenario: the nodes.
+        folder: of this run only.
+        settings: how it is run.
+    """
+
+    def __init__(self, binaries: Mapping[str, Path], scenario: Scenario, folder: Path, settings: LabSettings) -> None:
+        self.scenario = scenario
+        self.folder = folder
+        self.settings = settings
+        self.control_plane = ControlPlane(binaries, folder / "kubernetes")
+        self._nodes_port, self._extender_port, self._health_port = find_free_ports(3)
+        self.prometheus = Prometheus(
+            binaries["prometheus"],
+            folder / "prometheus",
+            self._scrape_targets(),
+            scrape_interval_s=settings.scrape_interval_s,
+        )
+        self._stack = AsyncExitStack()
+        self.operator: Process
+        self.nodes: Process
+        self.client: Client
+
+    @property
+    def truth_file(self) -> Path:
+        """Where the simulated nodes write what really happened, one JSON object a line."""
+        return self.folder / "truth.jsonl"
+
+    @property
+    def operator_log(self) -> Path:
+        """The operator's log, one JSON object a line."""
+        return self.folder / "operator.log"
+
+    @property
+    def health_url(self) -> str:
+        """Where the operator answers /healthz, /readyz and /metrics."""
+        return f"http://{LOOPBACK}:{self._health_port}"
+
+    @property
+    def nodes_url(self) -> str:
+        """Where the simulated nodes answer."""
+        return f"http://{LOOPBACK}:{self._nodes_port}"
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def start_operator(self) -> None:
+        """Start the operator, also after it was stopped or killed, and wait until it is ready."""
+        await self.operator.start()
+        await self.operator.wait_until(lambda: _answers(f"{self.health_url}/readyz"), timeout_s=START_TIMEOUT_S)
+
+    async def start_nodes(self) -> None:
+        """Start the simulated nodes and wait until they are registered."""
+        await self.nodes.start()
+        await self.nodes.wait_until(lambda: _answers(f"{self.nodes_url}/healthz"), timeout_s=START_TIMEOUT_S)
+
+    async def _start(self) -> None:
+        await self._stack.enter_async_context(self.control_plane)
+        credentials = load_credentials(self.control_plane.admin_kubeconfig)
+        self.client = await self._stack.enter_async_context(Client(credentials, max_connections=64))
+        await self._install()
+        self.nodes = self._build_nodes()
+        self._stack.push_async_callback(self.nodes.stop)
+        await self.start_nodes()
+        await self._stack.enter_async_context(self.prometheus)
+        self.operator = self._build_operator()
+        self._stack.push_async_callback(self.operator.stop)
+        await self.start_operator()
+        configuration = scheduler_configuration(f"http://{LOOPBACK}:{self._extender_port}")
+        await self.control_plane.start_scheduler("perllm-scheduler", configuration, user=SCHEDULER_USER)
+
+    async def _install(self) -> None:
+        """Install the resources and the least rights, as a user would before the first start."""
+        for crd in (task_crd(), node_profile_crd()):
+            await self.client.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
+        roles = "/apis/rbac.authorization.k8s.io/v1"
+        await self.client.post(f"{roles}/clusterroles", operator_cluster_role())
+        users = [
+            {"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": name}
+            for name in (OPERATOR_USER, SCHEDULER_USER)
+        ]
+        for binding in cluster_role_bindings(*users):
+            await self.client.post(f"{roles}/clusterrolebindings", binding)
+
+    def _build_nodes(self) -> Process:
+        settings = self.settings
+        arguments = {
+            "--kubeconfig": self.control_plane.admin_kubeconfig,
+            "--scenario": settings.scenario_name,
+            "--speed": settings.speed,
+            "--seed": settings.seed,
+            "--port": self._nodes_port,
+            "--truth": self.truth_file,
+        }
+        argv = [sys.executable, "-m", "perllm_lab.nodes", *(str(part) for pair in arguments.items() for part in pair)]
+        return Process("nodes", argv, log_file=self.folder / "nodes.log")
+
+    def _build_operator(self) -> Process:
+        interval_s = self.settings.scrape_interval_s
+        config = {
+            "telemetry": {"url": self.prometheus.url, "interval_s": interval_s, "stale_after_s": 6 * interval_s},
+            "server": {
+                "extender_port": self._extender_port,
+                "health_host": LOOPBACK,
+                "health_port": self._health_port,
+            },
+            "log": {"format": "json"},
+            "energy_patience_s": 20 * interval_s,
+            **(self.settings.operator_config or {}),
+        }
+        file = self.folder / "operator.yaml"
+        file.write_text(yaml.safe_dump(config), encoding="utf-8")
+        kubeconfig = self.control_plane.write_kubeconfig(OPERATOR_USER)
+        argv = [sys.executable, "-m", "perllm", "run", "--config", str(file), "--kubeconfig", str(kubeconfig)]
+        return Process("operator", argv, log_file=self.operator_log)
+
+    def _scrape_targets(self) -> list[ScrapeTarget]:
+        address = f"{LOOPBACK}:{self._nodes_port}"
+        return [
+            ScrapeTarget(job, address, f"/nodes/{node.name}/{path}", node.name)
+            for node in self.scenario.nodes()
+            for job, path in (("dcgm-exporter", "dcgm"), ("node-exporter", "node"))
+        ]
+
+
+async def _answers(url: str) -> bool:
+    try:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2.0)) as session, session.get(url) as answer:
+            return answer.status == 200
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        return False

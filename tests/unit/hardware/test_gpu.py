@@ -1,0 +1,31 @@
+import pytest
+
+from perllm_lab.hardware.catalogue import A100_8B, CATALOGUE, JETSON_ORIN
+
+
+def joules_per_token(gpu, batch):
+    return gpu.decode_power_w(batch) * gpu.iteration_s(batch) / batch
+
+
+def test_an_iteration_slows_with_the_batch():
+    assert JETSON_ORIN.iteration_s(1) == pytest.approx(0.101)
+    assert JETSON_ORIN.iteration_s(6) == pytest.approx(0.116)
+
+
+def test_power_is_tokens_per_second_times_joules_per_token():
+    # 2 tokens an iteration of 0.104 s at 0.15 + 3.1 / 2 joules each
+    assert JETSON_ORIN.decode_power_w(2) == pytest.approx(2 / 0.104 * 1.7)
+
+
+def test_the_energy_ranking_of_edge_and_cloud_flips_with_occupancy():
+    assert joules_per_token(JETSON_ORIN, 1) < joules_per_token(A100_8B, 1)
+    assert joules_per_token(A100_8B, 64) == pytest.approx(0.17, abs=0.01)
+    assert joules_per_token(A100_8B, 64) < joules_per_token(JETSON_ORIN, JETSON_ORIN.slots)
+
+
+@pytest.mark.parametrize("gpu", CATALOGUE.values(), ids=CATALOGUE)
+def test_every_gpu_draws_more_when_it_works_and_names_its_source(gpu):
+    for batch in (1, gpu.slots):
+        assert gpu.decode_power_w(batch) > gpu.idle_power_w
+    assert gpu.prefill_power_w > gpu.idle_power_w
+    assert gpu.source

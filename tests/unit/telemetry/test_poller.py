@@ -1,0 +1,174 @@
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import pytest
+from prometheus_client import CollectorRegistry
+from pydantic import ValidationError
+
+from perllm.telemetry.metrics import TelemetryMetrics
+from perllm.telemetry.poller import Telemetry
+from perllm.telemetry.queries import Queries
+from perllm.telemetry.settings import TelemetrySettings
+from perllm.telemetry.snapshot import Quality
+from perllm.telemetry.source import Series, TelemetryError, TelemetryUnreachableError
+
+pytestmark = pytest.mark.looptime
+
+
+class FakeMetricSource:
+    """One node whose GPU draws 100 W; can be told to fail."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.error: TelemetryError | None = None
+        self.broken_metric = "none"
+        self.samples_stop_s = float("inf")
+
+    async def query(self, promql: str) -> Sequence[Series]:
+        self.asked.append(promql)
+        if self.error is not None:
+            raise self.error
+        if self.broken_metric in promql:
+            raise TelemetryError("bad query")
+        now_s = min(asyncio.get_running_loop().time(), self.samples_stop_s)
+        times_s = [float(time_s) for time_s in range(int(now_s) + 1)]
+        if "ENERGY" in promql:
+            return [self._series((time_s, 100_000.0 * time_s) for time_s in times_s)]
+        if "POWER" in promql:
+            return [self._series((time_s, 100.0) for time_s in times_s[-3:]), Series({"instance": "other"}, ((1, 1),))]
+        return []
+
+    @staticmethod
+    def _series(samples: object) -> Series:
+        return Series({"Hostname": "n", "UUID": "GPU-1"}, tuple(samples))  # type: ignore[arg-type]
+
+
+class Setup:
+    def __init__(self) -> None:
+        self.source = FakeMetricSource()
+        self.registry = CollectorRegistry()
+        self.settings = TelemetrySettings(interval_s=5, max_backoff_s=30, stale_after_s=20)
+        self.telemetry = Telemetry(
+            self.source,
+            self.settings,
+            lambda: {"n": ["10.0.0.1"]},
+            asyncio.get_running_loop().time,
+            TelemetryMetrics(self.registry),
+        )
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(f"perllm_telemetry_{name}", labels)
+
+
+@pytest.fixture
+async def setup() -> Setup:
+    return Setup()
+
+
+async def run_for(telemetry: Telemetry, length_s: float) -> None:
+    try:
+        async with asyncio.timeout(length_s):
+            await telemetry.run()
+    except TimeoutError:
+        pass
+
+
+async def test_poll_keeps_figures_and_energy(setup: Setup) -> None:
+    await run_for(setup.telemetry, 11)
+
+    assert setup.telemetry.healthy
+    assert setup.telemetry.snapshot.of("n").power_w.fresh_value == 100
+    assert setup.telemetry.snapshot.of("unknown").power_w.quality is Quality.MISSING
+    assert setup.telemetry.energy.intervals("n").energy_j.tolist() == [100.0] * 10
+
+
+async def test_first_poll_looks_far_back_and_later_ones_at_what_is_new(setup: Setup) -> None:
+    await run_for(setup.telemetry, 6)
+
+    energy = [query for query in setup.source.asked if "ENERGY" in query]
+    assert energy == [f"DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION[{window}]" for window in ("900s", "20s")]
+
+
+async def test_while_prometheus_is_away_figures_become_stale(setup: Setup) -> None:
+    await run_for(setup.telemetry, 11)
+    setup.source.error = TelemetryUnreachableError("gone")
+    await run_for(setup.telemetry, 60)
+
+    assert not setup.telemetry.healthy
+    assert setup.telemetry.snapshot.of("n").power_w.quality is Quality.STALE
+    assert setup.telemetry.snapshot.of("n").power_w.value == 100
+    assert setup.metric("up") == 0
+    assert setup.metric("nodes", figure="power", quality="stale") == 1
+    assert setup.metric("age_seconds") == pytest.approx(61, abs=1)
+
+
+async def test_failing_server_is_asked_less_and_less_often(setup: Setup) -> None:
+    setup.source.error = TelemetryUnreachableError("gone")
+
+    await run_for(setup.telemetry, 100)
+
+    # At 0, 5, 15, 35 s and then every 30 s; one query each, for the others would not be answered either.
+    assert len(setup.source.asked) == setup.telemetry.failures == 6
+    assert setup.metric("failures_total") == 6
+
+
+async def test_outage_is_one_line_and_recovery_another(setup: Setup, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "perllm.telemetry")
+    setup.source.error = TelemetryUnreachableError("check the url")
+    await run_for(setup.telemetry, 60)
+    setup.source.error = None
+    await run_for(setup.telemetry, 20)
+
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert "check the url" in caplog.messages[0]
+    assert setup.telemetry.healthy
+    assert setup.metric("up") == 1
+
+
+async def test_energy_missed_during_an_outage_is_fetched_afterwards(setup: Setup) -> None:
+    await run_for(setup.telemetry, 6)
+    setup.source.error = TelemetryUnreachableError("gone")
+    await run_for(setup.telemetry, 100)
+    setup.source.error = None
+    await run_for(setup.telemetry, 1)
+
+    assert setup.telemetry.energy.intervals("n").energy_j.tolist() == [100.0] * 106
+    assert setup.source.asked[-5] == "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION[116s]"
+
+
+async def test_one_broken_query_does_not_keep_the_others_from_being_read(setup: Setup) -> None:
+    setup.source.broken_metric = "ENERGY"
+
+    await run_for(setup.telemetry, 1)
+
+    assert not setup.telemetry.healthy
+    assert setup.telemetry.snapshot.of("n").power_w.fresh_value == 100
+
+
+async def test_series_of_unknown_nodes_are_counted(setup: Setup) -> None:
+    await run_for(setup.telemetry, 1)
+
+    assert setup.metric("unmapped_series", metric="power") == 1
+    assert setup.metric("unmapped_series", metric="energy") == 0
+
+
+async def test_energy_can_be_waited_for(setup: Setup) -> None:
+    polling = asyncio.create_task(setup.telemetry.run())
+
+    assert await setup.telemetry.wait_until_covered("n", end_s=7.5, timeout_s=30)
+    assert asyncio.get_running_loop().time() == pytest.approx(10, abs=0.1)
+    polling.cancel()
+
+
+async def test_wait_for_energy_is_bounded(setup: Setup) -> None:
+    setup.source.samples_stop_s = 5
+    polling = asyncio.create_task(setup.telemetry.run())
+
+    assert not await setup.telemetry.wait_until_covered("n", end_s=7.5, timeout_s=30)
+    polling.cancel()
+
+
+def test_query_without_a_window_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"must select a range with \[\{window\}\]"):
+        Queries(power="DCGM_FI_DEV_POWER_USAGE")

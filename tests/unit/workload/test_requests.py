@@ -1,0 +1,57 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from perllm_lab.workload.arrivals import Arrival
+from perllm_lab.workload.requests import RequestMix, build_requests, median_latency_s
+from perllm_lab.workload.scenarios import load_scenario
+from perllm_lab.workload.synthetic import generate_arrivals
+
+MODERN = load_scenario("modern")
+
+
+def build(arrivals, **mix):
+    return build_requests(arrivals, MODERN, np.random.default_rng(5), RequestMix(**mix))
+
+
+def test_three_tasks_in_ten_carry_2_mb_and_the_others_their_text():
+    arrivals = generate_arrivals(2000, np.random.default_rng(0))
+    requests = build(arrivals)
+    heavy = [request for request in requests if request.input_bytes == 2_000_000]
+    assert len(heavy) / len(requests) == pytest.approx(0.3, abs=0.03)
+    assert {request.input_bytes / request.prompt_tokens for request in requests if request not in heavy} == {4.0}
+
+
+def test_a_deadline_is_one_to_three_times_the_median_nodes_latency():
+    arrivals = [Arrival(float(second), 1000, 200) for second in range(400)]
+    slack = [
+        request.deadline_s / median_latency_s(MODERN.nodes(), 1000, 200, request.input_bytes)
+        for request in build(arrivals)
+    ]
+    assert min(slack) == pytest.approx(1.0, abs=0.03)
+    assert max(slack) == pytest.approx(3.0, abs=0.03)
+
+
+def test_the_median_latency_counts_pod_start_transfer_prefill_and_decode():
+    # The median of the 24 nodes lies between the slowest A10 and the fastest T4.
+    a10_s = 1.3 + 0.005 + 16e6 / 300e6 + 0.35 + 100 * 0.0347
+    t4_s = 1.3 + 0.005 + 16e6 / 100e6 + 0.8 + 100 * 0.059
+    assert median_latency_s(MODERN.nodes(), 1000, 100, 2_000_000) == pytest.approx((a10_s + t4_s) / 2)
+
+
+def test_a_deadline_does_not_tell_the_true_length():
+    arrivals = [Arrival(0.0, 500, 10), Arrival(1.0, 500, 900)]
+    swapped = [dataclasses.replace(arrival, output_tokens=910 - arrival.output_tokens) for arrival in arrivals]
+    assert [request.deadline_s for request in build(arrivals)] == [request.deadline_s for request in build(swapped)]
+
+
+def test_hints_are_given_only_when_asked_for():
+    arrivals = [Arrival(float(second), 500, 100) for second in range(500)]
+    assert {request.hint_tokens for request in build(arrivals)} == {None}
+    assert {request.hint_tokens for request in build(arrivals, hint_log_error=0.0)} == {100}
+    errors = np.log([request.hint_tokens / 100 for request in build(arrivals, hint_log_error=0.5)])
+    assert errors.std() == pytest.approx(0.5, abs=0.05)
+
+
+def test_no_arrivals_no_requests():
+    assert build([]) == []

@@ -1,0 +1,63 @@
+import gzip
+
+import pytest
+from perllm_lab.workload.arrivals import Arrival
+from perllm_lab.workload.trace import TraceError, read_trace
+
+HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+ROWS = "2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:50.9951690,396,109\n2023-11-16 18:15:51.2224670,879,55\n"
+
+
+def write(tmp_path, text):
+    path = tmp_path / "trace.csv"
+    path.write_text(text)
+    return path
+
+
+def test_arrivals_count_from_the_first_request(tmp_path):
+    arrivals = read_trace(write(tmp_path, HEADER + ROWS))
+    assert arrivals[0] == Arrival(0.0, 374, 44)
+    assert arrivals[1] == Arrival(pytest.approx(4.314579), 396, 109)
+    assert len(arrivals) == 3
+
+
+def test_gzip_is_recognised_by_content_and_the_limit_holds(tmp_path):
+    path = tmp_path / "trace.csv"
+    path.write_bytes(gzip.compress((HEADER + ROWS).encode()))
+    assert len(read_trace(path, limit=2)) == 2
+
+
+def test_requests_out_of_order_are_put_in_order(tmp_path):
+    lines = ROWS.splitlines(keepends=True)
+    arrivals = read_trace(write(tmp_path, HEADER + lines[2] + lines[0]))
+    assert [arrival.prompt_tokens for arrival in arrivals] == [374, 879]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "line 1: expected the header TIMESTAMP,ContextTokens,GeneratedTokens, found nothing"),
+        ("time,in,out\n", "line 1: expected the header"),
+        (HEADER, "no requests"),
+        (HEADER + ROWS + "2023-11-16 18:15:52,7\n", "line 5: expected 3 fields, found 2"),
+        (HEADER + "yesterday,7,7\n", "line 2: TIMESTAMP must look like"),
+        (HEADER + "2023-11-16 18:15:52,-7,7\n", "line 2: ContextTokens must be a whole number of at least 1, not '-7'"),
+        (HEADER + "2023-11-16 18:15:52,7,1e3\n", "line 2: GeneratedTokens must be"),
+    ],
+)
+def test_a_wrong_trace_names_the_line(tmp_path, text, complaint):
+    with pytest.raises(TraceError, match=complaint):
+        read_trace(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("content", [b"\x1f\x8bbroken", b"\xff\xfe\x00"])
+def test_a_file_that_is_no_text_is_refused_by_name(tmp_path, content):
+    path = tmp_path / "trace.csv"
+    path.write_bytes(content)
+    with pytest.raises(TraceError, match=r"trace\.csv: cannot be read"):
+        read_trace(path)
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path):
+    with pytest.raises(TraceError, match="nowhere.csv"):
+        read_trace(tmp_path / "nowhere.csv")
