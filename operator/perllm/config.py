@@ -60,7 +60,7 @@ class NodeSettings(_Section):
     )
     transmission_microjoule_per_bit: dict[Tier, float] = Field(
         default={Tier.EDGE: 0.3, Tier.CLOUD: 1.0},
-        description="Energy of moving a bit to a node; no meter sees it. An estimate: a few access hops, or a wide area.",
+        description="Energy of moving a bit to a node, which no meter sees. Estimated: access hops, or a wide area.",
     )
 
 

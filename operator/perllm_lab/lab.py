@@ -3,6 +3,7 @@
 Everything lives in one folder and on the loopback interface, and ends with the lab, however that ends.
 """
 
+import asyncio
 import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -12,10 +13,12 @@ from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
+import orjson
 import yaml
 
+from perllm.api import names
 from perllm.api.crd import node_profile_crd, task_crd
-from perllm.cluster.client import Client
+from perllm.cluster.client import ApiError, Client
 from perllm.cluster.credentials import load_credentials
 from perllm.cluster.rbac import cluster_role_bindings, operator_cluster_role
 from perllm.extender.scheduler import scheduler_configuration
@@ -120,6 +123,21 @@ class Lab:
         await self.nodes.start()
         await self.nodes.wait_until(lambda: _answers(f"{self.nodes_url}/healthz"), timeout_s=START_TIMEOUT_S)
 
+    async def restart_nodes(self) -> None:
+        """Start the simulated hardware anew: no model loaded, the same random numbers."""
+        await self.nodes.stop()
+        await self.start_nodes()
+
+    def truth_size(self) -> int:
+        """Return how much ground truth there is, to read from there on later."""
+        return self.truth_file.stat().st_size if self.truth_file.exists() else 0
+
+    def read_truth(self, start: int = 0) -> list[dict[str, Any]]:
+        """Return the lines of ground truth from `start` on."""
+        with self.truth_file.open("rb") as file:
+            file.seek(start)
+            return [orjson.loads(line) for line in file]
+
     async def _start(self) -> None:
         await self._stack.enter_async_context(self.control_plane)
         credentials = load_credentials(self.control_plane.admin_kubeconfig)
@@ -139,6 +157,7 @@ class Lab:
         """Install the resources and the least rights, as a user would before the first start."""
         for crd in (task_crd(), node_profile_crd()):
             await self.client.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
+            await self._wait_served(f"/apis/{names.API_VERSION}/{crd['spec']['names']['plural']}")
         roles = "/apis/rbac.authorization.k8s.io/v1"
         await self.client.post(f"{roles}/clusterroles", operator_cluster_role())
         users = [
@@ -147,6 +166,16 @@ class Lab:
         ]
         for binding in cluster_role_bindings(*users):
             await self.client.post(f"{roles}/clusterrolebindings", binding)
+
+    async def _wait_served(self, path: str) -> None:
+        """Wait until a new resource can be used, which takes the API server a moment."""
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while True:
+                try:
+                    await self.client.get(path)
+                    return
+                except ApiError:
+                    await asyncio.sleep(0.1)
 
     def _build_nodes(self) -> Process:
         settings = self.settings
@@ -191,7 +220,10 @@ class Lab:
 
 async def _answers(url: str) -> bool:
     try:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2.0)) as session, session.get(url) as answer:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2.0)) as session,
+            session.get(url) as answer,
+        ):
             return answer.status == 200
     except (aiohttp.ClientError, TimeoutError, OSError):
         return False

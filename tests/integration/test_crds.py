@@ -1,6 +1,7 @@
 import copy
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,14 @@ class Kubectl:
 
 
 @pytest.fixture(scope="module")
-def kubectl(control_plane: ControlPlane) -> Kubectl:
+def kubectl(control_plane: ControlPlane) -> Iterator[Kubectl]:
     kubectl = Kubectl(control_plane.kubectl_argv)
     kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
     kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(ROOT / "crds"))
     if kubectl.run("get", "namespace", NAMESPACE).returncode:
         kubectl("create", "namespace", NAMESPACE)
-    return kubectl
+    yield kubectl
+    kubectl("delete", "llmtask", "--all")
 
 
 def make_task(name: str = "task", **changes: Any) -> dict[str, Any]:

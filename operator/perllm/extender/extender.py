@@ -1,7 +1,8 @@
 """Answers kube-scheduler: which nodes can take a pod, which is best, and the binding itself.
 
-Filter chooses and reserves, so that the next pod of a burst already sees it; Prioritize repeats the choice; Bind carries
-it out with the decision record in the same transaction. All read memory; only the binding talks to the API server.
+Filter chooses and reserves, so that the next pod of a burst already sees it; Prioritize repeats the choice; Bind
+carries it out with the decision record in the same transaction. All read memory; only the binding talks to the API
+server.
 """
 
 import logging

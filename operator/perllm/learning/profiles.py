@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 SCHEMA_VERSION = 1
 WRITE_INTERVAL_S = 2.0
 MAX_WRITES_AT_A_TIME = 8
+MAX_LOAD_DELAY_S = 10.0
 
 
 class ProfileStore:
@@ -44,8 +45,12 @@ class ProfileStore:
         self._existing: set[str] = set()
 
     async def load(self) -> int:
-        """Take back what was learned before; return the number of outcomes in it."""
-        listing = await self._client.get(names.node_profiles_path())
+        """Take back what was learned before, once the API server answers; return the number of outcomes in it.
+
+        Raises:
+            ApiError: the API server refuses; 404 means that the resources are not installed.
+        """
+        listing = await self._list()
         outcomes = 0
         for item in listing["items"]:
             self._existing.add(item["metadata"]["name"])
@@ -63,6 +68,21 @@ class ProfileStore:
         dirty, self._learner.dirty = self._learner.dirty, set()
         limit = asyncio.Semaphore(MAX_WRITES_AT_A_TIME)
         await asyncio.gather(*(self._write(name, limit) for name in sorted(dirty)))
+
+    async def _list(self) -> Object:
+        delay_s = 0.5
+        while True:
+            try:
+                return await self._client.get(names.node_profiles_path())
+            except ApiError as error:
+                if error.status == 404:
+                    hint = "the PerLLM resources are not installed: perllm crds | kubectl apply -f -"
+                    raise ApiError(404, error.reason, hint) from error
+                if not error.is_transient:
+                    raise
+                log.warning("the learned state cannot be read yet, trying again: %s", error)
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, MAX_LOAD_DELAY_S)
 
     async def _write(self, name: str, limit: asyncio.Semaphore) -> None:
         node = self._node_of(name)

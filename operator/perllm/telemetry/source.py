@@ -63,7 +63,7 @@ class PrometheusSource:
             headers=dict(settings.headers),
             auth=_authorize_from(settings.token_file),
             # The poller waits and tries again by itself; retries in here would multiply the timeout.
-            retry=Retry(0),
+            retry=Retry(0, read=False),
             timeout=settings.timeout_s,
             session=session,
         )

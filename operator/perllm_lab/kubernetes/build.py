@@ -127,7 +127,7 @@ async def _call(go: Go, module: Module, arguments: Sequence[str], output: "_Outp
     code = await run((go.executable, *arguments), output.take, go.environment, module.folder)
     if code != 0:
         raise ToolchainError(
-            f"Building {module.name} with {go.executable} failed (exit code {code}). It needs about 4 GB of disk, 3 GB"
+            f"Building {module.name} with {go.executable} failed (exit code {code}). It needs about 8 GB of disk, 3 GB"
             " of memory and a Go module proxy (GOPROXY); run the same command again when that is fixed, it goes on"
             f" where it stopped. The end of the output:\n{output.tail}"
         )

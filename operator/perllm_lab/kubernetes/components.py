@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from perllm_lab.kubernetes.certificates import Authority
+from perllm_lab.kubernetes.process import LOOPBACK
 
 ETCD = "etcd"
 API_SERVER = "kube-apiserver"
 CONTROLLER_MANAGER = "kube-controller-manager"
 SCHEDULER = "kube-scheduler"
 
-LOOPBACK = "127.0.0.1"
 # A laptop has one client of each kind, so the limits that protect a shared API server would only distort timings.
 _CLIENT_QPS = 1000
 _CLIENT_BURST = 2000

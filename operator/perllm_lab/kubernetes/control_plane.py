@@ -12,11 +12,13 @@ import yaml
 
 from perllm_lab.kubernetes import components
 from perllm_lab.kubernetes.certificates import Authority, Kubeconfig, write_secret
-from perllm_lab.kubernetes.components import API_SERVER, CONTROLLER_MANAGER, ETCD, LOOPBACK, SCHEDULER
-from perllm_lab.kubernetes.process import Process, ProcessError, find_free_ports
+from perllm_lab.kubernetes.components import API_SERVER, CONTROLLER_MANAGER, ETCD, SCHEDULER
+from perllm_lab.kubernetes.process import LOOPBACK, Process, ProcessError, find_free_ports
 
 _START_TIMEOUT_S = 60.0
 _REQUEST_TIMEOUT_S = 5.0
+# An API server that still has watchers would wait for them, and nobody needs its data any more.
+_FAREWELL_S = 3.0
 
 
 class ControlPlane:
@@ -137,10 +139,10 @@ class ControlPlane:
     async def stop(self) -> None:
         """Stops everything, clients before servers."""
         clients = [process for name, process in self._processes.items() if name not in (ETCD, API_SERVER)]
-        await asyncio.gather(*(process.stop() for process in clients))
+        await asyncio.gather(*(process.stop(grace_s=_FAREWELL_S) for process in clients))
         for name in (API_SERVER, ETCD):
             if name in self._processes:
-                await self._processes[name].stop()
+                await self._processes[name].stop(grace_s=_FAREWELL_S)
         if self._session is not None:
             await self._session.close()
 

@@ -52,18 +52,25 @@ def parse_version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in found[0].split(".")) if found else ()
 
 
+def read_release(module_file: Path, required: str) -> str:
+    """Reads which release of a module a go.mod file requires, such as v1.37.2."""
+    line = re.search(rf"^\s*(?:require )?{re.escape(required)} (v\S+)", module_file.read_text(), re.MULTILINE)
+    assert line is not None, f"{module_file} does not require {required}"
+    return line[1]
+
+
 def list_modules(folder: Path = Path(__file__).parent / "go") -> tuple[Module, ...]:
     """Lists all modules."""
+    kubernetes = read_release(folder / "control_plane" / "go.mod", "k8s.io/kubernetes")
+    major, minor, *_ = parse_version(kubernetes)
     return (
         Module(
             name="control-plane",
             folder=folder / "control_plane",
             package=".",
             flags=(
-                "-ldflags=-s -w"
-                f" -X {_VERSION_PACKAGE}.gitVersion=v1.37.2"
-                f" -X {_VERSION_PACKAGE}.gitMajor=1"
-                f" -X {_VERSION_PACKAGE}.gitMinor=37",
+                f"-ldflags=-s -w -X {_VERSION_PACKAGE}.gitVersion={kubernetes}"
+                f" -X {_VERSION_PACKAGE}.gitMajor={major} -X {_VERSION_PACKAGE}.gitMinor={minor}",
             ),
             programs=(
                 Program("etcd", (3, 6)),
@@ -78,7 +85,7 @@ def list_modules(folder: Path = Path(__file__).parent / "go") -> tuple[Module, .
             folder=folder / "prometheus",
             package="tool",
             # Without the discovery of a dozen clouds it needs half the modules; static and file discovery stay.
-            flags=("-tags=remove_all_sd", "-ldflags=-s -w -X github.com/prometheus/common/version.Version=3.16.0"),
+            flags=("-tags=remove_all_sd", "-ldflags=-s -w"),
             programs=(Program("prometheus", (3, 0)),),
         ),
         Module(

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
-_LOOPBACK = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 _POLL_INTERVAL_S = 0.03
 _DEFAULT_FIRST_EPHEMERAL_PORT = 32768
 
@@ -134,13 +134,15 @@ async def spawn(
 
 async def end(child: asyncio.subprocess.Process, *, grace_s: float = 10.0) -> None:
     """Ends a process of `spawn` with all its descendants: SIGTERM, then SIGKILL after the grace period."""
-    if child.returncode is None and grace_s > 0:
+    if child.returncode is not None:
+        return
+    if grace_s > 0:
         _signal_group(child, signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(child.wait(), grace_s)
-    if child.returncode is None:
-        _signal_group(child, signal.SIGKILL)
-        await child.wait()
+    # Also when the process itself is gone: a descendant may have ignored the request.
+    _signal_group(child, signal.SIGKILL)
+    await child.wait()
 
 
 def find_free_ports(count: int) -> list[int]:
@@ -204,7 +206,7 @@ def _is_free(port: int) -> bool:
         # As the servers do: a port with only closed connections in TIME_WAIT is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((_LOOPBACK, port))
+            probe.bind((LOOPBACK, port))
         except OSError:
             return False
         return True

@@ -10,9 +10,8 @@ from typing import Any, Self
 import aiohttp
 import yaml
 
-from perllm_lab.kubernetes.process import Process, find_free_ports
+from perllm_lab.kubernetes.process import LOOPBACK, Process, find_free_ports
 
-_LOOPBACK = "127.0.0.1"
 _START_TIMEOUT_S = 30.0
 _REQUEST_TIMEOUT_S = 2.0
 
@@ -22,7 +21,7 @@ class ScrapeTarget:
     """One exporter.
 
     Attributes:
-        job: Label `job`; targets of one job share a metrics path per job name and path.
+        job: Label `job`; may be shared by any number of targets.
         address: Host and port.
         metrics_path: HTTP path.
         instance: Label `instance`; the node's name, as kube-prometheus relabels it.
@@ -68,7 +67,7 @@ class Prometheus:
         self, binary: Path, folder: Path, targets: Sequence[ScrapeTarget], *, scrape_interval_s: float
     ) -> None:
         (port,) = find_free_ports(1)
-        self.url = f"http://{_LOOPBACK}:{port}"
+        self.url = f"http://{LOOPBACK}:{port}"
         self._folder = folder
         self._configuration = render_configuration(targets, scrape_interval_s=scrape_interval_s)
         argv = (
@@ -77,7 +76,9 @@ class Prometheus:
             f"--storage.tsdb.path={folder / 'data'}",
             # A killed server leaves its lock file behind, and then the next one would wait for nothing.
             "--storage.tsdb.no-lockfile",
-            f"--web.listen-address={_LOOPBACK}:{port}",
+            # The targets are known at once; by default it looks for them only every five seconds.
+            "--scrape.discovery-reload-interval=100ms",
+            f"--web.listen-address={LOOPBACK}:{port}",
         )
         self.process = Process("prometheus", argv, log_file=folder / "prometheus.log")
 

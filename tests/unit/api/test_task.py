@@ -84,7 +84,7 @@ def test_status_is_written_without_absent_values_and_with_microseconds() -> None
     written = TaskStatus(received_time=now, observed=Observation(latency=1.23456)).to_object()
 
     assert written["receivedTime"] == "2026-01-02T03:04:05.678901Z"
-    assert written["observed"] == {"latency": 1.235, "energyQuality": "missing"}
+    assert written["observed"] == {"latency": 1.235}
     assert "deadlineMet" not in written
 
 

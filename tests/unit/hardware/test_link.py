@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+
 from perllm_lab.hardware.link import REDRAW_S, LinkType, Uplink
 
 LINK = LinkType(bandwidth_bps=8e6, rtt_s=0.005)  # 1 MB/s

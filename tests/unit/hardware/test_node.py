@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from perllm_lab.hardware.catalogue import CATALOGUE, JETSON_ORIN
 from perllm_lab.hardware.link import LinkType
 from perllm_lab.hardware.node import Job, Node, unloaded_latency_s
@@ -93,14 +94,14 @@ def test_the_model_is_loaded_once_and_stays():
     node = make_node(resident=False)
     node.admit(job("a"), 0.0)
     node.admit(job("waits"), 3.0)
-    assert drain(node)["waits"].prefill_s == pytest.approx(9.0)  # loaded at 6 s, then a's two tasks in turn
+    assert drain(node)["waits"].prefill_s == pytest.approx(7.0)  # loaded at 6 s, then a's prefill of 1 s
     node.admit(job("later"), 100.0)
     assert drain(node)["later"].prefill_s == pytest.approx(101.0)
 
 
 @pytest.mark.parametrize(
     ("removed_at_s", "energy_j"),
-    [(0.5, 0.0), (1.5, 0.0), (4.0, 0.0), (8.5, 50.0), (10.0, 120.0 - 10.0)],
+    [(0.5, 0.0), (1.5, 0.0), (4.0, 0.0), (7.5, 50.0), (9.0, 100.0 + 10.0)],
     ids=["pod start", "transfer", "model load", "prefill", "decode"],
 )
 def test_a_removed_job_leaves_at_once_with_what_it_used(removed_at_s, energy_j):

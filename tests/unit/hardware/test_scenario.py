@@ -1,4 +1,5 @@
 import pytest
+
 from perllm_lab.hardware.scenario import ScenarioError, parse_scenario
 
 GOOD = "{name: edge, count: 2, tier: edge, gpu: t4-8b, uplink_mbps: 100, rtt_ms: 5}"

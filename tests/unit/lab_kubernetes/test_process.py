@@ -43,7 +43,11 @@ async def wait_for_line(process: Process, line: str) -> None:
 
 
 def is_alive(pid: int | None) -> bool:
-    return Path(f"/proc/{pid}").exists()
+    try:
+        # What is dead but not yet collected by its parent is still listed, as Z.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def holds_soon(check: Callable[[], bool]) -> bool:
@@ -111,6 +115,16 @@ async def test_stop_also_ends_who_ignores_the_request_and_its_children(tmp_path:
     grandchild = int(process.log_file.read_text().split()[1])
     await process.stop(grace_s=0.05)
     assert not process.running
+    assert holds_soon(lambda: not is_alive(grandchild))
+
+
+async def test_stop_ends_children_that_outlive_their_parent(tmp_path: Path) -> None:
+    process = shell("(trap '' TERM; echo child; while :; do sleep 600; done) & echo pid $!; wait", tmp_path / "log")
+    await process.start()
+    await wait_for_line(process, "child")
+    await wait_for_line(process, "pid")
+    grandchild = int(process.log_file.read_text().split("pid ")[1].split()[0])
+    await process.stop()
     assert holds_soon(lambda: not is_alive(grandchild))
 
 

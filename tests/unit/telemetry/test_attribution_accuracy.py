@@ -128,7 +128,7 @@ def judge(load: Load, sample_every_s: float) -> tuple[list[float], float, list[A
 
 
 @pytest.mark.parametrize("name", LOADS)
-@pytest.mark.parametrize("sample_every_s", [1.0, 2.0])
+@pytest.mark.parametrize("sample_every_s", [1.0, 15.0])
 def test_energy_is_attributed_to_within_a_few_percent(name: str, sample_every_s: float) -> None:
     errors, bias, _ = judge(LOADS[name], sample_every_s)
 

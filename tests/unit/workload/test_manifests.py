@@ -1,4 +1,5 @@
 import pytest
+
 from perllm.api.task import TaskSpec
 from perllm_lab.workload.manifests import format_duration, pod_manifest, task_manifest
 from perllm_lab.workload.requests import Request

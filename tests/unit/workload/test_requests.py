@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+
 from perllm_lab.workload.arrivals import Arrival
 from perllm_lab.workload.requests import RequestMix, build_requests, median_latency_s
 from perllm_lab.workload.scenarios import load_scenario

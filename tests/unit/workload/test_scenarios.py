@@ -1,6 +1,7 @@
 from collections import Counter
 
 import pytest
+
 from perllm_lab.hardware.scenario import ScenarioError
 from perllm_lab.workload.scenarios import load_scenario, scenario_names
 

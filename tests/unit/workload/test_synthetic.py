@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from perllm_lab.workload.synthetic import generate_arrivals
 
 

@@ -1,6 +1,7 @@
 import gzip
 
 import pytest
+
 from perllm_lab.workload.arrivals import Arrival
 from perllm_lab.workload.trace import TraceError, read_trace
 
@@ -59,5 +60,5 @@ def test_a_file_that_is_no_text_is_refused_by_name(tmp_path, content):
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path):
-    with pytest.raises(TraceError, match="nowhere.csv"):
+    with pytest.raises(TraceError, match=r"nowhere\.csv"):
         read_trace(tmp_path / "nowhere.csv")

@@ -1,0 +1,174 @@
+"""The demonstration: the same tasks on the same simulated nodes, placed by PerLLM and by the plain kube-scheduler."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+
+from perllm.config import NodeSettings
+from perllm_lab.hardware.scenario import Scenario
+from perllm_lab.kubernetes.build import Progress
+from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
+from perllm_lab.lab import COMPONENTS, Lab, LabSettings
+from perllm_lab.replay import FINAL_PHASES, Kind, Replay, as_pods, as_tasks
+from perllm_lab.report.progress import Display, Stage
+from perllm_lab.report.results import FleetEnergy, Run, energy_errors, fleet_energy, join_runs
+from perllm_lab.report.tables import compare, describe_energy
+from perllm_lab.workload.requests import Request, build_requests
+from perllm_lab.workload.scenarios import load_scenario
+from perllm_lab.workload.synthetic import TraceStatistics, generate_arrivals
+from perllm_lab.workload.trace import read_trace
+
+NAMESPACE = "default"
+PERLLM = "PerLLM"
+KUBE_SCHEDULER = "kube-scheduler"
+TAIL_TIMEOUT_S = 240.0
+MEASURE_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class DemoSettings:
+    """What is demonstrated.
+
+    Attributes:
+        scenario: scenario of the lab, or a YAML file.
+        tasks: how many tasks.
+        trace: trace file to replay; None for a synthetic one.
+        speed: how many times as fast as real the hardware is.
+        seed: of everything random.
+        folder: where the run keeps its files.
+    """
+
+    scenario: str
+    tasks: int
+    trace: Path | None
+    speed: float
+    seed: int
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What one scheduler's turn showed."""
+
+    runs: list[Run]
+    fleet: FleetEnergy
+    truth: list[dict[str, Any]]
+    objects: list[dict[str, Any]]
+
+
+async def run_demo(settings: DemoSettings, display: Display) -> list[str]:
+    """Run the demonstration and return what was not as it must be; nothing, when all is well."""
+    scenario = load_scenario(settings.scenario)
+    requests = make_requests(settings, scenario)
+    binaries = await provide_binaries(COMPONENTS, display)
+    shutil.rmtree(settings.folder, ignore_errors=True)
+    settings.folder.mkdir(parents=True)
+    lab_settings = LabSettings(settings.scenario, settings.speed, settings.seed)
+    display.say(
+        f"{len(requests)} tasks on {len(scenario.nodes())} simulated nodes ({scenario.name}), "
+        f"{settings.speed:g} times as fast as real; files in {settings.folder}"
+    )
+    async with Lab(binaries, scenario, settings.folder, lab_settings) as lab:
+        display.say(f"Control plane, Prometheus and operator are up: {lab.control_plane.url}")
+        perllm = await _replay(lab, PERLLM, as_tasks(NAMESPACE, settings.speed), requests, display)
+        await lab.restart_nodes()
+        plain = await _replay(lab, KUBE_SCHEDULER, as_pods(NAMESPACE), requests, display)
+        _report(lab, {PERLLM: perllm, KUBE_SCHEDULER: plain}, display)
+        return find_faults(perllm.objects, lab.operator_log.read_text(encoding="utf-8"))
+
+
+def make_requests(settings: DemoSettings, scenario: Scenario) -> list[Request]:
+    """Return the requests to replay: from the trace file, or synthetic ones with a published trace's statistics."""
+    arrivals_rng, mix_rng = (np.random.default_rng([settings.seed, part]) for part in (1, 2))
+    if settings.trace is not None:
+        arrivals = read_trace(settings.trace, limit=settings.tasks)
+    else:
+        arrivals = generate_arrivals(settings.tasks, arrivals_rng, TraceStatistics())
+    return build_requests(arrivals, scenario, mix_rng)
+
+
+async def provide_binaries(names: Sequence[str], display: Display) -> Mapping[str, Path]:
+    """Return the programs, built on first use with progress on the display."""
+    with display.stage("programs") as stage:
+        return await provide(
+            list(names), cache_folder=default_cache_folder(), on_progress=lambda progress: _show(stage, progress)
+        )
+
+
+def find_faults(tasks: Sequence[Mapping[str, Any]], log: str) -> list[str]:
+    """Return which tasks did not reach a final phase, and which decisions are missing in the operator's log."""
+    logged = set()
+    for line in log.splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if entry.get("event") == "decision":
+            logged.add(entry["uid"])
+    faults = []
+    for task in tasks:
+        name, status = task["metadata"]["name"], task.get("status") or {}
+        if status.get("phase") not in FINAL_PHASES:
+            faults.append(f"{name} is still {status.get('phase')}")
+        if status.get("nodeName") and task["metadata"]["uid"] not in logged:
+            faults.append(f"the decision for {name} is not in the log")
+    return faults
+
+
+async def _replay(lab: Lab, title: str, kind: Kind, requests: Sequence[Request], display: Display) -> Phase:
+    """Replay the requests through one scheduler, and clear away afterwards."""
+    before, start = await read_totals(lab), lab.truth_size()
+    replay = Replay(lab.client, kind, requests, lab.settings.speed)
+    with display.stage(f"{title:<15}") as stage:
+
+        def show(now: Replay) -> None:
+            phases = ", ".join(f"{count} {phase.lower()}" for phase, count in sorted(now.phases.items()))
+            stage.update(now.finished, len(requests), phases)
+
+        await replay.run(timeout_s=TAIL_TIMEOUT_S, on_progress=show)
+    after = await read_totals(lab)
+    if title == PERLLM:
+        await replay.wait_measured(timeout_s=MEASURE_TIMEOUT_S)
+    objects = list(replay.objects.values())
+    truth = lab.read_truth(start)
+    (lab.folder / f"{title.lower()}.json").write_text(json.dumps(objects), encoding="utf-8")
+    await replay.clear()
+    idle_w = sum(node.gpu.idle_power_w for node in lab.scenario.nodes())
+    runs = join_runs(requests, replay.created_s, truth, lab.settings.speed)
+    return Phase(runs, fleet_energy(before, after, idle_w), truth, objects)
+
+
+async def read_totals(lab: Lab) -> dict[str, Any]:
+    """Return the energy of all nodes so far."""
+    async with aiohttp.ClientSession() as session, session.get(f"{lab.nodes_url}/truth") as answer:
+        totals: dict[str, Any] = await answer.json()
+        return totals
+
+
+def _report(lab: Lab, phases: Mapping[str, Phase], display: Display) -> None:
+    rates = {tier.value: value * 1e-6 for tier, value in NodeSettings().transmission_microjoule_per_bit.items()}
+    perllm = phases[PERLLM]
+    table = compare(
+        {name: phase.runs for name, phase in phases.items()}, {name: phase.fleet for name, phase in phases.items()}
+    )
+    display.console.print(table)
+    display.say(
+        "Seconds are those of the simulated hardware. Energy J/task is a task's share of its node while it ran;"
+    )
+    display.say("fleet J counts all nodes, idle ones too, over the same span of time for both.")
+    display.say(describe_energy(energy_errors(perllm.objects, perllm.truth, rates)))
+    display.say(f"\nWhere to look next, in {lab.folder}:")
+    display.say("  operator.log      every decision and why, one JSON object a line")
+    display.say("  perllm.json       the tasks with status and decision as kubectl get -o json shows them")
+    display.say("  truth.jsonl       what really happened on the simulated nodes")
+    display.say("  make lab          keeps a lab running for kubectl")
+
+
+def _show(stage: Stage, progress: Progress) -> None:
+    stage.update(progress.done, progress.total, f"{progress.module}: {progress.stage}")

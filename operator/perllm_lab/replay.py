@@ -1,0 +1,165 @@
+"""Sends requests to a cluster at their times, open loop, and watches them to their end."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from perllm.api import names
+from perllm.api.task_status import Phase
+from perllm.cluster.client import ApiError, Client, Object
+from perllm.cluster.informer import Informer
+from perllm_lab.workload.manifests import pod_manifest, task_manifest
+from perllm_lab.workload.requests import Request
+
+FINAL_PHASES = frozenset(phase.value for phase in Phase if phase.is_final)
+CREATE_ATTEMPTS = 30
+RETRY_S = 0.5
+
+
+class ReplayError(Exception):
+    """A replay could not be carried through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a request becomes: a task for PerLLM, or a bare pod for the plain kube-scheduler."""
+
+    path: str
+    build: Callable[[Request], Object]
+
+
+def as_tasks(namespace: str, speed: float) -> Kind:
+    """Return requests as LLMInferenceTasks."""
+    return Kind(names.tasks_path(namespace), lambda one: task_manifest(one, namespace=namespace, speed=speed))
+
+
+def as_pods(namespace: str) -> Kind:
+    """Return requests as bare pods of the cluster's own scheduler."""
+    return Kind(f"/api/v1/namespaces/{namespace}/pods", lambda one: pod_manifest(one, namespace=namespace))
+
+
+@dataclass(slots=True)
+class Replay:
+    """One replay in its course.
+
+    Attributes:
+        created_s: Unix time at which each request was sent, by name.
+        objects: the objects as they are now, by name.
+    """
+
+    client: Client
+    kind: Kind
+    requests: Sequence[Request]
+    speed: float
+    created_s: dict[str, float] = field(default_factory=dict)
+    objects: dict[str, Object] = field(default_factory=dict)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def phases(self) -> Mapping[str, int]:
+        """How many objects are in which phase."""
+        return Counter(_phase(item) for item in self.objects.values())
+
+    @property
+    def finished(self) -> int:
+        """How many requests have reached a final phase."""
+        return sum(count for phase, count in self.phases.items() if phase in FINAL_PHASES)
+
+    async def run(self, *, timeout_s: float, on_progress: Callable[["Replay"], None] = lambda _: None) -> None:
+        """Send everything and wait until all have ended.
+
+        Raises:
+            ReplayError: not all ended within `timeout_s` after the last was sent, or one could not be sent.
+        """
+        async with asyncio.TaskGroup() as group:
+            informer = Informer(self.client, self.kind.path, self._see)
+            watching = group.create_task(informer.run())
+            await informer.synced.wait()
+            ticking = group.create_task(self._tick(on_progress))
+            await self._send_all()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._wait_for(lambda: self.finished >= len(self.requests))
+            except TimeoutError as error:
+                raise ReplayError(f"after {timeout_s:.0f} s not all have ended: {dict(self.phases)}") from error
+            finally:
+                watching.cancel()
+                ticking.cancel()
+            on_progress(self)
+
+    async def wait_measured(self, *, timeout_s: float) -> bool:
+        """Wait until every succeeded task has its energy, measured or known to be missing; False when that is late."""
+        deadline_s = time.monotonic() + timeout_s
+        while time.monotonic() < deadline_s:
+            listing = await self.client.get(self.kind.path)
+            self.objects = {item["metadata"]["name"]: item for item in listing["items"]}
+            if all(_is_settled(item) for item in listing["items"]):
+                return True
+            await asyncio.sleep(0.5)
+        return False
+
+    async def clear(self) -> None:
+        """Delete everything and wait until its pods are gone too."""
+        await self.client.delete(self.kind.path, {"propagationPolicy": "Background"})
+        namespace = self.kind.path.split("/namespaces/")[1].split("/")[0]
+        async with asyncio.timeout(120):
+            while True:
+                if not (await self.client.get(f"/api/v1/namespaces/{namespace}/pods", limit="1"))["items"]:
+                    return
+                await asyncio.sleep(0.3)
+
+    async def _send_all(self) -> None:
+        start_s = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            for request in self.requests:
+                await asyncio.sleep(max(start_s + request.at_s / self.speed - time.monotonic(), 0.0))
+                group.create_task(self._send(request))
+
+    async def _send(self, request: Request) -> None:
+        self.created_s[request.name] = time.time()
+        body = self.kind.build(request)
+        for _ in range(CREATE_ATTEMPTS):
+            try:
+                await self.client.post(self.kind.path, body)
+                return
+            except ApiError as error:
+                if error.status == 409:
+                    return
+                if not error.is_transient:
+                    raise ReplayError(f"{request.name} was refused: {error}") from error
+            await asyncio.sleep(RETRY_S)
+        raise ReplayError(f"{request.name} could not be sent: the API server does not answer")
+
+    def _see(self, old: Object | None, new: Object | None) -> None:
+        item: dict[str, Any] = new or old or {}
+        name = item["metadata"]["name"]
+        if new is None:
+            self.objects.pop(name, None)
+        else:
+            self.objects[name] = item
+        self.changed.set()
+
+    async def _wait_for(self, holds: Callable[[], bool]) -> None:
+        while not holds():
+            self.changed.clear()
+            await self.changed.wait()
+            await asyncio.sleep(0.05)
+
+    async def _tick(self, on_progress: Callable[["Replay"], None]) -> None:
+        while True:
+            on_progress(self)
+            await asyncio.sleep(0.5)
+
+
+def _phase(item: Object) -> str:
+    return str((item.get("status") or {}).get("phase", Phase.PENDING.value))
+
+
+def _is_settled(item: Object) -> bool:
+    status = item.get("status") or {}
+    if status.get("phase") != Phase.SUCCEEDED.value:
+        return status.get("phase") in FINAL_PHASES
+    return (status.get("observed") or {}).get("energyQuality") is not None

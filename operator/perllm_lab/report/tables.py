@@ -1,0 +1,59 @@
+"""Tables for the terminal."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.table import Table
+
+from perllm_lab.report.results import EnergyErrors, FleetEnergy, Run, Summary, by_tier, summarize
+
+
+def compare(runs: Mapping[str, Sequence[Run]], fleets: Mapping[str, FleetEnergy]) -> Table:
+    """Return schedulers beside each other, in all and by tier."""
+    window_s = max(fleet.window_s for fleet in fleets.values())
+    table = Table(title="The same tasks on the same nodes", title_justify="left")
+    table.add_column("scheduler")
+    table.add_column("tier")
+    for heading in (
+        "tasks",
+        "deadline met",
+        "… by tokens",
+        "latency p50 s",
+        "latency p95 s",
+        "energy J/task",
+        "fleet J/task in time",
+    ):
+        table.add_column(heading, justify="right")
+    for name, own in runs.items():
+        met = sum(run.met for run in own)
+        fleet_j = f"{fleets[name].over(window_s) / met:,.0f}" if met else "-"
+        _add(table, name, "all", summarize(own), fleet_j)
+        for tier, members in sorted(by_tier(own).items()):
+            _add(table, "", tier, summarize(members), "")
+        table.add_section()
+    return table
+
+
+def describe_energy(errors: EnergyErrors) -> str:
+    """Return one line on how well energy was measured."""
+    if not errors.compared:
+        return f"Energy: none of {errors.missing} tasks could be measured; is Prometheus up?"
+    return (
+        f"Energy measured through Prometheus against the ground truth: median error {errors.median:.1%}, "
+        f"p90 {errors.p90:.1%}, bias {errors.bias:+.1%}, {errors.compared} tasks, {errors.missing} not measured"
+    )
+
+
+def _add(table: Table, name: str, tier: str, summary: Summary | None, fleet_j: str) -> None:
+    if summary is None:
+        return
+    table.add_row(
+        name,
+        tier,
+        str(summary.tasks),
+        f"{summary.met_share:.1%}",
+        f"{summary.token_met_share:.1%}",
+        f"{summary.latency_p50_s:.2f}",
+        f"{summary.latency_p95_s:.2f}",
+        f"{summary.energy_j:,.0f}",
+        fleet_j,
+    )

@@ -1,0 +1,217 @@
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import aiohttp.web
+import pytest
+import pytest_asyncio
+import requests
+from prometheus_client import CollectorRegistry
+
+from perllm.api.task_status import EnergyQuality
+from perllm.telemetry.attribution import Window, attribute, estimate_idle_power_w
+from perllm.telemetry.metrics import TelemetryMetrics
+from perllm.telemetry.poller import Telemetry
+from perllm.telemetry.settings import TelemetrySettings
+from perllm.telemetry.snapshot import Quality
+from perllm.telemetry.source import PrometheusSource, TelemetryError, TelemetryUnreachableError
+from perllm_lab.kubernetes.prometheus import Prometheus, ScrapeTarget
+
+POWER_W = 100.0
+RECEIVED_BPS = 8e6
+SPEED_BPS = 1e9
+SCRAPE_S = 0.5
+STALE_S = 3.0
+
+Handler = Callable[[aiohttp.web.Request], Awaitable[aiohttp.web.StreamResponse]]
+
+
+class Exporter:
+    """One GPU that draws 100 W, shown twice because two pods share it, and one link."""
+
+    def __init__(self) -> None:
+        self.address = ""
+
+    async def answer(self, request: aiohttp.web.Request) -> aiohttp.web.Response:
+        now_s = time.time()
+        lines = []
+        for pod in ("a", "b"):
+            labels = f'{{gpu="0",UUID="GPU-1",Hostname="edge-1",pod="{pod}"}}'
+            lines.append(f"DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{labels} {now_s * POWER_W * 1000:.3f}")
+            lines.append(f"DCGM_FI_DEV_POWER_USAGE{labels} {POWER_W}")
+        for device in ("eth0", "veth12"):
+            labels = f'{{device="{device}"}}'
+            lines.append(f"node_network_receive_bytes_total{labels} {now_s * RECEIVED_BPS / 8:.3f}")
+            lines.append(f"node_network_transmit_bytes_total{labels} 5")
+            lines.append(f"node_network_speed_bytes{labels} {SPEED_BPS / 8}")
+        return aiohttp.web.Response(text="\n".join(lines) + "\n", content_type="text/plain")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def exporter() -> AsyncIterator[Exporter]:
+    exporter = Exporter()
+    async with served(exporter.answer) as exporter.address:
+        yield exporter
+
+
+class served:  # noqa: N801
+    """Serves a handler on a free port; gives its address."""
+
+    def __init__(self, handler: Handler) -> None:
+        app = aiohttp.web.Application()
+        app.router.add_route("*", "/{path:.*}", handler)
+        self._runner = aiohttp.web.AppRunner(app, shutdown_timeout=0.1)
+
+    async def __aenter__(self) -> str:
+        await self._runner.setup()
+        site = aiohttp.web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = self._runner.addresses[0][:2]
+        return f"{host}:{port}"
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._runner.cleanup()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def prometheus(binaries: dict[str, Path], tmp_path: Path, exporter: Exporter) -> AsyncIterator[Prometheus]:
+    targets = [ScrapeTarget(job="gpu", address=exporter.address, metrics_path="/metrics", instance="10.0.0.1:9100")]
+    async with Prometheus(binaries["prometheus"], tmp_path, targets, scrape_interval_s=SCRAPE_S) as prometheus:
+        yield prometheus
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def telemetry(prometheus: Prometheus) -> AsyncIterator[Telemetry]:
+    settings = TelemetrySettings(
+        url=prometheus.url, interval_s=0.3, timeout_s=1, max_backoff_s=0.6, stale_after_s=STALE_S
+    )
+    source = PrometheusSource(settings, requests.Session())
+    telemetry = Telemetry(
+        source, settings, lambda: {"edge-1": ["10.0.0.1"]}, time.time, TelemetryMetrics(CollectorRegistry())
+    )
+    polling = asyncio.create_task(telemetry.run())
+    yield telemetry
+    polling.cancel()
+    source.close()
+
+
+async def eventually(check: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not check():  # noqa: ASYNC110 - what is watched here tells nobody when it changes
+            await asyncio.sleep(0.05)
+
+
+async def test_figures_carry_values_and_the_times_of_their_samples(telemetry: Telemetry) -> None:
+    await eventually(lambda: telemetry.snapshot.of("edge-1").bandwidth_used_bps.quality is Quality.FRESH)
+
+    figures = telemetry.snapshot.of("edge-1")
+
+    assert figures.power_w.value == POWER_W
+    assert figures.bandwidth_total_bps.value == SPEED_BPS
+    assert figures.bandwidth_used_bps.value == pytest.approx(RECEIVED_BPS, rel=0.05)
+    assert figures.transmitted_bps.value == 0
+    age_s = figures.age_s(time.time())
+    assert age_s is not None
+    assert age_s < 2 * SCRAPE_S + 1
+
+
+async def test_energy_of_a_task_is_measured(telemetry: Telemetry) -> None:
+    await eventually(lambda: len(telemetry.energy.intervals("edge-1").energy_j) > 1)
+    start_s = time.time()
+    await asyncio.sleep(2)
+    window = Window("a", start_s, time.time())
+
+    assert await telemetry.wait_until_covered("edge-1", window.end_s, timeout_s=10)
+    intervals = telemetry.energy.intervals("edge-1")
+    found = attribute(intervals, [window], estimate_idle_power_w(intervals, [window]))["a"]
+
+    assert found.energy_j == pytest.approx(POWER_W * (window.end_s - window.start_s), rel=0.05)
+    assert found.quality is EnergyQuality.MEASURED
+
+
+async def test_outage_makes_figures_stale_and_restart_makes_them_fresh(
+    telemetry: Telemetry, prometheus: Prometheus
+) -> None:
+    await eventually(lambda: telemetry.healthy and telemetry.snapshot.of("edge-1").power_w.quality is Quality.FRESH)
+
+    await prometheus.kill()
+    await eventually(lambda: telemetry.snapshot.of("edge-1").power_w.quality is Quality.STALE)
+    assert not telemetry.healthy
+    assert telemetry.snapshot.of("edge-1").power_w.value == POWER_W
+
+    await prometheus.start()
+    await eventually(lambda: telemetry.healthy and telemetry.snapshot.of("edge-1").power_w.quality is Quality.FRESH)
+
+
+async def ask(address: str, token_file: Path | None = None) -> None:
+    settings = TelemetrySettings(url=f"http://{address}", timeout_s=0.5, token_file=token_file)
+    source = PrometheusSource(settings, requests.Session())
+    try:
+        await source.query("up[10s]")
+    finally:
+        source.close()
+
+
+async def hang(request: aiohttp.web.Request) -> aiohttp.web.Response:
+    await asyncio.sleep(2)
+    return aiohttp.web.Response()
+
+
+def answer(text: str, status: int = 200) -> Handler:
+    async def handler(request: aiohttp.web.Request) -> aiohttp.web.Response:
+        return aiohttp.web.Response(text=text, status=status)
+
+    return handler
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        answer("<html>Sign in</html>"),
+        answer("overloaded", 503),
+        answer('{"status": "error", "error": "bad query"}', 400),
+        answer('{"status": "success"}'),
+        answer('{"data": {"result": [{"metric": {}, "value": [1, "2"]}]}}'),
+        answer('{"data": {"result": [{"metric": {}, "values": [[1, "x"]]}]}}'),
+    ],
+    ids=["html", "overload", "refusal", "no data", "no range", "no number"],
+)
+async def test_unusable_answer_is_one_kind_of_error(handler: Handler) -> None:
+    async with served(handler) as address:
+        with pytest.raises(TelemetryError, match=r"check telemetry\.url, the token and the query") as caught:
+            await ask(address)
+    assert not isinstance(caught.value, TelemetryUnreachableError)
+
+
+async def test_server_that_hangs_is_given_up_after_the_timeout_and_not_tried_again() -> None:
+    async with served(hang) as address:
+        started_s = time.monotonic()
+        with pytest.raises(TelemetryUnreachableError, match="did not answer in time"):
+            await ask(address)
+        assert time.monotonic() - started_s < 1.5
+
+
+async def test_server_that_is_not_there_is_unreachable_at_once() -> None:
+    async with served(hang) as address:
+        pass
+    started_s = time.monotonic()
+    with pytest.raises(TelemetryUnreachableError, match=r"cannot be reached; check telemetry\.url"):
+        await ask(address)
+    assert time.monotonic() - started_s < 0.5
+
+
+async def test_token_is_read_for_every_request(tmp_path: Path) -> None:
+    seen = []
+
+    async def handler(request: aiohttp.web.Request) -> aiohttp.web.Response:
+        seen.append(request.headers.get("Authorization"))
+        return aiohttp.web.json_response({"status": "success", "data": {"result": []}})
+
+    token_file = tmp_path / "token"
+    async with served(handler) as address:
+        for token in ("old", "new"):
+            token_file.write_text(f"{token}\n")
+            await ask(address, token_file)
+
+    assert seen == ["Bearer old", "Bearer new"]

@@ -1,0 +1,66 @@
+import asyncio
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+
+from perllm_lab.hardware.catalogue import JETSON_ORIN
+from perllm_lab.hardware.link import LinkType
+from perllm_lab.hardware.scenario import NodeSpec
+from perllm_lab.nodes.clock import Clock
+from perllm_lab.nodes.kubelet import Kubelet, Surroundings
+
+EPOCH_S = 1_800_000_000.0  # 2027-01-15T08:00:00Z
+
+# Pod start 2 s, model load 4 s, prefill 10 ms a token, decode 0.1 s a token alone.
+GPU = dataclasses.replace(
+    JETSON_ORIN,
+    iteration_base_s=0.1,
+    iteration_per_task_s=0.0,
+    slots=2,
+    token_energy_j=1.0,
+    iteration_energy_j=1.0,
+    prefill_per_token_s=0.01,
+    prefill_power_w=100.0,
+    idle_power_w=10.0,
+    model_load_s=4.0,
+    pod_start_s=2.0,
+)
+SPEC = NodeSpec("edge-0", "edge", "chat", GPU, LinkType(bandwidth_bps=8e6, rtt_s=1.0))
+
+
+def pod_object(name="pod-1", *, uid=None, prompt="100", output="10", size="0", gpus="1", **annotations):
+    marks = {"prompt-tokens": prompt, "output-tokens": output, "input-bytes": size, **annotations}
+    return {
+        "metadata": {
+            "name": name,
+            "namespace": "lab",
+            "uid": uid or f"uid-{name}",
+            "creationTimestamp": "2027-01-15T08:00:00Z",
+            "labels": {"perllm.io/task": f"task-of-{name}"},
+            "annotations": {f"lab.perllm.io/{key}": value for key, value in marks.items()},
+        },
+        "spec": {
+            "nodeName": SPEC.name,
+            "containers": [
+                {"name": "llm", "image": "perllm-lab/llm", "resources": {"limits": {"nvidia.com/gpu": gpus}}}
+            ],
+        },
+        "status": {"phase": "Pending"},
+    }
+
+
+def start_node():
+    """Returns a kubelet at speed 2 whose writes and records are kept as (loop seconds since the start, what).
+
+    To be called in the test itself: virtual time begins there.
+    """
+    loop = asyncio.get_running_loop()
+    start_s = loop.time()
+    writes, records = [], []
+    clock = Clock(loop.time, start_s, EPOCH_S, speed=2.0)
+    around = Surroundings(
+        clock, lambda key, write: writes.append((round(loop.time() - start_s, 3), write)), records.append
+    )
+    kubelet = Kubelet(SPEC, np.random.default_rng(0), around)
+    return SimpleNamespace(kubelet=kubelet, writes=writes, records=records)
