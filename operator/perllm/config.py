@@ -29,17 +29,18 @@ class PolicySettings(_Section):
         description="lambda: what slack is worth beside energy. 0.5 lets energy lead, slack break ties.",
     )
     exploration: float = Field(
-        default=0.2, ge=0, description="delta: width of the confidence bound. Rewards span about 1.5."
+        default=0.1, ge=0, description="delta: width of the confidence bound. Mean rewards differ by some tenths."
     )
     penalty_weight: float = Field(
         default=1.0, ge=0, description="theta: price of a predicted violation when no node is feasible."
     )
-    energy_reference_j: float = Field(
+    reference_output_j: float = Field(
         default=10.0,
         gt=0,
-        description="Joules per token that count as 1: the upper end of published batch-1 figures for 6 to 9 billion "
-        "parameters.",
+        description="Joules per token written that count as 1: the upper end of published batch-1 figures for models "
+        "of 6 to 9 billion parameters.",
     )
+    reference_prompt_j: float = Field(default=0.15, gt=0, description="The same per token read.")
 
     def to_parameters(self) -> CsUcbParameters:
         """Return the policy's own parameters."""

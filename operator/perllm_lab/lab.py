@@ -193,7 +193,12 @@ class Lab:
     def _build_operator(self) -> Process:
         interval_s = self.settings.scrape_interval_s
         config = {
-            "telemetry": {"url": self.prometheus.url, "interval_s": interval_s, "stale_after_s": 6 * interval_s},
+            "telemetry": {
+                "url": self.prometheus.url,
+                "interval_s": interval_s,
+                "stale_after_s": 6 * interval_s,
+                "max_device_power_w": 2000 * max(self.settings.speed, 1.0),
+            },
             "server": {
                 "extender_port": self._extender_port,
                 "health_host": LOOPBACK,

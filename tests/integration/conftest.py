@@ -1,4 +1,3 @@
-import asyncio
 import inspect
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,12 +10,6 @@ from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
 
 HERE = Path(__file__).parent
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "prometheus")
-
-
-def pytest_configure() -> None:
-    # looptime asks for the current loop even around tests that are not async; Python 3.11 then makes one that nobody
-    # closes, unless somebody has said that there is none.
-    asyncio.set_event_loop(None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

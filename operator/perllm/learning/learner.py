@@ -138,7 +138,8 @@ class Learner:
                 latency_s=outcome.latency_s,
                 deadline_s=outcome.deadline_s,
                 energy_j=outcome.predicted_energy_j if outcome.energy_j is None else outcome.energy_j,
-                tokens=outcome.prompt_tokens + outcome.output_tokens,
+                prompt_tokens=outcome.prompt_tokens,
+                output_tokens=outcome.output_tokens,
                 resource_slack=outcome.resource_slack,
             )
         )

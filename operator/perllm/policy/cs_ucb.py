@@ -7,7 +7,7 @@ Notation
                         counted only finished plays would pile onto one arm
     R(a)                mean reward of the finished plays of arm a
     y, f(y)             the assignment and its smallest normalised slack (constraints.py, equation 3)
-    E_norm              energy per token over `energy_reference_j`, clipped to [0, 1]
+    E_norm              energy over that of a task of its size at the references per token, clipped to [0, 1]
 
 Equations
     reward     r = -E_norm + lambda f(y)                               (2), (4); D in f(y) is the observed latency
@@ -38,16 +38,19 @@ class CsUcbParameters:
 
     Attributes:
         constraint_weight: lambda, what slack is worth beside energy. 0.5 lets energy lead and slack break ties.
-        exploration: delta, width of the confidence bound. Rewards span about 1.5; 0.2 settles within tens of plays.
+        exploration: delta, width of the confidence bound. Mean rewards of arms differ by some tenths; 0.1 settles
+            within tens of plays.
         penalty_weight: theta, price of a predicted violation when no arm is feasible.
-        energy_reference_j: joules per token that count as 1. 10 is the upper end of published batch-1 figures for
-            models of 6 to 9 billion parameters, so rewards use the range.
+        reference_output_j: joules per token written that count as 1. 10 is the upper end of published figures at
+            batch 1 for models of 6 to 9 billion parameters, so rewards use the range.
+        reference_prompt_j: the same per token read, 0.15.
     """
 
     constraint_weight: float = 0.5
-    exploration: float = 0.2
+    exploration: float = 0.1
     penalty_weight: float = 1.0
-    energy_reference_j: float = 10.0
+    reference_output_j: float = 10.0
+    reference_prompt_j: float = 0.15
 
 
 @dataclass(slots=True)
@@ -132,8 +135,11 @@ class CsUcb:
 
     def _reward(self, feedback: Feedback) -> float:
         slack = min(float(time_slack(np.array([feedback.latency_s]), feedback.deadline_s)[0]), feedback.resource_slack)
-        per_token_j = feedback.energy_j / max(feedback.tokens, 1.0)
-        energy_norm = min(max(per_token_j / self._parameters.energy_reference_j, 0.0), 1.0)
+        reference_j = (
+            self._parameters.reference_output_j * feedback.output_tokens
+            + self._parameters.reference_prompt_j * feedback.prompt_tokens
+        )
+        energy_norm = min(max(feedback.energy_j / max(reference_j, 1e-9), 0.0), 1.0)
         return -energy_norm + self._parameters.constraint_weight * slack
 
     def _statistics(self, model: str, row: int) -> _Statistics:

@@ -105,7 +105,8 @@ class Feedback:
         latency_s: creation to completion.
         deadline_s: the task's deadline.
         energy_j: transmission and inference, measured; predicted where it could not be measured.
-        tokens: prompt and output tokens processed.
+        prompt_tokens: tokens read.
+        output_tokens: tokens written.
         resource_slack: as in the choice.
     """
 
@@ -114,7 +115,8 @@ class Feedback:
     latency_s: float
     deadline_s: float
     energy_j: float
-    tokens: float
+    prompt_tokens: float
+    output_tokens: float
     resource_slack: float
 
 

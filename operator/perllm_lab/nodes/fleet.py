@@ -34,6 +34,8 @@ DRAIN_S = 3.0
 class SimulatedFleet:
     """Registers the nodes of a scenario, runs the pods bound to them and exports their meters.
 
+    To be created in the event loop that runs it; simulated time starts then.
+
     An asynchronous context manager: inside it all nodes are registered and pods are followed; leaving it stops
     everything but leaves the Node objects, as a machine that goes down does. Pods found started by an earlier fleet
     are failed with reason NodeRestarted, never run twice.
@@ -61,16 +63,15 @@ class SimulatedFleet:
             raise ValueError(f"speed must be above 0, not {speed}")
         self.speed = speed
         self._nodes = scenario.nodes()
-        self._seed = seed
         self._registrar = Registrar(client)
         self._writer = Writer(client)
         self._truth = GroundTruth(truth_file)
         self._exporter = Exporter(self, port=port)
         self._informer = Informer(client, "/api/v1/pods", self._on_pod, query=BOUND_AND_ALIVE)
-        self._kubelets: dict[str, Kubelet] = {}
+        self._clock = _start_clock(speed)
+        self._kubelets = self._build_kubelets(seed)
         self._tasks: list[asyncio.Task[None]] = []
         self._exit = AsyncExitStack()
-        self._clock = Clock(time.monotonic, 0.0, 0.0, speed)
 
     @property
     def kubelets(self) -> Mapping[str, Kubelet]:
@@ -84,7 +85,6 @@ class SimulatedFleet:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            self._start_clock()
             stack.enter_context(self._truth)
             await self._register_all()
             await stack.enter_async_context(self._exporter)
@@ -136,12 +136,10 @@ class SimulatedFleet:
             if item["spec"].get("nodeName") == name:
                 kubelet.see(item)
 
-    def _start_clock(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._clock = Clock(loop.time, loop.time(), time.time(), self.speed)
+    def _build_kubelets(self, seed: int) -> dict[str, Kubelet]:
         around = Surroundings(self._clock, self._writer.submit, self._truth.add_pod)
-        rngs = np.random.default_rng(self._seed).spawn(len(self._nodes))
-        self._kubelets = {spec.name: Kubelet(spec, rng, around) for spec, rng in zip(self._nodes, rngs, strict=True)}
+        rngs = np.random.default_rng(seed).spawn(len(self._nodes))
+        return {spec.name: Kubelet(spec, rng, around) for spec, rng in zip(self._nodes, rngs, strict=True)}
 
     async def _register_all(self) -> None:
         gate = asyncio.Semaphore(REGISTRATIONS_AT_ONCE)
@@ -179,3 +177,8 @@ class SimulatedFleet:
         kubelet = self._kubelets.get(old["spec"].get("nodeName", ""))
         if kubelet:
             kubelet.forget(old["metadata"]["uid"])
+
+
+def _start_clock(speed: float) -> Clock:
+    loop = asyncio.get_running_loop()
+    return Clock(loop.time, loop.time(), time.time(), speed)

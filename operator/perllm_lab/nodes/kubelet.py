@@ -95,9 +95,9 @@ class Kubelet:
         """Takes the node away as a power cut does: what ran is lost, nobody is told."""
         if not self.is_up:
             return
-        now = self.sample()
         for uid in list(self._pods):
             self._stop(uid, outcome="Lost")
+        now = self.sample()
         self._past = Sample(self._past.energy_j + now.energy_j, 0.0, self._past.received_bytes + now.received_bytes)
         self._past_idle_j += self._node.idle_energy_j
         self._seen.clear()

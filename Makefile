@@ -1,0 +1,57 @@
+# Everything a newcomer needs: Python 3.11 or newer, make, and the package registries.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+
+.DEFAULT_GOAL := help
+.PHONY: help demo lab test check unit integration e2e bench crds lock clean
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/ready ## Place 300 tasks with PerLLM and with the plain kube-scheduler, and compare (ARGS="--trace FILE ...")
+	@$(BIN)/perllm-lab demo $(ARGS)
+
+lab: $(VENV)/ready ## Keep a lab running for kubectl, until Ctrl-C
+	@$(BIN)/perllm-lab up $(ARGS)
+
+test: check unit integration e2e ## Everything that CI runs
+
+check: $(VENV)/ready ## Style, types, layers of the house
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+unit: $(VENV)/ready ## Unit tests, seconds
+	@$(BIN)/pytest -q tests/unit
+
+integration: $(VENV)/ready ## Tests against a real control plane and a real Prometheus
+	@$(BIN)/pytest -q tests/integration
+
+e2e: $(VENV)/ready ## A trace through everything, and faults in the middle of it; minutes
+	@$(BIN)/pytest -q -rP tests/e2e
+
+bench: $(VENV)/ready ## Ratios against the plain kube-scheduler, latencies, memory; minutes
+	@$(BIN)/python tests/bench/run.py $(ARGS)
+
+crds: $(VENV)/ready ## Generate crds/ from the resource models
+	@$(BIN)/perllm crds --output crds
+
+lock: $(VENV)/ready ## Resolve the dependencies anew into requirements.lock
+	@$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --extra lab --group dev --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock
+
+clean: ## Remove the virtual environment and the lab's files; built programs stay in the user's cache
+	rm -rf $(VENV) .lab
+
+# Made in one go or not at all: the marker is written last.
+$(VENV)/ready: requirements.lock pyproject.toml
+	@echo "Installing the Python packages into $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(BIN)/uv pip sync --quiet --require-hashes --python $(BIN)/python requirements.lock
+	@$(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python --editable .
+	@touch $@
