@@ -3,9 +3,13 @@
 import logging
 import sys
 
+from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
 from perllm.config import LogSettings
+
+# What Kopf hangs on its records for its own formatter; the settings hold objects that cannot be written as JSON.
+KOPF_ATTRIBUTES = ("settings", "k8s_skip")
 
 QUIET = ("kopf", "aiohttp.access", "urllib3", "asyncio")
 
@@ -19,6 +23,7 @@ def configure_logging(settings: LogSettings) -> None:
                 "{asctime}{levelname}{name}{message}",
                 style="{",
                 rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
+                reserved_attrs=[*RESERVED_ATTRS, *KOPF_ATTRIBUTES],
                 datefmt="%Y-%m-%dT%H:%M:%S%z",
             )
         )

@@ -124,6 +124,7 @@ class Operator:
             work.create_task(self._events.run())
             work.create_task(self._profiles.run())
             work.create_task(self._keep_house())
+            stack.push_async_callback(self._watch.stop)
             self._watch.start()
             log.info("serving %d nodes with policy %s", len(self._fleet.nodes), self._policy.name)
             await self.stop.wait()

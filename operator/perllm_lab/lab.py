@@ -5,9 +5,9 @@ Everything lives in one folder and on the loopback interface, and ends with the 
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,6 +22,7 @@ from perllm.cluster.client import ApiError, Client
 from perllm.cluster.credentials import load_credentials
 from perllm.cluster.rbac import cluster_role_bindings, operator_cluster_role
 from perllm.extender.scheduler import scheduler_configuration
+from perllm.telemetry.settings import TelemetrySettings
 from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.kubernetes.control_plane import ControlPlane
 from perllm_lab.kubernetes.process import Process, find_free_ports
@@ -32,6 +33,7 @@ OPERATOR_USER = "perllm"
 SCHEDULER_USER = "perllm-scheduler"
 START_TIMEOUT_S = 60.0
 LOOPBACK = "127.0.0.1"
+OPERATOR_LOG = "operator.log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class LabSettings:
         seed: of everything random in the simulated hardware.
         scrape_interval_s: of Prometheus, in real seconds.
         operator_config: what to set in the operator's configuration beside what the lab needs.
+        flags: more command line flags of the control plane's components, by name.
     """
 
     scenario_name: str = "modern"
@@ -51,6 +54,7 @@ class LabSettings:
     seed: int = 0
     scrape_interval_s: float = 1.0
     operator_config: Mapping[str, Any] | None = None
+    flags: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 class Lab:
@@ -67,7 +71,7 @@ class Lab:
         self.scenario = scenario
         self.folder = folder
         self.settings = settings
-        self.control_plane = ControlPlane(binaries, folder / "kubernetes")
+        self.control_plane = ControlPlane(binaries, folder / "kubernetes", flags=settings.flags)
         self._nodes_port, self._extender_port, self._health_port = find_free_ports(3)
         self.prometheus = Prometheus(
             binaries["prometheus"],
@@ -88,7 +92,7 @@ class Lab:
     @property
     def operator_log(self) -> Path:
         """The operator's log, one JSON object a line."""
-        return self.folder / "operator.log"
+        return self.folder / OPERATOR_LOG
 
     @property
     def health_url(self) -> str:
@@ -142,7 +146,7 @@ class Lab:
         await self._stack.enter_async_context(self.control_plane)
         credentials = load_credentials(self.control_plane.admin_kubeconfig)
         self.client = await self._stack.enter_async_context(Client(credentials, max_connections=64))
-        await self._install()
+        await install(self.client)
         self.nodes = self._build_nodes()
         self._stack.push_async_callback(self.nodes.stop)
         await self.start_nodes()
@@ -152,30 +156,6 @@ class Lab:
         await self.start_operator()
         configuration = scheduler_configuration(f"http://{LOOPBACK}:{self._extender_port}")
         await self.control_plane.start_scheduler("perllm-scheduler", configuration, user=SCHEDULER_USER)
-
-    async def _install(self) -> None:
-        """Install the resources and the least rights, as a user would before the first start."""
-        for crd in (task_crd(), node_profile_crd()):
-            await self.client.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
-            await self._wait_served(f"/apis/{names.API_VERSION}/{crd['spec']['names']['plural']}")
-        roles = "/apis/rbac.authorization.k8s.io/v1"
-        await self.client.post(f"{roles}/clusterroles", operator_cluster_role())
-        users = [
-            {"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": name}
-            for name in (OPERATOR_USER, SCHEDULER_USER)
-        ]
-        for binding in cluster_role_bindings(*users):
-            await self.client.post(f"{roles}/clusterrolebindings", binding)
-
-    async def _wait_served(self, path: str) -> None:
-        """Wait until a new resource can be used, which takes the API server a moment."""
-        async with asyncio.timeout(START_TIMEOUT_S):
-            while True:
-                try:
-                    await self.client.get(path)
-                    return
-                except ApiError:
-                    await asyncio.sleep(0.1)
 
     def _build_nodes(self) -> Process:
         settings = self.settings
@@ -205,14 +185,22 @@ class Lab:
                 "health_port": self._health_port,
             },
             "log": {"format": "json"},
-            "energy_patience_s": 20 * interval_s,
+            "energy_patience_s": 20 * self.settings.scrape_interval_s,
             **(self.settings.operator_config or {}),
         }
-        file = self.folder / "operator.yaml"
-        file.write_text(yaml.safe_dump(config), encoding="utf-8")
-        kubeconfig = self.control_plane.write_kubeconfig(OPERATOR_USER)
-        argv = [sys.executable, "-m", "perllm", "run", "--config", str(file), "--kubeconfig", str(kubeconfig)]
-        return Process("operator", argv, log_file=self.operator_log)
+        return build_operator(self.control_plane, self.folder, config)
+
+    def _telemetry_config(self) -> dict[str, Any]:
+        """Return the telemetry settings that fit the scrape interval and the speed."""
+        interval_s, defaults = self.settings.scrape_interval_s, TelemetrySettings()
+        return {
+            "url": self.prometheus.url,
+            "interval_s": interval_s,
+            "stale_after_s": 6 * interval_s,
+            "max_backoff_s": defaults.max_backoff_s / defaults.interval_s * interval_s,
+            # The hardware that is `speed` times as fast draws as many times the power.
+            "max_device_power_w": defaults.max_device_power_w * max(self.settings.speed, 1.0),
+        }
 
     def _scrape_targets(self) -> list[ScrapeTarget]:
         address = f"{LOOPBACK}:{self._nodes_port}"
@@ -221,6 +209,41 @@ class Lab:
             for node in self.scenario.nodes()
             for job, path in (("dcgm-exporter", "dcgm"), ("node-exporter", "node"))
         ]
+
+
+async def install(client: Client) -> None:
+    """Install the resources and the least rights, as a user would before the first start."""
+    for crd in (task_crd(), node_profile_crd()):
+        await client.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
+        await _wait_served(client, f"/apis/{names.API_VERSION}/{crd['spec']['names']['plural']}")
+    roles = "/apis/rbac.authorization.k8s.io/v1"
+    await client.post(f"{roles}/clusterroles", operator_cluster_role())
+    users = [
+        {"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": name}
+        for name in (OPERATOR_USER, SCHEDULER_USER)
+    ]
+    for binding in cluster_role_bindings(*users):
+        await client.post(f"{roles}/clusterrolebindings", binding)
+
+
+def build_operator(control_plane: ControlPlane, folder: Path, config: Mapping[str, Any]) -> Process:
+    """Return the operator as a process that keeps its configuration and its log in `folder`."""
+    file = folder / "operator.yaml"
+    file.write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
+    kubeconfig = control_plane.write_kubeconfig(OPERATOR_USER)
+    argv = [sys.executable, "-m", "perllm", "run", "--config", str(file), "--kubeconfig", str(kubeconfig)]
+    return Process("operator", argv, log_file=folder / OPERATOR_LOG)
+
+
+async def _wait_served(client: Client, path: str) -> None:
+    """Wait until a new resource can be used, which takes the API server a moment."""
+    async with asyncio.timeout(START_TIMEOUT_S):
+        while True:
+            try:
+                await client.get(path)
+                return
+            except ApiError:
+                await asyncio.sleep(0.1)
 
 
 async def _answers(url: str) -> bool:

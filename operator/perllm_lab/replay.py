@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,21 +74,12 @@ class Replay:
         Raises:
             ReplayError: not all ended within `timeout_s` after the last was sent, or one could not be sent.
         """
-        async with asyncio.TaskGroup() as group:
-            informer = Informer(self.client, self.kind.path, self._see)
-            watching = group.create_task(informer.run())
-            await informer.synced.wait()
-            ticking = group.create_task(self._tick(on_progress))
-            await self._send_all()
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await self._wait_for(lambda: self.finished >= len(self.requests))
-            except TimeoutError as error:
-                raise ReplayError(f"after {timeout_s:.0f} s not all have ended: {dict(self.phases)}") from error
-            finally:
-                watching.cancel()
-                ticking.cancel()
-            on_progress(self)
+        try:
+            async with asyncio.TaskGroup() as group:
+                await self._follow(group, timeout_s, on_progress)
+        except* ReplayError as errors:
+            raise next(_leaves(errors)) from None
+        on_progress(self)
 
     async def wait_measured(self, *, timeout_s: float) -> bool:
         """Wait until every succeeded task has its energy, measured or known to be missing; False when that is late."""
@@ -110,6 +101,23 @@ class Replay:
                 if not (await self.client.get(f"/api/v1/namespaces/{namespace}/pods", limit="1"))["items"]:
                     return
                 await asyncio.sleep(0.3)
+
+    async def _follow(
+        self, group: asyncio.TaskGroup, timeout_s: float, on_progress: Callable[["Replay"], None]
+    ) -> None:
+        informer = Informer(self.client, self.kind.path, self._see)
+        watching = group.create_task(informer.run())
+        await informer.synced.wait()
+        ticking = group.create_task(self._tick(on_progress))
+        await self._send_all()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._wait_for(lambda: self.finished >= len(self.requests))
+        except TimeoutError as error:
+            raise ReplayError(f"after {timeout_s:.0f} s not all have ended: {dict(self.phases)}") from error
+        finally:
+            watching.cancel()
+            ticking.cancel()
 
     async def _send_all(self) -> None:
         start_s = time.monotonic()
@@ -152,6 +160,15 @@ class Replay:
         while True:
             on_progress(self)
             await asyncio.sleep(0.5)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yield the errors inside nested groups."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
 
 
 def _phase(item: Object) -> str:

@@ -4,21 +4,45 @@ The energy of a node is shared by the tasks on it, so the inference windows of a
 energy history reaches back. A running task's window is open; its inference is taken to have begun with its container.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from perllm.api.task_status import EnergyQuality, TaskStatus
 from perllm.cluster.pod import Pod
 from perllm.controller.lifecycle import finish_time_s, start_time_s
 from perllm.controller.task import Task
+from perllm.learning.features import ENERGY_PRIOR, energy_features
 from perllm.learning.outcome import Outcome
 from perllm.placement.decision import Decision
 from perllm.telemetry.attribution import IdlePower, Window, attribute
 from perllm.telemetry.history import EnergyHistory
 
 FOREVER_S = float("inf")
+MIN_STAY_S = 0.001
 IDLE_LOOK_S = 10.0
 """How often a node's idle power is estimated anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """When a task's inference ran on a node, infinite end while it still does, and what it processed."""
+
+    task_id: str
+    start_s: float
+    end_s: float
+    prompt_tokens: float = 0.0
+    output_tokens: float = 0.0
+
+    @property
+    def length_s(self) -> float:
+        """How long it ran."""
+        return max(self.end_s - self.start_s, MIN_STAY_S)
+
+    def to_window(self, weight: float) -> Window:
+        """Return the stay as a window of energy attribution."""
+        return Window(self.task_id, self.start_s, self.end_s, weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +81,19 @@ class Settlement:
         self._patience_s = patience_s
         self._window_s = window_s
         self._now = now
-        self._windows: dict[str, dict[str, Window]] = {}
+        self._stays: dict[str, dict[str, Stay]] = {}
         self._nodes: dict[str, str] = {}
         self._looked_s: dict[str, float] = {}
 
     def begin(self, pod: Pod, now_s: float) -> None:
-        """Note that a pod is on its node."""
-        if pod.node is None:
+        """Note that a pod runs; until it has started it draws nothing.
+
+        Kubernetes tells the start in whole seconds, so the moment of the first sight counts within the second after.
+        """
+        if pod.node is None or pod.started_s is None or pod.task_uid in self._nodes:
             return
-        self._put(pod.node, Window(pod.task_uid, pod.started_s or now_s, FOREVER_S))
+        start_s = min(max(now_s, pod.started_s), pod.started_s + 1.0)
+        self._put(pod.node, Stay(pod.task_uid, start_s, FOREVER_S))
 
     def end(self, pod: Pod, now_s: float) -> None:
         """Note that a pod has left its node; one that never ran leaves no trace."""
@@ -74,23 +102,23 @@ class Settlement:
         if pod.started_s is None:
             self.forget(pod.task_uid)
             return
-        self._put(pod.node, _inference_window(pod, now_s))
+        self._put(pod.node, _read_stay(pod, now_s))
         self._prune(pod.node, now_s)
 
     def measure(self, pod: Pod, transmission_energy_j: float, now_s: float) -> Energy | None:
         """Return the energy of a finished pod; None while samples that would tell it are still awaited."""
         if pod.node is None:
             return Energy(None, EnergyQuality.MISSING)
-        own = _inference_window(pod, now_s)
+        own = _read_stay(pod, now_s)
         if not self._history.covers(pod.node, own.end_s):
             return None if now_s - own.end_s < self._patience_s else Energy(None, EnergyQuality.MISSING)
-        known = self._windows.get(pod.node, {})
-        overlapping = [one for one in known.values() if one.start_s < own.end_s and one.end_s > own.start_s]
-        windows = [own, *(one for one in overlapping if one.task_id != own.task_id)]
-        # One interval more on either side: windows end inside an interval, and the rest of it tells whose it was.
         intervals = self._history.intervals(pod.node, own.start_s, own.end_s)
-        edge = [one for one in known.values() if one not in overlapping and one.task_id != own.task_id]
-        share = attribute(intervals, [*windows, *edge], self._idle_power_w(pod.node))[own.task_id]
+        if not len(intervals.times_s):
+            return Energy(None, EnergyQuality.MISSING)
+        first_s, last_s = intervals.times_s[0], intervals.times_s[-1]
+        others = (one for one in self._stays.get(pod.node, {}).values() if one.task_id != own.task_id)
+        stays = [own, *(one for one in others if one.start_s < last_s and one.end_s > first_s)]
+        share = attribute(intervals, weigh(stays), self._idle_power_w(pod.node))[own.task_id]
         quality = EnergyQuality(share.quality.value)
         if share.energy_j is None:
             return Energy(None, quality)
@@ -127,17 +155,17 @@ class Settlement:
     def forget(self, task_uid: str) -> None:
         """Forget the open window of a task that is gone; a closed one still matters to its neighbours."""
         node = self._nodes.get(task_uid)
-        window = self._windows.get(node, {}).get(task_uid) if node else None
+        window = self._stays.get(node, {}).get(task_uid) if node else None
         if node and window and window.end_s == FOREVER_S:
-            del self._windows[node][task_uid]
+            del self._stays[node][task_uid]
             del self._nodes[task_uid]
 
-    def _put(self, node: str, window: Window) -> None:
-        self._windows.setdefault(node, {})[window.task_id] = window
-        self._nodes[window.task_id] = node
+    def _put(self, node: str, stay: Stay) -> None:
+        self._stays.setdefault(node, {})[stay.task_id] = stay
+        self._nodes[stay.task_id] = node
 
     def _prune(self, node: str, now_s: float) -> None:
-        windows = self._windows[node]
+        windows = self._stays[node]
         old = [task_id for task_id, window in windows.items() if window.end_s < now_s - self._window_s]
         for task_id in old:
             del windows[task_id]
@@ -148,14 +176,37 @@ class Settlement:
         if now_s - self._looked_s.get(node, -FOREVER_S) < IDLE_LOOK_S:
             return self._idle_power.get(node)
         self._looked_s[node] = now_s
-        return self._idle_power.observe(node, self._history.intervals(node), list(self._windows.get(node, {}).values()))
+        windows = [stay.to_window(1.0) for stay in self._stays.get(node, {}).values()]
+        return self._idle_power.observe(node, self._history.intervals(node), windows)
 
 
-def _inference_window(pod: Pod, now_s: float) -> Window:
+def weigh(stays: Sequence[Stay]) -> list[Window]:
+    """Return the stays as windows, weighted by the power each is expected to have drawn.
+
+    Tasks that share a batch draw alike per token, but prefill belongs to one task alone; so a task's weight is what
+    published figures say it takes, at the mean number of tasks present, over the time it took. One whose length is not
+    known yet gets the mean weight of the others.
+    """
+    closed = [stay for stay in stays if stay.end_s < FOREVER_S]
+    span_s = max(stay.end_s for stay in closed) - min(stay.start_s for stay in closed) if closed else 0.0
+    occupancy = max(sum(stay.end_s - stay.start_s for stay in closed) / max(span_s, MIN_STAY_S), 1.0)
+    weights = {stay.task_id: _expected_energy_j(stay, occupancy) / stay.length_s for stay in closed}
+    usual = sum(weights.values()) / len(weights) if weights else 1.0
+    return [stay.to_window(weights.get(stay.task_id, usual)) for stay in stays]
+
+
+def _expected_energy_j(stay: Stay, occupancy: float) -> float:
+    features = energy_features(stay.prompt_tokens, stay.output_tokens, np.array([occupancy]))[0]
+    return max(float(features @ np.array(ENERGY_PRIOR)), 1e-3)
+
+
+def _read_stay(pod: Pod, now_s: float) -> Stay:
     """Return when the pod's inference ran: as its report says, else while its container did."""
-    reported = pod.report.inference_window() if pod.report else None
+    report = pod.report
+    prompt, output = (report.prompt_tokens or 0, report.output_tokens or 0) if report else (0, 0)
+    reported = report.inference_window() if report else None
     if reported is not None and reported[0] < reported[1]:
-        return Window(pod.task_uid, *reported)
+        return Stay(pod.task_uid, *reported, prompt, output)
     end_s = finish_time_s(pod, now_s)
-    start_s = min(start_time_s(pod) or end_s, end_s - 0.001)
-    return Window(pod.task_uid, start_s, end_s)
+    start_s = min(start_time_s(pod) or end_s, end_s - MIN_STAY_S)
+    return Stay(pod.task_uid, start_s, end_s, prompt, output)

@@ -67,12 +67,13 @@ def read_task(item: Object, now_s: float) -> tuple[Task, TaskStatus]:
     """Return the task and the status that `item` holds.
 
     Creation times have whole seconds only, so the moment of the first sight counts as the creation, within the second
-    that follows the creation time; the status remembers it.
+    that follows the creation time; the status remembers it, to the microsecond: so it is the same after a restart.
     """
     metadata = item["metadata"]
     status = _read_status(item.get("status") or {})
     created_s = parse_time_s(metadata["creationTimestamp"]) or now_s
-    received_s = status.received_time.timestamp() if status.received_time else min(max(now_s, created_s), created_s + 1)
+    first_seen_s = round(min(max(now_s, created_s), created_s + 1), 6)
+    received_s = status.received_time.timestamp() if status.received_time else first_seen_s
     spec, problem = _read_spec(item.get("spec") or {})
     namespace, name = metadata["namespace"], metadata["name"]
     task = Task(

@@ -2,7 +2,7 @@
 
 Notation, for one model and one quantity y (seconds or joules)
     x       feature vector of a task, d entries
-    m0      prior mean of the coefficients, from published figures (priors.py); prior deviation = m0 itself
+    m0      prior mean of the coefficients, from published figures (features.py); prior deviation = m0 itself
     g       a group of nodes with the same GPU type
     w       weight of an observation, 1 / (noise m0'x)^2: errors are relative to the size of the task
 
@@ -62,9 +62,12 @@ class PooledLaw:
             self._gram = np.concatenate([self._gram, np.zeros((missing, size, size))])
             self._moment = np.concatenate([self._moment, np.zeros((missing, size))])
             self._coefficients = np.concatenate([self._coefficients, np.tile(self._prior, (missing, 1))])
-        if self._groups[row] != group:
+        left = int(self._groups[row])
+        if left != group:
             self._groups[row] = group
             self._solve(group)
+            if left >= 0:
+                self._solve(left)
 
     def predict(self, rows: IntArray, features: FloatArray) -> FloatArray:
         """Return y for tasks with `features`, shape (n, d), on the nodes of `rows`, shape (n,)."""

@@ -1,10 +1,11 @@
 """Outcomes to estimates: the laws of time and energy, the policy's statistics, the expected length of answers.
 
-Everything here lives in memory and is touched from one event loop only. `export_node` and `import_node` carry the
+Everything here lives in memory and is touched from one event loop only. `export_arm` and `import_node` carry the
 learned state to and from LLMNodeProfile objects (profiles.py).
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -162,25 +163,36 @@ class Learner:
             "energy": known.energy.export_moments(row),
         }
 
-    def import_arm(self, node: str, model: str, summary: ArmSummary, state: dict[str, Any]) -> None:
-        """Take back an arm's learned state.
+    def import_node(
+        self, node: str, arms: Sequence[tuple[str, ArmSummary, dict[str, Any]]], recent: RecentOutcomes
+    ) -> None:
+        """Take back a node's learned state: (model, summary, state) of each arm, and which outcomes it contains.
+
+        A state whose "policy" is None leaves the policy as it is.
 
         Raises:
-            ValueError: the state does not fit this version; the arm stays as good as new.
+            ValueError: a state does not fit this version; then the whole node stays as it was.
         """
-        row = self._rows[node]
-        known = self._assigned(model, np.array([row]))
+        before: list[tuple[str, dict[str, Any]]] = []
         try:
-            self._policy.import_state(model, row, state["policy"])
-            known.latency.import_moments(row, state["latency"])
-            known.energy.import_moments(row, state["energy"])
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"incomplete state: {error!r}") from error
-        known.summaries[row] = summary
-
-    def import_recent(self, node: str, recent: RecentOutcomes) -> None:
-        """Take back which outcomes a node's learned state contains."""
+            for model, _, state in arms:
+                self._assigned(model, np.array([self._rows[node]]))
+                before.append((model, self.export_arm(node, model)))
+                self._import_state(node, model, state)
+        except (KeyError, TypeError, AttributeError, OverflowError, ValueError) as error:
+            for model, state in before:
+                self._import_state(node, model, state)
+            raise ValueError(f"not a state of this version: {error!r}") from error
+        for model, summary, _ in arms:
+            self._models[model].summaries[self._rows[node]] = summary
         self._recent[node] = recent
+
+    def _import_state(self, node: str, model: str, state: dict[str, Any]) -> None:
+        row, known = self._rows[node], self._models[model]
+        if state["policy"] is not None:
+            self._policy.import_state(model, row, state["policy"])
+        known.latency.import_moments(row, state["latency"])
+        known.energy.import_moments(row, state["energy"])
 
     def _assigned(self, model: str, rows: IntArray) -> _Model:
         """Return the model with every row in `rows` known to its laws."""

@@ -135,7 +135,7 @@ class ProfileStore:
             else None,
             models=tuple(self._export_model(node.name, model, one) for model, one in sorted(summaries.items())),
             recent=tuple(recent.ids),
-            state={"recentSince": recent.since_s},
+            state={"recentSince": recent.since_s, "recentTimes": recent.times_s},
         )
 
     def _export_model(self, node: str, model: str, summary: ArmSummary) -> ModelProfile:
@@ -165,14 +165,20 @@ class ProfileStore:
             if status.schema_version != SCHEMA_VERSION:
                 raise ValueError(f"schema version {status.schema_version} instead of {SCHEMA_VERSION}")
             self._learner.register(name, status.gpu_type or "")
-            for profile in status.models:
-                self._learner.import_arm(name, profile.model, _read_summary(profile), dict(profile.state))
-            since_s = float(status.state.get("recentSince", 0.0))
+            recent = _read_recent(status)
+            arms = [(profile.model, _read_summary(profile), dict(profile.state)) for profile in status.models]
+            if status.policy != self._policy:
+                arms = [(model, summary, {**state, "policy": None}) for model, summary, state in arms]
+            self._learner.import_node(name, arms, recent)
         except (ValidationError, ValueError, TypeError) as error:
             log.warning("what was learned on %s cannot be read and starts afresh: %s", name, error)
             return 0
-        self._learner.import_recent(name, RecentOutcomes(status.recent, since_s))
         return sum(profile.count for profile in status.models)
+
+
+def _read_recent(status: NodeProfileStatus) -> RecentOutcomes:
+    times_s = [float(time_s) for time_s in status.state.get("recentTimes", ())]
+    return RecentOutcomes(status.recent, times_s, float(status.state.get("recentSince", 0.0)))
 
 
 def _read_summary(profile: ModelProfile) -> ArmSummary:

@@ -14,16 +14,30 @@ ID_LENGTH = 13
 
 
 class RecentOutcomes:
-    """The last outcomes of one node, oldest first, and the time before which all are contained."""
+    """The last outcomes of one node, oldest first, and the time before which all are contained.
 
-    def __init__(self, ids: Iterable[str] = (), since_s: float = 0.0) -> None:
-        self._times: dict[str, float] = dict.fromkeys(ids, since_s)
+    Args:
+        ids: their shortened ids.
+        times_s: when each finished.
+        since_s: outcomes that finished until then are all contained.
+
+    Raises:
+        ValueError: there are more ids than times, or fewer.
+    """
+
+    def __init__(self, ids: Iterable[str] = (), times_s: Iterable[float] = (), since_s: float = 0.0) -> None:
+        self._times: dict[str, float] = dict(zip(ids, times_s, strict=True))
         self.since_s = since_s
 
     @property
     def ids(self) -> list[str]:
         """Shortened ids, oldest first."""
         return list(self._times)
+
+    @property
+    def times_s(self) -> list[float]:
+        """When each of `ids` finished."""
+        return list(self._times.values())
 
     def contains(self, task_id: str, finished_s: float) -> bool:
         """Whether the outcome of a task that finished at `finished_s` is already part of the state."""

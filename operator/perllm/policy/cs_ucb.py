@@ -85,8 +85,8 @@ class CsUcb:
         candidates = int(np.count_nonzero(slacks.feasible))
         if not eligible.any():
             return Choice(None, False, 0, slacks.refused, index, -1.0, -1.0, False, "no node has room for the task now")
-        arm = _first_by_energy(index, arms.energy_j)
-        explored = bool(arm != np.argmax(np.where(eligible, np.where(np.isinf(bonus), -np.inf, mean), -np.inf)))
+        arm = _first(index, penalty, arms.energy_j)
+        known_best = np.argmax(np.where(eligible, mean + penalty, -np.inf))
         return Choice(
             arm=arm,
             meets_deadline=bool(slacks.feasible[arm]),
@@ -95,7 +95,7 @@ class CsUcb:
             scores=index,
             slack=float(slacks.total[arm]),
             resource_slack=float(slacks.resources[arm]),
-            explored=explored,
+            explored=bool(np.isinf(bonus[arm]) or arm != known_best),
             reason=_explain(float(mean[arm]), float(bonus[arm]), float(penalty[arm]), candidates),
         )
 
@@ -148,10 +148,10 @@ class CsUcb:
         return statistics
 
 
-def _first_by_energy(index: FloatArray, energy_j: FloatArray) -> int:
-    """Return the arm of the highest index; equal ones, such as those never played, in the order of their energy."""
+def _first(index: FloatArray, penalty: FloatArray, energy_j: FloatArray) -> int:
+    """Return the arm of the highest index; equal ones, such as those never played, by least violation, then energy."""
     best = np.flatnonzero(index == index.max())
-    return int(best[np.argmin(energy_j[best])])
+    return int(best[np.lexsort((energy_j[best], -penalty[best]))[0]])
 
 
 def _explain(mean: float, bonus: float, penalty: float, candidates: int) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perllm.api.task_status import EnergyQuality
 from perllm.telemetry.intervals import Array, Intervals
@@ -16,11 +15,15 @@ _IDLE_QUANTILE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """When a task's inference ran; ``end_s`` is infinite while it still does."""
+    """When a task's inference ran; ``end_s`` is infinite while it still does.
+
+    ``weight`` is its expected power; of the tasks present at a moment each is charged in proportion to it.
+    """
 
     task_id: str
     start_s: float
     end_s: float
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +41,8 @@ def attribute(intervals: Intervals, windows: Sequence[Window], idle_w: float | N
     """Split a node's energy over its tasks.
 
     Per interval, idle power counts for its whole length and the rest is active energy, which belongs to the time
-    in which any task was present. At each instant the tasks present share the power equally; nobody is charged
-    for the idle power of a node without tasks. Takes O((samples + windows) log(samples + windows)).
+    in which any task was present. At each instant the tasks present share the power by their weights; nobody is
+    charged for the idle power of a node without tasks. Takes O((samples + windows) log(samples + windows)).
 
     Args:
         intervals: The node's energy.
@@ -87,23 +90,29 @@ class IdlePower:
 
 
 def _accumulate_shares(intervals: Intervals, windows: Sequence[Window], idle_w: float) -> tuple[Array, Array]:
-    """Return times and, for each, the joules that a task present from the beginning would have been charged by then."""
+    """Return times and, for each, the joules per weight that a task present from the beginning was charged by then."""
     first_s, last_s = intervals.times_s[0], intervals.times_s[-1]
     starts_s = np.clip([window.start_s for window in windows], first_s, last_s)
     ends_s = np.clip([window.end_s for window in windows], first_s, last_s)
     times_s = np.unique(np.concatenate([intervals.times_s, starts_s, ends_s]))
     from_s, length_s = times_s[:-1], np.diff(times_s)
-    present = _count_until(starts_s, from_s) - _count_until(ends_s, from_s)
+    weights = np.array([window.weight for window in windows])
+    ones = np.ones_like(weights)
+    present = _sum_until(starts_s, ones, from_s) - _sum_until(ends_s, ones, from_s)
+    weight = _sum_until(starts_s, weights, from_s) - _sum_until(ends_s, weights, from_s)
     interval = np.searchsorted(intervals.times_s, from_s, side="right") - 1
-    busy_s = np.bincount(interval, length_s * (present > 0), minlength=len(intervals.energy_j))
+    busy_s = np.bincount(interval, length_s * (present > 0.5), minlength=len(intervals.energy_j))
     active_j = np.maximum(np.nan_to_num(intervals.energy_j) - idle_w * np.diff(intervals.times_s), 0.0)
     power_w = np.minimum(idle_w, _mean_power_w(intervals)) + active_j / np.maximum(busy_s, 1e-9)
-    shared_w = np.where(present > 0, power_w[interval] / np.maximum(present, 1), 0.0)
+    shared_w = np.where(present > 0.5, power_w[interval] / np.maximum(weight, 1e-9), 0.0)
     return times_s, np.concatenate([[0.0], np.cumsum(shared_w * length_s)])
 
 
-def _count_until(events_s: Array, times_s: Array) -> NDArray[np.intp]:
-    return np.searchsorted(np.sort(events_s), times_s, side="right")
+def _sum_until(events_s: Array, values: Array, times_s: Array) -> Array:
+    """Return the sum of the values of all events up to each of the times."""
+    order = np.argsort(events_s)
+    sums = np.concatenate([[0.0], np.cumsum(values[order])])
+    return np.asarray(sums[np.searchsorted(events_s[order], times_s, side="right")])
 
 
 def _mean_power_w(intervals: Intervals) -> Array:
@@ -120,4 +129,6 @@ def _read(window: Window, intervals: Intervals, gaps: Array, times_s: Array, sha
     start_j, end_j = np.interp([window.start_s, window.end_s], times_s, shares_j)
     inner = np.searchsorted(bounds_s, window.end_s, side="right") - np.searchsorted(bounds_s, window.start_s) - 1
     measured = inner >= _MIN_INTERVALS_MEASURED
-    return Attribution(float(end_j - start_j), EnergyQuality.MEASURED if measured else EnergyQuality.COARSE)
+    return Attribution(
+        float(end_j - start_j) * window.weight, EnergyQuality.MEASURED if measured else EnergyQuality.COARSE
+    )

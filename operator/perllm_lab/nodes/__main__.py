@@ -54,4 +54,5 @@ async def _first(*tasks: "asyncio.Task[object]") -> None:
         await task
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -48,7 +48,8 @@ class Kubelet:
         self._rng = rng
         self._around = surroundings
         self._clock = surroundings.clock
-        self._node = self._boot()
+        self._now_s = self._clock.now_s()
+        self._node = self._power_on()
         self._past = Sample(0.0, 0.0, 0.0)
         self._past_idle_j = 0.0
         self._runs = 0
@@ -108,7 +109,8 @@ class Kubelet:
         """Brings the node back with nothing running and its model not loaded."""
         if self.is_up:
             return
-        self._node = self._boot()
+        self._now_s = max(self._now_s, self._clock.now_s())
+        self._node = self._power_on()
         self.is_up = True
 
     def close(self) -> None:
@@ -117,8 +119,8 @@ class Kubelet:
             self._timer.cancel()
             self._timer = None
 
-    def _boot(self) -> Node:
-        return Node(self.spec.gpu, self.spec.link, self._rng, now_s=self._clock.now_s())
+    def _power_on(self) -> Node:
+        return Node(self.spec.gpu, self.spec.link, self._rng, now_s=self._now_s)
 
     def _take(self, pod: Pod, item: Object) -> None:
         now = self._format(self._clock.now_s())
@@ -171,12 +173,13 @@ class Kubelet:
             self._record(pod, usage, outcome)
         self._plan()
 
-    def _step(self) -> float:
-        now_s = self._clock.now_s()
-        for finished in self._node.advance(now_s):
+    def _step(self, due_s: float = 0.0) -> float:
+        # A timer may be a rounding error early; without `due_s` it would be set again for the same moment.
+        self._now_s = max(self._now_s, due_s, self._clock.now_s())
+        for finished in self._node.advance(self._now_s):
             self._finish(self._pods.pop(finished.job.key), finished)
         self._plan()
-        return now_s
+        return self._now_s
 
     def _finish(self, pod: Pod, run: Finished) -> None:
         self._runs += 1
@@ -204,4 +207,4 @@ class Kubelet:
         self.close()
         due_s = self._node.next_event_s()
         if due_s is not None:
-            self._timer = asyncio.get_running_loop().call_at(self._clock.loop_s(due_s), self._step)
+            self._timer = asyncio.get_running_loop().call_at(self._clock.loop_s(due_s), self._step, due_s)

@@ -94,20 +94,23 @@ class Registrar:
     async def keep_alive(self, spec: NodeSpec, node: Powered, offset_s: float) -> None:
         """Renews the lease every 10 s while the node is up, from `offset_s` on so that nodes do not beat together."""
         await asyncio.sleep(offset_s)
-        beats = 0
+        beats, failures = 0, 0
         while True:
-            beats += 1
             if node.is_up:
-                await self._beat(spec, report=beats % STATUS_EVERY_RENEWALS == 0)
-            await asyncio.sleep(RENEW_S)
+                beats += 1
+                failures = await self._beat(spec, failures, report=beats % STATUS_EVERY_RENEWALS == 0)
+            await asyncio.sleep(RETRY_S if failures else RENEW_S)
 
-    async def _beat(self, spec: NodeSpec, *, report: bool) -> None:
+    async def _beat(self, spec: NodeSpec, failures: int, *, report: bool) -> int:
+        """Returns how many times in a row the server has not taken the lease."""
         try:
             await self._renew(spec)
             if report:
                 await self._report(spec)
         except ApiError as error:
-            log.warning("the lease of node %s is not renewed now: %s", spec.name, error)
+            log.log(logging.DEBUG if failures else logging.WARNING, "lease of %s not renewed: %s", spec.name, error)
+            return failures + 1
+        return 0
 
     async def _renew(self, spec: NodeSpec) -> None:
         renewal = {

@@ -70,14 +70,25 @@ async def test_a_refusal_is_not_swallowed():
 
 
 @pytest.mark.looptime
-async def test_leases_are_renewed_every_10_s_while_the_node_is_up_whatever_the_server_says():
-    client, node = RecordingClient(PATCH_leases=500), SimpleNamespace(is_up=True)
+async def test_leases_are_renewed_every_10_s_while_the_node_is_up():
+    client, node = RecordingClient(), SimpleNamespace(is_up=True)
     beats = asyncio.create_task(registrar(client).keep_alive(SPEC, node, 3.0))
     await asyncio.sleep(30)
     assert len(client.calls) == 3
     node.is_up = False
     await asyncio.sleep(60)
     assert len(client.calls) == 3
+    beats.cancel()
+
+
+@pytest.mark.looptime
+async def test_a_lease_that_could_not_be_renewed_is_tried_again_after_1_s():
+    client = RecordingClient(PATCH_leases=503)
+    beats = asyncio.create_task(registrar(client).keep_alive(SPEC, SimpleNamespace(is_up=True), 0.0))
+    await asyncio.sleep(1.5)
+    assert len(client.calls) == 2
+    await asyncio.sleep(9)
+    assert len(client.calls) == 2
     beats.cancel()
 
 

@@ -1,0 +1,132 @@
+"""PerLLM's real extender in a process of its own, with stand-ins for what surrounds it.
+
+    python lone_extender.py --nodes 1000 --port 10261 [--kubeconfig FILE]
+
+Real: HTTP server, handlers, policy, learned laws, fleet, ledger. Stand-ins: nodes come from the scenario instead of a
+watch, every pod stands for a task of its own, and without a kubeconfig bindings go to an API server that says yes.
+"""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from aiohttp import web
+from fleets import DEADLINE_S, build_request, build_scenario
+from prometheus_client import CollectorRegistry
+
+from perllm.api.task import Tier
+from perllm.cluster.client import Client, Object
+from perllm.cluster.credentials import load_credentials
+from perllm.cluster.node import Node
+from perllm.extender.extender import Extender
+from perllm.extender.server import build_app
+from perllm.learning.learner import Learner
+from perllm.learning.outcome import Outcome
+from perllm.metrics import OperatorMetrics
+from perllm.placement.fleet import Bandwidth, Fleet
+from perllm.placement.ledger import Ledger
+from perllm.placement.placer import Placer, Request
+from perllm.policy.cs_ucb import CsUcb
+from perllm_lab.hardware.scenario import NodeSpec
+
+OUTCOMES_PER_NODE = 3
+
+
+class YesApi(Client):
+    """Stand-in for an API server: accepts every request at once."""
+
+    def __init__(self) -> None:
+        pass
+
+    async def post(self, path: str, body: object) -> Object:
+        """Accept a binding."""
+        return {}
+
+
+@click.command()
+@click.option("--nodes", type=int, required=True)
+@click.option("--port", type=int, required=True)
+@click.option("--kubeconfig", type=click.Path(path_type=Path))
+def main(nodes: int, port: int, kubeconfig: Path | None) -> None:
+    """Serve until killed."""
+    asyncio.run(_serve(nodes, port, kubeconfig))
+
+
+async def _serve(nodes: int, port: int, kubeconfig: Path | None) -> None:
+    if kubeconfig is None:
+        await _listen(nodes, port, YesApi())
+        return
+    async with Client(load_credentials(kubeconfig)) as client:
+        await _listen(nodes, port, client)
+
+
+async def _listen(nodes: int, port: int, client: Client) -> None:
+    extender = Extender(build_placer(nodes), client, _request_of)
+    runner = web.AppRunner(build_app(extender, OperatorMetrics(CollectorRegistry())), access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    await asyncio.Event().wait()
+
+
+def build_placer(nodes: int) -> Placer:
+    """Return a placer that knows every node and has learned a little on each."""
+    policy = CsUcb()
+    learner, fleet, rng = Learner(policy), Fleet(), np.random.default_rng(0)
+    for spec in build_scenario(nodes).nodes():
+        node = Node(
+            spec.name, spec.name, Tier(spec.tier), spec.gpu.product, float(spec.gpu.slots), frozenset({spec.name})
+        )
+        fleet.put(node, learner.register(node.name, node.gpu_type), Bandwidth(spec.link.bandwidth_bps, 0.0))
+        for index in range(OUTCOMES_PER_NODE):
+            learner.learn(_outcome(spec, index, rng))
+    return Placer(
+        policy,
+        learner,
+        fleet,
+        Ledger(),
+        transmission_j_per_bit={Tier.EDGE: 3e-7, Tier.CLOUD: 1e-6},
+        metrics_age_s=lambda name: 1.0,
+        unix_now=time.time,
+        now=time.monotonic,
+    )
+
+
+def _outcome(spec: NodeSpec, index: int, rng: np.random.Generator) -> Outcome:
+    run_s = 1.0 + 100 * spec.gpu.iteration_s(1) * rng.uniform(0.8, 1.2)
+    return Outcome(
+        task_id=f"{spec.name}-{index}",
+        model="chat",
+        node=spec.name,
+        prompt_tokens=400.0,
+        output_tokens=100.0,
+        run_s=run_s,
+        latency_s=run_s + 1.0,
+        deadline_s=DEADLINE_S,
+        inference_energy_j=100 * (spec.gpu.token_energy_j + spec.gpu.iteration_energy_j),
+        transmission_energy_j=0.01,
+        predicted_energy_j=500.0,
+        occupancy=1.0,
+        resource_slack=0.9,
+        finished_s=float(index + 1),
+    )
+
+
+def _request_of(pod: dict[str, Any]) -> Request:
+    work = build_request("any")
+    return Request(
+        task_id=pod["metadata"]["uid"],
+        model=work.model,
+        prompt_tokens=work.prompt_tokens,
+        output_tokens=None,
+        input_bytes=work.input_bytes,
+        tiers=frozenset(Tier),
+        due_s=time.time() + work.deadline_s,
+        deadline_s=work.deadline_s,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The benchmark: ratios of one run on one machine. Progress on stderr, the table on stdout."""
+
+import asyncio
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from binding import Pace, measure_binding
+from latency import measure_latency
+from rich.console import Console
+from tables import Row, render
+from whole_loop import measure_loop
+
+from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
+from perllm_lab.lab import COMPONENTS
+
+PARTS = ("latency", "binding", "loop")
+SIZES = (100, 1000)
+
+
+@click.command(help=__doc__)
+@click.option("--part", "parts", type=click.Choice(PARTS), multiple=True, help="Measure only this; may be repeated.")
+@click.option("--pods", default=400, show_default=True, help="Pods in one burst of the binding part.")
+@click.option("--rounds", default=3, show_default=True, help="Turns of each contender.")
+@click.option("--keep", type=click.Path(path_type=Path, file_okay=False), help="Keep logs and profiles here.")
+def main(parts: tuple[str, ...], pods: int, rounds: int, keep: Path | None) -> None:
+    """Run the chosen parts, all by default."""
+    console = Console(stderr=True)
+    with _folder(keep) as folder:
+        rows = asyncio.run(_measure(set(parts or PARTS), Pace(pods, rounds), folder, console))
+    Console().print(render(rows))
+
+
+async def _measure(parts: set[str], pace: Pace, folder: Path, console: Console) -> list[Row]:
+    def say(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
+    say("programs: built on first use, minutes")
+    binaries = await provide(list(COMPONENTS), cache_folder=default_cache_folder())
+    rows: list[Row] = []
+    if "latency" in parts:
+        rows += await measure_latency(SIZES[-1], folder / "latency", say)
+    if "binding" in parts:
+        rows += await measure_binding(binaries, SIZES, pace, folder / "binding", say)
+    if "loop" in parts:
+        rows += await measure_loop(binaries, SIZES[0], pace.rounds, folder / "loop", say)
+    return rows
+
+
+@contextlib.contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        yield keep.resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix="perllm-bench-") as name:
+        yield Path(name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

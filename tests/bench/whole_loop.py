@@ -1,0 +1,68 @@
+"""Tasks per second through everything: creation, decision, binding, run, measured energy, learned outcome."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+
+import yaml
+from cluster import CpuUse, clear, create_all, describe_cpu, peak_memory_mib, read_metric, wait_until
+from fleets import TASKS, build_scenario, build_tasks
+from tables import Row
+
+from perllm_lab.lab import Lab, LabSettings
+
+COUNT = 500
+SPEED = 20.0
+LEARNED = "perllm_outcomes_learned_total"
+
+
+async def measure_loop(
+    binaries: Mapping[str, Path], nodes: int, rounds: int, folder: Path, say: Callable[[str], None]
+) -> list[Row]:
+    """Return throughput of the whole loop, and what the operator needed for it."""
+    scenario = build_scenario(nodes)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "scenario.yaml"
+    file.write_text(yaml.safe_dump(scenario.model_dump(mode="json")), encoding="utf-8")
+    rates, cpu_shares, operator_cpu_s, note = [], [], [], ""
+    async with Lab(binaries, scenario, folder, LabSettings(str(file), SPEED)) as lab:
+        for number in range(rounds):
+            start_s, cpu = time.monotonic(), CpuUse(_pids(lab))
+            await _run(lab, number)
+            span_s, spent_s = time.monotonic() - start_s, cpu.spent_s()
+            rates.append(COUNT / span_s)
+            operator_cpu_s.append(spent_s["operator"])
+            cpu_shares.append(sum(spent_s.values()) / span_s / (os.cpu_count() or 1))
+            note = describe_cpu(spent_s)
+            say(f"loop: round {number + 1}, {COUNT} tasks in {span_s:.1f} s; CPU s: {note}")
+            await clear(lab.client)
+        memory_mib = peak_memory_mib(lab.operator.pid or 0)
+    what = f"{COUNT} tasks at once on {nodes} simulated nodes"
+    return [
+        Row(f"whole loop, {what}, created to learned", rates, "tasks/s", ">= 25/s", f"last round, CPU s: {note}"),
+        Row("operator CPU for them", operator_cpu_s, "s", "", f"{median(operator_cpu_s) / COUNT * 1e3:.0f} ms a task"),
+        Row("processors in use meanwhile", [100 * share for share in cpu_shares], "%", "", f"of {os.cpu_count()}"),
+        Row("operator memory, peak RSS", [memory_mib], "MiB", "", f"after {rounds * COUNT} tasks"),
+    ]
+
+
+async def _run(lab: Lab, number: int) -> None:
+    before = await read_metric(lab.health_url, LEARNED)
+    await create_all(lab.client, TASKS, build_tasks(f"round-{number}", COUNT))
+
+    async def all_learned() -> bool:
+        return await read_metric(lab.health_url, LEARNED) - before >= COUNT
+
+    await wait_until(all_learned, f"{COUNT} outcomes are learned")
+
+
+def _pids(lab: Lab) -> dict[str, int]:
+    processes = {
+        **lab.control_plane.processes,
+        "operator": lab.operator,
+        "simulated nodes": lab.nodes,
+        "prometheus": lab.prometheus.process,
+    }
+    return {name: process.pid for name, process in processes.items() if process.pid is not None}

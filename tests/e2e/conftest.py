@@ -1,0 +1,59 @@
+import inspect
+import itertools
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from e2e.stage import Stage, open_stage
+from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
+from perllm_lab.lab import COMPONENTS, Lab, LabSettings
+from perllm_lab.workload.scenarios import load_scenario
+
+HERE = Path(__file__).parent
+SPEED = 3.0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Child processes belong to the event loop that started them, so all tests here share the loop of the fixtures.
+    for item in items:
+        if item.path.is_relative_to(HERE) and inspect.iscoroutinefunction(getattr(item, "function", None)):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def binaries() -> dict[str, Path]:
+    """Builds what is missing, which takes minutes the first time on a machine."""
+    return await provide(COMPONENTS, cache_folder=default_cache_folder())
+
+
+@pytest.fixture(scope="module")
+def lab_settings() -> LabSettings:
+    """A module that needs another lab says so by a fixture of this name."""
+    return LabSettings("modern", SPEED)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def lab(
+    binaries: dict[str, Path], lab_settings: LabSettings, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Lab]:
+    """One lab for the tests of a module; a test that breaks something in it repairs it."""
+    scenario = load_scenario(lab_settings.scenario_name)
+    async with Lab(binaries, scenario, tmp_path_factory.mktemp("lab"), lab_settings) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def numbers() -> "itertools.count[int]":
+    return itertools.count(1)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def stage(lab: Lab, numbers: "itertools.count[int]") -> AsyncIterator[Stage]:
+    """A namespace of the test's own; afterwards nothing of it runs, and the operator must have had no inner error."""
+    log_start = lab.operator_log.stat().st_size
+    async with open_stage(lab, f"test-{next(numbers)}") as stage:
+        yield stage
+    broken = [line for line in stage.read_log(log_start) if line.get("level") in (None, "ERROR", "CRITICAL")]
+    assert broken == []

@@ -1,0 +1,141 @@
+"""A trace of requests as tasks: what users, logs and metrics say of it, against what really happened."""
+
+import os
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from e2e.stage import Stage, open_stage, phases, wait_until
+from perllm.api import names
+from perllm.cluster.client import Object
+from perllm.config import NodeSettings
+from perllm_lab.lab import Lab
+from perllm_lab.report.results import energy_errors, join_runs, summarize
+from perllm_lab.workload.requests import Request, build_requests
+from perllm_lab.workload.synthetic import generate_arrivals
+from perllm_lab.workload.trace import read_trace
+
+TRACE_VARIABLE = "PERLLM_TRACE"
+SYNTHETIC_TASKS = 200
+MAX_MEDIAN_ENERGY_ERROR = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A finished replay; nothing of it has been cleared away yet."""
+
+    stage: Stage
+    requests: list[Request]
+    tasks: dict[str, Object]
+    created_s: dict[str, float]
+
+    @property
+    def succeeded(self) -> set[str]:
+        return {name for name, task in self.tasks.items() if task["status"]["phase"] == "Succeeded"}
+
+    @property
+    def placed(self) -> set[str]:
+        return {name for name, task in self.tasks.items() if task["status"].get("nodeName")}
+
+
+@pytest.fixture(scope="module")
+def requests(lab: Lab) -> list[Request]:
+    """The trace that the environment names, else a synthetic one with the statistics of a published trace."""
+    trace = os.environ.get(TRACE_VARIABLE)
+    arrivals_rng, mix_rng = (np.random.default_rng([7, part]) for part in (1, 2))
+    arrivals = read_trace(Path(trace)) if trace else generate_arrivals(SYNTHETIC_TASKS, arrivals_rng)
+    return build_requests(arrivals, lab.scenario, mix_rng)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def replayed(lab: Lab, requests: list[Request]) -> AsyncIterator[Replayed]:
+    async with open_stage(lab, "replay") as stage:
+        replay = stage.replay(requests)
+        await replay.run(timeout_s=120.0)
+        assert await replay.wait_measured(timeout_s=60.0), "the energy of some tasks stays open"
+        yield Replayed(stage, requests, dict(replay.objects), replay.created_s)
+
+
+async def test_every_task_comes_to_its_end_and_none_is_lost(replayed: Replayed) -> None:
+    assert set(replayed.tasks) == {request.name for request in replayed.requests}
+    assert phases(replayed.tasks) == Counter(Succeeded=len(replayed.requests))
+
+
+async def test_no_task_runs_twice(replayed: Replayed) -> None:
+    assert replayed.stage.completed_runs() == Counter(dict.fromkeys(replayed.succeeded, 1))
+    assert {line["outcome"] for line in replayed.stage.truth()} == {"Succeeded"}
+
+
+async def test_the_decision_record_arrives_with_the_binding(replayed: Replayed) -> None:
+    bound = [pod for states in replayed.stage.seen.values() for pod in states if pod["spec"].get("nodeName")]
+    assert len({pod["metadata"]["name"] for pod in bound}) == len(replayed.placed)
+    without = [
+        pod["metadata"]["name"] for pod in bound if names.DECISION_ANNOTATION not in pod["metadata"]["annotations"]
+    ]
+    assert without == []
+
+
+async def test_every_decision_is_in_the_log_the_status_and_one_event(replayed: Replayed) -> None:
+    decisions, events = replayed.stage.decisions(), await replayed.stage.events("Placed")
+    for name in replayed.placed:
+        task = replayed.tasks[name]
+        status = task["status"]
+        (line,) = decisions[name]
+        (event,) = events[name]
+        assert (line["node"], line["uid"]) == (status["nodeName"], task["metadata"]["uid"])
+        assert status["nodeName"] in event["note"]
+        assert status["decision"]["predictedLatency"] > 0
+        assert status["decision"]["predictedEnergy"] > 0
+
+
+async def test_energy_through_prometheus_is_near_the_truth(replayed: Replayed) -> None:
+    rates = {tier.value: value * 1e-6 for tier, value in NodeSettings().transmission_microjoule_per_bit.items()}
+    truth = replayed.stage.truth()
+    errors = energy_errors(replayed.tasks.values(), truth, rates)
+    qualities = Counter(task["status"]["observed"]["energyQuality"] for task in replayed.tasks.values())
+    runs = join_runs(replayed.requests, replayed.created_s, truth, replayed.stage.lab.settings.speed)
+    print(f"\n{len(replayed.tasks)} tasks, speed {replayed.stage.lab.settings.speed:g}: energy error {errors}")
+    print(f"quality {dict(qualities)}; {summarize(runs)}")
+    assert errors.missing == 0
+    assert errors.median < MAX_MEDIAN_ENERGY_ERROR
+
+
+async def test_every_success_is_learned_once(replayed: Replayed) -> None:
+    stage = replayed.stage
+    await wait_until(lambda: _has_learned(replayed), timeout_s=10, describe=lambda: "not all was learned")
+    counts = {
+        name: sum(model["count"] for model in profile["status"]["models"])
+        for name, profile in (await stage.profiles()).items()
+    }
+    assert counts == Counter(replayed.tasks[name]["status"]["nodeName"] for name in replayed.succeeded)
+    assert await stage.metric("perllm_outcomes_learned_total") == len(replayed.succeeded)
+
+
+async def test_kubectl_shows_all_columns(replayed: Replayed) -> None:
+    table = await replayed.stage.kubectl("get", "llmtasks", "--namespace", replayed.stage.namespace)
+    header, *rows = (line.split() for line in table.splitlines())
+    assert header == ["NAME", "PHASE", "MODEL", "NODE", "TIER", "DEADLINE", "LATENCY", "MET", "ENERGY", "AGE"]
+    assert len(rows) == len(replayed.tasks)
+    assert [row for row in rows if len(row) != len(header) or "<none>" in row] == []
+
+
+async def test_own_metrics_agree_with_the_objects(replayed: Replayed) -> None:
+    stage, statuses = replayed.stage, [task["status"] for task in replayed.tasks.values()]
+    assert await stage.metric("perllm_decisions_total") == len(replayed.placed)
+    assert await stage.metric("perllm_tasks_finished_total", phase="Succeeded") == len(replayed.succeeded)
+    assert await stage.metric("perllm_tasks_in_flight") == 0
+    assert await stage.metric("perllm_tasks_waiting") == 0
+    for met in (True, False):
+        expected = sum(status["deadlineMet"] is met for status in statuses)
+        assert await stage.metric("perllm_deadlines_total", met=str(met).lower()) == expected
+    for quality, count in Counter(status["observed"]["energyQuality"] for status in statuses).items():
+        assert await stage.metric("perllm_energy_measurements_total", quality=quality) == count
+
+
+async def _has_learned(replayed: Replayed) -> bool:
+    return await replayed.stage.learned() >= len(replayed.succeeded)
