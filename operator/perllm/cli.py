@@ -32,7 +32,7 @@ def _explained(command: Callable[_P, None]) -> Callable[_P, None]:
     def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
         try:
             command(*args, **kwargs)
-        except (ConfigError, CredentialsError, ApiError) as error:
+        except (ConfigError, CredentialsError, ApiError, OSError) as error:
             raise click.ClickException(str(error)) from error
 
     return run
@@ -60,6 +60,7 @@ def run(config_file: Path | None, kubeconfig: Path | None, context: str | None) 
 
 @main.command()
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Write one file per CRD here.")
+@_explained
 def crds(output: Path | None) -> None:
     """Print the custom resource definitions, ready for kubectl apply -f -."""
     for name, text in crd_files().items():

@@ -1,10 +1,10 @@
 """How an operator is set up. One file, read once, validated as a whole; every field explains itself."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from perllm.api import names
 from perllm.api.task import Tier
@@ -14,6 +14,16 @@ from perllm.telemetry.settings import TelemetrySettings
 
 class ConfigError(Exception):
     """The configuration cannot be used; the message names the field and what is expected."""
+
+
+def _check_every_tier(values: dict[Tier, float]) -> dict[Tier, float]:
+    if len(values) < len(Tier):
+        raise ValueError(f"must hold a number for each of {', '.join(Tier)}")
+    return values
+
+
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_PerTier = Annotated[dict[Tier, _Positive], AfterValidator(_check_every_tier)]
 
 
 class _Section(BaseModel):
@@ -55,11 +65,11 @@ class NodeSettings(_Section):
     gpu_resource: str = Field(
         default=names.GPU_RESOURCE, description="Allocatable resource that counts the tasks a node can run at a time."
     )
-    default_bandwidth_mbit_s: dict[Tier, float] = Field(
+    default_bandwidth_mbit_s: _PerTier = Field(
         default={Tier.EDGE: 100.0, Tier.CLOUD: 300.0},
         description="Uplink of nodes without a fresh bandwidth figure. The paper's test bed has 100 and 300 Mbit/s.",
     )
-    transmission_microjoule_per_bit: dict[Tier, float] = Field(
+    transmission_microjoule_per_bit: _PerTier = Field(
         default={Tier.EDGE: 0.3, Tier.CLOUD: 1.0},
         description="Energy of moving a bit to a node, which no meter sees. Estimated: access hops, or a wide area.",
     )

@@ -34,3 +34,5 @@ def configure_logging(settings: LogSettings) -> None:
     root.setLevel(settings.level)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It warns that it handles no signals in a thread, which is how it is meant.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)

@@ -28,6 +28,12 @@ NAMESPACE = "default"
 PERLLM = "PerLLM"
 KUBE_SCHEDULER = "kube-scheduler"
 TAIL_TIMEOUT_S = 240.0
+LEGEND = (
+    "in time, by tokens   share of the tasks, and of their tokens, that were complete by their deadline",
+    "p50 s, p95 s         from creation to completion, in seconds of the simulated hardware",
+    "J/task               a task's share of its node's energy while it ran (ground truth)",
+    "fleet J              energy of all nodes, idle ones too, per task in time, over the same span for both",
+)
 MEASURE_TIMEOUT_S = 60.0
 
 
@@ -158,10 +164,8 @@ def _report(lab: Lab, phases: Mapping[str, Phase], display: Display) -> None:
         {name: phase.runs for name, phase in phases.items()}, {name: phase.fleet for name, phase in phases.items()}
     )
     display.console.print(table)
-    display.say(
-        "Seconds are those of the simulated hardware. Energy J/task is a task's share of its node while it ran;"
-    )
-    display.say("fleet J counts all nodes, idle ones too, over the same span of time for both.")
+    for line in LEGEND:
+        display.say(line)
     display.say(describe_energy(energy_errors(perllm.objects, perllm.truth, rates)))
     display.say(f"\nWhere to look next, in {lab.folder}:")
     display.say("  operator.log      every decision and why, one JSON object a line")

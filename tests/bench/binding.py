@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 
 import aiohttp
-from cluster import CpuUse, clear, create_all, describe_cpu, read_metric, wait_until, watch_bindings
+from cluster import AT_A_TIME, CpuUse, clear, create_all, describe_cpu, read_metric, wait_until, watch_bindings
 from fleets import PODS, TASKS, build_pods, build_scenario, build_tasks
 from latency import answers
 from tables import Row
@@ -101,8 +101,13 @@ class Arena:
         """Add nodes until there are `size`, and start the operator anew: with nothing learned."""
         wanted = {node.name: node for node in build_scenario(size).nodes()}
         registrar = Registrar(self.client)
-        for batch in itertools.batched(wanted.keys() - self._nodes, 32):
-            await asyncio.gather(*(registrar.register(wanted[name]) for name in batch))
+        gate = asyncio.Semaphore(AT_A_TIME)
+
+        async def register(name: str) -> None:
+            async with gate:
+                await registrar.register(wanted[name])
+
+        await asyncio.gather(*(register(name) for name in wanted.keys() - self._nodes))
         self._nodes |= wanted.keys()
         await self.operator.stop()
         await self.operator.start()

@@ -8,6 +8,7 @@ watch, every pod stands for a task of its own, and without a kubeconfig bindings
 
 import asyncio
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from prometheus_client import CollectorRegistry
 from perllm.api.task import Tier
 from perllm.cluster.client import Client, Object
 from perllm.cluster.credentials import load_credentials
-from perllm.cluster.node import Node
+from perllm.cluster.node import Node, NodeLabels, read_node
 from perllm.extender.extender import Extender
 from perllm.extender.server import build_app
 from perllm.learning.learner import Learner
@@ -31,6 +32,7 @@ from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placer, Request
 from perllm.policy.cs_ucb import CsUcb
 from perllm_lab.hardware.scenario import NodeSpec
+from perllm_lab.nodes.registration import node_object
 
 OUTCOMES_PER_NODE = 3
 
@@ -76,9 +78,7 @@ def build_placer(nodes: int) -> Placer:
     policy = CsUcb()
     learner, fleet, rng = Learner(policy), Fleet(), np.random.default_rng(0)
     for spec in build_scenario(nodes).nodes():
-        node = Node(
-            spec.name, spec.name, Tier(spec.tier), spec.gpu.product, float(spec.gpu.slots), frozenset({spec.name})
-        )
+        node = _read(spec)
         fleet.put(node, learner.register(node.name, node.gpu_type), Bandwidth(spec.link.bandwidth_bps, 0.0))
         for index in range(OUTCOMES_PER_NODE):
             learner.learn(_outcome(spec, index, rng))
@@ -92,6 +92,15 @@ def build_placer(nodes: int) -> Placer:
         unix_now=time.time,
         now=time.monotonic,
     )
+
+
+def _read(spec: NodeSpec) -> Node:
+    item = node_object(spec, datetime.now(UTC))
+    item["metadata"]["uid"] = spec.name
+    node = read_node(item, NodeLabels())
+    if node is None:
+        raise ValueError(f"{spec.name} is no node of PerLLM's")
+    return node
 
 
 def _outcome(spec: NodeSpec, index: int, rng: np.random.Generator) -> Outcome:

@@ -1,11 +1,13 @@
 """Who we are to the API server. The official client reads kubeconfigs and service accounts; nothing else does."""
 
+import os
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from kubernetes import client, config
+from yaml import YAMLError
 
 
 class CredentialsError(Exception):
@@ -53,12 +55,8 @@ def load_credentials(kubeconfig: Path | None = None, context: str | None = None)
     """
     configuration = client.Configuration()
     try:
-        if kubeconfig is None and context is None:
-            config.load_config(client_configuration=configuration)
-        else:
-            file = str(kubeconfig) if kubeconfig else None
-            config.load_kube_config(config_file=file, context=context, client_configuration=configuration)
-    except (config.ConfigException, OSError) as error:
+        _load(kubeconfig, context, configuration)
+    except (config.ConfigException, OSError, YAMLError) as error:
         sought = kubeconfig or "$KUBECONFIG, ~/.kube/config or the pod's service account"
         raise CredentialsError(f"no Kubernetes credentials in {sought}: {error}. Pass --kubeconfig FILE.") from error
     if not configuration.verify_ssl:
@@ -70,6 +68,16 @@ def load_credentials(kubeconfig: Path | None = None, context: str | None = None)
         key_file=configuration.key_file,
         token=lambda: _bearer_token(configuration),
     )
+
+
+def _load(kubeconfig: Path | None, context: str | None, configuration: client.Configuration) -> None:
+    file = str(kubeconfig) if kubeconfig else None
+    try:
+        config.load_kube_config(config_file=file, context=context, client_configuration=configuration)
+    except config.ConfigException:
+        if kubeconfig or context or "KUBERNETES_SERVICE_HOST" not in os.environ:
+            raise
+        config.load_incluster_config(client_configuration=configuration)
 
 
 def _bearer_token(configuration: client.Configuration) -> str | None:

@@ -44,7 +44,7 @@ class EventRecorder:
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
             "metadata": {
-                "name": f"{subject.name[:200]}.{int(now_s * 1e6):x}{self._count:x}",
+                "name": f"{subject.name[:200].rstrip('-.')}.{int(now_s * 1e6):x}{self._count:x}",
                 "namespace": subject.namespace,
             },
             "eventTime": format_time(now_s),

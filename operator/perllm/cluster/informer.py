@@ -55,16 +55,17 @@ class Informer:
 
     async def run(self) -> None:
         """Follow the collection until cancelled; every failure is retried with a growing, jittered delay."""
+        loop = asyncio.get_running_loop()
         failures = 0
         while True:
+            begun_s = loop.time()
             try:
-                version = await self._relist()
+                await self._follow(await self._relist())
                 failures = 0
-                await self._follow(version)
             except ApiError as error:
-                failures += 1
+                failures = 1 if loop.time() - begun_s > MAX_BACKOFF_S else failures + 1
                 log.warning("watch of %s interrupted, will resume: %s", self._path, error)
-            delay_s = min(MAX_BACKOFF_S, 0.2 * 2**failures) if failures else 0.0
+            delay_s = min(MAX_BACKOFF_S, 0.2 * 2**failures) if failures else RECONNECT_DELAY_S
             await asyncio.sleep(delay_s * (0.5 + self._rng.random() / 2))
 
     async def _relist(self) -> str:
@@ -112,6 +113,9 @@ class Informer:
 
     def _store(self, key: str, item: Object) -> None:
         old = self.objects.get(key)
+        if old is not None and old["metadata"].get("uid") != item["metadata"].get("uid"):
+            self._on_change(self.objects.pop(key), None)
+            old = None
         if old is not None and old["metadata"]["resourceVersion"] == item["metadata"]["resourceVersion"]:
             return
         self.objects[key] = item

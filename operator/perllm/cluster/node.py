@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from perllm.api import names
 from perllm.api.quantities import parse_quantity
@@ -22,6 +23,7 @@ class Node:
         gpu_type: value of the GPU type label.
         slots: tasks that it can run at a time, its allocatable GPUs (or replicas of them).
         addresses: its addresses, to recognise it in metrics.
+        is_open: whether it takes new pods: it is ready, or has not said otherwise, and is not cordoned.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Node:
     gpu_type: str
     slots: float
     addresses: frozenset[str]
+    is_open: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,4 +62,9 @@ def read_node(item: Object, labels: NodeLabels) -> Node | None:
         gpu_type=own.get(labels.gpu_type, UNKNOWN_GPU),
         slots=float(slots),
         addresses=frozenset(address["address"] for address in status.get("addresses", ())),
+        is_open=not item.get("spec", {}).get("unschedulable") and not _is_unready(status),
     )
+
+
+def _is_unready(status: Mapping[str, Any]) -> bool:
+    return any(one["type"] == "Ready" and one["status"] != "True" for one in status.get("conditions", ()))

@@ -34,6 +34,7 @@ class Pod:
         node: where it is bound; None while it waits.
         phase: its phase.
         is_deleting: whether its deletion was asked for.
+        is_disrupted: whether Kubernetes stopped it for reasons outside of it: preemption, eviction, a lost node.
         reason: why it failed, in a word.
         message: why it failed, in words.
         exit_code: exit code of the first container, None unless it ended.
@@ -52,6 +53,7 @@ class Pod:
     node: str | None
     phase: PodPhase
     is_deleting: bool
+    is_disrupted: bool
     reason: str
     message: str
     exit_code: int | None
@@ -72,7 +74,7 @@ def read_pod(item: Object) -> Pod | None:
     owner = next((one for one in metadata.get("ownerReferences", ()) if one["kind"] == names.TASK_KIND), None)
     if owner is None:
         return None
-    state = _first_container_state(status)
+    state = _first_container_state(item["spec"], status)
     ended = state.get("terminated") or {}
     running = state.get("running") or {}
     namespace, name = metadata["namespace"], metadata["name"]
@@ -86,6 +88,9 @@ def read_pod(item: Object) -> Pod | None:
         node=item["spec"].get("nodeName") or None,
         phase=PodPhase(status.get("phase", PodPhase.PENDING)),
         is_deleting="deletionTimestamp" in metadata,
+        is_disrupted=any(
+            one["type"] == "DisruptionTarget" and one["status"] == "True" for one in status.get("conditions") or ()
+        ),
         reason=status.get("reason") or ended.get("reason") or "",
         message=status.get("message") or "",
         exit_code=ended.get("exitCode"),
@@ -96,9 +101,11 @@ def read_pod(item: Object) -> Pod | None:
     )
 
 
-def _first_container_state(status: dict[str, Any]) -> dict[str, Any]:
-    containers = status.get("containerStatuses") or [{}]
-    state: dict[str, Any] = containers[0].get("state") or {}
+def _first_container_state(spec: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of the first container of the spec; statuses come in an order of their own."""
+    first = spec["containers"][0]["name"]
+    states = {one["name"]: one.get("state") or {} for one in status.get("containerStatuses") or ()}
+    state: dict[str, Any] = states.get(first, {})
     return state
 
 

@@ -116,14 +116,16 @@ class Controller:
         if pod is None:
             return
         tracked = self._tracked.get(pod.task_key)
+        if tracked is not None and tracked.task.uid != pod.task_uid:
+            tracked = None
         pods = self._orphans.setdefault(pod.task_key, {}) if tracked is None else tracked.pods
         if new is None:
             pods.pop(pod.name, None)
-            if not pods:
+            if tracked is None and not pods:
                 self._orphans.pop(pod.task_key, None)
         else:
             pods[pod.name] = pod
-        if tracked is not None and tracked.task.uid == pod.task_uid:
+        if tracked is not None:
             self._account(pod, gone=new is None)
             self._reconcile(pod.task_key)
 
@@ -133,12 +135,13 @@ class Controller:
         decision = lifecycle.read_decision(pod)
         if pod.node is None or decision is None:
             return
+        is_superseded = any(other.attempt > pod.attempt for other in tracked.pods.values())
         if gone or pod.is_finished:
-            occupancy = self._placer.release(pod.task_uid)
-            tracked.occupancy = occupancy if occupancy is not None else tracked.occupancy
             self._settlement.end(pod, self._unix_now())
+            if not is_superseded:
+                tracked.occupancy = self._placer.release(pod.task_uid) or tracked.occupancy
             self.dispatcher.wake()
-        elif pod.node in self._placer.fleet.nodes:
+        elif not is_superseded and pod.node in self._placer.fleet.nodes:
             self._placer.confirm(decision)
             self._settlement.begin(pod, self._unix_now())
 
@@ -233,6 +236,7 @@ class Controller:
             message = f"the API server refused the pod made from spec.template: {error.message}"
             self.dispatcher.remove(task.key)
             self._adopt(tracked, lifecycle.reject(task, tracked.status, "InvalidTemplate", message, self._unix_now()))
+            self._reconcile(task.key)
             return
         log.warning("pod %s of task %s not created, trying again: %s", name, task.key, error)
         if error.status != 409:
@@ -243,11 +247,16 @@ class Controller:
             self._reconcile(task.key)
 
     async def _delete(self, path: str, uid: str) -> None:
-        try:
-            await self._client.delete(path, {"preconditions": {"uid": uid}, "propagationPolicy": "Background"})
-        except ApiError as error:
-            if error.status not in (404, 409):
-                log.warning("%s not deleted: %s", path, error)
+        while True:
+            try:
+                await self._client.delete(path, {"preconditions": {"uid": uid}, "propagationPolicy": "Background"})
+                return
+            except ApiError as error:
+                if not error.is_transient:
+                    if error.status not in (404, 409):
+                        log.warning("%s not deleted: %s", path, error)
+                    return
+            await asyncio.sleep(RETRY_POD_S)
 
     def _reject(self, task: Task, placement: Placement) -> None:
         tracked = self._tracked.get(task.key)
@@ -259,6 +268,7 @@ class Controller:
             "onInfeasible is Reject"
         )
         self._adopt(tracked, lifecycle.reject(task, tracked.status, "Infeasible", message, self._unix_now()))
+        self._reconcile(task.key)
 
     def _explain_wait(self, task: Task, placement: Placement) -> None:
         tracked = self._tracked.get(task.key)
@@ -300,7 +310,8 @@ class Controller:
         self.dispatcher.remove(key)
         self.writer.forget(key)
         self._placer.release(tracked.task.uid)
-        self._settlement.forget(tracked.task.uid)
+        for pod in tracked.pods.values():
+            self._settlement.forget(pod.uid)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

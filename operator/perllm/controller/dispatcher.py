@@ -104,7 +104,9 @@ class Dispatcher:
     def remove(self, key: str) -> None:
         """Forget a task: it ended, was deleted, or its pod is bound."""
         self._queue.remove(key)
-        self._waiting.pop(key, None)
+        waiting = self._waiting.pop(key, None)
+        if waiting is not None:
+            self._placer.release_reservation(waiting.task.uid)
         self._unbound.pop(key, None)
         self._wake.set()
 
@@ -144,6 +146,8 @@ class Dispatcher:
                 postponed.append((waiting, placement))
                 self._wait(waiting.task, placement)
             else:
+                if placement.node is not None:  # so that the next task of this round sees less room
+                    self._placer.reserve(placement, placement.node)
                 starting.append(waiting)
                 if len(starting) == room:
                     break

@@ -45,25 +45,12 @@ def advance(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) -
     """Return the next step of a task."""
     if task.spec is None:
         return Step(status if status.phase.is_final else reject(task, status, "InvalidSpec", task.problem, now_s))
-    if status.phase.is_final:
-        return _keep(task, status, pods, now_s)
-    status = _accept(task, status, now_s)
-    current = max(pods, key=lambda pod: pod.attempt, default=None)
-    attempts = max(status.attempts, current.attempt if current else 0)
-    status = status.model_copy(update={"attempts": attempts})
-    if current is not None and current.phase is PodPhase.SUCCEEDED:
-        return Step(_succeed(task, status, current, now_s), finished=current)
-    if now_s >= task.due_s:
-        status = _miss_deadline(task, status, now_s)
-        if task.spec.on_deadline_missed is OnDeadlineMissed.TERMINATE:
-            message = f"not complete by its deadline of {task.spec.deadline}; onDeadlineMissed is Terminate"
-            ended = _end(task, status, Phase.FAILED, "DeadlineExceeded", message, now_s)
-            return Step(ended, doomed=tuple(pod for pod in pods if not pod.is_finished and not pod.is_deleting))
-    if current is None or (current.is_deleting and not current.is_finished):
-        return _want_pod(task, status, pods, attempts + 1, now_s)
-    if current.phase is PodPhase.FAILED:
-        return _retry(task, status, pods, current, now_s)
-    return Step(_progress(task, status, current, now_s))
+    if not status.phase.is_final:
+        step = _go_on(task, status, pods, now_s)
+        if not step.status.phase.is_final:
+            return step
+        status = step.status
+    return _keep(task, status, pods, now_s)
 
 
 def reject(task: Task, status: TaskStatus, reason: str, message: str, now_s: float) -> TaskStatus:
@@ -74,25 +61,49 @@ def reject(task: Task, status: TaskStatus, reason: str, message: str, now_s: flo
 
 
 def read_decision(pod: Pod) -> Decision | None:
-    """Return the decision that bound a pod; None when it carries none that can be read."""
+    """Return the decision that bound a pod; None when it carries none that can be read, or one of another pod."""
     if pod.decision_record is None:
         return None
     try:
-        return read_record(pod.decision_record)
+        decision = read_record(pod.decision_record)
     except RecordError:
         return None
+    return decision if (decision.task_id, decision.node) == (pod.task_uid, pod.node) else None
 
 
 def is_refusal(pod: Pod) -> bool:
-    """Whether a failed pod never got to run, or was lost with its node: no verdict on task or node."""
-    return pod.phase is PodPhase.FAILED and (pod.exit_code is None or pod.reason in ("Evicted", "Preempting"))
+    """Whether a failed pod never got to run, or was stopped from outside: no verdict on task or node."""
+    stopped = pod.is_deleting or pod.is_disrupted or pod.reason in ("Evicted", "Preempting")
+    return pod.phase is PodPhase.FAILED and (pod.exit_code is None or stopped)
+
+
+def _go_on(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) -> Step:
+    """Return the next step of a task that has not ended."""
+    status = _accept(task, status, now_s)
+    current = max(pods, key=lambda pod: pod.attempt, default=None)
+    attempts = max(status.attempts, current.attempt if current else 0)
+    status = status.model_copy(update={"attempts": attempts})
+    if current is not None and status.pod_name not in (None, current.name):
+        status = _unplace(status)
+    if current is not None and current.phase is PodPhase.SUCCEEDED:
+        return Step(_succeed(task, status, current, now_s))
+    if now_s >= task.due_s:
+        status = _miss_deadline(task, status, now_s)
+        if task.valid_spec.on_deadline_missed is OnDeadlineMissed.TERMINATE:
+            message = f"not complete by its deadline of {task.valid_spec.deadline}; onDeadlineMissed is Terminate"
+            return Step(_end(task, status, Phase.FAILED, "DeadlineExceeded", message, now_s))
+    if current is None or (current.is_deleting and not current.is_finished):
+        return _want_pod(task, status, pods, attempts + 1, now_s)
+    if current.phase is PodPhase.FAILED:
+        return _retry(task, status, pods, current, now_s)
+    return Step(_progress(task, status, current, now_s))
 
 
 def _keep(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) -> Step:
     ttl_s = task.valid_spec.ttl_after_finished_s
     ended_s = status.completion_time.timestamp() if status.completion_time else now_s
     doomed = tuple(pod for pod in pods if not pod.is_finished and not pod.is_deleting)
-    ran = next((pod for pod in pods if pod.phase is PodPhase.SUCCEEDED), None)
+    ran = next((pod for pod in pods if pod.phase is PodPhase.SUCCEEDED and pod.name == status.pod_name), None)
     finished = ran if status.phase is Phase.SUCCEEDED else None
     return Step(
         status, doomed=doomed, finished=finished, expire_in_s=None if ttl_s is None else ended_s + ttl_s - now_s
@@ -109,18 +120,7 @@ def _want_pod(task: Task, status: TaskStatus, pods: Sequence[Pod], attempt: int,
     if lost > MAX_REFUSALS:
         message = f"{lost} pods were refused or lost by their nodes; see the events of the pods"
         return Step(_end(task, status, Phase.FAILED, "TooManyRefusals", message, now_s))
-    waiting = status.model_copy(
-        update={
-            "phase": Phase.PENDING,
-            "message": "waiting for its turn",
-            "pod_name": None,
-            "node_name": None,
-            "tier": None,
-            "gpu_type": None,
-            "start_time": None,
-            "decision": None,
-        }
-    )
+    waiting = _unplace(status).model_copy(update={"phase": Phase.PENDING, "message": "waiting for its turn"})
     waiting = _set(task, waiting, ConditionType.SCHEDULED, False, "Waiting", "waiting for its turn", now_s)
     return Step(waiting, attempt=attempt)
 
@@ -128,7 +128,7 @@ def _want_pod(task: Task, status: TaskStatus, pods: Sequence[Pod], attempt: int,
 def _retry(task: Task, status: TaskStatus, pods: Sequence[Pod], current: Pod, now_s: float) -> Step:
     failures = sum(1 for pod in pods if pod.phase is PodPhase.FAILED and not is_refusal(pod))
     if is_refusal(current) or failures <= task.valid_spec.retries:
-        return _want_pod(task, status, pods, current.attempt + 1, now_s)
+        return _want_pod(task, status, pods, status.attempts + 1, now_s)
     code = f" with exit code {current.exit_code}" if current.exit_code is not None else ""
     message = f"pod {current.name} failed{code}: {current.message or current.reason}".rstrip(": ")
     return Step(_end(task, status, Phase.FAILED, "PodFailed", message, now_s))
@@ -137,6 +137,7 @@ def _retry(task: Task, status: TaskStatus, pods: Sequence[Pod], current: Pod, no
 def _progress(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatus:
     status = status.model_copy(update={"pod_name": pod.name})
     if pod.node is None:
+        status = _set(task, status, ConditionType.SCHEDULED, False, "Waiting", "waiting for a node", now_s)
         return status.model_copy(update={"phase": Phase.PENDING, "message": "waiting for a node"})
     status = _place(task, status, pod, now_s)
     if pod.phase is PodPhase.RUNNING:
@@ -145,6 +146,12 @@ def _progress(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskSta
             update={"phase": Phase.RUNNING, "message": None, "start_time": status.start_time or started}
         )
     return status.model_copy(update={"phase": Phase.SCHEDULED, "message": "the pod is starting"})
+
+
+def _unplace(status: TaskStatus) -> TaskStatus:
+    """Forget where an earlier attempt was placed."""
+    fields = ("pod_name", "node_name", "tier", "gpu_type", "start_time", "decision")
+    return status.model_copy(update=dict.fromkeys(fields))
 
 
 def _place(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatus:
@@ -206,7 +213,10 @@ def _succeed(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStat
 
 def start_time_s(pod: Pod) -> float | None:
     """Return when a pod's container started, as precisely as known."""
-    return pod.report.started_at.timestamp() if pod.report and pod.report.started_at else pod.started_s
+    precise_s = pod.report.started_at.timestamp() if pod.report and pod.report.started_at else None
+    if precise_s is None or pod.started_s is None:
+        return precise_s or pod.started_s
+    return precise_s if _agree(precise_s, pod.started_s) else pod.started_s
 
 
 def finish_time_s(pod: Pod, now_s: float) -> float:
@@ -217,9 +227,14 @@ def finish_time_s(pod: Pod, now_s: float) -> float:
     coarse_s = pod.finished_s if pod.finished_s is not None else now_s
     if pod.report and pod.report.finished_at:
         precise_s = pod.report.finished_at.timestamp()
-        if coarse_s - 1.0 <= precise_s <= coarse_s + 2.0:
+        if _agree(precise_s, coarse_s):
             return precise_s
     return min(coarse_s + 1.0, max(now_s, coarse_s))
+
+
+def _agree(precise_s: float, coarse_s: float) -> bool:
+    """Whether a workload's clock may be trusted beside Kubernetes' time of the same moment."""
+    return coarse_s - 1.0 <= precise_s <= coarse_s + 2.0
 
 
 def _miss_deadline(task: Task, status: TaskStatus, now_s: float) -> TaskStatus:

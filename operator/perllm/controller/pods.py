@@ -1,6 +1,7 @@
 """The pod that carries out an attempt at a task."""
 
 import copy
+import hashlib
 from typing import Any
 
 from perllm.api import names
@@ -11,8 +12,14 @@ MAX_POD_NAME = 63
 
 
 def pod_name(task: Task, attempt: int) -> str:
-    """Return the name of the pod of an attempt; the same one always, so that an attempt can never run twice."""
+    """Return the name of the pod of an attempt; the same one always, so that an attempt can never run twice.
+
+    Long names are shortened and made unique by a hash.
+    """
     suffix = f"-{attempt}"
+    if len(task.name) + len(suffix) <= MAX_POD_NAME:
+        return task.name + suffix
+    suffix = f"-{hashlib.sha256(task.name.encode()).hexdigest()[:8]}{suffix}"
     return task.name[: MAX_POD_NAME - len(suffix)].rstrip("-.") + suffix
 
 

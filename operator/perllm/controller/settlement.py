@@ -27,9 +27,9 @@ IDLE_LOOK_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Stay:
-    """When a task's inference ran on a node, infinite end while it still does, and what it processed."""
+    """When a pod's inference ran on a node, infinite end while it still does, and what it processed."""
 
-    task_id: str
+    pod_uid: str
     start_s: float
     end_s: float
     prompt_tokens: float = 0.0
@@ -42,7 +42,7 @@ class Stay:
 
     def to_window(self, weight: float) -> Window:
         """Return the stay as a window of energy attribution."""
-        return Window(self.task_id, self.start_s, self.end_s, weight)
+        return Window(self.pod_uid, self.start_s, self.end_s, weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Settlement:
         patience_s: how long to wait for samples after the end of a run.
         retry_s: how often to look for them.
         window_s: how far back the energy history reaches.
-        is_measuring: whether metrics arrive at all; while they do not, waiting goes on for the patience.
+        now: monotonic clock, in seconds.
     """
 
     def __init__(
@@ -90,17 +90,17 @@ class Settlement:
 
         Kubernetes tells the start in whole seconds, so the moment of the first sight counts within the second after.
         """
-        if pod.node is None or pod.started_s is None or pod.task_uid in self._nodes:
+        if pod.node is None or pod.started_s is None or pod.uid in self._nodes:
             return
         start_s = min(max(now_s, pod.started_s), pod.started_s + 1.0)
-        self._put(pod.node, Stay(pod.task_uid, start_s, FOREVER_S))
+        self._put(pod.node, Stay(pod.uid, start_s, FOREVER_S))
 
     def end(self, pod: Pod, now_s: float) -> None:
         """Note that a pod has left its node; one that never ran leaves no trace."""
         if pod.node is None:
             return
         if pod.started_s is None:
-            self.forget(pod.task_uid)
+            self.forget(pod.uid)
             return
         self._put(pod.node, _read_stay(pod, now_s))
         self._prune(pod.node, now_s)
@@ -116,9 +116,9 @@ class Settlement:
         if not len(intervals.times_s):
             return Energy(None, EnergyQuality.MISSING)
         first_s, last_s = intervals.times_s[0], intervals.times_s[-1]
-        others = (one for one in self._stays.get(pod.node, {}).values() if one.task_id != own.task_id)
+        others = (one for one in self._stays.get(pod.node, {}).values() if one.pod_uid != own.pod_uid)
         stays = [own, *(one for one in others if one.start_s < last_s and one.end_s > first_s)]
-        share = attribute(intervals, weigh(stays), self._idle_power_w(pod.node))[own.task_id]
+        share = attribute(intervals, weigh(stays), self._idle_power_w(pod.node))[own.pod_uid]
         quality = EnergyQuality(share.quality.value)
         if share.energy_j is None:
             return Energy(None, quality)
@@ -152,24 +152,24 @@ class Settlement:
             finished_s=finished_s,
         )
 
-    def forget(self, task_uid: str) -> None:
-        """Forget the open window of a task that is gone; a closed one still matters to its neighbours."""
-        node = self._nodes.get(task_uid)
-        window = self._stays.get(node, {}).get(task_uid) if node else None
+    def forget(self, pod_uid: str) -> None:
+        """Forget the open window of a pod that is gone; a closed one still matters to its neighbours."""
+        node = self._nodes.get(pod_uid)
+        window = self._stays.get(node, {}).get(pod_uid) if node else None
         if node and window and window.end_s == FOREVER_S:
-            del self._stays[node][task_uid]
-            del self._nodes[task_uid]
+            del self._stays[node][pod_uid]
+            del self._nodes[pod_uid]
 
     def _put(self, node: str, stay: Stay) -> None:
-        self._stays.setdefault(node, {})[stay.task_id] = stay
-        self._nodes[stay.task_id] = node
+        self._stays.setdefault(node, {})[stay.pod_uid] = stay
+        self._nodes[stay.pod_uid] = node
 
     def _prune(self, node: str, now_s: float) -> None:
         windows = self._stays[node]
-        old = [task_id for task_id, window in windows.items() if window.end_s < now_s - self._window_s]
-        for task_id in old:
-            del windows[task_id]
-            self._nodes.pop(task_id, None)
+        old = [pod_uid for pod_uid, window in windows.items() if window.end_s < now_s - self._window_s]
+        for pod_uid in old:
+            del windows[pod_uid]
+            self._nodes.pop(pod_uid, None)
 
     def _idle_power_w(self, node: str) -> float | None:
         now_s = self._now()
@@ -190,9 +190,9 @@ def weigh(stays: Sequence[Stay]) -> list[Window]:
     closed = [stay for stay in stays if stay.end_s < FOREVER_S]
     span_s = max(stay.end_s for stay in closed) - min(stay.start_s for stay in closed) if closed else 0.0
     occupancy = max(sum(stay.end_s - stay.start_s for stay in closed) / max(span_s, MIN_STAY_S), 1.0)
-    weights = {stay.task_id: _expected_energy_j(stay, occupancy) / stay.length_s for stay in closed}
+    weights = {stay.pod_uid: _expected_energy_j(stay, occupancy) / stay.length_s for stay in closed}
     usual = sum(weights.values()) / len(weights) if weights else 1.0
-    return [stay.to_window(weights.get(stay.task_id, usual)) for stay in stays]
+    return [stay.to_window(weights.get(stay.pod_uid, usual)) for stay in stays]
 
 
 def _expected_energy_j(stay: Stay, occupancy: float) -> float:
@@ -204,9 +204,8 @@ def _read_stay(pod: Pod, now_s: float) -> Stay:
     """Return when the pod's inference ran: as its report says, else while its container did."""
     report = pod.report
     prompt, output = (report.prompt_tokens or 0, report.output_tokens or 0) if report else (0, 0)
-    reported = report.inference_window() if report else None
-    if reported is not None and reported[0] < reported[1]:
-        return Stay(pod.task_uid, *reported, prompt, output)
     end_s = finish_time_s(pod, now_s)
+    if report and report.inference_seconds:
+        return Stay(pod.uid, end_s - report.inference_seconds, end_s, prompt, output)
     start_s = min(start_time_s(pod) or end_s, end_s - MIN_STAY_S)
-    return Stay(pod.task_uid, start_s, end_s, prompt, output)
+    return Stay(pod.uid, start_s, end_s, prompt, output)

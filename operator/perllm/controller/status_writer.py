@@ -103,12 +103,18 @@ class StatusWriter:
 
     async def _write(self, key: str, path: str, fields: Fields) -> bool:
         """Store one status; False if it has to be tried again."""
-        patch = merge_patch(self._stored.get(key, {}), fields)
+        stored = self._stored.setdefault(key, {})
+        patch = merge_patch(stored, fields)
         if patch:
+            failure = None
             try:
                 await self._client.patch(path, {"status": patch})
             except ApiError as error:
-                return self._handle(key, path, fields, error)
+                failure = error
+            if self._stored.get(key) is not stored:
+                return True  # forgotten meanwhile; another object may have its name by now
+            if failure is not None:
+                return self._handle(key, path, fields, failure)
         self._stored[key] = fields
         self._on_written(key, fields)
         return True

@@ -62,7 +62,7 @@ class Extender:
         """Bind the pod to the node that kube-scheduler settled on."""
         uid, node = arguments["PodUID"], arguments["Node"]
         placement = self._placements.pop(uid, None)
-        if placement is None or node not in placement.names:
+        if placement is None or node not in placement.names or node not in self._placer.fleet.nodes:
             return binding_answer(f"no decision of PerLLM for pod {arguments['PodName']}; it will be decided again")
         self._placer.reserve(placement, node)
         decision = self._placer.explain(placement, node)

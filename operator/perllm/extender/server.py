@@ -47,10 +47,8 @@ def _handle(
             try:
                 answer = await work(orjson.loads(body))
             except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-                errors.inc()
                 answer = refuse(f"PerLLM cannot read this {verb} call: {error!r}")
             except Exception as error:
-                errors.inc()
                 log.exception("%s call failed", verb)
                 answer = refuse(f"PerLLM failed: {error!r}")
             if isinstance(answer, dict) and answer.get("Error"):

@@ -14,7 +14,7 @@ ID_LENGTH = 13
 
 
 class RecentOutcomes:
-    """The last outcomes of one node, oldest first, and the time before which all are contained.
+    """The last outcomes of one node, and the time before which all are contained.
 
     Args:
         ids: their shortened ids.
@@ -31,7 +31,7 @@ class RecentOutcomes:
 
     @property
     def ids(self) -> list[str]:
-        """Shortened ids, oldest first."""
+        """Shortened ids, in the order in which they were learned."""
         return list(self._times)
 
     @property
@@ -44,8 +44,12 @@ class RecentOutcomes:
         return task_id[:ID_LENGTH] in self._times or finished_s <= self.since_s
 
     def add(self, task_id: str, finished_s: float) -> None:
-        """Note an outcome; the oldest is forgotten when there are too many."""
+        """Note an outcome; the one that finished first is forgotten when there are too many.
+
+        Not the one learned first: outcomes of a burst are learned out of order, and what finished before a forgotten
+        one counts as learned.
+        """
         self._times[task_id[:ID_LENGTH]] = finished_s
         if len(self._times) > CAPACITY:
-            oldest = next(iter(self._times))
+            oldest = min(self._times, key=self._times.__getitem__)
             self.since_s = max(self.since_s, self._times.pop(oldest))

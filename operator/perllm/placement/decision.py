@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import orjson
+from pydantic import TypeAdapter, ValidationError
 
 from perllm.api.task import Tier
 from perllm.api.task_status import Decision as DecisionStatus
@@ -90,6 +90,9 @@ class Decision:
         )
 
 
+_RECORD = TypeAdapter(Decision)
+
+
 def read_record(text: str) -> Decision:
     """Return the decision in a record.
 
@@ -97,9 +100,8 @@ def read_record(text: str) -> Decision:
         RecordError: the text is not a record of this version.
     """
     try:
-        fields: dict[str, Any] = orjson.loads(text)
-        return Decision(**{**fields, "tier": Tier(fields["tier"])})
-    except (orjson.JSONDecodeError, TypeError, KeyError, ValueError) as error:
+        return _RECORD.validate_python(orjson.loads(text))
+    except (orjson.JSONDecodeError, ValidationError) as error:
         raise RecordError(f"unreadable decision record: {error}") from error
 
 

@@ -37,7 +37,7 @@ class Fleet:
         self.nodes[node.name] = node
         self._rows[node.name] = row
         self._tier[row] = _TIERS.index(node.tier)
-        self._slots[row] = node.slots
+        self._slots[row] = node.slots if node.is_open else 0.0
         self.put_bandwidth(node.name, bandwidth)
 
     def put_bandwidth(self, name: str, bandwidth: Bandwidth) -> None:
@@ -75,7 +75,7 @@ class Fleet:
         return self._tier[rows]
 
     def slots(self, rows: IntArray) -> FloatArray:
-        """Return the slots of each node."""
+        """Return the slots of each node; none while it takes no new pods."""
         return self._slots[rows]
 
     def bandwidth_capacity_bps(self, rows: IntArray) -> FloatArray:

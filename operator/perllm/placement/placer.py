@@ -56,7 +56,7 @@ class Placement:
     arms: Arms
     choice: Choice
     transmission_energy_j: FloatArray
-    demand_bps: float
+    demand_bps: FloatArray
     output_tokens: float
     decided_s: float
     time_left_s: float
@@ -109,7 +109,7 @@ class Placer:
         decided_s = self._unix_now()
         time_left_s = request.due_s - decided_s
         bits = float(request.input_bytes * BITS_PER_BYTE)
-        demand_bps = bits / time_left_s if time_left_s > 0 else 0.0
+        demand_bps = self._demand_bps(rows, bits, time_left_s)
         output_tokens = float(request.output_tokens or self.learner.expected_output_tokens(request.model))
         transmission_energy_j = bits * self._transmission_j_per_bit[self.fleet.tier_codes(rows)]
         task = Task(
@@ -124,7 +124,8 @@ class Placer:
     def reserve(self, placement: Placement, node: str) -> None:
         """Count the task as in flight on `node` until it is confirmed, released or expired."""
         request = placement.request
-        self.ledger.reserve(request.task_id, request.model, self.fleet.row(node), placement.demand_bps, self._now())
+        demand_bps = float(placement.demand_bps[placement.names.index(node)])
+        self.ledger.reserve(request.task_id, request.model, self.fleet.row(node), demand_bps, self._now())
 
     def confirm(self, decision: Decision) -> None:
         """Count a bound task as in flight."""
@@ -162,7 +163,7 @@ class Placer:
             energy_j=float(arms.energy_j[arm]),
             transmission_energy_j=float(placement.transmission_energy_j[arm]),
             time_left_s=placement.time_left_s,
-            demand_bps=placement.demand_bps,
+            demand_bps=float(placement.demand_bps[arm]),
             occupancy=float(arms.compute_used[arm]),
             output_tokens=placement.output_tokens,
             score=score if np.isfinite(score) else None,
@@ -176,8 +177,22 @@ class Placer:
             reason=choice.reason if chosen else "kube-scheduler preferred this node to the policy's choice",
         )
 
+    def _demand_bps(self, rows: IntArray, bits: float, time_left_s: float) -> FloatArray:
+        """Return the uplink that would bring the input to each node in time.
+
+        Nothing where the whole link could not: the task is late there (C1), and waiting for room (C3) would not help.
+        """
+        demand_bps = bits / time_left_s if time_left_s > 0 else np.inf
+        return np.where(demand_bps <= self.fleet.bandwidth_capacity_bps(rows), demand_bps, 0.0)
+
     def _arms(
-        self, request: Request, task: Task, rows: IntArray, bits: float, demand_bps: float, transmission_j: FloatArray
+        self,
+        request: Request,
+        task: Task,
+        rows: IntArray,
+        bits: float,
+        demand_bps: FloatArray,
+        transmission_j: FloatArray,
     ) -> Arms:
         running = self.ledger.running(rows)
         capacity_bps = self.fleet.bandwidth_capacity_bps(rows)

@@ -1,0 +1,146 @@
+"""An API server in memory, with the methods of perllm.cluster.client.Client."""
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from perllm.cluster.client import ApiError
+
+Object = dict[str, Any]
+
+
+class FakeApiServer:
+    """Collections of objects by path.
+
+    Attributes:
+        calls: (method, path, body) of every request, in order.
+        failures: raised by the next requests, one each; None lets a request pass.
+        watch_failures: the same for watches.
+        page_size: objects per page of a list.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str, Any]] = []
+        self.failures: list[ApiError | None] = []
+        self.watch_failures: list[ApiError | None] = []
+        self.page_size = 1000
+        self.oldest_version = 0
+        self._version = 0
+        self._objects: dict[str, Object] = {}
+        self._history: list[tuple[int, str, Object]] = []
+        self._watches: list[asyncio.Queue[Object | ApiError | None]] = []
+
+    # What a test does to the cluster.
+
+    def store(self, path: str, **fields: Any) -> Object:
+        """Create or change the object at `path`, as another client of the API server would."""
+        known = path in self._objects
+        name = path.rpartition("/")[2]
+        old = self._objects.get(path, {"metadata": {"name": name, "uid": f"uid-{name}"}})
+        item = _merge(old, copy.deepcopy(fields))
+        self._objects[path] = item
+        self._notify("MODIFIED" if known else "ADDED", item)
+        return item
+
+    def remove(self, path: str) -> None:
+        self._notify("DELETED", self._objects.pop(path))
+
+    def read(self, path: str) -> Object | None:
+        return copy.deepcopy(self._objects.get(path))
+
+    def send(self, event: Object) -> None:
+        """Send an event of one's own to all watches."""
+        for queue in self._watches:
+            queue.put_nowait(event)
+
+    def end_watches(self, error: ApiError | None = None) -> None:
+        for queue in self._watches:
+            queue.put_nowait(error)
+
+    def forget_history(self) -> None:
+        """From now on a watch from an earlier version is answered with 410 Gone."""
+        self.oldest_version = self._version
+
+    def calls_of(self, method: str) -> list[tuple[str, Any]]:
+        return [(path, body) for one, path, body in self.calls if one == method]
+
+    # The client's methods.
+
+    async def get(self, path: str, **query: str) -> Object:
+        await self._enter("GET", path, query)
+        items = [item for at, item in self._objects.items() if at.rpartition("/")[0] == path]
+        start = int(query.get("continue") or 0)
+        page = copy.deepcopy(items[start : start + self.page_size])
+        token = str(start + self.page_size) if start + self.page_size < len(items) else ""
+        return {"items": page, "metadata": {"resourceVersion": str(self._version), "continue": token}}
+
+    async def post(self, path: str, body: Any) -> Object:
+        await self._enter("POST", path, body)
+        at = f"{path}/{body['metadata']['name']}"
+        if at in self._objects:
+            raise ApiError(409, "AlreadyExists", f"{at} already exists")
+        return self.store(at, **body)
+
+    async def patch(self, path: str, body: Any) -> Object:
+        await self._enter("PATCH", path, body)
+        at = path.removesuffix("/status")
+        if at not in self._objects:
+            raise ApiError(404, "NotFound", f"{at} not found")
+        return self.store(at, **body)
+
+    async def delete(self, path: str, body: Any = None) -> Object:
+        await self._enter("DELETE", path, body)
+        if path not in self._objects:
+            raise ApiError(404, "NotFound", f"{path} not found")
+        self.remove(path)
+        return {}
+
+    async def watch(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Object]:
+        await asyncio.sleep(0)
+        self.calls.append(("WATCH", path, dict(query)))
+        failure = self.watch_failures.pop(0) if self.watch_failures else None
+        if failure is not None:
+            raise failure
+        version = int(query["resourceVersion"])
+        if version < self.oldest_version:
+            raise ApiError(410, "Expired", "too old resource version")
+        queue: asyncio.Queue[Object | ApiError | None] = asyncio.Queue()
+        for changed, kind, item in self._history:
+            if changed > version:
+                queue.put_nowait({"type": kind, "object": item})
+        self._watches.append(queue)
+        try:
+            while (event := await queue.get()) is not None:
+                if isinstance(event, ApiError):
+                    raise event
+                yield copy.deepcopy(event)
+        finally:
+            self._watches.remove(queue)
+
+    async def _enter(self, method: str, path: str, body: Any) -> None:
+        self.calls.append((method, path, copy.deepcopy(body)))
+        await asyncio.sleep(0)
+        failure = self.failures.pop(0) if self.failures else None
+        if failure is not None:
+            raise failure
+
+    def _notify(self, kind: str, item: Object) -> None:
+        self._version += 1
+        item["metadata"] = {**item["metadata"], "resourceVersion": str(self._version)}
+        seen = copy.deepcopy(item)
+        self._history.append((self._version, kind, seen))
+        self.send({"type": kind, "object": seen})
+
+
+def _merge(old: Any, patch: Any) -> Any:
+    """Apply a JSON merge patch (RFC 7386)."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(old) if isinstance(old, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = _merge(merged.get(key), value)
+    return merged

@@ -1,0 +1,44 @@
+"""Tasks and arms for the tests of policies."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from perllm.policy.problem import Arms, Feedback, Task
+
+
+def make_task(model: str = "m", time_left_s: float = 10.0) -> Task:
+    return Task(model, 100, 100, 0, time_left_s=time_left_s, deadline_s=10.0)
+
+
+def make_arms(
+    *,
+    latency_s: Sequence[float],
+    energy_j: Sequence[float] | None = None,
+    compute: Sequence[tuple[float, float]] | None = None,
+    bandwidth: Sequence[tuple[float, float]] | None = None,
+    allowed: Sequence[bool] | None = None,
+    in_flight: Sequence[float] | None = None,
+) -> Arms:
+    """Return arms; `compute` and `bandwidth` are pairs of (used with the task, capacity), roomy by default."""
+    n = len(latency_s)
+    used, slots = np.array(compute or [(1, 100)] * n, dtype=np.float64).reshape(n, 2).T
+    sent, uplink = np.array(bandwidth or [(0, 1e9)] * n, dtype=np.float64).reshape(n, 2).T
+    return Arms(
+        rows=np.arange(n),
+        allowed=np.array(allowed or [True] * n),
+        latency_s=np.array(latency_s, dtype=np.float64),
+        energy_j=np.array(energy_j or [1.0] * n, dtype=np.float64),
+        compute_used=used,
+        compute_capacity=slots,
+        bandwidth_used_bps=sent,
+        bandwidth_capacity_bps=uplink,
+        in_flight=np.array(in_flight or [0.0] * n),
+    )
+
+
+def make_feedback(
+    row: int, *, model: str = "m", energy_j: float = 0.0, latency_s: float = 10.0, resource_slack: float = 1.0
+) -> Feedback:
+    """Return the feedback of a run of 100 tokens with a deadline of 10 s, whose time slack is 0 by default."""
+    return Feedback(model, row, latency_s, 10.0, energy_j, tokens=100.0, resource_slack=resource_slack)
