@@ -17,6 +17,7 @@ from perllm_lab.workload.requests import Request
 FINAL_PHASES = frozenset(phase.value for phase in Phase if phase.is_final)
 CREATE_ATTEMPTS = 30
 RETRY_S = 0.5
+CLEAR_TIMEOUT_S = 120.0
 
 
 class ReplayError(Exception):
@@ -94,9 +95,10 @@ class Replay:
 
     async def clear(self) -> None:
         """Delete everything and wait until its pods are gone too."""
-        await self.client.delete(self.kind.path, {"propagationPolicy": "Background"})
         namespace = self.kind.path.split("/namespaces/")[1].split("/")[0]
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(CLEAR_TIMEOUT_S):
+            while not await self._delete_all():
+                pass
             while True:
                 if not (await self.client.get(f"/api/v1/namespaces/{namespace}/pods", limit="1"))["items"]:
                     return
@@ -118,6 +120,16 @@ class Replay:
         finally:
             watching.cancel()
             ticking.cancel()
+
+    async def _delete_all(self) -> bool:
+        """Return whether all is deleted; a thousand objects may take the API server longer than a request may last."""
+        try:
+            await self.client.delete(self.kind.path, {"propagationPolicy": "Background"})
+        except ApiError as error:
+            if not error.is_transient:
+                raise
+            return False
+        return True
 
     async def _send_all(self) -> None:
         start_s = time.monotonic()

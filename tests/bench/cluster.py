@@ -81,7 +81,7 @@ async def wait_until(check: Callable[[], Awaitable[bool]], what: str) -> None:
     """
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            while not await check():
+            while not await check():  # noqa: ASYNC110 - what is waited for happens in other processes
                 await asyncio.sleep(POLL_S)
     except TimeoutError as error:
         raise RuntimeError(f"not within {TIMEOUT_S:g} s: {what}; the logs tell why (--keep FOLDER)") from error

@@ -35,7 +35,10 @@ async def measure_latency(nodes: int, folder: Path, say: Callable[[str], None]) 
         await process.stop(grace_s=1.0)
     rows = [_row(f"extender {verb}, {nodes} nodes", spans[verb], "p99 <= 10 ms") for verb in VERBS[:2]]
     rows.append(_row("extender bind, API server that says yes", spans["bind"], "p99 <= 10 ms"))
-    return [*rows, _row(f"extender all three, {nodes} nodes", [sum(three) for three in zip(*spans.values())])]
+    return [
+        *rows,
+        _row(f"extender all three, {nodes} nodes", [sum(three) for three in zip(*spans.values(), strict=True)]),
+    ]
 
 
 async def answers(session: aiohttp.ClientSession) -> bool:

@@ -11,6 +11,7 @@ from cluster import CpuUse, clear, create_all, describe_cpu, peak_memory_mib, re
 from fleets import TASKS, build_scenario, build_tasks
 from tables import Row
 
+from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.lab import Lab, LabSettings
 
 COUNT = 500
@@ -23,9 +24,7 @@ async def measure_loop(
 ) -> list[Row]:
     """Return throughput of the whole loop, and what the operator needed for it."""
     scenario = build_scenario(nodes)
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "scenario.yaml"
-    file.write_text(yaml.safe_dump(scenario.model_dump(mode="json")), encoding="utf-8")
+    file = _write_scenario(scenario, folder)
     rates, cpu_shares, operator_cpu_s, note = [], [], [], ""
     async with Lab(binaries, scenario, folder, LabSettings(str(file), SPEED)) as lab:
         for number in range(rounds):
@@ -46,6 +45,13 @@ async def measure_loop(
         Row("processors in use meanwhile", [100 * share for share in cpu_shares], "%", "", f"of {os.cpu_count()}"),
         Row("operator memory, peak RSS", [memory_mib], "MiB", "", f"after {rounds * COUNT} tasks"),
     ]
+
+
+def _write_scenario(scenario: Scenario, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "scenario.yaml"
+    file.write_text(yaml.safe_dump(scenario.model_dump(mode="json")), encoding="utf-8")
+    return file
 
 
 async def _run(lab: Lab, number: int) -> None:

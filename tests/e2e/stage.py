@@ -179,6 +179,19 @@ class Stage:
         assert process.returncode == 0, errors.decode()
         return output.decode()
 
+    async def clear(self) -> None:
+        """Leave nothing running."""
+        client = self.lab.client
+        await client.delete(names.tasks_path(self.namespace), {"propagationPolicy": "Background"})
+        # The garbage collector would do it too, but half a minute after its start it does not know the tasks yet.
+        await client.delete(self.pods_path)
+
+        async def is_empty() -> bool:
+            return not (await self.pods())
+
+        await wait_until(is_empty, timeout_s=CLEAR_TIMEOUT_S, describe=lambda: f"{self.namespace} still has pods")
+        await client.delete(f"/api/v1/namespaces/{self.namespace}")
+
     def note(self, _: Object | None, new: Object | None) -> None:
         if new is not None:
             self.seen[new["metadata"]["name"]].append(new)
@@ -186,7 +199,7 @@ class Stage:
 
 @asynccontextmanager
 async def open_stage(lab: Lab, namespace: str) -> AsyncIterator[Stage]:
-    """Make a namespace, watch its pods, and leave nothing of it running."""
+    """Make a namespace and watch its pods."""
     stage = Stage(lab, namespace, lab.truth_size())
     await lab.client.post("/api/v1/namespaces", {"metadata": {"name": namespace}})
     account = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
@@ -200,7 +213,6 @@ async def open_stage(lab: Lab, namespace: str) -> AsyncIterator[Stage]:
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
-        await _clear(stage)
 
 
 async def wait_until(
@@ -231,17 +243,6 @@ def condition(task: Object, kind: str) -> Object:
 
 def phases(tasks: Mapping[str, Object]) -> Counter[str]:
     return Counter((task.get("status") or {}).get("phase", "none") for task in tasks.values())
-
-
-async def _clear(stage: Stage) -> None:
-    client = stage.lab.client
-    await client.delete(names.tasks_path(stage.namespace), {"propagationPolicy": "Background"})
-
-    async def is_empty() -> bool:
-        return not (await stage.pods())
-
-    await wait_until(is_empty, timeout_s=CLEAR_TIMEOUT_S, describe=lambda: f"{stage.namespace} still has pods")
-    await client.delete(f"/api/v1/namespaces/{stage.namespace}")
 
 
 async def _exists(lab: Lab, path: str) -> bool:

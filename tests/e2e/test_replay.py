@@ -54,6 +54,7 @@ def requests(lab: Lab) -> list[Request]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def replayed(lab: Lab, requests: list[Request]) -> AsyncIterator[Replayed]:
+    """Is left lying: the lab ends with this module."""
     async with open_stage(lab, "replay") as stage:
         replay = stage.replay(requests)
         await replay.run(timeout_s=120.0)

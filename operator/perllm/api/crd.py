@@ -129,7 +129,7 @@ def _definition(
                 "listKind": f"{name}List",
                 "plural": plural,
                 "singular": name.lower(),
-                "shortNames": [short_name],
+                "shortNames": [short_name, f"{short_name}s"],  # kubectl knows no plural of a short name by itself
                 "categories": [names.CATEGORY],
             },
             "versions": [

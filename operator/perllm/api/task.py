@@ -55,16 +55,21 @@ _TEMPLATE_SCHEMA: dict[str, Any] = {
         "metadata": {**_OPEN_OBJECT, "description": "Labels and annotations of the pod."},
         "spec": {
             **_OPEN_OBJECT,
-            "description": "The pod's spec. PerLLM sets schedulerName, and restartPolicy unless it is given.",
+            "description": "The pod's spec. PerLLM sets schedulerName.",
             "required": ["containers"],
             "properties": {
+                "restartPolicy": {
+                    "type": "string",
+                    "enum": ["Never", "OnFailure"],
+                    "description": "Never, which is the default, or OnFailure: a task has an end.",
+                },
                 "containers": {
                     "type": "array",
                     "minItems": 1,
                     "maxItems": 64,
                     "description": "The containers. The first may write a run report as its termination message.",
                     "items": _OPEN_OBJECT,
-                }
+                },
             },
         },
     },

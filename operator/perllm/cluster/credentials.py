@@ -56,7 +56,7 @@ def load_credentials(kubeconfig: Path | None = None, context: str | None = None)
     configuration = client.Configuration()
     try:
         _load(kubeconfig, context, configuration)
-    except (config.ConfigException, OSError, YAMLError) as error:
+    except (config.ConfigException, OSError, TypeError, YAMLError) as error:
         sought = kubeconfig or "$KUBECONFIG, ~/.kube/config or the pod's service account"
         raise CredentialsError(f"no Kubernetes credentials in {sought}: {error}. Pass --kubeconfig FILE.") from error
     if not configuration.verify_ssl:

@@ -14,6 +14,7 @@ from typing import Any
 from perllm.api import names
 from perllm.api.task_status import TaskStatus
 from perllm.cluster.client import ApiError, Client, Object
+from perllm.cluster.informer import object_key
 from perllm.cluster.pod import Pod, read_pod
 from perllm.controller import lifecycle
 from perllm.controller.announcer import Announcer
@@ -86,6 +87,8 @@ class Controller:
 
     def on_task(self, item: Object, *, deleted: bool) -> None:
         """Take note of a task that was added, changed or deleted."""
+        if not deleted and self._is_known(item):
+            return
         task, status = read_task(item, self._unix_now())
         tracked = self._tracked.get(task.key)
         if deleted:
@@ -101,14 +104,20 @@ class Controller:
             self._tracked[task.key] = Tracked(task, status, pods)
             for pod in pods.values():
                 self._account(pod)
-        elif tracked.task.generation == task.generation:
-            return
         else:
             tracked.task = task
         self._reconcile(task.key)
         known = self._tracked.get(task.key)
         if known is not None and known.status.observed and known.status.observed.energy_quality is not None:
             self._learn(known)
+
+    def _is_known(self, item: Object) -> bool:
+        """Whether this is only our own status coming back, which is most of what a watch brings."""
+        metadata = item["metadata"]
+        tracked = self._tracked.get(object_key(item))
+        if tracked is None:
+            return False
+        return (tracked.task.uid, tracked.task.generation) == (metadata["uid"], metadata.get("generation", 1))
 
     def on_pod(self, old: Object | None, new: Object | None) -> None:
         """Take note of a pod that was added, changed or deleted."""
@@ -274,10 +283,9 @@ class Controller:
         tracked = self._tracked.get(task.key)
         if tracked is None:
             return
-        refused = ", ".join(f"{count} by {reason}" for reason, count in placement.choice.refused.items())
-        message = (
-            f"waiting for room: {refused}" if refused else "waiting: no node carries the tier label and a free GPU"
-        )
+        # Counts would change every moment and be written every time.
+        refused = ", ".join(placement.choice.refused)
+        message = f"waiting for room: {refused}" if refused else "waiting: no node carries the tier label and a GPU"
         if tracked.status.message != message:
             self._adopt(tracked, tracked.status.model_copy(update={"message": message}))
 

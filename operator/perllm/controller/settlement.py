@@ -13,8 +13,9 @@ from perllm.api.task_status import EnergyQuality, TaskStatus
 from perllm.cluster.pod import Pod
 from perllm.controller.lifecycle import finish_time_s, start_time_s
 from perllm.controller.task import Task
-from perllm.learning.features import ENERGY_PRIOR, energy_features
+from perllm.learning.features import energy_features
 from perllm.learning.outcome import Outcome
+from perllm.learning.priors import GENERIC
 from perllm.placement.decision import Decision
 from perllm.telemetry.attribution import IdlePower, Window, attribute
 from perllm.telemetry.history import EnergyHistory
@@ -109,7 +110,9 @@ class Settlement:
         """Return the energy of a finished pod; None while samples that would tell it are still awaited."""
         if pod.node is None:
             return Energy(None, EnergyQuality.MISSING)
-        own = _read_stay(pod, now_s)
+        own = self._stays.get(pod.node, {}).get(pod.uid)
+        if own is None or own.end_s == FOREVER_S:
+            own = _read_stay(pod, now_s)
         if not self._history.covers(pod.node, own.end_s):
             return None if now_s - own.end_s < self._patience_s else Energy(None, EnergyQuality.MISSING)
         intervals = self._history.intervals(pod.node, own.start_s, own.end_s)
@@ -197,7 +200,7 @@ def weigh(stays: Sequence[Stay]) -> list[Window]:
 
 def _expected_energy_j(stay: Stay, occupancy: float) -> float:
     features = energy_features(stay.prompt_tokens, stay.output_tokens, np.array([occupancy]))[0]
-    return max(float(features @ np.array(ENERGY_PRIOR)), 1e-3)
+    return max(float(features @ np.array(GENERIC.energy)), 1e-3)
 
 
 def _read_stay(pod: Pod, now_s: float) -> Stay:

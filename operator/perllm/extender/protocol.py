@@ -1,7 +1,8 @@
 """What kube-scheduler and its extender say to each other (k8s.io/kube-scheduler/extender/v1); pure functions.
 
-Field names are capitalised on the wire. Filter returns the nodes that could take the pod, Prioritize gives the chosen
-one ten points and the others fewer by rank, so that a node that fails in the meantime has a sensible successor.
+Field names are capitalised on the wire. Filter returns the chosen node and its successors, should it fail in the
+meantime; Prioritize gives the chosen one ten points and the others fewer by rank. There are no more points than that,
+so more nodes would only be carried to and fro: at a thousand nodes that is most of what an extender costs.
 """
 
 from collections.abc import Sequence
@@ -17,10 +18,9 @@ Answer = dict[str, Any]
 
 
 def filter_answer(placement: Placement, asked: Sequence[str]) -> Answer:
-    """Return the candidates among the nodes that were asked about, and why the others are none."""
-    eligible = np.isfinite(placement.choice.scores) | np.isposinf(placement.choice.scores)
-    passed = [name for name, good in zip(placement.names, eligible.tolist(), strict=True) if good]
-    failed = dict.fromkeys(set(asked).difference(passed), "refused by PerLLM: a constraint does not hold")
+    """Return the chosen node and the next best; when there is none, why the nodes that were asked about are none."""
+    passed = _shortlist(placement)
+    failed = {} if passed else dict.fromkeys(asked, "refused by PerLLM: a constraint does not hold")
     return {"NodeNames": passed, "FailedNodes": failed, "FailedAndUnresolvableNodes": {}, "Error": ""}
 
 
@@ -42,3 +42,13 @@ def priorities(placement: Placement, asked: Sequence[str]) -> list[Answer]:
 def binding_answer(error: str = "") -> Answer:
     """Return the answer to a bind call."""
     return {"Error": error}
+
+
+def _shortlist(placement: Placement) -> list[str]:
+    """Return the names of the chosen node and of the eligible ones that rank next."""
+    chosen, scores = placement.choice.arm, placement.choice.scores
+    if chosen is None:
+        return []
+    ranked = np.argsort(-scores, kind="stable")[:MAX_SCORE].tolist()
+    arms = [chosen, *(arm for arm in ranked if arm != chosen and scores[arm] > -np.inf)]
+    return [placement.names[arm] for arm in arms[:MAX_SCORE]]

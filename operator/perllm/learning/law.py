@@ -16,7 +16,6 @@ An update costs O(d^3) for each node of the type, a prediction O(d) for each nod
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,29 +28,25 @@ TYPE_LIKENESS = 4.0
 """k above: a node needs information worth four times the prior's to leave its type."""
 
 
-@dataclass(frozen=True, slots=True)
-class Moments:
-    """Sufficient statistics of one arm: weighted sums of x x' (d, d) and x y (d,)."""
-
-    gram: FloatArray
-    moment: FloatArray
-
-
 class PooledLaw:
     """Coefficients of one quantity for every node that serves a model.
 
     Args:
-        prior: m0, shape (d,), positive.
+        prior: m0, shape (d,), positive; of every group that is not given one of its own.
     """
 
     def __init__(self, prior: Sequence[float]) -> None:
         self._prior: FloatArray = np.asarray(prior, dtype=np.float64)
-        self._precision: FloatArray = np.diag(self._prior**-2.0)
+        self._priors: dict[int, FloatArray] = {}
         size = len(self._prior)
         self._groups = np.zeros(0, dtype=np.int64)
         self._gram = np.zeros((0, size, size))
         self._moment = np.zeros((0, size))
         self._coefficients = np.zeros((0, size))
+
+    def set_prior(self, group: int, prior: Sequence[float]) -> None:
+        """Give a group a prior of its own, before any node is assigned to it."""
+        self._priors[group] = np.asarray(prior, dtype=np.float64)
 
     def assign(self, row: int, group: int) -> None:
         """Say which GPU type the node of `row` has; needed before anything else about that row."""
@@ -63,11 +58,15 @@ class PooledLaw:
             self._moment = np.concatenate([self._moment, np.zeros((missing, size))])
             self._coefficients = np.concatenate([self._coefficients, np.tile(self._prior, (missing, 1))])
         left = int(self._groups[row])
-        if left != group:
-            self._groups[row] = group
-            self._solve(group)
-            if left >= 0:
-                self._solve(left)
+        if left == group:
+            return
+        self._groups[row] = group
+        if left < 0:
+            # A new node changes nothing for the others; solving for all would make a fleet's start quadratic.
+            self._refresh(group, np.array([row]))
+            return
+        self._solve(group)
+        self._solve(left)
 
     def predict(self, rows: IntArray, features: FloatArray) -> FloatArray:
         """Return y for tasks with `features`, shape (n, d), on the nodes of `rows`, shape (n,)."""
@@ -76,7 +75,7 @@ class PooledLaw:
 
     def learn(self, row: int, features: FloatArray, value: float) -> None:
         """Account for an observation: a task with `features`, shape (d,), cost `value` on the node of `row`."""
-        scale = max(float(self._prior @ features) * RELATIVE_NOISE, 1e-9)
+        scale = max(float(self._prior_of(int(self._groups[row])) @ features) * RELATIVE_NOISE, 1e-9)
         weighted = features / scale**2
         self._gram[row] += np.outer(weighted, features)
         self._moment[row] += weighted * value
@@ -89,7 +88,7 @@ class PooledLaw:
 
     def deviation(self, row: int, features: FloatArray) -> float:
         """Return the posterior standard deviation of the law (without the noise) for a task with `features`."""
-        matrix = TYPE_LIKENESS * self._precision + self._gram[row]
+        matrix = TYPE_LIKENESS * _precision(self._prior_of(int(self._groups[row]))) + self._gram[row]
         return float(np.sqrt(features @ np.linalg.solve(matrix, features)))
 
     def export_moments(self, row: int) -> dict[str, list[float]]:
@@ -115,10 +114,22 @@ class PooledLaw:
 
     def _solve(self, group: int) -> None:
         """Refresh the coefficients of all nodes of one type."""
-        rows = np.flatnonzero(self._groups == group)
-        own = self._precision @ self._prior
-        pooled = np.linalg.solve(self._precision + self._gram[rows].sum(axis=0), own + self._moment[rows].sum(axis=0))
-        stiff = TYPE_LIKENESS * self._precision
+        self._refresh(group, np.flatnonzero(self._groups == group))
+
+    def _refresh(self, group: int, rows: IntArray) -> None:
+        """Refresh the coefficients of some nodes of one type."""
+        prior, members = self._prior_of(group), np.flatnonzero(self._groups == group)
+        precision = _precision(prior)
+        moments = precision @ prior + self._moment[members].sum(axis=0)
+        pooled = np.linalg.solve(precision + self._gram[members].sum(axis=0), moments)
+        stiff = TYPE_LIKENESS * precision
         right = stiff @ np.maximum(pooled, 0.0) + self._moment[rows]
         solution = np.linalg.solve(stiff + self._gram[rows], right[..., None])[..., 0]
         self._coefficients[rows] = np.maximum(solution, 0.0)
+
+    def _prior_of(self, group: int) -> FloatArray:
+        return self._priors.get(group, self._prior)
+
+
+def _precision(prior: FloatArray) -> FloatArray:
+    return np.asarray(np.diag(prior**-2.0))

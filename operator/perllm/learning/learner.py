@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from perllm.learning.features import ENERGY_PRIOR, LATENCY_PRIOR, energy_features, latency_features
-from perllm.learning.law import PooledLaw
+from perllm.learning.features import energy_features, latency_features
+from perllm.learning.law import RELATIVE_NOISE, PooledLaw
 from perllm.learning.outcome import Outcome
+from perllm.learning.priors import GENERIC, find_prior
 from perllm.learning.recent import RecentOutcomes
 from perllm.policy.problem import Feedback, FloatArray, IntArray, Policy
 
@@ -52,10 +53,25 @@ class ArmSummary:
 class _Model:
     """What is known of one model on all nodes."""
 
-    latency: PooledLaw = field(default_factory=lambda: PooledLaw(LATENCY_PRIOR))
-    energy: PooledLaw = field(default_factory=lambda: PooledLaw(ENERGY_PRIOR))
+    latency: PooledLaw = field(default_factory=lambda: PooledLaw(GENERIC.latency))
+    energy: PooledLaw = field(default_factory=lambda: PooledLaw(GENERIC.energy))
     summaries: dict[int, ArmSummary] = field(default_factory=dict)
     assigned: set[int] = field(default_factory=set)
+    answers: int = 0
+    answer_tokens: float = 0.0
+
+    def add(self, row: int, outcome: Outcome) -> None:
+        """Average an outcome in; the sums over all nodes are kept because every decision asks for them."""
+        self.summaries.setdefault(row, ArmSummary()).add(outcome)
+        self.answers += 1
+        self.answer_tokens += outcome.output_tokens
+
+    def restore(self, row: int, summary: ArmSummary) -> None:
+        """Replace what was observed on one node."""
+        old = self.summaries.get(row, ArmSummary())
+        self.summaries[row] = summary
+        self.answers += summary.count - old.count
+        self.answer_tokens += summary.count * summary.output_tokens - old.count * old.output_tokens
 
 
 class Learner:
@@ -70,6 +86,7 @@ class Learner:
         self._policy = policy
         self._rows: dict[str, int] = {}
         self._groups: dict[str, int] = {}
+        self._gpu_types: list[str] = []
         self._group_of_row: list[int] = []
         self._models: dict[str, _Model] = defaultdict(_Model)
         self._recent: dict[str, RecentOutcomes] = defaultdict(RecentOutcomes)
@@ -77,6 +94,8 @@ class Learner:
     def register(self, node: str, gpu_type: str) -> int:
         """Return the row of a node, the same for the life of the process; `gpu_type` decides who it learns from."""
         group = self._groups.setdefault(gpu_type, len(self._groups))
+        if group == len(self._gpu_types):
+            self._gpu_types.append(gpu_type)
         row = self._rows.setdefault(node, len(self._rows))
         if row == len(self._group_of_row):
             self._group_of_row.append(group)
@@ -103,12 +122,21 @@ class Learner:
         energy_j = known.energy.predict(rows, energy_features(prompt_tokens, output_tokens, occupancy))
         return latency_s, energy_j
 
+    def latency_deviation_s(
+        self, model: str, row: int, prompt_tokens: float, output_tokens: float, occupancy: float
+    ) -> float:
+        """Return the standard deviation of a task's predicted seconds: of the law, and of tasks around it."""
+        rows = np.array([row])
+        features = latency_features(prompt_tokens, output_tokens, np.array([occupancy]))
+        law = self._assigned(model, rows).latency
+        noise_s = RELATIVE_NOISE * float(law.predict(rows, features)[0])
+        return float(np.hypot(law.deviation(row, features[0]), noise_s))
+
     def expected_output_tokens(self, model: str) -> float:
         """Return the mean length of the model's answers so far, drawn towards a published mean while there are few."""
-        summaries = self._models[model].summaries.values() if model in self._models else ()
-        count = sum(summary.count for summary in summaries)
-        total = sum(summary.count * summary.output_tokens for summary in summaries)
-        return (DEFAULT_OUTPUT_WEIGHT * DEFAULT_OUTPUT_TOKENS + total) / (DEFAULT_OUTPUT_WEIGHT + count)
+        known = self._models.get(model)
+        count, tokens = (known.answers, known.answer_tokens) if known else (0, 0.0)
+        return (DEFAULT_OUTPUT_WEIGHT * DEFAULT_OUTPUT_TOKENS + tokens) / (DEFAULT_OUTPUT_WEIGHT + count)
 
     def has_learned(self, outcome: Outcome) -> bool:
         """Whether this outcome is already part of the learned state."""
@@ -129,7 +157,7 @@ class Learner:
         if outcome.inference_energy_j is not None:
             features = energy_features(outcome.prompt_tokens, outcome.output_tokens, occupancy)[0]
             model.energy.learn(row, features, outcome.inference_energy_j)
-        model.summaries.setdefault(row, ArmSummary()).add(outcome)
+        model.add(row, outcome)
         self._recent[outcome.node].add(outcome.task_id, outcome.finished_s)
         self.dirty.add(outcome.node)
         return self._policy.learn(
@@ -184,7 +212,7 @@ class Learner:
                 self._import_state(node, model, state)
             raise ValueError(f"not a state of this version: {error!r}") from error
         for model, summary, _ in arms:
-            self._models[model].summaries[self._rows[node]] = summary
+            self._models[model].restore(self._rows[node], summary)
         self._recent[node] = recent
 
     def _import_state(self, node: str, model: str, state: dict[str, Any]) -> None:
@@ -200,7 +228,14 @@ class Learner:
         if len(known.assigned) < len(self._rows):
             for row in rows.tolist():
                 if row not in known.assigned:
-                    known.latency.assign(row, self._group_of_row[row])
-                    known.energy.assign(row, self._group_of_row[row])
-                    known.assigned.add(row)
+                    self._assign(known, row)
         return known
+
+    def _assign(self, known: _Model, row: int) -> None:
+        group = self._group_of_row[row]
+        prior = find_prior(self._gpu_types[group])
+        known.latency.set_prior(group, prior.latency)
+        known.energy.set_prior(group, prior.energy)
+        known.latency.assign(row, group)
+        known.energy.assign(row, group)
+        known.assigned.add(row)

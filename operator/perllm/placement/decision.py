@@ -1,7 +1,7 @@
 """A decision, and the record of it that travels in the Binding onto the pod."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
@@ -72,7 +72,7 @@ class Decision:
 
     def to_record(self) -> str:
         """Return the decision as one compact line of JSON."""
-        return orjson.dumps({key: _rounded(value) for key, value in asdict(self).items()}).decode()
+        return orjson.dumps({name: _rounded(getattr(self, name)) for name in _FIELDS}).decode()
 
     def to_status(self, created_s: float) -> DecisionStatus:
         """Return the part of the decision that the task's status shows; times count from the task's creation."""
@@ -90,6 +90,7 @@ class Decision:
         )
 
 
+_FIELDS = tuple(field.name for field in fields(Decision))
 _RECORD = TypeAdapter(Decision)
 
 

@@ -58,7 +58,7 @@ class Fleet:
     def rows(self, names: Sequence[str]) -> IntArray:
         """Return the rows of known nodes, shape (n,)."""
         rows: Mapping[str, int] = self._rows
-        return np.array([rows[name] for name in names], dtype=np.int64)
+        return np.fromiter(map(rows.__getitem__, names), dtype=np.int64, count=len(names))
 
     def row(self, name: str) -> int:
         """Return the row of a known node."""

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from perllm.api.task import Tier
-from perllm.learning.law import RELATIVE_NOISE
 from perllm.learning.learner import Learner
 from perllm.placement.decision import Decision
 from perllm.placement.fleet import Fleet
@@ -150,21 +149,25 @@ class Placer:
         choice, arms, node = placement.choice, placement.arms, self.fleet.nodes[name]
         score, latency_s = float(choice.scores[arm]), float(arms.latency_s[arm])
         chosen = arm == choice.arm
+        request, occupancy = placement.request, float(arms.compute_used[arm])
+        deviation_s = self.learner.latency_deviation_s(
+            request.model, int(placement.rows[arm]), request.prompt_tokens, placement.output_tokens, occupancy
+        )
         return Decision(
-            task_id=placement.request.task_id,
+            task_id=request.task_id,
             policy=self._policy.name,
-            model=placement.request.model,
+            model=request.model,
             node=name,
             tier=node.tier,
             gpu_type=node.gpu_type,
             decided_s=placement.decided_s,
             latency_s=latency_s,
-            latency_bound_s=latency_s * (1 + RELATIVE_NOISE),
+            latency_bound_s=latency_s + deviation_s,
             energy_j=float(arms.energy_j[arm]),
             transmission_energy_j=float(placement.transmission_energy_j[arm]),
             time_left_s=placement.time_left_s,
             demand_bps=float(placement.demand_bps[arm]),
-            occupancy=float(arms.compute_used[arm]),
+            occupancy=occupancy,
             output_tokens=placement.output_tokens,
             score=score if np.isfinite(score) else None,
             slack=choice.slack,

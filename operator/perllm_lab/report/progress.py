@@ -1,7 +1,9 @@
 """Live progress: builds that take minutes, and replays."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -9,31 +11,30 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 PLAIN_INTERVAL_S = 10.0
 
 
-class Stage:
-    """One line of progress."""
-
-    def __init__(self, progress: Progress, line: TaskID) -> None:
-        self._progress = progress
-        self._line = line
+class Stage(Protocol):
+    """One thing that takes its time."""
 
     def update(self, done: int, total: int, note: str = "") -> None:
-        """Show how far it is."""
-        self._progress.update(self._line, completed=done, total=total or None, note=note)
+        """Show how far it is; a total of 0 is not known yet."""
 
 
 class Display:
-    """Shows stages as bars on a terminal; elsewhere says when each begins and ends, and how it goes now and then."""
+    """Shows stages as bars on a terminal; elsewhere, as in a CI log, as a line now and then."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, now: Callable[[], float] = time.monotonic) -> None:
         self.console = console
+        self._now = now
 
     def say(self, text: str) -> None:
         """Print a line."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     @contextmanager
     def stage(self, title: str) -> Iterator[Stage]:
         """Show a stage while it lasts."""
+        if not self.console.is_terminal:
+            yield _Lines(self, title, self._now)
+            return
         with Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
@@ -43,4 +44,32 @@ class Display:
             console=self.console,
             refresh_per_second=4,
         ) as progress:
-            yield Stage(progress, progress.add_task(title, total=None, note=""))
+            yield _Bar(progress, progress.add_task(title, total=None, note=""))
+
+
+class _Bar:
+    def __init__(self, progress: Progress, line: TaskID) -> None:
+        self._progress = progress
+        self._line = line
+
+    def update(self, done: int, total: int, note: str = "") -> None:
+        self._progress.update(self._line, completed=done, total=total or None, note=note)
+
+
+class _Lines:
+    """Says how far it is every few seconds, and at the end."""
+
+    def __init__(self, display: Display, title: str, now: Callable[[], float]) -> None:
+        self._display = display
+        self._title = title.strip()
+        self._now = now
+        self._start_s = now()
+        self._said_s = float("-inf")
+        self._said = ""
+
+    def update(self, done: int, total: int, note: str = "") -> None:
+        now_s, line = self._now(), f"{self._title}: {done}/{total or '?'} {note}"
+        is_due = now_s - self._said_s >= PLAIN_INTERVAL_S or (done == total and total > 0)
+        if is_due and line != self._said:
+            self._said_s, self._said = now_s, line
+            self._display.say(f"[{now_s - self._start_s:4.0f} s] {line}")

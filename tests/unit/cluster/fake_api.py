@@ -15,23 +15,28 @@ class FakeApiServer:
 
     Attributes:
         calls: (method, path, body) of every request, in order.
-        failures: raised by the next requests, one each; None lets a request pass.
+        failures: raised by the next requests, one each.
         watch_failures: the same for watches.
         page_size: objects per page of a list.
     """
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str, Any]] = []
-        self.failures: list[ApiError | None] = []
-        self.watch_failures: list[ApiError | None] = []
+        self.failures: list[ApiError] = []
+        self.watch_failures: list[ApiError] = []
         self.page_size = 1000
         self.oldest_version = 0
         self._version = 0
         self._objects: dict[str, Object] = {}
         self._history: list[tuple[int, str, Object]] = []
         self._watches: list[asyncio.Queue[Object | ApiError | None]] = []
+        self._refusals: dict[str, list[ApiError]] = {}
 
     # What a test does to the cluster.
+
+    def refuse(self, method: str, *errors: ApiError) -> None:
+        """Raise these errors in the next requests of one method."""
+        self._refusals.setdefault(method, []).extend(errors)
 
     def store(self, path: str, **fields: Any) -> Object:
         """Create or change the object at `path`, as another client of the API server would."""
@@ -121,7 +126,8 @@ class FakeApiServer:
     async def _enter(self, method: str, path: str, body: Any) -> None:
         self.calls.append((method, path, copy.deepcopy(body)))
         await asyncio.sleep(0)
-        failure = self.failures.pop(0) if self.failures else None
+        refusals = self._refusals.get(method)
+        failure = refusals.pop(0) if refusals else self.failures.pop(0) if self.failures else None
         if failure is not None:
             raise failure
 

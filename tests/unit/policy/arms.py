@@ -26,7 +26,7 @@ def make_arms(
     sent, uplink = np.array(bandwidth or [(0, 1e9)] * n, dtype=np.float64).reshape(n, 2).T
     return Arms(
         rows=np.arange(n),
-        allowed=np.array(allowed or [True] * n),
+        allowed=np.array(allowed or [True] * n, dtype=np.bool_),
         latency_s=np.array(latency_s, dtype=np.float64),
         energy_j=np.array(energy_j or [1.0] * n, dtype=np.float64),
         compute_used=used,
@@ -38,7 +38,7 @@ def make_arms(
 
 
 def make_feedback(
-    row: int, *, model: str = "m", energy_j: float = 0.0, latency_s: float = 10.0, resource_slack: float = 1.0
+    row: int, *, energy_j: float = 0.0, latency_s: float = 10.0, resource_slack: float = 1.0, prompt_tokens: float = 0.0
 ) -> Feedback:
-    """Return the feedback of a run of 100 tokens with a deadline of 10 s, whose time slack is 0 by default."""
-    return Feedback(model, row, latency_s, 10.0, energy_j, tokens=100.0, resource_slack=resource_slack)
+    """Return the feedback of a run that wrote 100 tokens, with a deadline of 10 s: its time slack is 0 by default."""
+    return Feedback("m", row, latency_s, 10.0, energy_j, prompt_tokens, 100.0, resource_slack)

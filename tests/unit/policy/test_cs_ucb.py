@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perllm.policy.cs_ucb import CsUcb, CsUcbParameters
+from perllm.policy.problem import Arms
 from unit.policy.arms import make_arms, make_feedback, make_task
 
 
@@ -20,13 +21,18 @@ def play(cs_ucb: CsUcb, row: int, *energies_j: float) -> None:
 
 class TestReward:
     def test_is_slack_by_its_weight_less_the_normalised_energy(self) -> None:
-        # 300 J for 100 tokens are 3 of 10 J per token; 4 of 10 s leave a slack of 0.6, above that of the resources.
+        # 300 J for 100 tokens are 3 of 10 J each; 4 of 10 s leave a slack of 0.6, above that of the resources.
         feedback = make_feedback(0, energy_j=300, latency_s=4, resource_slack=0.2)
         assert policy(constraint_weight=0.5).learn(feedback) == pytest.approx(-0.3 + 0.5 * 0.2)
 
     def test_of_a_late_run_is_reduced_by_its_lateness(self) -> None:
         feedback = make_feedback(0, energy_j=300, latency_s=14)
         assert policy(constraint_weight=0.5).learn(feedback) == pytest.approx(-0.3 + 0.5 * -0.4)
+
+    def test_allows_for_the_prompt(self) -> None:
+        feedback = make_feedback(0, energy_j=300, prompt_tokens=2500)
+        cs_ucb = policy(reference_output_j=10, reference_prompt_j=0.2)
+        assert cs_ucb.learn(feedback) == pytest.approx(-300 / (100 * 10 + 2500 * 0.2))
 
     def test_counts_energy_above_the_reference_as_the_reference(self) -> None:
         assert policy().learn(make_feedback(0, energy_j=1e9)) == pytest.approx(-1.0)
@@ -112,8 +118,8 @@ class TestInfeasible:
         assert (choice.arm, choice.refused) == (1, {"deadline": 1})
 
     @pytest.mark.parametrize("arms", [make_arms(latency_s=[]), make_arms(latency_s=[5], compute=[(5, 4)])])
-    def test_chooses_nothing_where_nothing_has_room(self, arms: object) -> None:
-        choice = policy().choose(make_task(), arms)  # type: ignore[arg-type]
+    def test_chooses_nothing_where_nothing_has_room(self, arms: Arms) -> None:
+        choice = policy().choose(make_task(), arms)
         assert (choice.arm, choice.candidates, choice.meets_deadline) == (None, 0, False)
         assert np.isneginf(choice.scores).all()
 
@@ -155,10 +161,10 @@ class TestState:
 ARM = st.tuples(
     st.floats(0, 100),  # latency
     st.floats(0, 1e4),  # energy
-    st.floats(1, 5),  # slots used
-    st.floats(0, 5),  # slots
-    st.floats(0, 100),  # uplink used
-    st.floats(0, 100),  # uplink
+    st.integers(1, 5),  # slots used
+    st.integers(0, 5),  # slots
+    st.integers(0, 100),  # uplink used
+    st.integers(0, 100),  # uplink
     st.booleans(),  # tier allowed
     st.integers(0, 3),  # in flight
     st.integers(0, 5),  # finished plays

@@ -1,0 +1,54 @@
+"""The published figures that the laws of time and energy start from.
+
+They hold for models of 7 to 9 billion parameters in 16 bit on one accelerator and are deliberately vague: the laws give
+them a standard deviation of their own size, and one task corrects a whole GPU type. Energy is that of the GPU.
+
+Sources
+    H100      ML.ENERGY leaderboard v3, Llama-3.1-8B, vLLM: 6.67 + 0.076 B ms per iteration, 0.069 + 3.08/B J per token
+    A100      LLM-Inference-Bench (Argonne), Llama-3-8B, vLLM: 68 tokens/s and 3.34 J/token at B = 1, 1,812 and 0.174 at
+              64; prefill 7,504 tokens/s, llama.cpp (GPU-Benchmarks-on-LLM-Inference)
+    A10       LLM-Perf leaderboard, Llama-2-7B and 3-8B, bf16, B = 1: 28 tokens/s, 6.5 J/token; 256 tokens read in 94 ms
+    T4        LLM-Perf leaderboard, Llama-7B, fp16, B = 1: 16.9 tokens/s, 4.14 J/token; 256 tokens read in 208 ms
+    RTX 4090  GPU-Benchmarks-on-LLM-Inference, Llama-3-8B, F16: 54 tokens/s, reads 9,056 tokens/s; Fadel Argerich and
+              Patino-Martinez, IEEE Access 2024, 7B: 7.6 J/token at B = 1, 2.7 at 20
+    Orin      EdgeReasoning, arXiv 2511.01866, 8B, Jetson AGX Orin: 100 ms and 2.79 J per token, 0.85 ms per token read
+    others    geometric middles of all these
+Where a source gives no slope over B, 2 % per further task is taken; where it gives no power while reading, that of
+decoding.
+"""
+
+from dataclasses import dataclass
+
+START_UP_S = 1.0
+"""From binding to the first token read: a pod whose image is there starts in about a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """Coefficients of the laws, in the order of the features.
+
+    Attributes:
+        latency: seconds: start-up, per 1,000 prompt tokens, per 100 output tokens, per 100 output tokens and further
+            running task.
+        energy: joules: per 1,000 prompt tokens, per 100 output tokens fixed, per 100 output tokens shared by the batch.
+    """
+
+    latency: tuple[float, float, float, float]
+    energy: tuple[float, float, float]
+
+
+GENERIC = Prior((START_UP_S, 0.3, 4.0, 0.1), (60.0, 15.0, 500.0))
+
+_BY_GPU = (
+    ("H100", Prior((START_UP_S, 0.05, 0.67, 0.0076), (30.0, 6.9, 308.0))),
+    ("A100", Prior((START_UP_S, 0.13, 1.43, 0.032), (40.0, 12.4, 320.0))),
+    ("A10", Prior((START_UP_S, 0.37, 3.6, 0.07), (70.0, 20.0, 630.0))),
+    ("T4", Prior((START_UP_S, 0.81, 5.9, 0.12), (60.0, 20.0, 394.0))),
+    ("4090", Prior((START_UP_S, 0.11, 1.84, 0.037), (40.0, 245.0, 515.0))),
+    ("Orin", Prior((START_UP_S, 0.85, 10.0, 0.2), (20.0, 15.0, 264.0))),
+)
+
+
+def find_prior(gpu_type: str) -> Prior:
+    """Return the starting point of a GPU type, the value of its label; a generic one for types not listed."""
+    return next((prior for part, prior in _BY_GPU if part in gpu_type), GENERIC)

@@ -1,0 +1,97 @@
+"""Prometheus goes away and comes back: placement goes on, what is not known is said, and nothing is taken for zero."""
+
+from collections import Counter
+
+import pytest
+
+from e2e.stage import Stage, condition, wait_until
+from perllm.cluster.client import Object
+from perllm_lab.lab import LabSettings
+
+SPEED = 3.0
+PATIENCE_S = 8.0
+TASKS = 12
+
+
+@pytest.fixture(scope="module")
+def lab_settings() -> LabSettings:
+    """Waits less long than usual for the samples of a run, so that the outage may be short."""
+    return LabSettings("modern", SPEED, operator_config={"energy_patience_s": PATIENCE_S})
+
+
+async def test_the_fleet_works_on_without_metrics_and_recovers_alone(stage: Stage) -> None:
+    before = await _run(stage, "before")
+    _assert_measured(before)
+    caught = await stage.create_many("caught", TASKS, output_tokens=400)
+    await stage.lab.prometheus.kill()
+    try:
+        await wait_until(lambda: _is_blind(stage), timeout_s=30, describe=lambda: "figures are still taken for fresh")
+        during = await _run(stage, "during")
+        _assert_blind(during)
+        _assert_never_zero(await stage.wait_all_settled(caught))
+        assert await stage.metric("perllm_telemetry_up") == 0
+    finally:
+        await stage.lab.prometheus.start()
+    await wait_until(lambda: _sees(stage), timeout_s=45, describe=lambda: "telemetry does not come back")
+    after = await _run(stage, "after")
+    _assert_measured(after)
+    assert [line["level"] for line in _lines_about_telemetry(stage)] == ["WARNING", "INFO"]
+    await wait_until(lambda: _has_learned(stage, 4 * TASKS), timeout_s=10)
+    assert await _energies_learned(stage) == _count_measured(await stage.tasks())
+
+
+async def _run(stage: Stage, prefix: str) -> dict[str, Object]:
+    return await stage.wait_all_settled(await stage.create_many(prefix, TASKS))
+
+
+def _assert_measured(tasks: dict[str, Object]) -> None:
+    for task in tasks.values():
+        assert condition(task, "MetricsAvailable")["status"] == "True", task["status"]
+        assert task["status"]["decision"]["metricsAge"] < 6.0
+        assert task["status"]["observed"]["energyQuality"] in ("measured", "coarse"), task["status"]
+        assert task["status"]["observed"]["energyJoules"] > 0
+
+
+def _assert_blind(tasks: dict[str, Object]) -> None:
+    assert Counter(task["status"]["phase"] for task in tasks.values()) == Counter(Succeeded=TASKS)
+    for task in tasks.values():
+        missing = condition(task, "MetricsAvailable")
+        assert (missing["status"], missing["reason"]) == ("False", "MetricsMissing"), task["status"]
+        assert "metricsAge" not in task["status"]["decision"]
+        assert task["status"]["observed"]["energyQuality"] == "missing"
+        assert "energyJoules" not in task["status"]["observed"]
+
+
+def _assert_never_zero(tasks: dict[str, Object]) -> None:
+    """Those that ran when it happened are measured or not, according to when they ended."""
+    for task in tasks.values():
+        observed = task["status"]["observed"]
+        assert ("energyJoules" in observed) == (observed["energyQuality"] != "missing")
+        assert observed.get("energyJoules", 1.0) > 0
+
+
+async def _is_blind(stage: Stage) -> bool:
+    fresh = await stage.metric("perllm_telemetry_nodes", figure="power", quality="fresh")
+    return fresh == 0 and await stage.metric("perllm_telemetry_up") == 0
+
+
+async def _sees(stage: Stage) -> bool:
+    fresh = await stage.metric("perllm_telemetry_nodes", figure="power", quality="fresh")
+    return fresh == len(stage.lab.scenario.nodes()) and await stage.metric("perllm_telemetry_up") == 1
+
+
+def _lines_about_telemetry(stage: Stage) -> list[Object]:
+    return [line for line in stage.read_log() if line.get("logger") == "perllm.telemetry.poller"]
+
+
+async def _has_learned(stage: Stage, count: int) -> bool:
+    return await stage.learned() >= count
+
+
+def _count_measured(tasks: dict[str, Object]) -> int:
+    return sum("energyJoules" in task["status"]["observed"] for task in tasks.values())
+
+
+async def _energies_learned(stage: Stage) -> int:
+    profiles = (await stage.profiles()).values()
+    return sum(model["state"]["energyCount"] for item in profiles for model in item["status"]["models"])

@@ -1,0 +1,133 @@
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import orjson
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from perllm.cluster.client import ApiError, ApiUnreachableError, Client, PatchKind
+from perllm.cluster.credentials import Credentials
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Serve = Callable[[Handler], Awaitable[Client]]
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """Start a server with one handler, and return a client of it."""
+    opened = []
+
+    async def start(handler: Handler) -> Client:
+        app = web.Application()
+        app.router.add_route("*", "/{tail:.*}", handler)
+        server = TestServer(app)
+        await server.start_server()
+        client = Client(Credentials(str(server.make_url("")).rstrip("/"), None, None, None, lambda: "secret"))
+        await client.__aenter__()
+        opened.append((client, server))
+        return client
+
+    yield start
+    for client, server in opened:
+        await client.__aexit__(None, None, None)
+        await server.close()
+
+
+async def test_sends_identity_query_and_body(serve: Serve) -> None:
+    async def echo(request: web.Request) -> web.Response:
+        return web.json_response(
+            {
+                "method": request.method,
+                "path": request.path_qs,
+                "token": request.headers.get("Authorization"),
+                "type": request.headers.get("Content-Type"),
+                "body": (await request.read()).decode(),
+            }
+        )
+
+    client = await serve(echo)
+    get = await client.get("/api/v1/pods", labelSelector="a=b")
+    assert (get["path"], get["token"], get["body"]) == ("/api/v1/pods?labelSelector=a%3Db", "Bearer secret", "")
+    patch = await client.patch("/x", {"a": None}, kind=PatchKind.STRATEGIC)
+    assert (patch["method"], patch["type"], patch["body"]) == ("PATCH", PatchKind.STRATEGIC, '{"a":null}')
+    assert [(await call("/x", {}))["method"] for call in (client.post, client.put, client.delete)] == [
+        "POST",
+        "PUT",
+        "DELETE",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason", "message", "is_transient"),
+    [
+        (409, b'{"reason": "AlreadyExists", "message": "pods \\"x\\" exists"}', "AlreadyExists", 'pods "x" exists', False),
+        (429, b'{"reason": "TooManyRequests"}', "TooManyRequests", "", True),
+        (503, b"<html>proxy says no</html>", "Service Unavailable", "<html>proxy says no</html>", True),
+        (404, b"[]", "Not Found", "[]", False),
+    ],
+)
+async def test_a_refusal_tells_status_reason_and_message(
+    serve: Serve, status: int, body: bytes, reason: str, message: str, is_transient: bool
+) -> None:
+    async def refuse(_: web.Request) -> web.Response:
+        return web.Response(status=status, body=body, headers={"Retry-After": "7"})
+
+    client = await serve(refuse)
+    with pytest.raises(ApiError) as caught:
+        await client.get("/x")
+    error = caught.value
+    assert (error.status, error.reason, error.message, error.retry_after_s) == (status, reason, message, 7.0)
+    assert error.is_transient is is_transient
+    with pytest.raises(ApiError) as caught:
+        _ = [event async for event in client.watch("/x", {})]
+    assert caught.value.status == status
+
+
+async def test_no_answer_is_an_error_of_its_own(serve: Serve) -> None:
+    async def hang_up(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.close()
+        return web.Response()
+
+    client = await serve(hang_up)
+    with pytest.raises(ApiUnreachableError, match="GET /x: no answer from http://127"):
+        await client.get("/x")
+
+
+async def test_a_watch_yields_events_however_they_are_cut_up(serve: Serve) -> None:
+    events = [{"type": "ADDED", "object": {"note": "x" * size}} for size in (1, 300_000, 5)]
+
+    async def stream(request: web.Request) -> web.StreamResponse:
+        assert request.query["allowWatchBookmarks"] == "true"
+        assert request.query["resourceVersion"] == "5"
+        response = web.StreamResponse()
+        await response.prepare(request)
+        content = b"".join(orjson.dumps(event) + b"\n" for event in events)
+        for start in range(0, len(content), 70_000):
+            await response.write(content[start : start + 70_000])
+        return response
+
+    client = await serve(stream)
+    assert [event async for event in client.watch("/x", {"resourceVersion": "5"})] == events
+
+
+async def test_a_watch_that_breaks_off_is_an_error(serve: Serve) -> None:
+    async def break_off(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b'{"type": "ADDED"}\n{"type":')
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    client = await serve(break_off)
+    seen = []
+    with pytest.raises(ApiUnreachableError, match="the watch of /x broke"):
+        async for event in client.watch("/x", {}):
+            seen.append(event)
+    assert seen == [{"type": "ADDED"}]
+
+
+async def test_a_client_that_was_not_entered_says_so() -> None:
+    with pytest.raises(RuntimeError, match="async with Client"):
+        await Client(Credentials("http://x", None, None, None, lambda: None)).get("/x")

@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from perllm.cluster.credentials import CredentialsError, load_credentials
+
+
+def write_kubeconfig(directory: Path, *, cluster: dict[str, object], user: dict[str, object]) -> Path:
+    file = directory / "kubeconfig"
+    file.write_text(
+        yaml.safe_dump(
+            {
+                "current-context": "one",
+                "contexts": [{"name": "one", "context": {"cluster": "c", "user": "u"}}],
+                "clusters": [{"name": "c", "cluster": cluster}],
+                "users": [{"name": "u", "user": user}],
+            }
+        )
+    )
+    return file
+
+
+def test_a_token_becomes_a_header(tmp_path: Path) -> None:
+    file = write_kubeconfig(tmp_path, cluster={"server": "http://localhost:8001/"}, user={"token": "secret"})
+    credentials = load_credentials(file)
+    assert credentials.server == "http://localhost:8001"
+    assert credentials.headers() == {"Authorization": "Bearer secret"}
+    assert credentials.ssl_context() is None
+
+
+def test_without_a_token_there_is_no_header(tmp_path: Path) -> None:
+    file = write_kubeconfig(tmp_path, cluster={"server": "http://localhost:8001"}, user={})
+    assert load_credentials(file).headers() == {}
+
+
+def test_the_server_is_always_verified(tmp_path: Path) -> None:
+    cluster: dict[str, object] = {"server": "https://localhost:6443", "insecure-skip-tls-verify": True}
+    with pytest.raises(CredentialsError, match="give it certificate-authority-data instead"):
+        load_credentials(write_kubeconfig(tmp_path, cluster=cluster, user={}))
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "apiVersion: v1", "just text"])
+def test_a_kubeconfig_that_cannot_be_used_is_named(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "kubeconfig"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(CredentialsError, match=r"(?s)no Kubernetes credentials in .*kubeconfig.*Pass --kubeconfig FILE"):
+        load_credentials(file)
+
+
+def test_an_unknown_context_is_named(tmp_path: Path) -> None:
+    file = write_kubeconfig(tmp_path, cluster={"server": "http://localhost:8001"}, user={})
+    with pytest.raises(CredentialsError, match="other"):
+        load_credentials(file, context="other")

@@ -1,0 +1,70 @@
+import asyncio
+import logging
+
+import pytest
+
+from perllm.cluster.client import ApiError
+from perllm.cluster.events import CAPACITY, MAX_NOTE, EventRecorder, Subject
+from unit.cluster.fake_api import FakeApiServer
+
+pytestmark = pytest.mark.looptime
+
+EVENTS = "/apis/events.k8s.io/v1/namespaces/lab/events"
+TASK = Subject("lab", "t", "uid-t")
+
+
+def recorder(api: FakeApiServer) -> EventRecorder:
+    return EventRecorder(api, instance="host", unix_now=lambda: 1_800_000_000.0)  # type: ignore[arg-type]
+
+
+async def post_all(events: EventRecorder) -> None:
+    running = asyncio.create_task(events.run())
+    await asyncio.sleep(1)
+    running.cancel()
+
+
+async def test_an_event_is_about_the_task() -> None:
+    api = FakeApiServer()
+    events = recorder(api)
+    events.record(TASK, "Placed", "on n")
+    events.record(TASK, "DeadlineMissed", "x" * 5000, warning=True)
+    await post_all(events)
+    (path, placed), (_, missed) = api.calls_of("POST")
+    assert path == EVENTS
+    assert (placed["reason"], placed["note"], placed["type"]) == ("Placed", "on n", "Normal")
+    assert (placed["regarding"]["kind"], placed["regarding"]["uid"]) == ("LLMInferenceTask", "uid-t")
+    assert placed["eventTime"] == "2027-01-15T08:00:00.000000Z"
+    assert (len(missed["note"]), missed["type"]) == (MAX_NOTE, "Warning")
+    assert placed["metadata"]["name"] != missed["metadata"]["name"]
+
+
+async def test_the_name_of_an_event_is_valid_for_any_task_name() -> None:
+    api = FakeApiServer()
+    events = recorder(api)
+    events.record(Subject("lab", "a" * 199 + "-" + "b" * 53, "uid"), "Placed", "")
+    await post_all(events)
+    name = api.calls_of("POST")[0][1]["metadata"]["name"]
+    assert len(name) <= 253
+    assert "-." not in name
+
+
+async def test_a_refused_event_does_not_stop_the_others() -> None:
+    api = FakeApiServer()
+    api.failures = [ApiError(403, "Forbidden", "namespace is being terminated")] * 5
+    events = recorder(api)
+    for _ in range(9):
+        events.record(TASK, "Placed", "")
+    await post_all(events)
+    assert len(api.calls_of("POST")) == 9
+
+
+async def test_events_that_the_api_server_cannot_follow_are_dropped_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    api = FakeApiServer()
+    events = recorder(api)
+    with caplog.at_level(logging.WARNING):
+        for number in range(CAPACITY + 1):
+            events.record(TASK, f"R{number}", "")
+    assert "event dropped" in caplog.text
+    assert f"t R{CAPACITY}" in caplog.text
+    await post_all(events)
+    assert len(api.calls_of("POST")) == CAPACITY

@@ -1,0 +1,143 @@
+import asyncio
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+
+from perllm.cluster.client import ApiError, ApiUnreachableError
+from perllm.cluster.informer import Informer, object_key
+from unit.cluster.fake_api import FakeApiServer, Object
+
+pytestmark = pytest.mark.looptime
+
+PODS = "/api/v1/pods"
+
+
+class Watched:
+    """An informer at work and what it reported: (old value, new value) of each change, None for nothing."""
+
+    def __init__(self, api: FakeApiServer) -> None:
+        self.api = api
+        self.seen: list[tuple[str, str | None, str | None]] = []
+        self.informer = Informer(api, PODS, self._note, rng=random.Random(1))  # type: ignore[arg-type]
+
+    def _note(self, old: Object | None, new: Object | None) -> None:
+        item = new or old
+        assert item is not None
+        self.seen.append((item["metadata"]["name"], old and old["value"], new and new["value"]))
+
+    async def news(self, wait_s: float = 0.05) -> list[tuple[str, str | None, str | None]]:
+        await asyncio.sleep(wait_s)
+        news, self.seen = self.seen, []
+        return news
+
+    @property
+    def lists(self) -> int:
+        return len(self.api.calls_of("GET"))
+
+
+@pytest.fixture
+async def watched() -> AsyncIterator[Watched]:
+    """An informer that has seen one pod."""
+    api = FakeApiServer()
+    api.store(f"{PODS}/a", value="1")
+    watched = Watched(api)
+    running = asyncio.create_task(watched.informer.run())
+    await watched.informer.synced.wait()
+    assert await watched.news() == [("a", None, "1")]
+    yield watched
+    assert set(watched.informer.objects) == {item["metadata"]["name"] for item in (await api.get(PODS))["items"]}
+    running.cancel()
+
+
+async def test_lists_page_by_page() -> None:
+    api = FakeApiServer()
+    api.page_size = 2
+    for number in range(5):
+        api.store(f"{PODS}/{number}", value="1")
+    watched = Watched(api)
+    running = asyncio.create_task(watched.informer.run())
+    assert [name for name, *_ in await watched.news()] == ["0", "1", "2", "3", "4"]
+    assert watched.lists == 3
+    running.cancel()
+
+
+async def test_reports_additions_changes_and_deletions(watched: Watched) -> None:
+    watched.api.store(f"{PODS}/b", value="1")
+    watched.api.store(f"{PODS}/a", value="2")
+    watched.api.remove(f"{PODS}/a")
+    assert await watched.news() == [("b", None, "1"), ("a", "1", "2"), ("a", "2", None)]
+    assert watched.lists == 1
+
+
+async def test_a_bookmark_only_moves_the_version(watched: Watched) -> None:
+    watched.api.send({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "77"}}})
+    assert await watched.news() == []
+    watched.api.end_watches()
+    await asyncio.sleep(1)
+    assert watched.api.calls_of("WATCH")[-1][1]["resourceVersion"] == "77"
+
+
+async def test_resumes_without_a_list_where_the_watch_merely_ended(watched: Watched) -> None:
+    watched.api.end_watches()
+    watched.api.store(f"{PODS}/a", value="2")
+    assert await watched.news(1) == [("a", "1", "2")]
+    assert watched.lists == 1
+
+
+@pytest.mark.parametrize(
+    "interruption",
+    [
+        lambda api: api.end_watches(ApiUnreachableError("connection lost")),
+        lambda api: api.end_watches(ApiError(410, "Expired", "too old")),
+        lambda api: api.send({"type": "ERROR", "object": {"code": 410, "message": "too old"}}),
+    ],
+    ids=["connection lost", "gone", "error event"],
+)
+async def test_finds_by_a_list_what_happened_while_it_was_away(watched: Watched, interruption: object) -> None:
+    watched.api.store(f"{PODS}/doomed", value="1")
+    await watched.news()
+    interruption(watched.api)  # type: ignore[operator]
+    watched.api.remove(f"{PODS}/doomed")
+    watched.api.store(f"{PODS}/a", value="2")
+    watched.api.store(f"{PODS}/b", value="1")
+    watched.api.forget_history()
+    assert await watched.news(1) == [("doomed", "1", None), ("a", "1", "2"), ("b", None, "1")]
+    assert watched.lists == 2
+    watched.api.store(f"{PODS}/b", value="2")
+    assert await watched.news() == [("b", "1", "2")]
+
+
+async def test_reports_a_namesake_as_a_deletion_and_an_addition(watched: Watched) -> None:
+    watched.api.end_watches(ApiUnreachableError("connection lost"))
+    watched.api.remove(f"{PODS}/a")
+    watched.api.store(f"{PODS}/a", value="9", metadata={"name": "a", "uid": "another"})
+    assert await watched.news(1) == [("a", "1", None), ("a", None, "9")]
+
+
+async def test_asks_less_and_less_often_while_every_watch_fails(watched: Watched) -> None:
+    watched.api.watch_failures = [ApiError(403, "Forbidden", "cannot watch")] * 1000
+    watched.api.end_watches(ApiUnreachableError("connection lost"))
+    await asyncio.sleep(600)
+    assert 40 < watched.lists < 100
+    watched.api.watch_failures.clear()
+    watched.api.store(f"{PODS}/a", value="2")
+    assert await watched.news(20) == [("a", "1", "2")]
+
+
+async def test_waits_for_an_api_server_that_is_not_there_yet() -> None:
+    api = FakeApiServer()
+    api.failures = [ApiUnreachableError("refused")] * 4
+    api.store(f"{PODS}/a", value="1")
+    watched = Watched(api)
+    running = asyncio.create_task(watched.informer.run())
+    assert not watched.informer.synced.is_set()
+    await asyncio.wait_for(watched.informer.synced.wait(), 60)
+    running.cancel()
+
+
+@pytest.mark.parametrize(
+    ("metadata", "key"), [({"name": "n"}, "n"), ({"name": "n", "namespace": "s"}, "s/n"), ({"name": "n", "namespace": ""}, "n")]
+)
+def test_keys_are_unique_in_the_cluster(metadata: dict[str, str], key: str) -> None:
+    assert object_key({"metadata": metadata}) == key

@@ -1,0 +1,285 @@
+"""The controller at work: objects come in, requests to the API server go out."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from perllm.api import names
+from perllm.cluster.client import ApiError, ApiUnreachableError
+from perllm.cluster.events import EventRecorder
+from perllm.controller.announcer import Announcer
+from perllm.controller.controller import Controller
+from perllm.controller.settlement import Settlement
+from perllm.metrics import OperatorMetrics
+from perllm.telemetry.attribution import IdlePower
+from perllm.telemetry.history import CounterHistory, EnergyHistory
+from unit.cluster.fake_api import FakeApiServer
+from unit.controller.samples import task_object
+from unit.placement.cluster_of import make_node, make_setting
+from unit.placement.records import make_decision
+
+pytestmark = pytest.mark.looptime
+
+PODS = "/api/v1/namespaces/lab/pods"
+START_S = 1000.0
+
+
+class Cluster:
+    """An API server with tasks, a controller that sees every change at once, and node n with two slots.
+
+    Time and the controller start with the first task: virtual time begins in the test itself, not in its fixtures.
+    """
+
+    def __init__(self, api: FakeApiServer | None = None, begun_s: float | None = None) -> None:
+        self.api = api or FakeApiServer()
+        self.begun_s = begun_s
+        self.running: asyncio.Task[None] | None = None
+        self.setting = make_setting(make_node("n", slots=2))
+        self.placer = self.setting.placer
+        self.registry = CollectorRegistry()
+        metrics = OperatorMetrics(self.registry)
+        counters = CounterHistory(900.0, 1000, keep_repeated=True)
+        counters.merge("n", "gpu", [(time_s, 100.0 * time_s) for time_s in range(1000, 1030)], 1030.0)
+        settlement = Settlement(
+            EnergyHistory(counters, 2000.0), IdlePower(), patience_s=30, retry_s=1, window_s=900, now=self.now_s
+        )
+        client: Any = self.api
+        self.events = EventRecorder(client, instance="host", unix_now=self.now_s)
+        announcer = Announcer(self.events, metrics)
+        self.controller = Controller(client, self.placer, settlement, announcer, metrics, unix_now=self.now_s)
+
+    def now_s(self) -> float:
+        loop_s = asyncio.get_running_loop().time()
+        if self.begun_s is None:
+            self.begun_s = loop_s
+        return START_S + loop_s - self.begun_s
+
+    def start(self) -> None:
+        if self.running is None:
+            self.running = asyncio.create_task(self.controller.run())
+
+    def stop(self) -> None:
+        if self.running is not None:
+            self.running.cancel()
+
+    def create(self, name: str = "t", **fields: Any) -> None:
+        self.start()
+        item = self.api.store(names.task_path("lab", name), **task_object(name, **fields))
+        self.controller.on_task(item, deleted=False)
+
+    def delete(self, name: str = "t") -> None:
+        item = self.api.read(names.task_path("lab", name))
+        assert item is not None
+        self.api.remove(names.task_path("lab", name))
+        self.controller.on_task(item, deleted=True)
+
+    def pod(self, name: str = "t-1", **fields: Any) -> None:
+        """Change a pod, or tell of it for the first time."""
+        self.controller.on_pod(None, self.api.store(f"{PODS}/{name}", **fields))
+
+    def lose_pod(self, name: str = "t-1") -> None:
+        item = self.api.read(f"{PODS}/{name}")
+        self.api.remove(f"{PODS}/{name}")
+        self.controller.on_pod(item, None)
+
+    def bind(self, name: str = "t-1", **record: Any) -> None:
+        decision = make_decision(decided_s=self.now_s(), **record)
+        annotations = {names.DECISION_ANNOTATION: decision.to_record()}
+        self.pod(name, metadata={"annotations": annotations}, spec={"nodeName": "n"})
+
+    def finish(self, name: str = "t-1", exit_code: int = 0) -> None:
+        ended = {"exitCode": exit_code, "startedAt": "1970-01-01T00:16:42Z", "finishedAt": "1970-01-01T00:16:50Z"}
+        statuses = [{"name": "llm", "state": {"terminated": ended}}]
+        self.pod(name, status={"phase": "Failed" if exit_code else "Succeeded", "containerStatuses": statuses})
+
+    def status(self, name: str = "t") -> dict[str, Any]:
+        item = self.api.read(names.task_path("lab", name))
+        return (item or {}).get("status") or {}
+
+    @property
+    def pods(self) -> list[str]:
+        return [body["metadata"]["name"] for path, body in self.api.calls_of("POST") if path == PODS]
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Cluster]:
+    cluster = Cluster()
+    yield cluster
+    cluster.stop()
+
+
+async def run_through(cluster: Cluster) -> None:
+    """Let task t run on node n from 1002 s to 1010 s."""
+    cluster.create()
+    await asyncio.sleep(2)
+    cluster.pod(phase="Pending")
+    cluster.bind()
+    await asyncio.sleep(8.5)
+    cluster.finish()
+    await asyncio.sleep(0.5)
+
+
+async def test_a_task_is_run_measured_learned_and_said(cluster: Cluster) -> None:
+    await run_through(cluster)
+    status = cluster.status()
+    assert (status["phase"], status["nodeName"], status["deadlineMet"]) == ("Succeeded", "n", True)
+    assert (status["observed"]["energyQuality"], status["decision"]["policy"]) == ("measured", "cs-ucb")
+    assert cluster.placer.learner.summaries("n")["m"].count == 1
+    assert len(cluster.placer.ledger) == 0
+    assert cluster.metric("perllm_outcomes_learned_total") == 1
+    assert cluster.metric("perllm_decisions_total", policy="cs-ucb", tier="edge", explored="false") == 1
+    assert cluster.metric("perllm_deadlines_total", tier="edge", met="true") == 1
+
+
+async def test_an_outcome_is_learned_once_it_is_stored(cluster: Cluster) -> None:
+    cluster.create()
+    await asyncio.sleep(2)
+    cluster.bind()
+    await asyncio.sleep(8.5)
+    cluster.api.refuse("PATCH", *[ApiUnreachableError("gone")] * 3)
+    cluster.finish()
+    await asyncio.sleep(0.1)
+    assert cluster.placer.learner.summaries("n") == {}
+    await asyncio.sleep(20)
+    assert cluster.placer.learner.summaries("n")["m"].count == 1
+
+
+async def test_a_restart_loses_nothing_and_runs_nothing_twice(cluster: Cluster) -> None:
+    await run_through(cluster)
+    cluster.create("waits")
+    cluster.stop()
+    restarted = Cluster(cluster.api, cluster.begun_s)
+    restarted.start()
+    calls = len(cluster.api.calls)
+    for path in (f"{PODS}/t-1", f"{PODS}/waits-1"):
+        if (pod := cluster.api.read(path)) is not None:
+            restarted.controller.on_pod(None, pod)
+    for name in ("t", "waits"):
+        item = cluster.api.read(names.task_path("lab", name))
+        assert item is not None
+        restarted.controller.on_task(item, deleted=False)
+    assert restarted.placer.learner.summaries("n")["m"].count == 1
+    assert len(cluster.api.calls) == calls
+    assert restarted.controller.dispatcher.waiting == 1
+    restarted.stop()
+
+
+async def test_a_running_task_counts_as_in_flight_after_a_restart(cluster: Cluster) -> None:
+    cluster.create()
+    await asyncio.sleep(2)
+    cluster.bind()
+    restarted = Cluster(cluster.api, cluster.begun_s)
+    restarted.controller.on_pod(None, cluster.api.read(f"{PODS}/t-1"))
+    item = cluster.api.read(names.task_path("lab", "t"))
+    assert item is not None
+    restarted.controller.on_task(item, deleted=False)
+    assert len(restarted.placer.ledger) == 1
+
+
+async def test_the_successor_of_a_lost_pod_stays_in_flight_when_that_is_gone_at_last(cluster: Cluster) -> None:
+    cluster.create()
+    await asyncio.sleep(2)
+    cluster.bind()
+    cluster.pod(metadata={"deletionTimestamp": "1970-01-01T00:16:43Z"})
+    await asyncio.sleep(1)
+    assert cluster.pods == ["t-1", "t-2"]
+    cluster.bind("t-2")
+    cluster.lose_pod("t-1")
+    assert len(cluster.placer.ledger) == 1
+    assert cluster.status().get("phase") != "Failed"
+
+
+async def test_a_pod_that_vanishes_unbound_is_replaced(cluster: Cluster) -> None:
+    cluster.create()
+    await asyncio.sleep(0.1)
+    cluster.pod(status={"phase": "Failed", "reason": "OutOfcpu"}, spec={"nodeName": "n"})
+    await asyncio.sleep(0.1)
+    cluster.pod("t-2", status={"phase": "Pending"})
+    cluster.lose_pod("t-2")
+    await asyncio.sleep(0.1)
+    assert cluster.pods == ["t-1", "t-2", "t-3"]
+
+
+async def test_a_failed_task_expires_at_its_time(cluster: Cluster) -> None:
+    cluster.create(ttlAfterFinished="1m")
+    await asyncio.sleep(1)
+    cluster.bind()
+    cluster.finish(exit_code=3)
+    await asyncio.sleep(59)
+    assert cluster.status()["phase"] == "Failed"
+    cluster.api.refuse("DELETE", ApiUnreachableError("gone"))
+    await asyncio.sleep(5)
+    assert cluster.api.read(names.task_path("lab", "t")) is None
+
+
+async def test_a_rejected_task_expires_at_its_time(cluster: Cluster) -> None:
+    cluster.create(onInfeasible="Reject", tiers=["cloud"], ttlAfterFinished="10s")
+    await asyncio.sleep(1)
+    status = cluster.status()
+    assert status["phase"] == "Rejected"
+    assert "refused: 1 by tier" in status["message"]
+    await asyncio.sleep(10)
+    assert cluster.api.read(names.task_path("lab", "t")) is None
+
+
+async def test_the_deadline_ends_a_task_that_says_so(cluster: Cluster) -> None:
+    cluster.create(onDeadlineMissed="Terminate", deadline="30s")
+    await asyncio.sleep(1)
+    cluster.bind()
+    await asyncio.sleep(30)
+    assert cluster.status()["phase"] == "Failed"
+    assert [path for path, _ in cluster.api.calls_of("DELETE")] == [f"{PODS}/t-1"]
+    assert cluster.api.calls_of("DELETE")[0][1]["preconditions"] == {"uid": "uid-t-1"}
+
+
+async def test_a_template_that_is_refused_ends_the_task(cluster: Cluster) -> None:
+    cluster.api.refuse("POST", ApiError(422, "Invalid", "spec.containers[0].image: Required value"))
+    cluster.create()
+    await asyncio.sleep(1)
+    assert cluster.status()["phase"] == "Rejected"
+    assert "spec.containers[0].image: Required value" in cluster.status()["message"]
+
+
+@pytest.mark.parametrize("error", [ApiUnreachableError("gone"), ApiError(403, "Forbidden", "exceeded quota")])
+async def test_a_pod_that_could_not_be_created_is_tried_again(cluster: Cluster, error: ApiError) -> None:
+    cluster.api.refuse("POST", error, error)
+    cluster.create()
+    await asyncio.sleep(5)
+    assert cluster.api.read(f"{PODS}/t-1") is not None
+    assert set(cluster.pods) == {"t-1"}
+
+
+async def test_a_namesake_of_a_deleted_task_has_nothing_to_do_with_its_pod(cluster: Cluster) -> None:
+    cluster.create()
+    await asyncio.sleep(1)
+    cluster.bind()
+    cluster.delete()
+    assert len(cluster.placer.ledger) == 0
+    cluster.create(uid="uid-new")
+    cluster.finish()
+    await asyncio.sleep(1)
+    assert cluster.status()["phase"] == "Pending"
+    cluster.lose_pod()
+    await asyncio.sleep(3)
+    pod = cluster.api.read(f"{PODS}/t-1")
+    assert pod is not None
+    assert pod["metadata"]["ownerReferences"][0]["uid"] == "uid-new"
+
+
+async def test_a_request_is_that_of_the_pods_own_task(cluster: Cluster) -> None:
+    cluster.create()
+    await asyncio.sleep(1)
+    pod = cluster.api.read(f"{PODS}/t-1")
+    assert pod is not None
+    request = cluster.controller.request_of(pod)
+    assert request is not None
+    assert request.task_id == "uid-t"
+    pod["metadata"]["ownerReferences"][0]["uid"] = "another"
+    assert cluster.controller.request_of(pod) is None
+    assert cluster.controller.request_of({"metadata": {"name": "x", "namespace": "lab"}}) is None

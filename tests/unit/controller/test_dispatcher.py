@@ -1,0 +1,175 @@
+import asyncio
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from perllm.api.task import OnInfeasible, Tier
+from perllm.cluster.node import Node
+from perllm.controller.dispatcher import (
+    MAX_UNBOUND_PODS,
+    UNBOUND_PATIENCE_S,
+    Dispatcher,
+    Verdict,
+    Waiting,
+    judge,
+)
+from perllm.controller.task import Task
+from perllm.placement.placer import Placement
+from unit.controller.samples import make_task
+from unit.placement.cluster_of import CLOUD, EDGE, Setting, make_node, make_request, make_setting
+
+
+class Dispatched:
+    """A dispatcher over nodes, and what it did."""
+
+    def __init__(self, *nodes: Node) -> None:
+        self.setting: Setting = make_setting(*nodes)
+        self.placer = self.setting.placer
+        self.created: list[tuple[str, int]] = []
+        self.rejected: list[str] = []
+        self.postponed: list[str] = []
+        self.dispatcher = Dispatcher(
+            self.placer,
+            create_pod=self._create,
+            reject=lambda task, _: self.rejected.append(task.name),
+            wait=lambda task, _: self.postponed.append(task.name),
+        )
+
+    async def _create(self, waiting: Waiting) -> None:
+        self.created.append((waiting.task.name, waiting.attempt))
+
+    def add(self, *tasks: Task, attempt: int = 1) -> None:
+        for task in tasks:
+            self.dispatcher.add(Waiting(task, attempt))
+
+    def bind(self, task: Task) -> None:
+        """Do what the extender and the controller do once kube-scheduler has placed the pod."""
+        self.placer.release_reservation(task.uid)
+        placement = self.placer.choose(task.to_request())
+        assert placement.node is not None
+        self.placer.confirm(self.placer.explain(placement, placement.node))
+        self.dispatcher.remove(task.key)
+
+    @asynccontextmanager
+    async def at_work(self):  # type: ignore[no-untyped-def]  # noqa: ANN201
+        running = asyncio.create_task(self.dispatcher.run())
+        await asyncio.sleep(0.01)
+        yield
+        running.cancel()
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.created]
+
+
+@pytest.mark.looptime
+class TestDispatcher:
+    async def test_creates_the_most_urgent_pods_first(self) -> None:
+        on = Dispatched(make_node("a", slots=9))
+        on.add(make_task("calm"), make_task("hasty", deadline="30s"), make_task("important", priority=1))
+        async with on.at_work():
+            assert on.names == ["important", "hasty", "calm"]
+
+    async def test_creates_only_pods_that_have_room_now(self) -> None:
+        on = Dispatched(make_node("a", slots=2), make_node("b", slots=1))
+        tasks = [make_task(f"t{number}") for number in range(5)]
+        on.add(*tasks)
+        async with on.at_work():
+            assert on.names == ["t0", "t1", "t2"]
+            assert set(on.postponed) == {"t3", "t4"}
+            assert on.dispatcher.waiting == 2
+            for task in tasks[:3]:
+                on.bind(task)
+            await asyncio.sleep(0.1)
+            assert len(on.created) == 3
+            on.placer.release(tasks[0].uid)
+            on.dispatcher.wake()
+            await asyncio.sleep(0.01)
+            assert on.names == ["t0", "t1", "t2", "t3"]
+
+    async def test_looks_again_without_being_told(self) -> None:
+        on = Dispatched(make_node("a", slots=1))
+        on.add(make_task("t0"), make_task("t1"))
+        async with on.at_work():
+            on.bind(make_task("t0"))
+            on.placer.release("uid-t0")
+            await asyncio.sleep(2)
+            assert on.names == ["t0", "t1"]
+
+    async def test_bounds_the_pods_that_wait_for_kube_scheduler(self) -> None:
+        on = Dispatched(make_node("a", slots=1000))
+        tasks = [make_task(f"t{number:03}", deadline=f"{1000 + number}s") for number in range(60)]
+        on.add(*tasks)
+        async with on.at_work():
+            await asyncio.sleep(5)
+            assert on.names == [task.name for task in tasks[:MAX_UNBOUND_PODS]]
+            on.bind(tasks[7])
+            await asyncio.sleep(0.01)
+            assert len(on.created) == MAX_UNBOUND_PODS + 1
+
+    async def test_is_not_held_up_by_pods_that_kube_scheduler_never_places(self) -> None:
+        on = Dispatched(make_node("a", slots=1000))
+        on.add(*[make_task(f"t{number:03}", deadline=f"{1000 + number}s") for number in range(MAX_UNBOUND_PODS + 5)])
+        async with on.at_work():
+            await asyncio.sleep(UNBOUND_PATIENCE_S + 2)
+            assert len(on.created) == MAX_UNBOUND_PODS + 5
+
+    async def test_lets_a_task_pass_that_fits_where_a_more_urgent_one_does_not(self) -> None:
+        on = Dispatched(make_node("e", EDGE, slots=1), make_node("c", CLOUD, slots=1))
+        on.add(*[make_task(f"edge{number}", tiers=["edge"], priority=9) for number in range(3)])
+        on.add(make_task("cloud", tiers=["cloud"]))
+        async with on.at_work():
+            assert on.names == ["edge0", "cloud"]
+
+    async def test_creates_one_pod_per_attempt_however_often_it_is_asked(self) -> None:
+        on = Dispatched(make_node("a", slots=9))
+        task = make_task()
+        async with on.at_work():
+            for attempt in (1, 1, 2, 2):
+                on.add(task, attempt=attempt)
+                await asyncio.sleep(0.01)
+            assert on.created == [("t", 1), ("t", 2)]
+
+    async def test_forgets_a_task_that_was_removed_with_its_claim_on_a_node(self) -> None:
+        on = Dispatched(make_node("a", slots=1))
+        task, doomed = make_task("t0"), make_task("t1")
+        on.add(task, doomed)
+        async with on.at_work():
+            on.dispatcher.remove(doomed.key)
+            on.dispatcher.remove(task.key)
+            await asyncio.sleep(2)
+            assert (on.names, on.dispatcher.waiting, len(on.placer.ledger)) == (["t0"], 0, 0)
+
+    async def test_rejects_what_is_hopeless_if_the_task_says_so(self) -> None:
+        on = Dispatched(make_node("a", slots=9))
+        hopeless = {"deadline": "1ms"}
+        on.add(make_task("strict", onInfeasible="Reject", **hopeless), make_task("relaxed", **hopeless))
+        async with on.at_work():
+            assert (on.rejected, on.names, on.dispatcher.waiting) == (["strict"], ["relaxed"], 0)
+
+
+def placement(
+    *nodes: Node, due_s: float = 1060.0, tiers: frozenset[Tier] = frozenset(Tier), occupy: int = 0, size: int = 0
+) -> Placement:
+    placer = make_setting(*nodes).placer
+    for number in range(occupy):
+        placer.reserve(placer.choose(make_request(f"busy{number}")), nodes[0].name)
+    return placer.choose(make_request(due_s=due_s, tiers=tiers, input_bytes=size))
+
+
+@pytest.mark.parametrize(
+    ("make", "best_effort", "reject"),
+    [
+        (lambda: placement(make_node("a")), Verdict.START, Verdict.START),
+        (lambda: placement(make_node("a"), due_s=1000.1), Verdict.START, Verdict.REJECT),
+        (lambda: placement(make_node("a"), size=10**12), Verdict.START, Verdict.REJECT),
+        (lambda: placement(make_node("a"), tiers=frozenset({CLOUD})), Verdict.WAIT, Verdict.REJECT),
+        (lambda: placement(make_node("a", slots=1), occupy=1), Verdict.WAIT, Verdict.WAIT),
+        (lambda: placement(), Verdict.WAIT, Verdict.WAIT),
+    ],
+    ids=["feasible", "too late everywhere", "link too slow", "no such tier", "all full", "no nodes"],
+)
+def test_the_verdict_on_a_waiting_task(make: Callable[[], Placement], best_effort: Verdict, reject: Verdict) -> None:
+    assert judge(make(), OnInfeasible.BEST_EFFORT) is best_effort
+    assert judge(make(), OnInfeasible.REJECT) is reject

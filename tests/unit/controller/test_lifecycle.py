@@ -1,0 +1,315 @@
+import itertools
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perllm.api.task import Tier
+from perllm.api.task_status import EnergyQuality, Phase, TaskStatus
+from perllm.cluster.pod import Pod
+from perllm.controller.lifecycle import (
+    MAX_REFUSALS,
+    Step,
+    advance,
+    finish_time_s,
+    is_refusal,
+    read_decision,
+    reject,
+    start_time_s,
+)
+from perllm.controller.task import Task
+from unit.controller.samples import bound, failed, make_task, refused, running, succeeded, waiting
+from unit.placement.records import make_decision
+
+NOW_S = 1020.0
+LATE_S = 1060.0
+NEW = TaskStatus()
+
+
+def step(*pods: Pod, task: Task | None = None, status: TaskStatus = NEW, now_s: float = NOW_S) -> Step:
+    return advance(task or make_task(), status, pods, now_s)
+
+
+def conditions(status: TaskStatus) -> dict[str, str]:
+    return {condition.type: condition.status for condition in status.conditions}
+
+
+def reason(status: TaskStatus, kind: str) -> str:
+    return next(condition.reason for condition in status.conditions if condition.type == kind)
+
+
+def time_of(unix_s: float) -> datetime:
+    return datetime.fromtimestamp(unix_s, UTC)
+
+
+GONE = running(is_deleting=True)
+
+# what the pods are, spec, now -> phase, number of the attempt wanted
+SITUATIONS: dict[str, tuple[Sequence[Pod], dict[str, object], float, Phase, int | None]] = {
+    "no pod yet": ([], {}, NOW_S, Phase.PENDING, 1),
+    "pod waits for a node": ([waiting()], {}, NOW_S, Phase.PENDING, None),
+    "pod is bound": ([bound()], {}, NOW_S, Phase.SCHEDULED, None),
+    "pod runs": ([running()], {}, NOW_S, Phase.RUNNING, None),
+    "pod succeeded": ([succeeded()], {}, NOW_S, Phase.SUCCEEDED, None),
+    "pod failed, no retries": ([failed()], {}, NOW_S, Phase.FAILED, None),
+    "pod failed, retries left": ([failed()], {"retries": 1}, NOW_S, Phase.PENDING, 2),
+    "retry runs": ([failed(1), running(2)], {"retries": 1}, NOW_S, Phase.RUNNING, None),
+    "retry succeeded": ([failed(1), succeeded(2)], {"retries": 1}, NOW_S, Phase.SUCCEEDED, None),
+    "retries used up": ([failed(1), failed(2)], {"retries": 1}, NOW_S, Phase.FAILED, None),
+    "node refused": ([refused()], {}, NOW_S, Phase.PENDING, 2),
+    "evicted": ([failed(reason="Evicted")], {}, NOW_S, Phase.PENDING, 2),
+    "preempted": ([failed(reason="Preempting")], {}, NOW_S, Phase.PENDING, 2),
+    "stopped with its node": ([failed(is_disrupted=True)], {}, NOW_S, Phase.PENDING, 2),
+    "killed by its deletion": ([failed(is_deleting=True)], {}, NOW_S, Phase.PENDING, 2),
+    "refusals are no retries": ([failed(1), refused(2)], {"retries": 1}, NOW_S, Phase.PENDING, 3),
+    "failure after a refusal": ([refused(1), failed(2)], {}, NOW_S, Phase.FAILED, None),
+    "node lost, pod being deleted": ([GONE], {}, NOW_S, Phase.PENDING, 2),
+    "successor of a lost pod": ([GONE, bound(2)], {}, NOW_S, Phase.SCHEDULED, None),
+    "deletion asked for after success": ([succeeded(is_deleting=True)], {}, NOW_S, Phase.SUCCEEDED, None),
+    "late and running": ([running()], {}, LATE_S, Phase.RUNNING, None),
+    "late and still waiting": ([], {}, LATE_S, Phase.PENDING, 1),
+    "late, to be terminated": ([running()], {"onDeadlineMissed": "Terminate"}, LATE_S, Phase.FAILED, None),
+    "late and waiting, to be terminated": ([], {"onDeadlineMissed": "Terminate"}, LATE_S, Phase.FAILED, None),
+    "just in time": ([running()], {"onDeadlineMissed": "Terminate"}, LATE_S - 0.001, Phase.RUNNING, None),
+    "complete, seen late": ([succeeded()], {"onDeadlineMissed": "Terminate"}, LATE_S, Phase.SUCCEEDED, None),
+}
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_the_phase_follows_from_what_is(situation: str) -> None:
+    pods, spec, now_s, phase, attempt = SITUATIONS[situation]
+    result = step(*pods, task=make_task(**spec), now_s=now_s)
+    assert (result.status.phase, result.attempt) == (phase, attempt)
+
+
+@pytest.mark.parametrize("before", SITUATIONS)
+def test_asking_again_changes_nothing_whatever_was_before(before: str) -> None:
+    old_pods, spec, then_s, _, _ = SITUATIONS[before]
+    task = make_task(**spec)
+    status = advance(task, NEW, old_pods, then_s).status
+    for pods, _, now_s, _, _ in SITUATIONS.values():
+        once = advance(task, status, pods, now_s)
+        assert advance(task, once.status, pods, now_s) == once
+
+
+POD = st.builds(
+    lambda make, attempt, is_deleting, is_disrupted: make(attempt, is_deleting=is_deleting, is_disrupted=is_disrupted),
+    st.sampled_from([waiting, bound, running, succeeded, failed, refused]),
+    st.integers(1, 15),
+    st.booleans(),
+    st.booleans(),
+)
+
+
+@given(
+    st.lists(POD, max_size=14, unique_by=lambda pod: pod.attempt),
+    st.integers(0, 3),
+    st.floats(1000, 1100),
+    st.sampled_from(["Continue", "Terminate"]),
+)
+def test_a_task_ends_or_has_a_pod_or_wants_a_new_one(
+    pods: list[Pod], retries: int, now_s: float, on_missed: str
+) -> None:
+    task = make_task(retries=retries, onDeadlineMissed=on_missed)
+    result = advance(task, NEW, pods, now_s)
+    assert advance(task, result.status, pods, now_s) == result
+    newest = max((pod.attempt for pod in pods), default=0)
+    is_alive = bool(pods) and not max(pods, key=lambda pod: pod.attempt).is_finished
+    assert result.status.phase.is_final or result.attempt == newest + 1 or (is_alive and result.attempt is None)
+    assert not result.doomed or result.status.phase.is_final
+
+
+class TestAcceptance:
+    def test_is_noted_with_the_time_of_receipt(self) -> None:
+        status = step().status
+        assert (status.received_time, status.observed_generation) == (time_of(1000), 1)
+        assert conditions(status) == {"Accepted": "True", "Scheduled": "False"}
+
+    def test_is_refused_for_a_spec_that_cannot_be_understood(self) -> None:
+        task = Task("lab/t", "lab", "t", "uid-t", 1, None, "spec.deadline: must be more than 0s", 1000.0)
+        status = step(task=task).status
+        assert (status.phase, status.message) == (Phase.REJECTED, "spec.deadline: must be more than 0s")
+        assert (reason(status, "Accepted"), conditions(status)["Accepted"]) == ("InvalidSpec", "False")
+        assert step(task=task, status=status, now_s=NOW_S + 5).status == status
+
+    def test_can_be_taken_back_before_the_task_ran(self) -> None:
+        status = reject(make_task(), step().status, "Infeasible", "no node is fast enough", NOW_S)
+        assert (status.phase, status.message, status.deadline_met) == (Phase.REJECTED, "no node is fast enough", False)
+        assert conditions(status)["Accepted"] == conditions(status)["Completed"] == "False"
+        assert step(status=status, now_s=NOW_S + 5).status == status
+
+
+class TestPlacement:
+    def test_shows_the_decision(self) -> None:
+        status = step(bound()).status
+        assert (status.pod_name, status.node_name, status.tier, status.gpu_type) == ("t-1", "n", Tier.EDGE, "T4")
+        assert status.decision is not None
+        assert status.decision.predicted_latency == 6.0
+        assert conditions(status)["Scheduled"] == conditions(status)["MetricsAvailable"] == "True"
+
+    def test_without_metrics_says_so(self) -> None:
+        status = step(bound(decision_record=make_decision(metrics_age_s=None).to_record())).status
+        assert conditions(status)["MetricsAvailable"] == "False"
+
+    @pytest.mark.parametrize(
+        "record",
+        [None, "rubbish", make_decision(node="elsewhere").to_record(), make_decision(task_id="another").to_record()],
+    )
+    def test_without_a_record_of_its_own_is_still_a_placement(self, record: str | None) -> None:
+        pod = bound(decision_record=record)
+        assert read_decision(pod) is None
+        status = step(pod).status
+        assert (status.phase, status.node_name, status.decision) == (Phase.SCHEDULED, "n", None)
+
+    def test_of_a_lost_attempt_is_forgotten(self) -> None:
+        before = step(running()).status
+        after = step(GONE, status=before).status
+        assert (after.pod_name, after.node_name, after.decision, after.start_time) == (None, None, None, None)
+        assert conditions(after)["Scheduled"] == "False"
+
+    def test_of_a_new_attempt_replaces_that_of_one_lost_unseen(self) -> None:
+        record = make_decision(latency_s=9.0).to_record()
+        before = step(running(1)).status
+        unbound = step(refused(1), waiting(2), status=before).status
+        assert (unbound.pod_name, unbound.node_name, unbound.start_time) == ("t-2", None, None)
+        assert conditions(unbound)["Scheduled"] == "False"
+        for status in (before, unbound):
+            after = step(refused(1), running(2, decision_record=record, started_s=1015.0), status=status).status
+            assert after.decision is not None
+            assert (after.decision.predicted_latency, after.start_time) == (11.0, time_of(1015))
+
+
+class TestAttempts:
+    def test_are_counted_by_the_pods_seen(self) -> None:
+        status = step(failed(1), running(2), task=make_task(retries=1)).status
+        assert status.attempts == 2
+
+    @pytest.mark.parametrize("left", [[], [refused(1)], [failed(1)]], ids=["nothing", "a refusal", "a failure"])
+    def test_never_use_a_number_again(self, left: list[Pod]) -> None:
+        status = step(*left, running(2), task=make_task(retries=1)).status
+        result = step(*left, task=make_task(retries=1), status=status)
+        assert result.attempt == 3
+
+    def test_that_nodes_refuse_or_lose_come_to_an_end(self) -> None:
+        pods = [refused(number) for number in range(1, MAX_REFUSALS + 1)]
+        assert step(*pods).attempt == MAX_REFUSALS + 1
+        status = step(*pods, refused(MAX_REFUSALS + 1)).status
+        assert (status.phase, reason(status, "Completed")) == (Phase.FAILED, "TooManyRefusals")
+
+    @pytest.mark.parametrize(
+        ("pod", "is_one"),
+        [(refused(), True), (failed(), False), (failed(is_deleting=True), True), (running(is_deleting=True), False)],
+    )
+    def test_tell_a_refusal_from_a_failure(self, pod: Pod, is_one: bool) -> None:
+        assert is_refusal(pod) is is_one
+
+
+class TestSuccess:
+    REPORT = {  # noqa: RUF012
+        "startedAt": "1970-01-01T00:16:43.250Z",
+        "finishedAt": "1970-01-01T00:16:50.500Z",
+        "transferSeconds": 1.5,
+        "inferenceSeconds": 4.5,
+        "outputTokens": 120,
+    }
+
+    def test_shows_what_was_observed(self) -> None:
+        status = step(succeeded(report=self.REPORT)).status
+        observed = status.observed
+        assert observed is not None
+        assert (observed.queue, observed.transfer, observed.inference, observed.latency) == (3.25, 1.5, 4.5, 10.5)
+        assert (observed.tokens, observed.energy_joules, observed.energy_quality) == (120, None, None)
+        assert (status.start_time, status.completion_time) == (time_of(1003.25), time_of(1010.5))
+        assert status.deadline_met is True
+        assert conditions(status) == {
+            "Accepted": "True",
+            "Scheduled": "True",
+            "MetricsAvailable": "True",
+            "Completed": "True",
+            "DeadlineMet": "True",
+        }
+
+    def test_after_the_deadline_is_a_success_that_missed_it(self) -> None:
+        status = step(succeeded(finished_s=1061.0), now_s=1061.5).status
+        assert (status.phase, status.deadline_met, conditions(status)["DeadlineMet"]) == (
+            Phase.SUCCEEDED,
+            False,
+            "False",
+        )
+
+    def test_in_time_counts_though_it_was_seen_late(self) -> None:
+        missed = step(running(), now_s=LATE_S).status
+        assert missed.deadline_met is False
+        assert step(succeeded(), status=missed, now_s=LATE_S + 1).status.deadline_met is True
+
+    def test_names_the_pod_that_ran(self) -> None:
+        assert step(failed(1), succeeded(2), task=make_task(retries=1)).finished == succeeded(2)
+
+    def test_is_never_taken_back(self) -> None:
+        status = step(succeeded()).status
+        for pods in ([], [succeeded()], [failed(2)], [running(2)]):
+            assert step(*pods, status=status, now_s=NOW_S + 100).status == status
+
+
+class TestTimes:
+    @pytest.mark.parametrize(
+        ("reported", "expected"),
+        [("1970-01-01T00:16:50.750Z", 1010.75), ("1970-01-01T05:00:00Z", 1011.0), ("1970-01-01T00:00:00Z", 1011.0)],
+        ids=["agrees", "clock is ahead", "clock is behind"],
+    )
+    def test_a_reported_end_counts_if_it_agrees_with_kubernetes(self, reported: str, expected: float) -> None:
+        assert finish_time_s(succeeded(report={"finishedAt": reported}), now_s=1500.0) == expected
+
+    def test_without_a_report_the_end_was_within_its_second_and_before_now(self) -> None:
+        assert finish_time_s(succeeded(), now_s=1010.4) == 1010.4
+        assert finish_time_s(succeeded(), now_s=2000.0) == 1011.0
+
+    def test_a_reported_start_counts_if_it_agrees_with_kubernetes(self) -> None:
+        assert start_time_s(succeeded(report={"startedAt": "1970-01-01T00:16:43.5Z"})) == 1003.5
+        assert start_time_s(succeeded(report={"startedAt": "1970-01-01T09:00:00Z"})) == 1003.0
+        assert start_time_s(bound()) is None
+
+
+class TestEnd:
+    def test_says_why_a_pod_failed(self) -> None:
+        status = step(failed(message="out of memory")).status
+        assert status.message == "pod t-1 failed with exit code 3: out of memory"
+        assert (reason(status, "Completed"), status.deadline_met) == ("PodFailed", False)
+
+    def test_by_the_deadline_dooms_what_still_runs(self) -> None:
+        pods = [refused(1), running(2, is_deleting=True), running(3)]
+        result = step(*pods, task=make_task(onDeadlineMissed="Terminate"), now_s=LATE_S)
+        assert (result.doomed, reason(result.status, "Completed")) == ((running(3),), "DeadlineExceeded")
+
+    def test_dooms_a_pod_that_appears_afterwards(self) -> None:
+        ended = step(failed()).status
+        assert step(failed(), waiting(2), status=ended).doomed == (waiting(2),)
+
+    @pytest.mark.parametrize(
+        ("pods", "ends_s"), [([succeeded()], 1011.0), ([failed()], NOW_S)], ids=["success", "failure"]
+    )
+    def test_starts_the_time_to_live_at_once(self, pods: list[Pod], ends_s: float) -> None:
+        task = make_task(ttlAfterFinished="1m")
+        assert step(*pods, task=task).expire_in_s == pytest.approx(ends_s + 60 - NOW_S)
+        status = step(*pods, task=task).status
+        assert step(*pods, task=task, status=status, now_s=2000).expire_in_s < 0  # type: ignore[operator]
+        assert step(*pods).expire_in_s is None
+
+
+def test_a_restart_finds_every_status_as_it_was() -> None:
+    for (pods, spec, now_s, _, _), later_s in itertools.product(SITUATIONS.values(), (0.0, 3.0)):
+        task = make_task(**spec)
+        before = advance(task, NEW, pods, now_s)
+        stored = TaskStatus.model_validate(before.status.to_object())
+        after = advance(task, stored, pods, now_s + later_s if before.status.phase.is_final else now_s)
+        assert after.status.to_object() == before.status.to_object()
+
+
+def test_settled_energy_stays() -> None:
+    status = step(succeeded()).status
+    assert status.observed is not None
+    observed = status.observed.model_copy(update={"energy_joules": 5.0, "energy_quality": EnergyQuality.MEASURED})
+    settled = status.model_copy(update={"observed": observed})
+    assert step(succeeded(), status=settled).status == settled

@@ -1,0 +1,140 @@
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perllm.cluster.client import ApiError, ApiUnreachableError
+from perllm.controller.status_writer import StatusWriter, merge_patch
+from unit.cluster.fake_api import FakeApiServer, _merge
+
+PATH = "/tasks/t"
+KEY = "lab/t"
+
+JSON = st.recursive(
+    st.booleans() | st.integers(0, 3) | st.text("ab", max_size=2),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = st.dictionaries(st.sampled_from("abc"), JSON, max_size=3)
+
+
+@given(FIELDS, FIELDS)
+def test_applying_the_patch_turns_old_into_new(old: dict[str, Any], new: dict[str, Any]) -> None:
+    patch = merge_patch(old, new)
+    assert _merge(old, patch) == new
+    assert (patch == {}) == (old == new)
+
+
+def test_the_patch_holds_what_changed_only() -> None:
+    old = {"same": 1, "gone": 2, "part": {"same": [1], "new": 1}}
+    assert merge_patch(old, {"same": 1, "part": {"same": [1], "new": 2}}) == {"gone": None, "part": {"new": 2}}
+
+
+class Setting:
+    def __init__(self) -> None:
+        self.api = FakeApiServer()
+        self.api.store(PATH)
+        self.written: list[tuple[str, Any]] = []
+        self.gone: list[str] = []
+        self.writer = StatusWriter(
+            self.api,  # type: ignore[arg-type]
+            on_written=lambda key, fields: self.written.append((key, fields)),
+            on_gone=self.gone.append,
+        )
+
+    @property
+    def patches(self) -> list[Any]:
+        return [body["status"] for _, body in self.api.calls_of("PATCH")]
+
+    @property
+    def stored(self) -> Any:
+        item = self.api.read(PATH)
+        return item and item.get("status")
+
+
+@pytest.fixture
+async def setting() -> AsyncIterator[Setting]:
+    setting = Setting()
+    running = asyncio.create_task(setting.writer.run())
+    yield setting
+    running.cancel()
+
+
+@pytest.mark.looptime
+class TestStatusWriter:
+    async def test_writes_the_newest_status_only(self, setting: Setting) -> None:
+        for number in range(9):
+            setting.writer.put(KEY, PATH, {"number": number})
+        await setting.writer.drain()
+        assert setting.patches == [{"number": 8}]
+        assert setting.written == [(KEY, {"number": 8})]
+        assert setting.writer.pending == 0
+
+    async def test_writes_what_came_in_while_it_was_writing(self, setting: Setting) -> None:
+        setting.writer.put(KEY, PATH, {"number": 1})
+        while not setting.api.calls:
+            await asyncio.sleep(0)
+        setting.writer.put(KEY, PATH, {"number": 2})
+        await setting.writer.drain()
+        assert setting.patches == [{"number": 1}, {"number": 2}]
+
+    async def test_writes_nothing_where_nothing_changed(self, setting: Setting) -> None:
+        setting.writer.know(KEY, {"number": 1})
+        setting.writer.put(KEY, PATH, {"number": 1})
+        await setting.writer.drain()
+        setting.writer.put(KEY, PATH, {"number": 1, "more": 2})
+        await setting.writer.drain()
+        assert setting.patches == [{"more": 2}]
+
+    @pytest.mark.parametrize(
+        "error", [ApiUnreachableError("gone"), ApiError(500, "", ""), ApiError(429, "", ""), ApiError(409, "", "")]
+    )
+    async def test_tries_again_until_the_newest_is_stored(self, setting: Setting, error: ApiError) -> None:
+        setting.api.failures = [error] * 6
+        setting.writer.put(KEY, PATH, {"number": 1})
+        await asyncio.sleep(3)
+        assert setting.written == []
+        setting.writer.put(KEY, PATH, {"number": 2})
+        await setting.writer.drain()
+        assert setting.stored == {"number": 2}
+        assert setting.written == [(KEY, {"number": 2})]
+
+    async def test_does_not_let_one_object_hold_up_the_others(self, setting: Setting) -> None:
+        setting.api.failures = [ApiUnreachableError("gone")]
+        setting.writer.put(KEY, PATH, {"number": 1})
+        setting.api.store("/tasks/other")
+        await asyncio.sleep(0.01)
+        setting.writer.put("lab/other", "/tasks/other", {"number": 2})
+        await asyncio.sleep(0.01)
+        assert setting.written == [("lab/other", {"number": 2})]
+
+    async def test_gives_up_what_is_refused(self, setting: Setting) -> None:
+        setting.api.failures = [ApiError(422, "Invalid", "status.phase: unsupported")]
+        setting.writer.put(KEY, PATH, {"number": 1})
+        await setting.writer.drain()
+        assert (setting.written, len(setting.patches)) == ([], 1)
+
+    async def test_forgets_an_object_that_no_longer_exists(self, setting: Setting) -> None:
+        setting.api.remove(PATH)
+        setting.writer.put(KEY, PATH, {"number": 1})
+        await setting.writer.drain()
+        assert (setting.gone, setting.written) == ([KEY], [])
+
+    async def test_takes_an_answer_about_a_former_object_for_no_answer_about_its_namesake(
+        self, setting: Setting
+    ) -> None:
+        setting.api.remove(PATH)
+        setting.writer.put(KEY, PATH, {"phase": "Running", "number": 1})
+        while not setting.api.calls:
+            await asyncio.sleep(0)
+        setting.writer.forget(KEY)
+        setting.writer.know(KEY, {})
+        await setting.writer.drain()
+        assert setting.gone == []
+        setting.api.store(PATH)
+        setting.writer.put(KEY, PATH, {"phase": "Running"})
+        await setting.writer.drain()
+        assert setting.stored == {"phase": "Running"}

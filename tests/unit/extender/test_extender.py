@@ -1,0 +1,162 @@
+"""What kube-scheduler is told over HTTP."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from prometheus_client import CollectorRegistry
+
+from perllm.api import names
+from perllm.cluster.client import ApiError, ApiUnreachableError
+from perllm.extender.extender import Extender
+from perllm.extender.server import build_app
+from perllm.metrics import OperatorMetrics
+from perllm.placement.decision import read_record
+from perllm.placement.placer import Request
+from unit.cluster.fake_api import FakeApiServer
+from unit.placement.cluster_of import make_node, make_request, make_setting
+
+NODES = ["a", "b"]
+
+
+class Setting:
+    """An extender over nodes a and b with a slot each, and the tasks it knows by the name of their pod."""
+
+    def __init__(self, http: TestClient, api: FakeApiServer, registry: CollectorRegistry) -> None:
+        self.http = http
+        self.api = api
+        self.registry = registry
+
+    async def call(self, verb: str, arguments: Any) -> Any:
+        answer = await self.http.post(f"/{verb}", json=arguments)
+        assert answer.status == 200
+        return await answer.json()
+
+    async def filter(self, pod: str = "t1", nodes: list[str] | None = None) -> Any:
+        return await self.call("filter", {"Pod": pod_of(pod), "NodeNames": NODES if nodes is None else nodes})
+
+    async def prioritize(self, pod: str = "t1", nodes: list[str] | None = None) -> dict[str, int]:
+        answer = await self.call("prioritize", {"Pod": pod_of(pod), "NodeNames": NODES if nodes is None else nodes})
+        return {one["Host"]: one["Score"] for one in answer}
+
+    async def bind(self, pod: str = "t1", node: str = "a") -> str:
+        arguments = {"PodName": pod, "PodNamespace": "lab", "PodUID": f"uid-{pod}", "Node": node}
+        error: str = (await self.call("bind", arguments))["Error"]
+        return error
+
+    def errors(self, verb: str) -> float:
+        return self.registry.get_sample_value("perllm_extender_errors_total", {"verb": verb}) or 0.0
+
+
+def pod_of(name: str) -> dict[str, Any]:
+    return {"metadata": {"name": name, "namespace": "lab", "uid": f"uid-{name}"}}
+
+
+@pytest.fixture
+async def setting() -> AsyncIterator[Setting]:
+    placer = make_setting(*(make_node(name, slots=1) for name in NODES)).placer
+
+    def request_of(pod: dict[str, Any]) -> Request | None:
+        name = pod["metadata"]["name"]
+        return make_request(f"task-{name}") if name.startswith("t") else None
+
+    api, registry = FakeApiServer(), CollectorRegistry()
+    app = build_app(Extender(placer, api, request_of), OperatorMetrics(registry))  # type: ignore[arg-type]
+    async with TestClient(TestServer(app)) as http:
+        made = Setting(http, api, registry)
+        made.placer = placer  # type: ignore[attr-defined]
+        yield made
+
+
+def in_flight(setting: Setting) -> list[float]:
+    running: list[float] = setting.placer.ledger.running(np.arange(2)).tolist()  # type: ignore[attr-defined]
+    return running
+
+
+async def test_a_pod_is_filtered_scored_and_bound_with_its_decision(setting: Setting) -> None:
+    answer = await setting.filter()
+    assert (sorted(answer["NodeNames"]), answer["Error"]) == (NODES, "")
+    points = await setting.prioritize()
+    node = max(points, key=points.__getitem__)
+    assert points[node] == 10
+    assert await setting.bind(node=node) == ""
+    ((path, binding),) = setting.api.calls_of("POST")
+    assert path == "/api/v1/namespaces/lab/pods/t1/binding"
+    assert (binding["kind"], binding["metadata"]["uid"], binding["target"]["name"]) == ("Binding", "uid-t1", node)
+    decision = read_record(binding["metadata"]["annotations"][names.DECISION_ANNOTATION])
+    assert (decision.task_id, decision.node) == ("task-t1", node)
+    assert sum(in_flight(setting)) == 1
+
+
+async def test_a_burst_sees_the_pods_before_it_although_none_is_bound(setting: Setting) -> None:
+    await setting.filter("t1")
+    (second,) = (await setting.filter("t2"))["NodeNames"]
+    third = await setting.filter("t3")
+    assert in_flight(setting) == [1, 1]
+    assert second in NODES
+    assert (third["NodeNames"], sorted(third["FailedNodes"])) == ([], NODES)
+
+
+async def test_filtering_a_pod_again_does_not_count_it_twice(setting: Setting) -> None:
+    for _ in range(3):
+        assert (await setting.filter())["NodeNames"] == NODES
+    assert sum(in_flight(setting)) == 1
+
+
+async def test_another_node_than_the_chosen_one_may_be_bound(setting: Setting) -> None:
+    await setting.filter()
+    for node in NODES:
+        await setting.filter()
+        assert await setting.bind(node=node) == ""
+        record = setting.api.calls_of("POST")[-1][1]["metadata"]["annotations"][names.DECISION_ANNOTATION]
+        assert read_record(record).node == node
+        assert in_flight(setting)[NODES.index(node)] == 1
+
+
+@pytest.mark.parametrize("error", [ApiError(409, "Conflict", "pod t1 is already assigned"), ApiUnreachableError("gone")])
+async def test_a_binding_that_failed_frees_the_node_and_is_told(setting: Setting, error: ApiError) -> None:
+    setting.api.failures = [error]
+    await setting.filter()
+    assert error.message in await setting.bind()
+    assert in_flight(setting) == [0, 0]
+    assert setting.errors("bind") == 1
+    await setting.filter()
+    assert await setting.bind() == ""
+
+
+async def test_a_pod_without_a_decision_is_not_bound(setting: Setting) -> None:
+    assert "no decision of PerLLM for pod t1" in await setting.bind()
+    await setting.filter()
+    assert "no decision" in await setting.bind(node="unknown")
+    await setting.filter()
+    setting.placer.fleet.remove("a")  # type: ignore[attr-defined]
+    assert "no decision" in await setting.bind(node="a")
+    assert setting.api.calls == []
+
+
+async def test_a_pod_of_no_task_is_an_error_that_says_what_to_do(setting: Setting) -> None:
+    answer = await setting.filter("stranger")
+    assert answer["NodeNames"] == []
+    assert "pod lab/stranger belongs to no LLMInferenceTask" in answer["Error"]
+    assert set((await setting.prioritize("stranger")).values()) == {0}
+
+
+async def test_no_nodes_to_choose_from_are_no_error(setting: Setting) -> None:
+    answer = await setting.filter(nodes=[])
+    assert (answer["NodeNames"], answer["Error"]) == ([], "")
+    assert (await setting.call("filter", {"Pod": pod_of("t1"), "NodeNames": None}))["Error"] == ""
+
+
+@pytest.mark.parametrize("verb", ["filter", "prioritize", "bind"])
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"{}", b'{"Pod": 5}', b'{"Pod": {"metadata": []}}'])
+async def test_a_malformed_call_is_answered_and_counted_once(setting: Setting, verb: str, body: bytes) -> None:
+    answer = await setting.http.post(f"/{verb}", data=body)
+    assert answer.status == 200
+    content = await answer.json()
+    if verb == "prioritize":
+        assert content == []
+    else:
+        assert "cannot read" in content["Error"]
+        assert setting.errors(verb) == 1

@@ -1,0 +1,25 @@
+import numpy as np
+import pytest
+
+from perllm.learning.features import latency_features
+from perllm.learning.priors import GENERIC, find_prior
+
+ORDER_OF_SPEED = (
+    "NVIDIA-H100-80GB-HBM3",
+    "NVIDIA-A100-SXM4-80GB",
+    "NVIDIA-GeForce-RTX-4090",
+    "NVIDIA-A10",
+    "Tesla-T4",
+    "NVIDIA-Jetson-AGX-Orin",
+)
+
+
+def test_published_figures_order_the_types_before_anything_was_observed() -> None:
+    task = latency_features(1000, 200, np.array([1.0]))[0]
+    seconds = [float(task @ np.array(find_prior(name).latency)) for name in ORDER_OF_SPEED]
+    assert seconds == sorted(seconds)
+
+
+@pytest.mark.parametrize("name", ["", "unknown", "Some-Future-GPU"])
+def test_a_type_without_published_figures_starts_in_the_middle(name: str) -> None:
+    assert find_prior(name) is GENERIC

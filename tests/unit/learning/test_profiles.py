@@ -1,0 +1,169 @@
+import asyncio
+import copy
+
+import pytest
+
+from perllm.api import names
+from perllm.api.task import Tier
+from perllm.cluster.client import ApiError, ApiUnreachableError
+from perllm.cluster.node import Node
+from perllm.learning.learner import Learner
+from perllm.learning.profiles import ProfileStore
+from perllm.policy.cs_ucb import CsUcb
+from unit.cluster.fake_api import FakeApiServer
+from unit.learning.outcomes import make_outcome
+
+pytestmark = pytest.mark.looptime
+
+NODES = {name: Node(name, f"uid-{name}", Tier.EDGE, "T4", 4.0, frozenset(), True) for name in ("a", "b")}
+PROFILE_A = names.node_profile_path("a")
+
+
+def start(api: FakeApiServer, policy: str = "cs-ucb") -> tuple[Learner, ProfileStore]:
+    """Return a learner and its store, as of a process that has just started."""
+    learner = Learner(CsUcb())
+    return learner, ProfileStore(api, learner, policy=policy, node_of=NODES.get)  # type: ignore[arg-type]
+
+
+async def learn(api: FakeApiServer, **fields: object) -> tuple[Learner, ProfileStore]:
+    """Return a learner and its store after three outcomes of one node were learned and written."""
+    learner, store = start(api)
+    learner.register("a", "T4")
+    for number in range(3):
+        learner.learn(make_outcome(number, **fields))
+    await store.flush()
+    return learner, store
+
+
+async def test_what_was_flushed_is_restored() -> None:
+    api = FakeApiServer()
+    old, _ = await learn(api)
+    new, store = start(api)
+    assert await store.load() == 3
+    assert new.export_arm("a", "m") == old.export_arm("a", "m")
+    assert new.summaries("a") == old.summaries("a")
+    assert new.learn(make_outcome(2)) is None
+    assert new.learn(make_outcome(3)) is not None
+
+
+async def test_a_profile_goes_with_its_node_and_reads_well() -> None:
+    api = FakeApiServer()
+    await learn(api, latency_s=5.0)
+    profile = api.read(PROFILE_A)
+    assert profile is not None
+    assert profile["metadata"]["ownerReferences"][0] == {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "name": "a",
+        "uid": "uid-a",
+    }
+    status = profile["status"]
+    assert (status["policy"], status["gpuType"], status["tier"], status["outcomes"]) == ("cs-ucb", "T4", "edge", 3)
+    assert (status["meanLatencySeconds"], status["meanEnergyJoules"]) == (5.0, 310.0)
+    assert (status["models"][0]["model"], status["models"][0]["deadlineMetShare"]) == ("m", 1.0)
+
+
+async def test_only_what_changed_is_written() -> None:
+    api = FakeApiServer()
+    learner, store = start(api)
+    for name in ("a", "b"):
+        learner.register(name, "T4")
+    learner.learn(make_outcome(1))
+    await store.flush()
+    api.calls.clear()
+    await store.flush()
+    learner.learn(make_outcome(2))
+    await store.flush()
+    assert [(method, path) for method, path, _ in api.calls] == [("PATCH", f"{PROFILE_A}/status")]
+
+
+@pytest.mark.parametrize("error", [ApiUnreachableError("gone"), ApiError(409, "Conflict", ""), ApiError(403, "No", "")])
+async def test_what_could_not_be_written_is_written_the_next_time(error: ApiError) -> None:
+    api = FakeApiServer()
+    learner, store = await learn(api)
+    learner.learn(make_outcome(7))
+    api.failures = [error]
+    await store.flush()
+    assert learner.dirty == {"a"}
+    await store.flush()
+    assert not learner.dirty
+    profile = api.read(PROFILE_A)
+    assert profile is not None
+    assert profile["status"]["outcomes"] == 4
+
+
+async def test_a_profile_that_went_with_an_earlier_node_of_the_name_is_made_anew() -> None:
+    api = FakeApiServer()
+    learner, store = await learn(api)
+    api.remove(PROFILE_A)
+    learner.learn(make_outcome(7))
+    await store.flush()
+    await store.flush()
+    profile = api.read(PROFILE_A)
+    assert profile is not None
+    assert profile["status"]["outcomes"] == 4
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"schemaVersion": 2},
+        {"outcomes": -1},
+        {"models": [{"model": "m", "count": 3, "state": {}}]},
+        {"models": [{"model": "m", "count": 3, "state": {"policy": "text"}}]},
+        {"state": {"recentSince": "yesterday"}},
+        {"state": {"recentTimes": [1.0]}},
+        {"state": {"recentTimes": "text"}},
+    ],
+    ids=str,
+)
+async def test_a_profile_that_cannot_be_read_is_left_alone_and_its_node_starts_afresh(damage: dict) -> None:
+    api = FakeApiServer()
+    await learn(api)
+    api.store(PROFILE_A, status=damage)
+    damaged = copy.deepcopy(api.read(PROFILE_A))
+    new, store = start(api)
+    assert await store.load() == 0
+    await store.flush()
+    assert api.read(PROFILE_A) == damaged
+    new.register("a", "T4")
+    assert new.summaries("a") == {}
+    assert new.learn(make_outcome(1)) is not None
+
+
+async def test_of_a_state_that_another_policy_wrote_only_the_laws_are_taken_over() -> None:
+    api = FakeApiServer()
+    old, _ = await learn(api)
+    new, store = start(api, policy="another")
+    assert await store.load() == 3
+    assert new.export_arm("a", "m")["latency"] == old.export_arm("a", "m")["latency"]
+    assert new.export_arm("a", "m")["policy"]["plays"] == 0
+
+
+async def test_loading_waits_for_the_api_server() -> None:
+    api = FakeApiServer()
+    await learn(api)
+    api.failures = [ApiUnreachableError("no answer")] * 5
+    _, store = start(api)
+    assert await store.load() == 3
+
+
+async def test_missing_resources_are_named() -> None:
+    api = FakeApiServer()
+    api.failures = [ApiError(404, "NotFound", "the server could not find the requested resource")]
+    with pytest.raises(ApiError, match=r"perllm crds \| kubectl apply"):
+        await start(api)[1].load()
+
+
+async def test_it_writes_behind_the_hot_path() -> None:
+    api = FakeApiServer()
+    learner, store = start(api)
+    learner.register("a", "T4")
+    running = asyncio.create_task(store.run())
+    for number in range(10):
+        learner.learn(make_outcome(number))
+        await asyncio.sleep(0.1)
+    assert api.calls == []
+    await asyncio.sleep(2)
+    assert len(api.calls_of("PATCH")) == 1
+    running.cancel()

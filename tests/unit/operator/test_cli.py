@@ -1,0 +1,80 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from perllm.cli import main
+
+
+def perllm(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(one) for one in arguments])
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["crds"], ["rbac"], ["scheduler-config"]])
+def test_every_command_explains_itself(command: list[str]) -> None:
+    result = perllm(*command, "--help")
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+
+
+def test_crds_print_both_resources_as_valid_yaml() -> None:
+    documents = list(yaml.safe_load_all(perllm("crds").stdout))
+    assert {one["kind"] for one in documents} == {"CustomResourceDefinition"}
+    assert {one["metadata"]["name"] for one in documents} == {
+        "llminferencetasks.perllm.io",
+        "llmnodeprofiles.perllm.io",
+    }
+
+
+def test_crds_can_be_written_to_files(tmp_path: Path) -> None:
+    assert perllm("crds", "--output", tmp_path / "new").exit_code == 0
+    files = sorted((tmp_path / "new").iterdir())
+    assert len(files) == 2
+    assert all(yaml.safe_load(file.read_text())["kind"] == "CustomResourceDefinition" for file in files)
+
+
+def test_rbac_grants_the_service_account_what_is_needed_and_no_wildcard() -> None:
+    documents = list(yaml.safe_load_all(perllm("rbac", "--namespace", "place", "--service-account", "me").stdout))
+    role, *bindings = documents
+    granted = {(group, resource) for rule in role["rules"] for group in rule["apiGroups"] for resource in rule["resources"]}
+    assert {("", "pods/binding"), ("perllm.io", "llminferencetasks/status")} <= granted
+    assert not any("*" in [*rule["verbs"], *rule["resources"], *rule["apiGroups"]] for rule in role["rules"])
+    assert {one["subjects"][0]["name"] for one in bindings} == {"me"}
+    assert {one["subjects"][0]["namespace"] for one in bindings} == {"place"}
+
+
+def test_the_scheduler_is_configured_for_the_operator_beside_it(tmp_path: Path) -> None:
+    file = tmp_path / "perllm.yaml"
+    file.write_text("server: {extender_port: 4711}\nscheduler_name: mine\n")
+    configuration = yaml.safe_load(perllm("scheduler-config", "--config", file).stdout)
+    assert configuration["kind"] == "KubeSchedulerConfiguration"
+    assert configuration["extenders"][0]["urlPrefix"] == "http://127.0.0.1:4711"
+    assert configuration["profiles"][0]["schedulerName"] == "mine"
+
+
+@pytest.mark.parametrize("command", ["run", "scheduler-config"])
+def test_a_missing_configuration_file_is_named(tmp_path: Path, command: str) -> None:
+    result = perllm(command, "--config", tmp_path / "absent.yaml")
+    assert result.exit_code == 1
+    assert "absent.yaml cannot be read" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_missing_credentials_say_what_to_pass(tmp_path: Path) -> None:
+    result = perllm("run", "--kubeconfig", tmp_path / "absent")
+    assert result.exit_code == 1
+    assert "Pass --kubeconfig FILE" in result.stderr
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = perllm("crds", "--output", tmp_path / "file" / "below")
+    assert result.exit_code == 1
+    assert "Error: " in result.stderr
+
+
+def test_the_version_is_told() -> None:
+    assert perllm("--version").exit_code == 0
+
+

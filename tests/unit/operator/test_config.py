@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from perllm.api.task import Tier
+from perllm.config import Config, ConfigError, load_config
+from perllm.policy.cs_ucb import CsUcbParameters
+
+
+def write(directory: Path, text: str) -> Path:
+    file = directory / "perllm.yaml"
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize("text", ["", "# nothing set\n", "{}"])
+def test_without_settings_all_defaults_hold(tmp_path: Path, text: str) -> None:
+    assert load_config(write(tmp_path, text)) == load_config(None) == Config()
+
+
+def test_the_defaults_of_the_policy_are_its_own() -> None:
+    assert Config().policy.to_parameters() == CsUcbParameters()
+
+
+def test_a_setting_replaces_its_default_only(tmp_path: Path) -> None:
+    text = "policy: {exploration: 0.7}\nnamespaces: [a, b]\nlog: {format: json}\ntelemetry: {interval_s: 1}\n"
+    config = load_config(write(tmp_path, text))
+    assert (config.policy.exploration, config.namespaces, config.log.format) == (0.7, ("a", "b"), "json")
+    assert config.policy.penalty_weight == Config().policy.penalty_weight
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("polcy: {}", "polcy"),
+        ("policy: {exploration: -1}", "policy.exploration"),
+        ("policy: {exploration: much}", "policy.exploration"),
+        ("server: {extender_port: 70000}", "server.extender_port"),
+        ("log: {level: LOUD}", "log.level"),
+        ("telemetry: {url: prometheus:9090}", "telemetry.url"),
+        ("nodes: {default_bandwidth_mbit_s: {edge: 50}}", "nodes.default_bandwidth_mbit_s"),
+        ("nodes: {default_bandwidth_mbit_s: {edge: 50, cloud: 0}}", "nodes.default_bandwidth_mbit_s.cloud"),
+        ("nodes: {default_bandwidth_mbit_s: {edge: 50, cloud: 9, fog: 1}}", "nodes.default_bandwidth_mbit_s.fog"),
+        ("[1, 2]", "file"),
+    ],
+)
+def test_a_wrong_field_is_named(tmp_path: Path, text: str, field: str) -> None:
+    with pytest.raises(ConfigError, match=r"perllm\.yaml is wrong:\n") as caught:
+        load_config(write(tmp_path, text))
+    assert f"  {field}" in str(caught.value)
+
+
+def test_all_wrong_fields_are_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"(?s)extender_port.*colour|colour.*extender_port"):
+        load_config(write(tmp_path, "colour: red\nserver: {extender_port: -1}\n"))
+
+
+@pytest.mark.parametrize("content", [None, b"a: [", b"\xff\xfe\x00"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "perllm.yaml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"perllm\.yaml cannot be read"):
+        load_config(file)
+
+
+def test_every_tier_has_its_defaults() -> None:
+    nodes = Config().nodes
+    assert set(nodes.default_bandwidth_mbit_s) == set(nodes.transmission_microjoule_per_bit) == set(Tier)
+
+
+def test_every_field_explains_itself() -> None:
+    def undocumented(model: type[BaseModel]) -> list[str]:
+        found = []
+        for name, field in model.model_fields.items():
+            if not field.description:
+                found.append(name)
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                found += [f"{name}.{inner}" for inner in undocumented(field.annotation)]
+        return found
+
+    assert undocumented(Config) == []

@@ -1,0 +1,58 @@
+"""A placer over nodes that a test describes."""
+
+from dataclasses import dataclass, field
+
+from perllm.api.task import Tier
+from perllm.cluster.node import Node
+from perllm.learning.learner import Learner
+from perllm.placement.fleet import Bandwidth, Fleet
+from perllm.placement.ledger import Ledger
+from perllm.placement.placer import Placer, Request
+from perllm.policy.cs_ucb import CsUcb
+
+EDGE, CLOUD = Tier.EDGE, Tier.CLOUD
+
+
+def make_node(
+    name: str, tier: Tier = EDGE, slots: float = 4.0, gpu_type: str = "T4", *, is_open: bool = True
+) -> Node:
+    return Node(name, f"uid-{name}", tier, gpu_type, slots, frozenset({f"10.0.0.{len(name)}"}), is_open)
+
+
+@dataclass
+class Setting:
+    """A placer and the clock it sees; `ages_s` are the ages of the nodes' metrics."""
+
+    placer: Placer
+    ages_s: dict[str, float] = field(default_factory=dict)
+    now_s: float = 1000.0
+
+
+def make_setting(*nodes: Node, bandwidth_bps: float = 100e6) -> Setting:
+    policy = CsUcb()
+    learner, fleet = Learner(policy), Fleet()
+    for node in nodes:
+        fleet.put(node, learner.register(node.name, node.gpu_type), Bandwidth(bandwidth_bps, 0.0))
+    placer = Placer(
+        policy,
+        learner,
+        fleet,
+        Ledger(),
+        transmission_j_per_bit={EDGE: 1e-6, CLOUD: 2e-6},
+        metrics_age_s=lambda name: setting.ages_s.get(name),
+        unix_now=lambda: setting.now_s,
+        now=lambda: setting.now_s,
+    )
+    setting = Setting(placer)
+    return setting
+
+
+def make_request(
+    task_id: str = "uid-t",
+    *,
+    output_tokens: int | None = 100,
+    input_bytes: int = 0,
+    tiers: frozenset[Tier] = frozenset(Tier),
+    due_s: float = 1060.0,
+) -> Request:
+    return Request(task_id, "m", 1000, output_tokens, input_bytes, tiers, due_s, 60.0)
