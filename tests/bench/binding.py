@@ -76,6 +76,17 @@ class Arena:
         self._numbers = itertools.count()
 
     async def __aenter__(self) -> "Arena":
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
         await self._stack.enter_async_context(self.plane)
         credentials = load_credentials(self.plane.admin_kubeconfig)
         self.client = await self._stack.enter_async_context(Client(credentials, max_connections=64))
@@ -87,10 +98,6 @@ class Arena:
             configuration = scheduler_configuration(f"http://{LOOPBACK}:{port}", name)
             await self.plane.start_scheduler(SCHEDULERS[kind], configuration, user=SCHEDULER_USER)
             await self.plane.stop_component(SCHEDULERS[kind])
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
 
     @property
     def health_url(self) -> str:
@@ -126,7 +133,7 @@ class Arena:
         """Return the extender alone."""
         arguments = ("--nodes", size, "--port", self.extender_port, "--kubeconfig", self.plane.admin_kubeconfig)
         file = Path(__file__).with_name("lone_extender.py")
-        argv = [sys.executable, file, *map(str, arguments)]
+        argv: list[str | Path] = [sys.executable, file, *map(str, arguments)]
         return Process("lone extender", argv, log_file=self.folder / "extender.log")
 
     def _build_operator(self) -> Process:
@@ -150,7 +157,7 @@ async def _compare(arena: Arena, size: int, pace: Pace, say: Say) -> tuple[dict[
     for number, (kind, turn) in itertools.product(range(pace.rounds), turns.items()):
         rate, notes[kind] = await turn(arena, size, pace.pods)
         rates[kind].append(rate)
-        say(f"binding: {size} nodes, round {number + 1}, {kind}: {rate:.0f} pods/s; CPU s: {notes[kind]}")
+        say(f"binding: {size} nodes, round {number + 1}, {kind}: {rate:.0f} pods/s; {notes[kind]}")
         await clear(arena.client)
     return rates, notes
 
@@ -197,7 +204,7 @@ async def _time_scheduler(arena: Arena, kind: str, pods: int, more: dict[str, in
         await arena.plane.start_component(SCHEDULERS[kind])
         cpu = CpuUse(arena.pids() | more)
         await wait_until(all_bound, f"{pods} pods are bound by {kind}")
-        return bindings.rate(), describe_cpu(cpu.spent_s())
+        return bindings.rate(), describe_cpu(cpu.spent_s(), pods)
 
 
 def _rows(size: int, rates: Mapping[str, Sequence[float]], notes: Mapping[str, str]) -> list[Row]:
@@ -208,7 +215,7 @@ def _rows(size: int, rates: Mapping[str, Sequence[float]], notes: Mapping[str, s
             [own / plain for own, plain in zip(rates[kind], rates[PLAIN], strict=True)],
             "x",
             EXPECTED,
-            f"{median(rates[kind]):.0f} / {median(rates[PLAIN]):.0f} pods/s; last turn, CPU s: {notes[kind]}",
+            f"{median(rates[kind]):.0f} / {median(rates[PLAIN]):.0f} pods/s; {notes[kind]}",
         )
         for kind, title in titles.items()
     ]

@@ -18,6 +18,7 @@ from perllm.cluster.informer import Informer
 AT_A_TIME = 32
 POLL_S = 0.2
 TIMEOUT_S = 120.0
+LARGEST = 4
 
 
 @dataclass(slots=True)
@@ -119,6 +120,7 @@ class CpuUse:
         return dict(sorted(spent.items(), key=lambda item: -item[1]))
 
 
-def describe_cpu(spent_s: dict[str, float]) -> str:
-    """Return who used the processors, in one line."""
-    return ", ".join(f"{name} {value:.1f}" for name, value in spent_s.items() if value >= 0.05)
+def describe_cpu(spent_s: dict[str, float], count: int) -> str:
+    """Return who used the processors most, for each of `count` pods."""
+    largest = ", ".join(f"{name} {1e3 * value / count:.1f}" for name, value in list(spent_s.items())[:LARGEST])
+    return f"CPU ms a pod: {largest}, all {1e3 * sum(spent_s.values()) / count:.0f}"

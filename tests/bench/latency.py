@@ -24,7 +24,8 @@ async def measure_latency(nodes: int, folder: Path, say: Callable[[str], None]) 
     """Return percentiles per verb, and of the three together, which is what one pod costs."""
     say(f"latency: {CALLS} pods past {nodes} nodes")
     (port,) = find_free_ports(1)
-    argv = [sys.executable, Path(__file__).with_name("lone_extender.py"), "--nodes", str(nodes), "--port", str(port)]
+    script = Path(__file__).with_name("lone_extender.py")
+    argv = [sys.executable, str(script), "--nodes", str(nodes), "--port", str(port)]
     process = Process("lone extender", argv, log_file=folder / "extender.log")
     await process.start()
     try:

@@ -25,7 +25,7 @@ SIZES = (100, 1000)
 @click.option("--part", "parts", type=click.Choice(PARTS), multiple=True, help="Measure only this; may be repeated.")
 @click.option("--pods", default=400, show_default=True, help="Pods in one burst of the binding part.")
 @click.option("--rounds", default=3, show_default=True, help="Turns of each contender.")
-@click.option("--keep", type=click.Path(path_type=Path, file_okay=False), help="Keep logs and profiles here.")
+@click.option("--keep", type=click.Path(path_type=Path, file_okay=False), help="Keep the logs, in a new folder here.")
 def main(parts: tuple[str, ...], pods: int, rounds: int, keep: Path | None) -> None:
     """Run the chosen parts, all by default."""
     console = Console(stderr=True)
@@ -54,7 +54,7 @@ async def _measure(parts: set[str], pace: Pace, folder: Path, console: Console) 
 def _folder(keep: Path | None) -> Iterator[Path]:
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
-        yield keep.resolve()
+        yield Path(tempfile.mkdtemp(prefix="bench-", dir=keep.resolve()))
         return
     with tempfile.TemporaryDirectory(prefix="perllm-bench-") as name:
         yield Path(name)

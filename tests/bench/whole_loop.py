@@ -34,13 +34,13 @@ async def measure_loop(
             rates.append(COUNT / span_s)
             operator_cpu_s.append(spent_s["operator"])
             cpu_shares.append(sum(spent_s.values()) / span_s / (os.cpu_count() or 1))
-            note = describe_cpu(spent_s)
-            say(f"loop: round {number + 1}, {COUNT} tasks in {span_s:.1f} s; CPU s: {note}")
+            note = describe_cpu(spent_s, COUNT)
+            say(f"loop: round {number + 1}, {COUNT} tasks in {span_s:.1f} s; {note}")
             await clear(lab.client)
         memory_mib = peak_memory_mib(lab.operator.pid or 0)
     what = f"{COUNT} tasks at once on {nodes} simulated nodes"
     return [
-        Row(f"whole loop, {what}, created to learned", rates, "tasks/s", ">= 25/s", f"last round, CPU s: {note}"),
+        Row(f"whole loop, {what}, created to learned", rates, "tasks/s", ">= 25/s", note),
         Row("operator CPU for them", operator_cpu_s, "s", "", f"{median(operator_cpu_s) / COUNT * 1e3:.0f} ms a task"),
         Row("processors in use meanwhile", [100 * share for share in cpu_shares], "%", "", f"of {os.cpu_count()}"),
         Row("operator memory, peak RSS", [memory_mib], "MiB", "", f"after {rounds * COUNT} tasks"),

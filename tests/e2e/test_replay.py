@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import pytest_asyncio
 
 from e2e.stage import Stage, open_stage, phases, wait_until
 from perllm.api import names
+from perllm.api.task_status import EnergyQuality
 from perllm.cluster.client import Object
 from perllm.config import NodeSettings
-from perllm_lab.lab import Lab
+from perllm_lab.lab import Lab, LabSettings
 from perllm_lab.report.results import energy_errors, join_runs, summarize
 from perllm_lab.workload.requests import Request, build_requests
 from perllm_lab.workload.synthetic import generate_arrivals
@@ -22,6 +24,7 @@ from perllm_lab.workload.trace import read_trace
 
 TRACE_VARIABLE = "PERLLM_TRACE"
 SYNTHETIC_TASKS = 200
+SPEED = 3.0
 MAX_MEDIAN_ENERGY_ERROR = 0.15
 
 
@@ -41,6 +44,12 @@ class Replayed:
     @property
     def placed(self) -> set[str]:
         return {name for name, task in self.tasks.items() if task["status"].get("nodeName")}
+
+
+@pytest.fixture(scope="module")
+def lab_settings() -> LabSettings:
+    """Metrics are read every 1.5 s of the hardware's time; many runs last no longer than a second or two of it."""
+    return LabSettings("modern", SPEED, scrape_interval_s=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -98,17 +107,19 @@ async def test_energy_through_prometheus_is_near_the_truth(replayed: Replayed) -
     rates = {tier.value: value * 1e-6 for tier, value in NodeSettings().transmission_microjoule_per_bit.items()}
     truth = replayed.stage.truth()
     errors = energy_errors(replayed.tasks.values(), truth, rates)
-    qualities = Counter(task["status"]["observed"]["energyQuality"] for task in replayed.tasks.values())
     runs = join_runs(replayed.requests, replayed.created_s, truth, replayed.stage.lab.settings.speed)
-    print(f"\n{len(replayed.tasks)} tasks, speed {replayed.stage.lab.settings.speed:g}: energy error {errors}")
-    print(f"quality {dict(qualities)}; {summarize(runs)}")
+    print(f"\n{len(replayed.tasks)} tasks, {replayed.stage.lab.settings}\n{summarize(runs)}\nall: {errors}")
+    for quality in EnergyQuality:
+        some = [one for one in replayed.tasks.values() if one["status"]["observed"]["energyQuality"] == quality]
+        print(f"{quality}: {energy_errors(some, truth, rates)}")
     assert errors.missing == 0
     assert errors.median < MAX_MEDIAN_ENERGY_ERROR
 
 
 async def test_every_success_is_learned_once(replayed: Replayed) -> None:
     stage = replayed.stage
-    await wait_until(lambda: _has_learned(replayed), timeout_s=10, describe=lambda: "not all was learned")
+    with suppress(AssertionError):
+        await wait_until(lambda: _has_learned(replayed), timeout_s=10)
     counts = {
         name: sum(model["count"] for model in profile["status"]["models"])
         for name, profile in (await stage.profiles()).items()

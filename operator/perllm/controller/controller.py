@@ -40,6 +40,7 @@ class Tracked:
     pods: dict[str, Pod] = field(default_factory=dict)
     timer: asyncio.TimerHandle | None = None
     occupancy: float | None = None
+    is_learned: bool = False
 
 
 class Controller:
@@ -296,7 +297,9 @@ class Controller:
             self._learn(tracked)
 
     def _learn(self, tracked: Tracked) -> None:
-        """Learn from a settled task; the learner knows which outcomes it has seen."""
+        """Learn from a settled task; the learner knows which outcomes an earlier process has learned."""
+        if tracked.is_learned:
+            return
         pod = tracked.pods.get(tracked.status.pod_name or "")
         decision = lifecycle.read_decision(pod) if pod else None
         if pod is None or decision is None or decision.node not in self._placer.fleet.nodes:
@@ -304,6 +307,7 @@ class Controller:
         outcome = self._settlement.outcome(tracked.task, tracked.status, pod, decision, tracked.occupancy)
         if outcome is None:
             return
+        tracked.is_learned = True
         reward = self._placer.learner.learn(outcome)
         if reward is not None:
             self._metrics.outcomes.inc()

@@ -2,7 +2,7 @@
 
 Notation, for one model and one quantity y (seconds or joules)
     x       feature vector of a task, d entries
-    m0      prior mean of the coefficients, from published figures (features.py); prior deviation = m0 itself
+    m0      prior mean of the coefficients, from published figures (priors.py); prior deviation = m0 itself
     g       a group of nodes with the same GPU type
     w       weight of an observation, 1 / (noise m0'x)^2: errors are relative to the size of the task
 

@@ -2,6 +2,8 @@
 
 The learned state is written behind the hot path, so a restarted operator finds finished tasks that the state may or may
 not contain. The state therefore carries the ids of the last outcomes it was made from; older ones are told by time.
+That counts only from one process to the next: on a busy node a hundred later outcomes may be learned before an earlier
+one, which must not be taken for known.
 """
 
 from collections.abc import Iterable
@@ -28,6 +30,7 @@ class RecentOutcomes:
     def __init__(self, ids: Iterable[str] = (), times_s: Iterable[float] = (), since_s: float = 0.0) -> None:
         self._times: dict[str, float] = dict(zip(ids, times_s, strict=True))
         self.since_s = since_s
+        self._inherited_s = since_s
 
     @property
     def ids(self) -> list[str]:
@@ -40,14 +43,14 @@ class RecentOutcomes:
         return list(self._times.values())
 
     def contains(self, task_id: str, finished_s: float) -> bool:
-        """Whether the outcome of a task that finished at `finished_s` is already part of the state."""
-        return task_id[:ID_LENGTH] in self._times or finished_s <= self.since_s
+        """Whether the outcome of a task is one of the last, or part of the state that this one was made from."""
+        return task_id[:ID_LENGTH] in self._times or finished_s <= self._inherited_s
 
     def add(self, task_id: str, finished_s: float) -> None:
         """Note an outcome; the one that finished first is forgotten when there are too many.
 
         Not the one learned first: outcomes of a burst are learned out of order, and what finished before a forgotten
-        one counts as learned.
+        one counts as learned for the next process.
         """
         self._times[task_id[:ID_LENGTH]] = finished_s
         if len(self._times) > CAPACITY:

@@ -18,6 +18,7 @@ class FakeApiServer:
         failures: raised by the next requests, one each.
         watch_failures: the same for watches.
         page_size: objects per page of a list.
+        asked: set once there was a request.
     """
 
     def __init__(self) -> None:
@@ -25,6 +26,7 @@ class FakeApiServer:
         self.failures: list[ApiError] = []
         self.watch_failures: list[ApiError] = []
         self.page_size = 1000
+        self.asked = asyncio.Event()
         self.oldest_version = 0
         self._version = 0
         self._objects: dict[str, Object] = {}
@@ -125,6 +127,7 @@ class FakeApiServer:
 
     async def _enter(self, method: str, path: str, body: Any) -> None:
         self.calls.append((method, path, copy.deepcopy(body)))
+        self.asked.set()
         await asyncio.sleep(0)
         refusals = self._refusals.get(method)
         failure = refusals.pop(0) if refusals else self.failures.pop(0) if self.failures else None

@@ -60,7 +60,13 @@ async def test_sends_identity_query_and_body(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("status", "body", "reason", "message", "is_transient"),
     [
-        (409, b'{"reason": "AlreadyExists", "message": "pods \\"x\\" exists"}', "AlreadyExists", 'pods "x" exists', False),
+        (
+            409,
+            b'{"reason": "AlreadyExists", "message": "pods \\"x\\" exists"}',
+            "AlreadyExists",
+            'pods "x" exists',
+            False,
+        ),
         (429, b'{"reason": "TooManyRequests"}', "TooManyRequests", "", True),
         (503, b"<html>proxy says no</html>", "Service Unavailable", "<html>proxy says no</html>", True),
         (404, b"[]", "Not Found", "[]", False),
@@ -120,12 +126,10 @@ async def test_a_watch_that_breaks_off_is_an_error(serve: Serve) -> None:
         request.transport.close()
         return response
 
-    client = await serve(break_off)
-    seen = []
+    watch = (await serve(break_off)).watch("/x", {})
+    assert await anext(watch) == {"type": "ADDED"}
     with pytest.raises(ApiUnreachableError, match="the watch of /x broke"):
-        async for event in client.watch("/x", {}):
-            seen.append(event)
-    assert seen == [{"type": "ADDED"}]
+        await anext(watch)
 
 
 async def test_a_client_that_was_not_entered_says_so() -> None:

@@ -45,7 +45,9 @@ def test_a_kubeconfig_that_cannot_be_used_is_named(tmp_path: Path, content: str 
     file = tmp_path / "kubeconfig"
     if content is not None:
         file.write_text(content)
-    with pytest.raises(CredentialsError, match=r"(?s)no Kubernetes credentials in .*kubeconfig.*Pass --kubeconfig FILE"):
+    with pytest.raises(
+        CredentialsError, match=r"(?s)no Kubernetes credentials in .*kubeconfig.*Pass --kubeconfig FILE"
+    ):
         load_credentials(file)
 
 

@@ -137,7 +137,8 @@ async def test_waits_for_an_api_server_that_is_not_there_yet() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metadata", "key"), [({"name": "n"}, "n"), ({"name": "n", "namespace": "s"}, "s/n"), ({"name": "n", "namespace": ""}, "n")]
+    ("metadata", "key"),
+    [({"name": "n"}, "n"), ({"name": "n", "namespace": "s"}, "s/n"), ({"name": "n", "namespace": ""}, "n")],
 )
 def test_keys_are_unique_in_the_cluster(metadata: dict[str, str], key: str) -> None:
     assert object_key({"metadata": metadata}) == key

@@ -74,7 +74,9 @@ def running(attempt: int = 1, **fields: Any) -> Pod:
     return bound(attempt, **{"phase": PodPhase.RUNNING, "started_s": 1003.0, **fields})
 
 
-def succeeded(attempt: int = 1, *, finished_s: float = 1010.0, report: dict[str, Any] | None = None, **fields: Any) -> Pod:
+def succeeded(
+    attempt: int = 1, *, finished_s: float = 1010.0, report: dict[str, Any] | None = None, **fields: Any
+) -> Pod:
     return running(
         attempt,
         phase=PodPhase.SUCCEEDED,

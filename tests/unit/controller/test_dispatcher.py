@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -52,7 +52,7 @@ class Dispatched:
         self.dispatcher.remove(task.key)
 
     @asynccontextmanager
-    async def at_work(self):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    async def at_work(self) -> AsyncIterator[None]:
         running = asyncio.create_task(self.dispatcher.run())
         await asyncio.sleep(0.01)
         yield

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perllm.api.task import Tier
@@ -103,6 +103,7 @@ POD = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(
     st.lists(POD, max_size=14, unique_by=lambda pod: pod.attempt),
     st.integers(0, 3),

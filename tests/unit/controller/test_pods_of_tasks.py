@@ -4,7 +4,7 @@ import copy
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perllm.api import names
@@ -22,6 +22,7 @@ class TestTask:
         task, _ = read_task(task_object(), seen_s)
         assert (task.received_s, task.due_s) == (received_s, received_s + 60)
 
+    @settings(deadline=None)
     @given(st.floats(1000, 1001))
     def test_keeps_its_time_of_receipt_over_a_restart_exactly(self, seen_s: float) -> None:
         task, _ = read_task(task_object(), seen_s)
@@ -42,7 +43,12 @@ class TestTask:
 
     def test_asks_placement_for_what_it_needs(self) -> None:
         request = make_task(inputBytes="2Ki", tiers=["edge"]).to_request()
-        assert (request.task_id, request.model, request.prompt_tokens, request.output_tokens) == ("uid-t", "m", 1000, 100)
+        assert (request.task_id, request.model, request.prompt_tokens, request.output_tokens) == (
+            "uid-t",
+            "m",
+            1000,
+            100,
+        )
         assert (request.input_bytes, request.tiers, request.due_s, request.deadline_s) == (2048, {"edge"}, 1060.0, 60.0)
 
 
@@ -51,7 +57,12 @@ class TestPod:
         pod = build_pod(make_task(), 2, "perllm")
         owner = pod["metadata"]["ownerReferences"][0]
         assert (pod["metadata"]["name"], pod["metadata"]["namespace"]) == ("t-2", "lab")
-        assert (owner["kind"], owner["name"], owner["uid"], owner["controller"]) == (names.TASK_KIND, "t", "uid-t", True)
+        assert (owner["kind"], owner["name"], owner["uid"], owner["controller"]) == (
+            names.TASK_KIND,
+            "t",
+            "uid-t",
+            True,
+        )
         assert pod["metadata"]["labels"] == {
             names.TASK_LABEL: "t",
             names.MODEL_LABEL: "m",
@@ -79,6 +90,7 @@ class TestPod:
         label = build_pod(make_task(model="meta-llama/Llama-3.1-8B"), 1, "perllm")["metadata"]["labels"]
         assert "/" not in label[names.MODEL_LABEL]
 
+    @settings(deadline=None)
     @given(st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,250}[a-z0-9])?", fullmatch=True), st.integers(1, 999))
     def test_names_are_valid_and_tell_attempts_apart(self, name: str, attempt: int) -> None:
         task = make_task(name)

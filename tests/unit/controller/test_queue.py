@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perllm.controller.queue import TaskQueue
@@ -36,6 +36,7 @@ def test_what_was_not_looked_at_stays() -> None:
 ACTION = st.tuples(st.sampled_from("abcdefg"), st.one_of(st.none(), st.tuples(st.integers(-2, 2), st.integers(0, 3))))
 
 
+@settings(deadline=None)
 @given(st.lists(ACTION))
 def test_the_order_is_that_of_sorting_whatever_was_put_moved_and_removed(
     actions: list[tuple[str, tuple[int, int] | None]],

@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perllm.cluster.client import ApiError, ApiUnreachableError
@@ -21,6 +21,7 @@ JSON = st.recursive(
 FIELDS = st.dictionaries(st.sampled_from("abc"), JSON, max_size=3)
 
 
+@settings(deadline=None)
 @given(FIELDS, FIELDS)
 def test_applying_the_patch_turns_old_into_new(old: dict[str, Any], new: dict[str, Any]) -> None:
     patch = merge_patch(old, new)
@@ -75,8 +76,7 @@ class TestStatusWriter:
 
     async def test_writes_what_came_in_while_it_was_writing(self, setting: Setting) -> None:
         setting.writer.put(KEY, PATH, {"number": 1})
-        while not setting.api.calls:
-            await asyncio.sleep(0)
+        await setting.api.asked.wait()
         setting.writer.put(KEY, PATH, {"number": 2})
         await setting.writer.drain()
         assert setting.patches == [{"number": 1}, {"number": 2}]
@@ -128,8 +128,7 @@ class TestStatusWriter:
     ) -> None:
         setting.api.remove(PATH)
         setting.writer.put(KEY, PATH, {"phase": "Running", "number": 1})
-        while not setting.api.calls:
-            await asyncio.sleep(0)
+        await setting.api.asked.wait()
         setting.writer.forget(KEY)
         setting.writer.know(KEY, {})
         await setting.writer.drain()

@@ -5,11 +5,11 @@ import numpy as np
 from perllm.extender.protocol import filter_answer, priorities
 from perllm.extender.scheduler import WEIGHT, scheduler_configuration
 from perllm.placement.placer import Placement
-from unit.placement.cluster_of import CLOUD, EDGE, make_node, make_request, make_setting
 
 
 @dataclass
 class _Choice:
+    arm: int | None
     scores: np.ndarray
 
 
@@ -21,22 +21,29 @@ class _Placement:
 
 
 def placement(scores: dict[str, float], node: str | None) -> Placement:
-    return _Placement(list(scores), _Choice(np.array(list(scores.values()))), node)  # type: ignore[return-value]
+    nodes = list(scores)
+    choice = _Choice(None if node is None else nodes.index(node), np.array(list(scores.values())))
+    return _Placement(nodes, choice, node)  # type: ignore[return-value]
 
 
-def test_filter_tells_the_nodes_that_pass_and_the_others() -> None:
-    asked = ["a", "b", "c", "unknown"]
-    answer = filter_answer(placement({"a": 0.5, "b": -np.inf, "c": np.inf}, "c"), asked)
-    assert answer["NodeNames"] == ["a", "c"]
-    assert set(answer["FailedNodes"]) == {"b", "unknown"}
+def test_filter_passes_the_chosen_node_and_its_successors_but_none_that_is_refused() -> None:
+    answer = filter_answer(placement({"a": 0.5, "b": -np.inf, "c": 0.9, "d": np.inf}, "c"), ["a", "b", "c", "d", "x"])
+    assert answer["NodeNames"] == ["c", "d", "a"]
     assert (answer["FailedAndUnresolvableNodes"], answer["Error"]) == ({}, "")
 
 
-def test_a_node_without_room_now_may_be_tried_again() -> None:
-    placer = make_setting(make_node("e", EDGE), make_node("c", CLOUD)).placer
-    found = placer.choose(make_request(tiers=frozenset({CLOUD})), ["e", "c"])
-    answer = filter_answer(found, ["e", "c"])
-    assert (answer["NodeNames"], list(answer["FailedNodes"])) == (["c"], ["e"])
+def test_filter_passes_no_more_nodes_than_there_are_points() -> None:
+    scores = {f"n{number:02}": float(number) for number in range(30)}
+    assert filter_answer(placement(scores, "n00"), list(scores))["NodeNames"] == [
+        "n00",
+        *(f"n{number:02}" for number in range(29, 20, -1)),
+    ]
+
+
+def test_where_no_node_passes_all_may_be_tried_again() -> None:
+    answer = filter_answer(placement({"a": -np.inf, "b": -np.inf}, None), ["a", "b", "unknown"])
+    assert (answer["NodeNames"], set(answer["FailedNodes"])) == ([], {"a", "b", "unknown"})
+    assert (answer["FailedAndUnresolvableNodes"], answer["Error"]) == ({}, "")
 
 
 def test_the_chosen_node_gets_ten_points_and_the_others_fewer_by_rank() -> None:

@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perllm.learning.features import energy_features, latency_features
@@ -83,6 +83,7 @@ def test_uncertainty_shrinks_with_data() -> None:
     assert law.deviation(0, x) < before / 3
 
 
+@settings(deadline=None)
 @given(
     values=st.lists(
         st.tuples(st.floats(1, 1e5), st.floats(1, 1e4), st.floats(1, 64), st.floats(0, 1e6)), min_size=1, max_size=20

@@ -102,9 +102,7 @@ class TestState:
         new.register("a", "type-y")
         fresh = new.predict("m", ROW, 1000, 100, ALONE)
         with pytest.raises(ValueError, match="not a state of this version"):
-            new.import_node(
-                "a", [("m", summary, state), ("n", summary, {**state, part: rubbish})], learner.recent("a")
-            )
+            new.import_node("a", [("m", summary, state), ("n", summary, {**state, part: rubbish})], learner.recent("a"))
         assert new.predict("m", ROW, 1000, 100, ALONE) == fresh
         assert new.export_arm("a", "m")["policy"]["plays"] == 0
         assert new.summaries("a") == {}
@@ -112,10 +110,11 @@ class TestState:
 
 
 class TestRecentOutcomes:
-    def test_tell_those_they_forgot_by_time(self) -> None:
+    def test_tell_those_that_an_earlier_process_forgot_by_time(self) -> None:
         recent = RecentOutcomes()
         for number in range(CAPACITY + 10):
             recent.add(f"task-{number:04}", 100.0 + number)
+        recent = RecentOutcomes(recent.ids, recent.times_s, recent.since_s)
         assert (len(recent.ids), recent.ids[0], recent.since_s) == (CAPACITY, "task-0010", 109.0)
         assert recent.contains("task-0003", 103.0)
         assert recent.contains("task-0050", 150.0)
@@ -129,4 +128,11 @@ class TestRecentOutcomes:
                 recent = RecentOutcomes(recent.ids, recent.times_s, recent.since_s)
             assert not recent.contains(task_id, finished_s)
             recent.add(task_id, finished_s)
+        recent = RecentOutcomes(recent.ids, recent.times_s, recent.since_s)
         assert all(recent.contains(task_id, finished_s) for task_id, finished_s in outcomes)
+
+    def test_take_no_late_outcome_for_known(self) -> None:
+        recent = RecentOutcomes()
+        for number in range(CAPACITY + 10):
+            recent.add(f"task-{number:04}", 100.0 + number)
+        assert not recent.contains("task-late", 105.5)

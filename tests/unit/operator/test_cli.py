@@ -37,7 +37,9 @@ def test_crds_can_be_written_to_files(tmp_path: Path) -> None:
 def test_rbac_grants_the_service_account_what_is_needed_and_no_wildcard() -> None:
     documents = list(yaml.safe_load_all(perllm("rbac", "--namespace", "place", "--service-account", "me").stdout))
     role, *bindings = documents
-    granted = {(group, resource) for rule in role["rules"] for group in rule["apiGroups"] for resource in rule["resources"]}
+    granted = {
+        (group, resource) for rule in role["rules"] for group in rule["apiGroups"] for resource in rule["resources"]
+    }
     assert {("", "pods/binding"), ("perllm.io", "llminferencetasks/status")} <= granted
     assert not any("*" in [*rule["verbs"], *rule["resources"], *rule["apiGroups"]] for rule in role["rules"])
     assert {one["subjects"][0]["name"] for one in bindings} == {"me"}
@@ -76,5 +78,3 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_the_version_is_told() -> None:
     assert perllm("--version").exit_code == 0
-
-

@@ -81,7 +81,10 @@ def test_an_end_is_said_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
     assert "lab/t succeeded: complete after 11.00 s of 60 s" in in_time
     assert "lab/t succeeded: complete after 71.00 s of 60 s" in late
     assert "lab/t failed: pod t-1 failed with exit code 3" in broken
-    assert [(reason, warning) for reason, _, warning in announced.recorded] == [("DeadlineMissed", True), ("Failed", True)]
+    assert [(reason, warning) for reason, _, warning in announced.recorded] == [
+        ("DeadlineMissed", True),
+        ("Failed", True),
+    ]
     count = announced.registry.get_sample_value
     assert count("perllm_tasks_finished_total", {"phase": "Succeeded"}) == 2
     assert count("perllm_deadlines_total", {"tier": "edge", "met": "false"}) == 1

@@ -13,9 +13,7 @@ from perllm.policy.cs_ucb import CsUcb
 EDGE, CLOUD = Tier.EDGE, Tier.CLOUD
 
 
-def make_node(
-    name: str, tier: Tier = EDGE, slots: float = 4.0, gpu_type: str = "T4", *, is_open: bool = True
-) -> Node:
+def make_node(name: str, tier: Tier = EDGE, slots: float = 4.0, gpu_type: str = "T4", *, is_open: bool = True) -> Node:
     return Node(name, f"uid-{name}", tier, gpu_type, slots, frozenset({f"10.0.0.{len(name)}"}), is_open)
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perllm.placement.ledger import RESERVATION_S, Ledger
@@ -80,6 +80,7 @@ ACTION = st.tuples(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(ACTION, max_size=40))
 def test_the_counts_always_equal_the_tasks_in_flight(actions: list[tuple[str, int, int]]) -> None:
     ledger, flights, reserved = Ledger(), {}, {}

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perllm.policy.constraints import measure_slacks, time_slack
@@ -48,6 +48,7 @@ def test_lateness_is_measured_in_deadlines_and_counts_once_at_most() -> None:
     assert time_slack(np.array([0.0]), -3.0).tolist() == [-1.0]
 
 
+@settings(deadline=None)
 @given(
     latency_s=st.integers(0, 100),
     left_s=st.integers(-10, 100),
