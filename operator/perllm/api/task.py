@@ -109,7 +109,7 @@ class TaskSpec(Resource):
     on_infeasible: OnInfeasible = Field(
         default=OnInfeasible.BEST_EFFORT,
         description="What to do when no node is expected to meet the deadline: BestEffort runs the task where it "
-        "finishes first, Reject ends it without running it.",
+        "is expected to be least late, Reject ends it without running it.",
     )
     on_deadline_missed: OnDeadlineMissed = Field(
         default=OnDeadlineMissed.CONTINUE,

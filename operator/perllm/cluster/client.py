@@ -116,7 +116,7 @@ class Client:
                 if response.status >= 400:
                     raise _error_from(response, await response.read())
                 async for line in _lines(response.content):
-                    yield orjson.loads(line)
+                    yield _parse(line, f"watch of {path}")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiUnreachableError(f"the watch of {path} broke: {error!r}") from error
 
@@ -145,13 +145,20 @@ class Client:
             ) from error
         if response.status >= 400:
             raise _error_from(response, content)
-        answer: Object = orjson.loads(content) if content else {}
-        return answer
+        return _parse(content, f"{method} {path}")
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             raise RuntimeError("the client is used before it was entered: write 'async with Client(...) as client'")
         return self._session
+
+
+def _parse(content: bytes, what: str) -> Object:
+    try:
+        answer: Object = orjson.loads(content) if content else {}
+    except orjson.JSONDecodeError as error:
+        raise ApiUnreachableError(f"{what}: what answers is no API server: {content[:100]!r}") from error
+    return answer
 
 
 async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:

@@ -72,9 +72,9 @@ class Announcer:
         if energy.energy_j is not None and tier is not None:
             self._metrics.energy.labels(tier.value).observe(energy.energy_j)
 
-    def rejected(self, task: Task, note: str) -> None:
-        """Announce something that a user should know about a task that does not run."""
-        self._events.record(_subject(task), "Waiting", note, warning=True)
+    def postponed(self, task: Task, note: str) -> None:
+        """Announce why a task gets no pod for now."""
+        self._events.record(_subject(task), "Postponed", note, warning=True)
 
 
 def describe(decision: Decision) -> str:

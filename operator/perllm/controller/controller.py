@@ -6,29 +6,23 @@ Memory is authoritative for statuses once a task has been seen: nobody else writ
 """
 
 import asyncio
-import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from perllm.api import names
 from perllm.api.task_status import TaskStatus
-from perllm.cluster.client import ApiError, Client, Object
+from perllm.cluster.client import Client, Object
 from perllm.cluster.informer import object_key
 from perllm.cluster.pod import Pod, read_pod
 from perllm.controller import lifecycle
 from perllm.controller.announcer import Announcer
 from perllm.controller.dispatcher import Dispatcher, Waiting
-from perllm.controller.pods import build_pod
+from perllm.controller.pod_keeper import PodKeeper
 from perllm.controller.settlement import Settlement
 from perllm.controller.status_writer import Fields, StatusWriter
 from perllm.controller.task import Task, read_task
 from perllm.metrics import OperatorMetrics
 from perllm.placement.placer import Placement, Placer, Request
-
-log = logging.getLogger(__name__)
-
-RETRY_POD_S = 1.0
 
 
 @dataclass(slots=True)
@@ -41,6 +35,7 @@ class Tracked:
     timer: asyncio.TimerHandle | None = None
     occupancy: float | None = None
     is_learned: bool = False
+    trouble: str = ""
 
 
 class Controller:
@@ -57,17 +52,21 @@ class Controller:
         unix_now: Callable[[], float],
         scheduler_name: str = names.SCHEDULER_NAME,
     ) -> None:
-        self._client = client
         self._placer = placer
         self._settlement = settlement
         self._announcer = announcer
         self._metrics = metrics
         self._unix_now = unix_now
-        self._scheduler_name = scheduler_name
         self._tracked: dict[str, Tracked] = {}
         self._orphans: dict[str, dict[str, Pod]] = {}
-        self._background: set[asyncio.Task[None]] = set()
-        self.dispatcher = Dispatcher(placer, create_pod=self._create_pod, reject=self._reject, wait=self._explain_wait)
+        self._pods = PodKeeper(
+            client,
+            scheduler_name=scheduler_name,
+            on_taken=self._is_ours,
+            on_invalid=self._refuse_template,
+            on_postponed=self._postpone,
+        )
+        self.dispatcher = Dispatcher(placer, create_pod=self._pods.create, reject=self._reject, wait=self._explain_wait)
         self.writer = StatusWriter(client, on_written=self._on_written, on_gone=self._forget)
         metrics.waiting.set_function(lambda: self.dispatcher.waiting)
         metrics.in_flight.set_function(lambda: len(placer.ledger))
@@ -134,7 +133,10 @@ class Controller:
             if tracked is None and not pods:
                 self._orphans.pop(pod.task_key, None)
         else:
+            before = pods.get(pod.name)
             pods[pod.name] = pod
+            if lifecycle.is_refusal(pod) and not (before and lifecycle.is_refusal(before)):
+                self._metrics.refusals.inc()
         if tracked is not None:
             self._account(pod, gone=new is None)
             self._reconcile(pod.task_key)
@@ -165,7 +167,7 @@ class Controller:
         elif step.status.phase.is_final or step.status.node_name is not None:
             self.dispatcher.remove(key)
         for pod in step.doomed:
-            self._spawn(self._delete(f"/api/v1/namespaces/{task.namespace}/pods/{pod.name}", pod.uid))
+            self._pods.delete(f"/api/v1/namespaces/{task.namespace}/pods/{pod.name}", pod.uid)
         if step.finished is not None:
             self._settle(tracked, step.finished)
         self._schedule(tracked, step)
@@ -213,7 +215,7 @@ class Controller:
             delay_s = self._settlement.retry_s
         elif step.expire_in_s is not None:
             if step.expire_in_s <= 0:
-                self._spawn(self._delete(names.task_path(task.namespace, task.name), task.uid))
+                self._pods.delete(names.task_path(task.namespace, task.name), task.uid)
                 return
             delay_s = step.expire_in_s
         if delay_s is not None:
@@ -225,48 +227,29 @@ class Controller:
         if tracked is not None and tracked.task.uid == uid:
             self._reconcile(key)
 
-    async def _create_pod(self, waiting: Waiting) -> None:
-        """Create the pod of an attempt; every failure leaves the task queued or ended with a clear reason."""
-        task = waiting.task
-        pod = build_pod(task, waiting.attempt, self._scheduler_name)
-        try:
-            await self._client.post(f"/api/v1/namespaces/{task.namespace}/pods", pod)
-        except ApiError as error:
-            await self._handle_refused_pod(waiting, error)
+    def _is_ours(self, waiting: Waiting, name: str) -> bool:
+        """Whether the pod that holds the name is the attempt's own, created before and seen."""
+        tracked = self._tracked.get(waiting.task.key)
+        return tracked is None or tracked.task.uid != waiting.task.uid or name in tracked.pods
 
-    async def _handle_refused_pod(self, waiting: Waiting, error: ApiError) -> None:
-        task = waiting.task
+    def _refuse_template(self, task: Task, message: str) -> None:
         tracked = self._tracked.get(task.key)
         if tracked is None or tracked.task.uid != task.uid:
             return
-        name = build_pod(task, waiting.attempt, self._scheduler_name)["metadata"]["name"]
-        if error.status == 409 and name in tracked.pods:
-            return
-        if error.status in (400, 422):
-            message = f"the API server refused the pod made from spec.template: {error.message}"
-            self.dispatcher.remove(task.key)
-            self._adopt(tracked, lifecycle.reject(task, tracked.status, "InvalidTemplate", message, self._unix_now()))
-            self._reconcile(task.key)
-            return
-        log.warning("pod %s of task %s not created, trying again: %s", name, task.key, error)
-        if error.status != 409:
-            self._announcer.rejected(task, f"pod {name} could not be created, trying again: {error.message}")
-        await asyncio.sleep(RETRY_POD_S)
+        reason = f"the API server refused the pod made from spec.template: {message}"
         self.dispatcher.remove(task.key)
-        if self._tracked.get(task.key) is tracked:
-            self._reconcile(task.key)
+        self._adopt(tracked, lifecycle.reject(task, tracked.status, "InvalidTemplate", reason, self._unix_now()))
+        self._reconcile(task.key)
 
-    async def _delete(self, path: str, uid: str) -> None:
-        while True:
-            try:
-                await self._client.delete(path, {"preconditions": {"uid": uid}, "propagationPolicy": "Background"})
-                return
-            except ApiError as error:
-                if not error.is_transient:
-                    if error.status not in (404, 409):
-                        log.warning("%s not deleted: %s", path, error)
-                    return
-            await asyncio.sleep(RETRY_POD_S)
+    def _postpone(self, waiting: Waiting, message: str) -> None:
+        tracked = self._tracked.get(waiting.task.key)
+        if tracked is None or tracked.task.uid != waiting.task.uid:
+            return
+        if tracked.trouble != message:
+            tracked.trouble = message
+            self._announcer.postponed(waiting.task, message)
+        self.dispatcher.remove(waiting.task.key)
+        self._reconcile(waiting.task.key)
 
     def _reject(self, task: Task, placement: Placement) -> None:
         tracked = self._tracked.get(task.key)
@@ -324,8 +307,3 @@ class Controller:
         self._placer.release(tracked.task.uid)
         for pod in tracked.pods.values():
             self._settlement.forget(pod.uid)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from perllm.api.task import OnInfeasible
-from perllm.controller.queue import TaskQueue
+from perllm.api.task import OnInfeasible, Tier
+from perllm.controller.queue import Entry, TaskQueue
 from perllm.controller.task import Task
 from perllm.placement.placer import Placement, Placer
 from perllm.policy.problem import REFUSED_BANDWIDTH, REFUSED_COMPUTE
@@ -26,7 +26,13 @@ UNBOUND_PATIENCE_S = 10.0
 """A pod that kube-scheduler has not placed by then waits for something of its own and holds up nobody."""
 
 MAX_EXAMINED = 64
-"""Waiting tasks looked at in one round; bounds the time the event loop is held."""
+"""Waiting tasks that a node is sought for in one round; bounds the time the event loop is held."""
+
+MAX_SKIPPED = 2048
+"""Waiting tasks passed over in one round because their tiers are full; cheap, but not free."""
+
+ROUND_PAUSE_S = 0.01
+"""Between two rounds, so that a burst of events makes one."""
 
 ROUND_INTERVAL_S = 1.0
 """A round is also made when nothing happened: deadlines come nearer, metrics change."""
@@ -98,7 +104,7 @@ class Dispatcher:
         if known is not None and (known.task.uid, known.attempt) == (waiting.task.uid, waiting.attempt):
             return
         self._waiting[key] = waiting
-        self._enqueue(waiting, self._placer.choose(waiting.task.to_request()))
+        self._enqueue(waiting)
         self._wake.set()
 
     def remove(self, key: str) -> None:
@@ -127,35 +133,50 @@ class Dispatcher:
                 for waiting in self._select():
                     self._unbound[waiting.task.key] = asyncio.get_running_loop().time()
                     group.create_task(self._create_pod(waiting))
-                await asyncio.sleep(0)
+                await asyncio.sleep(ROUND_PAUSE_S)
 
     def _select(self) -> list[Waiting]:
         """Return the tasks that get a pod now."""
         starting: list[Waiting] = []
-        postponed: list[tuple[Waiting, Placement]] = []
-        patient_since_s = asyncio.get_running_loop().time() - UNBOUND_PATIENCE_S
-        room = MAX_UNBOUND_PODS - sum(1 for since_s in self._unbound.values() if since_s > patient_since_s)
-        for key in self._queue.drain(MAX_EXAMINED if room > 0 else 0):
-            waiting = self._waiting[key]
+        postponed: list[Entry] = []
+        full: set[frozenset[Tier]] = set()
+        room, examined = self._room(), 0
+        for entry in self._queue.drain(MAX_SKIPPED if room > 0 else 0):
+            waiting = self._waiting[entry.key]
+            if waiting.task.valid_spec.allowed_tiers in full:
+                postponed.append(entry)
+                continue
+            examined += 1
             placement = self._placer.choose(waiting.task.to_request())
             verdict = judge(placement, waiting.task.valid_spec.on_infeasible)
             if verdict is Verdict.REJECT:
-                del self._waiting[key]
+                del self._waiting[entry.key]
                 self._reject(waiting.task, placement)
             elif verdict is Verdict.WAIT:
-                postponed.append((waiting, placement))
+                postponed.append(entry)
                 self._wait(waiting.task, placement)
+                if placement.choice.arm is None:
+                    full.add(waiting.task.valid_spec.allowed_tiers)
             else:
-                if placement.node is not None:  # so that the next task of this round sees less room
-                    self._placer.reserve(placement, placement.node)
+                self._reserve(placement)
                 starting.append(waiting)
-                if len(starting) == room:
-                    break
-        for waiting, placement in postponed:
-            self._enqueue(waiting, placement)
+            if len(starting) == room or examined == MAX_EXAMINED:
+                break
+        for entry in postponed:
+            self._queue.put_back(entry)
         return starting
 
-    def _enqueue(self, waiting: Waiting, placement: Placement) -> None:
+    def _room(self) -> int:
+        patient_since_s = asyncio.get_running_loop().time() - UNBOUND_PATIENCE_S
+        return MAX_UNBOUND_PODS - sum(1 for since_s in self._unbound.values() if since_s > patient_since_s)
+
+    def _reserve(self, placement: Placement) -> None:
+        """Let the next task of this round see less room."""
+        if placement.node is not None:
+            self._placer.reserve(placement, placement.node)
+
+    def _enqueue(self, waiting: Waiting) -> None:
+        placement = self._placer.choose(waiting.task.to_request())
         shortest_s = float(placement.arms.latency_s.min()) if placement.names else 0.0
         task = waiting.task
         self._queue.put(task.key, task.valid_spec.priority, task.due_s - shortest_s)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from perllm.api.task import OnDeadlineMissed
-from perllm.api.task_status import Condition, ConditionType, Observation, Phase, TaskStatus
+from perllm.api.task_status import Condition, ConditionType, EnergyQuality, Observation, Phase, TaskStatus
 from perllm.cluster.pod import Pod, PodPhase
 from perllm.controller.conditions import set_condition
 from perllm.controller.task import Task
@@ -105,6 +105,11 @@ def _keep(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) -> 
     doomed = tuple(pod for pod in pods if not pod.is_finished and not pod.is_deleting)
     ran = next((pod for pod in pods if pod.phase is PodPhase.SUCCEEDED and pod.name == status.pod_name), None)
     finished = ran if status.phase is Phase.SUCCEEDED else None
+    observed = status.observed
+    if observed is not None and observed.energy_quality is None and finished is None:
+        # Without the pod nobody can tell any more when and where it ran.
+        observed = observed.model_copy(update={"energy_quality": EnergyQuality.MISSING})
+        status = status.model_copy(update={"observed": observed})
     return Step(
         status, doomed=doomed, finished=finished, expire_in_s=None if ttl_s is None else ended_s + ttl_s - now_s
     )

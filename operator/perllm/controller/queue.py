@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class _Entry:
+class Entry:
+    """A waiting task and its urgency."""
+
     negative_priority: int
     latest_start_s: float
     number: int
@@ -21,8 +23,8 @@ class TaskQueue:
     """Waiting tasks by urgency. Every operation is logarithmic; removed entries are skipped when met."""
 
     def __init__(self) -> None:
-        self._heap: list[_Entry] = []
-        self._current: dict[str, _Entry] = {}
+        self._heap: list[Entry] = []
+        self._current: dict[str, Entry] = {}
         self._number = 0
 
     def __len__(self) -> int:
@@ -34,7 +36,7 @@ class TaskQueue:
     def put(self, key: str, priority: int, latest_start_s: float) -> None:
         """Add a task, or move it; ties keep the order of arrival."""
         self._number += 1
-        entry = _Entry(-priority, latest_start_s, self._number, key)
+        entry = Entry(-priority, latest_start_s, self._number, key)
         self._current[key] = entry
         heapq.heappush(self._heap, entry)
 
@@ -42,7 +44,13 @@ class TaskQueue:
         """Take a task out; unknown ones are ignored."""
         self._current.pop(key, None)
 
-    def drain(self, limit: int) -> Iterator[str]:
+    def put_back(self, entry: Entry) -> None:
+        """Return a task that was taken out, with the urgency it had; one that was put again since stays as it is."""
+        if entry.key not in self._current:
+            self._current[entry.key] = entry
+            heapq.heappush(self._heap, entry)
+
+    def drain(self, limit: int) -> Iterator[Entry]:
         """Take out and yield up to `limit` tasks, most urgent first; the caller puts back what cannot start."""
         while limit > 0 and self._heap:
             entry = heapq.heappop(self._heap)
@@ -50,4 +58,4 @@ class TaskQueue:
                 continue
             del self._current[entry.key]
             limit -= 1
-            yield entry.key
+            yield entry

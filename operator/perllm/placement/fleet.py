@@ -14,7 +14,7 @@ _TIERS = tuple(Tier)
 
 @dataclass(frozen=True, slots=True)
 class Bandwidth:
-    """Uplink of a node, in bits per second."""
+    """Uplink of a node, in bits per second; a use of 0 where it is not measured, so that what was promised counts."""
 
     capacity_bps: float
     used_bps: float

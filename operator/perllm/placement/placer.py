@@ -203,7 +203,8 @@ class Placer:
         run_s, energy_j = self.learner.predict(
             request.model, rows, task.prompt_tokens, task.output_tokens, running + 1.0
         )
-        free_bps = np.maximum(capacity_bps - used_bps, capacity_bps / (running + 1.0))
+        # Whoever else uses the link, its transfers share it fairly with ours.
+        free_bps = np.maximum(capacity_bps - used_bps, capacity_bps / (running + 2.0))
         return Arms(
             rows=rows,
             allowed=self.fleet.tier_allowed(rows, request.tiers),

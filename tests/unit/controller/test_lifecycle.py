@@ -250,8 +250,13 @@ class TestSuccess:
 
     def test_is_never_taken_back(self) -> None:
         status = step(succeeded()).status
-        for pods in ([], [succeeded()], [failed(2)], [running(2)]):
+        for pods in ([succeeded()], [succeeded(), failed(2)], [succeeded(), running(2)]):
             assert step(*pods, status=status, now_s=NOW_S + 100).status == status
+
+    def test_without_its_pod_has_no_energy_any_more(self) -> None:
+        observed = step(status=step(succeeded()).status, now_s=NOW_S + 100).status.observed
+        assert observed is not None
+        assert (observed.energy_quality, observed.energy_joules) == (EnergyQuality.MISSING, None)
 
 
 class TestTimes:
