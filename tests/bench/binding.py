@@ -1,31 +1,33 @@
 """Pods bound per second: PerLLM beside the plain kube-scheduler, on the same control plane and nodes.
 
-Nodes are bare Node objects and nothing runs, so only binding is measured, from the first binding to the last. All work
-is waiting before the scheduler of a turn is started, so that the burst itself is no part of the figure.
+Nodes are bare Node objects and nothing runs, so only scheduling is measured.
 
-plain       the cluster's kube-scheduler; the pods exist
-extender    a private kube-scheduler with PerLLM's extender alone; the pods exist
-tasks       everything: the operator makes the pods meanwhile, at most 32 ahead of kube-scheduler, and writes statuses
+burst       work is created while everything runs; from the first creation to the last binding, as users see it
+backlog     all pods exist before the scheduler starts; from the first binding to the last, the scheduler alone
+
+plain       the cluster's kube-scheduler
+extender    a private kube-scheduler with PerLLM's extender alone
+tasks       everything: the operator makes a pod of each task, announces its placement and writes its status
 """
 
 import asyncio
 import itertools
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import aiohttp
-from cluster import AT_A_TIME, CpuUse, clear, create_all, describe_cpu, read_metric, wait_until, watch_bindings
+from cluster import AT_A_TIME, CpuUse, clear, create_all, describe_cpu, wait_until, watch_bindings
 from fleets import PODS, TASKS, build_pods, build_scenario, build_tasks
 from latency import answers
 from tables import Row
 
 from perllm.cluster.client import Client
 from perllm.cluster.credentials import load_credentials
-from perllm.controller.dispatcher import MAX_UNBOUND_PODS
 from perllm.extender.scheduler import scheduler_configuration
 from perllm_lab.kubernetes.components import SCHEDULER
 from perllm_lab.kubernetes.control_plane import ControlPlane
@@ -38,7 +40,19 @@ Say = Callable[[str], None]
 PLAIN, EXTENDER, TASK_PATH = "plain", "extender", "tasks"
 NEVER = "--node-monitor-grace-period=1h"
 SCHEDULERS = {PLAIN: SCHEDULER, EXTENDER: "bench-scheduler", TASK_PATH: "perllm-scheduler"}
+SCHEDULER_NAMES = {PLAIN: "default-scheduler", EXTENDER: "bench", TASK_PATH: "perllm"}
 EXPECTED = ">= 0.7x"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Who schedules, and whether the pods exist before."""
+
+    kind: str
+    is_backlog: bool
+
+
+TURNS = (*(Turn(kind, False) for kind in SCHEDULERS), Turn(PLAIN, True), Turn(EXTENDER, True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +86,7 @@ class Arena:
         self.client: Client
         self.operator: Process
         self._stack = AsyncExitStack()
+        self.helpers: dict[str, Process] = {}
         self._nodes: set[str] = set()
         self._numbers = itertools.count()
 
@@ -94,8 +109,7 @@ class Arena:
         self.operator = self._build_operator()
         self._stack.push_async_callback(self.operator.stop)
         for kind, port in ((EXTENDER, self.extender_port), (TASK_PATH, self.operator_port)):
-            name = "perllm" if kind == TASK_PATH else EXTENDER
-            configuration = scheduler_configuration(f"http://{LOOPBACK}:{port}", name)
+            configuration = scheduler_configuration(f"http://{LOOPBACK}:{port}", SCHEDULER_NAMES[kind])
             await self.plane.start_scheduler(SCHEDULERS[kind], configuration, user=SCHEDULER_USER)
             await self.plane.stop_component(SCHEDULERS[kind])
 
@@ -122,7 +136,7 @@ class Arena:
 
     def pids(self) -> dict[str, int]:
         """Return the processes that may use the processors."""
-        processes = {**self.plane.processes, "operator": self.operator}
+        processes = {**self.plane.processes, **self.helpers, "operator": self.operator}
         return {name: process.pid for name, process in processes.items() if process.pid is not None}
 
     def prefix(self) -> str:
@@ -150,73 +164,68 @@ class Arena:
             return False
 
 
-async def _compare(arena: Arena, size: int, pace: Pace, say: Say) -> tuple[dict[str, list[float]], dict[str, str]]:
-    turns = {PLAIN: _turn_plain, EXTENDER: _turn_extender, TASK_PATH: _turn_tasks}
-    rates: dict[str, list[float]] = {kind: [] for kind in turns}
-    notes: dict[str, str] = {}
-    for number, (kind, turn) in itertools.product(range(pace.rounds), turns.items()):
-        rate, notes[kind] = await turn(arena, size, pace.pods)
-        rates[kind].append(rate)
-        say(f"binding: {size} nodes, round {number + 1}, {kind}: {rate:.0f} pods/s; {notes[kind]}")
+async def _compare(arena: Arena, size: int, pace: Pace, say: Say) -> tuple[dict[Turn, list[float]], dict[Turn, str]]:
+    """Let everybody have a turn, round by round; return pods per second of each, and who used the processors."""
+    rates: dict[Turn, list[float]] = {turn: [] for turn in TURNS}
+    notes: dict[Turn, str] = {}
+    for number, turn in itertools.product(range(pace.rounds), TURNS):
+        async with _extender(arena, size) if turn.kind == EXTENDER else nullcontext():
+            rate, notes[turn] = await _take(turn, arena, pace.pods)
+        if turn.kind != PLAIN:
+            await arena.plane.stop_component(SCHEDULERS[turn.kind])
+        rates[turn].append(rate)
+        mode = "backlog" if turn.is_backlog else "burst"
+        say(f"binding: {size} nodes, round {number + 1}, {turn.kind}, {mode}: {rate:.0f} pods/s; {notes[turn]}")
         await clear(arena.client)
     return rates, notes
 
 
-async def _turn_plain(arena: Arena, size: int, pods: int) -> tuple[float, str]:
-    await arena.plane.stop_component(SCHEDULER)
-    await create_all(arena.client, PODS, build_pods(arena.prefix(), pods, "default-scheduler"))
-    return await _time_scheduler(arena, PLAIN, pods, {})
-
-
-async def _turn_extender(arena: Arena, size: int, pods: int) -> tuple[float, str]:
-    extender = arena.build_extender(size)
-    await extender.start()
+@asynccontextmanager
+async def _extender(arena: Arena, size: int) -> AsyncIterator[None]:
+    process = arena.build_extender(size)
+    await process.start()
+    arena.helpers["extender"] = process
     try:
         async with aiohttp.ClientSession(f"http://{LOOPBACK}:{arena.extender_port}") as session:
-            await extender.wait_until(lambda: answers(session), timeout_s=30)
-        await create_all(arena.client, PODS, build_pods(arena.prefix(), pods, EXTENDER))
-        return await _time_scheduler(arena, EXTENDER, pods, {"extender": extender.pid or 0})
+            await process.wait_until(lambda: answers(session), timeout_s=30)
+        yield
     finally:
-        await arena.plane.stop_component(SCHEDULERS[EXTENDER])
-        await extender.stop(grace_s=1.0)
+        del arena.helpers["extender"]
+        await process.stop(grace_s=1.0)
 
 
-async def _turn_tasks(arena: Arena, size: int, pods: int) -> tuple[float, str]:
-    await create_all(arena.client, TASKS, build_tasks(arena.prefix(), pods))
-
-    async def all_seen() -> bool:
-        return await read_metric(arena.health_url, "perllm_tasks_waiting") >= pods - MAX_UNBOUND_PODS
-
-    await wait_until(all_seen, "the operator knows all tasks")
-    try:
-        return await _time_scheduler(arena, TASK_PATH, pods, {})
-    finally:
-        await arena.plane.stop_component(SCHEDULERS[TASK_PATH])
-
-
-async def _time_scheduler(arena: Arena, kind: str, pods: int, more: dict[str, int]) -> tuple[float, str]:
-    """Start the scheduler of a turn, wait until all is bound, and return pods per second and who used the CPU."""
+async def _take(turn: Turn, arena: Arena, pods: int) -> tuple[float, str]:
+    scheduler, prefix = SCHEDULERS[turn.kind], arena.prefix()
+    path, bodies = PODS, build_pods(prefix, pods, SCHEDULER_NAMES[turn.kind])
+    if turn.kind == TASK_PATH:
+        path, bodies = TASKS, build_tasks(prefix, pods)
     with watch_bindings(arena.client) as bindings:
 
         async def all_bound() -> bool:
             return len(bindings.times_s) >= pods
 
-        await arena.plane.start_component(SCHEDULERS[kind])
-        cpu = CpuUse(arena.pids() | more)
-        await wait_until(all_bound, f"{pods} pods are bound by {kind}")
-        return bindings.rate(), describe_cpu(cpu.spent_s(), pods)
+        if turn.is_backlog:
+            await arena.plane.stop_component(scheduler)
+            await create_all(arena.client, path, bodies)
+        await arena.plane.start_component(scheduler)
+        cpu, start_s, early = CpuUse(arena.pids()), time.monotonic(), len(bindings.times_s)
+        if not turn.is_backlog:
+            await create_all(arena.client, path, bodies)
+        await wait_until(all_bound, f"{pods} pods are bound by {scheduler}")
+        note = describe_cpu(cpu.spent_s(), max(pods - early, 1))
+    return bindings.rate(None if turn.is_backlog else start_s), note
 
 
-def _rows(size: int, rates: Mapping[str, Sequence[float]], notes: Mapping[str, str]) -> list[Row]:
-    titles = {EXTENDER: "extender alone (pods exist)", TASK_PATH: "tasks (operator makes the pods)"}
-    rows = [
-        Row(
-            f"binding, {size} nodes: {title} / plain kube-scheduler",
-            [own / plain for own, plain in zip(rates[kind], rates[PLAIN], strict=True)],
-            "x",
-            EXPECTED,
-            f"{median(rates[kind]):.0f} / {median(rates[PLAIN]):.0f} pods/s; {notes[kind]}",
-        )
-        for kind, title in titles.items()
-    ]
+def _rows(size: int, rates: Mapping[Turn, Sequence[float]], notes: Mapping[Turn, str]) -> list[Row]:
+    titles = {
+        Turn(TASK_PATH, False): "tasks created / pods created, plain",
+        Turn(EXTENDER, False): "pods created, extender alone / plain",
+        Turn(EXTENDER, True): "pods exist, extender alone / plain",
+    }
+    rows = []
+    for turn, title in titles.items():
+        plain = Turn(PLAIN, turn.is_backlog)
+        ratios = [own / other for own, other in zip(rates[turn], rates[plain], strict=True)]
+        detail = f"{median(rates[turn]):.0f} / {median(rates[plain]):.0f} pods/s; {notes[turn]}"
+        rows.append(Row(f"bound per second, {size} nodes: {title}", ratios, "x", EXPECTED, detail))
     return rows

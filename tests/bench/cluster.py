@@ -32,9 +32,12 @@ class Bindings:
         if new is not None:
             self.times_s.setdefault(new["metadata"]["uid"], time.monotonic())
 
-    def rate(self) -> float:
-        """Return pods per second from the first to the last."""
-        return (len(self.times_s) - 1) / (max(self.times_s.values()) - min(self.times_s.values()))
+    def rate(self, start_s: float | None = None) -> float:
+        """Return pods per second until the last binding, from `start_s` on or from the first binding."""
+        last_s = max(self.times_s.values())
+        if start_s is not None:
+            return len(self.times_s) / (last_s - start_s)
+        return (len(self.times_s) - 1) / (last_s - min(self.times_s.values()))
 
 
 @contextmanager

@@ -93,5 +93,5 @@ def _pod(index: int) -> dict[str, Any]:
 
 def _row(what: str, spans_ms: list[float], expected: str = "") -> Row:
     p99_ms = percentile(spans_ms, 0.99)
-    detail = f"p50 {percentile(spans_ms, 0.5):.2f} ms, p99 {p99_ms:.2f} ms of {len(spans_ms)} calls over HTTP"
+    detail = f"p50 {percentile(spans_ms, 0.5):.2f} ms; {len(spans_ms)} calls over HTTP"
     return Row(what, [p99_ms], "ms (p99)", expected, detail)

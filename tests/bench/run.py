@@ -19,6 +19,7 @@ from perllm_lab.lab import COMPONENTS
 
 PARTS = ("latency", "binding", "loop")
 SIZES = (100, 1000)
+WIDTH = 160
 
 
 @click.command(help=__doc__)
@@ -31,7 +32,8 @@ def main(parts: tuple[str, ...], pods: int, rounds: int, keep: Path | None) -> N
     console = Console(stderr=True)
     with _folder(keep) as folder:
         rows = asyncio.run(_measure(set(parts or PARTS), Pace(pods, rounds), folder, console))
-    Console().print(render(rows))
+    terminal = Console()
+    (terminal if terminal.is_terminal else Console(width=WIDTH)).print(render(rows))
 
 
 async def _measure(parts: set[str], pace: Pace, folder: Path, console: Console) -> list[Row]:

@@ -7,7 +7,9 @@ from e2e.stage import Stage, condition, wait_until
 from perllm_lab.workload.requests import Request
 
 BURST = 60
-MAX_SHARE = 0.25
+# Of 24 nodes two to four are much better than the rest, and the best have room for all of a burst.
+MIN_NODES = 3
+MAX_SHARE = 2 / 3
 
 
 async def test_reject_ends_a_hopeless_task_with_the_reason_and_without_a_pod(stage: Stage) -> None:
@@ -63,11 +65,13 @@ async def test_tiers_are_obeyed(stage: Stage) -> None:
     assert {task["status"]["tier"] for task in tasks.values()} == {"cloud"}
 
 
-async def test_a_burst_does_not_pile_onto_one_node(stage: Stage) -> None:
-    names = await stage.create_many("burst", BURST)
-    await stage.wait_all_final(names, timeout_s=90)
-    nodes = Counter(line["node"] for line in stage.truth())
+async def test_a_burst_on_a_known_fleet_spreads_over_its_good_nodes(stage: Stage) -> None:
+    await stage.wait_all_settled(await stage.create_many("first", BURST), timeout_s=90)
+    await stage.wait_all_final(await stage.create_many("burst", BURST), timeout_s=90)
+    nodes = Counter(line["node"] for line in stage.truth() if line["task"].startswith("burst"))
+    print(f"\nburst on a known fleet: {nodes.most_common(4)}")
     assert sum(nodes.values()) == BURST
+    assert len(nodes) >= MIN_NODES
     assert max(nodes.values()) <= MAX_SHARE * BURST
 
 

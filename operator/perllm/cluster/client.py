@@ -48,8 +48,11 @@ class ApiError(Exception):
 
     @property
     def is_transient(self) -> bool:
-        """Whether the same request may succeed later."""
-        return self.status == 0 or self.status == 429 or self.status >= 500
+        """Whether the same request may succeed later.
+
+        Missing rights too: an API server that has just started refuses everybody until it has read the roles.
+        """
+        return self.status in (0, 401, 403, 429) or self.status >= 500
 
 
 class ApiUnreachableError(ApiError):

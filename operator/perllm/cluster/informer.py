@@ -78,7 +78,7 @@ class Informer:
             if not token:
                 break
         for key in self.objects.keys() - seen.keys():
-            self._on_change(self.objects.pop(key), None)
+            self._tell(self.objects.pop(key), None)
         for key, item in seen.items():
             self._store(key, item)
         self.synced.set()
@@ -107,16 +107,23 @@ class Informer:
         key = object_key(item)
         if kind == "DELETED":
             self.objects.pop(key, None)
-            self._on_change(item, None)
+            self._tell(item, None)
             return
         self._store(key, item)
 
     def _store(self, key: str, item: Object) -> None:
         old = self.objects.get(key)
         if old is not None and old["metadata"].get("uid") != item["metadata"].get("uid"):
-            self._on_change(self.objects.pop(key), None)
+            self._tell(self.objects.pop(key), None)
             old = None
         if old is not None and old["metadata"]["resourceVersion"] == item["metadata"]["resourceVersion"]:
             return
         self.objects[key] = item
-        self._on_change(old, item)
+        self._tell(old, item)
+
+    def _tell(self, old: Object | None, new: Object | None) -> None:
+        """Report a change; an object that the listener cannot cope with must not end the watch of all others."""
+        try:
+            self._on_change(old, new)
+        except Exception:
+            log.exception("%s cannot be handled and is passed over", object_key(new or old or {}))

@@ -91,6 +91,8 @@ class StatusWriter:
     async def _work(self) -> None:
         while True:
             key = await self._queue.get()
+            if key in self._busy:
+                continue  # queued twice: forgotten and wanted again; who is at it writes the newest
             self._busy.add(key)
             failures = 0
             while (wanted := self._wanted.pop(key, None)) is not None:

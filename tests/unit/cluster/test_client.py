@@ -68,6 +68,7 @@ async def test_sends_identity_query_and_body(serve: Serve) -> None:
             False,
         ),
         (429, b'{"reason": "TooManyRequests"}', "TooManyRequests", "", True),
+        (403, b'{"reason": "Forbidden", "message": "roles not read yet"}', "Forbidden", "roles not read yet", True),
         (503, b"<html>proxy says no</html>", "Service Unavailable", "<html>proxy says no</html>", True),
         (404, b"[]", "Not Found", "[]", False),
     ],

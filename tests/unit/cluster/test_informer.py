@@ -50,6 +50,15 @@ async def watched() -> AsyncIterator[Watched]:
     running.cancel()
 
 
+async def test_an_object_that_its_listener_cannot_cope_with_is_passed_over(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    watched.api.store(f"{PODS}/odd")
+    watched.api.store(f"{PODS}/b", value="1")
+    assert await watched.news() == [("b", None, "1")]
+    assert "odd cannot be handled" in caplog.text
+
+
 async def test_lists_page_by_page() -> None:
     api = FakeApiServer()
     api.page_size = 2
