@@ -24,7 +24,7 @@ WIDTH = 160
 
 @click.command(help=__doc__)
 @click.option("--part", "parts", type=click.Choice(PARTS), multiple=True, help="Measure only this; may be repeated.")
-@click.option("--pods", default=400, show_default=True, help="Pods in one burst of the binding part.")
+@click.option("--pods", default=300, show_default=True, help="Pods in one burst of the binding part.")
 @click.option("--rounds", default=3, show_default=True, help="Turns of each contender.")
 @click.option("--keep", type=click.Path(path_type=Path, file_okay=False), help="Keep the logs, in a new folder here.")
 def main(parts: tuple[str, ...], pods: int, rounds: int, keep: Path | None) -> None:
