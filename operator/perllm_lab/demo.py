@@ -29,7 +29,7 @@ PERLLM = "PerLLM"
 KUBE_SCHEDULER = "kube-scheduler"
 TAIL_TIMEOUT_S = 240.0
 LEGEND = (
-    "in time, by tokens   share of the tasks, and of their tokens, that were complete by their deadline",
+    "in time, tokens      share of the tasks, and of their tokens, that were complete by their deadline",
     "p50 s, p95 s         from creation to completion, in seconds of the simulated hardware",
     "J/task               a task's share of its node's energy while it ran (ground truth)",
     "fleet J              energy of all nodes, idle ones too, per task in time, over the same span for both",
