@@ -95,7 +95,7 @@ async def _run(config: Config, credentials: Credentials) -> None:
         operator = Operator(config, client, credentials, CollectorRegistry())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, operator.stop.set)
+            loop.add_signal_handler(number, operator.stop)
         await operator.run()
 
 

@@ -51,10 +51,11 @@ DRAIN_TIMEOUT_S = 10.0
 
 
 class Operator:
-    """All parts of a running operator. `run` ends when `stop` is set."""
+    """All parts of a running operator."""
 
     def __init__(self, config: Config, client: Client, credentials: Credentials, registry: CollectorRegistry) -> None:
-        self.stop = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._starting: asyncio.Task[None] | None = None
         self._config = config
         self._registry = registry
         self._metrics = OperatorMetrics(registry)
@@ -107,8 +108,22 @@ class Operator:
         )
         self._extender = Extender(self._placer, client, self._controller.request_of)
 
+    def stop(self) -> None:
+        """Ask for the end; a start that still waits for the API server is given up."""
+        self._stopping.set()
+        if self._starting is not None:
+            self._starting.cancel()
+
     async def run(self) -> None:
-        """Work until `stop` is set, then leave nothing unwritten."""
+        """Work until `stop` is called, then leave nothing unwritten."""
+        self._starting = asyncio.current_task()
+        try:
+            await self._run()
+        except asyncio.CancelledError:
+            if self._starting is None or not self._stopping.is_set():
+                raise
+
+    async def _run(self) -> None:
         outcomes = await self._profiles.load()
         log.info("learned state restored: %d outcomes", outcomes)
         async with AsyncExitStack() as stack:
@@ -127,7 +142,8 @@ class Operator:
             self._watch.start()
             stack.push_async_callback(self._watch.stop)
             log.info("serving %d nodes with policy %s", len(self._fleet.nodes), self._policy.name)
-            await self.stop.wait()
+            self._starting = None
+            await self._stopping.wait()
             log.info("stopping")
             await self._watch.stop()
             await self._write_out()
@@ -144,8 +160,9 @@ class Operator:
     async def _serve(self) -> AsyncIterator[None]:
         """Serve the extender on the loopback interface, and health where the configuration says."""
         server = self._config.server
-        alive = {"task watch runs": self._watch_is_alive}
+        alive = {"the task watch can run": lambda: not self._watch.is_broken}
         ready = {
+            "tasks are watched": lambda: self._watch.is_ready,
             "nodes were listed": self._nodes.synced.is_set,
             "pods were listed": self._pods.synced.is_set,
             "some node carries the tier label": lambda: bool(self._fleet.nodes),
@@ -207,9 +224,6 @@ class Operator:
 
     def _node_addresses(self) -> Mapping[str, Collection[str]]:
         return {name: node.addresses for name, node in self._fleet.nodes.items()}
-
-    def _watch_is_alive(self) -> bool:
-        return self._watch.is_alive
 
 
 @asynccontextmanager

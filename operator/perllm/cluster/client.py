@@ -121,7 +121,7 @@ class Client:
                 async for line in _lines(response.content):
                     yield _parse(line, f"watch of {path}")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ApiUnreachableError(f"the watch of {path} broke: {error!r}") from error
+            raise ApiUnreachableError(f"the watch of {path} broke: {_describe(error)}") from error
 
     async def _request(
         self,
@@ -143,9 +143,8 @@ class Client:
             ) as response:
                 content = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ApiUnreachableError(
-                f"{method} {path}: no answer from {self._credentials.server}: {error!r}"
-            ) from error
+            message = f"{method} {path}: no answer from {self._credentials.server}: {_describe(error)}"
+            raise ApiUnreachableError(message) from error
         if response.status >= 400:
             raise _error_from(response, content)
         return _parse(content, f"{method} {path}")
@@ -173,6 +172,11 @@ async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
             if line:
                 yield line
         await asyncio.sleep(0)
+
+
+def _describe(error: Exception) -> str:
+    """Return an error in words; time-outs have none of their own."""
+    return str(error) or type(error).__name__
 
 
 def _error_from(response: aiohttp.ClientResponse, content: bytes) -> ApiError:

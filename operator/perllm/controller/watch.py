@@ -9,6 +9,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import kopf
@@ -21,6 +22,7 @@ from perllm.metrics import OperatorMetrics
 log = logging.getLogger(__name__)
 
 MAX_RESTART_DELAY_S = 30.0
+TOKEN_LIFE = timedelta(minutes=10)
 
 OnTask = Callable[[Object, bool], None]
 """Called with (task, deleted) in the controller's loop."""
@@ -52,8 +54,13 @@ class TaskWatch:
         self._thread = threading.Thread(target=self._supervise, name="task-watch", daemon=True)
 
     @property
-    def is_alive(self) -> bool:
-        """Whether the watch is up."""
+    def is_broken(self) -> bool:
+        """Whether nothing will ever be watched again; a watch that is being started again is not broken."""
+        return self._thread.ident is not None and not self._thread.is_alive()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether tasks are being watched now."""
         return self._thread.is_alive() and self._ready.is_set()
 
     def start(self) -> None:
@@ -104,6 +111,8 @@ class TaskWatch:
                 private_key_path=identity.key_file,
                 scheme="Bearer" if token else None,
                 token=token,
+                # Service-account tokens rotate; Kopf asks for a new one when this time has come.
+                expiration=datetime.now(UTC) + TOKEN_LIFE if token else None,
             )
 
         @kopf.on.event(names.GROUP, names.VERSION, names.TASK_PLURAL, registry=registry)
