@@ -15,8 +15,8 @@ async def test_a_start_that_waits_for_the_api_server_can_be_stopped(caplog: pyte
     async with Client(NOBODY) as client:
         operator = Operator(Config(), client, NOBODY, CollectorRegistry())
         running = asyncio.create_task(operator.run())
-        while "cannot be read yet" not in caplog.text:
-            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert "cannot be read yet" in caplog.text
         operator.stop()
         async with asyncio.timeout(5):
             await running
