@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from rich import box
 from rich.table import Table
 
 from perllm_lab.report.results import EnergyErrors, FleetEnergy, Run, Summary, by_tier, summarize
@@ -12,7 +11,7 @@ def compare(runs: Mapping[str, Sequence[Run]], fleets: Mapping[str, FleetEnergy]
     """Return schedulers beside each other, in all and by tier."""
     window_s = max(fleet.window_s for fleet in fleets.values())
     # Without lines between the columns it fits the 80 columns of a log.
-    table = Table(title="The same tasks on the same nodes", title_justify="left", box=box.SIMPLE)
+    table = Table(title="The same tasks on the same nodes", title_justify="left", box=None)
     table.add_column("scheduler", no_wrap=True)
     table.add_column("tier")
     for heading in ("tasks", "in time", "tokens", "p50 s", "p95 s", "J/task", "fleet J"):
