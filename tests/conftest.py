@@ -1,7 +1,32 @@
 import asyncio
+import inspect
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
+from perllm_lab.lab import COMPONENTS
+
+HERE = Path(__file__).parent
+REAL = (HERE / "integration", HERE / "e2e")
 
 
 def pytest_configure() -> None:
     # looptime asks for the current loop even around tests that are not async; Python 3.11 then makes one that nobody
     # closes, unless somebody has said that there is none.
     asyncio.set_event_loop(None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Child processes belong to the event loop that started them, so tests of real parts share the loop of the fixtures.
+    for item in items:
+        is_real = any(item.path.is_relative_to(folder) for folder in REAL)
+        if is_real and inspect.iscoroutinefunction(getattr(item, "function", None)):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def binaries() -> dict[str, Path]:
+    """Builds what is missing, which takes minutes the first time on a machine."""
+    return await provide(COMPONENTS, cache_folder=default_cache_folder())

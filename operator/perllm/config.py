@@ -30,27 +30,34 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+_POLICY = CsUcbParameters()
+
+
 class PolicySettings(_Section):
     """CS-UCB (policy/cs_ucb.py has the equations). The paper's own values are not known; these are ours."""
 
     constraint_weight: float = Field(
-        default=0.5,
+        default=_POLICY.constraint_weight,
         ge=0,
         description="lambda: what slack is worth beside energy. 0.5 lets energy lead, slack break ties.",
     )
     exploration: float = Field(
-        default=0.1, ge=0, description="delta: width of the confidence bound. Mean rewards differ by some tenths."
+        default=_POLICY.exploration,
+        ge=0,
+        description="delta: width of the confidence bound. Mean rewards differ by some tenths.",
     )
     penalty_weight: float = Field(
-        default=1.0, ge=0, description="theta: price of a predicted violation when no node is feasible."
+        default=_POLICY.penalty_weight,
+        ge=0,
+        description="theta: price of a predicted violation when no node is feasible.",
     )
     reference_output_j: float = Field(
-        default=10.0,
+        default=_POLICY.reference_output_j,
         gt=0,
         description="Joules per token written that count as 1: the upper end of published batch-1 figures for models "
         "of 6 to 9 billion parameters.",
     )
-    reference_prompt_j: float = Field(default=0.15, gt=0, description="The same per token read.")
+    reference_prompt_j: float = Field(default=_POLICY.reference_prompt_j, gt=0, description="The same per token read.")
 
     def to_parameters(self) -> CsUcbParameters:
         """Return the policy's own parameters."""

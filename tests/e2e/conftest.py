@@ -1,4 +1,3 @@
-import inspect
 import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,25 +7,10 @@ import pytest
 import pytest_asyncio
 
 from e2e.stage import Stage, open_stage
-from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
-from perllm_lab.lab import COMPONENTS, Lab, LabSettings
+from perllm_lab.lab import Lab, LabSettings
 from perllm_lab.workload.scenarios import load_scenario
 
-HERE = Path(__file__).parent
 SPEED = 3.0
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Child processes belong to the event loop that started them, so all tests here share the loop of the fixtures.
-    for item in items:
-        if item.path.is_relative_to(HERE) and inspect.iscoroutinefunction(getattr(item, "function", None)):
-            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def binaries() -> dict[str, Path]:
-    """Builds what is missing, which takes minutes the first time on a machine."""
-    return await provide(COMPONENTS, cache_folder=default_cache_folder())
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import logging
 from perllm.api.task import Tier
 from perllm.api.task_status import Phase, TaskStatus
 from perllm.cluster.events import EventRecorder, Subject
-from perllm.controller.settlement import Energy
 from perllm.controller.task import Task
 from perllm.metrics import OperatorMetrics
 from perllm.placement.decision import Decision
+from perllm.telemetry.attribution import Attribution
 
 log = logging.getLogger("perllm.decisions")
 
@@ -66,7 +66,7 @@ class Announcer:
             self._events.record(_subject(task), status.phase.value, note, warning=True)
         log.info("%s %s: %s", task.key, status.phase.value.lower(), note, extra={"event": "ended", "task": task.key})
 
-    def measured(self, tier: Tier | None, energy: Energy) -> None:
+    def measured(self, tier: Tier | None, energy: Attribution) -> None:
         """Count an energy measurement."""
         self._metrics.energy_quality.labels(energy.quality.value).inc()
         if energy.energy_j is not None and tier is not None:

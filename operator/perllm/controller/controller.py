@@ -220,30 +220,45 @@ class Controller:
             delay_s = step.expire_in_s
         if delay_s is not None:
             loop = asyncio.get_running_loop()
-            tracked.timer = loop.call_later(max(delay_s, 0.0) + 0.001, self._wake, task.key, task.uid)
+            tracked.timer = loop.call_later(max(delay_s, 0.0) + 0.001, self._wake, task)
 
-    def _wake(self, key: str, uid: str) -> None:
-        tracked = self._tracked.get(key)
-        if tracked is not None and tracked.task.uid == uid:
-            self._reconcile(key)
+    def _wake(self, task: Task) -> None:
+        if self._find(task) is not None:
+            self._reconcile(task.key)
+
+    def _find(self, task: Task) -> Tracked | None:
+        """Return a task's record; None once the task is gone, also if another has its name by now."""
+        tracked = self._tracked.get(task.key)
+        return tracked if tracked is not None and tracked.task.uid == task.uid else None
 
     def _is_ours(self, waiting: Waiting, name: str) -> bool:
         """Whether the pod that holds the name is the attempt's own, created before and seen."""
-        tracked = self._tracked.get(waiting.task.key)
-        return tracked is None or tracked.task.uid != waiting.task.uid or name in tracked.pods
+        tracked = self._find(waiting.task)
+        return tracked is None or name in tracked.pods
 
     def _refuse_template(self, task: Task, message: str) -> None:
-        tracked = self._tracked.get(task.key)
-        if tracked is None or tracked.task.uid != task.uid:
-            return
         reason = f"the API server refused the pod made from spec.template: {message}"
-        self.dispatcher.remove(task.key)
-        self._adopt(tracked, lifecycle.reject(task, tracked.status, "InvalidTemplate", reason, self._unix_now()))
+        self._refuse(task, "InvalidTemplate", reason)
+
+    def _reject(self, task: Task, placement: Placement) -> None:
+        refused = ", ".join(f"{count} by {reason}" for reason, count in placement.choice.refused.items())
+        message = (
+            f"no node is expected to meet the deadline of {task.valid_spec.deadline} (refused: {refused}); "
+            "onInfeasible is Reject"
+        )
+        self._refuse(task, "Infeasible", message)
+
+    def _refuse(self, task: Task, reason: str, message: str) -> None:
+        """End a task without running it."""
+        tracked = self._find(task)
+        if tracked is None:
+            return
+        self._adopt(tracked, lifecycle.reject(task, tracked.status, reason, message, self._unix_now()))
         self._reconcile(task.key)
 
     def _postpone(self, waiting: Waiting, message: str) -> None:
-        tracked = self._tracked.get(waiting.task.key)
-        if tracked is None or tracked.task.uid != waiting.task.uid:
+        tracked = self._find(waiting.task)
+        if tracked is None:
             return
         if tracked.trouble != message:
             tracked.trouble = message
@@ -251,20 +266,8 @@ class Controller:
         self.dispatcher.remove(waiting.task.key)
         self._reconcile(waiting.task.key)
 
-    def _reject(self, task: Task, placement: Placement) -> None:
-        tracked = self._tracked.get(task.key)
-        if tracked is None:
-            return
-        refused = ", ".join(f"{count} by {reason}" for reason, count in placement.choice.refused.items())
-        message = (
-            f"no node is expected to meet the deadline of {task.valid_spec.deadline} (refused: {refused}); "
-            "onInfeasible is Reject"
-        )
-        self._adopt(tracked, lifecycle.reject(task, tracked.status, "Infeasible", message, self._unix_now()))
-        self._reconcile(task.key)
-
     def _explain_wait(self, task: Task, placement: Placement) -> None:
-        tracked = self._tracked.get(task.key)
+        tracked = self._find(task)
         if tracked is None:
             return
         # Counts would change every moment and be written every time.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perllm.api.task_status import EnergyQuality, TaskStatus
+from perllm.api.task_status import TaskStatus
 from perllm.cluster.pod import Pod
 from perllm.controller.lifecycle import finish_time_s, start_time_s
 from perllm.controller.task import Task
@@ -17,7 +17,7 @@ from perllm.learning.features import energy_features
 from perllm.learning.outcome import Outcome
 from perllm.learning.priors import GENERIC
 from perllm.placement.decision import Decision
-from perllm.telemetry.attribution import IdlePower, Window, attribute
+from perllm.telemetry.attribution import MISSING, Attribution, IdlePower, Window, attribute
 from perllm.telemetry.history import EnergyHistory
 
 FOREVER_S = float("inf")
@@ -44,14 +44,6 @@ class Stay:
     def to_window(self, weight: float) -> Window:
         """Return the stay as a window of energy attribution."""
         return Window(self.pod_uid, self.start_s, self.end_s, weight)
-
-
-@dataclass(frozen=True, slots=True)
-class Energy:
-    """Energy of a finished task, transmission included; None where it could not be measured."""
-
-    energy_j: float | None
-    quality: EnergyQuality
 
 
 class Settlement:
@@ -106,26 +98,25 @@ class Settlement:
         self._put(pod.node, _read_stay(pod, now_s))
         self._prune(pod.node, now_s)
 
-    def measure(self, pod: Pod, transmission_energy_j: float, now_s: float) -> Energy | None:
-        """Return the energy of a finished pod; None while samples that would tell it are still awaited."""
+    def measure(self, pod: Pod, transmission_energy_j: float, now_s: float) -> Attribution | None:
+        """Return a finished pod's energy, transmission included; None while samples that tell it are still awaited."""
         if pod.node is None:
-            return Energy(None, EnergyQuality.MISSING)
+            return MISSING
         own = self._stays.get(pod.node, {}).get(pod.uid)
         if own is None or own.end_s == FOREVER_S:
             own = _read_stay(pod, now_s)
         if not self._history.covers(pod.node, own.end_s):
-            return None if now_s - own.end_s < self._patience_s else Energy(None, EnergyQuality.MISSING)
+            return None if now_s - own.end_s < self._patience_s else MISSING
         intervals = self._history.intervals(pod.node, own.start_s, own.end_s)
         if not len(intervals.times_s):
-            return Energy(None, EnergyQuality.MISSING)
+            return MISSING
         first_s, last_s = intervals.times_s[0], intervals.times_s[-1]
         others = (one for one in self._stays.get(pod.node, {}).values() if one.pod_uid != own.pod_uid)
         stays = [own, *(one for one in others if one.start_s < last_s and one.end_s > first_s)]
         share = attribute(intervals, weigh(stays), self._idle_power_w(pod.node))[own.pod_uid]
-        quality = EnergyQuality(share.quality.value)
         if share.energy_j is None:
-            return Energy(None, quality)
-        return Energy(share.energy_j + transmission_energy_j, quality)
+            return share
+        return Attribution(share.energy_j + transmission_energy_j, share.quality)
 
     def outcome(
         self, task: Task, status: TaskStatus, pod: Pod, decision: Decision, occupancy: float | None
