@@ -4,8 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 
+FIGURES := paper paper-hints modern tight bursty drift outage hints ablation inventory
+LOADS := 0.3,0.6,0.9,1.2
+ABLATIONS := net-hits-no-harm,net-hits-no-rent,net-hits-no-admission,net-hits-no-waiting,net-hits-no-energy
+
+figure-%: OPTIONS = --scenario $* --load $(LOADS)
+figure-paper: OPTIONS = --scenario paper --load $(LOADS),1.5
+figure-paper-hints: OPTIONS = --scenario paper --load $(LOADS),1.5 --hints 0.5
+figure-hints: OPTIONS = --scenario modern --load $(LOADS) --hints 0.5 --policies net-hits,cs-ucb,cs-ucb+x,clairvoyant
+figure-ablation: OPTIONS = --scenario modern --load $(LOADS) --policies net-hits,clairvoyant,$(ABLATIONS)
+figure-inventory: OPTIONS = --scenario inventory --load 0.9 --tasks 20000 --policies net-hits,cs-ucb,cs-ucb+x,clairvoyant
+
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test check unit integration e2e bench crds lock clean
+.PHONY: help demo lab test check unit integration e2e bench figures crds lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +46,11 @@ e2e: $(VENV)/ready ## A trace through everything, and faults in the middle of it
 
 bench: $(VENV)/ready ## Ratios against the plain kube-scheduler, latencies, memory; minutes
 	@$(BIN)/python tests/bench/run.py $(ARGS)
+
+figures: $(addprefix figure-,$(FIGURES)) ## Every figure of docs/simulator.md, into .lab/figures (ARGS="--seeds 3"); hours
+
+figure-%: $(VENV)/ready
+	@$(BIN)/perllm-lab simulate $(OPTIONS) --out .lab/figures/$* $(ARGS)
 
 crds: $(VENV)/ready ## Generate crds/ from the resource models
 	@$(BIN)/perllm crds --output crds

@@ -52,7 +52,11 @@ def main() -> None:
 @click.option("--context", help="Context of the kubeconfig.")
 @_explained
 def run(config_file: Path | None, kubeconfig: Path | None, context: str | None) -> None:
-    """Run the operator until SIGTERM or Ctrl-C."""
+    """Run the operator until SIGTERM or Ctrl-C.
+
+    The configuration chooses the policy: policy.name is net-hits, PerLLM's own, or cs-ucb, that of the paper; sections
+    policy.net_hits and policy.cs_ucb hold their parameters.
+    """
     config = load_config(config_file)
     configure_logging(config.log)
     asyncio.run(_run(config, load_credentials(kubeconfig, context)))

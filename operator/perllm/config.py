@@ -1,14 +1,18 @@
 """How an operator is set up. One file, read once, validated as a whole; every field explains itself."""
 
+from dataclasses import asdict, fields
+from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from perllm.api import names
 from perllm.api.task import Tier
-from perllm.policy.cs_ucb import CsUcbParameters
+from perllm.policy.cs_ucb import CsUcb, CsUcbParameters
+from perllm.policy.net_hits import NetHits, NetHitsParameters
+from perllm.policy.problem import Policy
 from perllm.telemetry.settings import TelemetrySettings
 
 
@@ -22,6 +26,16 @@ def _check_every_tier(values: dict[Tier, float]) -> dict[Tier, float]:
     return values
 
 
+_Parameters = TypeVar("_Parameters", NetHitsParameters, CsUcbParameters)
+
+
+def _check_parameters(parameters: _Parameters) -> _Parameters:
+    wrong = [name for name, value in asdict(parameters).items() if not (isfinite(value) and value >= 0)]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)} must be a number of at least 0")
+    return parameters
+
+
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _PerTier = Annotated[dict[Tier, _Positive], AfterValidator(_check_every_tier)]
 
@@ -30,38 +44,31 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-_POLICY = CsUcbParameters()
-
-
 class PolicySettings(_Section):
-    """CS-UCB (policy/cs_ucb.py has the equations). The paper's own values are not known; these are ours."""
+    """Which policy decides, and the parameters of each; policy/net_hits.py and policy/cs_ucb.py have the equations."""
 
-    constraint_weight: float = Field(
-        default=_POLICY.constraint_weight,
-        ge=0,
-        description="lambda: what slack is worth beside energy. 0.5 lets energy lead, slack break ties.",
+    name: Literal["net-hits", "cs-ucb"] = Field(
+        default="net-hits", description="net-hits, PerLLM's own, or cs-ucb, that of the paper."
     )
-    exploration: float = Field(
-        default=_POLICY.exploration,
-        ge=0,
-        description="delta: width of the confidence bound. Mean rewards differ by some tenths.",
+    net_hits: Annotated[NetHitsParameters, AfterValidator(_check_parameters)] = Field(
+        default=NetHitsParameters(), description="Parameters of net-hits."
     )
-    penalty_weight: float = Field(
-        default=_POLICY.penalty_weight,
-        ge=0,
-        description="theta: price of a predicted violation when no node is feasible.",
+    cs_ucb: Annotated[CsUcbParameters, AfterValidator(_check_parameters)] = Field(
+        default=CsUcbParameters(), description="Parameters of cs-ucb. The paper's own values are not known."
     )
-    reference_output_j: float = Field(
-        default=_POLICY.reference_output_j,
-        gt=0,
-        description="Joules per token written that count as 1: the upper end of published batch-1 figures for models "
-        "of 6 to 9 billion parameters.",
-    )
-    reference_prompt_j: float = Field(default=_POLICY.reference_prompt_j, gt=0, description="The same per token read.")
 
-    def to_parameters(self) -> CsUcbParameters:
-        """Return the policy's own parameters."""
-        return CsUcbParameters(**self.model_dump())
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_flat(cls, values: Any) -> Any:
+        """Say where parameters of cs-ucb are now that once stood in the section itself."""
+        flat = [field.name for field in fields(CsUcbParameters) if isinstance(values, dict) and field.name in values]
+        if flat:
+            raise ValueError(f"{', '.join(flat)} of cs-ucb must be in the section policy.cs_ucb")
+        return values
+
+    def build(self) -> Policy:
+        """Return a policy that has learned nothing yet."""
+        return CsUcb(self.cs_ucb) if self.name == "cs-ucb" else NetHits(self.net_hits)
 
 
 class NodeSettings(_Section):
@@ -103,7 +110,7 @@ class Config(_Section):
     """Everything that can be set."""
 
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings, description="Prometheus.")
-    policy: PolicySettings = Field(default_factory=PolicySettings, description="CS-UCB.")
+    policy: PolicySettings = Field(default_factory=PolicySettings, description="The policy.")
     nodes: NodeSettings = Field(default_factory=NodeSettings, description="The nodes.")
     server: ServerSettings = Field(default_factory=ServerSettings, description="Ports.")
     log: LogSettings = Field(default_factory=LogSettings, description="Logging.")

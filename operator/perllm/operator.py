@@ -36,7 +36,6 @@ from perllm.metrics import OperatorMetrics
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placer
-from perllm.policy.cs_ucb import CsUcb
 from perllm.telemetry.attribution import IdlePower
 from perllm.telemetry.metrics import TelemetryMetrics
 from perllm.telemetry.poller import Telemetry
@@ -59,7 +58,7 @@ class Operator:
         self._config = config
         self._registry = registry
         self._metrics = OperatorMetrics(registry)
-        self._policy = CsUcb(config.policy.to_parameters())
+        self._policy = config.policy.build()
         self._learner = Learner(self._policy)
         self._fleet = Fleet()
         self._labels = NodeLabels(config.nodes.tier_label, config.nodes.gpu_type_label, config.nodes.gpu_resource)
@@ -191,6 +190,7 @@ class Operator:
             if snapshot is not seen:
                 for name in self._fleet.nodes:
                     self._fleet.put_bandwidth(name, self._bandwidth(name))
+                self._placer.note_bandwidth()
                 seen = snapshot
             for task_id in self._placer.expire():
                 log.warning("the placement of task %s was not carried out in time and is forgotten", task_id)
@@ -202,11 +202,17 @@ class Operator:
             gone = new or old
             if gone is not None:
                 self._fleet.remove(gone["metadata"]["name"])
+                self._learner.cool(gone["metadata"]["name"])
+                self._controller.dispatcher.renew()
             return
-        if self._fleet.nodes.get(node.name) != node:
+        known = self._fleet.nodes.get(node.name)
+        if known != node:
             row = self._learner.register(node.name, node.gpu_type)
+            if known is not None and known.uid != node.uid:
+                self._learner.cool(node.name)
             self._fleet.put(node, row, self._bandwidth(node.name, node.tier))
-            self._controller.dispatcher.wake()
+            self._placer.note_bandwidth()
+            self._controller.dispatcher.renew()
 
     def _bandwidth(self, name: str, tier: Tier | None = None) -> Bandwidth:
         """Return a node's uplink: as measured, else as configured for its tier."""

@@ -16,14 +16,28 @@ from perllm_lab.hardware.scenario import ScenarioError
 from perllm_lab.kubernetes.build import ToolchainError
 from perllm_lab.kubernetes.process import ProcessError
 from perllm_lab.lab import COMPONENTS, Lab, LabSettings
+from perllm_lab.policies import UnknownPolicyError
 from perllm_lab.replay import ReplayError
 from perllm_lab.report.progress import Display
-from perllm_lab.workload.scenarios import load_scenario
+from perllm_lab.simulate import NO_HINTS, SimulateSettings, run_simulation
+from perllm_lab.simulator.pool import ParallelError
+from perllm_lab.tune import FIRST_SEED, SCENARIOS, TUNABLE, TuneSettings, default_folder, run_tuning
+from perllm_lab.workload.scenarios import load_scenario, scenario_names
 from perllm_lab.workload.trace import TraceError
 
 DEFAULT_FOLDER = Path(".lab")
 PID_FILE = "lab.pid"
-EXPECTED = (ToolchainError, ProcessError, ScenarioError, TraceError, ReplayError, ApiError, OSError)
+EXPECTED = (
+    ToolchainError,
+    ProcessError,
+    ScenarioError,
+    TraceError,
+    ReplayError,
+    ApiError,
+    UnknownPolicyError,
+    ParallelError,
+    OSError,
+)
 
 _FOLDER = click.option(
     "--folder",
@@ -32,7 +46,9 @@ _FOLDER = click.option(
     show_default=True,
     help="Where the lab keeps its files.",
 )
-_SCENARIO = click.option("--scenario", default="modern", show_default=True, help="modern, paper, or a YAML file.")
+_SCENARIO = click.option(
+    "--scenario", default="modern", show_default=True, help=f"{', '.join(scenario_names())}, or a YAML file."
+)
 _SPEED = click.option(
     "--speed",
     type=click.FloatRange(min=0.1, max=20),
@@ -60,14 +76,107 @@ def main() -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Trace to replay: CSV with TIMESTAMP, ContextTokens, GeneratedTokens (also .gz). Synthetic without it.",
 )
-def demo(scenario: str, speed: float, seed: int, folder: Path, tasks: int, trace: Path | None) -> None:
+@click.option("--strict", is_flag=True, help="Let PerLLM refuse tasks, and end them at their deadline.")
+def demo(scenario: str, speed: float, seed: int, folder: Path, tasks: int, trace: Path | None, strict: bool) -> None:
     """Place the same tasks with PerLLM and with the plain kube-scheduler, and compare."""
-    settings = DemoSettings(scenario, tasks, trace, speed, seed, (folder / "demo").absolute())
+    settings = DemoSettings(scenario, tasks, trace, speed, seed, (folder / "demo").absolute(), strict)
     faults = _run(run_demo(settings, Display(Console())))
     for fault in faults:
         click.echo(f"FAULT: {fault}", err=True)
     if faults:
         raise SystemExit(1)
+
+
+def _parse_loads(_: click.Context, __: click.Parameter, text: str) -> tuple[float, ...]:
+    try:
+        loads = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is not a list of numbers such as 0.3,0.9") from error
+    if not all(0.0 < load < 100.0 for load in loads):
+        raise click.BadParameter(f"every load must be above 0 and below 100, not {text}")
+    return loads
+
+
+def _parse_hints(_: click.Context, __: click.Parameter, text: str | None) -> float | str | None:
+    if text is None or text == NO_HINTS:
+        return text
+    try:
+        error = float(text)
+    except ValueError:
+        error = -1.0
+    if not 0.0 <= error < 10.0:
+        raise click.BadParameter(f"must be {NO_HINTS!r} or a standard deviation of at least 0, not {text!r}")
+    return error
+
+
+@main.command(context_settings={"show_default": True})
+@click.option("--scenario", default="modern", help="Scenario of the lab, or a YAML file.")
+@click.option("--trace", help="Trace file, or synthetic:NAME.  [default: what the scenario names]")
+@click.option("--policies", default="all", help="Names with commas between them, or all.")
+@click.option("--seeds", type=click.IntRange(min=1), default=5, help="How many runs of each policy and load.")
+@click.option("--seed-base", type=click.IntRange(min=0), default=0, help="The first seed.")
+@click.option("--load", "loads", default="0.9", callback=_parse_loads, help="Offered work / capacity: X[,Y..].")
+@click.option("--tasks", type=click.IntRange(min=10), help="How many tasks.  [default: 4000; all of a trace file]")
+@click.option(
+    "--hints", callback=_parse_hints, help="Log-error of the hints of answers' length, or none.  [default: scenario's]"
+)
+@click.option(
+    "--inventory",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="List of machines to take as nodes: CSV with sn, cpu_milli, memory_mib, gpu, model.",
+)
+@click.option("--pod-start", "pod_start_s", type=click.FloatRange(min=0), help="Seconds.  [default: scenario's]")
+@click.option("--resident/--model-load", default=None, help="Models are loaded before, or at the first task of a node.")
+@click.option(
+    "--scrape", "scrape_s", type=click.FloatRange(min=0, min_open=True), default=5.0, help="Seconds between readings."
+)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the results.")
+@click.option("--json", type=click.Path(dir_okay=False, path_type=Path), help="Results as JSON.  [default: in --out]")
+@click.option("--processes", type=click.IntRange(min=1), help="Runs at once.  [default: as many as processors]")
+def simulate(processes: int | None, **options: Any) -> None:
+    """Simulate policies on the lab's hardware without a cluster: all at the same requests, much faster than real."""
+    settings = SimulateSettings(**options, processes=processes or os.cpu_count() or 1)
+    try:
+        run_simulation(settings, Display(Console()))
+    except EXPECTED as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt as error:
+        raise click.Abort from error
+
+
+def _parse_names(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise click.BadParameter("names nothing")
+    return names
+
+
+@main.command(context_settings={"show_default": True})
+@click.option("--scenarios", default=",".join(SCENARIOS), callback=_parse_names, help="Scenarios, or YAML files.")
+@click.option("--policies", default=",".join(TUNABLE), callback=_parse_names, help="What is tuned.")
+@click.option("--load", "loads", default="0.6,0.9,1.2", callback=_parse_loads, help="Offered work / capacity: X[,Y..].")
+@click.option("--seeds", type=click.IntRange(min=1), default=1, help="How many runs of each candidate, scenario, load.")
+@click.option(
+    "--seed-base", type=click.IntRange(min=FIRST_SEED), default=FIRST_SEED, help="First seed, never a judged one."
+)
+@click.option("--tasks", type=click.IntRange(min=10), default=2500, help="How many tasks a run has.")
+@click.option(
+    "--episodes",
+    type=click.IntRange(min=0),
+    default=36,
+    help="Runs AGOD learns from in all scenarios; 0: none anew.",
+)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder.  [default: that of the rivals]")
+@click.option("--processes", type=click.IntRange(min=1), help="Runs at once.  [default: as many as processors]")
+def tune(out: Path | None, processes: int | None, **options: Any) -> None:
+    """Find the parameters that serve the rivals best, for each scenario and dress, and let AGOD learn beforehand."""
+    settings = TuneSettings(**options, out=out or default_folder(), processes=processes or os.cpu_count() or 1)
+    try:
+        run_tuning(settings, Display(Console()))
+    except EXPECTED as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt as error:
+        raise click.Abort from error
 
 
 @main.command()

@@ -21,8 +21,7 @@ from perllm_lab.report.results import FleetEnergy, Run, energy_errors, fleet_ene
 from perllm_lab.report.tables import compare, describe_energy
 from perllm_lab.workload.requests import Request, build_requests
 from perllm_lab.workload.scenarios import load_scenario
-from perllm_lab.workload.synthetic import TraceStatistics, generate_arrivals
-from perllm_lab.workload.trace import read_trace
+from perllm_lab.workload.sources import SYNTHETIC, load_arrivals
 
 NAMESPACE = "default"
 PERLLM = "PerLLM"
@@ -48,6 +47,7 @@ class DemoSettings:
         speed: how many times as fast as real the hardware is.
         seed: of everything random.
         folder: where the run keeps its files.
+        strict: whether PerLLM may refuse tasks, and ends them at their deadline.
     """
 
     scenario: str
@@ -56,6 +56,7 @@ class DemoSettings:
     speed: float
     seed: int
     folder: Path
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,9 @@ async def run_demo(settings: DemoSettings, display: Display) -> list[str]:
     )
     async with Lab(binaries, scenario, settings.folder, lab_settings) as lab:
         display.say(f"Control plane, Prometheus and operator are up: {lab.control_plane.url}")
-        perllm = await _replay(lab, PERLLM, as_tasks(NAMESPACE, settings.speed), requests, display)
+        perllm = await _replay(
+            lab, PERLLM, as_tasks(NAMESPACE, settings.speed, strict=settings.strict), requests, display
+        )
         await lab.restart_nodes()
         plain = await _replay(lab, KUBE_SCHEDULER, as_pods(NAMESPACE), requests, display)
         _report(lab, {PERLLM: perllm, KUBE_SCHEDULER: plain}, display)
@@ -90,13 +93,10 @@ async def run_demo(settings: DemoSettings, display: Display) -> list[str]:
 
 
 def make_requests(settings: DemoSettings, scenario: Scenario) -> list[Request]:
-    """Return the requests to replay: from the trace file, or synthetic ones with a published trace's statistics."""
+    """Return the requests to replay: from the trace file, or from the synthetic trace that fits the scenario."""
     arrivals_rng, mix_rng = (np.random.default_rng([settings.seed, part]) for part in (1, 2))
-    if settings.trace is not None:
-        arrivals = read_trace(settings.trace, limit=settings.tasks)
-    else:
-        arrivals = generate_arrivals(settings.tasks, arrivals_rng, TraceStatistics())
-    return build_requests(arrivals, scenario, mix_rng)
+    trace = f"{SYNTHETIC}{scenario.workload.arrivals}" if settings.trace is None else str(settings.trace)
+    return build_requests(load_arrivals(trace, settings.tasks, arrivals_rng), scenario, mix_rng)
 
 
 async def provide_binaries(names: Sequence[str], display: Display) -> Mapping[str, Path]:

@@ -171,14 +171,8 @@ class Lab:
         return Process("nodes", argv, log_file=self.folder / "nodes.log")
 
     def _build_operator(self) -> Process:
-        interval_s = self.settings.scrape_interval_s
         config = {
-            "telemetry": {
-                "url": self.prometheus.url,
-                "interval_s": interval_s,
-                "stale_after_s": 6 * interval_s,
-                "max_device_power_w": 2000 * max(self.settings.speed, 1.0),
-            },
+            "telemetry": self._telemetry_config(),
             "server": {
                 "extender_port": self._extender_port,
                 "health_host": LOOPBACK,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from perllm.api import names
+from perllm.api.task import OnDeadlineMissed, OnInfeasible
 from perllm.api.task_status import Phase
 from perllm.cluster.client import ApiError, Client, Object
 from perllm.cluster.informer import Informer
@@ -15,6 +16,7 @@ from perllm_lab.workload.manifests import pod_manifest, task_manifest
 from perllm_lab.workload.requests import Request
 
 FINAL_PHASES = frozenset(phase.value for phase in Phase if phase.is_final)
+STRICT = {"onInfeasible": OnInfeasible.REJECT.value, "onDeadlineMissed": OnDeadlineMissed.TERMINATE.value}
 CREATE_ATTEMPTS = 30
 RETRY_S = 0.5
 CLEAR_TIMEOUT_S = 120.0
@@ -32,9 +34,15 @@ class Kind:
     build: Callable[[Request], Object]
 
 
-def as_tasks(namespace: str, speed: float) -> Kind:
-    """Return requests as LLMInferenceTasks."""
-    return Kind(names.tasks_path(namespace), lambda one: task_manifest(one, namespace=namespace, speed=speed))
+def as_tasks(namespace: str, speed: float, *, strict: bool = False) -> Kind:
+    """Return requests as LLMInferenceTasks; strict ones may be refused, and end at their deadline."""
+
+    def build(request: Request) -> Object:
+        manifest = task_manifest(request, namespace=namespace, speed=speed)
+        manifest["spec"].update(STRICT if strict else {})
+        return manifest
+
+    return Kind(names.tasks_path(namespace), build)
 
 
 def as_pods(namespace: str) -> Kind:

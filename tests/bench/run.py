@@ -9,15 +9,18 @@ from pathlib import Path
 
 import click
 from binding import Pace, measure_binding
+from decision import measure_decisions
 from latency import measure_latency
 from rich.console import Console
+from simulator import measure_simulator
 from tables import Row, render
 from whole_loop import measure_loop
 
 from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
 from perllm_lab.lab import COMPONENTS
 
-PARTS = ("latency", "binding", "loop")
+PARTS = ("decision", "simulator", "latency", "binding", "loop")
+WITHOUT_CLUSTER = {"decision", "simulator"}
 SIZES = (100, 1000)
 WIDTH = 160
 
@@ -40,9 +43,15 @@ async def _measure(parts: set[str], pace: Pace, folder: Path, console: Console) 
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
+    rows: list[Row] = []
+    if "decision" in parts:
+        rows += measure_decisions(pace.rounds, say)
+    if "simulator" in parts:
+        rows += measure_simulator(folder / "simulator", say)
+    if parts <= WITHOUT_CLUSTER:
+        return rows
     say("programs: built on first use, minutes")
     binaries = await provide(list(COMPONENTS), cache_folder=default_cache_folder())
-    rows: list[Row] = []
     if "latency" in parts:
         rows += await measure_latency(SIZES[-1], folder / "latency", say)
     if "binding" in parts:

@@ -5,13 +5,15 @@ from collections import Counter
 from e2e.stage import Stage
 
 BURST = 60
-MAX_SHARE = 0.25
+# Published figures make the two H100 the best by far, and full batches take the least energy; yet one alone is slower.
+MAX_SHARE = 2 / 3
 
 
 async def test_a_burst_spreads_over_an_unknown_fleet(stage: Stage) -> None:
     assert await stage.learned() == 0
-    await stage.wait_all_final(await stage.create_many("burst", BURST), timeout_s=90)
+    tasks = await stage.wait_all_final(await stage.create_many("burst", BURST), timeout_s=90)
     nodes = Counter(line["node"] for line in stage.truth())
     print(f"\nburst on an unknown fleet: {nodes.most_common(4)}")
     assert sum(nodes.values()) == BURST
     assert max(nodes.values()) <= MAX_SHARE * BURST
+    assert all(task["status"]["deadlineMet"] for task in tasks.values())

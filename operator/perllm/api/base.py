@@ -47,9 +47,19 @@ def _round_to_milli(value: float) -> float:
     return round(value, 3)
 
 
+def _round_to_tenth_of_milli(value: float) -> float:
+    return round(value, 4)
+
+
+def _round_to_four_digits(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
 # Shown by `kubectl get` and read by people: more digits are noise. NaN and infinities are no JSON at all.
 Seconds = Annotated[FiniteFloat, AfterValidator(_round_to_milli)]
 Joules = Annotated[FiniteFloat, AfterValidator(_round_to_milli)]
+Share = Annotated[FiniteFloat, Field(ge=0, le=1), AfterValidator(_round_to_tenth_of_milli)]
+Figure = Annotated[FiniteFloat, Field(ge=0), AfterValidator(_round_to_four_digits)]
 Tokens = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
 Text = Annotated[str, Field(max_length=256)]
 Message = Annotated[str, Field(max_length=4096)]

@@ -22,6 +22,7 @@ MODEL_LABEL = f"{GROUP}/model"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 TIER_LABEL = f"{GROUP}/tier"
 GPU_TYPE_LABEL = "nvidia.com/gpu.product"
+GPU_COUNT_LABEL = "nvidia.com/gpu.count"
 
 DECISION_ANNOTATION = f"{GROUP}/decision"
 DEADLINE_ANNOTATION = f"{GROUP}/deadline"

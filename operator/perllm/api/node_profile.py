@@ -4,13 +4,48 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, Field, WithJsonSchema
 
-from perllm.api.base import Joules, Resource, Seconds, Text
+from perllm.api.base import Figure, Joules, Resource, Seconds, Text
 from perllm.api.task import Tier
 
 MAX_MODELS = 256
 MAX_RECENT = 512
 
 _State = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
+
+
+class LatencyLaw(Resource):
+    """How long a task takes on the node, as a sum of its parts; the transfer of its input comes on top."""
+
+    start_seconds: Figure = Field(description="Seconds from the decision until the container works.")
+    load_seconds: Figure = Field(description="Seconds to load the model, where it is not loaded.")
+    seconds_per_thousand_prompt_tokens: Figure = Field(description="Seconds to read 1,000 tokens.")
+    seconds_per_hundred_output_tokens: Figure = Field(description="Seconds to write 100 tokens, alone on the GPU.")
+    seconds_per_hundred_output_tokens_and_task: Figure = Field(
+        description="Seconds that every further task on the GPU adds to 100 tokens."
+    )
+    relative_uncertainty: Figure = Field(
+        description="Standard deviation of ln(actual / predicted) once the length of the answer is known."
+    )
+
+
+class EnergyLaw(Resource):
+    """What a task costs on the node, as a sum of its parts; moving its input comes on top."""
+
+    joules_per_thousand_prompt_tokens: Figure = Field(description="Joules to read 1,000 tokens.")
+    joules_per_hundred_output_tokens: Figure = Field(description="Joules to write 100 tokens, however many tasks run.")
+    shared_joules_per_hundred_output_tokens: Figure = Field(
+        description="Joules of 100 iterations, which all tasks on the GPU share."
+    )
+    relative_uncertainty: Figure = Field(
+        description="Standard deviation of ln(actual / predicted) once the length of the answer is known."
+    )
+
+
+class AnswerLength(Resource):
+    """How long the model's answers are, on all nodes together, to tasks that do not announce it."""
+
+    median_tokens: Figure = Field(description="Tokens of the answer to a prompt of usual length.")
+    relative_spread: Figure = Field(description="Standard deviation of ln(actual / median).")
 
 
 class ModelProfile(Resource):
@@ -27,6 +62,9 @@ class ModelProfile(Resource):
         default=None, ge=0, le=1, description="Share of the tasks that were complete by their deadline."
     )
     last_outcome_time: AwareDatetime | None = Field(default=None, description="When the last outcome was learned.")
+    latency: LatencyLaw | None = Field(default=None, description="Seconds of a task.")
+    energy: EnergyLaw | None = Field(default=None, description="Joules of a task.")
+    answers: AnswerLength | None = Field(default=None, description="Length of answers.")
     state: _State = Field(default_factory=dict, description="The learner's own state of this model. Not for people.")
 
 

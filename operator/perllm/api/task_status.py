@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field
 
-from perllm.api.base import Joules, Message, Resource, Seconds, Text, Tokens
+from perllm.api.base import Figure, Joules, Message, Resource, Seconds, Share, Text, Tokens
 from perllm.api.task import Tier
 
 
@@ -48,9 +48,18 @@ class Decision(Resource):
 
     policy: Text = Field(description="Name of the policy that decided.")
     predicted_latency: Seconds | None = Field(default=None, description="Expected seconds from creation to completion.")
-    deadline_bound: Seconds | None = Field(
-        default=None,
-        description="Cautious upper bound of the latency in seconds: one standard deviation above the prediction.",
+    predicted_latency_low: Seconds | None = Field(
+        default=None, description="Seconds from creation to completion that one in twenty such tasks stays below."
+    )
+    predicted_latency_high: Seconds | None = Field(
+        default=None, description="Seconds from creation to completion that one in twenty such tasks exceeds."
+    )
+    hit_chance: Share | None = Field(default=None, description="Chance to be in time, when it was placed.")
+    harm: Figure | None = Field(
+        default=None, description="Tasks running there that were expected to miss their deadline because of this one."
+    )
+    expected_output_tokens: Figure | None = Field(
+        default=None, description="Tokens that the answer was expected to have."
     )
     predicted_energy: Joules | None = Field(default=None, description="Expected joules.")
     score: float | None = Field(

@@ -22,6 +22,7 @@ class Node:
         tier: edge or cloud.
         gpu_type: value of the GPU type label.
         slots: tasks that it can run at a time, its allocatable GPUs (or replicas of them).
+        gpus: GPUs that these slots are spread over.
         addresses: its addresses, to recognise it in metrics.
         is_open: whether it takes new pods: it is ready, or has not said otherwise, and is not cordoned.
     """
@@ -33,6 +34,7 @@ class Node:
     slots: float
     addresses: frozenset[str]
     is_open: bool
+    gpus: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class NodeLabels:
     tier: str = names.TIER_LABEL
     gpu_type: str = names.GPU_TYPE_LABEL
     gpu_resource: str = names.GPU_RESOURCE
+    gpu_count: str = names.GPU_COUNT_LABEL
 
 
 def read_node(item: Object, labels: NodeLabels) -> Node | None:
@@ -63,7 +66,14 @@ def read_node(item: Object, labels: NodeLabels) -> Node | None:
         slots=float(slots),
         addresses=frozenset(address["address"] for address in status.get("addresses", ())),
         is_open=not item.get("spec", {}).get("unschedulable") and not _is_unready(status),
+        gpus=_read_gpus(own.get(labels.gpu_count), slots),
     )
+
+
+def _read_gpus(label: str | None, slots: int | float) -> float:
+    """Return the number of GPUs that the label tells, at most one per slot; 1 where it tells none."""
+    told = int(label) if label and label.isdecimal() else 1
+    return float(max(min(told, slots), 1))
 
 
 def _is_unready(status: Mapping[str, Any]) -> bool:

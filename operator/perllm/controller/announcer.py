@@ -37,7 +37,11 @@ class Announcer:
                 "gpu": decision.gpu_type,
                 "policy": decision.policy,
                 "predicted_latency_s": round(decision.latency_s, 3),
-                "latency_bound_s": round(decision.latency_bound_s, 3),
+                "latency_low_s": round(decision.latency_low_s, 3),
+                "latency_high_s": round(decision.latency_high_s, 3),
+                "hit_chance": round(decision.hit_chance, 4),
+                "harm": round(decision.harm, 4),
+                "output_tokens": round(decision.output_tokens, 1),
                 "time_left_s": round(decision.time_left_s, 3),
                 "predicted_energy_j": round(decision.energy_j, 2),
                 "meets_deadline": decision.meets_deadline,
@@ -82,8 +86,9 @@ def describe(decision: Decision) -> str:
     verdict = "within" if decision.meets_deadline else "MISSES"
     return (
         f"-> {decision.node} ({decision.tier}, {decision.gpu_type}): {decision.latency_s:.2f} s predicted "
-        f"(at most {decision.latency_bound_s:.2f} s), {verdict} the {decision.time_left_s:.2f} s left, "
-        f"{decision.energy_j:.0f} J; {decision.reason}; "
+        f"({decision.latency_low_s:.2f} to {decision.latency_high_s:.2f} s), {verdict} the "
+        f"{decision.time_left_s:.2f} s left at {decision.hit_chance:.1%}, {decision.energy_j:.0f} J; "
+        f"{decision.reason}; "
         f"{decision.candidates} candidates, {sum(decision.rejected.values())} refused"
     )
 

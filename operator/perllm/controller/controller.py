@@ -22,7 +22,13 @@ from perllm.controller.settlement import Settlement
 from perllm.controller.status_writer import Fields, StatusWriter
 from perllm.controller.task import Task, read_task
 from perllm.metrics import OperatorMetrics
+from perllm.placement.decision import Decision
+from perllm.placement.hindsight import judge_ended
+from perllm.placement.ledger import Stay
 from perllm.placement.placer import Placement, Placer, Request
+
+MAX_ENDING_S = 40.0
+"""Within which a pod that is deleted is gone, its grace period of 30 s included; else its node does not answer."""
 
 
 @dataclass(slots=True)
@@ -33,7 +39,7 @@ class Tracked:
     status: TaskStatus
     pods: dict[str, Pod] = field(default_factory=dict)
     timer: asyncio.TimerHandle | None = None
-    occupancy: float | None = None
+    stay: Stay | None = None
     is_learned: bool = False
     trouble: str = ""
 
@@ -100,6 +106,8 @@ class Controller:
             tracked = None
         if tracked is None:
             self.writer.know(task.key, item.get("status") or {})
+            if task.spec is not None and status.received_time is None:
+                self._placer.note_arrival(task.to_request())
             pods = {name: pod for name, pod in self._orphans.pop(task.key, {}).items() if pod.task_uid == task.uid}
             self._tracked[task.key] = Tracked(task, status, pods)
             for pod in pods.values():
@@ -151,8 +159,9 @@ class Controller:
         if gone or pod.is_finished:
             self._settlement.end(pod, self._unix_now())
             if not is_superseded:
-                tracked.occupancy = self._placer.release(pod.task_uid) or tracked.occupancy
-            self.dispatcher.wake()
+                tracked.stay = self._placer.release(pod.task_uid) or tracked.stay
+                self._learn_ended(tracked, pod, decision)
+            self.dispatcher.free(pod.node)
         elif not is_superseded and pod.node in self._placer.fleet.nodes:
             self._placer.confirm(decision)
             self._settlement.begin(pod, self._unix_now())
@@ -241,12 +250,7 @@ class Controller:
         self._refuse(task, "InvalidTemplate", reason)
 
     def _reject(self, task: Task, placement: Placement) -> None:
-        refused = ", ".join(f"{count} by {reason}" for reason, count in placement.choice.refused.items())
-        message = (
-            f"no node is expected to meet the deadline of {task.valid_spec.deadline} (refused: {refused}); "
-            "onInfeasible is Reject"
-        )
-        self._refuse(task, "Infeasible", message)
+        self._refuse(task, "Infeasible", explain_refusal(task, placement))
 
     def _refuse(self, task: Task, reason: str, message: str) -> None:
         """End a task without running it."""
@@ -270,9 +274,11 @@ class Controller:
         tracked = self._find(task)
         if tracked is None:
             return
-        # Counts would change every moment and be written every time.
+        # Figures would change every moment and be written every time.
         refused = ", ".join(placement.choice.refused)
-        message = f"waiting for room: {refused}" if refused else "waiting: no node carries the tier label and a GPU"
+        message = "waiting: no node carries the tier label and a GPU"
+        if placement.names:
+            message = f"waiting: {placement.choice.reason}" + (f" (refused: {refused})" if refused else "")
         if tracked.status.message != message:
             self._adopt(tracked, tracked.status.model_copy(update={"message": message}))
 
@@ -290,7 +296,7 @@ class Controller:
         decision = lifecycle.read_decision(pod) if pod else None
         if pod is None or decision is None or decision.node not in self._placer.fleet.nodes:
             return
-        outcome = self._settlement.outcome(tracked.task, tracked.status, pod, decision, tracked.occupancy)
+        outcome = self._settlement.outcome(tracked.task, tracked.status, pod, decision, tracked.stay)
         if outcome is None:
             return
         tracked.is_learned = True
@@ -298,6 +304,16 @@ class Controller:
         if reward is not None:
             self._metrics.outcomes.inc()
             self._metrics.reward.observe(reward)
+
+    def _learn_ended(self, tracked: Tracked, pod: Pod, decision: Decision) -> None:
+        """Learn from a task that was ended at its deadline, unless its node may have been the cause."""
+        task = tracked.task
+        if not lifecycle.is_ended_at_deadline(tracked.status) or pod.name != tracked.status.pod_name:
+            return
+        node = self._placer.fleet.nodes.get(decision.node)
+        was_at_once = self._unix_now() <= task.due_s + MAX_ENDING_S
+        if node is not None and node.is_open and was_at_once and not (pod.is_disrupted or lifecycle.is_lost(pod)):
+            self._placer.learner.learn_ended(judge_ended(decision, task.due_s, tracked.stay))
 
     def _forget(self, key: str) -> None:
         tracked = self._tracked.pop(key, None)
@@ -310,3 +326,18 @@ class Controller:
         self._placer.release(tracked.task.uid)
         for pod in tracked.pods.values():
             self._settlement.forget(pod.uid)
+
+
+def explain_refusal(task: Task, placement: Placement) -> str:
+    """Return why a task is refused, with the figures of the node where it had the best prospects."""
+    refused = ", ".join(f"{count} by {reason}" for reason, count in placement.choice.refused.items()) or "none"
+    message = f"no node is worth starting on for the deadline of {task.valid_spec.deadline} (refused: {refused})"
+    best = placement.favourite
+    if best is not None:
+        arms = placement.arms
+        message += (
+            f"; best is {placement.names[best]} with a chance of {arms.hit_chance[best]:.1%} to be in time at the cost "
+            f"of {arms.harm[best]:.2f} deadlines of running tasks, {arms.latency_s[best]:.1f} s expected for the "
+            f"{max(placement.job.time_left_s, 0.0):.1f} s left; {placement.choice.reason}"
+        )
+    return f"{message}; onInfeasible is Reject"

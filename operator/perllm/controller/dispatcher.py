@@ -1,21 +1,21 @@
 """Decides when a waiting task gets its pod.
 
-A pod is created only when a node can take it now, and only a bounded number of pods wait for kube-scheduler at a time:
-so the order is ours until the last moment, and a pod that exists is about to run.
+A pod is created only when a node can take it now and the policy finds none worth waiting for, and only a bounded number
+of pods wait for kube-scheduler at a time: so the order is ours until the last moment, and a pod that exists is about to
+run.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
-from perllm.api.task import OnInfeasible, Tier
-from perllm.controller.queue import Entry, TaskQueue
 from perllm.controller.task import Task
+from perllm.placement.admission import judge
+from perllm.placement.lines import PAUSE_S, Line, WaitingLines
 from perllm.placement.placer import Placement, Placer
-from perllm.policy.problem import REFUSED_BANDWIDTH, REFUSED_COMPUTE
+from perllm.policy.problem import Verdict
 
 log = logging.getLogger(__name__)
 
@@ -28,22 +28,11 @@ UNBOUND_PATIENCE_S = 10.0
 MAX_EXAMINED = 64
 """Waiting tasks that a node is sought for in one round; bounds the time the event loop is held."""
 
-MAX_SKIPPED = 2048
-"""Waiting tasks passed over in one round because their tiers are full; cheap, but not free."""
-
 ROUND_PAUSE_S = 0.01
 """Between two rounds, so that a burst of events makes one."""
 
-ROUND_INTERVAL_S = 1.0
-"""A round is also made when nothing happened: deadlines come nearer, metrics change."""
-
-
-class Verdict(StrEnum):
-    """What to do about a waiting task."""
-
-    START = "start"
-    WAIT = "wait"
-    REJECT = "reject"
+ROUND_INTERVAL_S = PAUSE_S
+"""A round is also made when nothing happened: deadlines come nearer, and what a task waits for may not come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +41,6 @@ class Waiting:
 
     task: Task
     attempt: int
-
-
-def judge(placement: Placement, on_infeasible: OnInfeasible) -> Verdict:
-    """Return whether a task can start now, should wait for room, or is to be refused."""
-    choice = placement.choice
-    if choice.candidates:
-        return Verdict.START
-    if on_infeasible is OnInfeasible.BEST_EFFORT:
-        return Verdict.WAIT if choice.arm is None else Verdict.START
-    has_hope = choice.refused.keys() & {REFUSED_COMPUTE, REFUSED_BANDWIDTH} or not placement.names
-    return Verdict.WAIT if has_hope else Verdict.REJECT
 
 
 class Dispatcher:
@@ -87,7 +65,7 @@ class Dispatcher:
         self._create_pod = create_pod
         self._reject = reject
         self._wait = wait
-        self._queue = TaskQueue()
+        self._lines: WaitingLines[str] = WaitingLines()
         self._waiting: dict[str, Waiting] = {}
         self._unbound: dict[str, float] = {}
         self._wake = asyncio.Event()
@@ -95,29 +73,38 @@ class Dispatcher:
     @property
     def waiting(self) -> int:
         """Number of tasks that wait for a pod."""
-        return len(self._queue)
+        return len(self._lines)
 
     def add(self, waiting: Waiting) -> None:
-        """Queue a task for its next pod; again is harmless."""
+        """Queue a task for its next pod; again is harmless, it is then looked at again."""
         key = waiting.task.key
         known = self._waiting.get(key)
         if known is not None and (known.task.uid, known.attempt) == (waiting.task.uid, waiting.attempt):
-            return
-        self._waiting[key] = waiting
-        self._enqueue(waiting)
+            self._lines.again(key)
+        else:
+            self._waiting[key] = waiting
+            self._lines.add(key, self._rank(waiting.task))
         self._wake.set()
 
     def remove(self, key: str) -> None:
         """Forget a task: it ended, was deleted, or its pod is bound."""
-        self._queue.remove(key)
+        self._lines.remove(key)
         waiting = self._waiting.pop(key, None)
         if waiting is not None:
+            self._placer.ledger.stop_waiting(waiting.task.uid)
             self._placer.release_reservation(waiting.task.uid)
         self._unbound.pop(key, None)
         self._wake.set()
 
-    def wake(self) -> None:
-        """Look at the waiting tasks again: room may have appeared."""
+    def free(self, node: str) -> None:
+        """Note that a node may have room again."""
+        if node in self._placer.fleet.nodes:
+            self._lines.call(self._placer.fleet.row(node))
+            self._wake.set()
+
+    def renew(self) -> None:
+        """Look at all waiting tasks again: a node has come, gone or changed."""
+        self._lines.all_again()
         self._wake.set()
 
     async def run(self) -> None:
@@ -138,45 +125,54 @@ class Dispatcher:
     def _select(self) -> list[Waiting]:
         """Return the tasks that get a pod now."""
         starting: list[Waiting] = []
-        postponed: list[Entry] = []
-        full: set[frozenset[Tier]] = set()
-        room, examined = self._room(), 0
-        for entry in self._queue.drain(MAX_SKIPPED if room > 0 else 0):
-            waiting = self._waiting[entry.key]
-            if waiting.task.valid_spec.allowed_tiers in full:
-                postponed.append(entry)
-                continue
-            examined += 1
-            placement = self._placer.choose(waiting.task.to_request())
-            verdict = judge(placement, waiting.task.valid_spec.on_infeasible)
-            if verdict is Verdict.REJECT:
-                del self._waiting[entry.key]
-                self._reject(waiting.task, placement)
-            elif verdict is Verdict.WAIT:
-                postponed.append(entry)
-                self._wait(waiting.task, placement)
-                if placement.choice.arm is None:
-                    full.add(waiting.task.valid_spec.allowed_tiers)
-            else:
-                self._reserve(placement)
+        room = self._room()
+        if room <= 0:
+            return starting
+        due = self._lines.due(asyncio.get_running_loop().time())
+        for examined, key in enumerate(due, start=1):
+            waiting = self._waiting[key]
+            if self._examine(waiting):
                 starting.append(waiting)
             if len(starting) == room or examined == MAX_EXAMINED:
+                self._wake.set()
                 break
-        for entry in postponed:
-            self._queue.put_back(entry)
         return starting
+
+    def _examine(self, waiting: Waiting) -> bool:
+        """Look for a node for a task; return whether it gets its pod now."""
+        task = waiting.task
+        self._placer.ledger.stop_waiting(task.uid)
+        placement = self._placer.choose(task.to_request())
+        verdict = judge(placement, task.valid_spec.on_infeasible)
+        if verdict is Verdict.WAIT:
+            self._await(task, placement)
+            return False
+        self._lines.remove(task.key)
+        if verdict is Verdict.START and placement.node is not None:
+            # The next task of this round sees less room.
+            self._placer.reserve(placement, placement.node)
+            return True
+        del self._waiting[task.key]
+        self._reject(task, placement)
+        return False
+
+    def _await(self, task: Task, placement: Placement) -> None:
+        """Put the task into the line for its node, which the other tasks see."""
+        arm = placement.choice.awaited
+        line: Line = task.valid_spec.allowed_tiers
+        if arm is not None:
+            line = int(placement.rows[arm])
+            self._placer.ledger.wait(task.uid, line, float(placement.outlook.work_s[arm]))
+        self._lines.wait(task.key, line)
+        self._wait(task, placement)
 
     def _room(self) -> int:
         patient_since_s = asyncio.get_running_loop().time() - UNBOUND_PATIENCE_S
         return MAX_UNBOUND_PODS - sum(1 for since_s in self._unbound.values() if since_s > patient_since_s)
 
-    def _reserve(self, placement: Placement) -> None:
-        """Let the next task of this round see less room."""
-        if placement.node is not None:
-            self._placer.reserve(placement, placement.node)
-
-    def _enqueue(self, waiting: Waiting) -> None:
-        placement = self._placer.choose(waiting.task.to_request())
-        shortest_s = float(placement.arms.latency_s.min()) if placement.names else 0.0
-        task = waiting.task
-        self._queue.put(task.key, task.valid_spec.priority, task.due_s - shortest_s)
+    def _rank(self, task: Task) -> tuple[float, float]:
+        """Higher priority comes first, then what must start sooner to be in time where it would best run."""
+        placement = self._placer.choose(task.to_request())
+        favourite = placement.favourite
+        stay_s = 0.0 if favourite is None else float(placement.arms.latency_s[favourite])
+        return -task.valid_spec.priority, task.due_s - stay_s

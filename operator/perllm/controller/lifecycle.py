@@ -18,6 +18,8 @@ from perllm.controller.conditions import set_condition
 from perllm.controller.task import Task
 from perllm.placement.decision import Decision, RecordError, read_record
 
+DEADLINE_EXCEEDED = "DeadlineExceeded"
+
 MAX_REFUSALS = 10
 """Pods of one task that nodes may refuse or lose before the task is given up."""
 
@@ -74,7 +76,17 @@ def read_decision(pod: Pod) -> Decision | None:
 def is_refusal(pod: Pod) -> bool:
     """Whether a failed pod never got to run, or was stopped from outside: no verdict on task or node."""
     stopped = pod.is_deleting or pod.is_disrupted or pod.reason in ("Evicted", "Preempting")
-    return pod.phase is PodPhase.FAILED and (pod.exit_code is None or stopped)
+    return is_lost(pod) or (pod.phase is PodPhase.FAILED and stopped)
+
+
+def is_lost(pod: Pod) -> bool:
+    """Whether a failed pod never got to run, or nobody knows how its container ended."""
+    return pod.phase is PodPhase.FAILED and pod.exit_code is None
+
+
+def is_ended_at_deadline(status: TaskStatus) -> bool:
+    """Whether a task was ended because its deadline had passed."""
+    return any(one.type == ConditionType.COMPLETED and one.reason == DEADLINE_EXCEEDED for one in status.conditions)
 
 
 def _go_on(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) -> Step:
@@ -91,7 +103,7 @@ def _go_on(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) ->
         status = _miss_deadline(task, status, now_s)
         if task.valid_spec.on_deadline_missed is OnDeadlineMissed.TERMINATE:
             message = f"not complete by its deadline of {task.valid_spec.deadline}; onDeadlineMissed is Terminate"
-            return Step(_end(task, status, Phase.FAILED, "DeadlineExceeded", message, now_s))
+            return Step(_end(task, status, Phase.FAILED, DEADLINE_EXCEEDED, message, now_s))
     if current is None or (current.is_deleting and not current.is_finished):
         return _want_pod(task, status, pods, attempts + 1, now_s)
     if current.phase is PodPhase.FAILED:

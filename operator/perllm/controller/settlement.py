@@ -17,17 +17,22 @@ from perllm.learning.features import energy_features
 from perllm.learning.outcome import Outcome
 from perllm.learning.priors import GENERIC
 from perllm.placement.decision import Decision
+from perllm.placement.hindsight import Run, judge_run
+from perllm.placement.ledger import Stay
 from perllm.telemetry.attribution import MISSING, Attribution, IdlePower, Window, attribute
 from perllm.telemetry.history import EnergyHistory
 
 FOREVER_S = float("inf")
-MIN_STAY_S = 0.001
+MIN_SPAN_S = 0.001
+SETTLING_S = 2.0
+"""How long after a run the API server may still tell of pods that ran beside it, and share its energy."""
+
 IDLE_LOOK_S = 10.0
 """How often a node's idle power is estimated anew."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stay:
+class Span:
     """When a pod's inference ran on a node, infinite end while it still does, and what it processed."""
 
     pod_uid: str
@@ -39,10 +44,10 @@ class Stay:
     @property
     def length_s(self) -> float:
         """How long it ran."""
-        return max(self.end_s - self.start_s, MIN_STAY_S)
+        return max(self.end_s - self.start_s, MIN_SPAN_S)
 
     def to_window(self, weight: float) -> Window:
-        """Return the stay as a window of energy attribution."""
+        """Return the span as a window of energy attribution."""
         return Window(self.pod_uid, self.start_s, self.end_s, weight)
 
 
@@ -74,7 +79,7 @@ class Settlement:
         self._patience_s = patience_s
         self._window_s = window_s
         self._now = now
-        self._stays: dict[str, dict[str, Stay]] = {}
+        self._spans: dict[str, dict[str, Span]] = {}
         self._nodes: dict[str, str] = {}
         self._looked_s: dict[str, float] = {}
 
@@ -86,7 +91,7 @@ class Settlement:
         if pod.node is None or pod.started_s is None or pod.uid in self._nodes:
             return
         start_s = min(max(now_s, pod.started_s), pod.started_s + 1.0)
-        self._put(pod.node, Stay(pod.uid, start_s, FOREVER_S))
+        self._put(pod.node, Span(pod.uid, start_s, FOREVER_S))
 
     def end(self, pod: Pod, now_s: float) -> None:
         """Note that a pod has left its node; one that never ran leaves no trace."""
@@ -95,71 +100,66 @@ class Settlement:
         if pod.started_s is None:
             self.forget(pod.uid)
             return
-        self._put(pod.node, _read_stay(pod, now_s))
+        self._put(pod.node, _read_span(pod, now_s))
         self._prune(pod.node, now_s)
 
     def measure(self, pod: Pod, transmission_energy_j: float, now_s: float) -> Attribution | None:
         """Return a finished pod's energy, transmission included; None while samples that tell it are still awaited."""
         if pod.node is None:
             return MISSING
-        own = self._stays.get(pod.node, {}).get(pod.uid)
+        own = self._spans.get(pod.node, {}).get(pod.uid)
         if own is None or own.end_s == FOREVER_S:
-            own = _read_stay(pod, now_s)
+            own = _read_span(pod, now_s)
+        if now_s < own.end_s + SETTLING_S:
+            return None
         if not self._history.covers(pod.node, own.end_s):
             return None if now_s - own.end_s < self._patience_s else MISSING
         intervals = self._history.intervals(pod.node, own.start_s, own.end_s)
         if not len(intervals.times_s):
             return MISSING
         first_s, last_s = intervals.times_s[0], intervals.times_s[-1]
-        others = (one for one in self._stays.get(pod.node, {}).values() if one.pod_uid != own.pod_uid)
-        stays = [own, *(one for one in others if one.start_s < last_s and one.end_s > first_s)]
-        share = attribute(intervals, weigh(stays), self._idle_power_w(pod.node))[own.pod_uid]
+        others = (one for one in self._spans.get(pod.node, {}).values() if one.pod_uid != own.pod_uid)
+        spans = [own, *(one for one in others if one.start_s < last_s and one.end_s > first_s)]
+        share = attribute(intervals, weigh(spans), self._idle_power_w(pod.node))[own.pod_uid]
         if share.energy_j is None:
             return share
         return Attribution(share.energy_j + transmission_energy_j, share.quality)
 
     def outcome(
-        self, task: Task, status: TaskStatus, pod: Pod, decision: Decision, occupancy: float | None
+        self, task: Task, status: TaskStatus, pod: Pod, decision: Decision, stay: Stay | None
     ) -> Outcome | None:
         """Return what there is to learn from a settled task; None if it did not succeed."""
         observed = status.observed
         if observed is None or observed.latency is None:
             return None
-        finished_s = task.received_s + observed.latency
-        spec = task.valid_spec
-        expected = spec.output_tokens or decision.output_tokens
         energy_j = observed.energy_joules
-        return Outcome(
-            task_id=task.uid,
-            model=spec.model,
-            node=decision.node,
-            prompt_tokens=float(pod.report.prompt_tokens or spec.prompt_tokens) if pod.report else spec.prompt_tokens,
-            output_tokens=float(expected if observed.tokens is None else observed.tokens),
-            run_s=max(finished_s - decision.decided_s - (observed.transfer or 0.0), 0.0),
+        run = Run(
+            prompt_tokens=(pod.report.prompt_tokens if pod.report else None) or task.valid_spec.prompt_tokens,
+            output_tokens=observed.tokens,
+            bound_s=decision.decided_s,
+            finished_s=task.received_s + observed.latency,
+            transfer_s=observed.transfer or 0.0,
             latency_s=observed.latency,
-            deadline_s=spec.deadline_s,
+            deadline_s=task.valid_spec.deadline_s,
             inference_energy_j=None if energy_j is None else max(energy_j - decision.transmission_energy_j, 0.0),
-            transmission_energy_j=decision.transmission_energy_j,
-            predicted_energy_j=decision.energy_j,
-            occupancy=occupancy or decision.occupancy,
-            resource_slack=decision.resource_slack,
-            finished_s=finished_s,
+            stay=stay,
         )
+        return judge_run(decision, run)
 
     def forget(self, pod_uid: str) -> None:
         """Forget the open window of a pod that is gone; a closed one still matters to its neighbours."""
         node = self._nodes.get(pod_uid)
-        window = self._stays.get(node, {}).get(pod_uid) if node else None
+        window = self._spans.get(node, {}).get(pod_uid) if node else None
         if node and window and window.end_s == FOREVER_S:
-            del self._stays[node][pod_uid]
+            del self._spans[node][pod_uid]
             del self._nodes[pod_uid]
 
-    def _put(self, node: str, stay: Stay) -> None:
-        self._stays.setdefault(node, {})[stay.pod_uid] = stay
-        self._nodes[stay.pod_uid] = node
+    def _put(self, node: str, span: Span) -> None:
+        self._spans.setdefault(node, {})[span.pod_uid] = span
+        self._nodes[span.pod_uid] = node
 
     def _prune(self, node: str, now_s: float) -> None:
-        windows = self._stays[node]
+        windows = self._spans[node]
         old = [pod_uid for pod_uid, window in windows.items() if window.end_s < now_s - self._window_s]
         for pod_uid in old:
             del windows[pod_uid]
@@ -170,36 +170,36 @@ class Settlement:
         if now_s - self._looked_s.get(node, -FOREVER_S) < IDLE_LOOK_S:
             return self._idle_power.get(node)
         self._looked_s[node] = now_s
-        windows = [stay.to_window(1.0) for stay in self._stays.get(node, {}).values()]
+        windows = [span.to_window(1.0) for span in self._spans.get(node, {}).values()]
         return self._idle_power.observe(node, self._history.intervals(node), windows)
 
 
-def weigh(stays: Sequence[Stay]) -> list[Window]:
-    """Return the stays as windows, weighted by the power each is expected to have drawn.
+def weigh(spans: Sequence[Span]) -> list[Window]:
+    """Return the spans as windows, weighted by the power each is expected to have drawn.
 
     Tasks that share a batch draw alike per token, but prefill belongs to one task alone; so a task's weight is what
     published figures say it takes, at the mean number of tasks present, over the time it took. One whose length is not
     known yet gets the mean weight of the others.
     """
-    closed = [stay for stay in stays if stay.end_s < FOREVER_S]
-    span_s = max(stay.end_s for stay in closed) - min(stay.start_s for stay in closed) if closed else 0.0
-    occupancy = max(sum(stay.end_s - stay.start_s for stay in closed) / max(span_s, MIN_STAY_S), 1.0)
-    weights = {stay.pod_uid: _expected_energy_j(stay, occupancy) / stay.length_s for stay in closed}
+    closed = [span for span in spans if span.end_s < FOREVER_S]
+    span_s = max(span.end_s for span in closed) - min(span.start_s for span in closed) if closed else 0.0
+    occupancy = max(sum(span.end_s - span.start_s for span in closed) / max(span_s, MIN_SPAN_S), 1.0)
+    weights = {span.pod_uid: _expected_energy_j(span, occupancy) / span.length_s for span in closed}
     usual = sum(weights.values()) / len(weights) if weights else 1.0
-    return [stay.to_window(weights.get(stay.pod_uid, usual)) for stay in stays]
+    return [span.to_window(weights.get(span.pod_uid, usual)) for span in spans]
 
 
-def _expected_energy_j(stay: Stay, occupancy: float) -> float:
-    features = energy_features(stay.prompt_tokens, stay.output_tokens, np.array([occupancy]))[0]
+def _expected_energy_j(span: Span, occupancy: float) -> float:
+    features = energy_features(span.prompt_tokens, span.output_tokens, occupancy)
     return max(float(features @ np.array(GENERIC.energy)), 1e-3)
 
 
-def _read_stay(pod: Pod, now_s: float) -> Stay:
+def _read_span(pod: Pod, now_s: float) -> Span:
     """Return when the pod's inference ran: as its report says, else while its container did."""
     report = pod.report
     prompt, output = (report.prompt_tokens or 0, report.output_tokens or 0) if report else (0, 0)
     end_s = finish_time_s(pod, now_s)
     if report and report.inference_seconds:
-        return Stay(pod.uid, end_s - report.inference_seconds, end_s, prompt, output)
-    start_s = min(start_time_s(pod) or end_s, end_s - MIN_STAY_S)
-    return Stay(pod.uid, start_s, end_s, prompt, output)
+        return Span(pod.uid, end_s - report.inference_seconds, end_s, prompt, output)
+    start_s = min(start_time_s(pod) or end_s, end_s - MIN_SPAN_S)
+    return Span(pod.uid, start_s, end_s, prompt, output)

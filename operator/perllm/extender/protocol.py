@@ -1,8 +1,9 @@
 """What kube-scheduler and its extender say to each other (k8s.io/kube-scheduler/extender/v1); pure functions.
 
-Field names are capitalised on the wire. Filter returns the chosen node and its successors, should it fail in the
-meantime; Prioritize gives the chosen one ten points and the others fewer by rank. There are no more points than that,
-so more nodes would only be carried to and fro: at a thousand nodes that is most of what an extender costs.
+Field names are capitalised on the wire. A pod that exists is placed as soon as a node has room, whether or not its
+task might better have waited. Filter returns that node and its successors, should it fail in the meantime; Prioritize
+gives the chosen one ten points and the others fewer by rank. There are no more points than that, so more nodes would
+only be carried to and fro: at a thousand nodes that is most of what an extender costs.
 """
 
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ def filter_error(message: str) -> Answer:
 
 def priorities(placement: Placement, asked: Sequence[str]) -> list[Answer]:
     """Return the score of every node that was asked about: ten for the chosen one, nine and fewer by rank."""
-    scores = dict(zip(placement.names, placement.choice.scores.tolist(), strict=True))
+    scores = dict(zip(placement.names, placement.open_scores.tolist(), strict=True))
     ranked = sorted((name for name in asked if name in scores and name != placement.node), key=lambda n: -scores[n])
     points = {name: max(MAX_SCORE - 1 - rank, 0) for rank, name in enumerate(ranked)}
     if placement.node is not None:
@@ -45,10 +46,11 @@ def binding_answer(error: str = "") -> Answer:
 
 
 def _shortlist(placement: Placement) -> list[str]:
-    """Return the names of the chosen node and of the eligible ones that rank next."""
-    chosen, scores = placement.choice.arm, placement.choice.scores
+    """Return the names of the node to take and of those with room that rank next."""
+    chosen = placement.arm
     if chosen is None:
         return []
+    scores = placement.open_scores
     ranked = np.argsort(-scores, kind="stable")[:MAX_SCORE].tolist()
     arms = [chosen, *(arm for arm in ranked if arm != chosen and scores[arm] > -np.inf)]
     return [placement.names[arm] for arm in arms[:MAX_SCORE]]

@@ -1,26 +1,34 @@
 """What the learned laws see of a task.
 
 With B tasks in a continuous batch an iteration takes a + b B seconds and gives each task one token; its energy is
-nearly independent of B, so a task's share of it falls as 1/B. Prefill takes time and energy per prompt token. Hence
+nearly independent of B, so a task's share of it falls as 1/B. Prefill takes time and energy per prompt token, and while
+another task's prompt is processed nobody decodes: so the prompts of others that a task sits through cost it as much
+as its own. Hence
 
-    seconds  x = [1, prompt/1000, output/100, (B - 1) output/100]
+    seconds  x = [1, (prompt + others' prompts)/1000, output/100, (B - 1) output/100]
     joules   x = [prompt/1000, output/100, (output/100) / B]
+
+B and the others' prompts are counted per GPU of the node.
 """
 
 import numpy as np
 
 from perllm.policy.problem import FloatArray
 
+PROMPT_UNIT = 1000.0
+OUTPUT_UNIT = 100.0
 
-def latency_features(prompt_tokens: float, output_tokens: float, occupancy: FloatArray) -> FloatArray:
-    """Return features of the latency law, shape (n, 4), for `occupancy` B >= 1, shape (n,)."""
-    hundreds = output_tokens / 100
-    ones = np.ones_like(occupancy)
-    return np.stack([ones, ones * prompt_tokens / 1000, ones * hundreds, (occupancy - 1) * hundreds], axis=1)
+FIXED_FEATURES = 2
+"""How many features of a task's time, the first ones, do not depend on its answer."""
 
 
-def energy_features(prompt_tokens: float, output_tokens: float, occupancy: FloatArray) -> FloatArray:
-    """Return features of the energy law, shape (n, 3), for `occupancy` B >= 1, shape (n,)."""
-    hundreds = output_tokens / 100
-    ones = np.ones_like(occupancy)
-    return np.stack([ones * prompt_tokens / 1000, ones * hundreds, hundreds / occupancy], axis=1)
+def latency_features(prompt_tokens: float, others_tokens: float, output_tokens: float, occupancy: float) -> FloatArray:
+    """Return the features of one task's time, shape (4,), for a mean occupancy B >= 1."""
+    hundreds = output_tokens / OUTPUT_UNIT
+    return np.array([1.0, (prompt_tokens + others_tokens) / PROMPT_UNIT, hundreds, (occupancy - 1.0) * hundreds])
+
+
+def energy_features(prompt_tokens: float, output_tokens: float, occupancy: float) -> FloatArray:
+    """Return the features of one task's energy, shape (3,), for a mean occupancy B >= 1."""
+    hundreds = output_tokens / OUTPUT_UNIT
+    return np.array([prompt_tokens / PROMPT_UNIT, hundreds, hundreds / occupancy])

@@ -3,29 +3,89 @@
 Notation, for one model and one quantity y (seconds or joules)
     x       feature vector of a task, d entries
     m0      prior mean of the coefficients, from published figures (priors.py); prior deviation = m0 itself
-    g       a group of nodes with the same GPU type
-    w       weight of an observation, 1 / (noise m0'x)^2: errors are relative to the size of the task
+    g       a group of nodes with the same GPU type,  n  one node of it
+    y       = (theta_g'x) exp(r_n) exp(e):  a law of the type, a ratio of the node, and what is left
 
-Posterior of a Gaussian linear model at two levels, node <- GPU type <- published prior:
-    group   A_g = S0 + sum over nodes of g of sum w x x',    mu_g = A_g^-1 (S0 m0 + sum w x y),      S0 = diag(m0)^-2
-    node    A_n = k S0 + sum w x x',                         mu_n = A_n^-1 (k S0 mu_g + sum w x y)
-k says how alike nodes of one type are. So the second node of a type is good from its first task on, and a node that
-differs is believed after some tens. Coefficients are physical rates: negative ones are set to zero.
+Estimates
+    theta_g  Bayesian linear regression on y / exp(r_n), weight 1 / (noise theta_g'x)^2 since errors are relative to the
+             size of a task; coefficients are physical rates, so none falls to zero
+    r_n      a random walk seen through the residuals: a scalar Kalman filter with prior N(0, 0.05^2), so a second node
+             of a type is good from its first task on, and one that throttles is believed within some ten tasks
+    e        one-step-ahead errors: what was foreseen at the decision, before others came and went, is off by more than
+             the law is. Its middle is a small regression of its own on what was seen then (correction), its scale is
+             averaged per type, and the bounds of the 90 %
+             interval are steered by what they miss (adaptive conformal inference, Gibbs and Candes 2021): where they
+             hold less often than promised they widen, whatever the cause
 
-An update costs O(d^3) for each node of the type, a prediction O(d) for each node.
+Old observations fade, so laws follow a drift. An update costs O(d^3 + nodes of the type), a prediction O(d) a node.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from perllm.policy.problem import FloatArray, IntArray
 
-RELATIVE_NOISE = 0.25
-"""Spread of tasks of equal features around their law; the unknown future arrivals on a shared node cause most of it."""
+RELATIVE_NOISE = 0.15
+"""Spread of tasks of equal features around their law, for the weight of observations."""
 
-TYPE_LIKENESS = 4.0
-"""k above: a node needs information worth four times the prior's to leave its type."""
+MEMORY = 0.997
+"""Weight of an observation of a type after the next one of that type."""
+
+NODE_DEVIATION = 0.05
+"""How far nodes of one type differ, as a standard deviation of ln(ratio)."""
+
+NODE_WALK = 0.02
+"""How far a node's ratio walks from one of its observations to the next; follows throttling within some ten."""
+
+NODE_RETURN = 0.03
+"""How fast a ratio returns to 1, so that what all nodes of a type share ends up in the law of the type."""
+
+MIN_SPREAD = 0.05
+
+MAX_ERROR = 1.0
+"""Beyond this |e| an observation is odd and counts as this much: an outage, not a law."""
+
+SHIFT_STEP = 0.05
+"""How far one outcome that was certain to be otherwise moves the shift: some tens correct a factor of two."""
+
+SHIFT_MEMORY = 0.997
+"""What is left of all shifts after the next outcome anywhere, so that a type once found slow is tried again."""
+
+TAIL = 0.05
+"""What each bound of the interval leaves out."""
+
+LEAST_SHARE = 0.01
+"""No coefficient falls below this share of its prior: physical rates are positive."""
+
+STEER = 0.03
+"""How far a bound moves when it is missed, in scales. Outcomes come late, so larger steps overshoot."""
+
+PRIOR_SCALE = 0.3
+PRIOR_WEIGHT = 4.0
+ERROR_MEMORY = 0.99
+
+
+SIGNALS = 4
+CORRECTION_PRIOR = 10.0
+"""Precision with which a correction is thought to be none."""
+
+CORRECTION_MEMORY = 0.995
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """How far off a decision was.
+
+    Attributes:
+        log_ratio: ln of (what came / what the law alone had foreseen for the tokens it turned out to have).
+        signals: what was seen then that may tell of it: 1, share of the time spent on reading others' prompts, ln of
+            what was foreseen, share of the fixed part in it; shape (SIGNALS,).
+    """
+
+    log_ratio: float
+    signals: FloatArray
 
 
 class PooledLaw:
@@ -33,16 +93,24 @@ class PooledLaw:
 
     Args:
         prior: m0, shape (d,), positive; of every group that is not given one of its own.
+
+    Attributes:
+        coefficients: theta of the type times the node's ratio, shape (rows, d).
     """
 
     def __init__(self, prior: Sequence[float]) -> None:
         self._prior: FloatArray = np.asarray(prior, dtype=np.float64)
+        self._groups: dict[int, _Group] = {}
         self._priors: dict[int, FloatArray] = {}
-        size = len(self._prior)
-        self._groups = np.zeros(0, dtype=np.int64)
-        self._gram = np.zeros((0, size, size))
-        self._moment = np.zeros((0, size))
-        self._coefficients = np.zeros((0, size))
+        self.group_of_row = np.zeros(0, dtype=np.int64)
+        self._log_ratio = np.zeros(0)
+        self._variance = np.zeros(0)
+        self.coefficients = np.zeros((0, len(self._prior)))
+        self.correction = np.zeros((0, SIGNALS))
+        self.shift = np.zeros(0)
+        self.scale = np.zeros(0)
+        self.low = np.zeros(0)
+        self.high = np.zeros(0)
 
     def set_prior(self, group: int, prior: Sequence[float]) -> None:
         """Give a group a prior of its own, before any node is assigned to it."""
@@ -50,86 +118,198 @@ class PooledLaw:
 
     def assign(self, row: int, group: int) -> None:
         """Say which GPU type the node of `row` has; needed before anything else about that row."""
-        missing = row + 1 - len(self._groups)
-        if missing > 0:
-            size = len(self._prior)
-            self._groups = np.concatenate([self._groups, np.full(missing, -1, dtype=np.int64)])
-            self._gram = np.concatenate([self._gram, np.zeros((missing, size, size))])
-            self._moment = np.concatenate([self._moment, np.zeros((missing, size))])
-            self._coefficients = np.concatenate([self._coefficients, np.tile(self._prior, (missing, 1))])
-        left = int(self._groups[row])
-        if left == group:
+        self._cover(row + 1)
+        if group not in self._groups:
+            self._groups[group] = _Group(self._priors.get(group, self._prior))
+        if self.group_of_row[row] == group:
             return
-        self._groups[row] = group
-        if left < 0:
-            # A new node changes nothing for the others; solving for all would make a fleet's start quadratic.
-            self._refresh(group, np.array([row]))
-            return
-        self._solve(group)
-        self._solve(left)
+        self.group_of_row[row] = group
+        self._log_ratio[row], self._variance[row] = 0.0, NODE_DEVIATION**2
+        self._refresh(group, np.array([row]))
 
     def predict(self, rows: IntArray, features: FloatArray) -> FloatArray:
         """Return y for tasks with `features`, shape (n, d), on the nodes of `rows`, shape (n,)."""
-        product: FloatArray = np.einsum("nd,nd->n", self._coefficients[rows], features)
+        product: FloatArray = np.einsum("nd,nd->n", self.coefficients[rows], features)
         return product
 
-    def learn(self, row: int, features: FloatArray, value: float) -> None:
-        """Account for an observation: a task with `features`, shape (d,), cost `value` on the node of `row`."""
-        scale = max(float(self._prior_of(int(self._groups[row])) @ features) * RELATIVE_NOISE, 1e-9)
-        weighted = features / scale**2
-        self._gram[row] += np.outer(weighted, features)
-        self._moment[row] += weighted * value
-        self._solve(int(self._groups[row]))
+    def learn(self, row: int, features: FloatArray, value: float, error: "Error | None" = None) -> None:
+        """Account for an observation: a task with `features`, shape (d,), cost `value` on the node of `row`.
 
-    def coefficients(self, row: int) -> FloatArray:
-        """Return the coefficients of a node, shape (d,)."""
-        own: FloatArray = self._coefficients[row]
-        return own
+        Args:
+            row: the node.
+            features: as observed afterwards.
+            value: what it cost, positive.
+            error: how far off the decision was; this, not the error of the fit, is what intervals have to hold.
+                None when no decision is known.
+        """
+        group_number = int(self.group_of_row[row])
+        group = self._groups[group_number]
+        fitted = max(float(self.coefficients[row] @ features), 1e-9)
+        misfit = float(np.log(max(value, 1e-9) / fitted))
+        if error is not None:
+            group.account(error)
+        self._walk(row, min(max(misfit, -MAX_ERROR), MAX_ERROR), group.spread)
+        group.learn(features, value, float(np.exp(self._log_ratio[row])))
+        self._refresh(group_number, np.flatnonzero(self.group_of_row == group_number))
 
-    def deviation(self, row: int, features: FloatArray) -> float:
-        """Return the posterior standard deviation of the law (without the noise) for a task with `features`."""
-        matrix = TYPE_LIKENESS * _precision(self._prior_of(int(self._groups[row]))) + self._gram[row]
-        return float(np.sqrt(features @ np.linalg.solve(matrix, features)))
+    def calibrate(self, row: int, chance: float, came_true: bool) -> None:
+        """Account for how a chance that was computed with `shift` and `scale` turned out; of runs that were ended too.
+
+        A gradient step on the shift: where fewer came true than was promised, times are taken to be longer.
+        """
+        number = int(self.group_of_row[row])
+        for other in self._groups.values():
+            other.shift *= SHIFT_MEMORY
+        group = self._groups[number]
+        group.shift = min(max(group.shift + SHIFT_STEP * (chance - float(came_true)), -MAX_ERROR), MAX_ERROR)
+        self.shift *= SHIFT_MEMORY
+        self.shift[self.group_of_row == number] = group.shift
+
+    def deviation(self, row: int) -> float:
+        """Return the standard deviation of ln y around its prediction, that of a type hardly known included."""
+        return float(self.scale[row])
+
+    def count(self, group: int) -> float:
+        """Return how many observations of a type are remembered."""
+        return self._groups[group].weight if group in self._groups else 0.0
 
     def export_moments(self, row: int) -> dict[str, list[float]]:
-        """Return the statistics of a node as plain numbers: the upper triangle of the Gram matrix, and the moment."""
+        """Return what is known of a node as plain numbers: its ratio, and its type's law as this node last saw it."""
+        group = self._groups[int(self.group_of_row[row])]
         upper = np.triu_indices(len(self._prior))
-        return {"gram": self._gram[row][upper].tolist(), "moment": self._moment[row].tolist()}
+        return {
+            "ratio": [float(self._log_ratio[row]), float(self._variance[row])],
+            "gram": group.gram[upper].tolist(),
+            "moment": group.moment.tolist(),
+            "errors": group.export_errors(),
+            "correction": [*group.correction_gram.ravel().tolist(), *group.correction_moment.tolist()],
+        }
 
     def import_moments(self, row: int, state: Mapping[str, Sequence[float]]) -> None:
-        """Take back what `export_moments` returned.
+        """Take back what `export_moments` returned; of several nodes of a type the best informed tells its law.
 
         Raises:
             ValueError: the numbers are too many, too few or not finite.
         """
         size = len(self._prior)
         upper = np.triu_indices(size)
-        gram, moment = np.asarray(state["gram"], dtype=np.float64), np.asarray(state["moment"], dtype=np.float64)
-        if gram.shape != upper[0].shape or moment.shape != (size,) or not np.isfinite([*gram, *moment]).all():
-            raise ValueError(f"not the moments of a law of {size} coefficients")
-        self._gram[row][upper] = gram
-        self._gram[row].T[upper] = gram
-        self._moment[row] = moment
-        self._solve(int(self._groups[row]))
+        parts = [np.asarray(state[key], float) for key in ("ratio", "gram", "moment", "errors", "correction")]
+        shapes = [(2,), upper[0].shape, (size,), (6,), (SIGNALS * (SIGNALS + 1),)]
+        if [part.shape for part in parts] != shapes or not np.isfinite(np.concatenate(parts)).all():
+            raise ValueError(f"not the state of a law of {size} coefficients")
+        ratio, gram, moment, errors, correction = parts
+        group_number = int(self.group_of_row[row])
+        group = self._groups[group_number]
+        if errors[0] >= group.weight:
+            group.gram[upper] = gram
+            group.gram.T[upper] = gram
+            group.moment[:] = moment
+            group.import_errors(errors)
+            group.import_correction(correction)
+            group.solve()
+        self._log_ratio[row], self._variance[row] = ratio
+        self._refresh(group_number, np.flatnonzero(self.group_of_row == group_number))
 
-    def _solve(self, group: int) -> None:
-        """Refresh the coefficients of all nodes of one type."""
-        self._refresh(group, np.flatnonzero(self._groups == group))
+    def _walk(self, row: int, misfit: float, spread: float) -> None:
+        """Move the node's ratio towards what was seen, as far as it is less certain than its type's law."""
+        keep = 1.0 - NODE_RETURN
+        variance = keep**2 * self._variance[row] + NODE_WALK**2
+        gain = variance / (variance + spread**2)
+        self._log_ratio[row] = keep * self._log_ratio[row] + gain * misfit
+        self._variance[row] = (1.0 - gain) * variance
 
-    def _refresh(self, group: int, rows: IntArray) -> None:
-        """Refresh the coefficients of some nodes of one type."""
-        prior, members = self._prior_of(group), np.flatnonzero(self._groups == group)
-        precision = _precision(prior)
-        moments = precision @ prior + self._moment[members].sum(axis=0)
-        pooled = np.linalg.solve(precision + self._gram[members].sum(axis=0), moments)
-        stiff = TYPE_LIKENESS * precision
-        right = stiff @ np.maximum(pooled, 0.0) + self._moment[rows]
-        solution = np.linalg.solve(stiff + self._gram[rows], right[..., None])[..., 0]
-        self._coefficients[rows] = np.maximum(solution, 0.0)
+    def _refresh(self, number: int, rows: IntArray) -> None:
+        group = self._groups[number]
+        self.coefficients[rows] = group.theta * np.exp(self._log_ratio[rows])[:, None]
+        self.correction[rows] = group.correction
+        self.shift[rows] = group.shift
+        self.scale[rows] = group.scale
+        self.low[rows], self.high[rows] = group.low, group.high
 
-    def _prior_of(self, group: int) -> FloatArray:
-        return self._priors.get(group, self._prior)
+    def _cover(self, rows: int) -> None:
+        missing = rows - len(self.group_of_row)
+        if missing <= 0:
+            return
+        self.group_of_row = np.concatenate([self.group_of_row, np.full(missing, -1, dtype=np.int64)])
+        self.coefficients = np.concatenate([self.coefficients, np.tile(self._prior, (missing, 1))])
+        self.correction = np.concatenate([self.correction, np.zeros((missing, SIGNALS))])
+        for name in ("_log_ratio", "_variance", "shift", "scale", "low", "high"):
+            setattr(self, name, np.concatenate([getattr(self, name), np.zeros(missing)]))
 
 
-def _precision(prior: FloatArray) -> FloatArray:
-    return np.asarray(np.diag(prior**-2.0))
+class _Group:
+    """The law of one GPU type and the errors around it."""
+
+    def __init__(self, prior: FloatArray) -> None:
+        self._least = LEAST_SHARE * prior
+        self.prior_precision = np.diag(prior**-2.0)
+        self.prior_moment: FloatArray = self.prior_precision @ prior
+        self.gram: FloatArray = np.zeros(self.prior_precision.shape)
+        self.moment = np.zeros_like(prior)
+        self.theta = prior.copy()
+        self.weight = 0.0
+        self.correction: FloatArray = np.zeros(SIGNALS)
+        self.correction_gram = CORRECTION_PRIOR * np.eye(SIGNALS)
+        self.correction_moment = np.zeros(SIGNALS)
+        self.shift = 0.0
+        self._squares = PRIOR_WEIGHT * PRIOR_SCALE**2
+        self._square_weight = PRIOR_WEIGHT
+        self.scale = PRIOR_SCALE
+        self._misfits = PRIOR_WEIGHT
+        self._misfit_weight = PRIOR_WEIGHT
+        self.spread = 1.0
+        self.low, self.high = -1.645 * PRIOR_SCALE, 1.645 * PRIOR_SCALE
+
+    def learn(self, features: FloatArray, value: float, ratio: float) -> None:
+        fitted, value = max(float(self.theta @ features), 1e-9), value / ratio
+        misfit = min(max(float(np.log(max(value, 1e-9) / fitted)), -MAX_ERROR), MAX_ERROR)
+        self._misfits = self._misfits * ERROR_MEMORY + misfit**2
+        self._misfit_weight = self._misfit_weight * ERROR_MEMORY + 1.0
+        self.spread = max(float(np.sqrt(self._misfits / self._misfit_weight)), MIN_SPREAD)
+        weighted = features / (max(fitted, 1e-9) * RELATIVE_NOISE) ** 2
+        self.gram *= MEMORY
+        self.moment *= MEMORY
+        self.gram += np.outer(weighted, features)
+        self.moment += weighted * value
+        self.weight = self.weight * MEMORY + 1.0
+        self.solve()
+
+    def solve(self) -> None:
+        theta = np.linalg.solve(self.prior_precision + self.gram, self.prior_moment + self.moment)
+        self.theta = np.maximum(theta, self._least)
+
+    def account(self, error: "Error") -> None:
+        """Take in how far off a decision was."""
+        left = error.log_ratio - float(self.correction @ error.signals)
+        self._steer(left)
+        clipped = min(max(error.log_ratio, -MAX_ERROR), MAX_ERROR)
+        self.correction_gram += (CORRECTION_MEMORY - 1.0) * (self.correction_gram - CORRECTION_PRIOR * np.eye(SIGNALS))
+        self.correction_gram += np.outer(error.signals, error.signals)
+        self.correction_moment = CORRECTION_MEMORY * self.correction_moment + clipped * error.signals
+        self.correction = _solve(self.correction_gram, self.correction_moment)
+
+    def _steer(self, error: float) -> None:
+        """Move the scale and the bounds towards what is left of an error after the correction."""
+        step = STEER * self.scale * max(1.0, 10.0 / (1.0 + self.weight))
+        self.low += step * (TAIL - float(error < self.low)) / (1 - TAIL)
+        self.high += step * (float(error > self.high) - TAIL) / (1 - TAIL)
+        clipped = min(max(error, -MAX_ERROR), MAX_ERROR)
+        self._square_weight = self._square_weight * ERROR_MEMORY + 1.0
+        self._squares = self._squares * ERROR_MEMORY + clipped**2
+        self.scale = max(float(np.sqrt(self._squares / self._square_weight)), 0.01)
+
+    def export_errors(self) -> list[float]:
+        return [self.weight, self.shift, self._squares, self._square_weight, self.low, self.high]
+
+    def import_errors(self, errors: FloatArray) -> None:
+        self.weight, self.shift, self._squares, self._square_weight, self.low, self.high = errors.tolist()
+        self.scale = max(float(np.sqrt(self._squares / self._square_weight)), 0.01)
+
+    def import_correction(self, parts: FloatArray) -> None:
+        self.correction_gram = parts[: SIGNALS**2].reshape(SIGNALS, SIGNALS).copy()
+        self.correction_moment = parts[SIGNALS**2 :].copy()
+        self.correction = _solve(self.correction_gram, self.correction_moment)
+
+
+def _solve(matrix: FloatArray, right: FloatArray) -> FloatArray:
+    return np.asarray(np.linalg.solve(matrix, right), dtype=np.float64)

@@ -11,18 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from perllm.learning.features import energy_features, latency_features
-from perllm.learning.law import RELATIVE_NOISE, PooledLaw
-from perllm.learning.outcome import Outcome
-from perllm.learning.priors import GENERIC, find_prior
+from perllm.learning.features import FIXED_FEATURES, energy_features, latency_features
+from perllm.learning.law import PooledLaw
+from perllm.learning.lengths import Length, LengthLaw
+from perllm.learning.outcome import Ended, Outcome
+from perllm.learning.priors import GENERIC, LOAD_S, find_prior
 from perllm.learning.recent import RecentOutcomes
 from perllm.policy.problem import Feedback, FloatArray, IntArray, Policy
 
-DEFAULT_OUTPUT_TOKENS = 200.0
-"""Expected answer of a model never seen, as mean of the Azure LLM inference trace 2023 (conversation): 211."""
+LOAD_STEP = 0.3
+"""Weight of the newest run on a node that had to load its model, in the mean loading time of its type."""
 
-DEFAULT_OUTPUT_WEIGHT = 5.0
-"""How many observed answers outweigh that default."""
+ARRIVALS_AVERAGED = 200.0
+"""How many arrivals the mean task is an average of."""
+
+KINDS = 2
+"""Shapes of length per model: without and with a hint."""
 
 
 @dataclass(slots=True)
@@ -49,29 +53,71 @@ class ArmSummary:
             self.energy_j += (outcome.energy_j - self.energy_j) / self.energy_count
 
 
-@dataclass(slots=True)
-class _Model:
-    """What is known of one model on all nodes."""
+@dataclass(frozen=True, slots=True)
+class ArmEstimate:
+    """What is known of an arm, for people.
 
+    Attributes:
+        latency: coefficients of a task's seconds, in the order of its features.
+        load_s: seconds to load the model.
+        latency_spread: standard deviation of ln(actual / predicted) seconds.
+        energy: coefficients of its joules.
+        energy_spread: standard deviation of ln(actual / predicted) joules.
+        median_tokens: of answers without a hint, to a prompt of mean length.
+        length_spread: standard deviation of ln(actual / median) tokens.
+    """
+
+    latency: tuple[float, ...]
+    load_s: float
+    latency_spread: float
+    energy: tuple[float, ...]
+    energy_spread: float
+    median_tokens: float
+    length_spread: float
+
+
+@dataclass(slots=True)
+class ModelLaws:
+    """What is known of one model on all nodes.
+
+    Attributes:
+        latency: seconds of a run, without the transfer of its input.
+        energy: joules of inference.
+        lengths: of its answers.
+        mean_prompt: tokens read by a mean task lately.
+        mean_output: tokens written by it.
+        load_s: by row, how long its GPU type takes to load it.
+        loads_from_s: by row, when the node began to load it: -inf where it has served it, inf where it never did.
+    """
+
+    lengths: LengthLaw
     latency: PooledLaw = field(default_factory=lambda: PooledLaw(GENERIC.latency))
     energy: PooledLaw = field(default_factory=lambda: PooledLaw(GENERIC.energy))
     summaries: dict[int, ArmSummary] = field(default_factory=dict)
     assigned: set[int] = field(default_factory=set)
-    answers: int = 0
-    answer_tokens: float = 0.0
+    mean_prompt: float = 1000.0
+    mean_output: float = 200.0
+    load_s: FloatArray = field(default_factory=lambda: np.zeros(0))
+    loads_from_s: FloatArray = field(default_factory=lambda: np.zeros(0))
 
-    def add(self, row: int, outcome: Outcome) -> None:
-        """Average an outcome in; the sums over all nodes are kept because every decision asks for them."""
-        self.summaries.setdefault(row, ArmSummary()).add(outcome)
-        self.answers += 1
-        self.answer_tokens += outcome.output_tokens
+    def cover(self, rows: int) -> None:
+        """Make room for `rows` rows."""
+        missing = rows - len(self.loads_from_s)
+        if missing > 0:
+            self.loads_from_s = np.concatenate([self.loads_from_s, np.full(missing, np.inf)])
+            self.load_s = np.concatenate([self.load_s, np.full(missing, LOAD_S)])
 
-    def restore(self, row: int, summary: ArmSummary) -> None:
-        """Replace what was observed on one node."""
-        old = self.summaries.get(row, ArmSummary())
-        self.summaries[row] = summary
-        self.answers += summary.count - old.count
-        self.answer_tokens += summary.count * summary.output_tokens - old.count * old.output_tokens
+    def alike(self, row: int) -> IntArray:
+        """Return the rows of the nodes with the same GPU type, itself included."""
+        return np.flatnonzero(self.latency.group_of_row == self.latency.group_of_row[row])
+
+    def cold(self, rows: IntArray, now_s: float) -> FloatArray:
+        """Return which share of the loading time each node still needs, shape (n,)."""
+        loads_from_s = self.loads_from_s[rows]
+        if np.isneginf(loads_from_s).all():
+            return np.zeros(len(rows))
+        left: FloatArray = 1.0 - np.maximum(now_s - loads_from_s, 0.0) / np.maximum(self.load_s[rows], 1e-9)
+        return np.clip(left, 0.0, 1.0)
 
 
 class Learner:
@@ -79,6 +125,7 @@ class Learner:
 
     Attributes:
         dirty: nodes whose learned state changed since it was last taken for saving.
+        shapes: of the lengths of all models, by kind.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -88,7 +135,8 @@ class Learner:
         self._groups: dict[str, int] = {}
         self._gpu_types: list[str] = []
         self._group_of_row: list[int] = []
-        self._models: dict[str, _Model] = defaultdict(_Model)
+        self._models: dict[str, ModelLaws] = {}
+        self.shapes = np.zeros((0, 0))
         self._recent: dict[str, RecentOutcomes] = defaultdict(RecentOutcomes)
 
     def register(self, node: str, gpu_type: str) -> int:
@@ -105,38 +153,48 @@ class Learner:
                 model.assigned.discard(row)
         return row
 
-    def predict(
-        self, model: str, rows: IntArray, prompt_tokens: float, output_tokens: float, occupancy: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """Return seconds from binding to completion (without transfer) and joules of inference, each of shape (n,).
+    def laws(self, model: str, rows: IntArray) -> ModelLaws:
+        """Return the laws of a model, with every row in `rows` known to them."""
+        known = self._models.get(model) or self._begin(model)
+        if len(known.assigned) < len(self._rows):
+            known.cover(len(self._rows))
+            for row in rows.tolist():
+                if row not in known.assigned:
+                    self._assign(known, row)
+        return known
 
-        Args:
-            model: the model.
-            rows: the nodes, shape (n,).
-            prompt_tokens: tokens to read.
-            output_tokens: tokens to write.
-            occupancy: tasks that will run on each node, this one included, shape (n,).
-        """
-        known = self._assigned(model, rows)
-        latency_s = known.latency.predict(rows, latency_features(prompt_tokens, output_tokens, occupancy))
-        energy_j = known.energy.predict(rows, energy_features(prompt_tokens, output_tokens, occupancy))
-        return latency_s, energy_j
+    def expect_length(self, model: str, prompt_tokens: float, hint_tokens: float | None) -> Length:
+        """Return what is known of an answer before it is begun."""
+        known = self._models.get(model) or self._begin(model)
+        return known.lengths.predict(prompt_tokens, hint_tokens)
 
-    def latency_deviation_s(
-        self, model: str, row: int, prompt_tokens: float, output_tokens: float, occupancy: float
-    ) -> float:
-        """Return the standard deviation of a task's predicted seconds: of the law, and of tasks around it."""
-        rows = np.array([row])
-        features = latency_features(prompt_tokens, output_tokens, np.array([occupancy]))
-        law = self._assigned(model, rows).latency
-        noise_s = RELATIVE_NOISE * float(law.predict(rows, features)[0])
-        return float(np.hypot(law.deviation(row, features[0]), noise_s))
+    def note_arrival(self, model: str, prompt_tokens: float, output_tokens: float) -> None:
+        """Take a task that has arrived into the mean task of its model; unlike outcomes, arrivals are not selected."""
+        known = self._models.get(model) or self._begin(model)
+        known.mean_prompt += (prompt_tokens - known.mean_prompt) / ARRIVALS_AVERAGED
+        known.mean_output += (output_tokens - known.mean_output) / ARRIVALS_AVERAGED
 
-    def expected_output_tokens(self, model: str) -> float:
-        """Return the mean length of the model's answers so far, drawn towards a published mean while there are few."""
-        known = self._models.get(model)
-        count, tokens = (known.answers, known.answer_tokens) if known else (0, 0.0)
-        return (DEFAULT_OUTPUT_WEIGHT * DEFAULT_OUTPUT_TOKENS + tokens) / (DEFAULT_OUTPUT_WEIGHT + count)
+    def length_kind(self, model: str, *, has_hint: bool) -> int:
+        """Return the number of a length's shape."""
+        known = self._models.get(model) or self._begin(model)
+        return known.lengths.first_kind + int(has_hint)
+
+    def warm(self, node: str, model: str) -> None:
+        """Note that a node has the model loaded."""
+        row = self._rows[node]
+        self.laws(model, np.array([row])).loads_from_s[row] = -np.inf
+
+    def load(self, row: int, model: str, now_s: float) -> None:
+        """Note that a node is about to load the model, unless it has it or does so already."""
+        loads_from_s = self.laws(model, np.array([row])).loads_from_s
+        loads_from_s[row] = min(loads_from_s[row], now_s)
+
+    def cool(self, node: str) -> None:
+        """Note that a node was restarted and has no model loaded."""
+        row = self._rows.get(node)
+        for known in self._models.values():
+            if row is not None and row < len(known.loads_from_s):
+                known.loads_from_s[row] = np.inf
 
     def has_learned(self, outcome: Outcome) -> bool:
         """Whether this outcome is already part of the learned state."""
@@ -150,14 +208,23 @@ class Learner:
         if self.has_learned(outcome):
             return None
         row = self._rows[outcome.node]
-        model = self._assigned(outcome.model, np.array([row]))
-        occupancy = np.array([max(outcome.occupancy, 1.0)])
-        features = latency_features(outcome.prompt_tokens, outcome.output_tokens, occupancy)[0]
-        model.latency.learn(row, features, outcome.run_s)
+        known = self.laws(outcome.model, np.array([row]))
+        occupancy, prompt, output = max(outcome.occupancy, 1.0), outcome.prompt_tokens, outcome.output_tokens
+        features = latency_features(prompt, outcome.others_tokens, output, occupancy)
+        if outcome.cold > 0.0:
+            self._learn_load(known, row, outcome, float(known.latency.coefficients[row] @ features))
+        else:
+            known.latency.learn(row, features, outcome.run_s, outcome.run_error)
         if outcome.inference_energy_j is not None:
-            features = energy_features(outcome.prompt_tokens, outcome.output_tokens, occupancy)[0]
-            model.energy.learn(row, features, outcome.inference_energy_j)
-        model.add(row, outcome)
+            features = energy_features(prompt, output, occupancy)
+            known.energy.learn(row, features, outcome.inference_energy_j, outcome.energy_error)
+        if outcome.is_length_known:
+            known.lengths.learn(prompt, outcome.hint_tokens, output)
+            self._publish(known)
+        if outcome.hit_chance is not None:
+            known.latency.calibrate(row, outcome.hit_chance, outcome.latency_s <= outcome.deadline_s)
+        known.loads_from_s[row] = -np.inf
+        known.summaries.setdefault(row, ArmSummary()).add(outcome)
         self._recent[outcome.node].add(outcome.task_id, outcome.finished_s)
         self.dirty.add(outcome.node)
         return self._policy.learn(
@@ -173,10 +240,44 @@ class Learner:
             )
         )
 
+    def learn_ended(self, ended: Ended) -> bool:
+        """Learn from a run that was ended at its deadline; return False when that was learned before.
+
+        Its answer is longer than it came, and its deadline was missed. The node must have been registered.
+        """
+        recent, row = self._recent[ended.node], self._rows[ended.node]
+        if recent.contains(ended.task_id, ended.ended_s):
+            return False
+        known = self.laws(ended.model, np.array([row]))
+        written = _written_tokens(ended, known.latency.coefficients[row], ended.cold * float(known.load_s[row]))
+        if written > 1.0:
+            known.lengths.learn_censored(ended.prompt_tokens, ended.hint_tokens, written)
+            self._publish(known)
+        known.latency.calibrate(row, ended.hit_chance, False)
+        self._policy.learn_miss(ended.model, row)
+        recent.add(ended.task_id, ended.ended_s)
+        self.dirty.add(ended.node)
+        return True
+
     def summaries(self, node: str) -> dict[str, ArmSummary]:
         """Return what was observed on a node, by model."""
         row = self._rows[node]
         return {name: model.summaries[row] for name, model in self._models.items() if row in model.summaries}
+
+    def estimate(self, node: str, model: str) -> ArmEstimate:
+        """Return what is known of an arm."""
+        row = self._rows[node]
+        known = self.laws(model, np.array([row]))
+        length = known.lengths.predict(known.mean_prompt, None)
+        return ArmEstimate(
+            latency=tuple(known.latency.coefficients[row].tolist()),
+            load_s=float(known.load_s[row]),
+            latency_spread=known.latency.deviation(row),
+            energy=tuple(known.energy.coefficients[row].tolist()),
+            energy_spread=known.energy.deviation(row),
+            median_tokens=float(np.median(length.points)),
+            length_spread=length.spread,
+        )
 
     def recent(self, node: str) -> RecentOutcomes:
         """Return the outcomes that the node's learned state was last made from."""
@@ -189,6 +290,9 @@ class Learner:
             "policy": self._policy.export_state(model, row),
             "latency": known.latency.export_moments(row),
             "energy": known.energy.export_moments(row),
+            "lengths": known.lengths.export_state(),
+            "loadSeconds": float(known.load_s[row]),
+            "warm": bool(np.isneginf(known.loads_from_s[row])),
         }
 
     def import_node(
@@ -201,41 +305,80 @@ class Learner:
         Raises:
             ValueError: a state does not fit this version; then the whole node stays as it was.
         """
-        before: list[tuple[str, dict[str, Any]]] = []
         try:
-            for model, _, state in arms:
-                self._assigned(model, np.array([self._rows[node]]))
-                before.append((model, self.export_arm(node, model)))
-                self._import_state(node, model, state)
+            for _, _, state in arms:
+                _check_state(state)
+            self._import_policy(node, arms)
         except (KeyError, TypeError, AttributeError, OverflowError, ValueError) as error:
-            for model, state in before:
-                self._import_state(node, model, state)
             raise ValueError(f"not a state of this version: {error!r}") from error
-        for model, summary, _ in arms:
-            self._models[model].restore(self._rows[node], summary)
+        for model, summary, state in arms:
+            self._import_laws(node, model, state)
+            self._models[model].summaries[self._rows[node]] = summary
+            self._publish(self._models[model])
         self._recent[node] = recent
 
-    def _import_state(self, node: str, model: str, state: dict[str, Any]) -> None:
-        row, known = self._rows[node], self._models[model]
-        if state["policy"] is not None:
-            self._policy.import_state(model, row, state["policy"])
+    def _import_policy(self, node: str, arms: Sequence[tuple[str, ArmSummary, dict[str, Any]]]) -> None:
+        row = self._rows[node]
+        before = [(model, self._policy.export_state(model, row)) for model, _, _ in arms]
+        try:
+            for model, _, state in arms:
+                if state["policy"] is not None:
+                    self._policy.import_state(model, row, state["policy"])
+        except Exception:
+            for model, known in before:
+                self._policy.import_state(model, row, known)
+            raise
+
+    def _import_laws(self, node: str, model: str, state: dict[str, Any]) -> None:
+        row = self._rows[node]
+        known = self.laws(model, np.array([row]))
         known.latency.import_moments(row, state["latency"])
         known.energy.import_moments(row, state["energy"])
+        known.lengths.import_better(state["lengths"])
+        known.load_s[known.alike(row)] = float(state["loadSeconds"])
+        known.loads_from_s[row] = -np.inf if state["warm"] else np.inf
 
-    def _assigned(self, model: str, rows: IntArray) -> _Model:
-        """Return the model with every row in `rows` known to its laws."""
-        known = self._models[model]
-        if len(known.assigned) < len(self._rows):
-            for row in rows.tolist():
-                if row not in known.assigned:
-                    self._assign(known, row)
+    def _begin(self, model: str) -> ModelLaws:
+        first_kind = KINDS * len(self._models)
+        known = self._models[model] = ModelLaws(LengthLaw(first_kind))
+        self.shapes = np.concatenate([one.lengths.shapes for one in self._models.values()])
         return known
 
-    def _assign(self, known: _Model, row: int) -> None:
+    def _learn_load(self, known: ModelLaws, row: int, outcome: Outcome, warm_s: float) -> None:
+        """Move the loading time of a GPU type towards what a run took beyond one on a node that has the model."""
+        seen_s = max(outcome.run_s - warm_s, 0.0) / outcome.cold
+        load_s = known.load_s[row] + LOAD_STEP * outcome.cold * (seen_s - known.load_s[row])
+        known.load_s[known.alike(row)] = load_s
+
+    def _publish(self, known: ModelLaws) -> None:
+        first_kind = known.lengths.first_kind
+        self.shapes[first_kind : first_kind + KINDS] = known.lengths.shapes
+
+    def _assign(self, known: ModelLaws, row: int) -> None:
         group = self._group_of_row[row]
         prior = find_prior(self._gpu_types[group])
         known.latency.set_prior(group, prior.latency)
         known.energy.set_prior(group, prior.energy)
         known.latency.assign(row, group)
         known.energy.assign(row, group)
+        known.load_s[row] = known.load_s[known.alike(row)[0]]
         known.assigned.add(row)
+
+
+def _check_state(state: dict[str, Any]) -> None:
+    """Raise unless laws can take back a state; what is already known is not touched."""
+    for prior, moments in ((GENERIC.latency, state["latency"]), (GENERIC.energy, state["energy"])):
+        law = PooledLaw(prior)
+        law.assign(0, 0)
+        law.import_moments(0, moments)
+    LengthLaw().import_better(state["lengths"])
+    if not 0.0 <= float(state["loadSeconds"]) < np.inf or not isinstance(state["warm"], bool):
+        raise ValueError("loadSeconds or warm is none")
+
+
+def _written_tokens(ended: Ended, coefficients: FloatArray, load_s: float) -> float:
+    """Return how many tokens a run should have written by its end, by the law and what it met on its node."""
+    features = latency_features(ended.prompt_tokens, ended.others_tokens, 1.0, max(ended.occupancy, 1.0))
+    parts = coefficients * features
+    fixed_s, token_s = float(parts[:FIXED_FEATURES].sum()), float(parts[FIXED_FEATURES:].sum())
+    return (ended.run_s - load_s - fixed_s) / max(token_s, 1e-9)

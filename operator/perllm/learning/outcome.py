@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from perllm.learning.law import Error
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -19,9 +21,16 @@ class Outcome:
         inference_energy_j: its share of the node's energy; None where it could not be measured.
         transmission_energy_j: energy of moving its input.
         predicted_energy_j: both together, as expected when the task was placed.
-        occupancy: mean number of tasks on the node while it ran, itself included.
+        occupancy: mean number of tasks per GPU of the node while it ran, itself included.
+        others_tokens: prompt tokens of others, per GPU, that it sat through.
+        cold: share of the time to load the model that was still to come.
+        hint_tokens: length of the answer that the task announced; None if it did not.
+        run_error: how far off the time from decision to completion was; None if that is not known.
+        energy_error: how far off the energy was, transmission included.
         resource_slack: compute and bandwidth slack when it was placed.
         finished_s: Unix time of completion.
+        hit_chance: chance to be in time that it was placed with; None if that is not known.
+        is_length_known: whether `output_tokens` was observed.
     """
 
     task_id: str
@@ -36,10 +45,48 @@ class Outcome:
     transmission_energy_j: float
     predicted_energy_j: float
     occupancy: float
+    others_tokens: float
+    cold: float
+    hint_tokens: float | None
+    run_error: Error | None
+    energy_error: Error | None
     resource_slack: float
     finished_s: float
+    hit_chance: float | None = None
+    is_length_known: bool = True
 
     @property
     def energy_j(self) -> float | None:
         """Transmission and inference; None where the latter could not be measured."""
         return None if self.inference_energy_j is None else self.inference_energy_j + self.transmission_energy_j
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A run that was ended at its deadline; times in seconds.
+
+    Attributes:
+        task_id: uid of the task.
+        model: the model it ran.
+        node: where it ran.
+        prompt_tokens: tokens to read.
+        hint_tokens: length of the answer that the task announced; None if it did not.
+        run_s: from binding to its end, without the transfer of its input.
+        occupancy: as in `Outcome`.
+        others_tokens: as in `Outcome`.
+        cold: as in `Outcome`.
+        hit_chance: chance to be in time that it was placed with.
+        ended_s: Unix time of its end.
+    """
+
+    task_id: str
+    model: str
+    node: str
+    prompt_tokens: float
+    hint_tokens: float | None
+    run_s: float
+    occupancy: float
+    others_tokens: float
+    cold: float
+    hit_chance: float
+    ended_s: float

@@ -22,14 +22,17 @@ from dataclasses import dataclass
 START_UP_S = 1.0
 """From binding to the first token read: a pod whose image is there starts in about a second."""
 
+LOAD_S = 6.0
+"""To load a model where it was not: 16 GB of weights at the 1 to 5 GB/s of a local disk."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prior:
     """Coefficients of the laws, in the order of the features.
 
     Attributes:
-        latency: seconds: start-up, per 1,000 prompt tokens, per 100 output tokens, per 100 output tokens and further
-            running task.
+        latency: seconds: start-up, per 1,000 prompt tokens, per 100 output tokens, per 100 output
+            tokens and further running task.
         energy: joules: per 1,000 prompt tokens, per 100 output tokens fixed, per 100 output tokens shared by the batch.
     """
 

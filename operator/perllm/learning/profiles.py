@@ -13,15 +13,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from perllm.api import names
-from perllm.api.node_profile import ModelProfile, NodeProfileStatus
+from perllm.api.node_profile import AnswerLength, EnergyLaw, LatencyLaw, ModelProfile, NodeProfileStatus
 from perllm.cluster.client import ApiError, Client, Object
 from perllm.cluster.node import Node
-from perllm.learning.learner import ArmSummary, Learner
+from perllm.learning.learner import ArmEstimate, ArmSummary, Learner
 from perllm.learning.recent import RecentOutcomes
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 WRITE_INTERVAL_S = 2.0
 MAX_WRITES_AT_A_TIME = 8
 MAX_LOAD_DELAY_S = 10.0
@@ -140,6 +140,7 @@ class ProfileStore:
 
     def _export_model(self, node: str, model: str, summary: ArmSummary) -> ModelProfile:
         state = self._learner.export_arm(node, model)
+        estimate = self._learner.estimate(node, model)
         return ModelProfile(
             model=model,
             count=summary.count,
@@ -148,6 +149,12 @@ class ProfileStore:
             mean_energy_joules=summary.energy_j if summary.energy_count else None,
             deadline_met_share=summary.met / max(summary.count, 1),
             last_outcome_time=datetime.fromtimestamp(summary.last_outcome_s, UTC),
+            latency=_latency_law(estimate),
+            energy=_energy_law(estimate),
+            answers=AnswerLength(
+                median_tokens=estimate.median_tokens,
+                relative_spread=estimate.length_spread,
+            ),
             state={
                 **state,
                 "energyCount": summary.energy_count,
@@ -174,6 +181,28 @@ class ProfileStore:
             log.warning("what was learned on %s cannot be read and starts afresh: %s", name, error)
             return 0
         return sum(profile.count for profile in status.models)
+
+
+def _latency_law(estimate: ArmEstimate) -> LatencyLaw:
+    start_s, prompt_s, output_s, crowd_s = estimate.latency
+    return LatencyLaw(
+        start_seconds=start_s,
+        load_seconds=estimate.load_s,
+        seconds_per_thousand_prompt_tokens=prompt_s,
+        seconds_per_hundred_output_tokens=output_s,
+        seconds_per_hundred_output_tokens_and_task=crowd_s,
+        relative_uncertainty=estimate.latency_spread,
+    )
+
+
+def _energy_law(estimate: ArmEstimate) -> EnergyLaw:
+    prompt_j, output_j, shared_j = estimate.energy
+    return EnergyLaw(
+        joules_per_thousand_prompt_tokens=prompt_j,
+        joules_per_hundred_output_tokens=output_j,
+        shared_joules_per_hundred_output_tokens=shared_j,
+        relative_uncertainty=estimate.energy_spread,
+    )
 
 
 def _read_recent(status: NodeProfileStatus) -> RecentOutcomes:

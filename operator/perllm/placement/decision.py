@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+import numpy as np
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from perllm.api.task import Tier
 from perllm.api.task_status import Decision as DecisionStatus
+from perllm.placement.outlook import correct
 
 
 class RecordError(ValueError):
@@ -26,14 +28,35 @@ class Decision:
         tier: the node's tier.
         gpu_type: the node's GPU type.
         decided_s: Unix time of the decision.
-        latency_s: predicted, from the decision to completion.
-        latency_bound_s: that plus one standard deviation.
+        latency_s: predicted, from the decision to completion, at the expected length.
+        latency_low_s: 5 % quantile of it, the length of the answer being unknown.
+        latency_high_s: 95 % quantile of it.
+        hit_chance: chance to be in time.
+        harm: tasks running there that are expected to miss their deadline because of this one.
         energy_j: predicted, transmission and inference.
         transmission_energy_j: the transmission's part.
         time_left_s: time to the deadline when decided.
         demand_bps: uplink that the task needs to bring its input there in time.
         occupancy: tasks on the node, this one included.
+        prompt_tokens: tokens to read.
+        hint_tokens: length that the task announced.
         output_tokens: expected length of the answer.
+        length_centre: median of the logarithm of the length, as learned.
+        length_spread: spread around it.
+        input_bits: size of the input.
+        gpus: GPUs of the node.
+        fixed_s: seconds to the first token, waiting and transfer included.
+        transfer_s: the transfer's part.
+        reading_s: the part in which its own prompt is read.
+        work_s: GPU seconds that it takes of a full node.
+        token_s: seconds per token.
+        alone_s: seconds per token, were it alone.
+        crowd_s: seconds per token that each further task adds.
+        busy: share of the time that the node spent on reading prompts.
+        correction: of the logarithm of the seconds, as learned (outlook.py).
+        fixed_j: joules that do not depend on the answer.
+        token_j: joules per token.
+        cold: share of the time to load the model that was still to come.
         score: the policy's score of the arm.
         slack: smallest normalised slack f(y).
         resource_slack: the compute and bandwidth part of it.
@@ -53,13 +76,34 @@ class Decision:
     gpu_type: str
     decided_s: float
     latency_s: float
-    latency_bound_s: float
+    latency_low_s: float
+    latency_high_s: float
+    hit_chance: float
+    harm: float
     energy_j: float
     transmission_energy_j: float
     time_left_s: float
     demand_bps: float
     occupancy: float
+    prompt_tokens: float
+    hint_tokens: float | None
     output_tokens: float
+    length_centre: float
+    length_spread: float
+    input_bits: float
+    gpus: float
+    fixed_s: float
+    transfer_s: float
+    reading_s: float
+    work_s: float
+    token_s: float
+    alone_s: float
+    crowd_s: float
+    busy: float
+    correction: tuple[float, ...]
+    fixed_j: float
+    token_j: float
+    cold: float
     score: float | None
     slack: float
     resource_slack: float
@@ -69,6 +113,19 @@ class Decision:
     rejected: Mapping[str, int]
     metrics_age_s: float | None
     reason: str
+
+    def given_latency_s(self, output_tokens: float) -> float:
+        """Return the seconds that would have been predicted, had the length been known."""
+        raw_s = np.array([self.raw_latency_s(output_tokens)])
+        return float(correct(raw_s, self.fixed_s, self.busy, np.array(self.correction))[0])
+
+    def raw_latency_s(self, output_tokens: float) -> float:
+        """Return the same by the law alone, uncorrected."""
+        return self.fixed_s + output_tokens * self.token_s
+
+    def given_energy_j(self, output_tokens: float) -> float:
+        """Return the joules that would have been predicted, had the length been known."""
+        return self.fixed_j + output_tokens * self.token_j
 
     def to_record(self) -> str:
         """Return the decision as one compact line of JSON."""
@@ -80,7 +137,11 @@ class Decision:
         return DecisionStatus(
             policy=self.policy,
             predicted_latency=before_s + self.latency_s,
-            deadline_bound=before_s + self.latency_bound_s,
+            predicted_latency_low=before_s + self.latency_low_s,
+            predicted_latency_high=before_s + self.latency_high_s,
+            hit_chance=min(max(self.hit_chance, 0.0), 1.0),
+            harm=max(self.harm, 0.0),
+            expected_output_tokens=self.output_tokens,
             predicted_energy=self.energy_j,
             score=self.score,
             explored=self.explored,
@@ -89,6 +150,9 @@ class Decision:
             metrics_age=self.metrics_age_s,
         )
 
+
+_EXACT = 1e5
+"""Smaller numbers keep six digits, larger ones, such as times, four decimals."""
 
 _FIELDS = tuple(field.name for field in fields(Decision))
 _RECORD = TypeAdapter(Decision)
@@ -108,5 +172,5 @@ def read_record(text: str) -> Decision:
 
 def _rounded(value: object) -> object:
     if isinstance(value, float):
-        return round(value, 4)
+        return float(f"{value:.6g}") if abs(value) < _EXACT else round(value, 4)
     return dict(value) if isinstance(value, Mapping) else value

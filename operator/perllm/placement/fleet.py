@@ -7,7 +7,7 @@ import numpy as np
 
 from perllm.api.task import Tier
 from perllm.cluster.node import Node
-from perllm.policy.problem import FloatArray, IntArray
+from perllm.policy.problem import BoolArray, FloatArray, IntArray
 
 _TIERS = tuple(Tier)
 
@@ -28,6 +28,8 @@ class Fleet:
         self._rows: dict[str, int] = {}
         self._tier = np.zeros(0, dtype=np.int64)
         self._slots = np.zeros(0)
+        self._gpus = np.ones(0)
+        self._everyone: tuple[list[str], IntArray] | None = None
         self._bandwidth_capacity_bps = np.zeros(0)
         self._bandwidth_used_bps = np.zeros(0)
 
@@ -38,6 +40,8 @@ class Fleet:
         self._rows[node.name] = row
         self._tier[row] = _TIERS.index(node.tier)
         self._slots[row] = node.slots if node.is_open else 0.0
+        self._gpus[row] = node.gpus
+        self._everyone = None
         self.put_bandwidth(node.name, bandwidth)
 
     def put_bandwidth(self, name: str, bandwidth: Bandwidth) -> None:
@@ -49,6 +53,14 @@ class Fleet:
     def remove(self, name: str) -> None:
         """Forget a node that left the cluster; its row stays its own should it return."""
         self.nodes.pop(name, None)
+        self._everyone = None
+
+    def everyone(self) -> tuple[list[str], IntArray]:
+        """Return all nodes and their rows."""
+        if self._everyone is None:
+            names = list(self.nodes)
+            self._everyone = names, self.rows(names)
+        return self._everyone
 
     def known(self, candidates: Iterable[str]) -> list[str]:
         """Return those of `candidates` that belong to the fleet, in their order."""
@@ -64,19 +76,30 @@ class Fleet:
         """Return the row of a known node."""
         return self._rows[name]
 
-    def tier_allowed(self, rows: IntArray, tiers: frozenset[Tier]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def tier_allowed(self, rows: IntArray, tiers: frozenset[Tier]) -> BoolArray:
         """Return whether each node is of one of `tiers`."""
+        if len(tiers) == len(_TIERS):
+            return np.ones(len(rows), dtype=np.bool_)
         table = np.array([tier in tiers for tier in _TIERS], dtype=np.bool_)
-        allowed: np.ndarray[tuple[int], np.dtype[np.bool_]] = table[self._tier[rows]]
+        allowed: BoolArray = table[self._tier[rows]]
         return allowed
 
     def tier_codes(self, rows: IntArray) -> IntArray:
         """Return the position of each node's tier in `Tier`."""
         return self._tier[rows]
 
+    def is_cloud(self, rows: IntArray) -> BoolArray:
+        """Return whether each node is of the cloud tier."""
+        cloud: BoolArray = self._tier[rows] == _TIERS.index(Tier.CLOUD)
+        return cloud
+
     def slots(self, rows: IntArray) -> FloatArray:
         """Return the slots of each node; none while it takes no new pods."""
         return self._slots[rows]
+
+    def gpus(self, rows: IntArray) -> FloatArray:
+        """Return the GPUs of each node."""
+        return self._gpus[rows]
 
     def bandwidth_capacity_bps(self, rows: IntArray) -> FloatArray:
         """Return the uplink of each node."""
@@ -92,5 +115,6 @@ class Fleet:
             self._tier = np.concatenate([self._tier, np.zeros(missing, dtype=np.int64)])
             empty = np.zeros(missing)
             self._slots = np.concatenate([self._slots, empty])
+            self._gpus = np.concatenate([self._gpus, np.ones(missing)])
             self._bandwidth_capacity_bps = np.concatenate([self._bandwidth_capacity_bps, empty])
             self._bandwidth_used_bps = np.concatenate([self._bandwidth_used_bps, empty])

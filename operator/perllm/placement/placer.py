@@ -1,6 +1,6 @@
 """Chooses a node for a task: builds the arms from memory, asks the policy, keeps what is in flight.
 
-    arms = learned laws (Learner) x nodes (Fleet) x tasks in flight (Ledger) x metrics (Snapshot, already in Fleet)
+    outlook = learned laws (Learner) x nodes (Fleet) x tasks in flight (Ledger) x metrics (Snapshot, already in Fleet)
 
 Nothing here waits: it is the hot path, called by the extender for every pod.
 """
@@ -14,10 +14,17 @@ from perllm.api.task import Tier
 from perllm.learning.learner import Learner
 from perllm.placement.decision import Decision
 from perllm.placement.fleet import Fleet
-from perllm.placement.ledger import Ledger
+from perllm.placement.ledger import Flight, Ledger, Stay
+from perllm.placement.outlook import Job, Outlook, correct, look_out
 from perllm.policy.problem import Arms, Choice, FloatArray, IntArray, Policy, Task
 
 BITS_PER_BYTE = 8
+
+REFRESH_S = 0.05
+"""How old the harm to tasks in flight may be."""
+
+_QUANTILES = np.array([-1.645, -1.036, -0.674, -0.385, -0.126, 0.126, 0.385, 0.674, 1.036, 1.645])
+"""Middles of ten equally likely ranges of the standard normal distribution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +59,47 @@ class Placement:
     request: Request
     names: Sequence[str]
     rows: IntArray
-    arms: Arms
+    job: Job
+    outlook: Outlook
     choice: Choice
-    transmission_energy_j: FloatArray
-    demand_bps: FloatArray
-    output_tokens: float
     decided_s: float
-    time_left_s: float
+
+    @property
+    def arms(self) -> Arms:
+        """What the policy chose among."""
+        return self.outlook.arms
+
+    @property
+    def arm(self) -> int | None:
+        """Where the task goes if it is to start now: the policy's choice, else the best with room; None without."""
+        return self.best_with_room if self.choice.arm is None else self.choice.arm
 
     @property
     def node(self) -> str | None:
-        """The chosen node; None when no node can take the task now."""
-        return None if self.choice.arm is None else self.names[self.choice.arm]
+        """The node of `arm`."""
+        arm = self.arm
+        return None if arm is None else self.names[arm]
+
+    @property
+    def open_scores(self) -> FloatArray:
+        """The policy's scores, -inf where there is no room for the task now; shape (n,)."""
+        has_room = self.arms.compute_used <= self.arms.compute_capacity
+        scores: FloatArray = np.where(has_room, self.choice.scores, -np.inf)
+        return scores
+
+    @property
+    def best_with_room(self) -> int | None:
+        """The arm of the highest score among those with room."""
+        scores = self.open_scores
+        return int(np.argmax(scores)) if (scores > -np.inf).any() else None
+
+    @property
+    def favourite(self) -> int | None:
+        """The arm that the task would best run on, with room or without; None when no arm may take it."""
+        if self.choice.arm is not None or self.choice.awaited is not None:
+            return self.choice.awaited if self.choice.arm is None else self.choice.arm
+        scores = self.choice.scores
+        return int(np.argmax(scores)) if (scores > -np.inf).any() else None
 
 
 class Placer:
@@ -100,43 +136,77 @@ class Placer:
         self._metrics_age_s = metrics_age_s
         self._unix_now = unix_now
         self._now = now
+        self._refreshed_s = -np.inf
+
+    def note_arrival(self, request: Request) -> None:
+        """Take a task that has arrived into the mean task of its model."""
+        length = self.learner.expect_length(request.model, request.prompt_tokens, request.output_tokens)
+        self.learner.note_arrival(request.model, request.prompt_tokens, length.mean)
 
     def choose(self, request: Request, candidates: Sequence[str] | None = None) -> Placement:
         """Choose among `candidates`, or among the whole fleet; reserves nothing."""
-        names = self.fleet.known(self.fleet.nodes if candidates is None else candidates)
-        rows = self.fleet.rows(names)
-        decided_s = self._unix_now()
-        time_left_s = request.due_s - decided_s
-        bits = float(request.input_bytes * BITS_PER_BYTE)
-        demand_bps = self._demand_bps(rows, bits, time_left_s)
-        output_tokens = float(request.output_tokens or self.learner.expected_output_tokens(request.model))
-        transmission_energy_j = bits * self._transmission_j_per_bit[self.fleet.tier_codes(rows)]
+        names, rows = self._nodes(candidates)
+        now_s, decided_s = self._now(), self._unix_now()
+        if now_s - self._refreshed_s >= REFRESH_S:
+            self.ledger.refresh(now_s, self.learner.shapes)
+            self._refreshed_s = now_s
+        length = self.learner.expect_length(request.model, request.prompt_tokens, request.output_tokens)
+        job = Job(
+            request.model,
+            request.prompt_tokens,
+            float(request.input_bytes * BITS_PER_BYTE),
+            request.due_s - decided_s,
+            length,
+        )
+        outlook = look_out(
+            job,
+            rows,
+            self.fleet.tier_allowed(rows, request.tiers),
+            self.learner,
+            self.fleet,
+            self.ledger,
+            self._transmission_j_per_bit[self.fleet.tier_codes(rows)],
+            now_s,
+        )
         task = Task(
-            request.model, request.prompt_tokens, output_tokens, request.input_bytes, time_left_s, request.deadline_s
+            request.model,
+            request.prompt_tokens,
+            length.mean,
+            request.input_bytes,
+            job.time_left_s,
+            request.deadline_s,
         )
-        arms = self._arms(request, task, rows, bits, demand_bps, transmission_energy_j)
-        choice = self._policy.choose(task, arms)
-        return Placement(
-            request, names, rows, arms, choice, transmission_energy_j, demand_bps, output_tokens, decided_s, time_left_s
-        )
+        choice = self._policy.choose(task, outlook.arms)
+        return Placement(request, names, rows, job, outlook, choice, decided_s)
 
     def reserve(self, placement: Placement, node: str) -> None:
         """Count the task as in flight on `node` until it is confirmed, released or expired."""
-        request = placement.request
-        demand_bps = float(placement.demand_bps[placement.names.index(node)])
-        self.ledger.reserve(request.task_id, request.model, self.fleet.row(node), demand_bps, self._now())
+        arm, now_s = placement.names.index(node), self._now()
+        self.ledger.reserve(self._flight(placement, arm), now_s)
+        self.learner.load(int(placement.rows[arm]), placement.job.model, now_s)
+
+    def commit(self, placement: Placement, arm: int) -> None:
+        """Count the task as in flight on the node of `arm`, for good."""
+        now_s = self._now()
+        self.ledger.confirm(self._flight(placement, arm), now_s)
+        self.learner.load(int(placement.rows[arm]), placement.job.model, now_s)
 
     def confirm(self, decision: Decision) -> None:
         """Count a bound task as in flight."""
-        row = self.fleet.row(decision.node)
-        self.ledger.confirm(decision.task_id, decision.model, row, decision.demand_bps, self._now())
+        now_s = self._now()
+        self.ledger.confirm(self._restore(decision, now_s - self._unix_now()), now_s)
+
+    def note_bandwidth(self) -> None:
+        """Let the ledger know how fast the nodes' links drain, after the fleet was told."""
+        _, rows = self.fleet.everyone()
+        self.ledger.put_bandwidth(rows, self.fleet.bandwidth_capacity_bps(rows))
 
     def release_reservation(self, task_id: str) -> None:
         """Take a reservation back; a task that is bound stays in flight."""
         self.ledger.cancel(task_id, self._now())
 
-    def release(self, task_id: str) -> float | None:
-        """Forget a task in flight; return the mean occupancy of its node, None if it was not in flight."""
+    def release(self, task_id: str) -> Stay | None:
+        """Forget a task in flight; return what it met on its node, None if it was not in flight."""
         return self.ledger.release(task_id, self._now())
 
     def expire(self) -> list[str]:
@@ -146,13 +216,10 @@ class Placer:
     def explain(self, placement: Placement, name: str) -> Decision:
         """Return the decision for the node `name`, which is the chosen one unless kube-scheduler overruled it."""
         arm = placement.names.index(name)
-        choice, arms, node = placement.choice, placement.arms, self.fleet.nodes[name]
-        score, latency_s = float(choice.scores[arm]), float(arms.latency_s[arm])
-        chosen = arm == choice.arm
-        request, occupancy = placement.request, float(arms.compute_used[arm])
-        deviation_s = self.learner.latency_deviation_s(
-            request.model, int(placement.rows[arm]), request.prompt_tokens, placement.output_tokens, occupancy
-        )
+        choice, outlook, job = placement.choice, placement.outlook, placement.job
+        arms, node, request = outlook.arms, self.fleet.nodes[name], placement.request
+        score, chosen = float(choice.scores[arm]), arm == choice.arm
+        low_s, high_s = latency_range_s(placement, arm)
         return Decision(
             task_id=request.task_id,
             policy=self._policy.name,
@@ -161,58 +228,111 @@ class Placer:
             tier=node.tier,
             gpu_type=node.gpu_type,
             decided_s=placement.decided_s,
-            latency_s=latency_s,
-            latency_bound_s=latency_s + deviation_s,
+            latency_s=float(arms.latency_s[arm]),
+            latency_low_s=low_s,
+            latency_high_s=high_s,
+            hit_chance=float(arms.hit_chance[arm]),
+            harm=float(arms.harm[arm]),
             energy_j=float(arms.energy_j[arm]),
-            transmission_energy_j=float(placement.transmission_energy_j[arm]),
-            time_left_s=placement.time_left_s,
-            demand_bps=float(placement.demand_bps[arm]),
-            occupancy=occupancy,
-            output_tokens=placement.output_tokens,
+            transmission_energy_j=float(outlook.transmission_j[arm]),
+            time_left_s=job.time_left_s,
+            demand_bps=float(outlook.demand_bps[arm]),
+            occupancy=float(arms.compute_used[arm]),
+            prompt_tokens=request.prompt_tokens,
+            hint_tokens=request.output_tokens,
+            output_tokens=job.length.mean,
+            length_centre=job.length.centre,
+            length_spread=job.length.spread,
+            input_bits=job.bits,
+            gpus=float(self.fleet.gpus(placement.rows[arm : arm + 1])[0]),
+            fixed_s=float(outlook.fixed_s[arm]),
+            transfer_s=float(outlook.transfer_s[arm]),
+            reading_s=float(outlook.reading_s[arm]),
+            work_s=float(outlook.work_s[arm]),
+            token_s=float(outlook.pace_s[arm]),
+            alone_s=float(outlook.alone_s[arm]),
+            crowd_s=float(outlook.crowd_s[arm]),
+            busy=float(outlook.busy[arm]),
+            correction=tuple(outlook.correction[arm].tolist()),
+            fixed_j=float(outlook.fixed_j[arm]),
+            token_j=float(outlook.token_j[arm]),
+            cold=float(outlook.cold[arm]),
             score=score if np.isfinite(score) else None,
             slack=choice.slack,
             resource_slack=choice.resource_slack,
-            meets_deadline=choice.meets_deadline if chosen else latency_s <= placement.time_left_s,
+            meets_deadline=choice.meets_deadline if chosen else bool(arms.latency_s[arm] <= job.time_left_s),
             explored=choice.explored and chosen,
             candidates=choice.candidates,
             rejected=choice.refused,
             metrics_age_s=self._metrics_age_s(name),
-            reason=choice.reason if chosen else "kube-scheduler preferred this node to the policy's choice",
+            reason=_explain_arm(placement, arm),
         )
 
-    def _demand_bps(self, rows: IntArray, bits: float, time_left_s: float) -> FloatArray:
-        """Return the uplink that would bring the input to each node in time.
+    def _nodes(self, candidates: Sequence[str] | None) -> tuple[Sequence[str], IntArray]:
+        if candidates is None:
+            return self.fleet.everyone()
+        names = self.fleet.known(candidates)
+        return names, self.fleet.rows(names)
 
-        Nothing where the whole link could not: the task is late there (C1), and waiting for room (C3) would not help.
-        """
-        demand_bps = bits / time_left_s if time_left_s > 0 else np.inf
-        return np.where(demand_bps <= self.fleet.bandwidth_capacity_bps(rows), demand_bps, 0.0)
+    def _flight(self, placement: Placement, arm: int) -> Flight:
+        outlook, job, now_s = placement.outlook, placement.job, self._now()
+        return Flight(
+            task_id=placement.request.task_id,
+            model=job.model,
+            row=int(placement.rows[arm]),
+            gpus=float(self.fleet.gpus(placement.rows[arm : arm + 1])[0]),
+            demand_bps=float(outlook.demand_bps[arm]),
+            input_bits=job.bits,
+            prompt_tokens=job.prompt_tokens,
+            reading_s=float(outlook.reading_s[arm]),
+            work_s=float(outlook.work_s[arm]),
+            due_s=now_s + job.time_left_s,
+            writes_from_s=now_s + float(outlook.fixed_s[arm]),
+            token_s=float(outlook.alone_s[arm]),
+            crowd_s=float(outlook.crowd_s[arm]),
+            length_centre=job.length.centre,
+            length_spread=job.length.spread,
+            length_kind=job.length.kind,
+        )
 
-    def _arms(
-        self,
-        request: Request,
-        task: Task,
-        rows: IntArray,
-        bits: float,
-        demand_bps: FloatArray,
-        transmission_j: FloatArray,
-    ) -> Arms:
-        running = self.ledger.running(rows)
-        capacity_bps = self.fleet.bandwidth_capacity_bps(rows)
-        used_bps = np.maximum(self.fleet.bandwidth_used_bps(rows), self.ledger.demand_bps(rows))
-        run_s, energy_j = self.learner.predict(
-            request.model, rows, task.prompt_tokens, task.output_tokens, running + 1.0
+    def _restore(self, decision: Decision, offset_s: float) -> Flight:
+        """Return what is in flight by a decision; `offset_s` is the ledger's clock less Unix time."""
+        decided_s = decision.decided_s + offset_s
+        return Flight(
+            task_id=decision.task_id,
+            model=decision.model,
+            row=self.fleet.row(decision.node),
+            gpus=decision.gpus,
+            demand_bps=decision.demand_bps,
+            input_bits=decision.input_bits,
+            prompt_tokens=decision.prompt_tokens,
+            reading_s=decision.reading_s,
+            work_s=decision.work_s,
+            due_s=decided_s + decision.time_left_s,
+            writes_from_s=decided_s + decision.fixed_s,
+            token_s=decision.alone_s,
+            crowd_s=decision.crowd_s,
+            length_centre=decision.length_centre,
+            length_spread=decision.length_spread,
+            length_kind=self.learner.length_kind(decision.model, has_hint=decision.hint_tokens is not None),
         )
-        # Whoever else uses the link, its transfers share it fairly with ours.
-        free_bps = np.maximum(capacity_bps - used_bps, capacity_bps / (running + 2.0))
-        return Arms(
-            rows=rows,
-            allowed=self.fleet.tier_allowed(rows, request.tiers),
-            latency_s=run_s + bits / np.maximum(free_bps, 1.0),
-            energy_j=energy_j + transmission_j,
-            compute_used=running + 1.0,
-            compute_capacity=self.fleet.slots(rows),
-            bandwidth_used_bps=used_bps + demand_bps,
-            bandwidth_capacity_bps=capacity_bps,
-            in_flight=self.ledger.running_model(request.model, rows),
-        )
+
+
+def _explain_arm(placement: Placement, arm: int) -> str:
+    choice = placement.choice
+    if arm == choice.arm:
+        return choice.reason
+    if arm == placement.arm:
+        return f"best node with room when the pod had to be placed; {choice.reason}"
+    return "kube-scheduler preferred this node to the policy's choice"
+
+
+def latency_range_s(placement: Placement, arm: int) -> tuple[float, float]:
+    """Return the 5 % and 95 % quantiles of the latency on a node, the length of the answer being unknown."""
+    outlook = placement.outlook
+    times_s = outlook.fixed_s[arm] + outlook.pace_s[arm] * placement.job.length.points
+    scale = float(outlook.scale[arm])
+    logs = np.log(correct(times_s, outlook.fixed_s[arm], outlook.busy[arm], outlook.correction[arm]))
+    grid = np.sort((logs[:, None] + scale * _QUANTILES).ravel())
+    last = len(grid) - 1
+    return float(np.exp(grid[round(0.05 * last)])), float(np.exp(grid[round(0.95 * last)]))

@@ -27,7 +27,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from perllm.policy.constraints import Slacks, measure_slacks, time_slack
-from perllm.policy.problem import Arms, Choice, Feedback, FloatArray, IntArray, Task
+from perllm.policy.problem import (
+    REFUSED_BANDWIDTH,
+    REFUSED_COMPUTE,
+    Arms,
+    Choice,
+    Feedback,
+    FloatArray,
+    IntArray,
+    Task,
+    Verdict,
+)
 
 NAME = "cs-ucb"
 
@@ -84,7 +94,8 @@ class CsUcb:
         index = np.where(eligible, mean + bonus + penalty, -np.inf)
         candidates = int(np.count_nonzero(slacks.feasible))
         if not eligible.any():
-            return Choice(None, False, 0, slacks.refused, index, -1.0, -1.0, False, "no node has room for the task now")
+            reason = "no node has room for the task now"
+            return Choice(None, False, 0, slacks.refused, index, -1.0, -1.0, False, reason, _judge(slacks))
         arm = _first(index, penalty, arms.energy_j)
         known_best = np.argmax(np.where(eligible, mean + penalty, -np.inf))
         return Choice(
@@ -97,15 +108,18 @@ class CsUcb:
             resource_slack=float(slacks.resources[arm]),
             explored=bool(np.isinf(bonus[arm]) or arm != known_best),
             reason=_explain(float(mean[arm]), float(bonus[arm]), float(penalty[arm]), candidates),
+            verdict=_judge(slacks),
         )
 
     def learn(self, feedback: Feedback) -> float:
         """Update R(a) with the reward of an outcome and return the reward."""
         reward = self._reward(feedback)
-        statistics = self._statistics(feedback.model, feedback.row)
-        statistics.plays[feedback.row] += 1
-        statistics.mean[feedback.row] += (reward - statistics.mean[feedback.row]) / statistics.plays[feedback.row]
+        self._update(feedback.model, feedback.row, reward)
         return reward
+
+    def learn_miss(self, model: str, row: int) -> None:
+        """Update R(a) with the least reward there is, -1 - lambda: what it took is unknown, that it was late is not."""
+        self._update(model, row, -1.0 - self._parameters.constraint_weight)
 
     def export_state(self, model: str, row: int) -> dict[str, float]:
         """Return plays and mean reward of an arm."""
@@ -133,6 +147,11 @@ class CsUcb:
         penalty = self._parameters.penalty_weight * np.minimum(slacks.total, 0.0)
         return statistics.mean[arms.rows], bonus, penalty
 
+    def _update(self, model: str, row: int, reward: float) -> None:
+        statistics = self._statistics(model, row)
+        statistics.plays[row] += 1
+        statistics.mean[row] += (reward - statistics.mean[row]) / statistics.plays[row]
+
     def _reward(self, feedback: Feedback) -> float:
         slack = min(float(time_slack(np.array([feedback.latency_s]), feedback.deadline_s)[0]), feedback.resource_slack)
         reference_j = (
@@ -152,6 +171,14 @@ def _first(index: FloatArray, penalty: FloatArray, energy_j: FloatArray) -> int:
     """Return the arm of the highest index; equal ones, such as those never played, by least violation, then energy."""
     best = np.flatnonzero(index == index.max())
     return int(best[np.lexsort((energy_j[best], -penalty[best]))[0]])
+
+
+def _judge(slacks: Slacks) -> Verdict:
+    """Start where all constraints hold; wait while only a lack of room is in the way."""
+    if slacks.feasible.any():
+        return Verdict.START
+    has_hope = slacks.refused.keys() & {REFUSED_COMPUTE, REFUSED_BANDWIDTH} or not len(slacks.total)
+    return Verdict.WAIT if has_hope else Verdict.REFUSE
 
 
 def _explain(mean: float, bonus: float, penalty: float, candidates: int) -> str:

@@ -5,6 +5,7 @@ Shapes: every array of `Arms` has length n, one entry per arm (model, node), all
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
@@ -55,6 +56,12 @@ class Arms:
         bandwidth_used_bps: uplink in use if the task ran there, itself included.
         bandwidth_capacity_bps: uplink of the node.
         in_flight: tasks of this model placed there whose outcome is still unknown.
+        is_cloud: whether the node is of the cloud tier.
+        hit_chance: chance to be complete in time if placed there now.
+        harm: tasks running there that are expected to miss their deadline because of it.
+        marginal_energy_j: by how much the energy of the fleet is expected to rise.
+        work: GPU time of the task there, as a multiple of that of a mean task.
+        load: work that the node was given lately, as a share of what it can do.
     """
 
     rows: IntArray
@@ -66,6 +73,20 @@ class Arms:
     bandwidth_used_bps: FloatArray
     bandwidth_capacity_bps: FloatArray
     in_flight: FloatArray
+    is_cloud: BoolArray
+    hit_chance: FloatArray
+    harm: FloatArray
+    marginal_energy_j: FloatArray
+    work: FloatArray
+    load: FloatArray
+
+
+class Verdict(StrEnum):
+    """What to do about a waiting task."""
+
+    START = "start"
+    WAIT = "wait"
+    REFUSE = "refuse"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +103,8 @@ class Choice:
         resource_slack: the part of the slack that is known at once: compute and bandwidth.
         explored: whether the arm was chosen to learn about it rather than for its mean.
         reason: one sentence for people.
+        verdict: what to do with a task that may be refused.
+        awaited: position of the arm whose room a waiting task waits for; None if for any.
     """
 
     arm: int | None
@@ -93,6 +116,8 @@ class Choice:
     resource_slack: float
     explored: bool
     reason: str
+    verdict: Verdict = Verdict.START
+    awaited: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +155,9 @@ class Policy(Protocol):
 
     def learn(self, feedback: Feedback) -> float:
         """Account for an outcome and return its reward."""
+
+    def learn_miss(self, model: str, row: int) -> None:
+        """Account for a run that was ended at its deadline."""
 
     def export_state(self, model: str, row: int) -> dict[str, float]:
         """Return what was learned about an arm, as plain numbers."""

@@ -1,4 +1,4 @@
-"""The inference engine of a node: first-in first-out prefill, continuous batching, exact energy."""
+"""The inference engine of a GPU: first-in first-out prefill, continuous batching, exact energy."""
 
 from collections import deque
 from heapq import heappop, heappush
@@ -10,7 +10,7 @@ from perllm_lab.hardware.gpu import GpuType
 class Run:
     """One task inside the engine. Times in simulated seconds, nan until they happen."""
 
-    __slots__ = ("_decode_from_j", "_end_tokens", "energy_j", "key", "output_tokens", "prefill_at_s", "prompt_tokens")
+    __slots__ = ("_decode_from_j", "_ticket", "energy_j", "key", "output_tokens", "prefill_at_s", "prompt_tokens")
 
     def __init__(self, key: str, prompt_tokens: int, output_tokens: int) -> None:
         self.key = key
@@ -19,7 +19,7 @@ class Run:
         self.prefill_at_s = float("nan")
         self.energy_j = 0.0
         self._decode_from_j = 0.0
-        self._end_tokens = 0.0
+        self._ticket = 0
 
 
 class Engine:
@@ -28,22 +28,35 @@ class Engine:
     Every decoding task gains 1 / (a + b B) tokens a second, so each ends at a fixed count of tokens per task and one
     event costs O(log B) without a loop over tokens. Power is constant between events, so energy is exact: prefill
     energy belongs to its task, decode energy to the decoding tasks in equal shares, idle energy to nobody.
+
+    Attributes:
+        energy_j: Joules used so far.
+        idle_energy_j: The part of it that belongs to no task.
+        next_s: When the next event is due, inf while nothing runs.
+        power_w: Power now.
+        batch: Tasks that decode now.
+        tasks: Tasks in whatever state.
     """
 
     __slots__ = (
-        "_decoding",
         "_ends",
+        "_factor",
         "_gpu",
+        "_idle_w",
         "_now_s",
         "_prefill_end_s",
         "_prefilling",
         "_share_j",
+        "_tickets",
         "_tokens",
+        "_tokens_per_s",
         "_waiting",
+        "batch",
         "energy_j",
         "idle_energy_j",
         "next_s",
         "power_w",
+        "tasks",
     )
 
     def __init__(self, gpu: GpuType, *, now_s: float = 0.0) -> None:
@@ -52,19 +65,19 @@ class Engine:
         self._waiting: deque[Run] = deque()
         self._prefilling: Run | None = None
         self._prefill_end_s = inf
-        self._decoding: dict[str, Run] = {}
-        self._ends: list[tuple[float, str]] = []
+        self._ends: list[tuple[float, int, Run]] = []
+        self._tickets = 0
         self._tokens = 0.0
+        self._tokens_per_s = 0.0
         self._share_j = 0.0
+        self._factor = 1.0
+        self._idle_w = gpu.idle_power_w
+        self.batch = 0
+        self.tasks = 0
         self.energy_j = 0.0
         self.idle_energy_j = 0.0
         self.next_s = inf
         self.power_w = gpu.idle_power_w
-
-    @property
-    def batch(self) -> int:
-        """Tasks in the decode batch now."""
-        return len(self._decoding)
 
     @property
     def waiting(self) -> int:
@@ -74,33 +87,43 @@ class Engine:
     def submit(self, run: Run, now_s: float) -> None:
         """Queues a task whose input has arrived. `now_s` is at most `next_s`."""
         self.elapse(now_s)
+        self.tasks += 1
         self._waiting.append(run)
-        self._plan()
+        if self._prefilling is None:
+            self._plan()
 
     def discard(self, run: Run, now_s: float) -> None:
         """Takes a task out in whatever state it is; what it has used so far stays in `run.energy_j`."""
         self.elapse(now_s)
         if run is self._prefilling:
             self._prefilling = None
-        elif self._decoding.pop(run.key, None) is not None:
+        elif run._ticket:
             run.energy_j += self._share_j - run._decode_from_j
+            run._ticket = 0
+            self.batch -= 1
         elif run in self._waiting:
             self._waiting.remove(run)
+        else:
+            return
+        self.tasks -= 1
         self._plan()
 
     def fire(self) -> Run | None:
         """Goes on to `next_s`; returns the task that finishes there, or None when a prefill ended."""
         self.elapse(self.next_s)
-        done = None
-        if self._prefilling is not None:
-            self._join(self._prefilling)
+        run = self._prefilling
+        if run is not None:
             self._prefilling = None
-        else:
-            self._tokens, key = heappop(self._ends)
-            done = self._decoding.pop(key)
-            done.energy_j += self._share_j - done._decode_from_j
+            self._join(run)
+            self._plan()
+            return None
+        self._tokens, _, run = heappop(self._ends)
+        run._ticket = 0
+        run.energy_j += self._share_j - run._decode_from_j
+        self.batch -= 1
+        self.tasks -= 1
         self._plan()
-        return done
+        return run
 
     def elapse(self, now_s: float) -> None:
         """Lets time pass to `now_s`, at most `next_s`."""
@@ -112,41 +135,51 @@ class Engine:
         self.energy_j += used_j
         if self._prefilling is not None:
             self._prefilling.energy_j += used_j
-        elif self._decoding:
-            batch = len(self._decoding)
-            self._share_j += used_j / batch
-            self._tokens += span_s / self._gpu.iteration_s(batch)
+        elif self.batch:
+            self._share_j += used_j / self.batch
+            self._tokens += span_s * self._tokens_per_s
         else:
             self.idle_energy_j += used_j
 
+    def set_speed_factor(self, factor: float, now_s: float) -> None:
+        """From now on everything takes 1 / `factor` of its nominal time, at the same power."""
+        self.elapse(now_s)
+        if self._prefilling is not None:
+            self._prefill_end_s = now_s + (self._prefill_end_s - now_s) * self._factor / factor
+        self._factor = factor
+        self._plan()
+
+    def set_powered(self, powered: bool, now_s: float) -> None:
+        """Switches the GPU on, or off, where it draws nothing. Off is for an engine without tasks."""
+        self.elapse(now_s)
+        self._idle_w = self._gpu.idle_power_w if powered else 0.0
+        self._plan()
+
     def _join(self, run: Run) -> None:
+        self._tickets += 1
+        run._ticket = self._tickets
         run._decode_from_j = self._share_j
-        run._end_tokens = self._tokens + run.output_tokens
-        self._decoding[run.key] = run
-        heappush(self._ends, (run._end_tokens, run.key))
+        self.batch += 1
+        heappush(self._ends, (self._tokens + run.output_tokens, run._ticket, run))
 
     def _plan(self) -> None:
-        if self._prefilling is None and self._waiting and len(self._decoding) < self._gpu.slots:
+        gpu = self._gpu
+        if self._prefilling is None and self._waiting and self.batch < gpu.slots:
             run = self._waiting.popleft()
             run.prefill_at_s = self._now_s
             self._prefilling = run
-            self._prefill_end_s = self._now_s + self._gpu.prefill_s(run.prompt_tokens)
+            self._prefill_end_s = self._now_s + gpu.prefill_per_token_s * run.prompt_tokens / self._factor
         if self._prefilling is not None:
-            self.power_w, self.next_s = self._gpu.prefill_power_w, self._prefill_end_s
+            self.power_w, self.next_s = gpu.prefill_power_w, self._prefill_end_s
             return
-        self._drop_stale_ends()
-        if not self._decoding:
-            self.power_w, self.next_s = self._gpu.idle_power_w, inf
+        if not self.batch:
+            self._ends.clear()
+            self.power_w, self.next_s = self._idle_w, inf
             return
-        batch = len(self._decoding)
-        left = max(0.0, self._ends[0][0] - self._tokens)
-        self.power_w = self._gpu.decode_power_w(batch)
-        self.next_s = self._now_s + left * self._gpu.iteration_s(batch)
-
-    def _drop_stale_ends(self) -> None:
-        while self._ends:
-            end_tokens, key = self._ends[0]
-            run = self._decoding.get(key)
-            if run is not None and run._end_tokens == end_tokens:
-                return
-            heappop(self._ends)
+        ends = self._ends
+        while ends[0][2]._ticket != ends[0][1]:
+            heappop(ends)
+        iteration_s = gpu.iteration_base_s + gpu.iteration_per_task_s * self.batch
+        self._tokens_per_s = self._factor / iteration_s
+        self.power_w = (gpu.token_energy_j * self.batch + gpu.iteration_energy_j) / iteration_s
+        self.next_s = self._now_s + max(0.0, ends[0][0] - self._tokens) / self._tokens_per_s

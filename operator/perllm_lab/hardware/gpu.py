@@ -1,6 +1,13 @@
 """The physical laws of one GPU type serving one model."""
 
 from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Number = TypeVar("Number", float, NDArray[np.float64])
+"""One figure, or one for each of many tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,6 @@ class GpuType:
         """Power while `batch` tasks decode: B tokens an iteration at e0 + e1 / B joules each."""
         return (self.token_energy_j * batch + self.iteration_energy_j) / self.iteration_s(batch)
 
-    def prefill_s(self, prompt_tokens: int) -> float:
+    def prefill_s(self, prompt_tokens: Number) -> Number:
         """Seconds to process a prompt."""
         return self.prefill_per_token_s * prompt_tokens

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import inf
 
-import numpy as np
 from numpy.random import Generator
+
+from perllm_lab.hardware.gpu import Number
 
 REDRAW_S = 5.0
 VARIATION = 0.2
@@ -19,7 +20,7 @@ class LinkType:
     bandwidth_bps: float
     rtt_s: float
 
-    def transfer_s(self, size_bytes: int) -> float:
+    def transfer_s(self, size_bytes: Number) -> Number:
         """Seconds to carry `size_bytes` alone at nominal bandwidth, the round trip that opens it included."""
         return self.rtt_s + size_bytes * 8.0 / self.bandwidth_bps
 
@@ -36,7 +37,8 @@ class Uplink:
         "_active",
         "_capacity_bps",
         "_ends",
-        "_epoch",
+        "_epoch_end_s",
+        "_factor",
         "_factors",
         "_nominal_bps",
         "_now_s",
@@ -48,13 +50,14 @@ class Uplink:
 
     def __init__(self, link: LinkType, rng: Generator, *, now_s: float = 0.0) -> None:
         self._nominal_bps = link.bandwidth_bps
+        self._factor = 1.0
         self._rng = rng
         self._now_s = now_s
         self._served_bits = 0.0
         self._ends: list[tuple[float, str]] = []
         self._active: dict[str, float] = {}
-        self._factors = np.empty(0)
-        self._epoch = -1
+        self._factors: list[float] = []
+        self._epoch_end_s = 0.0
         self._capacity_bps = link.bandwidth_bps
         self.next_s = inf
         self.received_bytes = 0.0
@@ -63,6 +66,11 @@ class Uplink:
     def transfers(self) -> int:
         """How many transfers share the link now."""
         return len(self._active)
+
+    @property
+    def bandwidth_bps(self) -> float:
+        """The nominal bandwidth times the factor in force, without the random variation."""
+        return self._nominal_bps * self._factor
 
     def add(self, key: str, size_bytes: int, now_s: float) -> None:
         """Starts a transfer. `now_s` is at most `next_s`."""
@@ -75,14 +83,21 @@ class Uplink:
     def discard(self, key: str, now_s: float) -> None:
         """Breaks a transfer off; unknown keys are ignored."""
         self.elapse(now_s)
-        self._active.pop(key, None)
+        if self._active.pop(key, None) is not None:
+            self._plan()
+
+    def set_factor(self, factor: float, now_s: float) -> None:
+        """From now on the capacity is `factor` times what it would be; the random variation stays the same."""
+        self.elapse(now_s)
+        self._factor = factor
+        self._enter(int(now_s // REDRAW_S))
         self._plan()
 
     def fire(self) -> str | None:
         """Goes on to `next_s` and returns the transfer that ends there, or None when only the capacity changed."""
         due_s = self.next_s
         self.elapse(due_s)
-        if due_s >= self._epoch_end_s():
+        if due_s >= self._epoch_end_s:
             self._plan()
             return None
         end_bits, key = heappop(self._ends)
@@ -100,24 +115,19 @@ class Uplink:
         self._now_s = now_s
 
     def _plan(self) -> None:
-        ends = self._ends
-        while ends and self._active.get(ends[0][1]) != ends[0][0]:
+        ends, active = self._ends, self._active
+        while ends and active.get(ends[0][1]) != ends[0][0]:
             heappop(ends)
         if not ends:
             self.next_s = inf
             return
-        self._enter(int(self._now_s // REDRAW_S))
-        left_bits = max(0.0, ends[0][0] - self._served_bits) * len(self._active)
-        self.next_s = min(self._now_s + left_bits / self._capacity_bps, self._epoch_end_s())
-
-    def _epoch_end_s(self) -> float:
-        return (self._epoch + 1) * REDRAW_S
+        if self._now_s >= self._epoch_end_s:
+            self._enter(int(self._now_s // REDRAW_S))
+        left_bits = max(0.0, ends[0][0] - self._served_bits) * len(active)
+        self.next_s = min(self._now_s + left_bits / self._capacity_bps, self._epoch_end_s)
 
     def _enter(self, epoch: int) -> None:
-        if epoch == self._epoch:
-            return
         while epoch >= len(self._factors):
-            drawn = self._rng.uniform(1.0 - VARIATION, 1.0 + VARIATION, BLOCK)
-            self._factors = np.concatenate([self._factors, drawn])
-        self._epoch = epoch
-        self._capacity_bps = self._nominal_bps * float(self._factors[epoch])
+            self._factors += self._rng.uniform(1.0 - VARIATION, 1.0 + VARIATION, BLOCK).tolist()
+        self._epoch_end_s = (epoch + 1) * REDRAW_S
+        self._capacity_bps = self._nominal_bps * self._factor * self._factors[epoch]

@@ -1,106 +1,82 @@
-"""One simulated node: pods start, their input arrives, the model loads, the engine runs them."""
+"""One simulated node: pods start, their input arrives, the model loads, the engines run them."""
 
-from dataclasses import dataclass
-from heapq import heappop, heappush
+from collections import deque
 from math import inf
 
 from numpy.random import Generator
 
 from perllm_lab.hardware.engine import Engine, Run
-from perllm_lab.hardware.gpu import GpuType
+from perllm_lab.hardware.gpu import GpuType, Number
+from perllm_lab.hardware.job import Finished, Job, Phase, Task
 from perllm_lab.hardware.link import LinkType, Uplink
 
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What a task asks of a node; `output_tokens` is its true length."""
-
-    key: str
-    prompt_tokens: int
-    output_tokens: int
-    input_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """What really happened to a job. Times in simulated seconds, nan where a removed job never came so far.
-
-    `energy_j` is the job's exact share: its prefill plus an equal share of every decode iteration it was part of.
-    """
-
-    job: Job
-    admitted_s: float
-    started_s: float
-    transferred_s: float
-    prefill_s: float
-    finished_s: float
-    energy_j: float
-    completed: bool
-
-    @property
-    def transfer_s(self) -> float:
-        """Seconds from the container's start to the last input byte."""
-        return self.transferred_s - self.started_s
-
-    @property
-    def inference_s(self) -> float:
-        """Seconds from the begin of the prefill to the last token."""
-        return self.finished_s - self.prefill_s
-
-
-class _Task:
-    __slots__ = ("admitted_s", "job", "run", "started_s", "transferred_s")
-
-    def __init__(self, job: Job, admitted_s: float, started_s: float) -> None:
-        self.job = job
-        self.admitted_s = admitted_s
-        self.started_s = started_s
-        self.transferred_s = float("nan")
-        self.run = Run(job.key, job.prompt_tokens, job.output_tokens)
+__all__ = ["Finished", "Job", "Node", "unloaded_latency_s"]
 
 
 class Node:
     """Event-driven simulation of one node in simulated seconds.
 
-    A job goes pod start -> transfer -> model load (the first time; the model then stays) -> wait for a slot ->
-    prefill -> decode. Calls must not go back in time; each costs O(log jobs) per event that became due.
+    A job goes pod start -> transfer -> model load (the first time; the model then stays) -> the GPU with the fewest
+    tasks -> wait for a slot -> prefill -> decode. Calls must not go back in time; each costs O(log jobs + GPUs) per
+    event that became due.
+
+    Args:
+        gpu: What each of its GPUs is; idle power is per GPU.
+        link: Its only uplink.
+        rng: Of the variation of the uplink.
+        resident: Whether the model is loaded from the start.
+        gpus: How many GPUs, each with an engine of its own.
+        now_s: When the node comes to life.
     """
 
     def __init__(
-        self, gpu: GpuType, link: LinkType, rng: Generator, *, resident: bool = False, now_s: float = 0.0
+        self,
+        gpu: GpuType,
+        link: LinkType,
+        rng: Generator,
+        *,
+        resident: bool = False,
+        gpus: int = 1,
+        now_s: float = 0.0,
     ) -> None:
         self.gpu = gpu
         self.link = link
         self._now_s = now_s
-        self._engine = Engine(gpu, now_s=now_s)
+        self._engines = [Engine(gpu, now_s=now_s) for _ in range(gpus)]
         self._uplink = Uplink(link, rng, now_s=now_s)
-        self._tasks: dict[str, _Task] = {}
-        self._opening: list[tuple[float, int, str]] = []
-        self._opened = 0
+        self._tasks: dict[str, Task] = {}
+        self._opening: deque[Task] = deque()
         self._loaded_at_s = -inf if resident else inf
-        self._loading = resident
-        self._awaiting_model: list[str] = []
+        self._awaiting_model: list[Task] = []
         self._finished: list[Finished] = []
+        self._powered = True
+        self._due_s = inf
 
     @property
     def energy_j(self) -> float:
         """Joules the node has used so far."""
-        return self._engine.energy_j
+        return sum(engine.energy_j for engine in self._metered())
 
     @property
     def idle_energy_j(self) -> float:
         """The part of `energy_j` that belongs to no job."""
-        return self._engine.idle_energy_j
+        return sum(engine.idle_energy_j for engine in self._metered())
 
     @property
     def power_w(self) -> float:
         """Power now."""
-        return self._engine.power_w
+        return sum(engine.power_w for engine in self._engines)
 
     @property
     def received_bytes(self) -> float:
         """Bytes the uplink has carried so far."""
+        self._uplink.elapse(self._now_s)
         return self._uplink.received_bytes
+
+    @property
+    def bandwidth_bps(self) -> float:
+        """The nominal bandwidth times the factor in force, without the random variation."""
+        return self._uplink.bandwidth_bps
 
     @property
     def jobs(self) -> int:
@@ -110,28 +86,35 @@ class Node:
     @property
     def batch(self) -> int:
         """Tasks that decode now."""
-        return self._engine.batch
+        return sum(engine.batch for engine in self._engines)
+
+    @property
+    def is_powered(self) -> bool:
+        """Whether the node is on."""
+        return self._powered
 
     def admit(self, job: Job, now_s: float) -> None:
-        """Takes a job in. Raises ValueError when its key is already on the node."""
+        """Takes a job in. Raises ValueError when its key is already on the node, or the node is off."""
         if job.key in self._tasks:
             raise ValueError(f"job {job.key} is already on this node")
+        if not self._powered:
+            raise ValueError(f"job {job.key} was given to a node that is off")
         self._run_to(now_s)
-        started_s = now_s + self.gpu.pod_start_s
-        self._tasks[job.key] = _Task(job, now_s, started_s)
-        self._opened += 1
-        heappush(self._opening, (started_s + self.link.rtt_s, self._opened, job.key))
+        task = self._tasks[job.key] = Task(job, now_s, now_s + self.gpu.pod_start_s)
+        self._opening.append(task)
+        self._plan()
 
     def advance(self, now_s: float) -> list[Finished]:
         """Goes on to `now_s` and returns the jobs that finished since the last call, in order."""
         self._run_to(now_s)
-        finished, self._finished = self._finished, []
+        finished = self._finished
+        if finished:
+            self._finished = []
         return finished
 
     def next_event_s(self) -> float | None:
         """When something happens next; None while the node is idle."""
-        due_s = self._next_s()
-        return None if due_s == inf else due_s
+        return None if self._due_s == inf else self._due_s
 
     def remove(self, key: str, now_s: float) -> Finished | None:
         """Ends a job at once (its pod was deleted) and says what it used; None when it is not here any more."""
@@ -139,77 +122,123 @@ class Node:
         task = self._tasks.pop(key, None)
         if task is None:
             return None
-        self._opening = [entry for entry in self._opening if entry[2] != key]
-        self._opening.sort()
-        self._uplink.discard(key, now_s)
-        self._engine.discard(task.run, now_s)
-        if key in self._awaiting_model:
-            self._awaiting_model.remove(key)
-        return _outcome(task, now_s, completed=False)
+        phase, task.phase = task.phase, Phase.GONE
+        if phase is Phase.TRANSFER:
+            self._uplink.discard(key, now_s)
+        elif phase is Phase.MODEL:
+            self._awaiting_model.remove(task)
+        elif task.engine is not None:
+            task.engine.discard(task.run, now_s)
+        self._plan()
+        return task.outcome(now_s, completed=False)
 
-    def _next_s(self) -> float:
-        due_s = min(self._engine.next_s, self._uplink.next_s)
-        if self._opening and self._opening[0][0] < due_s:
-            due_s = self._opening[0][0]
-        if self._awaiting_model and self._loaded_at_s < due_s:
-            due_s = self._loaded_at_s
-        return due_s
+    def set_bandwidth_factor(self, factor: float, now_s: float) -> None:
+        """From now on the uplink has `factor` times its capacity, the random variation as before."""
+        self._run_to(now_s)
+        self._uplink.set_factor(factor, now_s)
+        self._plan()
+
+    def set_speed_factor(self, factor: float, now_s: float) -> None:
+        """From now on prefill and decode are `factor` times as fast, at the same power."""
+        self._run_to(now_s)
+        for engine in self._engines:
+            engine.set_speed_factor(factor, now_s)
+        self._plan()
+
+    def power_off(self, now_s: float) -> list[Finished]:
+        """Cuts the power: no energy is used from now on. Returns the jobs that are lost; finished ones stay."""
+        self._run_to(now_s)
+        lost = [self.remove(key, now_s) for key in list(self._tasks)]
+        self._switch(powered=False)
+        return [outcome for outcome in lost if outcome is not None]
+
+    def power_on(self, now_s: float, *, resident: bool = False) -> None:
+        """Brings the node back with nothing running; its model has to be loaded again unless it is resident."""
+        self._run_to(now_s)
+        self._loaded_at_s = -inf if resident else inf
+        self._switch(powered=True)
+
+    def _switch(self, *, powered: bool) -> None:
+        self._powered = powered
+        for engine in self._engines:
+            engine.set_powered(powered, self._now_s)
+
+    def _metered(self) -> list[Engine]:
+        for engine in self._engines:
+            engine.elapse(self._now_s)
+        return self._engines
 
     def _run_to(self, now_s: float) -> None:
         if now_s < self._now_s:
             raise ValueError(f"time goes back from {self._now_s} to {now_s} s")
-        while (due_s := self._next_s()) <= now_s:
-            self._fire(due_s)
-        self._engine.elapse(now_s)
-        self._uplink.elapse(now_s)
+        while self._due_s <= now_s:
+            self._fire(self._due_s)
+            self._plan()
         self._now_s = now_s
 
+    def _plan(self) -> None:
+        due_s = self._uplink.next_s
+        for engine in self._engines:
+            if engine.next_s < due_s:
+                due_s = engine.next_s
+        opening = self._opening
+        while opening and opening[0].phase is Phase.GONE:
+            opening.popleft()
+        if opening:
+            due_s = min(due_s, opening[0].started_s + self.link.rtt_s)
+        if self._awaiting_model:
+            due_s = min(due_s, self._loaded_at_s)
+        self._due_s = due_s
+
     def _fire(self, due_s: float) -> None:
-        if self._engine.next_s <= due_s:
-            self._finish(self._engine.fire(), due_s)
-        elif self._uplink.next_s <= due_s:
+        for engine in self._engines:
+            if engine.next_s <= due_s:
+                self._finish(engine.fire(), due_s)
+                return
+        if self._uplink.next_s <= due_s:
             self._arrive(self._uplink.fire(), due_s)
-        elif self._opening and self._opening[0][0] <= due_s:
-            key = heappop(self._opening)[2]
-            self._uplink.add(key, self._tasks[key].job.input_bytes, due_s)
+        elif self._opening and self._opening[0].started_s + self.link.rtt_s <= due_s:
+            task = self._opening.popleft()
+            task.phase = Phase.TRANSFER
+            self._uplink.add(task.job.key, task.job.input_bytes, due_s)
         else:
             waiting, self._awaiting_model = self._awaiting_model, []
-            for key in waiting:
-                self._engine.submit(self._tasks[key].run, due_s)
+            for task in waiting:
+                self._submit(task, due_s)
 
     def _arrive(self, key: str | None, now_s: float) -> None:
         if key is None:
             return
-        self._tasks[key].transferred_s = now_s
-        if not self._loading:
-            self._loading = True
+        task = self._tasks[key]
+        task.transferred_s = now_s
+        if self._loaded_at_s == inf:
             self._loaded_at_s = now_s + self.gpu.model_load_s
         if self._loaded_at_s > now_s:
-            self._awaiting_model.append(key)
+            task.phase = Phase.MODEL
+            self._awaiting_model.append(task)
         else:
-            self._engine.submit(self._tasks[key].run, now_s)
+            self._submit(task, now_s)
+
+    def _submit(self, task: Task, now_s: float) -> None:
+        engine = self._engines[0]
+        for other in self._engines:
+            if other.tasks < engine.tasks:
+                engine = other
+        task.phase = Phase.ENGINE
+        task.engine = engine
+        engine.submit(task.run, now_s)
 
     def _finish(self, run: Run | None, now_s: float) -> None:
         if run is not None:
-            self._finished.append(_outcome(self._tasks.pop(run.key), now_s, completed=True))
-
-
-def _outcome(task: _Task, now_s: float, *, completed: bool) -> Finished:
-    return Finished(
-        job=task.job,
-        admitted_s=task.admitted_s,
-        started_s=task.started_s,
-        transferred_s=task.transferred_s,
-        prefill_s=task.run.prefill_at_s,
-        finished_s=now_s,
-        energy_j=task.run.energy_j,
-        completed=completed,
-    )
+            self._finished.append(self._tasks.pop(run.key).outcome(now_s, completed=True))
 
 
 def unloaded_latency_s(
-    gpu: GpuType, link: LinkType, *, prompt_tokens: int, output_tokens: float, input_bytes: int
-) -> float:
-    """Seconds from a pod's arrival to its last token on a node that runs nothing else and has the model loaded."""
+    gpu: GpuType, link: LinkType, *, prompt_tokens: Number, output_tokens: float, input_bytes: Number
+) -> Number:
+    """Seconds from a pod's arrival to its last token on a node that runs nothing else and has the model loaded.
+
+    For one task, or for arrays of prompts and inputs.
+    """
     inference_s = gpu.prefill_s(prompt_tokens) + output_tokens * gpu.iteration_s(1)
     return gpu.pod_start_s + link.transfer_s(input_bytes) + inference_s

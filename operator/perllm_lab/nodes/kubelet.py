@@ -106,7 +106,7 @@ class Kubelet:
         self.close()
 
     def boot(self) -> None:
-        """Brings the node back with nothing running and its model not loaded."""
+        """Brings the node back with nothing running, and its model loaded only where it always is."""
         if self.is_up:
             return
         self._now_s = max(self._now_s, self._clock.now_s())
@@ -120,7 +120,8 @@ class Kubelet:
             self._timer = None
 
     def _power_on(self) -> Node:
-        return Node(self.spec.gpu, self.spec.link, self._rng, now_s=self._now_s)
+        spec = self.spec
+        return Node(spec.gpu, spec.link, self._rng, now_s=self._now_s, resident=spec.resident, gpus=spec.gpus)
 
     def _take(self, pod: Pod, item: Object) -> None:
         now = self._format(self._clock.now_s())
@@ -137,7 +138,7 @@ class Kubelet:
         self._admit(pod, job)
 
     def _check_slots(self, pod: Pod) -> None:
-        used, capacity = sum(other.slots for other in self._pods.values()), self.spec.gpu.slots
+        used, capacity = sum(other.slots for other in self._pods.values()), self.spec.slots
         if used + pod.slots > capacity:
             raise PodError(
                 f"OutOf{GPU_RESOURCE}",

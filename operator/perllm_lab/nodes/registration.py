@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from perllm.api.names import GPU_RESOURCE, GPU_TYPE_LABEL, TIER_LABEL
+from perllm.api.names import GPU_COUNT_LABEL, GPU_RESOURCE, GPU_TYPE_LABEL, TIER_LABEL
 from perllm.cluster.client import ApiError, Client, PatchKind
 from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.nodes.clock import format_time
@@ -35,6 +35,8 @@ def node_object(spec: NodeSpec, now: datetime) -> Object:
         TIER_LABEL: spec.tier,
         GPU_TYPE_LABEL: spec.gpu.product,
     }
+    if spec.gpus > 1:
+        labels[GPU_COUNT_LABEL] = str(spec.gpus)
     metadata = {"name": spec.name, "labels": labels}
     return {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "status": node_status(spec, now)}
 
@@ -44,8 +46,8 @@ def node_status(spec: NodeSpec, now: datetime) -> Object:
     resources = {
         "cpu": str(spec.gpu.cpus),
         "memory": f"{spec.gpu.memory_gib}Gi",
-        "pods": str(MIN_PODS + spec.gpu.slots),
-        GPU_RESOURCE: str(spec.gpu.slots),
+        "pods": str(MIN_PODS + spec.slots),
+        GPU_RESOURCE: str(spec.slots),
     }
     return {
         "capacity": resources,

@@ -3,16 +3,21 @@
 from importlib.resources import files
 from pathlib import Path
 
-from perllm_lab.hardware.scenario import Scenario, ScenarioError, parse_scenario
+from perllm_lab.hardware.inventory import InventoryError, Machines, parse_inventory
+from perllm_lab.hardware.scenario import Scenario, ScenarioError, parse_scenario, with_machines
 
 SUFFIX = ".yaml"
 
 
-def load_scenario(name_or_path: str | Path) -> Scenario:
-    """Loads a scenario of the lab ("modern", "paper") or a YAML file.
+def load_scenario(name_or_path: str | Path, *, inventory: Path | None = None) -> Scenario:
+    """Loads a scenario of the lab by its name ("modern"), or a YAML file.
+
+    Args:
+        name_or_path: The scenario.
+        inventory: List of machines to take instead of that of the scenario, which needs a section `inventory`.
 
     Raises:
-        ScenarioError: there is no such scenario, or a field of it is wrong.
+        ScenarioError: there is no such scenario, a field of it is wrong, or its inventory cannot be read.
     """
     known = files("perllm_lab") / "scenarios" / f"{name_or_path}{SUFFIX}"
     path = Path(name_or_path)
@@ -22,7 +27,7 @@ def load_scenario(name_or_path: str | Path) -> Scenario:
         names = ", ".join(scenario_names())
         raise ScenarioError(f"no scenario {name_or_path}: {error}. Known: {names}; or pass a YAML file.") from error
     try:
-        return parse_scenario(text)
+        return _with_inventory(parse_scenario(text), path.parent, inventory)
     except ScenarioError as error:
         raise ScenarioError(f"{name_or_path}: {error}") from error
 
@@ -31,3 +36,29 @@ def scenario_names() -> list[str]:
     """Names of the scenarios that come with the lab."""
     found = (files("perllm_lab") / "scenarios").iterdir()
     return sorted(item.name.removesuffix(SUFFIX) for item in found if item.name.endswith(SUFFIX))
+
+
+def _with_inventory(scenario: Scenario, folder: Path, chosen: Path | None) -> Scenario:
+    if scenario.inventory is None:
+        if chosen:
+            raise ScenarioError(
+                f"{scenario.name} takes no inventory: it has no section `inventory` to say what GPUs are"
+            )
+        return scenario
+    named = scenario.inventory.file
+    file = chosen or (folder / named if named else None)
+    found = with_machines(scenario, read_inventory(file)) if file else scenario
+    if not found.all_groups():
+        raise ScenarioError("there are no nodes: inventory has neither a file nor machines")
+    return found
+
+
+def read_inventory(path: Path) -> list[Machines]:
+    """Reads a list of machines. Raises ScenarioError naming the file and the line that is wrong."""
+    try:
+        with path.open(encoding="utf-8", newline="") as lines:
+            return parse_inventory(lines)
+    except InventoryError as error:
+        raise ScenarioError(f"{path}: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"{path}: cannot be read as an inventory: {error}") from error

@@ -1,9 +1,11 @@
 """The controller at work: objects come in, requests to the API server go out."""
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator
 from typing import Any
 
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -12,7 +14,7 @@ from perllm.cluster.client import ApiError, ApiUnreachableError
 from perllm.cluster.events import EventRecorder
 from perllm.controller.announcer import Announcer
 from perllm.controller.controller import Controller
-from perllm.controller.settlement import Settlement
+from perllm.controller.settlement import SETTLING_S, Settlement
 from perllm.metrics import OperatorMetrics
 from perllm.telemetry.attribution import IdlePower
 from perllm.telemetry.history import CounterHistory, EnergyHistory
@@ -122,7 +124,7 @@ async def run_through(cluster: Cluster) -> None:
     cluster.bind()
     await asyncio.sleep(8.5)
     cluster.finish()
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(SETTLING_S + 1)
 
 
 async def test_a_task_is_run_measured_learned_and_said(cluster: Cluster) -> None:
@@ -142,9 +144,9 @@ async def test_an_outcome_is_learned_once_it_is_stored(cluster: Cluster) -> None
     await asyncio.sleep(2)
     cluster.bind()
     await asyncio.sleep(8.5)
-    cluster.api.refuse("PATCH", *[ApiUnreachableError("gone")] * 3)
     cluster.finish()
-    await asyncio.sleep(0.1)
+    cluster.api.refuse("PATCH", *[ApiUnreachableError("gone")] * 5)
+    await asyncio.sleep(SETTLING_S + 0.1)
     assert cluster.placer.learner.summaries("n") == {}
     await asyncio.sleep(20)
     assert cluster.placer.learner.summaries("n")["m"].count == 1
@@ -228,6 +230,16 @@ async def test_a_rejected_task_expires_at_its_time(cluster: Cluster) -> None:
     assert cluster.api.read(names.task_path("lab", "t")) is None
 
 
+async def test_a_refusal_says_what_could_have_been_had(cluster: Cluster) -> None:
+    cluster.create(onInfeasible="Reject", deadline="2s")
+    await asyncio.sleep(0.5)
+    message = cluster.status()["message"]
+    assert cluster.status()["phase"] == "Rejected"
+    assert "refused: 1 by deadline" in message
+    assert "best is n with a chance of " in message
+    assert "% to be in time at the cost of 0.00 deadlines of running tasks" in message
+
+
 async def test_the_deadline_ends_a_task_that_says_so(cluster: Cluster) -> None:
     cluster.create(onDeadlineMissed="Terminate", deadline="30s")
     await asyncio.sleep(1)
@@ -236,6 +248,65 @@ async def test_the_deadline_ends_a_task_that_says_so(cluster: Cluster) -> None:
     assert cluster.status()["phase"] == "Failed"
     assert [path for path, _ in cluster.api.calls_of("DELETE")] == [f"{PODS}/t-1"]
     assert cluster.api.calls_of("DELETE")[0][1]["preconditions"] == {"uid": "uid-t-1"}
+
+
+async def end_at_deadline(cluster: Cluster) -> dict[str, Any]:
+    """Let task t be placed at 1001 s and ended at its deadline of 30 s; return its pod as it was."""
+    cluster.create(onDeadlineMissed="Terminate", deadline="30s")
+    await asyncio.sleep(1)
+    cluster.bind()
+    pod = cluster.api.read(f"{PODS}/t-1")
+    assert pod is not None
+    pod = copy.deepcopy(pod)
+    await asyncio.sleep(30)
+    assert cluster.api.read(f"{PODS}/t-1") is None
+    return pod
+
+
+async def test_a_task_that_was_ended_at_its_deadline_is_a_miss_of_its_node(cluster: Cluster) -> None:
+    pod = await end_at_deadline(cluster)
+    cluster.controller.on_pod(pod, None)
+    learner = cluster.placer.learner
+    assert learner.laws("m", np.array([0])).latency.shift[0] > 0
+    assert learner.recent("n").ids == ["uid-t"]
+    assert learner.summaries("n") == {}
+
+
+async def test_what_a_node_lost_is_no_miss_of_it(cluster: Cluster) -> None:
+    pod = await end_at_deadline(cluster)
+    pod["status"] = {"phase": "Failed", "reason": "NodeLost"}
+    cluster.controller.on_pod(pod, None)
+    assert cluster.placer.learner.recent("n").ids == []
+
+
+async def test_a_pod_that_does_not_go_when_it_is_told_is_no_miss_of_its_node(cluster: Cluster) -> None:
+    pod = await end_at_deadline(cluster)
+    await asyncio.sleep(100)
+    cluster.controller.on_pod(pod, None)
+    assert cluster.placer.learner.recent("n").ids == []
+
+
+async def test_a_task_that_never_got_a_node_is_no_miss_of_any(cluster: Cluster) -> None:
+    cluster.create(onDeadlineMissed="Terminate", deadline="30s", tiers=["cloud"])
+    await asyncio.sleep(31)
+    assert cluster.status()["phase"] == "Failed"
+    assert cluster.placer.learner.recent("n").ids == []
+
+
+async def test_every_task_counts_once_in_the_usual_size(cluster: Cluster) -> None:
+    learner = cluster.placer.learner
+    before = learner.laws("m", np.array([0])).mean_prompt
+    cluster.create(promptTokens=5000)
+    once = learner.laws("m", np.array([0])).mean_prompt
+    await asyncio.sleep(1)
+    item = cluster.api.read(names.task_path("lab", "t"))
+    assert item is not None
+    restarted = Cluster(cluster.api, cluster.begun_s)
+    restarted.start()
+    restarted.controller.on_task(item, deleted=False)
+    assert once > before
+    assert restarted.placer.learner.laws("m", np.array([0])).mean_prompt == before
+    restarted.stop()
 
 
 async def test_a_template_that_is_refused_ends_the_task(cluster: Cluster) -> None:

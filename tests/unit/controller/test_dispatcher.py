@@ -1,21 +1,16 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import numpy as np
 import pytest
 
-from perllm.api.task import OnInfeasible, Tier
+from perllm.api.task import Tier
 from perllm.cluster.node import Node
-from perllm.controller.dispatcher import (
-    MAX_UNBOUND_PODS,
-    UNBOUND_PATIENCE_S,
-    Dispatcher,
-    Verdict,
-    Waiting,
-    judge,
-)
+from perllm.controller.dispatcher import MAX_UNBOUND_PODS, UNBOUND_PATIENCE_S, Dispatcher, Waiting
 from perllm.controller.task import Task
-from perllm.placement.placer import Placement
+from perllm.policy.net_hits import NetHits
+from perllm.policy.problem import Policy
 from unit.controller.samples import make_task
 from unit.placement.cluster_of import CLOUD, EDGE, Setting, make_node, make_request, make_setting
 
@@ -23,8 +18,8 @@ from unit.placement.cluster_of import CLOUD, EDGE, Setting, make_node, make_requ
 class Dispatched:
     """A dispatcher over nodes, and what it did."""
 
-    def __init__(self, *nodes: Node) -> None:
-        self.setting: Setting = make_setting(*nodes)
+    def __init__(self, *nodes: Node, policy: Policy | None = None) -> None:
+        self.setting: Setting = make_setting(*nodes, policy=policy)
         self.placer = self.setting.placer
         self.created: list[tuple[str, int]] = []
         self.rejected: list[str] = []
@@ -77,14 +72,13 @@ class TestDispatcher:
         on.add(*tasks)
         async with on.at_work():
             assert on.names == ["t0", "t1", "t2"]
-            assert set(on.postponed) == {"t3"}  # when there is no room at all, the others need not be asked
             assert on.dispatcher.waiting == 2
             for task in tasks[:3]:
                 on.bind(task)
             await asyncio.sleep(0.1)
             assert len(on.created) == 3
             on.placer.release(tasks[0].uid)
-            on.dispatcher.wake()
+            on.dispatcher.free("a")
             await asyncio.sleep(0.01)
             assert on.names == ["t0", "t1", "t2", "t3"]
 
@@ -93,6 +87,7 @@ class TestDispatcher:
         on.add(*(make_task(f"e{number}", tiers=["edge"], priority=9) for number in range(200)))
         on.add(make_task("c", tiers=["cloud"]))
         async with on.at_work():
+            await asyncio.sleep(0.1)
             assert set(on.names) == {"e0", "c"}
 
     async def test_looks_again_without_being_told(self) -> None:
@@ -156,27 +151,60 @@ class TestDispatcher:
             assert (on.rejected, on.names, on.dispatcher.waiting) == (["strict"], ["relaxed"], 0)
 
 
-def placement(
-    *nodes: Node, due_s: float = 1060.0, tiers: frozenset[Tier] = frozenset(Tier), occupy: int = 0, size: int = 0
-) -> Placement:
-    placer = make_setting(*nodes).placer
-    for number in range(occupy):
-        placer.reserve(placer.choose(make_request(f"busy{number}")), nodes[0].name)
-    return placer.choose(make_request(due_s=due_s, tiers=tiers, input_bytes=size))
+def hasty(name: str, left_s: float = 9.0, **spec: object) -> Task:
+    """Return a task that is in time on an H100 only."""
+    return make_task(name, deadline=f"{left_s}s", **spec)
 
 
-@pytest.mark.parametrize(
-    ("make", "best_effort", "reject"),
-    [
-        (lambda: placement(make_node("a")), Verdict.START, Verdict.START),
-        (lambda: placement(make_node("a"), due_s=1000.1), Verdict.START, Verdict.REJECT),
-        (lambda: placement(make_node("a"), size=10**12), Verdict.START, Verdict.REJECT),
-        (lambda: placement(make_node("a"), tiers=frozenset({CLOUD})), Verdict.WAIT, Verdict.REJECT),
-        (lambda: placement(make_node("a", slots=1), occupy=1), Verdict.WAIT, Verdict.WAIT),
-        (lambda: placement(), Verdict.WAIT, Verdict.WAIT),
-    ],
-    ids=["feasible", "too late everywhere", "link too slow", "no such tier", "all full", "no nodes"],
-)
-def test_the_verdict_on_a_waiting_task(make: Callable[[], Placement], best_effort: Verdict, reject: Verdict) -> None:
-    assert judge(make(), OnInfeasible.BEST_EFFORT) is best_effort
-    assert judge(make(), OnInfeasible.REJECT) is reject
+@pytest.mark.looptime
+class TestLateBinding:
+    """Node fast has one slot, node slow is too slow for the tasks; net-hits decides."""
+
+    @staticmethod
+    def busy() -> Dispatched:
+        on = Dispatched(
+            make_node("fast", slots=1, gpu_type="H100"),
+            make_node("slow", slots=9, gpu_type="Orin"),
+            policy=NetHits(),
+        )
+        for name in ("fast", "slow"):
+            on.placer.learner.warm(name, "m")
+        on.placer.reserve(on.placer.choose(make_request("busy")), "fast")
+        return on
+
+    async def test_waits_for_the_node_that_can_do_it_in_time_and_takes_it_when_it_is_free(self) -> None:
+        on = self.busy()
+        on.add(hasty("t"))
+        async with on.at_work():
+            assert (on.names, on.postponed, on.placer.ledger.waiting(np.arange(2)).tolist()) == ([], ["t"], [1, 0])
+            on.placer.release("busy")
+            on.dispatcher.free("fast")
+            await asyncio.sleep(0.02)
+            assert (on.names, on.placer.ledger.waiting(np.arange(2)).tolist()) == (["t"], [0, 0])
+            flight = on.placer.ledger.flight("uid-t")
+            assert flight is not None
+            assert flight.row == 0
+
+    async def test_after_the_deadline_takes_whatever_has_room(self) -> None:
+        on = self.busy()
+        on.add(hasty("t"), hasty("strict", onInfeasible="Reject"))
+        async with on.at_work():
+            assert on.names == []
+            on.setting.now_s += 60
+            await asyncio.sleep(1)
+            assert (on.names, on.rejected) == (["t"], ["strict"])
+
+    async def test_lets_pass_who_is_content_with_less(self) -> None:
+        on = self.busy()
+        on.add(*(hasty(f"hasty{number}", priority=9) for number in range(3)), make_task("calm", deadline="10m"))
+        async with on.at_work():
+            await asyncio.sleep(0.1)
+            assert on.names == ["calm"]
+
+    async def test_forgets_what_a_removed_task_waited_for(self) -> None:
+        on = self.busy()
+        task = hasty("t")
+        on.add(task)
+        async with on.at_work():
+            on.dispatcher.remove(task.key)
+            assert on.placer.ledger.waiting(np.arange(2)).tolist() == [0, 0]

@@ -5,7 +5,8 @@ import pytest
 from perllm.api.task_status import EnergyQuality, TaskStatus
 from perllm.cluster.pod import Pod
 from perllm.controller.lifecycle import advance
-from perllm.controller.settlement import Settlement
+from perllm.controller.settlement import SETTLING_S, Settlement
+from perllm.placement.ledger import Stay
 from perllm.telemetry.attribution import IdlePower
 from perllm.telemetry.history import CounterHistory, EnergyHistory
 from unit.controller.samples import bound, make_task, running, succeeded
@@ -112,6 +113,17 @@ def test_the_answer_waits_for_samples_that_cover_the_run() -> None:
     assert metered.settlement.measure(OWN, 0.0, 1012.0) is not None
 
 
+def test_the_answer_waits_for_pods_that_ran_beside_it_and_are_told_of_late() -> None:
+    metered = Metered()
+    metered.sample_until(1015)
+    metered.run(OWN)
+    assert metered.settlement.measure(OWN, 0.0, 1010.0 + SETTLING_S - 0.1) is None
+    metered.settlement.begin(running(name="x", uid="uid-x", task_uid="task-x", started_s=1003.0), 1011.0)
+    energy = metered.settlement.measure(OWN, 0.0, 1010.0 + SETTLING_S)
+    assert energy is not None
+    assert energy.energy_j == pytest.approx(300, rel=0.05)
+
+
 def test_what_never_comes_is_missing_not_zero() -> None:
     metered = Metered()
     assert metered.settlement.measure(OWN, 7.0, 1010.0 + PATIENCE_S - 0.1) is None
@@ -153,7 +165,7 @@ class TestOutcome:
         report = {"finishedAt": "1970-01-01T00:16:50Z", "transferSeconds": 1.5, "promptTokens": 900, "outputTokens": 80}
         pod = succeeded(report=report)
         outcome = Metered().settlement.outcome(
-            self.TASK, self.settled(pod, energy_joules=110.0), pod, make_decision(), occupancy=3.5
+            self.TASK, self.settled(pod, energy_joules=110.0), pod, make_decision(), Stay(3.5, 700.0)
         )
         assert outcome is not None
         assert (outcome.task_id, outcome.model, outcome.node) == ("uid-t", "m", "n")
@@ -162,13 +174,14 @@ class TestOutcome:
         assert (outcome.latency_s, outcome.run_s, outcome.finished_s, outcome.deadline_s) == (10.0, 6.5, 1010.0, 60.0)
         assert (outcome.inference_energy_j, outcome.transmission_energy_j, outcome.energy_j) == (100.0, 10.0, 110.0)
         assert (outcome.predicted_energy_j, outcome.occupancy, outcome.resource_slack) == (500.0, 3.5, 0.6)
+        assert (outcome.others_tokens, outcome.hit_chance, outcome.is_length_known) == (700.0, 0.9, True)
 
     def test_falls_back_on_expectations_where_the_run_said_nothing(self) -> None:
         pod = succeeded()
-        outcome = Metered().settlement.outcome(self.TASK, self.settled(pod), pod, make_decision(), occupancy=None)
+        outcome = Metered().settlement.outcome(self.TASK, self.settled(pod), pod, make_decision(), None)
         assert outcome is not None
         assert (outcome.prompt_tokens, outcome.output_tokens, outcome.occupancy) == (1000, 100, 2.0)
-        assert outcome.energy_j is None
+        assert (outcome.energy_j, outcome.is_length_known) == (None, False)
         assert not math.isnan(outcome.run_s)
 
     def test_of_a_task_that_did_not_succeed_is_none(self) -> None:

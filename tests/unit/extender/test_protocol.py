@@ -8,22 +8,17 @@ from perllm.placement.placer import Placement
 
 
 @dataclass
-class _Choice:
-    arm: int | None
-    scores: np.ndarray
-
-
-@dataclass
 class _Placement:
     names: list[str]
-    choice: _Choice
+    open_scores: np.ndarray
+    arm: int | None
     node: str | None
 
 
 def placement(scores: dict[str, float], node: str | None) -> Placement:
     nodes = list(scores)
-    choice = _Choice(None if node is None else nodes.index(node), np.array(list(scores.values())))
-    return _Placement(nodes, choice, node)  # type: ignore[return-value]
+    arm = None if node is None else nodes.index(node)
+    return _Placement(nodes, np.array(list(scores.values())), arm, node)  # type: ignore[return-value]
 
 
 def test_filter_passes_the_chosen_node_and_its_successors_but_none_that_is_refused() -> None:

@@ -18,6 +18,11 @@ USUAL = Outcome(
     transmission_energy_j=10.0,
     predicted_energy_j=500.0,
     occupancy=2.0,
+    others_tokens=0.0,
+    cold=0.0,
+    hint_tokens=None,
+    run_error=None,
+    energy_error=None,
     resource_slack=0.5,
     finished_s=1000.0,
 )

@@ -1,13 +1,28 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
-from perllm.learning.learner import DEFAULT_OUTPUT_TOKENS, Learner
+from perllm.learning.features import energy_features, latency_features
+from perllm.learning.learner import Learner
+from perllm.learning.outcome import Ended
 from perllm.learning.recent import CAPACITY, RecentOutcomes
 from perllm.policy.cs_ucb import CsUcb
 from unit.learning.outcomes import make_outcome
 
 ROW = np.array([0])
-ALONE = np.array([1.0])
+ENDED = Ended("task-ended", "m", "a", 1000, None, 15.0, 2.0, 0.0, 0.0, hit_chance=0.8, ended_s=2000.0)
+
+
+def latency_s(learner: Learner, rows: np.ndarray) -> float:
+    """Return the seconds of the usual outcome's task."""
+    features = latency_features(1000, 0, 100, 2.0)[None, :]
+    return float(learner.laws("m", rows).latency.predict(rows, features)[0])
+
+
+def energy_j(learner: Learner, rows: np.ndarray) -> float:
+    """Return its joules."""
+    return float(learner.laws("m", rows).energy.predict(rows, energy_features(1000, 100, 2.0)[None, :])[0])
 
 
 @pytest.fixture
@@ -25,19 +40,17 @@ class TestRows:
         learner.register("b", "type-x")
         for number in range(50):
             learner.learn(make_outcome(number, run_s=1.0))
-        before_s, _ = learner.predict("m", np.array([1]), 1000, 100, ALONE)
+        before_s = latency_s(learner, np.array([1]))
         learner.register("b", "type-y")
-        after_s, _ = learner.predict("m", np.array([1]), 1000, 100, ALONE)
-        assert after_s < before_s / 2
+        assert latency_s(learner, np.array([1])) < before_s / 2
 
 
 class TestLearning:
     def test_brings_predictions_near_to_what_was_observed(self, learner: Learner) -> None:
         for number in range(100):
             learner.learn(make_outcome(number, run_s=4.0, inference_energy_j=300.0))
-        run_s, energy_j = learner.predict("m", ROW, 1000, 100, np.array([2.0]))
-        assert run_s == pytest.approx([4.0], rel=0.05)
-        assert energy_j == pytest.approx([300.0], rel=0.05)
+        assert latency_s(learner, ROW) == pytest.approx(4.0, rel=0.05)
+        assert energy_j(learner, ROW) == pytest.approx(300.0, rel=0.05)
 
     def test_returns_the_reward_of_the_whole_energy(self, learner: Learner) -> None:
         # 310 J of 100 x 10 + 1000 x 0.15 J; slack 0.5 of time and of resources, by its weight of 0.5
@@ -46,10 +59,9 @@ class TestLearning:
     def test_without_measured_energy_rewards_by_the_prediction_and_leaves_the_energy_law_alone(
         self, learner: Learner
     ) -> None:
-        _, before_j = learner.predict("m", ROW, 1000, 100, ALONE)
+        before_j = energy_j(learner, ROW)
         assert learner.learn(make_outcome(inference_energy_j=None)) == pytest.approx(-500 / 1150 + 0.25)
-        _, after_j = learner.predict("m", ROW, 1000, 100, ALONE)
-        assert after_j == before_j
+        assert energy_j(learner, ROW) == before_j
         assert learner.summaries("a")["m"].energy_count == 0
 
     def test_marks_the_node_as_changed(self, learner: Learner) -> None:
@@ -71,15 +83,85 @@ class TestLearning:
         assert (summary.energy_count, summary.energy_j) == (1, 110.0)
         assert summary.last_outcome_s == 1002.0
 
+    def test_of_chances_that_come_true_too_seldom_lowers_them(self, learner: Learner) -> None:
+        for number in range(20):
+            learner.learn(make_outcome(number, latency_s=11.0, hit_chance=0.9))
+        assert learner.laws("m", ROW).latency.shift[0] > 0.1
+
+    def test_of_a_length_that_was_not_reported_learns_none(self, learner: Learner) -> None:
+        before = learner.expect_length("m", 1000, None).mean
+        learner.learn(make_outcome(output_tokens=5000, is_length_known=False))
+        assert learner.expect_length("m", 1000, None).mean == before
+
+
+class TestEnded:
+    def test_at_its_deadline_is_a_miss_once(self, learner: Learner) -> None:
+        assert learner.learn_ended(ENDED)
+        assert not learner.learn_ended(ENDED)
+        assert learner.export_arm("a", "m")["policy"] == {"plays": 1, "meanReward": -1.5}
+        assert learner.laws("m", ROW).latency.shift[0] > 0
+        assert learner.dirty == {"a"}
+
+    def test_makes_answers_look_longer_not_shorter(self, learner: Learner) -> None:
+        before = learner.expect_length("m", 1000, None).mean
+        for number in range(30):
+            learner.learn_ended(dataclasses.replace(ENDED, task_id=f"task-{number}"))
+        assert learner.expect_length("m", 1000, None).mean > before
+
+    def test_before_it_wrote_anything_tells_nothing_about_its_length(self, learner: Learner) -> None:
+        before = learner.expect_length("m", 1000, None).mean
+        learner.learn_ended(dataclasses.replace(ENDED, run_s=0.5))
+        assert learner.expect_length("m", 1000, None).mean == before
+
+
+class TestModels:
+    def test_are_loaded_where_they_have_served_and_being_loaded_where_they_were_sent(self, learner: Learner) -> None:
+        for name in ("served", "loading", "never"):
+            learner.register(name, "type-y")
+        rows = np.array([0, 1, 2, 3])
+        laws = learner.laws("m", rows)
+        learner.learn(make_outcome())
+        learner.warm("served", "m")
+        learner.load(2, "m", 100.0)
+        half_s = 100.0 + laws.load_s[2] / 2
+        assert laws.cold(rows, half_s) == pytest.approx([0.0, 0.0, 0.5, 1.0])
+        learner.cool("served")
+        assert laws.cold(rows, half_s)[1] == 1.0
+
+    def test_take_as_long_to_load_as_was_seen_on_any_node_of_the_type(self, learner: Learner) -> None:
+        learner.register("b", "type-y")
+        rows = np.array([0, 1])
+        laws = learner.laws("m", rows)
+        for number in range(60):
+            warm, cold = make_outcome(2 * number, run_s=4.0), make_outcome(2 * number + 1, run_s=24.0, cold=1.0)
+            learner.learn(warm)
+            learner.learn(cold)
+        assert laws.load_s[:2] == pytest.approx([20.0, 20.0], rel=0.15)
+        learner.register("c", "type-y")
+        assert learner.laws("m", np.array([2])).load_s[2] == laws.load_s[0]
+
+    @pytest.mark.parametrize("cold", [1e-3, 0.5, 1.0])
+    def test_never_take_less_than_no_time_to_load(self, learner: Learner, cold: float) -> None:
+        for number in range(30):
+            learner.learn(make_outcome(number, run_s=0.1, cold=cold))
+        assert learner.laws("m", ROW).load_s[0] >= 0.0
+
 
 class TestAnswerLength:
-    def test_of_an_unknown_model_is_the_published_mean(self, learner: Learner) -> None:
-        assert learner.expected_output_tokens("never seen") == DEFAULT_OUTPUT_TOKENS
+    def test_moves_from_what_is_published_to_what_was_observed(self, learner: Learner) -> None:
+        before = learner.expect_length("m", 1000, None).mean
+        for number in range(200):
+            learner.learn(make_outcome(number, output_tokens=700))
+        assert before < 300
+        assert learner.expect_length("m", 1000, None).mean == pytest.approx(700, rel=0.15)
 
-    def test_moves_from_there_to_what_was_observed(self, learner: Learner) -> None:
-        for number in range(5):
-            learner.learn(make_outcome(number, output_tokens=400))
-        assert learner.expected_output_tokens("m") == pytest.approx(300)
+    def test_is_kept_for_each_model_alone(self, learner: Learner) -> None:
+        other = learner.expect_length("other", 1000, None).points.tolist()
+        for number in range(50):
+            learner.learn(make_outcome(number, output_tokens=700))
+        assert learner.expect_length("other", 1000, None).points.tolist() == other
+        kinds = {learner.length_kind(model, has_hint=hint) for model in ("m", "other") for hint in (False, True)}
+        assert kinds == set(range(len(learner.shapes)))
 
 
 class TestState:
@@ -93,17 +175,17 @@ class TestState:
         assert new.learn(make_outcome(3)) is None
         assert new.learn(make_outcome(99)) is not None
 
-    @pytest.mark.parametrize("part", ["policy", "latency", "energy"])
+    @pytest.mark.parametrize("part", ["policy", "latency", "energy", "lengths"])
     @pytest.mark.parametrize("rubbish", ["text", {}, [1]])
     def test_that_fits_in_part_only_changes_nothing(self, learner: Learner, part: str, rubbish: object) -> None:
         learner.learn(make_outcome())
         summary, state = learner.summaries("a")["m"], learner.export_arm("a", "m")
         new = Learner(CsUcb())
         new.register("a", "type-y")
-        fresh = new.predict("m", ROW, 1000, 100, ALONE)
+        fresh = latency_s(new, ROW), energy_j(new, ROW), new.expect_length("m", 1000, None).mean
         with pytest.raises(ValueError, match="not a state of this version"):
             new.import_node("a", [("m", summary, state), ("n", summary, {**state, part: rubbish})], learner.recent("a"))
-        assert new.predict("m", ROW, 1000, 100, ALONE) == fresh
+        assert (latency_s(new, ROW), energy_j(new, ROW), new.expect_length("m", 1000, None).mean) == fresh
         assert new.export_arm("a", "m")["policy"]["plays"] == 0
         assert new.summaries("a") == {}
         assert new.learn(make_outcome()) is not None

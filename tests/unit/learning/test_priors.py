@@ -15,7 +15,7 @@ ORDER_OF_SPEED = (
 
 
 def test_published_figures_order_the_types_before_anything_was_observed() -> None:
-    task = latency_features(1000, 200, np.array([1.0]))[0]
+    task = latency_features(1000, 0, 200, 1.0)
     seconds = [float(task @ np.array(find_prior(name).latency)) for name in ORDER_OF_SPEED]
     assert seconds == sorted(seconds)
 

@@ -60,7 +60,16 @@ async def test_a_profile_goes_with_its_node_and_reads_well() -> None:
     status = profile["status"]
     assert (status["policy"], status["gpuType"], status["tier"], status["outcomes"]) == ("cs-ucb", "T4", "edge", 3)
     assert (status["meanLatencySeconds"], status["meanEnergyJoules"]) == (5.0, 310.0)
-    assert (status["models"][0]["model"], status["models"][0]["deadlineMetShare"]) == ("m", 1.0)
+    (model,) = status["models"]
+    assert (model["model"], model["deadlineMetShare"]) == ("m", 1.0)
+    task = model["latency"]
+    seconds = task["startSeconds"] + task["secondsPerThousandPromptTokens"] + task["secondsPerHundredOutputTokens"]
+    assert seconds + task["secondsPerHundredOutputTokensAndTask"] == pytest.approx(4.0, rel=0.5)
+    assert 0 < task["relativeUncertainty"] < 2
+    energy = model["energy"]
+    joules = energy["joulesPerThousandPromptTokens"] + energy["joulesPerHundredOutputTokens"]
+    assert joules + energy["sharedJoulesPerHundredOutputTokens"] / 2 == pytest.approx(300.0, rel=0.5)
+    assert model["answers"]["medianTokens"] == pytest.approx(120, rel=0.3)
 
 
 async def test_only_what_changed_is_written() -> None:
@@ -107,7 +116,8 @@ async def test_a_profile_that_went_with_an_earlier_node_of_the_name_is_made_anew
 @pytest.mark.parametrize(
     "damage",
     [
-        {"schemaVersion": 2},
+        {"schemaVersion": 1},
+        {"schemaVersion": 3},
         {"outcomes": -1},
         {"models": [{"model": "m", "count": 3, "state": {}}]},
         {"models": [{"model": "m", "count": 3, "state": {"policy": "text"}}]},

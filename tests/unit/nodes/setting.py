@@ -50,7 +50,7 @@ def pod_object(name="pod-1", *, uid=None, prompt="100", output="10", size="0", g
     }
 
 
-def start_node():
+def start_node(spec=SPEC):
     """Returns a kubelet at speed 2 whose writes and records are kept as (loop seconds since the start, what).
 
     To be called in the test itself: virtual time begins there.
@@ -62,5 +62,5 @@ def start_node():
     around = Surroundings(
         clock, lambda key, write: writes.append((round(loop.time() - start_s, 3), write)), records.append
     )
-    kubelet = Kubelet(SPEC, np.random.default_rng(0), around)
+    kubelet = Kubelet(spec, np.random.default_rng(0), around)
     return SimpleNamespace(kubelet=kubelet, writes=writes, records=records)

@@ -1,10 +1,11 @@
 import asyncio
+import dataclasses
 
 import pytest
 
 from perllm.api.report import parse_run_report
 from perllm_lab.nodes.writer import ForcedDeletion
-from unit.nodes.setting import pod_object, start_node
+from unit.nodes.setting import SPEC, pod_object, start_node
 
 pytestmark = pytest.mark.looptime
 
@@ -157,3 +158,22 @@ async def test_a_node_that_boots_counts_from_zero_and_loads_its_model_again():
     totals = node.kubelet.truth()
     assert totals.energy_j - totals.idle_energy_j == pytest.approx(240)
     assert totals.runs == 2
+
+
+async def test_a_node_whose_model_is_resident_never_loads_it():
+    node = start_node(dataclasses.replace(SPEC, resident=True))
+    node.kubelet.see(pod_object())
+    await asyncio.sleep(60)
+    usual = start_node()
+    usual.kubelet.see(pod_object())
+    await asyncio.sleep(60)
+    assert phases(usual)[-1][0] - phases(node)[-1][0] == pytest.approx(4.0 / 2)
+
+
+async def test_a_node_has_the_slots_of_all_its_gpus():
+    node = start_node(dataclasses.replace(SPEC, gpus=2))
+    for number in range(5):
+        node.kubelet.see(pod_object(f"pod-{number}"))
+    assert last_status(node)["reason"] == "OutOfnvidia.com/gpu"
+    await asyncio.sleep(60)
+    assert len(node.records) == 4

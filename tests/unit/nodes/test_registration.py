@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -45,6 +46,13 @@ def test_a_node_says_tier_and_gpu_and_advertises_its_slots():
     assert node["status"]["allocatable"]["nvidia.com/gpu"] == "2"
     ready = next(each for each in node["status"]["conditions"] if each["type"] == "Ready")
     assert ready["status"] == "True"
+
+
+def test_a_node_with_several_gpus_says_how_many_and_advertises_the_slots_of_all():
+    node = node_object(dataclasses.replace(SPEC, gpus=4), NOW)
+    assert node["metadata"]["labels"]["nvidia.com/gpu.count"] == "4"
+    assert node["status"]["allocatable"]["nvidia.com/gpu"] == "8"
+    assert "nvidia.com/gpu.count" not in node_object(SPEC, NOW)["metadata"]["labels"]
 
 
 async def test_a_new_node_is_created_with_its_lease():

@@ -1,3 +1,4 @@
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,9 @@ from pydantic import BaseModel
 
 from perllm.api.task import Tier
 from perllm.config import Config, ConfigError, load_config
-from perllm.policy.cs_ucb import CsUcbParameters
+from perllm.policy.cs_ucb import CsUcb, CsUcbParameters
+from perllm.policy.net_hits import NetHits, NetHitsParameters
+from perllm.policy.problem import Policy
 
 
 def write(directory: Path, text: str) -> Path:
@@ -19,23 +22,43 @@ def test_without_settings_all_defaults_hold(tmp_path: Path, text: str) -> None:
     assert load_config(write(tmp_path, text)) == load_config(None) == Config()
 
 
-def test_the_defaults_of_the_policy_are_its_own() -> None:
-    assert Config().policy.to_parameters() == CsUcbParameters()
+def test_the_defaults_of_a_policy_are_its_own() -> None:
+    assert (Config().policy.net_hits, Config().policy.cs_ucb) == (NetHitsParameters(), CsUcbParameters())
+
+
+@pytest.mark.parametrize(("text", "kind"), [("{}", NetHits), ("{name: net-hits}", NetHits), ("{name: cs-ucb}", CsUcb)])
+def test_the_policy_is_chosen_by_name(tmp_path: Path, text: str, kind: type[Policy]) -> None:
+    assert isinstance(load_config(write(tmp_path, f"policy: {text}")).policy.build(), kind)
+
+
+def test_a_policy_is_built_with_its_parameters(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, "policy: {name: cs-ucb, cs_ucb: {constraint_weight: 0}}"))
+    policy = config.policy.build()
+    policy.learn_miss("m", 0)
+    assert policy.export_state("m", 0) == {"plays": 1, "meanReward": -1.0}
+
+
+def test_parameters_that_have_moved_say_where_they_are(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"exploration, penalty_weight of cs-ucb .* policy\.cs_ucb"):
+        load_config(write(tmp_path, "policy: {exploration: 0.7, penalty_weight: 1}"))
 
 
 def test_a_setting_replaces_its_default_only(tmp_path: Path) -> None:
-    text = "policy: {exploration: 0.7}\nnamespaces: [a, b]\nlog: {format: json}\ntelemetry: {interval_s: 1}\n"
+    text = "policy: {cs_ucb: {exploration: 0.7}}\nnamespaces: [a, b]\nlog: {format: json}\ntelemetry: {interval_s: 1}\n"
     config = load_config(write(tmp_path, text))
-    assert (config.policy.exploration, config.namespaces, config.log.format) == (0.7, ("a", "b"), "json")
-    assert config.policy.penalty_weight == Config().policy.penalty_weight
+    assert (config.policy.cs_ucb.exploration, config.namespaces, config.log.format) == (0.7, ("a", "b"), "json")
+    assert config.policy.cs_ucb.penalty_weight == CsUcbParameters().penalty_weight
 
 
 @pytest.mark.parametrize(
     ("text", "field"),
     [
         ("polcy: {}", "polcy"),
-        ("policy: {exploration: -1}", "policy.exploration"),
-        ("policy: {exploration: much}", "policy.exploration"),
+        ("policy: {name: best}", "policy.name"),
+        ("policy: {cs_ucb: {exploration: -1}}", "policy.cs_ucb: Value error, exploration must be"),
+        ("policy: {net_hits: {floor: .nan}}", "policy.net_hits: Value error, floor must be"),
+        ("policy: {cs_ucb: {exploration: much}}", "policy.cs_ucb.exploration"),
+        ("policy: {net_hits: {exploration: 1}}", "policy.net_hits.exploration"),
         ("server: {extender_port: 70000}", "server.extender_port"),
         ("log: {level: LOUD}", "log.level"),
         ("telemetry: {url: prometheus:9090}", "telemetry.url"),
@@ -81,3 +104,8 @@ def test_every_field_explains_itself() -> None:
         return found
 
     assert undocumented(Config) == []
+
+
+@pytest.mark.parametrize("parameters", [NetHitsParameters, CsUcbParameters])
+def test_every_parameter_of_a_policy_explains_itself(parameters: type) -> None:
+    assert [one.name for one in fields(parameters) if f"\n        {one.name}: " not in (parameters.__doc__ or "")] == []

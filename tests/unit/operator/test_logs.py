@@ -53,7 +53,9 @@ def test_a_decision_is_one_json_line_with_all_that_explains_it(capsys: pytest.Ca
         "gpu": "T4",
         "policy": "cs-ucb",
     }
-    assert (fields["predicted_latency_s"], fields["latency_bound_s"], fields["time_left_s"]) == (4.0, 5.0, 8.0)
+    assert (fields["predicted_latency_s"], fields["time_left_s"], fields["output_tokens"]) == (4.0, 8.0, 100.0)
+    assert (fields["latency_low_s"], fields["latency_high_s"]) == (3.0, 5.0)
+    assert (fields["hit_chance"], fields["harm"]) == (0.9, 0.02)
     assert (fields["predicted_energy_j"], fields["meets_deadline"], fields["explored"]) == (500.0, True, False)
     assert (fields["candidates"], fields["rejected"]) == (3, {"compute": 2, "deadline": 1})
     assert fields["reason"] == "highest index of 3 candidates"
@@ -65,7 +67,7 @@ def test_a_decision_is_one_line_for_people_too(capsys: pytest.CaptureFixture[str
     announced = Announced()
     announced.announcer.placed(make_task(), make_decision(meets_deadline=False))
     (line,) = capsys.readouterr().err.splitlines()
-    assert "lab/t -> n (edge, T4): 4.00 s predicted (at most 5.00 s), MISSES the 8.00 s left, 500 J" in line
+    assert "lab/t -> n (edge, T4): 4.00 s predicted (3.00 to 5.00 s), MISSES the 8.00 s left at 90.0%, 500 J" in line
     assert "3 candidates, 3 refused" in line
     ((reason, note, warning),) = announced.recorded
     assert (reason, warning) == ("Placed", False)

@@ -9,6 +9,7 @@ from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placer, Request
 from perllm.policy.cs_ucb import CsUcb
+from perllm.policy.problem import Policy
 
 EDGE, CLOUD = Tier.EDGE, Tier.CLOUD
 
@@ -26,8 +27,8 @@ class Setting:
     now_s: float = 1000.0
 
 
-def make_setting(*nodes: Node, bandwidth_bps: float = 100e6) -> Setting:
-    policy = CsUcb()
+def make_setting(*nodes: Node, bandwidth_bps: float = 100e6, policy: Policy | None = None) -> Setting:
+    policy = policy or CsUcb()
     learner, fleet = Learner(policy), Fleet()
     for node in nodes:
         fleet.put(node, learner.register(node.name, node.gpu_type), Bandwidth(bandwidth_bps, 0.0))
@@ -41,6 +42,7 @@ def make_setting(*nodes: Node, bandwidth_bps: float = 100e6) -> Setting:
         unix_now=lambda: setting.now_s,
         now=lambda: setting.now_s,
     )
+    placer.note_bandwidth()
     setting = Setting(placer)
     return setting
 

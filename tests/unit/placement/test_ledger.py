@@ -3,76 +3,182 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perllm.learning.lengths import LengthLaw
 from perllm.placement.ledger import RESERVATION_S, Ledger
+from unit.placement.flights import make_flight
 
 ROWS = np.arange(3)
+SHAPES = LengthLaw().shapes
 
 
 def running(ledger: Ledger) -> list[float]:
     return ledger.running(ROWS).tolist()
 
 
-def test_a_reservation_counts_at_once() -> None:
-    ledger = Ledger()
-    ledger.reserve("t", "m", 1, 5e6, 0.0)
-    assert running(ledger) == [0, 1, 0]
-    assert ledger.running_model("m", ROWS).tolist() == [0, 1, 0]
-    assert ledger.running_model("other", ROWS).tolist() == [0, 0, 0]
-    assert ledger.demand_bps(ROWS).tolist() == [0, 5e6, 0]
+class TestFlights:
+    def test_count_from_the_reservation_on(self) -> None:
+        ledger = Ledger()
+        ledger.reserve(make_flight(row=1), 0.0)
+        assert running(ledger) == [0, 1, 0]
+        assert ledger.running_model("m", ROWS).tolist() == [0, 1, 0]
+        assert ledger.running_model("other", ROWS).tolist() == [0, 0, 0]
+        assert ledger.demand_bps(ROWS).tolist() == [0, 1e6, 0]
+
+    def test_are_on_one_node_only(self) -> None:
+        ledger = Ledger()
+        ledger.reserve(make_flight(row=1), 0.0)
+        ledger.reserve(make_flight(row=2), 1.0)
+        ledger.confirm(make_flight(row=0), 2.0)
+        assert (running(ledger), len(ledger)) == ([1, 0, 0], 1)
+
+    def test_expire_when_they_are_not_carried_out(self) -> None:
+        ledger = Ledger()
+        ledger.reserve(make_flight("lost", 0), 0.0)
+        ledger.reserve(make_flight("bound", 1), 0.0)
+        ledger.confirm(make_flight("bound", 1), 1.0)
+        assert ledger.expire(RESERVATION_S - 0.1) == []
+        assert ledger.expire(RESERVATION_S) == ["lost"]
+        assert running(ledger) == [0, 1, 0]
+        assert ledger.demand_bps(ROWS).tolist() == [0, 1e6, 0]
+
+    def test_can_be_cancelled_until_they_are_bound(self) -> None:
+        ledger = Ledger()
+        ledger.reserve(make_flight("reserved"), 0.0)
+        ledger.confirm(make_flight("bound"), 0.0)
+        for task_id in ("reserved", "bound", "unknown"):
+            ledger.cancel(task_id, 1.0)
+        assert running(ledger) == [1, 0, 0]
 
 
-def test_a_task_is_on_one_node_only() -> None:
-    ledger = Ledger()
-    ledger.reserve("t", "m", 1, 5e6, 0.0)
-    ledger.reserve("t", "m", 2, 5e6, 1.0)
-    ledger.confirm("t", "m", 0, 5e6, 2.0)
-    assert (running(ledger), len(ledger)) == ([1, 0, 0], 1)
+class TestStay:
+    """Without a start-up every task writes from the first moment on."""
+
+    def test_has_the_mean_number_of_tasks_over_its_time(self) -> None:
+        ledger = Ledger()
+        ledger.confirm(make_flight("first", writes_from_s=0.0), 0.0)
+        ledger.confirm(make_flight("second", writes_from_s=4.0), 4.0)  # first: 1 task for 4 s, 2 for 4 s, 1 for 2 s
+        second, first = ledger.release("second", 8.0), ledger.release("first", 10.0)
+        assert second is not None
+        assert first is not None
+        assert second.occupancy == pytest.approx(2.0)
+        assert first.occupancy == pytest.approx((4 * 1 + 4 * 2 + 2 * 1) / 10)
+        assert ledger.release("first", 10.0) is None
+
+    def test_goes_on_when_it_is_confirmed_again(self) -> None:
+        ledger = Ledger()
+        ledger.confirm(make_flight("other", writes_from_s=0.0), 0.0)
+        ledger.reserve(make_flight("t", writes_from_s=0.0), 0.0)
+        ledger.confirm(make_flight("t", writes_from_s=0.0), 1.0)
+        ledger.release("other", 5.0)
+        ledger.confirm(make_flight("t", writes_from_s=0.0), 9.0)
+        stay = ledger.release("t", 10.0)
+        assert stay is not None
+        assert stay.occupancy == pytest.approx(1.5)
+
+    def test_counts_per_gpu(self) -> None:
+        ledger = Ledger()
+        for number in range(5):
+            ledger.confirm(make_flight(f"t{number}", gpus=2.0, writes_from_s=0.0), 0.0)
+        stay = ledger.release("t0", 10.0)
+        assert stay is not None
+        assert stay.occupancy == pytest.approx(1 + 4 / 2)
+
+    def test_sits_through_the_prompts_before_it_and_those_that_come(self) -> None:
+        ledger = Ledger()
+        ledger.confirm(make_flight("before", reading_s=2.0), 0.0)
+        ledger.confirm(make_flight("t", reading_s=2.0, writes_from_s=1.0), 1.0)  # 500 tokens are still to be read
+        ledger.confirm(make_flight("after", reading_s=2.0, writes_from_s=7.0), 5.0)
+        stay = ledger.release("t", 21.0)
+        assert stay is not None
+        assert stay.others_tokens == pytest.approx(500 + 1000, rel=0.15)
 
 
-def test_a_reservation_that_is_not_carried_out_expires() -> None:
-    ledger = Ledger()
-    ledger.reserve("lost", "m", 0, 5e6, 0.0)
-    ledger.reserve("bound", "m", 1, 5e6, 0.0)
-    ledger.confirm("bound", "m", 1, 5e6, 1.0)
-    assert ledger.expire(RESERVATION_S - 0.1) == []
-    assert ledger.expire(RESERVATION_S) == ["lost"]
-    assert running(ledger) == [0, 1, 0]
-    assert ledger.demand_bps(ROWS).tolist() == [0, 5e6, 0]
+class TestFlows:
+    def test_the_backlog_drains_at_the_speed_of_reading(self) -> None:
+        ledger = Ledger()
+        for number in range(3):
+            ledger.confirm(make_flight(f"t{number}", row=1), 10.0)
+        assert ledger.backlog_tokens(ROWS, 10.0).tolist() == [0, 3000, 0]
+        assert ledger.backlog_tokens(ROWS, 13.0).tolist() == [0, 1500, 0]
+        assert ledger.backlog_tokens(ROWS, 99.0).tolist() == [0, 0, 0]
+
+    def test_inputs_wait_for_the_link(self) -> None:
+        ledger = Ledger()
+        ledger.put_bandwidth(ROWS, np.array([1e6, 1e6, 1e6]))
+        ledger.confirm(make_flight("t", input_bits=4e6), 0.0)
+        ledger.confirm(make_flight("u", input_bits=4e6), 1.0)
+        assert ledger.link_bits(ROWS, 1.0).tolist() == [7e6, 0, 0]
+        assert ledger.link_bits(ROWS, 3.0).tolist() == [5e6, 0, 0]
+
+    def test_the_load_of_a_node_is_what_it_was_given_and_what_waits_for_it(self) -> None:
+        ledger = Ledger()
+        ledger.confirm(make_flight("t", work_s=3.0), 0.0)
+        assert ledger.load(ROWS, 0.0).tolist() == [3.0, 0, 0]
+        assert 0 < ledger.load(ROWS, 2.0)[0] < 3.0
+        assert ledger.load(ROWS, 60.0)[0] == 0.0
+        ledger.wait("w", 1, 2.5)
+        assert ledger.load(ROWS, 60.0).tolist() == [0, 2.5, 0]
+
+    def test_a_node_has_read_lately_as_long_as_its_prompts_took(self) -> None:
+        ledger = Ledger()
+        for number in range(50):
+            ledger.confirm(make_flight(f"t{number}", reading_s=1.0), 4.0 * number)
+        assert ledger.reading_share(ROWS, 200.0)[0] == pytest.approx(0.25, abs=0.06)
 
 
-def test_cancelling_takes_back_a_reservation_but_never_a_bound_task() -> None:
-    ledger = Ledger()
-    ledger.reserve("reserved", "m", 0, 0, 0.0)
-    ledger.confirm("bound", "m", 0, 0, 0.0)
-    for task_id in ("reserved", "bound", "unknown"):
-        ledger.cancel(task_id, 1.0)
-    assert running(ledger) == [1, 0, 0]
+class TestWaiting:
+    def test_tasks_count_where_they_wait_and_only_there(self) -> None:
+        ledger = Ledger()
+        ledger.wait("a", 0, 1.0)
+        ledger.wait("b", 1, 1.0)
+        ledger.wait("a", 1, 1.0)
+        assert ledger.waiting(ROWS).tolist() == [0, 2, 0]
+        for task_id in ("a", "a", "unknown"):
+            ledger.stop_waiting(task_id)
+        assert ledger.waiting(ROWS).tolist() == [0, 1, 0]
 
 
-def test_the_occupancy_of_a_run_is_the_mean_over_its_time() -> None:
-    ledger = Ledger()
-    ledger.confirm("first", "m", 0, 0, 0.0)
-    ledger.confirm("second", "m", 0, 0, 4.0)  # first: 1 task for 4 s, 2 for 4 s, 1 for 2 s
-    assert ledger.release("second", 8.0) == pytest.approx(2.0)
-    assert ledger.release("first", 10.0) == pytest.approx((4 * 1 + 4 * 2 + 2 * 1) / 10)
-    assert ledger.release("first", 10.0) is None
+class TestHarm:
+    """All tasks have been on their node for 10 s and have written since 2 s."""
 
+    @staticmethod
+    def slow(**fields: float) -> float:
+        ledger = Ledger()
+        ledger.confirm(make_flight(**fields), 0.0)
+        ledger.refresh(10.0, SHAPES)
+        return float(ledger.harms(ROWS)[1][0])
 
-def test_confirming_again_does_not_restart_the_run() -> None:
-    ledger = Ledger()
-    ledger.confirm("other", "m", 0, 0, 0.0)
-    ledger.reserve("t", "m", 0, 0, 0.0)
-    ledger.confirm("t", "m", 0, 0, 1.0)
-    ledger.release("other", 5.0)
-    ledger.confirm("t", "m", 0, 0, 9.0)
-    assert ledger.release("t", 10.0) == pytest.approx(1.5)
+    def test_is_none_without_tasks(self) -> None:
+        ledger = Ledger()
+        ledger.confirm(make_flight(), 0.0)
+        ledger.refresh(1.0, SHAPES)
+        ledger.release("t", 2.0)
+        ledger.refresh(2.0, SHAPES)
+        assert [figure.tolist() for figure in ledger.harms(ROWS)] == [[0, 0, 0]] * 3
 
+    def test_is_greatest_for_a_task_whose_deadline_is_about_when_it_ends(self) -> None:
+        # exp(5) = 148 tokens at 0.1 s: the median end is at 17 s
+        tight, roomy, hopeless = self.slow(due_s=18.0), self.slow(due_s=300.0), self.slow(due_s=10.1)
+        assert tight > 10 * roomy
+        assert tight > 10 * hopeless
+        assert tight > 0.1
 
-def test_a_run_of_no_length_has_the_occupancy_of_its_moment() -> None:
-    ledger = Ledger()
-    ledger.confirm("a", "m", 0, 0, 1.0)
-    ledger.confirm("b", "m", 0, 0, 1.0)
-    assert ledger.release("b", 1.0) == 2.0
+    def test_of_a_delay_is_that_of_the_share_of_the_time_left(self) -> None:
+        ledger = Ledger()
+        ledger.confirm(make_flight(due_s=18.0), 0.0)
+        ledger.refresh(10.0, SHAPES)
+        stall, slow, harmed_s = (float(figure[0]) for figure in ledger.harms(ROWS))
+        assert stall == pytest.approx(slow / 8.0)
+        assert harmed_s == pytest.approx(8.0)
+
+    def test_adds_up_over_the_tasks_of_a_node(self) -> None:
+        ledger = Ledger()
+        for number in range(3):
+            ledger.confirm(make_flight(f"t{number}", row=number // 2, due_s=18.0, crowd_s=0.0, reading_s=1e-6), 0.0)
+        ledger.refresh(10.0, SHAPES)
+        slow = ledger.harms(ROWS)[1]
+        assert slow[0] == pytest.approx(2 * slow[1], rel=0.01)
+        assert slow[2] == 0.0
 
 
 ACTION = st.tuples(
@@ -87,10 +193,10 @@ def test_the_counts_always_equal_the_tasks_in_flight(actions: list[tuple[str, in
     for now_s, (action, task, row) in enumerate(actions):
         task_id = f"t{task}"
         if action == "reserve":
-            ledger.reserve(task_id, "m", row, 1e6, now_s)
+            ledger.reserve(make_flight(task_id, row), now_s)
             flights[task_id], reserved[task_id] = row, now_s
         elif action == "confirm":
-            ledger.confirm(task_id, "m", row, 1e6, now_s)
+            ledger.confirm(make_flight(task_id, row), now_s)
             flights[task_id] = row
             reserved.pop(task_id, None)
         elif action == "release" or (action == "cancel" and task_id in reserved):
@@ -102,7 +208,9 @@ def test_the_counts_always_equal_the_tasks_in_flight(actions: list[tuple[str, in
             assert set(ledger.expire(now_s)) == late
             flights = {one: at for one, at in flights.items() if one not in late}
             reserved = {one: since_s for one, since_s in reserved.items() if one not in late}
+        ledger.refresh(now_s, SHAPES)
         expected = [list(flights.values()).count(row) for row in range(3)]
         assert running(ledger) == ledger.running_model("m", ROWS).tolist() == expected
         assert ledger.demand_bps(ROWS) == pytest.approx([1e6 * count for count in expected])
         assert len(ledger) == len(flights)
+        assert all((figure >= 0).all() for figure in ledger.harms(ROWS))

@@ -1,8 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
+from perllm.placement.decision import read_record
 from perllm.placement.fleet import Bandwidth, Fleet
-from perllm.placement.placer import Placement
+from perllm.placement.ledger import Stay
+from perllm.placement.placer import Placement, latency_range_s
 from unit.placement.cluster_of import CLOUD, EDGE, Setting, make_node, make_request, make_setting
 
 
@@ -73,19 +77,33 @@ class TestChoice:
         assert (placement.node, placement.choice.refused) == (None, {"compute": 1})
 
     def test_expects_a_busy_node_to_be_slower_and_its_energy_to_be_shared(self) -> None:
-        placer = make_setting(make_node("a"), make_node("b")).placer
+        setting = make_setting(make_node("a"), make_node("b"))
+        placer = setting.placer
+        for name in ("a", "b"):
+            placer.learner.warm(name, "m")
         for number in range(3):
             before = placer.choose(make_request(f"t{number}"))
             placer.reserve(before, "a")
-        arms = placer.choose(make_request()).arms
+        setting.now_s += 20.0
+        arms = placer.choose(make_request(due_s=1080.0)).arms
         assert arms.latency_s[0] > arms.latency_s[1]
         assert arms.energy_j[0] < arms.energy_j[1]
         assert arms.in_flight.tolist() == [3, 0]
 
     def test_uses_the_learned_length_of_answers_where_none_is_given(self) -> None:
         placer = make_setting(make_node("a")).placer
-        assert placer.choose(make_request(output_tokens=None)).output_tokens == 200
-        assert placer.choose(make_request(output_tokens=7)).output_tokens == 7
+        unknown, hinted = (placer.choose(make_request(output_tokens=tokens)) for tokens in (None, 7))
+        assert unknown.job.length.mean == placer.learner.expect_length("m", 1000, None).mean
+        assert hinted.job.length.mean < unknown.job.length.mean / 2
+
+    def test_does_not_see_the_task_itself_as_one_that_waits(self) -> None:
+        placer = make_setting(make_node("a", slots=1)).placer
+        placer.reserve(placer.choose(make_request("busy")), "a")
+        before = placer.choose(make_request()).arms
+        placer.ledger.wait("another", 0, 1.0)
+        after = placer.choose(make_request()).arms
+        assert after.latency_s[0] > before.latency_s[0]
+        assert after.load[0] > before.load[0]
 
 
 class TestTransfer:
@@ -95,15 +113,12 @@ class TestTransfer:
         assert with_input.arms.latency_s - without.arms.latency_s == pytest.approx([2.0, 2.0])
         assert with_input.arms.energy_j - without.arms.energy_j == pytest.approx([200.0, 400.0])
 
-    def test_gets_what_a_used_link_has_left_or_else_its_fair_share(self) -> None:
+    def test_waits_for_the_inputs_before_it(self) -> None:
         placer = make_setting(make_node("a"), make_node("b"), bandwidth_bps=100e6).placer
         for number in range(3):
-            for name in ("a", "b"):
-                placer.reserve(placer.choose(make_request(f"{name}{number}")), name)
-        placer.fleet.put_bandwidth("a", Bandwidth(100e6, 50e6))
-        placer.fleet.put_bandwidth("b", Bandwidth(100e6, 95e6))
-        without, with_input = (placer.choose(make_request(input_bytes=size)).arms for size in (0, 25_000_000))
-        assert with_input.latency_s - without.latency_s == pytest.approx([200 / 50, 200 / 20])
+            placer.reserve(placer.choose(make_request(f"t{number}", input_bytes=25_000_000)), "a")
+        transfer_s = placer.choose(make_request(input_bytes=25_000_000)).outlook.transfer_s
+        assert transfer_s == pytest.approx([4 * 2.0, 2.0])
 
     def test_promises_the_link_to_tasks_in_flight_whatever_is_measured_yet(self) -> None:
         placer = make_setting(make_node("a"), bandwidth_bps=100e6).placer
@@ -124,7 +139,7 @@ class TestTransfer:
 
     def test_after_the_deadline_has_passed_demands_nothing(self) -> None:
         placement = make_setting(make_node("a")).placer.choose(make_request(input_bytes=1, due_s=999.0))
-        assert placement.demand_bps.tolist() == [0.0]
+        assert placement.outlook.demand_bps.tolist() == [0.0]
         assert placement.choice.refused == {"deadline": 1}
 
 
@@ -140,7 +155,9 @@ class TestExplanation:
         assert (decision.task_id, decision.policy, decision.model) == ("uid-t", "cs-ucb", "m")
         assert (decision.node, decision.tier, decision.gpu_type) == ("b", CLOUD, "H100")
         assert (decision.decided_s, decision.time_left_s, decision.metrics_age_s) == (1000.0, 60.0, 2.5)
-        assert decision.latency_s == placement.arms.latency_s[arm(placement, "b")] < decision.latency_bound_s
+        assert decision.latency_s == placement.arms.latency_s[arm(placement, "b")]
+        assert decision.latency_low_s < decision.latency_s < decision.latency_high_s
+        assert decision.hit_chance == placement.arms.hit_chance[arm(placement, "b")]
         assert decision.energy_j == placement.arms.energy_j[arm(placement, "b")]
         assert decision.transmission_energy_j == pytest.approx(16.0)
         assert decision.demand_bps == pytest.approx(8e6 / 60)
@@ -168,7 +185,7 @@ class TestFlights:
         placer.release_reservation("uid-t")
         setting.now_s += 100
         assert placer.expire() == []
-        assert placer.release("uid-t") == 1.0
+        assert placer.release("uid-t") == Stay(1.0, 0.0)
         assert placer.release("uid-t") is None
 
     def test_end_when_the_decision_is_not_carried_out(self) -> None:
@@ -176,3 +193,61 @@ class TestFlights:
         setting.placer.reserve(setting.placer.choose(make_request()), "a")
         setting.now_s += 100
         assert setting.placer.expire() == ["uid-t"]
+
+    def test_are_the_same_when_they_are_read_from_a_record(self) -> None:
+        setting = make_setting(make_node("a"))
+        placer = setting.placer
+        placement = placer.choose(make_request(input_bytes=1_000_000, output_tokens=None))
+        placer.reserve(placement, "a")
+        reserved = placer.ledger.flight("uid-t")
+        placer.release_reservation("uid-t")
+        placer.confirm(read_record(placer.explain(placement, "a").to_record()))
+        confirmed = placer.ledger.flight("uid-t")
+        assert reserved is not None
+        assert confirmed is not None
+        ours, theirs = dataclasses.asdict(confirmed), dataclasses.asdict(reserved)
+        assert {key: value for key, value in ours.items() if value != pytest.approx(theirs[key])} == {}
+
+
+class TestOutlook:
+    @staticmethod
+    def chance(placement: Placement, node: str) -> float:
+        return float(placement.arms.hit_chance[arm(placement, node)])
+
+    def test_promises_less_the_less_time_is_left(self) -> None:
+        placer = make_setting(make_node("a")).placer
+        chances = [self.chance(placer.choose(make_request(due_s=1000.0 + left_s)), "a") for left_s in (-1, 3, 15, 300)]
+        assert chances == sorted(chances)
+        assert (chances[0], chances[-1]) == (0.0, pytest.approx(1.0, abs=0.01))
+
+    def test_names_a_range_that_the_expected_time_is_in(self) -> None:
+        placement = make_setting(make_node("a")).placer.choose(make_request(output_tokens=None))
+        low_s, high_s = latency_range_s(placement, 0)
+        assert low_s < placement.arms.latency_s[0] < high_s
+        assert high_s > 2 * low_s
+
+    def test_counts_the_energy_that_a_busy_node_spends_anyway_as_no_cost_of_the_task(self) -> None:
+        setting = make_setting(make_node("a"), make_node("b"))
+        for number in range(3):
+            setting.placer.reserve(setting.placer.choose(make_request(f"t{number}")), "a")
+        setting.now_s += 20.0
+        arms = setting.placer.choose(make_request(due_s=1100.0)).arms
+        assert arms.marginal_energy_j[0] < arms.energy_j[0]
+        assert arms.marginal_energy_j[1] == pytest.approx(arms.energy_j[1])
+
+    def test_sees_harm_only_where_others_run_into_their_deadline(self) -> None:
+        setting = make_setting(make_node("tight"), make_node("idle"))
+        placer = setting.placer
+        placer.reserve(placer.choose(make_request("t", due_s=1016.0)), "tight")
+        setting.now_s += 9.0
+        arms = placer.choose(make_request(due_s=1100.0)).arms
+        assert arms.harm[0] > 0.001
+        assert arms.harm[1] == 0.0
+
+    def test_is_the_same_in_whatever_order_nodes_are_listed(self) -> None:
+        placer = make_setting(make_node("a"), make_node("b", CLOUD, gpu_type="H100"), make_node("c")).placer
+        placer.reserve(placer.choose(make_request("t")), "a")
+        one, other = (placer.choose(make_request(), order) for order in (["a", "b", "c"], ["c", "a", "b"]))
+        for name in one.names:
+            assert self.chance(one, name) == self.chance(other, name)
+            assert one.arms.latency_s[arm(one, name)] == other.arms.latency_s[arm(other, name)]

@@ -19,6 +19,11 @@ def make_arms(
     bandwidth: Sequence[tuple[float, float]] | None = None,
     allowed: Sequence[bool] | None = None,
     in_flight: Sequence[float] | None = None,
+    hit_chance: Sequence[float] | None = None,
+    harm: Sequence[float] | None = None,
+    marginal_energy_j: Sequence[float] | None = None,
+    work: Sequence[float] | None = None,
+    load: Sequence[float] | None = None,
 ) -> Arms:
     """Return arms; `compute` and `bandwidth` are pairs of (used with the task, capacity), roomy by default."""
     n = len(latency_s)
@@ -34,6 +39,12 @@ def make_arms(
         bandwidth_used_bps=sent,
         bandwidth_capacity_bps=uplink,
         in_flight=np.array(in_flight or [0.0] * n),
+        is_cloud=np.zeros(n, dtype=np.bool_),
+        hit_chance=np.array(hit_chance or [1.0] * n),
+        harm=np.array(harm or [0.0] * n),
+        marginal_energy_j=np.array(marginal_energy_j or [1.0] * n, dtype=np.float64),
+        work=np.array(work or [1.0] * n),
+        load=np.array(load or [0.0] * n),
     )
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perllm.policy.cs_ucb import CsUcb, CsUcbParameters
-from perllm.policy.problem import Arms
+from perllm.policy.problem import Arms, Verdict
 from unit.policy.arms import make_arms, make_feedback, make_task
 
 
@@ -36,6 +36,26 @@ class TestReward:
 
     def test_counts_energy_above_the_reference_as_the_reference(self) -> None:
         assert policy().learn(make_feedback(0, energy_j=1e9)) == pytest.approx(-1.0)
+
+    def test_of_a_run_that_was_ended_at_its_deadline_is_the_least_there_is(self) -> None:
+        cs_ucb = policy(constraint_weight=0.5)
+        cs_ucb.learn_miss("m", 0)
+        assert cs_ucb.export_state("m", 0) == {"plays": 1, "meanReward": -1.5}
+
+
+class TestVerdict:
+    @pytest.mark.parametrize(
+        ("arms", "verdict"),
+        [
+            (make_arms(latency_s=[5]), Verdict.START),
+            (make_arms(latency_s=[11]), Verdict.REFUSE),
+            (make_arms(latency_s=[11, 5], compute=[(1, 4), (5, 4)]), Verdict.WAIT),
+            (make_arms(latency_s=[]), Verdict.WAIT),
+        ],
+        ids=["feasible", "late everywhere", "full where it would be in time", "no nodes"],
+    )
+    def test_is_to_wait_while_only_room_is_lacking(self, arms: Arms, verdict: Verdict) -> None:
+        assert policy().choose(make_task(), arms).verdict is verdict
 
 
 class TestIndex:

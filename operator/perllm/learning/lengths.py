@@ -1,0 +1,210 @@
+"""How long an answer will be: unknown before its end, so a distribution, learned per model.
+
+Notation
+    L       tokens of an answer;  p  tokens of its prompt;  h  the task's own hint, if it gives one
+    x       [1, ln(p / 1000)] without a hint, [1, ln(p / 1000), ln(h / 100)] with one: two separate laws
+    ln L    = x'w + s z
+    w       Bayesian linear regression in logarithms; the coefficient of ln h is how far hints have proven good:
+            1 for exact ones, near 0 for noise
+    s       spread of what is left;  z  has no given shape, its distribution is counted in bins of width 0.1
+
+A task that was ended before its end is known to be longer than it came: its weight in the count goes to the bins above,
+in proportion to what they hold (redistribution to the right, Efron 1967). Leaving it out would make answers look short.
+Old observations fade with a memory of some thousands.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from perllm.policy.problem import FloatArray, IntArray
+
+BINS_PER_UNIT = 10
+REACH = 5.0
+"""z is counted from -5 to 5."""
+
+MEMORY = 0.9998
+"""Weight of an observation after the next one."""
+
+PRIOR_COUNT = 20.0
+"""Answers that outweigh the prior shape, a normal one."""
+
+MAX_CENSORED = 2.5
+"""Ended tasks said to have got further than this z are not believed: rather their node was slower than thought."""
+
+MIN_SPREAD = 0.02
+TYPICAL_TOKENS = 130.0
+"""Median answer of the Azure LLM inference trace 2023 (conversation): 129 tokens."""
+
+_EDGES: FloatArray = np.linspace(-REACH, REACH, round(2 * REACH * BINS_PER_UNIT) + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """The distribution of one task's answer: ln L = centre + spread z.
+
+    Attributes:
+        centre: as above.
+        spread: as above.
+        kind: number of the shape of z.
+        points: equally likely lengths, shape (k,), ascending: the middles of k quantile ranges.
+        mean: expected tokens.
+    """
+
+    centre: float
+    spread: float
+    kind: int
+    points: FloatArray
+    mean: float
+
+
+class LengthLaw:
+    """Lengths of one model's answers.
+
+    Args:
+        first_kind: number of the shape without a hint; the next one is that with a hint.
+        points: how many equally likely lengths stand for a distribution.
+
+    Attributes:
+        shapes: distribution functions of z without and with a hint, shape (2, bins + 1).
+    """
+
+    def __init__(self, first_kind: int = 0, points: int = 12) -> None:
+        self.first_kind = first_kind
+        self._laws = (_Law([np.log(TYPICAL_TOKENS), 0.0], 0.9), _Law([np.log(100.0), 0.0, 1.0], 0.5))
+        self._shares: FloatArray = (np.arange(points) + 0.5) / points
+        self.shapes: FloatArray = np.stack([law.cdf for law in self._laws])
+
+    def predict(self, prompt_tokens: float, hint_tokens: float | None) -> Length:
+        """Return what is known of an answer before it is begun."""
+        kind, features = _features(prompt_tokens, hint_tokens)
+        law = self._laws[kind]
+        centre, spread = float(law.coefficients @ features), law.spread
+        z = np.interp(self._shares, law.cdf, _EDGES)
+        points = np.maximum(np.exp(centre + spread * z), 1.0)
+        return Length(centre, spread, self.first_kind + kind, points, float(points.sum()) / len(points))
+
+    def learn(self, prompt_tokens: float, hint_tokens: float | None, output_tokens: float) -> None:
+        """Account for a complete answer."""
+        kind, features = _features(prompt_tokens, hint_tokens)
+        self._laws[kind].learn(features, float(np.log(max(output_tokens, 1.0))))
+        self.shapes[kind] = self._laws[kind].cdf
+
+    def learn_censored(self, prompt_tokens: float, hint_tokens: float | None, at_least_tokens: float) -> None:
+        """Account for an answer that was ended when it had this many tokens."""
+        kind, features = _features(prompt_tokens, hint_tokens)
+        self._laws[kind].learn_censored(features, float(np.log(max(at_least_tokens, 1.0))))
+        self.shapes[kind] = self._laws[kind].cdf
+
+    def export_state(self) -> list[dict[str, list[float]]]:
+        """Return both laws as plain numbers."""
+        return [law.export_state() for law in self._laws]
+
+    def import_better(self, state: Sequence[dict[str, list[float]]]) -> None:
+        """Take back what `export_state` returned, of each law if it has seen more than the present one.
+
+        Raises:
+            ValueError: the numbers do not fit this version.
+        """
+        restored = [law.restored(one) for law, one in zip(self._laws, state, strict=True)]
+        laws = [max(pair, key=lambda law: law.weight) for pair in zip(self._laws, restored, strict=True)]
+        self._laws = (laws[0], laws[1])
+        self.shapes = np.stack([law.cdf for law in self._laws])
+
+
+def survival(shapes: FloatArray, kind: IntArray, z: FloatArray) -> FloatArray:
+    """Return P(Z > z) by `shapes`, shape (kinds, bins + 1), for arrays of one shape."""
+    place = np.clip((z + REACH) * BINS_PER_UNIT, 0.0, shapes.shape[1] - 1.000001)
+    below = place.astype(np.int64)
+    low = shapes[kind, below]
+    upto: FloatArray = low + (place - below) * (shapes[kind, below + 1] - low)
+    return 1.0 - upto
+
+
+def _features(prompt_tokens: float, hint_tokens: float | None) -> tuple[int, FloatArray]:
+    log_prompt = np.log(max(prompt_tokens, 1.0) / 1000.0)
+    if hint_tokens is None:
+        return 0, np.array([1.0, log_prompt])
+    return 1, np.array([1.0, log_prompt, np.log(max(hint_tokens, 1.0) / 100.0)])
+
+
+class _Law:
+    """One regression in logarithms with a counted shape of its residuals."""
+
+    def __init__(self, prior: Sequence[float], spread: float) -> None:
+        self._prior: FloatArray = np.asarray(prior, dtype=np.float64)
+        self._prior_precision = np.diag([2.0, 8.0, 8.0][: len(self._prior)])
+        self._gram = self._prior_precision.copy()
+        self._moment: FloatArray = self._prior_precision @ self._prior
+        self.coefficients: FloatArray = self._prior.copy()
+        self.weight = PRIOR_COUNT
+        self._squares = PRIOR_COUNT * spread**2
+        self._counts = _normal_counts() * PRIOR_COUNT
+        self.spread = spread
+        self.cdf = self._count_up()
+
+    def learn(self, features: FloatArray, log_tokens: float) -> None:
+        z = (log_tokens - float(self.coefficients @ features)) / self.spread
+        self._counts *= MEMORY
+        self._counts[_bin(z)] += 1.0
+        self._fit(features, log_tokens)
+
+    def learn_censored(self, features: FloatArray, log_tokens: float) -> None:
+        centre = float(self.coefficients @ features)
+        z = (log_tokens - centre) / self.spread
+        above = self._counts.copy()
+        above[: _bin(z)] = 0.0
+        total = float(above.sum())
+        if z > MAX_CENSORED or total <= 0.0:
+            return
+        self._counts = self._counts * MEMORY + above / total
+        expected = float(((_EDGES[:-1] + _EDGES[1:]) / 2) @ above) / total
+        self._fit(features, centre + self.spread * max(expected, z))
+
+    def _fit(self, features: FloatArray, log_tokens: float) -> None:
+        residual = log_tokens - float(self.coefficients @ features)
+        self.weight = self.weight * MEMORY + 1.0
+        self._squares = self._squares * MEMORY + residual**2
+        self._gram = self._gram * MEMORY + np.outer(features, features)
+        self._moment = self._moment * MEMORY + features * log_tokens
+        self.coefficients = np.asarray(np.linalg.solve(self._gram, self._moment), dtype=np.float64)
+        self.spread = max(float(np.sqrt(self._squares / self.weight)), MIN_SPREAD)
+        self.cdf = self._count_up()
+
+    def export_state(self) -> dict[str, list[float]]:
+        return {
+            "gram": self._gram.ravel().tolist(),
+            "moment": self._moment.tolist(),
+            "scale": [self.weight, self._squares],
+            "counts": self._counts.tolist(),
+        }
+
+    def restored(self, state: dict[str, list[float]]) -> "_Law":
+        law = _Law(self._prior.tolist(), self.spread)
+        size = len(self._prior)
+        gram, moment, scale, counts = (np.asarray(state[key], float) for key in ("gram", "moment", "scale", "counts"))
+        fits = gram.shape == (size * size,) and moment.shape == (size,) and scale.shape == (2,)
+        if not fits or counts.shape != self._counts.shape or not np.isfinite([*gram, *moment, *scale, *counts]).all():
+            raise ValueError("not the state of a law of lengths")
+        law._gram, law._moment, law._counts = gram.reshape(size, size), moment, counts
+        law.weight, law._squares = float(scale[0]), float(scale[1])
+        law.coefficients = np.asarray(np.linalg.solve(law._gram, law._moment), dtype=np.float64)
+        law.spread = max(float(np.sqrt(law._squares / law.weight)), MIN_SPREAD)
+        law.cdf = law._count_up()
+        return law
+
+    def _count_up(self) -> FloatArray:
+        sums = np.concatenate([[0.0], np.cumsum(self._counts)])
+        cdf: FloatArray = sums / sums[-1]
+        return cdf
+
+
+def _bin(z: float) -> int:
+    return min(max(int((z + REACH) * BINS_PER_UNIT), 0), len(_EDGES) - 2)
+
+
+def _normal_counts() -> FloatArray:
+    density = np.exp(-(((_EDGES[:-1] + _EDGES[1:]) / 2) ** 2) / 2)
+    counts: FloatArray = density / density.sum()
+    return counts

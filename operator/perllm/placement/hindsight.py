@@ -1,0 +1,112 @@
+"""From what was decided and what was observed to what there is to learn; the simulator uses the same."""
+
+from dataclasses import dataclass
+from math import log
+
+import numpy as np
+
+from perllm.learning.law import SIGNALS, Error
+from perllm.learning.outcome import Ended, Outcome
+from perllm.placement.decision import Decision
+from perllm.placement.ledger import Stay
+
+LEAST = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What was observed of a complete run; times in seconds.
+
+    Attributes:
+        prompt_tokens: tokens read.
+        output_tokens: tokens written; None where the run did not say.
+        bound_s: Unix time at which the node took it.
+        finished_s: Unix time of completion.
+        transfer_s: the transfer of its input.
+        latency_s: from creation to completion.
+        deadline_s: the task's deadline.
+        inference_energy_j: its share of the node's energy; None where it could not be measured.
+        stay: what it met on its node; None where nobody watched.
+    """
+
+    prompt_tokens: float
+    output_tokens: float | None
+    bound_s: float
+    finished_s: float
+    transfer_s: float
+    latency_s: float
+    deadline_s: float
+    inference_energy_j: float | None
+    stay: Stay | None
+
+
+def judge_run(decision: Decision, run: Run) -> Outcome:
+    """Return what there is to learn from a complete run."""
+    tokens = decision.output_tokens if run.output_tokens is None else run.output_tokens
+    stay = run.stay or expected_stay(decision, tokens)
+    run_error = energy_error = None
+    if run.output_tokens is not None:
+        run_error = _latency_error(decision, tokens, run.finished_s - decision.decided_s)
+    if run.output_tokens is not None and run.inference_energy_j is not None:
+        spent_j = run.inference_energy_j + decision.transmission_energy_j
+        energy_error = Error(_log_ratio(spent_j, decision.given_energy_j(tokens)), np.zeros(SIGNALS))
+    return Outcome(
+        task_id=decision.task_id,
+        model=decision.model,
+        node=decision.node,
+        prompt_tokens=run.prompt_tokens,
+        output_tokens=tokens,
+        run_s=max(run.finished_s - run.bound_s - run.transfer_s, 0.0),
+        latency_s=run.latency_s,
+        deadline_s=run.deadline_s,
+        inference_energy_j=run.inference_energy_j,
+        transmission_energy_j=decision.transmission_energy_j,
+        predicted_energy_j=decision.energy_j,
+        occupancy=stay.occupancy,
+        others_tokens=stay.others_tokens,
+        cold=decision.cold,
+        hint_tokens=decision.hint_tokens,
+        run_error=run_error,
+        energy_error=energy_error,
+        resource_slack=decision.resource_slack,
+        finished_s=run.finished_s,
+        hit_chance=decision.hit_chance,
+        is_length_known=run.output_tokens is not None,
+    )
+
+
+def judge_ended(decision: Decision, ended_s: float, stay: Stay | None) -> Ended:
+    """Return what there is to learn from a run that was ended at its deadline, at Unix time `ended_s`."""
+    run_s = max(ended_s - decision.decided_s - decision.transfer_s, 0.0)
+    met = stay or expected_stay(decision, decision.output_tokens)
+    return Ended(
+        task_id=decision.task_id,
+        model=decision.model,
+        node=decision.node,
+        prompt_tokens=decision.prompt_tokens,
+        hint_tokens=decision.hint_tokens,
+        run_s=run_s,
+        occupancy=met.occupancy,
+        others_tokens=met.others_tokens,
+        cold=decision.cold,
+        hit_chance=decision.hit_chance,
+        ended_s=ended_s,
+    )
+
+
+def expected_stay(decision: Decision, output_tokens: float) -> Stay:
+    """Return what a task was expected to meet: the tasks there when it was placed, and their usual share of reading."""
+    occupancy = decision.occupancy / decision.gpus
+    free_s = decision.alone_s + decision.crowd_s * max(occupancy - 1.0, 0.0)
+    reading_s = max(decision.token_s - free_s, 0.0) * output_tokens
+    return Stay(occupancy, reading_s * decision.prompt_tokens / max(decision.reading_s, LEAST))
+
+
+def _latency_error(decision: Decision, tokens: float, seconds: float) -> Error:
+    raw_s = max(decision.raw_latency_s(tokens), LEAST)
+    signals = np.array([1.0, decision.busy, log(raw_s), decision.fixed_s / raw_s])
+    return Error(_log_ratio(seconds, raw_s), signals)
+
+
+def _log_ratio(came: float, foreseen: float) -> float:
+    return log(max(came, LEAST) / max(foreseen, LEAST))

@@ -1,0 +1,171 @@
+"""net-hits: the node where a task adds most to the deadlines met, net of what it costs others, and of its energy.
+
+Notation, for a task i and an arm a
+    P(i, a)   chance that i is complete in time if it is sent to a now, the wait for room included  (Arms.hit_chance)
+    H(i, a)   tasks running on a that are expected to miss their deadline because of i              (Arms.harm)
+    E(i, a)   joules by which the energy of the fleet rises                                  (Arms.marginal_energy_j)
+    Q(a)      work that a was given beyond what it can do: a virtual queue, in GPU seconds               (Arms.load)
+    w(i, a)   GPU time of i on a, as a multiple of that of a mean task                                   (Arms.work)
+    V         price of a deadline in joules: a multiple of the mean energy of a task
+
+Objective and rule
+    maximise  sum over tasks of (deadlines met) V - energy
+    net       N(i, a) = P(i, a) - k H(i, a) - rho Q(a) w(i, a)
+    choice    argmax over a of N(i, a) - E(i, a) / V, nodes without room included
+    binding   if the best arm has room the task starts there; else it waits for it and is decided anew when room appears
+    admission if no arm has N > floor the task would cost more deadlines than it meets: it is refused, if it may be
+
+H is the cost to those who run now. The rent rho Q w is the cost to those to come: Q grows while a node is given more
+than it can do, so capacity has a price where and while it is scarce, and none elsewhere (drift plus penalty, Neely
+2010).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from perllm.policy.problem import (
+    REFUSED_COMPUTE,
+    REFUSED_DEADLINE,
+    REFUSED_TIER,
+    Arms,
+    BoolArray,
+    Choice,
+    Feedback,
+    FloatArray,
+    Task,
+    Verdict,
+)
+
+NAME = "net-hits"
+MEAN_OVER = 1000
+"""How many outcomes the mean energy of a task is an average of."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetHitsParameters:
+    """Settings of net-hits.
+
+    Attributes:
+        harm_weight: k, what the deadline of a running task counts beside that of the task to be placed.
+        rent: rho, deadlines per GPU second of backlog that a mean task pays for a place. At 0.2 a backlog of five
+            seconds keeps everybody away.
+        price: V in mean energies of a task. At 20 a task may cost a twentieth of a deadline more than another of mean
+            energy to save that energy.
+        floor: net chance below which a task is not worth starting.
+        waits: whether a task may wait for a better node than those with room.
+    """
+
+    harm_weight: float = 1.0
+    rent: float = 0.2
+    price: float = 20.0
+    floor: float = 0.1
+    waits: bool = True
+
+
+class NetHits:
+    """The default policy."""
+
+    name = NAME
+
+    def __init__(self, parameters: NetHitsParameters | None = None) -> None:
+        self._parameters = parameters or NetHitsParameters()
+        self._mean_energy_j = 0.0
+        self._outcomes = 0
+
+    def choose(self, task: Task, arms: Arms) -> Choice:
+        """Choose the arm of the highest net chance, energy priced; see the module's notation."""
+        room = arms.allowed & (arms.compute_used <= arms.compute_capacity)
+        open_arms = arms.allowed & (arms.compute_capacity > 0)
+        net = self._net_chances(arms)
+        worth = open_arms & (net > self._parameters.floor)
+        price_j = self._price_j(arms)
+        scores = np.where(open_arms, net - arms.marginal_energy_j / price_j, -np.inf)
+        arm, verdict, awaited = self._pick(scores, room, worth)
+        candidates = int(np.count_nonzero(room & worth))
+        return Choice(
+            arm=arm,
+            meets_deadline=arm is not None and bool(worth[arm] and arms.hit_chance[arm] >= 0.5),
+            candidates=candidates,
+            refused=_count_refused(arms, room, worth),
+            scores=scores,
+            slack=-1.0 if arm is None else float(net[arm]),
+            resource_slack=0.0,
+            explored=False,
+            reason=_explain(arms, arm, net, awaited, price_j, candidates),
+            verdict=verdict,
+            awaited=awaited,
+        )
+
+    def learn(self, feedback: Feedback) -> float:
+        """Take an outcome into the mean energy; return what it was worth, in deadlines."""
+        self._outcomes += 1
+        self._mean_energy_j += (feedback.energy_j - self._mean_energy_j) / min(self._outcomes, MEAN_OVER)
+        in_time = float(feedback.latency_s <= feedback.deadline_s)
+        return in_time - feedback.energy_j / max(self._parameters.price * self._mean_energy_j, 1e-9)
+
+    def learn_miss(self, model: str, row: int) -> None:
+        """Nothing: what a missed deadline teaches is in the chances, which the learner calibrates."""
+
+    def export_state(self, model: str, row: int) -> dict[str, float]:
+        """Return the mean energy of a task; it is one for all arms."""
+        return {"meanEnergyJoules": self._mean_energy_j, "outcomes": self._outcomes}
+
+    def import_state(self, model: str, row: int, state: Mapping[str, float]) -> None:
+        """Take back a mean energy, if it comes of more outcomes than the present one.
+
+        Raises:
+            ValueError: a number is missing, not finite, or negative.
+        """
+        energy_j, outcomes = state.get("meanEnergyJoules"), state.get("outcomes")
+        if energy_j is None or outcomes is None or not np.isfinite([energy_j, outcomes]).all():
+            raise ValueError(f"not a state of {NAME}: {dict(state)}")
+        if min(energy_j, outcomes) < 0:
+            raise ValueError(f"not a state of {NAME}: {dict(state)}")
+        if outcomes >= self._outcomes:
+            self._mean_energy_j, self._outcomes = energy_j, int(outcomes)
+
+    def _net_chances(self, arms: Arms) -> FloatArray:
+        parameters = self._parameters
+        net: FloatArray = arms.hit_chance - parameters.harm_weight * arms.harm - parameters.rent * arms.load * arms.work
+        return net
+
+    def _price_j(self, arms: Arms) -> float:
+        """Return V; before the first outcome in terms of what is expected of this task."""
+        mean_j = self._mean_energy_j or float(arms.marginal_energy_j.mean()) if len(arms.rows) else 1.0
+        return max(self._parameters.price * mean_j, 1e-9)
+
+    def _pick(self, scores: FloatArray, room: BoolArray, worth: BoolArray) -> tuple[int | None, Verdict, int | None]:
+        """Return the arm to start on, what to do, and the arm to wait for.
+
+        For a task that must not be refused there is an arm also with REFUSE: the best of those with room.
+        """
+        if worth.any():
+            best = int(np.argmax(np.where(worth, scores, -np.inf)))
+            equal = room & worth & (scores >= scores[best])
+            if equal.any():
+                return int(np.argmax(equal)), Verdict.START, None
+            if self._parameters.waits or not (room & worth).any():
+                return None, Verdict.WAIT, best
+            return int(np.argmax(np.where(room & worth, scores, -np.inf))), Verdict.START, None
+        arm = int(np.argmax(np.where(room, scores, -np.inf))) if room.any() else None
+        return arm, Verdict.REFUSE if np.isfinite(scores).any() else Verdict.WAIT, None
+
+
+def _count_refused(arms: Arms, room: BoolArray, worth: BoolArray) -> dict[str, int]:
+    counts = {
+        REFUSED_TIER: int(np.count_nonzero(~arms.allowed)),
+        REFUSED_COMPUTE: int(np.count_nonzero(arms.allowed & ~room)),
+        REFUSED_DEADLINE: int(np.count_nonzero(room & ~worth)),
+    }
+    return {reason: count for reason, count in counts.items() if count}
+
+
+def _explain(arms: Arms, arm: int | None, net: FloatArray, awaited: int | None, price_j: float, candidates: int) -> str:
+    if arm is None:
+        return "no node has room" if awaited is None else "waits for a better node than those with room"
+    return (
+        f"highest net chance of {candidates} candidates: {net[arm]:.3f}, {arms.hit_chance[arm]:.3f} in time, "
+        f"{arms.harm[arm]:.3f} harm to others; {arms.marginal_energy_j[arm]:.0f} J at {price_j:.0f} J a deadline"
+    )

@@ -1,0 +1,62 @@
+"""What tuning found on seeds that are not judged; `perllm-lab tune` writes both files.
+
+tuned.json          {policy in its dress: {scenario: {parameter: value}}}
+agod_weights.npz    what AGOD learned beforehand
+"""
+
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import IO, Any
+
+import numpy as np
+
+from perllm_lab.baselines.network import Tensor
+
+TUNED = "tuned.json"
+AGOD_WEIGHTS = "agod_weights.npz"
+FALLBACK = "modern"
+"""The scenario whose parameters serve scenarios that nothing was tuned for."""
+
+JOINT = ("joint",)
+"""What weights learned in all scenarios are called."""
+
+Weights = dict[str, Tensor]
+WeightsByOwner = dict[tuple[str, ...], Weights]
+Tuned = Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+
+def load_tuned() -> Tuned:
+    """Return the parameters of every tuned policy in every scenario it was tuned for."""
+    tuned: Tuned = json.loads((files(__package__) / TUNED).read_text("utf-8"))
+    return tuned
+
+
+def find_parameters(tuned: Tuned, policy: str, scenario: str) -> Mapping[str, Any]:
+    """Return the parameters of a policy, its dress in its name, for a scenario.
+
+    A scenario that nothing was tuned for gets those of `modern`, a policy that was not tuned its defaults.
+    """
+    scenarios = tuned.get(policy, {})
+    return scenarios.get(scenario, scenarios.get(FALLBACK, {}))
+
+
+def load_agod_weights(policy: str, scenario: str) -> Weights:
+    """Return the weights that AGOD, its dress in its name, starts with in a scenario."""
+    with (files(__package__) / AGOD_WEIGHTS).open("rb") as file:
+        return find_weights(read_weights(file), policy, scenario)
+
+
+def read_weights(file: IO[bytes]) -> WeightsByOwner:
+    """Return the weights in a file by what they are for: `JOINT`, or a policy and a scenario."""
+    weights: WeightsByOwner = {}
+    with np.load(file) as arrays:
+        for path in arrays.files:
+            *owner, name = path.split("/")
+            weights.setdefault(tuple(owner), {})[name] = arrays[path]
+    return weights
+
+
+def find_weights(weights: WeightsByOwner, policy: str, scenario: str) -> Weights:
+    """Return the weights for a policy in a scenario, or the joint ones where it has none of its own."""
+    return weights.get((policy, scenario), weights[JOINT])

@@ -1,0 +1,121 @@
+"""The parameters that are tried of a policy, and which of them serve it best: the part of tuning that runs nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import inf
+from types import MappingProxyType
+from typing import Any
+
+from perllm.policy import cs_ucb
+from perllm_lab.baselines.fineinfer import FineInfer
+from perllm_lab.baselines.rewardless_guidance import RewardlessGuidance
+from perllm_lab.baselines.tuned import Tuned
+from perllm_lab.policies import DRESSED
+from perllm_lab.report.measures import measure
+from perllm_lab.simulator.result import RunResult
+
+FINALISTS = 3
+"""How many candidates go on to all loads, the default among them."""
+
+TIE = 0.005
+"""Shares in time closer than this are taken as equal, since a run tells them no better: energy decides."""
+
+GRIDS: Mapping[str, Mapping[str, tuple[float, ...]]] = MappingProxyType(
+    {
+        cs_ucb.NAME: {"constraint_weight": (0.5, 1.0, 2.0), "exploration": (0.1, 0.03, 0.3), "penalty_weight": (1.0,)},
+        FineInfer.name: {"risk": (2.0, 1.0, 4.0)},
+        RewardlessGuidance.name: {"curiosity": (0.5, 0.1, 2.0)},
+    }
+)
+"""What is tried of each policy; the first of each parameter is its default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Parameters of a policy, its dress in its name, for a scenario."""
+
+    policy: str
+    scenario: str
+    parameters: tuple[tuple[str, float], ...]
+
+    def __str__(self) -> str:
+        return f"{self.policy} in {self.scenario}, {self.describe()}"
+
+    def describe(self) -> str:
+        """Return the parameters for people."""
+        return ", ".join(f"{name} {value:g}" for name, value in self.parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How runs went: judged tasks, those of them in time, and the energy of the whole fleet."""
+
+    tasks: int = 0
+    hits: float = 0.0
+    energy_j: float = 0.0
+
+    def __add__(self, other: "Score") -> "Score":
+        return Score(self.tasks + other.tasks, self.hits + other.hits, self.energy_j + other.energy_j)
+
+    @property
+    def hit_share(self) -> float:
+        """Share of tasks in time."""
+        return self.hits / max(self.tasks, 1)
+
+    @property
+    def j_per_hit(self) -> float:
+        """Joules of the fleet per task in time."""
+        return self.energy_j / self.hits if self.hits else inf
+
+
+def score_run(run: RunResult) -> Score:
+    """Return how a run went, by its judged tasks."""
+    measures = measure(run)
+    return Score(measures.tasks, (measures.hit_share or 0.0) * measures.tasks, measures.fleet_energy_j)
+
+
+Scores = Mapping[Candidate, Score]
+
+
+def list_candidates(policies: Sequence[str], scenarios: Sequence[str]) -> list[Candidate]:
+    """Return every point of the grids of these policies, in both dresses; the defaults first."""
+    return [
+        Candidate(policy + dress, scenario, tuple(zip(GRIDS[policy], values, strict=True)))
+        for scenario, policy, dress in product(scenarios, (name for name in policies if name in GRIDS), ("", DRESSED))
+        for values in product(*GRIDS[policy].values())
+    ]
+
+
+def group_candidates(scores: Scores) -> list[list[Candidate]]:
+    """Return the candidates of each policy and scenario, in their order, so the default first."""
+    groups: dict[tuple[str, str], list[Candidate]] = {}
+    for candidate in scores:
+        groups.setdefault((candidate.policy, candidate.scenario), []).append(candidate)
+    return list(groups.values())
+
+
+def pick_finalists(scores: Scores) -> list[Candidate]:
+    """Return those that go on: of each policy and scenario the default, to compare with, and the best others."""
+    finalists = []
+    for default, *others in group_candidates(scores):
+        finalists += [default, *sorted(others, key=lambda each: -scores[each].hit_share)[: FINALISTS - 1]]
+    return finalists
+
+
+def choose_candidates(scores: Scores) -> list[Candidate]:
+    """Return the best of each policy and scenario: most tasks in time; where shares tie, least energy."""
+    chosen = []
+    for group in group_candidates(scores):
+        most = max(scores[candidate].hit_share for candidate in group)
+        near = [candidate for candidate in group if scores[candidate].hit_share >= most - TIE]
+        chosen.append(min(near, key=lambda candidate: scores[candidate].j_per_hit))
+    return chosen
+
+
+def merge_chosen(before: Tuned, chosen: Sequence[Candidate]) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """Return the tuned parameters with those of the chosen candidates put in; the others stay."""
+    merged = {policy: dict(scenarios) for policy, scenarios in before.items()}
+    for candidate in chosen:
+        merged.setdefault(candidate.policy, {})[candidate.scenario] = dict(candidate.parameters)
+    return merged

@@ -1,0 +1,81 @@
+"""What a node is given and what it gives back: jobs, their state on the node, their outcome."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from perllm_lab.hardware.engine import Engine, Run
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a task asks of a node; `output_tokens` is its true length."""
+
+    key: str
+    prompt_tokens: int
+    output_tokens: int
+    input_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What really happened to a job. Times in simulated seconds, nan where a removed job never came so far.
+
+    `energy_j` is the job's exact share: its prefill plus an equal share of every decode iteration it was part of.
+    """
+
+    job: Job
+    admitted_s: float
+    started_s: float
+    transferred_s: float
+    prefill_s: float
+    finished_s: float
+    energy_j: float
+    completed: bool
+
+    @property
+    def transfer_s(self) -> float:
+        """Seconds from the container's start to the last input byte."""
+        return self.transferred_s - self.started_s
+
+    @property
+    def inference_s(self) -> float:
+        """Seconds from the begin of the prefill to the last token."""
+        return self.finished_s - self.prefill_s
+
+
+class Phase(IntEnum):
+    """How far a job has come on its node."""
+
+    OPENING = 0
+    TRANSFER = 1
+    MODEL = 2
+    ENGINE = 3
+    GONE = 4
+
+
+class Task:
+    """A job on its node."""
+
+    __slots__ = ("admitted_s", "engine", "job", "phase", "run", "started_s", "transferred_s")
+
+    def __init__(self, job: Job, admitted_s: float, started_s: float) -> None:
+        self.job = job
+        self.admitted_s = admitted_s
+        self.started_s = started_s
+        self.transferred_s = float("nan")
+        self.phase = Phase.OPENING
+        self.run = Run(job.key, job.prompt_tokens, job.output_tokens)
+        self.engine: Engine | None = None
+
+    def outcome(self, now_s: float, *, completed: bool) -> Finished:
+        """Says what has become of it at its end."""
+        return Finished(
+            job=self.job,
+            admitted_s=self.admitted_s,
+            started_s=self.started_s,
+            transferred_s=self.transferred_s,
+            prefill_s=self.run.prefill_at_s,
+            finished_s=now_s,
+            energy_j=self.run.energy_j,
+            completed=completed,
+        )

@@ -1,0 +1,96 @@
+"""What AGOD learns beforehand, as its authors train it: in the environment where it is to be judged, on other seeds.
+
+First in all scenarios in turn; then, from there, in each scenario by itself, which is kept where it helps. Always in
+plain dress, where the outcome of every task is seen; with tasks refused and ended it learned less.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from itertools import cycle, islice, product
+from pathlib import Path
+
+import numpy as np
+from numpy.random import default_rng
+
+from perllm_lab.baselines.agod import Agod, AgodParameters
+from perllm_lab.baselines.tuned import Weights, WeightsByOwner
+from perllm_lab.candidates import TIE, Score, score_run
+from perllm_lab.policies import DRESSED, dress_rival
+from perllm_lab.report.progress import Stage
+from perllm_lab.simulator.experiment import BuildContext, Experiment, Job, run_job
+from perllm_lab.simulator.scheduler import Scheduler
+from perllm_lab.simulator.seeds import derive_seed
+
+PARAMETERS = AgodParameters(update_every=8)
+"""Beforehand there is time to learn more from each outcome than in a judged run."""
+
+GENTLE = replace(PARAMETERS, actor_rate=3e-4, critic_rate=1e-3)
+"""In one scenario by itself, so that it does not unlearn what it knows."""
+
+OWN_EPISODES = 3
+"""Episodes in a scenario by itself."""
+
+OWN_SEED, TEST_SEED = 400, 500
+"""Seeds, from the first one, of those episodes and of the runs that tell whether they helped."""
+
+
+def learn_jointly(experiments: Mapping[str, Experiment], episodes: int, seed: int, stage: Stage) -> Weights:
+    """Return what was learned in plain dress over many episodes: scenarios change fastest, then loads."""
+    first = next(iter(experiments.values()))
+    rounds = list(product(first.loads, experiments.values()))
+    weights = Agod(default_rng(derive_seed("agod", seed)), PARAMETERS).export_weights()
+    for episode in range(episodes):
+        load, experiment = rounds[episode % len(rounds)]
+        weights, score = _learn(weights, PARAMETERS, experiment, Job(Agod.name, load, seed + episode))
+        note = f"{experiment.scenario.name}, load {load:g}: {score.hit_share:.0%} in time"
+        stage.update(episode + 1, episodes, note)
+    return weights
+
+
+def specialise(joint: Weights, experiments: Mapping[str, Experiment], seed: int, stage: Stage) -> WeightsByOwner:
+    """Return what was learned in a scenario by itself, for each dress in which that beats the joint weights."""
+    found: WeightsByOwner = {}
+    for done, (scenario, experiment) in enumerate(experiments.items(), start=1):
+        own = joint
+        for episode, load in enumerate(islice(cycle(sorted(experiment.loads)), OWN_EPISODES)):
+            own, _ = _learn(own, GENTLE, experiment, Job(Agod.name, load, seed + OWN_SEED + episode))
+        notes = []
+        for policy in (Agod.name, Agod.name + DRESSED):
+            shares = [_test(weights, experiment, policy, seed + TEST_SEED).hit_share for weights in (joint, own)]
+            if shares[1] > shares[0] + TIE:
+                found[policy, scenario] = own
+            notes.append(f"{policy} {shares[0]:.1%} in time jointly, {shares[1]:.1%} by itself")
+        stage.update(done, len(experiments), f"{scenario}: {'; '.join(notes)}")
+    return found
+
+
+def write_weights(path: Path, weights: WeightsByOwner) -> None:
+    """Write weights by what they are for, as a file that is there as a whole or not at all."""
+    flat = {"/".join((*owner, name)): array for owner, arrays in weights.items() for name, array in arrays.items()}
+    part = path.with_name(f".{path.name}")
+    with part.open("wb") as file:
+        np.savez(file, allow_pickle=False, **flat)
+    part.replace(path)
+
+
+def _learn(weights: Weights, parameters: AgodParameters, experiment: Experiment, job: Job) -> tuple[Weights, Score]:
+    """Make one run; AGOD begins it with the weights alone, since what it remembers is of another fleet."""
+    agod = Agod(default_rng(derive_seed("agod", experiment.scenario.name, job.policy, job.seed)), parameters)
+    agod.import_weights(weights)
+    run = run_job(replace(experiment, build=partial(_build, agod=agod)), job)
+    return agod.export_weights(), score_run(run)
+
+
+def _test(weights: Weights, experiment: Experiment, policy: str, seed: int) -> Score:
+    """Return how AGOD fares at all loads, with the parameters of a judged run."""
+    total = Score()
+    for load in experiment.loads:
+        agod = Agod(default_rng(derive_seed("agod", seed)))
+        agod.import_weights(weights)
+        total += score_run(run_job(replace(experiment, build=partial(_build, agod=agod)), Job(policy, load, seed)))
+    return total
+
+
+def _build(name: str, context: BuildContext, *, agod: Agod) -> Scheduler:
+    return dress_rival(name, agod, context)

@@ -1,0 +1,102 @@
+"""What changes over a run: learning, regret, the use of a GPU type, and the distribution of latency."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from perllm_lab.report.measures import completions, hits, judged_tasks
+from perllm_lab.simulator.result import Floats, RunResult
+
+BLOCK_TASKS = 100
+MAX_BLOCKS = 100
+QUANTILES = (0.01, *(at / 20 for at in range(1, 20)), 0.98, 0.99, 0.999, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class LearningCurve:
+    """Share of tasks in time over the whole run, its warm-up included. All arrays have one entry per block.
+
+    Attributes:
+        tasks: number of tasks up to the end of the block.
+        block_share: share in time of the block.
+        cumulative_share: share in time of everything up to the end of the block.
+    """
+
+    tasks: Floats
+    block_share: Floats
+    cumulative_share: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class RegretCurve:
+    """How many tasks fewer than a reference a run had in time, over the whole run, its warm-up included.
+
+    Attributes:
+        tasks: number of tasks so far, shape (points,).
+        regret: tasks in time of the reference so far less those of the run, shape (points,).
+    """
+
+    tasks: Floats
+    regret: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Placements:
+    """Tasks placed on one GPU type over the whole run, in the order of placement; arrays have one entry per task.
+
+    Attributes:
+        decided_s: when each was placed.
+        hits: how many so far were in time in the end.
+    """
+
+    decided_s: Floats
+    hits: Floats
+
+
+def block_size(tasks: int) -> int:
+    """Return tasks per block: 100, or a multiple of it that gives a hundred blocks at most."""
+    return BLOCK_TASKS * max(1, -(-tasks // (BLOCK_TASKS * MAX_BLOCKS)))
+
+
+def learn_curve(run: RunResult, block: int | None = None) -> LearningCurve:
+    """Return the learning curve in blocks of `block` tasks; the last one may be shorter."""
+    ends = _block_ends(run.tasks.at_s.size, block)
+    so_far = np.concatenate(([0.0], np.cumsum(hits(run), dtype=np.float64)))[ends]
+    in_block = np.diff(so_far, prepend=0.0)
+    sizes = np.diff(ends, prepend=0)
+    return LearningCurve(ends.astype(np.float64), in_block / sizes, so_far / ends)
+
+
+def regret(run: RunResult, reference: RunResult, block: int | None = None) -> RegretCurve:
+    """Return the regret of `run` against `reference`, usually the clairvoyant, at the ends of blocks.
+
+    Raises ValueError when the two did not see the same tasks.
+    """
+    if not np.array_equal(run.tasks.at_s, reference.tasks.at_s):
+        raise ValueError(
+            f"{run.policy} and {reference.policy} did not see the same tasks: compare the same seed and load"
+        )
+    ends = _block_ends(run.tasks.at_s.size, block)
+    difference = np.cumsum(hits(reference), dtype=np.float64) - np.cumsum(hits(run), dtype=np.float64)
+    return RegretCurve(ends.astype(np.float64), difference[ends - 1])
+
+
+def placements_on(run: RunResult, gpu_type: str) -> Placements:
+    """Return when tasks were placed on a GPU type, and their hits so far."""
+    nodes = np.flatnonzero(np.asarray(run.gpu_types, dtype=object) == gpu_type)
+    there = np.flatnonzero(np.isin(run.tasks.node, nodes))
+    order = there[np.argsort(run.tasks.decided_s[there], kind="stable")]
+    return Placements(run.tasks.decided_s[order], np.cumsum(hits(run)[order], dtype=np.float64))
+
+
+def latency_quantiles(run: RunResult) -> Floats | None:
+    """Return the latency in seconds of completed judged tasks at `QUANTILES`; None when none completed."""
+    chosen = judged_tasks(run) & completions(run)
+    if not chosen.any():
+        return None
+    return np.quantile((run.tasks.finished_s - run.tasks.at_s)[chosen], QUANTILES)
+
+
+def _block_ends(tasks: int, block: int | None) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    size = block or block_size(tasks)
+    return np.append(np.arange(size, tasks, size), tasks).astype(np.int64)

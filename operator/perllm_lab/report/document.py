@@ -1,0 +1,214 @@
+"""The results document: everything that was measured, as JSON in the shape of `perllm_lab.report.schema`.
+
+All of it but `timing` is the same to the last bit whenever the same runs are repeated, in whatever order they come.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from perllm_lab.report.curves import QUANTILES, latency_quantiles, learn_curve, regret
+from perllm_lab.report.forecasts import Reliability
+from perllm_lab.report.measures import GroupMeasures, Measures, judged_tasks, measure
+from perllm_lab.report.metrics import COMPARED, METRICS, TIMINGS, Metric, figures
+from perllm_lab.report.schema import SCHEMA_VERSION, Document
+from perllm_lab.report.statistics import estimate, paired_ratio
+from perllm_lab.simulator.result import Floats, RunResult
+
+CLAIRVOYANT = "clairvoyant"
+# Shares by node say little of a fleet that no one can look at node by node, and would be most of the document.
+MAX_NODES = 100
+CURVE_DIGITS = 6
+
+Json = dict[str, Any]
+BySeed = Mapping[int, float | None]
+
+
+def build_document(
+    results: Sequence[RunResult],
+    setting: Mapping[str, object],
+    *,
+    bounds: Mapping[tuple[float, int], float] | None = None,
+) -> Json:
+    """Return the document of all runs of one scenario.
+
+    Args:
+        results: one run per policy, load and seed, in any order; seeds may be missing.
+        setting: what was run, for the reader; JSON values.
+        bounds: upper bounds on goodput in tasks per second by load and seed, where they were computed.
+
+    Raises:
+        ValueError: there are no runs, or runs of several scenarios, or one run twice.
+    """
+    grid = _arrange(results)
+    seeds = sorted({run.seed for run in results})
+    loads = sorted({run.load for run in results})
+    measured = {key: {seed: measure(run) for seed, run in runs.items()} for key, runs in grid.items()}
+    reference = _reference(policy for policy, _ in grid)
+    sections: dict[str, dict[str, Json]] = defaultdict(lambda: defaultdict(dict))
+    for (policy, load), runs in grid.items():
+        cell = list(measured[policy, load].items())
+        rivals = {other: measured[other, at] for other, at in grid if at == load and other != policy}
+        for section, content in {
+            "policies": _spread_figures(cell, seeds, METRICS, figures),
+            "tiers": _groups({seed: found.tiers for seed, found in cell}, seeds),
+            "gpu_types": _groups({seed: found.gpu_types for seed, found in cell}, seeds),
+            "nodes": _mean_shares([found.nodes for _, found in cell]),
+            "curves": _curves(runs, [found for _, found in cell], grid.get((reference or "", load), {})),
+            "comparisons": {other: _compare(dict(cell), found) for other, found in rivals.items()},
+            "timing": _spread_figures(cell, seeds, TIMINGS, _timings),
+        }.items():
+            sections[section][policy][load_key(load)] = content
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "scenario": results[0].scenario,
+        "setting": dict(setting),
+        "loads": loads,
+        "seeds": seeds,
+        "reference": reference,
+        "units": {name: _describe(metric) for name, metric in {**METRICS, **TIMINGS}.items()},
+        "workload": {load_key(load): _workload(grid, load, seeds) for load in loads},
+        "bounds": _spread_bounds(bounds or {}, seeds),
+        **sections,
+    }
+    return Document.model_validate(document).model_dump(mode="json")
+
+
+def load_key(load: float) -> str:
+    """Return the key of a load in the document."""
+    return f"{load:g}"
+
+
+def _arrange(results: Sequence[RunResult]) -> dict[tuple[str, float], dict[int, RunResult]]:
+    if not results:
+        raise ValueError("there are no runs to report")
+    if len(scenarios := {run.scenario for run in results}) > 1:
+        raise ValueError(f"runs of several scenarios: {', '.join(sorted(scenarios))}; build one document for each")
+    grid: dict[tuple[str, float], dict[int, RunResult]] = defaultdict(dict)
+    for run in sorted(results, key=lambda run: (run.policy, run.load, run.seed)):
+        cell = grid[run.policy, run.load]
+        if run.seed in cell:
+            raise ValueError(f"{run.policy} at load {run.load:g} with seed {run.seed} is there twice")
+        cell[run.seed] = run
+    return dict(grid)
+
+
+def _reference(policies: Iterable[str]) -> str | None:
+    """Return the clairvoyant, plain if there is the choice."""
+    return min((name for name in policies if name.split("+")[0] == CLAIRVOYANT), default=None)
+
+
+def _spread(values: BySeed, seeds: Sequence[int]) -> Json:
+    found = estimate(list(values.values()))
+    ends = (None, None, None) if found is None else (found.mean, found.low, found.high)
+    return {**dict(zip(("mean", "low", "high"), ends, strict=True)), "seeds": [values.get(seed) for seed in seeds]}
+
+
+def _spread_figures(
+    cell: Sequence[tuple[int, Measures]],
+    seeds: Sequence[int],
+    metrics: Mapping[str, Metric],
+    read: Callable[[Measures], Mapping[str, float | None]],
+) -> Json:
+    values = [(seed, read(found)) for seed, found in cell]
+    return {name: _spread({seed: row[name] for seed, row in values}, seeds) for name in metrics}
+
+
+def _timings(measures: Measures) -> dict[str, float | None]:
+    return {name: getattr(measures, name) for name in TIMINGS}
+
+
+def _groups(by_seed: Mapping[int, Mapping[str, GroupMeasures]], seeds: Sequence[int]) -> Json:
+    names = sorted({name for groups in by_seed.values() for name in groups})
+    fields = ("placed_share", "tasks", "hits", "energy_j", "first_placed_s", "first_hit_share")
+    return {
+        name: {
+            field: _spread(
+                {seed: getattr(found[name], field) for seed, found in by_seed.items() if name in found}, seeds
+            )
+            for field in fields
+        }
+        for name in names
+    }
+
+
+def _mean_shares(cells: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    names = sorted({name for cell in cells for name in cell})
+    if len(names) > MAX_NODES:
+        return {}
+    return {name: sum(cell.get(name, 0.0) for cell in cells) / len(cells) for name in names}
+
+
+def _curves(runs: Mapping[int, RunResult], cell: Sequence[Measures], reference: Mapping[int, RunResult]) -> Json:
+    learned = [learn_curve(run) for run in runs.values()]
+    regrets = [regret(run, reference[seed]) for seed, run in runs.items() if seed in reference]
+    quantiles = [latency_quantiles(run) for run in runs.values()]
+    known = [found for found in quantiles if found is not None]
+    x = min((found.tasks for found in learned), key=len)
+    return {
+        "block_hit_share": _curve(x, [found.block_share for found in learned]),
+        "cumulative_hit_share": _curve(x, [found.cumulative_share for found in learned]),
+        "regret": _curve(x, [found.regret for found in regrets]) if regrets else None,
+        "latency_s": _curve(np.asarray(QUANTILES), known) if len(known) == len(quantiles) else None,
+        "reliability": _pool([found.forecasts.reliability for found in cell]),
+    }
+
+
+def _curve(x: Floats, rows: Sequence[Floats]) -> Json:
+    """Return the mean line of all seeds, as far as the shortest goes."""
+    points = min(len(x), *(len(row) for row in rows))
+    columns = [estimate([float(row[at]) for row in rows]) for at in range(points)]
+    ends = {name: [_round(getattr(column, name, None)) for column in columns] for name in ("mean", "low", "high")}
+    return {"x": [float(value) for value in x[:points]], **ends}
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.{CURVE_DIGITS}g}")
+
+
+def _pool(seeds: Sequence[Sequence[Reliability]]) -> list[Json]:
+    bins: dict[int, list[Reliability]] = defaultdict(list)
+    for found in (entry for entries in seeds for entry in entries):
+        bins[min(int(found.chance * 10), 9)].append(found)
+    return [_pool_bin(bins[at]) for at in sorted(bins)]
+
+
+def _pool_bin(entries: Sequence[Reliability]) -> Json:
+    tasks = sum(entry.tasks for entry in entries)
+    chance = sum(entry.chance * entry.tasks for entry in entries) / tasks
+    hit_share = sum(entry.hit_share * entry.tasks for entry in entries) / tasks
+    return {"chance": min(chance, 1.0), "hit_share": min(hit_share, 1.0), "tasks": tasks}
+
+
+def _compare(cell: Mapping[int, Measures], other: Mapping[int, Measures]) -> Json:
+    """Return the ratios over the seeds that both have run."""
+    both = [seed for seed in cell if seed in other]
+    own, theirs = [figures(cell[seed]) for seed in both], [figures(other[seed]) for seed in both]
+    ratios: Json = {}
+    for name in COMPARED:
+        found = paired_ratio([row[name] for row in own], [row[name] for row in theirs])
+        ratios[name] = {end: getattr(found, end, None) for end in ("mean", "low", "high")}
+    return ratios
+
+
+def _workload(grid: Mapping[tuple[str, float], Mapping[int, RunResult]], load: float, seeds: Sequence[int]) -> Json:
+    runs = {seed: run for (_, at), cell in grid.items() if at == load for seed, run in cell.items()}
+    sizes = {seed: run.tasks.at_s.size for seed, run in runs.items()}
+    first = {seed: int(np.argmax(judged_tasks(run))) + 1 for seed, run in runs.items()}
+    return {
+        "tasks": [sizes.get(seed) for seed in seeds],
+        "judged_from_task": [first.get(seed) for seed in seeds],
+    }
+
+
+def _spread_bounds(bounds: Mapping[tuple[float, int], float], seeds: Sequence[int]) -> Json:
+    by_load: dict[float, dict[int, float | None]] = defaultdict(dict)
+    for (load, seed), value in sorted(bounds.items()):
+        by_load[load][seed] = value
+    return {load_key(load): _spread(values, seeds) for load, values in sorted(by_load.items())}
+
+
+def _describe(metric: Metric) -> Json:
+    return {"title": metric.title, "unit": metric.unit, "meaning": metric.meaning}

@@ -1,0 +1,88 @@
+"""The figures of a results document: name, unit and meaning of each, in the order in which they are shown."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from perllm_lab.report.measures import Measures
+from perllm_lab.simulator.result import Fate
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What a figure is.
+
+    Attributes:
+        title: what a person calls it.
+        unit: of its values; "share" is between 0 and 1.
+        meaning: one sentence.
+    """
+
+    title: str
+    unit: str
+    meaning: str
+
+
+METRICS: Mapping[str, Metric] = {
+    "goodput_per_s": Metric("goodput", "tasks/s", "Tasks in time per second of the window."),
+    "hit_share": Metric("in time", "share", "Share of tasks in time."),
+    "token_hit_share": Metric("tokens in time", "share", "The same weighted by prompt and output tokens."),
+    "fleet_j_per_hit": Metric("fleet energy per task in time", "J", "Whole fleet, idle nodes included."),
+    "active_j_per_hit": Metric("active energy per task in time", "J", "Without what idle nodes drew."),
+    "latency_p50_s": Metric("latency p50", "s", "From arrival to completion, of completed tasks."),
+    "latency_p95_s": Metric("latency p95", "s", "The same, 95 % quantile."),
+    "latency_p99_s": Metric("latency p99", "s", "The same, 99 % quantile."),
+    "tokens_per_s": Metric("tokens per second", "tokens/s", "Output tokens of completed tasks."),
+    "completed_share": Metric("completed", "share", "Share of tasks that ran to their end, in time or late."),
+    "fleet_energy_j": Metric("fleet energy", "J", "Nodes and transmission over the window, the three parts below."),
+    "transmission_j": Metric("transmission energy", "J", "Moving the inputs of tasks bound in the window."),
+    "inference_j": Metric("inference energy", "J", "Drawn by nodes that did something."),
+    "idle_j": Metric("idle energy", "J", "Drawn by nodes that did nothing."),
+    "tasks": Metric("tasks", "tasks", "Tasks that arrived in the window."),
+    "window_s": Metric("window", "s", "Length of the judged window."),
+    **{
+        f"tasks_{fate.name.lower()}": Metric(f"tasks {fate.name.lower().replace('_', ' ')}", "tasks", meaning)
+        for fate, meaning in {
+            Fate.IN_TIME: "Complete by their deadline.",
+            Fate.LATE: "Complete after their deadline.",
+            Fate.REFUSED: "Refused without being run.",
+            Fate.DROPPED: "Dropped because their deadline passed while they waited.",
+            Fate.ENDED: "Ended because their deadline passed while they ran.",
+            Fate.UNFINISHED: "Not complete when the run stopped.",
+        }.items()
+    },
+    "explored_share": Metric("explored", "share", "Share of placed tasks that were placed to learn."),
+    "learning_misses": Metric("misses while learning", "tasks", "Not in time among the first 500 of the whole run."),
+    "settled_ratio": Metric("settled", "ratio", "Share in time of tasks 501 to 1000 over that of all later ones."),
+    "energy_error": Metric("energy error", "share", "Median relative error, given the realised tokens."),
+    "latency_error": Metric("latency error", "share", "Median relative error, given the realised tokens."),
+    "given_inside": Metric("90 % interval, tokens given", "share", "Completed tasks whose latency it held."),
+    "given_below": Metric("below it", "share", "Completed tasks that were faster than it said."),
+    "given_above": Metric("above it", "share", "Completed tasks that were slower than it said."),
+    "latency_inside": Metric("90 % interval, before the run", "share", "Completed tasks whose latency it held."),
+    "latency_below": Metric("below it", "share", "Completed tasks that were faster than it said."),
+    "latency_above": Metric("above it", "share", "Completed tasks that were slower than it said."),
+    "brier": Metric("Brier score", "square", "Mean square of chance to be in time less outcome, of placed tasks."),
+}
+
+TIMINGS: Mapping[str, Metric] = {
+    "decision_p50_ms": Metric("decision p50", "ms", "Wall-clock time of a decision."),
+    "decision_p99_ms": Metric("decision p99", "ms", "The same, 99 % quantile."),
+    "wall_s": Metric("run", "s", "Wall-clock time of the whole run."),
+}
+
+COMPARED = ("goodput_per_s", "hit_share", "token_hit_share", "fleet_j_per_hit", "active_j_per_hit")
+
+
+def figures(measures: Measures) -> dict[str, float | None]:
+    """Return every figure of `METRICS` by name."""
+    forecasts = measures.forecasts
+    derived: dict[str, float | None] = {
+        **{f"tasks_{fate.name.lower()}": count for fate, count in measures.fates.items()},
+        "energy_error": forecasts.energy_error,
+        "latency_error": forecasts.latency_error,
+        "brier": forecasts.brier,
+    }
+    for name, coverage in (("given", forecasts.given_coverage), ("latency", forecasts.latency_coverage)):
+        for part in ("inside", "below", "above"):
+            derived[f"{name}_{part}"] = None if coverage is None else getattr(coverage, part)
+    return {name: derived[name] if name in derived else getattr(measures, name) for name in METRICS}

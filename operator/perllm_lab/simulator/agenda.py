@@ -1,0 +1,45 @@
+"""What is to happen when."""
+
+from enum import IntEnum
+from heapq import heappop, heappush
+from math import inf
+
+
+class Cause(IntEnum):
+    """Why something happens; what falls on one moment happens in this order.
+
+    A task that is complete at its very deadline is in time, so nodes come before deadlines.
+    """
+
+    NODE = 0
+    CHANGE = 1
+    DEADLINE = 2
+    SCRAPE = 3
+    WINDOW = 4
+    ARRIVAL = 5
+    WISH = 6
+
+
+class Agenda:
+    """The clock of a run and its entries: a moment, a cause, and a number that says what the cause is about."""
+
+    __slots__ = ("_heap", "now_s")
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self._heap: list[tuple[float, Cause, int]] = []
+
+    def plan(self, at_s: float, cause: Cause, number: int = 0) -> None:
+        """Adds an entry; what is in the past happens now."""
+        heappush(self._heap, (at_s, cause, number))
+
+    def next_s(self) -> float:
+        """When the next entry is due; inf without one."""
+        return self._heap[0][0] if self._heap else inf
+
+    def pop(self) -> tuple[Cause, int] | None:
+        """Takes the next entry of this moment; None when there are no more."""
+        if not self._heap or self._heap[0][0] > self.now_s:
+            return None
+        _, cause, number = heappop(self._heap)
+        return cause, number

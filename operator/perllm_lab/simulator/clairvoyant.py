@@ -1,0 +1,74 @@
+"""The clairvoyant: it knows the true laws of the hardware and the true length of every task that has arrived.
+
+It decides by the same rule as net-hits, which with perfect knowledge counts deadlines first, then energy, with the
+parameters that served it best on seeds that are not judged. What it does not know is what will arrive.
+"""
+
+import numpy as np
+
+from perllm.learning.learner import Learner
+from perllm.learning.lengths import Length
+from perllm.learning.outcome import Ended, Outcome
+from perllm.policy.problem import Feedback, FloatArray, IntArray, Policy
+from perllm_lab.hardware.gpu import GpuType
+from perllm_lab.hardware.scenario import NodeSpec
+
+EXACT = 0.03
+"""Spread of a known length in logarithms: a task's tokens are certain, its seconds nearly so."""
+
+
+class TrueLearner(Learner):
+    """A learner that need not learn: laws come from the hardware, lengths are told as hints that are exact."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(policy)
+        self._policy_told = policy
+
+    def tell(self, node: NodeSpec) -> None:
+        """Take in the true law of a registered node."""
+        row = self.register(node.name, node.gpu.product)
+        laws = self.laws(node.model, np.array([row]))
+        laws.latency.coefficients[row] = _latency_law(node.gpu, node.link.rtt_s)
+        laws.energy.coefficients[row] = _energy_law(node.gpu)
+        laws.load_s[row] = node.gpu.model_load_s
+        laws.latency.scale[row] = 0.1
+        laws.latency.low[row], laws.latency.high[row] = -0.165, 0.165
+
+    def expect_length(self, model: str, prompt_tokens: float, hint_tokens: float | None) -> Length:
+        """Return the length as it is."""
+        tokens = float(hint_tokens or 1.0)
+        points: FloatArray = np.array([tokens])
+        return Length(float(np.log(tokens)), EXACT, self.length_kind(model, has_hint=True), points, tokens)
+
+    def learn(self, outcome: Outcome) -> float | None:
+        """Note that the model is loaded, and move the price of deadlines."""
+        row = self.register(outcome.node, self._gpu_types[self._group_of_row[self._rows[outcome.node]]])
+        rows: IntArray = np.array([row])
+        self.laws(outcome.model, rows).loads_from_s[row] = -np.inf
+        return self._policy_told.learn(
+            Feedback(
+                outcome.model,
+                row,
+                outcome.latency_s,
+                outcome.deadline_s,
+                outcome.energy_j or 0.0,
+                outcome.prompt_tokens,
+                outcome.output_tokens,
+                outcome.resource_slack,
+            )
+        )
+
+    def learn_ended(self, ended: Ended) -> bool:
+        """Raise the price of deadlines; lengths and laws are known."""
+        self._policy_told.learn_miss(ended.model, self._rows[ended.node])
+        return True
+
+
+def _latency_law(gpu: GpuType, rtt_s: float) -> FloatArray:
+    per_token_s, per_task_s = gpu.iteration_s(1), gpu.iteration_per_task_s
+    return np.array([gpu.pod_start_s + rtt_s, 1000 * gpu.prefill_per_token_s, 100 * per_token_s, 100 * per_task_s])
+
+
+def _energy_law(gpu: GpuType) -> FloatArray:
+    prompt_j = gpu.prefill_power_w * gpu.prefill_per_token_s
+    return np.array([1000 * prompt_j, 100 * gpu.token_energy_j, 100 * gpu.iteration_energy_j])

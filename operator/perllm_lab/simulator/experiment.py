@@ -1,0 +1,112 @@
+"""Many runs: every policy at every load with every seed, in as many processes as there are cores.
+
+What a run yields depends on the experiment and its own policy, load and seed alone, so neither the number of processes
+nor the order in which they finish changes a result.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from numpy.random import Generator, default_rng
+
+from perllm_lab.hardware.scenario import NodeSpec, Scenario
+from perllm_lab.simulator.fleet import Fleet, SimulationSettings
+from perllm_lab.simulator.pool import OnProgress, run_parallel
+from perllm_lab.simulator.result import RunResult
+from perllm_lab.simulator.scheduler import Scheduler
+from perllm_lab.simulator.seeds import derive_seed
+from perllm_lab.simulator.simulation import simulate
+from perllm_lab.simulator.workload import RequestStatistics, draw_requests
+
+
+@dataclass(frozen=True, slots=True)
+class BuildContext:
+    """What a policy may know before the first request.
+
+    Attributes:
+        nodes: all nodes, those that join later too.
+        scenario: where they come from.
+        rng: of everything the policy draws.
+        statistics: of the requests to come, as known from earlier days.
+        settings: how the run is observed.
+    """
+
+    nodes: tuple[NodeSpec, ...]
+    scenario: Scenario
+    rng: Generator
+    statistics: RequestStatistics
+    settings: SimulationSettings
+
+
+Build = Callable[[str, BuildContext], Scheduler]
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """What is run.
+
+    Attributes:
+        scenario: the nodes, what is asked of them, and what happens to them.
+        trace: a trace file, or `synthetic:NAME`.
+        tasks: how many requests; None for as many as the trace has.
+        policies: names that `build` knows.
+        loads: offered work as shares of the capacity.
+        seeds: one run for each.
+        build: makes a scheduler by its name; a function of a module, so that other processes find it.
+        settings: how runs are observed and judged.
+    """
+
+    scenario: Scenario
+    trace: str
+    tasks: int | None
+    policies: tuple[str, ...]
+    loads: tuple[float, ...]
+    seeds: tuple[int, ...]
+    build: Build
+    settings: SimulationSettings = field(default_factory=SimulationSettings)
+
+    def jobs(self) -> list["Job"]:
+        """Every run to be made."""
+        return [Job(policy, load, seed) for load in self.loads for seed in self.seeds for policy in self.policies]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run."""
+
+    policy: str
+    load: float
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.policy} at load {self.load:g}, seed {self.seed}"
+
+
+def run_experiment(experiment: Experiment, processes: int, on_progress: OnProgress | None = None) -> list[RunResult]:
+    """Makes all runs and returns them in the order of `Experiment.jobs`.
+
+    Args:
+        experiment: what is run.
+        processes: how many runs at once.
+        on_progress: told how many runs are done, of how many, and which was the last.
+
+    Raises:
+        ParallelError: a run failed; the message says which and why.
+    """
+    return run_parallel(run_job, experiment, experiment.jobs(), processes, on_progress)
+
+
+def run_job(experiment: Experiment, job: Job) -> RunResult:
+    """Makes one run in this process."""
+    scenario, settings = experiment.scenario, experiment.settings
+    requests = draw_requests(scenario, experiment.trace, experiment.tasks, job.load, job.seed)
+    nodes = tuple(scenario.nodes())
+    context = BuildContext(
+        nodes=nodes,
+        scenario=scenario,
+        rng=default_rng(derive_seed(scenario.name, job.load, job.seed, "policy", job.policy)),
+        statistics=RequestStatistics.of(requests),
+        settings=settings,
+    )
+    fleet = Fleet(scenario.name, nodes, tuple(scenario.changes(requests[-1].at_s)), job.load, job.seed)
+    return simulate(fleet, requests, experiment.build(job.policy, context), settings)

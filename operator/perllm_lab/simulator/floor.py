@@ -1,0 +1,253 @@
+"""The tasks and the nodes of a run: who is where, who may start, what is told to the scheduler."""
+
+from collections.abc import Sequence
+from enum import IntEnum
+from math import inf, isclose, nan
+
+import numpy as np
+from numpy.random import SeedSequence, default_rng
+
+from perllm_lab.hardware.job import Finished, Job
+from perllm_lab.simulator.agenda import Agenda, Cause
+from perllm_lab.simulator.fleet import Fleet, SimulationError, SimulationSettings
+from perllm_lab.simulator.ledger import Ledger
+from perllm_lab.simulator.result import Fate, Floats
+from perllm_lab.simulator.scheduler import Completion, Refuse, Scheduler, Start
+from perllm_lab.simulator.station import Station
+from perllm_lab.workload.requests import Request
+
+CONSERVED = 1e-6
+
+
+class State(IntEnum):
+    """Where a task is: not there yet, with the scheduler, before a node, on a node, at its end."""
+
+    COMING = 0
+    PENDING = 1
+    QUEUED = 2
+    RUNNING = 3
+    ENDED = 4
+
+
+class Floor:
+    """Moves tasks between the scheduler and the nodes; the agenda says when.
+
+    Attributes:
+        ledger: what happened to every task.
+        unended: how many tasks have not met their fate.
+        has_news: whether the scheduler was told something since this was last set to false.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        requests: Sequence[Request],
+        scheduler: Scheduler,
+        settings: SimulationSettings,
+        agenda: Agenda,
+    ) -> None:
+        self.ledger = Ledger(requests)
+        self.unended = len(requests)
+        self.has_news = False
+        self._requests = requests
+        self._scheduler = scheduler
+        self._dress = scheduler.dress
+        self._settings = settings
+        self._agenda = agenda
+        self._stations = [
+            Station(spec, position, self._dress.order, fleet.derive("link", spec.name))
+            for position, spec in enumerate(fleet.nodes)
+        ]
+        self._by_name = {station.spec.name: station for station in self._stations}
+        self._state = [State.COMING] * len(requests)
+        self._jobs = [
+            Job(str(number), request.prompt_tokens, request.output_tokens, request.input_bytes)
+            for number, request in enumerate(requests)
+        ]
+        self._errors = _draw_errors(fleet.derive("attribution"), settings.energy_error, len(requests))
+        self._unlearned: list[Completion] = []
+
+    def open(self) -> None:
+        """Boots the nodes that are there from the start."""
+        for station in self._stations:
+            if station.spec.joins_at == 0.0:
+                self.boot(station)
+
+    def station(self, name: str) -> Station:
+        """The node of that name."""
+        return self._by_name[name]
+
+    def submit(self, number: int) -> None:
+        """Hands a task to the scheduler, unless it is too late for it already and such tasks are dropped."""
+        if self._dress.drops and self.ledger.due_s[number] <= self._agenda.now_s:
+            self._note_end(number, Fate.DROPPED)
+            return
+        self._state[number] = State.PENDING
+        self._scheduler.submit(number, self._requests[number], self._agenda.now_s)
+        self.has_news = True
+
+    def act(self, action: Start | Refuse) -> None:
+        """Does what the scheduler decided.
+
+        Raises:
+            SimulationError: it cannot be done.
+        """
+        number = action.number
+        if self._state[number] is not State.PENDING:
+            raise self._complain(f"acts on task {number}, which is {self._state[number].name.lower()}")
+        if isinstance(action, Refuse):
+            self._note_end(number, Fate.REFUSED)
+            return
+        station = self._by_name.get(action.node)
+        if station is None or not station.node.is_powered:
+            raise self._complain(f"sends task {number} to node {action.node!r}, which is not there")
+        self.ledger.note_start(number, station.position, self._agenda.now_s, action.forecast, action.explored)
+        self._state[number] = State.QUEUED
+        station.push(number, self.ledger.due_s[number])
+        self.plan(station)
+
+    def advance(self, position: int) -> None:
+        """Lets a node do what is due, unless it was planned anew since."""
+        station = self._stations[position]
+        if station.due_s != self._agenda.now_s:
+            return
+        station.due_s = inf
+        for run in station.node.advance(self._agenda.now_s):
+            self._complete(station, run)
+        self.plan(station)
+
+    def expire(self, number: int) -> None:
+        """Drops or ends a task at its deadline, where that is the rule."""
+        state = self._state[number]
+        if state is State.RUNNING and self._dress.ends_at_deadline:
+            station = self._stations[self.ledger.node[number]]
+            self._remove(station, number)
+            self._end(number, Fate.ENDED, self._agenda.now_s)
+            self.plan(station)
+        elif state is State.PENDING and self._dress.drops:
+            self._end(number, Fate.DROPPED)
+        elif state is State.QUEUED and self._dress.drops:
+            self._stations[self.ledger.node[number]].withdraw(number)
+            self._end(number, Fate.DROPPED)
+
+    def read(self) -> None:
+        """Scrapes all nodes, then tells what is measured by now of the tasks that are complete."""
+        now_s = self._agenda.now_s
+        there = [station for station in self._stations if station.node.is_powered]
+        self._scheduler.observe({station.spec.name: station.read(now_s) for station in there}, now_s)
+        unlearned, self._unlearned = self._unlearned, []
+        for completion in unlearned:
+            self._scheduler.learn(completion, now_s)
+        self.has_news = True
+
+    def meter(self) -> Floats:
+        """Joules of every node so far, shape (n, 2): all, and what it drew doing nothing."""
+        return np.array([station.meter(self._agenda.now_s) for station in self._stations])
+
+    def boot(self, station: Station) -> None:
+        """Brings a node up, unless it is."""
+        if station.node.is_powered:
+            return
+        station.boot(self._agenda.now_s)
+        self._scheduler.join(station.spec, self._agenda.now_s)
+        self.has_news = True
+
+    def lose(self, station: Station) -> None:
+        """Takes a node away; its tasks, in the order of their numbers, are released and come again."""
+        if not station.node.is_powered:
+            return
+        lost = sorted([*station.running, *station.clear()])
+        for run in station.node.power_off(self._agenda.now_s):
+            self._note_run(station, int(run.job.key), run)
+        for number in lost:
+            self._scheduler.release(number, self._agenda.now_s)
+        self._scheduler.leave(station.spec.name, self._agenda.now_s)
+        for number in lost:
+            self.submit(number)
+        self.has_news = True
+
+    def plan(self, station: Station) -> None:
+        """Fills free slots from the queue and plans the node's next event."""
+        while station.has_room and (number := station.pop()) is not None:
+            self._bind(station, number)
+        due_s = station.node.next_event_s()
+        if due_s is None:
+            station.due_s = inf
+        elif due_s != station.due_s:
+            station.due_s = due_s
+            self._agenda.plan(due_s, Cause.NODE, station.position)
+
+    def close(self) -> None:
+        """Takes off what still runs when the run stops, and checks that neither a task nor a joule was lost."""
+        for station in self._stations:
+            for number in sorted(station.running):
+                self._remove(station, number)
+        for number, state in enumerate(self._state):
+            if state is not State.ENDED:
+                self._note_end(number, Fate.UNFINISHED)
+        drawn_j = sum(
+            total_j - idle_j for total_j, idle_j in (each.meter(self._agenda.now_s) for each in self._stations)
+        )
+        used_j = sum(self.ledger.energy_j)
+        if not isclose(drawn_j, used_j, rel_tol=CONSERVED, abs_tol=CONSERVED):
+            raise AssertionError(f"nodes drew {drawn_j} J for tasks, tasks used {used_j} J")
+        if any(station.node.jobs for station in self._stations):
+            raise AssertionError("a node still holds a task")
+
+    def _bind(self, station: Station, number: int) -> None:
+        """Gives a task to a node that has room; one that is late is ended at once where deadlines end tasks."""
+        now_s = self._agenda.now_s
+        if self._dress.ends_at_deadline and self.ledger.due_s[number] <= now_s:
+            self._end(number, Fate.ENDED, now_s)
+            return
+        self._state[number] = State.RUNNING
+        station.running.add(number)
+        station.node.admit(self._jobs[number], now_s)
+        self.ledger.note_bound(number, now_s)
+        self._scheduler.bind(number, now_s)
+        self.has_news = True
+
+    def _complete(self, station: Station, run: Finished) -> None:
+        number, now_s = int(run.job.key), self._agenda.now_s
+        self._note_run(station, number, run)
+        self._end(number, Fate.IN_TIME if now_s <= self.ledger.due_s[number] else Fate.LATE, now_s)
+        completion = Completion(
+            number=number,
+            node=station.spec.name,
+            bound_s=run.admitted_s,
+            transfer_s=run.transfer_s,
+            finished_s=now_s,
+            output_tokens=run.job.output_tokens,
+            energy_j=run.energy_j * self._errors[number],
+        )
+        self._unlearned.append(completion)
+
+    def _remove(self, station: Station, number: int) -> None:
+        run = station.node.remove(self._jobs[number].key, self._agenda.now_s)
+        if run is None:
+            raise AssertionError(f"task {number} is not on {station.spec.name}")
+        self._note_run(station, number, run)
+
+    def _note_run(self, station: Station, number: int, run: Finished) -> None:
+        station.running.remove(number)
+        self.ledger.note_run(number, run, self._settings.j_per_bit(station.spec.tier))
+
+    def _end(self, number: int, fate: Fate, finished_s: float = nan) -> None:
+        self._note_end(number, fate, finished_s)
+        self._scheduler.release(number, self._agenda.now_s)
+        self.has_news = True
+
+    def _note_end(self, number: int, fate: Fate, finished_s: float = nan) -> None:
+        self._state[number] = State.ENDED
+        self.unended -= 1
+        self.ledger.note_end(number, fate, finished_s)
+
+    def _complain(self, trouble: str) -> SimulationError:
+        return SimulationError(f"scheduler {self._scheduler.name} {trouble}, at {self._agenda.now_s} s")
+
+
+def _draw_errors(seed: SeedSequence, log_error: float, count: int) -> list[float]:
+    """Draws the factors of the attributed energies; by task, so that they do not depend on the scheduler."""
+    normal = default_rng(seed).standard_normal(count)
+    errors: list[float] = np.exp(log_error * normal - log_error**2 / 2.0).tolist()
+    return errors

@@ -1,0 +1,235 @@
+"""The operator's own placement in a simulation: its placer, learner, ledger and policies, told what the operator sees.
+
+The same adapter dresses the rivals. Plain: first come, first served, a task is sent at once and waits at its node.
+With `+x`: earliest deadline first, dropped and ended at the deadline, and refused where it would cost more deadlines
+than it meets, all as for our own policy.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from perllm.api.task import Tier
+from perllm.cluster.node import Node
+from perllm.learning.learner import Learner
+from perllm.placement.decision import Decision
+from perllm.placement.fleet import Bandwidth, Fleet
+from perllm.placement.hindsight import Run, judge_ended, judge_run
+from perllm.placement.ledger import Ledger, Stay
+from perllm.placement.lines import WaitingLines
+from perllm.placement.placer import Placement, Placer
+from perllm.placement.placer import Request as PlacementRequest
+from perllm.policy.problem import Policy, Verdict
+from perllm_lab.hardware.scenario import NodeSpec
+from perllm_lab.simulator.clairvoyant import TrueLearner
+from perllm_lab.simulator.scheduler import Completion, Dress, Forecast, NodeReading, Order, Refuse, Start
+from perllm_lab.workload.requests import Request
+
+ALL_TIERS = frozenset(Tier)
+ANY = "any node"
+
+PLAIN = Dress()
+FULL = Dress(Order.DEADLINE, drops=True, ends_at_deadline=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How a policy's choices are carried out.
+
+    Attributes:
+        dress: the simulator's part.
+        queues_at_node: whether a task may be sent to a node without room.
+        by_deadline: whether waiting tasks are served earliest deadline first.
+        admits: whether a task is refused when it is not worth starting.
+        floor: net chance below which it is not.
+    """
+
+    dress: Dress = FULL
+    queues_at_node: bool = False
+    by_deadline: bool = True
+    admits: bool = True
+    floor: float = 0.15
+
+
+class Placing:
+    """Lets a policy of the operator decide in a simulation."""
+
+    def __init__(
+        self,
+        name: str,
+        policy: Policy,
+        rules: Rules,
+        *,
+        transmission_j_per_bit: Mapping[Tier, float],
+        learner: Learner | None = None,
+    ) -> None:
+        self.name = name
+        self.dress = rules.dress
+        self._policy = policy
+        self._rules = rules
+        self._learner = learner or Learner(policy)
+        self._fleet = Fleet()
+        self._ledger = Ledger()
+        self._now_s = 0.0
+        self._placer = Placer(
+            policy,
+            self._learner,
+            self._fleet,
+            self._ledger,
+            transmission_j_per_bit=dict(transmission_j_per_bit),
+            metrics_age_s=lambda _: None,
+            unix_now=lambda: self._now_s,
+            now=lambda: self._now_s,
+        )
+        self._requests: dict[int, PlacementRequest] = {}
+        self._truths: dict[int, Request] = {}
+        self._lines: WaitingLines[int] = WaitingLines()
+        self._decisions: dict[int, Decision] = {}
+        self._stays: dict[int, Stay] = {}
+
+    def join(self, node: NodeSpec, now_s: float) -> None:
+        """Take a node into the fleet."""
+        row = self._learner.register(node.name, node.gpu.product)
+        self._learner.cool(node.name)
+        if isinstance(self._learner, TrueLearner):
+            self._learner.tell(node)
+        slots = float(node.gpu.slots * node.gpus)
+        self._fleet.put(
+            Node(node.name, node.name, Tier(node.tier), node.gpu.product, slots, frozenset(), True, float(node.gpus)),
+            row,
+            Bandwidth(node.link.bandwidth_bps, 0.0),
+        )
+        if node.resident:
+            self._learner.warm(node.name, node.model)
+        self._put_bandwidth()
+        self._lines.call(row)
+
+    def leave(self, node: str, now_s: float) -> None:
+        """Take a node out."""
+        self._fleet.remove(node)
+        self._learner.cool(node)
+
+    def observe(self, readings: Mapping[str, NodeReading], now_s: float) -> None:
+        """Take in a scrape."""
+        for name, reading in readings.items():
+            if name in self._fleet.nodes:
+                self._fleet.put_bandwidth(name, Bandwidth(reading.bandwidth_bps, reading.received_bps))
+        self._put_bandwidth()
+
+    def submit(self, number: int, request: Request, now_s: float) -> None:
+        """Queue a task."""
+        due_s = request.at_s + request.deadline_s
+        self._truths[number] = request
+        knows = isinstance(self._learner, TrueLearner)
+        hint_tokens = request.output_tokens if knows else request.hint_tokens
+        self._requests[number] = PlacementRequest(
+            str(number),
+            request.model,
+            request.prompt_tokens,
+            hint_tokens,
+            request.input_bytes,
+            ALL_TIERS,
+            due_s,
+            request.deadline_s,
+        )
+        length = self._learner.expect_length(request.model, request.prompt_tokens, hint_tokens)
+        self._learner.note_arrival(request.model, request.prompt_tokens, length.mean)
+        self._lines.add(number, (due_s if self._rules.by_deadline else float(number),))
+
+    def decide(self, now_s: float) -> Sequence[Start | Refuse]:
+        """Serve the tasks that are new, those whose awaited node has room again, and now and then some of the rest."""
+        self._now_s = now_s
+        actions: list[Start | Refuse] = []
+        for number in self._lines.due(now_s):
+            action = self._decide_one(number)
+            if action is not None:
+                self._lines.remove(number)
+                actions.append(action)
+        return actions
+
+    def next_decision_s(self) -> float:
+        """Look again soon while tasks wait."""
+        return self._lines.next_s(self._now_s)
+
+    def bind(self, number: int, now_s: float) -> None:
+        """Nothing: tasks in flight count from the decision on."""
+
+    def release(self, number: int, now_s: float) -> None:
+        """Forget a task in flight, and learn what its end tells."""
+        self._now_s = now_s
+        self._lines.remove(number)
+        self._ledger.stop_waiting(str(number))
+        stay = self._ledger.release(str(number), now_s)
+        decision = self._decisions.get(number)
+        if stay is None or decision is None:
+            return
+        self._lines.call(self._fleet.row(decision.node))
+        if self.dress.ends_at_deadline and now_s >= self._requests[number].due_s - 1e-6:
+            del self._decisions[number]
+            self._learner.learn_ended(judge_ended(decision, now_s, stay))
+        else:
+            self._stays[number] = stay
+
+    def learn(self, completion: Completion, now_s: float) -> None:
+        """Learn from a complete task, as the operator does once its energy is measured."""
+        decision, stay = self._decisions.pop(completion.number, None), self._stays.pop(completion.number, None)
+        if decision is None or stay is None or completion.node not in self._fleet.nodes:
+            return
+        request = self._requests[completion.number]
+        run = Run(
+            prompt_tokens=float(request.prompt_tokens),
+            output_tokens=float(completion.output_tokens),
+            bound_s=completion.bound_s,
+            finished_s=completion.finished_s,
+            transfer_s=completion.transfer_s,
+            latency_s=completion.finished_s - (request.due_s - request.deadline_s),
+            deadline_s=request.deadline_s,
+            inference_energy_j=completion.energy_j,
+            stay=stay,
+        )
+        self._learner.learn(judge_run(decision, run))
+
+    def _await(self, number: int, placement: Placement) -> None:
+        arm = placement.choice.awaited
+        if arm is None:
+            self._lines.wait(number, ANY)
+            return
+        row = int(placement.rows[arm])
+        self._ledger.wait(str(number), row, float(placement.outlook.work_s[arm]))
+        self._lines.wait(number, row)
+
+    def _decide_one(self, number: int) -> Start | Refuse | None:
+        request = self._requests[number]
+        self._ledger.stop_waiting(request.task_id)
+        placement = self._placer.choose(request)
+        choice, rules = placement.choice, self._rules
+        if rules.admits and choice.verdict is Verdict.REFUSE:
+            return Refuse(number)
+        if choice.arm is None or (rules.admits and choice.verdict is Verdict.WAIT):
+            self._await(number, placement)
+            return None
+        arm, arms = choice.arm, placement.arms
+        if rules.admits and float(arms.hit_chance[arm] - arms.harm[arm]) <= rules.floor:
+            return Refuse(number)
+        decision = self._placer.explain(placement, placement.names[arm])
+        self._placer.confirm(decision)
+        self._decisions[number] = decision
+        return Start(number, decision.node, self._forecast(decision, placement, arm, number), decision.explored)
+
+    def _forecast(self, decision: Decision, placement: Placement, arm: int, number: int) -> Forecast:
+        outlook, tokens = placement.outlook, float(self._truths[number].output_tokens)
+        given_s = decision.given_latency_s(tokens)
+        return Forecast(
+            latency_s=decision.latency_s,
+            latency_low_s=decision.latency_low_s,
+            latency_high_s=decision.latency_high_s,
+            energy_j=decision.energy_j,
+            given_latency_s=given_s,
+            given_low_s=given_s * float(outlook.low[arm]),
+            given_high_s=given_s * float(outlook.high[arm]),
+            given_energy_j=decision.given_energy_j(tokens),
+            hit_chance=decision.hit_chance,
+        )
+
+    def _put_bandwidth(self) -> None:
+        _, rows = self._fleet.everyone()
+        self._ledger.put_bandwidth(rows, self._fleet.bandwidth_capacity_bps(rows))

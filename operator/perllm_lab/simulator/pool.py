@@ -1,0 +1,114 @@
+"""Jobs in several processes."""
+
+import os
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import active_children, get_context
+from signal import SIG_IGN, SIGINT, signal
+from typing import TypeVar
+
+ONE_THREAD: Mapping[str, str] = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
+)
+
+OnProgress = Callable[[int, int, str], None]
+S = TypeVar("S")
+J = TypeVar("J")
+T = TypeVar("T")
+
+
+class ParallelError(Exception):
+    """A job failed; the message names it and the error."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    error: str
+    trace: str
+
+
+def run_parallel(
+    work: Callable[[S, J], T], shared: S, jobs: Sequence[J], processes: int, on_progress: OnProgress | None = None
+) -> list[T]:
+    """Returns `work(shared, job)` of every job, in the order of the jobs.
+
+    Args:
+        work: a function of a module, so that other processes find it.
+        shared: given to all jobs.
+        jobs: what is to be done; their text names them.
+        processes: how many at once.
+        on_progress: told how many jobs are done, of how many, and which was the last.
+
+    Raises:
+        ParallelError: a job failed; the others are given up.
+    """
+    results: dict[int, T] = {}
+    tell = on_progress or (lambda done, total, note: None)
+    tell(0, len(jobs), "")
+    with _pool(max(1, min(processes, len(jobs)))) as pool:
+        futures = {pool.submit(_try, work, shared, job): place for place, job in enumerate(jobs)}
+        for future in as_completed(futures):
+            place = futures[future]
+            results[place] = _take(jobs[place], future)
+            tell(len(results), len(jobs), str(jobs[place]))
+    return [results[place] for place in range(len(jobs))]
+
+
+def _try(work: Callable[[S, J], T], shared: S, job: J) -> T | _Failure:
+    try:
+        return work(shared, job)
+    except Exception as error:
+        # The error itself may not survive the way to the other process; its text does.
+        return _Failure(f"{type(error).__name__}: {error}", traceback.format_exc())
+
+
+def _take(job: object, future: "Future[T | _Failure]") -> T:
+    try:
+        result = future.result()
+    except BrokenProcessPool as error:
+        reason = "a process ended by itself, perhaps for want of memory; try fewer processes"
+        raise ParallelError(f"{job}, or one beside it, failed: {reason}") from error
+    if isinstance(result, _Failure):
+        raise ParallelError(f"{job} failed: {result.error}\n\n{result.trace}")
+    return result
+
+
+@contextmanager
+def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that end when this one has an error or is interrupted, with one thread each for linear algebra.
+
+    They are always processes of their own, even a single one: in this one the number of threads, and with it the last
+    digit of a result, is what it was when numpy was first imported.
+    """
+    before = {process.pid for process in active_children()}
+    with _environment(ONE_THREAD):
+        context = get_context("spawn")
+        pool = ProcessPoolExecutor(processes, mp_context=context, initializer=signal, initargs=(SIGINT, SIG_IGN))
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in active_children():
+                if process.pid not in before:
+                    process.terminate()
+            raise
+        finally:
+            pool.shutdown(wait=True)
+
+
+@contextmanager
+def _environment(added: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in added}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,144 @@
+"""What decides in a simulation: the simulator tells it what a real scheduler would see, and nothing else.
+
+Times are simulated seconds. A task is known by its number, its position in the list of requests.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from perllm_lab.hardware.scenario import NodeSpec
+from perllm_lab.workload.requests import Request
+
+
+class Order(Enum):
+    """In which order tasks leave the queue of a node that had no room for them."""
+
+    FIRST_COME = "first come"
+    DEADLINE = "earliest deadline"
+
+
+@dataclass(frozen=True, slots=True)
+class Dress:
+    """The rules around a placement that are not the policy's own.
+
+    Attributes:
+        order: order of the queue of a node.
+        drops: whether a waiting task whose deadline has passed is dropped.
+        ends_at_deadline: whether a running task is ended at its deadline.
+    """
+
+    order: Order = Order.FIRST_COME
+    drops: bool = False
+    ends_at_deadline: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What was expected of a task when it was placed; nan where a scheduler predicts nothing.
+
+    Attributes:
+        latency_s: from the decision to completion, at the expected length.
+        latency_low_s: 5 % quantile of the latency, before the length is known.
+        latency_high_s: 95 % quantile of the latency.
+        energy_j: transmission and inference.
+        given_latency_s: latency that would have been predicted, had the true length been known.
+        given_low_s: 5 % quantile of that.
+        given_high_s: 95 % quantile of that.
+        given_energy_j: energy that would have been predicted, had the true length been known.
+        hit_chance: chance to be in time.
+    """
+
+    latency_s: float = float("nan")
+    latency_low_s: float = float("nan")
+    latency_high_s: float = float("nan")
+    energy_j: float = float("nan")
+    given_latency_s: float = float("nan")
+    given_low_s: float = float("nan")
+    given_high_s: float = float("nan")
+    given_energy_j: float = float("nan")
+    hit_chance: float = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Send a task to a node; it waits there if the node has no room."""
+
+    number: int
+    node: str
+    forecast: Forecast = Forecast()
+    explored: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """End a task without running it."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReading:
+    """What the last scrape told of a node."""
+
+    bandwidth_bps: float
+    received_bps: float
+    power_w: float
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What is observed of a task that ran to its end, as its container reports it.
+
+    Attributes:
+        number: the task.
+        node: where it ran.
+        bound_s: when the node had room and took it.
+        transfer_s: seconds its input took.
+        finished_s: when it was complete.
+        output_tokens: tokens written.
+        energy_j: its share of the node's energy as telemetry attributes it, transmission not included.
+    """
+
+    number: int
+    node: str
+    bound_s: float
+    transfer_s: float
+    finished_s: float
+    output_tokens: int
+    energy_j: float
+
+
+class Scheduler(Protocol):
+    """Decides where and when tasks run."""
+
+    name: str
+    dress: Dress
+
+    def join(self, node: NodeSpec, now_s: float) -> None:
+        """A node is there: at the start, when it joins, and when it returns."""
+
+    def leave(self, node: str, now_s: float) -> None:
+        """A node is gone. Its tasks are reported by `lose` and submitted again."""
+
+    def observe(self, readings: Mapping[str, NodeReading], now_s: float) -> None:
+        """A scrape of all nodes."""
+
+    def submit(self, number: int, request: Request, now_s: float) -> None:
+        """A task has arrived. `request.output_tokens` is the truth, for the clairvoyant only."""
+
+    def decide(self, now_s: float) -> Sequence[Start | Refuse]:
+        """What is to be done now; called after everything of one moment has been told."""
+
+    def next_decision_s(self) -> float:
+        """When `decide` wants to be called although nothing happens; inf for never."""
+
+    def bind(self, number: int, now_s: float) -> None:
+        """The node had room and took the task; for those that did not wait at once."""
+
+    def release(self, number: int, now_s: float) -> None:
+        """The task has left its node: complete, ended, dropped from its queue, or lost."""
+
+    def learn(self, completion: Completion, now_s: float) -> None:
+        """A complete task and its energy, told at the first scrape after it."""

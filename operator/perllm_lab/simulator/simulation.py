@@ -1,0 +1,172 @@
+"""One run: requests arrive, a scheduler sends them to nodes, time jumps from event to event.
+
+The rules are those of Kubernetes: a task that is bound occupies a slot of its node from then to its end, and one that
+was sent to a full node waits before it. All that happens at one moment is told to the scheduler in the order of
+`Cause`; only then it decides.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from math import inf
+from time import perf_counter
+
+import numpy as np
+
+from perllm_lab.hardware.events import Kind
+from perllm_lab.simulator.agenda import Agenda, Cause
+from perllm_lab.simulator.fleet import Fleet, SimulationError, SimulationSettings
+from perllm_lab.simulator.floor import Floor
+from perllm_lab.simulator.result import Floats, RunResult
+from perllm_lab.simulator.scheduler import Scheduler
+from perllm_lab.workload.requests import Request
+
+GRACE_DEADLINES = 2.0
+
+
+def simulate(
+    fleet: Fleet, requests: Sequence[Request], scheduler: Scheduler, settings: SimulationSettings | None = None
+) -> RunResult:
+    """Runs requests, ordered by arrival, until all have ended or twice the longest deadline after the last arrival.
+
+    Raises:
+        SimulationError: the scheduler did what cannot be done.
+        ValueError: there are no requests, or they are not in order.
+    """
+    if not requests:
+        raise ValueError("a simulation needs at least one request")
+    if any(after.at_s < before.at_s for before, after in pairwise(requests)):
+        raise ValueError("requests must be ordered by arrival")
+    return _Simulation(fleet, requests, scheduler, settings or SimulationSettings()).run()
+
+
+def judged_window_s(requests: Sequence[Request], warmup_share: float) -> tuple[float, float]:
+    """Returns begin and end of the time that is judged: from the first arrival after the warm-up to the last."""
+    return requests[int(warmup_share * len(requests))].at_s, requests[-1].at_s
+
+
+class _Simulation:
+    def __init__(
+        self, fleet: Fleet, requests: Sequence[Request], scheduler: Scheduler, settings: SimulationSettings
+    ) -> None:
+        self._fleet = fleet
+        self._requests = requests
+        self._scheduler = scheduler
+        self._settings = settings
+        self._agenda = Agenda()
+        self._floor = Floor(fleet, requests, scheduler, settings, self._agenda)
+        self._meters: list[Floats] = []
+        self._decision_s: list[float] = []
+        self._wish_s = inf
+
+    def run(self) -> RunResult:
+        started = perf_counter()
+        agenda, floor, handlers = self._agenda, self._floor, self._handlers()
+        window_s = judged_window_s(self._requests, self._settings.warmup_share)
+        end_s = window_s[1] + GRACE_DEADLINES * max(request.deadline_s for request in self._requests)
+        self._plan_run(window_s)
+        floor.open()
+        while floor.unended and agenda.next_s() <= end_s:
+            agenda.now_s = agenda.next_s()
+            while entry := agenda.pop():
+                handlers[entry[0]](entry[1])
+            if floor.has_news:
+                self._decide()
+        if floor.unended:
+            agenda.now_s = end_s
+        floor.close()
+        return self._result(window_s, perf_counter() - started)
+
+    def _handlers(self) -> tuple[Callable[[int], None], ...]:
+        """What handles an entry of the agenda, by its cause."""
+        floor = self._floor
+        return (
+            floor.advance,
+            self._on_change,
+            floor.expire,
+            self._on_scrape,
+            self._on_window,
+            self._on_arrival,
+            self._on_wish,
+        )
+
+    def _plan_run(self, window_s: tuple[float, float]) -> None:
+        agenda = self._agenda
+        for place, change in enumerate(self._fleet.changes):
+            agenda.plan(change.at_s, Cause.CHANGE, place)
+        for at_s in window_s:
+            agenda.plan(at_s, Cause.WINDOW)
+        agenda.plan(0.0, Cause.SCRAPE)
+        agenda.plan(self._requests[0].at_s, Cause.ARRIVAL)
+
+    def _on_change(self, position: int) -> None:
+        change, now_s = self._fleet.changes[position], self._agenda.now_s
+        station = self._floor.station(change.node)
+        match change.kind:
+            case Kind.JOIN | Kind.RETURN:
+                self._floor.boot(station)
+            case Kind.LOSS:
+                self._floor.lose(station)
+            case Kind.BANDWIDTH:
+                station.node.set_bandwidth_factor(change.factor, now_s)
+            case Kind.SPEED:
+                station.node.set_speed_factor(change.factor, now_s)
+        self._floor.plan(station)
+
+    def _on_scrape(self, _: int) -> None:
+        self._agenda.plan(self._agenda.now_s + self._settings.scrape_s, Cause.SCRAPE)
+        self._floor.read()
+
+    def _on_window(self, _: int) -> None:
+        self._meters.append(self._floor.meter())
+
+    def _on_arrival(self, number: int) -> None:
+        agenda, dress = self._agenda, self._scheduler.dress
+        if number + 1 < len(self._requests):
+            agenda.plan(self._requests[number + 1].at_s, Cause.ARRIVAL, number + 1)
+        if dress.drops or dress.ends_at_deadline:
+            agenda.plan(self._floor.ledger.due_s[number], Cause.DEADLINE, number)
+        self._floor.submit(number)
+
+    def _on_wish(self, _: int) -> None:
+        if self._wish_s == self._agenda.now_s:
+            self._floor.has_news = True
+
+    def _decide(self) -> None:
+        scheduler, now_s = self._scheduler, self._agenda.now_s
+        while True:
+            started = perf_counter()
+            actions = scheduler.decide(now_s)
+            took_s = perf_counter() - started
+            if actions:
+                self._decision_s.append(took_s / len(actions))
+            for action in actions:
+                self._floor.act(action)
+            wish_s = scheduler.next_decision_s()
+            if wish_s > now_s:
+                break
+            if not actions:
+                raise SimulationError(
+                    f"scheduler {scheduler.name} wants to decide at {wish_s} s and does not, at {now_s} s"
+                )
+        if wish_s != self._wish_s and wish_s < inf:
+            self._agenda.plan(wish_s, Cause.WISH)
+        self._wish_s = wish_s
+        self._floor.has_news = False
+
+    def _result(self, window_s: tuple[float, float], wall_s: float) -> RunResult:
+        specs, (begin_j, end_j) = self._fleet.nodes, self._meters
+        return RunResult(
+            scenario=self._fleet.scenario,
+            policy=self._scheduler.name,
+            load=self._fleet.load,
+            seed=self._fleet.seed,
+            nodes=tuple(spec.name for spec in specs),
+            tiers=tuple(spec.tier for spec in specs),
+            gpu_types=tuple(spec.gpu.product for spec in specs),
+            tasks=self._floor.ledger.build_table(),
+            window_s=window_s,
+            node_energy_j=(end_j - begin_j)[:, 0],
+            node_idle_j=(end_j - begin_j)[:, 1],
+            decision_s=np.array(self._decision_s, dtype=np.float64),
+            wall_s=wall_s,
+        )

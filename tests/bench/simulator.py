@@ -1,0 +1,36 @@
+"""How long the simulator takes for one policy, load and seed on one processor."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+
+from tables import Row
+
+POLICY = "net-hits"
+LOAD = "0.9"
+CASES = (("modern", 19_366, 10.0), ("inventory", 20_000, 90.0))
+"""Scenario, tasks, and what is expected, in seconds. 19,366 tasks are an hour of the Azure conversation trace."""
+
+
+def measure_simulator(folder: Path, say: Callable[[str], None]) -> list[Row]:
+    """Return the seconds of a run; beside it those of the whole command, which computes the upper bound as well."""
+    return [_measure(scenario, tasks, limit_s, folder, say) for scenario, tasks, limit_s in CASES]
+
+
+def _measure(scenario: str, tasks: int, limit_s: float, folder: Path, say: Callable[[str], None]) -> Row:
+    say(f"simulator: {tasks} tasks on {scenario}")
+    out = folder / scenario
+    options = ["--scenario", scenario, "--tasks", str(tasks), "--policies", POLICY, "--load", LOAD, "--out", str(out)]
+    command = [sys.executable, "-m", "perllm_lab.cli", "simulate", *options, "--seeds", "1", "--processes", "1"]
+    begin_s = perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    whole_s = perf_counter() - begin_s
+    document = json.loads((out / "results.json").read_text("utf-8"))
+    run_s = document["timing"][POLICY][LOAD]["wall_s"]["mean"]
+    simulated_s = document["policies"][POLICY][LOAD]["window_s"]["mean"] / (1.0 - document["setting"]["warmup_share"])
+    detail = f"{tasks / run_s:.0f} tasks/s, {simulated_s / run_s:.0f} x real time; whole command {whole_s:.1f} s"
+    what = f"simulation of {tasks:,} tasks on {scenario}, {POLICY}"
+    return Row(what, [run_s], "s", f"<= {limit_s:g} s", detail)

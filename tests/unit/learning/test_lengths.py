@@ -1,0 +1,101 @@
+import json
+
+import numpy as np
+import pytest
+
+from perllm.learning.lengths import TYPICAL_TOKENS, Length, LengthLaw, survival
+
+
+def median(length: Length) -> float:
+    return float(np.median(length.points))
+
+
+def learn(law: LengthLaw, count: int, *, hint_error: float | None = None, seed: int = 1) -> None:
+    """Answers around 300 tokens, ln spread 0.5, to prompts of 1,000; hints with a log-error of their own."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        tokens = 300 * float(np.exp(rng.normal(0, 0.5)))
+        hint = None if hint_error is None else tokens * float(np.exp(rng.normal(0, hint_error)))
+        law.learn(1000, hint, tokens)
+
+
+def test_before_anything_was_seen_a_published_trace_tells() -> None:
+    assert median(LengthLaw().predict(1000, None)) == pytest.approx(TYPICAL_TOKENS, rel=0.1)
+
+
+def test_the_distribution_of_answers_is_learned() -> None:
+    law = LengthLaw()
+    learn(law, 2000)
+    length = law.predict(1000, None)
+    assert median(length) == pytest.approx(300, rel=0.1)
+    assert length.mean == pytest.approx(300 * np.exp(0.125), rel=0.1)
+    assert length.points[-1] / length.points[0] == pytest.approx(np.exp(0.5 * 2 * 1.73), rel=0.3)
+
+
+def test_longer_prompts_have_longer_answers_where_that_was_seen() -> None:
+    law, rng = LengthLaw(), np.random.default_rng(1)
+    for _ in range(1000):
+        prompt = float(rng.uniform(100, 4000))
+        law.learn(prompt, None, prompt / 10)
+    assert median(law.predict(3000, None)) == pytest.approx(300, rel=0.1)
+    assert median(law.predict(500, None)) == pytest.approx(50, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("hint_error", "spread"),
+    [(0.0, (0.0, 0.1)), (0.5, (0.3, 0.4)), (3.0, (0.45, 0.55))],
+    ids=["exact", "fair", "noise"],
+)
+def test_hints_count_as_far_as_they_have_proven_good(hint_error: float, spread: tuple[float, float]) -> None:
+    law = LengthLaw()
+    learn(law, 3000, hint_error=hint_error)
+    assert spread[0] <= law.predict(1000, 300).spread <= spread[1]
+
+
+def test_a_hint_that_is_always_twice_the_truth_is_halved() -> None:
+    law, rng = LengthLaw(), np.random.default_rng(1)
+    for _ in range(1000):
+        tokens = float(rng.uniform(20, 1000))
+        law.learn(1000, 2 * tokens, tokens)
+    assert median(law.predict(1000, 400)) == pytest.approx(200, rel=0.05)
+
+
+def test_answers_that_were_ended_do_not_make_answers_look_short() -> None:
+    rng = np.random.default_rng(1)
+    honest, deaf = LengthLaw(), LengthLaw()
+    for _ in range(3000):
+        tokens = 300 * float(np.exp(rng.normal(0, 0.5)))
+        if tokens <= 400:
+            honest.learn(1000, None, tokens)
+            deaf.learn(1000, None, tokens)
+        else:
+            honest.learn_censored(1000, None, 400)
+    assert median(deaf.predict(1000, None)) < 265
+    assert median(honest.predict(1000, None)) == pytest.approx(300, rel=0.1)
+    assert honest.predict(1000, None).mean > deaf.predict(1000, None).mean * 1.15
+
+
+def test_survival_is_read_between_the_bins() -> None:
+    law = LengthLaw()
+    shares = survival(law.shapes, np.array([0, 0, 0, 1]), np.array([-9.0, 0.0, 9.0, 0.05]))
+    assert shares == pytest.approx([1.0, 0.5, 0.0, 0.48], abs=0.005)
+
+
+def test_of_two_states_that_which_has_seen_more_is_kept() -> None:
+    much, little = LengthLaw(), LengthLaw()
+    learn(much, 500)
+    learn(little, 5, seed=2)
+    state = json.loads(json.dumps(much.export_state()))
+    little.import_better(state)
+    assert little.predict(1000, None).points == pytest.approx(much.predict(1000, None).points)
+    before = much.export_state()
+    much.import_better(LengthLaw().export_state())
+    assert much.export_state() == before
+
+
+@pytest.mark.parametrize("damage", [{"gram": [1.0]}, {"counts": []}, {"scale": [float("nan"), 1.0]}])
+def test_a_state_of_another_form_is_refused(damage: dict[str, list[float]]) -> None:
+    law = LengthLaw()
+    state = law.export_state()
+    with pytest.raises(ValueError, match="not the state"):
+        law.import_better([{**state[0], **damage}, state[1]])

@@ -1,0 +1,68 @@
+from collections.abc import Callable
+
+import pytest
+
+from perllm.api.task import OnInfeasible, Tier
+from perllm.cluster.node import Node
+from perllm.placement.admission import judge
+from perllm.placement.placer import Placement
+from perllm.policy.cs_ucb import CsUcb
+from perllm.policy.net_hits import NetHits
+from perllm.policy.problem import Policy, Verdict
+from unit.placement.cluster_of import CLOUD, make_node, make_request, make_setting
+
+NOW_S = 1000.0
+START, WAIT, REFUSE = Verdict.START, Verdict.WAIT, Verdict.REFUSE
+
+
+def place(
+    policy: Policy, *nodes: Node, left_s: float = 60.0, tiers: frozenset[Tier] = frozenset(Tier), busy: int = 0
+) -> Placement:
+    """Return the placement of a task when the first node runs `busy` others, and all have the model loaded."""
+    placer = make_setting(*nodes, policy=policy).placer
+    for node in nodes:
+        placer.learner.warm(node.name, "m")
+    for number in range(busy):
+        placer.reserve(placer.choose(make_request(f"busy{number}")), nodes[0].name)
+    return placer.choose(make_request(due_s=NOW_S + left_s, tiers=tiers))
+
+
+@pytest.mark.parametrize("policy", [CsUcb, NetHits])
+@pytest.mark.parametrize(
+    ("arrange", "best_effort", "reject"),
+    [
+        (lambda policy: place(policy, make_node("a")), START, START),
+        (lambda policy: place(policy, make_node("a"), left_s=0.1), START, REFUSE),
+        (lambda policy: place(policy, make_node("a"), left_s=-5.0), START, REFUSE),
+        (lambda policy: place(policy, make_node("a", slots=1), busy=1, left_s=200.0), WAIT, WAIT),
+        (lambda policy: place(policy), WAIT, WAIT),
+    ],
+    ids=["feasible", "too late everywhere", "deadline passed", "all full", "no nodes"],
+)
+def test_a_task_starts_waits_or_is_refused(
+    policy: type[Policy], arrange: Callable[[Policy], Placement], best_effort: Verdict, reject: Verdict
+) -> None:
+    assert judge(arrange(policy()), OnInfeasible.BEST_EFFORT) is best_effort
+    assert judge(arrange(policy()), OnInfeasible.REJECT) is reject
+
+
+SLOW, FAST = make_node("slow", slots=4, gpu_type="Jetson-Orin"), make_node("fast", slots=1, gpu_type="H100")
+
+
+def test_a_task_waits_for_the_node_that_can_do_it_in_time() -> None:
+    placement = place(NetHits(), FAST, SLOW, busy=1, left_s=9.0)
+    assert (placement.choice.verdict, placement.choice.awaited) == (WAIT, 0)
+    assert judge(placement, OnInfeasible.BEST_EFFORT) is judge(placement, OnInfeasible.REJECT) is WAIT
+
+
+def test_a_pod_that_exists_goes_where_there_is_room_although_its_task_would_wait() -> None:
+    placement = place(NetHits(), FAST, SLOW, busy=1, left_s=9.0)
+    assert placement.node == "slow"
+    assert placement.open_scores[0] == -float("inf") < placement.open_scores[1]
+    assert placement.favourite == 0
+
+
+def test_a_tier_without_nodes_is_waited_for_or_refused() -> None:
+    placement = place(CsUcb(), make_node("a"), tiers=frozenset({CLOUD}))
+    assert judge(placement, OnInfeasible.BEST_EFFORT) is WAIT
+    assert judge(placement, OnInfeasible.REJECT) is REFUSE

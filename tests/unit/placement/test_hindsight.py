@@ -1,0 +1,71 @@
+"""The usual decision foresaw 2 s and 100 J, and 0.02 s and 4 J a token; it was made at 1002 s with two tasks there."""
+
+import dataclasses
+import math
+
+import pytest
+
+from perllm.placement.hindsight import Run, expected_stay, judge_ended, judge_run
+from perllm.placement.ledger import Stay
+from unit.placement.records import make_decision
+
+RUN = Run(
+    prompt_tokens=900,
+    output_tokens=200,
+    bound_s=1002.0,
+    finished_s=1014.0,
+    transfer_s=1.5,
+    latency_s=14.0,
+    deadline_s=60.0,
+    inference_energy_j=1790.0,
+    stay=Stay(2.5, 800.0),
+)
+
+
+def run(**fields: object) -> Run:
+    return dataclasses.replace(RUN, **fields)  # type: ignore[arg-type]
+
+
+def test_errors_are_those_of_the_forecast_for_the_tokens_that_came() -> None:
+    outcome = judge_run(make_decision(), RUN)
+    assert outcome.run_error is not None
+    assert outcome.run_error.log_ratio == pytest.approx(math.log(12 / (2 + 200 * 0.02)))
+    assert outcome.energy_error is not None
+    assert outcome.energy_error.log_ratio == pytest.approx(math.log((1790 + 10) / (100 + 200 * 4)))
+    assert (outcome.run_s, outcome.occupancy, outcome.others_tokens) == (10.5, 2.5, 800.0)
+    assert (outcome.hit_chance, outcome.hint_tokens, outcome.cold) == (0.9, None, 0.0)
+
+
+def test_time_at_the_node_before_it_was_bound_is_no_part_of_the_run() -> None:
+    outcome = judge_run(make_decision(), run(bound_s=1005.0))
+    assert outcome.run_s == 7.5
+    assert outcome.run_error is not None
+    assert outcome.run_error.log_ratio == pytest.approx(math.log(12 / 6))
+
+
+def test_without_tokens_no_error_can_be_told_and_the_length_is_not_learned() -> None:
+    outcome = judge_run(make_decision(), run(output_tokens=None))
+    assert (outcome.run_error, outcome.energy_error, outcome.is_length_known) == (None, None, False)
+    assert outcome.output_tokens == 100.0
+
+
+def test_without_a_measured_energy_its_error_is_unknown() -> None:
+    outcome = judge_run(make_decision(), run(inference_energy_j=None))
+    assert outcome.energy_error is None
+    assert outcome.run_error is not None
+
+
+def test_where_nobody_watched_the_stay_is_the_expected_one() -> None:
+    # 0.012 s a token with one other task, 0.02 s expected: 0.008 s go to the prompts of others, at 0.4 ms a token.
+    outcome = judge_run(make_decision(), run(stay=None))
+    assert (outcome.occupancy, outcome.others_tokens) == pytest.approx((2.0, 200 * 0.008 / 0.0004))
+
+
+def test_the_expected_stay_counts_per_gpu() -> None:
+    assert expected_stay(make_decision(occupancy=6.0, gpus=4.0), 100).occupancy == 1.5
+
+
+def test_a_run_that_was_ended_lasted_from_the_decision_without_the_transfer() -> None:
+    ended = judge_ended(make_decision(), 1010.0, Stay(3.0, 400.0))
+    assert (ended.run_s, ended.occupancy, ended.others_tokens) == (7.5, 3.0, 400.0)
+    assert (ended.task_id, ended.model, ended.node, ended.hit_chance, ended.ended_s) == ("uid-t", "m", "n", 0.9, 1010.0)

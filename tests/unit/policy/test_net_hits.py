@@ -1,0 +1,162 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from perllm.policy.net_hits import NetHits, NetHitsParameters
+from perllm.policy.problem import Verdict
+from unit.policy.arms import make_arms, make_feedback, make_task
+
+
+def policy(**parameters: float) -> NetHits:
+    return NetHits(NetHitsParameters(**{"rent": 0.0, **parameters}))
+
+
+def priced(price_j: float, **parameters: float) -> NetHits:
+    """Return a policy that takes a deadline for worth this much: ten times the energy of its one outcome."""
+    net_hits = policy(price=10.0, **parameters)
+    net_hits.learn(make_feedback(0, energy_j=price_j / 10.0))
+    return net_hits
+
+
+class TestScore:
+    def test_is_the_chance_less_the_harm_and_the_energy_at_its_price(self) -> None:
+        arms = make_arms(
+            latency_s=[5, 5], hit_chance=[0.9, 0.8], harm=[0.3, 0.0], marginal_energy_j=[100, 400], energy_j=[7, 7]
+        )
+        choice = priced(1000.0, harm_weight=0.5).choose(make_task(), arms)
+        assert choice.scores == pytest.approx([0.9 - 0.5 * 0.3 - 0.1, 0.8 - 0.4])
+        assert (choice.arm, choice.verdict, choice.candidates) == (0, Verdict.START, 2)
+        assert "0.900 in time, 0.300 harm" in choice.reason
+
+    def test_charges_rent_for_work_on_a_loaded_node(self) -> None:
+        arms = make_arms(latency_s=[5, 5], load=[2.0, 0.0], work=[1.5, 1.5], marginal_energy_j=[0, 0])
+        choice = priced(1000.0, rent=0.1).choose(make_task(), arms)
+        assert choice.scores == pytest.approx([1 - 0.1 * 2.0 * 1.5, 1.0])
+
+    def test_lets_energy_lead_where_deadlines_are_met_anyway(self) -> None:
+        arms = make_arms(latency_s=[1, 9], hit_chance=[0.999, 0.99], marginal_energy_j=[500, 100])
+        assert priced(10_000.0).choose(make_task(), arms).arm == 1
+
+    def test_lets_deadlines_lead_where_they_are_dear(self) -> None:
+        arms = make_arms(latency_s=[1, 9], hit_chance=[0.999, 0.9], marginal_energy_j=[500, 100])
+        assert priced(10_000.0).choose(make_task(), arms).arm == 0
+
+
+class TestAdmission:
+    def test_waits_for_the_best_arm_while_that_has_no_room(self) -> None:
+        arms = make_arms(latency_s=[5, 5], hit_chance=[0.9, 0.2], compute=[(5, 4), (1, 4)])
+        choice = priced(1000.0).choose(make_task(), arms)
+        assert (choice.verdict, choice.arm, choice.awaited, choice.candidates) == (Verdict.WAIT, None, 0, 1)
+        assert choice.refused == {"compute": 1}
+
+    def test_refuses_what_endangers_more_than_it_meets_but_says_where_it_would_go(self) -> None:
+        arms = make_arms(latency_s=[5, 5], hit_chance=[0.4, 0.3], harm=[0.5, 0.3])
+        choice = priced(1000.0, floor=0.05).choose(make_task(), arms)
+        assert (choice.verdict, choice.arm, choice.candidates) == (Verdict.REFUSE, 1, 0)
+        assert choice.refused == {"deadline": 2}
+        assert not choice.meets_deadline
+
+    def test_refuses_the_hopeless_also_where_there_is_no_room(self) -> None:
+        arms = make_arms(latency_s=[5], hit_chance=[0.01], compute=[(5, 4)])
+        choice = priced(1000.0).choose(make_task(), arms)
+        assert (choice.verdict, choice.arm, choice.awaited) == (Verdict.REFUSE, None, None)
+
+    def test_may_be_told_not_to_wait(self) -> None:
+        arms = make_arms(latency_s=[5, 5], hit_chance=[0.9, 0.2], compute=[(5, 4), (1, 4)])
+        choice = priced(1000.0, waits=False).choose(make_task(), arms)
+        assert (choice.verdict, choice.arm) == (Verdict.START, 1)
+
+    @pytest.mark.parametrize("allowed", [[], [False, False]])
+    def test_waits_where_no_node_may_take_the_task_yet(self, allowed: list[bool]) -> None:
+        choice = policy().choose(make_task(), make_arms(latency_s=[5.0] * len(allowed), allowed=allowed))
+        assert (choice.verdict, choice.arm, choice.awaited) == (Verdict.WAIT, None, None)
+
+    def test_never_waits_for_a_node_that_takes_no_pods(self) -> None:
+        arms = make_arms(latency_s=[5, 5], hit_chance=[1.0, 0.5], compute=[(1, 0), (1, 4)])
+        assert priced(1000.0).choose(make_task(), arms).arm == 1
+
+
+class TestPrice:
+    ARMS = make_arms(latency_s=[5, 5], hit_chance=[0.9, 0.9], marginal_energy_j=[100, 300])
+
+    def test_is_a_multiple_of_the_mean_energy_of_outcomes(self) -> None:
+        net_hits = policy(price=5.0)
+        for energy_j in (100.0, 300.0):
+            net_hits.learn(make_feedback(0, energy_j=energy_j))
+        assert net_hits.choose(make_task(), self.ARMS).scores == pytest.approx([0.9 - 100 / 1000, 0.9 - 300 / 1000])
+
+    def test_before_any_outcome_is_one_of_what_is_expected_of_the_task(self) -> None:
+        scores = policy(price=5.0).choose(make_task(), self.ARMS).scores
+        assert scores == pytest.approx([0.9 - 100 / 1000, 0.9 - 300 / 1000])
+
+    def test_makes_the_worth_of_an_outcome(self) -> None:
+        assert priced(1000.0).learn(make_feedback(0, energy_j=100.0)) == pytest.approx(1 - 100 / 1000)
+        assert priced(1000.0).learn(make_feedback(0, energy_j=100.0, latency_s=11.0)) == pytest.approx(-100 / 1000)
+
+
+class TestState:
+    def test_survives_export_and_import(self) -> None:
+        old, new = priced(1000.0), policy(price=10.0)
+        new.import_state("m", 3, old.export_state("m", 0))
+        assert new.choose(make_task(), TestPrice.ARMS).scores == pytest.approx([0.8, 0.6])
+
+    def test_of_fewer_outcomes_is_not_taken_over(self) -> None:
+        old, new = priced(70.0), priced(1000.0)
+        new.learn(make_feedback(0, energy_j=100.0))
+        new.import_state("m", 0, old.export_state("m", 0))
+        assert new.choose(make_task(), TestPrice.ARMS).scores == pytest.approx([0.8, 0.6])
+
+    @pytest.mark.parametrize("damage", [{"meanEnergyJoules": math.nan}, {"outcomes": -1}, {"meanEnergyJoules": None}])
+    def test_that_makes_no_sense_is_refused(self, damage: dict[str, float]) -> None:
+        net_hits = policy()
+        with pytest.raises(ValueError, match="not a state of net-hits"):
+            net_hits.import_state("m", 0, {**net_hits.export_state("m", 0), **damage})
+
+
+ARM = st.tuples(
+    st.floats(0, 1),  # chance
+    st.floats(0, 2),  # harm
+    st.floats(0, 1e4),  # joules
+    st.integers(1, 5),  # slots used
+    st.integers(0, 5),  # slots
+    st.booleans(),  # tier allowed
+)
+
+
+@settings(deadline=None)
+@given(rows=st.lists(ARM, min_size=1, max_size=8))
+def test_the_chosen_arm_has_room_and_its_order_does_not_matter(rows: list[tuple[float, ...]]) -> None:
+    def choose(order: list[int]) -> tuple[object, ...]:
+        chance, harm, joules, used, slots, allowed = zip(*(rows[place] for place in order), strict=True)
+        arms = make_arms(
+            latency_s=[5.0] * len(order),
+            hit_chance=chance,
+            harm=harm,
+            marginal_energy_j=joules,
+            compute=list(zip(used, slots, strict=True)),
+            allowed=[bool(one) for one in allowed],
+        )
+        choice = priced(1000.0).choose(make_task(), arms)
+        for arm in (choice.arm, choice.awaited):
+            assert arm is None or (allowed[arm] and slots[arm] > 0)
+        if choice.arm is not None:
+            assert used[choice.arm] <= slots[choice.arm]
+        if choice.verdict is Verdict.START:
+            assert choice.arm is not None
+            assert chance[choice.arm] - harm[choice.arm] > NetHitsParameters().floor
+        best = None if choice.arm is None else float(choice.scores[choice.arm])
+        return choice.verdict, best, choice.candidates, dict(choice.refused)
+
+    scores = [chance - harm - joules / 1000.0 for chance, harm, joules, *_ in rows]
+    assume(len(set(scores)) == len(scores))
+    assert choose(list(range(len(rows)))) == choose(list(reversed(range(len(rows)))))
+
+
+def test_it_learns_nothing_from_choosing() -> None:
+    net_hits = priced(1000.0)
+    arms = make_arms(latency_s=[5, 5], hit_chance=[0.9, 0.8])
+    first = net_hits.choose(make_task(), arms).scores
+    assert np.array_equal(net_hits.choose(make_task(), arms).scores, first)

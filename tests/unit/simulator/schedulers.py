@@ -1,0 +1,75 @@
+"""Schedulers that are simple enough to compute by hand."""
+
+from collections.abc import Mapping, Sequence
+from math import inf
+from os import _exit
+
+from perllm_lab.hardware.scenario import NodeSpec
+from perllm_lab.simulator.experiment import BuildContext
+from perllm_lab.simulator.scheduler import Completion, Dress, NodeReading, Refuse, Scheduler, Start
+from perllm_lab.workload.requests import Request
+
+
+class RoundRobin:
+    """Sends each task to the next node as soon as it has come; keeps a diary of all it was told."""
+
+    def __init__(self, dress: Dress | None = None) -> None:
+        self.name = "round-robin"
+        self.dress = dress or Dress()
+        self.nodes: list[str] = []
+        self.pending: list[int] = []
+        self.diary: list[tuple[float, str, object]] = []
+        self.turn = 0
+
+    def join(self, node: NodeSpec, now_s: float) -> None:
+        self.nodes.append(node.name)
+        self.diary.append((now_s, "join", node.name))
+
+    def leave(self, node: str, now_s: float) -> None:
+        self.nodes.remove(node)
+        self.diary.append((now_s, "leave", node))
+
+    def observe(self, readings: Mapping[str, NodeReading], now_s: float) -> None:
+        self.diary.append((now_s, "observe", dict(readings)))
+
+    def submit(self, number: int, request: Request, now_s: float) -> None:
+        self.pending.append(number)
+        self.diary.append((now_s, "submit", number))
+
+    def decide(self, now_s: float) -> Sequence[Start | Refuse]:
+        if not self.nodes:
+            return []
+        pending, self.pending = self.pending, []
+        return [self.place(number) for number in pending]
+
+    def place(self, number: int) -> Start | Refuse:
+        self.turn += 1
+        return Start(number, self.nodes[(self.turn - 1) % len(self.nodes)])
+
+    def next_decision_s(self) -> float:
+        return inf
+
+    def bind(self, number: int, now_s: float) -> None:
+        self.diary.append((now_s, "bind", number))
+
+    def release(self, number: int, now_s: float) -> None:
+        if number in self.pending:
+            self.pending.remove(number)
+        self.diary.append((now_s, "release", number))
+
+    def learn(self, completion: Completion, now_s: float) -> None:
+        self.diary.append((now_s, "learn", completion))
+
+    def told(self, what: str) -> list[tuple[float, object]]:
+        return [(at_s, content) for at_s, entry, content in self.diary if entry == what]
+
+
+def build(name: str, context: BuildContext) -> Scheduler:
+    """Here and not in a test, so that other processes find it."""
+    if name == "broken":
+        raise ZeroDivisionError("nothing to divide by")
+    if name == "dying":
+        _exit(3)
+    scheduler = RoundRobin(Dress(drops=name == "dropping"))
+    scheduler.name = name
+    return scheduler

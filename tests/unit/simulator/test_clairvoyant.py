@@ -1,0 +1,61 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from perllm.policy.net_hits import NetHits
+from perllm_lab.hardware.catalogue import CATALOGUE
+from perllm_lab.hardware.node import unloaded_latency_s
+from perllm_lab.hardware.scenario import NodeSpec
+from perllm_lab.simulator.clairvoyant import TrueLearner
+from perllm_lab.simulator.fleet import Fleet
+from perllm_lab.simulator.placing import Placing, Rules
+from perllm_lab.simulator.result import Fate, TaskTable
+from perllm_lab.simulator.simulation import simulate
+from perllm_lab.workload.requests import Request
+from unit.simulator.placings import FAST, LINK, SLOW, TRANSMISSION, node, request
+
+
+def run(requests: list[Request], *nodes: NodeSpec) -> TaskTable:
+    policy = NetHits()
+    placing = Placing("clairvoyant", policy, Rules(), transmission_j_per_bit=TRANSMISSION, learner=TrueLearner(policy))
+    return simulate(Fleet("test", nodes), requests, placing).tasks
+
+
+@pytest.mark.parametrize("gpu", [FAST, SLOW])
+def test_it_foresees_the_seconds_and_joules_of_a_lone_task(gpu: str) -> None:
+    tasks = run([request(500.0, output_tokens=321)], node("only", gpu))
+    kind = CATALOGUE[gpu]
+    true_s = unloaded_latency_s(kind, LINK, prompt_tokens=1000, output_tokens=321, input_bytes=4000)
+    true_j = 1000 * kind.prefill_power_w * kind.prefill_per_token_s + 321 * (
+        kind.token_energy_j + kind.iteration_energy_j
+    )
+    assert tasks.finished_s[0] == pytest.approx(true_s, rel=1e-3)
+    assert tasks.forecast["latency_s"][0] == pytest.approx(true_s, rel=0.01)
+    assert tasks.energy_j[0] == pytest.approx(true_j)
+    assert tasks.forecast["energy_j"][0] == pytest.approx(true_j, rel=0.01)
+
+
+def test_it_foresees_that_a_model_has_to_be_loaded() -> None:
+    tasks = run([request(500.0)], replace(node("cold", FAST), resident=False))
+    assert tasks.forecast["latency_s"][0] == pytest.approx(tasks.finished_s[0], rel=0.01)
+
+
+def test_it_knows_which_of_two_tasks_is_short_enough() -> None:
+    # The Orin writes some ten tokens a second.
+    long, short = request(30.0, output_tokens=400), request(30.0, at_s=40.0, output_tokens=100)
+    tasks = run([long, short], node("only", SLOW))
+    assert [Fate(fate) for fate in tasks.fate] == [Fate.REFUSED, Fate.IN_TIME]
+
+
+def test_a_hint_that_is_wrong_does_not_mislead_it() -> None:
+    tasks = run([replace(request(30.0, output_tokens=100), hint_tokens=4000)], node("only", SLOW))
+    assert Fate(tasks.fate[0]) is Fate.IN_TIME
+
+
+def test_it_does_not_know_what_will_arrive() -> None:
+    asked = [request(60.0, output_tokens=300), request(60.0, at_s=5.0, output_tokens=300)]
+    nodes = node("fast", FAST, slots=1), node("slow", SLOW)
+    alone, followed = run(asked[:1], *nodes), run(asked, *nodes)
+    assert alone.node[0] == followed.node[0]
+    assert np.array_equal(alone.forecast["hit_chance"], followed.forecast["hit_chance"][:1])

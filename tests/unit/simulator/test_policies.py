@@ -1,0 +1,137 @@
+"""Every policy by name, in a small fleet to which everything happens: loss, return, drift, a late node."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perllm_lab.hardware.demand import Demand
+from perllm_lab.hardware.events import Event, Kind
+from perllm_lab.hardware.scenario import NodeGroup, Scenario
+from perllm_lab.policies import (
+    ABLATIONS,
+    UnknownPolicyError,
+    build_scheduler,
+    policy_names,
+    rival_names,
+    select_policies,
+)
+from perllm_lab.simulator.experiment import Experiment, Job, run_experiment, run_job
+from perllm_lab.simulator.result import Fate, RunResult
+
+TASKS = 80
+NOWHERE = -1
+KINDS = ("h100-8b", "a10-8b", "rtx-4090-8b", "t4-8b", "jetson-agx-orin-8b")
+"""No two nodes alike, so that there are no ties."""
+
+
+def fleet_of(kinds: Sequence[str], events: tuple[Event, ...] = (), late: str | None = None) -> Scenario:
+    groups = tuple(
+        NodeGroup(
+            name=kind.split("-")[0],
+            count=1,
+            tier="cloud" if kind == KINDS[0] else "edge",
+            gpu=kind,
+            uplink_mbps=100 + 10 * KINDS.index(kind),
+            rtt_ms=5,
+            joins_at=0.4 if kind == late else 0.0,
+        )
+        for kind in kinds
+    )
+    demand = Demand(slack=(0.6, 2.0))
+    return Scenario(name="small", groups=groups, resident=True, events=events, workload=demand)
+
+
+EVENTFUL = fleet_of(
+    KINDS,
+    events=(
+        Event(kind="loss", at=0.3, until=0.6, nodes=("rtx-0", "h100-0")),
+        Event(kind="bandwidth", at=0.2, groups=("a10",), factor=0.1),
+        Event(kind="speed", at=0.5, groups=("h100",), factor=0.5),
+    ),
+    late="t4-8b",
+)
+
+
+def experiment(scenario: Scenario, *policies: str) -> Experiment:
+    return Experiment(scenario, "synthetic:conversation", TASKS, policies, (0.9,), (0,), build_scheduler)
+
+
+@cache
+def run(name: str) -> RunResult:
+    return run_in(EVENTFUL, name)
+
+
+def run_in(scenario: Scenario, name: str) -> RunResult:
+    return run_job(experiment(scenario), Job(name, 0.9, 0))
+
+
+@pytest.mark.parametrize("name", [*policy_names(), *ABLATIONS])
+def test_every_policy_ends_every_task_and_sends_none_where_it_cannot_run(name: str) -> None:
+    result = run(name)
+    tasks, there = result.tasks, np.isfinite(result.tasks.decided_s)
+    assert len(tasks.fate) == TASKS
+    assert not np.isin(tasks.fate[~there], [Fate.IN_TIME, Fate.LATE, Fate.ENDED]).any()
+    assert (tasks.node[there] != NOWHERE).all()
+    assert (tasks.decided_s[there] >= tasks.at_s[there]).all()
+    assert np.isin(tasks.fate, [Fate.IN_TIME, Fate.LATE]).any()
+    for change in EVENTFUL.changes(float(tasks.at_s[-1])):
+        if change.kind is Kind.JOIN:
+            early = there & (tasks.decided_s < change.at_s)
+            assert result.nodes.index(change.node) not in tasks.node[early], "sent to a node that was not there yet"
+
+
+@pytest.mark.parametrize("name", ["net-hits", "clairvoyant", "cs-ucb+x", "least-allocated"])
+def test_who_holds_tasks_back_sends_none_to_a_node_without_room(name: str) -> None:
+    tasks = run(name).tasks
+    bound = np.isfinite(tasks.bound_s)
+    assert tasks.bound_s[bound].tolist() == tasks.decided_s[bound].tolist()
+
+
+@pytest.mark.parametrize("name", rival_names())
+def test_a_plain_rival_drops_ends_and_refuses_nothing(name: str) -> None:
+    assert set(run(name).tasks.fate) <= {Fate.IN_TIME, Fate.LATE, Fate.UNFINISHED}
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.permutations(KINDS))
+def test_the_order_of_the_nodes_does_not_matter_to_net_hits(kinds: list[str]) -> None:
+    one, other = run_in(fleet_of(KINDS), "net-hits"), run_in(fleet_of(kinds), "net-hits")
+    assert one.tasks.fate.tolist() == other.tasks.fate.tolist()
+    assert _places(one) == _places(other)
+
+
+def test_runs_are_the_same_in_another_process() -> None:
+    names = ("net-hits", "agod+x")
+    asked = experiment(EVENTFUL, *names)
+    for name, found in zip(names, run_experiment(asked, processes=1), strict=True):
+        here = run(name)
+        for field in fields(here.tasks):
+            if field.name != "forecast":
+                assert np.array_equal(getattr(found.tasks, field.name), getattr(here.tasks, field.name), equal_nan=True)
+        assert np.array_equal(found.node_energy_j, here.node_energy_j)
+
+
+def test_all_are_ours_the_clairvoyant_and_every_rival_in_both_dresses() -> None:
+    names = select_policies("all")
+    assert names == policy_names()
+    assert len(set(names)) == len(names) == 2 + 2 * len(rival_names())
+    assert {"net-hits", "clairvoyant", "cs-ucb", "cs-ucb+x", "agod", "fineinfer+x"} <= set(names)
+
+
+def test_policies_are_run_once_in_the_order_in_which_they_are_named() -> None:
+    assert select_policies("random, net-hits-no-harm,random") == ("random", "net-hits-no-harm")
+
+
+@pytest.mark.parametrize("text", ["", ",", "nobody", "net-hits+x", "clairvoyant+x", "random+y"])
+def test_a_policy_that_does_not_exist_is_an_error_that_names_those_that_do(text: str) -> None:
+    with pytest.raises(UnknownPolicyError, match="known: net-hits, cs-ucb"):
+        select_policies(text)
+
+
+def _places(result: RunResult) -> list[str]:
+    return ["" if position == NOWHERE else result.nodes[position] for position in result.tasks.node]

@@ -1,0 +1,113 @@
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from click.testing import CliRunner
+
+from perllm_lab import simulate
+from perllm_lab.cli import main
+from perllm_lab.policies import UnknownPolicyError, select_policies
+from perllm_lab.simulate import SimulateSettings, make_experiment, write_atomically
+from perllm_lab.simulator.experiment import BuildContext, Experiment, Job, run_job
+from perllm_lab.simulator.pool import OnProgress
+from perllm_lab.simulator.scheduler import Scheduler
+from perllm_lab.workload.trace import TraceError
+from unit.simulator.schedulers import RoundRobin
+
+T = TypeVar("T")
+
+
+def build(name: str, context: BuildContext) -> Scheduler:
+    scheduler = RoundRobin()
+    scheduler.name = name
+    return scheduler
+
+
+def run_here(experiment: Experiment, processes: int, on_progress: OnProgress) -> list[object]:
+    return [run_job(experiment, job) for job in experiment.jobs()]
+
+
+def compute_here(
+    work: Callable[[Experiment, Job], T], shared: Experiment, jobs: list[Job], processes: int, on_progress: OnProgress
+) -> list[float]:
+    return [1e3 for _ in jobs]
+
+
+@pytest.fixture
+def simple(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Round robin is all there is, and everything runs in this process."""
+    monkeypatch.setattr(simulate, "build_scheduler", build)
+    monkeypatch.setattr(simulate, "select_policies", lambda text: tuple(text.split(",")))
+    monkeypatch.setattr(simulate, "run_experiment", run_here)
+    monkeypatch.setattr(simulate, "run_parallel", compute_here)
+
+
+@pytest.mark.usefixtures("simple")
+def test_it_writes_results_and_a_report_and_shows_the_headline_figures(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    asked = ["simulate", "--policies", "a,b", "--load", "0.3,0.9", "--seeds", "2", "--seed-base", "7", "--tasks", "60"]
+    result = CliRunner().invoke(main, [*asked, "--hints", "0.5", "--pod-start", "0.25", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    document = json.loads((out / "results.json").read_text())
+    assert (list(document["policies"]), document["loads"], document["seeds"]) == (["a", "b"], [0.3, 0.9], [7, 8])
+    assert document["setting"]["workload"]["hint_log_error"] == 0.5
+    assert document["setting"]["pod_start_s"] == 0.25
+    assert document["bounds"]["0.3"]["mean"] == 1e3
+    assert (out / "report.html").read_text().lstrip().lower().startswith("<!doctype html>")
+    assert "goodput" in result.output
+    assert sorted(path.name for path in out.iterdir()) == ["report.html", "results.json"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--load", "fast"], "is not a list of numbers"),
+        (["--load", "0.9,-1"], "every load must be above 0"),
+        (["--hints", "some"], "must be 'none' or a standard deviation"),
+        (["--scenario", "nowhere"], "no scenario nowhere"),
+        (["--trace", "synthetic:poems"], "no synthetic trace 'poems'"),
+        (["--policies", "nobody"], "no policy nobody; known: "),
+    ],
+)
+def test_what_it_does_not_know_is_said_and_nothing_is_written(tmp_path: Path, options: list[str], message: str) -> None:
+    result = CliRunner().invoke(main, ["simulate", *options, "--out", str(tmp_path / "out")])
+    assert result.exit_code != 0
+    assert message in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_policies_are_named_once_or_all_at_a_time() -> None:
+    with pytest.raises(UnknownPolicyError, match="known: "):
+        select_policies("")
+
+
+@pytest.mark.usefixtures("simple")
+def test_a_synthetic_trace_has_4000_tasks_and_a_file_all_of_its_rows(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:00:00.0,3,4\n2023-11-16 18:00:01.0,3,4\n")
+    settings = SimulateSettings("modern", "a", tmp_path)
+    assert make_experiment(settings).tasks == 4000
+    assert make_experiment(settings).trace == "synthetic:conversation"
+    assert make_experiment(replace(settings, trace=str(trace))).tasks is None
+    with pytest.raises(TraceError):
+        make_experiment(replace(settings, trace=str(tmp_path / "missing.csv")))
+
+
+@pytest.mark.usefixtures("simple")
+def test_options_take_the_place_of_what_the_scenario_says(tmp_path: Path) -> None:
+    settings = SimulateSettings("modern", "a", tmp_path, pod_start_s=0.5, resident=True, hints="none")
+    scenario = make_experiment(settings).scenario
+    assert {node.gpu.pod_start_s for node in scenario.nodes()} == {0.5}
+    assert all(node.resident for node in scenario.nodes())
+    assert scenario.workload.hint_log_error is None
+
+
+def test_a_file_that_cannot_be_written_as_a_whole_is_not_written(tmp_path: Path) -> None:
+    target = tmp_path / "results.json"
+    target.write_text("old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(target, "new \ud800")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("results.json", "old")]
