@@ -11,21 +11,19 @@ Estimates
              size of a task; coefficients are physical rates, so none falls to zero
     r_n      a random walk seen through the residuals: a scalar Kalman filter with prior N(0, 0.05^2), so a second node
              of a type is good from its first task on, and one that throttles is believed within some ten tasks
-    e        one-step-ahead errors: what was foreseen at the decision, before others came and went, is off by more than
-             the law is. Its middle is a small regression of its own on what was seen then (correction), its scale is
-             averaged per type, and the bounds of the 90 %
-             interval are steered by what they miss (adaptive conformal inference, Gibbs and Candes 2021): where they
-             hold less often than promised they widen, whatever the cause
+    e        errors of decisions: what was foreseen, before others came and went, is off by more than the law is. Their
+             scale is averaged per type, over tasks ended at their deadline too, and the bounds of the 90 % interval
+             are steered by what they miss (adaptive conformal inference, Gibbs and Candes 2021): where they hold less
+             often than promised they widen, whatever the cause
 
 Old observations fade, so laws follow a drift. An update costs O(d^3 + nodes of the type), a prediction O(d) a node.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from perllm.policy.problem import FloatArray, IntArray
+from perllm.policy.problem import BoolArray, FloatArray, IntArray
 
 RELATIVE_NOISE = 0.15
 """Spread of tasks of equal features around their law, for the weight of observations."""
@@ -47,45 +45,18 @@ MIN_SPREAD = 0.05
 MAX_ERROR = 1.0
 """Beyond this |e| an observation is odd and counts as this much: an outage, not a law."""
 
-SHIFT_STEP = 0.05
-"""How far one outcome that was certain to be otherwise moves the shift: some tens correct a factor of two."""
-
-SHIFT_MEMORY = 0.997
-"""What is left of all shifts after the next outcome anywhere, so that a type once found slow is tried again."""
-
 TAIL = 0.05
 """What each bound of the interval leaves out."""
 
 LEAST_SHARE = 0.01
 """No coefficient falls below this share of its prior: physical rates are positive."""
 
-STEER = 0.03
+STEER = 0.05
 """How far a bound moves when it is missed, in scales. Outcomes come late, so larger steps overshoot."""
 
 PRIOR_SCALE = 0.3
 PRIOR_WEIGHT = 4.0
 ERROR_MEMORY = 0.99
-
-
-SIGNALS = 4
-CORRECTION_PRIOR = 10.0
-"""Precision with which a correction is thought to be none."""
-
-CORRECTION_MEMORY = 0.995
-
-
-@dataclass(frozen=True, slots=True)
-class Error:
-    """How far off a decision was.
-
-    Attributes:
-        log_ratio: ln of (what came / what the law alone had foreseen for the tokens it turned out to have).
-        signals: what was seen then that may tell of it: 1, share of the time spent on reading others' prompts, ln of
-            what was foreseen, share of the fixed part in it; shape (SIGNALS,).
-    """
-
-    log_ratio: float
-    signals: FloatArray
 
 
 class PooledLaw:
@@ -106,8 +77,6 @@ class PooledLaw:
         self._log_ratio = np.zeros(0)
         self._variance = np.zeros(0)
         self.coefficients = np.zeros((0, len(self._prior)))
-        self.correction = np.zeros((0, SIGNALS))
-        self.shift = np.zeros(0)
         self.scale = np.zeros(0)
         self.low = np.zeros(0)
         self.high = np.zeros(0)
@@ -132,38 +101,32 @@ class PooledLaw:
         product: FloatArray = np.einsum("nd,nd->n", self.coefficients[rows], features)
         return product
 
-    def learn(self, row: int, features: FloatArray, value: float, error: "Error | None" = None) -> None:
+    def learn(self, row: int, features: FloatArray, value: float, error: float | None = None) -> None:
         """Account for an observation: a task with `features`, shape (d,), cost `value` on the node of `row`.
 
         Args:
             row: the node.
             features: as observed afterwards.
             value: what it cost, positive.
-            error: how far off the decision was; this, not the error of the fit, is what intervals have to hold.
-                None when no decision is known.
+            error: ln of (what came / what was foreseen at the decision); this, not the error of the fit, is what
+                intervals have to hold. None when no decision is known.
         """
         group_number = int(self.group_of_row[row])
         group = self._groups[group_number]
         fitted = max(float(self.coefficients[row] @ features), 1e-9)
         misfit = float(np.log(max(value, 1e-9) / fitted))
         if error is not None:
-            group.account(error)
+            self.account(row, error)
         self._walk(row, min(max(misfit, -MAX_ERROR), MAX_ERROR), group.spread)
         group.learn(features, value, float(np.exp(self._log_ratio[row])))
         self._refresh(group_number, np.flatnonzero(self.group_of_row == group_number))
 
-    def calibrate(self, row: int, chance: float, came_true: bool) -> None:
-        """Account for how a chance that was computed with `shift` and `scale` turned out; of runs that were ended too.
-
-        A gradient step on the shift: where fewer came true than was promised, times are taken to be longer.
-        """
+    def account(self, row: int, error: float) -> None:
+        """Account for how far off a decision was, ln of (what came / what was foreseen), and not for the law."""
         number = int(self.group_of_row[row])
-        for other in self._groups.values():
-            other.shift *= SHIFT_MEMORY
         group = self._groups[number]
-        group.shift = min(max(group.shift + SHIFT_STEP * (chance - float(came_true)), -MAX_ERROR), MAX_ERROR)
-        self.shift *= SHIFT_MEMORY
-        self.shift[self.group_of_row == number] = group.shift
+        group.account(error)
+        self._refresh_errors(group, self.group_of_row == number)
 
     def deviation(self, row: int) -> float:
         """Return the standard deviation of ln y around its prediction, that of a type hardly known included."""
@@ -182,7 +145,6 @@ class PooledLaw:
             "gram": group.gram[upper].tolist(),
             "moment": group.moment.tolist(),
             "errors": group.export_errors(),
-            "correction": [*group.correction_gram.ravel().tolist(), *group.correction_moment.tolist()],
         }
 
     def import_moments(self, row: int, state: Mapping[str, Sequence[float]]) -> None:
@@ -193,11 +155,11 @@ class PooledLaw:
         """
         size = len(self._prior)
         upper = np.triu_indices(size)
-        parts = [np.asarray(state[key], float) for key in ("ratio", "gram", "moment", "errors", "correction")]
-        shapes = [(2,), upper[0].shape, (size,), (6,), (SIGNALS * (SIGNALS + 1),)]
+        parts = [np.asarray(state[key], float) for key in ("ratio", "gram", "moment", "errors")]
+        shapes = [(2,), upper[0].shape, (size,), (5,)]
         if [part.shape for part in parts] != shapes or not np.isfinite(np.concatenate(parts)).all():
             raise ValueError(f"not the state of a law of {size} coefficients")
-        ratio, gram, moment, errors, correction = parts
+        ratio, gram, moment, errors = parts
         group_number = int(self.group_of_row[row])
         group = self._groups[group_number]
         if errors[0] >= group.weight:
@@ -205,7 +167,6 @@ class PooledLaw:
             group.gram.T[upper] = gram
             group.moment[:] = moment
             group.import_errors(errors)
-            group.import_correction(correction)
             group.solve()
         self._log_ratio[row], self._variance[row] = ratio
         self._refresh(group_number, np.flatnonzero(self.group_of_row == group_number))
@@ -221,8 +182,9 @@ class PooledLaw:
     def _refresh(self, number: int, rows: IntArray) -> None:
         group = self._groups[number]
         self.coefficients[rows] = group.theta * np.exp(self._log_ratio[rows])[:, None]
-        self.correction[rows] = group.correction
-        self.shift[rows] = group.shift
+        self._refresh_errors(group, rows)
+
+    def _refresh_errors(self, group: "_Group", rows: IntArray | BoolArray) -> None:
         self.scale[rows] = group.scale
         self.low[rows], self.high[rows] = group.low, group.high
 
@@ -232,8 +194,7 @@ class PooledLaw:
             return
         self.group_of_row = np.concatenate([self.group_of_row, np.full(missing, -1, dtype=np.int64)])
         self.coefficients = np.concatenate([self.coefficients, np.tile(self._prior, (missing, 1))])
-        self.correction = np.concatenate([self.correction, np.zeros((missing, SIGNALS))])
-        for name in ("_log_ratio", "_variance", "shift", "scale", "low", "high"):
+        for name in ("_log_ratio", "_variance", "scale", "low", "high"):
             setattr(self, name, np.concatenate([getattr(self, name), np.zeros(missing)]))
 
 
@@ -248,10 +209,6 @@ class _Group:
         self.moment = np.zeros_like(prior)
         self.theta = prior.copy()
         self.weight = 0.0
-        self.correction: FloatArray = np.zeros(SIGNALS)
-        self.correction_gram = CORRECTION_PRIOR * np.eye(SIGNALS)
-        self.correction_moment = np.zeros(SIGNALS)
-        self.shift = 0.0
         self._squares = PRIOR_WEIGHT * PRIOR_SCALE**2
         self._square_weight = PRIOR_WEIGHT
         self.scale = PRIOR_SCALE
@@ -278,18 +235,7 @@ class _Group:
         theta = np.linalg.solve(self.prior_precision + self.gram, self.prior_moment + self.moment)
         self.theta = np.maximum(theta, self._least)
 
-    def account(self, error: "Error") -> None:
-        """Take in how far off a decision was."""
-        left = error.log_ratio - float(self.correction @ error.signals)
-        self._steer(left)
-        clipped = min(max(error.log_ratio, -MAX_ERROR), MAX_ERROR)
-        self.correction_gram += (CORRECTION_MEMORY - 1.0) * (self.correction_gram - CORRECTION_PRIOR * np.eye(SIGNALS))
-        self.correction_gram += np.outer(error.signals, error.signals)
-        self.correction_moment = CORRECTION_MEMORY * self.correction_moment + clipped * error.signals
-        self.correction = _solve(self.correction_gram, self.correction_moment)
-
-    def _steer(self, error: float) -> None:
-        """Move the scale and the bounds towards what is left of an error after the correction."""
+    def account(self, error: float) -> None:
         step = STEER * self.scale * max(1.0, 10.0 / (1.0 + self.weight))
         self.low += step * (TAIL - float(error < self.low)) / (1 - TAIL)
         self.high += step * (float(error > self.high) - TAIL) / (1 - TAIL)
@@ -299,17 +245,8 @@ class _Group:
         self.scale = max(float(np.sqrt(self._squares / self._square_weight)), 0.01)
 
     def export_errors(self) -> list[float]:
-        return [self.weight, self.shift, self._squares, self._square_weight, self.low, self.high]
+        return [self.weight, self._squares, self._square_weight, self.low, self.high]
 
     def import_errors(self, errors: FloatArray) -> None:
-        self.weight, self.shift, self._squares, self._square_weight, self.low, self.high = errors.tolist()
+        self.weight, self._squares, self._square_weight, self.low, self.high = errors.tolist()
         self.scale = max(float(np.sqrt(self._squares / self._square_weight)), 0.01)
-
-    def import_correction(self, parts: FloatArray) -> None:
-        self.correction_gram = parts[: SIGNALS**2].reshape(SIGNALS, SIGNALS).copy()
-        self.correction_moment = parts[SIGNALS**2 :].copy()
-        self.correction = _solve(self.correction_gram, self.correction_moment)
-
-
-def _solve(matrix: FloatArray, right: FloatArray) -> FloatArray:
-    return np.asarray(np.linalg.solve(matrix, right), dtype=np.float64)

@@ -221,8 +221,6 @@ class Learner:
         if outcome.is_length_known:
             known.lengths.learn(prompt, outcome.hint_tokens, output)
             self._publish(known)
-        if outcome.hit_chance is not None:
-            known.latency.calibrate(row, outcome.hit_chance, outcome.latency_s <= outcome.deadline_s)
         known.loads_from_s[row] = -np.inf
         known.summaries.setdefault(row, ArmSummary()).add(outcome)
         self._recent[outcome.node].add(outcome.task_id, outcome.finished_s)
@@ -253,7 +251,8 @@ class Learner:
         if written > 1.0:
             known.lengths.learn_censored(ended.prompt_tokens, ended.hint_tokens, written)
             self._publish(known)
-        known.latency.calibrate(row, ended.hit_chance, False)
+            foreseen_s = ended.foreseen_fixed_s + written * ended.foreseen_token_s
+            known.latency.account(row, float(np.log(max(ended.run_s, 1e-6) / max(foreseen_s, 1e-6))))
         self._policy.learn_miss(ended.model, row)
         recent.add(ended.task_id, ended.ended_s)
         self.dirty.add(ended.node)

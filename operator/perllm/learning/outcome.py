@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from perllm.learning.law import Error
-
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -25,11 +23,11 @@ class Outcome:
         others_tokens: prompt tokens of others, per GPU, that it sat through.
         cold: share of the time to load the model that was still to come.
         hint_tokens: length of the answer that the task announced; None if it did not.
-        run_error: how far off the time from decision to completion was; None if that is not known.
-        energy_error: how far off the energy was, transmission included.
+        run_error: ln of (decision to completion / what had been foreseen for the tokens it turned out to have); None
+            if that is not known.
+        energy_error: the same of the energy.
         resource_slack: compute and bandwidth slack when it was placed.
         finished_s: Unix time of completion.
-        hit_chance: chance to be in time that it was placed with; None if that is not known.
         is_length_known: whether `output_tokens` was observed.
     """
 
@@ -48,11 +46,10 @@ class Outcome:
     others_tokens: float
     cold: float
     hint_tokens: float | None
-    run_error: Error | None
-    energy_error: Error | None
+    run_error: float | None
+    energy_error: float | None
     resource_slack: float
     finished_s: float
-    hit_chance: float | None = None
     is_length_known: bool = True
 
     @property
@@ -75,7 +72,8 @@ class Ended:
         occupancy: as in `Outcome`.
         others_tokens: as in `Outcome`.
         cold: as in `Outcome`.
-        hit_chance: chance to be in time that it was placed with.
+        foreseen_fixed_s: time to its first token that had been foreseen, without the transfer.
+        foreseen_token_s: time per token that had been foreseen.
         ended_s: Unix time of its end.
     """
 
@@ -88,5 +86,6 @@ class Ended:
     occupancy: float
     others_tokens: float
     cold: float
-    hit_chance: float
+    foreseen_fixed_s: float
+    foreseen_token_s: float
     ended_s: float

@@ -3,13 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-import numpy as np
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from perllm.api.task import Tier
 from perllm.api.task_status import Decision as DecisionStatus
-from perllm.placement.outlook import correct
 
 
 class RecordError(ValueError):
@@ -52,8 +50,6 @@ class Decision:
         token_s: seconds per token.
         alone_s: seconds per token, were it alone.
         crowd_s: seconds per token that each further task adds.
-        busy: share of the time that the node spent on reading prompts.
-        correction: of the logarithm of the seconds, as learned (outlook.py).
         fixed_j: joules that do not depend on the answer.
         token_j: joules per token.
         cold: share of the time to load the model that was still to come.
@@ -99,8 +95,6 @@ class Decision:
     token_s: float
     alone_s: float
     crowd_s: float
-    busy: float
-    correction: tuple[float, ...]
     fixed_j: float
     token_j: float
     cold: float
@@ -116,11 +110,6 @@ class Decision:
 
     def given_latency_s(self, output_tokens: float) -> float:
         """Return the seconds that would have been predicted, had the length been known."""
-        raw_s = np.array([self.raw_latency_s(output_tokens)])
-        return float(correct(raw_s, self.fixed_s, self.busy, np.array(self.correction))[0])
-
-    def raw_latency_s(self, output_tokens: float) -> float:
-        """Return the same by the law alone, uncorrected."""
         return self.fixed_s + output_tokens * self.token_s
 
     def given_energy_j(self, output_tokens: float) -> float:

@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 from math import log
 
-import numpy as np
-
-from perllm.learning.law import SIGNALS, Error
 from perllm.learning.outcome import Ended, Outcome
 from perllm.placement.decision import Decision
 from perllm.placement.ledger import Stay
@@ -46,10 +43,10 @@ def judge_run(decision: Decision, run: Run) -> Outcome:
     stay = run.stay or expected_stay(decision, tokens)
     run_error = energy_error = None
     if run.output_tokens is not None:
-        run_error = _latency_error(decision, tokens, run.finished_s - decision.decided_s)
+        run_error = _log_ratio(run.finished_s - decision.decided_s, decision.given_latency_s(tokens))
     if run.output_tokens is not None and run.inference_energy_j is not None:
         spent_j = run.inference_energy_j + decision.transmission_energy_j
-        energy_error = Error(_log_ratio(spent_j, decision.given_energy_j(tokens)), np.zeros(SIGNALS))
+        energy_error = _log_ratio(spent_j, decision.given_energy_j(tokens))
     return Outcome(
         task_id=decision.task_id,
         model=decision.model,
@@ -70,7 +67,6 @@ def judge_run(decision: Decision, run: Run) -> Outcome:
         energy_error=energy_error,
         resource_slack=decision.resource_slack,
         finished_s=run.finished_s,
-        hit_chance=decision.hit_chance,
         is_length_known=run.output_tokens is not None,
     )
 
@@ -89,7 +85,8 @@ def judge_ended(decision: Decision, ended_s: float, stay: Stay | None) -> Ended:
         occupancy=met.occupancy,
         others_tokens=met.others_tokens,
         cold=decision.cold,
-        hit_chance=decision.hit_chance,
+        foreseen_fixed_s=decision.fixed_s - decision.transfer_s,
+        foreseen_token_s=decision.token_s,
         ended_s=ended_s,
     )
 
@@ -100,12 +97,6 @@ def expected_stay(decision: Decision, output_tokens: float) -> Stay:
     free_s = decision.alone_s + decision.crowd_s * max(occupancy - 1.0, 0.0)
     reading_s = max(decision.token_s - free_s, 0.0) * output_tokens
     return Stay(occupancy, reading_s * decision.prompt_tokens / max(decision.reading_s, LEAST))
-
-
-def _latency_error(decision: Decision, tokens: float, seconds: float) -> Error:
-    raw_s = max(decision.raw_latency_s(tokens), LEAST)
-    signals = np.array([1.0, decision.busy, log(raw_s), decision.fixed_s / raw_s])
-    return Error(_log_ratio(seconds, raw_s), signals)
 
 
 def _log_ratio(came: float, foreseen: float) -> float:

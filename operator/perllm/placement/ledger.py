@@ -127,9 +127,14 @@ _NODE_FIELDS = (
 
 
 class Ledger:
-    """Tasks in flight by node. Times are of one monotonic clock, in seconds."""
+    """Tasks in flight by node. Times are of one monotonic clock, in seconds.
+
+    Attributes:
+        placed: how many tasks were ever put in flight.
+    """
 
     def __init__(self) -> None:
+        self.placed = 0
         self._flights: dict[str, Flight] = {}
         self._begun: dict[str, _Begin] = {}
         self._expiry: dict[str, float] = {}
@@ -349,6 +354,7 @@ class Ledger:
         nodes["reading"][row] += flight.reading_s / flight.gpus / AVERAGE_S
         nodes["work"][row] += flight.work_s / flight.gpus
         self._flights[flight.task_id] = flight
+        self.placed += 1
         self._put(flight)
         self._change(flight, 1.0)
 

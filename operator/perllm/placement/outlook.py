@@ -4,10 +4,8 @@ Notation, per node, for a task of p prompt tokens and an answer of L tokens, wit
     wait      time that the prompts before it take to be read, and its input behind others to be fetched
     pace      seconds per token: (a + b (B - 1)) / (1 - share of the time spent on reading others' prompts)
     T(L)      transfer + start + cold load + reading (own and waiting prompts) + L pace
-    c(T)      correction of ln T: what has been learned of decisions like this one, linear in ln T, in the share of the
-              fixed part in it, and in the share of reading
-    P(L)      chance that T(L) exp(c + e) <= time left, e with the shift and scale of the law's errors; logistic, which
-              is within 0.01 of the normal one
+    P(L)      chance that T(L) exp(e) <= time left, e with the scale of the errors of such decisions; logistic,
+              which is within 0.01 of the normal one
     hit       mean of P over the equally likely lengths
     harm      delay by reading p x misses per second of delay  +  relative slow-down b / pace x misses per unit of it,
               for as long as the task stays (Ledger.refresh)
@@ -61,10 +59,8 @@ class Outlook:
         demand_bps: uplink that brings the input there in time.
         transmission_j: energy of moving the input.
         cold: share of the time to load the model that is still to come.
-        busy: share of the time that is spent on reading others' prompts.
-        correction: coefficients of c, shape (n, SIGNALS).
-        scale: standard deviation of ln(actual / corrected seconds).
-        low: 5 % quantile of actual / corrected seconds.
+        scale: standard deviation of ln(actual / expected seconds).
+        low: 5 % quantile of actual / expected seconds.
         high: 95 % quantile of it.
         arms: what the policy chooses among.
     """
@@ -81,8 +77,6 @@ class Outlook:
     demand_bps: FloatArray
     transmission_j: FloatArray
     cold: FloatArray
-    busy: FloatArray
-    correction: FloatArray
     scale: FloatArray
     low: FloatArray
     high: FloatArray
@@ -115,7 +109,7 @@ def look_out(
     cold = laws.cold(rows, now_s)
     fixed_s = start_s + transfer_s + laws.load_s[rows] * cold + wait_s + reading_s
     fixed_j, token_j, marginal_token_j, transmission_j = _energies(job, laws, rows, crowd, transmission_j_per_bit)
-    correction, scale = laws.latency.correction[rows], np.maximum(laws.latency.scale[rows], MIN_SCALE)
+    scale = np.maximum(laws.latency.scale[rows], MIN_SCALE)
     stall, slow, harmed_s = ledger.harms(rows)
     slots = fleet.slots(rows)
     stay_s = fixed_s + job.length.mean * pace_s
@@ -131,7 +125,7 @@ def look_out(
     arms = Arms(
         rows=rows,
         allowed=allowed,
-        latency_s=correct(stay_s, fixed_s, busy, correction),
+        latency_s=stay_s,
         energy_j=fixed_j + job.length.mean * token_j,
         compute_used=running + 1.0,
         compute_capacity=slots,
@@ -139,11 +133,11 @@ def look_out(
         bandwidth_capacity_bps=capacity_bps,
         in_flight=ledger.running_model(job.model, rows),
         is_cloud=fleet.is_cloud(rows),
-        hit_chance=hit_chances(job, fixed_s, pace_s, busy, correction, laws.latency.shift[rows], scale),
+        hit_chance=hit_chances(job, fixed_s, pace_s, scale),
         harm=delay_s * stall + slower * slow,
         marginal_energy_j=fixed_j + job.length.mean * marginal_token_j,
         work=work_s / np.maximum(usual_s, 1e-9),
-        load=ledger.load(rows, now_s),
+        load=ledger.load(rows, now_s) / np.maximum(per_gpu * usual_s, LEAST_S),
     )
     return Outlook(
         fixed_s,
@@ -158,8 +152,6 @@ def look_out(
         demand_bps,
         transmission_j,
         cold,
-        busy,
-        correction,
         scale,
         np.exp(laws.latency.low[rows]),
         np.exp(laws.latency.high[rows]),
@@ -167,35 +159,13 @@ def look_out(
     )
 
 
-def correct(
-    times_s: FloatArray, fixed_s: FloatArray | float, busy: FloatArray | float, correction: FloatArray
-) -> FloatArray:
-    """Return T exp(c(T)), shape (n,); the correction is (n, SIGNALS), or (SIGNALS,) for times on one node."""
-    times_s = np.maximum(times_s, LEAST_S)
-    bias, by_busy, by_log, by_share = correction.T
-    corrected: FloatArray = np.exp(
-        bias + by_busy * busy + (1.0 + by_log) * np.log(times_s) + by_share * fixed_s / times_s
-    )
-    return corrected
-
-
-def hit_chances(
-    job: Job,
-    fixed_s: FloatArray,
-    pace_s: FloatArray,
-    busy: FloatArray,
-    correction: FloatArray,
-    shift: FloatArray,
-    scale: FloatArray,
-) -> FloatArray:
+def hit_chances(job: Job, fixed_s: FloatArray, pace_s: FloatArray, scale: FloatArray) -> FloatArray:
     """Return the chance to be in time on each node, shape (n,)."""
     if job.time_left_s <= 0:
         return np.zeros_like(fixed_s)
     times_s = np.maximum(fixed_s[:, None] + pace_s[:, None] * job.length.points, LEAST_S)
-    bias, by_busy, by_log, by_share = correction.T
-    constant = bias + by_busy * busy + shift - np.log(job.time_left_s)
-    logs = np.log(times_s) * (1.0 + by_log)[:, None] + (by_share * fixed_s)[:, None] / times_s + constant[:, None]
-    chances: FloatArray = (1.0 / (1.0 + np.exp((LOGISTIC / scale)[:, None] * logs))).sum(axis=1)
+    late = np.log(times_s / job.time_left_s)
+    chances: FloatArray = (1.0 / (1.0 + np.exp((LOGISTIC / scale)[:, None] * late))).sum(axis=1)
     chances /= len(job.length.points)
     return chances
 

@@ -15,13 +15,18 @@ from perllm.learning.learner import Learner
 from perllm.placement.decision import Decision
 from perllm.placement.fleet import Fleet
 from perllm.placement.ledger import Flight, Ledger, Stay
-from perllm.placement.outlook import Job, Outlook, correct, look_out
+from perllm.placement.outlook import LEAST_S, Job, Outlook, look_out
 from perllm.policy.problem import Arms, Choice, FloatArray, IntArray, Policy, Task
 
 BITS_PER_BYTE = 8
 
 REFRESH_S = 0.05
 """How old the harm to tasks in flight may be."""
+
+REFRESH_SHARE = 0.02
+MIN_PLACED = 8
+"""In a burst it is worked out anew after so many placements too, or after this share of all in flight if that is more:
+so its cost per decision stays bounded."""
 
 _QUANTILES = np.array([-1.645, -1.036, -0.674, -0.385, -0.126, 0.126, 0.385, 0.674, 1.036, 1.645])
 """Middles of ten equally likely ranges of the standard normal distribution."""
@@ -137,6 +142,7 @@ class Placer:
         self._unix_now = unix_now
         self._now = now
         self._refreshed_s = -np.inf
+        self._refreshed_at = 0
 
     def note_arrival(self, request: Request) -> None:
         """Take a task that has arrived into the mean task of its model."""
@@ -147,9 +153,7 @@ class Placer:
         """Choose among `candidates`, or among the whole fleet; reserves nothing."""
         names, rows = self._nodes(candidates)
         now_s, decided_s = self._now(), self._unix_now()
-        if now_s - self._refreshed_s >= REFRESH_S:
-            self.ledger.refresh(now_s, self.learner.shapes)
-            self._refreshed_s = now_s
+        self._refresh(now_s)
         length = self.learner.expect_length(request.model, request.prompt_tokens, request.output_tokens)
         job = Job(
             request.model,
@@ -252,8 +256,6 @@ class Placer:
             token_s=float(outlook.pace_s[arm]),
             alone_s=float(outlook.alone_s[arm]),
             crowd_s=float(outlook.crowd_s[arm]),
-            busy=float(outlook.busy[arm]),
-            correction=tuple(outlook.correction[arm].tolist()),
             fixed_j=float(outlook.fixed_j[arm]),
             token_j=float(outlook.token_j[arm]),
             cold=float(outlook.cold[arm]),
@@ -267,6 +269,13 @@ class Placer:
             metrics_age_s=self._metrics_age_s(name),
             reason=_explain_arm(placement, arm),
         )
+
+    def _refresh(self, now_s: float) -> None:
+        placed = self.ledger.placed - self._refreshed_at
+        if now_s - self._refreshed_s < REFRESH_S and placed < max(MIN_PLACED, REFRESH_SHARE * len(self.ledger)):
+            return
+        self.ledger.refresh(now_s, self.learner.shapes)
+        self._refreshed_s, self._refreshed_at = now_s, self.ledger.placed
 
     def _nodes(self, candidates: Sequence[str] | None) -> tuple[Sequence[str], IntArray]:
         if candidates is None:
@@ -332,7 +341,7 @@ def latency_range_s(placement: Placement, arm: int) -> tuple[float, float]:
     outlook = placement.outlook
     times_s = outlook.fixed_s[arm] + outlook.pace_s[arm] * placement.job.length.points
     scale = float(outlook.scale[arm])
-    logs = np.log(correct(times_s, outlook.fixed_s[arm], outlook.busy[arm], outlook.correction[arm]))
+    logs = np.log(np.maximum(times_s, LEAST_S))
     grid = np.sort((logs[:, None] + scale * _QUANTILES).ravel())
     last = len(grid) - 1
     return float(np.exp(grid[round(0.05 * last)])), float(np.exp(grid[round(0.95 * last)]))

@@ -4,7 +4,8 @@ Notation, for a task i and an arm a
     P(i, a)   chance that i is complete in time if it is sent to a now, the wait for room included  (Arms.hit_chance)
     H(i, a)   tasks running on a that are expected to miss their deadline because of i              (Arms.harm)
     E(i, a)   joules by which the energy of the fleet rises                                  (Arms.marginal_energy_j)
-    Q(a)      work that a was given beyond what it can do: a virtual queue, in GPU seconds               (Arms.load)
+    Q(a)      work that a was given beyond what it can do by now: a virtual queue, in nodes full of
+              mean tasks                                                                                 (Arms.load)
     w(i, a)   GPU time of i on a, as a multiple of that of a mean task                                   (Arms.work)
     V         price of a deadline in joules: a multiple of the mean energy of a task
 
@@ -49,8 +50,7 @@ class NetHitsParameters:
 
     Attributes:
         harm_weight: k, what the deadline of a running task counts beside that of the task to be placed.
-        rent: rho, deadlines per GPU second of backlog that a mean task pays for a place. At 0.2 a backlog of five
-            seconds keeps everybody away.
+        rent: rho, deadlines that a mean task pays for a place on a node that was given as much as it can hold.
         price: V in mean energies of a task. At 20 a task may cost a twentieth of a deadline more than another of mean
             energy to save that energy.
         floor: net chance below which a task is not worth starting.
@@ -58,7 +58,7 @@ class NetHitsParameters:
     """
 
     harm_weight: float = 1.0
-    rent: float = 0.2
+    rent: float = 1.0
     price: float = 20.0
     floor: float = 0.1
     waits: bool = True

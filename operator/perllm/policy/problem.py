@@ -61,7 +61,7 @@ class Arms:
         harm: tasks running there that are expected to miss their deadline because of it.
         marginal_energy_j: by how much the energy of the fleet is expected to rise.
         work: GPU time of the task there, as a multiple of that of a mean task.
-        load: work that the node was given lately, as a share of what it can do.
+        load: work that the node was given beyond what it can do by now, in nodes full of mean tasks.
     """
 
     rows: IntArray

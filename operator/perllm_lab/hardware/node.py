@@ -39,6 +39,7 @@ class Node:
         gpus: int = 1,
         now_s: float = 0.0,
     ) -> None:
+        self.speed_factor = 1.0
         self.gpu = gpu
         self.link = link
         self._now_s = now_s
@@ -141,6 +142,7 @@ class Node:
     def set_speed_factor(self, factor: float, now_s: float) -> None:
         """From now on prefill and decode are `factor` times as fast, at the same power."""
         self._run_to(now_s)
+        self.speed_factor = factor
         for engine in self._engines:
             engine.set_speed_factor(factor, now_s)
         self._plan()

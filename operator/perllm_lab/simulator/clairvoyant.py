@@ -23,16 +23,29 @@ class TrueLearner(Learner):
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy)
         self._policy_told = policy
+        self._told: dict[str, NodeSpec] = {}
+        self._speeds: dict[str, float] = {}
 
     def tell(self, node: NodeSpec) -> None:
         """Take in the true law of a registered node."""
         row = self.register(node.name, node.gpu.product)
         laws = self.laws(node.model, np.array([row]))
+        self._told[node.name] = node
+        self._speeds.pop(node.name, None)
         laws.latency.coefficients[row] = _latency_law(node.gpu, node.link.rtt_s)
         laws.energy.coefficients[row] = _energy_law(node.gpu)
         laws.load_s[row] = node.gpu.model_load_s
         laws.latency.scale[row] = 0.1
         laws.latency.low[row], laws.latency.high[row] = -0.165, 0.165
+
+    def tell_speed(self, name: str, speed: float) -> None:
+        """Take in how fast a node is now, as a share of nominal."""
+        if self._speeds.get(name, 1.0) == speed:
+            return
+        self._speeds[name], node, row = speed, self._told[name], self._rows[name]
+        slowed = np.array([1.0, 1.0 / speed, 1.0 / speed, 1.0 / speed])
+        laws = self.laws(node.model, np.array([row]))
+        laws.latency.coefficients[row] = _latency_law(node.gpu, node.link.rtt_s) * slowed
 
     def expect_length(self, model: str, prompt_tokens: float, hint_tokens: float | None) -> Length:
         """Return the length as it is."""
@@ -41,10 +54,13 @@ class TrueLearner(Learner):
         return Length(float(np.log(tokens)), EXACT, self.length_kind(model, has_hint=True), points, tokens)
 
     def learn(self, outcome: Outcome) -> float | None:
-        """Note that the model is loaded, and move the price of deadlines."""
+        """Note that the model is loaded, and learn what even true laws cannot tell: how others come and go."""
         row = self.register(outcome.node, self._gpu_types[self._group_of_row[self._rows[outcome.node]]])
         rows: IntArray = np.array([row])
-        self.laws(outcome.model, rows).loads_from_s[row] = -np.inf
+        known = self.laws(outcome.model, rows)
+        known.loads_from_s[row] = -np.inf
+        if outcome.run_error is not None and outcome.cold <= 0.0:
+            known.latency.account(row, outcome.run_error)
         return self._policy_told.learn(
             Feedback(
                 outcome.model,
@@ -59,8 +75,7 @@ class TrueLearner(Learner):
         )
 
     def learn_ended(self, ended: Ended) -> bool:
-        """Raise the price of deadlines; lengths and laws are known."""
-        self._policy_told.learn_miss(ended.model, self._rows[ended.node])
+        """Nothing: lengths and laws are known."""
         return True
 
 

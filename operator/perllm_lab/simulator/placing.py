@@ -6,7 +6,7 @@ than it meets, all as for our own policy.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perllm.api.task import Tier
 from perllm.cluster.node import Node
@@ -37,14 +37,12 @@ class Rules:
 
     Attributes:
         dress: the simulator's part.
-        queues_at_node: whether a task may be sent to a node without room.
         by_deadline: whether waiting tasks are served earliest deadline first.
         admits: whether a task is refused when it is not worth starting.
         floor: net chance below which it is not.
     """
 
     dress: Dress = FULL
-    queues_at_node: bool = False
     by_deadline: bool = True
     admits: bool = True
     floor: float = 0.15
@@ -85,6 +83,7 @@ class Placing:
         self._lines: WaitingLines[int] = WaitingLines()
         self._decisions: dict[int, Decision] = {}
         self._stays: dict[int, Stay] = {}
+        self._bound_s: dict[int, float] = {}
 
     def join(self, node: NodeSpec, now_s: float) -> None:
         """Take a node into the fleet."""
@@ -113,6 +112,8 @@ class Placing:
         for name, reading in readings.items():
             if name in self._fleet.nodes:
                 self._fleet.put_bandwidth(name, Bandwidth(reading.bandwidth_bps, reading.received_bps))
+                if isinstance(self._learner, TrueLearner):
+                    self._learner.tell_speed(name, reading.speed)
         self._put_bandwidth()
 
     def submit(self, number: int, request: Request, now_s: float) -> None:
@@ -151,7 +152,8 @@ class Placing:
         return self._lines.next_s(self._now_s)
 
     def bind(self, number: int, now_s: float) -> None:
-        """Nothing: tasks in flight count from the decision on."""
+        """Note when a task began, for those that were sent to a full node; in flight it is from the decision on."""
+        self._bound_s[number] = now_s
 
     def release(self, number: int, now_s: float) -> None:
         """Forget a task in flight, and learn what its end tells."""
@@ -165,13 +167,15 @@ class Placing:
         self._lines.call(self._fleet.row(decision.node))
         if self.dress.ends_at_deadline and now_s >= self._requests[number].due_s - 1e-6:
             del self._decisions[number]
-            self._learner.learn_ended(judge_ended(decision, now_s, stay))
+            began = replace(decision, decided_s=self._bound_s.pop(number, now_s))
+            self._learner.learn_ended(judge_ended(began, now_s, stay))
         else:
             self._stays[number] = stay
 
     def learn(self, completion: Completion, now_s: float) -> None:
         """Learn from a complete task, as the operator does once its energy is measured."""
         decision, stay = self._decisions.pop(completion.number, None), self._stays.pop(completion.number, None)
+        self._bound_s.pop(completion.number, None)
         if decision is None or stay is None or completion.node not in self._fleet.nodes:
             return
         request = self._requests[completion.number]

@@ -80,11 +80,19 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class NodeReading:
-    """What the last scrape told of a node."""
+    """What the last scrape told of a node.
+
+    Attributes:
+        bandwidth_bps: what its link can carry.
+        received_bps: what it carried since the scrape before.
+        power_w: power now.
+        speed: of its hardware, as a share of nominal; no meter tells it, it is for the clairvoyant only.
+    """
 
     bandwidth_bps: float
     received_bps: float
     power_w: float
+    speed: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ class Station:
         span_s, received_bytes = now_s - self._read_s, self.node.received_bytes
         received_bps = (received_bytes - self._read_bytes) * 8.0 / span_s if span_s > 0.0 else 0.0
         self._read_bytes, self._read_s = received_bytes, now_s
-        return NodeReading(self.node.bandwidth_bps, received_bps, self.node.power_w)
+        return NodeReading(self.node.bandwidth_bps, received_bps, self.node.power_w, self.node.speed_factor)
 
     @property
     def has_room(self) -> bool:

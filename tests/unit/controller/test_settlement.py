@@ -174,7 +174,7 @@ class TestOutcome:
         assert (outcome.latency_s, outcome.run_s, outcome.finished_s, outcome.deadline_s) == (10.0, 6.5, 1010.0, 60.0)
         assert (outcome.inference_energy_j, outcome.transmission_energy_j, outcome.energy_j) == (100.0, 10.0, 110.0)
         assert (outcome.predicted_energy_j, outcome.occupancy, outcome.resource_slack) == (500.0, 3.5, 0.6)
-        assert (outcome.others_tokens, outcome.hit_chance, outcome.is_length_known) == (700.0, 0.9, True)
+        assert (outcome.others_tokens, outcome.is_length_known) == (700.0, True)
 
     def test_falls_back_on_expectations_where_the_run_said_nothing(self) -> None:
         pod = succeeded()

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perllm.learning.features import energy_features, latency_features
-from perllm.learning.law import SIGNALS, Error, PooledLaw
+from perllm.learning.law import PooledLaw
 
 PRIOR = (1.0, 0.4, 4.0, 0.1)
 TRUTH = np.array([2.0, 0.5, 1.0, 0.05])
@@ -107,21 +107,19 @@ def test_the_interval_holds_nine_in_ten(drifts: bool) -> None:
         x = draw(rng)
         value = factor * float(TRUTH @ x) * float(np.exp(rng.normal(0, 0.2)))
         log_ratio = float(np.log(value / float(law.predict(np.array([0]), x[None, :])[0])))
-        signals = np.ones(SIGNALS)
-        inside.append(law.low[0] <= log_ratio - float(law.correction[0] @ signals) <= law.high[0])
-        law.learn(0, x, value, Error(log_ratio, signals))
-    assert np.mean(inside[500:]) == pytest.approx(0.9, abs=0.04)
+        inside.append(law.low[0] <= log_ratio <= law.high[0])
+        law.learn(0, x, value, log_ratio)
+    assert np.mean(inside[500:]) == pytest.approx(0.9, abs=0.02)
 
 
-def test_chances_that_come_true_too_seldom_make_times_longer() -> None:
+def test_errors_of_runs_that_were_ended_widen_the_interval_of_the_type_and_leave_the_law() -> None:
     law = make_law(0, 0, 1)
+    before = law.coefficients.copy()
     for _ in range(30):
-        law.calibrate(0, 0.9, False)
-    assert law.shift[0] == law.shift[1] > 0.3
-    assert law.shift[2] == 0.0
-    for _ in range(300):
-        law.calibrate(0, 0.9, True)
-    assert law.shift[0] < 0.1
+        law.account(0, 0.9)
+    assert law.scale[0] == law.scale[1] > law.scale[2]
+    assert law.high[0] == law.high[1] > law.high[2]
+    assert np.array_equal(law.coefficients, before)
 
 
 @settings(deadline=None)

@@ -29,18 +29,18 @@ def run(**fields: object) -> Run:
 def test_errors_are_those_of_the_forecast_for_the_tokens_that_came() -> None:
     outcome = judge_run(make_decision(), RUN)
     assert outcome.run_error is not None
-    assert outcome.run_error.log_ratio == pytest.approx(math.log(12 / (2 + 200 * 0.02)))
+    assert outcome.run_error == pytest.approx(math.log(12 / (2 + 200 * 0.02)))
     assert outcome.energy_error is not None
-    assert outcome.energy_error.log_ratio == pytest.approx(math.log((1790 + 10) / (100 + 200 * 4)))
+    assert outcome.energy_error == pytest.approx(math.log((1790 + 10) / (100 + 200 * 4)))
     assert (outcome.run_s, outcome.occupancy, outcome.others_tokens) == (10.5, 2.5, 800.0)
-    assert (outcome.hit_chance, outcome.hint_tokens, outcome.cold) == (0.9, None, 0.0)
+    assert (outcome.hint_tokens, outcome.cold) == (None, 0.0)
 
 
 def test_time_at_the_node_before_it_was_bound_is_no_part_of_the_run() -> None:
     outcome = judge_run(make_decision(), run(bound_s=1005.0))
     assert outcome.run_s == 7.5
     assert outcome.run_error is not None
-    assert outcome.run_error.log_ratio == pytest.approx(math.log(12 / 6))
+    assert outcome.run_error == pytest.approx(math.log(12 / 6))
 
 
 def test_without_tokens_no_error_can_be_told_and_the_length_is_not_learned() -> None:
@@ -68,4 +68,4 @@ def test_the_expected_stay_counts_per_gpu() -> None:
 def test_a_run_that_was_ended_lasted_from_the_decision_without_the_transfer() -> None:
     ended = judge_ended(make_decision(), 1010.0, Stay(3.0, 400.0))
     assert (ended.run_s, ended.occupancy, ended.others_tokens) == (7.5, 3.0, 400.0)
-    assert (ended.task_id, ended.model, ended.node, ended.hit_chance, ended.ended_s) == ("uid-t", "m", "n", 0.9, 1010.0)
+    assert (ended.task_id, ended.model, ended.node, ended.ended_s) == ("uid-t", "m", "n", 1010.0)

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from io import StringIO
@@ -98,3 +99,10 @@ def test_headline_shows_figures_with_their_intervals(build_run: Builder) -> None
     text = console.export_text()
     assert "60.0 ±24.8 %" in text
     assert "0.667 ±0.276" in text
+
+
+def test_headline_shows_the_bound_at_each_load(build_run: Builder) -> None:
+    document = build_document([build_run([IN, IN])], {}, bounds={(0.9, 0): 1.25})
+    console = Console(width=160, record=True, file=StringIO())
+    console.print(headline_table(document))
+    assert re.search(r"0\.9 +upper bound +1\.25", console.export_text())

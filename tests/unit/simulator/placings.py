@@ -58,7 +58,12 @@ class Desk:
         return self.decide(now_s)
 
     def decide(self, now_s: float) -> list[tuple[int, str | None]]:
-        return [_read(action) for action in self.placing.decide(now_s)]
+        """Let it decide; what it starts is bound at once."""
+        done = [_read(action) for action in self.placing.decide(now_s)]
+        for number, place in done:
+            if place is not None:
+                self.placing.bind(number, now_s)
+        return done
 
     def complete(self, number: int, node: str, now_s: float, output_tokens: int = 200) -> None:
         """End a task that was bound at 0 s and has run well, and learn from it."""

@@ -101,6 +101,7 @@ def test_a_task_ended_at_its_deadline_makes_answers_longer() -> None:
     desk = Desk(node("slow", SLOW))
     before = desk.expect_tokens()
     desk.ask(request(deadline_s=40.0))
+    desk.placing.bind(0, 0.0)
     desk.placing.release(0, 40.0)
     assert desk.expect_tokens() > before
 
