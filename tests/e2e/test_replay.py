@@ -1,28 +1,23 @@
 """A trace of requests as tasks: what users, logs and metrics say of it, against what really happened."""
 
-import os
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import pytest
 import pytest_asyncio
 
 from e2e.stage import Stage, open_stage, phases, wait_until
+from e2e.trace import trace_requests
 from perllm.api import names
 from perllm.api.task_status import EnergyQuality
 from perllm.cluster.client import Object
 from perllm.config import NodeSettings
 from perllm_lab.lab import Lab, LabSettings
 from perllm_lab.report.results import energy_errors, join_runs, summarize
-from perllm_lab.workload.requests import Request, build_requests
-from perllm_lab.workload.synthetic import generate_arrivals
-from perllm_lab.workload.trace import read_trace
+from perllm_lab.workload.requests import Request
 
-TRACE_VARIABLE = "PERLLM_TRACE"
 SYNTHETIC_TASKS = 200
 SPEED = 3.0
 MAX_MEDIAN_ENERGY_ERROR = 0.15
@@ -54,11 +49,7 @@ def lab_settings() -> LabSettings:
 
 @pytest.fixture(scope="module")
 def requests(lab: Lab) -> list[Request]:
-    """The trace that the environment names, else a synthetic one with the statistics of a published trace."""
-    trace = os.environ.get(TRACE_VARIABLE)
-    arrivals_rng, mix_rng = (np.random.default_rng([7, part]) for part in (1, 2))
-    arrivals = read_trace(Path(trace)) if trace else generate_arrivals(SYNTHETIC_TASKS, arrivals_rng)
-    return build_requests(arrivals, lab.scenario, mix_rng)
+    return trace_requests(lab.scenario, synthetic=SYNTHETIC_TASKS)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

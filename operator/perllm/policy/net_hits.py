@@ -49,7 +49,8 @@ class NetHitsParameters:
     """Settings of net-hits.
 
     Attributes:
-        harm_weight: k, what the deadline of a running task counts beside that of the task to be placed.
+        harm_weight: k, what the deadline of a running task counts beside that of the task to be placed; above 1, since
+            those who come while the task is there are harmed as well.
         rent: rho, deadlines that a mean task pays for a place on a node that was given as much as it can hold.
         price: V in mean energies of a task. At 20 a task may cost a twentieth of a deadline more than another of mean
             energy to save that energy.
@@ -57,7 +58,7 @@ class NetHitsParameters:
         waits: whether a task may wait for a better node than those with room.
     """
 
-    harm_weight: float = 1.0
+    harm_weight: float = 1.5
     rent: float = 1.0
     price: float = 20.0
     floor: float = 0.1

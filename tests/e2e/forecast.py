@@ -1,0 +1,106 @@
+"""What the simulator foretells of a replay in the lab, and the same figures of what really happened there.
+
+The simulator runs the nodes as the lab does, `speed` times as fast, in real seconds: so the operator's assumptions meet
+in both what they take for the real thing. Its links vary by the same law but by other random numbers.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from numpy.random import default_rng
+
+from perllm.api.task import Tier
+from perllm.config import NodeSettings
+from perllm_lab.hardware.scenario import NodeSpec, Scenario
+from perllm_lab.policies import build_scheduler
+from perllm_lab.report.results import Run
+from perllm_lab.simulator.experiment import BuildContext
+from perllm_lab.simulator.fleet import Fleet, SimulationSettings
+from perllm_lab.simulator.result import Fate, RunResult
+from perllm_lab.simulator.simulation import simulate
+from perllm_lab.simulator.workload import RequestStatistics
+from perllm_lab.workload.requests import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Of all requests of a replay.
+
+    Attributes:
+        hit_share: share of the requests that were complete by their deadline.
+        energy_j: joules per request in time: true share of the nodes' energy of all runs, also of those that were late
+            or ended, and moving their inputs.
+    """
+
+    hit_share: float
+    energy_j: float
+
+    def __str__(self) -> str:
+        return f"{self.hit_share:6.1%} in time, {self.energy_j:6.1f} J per task in time"
+
+
+@dataclass(frozen=True, slots=True)
+class LabConditions:
+    """How the lab runs the hardware.
+
+    Attributes:
+        speed: how many times as fast as real.
+        start_s: real seconds from sending a request to the start of its container, as measured there.
+        scrape_s: real seconds between two scrapes.
+    """
+
+    speed: float
+    start_s: float
+    scrape_s: float
+
+
+def forecast(
+    policy: str, scenario: Scenario, requests: Sequence[Request], conditions: LabConditions, *, seeds: int
+) -> Figures:
+    """Return the means over `seeds` simulations of the requests, each with its own variation of the links."""
+    speed = conditions.speed
+    nodes = tuple(_speed_up(node, conditions) for node in scenario.nodes())
+    fast = [replace(one, at_s=one.at_s / speed, deadline_s=one.deadline_s / speed) for one in requests]
+    settings = SimulationSettings(scrape_s=conditions.scrape_s, warmup_share=0.0)
+    found = []
+    for seed in range(seeds):
+        context = BuildContext(nodes, scenario, default_rng(seed), RequestStatistics.of(fast), settings)
+        fleet = Fleet(scenario.name, nodes, seed=seed)
+        found.append(_read_result(simulate(fleet, fast, build_scheduler(policy, context), settings)))
+    return Figures(fmean(one.hit_share for one in found), fmean(one.energy_j for one in found))
+
+
+def observe(runs: Sequence[Run], truth: Iterable[Mapping[str, Any]]) -> Figures:
+    """Return the figures of a replay from the lines of the simulated nodes, one per run of a pod."""
+    rates = NodeSettings().transmission_microjoule_per_bit
+    joules = sum(line["energy_j"] + line["input_bytes"] * 8e-6 * rates[Tier(line["tier"])] for line in truth)
+    met = sum(run.met for run in runs)
+    return Figures(met / len(runs), joules / max(met, 1))
+
+
+def _read_result(result: RunResult) -> Figures:
+    met = int(np.count_nonzero(result.tasks.fate == Fate.IN_TIME))
+    joules = float(result.tasks.energy_j.sum() + result.tasks.transmission_j.sum())
+    return Figures(met / len(result.tasks.fate), joules / max(met, 1))
+
+
+def _speed_up(node: NodeSpec, conditions: LabConditions) -> NodeSpec:
+    """Return the node as the lab runs it: all rates times the speed, joules as they are."""
+    speed, gpu, link = conditions.speed, node.gpu, node.link
+    return replace(
+        node,
+        gpu=replace(
+            gpu,
+            iteration_base_s=gpu.iteration_base_s / speed,
+            iteration_per_task_s=gpu.iteration_per_task_s / speed,
+            prefill_per_token_s=gpu.prefill_per_token_s / speed,
+            prefill_power_w=gpu.prefill_power_w * speed,
+            idle_power_w=gpu.idle_power_w * speed,
+            model_load_s=gpu.model_load_s / speed,
+            pod_start_s=conditions.start_s,
+        ),
+        link=replace(link, bandwidth_bps=link.bandwidth_bps * speed, rtt_s=link.rtt_s / speed),
+    )

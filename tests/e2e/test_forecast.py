@@ -1,0 +1,135 @@
+"""A trace on the real control plane by three schedulers, against what the simulator foretells and against each other.
+
+Each scheduler has a lab of its own: nodes with no model loaded, an operator that has learned nothing. The simulator is
+told how long this control plane takes from sending a request to the start of its container, as measured in the run
+itself (two medians: until the decision that binds it, and from there); everything else is the lab's scenario.
+Energy per task is the ground truth of all runs, ended ones too, and of moving inputs, per task in time.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import nan
+from pathlib import Path
+from statistics import median
+
+import pytest
+import pytest_asyncio
+
+from e2e.forecast import Figures, LabConditions, forecast, observe
+from e2e.stage import Stage, open_stage, wait_until
+from e2e.trace import trace_requests
+from perllm.api import names
+from perllm.cluster.times import parse_time_s
+from perllm.placement.decision import read_record
+from perllm_lab.baselines.tuned import find_parameters, load_tuned
+from perllm_lab.lab import Lab, LabSettings
+from perllm_lab.policies import DRESSED
+from perllm_lab.replay import FINAL_PHASES, Kind, Replay, as_pods, as_tasks
+from perllm_lab.report.results import join_runs
+from perllm_lab.workload.requests import Request
+from perllm_lab.workload.scenarios import load_scenario
+
+SCENARIO = load_scenario("modern")
+TASKS = 600
+SPEED = 2.5
+SCRAPE_S = 0.5
+SEEDS = 5
+TOLERANCE = 0.10
+HIT_MARGIN = 0.02
+TAIL_TIMEOUT_S = 120.0
+
+OURS, PAPER, PLAIN = "net-hits", "cs-ucb", "kube-scheduler"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one scheduler's replay showed.
+
+    Attributes:
+        figures: of all requests.
+        start_s: real seconds from sending a request to the start of its container; nan where nothing was decided.
+    """
+
+    figures: Figures
+    start_s: float
+
+
+@pytest.fixture(scope="module")
+def requests() -> list[Request]:
+    return trace_requests(SCENARIO, synthetic=TASKS, limit=TASKS)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def turns(
+    binaries: dict[str, Path], requests: list[Request], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Turn]:
+    """Every scheduler's turn, one after the other; cs-ucb with the parameters that serve it best in the simulator."""
+    tuned = dict(find_parameters(load_tuned(), f"{PAPER}{DRESSED}", SCENARIO.name))
+    configurations = {OURS: {"name": OURS}, PAPER: {"name": PAPER, "cs_ucb": tuned}, PLAIN: {}}
+    found = {}
+    for name, policy in configurations.items():
+        settings = LabSettings(SCENARIO.name, SPEED, scrape_interval_s=SCRAPE_S, operator_config={"policy": policy})
+        async with (
+            Lab(binaries, SCENARIO, tmp_path_factory.mktemp(name), settings) as lab,
+            open_stage(lab, "trial") as stage,
+        ):
+            kind = as_pods(stage.namespace) if name == PLAIN else as_tasks(stage.namespace, SPEED, strict=True)
+            found[name] = await take_turn(stage, kind, requests)
+        print(f"{name:15} {found[name].figures}")
+    return found
+
+
+async def take_turn(stage: Stage, kind: Kind, requests: list[Request]) -> Turn:
+    """Replay the requests and return what came of it; the lab is of no use afterwards."""
+    replay = Replay(stage.lab.client, kind, requests, SPEED)
+    await replay.run(timeout_s=TAIL_TIMEOUT_S)
+
+    async def is_quiet() -> bool:
+        return all(pod["status"].get("phase") in FINAL_PHASES for pod in (await stage.pods()).values())
+
+    await wait_until(is_quiet, timeout_s=TAIL_TIMEOUT_S, describe=lambda: "pods of ended tasks still run")
+    truth = stage.truth()
+    runs = join_runs(requests, replay.created_s, truth, SPEED)
+    return Turn(observe(runs, truth), measure_start_s(stage, replay.created_s))
+
+
+def measure_start_s(stage: Stage, sent_s: Mapping[str, float]) -> float:
+    """Return the median from sending a request to the decision that bound it, plus that from there to its container.
+
+    Two medians, as a task that waits for a better node delays its decision by its own will.
+    """
+    started_s = {line["pod"]: parse_time_s(line["started"]) for line in stage.truth()}
+    until_decided_s, until_started_s = [], []
+    for states in stage.seen.values():
+        metadata = states[-1]["metadata"]
+        record = metadata["annotations"].get(names.DECISION_ANNOTATION)
+        if record and metadata["name"] in started_s:
+            decided_s = read_record(record).decided_s
+            until_decided_s.append(decided_s - sent_s[metadata["labels"][names.TASK_LABEL]])
+            until_started_s.append(started_s[metadata["name"]] - decided_s)
+    return median(until_decided_s) + median(until_started_s) if until_decided_s else nan
+
+
+@pytest.fixture(scope="module")
+def foretold(turns: dict[str, Turn], requests: list[Request]) -> Figures:
+    """What the simulator says of net-hits with the same requests and nodes."""
+    conditions = LabConditions(SPEED, turns[OURS].start_s, SCRAPE_S)
+    figures = forecast(OURS, SCENARIO, requests, conditions, seeds=SEEDS)
+    print(f"{'foretold':15} {figures}, with containers {conditions.start_s:.2f} s after their requests")
+    return figures
+
+
+async def test_the_hit_rate_is_as_foretold(turns: dict[str, Turn], foretold: Figures) -> None:
+    assert turns[OURS].figures.hit_share == pytest.approx(foretold.hit_share, rel=TOLERANCE)
+
+
+async def test_the_energy_per_task_is_as_foretold(turns: dict[str, Turn], foretold: Figures) -> None:
+    assert turns[OURS].figures.energy_j == pytest.approx(foretold.energy_j, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("rival", [PAPER, PLAIN])
+async def test_net_hits_is_better_than(turns: dict[str, Turn], rival: str) -> None:
+    """Not more than two points of hit rate below the rival, and less energy per task in time."""
+    ours, theirs = turns[OURS].figures, turns[rival].figures
+    assert ours.hit_share >= theirs.hit_share - HIT_MARGIN
+    assert ours.energy_j < theirs.energy_j
