@@ -107,7 +107,7 @@ class NetHits:
         return in_time - feedback.energy_j / max(self._parameters.price * self._mean_energy_j, 1e-9)
 
     def learn_miss(self, model: str, row: int) -> None:
-        """Nothing: what a missed deadline teaches is in the chances, which the learner calibrates."""
+        """Nothing: a missed deadline teaches how long answers and how slow nodes are, and that the learner learns."""
 
     def export_state(self, model: str, row: int) -> dict[str, float]:
         """Return the mean energy of a task; it is one for all arms."""

@@ -39,7 +39,7 @@ from perllm_lab.workload.requests import Request
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-MAX_VARIABLES = 200_000
+MAX_VARIABLES = 50_000
 """Slots of time are made so long that no more are needed; longer slots loosen the bound, never void it."""
 
 SHORTEST_SLOT_S = 0.5

@@ -1,7 +1,8 @@
 """The clairvoyant: it knows the true laws of the hardware and the true length of every task that has arrived.
 
-It decides by the same rule as net-hits, which with perfect knowledge counts deadlines first, then energy, with the
-parameters that served it best on seeds that are not judged. What it does not know is what will arrive.
+It decides by the rule of net-hits, which counts deadlines first, then energy, with the same parameters. What it does
+not know is what will arrive, nor the mean course of what does: where arrivals come in bursts of long prompts, forecasts
+that were learned from experience can serve better than true laws alone. So it is a strong reference, not a bound.
 """
 
 import numpy as np

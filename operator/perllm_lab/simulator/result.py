@@ -77,7 +77,7 @@ class RunResult:
             of this window, a task belongs to it when it arrived in it.
         node_energy_j: energy of each node in the window, all it drew.
         node_idle_j: the part of it drawn while the node did nothing, shape as above.
-        decision_s: wall-clock seconds of every call that decided something.
+        decision_s: CPU seconds per action of every call that decided something; what else the machine does is left out.
         wall_s: wall-clock seconds of the run.
     """
 
