@@ -51,7 +51,7 @@ TAIL = 0.05
 LEAST_SHARE = 0.01
 """No coefficient falls below this share of its prior: physical rates are positive."""
 
-STEER = 0.05
+STEER = 0.03
 """How far a bound moves when it is missed, in scales. Outcomes come late, so larger steps overshoot."""
 
 PRIOR_SCALE = 0.3

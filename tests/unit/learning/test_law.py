@@ -109,7 +109,7 @@ def test_the_interval_holds_nine_in_ten(drifts: bool) -> None:
         log_ratio = float(np.log(value / float(law.predict(np.array([0]), x[None, :])[0])))
         inside.append(law.low[0] <= log_ratio <= law.high[0])
         law.learn(0, x, value, log_ratio)
-    assert np.mean(inside[500:]) == pytest.approx(0.9, abs=0.02)
+    assert np.mean(inside[500:]) == pytest.approx(0.9, abs=0.03)
 
 
 def test_errors_of_runs_that_were_ended_widen_the_interval_of_the_type_and_leave_the_law() -> None:
