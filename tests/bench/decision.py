@@ -141,7 +141,8 @@ class _Desk:
         for number, arm in enumerate(arms):
             self._clock.now_s = DEADLINE_S / 2 * number / len(arms)
             request = replace(placement.request, task_id=f"before-{number}")
-            self._placer.commit(replace(placement, request=request), arm)
+            filled = replace(placement, request=request, decided_s=self._clock.now_s)
+            self._placer.confirm(self._placer.explain(filled, filled.names[arm]))
             self._flights.append(request.task_id)
 
     def _request(self, task_id: str, number: int) -> Request:

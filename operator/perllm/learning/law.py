@@ -119,7 +119,7 @@ class PooledLaw:
             self.account(row, error)
         self._walk(row, min(max(misfit, -MAX_ERROR), MAX_ERROR), group.spread)
         group.learn(features, value, float(np.exp(self._log_ratio[row])))
-        self._refresh(group_number, np.flatnonzero(self.group_of_row == group_number))
+        self._refresh_all(group_number)
 
     def account(self, row: int, error: float) -> None:
         """Account for how far off a decision was, ln of (what came / what was foreseen), and not for the law."""
@@ -131,10 +131,6 @@ class PooledLaw:
     def deviation(self, row: int) -> float:
         """Return the standard deviation of ln y around its prediction, that of a type hardly known included."""
         return float(self.scale[row])
-
-    def count(self, group: int) -> float:
-        """Return how many observations of a type are remembered."""
-        return self._groups[group].weight if group in self._groups else 0.0
 
     def export_moments(self, row: int) -> dict[str, list[float]]:
         """Return what is known of a node as plain numbers: its ratio, and its type's law as this node last saw it."""
@@ -169,7 +165,7 @@ class PooledLaw:
             group.import_errors(errors)
             group.solve()
         self._log_ratio[row], self._variance[row] = ratio
-        self._refresh(group_number, np.flatnonzero(self.group_of_row == group_number))
+        self._refresh_all(group_number)
 
     def _walk(self, row: int, misfit: float, spread: float) -> None:
         """Move the node's ratio towards what was seen, as far as it is less certain than its type's law."""
@@ -178,6 +174,9 @@ class PooledLaw:
         gain = variance / (variance + spread**2)
         self._log_ratio[row] = keep * self._log_ratio[row] + gain * misfit
         self._variance[row] = (1.0 - gain) * variance
+
+    def _refresh_all(self, number: int) -> None:
+        self._refresh(number, np.flatnonzero(self.group_of_row == number))
 
     def _refresh(self, number: int, rows: IntArray) -> None:
         group = self._groups[number]
@@ -223,7 +222,7 @@ class _Group:
         self._misfits = self._misfits * ERROR_MEMORY + misfit**2
         self._misfit_weight = self._misfit_weight * ERROR_MEMORY + 1.0
         self.spread = max(float(np.sqrt(self._misfits / self._misfit_weight)), MIN_SPREAD)
-        weighted = features / (max(fitted, 1e-9) * RELATIVE_NOISE) ** 2
+        weighted = features / (fitted * RELATIVE_NOISE) ** 2
         self.gram *= MEMORY
         self.moment *= MEMORY
         self.gram += np.outer(weighted, features)

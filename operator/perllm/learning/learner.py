@@ -31,7 +31,7 @@ KINDS = 2
 
 @dataclass(slots=True)
 class ArmSummary:
-    """Plain averages of an arm's outcomes, for people and for the expected answer length."""
+    """Plain averages of an arm's outcomes, for people."""
 
     count: int = 0
     latency_s: float = 0.0

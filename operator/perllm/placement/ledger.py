@@ -252,7 +252,7 @@ class Ledger:
         return share
 
     def load(self, rows: IntArray, now_s: float) -> FloatArray:
-        """Return the work that each node was given lately, as a share of what it can do."""
+        """Return the work that each node was given beyond what it can do by now, or awaits; GPU seconds per GPU."""
         elapsed_s = now_s - self._of("changed_s", rows)
         left: FloatArray = np.maximum(self._nodes["work"][rows] - TARGET * elapsed_s, 0.0)
         return left + self._nodes["waiting_work"][rows]

@@ -189,12 +189,6 @@ class Placer:
         self.ledger.reserve(self._flight(placement, arm), now_s)
         self.learner.load(int(placement.rows[arm]), placement.job.model, now_s)
 
-    def commit(self, placement: Placement, arm: int) -> None:
-        """Count the task as in flight on the node of `arm`, for good."""
-        now_s = self._now()
-        self.ledger.confirm(self._flight(placement, arm), now_s)
-        self.learner.load(int(placement.rows[arm]), placement.job.model, now_s)
-
     def confirm(self, decision: Decision) -> None:
         """Count a bound task as in flight."""
         now_s = self._now()

@@ -23,7 +23,6 @@ class TrueLearner(Learner):
 
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy)
-        self._policy_told = policy
         self._told: dict[str, NodeSpec] = {}
         self._speeds: dict[str, float] = {}
 
@@ -56,13 +55,13 @@ class TrueLearner(Learner):
 
     def learn(self, outcome: Outcome) -> float | None:
         """Note that the model is loaded, and learn what even true laws cannot tell: how others come and go."""
-        row = self.register(outcome.node, self._gpu_types[self._group_of_row[self._rows[outcome.node]]])
+        row = self._rows[outcome.node]
         rows: IntArray = np.array([row])
         known = self.laws(outcome.model, rows)
         known.loads_from_s[row] = -np.inf
         if outcome.run_error is not None and outcome.cold <= 0.0:
             known.latency.account(row, outcome.run_error)
-        return self._policy_told.learn(
+        return self._policy.learn(
             Feedback(
                 outcome.model,
                 row,

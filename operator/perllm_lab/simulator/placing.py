@@ -62,7 +62,6 @@ class Placing:
     ) -> None:
         self.name = name
         self.dress = rules.dress
-        self._policy = policy
         self._rules = rules
         self._learner = learner or Learner(policy)
         self._fleet = Fleet()
@@ -91,15 +90,23 @@ class Placing:
         self._learner.cool(node.name)
         if isinstance(self._learner, TrueLearner):
             self._learner.tell(node)
-        slots = float(node.gpu.slots * node.gpus)
         self._fleet.put(
-            Node(node.name, node.name, Tier(node.tier), node.gpu.product, slots, frozenset(), True, float(node.gpus)),
+            Node(
+                node.name,
+                node.name,
+                Tier(node.tier),
+                node.gpu.product,
+                float(node.slots),
+                frozenset(),
+                True,
+                float(node.gpus),
+            ),
             row,
             Bandwidth(node.link.bandwidth_bps, 0.0),
         )
         if node.resident:
             self._learner.warm(node.name, node.model)
-        self._put_bandwidth()
+        self._placer.note_bandwidth()
         self._lines.call(row)
 
     def leave(self, node: str, now_s: float) -> None:
@@ -114,7 +121,7 @@ class Placing:
                 self._fleet.put_bandwidth(name, Bandwidth(reading.bandwidth_bps, reading.received_bps))
                 if isinstance(self._learner, TrueLearner):
                     self._learner.tell_speed(name, reading.speed)
-        self._put_bandwidth()
+        self._placer.note_bandwidth()
 
     def submit(self, number: int, request: Request, now_s: float) -> None:
         """Queue a task."""
@@ -122,7 +129,7 @@ class Placing:
         self._truths[number] = request
         knows = isinstance(self._learner, TrueLearner)
         hint_tokens = request.output_tokens if knows else request.hint_tokens
-        self._requests[number] = PlacementRequest(
+        asked = self._requests[number] = PlacementRequest(
             str(number),
             request.model,
             request.prompt_tokens,
@@ -132,8 +139,7 @@ class Placing:
             due_s,
             request.deadline_s,
         )
-        length = self._learner.expect_length(request.model, request.prompt_tokens, hint_tokens)
-        self._learner.note_arrival(request.model, request.prompt_tokens, length.mean)
+        self._placer.note_arrival(asked)
         self._lines.add(number, (due_s if self._rules.by_deadline else float(number),))
 
     def decide(self, now_s: float) -> Sequence[Start | Refuse]:
@@ -233,7 +239,3 @@ class Placing:
             given_energy_j=decision.given_energy_j(tokens),
             hit_chance=decision.hit_chance,
         )
-
-    def _put_bandwidth(self) -> None:
-        _, rows = self._fleet.everyone()
-        self._ledger.put_bandwidth(rows, self._fleet.bandwidth_capacity_bps(rows))
