@@ -30,6 +30,12 @@ ALL = "all"
 DRESSED = "+x"
 CLAIRVOYANT = "clairvoyant"
 
+DRESSED_FLOOR = 0.15
+"""A rival in `+x` dress is refused a task whose chance, net of harm, is not above this."""
+
+CLAIRVOYANT_PARAMETERS = NetHitsParameters(price=20.0)
+"""Deadlines first, then energy."""
+
 ABLATIONS: Mapping[str, NetHitsParameters] = MappingProxyType(
     {
         "net-hits-no-harm": NetHitsParameters(harm_weight=0.0),
@@ -70,7 +76,7 @@ def build_scheduler(name: str, context: BuildContext) -> Scheduler:
         policy = NetHits(ABLATIONS.get(name))
         return Placing(name, policy, Rules(), transmission_j_per_bit=transmission)
     if name == CLAIRVOYANT:
-        policy = NetHits()
+        policy = NetHits(CLAIRVOYANT_PARAMETERS)
         learner = TrueLearner(policy)
         return Placing(name, policy, Rules(), transmission_j_per_bit=transmission, learner=learner)
     return build_rival(name, context, find_parameters(load_tuned(), name, context.scenario.name))
@@ -88,7 +94,9 @@ def build_rival(name: str, context: BuildContext, parameters: Mapping[str, Any])
 def dress_rival(name: str, rival: Policy, context: BuildContext) -> Scheduler:
     """Return a scheduler that carries out a rival's choices in the dress that `name` says."""
     transmission = {tier: context.settings.j_per_bit(tier.value) for tier in Tier}
-    rules = Rules(FULL) if name.endswith(DRESSED) else Rules(PLAIN, by_deadline=False, admits=False)
+    rules = (
+        Rules(FULL, floor=DRESSED_FLOOR) if name.endswith(DRESSED) else Rules(PLAIN, by_deadline=False, admits=False)
+    )
     return Placing(name, rival, rules, transmission_j_per_bit=transmission)
 
 

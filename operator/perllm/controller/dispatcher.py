@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from perllm.controller.task import Task
-from perllm.placement.admission import judge
+from perllm.placement.admission import Admission
 from perllm.placement.lines import PAUSE_S, Line, WaitingLines
 from perllm.placement.placer import Placement, Placer
 from perllm.policy.problem import Verdict
@@ -65,6 +65,7 @@ class Dispatcher:
         self._create_pod = create_pod
         self._reject = reject
         self._wait = wait
+        self._admission = Admission()
         self._lines: WaitingLines[str] = WaitingLines()
         self._waiting: dict[str, Waiting] = {}
         self._unbound: dict[str, float] = {}
@@ -143,7 +144,7 @@ class Dispatcher:
         task = waiting.task
         self._placer.ledger.stop_waiting(task.uid)
         placement = self._placer.choose(task.to_request())
-        verdict = judge(placement, task.valid_spec.on_infeasible)
+        verdict = self._admission.judge(placement, task.valid_spec.on_infeasible)
         if verdict is Verdict.WAIT:
             self._await(task, placement)
             return False

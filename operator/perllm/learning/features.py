@@ -18,6 +18,11 @@ from perllm.policy.problem import FloatArray
 PROMPT_UNIT = 1000.0
 OUTPUT_UNIT = 100.0
 
+LEAST_LATENCY_SHARES = (0.25, 0.25, 0.02, 0.02)
+"""How far below its prior each coefficient of time may fall. On a busy node nobody knows exactly which of the others'
+prompts were read during a run; left to itself a regression explains them away, the node seems to read for nothing, is
+sent more than it can read, and completes nothing that would teach otherwise."""
+
 FIXED_FEATURES = 2
 """How many features of a task's time, the first ones, do not depend on its answer."""
 

@@ -49,7 +49,7 @@ TAIL = 0.05
 """What each bound of the interval leaves out."""
 
 LEAST_SHARE = 0.01
-"""No coefficient falls below this share of its prior: physical rates are positive."""
+"""No coefficient falls below this share of its prior unless the law says so: physical rates are positive."""
 
 STEER = 0.03
 """How far a bound moves when it is missed, in scales. Outcomes come late, so larger steps overshoot."""
@@ -64,13 +64,15 @@ class PooledLaw:
 
     Args:
         prior: m0, shape (d,), positive; of every group that is not given one of its own.
+        least: no coefficient falls below this share of its prior, shape (d,); `LEAST_SHARE` of all without it.
 
     Attributes:
         coefficients: theta of the type times the node's ratio, shape (rows, d).
     """
 
-    def __init__(self, prior: Sequence[float]) -> None:
+    def __init__(self, prior: Sequence[float], least: Sequence[float] | None = None) -> None:
         self._prior: FloatArray = np.asarray(prior, dtype=np.float64)
+        self._least = np.full(len(prior), LEAST_SHARE) if least is None else np.asarray(least, dtype=np.float64)
         self._groups: dict[int, _Group] = {}
         self._priors: dict[int, FloatArray] = {}
         self.group_of_row = np.zeros(0, dtype=np.int64)
@@ -89,7 +91,8 @@ class PooledLaw:
         """Say which GPU type the node of `row` has; needed before anything else about that row."""
         self._cover(row + 1)
         if group not in self._groups:
-            self._groups[group] = _Group(self._priors.get(group, self._prior))
+            prior = self._priors.get(group, self._prior)
+            self._groups[group] = _Group(prior, self._least * prior)
         if self.group_of_row[row] == group:
             return
         self.group_of_row[row] = group
@@ -131,6 +134,10 @@ class PooledLaw:
     def deviation(self, row: int) -> float:
         """Return the standard deviation of ln y around its prediction, that of a type hardly known included."""
         return float(self.scale[row])
+
+    def weight(self, row: int) -> float:
+        """Return how many outcomes the law of the node's type rests on, faded ones counted less."""
+        return self._groups[int(self.group_of_row[row])].weight
 
     def export_moments(self, row: int) -> dict[str, list[float]]:
         """Return what is known of a node as plain numbers: its ratio, and its type's law as this node last saw it."""
@@ -200,8 +207,8 @@ class PooledLaw:
 class _Group:
     """The law of one GPU type and the errors around it."""
 
-    def __init__(self, prior: FloatArray) -> None:
-        self._least = LEAST_SHARE * prior
+    def __init__(self, prior: FloatArray, least: FloatArray) -> None:
+        self._least = least
         self.prior_precision = np.diag(prior**-2.0)
         self.prior_moment: FloatArray = self.prior_precision @ prior
         self.gram: FloatArray = np.zeros(self.prior_precision.shape)

@@ -11,7 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from perllm.learning.features import FIXED_FEATURES, energy_features, latency_features
+from perllm.learning.features import (
+    FIXED_FEATURES,
+    LEAST_LATENCY_SHARES,
+    PROMPT_UNIT,
+    energy_features,
+    latency_features,
+)
 from perllm.learning.law import PooledLaw
 from perllm.learning.lengths import Length, LengthLaw
 from perllm.learning.outcome import Ended, Outcome
@@ -24,6 +30,16 @@ LOAD_STEP = 0.3
 
 ARRIVALS_AVERAGED = 200.0
 """How many arrivals the mean task is an average of."""
+
+UNPROVEN = 0.02
+"""Least share of the loading time that a node still needs until a task has completed there: what runs until then tells
+of the loading, not of the law."""
+
+MAX_READING = 0.8
+"""No node can have read others' prompts for more than this share of a run."""
+
+PROVEN_WEIGHT = 3.0
+"""Outcomes after which a law of time is believed as to how far an ended task had come."""
 
 KINDS = 2
 """Shapes of length per model: without and with a hint."""
@@ -91,7 +107,7 @@ class ModelLaws:
     """
 
     lengths: LengthLaw
-    latency: PooledLaw = field(default_factory=lambda: PooledLaw(GENERIC.latency))
+    latency: PooledLaw = field(default_factory=lambda: PooledLaw(GENERIC.latency, LEAST_LATENCY_SHARES))
     energy: PooledLaw = field(default_factory=lambda: PooledLaw(GENERIC.energy))
     summaries: dict[int, ArmSummary] = field(default_factory=dict)
     assigned: set[int] = field(default_factory=set)
@@ -117,7 +133,7 @@ class ModelLaws:
         if np.isneginf(loads_from_s).all():
             return np.zeros(len(rows))
         left: FloatArray = 1.0 - np.maximum(now_s - loads_from_s, 0.0) / np.maximum(self.load_s[rows], 1e-9)
-        return np.clip(left, 0.0, 1.0)
+        return np.where(np.isneginf(loads_from_s), 0.0, np.clip(left, UNPROVEN, 1.0))
 
 
 class Learner:
@@ -210,7 +226,8 @@ class Learner:
         row = self._rows[outcome.node]
         known = self.laws(outcome.model, np.array([row]))
         occupancy, prompt, output = max(outcome.occupancy, 1.0), outcome.prompt_tokens, outcome.output_tokens
-        features = latency_features(prompt, outcome.others_tokens, output, occupancy)
+        others = _readable_tokens(outcome.others_tokens, outcome.run_s, known.latency.coefficients[row])
+        features = latency_features(prompt, others, output, occupancy)
         if outcome.cold > 0.0:
             self._learn_load(known, row, outcome, float(known.latency.coefficients[row] @ features))
         else:
@@ -241,18 +258,15 @@ class Learner:
     def learn_ended(self, ended: Ended) -> bool:
         """Learn from a run that was ended at its deadline; return False when that was learned before.
 
-        Its answer is longer than it came, and its deadline was missed. The node must have been registered.
+        Its answer is longer than it came, and its deadline was missed. The node must have been registered. How far it
+        came is not known while the model was loaded, nor by a law without outcomes.
         """
         recent, row = self._recent[ended.node], self._rows[ended.node]
         if recent.contains(ended.task_id, ended.ended_s):
             return False
         known = self.laws(ended.model, np.array([row]))
-        written = _written_tokens(ended, known.latency.coefficients[row], ended.cold * float(known.load_s[row]))
-        if written > 1.0:
-            known.lengths.learn_censored(ended.prompt_tokens, ended.hint_tokens, written)
-            self._publish(known)
-            foreseen_s = ended.foreseen_fixed_s + written * ended.foreseen_token_s
-            known.latency.account(row, float(np.log(max(ended.run_s, 1e-6) / max(foreseen_s, 1e-6))))
+        if ended.cold <= 0.0:
+            self._learn_censored(known, row, ended)
         self._policy.learn_miss(ended.model, row)
         recent.add(ended.task_id, ended.ended_s)
         self.dirty.add(ended.node)
@@ -316,6 +330,14 @@ class Learner:
             self._publish(self._models[model])
         self._recent[node] = recent
 
+    def _learn_censored(self, known: ModelLaws, row: int, ended: Ended) -> None:
+        written = _written_tokens(ended, known.latency.coefficients[row])
+        if written > 1.0 and known.latency.weight(row) >= PROVEN_WEIGHT:
+            known.lengths.learn_censored(ended.prompt_tokens, ended.hint_tokens, written)
+            self._publish(known)
+        foreseen_s = ended.foreseen_fixed_s + max(written, 1.0) * ended.foreseen_token_s
+        known.latency.account(row, float(np.log(max(ended.run_s, 1e-6) / max(foreseen_s, 1e-6))))
+
     def _import_policy(self, node: str, arms: Sequence[tuple[str, ArmSummary, dict[str, Any]]]) -> None:
         row = self._rows[node]
         before = [(model, self._policy.export_state(model, row)) for model, _, _ in arms]
@@ -375,9 +397,14 @@ def _check_state(state: dict[str, Any]) -> None:
         raise ValueError("loadSeconds or warm is none")
 
 
-def _written_tokens(ended: Ended, coefficients: FloatArray, load_s: float) -> float:
+def _written_tokens(ended: Ended, coefficients: FloatArray) -> float:
     """Return how many tokens a run should have written by its end, by the law and what it met on its node."""
-    features = latency_features(ended.prompt_tokens, ended.others_tokens, 1.0, max(ended.occupancy, 1.0))
-    parts = coefficients * features
+    others = _readable_tokens(ended.others_tokens, ended.run_s, coefficients)
+    parts = coefficients * latency_features(ended.prompt_tokens, others, 1.0, max(ended.occupancy, 1.0))
     fixed_s, token_s = float(parts[:FIXED_FEATURES].sum()), float(parts[FIXED_FEATURES:].sum())
-    return (ended.run_s - load_s - fixed_s) / max(token_s, 1e-9)
+    return (ended.run_s - fixed_s) / max(token_s, 1e-9)
+
+
+def _readable_tokens(tokens: float, run_s: float, coefficients: FloatArray) -> float:
+    """Return how many of others' prompt tokens a node can have read during a run, given those that were to be read."""
+    return min(tokens, MAX_READING * run_s / max(float(coefficients[1]), 1e-9) * PROMPT_UNIT)

@@ -12,7 +12,8 @@ Sources
     RTX 4090  GPU-Benchmarks-on-LLM-Inference, Llama-3-8B, F16: 54 tokens/s, reads 9,056 tokens/s; Fadel Argerich and
               Patino-Martinez, IEEE Access 2024, 7B: 7.6 J/token at B = 1, 2.7 at 20
     Orin      EdgeReasoning, arXiv 2511.01866, 8B, Jetson AGX Orin: 100 ms and 2.79 J per token, 0.85 ms per token read
-    others    geometric middles of all these
+    others    time: geometric middles of all these; energy: the least of them, so that a type without figures is tried
+              by tasks that have time to spare, and known after some of them
 Where a source gives no slope over B, 2 % per further task is taken; where it gives no power while reading, that of
 decoding.
 """
@@ -40,7 +41,7 @@ class Prior:
     energy: tuple[float, float, float]
 
 
-GENERIC = Prior((START_UP_S, 0.3, 4.0, 0.1), (60.0, 15.0, 500.0))
+GENERIC = Prior((START_UP_S, 0.3, 4.0, 0.1), (20.0, 6.9, 264.0))
 
 _BY_GPU = (
     ("H100", Prior((START_UP_S, 0.05, 0.67, 0.0076), (30.0, 6.9, 308.0))),

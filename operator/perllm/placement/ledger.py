@@ -187,6 +187,9 @@ class Ledger:
         prompts = begin.backlog + read * max(float(nodes["prompts"][row]) - begin.prompts, 0.0)
         self._change(flight, -1.0)
         self._drop(task_id)
+        if nodes["running"][row] <= 0.0:
+            # Whatever was thought to be left of them, tasks that are gone leave no work.
+            nodes["work"][row] = nodes["backlog"][row] = 0.0
         return Stay(occupancy, prompts / flight.gpus)
 
     def wait(self, task_id: str, row: int, work_s: float) -> None:

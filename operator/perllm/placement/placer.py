@@ -192,7 +192,9 @@ class Placer:
     def confirm(self, decision: Decision) -> None:
         """Count a bound task as in flight."""
         now_s = self._now()
-        self.ledger.confirm(self._restore(decision, now_s - self._unix_now()), now_s)
+        flight = self._restore(decision, now_s - self._unix_now())
+        self.ledger.confirm(flight, now_s)
+        self.learner.load(flight.row, flight.model, now_s)
 
     def note_bandwidth(self) -> None:
         """Let the ledger know how fast the nodes' links drain, after the fleet was told."""

@@ -7,18 +7,20 @@ Notation, for a task i and an arm a
     Q(a)      work that a was given beyond what it can do by now: a virtual queue, in nodes full of
               mean tasks                                                                                 (Arms.load)
     w(i, a)   GPU time of i on a, as a multiple of that of a mean task                                   (Arms.work)
-    V         price of a deadline in joules: a multiple of the mean energy of a task
+    V         price of a deadline in joules: a multiple of the mean energy of a task, more where capacity is scarce
+    S         scarcity: mean of Q over the nodes, at most 3/4
 
 Objective and rule
     maximise  sum over tasks of (deadlines met) V - energy
     net       N(i, a) = P(i, a) - k H(i, a) - rho Q(a) w(i, a)
     choice    argmax over a of N(i, a) - E(i, a) / V, nodes without room included
     binding   if the best arm has room the task starts there; else it waits for it and is decided anew when room appears
+    price     V = price (mean energy) / (1 - S)
     admission if no arm has N > floor the task would cost more deadlines than it meets: it is refused, if it may be
 
 H is the cost to those who run now. The rent rho Q w is the cost to those to come: Q grows while a node is given more
 than it can do, so capacity has a price where and while it is scarce, and none elsewhere (drift plus penalty, Neely
-2010).
+2010). Where all nodes are full others would burn the joules that a task saves, so there energy counts less.
 """
 
 from collections.abc import Mapping
@@ -40,6 +42,9 @@ from perllm.policy.problem import (
 )
 
 NAME = "net-hits"
+MAX_SCARCITY = 0.75
+"""Where more than this is scarce energy still counts a quarter of what it does else."""
+
 MEAN_OVER = 1000
 """How many outcomes the mean energy of a task is an average of."""
 
@@ -52,16 +57,16 @@ class NetHitsParameters:
         harm_weight: k, what the deadline of a running task counts beside that of the task to be placed; above 1, since
             those who come while the task is there are harmed as well.
         rent: rho, deadlines that a mean task pays for a place on a node that was given as much as it can hold.
-        price: V in mean energies of a task. At 20 a task may cost a twentieth of a deadline more than another of mean
-            energy to save that energy.
+        price: V in mean energies of a task while nothing is scarce. At 15 a task may cost a fifteenth of a deadline
+            more than another of mean energy to save that energy.
         floor: net chance below which a task is not worth starting.
         waits: whether a task may wait for a better node than those with room.
     """
 
     harm_weight: float = 1.5
     rent: float = 1.0
-    price: float = 20.0
-    floor: float = 0.1
+    price: float = 15.0
+    floor: float = 0.15
     waits: bool = True
 
 
@@ -97,6 +102,7 @@ class NetHits:
             reason=_explain(arms, arm, net, awaited, price_j, candidates),
             verdict=verdict,
             awaited=awaited,
+            is_harmless=arm is not None and bool(arms.hit_chance[arm] - net[arm] <= self._parameters.floor),
         )
 
     def learn(self, feedback: Feedback) -> float:
@@ -134,8 +140,11 @@ class NetHits:
 
     def _price_j(self, arms: Arms) -> float:
         """Return V; before the first outcome in terms of what is expected of this task."""
-        mean_j = self._mean_energy_j or float(arms.marginal_energy_j.mean()) if len(arms.rows) else 1.0
-        return max(self._parameters.price * mean_j, 1e-9)
+        if not len(arms.rows):
+            return 1.0
+        mean_j = self._mean_energy_j or float(arms.marginal_energy_j.mean())
+        scarcity = min(float(arms.load.mean()), MAX_SCARCITY)
+        return max(self._parameters.price * mean_j / (1.0 - scarcity), 1e-9)
 
     def _pick(self, scores: FloatArray, room: BoolArray, worth: BoolArray) -> tuple[int | None, Verdict, int | None]:
         """Return the arm to start on, what to do, and the arm to wait for.

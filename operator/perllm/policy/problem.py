@@ -105,6 +105,7 @@ class Choice:
         reason: one sentence for people.
         verdict: what to do with a task that may be refused.
         awaited: position of the arm whose room a waiting task waits for; None if for any.
+        is_harmless: whether the task would cost others next to nothing on the chosen arm.
     """
 
     arm: int | None
@@ -118,6 +119,7 @@ class Choice:
     reason: str
     verdict: Verdict = Verdict.START
     awaited: int | None = None
+    is_harmless: bool = False
 
 
 @dataclass(frozen=True, slots=True)

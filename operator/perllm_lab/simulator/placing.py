@@ -8,9 +8,10 @@ than it meets, all as for our own policy.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from perllm.api.task import Tier
+from perllm.api.task import OnInfeasible, Tier
 from perllm.cluster.node import Node
 from perllm.learning.learner import Learner
+from perllm.placement.admission import Admission
 from perllm.placement.decision import Decision
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.hindsight import Run, judge_ended, judge_run
@@ -39,13 +40,13 @@ class Rules:
         dress: the simulator's part.
         by_deadline: whether waiting tasks are served earliest deadline first.
         admits: whether a task is refused when it is not worth starting.
-        floor: net chance below which it is not.
+        floor: chance net of harm below which it is not; None leaves that to the policy.
     """
 
     dress: Dress = FULL
     by_deadline: bool = True
     admits: bool = True
-    floor: float = 0.15
+    floor: float | None = None
 
 
 class Placing:
@@ -77,6 +78,7 @@ class Placing:
             unix_now=lambda: self._now_s,
             now=lambda: self._now_s,
         )
+        self._admission = Admission()
         self._requests: dict[int, PlacementRequest] = {}
         self._truths: dict[int, Request] = {}
         self._lines: WaitingLines[int] = WaitingLines()
@@ -212,13 +214,14 @@ class Placing:
         self._ledger.stop_waiting(request.task_id)
         placement = self._placer.choose(request)
         choice, rules = placement.choice, self._rules
-        if rules.admits and choice.verdict is Verdict.REFUSE:
+        verdict = self._admission.judge(placement, OnInfeasible.REJECT) if rules.admits else Verdict.START
+        if verdict is Verdict.REFUSE:
             return Refuse(number)
-        if choice.arm is None or (rules.admits and choice.verdict is Verdict.WAIT):
+        if choice.arm is None or verdict is Verdict.WAIT:
             self._await(number, placement)
             return None
         arm, arms = choice.arm, placement.arms
-        if rules.admits and float(arms.hit_chance[arm] - arms.harm[arm]) <= rules.floor:
+        if rules.admits and rules.floor is not None and float(arms.hit_chance[arm] - arms.harm[arm]) <= rules.floor:
             return Refuse(number)
         decision = self._placer.explain(placement, placement.names[arm])
         self._placer.confirm(decision)

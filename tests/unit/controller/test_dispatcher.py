@@ -151,7 +151,7 @@ class TestDispatcher:
             assert (on.rejected, on.names, on.dispatcher.waiting) == (["strict"], ["relaxed"], 0)
 
 
-def hasty(name: str, left_s: float = 9.0, **spec: object) -> Task:
+def hasty(name: str, left_s: float = 8.0, **spec: object) -> Task:
     """Return a task that is in time on an H100 only."""
     return make_task(name, deadline=f"{left_s}s", **spec)
 

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -50,6 +51,16 @@ def test_a_law_without_data_is_its_prior() -> None:
     law.assign(1, 1)
     assert predict(law, 0) == pytest.approx(float(np.array(PRIOR) @ TASK))
     assert predict(law, 1) == pytest.approx(2 * predict(law, 0))
+
+
+@pytest.mark.parametrize(("least", "is_kept"), [(None, False), ((0.25, 0.25, 0.02, 0.02), True)])
+def test_no_coefficient_of_a_type_falls_below_its_share_of_the_prior(
+    least: Sequence[float] | None, is_kept: bool
+) -> None:
+    law = PooledLaw(PRIOR, least)
+    law.assign(0, 0)
+    observe(law, 0, np.array([0.0, 0.0, 1.0, 0.05]), 300)
+    assert (law.coefficients[0, :2] > 0.15 * np.array(PRIOR[:2])).all() == is_kept
 
 
 def test_it_recovers_the_law_of_a_node_through_noise() -> None:

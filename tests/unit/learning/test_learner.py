@@ -7,6 +7,7 @@ from perllm.learning.features import energy_features, latency_features
 from perllm.learning.law import PRIOR_SCALE
 from perllm.learning.learner import Learner
 from perllm.learning.outcome import Ended
+from perllm.learning.priors import find_prior
 from perllm.learning.recent import CAPACITY, RecentOutcomes
 from perllm.policy.cs_ucb import CsUcb
 from unit.learning.outcomes import make_outcome
@@ -86,6 +87,12 @@ class TestLearning:
         assert (summary.energy_count, summary.energy_j) == (1, 110.0)
         assert summary.last_outcome_s == 1002.0
 
+    def test_believes_no_node_to_have_read_for_longer_than_the_run(self, learner: Learner) -> None:
+        for number in range(50):
+            learner.learn(make_outcome(number, others_tokens=1e6))
+        laws = learner.laws("m", ROW)
+        assert laws.latency.coefficients[0, 1] > 0.1 * find_prior("type-x").latency[1]
+
     def test_of_a_length_that_was_not_reported_learns_none(self, learner: Learner) -> None:
         before = learner.expect_length("m", 1000, None).mean
         learner.learn(make_outcome(output_tokens=5000, is_length_known=False))
@@ -101,10 +108,21 @@ class TestEnded:
         assert learner.dirty == {"a"}
 
     def test_makes_answers_look_longer_not_shorter(self, learner: Learner) -> None:
+        for number in range(10):
+            learner.learn(make_outcome(number))
         before = learner.expect_length("m", 1000, None).mean
         for number in range(30):
             learner.learn_ended(dataclasses.replace(ENDED, task_id=f"task-{number}"))
         assert learner.expect_length("m", 1000, None).mean > before
+
+    @pytest.mark.parametrize("ended", [ENDED, dataclasses.replace(ENDED, cold=0.02)], ids=["no outcome", "loading"])
+    def test_tells_nothing_of_lengths_while_nobody_knows_how_far_it_came(self, learner: Learner, ended: Ended) -> None:
+        if ended.cold > 0:
+            for number in range(10):
+                learner.learn(make_outcome(number))
+        before = learner.expect_length("m", 1000, None).mean
+        learner.learn_ended(ended)
+        assert learner.expect_length("m", 1000, None).mean == before
 
     def test_before_it_wrote_anything_tells_nothing_about_its_length(self, learner: Learner) -> None:
         before = learner.expect_length("m", 1000, None).mean
@@ -125,6 +143,16 @@ class TestModels:
         assert laws.cold(rows, half_s) == pytest.approx([0.0, 0.0, 0.5, 1.0])
         learner.cool("served")
         assert laws.cold(rows, half_s)[1] == 1.0
+
+    def test_are_not_taken_for_loaded_before_a_task_has_completed(self, learner: Learner) -> None:
+        laws = learner.laws("m", ROW)
+        learner.load(0, "m", 100.0)
+        assert 0.0 < laws.cold(ROW, 1000.0)[0] < 0.1
+        before = laws.latency.coefficients[0].copy()
+        learner.learn(make_outcome(run_s=60.0, cold=float(laws.cold(ROW, 1000.0)[0])))
+        assert laws.latency.coefficients[0] == pytest.approx(before)
+        assert laws.load_s[0] > 6.0
+        assert laws.cold(ROW, 1000.0)[0] == 0.0
 
     def test_take_as_long_to_load_as_was_seen_on_any_node_of_the_type(self, learner: Learner) -> None:
         learner.register("b", "type-y")

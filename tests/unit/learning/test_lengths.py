@@ -32,6 +32,14 @@ def test_the_distribution_of_answers_is_learned() -> None:
     assert length.points[-1] / length.points[0] == pytest.approx(np.exp(0.5 * 2 * 1.73), rel=0.3)
 
 
+def test_a_wrong_beginning_is_soon_forgotten() -> None:
+    law = LengthLaw()
+    for _ in range(200):
+        law.learn(1000, None, 5000.0)
+    learn(law, 800)
+    assert law.predict(1000, None).mean == pytest.approx(300 * np.exp(0.125), rel=0.5)
+
+
 def test_longer_prompts_have_longer_answers_where_that_was_seen() -> None:
     law, rng = LengthLaw(), np.random.default_rng(1)
     for _ in range(1000):

@@ -20,6 +20,10 @@ def test_published_figures_order_the_types_before_anything_was_observed() -> Non
     assert seconds == sorted(seconds)
 
 
+def test_a_type_without_published_figures_seems_thrifty_so_that_it_is_tried() -> None:
+    assert all(np.less_equal(GENERIC.energy, find_prior(name).energy).all() for name in ORDER_OF_SPEED)
+
+
 @pytest.mark.parametrize("name", ["", "unknown", "Some-Future-GPU"])
 def test_a_type_without_published_figures_starts_in_the_middle(name: str) -> None:
     assert find_prior(name) is GENERIC

@@ -1,10 +1,11 @@
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
 
 from perllm.api.task import OnInfeasible, Tier
 from perllm.cluster.node import Node
-from perllm.placement.admission import judge
+from perllm.placement.admission import Admission
 from perllm.placement.placer import Placement
 from perllm.policy.cs_ucb import CsUcb
 from perllm.policy.net_hits import NetHits
@@ -42,8 +43,8 @@ def place(
 def test_a_task_starts_waits_or_is_refused(
     policy: type[Policy], arrange: Callable[[Policy], Placement], best_effort: Verdict, reject: Verdict
 ) -> None:
-    assert judge(arrange(policy()), OnInfeasible.BEST_EFFORT) is best_effort
-    assert judge(arrange(policy()), OnInfeasible.REJECT) is reject
+    assert Admission().judge(arrange(policy()), OnInfeasible.BEST_EFFORT) is best_effort
+    assert Admission().judge(arrange(policy()), OnInfeasible.REJECT) is reject
 
 
 SLOW, FAST = make_node("slow", slots=4, gpu_type="Jetson-Orin"), make_node("fast", slots=1, gpu_type="H100")
@@ -52,7 +53,7 @@ SLOW, FAST = make_node("slow", slots=4, gpu_type="Jetson-Orin"), make_node("fast
 def test_a_task_waits_for_the_node_that_can_do_it_in_time() -> None:
     placement = place(NetHits(), FAST, SLOW, busy=1, left_s=9.0)
     assert (placement.choice.verdict, placement.choice.awaited) == (WAIT, 0)
-    assert judge(placement, OnInfeasible.BEST_EFFORT) is judge(placement, OnInfeasible.REJECT) is WAIT
+    assert {Admission().judge(placement, terms) for terms in OnInfeasible} == {WAIT}
 
 
 def test_a_pod_that_exists_goes_where_there_is_room_although_its_task_would_wait() -> None:
@@ -64,5 +65,24 @@ def test_a_pod_that_exists_goes_where_there_is_room_although_its_task_would_wait
 
 def test_a_tier_without_nodes_is_waited_for_or_refused() -> None:
     placement = place(CsUcb(), make_node("a"), tiers=frozenset({CLOUD}))
-    assert judge(placement, OnInfeasible.BEST_EFFORT) is WAIT
-    assert judge(placement, OnInfeasible.REJECT) is REFUSE
+    assert Admission().judge(placement, OnInfeasible.BEST_EFFORT) is WAIT
+    assert Admission().judge(placement, OnInfeasible.REJECT) is REFUSE
+
+
+class TestProbes:
+    """Some of the tasks that would be refused are started, so that a policy that is too pessimistic finds out."""
+
+    @staticmethod
+    def judged(placement: Placement, count: int = 100) -> Counter[Verdict]:
+        admission = Admission(probe_share=0.25)
+        return Counter(admission.judge(placement, OnInfeasible.REJECT) for _ in range(count))
+
+    def test_are_the_share_asked_for(self) -> None:
+        assert self.judged(place(NetHits(), make_node("a"), left_s=0.1)) == {REFUSE: 75, START: 25}
+
+    def test_are_none_where_they_would_cost_others_something(self) -> None:
+        crowded = place(NetHits(), make_node("a", slots=4), left_s=0.1, busy=3)
+        assert self.judged(crowded) == {REFUSE: 100}
+
+    def test_are_none_once_the_deadline_has_passed(self) -> None:
+        assert self.judged(place(NetHits(), make_node("a"), left_s=-5.0)) == {REFUSE: 100}

@@ -119,6 +119,12 @@ class TestFlows:
         ledger.wait("w", 1, 2.5)
         assert ledger.load(ROWS, 60.0).tolist() == [0, 2.5, 0]
 
+    def test_a_node_without_tasks_has_nothing_left_to_do(self) -> None:
+        ledger = Ledger()
+        ledger.reserve(make_flight("a", 0, work_s=900.0, prompt_tokens=1e6), 0.0)
+        ledger.release("a", 1.0)
+        assert (ledger.load(ROWS, 1.0)[0], ledger.backlog_tokens(ROWS, 1.0)[0]) == (0.0, 0.0)
+
     def test_a_node_has_read_lately_as_long_as_its_prompts_took(self) -> None:
         ledger = Ledger()
         for number in range(50):

@@ -64,6 +64,11 @@ class TestAdmission:
         choice = priced(1000.0).choose(make_task(), arms)
         assert (choice.verdict, choice.arm, choice.awaited) == (Verdict.REFUSE, None, None)
 
+    @pytest.mark.parametrize(("harm", "harmless"), [(0.05, True), (0.3, False)])
+    def test_says_whether_what_is_not_worth_starting_would_harm_anybody(self, harm: float, harmless: bool) -> None:
+        choice = priced(1000.0).choose(make_task(), make_arms(latency_s=[5], hit_chance=[0.02], harm=[harm]))
+        assert (choice.verdict, choice.arm, choice.is_harmless) == (Verdict.REFUSE, 0, harmless)
+
     def test_may_be_told_not_to_wait(self) -> None:
         arms = make_arms(latency_s=[5, 5], hit_chance=[0.9, 0.2], compute=[(5, 4), (1, 4)])
         choice = priced(1000.0, waits=False).choose(make_task(), arms)
@@ -91,6 +96,12 @@ class TestPrice:
     def test_before_any_outcome_is_one_of_what_is_expected_of_the_task(self) -> None:
         scores = policy(price=5.0).choose(make_task(), self.ARMS).scores
         assert scores == pytest.approx([0.9 - 100 / 1000, 0.9 - 300 / 1000])
+
+    @pytest.mark.parametrize(("loads", "factor"), [([0.0, 1.0], 2.0), ([0.5, 0.0], 4 / 3), ([9.0, 9.0], 4.0)])
+    def test_rises_with_the_scarcity_of_capacity_up_to_four_times(self, loads: list[float], factor: float) -> None:
+        arms = make_arms(latency_s=[5, 5], hit_chance=[0.9, 0.9], marginal_energy_j=[100, 300], load=loads)
+        scores = priced(1000.0).choose(make_task(), arms).scores
+        assert scores == pytest.approx([0.9 - 0.1 / factor, 0.9 - 0.3 / factor])
 
     def test_makes_the_worth_of_an_outcome(self) -> None:
         assert priced(1000.0).learn(make_feedback(0, energy_j=100.0)) == pytest.approx(1 - 100 / 1000)

@@ -62,7 +62,7 @@ def test_waiting_tasks_are_served_in_the_order_of_the_dress(rules: Rules, second
 
 @pytest.mark.parametrize("admits", [False, True])
 def test_a_rival_is_refused_what_is_hopeless_only_where_its_dress_says_so(admits: bool) -> None:
-    rules = Rules(FULL, admits=admits)
+    rules = Rules(FULL, admits=admits, floor=0.15)
     desk = Desk(node("only"), policy=build_policy("round-robin", default_rng(0)), rules=rules)
     assert desk.ask(request(deadline_s=0.5)) == [(0, None if admits else "only")]
 
@@ -97,12 +97,15 @@ def test_a_complete_task_is_learned() -> None:
 
 
 def test_a_task_ended_at_its_deadline_makes_answers_longer() -> None:
-    # After 40 s the Orin has written some 370 tokens of it, where 200 were expected.
+    # After 90 s the Orin has written some 900 tokens of it, where 200 were expected.
     desk = Desk(node("slow", SLOW))
+    for number in range(5):
+        desk.ask(request(deadline_s=60.0))
+        desk.complete(number, "slow", 22.0)
     before = desk.expect_tokens()
-    desk.ask(request(deadline_s=40.0))
-    desk.placing.bind(0, 0.0)
-    desk.placing.release(0, 40.0)
+    desk.ask(request(deadline_s=90.0))
+    desk.placing.bind(5, 0.0)
+    desk.placing.release(5, 90.0)
     assert desk.expect_tokens() > before
 
 
