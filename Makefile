@@ -8,6 +8,13 @@ FIGURES := paper paper-hints modern tight bursty drift outage hints ablation inv
 LOADS := 0.3,0.6,0.9,1.2
 ABLATIONS := net-hits-no-harm,net-hits-no-rent,net-hits-no-admission,net-hits-no-waiting,net-hits-no-energy
 
+ENGINE ?= docker
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+
+MODEL_SERVER := operator/perllm_lab/kubernetes/model_server
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock"
+
 figure-%: OPTIONS = --scenario $* --load $(LOADS)
 figure-paper: OPTIONS = --scenario paper --load $(LOADS),1.5
 figure-paper-hints: OPTIONS = --scenario paper --load $(LOADS),1.5 --hints 0.5
@@ -16,7 +23,7 @@ figure-ablation: OPTIONS = --scenario modern --load $(LOADS) --policies net-hits
 figure-inventory: OPTIONS = --scenario inventory --load 0.9 --tasks 20000 --policies net-hits,cs-ucb,cs-ucb+x,clairvoyant
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test check unit integration e2e bench figures crds lock clean
+.PHONY: help demo lab test check unit integration e2e bench figures crds chart image lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,7 +49,8 @@ integration: $(VENV)/ready ## Tests against a real control plane and a real Prom
 	@$(BIN)/pytest -q tests/integration
 
 e2e: $(VENV)/ready ## A trace through everything, and faults in the middle of it; minutes
-	@$(BIN)/pytest -q -rP tests/e2e
+	@$(BIN)/pytest -q -rP tests/e2e --ignore tests/e2e/real
+	@$(BIN)/pytest -q -rP -rs tests/e2e/real
 
 bench: $(VENV)/ready ## Ratios against the plain kube-scheduler, latencies, memory; minutes
 	@$(BIN)/python tests/bench/run.py $(ARGS)
@@ -55,9 +63,17 @@ figure-%: $(VENV)/ready
 crds: $(VENV)/ready ## Generate crds/ from the resource models
 	@$(BIN)/perllm crds --output crds
 
-lock: $(VENV)/ready ## Resolve the dependencies anew into requirements.lock
-	@$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --extra lab --group dev --universal --python-version 3.11 \
-		--generate-hashes --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock
+chart: $(VENV)/ready ## Generate the chart's values, their schema, its README, CRDs and dashboard from the models
+	@$(BIN)/python -m perllm_lab.chart
+
+image: ## Build the image perllm/perllm (ENGINE=podman, BASE_IMAGE=..., ARGS="--push")
+	$(ENGINE) build $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) --tag perllm/perllm:$(VERSION) $(ARGS) .
+
+lock: $(VENV)/ready ## Resolve the dependencies anew: of development, of the operator, of its image's build
+	@$(COMPILE) --upgrade pyproject.toml --extra lab --group dev --output-file requirements.lock
+	@$(COMPILE) --upgrade pyproject.toml --constraint requirements.lock --output-file requirements-operator.lock
+	@$(COMPILE) --upgrade --group build --output-file requirements-build.lock
+	@cd $(MODEL_SERVER) && for part in tools server; do $(CURDIR)/$(COMPILE) --upgrade $$part.in --output-file $$part.lock || exit 1; done
 
 clean: ## Remove the virtual environment and the lab's files; built programs stay in the user's cache
 	rm -rf $(VENV) .lab

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from perllm_lab.kubernetes.control_plane import ControlPlane
 
@@ -217,10 +216,3 @@ def test_all_objects_of_the_project_are_one_category(kubectl: Kubectl) -> None:
     kubectl("apply", "-f", "-", body=make_task("category"))
 
     assert "llminferencetask.perllm.io/category" in kubectl("get", "perllm", "--output=name")
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
-def test_examples_apply(kubectl: Kubectl, path: Path) -> None:
-    assert all(document for document in yaml.safe_load_all(path.read_text()))
-
-    kubectl("apply", "--dry-run=server", "-f", str(path))

@@ -21,6 +21,7 @@ TASK_LABEL = f"{GROUP}/task"
 MODEL_LABEL = f"{GROUP}/model"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 TIER_LABEL = f"{GROUP}/tier"
+INSTANCE_LABEL = f"{GROUP}/instance"
 GPU_TYPE_LABEL = "nvidia.com/gpu.product"
 GPU_COUNT_LABEL = "nvidia.com/gpu.count"
 
@@ -62,6 +63,16 @@ def node_profile_path(name: str) -> str:
 def node_profile_status_path(name: str) -> str:
     """Return the API path of the status of one node's profile."""
     return f"{node_profile_path(name)}/status"
+
+
+def pods_path(namespace: str | None = None) -> str:
+    """Return the API path of the pods of one namespace, or of all when it is None."""
+    return f"/api/v1/{_in_namespace(namespace)}pods"
+
+
+def lease_path(namespace: str, name: str) -> str:
+    """Return the API path of one lease."""
+    return f"/apis/coordination.k8s.io/v1/{_in_namespace(namespace)}leases/{name}"
 
 
 def to_label_value(text: str) -> str:

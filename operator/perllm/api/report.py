@@ -1,6 +1,7 @@
 """The run report: what a container says of its own run in its termination message."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BeforeValidator, Field, FiniteFloat, ValidationError
@@ -11,6 +12,14 @@ from perllm.api.base import MAX_TOKENS, Resource
 # Kubernetes cuts termination messages at 4096 bytes.
 MAX_REPORT_LENGTH = 4096
 MAX_RUN_S = 7 * 24 * 3600.0
+MAX_PROBLEM_LENGTH = 1024
+
+
+class TokenSource(StrEnum):
+    """Where a number of tokens comes from."""
+
+    USAGE = "usage"
+    CHUNKS = "chunks"
 
 
 def _require_text(value: object) -> object:
@@ -25,9 +34,11 @@ _Tokens = Annotated[int, Field(strict=True, ge=0, le=MAX_TOKENS)]
 
 
 class RunReport(Resource):
-    """What a workload measured of its own run; everything is optional.
+    """What a workload measured of its own run, and what came of it; everything is optional.
 
-    Inference is the last ``inference_seconds`` before ``finished_at``.
+    Inference is the last ``inference_seconds`` before ``finished_at``. Tokens are those that the model server told
+    (usage), or the pieces of its stream (chunks), which may hold several tokens each. The text is the answer as far as
+    it fits; ``result`` says where all of it is, ``problem`` what went wrong.
     """
 
     started_at: _Time | None = None
@@ -36,6 +47,12 @@ class RunReport(Resource):
     inference_seconds: _Seconds | None = None
     prompt_tokens: _Tokens | None = None
     output_tokens: _Tokens | None = None
+    token_source: TokenSource | None = None
+    time_to_first_token_seconds: _Seconds | None = None
+    problem: Annotated[str, Field(max_length=MAX_PROBLEM_LENGTH)] | None = None
+    result: Annotated[str, Field(max_length=256)] | None = None
+    truncated: bool | None = None
+    text: Annotated[str, Field(max_length=MAX_REPORT_LENGTH)] | None = None
 
     def to_text(self) -> str:
         """Return the report as a workload writes it."""

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field
 
 from perllm.api.base import Figure, Joules, Message, Resource, Seconds, Share, Text, Tokens
+from perllm.api.report import MAX_REPORT_LENGTH, TokenSource
 from perllm.api.task import Tier
 
 
@@ -81,6 +82,9 @@ class Observation(Resource):
     queue: Seconds | None = Field(default=None, description="Seconds from creation until the pod started.")
     transfer: Seconds | None = Field(default=None, description="Seconds until the payload had reached the node.")
     inference: Seconds | None = Field(default=None, description="Seconds of inference.")
+    time_to_first_token: Seconds | None = Field(
+        default=None, description="Seconds from the request to the first token; the mean of several prompts."
+    )
     latency: Seconds | None = Field(default=None, description="Seconds from creation to completion.")
     energy_joules: Joules | None = Field(
         default=None, description="Joules the task took on its node; absent when not measured."
@@ -90,7 +94,24 @@ class Observation(Resource):
         description="measured: many samples in the inference window; coarse: few; missing: not known; absent while the "
         "samples after the end of the run are awaited.",
     )
+    prompt_tokens: Tokens | None = Field(default=None, description="Tokens of the prompts.")
     tokens: Tokens | None = Field(default=None, description="Tokens generated.")
+    token_source: TokenSource | None = Field(
+        default=None,
+        description="usage: told by the model server; chunks: pieces of its stream, which may hold several tokens.",
+    )
+
+
+class Result(Resource):
+    """What came of the task, as far as its pod reported it."""
+
+    text: Annotated[str, Field(max_length=MAX_REPORT_LENGTH)] | None = Field(
+        default=None, description="The answer, or the beginning of it."
+    )
+    truncated: bool | None = Field(default=None, description="Whether the text was cut to fit.")
+    location: Text | None = Field(
+        default=None, description="Where all of it is, for example configmap/answers or file:/output/answers.jsonl."
+    )
 
 
 class Condition(Resource):
@@ -129,6 +150,7 @@ class TaskStatus(Resource):
     completion_time: AwareDatetime | None = Field(default=None, description="When the task finished.")
     decision: Decision | None = Field(default=None, description="Why the task runs where it runs.")
     observed: Observation | None = Field(default=None, description="What was observed of the finished task.")
+    result: Result | None = Field(default=None, description="What came of the task, as far as its pod reported it.")
     deadline_met: bool | None = Field(default=None, description="Whether the task was complete by its deadline.")
     conditions: tuple[Condition, ...] = Field(
         default=(),

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from perllm.api.report import RunReport
 from perllm.api.task import OnDeadlineMissed
-from perllm.api.task_status import Condition, ConditionType, EnergyQuality, Observation, Phase, TaskStatus
+from perllm.api.task_status import Condition, ConditionType, EnergyQuality, Observation, Phase, Result, TaskStatus
 from perllm.cluster.pod import Pod, PodPhase
 from perllm.controller.conditions import set_condition
 from perllm.controller.task import Task
@@ -122,6 +123,10 @@ def _keep(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) -> 
         # Without the pod nobody can tell any more when and where it ran.
         observed = observed.model_copy(update={"energy_quality": EnergyQuality.MISSING})
         status = status.model_copy(update={"observed": observed})
+    if status.result is None:
+        # A task that was ended at its deadline may still tell how far it came.
+        last = next((pod for pod in pods if pod.is_finished and pod.name == status.pod_name), None)
+        status = status.model_copy(update={"result": _read_result(last)})
     return Step(
         status, doomed=doomed, finished=finished, expire_in_s=None if ttl_s is None else ended_s + ttl_s - now_s
     )
@@ -147,8 +152,9 @@ def _retry(task: Task, status: TaskStatus, pods: Sequence[Pod], current: Pod, no
     if is_refusal(current) or failures <= task.valid_spec.retries:
         return _want_pod(task, status, pods, status.attempts + 1, now_s)
     code = f" with exit code {current.exit_code}" if current.exit_code is not None else ""
-    message = f"pod {current.name} failed{code}: {current.message or current.reason}".rstrip(": ")
-    return Step(_end(task, status, Phase.FAILED, "PodFailed", message, now_s))
+    problem = current.report.problem if current.report else None
+    message = f"pod {current.name} failed{code}: {problem or current.message or current.reason}".rstrip(": ")
+    return Step(_end(task, _place(task, status, current, now_s), Phase.FAILED, "PodFailed", message, now_s))
 
 
 def _progress(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatus:
@@ -204,14 +210,17 @@ def _succeed(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStat
     finished_s = finish_time_s(pod, now_s)
     latency_s = finished_s - task.received_s
     met = latency_s <= task.valid_spec.deadline_s
-    report = pod.report
+    report = pod.report or RunReport()
     started_s = start_time_s(pod)
     observed = Observation(
         queue=max(started_s - task.received_s, 0.0) if started_s else None,
-        transfer=report.transfer_seconds if report else None,
-        inference=report.inference_seconds if report else None,
+        transfer=report.transfer_seconds,
+        inference=report.inference_seconds,
+        time_to_first_token=report.time_to_first_token_seconds,
         latency=latency_s,
-        tokens=report.output_tokens if report else None,
+        prompt_tokens=report.prompt_tokens,
+        tokens=report.output_tokens,
+        token_source=report.token_source,
     )
     status = status.model_copy(
         update={
@@ -226,6 +235,13 @@ def _succeed(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStat
     status = _set(task, status, ConditionType.COMPLETED, True, "Succeeded", "", now_s)
     verdict = f"{latency_s:.2f} s of {task.valid_spec.deadline_s:g} s"
     return _set(task, status, ConditionType.DEADLINE_MET, met, "Met" if met else "Missed", verdict, now_s)
+
+
+def _read_result(pod: Pod | None) -> Result | None:
+    report = pod.report if pod else None
+    if report is None or (report.text is None and report.result is None):
+        return None
+    return Result(text=report.text, truncated=report.truncated, location=report.result)
 
 
 def start_time_s(pod: Pod) -> float | None:

@@ -15,6 +15,12 @@ REPORT = {
     "inferenceSeconds": 4.5,
     "promptTokens": 100,
     "outputTokens": 20,
+    "tokenSource": "usage",
+    "timeToFirstTokenSeconds": 0.5,
+    "problem": "stopped",
+    "result": "configmap:answers",
+    "truncated": True,
+    "text": "42",
 }
 
 
@@ -43,6 +49,11 @@ def test_report_may_follow_log_lines() -> None:
         ("outputTokens", 10**12),
         ("finishedAt", 1700000000),
         ("finishedAt", "2026-01-01T00:00:10"),
+        ("tokenSource", "guess"),
+        ("timeToFirstTokenSeconds", -1),
+        ("problem", "x" * 2000),
+        ("result", "x" * 300),
+        ("text", 42),
     ],
 )
 def test_impossible_field_is_left_out_and_the_rest_kept(field: str, value: Any) -> None:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perllm.api.report import RunReport, TokenSource
 from perllm.api.task import Tier
-from perllm.api.task_status import EnergyQuality, Phase, TaskStatus
+from perllm.api.task_status import EnergyQuality, Phase, Result, TaskStatus
 from perllm.cluster.pod import Pod
 from perllm.controller.lifecycle import (
     MAX_REFUSALS,
@@ -213,7 +214,10 @@ class TestSuccess:
         "finishedAt": "1970-01-01T00:16:50.500Z",
         "transferSeconds": 1.5,
         "inferenceSeconds": 4.5,
+        "timeToFirstTokenSeconds": 0.25,
+        "promptTokens": 15,
         "outputTokens": 120,
+        "tokenSource": "usage",
     }
 
     def test_shows_what_was_observed(self) -> None:
@@ -221,7 +225,9 @@ class TestSuccess:
         observed = status.observed
         assert observed is not None
         assert (observed.queue, observed.transfer, observed.inference, observed.latency) == (3.25, 1.5, 4.5, 10.5)
-        assert (observed.tokens, observed.energy_joules, observed.energy_quality) == (120, None, None)
+        assert (observed.time_to_first_token, observed.prompt_tokens, observed.tokens) == (0.25, 15, 120)
+        assert observed.token_source is TokenSource.USAGE
+        assert (observed.energy_joules, observed.energy_quality) == (None, None)
         assert (status.start_time, status.completion_time) == (time_of(1003.25), time_of(1010.5))
         assert status.deadline_met is True
         assert conditions(status) == {
@@ -231,6 +237,12 @@ class TestSuccess:
             "Completed": "True",
             "DeadlineMet": "True",
         }
+
+    def test_shows_the_answer_or_where_it_is(self) -> None:
+        answer, elsewhere = {"text": "42", "truncated": True}, {"result": "configmap:answers"}
+        assert step(succeeded(report=answer)).status.result == Result(text="42", truncated=True)
+        assert step(succeeded(report=elsewhere)).status.result == Result(location="configmap:answers")
+        assert step(succeeded(report=self.REPORT)).status.result is None
 
     def test_after_the_deadline_is_a_success_that_missed_it(self) -> None:
         status = step(succeeded(finished_s=1061.0), now_s=1061.5).status
@@ -283,6 +295,19 @@ class TestEnd:
         status = step(failed(message="out of memory")).status
         assert status.message == "pod t-1 failed with exit code 3: out of memory"
         assert (reason(status, "Completed"), status.deadline_met) == ("PodFailed", False)
+
+    def test_tells_the_problem_that_the_pod_reported_and_how_far_it_came(self) -> None:
+        report = RunReport(problem="the server broke off", text="half an")
+        status = step(failed(reason="Error", report=report)).status
+        assert status.message == "pod t-1 failed with exit code 3: the server broke off"
+        assert status.result == Result(text="half an")
+
+    def test_by_the_deadline_shows_how_far_it_came_once_the_pod_has_told(self) -> None:
+        task = make_task(onDeadlineMissed="Terminate")
+        status = step(running(), task=task, status=step(running(), task=task).status, now_s=LATE_S).status
+        assert status.result is None
+        stopped = failed(is_deleting=True, report=RunReport(text="half an"))
+        assert step(stopped, task=task, status=status, now_s=LATE_S + 1).status.result == Result(text="half an")
 
     def test_by_the_deadline_dooms_what_still_runs(self) -> None:
         pods = [refused(1), running(2, is_deleting=True), running(3)]

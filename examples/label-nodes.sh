@@ -1,0 +1,18 @@
+#!/bin/sh
+# What PerLLM reads from a node: its tier (perllm.io/tier), its GPU type (nvidia.com/gpu.product) and, where its slots are
+# spread over several GPUs, how many (nvidia.com/gpu.count). gpu-feature-discovery of NVIDIA's device plugin sets the last
+# two where it runs; the tier is yours to say. Put the names of your nodes here.
+set -eu
+
+# Jetson AGX Orin: has no NVML, so everything is said by hand.
+kubectl label --overwrite node jetson-1 \
+  perllm.io/tier=edge nvidia.com/gpu.product=Jetson-AGX-Orin nvidia.com/gpu.count=1
+
+# A server with a T4 at the edge, without gpu-feature-discovery.
+kubectl label --overwrite node t4-1 \
+  perllm.io/tier=edge nvidia.com/gpu.product=Tesla-T4 nvidia.com/gpu.count=1
+
+# An A100 in the cloud, labelled by gpu-feature-discovery, for example NVIDIA-A100-SXM4-80GB: the tier alone is missing.
+kubectl label --overwrite node a100-1 perllm.io/tier=cloud
+
+kubectl get nodes --label-columns=perllm.io/tier,nvidia.com/gpu.product,nvidia.com/gpu.count

@@ -1,0 +1,196 @@
+"""The command line of the runner."""
+
+import asyncio
+import logging
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from yarl import URL
+
+from perllm.api.report import MAX_REPORT_LENGTH
+from perllm.runner.endpoint import Patience, Sampling
+from perllm.runner.job import Settings, run
+from perllm.runner.prompts import PromptError, collect_prompts
+from perllm.runner.result import Destination
+
+NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+EXIT_CODES = """\b
+Exit codes:
+  0    every prompt was answered
+  2    the command line or a prompt is wrong
+  3    the server was not reached, or broke off an answer
+  4    the server refused a prompt; the others were answered
+  5    out of time: --deadline or --timeout
+  6    the prompts were answered, the result could not be written
+  143  stopped by SIGTERM (130: SIGINT)
+Whatever the code, what there is is written."""
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+def default_url() -> str:
+    """Return the address of a server on the pod's node: port 8000 of NODE_IP, else of this machine."""
+    return str(URL.build(scheme="http", host=os.environ.get("NODE_IP") or "127.0.0.1", port=8000, path="/v1"))
+
+
+def _read_url(context: click.Context, parameter: click.Parameter, text: str) -> str:
+    try:
+        url = URL(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no URL: {error}") from error
+    if url.scheme not in ("http", "https") or not url.host:
+        raise click.BadParameter(f"{text!r} is no URL of a server: write for example http://10.0.0.7:8000/v1")
+    return text
+
+
+def _read_deadline(context: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
+    if not text:
+        return None
+    try:
+        time_ = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no RFC 3339 time: {error}") from error
+    return (time_ if time_.tzinfo else time_.replace(tzinfo=UTC)).timestamp()
+
+
+def _read_destination(context: click.Context, parameter: click.Parameter, text: str) -> Destination:
+    try:
+        return Destination.parse(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def _read_key(file: Path | None) -> str | None:
+    """Return the API key; it comes from a file or the environment only, where `ps` does not show it."""
+    if file is None:
+        return os.environ.get("OPENAI_API_KEY") or None
+    try:
+        return file.read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"--api-key-file: {error}") from error
+
+
+def _read_namespace() -> str:
+    try:
+        return NAMESPACE_FILE.read_text(encoding="utf-8").strip()
+    except OSError:
+        return "default"
+
+
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120, "show_default": True},
+    epilog=EXIT_CODES,
+)
+@click.version_option(package_name="perllm")
+@click.option("--prompt", "texts", multiple=True, metavar="TEXT", help="A prompt; may be repeated.")
+@click.option(
+    "--prompt-file",
+    "files",
+    multiple=True,
+    type=_FILE,
+    help='File with one prompt per line; if it ends in .jsonl, one JSON object per line with "prompt" or "messages".',
+)
+@click.option("--stdin", "use_stdin", is_flag=True, help="Read one prompt per line from standard input too.")
+@click.option("--system", metavar="TEXT", help="System message for every prompt that brings no messages of its own.")
+@click.option("--model", required=True, envvar="PERLLM_MODEL", show_envvar=True, help="Name that the server gives it.")
+@click.option(
+    "--url",
+    envvar="PERLLM_URL",
+    show_envvar=True,
+    default=default_url,
+    show_default="http://$NODE_IP:8000/v1, or 127.0.0.1 without NODE_IP",
+    callback=_read_url,
+    help="Base URL of an OpenAI-compatible server.",
+)
+@click.option("--api-key-file", type=_FILE, help="File with the server's API key; else OPENAI_API_KEY, else none.")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Longest answer. The server's own limit without it.")
+@click.option("--temperature", type=click.FloatRange(min=0), help="Sampling temperature. The server's own without it.")
+@click.option("--concurrency", type=click.IntRange(1, 1024), default=1, help="Prompts that are asked at a time.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(min=0),
+    default=120.0,
+    help="Seconds to go on asking a server that refuses connections or says 429, 502, 503 or 504: it loads its model.",
+)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=600.0,
+    help="Seconds that one answer may take.",
+)
+@click.option(
+    "--deadline",
+    "deadline_unix_s",
+    metavar="TIME",
+    envvar="PERLLM_DEADLINE",
+    show_envvar=True,
+    callback=_read_deadline,
+    help="RFC 3339 time at which to stop and report what there is; the pod's annotation perllm.io/deadline holds that "
+    "of the task. Never without it.",
+)
+@click.option(
+    "--result",
+    "destination",
+    default="termination",
+    metavar="PLACE",
+    callback=_read_destination,
+    help="Where the answers go: termination, as text in the report; configmap:NAME, as answers.jsonl and report.json; "
+    "file:PATH, one JSON object per line.",
+)
+@click.option(
+    "--termination-log",
+    type=_FILE,
+    default=Path("/dev/termination-log"),
+    help="The container's terminationMessagePath. The report with times and tokens always goes there.",
+)
+@click.option(
+    "--termination-bytes",
+    type=click.IntRange(256, MAX_REPORT_LENGTH),
+    default=MAX_REPORT_LENGTH,
+    help="Longest report. Kubernetes keeps 12288 bytes per pod: with more than three containers, give each its share.",
+)
+@click.option(
+    "--namespace", envvar="POD_NAMESPACE", default=_read_namespace, show_default="the pod's", help="Of the ConfigMap."
+)
+@click.option(
+    "--quiet",
+    is_flag=True,
+    help="Print no answers. Otherwise that of a single prompt is printed as it comes, several as JSON lines.",
+)
+def main(**options: Any) -> None:
+    """Ask an OpenAI-compatible server the prompts of a task, and report what it took.
+
+    Answers are streamed. Time to first token, tokens, duration and, unless --result names another place, the text go
+    into the container's termination message, from where PerLLM takes them into the status of the task.
+    """
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
+    stdin = sys.stdin if options["use_stdin"] else None
+    try:
+        prompts = collect_prompts(options["texts"], options["files"], stdin, options["system"])
+    except PromptError as error:
+        raise click.UsageError(str(error)) from error
+    settings = Settings(
+        url=options["url"],
+        api_key=_read_key(options["api_key_file"]),
+        sampling=Sampling(options["model"], options["max_tokens"], options["temperature"]),
+        patience=Patience(options["wait_s"], options["timeout_s"]),
+        concurrency=options["concurrency"],
+        deadline_unix_s=options["deadline_unix_s"],
+        destination=options["destination"],
+        namespace=options["namespace"],
+        termination_log=options["termination_log"],
+        termination_bytes=options["termination_bytes"],
+        is_quiet=options["quiet"],
+    )
+    sys.exit(asyncio.run(run(settings, prompts)))
+
+
+if __name__ == "__main__":
+    main()

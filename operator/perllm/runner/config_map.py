@@ -1,0 +1,61 @@
+"""The result in a ConfigMap. A module of its own, imported only where it is wanted: the official client that reads the
+credentials takes as long to import as all the rest of the runner.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from perllm.api.report import RunReport
+from perllm.cluster.client import ApiError, Client, PatchKind
+from perllm.cluster.credentials import CredentialsError, load_credentials
+from perllm.runner.answer import Answer
+from perllm.runner.errors import ResultError
+from perllm.runner.report import fit_answers
+
+FIELD_MANAGER = "perllm-runner"
+MAX_BYTES = 1_000_000
+"""Kubernetes takes 1 MiB in all, the report and the names included."""
+
+PAUSES_S = (0.5, 1.0, 2.0, 4.0)
+
+
+async def store(namespace: str, name: str, report: RunReport, answers: Sequence[Answer]) -> None:
+    """Store report and answers as whom the pod is.
+
+    Raises:
+        ResultError: there are no credentials, or the ConfigMap was refused.
+    """
+    try:
+        credentials = load_credentials()
+    except CredentialsError as error:
+        raise ResultError(f"{error} In a pod, mount the service account's token.") from error
+    async with Client(credentials) as client:
+        await apply(client, namespace, name, report, answers)
+
+
+async def apply(
+    client: Client,
+    namespace: str,
+    name: str,
+    report: RunReport,
+    answers: Sequence[Answer],
+    *,
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+) -> None:
+    """Store report and answers by server-side apply; an API server that is away is asked again.
+
+    Raises:
+        ResultError: it was refused; the message says what is missing.
+    """
+    data = {"report.json": report.to_text(), "answers.jsonl": fit_answers(answers, MAX_BYTES).decode()}
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+    path = f"/api/v1/namespaces/{namespace}/configmaps/{name}?fieldManager={FIELD_MANAGER}&force=true"
+    for pause_s in (*PAUSES_S, None):
+        try:
+            await client.patch(path, body, kind=PatchKind.APPLY)
+            return
+        except ApiError as error:
+            if pause_s is None or not error.is_transient or error.status in (401, 403):
+                hint = " Let the pod's service account create and patch configmaps." if error.status == 403 else ""
+                raise ResultError(f"ConfigMap {namespace}/{name} was not written: {error}.{hint}") from error
+        await sleep(pause_s)

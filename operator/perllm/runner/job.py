@@ -1,0 +1,121 @@
+"""One run from the first prompt to the written result."""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import click
+
+from perllm.api.report import RunReport
+from perllm.runner.answer import Answer
+from perllm.runner.endpoint import Endpoint, Patience, Sampling
+from perllm.runner.errors import ExitCode, ResultError
+from perllm.runner.prompts import Prompt
+from perllm.runner.report import answer_line, cut_problem, fit_answers, fit_report, join_texts, summarise
+from perllm.runner.result import Destination, Kind, write_file, write_termination_message
+from perllm.runner.work import Listener, Work, carry_out
+
+log = logging.getLogger(__name__)
+
+CONNECT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the prompts are asked, and where the answers go.
+
+    Attributes:
+        url: base URL of the server.
+        api_key: its key, if it wants one.
+        sampling: how answers are generated.
+        patience: how long to wait.
+        concurrency: prompts that are asked at a time.
+        deadline_unix_s: when to stop; None for never.
+        destination: where the answers go.
+        namespace: that of the ConfigMap.
+        termination_log: the container's termination message.
+        termination_bytes: how long that may be.
+        is_quiet: whether no answers are printed.
+    """
+
+    url: str
+    api_key: str | None
+    sampling: Sampling
+    patience: Patience
+    concurrency: int
+    deadline_unix_s: float | None
+    destination: Destination
+    namespace: str
+    termination_log: Path
+    termination_bytes: int
+    is_quiet: bool
+
+
+async def run(settings: Settings, prompts: tuple[Prompt, ...]) -> int:
+    """Answer the prompts, write the result, and return the exit code."""
+    started_s, unix_offset_s = time.monotonic(), time.time() - time.monotonic()
+    work = Work(prompts)
+    deadline_s = settings.deadline_unix_s
+    async with aiohttp.ClientSession(
+        headers={"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else None,
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
+    ) as session:
+        await carry_out(
+            work,
+            Endpoint(session, settings.url, settings.sampling, settings.patience, now=time.monotonic),
+            _choose_listener(settings, len(prompts)),
+            concurrency=settings.concurrency,
+            time_left_s=None if deadline_s is None else deadline_s - time.time(),
+        )
+    if work.problem:
+        log.error("%s", work.problem)
+    report = summarise(work, started_s=started_s, finished_s=time.monotonic(), unix_offset_s=unix_offset_s)
+    await _write(settings, work, report)
+    return work.code
+
+
+def _choose_listener(settings: Settings, prompts: int) -> Listener:
+    """Return what prints the answers: a single one as it comes, several as JSON lines."""
+    if settings.is_quiet:
+        return Listener(lambda text: None, lambda index, answer: None)
+    if prompts == 1:
+        return Listener(lambda text: click.echo(text, nl=False), lambda index, answer: click.echo())
+    return Listener(lambda text: None, _print_line)
+
+
+def _print_line(index: int, answer: Answer) -> None:
+    click.echo(answer_line(index, answer), nl=False)
+
+
+async def _write(settings: Settings, work: Work, report: RunReport) -> None:
+    """Write the answers to where they shall go, then the report, which tells of trouble with the former."""
+    destination = settings.destination
+    try:
+        await _write_answers(settings, work, report)
+        report = report.model_copy(update={"result": destination.location})
+    except ResultError as error:
+        report = report.model_copy(update={"problem": report.problem or cut_problem(str(error))})
+        _note_loss(work, error)
+    text = join_texts(work.answers) if destination.kind is Kind.TERMINATION else ""
+    try:
+        write_termination_message(settings.termination_log, fit_report(report, text, settings.termination_bytes))
+    except ResultError as error:
+        _note_loss(work, error)
+
+
+async def _write_answers(settings: Settings, work: Work, report: RunReport) -> None:
+    destination = settings.destination
+    if destination.kind is Kind.FILE:
+        write_file(Path(destination.name), fit_answers(work.answers))
+    if destination.kind is Kind.CONFIG_MAP:
+        from perllm.runner import config_map
+
+        await config_map.store(settings.namespace, destination.name, report, work.answers)
+
+
+def _note_loss(work: Work, error: ResultError) -> None:
+    log.error("%s", error)
+    work.end(ExitCode.RESULT_LOST, str(error))

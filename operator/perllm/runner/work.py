@@ -1,0 +1,115 @@
+"""The prompts of a task, answered one after the other or several at a time, until done or stopped."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from perllm.runner.answer import Answer
+from perllm.runner.endpoint import Endpoint
+from perllm.runner.errors import EndpointError, ExitCode
+from perllm.runner.prompts import Prompt
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass(slots=True)
+class Work:
+    """What is to be done, and what has been done of it.
+
+    Attributes:
+        prompts: what to ask.
+        answers: the answer to each of them, complete or not.
+        code: how it ended.
+        problem: what went wrong, in words; empty when nothing did.
+    """
+
+    prompts: Sequence[Prompt]
+    answers: list[Answer] = field(default_factory=list)
+    code: int = ExitCode.DONE
+    problem: str = ""
+
+    def __post_init__(self) -> None:
+        self.answers = [Answer() for _ in self.prompts]
+
+    @property
+    def answered(self) -> int:
+        """Number of complete answers."""
+        return sum(1 for answer in self.answers if not answer.problem)
+
+    def end(self, code: int, problem: str) -> None:
+        """Note how it ended; the first problem counts."""
+        if self.code == ExitCode.DONE:
+            self.code, self.problem = code, problem
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who wants to know of answers: of every piece of text, and of every answer that came to an end."""
+
+    on_text: Callable[[str], None]
+    on_answer: Callable[[int, Answer], None]
+
+
+async def carry_out(
+    work: Work, endpoint: Endpoint, listener: Listener, *, concurrency: int, time_left_s: float | None
+) -> None:
+    """Answer the prompts until all are done, time is up, a signal comes or the server is gone.
+
+    A refused prompt does not keep the others from being answered; a server that is gone does.
+    """
+    if time_left_s is not None and time_left_s <= 0:
+        work.end(ExitCode.OUT_OF_TIME, "the deadline had passed before the first prompt was sent")
+        return
+    signals: list[int] = []
+    asking = asyncio.create_task(_ask_all(work, endpoint, listener, concurrency))
+    loop = asyncio.get_running_loop()
+
+    def stop(number: int) -> None:
+        signals.append(number)
+        asking.cancel()
+
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, stop, number)
+    try:
+        async with asyncio.timeout(time_left_s):
+            await asking
+    except TimeoutError:
+        work.end(ExitCode.OUT_OF_TIME, f"the deadline passed: {_tell_progress(work)}")
+    except asyncio.CancelledError:
+        if not signals:
+            raise
+        work.end(128 + signals[0], f"stopped by {signal.Signals(signals[0]).name}: {_tell_progress(work)}")
+    finally:
+        # What there is must still be written, so a second signal has to wait.
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, lambda: None)
+
+
+async def _ask_all(work: Work, endpoint: Endpoint, listener: Listener, concurrency: int) -> None:
+    remaining = iter(range(len(work.prompts)))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(concurrency, len(work.prompts))):
+                group.create_task(_ask_some(remaining, work, endpoint, listener))
+    except* EndpointError as errors:
+        first = errors.exceptions[0]
+        if isinstance(first, EndpointError):
+            work.end(first.code, str(first))
+
+
+async def _ask_some(remaining: Iterator[int], work: Work, endpoint: Endpoint, listener: Listener) -> None:
+    for index in remaining:
+        answer = work.answers[index]
+        try:
+            await endpoint.ask(work.prompts[index], answer, listener.on_text)
+        except EndpointError as error:
+            answer.problem = str(error)
+            if error.code is not ExitCode.REFUSED:
+                raise
+            work.end(error.code, str(error))
+        listener.on_answer(index, answer)
+
+
+def _tell_progress(work: Work) -> str:
+    return f"{work.answered} of {len(work.prompts)} prompts were answered"

@@ -1,0 +1,183 @@
+import asyncio
+import dataclasses
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from perllm.api.report import RunReport, TokenSource, parse_run_report
+from perllm.runner.endpoint import Patience, Sampling
+from perllm.runner.errors import ExitCode
+from perllm.runner.job import Settings, run
+from perllm.runner.prompts import Prompt, collect_prompts
+from perllm.runner.result import Destination
+from unit.runner.model_server import FakeModelServer, chunk, encode, hang, hang_up, refuse, stream
+
+FAR_S = 3600.0
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FakeModelServer]:
+    async with FakeModelServer.serve() as server:
+        yield server
+
+
+@pytest.fixture
+def settings(server: FakeModelServer, tmp_path: Path) -> Settings:
+    log = tmp_path / "termination-log"
+    log.touch()
+    return Settings(
+        url=server.url,
+        api_key=None,
+        sampling=Sampling("m"),
+        patience=Patience(wait_s=0.0, timeout_s=30.0),
+        concurrency=1,
+        deadline_unix_s=None,
+        destination=Destination(),
+        namespace="team",
+        termination_log=log,
+        termination_bytes=4096,
+        is_quiet=False,
+    )
+
+
+def prompts(*texts: str) -> tuple[Prompt, ...]:
+    return collect_prompts(texts or ("Hi",), [], None, None)
+
+
+def read_report(settings: Settings) -> RunReport:
+    report = parse_run_report(settings.termination_log.read_text())
+    assert report is not None
+    return report
+
+
+async def test_termination_message_tells_text_tokens_and_times(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before_s = time.time()
+    code = await run(settings, prompts())
+
+    report = read_report(settings)
+    window = report.inference_window()
+    assert (code, report.text, report.problem) == (ExitCode.DONE, "Hello there", None)
+    assert (report.prompt_tokens, report.output_tokens, report.token_source) == (11, 7, TokenSource.USAGE)
+    assert window is not None
+    assert before_s - 0.01 <= window[0] <= window[1] <= time.time() + 0.01
+    assert report.time_to_first_token_seconds is not None
+    assert report.inference_seconds is not None
+    assert 0 < report.time_to_first_token_seconds <= report.inference_seconds
+    assert capsys.readouterr().out == "Hello there\n"
+
+
+async def test_key_is_sent_and_shown_nowhere(
+    settings: Settings,
+    server: FakeModelServer,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("DEBUG")
+    server.script = [refuse(401)]
+
+    code = await run(dataclasses.replace(settings, api_key="sk-secret"), prompts())
+
+    output = capsys.readouterr()
+    assert (code, server.keys) == (ExitCode.REFUSED, ["Bearer sk-secret"])
+    assert "sk-secret" not in output.out + output.err + caplog.text + settings.termination_log.read_text()
+
+
+async def test_several_answers_go_to_a_file_and_the_report_says_where(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    destination = Destination.parse(f"file:{tmp_path / 'answers.jsonl'}")
+
+    code = await run(dataclasses.replace(settings, destination=destination), prompts("a", "b"))
+
+    lines = (tmp_path / "answers.jsonl").read_text()
+    report = read_report(settings)
+    assert code == ExitCode.DONE
+    assert [json.loads(line)["text"] for line in lines.splitlines()] == ["Hello there"] * 2
+    assert (report.result, report.text, report.output_tokens) == (destination.location, None, 14)
+    assert capsys.readouterr().out == lines
+
+
+async def test_prompts_are_asked_at_the_same_time_if_asked_to(settings: Settings, server: FakeModelServer) -> None:
+    both = asyncio.Barrier(2)
+
+    async def meet(request: object) -> None:
+        await both.wait()
+
+    server.script = [stream(encode(chunk("x", "stop")), then=meet)] * 2  # type: ignore[arg-type]
+
+    assert await run(dataclasses.replace(settings, concurrency=5), prompts("a", "b")) == ExitCode.DONE
+
+
+async def test_refused_prompt_does_not_stop_the_others(settings: Settings, server: FakeModelServer) -> None:
+    server.script = [refuse(400, {"error": {"message": "too long"}})]
+
+    code = await run(settings, prompts("a", "b"))
+
+    report = read_report(settings)
+    assert (code, report.text) == (ExitCode.REFUSED, "Hello there")
+    assert "too long" in (report.problem or "")
+
+
+async def test_lost_server_ends_the_run_and_what_came_is_reported(settings: Settings, server: FakeModelServer) -> None:
+    server.script = [stream(encode(chunk("half an")), then=hang_up)]
+
+    code = await run(settings, prompts("a", "b"))
+
+    report = read_report(settings)
+    assert (code, len(server.requests)) == (ExitCode.UNREACHABLE, 1)
+    assert (report.text, report.output_tokens, report.token_source) == ("half an", 1, TokenSource.CHUNKS)
+    assert "broke off" in (report.problem or "")
+
+
+async def test_deadline_ends_the_run_and_what_came_is_reported(settings: Settings, server: FakeModelServer) -> None:
+    server.script = [stream(encode(chunk("half an")), then=hang)]
+
+    code = await run(dataclasses.replace(settings, deadline_unix_s=time.time() + 0.2), prompts())
+
+    report = read_report(settings)
+    assert (code, report.text) == (ExitCode.OUT_OF_TIME, "half an")
+    assert report.problem == "the deadline passed: 0 of 1 prompts were answered"
+
+
+async def test_passed_deadline_keeps_the_server_free(settings: Settings, server: FakeModelServer) -> None:
+    code = await run(dataclasses.replace(settings, deadline_unix_s=time.time() - 1), prompts())
+
+    assert (code, server.requests) == (ExitCode.OUT_OF_TIME, [])
+    assert read_report(settings).inference_seconds is None
+
+
+async def test_sigterm_ends_the_run_and_what_came_is_reported(settings: Settings, server: FakeModelServer) -> None:
+    async def stop(request: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.Event().wait()
+
+    server.script = [stream(encode(chunk("half an")), then=stop)]  # type: ignore[arg-type]
+
+    code = await run(settings, prompts())
+
+    report = read_report(settings)
+    assert (code, report.text) == (143, "half an")
+    assert report.problem == "stopped by SIGTERM: 0 of 1 prompts were answered"
+
+
+async def test_lost_result_has_its_own_code_and_the_report_tells_of_it(settings: Settings, tmp_path: Path) -> None:
+    destination = Destination.parse(f"file:{tmp_path}/missing/answers.jsonl")
+
+    code = await run(dataclasses.replace(settings, destination=destination, is_quiet=True), prompts())
+
+    report = read_report(settings)
+    assert (code, report.result, report.output_tokens) == (ExitCode.RESULT_LOST, None, 7)
+    assert "cannot be written" in (report.problem or "")
+
+
+async def test_quiet_prints_nothing(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    await run(dataclasses.replace(settings, is_quiet=True), prompts())
+
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,57 @@
+import io
+from pathlib import Path
+
+import pytest
+
+from perllm.runner.prompts import PromptError, collect_prompts
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def test_prompts_come_from_arguments_files_and_standard_input_in_this_order(tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_text("second\n\n  third  \n")
+    (tmp_path / "objects.jsonl").write_text(
+        '{"prompt": "fourth"}\n{"messages": [{"role": "user", "content": "fifth"}]}\n'
+    )
+
+    prompts = collect_prompts(
+        ["first\nof two lines"], [tmp_path / "lines.txt", tmp_path / "objects.jsonl"], io.StringIO("sixth\n"), None
+    )
+
+    texts = ["first\nof two lines", "second", "third", "fourth", "fifth", "sixth"]
+    assert prompts == tuple((user(text),) for text in texts)
+
+
+def test_system_message_goes_before_prompts_but_not_before_messages(tmp_path: Path) -> None:
+    file = tmp_path / "objects.jsonl"
+    file.write_text('{"messages": [{"role": "user", "content": "b"}]}')
+
+    assert collect_prompts(["a"], [file], None, "Be brief.") == (
+        ({"role": "system", "content": "Be brief."}, user("a")),
+        (user("b"),),
+    )
+
+
+def test_a_line_of_a_plain_file_is_a_prompt_even_if_it_looks_like_json(tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_text('{"prompt": "x"}')
+
+    assert collect_prompts([], [tmp_path / "lines.txt"], None, None) == ((user('{"prompt": "x"}'),),)
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "[]", '{"promt": "x"}', '{"prompt": ""}', '{"messages": []}', '{"messages": ["x"]}']
+)
+def test_wrong_line_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "x.jsonl").write_text(f'{{"prompt": "good"}}\n{line}\n')
+
+    with pytest.raises(PromptError, match=r"x\.jsonl, prompt 2"):
+        collect_prompts([], [tmp_path / "x.jsonl"], None, None)
+
+
+def test_no_prompt_and_no_file_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(PromptError, match="there is no prompt"):
+        collect_prompts([], [], io.StringIO("\n"), None)
+    with pytest.raises(PromptError, match=r"missing\.txt cannot be read"):
+        collect_prompts([], [tmp_path / "missing.txt"], None, None)

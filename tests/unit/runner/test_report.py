@@ -1,0 +1,109 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perllm.api.report import MAX_REPORT_LENGTH, RunReport, TokenSource, parse_run_report
+from perllm.runner.answer import Answer
+from perllm.runner.errors import ResultError
+from perllm.runner.report import fit_answers, fit_report, join_texts, summarise
+from perllm.runner.work import Work
+
+PROMPT = ({"role": "user", "content": "Hi"},)
+UNIX_OFFSET_S = 1_000_000.0
+
+
+def answered(text: str, sent_s: float, first_s: float, ended_s: float, tokens: int | None = 5) -> Answer:
+    return Answer([text], 3, sent_s, first_s, ended_s, None if tokens is None else 10, tokens, "stop", "")
+
+
+def work_of(*answers: Answer, problem: str = "") -> Work:
+    work = Work([PROMPT] * len(answers))
+    work.answers = list(answers)
+    work.problem = problem
+    return work
+
+
+def report_of(work: Work) -> RunReport:
+    return summarise(work, started_s=1.0, finished_s=30.0, unix_offset_s=UNIX_OFFSET_S)
+
+
+def test_report_tells_the_window_of_all_answers_and_adds_up_their_tokens() -> None:
+    report = report_of(work_of(answered("a", 2.0, 3.0, 10.0), answered("b", 5.0, 5.5, 20.0)))
+
+    assert report.inference_window() == (UNIX_OFFSET_S + 2.0, UNIX_OFFSET_S + 20.0)
+    assert report.started_at is not None
+    assert report.started_at.timestamp() == UNIX_OFFSET_S + 1.0
+    assert (report.prompt_tokens, report.output_tokens, report.token_source) == (20, 10, TokenSource.USAGE)
+    assert report.time_to_first_token_seconds == 0.75
+
+
+def test_counted_tokens_are_said_to_be_counted_and_prompt_tokens_left_out() -> None:
+    report = report_of(work_of(answered("a", 2.0, 3.0, 10.0), answered("b", 2.0, 3.0, 10.0, tokens=None)))
+
+    assert (report.prompt_tokens, report.output_tokens, report.token_source) == (None, 8, TokenSource.CHUNKS)
+
+
+def test_nothing_is_made_up_for_prompts_that_were_not_sent() -> None:
+    report = report_of(work_of(Answer(), problem="no answer"))
+
+    assert report.model_dump(exclude_none=True).keys() == {"started_at", "finished_at", "problem"}
+
+
+@given(st.text(max_size=6000), st.integers(256, MAX_REPORT_LENGTH))
+def test_report_fits_and_keeps_as_much_of_the_text_as_it_can(text: str, limit_bytes: int) -> None:
+    written = fit_report(RunReport(output_tokens=3), text, limit_bytes)
+
+    report = parse_run_report(written)
+    assert report is not None
+    assert report.output_tokens == 3
+    assert len(written.encode()) <= limit_bytes
+    kept = report.text or ""
+    assert text.startswith(kept)
+    assert (kept == text) == (not report.truncated)
+    assert kept == text or len(written.encode()) > limit_bytes - 12
+
+
+def test_report_with_the_longest_problem_still_fits() -> None:
+    report = report_of(work_of(Answer(), problem="\N{GRINNING FACE}\n" * 5000))
+
+    assert len(fit_report(report, "x" * 5000, MAX_REPORT_LENGTH).encode()) <= MAX_REPORT_LENGTH
+    assert parse_run_report(fit_report(report, "", MAX_REPORT_LENGTH)) == report
+
+
+def test_answers_are_one_json_object_per_line() -> None:
+    lines = fit_answers([answered("a\nb", 2.0, 3.0, 10.0), Answer()]).decode().splitlines()
+
+    assert [json.loads(line) for line in lines] == [
+        {
+            "index": 0,
+            "text": "a\nb",
+            "finishReason": "stop",
+            "promptTokens": 10,
+            "outputTokens": 5,
+            "tokenSource": "usage",
+            "timeToFirstTokenSeconds": 1.0,
+            "inferenceSeconds": 8.0,
+        },
+        {"index": 1, "text": "", "outputTokens": 0, "tokenSource": "chunks", "problem": "was not asked"},
+    ]
+
+
+def test_answers_that_do_not_fit_are_cut_to_one_length() -> None:
+    answers = [answered("x" * 1000, 2.0, 3.0, 10.0), answered("y" * 10, 2.0, 3.0, 10.0)]
+
+    content = fit_answers(answers, 600)
+
+    first, second = (json.loads(line) for line in content.splitlines())
+    assert 590 <= len(content) <= 600
+    assert (first["truncated"], "truncated" in second) == (True, False)
+
+
+def test_too_many_answers_are_refused_with_advice() -> None:
+    with pytest.raises(ResultError, match="write them to a file"):
+        fit_answers([Answer() for _ in range(100)], 600)
+
+
+def test_texts_of_several_answers_follow_one_another() -> None:
+    assert join_texts([answered("a", 0, 0, 0), Answer(), answered("b", 0, 0, 0)]) == "a\n\nb"
