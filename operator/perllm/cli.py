@@ -15,8 +15,11 @@ from prometheus_client import CollectorRegistry
 from perllm.api.crd import crd_files
 from perllm.cluster.client import ApiError, Client
 from perllm.cluster.credentials import Credentials, CredentialsError, load_credentials
-from perllm.cluster.rbac import cluster_role_bindings, operator_cluster_role
+from perllm.cluster.leadership import LeadershipError
+from perllm.cluster.rbac import build_manifests
 from perllm.config import Config, ConfigError, load_config
+from perllm.doctor.command import examine
+from perllm.doctor.rights import Account
 from perllm.extender.scheduler import scheduler_configuration
 from perllm.logs import configure_logging
 from perllm.operator import Operator
@@ -32,7 +35,7 @@ def _explained(command: Callable[_P, None]) -> Callable[_P, None]:
     def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
         try:
             command(*args, **kwargs)
-        except (ConfigError, CredentialsError, ApiError, OSError) as error:
+        except (ConfigError, CredentialsError, LeadershipError, ApiError, OSError) as error:
             raise click.ClickException(str(error)) from error
 
     return run
@@ -76,22 +79,71 @@ def crds(output: Path | None) -> None:
 
 
 @main.command()
+@click.option("--config", "config_file", type=_FILE, help="Configuration file (YAML) of the operator.")
 @click.option("--namespace", default="perllm-system", show_default=True, help="Namespace of the service account.")
 @click.option("--service-account", default="perllm", show_default=True, help="Name of the service account.")
-def rbac(namespace: str, service_account: str) -> None:
-    """Print the roles that the operator and its kube-scheduler need, and nothing more."""
+@_explained
+def rbac(config_file: Path | None, namespace: str, service_account: str) -> None:
+    """Print the roles that the operator and its kube-scheduler need with a configuration, and nothing more.
+
+    With namespaces in the configuration, all that concerns tasks is granted in these only.
+    """
+    config = load_config(config_file)
     subject = {"kind": "ServiceAccount", "name": service_account, "namespace": namespace}
-    click.echo(yaml.safe_dump_all([operator_cluster_role(), *cluster_role_bindings(subject, subject)], sort_keys=False))
+    manifests = build_manifests(
+        subject, subject, namespaces=config.namespaces, namespace=namespace, lease=config.leader_lease
+    )
+    click.echo(yaml.safe_dump_all(manifests, sort_keys=False), nl=False)
 
 
 @main.command("scheduler-config")
 @click.option("--config", "config_file", type=_FILE, help="Configuration file (YAML) of the operator.")
+@click.option("--namespace", default="perllm-system", show_default=True, help="Namespace of the Lease, if one is used.")
 @_explained
-def scheduler_config(config_file: Path | None) -> None:
+def scheduler_config(config_file: Path | None, namespace: str) -> None:
     """Print the KubeSchedulerConfiguration for the kube-scheduler that runs beside the operator."""
     config = load_config(config_file)
     url = f"http://127.0.0.1:{config.server.extender_port}"
-    click.echo(yaml.safe_dump(scheduler_configuration(url, config.scheduler_name), sort_keys=False), nl=False)
+    document = scheduler_configuration(url, config.scheduler_name, lease=config.leader_lease, namespace=namespace)
+    click.echo(yaml.safe_dump(document, sort_keys=False), nl=False)
+
+
+@main.command()
+@click.option("--config", "config_file", type=_FILE, help="Configuration file (YAML) of the operator.")
+@click.option(
+    "--kubeconfig", type=_FILE, help="Kubeconfig. Without it $KUBECONFIG, ~/.kube/config, the service account."
+)
+@click.option("--context", help="Context of the kubeconfig.")
+@click.option("--namespace", default="", help="Namespace that PerLLM is installed in; in a pod its own.")
+@click.option(
+    "--service-account", default="perllm", show_default=True, help="Of the operator, where no pod of it tells."
+)
+@click.option("--prometheus", help="URL to reach Prometheus at, instead of that of the configuration.")
+@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Format.")
+@_explained
+def doctor(
+    config_file: Path | None,
+    kubeconfig: Path | None,
+    context: str | None,
+    namespace: str,
+    service_account: str,
+    prometheus: str | None,
+    output: str,
+) -> None:
+    """Read the cluster and say what PerLLM lacks there; change nothing. Exits with 1 if anything is a FAIL.
+
+    Before an installation, or from outside, it needs a kubeconfig that may read nodes, pods and tasks, and may ask for
+    the rights of others (subjectaccessreviews). In the operator's pod it looks with the operator's own eyes:
+
+    kubectl exec deploy/perllm -c operator -- perllm doctor --config /etc/perllm/perllm.yaml
+    """
+    config = load_config(config_file)
+    if prometheus:
+        telemetry = config.telemetry.model_copy(update={"url": prometheus})
+        config = config.model_copy(update={"telemetry": telemetry})
+    place = Account(namespace, service_account)
+    if not asyncio.run(examine(config, kubeconfig, context, place, as_json=output == "json")):
+        sys.exit(1)
 
 
 async def _run(config: Config, credentials: Credentials) -> None:

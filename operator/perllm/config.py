@@ -36,8 +36,19 @@ def _check_parameters(parameters: _Parameters) -> _Parameters:
     return parameters
 
 
+_DNS_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _PerTier = Annotated[dict[Tier, _Positive], AfterValidator(_check_every_tier)]
+
+
+def _check_unique(values: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("must hold each name once")
+    return values
+
+
+_Name = Annotated[str, Field(pattern=f"^{_DNS_LABEL}$", max_length=63)]
+_NameOrNothing = Annotated[str, Field(pattern=f"^({_DNS_LABEL})?$", max_length=63)]
 
 
 class _Section(BaseModel):
@@ -114,8 +125,23 @@ class Config(_Section):
     nodes: NodeSettings = Field(default_factory=NodeSettings, description="The nodes.")
     server: ServerSettings = Field(default_factory=ServerSettings, description="Ports.")
     log: LogSettings = Field(default_factory=LogSettings, description="Logging.")
-    namespaces: tuple[str, ...] = Field(default=(), description="Namespaces whose tasks are served; all when empty.")
-    scheduler_name: str = Field(default=names.SCHEDULER_NAME, description="schedulerName of the pods of tasks.")
+    namespaces: Annotated[tuple[_Name, ...], AfterValidator(_check_unique)] = Field(
+        default=(), description="Namespaces whose tasks are served; all when empty."
+    )
+    scheduler_name: str = Field(
+        default=names.SCHEDULER_NAME,
+        pattern="^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$",
+        description="schedulerName of the pods of tasks. Each operator of a cluster needs one of its own.",
+    )
+    instance: _NameOrNothing = Field(
+        default="",
+        description="Tells the learned state of several operators of a cluster apart; may stay empty for one of them.",
+    )
+    leader_lease: _NameOrNothing = Field(
+        default="",
+        description="Lease by which the kube-schedulers of several replicas agree on the one that works; the operator "
+        "beside it works, the others stand by. Empty for one replica.",
+    )
     energy_patience_s: float = Field(
         default=90.0,
         gt=0,

@@ -1,7 +1,8 @@
 """Health and metrics over HTTP.
 
 /healthz   the process can still work: its parts run. Failing means that a restart would help.
-/readyz    it does work: everything it needs has been seen. Failing says what is missing.
+/readyz    it does work: everything it needs has been seen. Failing says what is missing. A replica that stands by is
+           ready: it would work if it were its turn.
 /metrics   its own metrics.
 """
 
@@ -13,13 +14,17 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 Checks = Mapping[str, Callable[[], bool]]
 
 
-def build_app(registry: CollectorRegistry, *, alive: Checks, ready: Checks) -> web.Application:
+def build_app(
+    registry: CollectorRegistry, *, alive: Checks, ready: Checks, standby: Callable[[], bool] = lambda: False
+) -> web.Application:
     """Return the application; each check is named after what holds when it passes."""
 
     async def healthz(_: web.Request) -> web.Response:
         return _answer(alive)
 
     async def readyz(_: web.Request) -> web.Response:
+        if standby():
+            return _answer({**alive, "stands by": standby})
         return _answer({**alive, **ready})
 
     async def metrics(_: web.Request) -> web.Response:

@@ -11,6 +11,9 @@ class OperatorMetrics:
     """All metrics of the operator, in the registry that is passed in."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.active = Gauge(
+            "perllm_active", "1 if this replica is the one that works, 0 if it stands by.", registry=registry
+        )
         self.decisions = Counter(
             "perllm_decisions", "Tasks placed, by tier.", ["policy", "tier", "explored"], registry=registry
         )

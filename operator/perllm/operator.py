@@ -1,18 +1,19 @@
 """The operator: every part, wired together and run until told to stop.
 
-Start    learned state, then nodes, then pods, then tasks: whatever refers to something finds it.
+Start    its turn, where several replicas take turns; then learned state, nodes, pods, tasks: whatever refers to
+         something finds it. kube-scheduler is answered once nodes and pods are known.
 Stop     no new tasks; statuses and learned state in memory are written; then everything ends.
+Lost     its turn has passed to another replica: everything ends at once and nothing is written any more.
 """
 
 import asyncio
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Collection, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import requests
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from perllm import health
@@ -22,6 +23,7 @@ from perllm.cluster.client import Client, Object
 from perllm.cluster.credentials import Credentials
 from perllm.cluster.events import EventRecorder
 from perllm.cluster.informer import Informer
+from perllm.cluster.leadership import Leadership, LeadershipError, find_namespace
 from perllm.cluster.node import NodeLabels, read_node
 from perllm.config import Config
 from perllm.controller.announcer import Announcer
@@ -36,6 +38,7 @@ from perllm.metrics import OperatorMetrics
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placer
+from perllm.supervision import cancelled_at_exit, serve
 from perllm.telemetry.attribution import IdlePower
 from perllm.telemetry.metrics import TelemetryMetrics
 from perllm.telemetry.poller import Telemetry
@@ -55,6 +58,7 @@ class Operator:
     def __init__(self, config: Config, client: Client, credentials: Credentials, registry: CollectorRegistry) -> None:
         self._stopping = asyncio.Event()
         self._starting: asyncio.Task[None] | None = None
+        self._learned = asyncio.Event()
         self._config = config
         self._registry = registry
         self._metrics = OperatorMetrics(registry)
@@ -94,11 +98,19 @@ class Operator:
             unix_now=time.time,
             scheduler_name=config.scheduler_name,
         )
-        self._profiles = ProfileStore(client, self._learner, policy=self._policy.name, node_of=self._fleet.nodes.get)
-        self._nodes = Informer(client, "/api/v1/nodes", self._on_node)
-        self._pods = Informer(
-            client, "/api/v1/pods", self._controller.on_pod, query={"labelSelector": names.TASK_LABEL}
+        self._profiles = ProfileStore(
+            client,
+            self._learner,
+            policy=self._policy.name,
+            node_of=self._fleet.nodes.get,
+            instance=config.instance,
         )
+        self._leadership = _follow_lease(config, client)
+        self._nodes = Informer(client, "/api/v1/nodes", self._on_node)
+        self._pods = [
+            Informer(client, path, self._controller.on_pod, query={"labelSelector": names.TASK_LABEL})
+            for path in map(names.pods_path, config.namespaces or (None,))
+        ]
         self._watch = TaskWatch(
             credentials,
             lambda item, deleted: self._controller.on_task(item, deleted=deleted),
@@ -114,38 +126,62 @@ class Operator:
             self._starting.cancel()
 
     async def run(self) -> None:
-        """Work until `stop` is called, then leave nothing unwritten."""
+        """Work until `stop` is called, then leave nothing unwritten.
+
+        Raises:
+            LeadershipError: another replica may work from now on.
+            ApiError: the API server refuses what cannot be done without.
+        """
         self._starting = asyncio.current_task()
         try:
             await self._run()
         except asyncio.CancelledError:
             if self._starting is None or not self._stopping.is_set():
                 raise
+        except LeadershipError:
+            if not self._stopping.is_set():
+                raise
 
     async def _run(self) -> None:
-        outcomes = await self._profiles.load()
-        log.info("learned state restored: %d outcomes", outcomes)
         async with AsyncExitStack() as stack:
             stack.callback(self._source.close)
-            await stack.enter_async_context(self._serve())
-            work = await stack.enter_async_context(_cancelled_at_exit())
+            await stack.enter_async_context(self._serve_health())
+            work = await stack.enter_async_context(cancelled_at_exit())
+            await self._take_turn(work)
+            outcomes = await self._profiles.load()
+            self._learned.set()
+            log.info("learned state restored: %d outcomes", outcomes)
             work.create_task(self._nodes.run())
             await self._nodes.synced.wait()
             work.create_task(self._telemetry.run())
-            work.create_task(self._pods.run())
-            await self._pods.synced.wait()
+            for pods in self._pods:
+                work.create_task(pods.run())
+            for pods in self._pods:
+                await pods.synced.wait()
             work.create_task(self._controller.run())
             work.create_task(self._events.run())
             work.create_task(self._profiles.run())
             work.create_task(self._keep_house())
+            await stack.enter_async_context(self._serve_extender())
             self._watch.start()
             stack.push_async_callback(self._watch.stop)
             log.info("serving %d nodes with policy %s", len(self._fleet.nodes), self._policy.name)
             self._starting = None
             await self._stopping.wait()
             log.info("stopping")
+            # At once, because the next replica may begin within seconds; then again what the watch still brought.
+            await self._write_out()
             await self._watch.stop()
             await self._write_out()
+
+    async def _take_turn(self, work: asyncio.TaskGroup) -> None:
+        """Return when this replica is the one that works; the group breaks when it is that no more."""
+        if self._leadership is not None:
+            work.create_task(self._leadership.run())
+            log.info("standing by until the kube-scheduler beside holds the lease %s", self._config.leader_lease)
+            await self._leadership.won.wait()
+            log.info("taking over: the kube-scheduler beside holds the lease as %s", self._leadership.holder)
+        self._metrics.active.set(1)
 
     async def _write_out(self) -> None:
         try:
@@ -155,32 +191,26 @@ class Operator:
         except TimeoutError:
             log.warning("not everything could be written; the next start rebuilds it from the cluster")
 
-    @asynccontextmanager
-    async def _serve(self) -> AsyncIterator[None]:
-        """Serve the extender on the loopback interface, and health where the configuration says."""
+    def _serve_health(self) -> AbstractAsyncContextManager[None]:
+        """Serve health and metrics where the configuration says."""
         server = self._config.server
         alive = {"the task watch can run": lambda: not self._watch.is_broken}
         ready = {
-            "tasks are watched": lambda: self._watch.is_ready,
+            "the learned state was read": self._learned.is_set,
             "nodes were listed": self._nodes.synced.is_set,
-            "pods were listed": self._pods.synced.is_set,
+            "pods were listed": lambda: all(pods.synced.is_set() for pods in self._pods),
+            "tasks are watched": lambda: self._watch.is_ready,
             "some node carries the tier label": lambda: bool(self._fleet.nodes),
         }
-        sites = (
-            (build_app(self._extender, self._metrics), "127.0.0.1", server.extender_port),
-            (health.build_app(self._registry, alive=alive, ready=ready), server.health_host, server.health_port),
-        )
-        runners = []
-        try:
-            for app, host, port in sites:
-                runner = web.AppRunner(app, access_log=None)
-                await runner.setup()
-                runners.append(runner)
-                await web.TCPSite(runner, host, port).start()
-            yield
-        finally:
-            for runner in runners:
-                await runner.cleanup()
+        app = health.build_app(self._registry, alive=alive, ready=ready, standby=self._is_standby)
+        return serve(app, server.health_host, server.health_port)
+
+    def _serve_extender(self) -> AbstractAsyncContextManager[None]:
+        """Serve the extender on the loopback interface: kube-scheduler runs beside."""
+        return serve(build_app(self._extender, self._metrics), "127.0.0.1", self._config.server.extender_port)
+
+    def _is_standby(self) -> bool:
+        return self._leadership is not None and not self._leadership.won.is_set()
 
     async def _keep_house(self) -> None:
         """Do beside the hot path what spares it work: bring new figures to the fleet, drop stale reservations."""
@@ -232,16 +262,8 @@ class Operator:
         return {name: node.addresses for name, node in self._fleet.nodes.items()}
 
 
-@asynccontextmanager
-async def _cancelled_at_exit() -> AsyncIterator[asyncio.TaskGroup]:
-    """Yield a task group that is cancelled, not awaited, at the end; a task that breaks ends the whole group."""
-
-    class _EndError(Exception):
-        pass
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            yield group
-            raise _EndError
-    except* _EndError:
-        pass
+def _follow_lease(config: Config, client: Client) -> Leadership | None:
+    if not config.leader_lease:
+        return None
+    hostname = socket.gethostname()
+    return Leadership(client, find_namespace(), config.leader_lease, hostname=hostname, now=time.monotonic)

@@ -20,7 +20,7 @@ from perllm.api import names
 from perllm.api.crd import node_profile_crd, task_crd
 from perllm.cluster.client import ApiError, Client
 from perllm.cluster.credentials import load_credentials
-from perllm.cluster.rbac import cluster_role_bindings, operator_cluster_role
+from perllm.cluster.rbac import RBAC_GROUP, build_manifests, collection_path
 from perllm.extender.scheduler import scheduler_configuration
 from perllm.telemetry.settings import TelemetrySettings
 from perllm_lab.hardware.scenario import Scenario
@@ -146,7 +146,7 @@ class Lab:
         await self._stack.enter_async_context(self.control_plane)
         credentials = load_credentials(self.control_plane.admin_kubeconfig)
         self.client = await self._stack.enter_async_context(Client(credentials, max_connections=64))
-        await install(self.client)
+        await install(self.client, (self.settings.operator_config or {}).get("namespaces", ()))
         self.nodes = self._build_nodes()
         self._stack.push_async_callback(self.nodes.stop)
         await self.start_nodes()
@@ -205,19 +205,26 @@ class Lab:
         ]
 
 
-async def install(client: Client) -> None:
-    """Install the resources and the least rights, as a user would before the first start."""
+async def install(client: Client, namespaces: Sequence[str] = ()) -> None:
+    """Install the resources and the least rights, as a user would before the first start.
+
+    Args:
+        client: of a user who may do that.
+        namespaces: are made, and are where the operator may do anything about tasks; it may everywhere when empty.
+    """
+    for namespace in namespaces:
+        await client.post("/api/v1/namespaces", {"metadata": {"name": namespace}})
     for crd in (task_crd(), node_profile_crd()):
         await client.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
         await _wait_served(client, f"/apis/{names.API_VERSION}/{crd['spec']['names']['plural']}")
-    roles = "/apis/rbac.authorization.k8s.io/v1"
-    await client.post(f"{roles}/clusterroles", operator_cluster_role())
-    users = [
-        {"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": name}
-        for name in (OPERATOR_USER, SCHEDULER_USER)
-    ]
-    for binding in cluster_role_bindings(*users):
-        await client.post(f"{roles}/clusterrolebindings", binding)
+    operator, scheduler = (rbac_user(name) for name in (OPERATOR_USER, SCHEDULER_USER))
+    for manifest in build_manifests(operator, scheduler, namespaces=namespaces):
+        await client.post(collection_path(manifest), manifest)
+
+
+def rbac_user(name: str) -> dict[str, str]:
+    """Return a user with a client certificate as RBAC names it."""
+    return {"kind": "User", "apiGroup": RBAC_GROUP, "name": name}
 
 
 def build_operator(control_plane: ControlPlane, folder: Path, config: Mapping[str, Any]) -> Process:

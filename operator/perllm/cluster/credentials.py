@@ -82,4 +82,5 @@ def _load(kubeconfig: Path | None, context: str | None, configuration: client.Co
 
 def _bearer_token(configuration: client.Configuration) -> str | None:
     value = configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
-    return value.removeprefix("Bearer ") if value else None
+    # The official client writes "Bearer" before some tokens, "bearer" before others.
+    return value.split()[-1] if value else None

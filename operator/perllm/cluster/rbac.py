@@ -1,50 +1,107 @@
-"""The least that the operator and its private kube-scheduler may do."""
+"""The least that the operator and its private kube-scheduler may do.
 
+Rules about nodes hold for the whole cluster, since nodes belong to no namespace. Rules about tasks hold for the whole
+cluster or, where the operator serves some namespaces only, in these. kube-scheduler reads pods everywhere in either
+case: what a node has left depends on all of them.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from perllm.api import names
 
-OPERATOR_ROLE = "perllm-operator"
+Rule = dict[str, Any]
+Subject = dict[str, Any]
+
+RBAC_GROUP = "rbac.authorization.k8s.io"
+NODES_ROLE = "perllm-nodes"
+TASKS_ROLE = "perllm-tasks"
+LEASE_ROLE = "perllm-lease"
+SCHEDULER_LEASE_ROLE = "perllm-scheduler-lease"
+SCHEDULER_ROLES = ("system:kube-scheduler", "system:volume-scheduler")
 
 
-def operator_cluster_role() -> dict[str, Any]:
-    """Return the operator's ClusterRole."""
-    own = [names.GROUP]
-    return {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRole",
-        "metadata": {"name": OPERATOR_ROLE},
-        "rules": [
-            _rule(own, [names.TASK_PLURAL], "get", "list", "watch", "delete"),
-            _rule(own, [f"{names.TASK_PLURAL}/status"], "patch"),
-            _rule(own, [names.NODE_PROFILE_PLURAL], "get", "list", "create"),
-            _rule(own, [f"{names.NODE_PROFILE_PLURAL}/status"], "patch"),
-            _rule([""], ["pods"], "get", "list", "watch", "create", "delete"),
-            _rule([""], ["pods/binding"], "create"),
-            _rule([""], ["nodes"], "get", "list", "watch"),
-            _rule(["events.k8s.io"], ["events"], "create"),
-        ],
-    }
-
-
-def cluster_role_bindings(operator_user: dict[str, Any], scheduler_user: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the ClusterRoleBindings of two RBAC subjects: the operator and its kube-scheduler."""
+def node_rules() -> list[Rule]:
+    """Return what the operator may do to objects of the cluster."""
     return [
-        _binding(OPERATOR_ROLE, OPERATOR_ROLE, operator_user),
-        _binding("perllm-scheduler", "system:kube-scheduler", scheduler_user),
-        _binding("perllm-scheduler-volumes", "system:volume-scheduler", scheduler_user),
+        _rule("", ["nodes"], "list", "watch"),
+        _rule(names.GROUP, [names.NODE_PROFILE_PLURAL], "list", "create"),
+        _rule(names.GROUP, [f"{names.NODE_PROFILE_PLURAL}/status"], "patch"),
     ]
 
 
-def _rule(groups: list[str], resources: list[str], *verbs: str) -> dict[str, Any]:
-    return {"apiGroups": groups, "resources": resources, "verbs": list(verbs)}
+def task_rules() -> list[Rule]:
+    """Return what the operator may do in the namespaces that it serves."""
+    return [
+        _rule(names.GROUP, [names.TASK_PLURAL], "list", "watch", "delete"),
+        _rule(names.GROUP, [f"{names.TASK_PLURAL}/status"], "patch"),
+        _rule("", ["pods"], "list", "watch", "create", "delete"),
+        _rule("", ["pods/binding"], "create"),
+        _rule("events.k8s.io", ["events"], "create"),
+    ]
 
 
-def _binding(name: str, role: str, subject: dict[str, Any]) -> dict[str, Any]:
+def lease_rules(lease: str) -> list[Rule]:
+    """Return what the operator may do in its own namespace to follow a Lease."""
+    return [_rule("coordination.k8s.io", ["leases"], "get", only=lease)]
+
+
+def scheduler_lease_rules(lease: str) -> list[Rule]:
+    """Return what kube-scheduler needs for a Lease of its own beside its role, which lets it create any Lease."""
+    return [_rule("coordination.k8s.io", ["leases"], "get", "update", only=lease)]
+
+
+def build_manifests(
+    operator: Subject, scheduler: Subject, *, namespaces: Sequence[str] = (), namespace: str = "", lease: str = ""
+) -> list[dict[str, Any]]:
+    """Return roles and bindings for two RBAC subjects, the operator and its kube-scheduler.
+
+    Args:
+        operator: who the operator is.
+        scheduler: who its kube-scheduler is.
+        namespaces: whose tasks are served; all when empty.
+        namespace: where both run, and where the Lease is.
+        lease: the Lease that tells which of several replicas works; empty when there is one.
+    """
+    manifests = _grant(NODES_ROLE, node_rules(), operator)
+    for place in namespaces or ("",):
+        manifests += _grant(TASKS_ROLE, task_rules(), operator, place)
+    for role in SCHEDULER_ROLES:
+        manifests.append(_bind(f"perllm-{role.removeprefix('system:')}", "ClusterRole", role, scheduler))
+    if lease:
+        manifests += _grant(LEASE_ROLE, lease_rules(lease), operator, namespace)
+        manifests += _grant(SCHEDULER_LEASE_ROLE, scheduler_lease_rules(lease), scheduler, namespace)
+    return manifests
+
+
+def collection_path(manifest: Mapping[str, Any]) -> str:
+    """Return the API path under which one of these objects is created."""
+    namespace = manifest["metadata"].get("namespace")
+    place = f"namespaces/{namespace}/" if namespace else ""
+    return f"/apis/{manifest['apiVersion']}/{place}{manifest['kind'].lower()}s"
+
+
+def _grant(name: str, rules: list[Rule], subject: Subject, namespace: str = "") -> list[dict[str, Any]]:
+    """Return a role with its binding: of one namespace, or of the cluster when that is empty."""
+    kind = "Role" if namespace else "ClusterRole"
+    role = {"apiVersion": f"{RBAC_GROUP}/v1", "kind": kind, "metadata": _metadata(name, namespace), "rules": rules}
+    return [role, _bind(name, kind, name, subject, namespace)]
+
+
+def _bind(name: str, kind: str, role: str, subject: Subject, namespace: str = "") -> dict[str, Any]:
     return {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": name},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+        "apiVersion": f"{RBAC_GROUP}/v1",
+        "kind": "RoleBinding" if namespace else "ClusterRoleBinding",
+        "metadata": _metadata(name, namespace),
+        "roleRef": {"apiGroup": RBAC_GROUP, "kind": kind, "name": role},
         "subjects": [subject],
     }
+
+
+def _metadata(name: str, namespace: str) -> dict[str, str]:
+    return {"name": name, "namespace": namespace} if namespace else {"name": name}
+
+
+def _rule(group: str, resources: Iterable[str], *verbs: str, only: str = "") -> Rule:
+    rule: Rule = {"apiGroups": [group], "resources": list(resources), "verbs": list(verbs)}
+    return {**rule, "resourceNames": [only]} if only else rule

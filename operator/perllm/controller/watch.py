@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import kopf
 
@@ -93,6 +93,8 @@ class TaskWatch:
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,
             standalone=True,
+            # There are no peers to be told from; kopf would ask for a user name, which a container's user has none of.
+            identity=cast(Any, "perllm"),
             stop_flag=self._stop,
             ready_flag=self._ready,
         )

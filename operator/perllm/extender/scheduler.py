@@ -10,8 +10,12 @@ WEIGHT = 200
 HTTP_TIMEOUT = "5s"
 
 
-def scheduler_configuration(extender_url: str, scheduler_name: str = names.SCHEDULER_NAME) -> dict[str, Any]:
+def scheduler_configuration(
+    extender_url: str, scheduler_name: str = names.SCHEDULER_NAME, *, lease: str = "", namespace: str = ""
+) -> dict[str, Any]:
     """Return a KubeSchedulerConfiguration: Kubernetes' own filters, PerLLM's choice.
+
+    With a lease, of that name in that namespace, several kube-schedulers agree by it on the one that works.
 
     Own scoring is switched off, since it could not change the outcome; all nodes are looked at, since a sample would
     give the policy a changing set of arms; node names are enough, since the extender watches the nodes itself. A pod
@@ -20,7 +24,7 @@ def scheduler_configuration(extender_url: str, scheduler_name: str = names.SCHED
     return {
         "apiVersion": "kubescheduler.config.k8s.io/v1",
         "kind": "KubeSchedulerConfiguration",
-        "leaderElection": {"leaderElect": False},
+        "leaderElection": _elect(lease, namespace) if lease else {"leaderElect": False},
         "percentageOfNodesToScore": 100,
         "podInitialBackoffSeconds": 1,
         "podMaxBackoffSeconds": 2,
@@ -38,4 +42,16 @@ def scheduler_configuration(extender_url: str, scheduler_name: str = names.SCHED
                 "ignorable": False,
             }
         ],
+    }
+
+
+def _elect(lease: str, namespace: str) -> dict[str, Any]:
+    return {
+        "leaderElect": True,
+        "leaseDuration": "15s",
+        "renewDeadline": "10s",
+        "retryPeriod": "2s",
+        "resourceLock": "leases",
+        "resourceName": lease,
+        "resourceNamespace": namespace,
     }

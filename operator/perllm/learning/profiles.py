@@ -1,7 +1,8 @@
 """Keeps the learned state in LLMNodeProfile objects: read back on start, written behind the hot path.
 
-A profile is owned by its node, so it goes when the node goes. A state that this version cannot read is left alone on
-the API server until the node's next outcome, and said in the log; the node then starts afresh.
+A profile is owned by its node, so it goes when the node goes. Several operators of a cluster have profiles of their
+own, told apart by a label. A state that this version cannot read is left alone on the API server until the node's next
+outcome, and said in the log; the node then starts afresh.
 """
 
 import asyncio
@@ -35,13 +36,24 @@ class ProfileStore:
         learner: whose state is kept.
         policy: name of the policy; its part of a state written by another one is not taken over.
         node_of: returns a node of the fleet by name, None if it is not there.
+        instance: name of this operator among several of the cluster; empty for one that needs none.
     """
 
-    def __init__(self, client: Client, learner: Learner, *, policy: str, node_of: Callable[[str], Node | None]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        learner: Learner,
+        *,
+        policy: str,
+        node_of: Callable[[str], Node | None],
+        instance: str = "",
+    ) -> None:
         self._client = client
         self._learner = learner
         self._policy = policy
         self._node_of = node_of
+        self._instance = instance
+        self._prefix = f"{instance}." if instance else ""
         self._existing: set[str] = set()
 
     async def load(self) -> int:
@@ -53,8 +65,9 @@ class ProfileStore:
         listing = await self._list()
         outcomes = 0
         for item in listing["items"]:
-            self._existing.add(item["metadata"]["name"])
-            outcomes += self._restore(item)
+            name = item["metadata"]["name"].removeprefix(self._prefix)
+            self._existing.add(name)
+            outcomes += self._restore(name, item)
         return outcomes
 
     async def run(self) -> None:
@@ -70,10 +83,11 @@ class ProfileStore:
         await asyncio.gather(*(self._write(name, limit) for name in sorted(dirty)))
 
     async def _list(self) -> Object:
+        own = f"{names.INSTANCE_LABEL}={self._instance}" if self._instance else f"!{names.INSTANCE_LABEL}"
         delay_s = 0.5
         while True:
             try:
-                return await self._client.get(names.node_profiles_path())
+                return await self._client.get(names.node_profiles_path(), labelSelector=own)
             except ApiError as error:
                 if error.status == 404:
                     hint = "the PerLLM resources are not installed: perllm crds | kubectl apply -f -"
@@ -92,9 +106,8 @@ class ProfileStore:
             try:
                 if name not in self._existing:
                     await self._create(node)
-                await self._client.patch(
-                    names.node_profile_status_path(name), {"status": self._export(node).to_object()}
-                )
+                path = names.node_profile_status_path(self._prefix + name)
+                await self._client.patch(path, {"status": self._export(node).to_object()})
             except ApiError as error:
                 if error.status == 404:
                     self._existing.discard(name)
@@ -106,7 +119,8 @@ class ProfileStore:
             "apiVersion": names.API_VERSION,
             "kind": names.NODE_PROFILE_KIND,
             "metadata": {
-                "name": node.name,
+                "name": self._prefix + node.name,
+                "labels": {names.INSTANCE_LABEL: self._instance} if self._instance else {},
                 "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": node.name, "uid": node.uid}],
             },
         }
@@ -165,8 +179,7 @@ class ProfileStore:
             },
         )
 
-    def _restore(self, item: Object) -> int:
-        name = item["metadata"]["name"]
+    def _restore(self, name: str, item: Object) -> int:
         try:
             status = NodeProfileStatus.model_validate(item.get("status") or {})
             if status.schema_version != SCHEMA_VERSION:

@@ -77,6 +77,7 @@ class FakeApiServer:
     async def get(self, path: str, **query: str) -> Object:
         await self._enter("GET", path, query)
         items = [item for at, item in self._objects.items() if at.rpartition("/")[0] == path]
+        items = [item for item in items if _is_selected(item, query.get("labelSelector", ""))]
         start = int(query.get("continue") or 0)
         page = copy.deepcopy(items[start : start + self.page_size])
         token = str(start + self.page_size) if start + self.page_size < len(items) else ""
@@ -140,6 +141,14 @@ class FakeApiServer:
         seen = copy.deepcopy(item)
         self._history.append((self._version, kind, seen))
         self.send({"type": kind, "object": seen})
+
+
+def _is_selected(item: Object, selector: str) -> bool:
+    """Judge the selectors "label=value", "label" and "!label"."""
+    labels = item["metadata"].get("labels") or {}
+    name, equals, value = selector.removeprefix("!").partition("=")
+    holds = not name or (labels.get(name) == value if equals else name in labels)
+    return holds != selector.startswith("!")
 
 
 def _merge(old: Any, patch: Any) -> Any:

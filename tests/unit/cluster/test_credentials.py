@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kubernetes.config import incluster_config, kube_config
 
 from perllm.cluster.credentials import CredentialsError, load_credentials
 
@@ -27,6 +28,18 @@ def test_a_token_becomes_a_header(tmp_path: Path) -> None:
     assert credentials.server == "http://localhost:8001"
     assert credentials.headers() == {"Authorization": "Bearer secret"}
     assert credentials.ssl_context() is None
+
+
+def test_a_pod_is_its_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for setting, content in (("SERVICE_TOKEN_FILENAME", "secret"), ("SERVICE_CERT_FILENAME", "certificate")):
+        (tmp_path / setting).write_text(content)
+        monkeypatch.setattr(incluster_config, setting, str(tmp_path / setting))
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    credentials = load_credentials()
+    assert credentials.server == "https://10.0.0.1:443"
+    assert credentials.headers() == {"Authorization": "Bearer secret"}
 
 
 def test_without_a_token_there_is_no_header(tmp_path: Path) -> None:

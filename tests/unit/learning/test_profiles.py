@@ -19,10 +19,11 @@ NODES = {name: Node(name, f"uid-{name}", Tier.EDGE, "T4", 4.0, frozenset(), True
 PROFILE_A = names.node_profile_path("a")
 
 
-def start(api: FakeApiServer, policy: str = "cs-ucb") -> tuple[Learner, ProfileStore]:
+def start(api: FakeApiServer, policy: str = "cs-ucb", instance: str = "") -> tuple[Learner, ProfileStore]:
     """Return a learner and its store, as of a process that has just started."""
     learner = Learner(CsUcb())
-    return learner, ProfileStore(api, learner, policy=policy, node_of=NODES.get)  # type: ignore[arg-type]
+    store = ProfileStore(api, learner, policy=policy, node_of=NODES.get, instance=instance)  # type: ignore[arg-type]
+    return learner, store
 
 
 async def learn(api: FakeApiServer, **fields: object) -> tuple[Learner, ProfileStore]:
@@ -177,3 +178,19 @@ async def test_it_writes_behind_the_hot_path() -> None:
     await asyncio.sleep(2)
     assert len(api.calls_of("PATCH")) == 1
     running.cancel()
+
+
+async def test_operators_of_several_instances_keep_profiles_of_their_own() -> None:
+    api = FakeApiServer()
+    counts = {"": 3, "north": 2, "nor": 1}
+    for instance, count in counts.items():
+        learner, store = start(api, instance=instance)
+        learner.register("a", "T4")
+        for number in range(count):
+            learner.learn(make_outcome(number))
+        await store.flush()
+    for instance, count in counts.items():
+        learner, store = start(api, instance=instance)
+        assert await store.load() == count
+        assert learner.summaries("a")["m"].count == count
+        assert api.read(names.node_profile_path(f"{instance}.a" if instance else "a"))["status"]["outcomes"] == count  # type: ignore[index]

@@ -11,7 +11,7 @@ def perllm(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(one) for one in arguments])
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["crds"], ["rbac"], ["scheduler-config"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["crds"], ["rbac"], ["scheduler-config"], ["doctor"]])
 def test_every_command_explains_itself(command: list[str]) -> None:
     result = perllm(*command, "--help")
     assert result.exit_code == 0
@@ -34,16 +34,14 @@ def test_crds_can_be_written_to_files(tmp_path: Path) -> None:
     assert all(yaml.safe_load(file.read_text())["kind"] == "CustomResourceDefinition" for file in files)
 
 
-def test_rbac_grants_the_service_account_what_is_needed_and_no_wildcard() -> None:
-    documents = list(yaml.safe_load_all(perllm("rbac", "--namespace", "place", "--service-account", "me").stdout))
-    role, *bindings = documents
-    granted = {
-        (group, resource) for rule in role["rules"] for group in rule["apiGroups"] for resource in rule["resources"]
-    }
-    assert {("", "pods/binding"), ("perllm.io", "llminferencetasks/status")} <= granted
-    assert not any("*" in [*rule["verbs"], *rule["resources"], *rule["apiGroups"]] for rule in role["rules"])
-    assert {one["subjects"][0]["name"] for one in bindings} == {"me"}
-    assert {one["subjects"][0]["namespace"] for one in bindings} == {"place"}
+def test_rbac_is_for_the_service_account_and_the_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "perllm.yaml"
+    file.write_text("namespaces: [a]\nleader_lease: turns\n")
+    output = perllm("rbac", "--config", file, "--namespace", "place", "--service-account", "me").stdout
+    documents = list(yaml.safe_load_all(output))
+    bindings = [one for one in documents if one["kind"].endswith("Binding")]
+    assert {(one["subjects"][0]["name"], one["subjects"][0]["namespace"]) for one in bindings} == {("me", "place")}
+    assert {one["metadata"].get("namespace") for one in documents} == {None, "a", "place"}
 
 
 def test_the_scheduler_is_configured_for_the_operator_beside_it(tmp_path: Path) -> None:
@@ -53,9 +51,22 @@ def test_the_scheduler_is_configured_for_the_operator_beside_it(tmp_path: Path) 
     assert configuration["kind"] == "KubeSchedulerConfiguration"
     assert configuration["extenders"][0]["urlPrefix"] == "http://127.0.0.1:4711"
     assert configuration["profiles"][0]["schedulerName"] == "mine"
+    assert configuration["leaderElection"] == {"leaderElect": False}
 
 
-@pytest.mark.parametrize("command", ["run", "scheduler-config"])
+def test_the_schedulers_of_several_replicas_contend_for_the_lease_that_their_operators_follow(tmp_path: Path) -> None:
+    file = tmp_path / "perllm.yaml"
+    file.write_text("leader_lease: turns\n")
+    configuration = yaml.safe_load(perllm("scheduler-config", "--config", file, "--namespace", "place").stdout)
+    election = configuration["leaderElection"]
+    assert (election["leaderElect"], election["resourceNamespace"], election["resourceName"]) == (
+        True,
+        "place",
+        "turns",
+    )
+
+
+@pytest.mark.parametrize("command", ["run", "scheduler-config", "rbac", "doctor"])
 def test_a_missing_configuration_file_is_named(tmp_path: Path, command: str) -> None:
     result = perllm(command, "--config", tmp_path / "absent.yaml")
     assert result.exit_code == 1

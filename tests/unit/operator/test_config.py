@@ -65,6 +65,11 @@ def test_a_setting_replaces_its_default_only(tmp_path: Path) -> None:
         ("nodes: {default_bandwidth_mbit_s: {edge: 50}}", "nodes.default_bandwidth_mbit_s"),
         ("nodes: {default_bandwidth_mbit_s: {edge: 50, cloud: 0}}", "nodes.default_bandwidth_mbit_s.cloud"),
         ("nodes: {default_bandwidth_mbit_s: {edge: 50, cloud: 9, fog: 1}}", "nodes.default_bandwidth_mbit_s.fog"),
+        ("namespaces: [a, b, a]", "namespaces: Value error, must hold each name once"),
+        ("namespaces: ['*']", "namespaces.0"),
+        ("instance: North.1", "instance"),
+        ("leader_lease: a/b", "leader_lease"),
+        ("scheduler_name: ''", "scheduler_name"),
         ("[1, 2]", "file"),
     ],
 )

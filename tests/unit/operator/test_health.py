@@ -5,10 +5,11 @@ from perllm.health import build_app
 from perllm.metrics import OperatorMetrics
 
 
-def client(*, runs: bool = True, synced: bool = True) -> TestClient:
+def client(*, runs: bool = True, synced: bool = True, stands_by: bool = False) -> TestClient:
     registry = CollectorRegistry()
     OperatorMetrics(registry).watch_restarts.inc()
-    app = build_app(registry, alive={"watch runs": lambda: runs}, ready={"nodes were listed": lambda: synced})
+    alive, ready = {"watch runs": lambda: runs}, {"nodes were listed": lambda: synced}
+    app = build_app(registry, alive=alive, ready=ready, standby=lambda: stands_by)
     return TestClient(TestServer(app))
 
 
@@ -23,6 +24,12 @@ async def test_what_is_missing_is_named_and_does_not_ask_for_a_restart() -> None
         ready = await http.get("/readyz")
         assert (ready.status, await ready.text()) == (503, "ok   watch runs\nFAIL nodes were listed\n")
         assert (await http.get("/healthz")).status == 200
+
+
+async def test_a_replica_that_stands_by_is_ready_to_take_over() -> None:
+    async with client(synced=False, stands_by=True) as http:
+        ready = await http.get("/readyz")
+        assert (ready.status, await ready.text()) == (200, "ok   watch runs\nok   stands by\n")
 
 
 async def test_a_broken_part_is_unhealthy_and_not_ready() -> None:

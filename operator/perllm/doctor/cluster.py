@@ -1,0 +1,78 @@
+"""The API server: its version, and whether it serves PerLLM's resources as this version of PerLLM knows them."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from perllm.api import names
+from perllm.api.crd import node_profile_crd, task_crd
+from perllm.doctor.finding import Finding, fail, ok, warn
+
+Schema = Mapping[str, Any]
+
+API_SERVER = "API server"
+RESOURCES = "resources"
+
+LEAST_MINOR = 29
+TESTED_MINORS = range(35, 38)
+
+_UPDATE = "helm upgrade with crds.enabled=true, or: perllm crds | kubectl apply --server-side -f -"
+
+
+def check_version(version: Mapping[str, str], server: str) -> Finding:
+    """Judge the answer of /version."""
+    told = version.get("gitVersion", "unknown")
+    major, minor = (_read_number(version.get(part, "")) for part in ("major", "minor"))
+    message = f"{told} at {server}"
+    if major is None or minor is None:
+        return warn(API_SERVER, message, "its version cannot be read; PerLLM is tested with Kubernetes 1.35 to 1.37")
+    if (major, minor) < (1, LEAST_MINOR):
+        return fail(API_SERVER, message, f"the resources need Kubernetes 1.{LEAST_MINOR} or newer: upgrade the cluster")
+    if minor not in TESTED_MINORS:
+        return warn(API_SERVER, message, "PerLLM is tested with Kubernetes 1.35 to 1.37 only")
+    return ok(API_SERVER, message)
+
+
+def check_resources(document: Mapping[str, Any] | None) -> Iterator[Finding]:
+    """Judge the OpenAPI document of PerLLM's group, which everybody may read; None when there is none."""
+    for crd in (task_crd(), node_profile_crd()):
+        yield _check_resource(crd, document)
+
+
+def _check_resource(crd: Mapping[str, Any], document: Mapping[str, Any] | None) -> Finding:
+    name, kind = crd["metadata"]["name"], crd["spec"]["names"]["kind"]
+    schemas = (document or {}).get("components", {}).get("schemas", {})
+    suffix = f".{names.VERSION}.{kind}"
+    served = next((schema for key, schema in schemas.items() if key.endswith(suffix)), None)
+    if served is None:
+        return fail(RESOURCES, f"{name} is not installed", _UPDATE)
+    own = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+    lacking, different = [], False
+    for part in ("spec", "status"):
+        if part in own:
+            theirs = served.get("properties", {}).get(part, {})
+            lacking += _find_lacking(own[part], theirs, part)
+            different |= theirs != own[part]
+    if lacking:
+        return fail(RESOURCES, f"{name} is of another version, it lacks {', '.join(lacking[:3])}", _UPDATE)
+    if different:
+        return warn(RESOURCES, f"{name} differs from that of this version", _UPDATE)
+    return ok(RESOURCES, f"{name} is that of this version")
+
+
+def _find_lacking(own: Schema, theirs: Schema, path: str) -> list[str]:
+    """Return the fields that the API server would silently drop."""
+    found = []
+    for name, field in own.get("properties", {}).items():
+        their_field = theirs.get("properties", {}).get(name)
+        where = f"{path}.{name}"
+        found += [where] if their_field is None else _find_lacking(field, their_field, where)
+    if "items" in own:
+        found += _find_lacking(own["items"], theirs.get("items", {}), f"{path}[]")
+    return found
+
+
+def _read_number(text: str) -> int | None:
+    """Return the number that a text begins with; vendors write minor versions such as 37+."""
+    found = re.match(r"\d+", text)
+    return int(found.group()) if found else None

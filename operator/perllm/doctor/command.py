@@ -1,0 +1,68 @@
+"""Carries out an examination and prints what it finds."""
+
+import time
+from pathlib import Path
+
+import click
+import orjson
+import requests
+
+from perllm.cluster.client import Client
+from perllm.cluster.credentials import load_credentials
+from perllm.cluster.leadership import LeadershipError, find_namespace
+from perllm.config import Config
+from perllm.doctor.examination import Examination
+from perllm.doctor.finding import Finding, Level, count_levels
+from perllm.doctor.rights import Account
+from perllm.telemetry.source import PrometheusSource
+
+TIMEOUT_S = 10.0
+
+
+async def examine(
+    config: Config, kubeconfig: Path | None, context: str | None, place: Account, *, as_json: bool
+) -> bool:
+    """Examine a cluster, print the findings, and return whether none is a FAIL.
+
+    Args:
+        config: of the operator.
+        kubeconfig: whose cluster is examined; None for where kubectl would look, or the pod's account.
+        context: of the kubeconfig.
+        place: namespace that PerLLM is installed in, and name of the operator's service account; the namespace may be
+            empty inside of a pod.
+        as_json: whether to print one JSON object instead of lines.
+    """
+    inside = None if kubeconfig or context else _find_own_namespace()
+    namespace = place.namespace or inside or "perllm-system"
+    account = Account(namespace, place.name) if inside is None or namespace != inside else None
+    credentials = load_credentials(kubeconfig, context)
+    source = PrometheusSource(config.telemetry, requests.Session())
+    findings: list[Finding] = []
+    try:
+        async with Client(credentials, timeout_s=TIMEOUT_S) as client:
+            examination = Examination(client, credentials.server, source, config, namespace, account, time.time)
+            async for finding in examination.run():
+                findings.append(finding)
+                if not as_json:
+                    click.echo(str(finding))
+    finally:
+        source.close()
+    counts = count_levels(findings)
+    if as_json:
+        lines = [
+            {"level": one.level, "check": one.check, "message": one.message, "advice": one.advice} for one in findings
+        ]
+        click.echo(
+            orjson.dumps({"namespace": namespace, "findings": lines, "counts": counts}, option=orjson.OPT_INDENT_2)
+        )
+    else:
+        click.echo(", ".join(f"{count} {level}" for level, count in counts.items()))
+    return counts[Level.FAIL.value] == 0
+
+
+def _find_own_namespace() -> str | None:
+    """Return the namespace of the pod that this runs in; None outside of pods."""
+    try:
+        return find_namespace()
+    except LeadershipError:
+        return None

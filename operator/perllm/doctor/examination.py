@@ -1,0 +1,172 @@
+"""Reads what the checks need, and calls them. Whatever cannot be read becomes a finding, and the rest goes on."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from perllm.api import names
+from perllm.cluster.client import ApiError, ApiUnreachableError, Client, Object
+from perllm.config import Config
+from perllm.doctor import cluster, nodes, pods, rights, tasks, telemetry
+from perllm.doctor.finding import Finding, fail, warn
+from perllm.doctor.rights import Access, Account
+from perllm.telemetry.queries import select_window
+from perllm.telemetry.readings import Metric
+from perllm.telemetry.source import MetricSource, Series, TelemetryError, TelemetryUnreachableError
+
+PAGE_SIZE = "500"
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """One look at a cluster.
+
+    Attributes:
+        client: the API server.
+        server: its address, for the report.
+        source: Prometheus.
+        config: the operator's configuration.
+        namespace: where PerLLM is installed.
+        account: of the operator; None when it is the operator's account that looks.
+        unix_now: Unix time in seconds.
+    """
+
+    client: Client
+    server: str
+    source: MetricSource
+    config: Config
+    namespace: str
+    account: Account | None
+    unix_now: Callable[[], float]
+
+    async def run(self) -> AsyncIterator[Finding]:
+        """Yield the findings, one check after the other."""
+        try:
+            yield cluster.check_version(await self.client.get("/version"), self.server)
+        except ApiError as error:
+            yield fail(cluster.API_SERVER, str(error), "check the kubeconfig, or the network policy of the pod")
+            return
+        examinations = (
+            (cluster.RESOURCES, self._examine_resources()),
+            (pods.PODS, self._examine_pods()),
+            (rights.RIGHTS, self._examine_rights()),
+            (pods.LEASE, self._examine_lease()),
+            (nodes.NODES, self._examine_nodes()),
+            (telemetry.CHECK, self._examine_telemetry()),
+            (tasks.TASKS, self._examine_tasks()),
+            (tasks.TASK_PODS, self._examine_task_pods()),
+        )
+        for check, findings in examinations:
+            try:
+                async for finding in findings:
+                    yield finding
+            except ApiError as error:
+                yield _explain(check, error)
+
+    async def _examine_resources(self) -> AsyncIterator[Finding]:
+        for finding in cluster.check_resources(await self._read(f"/openapi/v3/apis/{names.API_VERSION}")):
+            yield finding
+
+    async def _examine_pods(self) -> AsyncIterator[Finding]:
+        for finding in pods.check_pods(await self._list(names.pods_path(self.namespace)), self.namespace):
+            yield finding
+
+    async def _examine_rights(self) -> AsyncIterator[Finding]:
+        account = self.account and await self._find_account(self.account)
+        needed = rights.list_needed(self.config, self.namespace)
+        allowed = await asyncio.gather(*(self._may(access, account) for access in needed))
+        who = account.user if account else "this account"
+        yield rights.check_rights(dict(zip(needed, allowed, strict=True)), who)
+
+    async def _examine_lease(self) -> AsyncIterator[Finding]:
+        name = self.config.leader_lease
+        if name:
+            lease = await self._read(names.lease_path(self.namespace, name))
+            yield pods.check_lease(lease, f"{self.namespace}/{name}", self.unix_now())
+
+    async def _examine_nodes(self) -> AsyncIterator[Finding]:
+        for finding in nodes.check_nodes(await self._list("/api/v1/nodes"), self.config.nodes):
+            yield finding
+
+    async def _examine_telemetry(self) -> AsyncIterator[Finding]:
+        items = await self._list("/api/v1/nodes")
+        fleet = {node.name for node in nodes.find_fleet(items, self.config.nodes)}
+        known = telemetry.Nodes(nodes.find_addresses(items), fleet)
+        answers, now_s = await self._ask_prometheus(), self.unix_now()
+        settings, is_inside = self.config.telemetry, self.account is None
+        for finding in telemetry.check_telemetry(answers, known, settings, now_s, is_inside=is_inside):
+            yield finding
+
+    async def _examine_tasks(self) -> AsyncIterator[Finding]:
+        found = await self._list_all(map(names.tasks_path, self.config.namespaces or (None,)))
+        for finding in tasks.check_tasks(found, self.unix_now()):
+            yield finding
+
+    async def _examine_task_pods(self) -> AsyncIterator[Finding]:
+        paths = map(names.pods_path, self.config.namespaces or (None,))
+        found = await self._list_all(paths, labelSelector=names.TASK_LABEL)
+        for finding in tasks.check_task_pods(found, self.config.scheduler_name, self.unix_now()):
+            yield finding
+
+    async def _find_account(self, told: Account) -> Account:
+        """Return the account that PerLLM's pods run as; what was told where there are none yet."""
+        own = pods.find_own(await self._list(names.pods_path(self.namespace)))
+        return Account(self.namespace, own[0]["spec"]["serviceAccountName"]) if own else told
+
+    async def _may(self, access: Access, account: Account | None) -> bool:
+        answer = await self.client.post(*rights.build_review(access, account))
+        return bool((answer.get("status") or {}).get("allowed"))
+
+    async def _ask_prometheus(self) -> telemetry.Answers:
+        series: dict[Metric, tuple[Series, ...]] = {}
+        errors: dict[Metric, str] = {}
+        settings = self.config.telemetry
+        for metric in Metric:
+            query = select_window(getattr(settings.queries, metric.value), settings.history_s)
+            try:
+                series[metric] = tuple(await self.source.query(query))
+            except TelemetryUnreachableError as error:
+                return telemetry.Answers({}, {}, unreachable=str(error))
+            except TelemetryError as error:
+                errors[metric] = str(error)
+        return telemetry.Answers(series, errors)
+
+    async def _read(self, path: str) -> dict[str, Any] | None:
+        """Return what is at a path; None if nothing is."""
+        try:
+            return await self.client.get(path)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def _list_all(self, paths: Iterable[str], **query: str) -> list[Object]:
+        return [item for path in paths for item in await self._list(path, **query)]
+
+    async def _list(self, path: str, **query: str) -> list[Object]:
+        """Return all objects of a collection; none if there is no such collection, which is a finding of its own."""
+        items: list[Object] = []
+        token = ""
+        while True:
+            page = await self._read_page(path, {"limit": PAGE_SIZE, "continue": token, **query})
+            items += page["items"]
+            token = page["metadata"].get("continue", "")
+            if not token:
+                return items
+
+    async def _read_page(self, path: str, query: dict[str, str]) -> dict[str, Any]:
+        try:
+            return await self.client.get(path, **query)
+        except ApiError as error:
+            if error.status == 404:
+                return {"items": [], "metadata": {}}
+            raise
+
+
+def _explain(check: str, error: ApiError) -> Finding:
+    if error.status == 403:
+        return warn(check, f"not examined: {error.message}", "ask again as an administrator")
+    if isinstance(error, ApiUnreachableError):
+        return fail(check, str(error), "the API server stopped answering: try again")
+    return fail(check, str(error), "look at the log of the API server")

@@ -1,0 +1,106 @@
+"""Whether nodes are described so that PerLLM can use them."""
+
+from collections.abc import Iterator, Sequence
+
+from perllm.api.quantities import parse_quantity
+from perllm.api.task import Tier
+from perllm.cluster.client import Object
+from perllm.cluster.node import Node, NodeLabels, read_node
+from perllm.config import NodeSettings
+from perllm.doctor.finding import Finding, fail, name_some, ok, warn
+from perllm.learning.priors import GENERIC, find_prior
+
+NODES = "nodes"
+KEEPS_OFF = ("NoSchedule", "NoExecute")
+
+
+def find_fleet(items: Sequence[Object], settings: NodeSettings) -> list[Node]:
+    """Return the nodes that PerLLM places tasks on."""
+    labels = NodeLabels(settings.tier_label, settings.gpu_type_label, settings.gpu_resource)
+    return [node for item in items if (node := read_node(item, labels)) is not None]
+
+
+def find_addresses(items: Sequence[Object]) -> dict[str, list[str]]:
+    """Return the addresses of all nodes by name."""
+    return {
+        item["metadata"]["name"]: [one["address"] for one in item.get("status", {}).get("addresses") or ()]
+        for item in items
+    }
+
+
+def check_nodes(items: Sequence[Object], settings: NodeSettings) -> Iterator[Finding]:
+    """Judge all nodes of the cluster."""
+    fleet = find_fleet(items, settings)
+    yield _check_fleet(fleet, settings)
+    yield from _check_labels(items, settings)
+    yield from _check_members(items, fleet, settings)
+
+
+def _check_fleet(fleet: Sequence[Node], settings: NodeSettings) -> Finding:
+    if not fleet:
+        advice = f"kubectl label node NAME {settings.tier_label}=edge (or cloud), on nodes with {settings.gpu_resource}"
+        return fail(NODES, f"none carries {settings.tier_label} and has {settings.gpu_resource}", advice)
+    parts = [f"{sum(node.tier is tier for node in fleet)} {tier}" for tier in Tier]
+    return ok(NODES, f"{', '.join(parts)}, {sum(node.slots for node in fleet):g} tasks at a time")
+
+
+def _check_labels(items: Sequence[Object], settings: NodeSettings) -> Iterator[Finding]:
+    """Compare the tier labels with the GPUs."""
+    wrong, empty, unlabelled = [], [], []
+    for item in items:
+        name, tier = item["metadata"]["name"], _labels(item).get(settings.tier_label)
+        has_gpu = _slots(item, settings) > 0
+        if tier is not None and tier not in set(Tier):
+            wrong.append(f"{name} ({tier!r})")
+        elif tier is not None and not has_gpu:
+            empty.append(name)
+        elif tier is None and has_gpu:
+            unlabelled.append(name)
+    if wrong:
+        message = f"{settings.tier_label} is neither edge nor cloud on {name_some(wrong)}"
+        yield fail(NODES, message, f"kubectl label --overwrite node NAME {settings.tier_label}=edge (or cloud)")
+    if empty:
+        message = f"labelled, but without allocatable {settings.gpu_resource}: {name_some(empty)}"
+        yield fail(NODES, message, "install the device plugin there, or set config.nodes.gpu_resource")
+    if unlabelled:
+        message = f"with {settings.gpu_resource}, but without {settings.tier_label}: {name_some(unlabelled)}"
+        yield warn(NODES, message, f"kubectl label node NAME {settings.tier_label}=edge (or cloud), or leave them out")
+
+
+def _check_members(items: Sequence[Object], fleet: Sequence[Node], settings: NodeSettings) -> Iterator[Finding]:
+    by_name = {item["metadata"]["name"]: item for item in items}
+    closed = [node.name for node in fleet if not node.is_open]
+    untyped = [node.name for node in fleet if settings.gpu_type_label not in _labels(by_name[node.name])]
+    unknown = sorted({node.gpu_type for node in fleet if node.name not in untyped and _is_unknown(node.gpu_type)})
+    shared = [node.name for node in fleet if not _keeps_others_off(by_name[node.name])]
+    if closed:
+        yield warn(NODES, f"not ready or cordoned: {name_some(closed)}", "kubectl describe node NAME")
+    if untyped:
+        message = f"without {settings.gpu_type_label}: {name_some(untyped)}"
+        yield warn(
+            NODES, message, "run GPU feature discovery, or set the label by hand; nodes of a type learn together"
+        )
+    if unknown:
+        message = f"no published figures for {name_some(unknown)}"
+        yield warn(NODES, message, "nothing to do; the first few tasks there are predicted badly")
+    if shared:
+        message = f"no taint keeps other schedulers off {name_some(shared)}"
+        yield warn(NODES, message, f"kubectl taint node NAME {settings.gpu_resource}=:NoSchedule, tolerated in tasks")
+
+
+def _keeps_others_off(item: Object) -> bool:
+    # Taints of Kubernetes itself come and go with the state of the node.
+    taints = item.get("spec", {}).get("taints") or ()
+    return any(one["effect"] in KEEPS_OFF and "kubernetes.io/" not in one["key"] for one in taints)
+
+
+def _is_unknown(gpu_type: str) -> bool:
+    return find_prior(gpu_type) is GENERIC
+
+
+def _labels(item: Object) -> dict[str, str]:
+    return item["metadata"].get("labels") or {}
+
+
+def _slots(item: Object, settings: NodeSettings) -> float:
+    return float(parse_quantity(item.get("status", {}).get("allocatable", {}).get(settings.gpu_resource, "0")))

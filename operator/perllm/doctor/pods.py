@@ -1,0 +1,73 @@
+"""Whether PerLLM's own pods run."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from perllm.cluster.client import Object
+from perllm.cluster.times import parse_time_s
+from perllm.doctor.finding import Finding, fail, ok, warn
+
+PODS = "pods of PerLLM"
+LEASE = "lease"
+
+OPERATOR, SCHEDULER = "operator", "scheduler"
+MANY_RESTARTS = 3
+SILENT_LEASE_S = 60.0
+
+
+def find_own(items: Sequence[Object]) -> list[Object]:
+    """Return the pods of PerLLM: those with an operator and a scheduler."""
+    return [item for item in items if {OPERATOR, SCHEDULER} <= {one["name"] for one in item["spec"]["containers"]}]
+
+
+def check_pods(items: Sequence[Object], namespace: str) -> Iterator[Finding]:
+    """Judge the pods of the namespace that PerLLM is installed in."""
+    own = [item for item in find_own(items) if "deletionTimestamp" not in item["metadata"]]
+    if not own:
+        yield fail(PODS, f"none in namespace {namespace}", "helm install perllm, or pass --namespace NAME")
+        return
+    for item in own:
+        yield from _check_pod(item)
+
+
+def check_lease(lease: Object | None, name: str, now_s: float) -> Finding:
+    """Judge the Lease by which replicas agree; None when there is none."""
+    spec = (lease or {}).get("spec") or {}
+    holder = spec.get("holderIdentity")
+    advice = "look at the log of the container scheduler: may its account get and update the lease?"
+    if not holder:
+        return fail(LEASE, f"nobody holds {name}, so no replica works", advice)
+    age_s = now_s - (parse_time_s(spec.get("renewTime")) or 0.0)
+    if age_s > SILENT_LEASE_S:
+        return fail(LEASE, f"{holder} holds {name}, but has not renewed it for {age_s:.0f} s", advice)
+    return ok(LEASE, f"{holder} holds {name}")
+
+
+def _check_pod(item: Object) -> Iterator[Finding]:
+    name = item["metadata"]["name"]
+    statuses = {one["name"]: one for one in item.get("status", {}).get("containerStatuses") or ()}
+    unready = [one for one in (OPERATOR, SCHEDULER) if not statuses.get(one, {}).get("ready")]
+    for container in unready:
+        message = f"{container} of {name} is not ready{_explain(item, statuses.get(container, {}))}"
+        yield fail(PODS, message, f"kubectl logs {name} -c {container}; kubectl describe pod {name}")
+    if not unready:
+        yield ok(PODS, f"operator and scheduler of {name} are ready")
+    for container, status in statuses.items():
+        if status.get("restartCount", 0) >= MANY_RESTARTS:
+            last = _state(status.get("lastState"))
+            message = f"{container} of {name} was restarted {status['restartCount']} times{last}"
+            yield warn(PODS, message, f"kubectl logs {name} -c {container} --previous")
+
+
+def _explain(item: Object, status: Mapping[str, Any]) -> str:
+    """Return why a container is not ready, as far as the pod tells."""
+    if status:
+        return _state(status.get("state"))
+    conditions = item.get("status", {}).get("conditions") or ()
+    return next((f": {one.get('message')}" for one in conditions if one["status"] == "False"), "")
+
+
+def _state(state: Mapping[str, Any] | None) -> str:
+    detail = (state or {}).get("waiting") or (state or {}).get("terminated") or {}
+    told = [str(detail[key]) for key in ("reason", "message") if detail.get(key)]
+    return f": {', '.join(told)}" if told else ""

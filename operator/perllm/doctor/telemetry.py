@@ -1,0 +1,118 @@
+"""Whether Prometheus knows the figures that PerLLM asks for."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from perllm.doctor.finding import Finding, fail, name_some, ok, warn
+from perllm.telemetry.mapping import NodeMapping
+from perllm.telemetry.readings import Metric
+from perllm.telemetry.settings import TelemetrySettings
+from perllm.telemetry.source import Series
+
+CHECK = "Prometheus"
+
+_LOST = {
+    Metric.ENERGY: "the energy of tasks there is not measured, and not learned",
+    Metric.POWER: "their condition MetricsAvailable is False",
+    Metric.RECEIVED: "the traffic on their uplink is taken for none",
+    Metric.TRANSMITTED: "what they send is taken for none",
+    Metric.LINK_SPEED: "config.nodes.default_bandwidth_mbit_s holds there",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What Prometheus said.
+
+    Attributes:
+        series: what was found, by metric.
+        errors: why there is no answer, by metric.
+        unreachable: why nothing answers at all; empty when something does.
+    """
+
+    series: Mapping[Metric, Sequence[Series]]
+    errors: Mapping[Metric, str]
+    unreachable: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """Of whom the series are.
+
+    Attributes:
+        addresses: of every node of the cluster, by its name.
+        fleet: names of the nodes that PerLLM places tasks on.
+    """
+
+    addresses: Mapping[str, Collection[str]]
+    fleet: Collection[str]
+
+
+def check_telemetry(
+    answers: Answers, nodes: Nodes, settings: TelemetrySettings, now_s: float, *, is_inside: bool
+) -> Iterator[Finding]:
+    """Judge the answers to all queries, for the nodes that PerLLM places tasks on."""
+    if answers.unreachable:
+        yield _explain_unreachable(answers.unreachable, settings, is_inside=is_inside)
+        return
+    for metric in Metric:
+        if metric in answers.errors:
+            advice = f"correct config.telemetry.queries.{metric}"
+            yield fail(CHECK, f"{metric}: {answers.errors[metric]}", advice)
+        elif nodes.fleet:
+            yield _check_metric(metric, answers.series.get(metric, ()), nodes, settings, now_s)
+
+
+def _explain_unreachable(error: str, settings: TelemetrySettings, *, is_inside: bool) -> Finding:
+    host = urlsplit(settings.url).hostname or ""
+    if not is_inside and (host.endswith((".svc", ".cluster.local")) or "." not in host):
+        advice = "run the doctor inside: kubectl exec deploy/perllm -c operator -- perllm doctor --config ..., or pass "
+        return warn(CHECK, f"{settings.url} can be reached from inside the cluster only", f"{advice}--prometheus URL")
+    return fail(CHECK, error, "set config.telemetry.url, or networkPolicy.prometheus")
+
+
+def _check_metric(
+    metric: Metric, found: Sequence[Series], nodes: Nodes, settings: TelemetrySettings, now_s: float
+) -> Finding:
+    newest, strangers = _find_newest(found, nodes, settings)
+    lacking = sorted(name for name in nodes.fleet if name not in newest)
+    stale = sorted(name for name, time_s in newest.items() if now_s - time_s > settings.stale_after_s)
+    if lacking:
+        message = f"{metric}: no series of {name_some(lacking)}; {_LOST[metric]}"
+        # A cluster may measure nothing, but what it measures must be understood.
+        judge = fail if strangers and not newest else warn
+        return judge(CHECK, message, _advise(metric, found, strangers, settings))
+    ages = sorted(now_s - time_s for time_s in newest.values())
+    message = f"{metric}: all {len(newest)} nodes, newest samples {ages[0]:.0f} to {ages[-1]:.0f} s old"
+    if stale:
+        return warn(CHECK, f"{message}; too old: {name_some(stale)}", "check their exporters, or raise stale_after_s")
+    return ok(CHECK, message)
+
+
+def _find_newest(
+    found: Sequence[Series], nodes: Nodes, settings: TelemetrySettings
+) -> tuple[dict[str, float], list[Series]]:
+    """Return the time of the newest sample of each node of the fleet, and the series of no node of the cluster."""
+    mapping = NodeMapping.build(nodes.addresses, settings.node_labels)
+    newest: dict[str, float] = {}
+    strangers = []
+    for series in found:
+        name = mapping.find(series.labels)
+        if name is None:
+            strangers.append(series)
+        elif series.samples and name in nodes.fleet:
+            newest[name] = max(newest.get(name, 0.0), series.samples[-1][0])
+    return newest, strangers
+
+
+def _advise(metric: Metric, found: Sequence[Series], strangers: Sequence[Series], settings: TelemetrySettings) -> str:
+    if not found:
+        return f"the query finds nothing: run its exporter, or set config.telemetry.queries.{metric}"
+    if not strangers:
+        return "run the exporter there"
+    labels = ", ".join(f"{key}={value}" for key, value in sorted(strangers[0].labels.items()) if key != "__name__")
+    return (
+        f"{len(strangers)} series tell no known node by {', '.join(settings.node_labels)}, such as {{{labels}}}: "
+        "set config.telemetry.node_labels, or relabel"
+    )

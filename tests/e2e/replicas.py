@@ -1,0 +1,117 @@
+"""Operators, each with a kube-scheduler of its own beside it, as the pods of a Deployment would be."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from perllm.extender.scheduler import scheduler_configuration
+from perllm_lab.kubernetes.process import LOOPBACK, Process, find_free_ports
+from perllm_lab.lab import OPERATOR_USER, SCHEDULER_USER, Lab
+
+NAMESPACE = "kube-system"
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One operator and its kube-scheduler, on a host of that name as far as both can see."""
+
+    name: str
+    lab: Lab
+    operator: Process
+    health_url: str
+    extender_url: str
+
+    async def start(self) -> None:
+        await self.operator.start()
+        await self.lab.control_plane.start_component(self.name)
+
+    async def kill(self) -> None:
+        await self.lab.control_plane.kill_component(self.name)
+        await self.operator.kill()
+
+    async def stop(self) -> None:
+        await self.lab.control_plane.stop_component(self.name)
+        await self.operator.stop()
+
+    async def ask(self, path: str) -> tuple[int, str]:
+        """Return status and text of an answer; (0, "") when there is none."""
+        try:
+            async with aiohttp.ClientSession() as session, session.get(f"{self.health_url}/{path}") as answer:
+                return answer.status, await answer.text()
+        except aiohttp.ClientError:
+            return 0, ""
+
+    async def is_active(self) -> bool:
+        families = text_string_to_metric_families((await self.ask("metrics"))[1])
+        return any(one.value == 1 for family in families for one in family.samples if one.name == "perllm_active")
+
+    async def answers_scheduler(self) -> bool:
+        """Whether the extender listens."""
+        try:
+            async with aiohttp.ClientSession() as session, session.get(self.extender_url):
+                return True
+        except aiohttp.ClientError:
+            return False
+
+    def read_log(self) -> str:
+        return self.operator.log_file.read_text()
+
+
+@asynccontextmanager
+async def open_replica(
+    lab: Lab, name: str, config: Mapping[str, Any], election: Mapping[str, Any]
+) -> AsyncIterator[Replica]:
+    """Start an operator and its kube-scheduler in place of the lab's own, on a host name of their own."""
+    await _need_host_names()
+    extender_port, health_port = find_free_ports(2)
+    folder = lab.folder / name
+    folder.mkdir()
+    server = {"extender_port": extender_port, "health_host": LOOPBACK, "health_port": health_port}
+    file = folder / "operator.yaml"
+    own = yaml.safe_load((lab.folder / "operator.yaml").read_text())
+    file.write_text(yaml.safe_dump({**own, "log": {"format": "text"}, **config, "server": server}))
+    kubeconfig = lab.control_plane.write_kubeconfig(OPERATOR_USER)
+    argv = [sys.executable, "-m", "perllm", "run", "--config", str(file), "--kubeconfig", str(kubeconfig)]
+    operator = Process(
+        "operator", [*on_host(name), "env", f"POD_NAMESPACE={NAMESPACE}", *argv], log_file=folder / "operator.log"
+    )
+    replica = Replica(name, lab, operator, f"http://{LOOPBACK}:{health_port}", f"http://{LOOPBACK}:{extender_port}")
+    configuration = scheduler_configuration(
+        replica.extender_url,
+        config.get("scheduler_name", "perllm"),
+        lease=config.get("leader_lease", ""),
+        namespace=NAMESPACE,
+    )
+    configuration["leaderElection"] |= election
+    try:
+        await operator.start()
+        await lab.control_plane.start_scheduler(name, configuration, user=SCHEDULER_USER, prefix=on_host(name))
+        yield replica
+    finally:
+        await operator.stop()
+
+
+def on_host(name: str) -> tuple[str, ...]:
+    """Return a command that runs another one under a host name of its own, as root or with a user namespace."""
+    return ("unshare", "--map-root-user", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', name)
+
+
+async def _need_host_names() -> None:
+    """Skip where a process cannot have a host name of its own, unless that is demanded."""
+    child = await asyncio.create_subprocess_exec(*on_host("any"), "true", stderr=asyncio.subprocess.PIPE)
+    _, errors = await child.communicate()
+    if child.returncode == 0:
+        return
+    hindrance = f"no process can have a host name of its own here: {errors.decode().strip()}"
+    if os.environ.get("PERLLM_REQUIRE_REAL_NODE"):
+        pytest.fail(hindrance)
+    pytest.skip(hindrance)

@@ -1,0 +1,134 @@
+"""Two replicas, of which one works: the one whose kube-scheduler holds the lease, by kube-scheduler's own election."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import numpy as np
+import pytest_asyncio
+
+from e2e.replicas import NAMESPACE, Replica, open_replica
+from e2e.stage import Stage, phases, wait_until
+from perllm.cluster.rbac import build_manifests, collection_path
+from perllm_lab.lab import OPERATOR_USER, SCHEDULER_USER, Lab, rbac_user
+from perllm_lab.workload.requests import Request, build_requests
+from perllm_lab.workload.synthetic import TraceStatistics, generate_arrivals
+
+LEASE = "turns"
+LEASE_S = 6
+ELECTION = {"leaseDuration": f"{LEASE_S}s", "renewDeadline": "4s", "retryPeriod": "1s"}
+SLACK_S = 10.0
+TASKS = 100
+
+Pair = tuple[Replica, Replica]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def replicas(lab: Lab) -> AsyncIterator[Pair]:
+    await lab.operator.stop()
+    await lab.control_plane.stop_component("perllm-scheduler")
+    users = rbac_user(OPERATOR_USER), rbac_user(SCHEDULER_USER)
+    for manifest in build_manifests(*users, namespace=NAMESPACE, lease=LEASE):
+        if manifest["metadata"].get("namespace"):
+            await lab.client.post(collection_path(manifest), manifest)
+    async with AsyncExitStack() as stack:
+        first, second = [
+            await stack.enter_async_context(open_replica(lab, name, {"leader_lease": LEASE}, ELECTION))
+            for name in ("pod-a", "pod-b")
+        ]
+        yield first, second
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def pair(replicas: Pair) -> AsyncIterator[Pair]:
+    """The replica that works and the one that stands by, whatever an earlier test did to them."""
+    for replica in replicas:
+        await replica.start()
+    await wait_until(lambda: _one_works(replicas), timeout_s=LEASE_S + SLACK_S)
+    first, second = replicas
+    yield (first, second) if await first.is_active() else (second, first)
+
+
+async def test_one_works_and_the_other_stands_by(pair: Pair) -> None:
+    active, standby = pair
+    assert (await active.ask("readyz"))[1].count("ok  ") == 6
+    assert await standby.ask("readyz") == (200, "ok   the task watch can run\nok   stands by\n")
+    assert (await standby.ask("healthz"))[0] == 200
+    assert await active.answers_scheduler()
+    assert not await standby.answers_scheduler()
+
+
+async def test_a_replica_that_is_stopped_hands_over_at_once(pair: Pair) -> None:
+    active, standby = pair
+    start_s = time.monotonic()
+    await active.stop()
+    await wait_until(standby.is_active, timeout_s=LEASE_S)
+    print(f"taken over {time.monotonic() - start_s:.1f} s after the stop was asked for")
+    assert "lost the lease" not in active.read_log()
+
+
+async def test_an_operator_whose_scheduler_dies_ends_before_the_other_begins(pair: Pair) -> None:
+    active, standby = pair
+    await active.lab.control_plane.kill_component(active.name)
+    await wait_until(lambda: _has_ended(active), timeout_s=LEASE_S + SLACK_S)
+    assert not await standby.is_active()
+    assert f"Error: lost the lease {NAMESPACE}/{LEASE} to {active.name}_" in active.read_log()
+    await wait_until(standby.is_active, timeout_s=LEASE_S + SLACK_S)
+
+
+async def test_no_task_is_lost_or_run_twice_when_the_active_replica_is_killed(pair: Pair, stage: Stage) -> None:
+    active, standby = pair
+    replay = stage.replay(_requests(stage.lab))
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(replay.run(timeout_s=120.0))
+        await _kill_once_bound(stage, TASKS // 4, active, standby)
+        await active.start()
+        await _kill_once_bound(stage, TASKS // 2, standby, active)
+        await standby.start()
+        await running
+    assert await replay.wait_measured(timeout_s=60.0), "the energy of some tasks stays open"
+    assert phases(await stage.tasks()) == Counter(Succeeded=TASKS)
+    assert stage.completed_runs() == Counter(dict.fromkeys(replay.created_s, 1))
+    await wait_until(lambda: _has_learned(stage, TASKS), timeout_s=20)
+
+
+async def _kill_once_bound(stage: Stage, count: int, active: Replica, standby: Replica) -> None:
+    await wait_until(lambda: _has_bound(stage, count), timeout_s=60)
+    start_s = time.monotonic()
+    await active.kill()
+    await wait_until(standby.is_active, timeout_s=LEASE_S + SLACK_S)
+    took_s = time.monotonic() - start_s
+    bound = _count_bound(stage)
+    assert bound < TASKS, "the replay is too short to show anything"
+    await wait_until(lambda: _has_bound(stage, bound + 1), timeout_s=20)
+    print(f"taken over {took_s:.1f} s after the kill, next pod bound after {time.monotonic() - start_s:.1f} s")
+
+
+def _requests(lab: Lab) -> list[Request]:
+    """Return requests that keep coming while replicas are killed and take over."""
+    arrivals_rng, mix_rng = (np.random.default_rng([11, part]) for part in (1, 2))
+    arrivals = generate_arrivals(TASKS, arrivals_rng, TraceStatistics(rate_per_s=1.0))
+    return build_requests(arrivals, lab.scenario, mix_rng)
+
+
+async def _one_works(replicas: Pair) -> bool:
+    active = [await replica.is_active() for replica in replicas]
+    return active.count(True) == 1 and all([(await replica.ask("readyz"))[0] == 200 for replica in replicas])
+
+
+async def _has_ended(replica: Replica) -> bool:
+    return not replica.operator.running
+
+
+async def _has_learned(stage: Stage, count: int) -> bool:
+    return await stage.learned() >= count
+
+
+async def _has_bound(stage: Stage, count: int) -> bool:
+    return _count_bound(stage) >= count
+
+
+def _count_bound(stage: Stage) -> int:
+    return sum(bool(states[-1]["spec"].get("nodeName")) for states in stage.seen.values())

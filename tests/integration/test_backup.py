@@ -1,0 +1,74 @@
+"""The commands by which docs/operate.md backs up what was learned, run as they stand there."""
+
+import asyncio
+import os
+import re
+import shutil
+from asyncio.subprocess import PIPE, STDOUT
+from pathlib import Path
+
+import pytest
+
+from perllm.api import names
+from perllm.api.task import Tier
+from perllm.cluster.client import Client
+from perllm.cluster.credentials import load_credentials
+from perllm.cluster.node import Node
+from perllm.learning.learner import Learner
+from perllm.learning.profiles import ProfileStore
+from perllm.policy.cs_ucb import CsUcb
+from perllm_lab.kubernetes.control_plane import ControlPlane
+from perllm_lab.lab import install
+from unit.learning.outcomes import make_outcome
+
+GUIDE = Path(__file__).parents[2] / "docs/operate.md"
+
+
+def read_commands() -> list[str]:
+    """Return the backup and the restore."""
+    section = GUIDE.read_text().partition("## Backup")[2].partition("\n## ")[0]
+    return re.findall(r"```\n(.*?)```", section, re.DOTALL)
+
+
+async def run(command: str, folder: Path, plane: ControlPlane) -> str:
+    environment = {
+        **os.environ,
+        "KUBECONFIG": str(plane.admin_kubeconfig),
+        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+    }
+    child = await asyncio.create_subprocess_shell(command, cwd=folder, env=environment, stdout=PIPE, stderr=STDOUT)
+    output, _ = await child.communicate()
+    return output.decode()
+
+
+def start(client: Client, node: Node, instance: str) -> tuple[Learner, ProfileStore]:
+    learner = Learner(CsUcb())
+    learner.register(node.name, node.gpu_type)
+    return learner, ProfileStore(client, learner, policy="cs-ucb", node_of={node.name: node}.get, instance=instance)
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
+async def test_what_was_learned_comes_back(binaries: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/kubectl").symlink_to(binaries["kubectl"])
+    backup, restore = read_commands()
+    async with (
+        ControlPlane(binaries, tmp_path / "plane") as plane,
+        Client(load_credentials(plane.admin_kubeconfig)) as client,
+    ):
+        await install(client)
+        created = await client.post("/api/v1/nodes", {"metadata": {"name": "a"}})
+        node = Node("a", created["metadata"]["uid"], Tier.EDGE, "T4", 4.0, frozenset(), True)
+        learned = {}
+        for instance in ("", "north"):
+            learner, store = start(client, node, instance)
+            learner.learn(make_outcome(1))
+            await store.flush()
+            learned[instance] = learner.export_arm("a", "m")
+        await run(backup, tmp_path, plane)
+        await client.delete(names.node_profiles_path())
+        output = await run(restore, tmp_path, plane)
+        for instance, state in learned.items():
+            learner, store = start(client, node, instance)
+            assert await store.load() == 1, output
+            assert learner.export_arm("a", "m") == state

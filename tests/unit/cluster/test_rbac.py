@@ -1,0 +1,79 @@
+from typing import Any
+
+import pytest
+
+from perllm.cluster.rbac import (
+    build_manifests,
+    collection_path,
+    lease_rules,
+    node_rules,
+    scheduler_lease_rules,
+    task_rules,
+)
+
+OPERATOR = {"kind": "ServiceAccount", "name": "operator", "namespace": "home"}
+SCHEDULER = {"kind": "ServiceAccount", "name": "scheduler", "namespace": "home"}
+
+
+def place_of(manifest: dict[str, Any]) -> tuple[str, str, str | None]:
+    return manifest["kind"], manifest["metadata"]["name"], manifest["metadata"].get("namespace")
+
+
+def granted(manifests: list[dict[str, Any]], who: dict[str, str], namespace: str | None) -> list[dict[str, Any]]:
+    """Return all rules that the subject has in exactly this namespace, or in the cluster."""
+    bound = {
+        (one["roleRef"]["kind"], one["roleRef"]["name"])
+        for one in manifests
+        if "subjects" in one and one["subjects"] == [who] and one["metadata"].get("namespace") == namespace
+    }
+    roles = [one for one in manifests if "rules" in one and one["metadata"].get("namespace") == namespace]
+    return [rule for one in roles if (one["kind"], one["metadata"]["name"]) in bound for rule in one["rules"]]
+
+
+def test_tasks_of_all_namespaces_need_rights_in_the_cluster_only() -> None:
+    manifests = build_manifests(OPERATOR, SCHEDULER)
+    assert granted(manifests, OPERATOR, None) == node_rules() + task_rules()
+    assert {one["metadata"].get("namespace") for one in manifests} == {None}
+
+
+def test_with_namespaces_nothing_about_tasks_may_be_done_elsewhere() -> None:
+    manifests = build_manifests(OPERATOR, SCHEDULER, namespaces=["a", "b"])
+    assert granted(manifests, OPERATOR, None) == node_rules()
+    assert granted(manifests, OPERATOR, "a") == granted(manifests, OPERATOR, "b") == task_rules()
+
+
+def test_the_lease_is_read_by_the_operator_and_renewed_by_its_scheduler() -> None:
+    manifests = build_manifests(OPERATOR, SCHEDULER, namespace="home", lease="turns")
+    assert granted(manifests, OPERATOR, "home") == lease_rules("turns")
+    assert granted(manifests, SCHEDULER, "home") == scheduler_lease_rules("turns")
+    assert {tuple(rule["resourceNames"]) for rule in lease_rules("turns") + scheduler_lease_rules("turns")} == {
+        ("turns",)
+    }
+
+
+def test_the_scheduler_has_the_roles_of_every_kube_scheduler_wherever_tasks_are() -> None:
+    for namespaces in ((), ("a",)):
+        manifests = build_manifests(OPERATOR, SCHEDULER, namespaces=namespaces)
+        bound = {one["roleRef"]["name"] for one in manifests if one.get("subjects") == [SCHEDULER]}
+        assert bound == {"system:kube-scheduler", "system:volume-scheduler"}
+
+
+@pytest.mark.parametrize("rules", [node_rules(), task_rules(), lease_rules("x"), scheduler_lease_rules("x")])
+def test_no_rule_says_everything_or_reaches_secrets(rules: list[dict[str, Any]]) -> None:
+    for rule in rules:
+        assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
+        assert not {"secrets", "configmaps", "serviceaccounts", "pods/exec"} & set(rule["resources"])
+
+
+def test_every_object_tells_where_it_is_created() -> None:
+    manifests = build_manifests(OPERATOR, SCHEDULER, namespaces=["a"], namespace="home", lease="turns")
+    paths = {collection_path(one) for one in manifests}
+    assert paths == {
+        "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+        "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+        "/apis/rbac.authorization.k8s.io/v1/namespaces/a/roles",
+        "/apis/rbac.authorization.k8s.io/v1/namespaces/a/rolebindings",
+        "/apis/rbac.authorization.k8s.io/v1/namespaces/home/roles",
+        "/apis/rbac.authorization.k8s.io/v1/namespaces/home/rolebindings",
+    }
+    assert len({place_of(one) for one in manifests}) == len(manifests)

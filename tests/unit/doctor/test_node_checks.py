@@ -1,0 +1,59 @@
+from typing import Any
+
+import pytest
+
+from perllm.config import NodeSettings
+from perllm.doctor.finding import Finding, Level
+from perllm.doctor.nodes import check_nodes
+from unit.doctor.cluster_objects import make_node
+
+EDGE = {"perllm.io__tier": "edge", "nvidia.com__gpu.product": "Tesla-T4"}
+
+
+def check(*nodes: dict[str, Any]) -> list[Finding]:
+    return list(check_nodes(nodes, NodeSettings()))
+
+
+def test_nodes_that_are_well_described_are_counted() -> None:
+    cloud = make_node("big", gpus="8", **{**EDGE, "perllm.io__tier": "cloud"})
+    assert [str(one) for one in check(make_node("n", **EDGE), cloud, make_node("cpu", gpus=None))] == [
+        "ok   nodes: 1 edge, 1 cloud, 12 tasks at a time"
+    ]
+
+
+def test_a_cluster_without_nodes_of_perllm_fails_and_says_how_to_label() -> None:
+    (finding,) = check(make_node("cpu", gpus=None))
+    assert finding.level is Level.FAIL
+    assert "kubectl label node NAME perllm.io/tier=edge" in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("node", "level", "message"),
+    [
+        (make_node("odd", **{**EDGE, "perllm.io__tier": "fog"}), Level.FAIL, "neither edge nor cloud on odd ('fog')"),
+        (make_node("bare", gpus=None, **EDGE), Level.FAIL, "without allocatable nvidia.com/gpu: bare"),
+        (make_node("zero", gpus="0", **EDGE), Level.FAIL, "without allocatable nvidia.com/gpu: zero"),
+        (make_node("new"), Level.WARN, "without perllm.io/tier: new"),
+        (make_node("off", ready="Unknown", **EDGE), Level.WARN, "not ready or cordoned: off"),
+        (make_node("plain", **{"perllm.io__tier": "edge"}), Level.WARN, "without nvidia.com/gpu.product: plain"),
+        (make_node("tpu", **{**EDGE, "nvidia.com__gpu.product": "TPU"}), Level.WARN, "no published figures for TPU"),
+        (make_node("open", taints=False, **EDGE), Level.WARN, "no taint keeps other schedulers off open"),
+    ],
+    ids=lambda one: one if isinstance(one, str) else "",
+)
+def test_what_is_wrong_with_a_node_is_named(node: dict[str, Any], level: Level, message: str) -> None:
+    first, *others = check(make_node("good", **EDGE), node)
+    assert first.level is Level.OK
+    assert [(one.level, one.message) for one in others] == [(level, others[0].message)]
+    assert message in others[0].message
+
+
+def test_many_nodes_are_not_all_named() -> None:
+    findings = check(make_node("good", **EDGE), *(make_node(f"n{number}") for number in range(100)))
+    assert findings[-1].message.endswith("n0, n1, n2, n3, n4 and 95 more")
+
+
+def test_a_taint_of_kubernetes_itself_keeps_nobody_off() -> None:
+    node = make_node("n", **EDGE)
+    node["spec"]["taints"] = [{"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]
+    assert "no taint" in check(node)[-1].message

@@ -1,0 +1,98 @@
+import pytest
+
+from perllm.cluster.times import format_time
+from perllm.doctor.finding import Level
+from perllm.doctor.pods import check_lease, check_pods
+from perllm.doctor.tasks import check_task_pods, check_tasks
+from unit.doctor.cluster_objects import NOW_S, Object, make_item, make_own_pod
+
+
+def test_pods_that_work_are_fine() -> None:
+    (finding,) = check_pods([make_own_pod(), make_item("other", age_s=1, spec={"containers": [{"name": "x"}]})], "home")
+    assert str(finding) == "ok   pods of PerLLM: operator and scheduler of perllm-1 are ready"
+
+
+def test_no_pod_fails_and_says_where_it_was_sought() -> None:
+    (finding,) = check_pods([], "home")
+    assert finding.level is Level.FAIL
+    assert "none in namespace home" in finding.message
+
+
+def test_a_container_that_is_not_ready_tells_why() -> None:
+    waiting = {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such tag"}}}
+    (finding,) = check_pods([make_own_pod(ready=("operator",), scheduler=waiting)], "home")
+    assert finding.level is Level.FAIL
+    assert "scheduler of perllm-1 is not ready: ImagePullBackOff, no such tag" in finding.message
+    assert "kubectl logs perllm-1 -c scheduler" in finding.advice
+
+
+def test_a_pod_that_was_never_started_tells_why() -> None:
+    pod = make_own_pod()
+    pod["status"] = {"conditions": [{"type": "PodScheduled", "status": "False", "message": "no room"}]}
+    assert next(one.message for one in check_pods([pod], "home")).endswith("operator of perllm-1 is not ready: no room")
+
+
+def test_many_restarts_are_a_warning() -> None:
+    crashed = {"restartCount": 9, "lastState": {"terminated": {"reason": "OOMKilled"}}}
+    _, finding = check_pods([make_own_pod(operator=crashed)], "home")
+    assert finding.level is Level.WARN
+    assert "operator of perllm-1 was restarted 9 times: OOMKilled" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("holder", "age_s", "level"), [("pod_1", 2, Level.OK), ("pod_1", 600, Level.FAIL), ("", 2, Level.FAIL)]
+)
+def test_a_lease_must_be_held_and_renewed(holder: str, age_s: float, level: Level) -> None:
+    lease = {"spec": {"holderIdentity": holder, "renewTime": format_time(NOW_S - age_s)}}
+    assert check_lease(lease, "home/turns", NOW_S).level is level
+
+
+def test_a_lease_that_does_not_exist_fails() -> None:
+    assert check_lease(None, "home/turns", NOW_S).level is Level.FAIL
+
+
+def task(name: str, age_s: float, phase: str | None = None, message: str = "") -> Object:
+    return make_item(name, age_s=age_s, **({"status": {"phase": phase, "message": message}} if phase else {}))
+
+
+def test_tasks_that_nobody_has_seen_fail() -> None:
+    (finding,) = check_tasks([task("new", 5), task("old", 60), task("done", 900, "Succeeded")], NOW_S)
+    assert (finding.level, finding.message) == (Level.FAIL, "nobody has taken notice of a/old")
+
+
+def test_tasks_that_wait_for_long_tell_why() -> None:
+    waiting = [task("one", 400, "Pending", "none"), task("two", 900, "Pending", "all nodes are full")]
+    (finding,) = check_tasks(waiting, NOW_S)
+    assert finding.level is Level.WARN
+    assert "2 wait for minutes, a/two the longest: all nodes are full" in finding.message
+
+
+def pod(name: str, age_s: float, node: str = "", **status: object) -> Object:
+    return make_item(name, age_s=age_s, spec={"nodeName": node} if node else {}, status=status)
+
+
+def test_pods_that_no_scheduler_looks_at_fail_and_name_the_profile() -> None:
+    (finding,) = check_task_pods([pod("new", 3), pod("old", 60)], "mine", NOW_S)
+    assert (finding.level, finding.message) == (Level.FAIL, "no kube-scheduler has tried to schedule a/old")
+    assert "profile mine" in finding.advice
+
+
+def test_pods_that_fit_nowhere_tell_why() -> None:
+    condition = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}
+    (finding,) = check_task_pods([pod("p", 60, conditions=[condition])], "perllm", NOW_S)
+    assert finding.level is Level.WARN
+    assert "such as a/p: 0/3 nodes are available" in finding.message
+
+
+def test_pods_whose_container_cannot_start_tell_why() -> None:
+    statuses = [{"state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}]
+    (finding,) = check_task_pods([pod("p", 60, "n", containerStatuses=statuses)], "perllm", NOW_S)
+    assert finding.level is Level.WARN
+    assert "1 do not start, such as a/p: ErrImagePull, not found" in finding.message
+
+
+def test_pods_and_tasks_that_move_are_fine() -> None:
+    starting = [{"state": {"waiting": {"reason": "ContainerCreating"}}}]
+    pods = [pod("new", 3), pod("p", 60, "n", containerStatuses=starting)]
+    findings = [*check_task_pods(pods, "perllm", NOW_S), *check_tasks([task("t", 5, "Pending")], NOW_S)]
+    assert {one.level for one in findings} == {Level.OK}
