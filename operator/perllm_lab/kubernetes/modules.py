@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _VERSION_PACKAGE = "k8s.io/component-base/version"
+_HELM_VERSION = "helm.sh/helm/v4/internal/version.version"
 _KEY_LENGTH = 16
 
 
@@ -62,16 +63,12 @@ def read_release(module_file: Path, required: str) -> str:
 def list_modules(folder: Path = Path(__file__).parent / "go") -> tuple[Module, ...]:
     """Lists all modules."""
     kubernetes = read_release(folder / "control_plane" / "go.mod", "k8s.io/kubernetes")
-    major, minor, *_ = parse_version(kubernetes)
     return (
         Module(
             name="control-plane",
             folder=folder / "control_plane",
             package=".",
-            flags=(
-                f"-ldflags=-s -w -X {_VERSION_PACKAGE}.gitVersion={kubernetes}"
-                f" -X {_VERSION_PACKAGE}.gitMajor={major} -X {_VERSION_PACKAGE}.gitMinor={minor}",
-            ),
+            flags=_stamp(kubernetes),
             programs=(
                 Program("etcd", (3, 6)),
                 Program("kube-apiserver", (1, 37)),
@@ -79,6 +76,20 @@ def list_modules(folder: Path = Path(__file__).parent / "go") -> tuple[Module, .
                 Program("kube-scheduler", (1, 37)),
                 Program("kubectl", (1, 36), ("version", "--client")),
             ),
+        ),
+        Module(
+            name="node",
+            folder=folder / "node",
+            package=".",
+            flags=_stamp(read_release(folder / "node" / "go.mod", "k8s.io/kubernetes")),
+            programs=(Program("kubelet", (1, 37)), Program("kube-proxy", (1, 37))),
+        ),
+        Module(
+            name="pause",
+            folder=folder / "pause",
+            package=".",
+            flags=("-ldflags=-s -w",),
+            programs=(Program("pause", (1, 0)),),
         ),
         Module(
             name="prometheus",
@@ -95,7 +106,22 @@ def list_modules(folder: Path = Path(__file__).parent / "go") -> tuple[Module, .
             flags=("-ldflags=-s -w",),
             programs=(Program("kwok", (0, 8)),),
         ),
+        Module(
+            name="helm",
+            folder=folder / "helm",
+            package="tool",
+            flags=(f"-ldflags=-s -w -X {_HELM_VERSION}={read_release(folder / 'helm' / 'go.mod', 'helm.sh/helm/v4')}",),
+            programs=(Program("helm", (4, 0), ("version", "--short")),),
+        ),
     )
+
+
+def _stamp(release: str) -> tuple[str, ...]:
+    """Returns the flag that tells Kubernetes' components which release they are, and leaves out debug symbols."""
+    major, minor, *_ = parse_version(release)
+    names = {"gitVersion": release, "gitMajor": str(major), "gitMinor": str(minor)}
+    stamps = (f"-X {_VERSION_PACKAGE}.{name}={value}" for name, value in names.items())
+    return (" ".join(("-ldflags=-s -w", *stamps)),)
 
 
 def compute_key(module: Module, *, system: str = sys.platform, machine: str = platform.machine()) -> str:

@@ -33,11 +33,14 @@ class ScrapeTarget:
     instance: str
 
 
-def render_configuration(targets: Iterable[ScrapeTarget], *, scrape_interval_s: float) -> dict[str, Any]:
+def render_configuration(
+    targets: Iterable[ScrapeTarget], *, scrape_interval_s: float, rule_files: Iterable[Path] = ()
+) -> dict[str, Any]:
     """Renders a Prometheus configuration with static targets."""
     interval = f"{round(scrape_interval_s * 1000)}ms"
     return {
-        "global": {"scrape_interval": interval, "scrape_timeout": interval},
+        "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval},
+        "rule_files": [str(file) for file in rule_files],
         "scrape_configs": [
             {"job_name": job, "static_configs": [_render_target(target) for target in members]}
             for job, members in groupby(sorted(targets, key=lambda target: target.job), key=lambda target: target.job)
@@ -61,15 +64,24 @@ class Prometheus:
         folder: Of this run only: configuration, data and log.
         targets: What it scrapes.
         scrape_interval_s: Time between two scrapes of one target, and the longest one may take.
+        rule_files: Rules and alerts, evaluated as often.
+        address: Where it listens; real pods need one that they can reach.
     """
 
     def __init__(
-        self, binary: Path, folder: Path, targets: Sequence[ScrapeTarget], *, scrape_interval_s: float
+        self,
+        binary: Path,
+        folder: Path,
+        targets: Sequence[ScrapeTarget],
+        *,
+        scrape_interval_s: float,
+        rule_files: Sequence[Path] = (),
+        address: str = LOOPBACK,
     ) -> None:
         (port,) = find_free_ports(1)
-        self.url = f"http://{LOOPBACK}:{port}"
+        self.url = f"http://{address}:{port}"
         self._folder = folder
-        self._configuration = render_configuration(targets, scrape_interval_s=scrape_interval_s)
+        self._configuration = render_configuration(targets, scrape_interval_s=scrape_interval_s, rule_files=rule_files)
         argv = (
             binary,
             f"--config.file={folder / 'prometheus.yaml'}",
@@ -78,7 +90,7 @@ class Prometheus:
             "--storage.tsdb.no-lockfile",
             # The targets are known at once; by default it looks for them only every five seconds.
             "--scrape.discovery-reload-interval=100ms",
-            f"--web.listen-address={LOOPBACK}:{port}",
+            f"--web.listen-address={address}:{port}",
         )
         self.process = Process("prometheus", argv, log_file=folder / "prometheus.log")
 

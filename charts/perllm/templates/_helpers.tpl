@@ -1,0 +1,98 @@
+{{/* Name of all objects in the namespace of the release. Dots are no part of the names of services. */}}
+{{- define "perllm.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $release := .Release.Name | replace "." "-" -}}
+{{- $full := ternary $release (printf "%s-%s" $release $name) (contains $name $release) -}}
+{{- default $full .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- end }}
+
+{{/* Name of objects that belong to no namespace: releases of the same name in two namespaces must not meet. */}}
+{{- define "perllm.clusterName" -}}
+{{ .Release.Namespace }}:{{ include "perllm.fullname" . }}
+{{- end }}
+
+{{- define "perllm.selectorLabels" -}}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "perllm.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{ include "perllm.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: perllm
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "perllm.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{ default (include "perllm.fullname" .) .Values.serviceAccount.name }}
+{{- else -}}
+{{ required "serviceAccount.name must be set when serviceAccount.create is false" .Values.serviceAccount.name }}
+{{- end -}}
+{{- end }}
+
+{{- define "perllm.schedulerServiceAccountName" -}}
+{{- if .Values.scheduler.serviceAccount.create -}}
+{{ include "perllm.fullname" . }}-scheduler
+{{- else -}}
+{{ include "perllm.serviceAccountName" . }}
+{{- end -}}
+{{- end }}
+
+{{/* Lease by which several replicas agree on the one that works; empty for one. */}}
+{{- define "perllm.lease" -}}
+{{- if .Values.config.leader_lease -}}
+{{ .Values.config.leader_lease }}
+{{- else if gt (int .Values.replicaCount) 1 -}}
+{{ include "perllm.fullname" . }}
+{{- end -}}
+{{- end }}
+
+{{/* Image reference: pass (dict "image" image "tag" the tag to use when none is set). */}}
+{{- define "perllm.image" -}}
+{{- if .image.digest -}}
+{{ .image.repository }}@{{ .image.digest }}
+{{- else -}}
+{{ .image.repository }}:{{ default .tag .image.tag }}
+{{- end -}}
+{{- end }}
+
+{{/* Version of the cluster without what its vendor adds to it: v1.37.2-gke.100 runs kube-scheduler v1.37.2. */}}
+{{- define "perllm.kubernetesVersion" -}}
+{{ regexFind "^v[0-9]+\\.[0-9]+\\.[0-9]+" .Capabilities.KubeVersion.Version }}
+{{- end }}
+
+{{- define "perllm.monitoringApi" -}}monitoring.coreos.com/v1{{- end }}
+
+{{/* Port of Prometheus' pods, as far as the URL tells it. */}}
+{{- define "perllm.prometheusPort" -}}
+{{- $url := urlParse .Values.config.telemetry.url -}}
+{{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" -}}
+{{- if .Values.networkPolicy.prometheus.port -}}
+{{ .Values.networkPolicy.prometheus.port }}
+{{- else -}}
+{{ default (ternary "443" "80" (eq $url.scheme "https")) $port }}
+{{- end -}}
+{{- end }}
+
+{{/* The token of the pod's account, in one container only; what kubelet would mount in all of them. */}}
+{{- define "perllm.projectedToken" -}}
+projected:
+  sources:
+    - serviceAccountToken:
+        path: token
+        expirationSeconds: 3607
+    - configMap:
+        name: kube-root-ca.crt
+        items:
+          - {key: ca.crt, path: ca.crt}
+    - downwardAPI:
+        items:
+          - path: namespace
+            fieldRef:
+              fieldPath: metadata.namespace
+{{- end }}

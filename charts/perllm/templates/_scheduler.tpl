@@ -1,0 +1,36 @@
+{{/* The same as `perllm scheduler-config`, and a test holds it so. */}}
+{{- define "perllm.schedulerConfiguration" -}}
+apiVersion: kubescheduler.config.k8s.io/v1
+kind: KubeSchedulerConfiguration
+leaderElection:
+  {{- with include "perllm.lease" . }}
+  leaderElect: true
+  leaseDuration: 15s
+  renewDeadline: 10s
+  retryPeriod: 2s
+  resourceLock: leases
+  resourceName: {{ . }}
+  resourceNamespace: {{ $.Release.Namespace }}
+  {{- else }}
+  leaderElect: false
+  {{- end }}
+percentageOfNodesToScore: 100
+podInitialBackoffSeconds: 1
+podMaxBackoffSeconds: 2
+profiles:
+  - schedulerName: {{ .Values.config.scheduler_name }}
+    plugins:
+      score:
+        disabled:
+          - name: "*"
+extenders:
+  - urlPrefix: http://127.0.0.1:{{ .Values.config.server.extender_port }}
+    filterVerb: filter
+    prioritizeVerb: prioritize
+    bindVerb: bind
+    weight: 200
+    enableHTTPS: false
+    httpTimeout: 5s
+    nodeCacheCapable: true
+    ignorable: false
+{{- end }}

@@ -1,0 +1,187 @@
+"""The Grafana dashboard of the chart: rows of panels, each a question that an operator of PerLLM asks."""
+
+from dataclasses import dataclass
+from typing import Any
+
+_WIDTH = 24
+_HEIGHT = 8
+_SCOPE = 'namespace=~"$namespace"'
+_SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A panel of curves.
+
+    Attributes:
+        title: what is seen.
+        unit: of Grafana.
+        curves: legend by query; SCOPE stands for the labels of the chosen namespaces.
+        stacked: whether the curves are parts of a whole.
+    """
+
+    title: str
+    unit: str
+    curves: dict[str, str]
+    stacked: bool = False
+
+
+def build_dashboard() -> dict[str, Any]:
+    """Return the dashboard as Grafana imports it."""
+    return {
+        "uid": "perllm",
+        "title": "PerLLM",
+        "description": "Deadlines met, energy, decisions, and how good the figures behind them are.",
+        "tags": ["perllm"],
+        "schemaVersion": 39,
+        "refresh": "30s",
+        "time": {"from": "now-3h", "to": "now"},
+        "templating": {"list": [_choose_source(), _choose_namespace()]},
+        "panels": [
+            _place(panel, row, column, len(panels))
+            for row, panels in enumerate(_ROWS)
+            for column, panel in enumerate(panels)
+        ],
+    }
+
+
+def list_queries() -> list[str]:
+    """List all queries with every namespace chosen."""
+    return [
+        _scoped(query).replace("$namespace", ".*").replace("$__rate_interval", "5m")
+        for panels in _ROWS
+        for panel in panels
+        for query in panel.curves
+    ]
+
+
+def _rate(metric: str, by: str = "", where: str = "") -> str:
+    return f"sum{f' by ({by})' if by else ''} (rate({metric}{{SCOPE{where}}}[$__rate_interval]))"
+
+
+def _ratio(part: str, whole: str, where: str = "") -> str:
+    return f"{_rate(part, 'tier', where)} / {_rate(whole, 'tier')}"
+
+
+def _quantile(share: float, metric: str, by: str) -> str:
+    return f"histogram_quantile({share}, {_rate(f'{metric}_bucket', f'le, {by}')})"
+
+
+_ROWS: tuple[tuple[Panel, ...], ...] = (
+    (
+        Panel(
+            "Deadlines met",
+            "percentunit",
+            {_ratio("perllm_deadlines_total", "perllm_deadlines_total", ',met="true"'): "{{tier}}"},
+        ),
+        Panel("Tasks that ended", "ops", {_rate("perllm_tasks_finished_total", "phase"): "{{phase}}"}, stacked=True),
+        Panel(
+            "Tasks now",
+            "short",
+            {"sum(perllm_tasks_waiting{SCOPE})": "waiting", "sum(perllm_tasks_in_flight{SCOPE})": "in flight"},
+        ),
+    ),
+    (
+        Panel("Tasks placed", "ops", {_rate("perllm_decisions_total", "tier"): "{{tier}}"}, stacked=True),
+        Panel(
+            "Creation to completion",
+            "s",
+            {
+                _quantile(0.5, "perllm_task_latency_seconds", "tier"): "{{tier}} median",
+                _quantile(0.95, "perllm_task_latency_seconds", "tier"): "{{tier}} 95th percentile",
+            },
+        ),
+        Panel(
+            "Energy of a task",
+            "joule",
+            {_ratio("perllm_task_energy_joules_sum", "perllm_task_energy_joules_count"): "{{tier}}"},
+        ),
+    ),
+    (
+        Panel(
+            "Nodes by quality of their power figure",
+            "short",
+            {'max by (quality) (perllm_telemetry_nodes{SCOPE,figure="power_w"})': "{{quality}}"},
+            stacked=True,
+        ),
+        Panel(
+            "Energy measurements",
+            "ops",
+            {_rate("perllm_energy_measurements_total", "quality"): "{{quality}}"},
+            stacked=True,
+        ),
+        Panel("Age of the figures", "s", {"max(perllm_telemetry_age_seconds{SCOPE})": "since the last poll"}),
+    ),
+    (
+        Panel(
+            "Time of a decision", "s", {_quantile(0.99, "perllm_extender_seconds", "verb"): "{{verb}} 99th percentile"}
+        ),
+        Panel(
+            "What went wrong",
+            "ops",
+            {
+                _rate("perllm_extender_errors_total", "verb"): "extender {{verb}}",
+                _rate("perllm_pods_refused_total"): "pods refused",
+                _rate("perllm_telemetry_failures_total"): "polls of Prometheus",
+                _rate("perllm_watch_restarts_total"): "restarts of the watch",
+            },
+        ),
+        Panel(
+            "Replicas at work, outcomes learned",
+            "short",
+            {
+                "sum(perllm_active{SCOPE})": "at work",
+                "sum(increase(perllm_outcomes_learned_total{SCOPE}[1h]))": "outcomes in an hour",
+            },
+        ),
+    ),
+)
+
+
+def _place(panel: Panel, row: int, column: int, columns: int) -> dict[str, Any]:
+    width = _WIDTH // columns
+    return {
+        "id": row * columns + column + 1,
+        "type": "timeseries",
+        "title": panel.title,
+        "datasource": _SOURCE,
+        "gridPos": {"h": _HEIGHT, "w": width, "x": column * width, "y": row * _HEIGHT},
+        "fieldConfig": {
+            "defaults": {
+                "unit": panel.unit,
+                "min": 0,
+                "custom": {
+                    "fillOpacity": 30 if panel.stacked else 0,
+                    "stacking": {"mode": "normal" if panel.stacked else "none"},
+                },
+            },
+            "overrides": [],
+        },
+        "options": {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}},
+        "targets": [
+            {"refId": chr(ord("A") + number), "datasource": _SOURCE, "expr": _scoped(query), "legendFormat": legend}
+            for number, (query, legend) in enumerate(panel.curves.items())
+        ],
+    }
+
+
+def _scoped(query: str) -> str:
+    return query.replace("SCOPE", _SCOPE)
+
+
+def _choose_source() -> dict[str, Any]:
+    return {"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus"}
+
+
+def _choose_namespace() -> dict[str, Any]:
+    return {
+        "name": "namespace",
+        "label": "Namespace of PerLLM",
+        "type": "query",
+        "datasource": _SOURCE,
+        "query": "label_values(perllm_active, namespace)",
+        "refresh": 2,
+        "includeAll": True,
+        "multi": True,
+        "current": {"text": "All", "value": "$__all"},
+    }

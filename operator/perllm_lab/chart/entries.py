@@ -1,0 +1,55 @@
+"""What can be set, as a tree that is read off the models: name, description, default."""
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter
+
+_ATTRIBUTE = re.compile(r"^(\w+): (.+?)(?=^\w+: |\Z)", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A value, or a section of values.
+
+    Attributes:
+        key: how it is written.
+        description: sentences.
+        default: as JSON.
+        children: what is in the section; empty for a value.
+    """
+
+    key: str
+    description: str
+    default: Any
+    children: tuple["Entry", ...] = ()
+
+
+def list_entries(section: Any) -> Iterator[Entry]:
+    """List what a pydantic model or a dataclass holds, in the order of its definition, with its values as defaults."""
+    if isinstance(section, BaseModel):
+        for name, field in type(section).model_fields.items():
+            yield _entry(field.alias or name, field.description or "", getattr(section, name))
+    else:
+        texts = describe_attributes(type(section))
+        for one in dataclasses.fields(section):
+            yield _entry(one.name, texts[one.name], getattr(section, one.name))
+
+
+def describe_attributes(kind: type) -> dict[str, str]:
+    """Read the section `Attributes` of a docstring: description by name."""
+    _, _, section = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")
+    return {name: " ".join(text.split()) for name, text in _ATTRIBUTE.findall(inspect.cleandoc(section))}
+
+
+def _entry(key: str, description: str, default: Any) -> Entry:
+    children = tuple(list_entries(default)) if _is_section(default) else ()
+    return Entry(key, description, TypeAdapter(Any).dump_python(default, mode="json", by_alias=True), children)
+
+
+def _is_section(value: Any) -> bool:
+    return isinstance(value, BaseModel) or dataclasses.is_dataclass(value)

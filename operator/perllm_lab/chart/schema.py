@@ -1,0 +1,39 @@
+"""values.schema.json: the models' own schema, made strict, without what only Python cares about."""
+
+from typing import Any
+
+from perllm.policy.cs_ucb import CsUcbParameters
+from perllm.policy.net_hits import NetHitsParameters
+from perllm_lab.chart.entries import describe_attributes
+from perllm_lab.chart.values import Values
+
+_DROPPED = frozenset({"title", "format"})
+_PARAMETERS = (NetHitsParameters, CsUcbParameters)
+
+
+def build_schema() -> dict[str, Any]:
+    """Return the JSON schema of the values."""
+    schema = Values.model_json_schema(by_alias=True)
+    for kind in _PARAMETERS:
+        _describe_parameters(schema["$defs"][kind.__name__], describe_attributes(kind))
+    stripped: dict[str, Any] = _strip(schema)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **stripped}
+
+
+def _describe_parameters(definition: dict[str, Any], texts: dict[str, str]) -> None:
+    """Say of a dataclass what pydantic cannot know: its descriptions, and the least value that the operator takes."""
+    definition["description"] = definition["description"].partition("\n")[0]
+    for name, field in definition["properties"].items():
+        field["description"] = texts[name]
+        if field["type"] == "number":
+            field["minimum"] = 0
+
+
+def _strip(schema: Any) -> Any:
+    """Drop keywords; a name of a property is not one."""
+    if isinstance(schema, list):
+        return [_strip(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: part for key, part in schema.items() if key not in _DROPPED or isinstance(part, dict)}
+    return {key: part if key == "default" else _strip(part) for key, part in kept.items()}

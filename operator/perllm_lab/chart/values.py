@@ -1,0 +1,97 @@
+"""The chart's values: one model for values.yaml, values.schema.json and the README."""
+
+from pydantic import Field
+
+from perllm.config import Config
+from perllm_lab.chart.sections import (
+    RESTRICTED_CONTAINER,
+    RESTRICTED_POD,
+    Crds,
+    Dashboard,
+    Image,
+    NetworkPolicy,
+    Object,
+    PodDisruptionBudget,
+    PrometheusRule,
+    Rbac,
+    Scheduler,
+    Section,
+    Service,
+    ServiceAccount,
+    ServiceMonitor,
+    Strings,
+)
+
+
+class Values(Section):
+    """Values of the chart perllm."""
+
+    replica_count: int = Field(
+        default=1,
+        ge=1,
+        description="Pods. One is replaced within seconds when it ends. From two on the kube-schedulers elect a leader "
+        "by a Lease, the operator beside it works and the others stand by.",
+    )
+    image: Image = Field(default=Image(), description="The image of PerLLM.")
+    image_pull_secrets: list[Object] = Field(default=[], description="Secrets to pull both images with.")
+    name_override: str = Field(default="", description="Stands in for the chart's name in names and labels.")
+    fullname_override: str = Field(default="", description="Stands in for the name of all objects.")
+    config: Config = Field(
+        default=Config(),
+        description="The operator's configuration, with its own names and defaults. With two replicas or more "
+        "leader_lease is set if it is empty.",
+    )
+    scheduler: Scheduler = Field(
+        default=Scheduler(), description="The private kube-scheduler that asks the operator, in the same pod."
+    )
+    crds: Crds = Field(default=Crds(), description="The resource definitions.")
+    rbac: Rbac = Field(default=Rbac(), description="Roles and bindings.")
+    service_account: ServiceAccount = Field(default=ServiceAccount(), description="The account of the operator.")
+    resources: Object = Field(
+        default={"requests": {"cpu": "100m", "memory": "192Mi"}, "limits": {"memory": "1Gi"}},
+        description="Resources of the operator. A CPU limit would only make decisions late.",
+    )
+    pod_security_context: Object = Field(default=RESTRICTED_POD, description="Security context of the pod.")
+    security_context: Object = Field(default=RESTRICTED_CONTAINER, description="Security context of both containers.")
+    termination_grace_period_seconds: int = Field(
+        default=30, ge=15, description="Seconds to write everything out; the operator needs up to 10."
+    )
+    priority_class_name: str = Field(
+        default="", description="Priority class, such as system-cluster-critical: without PerLLM no task starts."
+    )
+    node_selector: Strings = Field(default={}, description="Node selector of the pods.")
+    tolerations: list[Object] = Field(default=[], description="Tolerations of the pods.")
+    affinity: Object = Field(default={}, description="Affinity of the pods.")
+    topology_spread_constraints: list[Object] = Field(
+        default=[], description="Topology spread of the pods; over nodes and zones, if possible, when empty."
+    )
+    pod_disruption_budget: PodDisruptionBudget = Field(
+        default=PodDisruptionBudget(), description="Disruption budget; exists from two replicas on."
+    )
+    common_labels: Strings = Field(default={}, description="Labels of all objects.")
+    deployment_annotations: Strings = Field(default={}, description="Annotations of the Deployment.")
+    pod_labels: Strings = Field(default={}, description="Labels of the pods.")
+    pod_annotations: Strings = Field(default={}, description="Annotations of the pods.")
+    extra_env: list[Object] = Field(default=[], description="More environment variables of the operator.")
+    extra_volumes: list[Object] = Field(default=[], description="More volumes, such as a Secret with a token.")
+    extra_volume_mounts: list[Object] = Field(default=[], description="Where the operator sees them.")
+    service: Service = Field(default=Service(), description="The service of the metrics.")
+    service_monitor: ServiceMonitor = Field(
+        default=ServiceMonitor(), description="ServiceMonitor of the Prometheus operator."
+    )
+    prometheus_rule: PrometheusRule = Field(
+        default=PrometheusRule(), description="Alerts, as a PrometheusRule of the Prometheus operator."
+    )
+    dashboard: Dashboard = Field(
+        default=Dashboard(), description="Grafana dashboard in a ConfigMap, found by the sidecar of Grafana's chart."
+    )
+    network_policy: NetworkPolicy = Field(
+        default=NetworkPolicy(),
+        description="Network policy: in to the metrics; out to the API server, Prometheus and DNS; nothing else.",
+    )
+    enabled: bool = Field(
+        default=True, description="Not used here: the condition of charts that this one is a dependency of."
+    )
+    global_: Object = Field(
+        default={}, alias="global", description="Not used here: what Helm shares with charts that depend on this one."
+    )

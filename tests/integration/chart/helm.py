@@ -1,0 +1,64 @@
+import copy
+import json
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+HERE = Path(__file__).parent
+CHART = HERE.parents[2] / "charts/perllm"
+NAMESPACE = "perllm-system"
+MONITORING = "monitoring.coreos.com/v1"
+
+Object = dict[str, Any]
+
+
+class HelmError(Exception):
+    pass
+
+
+@dataclass
+class Helm:
+    program: Path
+    rendered: dict[str, list[Object]] = field(default_factory=dict)
+
+    def __call__(self, *arguments: str, values: Mapping[str, Any] | None = None) -> str:
+        line = [str(self.program), *arguments, *(("--values", "-") if values is not None else ())]
+        done = subprocess.run(line, input=json.dumps(values or {}), capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise HelmError(done.stderr)
+        return done.stdout
+
+    def render(
+        self, values: Mapping[str, Any], *, version: str = "1.37.2", apis: tuple[str, ...] = (MONITORING,)
+    ) -> list[Object]:
+        """Returns what would be installed; the same values are rendered once."""
+        key = json.dumps([values, version, apis], sort_keys=True)
+        if key not in self.rendered:
+            flags = [f"--kube-version={version}", *(f"--api-versions={api}" for api in apis)]
+            text = self("template", "perllm", str(CHART), "--namespace", NAMESPACE, *flags, values=values)
+            self.rendered[key] = [document for document in yaml.load_all(text, yaml.CSafeLoader) if document]
+        return copy.deepcopy(self.rendered[key])
+
+    def refuse(self, *arguments: str, values: Mapping[str, Any] | None = None) -> str:
+        """Returns why Helm refuses, on one line."""
+        try:
+            self(*arguments, values=values)
+        except HelmError as error:
+            return " ".join(str(error).split())
+        raise AssertionError("Helm did not refuse")
+
+
+def load_values(name: str) -> Object:
+    """Reads a file in `values`."""
+    values: Object = yaml.safe_load((HERE / "values" / f"{name}.yaml").read_text())
+    return values
+
+
+def find(objects: Iterable[Object], kind: str, name: str | None = None) -> Object:
+    """Returns the one object of a kind, and a name if there are several."""
+    (found,) = (one for one in objects if one["kind"] == kind and name in (None, one["metadata"]["name"]))
+    return found

@@ -1,0 +1,30 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from integration.chart.helm import Object
+
+HERE = Path(__file__).parent
+SETS = ("default", "replicas", "observability", "network-policy")
+"""Together they have every object of the chart."""
+
+# Of no use to anything else here and in need of other releases of much that is, so it has an environment of its own.
+CHECKOV = ("tool", "run", "--python", sys.executable, "checkov==3.3.30")
+
+
+def test_checkov_finds_nothing_that_is_not_explained(render: Callable[[str], list[Object]], tmp_path: Path) -> None:
+    for values in SETS:
+        (tmp_path / f"{values}.yaml").write_text(yaml.safe_dump_all(render(values)))
+    uv = Path(sys.executable).with_name("uv")
+
+    done = subprocess.run(
+        [uv, *CHECKOV, "--directory", tmp_path, "--config-file", HERE / "checkov.yaml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,222 @@
+import asyncio
+import json
+import subprocess
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import yaml
+
+from integration.chart.helm import CHART, NAMESPACE, Helm, Object, find
+from perllm_lab.kubernetes.control_plane import ControlPlane
+from perllm_lab.kubernetes.schemas import PROMETHEUS_OPERATOR, list_prometheus_crds
+from perllm_lab.kubernetes.sources import fetch
+from perllm_lab.kubernetes.toolchain import default_cache_folder
+
+OWNER = "meta.helm.sh/release-namespace"
+SCHEDULERS = ("first-scheduler", "second-scheduler")
+RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
+LAB = {"scheduler_name": "perllm-lab", "instance": "lab", "namespaces": ["lab"]}
+EVERYTHING = {
+    "replicaCount": 2,
+    "config": {"namespaces": ["team"]},
+    **{name: {"enabled": True} for name in ("serviceMonitor", "prometheusRule", "dashboard", "networkPolicy")},
+}
+
+
+@dataclass
+class Cluster:
+    """A control plane without nodes: what is installed is admitted, and nothing of it runs."""
+
+    plane: ControlPlane
+    helm: Helm
+
+    def kubectl(self, *arguments: str, body: Object | None = None, check: bool = True) -> str:
+        line = [*self.plane.kubectl_argv, *arguments]
+        text = json.dumps(body) if body else None
+        done = subprocess.run(line, input=text, capture_output=True, text=True, check=False)
+        assert done.returncode == 0 or not check, done.stderr
+        return done.stdout
+
+    def get(self, *arguments: str) -> Object:
+        found: Object = json.loads(self.kubectl("get", *arguments, "--output=json"))
+        return found
+
+    def install(self, namespace: str, values: Object, release: str = "perllm") -> str:
+        return self.helm(*self._line("install", namespace, release), values=values)
+
+    def refuse(self, namespace: str, values: Object, release: str = "perllm") -> str:
+        return self.helm.refuse(*self._line("install", namespace, release), values=values)
+
+    def upgrade(self, namespace: str, values: Object, release: str = "perllm") -> str:
+        return self.helm(*self._line("upgrade", namespace, release), values=values)
+
+    def uninstall(self, namespace: str, release: str = "perllm") -> None:
+        self.helm("uninstall", release, "--namespace", namespace, "--kubeconfig", str(self.plane.admin_kubeconfig))
+
+    def may(self, user: str, verb: str) -> bool:
+        question = ("auth", "can-i", verb, "llminferencetasks.perllm.io", "-n", "team", f"--as={user}")
+        return self.kubectl(*question, check=False) == "yes\n"
+
+    def list_objects(self, namespace: str) -> set[str]:
+        """Lists what Helm installed for the release of a namespace, and what its kube-scheduler may have left there."""
+        kinds = ",".join({one["kind"] for one in self.helm.render(EVERYTHING)})
+        installed = self.get(kinds, "--all-namespaces", "--selector=app.kubernetes.io/part-of=perllm")["items"]
+        leases = self.get("leases", "--namespace", namespace)["items"]
+        return {
+            "/".join([one["kind"], one["metadata"].get("namespace", ""), one["metadata"]["name"]])
+            for one in [*installed, *leases]
+            if one in leases or one["metadata"].get("annotations", {}).get(OWNER) == namespace
+        }
+
+    def _line(self, verb: str, namespace: str, release: str) -> list[str]:
+        access = ["--namespace", namespace, "--kubeconfig", str(self.plane.admin_kubeconfig)]
+        return [verb, release, str(CHART), *access]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def cluster(
+    binaries: dict[str, Path], helm: Helm, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Cluster]:
+    pod = find(helm.render(EVERYTHING), "Deployment")["spec"]["template"]["spec"]
+    # What this control plane says itself stands in for paths and ports of the pod.
+    flags = [flag for flag in pod["containers"][1]["args"] if not flag.startswith(("--config=", "--secure-port="))]
+    folder = tmp_path_factory.mktemp("installation")
+    async with ControlPlane(binaries, folder, flags=dict.fromkeys(SCHEDULERS, flags)) as plane:
+        cluster = Cluster(plane, helm)
+        for name in (NAMESPACE, "lab", "team"):
+            namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}}
+            cluster.kubectl("create", "-f", "-", body=namespace)
+        sources = await fetch(PROMETHEUS_OPERATOR, cache_folder=default_cache_folder())
+        for file in list_prometheus_crds(sources):
+            cluster.kubectl("create", "-f", str(file))
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def release(cluster: Cluster) -> str:
+    """Is there until the last test; returns what its installation said."""
+    return cluster.install(NAMESPACE, EVERYTHING)
+
+
+def test_notes_tell_what_to_do_next_and_what_to_beware_of(release: str) -> None:
+    assert "kubectl label node NODE perllm.io/tier=edge" in release
+    assert "kubectl -n perllm-system exec deploy/perllm -c operator -- perllm doctor" in release
+    assert "WARNING: networkPolicy.apiServer.cidrs is empty" in release
+
+
+def test_pods_pass_restricted_pod_security(release: str, cluster: Cluster) -> None:
+    cluster.kubectl("wait", "deploy/perllm", "-n", NAMESPACE, "--for=jsonpath={.status.replicas}=2", "--timeout=20s")
+
+
+def test_token_of_the_scheduler_is_made(release: str, cluster: Cluster) -> None:
+    cluster.kubectl("wait", "secret/perllm-scheduler", "-n", NAMESPACE, "--for=jsonpath={.data.token}", "--timeout=20s")
+
+
+async def test_real_schedulers_agree_by_the_lease_and_the_one_that_stands_by_is_ready(
+    release: str, cluster: Cluster
+) -> None:
+    configuration = yaml.safe_load(cluster.get("configmap", "perllm", "-n", NAMESPACE)["data"]["scheduler.yaml"])
+    user = f"system:serviceaccount:{NAMESPACE}:perllm-scheduler"
+
+    for name in SCHEDULERS:
+        await cluster.plane.start_scheduler(name, configuration, user=user)
+
+    holder = "--for=jsonpath={.spec.holderIdentity}"
+    cluster.kubectl("wait", "lease/perllm", "-n", NAMESPACE, holder, "--timeout=20s")
+    for name in SCHEDULERS:
+        await cluster.plane.stop_component(name)
+
+
+@pytest.mark.parametrize(
+    ("account", "verb", "resource", "namespace", "expected"),
+    [
+        ("perllm", "create", "pods", "team", True),
+        ("perllm", "create", "pods", "default", False),
+        ("perllm", "list", "pods", "default", False),
+        ("perllm", "list", "nodes", None, True),
+        ("perllm", "get", "secrets", NAMESPACE, False),
+        ("perllm", "update", "leases/perllm", NAMESPACE, False),
+        ("perllm-scheduler", "update", "leases/perllm", NAMESPACE, True),
+        ("perllm-scheduler", "update", "leases/other", NAMESPACE, False),
+        ("perllm-scheduler", "get", "secrets", NAMESPACE, False),
+    ],
+)
+def test_accounts_may_do_what_they_need(
+    account: str, verb: str, resource: str, namespace: str | None, expected: bool, release: str, cluster: Cluster
+) -> None:
+    scope = ["-n", namespace] if namespace else []
+    user = f"--as=system:serviceaccount:{NAMESPACE}:{account}"
+
+    answer = cluster.kubectl("auth", "can-i", verb, resource, *scope, user, check=False)
+
+    assert answer.strip() == ("yes" if expected else "no")
+
+
+async def test_roles_of_kubernetes_include_tasks(release: str, cluster: Cluster) -> None:
+    """A controller adds up their rules, and tells nobody when."""
+    for role in ("view", "edit"):
+        cluster.kubectl("create", "rolebinding", role, "-n", "team", f"--clusterrole={role}", f"--user={role}")
+
+    async with asyncio.timeout(20):
+        while not (cluster.may("view", "list") and cluster.may("edit", "create")):  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
+
+    assert not cluster.may("view", "create")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "crds.enabled: llminferencetasks.perllm.io belongs to release perllm-system/perllm"),
+        ({"config": LAB | {"scheduler_name": "perllm"}}, "config.scheduler_name: release perllm-system/perllm serves"),
+        (
+            {"config": LAB | {"instance": ""}},
+            'config.instance: release perllm-system/perllm keeps its learned state under ""',
+        ),
+        ({"config": LAB | {"namespaces": []}}, "perllm-system/perllm serves team, this one all namespaces"),
+        (
+            {"config": LAB | {"namespaces": ["lab", "team"]}},
+            "release perllm-system/perllm serves namespace team already",
+        ),
+    ],
+    ids=str,
+)
+def test_second_release_that_would_be_in_the_way_is_refused(
+    values: Object, message: str, release: str, cluster: Cluster
+) -> None:
+    assert message in cluster.refuse("lab", values | {"crds": {"enabled": not values}})
+
+
+def test_second_release_of_the_same_name_comes_and_goes_beside_the_first(release: str, cluster: Cluster) -> None:
+    before = cluster.list_objects(NAMESPACE)
+
+    cluster.install("lab", {"crds": {"enabled": False}, "config": LAB})
+    cluster.uninstall("lab")
+
+    assert cluster.list_objects(NAMESPACE) == before
+
+
+def test_upgrade_keeps_tasks_and_removal_leaves_only_what_it_is_told_to_keep(release: str, cluster: Cluster) -> None:
+    task = yaml.safe_load((CHART.parents[1] / "examples/task.yaml").read_text())
+    cluster.kubectl("create", "-n", "team", "-f", "-", body=task)
+
+    cluster.upgrade(NAMESPACE, {"replicaCount": 1})
+    cluster.uninstall(NAMESPACE)
+
+    cluster.kubectl("wait", "pods", "--all", "-n", NAMESPACE, "--for=delete", "--timeout=20s", check=False)
+    assert cluster.list_objects(NAMESPACE) == {
+        "CustomResourceDefinition//llminferencetasks.perllm.io",
+        "CustomResourceDefinition//llmnodeprofiles.perllm.io",
+    }
+    assert cluster.get("llmtasks", "-n", "team")["items"]
+
+
+def test_release_that_keeps_nothing_leaves_nothing(cluster: Cluster) -> None:
+    cluster.install(NAMESPACE, {"crds": {"keep": False}})
+    cluster.uninstall(NAMESPACE)
+
+    cluster.kubectl("wait", "pods", "--all", "-n", NAMESPACE, "--for=delete", "--timeout=20s", check=False)
+    assert cluster.list_objects(NAMESPACE) == set()

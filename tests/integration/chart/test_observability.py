@@ -1,0 +1,114 @@
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import aiohttp.web
+import pytest
+import pytest_asyncio
+import yaml
+from prometheus_client import CollectorRegistry, generate_latest
+
+from integration.chart.helm import Helm, find
+from perllm.metrics import OperatorMetrics
+from perllm.telemetry.metrics import TelemetryMetrics
+from perllm_lab.chart.dashboard import list_queries
+from perllm_lab.kubernetes.prometheus import Prometheus, ScrapeTarget
+
+SCRAPE_S = 0.2
+RULES = {"prometheusRule": {"enabled": True}}
+
+
+class Replica:
+    """The metrics of an operator, with the labels that a ServiceMonitor adds; every scrape sees more happen."""
+
+    def __init__(self, release: str, *, well: bool) -> None:
+        self.well = well
+        self._labels = f'namespace="perllm-system",service="{release}-metrics"'
+        self._registry = CollectorRegistry()
+        self._metrics = OperatorMetrics(self._registry)
+        telemetry = TelemetryMetrics(self._registry)
+        telemetry.up.set(well)
+        telemetry.nodes.labels("power_w", "fresh").set(9)
+        telemetry.nodes.labels("power_w", "stale").set(0 if well else 1)
+        telemetry.nodes.labels("power_w", "missing").set(0)
+        self._metrics.active.set(1)
+        self._metrics.waiting.set(5)
+
+    def expose(self) -> str:
+        self._metrics.deadlines.labels("edge", "true").inc(9)
+        self._metrics.extender.labels("filter").observe(0.001 if self.well else 0.4)
+        if self.well:
+            self._metrics.decisions.labels("net-hits", "edge", "false").inc()
+        else:
+            self._metrics.deadlines.labels("edge", "false").inc(9)
+            self._metrics.extender_errors.labels("filter").inc()
+            self._metrics.refusals.inc(10)
+        text = generate_latest(self._registry).decode()
+        labelled = re.sub(r"^(\w+)\{", rf"\1{{{self._labels},", text, flags=re.MULTILINE)
+        return re.sub(r"^(\w+) (?!.*\{)", rf"\1{{{self._labels}}} ", labelled, flags=re.MULTILINE)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def prometheus(
+    binaries: dict[str, Path], helm: Helm, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Prometheus]:
+    """Knows three releases: one is well, one has two sick replicas, one has none."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    rules = folder / "rules.yaml"
+    groups = [
+        group
+        for release in ("well-perllm", "sick-perllm", "gone-perllm")
+        for group in find(helm.render(RULES | {"fullnameOverride": release}), "PrometheusRule")["spec"]["groups"]
+    ]
+    rules.write_text(yaml.safe_dump({"groups": groups}))
+    replicas = {"/a": Replica("well-perllm", well=True), "/b": Replica("sick-perllm", well=False)}
+    replicas["/c"] = Replica("sick-perllm", well=False)
+
+    async def answer(request: aiohttp.web.Request) -> aiohttp.web.Response:
+        return aiohttp.web.Response(text=replicas[request.path].expose())
+
+    application = aiohttp.web.Application()
+    application.router.add_get("/{path}", answer)
+    runner = aiohttp.web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    await aiohttp.web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0]
+    targets = [ScrapeTarget("perllm", f"{host}:{port}", path, path) for path in replicas]
+    async with Prometheus(
+        binaries["prometheus"], folder, targets, scrape_interval_s=SCRAPE_S, rule_files=[rules]
+    ) as prometheus:
+        yield prometheus
+    await runner.cleanup()
+
+
+async def ask(prometheus: Prometheus, path: str, **query: str) -> Any:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{prometheus.url}/api/v1/{path}", params=query) as answer,
+    ):
+        body = await answer.json()
+        assert body["status"] == "success", body
+        return body["data"]
+
+
+async def list_alerts(prometheus: Prometheus) -> dict[str, set[str]]:
+    """Lists the alerts of each release that wait for their time, or fire."""
+    groups = (await ask(prometheus, "rules", type="alert"))["groups"]
+    return {group["name"]: {rule["name"] for rule in group["rules"] if rule["alerts"]} for group in groups}
+
+
+async def test_alerts_tell_the_sick_from_the_well(prometheus: Prometheus) -> None:
+    every = {rule["name"] for rule in (await ask(prometheus, "rules"))["groups"][0]["rules"]}
+    expected = {"well-perllm": set(), "sick-perllm": every - {"PerLLMDown"}, "gone-perllm": {"PerLLMDown"}}
+
+    async with asyncio.timeout(20):
+        while await list_alerts(prometheus) != expected:  # noqa: ASYNC110 (nothing tells when rules were evaluated)
+            await asyncio.sleep(SCRAPE_S)
+
+
+async def test_prometheus_understands_every_query_of_the_dashboard(prometheus: Prometheus) -> None:
+    for query in list_queries():
+        await ask(prometheus, "query", query=query)

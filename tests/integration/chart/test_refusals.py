@@ -1,0 +1,74 @@
+import pytest
+
+from integration.chart.helm import CHART, Helm, Object
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"replicas": 2}, "additional properties 'replicas' not allowed"),
+        ({"replicaCount": 0}, "at '/replicaCount': minimum: got 0, want 1"),
+        ({"replicaCount": "two"}, "at '/replicaCount': got string, want integer"),
+        ({"image": {"digest": "latest"}}, "at '/image/digest': 'latest' does not match pattern"),
+        ({"image": {"pullPolicy": "Sometimes"}}, "at '/image/pullPolicy'"),
+        (
+            {"config": {"policy": {"name": "best"}}},
+            "at '/config/policy/name': value must be one of 'net-hits', 'cs-ucb'",
+        ),
+        (
+            {"config": {"policy": {"exploration": 1}}},
+            "at '/config/policy': additional properties 'exploration' not allowed",
+        ),
+        (
+            {"config": {"telemetry": {"url": "prometheus"}}},
+            "at '/config/telemetry/url': 'prometheus' does not match pattern",
+        ),
+        (
+            {"config": {"telemetry": {"interval_s": 0}}},
+            "at '/config/telemetry/interval_s': exclusiveMinimum: got 0, want 0",
+        ),
+        ({"networkPolicy": {"apiServer": {"cidrs": ["10.0.0.1"]}}}, "at '/networkPolicy/apiServer/cidrs/0'"),
+        ({"terminationGracePeriodSeconds": 5}, "at '/terminationGracePeriodSeconds': minimum: got 5, want 15"),
+        ({"config": {"server": {"health_port": 0}}}, "config.server.health_port must not be 0: probes"),
+        (
+            {"config": {"server": {"health_port": 10261}}},
+            "must differ: all are in one pod, and they are [10261 10261 10259]",
+        ),
+        ({"config": {"server": {"health_host": "127.0.0.1"}}}, "must be an address that kubelet and Prometheus reach"),
+        ({"config": {"namespaces": ["a", "a"]}}, "config.namespaces must hold each name once"),
+        ({"serviceAccount": {"create": False}}, "serviceAccount.name must be set when serviceAccount.create is false"),
+        (
+            {"scheduler": {"image": {"tag": "v1.38.0"}}},
+            "scheduler.image.tag v1.38.0 does not fit the cluster, which is v1.37.2",
+        ),
+        (
+            {"scheduler": {"extraArgs": ["--leader-elect=false"]}},
+            "scheduler.extraArgs must not hold --leader-elect=false",
+        ),
+        ({"scheduler": {"image": {"tag": "v1.35.4"}}}, "may be one minor version behind it and never ahead"),
+        (
+            {"serviceMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}},
+            "serviceMonitor.enabled, prometheusRule.enabled: the cluster does not serve monitoring.coreos.com/v1",
+        ),
+    ],
+    ids=str,
+)
+def test_wrong_values_are_refused_with_what_is_right(values: Object, message: str, helm: Helm) -> None:
+    assert message in helm.refuse("template", "perllm", str(CHART), "--kube-version=1.37.2", values=values)
+
+
+def test_old_clusters_are_refused(helm: Helm) -> None:
+    assert "chart requires kubeVersion: >=1.35.0-0" in helm.refuse(
+        "template", "perllm", str(CHART), "--kube-version=1.34.1"
+    )
+
+
+@pytest.mark.parametrize(
+    "values", [{"scheduler": {"image": {"tag": "v1.36.3"}}}, {"global": {"x": 1}, "enabled": True}], ids=str
+)
+def test_what_fits_is_taken(values: Object, helm: Helm) -> None:
+    helm.render(values)
+
+
+def test_lint_finds_nothing(helm: Helm) -> None:
+    assert "0 chart(s) failed" in helm("lint", "--strict", "--kube-version=1.37.2", str(CHART))

@@ -1,0 +1,221 @@
+import difflib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import yaml
+from jsonschema import Draft202012Validator
+
+from integration.chart.helm import CHART, NAMESPACE, Helm, Object, find, load_values
+from perllm.api.crd import node_profile_crd, task_crd
+from perllm.cluster.rbac import build_manifests
+from perllm.config import Config
+from perllm.extender.scheduler import scheduler_configuration
+from perllm_lab.kubernetes.schemas import (
+    KUBERNETES,
+    PROMETHEUS_OPERATOR,
+    Kind,
+    Schema,
+    read_kubernetes_schemas,
+    read_prometheus_schemas,
+)
+from perllm_lab.kubernetes.sources import fetch
+from perllm_lab.kubernetes.toolchain import default_cache_folder
+
+HERE = Path(__file__).parent
+SETS = sorted(path.stem for path in (HERE / "values").glob("*.yaml"))
+FLAGS = ("--show-only=templates/deployment.yaml", "--kube-version=1.37.2")
+Render = Callable[[str], list[Object]]
+
+
+class Dumper(yaml.SafeDumper):
+    pass
+
+
+Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None),
+)
+
+
+def normalise(objects: list[Object]) -> str:
+    """Orders objects and leaves out what another test compares with its source."""
+    kept = [one for one in objects if one["kind"] != "CustomResourceDefinition"]
+    for one in kept:
+        if one["kind"] == "Deployment":
+            one["spec"]["template"]["metadata"]["annotations"].pop("checksum/config")
+        if "perllm.json" in one.get("data", {}):
+            one["data"]["perllm.json"] = "the dashboard"
+    kept.sort(key=lambda one: (one["kind"], one["metadata"].get("namespace", ""), one["metadata"]["name"]))
+    return yaml.dump_all(kept, Dumper=Dumper, sort_keys=False, width=120)
+
+
+def compare(objects: list[Object], default: list[Object]) -> str:
+    """Returns what values change, as a diff without line numbers."""
+    lines = difflib.unified_diff(normalise(default).splitlines(), normalise(objects).splitlines(), n=2, lineterm="")
+    return "".join("@@\n" if line.startswith("@@") else f"{line}\n" for line in list(lines)[2:])
+
+
+@pytest.mark.parametrize("values", SETS)
+def test_renders_what_it_always_rendered(values: str, render: Render) -> None:
+    """Renders into the golden files instead if UPDATE_GOLDEN is set."""
+    golden = HERE / "golden" / ("default.yaml" if values == "default" else f"{values}.diff")
+    text = normalise(render(values)) if values == "default" else compare(render(values), render("default"))
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.write_text(text)
+    assert text == golden.read_text()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session", params=KUBERNETES)
+async def schemas(request: pytest.FixtureRequest) -> dict[Kind, Schema]:
+    kubernetes = await fetch(KUBERNETES[request.param], cache_folder=default_cache_folder())
+    operator = await fetch(PROMETHEUS_OPERATOR, cache_folder=default_cache_folder())
+    return read_kubernetes_schemas(kubernetes) | read_prometheus_schemas(operator)
+
+
+@pytest.mark.parametrize("values", SETS)
+def test_fits_the_schemas_of_kubernetes(values: str, render: Render, schemas: dict[Kind, Schema]) -> None:
+    problems = [
+        f"{one['kind']} {one['metadata']['name']}: {error.json_path}: {error.message}"
+        for one in render(values)
+        for error in Draft202012Validator(schemas[one["apiVersion"], one["kind"]]).iter_errors(one)
+    ]
+    assert problems == []
+
+
+def test_schemas_refuse_unknown_fields(render: Render, schemas: dict[Kind, Schema]) -> None:
+    deployment = find(render("default"), "Deployment")
+    deployment["spec"]["template"]["spec"]["containers"][0]["comand"] = ["perllm"]
+
+    (error,) = Draft202012Validator(schemas["apps/v1", "Deployment"]).iter_errors(deployment)
+
+    assert "'comand' was unexpected" in error.message
+
+
+def test_resource_definitions_are_those_of_the_operator(render: Render) -> None:
+    objects = render("default")
+
+    for crd in (task_crd(), node_profile_crd()):
+        rendered = find(objects, "CustomResourceDefinition", crd["metadata"]["name"])
+        assert rendered["spec"] == crd["spec"]
+        assert rendered["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+
+
+def test_resource_definitions_go_with_the_release_if_it_says_so(render: Render) -> None:
+    crds = [one for one in render("own-rbac") if one["kind"] == "CustomResourceDefinition"]
+
+    assert ["annotations" in crd["metadata"] for crd in crds] == [False, False]
+
+
+@pytest.mark.parametrize("values", SETS)
+def test_operator_gets_its_configuration(values: str, render: Render) -> None:
+    given = load_values(values).get("config", {})
+    lease = {"leader_lease": "perllm"} if values == "replicas" else {}
+
+    data = find(render(values), "ConfigMap", "placer" if values == "own-rbac" else "perllm")["data"]
+
+    assert Config.model_validate(yaml.safe_load(data["perllm.yaml"])) == Config.model_validate(given | lease)
+
+
+@pytest.mark.parametrize(
+    "file", sorted((CHART.parents[1] / "examples/values").glob("*.yaml")), ids=lambda file: file.stem
+)
+def test_examples_of_values_fit(file: Path, helm: Helm) -> None:
+    values = yaml.safe_load(file.read_text())
+
+    data = find(helm.render(values), "ConfigMap")["data"]
+
+    assert Config.model_validate(yaml.safe_load(data["perllm.yaml"])) == Config.model_validate(values["config"])
+
+
+@pytest.mark.parametrize("values", SETS)
+def test_scheduler_gets_the_configuration_that_the_operator_prints(values: str, render: Render) -> None:
+    data = find(render(values), "ConfigMap", "placer" if values == "own-rbac" else "perllm")["data"]
+    config = Config.model_validate(yaml.safe_load(data["perllm.yaml"]))
+
+    assert yaml.safe_load(data["scheduler.yaml"]) == scheduler_configuration(
+        f"http://127.0.0.1:{config.server.extender_port}",
+        config.scheduler_name,
+        lease=config.leader_lease,
+        namespace=NAMESPACE,
+    )
+
+
+def account(name: str) -> Object:
+    return {"kind": "ServiceAccount", "name": name, "namespace": NAMESPACE}
+
+
+@pytest.mark.parametrize(
+    ("values", "operator", "scheduler", "scope"),
+    [
+        ("default", "perllm", "perllm-scheduler", {}),
+        ("replicas", "perllm", "perllm-scheduler", {"lease": "perllm"}),
+        ("namespaces", "perllm", "perllm-scheduler", {"namespaces": ["team-a", "team-b"]}),
+        ("shared-account", "existing", "existing", {}),
+    ],
+)
+def test_grants_what_the_operator_says_it_needs_and_nothing_more(
+    values: str, operator: str, scheduler: str, scope: Object, render: Render
+) -> None:
+    wanted = build_manifests(account(operator), account(scheduler), namespace=NAMESPACE, **scope)
+
+    assert list_grants(render(values)) == list_grants(wanted)
+
+
+def list_grants(objects: list[Object]) -> list[str]:
+    """Lists who may do what where; names of roles are nobody's business."""
+    roles = {
+        (one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]): one.get("rules") for one in objects
+    }
+    bindings = [one for one in objects if one["kind"].endswith("RoleBinding")]
+    grants = []
+    for one in bindings:
+        place = one["metadata"].get("namespace")
+        reference = one["roleRef"]
+        kind = reference["kind"]
+        rules = roles.get((kind, place if kind == "Role" else None, reference["name"]), reference["name"])
+        (subject,) = one["subjects"]
+        grants.append(f"{subject} in {place or 'the cluster'}: {rules}")
+    return sorted(grants)
+
+
+def test_token_of_one_account_is_in_one_container_only(render: Render) -> None:
+    pod = find(render("default"), "Deployment")["spec"]["template"]["spec"]
+    mounts = {one["name"]: {mount["name"] for mount in one["volumeMounts"]} for one in pod["containers"]}
+    tokens = {one["name"]: set(one) - {"name"} for one in pod["volumes"] if "token" in one["name"]}
+
+    assert mounts == {"operator": {"config", "operator-token"}, "scheduler": {"config", "scheduler-token"}}
+    assert tokens == {"operator-token": {"projected"}, "scheduler-token": {"secret"}}
+    assert pod["automountServiceAccountToken"] is False
+
+
+@pytest.mark.parametrize(
+    ("version", "image"),
+    [
+        ("1.35.4", "registry.k8s.io/kube-scheduler:v1.35.4"),
+        ("v1.36.3-gke.1000", "registry.k8s.io/kube-scheduler:v1.36.3"),
+        ("v1.37.2+k3s1", "registry.k8s.io/kube-scheduler:v1.37.2"),
+    ],
+)
+def test_scheduler_has_the_version_of_the_cluster(version: str, image: str, helm: Helm) -> None:
+    pod = find(helm.render({}, version=version), "Deployment")["spec"]["template"]["spec"]
+
+    assert pod["containers"][1]["image"] == image
+
+
+@pytest.mark.parametrize(
+    ("release", "overrides", "expected"),
+    [
+        ("perllm", {}, "perllm"),
+        ("prod", {}, "prod-perllm"),
+        ("my.perllm", {}, "my-perllm"),
+        ("prod", {"nameOverride": "placer"}, "prod-placer"),
+        ("prod", {"fullnameOverride": "placer"}, "placer"),
+    ],
+)
+def test_names_follow_the_release(release: str, overrides: Object, expected: str, helm: Helm) -> None:
+    text = helm("template", release, str(CHART), *FLAGS, values=overrides)
+
+    assert yaml.safe_load(text)["metadata"]["name"] == expected

@@ -1,0 +1,129 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from prometheus_client import CollectorRegistry
+from pydantic import ValidationError
+
+from perllm.config import Config
+from perllm.metrics import OperatorMetrics
+from perllm.telemetry.metrics import TelemetryMetrics
+from perllm_lab.chart.dashboard import list_queries
+from perllm_lab.chart.entries import Entry, list_entries
+from perllm_lab.chart.files import CHART, build_files
+from perllm_lab.chart.schema import build_schema
+from perllm_lab.chart.values import Values
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize("path", build_files(ROOT / CHART), ids=str)
+def test_generated_files_are_up_to_date(path: Path) -> None:
+    """`make chart` makes them."""
+    assert (ROOT / CHART / path).read_text() == build_files(ROOT / CHART)[path]
+
+
+def test_nothing_stale_is_left_beside_the_generated_files() -> None:
+    kept = {path.relative_to(ROOT / CHART) for path in (ROOT / CHART / "files").rglob("*") if path.is_file()}
+
+    assert kept <= set(build_files(ROOT / CHART))
+
+
+def test_chart_is_of_the_version_of_the_operator() -> None:
+    chart = yaml.safe_load((ROOT / CHART / "Chart.yaml").read_text())
+
+    assert f'version = "{chart["appVersion"]}"' in (ROOT / "pyproject.toml").read_text()
+    assert f"perllm/perllm:{chart['appVersion']}" in chart["annotations"]["artifacthub.io/images"]
+
+
+def test_example_of_artifact_hub_is_that_of_the_project() -> None:
+    chart = yaml.safe_load((ROOT / CHART / "Chart.yaml").read_text())
+
+    (example,) = yaml.safe_load(chart["annotations"]["artifacthub.io/crdsExamples"])
+
+    assert example == yaml.safe_load((ROOT / "examples/task.yaml").read_text())
+
+
+def test_every_value_is_described() -> None:
+    assert list(list_undescribed(list_entries(Values()))) == []
+
+
+def list_undescribed(entries: Any, prefix: str = "") -> Any:
+    for entry in entries:
+        assert isinstance(entry, Entry)
+        if not entry.description:
+            yield f"{prefix}{entry.key}"
+        yield from list_undescribed(entry.children, f"{prefix}{entry.key}.")
+
+
+def test_every_setting_of_the_operator_is_a_value_of_the_same_name_and_default() -> None:
+    values = yaml.safe_load((ROOT / CHART / "values.yaml").read_text())
+
+    assert values["config"] == Config().model_dump(mode="json")
+    assert Config.model_validate(values["config"]) == Config()
+
+
+def test_schema_takes_the_defaults() -> None:
+    values = yaml.safe_load((ROOT / CHART / "values.yaml").read_text())
+
+    assert list(Draft202012Validator(build_schema()).iter_errors(values)) == []
+
+
+def test_schema_closes_and_describes_every_section() -> None:
+    schema = build_schema()
+    open_sections = [
+        name
+        for name, part in {"": schema, **schema["$defs"]}.items()
+        if "properties" in part and (part["additionalProperties"] or "description" not in part)
+    ]
+
+    assert open_sections == []
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"sheduler_name": "perllm"},
+        {"scheduler_name": "Per LLM"},
+        {"policy": {"name": "best"}},
+        {"policy": {"net_hits": {"price": -1}}},
+        {"policy": {"net_hits": {"prise": 1}}},
+        {"policy": {"exploration": 1}},
+        {"telemetry": {"url": "prometheus:9090"}},
+        {"telemetry": {"interval_s": 0}},
+        {"telemetry": {"node_labels": []}},
+        {"nodes": {"default_bandwidth_mbit_s": {"edge": 0, "cloud": 1}}},
+        {"nodes": {"default_bandwidth_mbit_s": {"edge": 1, "cloud": 1, "fog": 1}}},
+        {"server": {"health_port": 70000}},
+        {"log": {"level": "LOUD"}},
+        {"namespaces": ["Team A"]},
+        {"instance": "-"},
+    ],
+    ids=str,
+)
+def test_schema_refuses_what_the_operator_refuses(config: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Config.model_validate(config)
+
+    assert list(Draft202012Validator(build_schema()).iter_errors({"config": config}))
+
+
+def list_series() -> set[str]:
+    """Lists the names under which Prometheus knows the operator's metrics."""
+    registry = CollectorRegistry()
+    OperatorMetrics(registry), TelemetryMetrics(registry)
+    suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
+    return {family.name + end for family in registry.collect() for end in suffixes.get(family.type, [""])}
+
+
+def test_dashboard_asks_for_metrics_that_exist() -> None:
+    assert set(re.findall(r"perllm_\w+", " ".join(list_queries()))) <= list_series()
+
+
+def test_alerts_ask_for_metrics_that_exist() -> None:
+    alerts = (ROOT / CHART / "templates/prometheusrule.yaml").read_text()
+
+    assert set(re.findall(r"perllm_\w+", alerts)) <= list_series()
