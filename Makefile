@@ -50,7 +50,7 @@ integration: $(VENV)/ready ## Tests against a real control plane and a real Prom
 
 e2e: $(VENV)/ready ## A trace through everything, and faults in the middle of it; minutes
 	@$(BIN)/pytest -q -rP tests/e2e --ignore tests/e2e/real
-	@$(BIN)/pytest -q -rP -rs tests/e2e/real
+	@$(BIN)/pytest -q -rPs tests/e2e/real
 
 bench: $(VENV)/ready ## Ratios against the plain kube-scheduler, latencies, memory; minutes
 	@$(BIN)/python tests/bench/run.py $(ARGS)

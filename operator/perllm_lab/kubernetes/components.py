@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ API_SERVER = "kube-apiserver"
 CONTROLLER_MANAGER = "kube-controller-manager"
 SCHEDULER = "kube-scheduler"
 
+SERVICE_RANGE = "10.0.0.0/24"
+# Kubernetes gives the service `kubernetes`, by which pods reach the API server, the first address of the range.
+_API_SERVICE = (str(next(ip_network(SERVICE_RANGE).hosts())), "kubernetes", "kubernetes.default.svc")
 # A laptop has one client of each kind, so the limits that protect a shared API server would only distort timings.
 _CLIENT_QPS = 1000
 _CLIENT_BURST = 2000
@@ -27,10 +31,11 @@ class Credentials:
     service_account_key: Path
     etcd_authority: Path
     etcd: tuple[Path, Path]
+    kubelet_client: tuple[Path, Path]
 
     @classmethod
-    def write(cls, folder: Path, authority: Authority) -> "Credentials":
-        """Issues and writes everything.
+    def write(cls, folder: Path, authority: Authority, address: str) -> "Credentials":
+        """Issues and writes everything for an API server at this address.
 
         etcd gets an authority of its own: whoever may talk to etcd is above RBAC, and the users of the API server must
         not be.
@@ -39,10 +44,11 @@ class Credentials:
         service_account = authority.issue_client("service-account-issuer").write(folder, "service-account")
         return cls(
             authority=authority.write_certificate(folder / "ca.crt"),
-            server=authority.issue_server(LOOPBACK, "localhost", "kubernetes.default.svc").write(folder, "server"),
+            server=authority.issue_server(*{LOOPBACK, address}, "localhost", *_API_SERVICE).write(folder, "server"),
             service_account_key=service_account[1],
             etcd_authority=etcd_authority.write_certificate(folder / "etcd-ca.crt"),
             etcd=etcd_authority.issue_server(LOOPBACK).write(folder, "etcd"),
+            kubelet_client=authority.issue_client("kubelet-client", "system:masters").write(folder, "kubelet-client"),
         )
 
 
@@ -83,15 +89,20 @@ def render_etcd(credentials: Credentials, data_folder: Path, ports: EtcdPorts) -
     )
 
 
-def render_api_server(credentials: Credentials, *, etcd_port: int, port: int) -> tuple[str, ...]:
+def render_api_server(credentials: Credentials, *, etcd_port: int, address: str, port: int) -> tuple[str, ...]:
     """Renders the arguments of kube-apiserver: RBAC, client certificates and service account tokens."""
     certificate, key = credentials.etcd
+    kubelet_certificate, kubelet_key = credentials.kubelet_client
     return (
-        *_render_serving(credentials, port),
-        f"--advertise-address={LOOPBACK}",
-        # The endpoints of the service `kubernetes` may not be loopback addresses, and no pod here uses them.
-        "--endpoint-reconciler-type=none",
-        "--service-cluster-ip-range=10.0.0.0/24",
+        *_render_serving(credentials, port, address),
+        f"--advertise-address={address}",
+        # The endpoints of the service `kubernetes` may not be loopback addresses, and then no real pod uses them.
+        *(("--endpoint-reconciler-type=none",) if address == LOOPBACK else ()),
+        f"--service-cluster-ip-range={SERVICE_RANGE}",
+        f"--kubelet-client-certificate={kubelet_certificate}",
+        f"--kubelet-client-key={kubelet_key}",
+        f"--kubelet-certificate-authority={credentials.authority}",
+        "--kubelet-preferred-address-types=InternalIP",
         f"--etcd-servers=https://{LOOPBACK}:{etcd_port}",
         f"--etcd-cafile={credentials.etcd_authority}",
         f"--etcd-certfile={certificate}",
@@ -151,10 +162,10 @@ def complete_configuration(configuration: Mapping[str, Any], kubeconfig: Path) -
     }
 
 
-def _render_serving(credentials: Credentials, port: int) -> tuple[str, ...]:
+def _render_serving(credentials: Credentials, port: int, address: str = LOOPBACK) -> tuple[str, ...]:
     certificate, key = credentials.server
     return (
-        f"--bind-address={LOOPBACK}",
+        f"--bind-address={address}",
         f"--secure-port={port}",
         f"--tls-cert-file={certificate}",
         f"--tls-private-key-file={key}",

@@ -1,4 +1,4 @@
-"""A real Kubernetes control plane as child processes on the loopback interface."""
+"""A real Kubernetes control plane as child processes, on the loopback interface unless pods must reach it."""
 
 import asyncio
 import ssl
@@ -28,15 +28,22 @@ class ControlPlane:
         binaries: Paths by component name, as `toolchain.provide` returns them.
         folder: Of this run only: data, certificates, kubeconfigs and logs.
         flags: More command line flags by component name; the last one of a name wins.
+        address: Where the API server listens; real pods need one that they can reach.
     """
 
     def __init__(
-        self, binaries: Mapping[str, Path], folder: Path, *, flags: Mapping[str, Sequence[str]] | None = None
+        self,
+        binaries: Mapping[str, Path],
+        folder: Path,
+        *,
+        flags: Mapping[str, Sequence[str]] | None = None,
+        address: str = LOOPBACK,
     ) -> None:
         self.folder = folder
         self.url = ""
         self._binaries = binaries
         self._flags = flags or {}
+        self._address = address
         self._authority = Authority()
         self._credentials: components.Credentials
         self._processes: dict[str, Process] = {}
@@ -107,7 +114,12 @@ class ControlPlane:
         await self._processes[name].kill()
 
     async def start_scheduler(
-        self, name: str, configuration: Mapping[str, Any], *, user: str = "system:kube-scheduler"
+        self,
+        name: str,
+        configuration: Mapping[str, Any],
+        *,
+        user: str = "system:kube-scheduler",
+        prefix: Sequence[str] = (),
     ) -> None:
         """Starts one more kube-scheduler and waits until it is ready.
 
@@ -115,6 +127,7 @@ class ControlPlane:
             name: Of this component; must be new.
             configuration: KubeSchedulerConfiguration; what it says nothing about is filled in for this cluster.
             user: Who it is for the API server; any other than the default needs RBAC rules first.
+            prefix: Command line of a program that becomes the scheduler.
 
         Raises:
             ProcessError: The name is taken, or the scheduler ended or is not ready in time.
@@ -126,7 +139,7 @@ class ControlPlane:
         file.write_text(yaml.safe_dump(components.complete_configuration(configuration, kubeconfig)))
         (port,) = find_free_ports(1)
         argv = components.render_configured_scheduler(self._credentials, kubeconfig, file, port)
-        self._add(name, SCHEDULER, argv, f"https://{LOOPBACK}:{port}/readyz")
+        self._add(name, SCHEDULER, argv, f"https://{LOOPBACK}:{port}/readyz", prefix)
         await self.start_component(name)
 
     def write_kubeconfig(self, user: str, group: str | None = None) -> Path:
@@ -135,6 +148,10 @@ class ControlPlane:
         content = Kubeconfig.issue(self.url, self._authority, user, group).render()
         write_secret(file, yaml.safe_dump(content).encode())
         return file
+
+    def write_server_pair(self, name: str, *hosts: str) -> tuple[Path, Path]:
+        """Writes a certificate for host names and addresses, and its key, that this cluster's authority vouches for."""
+        return self._authority.issue_server(*hosts).write(self.folder / "certificates", name)
 
     async def stop(self) -> None:
         """Stops everything, clients before servers."""
@@ -160,12 +177,13 @@ class ControlPlane:
         for part in ("certificates", "kubeconfigs", "logs"):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
         client, peer, health, api_server, manager, scheduler = find_free_ports(6)
-        self.url = f"https://{LOOPBACK}:{api_server}"
-        shared = self._credentials = components.Credentials.write(self.folder / "certificates", self._authority)
+        self.url = f"https://{self._address}:{api_server}"
+        folder = self.folder / "certificates"
+        shared = self._credentials = components.Credentials.write(folder, self._authority, self._address)
         self.write_kubeconfig("admin", "system:masters")
         argv = components.render_etcd(shared, self.folder / "etcd", components.EtcdPorts(client, peer, health))
         self._add(ETCD, ETCD, argv, f"http://{LOOPBACK}:{health}/health")
-        argv = components.render_api_server(shared, etcd_port=client, port=api_server)
+        argv = components.render_api_server(shared, etcd_port=client, address=self._address, port=api_server)
         self._add(API_SERVER, API_SERVER, argv, f"{self.url}/readyz")
         argv = components.render_controller_manager(
             shared, self.write_kubeconfig(f"system:{CONTROLLER_MANAGER}"), manager
@@ -174,8 +192,8 @@ class ControlPlane:
         argv = components.render_scheduler(shared, self.write_kubeconfig(f"system:{SCHEDULER}"), scheduler)
         self._add(SCHEDULER, SCHEDULER, argv, f"https://{LOOPBACK}:{scheduler}/readyz")
 
-    def _add(self, name: str, program: str, argv: Sequence[str], health_url: str) -> None:
-        line = (str(self._binaries[program]), *argv, *self._flags.get(name, ()))
+    def _add(self, name: str, program: str, argv: Sequence[str], health_url: str, prefix: Sequence[str] = ()) -> None:
+        line = (*prefix, str(self._binaries[program]), *argv, *self._flags.get(name, ()))
         self._processes[name] = Process(name, line, log_file=self.folder / "logs" / f"{name}.log")
         self._health[name] = health_url
 

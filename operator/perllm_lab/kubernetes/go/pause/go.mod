@@ -1,0 +1,3 @@
+module perllm.io/lab/pause
+
+go 1.26.0

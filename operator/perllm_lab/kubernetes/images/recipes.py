@@ -1,0 +1,44 @@
+"""The images of the chart, as this computer can build them."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from perllm_lab.kubernetes.build import run
+from perllm_lab.kubernetes.images.builder import Recipe
+
+_CERTIFICATES_IN_BUILD = "/run/secrets/ca"
+# How a package index is reached, which is a matter of this computer.
+_INDEX_SETTINGS = ("cert", "extra-index-url", "index-url", "proxy", "trusted-host")
+
+
+def program_recipe(name: str, program: Path, context: Path) -> Recipe:
+    """Writes the recipe of an image that holds one static program; `context` is a folder of its own."""
+    context.mkdir(parents=True)
+    shutil.copy2(program, context / program.name)
+    (context / "Dockerfile").write_text(
+        f'FROM scratch\nENV PATH=/usr/local/bin\nCOPY {program.name} /usr/local/bin/\nENTRYPOINT ["{program.name}"]\n'
+    )
+    return Recipe(name, context)
+
+
+async def operator_recipe(name: str, source: Path, base: str, folder: Path) -> Recipe:
+    """Returns the recipe of the operator's image from a clone; `folder` receives how packages are reached."""
+    listing: list[str] = []
+    await run((sys.executable, "-m", "pip", "config", "list"), listing.append, os.environ)
+    settings = read_index_settings(listing)
+    secrets = {"pip": folder / "pip.conf"}
+    if "cert" in settings:
+        secrets["ca"], settings["cert"] = Path(settings["cert"]), _CERTIFICATES_IN_BUILD
+    lines = ("[global]", *(f"{key} = {value}" for key, value in settings.items()), "")
+    secrets["pip"].write_text("\n".join(lines))
+    return Recipe(name, source, {"BASE_IMAGE": base}, secrets)
+
+
+def read_index_settings(listing: Iterable[str]) -> dict[str, str]:
+    """Reads what `pip config list` prints about the package index."""
+    pairs = (line.partition("=") for line in listing)
+    settings = ((key.rpartition(".")[2], value.strip("'\"")) for key, _, value in pairs)
+    return {key: value for key, value in settings if key in _INDEX_SETTINGS}

@@ -1,0 +1,119 @@
+"""containerd and runc, as a machine of the lab runs them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from perllm_lab.kubernetes.machine.demands import find_network_plugins
+from perllm_lab.kubernetes.machine.network import Network
+from perllm_lab.kubernetes.machine.sandbox import Sandbox
+from perllm_lab.kubernetes.overlay import supports_overlay
+from perllm_lab.kubernetes.process import Process, ProcessError
+
+PAUSE_IMAGE = "perllm.io/lab/pause:1.0"
+_SOCKET = "/run/containerd/containerd.sock"
+SOCKET_URL = f"unix://{_SOCKET}"
+_START_TIMEOUT_S = 30.0
+_CONFIGURATION = """\
+version = 2
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{pause_image}"
+  # Who may not raise priorities (CAP_SYS_RESOURCE), in a container for example, can run containers all the same.
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "{snapshotter}"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{plugins}"
+    conf_dir = "{networks}"
+"""
+
+
+class Containers:
+    """containerd inside a sandbox; ready inside the `async with` block.
+
+    Args:
+        sandbox: Open.
+        folder: Of this run only: configuration and log.
+    """
+
+    def __init__(self, sandbox: Sandbox, folder: Path) -> None:
+        self._sandbox = sandbox
+        self._folder = folder
+        self._snapshotter = ""
+        argv = sandbox.wrap("containerd", "--config", folder / "containerd.toml")
+        self._process = Process("containerd", argv, log_file=folder / "containerd.log")
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._process.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._process.stop()
+
+    async def load(self, archive: Path) -> None:
+        """Loads an image from an archive of `docker save` or of the OCI kind.
+
+        Raises:
+            ProcessError: containerd refuses it.
+        """
+        await self._ctr("images", "import", "--snapshotter", self._snapshotter, str(archive))
+
+    async def tag(self, name: str, other: str) -> None:
+        """Gives an image another name too; both are full names with a tag."""
+        await self._ctr("images", "tag", name, other)
+
+    async def _start(self) -> None:
+        plugins, networks = find_network_plugins(), self._folder / "networks"
+        if plugins is None:
+            raise ProcessError("The network plugins of containers are missing; install containernetworking-plugins.")
+        networks.mkdir(parents=True, exist_ok=True)
+        # Copying layers works on every file system, but each container then waits for its copy.
+        self._snapshotter = "overlayfs" if await supports_overlay(self._folder) else "native"
+        (networks / "lab.conflist").write_text(json.dumps(render_pod_network(self._sandbox.network)))
+        configuration = _CONFIGURATION.format(
+            pause_image=PAUSE_IMAGE, snapshotter=self._snapshotter, plugins=plugins, networks=networks
+        )
+        (self._folder / "containerd.toml").write_text(configuration)
+        await self._process.start()
+        await self._process.wait_until(self._answers, timeout_s=_START_TIMEOUT_S)
+
+    async def _answers(self) -> bool:
+        try:
+            await self._ctr("version")
+        except ProcessError:
+            return False
+        return True
+
+    async def _ctr(self, *arguments: str) -> None:
+        await self._sandbox.run("ctr", "--address", _SOCKET, "--namespace", "k8s.io", *arguments)
+
+
+def render_pod_network(network: Network) -> Mapping[str, Any]:
+    """Renders the CNI configuration: a bridge with one address for each pod."""
+    return {
+        "cniVersion": "0.4.0",
+        "name": "lab",
+        "plugins": [
+            {
+                "type": "bridge",
+                "bridge": "pods",
+                "isGateway": True,
+                "hairpinMode": True,
+                "ipam": {
+                    "type": "host-local",
+                    "ranges": [[{"subnet": str(network.pods)}]],
+                    "routes": [{"dst": "0.0.0.0/0"}],
+                },
+            }
+        ],
+    }

@@ -1,0 +1,65 @@
+"""The model server as a process of a machine."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+
+from perllm_lab.kubernetes.machine.sandbox import Sandbox
+from perllm_lab.kubernetes.model_server.installation import Installation
+from perllm_lab.kubernetes.process import Process
+
+MODEL = "smollm2-135m-instruct"
+PORT = 8000
+_CONTEXT_TOKENS = 2048
+_START_TIMEOUT_S = 60.0
+_REQUEST_TIMEOUT_S = 2.0
+
+
+class ModelServer:
+    """SmolLM2 behind an OpenAI API at the machine's address; ready inside the `async with` block.
+
+    Args:
+        installation: Of the server.
+        sandbox: Of the machine; open.
+        log_file: Receives what it prints.
+    """
+
+    def __init__(self, installation: Installation, sandbox: Sandbox, log_file: Path) -> None:
+        self.url = f"http://{sandbox.network.machine}:{PORT}"
+        options = {
+            "--model": installation.weights,
+            "--model_alias": MODEL,
+            "--host": sandbox.network.machine,
+            "--port": PORT,
+            "--n_ctx": _CONTEXT_TOKENS,
+        }
+        words = (str(word) for option in options.items() for word in option)
+        argv = sandbox.wrap(installation.python, "-m", "llama_cpp.server", *words)
+        self._process = Process("model server", argv, log_file=log_file)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._process.start()
+            await self._process.wait_until(self._answers, timeout_s=_START_TIMEOUT_S)
+        except BaseException:
+            await self._process.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._process.stop()
+
+    async def _answers(self) -> bool:
+        timeout = aiohttp.ClientTimeout(total=_REQUEST_TIMEOUT_S)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as session,
+                session.get(f"{self.url}/v1/models") as response,
+            ):
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False

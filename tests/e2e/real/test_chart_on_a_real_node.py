@@ -1,0 +1,114 @@
+"""The chart as users install it: real helm, a real kubelet, the real image, the real service accounts."""
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from e2e.real.cluster import ON_REAL_NODE, REAL_NODE, RealCluster
+from e2e.real.release import Release, make_namespace
+from e2e.real.work import open_replay
+from e2e.stage import phases, wait_until
+from perllm.api import names
+from perllm.cluster.client import Object
+from perllm_lab.kubernetes.model_server.server import MODEL
+from perllm_lab.replay import FINAL_PHASES
+
+TASKS = 50
+EXAMPLE = Path(__file__).parents[3] / "examples" / "server-on-node.yaml"
+
+
+# What Kubernetes lets every service account do: ask who it is and whom to trust.
+EVERYBODY = {
+    ("clustertrustbundles.certificates.k8s.io", "get list watch"),
+    ("selfsubjectreviews.authentication.k8s.io", "create"),
+    ("selfsubjectaccessreviews.authorization.k8s.io", "create"),
+    ("selfsubjectrulesreviews.authorization.k8s.io", "create"),
+}
+RIGHTS = {
+    ("nodes", "list watch"),
+    ("pods", "list watch create delete"),
+    ("pods/binding", "create"),
+    ("events.events.k8s.io", "create"),
+    ("llminferencetasks.perllm.io", "list watch delete"),
+    ("llminferencetasks.perllm.io/status", "patch"),
+    ("llmnodeprofiles.perllm.io", "list create"),
+    ("llmnodeprofiles.perllm.io/status", "patch"),
+}
+
+
+async def test_both_containers_are_ready_where_restricted_pod_security_is_enforced(release: Release) -> None:
+    (pod,) = await release.pods()
+    containers = pod["status"]["containerStatuses"]
+    assert {one["name"]: (one["ready"], one["restartCount"]) for one in containers} == {
+        "operator": (True, 0),
+        "scheduler": (True, 0),
+    }
+    assert pod["spec"]["nodeName"] == REAL_NODE.name
+
+
+async def test_fifty_tasks_finish_and_their_decisions_are_in_the_log(release: Release, cluster: RealCluster) -> None:
+    await make_namespace(cluster, "fifty")
+    replay = open_replay(cluster, "fifty", TASKS)
+    await replay.run(timeout_s=60.0)
+    assert phases(replay.objects) == Counter(Succeeded=TASKS)
+    assert {f"fifty/{name}" for name in replay.objects} <= await release.decided()
+
+
+async def test_the_account_may_do_what_is_written_here_and_nothing_else(release: Release, cluster: RealCluster) -> None:
+    account = f"system:serviceaccount:{release.namespace}:{release.name}"
+    printed = await cluster.kubectl("auth", "can-i", "--list", f"--as={account}", "--namespace=default", "--no-headers")
+    assert set(_read_rights(printed)) - EVERYBODY == RIGHTS
+
+
+async def test_the_doctor_in_the_pod_finds_nothing_that_fails(release: Release, cluster: RealCluster) -> None:
+    pod = ("exec", f"deploy/{release.name}", "--namespace", release.namespace, "--container", "operator", "--")
+    printed = await cluster.kubectl(*pod, "perllm", "doctor", "--config", "/etc/perllm/perllm.yaml")
+    print(f"\n{printed}")
+    assert [line for line in printed.splitlines() if line.startswith("FAIL")] == []
+
+
+async def test_a_real_model_answers_on_the_node_and_the_status_tells(release: Release, cluster: RealCluster) -> None:
+    await make_namespace(cluster, "llm", restricted=True)
+    await cluster.client.post(names.tasks_path("llm"), _read_example())
+    task = await _wait_final(cluster, "llm", "ask-the-node")
+    status = task["status"]
+    print(f"\n{status['observed']}\n{status['result']}")
+    assert (status["phase"], status["nodeName"]) == ("Succeeded", REAL_NODE.name), status
+    observed = status["observed"]
+    # This server counts no tokens while it streams; each piece of its stream is one.
+    assert (observed["tokens"] > 0, observed["tokenSource"]) == (True, "chunks")
+    assert 0 < observed["timeToFirstToken"] < observed["inference"] < observed["latency"]
+    assert len(status["result"]["text"].split()) > 3
+
+
+def _read_rights(printed: str) -> list[tuple[str, str]]:
+    """Return resources and verbs; paths that are no resources, such as /healthz, are open to everybody."""
+    found = (re.match(r"(\S+)\s+\[\]\s+\[(.*?)\]\s+\[(.*?)\]$", line) for line in printed.splitlines())
+    return [(match[1], match[3]) if not match[2] else (f"{match[1]} {match[2]}", match[3]) for match in found if match]
+
+
+def _read_example() -> Object:
+    """Return the example's task as it is but for the model and the node."""
+    manifests: list[Any] = list(yaml.safe_load_all(EXAMPLE.read_text()))
+    (task,) = (one for one in manifests if one["kind"] == names.TASK_KIND)
+    task["spec"]["model"] = MODEL
+    pod = task["spec"]["template"]["spec"]
+    pod.update(ON_REAL_NODE)
+    (container,) = pod["containers"]
+    container["args"] = [f"--model={MODEL}" if word.startswith("--model=") else word for word in container["args"]]
+    return task
+
+
+async def _wait_final(cluster: RealCluster, namespace: str, name: str) -> Object:
+    task: Object = {}
+
+    async def is_final() -> bool:
+        nonlocal task
+        task = await cluster.client.get(names.task_path(namespace, name))
+        return (task.get("status") or {}).get("phase") in FINAL_PHASES
+
+    await wait_until(is_final, timeout_s=60, describe=lambda: str(task.get("status")))
+    return task

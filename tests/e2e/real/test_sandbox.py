@@ -1,0 +1,68 @@
+"""Whatever a machine has made on this computer ends with the lab, also when the lab is killed."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from e2e.stage import wait_until
+from perllm_lab.kubernetes.machine.sandbox import remove_leftovers
+from perllm_lab.kubernetes.process import spawn
+
+LAB = """
+import asyncio, sys
+from pathlib import Path
+from perllm_lab.kubernetes.machine.sandbox import Sandbox
+from perllm_lab.kubernetes.process import spawn
+
+async def main():
+    async with Sandbox(Path(sys.argv[1])) as sandbox:
+        await sandbox.run("mkdir", "/run/mounted")
+        await sandbox.run("mount", "-t", "tmpfs", "tmpfs", "/run/mounted")
+        await sandbox.run("sh", "-c", "setsid sleep 4711 > /dev/null 2>&1 &")
+        print("up", flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_killed_lab_leaves_nothing_behind(tmp_path: Path) -> None:
+    lab = await spawn([sys.executable, "-c", LAB, str(tmp_path)], output=asyncio.subprocess.PIPE)
+    try:
+        assert lab.stdout is not None
+        assert await lab.stdout.readline() == b"up\n"
+        await wait_until(lambda: _exists(lab.pid), timeout_s=5)
+    finally:
+        lab.kill()
+        await lab.wait()
+    await wait_until(_is_quiet, timeout_s=5)
+    # What belongs to no namespace is removed by the next lab.
+    await remove_leftovers()
+    assert (_has_link(lab.pid), _find_cgroups(lab.pid)) == (False, [])
+
+
+async def _exists(pid: int) -> bool:
+    return _has_link(pid) and len(_find_sleepers()) == 1
+
+
+async def _is_quiet() -> bool:
+    return not _find_sleepers()
+
+
+def _has_link(pid: int) -> bool:
+    return Path(f"/sys/class/net/perllm-{pid}").exists()
+
+
+def _find_cgroups(pid: int) -> list[Path]:
+    return list(Path("/sys/fs/cgroup").glob(f"**/perllm-lab-{pid}"))
+
+
+def _find_sleepers() -> list[Path]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if process.joinpath("cmdline").read_bytes() == b"sleep\x004711\x00":
+                found.append(process)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
