@@ -28,12 +28,13 @@ RUN sed -i '/^perllm-lab = /d' pyproject.toml && \
     find /opt/perllm/bin -type f ! -name 'perllm*' -delete && \
     python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/perllm
 
-# The base without what would install, build or gain rights.
+# The base without what would install, build or gain rights. Licences stay: the image is handed on.
 FROM ${BASE_IMAGE} AS base
 RUN library=$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))') && \
     rm -rf /usr/local/bin/pip* /usr/local/bin/idle* "$library"/site-packages/* "$library"/ensurepip "$library"/idlelib \
-        "$library"/tkinter "$library"/test /usr/local/include /usr/share/python-wheels /usr/share/doc/* \
+        "$library"/tkinter "$library"/test /usr/local/include /usr/share/python-wheels \
         /usr/share/locale/* /usr/share/man/* /var/cache/* /var/lib/apt/lists/* /var/log/* /root/.cache && \
+    find /usr/share -path '/usr/share/doc/*' -type f ! -name copyright -delete && \
     find / -xdev -type f -perm /6000 -exec chmod a-s {} + && \
     python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash "$library"
 

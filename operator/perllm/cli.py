@@ -80,18 +80,27 @@ def crds(output: Path | None) -> None:
 
 @main.command()
 @click.option("--config", "config_file", type=_FILE, help="Configuration file (YAML) of the operator.")
-@click.option("--namespace", default="perllm-system", show_default=True, help="Namespace of the service account.")
-@click.option("--service-account", default="perllm", show_default=True, help="Name of the service account.")
+@click.option("--namespace", default="perllm-system", show_default=True, help="Namespace of the service accounts.")
+@click.option("--service-account", default="perllm", show_default=True, help="Of the operator.")
+@click.option(
+    "--scheduler-service-account",
+    default="perllm-scheduler",
+    show_default=True,
+    help="Of kube-scheduler; may be that of the operator.",
+)
 @_explained
-def rbac(config_file: Path | None, namespace: str, service_account: str) -> None:
+def rbac(config_file: Path | None, namespace: str, service_account: str, scheduler_service_account: str) -> None:
     """Print the roles that the operator and its kube-scheduler need with a configuration, and nothing more.
 
     With namespaces in the configuration, all that concerns tasks is granted in these only.
     """
     config = load_config(config_file)
-    subject = {"kind": "ServiceAccount", "name": service_account, "namespace": namespace}
+    operator, scheduler = (
+        {"kind": "ServiceAccount", "name": name, "namespace": namespace}
+        for name in (service_account, scheduler_service_account)
+    )
     manifests = build_manifests(
-        subject, subject, namespaces=config.namespaces, namespace=namespace, lease=config.leader_lease
+        operator, scheduler, namespaces=config.namespaces, namespace=namespace, lease=config.leader_lease
     )
     click.echo(yaml.safe_dump_all(manifests, sort_keys=False), nl=False)
 

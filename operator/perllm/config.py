@@ -126,7 +126,9 @@ class Config(_Section):
     server: ServerSettings = Field(default_factory=ServerSettings, description="Ports.")
     log: LogSettings = Field(default_factory=LogSettings, description="Logging.")
     namespaces: Annotated[tuple[_Name, ...], AfterValidator(_check_unique)] = Field(
-        default=(), description="Namespaces whose tasks are served; all when empty."
+        default=(),
+        json_schema_extra={"uniqueItems": True},
+        description="Namespaces whose tasks are served; all when empty.",
     )
     scheduler_name: str = Field(
         default=names.SCHEDULER_NAME,

@@ -162,16 +162,14 @@ class Operator:
             work.create_task(self._events.run())
             work.create_task(self._profiles.run())
             work.create_task(self._keep_house())
-            await stack.enter_async_context(self._serve_extender())
             self._watch.start()
             stack.push_async_callback(self._watch.stop)
+            # Last, so that it ends first: the watch may take seconds to end, and nobody may be answered then.
+            await stack.enter_async_context(self._serve_extender())
             log.info("serving %d nodes with policy %s", len(self._fleet.nodes), self._policy.name)
             self._starting = None
             await self._stopping.wait()
             log.info("stopping")
-            # At once, because the next replica may begin within seconds; then again what the watch still brought.
-            await self._write_out()
-            await self._watch.stop()
             await self._write_out()
 
     async def _take_turn(self, work: asyncio.TaskGroup) -> None:
@@ -186,10 +184,16 @@ class Operator:
     async def _write_out(self) -> None:
         try:
             async with asyncio.timeout(DRAIN_TIMEOUT_S):
-                await self._controller.writer.drain()
-                await self._profiles.flush()
+                # At once, because the next replica may begin within seconds; then again what the watch still brought.
+                await self._flush()
+                await self._watch.stop()
+                await self._flush()
         except TimeoutError:
             log.warning("not everything could be written; the next start rebuilds it from the cluster")
+
+    async def _flush(self) -> None:
+        await self._controller.writer.drain()
+        await self._profiles.flush()
 
     def _serve_health(self) -> AbstractAsyncContextManager[None]:
         """Serve health and metrics where the configuration says."""

@@ -6,11 +6,13 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
+SHUTDOWN_TIMEOUT_S = 2.0
+
 
 @asynccontextmanager
 async def serve(app: web.Application, host: str, port: int) -> AsyncIterator[None]:
-    """Serve an application over HTTP within the block."""
-    runner = web.AppRunner(app, access_log=None)
+    """Serve an application over HTTP within the block; answers that are not ready soon after it are broken off."""
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()

@@ -276,7 +276,7 @@ async def test_tasks_and_pods_that_nobody_takes_care_of_fail(place: Place) -> No
         "FAIL tasks: nobody has taken notice of served/lonely -> does the operator run, and serve their namespace "
         "(config.namespaces)?",
         "FAIL pods of tasks: no kube-scheduler has tried to schedule served/lonely-1 -> does one run with the profile "
-        "perllm? kubectl logs deploy/perllm -c scheduler",
+        "perllm? See the log of PerLLM's container scheduler",
     ]
 
 

@@ -17,9 +17,6 @@
 {{- if ne (len (uniq $ports)) 3 -}}
 {{- fail (printf "config.server.extender_port, config.server.health_port and scheduler.port must differ: all are in one pod, and they are %v" $ports) -}}
 {{- end -}}
-{{- if ne (len (uniq .Values.config.namespaces)) (len .Values.config.namespaces) -}}
-{{- fail "config.namespaces must hold each name once" -}}
-{{- end -}}
 {{- if regexMatch "^(localhost|127\\.|::1$)" $server.health_host -}}
 {{- fail (printf "config.server.health_host must be an address that kubelet and Prometheus reach, such as 0.0.0.0 or ::, not %s" $server.health_host) -}}
 {{- end -}}

@@ -52,6 +52,15 @@ app.kubernetes.io/part-of: perllm
 {{- end -}}
 {{- end }}
 
+{{/* Whether new pods and those that are there follow the same Lease; empty in the upgrade that introduces it. */}}
+{{- define "perllm.followsLease" -}}
+{{- $lease := include "perllm.lease" . -}}
+{{- $old := lookup "apps/v1" "Deployment" .Release.Namespace (include "perllm.fullname" .) -}}
+{{- if and $lease (or (not $old) (lookup "coordination.k8s.io/v1" "Lease" .Release.Namespace $lease)) -}}
+true
+{{- end -}}
+{{- end }}
+
 {{/* Image reference: pass (dict "image" image "tag" the tag to use when none is set). */}}
 {{- define "perllm.image" -}}
 {{- if .image.digest -}}

@@ -14,6 +14,7 @@ leaderElection:
   {{- else }}
   leaderElect: false
   {{- end }}
+enableProfiling: false
 percentageOfNodesToScore: 100
 podInitialBackoffSeconds: 1
 podMaxBackoffSeconds: 2

@@ -58,10 +58,11 @@ class Announcer:
         """Announce that a task reached its final phase."""
         self._metrics.finished.labels(status.phase.value).inc()
         latency_s = status.observed.latency if status.observed else None
+        tier = status.tier.value if status.tier else "none"
+        if status.deadline_met is not None:
+            self._metrics.deadlines.labels(tier, str(status.deadline_met).lower()).inc()
         if status.phase is Phase.SUCCEEDED and latency_s is not None:
-            tier = status.tier.value if status.tier else "unknown"
             self._metrics.latency.labels(tier).observe(latency_s)
-            self._metrics.deadlines.labels(tier, str(bool(status.deadline_met)).lower()).inc()
             note = f"complete after {latency_s:.2f} s of {task.valid_spec.deadline_s:g} s"
             if not status.deadline_met:
                 self._events.record(_subject(task), "DeadlineMissed", note, warning=True)

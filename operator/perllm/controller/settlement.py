@@ -195,11 +195,18 @@ def _expected_energy_j(span: Span, occupancy: float) -> float:
 
 
 def _read_span(pod: Pod, now_s: float) -> Span:
-    """Return when the pod's inference ran: as its report says, else while its container did."""
+    """Return when the pod's inference ran: as its report says, else while its container did.
+
+    A container may live on after its inference, to store the answer; then the report's own times count, if they lie
+    within the container's.
+    """
     report = pod.report
     prompt, output = (report.prompt_tokens or 0, report.output_tokens or 0) if report else (0, 0)
     end_s = finish_time_s(pod, now_s)
     if report and report.inference_seconds:
+        window = report.inference_window()
+        if window and pod.started_s is not None and pod.started_s - 1.0 <= window[0] and window[1] <= end_s:
+            end_s = window[1]
         return Span(pod.uid, end_s - report.inference_seconds, end_s, prompt, output)
     start_s = min(start_time_s(pod) or end_s, end_s - MIN_SPAN_S)
     return Span(pod.uid, start_s, end_s, prompt, output)

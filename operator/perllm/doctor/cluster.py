@@ -13,8 +13,10 @@ Schema = Mapping[str, Any]
 API_SERVER = "API server"
 RESOURCES = "resources"
 
-LEAST_MINOR = 29
 TESTED_MINORS = range(35, 38)
+"""Of Kubernetes 1. The chart refuses older ones."""
+
+_TESTED = f"PerLLM is tested with Kubernetes 1.{TESTED_MINORS[0]} to 1.{TESTED_MINORS[-1]}"
 
 _UPDATE = "helm upgrade with crds.enabled=true, or: perllm crds | kubectl apply --server-side -f -"
 
@@ -25,11 +27,11 @@ def check_version(version: Mapping[str, str], server: str) -> Finding:
     major, minor = (_read_number(version.get(part, "")) for part in ("major", "minor"))
     message = f"{told} at {server}"
     if major is None or minor is None:
-        return warn(API_SERVER, message, "its version cannot be read; PerLLM is tested with Kubernetes 1.35 to 1.37")
-    if (major, minor) < (1, LEAST_MINOR):
-        return fail(API_SERVER, message, f"the resources need Kubernetes 1.{LEAST_MINOR} or newer: upgrade the cluster")
+        return warn(API_SERVER, message, f"its version cannot be read; {_TESTED}")
+    if (major, minor) < (1, TESTED_MINORS[0]):
+        return fail(API_SERVER, message, f"{_TESTED}: upgrade the cluster")
     if minor not in TESTED_MINORS:
-        return warn(API_SERVER, message, "PerLLM is tested with Kubernetes 1.35 to 1.37 only")
+        return warn(API_SERVER, message, f"{_TESTED} only")
     return ok(API_SERVER, message)
 
 

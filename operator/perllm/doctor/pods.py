@@ -44,19 +44,20 @@ def check_lease(lease: Object | None, name: str, now_s: float) -> Finding:
 
 
 def _check_pod(item: Object) -> Iterator[Finding]:
-    name = item["metadata"]["name"]
+    name, namespace = item["metadata"]["name"], item["metadata"]["namespace"]
+    kubectl = f"kubectl -n {namespace}"
     statuses = {one["name"]: one for one in item.get("status", {}).get("containerStatuses") or ()}
     unready = [one for one in (OPERATOR, SCHEDULER) if not statuses.get(one, {}).get("ready")]
     for container in unready:
         message = f"{container} of {name} is not ready{_explain(item, statuses.get(container, {}))}"
-        yield fail(PODS, message, f"kubectl logs {name} -c {container}; kubectl describe pod {name}")
+        yield fail(PODS, message, f"{kubectl} logs {name} -c {container}; {kubectl} describe pod {name}")
     if not unready:
         yield ok(PODS, f"operator and scheduler of {name} are ready")
     for container, status in statuses.items():
         if status.get("restartCount", 0) >= MANY_RESTARTS:
             last = _state(status.get("lastState"))
             message = f"{container} of {name} was restarted {status['restartCount']} times{last}"
-            yield warn(PODS, message, f"kubectl logs {name} -c {container} --previous")
+            yield warn(PODS, message, f"{kubectl} logs {name} -c {container} --previous")
 
 
 def _explain(item: Object, status: Mapping[str, Any]) -> str:

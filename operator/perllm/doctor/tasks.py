@@ -38,7 +38,7 @@ def check_task_pods(items: Sequence[Object], scheduler_name: str, now_s: float) 
     broken = [(one, why) for one in items if (why := _trouble(one)) and _age_s(one, now_s) > UNSEEN_S]
     if unscheduled:
         message = f"no kube-scheduler has tried to schedule {name_some(unscheduled)}"
-        advice = f"does one run with the profile {scheduler_name}? kubectl logs deploy/perllm -c scheduler"
+        advice = f"does one run with the profile {scheduler_name}? See the log of PerLLM's container scheduler"
         yield fail(TASK_PODS, message, advice)
     if refused:
         first = refused[0]

@@ -68,7 +68,7 @@ def _explain_unreachable(error: str, settings: TelemetrySettings, *, is_inside: 
     host = urlsplit(settings.url).hostname or ""
     if not is_inside and (host.endswith((".svc", ".cluster.local")) or "." not in host):
         advice = "run the doctor inside: kubectl exec deploy/perllm -c operator -- perllm doctor --config ..., or pass "
-        return warn(CHECK, f"{settings.url} can be reached from inside the cluster only", f"{advice}--prometheus URL")
+        return warn(CHECK, f"{host} can be reached from inside the cluster only", f"{advice}--prometheus URL")
     return fail(CHECK, error, "set config.telemetry.url, or networkPolicy.prometheus")
 
 

@@ -25,6 +25,7 @@ def scheduler_configuration(
         "apiVersion": "kubescheduler.config.k8s.io/v1",
         "kind": "KubeSchedulerConfiguration",
         "leaderElection": _elect(lease, namespace) if lease else {"leaderElect": False},
+        "enableProfiling": False,
         "percentageOfNodesToScore": 100,
         "podInitialBackoffSeconds": 1,
         "podMaxBackoffSeconds": 2,

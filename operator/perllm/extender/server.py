@@ -46,12 +46,13 @@ def _handle(
         with timer.time():
             try:
                 answer = await work(orjson.loads(body))
+                failed = isinstance(answer, dict) and bool(answer.get("Error"))
             except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-                answer = refuse(f"PerLLM cannot read this {verb} call: {error!r}")
+                answer, failed = refuse(f"PerLLM cannot read this {verb} call: {error!r}"), True
             except Exception as error:
                 log.exception("%s call failed", verb)
-                answer = refuse(f"PerLLM failed: {error!r}")
-            if isinstance(answer, dict) and answer.get("Error"):
+                answer, failed = refuse(f"PerLLM failed: {error!r}"), True
+            if failed:
                 errors.inc()
         return web.Response(body=orjson.dumps(answer), content_type="application/json")
 

@@ -13,7 +13,7 @@ class Answer:
     Attributes:
         pieces: the text, as it came.
         chunks: pieces of text or of reasoning that came.
-        sent_s: when the request was sent that is being answered.
+        sent_s: when the request was sent that is being answered; None when the server was not ready for it.
         first_s: when the first token came.
         ended_s: when the answer was complete, or came to nothing.
         told_prompt_tokens: tokens of the prompt, as the server says.

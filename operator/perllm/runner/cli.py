@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import sys
 from datetime import UTC, datetime
@@ -15,8 +16,9 @@ from perllm.api.report import MAX_REPORT_LENGTH
 from perllm.runner.endpoint import Patience, Sampling
 from perllm.runner.job import Settings, run
 from perllm.runner.prompts import PromptError, collect_prompts
-from perllm.runner.result import Destination
+from perllm.runner.result import Destination, Kind
 
+MIN_REPORT_LENGTH = 1024
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 EXIT_CODES = """\b
@@ -24,9 +26,9 @@ Exit codes:
   0    every prompt was answered
   2    the command line or a prompt is wrong
   3    the server was not reached, or broke off an answer
-  4    the server refused a prompt; the others were answered
+  4    the server refused a prompt; all others were answered
   5    out of time: --deadline or --timeout
-  6    the prompts were answered, the result could not be written
+  6    the result could not be written
   143  stopped by SIGTERM (130: SIGINT)
 Whatever the code, what there is is written."""
 
@@ -45,7 +47,16 @@ def _read_url(context: click.Context, parameter: click.Parameter, text: str) -> 
         raise click.BadParameter(f"{text!r} is no URL: {error}") from error
     if url.scheme not in ("http", "https") or not url.host:
         raise click.BadParameter(f"{text!r} is no URL of a server: write for example http://10.0.0.7:8000/v1")
+    if url.user is not None or url.password is not None or url.query_string or url.fragment:
+        # The URL is told to everybody who reads the log or the task.
+        raise click.BadParameter("must end with the path, and hold no password: for keys there is --api-key-file")
     return text
+
+
+def _read_number(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no finite number")
+    return value
 
 
 def _read_deadline(context: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
@@ -59,20 +70,28 @@ def _read_deadline(context: click.Context, parameter: click.Parameter, text: str
 
 
 def _read_destination(context: click.Context, parameter: click.Parameter, text: str) -> Destination:
+    """Return where the answers go; a place that takes none is better told now than after the work."""
     try:
-        return Destination.parse(text)
+        destination = Destination.parse(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
+    if destination.kind is Kind.FILE and not os.access(Path(destination.name).parent, os.W_OK):
+        raise click.BadParameter(
+            f"{destination.name} cannot be written: mount a volume there that the pod may write to"
+        )
+    return destination
 
 
 def _read_key(file: Path | None) -> str | None:
     """Return the API key; it comes from a file or the environment only, where `ps` does not show it."""
-    if file is None:
-        return os.environ.get("OPENAI_API_KEY") or None
     try:
-        return file.read_text(encoding="utf-8").strip() or None
+        text = file.read_text(encoding="utf-8") if file else os.environ.get("OPENAI_API_KEY", "")
     except (OSError, UnicodeDecodeError) as error:
         raise click.UsageError(f"--api-key-file: {error}") from error
+    key = text.strip()  # Secrets are often made with a newline at the end
+    if not (key.isascii() and key.isprintable()):
+        raise click.UsageError("the API key holds characters that no HTTP header may")
+    return key or None
 
 
 def _read_namespace() -> str:
@@ -105,17 +124,29 @@ def _read_namespace() -> str:
     default=default_url,
     show_default="http://$NODE_IP:8000/v1, or 127.0.0.1 without NODE_IP",
     callback=_read_url,
-    help="Base URL of an OpenAI-compatible server.",
+    help="Base URL of an OpenAI-compatible server. It is asked directly: proxies of the environment are not used.",
 )
 @click.option("--api-key-file", type=_FILE, help="File with the server's API key; else OPENAI_API_KEY, else none.")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Longest answer. The server's own limit without it.")
-@click.option("--temperature", type=click.FloatRange(min=0), help="Sampling temperature. The server's own without it.")
-@click.option("--concurrency", type=click.IntRange(1, 1024), default=1, help="Prompts that are asked at a time.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0),
+    callback=_read_number,
+    help="Sampling temperature. The server's own without it.",
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 1024),
+    default=1,
+    help="Prompts that are asked at a time. On a server that tasks share, more than 1 takes more than the task's slot, "
+    "and PerLLM learns times that other tasks will not have.",
+)
 @click.option(
     "--wait",
     "wait_s",
     type=click.FloatRange(min=0),
     default=120.0,
+    callback=_read_number,
     help="Seconds to go on asking a server that refuses connections or says 429, 502, 503 or 504: it loads its model.",
 )
 @click.option(
@@ -123,6 +154,7 @@ def _read_namespace() -> str:
     "timeout_s",
     type=click.FloatRange(min=0, min_open=True),
     default=600.0,
+    callback=_read_number,
     help="Seconds that one answer may take.",
 )
 @click.option(
@@ -152,7 +184,7 @@ def _read_namespace() -> str:
 )
 @click.option(
     "--termination-bytes",
-    type=click.IntRange(256, MAX_REPORT_LENGTH),
+    type=click.IntRange(MIN_REPORT_LENGTH, MAX_REPORT_LENGTH),
     default=MAX_REPORT_LENGTH,
     help="Longest report. Kubernetes keeps 12288 bytes per pod: with more than three containers, give each its share.",
 )
@@ -171,9 +203,12 @@ def main(**options: Any) -> None:
     into the container's termination message, from where PerLLM takes them into the status of the task.
     """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
-    stdin = sys.stdin if options["use_stdin"] else None
+    stdin = sys.stdin.buffer if options["use_stdin"] else None
     try:
+        "".join((options["model"], options["system"] or "", *options["texts"])).encode()
         prompts = collect_prompts(options["texts"], options["files"], stdin, options["system"])
+    except UnicodeEncodeError as error:
+        raise click.UsageError(f"the arguments are no UTF-8: {error}") from error
     except PromptError as error:
         raise click.UsageError(str(error)) from error
     settings = Settings(

@@ -91,15 +91,22 @@ def _print_line(index: int, answer: Answer) -> None:
 
 
 async def _write(settings: Settings, work: Work, report: RunReport) -> None:
-    """Write the answers to where they shall go, then the report, which tells of trouble with the former."""
-    destination = settings.destination
+    """Write the answers to where they shall go, and the report, which tells of trouble with the former."""
+    if settings.destination.kind is Kind.TERMINATION:
+        _write_report(settings, work, report, join_texts(work.answers))
+        return
+    # First without them: an API server may be away for longer than Kubernetes lets a stopped container live.
+    _write_report(settings, work, report)
     try:
         await _write_answers(settings, work, report)
-        report = report.model_copy(update={"result": destination.location})
+        report = report.model_copy(update={"result": settings.destination.location})
     except ResultError as error:
-        report = report.model_copy(update={"problem": report.problem or cut_problem(str(error))})
         _note_loss(work, error)
-    text = join_texts(work.answers) if destination.kind is Kind.TERMINATION else ""
+        report = report.model_copy(update={"problem": cut_problem(work.problem)})
+    _write_report(settings, work, report)
+
+
+def _write_report(settings: Settings, work: Work, report: RunReport, text: str = "") -> None:
     try:
         write_termination_message(settings.termination_log, fit_report(report, text, settings.termination_bytes))
     except ResultError as error:

@@ -1,8 +1,9 @@
 """The prompts of a task, from arguments, files or standard input."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -18,49 +19,53 @@ class PromptError(Exception):
 
 
 def collect_prompts(
-    texts: Sequence[str], files: Iterable[Path], stdin: TextIO | None, system: str | None
+    texts: Sequence[str], files: Iterable[Path], stdin: BinaryIO | None, system: str | None
 ) -> tuple[Prompt, ...]:
     """Return all prompts: of arguments, then of files, then of standard input.
 
     A file holds one prompt per line; one that ends in ``.jsonl`` holds one JSON object per line, with ``prompt`` or
-    ``messages``. Empty lines do not count.
+    ``messages``. What is empty does not count.
 
     Args:
         texts: prompts as they are.
-        files: files of prompts.
-        stdin: one prompt per line; None when it is not to be read.
+        files: files of prompts, in UTF-8.
+        stdin: one prompt per line, in UTF-8; None when it is not to be read.
         system: message that goes before every prompt that brings no messages of its own.
 
     Raises:
-        PromptError: a file cannot be read or a line is no prompt, or there is none at all.
+        PromptError: a file cannot be read or a line is no prompt, there is none at all, or there are too many.
     """
-    found = [_converse(text, system) for text in texts]
-    for file in files:
-        found.extend(_read_file(file, system))
-    if stdin is not None:
-        found.extend(_converse(line, system) for line in _lines(stdin))
+    found = tuple(islice(_read_all(texts, files, stdin, system), MAX_PROMPTS + 1))
     if not found:
         raise PromptError("there is no prompt: give --prompt, --prompt-file or prompts on standard input")
     if len(found) > MAX_PROMPTS:
-        raise PromptError(f"{len(found)} prompts are too many for one task: at most {MAX_PROMPTS}")
-    return tuple(found)
+        raise PromptError(f"there are too many prompts for one task: more than {MAX_PROMPTS}")
+    return found
 
 
-def _read_file(file: Path, system: str | None) -> Iterator[Prompt]:
-    try:
-        lines = list(_lines(file.read_text(encoding="utf-8").splitlines()))
-    except (OSError, UnicodeDecodeError) as error:
-        raise PromptError(f"{file} cannot be read: {error}") from error
-    for number, line in enumerate(lines, start=1):
-        yield (
-            _read_object(line, f"{file}, prompt {number}", system)
-            if file.suffix == ".jsonl"
-            else _converse(line, system)
-        )
+def _read_all(
+    texts: Sequence[str], files: Iterable[Path], stdin: BinaryIO | None, system: str | None
+) -> Iterator[Prompt]:
+    yield from (_converse(text, system) for text in texts if text.strip())
+    for file in files:
+        try:
+            with file.open("rb") as stream:
+                yield from _read(stream, str(file), system)
+        except OSError as error:
+            raise PromptError(f"{file} cannot be read: {error}") from error
+    if stdin is not None:
+        yield from _read(stdin, "standard input", system)
 
 
-def _lines(lines: Iterable[str]) -> Iterator[str]:
-    return (line.strip() for line in lines if line.strip())
+def _read(stream: BinaryIO, name: str, system: str | None) -> Iterator[Prompt]:
+    for number, line in enumerate(stream, start=1):
+        place = f"{name}, line {number},"
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise PromptError(f"{place} is no UTF-8: {error}") from error
+        if text:
+            yield _read_object(text, place, system) if name.endswith(".jsonl") else _converse(text, system)
 
 
 def _converse(text: str, system: str | None) -> Prompt:

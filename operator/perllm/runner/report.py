@@ -1,22 +1,22 @@
 """What the runner reports: the run report that the operator reads, and the answers, each cut to where it has to fit."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
 import orjson
 
-from perllm.api.report import MAX_PROBLEM_LENGTH, MAX_REPORT_LENGTH, RunReport, TokenSource
+from perllm.api.base import MAX_TOKENS
+from perllm.api.report import RunReport, TokenSource
 from perllm.runner.answer import Answer
 from perllm.runner.errors import ResultError
 from perllm.runner.work import Work
 
-# Four bytes a character at most, and the rest of the report has to fit as well.
-MAX_PROBLEM_CHARACTERS = min(MAX_PROBLEM_LENGTH, MAX_REPORT_LENGTH // 8)
+MAX_PROBLEM_CHARACTERS = 500
 
 
 def summarise(work: Work, *, started_s: float, finished_s: float, unix_offset_s: float) -> RunReport:
-    """Return what was measured, without any text.
+    """Return what was measured, without any text; sums that no report can hold are left out.
 
     Args:
         work: what was done.
@@ -36,8 +36,8 @@ def summarise(work: Work, *, started_s: float, finished_s: float, unix_offset_s:
         started_at=_time(started_s + unix_offset_s),
         finished_at=_time(end_s + unix_offset_s),
         inference_seconds=round(end_s - min(sent_s), 6) if sent_s else None,
-        prompt_tokens=sum(known_tokens) if known_tokens and len(known_tokens) == len(prompt_tokens) else None,
-        output_tokens=sum(one.output_tokens for one in answers) if sent_s else None,
+        prompt_tokens=_add_up(known_tokens) if 0 < len(known_tokens) == len(prompt_tokens) else None,
+        output_tokens=_add_up(one.output_tokens for one in answers) if sent_s else None,
         token_source=(TokenSource.USAGE if is_told else TokenSource.CHUNKS) if sent_s else None,
         time_to_first_token_seconds=round(sum(first_s) / len(first_s), 6) if first_s else None,
         problem=cut_problem(work.problem),
@@ -45,7 +45,7 @@ def summarise(work: Work, *, started_s: float, finished_s: float, unix_offset_s:
 
 
 def cut_problem(problem: str) -> str | None:
-    """Return a problem in one line that leaves room for the rest of the report; None for none."""
+    """Return a problem in one line; None for none."""
     return " ".join(problem.split())[:MAX_PROBLEM_CHARACTERS] or None
 
 
@@ -60,17 +60,24 @@ def join_texts(answers: Sequence[Answer]) -> str:
 
 
 def fit_report(report: RunReport, text: str, limit_bytes: int) -> str:
-    """Return the report as JSON with as much of the text as fits."""
-    if not text:
-        return report.to_text()
+    """Return the report as JSON with as much of its problem as half of the room takes, then of the text as fits."""
+    problem = report.problem or ""
 
-    def with_text(length: int) -> str:
+    def with_problem(length: int) -> RunReport:
+        return report.model_copy(update={"problem": problem[:length] or None})
+
+    def with_text(length: int) -> RunReport:
         cut = {"text": text[:length], "truncated": True if length < len(text) else None}
-        return report.model_copy(update=cut).to_text()
+        return report.model_copy(update=cut)
 
-    lengths = range(min(len(text), MAX_REPORT_LENGTH) + 1)
-    length = bisect_right(lengths, limit_bytes, key=lambda one: len(with_text(one).encode())) - 1
-    return with_text(max(length, 0))
+    report = _fit(with_problem, len(problem), limit_bytes // 2)
+    return (_fit(with_text, len(text), limit_bytes) if text else report).to_text()
+
+
+def _fit(with_length: Callable[[int], RunReport], longest: int, limit_bytes: int) -> RunReport:
+    lengths = range(min(longest, limit_bytes) + 1)
+    length = bisect_right(lengths, limit_bytes, key=lambda one: len(with_length(one).to_text().encode())) - 1
+    return with_length(max(length, 0))
 
 
 def fit_answers(answers: Sequence[Answer], limit_bytes: int | None = None) -> bytes:
@@ -96,6 +103,11 @@ def fit_answers(answers: Sequence[Answer], limit_bytes: int | None = None) -> by
     if length < 0:
         raise ResultError(f"{len(answers)} answers do not fit into {limit_bytes} bytes: write them to a file")
     return with_texts(length)
+
+
+def _add_up(tokens: Iterable[int]) -> int | None:
+    total = sum(tokens)
+    return total if total <= MAX_TOKENS else None
 
 
 def _time(unix_s: float) -> datetime:

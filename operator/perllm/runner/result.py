@@ -1,6 +1,7 @@
 """Where results go: the container's termination message, a ConfigMap or a file."""
 
 import logging
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -8,6 +9,9 @@ from pathlib import Path
 from perllm.runner.errors import ResultError
 
 log = logging.getLogger(__name__)
+
+MAX_LOCATION_LENGTH = 256
+CONFIG_MAP_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?")
 
 
 class Kind(StrEnum):
@@ -35,6 +39,10 @@ class Destination:
         kind, _, name = text.partition(":")
         if kind not in set(Kind) or bool(name) == (kind == Kind.TERMINATION):
             raise ValueError(f"{text!r} is no place for a result: write termination, configmap:NAME or file:PATH")
+        if len(text) > MAX_LOCATION_LENGTH:
+            raise ValueError(f"the place for the result is longer than {MAX_LOCATION_LENGTH} characters")
+        if kind == Kind.CONFIG_MAP and not CONFIG_MAP_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name for a ConfigMap: write lower-case letters, digits, '-' and '.'")
         return cls(Kind(kind), name)
 
     @property
@@ -65,10 +73,10 @@ def write_termination_message(path: Path, text: str) -> None:
     Raises:
         ResultError: it cannot be written.
     """
-    if not path.exists():
-        log.info("%s is not there, so this is no container; the report is %s", path, text)
-        return
     try:
+        if not path.exists():
+            log.info("%s is not there, so this is no container; the report is %s", path, text)
+            return
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ResultError(f"the termination message {path} cannot be written: {error}") from error

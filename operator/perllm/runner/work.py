@@ -38,8 +38,8 @@ class Work:
         return sum(1 for answer in self.answers if not answer.problem)
 
     def end(self, code: int, problem: str) -> None:
-        """Note how it ended; the first problem counts."""
-        if self.code == ExitCode.DONE:
+        """Note how it ended: the first problem counts, but a refused prompt less than anything else."""
+        if self.code == ExitCode.DONE or (self.code == ExitCode.REFUSED and code != ExitCode.REFUSED):
             self.code, self.problem = code, problem
 
 

@@ -18,7 +18,7 @@ def _check_window(query: str) -> str:
     return query
 
 
-Query = Annotated[str, AfterValidator(_check_window)]
+Query = Annotated[str, AfterValidator(_check_window), Field(json_schema_extra={"pattern": r"\[\{window\}\]"})]
 
 
 class Queries(BaseModel):

@@ -22,7 +22,8 @@ class TelemetrySettings(BaseModel):
     )
     ca_file: Path | None = Field(default=None, description="Certificate authority of the server; else the system's.")
     headers: dict[str, str] = Field(
-        default_factory=dict, description="More request headers, for example X-Scope-OrgID of a tenant."
+        default_factory=dict,
+        description="More request headers, for example X-Scope-OrgID of a tenant. They are in a ConfigMap: no secrets.",
     )
     interval_s: float = Field(default=5.0, gt=0, description="Seconds between two polls.")
     timeout_s: float = Field(default=5.0, gt=0, description="Seconds that one query may take.")

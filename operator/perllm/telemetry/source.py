@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -57,7 +58,8 @@ class PrometheusSource:
 
     def __init__(self, settings: TelemetrySettings, session: requests.Session) -> None:
         session.verify = True if settings.ca_file is None else str(settings.ca_file)
-        self._url = settings.url
+        # Logged, so without a user and his password.
+        self._url = re.sub("//[^/@]*@", "//", settings.url)
         self._connection = PrometheusConnect(
             url=settings.url.rstrip("/"),
             headers=dict(settings.headers),

@@ -101,7 +101,7 @@ _ROWS: tuple[tuple[Panel, ...], ...] = (
         Panel(
             "Nodes by quality of their power figure",
             "short",
-            {'max by (quality) (perllm_telemetry_nodes{SCOPE,figure="power_w"})': "{{quality}}"},
+            {'max by (quality) (perllm_telemetry_nodes{SCOPE,figure="power"})': "{{quality}}"},
             stacked=True,
         ),
         Panel(

@@ -54,12 +54,12 @@ class Values(Section):
     pod_security_context: Object = Field(default=RESTRICTED_POD, description="Security context of the pod.")
     security_context: Object = Field(default=RESTRICTED_CONTAINER, description="Security context of both containers.")
     termination_grace_period_seconds: int = Field(
-        default=30, ge=15, description="Seconds to write everything out; the operator needs up to 10."
+        default=30, ge=25, description="Seconds to write everything out: one, or up to 25 if the API server is slow."
     )
     priority_class_name: str = Field(
         default="", description="Priority class, such as system-cluster-critical: without PerLLM no task starts."
     )
-    node_selector: Strings = Field(default={}, description="Node selector of the pods.")
+    node_selector: Strings = Field(default={"kubernetes.io/os": "linux"}, description="Node selector of the pods.")
     tolerations: list[Object] = Field(default=[], description="Tolerations of the pods.")
     affinity: Object = Field(default={}, description="Affinity of the pods.")
     topology_spread_constraints: list[Object] = Field(

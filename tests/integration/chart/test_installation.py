@@ -214,6 +214,17 @@ def test_upgrade_keeps_tasks_and_removal_leaves_only_what_it_is_told_to_keep(rel
     assert cluster.get("llmtasks", "-n", "team")["items"]
 
 
+def test_pods_that_follow_no_lease_end_before_those_that_do_begin(cluster: Cluster) -> None:
+    cluster.install(NAMESPACE, {})
+    strategies = []
+    for replicas in (1, 2, 2, 1):
+        cluster.upgrade(NAMESPACE, {"replicaCount": replicas})
+        strategies.append(cluster.get("deployment", "perllm", "-n", NAMESPACE)["spec"]["strategy"]["type"])
+    cluster.uninstall(NAMESPACE)
+
+    assert strategies == ["Recreate", "Recreate", "RollingUpdate", "Recreate"]
+
+
 def test_release_that_keeps_nothing_leaves_nothing(cluster: Cluster) -> None:
     cluster.install(NAMESPACE, {"crds": {"keep": False}})
     cluster.uninstall(NAMESPACE)

@@ -14,10 +14,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from integration.chart.helm import Helm, find
 from perllm.metrics import OperatorMetrics
 from perllm.telemetry.metrics import TelemetryMetrics
+from perllm.telemetry.snapshot import MISSING, Figure, NodeFigures, Quality, Snapshot
 from perllm_lab.chart.dashboard import list_queries
 from perllm_lab.kubernetes.prometheus import Prometheus, ScrapeTarget
 
 SCRAPE_S = 0.2
+FRESH = Figure(100.0, 0.0, Quality.FRESH)
 RULES = {"prometheusRule": {"enabled": True}}
 
 
@@ -31,9 +33,8 @@ class Replica:
         self._metrics = OperatorMetrics(self._registry)
         telemetry = TelemetryMetrics(self._registry)
         telemetry.up.set(well)
-        telemetry.nodes.labels("power_w", "fresh").set(9)
-        telemetry.nodes.labels("power_w", "stale").set(0 if well else 1)
-        telemetry.nodes.labels("power_w", "missing").set(0)
+        power = {f"gpu-{number}": FRESH for number in range(9)} | ({} if well else {"gpu-9": MISSING})
+        telemetry.count_nodes(Snapshot(0.0, {name: NodeFigures(power_w=figure) for name, figure in power.items()}))
         self._metrics.active.set(1)
         self._metrics.waiting.set(5)
 

@@ -27,15 +27,19 @@ from integration.chart.helm import CHART, Helm, Object
             {"config": {"telemetry": {"interval_s": 0}}},
             "at '/config/telemetry/interval_s': exclusiveMinimum: got 0, want 0",
         ),
+        (
+            {"config": {"telemetry": {"queries": {"power": "node_power_watts"}}}},
+            "at '/config/telemetry/queries/power': 'node_power_watts' does not match pattern",
+        ),
         ({"networkPolicy": {"apiServer": {"cidrs": ["10.0.0.1"]}}}, "at '/networkPolicy/apiServer/cidrs/0'"),
-        ({"terminationGracePeriodSeconds": 5}, "at '/terminationGracePeriodSeconds': minimum: got 5, want 15"),
+        ({"terminationGracePeriodSeconds": 5}, "at '/terminationGracePeriodSeconds': minimum: got 5, want 25"),
         ({"config": {"server": {"health_port": 0}}}, "config.server.health_port must not be 0: probes"),
         (
             {"config": {"server": {"health_port": 10261}}},
             "must differ: all are in one pod, and they are [10261 10261 10259]",
         ),
         ({"config": {"server": {"health_host": "127.0.0.1"}}}, "must be an address that kubelet and Prometheus reach"),
-        ({"config": {"namespaces": ["a", "a"]}}, "config.namespaces must hold each name once"),
+        ({"config": {"namespaces": ["a", "a"]}}, "at '/config/namespaces': items at 0 and 1 are equal"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.name must be set when serviceAccount.create is false"),
         (
             {"scheduler": {"image": {"tag": "v1.38.0"}}},

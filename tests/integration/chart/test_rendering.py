@@ -27,6 +27,7 @@ from perllm_lab.kubernetes.toolchain import default_cache_folder
 HERE = Path(__file__).parent
 SETS = sorted(path.stem for path in (HERE / "values").glob("*.yaml"))
 FLAGS = ("--show-only=templates/deployment.yaml", "--kube-version=1.37.2")
+TEAMS = {"config": {"namespaces": ["a", "b"]}}
 Render = Callable[[str], list[Object]]
 
 
@@ -46,8 +47,8 @@ def normalise(objects: list[Object]) -> str:
     for one in kept:
         if one["kind"] == "Deployment":
             one["spec"]["template"]["metadata"]["annotations"].pop("checksum/config")
-        if "perllm.json" in one.get("data", {}):
-            one["data"]["perllm.json"] = "the dashboard"
+        if one["kind"] == "ConfigMap":
+            one["data"] = dict.fromkeys(one["data"], "as its source says")
     kept.sort(key=lambda one: (one["kind"], one["metadata"].get("namespace", ""), one["metadata"]["name"]))
     return yaml.dump_all(kept, Dumper=Dumper, sort_keys=False, width=120)
 
@@ -150,18 +151,19 @@ def account(name: str) -> Object:
 @pytest.mark.parametrize(
     ("values", "operator", "scheduler", "scope"),
     [
-        ("default", "perllm", "perllm-scheduler", {}),
-        ("replicas", "perllm", "perllm-scheduler", {"lease": "perllm"}),
-        ("namespaces", "perllm", "perllm-scheduler", {"namespaces": ["team-a", "team-b"]}),
-        ("shared-account", "existing", "existing", {}),
+        ({}, "perllm", "perllm-scheduler", {}),
+        ({"replicaCount": 2}, "perllm", "perllm-scheduler", {"lease": "perllm"}),
+        (TEAMS, "perllm", "perllm-scheduler", {"namespaces": ["a", "b"]}),
+        ({"replicaCount": 2, **TEAMS}, "perllm", "perllm-scheduler", {"lease": "perllm", "namespaces": ["a", "b"]}),
+        ({"scheduler": {"serviceAccount": {"create": False}}}, "perllm", "perllm", {}),
     ],
 )
 def test_grants_what_the_operator_says_it_needs_and_nothing_more(
-    values: str, operator: str, scheduler: str, scope: Object, render: Render
+    values: Object, operator: str, scheduler: str, scope: Object, helm: Helm
 ) -> None:
     wanted = build_manifests(account(operator), account(scheduler), namespace=NAMESPACE, **scope)
 
-    assert list_grants(render(values)) == list_grants(wanted)
+    assert list_grants(helm.render(values)) == list_grants(wanted)
 
 
 def list_grants(objects: list[Object]) -> list[str]:

@@ -1,4 +1,5 @@
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,16 @@ from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
 from perllm.config import Config
+from perllm.doctor.cluster import TESTED_MINORS
 from perllm.metrics import OperatorMetrics
 from perllm.telemetry.metrics import TelemetryMetrics
+from perllm.telemetry.snapshot import NodeFigures, Quality
 from perllm_lab.chart.dashboard import list_queries
 from perllm_lab.chart.entries import Entry, list_entries
 from perllm_lab.chart.files import CHART, build_files
 from perllm_lab.chart.schema import build_schema
 from perllm_lab.chart.values import Values
+from perllm_lab.kubernetes.schemas import KUBERNETES
 
 ROOT = Path(__file__).parents[3]
 
@@ -37,6 +41,16 @@ def test_chart_is_of_the_version_of_the_operator() -> None:
 
     assert f'version = "{chart["appVersion"]}"' in (ROOT / "pyproject.toml").read_text()
     assert f"perllm/perllm:{chart['appVersion']}" in chart["annotations"]["artifacthub.io/images"]
+
+
+def test_chart_doctor_and_tests_agree_on_versions_of_kubernetes() -> None:
+    chart = yaml.safe_load((ROOT / CHART / "Chart.yaml").read_text())
+    tested = [f"1.{minor}" for minor in TESTED_MINORS]
+
+    assert chart["kubeVersion"] == f">={tested[0]}.0-0"
+    assert list(KUBERNETES) == tested
+    for text in ("docs/install.md", f"{CHART}/README.md.template"):
+        assert f"Kubernetes {tested[0]} to {tested[-1]}" in (ROOT / text).read_text()
 
 
 def test_example_of_artifact_hub_is_that_of_the_project() -> None:
@@ -95,11 +109,13 @@ def test_schema_closes_and_describes_every_section() -> None:
         {"telemetry": {"url": "prometheus:9090"}},
         {"telemetry": {"interval_s": 0}},
         {"telemetry": {"node_labels": []}},
+        {"telemetry": {"queries": {"power": "node_power_watts"}}},
         {"nodes": {"default_bandwidth_mbit_s": {"edge": 0, "cloud": 1}}},
         {"nodes": {"default_bandwidth_mbit_s": {"edge": 1, "cloud": 1, "fog": 1}}},
         {"server": {"health_port": 70000}},
         {"log": {"level": "LOUD"}},
         {"namespaces": ["Team A"]},
+        {"namespaces": ["a", "a"]},
         {"instance": "-"},
     ],
     ids=str,
@@ -124,6 +140,22 @@ def test_dashboard_asks_for_metrics_that_exist() -> None:
 
 
 def test_alerts_ask_for_metrics_that_exist() -> None:
-    alerts = (ROOT / CHART / "templates/prometheusrule.yaml").read_text()
+    assert set(re.findall(r"perllm_\w+", read_alerts())) <= list_series()
 
-    assert set(re.findall(r"perllm_\w+", alerts)) <= list_series()
+
+def test_alerts_and_dashboard_ask_for_values_of_labels_that_exist() -> None:
+    known: dict[str, Collection[str]] = {
+        "figure": NodeFigures().figures(),
+        "quality": set(Quality),
+        "met": {"true", "false"},
+        "verb": {"filter", "prioritize", "bind"},
+    }
+
+    asked = re.findall(r'[{,](\w+)!?="(\w+)"', read_alerts() + " ".join(list_queries()))
+
+    assert {label for label, _ in asked} == set(known)
+    assert [(label, value) for label, value in asked if value not in known[label]] == []
+
+
+def read_alerts() -> str:
+    return (ROOT / CHART / "templates/prometheusrule.yaml").read_text()

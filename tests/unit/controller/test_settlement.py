@@ -65,6 +65,18 @@ def test_a_task_alone_is_charged_what_its_node_took_during_its_inference() -> No
     assert energy.energy_j == pytest.approx(600 + 7)
 
 
+def test_energy_counts_for_the_inference_though_the_container_stored_its_answer_afterwards() -> None:
+    metered = Metered()
+    metered.sample_until(1015)
+    # Half of the inference fell into the seconds in which the node drew 20 W.
+    report = {"finishedAt": "1970-01-01T00:16:46Z", "inferenceSeconds": 6.0, "outputTokens": 100}
+    stored_late = succeeded(started_s=999.0, finished_s=1011.0, report=report)
+    metered.run(stored_late)
+    energy = metered.settlement.measure(stored_late, transmission_energy_j=0.0, now_s=1020.0)
+    assert energy is not None
+    assert energy.energy_j == pytest.approx(3 * 100 + 3 * 20)
+
+
 def test_tasks_on_a_node_share_its_energy_and_nothing_is_lost_or_invented() -> None:
     metered = Metered()
     metered.sample_until(1030)

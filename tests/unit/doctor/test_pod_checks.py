@@ -23,7 +23,7 @@ def test_a_container_that_is_not_ready_tells_why() -> None:
     (finding,) = check_pods([make_own_pod(ready=("operator",), scheduler=waiting)], "home")
     assert finding.level is Level.FAIL
     assert "scheduler of perllm-1 is not ready: ImagePullBackOff, no such tag" in finding.message
-    assert "kubectl logs perllm-1 -c scheduler" in finding.advice
+    assert "kubectl -n perllm-system logs perllm-1 -c scheduler" in finding.advice
 
 
 def test_a_pod_that_was_never_started_tells_why() -> None:

@@ -159,4 +159,4 @@ async def test_a_malformed_call_is_answered_and_counted_once(setting: Setting, v
         assert content == []
     else:
         assert "cannot read" in content["Error"]
-        assert setting.errors(verb) == 1
+    assert setting.errors(verb) == 1

@@ -34,13 +34,24 @@ def test_crds_can_be_written_to_files(tmp_path: Path) -> None:
     assert all(yaml.safe_load(file.read_text())["kind"] == "CustomResourceDefinition" for file in files)
 
 
-def test_rbac_is_for_the_service_account_and_the_configuration(tmp_path: Path) -> None:
+def test_rbac_is_for_the_service_accounts_and_the_configuration(tmp_path: Path) -> None:
     file = tmp_path / "perllm.yaml"
     file.write_text("namespaces: [a]\nleader_lease: turns\n")
     output = perllm("rbac", "--config", file, "--namespace", "place", "--service-account", "me").stdout
     documents = list(yaml.safe_load_all(output))
     bindings = [one for one in documents if one["kind"].endswith("Binding")]
-    assert {(one["subjects"][0]["name"], one["subjects"][0]["namespace"]) for one in bindings} == {("me", "place")}
+    holders = {one["metadata"]["name"]: one["subjects"][0] for one in bindings}
+    assert {one["namespace"] for one in holders.values()} == {"place"}
+    assert {role for role, one in holders.items() if one["name"] == "me"} == {
+        "perllm-nodes",
+        "perllm-tasks",
+        "perllm-lease",
+    }
+    assert {role for role, one in holders.items() if one["name"] == "perllm-scheduler"} == {
+        "perllm-kube-scheduler",
+        "perllm-volume-scheduler",
+        "perllm-scheduler-lease",
+    }
     assert {one["metadata"].get("namespace") for one in documents} == {None, "a", "place"}
 
 

@@ -8,12 +8,15 @@ import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 
+from perllm.cli import main as perllm
 from perllm.config import Config
 from perllm.metrics import OperatorMetrics
+from perllm.runner.cli import main as runner
 from perllm.telemetry.metrics import TelemetryMetrics
+from perllm_lab.chart.values import Values
 
 ROOT = Path(__file__).parents[3]
-FILES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+FILES = sorted([ROOT / "README.md", ROOT / "charts/perllm/README.md", *(ROOT / "docs").glob("*.md")])
 
 
 def read(path: Path) -> str:
@@ -26,7 +29,7 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_links_lead_somewhere(file: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", read(file)):
         if "://" in target:
@@ -46,7 +49,7 @@ def has_setting(path: str) -> bool:
     return reduce(step, path.split("."), Config) is not None
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_settings_exist(file: Path) -> None:
     named = {path for path in re.findall(r"`config\.([a-z_.]+[a-z])", read(file)) if path != "yaml"}
     assert {path for path in named if not has_setting(path)} == set()
@@ -56,6 +59,45 @@ def test_settings_that_do_not_exist_would_be_found() -> None:
     assert isinstance(Config, type(BaseModel))
     assert has_setting("telemetry.queries.energy")
     assert not has_setting("telemetry.query")
+
+
+SECTIONS = "|".join(field.alias or name for name, field in Values.model_fields.items() if name != "config")
+
+
+def has_value(path: str) -> bool:
+    """Whether the chart has a value; what is below a free-form object is anybody's."""
+    here: object = Values().model_dump(mode="json", by_alias=True)
+    for key in path.split("."):
+        if not isinstance(here, dict):
+            return False
+        if key not in here:
+            return path.startswith(("podSecurityContext.", "securityContext.", "resources."))
+        here = here[key]
+    return True
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_values_of_the_chart_exist(file: Path) -> None:
+    named = re.findall(rf"(?:`|--set '?)((?:{SECTIONS}|config)\b(?:\.[A-Za-z_]+)+)", read(file))
+    assert [path for path in named if not path.startswith("config.") and not has_value(path)] == []
+
+
+def test_values_that_do_not_exist_would_be_found() -> None:
+    assert has_value("scheduler.image.tag")
+    assert not has_value("scheduler.image.tags")
+    assert not has_value("replicaCount.of")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_commands_and_their_options_exist(file: Path) -> None:
+    parsers = {f"perllm {name}": command for name, command in perllm.commands.items()} | {"perllm-runner": runner}
+    for name, rest in re.findall(
+        r"(?:`|-- |: |\bor |^)(perllm(?:-runner| [a-z][a-z-]*))([^`\n|]*)", read(file), re.MULTILINE
+    ):
+        known = {option for one in parsers[name].params for option in one.opts} | {"--help"}
+        assert set(re.findall(r"--[a-z-]+", rest)) <= known, name + rest
+    targets = set(re.findall(r"^([a-z0-9]+):", read(ROOT / "Makefile"), re.MULTILINE))
+    assert set(re.findall(r"(?:`|^)make ([a-z0-9]+)\b(?!-)", read(file), re.MULTILINE)) <= targets
 
 
 def test_all_metrics_are_explained_and_no_others() -> None:

@@ -89,7 +89,7 @@ def test_an_end_is_said_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     count = announced.registry.get_sample_value
     assert count("perllm_tasks_finished_total", {"phase": "Succeeded"}) == 2
-    assert count("perllm_deadlines_total", {"tier": "edge", "met": "false"}) == 1
+    assert count("perllm_deadlines_total", {"tier": "edge", "met": "false"}) == 2
 
 
 def test_less_than_the_level_is_not_logged(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,9 +2,13 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp import web
 
-from perllm.supervision import cancelled_at_exit
+from perllm import supervision
+from perllm.supervision import cancelled_at_exit, serve
+from perllm_lab.kubernetes.process import LOOPBACK, find_free_ports
 
 
 async def work_beside(work: Coroutine[Any, Any, Any], block: Coroutine[Any, Any, Any]) -> None:
@@ -36,3 +40,23 @@ async def test_work_that_breaks_ends_the_block_with_its_own_error() -> None:
 async def test_an_error_of_the_block_ends_the_work_and_comes_out_as_itself() -> None:
     with pytest.raises(ValueError, match="broken"):
         await work_beside(wait_for_ever(), fail())
+
+
+async def test_an_answer_that_never_comes_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision, "SHUTDOWN_TIMEOUT_S", 0.05)
+    asked = asyncio.Event()
+
+    async def hang(_: web.Request) -> web.Response:
+        asked.set()
+        await wait_for_ever()
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/", hang)
+    (port,) = find_free_ports(1)
+    async with aiohttp.ClientSession() as session:
+        async with asyncio.timeout(2), serve(app, LOOPBACK, port):
+            request = asyncio.ensure_future(session.get(f"http://{LOOPBACK}:{port}/"))
+            await asked.wait()
+        with pytest.raises(aiohttp.ClientError):
+            await request

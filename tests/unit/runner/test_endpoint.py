@@ -1,7 +1,9 @@
+import asyncio
 from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from perllm.api.report import TokenSource
 from perllm.runner.answer import Answer
@@ -16,6 +18,7 @@ from unit.runner.model_server import (
     hang_up,
     refuse,
     stream,
+    usage_chunk,
 )
 
 PROMPT = ({"role": "user", "content": "Hi"},)
@@ -116,10 +119,41 @@ async def test_older_server_is_asked_without_usage(
 ) -> None:
     server.script = [refuse(422, {"detail": "stream_options: extra fields not permitted"})]
 
-    answer = await ask(server.url, session, clock, wait_s=0.0)
+    endpoint = Endpoint(session, server.url, Sampling("m"), Patience(0.0, 30.0), now=clock.now)
+    answers = [Answer(), Answer()]
+    for answer in answers:
+        await endpoint.ask(PROMPT, answer, lambda text: None)
 
-    assert answer.text == "Hello there"
-    assert "stream_options" not in server.requests[1]
+    assert [answer.text for answer in answers] == ["Hello there"] * 2
+    assert ["stream_options" in request for request in server.requests] == [True, False, False]
+
+
+async def test_numbers_that_cannot_be_are_not_believed(
+    server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
+) -> None:
+    usage = {"prompt_tokens": True, "completion_tokens": 10**12}
+    server.script = [stream(encode(chunk("x", "stop"), usage_chunk(usage)))]
+
+    answer = await ask(server.url, session, clock)
+
+    assert (answer.told_prompt_tokens, answer.output_tokens, answer.token_source) == (None, 1, TokenSource.CHUNKS)
+
+
+async def test_explanation_of_a_refusal_is_read_to_its_end(
+    server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
+) -> None:
+    async def refuse_in_pieces(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=400)
+        await response.prepare(request)
+        for piece in (b'{"error": {"mess', b'age": "too long"}}'):
+            await response.write(piece)
+            await asyncio.sleep(0.01)
+        return response
+
+    server.script = [refuse_in_pieces]
+
+    with pytest.raises(EndpointError, match=r"answered 400: too long$"):
+        await ask(server.url, session, clock)
 
 
 @pytest.mark.parametrize(
@@ -148,14 +182,14 @@ async def test_server_that_loads_is_asked_again_with_growing_pauses(
     answer = await ask(server.url, session, clock)
 
     assert answer.text == "Hello there"
-    assert clock.pauses == [0.25, 0.5, 3.0, 5.0]
+    assert clock.pauses == [0.25, 0.5, 3.0, 1.0]
     assert answer.sent_s == 100.0 + sum(clock.pauses)
 
 
 async def test_server_that_is_not_there_yet_is_waited_for_only_so_long(
     session: aiohttp.ClientSession, clock: FakeClock, unused_tcp_port: int
 ) -> None:
-    with pytest.raises(EndpointError, match=r"did not answer for 20 s \(--wait\)") as caught:
+    with pytest.raises(EndpointError, match=r"was not ready within 20 s \(--wait\)") as caught:
         await ask(f"http://127.0.0.1:{unused_tcp_port}/v1", session, clock)
 
     assert caught.value.code is ExitCode.UNREACHABLE
@@ -167,9 +201,10 @@ BROKEN = [
     (refuse(400, {"error": "prompt too long"}), ExitCode.REFUSED, "prompt too long"),
     (refuse(307, Location="http://elsewhere/"), ExitCode.REFUSED, "answered 307"),
     (refuse(500), ExitCode.UNREACHABLE, "answered 500: status 500"),
-    (refuse(200), ExitCode.REFUSED, "application/json, not with a stream of events"),
+    (refuse(200), ExitCode.REFUSED, "application/json, not with a stream of events: status 200"),
     (stream(encode(chunk("a")), b"data: {oops\n\n"), ExitCode.REFUSED, "no part of a chat completion"),
     (stream(encode(["list"])), ExitCode.REFUSED, "no part of a chat completion"),
+    (stream(encode(chunk(["parts"]))), ExitCode.REFUSED, "no part of a chat completion"),  # type: ignore[arg-type]
     (stream(encode(chunk("a"))), ExitCode.UNREACHABLE, "ended the stream before the answer was complete"),
     (stream(encode(chunk("a")), then=hang_up), ExitCode.UNREACHABLE, "broke off"),
     (stream(encode({"error": {"code": 400, "message": "bad"}})), ExitCode.REFUSED, "broke off the answer: bad"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from perllm.api.report import RunReport, TokenSource, parse_run_report
+from perllm.runner import config_map
 from perllm.runner.endpoint import Patience, Sampling
 from perllm.runner.errors import ExitCode
 from perllm.runner.job import Settings, run
@@ -80,7 +81,7 @@ async def test_key_is_sent_and_shown_nowhere(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("DEBUG")
-    server.script = [refuse(401)]
+    server.script = [refuse(401, {"error": {"message": "Wrong key: sk-secret"}})]
 
     code = await run(dataclasses.replace(settings, api_key="sk-secret"), prompts())
 
@@ -125,6 +126,15 @@ async def test_refused_prompt_does_not_stop_the_others(settings: Settings, serve
     assert "too long" in (report.problem or "")
 
 
+async def test_lost_server_counts_more_than_a_refused_prompt(settings: Settings, server: FakeModelServer) -> None:
+    server.script = [refuse(400), stream(encode(chunk("half an")), then=hang_up)]
+
+    code = await run(settings, prompts("a", "b"))
+
+    assert code == ExitCode.UNREACHABLE
+    assert "broke off" in (read_report(settings).problem or "")
+
+
 async def test_lost_server_ends_the_run_and_what_came_is_reported(settings: Settings, server: FakeModelServer) -> None:
     server.script = [stream(encode(chunk("half an")), then=hang_up)]
 
@@ -134,6 +144,17 @@ async def test_lost_server_ends_the_run_and_what_came_is_reported(settings: Sett
     assert (code, len(server.requests)) == (ExitCode.UNREACHABLE, 1)
     assert (report.text, report.output_tokens, report.token_source) == ("half an", 1, TokenSource.CHUNKS)
     assert "broke off" in (report.problem or "")
+
+
+async def test_waiting_for_a_server_is_no_inference(settings: Settings, server: FakeModelServer) -> None:
+    server.script = [refuse(503)]
+
+    code = await run(settings, prompts())
+
+    report = read_report(settings)
+    assert code == ExitCode.UNREACHABLE
+    assert "was not ready within 0 s" in (report.problem or "")
+    assert (report.inference_seconds, report.output_tokens, report.token_source) == (None, None, None)
 
 
 async def test_deadline_ends_the_run_and_what_came_is_reported(settings: Settings, server: FakeModelServer) -> None:
@@ -167,14 +188,30 @@ async def test_sigterm_ends_the_run_and_what_came_is_reported(settings: Settings
     assert report.problem == "stopped by SIGTERM: 0 of 1 prompts were answered"
 
 
-async def test_lost_result_has_its_own_code_and_the_report_tells_of_it(settings: Settings, tmp_path: Path) -> None:
-    destination = Destination.parse(f"file:{tmp_path}/missing/answers.jsonl")
+async def test_lost_result_has_its_own_code_and_the_report_tells_of_it(settings: Settings) -> None:
+    destination = Destination.parse("file:/missing/answers.jsonl")
 
     code = await run(dataclasses.replace(settings, destination=destination, is_quiet=True), prompts())
 
     report = read_report(settings)
     assert (code, report.result, report.output_tokens) == (ExitCode.RESULT_LOST, None, 7)
     assert "cannot be written" in (report.problem or "")
+
+
+async def test_report_is_there_before_the_api_server_is_asked(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[RunReport] = []
+
+    async def store(*args: object) -> None:
+        seen.append(read_report(settings))
+
+    monkeypatch.setattr(config_map, "store", store)
+
+    await run(dataclasses.replace(settings, destination=Destination.parse("configmap:answers")), prompts())
+
+    assert [(one.output_tokens, one.result) for one in seen] == [(7, None)]
+    assert read_report(settings).result == "configmap:answers"
 
 
 async def test_quiet_prints_nothing(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:

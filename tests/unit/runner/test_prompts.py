@@ -17,7 +17,7 @@ def test_prompts_come_from_arguments_files_and_standard_input_in_this_order(tmp_
     )
 
     prompts = collect_prompts(
-        ["first\nof two lines"], [tmp_path / "lines.txt", tmp_path / "objects.jsonl"], io.StringIO("sixth\n"), None
+        ["first\nof two lines"], [tmp_path / "lines.txt", tmp_path / "objects.jsonl"], io.BytesIO(b"sixth\n"), None
     )
 
     texts = ["first\nof two lines", "second", "third", "fourth", "fifth", "sixth"]
@@ -44,14 +44,34 @@ def test_a_line_of_a_plain_file_is_a_prompt_even_if_it_looks_like_json(tmp_path:
     "line", ["{", "[]", '{"promt": "x"}', '{"prompt": ""}', '{"messages": []}', '{"messages": ["x"]}']
 )
 def test_wrong_line_is_named(tmp_path: Path, line: str) -> None:
-    (tmp_path / "x.jsonl").write_text(f'{{"prompt": "good"}}\n{line}\n')
+    (tmp_path / "x.jsonl").write_text(f'{{"prompt": "good"}}\n\n{line}\n')
 
-    with pytest.raises(PromptError, match=r"x\.jsonl, prompt 2"):
+    with pytest.raises(PromptError, match=r"x\.jsonl, line 3,"):
         collect_prompts([], [tmp_path / "x.jsonl"], None, None)
+
+
+def test_only_newlines_end_a_line_and_a_byte_order_mark_is_none_of_the_prompt(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_bytes('\ufeff{"prompt": "a\u2028b"}\r\n{"prompt": "c"}'.encode())
+
+    assert collect_prompts([], [tmp_path / "x.jsonl"], None, None) == ((user("a\u2028b"),), (user("c"),))
+
+
+def test_other_encodings_are_refused() -> None:
+    with pytest.raises(PromptError, match="standard input, line 2, is no UTF-8"):
+        collect_prompts([], [], io.BytesIO("a\né".encode("latin-1")), None)
+
+
+def test_too_many_prompts_are_refused_before_all_of_them_are_read() -> None:
+    class Endless(io.RawIOBase):
+        def __next__(self) -> bytes:
+            return b"again\n"
+
+    with pytest.raises(PromptError, match="too many prompts"):
+        collect_prompts([], [], Endless(), None)  # type: ignore[arg-type]
 
 
 def test_no_prompt_and_no_file_are_errors(tmp_path: Path) -> None:
     with pytest.raises(PromptError, match="there is no prompt"):
-        collect_prompts([], [], io.StringIO("\n"), None)
+        collect_prompts([" "], [], io.BytesIO(b"\n"), None)
     with pytest.raises(PromptError, match=r"missing\.txt cannot be read"):
         collect_prompts([], [tmp_path / "missing.txt"], None, None)

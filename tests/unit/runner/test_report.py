@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perllm.api.base import MAX_TOKENS
 from perllm.api.report import MAX_REPORT_LENGTH, RunReport, TokenSource, parse_run_report
 from perllm.runner.answer import Answer
+from perllm.runner.cli import MIN_REPORT_LENGTH
 from perllm.runner.errors import ResultError
 from perllm.runner.report import fit_answers, fit_report, join_texts, summarise
 from perllm.runner.work import Work
@@ -51,7 +53,7 @@ def test_nothing_is_made_up_for_prompts_that_were_not_sent() -> None:
     assert report.model_dump(exclude_none=True).keys() == {"started_at", "finished_at", "problem"}
 
 
-@given(st.text(max_size=6000), st.integers(256, MAX_REPORT_LENGTH))
+@given(st.text(max_size=6000), st.integers(MIN_REPORT_LENGTH, MAX_REPORT_LENGTH))
 def test_report_fits_and_keeps_as_much_of_the_text_as_it_can(text: str, limit_bytes: int) -> None:
     written = fit_report(RunReport(output_tokens=3), text, limit_bytes)
 
@@ -65,11 +67,26 @@ def test_report_fits_and_keeps_as_much_of_the_text_as_it_can(text: str, limit_by
     assert kept == text or len(written.encode()) > limit_bytes - 12
 
 
-def test_report_with_the_longest_problem_still_fits() -> None:
-    report = report_of(work_of(Answer(), problem="\N{GRINNING FACE}\n" * 5000))
+@pytest.mark.parametrize("limit_bytes", [MIN_REPORT_LENGTH, MAX_REPORT_LENGTH])
+@pytest.mark.parametrize("sign", ["\N{GRINNING FACE}", "\1", '"'])
+def test_report_with_the_longest_problem_still_fits_and_has_room_for_text(sign: str, limit_bytes: int) -> None:
+    report = report_of(work_of(answered("a", 2.0, 3.0, 10.0), problem=sign * 5000))
+    report = report.model_copy(update={"result": "file:/" + "x" * 250})
 
-    assert len(fit_report(report, "x" * 5000, MAX_REPORT_LENGTH).encode()) <= MAX_REPORT_LENGTH
-    assert parse_run_report(fit_report(report, "", MAX_REPORT_LENGTH)) == report
+    written = fit_report(report, "x" * 5000, limit_bytes)
+
+    kept = parse_run_report(written)
+    assert kept is not None
+    assert len(written.encode()) <= limit_bytes
+    assert kept.output_tokens == 5
+    assert kept.text
+    assert kept.truncated
+
+
+def test_more_tokens_than_a_report_may_tell_are_left_out() -> None:
+    report = report_of(work_of(*(answered("a", 2.0, 3.0, 10.0, tokens=MAX_TOKENS) for _ in range(2))))
+
+    assert (report.output_tokens, report.prompt_tokens) == (None, 20)
 
 
 def test_answers_are_one_json_object_per_line() -> None:

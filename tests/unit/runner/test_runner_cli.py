@@ -67,7 +67,7 @@ def test_deadline_is_taken_from_the_annotation_as_the_operator_writes_it(recorde
 def test_key_comes_from_the_environment_or_a_file(recorder: Recorder, tmp_path: Any) -> None:
     (tmp_path / "key").write_text("from file\n")
 
-    assert settings_of(recorder, env={"OPENAI_API_KEY": "from env"}).api_key == "from env"
+    assert settings_of(recorder, env={"OPENAI_API_KEY": "from env\n"}).api_key == "from env"
     assert settings_of(recorder, "--api-key-file", str(tmp_path / "key")).api_key == "from file"
 
 
@@ -77,6 +77,11 @@ def test_key_comes_from_the_environment_or_a_file(recorder: Recorder, tmp_path: 
         (["--prompt", "Hi"], "Missing option '--model'"),
         (["--model", "m"], "there is no prompt"),
         (["--model", "m", "--prompt", "Hi", "--url", "10.0.0.7:8000"], "is no URL of a server"),
+        (["--model", "m", "--prompt", "Hi", "--url", "http://user:pass@llm/v1"], "hold no password"),
+        (["--model", "m", "--prompt", "Hi", "--url", "http://llm/v1?key=pass"], "hold no password"),
+        (["--model", "m", "--prompt", "Hi", "--wait", "nan"], "is no finite number"),
+        (["--model", "m", "--prompt", "\udcff"], "no UTF-8"),
+        (["--model", "m", "--prompt", "Hi", "--result", "file:/missing/x"], "mount a volume"),
         (["--model", "m", "--prompt", "Hi", "--deadline", "soon"], "is no RFC 3339 time"),
         (["--model", "m", "--prompt", "Hi", "--result", "s3:x"], "write termination, configmap:NAME or file:PATH"),
         (["--model", "m", "--prompt", "Hi", "--api-key-file", "/missing"], "--api-key-file"),
@@ -86,8 +91,16 @@ def test_wrong_usage_is_explained(recorder: Recorder, args: list[str], message: 
     result = invoke(*args)
 
     assert result.exit_code == ExitCode.USAGE
-    assert message in result.output
+    assert message in " ".join(result.output.split())
+    assert ":pass@" not in result.output
     assert recorder.settings is None
+
+
+def test_key_that_no_header_can_hold_is_refused_and_not_shown(recorder: Recorder) -> None:
+    result = invoke("--model", "m", "--prompt", "Hi", env={"OPENAI_API_KEY": "sk-one\nsk-two"})
+
+    assert (result.exit_code, recorder.settings) == (ExitCode.USAGE, None)
+    assert "sk-" not in result.output
 
 
 def test_help_lists_every_exit_code(recorder: Recorder) -> None:
