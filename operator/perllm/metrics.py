@@ -19,7 +19,7 @@ class OperatorMetrics:
         )
         self.finished = Counter("perllm_tasks_finished", "Tasks that ended, by phase.", ["phase"], registry=registry)
         self.deadlines = Counter(
-            "perllm_deadlines", "Tasks that ended, by tier and whether complete in time.", ["tier", "met"], registry=registry
+            "perllm_deadlines", "Ended tasks by tier and whether complete in time.", ["tier", "met"], registry=registry
         )
         self.latency = Histogram(
             "perllm_task_latency_seconds",
