@@ -16,7 +16,8 @@ Objective and rule
     choice    argmax over a of N(i, a) - E(i, a) / V, nodes without room included
     binding   if the best arm has room the task starts there; else it waits for it and is decided anew when room appears
     price     V = price (mean energy) / (1 - S)
-    admission if no arm has N > floor the task would cost more deadlines than it meets: it is refused, if it may be
+    admission if no arm has N > floor it would cost more deadlines than it meets to start the task now: it waits, since H
+              and Q pass; if no arm has P > floor it is hopeless, and refused, if it may be
 
 H is the cost to those who run now. The rent rho Q w is the cost to those to come: Q grows while a node is given more
 than it can do, so capacity has a price where and while it is scarce, and none elsewhere (drift plus penalty, Neely
@@ -59,7 +60,7 @@ class NetHitsParameters:
         rent: rho, deadlines that a mean task pays for a place on a node that was given as much as it can hold.
         price: V in mean energies of a task while nothing is scarce. At 15 a task may cost a fifteenth of a deadline
             more than another of mean energy to save that energy.
-        floor: net chance below which a task is not worth starting.
+        floor: net chance below which a task is not worth starting, and chance below which it is hopeless.
         waits: whether a task may wait for a better node than those with room.
     """
 
@@ -88,7 +89,8 @@ class NetHits:
         worth = open_arms & (net > self._parameters.floor)
         price_j = self._price_j(arms)
         scores = np.where(open_arms, net - arms.marginal_energy_j / price_j, -np.inf)
-        arm, verdict, awaited = self._pick(scores, room, worth)
+        hopeful = open_arms & (arms.hit_chance > self._parameters.floor)
+        arm, verdict, awaited = self._pick(scores, room, worth, is_hopeless=not hopeful.any())
         candidates = int(np.count_nonzero(room & worth))
         return Choice(
             arm=arm,
@@ -146,7 +148,9 @@ class NetHits:
         scarcity = min(float(arms.load.mean()), MAX_SCARCITY)
         return max(self._parameters.price * mean_j / (1.0 - scarcity), 1e-9)
 
-    def _pick(self, scores: FloatArray, room: BoolArray, worth: BoolArray) -> tuple[int | None, Verdict, int | None]:
+    def _pick(
+        self, scores: FloatArray, room: BoolArray, worth: BoolArray, *, is_hopeless: bool
+    ) -> tuple[int | None, Verdict, int | None]:
         """Return the arm to start on, what to do, and the arm to wait for.
 
         For a task that must not be refused there is an arm also with REFUSE: the best of those with room.
@@ -159,8 +163,9 @@ class NetHits:
             if self._parameters.waits or not (room & worth).any():
                 return None, Verdict.WAIT, best
             return int(np.argmax(np.where(room & worth, scores, -np.inf))), Verdict.START, None
-        arm = int(np.argmax(np.where(room, scores, -np.inf))) if room.any() else None
-        return arm, Verdict.REFUSE if np.isfinite(scores).any() else Verdict.WAIT, None
+        if not is_hopeless or not np.isfinite(scores).any():
+            return None, Verdict.WAIT, None
+        return int(np.argmax(np.where(room, scores, -np.inf))) if room.any() else None, Verdict.REFUSE, None
 
 
 def _count_refused(arms: Arms, room: BoolArray, worth: BoolArray) -> dict[str, int]:
@@ -174,7 +179,7 @@ def _count_refused(arms: Arms, room: BoolArray, worth: BoolArray) -> dict[str, i
 
 def _explain(arms: Arms, arm: int | None, net: FloatArray, awaited: int | None, price_j: float, candidates: int) -> str:
     if arm is None:
-        return "no node has room" if awaited is None else "waits for a better node than those with room"
+        return "no node is worth it now" if awaited is None else "waits for a better node than those with room"
     return (
         f"highest net chance of {candidates} candidates: {net[arm]:.3f}, {arms.hit_chance[arm]:.3f} in time, "
         f"{arms.harm[arm]:.3f} harm to others; {arms.marginal_energy_j[arm]:.0f} J at {price_j:.0f} J a deadline"

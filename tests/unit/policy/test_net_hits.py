@@ -52,8 +52,14 @@ class TestAdmission:
         assert (choice.verdict, choice.arm, choice.awaited, choice.candidates) == (Verdict.WAIT, None, 0, 1)
         assert choice.refused == {"compute": 1}
 
-    def test_refuses_what_endangers_more_than_it_meets_but_says_where_it_would_go(self) -> None:
-        arms = make_arms(latency_s=[5, 5], hit_chance=[0.4, 0.3], harm=[0.5, 0.3])
+    @pytest.mark.parametrize("cost", [{"harm": [0.5, 0.3]}, {"load": [2.0, 2.0], "work": [1.0, 1.0]}])
+    def test_lets_wait_what_would_cost_more_than_it_meets_now(self, cost: dict[str, list[float]]) -> None:
+        arms = make_arms(latency_s=[5, 5], hit_chance=[0.4, 0.3], **cost)
+        choice = priced(1000.0, rent=1.0).choose(make_task(), arms)
+        assert (choice.verdict, choice.arm, choice.awaited, choice.candidates) == (Verdict.WAIT, None, None, 0)
+
+    def test_refuses_the_hopeless_but_says_where_it_would_go(self) -> None:
+        arms = make_arms(latency_s=[5, 5], hit_chance=[0.04, 0.03], harm=[0.5, 0.3])
         choice = priced(1000.0, floor=0.05).choose(make_task(), arms)
         assert (choice.verdict, choice.arm, choice.candidates) == (Verdict.REFUSE, 1, 0)
         assert choice.refused == {"deadline": 2}
