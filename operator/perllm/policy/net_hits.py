@@ -16,8 +16,8 @@ Objective and rule
     choice    argmax over a of N(i, a) - E(i, a) / V, nodes without room included
     binding   if the best arm has room the task starts there; else it waits for it and is decided anew when room appears
     price     V = price (mean energy) / (1 - S)
-    admission if no arm has N > floor it would cost more deadlines than it meets to start the task now: it waits, since H
-              and Q pass; if no arm has P > floor it is hopeless, and refused, if it may be
+    admission if no arm has N > floor it would cost more deadlines than it meets to start the task now: it waits, since
+              H and Q pass; if no arm has P > floor it is hopeless, and refused, if it may be
 
 H is the cost to those who run now. The rent rho Q w is the cost to those to come: Q grows while a node is given more
 than it can do, so capacity has a price where and while it is scarce, and none elsewhere (drift plus penalty, Neely
