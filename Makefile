@@ -34,7 +34,10 @@ demo: $(VENV)/ready ## Place 300 tasks with PerLLM and with the plain kube-sched
 lab: $(VENV)/ready ## Keep a lab running for kubectl, until Ctrl-C
 	@$(BIN)/perllm-lab up $(ARGS)
 
-test: check unit integration e2e ## Everything that CI runs
+test: $(VENV)/ready ## Everything that CI runs
+	@$(MAKE) --no-print-directory --jobs 2 check unit
+	@$(MAKE) --no-print-directory integration
+	@$(MAKE) --no-print-directory e2e
 
 check: $(VENV)/ready ## Style, types, layers of the house
 	@$(BIN)/ruff check
