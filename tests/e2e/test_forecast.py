@@ -30,7 +30,7 @@ from perllm_lab.workload.requests import Request
 from perllm_lab.workload.scenarios import load_scenario
 
 SCENARIO = load_scenario("modern")
-TASKS = 400
+TASKS = 300
 SPEED = 2.5
 SCRAPE_S = 0.5
 SEEDS = 5

@@ -20,7 +20,7 @@ LEASE = "turns"
 LEASE_S = 6
 ELECTION = {"leaseDuration": f"{LEASE_S}s", "renewDeadline": "4s", "retryPeriod": "1s"}
 SLACK_S = 10.0
-TASKS = 100
+TASKS = 60
 
 Pair = tuple[Replica, Replica]
 
