@@ -12,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import aiohttp
 import orjson
 import yaml
 
@@ -25,6 +24,7 @@ from perllm.extender.scheduler import scheduler_configuration
 from perllm.telemetry.settings import TelemetrySettings
 from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.kubernetes.control_plane import ControlPlane
+from perllm_lab.kubernetes.probe import answers
 from perllm_lab.kubernetes.process import Process, find_free_ports
 from perllm_lab.kubernetes.prometheus import Prometheus, ScrapeTarget
 
@@ -120,12 +120,12 @@ class Lab:
     async def start_operator(self) -> None:
         """Start the operator, also after it was stopped or killed, and wait until it is ready."""
         await self.operator.start()
-        await self.operator.wait_until(lambda: _answers(f"{self.health_url}/readyz"), timeout_s=START_TIMEOUT_S)
+        await self.operator.wait_until(lambda: answers(f"{self.health_url}/readyz"), timeout_s=START_TIMEOUT_S)
 
     async def start_nodes(self) -> None:
         """Start the simulated nodes and wait until they are registered."""
         await self.nodes.start()
-        await self.nodes.wait_until(lambda: _answers(f"{self.nodes_url}/healthz"), timeout_s=START_TIMEOUT_S)
+        await self.nodes.wait_until(lambda: answers(f"{self.nodes_url}/healthz"), timeout_s=START_TIMEOUT_S)
 
     async def restart_nodes(self) -> None:
         """Start the simulated hardware anew: no model loaded, the same random numbers."""
@@ -245,14 +245,3 @@ async def _wait_served(client: Client, path: str) -> None:
                 return
             except ApiError:
                 await asyncio.sleep(0.1)
-
-
-async def _answers(url: str) -> bool:
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2.0)) as session,
-            session.get(url) as answer,
-        ):
-            return answer.status == 200
-    except (aiohttp.ClientError, TimeoutError, OSError):
-        return False

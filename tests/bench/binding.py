@@ -29,6 +29,7 @@ from tables import Row
 from perllm.cluster.client import Client
 from perllm.cluster.credentials import load_credentials
 from perllm.extender.scheduler import scheduler_configuration
+from perllm_lab.kubernetes import probe
 from perllm_lab.kubernetes.components import SCHEDULER
 from perllm_lab.kubernetes.control_plane import ControlPlane
 from perllm_lab.kubernetes.process import LOOPBACK, Process, find_free_ports
@@ -132,7 +133,7 @@ class Arena:
         self._nodes |= wanted.keys()
         await self.operator.stop()
         await self.operator.start()
-        await self.operator.wait_until(self._is_ready, timeout_s=60)
+        await self.operator.wait_until(lambda: probe.answers(f"{self.health_url}/readyz"), timeout_s=60)
 
     def pids(self) -> dict[str, int]:
         """Return the processes that may use the processors."""
@@ -155,13 +156,6 @@ class Arena:
         nobody = {"url": f"http://{LOOPBACK}:1"}
         config = {"server": ports, "telemetry": nobody, "log": {"format": "json"}}
         return build_operator(self.plane, self.folder, config)
-
-    async def _is_ready(self) -> bool:
-        try:
-            async with aiohttp.ClientSession() as session, session.get(f"{self.health_url}/readyz") as answer:
-                return answer.status == 200
-        except aiohttp.ClientError:
-            return False
 
 
 async def _compare(arena: Arena, size: int, pace: Pace, say: Say) -> tuple[dict[Turn, list[float]], dict[Turn, str]]:

@@ -23,6 +23,9 @@ LEAST_LATENCY_SHARES = (0.25, 0.25, 0.02, 0.02)
 prompts were read during a run; left to itself a regression explains them away, the node seems to read for nothing, is
 sent more than it can read, and completes nothing that would teach otherwise."""
 
+MAX_READING = 0.8
+"""Nodes read prompts for at most this share of the time: there is always something to decode in between."""
+
 FIXED_FEATURES = 2
 """How many features of a task's time, the first ones, do not depend on its answer."""
 

@@ -49,7 +49,7 @@ TAIL = 0.05
 """What each bound of the interval leaves out."""
 
 LEAST_SHARE = 0.01
-"""No coefficient falls below this share of its prior unless the law says so: physical rates are positive."""
+"""No coefficient falls below this share of its prior where a law is given no others: physical rates are positive."""
 
 STEER = 0.03
 """How far a bound moves when it is missed, in scales. Outcomes come late, so larger steps overshoot."""

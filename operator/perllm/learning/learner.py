@@ -14,6 +14,7 @@ import numpy as np
 from perllm.learning.features import (
     FIXED_FEATURES,
     LEAST_LATENCY_SHARES,
+    MAX_READING,
     PROMPT_UNIT,
     energy_features,
     latency_features,
@@ -34,9 +35,6 @@ ARRIVALS_AVERAGED = 200.0
 UNPROVEN = 0.02
 """Least share of the loading time that a node still needs until a task has completed there: what runs until then tells
 of the loading, not of the law."""
-
-MAX_READING = 0.8
-"""No node can have read others' prompts for more than this share of a run."""
 
 PROVEN_WEIGHT = 3.0
 """Outcomes after which a law of time is believed as to how far an ended task had come."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from perllm.learning.features import MAX_READING
 from perllm.learning.lengths import survival
 from perllm.policy.problem import FloatArray, IntArray
 
@@ -31,7 +32,6 @@ AVERAGE_S = 10.0
 TARGET = 0.95
 """Share of its time that a node is meant to work at most; what it is given beyond that queues, virtually."""
 
-MAX_READING = 0.8
 NUDGE = 0.05
 """Harm is a slope, taken over this share of the time a task has left."""
 

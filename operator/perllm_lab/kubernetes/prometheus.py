@@ -7,13 +7,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import aiohttp
 import yaml
 
+from perllm_lab.kubernetes.probe import answers
 from perllm_lab.kubernetes.process import LOOPBACK, Process, find_free_ports
 
 _START_TIMEOUT_S = 30.0
-_REQUEST_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +115,7 @@ class Prometheus:
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / "prometheus.yaml").write_text(yaml.safe_dump(self._configuration))
         await self.process.start()
-        await self.process.wait_until(self._is_ready, timeout_s=_START_TIMEOUT_S)
+        await self.process.wait_until(lambda: answers(f"{self.url}/-/ready"), timeout_s=_START_TIMEOUT_S)
 
     async def stop(self) -> None:
         """Stops it as an orderly shutdown would."""
@@ -125,14 +124,3 @@ class Prometheus:
     async def kill(self) -> None:
         """Ends it as a crash would."""
         await self.process.kill()
-
-    async def _is_ready(self) -> bool:
-        timeout = aiohttp.ClientTimeout(total=_REQUEST_TIMEOUT_S)
-        try:
-            async with (
-                aiohttp.ClientSession(timeout=timeout) as session,
-                session.get(f"{self.url}/-/ready") as response,
-            ):
-                return response.status == 200
-        except (aiohttp.ClientError, TimeoutError):
-            return False

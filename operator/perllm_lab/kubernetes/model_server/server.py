@@ -4,17 +4,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import aiohttp
-
 from perllm_lab.kubernetes.machine.sandbox import Sandbox
 from perllm_lab.kubernetes.model_server.installation import Installation
+from perllm_lab.kubernetes.probe import answers
 from perllm_lab.kubernetes.process import Process
 
 MODEL = "smollm2-135m-instruct"
 PORT = 8000
 _CONTEXT_TOKENS = 2048
 _START_TIMEOUT_S = 60.0
-_REQUEST_TIMEOUT_S = 2.0
 
 
 class ModelServer:
@@ -42,7 +40,7 @@ class ModelServer:
     async def __aenter__(self) -> Self:
         try:
             await self._process.start()
-            await self._process.wait_until(self._answers, timeout_s=_START_TIMEOUT_S)
+            await self._process.wait_until(lambda: answers(f"{self.url}/v1/models"), timeout_s=_START_TIMEOUT_S)
         except BaseException:
             await self._process.stop()
             raise
@@ -52,14 +50,3 @@ class ModelServer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._process.stop()
-
-    async def _answers(self) -> bool:
-        timeout = aiohttp.ClientTimeout(total=_REQUEST_TIMEOUT_S)
-        try:
-            async with (
-                aiohttp.ClientSession(timeout=timeout) as session,
-                session.get(f"{self.url}/v1/models") as response,
-            ):
-                return response.status == 200
-        except (aiohttp.ClientError, TimeoutError):
-            return False
