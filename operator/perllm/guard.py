@@ -1,0 +1,117 @@
+"""Containment: what goes wrong about one object is told, tried again, and ends nothing else.
+
+Every unit of work about one object (a task, pod, node, profile, outcome, series) runs inside the guard. A failure that
+nobody foresaw is logged once with the object's name, counted, told to whoever can show it to the object's owner, and
+the work is done again after growing pauses. Failures that are foreseen are handled where they arise.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from perllm.backoff import Backoff
+from perllm.text import clean_line
+
+log = logging.getLogger(__name__)
+
+RETRY = Backoff(first_s=1.0, limit_s=300.0)
+
+
+@dataclass(slots=True)
+class _Trouble:
+    failures: int = 0
+    fault: str = ""
+    retry: asyncio.TimerHandle | None = None
+
+
+class Guard:
+    """Runs work about single objects.
+
+    Args:
+        count: called with the kind of the object at every failure.
+        rng: for the jitter of pauses.
+        backoff: pauses before work is done again.
+    """
+
+    def __init__(self, count: Callable[[str], None], rng: Random, backoff: Backoff = RETRY) -> None:
+        self._count = count
+        self._rng = rng
+        self._backoff = backoff
+        self._troubles: dict[tuple[str, str], _Trouble] = {}
+
+    @property
+    def troubled(self) -> list[tuple[str, str]]:
+        """Kind and name of every object whose work failed last."""
+        return list(self._troubles)
+
+    def run(
+        self,
+        kind: str,
+        name: str,
+        work: Callable[[], None],
+        *,
+        on_fault: Callable[[str], None] | None = None,
+        again: bool = True,
+    ) -> bool:
+        """Do the work about an object now; return whether it went well.
+
+        Args:
+            kind: of the object, such as "task".
+            name: of the object.
+            work: what is to be done; must not wait. Newer work about the object takes the place of work that waits to
+                be done again.
+            on_fault: called with the failure in words, so that the object's owner learns of it.
+            again: whether to do the work again after a pause.
+        """
+        known = self._troubles.get((kind, name))
+        if known is not None and known.retry is not None:
+            known.retry.cancel()
+            known.retry = None
+        try:
+            work()
+        except Exception as error:
+            pause_s = self.note(kind, name, error)
+            if again:
+                self._repeat(kind, name, work, on_fault, pause_s)
+            if on_fault is not None:
+                self._tell(kind, name, error, on_fault)
+            return False
+        self.clear(kind, name)
+        return True
+
+    def note(self, kind: str, name: str, error: Exception) -> float:
+        """Take note of a failure about an object; return the pause after which to try again."""
+        trouble = self._troubles.setdefault((kind, name), _Trouble())
+        trouble.failures += 1
+        fault = describe(error)
+        self._count(kind)
+        if fault != trouble.fault:
+            trouble.fault = fault
+            log.error("%s %s cannot be worked on, others go on: %s", kind, clean_line(name), fault, exc_info=error)
+        return self._backoff.pause_s(trouble.failures, self._rng)
+
+    def clear(self, kind: str, name: str) -> None:
+        """Forget failures about an object: its work went well, or it is gone."""
+        trouble = self._troubles.pop((kind, name), None)
+        if trouble is not None and trouble.retry is not None:
+            trouble.retry.cancel()
+
+    def _repeat(
+        self, kind: str, name: str, work: Callable[[], None], on_fault: Callable[[str], None] | None, pause_s: float
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        trouble = self._troubles[kind, name]
+        trouble.retry = loop.call_later(pause_s, lambda: self.run(kind, name, work, on_fault=on_fault))
+
+    def _tell(self, kind: str, name: str, error: Exception, on_fault: Callable[[str], None]) -> None:
+        try:
+            on_fault(describe(error))
+        except Exception as second:
+            log.exception("the failure of %s %s cannot be told: %s", kind, clean_line(name), describe(second))
+
+
+def describe(error: Exception) -> str:
+    """Return an error in one line, with its kind: many have no words of their own."""
+    return clean_line(f"{type(error).__name__}: {error}")
