@@ -89,9 +89,9 @@ class Client:
         """Read one object or a list."""
         return await self._request("GET", path, query=query)
 
-    async def post(self, path: str, body: object) -> Object:
+    async def post(self, path: str, body: object, **query: str) -> Object:
         """Create an object."""
-        return await self._request("POST", path, body=body)
+        return await self._request("POST", path, query=query, body=body)
 
     async def put(self, path: str, body: object) -> Object:
         """Replace an object."""

@@ -83,7 +83,7 @@ class FakeApiServer:
         token = str(start + self.page_size) if start + self.page_size < len(items) else ""
         return {"items": page, "metadata": {"resourceVersion": str(self._version), "continue": token}}
 
-    async def post(self, path: str, body: Any) -> Object:
+    async def post(self, path: str, body: Any, **query: str) -> Object:
         await self._enter("POST", path, body)
         at = f"{path}/{body['metadata']['name']}"
         if at in self._objects:
