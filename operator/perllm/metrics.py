@@ -58,4 +58,10 @@ class OperatorMetrics:
         self.extender_errors = Counter(
             "perllm_extender_errors", "Extender calls answered with an error.", ["verb"], registry=registry
         )
+        self.faults = Counter(
+            "perllm_faults",
+            "Failures that nobody foresaw, by the kind of object whose work failed; others went on.",
+            ["kind"],
+            registry=registry,
+        )
         self.watch_restarts = Counter("perllm_watch_restarts", "Restarts of the task watch.", registry=registry)

@@ -10,8 +10,10 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
+from random import Random
 
 import requests
 from prometheus_client import CollectorRegistry
@@ -25,6 +27,8 @@ from perllm.cluster.events import EventRecorder
 from perllm.cluster.informer import Informer
 from perllm.cluster.leadership import Leadership, LeadershipError, find_namespace
 from perllm.cluster.node import NodeLabels, read_node
+from perllm.cluster.outages import Outages
+from perllm.cluster.writes import WriteQueue
 from perllm.config import Config
 from perllm.controller.announcer import Announcer
 from perllm.controller.controller import Controller
@@ -32,13 +36,14 @@ from perllm.controller.settlement import Settlement
 from perllm.controller.watch import TaskWatch
 from perllm.extender.extender import Extender
 from perllm.extender.server import build_app
+from perllm.guard import Guard
 from perllm.learning.learner import Learner
 from perllm.learning.profiles import ProfileStore
 from perllm.metrics import OperatorMetrics
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placer
-from perllm.supervision import cancelled_at_exit, serve
+from perllm.supervision import cancelled_at_exit, keep_running, serve
 from perllm.telemetry.attribution import IdlePower
 from perllm.telemetry.metrics import TelemetryMetrics
 from perllm.telemetry.poller import Telemetry
@@ -62,6 +67,10 @@ class Operator:
         self._config = config
         self._registry = registry
         self._metrics = OperatorMetrics(registry)
+        rng = Random()
+        self._guard = Guard(lambda kind: self._metrics.faults.labels(kind).inc(), rng)
+        self._outages = Outages(time.monotonic)
+        self._writes = WriteQueue(self._guard, self._outages, rng)
         self._policy = config.policy.build()
         self._learner = Learner(self._policy)
         self._fleet = Fleet()
@@ -80,7 +89,7 @@ class Operator:
             unix_now=time.time,
             now=time.monotonic,
         )
-        self._events = EventRecorder(client, instance=socket.gethostname(), unix_now=time.time)
+        events = EventRecorder(client, self._writes, instance=socket.gethostname(), unix_now=time.time)
         settlement = Settlement(
             self._telemetry.energy,
             IdlePower(),
@@ -93,8 +102,10 @@ class Operator:
             client,
             self._placer,
             settlement,
-            Announcer(self._events, self._metrics),
+            Announcer(events, self._metrics),
             self._metrics,
+            writes=self._writes,
+            guard=self._guard,
             unix_now=time.time,
             scheduler_name=config.scheduler_name,
         )
@@ -105,16 +116,20 @@ class Operator:
             node_of=self._fleet.nodes.get,
             instance=config.instance,
         )
-        self._leadership = _follow_lease(config, client)
-        self._nodes = Informer(client, "/api/v1/nodes", self._on_node)
+        self._leadership = _follow_lease(config, client, self._outages)
+        inform = partial(Informer, client, guard=self._guard, outages=self._outages, rng=rng)
+        self._nodes = inform("/api/v1/nodes", self._on_node, kind="node")
         self._pods = [
-            Informer(client, path, self._controller.on_pod, query={"labelSelector": names.TASK_LABEL})
+            inform(path, self._controller.on_pod, kind="pod", query={"labelSelector": names.TASK_LABEL})
             for path in map(names.pods_path, config.namespaces or (None,))
         ]
         self._watch = TaskWatch(
             credentials,
             lambda item, deleted: self._controller.on_task(item, deleted=deleted),
+            self._controller.on_list,
             self._metrics,
+            self._outages,
+            rng,
             namespaces=config.namespaces,
         )
         self._extender = Extender(self._placer, client, self._controller.request_of)
@@ -151,17 +166,17 @@ class Operator:
             outcomes = await self._profiles.load()
             self._learned.set()
             log.info("learned state restored: %d outcomes", outcomes)
-            work.create_task(self._nodes.run())
+            self._begin(work, "watch of nodes", self._nodes.run)
             await self._nodes.synced.wait()
-            work.create_task(self._telemetry.run())
+            self._begin(work, "telemetry", self._telemetry.run)
             for pods in self._pods:
-                work.create_task(pods.run())
+                self._begin(work, "watch of pods", pods.run)
             for pods in self._pods:
                 await pods.synced.wait()
-            work.create_task(self._controller.run())
-            work.create_task(self._events.run())
-            work.create_task(self._profiles.run())
-            work.create_task(self._keep_house())
+            self._begin(work, "writes", self._writes.run)
+            self._begin(work, "dispatcher", self._controller.dispatcher.run)
+            self._begin(work, "profiles", self._profiles.run)
+            self._begin(work, "housekeeping", self._keep_house)
             self._watch.start()
             stack.push_async_callback(self._watch.stop)
             # Last, so that it ends first: the watch may take seconds to end, and nobody may be answered then.
@@ -171,6 +186,10 @@ class Operator:
             await self._stopping.wait()
             log.info("stopping")
             await self._write_out()
+
+    def _begin(self, work: asyncio.TaskGroup, name: str, part: Callable[[], Awaitable[None]]) -> None:
+        """Run a part to the end of the group; what breaks it is told, and it is started again."""
+        work.create_task(keep_running(name, part, self._guard))
 
     async def _take_turn(self, work: asyncio.TaskGroup) -> None:
         """Return when this replica is the one that works; the group breaks when it is that no more."""
@@ -192,8 +211,8 @@ class Operator:
             log.warning("not everything could be written; the next start rebuilds it from the cluster")
 
     async def _flush(self) -> None:
-        await self._controller.writer.drain()
         await self._profiles.flush()
+        await self._writes.drain()
 
     def _serve_health(self) -> AbstractAsyncContextManager[None]:
         """Serve health and metrics where the configuration says."""
@@ -223,7 +242,7 @@ class Operator:
             snapshot = self._telemetry.snapshot
             if snapshot is not seen:
                 for name in self._fleet.nodes:
-                    self._fleet.put_bandwidth(name, self._bandwidth(name))
+                    self._guard.run("node", name, partial(self._update_bandwidth, name), again=False)
                 self._placer.note_bandwidth()
                 seen = snapshot
             for task_id in self._placer.expire():
@@ -248,6 +267,9 @@ class Operator:
             self._placer.note_bandwidth()
             self._controller.dispatcher.renew()
 
+    def _update_bandwidth(self, name: str) -> None:
+        self._fleet.put_bandwidth(name, self._bandwidth(name))
+
     def _bandwidth(self, name: str, tier: Tier | None = None) -> Bandwidth:
         """Return a node's uplink: as measured, else as configured for its tier."""
         figures = self._telemetry.snapshot.of(name)
@@ -266,8 +288,14 @@ class Operator:
         return {name: node.addresses for name, node in self._fleet.nodes.items()}
 
 
-def _follow_lease(config: Config, client: Client) -> Leadership | None:
+def _follow_lease(config: Config, client: Client, outages: Outages) -> Leadership | None:
     if not config.leader_lease:
         return None
-    hostname = socket.gethostname()
-    return Leadership(client, find_namespace(), config.leader_lease, hostname=hostname, now=time.monotonic)
+    return Leadership(
+        client,
+        find_namespace(),
+        config.leader_lease,
+        hostname=socket.gethostname(),
+        now=time.monotonic,
+        outages=outages,
+    )

@@ -1,10 +1,12 @@
 """Work and servers that last as long as a block, however it ends."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import web
+
+from perllm.guard import Guard
 
 SHUTDOWN_TIMEOUT_S = 2.0
 
@@ -39,3 +41,14 @@ async def cancelled_at_exit() -> AsyncIterator[asyncio.TaskGroup]:
         others = errors.split(_EndError)[1]
         if others is not None:
             raise (others.exceptions[0] if len(others.exceptions) == 1 else others) from None
+
+
+async def keep_running(name: str, work: Callable[[], Awaitable[None]], guard: Guard) -> None:
+    """Run a part of the process that has no end; whenever it breaks it is told and started again, until cancelled."""
+    while True:
+        try:
+            await work()
+            raise RuntimeError("it has ended, which it never should")
+        except Exception as error:
+            pause_s = guard.note("part", name, error)
+        await asyncio.sleep(pause_s)

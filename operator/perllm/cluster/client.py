@@ -5,6 +5,7 @@ take apart again; it stays in use for credentials and for typed access where spe
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from enum import StrEnum
 from types import TracebackType
@@ -14,8 +15,13 @@ import aiohttp
 import orjson
 
 from perllm.cluster.credentials import Credentials
+from perllm.cluster.decoding import UndecodableError, decode
+from perllm.text import MAX_LINE, clean_line
 
 Object = dict[str, Any]
+
+MAX_REASON = 100
+MAX_RETRY_AFTER_S = 60.0
 
 WATCH_SILENCE_S = 75.0
 """The API server sends a bookmark about once a minute; a watch that is silent for longer is dead."""
@@ -34,7 +40,7 @@ class ApiError(Exception):
     """The API server refused a request.
 
     Attributes:
-        status: HTTP status code; 0 when the server was not reached.
+        status: HTTP status code; 0 when there was no answer.
         reason: machine-readable reason such as "Conflict" or "AlreadyExists".
         message: the server's own words.
         retry_after_s: how long the server asked to wait.
@@ -55,12 +61,29 @@ class ApiError(Exception):
         """
         return self.status in (0, 401, 403, 429) or self.status >= 500
 
+    @property
+    def is_unreachable(self) -> bool:
+        """Whether no other request would have been answered either."""
+        return False
+
+
+class ApiTimeoutError(ApiError):
+    """The API server did not answer this request in time; it may answer others: a webhook may hold up this one."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(0, "Timeout", message)
+
 
 class ApiUnreachableError(ApiError):
-    """The API server did not answer."""
+    """Nothing answers at the API server's address, or something else does."""
 
     def __init__(self, message: str) -> None:
         super().__init__(0, "Unreachable", message)
+
+    @property
+    def is_unreachable(self) -> bool:
+        """Whether no other request would have been answered either."""
+        return True
 
 
 class Client:
@@ -119,10 +142,10 @@ class Client:
             ) as response:
                 if response.status >= 400:
                     raise _error_from(response, await response.read())
-                async for line in _lines(response.content):
+                async for line in split_lines(response.content):
                     yield _parse(line, f"watch of {path}")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ApiUnreachableError(f"the watch of {path} broke: {_describe(error)}") from error
+            raise _no_answer(f"the watch of {path} broke", error) from error
 
     async def _request(
         self,
@@ -144,8 +167,7 @@ class Client:
             ) as response:
                 content = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            message = f"{method} {path}: no answer from {self._credentials.server}: {_describe(error)}"
-            raise ApiUnreachableError(message) from error
+            raise _no_answer(f"{method} {path}: no answer from {self._credentials.server}", error) from error
         if response.status >= 400:
             raise _error_from(response, content)
         return _parse(content, f"{method} {path}")
@@ -158,13 +180,12 @@ class Client:
 
 def _parse(content: bytes, what: str) -> Object:
     try:
-        answer: Object = orjson.loads(content) if content else {}
-    except orjson.JSONDecodeError as error:
-        raise ApiUnreachableError(f"{what}: what answers is no API server: {content[:100]!r}") from error
-    return answer
+        return decode(content) if content else {}
+    except UndecodableError as error:
+        raise ApiUnreachableError(f"{what}: what answers is not an API server: {clean_line(error)}") from error
 
 
-async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+async def split_lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
     """Split a stream into lines of any length; aiohttp's own reader refuses lines longer than its buffer."""
     rest = b""
     async for chunk in stream.iter_any():
@@ -175,16 +196,19 @@ async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
         await asyncio.sleep(0)
 
 
-def _describe(error: Exception) -> str:
-    """Return an error in words; time-outs have none of their own."""
-    return str(error) or type(error).__name__
+def _no_answer(what: str, error: Exception) -> ApiError:
+    words = f"{what}: {clean_line(error) or type(error).__name__}"
+    # What could not even connect is a TimeoutError of aiohttp's own kind.
+    is_late = isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError)
+    return ApiTimeoutError(words) if is_late else ApiUnreachableError(words)
 
 
 def _error_from(response: aiohttp.ClientResponse, content: bytes) -> ApiError:
     try:
-        status = orjson.loads(content)
-        reason, message = str(status.get("reason") or response.reason), str(status.get("message") or "")
-    except (orjson.JSONDecodeError, AttributeError):
-        reason, message = str(response.reason), content[:500].decode(errors="replace")
+        status = decode(content)
+    except UndecodableError:
+        status = {"message": content[:MAX_LINE].decode(errors="replace")}
+    reason = clean_line(status.get("reason") or response.reason, MAX_REASON)
     retry_after = response.headers.get("Retry-After", "")
-    return ApiError(response.status, reason, message, float(retry_after) if retry_after.isdigit() else 0.0)
+    retry_after_s = min(float(retry_after), MAX_RETRY_AFTER_S) if re.fullmatch("[0-9]{1,9}", retry_after) else 0.0
+    return ApiError(response.status, reason, clean_line(status.get("message") or ""), retry_after_s)

@@ -1,18 +1,23 @@
-"""Kubernetes Events on tasks, posted beside the hot path. They inform; nothing depends on them."""
+"""Kubernetes Events on tasks, posted behind the hot path. They inform; nothing depends on them."""
 
-import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from perllm.api import names
 from perllm.cluster.client import ApiError, Client
 from perllm.cluster.times import format_time
+from perllm.cluster.writes import Write, WriteQueue
+from perllm.text import cut
 
 log = logging.getLogger(__name__)
 
+KIND = "event"
 CAPACITY = 2000
+"""Events that may wait; newer ones are dropped."""
+
 MAX_NOTE = 1024
 
 
@@ -26,15 +31,23 @@ class Subject:
 
 
 class EventRecorder:
-    """Posts events in order, a bounded number at a time; when the API server cannot follow, the newest are dropped."""
+    """Posts events; when the API server cannot follow, the newest are dropped.
 
-    def __init__(self, client: Client, *, instance: str, unix_now: Callable[[], float], workers: int = 2) -> None:
+    Args:
+        client: the API server.
+        writes: the queue that carries the events there.
+        instance: who reports.
+        unix_now: Unix time in seconds.
+    """
+
+    def __init__(self, client: Client, writes: WriteQueue, *, instance: str, unix_now: Callable[[], float]) -> None:
         self._client = client
+        self._writes = writes
         self._instance = instance
         self._unix_now = unix_now
-        self._workers = workers
-        self._queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(CAPACITY)
         self._count = 0
+        self._waiting: set[str] = set()
+        self._is_dropping = False
 
     def record(self, subject: Subject, reason: str, note: str, *, warning: bool = False) -> None:
         """Queue an event on a task; returns at once."""
@@ -53,7 +66,7 @@ class EventRecorder:
             "action": reason,
             "reason": reason,
             "type": "Warning" if warning else "Normal",
-            "note": note[:MAX_NOTE],
+            "note": cut(note, MAX_NOTE),
             "regarding": {
                 "apiVersion": names.API_VERSION,
                 "kind": names.TASK_KIND,
@@ -62,22 +75,25 @@ class EventRecorder:
                 "uid": subject.uid,
             },
         }
+        self._post(event)
+
+    def _post(self, event: dict[str, Any]) -> None:
+        namespace, name = event["metadata"]["namespace"], event["metadata"]["name"]
+        is_full = len(self._waiting) >= CAPACITY
+        if is_full and not self._is_dropping:
+            log.warning("events are dropped, %d of them wait to be written: %s/%s", CAPACITY, namespace, name)
+        self._is_dropping = is_full
+        if not is_full:
+            self._waiting.add(name)
+            send = partial(self._send, f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", event)
+            self._writes.put(Write(KIND, f"{namespace}/{name}", send))
+
+    async def _send(self, path: str, event: dict[str, Any]) -> None:
         try:
-            self._queue.put_nowait(event)
-        except asyncio.QueueFull:
-            log.warning("event dropped, the API server is too slow for them: %s %s", subject.name, reason)
-
-    async def run(self) -> None:
-        """Post events until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self._workers):
-                group.create_task(self._post())
-
-    async def _post(self) -> None:
-        while True:
-            event = await self._queue.get()
-            path = f"/apis/events.k8s.io/v1/namespaces/{event['metadata']['namespace']}/events"
-            try:
-                await self._client.post(path, event)
-            except ApiError as error:
-                log.debug("event not posted: %s", error)
+            await self._client.post(path, event)
+        except ApiError as error:
+            # What the server refuses it would refuse again, and it is not worth the wait.
+            if error.is_unreachable:
+                raise
+            log.debug("event not posted: %s", error)
+        self._waiting.discard(event["metadata"]["name"])

@@ -5,20 +5,35 @@ drifts. Callbacks run in the event loop, must not block, and see every object as
 """
 
 import asyncio
-import logging
 import random
+import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
-from perllm.cluster.client import ApiError, Client, Object
-
-log = logging.getLogger(__name__)
+from perllm.backoff import Backoff
+from perllm.cluster.client import ApiError, ApiUnreachableError, Client, Object
+from perllm.cluster.outages import Outages
+from perllm.guard import Guard, describe
+from perllm.text import clean_line
 
 OnChange = Callable[[Object | None, Object | None], None]
 """Called with (old, new): (None, new) for an addition, (old, None) for a deletion."""
 
 PAGE_SIZE = "1000"
-MAX_BACKOFF_S = 15.0
+RETRY = Backoff(first_s=0.2, limit_s=15.0)
 RECONNECT_DELAY_S = 0.1
+LASTING_S = 15.0
+"""After a watch of this length the count of failures begins at one."""
+
+SETTLED_S = 2.0
+"""A watch of this length works again."""
+
+
+class WatchError(ApiError):
+    """The API server ended a watch with an error event, or sent what is not an event."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(status, "WatchError", message)
 
 
 def object_key(item: Object) -> str:
@@ -31,6 +46,16 @@ def object_key(item: Object) -> str:
 class Informer:
     """Keeps `objects` equal to the collection at `path`.
 
+    Args:
+        client: the API server.
+        path: of the collection.
+        on_change: called with every change, inside the guard.
+        kind: what the objects are, such as "pod".
+        query: selectors.
+        guard: contains what goes wrong about single objects; one that counts nothing by default.
+        outages: told of watches that end in an error; by default its own.
+        rng: for the jitter of pauses.
+
     Attributes:
         objects: the copy, by `object_key`.
         synced: set once the first list has been delivered.
@@ -42,7 +67,10 @@ class Informer:
         path: str,
         on_change: OnChange,
         *,
+        kind: str = "object",
         query: Mapping[str, str] | None = None,
+        guard: Guard | None = None,
+        outages: Outages | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self.objects: dict[str, Object] = {}
@@ -50,8 +78,12 @@ class Informer:
         self._client = client
         self._path = path
         self._on_change = on_change
+        self._kind = kind
         self._query = dict(query or {})
         self._rng = rng or random.Random()
+        self._guard = guard or Guard(lambda _: None, self._rng)
+        self._outages = outages or Outages(time.monotonic)
+        self._topic = f"watch of {path}"
 
     async def run(self) -> None:
         """Follow the collection until cancelled; every failure is retried with a growing, jittered delay."""
@@ -60,70 +92,79 @@ class Informer:
         while True:
             begun_s = loop.time()
             try:
-                await self._follow(await self._relist())
+                version = await self._relist()
+                settled = loop.call_later(SETTLED_S, self._outages.worked, self._topic)
+                try:
+                    await self._follow(version)
+                finally:
+                    settled.cancel()
                 failures = 0
             except ApiError as error:
-                failures = 1 if loop.time() - begun_s > MAX_BACKOFF_S else failures + 1
-                log.warning("watch of %s interrupted, will resume: %s", self._path, error)
-            delay_s = min(MAX_BACKOFF_S, 0.2 * 2**failures) if failures else RECONNECT_DELAY_S
-            await asyncio.sleep(delay_s * (0.5 + self._rng.random() / 2))
+                failures = 1 if loop.time() - begun_s > LASTING_S else failures + 1
+                self._outages.failed(self._topic, error)
+            await asyncio.sleep(RETRY.pause_s(failures, self._rng) if failures else RECONNECT_DELAY_S)
 
     async def _relist(self) -> str:
         seen: dict[str, Object] = {}
         token = ""
         while True:
             page = await self._client.get(self._path, limit=PAGE_SIZE, **{"continue": token}, **self._query)
-            seen.update((object_key(item), item) for item in page["items"])
-            token = page["metadata"].get("continue", "")
+            try:
+                seen.update((object_key(item), item) for item in page["items"])
+                token, version = page["metadata"].get("continue", ""), str(page["metadata"]["resourceVersion"])
+            except (KeyError, TypeError, AttributeError) as error:
+                message = f"the list of {self._path} is not one: {describe(error)}"
+                raise ApiUnreachableError(message) from error
             if not token:
                 break
         for key in self.objects.keys() - seen.keys():
-            self._tell(self.objects.pop(key), None)
+            self._report(key, self.objects.pop(key), None)
         for key, item in seen.items():
             self._store(key, item)
         self.synced.set()
-        return str(page["metadata"]["resourceVersion"])
+        return version
 
     async def _follow(self, version: str) -> None:
         """Apply watch events, reconnecting where the stream merely ended, until a new list is needed."""
         while True:
             try:
                 async for event in self._client.watch(self._path, {"resourceVersion": version, **self._query}):
-                    item = event["object"]
-                    if event["type"] == "ERROR":
-                        log.info("watch of %s starts over: %s", self._path, item.get("message"))
-                        return
-                    version = item["metadata"]["resourceVersion"]
-                    self._apply(event["type"], item)
+                    version = self._take(event)
             except ApiError as error:
                 if error.status == 410:
                     return
                 raise
             await asyncio.sleep(RECONNECT_DELAY_S)
 
-    def _apply(self, kind: str, item: Object) -> None:
-        if kind == "BOOKMARK":
-            return
-        key = object_key(item)
+    def _take(self, event: Object) -> str:
+        """Apply an event; return the version of the collection that it leads to.
+
+        Raises:
+            WatchError: it says that the watch is over, or is not an event.
+        """
+        try:
+            kind, item = event["type"], event["object"]
+            if kind == "ERROR":
+                raise WatchError(int(item.get("code") or 0), clean_line(item.get("message") or item))
+            version, key = str(item["metadata"]["resourceVersion"]), "" if kind == "BOOKMARK" else object_key(item)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise WatchError(0, f"not an event: {clean_line(event)}") from error
         if kind == "DELETED":
             self.objects.pop(key, None)
-            self._tell(item, None)
-            return
-        self._store(key, item)
+            self._report(key, item, None)
+        elif kind != "BOOKMARK":
+            self._store(key, item)
+        return version
 
     def _store(self, key: str, item: Object) -> None:
         old = self.objects.get(key)
         if old is not None and old["metadata"].get("uid") != item["metadata"].get("uid"):
-            self._tell(self.objects.pop(key), None)
+            self._report(key, self.objects.pop(key), None)
             old = None
-        if old is not None and old["metadata"]["resourceVersion"] == item["metadata"]["resourceVersion"]:
+        if old is not None and old["metadata"].get("resourceVersion") == item["metadata"].get("resourceVersion"):
             return
         self.objects[key] = item
-        self._tell(old, item)
+        self._report(key, old, item)
 
-    def _tell(self, old: Object | None, new: Object | None) -> None:
-        """Report a change; an object that the listener cannot cope with must not end the watch of all others."""
-        try:
-            self._on_change(old, new)
-        except Exception:
-            log.exception("%s cannot be handled and is passed over", object_key(new or old or {}))
+    def _report(self, key: str, old: Object | None, new: Object | None) -> None:
+        self._guard.run(self._kind, key, partial(self._on_change, old, new), again=new is not None)

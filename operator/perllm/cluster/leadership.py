@@ -9,15 +9,14 @@ than the other replicas wait before they take over.
 """
 
 import asyncio
-import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from perllm.api import names
 from perllm.cluster.client import ApiError, Client, Object
-
-log = logging.getLogger(__name__)
+from perllm.cluster.outages import Outages
+from perllm.guard import describe
 
 POLL_S = 1.0
 TIMEOUT_S = 2.0
@@ -75,9 +74,19 @@ class Leadership:
         won: set once this replica is the one that works.
     """
 
-    def __init__(self, client: Client, namespace: str, lease: str, *, hostname: str, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        namespace: str,
+        lease: str,
+        *,
+        hostname: str,
+        now: Callable[[], float],
+        outages: Outages,
+    ) -> None:
         self.won = asyncio.Event()
         self._client = client
+        self._outages = outages
         self._name = f"{namespace}/{lease}"
         self._path = names.lease_path(namespace, lease)
         self._now = now
@@ -94,9 +103,8 @@ class Leadership:
         Raises:
             LeadershipError: it was lost; another replica may work from now on.
         """
-        failures = ""
         while True:
-            failures = await self._look(failures)
+            await self._look()
             if self._tenure.left_s(self._now()) > 0:
                 self.won.set()
             elif self.won.is_set():
@@ -106,23 +114,29 @@ class Leadership:
                 )
             await asyncio.sleep(POLL_S)
 
-    async def _look(self, failures: str) -> str:
-        """Read the Lease; return why that was not possible, which is said once."""
-        asked_s = self._now()
+    async def _look(self) -> None:
+        """Read the Lease and take note of it; one that cannot be read changes nothing."""
+        topic, asked_s = f"reading of the lease {self._name}", self._now()
         # Whoever works must not wait for an answer longer than his turn lasts.
         left_s = max(self._tenure.left_s(asked_s), MIN_TIMEOUT_S) if self.won.is_set() else TIMEOUT_S
         try:
             async with asyncio.timeout(min(left_s, TIMEOUT_S)):
-                lease: Object | None = await self._client.get(self._path)
-        except (ApiError, TimeoutError) as error:
-            if not (isinstance(error, ApiError) and error.status == 404):
-                message = str(error) or "no answer in time"
-                if message != failures:
-                    log.warning("the lease %s cannot be read: %s", self._name, message)
-                return message
-            lease = None
-        self._tenure.note(lease, asked_s)
-        return ""
+                self._tenure.note(await self._read(), asked_s)
+        except TimeoutError:
+            self._outages.failed(topic, "no answer in time")
+        except Exception as error:
+            self._outages.failed(topic, describe(error))
+        else:
+            self._outages.worked(topic)
+
+    async def _read(self) -> Object | None:
+        """Return the Lease; None if there is none."""
+        try:
+            return await self._client.get(self._path)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
 
 
 def find_namespace(file: Path = NAMESPACE_FILE) -> str:

@@ -6,14 +6,16 @@ Memory is authoritative for statuses once a task has been seen: nobody else writ
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from perllm.api import names
 from perllm.api.task_status import TaskStatus
 from perllm.cluster.client import Client, Object
 from perllm.cluster.informer import object_key
 from perllm.cluster.pod import Pod, read_pod
+from perllm.cluster.writes import WriteQueue
 from perllm.controller import lifecycle
 from perllm.controller.announcer import Announcer
 from perllm.controller.dispatcher import Dispatcher, Waiting
@@ -21,6 +23,7 @@ from perllm.controller.pod_keeper import PodKeeper
 from perllm.controller.settlement import Settlement
 from perllm.controller.status_writer import Fields, StatusWriter
 from perllm.controller.task import Task, read_task
+from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics
 from perllm.placement.decision import Decision
 from perllm.placement.hindsight import judge_ended
@@ -55,9 +58,12 @@ class Controller:
         announcer: Announcer,
         metrics: OperatorMetrics,
         *,
+        writes: WriteQueue,
+        guard: Guard,
         unix_now: Callable[[], float],
         scheduler_name: str = names.SCHEDULER_NAME,
     ) -> None:
+        self._guard = guard
         self._placer = placer
         self._settlement = settlement
         self._announcer = announcer
@@ -73,15 +79,9 @@ class Controller:
             on_postponed=self._postpone,
         )
         self.dispatcher = Dispatcher(placer, create_pod=self._pods.create, reject=self._reject, wait=self._explain_wait)
-        self.writer = StatusWriter(client, on_written=self._on_written, on_gone=self._forget)
+        self.writer = StatusWriter(client, writes, on_written=self._on_written, on_gone=self._forget)
         metrics.waiting.set_function(lambda: self.dispatcher.waiting)
         metrics.in_flight.set_function(lambda: len(placer.ledger))
-
-    async def run(self) -> None:
-        """Work until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.dispatcher.run())
-            group.create_task(self.writer.run())
 
     def request_of(self, pod: Object) -> Request | None:
         """Return what the task of a pod asks for; None if the task is not known (yet)."""
@@ -93,6 +93,28 @@ class Controller:
 
     def on_task(self, item: Object, *, deleted: bool) -> None:
         """Take note of a task that was added, changed or deleted."""
+        key = object_key(item)
+        work = partial(self._take_task, item, deleted=deleted)
+        self._guard.run("task", key, work, on_fault=partial(self._report_fault, key))
+
+    def on_list(self, namespace: str | None, uids: Mapping[str, str]) -> None:
+        """Take note of the tasks that exist in a namespace, or in all: others were deleted while nobody watched.
+
+        Args:
+            namespace: where they were listed; None for everywhere.
+            uids: uid by namespace/name.
+        """
+        for key, tracked in list(self._tracked.items()):
+            if namespace in (None, tracked.task.namespace) and uids.get(key) != tracked.task.uid:
+                self._guard.run("task", key, partial(self._forget, key))
+
+    def on_pod(self, old: Object | None, new: Object | None) -> None:
+        """Take note of a pod that was added, changed or deleted; called inside the guard."""
+        pod = read_pod(new or old or {})
+        if pod is not None:
+            self._take_pod(pod, is_gone=new is None)
+
+    def _take_task(self, item: Object, *, deleted: bool) -> None:
         if not deleted and self._is_known(item):
             return
         task, status = read_task(item, self._unix_now())
@@ -114,10 +136,10 @@ class Controller:
                 self._account(pod)
         else:
             tracked.task = task
-        self._reconcile(task.key)
+        self._reconcile_guarded(task.key)
         known = self._tracked.get(task.key)
         if known is not None and known.status.observed and known.status.observed.energy_quality is not None:
-            self._learn(known)
+            self._guard.run("outcome", task.key, partial(self._learn, known))
 
     def _is_known(self, item: Object) -> bool:
         """Whether this is only our own status coming back, which is most of what a watch brings."""
@@ -127,16 +149,12 @@ class Controller:
             return False
         return (tracked.task.uid, tracked.task.generation) == (metadata["uid"], metadata.get("generation", 1))
 
-    def on_pod(self, old: Object | None, new: Object | None) -> None:
-        """Take note of a pod that was added, changed or deleted."""
-        pod = read_pod(new or old or {})
-        if pod is None:
-            return
+    def _take_pod(self, pod: Pod, *, is_gone: bool) -> None:
         tracked = self._tracked.get(pod.task_key)
         if tracked is not None and tracked.task.uid != pod.task_uid:
             tracked = None
         pods = self._orphans.setdefault(pod.task_key, {}) if tracked is None else tracked.pods
-        if new is None:
+        if is_gone:
             pods.pop(pod.name, None)
             if tracked is None and not pods:
                 self._orphans.pop(pod.task_key, None)
@@ -146,8 +164,18 @@ class Controller:
             if lifecycle.is_refusal(pod) and not (before and lifecycle.is_refusal(before)):
                 self._metrics.refusals.inc()
         if tracked is not None:
-            self._account(pod, gone=new is None)
-            self._reconcile(pod.task_key)
+            self._account(pod, gone=is_gone)
+            self._reconcile_guarded(pod.task_key)
+
+    def _report_fault(self, key: str, words: str) -> None:
+        """Let the owner of a task know that PerLLM failed on it."""
+        namespace, _, name = key.partition("/")
+        tracked = self._tracked.get(key)
+        status = tracked.status if tracked is not None else TaskStatus()
+        if not status.phase.is_final:
+            message = f"PerLLM has failed on this task and tries again: {words}"
+            fields = status.model_copy(update={"message": message}).to_object()
+            self.writer.put(key, names.task_status_path(namespace, name), fields)
 
     def _account(self, pod: Pod, *, gone: bool = False) -> None:
         """Keep the tasks in flight and their energy windows equal to what the pods say."""
@@ -166,8 +194,13 @@ class Controller:
             self._placer.confirm(decision)
             self._settlement.begin(pod, self._unix_now())
 
+    def _reconcile_guarded(self, key: str) -> None:
+        self._guard.run("task state", key, partial(self._reconcile, key), on_fault=partial(self._report_fault, key))
+
     def _reconcile(self, key: str) -> None:
-        tracked = self._tracked[key]
+        tracked = self._tracked.get(key)
+        if tracked is None:
+            return  # gone since this was to be done
         task, before, now_s = tracked.task, tracked.status, self._unix_now()
         step = lifecycle.advance(task, before, list(tracked.pods.values()), now_s)
         self._adopt(tracked, step.status)
@@ -233,7 +266,7 @@ class Controller:
 
     def _wake(self, task: Task) -> None:
         if self._find(task) is not None:
-            self._reconcile(task.key)
+            self._reconcile_guarded(task.key)
 
     def _find(self, task: Task) -> Tracked | None:
         """Return a task's record; None once the task is gone, also if another has its name by now."""
@@ -286,7 +319,7 @@ class Controller:
         """Learn from a task once its outcome is stored: so a crash can repeat the learning, never lose it."""
         tracked = self._tracked.get(key)
         if tracked is not None and (fields.get("observed") or {}).get("energyQuality") is not None:
-            self._learn(tracked)
+            self._guard.run("outcome", key, partial(self._learn, tracked))
 
     def _learn(self, tracked: Tracked) -> None:
         """Learn from a settled task; the learner knows which outcomes an earlier process has learned."""
@@ -321,6 +354,8 @@ class Controller:
             return
         if tracked.timer is not None:
             tracked.timer.cancel()
+        for kind in ("task state", "outcome"):
+            self._guard.clear(kind, key)
         self.dispatcher.remove(key)
         self.writer.forget(key)
         self._placer.release(tracked.task.uid)

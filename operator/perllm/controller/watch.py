@@ -1,31 +1,39 @@
 """The Kopf operator: watches the tasks, and hands what it sees to the controller's event loop.
 
-Kopf cancels every task that was made in its loop after it started, holds its loop for tenths of a second when it lists,
-and ends when the API server answers too strangely. So it has a thread and a loop of its own and is started again
-whenever it ends; meanwhile decisions and bindings go on.
+Kopf cancels every task that was made in its loop after it started, and holds its loop for tenths of a second when it
+lists. So it has a thread and a loop of its own, reads through a session that keeps odd answers from it
+(task_stream.py), and is started again however it ends; meanwhile decisions and bindings go on.
 """
 
 import asyncio
-import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any, cast
 
 import kopf
 
 from perllm.api import names
+from perllm.backoff import Backoff
 from perllm.cluster.client import Object
 from perllm.cluster.credentials import Credentials
+from perllm.cluster.outages import Outages
+from perllm.controller.task_stream import TOPIC, TaskStream, describe_failure
 from perllm.metrics import OperatorMetrics
 
-log = logging.getLogger(__name__)
+RESTART = Backoff(first_s=1.0, limit_s=30.0)
+LASTING_S = 60.0
+"""After a run of this length the count of failures begins at one."""
 
-MAX_RESTART_DELAY_S = 30.0
+STOP_TIMEOUT_S = 10.0
 TOKEN_LIFE = timedelta(minutes=10)
 
 OnTask = Callable[[Object, bool], None]
 """Called with (task, deleted) in the controller's loop."""
+
+OnList = Callable[[str | None, Mapping[str, str]], None]
+"""Called in the controller's loop with (namespace or None for all, uid of every task there by namespace/name)."""
 
 
 class _Backoffs:
@@ -39,17 +47,39 @@ class _Backoffs:
 
 
 class TaskWatch:
-    """Runs Kopf in a thread; use as a context manager."""
+    """Runs Kopf in a thread.
+
+    Args:
+        credentials: of the API server.
+        on_task: called with every change of a task.
+        on_list: called with the tasks that exist, whenever they were listed.
+        metrics: counts restarts.
+        outages: told why the watch fails.
+        rng: for the jitter of pauses.
+        namespaces: whose tasks are watched; all when empty.
+    """
 
     def __init__(
-        self, credentials: Credentials, on_task: OnTask, metrics: OperatorMetrics, *, namespaces: tuple[str, ...] = ()
+        self,
+        credentials: Credentials,
+        on_task: OnTask,
+        on_list: OnList,
+        metrics: OperatorMetrics,
+        outages: Outages,
+        rng: Random,
+        *,
+        namespaces: tuple[str, ...] = (),
     ) -> None:
         self._credentials = credentials
         self._on_task = on_task
+        self._on_list = on_list
         self._metrics = metrics
+        self._outages = outages
+        self._rng = rng
         self._namespaces = namespaces
-        self._stop = threading.Event()
-        self._ready = threading.Event()
+        self._stopping = threading.Event()
+        self._end_run: Callable[[], None] = lambda: None
+        self._stream: TaskStream | None = None
         self._target = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._supervise, name="task-watch", daemon=True)
 
@@ -60,8 +90,9 @@ class TaskWatch:
 
     @property
     def is_ready(self) -> bool:
-        """Whether tasks are being watched now."""
-        return self._thread.is_alive() and self._ready.is_set()
+        """Whether all tasks are known and watched now."""
+        stream = self._stream
+        return self._thread.is_alive() and stream is not None and stream.is_current
 
     def start(self) -> None:
         """Begin to watch."""
@@ -69,57 +100,73 @@ class TaskWatch:
 
     async def stop(self) -> None:
         """End the watch and wait for its thread."""
-        self._stop.set()
-        await asyncio.to_thread(self._thread.join, 10.0)
+        self._stopping.set()
+        self._end_run()
+        if self._thread.ident is not None:
+            await asyncio.to_thread(self._thread.join, STOP_TIMEOUT_S)
 
     def _supervise(self) -> None:
-        delay_s = 1.0
-        while not self._stop.is_set():
+        failures = 0
+        while not self._stopping.is_set():
+            begun_s = self._target.time()
             try:
                 asyncio.run(self._run())
+                words = "ended without an error"
             except Exception as error:
-                log.warning("the task watch ended and will be started again in %.0f s: %r", delay_s, error)
-            self._ready.clear()
-            if self._stop.is_set():
+                words = describe_failure(error)
+            self._stream = None
+            if self._stopping.is_set():
                 return
+            failures = 1 if self._target.time() - begun_s > LASTING_S else failures + 1
             self._metrics.watch_restarts.inc()
-            self._stop.wait(delay_s)
-            delay_s = min(delay_s * 2, MAX_RESTART_DELAY_S)
+            self._outages.failed(TOPIC, f"{words}; Kopf is started again")
+            self._stopping.wait(RESTART.pause_s(failures, self._rng))
 
     async def _run(self) -> None:
+        # A flag of Kopf's own loop: for one of another thread it waits in a thread that nothing ends but the flag, so
+        # that whatever else ends Kopf would leave it hanging.
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        self._end_run = lambda: self._call(loop, stop.set)
+        if self._stopping.is_set():
+            return
+        stream = self._stream = TaskStream(self._hand_list_on, self._outages, self._rng)
         await kopf.operator(
-            registry=self._build_registry(),
+            registry=self._build_registry(stream),
             settings=_settings(),
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,
             standalone=True,
             # There are no peers to be told from; kopf would ask for a user name, which a container's user has none of.
             identity=cast(Any, "perllm"),
-            stop_flag=self._stop,
-            ready_flag=self._ready,
+            stop_flag=stop,
         )
 
-    def _build_registry(self) -> kopf.OperatorRegistry:
+    def _hand_list_on(self, namespace: str | None, uids: Mapping[str, str]) -> None:
+        self._call(self._target, self._on_list, namespace, uids)
+
+    @staticmethod
+    def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: Any) -> None:
+        """Call a function in a loop of another thread, which may be closed by now."""
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(function, *arguments)
+
+    def _build_registry(self, stream: TaskStream) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
 
         @kopf.on.login(registry=registry)
-        def login(**_: Any) -> kopf.ConnectionInfo:
-            identity = self._credentials
-            token = identity.token()
-            return kopf.ConnectionInfo(
-                server=identity.server,
-                ca_path=identity.ca_file,
-                certificate_path=identity.certificate_file,
-                private_key_path=identity.key_file,
-                scheme="Bearer" if token else None,
-                token=token,
-                # Service-account tokens rotate; Kopf asks for a new one when this time has come.
-                expiration=datetime.now(UTC) + TOKEN_LIFE if token else None,
+        async def login(**_: Any) -> kopf.AiohttpSession:
+            return kopf.AiohttpSession(
+                server=self._credentials.server,
+                aiohttp_session=stream.build_session(self._credentials),
+                # Service-account tokens rotate; Kopf asks for a new session when this time has come.
+                expiration=datetime.now(UTC) + TOKEN_LIFE if self._credentials.token() else None,
             )
 
         @kopf.on.event(names.GROUP, names.VERSION, names.TASK_PLURAL, registry=registry)
         async def on_task(event: kopf.RawEvent, **_: Any) -> None:
-            self._target.call_soon_threadsafe(self._on_task, dict(event["object"]), event["type"] == "DELETED")
+            item: Object = dict(event["object"])
+            self._call(self._target, self._on_task, item, event["type"] == "DELETED")
+            stream.handed_on(item["metadata"]["uid"])
 
         return registry
 

@@ -3,9 +3,10 @@ import logging
 
 import pytest
 
-from perllm.cluster.client import ApiError
+from perllm.cluster.client import ApiError, ApiUnreachableError
 from perllm.cluster.events import CAPACITY, MAX_NOTE, EventRecorder, Subject
 from unit.cluster.fake_api import FakeApiServer
+from unit.cluster.queues import make_writes
 
 pytestmark = pytest.mark.looptime
 
@@ -13,19 +14,23 @@ EVENTS = "/apis/events.k8s.io/v1/namespaces/lab/events"
 TASK = Subject("lab", "t", "uid-t")
 
 
-def recorder(api: FakeApiServer) -> EventRecorder:
-    return EventRecorder(api, instance="host", unix_now=lambda: 1_800_000_000.0)  # type: ignore[arg-type]
+class Recorder(EventRecorder):
+    """A recorder with a queue of its own."""
+
+    def __init__(self, api: FakeApiServer) -> None:
+        self.writes = make_writes()
+        super().__init__(api, self.writes, instance="host", unix_now=lambda: 1_800_000_000.0)  # type: ignore[arg-type]
 
 
-async def post_all(events: EventRecorder) -> None:
-    running = asyncio.create_task(events.run())
-    await asyncio.sleep(1)
+async def post_all(events: Recorder) -> None:
+    running = asyncio.create_task(events.writes.run())
+    await asyncio.sleep(60)
     running.cancel()
 
 
 async def test_an_event_is_about_the_task() -> None:
     api = FakeApiServer()
-    events = recorder(api)
+    events = Recorder(api)
     events.record(TASK, "Placed", "on n")
     events.record(TASK, "DeadlineMissed", "x" * 5000, warning=True)
     await post_all(events)
@@ -40,7 +45,7 @@ async def test_an_event_is_about_the_task() -> None:
 
 async def test_the_name_of_an_event_is_valid_for_any_task_name() -> None:
     api = FakeApiServer()
-    events = recorder(api)
+    events = Recorder(api)
     events.record(Subject("lab", "a" * 199 + "-" + "b" * 53, "uid"), "Placed", "")
     await post_all(events)
     name = api.calls_of("POST")[0][1]["metadata"]["name"]
@@ -51,7 +56,7 @@ async def test_the_name_of_an_event_is_valid_for_any_task_name() -> None:
 async def test_a_refused_event_does_not_stop_the_others() -> None:
     api = FakeApiServer()
     api.failures = [ApiError(403, "Forbidden", "namespace is being terminated")] * 5
-    events = recorder(api)
+    events = Recorder(api)
     for _ in range(9):
         events.record(TASK, "Placed", "")
     await post_all(events)
@@ -60,11 +65,20 @@ async def test_a_refused_event_does_not_stop_the_others() -> None:
 
 async def test_events_that_the_api_server_cannot_follow_are_dropped_and_said(caplog: pytest.LogCaptureFixture) -> None:
     api = FakeApiServer()
-    events = recorder(api)
+    events = Recorder(api)
     with caplog.at_level(logging.WARNING):
-        for number in range(CAPACITY + 1):
+        for number in range(CAPACITY + 50):
             events.record(TASK, f"R{number}", "")
-    assert "event dropped" in caplog.text
-    assert f"t R{CAPACITY}" in caplog.text
+    assert "events are dropped" in caplog.text
+    assert len(caplog.records) == 1
     await post_all(events)
     assert len(api.calls_of("POST")) == CAPACITY
+
+
+async def test_events_wait_for_a_server_that_is_down() -> None:
+    api = FakeApiServer()
+    api.failures = [ApiUnreachableError("refused")] * 3
+    events = Recorder(api)
+    events.record(TASK, "Placed", "")
+    await post_all(events)
+    assert [path for path, _ in api.calls_of("POST")] == [EVENTS] * 4

@@ -1,11 +1,15 @@
 import asyncio
+import logging
 import random
 from collections.abc import AsyncIterator
 
 import pytest
 
+from perllm.backoff import Backoff
 from perllm.cluster.client import ApiError, ApiUnreachableError
 from perllm.cluster.informer import Informer, object_key
+from perllm.cluster.outages import Outages
+from perllm.guard import Guard
 from unit.cluster.fake_api import FakeApiServer, Object
 
 pytestmark = pytest.mark.looptime
@@ -19,7 +23,16 @@ class Watched:
     def __init__(self, api: FakeApiServer) -> None:
         self.api = api
         self.seen: list[tuple[str, str | None, str | None]] = []
-        self.informer = Informer(api, PODS, self._note, rng=random.Random(1))  # type: ignore[arg-type]
+        rng = random.Random(1)
+        self.informer = Informer(
+            api,  # type: ignore[arg-type]
+            PODS,
+            self._note,
+            kind="pod",
+            guard=Guard(lambda _: None, rng, Backoff(1000.0, 1000.0)),
+            outages=Outages(asyncio.get_running_loop().time),
+            rng=rng,
+        )
 
     def _note(self, old: Object | None, new: Object | None) -> None:
         item = new or old
@@ -56,7 +69,7 @@ async def test_an_object_that_its_listener_cannot_cope_with_is_passed_over(
     watched.api.store(f"{PODS}/odd")
     watched.api.store(f"{PODS}/b", value="1")
     assert await watched.news() == [("b", None, "1")]
-    assert "odd cannot be handled" in caplog.text
+    assert "pod odd cannot be worked on" in caplog.text
 
 
 async def test_lists_page_by_page() -> None:
@@ -115,6 +128,65 @@ async def test_finds_by_a_list_what_happened_while_it_was_away(watched: Watched,
     assert watched.lists == 2
     watched.api.store(f"{PODS}/b", value="2")
     assert await watched.news() == [("b", "1", "2")]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "ERROR", "object": {"code": 500, "message": "etcd is not there"}},
+        {"type": "ERROR", "object": "not even a status"},
+        {"type": "MODIFIED", "object": None},
+        {"type": "MODIFIED", "object": {"metadata": {}}},
+        {"type": "MODIFIED"},
+        {},
+    ],
+)
+async def test_a_watch_that_says_something_odd_is_started_again_and_that_is_told_once(
+    watched: Watched, event: Object, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    watched.api.send(event)
+    watched.api.store(f"{PODS}/a", value="2")
+    assert await watched.news(1) == [("a", "1", "2")]
+    await asyncio.sleep(10)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.INFO]
+
+
+async def test_a_server_whose_watches_all_break_is_not_hammered(watched: Watched) -> None:
+    async def break_watches() -> None:
+        while True:
+            watched.api.send({"type": "ERROR", "object": {"code": 500, "message": "no"}})
+            await asyncio.sleep(0.01)
+
+    breaking = asyncio.create_task(break_watches())
+    await asyncio.sleep(600)
+    breaking.cancel()
+    assert 40 < watched.lists < 100
+
+
+async def test_goes_on_after_hours_without_an_api_server() -> None:
+    api = FakeApiServer()
+    api.store(f"{PODS}/a", value="1")
+    watched = Watched(api)
+    api.failures = [ApiUnreachableError("refused")] * 1500
+    running = asyncio.create_task(watched.informer.run())
+    await asyncio.sleep(8 * 3600)
+    assert await watched.news() == [("a", None, "1")]
+    running.cancel()
+
+
+async def test_a_list_that_is_none_is_asked_for_again() -> None:
+    class OddServer(FakeApiServer):
+        async def get(self, path: str, **query: str) -> Object:
+            answer = await super().get(path, **query)
+            return answer if len(self.calls) > 2 else {"items": None, "metadata": {}}
+
+    api = OddServer()
+    api.store(f"{PODS}/a", value="1")
+    watched = Watched(api)
+    running = asyncio.create_task(watched.informer.run())
+    assert await watched.news(5) == [("a", None, "1")]
+    running.cancel()
 
 
 async def test_reports_a_namesake_as_a_deletion_and_an_addition(watched: Watched) -> None:

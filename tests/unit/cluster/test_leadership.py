@@ -5,6 +5,7 @@ import pytest
 
 from perllm.cluster.client import ApiError, ApiUnreachableError, Object
 from perllm.cluster.leadership import Leadership, LeadershipError, Tenure, find_namespace
+from perllm.cluster.outages import Outages
 
 pytestmark = pytest.mark.looptime
 
@@ -36,7 +37,7 @@ class Api:
 
 def follow(api: Api) -> tuple[Leadership, asyncio.Task[None]]:
     now = asyncio.get_running_loop().time
-    leadership = Leadership(api, "home", "turns", hostname="pod-a", now=now)  # type: ignore[arg-type]
+    leadership = Leadership(api, "home", "turns", hostname="pod-a", now=now, outages=Outages(now))  # type: ignore[arg-type]
     return leadership, asyncio.create_task(leadership.run())
 
 
@@ -120,7 +121,7 @@ async def test_it_waits_where_the_lease_does_not_exist_or_may_not_be_read(caplog
     assert caplog.text == ""
     api.error = ApiError(403, "Forbidden", "no right")
     await asyncio.sleep(60)
-    assert caplog.text.count("the lease home/turns cannot be read: 403 Forbidden: no right") == 1
+    assert caplog.text.count("reading of the lease home/turns: ApiError: 403 Forbidden: no right") == 1
     api.error = None
     await asyncio.sleep(5)
     assert leadership.won.is_set()

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 from collections.abc import AsyncIterator
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,17 @@ from prometheus_client import CollectorRegistry
 from perllm.api import names
 from perllm.cluster.client import ApiError, ApiUnreachableError
 from perllm.cluster.events import EventRecorder
+from perllm.controller import lifecycle
 from perllm.controller.announcer import Announcer
 from perllm.controller.controller import Controller
 from perllm.controller.settlement import SETTLING_S, Settlement
+from perllm.controller.task import Task
+from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics
 from perllm.telemetry.attribution import IdlePower
 from perllm.telemetry.history import CounterHistory, EnergyHistory
 from unit.cluster.fake_api import FakeApiServer
+from unit.cluster.queues import make_writes
 from unit.controller.samples import task_object
 from unit.placement.cluster_of import make_node, make_setting
 from unit.placement.records import make_decision
@@ -49,9 +54,18 @@ class Cluster:
             EnergyHistory(counters, 2000.0), IdlePower(), patience_s=30, retry_s=1, window_s=900, now=self.now_s
         )
         client: Any = self.api
-        self.events = EventRecorder(client, instance="host", unix_now=self.now_s)
-        announcer = Announcer(self.events, metrics)
-        self.controller = Controller(client, self.placer, settlement, announcer, metrics, unix_now=self.now_s)
+        self.writes = make_writes()
+        events = EventRecorder(client, self.writes, instance="host", unix_now=self.now_s)
+        self.controller = Controller(
+            client,
+            self.placer,
+            settlement,
+            Announcer(events, metrics),
+            metrics,
+            writes=self.writes,
+            guard=Guard(lambda kind: metrics.faults.labels(kind).inc(), Random(0)),
+            unix_now=self.now_s,
+        )
 
     def now_s(self) -> float:
         loop_s = asyncio.get_running_loop().time()
@@ -61,7 +75,12 @@ class Cluster:
 
     def start(self) -> None:
         if self.running is None:
-            self.running = asyncio.create_task(self.controller.run())
+            self.running = asyncio.create_task(self._work())
+
+    async def _work(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.controller.dispatcher.run())
+            group.create_task(self.writes.run())
 
     def stop(self) -> None:
         if self.running is not None:
@@ -353,3 +372,37 @@ async def test_a_request_is_that_of_the_pods_own_task(cluster: Cluster) -> None:
     pod["metadata"]["ownerReferences"][0]["uid"] = "another"
     assert cluster.controller.request_of(pod) is None
     assert cluster.controller.request_of({"metadata": {"name": "x", "namespace": "lab"}}) is None
+
+
+async def test_a_task_that_is_not_listed_was_deleted_unseen(cluster: Cluster) -> None:
+    cluster.create("gone")
+    cluster.create("kept")
+    await asyncio.sleep(1)
+    cluster.controller.on_list("elsewhere", {})
+    assert cluster.placer.ledger.flight("uid-gone") is not None
+    cluster.controller.on_list(None, {"lab/kept": "uid-kept"})
+    assert cluster.placer.ledger.flight("uid-gone") is None
+    assert cluster.placer.ledger.flight("uid-kept") is not None
+
+
+async def test_a_task_that_perllm_fails_on_says_so_and_hinders_no_other(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance = lifecycle.advance
+
+    def fail_on_one(task: Task, *rest: Any) -> lifecycle.Step:
+        if task.name == "cursed":
+            raise KeyError("no such thing")
+        return advance(task, *rest)
+
+    monkeypatch.setattr(lifecycle, "advance", fail_on_one)
+    cluster.create("cursed")
+    cluster.create("other")
+    await asyncio.sleep(1)
+    cursed = cluster.api.read(names.task_path("lab", "cursed"))
+    assert cursed is not None
+    assert "KeyError: 'no such thing'" in cursed["status"]["message"]
+    assert cluster.api.read(f"{PODS}/other-1") is not None
+    monkeypatch.undo()
+    await asyncio.sleep(10)
+    assert cluster.api.read(f"{PODS}/cursed-1") is not None

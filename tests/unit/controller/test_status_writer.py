@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from perllm.cluster.client import ApiError, ApiUnreachableError
 from perllm.controller.status_writer import StatusWriter, merge_patch
 from unit.cluster.fake_api import FakeApiServer, _merge
+from unit.cluster.queues import make_writes
 
 PATH = "/tasks/t"
 KEY = "lab/t"
@@ -40,8 +41,10 @@ class Setting:
         self.api.store(PATH)
         self.written: list[tuple[str, Any]] = []
         self.gone: list[str] = []
+        self.writes = make_writes()
         self.writer = StatusWriter(
             self.api,  # type: ignore[arg-type]
+            self.writes,
             on_written=lambda key, fields: self.written.append((key, fields)),
             on_gone=self.gone.append,
         )
@@ -59,7 +62,7 @@ class Setting:
 @pytest.fixture
 async def setting() -> AsyncIterator[Setting]:
     setting = Setting()
-    running = asyncio.create_task(setting.writer.run())
+    running = asyncio.create_task(setting.writes.run())
     yield setting
     running.cancel()
 
@@ -69,24 +72,24 @@ class TestStatusWriter:
     async def test_writes_the_newest_status_only(self, setting: Setting) -> None:
         for number in range(9):
             setting.writer.put(KEY, PATH, {"number": number})
-        await setting.writer.drain()
+        await setting.writes.drain()
         assert setting.patches == [{"number": 8}]
         assert setting.written == [(KEY, {"number": 8})]
-        assert setting.writer.pending == 0
+        assert len(setting.writes) == 0
 
     async def test_writes_what_came_in_while_it_was_writing(self, setting: Setting) -> None:
         setting.writer.put(KEY, PATH, {"number": 1})
         await setting.api.asked.wait()
         setting.writer.put(KEY, PATH, {"number": 2})
-        await setting.writer.drain()
+        await setting.writes.drain()
         assert setting.patches == [{"number": 1}, {"number": 2}]
 
     async def test_writes_nothing_where_nothing_changed(self, setting: Setting) -> None:
         setting.writer.know(KEY, {"number": 1})
         setting.writer.put(KEY, PATH, {"number": 1})
-        await setting.writer.drain()
+        await setting.writes.drain()
         setting.writer.put(KEY, PATH, {"number": 1, "more": 2})
-        await setting.writer.drain()
+        await setting.writes.drain()
         assert setting.patches == [{"more": 2}]
 
     @pytest.mark.parametrize(
@@ -98,12 +101,12 @@ class TestStatusWriter:
         await asyncio.sleep(3)
         assert setting.written == []
         setting.writer.put(KEY, PATH, {"number": 2})
-        await setting.writer.drain()
+        await setting.writes.drain()
         assert setting.stored == {"number": 2}
         assert setting.written == [(KEY, {"number": 2})]
 
     async def test_does_not_let_one_object_hold_up_the_others(self, setting: Setting) -> None:
-        setting.api.failures = [ApiUnreachableError("gone")]
+        setting.api.failures = [ApiError(403, "Forbidden", "no")]
         setting.writer.put(KEY, PATH, {"number": 1})
         setting.api.store("/tasks/other")
         await asyncio.sleep(0.01)
@@ -111,16 +114,21 @@ class TestStatusWriter:
         await asyncio.sleep(0.01)
         assert setting.written == [("lab/other", {"number": 2})]
 
-    async def test_gives_up_what_is_refused(self, setting: Setting) -> None:
-        setting.api.failures = [ApiError(422, "Invalid", "status.phase: unsupported")]
-        setting.writer.put(KEY, PATH, {"number": 1})
-        await setting.writer.drain()
-        assert (setting.written, len(setting.patches)) == ([], 1)
+    async def test_a_status_that_the_schema_refuses_is_written_without_its_details(self, setting: Setting) -> None:
+        setting.api.failures = [ApiError(422, "Invalid", "status.number: too large")]
+        setting.writer.put(KEY, PATH, {"phase": "Running", "number": 1})
+        await setting.writes.drain()
+        assert setting.stored["phase"] == "Running"
+        assert "status.number: too large" in setting.stored["message"]
+        assert setting.written == []
+        setting.writer.put(KEY, PATH, {"phase": "Running", "number": 2})
+        await setting.writes.drain()
+        assert setting.stored == {"phase": "Running", "number": 2}
 
     async def test_forgets_an_object_that_no_longer_exists(self, setting: Setting) -> None:
         setting.api.remove(PATH)
         setting.writer.put(KEY, PATH, {"number": 1})
-        await setting.writer.drain()
+        await setting.writes.drain()
         assert (setting.gone, setting.written) == ([KEY], [])
 
     async def test_takes_an_answer_about_a_former_object_for_no_answer_about_its_namesake(
@@ -131,9 +139,9 @@ class TestStatusWriter:
         await setting.api.asked.wait()
         setting.writer.forget(KEY)
         setting.writer.know(KEY, {})
-        await setting.writer.drain()
+        await setting.writes.drain()
         assert setting.gone == []
         setting.api.store(PATH)
         setting.writer.put(KEY, PATH, {"phase": "Running"})
-        await setting.writer.drain()
+        await setting.writes.drain()
         assert setting.stored == {"phase": "Running"}

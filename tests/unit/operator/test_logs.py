@@ -6,13 +6,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from perllm.api.task_status import TaskStatus
-from perllm.cluster.events import EventRecorder
+from perllm.cluster.events import EventRecorder, Subject
 from perllm.config import LogSettings
 from perllm.controller.announcer import Announcer
 from perllm.controller.lifecycle import advance
 from perllm.logs import configure_logging
 from perllm.metrics import OperatorMetrics
-from unit.cluster.fake_api import FakeApiServer
 from unit.controller.samples import failed, make_task, succeeded
 from unit.placement.records import make_decision
 
@@ -26,15 +25,22 @@ def restored_logging() -> Iterator[None]:
     root.setLevel(level)
 
 
+class Recorder(EventRecorder):
+    """Keeps the events instead of posting them."""
+
+    def __init__(self) -> None:
+        self.recorded: list[tuple[str, str, bool]] = []
+
+    def record(self, subject: Subject, reason: str, note: str, *, warning: bool = False) -> None:
+        self.recorded.append((reason, note, warning))
+
+
 class Announced:
     def __init__(self) -> None:
-        self.events = EventRecorder(FakeApiServer(), instance="host", unix_now=lambda: 1000.0)  # type: ignore[arg-type]
-        self.recorded: list[tuple[str, str, bool]] = []
-        self.events.record = lambda subject, reason, note, warning=False: self.recorded.append(  # type: ignore[method-assign]
-            (reason, note, warning)
-        )
+        events = Recorder()
+        self.recorded = events.recorded
         self.registry = CollectorRegistry()
-        self.announcer = Announcer(self.events, OperatorMetrics(self.registry))
+        self.announcer = Announcer(events, OperatorMetrics(self.registry))
 
 
 def test_a_decision_is_one_json_line_with_all_that_explains_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,231 @@
+"""The one queue through which everything is written to the API server; only bindings go past it, since kube-scheduler
+waits for their answer.
+
+    newest      A write is a promise about one object, redeemed with the newest state when its turn comes; a later one
+                of the same kind and object takes its place.
+    refused     An object whose write the API server refuses is tried again after growing pauses of its own. No place
+                is held meanwhile, so it delays nobody.
+    down        While the API server cannot be reached a single write goes out now and then, as a probe; with the first
+                answer all others follow.
+    fair        Kinds and namespaces take turns, and each has a few places only: a namespace whose webhook hangs, or a
+                flood of events, delays its own writes.
+"""
+
+import asyncio
+from collections import Counter, OrderedDict, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from random import Random
+
+from perllm.backoff import Backoff
+from perllm.cluster.client import ApiError
+from perllm.cluster.outages import Outages
+from perllm.guard import Guard
+
+WIDTH = 32
+"""Writes under way at a time; the API server answers one in a few milliseconds."""
+
+LANE_WIDTH = 8
+"""Of these, of one kind and namespace."""
+
+REFUSED = Backoff(first_s=0.2, limit_s=60.0)
+UNREACHABLE = Backoff(first_s=0.2, limit_s=5.0)
+
+API_SERVER = "API server"
+
+Key = tuple[str, str]
+Lane = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Something to bring about on the API server.
+
+    Attributes:
+        kind: what is written, such as "status"; for logs and turns.
+        name: namespace/name of the object that it is about, or name alone.
+        send: sends the newest state; called until it raises no more. Whatever settles the matter, such as an object
+            that is gone, it handles itself.
+    """
+
+    kind: str
+    name: str
+    send: Callable[[], Awaitable[None]]
+
+    @property
+    def key(self) -> Key:
+        """What a newer write replaces."""
+        return self.kind, self.name
+
+    @property
+    def lane(self) -> Lane:
+        """With whom it takes turns."""
+        namespace, slash, _ = self.name.partition("/")
+        return self.kind, namespace if slash else ""
+
+    @property
+    def topic(self) -> str:
+        """What its refusals are told as: one line for all objects that meet the same fate."""
+        kind, namespace = self.lane
+        return f"writing of {kind} in namespace {namespace}" if namespace else f"writing of {kind}"
+
+
+class WriteQueue:
+    """Writes behind the hot path.
+
+    Args:
+        guard: told of failures that nobody foresaw.
+        outages: told of those of the API server.
+        rng: for the jitter of pauses.
+    """
+
+    def __init__(self, guard: Guard, outages: Outages, rng: Random) -> None:
+        self._guard = guard
+        self._outages = outages
+        self._rng = rng
+        self._wanted: dict[Key, Write] = {}
+        self._lanes: OrderedDict[Lane, deque[Key]] = OrderedDict()
+        self._under_way: set[Key] = set()
+        self._places: Counter[Lane] = Counter()
+        self._failures: Counter[Key] = Counter()
+        self._pauses: dict[Key, asyncio.TimerHandle] = {}
+        self._unreachable = 0
+        self._closed_until_s = 0.0
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __len__(self) -> int:
+        """Number of writes that are not done."""
+        return len(self._wanted) + len(self._under_way - self._wanted.keys())
+
+    def put(self, write: Write) -> None:
+        """Ask for a write; returns at once."""
+        key = write.key
+        is_queued = key in self._wanted or key in self._under_way
+        self._wanted[key] = write
+        self._idle.clear()
+        if not is_queued:
+            self._enqueue(key)
+
+    def drop(self, kind: str, name: str) -> None:
+        """Forget a write that has not begun: its object is gone."""
+        key = kind, name
+        self._wanted.pop(key, None)
+        self._forget(key)
+        self._note_idle()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while (write := self._take()) is not None:
+                    group.create_task(self._carry_out(write))
+
+    async def drain(self) -> None:
+        """Wait until nothing is left to write."""
+        await self._idle.wait()
+
+    def _enqueue(self, key: Key) -> None:
+        self._pauses.pop(key, None)
+        write = self._wanted.get(key)
+        if write is not None:
+            self._lanes.setdefault(write.lane, deque()).append(key)
+            self._wake.set()
+
+    def _take(self) -> Write | None:
+        """Return the next write that may begin; None if there is none now."""
+        width = 1 if self._unreachable else WIDTH
+        if len(self._under_way) >= width or asyncio.get_running_loop().time() < self._closed_until_s:
+            return None
+        for lane in list(self._lanes):
+            if self._places[lane] >= LANE_WIDTH:
+                continue
+            write = self._take_from(lane)
+            if write is not None:
+                return write
+        return None
+
+    def _take_from(self, lane: Lane) -> Write | None:
+        keys = self._lanes[lane]
+        self._lanes.move_to_end(lane)
+        while keys:
+            key = keys.popleft()
+            write = self._wanted.pop(key, None)  # None: dropped meanwhile
+            if write is not None:
+                self._under_way.add(key)
+                self._places[lane] += 1
+                return write
+        del self._lanes[lane]
+        return None
+
+    async def _carry_out(self, write: Write) -> None:
+        pause_s: float | None = None
+        try:
+            await write.send()
+        except ApiError as error:
+            pause_s = self._judge(write, error)
+        except Exception as error:
+            pause_s = self._guard.note(write.kind, write.name, error)
+        else:
+            self._note_answer()
+            self._outages.worked(write.topic)
+            self._guard.clear(write.kind, write.name)
+        finally:
+            self._under_way.discard(write.key)
+            self._places[write.lane] -= 1
+            if not self._places[write.lane]:
+                del self._places[write.lane]
+            self._wake.set()
+        self._go_on(write, pause_s)
+
+    def _go_on(self, write: Write, pause_s: float | None) -> None:
+        """Have a failed write tried again, and a newer one of the same object carried out."""
+        key = write.key
+        if pause_s is None:
+            self._forget(key)
+            if key in self._wanted:
+                self._enqueue(key)
+        else:
+            self._wanted.setdefault(key, write)
+            self._pauses[key] = asyncio.get_running_loop().call_later(pause_s, self._enqueue, key)
+        self._note_idle()
+
+    def _judge(self, write: Write, error: ApiError) -> float:
+        """Return after which pause to try again."""
+        if error.is_unreachable:
+            self._outages.failed(API_SERVER, error)
+            self._close()
+            return 0.0
+        self._note_answer()
+        self._outages.failed(write.topic, f"{write.name}: {error}")
+        self._failures[write.key] += 1
+        return max(REFUSED.pause_s(self._failures[write.key], self._rng), error.retry_after_s)
+
+    def _close(self) -> None:
+        """Hold back all writes for a while; those under way when the server went down count as one try."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._closed_until_s:
+            return
+        self._unreachable += 1
+        pause_s = UNREACHABLE.pause_s(self._unreachable, self._rng)
+        self._closed_until_s = loop.time() + pause_s
+        loop.call_later(pause_s, self._wake.set)
+
+    def _note_answer(self) -> None:
+        if self._unreachable:
+            self._unreachable, self._closed_until_s = 0, 0.0
+            self._outages.worked(API_SERVER)
+            self._wake.set()
+
+    def _forget(self, key: Key) -> None:
+        self._failures.pop(key, None)
+        pause = self._pauses.pop(key, None)
+        if pause is not None:
+            pause.cancel()
+
+    def _note_idle(self) -> None:
+        if not len(self):
+            self._idle.set()

@@ -1,0 +1,120 @@
+"""Kopf at work on a server that is ill: the watch goes on within seconds, and nothing is missed."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack
+from random import Random
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from perllm.cluster.client import Object
+from perllm.cluster.credentials import Credentials
+from perllm.cluster.outages import Outages
+from perllm.controller.watch import TaskWatch
+from perllm.metrics import OperatorMetrics
+from perllm.supervision import serve
+from perllm_lab.kubernetes.process import LOOPBACK, find_free_ports
+from unit.controller.fake_task_server import FakeTaskServer
+
+POLL_S = 0.02
+DEEP = "[" * 1100 + "]" * 1100
+
+
+class Watched:
+    """A watch of a fake server, and what it has brought."""
+
+    def __init__(self, server: FakeTaskServer, port: int) -> None:
+        self.server = server
+        self.seen: dict[str, Object] = {}
+        self.listed: Mapping[str, str] = {}
+        credentials = Credentials(f"http://{LOOPBACK}:{port}", None, None, None, lambda: None)
+        outages = Outages(asyncio.get_running_loop().time)
+        metrics = OperatorMetrics(CollectorRegistry())
+        self.watch = TaskWatch(credentials, self._note, self._note_list, metrics, outages, Random(0))
+
+    def _note(self, item: Object, deleted: bool) -> None:
+        self.seen[item["metadata"]["name"]] = item
+
+    def _note_list(self, namespace: str | None, uids: Mapping[str, str]) -> None:
+        assert namespace is None
+        self.listed = uids
+
+    async def until(self, holds: Callable[[], bool], timeout_s: float = 8.0) -> None:
+        for _ in range(round(timeout_s / POLL_S)):
+            if holds():
+                return
+            await asyncio.sleep(POLL_S)
+        pytest.fail(f"not so after {timeout_s:g} s")
+
+    async def knows(self, name: str) -> None:
+        await self.until(lambda: name in self.seen)
+
+
+@pytest.fixture
+async def watched() -> AsyncIterator[Watched]:
+    """A watch that knows of task t."""
+    server = FakeTaskServer()
+    server.store("t")
+    (port,) = find_free_ports(1)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(serve(server.build_app(), LOOPBACK, port))
+        watched = Watched(server, port)
+        stack.push_async_callback(watched.watch.stop)
+        stack.callback(server.end_watch)
+        assert not watched.watch.is_ready
+        watched.watch.start()
+        await watched.until(lambda: watched.watch.is_ready)
+        assert set(watched.seen) == {"t"}
+        yield watched
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"type":"ERROR","object":{"kind":"Status","code":500,"message":"etcd is not there"}}',
+        b"<html>a proxy's page</html>",
+        b'{"type":"MODIFIED","object":{"metadata":null}}',
+        b'{"type":"MODIFIED"}',
+        b"[]",
+    ],
+    ids=["error 500", "no JSON", "no metadata", "no object", "a list"],
+)
+async def test_an_odd_event_leads_to_a_new_list_and_is_told_once(
+    watched: Watched, line: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "perllm")
+    for name in ("missed", "missed too"):
+        watched.server.store(name)
+        watched.server.send(line)
+        await watched.knows(name)
+        await watched.until(lambda: watched.watch.is_ready)
+    watched.server.create("later")
+    await watched.knows("later")
+    assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.INFO]
+
+
+async def test_tasks_nested_beyond_all_parsers_arrive_and_so_do_the_others(watched: Watched) -> None:
+    item = watched.server.store("deep", template={"spec": {"containers": [{"name": "llm"}], "x": "DEEP"}})
+    watched.server.send(watched.server._event("ADDED", item).replace(b'"DEEP"', DEEP.encode()))
+    watched.server.create("shallow")
+    await watched.knows("deep")
+    await watched.knows("shallow")
+    assert watched.seen["deep"]["spec"]["model"] == "m"
+
+
+async def test_tasks_that_were_deleted_unseen_are_not_in_the_list_that_follows(watched: Watched) -> None:
+    assert watched.listed == {"lab/t": "uid-t"}
+    watched.server.tasks.clear()
+    watched.server.send(b'{"type":"ERROR","object":{"kind":"Status","code":410}}')
+    await watched.until(lambda: watched.listed == {})
+
+
+async def test_the_watch_is_not_ready_while_it_cannot_read(watched: Watched) -> None:
+    watched.server.send(b"no event at all")
+    for _ in range(6):
+        watched.server.send(b"nor this")
+    await watched.until(lambda: not watched.watch.is_ready)
+    watched.server.create("later")
+    await watched.until(lambda: watched.watch.is_ready and "later" in watched.seen, timeout_s=15)
