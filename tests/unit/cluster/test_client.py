@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import orjson
@@ -5,11 +6,12 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from perllm.cluster.client import ApiError, ApiUnreachableError, Client, PatchKind
+from perllm.cluster.client import ApiError, ApiTimeoutError, ApiUnreachableError, Client, PatchKind
 from perllm.cluster.credentials import Credentials
+from perllm.text import MAX_LINE
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Serve = Callable[[Handler], Awaitable[Client]]
+Serve = Callable[..., Awaitable[Client]]
 
 
 @pytest.fixture
@@ -17,12 +19,13 @@ async def serve() -> AsyncIterator[Serve]:
     """Start a server with one handler, and return a client of it."""
     opened = []
 
-    async def start(handler: Handler) -> Client:
+    async def start(handler: Handler, timeout_s: float = 30.0) -> Client:
         app = web.Application()
         app.router.add_route("*", "/{tail:.*}", handler)
         server = TestServer(app)
         await server.start_server()
-        client = Client(Credentials(str(server.make_url("")).rstrip("/"), None, None, None, lambda: "secret"))
+        credentials = Credentials(str(server.make_url("")).rstrip("/"), None, None, None, lambda: "secret")
+        client = Client(credentials, timeout_s=timeout_s)
         await client.__aenter__()
         opened.append((client, server))
         return client
@@ -136,3 +139,49 @@ async def test_a_watch_that_breaks_off_is_an_error(serve: Serve) -> None:
 async def test_a_client_that_was_not_entered_says_so() -> None:
     with pytest.raises(RuntimeError, match="async with Client"):
         await Client(Credentials("http://x", None, None, None, lambda: None)).get("/x")
+
+
+async def test_an_answer_that_takes_too_long_is_that_of_one_request_only(serve: Serve) -> None:
+    async def hang(_: web.Request) -> web.Response:
+        await asyncio.sleep(1)
+        return web.Response()
+
+    client = await serve(hang, timeout_s=0.1)
+    with pytest.raises(ApiTimeoutError) as caught:
+        await client.post("/x", {})
+    assert caught.value.is_transient
+    assert not caught.value.is_unreachable
+
+
+async def test_a_refusal_of_any_length_is_one_clean_line(serve: Serve) -> None:
+    async def refuse(_: web.Request) -> web.Response:
+        return web.json_response({"reason": "x" * 9000, "message": "\x1b[2Jline\n" * 9000}, status=422)
+
+    client = await serve(refuse)
+    with pytest.raises(ApiError) as caught:
+        await client.get("/x")
+    assert len(caught.value.message) <= MAX_LINE
+    assert len(caught.value.reason) <= MAX_LINE
+    assert caught.value.message.startswith("line line")
+
+
+@pytest.mark.parametrize("retry_after", ["-1", "1e9", "²", "99999999999999", "Wed, 21 Oct 2026 07:28:00 GMT"])
+async def test_an_odd_time_to_wait_is_bounded(serve: Serve, retry_after: str) -> None:
+    async def refuse(_: web.Request) -> web.Response:
+        return web.Response(status=429, headers={"Retry-After": retry_after})
+
+    client = await serve(refuse)
+    with pytest.raises(ApiError) as caught:
+        await client.get("/x")
+    assert 0.0 <= caught.value.retry_after_s <= 60.0
+
+
+async def test_an_object_that_is_nested_too_deeply_spoils_neither_list_nor_watch(serve: Serve) -> None:
+    deep = b'{"items":[{"a":1},' + b"[" * 2000 + b"]" * 2000 + b"]}\n"
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=deep)
+
+    client = await serve(answer)
+    assert (await client.get("/x"))["items"][0] == {"a": 1}
+    assert (await anext(client.watch("/x", {})))["items"][0] == {"a": 1}

@@ -7,8 +7,9 @@ import pytest
 from aiohttp import web
 
 from perllm import supervision
-from perllm.supervision import cancelled_at_exit, serve
+from perllm.supervision import cancelled_at_exit, keep_running, serve
 from perllm_lab.kubernetes.process import LOOPBACK, find_free_ports
+from unit.cluster.queues import make_guard
 
 
 async def work_beside(work: Coroutine[Any, Any, Any], block: Coroutine[Any, Any, Any]) -> None:
@@ -60,3 +61,21 @@ async def test_an_answer_that_never_comes_does_not_hold_up_the_end(monkeypatch: 
             await asked.wait()
         with pytest.raises(aiohttp.ClientError):
             await request
+
+
+@pytest.mark.looptime
+async def test_a_part_that_breaks_or_ends_is_started_again() -> None:
+    begun = 0
+
+    async def part() -> None:
+        nonlocal begun
+        begun += 1
+        if begun == 1:
+            raise ValueError("broken")
+        if begun > 2:
+            await wait_for_ever()
+
+    running = asyncio.create_task(keep_running("part", part, make_guard()))
+    await asyncio.sleep(10)
+    assert begun == 3
+    running.cancel()

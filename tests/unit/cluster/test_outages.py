@@ -1,0 +1,32 @@
+"""One line for an outage, one for its end."""
+
+import logging
+
+import pytest
+
+from perllm.cluster.outages import Outages
+
+
+def test_an_outage_is_two_lines_however_often_it_was_tried(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    now_s = 0.0
+    outages = Outages(lambda: now_s)
+    outages.worked("API server")
+    for _ in range(1000):
+        outages.failed("API server", "connection refused")
+    now_s = 90.0
+    outages.worked("API server")
+    outages.worked("API server")
+    assert [record.getMessage() for record in caplog.records] == [
+        "API server: connection refused; tried again until it works",
+        "API server: works again after 90.0 s and 1000 failed tries",
+    ]
+
+
+def test_topics_are_apart(caplog: pytest.LogCaptureFixture) -> None:
+    outages = Outages(lambda: 0.0)
+    outages.failed("API server", "connection refused")
+    outages.failed("watch of pods", "403 Forbidden")
+    outages.worked("watch of pods")
+    assert "API server" in outages
+    assert "watch of pods" not in outages
