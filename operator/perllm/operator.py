@@ -67,7 +67,7 @@ class Operator:
         self._config = config
         self._registry = registry
         self._metrics = OperatorMetrics(registry)
-        rng = Random()
+        rng = self._rng = Random()
         self._guard = Guard(lambda kind: self._metrics.faults.labels(kind).inc(), rng)
         self._outages = Outages(time.monotonic)
         self._writes = WriteQueue(self._guard, self._outages, rng)
@@ -189,7 +189,7 @@ class Operator:
 
     def _begin(self, work: asyncio.TaskGroup, name: str, part: Callable[[], Awaitable[None]]) -> None:
         """Run a part to the end of the group; what breaks it is told, and it is started again."""
-        work.create_task(keep_running(name, part, self._guard))
+        work.create_task(keep_running(name, part, self._guard, self._rng))
 
     async def _take_turn(self, work: asyncio.TaskGroup) -> None:
         """Return when this replica is the one that works; the group breaks when it is that no more."""

@@ -3,12 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from random import Random
 
 from aiohttp import web
 
+from perllm.backoff import Backoff
 from perllm.guard import Guard
 
 SHUTDOWN_TIMEOUT_S = 2.0
+RESTART = Backoff(first_s=0.2, limit_s=5.0)
+LASTING_S = 60.0
+"""After a run of this length the count of failures begins at one."""
 
 
 @asynccontextmanager
@@ -43,12 +48,16 @@ async def cancelled_at_exit() -> AsyncIterator[asyncio.TaskGroup]:
             raise (others.exceptions[0] if len(others.exceptions) == 1 else others) from None
 
 
-async def keep_running(name: str, work: Callable[[], Awaitable[None]], guard: Guard) -> None:
-    """Run a part of the process that has no end; whenever it breaks it is told and started again, until cancelled."""
+async def keep_running(name: str, work: Callable[[], Awaitable[None]], guard: Guard, rng: Random) -> None:
+    """Run a part of the process that has no end; whenever it breaks that is logged and it is started again."""
+    loop = asyncio.get_running_loop()
+    failures = 0
     while True:
+        begun_s = loop.time()
         try:
             await work()
             raise RuntimeError("it has ended, which it never should")
         except Exception as error:
-            pause_s = guard.note("part", name, error)
-        await asyncio.sleep(pause_s)
+            guard.note("part", name, error)
+        failures = 1 if loop.time() - begun_s > LASTING_S else failures + 1
+        await asyncio.sleep(RESTART.pause_s(failures, rng))

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Coroutine
+from random import Random
 from typing import Any
 
 import aiohttp
@@ -75,7 +76,7 @@ async def test_a_part_that_breaks_or_ends_is_started_again() -> None:
         if begun > 2:
             await wait_for_ever()
 
-    running = asyncio.create_task(keep_running("part", part, make_guard()))
+    running = asyncio.create_task(keep_running("part", part, make_guard(), Random(0)))
     await asyncio.sleep(10)
     assert begun == 3
     running.cancel()
