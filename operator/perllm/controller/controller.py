@@ -25,6 +25,7 @@ from perllm.controller.status_writer import Fields, StatusWriter
 from perllm.controller.task import Task, read_task
 from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics
+from perllm.placement.admission import Admission, explain_wait
 from perllm.placement.decision import Decision
 from perllm.placement.hindsight import judge_ended
 from perllm.placement.ledger import Stay
@@ -61,6 +62,7 @@ class Controller:
         writes: WriteQueue,
         guard: Guard,
         unix_now: Callable[[], float],
+        admission: Admission | None = None,
         scheduler_name: str = names.SCHEDULER_NAME,
     ) -> None:
         self._guard = guard
@@ -69,6 +71,7 @@ class Controller:
         self._announcer = announcer
         self._metrics = metrics
         self._unix_now = unix_now
+        self._admission = admission or Admission()
         self._tracked: dict[str, Tracked] = {}
         self._orphans: dict[str, dict[str, Pod]] = {}
         self._pods = PodKeeper(
@@ -78,7 +81,13 @@ class Controller:
             on_invalid=self._refuse_template,
             on_postponed=self._postpone,
         )
-        self.dispatcher = Dispatcher(placer, create_pod=self._pods.create, reject=self._reject, wait=self._explain_wait)
+        self.dispatcher = Dispatcher(
+            placer,
+            admission=self._admission,
+            create_pod=self._pods.create,
+            reject=self._reject,
+            wait=self._explain_wait,
+        )
         self.writer = StatusWriter(client, writes, on_written=self._on_written, on_gone=self._forget)
         metrics.waiting.set_function(lambda: self.dispatcher.waiting)
         metrics.in_flight.set_function(lambda: len(placer.ledger))
@@ -283,7 +292,7 @@ class Controller:
         self._refuse(task, "InvalidTemplate", reason)
 
     def _reject(self, task: Task, placement: Placement) -> None:
-        self._refuse(task, "Infeasible", explain_refusal(task, placement))
+        self._refuse(task, "Infeasible", self._admission.explain_refusal(placement, task.valid_spec.deadline))
 
     def _refuse(self, task: Task, reason: str, message: str) -> None:
         """End a task without running it."""
@@ -307,11 +316,7 @@ class Controller:
         tracked = self._find(task)
         if tracked is None:
             return
-        # Figures would change every moment and be written every time.
-        refused = ", ".join(placement.choice.refused)
-        message = "waiting: no node carries the tier label and a GPU"
-        if placement.names:
-            message = f"waiting: {placement.choice.reason}" + (f" (refused: {refused})" if refused else "")
+        message = explain_wait(placement)
         if tracked.status.message != message:
             self._adopt(tracked, tracked.status.model_copy(update={"message": message}))
 
@@ -361,18 +366,3 @@ class Controller:
         self._placer.release(tracked.task.uid)
         for pod in tracked.pods.values():
             self._settlement.forget(pod.uid)
-
-
-def explain_refusal(task: Task, placement: Placement) -> str:
-    """Return why a task is refused, with the figures of the node where it had the best prospects."""
-    refused = ", ".join(f"{count} by {reason}" for reason, count in placement.choice.refused.items()) or "none"
-    message = f"no node is worth starting on for the deadline of {task.valid_spec.deadline} (refused: {refused})"
-    best = placement.favourite
-    if best is not None:
-        arms = placement.arms
-        message += (
-            f"; best is {placement.names[best]} with a chance of {arms.hit_chance[best]:.1%} to be in time at the cost "
-            f"of {arms.harm[best]:.2f} deadlines of running tasks, {arms.latency_s[best]:.1f} s expected for the "
-            f"{max(placement.job.time_left_s, 0.0):.1f} s left; {placement.choice.reason}"
-        )
-    return f"{message}; onInfeasible is Reject"
