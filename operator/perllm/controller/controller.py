@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from perllm.api import names
-from perllm.api.task_status import TaskStatus
+from perllm.api.task_status import Phase, TaskStatus
 from perllm.cluster.client import Client, Object
 from perllm.cluster.informer import object_key
 from perllm.cluster.pod import Pod, read_pod
@@ -19,6 +19,7 @@ from perllm.cluster.writes import WriteQueue
 from perllm.controller import lifecycle
 from perllm.controller.announcer import Announcer
 from perllm.controller.dispatcher import Dispatcher, Waiting
+from perllm.controller.ending import is_settled
 from perllm.controller.pod_keeper import PodKeeper
 from perllm.controller.settlement import Settlement
 from perllm.controller.status_writer import Fields, StatusWriter
@@ -232,8 +233,13 @@ class Controller:
             decision = lifecycle.read_decision(pod) if pod else None
             if decision is not None:
                 self._announcer.placed(task, decision)
+        is_out = status.phase in (Phase.FAILED, Phase.REJECTED)
+        if status.deadline_met is False and before.deadline_met is not False and not is_out:
+            self._announcer.missed(task, status)
         if status.phase.is_final and not before.phase.is_final:
             self._announcer.ended(task, status)
+        if is_settled(status) and not is_settled(before):
+            self._announcer.settled(task, status, self._unix_now())
         self.writer.put(task.key, names.task_status_path(task.namespace, task.name), status.to_object())
 
     def _settle(self, tracked: Tracked, pod: Pod) -> None:
@@ -357,6 +363,8 @@ class Controller:
         tracked = self._tracked.pop(key, None)
         if tracked is None:
             return
+        if not is_settled(tracked.status):
+            self._announcer.settled(tracked.task, tracked.status, self._unix_now())
         if tracked.timer is not None:
             tracked.timer.cancel()
         for kind in ("task state", "outcome"):
