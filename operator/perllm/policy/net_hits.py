@@ -65,7 +65,8 @@ class NetHitsParameters:
         rent: rho, deadlines that a mean task pays for a place on a node that was given as much as it can hold.
         price: V in mean energies of a task while nothing is scarce. At 15 a task may cost a fifteenth of a deadline
             more than another of mean energy to save that energy.
-        floor: N below which a task is not worth starting, and chance below which it is hopeless.
+        floor: deadlines met, net of harm and rent, below which a task is not worth starting; and chance below which it
+            is hopeless.
         waits: whether a task may wait for a better node than those with room.
     """
 
