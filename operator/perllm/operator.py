@@ -40,6 +40,7 @@ from perllm.guard import Guard
 from perllm.learning.learner import Learner
 from perllm.learning.profiles import ProfileStore
 from perllm.metrics import OperatorMetrics
+from perllm.placement.admission import Admission
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placer
@@ -107,6 +108,7 @@ class Operator:
             writes=self._writes,
             guard=self._guard,
             unix_now=time.time,
+            admission=Admission(config.admission.min_hit_chance, config.admission.probe_share),
             scheduler_name=config.scheduler_name,
         )
         self._profiles = ProfileStore(

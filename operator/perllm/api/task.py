@@ -109,7 +109,9 @@ class TaskSpec(Resource):
     on_infeasible: OnInfeasible = Field(
         default=OnInfeasible.BEST_EFFORT,
         description="What to do when no node is expected to meet the deadline: BestEffort runs the task where it "
-        "is expected to be least late, Reject ends it without running it.",
+        "is expected to be least late, Reject ends it without running it. Expected means a chance of at least "
+        "admission.min_hit_chance of PerLLM's configuration, 50 % unless set. While everything of a model is refused, "
+        "one in twenty narrow refusals is run to find out whether that is still right (admission.probe_share).",
     )
     on_deadline_missed: OnDeadlineMissed = Field(
         default=OnDeadlineMissed.CONTINUE,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from perllm.api import names
-from perllm.api.task_status import TaskStatus
+from perllm.api.task_status import Phase, TaskStatus
 from perllm.cluster.client import Client, Object
 from perllm.cluster.informer import object_key
 from perllm.cluster.pod import Pod, read_pod
@@ -19,12 +19,14 @@ from perllm.cluster.writes import WriteQueue
 from perllm.controller import lifecycle
 from perllm.controller.announcer import Announcer
 from perllm.controller.dispatcher import Dispatcher, Waiting
+from perllm.controller.ending import is_settled
 from perllm.controller.pod_keeper import PodKeeper
 from perllm.controller.settlement import Settlement
 from perllm.controller.status_writer import Fields, StatusWriter
 from perllm.controller.task import Task, read_task
 from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics
+from perllm.placement.admission import Admission, explain_wait
 from perllm.placement.decision import Decision
 from perllm.placement.hindsight import judge_ended
 from perllm.placement.ledger import Stay
@@ -61,6 +63,7 @@ class Controller:
         writes: WriteQueue,
         guard: Guard,
         unix_now: Callable[[], float],
+        admission: Admission | None = None,
         scheduler_name: str = names.SCHEDULER_NAME,
     ) -> None:
         self._guard = guard
@@ -69,6 +72,7 @@ class Controller:
         self._announcer = announcer
         self._metrics = metrics
         self._unix_now = unix_now
+        self._admission = admission or Admission()
         self._tracked: dict[str, Tracked] = {}
         self._orphans: dict[str, dict[str, Pod]] = {}
         self._pods = PodKeeper(
@@ -78,7 +82,13 @@ class Controller:
             on_invalid=self._refuse_template,
             on_postponed=self._postpone,
         )
-        self.dispatcher = Dispatcher(placer, create_pod=self._pods.create, reject=self._reject, wait=self._explain_wait)
+        self.dispatcher = Dispatcher(
+            placer,
+            admission=self._admission,
+            create_pod=self._pods.create,
+            reject=self._reject,
+            wait=self._explain_wait,
+        )
         self.writer = StatusWriter(client, writes, on_written=self._on_written, on_gone=self._forget)
         metrics.waiting.set_function(lambda: self.dispatcher.waiting)
         metrics.in_flight.set_function(lambda: len(placer.ledger))
@@ -223,8 +233,13 @@ class Controller:
             decision = lifecycle.read_decision(pod) if pod else None
             if decision is not None:
                 self._announcer.placed(task, decision)
+        is_out = status.phase in (Phase.FAILED, Phase.REJECTED)
+        if status.deadline_met is False and before.deadline_met is not False and not is_out:
+            self._announcer.missed(task, status)
         if status.phase.is_final and not before.phase.is_final:
             self._announcer.ended(task, status)
+        if is_settled(status) and not is_settled(before):
+            self._announcer.settled(task, status, self._unix_now())
         self.writer.put(task.key, names.task_status_path(task.namespace, task.name), status.to_object())
 
     def _settle(self, tracked: Tracked, pod: Pod) -> None:
@@ -283,7 +298,7 @@ class Controller:
         self._refuse(task, "InvalidTemplate", reason)
 
     def _reject(self, task: Task, placement: Placement) -> None:
-        self._refuse(task, "Infeasible", explain_refusal(task, placement))
+        self._refuse(task, "Infeasible", self._admission.explain_refusal(placement, task.valid_spec.deadline))
 
     def _refuse(self, task: Task, reason: str, message: str) -> None:
         """End a task without running it."""
@@ -307,11 +322,7 @@ class Controller:
         tracked = self._find(task)
         if tracked is None:
             return
-        # Figures would change every moment and be written every time.
-        refused = ", ".join(placement.choice.refused)
-        message = "waiting: no node carries the tier label and a GPU"
-        if placement.names:
-            message = f"waiting: {placement.choice.reason}" + (f" (refused: {refused})" if refused else "")
+        message = explain_wait(placement)
         if tracked.status.message != message:
             self._adopt(tracked, tracked.status.model_copy(update={"message": message}))
 
@@ -352,6 +363,8 @@ class Controller:
         tracked = self._tracked.pop(key, None)
         if tracked is None:
             return
+        if not is_settled(tracked.status):
+            self._announcer.settled(tracked.task, tracked.status, self._unix_now())
         if tracked.timer is not None:
             tracked.timer.cancel()
         for kind in ("task state", "outcome"):
@@ -361,18 +374,3 @@ class Controller:
         self._placer.release(tracked.task.uid)
         for pod in tracked.pods.values():
             self._settlement.forget(pod.uid)
-
-
-def explain_refusal(task: Task, placement: Placement) -> str:
-    """Return why a task is refused, with the figures of the node where it had the best prospects."""
-    refused = ", ".join(f"{count} by {reason}" for reason, count in placement.choice.refused.items()) or "none"
-    message = f"no node is worth starting on for the deadline of {task.valid_spec.deadline} (refused: {refused})"
-    best = placement.favourite
-    if best is not None:
-        arms = placement.arms
-        message += (
-            f"; best is {placement.names[best]} with a chance of {arms.hit_chance[best]:.1%} to be in time at the cost "
-            f"of {arms.harm[best]:.2f} deadlines of running tasks, {arms.latency_s[best]:.1f} s expected for the "
-            f"{max(placement.job.time_left_s, 0.0):.1f} s left; {placement.choice.reason}"
-        )
-    return f"{message}; onInfeasible is Reject"

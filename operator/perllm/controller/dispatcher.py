@@ -48,6 +48,7 @@ class Dispatcher:
 
     Args:
         placer: says where a task could go now.
+        admission: says whether it starts, waits or is refused.
         create_pod: creates the pod of a task's attempt; must not raise.
         reject: ends a task that cannot be run in time.
         wait: called with the reason when a task has to wait for room.
@@ -60,12 +61,13 @@ class Dispatcher:
         create_pod: Callable[[Waiting], Coroutine[Any, Any, None]],
         reject: Callable[[Task, Placement], None],
         wait: Callable[[Task, Placement], None],
+        admission: Admission | None = None,
     ) -> None:
         self._placer = placer
         self._create_pod = create_pod
         self._reject = reject
         self._wait = wait
-        self._admission = Admission()
+        self._admission = admission or Admission()
         self._lines: WaitingLines[str] = WaitingLines()
         self._waiting: dict[str, Waiting] = {}
         self._unbound: dict[str, float] = {}

@@ -16,6 +16,7 @@ from perllm.placement.decision import Decision
 from perllm.placement.fleet import Fleet
 from perllm.placement.ledger import Flight, Ledger, Stay
 from perllm.placement.outlook import LEAST_S, Job, Outlook, look_out
+from perllm.placement.reasons import explain_arm
 from perllm.policy.problem import Arms, Choice, FloatArray, IntArray, Policy, Task
 
 BITS_PER_BYTE = 8
@@ -263,7 +264,7 @@ class Placer:
             candidates=choice.candidates,
             rejected=choice.refused,
             metrics_age_s=self._metrics_age_s(name),
-            reason=_explain_arm(placement, arm),
+            reason=explain_arm(placement.names, choice, arm, placement.arm),
         )
 
     def _refresh(self, now_s: float) -> None:
@@ -321,15 +322,6 @@ class Placer:
             length_spread=decision.length_spread,
             length_kind=self.learner.length_kind(decision.model, has_hint=decision.hint_tokens is not None),
         )
-
-
-def _explain_arm(placement: Placement, arm: int) -> str:
-    choice = placement.choice
-    if arm == choice.arm:
-        return choice.reason
-    if arm == placement.arm:
-        return f"best node with room when the pod had to be placed; {choice.reason}"
-    return "kube-scheduler preferred this node to the policy's choice"
 
 
 def latency_range_s(placement: Placement, arm: int) -> tuple[float, float]:

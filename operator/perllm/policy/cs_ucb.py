@@ -36,10 +36,12 @@ from perllm.policy.problem import (
     FloatArray,
     IntArray,
     Task,
+    Term,
     Verdict,
 )
 
 NAME = "cs-ucb"
+FIRST_TRY = "first try of this node, least predicted energy of those untried"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +96,32 @@ class CsUcb:
         index = np.where(eligible, mean + bonus + penalty, -np.inf)
         candidates = int(np.count_nonzero(slacks.feasible))
         if not eligible.any():
-            reason = "no node has room for the task now"
-            return Choice(None, False, 0, slacks.refused, index, -1.0, -1.0, False, reason, _judge(slacks))
+            return Choice(
+                arm=None,
+                meets_deadline=False,
+                candidates=0,
+                scores=index,
+                slack=-1.0,
+                resource_slack=-1.0,
+                explored=False,
+                reason="no node has room for the task now",
+                verdict=_judge(slacks),
+                count_refused=lambda: slacks.refused,
+            )
         arm = _first(index, penalty, arms.energy_j)
         known_best = np.argmax(np.where(eligible, mean + penalty, -np.inf))
         return Choice(
             arm=arm,
             meets_deadline=bool(slacks.feasible[arm]),
             candidates=candidates,
-            refused=slacks.refused,
             scores=index,
             slack=float(slacks.total[arm]),
             resource_slack=float(slacks.resources[arm]),
             explored=bool(np.isinf(bonus[arm]) or arm != known_best),
-            reason=_explain(float(mean[arm]), float(bonus[arm]), float(penalty[arm]), candidates),
+            reason=FIRST_TRY if np.isinf(bonus[arm]) else "highest index",
             verdict=_judge(slacks),
+            terms=(Term("mean reward", mean), Term("uncertainty", bonus), Term("lateness", penalty)),
+            count_refused=lambda: slacks.refused,
         )
 
     def learn(self, feedback: Feedback) -> float:
@@ -179,10 +192,3 @@ def _judge(slacks: Slacks) -> Verdict:
         return Verdict.START
     has_hope = slacks.refused.keys() & {REFUSED_COMPUTE, REFUSED_BANDWIDTH} or not len(slacks.total)
     return Verdict.WAIT if has_hope else Verdict.REFUSE
-
-
-def _explain(mean: float, bonus: float, penalty: float, candidates: int) -> str:
-    if np.isinf(bonus):
-        return f"first try of this node, least predicted energy of those untried ({candidates} candidates)"
-    late = f" {penalty:+.3f} for lateness" if penalty < 0 else ""
-    return f"highest index of {candidates} candidates: mean reward {mean:.3f} {bonus:+.3f} for uncertainty{late}"

@@ -39,7 +39,7 @@ def test_the_status_counts_from_the_creation_of_the_task() -> None:
     assert (status.predicted_latency, status.predicted_latency_low, status.predicted_latency_high) == (6.0, 5.0, 7.0)
     assert (status.hit_chance, status.harm, status.expected_output_tokens) == (0.9, 0.02, 100.0)
     assert (status.predicted_energy, status.score, status.candidates) == (500.0, 0.25, 3)
-    assert (status.rejected, status.metrics_age, status.explored) == ({"compute": 2, "deadline": 1}, 1.5, False)
+    assert (status.rejected, status.metrics_age, status.explored) == ({"compute": 2, "late": 1}, 1.5, False)
 
 
 def test_what_was_foreseen_for_a_length_is_what_is_fixed_and_what_each_token_takes() -> None:

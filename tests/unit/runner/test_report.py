@@ -9,10 +9,11 @@ from perllm.api.report import MAX_REPORT_LENGTH, RunReport, TokenSource, parse_r
 from perllm.runner.answer import Answer
 from perllm.runner.cli import MIN_REPORT_LENGTH
 from perllm.runner.errors import ResultError
+from perllm.runner.prompts import Prompt
 from perllm.runner.report import fit_answers, fit_report, join_texts, summarise
 from perllm.runner.work import Work
 
-PROMPT = ({"role": "user", "content": "Hi"},)
+PROMPT = Prompt(messages=({"role": "user", "content": "Hi"},))
 UNIX_OFFSET_S = 1_000_000.0
 
 
@@ -45,6 +46,15 @@ def test_counted_tokens_are_said_to_be_counted_and_prompt_tokens_left_out() -> N
     report = report_of(work_of(answered("a", 2.0, 3.0, 10.0), answered("b", 2.0, 3.0, 10.0, tokens=None)))
 
     assert (report.prompt_tokens, report.output_tokens, report.token_source) == (None, 8, TokenSource.CHUNKS)
+
+
+def test_an_answer_that_came_at_once_and_without_usage_has_no_number_of_tokens() -> None:
+    whole = answered("a", 2.0, 3.0, 10.0, tokens=None)
+    whole.is_streamed = False
+
+    report = report_of(work_of(whole, answered("b", 2.0, 3.0, 10.0)))
+
+    assert (report.output_tokens, report.token_source) == (None, None)
 
 
 def test_nothing_is_made_up_for_prompts_that_were_not_sent() -> None:
@@ -120,6 +130,13 @@ def test_answers_that_do_not_fit_are_cut_to_one_length() -> None:
 def test_too_many_answers_are_refused_with_advice() -> None:
     with pytest.raises(ResultError, match="write them to a file"):
         fit_answers([Answer() for _ in range(100)], 600)
+
+
+def test_a_report_holds_nothing_that_a_terminal_would_obey() -> None:
+    work = work_of(answered("\x1b[2Ja\r\nb\x9b", 0, 0, 0), problem="\x1b[31mthe server\nsaid")
+
+    assert join_texts(work.answers) == "a\nb"
+    assert report_of(work).problem == "the server said"
 
 
 def test_texts_of_several_answers_follow_one_another() -> None:
