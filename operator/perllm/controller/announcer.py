@@ -8,7 +8,7 @@ import logging
 from perllm.api.task import Tier
 from perllm.api.task_status import Phase, TaskStatus
 from perllm.cluster.events import EventRecorder, Subject
-from perllm.controller.ending import DELETED, describe_ending, list_ending
+from perllm.controller.summary import DELETED, describe_ending, list_ending
 from perllm.controller.task import Task
 from perllm.metrics import OperatorMetrics
 from perllm.placement.decision import Decision

@@ -19,10 +19,10 @@ from perllm.cluster.writes import WriteQueue
 from perllm.controller import lifecycle
 from perllm.controller.announcer import Announcer
 from perllm.controller.dispatcher import Dispatcher, Waiting
-from perllm.controller.ending import is_settled
 from perllm.controller.pod_keeper import PodKeeper
 from perllm.controller.settlement import Settlement
 from perllm.controller.status_writer import Fields, StatusWriter
+from perllm.controller.summary import is_settled
 from perllm.controller.task import Task, read_task
 from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics

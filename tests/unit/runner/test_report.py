@@ -12,6 +12,7 @@ from perllm.runner.errors import ResultError
 from perllm.runner.prompts import Prompt
 from perllm.runner.report import fit_answers, fit_report, join_texts, summarise
 from perllm.runner.work import Work
+from perllm.text import clean_text
 
 PROMPT = Prompt(messages=({"role": "user", "content": "Hi"},))
 UNIX_OFFSET_S = 1_000_000.0
@@ -63,7 +64,11 @@ def test_nothing_is_made_up_for_prompts_that_were_not_sent() -> None:
     assert report.model_dump(exclude_none=True).keys() == {"started_at", "finished_at", "problem"}
 
 
-@given(st.text(max_size=6000), st.integers(MIN_REPORT_LENGTH, MAX_REPORT_LENGTH))
+# As the runner hands texts on: it cleans them first, and so does whoever reads the report.
+CLEAN_TEXTS = st.text(max_size=6000).map(lambda text: clean_text(text, 6000))
+
+
+@given(CLEAN_TEXTS, st.integers(MIN_REPORT_LENGTH, MAX_REPORT_LENGTH))
 def test_report_fits_and_keeps_as_much_of_the_text_as_it_can(text: str, limit_bytes: int) -> None:
     written = fit_report(RunReport(output_tokens=3), text, limit_bytes)
 
