@@ -73,7 +73,7 @@ class Operator:
         self._outages = Outages(time.monotonic)
         self._writes = WriteQueue(self._guard, self._outages, rng)
         self._policy = config.policy.build()
-        self._learner = Learner(self._policy)
+        self._learner = Learner(self._policy, lambda reason: self._metrics.outcomes_refused.labels(reason).inc())
         self._fleet = Fleet()
         self._labels = NodeLabels(config.nodes.tier_label, config.nodes.gpu_type_label, config.nodes.gpu_resource)
         self._source = PrometheusSource(config.telemetry, requests.Session())
@@ -249,6 +249,7 @@ class Operator:
                 seen = snapshot
             for task_id in self._placer.expire():
                 log.warning("the placement of task %s was not carried out in time and is forgotten", task_id)
+            self._placer.trim()
             await asyncio.sleep(HOUSEKEEPING_INTERVAL_S)
 
     def _on_node(self, old: Object | None, new: Object | None) -> None:

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from perllm.api.base import MAX_TOKENS
+from perllm.learning.law import is_gram
 from perllm.policy.problem import FloatArray, IntArray
 
 BINS_PER_UNIT = 10
@@ -41,6 +43,14 @@ MIN_SPREAD = 0.02
 TYPICAL_TOKENS = 130.0
 """Median answer of the Azure LLM inference trace 2023 (conversation): 129 tokens."""
 
+MAX_LOG_TOKENS = float(np.log(MAX_TOKENS))
+"""No answer is longer, and no logarithm of one further from what was expected."""
+
+MAX_COEFFICIENT = 1e9
+
+RIDGE = 1e-6
+"""Share of the prior that never fades: where all tasks of a model are alike nothing else would hold the law."""
+
 _EDGES: FloatArray = np.linspace(-REACH, REACH, round(2 * REACH * BINS_PER_UNIT) + 1)
 
 
@@ -51,14 +61,12 @@ class Length:
     Attributes:
         centre: as above.
         spread: as above.
-        kind: number of the shape of z.
         points: equally likely lengths, shape (k,), ascending: the middles of k quantile ranges.
         mean: expected tokens.
     """
 
     centre: float
     spread: float
-    kind: int
     points: FloatArray
     mean: float
 
@@ -84,10 +92,10 @@ class LengthLaw:
         """Return what is known of an answer before it is begun."""
         kind, features = _features(prompt_tokens, hint_tokens)
         law = self._laws[kind]
-        centre, spread = float(law.coefficients @ features), law.spread
+        centre, spread = _clip(float(law.coefficients @ features)), law.spread
         z = np.interp(self._shares, law.cdf, _EDGES)
-        points = np.maximum(np.exp(centre + spread * z), 1.0)
-        return Length(centre, spread, self.first_kind + kind, points, float(points.sum()) / len(points))
+        points = np.exp(np.clip(centre + spread * z, 0.0, MAX_LOG_TOKENS))
+        return Length(centre, spread, points, float(points.sum()) / len(points))
 
     def learn(self, prompt_tokens: float, hint_tokens: float | None, output_tokens: float) -> None:
         """Account for a complete answer."""
@@ -171,13 +179,18 @@ class _Law:
         return min(1.0 - FADE / self.weight, MEMORY)
 
     def _fit(self, features: FloatArray, log_tokens: float) -> None:
-        residual = log_tokens - float(self.coefficients @ features)
+        residual = _clip(log_tokens - float(self.coefficients @ features))
         memory = self._memory
         self.weight = self.weight * memory + 1.0
         self._squares = self._squares * memory + residual**2
         self._gram = self._gram * memory + np.outer(features, features)
         self._moment = self._moment * memory + features * log_tokens
-        self.coefficients = np.asarray(np.linalg.solve(self._gram, self._moment), dtype=np.float64)
+        self._solve()
+
+    def _solve(self) -> None:
+        precision = self._gram + RIDGE * self._prior_precision
+        moment = self._moment + RIDGE * (self._prior_precision @ self._prior)
+        self.coefficients = np.asarray(np.linalg.solve(precision, moment), dtype=np.float64)
         self.spread = max(float(np.sqrt(self._squares / self.weight)), MIN_SPREAD)
         self.cdf = self._count_up()
 
@@ -198,15 +211,29 @@ class _Law:
             raise ValueError("not the state of a law of lengths")
         law._gram, law._moment, law._counts = gram.reshape(size, size), moment, counts
         law.weight, law._squares = float(scale[0]), float(scale[1])
-        law.coefficients = np.asarray(np.linalg.solve(law._gram, law._moment), dtype=np.float64)
-        law.spread = max(float(np.sqrt(law._squares / law.weight)), MIN_SPREAD)
-        law.cdf = law._count_up()
+        law._check()
+        law._solve()
+        if not (np.abs(law.coefficients) <= MAX_COEFFICIENT).all():
+            raise ValueError("moment is of no answers that can be")
         return law
+
+    def _check(self) -> None:
+        most = 1.001 / (1.0 - MEMORY)
+        if not PRIOR_COUNT <= self.weight <= most or not 0.0 <= self._squares <= MAX_LOG_TOKENS**2 * self.weight:
+            raise ValueError("scale is none of answers that can be")
+        if (self._counts < 0.0).any() or not 1.0 <= self._counts.sum() <= most:
+            raise ValueError("counts are none of answers that can be")
+        if not np.array_equal(self._gram, self._gram.T) or not is_gram(self._gram):
+            raise ValueError("gram is no sum of squares")
 
     def _count_up(self) -> FloatArray:
         sums = np.concatenate([[0.0], np.cumsum(self._counts)])
         cdf: FloatArray = sums / sums[-1]
         return cdf
+
+
+def _clip(log_tokens: float) -> float:
+    return min(max(log_tokens, -MAX_LOG_TOKENS), MAX_LOG_TOKENS)
 
 
 def _bin(z: float) -> int:

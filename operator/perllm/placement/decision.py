@@ -167,7 +167,18 @@ _POSITIVE = frozenset(
 )
 _NOT_NEGATIVE = frozenset(
     {
-        *("latency_s", "fixed_s", "transfer_s", "reading_s", "work_s", "token_s", "crowd_s", "cold", "occupancy"),
+        *(
+            "decided_s",
+            "latency_s",
+            "fixed_s",
+            "transfer_s",
+            "reading_s",
+            "work_s",
+            "token_s",
+            "crowd_s",
+            "cold",
+            "occupancy",
+        ),
         *("energy_j", "transmission_energy_j", "fixed_j", "token_j", "input_bits", "demand_bps", "candidates"),
     }
 )

@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,18 +136,18 @@ class TestModels:
         for name in ("served", "loading", "never"):
             learner.register(name, "type-y")
         rows = np.array([0, 1, 2, 3])
-        laws = learner.laws("m", rows)
         learner.learn(make_outcome())
         learner.warm("served", "m")
         learner.load(2, "m", 100.0)
+        laws = learner.laws("m", rows)
         half_s = 100.0 + laws.load_s[2] / 2
         assert laws.cold(rows, half_s) == pytest.approx([0.0, 0.0, 0.5, 1.0])
         learner.cool("served")
         assert laws.cold(rows, half_s)[1] == 1.0
 
     def test_are_not_taken_for_loaded_before_a_task_has_completed(self, learner: Learner) -> None:
-        laws = learner.laws("m", ROW)
         learner.load(0, "m", 100.0)
+        laws = learner.laws("m", ROW)
         assert 0.0 < laws.cold(ROW, 1000.0)[0] < 0.1
         before = laws.latency.coefficients[0].copy()
         learner.learn(make_outcome(run_s=60.0, cold=float(laws.cold(ROW, 1000.0)[0])))
@@ -157,11 +158,11 @@ class TestModels:
     def test_take_as_long_to_load_as_was_seen_on_any_node_of_the_type(self, learner: Learner) -> None:
         learner.register("b", "type-y")
         rows = np.array([0, 1])
-        laws = learner.laws("m", rows)
         for number in range(60):
             warm, cold = make_outcome(2 * number, run_s=4.0), make_outcome(2 * number + 1, run_s=24.0, cold=1.0)
             learner.learn(warm)
             learner.learn(cold)
+        laws = learner.laws("m", rows)
         assert laws.load_s[:2] == pytest.approx([20.0, 20.0], rel=0.15)
         learner.register("c", "type-y")
         assert learner.laws("m", np.array([2])).load_s[2] == laws.load_s[0]
@@ -201,16 +202,27 @@ class TestState:
         assert new.learn(make_outcome(3)) is None
         assert new.learn(make_outcome(99)) is not None
 
-    @pytest.mark.parametrize("part", ["policy", "latency", "energy", "lengths"])
-    @pytest.mark.parametrize("rubbish", ["text", {}, [1]])
-    def test_that_fits_in_part_only_changes_nothing(self, learner: Learner, part: str, rubbish: object) -> None:
+    @pytest.mark.parametrize(
+        ("part", "rubbish"),
+        [
+            ("policy", {"plays": -1.0, "meanReward": 0.0}),
+            ("latency", {"gram": [-1.0] * 10}),
+            ("energy", {"errors": [0.0] * 5}),
+            ("lengths", [{"scale": [0.0, 0.0]}, {}]),
+        ],
+    )
+    def test_that_fits_in_part_only_changes_nothing(self, learner: Learner, part: str, rubbish: Any) -> None:
         learner.learn(make_outcome())
         summary, state = learner.summaries("a")["m"], learner.export_arm("a", "m")
         new = Learner(CsUcb())
         new.register("a", "type-y")
         fresh = latency_s(new, ROW), energy_j(new, ROW), new.expect_length("m", 1000, None).mean
-        with pytest.raises(ValueError, match="not a state of this version"):
-            new.import_node("a", [("m", summary, state), ("n", summary, {**state, part: rubbish})], learner.recent("a"))
+        if part == "lengths":
+            damaged: Any = [{**law, **damage} for law, damage in zip(state[part], rubbish, strict=True)]
+        else:
+            damaged = {**state[part], **rubbish}
+        with pytest.raises(ValueError, match=r"model n: |not a state of cs-ucb"):
+            new.import_node("a", [("m", summary, state), ("n", summary, {**state, part: damaged})], learner.recent("a"))
         assert (latency_s(new, ROW), energy_j(new, ROW), new.expect_length("m", 1000, None).mean) == fresh
         assert new.export_arm("a", "m")["policy"]["plays"] == 0
         assert new.summaries("a") == {}
