@@ -117,6 +117,7 @@ class Operator:
             policy=self._policy.name,
             node_of=self._fleet.nodes.get,
             instance=config.instance,
+            count_forgotten=self._metrics.models_forgotten.inc,
         )
         self._leadership = _follow_lease(config, client, self._outages)
         inform = partial(Informer, client, guard=self._guard, outages=self._outages, rng=rng)

@@ -20,9 +20,9 @@ from perllm.learning.features import (
 )
 from perllm.learning.law import PooledLaw
 from perllm.learning.lengths import Length, LengthLaw
-from perllm.learning.model_laws import ArmEstimate, ArmSummary, ModelLaws
+from perllm.learning.model_laws import UNPROVEN, ArmEstimate, ArmSummary, ModelLaws
 from perllm.learning.model_table import ModelTable
-from perllm.learning.outcome import Ended, Outcome, Refusal
+from perllm.learning.outcome import MAX_RUN_S, Ended, Outcome, Refusal
 from perllm.learning.priors import Prior, find_prior
 from perllm.learning.recent import RecentOutcomes
 from perllm.policy.problem import Feedback, FloatArray, IntArray, Policy
@@ -306,9 +306,9 @@ class Learner:
 
     def _learn_load(self, known: ModelLaws, row: int, outcome: Outcome, warm_s: float) -> None:
         """Move the loading time of a GPU type towards what a run took beyond one on a node that has the model."""
-        seen_s = max(outcome.run_s - warm_s, 0.0) / outcome.cold
+        seen_s = max(outcome.run_s - warm_s, 0.0) / max(outcome.cold, UNPROVEN)
         load_s = known.load_s[row] + LOAD_STEP * outcome.cold * (seen_s - known.load_s[row])
-        known.load_s[known.alike(row)] = load_s
+        known.load_s[known.alike(row)] = min(load_s, MAX_RUN_S)
 
     def _assign(self, known: ModelLaws, row: int) -> None:
         group = self._group_of_row[row]

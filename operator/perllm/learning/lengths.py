@@ -14,7 +14,7 @@ Old observations fade: the latest half of all counts three times as much as the 
 is soon rid of it; the memory ends at some thousands.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,17 +109,17 @@ class LengthLaw:
         self._laws[kind].learn_censored(features, float(np.log(max(at_least_tokens, 1.0))))
         self.shapes[kind] = self._laws[kind].cdf
 
-    def export_state(self) -> list[dict[str, list[float]]]:
-        """Return both laws as plain numbers."""
-        return [law.export_state() for law in self._laws]
+    def export_state(self) -> list[dict[str, list[float]] | None]:
+        """Return both laws as plain numbers; None of one that has seen nothing."""
+        return [law.export_state() if law.weight > PRIOR_COUNT else None for law in self._laws]
 
-    def import_better(self, state: Sequence[dict[str, list[float]]]) -> None:
+    def import_better(self, state: Sequence[Mapping[str, Sequence[float]] | None]) -> None:
         """Take back what `export_state` returned, of each law if it has seen more than the present one.
 
         Raises:
-            ValueError: the numbers do not fit this version.
+            ValueError: the numbers cannot have been learned.
         """
-        restored = [law.restored(one) for law, one in zip(self._laws, state, strict=True)]
+        restored = [law.restored(one) if one else law for law, one in zip(self._laws, state, strict=True)]
         laws = [max(pair, key=lambda law: law.weight) for pair in zip(self._laws, restored, strict=True)]
         self._laws = (laws[0], laws[1])
         self.shapes = np.stack([law.cdf for law in self._laws])
@@ -202,7 +202,7 @@ class _Law:
             "counts": self._counts.tolist(),
         }
 
-    def restored(self, state: dict[str, list[float]]) -> "_Law":
+    def restored(self, state: Mapping[str, Sequence[float]]) -> "_Law":
         law = _Law(self._prior.tolist(), self.spread)
         size = len(self._prior)
         gram, moment, scale, counts = (np.asarray(state[key], float) for key in ("gram", "moment", "scale", "counts"))

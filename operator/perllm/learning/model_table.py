@@ -65,7 +65,8 @@ class ModelTable:
         """Return the usual task of a model, known or not."""
         if model in self._known:
             return self._known[model].usual
-        usual = self._arrived[model] = self._arrived.pop(model, None) or UsualTask()
+        usual = self._arrived.pop(model) if model in self._arrived else UsualTask()
+        self._arrived[model] = usual
         if len(self._arrived) > MAX_ARRIVED:
             del self._arrived[next(iter(self._arrived))]
         return usual

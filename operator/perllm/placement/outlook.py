@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from perllm.learning.features import OUTPUT_UNIT, PROMPT_UNIT
-from perllm.learning.learner import Learner, ModelLaws
+from perllm.learning.learner import Learner
 from perllm.learning.lengths import Length
+from perllm.learning.model_laws import ModelLaws
 from perllm.placement.fleet import Fleet
 from perllm.placement.ledger import Ledger
 from perllm.policy.problem import Arms, BoolArray, FloatArray, IntArray

@@ -101,9 +101,13 @@ def test_of_two_states_that_which_has_seen_more_is_kept() -> None:
     assert much.export_state() == before
 
 
-@pytest.mark.parametrize("damage", [{"gram": [1.0]}, {"counts": []}, {"scale": [float("nan"), 1.0]}])
+@pytest.mark.parametrize(
+    "damage",
+    [{"gram": [1.0]}, {"counts": []}, {"scale": [float("nan"), 1.0]}, {"scale": [0.0, 0.0]}, {"gram": [-1.0] * 4}],
+)
 def test_a_state_of_another_form_is_refused(damage: dict[str, list[float]]) -> None:
     law = LengthLaw()
+    law.learn(1000, None, 100)
     state = law.export_state()
-    with pytest.raises(ValueError, match="not the state"):
+    with pytest.raises(ValueError, match="gram|counts|scale|not the state"):
         law.import_better([{**state[0], **damage}, state[1]])
