@@ -78,7 +78,13 @@ class Operator:
         self._labels = NodeLabels(config.nodes.tier_label, config.nodes.gpu_type_label, config.nodes.gpu_resource)
         self._source = PrometheusSource(config.telemetry, requests.Session())
         self._telemetry = Telemetry(
-            self._source, config.telemetry, self._node_addresses, time.time, TelemetryMetrics(registry)
+            self._source,
+            config.telemetry,
+            self._node_addresses,
+            time.time,
+            TelemetryMetrics(registry),
+            guard=self._guard,
+            rng=rng,
         )
         self._placer = Placer(
             self._policy,

@@ -9,9 +9,10 @@ from pydantic import ValidationError
 from perllm.telemetry.metrics import TelemetryMetrics
 from perllm.telemetry.poller import Telemetry
 from perllm.telemetry.queries import Queries
+from perllm.telemetry.series import Series
 from perllm.telemetry.settings import TelemetrySettings
 from perllm.telemetry.snapshot import Quality
-from perllm.telemetry.source import Series, TelemetryError, TelemetryUnreachableError
+from perllm.telemetry.source import TelemetryError, TelemetryUnreachableError
 
 pytestmark = pytest.mark.looptime
 
