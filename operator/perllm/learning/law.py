@@ -300,7 +300,10 @@ def is_gram(matrix: FloatArray) -> bool:
     diagonal = np.diag(matrix)
     if (diagonal < 0.0).any():
         return False
-    scale = np.where(diagonal > 0.0, np.sqrt(diagonal), 1.0)
+    length = np.sqrt(diagonal)
+    if (np.abs(matrix) > 1.001 * np.outer(length, length)).any():
+        return False
+    scale = np.where(length > 0.0, length, 1.0)
     return bool(np.linalg.eigvalsh(matrix / scale[:, None] / scale)[0] >= -SINGULAR)
 
 

@@ -33,9 +33,13 @@ MAX_DATA = 2**19
 
 COMPRESSION = 6
 MAX_STATISTIC = 1e12
+MAX_NUMBER = 1e30
+"""No sum over tasks that can be comes near; the squares of all that are smaller are finite."""
+
 
 _Statistic = Annotated[float, Field(ge=-MAX_STATISTIC, le=MAX_STATISTIC)]
-_Numbers = Annotated[tuple[float, ...], Field(max_length=256)]
+_Number = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
+_Numbers = Annotated[tuple[_Number, ...], Field(max_length=256)]
 _Count = Annotated[int, Field(ge=0, le=10**12)]
 _Seconds = Annotated[float, Field(ge=0, le=MAX_RUN_S)]
 _UnixTime = Annotated[float, Field(ge=0, le=MAX_UNIX_S)]

@@ -21,7 +21,8 @@ MAX_TIME_S = 1e11
 Samples = tuple[tuple[float, float], ...]
 
 _KEEP_LABELS = (
-    "the query must end in a range such as [{window}], without sum() or rate(), so that labels and times are kept"
+    "the query must end in a range such as [{window}], without sum() or rate(), so that the node's labels and the "
+    "times of samples are kept"
 )
 
 
@@ -73,9 +74,7 @@ def _read_entry(entry: object) -> Series:
     labels = {_clean(key): _clean(value) for key, value in list(metric.items())[:MAX_LABELS] if isinstance(value, str)}
     values = entry.get("values")
     if not isinstance(values, list):
-        return Series(
-            labels, (), "it has no samples: " + _KEEP_LABELS if "values" not in entry else "its values are no list"
-        )
+        return Series(labels, (), "it has no list of samples")
     try:
         return Series(labels, _read_samples(values))
     except (TypeError, ValueError, OverflowError) as error:

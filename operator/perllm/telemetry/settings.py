@@ -17,9 +17,7 @@ def _check_url(url: str) -> str:
     except ValueError:
         is_url = False
     if not is_url:
-        raise ValueError(
-            "must be http(s)://HOST[:PORT][/PATH]; in a user or password write / as %2F, # as %23, ? as %3F"
-        )
+        raise ValueError("must be http(s)://HOST[:PORT][/PATH]; a user or password has / as %2F, # as %23, ? as %3F")
     return url
 
 

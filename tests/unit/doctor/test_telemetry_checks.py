@@ -3,8 +3,8 @@ import pytest
 from perllm.doctor.finding import Finding, Level
 from perllm.doctor.telemetry import Answers, Nodes, check_telemetry
 from perllm.telemetry.readings import Metric
-from perllm.telemetry.settings import TelemetrySettings
 from perllm.telemetry.series import Series
+from perllm.telemetry.settings import TelemetrySettings
 from unit.doctor.cluster_objects import NOW_S
 
 NODES = Nodes({"a": ["10.0.0.1"], "bb": ["10.0.0.2"], "cpu": ["10.0.0.3"]}, {"a", "bb"})
