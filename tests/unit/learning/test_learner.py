@@ -1,9 +1,11 @@
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 
+from perllm.api.base import MAX_TOKENS
 from perllm.learning.features import energy_features, latency_features
 from perllm.learning.law import PRIOR_SCALE
 from perllm.learning.learner import Learner
@@ -98,6 +100,48 @@ class TestLearning:
         before = learner.expect_length("m", 1000, None).mean
         learner.learn(make_outcome(output_tokens=5000, is_length_known=False))
         assert learner.expect_length("m", 1000, None).mean == before
+
+
+class TestImpossibleOutcomes:
+    @pytest.mark.parametrize(
+        ("wrong", "reason"),
+        [
+            ({"output_tokens": 0}, "tokens"),
+            ({"output_tokens": MAX_TOKENS + 1}, "tokens"),
+            ({"prompt_tokens": -1}, "tokens"),
+            ({"hint_tokens": 0.0}, "tokens"),
+            ({"run_s": 0.0}, "time"),
+            ({"run_s": math.inf}, "time"),
+            ({"run_s": math.nan}, "time"),
+            ({"latency_s": -110.0}, "time"),
+            ({"finished_s": math.nan}, "time"),
+            ({"inference_energy_j": -1.0}, "energy"),
+            ({"inference_energy_j": 1e12}, "energy"),
+            ({"transmission_energy_j": math.inf}, "energy"),
+            ({"run_error": math.nan}, "decision"),
+            ({"occupancy": math.inf}, "decision"),
+            ({"cold": -1.0}, "decision"),
+            ({"deadline_s": 0.0}, "decision"),
+        ],
+        ids=str,
+    )
+    def test_teach_nothing_and_are_counted(self, wrong: dict[str, float], reason: str) -> None:
+        refused: list[str] = []
+        learner = Learner(CsUcb(), refused.append)
+        learner.register("a", "type-y")
+        assert learner.learn(make_outcome(**wrong)) is None
+        assert refused == [reason]
+        assert learner.summaries("a") == {}
+        assert not learner.dirty
+
+    @pytest.mark.parametrize("wrong", [{"run_s": math.nan}, {"prompt_tokens": 0}, {"foreseen_token_s": math.inf}])
+    def test_of_ended_tasks_teach_nothing_either(self, wrong: dict[str, float]) -> None:
+        refused: list[str] = []
+        learner = Learner(CsUcb(), refused.append)
+        learner.register("a", "type-y")
+        assert not learner.learn_ended(dataclasses.replace(ENDED, **wrong))
+        assert len(refused) == 1
+        assert not learner.dirty
 
 
 class TestEnded:
