@@ -28,7 +28,7 @@ from perllm.learning.recent import RecentOutcomes
 from perllm.policy.problem import Feedback, FloatArray, IntArray, Policy
 
 MAX_ARMS = 64
-"""Models whose outcomes on one node are remembered; with 1.4 to 3 kB each a profile is far from what etcd can hold."""
+"""Models whose outcomes on one node are remembered; at 2 kB each a profile has a tenth of what etcd takes."""
 
 LOAD_STEP = 0.3
 """Weight of the newest run on a node that had to load its model, in the mean loading time of its type."""

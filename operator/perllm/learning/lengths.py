@@ -199,7 +199,8 @@ class _Law:
             "gram": self._gram.ravel().tolist(),
             "moment": self._moment.tolist(),
             "scale": [self.weight, self._squares],
-            "counts": self._counts.tolist(),
+            # Counts are of some tens at least, and most of what a profile holds.
+            "counts": np.round(self._counts, 4).tolist(),
         }
 
     def restored(self, state: Mapping[str, Sequence[float]]) -> "_Law":

@@ -161,7 +161,8 @@ def test_what_is_no_state_is_refused_with_the_field(damage: dict[str, Any], fiel
         (("models", 0, "latency", "errors", 0), 1e6, "model m: latency: errors"),
         (("models", 0, "latency", "gram", 0), -1.0, "model m: latency: gram"),
         (("models", 0, "latency", "gram", 1), 1e9, "model m: latency: gram"),
-        (("models", 0, "energy", "moment", 0), 1e300, "model m: energy: moment"),
+        (("models", 0, "energy", "moment", 0), 1e29, "model m: energy: moment"),
+        (("models", 0, "energy", "moment", 0), 1e300, "models.0.energy.moment.0"),
         (("models", 0, "latency", "ratio", 1), 0.0, "model m: latency: ratio"),
         (("models", 0, "lengths", 0, "scale"), [0.0], "model m: lengths"),
         (("models", 0, "lengths", 0, "scale", 0), 0.0, "model m: lengths: scale"),
@@ -217,7 +218,7 @@ def test_a_profile_is_small_with_as_many_models_as_there_can_be() -> None:
     names = tuple(f"{number:03}-{'x' * 249}" for number in range(MAX_ARMS))
     status = store(teach(policy, outcomes=20 * MAX_ARMS, models=names), policy)
     assert len(status["models"]) == MAX_ARMS
-    assert len(orjson.dumps(status)) < 400_000
+    assert len(orjson.dumps(status)) < 200_000
     assert set(status["models"][0]) == {
         *("model", "count", "meanLatencySeconds", "meanEnergyJoules", "deadlineMetShare", "lastOutcomeTime"),
         *("latency", "energy", "answers"),
