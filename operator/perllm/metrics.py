@@ -39,6 +39,14 @@ class OperatorMetrics:
             "perllm_energy_measurements", "Energy measurements by quality.", ["quality"], registry=registry
         )
         self.outcomes = Counter("perllm_outcomes_learned", "Outcomes learned from.", registry=registry)
+        self.outcomes_refused = Counter(
+            "perllm_outcomes_refused", "Outcomes that cannot be true and teach nothing.", ["reason"], registry=registry
+        )
+        self.models_forgotten = Counter(
+            "perllm_models_forgotten",
+            "Models forgotten on a node, since a node's profile holds no more.",
+            registry=registry,
+        )
         self.reward = Histogram(
             "perllm_reward",
             "Reward of learned outcomes.",

@@ -73,12 +73,18 @@ class Operator:
         self._outages = Outages(time.monotonic)
         self._writes = WriteQueue(self._guard, self._outages, rng)
         self._policy = config.policy.build()
-        self._learner = Learner(self._policy)
+        self._learner = Learner(self._policy, lambda reason: self._metrics.outcomes_refused.labels(reason).inc())
         self._fleet = Fleet()
         self._labels = NodeLabels(config.nodes.tier_label, config.nodes.gpu_type_label, config.nodes.gpu_resource)
         self._source = PrometheusSource(config.telemetry, requests.Session())
         self._telemetry = Telemetry(
-            self._source, config.telemetry, self._node_addresses, time.time, TelemetryMetrics(registry)
+            self._source,
+            config.telemetry,
+            self._node_addresses,
+            time.time,
+            TelemetryMetrics(registry),
+            guard=self._guard,
+            rng=rng,
         )
         self._placer = Placer(
             self._policy,
@@ -117,6 +123,7 @@ class Operator:
             policy=self._policy.name,
             node_of=self._fleet.nodes.get,
             instance=config.instance,
+            count_forgotten=self._metrics.models_forgotten.inc,
         )
         self._leadership = _follow_lease(config, client, self._outages)
         inform = partial(Informer, client, guard=self._guard, outages=self._outages, rng=rng)
@@ -249,6 +256,7 @@ class Operator:
                 seen = snapshot
             for task_id in self._placer.expire():
                 log.warning("the placement of task %s was not carried out in time and is forgotten", task_id)
+            self._placer.trim()
             await asyncio.sleep(HOUSEKEEPING_INTERVAL_S)
 
     def _on_node(self, old: Object | None, new: Object | None) -> None:

@@ -7,10 +7,11 @@ from pydantic import AwareDatetime, Field, WithJsonSchema
 from perllm.api.base import Figure, Joules, Resource, Seconds, Text
 from perllm.api.task import Tier
 
-MAX_MODELS = 256
+MAX_MODELS = 64
 MAX_RECENT = 512
 
 _State = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
+_OLD = "Up to schema version 2; read once and no longer written."
 
 
 class LatencyLaw(Resource):
@@ -65,7 +66,7 @@ class ModelProfile(Resource):
     latency: LatencyLaw | None = Field(default=None, description="Seconds of a task.")
     energy: EnergyLaw | None = Field(default=None, description="Joules of a task.")
     answers: AnswerLength | None = Field(default=None, description="Length of answers.")
-    state: _State = Field(default_factory=dict, description="The learner's own state of this model. Not for people.")
+    state: _State | None = Field(default=None, description=_OLD)
 
 
 class NodeProfileStatus(Resource):
@@ -77,6 +78,11 @@ class NodeProfileStatus(Resource):
     tier: Tier | None = Field(default=None, description="The node's tier.")
     updated_time: AwareDatetime | None = Field(default=None, description="When this was written.")
     outcomes: int = Field(default=0, ge=0, description="Number of outcomes learned from, all models together.")
+    forgotten_models: int = Field(
+        default=0,
+        ge=0,
+        description="How many models were forgotten here, those with the oldest outcomes, since there were too many.",
+    )
     mean_latency_seconds: Seconds | None = Field(
         default=None, description="Mean seconds from creation to completion, all models."
     )
@@ -87,15 +93,17 @@ class NodeProfileStatus(Resource):
     models: tuple[ModelProfile, ...] = Field(
         default=(),
         max_length=MAX_MODELS,
-        description="What has been learned, per model.",
+        description="What has been learned, per model, for people. Changes of it have no effect.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["model"]},
     )
     state: _State = Field(
-        default_factory=dict, description="The learner's own state of the whole node. Not for people."
+        default_factory=dict,
+        description="The learner's own state in the field data: compressed, read back as a whole or not at all. "
+        "Not for people.",
     )
-    recent: tuple[Annotated[str, Field(max_length=64)], ...] = Field(
-        default=(),
+    recent: tuple[Annotated[str, Field(max_length=64)], ...] | None = Field(
+        default=None,
         max_length=MAX_RECENT,
-        description="The last outcomes learned from, so that none is learned twice.",
+        description=_OLD,
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )

@@ -13,7 +13,8 @@ from perllm.doctor.finding import Finding, fail, warn
 from perllm.doctor.rights import Access, Account
 from perllm.telemetry.queries import select_window
 from perllm.telemetry.readings import Metric
-from perllm.telemetry.source import MetricSource, Series, TelemetryError, TelemetryUnreachableError
+from perllm.telemetry.series import Series
+from perllm.telemetry.source import MetricSource, TelemetryError, TelemetryUnreachableError
 
 PAGE_SIZE = "500"
 

@@ -15,6 +15,8 @@ and, from all tasks in flight together (`refresh`), how many of them would miss 
 is held up, and per unit by which it gets slower.
 """
 
+from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,6 +143,7 @@ class Ledger:
         self._waiting: dict[str, tuple[int, float]] = {}
         self._nodes: dict[str, FloatArray] = {name: np.zeros(0) for name in _NODE_FIELDS}
         self._by_model: dict[str, FloatArray] = {}
+        self._flights_of: dict[str, int] = defaultdict(int)
         self._place: dict[str, int] = {}
         self._ids: list[str] = []
         self._rows = np.zeros(64, dtype=np.int64)
@@ -152,6 +155,11 @@ class Ledger:
 
     def __contains__(self, task_id: object) -> bool:
         return task_id in self._flights
+
+    @property
+    def models(self) -> Collection[str]:
+        """The models of all tasks in flight."""
+        return self._by_model.keys()
 
     def reserve(self, flight: Flight, now_s: float) -> None:
         """Note that a node was chosen; forgotten after `RESERVATION_S` unless confirmed."""
@@ -233,6 +241,9 @@ class Ledger:
 
     def running_model(self, model: str, rows: IntArray) -> FloatArray:
         """Return the number of tasks of one model in flight on each node."""
+        counts = self._by_model.get(model)
+        if counts is None:
+            return np.zeros(len(rows))
         self._cover(int(rows.max(initial=-1)) + 1)
         return self._model(model)[rows]
 
@@ -365,7 +376,10 @@ class Ledger:
         nodes, row = self._nodes, flight.row
         nodes["running"][row] += count
         nodes["demand_bps"][row] = max(nodes["demand_bps"][row] + count * flight.demand_bps, 0.0)
+        self._flights_of[flight.model] += int(count)
         self._model(flight.model)[row] += count
+        if not self._flights_of[flight.model]:
+            del self._flights_of[flight.model], self._by_model[flight.model]
 
     def _integrate(self, row: int, now_s: float) -> None:
         """Bring everything that flows on a node up to now."""

@@ -18,14 +18,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from perllm.learning.features import OUTPUT_UNIT, PROMPT_UNIT
-from perllm.learning.learner import Learner, ModelLaws
+from perllm.learning.learner import Learner
 from perllm.learning.lengths import Length
+from perllm.learning.model_laws import ModelLaws
 from perllm.placement.fleet import Fleet
 from perllm.placement.ledger import Ledger
 from perllm.policy.problem import Arms, BoolArray, FloatArray, IntArray
 
 LOGISTIC = 1.702
 """The logistic function of 1.702 x is within 0.01 of the normal distribution function of x."""
+
+MAX_EXPONENT = 700.0
+"""The exponential of more is no float."""
 
 MIN_SCALE = 0.03
 LEAST_S = 1e-6
@@ -121,7 +125,7 @@ def look_out(
     per_gpu = np.maximum(slots / gpus, 1.0)
     full_s = (alone_s + crowd_s * (per_gpu - 1.0)) / per_gpu
     work_s = reading_s + job.length.mean * full_s
-    usual_s = read_s * (laws.mean_prompt / PROMPT_UNIT) + laws.mean_output * full_s
+    usual_s = read_s * (laws.usual.prompt_tokens / PROMPT_UNIT) + laws.usual.output_tokens * full_s
     arms = Arms(
         rows=rows,
         allowed=allowed,
@@ -164,8 +168,8 @@ def hit_chances(job: Job, fixed_s: FloatArray, pace_s: FloatArray, scale: FloatA
     if job.time_left_s <= 0:
         return np.zeros_like(fixed_s)
     times_s = np.maximum(fixed_s[:, None] + pace_s[:, None] * job.length.points, LEAST_S)
-    late = np.log(times_s / job.time_left_s)
-    chances: FloatArray = (1.0 / (1.0 + np.exp((LOGISTIC / scale)[:, None] * late))).sum(axis=1)
+    late = np.minimum((LOGISTIC / scale)[:, None] * np.log(times_s / job.time_left_s), MAX_EXPONENT)
+    chances: FloatArray = (1.0 / (1.0 + np.exp(late))).sum(axis=1)
     chances /= len(job.length.points)
     return chances
 

@@ -187,15 +187,15 @@ class Placer:
     def reserve(self, placement: Placement, node: str) -> None:
         """Count the task as in flight on `node` until it is confirmed, released or expired."""
         arm, now_s = placement.names.index(node), self._now()
-        self.ledger.reserve(self._flight(placement, arm), now_s)
         self.learner.load(int(placement.rows[arm]), placement.job.model, now_s)
+        self.ledger.reserve(self._flight(placement, arm), now_s)
 
     def confirm(self, decision: Decision) -> None:
         """Count a bound task as in flight."""
         now_s = self._now()
-        flight = self._restore(decision, now_s - self._unix_now())
-        self.ledger.confirm(flight, now_s)
-        self.learner.load(flight.row, flight.model, now_s)
+        # First, so that the model is known and its lengths have a shape of their own.
+        self.learner.load(self.fleet.row(decision.node), decision.model, now_s)
+        self.ledger.confirm(self._restore(decision, now_s - self._unix_now()), now_s)
 
     def note_bandwidth(self) -> None:
         """Let the ledger know how fast the nodes' links drain, after the fleet was told."""
@@ -267,6 +267,10 @@ class Placer:
             reason=explain_arm(placement.names, choice, arm, placement.arm),
         )
 
+    def trim(self) -> None:
+        """Let the learner forget models that nothing is in flight of, when it knows too many."""
+        self.learner.trim(self.ledger.models)
+
     def _refresh(self, now_s: float) -> None:
         placed = self.ledger.placed - self._refreshed_at
         if now_s - self._refreshed_s < REFRESH_S and placed < max(MIN_PLACED, REFRESH_SHARE * len(self.ledger)):
@@ -298,7 +302,7 @@ class Placer:
             crowd_s=float(outlook.crowd_s[arm]),
             length_centre=job.length.centre,
             length_spread=job.length.spread,
-            length_kind=job.length.kind,
+            length_kind=self.learner.length_kind(job.model, has_hint=placement.request.output_tokens is not None),
         )
 
     def _restore(self, decision: Decision, offset_s: float) -> Flight:

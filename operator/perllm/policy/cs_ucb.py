@@ -87,6 +87,8 @@ class CsUcb:
     def __init__(self, parameters: CsUcbParameters | None = None) -> None:
         self._parameters = parameters or CsUcbParameters()
         self._models: dict[str, _Statistics] = {}
+        # Shared by all models without plays: anybody may ask for a model of any name.
+        self._unknown = _begin()
 
     def choose(self, task: Task, arms: Arms) -> Choice:
         """Choose the arm of the highest index among the feasible ones; see the module's notation."""
@@ -151,8 +153,13 @@ class CsUcb:
         statistics = self._statistics(model, row)
         statistics.plays[row], statistics.mean[row] = int(plays), mean
 
+    def forget(self, model: str) -> None:
+        """Forget plays and mean rewards of a model's arms."""
+        self._models.pop(model, None)
+
     def _index_terms(self, model: str, arms: Arms, slacks: Slacks) -> tuple[FloatArray, FloatArray, FloatArray]:
-        statistics = self._statistics(model, int(arms.rows.max(initial=0)))
+        statistics = self._models.get(model, self._unknown)
+        statistics.cover(int(arms.rows.max(initial=0)) + 1)
         plays = statistics.plays[arms.rows] + arms.in_flight
         total = max(float(plays.sum()), 1.0)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -175,9 +182,13 @@ class CsUcb:
         return -energy_norm + self._parameters.constraint_weight * slack
 
     def _statistics(self, model: str, row: int) -> _Statistics:
-        statistics = self._models.setdefault(model, _Statistics(np.zeros(0, dtype=np.int64), np.zeros(0)))
+        statistics = self._models.setdefault(model, _begin())
         statistics.cover(row + 1)
         return statistics
+
+
+def _begin() -> _Statistics:
+    return _Statistics(np.zeros(0, dtype=np.int64), np.zeros(0))
 
 
 def _first(index: FloatArray, penalty: FloatArray, energy_j: FloatArray) -> int:

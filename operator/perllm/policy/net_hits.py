@@ -151,6 +151,9 @@ class NetHits:
         if outcomes >= self._outcomes:
             self._mean_energy_j, self._outcomes = energy_j, int(outcomes)
 
+    def forget(self, model: str) -> None:
+        """Nothing: the mean energy is one for all models."""
+
     def _price_j(self, arms: Arms) -> float:
         """Return V; before the first outcome in terms of what is expected of this task."""
         if not len(arms.rows):

@@ -199,3 +199,6 @@ class Policy(Protocol):
         Raises:
             ValueError: the state is not one that this policy exports.
         """
+
+    def forget(self, model: str) -> None:
+        """Forget what was learned about the arms of a model."""

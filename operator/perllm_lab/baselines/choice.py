@@ -33,6 +33,9 @@ class Rival:
     def learn_miss(self, model: str, row: int) -> None:
         """Take no notice of a task that was ended at its deadline."""
 
+    def forget(self, model: str) -> None:
+        """Nothing: what is learned is not kept by model."""
+
     def export_state(self, model: str, row: int) -> dict[str, float]:
         """Return nothing: a rival starts anew with the process."""
         return {}

@@ -314,9 +314,10 @@ async def test_a_task_that_never_got_a_node_is_no_miss_of_any(cluster: Cluster) 
 
 async def test_every_task_counts_once_in_the_usual_size(cluster: Cluster) -> None:
     learner = cluster.placer.learner
-    before = learner.laws("m", np.array([0])).mean_prompt
+    learner.warm("n", "m")
+    before = learner.laws("m", np.array([0])).usual.prompt_tokens
     cluster.create(promptTokens=5000)
-    once = learner.laws("m", np.array([0])).mean_prompt
+    once = learner.laws("m", np.array([0])).usual.prompt_tokens
     await asyncio.sleep(1)
     item = cluster.api.read(names.task_path("lab", "t"))
     assert item is not None
@@ -324,7 +325,7 @@ async def test_every_task_counts_once_in_the_usual_size(cluster: Cluster) -> Non
     restarted.start()
     restarted.controller.on_task(item, deleted=False)
     assert once > before
-    assert restarted.placer.learner.laws("m", np.array([0])).mean_prompt == before
+    assert restarted.placer.learner.laws("m", np.array([0])).usual.prompt_tokens == before
     restarted.stop()
 
 
