@@ -13,7 +13,8 @@
 {{/* Helm removes what is null, also a whole section, and an upgrade with --reuse-values knows no new one. */}}
 {{- define "perllm.checkSections" -}}
 {{- range $path := list
-  "image" "config" "config.telemetry" "config.policy" "config.nodes" "config.server" "config.log" "scheduler"
+  "image" "config" "config.telemetry" "config.telemetry.queries" "config.policy" "config.policy.net_hits"
+  "config.policy.cs_ucb" "config.nodes" "config.server" "config.log" "scheduler"
   "scheduler.image" "scheduler.serviceAccount" "crds" "admissionPolicy" "rbac" "serviceAccount" "podDisruptionBudget"
   "service" "serviceMonitor" "prometheusRule" "dashboard" "networkPolicy" "networkPolicy.apiServer"
   "networkPolicy.prometheus" "global" "config.telemetry.url" "config.scheduler_name"

@@ -37,7 +37,7 @@ class Image(Section):
     """The image of PerLLM."""
 
     repository: str = Field(
-        default="", description="Registry and name of the image. Required: there is no public one until the first release."
+        default="", description="Registry and name of the image. Required: no public registry has it yet."
     )
     tag: str = Field(default="", description="Tag; the appVersion of the chart when empty.")
     digest: Digest = Field(default="", description="Digest (sha256:...), which wins over the tag.")

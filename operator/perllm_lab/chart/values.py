@@ -31,7 +31,7 @@ class Values(Section):
     replica_count: int = Field(
         default=1,
         ge=1,
-        description="Pods. Their kube-schedulers elect a leader by a Lease, the operator beside it works and the others "
+        description="Pods. Their kube-schedulers elect a leader by a Lease; the operator beside it works, the others "
         "stand by.",
     )
     image: Image = Field(default=Image(), description="The image of PerLLM.")

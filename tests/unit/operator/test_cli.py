@@ -11,7 +11,9 @@ def perllm(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(one) for one in arguments])
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["crds"], ["rbac"], ["admission-policy"], ["scheduler-config"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["crds"], ["rbac"], ["admission-policy"], ["scheduler-config"], ["doctor"]]
+)
 def test_every_command_explains_itself(command: list[str]) -> None:
     result = perllm(*command, "--help")
     assert result.exit_code == 0
