@@ -114,7 +114,8 @@ def test_notes_put_the_installed_image_into_the_example(release: str, cluster: C
     assert rest == "kubectl apply -f -"
     pod = yaml.safe_load(task)["spec"]["template"]["spec"]
     installed = cluster.get("deployment", "perllm", "-n", NAMESPACE)["spec"]["template"]["spec"]
-    assert pod["containers"][0]["image"] == installed["containers"][0]["image"] == f"{OWN_IMAGE}:0.1.0"
+    assert pod["containers"][0]["image"] == installed["containers"][0]["image"]
+    assert OWN_IMAGE in command
 
 
 def test_notes_tell_what_to_do_next_and_what_to_beware_of(release: str) -> None:
