@@ -1,7 +1,8 @@
 import copy
 import json
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,13 @@ def kubectl(control_plane: ControlPlane) -> Iterator[Kubectl]:
         kubectl("create", "namespace", NAMESPACE)
     yield kubectl
     kubectl("delete", "llmtask", "--all")
+
+
+def wait_until(is_so: Callable[[], object]) -> None:
+    end_s = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < end_s, "not so in time"
+        time.sleep(0.2)
 
 
 def make_task(name: str = "task", **changes: Any) -> dict[str, Any]:
@@ -189,6 +197,35 @@ def test_template_that_perllm_could_not_read_is_refused(
 )
 def test_template_with_nulls_and_fields_of_other_versions_is_kept(kubectl: Kubectl, template: dict[str, Any]) -> None:
     assert create(kubectl, make_task(template=template))["spec"]["template"] == template
+
+
+def test_status_of_a_task_from_before_an_upgrade_that_refuses_it_can_be_written(kubectl: Kubectl) -> None:
+    """So it can be told what is wrong with it."""
+    path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/template"
+    opened = [
+        {"op": "replace", "path": path, "value": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    ]
+    old = make_task("old", template=make_template(metadata={"labels": ["app", "web"]}, nodeName="edge-1"))
+
+    kubectl("patch", "crd", "llminferencetasks.perllm.io", "--type=json", "--patch", json.dumps(opened))
+    wait_until(lambda: kubectl.run("apply", "-f", "-", body=old).returncode == 0)
+    kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
+    wait_until(
+        lambda: (
+            kubectl.run("create", "--dry-run=server", "-f", "-", body={**old, "metadata": {"name": "new"}}).returncode
+        )
+    )
+    kubectl(
+        "patch",
+        "llmtask",
+        "old",
+        "--subresource=status",
+        "--type=merge",
+        "--patch",
+        '{"status": {"phase": "Rejected"}}',
+    )
+
+    assert json.loads(kubectl("get", "llmtask", "old", "--output=json"))["status"]["phase"] == "Rejected"
 
 
 @pytest.mark.parametrize("field", ["status.phase=Running", "status.nodeName=edge-1", "spec.model=chosen"])

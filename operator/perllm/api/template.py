@@ -8,10 +8,10 @@ import re
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.config import JsonDict
 
+from perllm.api.base import Resource
 from perllm.api.names import MAX_LABEL_LENGTH
 from perllm.text import clean_line
 
@@ -62,10 +62,8 @@ _Amounts = Annotated[dict[str, str | int | float], WithJsonSchema(_ANY_OBJECT)]
 _Object = Annotated[dict[str, Any], WithJsonSchema(_ANY_OBJECT)]
 
 
-class _Open(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", alias_generator=to_camel, json_schema_extra=_leave_open, protected_namespaces=()
-    )
+class _Open(Resource):
+    model_config = ConfigDict(json_schema_extra=_leave_open)
 
 
 class ContainerResources(_Open):
@@ -85,7 +83,7 @@ class Container(_Open):
 
 
 class PodSpec(_Open):
-    """The spec of the pod."""
+    """The spec of the pod, as far as the operator and placement read it."""
 
     restart_policy: Literal["Never", "OnFailure"] = Field(
         default="Never", description="Never, which is the default, or OnFailure: a task has an end."
@@ -116,10 +114,8 @@ class PodMetadata(_Open):
     )
 
 
-class PodTemplate(_Open):
+class PodTemplate(Resource):
     """What PerLLM reads of a PodTemplateSpec."""
-
-    model_config = ConfigDict(json_schema_extra=None)
 
     metadata: PodMetadata | None = Field(
         default=None, description="Labels and annotations of the pod.", json_schema_extra=_NULLABLE

@@ -57,6 +57,12 @@ def test_rbac_is_for_the_service_accounts_and_the_configuration(tmp_path: Path) 
     assert {one["metadata"].get("namespace") for one in documents} == {None, "a", "place"}
 
 
+def test_the_policy_about_authors_comes_with_its_binding() -> None:
+    policy, binding = yaml.safe_load_all(perllm("admission-policy").stdout)
+    assert policy["kind"] == "ValidatingAdmissionPolicy"
+    assert binding["spec"] == {"policyName": policy["metadata"]["name"], "validationActions": ["Deny"]}
+
+
 def test_the_scheduler_is_configured_for_the_operator_beside_it(tmp_path: Path) -> None:
     file = tmp_path / "perllm.yaml"
     file.write_text("server: {extender_port: 4711}\nscheduler_name: mine\n")
