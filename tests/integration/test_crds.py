@@ -205,7 +205,7 @@ def test_status_of_a_task_from_before_an_upgrade_that_refuses_it_can_be_written(
     opened = [
         {"op": "replace", "path": path, "value": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
     ]
-    old = make_task("old", template=make_template(metadata={"labels": ["app", "web"]}, nodeName="edge-1"))
+    old = make_task("old", template=make_template(metadata={"labels": {"perllm.io/task": "x" * 64}}, nodeName="edge-1"))
 
     kubectl("patch", "crd", "llminferencetasks.perllm.io", "--type=json", "--patch", json.dumps(opened))
     wait_until(lambda: kubectl.run("apply", "-f", "-", body=old).returncode == 0)
