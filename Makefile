@@ -69,8 +69,9 @@ crds: $(VENV)/ready ## Generate crds/ from the resource models
 chart: $(VENV)/ready ## Generate the chart's values, their schema, its README, CRDs and dashboard from the models
 	@$(BIN)/python -m perllm_lab.chart
 
-image: ## Build the image perllm/perllm (ENGINE=podman, BASE_IMAGE=..., ARGS="--push")
-	$(ENGINE) build $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) --tag perllm/perllm:$(VERSION) $(ARGS) .
+image: ## Build the image (IMAGE=registry.example.com/perllm/perllm, ENGINE=podman, BASE_IMAGE=..., ARGS="--push")
+	@test -n "$(IMAGE)" || { echo "Name the image as your nodes pull it: make image IMAGE=registry.example.com/perllm/perllm"; exit 1; }
+	$(ENGINE) build $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) --tag $(IMAGE):$(VERSION) $(ARGS) .
 
 lock: $(VENV)/ready ## Resolve the dependencies anew: of development, of the operator, of its image's build
 	@$(COMPILE) --upgrade pyproject.toml --extra lab --group dev --output-file requirements.lock

@@ -17,6 +17,7 @@ import yaml
 
 from perllm.api import names
 from perllm.api.crd import node_profile_crd, task_crd
+from perllm.cluster.authors import build_author_policy
 from perllm.cluster.client import ApiError, Client
 from perllm.cluster.credentials import load_credentials
 from perllm.cluster.rbac import RBAC_GROUP, build_manifests, collection_path
@@ -206,7 +207,7 @@ class Lab:
 
 
 async def install(client: Client, namespaces: Sequence[str] = ()) -> None:
-    """Install the resources and the least rights, as a user would before the first start.
+    """Install the resources, the least rights and the policy about authors, as a user would before the first start.
 
     Args:
         client: of a user who may do that.
@@ -218,7 +219,7 @@ async def install(client: Client, namespaces: Sequence[str] = ()) -> None:
         await client.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
         await _wait_served(client, f"/apis/{names.API_VERSION}/{crd['spec']['names']['plural']}")
     operator, scheduler = (rbac_user(name) for name in (OPERATOR_USER, SCHEDULER_USER))
-    for manifest in build_manifests(operator, scheduler, namespaces=namespaces):
+    for manifest in [*build_manifests(operator, scheduler, namespaces=namespaces), *build_author_policy()]:
         await client.post(collection_path(manifest), manifest)
 
 
