@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from perllm.api import names
-from perllm.api.node_profile import AnswerLength, EnergyLaw, LatencyLaw, ModelProfile, NodeProfileStatus
+from perllm.api.node_profile import AnswerLength, CircuitState, EnergyLaw, LatencyLaw, ModelProfile, NodeProfileStatus
 from perllm.cluster.client import ApiError, Client, Object
 from perllm.cluster.node import Node
 from perllm.learning.learner import ArmEstimate, ArmSummary, Learner
@@ -30,6 +30,9 @@ MAX_LOAD_DELAY_S = 10.0
 
 class ProfileStore:
     """Reads and writes what was learned.
+
+    Attributes:
+        tripped: nodes whose profiles, when they were read, showed that they were not given tasks.
 
     Args:
         client: the API server.
@@ -53,8 +56,9 @@ class ProfileStore:
         self._policy = policy
         self._node_of = node_of
         self._instance = instance
-        self._prefix = f"{instance}." if instance else ""
+        self._prefix = names.profile_prefix(instance)
         self._existing: set[str] = set()
+        self.tripped: set[str] = set()
 
     async def load(self) -> int:
         """Take back what was learned before, once the API server answers; return the number of outcomes in it.
@@ -67,6 +71,9 @@ class ProfileStore:
         for item in listing["items"]:
             name = item["metadata"]["name"].removeprefix(self._prefix)
             self._existing.add(name)
+            circuit = (item.get("status") or {}).get("circuit") or {}
+            if circuit.get("state") not in (None, CircuitState.CLOSED):
+                self.tripped.add(name)
             outcomes += self._restore(name, item)
         return outcomes
 
@@ -83,7 +90,7 @@ class ProfileStore:
         await asyncio.gather(*(self._write(name, limit) for name in sorted(dirty)))
 
     async def _list(self) -> Object:
-        own = f"{names.INSTANCE_LABEL}={self._instance}" if self._instance else f"!{names.INSTANCE_LABEL}"
+        own = names.select_instance(self._instance)
         delay_s = 0.5
         while True:
             try:
@@ -105,7 +112,7 @@ class ProfileStore:
         async with limit:
             try:
                 if name not in self._existing:
-                    await self._create(node)
+                    await self.create(node)
                 path = names.node_profile_status_path(self._prefix + name)
                 await self._client.patch(path, {"status": self._export(node).to_object()})
             except ApiError as error:
@@ -114,7 +121,12 @@ class ProfileStore:
                 self._learner.dirty.add(name)
                 log.warning("what was learned on %s is not saved yet, trying again: %s", name, error)
 
-    async def _create(self, node: Node) -> None:
+    async def create(self, node: Node) -> None:
+        """Create the profile of a node, if there is none.
+
+        Raises:
+            ApiError: the API server refuses.
+        """
         body = {
             "apiVersion": names.API_VERSION,
             "kind": names.NODE_PROFILE_KIND,
