@@ -56,6 +56,12 @@ class OperatorMetrics:
         self.waiting = Gauge("perllm_tasks_waiting", "Tasks that wait for a pod.", registry=registry)
         self.in_flight = Gauge("perllm_tasks_in_flight", "Tasks placed and not yet ended.", registry=registry)
         self.refusals = Counter("perllm_pods_refused", "Pods refused or lost by their node.", registry=registry)
+        self.circuits = Gauge(
+            "perllm_circuits_open",
+            "Circuits of a node that are not closed: it is given no tasks, or those of some models or namespaces not.",
+            ["node"],
+            registry=registry,
+        )
         self.extender = Histogram(
             "perllm_extender_seconds",
             "Time in the extender's handlers.",

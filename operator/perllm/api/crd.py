@@ -32,6 +32,7 @@ _TASK_COLUMNS = (
 _NODE_PROFILE_COLUMNS = (
     ("GPU", "string", ".status.gpuType", "The node's GPU type."),
     ("Tier", "string", ".status.tier", "The node's tier."),
+    ("Circuit", "string", ".status.circuit.state", "Whether it is given tasks: closed, open (no) or half-open."),
     ("Outcomes", "integer", ".status.outcomes", "Number of outcomes learned from."),
     ("Latency(s)", "number", ".status.meanLatencySeconds", "Mean seconds from creation to completion."),
     ("Energy(J)", "number", ".status.meanEnergyJoules", "Mean joules of a task."),

@@ -1,5 +1,6 @@
 """The ``LLMNodeProfile``: what has been learned on one node, kept in the cluster so that it survives restarts."""
 
+from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import AwareDatetime, Field, WithJsonSchema
@@ -12,6 +13,10 @@ MAX_RECENT = 512
 
 _State = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
 _OLD = "Up to schema version 2; read once and no longer written."
+
+
+ModelName = Annotated[str, Field(min_length=1, max_length=253)]
+_ATOMIC: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
 
 
 class LatencyLaw(Resource):
@@ -52,7 +57,7 @@ class AnswerLength(Resource):
 class ModelProfile(Resource):
     """What has been learned of one model on the node."""
 
-    model: Annotated[str, Field(min_length=1, max_length=253)] = Field(description="Name of the model.")
+    model: ModelName = Field(description="Name of the model.")
     count: int = Field(default=0, ge=0, description="Number of outcomes learned from.")
     mean_reward: float | None = Field(
         default=None, allow_inf_nan=False, description="Mean reward, for policies that keep one."
@@ -67,6 +72,32 @@ class ModelProfile(Resource):
     energy: EnergyLaw | None = Field(default=None, description="Joules of a task.")
     answers: AnswerLength | None = Field(default=None, description="Length of answers.")
     state: _State | None = Field(default=None, description=_OLD)
+
+
+class CircuitState(StrEnum):
+    """Whether a node is given tasks."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half-open"
+
+
+class CircuitStatus(Resource):
+    """Whether the node is given tasks, after the last ones were refused or failed there."""
+
+    state: CircuitState = Field(
+        description="closed: it is given tasks; open: none for a while; half-open: one at a time, to try it."
+    )
+    reason: Annotated[str, Field(max_length=1024)] = Field(default="", description="What went wrong there last.")
+    since: AwareDatetime = Field(description="When it was last opened or closed.")
+    models: tuple[ModelName, ...] = Field(
+        default=(),
+        description="Models whose tasks are kept off; those of all models when empty.",
+        json_schema_extra=_ATOMIC,
+    )
+    namespaces: tuple[Text, ...] = Field(
+        default=(), description="Namespaces whose tasks are kept off; all when empty.", json_schema_extra=_ATOMIC
+    )
 
 
 class NodeProfileStatus(Resource):
@@ -90,6 +121,7 @@ class NodeProfileStatus(Resource):
     idle_power_watts: float | None = Field(
         default=None, ge=0, allow_inf_nan=False, description="Watts of the idle node."
     )
+    circuit: CircuitStatus | None = Field(default=None, description="Whether the node is given tasks.")
     models: tuple[ModelProfile, ...] = Field(
         default=(),
         max_length=MAX_MODELS,
@@ -105,5 +137,5 @@ class NodeProfileStatus(Resource):
         default=None,
         max_length=MAX_RECENT,
         description=_OLD,
-        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+        json_schema_extra=_ATOMIC,
     )

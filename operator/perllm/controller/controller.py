@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from perllm.api import names
+from perllm.api.node_profile import CircuitStatus
 from perllm.api.task_status import Phase, TaskStatus
 from perllm.cluster.client import Client, Object
 from perllm.cluster.informer import object_key
@@ -19,6 +20,7 @@ from perllm.cluster.writes import WriteQueue
 from perllm.controller import lifecycle
 from perllm.controller.announcer import Announcer
 from perllm.controller.dispatcher import Dispatcher, Waiting
+from perllm.controller.node_health import NodeHealth, find_avoided
 from perllm.controller.pod_keeper import PodKeeper
 from perllm.controller.settlement import Settlement
 from perllm.controller.status_writer import Fields, StatusWriter
@@ -30,7 +32,8 @@ from perllm.placement.admission import Admission, explain_wait
 from perllm.placement.decision import Decision
 from perllm.placement.hindsight import judge_ended
 from perllm.placement.ledger import Stay
-from perllm.placement.placer import Placement, Placer, Request
+from perllm.placement.placer import Placement, Placer
+from perllm.placement.request import Request
 
 MAX_ENDING_S = 40.0
 """Within which a pod that is deleted is gone, its grace period of 30 s included; else its node does not answer."""
@@ -65,6 +68,8 @@ class Controller:
         unix_now: Callable[[], float],
         admission: Admission | None = None,
         scheduler_name: str = names.SCHEDULER_NAME,
+        gpu_resource: str = names.GPU_RESOURCE,
+        show_circuit: Callable[[str, CircuitStatus], None] = lambda *_: None,
     ) -> None:
         self._guard = guard
         self._placer = placer
@@ -73,6 +78,7 @@ class Controller:
         self._metrics = metrics
         self._unix_now = unix_now
         self._admission = admission or Admission()
+        self._gpu_resource = gpu_resource
         self._tracked: dict[str, Tracked] = {}
         self._orphans: dict[str, dict[str, Pod]] = {}
         self._pods = PodKeeper(
@@ -89,6 +95,7 @@ class Controller:
             reject=self._reject,
             wait=self._explain_wait,
         )
+        self.node_health = NodeHealth(placer, metrics, free=self.dispatcher.free, show=show_circuit, unix_now=unix_now)
         self.writer = StatusWriter(client, writes, on_written=self._on_written, on_gone=self._forget)
         metrics.waiting.set_function(lambda: self.dispatcher.waiting)
         metrics.in_flight.set_function(lambda: len(placer.ledger))
@@ -99,7 +106,7 @@ class Controller:
         tracked = self._tracked.get(seen.task_key) if seen else None
         if seen is None or tracked is None or tracked.task.spec is None or tracked.task.uid != seen.task_uid:
             return None
-        return tracked.task.to_request()
+        return tracked.task.to_request(find_avoided(tracked.pods.values()))
 
     def on_task(self, item: Object, *, deleted: bool) -> None:
         """Take note of a task that was added, changed or deleted."""
@@ -127,7 +134,7 @@ class Controller:
     def _take_task(self, item: Object, *, deleted: bool) -> None:
         if not deleted and self._is_known(item):
             return
-        task, status = read_task(item, self._unix_now())
+        task, status = read_task(item, self._unix_now(), self._gpu_resource)
         tracked = self._tracked.get(task.key)
         if deleted:
             if tracked is not None and tracked.task.uid == task.uid:
@@ -173,6 +180,8 @@ class Controller:
             pods[pod.name] = pod
             if lifecycle.is_refusal(pod) and not (before and lifecycle.is_refusal(before)):
                 self._metrics.refusals.inc()
+            if tracked is not None:
+                self.node_health.see(before, pod, tracked.task)
         if tracked is not None:
             self._account(pod, gone=is_gone)
             self._reconcile_guarded(pod.task_key)
@@ -201,7 +210,7 @@ class Controller:
                 self._learn_ended(tracked, pod, decision)
             self.dispatcher.free(pod.node)
         elif not is_superseded and pod.node in self._placer.fleet.nodes:
-            self._placer.confirm(decision)
+            self._placer.confirm(decision, tracked.task.demand.slots)
             self._settlement.begin(pod, self._unix_now())
 
     def _reconcile_guarded(self, key: str) -> None:
@@ -215,7 +224,7 @@ class Controller:
         step = lifecycle.advance(task, before, list(tracked.pods.values()), now_s)
         self._adopt(tracked, step.status)
         if step.attempt is not None:
-            self.dispatcher.add(Waiting(task, step.attempt))
+            self.dispatcher.add(Waiting(task, step.attempt, find_avoided(tracked.pods.values())))
         elif step.status.phase.is_final or step.status.node_name is not None:
             self.dispatcher.remove(key)
         for pod in step.doomed:
@@ -372,5 +381,6 @@ class Controller:
         self.dispatcher.remove(key)
         self.writer.forget(key)
         self._placer.release(tracked.task.uid)
+        self._placer.circuits.forget_task(tracked.task.uid)
         for pod in tracked.pods.values():
             self._settlement.forget(pod.uid)

@@ -37,10 +37,11 @@ ROUND_INTERVAL_S = PAUSE_S
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A task that waits for its next pod."""
+    """A task that waits for its next pod, which is to avoid nodes where earlier ones ended badly."""
 
     task: Task
     attempt: int
+    avoided: frozenset[str] = frozenset()
 
 
 class Dispatcher:
@@ -145,7 +146,7 @@ class Dispatcher:
         """Look for a node for a task; return whether it gets its pod now."""
         task = waiting.task
         self._placer.ledger.stop_waiting(task.uid)
-        placement = self._placer.choose(task.to_request())
+        placement = self._placer.choose(task.to_request(waiting.avoided))
         verdict = self._admission.judge(placement, task.valid_spec.on_infeasible)
         if verdict is Verdict.WAIT:
             self._await(task, placement)
@@ -162,10 +163,12 @@ class Dispatcher:
     def _await(self, task: Task, placement: Placement) -> None:
         """Put the task into the line for its node, which the other tasks see."""
         arm = placement.choice.awaited
-        line: Line = task.valid_spec.allowed_tiers
+        request = placement.request
+        line: Line = request.tiers, request.demand, request.avoided
         if arm is not None:
             line = int(placement.rows[arm])
-            self._placer.ledger.wait(task.uid, line, float(placement.outlook.work_s[arm]))
+            work_s = float(placement.outlook.work_s[arm])
+            self._placer.ledger.wait(task.uid, line, work_s, request.demand.slots)
         self._lines.wait(task.key, line)
         self._wait(task, placement)
 

@@ -89,6 +89,9 @@ class Examination:
     async def _examine_nodes(self) -> AsyncIterator[Finding]:
         for finding in nodes.check_nodes(await self._list("/api/v1/nodes"), self.config.nodes):
             yield finding
+        own = {"labelSelector": names.select_instance(self.config.instance)}
+        for finding in nodes.check_circuits(await self._list(names.node_profiles_path(), **own)):
+            yield finding
 
     async def _examine_telemetry(self) -> AsyncIterator[Finding]:
         items = await self._list("/api/v1/nodes")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from math import inf
 
 from perllm.api import names
-from perllm.api.node_profile import NodeProfileStatus
+from perllm.api.node_profile import CircuitState, NodeProfileStatus
 from perllm.cluster.client import ApiError, Client, Object
 from perllm.cluster.node import Node
 from perllm.learning.learner import MAX_ARMS, Learner
@@ -31,6 +31,9 @@ QUIET_S = 600.0
 
 class ProfileStore:
     """Reads and writes what was learned.
+
+    Attributes:
+        tripped: nodes whose profiles, when they were read, showed that they were not given tasks.
 
     Args:
         client: the API server.
@@ -58,12 +61,13 @@ class ProfileStore:
         self._policy = policy
         self._node_of = node_of
         self._instance = instance
-        self._prefix = f"{instance}." if instance else ""
         self._count_forgotten = count_forgotten
         self._unix_now = unix_now
         self._existing: set[str] = set()
         self._forgotten: dict[str, int] = {}
         self._told_s: dict[str, float] = {}
+        self._prefix = names.profile_prefix(instance)
+        self.tripped: set[str] = set()
 
     async def load(self) -> int:
         """Take back what was learned before, once the API server answers; return the number of outcomes in it.
@@ -76,6 +80,9 @@ class ProfileStore:
         for item in listing["items"]:
             name = item["metadata"]["name"].removeprefix(self._prefix)
             self._existing.add(name)
+            circuit = (item.get("status") or {}).get("circuit") or {}
+            if circuit.get("state") not in (None, CircuitState.CLOSED):
+                self.tripped.add(name)
             outcomes += self._restore(name, item)
         return outcomes
 
@@ -94,7 +101,7 @@ class ProfileStore:
         await asyncio.gather(*(self._write(name, limit) for name in sorted(dirty)))
 
     async def _list(self) -> Object:
-        own = f"{names.INSTANCE_LABEL}={self._instance}" if self._instance else f"!{names.INSTANCE_LABEL}"
+        own = names.select_instance(self._instance)
         delay_s = 0.5
         while True:
             try:
@@ -116,7 +123,7 @@ class ProfileStore:
         async with limit:
             try:
                 if name not in self._existing:
-                    await self._create(node)
+                    await self.create(node)
                 path = names.node_profile_status_path(self._prefix + name)
                 status = export_status(self._learner, node, self._policy, self._unix_now())
                 await self._client.patch(path, _to_patch(status))
@@ -126,7 +133,12 @@ class ProfileStore:
                 self._learner.dirty.add(name)
                 log.warning("what was learned on %s is not saved yet, trying again: %s", name, error)
 
-    async def _create(self, node: Node) -> None:
+    async def create(self, node: Node) -> None:
+        """Create the profile of a node, if there is none.
+
+        Raises:
+            ApiError: the API server refuses.
+        """
         body = {
             "apiVersion": names.API_VERSION,
             "kind": names.NODE_PROFILE_KIND,

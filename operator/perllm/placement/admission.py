@@ -49,6 +49,8 @@ class Admission:
 
     def explain_refusal(self, placement: Placement, deadline: str) -> str:
         """Return why a task is refused, with the figures of the node where it would most likely be in time."""
+        if placement.obstacle:
+            return f"{placement.obstacle}; onInfeasible is Reject"
         refused = ", ".join(f"{count} by {reason}" for reason, count in placement.choice.refused.items()) or "none"
         message = f"no node is expected to meet the deadline of {deadline} (refused: {refused})"
         best = _find_likeliest(placement)
@@ -64,6 +66,8 @@ class Admission:
     def _judge_strictly(self, placement: Placement) -> Verdict:
         if placement.job.time_left_s <= 0:
             return Verdict.REFUSE
+        if placement.eligibility.is_blocked:
+            return Verdict.REFUSE if placement.eligibility.is_impossible else Verdict.WAIT
         verdict, best = placement.choice.verdict, _find_likeliest(placement)
         is_unlikely = best is not None and placement.arms.hit_chance[best] < self._min_hit_chance
         if verdict is not Verdict.REFUSE and not is_unlikely:
@@ -81,6 +85,8 @@ def explain_wait(placement: Placement) -> str:
     """Return why a task waits, without figures: they change every moment, and would be written every time."""
     if not placement.names:
         return "waiting: no node carries the tier label and a GPU"
+    if placement.obstacle:
+        return f"waiting: {placement.obstacle}"
     refused = ", ".join(placement.choice.refused)
     return f"waiting: {placement.choice.reason}" + (f" (refused: {refused})" if refused else "")
 

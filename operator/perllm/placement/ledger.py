@@ -4,6 +4,7 @@ kube-scheduler does not tell an extender when a placement fails after the decisi
 pod is seen bound. Per node the ledger keeps what the next decision needs, each at constant cost per change:
 
     running     tasks there, and their number integrated over time (area): the mean of any run is two subtractions
+    taken       slots that they take, one or more each: what room is left, and nothing else
     backlog     prompt tokens that wait to be read: a fluid queue that drains at the node's reading speed
     link        bits that wait to be fetched: a fluid queue that drains at the uplink's bandwidth
     reading     share of the time the node reads prompts, averaged over the last seconds
@@ -59,6 +60,7 @@ class Flight:
         length_centre: the answer's length, ln L = centre + spread z.
         length_spread: spread of it.
         length_kind: shape of z.
+        slots: slots of the node that it takes.
     """
 
     task_id: str
@@ -77,6 +79,7 @@ class Flight:
     length_centre: float
     length_spread: float
     length_kind: int
+    slots: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,7 @@ class _Begin:
 _FIELDS = ("due_s", "writes_from_s", "token_s", "crowd_s", "length_centre", "length_spread")
 _NODE_FIELDS = (
     "running",
+    "taken",
     "waiting",
     "waiting_work",
     "demand_bps",
@@ -140,7 +144,7 @@ class Ledger:
         self._flights: dict[str, Flight] = {}
         self._begun: dict[str, _Begin] = {}
         self._expiry: dict[str, float] = {}
-        self._waiting: dict[str, tuple[int, float]] = {}
+        self._waiting: dict[str, tuple[int, float, float]] = {}
         self._nodes: dict[str, FloatArray] = {name: np.zeros(0) for name in _NODE_FIELDS}
         self._by_model: dict[str, FloatArray] = {}
         self._flights_of: dict[str, int] = defaultdict(int)
@@ -200,20 +204,20 @@ class Ledger:
             nodes["work"][row] = nodes["backlog"][row] = 0.0
         return Stay(occupancy, prompts / flight.gpus)
 
-    def wait(self, task_id: str, row: int, work_s: float) -> None:
-        """Note that a task waits for room on a node, and which GPU seconds it would take of each of its GPUs."""
+    def wait(self, task_id: str, row: int, work_s: float, slots: float = 1.0) -> None:
+        """Note that a task waits for slots of a node, and which GPU seconds it would take of each of its GPUs."""
         self.stop_waiting(task_id)
         self._cover(row + 1)
-        self._waiting[task_id] = row, work_s
-        self._nodes["waiting"][row] += 1.0
+        self._waiting[task_id] = row, work_s, slots
+        self._nodes["waiting"][row] += slots
         self._nodes["waiting_work"][row] += work_s
 
     def stop_waiting(self, task_id: str) -> None:
         """Forget that a task waits."""
-        row, work_s = self._waiting.pop(task_id, (-1, 0.0))
+        row, work_s, slots = self._waiting.pop(task_id, (-1, 0.0, 0.0))
         if row < 0:
             return
-        self._nodes["waiting"][row] -= 1.0
+        self._nodes["waiting"][row] -= slots
         self._nodes["waiting_work"][row] = max(self._nodes["waiting_work"][row] - work_s, 0.0)
 
     def expire(self, now_s: float) -> list[str]:
@@ -231,8 +235,12 @@ class Ledger:
         """Return the number of tasks in flight on each node."""
         return self._of("running", rows)
 
+    def taken(self, rows: IntArray) -> FloatArray:
+        """Return the slots that tasks in flight take of each node."""
+        return self._of("taken", rows)
+
     def waiting(self, rows: IntArray) -> FloatArray:
-        """Return the number of tasks that wait for room on each node."""
+        """Return the slots that are waited for on each node."""
         return self._of("waiting", rows)
 
     def demand_bps(self, rows: IntArray) -> FloatArray:
@@ -375,6 +383,7 @@ class Ledger:
     def _change(self, flight: Flight, count: float) -> None:
         nodes, row = self._nodes, flight.row
         nodes["running"][row] += count
+        nodes["taken"][row] += count * flight.slots
         nodes["demand_bps"][row] = max(nodes["demand_bps"][row] + count * flight.demand_bps, 0.0)
         self._flights_of[flight.model] += int(count)
         self._model(flight.model)[row] += count

@@ -37,13 +37,14 @@ LEAST_S = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A task as placement sees it, with what is known of its answer."""
+    """A task as placement sees it, with what is known of its answer and how many slots it takes."""
 
     model: str
     prompt_tokens: float
     bits: float
     time_left_s: float
     length: Length
+    slots: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Outlook:
         crowd_s: seconds per token that each further task adds.
         fixed_j: joules that do not depend on the answer, transmission included.
         token_j: joules per token.
+        running: tasks in flight there.
         demand_bps: uplink that brings the input there in time.
         transmission_j: energy of moving the input.
         cold: share of the time to load the model that is still to come.
@@ -78,6 +80,7 @@ class Outlook:
     crowd_s: FloatArray
     fixed_j: FloatArray
     token_j: FloatArray
+    running: FloatArray
     demand_bps: FloatArray
     transmission_j: FloatArray
     cold: FloatArray
@@ -100,7 +103,7 @@ def look_out(
     """Return what is to be expected of a task on the nodes of `rows`; linear in their number."""
     laws, gpus = learner.laws(job.model, rows), fleet.gpus(rows)
     start_s, read_s, alone_s, crowd_s = laws.latency.coefficients[rows].T
-    running = ledger.running(rows)
+    used = ledger.taken(rows) + job.slots
     reading_s = read_s * (job.prompt_tokens / PROMPT_UNIT)
     wait_s = read_s * (ledger.backlog_tokens(rows, now_s) / gpus / PROMPT_UNIT)
     busy = ledger.reading_share(rows, now_s)
@@ -117,7 +120,7 @@ def look_out(
     stall, slow, harmed_s = ledger.harms(rows)
     slots = fleet.slots(rows)
     stay_s = fixed_s + job.length.mean * pace_s
-    ahead = np.where(running < slots, 0.0, running + ledger.waiting(rows) + 1.0 - slots)
+    ahead = np.where(used <= slots, 0.0, used + ledger.waiting(rows) - slots)
     queue_s = ahead / np.maximum(slots, 1.0) * stay_s
     fixed_s, stay_s = fixed_s + queue_s, stay_s + queue_s
     delay_s = reading_s / gpus
@@ -131,7 +134,7 @@ def look_out(
         allowed=allowed,
         latency_s=stay_s,
         energy_j=fixed_j + job.length.mean * token_j,
-        compute_used=running + 1.0,
+        compute_used=used,
         compute_capacity=slots,
         bandwidth_used_bps=used_bps + demand_bps,
         bandwidth_capacity_bps=capacity_bps,
@@ -153,6 +156,7 @@ def look_out(
         crowd_s,
         fixed_j,
         token_j,
+        ledger.running(rows),
         demand_bps,
         transmission_j,
         cold,

@@ -55,7 +55,7 @@ class Arms:
 
     Attributes:
         rows: identity of each arm in the policy's own statistics; stable for the life of the process.
-        allowed: whether the task's tiers allow the arm.
+        allowed: whether the task may be sent there at all, with room or without.
         latency_s: predicted time from now to completion.
         energy_j: predicted energy of the task there, transmission and inference.
         compute_used: batch slots in use if the task ran there, itself included.

@@ -7,17 +7,19 @@ than it meets, all as for our own policy.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from random import Random
 
 from perllm.api.task import Tier
 from perllm.cluster.node import Node
 from perllm.learning.learner import Learner
+from perllm.placement.circuits import Circuits
 from perllm.placement.decision import Decision
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.hindsight import Run, judge_ended, judge_run
 from perllm.placement.ledger import Ledger, Stay
 from perllm.placement.lines import WaitingLines
 from perllm.placement.placer import Placement, Placer
-from perllm.placement.placer import Request as PlacementRequest
+from perllm.placement.request import Request as PlacementRequest
 from perllm.policy.problem import Policy, Verdict
 from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.simulator.clairvoyant import TrueLearner
@@ -73,6 +75,7 @@ class Placing:
             self._learner,
             self._fleet,
             self._ledger,
+            circuits=Circuits(Random(0)),
             transmission_j_per_bit=dict(transmission_j_per_bit),
             metrics_age_s=lambda _: None,
             unix_now=lambda: self._now_s,

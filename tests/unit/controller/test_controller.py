@@ -244,7 +244,7 @@ async def test_a_rejected_task_expires_at_its_time(cluster: Cluster) -> None:
     await asyncio.sleep(1)
     status = cluster.status()
     assert status["phase"] == "Rejected"
-    assert "refused: 1 by tier" in status["message"]
+    assert status["message"] == "no node satisfies: tiers cloud (1 node); onInfeasible is Reject"
     await asyncio.sleep(10)
     assert cluster.api.read(names.task_path("lab", "t")) is None
 

@@ -1,6 +1,7 @@
 import base64
 import os
 import zlib
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from perllm.learning.learner import MAX_ARMS, Learner
 from perllm.learning.node_state import MAX_DATA, MAX_STATE, StateError, read_state
 from perllm.learning.outcome import MAX_ENERGY_J, MAX_RUN_S
 from perllm.learning.profile_state import restore
+from perllm.placement.circuits import Circuits
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placer, Request
@@ -52,6 +54,7 @@ def exercise(learner: Learner, policy: Policy) -> None:
         learner,
         fleet,
         ledger,
+        circuits=Circuits(Random(0)),
         transmission_j_per_bit=dict.fromkeys(Tier, 1e-07),
         metrics_age_s=lambda _: None,
         unix_now=lambda: NOW_S,
