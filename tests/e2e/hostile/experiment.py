@@ -1,0 +1,169 @@
+"""Hostile input in batches, while a bystander's tasks flow; what breaks the operator is tried again by itself."""
+
+import asyncio
+import itertools
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from e2e.hostile.bystander import NAMESPACE, Bystander, stand_by
+from e2e.hostile.cases import Case, draw_cases
+from e2e.hostile.findings import PLACED_WITHIN_S, Fault, Findings, find_silence, find_tracebacks
+from e2e.hostile.kinds import KINDS, Kind
+from e2e.hostile.rig import MERGE_PATCH, Reply, Rig
+from e2e.stage import wait_until
+from perllm.api import names
+from perllm_lab.kubernetes.process import ProcessError
+from strategies.tasks import healthy_task
+
+BATCH = 24
+AT_A_TIME = 8
+WARM_UP_TASKS = 60
+SETTLE_S = 15.0
+SEES_AGAIN_S = 20.0
+RECURSION_LIMIT = 20_000
+
+Say = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Experiment:
+    """One run on a rig."""
+
+    rig: Rig
+    say: Say
+    findings: Findings = field(default_factory=Findings)
+    numbers: "itertools.count[int]" = field(default_factory=itertools.count)
+
+    async def run(self, objects: int, seed: int) -> Findings:
+        """Feed about so many objects, kind by kind; return what became of them."""
+        with _deep_recursion():
+            await self.rig.open_namespace(NAMESPACE)
+            await self._warm_up()
+            async with stand_by(self.rig.lab.client) as bystander:
+                for kind in KINDS:
+                    count = max(math.ceil(kind.share * objects), len(kind.oddities))
+                    cases = draw_cases(kind.name, kind.oddities, count, seed)
+                    for batch in (cases[start : start + BATCH] for start in range(0, len(cases), BATCH)):
+                        self.findings.faults += await self._try(kind, batch, bystander)
+                    self.say(f"{kind.name}: {len(cases)} tried, {len(self.findings.faults)} faults so far")
+                self.findings.waits_s = bystander.waits_s()
+        return self.findings
+
+    async def _warm_up(self) -> None:
+        """Run enough tasks that something has been learned on most nodes."""
+        for number in range(WARM_UP_TASKS):
+            await self.rig.send("POST", names.tasks_path("default"), healthy_task(f"warm-up-{number}"))
+
+        async def has_learned() -> bool:
+            profiles = (await self.rig.send("GET", names.node_profiles_path())).content["items"]
+            return sum((one.get("status") or {}).get("outcomes", 0) for one in profiles) >= WARM_UP_TASKS
+
+        await wait_until(has_learned, timeout_s=60)
+
+    async def _try(self, kind: Kind, cases: Sequence[Case], bystander: Bystander) -> list[Fault]:
+        """Put cases into a namespace of their own, wait, judge, and clear away."""
+        namespace, log_start, start_s = f"hostile-{next(self.numbers)}", self.rig.log_size(), time.monotonic()
+        await self.rig.open_namespace(namespace)
+        accepted = await self._put(kind, cases, namespace)
+        silent = await self._wait_settled(accepted, namespace) if kind.has_task else []
+        broken = await self._find_breakage(namespace)
+        late_s = max(bystander.waits_s(start_s), default=0.0)
+        tracebacks = find_tracebacks(self.rig.read_log(log_start), cases)
+        await self._clear(namespace)
+        if broken or late_s > PLACED_WITHIN_S:
+            await self._restart()
+            if len(cases) > 1:
+                return [fault for case in cases for fault in await self._try(kind, [case], bystander)]
+            late = f"the bystander waited {late_s:.0f} s" if late_s > PLACED_WITHIN_S else ""
+            return [Fault(kind.name, cases[0].oddity, words) for words in (*broken, late) if words] + tracebacks
+        self._count(kind, cases, accepted)
+        return [Fault(kind.name, case.oddity, words) for case, words in silent] + tracebacks
+
+    async def _put(self, kind: Kind, cases: Sequence[Case], namespace: str) -> list[Case]:
+        """Put the cases; return those that the API server accepted."""
+        if kind.is_offline:
+            await self.rig.lab.operator.stop()
+        gate = asyncio.Semaphore(1 if kind.one_by_one else AT_A_TIME)
+
+        async def put(case: Case) -> Reply:
+            async with gate:
+                return await kind.put(self.rig, namespace, case)
+
+        replies = await asyncio.gather(*(put(case) for case in cases))
+        if kind.is_offline:
+            await self._start()
+        return [case for case, reply in zip(cases, replies, strict=True) if reply.is_accepted]
+
+    async def _wait_settled(self, cases: Sequence[Case], namespace: str) -> list[tuple[Case, str]]:
+        """Wait until all tasks have ended or say why they do not; return those that have not, and how they stand."""
+        end_s = time.monotonic() + SETTLE_S
+        while True:
+            paths = (names.task_path(namespace, case.name) for case in cases)
+            tasks = [(await self.rig.send("GET", path)).content for path in paths]
+            silent = [(case, find_silence(task)) for case, task in zip(cases, tasks, strict=True) if find_silence(task)]
+            if not silent or time.monotonic() > end_s:
+                break
+            await asyncio.sleep(0.3)
+        for case, task in zip(cases, tasks, strict=True):
+            self.findings.note_end(case, task)
+        return silent
+
+    async def _find_breakage(self, namespace: str) -> list[str]:
+        """Return what shows that the operator does not work: it ended, is not ready, or does not run a healthy task."""
+        lab = self.rig.lab
+        path = names.task_path(namespace, "healthy")
+        await self.rig.send("POST", names.tasks_path(namespace), healthy_task("healthy", namespace))
+
+        async def works() -> bool:
+            if not lab.operator.running:
+                return True
+            task = (await self.rig.send("GET", path)).content
+            return (task.get("status") or {}).get("phase") == "Succeeded" and await self.rig.is_ready()
+
+        try:
+            await wait_until(works, timeout_s=SETTLE_S)
+        except AssertionError:
+            words = (
+                "a healthy task beside it does not end" if await self.rig.is_ready() else "the operator is not ready"
+            )
+            return [words]
+        if not lab.operator.running:
+            return ["the operator ended"]
+        return [] if await self.rig.sees_again(SEES_AGAIN_S) else ["the metrics do not come back"]
+
+    async def _clear(self, namespace: str) -> None:
+        for path in (names.tasks_path(namespace), names.pods_path(namespace)):
+            await self.rig.send("DELETE", path, {"propagationPolicy": "Background", "gracePeriodSeconds": 0})
+        for pod in (await self.rig.send("GET", names.pods_path(namespace))).content["items"]:
+            if pod["metadata"].get("finalizers"):
+                path = f"{names.pods_path(namespace)}/{pod['metadata']['name']}"
+                await self.rig.send("PATCH", path, {"metadata": {"finalizers": None}}, content_type=MERGE_PATCH)
+
+    async def _restart(self) -> None:
+        await self.rig.lab.operator.kill()
+        await self._start()
+
+    async def _start(self) -> None:
+        try:
+            await self.rig.lab.start_operator()
+        except ProcessError:
+            return  # which is found as breakage
+
+    def _count(self, kind: Kind, cases: Sequence[Case], accepted: Sequence[Case]) -> None:
+        self.findings.put[kind.name] += len(cases)
+        self.findings.refused[kind.name] += len(cases) - len(accepted)
+
+
+@contextmanager
+def _deep_recursion() -> Iterator[None]:
+    """Nested objects are written and read by recursion."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(RECURSION_LIMIT)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
