@@ -59,7 +59,7 @@ NESTED = st.builds(nest, st.sampled_from(DEPTHS), as_list=st.booleans())
 def place(item: Object, path: Sequence[str | int], value: Any) -> Object:
     """Return a copy of an object with the value at a path; objects on the way are made as needed."""
     changed = copy.deepcopy(item)
-    holder = reduce(_step, path[:-1], changed)
+    holder: Any = reduce(_step, path[:-1], changed)
     holder[path[-1]] = value
     return changed
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -11,18 +12,21 @@ import yaml
 from aiohttp import web
 from yarl import URL
 
+from e2e.stage import wait_until
 from perllm.cluster.credentials import Credentials
 from perllm_lab.kubernetes.process import LOOPBACK
 from strategies.events import Ending, WatchEvent
 
 SILENCE_S = 3.0
+WATCHED_S = 10.0
 OF_ONE_CONNECTION = frozenset({"connection", "content-length", "transfer-encoding", "host"})
 
 
 class Watch:
     """A watch that is being passed on."""
 
-    def __init__(self, response: web.StreamResponse) -> None:
+    def __init__(self, request: web.Request, response: web.StreamResponse) -> None:
+        self._request = request
         self._response = response
         self._flow = asyncio.Lock()
         self._rest = b""
@@ -45,9 +49,8 @@ class Watch:
 
     def break_off(self) -> None:
         """End the connection as a broken network does."""
-        transport = self._response._req.transport if self._response._req else None
-        if transport is not None:
-            transport.abort()
+        if self._request.transport is not None:
+            self._request.transport.abort()
 
 
 class ApiProxy:
@@ -90,10 +93,17 @@ class ApiProxy:
         return yaml.safe_dump(content)
 
     async def add(self, event: WatchEvent) -> int:
-        """Add an event to all watches of its collection; return how many there are."""
-        watches = list(self._watches[event.collection])
-        await asyncio.gather(*(watch.add(event) for watch in watches), return_exceptions=True)
-        return len(watches)
+        """Add an event to all watches of its collection, once there are any; return how many there were."""
+        watches = self._watches[event.collection]
+
+        async def is_watched() -> bool:
+            return bool(watches)
+
+        with suppress(AssertionError):
+            await wait_until(is_watched, timeout_s=WATCHED_S)
+        count = len(watches)
+        await asyncio.gather(*(watch.add(event) for watch in list(watches)), return_exceptions=True)
+        return count
 
     def _build_app(self) -> web.Application:
         app = web.Application(client_max_size=2**25)
@@ -102,9 +112,9 @@ class ApiProxy:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         url = URL(self._credentials.server + request.raw_path, encoded=True)
-        async with self._session.request(
-            request.method, url, headers=_passed_on(request.headers), data=await request.read(), allow_redirects=False
-        ) as answer:
+        body = await request.read() or None
+        headers = _passed_on(request.headers)
+        async with self._session.request(request.method, url, headers=headers, data=body) as answer:
             if "watch" in request.query and answer.status == 200:
                 return await self._follow(request, answer)
             return web.Response(status=answer.status, headers=_passed_on(answer.headers), body=await answer.read())
@@ -112,7 +122,7 @@ class ApiProxy:
     async def _follow(self, request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
         response = web.StreamResponse(headers=_passed_on(answer.headers))
         await response.prepare(request)
-        watch, watches = Watch(response), self._watches[request.path.rpartition("/")[2]]
+        watch, watches = Watch(request, response), self._watches[request.path.rpartition("/")[2]]
         watches.add(watch)
         try:
             async for chunk in answer.content.iter_any():

@@ -45,7 +45,11 @@ def _draw(strategy: st.SearchStrategy[Any], count: int, number: int) -> list[Any
 
     @seed(number)
     @settings(
-        max_examples=count, phases=[Phase.generate], database=None, deadline=None, suppress_health_check=HealthCheck
+        max_examples=count,
+        phases=[Phase.generate],
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
     )
     @given(strategy)
     def collect(value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Hostile input in batches, while a bystander's tasks flow; what breaks the operator is tried again by itself."""
+"""Hostile input in batches, while a bystander's tasks flow; a batch that breaks the operator is halved."""
 
 import asyncio
 import itertools
@@ -18,11 +18,12 @@ from e2e.stage import wait_until
 from perllm.api import names
 from perllm_lab.kubernetes.process import ProcessError
 from strategies.tasks import healthy_task
+from strategies.values import Object
 
 BATCH = 24
 AT_A_TIME = 8
 WARM_UP_TASKS = 60
-SETTLE_S = 15.0
+SETTLE_S = 12.0
 SEES_AGAIN_S = 20.0
 RECURSION_LIMIT = 20_000
 
@@ -69,19 +70,21 @@ class Experiment:
         namespace, log_start, start_s = f"hostile-{next(self.numbers)}", self.rig.log_size(), time.monotonic()
         await self.rig.open_namespace(namespace)
         accepted = await self._put(kind, cases, namespace)
-        silent = await self._wait_settled(accepted, namespace) if kind.has_task else []
+        tasks = await self._wait_settled(accepted, namespace) if kind.has_task else []
         broken = await self._find_breakage(namespace)
         late_s = max(bystander.waits_s(start_s), default=0.0)
+        if late_s > PLACED_WITHIN_S:
+            broken.append(f"the bystander waited {late_s:.0f} s")
         tracebacks = find_tracebacks(self.rig.read_log(log_start), cases)
         await self._clear(namespace)
-        if broken or late_s > PLACED_WITHIN_S:
+        if broken:
             await self._restart()
-            if len(cases) > 1:
-                return [fault for case in cases for fault in await self._try(kind, [case], bystander)]
-            late = f"the bystander waited {late_s:.0f} s" if late_s > PLACED_WITHIN_S else ""
-            return [Fault(kind.name, cases[0].oddity, words) for words in (*broken, late) if words] + tracebacks
-        self._count(kind, cases, accepted)
-        return [Fault(kind.name, case.oddity, words) for case, words in silent] + tracebacks
+        if broken and len(cases) > 1:
+            halves = cases[: len(cases) // 2], cases[len(cases) // 2 :]
+            return [fault for half in halves for fault in await self._try(kind, half, bystander)]
+        self.findings.note(cases, accepted, tasks)
+        silent = [Fault(kind.name, case.oddity, words) for case, task in tasks if (words := find_silence(task))]
+        return [Fault(kind.name, cases[0].oddity, words) for words in broken] + silent + tracebacks
 
     async def _put(self, kind: Kind, cases: Sequence[Case], namespace: str) -> list[Case]:
         """Put the cases; return those that the API server accepted."""
@@ -98,19 +101,15 @@ class Experiment:
             await self._start()
         return [case for case, reply in zip(cases, replies, strict=True) if reply.is_accepted]
 
-    async def _wait_settled(self, cases: Sequence[Case], namespace: str) -> list[tuple[Case, str]]:
-        """Wait until all tasks have ended or say why they do not; return those that have not, and how they stand."""
+    async def _wait_settled(self, cases: Sequence[Case], namespace: str) -> list[tuple[Case, Object]]:
+        """Wait until all tasks have ended or say why they do not, or for long enough; return them."""
         end_s = time.monotonic() + SETTLE_S
         while True:
             paths = (names.task_path(namespace, case.name) for case in cases)
             tasks = [(await self.rig.send("GET", path)).content for path in paths]
-            silent = [(case, find_silence(task)) for case, task in zip(cases, tasks, strict=True) if find_silence(task)]
-            if not silent or time.monotonic() > end_s:
-                break
+            if not any(find_silence(task) for task in tasks) or time.monotonic() > end_s:
+                return list(zip(cases, tasks, strict=True))
             await asyncio.sleep(0.3)
-        for case, task in zip(cases, tasks, strict=True):
-            self.findings.note_end(case, task)
-        return silent
 
     async def _find_breakage(self, namespace: str) -> list[str]:
         """Return what shows that the operator does not work: it ended, is not ready, or does not run a healthy task."""
@@ -152,10 +151,6 @@ class Experiment:
             await self.rig.lab.start_operator()
         except ProcessError:
             return  # which is found as breakage
-
-    def _count(self, kind: Kind, cases: Sequence[Case], accepted: Sequence[Case]) -> None:
-        self.findings.put[kind.name] += len(cases)
-        self.findings.refused[kind.name] += len(cases) - len(accepted)
 
 
 @contextmanager

@@ -46,8 +46,11 @@ class FakePrometheus:
         if self.answer is not None:
             return await _give(self.answer, request)
         url = URL(self.upstream + request.raw_path, encoded=True)
-        async with self._session.request(request.method, url, data=await request.read()) as answer:
-            return web.Response(status=answer.status, body=await answer.read(), content_type=answer.content_type)
+        try:
+            async with self._session.request(request.method, url) as answer:
+                return web.Response(status=answer.status, body=await answer.read(), content_type=answer.content_type)
+        except aiohttp.ClientError as error:
+            return web.Response(status=502, text=str(error))
 
 
 async def _give(answer: Answer, request: web.Request) -> web.StreamResponse:

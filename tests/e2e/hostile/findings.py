@@ -32,22 +32,25 @@ class Findings:
 
     Attributes:
         put: objects by kind.
-        refused: how many of them the API server refused, by kind.
+        accepted: how many of them the API server accepted, by kind.
         ends: how many accepted ones ended, or stand, in which phase with which message.
         waits_s: how long each task of the bystander waited for its node.
         faults: whatever must not be so.
     """
 
     put: Counter[str] = field(default_factory=Counter)
-    refused: Counter[str] = field(default_factory=Counter)
+    accepted: Counter[str] = field(default_factory=Counter)
     ends: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     waits_s: list[float] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
 
-    def note_end(self, case: Case, task: Object) -> None:
-        """Count how a task ended, or how it stands."""
-        status = task.get("status") or {}
-        self.ends[case.kind, str(status.get("phase")), shorten(str(status.get("message") or ""))] += 1
+    def note(self, cases: Sequence[Case], accepted: Sequence[Case], tasks: Sequence[tuple[Case, Object]]) -> None:
+        """Count cases, those that were accepted, and how their tasks ended, or how they stand."""
+        self.put.update(case.kind for case in cases)
+        self.accepted.update(case.kind for case in accepted)
+        for case, task in tasks:
+            status = task.get("status") or {}
+            self.ends[case.kind, str(status.get("phase")), shorten(str(status.get("message") or ""))] += 1
 
     def render(self) -> Table:
         """Return the findings for people."""
@@ -55,7 +58,7 @@ class Findings:
         for heading in ("kind", "objects", "accepted", "phase", "message", "count"):
             table.add_column(heading, justify="right" if heading in ("objects", "accepted", "count") else "left")
         for kind, count in self.put.items():
-            table.add_row(kind, str(count), str(count - self.refused[kind]))
+            table.add_row(kind, str(count), str(self.accepted[kind]))
             for (own, phase, message), number in self.ends.most_common():
                 if own == kind:
                     table.add_row("", "", "", phase, message, str(number))

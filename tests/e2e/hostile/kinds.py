@@ -74,7 +74,8 @@ async def _put_pod(rig: Rig, namespace: str, case: Case) -> Reply:
 
 
 async def _put_profile(rig: Rig, _: str, case: Case) -> Reply:
-    profiles = (await rig.send("GET", names.node_profiles_path())).content["items"]
+    items = (await rig.send("GET", names.node_profiles_path())).content["items"]
+    profiles = [item for item in items if item.get("status")]
     profile = profiles[int(case.name.rpartition("-")[2]) % len(profiles)]
     _, status = case.value.apply(profile["status"])
     path = names.node_profile_status_path(profile["metadata"]["name"])

@@ -53,8 +53,7 @@ class Rig:
         headers = {"Content-Type": content_type}
         url = self.lab.control_plane.url + path
         async with self.session.request(method, url, data=data, headers=headers, params=query) as answer:
-            # Not orjson, which refuses deeply nested objects.
-            return Reply(answer.status, json.loads(await answer.text() or "{}"))
+            return Reply(answer.status, _parse(await answer.text()))
 
     async def open_namespace(self, name: str) -> None:
         """Make a namespace in which pods can be created."""
@@ -108,8 +107,10 @@ async def open_rig(binaries: Mapping[str, Path], folder: Path) -> AsyncIterator[
             identity = load_credentials(lab.control_plane.admin_kubeconfig)
             connector = aiohttp.TCPConnector(ssl=identity.ssl_context() or True)
             async with aiohttp.ClientSession(connector=connector) as session:
-                yield Rig(lab, api, prometheus, session)
-            await lab.operator.stop()
+                try:
+                    yield Rig(lab, api, prometheus, session)
+                finally:
+                    await lab.operator.stop()
 
 
 async def _lead_through(lab: Lab, api: ApiProxy) -> None:
@@ -120,3 +121,12 @@ async def _lead_through(lab: Lab, api: ApiProxy) -> None:
     *argv, _ = lab.operator.argv
     lab.operator = Process("operator", [*argv, file], log_file=lab.folder / OPERATOR_LOG)
     await lab.start_operator()
+
+
+def _parse(text: str) -> Object:
+    # Not by orjson, which refuses deeply nested objects.
+    try:
+        parsed: Object = json.loads(text)
+    except json.JSONDecodeError:
+        return {"message": text}
+    return parsed
