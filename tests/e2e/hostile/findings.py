@@ -15,6 +15,7 @@ from strategies.values import Object
 PLACED_WITHIN_S = 10.0
 SAYS_NOTHING = ("", "waiting for its turn", "waiting for a node")
 MESSAGE_LENGTH = 70
+FIRST_PRINTABLE = 0x20
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +77,13 @@ class Findings:
 
 
 def find_silence(task: Object) -> str:
-    """Return how a task stands without saying why; empty when it has ended, or says what is wrong with it."""
+    """Return how a task stands without saying why; empty when it has ended, or says cleanly what is wrong with it."""
     status = task.get("status") or {}
     phase, message = status.get("phase"), str(status.get("message") or "")
-    if phase == "Succeeded" or (phase in FINAL_PHASES and message):
-        return ""
-    if phase not in FINAL_PHASES and message not in SAYS_NOTHING:
+    has_ended = phase in FINAL_PHASES
+    if any(ord(character) < FIRST_PRINTABLE for character in message):
+        return f"is {phase} and says {message!r}, which is not clean"
+    if phase == "Succeeded" or (has_ended and message) or (not has_ended and message not in SAYS_NOTHING):
         return ""
     return f"is {phase} and says {message!r}"
 
