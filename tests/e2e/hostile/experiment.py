@@ -70,7 +70,7 @@ class Experiment:
         namespace, log_start, start_s = f"hostile-{next(self.numbers)}", self.rig.log_size(), time.monotonic()
         await self.rig.open_namespace(namespace)
         accepted = await self._put(kind, cases, namespace)
-        tasks = await self._wait_settled(accepted, namespace) if kind.has_task else []
+        ends = await self._wait_settled(accepted, namespace) if kind.has_task else []
         broken = await self._find_breakage(namespace)
         late_s = max(bystander.waits_s(start_s), default=0.0)
         if late_s > PLACED_WITHIN_S:
@@ -82,8 +82,8 @@ class Experiment:
         if broken and len(cases) > 1:
             halves = cases[: len(cases) // 2], cases[len(cases) // 2 :]
             return [fault for half in halves for fault in await self._try(kind, half, bystander)]
-        self.findings.note(cases, accepted, tasks)
-        silent = [Fault(kind.name, case.oddity, words) for case, task in tasks if (words := find_silence(task))]
+        self.findings.note(cases, accepted, ends)
+        silent = [Fault(kind.name, case.oddity, words) for case, status in ends if (words := find_silence(status))]
         return [Fault(kind.name, cases[0].oddity, words) for words in broken] + silent + tracebacks
 
     async def _put(self, kind: Kind, cases: Sequence[Case], namespace: str) -> list[Case]:
@@ -102,26 +102,24 @@ class Experiment:
         return [case for case, reply in zip(cases, replies, strict=True) if reply.is_accepted]
 
     async def _wait_settled(self, cases: Sequence[Case], namespace: str) -> list[tuple[Case, Object]]:
-        """Wait until all tasks have ended or say why they do not, or for long enough; return them."""
+        """Wait until all tasks have ended or say why they do not, or for long enough; return their statuses."""
         end_s = time.monotonic() + SETTLE_S
         while True:
-            paths = (names.task_path(namespace, case.name) for case in cases)
-            tasks = [(await self.rig.send("GET", path)).content for path in paths]
-            if not any(find_silence(task) for task in tasks) or time.monotonic() > end_s:
-                return list(zip(cases, tasks, strict=True))
+            statuses = [await self.rig.read_status(namespace, case.name) for case in cases]
+            if not any(find_silence(status) for status in statuses) or time.monotonic() > end_s:
+                return list(zip(cases, statuses, strict=True))
             await asyncio.sleep(0.3)
 
     async def _find_breakage(self, namespace: str) -> list[str]:
         """Return what shows that the operator does not work: it ended, is not ready, or does not run a healthy task."""
         lab = self.rig.lab
-        path = names.task_path(namespace, "healthy")
         await self.rig.send("POST", names.tasks_path(namespace), healthy_task("healthy", namespace))
 
         async def works() -> bool:
             if not lab.operator.running:
                 return True
-            task = (await self.rig.send("GET", path)).content
-            return (task.get("status") or {}).get("phase") == "Succeeded" and await self.rig.is_ready()
+            status = await self.rig.read_status(namespace, "healthy")
+            return status.get("phase") == "Succeeded" and await self.rig.is_ready()
 
         try:
             await wait_until(works, timeout_s=SETTLE_S)

@@ -9,6 +9,7 @@ from statistics import median
 from rich.table import Table
 
 from e2e.hostile.cases import Case
+from e2e.hostile.rig import GONE
 from perllm_lab.replay import FINAL_PHASES
 from strategies.values import Object
 
@@ -45,12 +46,11 @@ class Findings:
     waits_s: list[float] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
 
-    def note(self, cases: Sequence[Case], accepted: Sequence[Case], tasks: Sequence[tuple[Case, Object]]) -> None:
+    def note(self, cases: Sequence[Case], accepted: Sequence[Case], ends: Sequence[tuple[Case, Object]]) -> None:
         """Count cases, those that were accepted, and how their tasks ended, or how they stand."""
         self.put.update(case.kind for case in cases)
         self.accepted.update(case.kind for case in accepted)
-        for case, task in tasks:
-            status = task.get("status") or {}
+        for case, status in ends:
             self.ends[case.kind, str(status.get("phase")), shorten(str(status.get("message") or ""))] += 1
 
     def render(self) -> Table:
@@ -76,14 +76,13 @@ class Findings:
         return [f"FAULT {kind}, {oddity}: {words} ({number} x)" for (kind, oddity, words), number in counts.items()]
 
 
-def find_silence(task: Object) -> str:
+def find_silence(status: Object) -> str:
     """Return how a task stands without saying why; empty when it has ended, or says cleanly what is wrong with it."""
-    status = task.get("status") or {}
     phase, message = status.get("phase"), str(status.get("message") or "")
     has_ended = phase in FINAL_PHASES
     if any(ord(character) < FIRST_PRINTABLE for character in message):
         return f"is {phase} and says {message!r}, which is not clean"
-    if phase == "Succeeded" or (has_ended and message) or (not has_ended and message not in SAYS_NOTHING):
+    if phase in ("Succeeded", GONE) or (has_ended and message) or (not has_ended and message not in SAYS_NOTHING):
         return ""
     return f"is {phase} and says {message!r}"
 

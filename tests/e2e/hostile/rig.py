@@ -12,6 +12,7 @@ import aiohttp
 from e2e.hostile.api_proxy import ApiProxy
 from e2e.hostile.fake_prometheus import FakePrometheus
 from e2e.stage import wait_until
+from perllm.api import names
 from perllm.cluster.credentials import load_credentials
 from perllm_lab.kubernetes.probe import answers
 from perllm_lab.kubernetes.process import Process
@@ -21,6 +22,7 @@ from strategies.values import Object, encode
 
 SCENARIO, SPEED = "modern", 5.0
 AGE_METRIC, FRESH_S = "perllm_telemetry_age_seconds", 3.0
+GONE = "Gone"
 MERGE_PATCH = "application/merge-patch+json"
 
 
@@ -54,6 +56,11 @@ class Rig:
         url = self.lab.control_plane.url + path
         async with self.session.request(method, url, data=data, headers=headers, params=query) as answer:
             return Reply(answer.status, _parse(await answer.text()))
+
+    async def read_status(self, namespace: str, name: str) -> Object:
+        """Return the status of a task; that of one whose time to live is over says so."""
+        reply = await self.send("GET", names.task_path(namespace, name))
+        return (reply.content.get("status") or {}) if reply.is_accepted else {"phase": GONE}
 
     async def open_namespace(self, name: str) -> None:
         """Make a namespace in which pods can be created."""
