@@ -48,9 +48,11 @@ class Experiment:
                 for kind in KINDS:
                     count = max(math.ceil(kind.share * objects), len(kind.oddities))
                     cases = draw_cases(kind.name, kind.oddities, count, seed)
+                    start_s, known = time.monotonic(), len(self.findings.faults)
                     for batch in (cases[start : start + BATCH] for start in range(0, len(cases), BATCH)):
-                        self.findings.faults += await self._try(kind, batch, bystander)
-                    self.say(f"{kind.name}: {len(cases)} tried, {len(self.findings.faults)} faults so far")
+                        await self._try(kind, batch, bystander)
+                    faults, took_s = len(self.findings.faults) - known, time.monotonic() - start_s
+                    self.say(f"{kind.name}: {len(cases)} tried in {took_s:.0f} s, {faults} faults")
                 self.findings.waits_s = bystander.waits_s()
         return self.findings
 
@@ -65,7 +67,7 @@ class Experiment:
 
         await wait_until(has_learned, timeout_s=60)
 
-    async def _try(self, kind: Kind, cases: Sequence[Case], bystander: Bystander) -> list[Fault]:
+    async def _try(self, kind: Kind, cases: Sequence[Case], bystander: Bystander) -> None:
         """Put cases into a namespace of their own, wait, judge, and clear away."""
         namespace, log_start, start_s = f"hostile-{next(self.numbers)}", self.rig.log_size(), time.monotonic()
         await self.rig.open_namespace(namespace)
@@ -80,11 +82,14 @@ class Experiment:
         if broken:
             await self._restart()
         if broken and len(cases) > 1:
-            halves = cases[: len(cases) // 2], cases[len(cases) // 2 :]
-            return [fault for half in halves for fault in await self._try(kind, half, bystander)]
+            for half in (cases[: len(cases) // 2], cases[len(cases) // 2 :]):
+                await self._try(kind, half, bystander)
+            return
         self.findings.note(cases, accepted, ends)
         silent = [Fault(kind.name, case.oddity, words) for case, status in ends if (words := find_silence(status))]
-        return [Fault(kind.name, cases[0].oddity, words) for words in broken] + silent + tracebacks
+        for fault in [*(Fault(kind.name, cases[0].oddity, words) for words in broken), *silent, *tracebacks]:
+            self.say(f"fault: {fault.kind}, {fault.oddity}: {fault.words}")
+            self.findings.faults.append(fault)
 
     async def _put(self, kind: Kind, cases: Sequence[Case], namespace: str) -> list[Case]:
         """Put the cases; return those that the API server accepted."""
