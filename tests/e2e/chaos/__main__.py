@@ -1,7 +1,7 @@
 """`make chaos`: kill the processes of a lab at random while tasks flow, and say what became of everything."""
 
 import asyncio
-import tempfile
+import shutil
 from pathlib import Path
 
 import click
@@ -19,17 +19,29 @@ SETTINGS = LabSettings("modern", 3.0)
 @click.command(help=__doc__)
 @click.option("--seed", default=0, show_default=True, help="Of faults and tasks.")
 @click.option("--minutes", default=3.0, show_default=True, type=click.FloatRange(min=0.5), help="While tasks arrive.")
-@click.option("--keep", type=click.Path(path_type=Path, file_okay=False), help="Keep the logs, in a new folder here.")
-def main(seed: int, minutes: float, keep: Path | None) -> None:
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".lab"),
+    show_default=True,
+    help="The files of a run are in chaos/ there, until the next run.",
+)
+def main(seed: int, minutes: float, folder: Path) -> None:
     """Exit with 1 when something was not as it must be."""
     console = Console()
-    folder = Path(tempfile.mkdtemp(prefix="chaos-", dir=keep))
+    folder = _empty(folder.absolute() / "chaos")
     findings = asyncio.run(_run(seed, 60.0 * minutes, folder, console))
     console.print(findings.render())
     for problem in findings.problems:
         console.print(f"PROBLEM: {problem}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"logs: {folder}")
     raise SystemExit(bool(findings.problems))
+
+
+def _empty(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
 
 
 async def _run(seed: int, length_s: float, folder: Path, console: Console) -> Findings:

@@ -1,7 +1,7 @@
 """`make hostile`: feed generated hostile input to a running operator, and say what became of it and of a bystander."""
 
 import asyncio
-import tempfile
+import shutil
 from pathlib import Path
 
 import click
@@ -19,17 +19,29 @@ WIDTH = 160
 @click.command(help=__doc__)
 @click.option("--objects", default=150, show_default=True, type=click.IntRange(min=10), help="About how many.")
 @click.option("--seed", default=0, show_default=True, help="Of the input.")
-@click.option("--keep", type=click.Path(path_type=Path, file_okay=False), help="Keep the logs, in a new folder here.")
-def main(objects: int, seed: int, keep: Path | None) -> None:
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".lab"),
+    show_default=True,
+    help="The files of a run are in hostile/ there, until the next run.",
+)
+def main(objects: int, seed: int, folder: Path) -> None:
     """Exit with 1 when there were faults."""
     console = Console(width=WIDTH)
-    folder = Path(tempfile.mkdtemp(prefix="hostile-", dir=keep))
+    folder = _empty(folder.absolute() / "hostile")
     findings = asyncio.run(_run(objects, seed, folder, console))
     console.print(findings.render())
     for line in findings.render_faults():
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"logs: {folder}")
     raise SystemExit(bool(findings.faults))
+
+
+def _empty(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
 
 
 async def _run(objects: int, seed: int, folder: Path, console: Console) -> Findings:

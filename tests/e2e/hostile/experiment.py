@@ -5,7 +5,7 @@ import itertools
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -68,16 +68,14 @@ class Experiment:
         await wait_until(has_learned, timeout_s=60)
 
     async def _try(self, kind: Kind, cases: Sequence[Case], bystander: Bystander) -> None:
-        """Put cases into a namespace of their own, wait, judge, and clear away."""
+        """Put cases into a namespace of their own, wait, judge, and clear away; halve what breaks the operator."""
         namespace, log_start, start_s = f"hostile-{next(self.numbers)}", self.rig.log_size(), time.monotonic()
         await self.rig.open_namespace(namespace)
         accepted = await self._put(kind, cases, namespace)
         ends = await self._wait_settled(accepted, namespace) if kind.has_task else []
         broken = await self._find_breakage(namespace)
-        late_s = max(bystander.waits_s(start_s), default=0.0)
-        if late_s > PLACED_WITHIN_S:
+        if (late_s := max(bystander.waits_s(start_s), default=0.0)) > PLACED_WITHIN_S:
             broken.append(f"the bystander waited {late_s:.0f} s")
-        tracebacks = find_tracebacks(self.rig.read_log(log_start), cases)
         await self._clear(namespace)
         if broken:
             await self._restart()
@@ -86,8 +84,12 @@ class Experiment:
                 await self._try(kind, half, bystander)
             return
         self.findings.note(cases, accepted, ends)
-        silent = [Fault(kind.name, case.oddity, words) for case, status in ends if (words := find_silence(status))]
-        for fault in [*(Fault(kind.name, cases[0].oddity, words) for words in broken), *silent, *tracebacks]:
+        self._add_faults(Fault(kind.name, cases[0].oddity, words) for words in broken)
+        self._add_faults(Fault(kind.name, case.oddity, words) for case, end in ends if (words := find_silence(end)))
+        self._add_faults(find_tracebacks(self.rig.read_log(log_start), cases))
+
+    def _add_faults(self, faults: Iterable[Fault]) -> None:
+        for fault in faults:
             self.say(f"fault: {fault.kind}, {fault.oddity}: {fault.words}")
             self.findings.faults.append(fault)
 
