@@ -1,6 +1,7 @@
 """A fake Prometheus before the real one: passes queries on, unless it has been given an answer of its own."""
 
 import asyncio
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -57,7 +58,8 @@ async def _give(answer: Answer, request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(status=answer.status, headers={"Content-Type": "application/json"})
     await response.prepare(request)
     size = 1 if answer.drip_s else max(len(answer.body), 1)
-    for start in range(0, len(answer.body), size):
-        await response.write(answer.body[start : start + size])
-        await asyncio.sleep(answer.drip_s)
+    with suppress(ConnectionError):  # whoever asked need not wait for the end
+        for start in range(0, len(answer.body), size):
+            await response.write(answer.body[start : start + size])
+            await asyncio.sleep(answer.drip_s)
     return response

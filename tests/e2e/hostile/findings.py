@@ -16,6 +16,7 @@ from strategies.values import Object
 PLACED_WITHIN_S = 10.0
 SAYS_NOTHING = ("", "waiting for its turn", "waiting for a node")
 MESSAGE_LENGTH = 70
+FAULT_LENGTH = 200
 FIRST_PRINTABLE = 0x20
 
 
@@ -72,7 +73,7 @@ class Findings:
 
     def render_faults(self) -> list[str]:
         """Return a line for each kind of fault, with how often it was seen."""
-        counts = Counter((one.kind, one.oddity, shorten(one.words)) for one in self.faults)
+        counts = Counter((one.kind, one.oddity, one.words[:FAULT_LENGTH]) for one in self.faults)
         return [f"FAULT {kind}, {oddity}: {words} ({number} x)" for (kind, oddity, words), number in counts.items()]
 
 
@@ -93,10 +94,16 @@ def find_tracebacks(lines: Sequence[str], cases: Sequence[Case]) -> list[Fault]:
     for line in lines:
         if "Traceback (most recent" not in line:
             continue
-        named = next((case for case in cases if case.name in line), None)
-        oddity = named.oddity if named else "any of these: " + ", ".join({case.oddity for case in cases})
-        faults.append(Fault(cases[0].kind, oddity, f"traceback: ...{line[-200:]}"))
+        named = next((case for case in cases if re.search(rf"/{case.name}\b", line)), None)
+        oddity = named.oddity if named else f"any of {len(cases)}"
+        faults.append(Fault(cases[0].kind, oddity, f"traceback: {_find_error(line)}"))
     return faults
+
+
+def _find_error(line: str) -> str:
+    """Return what a log line says was raised: the last line of its traceback that is no frame around it."""
+    inner = [part.strip(" |+-") for part in line.replace('"', "").split("\\n")]
+    return next((part for part in reversed(inner) if re.match(r"[\w.]+: ", part)), inner[-1])
 
 
 def shorten(text: str) -> str:
