@@ -196,13 +196,14 @@ class Kubelet:
     def _finish(self, pod: Pod, run: Finished) -> None:
         self._runs += 1
         self._record(pod, run, "Failed" if pod.fails else "Succeeded")
+        report = "" if pod.fails else run_report(run, self._clock).to_text()
         patch = status.terminated(
             pod,
             admitted=self._format(run.admitted_s),
             started=self._format(run.started_s),
             finished=self._format(run.finished_s),
             exit_code=1 if pod.fails else 0,
-            message="" if pod.fails else run_report(run, self._clock).to_text(),
+            message=report if pod.message is None else pod.message,
         )
         self._write(pod, patch)
 
