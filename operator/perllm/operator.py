@@ -32,6 +32,7 @@ from perllm.cluster.writes import WriteQueue
 from perllm.config import Config
 from perllm.controller.announcer import Announcer
 from perllm.controller.controller import Controller
+from perllm.controller.pod_ends import Patience
 from perllm.controller.settlement import Settlement
 from perllm.controller.watch import TaskWatch
 from perllm.extender.extender import Extender
@@ -116,6 +117,7 @@ class Operator:
             unix_now=time.time,
             admission=Admission(config.admission.min_hit_chance, config.admission.probe_share),
             scheduler_name=config.scheduler_name,
+            patience=Patience(start_s=config.start_timeout_s),
         )
         self._profiles = ProfileStore(
             client,
@@ -141,7 +143,8 @@ class Operator:
             rng,
             namespaces=config.namespaces,
         )
-        self._extender = Extender(self._placer, client, self._controller.request_of)
+        decisions = self._controller.decisions
+        self._extender = Extender(self._placer, client, self._controller.request_of, decisions.note_bound)
 
     def stop(self) -> None:
         """Ask for the end; a start that still waits for the API server is given up."""
@@ -266,6 +269,7 @@ class Operator:
             if gone is not None:
                 self._fleet.remove(gone["metadata"]["name"])
                 self._learner.cool(gone["metadata"]["name"])
+                self._controller.clocks.forget(gone["metadata"]["name"])
                 self._controller.dispatcher.renew()
             return
         known = self._fleet.nodes.get(node.name)

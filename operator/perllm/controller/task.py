@@ -10,6 +10,10 @@ from perllm.api.task_status import TaskStatus
 from perllm.cluster.client import Object
 from perllm.cluster.times import parse_time_s
 from perllm.placement.placer import Request
+from perllm.text import clean_line
+
+MAX_PROBLEM = 3000
+"""Characters of what is wrong with a spec, whose fields may have names of any length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,7 @@ class Task:
         spec: what was asked for; None when it cannot be understood.
         problem: why the spec cannot be understood, in words; empty when it can.
         received_s: Unix time at which it was created, as precisely as known.
+        is_deleting: whether its deletion was asked for, though somebody's finalizer may still hold it.
     """
 
     key: str
@@ -35,6 +40,7 @@ class Task:
     spec: TaskSpec | None
     problem: str
     received_s: float
+    is_deleting: bool = False
 
     @property
     def due_s(self) -> float:
@@ -71,9 +77,9 @@ def read_task(item: Object, now_s: float) -> tuple[Task, TaskStatus]:
     """
     metadata = item["metadata"]
     status = _read_status(item.get("status") or {})
-    created_s = parse_time_s(metadata["creationTimestamp"]) or now_s
-    first_seen_s = round(min(max(now_s, created_s), created_s + 1), 6)
-    received_s = status.received_time.timestamp() if status.received_time else first_seen_s
+    created_s = parse_time_s(metadata.get("creationTimestamp")) or now_s
+    first_seen_s = now_s if status.received_time is None else status.received_time.timestamp()
+    received_s = round(min(max(first_seen_s, created_s), created_s + 1), 6)
     spec, problem = _read_spec(item.get("spec") or {})
     namespace, name = metadata["namespace"], metadata["name"]
     task = Task(
@@ -85,6 +91,7 @@ def read_task(item: Object, now_s: float) -> tuple[Task, TaskStatus]:
         spec,
         problem,
         received_s,
+        is_deleting=bool(metadata.get("deletionTimestamp")),
     )
     return task, status
 
@@ -95,7 +102,7 @@ def _read_spec(values: dict[str, Any]) -> tuple[TaskSpec | None, str]:
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
         lines = (f"spec.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in details)
-        return None, "; ".join(lines)
+        return None, clean_line("; ".join(lines), MAX_PROBLEM)
 
 
 def _read_status(values: dict[str, Any]) -> TaskStatus:
