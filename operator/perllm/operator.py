@@ -122,6 +122,7 @@ class Operator:
             self._learner,
             policy=self._policy.name,
             node_of=self._fleet.nodes.get,
+            guard=self._guard,
             instance=config.instance,
             count_forgotten=self._metrics.models_forgotten.inc,
         )

@@ -6,6 +6,7 @@ import re
 import shutil
 from asyncio.subprocess import PIPE, STDOUT
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -14,6 +15,7 @@ from perllm.api.task import Tier
 from perllm.cluster.client import Client
 from perllm.cluster.credentials import load_credentials
 from perllm.cluster.node import Node
+from perllm.guard import Guard
 from perllm.learning.learner import Learner
 from perllm.learning.profiles import ProfileStore
 from perllm.policy.cs_ucb import CsUcb
@@ -44,7 +46,15 @@ async def run(command: str, folder: Path, plane: ControlPlane) -> str:
 def start(client: Client, node: Node, instance: str) -> tuple[Learner, ProfileStore]:
     learner = Learner(CsUcb())
     learner.register(node.name, node.gpu_type)
-    return learner, ProfileStore(client, learner, policy="cs-ucb", node_of={node.name: node}.get, instance=instance)
+    store = ProfileStore(
+        client,
+        learner,
+        policy="cs-ucb",
+        node_of={node.name: node}.get,
+        guard=Guard(lambda _: None, Random(0)),
+        instance=instance,
+    )
+    return learner, store
 
 
 @pytest.mark.skipif(

@@ -9,12 +9,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from math import inf
 
 from perllm.api import names
 from perllm.api.node_profile import NodeProfileStatus
 from perllm.cluster.client import ApiError, Client, Object
 from perllm.cluster.node import Node
+from perllm.guard import Guard
 from perllm.learning.learner import MAX_ARMS, Learner
 from perllm.learning.node_state import StateError
 from perllm.learning.profile_state import export_status, restore
@@ -37,6 +39,7 @@ class ProfileStore:
         learner: whose state is kept.
         policy: name of the policy; its part of a state written by another one is not taken over.
         node_of: returns a node of the fleet by name, None if it is not there.
+        guard: contains what goes wrong about one profile.
         instance: name of this operator among several of the cluster; empty for one that needs none.
         count_forgotten: called with the number of models that were forgotten on a node.
         unix_now: wall clock.
@@ -49,6 +52,7 @@ class ProfileStore:
         *,
         policy: str,
         node_of: Callable[[str], Node | None],
+        guard: Guard,
         instance: str = "",
         count_forgotten: Callable[[int], None] = lambda _: None,
         unix_now: Callable[[], float] = time.time,
@@ -57,6 +61,7 @@ class ProfileStore:
         self._learner = learner
         self._policy = policy
         self._node_of = node_of
+        self._guard = guard
         self._instance = instance
         self._prefix = f"{instance}." if instance else ""
         self._count_forgotten = count_forgotten
@@ -72,12 +77,12 @@ class ProfileStore:
             ApiError: the API server refuses; 404 means that the resources are not installed.
         """
         listing = await self._list()
-        outcomes = 0
+        counts: list[int] = []
         for item in listing["items"]:
             name = item["metadata"]["name"].removeprefix(self._prefix)
             self._existing.add(name)
-            outcomes += self._restore(name, item)
-        return outcomes
+            self._guard.run("profile", name, partial(self._restore, name, item, counts), again=False)
+        return sum(counts)
 
     async def run(self) -> None:
         """Write changed profiles until cancelled."""
@@ -156,14 +161,12 @@ class ProfileStore:
             log.warning(what, name, MAX_ARMS, forgotten)
         self._told_s[name] = now_s
 
-    def _restore(self, name: str, item: Object) -> int:
+    def _restore(self, name: str, item: Object, counts: list[int]) -> None:
         try:
-            outcomes = restore(self._learner, name, item.get("status") or {}, self._policy, self._unix_now())
+            counts.append(restore(self._learner, name, item.get("status") or {}, self._policy, self._unix_now()))
         except StateError as error:
             log.warning("what was learned on %s cannot be read and starts afresh: %s", name, error)
-            return 0
         self._forgotten[name] = self._learner.forgotten[name]
-        return outcomes
 
 
 def _to_patch(status: NodeProfileStatus) -> Object:

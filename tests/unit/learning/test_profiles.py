@@ -1,5 +1,7 @@
 import asyncio
 import copy
+from random import Random
+from typing import Any
 
 import pytest
 
@@ -7,6 +9,7 @@ from perllm.api import names
 from perllm.api.task import Tier
 from perllm.cluster.client import ApiError, ApiUnreachableError
 from perllm.cluster.node import Node
+from perllm.guard import Guard
 from perllm.learning.learner import MAX_ARMS, Learner
 from perllm.learning.profiles import ProfileStore
 from perllm.policy.cs_ucb import CsUcb
@@ -23,8 +26,12 @@ PROFILE_A = names.node_profile_path("a")
 def start(api: FakeApiServer, policy: str = "cs-ucb", instance: str = "") -> tuple[Learner, ProfileStore]:
     """Return a learner and its store, as of a process that has just started."""
     learner = Learner(CsUcb())
-    store = ProfileStore(api, learner, policy=policy, node_of=NODES.get, instance=instance)  # type: ignore[arg-type]
-    return learner, store
+    return learner, make_store(api, learner, policy=policy, instance=instance)
+
+
+def make_store(api: FakeApiServer, learner: Learner, policy: str = "cs-ucb", **fields: Any) -> ProfileStore:
+    guard = Guard(lambda _: None, Random(0))
+    return ProfileStore(api, learner, policy=policy, node_of=NODES.get, guard=guard, **fields)  # type: ignore[arg-type]
 
 
 async def learn(api: FakeApiServer, **fields: object) -> tuple[Learner, ProfileStore]:
@@ -138,6 +145,7 @@ async def test_a_profile_that_cannot_be_read_keeps_no_other_from_being_read() ->
     status = api.read(PROFILE_A)["status"]  # type: ignore[index]
     api.store(names.node_profile_path("0-first"), status={**status, "schemaVersion": "x"})
     api.store(names.node_profile_path("b"))
+    api.store(names.node_profile_path("1-odd"), status=["text"])
     _, store = start(api)
     assert await store.load() == 3
 
@@ -162,7 +170,7 @@ async def test_a_profile_of_version_2_is_carried_over() -> None:
 async def test_forgotten_models_are_told_once_per_burst_counted_and_shown(caplog: pytest.LogCaptureFixture) -> None:
     api, counts = FakeApiServer(), []
     learner = Learner(CsUcb())
-    store = ProfileStore(api, learner, policy="cs-ucb", node_of=NODES.get, count_forgotten=counts.append)  # type: ignore[arg-type]
+    store = make_store(api, learner, count_forgotten=counts.append)
     learner.register("a", "T4")
     for number in range(MAX_ARMS + 20):
         learner.learn(make_outcome(number, model=f"m-{number}"))
