@@ -111,9 +111,13 @@ class Operator:
         )
         self._profiles = ProfileStore(
             client,
+            self._writes,
             self._learner,
             policy=self._policy.name,
             node_of=self._fleet.nodes.get,
+            guard=self._guard,
+            outages=self._outages,
+            rng=rng,
             instance=config.instance,
             count_forgotten=self._metrics.models_forgotten.inc,
         )
@@ -237,7 +241,7 @@ class Operator:
             log.warning("not everything could be written; the next start rebuilds it from the cluster")
 
     async def _flush(self) -> None:
-        await self._profiles.flush()
+        self._profiles.save()
         await self._writes.drain()
 
     def _serve_health(self) -> AbstractAsyncContextManager[None]:

@@ -15,11 +15,11 @@ from perllm.cluster.client import Client
 from perllm.cluster.credentials import load_credentials
 from perllm.cluster.node import Node
 from perllm.learning.learner import Learner
-from perllm.learning.profiles import ProfileStore
 from perllm.policy.cs_ucb import CsUcb
 from perllm_lab.kubernetes.control_plane import ControlPlane
 from perllm_lab.lab import install
 from unit.learning.outcomes import make_outcome
+from unit.learning.stores import Saved
 
 GUIDE = Path(__file__).parents[2] / "docs/operate.md"
 
@@ -41,10 +41,11 @@ async def run(command: str, folder: Path, plane: ControlPlane) -> str:
     return output.decode()
 
 
-def start(client: Client, node: Node, instance: str) -> tuple[Learner, ProfileStore]:
+def start(client: Client, node: Node, instance: str) -> tuple[Learner, Saved]:
     learner = Learner(CsUcb())
     learner.register(node.name, node.gpu_type)
-    return learner, ProfileStore(client, learner, policy="cs-ucb", node_of={node.name: node}.get, instance=instance)
+    store = Saved(client, learner, {node.name: node}.get, instance=instance)
+    return learner, store
 
 
 @pytest.mark.skipif(

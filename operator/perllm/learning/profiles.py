@@ -9,21 +9,27 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from math import inf
+from random import Random
 
 from perllm.api import names
 from perllm.api.node_profile import CircuitState, NodeProfileStatus
+from perllm.backoff import Backoff
 from perllm.cluster.client import ApiError, Client, Object
 from perllm.cluster.node import Node
+from perllm.cluster.outages import Outages
+from perllm.cluster.writes import Write, WriteQueue
+from perllm.guard import Guard
 from perllm.learning.learner import MAX_ARMS, Learner
 from perllm.learning.node_state import StateError
 from perllm.learning.profile_state import export_status, restore
 
 log = logging.getLogger(__name__)
 
+KIND = "profile"
 WRITE_INTERVAL_S = 2.0
-MAX_WRITES_AT_A_TIME = 8
-MAX_LOAD_DELAY_S = 10.0
+READ_AGAIN = Backoff(first_s=0.5, limit_s=10.0)
 
 QUIET_S = 600.0
 """Without a forgotten model for so long, the next one is said again."""
@@ -37,9 +43,13 @@ class ProfileStore:
 
     Args:
         client: the API server.
+        writes: the queue that carries the profiles there.
         learner: whose state is kept.
         policy: name of the policy; its part of a state written by another one is not taken over.
         node_of: returns a node of the fleet by name, None if it is not there.
+        guard: contains what goes wrong about one profile.
+        outages: told while the profiles cannot be read.
+        rng: for the jitter of pauses.
         instance: name of this operator among several of the cluster; empty for one that needs none.
         count_forgotten: called with the number of models that were forgotten on a node.
         unix_now: wall clock.
@@ -48,18 +58,26 @@ class ProfileStore:
     def __init__(
         self,
         client: Client,
+        writes: WriteQueue,
         learner: Learner,
         *,
         policy: str,
         node_of: Callable[[str], Node | None],
+        guard: Guard,
+        outages: Outages,
+        rng: Random,
         instance: str = "",
         count_forgotten: Callable[[int], None] = lambda _: None,
         unix_now: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
+        self._writes = writes
         self._learner = learner
         self._policy = policy
         self._node_of = node_of
+        self._guard = guard
+        self._outages = outages
+        self._rng = rng
         self._instance = instance
         self._count_forgotten = count_forgotten
         self._unix_now = unix_now
@@ -76,62 +94,58 @@ class ProfileStore:
             ApiError: the API server refuses; 404 means that the resources are not installed.
         """
         listing = await self._list()
-        outcomes = 0
+        counts: list[int] = []
         for item in listing["items"]:
             name = item["metadata"]["name"].removeprefix(self._prefix)
             self._existing.add(name)
-            circuit = (item.get("status") or {}).get("circuit") or {}
-            if circuit.get("state") not in (None, CircuitState.CLOSED):
-                self.tripped.add(name)
-            outcomes += self._restore(name, item)
-        return outcomes
+            self._guard.run("circuit", name, partial(self._read_circuit, name, item), again=False)
+            self._guard.run("profile", name, partial(self._restore, name, item, counts), again=False)
+        return sum(counts)
 
     async def run(self) -> None:
-        """Write changed profiles until cancelled."""
+        """Have changed profiles written until cancelled."""
         while True:
             await asyncio.sleep(WRITE_INTERVAL_S)
-            await self.flush()
+            self.save()
 
-    async def flush(self) -> None:
-        """Write every profile that changed; those that could not be written stay changed."""
+    def save(self) -> None:
+        """Ask for every profile that changed to be written; returns at once."""
         dirty, self._learner.dirty = self._learner.dirty, set()
-        for name in dirty:
+        for name in sorted(dirty):
             self._tell_forgotten(name)
-        limit = asyncio.Semaphore(MAX_WRITES_AT_A_TIME)
-        await asyncio.gather(*(self._write(name, limit) for name in sorted(dirty)))
+            self._writes.put(Write(KIND, name, partial(self._send, name)))
 
     async def _list(self) -> Object:
-        own = names.select_instance(self._instance)
-        delay_s = 0.5
+        own, topic, failures = names.select_instance(self._instance), "reading of the learned state", 0
         while True:
             try:
-                return await self._client.get(names.node_profiles_path(), labelSelector=own)
+                listing = await self._client.get(names.node_profiles_path(), labelSelector=own)
             except ApiError as error:
                 if error.status == 404:
                     hint = "the PerLLM resources are not installed: perllm crds | kubectl apply -f -"
                     raise ApiError(404, error.reason, hint) from error
                 if not error.is_transient:
                     raise
-                log.warning("the learned state cannot be read yet, trying again: %s", error)
-            await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, MAX_LOAD_DELAY_S)
+                self._outages.failed(topic, error)
+            else:
+                self._outages.worked(topic)
+                return listing
+            failures += 1
+            await asyncio.sleep(READ_AGAIN.pause_s(failures, self._rng))
 
-    async def _write(self, name: str, limit: asyncio.Semaphore) -> None:
+    async def _send(self, name: str) -> None:
         node = self._node_of(name)
         if node is None:
             return
-        async with limit:
-            try:
-                if name not in self._existing:
-                    await self.create(node)
-                path = names.node_profile_status_path(self._prefix + name)
-                status = export_status(self._learner, node, self._policy, self._unix_now())
-                await self._client.patch(path, _to_patch(status))
-            except ApiError as error:
-                if error.status == 404:
-                    self._existing.discard(name)
-                self._learner.dirty.add(name)
-                log.warning("what was learned on %s is not saved yet, trying again: %s", name, error)
+        if name not in self._existing:
+            await self.create(node)
+        status = export_status(self._learner, node, self._policy, self._unix_now())
+        try:
+            await self._client.patch(names.node_profile_status_path(self._prefix + name), _to_patch(status))
+        except ApiError as error:
+            if error.status == 404:
+                self._existing.discard(name)
+            raise
 
     async def create(self, node: Node) -> None:
         """Create the profile of a node, if there is none.
@@ -168,14 +182,17 @@ class ProfileStore:
             log.warning(what, name, MAX_ARMS, forgotten)
         self._told_s[name] = now_s
 
-    def _restore(self, name: str, item: Object) -> int:
+    def _read_circuit(self, name: str, item: Object) -> None:
+        circuit = (item.get("status") or {}).get("circuit") or {}
+        if circuit.get("state") not in (None, CircuitState.CLOSED):
+            self.tripped.add(name)
+
+    def _restore(self, name: str, item: Object, counts: list[int]) -> None:
         try:
-            outcomes = restore(self._learner, name, item.get("status") or {}, self._policy, self._unix_now())
+            counts.append(restore(self._learner, name, item.get("status") or {}, self._policy, self._unix_now()))
         except StateError as error:
             log.warning("what was learned on %s cannot be read and starts afresh: %s", name, error)
-            return 0
         self._forgotten[name] = self._learner.forgotten[name]
-        return outcomes
 
 
 def _to_patch(status: NodeProfileStatus) -> Object:

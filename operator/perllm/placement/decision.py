@@ -162,27 +162,10 @@ _FIELDS = tuple(field.name for field in fields(Decision))
 _LENGTHS = {"reason": MAX_REASON}
 _RECORD = TypeAdapter(Decision)
 
-_POSITIVE = frozenset(
-    {"decided_s", "prompt_tokens", "hint_tokens", "output_tokens", "length_spread", "gpus", "alone_s"}
-)
-_NOT_NEGATIVE = frozenset(
-    {
-        *(
-            "decided_s",
-            "latency_s",
-            "fixed_s",
-            "transfer_s",
-            "reading_s",
-            "work_s",
-            "token_s",
-            "crowd_s",
-            "cold",
-            "occupancy",
-        ),
-        *("energy_j", "transmission_energy_j", "fixed_j", "token_j", "input_bits", "demand_bps", "candidates"),
-    }
-)
-"""What follows divides by the former and takes logarithms; of the latter there is never less than none."""
+_POSITIVE = frozenset({"prompt_tokens", "hint_tokens", "output_tokens", "length_spread", "gpus", "alone_s"})
+"""What follows divides by these or takes their logarithms."""
+
+_ANY_SIGN = frozenset({"time_left_s", "length_centre", "score", "slack", "resource_slack", "hit_chance", "harm"})
 
 
 def read_record(text: str) -> Decision:
@@ -232,4 +215,4 @@ def _is_possible(name: str, value: object) -> bool:
         return True
     if not isfinite(value) or abs(value) > MAX_FIGURE:
         return False
-    return value > 0 if name in _POSITIVE else value >= 0 or name not in _NOT_NEGATIVE
+    return value > 0 if name in _POSITIVE else value >= 0 or name in _ANY_SIGN

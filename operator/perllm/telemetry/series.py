@@ -53,9 +53,10 @@ def read_result(result: object) -> tuple[Series, ...]:
     """
     if not isinstance(result, list):
         raise ResultError(f"the result is {_name(result)} instead of a list of series")
-    if result and not any(isinstance(entry, dict) for entry in result):
+    objects = [entry for entry in result if isinstance(entry, dict)]
+    if result and not objects:
         raise ResultError(f"returned a single value without labels; {_KEEP_LABELS}")
-    if any(isinstance(entry, dict) and "value" in entry and "values" not in entry for entry in result):
+    if objects and all("value" in entry and "values" not in entry for entry in objects):
         raise ResultError(f"returned one value of each series instead of samples; {_KEEP_LABELS}")
     return tuple(_read_entry(entry) for entry in result)
 

@@ -10,10 +10,9 @@ from perllm.api.node_profile import CircuitState, CircuitStatus
 from perllm.cluster.node import Node
 from perllm.controller.circuit_writer import CircuitWriter
 from perllm.learning.learner import Learner
-from perllm.learning.profiles import ProfileStore
 from perllm.policy.cs_ucb import CsUcb
 from unit.cluster.fake_api import FakeApiServer
-from unit.cluster.queues import make_writes
+from unit.learning.stores import Saved
 from unit.placement.cluster_of import make_node
 
 pytestmark = pytest.mark.looptime
@@ -32,8 +31,8 @@ class Writing:
     def __init__(self) -> None:
         self.api = FakeApiServer()
         client: Any = self.api
-        self.profiles = ProfileStore(client, Learner(CsUcb()), policy="cs-ucb", node_of=NODES.get)
-        writes = make_writes()
+        self.profiles = Saved(client, Learner(CsUcb()), NODES.get)
+        writes = self.profiles.writes
         self.writer = CircuitWriter(
             client, writes, node_of=NODES.get, create_profile=self.profiles.create, prefix=names.profile_prefix("")
         )

@@ -1,5 +1,6 @@
 import asyncio
 import copy
+from typing import Any
 
 import pytest
 
@@ -8,11 +9,11 @@ from perllm.api.task import Tier
 from perllm.cluster.client import ApiError, ApiUnreachableError
 from perllm.cluster.node import Node
 from perllm.learning.learner import MAX_ARMS, Learner
-from perllm.learning.profiles import ProfileStore
 from perllm.policy.cs_ucb import CsUcb
 from unit.cluster.fake_api import FakeApiServer
 from unit.learning.outcomes import make_outcome
 from unit.learning.stored import to_old
+from unit.learning.stores import Saved
 
 pytestmark = pytest.mark.looptime
 
@@ -20,14 +21,17 @@ NODES = {name: Node(name, f"uid-{name}", Tier.EDGE, "T4", 4.0, frozenset(), True
 PROFILE_A = names.node_profile_path("a")
 
 
-def start(api: FakeApiServer, policy: str = "cs-ucb", instance: str = "") -> tuple[Learner, ProfileStore]:
+def start(api: FakeApiServer, policy: str = "cs-ucb", instance: str = "") -> tuple[Learner, Saved]:
     """Return a learner and its store, as of a process that has just started."""
     learner = Learner(CsUcb())
-    store = ProfileStore(api, learner, policy=policy, node_of=NODES.get, instance=instance)  # type: ignore[arg-type]
-    return learner, store
+    return learner, make_store(api, learner, policy=policy, instance=instance)
 
 
-async def learn(api: FakeApiServer, **fields: object) -> tuple[Learner, ProfileStore]:
+def make_store(api: FakeApiServer, learner: Learner, **fields: Any) -> Saved:
+    return Saved(api, learner, NODES.get, **fields)
+
+
+async def learn(api: FakeApiServer, **fields: object) -> tuple[Learner, Saved]:
     """Return a learner and its store after three outcomes of one node were learned and written."""
     learner, store = start(api)
     learner.register("a", "T4")
@@ -89,15 +93,12 @@ async def test_only_what_changed_is_written() -> None:
 
 
 @pytest.mark.parametrize("error", [ApiUnreachableError("gone"), ApiError(409, "Conflict", ""), ApiError(403, "No", "")])
-async def test_what_could_not_be_written_is_written_the_next_time(error: ApiError) -> None:
+async def test_what_could_not_be_written_is_written_later_as_it_is_then(error: ApiError) -> None:
     api = FakeApiServer()
     learner, store = await learn(api)
     learner.learn(make_outcome(7))
-    api.failures = [error]
+    api.failures = [error] * 3
     await store.flush()
-    assert learner.dirty == {"a"}
-    await store.flush()
-    assert not learner.dirty
     profile = api.read(PROFILE_A)
     assert profile is not None
     assert profile["status"]["outcomes"] == 4
@@ -108,7 +109,6 @@ async def test_a_profile_that_went_with_an_earlier_node_of_the_name_is_made_anew
     learner, store = await learn(api)
     api.remove(PROFILE_A)
     learner.learn(make_outcome(7))
-    await store.flush()
     await store.flush()
     profile = api.read(PROFILE_A)
     assert profile is not None
@@ -138,6 +138,7 @@ async def test_a_profile_that_cannot_be_read_keeps_no_other_from_being_read() ->
     status = api.read(PROFILE_A)["status"]  # type: ignore[index]
     api.store(names.node_profile_path("0-first"), status={**status, "schemaVersion": "x"})
     api.store(names.node_profile_path("b"))
+    api.store(names.node_profile_path("1-odd"), status=["text"])
     _, store = start(api)
     assert await store.load() == 3
 
@@ -162,7 +163,7 @@ async def test_a_profile_of_version_2_is_carried_over() -> None:
 async def test_forgotten_models_are_told_once_per_burst_counted_and_shown(caplog: pytest.LogCaptureFixture) -> None:
     api, counts = FakeApiServer(), []
     learner = Learner(CsUcb())
-    store = ProfileStore(api, learner, policy="cs-ucb", node_of=NODES.get, count_forgotten=counts.append)  # type: ignore[arg-type]
+    store = make_store(api, learner, count_forgotten=counts.append)
     learner.register("a", "T4")
     for number in range(MAX_ARMS + 20):
         learner.learn(make_outcome(number, model=f"m-{number}"))
@@ -204,14 +205,15 @@ async def test_it_writes_behind_the_hot_path() -> None:
     api = FakeApiServer()
     learner, store = start(api)
     learner.register("a", "T4")
-    running = asyncio.create_task(store.run())
+    running = [asyncio.create_task(part.run()) for part in (store, store.writes)]
     for number in range(10):
         learner.learn(make_outcome(number))
         await asyncio.sleep(0.1)
     assert api.calls == []
     await asyncio.sleep(2)
     assert len(api.calls_of("PATCH")) == 1
-    running.cancel()
+    for part in running:
+        part.cancel()
 
 
 async def test_operators_of_several_instances_keep_profiles_of_their_own() -> None:

@@ -47,6 +47,7 @@ def test_samples_come_in_the_order_of_time_one_of_each() -> None:
         ({"values": []}, "no labels"),
         ({"metric": ["node", "a"], "values": []}, "no labels"),
         ({"metric": LABELS, "histograms": []}, "no list of samples"),
+        ({"metric": LABELS, "value": [100, "1"]}, "no list of samples"),
         ({"metric": LABELS, "values": {"100": "1"}}, "no list of samples"),
         ({"metric": LABELS, "values": [100, "1"]}, "no pairs of time and value"),
         ({"metric": LABELS, "values": [[100, "1", "2"]]}, "no pairs of time and value"),
