@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from datetime import UTC, datetime
 
 from perllm.api.node_profile import CircuitState, CircuitStatus
@@ -80,8 +79,7 @@ class NodeHealth:
     def forget(self, node: str) -> None:
         """Forget a node that is gone, or was replaced by another of its name."""
         self._placer.circuits.forget_node(node)
-        with suppress(KeyError):
-            self._metrics.circuits.remove(node)
+        self._metrics.circuits.remove(node)
 
     def show(self, node: str) -> None:
         """Show people the circuits of a node as they are."""

@@ -18,7 +18,8 @@ from perllm.learning.profile_state import restore
 from perllm.placement.circuits import Circuits
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.ledger import Ledger
-from perllm.placement.placer import Placer, Request
+from perllm.placement.placer import Placer
+from perllm.placement.request import Request
 from perllm.policy.cs_ucb import CsUcb
 from perllm.policy.net_hits import NetHits
 from perllm.policy.problem import Policy
