@@ -46,8 +46,10 @@ class Bystander:
         self.flows.clear()
         with suppress(AssertionError):
             await wait_until(nothing_waits, timeout_s=PLACED_WITHIN_S)
-        yield
-        self.flows.set()
+        try:
+            yield
+        finally:
+            self.flows.set()
 
     async def create_tasks(self, client: Client) -> None:
         """Create tasks until cancelled."""
