@@ -4,9 +4,10 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+from e2e.stage import wait_until
 from perllm.api.names import pods_path, tasks_path
 from perllm.cluster.client import Client, Object
 from perllm.cluster.informer import Informer
@@ -14,6 +15,7 @@ from strategies.tasks import healthy_task
 
 NAMESPACE = "bystander"
 EVERY_S = 2.0
+PLACED_WITHIN_S = 10.0
 
 
 @dataclass(slots=True)
@@ -22,6 +24,7 @@ class Bystander:
 
     created_s: dict[str, float] = field(default_factory=dict)
     bound_s: dict[str, float] = field(default_factory=dict)
+    flows: asyncio.Event = field(default_factory=asyncio.Event)
 
     def waits_s(self, since_s: float = 0.0) -> list[float]:
         """Return how long the tasks that were created since then have waited for their nodes, or still wait."""
@@ -33,9 +36,26 @@ class Bystander:
         if new is not None:
             self.bound_s.setdefault(new["metadata"]["ownerReferences"][0]["name"], time.monotonic())
 
+    @asynccontextmanager
+    async def paused(self) -> AsyncIterator[None]:
+        """Create nothing meanwhile, for example while the operator is stopped on purpose; nothing waits then."""
+
+        async def nothing_waits() -> bool:
+            return self.created_s.keys() <= self.bound_s.keys()
+
+        self.flows.clear()
+        with suppress(AssertionError):
+            await wait_until(nothing_waits, timeout_s=PLACED_WITHIN_S)
+        try:
+            yield
+        finally:
+            self.flows.set()
+
     async def create_tasks(self, client: Client) -> None:
         """Create tasks until cancelled."""
+        self.flows.set()
         for number in itertools.count():
+            await self.flows.wait()
             name = f"task-{number}"
             self.created_s[name] = time.monotonic()
             await client.post(tasks_path(NAMESPACE), healthy_task(name, NAMESPACE))

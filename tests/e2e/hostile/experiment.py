@@ -6,12 +6,12 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
-from e2e.hostile.bystander import NAMESPACE, Bystander, stand_by
+from e2e.hostile.bystander import NAMESPACE, PLACED_WITHIN_S, Bystander, stand_by
 from e2e.hostile.cases import Case, draw_cases
-from e2e.hostile.findings import PLACED_WITHIN_S, Fault, Findings, find_silence, find_tracebacks
+from e2e.hostile.findings import Fault, Findings, find_silence, find_tracebacks
 from e2e.hostile.kinds import KINDS, Kind
 from e2e.hostile.rig import MERGE_PATCH, Reply, Rig
 from e2e.stage import wait_until
@@ -71,14 +71,16 @@ class Experiment:
         """Put cases into a namespace of their own, wait, judge, and clear away; halve what breaks the operator."""
         namespace, log_start, start_s = f"hostile-{next(self.numbers)}", self.rig.log_size(), time.monotonic()
         await self.rig.open_namespace(namespace)
-        accepted = await self._put(kind, cases, namespace)
+        async with bystander.paused() if kind.is_offline else nullcontext():
+            accepted = await self._put(kind, cases, namespace)
         ends = await self._wait_settled(accepted, namespace) if kind.has_task else []
         broken = await self._find_breakage(namespace)
         if (late_s := max(bystander.waits_s(start_s), default=0.0)) > PLACED_WITHIN_S:
             broken.append(f"the bystander waited {late_s:.0f} s")
         await self._clear(namespace)
         if broken:
-            await self._restart()
+            async with bystander.paused():
+                await self._restart()
         if broken and len(cases) > 1:
             for half in (cases[: len(cases) // 2], cases[len(cases) // 2 :]):
                 await self._try(kind, half, bystander)

@@ -13,7 +13,6 @@ from e2e.hostile.rig import GONE
 from perllm_lab.replay import FINAL_PHASES
 from strategies.values import Object
 
-PLACED_WITHIN_S = 10.0
 SAYS_NOTHING = ("", "waiting for its turn", "waiting for a node")
 MESSAGE_LENGTH = 70
 FAULT_LENGTH = 200
@@ -102,7 +101,7 @@ def find_tracebacks(lines: Sequence[str], cases: Sequence[Case]) -> list[Fault]:
 
 def _find_error(line: str) -> str:
     """Return what a log line says was raised: the last line of its traceback that is no frame around it."""
-    inner = [part.strip(" |+-") for part in line.replace('"', "").split("\\n")]
+    inner = [part.strip(" |+-}") for part in line.replace('"', "").split("\\n")]
     return next((part for part in reversed(inner) if re.match(r"[\w.]+: ", part)), inner[-1])
 
 
