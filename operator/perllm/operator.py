@@ -43,6 +43,7 @@ from perllm.metrics import OperatorMetrics
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placer
+from perllm.placement.shares import Shares
 from perllm.supervision import cancelled_at_exit, keep_running, serve
 from perllm.telemetry.attribution import IdlePower
 from perllm.telemetry.metrics import TelemetryMetrics
@@ -108,6 +109,7 @@ class Operator:
             guard=self._guard,
             unix_now=time.time,
             scheduler_name=config.scheduler_name,
+            shares=Shares(config.fairness.weights),
         )
         self._profiles = ProfileStore(
             client,
@@ -123,6 +125,12 @@ class Operator:
             inform(path, self._controller.on_pod, kind="pod", query={"labelSelector": names.TASK_LABEL})
             for path in map(names.pods_path, config.namespaces or (None,))
         ]
+        self._obstacles = [
+            inform(path, self._controller.on_quota, kind="quota")
+            for path in map(names.quotas_path, config.namespaces or (None,))
+        ]
+        if not config.namespaces:
+            self._obstacles.append(inform("/api/v1/namespaces", self._controller.on_namespace, kind="namespace"))
         self._watch = TaskWatch(
             credentials,
             lambda item, deleted: self._controller.on_task(item, deleted=deleted),
@@ -173,6 +181,8 @@ class Operator:
                 self._begin(work, "watch of pods", pods.run)
             for pods in self._pods:
                 await pods.synced.wait()
+            for obstacles in self._obstacles:
+                self._begin(work, "watch of quotas and namespaces", obstacles.run)
             self._begin(work, "writes", self._writes.run)
             self._begin(work, "dispatcher", self._controller.dispatcher.run)
             self._begin(work, "profiles", self._profiles.run)

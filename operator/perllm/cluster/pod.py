@@ -42,6 +42,7 @@ class Pod:
         finished_s: when the first container ended.
         report: what the container said about its run.
         decision_record: the decision that was written when it was bound.
+        unschedulable: why kube-scheduler finds no node for it, in its words; None unless it says so.
     """
 
     key: str
@@ -61,6 +62,7 @@ class Pod:
     finished_s: float | None
     report: RunReport | None
     decision_record: str | None
+    unschedulable: str | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -98,7 +100,13 @@ def read_pod(item: Object) -> Pod | None:
         finished_s=parse_time_s(ended.get("finishedAt")),
         report=parse_run_report(ended.get("message")),
         decision_record=metadata.get("annotations", {}).get(names.DECISION_ANNOTATION),
+        unschedulable=_find_unschedulable(status),
     )
+
+
+def _find_unschedulable(status: dict[str, Any]) -> str | None:
+    found = (one for one in status.get("conditions") or () if one["type"] == "PodScheduled")
+    return next((str(one.get("message") or "") for one in found if one["status"] == "False"), None)
 
 
 def _first_container_state(spec: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:

@@ -8,14 +8,14 @@ refused or lost does not, and is never held against the node.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from perllm.api.report import RunReport
 from perllm.api.task import OnDeadlineMissed
 from perllm.api.task_status import Condition, ConditionType, EnergyQuality, Observation, Phase, Result, TaskStatus
 from perllm.cluster.pod import Pod, PodPhase
-from perllm.controller.conditions import set_condition
+from perllm.controller.conditions import TURN, Note, set_condition
 from perllm.controller.task import Task
 from perllm.placement.decision import Decision, RecordError, read_record
 
@@ -44,12 +44,14 @@ class Step:
     expire_in_s: float | None = None
 
 
-def advance(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) -> Step:
-    """Return the next step of a task."""
+def advance(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float, note: Note = TURN) -> Step:
+    """Return the next step of a task; `note` says why it has no pod, if it has none."""
     if task.spec is None:
         return Step(status if status.phase.is_final else reject(task, status, "InvalidSpec", task.problem, now_s))
     if not status.phase.is_final:
         step = _go_on(task, status, pods, now_s)
+        if step.attempt is not None:
+            return replace(step, status=explain_wait(task, step.status, note, now_s))
         if not step.status.phase.is_final:
             return step
         status = step.status
@@ -61,6 +63,12 @@ def reject(task: Task, status: TaskStatus, reason: str, message: str, now_s: flo
     conditions = _set(task, status, ConditionType.ACCEPTED, False, reason, message, now_s).conditions
     rejected = status.model_copy(update={"conditions": conditions, "received_time": _time(task.received_s)})
     return _end(task, rejected, Phase.REJECTED, reason, message, now_s)
+
+
+def explain_wait(task: Task, status: TaskStatus, note: Note, now_s: float) -> TaskStatus:
+    """Return the status of a task that has no pod, with the reason."""
+    status = _set(task, status, ConditionType.SCHEDULED, False, note.reason, note.message, now_s)
+    return status.model_copy(update={"message": note.message})
 
 
 def read_decision(pod: Pod) -> Decision | None:
@@ -142,9 +150,7 @@ def _want_pod(task: Task, status: TaskStatus, pods: Sequence[Pod], attempt: int,
     if lost > MAX_REFUSALS:
         message = f"{lost} pods were refused or lost by their nodes; see the events of the pods"
         return Step(_end(task, status, Phase.FAILED, "TooManyRefusals", message, now_s))
-    waiting = _unplace(status).model_copy(update={"phase": Phase.PENDING, "message": "waiting for its turn"})
-    waiting = _set(task, waiting, ConditionType.SCHEDULED, False, "Waiting", "waiting for its turn", now_s)
-    return Step(waiting, attempt=attempt)
+    return Step(_unplace(status).model_copy(update={"phase": Phase.PENDING}), attempt=attempt)
 
 
 def _retry(task: Task, status: TaskStatus, pods: Sequence[Pod], current: Pod, now_s: float) -> Step:

@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from random import Random
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ import pytest
 from perllm.api.task import Tier
 from perllm.cluster.node import Node
 from perllm.controller.dispatcher import MAX_UNBOUND_PODS, UNBOUND_PATIENCE_S, Dispatcher, Waiting
+from perllm.controller.refusal import Refusal
 from perllm.controller.task import Task
+from perllm.placement.shares import Shares
 from perllm.policy.net_hits import NetHits
 from perllm.policy.problem import Policy
 from unit.controller.samples import make_task
@@ -18,21 +21,26 @@ from unit.placement.cluster_of import CLOUD, EDGE, Setting, make_node, make_requ
 class Dispatched:
     """A dispatcher over nodes, and what it did."""
 
-    def __init__(self, *nodes: Node, policy: Policy | None = None) -> None:
+    def __init__(self, *nodes: Node, policy: Policy | None = None, weights: dict[str, float] | None = None) -> None:
         self.setting: Setting = make_setting(*nodes, policy=policy)
         self.placer = self.setting.placer
         self.created: list[tuple[str, int]] = []
         self.rejected: list[str] = []
         self.postponed: list[str] = []
+        self.refused: list[tuple[str, Refusal]] = []
         self.dispatcher = Dispatcher(
             self.placer,
+            shares=Shares(weights),
             create_pod=self._create,
             reject=lambda task, _: self.rejected.append(task.name),
             wait=lambda task, _: self.postponed.append(task.name),
+            postpone=lambda task, refusal: self.refused.append((task.name, refusal)),
+            rng=Random(1),
         )
 
-    async def _create(self, waiting: Waiting) -> None:
+    async def _create(self, waiting: Waiting) -> Refusal | None:
         self.created.append((waiting.task.name, waiting.attempt))
+        return None
 
     def add(self, *tasks: Task, attempt: int = 1) -> None:
         for task in tasks:
