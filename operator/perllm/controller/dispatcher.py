@@ -24,15 +24,15 @@ from perllm.placement.shares import LOOK_S, Shares
 from perllm.policy.problem import Verdict
 
 MAX_UNBOUND_PODS = 32
-"""Pods of one namespace that may wait for kube-scheduler at a time, of all together twice as many: enough to keep it
-busy, few enough to keep the order ours."""
+"""Pods of one namespace that may wait for kube-scheduler at a time, of all together four times as many: enough to keep
+it busy, few enough to keep the order ours."""
 
 UNBOUND_PATIENCE_S = 10.0
 """A pod that kube-scheduler has not placed by then waits for something of its own and holds up nobody."""
 
 MAX_CREATIONS = 8
-"""Pods of one namespace that are being created at a time, of all together twice as many: half of the connections to the
-API server."""
+"""Pods of one namespace that are being created at a time, of all together four times as many: half of the connections
+to the API server."""
 
 CREATION_PATIENCE_S = 2.0
 """A creation that takes longer waits for a webhook, and holds no room on a node meanwhile."""
@@ -104,8 +104,8 @@ class Dispatcher:
         self._postponed = Postponed(self._come_back, rng)
         self._waiting: dict[str, Waiting] = {}
         self._claims: dict[str, _Claim] = {}
-        self._unbound = Places(2 * MAX_UNBOUND_PODS, UNBOUND_PATIENCE_S)
-        self._creating = Places(2 * MAX_CREATIONS)
+        self._unbound = Places(4 * MAX_UNBOUND_PODS, UNBOUND_PATIENCE_S)
+        self._creating = Places(4 * MAX_CREATIONS)
         self._wake = asyncio.Event()
 
     @property

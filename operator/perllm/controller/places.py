@@ -1,11 +1,14 @@
 """Places that namespaces compete for, so given out that one which is slow to give them back leaves some to others.
 
-Dynamic threshold (Choudhury and Hahne 1998): a namespace may hold as many places as are free. Alone it gets half of
-them; of n that want all they can get each gets 1 / (n + 1), and as much stays free for one that comes later.
+Dynamic threshold (Choudhury and Hahne 1998): a namespace may hold a third as many places as are free. Alone it gets a
+quarter of them; of n that want all they can get each gets 1 / (n + 3) once some have been given back, and three times as
+many stay free for those that come later.
 """
 
 from dataclasses import dataclass
 from math import inf
+
+SHARE = 1 / 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Places:
         """Whether a namespace may take a place now; one without any may while there is one."""
         self._expire(now_s)
         free, held = self._total - len(self._held), self._counts.get(namespace, 0)
-        return free > 0 and (held < free or held == 0)
+        return free > 0 and (held < SHARE * free or held == 0)
 
     def take(self, key: str, namespace: str, now_s: float) -> None:
         """Take a place for a task; a new one for a task that has one."""

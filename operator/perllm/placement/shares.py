@@ -50,6 +50,10 @@ class Shares:
         self._present_s = 0.0
         self._remembered = MIN_REMEMBERED
 
+    def __len__(self) -> int:
+        """Number of namespaces that are remembered."""
+        return len(self._finish_s)
+
     def standing(self, namespace: str, priority: float) -> Standing:
         """Return where a namespace stands whose next task has this priority, from -1 to 1."""
         return self._start_s(namespace) - LEAD_S * priority, self._finish_s.get(namespace, -inf)

@@ -1,69 +1,15 @@
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from random import Random
 
 import numpy as np
 import pytest
 
 from perllm.api.task import Tier
-from perllm.cluster.node import Node
-from perllm.controller.dispatcher import MAX_UNBOUND_PODS, UNBOUND_PATIENCE_S, Dispatcher, Waiting
-from perllm.controller.refusal import Refusal
+from perllm.controller.dispatcher import MAX_UNBOUND_PODS, UNBOUND_PATIENCE_S
 from perllm.controller.task import Task
-from perllm.placement.shares import Shares
 from perllm.policy.net_hits import NetHits
-from perllm.policy.problem import Policy
+from unit.controller.dispatched import Dispatched
 from unit.controller.samples import make_task
-from unit.placement.cluster_of import CLOUD, EDGE, Setting, make_node, make_request, make_setting
-
-
-class Dispatched:
-    """A dispatcher over nodes, and what it did."""
-
-    def __init__(self, *nodes: Node, policy: Policy | None = None, weights: dict[str, float] | None = None) -> None:
-        self.setting: Setting = make_setting(*nodes, policy=policy)
-        self.placer = self.setting.placer
-        self.created: list[tuple[str, int]] = []
-        self.rejected: list[str] = []
-        self.postponed: list[str] = []
-        self.refused: list[tuple[str, Refusal]] = []
-        self.dispatcher = Dispatcher(
-            self.placer,
-            shares=Shares(weights),
-            create_pod=self._create,
-            reject=lambda task, _: self.rejected.append(task.name),
-            wait=lambda task, _: self.postponed.append(task.name),
-            postpone=lambda task, refusal: self.refused.append((task.name, refusal)),
-            rng=Random(1),
-        )
-
-    async def _create(self, waiting: Waiting) -> Refusal | None:
-        self.created.append((waiting.task.name, waiting.attempt))
-        return None
-
-    def add(self, *tasks: Task, attempt: int = 1) -> None:
-        for task in tasks:
-            self.dispatcher.add(Waiting(task, attempt))
-
-    def bind(self, task: Task) -> None:
-        """Do what the extender and the controller do once kube-scheduler has placed the pod."""
-        self.placer.release_reservation(task.uid)
-        placement = self.placer.choose(task.to_request())
-        assert placement.node is not None
-        self.placer.confirm(self.placer.explain(placement, placement.node))
-        self.dispatcher.remove(task.key)
-
-    @asynccontextmanager
-    async def at_work(self) -> AsyncIterator[None]:
-        running = asyncio.create_task(self.dispatcher.run())
-        await asyncio.sleep(0.01)
-        yield
-        running.cancel()
-
-    @property
-    def names(self) -> list[str]:
-        return [name for name, _ in self.created]
+from unit.placement.cluster_of import CLOUD, EDGE, make_node, make_request
 
 
 @pytest.mark.looptime
