@@ -1,8 +1,7 @@
 """Places that namespaces compete for, so given out that one which is slow to give them back leaves some to others.
 
-Dynamic threshold (Choudhury and Hahne 1998): a namespace may hold a third as many places as are free. Alone it gets a
-quarter of them; of n that want all they can get each gets 1 / (n + 3) once some have been given back, and three times as
-many stay free for those that come later.
+Dynamic threshold (Choudhury and Hahne 1998): a namespace may hold a third as many places as are free. So one alone gets
+a quarter of them, and of 32 or more there is one left after nine have taken all they can and given none back.
 """
 
 from dataclasses import dataclass

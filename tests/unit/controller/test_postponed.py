@@ -114,9 +114,7 @@ async def test_a_task_that_was_removed_does_not_come_back() -> None:
     assert (on.tried, len(on.postponed), on.postponed.count(Cause.QUOTA)) == ([], 0, 0)
 
 
-async def test_a_namespace_is_told_of_once_when_it_begins_and_once_when_it_ends(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_the_log_tells_of_a_namespace_when_it_begins_and_when_it_ends(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     on = Refused(50)
     await asyncio.sleep(300)

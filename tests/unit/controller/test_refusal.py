@@ -14,7 +14,7 @@ SERVER_ERROR = 'Internal error occurred: failed calling webhook "w.example": con
         (
             403,
             "Forbidden",
-            'pods "q-1" is forbidden: exceeded quota: none, requested: pods=1, used: pods=0',
+            'pods "q-1" is forbidden: exceeded quota: none, requested: pods=1',
             Cause.QUOTA,
         ),
         (403, "Forbidden", 'pods "q-1" is forbidden: violates PodSecurity "restricted:latest"', Cause.FORBIDDEN),
