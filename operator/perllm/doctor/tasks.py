@@ -17,7 +17,7 @@ LONG_S = 300.0
 
 
 REFUSED = frozenset(Cause)
-"""Reasons of tasks whose pods the API server refuses: somebody has to do something about it, so they are told at once."""
+"""Reasons of tasks whose pods the API server refuses: somebody has to act, so they are told at once."""
 
 
 def check_tasks(items: Sequence[Object], now_s: float) -> Iterator[Finding]:
