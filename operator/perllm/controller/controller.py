@@ -91,6 +91,7 @@ class Controller:
             reject=self._reject,
             wait=self._explain_wait,
             postpone=self._postpone,
+            guard=guard,
             rng=rng or Random(),
         )
         self.writer = StatusWriter(client, writes, on_written=self._on_written, on_gone=self._forget)

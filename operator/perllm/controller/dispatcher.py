@@ -8,6 +8,7 @@ run. A task whose pod is refused gives back at once all that it was given, and w
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -16,10 +17,12 @@ from perllm.controller.places import Places
 from perllm.controller.postponed import Postponed
 from perllm.controller.refusal import Cause, Refusal
 from perllm.controller.task import Task
+from perllm.guard import Guard
 from perllm.placement.admission import Admission
 from perllm.placement.backlog import Line
 from perllm.placement.lines import PAUSE_S, WaitingLines
 from perllm.placement.placer import Placement, Placer
+from perllm.placement.ranking import Rank
 from perllm.placement.shares import LOOK_S, Shares
 from perllm.policy.problem import Verdict
 
@@ -79,6 +82,7 @@ class Dispatcher:
         reject: ends a task that cannot be run in time.
         wait: called with the reason when a task has to wait for room.
         postpone: called with the reason when a task's pod was refused.
+        guard: keeps what goes wrong about one task from the others.
         rng: for the jitter of pauses.
     """
 
@@ -91,6 +95,7 @@ class Dispatcher:
         reject: Callable[[Task, Placement], None],
         wait: Callable[[Task, Placement], None],
         postpone: Callable[[Task, Refusal], None],
+        guard: Guard,
         rng: Random,
     ) -> None:
         self._placer = placer
@@ -99,10 +104,12 @@ class Dispatcher:
         self._reject = reject
         self._wait = wait
         self._postpone = postpone
+        self._guard = guard
         self._admission = Admission()
         self._lines: WaitingLines[str] = WaitingLines(shares)
         self._postponed = Postponed(self._come_back, rng)
         self._waiting: dict[str, Waiting] = {}
+        self._ranks: dict[str, Rank] = {}
         self._claims: dict[str, _Claim] = {}
         self._unbound = Places(4 * MAX_UNBOUND_PODS, UNBOUND_PATIENCE_S)
         self._creating = Places(4 * MAX_CREATIONS)
@@ -126,6 +133,7 @@ class Dispatcher:
         else:
             self._postponed.remove(key)
             self._waiting[key] = waiting
+            self._ranks[key] = self._rank(waiting.task)
             self._queue(waiting.task)
         self._wake.set()
 
@@ -137,6 +145,7 @@ class Dispatcher:
         if waiting is not None:
             self._placer.ledger.stop_waiting(waiting.task.uid)
             self._placer.release_reservation(waiting.task.uid)
+        self._ranks.pop(key, None)
         self._claims.pop(key, None)
         self._unbound.give_back(key)
         self._wake.set()
@@ -198,8 +207,13 @@ class Dispatcher:
         due = self._lines.due(asyncio.get_running_loop().time(), self._may_start)
         for examined, key in enumerate(due, start=1):
             waiting = self._waiting[key]
-            if self._examine(waiting):
-                starting.append(waiting)
+            self._guard.run(
+                "placement",
+                key,
+                partial(self._examine, waiting, starting),
+                on_fault=partial(self._set_aside, waiting.task),
+                again=False,
+            )
             if examined == MAX_EXAMINED:
                 self._wake.set()
                 break
@@ -209,23 +223,28 @@ class Dispatcher:
         now_s = asyncio.get_running_loop().time()
         return self._unbound.may_take(namespace, now_s) and self._creating.may_take(namespace, now_s)
 
-    def _examine(self, waiting: Waiting) -> bool:
-        """Look for a node for a task; return whether it gets its pod now."""
+    def _set_aside(self, task: Task, fault: str) -> None:
+        """Keep a task apart that PerLLM fails on, so that the others go on."""
+        self._lines.remove(task.key)
+        self._take_back(task, Refusal(Cause.FAULT, fault))
+
+    def _examine(self, waiting: Waiting, starting: list[Waiting]) -> None:
+        """Look for a node for a task, and add it to those that get their pods now if there is one."""
         task = waiting.task
         self._placer.ledger.stop_waiting(task.uid)
         placement = self._placer.choose(task.to_request())
         verdict = self._admission.judge(placement, task.valid_spec.on_infeasible)
         if verdict is Verdict.WAIT:
             self._await(task, placement)
-            return False
+            return
         arm = placement.arm
         if verdict is Verdict.START and arm is not None:
             self._claim(task, placement, arm)
-            return True
+            starting.append(waiting)
+            return
         self._lines.remove(task.key)
         del self._waiting[task.key]
         self._reject(task, placement)
-        return False
 
     def _claim(self, task: Task, placement: Placement, arm: int) -> None:
         """Give a task what it starts with; the next one of this round sees less room."""
@@ -251,7 +270,7 @@ class Dispatcher:
         if refusal is None:
             self._postponed.accept(task.key)
         else:
-            self._take_back(task, refusal)
+            self._guard.run("refused pod", task.key, partial(self._take_back, task, refusal), again=False)
 
     def _lose_patience(self, waiting: Waiting) -> None:
         if self._waiting.get(waiting.task.key) is waiting:
@@ -264,7 +283,7 @@ class Dispatcher:
         claim = self._claims.pop(task.key, None)
         if claim is not None:
             self._shares.refund(task.namespace, claim.work_s - LOOK_S)
-        self._postponed.put(task.key, task.namespace, self._rank(task), refusal)
+        self._postponed.put(task.key, task.namespace, self._ranks[task.key], refusal)
         self._postpone(task, refusal)
 
     def _come_back(self, key: str) -> None:
@@ -275,7 +294,7 @@ class Dispatcher:
 
     def _queue(self, task: Task) -> None:
         priority = task.valid_spec.priority / MAX_PRIORITY
-        self._lines.add(task.key, self._rank(task), namespace=task.namespace, priority=priority)
+        self._lines.add(task.key, self._ranks[task.key], namespace=task.namespace, priority=priority)
 
     def _await(self, task: Task, placement: Placement) -> None:
         """Put the task into the line for its node, which the other tasks see."""

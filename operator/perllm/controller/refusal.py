@@ -18,6 +18,7 @@ class Cause(StrEnum):
     NAME_TAKEN = "PodNameTaken"
     WEBHOOK = "WebhookFailed"
     API_SERVER = "ApiServerUnavailable"
+    FAULT = "OperatorFault"
 
     @property
     def backoff(self) -> Backoff:

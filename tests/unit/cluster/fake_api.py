@@ -42,6 +42,10 @@ class FakeApiServer:
         """Raise these errors in the next requests of one method."""
         self._refusals.setdefault(method, []).extend(errors)
 
+    def accept(self, method: str) -> None:
+        """Refuse no more requests of a method."""
+        self._refusals.pop(method, None)
+
     def store(self, path: str, **fields: Any) -> Object:
         """Create or change the object at `path`, as another client of the API server would."""
         known = path in self._objects

@@ -9,6 +9,7 @@ from perllm.cluster.node import Node
 from perllm.controller.dispatcher import Dispatcher, Waiting
 from perllm.controller.refusal import Refusal
 from perllm.controller.task import Task
+from perllm.guard import Guard
 from perllm.placement.shares import Shares
 from perllm.policy.problem import Policy
 from unit.placement.cluster_of import Setting, make_setting
@@ -47,6 +48,7 @@ class Dispatched:
             reject=lambda task, _: self.rejected.append(task.name),
             wait=lambda task, _: self.postponed.append(task.name),
             postpone=lambda task, refusal: self.refused.append((task.name, refusal)),
+            guard=Guard(lambda _: None, Random(1)),
             rng=Random(1),
         )
 

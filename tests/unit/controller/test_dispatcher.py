@@ -1,11 +1,14 @@
 import asyncio
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from perllm.api.task import Tier
 from perllm.controller.dispatcher import MAX_UNBOUND_PODS, UNBOUND_PATIENCE_S
+from perllm.controller.refusal import Cause
 from perllm.controller.task import Task
+from perllm.placement.placer import Placement, Request
 from perllm.policy.net_hits import NetHits
 from unit.controller.dispatched import Dispatched
 from unit.controller.samples import make_task
@@ -96,6 +99,24 @@ class TestDispatcher:
             on.dispatcher.remove(task.key)
             await asyncio.sleep(2)
             assert (on.names, on.dispatcher.waiting, len(on.placer.ledger)) == (["t0"], 0, 0)
+
+    async def test_keeps_a_task_apart_that_placement_fails_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        on = Dispatched(make_node("a", slots=9))
+        on.add(make_task("odd"), make_task("other"))
+        choose = on.placer.choose
+
+        def fail(request: Request, candidates: Sequence[str] | None = None) -> Placement:
+            if request.task_id == "uid-odd":
+                raise ValueError("odd task")
+            return choose(request, candidates)
+
+        monkeypatch.setattr(on.placer, "choose", fail)
+        async with on.at_work():
+            await asyncio.sleep(600)
+            assert on.names == ["other"]
+            name, refusal = on.refused[0]
+            assert (name, refusal.cause, refusal.message) == ("odd", Cause.FAULT, "ValueError: odd task")
+            assert 5 < len(on.refused) < 30
 
     async def test_rejects_what_is_hopeless_if_the_task_says_so(self) -> None:
         on = Dispatched(make_node("a", slots=9))
