@@ -302,7 +302,7 @@ class Dispatcher:
         line: Line = task.valid_spec.allowed_tiers
         if arm is not None:
             line = int(placement.rows[arm])
-            self._placer.ledger.wait(task.uid, line, float(placement.outlook.work_s[arm]))
+            self._placer.ledger.wait(task.uid, line, float(placement.outlook.work_s[arm]), task.namespace)
         self._lines.wait(task.key, line)
         self._wait(task, placement)
 

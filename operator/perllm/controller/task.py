@@ -60,6 +60,7 @@ class Task:
             tiers=spec.allowed_tiers,
             due_s=self.due_s,
             deadline_s=spec.deadline_s,
+            namespace=self.namespace,
         )
 
 

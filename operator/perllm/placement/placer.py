@@ -45,6 +45,7 @@ class Request:
         tiers: tiers on which it may run.
         due_s: Unix time of its deadline.
         deadline_s: the deadline as given.
+        namespace: with whose tasks it shares what its namespace is given.
     """
 
     task_id: str
@@ -55,6 +56,7 @@ class Request:
     tiers: frozenset[Tier]
     due_s: float
     deadline_s: float
+    namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,7 @@ class Placer:
             float(request.input_bytes * BITS_PER_BYTE),
             request.due_s - decided_s,
             length,
+            request.namespace,
         )
         outlook = look_out(
             job,

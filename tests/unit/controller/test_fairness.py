@@ -84,6 +84,15 @@ async def test_a_backlog_of_a_thousand_tasks_lets_the_bystander_have_the_next_ro
         assert await on.wait_s(bystander(), limit_s=2000) <= RUN_S + AT_ONCE_S
 
 
+async def test_a_backlog_of_a_thousand_tasks_is_no_reason_to_reject_the_bystander() -> None:
+    on = make_cluster(slots=8)
+    async with on.at_work():
+        on.add(*make_others(1000))
+        await asyncio.sleep(21)
+        asked_s = on.setting.now_s
+        await on.wait_s(bystander(deadline="40s", received_s=asked_s, onInfeasible="Reject"), limit_s=10)
+
+
 async def test_the_highest_priority_is_ahead_by_a_bounded_amount_of_work() -> None:
     on = make_cluster(slots=2)
     on.runs_s = lambda _: 1.0
