@@ -1,6 +1,6 @@
 # The operator's image, which is the runner's too. Any base with Python 3.11 or newer at the same place in all stages will
 # do; nothing is compiled, so it is the same for amd64 and arm64.
-#   docker build --tag perllm/perllm:0.1.0 .
+#   docker build --tag registry.example.com/perllm/perllm:0.1.0 .
 # Behind a package index or a certificate authority of one's own, pip is told by secrets, which leave no trace:
 #   --secret id=pip,src=pip.conf --secret id=ca,src=ca.pem      with "cert = /run/secrets/ca" in pip.conf
 ARG BASE_IMAGE=python:3.13-slim

@@ -23,7 +23,7 @@ figure-ablation: OPTIONS = --scenario modern --load $(LOADS) --policies net-hits
 figure-inventory: OPTIONS = --scenario inventory --load 0.9 --tasks 20000 --policies net-hits,cs-ucb,cs-ucb+x,clairvoyant
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test check unit integration e2e bench figures crds chart image lock clean
+.PHONY: help demo lab test check unit integration e2e chaos hostile bench figures crds chart image lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ help: ## Show this help
 demo: $(VENV)/ready ## Place 300 tasks with PerLLM and with the plain kube-scheduler, and compare (ARGS="--trace FILE ...")
 	@$(BIN)/perllm-lab demo $(ARGS)
 
-lab: $(VENV)/ready ## Keep a lab running for kubectl, until Ctrl-C
+lab: $(VENV)/ready ## Keep a lab running for kubectl, until Ctrl-C; it resumes (ARGS="--fresh" to forget)
 	@$(BIN)/perllm-lab up $(ARGS)
 
 test: $(VENV)/ready ## Everything that CI runs
@@ -55,7 +55,13 @@ e2e: $(VENV)/ready ## A trace through everything, and faults in the middle of it
 	@$(BIN)/pytest -q -rP tests/e2e --ignore tests/e2e/real
 	@$(BIN)/pytest -q -rPs tests/e2e/real
 
-bench: $(VENV)/ready ## Ratios against the plain kube-scheduler, latencies, memory; minutes
+chaos: $(VENV)/ready ## Kill operator, schedulers, API server, etcd, Prometheus while tasks flow (ARGS="--seed 7 --minutes 10")
+	@PYTHONPATH=tests $(BIN)/python -m e2e.chaos $(ARGS)
+
+hostile: $(VENV)/ready ## Feed generated hostile input to a running operator beside a bystander (ARGS="--objects 2000")
+	@PYTHONPATH=tests $(BIN)/python -m e2e.hostile $(ARGS)
+
+bench: $(VENV)/ready ## Ratios against the plain kube-scheduler, latencies, memory, starvation; minutes
 	@$(BIN)/python tests/bench/run.py $(ARGS)
 
 figures: $(addprefix figure-,$(FIGURES)) ## Every figure of docs/simulator.md, into .lab/figures (ARGS="--seeds 3"); hours
@@ -69,8 +75,9 @@ crds: $(VENV)/ready ## Generate crds/ from the resource models
 chart: $(VENV)/ready ## Generate the chart's values, their schema, its README, CRDs and dashboard from the models
 	@$(BIN)/python -m perllm_lab.chart
 
-image: ## Build the image perllm/perllm (ENGINE=podman, BASE_IMAGE=..., ARGS="--push")
-	$(ENGINE) build $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) --tag perllm/perllm:$(VERSION) $(ARGS) .
+image: ## Build the image (IMAGE=registry.example.com/perllm/perllm, ENGINE=podman, BASE_IMAGE=..., ARGS="--push")
+	@test -n "$(IMAGE)" || { echo "Name the image as your nodes pull it: make image IMAGE=registry.example.com/perllm/perllm"; exit 1; }
+	$(ENGINE) build $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) --tag $(IMAGE):$(VERSION) $(ARGS) .
 
 lock: $(VENV)/ready ## Resolve the dependencies anew: of development, of the operator, of its image's build
 	@$(COMPILE) --upgrade pyproject.toml --extra lab --group dev --output-file requirements.lock

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 
 from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
 from perllm_lab.lab import COMPONENTS
@@ -16,6 +17,9 @@ def pytest_configure() -> None:
     # looptime asks for the current loop even around tests that are not async; Python 3.11 then makes one that nobody
     # closes, unless somebody has said that there is none.
     asyncio.set_event_loop(None)
+    # How long one example takes says more of what else the machine does than of the code.
+    settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

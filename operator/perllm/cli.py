@@ -13,6 +13,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from perllm.api.crd import crd_files
+from perllm.cluster.authors import build_author_policy
 from perllm.cluster.client import ApiError, Client
 from perllm.cluster.credentials import Credentials, CredentialsError, load_credentials
 from perllm.cluster.leadership import LeadershipError
@@ -106,6 +107,13 @@ def rbac(config_file: Path | None, namespace: str, service_account: str, schedul
         operator, scheduler, namespaces=config.namespaces, namespace=namespace, lease=config.leader_lease
     )
     click.echo(yaml.safe_dump_all(manifests, sort_keys=False), nl=False)
+
+
+@main.command("admission-policy")
+@_explained
+def admission_policy() -> None:
+    """Print the policy by which only those create tasks who may create pods in the same namespace."""
+    click.echo(yaml.safe_dump_all(build_author_policy(), sort_keys=False), nl=False)
 
 
 @main.command("scheduler-config")

@@ -82,6 +82,27 @@ class PolicySettings(_Section):
         return CsUcb(self.cs_ucb) if self.name == "cs-ucb" else NetHits(self.net_hits)
 
 
+class AdmissionSettings(_Section):
+    """When tasks with `onInfeasible: Reject` are refused."""
+
+    min_hit_chance: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="A task with onInfeasible: Reject is refused when no node gives it this chance to be in time.",
+    )
+    probe_share: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Share of the refused tasks of a model that is run all the same, while nothing else of the model "
+        "is, to find out whether predictions still hold: tasks that harm nobody and take up to four times too long. "
+        "0 for none.",
+    )
+
+
 class NodeSettings(_Section):
     """How nodes are recognised, and what is assumed where nothing is measured."""
 
@@ -132,6 +153,7 @@ class Config(_Section):
 
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings, description="Prometheus.")
     policy: PolicySettings = Field(default_factory=PolicySettings, description="The policy.")
+    admission: AdmissionSettings = Field(default_factory=AdmissionSettings, description="When tasks are refused.")
     nodes: NodeSettings = Field(default_factory=NodeSettings, description="The nodes.")
     fairness: FairnessSettings = Field(default_factory=FairnessSettings, description="Sharing between namespaces.")
     server: ServerSettings = Field(default_factory=ServerSettings, description="Ports.")

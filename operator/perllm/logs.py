@@ -1,17 +1,59 @@
-"""Logging for people or for machines."""
+"""Logging for people or for machines; whatever a record holds is cleaned and cut on its way out."""
 
 import logging
 import sys
+from math import isfinite
+from textwrap import indent
+from types import TracebackType
+from typing import Any
 
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
 from perllm.config import LogSettings
+from perllm.text import ELLIPSIS, clean_line, clean_text
 
 # What Kopf hangs on its records for its own formatter; the settings hold objects that cannot be written as JSON.
 KOPF_ATTRIBUTES = ("settings", "k8s_skip")
 
 QUIET = ("kopf", "aiohttp.access", "urllib3", "asyncio")
+
+MAX_MESSAGE = 8000
+"""Characters of one message: more than PerLLM makes of texts from outside, which are cut where they enter."""
+
+MAX_TRACEBACK = 20_000
+MAX_DEPTH = 4
+"""Levels of lists and objects in a field; what lies deeper is told as text."""
+
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+
+
+class TextFormatter(logging.Formatter):
+    """One line a record, then the traceback if there is one."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """Return the line."""
+        record.message = clean_line(record.message, MAX_MESSAGE)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: _ExcInfo) -> str:  # noqa: N802
+        """Return the traceback with its lines."""
+        return _indent(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802
+        """Return the stack with its lines."""
+        return _indent(super().formatStack(stack_info))
+
+
+class CleanJsonFormatter(JsonFormatter):
+    """One JSON object a record."""
+
+    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        """Clean every field; tracebacks keep their lines."""
+        return {
+            clean_line(key): clean_traceback(str(value)) if key in ("exc_info", "stack_info") else _clean(value)
+            for key, value in log_data.items()
+        }
 
 
 def configure_logging(settings: LogSettings) -> None:
@@ -19,7 +61,7 @@ def configure_logging(settings: LogSettings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     if settings.format == "json":
         handler.setFormatter(
-            JsonFormatter(
+            CleanJsonFormatter(
                 "{asctime}{levelname}{name}{message}",
                 style="{",
                 rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
@@ -28,7 +70,7 @@ def configure_logging(settings: LogSettings) -> None:
             )
         )
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+        handler.setFormatter(TextFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.level)
@@ -36,3 +78,27 @@ def configure_logging(settings: LogSettings) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # It warns that it handles no signals in a thread, which is how it is meant.
     logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
+
+
+def clean_traceback(text: str) -> str:
+    """Return a traceback without anything that a terminal would obey; of a long one the beginning and the end."""
+    cleaned = clean_text(text, len(text))
+    if len(cleaned) <= MAX_TRACEBACK:
+        return cleaned
+    half = MAX_TRACEBACK // 2
+    return f"{cleaned[:half]}\n{ELLIPSIS}\n{cleaned[-half:]}"
+
+
+def _indent(text: str) -> str:
+    """Return a traceback of which no line can be taken for another record."""
+    return indent(clean_traceback(text), "  ")
+
+
+def _clean(value: object, depth: int = 0) -> object:
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and isfinite(value)):
+        return value
+    if isinstance(value, dict) and depth < MAX_DEPTH:
+        return {clean_line(key): _clean(inner, depth + 1) for key, inner in value.items()}
+    if isinstance(value, list | tuple) and depth < MAX_DEPTH:
+        return [_clean(inner, depth + 1) for inner in value]
+    return clean_line(value, MAX_MESSAGE)

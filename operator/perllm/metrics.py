@@ -39,6 +39,14 @@ class OperatorMetrics:
             "perllm_energy_measurements", "Energy measurements by quality.", ["quality"], registry=registry
         )
         self.outcomes = Counter("perllm_outcomes_learned", "Outcomes learned from.", registry=registry)
+        self.outcomes_refused = Counter(
+            "perllm_outcomes_refused", "Outcomes that cannot be true and teach nothing.", ["reason"], registry=registry
+        )
+        self.models_forgotten = Counter(
+            "perllm_models_forgotten",
+            "Models forgotten on a node, since a node's profile holds no more.",
+            registry=registry,
+        )
         self.reward = Histogram(
             "perllm_reward",
             "Reward of learned outcomes.",
@@ -54,6 +62,12 @@ class OperatorMetrics:
         )
         self.in_flight = Gauge("perllm_tasks_in_flight", "Tasks placed and not yet ended.", registry=registry)
         self.refusals = Counter("perllm_pods_refused", "Pods refused or lost by their node.", registry=registry)
+        self.circuits = Gauge(
+            "perllm_circuits_open",
+            "Circuits of a node that are not closed: it is given no tasks, or those of some models or namespaces not.",
+            ["node"],
+            registry=registry,
+        )
         self.extender = Histogram(
             "perllm_extender_seconds",
             "Time in the extender's handlers.",

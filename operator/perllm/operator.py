@@ -31,6 +31,7 @@ from perllm.cluster.outages import Outages
 from perllm.cluster.writes import WriteQueue
 from perllm.config import Config
 from perllm.controller.announcer import Announcer
+from perllm.controller.circuit_writer import CircuitWriter
 from perllm.controller.controller import Controller
 from perllm.controller.settlement import Settlement
 from perllm.controller.watch import TaskWatch
@@ -40,6 +41,8 @@ from perllm.guard import Guard
 from perllm.learning.learner import Learner
 from perllm.learning.profiles import ProfileStore
 from perllm.metrics import OperatorMetrics
+from perllm.placement.admission import Admission
+from perllm.placement.circuits import Circuits
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placer
@@ -73,18 +76,25 @@ class Operator:
         self._outages = Outages(time.monotonic)
         self._writes = WriteQueue(self._guard, self._outages, rng)
         self._policy = config.policy.build()
-        self._learner = Learner(self._policy)
+        self._learner = Learner(self._policy, lambda reason: self._metrics.outcomes_refused.labels(reason).inc())
         self._fleet = Fleet()
         self._labels = NodeLabels(config.nodes.tier_label, config.nodes.gpu_type_label, config.nodes.gpu_resource)
         self._source = PrometheusSource(config.telemetry, requests.Session())
         self._telemetry = Telemetry(
-            self._source, config.telemetry, self._node_addresses, time.time, TelemetryMetrics(registry)
+            self._source,
+            config.telemetry,
+            self._node_addresses,
+            time.time,
+            TelemetryMetrics(registry),
+            guard=self._guard,
+            rng=rng,
         )
         self._placer = Placer(
             self._policy,
             self._learner,
             self._fleet,
             Ledger(),
+            circuits=Circuits(rng),
             transmission_j_per_bit={tier: config.nodes.transmission_microjoule_per_bit[tier] * 1e-6 for tier in Tier},
             metrics_age_s=self._metrics_age_s,
             unix_now=time.time,
@@ -99,6 +109,21 @@ class Operator:
             window_s=config.telemetry.history_s,
             now=time.monotonic,
         )
+        self._profiles = ProfileStore(
+            client,
+            self._learner,
+            policy=self._policy.name,
+            node_of=self._fleet.nodes.get,
+            instance=config.instance,
+            count_forgotten=self._metrics.models_forgotten.inc,
+        )
+        circuits = CircuitWriter(
+            client,
+            self._writes,
+            node_of=self._fleet.nodes.get,
+            create_profile=self._profiles.create,
+            prefix=names.profile_prefix(config.instance),
+        )
         self._controller = Controller(
             client,
             self._placer,
@@ -108,15 +133,11 @@ class Operator:
             writes=self._writes,
             guard=self._guard,
             unix_now=time.time,
+            admission=Admission(config.admission.min_hit_chance, config.admission.probe_share),
             scheduler_name=config.scheduler_name,
             shares=Shares(config.fairness.weights),
-        )
-        self._profiles = ProfileStore(
-            client,
-            self._learner,
-            policy=self._policy.name,
-            node_of=self._fleet.nodes.get,
-            instance=config.instance,
+            gpu_resource=config.nodes.gpu_resource,
+            show_circuit=circuits.put,
         )
         self._leadership = _follow_lease(config, client, self._outages)
         inform = partial(Informer, client, guard=self._guard, outages=self._outages, rng=rng)
@@ -174,6 +195,8 @@ class Operator:
             outcomes = await self._profiles.load()
             self._learned.set()
             log.info("learned state restored: %d outcomes", outcomes)
+            for name in self._profiles.tripped:
+                self._controller.node_health.show(name)
             self._begin(work, "watch of nodes", self._nodes.run)
             await self._nodes.synced.wait()
             self._begin(work, "telemetry", self._telemetry.run)
@@ -255,8 +278,10 @@ class Operator:
                     self._guard.run("node", name, partial(self._update_bandwidth, name), again=False)
                 self._placer.note_bandwidth()
                 seen = snapshot
+            self._controller.node_health.tend()
             for task_id in self._placer.expire():
                 log.warning("the placement of task %s was not carried out in time and is forgotten", task_id)
+            self._placer.trim()
             await asyncio.sleep(HOUSEKEEPING_INTERVAL_S)
 
     def _on_node(self, old: Object | None, new: Object | None) -> None:
@@ -266,6 +291,7 @@ class Operator:
             if gone is not None:
                 self._fleet.remove(gone["metadata"]["name"])
                 self._learner.cool(gone["metadata"]["name"])
+                self._controller.node_health.forget(gone["metadata"]["name"])
                 self._controller.dispatcher.renew()
             return
         known = self._fleet.nodes.get(node.name)
@@ -273,6 +299,7 @@ class Operator:
             row = self._learner.register(node.name, node.gpu_type)
             if known is not None and known.uid != node.uid:
                 self._learner.cool(node.name)
+                self._controller.node_health.forget(node.name)
             self._fleet.put(node, row, self._bandwidth(node.name, node.tier))
             self._placer.note_bandwidth()
             self._controller.dispatcher.renew()

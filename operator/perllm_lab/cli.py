@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 from collections.abc import Coroutine
 from pathlib import Path
@@ -11,6 +12,7 @@ import click
 from rich.console import Console
 
 from perllm.cluster.client import ApiError
+from perllm_lab.claim import ClaimedError, claim, find_holder
 from perllm_lab.demo import DemoSettings, provide_binaries, run_demo
 from perllm_lab.hardware.scenario import ScenarioError
 from perllm_lab.kubernetes.build import ToolchainError
@@ -28,6 +30,7 @@ from perllm_lab.workload.trace import TraceError
 DEFAULT_FOLDER = Path(".lab")
 PID_FILE = "lab.pid"
 EXPECTED = (
+    ClaimedError,
     ToolchainError,
     ProcessError,
     ScenarioError,
@@ -184,41 +187,41 @@ def tune(out: Path | None, processes: int | None, **options: Any) -> None:
 @_SPEED
 @_SEED
 @_FOLDER
-def up(scenario: str, speed: float, seed: int, folder: Path) -> None:
-    """Start a lab and keep it running until Ctrl-C or `perllm-lab down`."""
-    (folder / "up").mkdir(parents=True, exist_ok=True)
-    _run(_up(scenario, LabSettings(scenario, speed, seed), (folder / "up").absolute(), Display(Console())))
+@click.option("--fresh", is_flag=True, help="Forget the tasks and what was learned when this lab ran before.")
+def up(scenario: str, speed: float, seed: int, folder: Path, fresh: bool) -> None:
+    """Start a lab and keep it running until Ctrl-C or `perllm-lab down`; what it held before is there again."""
+    _run(_up(LabSettings(scenario, speed, seed), folder.absolute(), Display(Console()), fresh=fresh))
 
 
 @main.command()
 @_FOLDER
 def down(folder: Path) -> None:
     """Stop the lab that `perllm-lab up` started."""
-    file = folder / "up" / PID_FILE
-    try:
-        pid = int(file.read_text())
-        os.kill(pid, signal.SIGTERM)
-    except (FileNotFoundError, ProcessLookupError):
+    pid = find_holder(folder / PID_FILE)
+    if pid is None:
         click.echo("no lab is running")
-    else:
-        click.echo(f"lab {pid} was told to stop")
+        return
+    os.kill(pid, signal.SIGTERM)
+    click.echo(f"lab {pid} was told to stop")
 
 
-async def _up(scenario_name: str, settings: LabSettings, folder: Path, display: Display) -> None:
+async def _up(settings: LabSettings, folder: Path, display: Display, *, fresh: bool) -> None:
     binaries = await provide_binaries(COMPONENTS, display)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with Lab(binaries, load_scenario(scenario_name), folder, settings) as lab:
-        (folder / PID_FILE).write_text(str(os.getpid()))
-        try:
+    with claim(folder / PID_FILE):
+        if fresh:
+            shutil.rmtree(folder / "up", ignore_errors=True)
+        lab = Lab(binaries, load_scenario(settings.scenario_name), folder / "up", settings)
+        if lab.control_plane.has_data:
+            display.say("The lab goes on where it ended: with its tasks and what was learned. --fresh forgets them")
+        async with lab:
             display.say(f"export KUBECONFIG={lab.control_plane.admin_kubeconfig}")
             display.say(f"kubectl: {binaries['kubectl']}    prometheus: {lab.prometheus.url}")
             display.say("try: kubectl apply -f examples/   kubectl get llmtasks -w   kubectl get llmnodes")
             display.say("Ctrl-C, or perllm-lab down from elsewhere, ends it")
             await stop.wait()
-        finally:
-            (folder / PID_FILE).unlink(missing_ok=True)
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:

@@ -1,11 +1,12 @@
 """The whole lab: control plane, simulated nodes, Prometheus, the operator and its kube-scheduler, each a process.
 
-Everything lives in one folder and on the loopback interface, and ends with the lab, however that ends.
+Everything lives in one folder and on the loopback interface, and ends with the lab, however that ends. A lab that
+starts in the folder of an earlier one has its objects and what was learned again.
 """
 
 import asyncio
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,8 @@ import yaml
 
 from perllm.api import names
 from perllm.api.crd import node_profile_crd, task_crd
-from perllm.cluster.client import ApiError, Client
+from perllm.cluster.authors import build_author_policy
+from perllm.cluster.client import ApiError, Client, Object
 from perllm.cluster.credentials import load_credentials
 from perllm.cluster.rbac import RBAC_GROUP, build_manifests, collection_path
 from perllm.extender.scheduler import scheduler_configuration
@@ -27,6 +29,7 @@ from perllm_lab.kubernetes.control_plane import ControlPlane
 from perllm_lab.kubernetes.probe import answers
 from perllm_lab.kubernetes.process import Process, find_free_ports
 from perllm_lab.kubernetes.prometheus import Prometheus, ScrapeTarget
+from perllm_lab.nodes.registration import NODES
 
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "prometheus")
 OPERATOR_USER = "perllm"
@@ -63,7 +66,7 @@ class Lab:
     Args:
         binaries: programs by name, as the toolchain provides them.
         scenario: the nodes.
-        folder: of this run only.
+        folder: of this lab only; what an earlier run left there is there again.
         settings: how it is run.
     """
 
@@ -147,6 +150,7 @@ class Lab:
         credentials = load_credentials(self.control_plane.admin_kubeconfig)
         self.client = await self._stack.enter_async_context(Client(credentials, max_connections=64))
         await install(self.client, (self.settings.operator_config or {}).get("namespaces", ()))
+        await _remove_nodes_except(self.client, {node.name for node in self.scenario.nodes()})
         self.nodes = self._build_nodes()
         self._stack.push_async_callback(self.nodes.stop)
         await self.start_nodes()
@@ -206,20 +210,20 @@ class Lab:
 
 
 async def install(client: Client, namespaces: Sequence[str] = ()) -> None:
-    """Install the resources and the least rights, as a user would before the first start.
+    """Install the resources, the least rights and the policy about authors, as a user would before the first start.
 
     Args:
         client: of a user who may do that.
         namespaces: are made, and are where the operator may do anything about tasks; it may everywhere when empty.
     """
     for namespace in namespaces:
-        await client.post("/api/v1/namespaces", {"metadata": {"name": namespace}})
+        await _apply(client, "/api/v1/namespaces", {"metadata": {"name": namespace}})
     for crd in (task_crd(), node_profile_crd()):
-        await client.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
+        await _apply(client, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
         await _wait_served(client, f"/apis/{names.API_VERSION}/{crd['spec']['names']['plural']}")
     operator, scheduler = (rbac_user(name) for name in (OPERATOR_USER, SCHEDULER_USER))
-    for manifest in build_manifests(operator, scheduler, namespaces=namespaces):
-        await client.post(collection_path(manifest), manifest)
+    for manifest in [*build_manifests(operator, scheduler, namespaces=namespaces), *build_author_policy()]:
+        await _apply(client, collection_path(manifest), manifest)
 
 
 def rbac_user(name: str) -> dict[str, str]:
@@ -234,6 +238,23 @@ def build_operator(control_plane: ControlPlane, folder: Path, config: Mapping[st
     kubeconfig = control_plane.write_kubeconfig(OPERATOR_USER)
     argv = [sys.executable, "-m", "perllm", "run", "--config", str(file), "--kubeconfig", str(kubeconfig)]
     return Process("operator", argv, log_file=folder / OPERATOR_LOG)
+
+
+async def _apply(client: Client, path: str, manifest: Object) -> None:
+    """Create an object, or bring the one up to date that an earlier run of the lab left."""
+    try:
+        await client.post(path, manifest)
+    except ApiError as error:
+        if error.status != 409:
+            raise
+        await client.patch(f"{path}/{manifest['metadata']['name']}", manifest)
+
+
+async def _remove_nodes_except(client: Client, kept: Collection[str]) -> None:
+    """Remove the nodes that another scenario left in this folder."""
+    for item in (await client.get(NODES))["items"]:
+        if item["metadata"]["name"] not in kept:
+            await client.delete(f"{NODES}/{item['metadata']['name']}")
 
 
 async def _wait_served(client: Client, path: str) -> None:

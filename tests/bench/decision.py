@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import log
+from random import Random
 from statistics import median
 from time import thread_time
 
@@ -23,9 +24,11 @@ from perllm.api.task import Tier
 from perllm.cluster.node import Node
 from perllm.learning.learner import Learner
 from perllm.learning.recent import CAPACITY
+from perllm.placement.circuits import Circuits
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.ledger import Ledger
-from perllm.placement.placer import Placer, Request
+from perllm.placement.placer import Placer
+from perllm.placement.request import Request
 from perllm.policy.cs_ucb import CsUcb
 from perllm.policy.net_hits import NetHits
 from perllm.policy.problem import Policy
@@ -85,6 +88,7 @@ class _Desk:
             Learner(policy),
             Fleet(),
             Ledger(),
+            circuits=Circuits(Random(0)),
             transmission_j_per_bit=TRANSMISSION_J_PER_BIT,
             metrics_age_s=lambda _: 0.0,
             unix_now=self._clock,

@@ -10,6 +10,7 @@ import asyncio
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import click
@@ -27,9 +28,11 @@ from perllm.extender.server import build_app
 from perllm.learning.learner import Learner
 from perllm.learning.outcome import Outcome
 from perllm.metrics import OperatorMetrics
+from perllm.placement.circuits import Circuits
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.ledger import Ledger
-from perllm.placement.placer import Placer, Request
+from perllm.placement.placer import Placer
+from perllm.placement.request import Request
 from perllm.policy.cs_ucb import CsUcb
 from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.nodes.registration import node_object
@@ -87,6 +90,7 @@ def build_placer(nodes: int) -> Placer:
         learner,
         fleet,
         Ledger(),
+        circuits=Circuits(Random(0)),
         transmission_j_per_bit={Tier.EDGE: 3e-7, Tier.CLOUD: 1e-6},
         metrics_age_s=lambda name: 1.0,
         unix_now=time.time,

@@ -30,9 +30,7 @@ async def full(lab: Lab) -> AsyncIterator[Stage]:
         await full.clear()
 
 
-async def test_a_namespace_without_quota_delays_no_other_and_goes_on_once_it_has_one(
-    full: Stage, stage: Stage
-) -> None:
+async def test_a_namespace_without_quota_delays_no_other_and_goes_on_once_it_has_one(full: Stage, stage: Stage) -> None:
     loop = asyncio.get_running_loop()
     log_start = full.lab.operator_log.stat().st_size
     asked_s = loop.time()

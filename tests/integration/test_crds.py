@@ -1,7 +1,8 @@
 import copy
 import json
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,13 @@ def kubectl(control_plane: ControlPlane) -> Iterator[Kubectl]:
         kubectl("create", "namespace", NAMESPACE)
     yield kubectl
     kubectl("delete", "llmtask", "--all")
+
+
+def wait_until(is_so: Callable[[], object]) -> None:
+    end_s = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < end_s, "not so in time"
+        time.sleep(0.2)
 
 
 def make_task(name: str = "task", **changes: Any) -> dict[str, Any]:
@@ -129,6 +137,112 @@ def test_bad_task_is_refused_with_what_is_right(kubectl: Kubectl, changes: dict[
     assert message in kubectl.refusal("create", "--dry-run=server", "-f", "-", body=make_task(**changes))
 
 
+def make_template(*, metadata: Any = None, **spec: Any) -> dict[str, Any]:
+    template: dict[str, Any] = {"spec": {"containers": [{"name": "main", "image": "llm"}], **spec}}
+    return template if metadata is None else {**template, "metadata": metadata}
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (make_template(metadata=["app"]), "spec.template.metadata in body must be of type object"),
+        (make_template(metadata={"labels": ["app", "web"]}), "metadata.labels in body must be of type object"),
+        (make_template(metadata={"labels": "app=web"}), "metadata.labels in body must be of type object"),
+        (make_template(metadata={"labels": {"app": 1}}), "metadata.labels.app in body must be of type string"),
+        (
+            make_template(metadata={"labels": {"app": "x" * 64}}),
+            "metadata.labels.app: Too long: may not be more than 63",
+        ),
+        (make_template(metadata={"labels": {"app": "not a value"}}), "metadata.labels.app in body should match"),
+        (
+            make_template(metadata={"labels": {f"l{number}": "" for number in range(65)}}),
+            "metadata.labels: Too many: 65: must have at most 64 items",
+        ),
+        (
+            make_template(metadata={"labels": {"perllm.io/task": "other"}}),
+            "keys of spec.template.metadata.labels must have at most 317 characters and not begin with perllm.io/",
+        ),
+        (
+            make_template(metadata={"annotations": {"x" * 318: ""}}),
+            "keys of spec.template.metadata.annotations must have at most 317 characters",
+        ),
+        (
+            make_template(nodeName="edge-1"),
+            "spec.template.spec.nodeName must be absent: PerLLM chooses the node; nodeSelector and affinity narrow",
+        ),
+        (make_template(restartPolicy="Always"), 'Unsupported value: "Always": supported values: "Never", "OnFailure"'),
+        (make_template(containers=[{"image": "llm"}]), "spec.template.spec.containers[0].name: Required value"),
+        (make_template(initContainers="none"), "spec.template.spec.initContainers in body must be of type array"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
+)
+def test_template_that_perllm_could_not_read_is_refused(
+    kubectl: Kubectl, template: dict[str, Any], message: str
+) -> None:
+    refusal = kubectl.refusal("create", "--dry-run=server", "-f", "-", body=make_task(template=template))
+
+    assert message in refusal
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        make_template(metadata={"labels": None, "annotations": None, "creationTimestamp": None}),
+        make_template(nodeName=None, nodeSelector=None, tolerations=None, initContainers=None),
+        make_template(fieldOfNextYear={"deep": [1]}, containers=[{"name": "main", "alsoNew": True}]),
+        make_template(metadata={"annotations": {"lab.perllm.io/note": "x" * 100_000}}),
+        make_template(containers=[{"name": "main", "resources": {"limits": {"cpu": 0.5, "nvidia.com/gpu": 1}}}]),
+    ],
+    ids=["null metadata", "null spec", "new fields", "long annotation", "amounts"],
+)
+def test_template_with_nulls_and_fields_of_other_versions_is_kept(kubectl: Kubectl, template: dict[str, Any]) -> None:
+    assert create(kubectl, make_task(template=template))["spec"]["template"] == template
+
+
+def test_status_of_a_task_from_before_an_upgrade_that_refuses_it_can_be_written(kubectl: Kubectl) -> None:
+    """So it can be told what is wrong with it."""
+    path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/template"
+    opened = [
+        {"op": "replace", "path": path, "value": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    ]
+    old = make_task("old", template=make_template(metadata={"labels": {"perllm.io/task": "x" * 64}}, nodeName="edge-1"))
+
+    kubectl("patch", "crd", "llminferencetasks.perllm.io", "--type=json", "--patch", json.dumps(opened))
+    wait_until(lambda: kubectl.run("apply", "-f", "-", body=old).returncode == 0)
+    kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
+    wait_until(
+        lambda: (
+            kubectl.run("create", "--dry-run=server", "-f", "-", body={**old, "metadata": {"name": "new"}}).returncode
+        )
+    )
+    kubectl(
+        "patch",
+        "llmtask",
+        "old",
+        "--subresource=status",
+        "--type=merge",
+        "--patch",
+        '{"status": {"phase": "Rejected"}}',
+    )
+
+    assert json.loads(kubectl("get", "llmtask", "old", "--output=json"))["status"]["phase"] == "Rejected"
+
+
+@pytest.mark.parametrize("field", ["status.phase=Running", "status.nodeName=edge-1", "spec.model=chosen"])
+def test_tasks_are_chosen_by_phase_node_and_model(kubectl: Kubectl, field: str) -> None:
+    for name, model, status in (
+        ("chosen", "chosen", {"phase": "Running", "nodeName": "edge-1"}),
+        ("not-chosen", "other", {"phase": "Pending"}),
+    ):
+        kubectl("apply", "-f", "-", body=make_task(name, model=model))
+        patch = json.dumps({"status": status})
+        kubectl("patch", "llmtask", name, "--subresource=status", "--type=merge", "--patch", patch)
+
+    assert kubectl("get", "llmtasks", "--field-selector", field, "--output=name").split() == [
+        "llminferencetask.perllm.io/chosen"
+    ]
+
+
 def test_name_that_is_no_label_value_is_refused(kubectl: Kubectl) -> None:
     refusal = kubectl.refusal("create", "--dry-run=server", "-f", "-", body=make_task("x" * 64))
 
@@ -177,7 +291,18 @@ def test_columns_tell_how_a_task_went(kubectl: Kubectl) -> None:
 
     header, row = kubectl("get", "llmtask", "columns").splitlines()
 
-    assert header.split() == ["NAME", "PHASE", "MODEL", "NODE", "TIER", "DEADLINE", "LATENCY", "MET", "ENERGY", "AGE"]
+    assert header.split() == [
+        "NAME",
+        "PHASE",
+        "MODEL",
+        "NODE",
+        "TIER",
+        "DEADLINE",
+        "LATENCY(S)",
+        "MET",
+        "ENERGY(J)",
+        "AGE",
+    ]
     assert row.split()[:-1] == ["columns", "Succeeded", "llama", "edge-1", "edge", "30s", "12.345", "true", "678.9"]
 
 
@@ -200,7 +325,7 @@ def test_node_profile_keeps_the_learners_state_and_shows_the_figures(kubectl: Ku
     kept = json.loads(kubectl("get", "llmnode", "edge-1", "--output=json"))["status"]
     kubectl("delete", "llmnode", "edge-1")
 
-    assert header.split() == ["NAME", "GPU", "TIER", "OUTCOMES", "LATENCY", "ENERGY", "AGE"]
+    assert header.split() == ["NAME", "GPU", "TIER", "OUTCOMES", "LATENCY(S)", "ENERGY(J)", "AGE"]
     assert row.split()[:-1] == ["edge-1", "Jetson-AGX-Orin", "edge", "7", "3.5", "90"]
     assert kept["models"][0]["state"] == state
 

@@ -2,6 +2,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from random import Random
 
 import aiohttp.web
 import pytest
@@ -10,6 +11,7 @@ import requests
 from prometheus_client import CollectorRegistry
 
 from perllm.api.task_status import EnergyQuality
+from perllm.guard import Guard
 from perllm.telemetry.attribution import Window, attribute, estimate_idle_power_w
 from perllm.telemetry.metrics import TelemetryMetrics
 from perllm.telemetry.poller import Telemetry
@@ -88,7 +90,13 @@ async def telemetry(prometheus: Prometheus) -> AsyncIterator[Telemetry]:
     )
     source = PrometheusSource(settings, requests.Session())
     telemetry = Telemetry(
-        source, settings, lambda: {"edge-1": ["10.0.0.1"]}, time.time, TelemetryMetrics(CollectorRegistry())
+        source,
+        settings,
+        lambda: {"edge-1": ["10.0.0.1"]},
+        time.time,
+        TelemetryMetrics(CollectorRegistry()),
+        guard=Guard(lambda _: None, Random(0)),
+        rng=Random(0),
     )
     polling = asyncio.create_task(telemetry.run())
     yield telemetry
@@ -158,30 +166,18 @@ async def hang(request: aiohttp.web.Request) -> aiohttp.web.Response:
     return aiohttp.web.Response()
 
 
-def answer(text: str, status: int = 200) -> Handler:
-    async def handler(request: aiohttp.web.Request) -> aiohttp.web.Response:
-        return aiohttp.web.Response(text=text, status=status)
-
-    return handler
-
-
-@pytest.mark.parametrize(
-    "handler",
-    [
-        answer("<html>Sign in</html>"),
-        answer("overloaded", 503),
-        answer('{"status": "error", "error": "bad query"}', 400),
-        answer('{"status": "success"}'),
-        answer('{"data": {"result": [{"metric": {}, "value": [1, "2"]}]}}'),
-        answer('{"data": {"result": [{"metric": {}, "values": [[1, "x"]]}]}}'),
-    ],
-    ids=["html", "overload", "refusal", "no data", "no range", "no number"],
-)
-async def test_unusable_answer_is_one_kind_of_error(handler: Handler) -> None:
-    async with served(handler) as address:
-        with pytest.raises(TelemetryError, match=r"check telemetry\.url, the token and the query") as caught:
-            await ask(address)
-    assert not isinstance(caught.value, TelemetryUnreachableError)
+async def test_a_query_that_prometheus_refuses_is_told_with_its_words(prometheus: Prometheus) -> None:
+    settings = TelemetrySettings(url=prometheus.url)
+    source = PrometheusSource(settings, requests.Session())
+    try:
+        with pytest.raises(TelemetryError, match=r"refuses the query 'sum\('; correct it .*parse error"):
+            await source.query("sum(")
+        with pytest.raises(TelemetryError, match="returned one value of each series"):
+            await source.query("sum by (instance) (up)")
+        with pytest.raises(TelemetryError, match="returned a single value without labels"):
+            await source.query("1 + 1")
+    finally:
+        source.close()
 
 
 async def test_server_that_hangs_is_given_up_after_the_timeout_and_not_tried_again() -> None:

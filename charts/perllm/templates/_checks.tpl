@@ -1,11 +1,38 @@
 {{/* Combinations that cannot work are refused before anything is installed. */}}
 {{- define "perllm.check" -}}
+{{- include "perllm.checkSections" . -}}
+{{- include "perllm.checkImage" . -}}
 {{- include "perllm.checkConfig" . -}}
 {{- include "perllm.checkSchedulerArguments" . -}}
 {{- include "perllm.checkSchedulerVersion" . -}}
 {{- include "perllm.checkMonitoring" . -}}
 {{- include "perllm.checkCrds" . -}}
 {{- include "perllm.checkNeighbours" . -}}
+{{- end }}
+
+{{/* Helm removes what is null, also a whole section, and an upgrade with --reuse-values knows no new one. */}}
+{{- define "perllm.checkSections" -}}
+{{- range $path := list
+  "image" "config" "config.telemetry" "config.telemetry.queries" "config.policy" "config.policy.net_hits"
+  "config.policy.cs_ucb" "config.nodes" "config.server" "config.log" "scheduler"
+  "scheduler.image" "scheduler.serviceAccount" "crds" "admissionPolicy" "rbac" "serviceAccount" "podDisruptionBudget"
+  "service" "serviceMonitor" "prometheusRule" "dashboard" "networkPolicy" "networkPolicy.apiServer"
+  "networkPolicy.prometheus" "global" "config.telemetry.url" "config.scheduler_name"
+-}}
+{{- $value := $.Values -}}
+{{- range splitList "." $path -}}
+{{- $value = get $value . -}}
+{{- end -}}
+{{- if not $value -}}
+{{- fail (printf "%s must not be null or empty: leave it out for its default; after --reuse-values, upgrade with --reset-then-reuse-values instead" $path) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{- define "perllm.checkImage" -}}
+{{- if not .Values.image.repository -}}
+{{- fail "image.repository must be set: the image of PerLLM is in no public registry yet. Build it with `make image IMAGE=registry.example.com/perllm/perllm`, push it, and install with `--set image.repository=registry.example.com/perllm/perllm`" -}}
+{{- end -}}
 {{- end }}
 
 {{- define "perllm.checkConfig" -}}

@@ -43,36 +43,51 @@ app.kubernetes.io/part-of: perllm
 {{- end -}}
 {{- end }}
 
-{{/* Lease by which several replicas agree on the one that works; empty for one. */}}
+{{/*
+Lease by which pods agree on the one that works. A single one follows it as well: whatever number of replicas a rollout or
+a rollback begins and ends with, pods of before and after contend for the same Lease.
+*/}}
 {{- define "perllm.lease" -}}
-{{- if .Values.config.leader_lease -}}
-{{ .Values.config.leader_lease }}
-{{- else if gt (int .Values.replicaCount) 1 -}}
-{{ include "perllm.fullname" . }}
-{{- end -}}
+{{ default (include "perllm.fullname" .) .Values.config.leader_lease }}
 {{- end }}
 
-{{/* Whether new pods and those that are there follow the same Lease; empty in the upgrade that introduces it. */}}
+{{/* Whether new pods and those that are there follow the same Lease; empty in an upgrade that introduces or renames it. */}}
 {{- define "perllm.followsLease" -}}
-{{- $lease := include "perllm.lease" . -}}
 {{- $old := lookup "apps/v1" "Deployment" .Release.Namespace (include "perllm.fullname" .) -}}
-{{- if and $lease (or (not $old) (lookup "coordination.k8s.io/v1" "Lease" .Release.Namespace $lease)) -}}
+{{- if or (not $old) (lookup "coordination.k8s.io/v1" "Lease" .Release.Namespace (include "perllm.lease" .)) -}}
 true
 {{- end -}}
 {{- end }}
 
-{{/* Image reference: pass (dict "image" image "tag" the tag to use when none is set). */}}
+{{- define "perllm.operatorImage" -}}
+{{ include "perllm.image" (dict "image" .Values.image "tag" .Chart.AppVersion "registry" .Values.global.imageRegistry) }}
+{{- end }}
+
+{{- define "perllm.schedulerImage" -}}
+{{- $tag := include "perllm.kubernetesVersion" . -}}
+{{ include "perllm.image" (dict "image" .Values.scheduler.image "tag" $tag "registry" .Values.global.imageRegistry) }}
+{{- end }}
+
+{{/* Image reference: pass (dict "image" image "tag" the tag to use when none is set "registry" global.imageRegistry). */}}
 {{- define "perllm.image" -}}
+{{- $repository := .image.repository -}}
+{{- if .registry -}}
+{{- $repository = printf "%s/%s" (trimSuffix "/" .registry) (regexReplaceAll "^(localhost|[^/]*[.:][^/]*)/" $repository "") -}}
+{{- end -}}
 {{- if .image.digest -}}
-{{ .image.repository }}@{{ .image.digest }}
+{{ $repository }}@{{ .image.digest }}
 {{- else -}}
-{{ .image.repository }}:{{ default .tag .image.tag }}
+{{ $repository }}:{{ default .tag .image.tag }}
 {{- end -}}
 {{- end }}
 
-{{/* Version of the cluster without what its vendor adds to it: v1.37.2-gke.100 runs kube-scheduler v1.37.2. */}}
+{{/*
+Version of the cluster without what its vendor adds to it: v1.37.2-gke.100 runs kube-scheduler v1.37.2. Argo CD tells no
+patch version; the first one does.
+*/}}
 {{- define "perllm.kubernetesVersion" -}}
-{{ regexFind "^v[0-9]+\\.[0-9]+\\.[0-9]+" .Capabilities.KubeVersion.Version }}
+{{- $version := semver .Capabilities.KubeVersion.Version -}}
+v{{ $version.Major }}.{{ $version.Minor }}.{{ $version.Patch }}
 {{- end }}
 
 {{- define "perllm.monitoringApi" -}}monitoring.coreos.com/v1{{- end }}

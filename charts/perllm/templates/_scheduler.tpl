@@ -3,17 +3,13 @@
 apiVersion: kubescheduler.config.k8s.io/v1
 kind: KubeSchedulerConfiguration
 leaderElection:
-  {{- with include "perllm.lease" . }}
   leaderElect: true
   leaseDuration: 15s
   renewDeadline: 10s
   retryPeriod: 2s
   resourceLock: leases
-  resourceName: {{ . }}
-  resourceNamespace: {{ $.Release.Namespace }}
-  {{- else }}
-  leaderElect: false
-  {{- end }}
+  resourceName: {{ include "perllm.lease" . }}
+  resourceNamespace: {{ .Release.Namespace }}
 enableProfiling: false
 percentageOfNodesToScore: 100
 podInitialBackoffSeconds: 1

@@ -1,6 +1,8 @@
 """CustomResourceDefinitions, generated from the pydantic models."""
 
+import copy
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 import yaml
@@ -10,6 +12,7 @@ from perllm.api import names, rules
 from perllm.api.node_profile import NodeProfileStatus
 from perllm.api.task import TaskSpec
 from perllm.api.task_status import TaskStatus
+from perllm.api.template import PodTemplate
 
 Schema = dict[str, Any]
 
@@ -21,19 +24,22 @@ _TASK_COLUMNS = (
     ("Node", "string", ".status.nodeName", "The node it runs on."),
     ("Tier", "string", ".status.tier", "The node's tier."),
     ("Deadline", "string", ".spec.deadline", "Time allowed from creation to completion."),
-    ("Latency", "number", ".status.observed.latency", "Seconds from creation to completion."),
+    ("Latency(s)", "number", ".status.observed.latency", "Seconds from creation to completion."),
     ("Met", "boolean", ".status.deadlineMet", "Whether the deadline was met."),
-    ("Energy", "number", ".status.observed.energyJoules", "Joules the task took."),
+    ("Energy(J)", "number", ".status.observed.energyJoules", "Joules the task took."),
     ("Age", "date", ".metadata.creationTimestamp", "Time since the creation."),
 )
 _NODE_PROFILE_COLUMNS = (
     ("GPU", "string", ".status.gpuType", "The node's GPU type."),
     ("Tier", "string", ".status.tier", "The node's tier."),
+    ("Circuit", "string", ".status.circuit.state", "Whether it is given tasks: closed, open (no) or half-open."),
     ("Outcomes", "integer", ".status.outcomes", "Number of outcomes learned from."),
-    ("Latency", "number", ".status.meanLatencySeconds", "Mean seconds from creation to completion."),
-    ("Energy", "number", ".status.meanEnergyJoules", "Mean joules of a task."),
+    ("Latency(s)", "number", ".status.meanLatencySeconds", "Mean seconds from creation to completion."),
+    ("Energy(J)", "number", ".status.meanEnergyJoules", "Mean joules of a task."),
     ("Age", "date", ".metadata.creationTimestamp", "Time since the creation."),
 )
+# By these `kubectl get --field-selector` chooses.
+_TASK_SELECTABLE = (".status.phase", ".status.nodeName", ".spec.model")
 _UNSUPPORTED_KEYS = frozenset({"title", "additionalProperties", "propertyNames", "$defs"})
 
 
@@ -41,13 +47,17 @@ def task_crd() -> Schema:
     """Return the CustomResourceDefinition of ``LLMInferenceTask``."""
     spec = structural_schema(TaskSpec, "What the task is, and by when it has to be complete.")
     spec["x-kubernetes-validations"] = list(rules.task_spec_rules())
-    for field, field_rules in rules.task_field_rules().items():
-        spec["properties"][field]["x-kubernetes-validations"] = list(field_rules)
+    spec["properties"]["template"] = structural_schema(PodTemplate, spec["properties"]["template"]["description"])
+    for path, field_rules in rules.task_field_rules().items():
+        field = reduce(lambda part, name: part["properties"][name], path.split("."), spec)
+        field["x-kubernetes-validations"] = list(field_rules)
     status = structural_schema(TaskStatus, "What became of the task. Written by PerLLM only.")
     schema = _root_schema("One bounded unit of LLM inference work with its own deadline.", status, spec)
     schema["x-kubernetes-validations"] = list(rules.task_rules())
     kind = (names.TASK_KIND, names.TASK_PLURAL, names.TASK_SHORT_NAME)
-    return _definition(kind, "Namespaced", schema, _TASK_COLUMNS)
+    definition = _definition(kind, "Namespaced", schema, _TASK_COLUMNS)
+    definition["spec"]["versions"][0]["selectableFields"] = [{"jsonPath": path} for path in _TASK_SELECTABLE]
+    return definition
 
 
 def node_profile_crd() -> Schema:
@@ -83,7 +93,8 @@ def _convert(schema: Schema, definitions: Mapping[str, Schema]) -> Schema:
         inner = next(option for option in schema["anyOf"] if option != {"type": "null"})
         rest = {key: value for key, value in schema.items() if key != "anyOf" and (key, value) != ("default", None)}
         return _convert({**inner, **rest}, definitions)
-    converted = {key: value for key, value in schema.items() if key not in _UNSUPPORTED_KEYS}
+    # Parts that are used twice would become anchors and aliases in YAML.
+    converted = {key: copy.deepcopy(value) for key, value in schema.items() if key not in _UNSUPPORTED_KEYS}
     if "properties" in schema:
         converted["properties"] = {name: _convert(part, definitions) for name, part in schema["properties"].items()}
     if isinstance(schema.get("items"), dict):

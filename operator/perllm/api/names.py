@@ -80,6 +80,16 @@ def lease_path(namespace: str, name: str) -> str:
     return f"/apis/coordination.k8s.io/v1/{_in_namespace(namespace)}leases/{name}"
 
 
+def select_instance(instance: str) -> str:
+    """Return the selector of the objects of one operator among several; of the one without a name when it is empty."""
+    return f"{INSTANCE_LABEL}={instance}" if instance else f"!{INSTANCE_LABEL}"
+
+
+def profile_prefix(instance: str) -> str:
+    """Return what the names of node profiles of one operator among several begin with, before the node's name."""
+    return f"{instance}." if instance else ""
+
+
 def to_label_value(text: str) -> str:
     """Return ``text`` as a label value: unchanged when it is one, else shortened and made unique by a hash.
 

@@ -1,5 +1,6 @@
 """The ``LLMNodeProfile``: what has been learned on one node, kept in the cluster so that it survives restarts."""
 
+from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import AwareDatetime, Field, WithJsonSchema
@@ -7,10 +8,15 @@ from pydantic import AwareDatetime, Field, WithJsonSchema
 from perllm.api.base import Figure, Joules, Resource, Seconds, Text
 from perllm.api.task import Tier
 
-MAX_MODELS = 256
+MAX_MODELS = 64
 MAX_RECENT = 512
 
 _State = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
+_OLD = "Up to schema version 2; read once and no longer written."
+
+
+ModelName = Annotated[str, Field(min_length=1, max_length=253)]
+_ATOMIC: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
 
 
 class LatencyLaw(Resource):
@@ -51,7 +57,7 @@ class AnswerLength(Resource):
 class ModelProfile(Resource):
     """What has been learned of one model on the node."""
 
-    model: Annotated[str, Field(min_length=1, max_length=253)] = Field(description="Name of the model.")
+    model: ModelName = Field(description="Name of the model.")
     count: int = Field(default=0, ge=0, description="Number of outcomes learned from.")
     mean_reward: float | None = Field(
         default=None, allow_inf_nan=False, description="Mean reward, for policies that keep one."
@@ -65,7 +71,33 @@ class ModelProfile(Resource):
     latency: LatencyLaw | None = Field(default=None, description="Seconds of a task.")
     energy: EnergyLaw | None = Field(default=None, description="Joules of a task.")
     answers: AnswerLength | None = Field(default=None, description="Length of answers.")
-    state: _State = Field(default_factory=dict, description="The learner's own state of this model. Not for people.")
+    state: _State | None = Field(default=None, description=_OLD)
+
+
+class CircuitState(StrEnum):
+    """Whether a node is given tasks."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half-open"
+
+
+class CircuitStatus(Resource):
+    """Whether the node is given tasks, after the last ones were refused or failed there."""
+
+    state: CircuitState = Field(
+        description="closed: it is given tasks; open: none for a while; half-open: one at a time, to try it."
+    )
+    reason: Annotated[str, Field(max_length=1024)] = Field(default="", description="What went wrong there last.")
+    since: AwareDatetime = Field(description="When it was last opened or closed.")
+    models: tuple[ModelName, ...] = Field(
+        default=(),
+        description="Models whose tasks are kept off; those of all models when empty.",
+        json_schema_extra=_ATOMIC,
+    )
+    namespaces: tuple[Text, ...] = Field(
+        default=(), description="Namespaces whose tasks are kept off; all when empty.", json_schema_extra=_ATOMIC
+    )
 
 
 class NodeProfileStatus(Resource):
@@ -77,6 +109,11 @@ class NodeProfileStatus(Resource):
     tier: Tier | None = Field(default=None, description="The node's tier.")
     updated_time: AwareDatetime | None = Field(default=None, description="When this was written.")
     outcomes: int = Field(default=0, ge=0, description="Number of outcomes learned from, all models together.")
+    forgotten_models: int = Field(
+        default=0,
+        ge=0,
+        description="How many models were forgotten here, those with the oldest outcomes, since there were too many.",
+    )
     mean_latency_seconds: Seconds | None = Field(
         default=None, description="Mean seconds from creation to completion, all models."
     )
@@ -84,18 +121,21 @@ class NodeProfileStatus(Resource):
     idle_power_watts: float | None = Field(
         default=None, ge=0, allow_inf_nan=False, description="Watts of the idle node."
     )
+    circuit: CircuitStatus | None = Field(default=None, description="Whether the node is given tasks.")
     models: tuple[ModelProfile, ...] = Field(
         default=(),
         max_length=MAX_MODELS,
-        description="What has been learned, per model.",
+        description="What has been learned, per model, for people. Changes of it have no effect.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["model"]},
     )
     state: _State = Field(
-        default_factory=dict, description="The learner's own state of the whole node. Not for people."
+        default_factory=dict,
+        description="The learner's own state in the field data: compressed, read back as a whole or not at all. "
+        "Not for people.",
     )
-    recent: tuple[Annotated[str, Field(max_length=64)], ...] = Field(
-        default=(),
+    recent: tuple[Annotated[str, Field(max_length=64)], ...] | None = Field(
+        default=None,
         max_length=MAX_RECENT,
-        description="The last outcomes learned from, so that none is learned twice.",
-        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+        description=_OLD,
+        json_schema_extra=_ATOMIC,
     )

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from perllm.api.names import MAX_LABEL_LENGTH
+from perllm.api.names import GROUP, MAX_LABEL_LENGTH
 from perllm.api.quantities import DURATION_PATTERN
+from perllm.api.template import MAX_KEY_LENGTH
 
 Rule = dict[str, str]
 
@@ -36,7 +37,7 @@ def task_spec_rules() -> tuple[Rule, ...]:
 
 
 def task_field_rules() -> Mapping[str, Sequence[Rule]]:
-    """Return the rules of single fields of the task's spec."""
+    """Return the rules of single fields of the task's spec, by their path in it."""
     deadline = "duration(self) > duration('0s') && duration(self) <= duration('24h')"
     return {
         "deadline": (_is_duration("deadline", deadline, "of more than 0s and at most 24h, for example 30s or 1m30s"),),
@@ -50,7 +51,28 @@ def task_field_rules() -> Mapping[str, Sequence[Rule]]:
                 "message": "spec.inputBytes must be a quantity between 0 and 1Ti, for example 512Ki, 2Mi or 1500000",
             },
         ),
+        "template.metadata.labels": _has_own_keys("labels"),
+        "template.metadata.annotations": _has_own_keys("annotations"),
+        "template.spec": (
+            {
+                "rule": "!has(self.nodeName) || self.nodeName == ''",
+                "message": "spec.template.spec.nodeName must be absent: PerLLM chooses the node; nodeSelector and "
+                "affinity narrow its choice",
+                "fieldPath": ".nodeName",
+                "reason": "FieldValueForbidden",
+            },
+        ),
     }
+
+
+def _has_own_keys(field: str) -> tuple[Rule, ...]:
+    return (
+        {
+            "rule": f"self.all(key, size(key) <= {MAX_KEY_LENGTH} && !key.startsWith('{GROUP}/'))",
+            "message": f"keys of spec.template.metadata.{field} must have at most {MAX_KEY_LENGTH} characters and not "
+            f"begin with {GROUP}/, which is PerLLM's own",
+        },
+    )
 
 
 def _is_duration(field: str, limit: str, what: str) -> Rule:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
 
 from perllm.api.base import Deadline, InputBytes, Resource, Tokens, Ttl
 from perllm.api.quantities import parse_duration_s, parse_quantity
+from perllm.api.template import check_template
 
 MAX_PRIORITY = 1000
 MAX_RETRIES = 10
@@ -34,46 +35,10 @@ class OnDeadlineMissed(StrEnum):
     TERMINATE = "Terminate"
 
 
-def _check_template(template: dict[str, Any]) -> dict[str, Any]:
-    spec = template.get("spec")
-    if not isinstance(spec, dict) or not isinstance(spec.get("containers"), list) or not spec["containers"]:
-        raise ValueError("spec.containers must hold at least one container")
-    return template
-
-
 def _check_unique(tiers: tuple[Tier, ...]) -> tuple[Tier, ...]:
     if len(set(tiers)) < len(tiers):
         raise ValueError("every tier may be named once only")
     return tiers
-
-
-_OPEN_OBJECT = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-_TEMPLATE_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "required": ["spec"],
-    "properties": {
-        "metadata": {**_OPEN_OBJECT, "description": "Labels and annotations of the pod."},
-        "spec": {
-            **_OPEN_OBJECT,
-            "description": "The pod's spec. PerLLM sets schedulerName.",
-            "required": ["containers"],
-            "properties": {
-                "restartPolicy": {
-                    "type": "string",
-                    "enum": ["Never", "OnFailure"],
-                    "description": "Never, which is the default, or OnFailure: a task has an end.",
-                },
-                "containers": {
-                    "type": "array",
-                    "minItems": 1,
-                    "maxItems": 64,
-                    "description": "The containers. The first may write a run report as its termination message.",
-                    "items": _OPEN_OBJECT,
-                },
-            },
-        },
-    },
-}
 
 
 class TaskSpec(Resource):
@@ -109,7 +74,9 @@ class TaskSpec(Resource):
     on_infeasible: OnInfeasible = Field(
         default=OnInfeasible.BEST_EFFORT,
         description="What to do when no node is expected to meet the deadline: BestEffort runs the task where it "
-        "is expected to be least late, Reject ends it without running it.",
+        "is expected to be least late, Reject ends it without running it. Expected means a chance of at least "
+        "admission.min_hit_chance of PerLLM's configuration, 50 % unless set. While everything of a model is refused, "
+        "one in twenty narrow refusals is run to find out whether that is still right (admission.probe_share).",
     )
     on_deadline_missed: OnDeadlineMissed = Field(
         default=OnDeadlineMissed.CONTINUE,
@@ -125,7 +92,7 @@ class TaskSpec(Resource):
         default=None,
         description="How long the task is kept after it has finished, for example 1h. It is kept for ever when absent.",
     )
-    template: Annotated[dict[str, Any], AfterValidator(_check_template), WithJsonSchema(_TEMPLATE_SCHEMA)] = Field(
+    template: Annotated[dict[str, Any], AfterValidator(check_template), WithJsonSchema({"type": "object"})] = Field(
         description="The pod that does the work, as a PodTemplateSpec."
     )
 

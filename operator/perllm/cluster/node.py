@@ -1,7 +1,7 @@
 """What PerLLM needs to know of a Kubernetes node."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from perllm.api import names
@@ -10,6 +10,20 @@ from perllm.api.task import Tier
 from perllm.cluster.client import Object
 
 UNKNOWN_GPU = "unknown"
+KEEPS_OFF = ("NoSchedule", "NoExecute")
+"""Effects of taints by which a pod is not placed on a node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    """What keeps pods off a node that do not tolerate it."""
+
+    key: str
+    value: str
+    effect: str
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.value}:{self.effect}" if self.value else f"{self.key}:{self.effect}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +36,11 @@ class Node:
         tier: edge or cloud.
         gpu_type: value of the GPU type label.
         slots: tasks that it can run at a time, its allocatable GPUs (or replicas of them).
-        gpus: GPUs that these slots are spread over.
         addresses: its addresses, to recognise it in metrics.
         is_open: whether it takes new pods: it is ready, or has not said otherwise, and is not cordoned.
+        gpus: GPUs that the slots are spread over.
+        labels: its labels, which pods may select it by.
+        taints: what pods have to tolerate.
     """
 
     name: str
@@ -35,6 +51,8 @@ class Node:
     addresses: frozenset[str]
     is_open: bool
     gpus: float = 1.0
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    taints: tuple[Taint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +70,7 @@ def read_node(item: Object, labels: NodeLabels) -> Node | None:
 
     A node belongs when it carries a valid tier label and has at least one slot.
     """
-    metadata, status = item["metadata"], item.get("status", {})
+    metadata, spec, status = item["metadata"], item.get("spec", {}), item.get("status", {})
     own: Mapping[str, str] = metadata.get("labels", {})
     tier = own.get(labels.tier)
     slots = parse_quantity(status.get("allocatable", {}).get(labels.gpu_resource, "0"))
@@ -65,8 +83,14 @@ def read_node(item: Object, labels: NodeLabels) -> Node | None:
         gpu_type=own.get(labels.gpu_type, UNKNOWN_GPU),
         slots=float(slots),
         addresses=frozenset(address["address"] for address in status.get("addresses", ())),
-        is_open=not item.get("spec", {}).get("unschedulable") and not _is_unready(status),
+        is_open=not spec.get("unschedulable") and not _is_unready(status),
         gpus=_read_gpus(own.get(labels.gpu_count), slots),
+        labels=own,
+        taints=tuple(
+            Taint(one["key"], one.get("value") or "", one["effect"])
+            for one in spec.get("taints") or ()
+            if one["effect"] in KEEPS_OFF
+        ),
     )
 
 

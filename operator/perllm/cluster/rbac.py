@@ -86,7 +86,9 @@ def collection_path(manifest: Mapping[str, Any]) -> str:
     """Return the API path under which one of these objects is created."""
     namespace = manifest["metadata"].get("namespace")
     place = f"namespaces/{namespace}/" if namespace else ""
-    return f"/apis/{manifest['apiVersion']}/{place}{manifest['kind'].lower()}s"
+    kind = manifest["kind"].lower()
+    plural = f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
+    return f"/apis/{manifest['apiVersion']}/{place}{plural}"
 
 
 def _grant(name: str, rules: list[Rule], subject: Subject, namespace: str = "") -> list[dict[str, Any]]:

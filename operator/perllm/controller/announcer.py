@@ -1,10 +1,14 @@
-"""Says what was decided and what became of it: one log line per decision, events, metrics."""
+"""Says what was decided and what became of it: one log line per decision and per end, events, metrics.
+
+Times count from the task's creation everywhere, as in its status.
+"""
 
 import logging
 
 from perllm.api.task import Tier
 from perllm.api.task_status import Phase, TaskStatus
 from perllm.cluster.events import EventRecorder, Subject
+from perllm.controller.summary import DELETED, describe_ending, list_ending
 from perllm.controller.task import Task
 from perllm.metrics import OperatorMetrics
 from perllm.placement.decision import Decision
@@ -22,8 +26,8 @@ class Announcer:
 
     def placed(self, task: Task, decision: Decision) -> None:
         """Announce a decision that was carried out."""
-        summary = describe(decision)
-        rejected = ", ".join(f"{count} {reason}" for reason, count in decision.rejected.items()) or "none"
+        summary = describe_decision(task, decision)
+        waited_s = decision.decided_s - task.received_s
         log.info(
             "%s %s",
             task.key,
@@ -36,9 +40,11 @@ class Announcer:
                 "tier": decision.tier.value,
                 "gpu": decision.gpu_type,
                 "policy": decision.policy,
-                "predicted_latency_s": round(decision.latency_s, 3),
-                "latency_low_s": round(decision.latency_low_s, 3),
-                "latency_high_s": round(decision.latency_high_s, 3),
+                "waited_s": round(waited_s, 3),
+                "predicted_latency_s": round(waited_s + decision.latency_s, 3),
+                "latency_low_s": round(waited_s + decision.latency_low_s, 3),
+                "latency_high_s": round(waited_s + decision.latency_high_s, 3),
+                "deadline_s": task.valid_spec.deadline_s,
                 "hit_chance": round(decision.hit_chance, 4),
                 "harm": round(decision.harm, 4),
                 "output_tokens": round(decision.output_tokens, 1),
@@ -51,25 +57,41 @@ class Announcer:
                 "reason": decision.reason,
             },
         )
-        self._events.record(_subject(task), "Placed", f"{summary}. Refused nodes: {rejected}.")
+        self._events.record(_subject(task), "Placed", summary)
         self._metrics.decisions.labels(decision.policy, decision.tier, str(decision.explored).lower()).inc()
 
-    def ended(self, task: Task, status: TaskStatus) -> None:
-        """Announce that a task reached its final phase."""
-        self._metrics.finished.labels(status.phase.value).inc()
+    def missed(self, task: Task, status: TaskStatus) -> None:
+        """Announce that a task was not complete by its deadline, whether it still runs or has just become complete."""
+        deadline = task.valid_spec.deadline
         latency_s = status.observed.latency if status.observed else None
+        note = f"not complete by its deadline of {deadline}; it goes on"
+        if latency_s is not None:
+            note = f"complete after {latency_s:.2f} s, its deadline was {deadline}"
+        self._events.record(_subject(task), "DeadlineMissed", note, warning=True)
+
+    def ended(self, task: Task, status: TaskStatus) -> None:
+        """Count a task that reached its final phase, and announce it if it did not succeed."""
+        self._metrics.finished.labels(status.phase.value).inc()
         tier = status.tier.value if status.tier else "none"
         if status.deadline_met is not None:
             self._metrics.deadlines.labels(tier, str(status.deadline_met).lower()).inc()
-        if status.phase is Phase.SUCCEEDED and latency_s is not None:
-            self._metrics.latency.labels(tier).observe(latency_s)
-            note = f"complete after {latency_s:.2f} s of {task.valid_spec.deadline_s:g} s"
-            if not status.deadline_met:
-                self._events.record(_subject(task), "DeadlineMissed", note, warning=True)
-        else:
-            note = status.message or ""
-            self._events.record(_subject(task), status.phase.value, note, warning=True)
-        log.info("%s %s: %s", task.key, status.phase.value.lower(), note, extra={"event": "ended", "task": task.key})
+        if status.phase is not Phase.SUCCEEDED:
+            self._events.record(_subject(task), status.phase.value, status.message or "", warning=True)
+        elif status.observed is not None and status.observed.latency is not None:
+            self._metrics.latency.labels(tier).observe(status.observed.latency)
+
+    def settled(self, task: Task, status: TaskStatus, now_s: float) -> None:
+        """Write the one line about a task that has ended and of which nothing more will be known.
+
+        It has its energy, so it comes when that is measured, or is known to be missing; for a task that did not succeed
+        at its end, and for one that is deleted at its deletion.
+        """
+        if not status.phase.is_final:
+            self._metrics.finished.labels(DELETED).inc()
+        is_as_wanted = status.deadline_met is True or status.phase is not Phase.SUCCEEDED
+        level = logging.INFO if is_as_wanted and status.phase is not Phase.FAILED else logging.WARNING
+        ending = describe_ending(task, status, now_s)
+        log.log(level, "%s %s", task.key, ending, extra=list_ending(task, status, now_s))
 
     def measured(self, tier: Tier | None, energy: Attribution) -> None:
         """Count an energy measurement."""
@@ -82,15 +104,17 @@ class Announcer:
         self._events.record(_subject(task), "Postponed", note, warning=True)
 
 
-def describe(decision: Decision) -> str:
+def describe_decision(task: Task, decision: Decision) -> str:
     """Return a decision in one line for people."""
-    verdict = "within" if decision.meets_deadline else "MISSES"
+    waited_s = decision.decided_s - task.received_s
+    verdict = "in time" if decision.meets_deadline else "TOO LATE"
+    refused = ", ".join(f"{count} {reason}" for reason, count in decision.rejected.items()) or "none"
     return (
-        f"-> {decision.node} ({decision.tier}, {decision.gpu_type}): {decision.latency_s:.2f} s predicted "
-        f"({decision.latency_low_s:.2f} to {decision.latency_high_s:.2f} s), {verdict} the "
-        f"{decision.time_left_s:.2f} s left at {decision.hit_chance:.1%}, {decision.energy_j:.0f} J; "
-        f"{decision.reason}; "
-        f"{decision.candidates} candidates, {sum(decision.rejected.values())} refused"
+        f"-> {decision.node} ({decision.tier}, {decision.gpu_type}) by {decision.policy}: "
+        f"{waited_s + decision.latency_s:.2f} s predicted ({waited_s + decision.latency_low_s:.2f} to "
+        f"{waited_s + decision.latency_high_s:.2f} s) of the {task.valid_spec.deadline_s:g} s since its creation, "
+        f"{verdict} with a chance of {decision.hit_chance:.1%}; {decision.energy_j:.0f} J; {decision.reason}; "
+        f"refused nodes: {refused}"
     )
 
 

@@ -12,7 +12,8 @@ from functools import partial
 from random import Random
 
 from perllm.api import names
-from perllm.api.task_status import TaskStatus
+from perllm.api.node_profile import CircuitStatus
+from perllm.api.task_status import Phase, TaskStatus
 from perllm.cluster.client import Client, Object
 from perllm.cluster.informer import object_key
 from perllm.cluster.obstacles import is_quota_changed, is_relabelled
@@ -22,17 +23,21 @@ from perllm.controller import lifecycle
 from perllm.controller.announcer import Announcer
 from perllm.controller.conditions import TURN, Note
 from perllm.controller.dispatcher import Dispatcher, Waiting
+from perllm.controller.node_health import NodeHealth, find_avoided
 from perllm.controller.pod_keeper import PodKeeper
 from perllm.controller.refusal import Cause, Refusal
 from perllm.controller.settlement import Settlement
 from perllm.controller.status_writer import Fields, StatusWriter
+from perllm.controller.summary import is_settled
 from perllm.controller.task import Task, read_task
 from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics
+from perllm.placement.admission import Admission, explain_wait
 from perllm.placement.decision import Decision
 from perllm.placement.hindsight import judge_ended
 from perllm.placement.ledger import Stay
-from perllm.placement.placer import Placement, Placer, Request
+from perllm.placement.placer import Placement, Placer
+from perllm.placement.request import Request
 from perllm.placement.shares import Shares
 
 MAX_ENDING_S = 40.0
@@ -66,9 +71,12 @@ class Controller:
         writes: WriteQueue,
         guard: Guard,
         unix_now: Callable[[], float],
+        admission: Admission | None = None,
         scheduler_name: str = names.SCHEDULER_NAME,
         shares: Shares | None = None,
         rng: Random | None = None,
+        gpu_resource: str = names.GPU_RESOURCE,
+        show_circuit: Callable[[str, CircuitStatus], None] = lambda *_: None,
     ) -> None:
         self._guard = guard
         self._placer = placer
@@ -76,6 +84,8 @@ class Controller:
         self._announcer = announcer
         self._metrics = metrics
         self._unix_now = unix_now
+        self._admission = admission or Admission()
+        self._gpu_resource = gpu_resource
         self._tracked: dict[str, Tracked] = {}
         self._orphans: dict[str, dict[str, Pod]] = {}
         self._pods = PodKeeper(
@@ -86,6 +96,7 @@ class Controller:
         )
         self.dispatcher = Dispatcher(
             placer,
+            admission=self._admission,
             shares=shares or Shares(),
             create_pod=self._pods.create,
             reject=self._reject,
@@ -94,6 +105,7 @@ class Controller:
             guard=guard,
             rng=rng or Random(),
         )
+        self.node_health = NodeHealth(placer, metrics, free=self.dispatcher.free, show=show_circuit, unix_now=unix_now)
         self.writer = StatusWriter(client, writes, on_written=self._on_written, on_gone=self._forget)
         metrics.waiting.set_function(lambda: self.dispatcher.waiting)
         for cause in Cause:
@@ -106,7 +118,7 @@ class Controller:
         tracked = self._tracked.get(seen.task_key) if seen else None
         if seen is None or tracked is None or tracked.task.spec is None or tracked.task.uid != seen.task_uid:
             return None
-        return tracked.task.to_request()
+        return tracked.task.to_request(find_avoided(tracked.pods.values()))
 
     def on_task(self, item: Object, *, deleted: bool) -> None:
         """Take note of a task that was added, changed or deleted."""
@@ -134,7 +146,7 @@ class Controller:
     def _take_task(self, item: Object, *, deleted: bool) -> None:
         if not deleted and self._is_known(item):
             return
-        task, status = read_task(item, self._unix_now())
+        task, status = read_task(item, self._unix_now(), self._gpu_resource)
         tracked = self._tracked.get(task.key)
         if deleted:
             if tracked is not None and tracked.task.uid == task.uid:
@@ -181,6 +193,8 @@ class Controller:
             pods[pod.name] = pod
             if lifecycle.is_refusal(pod) and not (before and lifecycle.is_refusal(before)):
                 self._metrics.refusals.inc()
+            if tracked is not None:
+                self.node_health.see(before, pod, tracked.task)
         if tracked is not None:
             self._account(pod, gone=is_gone)
             self._reconcile_guarded(pod.task_key)
@@ -221,7 +235,7 @@ class Controller:
                 self._learn_ended(tracked, pod, decision)
             self.dispatcher.free(pod.node)
         elif not is_superseded and pod.node in self._placer.fleet.nodes:
-            self._placer.confirm(decision)
+            self._placer.confirm(decision, tracked.task.demand.slots)
             self._settlement.begin(pod, self._unix_now())
 
     def _reconcile_guarded(self, key: str) -> None:
@@ -235,7 +249,7 @@ class Controller:
         step = lifecycle.advance(task, before, list(tracked.pods.values()), now_s, tracked.note)
         self._adopt(tracked, step.status)
         if step.attempt is not None:
-            self.dispatcher.add(Waiting(task, step.attempt))
+            self.dispatcher.add(Waiting(task, step.attempt, find_avoided(tracked.pods.values())))
         else:
             tracked.note = TURN
             if step.status.phase.is_final or step.status.node_name is not None:
@@ -257,8 +271,13 @@ class Controller:
             decision = lifecycle.read_decision(pod) if pod else None
             if decision is not None:
                 self._announcer.placed(task, decision)
+        is_out = status.phase in (Phase.FAILED, Phase.REJECTED)
+        if status.deadline_met is False and before.deadline_met is not False and not is_out:
+            self._announcer.missed(task, status)
         if status.phase.is_final and not before.phase.is_final:
             self._announcer.ended(task, status)
+        if is_settled(status) and not is_settled(before):
+            self._announcer.settled(task, status, self._unix_now())
         self.writer.put(task.key, names.task_status_path(task.namespace, task.name), status.to_object())
 
     def _settle(self, tracked: Tracked, pod: Pod) -> None:
@@ -316,7 +335,7 @@ class Controller:
         self._refuse(task, "InvalidTemplate", f"spec.template cannot be used: {message}")
 
     def _reject(self, task: Task, placement: Placement) -> None:
-        self._refuse(task, "Infeasible", explain_refusal(task, placement))
+        self._refuse(task, "Infeasible", self._admission.explain_refusal(placement, task.valid_spec.deadline))
 
     def _refuse(self, task: Task, reason: str, message: str) -> None:
         """End a task without running it."""
@@ -332,12 +351,7 @@ class Controller:
             self._announcer.postponed(task, note.message)
 
     def _explain_wait(self, task: Task, placement: Placement) -> None:
-        # Figures would change every moment and be written every time.
-        refused = ", ".join(placement.choice.refused)
-        message = "waiting: no node carries the tier label and a GPU"
-        if placement.names:
-            message = f"waiting: {placement.choice.reason}" + (f" (refused: {refused})" if refused else "")
-        self._explain(task, Note(TURN.reason, message))
+        self._explain(task, Note(TURN.reason, explain_wait(placement)))
 
     def _explain(self, task: Task, note: Note) -> bool:
         """Say why a task has no pod; return whether that is new."""
@@ -385,6 +399,8 @@ class Controller:
         tracked = self._tracked.pop(key, None)
         if tracked is None:
             return
+        if not is_settled(tracked.status):
+            self._announcer.settled(tracked.task, tracked.status, self._unix_now())
         if tracked.timer is not None:
             tracked.timer.cancel()
         for kind in ("task state", "outcome"):
@@ -392,20 +408,6 @@ class Controller:
         self.dispatcher.remove(key)
         self.writer.forget(key)
         self._placer.release(tracked.task.uid)
+        self._placer.circuits.forget_task(tracked.task.uid)
         for pod in tracked.pods.values():
             self._settlement.forget(pod.uid)
-
-
-def explain_refusal(task: Task, placement: Placement) -> str:
-    """Return why a task is refused, with the figures of the node where it had the best prospects."""
-    refused = ", ".join(f"{count} by {reason}" for reason, count in placement.choice.refused.items()) or "none"
-    message = f"no node is worth starting on for the deadline of {task.valid_spec.deadline} (refused: {refused})"
-    best = placement.favourite
-    if best is not None:
-        arms = placement.arms
-        message += (
-            f"; best is {placement.names[best]} with a chance of {arms.hit_chance[best]:.1%} to be in time at the cost "
-            f"of {arms.harm[best]:.2f} deadlines of running tasks, {arms.latency_s[best]:.1f} s expected for the "
-            f"{max(placement.job.time_left_s, 0.0):.1f} s left; {placement.choice.reason}"
-        )
-    return f"{message}; onInfeasible is Reject"

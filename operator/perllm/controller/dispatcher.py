@@ -52,10 +52,11 @@ ROUND_INTERVAL_S = PAUSE_S
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A task that waits for its next pod."""
+    """A task that waits for its next pod, which is to avoid nodes where earlier ones ended badly."""
 
     task: Task
     attempt: int
+    avoided: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -76,6 +77,7 @@ class Dispatcher:
 
     Args:
         placer: says where a task could go now.
+        admission: says whether it starts, waits or is refused.
         shares: what each namespace was given.
         create_pod: creates the pod of a task's attempt; returns why it was refused if it may be created later, and must
             not raise.
@@ -97,6 +99,7 @@ class Dispatcher:
         postpone: Callable[[Task, Refusal], None],
         guard: Guard,
         rng: Random,
+        admission: Admission | None = None,
     ) -> None:
         self._placer = placer
         self._shares = shares
@@ -105,7 +108,7 @@ class Dispatcher:
         self._wait = wait
         self._postpone = postpone
         self._guard = guard
-        self._admission = Admission()
+        self._admission = admission or Admission()
         self._lines: WaitingLines[str] = WaitingLines(shares)
         self._postponed = Postponed(self._come_back, rng)
         self._waiting: dict[str, Waiting] = {}
@@ -232,7 +235,7 @@ class Dispatcher:
         """Look for a node for a task, and add it to those that get their pods now if there is one."""
         task = waiting.task
         self._placer.ledger.stop_waiting(task.uid)
-        placement = self._placer.choose(task.to_request())
+        placement = self._placer.choose(task.to_request(waiting.avoided))
         verdict = self._admission.judge(placement, task.valid_spec.on_infeasible)
         if verdict is Verdict.WAIT:
             self._await(task, placement)
@@ -248,7 +251,8 @@ class Dispatcher:
 
     def _claim(self, task: Task, placement: Placement, arm: int) -> None:
         """Give a task what it starts with; the next one of this round sees less room."""
-        claim = _Claim(float(placement.outlook.work_s[arm]), int(placement.rows[arm]))
+        work_s = float(placement.outlook.work_s[arm]) * placement.request.demand.slots
+        claim = _Claim(work_s, int(placement.rows[arm]))
         self._lines.remove(task.key, work_s=claim.work_s)
         self._placer.reserve(placement, placement.names[arm])
         self._claims[task.key] = claim
@@ -299,10 +303,12 @@ class Dispatcher:
     def _await(self, task: Task, placement: Placement) -> None:
         """Put the task into the line for its node, which the other tasks see."""
         arm = placement.choice.awaited
-        line: Line = task.valid_spec.allowed_tiers
+        request = placement.request
+        line: Line = request.tiers, request.demand, request.avoided
         if arm is not None:
             line = int(placement.rows[arm])
-            self._placer.ledger.wait(task.uid, line, float(placement.outlook.work_s[arm]), task.namespace)
+            work_s = float(placement.outlook.work_s[arm])
+            self._placer.ledger.wait(task.uid, line, work_s, slots=request.demand.slots, namespace=request.namespace)
         self._lines.wait(task.key, line)
         self._wait(task, placement)
 

@@ -4,7 +4,7 @@
 
 Level-triggered: the answer follows from what is, not from what happened, so it may be asked at any moment, as often as
 one likes, also after a crash. The highest attempt counts. A container's own failure uses up a retry; a pod that a node
-refused or lost does not, and is never held against the node.
+refused or lost does not. What either tells of the node is judged in node_health.py.
 """
 
 from collections.abc import Sequence
@@ -20,6 +20,9 @@ from perllm.controller.task import Task
 from perllm.placement.decision import Decision, RecordError, read_record
 
 DEADLINE_EXCEEDED = "DeadlineExceeded"
+
+STOPPED = ("Evicted", "Preempting")
+"""Reasons of pods that their node stopped for the sake of others."""
 
 MAX_REFUSALS = 10
 """Pods of one task that nodes may refuse or lose before the task is given up."""
@@ -84,7 +87,7 @@ def read_decision(pod: Pod) -> Decision | None:
 
 def is_refusal(pod: Pod) -> bool:
     """Whether a failed pod never got to run, or was stopped from outside: no verdict on task or node."""
-    stopped = pod.is_deleting or pod.is_disrupted or pod.reason in ("Evicted", "Preempting")
+    stopped = pod.is_deleting or pod.is_disrupted or pod.reason in STOPPED
     return is_lost(pod) or (pod.phase is PodPhase.FAILED and stopped)
 
 

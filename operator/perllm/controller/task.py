@@ -5,11 +5,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from perllm.api import names
 from perllm.api.task import TaskSpec
 from perllm.api.task_status import TaskStatus
 from perllm.cluster.client import Object
 from perllm.cluster.times import parse_time_s
-from perllm.placement.placer import Request
+from perllm.placement.demand import ONE_SLOT, Demand, read_demand
+from perllm.placement.request import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class Task:
         spec: what was asked for; None when it cannot be understood.
         problem: why the spec cannot be understood, in words; empty when it can.
         received_s: Unix time at which it was created, as precisely as known.
+        demand: what its pod asks of a node.
     """
 
     key: str
@@ -35,6 +38,7 @@ class Task:
     spec: TaskSpec | None
     problem: str
     received_s: float
+    demand: Demand = ONE_SLOT
 
     @property
     def due_s(self) -> float:
@@ -48,8 +52,8 @@ class Task:
             raise ValueError(f"task {self.key} has no valid spec: {self.problem}")
         return self.spec
 
-    def to_request(self) -> Request:
-        """Return what placement needs to know."""
+    def to_request(self, avoided: frozenset[str] = frozenset()) -> Request:
+        """Return what placement needs to know; `avoided` are nodes where earlier attempts ended badly."""
         spec = self.valid_spec
         return Request(
             task_id=self.uid,
@@ -61,11 +65,13 @@ class Task:
             due_s=self.due_s,
             deadline_s=spec.deadline_s,
             namespace=self.namespace,
+            demand=self.demand,
+            avoided=avoided,
         )
 
 
-def read_task(item: Object, now_s: float) -> tuple[Task, TaskStatus]:
-    """Return the task and the status that `item` holds.
+def read_task(item: Object, now_s: float, gpu_resource: str = names.GPU_RESOURCE) -> tuple[Task, TaskStatus]:
+    """Return the task and the status that `item` holds; its pod takes a slot for each of `gpu_resource`.
 
     Creation times have whole seconds only, so the moment of the first sight counts as the creation, within the second
     that follows the creation time; the status remembers it, to the microsecond: so it is the same after a restart.
@@ -86,6 +92,7 @@ def read_task(item: Object, now_s: float) -> tuple[Task, TaskStatus]:
         spec,
         problem,
         received_s,
+        ONE_SLOT if spec is None else read_demand(spec.template["spec"], gpu_resource),
     )
     return task, status
 

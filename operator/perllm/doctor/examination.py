@@ -13,7 +13,8 @@ from perllm.doctor.finding import Finding, fail, warn
 from perllm.doctor.rights import Access, Account
 from perllm.telemetry.queries import select_window
 from perllm.telemetry.readings import Metric
-from perllm.telemetry.source import MetricSource, Series, TelemetryError, TelemetryUnreachableError
+from perllm.telemetry.series import Series
+from perllm.telemetry.source import MetricSource, TelemetryError, TelemetryUnreachableError
 
 PAGE_SIZE = "500"
 
@@ -87,6 +88,9 @@ class Examination:
 
     async def _examine_nodes(self) -> AsyncIterator[Finding]:
         for finding in nodes.check_nodes(await self._list("/api/v1/nodes"), self.config.nodes):
+            yield finding
+        own = {"labelSelector": names.select_instance(self.config.instance)}
+        for finding in nodes.check_circuits(await self._list(names.node_profiles_path(), **own)):
             yield finding
 
     async def _examine_telemetry(self) -> AsyncIterator[Finding]:

@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 
+from perllm.api.node_profile import CircuitState
 from perllm.api.quantities import parse_quantity
 from perllm.api.task import Tier
 from perllm.cluster.client import Object
-from perllm.cluster.node import Node, NodeLabels, read_node
+from perllm.cluster.node import KEEPS_OFF, Node, NodeLabels, read_node
 from perllm.config import NodeSettings
 from perllm.doctor.finding import Finding, fail, name_some, ok, warn
 from perllm.learning.priors import GENERIC, find_prior
 
 NODES = "nodes"
-KEEPS_OFF = ("NoSchedule", "NoExecute")
 
 
 def find_fleet(items: Sequence[Object], settings: NodeSettings) -> list[Node]:
@@ -34,6 +34,23 @@ def check_nodes(items: Sequence[Object], settings: NodeSettings) -> Iterator[Fin
     yield _check_fleet(fleet, settings)
     yield from _check_labels(items, settings)
     yield from _check_members(items, fleet, settings)
+
+
+def check_circuits(profiles: Sequence[Object]) -> Iterator[Finding]:
+    """Judge what the profiles of nodes say of tasks that were refused or failed there."""
+    for item in profiles:
+        circuit = (item.get("status") or {}).get("circuit") or {}
+        state = circuit.get("state")
+        if state in (CircuitState.OPEN, CircuitState.HALF_OPEN):
+            who = [f"of {kind} {name_some(circuit[kind])}" for kind in ("models", "namespaces") if circuit.get(kind)]
+            message = " ".join([f"{_node_of(item)} is given no tasks", *who, f"for now ({state})"])
+            advice = "kubectl describe node NAME, and the events of the pods there; it is tried again by itself"
+            yield warn(NODES, f"{message}: {circuit.get('reason')}", advice)
+
+
+def _node_of(profile: Object) -> str:
+    owners = profile["metadata"].get("ownerReferences") or ()
+    return next((one["name"] for one in owners if one["kind"] == "Node"), str(profile["metadata"]["name"]))
 
 
 def _check_fleet(fleet: Sequence[Node], settings: NodeSettings) -> Finding:

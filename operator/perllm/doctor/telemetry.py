@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 from perllm.doctor.finding import Finding, fail, name_some, ok, warn
 from perllm.telemetry.mapping import NodeMapping
 from perllm.telemetry.readings import Metric
+from perllm.telemetry.series import Series, describe_labels
 from perllm.telemetry.settings import TelemetrySettings
-from perllm.telemetry.source import Series
 
 CHECK = "Prometheus"
 
@@ -61,7 +61,9 @@ def check_telemetry(
             advice = f"correct config.telemetry.queries.{metric}"
             yield fail(CHECK, f"{metric}: {answers.errors[metric]}", advice)
         elif nodes.fleet:
-            yield _check_metric(metric, answers.series.get(metric, ()), nodes, settings, now_s)
+            found = answers.series.get(metric, ())
+            yield _check_metric(metric, [one for one in found if not one.fault], nodes, settings, now_s)
+            yield from _check_series(metric, found)
 
 
 def _explain_unreachable(error: str, settings: TelemetrySettings, *, is_inside: bool) -> Finding:
@@ -69,7 +71,14 @@ def _explain_unreachable(error: str, settings: TelemetrySettings, *, is_inside: 
     if not is_inside and (host.endswith((".svc", ".cluster.local")) or "." not in host):
         advice = "run the doctor inside: kubectl exec deploy/perllm -c operator -- perllm doctor --config ..., or pass "
         return warn(CHECK, f"{host} can be reached from inside the cluster only", f"{advice}--prometheus URL")
-    return fail(CHECK, error, "set config.telemetry.url, or networkPolicy.prometheus")
+    return fail(CHECK, error, "set config.telemetry.url and token_file, or networkPolicy.prometheus")
+
+
+def _check_series(metric: Metric, found: Sequence[Series]) -> Iterator[Finding]:
+    faulty = [f"{describe_labels(one.labels)}: {one.fault}" for one in found if one.fault]
+    if faulty:
+        message = f"{metric}: {len(faulty)} of {len(found)} series cannot be used, such as {faulty[0]}"
+        yield warn(CHECK, message, "look at what their exporter shows, and at rules that rewrite it")
 
 
 def _check_metric(
@@ -83,6 +92,10 @@ def _check_metric(
         # A cluster may measure nothing, but what it measures must be understood.
         judge = fail if strangers and not newest else warn
         return judge(CHECK, message, _advise(metric, found, strangers, settings))
+    ahead = sorted(name for name, time_s in newest.items() if time_s - now_s > settings.stale_after_s)
+    if ahead:
+        message = f"{metric}: samples of {name_some(ahead)} are of the future and are left out"
+        return warn(CHECK, message, "compare the clocks of Prometheus, its exporters and PerLLM")
     ages = sorted(now_s - time_s for time_s in newest.values())
     message = f"{metric}: all {len(newest)} nodes, newest samples {ages[0]:.0f} to {ages[-1]:.0f} s old"
     if stale:
@@ -111,8 +124,7 @@ def _advise(metric: Metric, found: Sequence[Series], strangers: Sequence[Series]
         return f"the query finds nothing: run its exporter, or set config.telemetry.queries.{metric}"
     if not strangers:
         return "run the exporter there"
-    labels = ", ".join(f"{key}={value}" for key, value in sorted(strangers[0].labels.items()) if key != "__name__")
     return (
-        f"{len(strangers)} series tell no known node by {', '.join(settings.node_labels)}, such as {{{labels}}}: "
-        "set config.telemetry.node_labels, or relabel"
+        f"{len(strangers)} series tell no known node by {', '.join(settings.node_labels)}, such as "
+        f"{describe_labels(strangers[0].labels)}: set config.telemetry.node_labels, or relabel"
     )

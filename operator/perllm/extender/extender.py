@@ -13,7 +13,8 @@ from typing import Any
 from perllm.api import names
 from perllm.cluster.client import ApiError, Client, Object
 from perllm.extender.protocol import Answer, binding_answer, filter_answer, filter_error, priorities
-from perllm.placement.placer import Placement, Placer, Request
+from perllm.placement.placer import Placement, Placer
+from perllm.placement.request import Request
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class Extender:
             self._placer.release_reservation(placement.request.task_id)
             log.info("pod %s not bound to %s: %s", arguments["PodName"], node, error)
             return binding_answer(str(error))
-        self._placer.confirm(decision)
+        self._placer.confirm(decision, placement.request.demand.slots)
         return binding_answer()
 
     def _remember(self, uid: str, placement: Placement) -> None:

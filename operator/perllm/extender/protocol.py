@@ -21,7 +21,8 @@ Answer = dict[str, Any]
 def filter_answer(placement: Placement, asked: Sequence[str]) -> Answer:
     """Return the chosen node and the next best; when there is none, why the nodes that were asked about are none."""
     passed = _shortlist(placement)
-    failed = {} if passed else dict.fromkeys(asked, "refused by PerLLM: a constraint does not hold")
+    why = placement.obstacle or "a constraint does not hold"
+    failed = {} if passed else dict.fromkeys(asked, f"refused by PerLLM: {why}")
     return {"NodeNames": passed, "FailedNodes": failed, "FailedAndUnresolvableNodes": {}, "Error": ""}
 
 

@@ -51,6 +51,18 @@ TAIL = 0.05
 LEAST_SHARE = 0.01
 """No coefficient falls below this share of its prior where a law is given no others: physical rates are positive."""
 
+MAX_LOG_RATIO = 3.0
+"""No node is more than twenty times as slow as its type, or as fast."""
+
+MAX_COEFFICIENT = 1e12
+"""A law that has learned from tasks that can be has none larger."""
+
+MAX_BOUND = 50.0
+"""No bound of an interval is further away, as |e|: no forecast is off by more."""
+
+SINGULAR = 1e-10
+"""How far below zero an eigenvalue of a matrix of squares comes by rounding, as a share of its largest."""
+
 STEER = 0.03
 """How far a bound moves when it is missed, in scales. Outcomes come late, so larger steps overshoot."""
 
@@ -150,36 +162,34 @@ class PooledLaw:
             "errors": group.export_errors(),
         }
 
-    def import_moments(self, row: int, state: Mapping[str, Sequence[float]]) -> None:
-        """Take back what `export_moments` returned; of several nodes of a type the best informed tells its law.
+    def import_moments(self, row: int, state: Mapping[str, Sequence[float]]) -> bool:
+        """Take back what `export_moments` returned; return whether its type's law is taken from it.
+
+        Of several nodes of a type the best informed tells its law.
 
         Raises:
-            ValueError: the numbers are too many, too few or not finite.
+            ValueError: the numbers cannot have been learned; then nothing is changed.
         """
-        size = len(self._prior)
-        upper = np.triu_indices(size)
-        parts = [np.asarray(state[key], float) for key in ("ratio", "gram", "moment", "errors")]
-        shapes = [(2,), upper[0].shape, (size,), (5,)]
-        if [part.shape for part in parts] != shapes or not np.isfinite(np.concatenate(parts)).all():
-            raise ValueError(f"not the state of a law of {size} coefficients")
-        ratio, gram, moment, errors = parts
         group_number = int(self.group_of_row[row])
         group = self._groups[group_number]
-        if errors[0] >= group.weight:
-            group.gram[upper] = gram
-            group.gram.T[upper] = gram
-            group.moment[:] = moment
-            group.import_errors(errors)
-            group.solve()
-        self._log_ratio[row], self._variance[row] = ratio
+        ratio, variance = _read(state, "ratio", 2)
+        restored = group.restored(state)
+        if abs(ratio) > MAX_LOG_RATIO or not 0.0 < variance <= 1.0:
+            raise ValueError("ratio is none that nodes of one type have")
+        is_better = restored.weight >= group.weight
+        if is_better:
+            self._groups[group_number] = restored
+        self._log_ratio[row], self._variance[row] = ratio, variance
         self._refresh_all(group_number)
+        return is_better
 
     def _walk(self, row: int, misfit: float, spread: float) -> None:
         """Move the node's ratio towards what was seen, as far as it is less certain than its type's law."""
         keep = 1.0 - NODE_RETURN
         variance = keep**2 * self._variance[row] + NODE_WALK**2
         gain = variance / (variance + spread**2)
-        self._log_ratio[row] = keep * self._log_ratio[row] + gain * misfit
+        log_ratio = keep * self._log_ratio[row] + gain * misfit
+        self._log_ratio[row] = min(max(log_ratio, -MAX_LOG_RATIO), MAX_LOG_RATIO)
         self._variance[row] = (1.0 - gain) * variance
 
     def _refresh_all(self, number: int) -> None:
@@ -208,7 +218,7 @@ class _Group:
     """The law of one GPU type and the errors around it."""
 
     def __init__(self, prior: FloatArray, least: FloatArray) -> None:
-        self._least = least
+        self._prior, self._least = prior, least
         self.prior_precision = np.diag(prior**-2.0)
         self.prior_moment: FloatArray = self.prior_precision @ prior
         self.gram: FloatArray = np.zeros(self.prior_precision.shape)
@@ -253,6 +263,52 @@ class _Group:
     def export_errors(self) -> list[float]:
         return [self.weight, self._squares, self._square_weight, self.low, self.high]
 
-    def import_errors(self, errors: FloatArray) -> None:
+    def restored(self, state: Mapping[str, Sequence[float]]) -> "_Group":
+        """Return a group with the numbers of a state.
+
+        Raises:
+            ValueError: they cannot have been learned.
+        """
+        group, size = _Group(self._prior, self._least), len(self._prior)
+        upper = np.triu_indices(size)
+        gram = _read(state, "gram", len(upper[0]))
+        group.gram[upper] = gram
+        group.gram.T[upper] = gram
+        group.moment[:] = _read(state, "moment", size)
+        group._import_errors(_read(state, "errors", 5))
+        # An observation weighs 1 / (noise times what the law says of its task), which is never below its least.
+        most = 1.001 * (group.weight + 0.001) / (RELATIVE_NOISE * self._least) ** 2
+        if not is_gram(group.gram) or (np.diag(group.gram) > most).any():
+            raise ValueError("gram is no sum of squares of as many outcomes")
+        group.solve()
+        if not (group.theta <= MAX_COEFFICIENT).all():
+            raise ValueError("moment is of no task that can be")
+        return group
+
+    def _import_errors(self, errors: FloatArray) -> None:
         self.weight, self._squares, self._square_weight, self.low, self.high = errors.tolist()
+        most, most_squares = 1.0 / (1.0 - MEMORY), 1.0 / (1.0 - ERROR_MEMORY)
+        is_weight = 0.0 <= self.weight <= 1.001 * most and 1.0 <= self._square_weight <= 1.001 * most_squares
+        is_error = 0.0 <= self._squares <= MAX_ERROR**2 * self._square_weight
+        if not (is_weight and is_error and max(abs(self.low), abs(self.high)) <= MAX_BOUND):
+            raise ValueError("errors cannot have been seen")
         self.scale = max(float(np.sqrt(self._squares / self._square_weight)), 0.01)
+
+
+def is_gram(matrix: FloatArray) -> bool:
+    """Whether a symmetric matrix, shape (d, d), can be a sum of outer products of vectors with themselves."""
+    diagonal = np.diag(matrix)
+    if (diagonal < 0.0).any():
+        return False
+    length = np.sqrt(diagonal)
+    if (np.abs(matrix) > 1.001 * np.outer(length, length)).any():
+        return False
+    scale = np.where(length > 0.0, length, 1.0)
+    return bool(np.linalg.eigvalsh(matrix / scale[:, None] / scale)[0] >= -SINGULAR)
+
+
+def _read(state: Mapping[str, Sequence[float]], name: str, size: int) -> FloatArray:
+    numbers = np.asarray(state[name], dtype=np.float64)
+    if numbers.shape != (size,) or not np.isfinite(numbers).all():
+        raise ValueError(f"{name} must hold {size} finite numbers")
+    return numbers

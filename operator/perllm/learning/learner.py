@@ -5,8 +5,7 @@ learned state to and from LLMNodeProfile objects (profiles.py).
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,137 +20,56 @@ from perllm.learning.features import (
 )
 from perllm.learning.law import PooledLaw
 from perllm.learning.lengths import Length, LengthLaw
-from perllm.learning.outcome import Ended, Outcome
-from perllm.learning.priors import GENERIC, LOAD_S, find_prior
+from perllm.learning.model_laws import UNPROVEN, ArmEstimate, ArmSummary, ModelLaws
+from perllm.learning.model_table import ModelTable
+from perllm.learning.outcome import MAX_RUN_S, Ended, Outcome, Refusal
+from perllm.learning.priors import Prior, find_prior
 from perllm.learning.recent import RecentOutcomes
 from perllm.policy.problem import Feedback, FloatArray, IntArray, Policy
+
+MAX_ARMS = 64
+"""Models whose outcomes on one node are remembered; at 2 kB each a profile has a tenth of what etcd takes."""
 
 LOAD_STEP = 0.3
 """Weight of the newest run on a node that had to load its model, in the mean loading time of its type."""
 
-ARRIVALS_AVERAGED = 200.0
-"""How many arrivals the mean task is an average of."""
-
-UNPROVEN = 0.02
-"""Least share of the loading time that a node still needs until a task has completed there: what runs until then tells
-of the loading, not of the law."""
-
 PROVEN_WEIGHT = 3.0
 """Outcomes after which a law of time is believed as to how far an ended task had come."""
 
-KINDS = 2
-"""Shapes of length per model: without and with a hint."""
-
-
-@dataclass(slots=True)
-class ArmSummary:
-    """Plain averages of an arm's outcomes, for people."""
-
-    count: int = 0
-    latency_s: float = 0.0
-    energy_j: float = 0.0
-    energy_count: int = 0
-    output_tokens: float = 0.0
-    met: int = 0
-    last_outcome_s: float = 0.0
-
-    def add(self, outcome: Outcome) -> None:
-        """Average an outcome in."""
-        self.count += 1
-        self.latency_s += (outcome.latency_s - self.latency_s) / self.count
-        self.output_tokens += (outcome.output_tokens - self.output_tokens) / self.count
-        self.met += outcome.latency_s <= outcome.deadline_s
-        self.last_outcome_s = max(self.last_outcome_s, outcome.finished_s)
-        if outcome.energy_j is not None:
-            self.energy_count += 1
-            self.energy_j += (outcome.energy_j - self.energy_j) / self.energy_count
-
-
-@dataclass(frozen=True, slots=True)
-class ArmEstimate:
-    """What is known of an arm, for people.
-
-    Attributes:
-        latency: coefficients of a task's seconds, in the order of its features.
-        load_s: seconds to load the model.
-        latency_spread: standard deviation of ln(actual / predicted) seconds.
-        energy: coefficients of its joules.
-        energy_spread: standard deviation of ln(actual / predicted) joules.
-        median_tokens: of answers without a hint, to a prompt of mean length.
-        length_spread: standard deviation of ln(actual / median) tokens.
-    """
-
-    latency: tuple[float, ...]
-    load_s: float
-    latency_spread: float
-    energy: tuple[float, ...]
-    energy_spread: float
-    median_tokens: float
-    length_spread: float
-
-
-@dataclass(slots=True)
-class ModelLaws:
-    """What is known of one model on all nodes.
-
-    Attributes:
-        latency: seconds of a run, without the transfer of its input.
-        energy: joules of inference.
-        lengths: of its answers.
-        mean_prompt: tokens read by a mean task lately.
-        mean_output: tokens written by it.
-        load_s: by row, how long its GPU type takes to load it.
-        loads_from_s: by row, when the node began to load it: -inf where it has served it, inf where it never did.
-    """
-
-    lengths: LengthLaw
-    latency: PooledLaw = field(default_factory=lambda: PooledLaw(GENERIC.latency, LEAST_LATENCY_SHARES))
-    energy: PooledLaw = field(default_factory=lambda: PooledLaw(GENERIC.energy))
-    summaries: dict[int, ArmSummary] = field(default_factory=dict)
-    assigned: set[int] = field(default_factory=set)
-    mean_prompt: float = 1000.0
-    mean_output: float = 200.0
-    load_s: FloatArray = field(default_factory=lambda: np.zeros(0))
-    loads_from_s: FloatArray = field(default_factory=lambda: np.zeros(0))
-
-    def cover(self, rows: int) -> None:
-        """Make room for `rows` rows."""
-        missing = rows - len(self.loads_from_s)
-        if missing > 0:
-            self.loads_from_s = np.concatenate([self.loads_from_s, np.full(missing, np.inf)])
-            self.load_s = np.concatenate([self.load_s, np.full(missing, LOAD_S)])
-
-    def alike(self, row: int) -> IntArray:
-        """Return the rows of the nodes with the same GPU type, itself included."""
-        return np.flatnonzero(self.latency.group_of_row == self.latency.group_of_row[row])
-
-    def cold(self, rows: IntArray, now_s: float) -> FloatArray:
-        """Return which share of the loading time each node still needs, shape (n,)."""
-        loads_from_s = self.loads_from_s[rows]
-        if np.isneginf(loads_from_s).all():
-            return np.zeros(len(rows))
-        left: FloatArray = 1.0 - np.maximum(now_s - loads_from_s, 0.0) / np.maximum(self.load_s[rows], 1e-9)
-        return np.where(np.isneginf(loads_from_s), 0.0, np.clip(left, UNPROVEN, 1.0))
+Arm = tuple[str, ArmSummary, dict[str, Any]]
+"""A model, what was observed of it on a node, and the machine part of what was learned."""
 
 
 class Learner:
     """Learns from outcomes; predicts tasks.
 
+    Args:
+        policy: whose statistics are kept beside the laws.
+        count_refused: called with the reason for every outcome that cannot be true.
+
     Attributes:
         dirty: nodes whose learned state changed since it was last taken for saving.
-        shapes: of the lengths of all models, by kind.
+        forgotten: how many models were forgotten on each node, since there were too many.
     """
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, count_refused: Callable[[Refusal], None] | None = None) -> None:
         self.dirty: set[str] = set()
+        self.forgotten: dict[str, int] = defaultdict(int)
         self._policy = policy
+        self._count_refused = count_refused
         self._rows: dict[str, int] = {}
+        self._names: list[str] = []
         self._groups: dict[str, int] = {}
         self._gpu_types: list[str] = []
         self._group_of_row: list[int] = []
-        self._models: dict[str, ModelLaws] = {}
-        self.shapes = np.zeros((0, 0))
+        self._models = ModelTable()
+        self._arms: dict[int, dict[str, None]] = defaultdict(dict)
         self._recent: dict[str, RecentOutcomes] = defaultdict(RecentOutcomes)
+
+    @property
+    def shapes(self) -> FloatArray:
+        """The shapes of the lengths of all models, by kind."""
+        return self._models.shapes
 
     def register(self, node: str, gpu_type: str) -> int:
         """Return the row of a node, the same for the life of the process; `gpu_type` decides who it learns from."""
@@ -161,52 +79,52 @@ class Learner:
         row = self._rows.setdefault(node, len(self._rows))
         if row == len(self._group_of_row):
             self._group_of_row.append(group)
+            self._names.append(node)
         elif self._group_of_row[row] != group:
             self._group_of_row[row] = group
-            for model in self._models.values():
+            for model in self._models:
                 model.assigned.discard(row)
         return row
 
     def laws(self, model: str, rows: IntArray) -> ModelLaws:
-        """Return the laws of a model, with every row in `rows` known to them."""
-        known = self._models.get(model) or self._begin(model)
-        if len(known.assigned) < len(self._rows):
-            known.cover(len(self._rows))
-            for row in rows.tolist():
-                if row not in known.assigned:
-                    self._assign(known, row)
-        return known
+        """Return the laws of a model, with every row in `rows` known to them; to be read only."""
+        return self._cover(self._models.find(model), rows)
 
     def expect_length(self, model: str, prompt_tokens: float, hint_tokens: float | None) -> Length:
         """Return what is known of an answer before it is begun."""
-        known = self._models.get(model) or self._begin(model)
-        return known.lengths.predict(prompt_tokens, hint_tokens)
+        return self._models.find(model).lengths.predict(prompt_tokens, hint_tokens)
 
     def note_arrival(self, model: str, prompt_tokens: float, output_tokens: float) -> None:
-        """Take a task that has arrived into the mean task of its model; unlike outcomes, arrivals are not selected."""
-        known = self._models.get(model) or self._begin(model)
-        known.mean_prompt += (prompt_tokens - known.mean_prompt) / ARRIVALS_AVERAGED
-        known.mean_output += (output_tokens - known.mean_output) / ARRIVALS_AVERAGED
+        """Take a task that has arrived into the usual task of its model."""
+        self._models.usual(model).add(prompt_tokens, output_tokens)
 
     def length_kind(self, model: str, *, has_hint: bool) -> int:
         """Return the number of a length's shape."""
-        known = self._models.get(model) or self._begin(model)
-        return known.lengths.first_kind + int(has_hint)
+        return self._models.find(model).lengths.first_kind + int(has_hint)
 
     def warm(self, node: str, model: str) -> None:
         """Note that a node has the model loaded."""
         row = self._rows[node]
-        self.laws(model, np.array([row])).loads_from_s[row] = -np.inf
+        self._know(model, row).loads_from_s[row] = -np.inf
 
     def load(self, row: int, model: str, now_s: float) -> None:
         """Note that a node is about to load the model, unless it has it or does so already."""
-        loads_from_s = self.laws(model, np.array([row])).loads_from_s
+        loads_from_s = self._know(model, row).loads_from_s
         loads_from_s[row] = min(loads_from_s[row], now_s)
+
+    def trim(self, in_use: Collection[str]) -> None:
+        """Forget models when there are too many, but not those `in_use`: tasks of them are in flight."""
+        for model in self._models.surplus(in_use):
+            for row in self._models.forget(model).summaries:
+                del self._arms[row][model]
+                self.forgotten[self._names[row]] += 1
+                self.dirty.add(self._names[row])
+            self._policy.forget(model)
 
     def cool(self, node: str) -> None:
         """Note that a node was restarted and has no model loaded."""
         row = self._rows.get(node)
-        for known in self._models.values():
+        for known in self._models:
             if row is not None and row < len(known.loads_from_s):
                 known.loads_from_s[row] = np.inf
 
@@ -215,14 +133,14 @@ class Learner:
         return self._recent[outcome.node].contains(outcome.task_id, outcome.finished_s)
 
     def learn(self, outcome: Outcome) -> float | None:
-        """Learn from an outcome and return its reward; None when it was learned before.
+        """Learn from an outcome and return its reward; None when it was learned before or cannot be true.
 
         The node must have been registered.
         """
-        if self.has_learned(outcome):
+        if self.has_learned(outcome) or self._refuses(outcome):
             return None
         row = self._rows[outcome.node]
-        known = self.laws(outcome.model, np.array([row]))
+        known = self._know(outcome.model, row)
         occupancy, prompt, output = max(outcome.occupancy, 1.0), outcome.prompt_tokens, outcome.output_tokens
         others = _readable_tokens(outcome.others_tokens, outcome.run_s, known.latency.coefficients[row])
         features = latency_features(prompt, others, output, occupancy)
@@ -235,9 +153,10 @@ class Learner:
             known.energy.learn(row, features, outcome.inference_energy_j, outcome.energy_error)
         if outcome.is_length_known:
             known.lengths.learn(prompt, outcome.hint_tokens, output)
-            self._publish(known)
+            self._models.publish(known)
         known.loads_from_s[row] = -np.inf
         known.summaries.setdefault(row, ArmSummary()).add(outcome)
+        self._remember(row, outcome.model)
         self._recent[outcome.node].add(outcome.task_id, outcome.finished_s)
         self.dirty.add(outcome.node)
         return self._policy.learn(
@@ -254,15 +173,15 @@ class Learner:
         )
 
     def learn_ended(self, ended: Ended) -> bool:
-        """Learn from a run that was ended at its deadline; return False when that was learned before.
+        """Learn from a run that was ended at its deadline; return False when it was learned before or cannot be true.
 
         Its answer is longer than it came, and its deadline was missed. The node must have been registered. How far it
         came is not known while the model was loaded, nor by a law without outcomes.
         """
         recent, row = self._recent[ended.node], self._rows[ended.node]
-        if recent.contains(ended.task_id, ended.ended_s):
+        if recent.contains(ended.task_id, ended.ended_s) or self._refuses(ended):
             return False
-        known = self.laws(ended.model, np.array([row]))
+        known = self._know(ended.model, row)
         if ended.cold <= 0.0:
             self._learn_censored(known, row, ended)
         self._policy.learn_miss(ended.model, row)
@@ -271,15 +190,15 @@ class Learner:
         return True
 
     def summaries(self, node: str) -> dict[str, ArmSummary]:
-        """Return what was observed on a node, by model."""
+        """Return what was observed on a node, by model; those with the oldest outcomes first."""
         row = self._rows[node]
-        return {name: model.summaries[row] for name, model in self._models.items() if row in model.summaries}
+        return {model: self._models.find(model).summaries[row] for model in self._arms[row]}
 
     def estimate(self, node: str, model: str) -> ArmEstimate:
         """Return what is known of an arm."""
         row = self._rows[node]
         known = self.laws(model, np.array([row]))
-        length = known.lengths.predict(known.mean_prompt, None)
+        length = known.lengths.predict(known.usual.prompt_tokens, None)
         return ArmEstimate(
             latency=tuple(known.latency.coefficients[row].tolist()),
             load_s=float(known.load_s[row]),
@@ -296,7 +215,8 @@ class Learner:
 
     def export_arm(self, node: str, model: str) -> dict[str, Any]:
         """Return the machine part of an arm's learned state."""
-        row, known = self._rows[node], self._models[model]
+        row = self._rows[node]
+        known = self.laws(model, np.array([row]))
         return {
             "policy": self._policy.export_state(model, row),
             "latency": known.latency.export_moments(row),
@@ -306,72 +226,89 @@ class Learner:
             "warm": bool(np.isneginf(known.loads_from_s[row])),
         }
 
-    def import_node(
-        self, node: str, arms: Sequence[tuple[str, ArmSummary, dict[str, Any]]], recent: RecentOutcomes
-    ) -> None:
-        """Take back a node's learned state: (model, summary, state) of each arm, and which outcomes it contains.
+    def import_node(self, node: str, arms: Sequence[Arm], recent: RecentOutcomes) -> None:
+        """Take back a node's learned state: its arms, and which outcomes it contains.
 
-        A state whose "policy" is None leaves the policy as it is.
+        A state whose "policy" is None leaves the policy as it is. The node must have been registered.
 
         Raises:
-            ValueError: a state does not fit this version; then the whole node stays as it was.
+            ValueError: a state is none that can have been learned; then everything stays as it was.
         """
-        try:
-            for _, _, state in arms:
-                _check_state(state)
-            self._import_policy(node, arms)
-        except (KeyError, TypeError, AttributeError, OverflowError, ValueError) as error:
-            raise ValueError(f"not a state of this version: {error!r}") from error
-        for model, summary, state in arms:
-            self._import_laws(node, model, state)
-            self._models[model].summaries[self._rows[node]] = summary
-            self._publish(self._models[model])
+        row = self._rows[node]
+        prior = find_prior(self._gpu_types[self._group_of_row[row]])
+        for model, _, state in arms:
+            try:
+                _check_laws(state, prior)
+            except ValueError as error:
+                raise ValueError(f"model {model}: {error}") from error
+        self._import_policy(row, arms)
+        for model, summary, state in sorted(arms, key=lambda arm: arm[1].last_outcome_s):
+            known = self._know(model, row)
+            self._import_laws(known, row, state)
+            known.summaries[row] = summary
+            self._models.publish(known)
+            self._remember(row, model)
         self._recent[node] = recent
 
     def _learn_censored(self, known: ModelLaws, row: int, ended: Ended) -> None:
         written = _written_tokens(ended, known.latency.coefficients[row])
         if written > 1.0 and known.latency.weight(row) >= PROVEN_WEIGHT:
             known.lengths.learn_censored(ended.prompt_tokens, ended.hint_tokens, written)
-            self._publish(known)
+            self._models.publish(known)
         foreseen_s = ended.foreseen_fixed_s + max(written, 1.0) * ended.foreseen_token_s
         known.latency.account(row, float(np.log(max(ended.run_s, 1e-6) / max(foreseen_s, 1e-6))))
 
-    def _import_policy(self, node: str, arms: Sequence[tuple[str, ArmSummary, dict[str, Any]]]) -> None:
-        row = self._rows[node]
+    def _import_policy(self, row: int, arms: Sequence[Arm]) -> None:
         before = [(model, self._policy.export_state(model, row)) for model, _, _ in arms]
         try:
             for model, _, state in arms:
                 if state["policy"] is not None:
                     self._policy.import_state(model, row, state["policy"])
-        except Exception:
+        except ValueError:
             for model, known in before:
                 self._policy.import_state(model, row, known)
             raise
 
-    def _import_laws(self, node: str, model: str, state: dict[str, Any]) -> None:
-        row = self._rows[node]
-        known = self.laws(model, np.array([row]))
-        known.latency.import_moments(row, state["latency"])
+    def _import_laws(self, known: ModelLaws, row: int, state: dict[str, Any]) -> None:
+        if known.latency.import_moments(row, state["latency"]):
+            known.load_s[known.alike(row)] = state["loadSeconds"]
         known.energy.import_moments(row, state["energy"])
         known.lengths.import_better(state["lengths"])
-        known.load_s[known.alike(row)] = float(state["loadSeconds"])
         known.loads_from_s[row] = -np.inf if state["warm"] else np.inf
 
-    def _begin(self, model: str) -> ModelLaws:
-        first_kind = KINDS * len(self._models)
-        known = self._models[model] = ModelLaws(LengthLaw(first_kind))
-        self.shapes = np.concatenate([one.lengths.shapes for one in self._models.values()])
+    def _know(self, model: str, row: int) -> ModelLaws:
+        """Return the laws of a model that something is about to be learned of on the node of `row`."""
+        return self._cover(self._models.use(model), np.array([row]))
+
+    def _remember(self, row: int, model: str) -> None:
+        """Note that a model has had an outcome on a node; that with the oldest outcome there makes room for it."""
+        arms = self._arms[row]
+        arms.pop(model, None)
+        arms[model] = None
+        if len(arms) > MAX_ARMS:
+            oldest = next(iter(arms))
+            del arms[oldest], self._models.find(oldest).summaries[row]
+            self.forgotten[self._names[row]] += 1
+
+    def _refuses(self, one: Outcome | Ended) -> bool:
+        refusal = one.refusal()
+        if refusal is not None and self._count_refused is not None:
+            self._count_refused(refusal)
+        return refusal is not None
+
+    def _cover(self, known: ModelLaws, rows: IntArray) -> ModelLaws:
+        if len(known.assigned) < len(self._rows):
+            known.cover(len(self._rows))
+            for row in rows.tolist():
+                if row not in known.assigned:
+                    self._assign(known, row)
         return known
 
     def _learn_load(self, known: ModelLaws, row: int, outcome: Outcome, warm_s: float) -> None:
         """Move the loading time of a GPU type towards what a run took beyond one on a node that has the model."""
-        seen_s = max(outcome.run_s - warm_s, 0.0) / outcome.cold
+        seen_s = max(outcome.run_s - warm_s, 0.0) / max(outcome.cold, UNPROVEN)
         load_s = known.load_s[row] + LOAD_STEP * outcome.cold * (seen_s - known.load_s[row])
-        known.load_s[known.alike(row)] = load_s
-
-    def _publish(self, known: ModelLaws) -> None:
-        first_kind = known.lengths.first_kind
-        self.shapes[first_kind : first_kind + KINDS] = known.lengths.shapes
+        known.load_s[known.alike(row)] = min(load_s, MAX_RUN_S)
 
     def _assign(self, known: ModelLaws, row: int) -> None:
         group = self._group_of_row[row]
@@ -384,15 +321,21 @@ class Learner:
         known.assigned.add(row)
 
 
-def _check_state(state: dict[str, Any]) -> None:
-    """Raise unless laws can take back a state; what is already known is not touched."""
-    for prior, moments in ((GENERIC.latency, state["latency"]), (GENERIC.energy, state["energy"])):
-        law = PooledLaw(prior)
-        law.assign(0, 0)
-        law.import_moments(0, moments)
-    LengthLaw().import_better(state["lengths"])
-    if not 0.0 <= float(state["loadSeconds"]) < np.inf or not isinstance(state["warm"], bool):
-        raise ValueError("loadSeconds or warm is none")
+def _check_laws(state: dict[str, Any], prior: Prior) -> None:
+    """Raise unless laws can take back a state; what is already known is not touched.
+
+    Raises:
+        ValueError: which law cannot, and why.
+    """
+    try:
+        for name, coefficients in (("latency", prior.latency), ("energy", prior.energy)):
+            law = PooledLaw(coefficients, LEAST_LATENCY_SHARES if name == "latency" else None)
+            law.assign(0, 0)
+            law.import_moments(0, state[name])
+        name = "lengths"
+        LengthLaw().import_better(state["lengths"])
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _written_tokens(ended: Ended, coefficients: FloatArray) -> float:

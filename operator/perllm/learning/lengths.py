@@ -14,11 +14,13 @@ Old observations fade: the latest half of all counts three times as much as the 
 is soon rid of it; the memory ends at some thousands.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from perllm.api.base import MAX_TOKENS
+from perllm.learning.law import is_gram
 from perllm.policy.problem import FloatArray, IntArray
 
 BINS_PER_UNIT = 10
@@ -41,6 +43,14 @@ MIN_SPREAD = 0.02
 TYPICAL_TOKENS = 130.0
 """Median answer of the Azure LLM inference trace 2023 (conversation): 129 tokens."""
 
+MAX_LOG_TOKENS = float(np.log(MAX_TOKENS))
+"""No answer is longer, and no logarithm of one further from what was expected."""
+
+MAX_COEFFICIENT = 1e9
+
+RIDGE = 1e-6
+"""Share of the prior that never fades: where all tasks of a model are alike nothing else would hold the law."""
+
 _EDGES: FloatArray = np.linspace(-REACH, REACH, round(2 * REACH * BINS_PER_UNIT) + 1)
 
 
@@ -51,14 +61,12 @@ class Length:
     Attributes:
         centre: as above.
         spread: as above.
-        kind: number of the shape of z.
         points: equally likely lengths, shape (k,), ascending: the middles of k quantile ranges.
         mean: expected tokens.
     """
 
     centre: float
     spread: float
-    kind: int
     points: FloatArray
     mean: float
 
@@ -84,10 +92,10 @@ class LengthLaw:
         """Return what is known of an answer before it is begun."""
         kind, features = _features(prompt_tokens, hint_tokens)
         law = self._laws[kind]
-        centre, spread = float(law.coefficients @ features), law.spread
+        centre, spread = _clip(float(law.coefficients @ features)), law.spread
         z = np.interp(self._shares, law.cdf, _EDGES)
-        points = np.maximum(np.exp(centre + spread * z), 1.0)
-        return Length(centre, spread, self.first_kind + kind, points, float(points.sum()) / len(points))
+        points = np.exp(np.clip(centre + spread * z, 0.0, MAX_LOG_TOKENS))
+        return Length(centre, spread, points, float(points.sum()) / len(points))
 
     def learn(self, prompt_tokens: float, hint_tokens: float | None, output_tokens: float) -> None:
         """Account for a complete answer."""
@@ -101,17 +109,17 @@ class LengthLaw:
         self._laws[kind].learn_censored(features, float(np.log(max(at_least_tokens, 1.0))))
         self.shapes[kind] = self._laws[kind].cdf
 
-    def export_state(self) -> list[dict[str, list[float]]]:
-        """Return both laws as plain numbers."""
-        return [law.export_state() for law in self._laws]
+    def export_state(self) -> list[dict[str, list[float]] | None]:
+        """Return both laws as plain numbers; None of one that has seen nothing."""
+        return [law.export_state() if law.weight > PRIOR_COUNT else None for law in self._laws]
 
-    def import_better(self, state: Sequence[dict[str, list[float]]]) -> None:
+    def import_better(self, state: Sequence[Mapping[str, Sequence[float]] | None]) -> None:
         """Take back what `export_state` returned, of each law if it has seen more than the present one.
 
         Raises:
-            ValueError: the numbers do not fit this version.
+            ValueError: the numbers cannot have been learned.
         """
-        restored = [law.restored(one) for law, one in zip(self._laws, state, strict=True)]
+        restored = [law.restored(one) if one else law for law, one in zip(self._laws, state, strict=True)]
         laws = [max(pair, key=lambda law: law.weight) for pair in zip(self._laws, restored, strict=True)]
         self._laws = (laws[0], laws[1])
         self.shapes = np.stack([law.cdf for law in self._laws])
@@ -171,13 +179,18 @@ class _Law:
         return min(1.0 - FADE / self.weight, MEMORY)
 
     def _fit(self, features: FloatArray, log_tokens: float) -> None:
-        residual = log_tokens - float(self.coefficients @ features)
+        residual = _clip(log_tokens - float(self.coefficients @ features))
         memory = self._memory
         self.weight = self.weight * memory + 1.0
         self._squares = self._squares * memory + residual**2
         self._gram = self._gram * memory + np.outer(features, features)
         self._moment = self._moment * memory + features * log_tokens
-        self.coefficients = np.asarray(np.linalg.solve(self._gram, self._moment), dtype=np.float64)
+        self._solve()
+
+    def _solve(self) -> None:
+        precision = self._gram + RIDGE * self._prior_precision
+        moment = self._moment + RIDGE * (self._prior_precision @ self._prior)
+        self.coefficients = np.asarray(np.linalg.solve(precision, moment), dtype=np.float64)
         self.spread = max(float(np.sqrt(self._squares / self.weight)), MIN_SPREAD)
         self.cdf = self._count_up()
 
@@ -186,10 +199,11 @@ class _Law:
             "gram": self._gram.ravel().tolist(),
             "moment": self._moment.tolist(),
             "scale": [self.weight, self._squares],
-            "counts": self._counts.tolist(),
+            # Counts are of some tens at least, and most of what a profile holds.
+            "counts": np.round(self._counts, 4).tolist(),
         }
 
-    def restored(self, state: dict[str, list[float]]) -> "_Law":
+    def restored(self, state: Mapping[str, Sequence[float]]) -> "_Law":
         law = _Law(self._prior.tolist(), self.spread)
         size = len(self._prior)
         gram, moment, scale, counts = (np.asarray(state[key], float) for key in ("gram", "moment", "scale", "counts"))
@@ -198,15 +212,29 @@ class _Law:
             raise ValueError("not the state of a law of lengths")
         law._gram, law._moment, law._counts = gram.reshape(size, size), moment, counts
         law.weight, law._squares = float(scale[0]), float(scale[1])
-        law.coefficients = np.asarray(np.linalg.solve(law._gram, law._moment), dtype=np.float64)
-        law.spread = max(float(np.sqrt(law._squares / law.weight)), MIN_SPREAD)
-        law.cdf = law._count_up()
+        law._check()
+        law._solve()
+        if not (np.abs(law.coefficients) <= MAX_COEFFICIENT).all():
+            raise ValueError("moment is of no answers that can be")
         return law
+
+    def _check(self) -> None:
+        most = 1.001 / (1.0 - MEMORY)
+        if not PRIOR_COUNT <= self.weight <= most or not 0.0 <= self._squares <= MAX_LOG_TOKENS**2 * self.weight:
+            raise ValueError("scale is none of answers that can be")
+        if (self._counts < 0.0).any() or not 1.0 <= self._counts.sum() <= most:
+            raise ValueError("counts are none of answers that can be")
+        if not np.array_equal(self._gram, self._gram.T) or not is_gram(self._gram):
+            raise ValueError("gram is no sum of squares")
 
     def _count_up(self) -> FloatArray:
         sums = np.concatenate([[0.0], np.cumsum(self._counts)])
         cdf: FloatArray = sums / sums[-1]
         return cdf
+
+
+def _clip(log_tokens: float) -> float:
+    return min(max(log_tokens, -MAX_LOG_TOKENS), MAX_LOG_TOKENS)
 
 
 def _bin(z: float) -> int:

@@ -1,6 +1,33 @@
-"""What was observed of a finished task."""
+"""What was observed of a finished task, and whether it can be true."""
 
 from dataclasses import dataclass
+from enum import StrEnum
+
+from perllm.api.base import MAX_TOKENS
+
+MAX_RUN_S = 7 * 24 * 3600.0
+"""No run takes longer: deadlines are at most a day."""
+
+MAX_ENERGY_J = 1e9
+"""More than a rack of GPUs takes in a day."""
+
+MAX_LOG_RATIO = 40.0
+"""No prediction is off by more: between a microsecond and the longest run are 28 powers of e."""
+
+MAX_UNIX_S = 4e9
+"""Beyond the year 2096 a clock is wrong."""
+
+MAX_OTHERS = 1e6
+"""Tasks beside it on one GPU."""
+
+
+class Refusal(StrEnum):
+    """Why nothing can be learned from an outcome: which of its figures cannot be."""
+
+    TOKENS = "tokens"
+    TIME = "time"
+    ENERGY = "energy"
+    DECISION = "decision"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +84,20 @@ class Outcome:
         """Transmission and inference; None where the latter could not be measured."""
         return None if self.inference_energy_j is None else self.inference_energy_j + self.transmission_energy_j
 
+    def refusal(self) -> Refusal | None:
+        """Return what of it cannot be true; None if all of it can."""
+        if not (_are_tokens(self.prompt_tokens, self.output_tokens) and _is_hint(self.hint_tokens)):
+            return Refusal.TOKENS
+        if not (0 < self.run_s <= MAX_RUN_S and 0 <= self.latency_s <= MAX_RUN_S and 0 < self.finished_s < MAX_UNIX_S):
+            return Refusal.TIME
+        energies_j = (self.inference_energy_j or 0.0, self.transmission_energy_j, self.predicted_energy_j)
+        if not all(0 <= energy_j <= MAX_ENERGY_J for energy_j in energies_j):
+            return Refusal.ENERGY
+        errors = (self.run_error or 0.0, self.energy_error or 0.0, self.resource_slack)
+        if not (self.deadline_s > 0 and all(abs(error) <= MAX_LOG_RATIO for error in errors) and _is_met(self)):
+            return Refusal.DECISION
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class Ended:
@@ -89,3 +130,27 @@ class Ended:
     foreseen_fixed_s: float
     foreseen_token_s: float
     ended_s: float
+
+    def refusal(self) -> Refusal | None:
+        """Return what of it cannot be true; None if all of it can."""
+        if not (_are_tokens(self.prompt_tokens) and _is_hint(self.hint_tokens)):
+            return Refusal.TOKENS
+        if not (0 <= self.run_s <= MAX_RUN_S and 0 < self.ended_s < MAX_UNIX_S):
+            return Refusal.TIME
+        foreseen = (self.foreseen_fixed_s, self.foreseen_token_s)
+        if not (all(abs(span_s) <= MAX_RUN_S for span_s in foreseen) and _is_met(self)):
+            return Refusal.DECISION
+        return None
+
+
+def _are_tokens(*counts: float) -> bool:
+    return all(0 < count <= MAX_TOKENS for count in counts)
+
+
+def _is_hint(tokens: float | None) -> bool:
+    return tokens is None or _are_tokens(tokens)
+
+
+def _is_met(one: Outcome | Ended) -> bool:
+    """Whether what a run is said to have met on its node can be."""
+    return 0 <= one.occupancy <= MAX_OTHERS and 0 <= one.others_tokens <= MAX_TOKENS * MAX_OTHERS and 0 <= one.cold <= 1

@@ -1,26 +1,39 @@
 """Whether a waiting task starts, waits for room, or is refused: the policy's verdict under the task's own terms.
 
-Of the tasks that would be refused although they cost nobody else anything a small share is started: without such probes
-a policy that once thinks too ill of its nodes would refuse everything, and never learn better.
+A task that may be refused is, once no node gives it the chance that the configuration asks for. Predictions can err:
+were they too pessimistic about a model, nothing of it would ever start, and nobody would find out. So while nothing of
+a model starts, a small share of its refused tasks is started all the same: such as cost nobody else anything, and would
+be in time if their prediction were wrong by as much as predictions can be.
 """
+
+import numpy as np
 
 from perllm.api.task import OnInfeasible
 from perllm.placement.placer import Placement
 from perllm.policy.problem import Verdict
 
+MIN_HIT_CHANCE = 0.5
 PROBE_SHARE = 0.05
+
+MAX_ERROR = 4.0
+"""A task that would be late even if it took this much less than predicted finds out nothing."""
+
+MAX_MODELS = 1000
+"""Models whose refusals are counted at a time; model names come from tasks."""
 
 
 class Admission:
     """Judges tasks.
 
     Args:
-        probe_share: which share of the harmless tasks that would be refused is started to learn.
+        min_hit_chance: a task that may be refused is, when no node gives it this chance to be in time.
+        probe_share: which share of the refused tasks is started to learn, while nothing else of their model starts.
     """
 
-    def __init__(self, probe_share: float = PROBE_SHARE) -> None:
+    def __init__(self, min_hit_chance: float = MIN_HIT_CHANCE, probe_share: float = PROBE_SHARE) -> None:
+        self._min_hit_chance = min_hit_chance
         self._probe_share = probe_share
-        self._due = 0.0
+        self._due: dict[str, float] = {}
 
     def judge(self, placement: Placement, on_infeasible: OnInfeasible) -> Verdict:
         """Return what to do about a waiting task now; a refusal is final.
@@ -28,22 +41,73 @@ class Admission:
         One that may not be refused starts wherever there is room once no node is worth waiting for, or its deadline has
         passed.
         """
-        choice = placement.choice
-        if choice.verdict is Verdict.START:
-            return choice.verdict
-        is_late = placement.job.time_left_s <= 0
-        if on_infeasible is OnInfeasible.REJECT:
-            is_refused = choice.verdict is Verdict.REFUSE
-            return (
-                Verdict.START
-                if is_refused and choice.is_harmless and not is_late and self._probes()
-                else choice.verdict
-            )
-        return Verdict.START if choice.arm is not None or (is_late and placement.arm is not None) else Verdict.WAIT
+        may_refuse = on_infeasible is OnInfeasible.REJECT
+        verdict = self._judge_strictly(placement) if may_refuse else _judge_patiently(placement)
+        if verdict is Verdict.START:
+            self._due.pop(placement.job.model, None)
+        return verdict
 
-    def _probes(self) -> bool:
-        self._due += self._probe_share
-        if self._due < 1.0:
-            return False
-        self._due -= 1.0
-        return True
+    def explain_refusal(self, placement: Placement, deadline: str) -> str:
+        """Return why a task is refused, with the figures of the node where it would most likely be in time."""
+        if placement.obstacle:
+            return f"{placement.obstacle}; onInfeasible is Reject"
+        refused = ", ".join(f"{count} by {reason}" for reason, count in placement.choice.refused.items()) or "none"
+        message = f"no node is expected to meet the deadline of {deadline} (refused: {refused})"
+        best = _find_likeliest(placement)
+        if best is not None:
+            arms = placement.arms
+            message += (
+                f"; best is {placement.names[best]} with a chance of {arms.hit_chance[best]:.1%} to be in time, and at "
+                f"least {self._min_hit_chance:.0%} is asked for; {arms.latency_s[best]:.1f} s expected for the "
+                f"{max(placement.job.time_left_s, 0.0):.1f} s left"
+            )
+        return f"{message}; onInfeasible is Reject"
+
+    def _judge_strictly(self, placement: Placement) -> Verdict:
+        if placement.job.time_left_s <= 0:
+            return Verdict.REFUSE
+        if placement.eligibility.is_blocked:
+            return Verdict.REFUSE if placement.eligibility.is_impossible else Verdict.WAIT
+        verdict, best = placement.choice.verdict, _find_likeliest(placement)
+        is_unlikely = best is not None and placement.arms.hit_chance[best] < self._min_hit_chance
+        if verdict is not Verdict.REFUSE and not is_unlikely:
+            return verdict
+        return Verdict.START if _would_teach(placement) and self._probes(placement.job.model) else Verdict.REFUSE
+
+    def _probes(self, model: str) -> bool:
+        if len(self._due) >= MAX_MODELS:
+            self._due.clear()
+        self._due[model] = self._due.get(model, 0.0) + self._probe_share
+        return self._due[model] >= 1.0
+
+
+def explain_wait(placement: Placement) -> str:
+    """Return why a task waits, without figures: they change every moment, and would be written every time."""
+    if not placement.names:
+        return "waiting: no node carries the tier label and a GPU"
+    if placement.obstacle:
+        return f"waiting: {placement.obstacle}"
+    refused = ", ".join(placement.choice.refused)
+    return f"waiting: {placement.choice.reason}" + (f" (refused: {refused})" if refused else "")
+
+
+def _judge_patiently(placement: Placement) -> Verdict:
+    if placement.choice.verdict is Verdict.START or placement.choice.arm is not None:
+        return Verdict.START
+    is_late = placement.job.time_left_s <= 0
+    return Verdict.START if is_late and placement.arm is not None else Verdict.WAIT
+
+
+def _find_likeliest(placement: Placement) -> int | None:
+    """Return the arm with the best chance to be in time, with room or without; None when no arm may take the task."""
+    arms = placement.arms
+    chances = np.where(arms.allowed & (arms.compute_capacity > 0), arms.hit_chance, -1.0)
+    best = int(np.argmax(chances)) if len(chances) else None
+    return best if best is not None and chances[best] >= 0 else None
+
+
+def _would_teach(placement: Placement) -> bool:
+    choice, arms = placement.choice, placement.arms
+    if choice.arm is None or not choice.is_harmless:
+        return False
+    return bool(arms.latency_s[choice.arm] <= MAX_ERROR * placement.job.time_left_s)

@@ -2,12 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from math import isfinite
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from perllm.api.task import Tier
 from perllm.api.task_status import Decision as DecisionStatus
+from perllm.text import clean_line, cut
+
+MAX_RECORD = 8192
+"""Characters of a record; those that PerLLM writes have at most half of them."""
+
+MAX_NAME = 253
+MAX_REASON = 500
+MAX_REJECTED = 16
+MAX_REJECTED_NAME = 63
+
+MAX_FIGURE = 1e15
+"""No figure of a decision is larger: with more, sums and times made from it would not be finite."""
 
 
 class RecordError(ValueError):
@@ -117,8 +130,10 @@ class Decision:
         return self.fixed_j + output_tokens * self.token_j
 
     def to_record(self) -> str:
-        """Return the decision as one compact line of JSON."""
-        return orjson.dumps({name: _rounded(getattr(self, name)) for name in _FIELDS}).decode()
+        """Return the decision as one compact line of JSON of at most `MAX_RECORD` characters."""
+        return orjson.dumps(
+            {name: _bounded(getattr(self, name), _LENGTHS.get(name, MAX_NAME)) for name in _FIELDS}
+        ).decode()
 
     def to_status(self, created_s: float) -> DecisionStatus:
         """Return the part of the decision that the task's status shows; times count from the task's creation."""
@@ -144,7 +159,30 @@ _EXACT = 1e5
 """Smaller numbers keep six digits, larger ones, such as times, four decimals."""
 
 _FIELDS = tuple(field.name for field in fields(Decision))
+_LENGTHS = {"reason": MAX_REASON}
 _RECORD = TypeAdapter(Decision)
+
+_POSITIVE = frozenset(
+    {"decided_s", "prompt_tokens", "hint_tokens", "output_tokens", "length_spread", "gpus", "alone_s"}
+)
+_NOT_NEGATIVE = frozenset(
+    {
+        *(
+            "decided_s",
+            "latency_s",
+            "fixed_s",
+            "transfer_s",
+            "reading_s",
+            "work_s",
+            "token_s",
+            "crowd_s",
+            "cold",
+            "occupancy",
+        ),
+        *("energy_j", "transmission_energy_j", "fixed_j", "token_j", "input_bits", "demand_bps", "candidates"),
+    }
+)
+"""What follows divides by the former and takes logarithms; of the latter there is never less than none."""
 
 
 def read_record(text: str) -> Decision:
@@ -153,13 +191,34 @@ def read_record(text: str) -> Decision:
     Raises:
         RecordError: the text is not a record of this version.
     """
+    if len(text) > MAX_RECORD:
+        raise RecordError(f"unreadable decision record: {len(text)} characters, more than {MAX_RECORD}")
     try:
-        return _RECORD.validate_python(orjson.loads(text))
+        decision = _RECORD.validate_python(orjson.loads(text))
     except (orjson.JSONDecodeError, ValidationError) as error:
-        raise RecordError(f"unreadable decision record: {error}") from error
+        raise RecordError(f"unreadable decision record: {clean_line(error)}") from error
+    wrong = [name for name in _FIELDS if not _is_possible(name, getattr(decision, name))]
+    if wrong:
+        raise RecordError(f"unreadable decision record: impossible figures of {', '.join(wrong)}")
+    return decision
 
 
-def _rounded(value: object) -> object:
+def _bounded(value: object, length: int) -> object:
     if isinstance(value, float):
         return float(f"{value:.6g}") if abs(value) < _EXACT else round(value, 4)
-    return dict(value) if isinstance(value, Mapping) else value
+    if isinstance(value, str):
+        return cut(value, length)
+    if isinstance(value, Mapping):
+        return {cut(name, MAX_REJECTED_NAME): count for name, count in list(value.items())[:MAX_REJECTED]}
+    return value
+
+
+def _is_possible(name: str, value: object) -> bool:
+    """Whether a number is finite, of a size that can be reckoned with, and of the sign that it must have."""
+    if isinstance(value, Mapping):
+        return all(_is_possible("", count) for count in value.values())
+    if not isinstance(value, int | float):
+        return True
+    if not isfinite(value) or abs(value) > MAX_FIGURE:
+        return False
+    return value > 0 if name in _POSITIVE else value >= 0 or name not in _NOT_NEGATIVE

@@ -7,6 +7,8 @@ import numpy as np
 
 from perllm.api.task import Tier
 from perllm.cluster.node import Node
+from perllm.placement.demand import NodeRules
+from perllm.placement.fitting import FitArray, Fitting
 from perllm.policy.problem import BoolArray, FloatArray, IntArray
 
 _TIERS = tuple(Tier)
@@ -28,7 +30,9 @@ class Fleet:
         self._rows: dict[str, int] = {}
         self._tier = np.zeros(0, dtype=np.int64)
         self._slots = np.zeros(0)
+        self._sizes = np.zeros(0)
         self._gpus = np.ones(0)
+        self._fitting = Fitting()
         self._everyone: tuple[list[str], IntArray] | None = None
         self._bandwidth_capacity_bps = np.zeros(0)
         self._bandwidth_used_bps = np.zeros(0)
@@ -40,8 +44,10 @@ class Fleet:
         self._rows[node.name] = row
         self._tier[row] = _TIERS.index(node.tier)
         self._slots[row] = node.slots if node.is_open else 0.0
+        self._sizes[row] = node.slots
         self._gpus[row] = node.gpus
         self._everyone = None
+        self._fitting.put(node, row)
         self.put_bandwidth(node.name, bandwidth)
 
     def put_bandwidth(self, name: str, bandwidth: Bandwidth) -> None:
@@ -97,6 +103,14 @@ class Fleet:
         """Return the slots of each node; none while it takes no new pods."""
         return self._slots[rows]
 
+    def sizes(self, rows: IntArray) -> FloatArray:
+        """Return the slots that each node has while it takes pods."""
+        return self._sizes[rows]
+
+    def fits(self, rules: NodeRules, rows: IntArray) -> FitArray:
+        """Return the `Fit` of each node for a pod with these rules."""
+        return self._fitting.fits(rules)[rows]
+
     def gpus(self, rows: IntArray) -> FloatArray:
         """Return the GPUs of each node."""
         return self._gpus[rows]
@@ -115,6 +129,7 @@ class Fleet:
             self._tier = np.concatenate([self._tier, np.zeros(missing, dtype=np.int64)])
             empty = np.zeros(missing)
             self._slots = np.concatenate([self._slots, empty])
+            self._sizes = np.concatenate([self._sizes, empty])
             self._gpus = np.concatenate([self._gpus, np.ones(missing)])
             self._bandwidth_capacity_bps = np.concatenate([self._bandwidth_capacity_bps, empty])
             self._bandwidth_used_bps = np.concatenate([self._bandwidth_used_bps, empty])

@@ -4,6 +4,7 @@ kube-scheduler does not tell an extender when a placement fails after the decisi
 pod is seen bound. Per node the ledger keeps what the next decision needs, each at constant cost per change:
 
     running     tasks there, and their number integrated over time (area): the mean of any run is two subtractions
+    taken       slots that they take, one or more each: what room is left, and nothing else
     backlog     prompt tokens that wait to be read: a fluid queue that drains at the node's reading speed
     link        bits that wait to be fetched: a fluid queue that drains at the uplink's bandwidth
     reading     share of the time the node reads prompts, averaged over the last seconds
@@ -15,6 +16,8 @@ and, from all tasks in flight together (`refresh`), how many of them would miss 
 is held up, and per unit by which it gets slower.
 """
 
+from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +61,7 @@ class Flight:
         length_centre: the answer's length, ln L = centre + spread z.
         length_spread: spread of it.
         length_kind: shape of z.
+        slots: slots of the node that it takes.
     """
 
     task_id: str
@@ -76,6 +80,7 @@ class Flight:
     length_centre: float
     length_spread: float
     length_kind: int
+    slots: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,7 @@ class _Begin:
 _FIELDS = ("due_s", "writes_from_s", "token_s", "crowd_s", "length_centre", "length_spread")
 _NODE_FIELDS = (
     "running",
+    "taken",
     "demand_bps",
     "area",
     "changed_s",
@@ -140,6 +146,7 @@ class Ledger:
         self._queues = NodeQueues()
         self._nodes: dict[str, FloatArray] = {name: np.zeros(0) for name in _NODE_FIELDS}
         self._by_model: dict[str, FloatArray] = {}
+        self._flights_of: dict[str, int] = defaultdict(int)
         self._place: dict[str, int] = {}
         self._ids: list[str] = []
         self._rows = np.zeros(64, dtype=np.int64)
@@ -151,6 +158,11 @@ class Ledger:
 
     def __contains__(self, task_id: object) -> bool:
         return task_id in self._flights
+
+    @property
+    def models(self) -> Collection[str]:
+        """The models of all tasks in flight."""
+        return self._by_model.keys()
 
     def reserve(self, flight: Flight, now_s: float) -> None:
         """Note that a node was chosen; forgotten after `RESERVATION_S` unless confirmed."""
@@ -191,9 +203,9 @@ class Ledger:
             nodes["work"][row] = nodes["backlog"][row] = 0.0
         return Stay(occupancy, prompts / flight.gpus)
 
-    def wait(self, task_id: str, row: int, work_s: float, namespace: str = "") -> None:
-        """Note that a task waits for room on a node, and which GPU seconds it would take of each of its GPUs."""
-        self._queues.put(task_id, row, work_s, namespace)
+    def wait(self, task_id: str, row: int, work_s: float, *, slots: float = 1.0, namespace: str = "") -> None:
+        """Note that a task waits for slots of a node, and which GPU seconds it would take of each of its GPUs."""
+        self._queues.put(task_id, row, slots=slots, work_s=work_s, namespace=namespace)
 
     def stop_waiting(self, task_id: str) -> None:
         """Forget that a task waits."""
@@ -214,8 +226,12 @@ class Ledger:
         """Return the number of tasks in flight on each node."""
         return self._of("running", rows)
 
+    def taken(self, rows: IntArray) -> FloatArray:
+        """Return the slots that tasks in flight take of each node."""
+        return self._of("taken", rows)
+
     def waiting(self, rows: IntArray, namespace: str = "") -> FloatArray:
-        """Return the number of tasks that wait for room on each node before the next one of a namespace."""
+        """Return the slots that are waited for on each node before the next task of a namespace."""
         return self._queues.before(rows, namespace)[0]
 
     def demand_bps(self, rows: IntArray) -> FloatArray:
@@ -224,6 +240,9 @@ class Ledger:
 
     def running_model(self, model: str, rows: IntArray) -> FloatArray:
         """Return the number of tasks of one model in flight on each node."""
+        counts = self._by_model.get(model)
+        if counts is None:
+            return np.zeros(len(rows))
         self._cover(int(rows.max(initial=-1)) + 1)
         return self._model(model)[rows]
 
@@ -358,8 +377,12 @@ class Ledger:
     def _change(self, flight: Flight, count: float) -> None:
         nodes, row = self._nodes, flight.row
         nodes["running"][row] += count
+        nodes["taken"][row] += count * flight.slots
         nodes["demand_bps"][row] = max(nodes["demand_bps"][row] + count * flight.demand_bps, 0.0)
+        self._flights_of[flight.model] += int(count)
         self._model(flight.model)[row] += count
+        if not self._flights_of[flight.model]:
+            del self._flights_of[flight.model], self._by_model[flight.model]
 
     def _integrate(self, row: int, now_s: float) -> None:
         """Bring everything that flows on a node up to now."""

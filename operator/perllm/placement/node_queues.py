@@ -12,50 +12,52 @@ from perllm.policy.problem import FloatArray, IntArray
 
 
 class NodeQueues:
-    """Number and GPU seconds of waiting tasks by node; one task waits for one node at most."""
+    """Number, slots and GPU seconds of waiting tasks by node; one task waits for one node at most."""
 
     def __init__(self) -> None:
-        self._tasks: dict[str, tuple[int, float, str]] = {}
-        self._sums: FloatArray = np.zeros((2, 0))
+        self._tasks: dict[str, tuple[int, FloatArray, str]] = {}
+        self._sums: FloatArray = np.zeros((3, 0))
         self._sums_of: dict[str, FloatArray] = {}
         self._sizes: dict[str, int] = {}
 
-    def put(self, task_id: str, row: int, work_s: float, namespace: str) -> None:
-        """Note that a task waits for a node, and which GPU seconds it would take of each of its GPUs."""
+    def put(self, task_id: str, row: int, *, slots: float, work_s: float, namespace: str) -> None:
+        """Note that a task waits for a node, for how many of its slots, and which GPU seconds of each of its GPUs."""
         self.remove(task_id)
-        self._tasks[task_id] = row, work_s, namespace
+        wanted = np.array([1.0, slots, work_s])
+        self._tasks[task_id] = row, wanted, namespace
         self._sizes[namespace] = self._sizes.get(namespace, 0) + 1
         self._sums = _cover(self._sums, row + 1)
-        self._sums_of[namespace] = _cover(self._sums_of.get(namespace, np.zeros((2, 0))), row + 1)
+        self._sums_of[namespace] = _cover(self._sums_of.get(namespace, np.zeros((3, 0))), row + 1)
         for sums in (self._sums, self._sums_of[namespace]):
-            sums[:, row] += 1.0, work_s
+            sums[:, row] += wanted
 
     def remove(self, task_id: str) -> None:
         """Forget that a task waits; unknown ones are ignored."""
-        row, work_s, namespace = self._tasks.pop(task_id, (-1, 0.0, ""))
-        if row < 0:
+        known = self._tasks.pop(task_id, None)
+        if known is None:
             return
+        row, wanted, namespace = known
         for sums in (self._sums, self._sums_of[namespace]):
-            sums[:, row] = np.maximum(sums[:, row] - (1.0, work_s), 0.0)
+            sums[:, row] = np.maximum(sums[:, row] - wanted, 0.0)
         self._sizes[namespace] -= 1
         if not self._sizes[namespace]:
             del self._sizes[namespace], self._sums_of[namespace]
 
     def before(self, rows: IntArray, namespace: str) -> tuple[FloatArray, FloatArray]:
-        """Return number and GPU seconds of the tasks that go before the next one of a namespace; shapes (n,)."""
+        """Return slots and GPU seconds of the tasks that go before the next one of a namespace; shapes (n,)."""
         rows_end = int(rows.max(initial=-1)) + 1
         self._sums = _cover(self._sums, rows_end)
         everybody = self._sums[:, rows]
         others = len(self._sums_of) - (namespace in self._sums_of)
         if not others:
-            return everybody[0], everybody[1]
-        own = _cover(self._sums_of.get(namespace, np.zeros((2, 0))), rows_end)[:, rows]
+            return everybody[1], everybody[2]
+        own = _cover(self._sums_of.get(namespace, np.zeros((3, 0))), rows_end)[:, rows]
         theirs = np.maximum(everybody - own, 0.0)
         first = np.minimum(theirs[0], others * (own[0] + 1.0)) / np.maximum(theirs[0], 1.0)
-        count, work_s = own + theirs * first
-        return count, work_s
+        _, slots, work_s = own + theirs * first
+        return slots, work_s
 
 
 def _cover(sums: FloatArray, rows: int) -> FloatArray:
     missing = rows - sums.shape[1]
-    return sums if missing <= 0 else cast(FloatArray, np.concatenate([sums, np.zeros((2, missing))], axis=1))
+    return sums if missing <= 0 else cast(FloatArray, np.concatenate([sums, np.zeros((3, missing))], axis=1))

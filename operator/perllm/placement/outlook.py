@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from perllm.learning.features import OUTPUT_UNIT, PROMPT_UNIT
-from perllm.learning.learner import Learner, ModelLaws
+from perllm.learning.learner import Learner
 from perllm.learning.lengths import Length
+from perllm.learning.model_laws import ModelLaws
 from perllm.placement.fleet import Fleet
 from perllm.placement.ledger import Ledger
 from perllm.policy.problem import Arms, BoolArray, FloatArray, IntArray
@@ -27,19 +28,23 @@ from perllm.policy.problem import Arms, BoolArray, FloatArray, IntArray
 LOGISTIC = 1.702
 """The logistic function of 1.702 x is within 0.01 of the normal distribution function of x."""
 
+MAX_EXPONENT = 700.0
+"""The exponential of more is no float."""
+
 MIN_SCALE = 0.03
 LEAST_S = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A task as placement sees it, with what is known of its answer."""
+    """A task as placement sees it, with what is known of its answer and how many slots it takes."""
 
     model: str
     prompt_tokens: float
     bits: float
     time_left_s: float
     length: Length
+    slots: float = 1.0
     namespace: str = ""
 
 
@@ -57,6 +62,7 @@ class Outlook:
         crowd_s: seconds per token that each further task adds.
         fixed_j: joules that do not depend on the answer, transmission included.
         token_j: joules per token.
+        running: tasks in flight there.
         demand_bps: uplink that brings the input there in time.
         transmission_j: energy of moving the input.
         cold: share of the time to load the model that is still to come.
@@ -75,6 +81,7 @@ class Outlook:
     crowd_s: FloatArray
     fixed_j: FloatArray
     token_j: FloatArray
+    running: FloatArray
     demand_bps: FloatArray
     transmission_j: FloatArray
     cold: FloatArray
@@ -97,7 +104,7 @@ def look_out(
     """Return what is to be expected of a task on the nodes of `rows`; linear in their number."""
     laws, gpus = learner.laws(job.model, rows), fleet.gpus(rows)
     start_s, read_s, alone_s, crowd_s = laws.latency.coefficients[rows].T
-    running = ledger.running(rows)
+    used = ledger.taken(rows) + job.slots
     reading_s = read_s * (job.prompt_tokens / PROMPT_UNIT)
     wait_s = read_s * (ledger.backlog_tokens(rows, now_s) / gpus / PROMPT_UNIT)
     busy = ledger.reading_share(rows, now_s)
@@ -114,7 +121,7 @@ def look_out(
     stall, slow, harmed_s = ledger.harms(rows)
     slots = fleet.slots(rows)
     stay_s = fixed_s + job.length.mean * pace_s
-    ahead = np.where(running < slots, 0.0, running + ledger.waiting(rows, job.namespace) + 1.0 - slots)
+    ahead = np.where(used <= slots, 0.0, used + ledger.waiting(rows, job.namespace) - slots)
     queue_s = ahead / np.maximum(slots, 1.0) * stay_s
     fixed_s, stay_s = fixed_s + queue_s, stay_s + queue_s
     delay_s = reading_s / gpus
@@ -122,13 +129,13 @@ def look_out(
     per_gpu = np.maximum(slots / gpus, 1.0)
     full_s = (alone_s + crowd_s * (per_gpu - 1.0)) / per_gpu
     work_s = reading_s + job.length.mean * full_s
-    usual_s = read_s * (laws.mean_prompt / PROMPT_UNIT) + laws.mean_output * full_s
+    usual_s = read_s * (laws.usual.prompt_tokens / PROMPT_UNIT) + laws.usual.output_tokens * full_s
     arms = Arms(
         rows=rows,
         allowed=allowed,
         latency_s=stay_s,
         energy_j=fixed_j + job.length.mean * token_j,
-        compute_used=running + 1.0,
+        compute_used=used,
         compute_capacity=slots,
         bandwidth_used_bps=used_bps + demand_bps,
         bandwidth_capacity_bps=capacity_bps,
@@ -150,6 +157,7 @@ def look_out(
         crowd_s,
         fixed_j,
         token_j,
+        ledger.running(rows),
         demand_bps,
         transmission_j,
         cold,
@@ -165,8 +173,8 @@ def hit_chances(job: Job, fixed_s: FloatArray, pace_s: FloatArray, scale: FloatA
     if job.time_left_s <= 0:
         return np.zeros_like(fixed_s)
     times_s = np.maximum(fixed_s[:, None] + pace_s[:, None] * job.length.points, LEAST_S)
-    late = np.log(times_s / job.time_left_s)
-    chances: FloatArray = (1.0 / (1.0 + np.exp((LOGISTIC / scale)[:, None] * late))).sum(axis=1)
+    late = np.minimum((LOGISTIC / scale)[:, None] * np.log(times_s / job.time_left_s), MAX_EXPONENT)
+    chances: FloatArray = (1.0 / (1.0 + np.exp(late))).sum(axis=1)
     chances /= len(job.length.points)
     return chances
 

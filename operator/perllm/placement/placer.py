@@ -5,18 +5,22 @@
 Nothing here waits: it is the hot path, called by the extender for every pod.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from perllm.api.task import Tier
 from perllm.learning.learner import Learner
+from perllm.placement.circuits import Circuits
 from perllm.placement.decision import Decision
+from perllm.placement.eligibility import Eligibility, Gate
 from perllm.placement.fleet import Fleet
 from perllm.placement.ledger import Flight, Ledger, Stay
 from perllm.placement.outlook import LEAST_S, Job, Outlook, look_out
-from perllm.policy.problem import Arms, Choice, FloatArray, IntArray, Policy, Task
+from perllm.placement.reasons import explain_arm
+from perllm.placement.request import Request
+from perllm.policy.problem import REFUSED_TIER, Arms, Choice, FloatArray, IntArray, Policy, Task
 
 BITS_PER_BYTE = 8
 
@@ -33,43 +37,22 @@ _QUANTILES = np.array([-1.645, -1.036, -0.674, -0.385, -0.126, 0.126, 0.385, 0.6
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """A task that needs a node.
+class Placement:
+    """The policy's choice among `names`, and what it was made from; arrays have one entry per name.
 
     Attributes:
-        task_id: uid of the task.
-        model: its model.
-        prompt_tokens: length of the prompt.
-        output_tokens: expected length of the answer; None to use what was learned.
-        input_bytes: payload.
-        tiers: tiers on which it may run.
-        due_s: Unix time of its deadline.
-        deadline_s: the deadline as given.
-        namespace: with whose tasks it shares what its namespace is given.
+        obstacle: what keeps the task from all of them, room aside, in words; empty if nothing does.
     """
-
-    task_id: str
-    model: str
-    prompt_tokens: int
-    output_tokens: int | None
-    input_bytes: int
-    tiers: frozenset[Tier]
-    due_s: float
-    deadline_s: float
-    namespace: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """The policy's choice among `names`, and what it was made from; arrays have one entry per name."""
 
     request: Request
     names: Sequence[str]
     rows: IntArray
+    eligibility: Eligibility
     job: Job
     outlook: Outlook
     choice: Choice
     decided_s: float
+    obstacle: str = ""
 
     @property
     def arms(self) -> Arms:
@@ -117,6 +100,7 @@ class Placer:
         learner: predicts.
         fleet: the nodes.
         ledger: the tasks in flight.
+        circuits: of the nodes.
         transmission_j_per_bit: energy of moving one bit to a node, by tier.
         metrics_age_s: returns the age of a node's metrics, None when there are none.
         unix_now: wall clock, for deadlines.
@@ -130,6 +114,7 @@ class Placer:
         fleet: Fleet,
         ledger: Ledger,
         *,
+        circuits: Circuits,
         transmission_j_per_bit: dict[Tier, float],
         metrics_age_s: Callable[[str], float | None],
         unix_now: Callable[[], float],
@@ -138,11 +123,13 @@ class Placer:
         self.learner = learner
         self.fleet = fleet
         self.ledger = ledger
+        self.circuits = circuits
+        self._gate = Gate(fleet, ledger, circuits)
         self._policy = policy
         self._transmission_j_per_bit = np.array([transmission_j_per_bit[tier] for tier in Tier])
         self._metrics_age_s = metrics_age_s
         self._unix_now = unix_now
-        self._now = now
+        self.now = now
         self._refreshed_s = -np.inf
         self._refreshed_at = 0
 
@@ -154,8 +141,9 @@ class Placer:
     def choose(self, request: Request, candidates: Sequence[str] | None = None) -> Placement:
         """Choose among `candidates`, or among the whole fleet; reserves nothing."""
         names, rows = self._nodes(candidates)
-        now_s, decided_s = self._now(), self._unix_now()
+        now_s, decided_s = self.now(), self._unix_now()
         self._refresh(now_s)
+        eligibility = self._gate.find(request, rows, now_s)
         length = self.learner.expect_length(request.model, request.prompt_tokens, request.output_tokens)
         job = Job(
             request.model,
@@ -163,12 +151,13 @@ class Placer:
             float(request.input_bytes * BITS_PER_BYTE),
             request.due_s - decided_s,
             length,
+            request.demand.slots,
             request.namespace,
         )
         outlook = look_out(
             job,
             rows,
-            self.fleet.tier_allowed(rows, request.tiers),
+            eligibility.allowed,
             self.learner,
             self.fleet,
             self.ledger,
@@ -183,21 +172,24 @@ class Placer:
             job.time_left_s,
             request.deadline_s,
         )
-        choice = self._policy.choose(task, outlook.arms)
-        return Placement(request, names, rows, job, outlook, choice, decided_s)
+        choice = _tell_excluded(self._policy.choose(task, outlook.arms), eligibility)
+        obstacle = self._gate.describe(request, eligibility, names) if eligibility.is_blocked else ""
+        return Placement(request, names, rows, eligibility, job, outlook, choice, decided_s, obstacle)
 
     def reserve(self, placement: Placement, node: str) -> None:
         """Count the task as in flight on `node` until it is confirmed, released or expired."""
-        arm, now_s = placement.names.index(node), self._now()
-        self.ledger.reserve(self._flight(placement, arm), now_s)
+        arm, now_s = placement.names.index(node), self.now()
         self.learner.load(int(placement.rows[arm]), placement.job.model, now_s)
+        self.ledger.reserve(self._flight(placement, arm), now_s)
+        request = placement.request
+        self.circuits.note_placed(node, request.task_id, request.namespace, request.model)
 
-    def confirm(self, decision: Decision) -> None:
-        """Count a bound task as in flight."""
-        now_s = self._now()
-        flight = self._restore(decision, now_s - self._unix_now())
-        self.ledger.confirm(flight, now_s)
-        self.learner.load(flight.row, flight.model, now_s)
+    def confirm(self, decision: Decision, slots: float = 1.0) -> None:
+        """Count a bound task, which takes so many slots of its node, as in flight."""
+        now_s = self.now()
+        # First, so that the model is known and its lengths have a shape of their own.
+        self.learner.load(self.fleet.row(decision.node), decision.model, now_s)
+        self.ledger.confirm(self._restore(decision, slots, now_s - self._unix_now()), now_s)
 
     def note_bandwidth(self) -> None:
         """Let the ledger know how fast the nodes' links drain, after the fleet was told."""
@@ -206,15 +198,15 @@ class Placer:
 
     def release_reservation(self, task_id: str) -> None:
         """Take a reservation back; a task that is bound stays in flight."""
-        self.ledger.cancel(task_id, self._now())
+        self.ledger.cancel(task_id, self.now())
 
     def release(self, task_id: str) -> Stay | None:
         """Forget a task in flight; return what it met on its node, None if it was not in flight."""
-        return self.ledger.release(task_id, self._now())
+        return self.ledger.release(task_id, self.now())
 
     def expire(self) -> list[str]:
         """Forget reservations that were never carried out."""
-        return self.ledger.expire(self._now())
+        return self.ledger.expire(self.now())
 
     def explain(self, placement: Placement, name: str) -> Decision:
         """Return the decision for the node `name`, which is the chosen one unless kube-scheduler overruled it."""
@@ -240,7 +232,7 @@ class Placer:
             transmission_energy_j=float(outlook.transmission_j[arm]),
             time_left_s=job.time_left_s,
             demand_bps=float(outlook.demand_bps[arm]),
-            occupancy=float(arms.compute_used[arm]),
+            occupancy=float(outlook.running[arm]) + 1.0,
             prompt_tokens=request.prompt_tokens,
             hint_tokens=request.output_tokens,
             output_tokens=job.length.mean,
@@ -266,8 +258,12 @@ class Placer:
             candidates=choice.candidates,
             rejected=choice.refused,
             metrics_age_s=self._metrics_age_s(name),
-            reason=_explain_arm(placement, arm),
+            reason=explain_arm(placement.names, choice, arm, placement.arm),
         )
+
+    def trim(self) -> None:
+        """Let the learner forget models that nothing is in flight of, when it knows too many."""
+        self.learner.trim(self.ledger.models)
 
     def _refresh(self, now_s: float) -> None:
         placed = self.ledger.placed - self._refreshed_at
@@ -283,7 +279,7 @@ class Placer:
         return names, self.fleet.rows(names)
 
     def _flight(self, placement: Placement, arm: int) -> Flight:
-        outlook, job, now_s = placement.outlook, placement.job, self._now()
+        outlook, job, now_s = placement.outlook, placement.job, self.now()
         return Flight(
             task_id=placement.request.task_id,
             model=job.model,
@@ -300,10 +296,11 @@ class Placer:
             crowd_s=float(outlook.crowd_s[arm]),
             length_centre=job.length.centre,
             length_spread=job.length.spread,
-            length_kind=job.length.kind,
+            length_kind=self.learner.length_kind(job.model, has_hint=placement.request.output_tokens is not None),
+            slots=job.slots,
         )
 
-    def _restore(self, decision: Decision, offset_s: float) -> Flight:
+    def _restore(self, decision: Decision, slots: float, offset_s: float) -> Flight:
         """Return what is in flight by a decision; `offset_s` is the ledger's clock less Unix time."""
         decided_s = decision.decided_s + offset_s
         return Flight(
@@ -323,16 +320,20 @@ class Placer:
             length_centre=decision.length_centre,
             length_spread=decision.length_spread,
             length_kind=self.learner.length_kind(decision.model, has_hint=decision.hint_tokens is not None),
+            slots=slots,
         )
 
 
-def _explain_arm(placement: Placement, arm: int) -> str:
-    choice = placement.choice
-    if arm == choice.arm:
-        return choice.reason
-    if arm == placement.arm:
-        return f"best node with room when the pod had to be placed; {choice.reason}"
-    return "kube-scheduler preferred this node to the policy's choice"
+def _tell_excluded(choice: Choice, eligibility: Eligibility) -> Choice:
+    """Return the choice with the true reasons of nodes that were kept from the policy, which knows one for all."""
+    if not eligibility.excluded:
+        return choice
+
+    def count_refused() -> Mapping[str, int]:
+        judged = {reason: count for reason, count in choice.refused.items() if reason != REFUSED_TIER}
+        return {**eligibility.excluded, **judged}
+
+    return replace(choice, count_refused=count_refused)
 
 
 def latency_range_s(placement: Placement, arm: int) -> tuple[float, float]:

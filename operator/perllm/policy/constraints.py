@@ -17,7 +17,7 @@ import numpy as np
 from perllm.policy.problem import (
     REFUSED_BANDWIDTH,
     REFUSED_COMPUTE,
-    REFUSED_DEADLINE,
+    REFUSED_LATE,
     REFUSED_TIER,
     Arms,
     BoolArray,
@@ -51,7 +51,7 @@ def measure_slacks(task: Task, arms: Arms) -> Slacks:
         (REFUSED_TIER, arms.allowed),
         (REFUSED_COMPUTE, compute >= 0),
         (REFUSED_BANDWIDTH, bandwidth >= 0),
-        (REFUSED_DEADLINE, time >= 0),
+        (REFUSED_LATE, time >= 0),
     ):
         count = int(np.count_nonzero(remaining & ~holds))
         remaining &= holds

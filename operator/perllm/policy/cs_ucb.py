@@ -36,10 +36,12 @@ from perllm.policy.problem import (
     FloatArray,
     IntArray,
     Task,
+    Term,
     Verdict,
 )
 
 NAME = "cs-ucb"
+FIRST_TRY = "first try of this node, least predicted energy of those untried"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ class CsUcb:
     def __init__(self, parameters: CsUcbParameters | None = None) -> None:
         self._parameters = parameters or CsUcbParameters()
         self._models: dict[str, _Statistics] = {}
+        # Shared by all models without plays: anybody may ask for a model of any name.
+        self._unknown = _begin()
 
     def choose(self, task: Task, arms: Arms) -> Choice:
         """Choose the arm of the highest index among the feasible ones; see the module's notation."""
@@ -94,21 +98,32 @@ class CsUcb:
         index = np.where(eligible, mean + bonus + penalty, -np.inf)
         candidates = int(np.count_nonzero(slacks.feasible))
         if not eligible.any():
-            reason = "no node has room for the task now"
-            return Choice(None, False, 0, slacks.refused, index, -1.0, -1.0, False, reason, _judge(slacks))
+            return Choice(
+                arm=None,
+                meets_deadline=False,
+                candidates=0,
+                scores=index,
+                slack=-1.0,
+                resource_slack=-1.0,
+                explored=False,
+                reason="no node has room for the task now",
+                verdict=_judge(slacks),
+                count_refused=lambda: slacks.refused,
+            )
         arm = _first(index, penalty, arms.energy_j)
         known_best = np.argmax(np.where(eligible, mean + penalty, -np.inf))
         return Choice(
             arm=arm,
             meets_deadline=bool(slacks.feasible[arm]),
             candidates=candidates,
-            refused=slacks.refused,
             scores=index,
             slack=float(slacks.total[arm]),
             resource_slack=float(slacks.resources[arm]),
             explored=bool(np.isinf(bonus[arm]) or arm != known_best),
-            reason=_explain(float(mean[arm]), float(bonus[arm]), float(penalty[arm]), candidates),
+            reason=FIRST_TRY if np.isinf(bonus[arm]) else "highest index",
             verdict=_judge(slacks),
+            terms=(Term("mean reward", mean), Term("uncertainty", bonus), Term("lateness", penalty)),
+            count_refused=lambda: slacks.refused,
         )
 
     def learn(self, feedback: Feedback) -> float:
@@ -138,8 +153,13 @@ class CsUcb:
         statistics = self._statistics(model, row)
         statistics.plays[row], statistics.mean[row] = int(plays), mean
 
+    def forget(self, model: str) -> None:
+        """Forget plays and mean rewards of a model's arms."""
+        self._models.pop(model, None)
+
     def _index_terms(self, model: str, arms: Arms, slacks: Slacks) -> tuple[FloatArray, FloatArray, FloatArray]:
-        statistics = self._statistics(model, int(arms.rows.max(initial=0)))
+        statistics = self._models.get(model, self._unknown)
+        statistics.cover(int(arms.rows.max(initial=0)) + 1)
         plays = statistics.plays[arms.rows] + arms.in_flight
         total = max(float(plays.sum()), 1.0)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -162,9 +182,13 @@ class CsUcb:
         return -energy_norm + self._parameters.constraint_weight * slack
 
     def _statistics(self, model: str, row: int) -> _Statistics:
-        statistics = self._models.setdefault(model, _Statistics(np.zeros(0, dtype=np.int64), np.zeros(0)))
+        statistics = self._models.setdefault(model, _begin())
         statistics.cover(row + 1)
         return statistics
+
+
+def _begin() -> _Statistics:
+    return _Statistics(np.zeros(0, dtype=np.int64), np.zeros(0))
 
 
 def _first(index: FloatArray, penalty: FloatArray, energy_j: FloatArray) -> int:
@@ -179,10 +203,3 @@ def _judge(slacks: Slacks) -> Verdict:
         return Verdict.START
     has_hope = slacks.refused.keys() & {REFUSED_COMPUTE, REFUSED_BANDWIDTH} or not len(slacks.total)
     return Verdict.WAIT if has_hope else Verdict.REFUSE
-
-
-def _explain(mean: float, bonus: float, penalty: float, candidates: int) -> str:
-    if np.isinf(bonus):
-        return f"first try of this node, least predicted energy of those untried ({candidates} candidates)"
-    late = f" {penalty:+.3f} for lateness" if penalty < 0 else ""
-    return f"highest index of {candidates} candidates: mean reward {mean:.3f} {bonus:+.3f} for uncertainty{late}"

@@ -13,7 +13,8 @@ Notation, for a task i and an arm a
 Objective and rule
     maximise  sum over tasks of (deadlines met) V - energy
     net       N(i, a) = P(i, a) - k H(i, a) - rho Q(a) w(i, a)
-    choice    argmax over a of N(i, a) - E(i, a) / V, nodes without room included
+    value     N(i, a) - E(i, a) / V, the net value: deadlines met, net of harm and rent, less the energy at its price
+    choice    argmax over a of the net value, nodes without room included
     binding   if the best arm has room the task starts there; else it waits for it and is decided anew when room appears
     price     V = price (mean energy) / (1 - S)
     admission if no arm has N > floor it would cost more deadlines than it meets to start the task now: it waits, since
@@ -26,12 +27,15 @@ than it can do, so capacity has a price where and while it is scarce, and none e
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from perllm.policy.problem import (
     REFUSED_COMPUTE,
-    REFUSED_DEADLINE,
+    REFUSED_HARM,
+    REFUSED_LATE,
+    REFUSED_PRICE,
     REFUSED_TIER,
     Arms,
     BoolArray,
@@ -39,6 +43,7 @@ from perllm.policy.problem import (
     Feedback,
     FloatArray,
     Task,
+    Term,
     Verdict,
 )
 
@@ -60,7 +65,8 @@ class NetHitsParameters:
         rent: rho, deadlines that a mean task pays for a place on a node that was given as much as it can hold.
         price: V in mean energies of a task while nothing is scarce. At 15 a task may cost a fifteenth of a deadline
             more than another of mean energy to save that energy.
-        floor: net chance below which a task is not worth starting, and chance below which it is hopeless.
+        floor: deadlines met, net of harm and rent, below which a task is not worth starting; and chance below which it
+            is hopeless.
         waits: whether a task may wait for a better node than those with room.
     """
 
@@ -82,29 +88,39 @@ class NetHits:
         self._outcomes = 0
 
     def choose(self, task: Task, arms: Arms) -> Choice:
-        """Choose the arm of the highest net chance, energy priced; see the module's notation."""
+        """Choose the arm of the highest net value; see the module's notation."""
+        floor = self._parameters.floor
         room = arms.allowed & (arms.compute_used <= arms.compute_capacity)
         open_arms = arms.allowed & (arms.compute_capacity > 0)
-        net = self._net_chances(arms)
-        worth = open_arms & (net > self._parameters.floor)
+        harm = self._parameters.harm_weight * arms.harm
+        rent = self._parameters.rent * arms.load * arms.work
+        net: FloatArray = arms.hit_chance - harm - rent
+        worth = open_arms & (net > floor)
         price_j = self._price_j(arms)
-        scores = np.where(open_arms, net - arms.marginal_energy_j / price_j, -np.inf)
-        hopeful = open_arms & (arms.hit_chance > self._parameters.floor)
+        energy = arms.marginal_energy_j / price_j
+        scores = np.where(open_arms, net - energy, -np.inf)
+        hopeful = open_arms & (arms.hit_chance > floor)
         arm, verdict, awaited = self._pick(scores, room, worth, is_hopeless=not hopeful.any())
         candidates = int(np.count_nonzero(room & worth))
         return Choice(
             arm=arm,
             meets_deadline=arm is not None and bool(worth[arm] and arms.hit_chance[arm] >= 0.5),
             candidates=candidates,
-            refused=_count_refused(arms, room, worth),
             scores=scores,
             slack=-1.0 if arm is None else float(net[arm]),
             resource_slack=0.0,
             explored=False,
-            reason=_explain(arms, arm, net, awaited, price_j, candidates),
+            reason=_name_reason(arm, awaited, verdict, price_j),
             verdict=verdict,
             awaited=awaited,
-            is_harmless=arm is not None and bool(arms.hit_chance[arm] - net[arm] <= self._parameters.floor),
+            is_harmless=arm is not None and bool(arms.hit_chance[arm] - net[arm] <= floor),
+            terms=(
+                Term("chance", arms.hit_chance),
+                Term("harm", harm, -1),
+                Term("rent", rent, -1),
+                Term("energy", energy, -1),
+            ),
+            count_refused=partial(_count_refused, arms, room, worth, harm, floor),
         )
 
     def learn(self, feedback: Feedback) -> float:
@@ -135,10 +151,8 @@ class NetHits:
         if outcomes >= self._outcomes:
             self._mean_energy_j, self._outcomes = energy_j, int(outcomes)
 
-    def _net_chances(self, arms: Arms) -> FloatArray:
-        parameters = self._parameters
-        net: FloatArray = arms.hit_chance - parameters.harm_weight * arms.harm - parameters.rent * arms.load * arms.work
-        return net
+    def forget(self, model: str) -> None:
+        """Nothing: the mean energy is one for all models."""
 
     def _price_j(self, arms: Arms) -> float:
         """Return V; before the first outcome in terms of what is expected of this task."""
@@ -168,19 +182,26 @@ class NetHits:
         return int(np.argmax(np.where(room, scores, -np.inf))) if room.any() else None, Verdict.REFUSE, None
 
 
-def _count_refused(arms: Arms, room: BoolArray, worth: BoolArray) -> dict[str, int]:
-    counts = {
-        REFUSED_TIER: int(np.count_nonzero(~arms.allowed)),
-        REFUSED_COMPUTE: int(np.count_nonzero(arms.allowed & ~room)),
-        REFUSED_DEADLINE: int(np.count_nonzero(room & ~worth)),
+def _count_refused(arms: Arms, room: BoolArray, worth: BoolArray, harm: FloatArray, floor: float) -> dict[str, int]:
+    """Return how many arms were refused, by the first of the causes that would have been enough."""
+    unworthy = room & ~worth
+    late = unworthy & (arms.hit_chance <= floor)
+    harmful = unworthy & ~late & (arms.hit_chance - harm <= floor)
+    refused = {
+        REFUSED_TIER: ~arms.allowed,
+        REFUSED_COMPUTE: arms.allowed & ~room,
+        REFUSED_LATE: late,
+        REFUSED_HARM: harmful,
+        REFUSED_PRICE: unworthy & ~late & ~harmful,
     }
+    counts = {reason: int(np.count_nonzero(mask)) for reason, mask in refused.items()}
     return {reason: count for reason, count in counts.items() if count}
 
 
-def _explain(arms: Arms, arm: int | None, net: FloatArray, awaited: int | None, price_j: float, candidates: int) -> str:
+def _name_reason(arm: int | None, awaited: int | None, verdict: Verdict, price_j: float) -> str:
+    if awaited is not None:
+        return "a node without room is worth more than those with room"
     if arm is None:
-        return "no node is worth it now" if awaited is None else "waits for a better node than those with room"
-    return (
-        f"highest net chance of {candidates} candidates: {net[arm]:.3f}, {arms.hit_chance[arm]:.3f} in time, "
-        f"{arms.harm[arm]:.3f} harm to others; {arms.marginal_energy_j[arm]:.0f} J at {price_j:.0f} J a deadline"
-    )
+        return "no node is worth starting on now"
+    hopeless = "no node is likely to be in time; " if verdict is Verdict.REFUSE else ""
+    return f"{hopeless}highest net value at {price_j:.0f} J a deadline"

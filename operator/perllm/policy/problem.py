@@ -3,10 +3,10 @@
 Shapes: every array of `Arms` has length n, one entry per arm (model, node), all for the task's model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,14 @@ BoolArray = NDArray[np.bool_]
 REFUSED_TIER = "tier"
 REFUSED_COMPUTE = "compute"
 REFUSED_BANDWIDTH = "bandwidth"
-REFUSED_DEADLINE = "deadline"
+REFUSED_LATE = "late"
+"""Too little chance to be in time there."""
+
+REFUSED_HARM = "harm"
+"""Likely enough in time, but at the cost of too many deadlines of the tasks that run there."""
+
+REFUSED_PRICE = "price"
+"""Neither late nor harmful, but the capacity is worth more to the tasks to come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +55,7 @@ class Arms:
 
     Attributes:
         rows: identity of each arm in the policy's own statistics; stable for the life of the process.
-        allowed: whether the task's tiers allow the arm.
+        allowed: whether the task may be sent there at all, with room or without.
         latency_s: predicted time from now to completion.
         energy_j: predicted energy of the task there, transmission and inference.
         compute_used: batch slots in use if the task ran there, itself included.
@@ -89,29 +96,44 @@ class Verdict(StrEnum):
     REFUSE = "refuse"
 
 
+class Term(NamedTuple):
+    """A part of the scores, by arm; they add up to the scores when each is taken `sign` times."""
+
+    name: str
+    values: FloatArray
+    sign: int = 1
+
+
+def _count_none() -> Mapping[str, int]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """What a policy chose.
+
+    It is made for every look at a task, and explained only for those that are placed: so it holds what an explanation
+    needs, and no explanation.
 
     Attributes:
         arm: position of the chosen arm in `Arms`; None when no arm can take the task now.
         meets_deadline: whether the chosen arm is predicted to meet every constraint.
         candidates: number of arms that satisfy every constraint.
-        refused: number of arms refused, by the first constraint that refused them.
         scores: the policy's score of every arm, -inf where refused.
         slack: normalised slack f(y) of the chosen arm.
         resource_slack: the part of the slack that is known at once: compute and bandwidth.
         explored: whether the arm was chosen to learn about it rather than for its mean.
-        reason: one sentence for people.
+        reason: why this arm, or none, in a few words without figures that change from look to look.
         verdict: what to do with a task that may be refused.
         awaited: position of the arm whose room a waiting task waits for; None if for any.
         is_harmless: whether the task would cost others next to nothing on the chosen arm.
+        terms: what the scores are made of; empty if the policy has one figure only.
+        count_refused: counts the arms that were refused, by the first constraint that refused them.
     """
 
     arm: int | None
     meets_deadline: bool
     candidates: int
-    refused: Mapping[str, int]
     scores: FloatArray
     slack: float
     resource_slack: float
@@ -120,6 +142,13 @@ class Choice:
     verdict: Verdict = Verdict.START
     awaited: int | None = None
     is_harmless: bool = False
+    terms: tuple[Term, ...] = ()
+    count_refused: Callable[[], Mapping[str, int]] = _count_none
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Number of arms refused, by the first constraint that refused them; counted at every call."""
+        return self.count_refused()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,3 +199,6 @@ class Policy(Protocol):
         Raises:
             ValueError: the state is not one that this policy exports.
         """
+
+    def forget(self, model: str) -> None:
+        """Forget what was learned about the arms of a model."""

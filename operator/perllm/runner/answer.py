@@ -20,6 +20,8 @@ class Answer:
         told_output_tokens: tokens of the answer, as the server says.
         finish_reason: why the server ended the answer: stop, length, ...
         problem: why the answer is missing or not complete; empty when it is.
+        is_streamed: whether it came in pieces; else their number says nothing of tokens.
+        prompt_id: what the prompt's line calls itself.
     """
 
     pieces: list[str] = field(default_factory=list)
@@ -31,6 +33,8 @@ class Answer:
     told_output_tokens: int | None = None
     finish_reason: str | None = None
     problem: str = "was not asked"
+    is_streamed: bool = True
+    prompt_id: str | None = None
 
     @property
     def text(self) -> str:
@@ -38,14 +42,18 @@ class Answer:
         return "".join(self.pieces)
 
     @property
-    def output_tokens(self) -> int:
-        """Tokens of the answer: as the server says, else the pieces that came."""
-        return self.chunks if self.told_output_tokens is None else self.told_output_tokens
+    def output_tokens(self) -> int | None:
+        """Tokens of the answer: as the server says, else the pieces that came; None where neither tells."""
+        if self.told_output_tokens is not None:
+            return self.told_output_tokens
+        return self.chunks if self.is_streamed else None
 
     @property
-    def token_source(self) -> TokenSource:
-        """Where the number of tokens comes from."""
-        return TokenSource.CHUNKS if self.told_output_tokens is None else TokenSource.USAGE
+    def token_source(self) -> TokenSource | None:
+        """Where the number of tokens comes from; None where it is not known."""
+        if self.told_output_tokens is not None:
+            return TokenSource.USAGE
+        return TokenSource.CHUNKS if self.is_streamed else None
 
     @property
     def first_token_s(self) -> float | None:
@@ -61,6 +69,7 @@ class Answer:
         """Return the answer as one line of a result, without what is not known."""
         values = {
             "index": index,
+            "id": self.prompt_id,
             "text": self.text,
             "finishReason": self.finish_reason,
             "promptTokens": self.told_prompt_tokens,

@@ -25,8 +25,8 @@ EXIT_CODES = """\b
 Exit codes:
   0    every prompt was answered
   2    the command line or a prompt is wrong
-  3    the server was not reached, or broke off an answer
-  4    the server refused a prompt; all others were answered
+  3    the server was not reached, failed, or broke off an answer
+  4    the server refused a prompt, or gave no answer to it; all others were answered
   5    out of time: --deadline or --timeout
   6    the result could not be written
   143  stopped by SIGTERM (130: SIGINT)
@@ -112,7 +112,8 @@ def _read_namespace() -> str:
     "files",
     multiple=True,
     type=_FILE,
-    help='File with one prompt per line; if it ends in .jsonl, one JSON object per line with "prompt" or "messages".',
+    help='File with one prompt per line; if it ends in .jsonl, one JSON object per line, with "prompt" or "messages" '
+    'and, where wanted, "max_tokens", "temperature" and "id"; if it ends in .json, an array of such objects.',
 )
 @click.option("--stdin", "use_stdin", is_flag=True, help="Read one prompt per line from standard input too.")
 @click.option("--system", metavar="TEXT", help="System message for every prompt that brings no messages of its own.")
@@ -147,7 +148,8 @@ def _read_namespace() -> str:
     type=click.FloatRange(min=0),
     default=120.0,
     callback=_read_number,
-    help="Seconds to go on asking a server that refuses connections or says 429, 502, 503 or 504: it loads its model.",
+    help="Seconds to go on asking a server that refuses connections or says 408, 425, 429, 502 to 504 or 520 to 529: "
+    "it loads its model.",
 )
 @click.option(
     "--timeout",

@@ -2,28 +2,32 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from math import isfinite
+from random import Random
 from typing import Any
 
 import aiohttp
 import orjson
 
-from perllm.api.base import MAX_TOKENS
+from perllm.backoff import Backoff
 from perllm.runner.answer import Answer
+from perllm.runner.completion import Reading, find_words, read_failure
 from perllm.runner.errors import EndpointError, ExitCode
-from perllm.runner.events import read_events
+from perllm.runner.events import MAX_EVENT_BYTES, Event, read_events
 from perllm.runner.prompts import Prompt
+from perllm.text import clean_line, cut
 
 log = logging.getLogger(__name__)
 
-FIRST_PAUSE_S = 0.25
-MAX_PAUSE_S = 1.0
-NOT_READY = (429, 502, 503, 504)
+PAUSES = Backoff(first_s=0.25, limit_s=1.0)
+NOT_READY = frozenset({408, 425, 429, 502, 503, 504, *range(520, 530)})
 """What servers and the proxies before them answer while a model is being loaded or all its slots are taken."""
 
 MAX_REFUSAL_BYTES = 65536
-MAX_EXPLANATION = 500
+MAX_MESSAGE = 800
 
 
 class _NotReadyError(Exception):
@@ -46,12 +50,12 @@ class Sampling:
         """Return the request for a prompt."""
         optional = {
             "stream_options": {"include_usage": True} if with_usage else None,
-            "max_tokens": self.max_tokens,
-            "temperature": self.temperature,
+            "max_tokens": self.max_tokens if prompt.max_tokens is None else prompt.max_tokens,
+            "temperature": self.temperature if prompt.temperature is None else prompt.temperature,
         }
         return {
             "model": self.model,
-            "messages": list(prompt),
+            "messages": list(prompt.messages),
             "stream": True,
             **{key: value for key, value in optional.items() if value is not None},
         }
@@ -74,6 +78,8 @@ class Endpoint:
         sampling: how answers are generated.
         patience: how long to wait.
         now: monotonic clock, in seconds.
+        unix_now: wall clock, for servers that say at what time to ask again.
+        rng: for the jitter of pauses.
         sleep: waits for some seconds.
     """
 
@@ -85,6 +91,8 @@ class Endpoint:
         patience: Patience,
         *,
         now: Callable[[], float],
+        unix_now: Callable[[], float],
+        rng: Random,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._session = session
@@ -92,6 +100,8 @@ class Endpoint:
         self._sampling = sampling
         self._patience = patience
         self._now = now
+        self._unix_now = unix_now
+        self._rng = rng
         self._sleep = sleep
         self._is_waiting_told = False
         self._tells_usage = True
@@ -102,7 +112,7 @@ class Endpoint:
         Raises:
             EndpointError: there is no answer, or not all of it; the message says what to do.
         """
-        asked_s, pause_s = self._now(), FIRST_PAUSE_S
+        asked_s, failures = self._now(), 0
         answer.problem = "is not complete"
         while True:
             try:
@@ -111,18 +121,21 @@ class Endpoint:
                 return
             except _NotReadyError as error:
                 answer.sent_s = None  # nobody took it
-                next_s = max(pause_s, error.retry_after_s)
-                if self._now() - asked_s + next_s > self._patience.wait_s:
-                    message = f"{self._url} was not ready within {self._patience.wait_s:g} s (--wait): {error}"
-                    raise EndpointError(ExitCode.UNREACHABLE, message) from error
+                failures += 1
+                pause_s = max(PAUSES.pause_s(failures, self._rng), error.retry_after_s)
+                if self._now() - asked_s + pause_s > self._patience.wait_s:
+                    later = f" and wants to be asked again in {pause_s:.0f} s" if error.retry_after_s else ""
+                    message = f"{self._url} was not ready within {self._patience.wait_s:g} s (--wait){later}: "
+                    raise EndpointError(ExitCode.UNREACHABLE, message + self._tell(error)) from error
                 self._tell_waiting(error)
+            except EndpointError as error:
+                raise EndpointError(error.code, self._tell(error)) from error
             except TimeoutError as error:
                 message = f"{self._url}: the answer took longer than {self._patience.timeout_s:g} s (--timeout)"
                 raise EndpointError(ExitCode.OUT_OF_TIME, message) from error
             finally:
                 answer.ended_s = None if answer.sent_s is None else self._now()
-            await self._sleep(next_s)
-            pause_s = min(2 * pause_s, MAX_PAUSE_S)
+            await self._sleep(pause_s)
 
     async def _attempt(self, prompt: Prompt, answer: Answer, on_text: Callable[[str], None]) -> None:
         body = self._sampling.to_body(prompt, with_usage=self._tells_usage)
@@ -142,9 +155,9 @@ class Endpoint:
                     self._tells_usage = False  # an older server
                     await self._attempt(prompt, answer, on_text)
                     return
-                raise _judge(response, f"{self._url} answered {response.status}: {explanation}")
+                raise self._judge(response, f"{self._url} answered {response.status}: {explanation}")
         except (aiohttp.ClientError, OSError) as error:
-            message = str(error) or type(error).__name__
+            message = clean_line(error) or type(error).__name__
             if answer.chunks:
                 raise EndpointError(ExitCode.UNREACHABLE, f"{self._url} broke off: {message}") from error
             if isinstance(error, aiohttp.InvalidURL | aiohttp.ClientSSLError):
@@ -152,19 +165,30 @@ class Endpoint:
             raise _NotReadyError(message) from error
 
     async def _follow(self, response: aiohttp.ClientResponse, answer: Answer, on_text: Callable[[str], None]) -> None:
-        """Take in the stream of an answer."""
+        """Take in an answer, in whatever form it comes."""
+        reading = Reading(answer, self._now)
+        chunks: AsyncIterator[bytes] = response.content.iter_any()
         if response.content_type != "text/event-stream":
-            kind, words = response.content_type, await _explain(response)
-            message = f"{self._url} answered with {kind}, not with a stream of events: {words}"
-            raise EndpointError(ExitCode.REFUSED, message)
-        async for event in read_events(response.content.iter_any()):
-            if event.strip() == b"[DONE]":
+            content = await _read_body(response, MAX_EVENT_BYTES)
+            if content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+                on_text(reading.take_whole(content) + reading.end())
+                return
+            if b"data:" not in content:
+                kind, words = response.content_type, clean_line(content.decode(errors="replace"))
+                message = f"{self._url} answered with {kind}, not with a completion: {words}"
+                raise EndpointError(ExitCode.REFUSED, message)
+            chunks = _once(content)
+        await self._follow_events(read_events(chunks), reading, answer, on_text)
+
+    async def _follow_events(
+        self, events: AsyncIterator[Event], reading: Reading, answer: Answer, on_text: Callable[[str], None]
+    ) -> None:
+        async for event in events:
+            if event.data.strip() == b"[DONE]":
                 break
-            try:
-                piece = _take(orjson.loads(event), answer, self._now)
-            except (orjson.JSONDecodeError, AttributeError, IndexError, KeyError, TypeError) as error:
-                message = f"{self._url} sent what is no part of a chat completion: {event[:100]!r}"
-                raise EndpointError(ExitCode.REFUSED, message) from error
+            if event.is_error:
+                raise read_failure(event.data)
+            piece = reading.take_part(event.data)
             if piece:
                 on_text(piece)
         else:
@@ -172,68 +196,61 @@ class Endpoint:
                 raise EndpointError(
                     ExitCode.UNREACHABLE, f"{self._url} ended the stream before the answer was complete"
                 )
-        answer.problem = ""
+        rest = reading.end()
+        if rest:
+            on_text(rest)
+
+    def _judge(self, response: aiohttp.ClientResponse, message: str) -> Exception:
+        if response.status in NOT_READY:
+            return _NotReadyError(message, read_retry_after_s(response.headers, self._unix_now()))
+        return EndpointError(ExitCode.UNREACHABLE if response.status >= 500 else ExitCode.REFUSED, message)
 
     def _tell_waiting(self, error: _NotReadyError) -> None:
         if not self._is_waiting_told:
-            log.info("waiting up to %g s for %s: %s", self._patience.wait_s, self._url, error)
+            log.info("waiting up to %g s for %s: %s", self._patience.wait_s, self._url, self._tell(error))
             self._is_waiting_told = True
 
-
-def _take(chunk: dict[str, Any], answer: Answer, now: Callable[[], float]) -> str:
-    """Add a chunk to the answer and return its text."""
-    if chunk.get("error"):
-        raise _error_in_stream(chunk["error"])
-    usage = chunk.get("usage")
-    if usage:
-        answer.told_prompt_tokens = _read_count(usage.get("prompt_tokens"))
-        answer.told_output_tokens = _read_count(usage.get("completion_tokens"))
-    choices = chunk.get("choices")
-    if not choices:
-        return ""
-    answer.finish_reason = choices[0].get("finish_reason") or answer.finish_reason
-    delta: Mapping[str, Any] = choices[0].get("delta") or {}
-    piece = delta.get("content") or ""
-    if not isinstance(piece, str):
-        raise TypeError("content must be a text")
-    if piece or delta.get("reasoning_content") or delta.get("reasoning"):
-        answer.first_s = now() if answer.first_s is None else answer.first_s
-        answer.chunks += 1
-        answer.pieces.append(piece)
-    return piece
+    def _tell(self, error: Exception) -> str:
+        """Return what went wrong without the key, which some servers repeat."""
+        key = self._session.headers.get("Authorization", "").removeprefix("Bearer ")
+        return cut(str(error).replace(key, "***") if key else str(error), MAX_MESSAGE)
 
 
-def _read_count(value: object) -> int | None:
-    return value if type(value) is int and 0 <= value <= MAX_TOKENS else None
+def read_retry_after_s(headers: Mapping[str, str], unix_now_s: float) -> float:
+    """Return after how many seconds a server wants to be asked again, 0 if it does not say.
+
+    Where it gives a date, that counts from the server's own clock if it tells it.
+    """
+    text = headers.get("Retry-After", "")
+    try:
+        seconds = float(text)
+    except ValueError:
+        at_s = _read_date_s(text)
+        if at_s is None:
+            return 0.0
+        seconds = at_s - (_read_date_s(headers.get("Date", "")) or unix_now_s)
+    return max(seconds, 0.0) if isfinite(seconds) else 0.0
 
 
-def _judge(response: aiohttp.ClientResponse, message: str) -> Exception:
-    if response.status in NOT_READY:
-        after = response.headers.get("Retry-After", "")
-        return _NotReadyError(message, float(after) if after.isdecimal() else 0.0)
-    return EndpointError(ExitCode.UNREACHABLE if response.status >= 500 else ExitCode.REFUSED, message)
-
-
-def _error_in_stream(error: object) -> EndpointError:
-    code = error.get("code") if isinstance(error, dict) else None
-    message = error.get("message") if isinstance(error, dict) else None
-    is_refusal = isinstance(code, int) and 400 <= code < 500
-    kind = ExitCode.REFUSED if is_refusal else ExitCode.UNREACHABLE
-    return EndpointError(kind, f"the server broke off the answer: {str(message or error)[:MAX_EXPLANATION]}")
+def _read_date_s(text: str) -> float | None:
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 async def _explain(response: aiohttp.ClientResponse) -> str:
-    """Return the server's own words of a refusal, without the key, which some servers repeat."""
+    """Return the server's own words of a refusal."""
+    return find_words(await _read_body(response, MAX_REFUSAL_BYTES)) or response.reason or "without a word"
+
+
+async def _read_body(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
+    """Return the body, or as much of it as `limit_bytes`."""
     try:
-        content = await response.content.readexactly(MAX_REFUSAL_BYTES)
+        return await response.content.readexactly(limit_bytes)
     except asyncio.IncompleteReadError as shorter:
-        content = shorter.partial
-    try:
-        values = orjson.loads(content)
-        error = values.get("error", values)
-        words = error.get("message") or error if isinstance(error, dict) else error
-    except (orjson.JSONDecodeError, AttributeError):
-        words = content.decode(errors="replace").strip() or response.reason
-    key = response.request_info.headers.get("Authorization", "").removeprefix("Bearer ")
-    text = str(words)
-    return (text.replace(key, "***") if key else text)[:MAX_EXPLANATION]
+        return shorter.partial
+
+
+async def _once(content: bytes) -> AsyncIterator[bytes]:
+    yield content

@@ -1,29 +1,81 @@
-"""Server-sent events, as far as streamed completions use them."""
+"""Server-sent events, as far as streamed completions use them, in the dialects that servers speak."""
 
+import re
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from perllm.runner.errors import EndpointError, ExitCode
+
+MAX_EVENT_BYTES = 16 * 2**20
+"""No part of an answer is that long; a server that never ends a line must not fill the memory."""
+
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield the data of every event of a stream, however it is cut into chunks.
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event: its data, and whether the server calls it an error."""
+
+    data: bytes
+    is_error: bool = False
+
+
+async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
+    """Yield every event of a stream, however it is cut into chunks.
 
     Comments and other fields are skipped. An event that the end of the stream cuts short is handed on, because servers
-    leave out the empty line after the last one.
+    leave out the empty line after the last one. So is an object on a line of its own, and one in a field ``error``.
+
+    Raises:
+        EndpointError: an event is longer than any answer.
     """
     data: list[bytes] = []
-    rest = b""
-    async for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            if line.rstrip(b"\r"):
-                data.extend(_read_data(line))
-            elif data:
-                yield b"\n".join(data)
-                data = []
-    data.extend(_read_data(rest))
+    is_error = False
+    async for line in _read_lines(chunks):
+        if not line and data:
+            yield Event(b"\n".join(data), is_error)
+        if not line:
+            data, is_error = [], False
+            continue
+        field, value = _read_field(line)
+        is_error = is_error or field == b"error" or (field, value) == (b"event", b"error")
+        if field in (b"data", b"error"):
+            data.append(value)
+            _check_length(data)
     if data:
-        yield b"\n".join(data)
+        yield Event(b"\n".join(data), is_error)
 
 
-def _read_data(line: bytes) -> tuple[bytes, ...]:
-    field, colon, value = line.rstrip(b"\r").partition(b":")
-    return (value.removeprefix(b" "),) if field == b"data" and colon else ()
+async def _read_lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield the lines; a carriage return ends one at once, and a newline that follows it belongs to it."""
+    rest = b""
+    is_first, is_newline_due = True, False
+    async for chunk in chunks:
+        if not chunk:
+            continue
+        if is_newline_due and chunk.startswith(b"\n"):
+            chunk = chunk[1:]
+            is_newline_due = False
+            if not chunk:
+                continue
+        *lines, rest = _LINE_END.split(rest + chunk)
+        is_newline_due = chunk.endswith(b"\r")
+        _check_length((rest,))
+        for line in lines:
+            yield line.removeprefix(_BYTE_ORDER_MARK) if is_first else line
+            is_first = False
+    if rest:
+        yield rest.removeprefix(_BYTE_ORDER_MARK) if is_first else rest
+
+
+def _read_field(line: bytes) -> tuple[bytes, bytes]:
+    if line.startswith(b"{"):
+        return b"data", line
+    field, _, value = line.partition(b":")
+    return field, value.removeprefix(b" ")
+
+
+def _check_length(parts: list[bytes] | tuple[bytes, ...]) -> None:
+    if sum(map(len, parts)) > MAX_EVENT_BYTES:
+        raise EndpointError(ExitCode.REFUSED, f"the server sent an event of more than {MAX_EVENT_BYTES} bytes")

@@ -4,6 +4,7 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import aiohttp
 import click
@@ -16,6 +17,7 @@ from perllm.runner.prompts import Prompt
 from perllm.runner.report import answer_line, cut_problem, fit_answers, fit_report, join_texts, summarise
 from perllm.runner.result import Destination, Kind, write_file, write_termination_message
 from perllm.runner.work import Listener, Work, carry_out
+from perllm.text import clean_text
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +67,15 @@ async def run(settings: Settings, prompts: tuple[Prompt, ...]) -> int:
     ) as session:
         await carry_out(
             work,
-            Endpoint(session, settings.url, settings.sampling, settings.patience, now=time.monotonic),
+            Endpoint(
+                session,
+                settings.url,
+                settings.sampling,
+                settings.patience,
+                now=time.monotonic,
+                unix_now=time.time,
+                rng=Random(),
+            ),
             _choose_listener(settings, len(prompts)),
             concurrency=settings.concurrency,
             time_left_s=None if deadline_s is None else deadline_s - time.time(),
@@ -82,12 +92,16 @@ def _choose_listener(settings: Settings, prompts: int) -> Listener:
     if settings.is_quiet:
         return Listener(lambda text: None, lambda index, answer: None)
     if prompts == 1:
-        return Listener(lambda text: click.echo(text, nl=False), lambda index, answer: click.echo())
+        return Listener(_print_text, lambda index, answer: click.echo())
     return Listener(lambda text: None, _print_line)
 
 
+def _print_text(text: str) -> None:
+    click.echo(clean_text(text, len(text)), nl=False)
+
+
 def _print_line(index: int, answer: Answer) -> None:
-    click.echo(answer_line(index, answer), nl=False)
+    _print_text(answer_line(index, answer).decode())
 
 
 async def _write(settings: Settings, work: Work, report: RunReport) -> None:

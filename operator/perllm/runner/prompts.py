@@ -3,14 +3,12 @@
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Message = dict[str, Any]
-Prompt = tuple[Message, ...]
-"""The messages of one conversation, as the chat API takes them."""
-
 MAX_PROMPTS = 100_000
 
 
@@ -18,13 +16,35 @@ class PromptError(Exception):
     """The prompts cannot be used; the message names the line."""
 
 
+class Prompt(BaseModel):
+    """What to ask, and what holds for this prompt alone.
+
+    Attributes:
+        messages: the conversation, as the chat API takes it.
+        max_tokens: longest answer; the command line's when None.
+        temperature: sampling temperature; the command line's when None.
+        id: name that the answer is to carry.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+    messages: Annotated[tuple[Message, ...], Field(min_length=1)]
+    max_tokens: Annotated[int, Field(strict=True, ge=1)] | None = None
+    temperature: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] | None = None
+    id: Annotated[str, Field(max_length=256)] | None = None
+
+
+KNOWN_FIELDS = ("prompt", *Prompt.model_fields)
+
+
 def collect_prompts(
     texts: Sequence[str], files: Iterable[Path], stdin: BinaryIO | None, system: str | None
 ) -> tuple[Prompt, ...]:
     """Return all prompts: of arguments, then of files, then of standard input.
 
-    A file holds one prompt per line; one that ends in ``.jsonl`` holds one JSON object per line, with ``prompt`` or
-    ``messages``. What is empty does not count.
+    A file holds one prompt per line; one that ends in ``.jsonl`` holds one JSON object per line, one that ends in
+    ``.json`` an array of them. An object has ``prompt`` or ``messages``, and may have ``max_tokens``, ``temperature``
+    and ``id``. What is empty does not count.
 
     Args:
         texts: prompts as they are.
@@ -50,37 +70,73 @@ def _read_all(
     for file in files:
         try:
             with file.open("rb") as stream:
-                yield from _read(stream, str(file), system)
+                yield from _read_file(stream, file, system)
         except OSError as error:
             raise PromptError(f"{file} cannot be read: {error}") from error
     if stdin is not None:
-        yield from _read(stdin, "standard input", system)
+        yield from (_converse(line, system) for _, line in _read_lines(stdin, "standard input"))
 
 
-def _read(stream: BinaryIO, name: str, system: str | None) -> Iterator[Prompt]:
+def _read_file(stream: BinaryIO, file: Path, system: str | None) -> Iterator[Prompt]:
+    match file.suffix.lower():
+        case ".jsonl":
+            for place, line in _read_lines(stream, str(file)):
+                yield _read_object(_parse(line, place), place, system)
+        case ".json":
+            yield from _read_array(_parse(_decode(stream.read(), str(file)), str(file)), file, system)
+        case _:
+            yield from (_converse(line, system) for _, line in _read_lines(stream, str(file)))
+
+
+def _read_lines(stream: BinaryIO, name: str) -> Iterator[tuple[str, str]]:
+    """Yield every line that is not empty, after the words that name it."""
     for number, line in enumerate(stream, start=1):
         place = f"{name}, line {number},"
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise PromptError(f"{place} is no UTF-8: {error}") from error
+        text = _decode(line, place, is_first=number == 1)
         if text:
-            yield _read_object(text, place, system) if name.endswith(".jsonl") else _converse(text, system)
+            yield place, text
+
+
+def _decode(content: bytes, place: str, *, is_first: bool = True) -> str:
+    try:
+        return content.decode("utf-8-sig" if is_first else "utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise PromptError(f"{place} is no UTF-8: {error}") from error
+
+
+def _parse(text: str, place: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise PromptError(f"{place} is no JSON: {error}") from error
 
 
 def _converse(text: str, system: str | None) -> Prompt:
     before = ({"role": "system", "content": system},) if system else ()
-    return (*before, {"role": "user", "content": text})
+    return Prompt(messages=(*before, {"role": "user", "content": text}))
 
 
-def _read_object(line: str, place: str, system: str | None) -> Prompt:
+def _read_array(values: object, file: Path, system: str | None) -> Iterator[Prompt]:
+    if not isinstance(values, list):
+        raise PromptError(f"{file} must be an array of objects; a file with one object per line ends in .jsonl")
+    for number, value in enumerate(values, start=1):
+        yield _read_object(value, f"{file}, object {number},", system)
+
+
+def _read_object(values: object, place: str, system: str | None) -> Prompt:
+    if not isinstance(values, dict) or ("prompt" in values) == ("messages" in values):
+        raise PromptError(f'{place} must be an object with "prompt", a text, or "messages", a list of objects')
+    unknown = values.keys() - set(KNOWN_FIELDS)
+    if unknown:
+        fields = ", ".join(sorted(unknown))
+        raise PromptError(f"{place} has fields that would be ignored: {fields}; known are {', '.join(KNOWN_FIELDS)}")
+    text = values.pop("prompt", None)
+    if text is not None:
+        if not isinstance(text, str) or not text:
+            raise PromptError(f'{place} has a "prompt" that is no text')
+        values["messages"] = _converse(text, system).messages
     try:
-        values = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        raise PromptError(f"{place} is no JSON: {error}") from error
-    match values:
-        case {"messages": [*messages]} if messages and all(isinstance(one, dict) for one in messages):
-            return tuple(messages)
-        case {"prompt": str(text)} if text:
-            return _converse(text, system)
-    raise PromptError(f'{place} must be an object with "prompt", a text, or "messages", a list of objects')
+        return Prompt.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise PromptError(f"{place} {'.'.join(map(str, first['loc']))}: {first['msg']}") from error

@@ -11,6 +11,7 @@ from perllm.api.report import RunReport, TokenSource
 from perllm.runner.answer import Answer
 from perllm.runner.errors import ResultError
 from perllm.runner.work import Work
+from perllm.text import clean_line, clean_text
 
 MAX_PROBLEM_CHARACTERS = 500
 
@@ -25,20 +26,20 @@ def summarise(work: Work, *, started_s: float, finished_s: float, unix_offset_s:
         unix_offset_s: what makes Unix seconds of them.
     """
     answers = work.answers
+    sent = [one for one in answers if one.sent_s is not None]
     sent_s = [one.sent_s for one in answers if one.sent_s is not None]
     ended_s = [one.ended_s for one in answers if one.ended_s is not None]
     first_s = [one.first_token_s for one in answers if one.first_token_s is not None]
-    prompt_tokens = [one.told_prompt_tokens for one in answers if one.sent_s is not None]
-    known_tokens = [tokens for tokens in prompt_tokens if tokens is not None]
     end_s = max(ended_s, default=finished_s)
-    is_told = all(one.token_source is TokenSource.USAGE for one in answers if one.chunks)
+    output_tokens = _add_up(one.output_tokens for one in sent)
+    is_told = {one.token_source for one in answers if one.chunks} == {TokenSource.USAGE}
     return RunReport(
         started_at=_time(started_s + unix_offset_s),
         finished_at=_time(end_s + unix_offset_s),
         inference_seconds=round(end_s - min(sent_s), 6) if sent_s else None,
-        prompt_tokens=_add_up(known_tokens) if 0 < len(known_tokens) == len(prompt_tokens) else None,
-        output_tokens=_add_up(one.output_tokens for one in answers) if sent_s else None,
-        token_source=(TokenSource.USAGE if is_told else TokenSource.CHUNKS) if sent_s else None,
+        prompt_tokens=_add_up(one.told_prompt_tokens for one in sent),
+        output_tokens=output_tokens,
+        token_source=None if output_tokens is None else TokenSource.USAGE if is_told else TokenSource.CHUNKS,
         time_to_first_token_seconds=round(sum(first_s) / len(first_s), 6) if first_s else None,
         problem=cut_problem(work.problem),
     )
@@ -46,7 +47,7 @@ def summarise(work: Work, *, started_s: float, finished_s: float, unix_offset_s:
 
 def cut_problem(problem: str) -> str | None:
     """Return a problem in one line; None for none."""
-    return " ".join(problem.split())[:MAX_PROBLEM_CHARACTERS] or None
+    return clean_line(problem, MAX_PROBLEM_CHARACTERS) or None
 
 
 def answer_line(index: int, answer: Answer) -> bytes:
@@ -55,8 +56,9 @@ def answer_line(index: int, answer: Answer) -> bytes:
 
 
 def join_texts(answers: Sequence[Answer]) -> str:
-    """Return the texts one after the other, with an empty line between them."""
-    return "\n\n".join(answer.text for answer in answers if answer.text)
+    """Return the texts one after the other, with an empty line between them, and nothing that a terminal would obey."""
+    text = "\n\n".join(answer.text for answer in answers if answer.text)
+    return clean_text(text, len(text))
 
 
 def fit_report(report: RunReport, text: str, limit_bytes: int) -> str:
@@ -105,9 +107,12 @@ def fit_answers(answers: Sequence[Answer], limit_bytes: int | None = None) -> by
     return with_texts(length)
 
 
-def _add_up(tokens: Iterable[int]) -> int | None:
-    total = sum(tokens)
-    return total if total <= MAX_TOKENS else None
+def _add_up(tokens: Iterable[int | None]) -> int | None:
+    """Return the sum; None where one of them is not known, there is none, or no report could hold it."""
+    counts = list(tokens)
+    known = [count for count in counts if count is not None]
+    total = sum(known)
+    return total if 0 < len(known) == len(counts) and total <= MAX_TOKENS else None
 
 
 def _time(unix_s: float) -> datetime:

@@ -30,7 +30,7 @@ class Work:
     problem: str = ""
 
     def __post_init__(self) -> None:
-        self.answers = [Answer() for _ in self.prompts]
+        self.answers = [Answer(prompt_id=prompt.id) for prompt in self.prompts]
 
     @property
     def answered(self) -> int:

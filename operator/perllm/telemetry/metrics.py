@@ -39,6 +39,12 @@ class TelemetryMetrics:
             ["metric"],
             registry=registry,
         )
+        self.unusable = Gauge(
+            "perllm_telemetry_unusable_series",
+            "Series that cannot be used: of another form, with impossible values, or with times in the future.",
+            ["metric"],
+            registry=registry,
+        )
         self.age.set(math.nan)
 
     def watch_age(self, age_s: Callable[[], float]) -> None:

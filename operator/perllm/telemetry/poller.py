@@ -4,15 +4,20 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Collection, Mapping
+from random import Random
 
+from perllm.backoff import Backoff
+from perllm.guard import Guard, describe
 from perllm.telemetry.history import EnergyHistory
 from perllm.telemetry.mapping import NodeMapping, find_device
 from perllm.telemetry.metrics import TelemetryMetrics
 from perllm.telemetry.queries import select_window
 from perllm.telemetry.readings import Metric, Readings
+from perllm.telemetry.series import Series, describe_labels
 from perllm.telemetry.settings import TelemetrySettings
-from perllm.telemetry.snapshot import Snapshot
-from perllm.telemetry.source import MetricSource, Series, TelemetryError, TelemetryUnreachableError
+from perllm.telemetry.snapshot import UNKNOWN_NODE, NodeFigures, Snapshot
+from perllm.telemetry.source import MetricSource, TelemetryError, TelemetryUnreachableError
+from perllm.text import clean_line
 
 # Samples may reach Prometheus late, for example by remote write.
 _LATENESS_S = 10.0
@@ -31,6 +36,8 @@ class Telemetry:
         nodes: The nodes to look for now: addresses by name.
         clock: Seconds since the epoch, as in the samples' times.
         metrics: What the service tells of itself.
+        guard: Contains what goes wrong about one series, one node, one query.
+        rng: For the jitter of pauses while polls fail.
 
     Attributes:
         snapshot: The latest figures. Replaced, never changed.
@@ -46,12 +53,19 @@ class Telemetry:
         nodes: NodeAddresses,
         clock: Callable[[], float],
         metrics: TelemetryMetrics,
+        *,
+        guard: Guard,
+        rng: Random,
     ) -> None:
         self._source = source
         self._settings = settings
         self._nodes = nodes
         self._clock = clock
         self._metrics = metrics
+        self._guard = guard
+        self._rng = rng
+        self._backoff = Backoff(settings.interval_s, settings.max_backoff_s)
+        self._faults: dict[Metric, str] = {}
         self._logger = logging.getLogger(__name__)
         self._readings = Readings(history_s=settings.history_s, stale_after_s=settings.stale_after_s)
         self._queried_s: dict[Metric, float] = {}
@@ -69,29 +83,38 @@ class Telemetry:
 
     async def run(self) -> None:
         """Poll until cancelled. The snapshot is judged anew at every interval, also while polls fail."""
+        now_s = asyncio.get_running_loop().time
         next_poll_s = -math.inf
         while True:
-            if self._clock() >= next_poll_s:
+            if now_s() >= next_poll_s:
                 await self.poll()
-                next_poll_s = self._clock() + self._backoff_s()
+                next_poll_s = now_s() + (self._backoff.pause_s(self.failures, self._rng) if self.failures else 0.0)
             else:
                 await self._retake()
             await asyncio.sleep(self._settings.interval_s)
 
     async def poll(self) -> None:
         """Ask for everything once; what was answered is kept even if something else was not."""
-        error: TelemetryError | None = None
-        for metric in Metric:
-            try:
-                await self._read(metric)
-            except TelemetryError as failure:
-                error = failure
-                if isinstance(failure, TelemetryUnreachableError):
-                    break
-        self._note(error)
+        self._note(await self._ask())
         await self._retake()
         self._polled.set()
         self._polled = asyncio.Event()
+
+    async def _ask(self) -> str:
+        """Ask for everything; return the last thing that went wrong, empty if nothing did."""
+        fault = ""
+        for metric in Metric:
+            try:
+                await self._read(metric)
+                self._guard.clear("query", metric)
+            except TelemetryUnreachableError as error:
+                return str(error)
+            except TelemetryError as error:
+                fault = f"{metric}: {error}"
+            except Exception as error:
+                self._guard.note("query", metric, error)
+                fault = f"{metric}: {describe(error)}"
+        return fault
 
     async def wait_until_covered(self, node: str, end_s: float, timeout_s: float) -> bool:
         """Wait until the node's energy up to ``end_s`` is known; return False when that takes too long."""
@@ -121,48 +144,73 @@ class Telemetry:
 
     async def _add(self, metric: Metric, all_series: Collection[Series], now_s: float) -> None:
         mapping = NodeMapping.build(self._nodes(), self._settings.node_labels)
-        unit = self._settings.queries.energy_unit_j if metric is Metric.ENERGY else 1.0
         unmapped = 0
+        faults = []
         for index, series in enumerate(all_series):
             await _let_others_run(index)
-            node = mapping.find(series.labels)
-            if node is None:
+            if series.fault:
+                faults.append(f"{describe_labels(series.labels)}: {series.fault}")
+            elif (node := mapping.find(series.labels)) is None:
                 unmapped += 1
-                continue
-            device = find_device(series.labels, self._settings.device_labels)
-            samples = [(time_s, value * unit) for time_s, value in series.samples]
-            self._readings.add(metric, node, device, samples, now_s)
+            elif fault := self._take(metric, node, series, now_s):
+                faults.append(f"{describe_labels(series.labels)}: {fault}")
         self._readings.forget(metric, now_s)
         self._metrics.unmapped.labels(metric.value).set(unmapped)
+        self._note_faults(metric, faults)
 
-    def _note(self, error: TelemetryError | None) -> None:
-        if error is None:
+    def _take(self, metric: Metric, node: str, series: Series, now_s: float) -> str:
+        """Take the samples of a series; return why not all of them could be taken."""
+        unit = self._settings.queries.energy_unit_j if metric is Metric.ENERGY else 1.0
+        device = find_device(series.labels, self._settings.device_labels)
+        # Later samples would look fresh until their time has come.
+        last_s = now_s + self._settings.stale_after_s
+        samples = [(time_s, value * unit) for time_s, value in series.samples if time_s <= last_s]
+        name = f"{metric} of {node} {device}"
+        if not self._guard.run(
+            "series", name, lambda: self._readings.add(metric, node, device, samples, now_s), again=False
+        ):
+            return "it cannot be worked on, see the log"
+        if len(samples) < len(series.samples):
+            return f"samples {series.samples[-1][0] - now_s:.0f} s in the future are left out; compare the clocks"
+        return ""
+
+    def _note_faults(self, metric: Metric, faults: Collection[str]) -> None:
+        """Count series that cannot be used, and tell one of them when there are some for the first time."""
+        self._metrics.unusable.labels(metric.value).set(len(faults))
+        if faults and not self._faults.get(metric):
+            self._faults[metric] = next(iter(faults))
+            what = "%d series of %s cannot be used, the others go on; such as %s"
+            self._logger.warning(what, len(faults), metric.value, clean_line(self._faults[metric]))
+        elif not faults and self._faults.pop(metric, ""):
+            self._logger.info("All series of %s can be used again.", metric.value)
+
+    def _note(self, fault: str) -> None:
+        if not fault:
             if self.failures:
                 self._logger.info("Telemetry works again after %d failed polls.", self.failures)
             self.failures = 0
             self.last_success_s = self._clock()
         else:
             if not self.failures:
-                self._logger.warning("Telemetry fails, figures become stale: %s", error)
+                self._logger.warning("Telemetry fails, figures become stale: %s", fault)
             self.failures += 1
             self._metrics.failures.inc()
-        self._metrics.up.set(float(error is None))
+        self._metrics.up.set(float(not fault))
 
     async def _retake(self) -> None:
         now_s = self._clock()
         figures = {}
         for index, node in enumerate(list(self._nodes())):
-            figures[node] = self._readings.figures(node, now_s)
+            figures[node] = self._judge(node, now_s)
             await _let_others_run(index)
         self.snapshot = Snapshot(now_s, figures)
         self._metrics.count_nodes(self.snapshot)
 
-    def _backoff_s(self) -> float:
-        """Return how long to leave a failing server alone: twice as long with every failure, up to a limit."""
-        if not self.failures:
-            return 0.0
-        doubled_s = self._settings.interval_s * 2.0 ** min(self.failures - 1, 16)
-        return float(min(doubled_s, self._settings.max_backoff_s))
+    def _judge(self, node: str, now_s: float) -> NodeFigures:
+        """Return the figures of a node; all missing where they cannot be worked out."""
+        found: list[NodeFigures] = []
+        self._guard.run("figures", node, lambda: found.append(self._readings.figures(node, now_s)), again=False)
+        return found[0] if found else UNKNOWN_NODE
 
 
 async def _let_others_run(index: int) -> None:

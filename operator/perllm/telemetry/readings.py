@@ -81,7 +81,8 @@ class Readings:
         if sample is None:
             return MISSING
         sampled_s, value = sample
-        is_fresh = now_s - sampled_s <= self._stale_after_s
+        # Also where the clock was set back: what seems to be of the future would stay fresh until it has come.
+        is_fresh = abs(now_s - sampled_s) <= self._stale_after_s
         return Figure(value, sampled_s, Quality.FRESH if is_fresh else Quality.STALE)
 
 

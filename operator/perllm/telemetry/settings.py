@@ -1,10 +1,24 @@
 """How telemetry is set up."""
 
 from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from perllm.telemetry.queries import Queries
+
+
+def _check_url(url: str) -> str:
+    """Refuse what would be taken for another host than was meant, and told in errors with half a password."""
+    try:
+        parts = urlsplit(url)
+        is_url = bool(parts.hostname) and parts.port != 0 and "@" not in f"{parts.path}{parts.query}{parts.fragment}"
+    except ValueError:
+        is_url = False
+    if not is_url:
+        raise ValueError("must be http(s)://HOST[:PORT][/PATH]; a user or password has / as %2F, # as %23, ? as %3F")
+    return url
 
 
 class TelemetrySettings(BaseModel):
@@ -12,7 +26,7 @@ class TelemetrySettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    url: str = Field(
+    url: Annotated[str, AfterValidator(_check_url)] = Field(
         default="http://prometheus-operated.monitoring.svc:9090",
         pattern=r"^https?://",
         description="Base URL of Prometheus or of anything that answers its query API.",
@@ -26,7 +40,9 @@ class TelemetrySettings(BaseModel):
         description="More request headers, for example X-Scope-OrgID of a tenant. They are in a ConfigMap: no secrets.",
     )
     interval_s: float = Field(default=5.0, gt=0, description="Seconds between two polls.")
-    timeout_s: float = Field(default=5.0, gt=0, description="Seconds that one query may take.")
+    timeout_s: float = Field(
+        default=5.0, gt=0, description="Seconds that one query may take, however slowly its answer comes."
+    )
     max_backoff_s: float = Field(default=60.0, gt=0, description="Longest wait between polls while they fail.")
     stale_after_s: float = Field(
         default=60.0, gt=0, description="A figure sampled longer ago than this is stale. At least two scrape intervals."

@@ -1,23 +1,28 @@
 """Prometheus' query API as a source of samples."""
 
 import asyncio
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import requests
-from prometheus_api_client import PrometheusConnect
-from urllib3.util.retry import Retry
+from prometheus_api_client import PrometheusApiClientException, PrometheusConnect
 
+from perllm.telemetry.series import ResultError, Series, read_result
 from perllm.telemetry.settings import TelemetrySettings
+from perllm.telemetry.transport import AnswerTooLargeError, BreakableAdapter
+from perllm.text import clean_line
 
-Samples = tuple[tuple[float, float], ...]
+MAX_ANSWER = 64 * 2**20
+"""Bytes of one answer: 15 minutes of 10,000 GPUs, scraped every 15 s, have half as many."""
 
-_MAX_DETAIL_LENGTH = 300
+MAX_DETAIL = 300
+
+# A query can be wrong in itself, so that others may be answered.
+_ABOUT_QUERY = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
 
 
 class TelemetryError(Exception):
@@ -25,27 +30,14 @@ class TelemetryError(Exception):
 
 
 class TelemetryUnreachableError(TelemetryError):
-    """Nothing answers, so no other query will be answered now either."""
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """The samples of one series.
-
-    Attributes:
-        labels: Its labels, ``__name__`` included.
-        samples: Pairs of seconds since the epoch and value, in the order of time; all finite.
-    """
-
-    labels: Mapping[str, str]
-    samples: Samples
+    """No Prometheus answers there, so no other query will be answered now either."""
 
 
 class MetricSource(Protocol):
     """Whatever answers PromQL."""
 
     async def query(self, promql: str) -> Sequence[Series]:
-        """Return the series that an instant query with a range selector finds.
+        """Return the series that an instant query with a range selector finds; those that cannot be used say why.
 
         Raises:
             TelemetryError: there is no usable answer.
@@ -54,49 +46,87 @@ class MetricSource(Protocol):
 
 
 class PrometheusSource:
-    """Asks a Prometheus server, in a thread of its own so that a slow answer holds up nothing else."""
+    """Asks a Prometheus server, in a thread of its own so that a slow answer holds up nothing else.
+
+    A query ends after ``timeout_s``, with its connection, its answer and all, however slowly bytes come.
+    """
 
     def __init__(self, settings: TelemetrySettings, session: requests.Session) -> None:
         session.verify = True if settings.ca_file is None else str(settings.ca_file)
-        # Logged, so without a user and his password.
-        self._url = re.sub("//[^/@]*@", "//", settings.url)
+        self._url = hide_credentials(settings.url)
+        self._timeout_s = settings.timeout_s
         self._connection = PrometheusConnect(
             url=settings.url.rstrip("/"),
             headers=dict(settings.headers),
             auth=_authorize_from(settings.token_file),
-            # The poller waits and tries again by itself; retries in here would multiply the timeout.
-            retry=Retry(0, read=False),
             timeout=settings.timeout_s,
             session=session,
         )
+        self._adapter = BreakableAdapter(MAX_ANSWER)
+        # After the library's own, in place of it; redirects lead elsewhere.
+        for prefix in (settings.url.rstrip("/"), "http://", "https://"):
+            session.mount(prefix, self._adapter)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="telemetry")
 
     async def query(self, promql: str) -> Sequence[Series]:
         """Return the series found; see ``MetricSource``."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._query, promql)
+        asked = asyncio.get_running_loop().run_in_executor(self._executor, self._query, promql)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await asked
+        except TimeoutError as error:
+            self._adapter.break_off()
+            raise TelemetryUnreachableError(self._explain(_TOO_SLOW, error)) from error
 
     def close(self) -> None:
-        """Drop connections and thread; does not wait for an answer that is still due."""
+        """Drop connections and thread; breaks off an answer that is still due."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+        self._adapter.break_off()
         self._connection.close()
 
     def _query(self, promql: str) -> tuple[Series, ...]:
-        # The library lets the errors of everything below it through, and KeyErrors for answers it did not expect.
+        # The library lets the errors of everything below it through, and others for answers it did not expect.
         try:
-            result = self._connection.custom_query(promql)
-            return tuple(_parse_series(entry) for entry in result)
+            return read_result(self._connection.custom_query(promql))
+        except ResultError as error:
+            raise TelemetryError(f"{promql!r}: {error}") from error
         except requests.Timeout as error:
-            what = "did not answer in time; check its load or raise telemetry.timeout_s"
-            raise TelemetryUnreachableError(self._explain(what, error)) from error
+            raise TelemetryUnreachableError(self._explain(_TOO_SLOW, error)) from error
         except requests.ConnectionError as error:
-            what = "cannot be reached; check telemetry.url, its certificate and network policies"
-            raise TelemetryUnreachableError(self._explain(what, error)) from error
+            raise TelemetryUnreachableError(self._explain(_NOT_THERE, error)) from error
+        except AnswerTooLargeError as error:
+            raise TelemetryError(self._explain(f"gave too long an answer to {promql!r}; narrow it", error)) from error
+        except PrometheusApiClientException as error:
+            raise self._explain_status(promql, error) from error
+        except requests.JSONDecodeError as error:
+            raise TelemetryUnreachableError(self._explain(_NO_JSON, error)) from error
         except Exception as error:
             what = f"gave no usable answer to {promql!r}; check telemetry.url, the token and the query"
             raise TelemetryError(self._explain(what, error)) from error
 
+    def _explain_status(self, promql: str, error: Exception) -> TelemetryError:
+        found = re.match(r"HTTP Status Code (\d+)", str(error))
+        status = int(found.group(1)) if found else 0
+        if status in _ABOUT_QUERY:
+            return TelemetryError(self._explain(f"refuses the query {promql!r}; correct it", error))
+        return TelemetryUnreachableError(self._explain(_REFUSED, error))
+
     def _explain(self, what: str, error: Exception) -> str:
-        return f"Prometheus at {self._url} {what} ({type(error).__name__}: {str(error)[:_MAX_DETAIL_LENGTH]})"
+        detail = clean_line(hide_credentials(f"{type(error).__name__}: {error}"), MAX_DETAIL)
+        return f"Prometheus at {self._url} {what} ({detail})"
+
+
+_TOO_SLOW = "did not answer in time; check its load or raise telemetry.timeout_s"
+_NOT_THERE = "cannot be reached; check telemetry.url, its certificate and network policies"
+_NO_JSON = (
+    "answers with something else than JSON, such as the page of a sign-in proxy; check telemetry.url and the token"
+)
+_REFUSED = "refuses to answer; check telemetry.url, its path, the token and the server's load"
+
+
+def hide_credentials(text: str) -> str:
+    """Return a text without the user and the password of a URL in it; passwords may hold an @ themselves."""
+    return re.sub(r"//[^\s'\"]*@", "//", text)
 
 
 def _authorize_from(token_file: Path | None) -> Callable[[requests.PreparedRequest], requests.PreparedRequest] | None:
@@ -108,8 +138,3 @@ def _authorize_from(token_file: Path | None) -> Callable[[requests.PreparedReque
         return request
 
     return authorize
-
-
-def _parse_series(entry: Mapping[str, Any]) -> Series:
-    pairs = ((float(time_s), float(value)) for time_s, value in entry["values"])
-    return Series(entry["metric"], tuple(pair for pair in pairs if math.isfinite(pair[1])))

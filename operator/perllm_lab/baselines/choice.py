@@ -1,6 +1,7 @@
 """What the rivals share: which arms they may choose, how they break ties, and how a `Choice` is written down."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
@@ -31,6 +32,9 @@ class Rival:
 
     def learn_miss(self, model: str, row: int) -> None:
         """Take no notice of a task that was ended at its deadline."""
+
+    def forget(self, model: str) -> None:
+        """Nothing: what is learned is not kept by model."""
 
     def export_state(self, model: str, row: int) -> dict[str, float]:
         """Return nothing: a rival starts anew with the process."""
@@ -95,17 +99,17 @@ def build_choice(
     explored: bool = False,
 ) -> Choice:
     """Return the choice of `arm`; slacks as in equation (3) of PerLLM, so that records of all policies agree."""
-    refused = _count_refused(arms, eligible)
+    refused = partial(_count_refused, arms, eligible)
     masked = np.where(eligible, scores, -np.inf)
     candidates = int(np.count_nonzero(eligible))
     if arm is None:
-        return Choice(None, False, candidates, refused, masked, -1.0, -1.0, False, reason)
+        return Choice(None, False, candidates, masked, -1.0, -1.0, False, reason, count_refused=refused)
     time = _slack(float(arms.latency_s[arm]), task.time_left_s)
     compute = _slack(float(arms.compute_used[arm]), float(arms.compute_capacity[arm]))
     bandwidth = _slack(float(arms.bandwidth_used_bps[arm]), float(arms.bandwidth_capacity_bps[arm]))
     resources = min(compute, bandwidth)
     slack = min(time, resources)
-    return Choice(arm, slack >= 0.0, candidates, refused, masked, slack, resources, explored, reason)
+    return Choice(arm, slack >= 0.0, candidates, masked, slack, resources, explored, reason, count_refused=refused)
 
 
 def _count_refused(arms: Arms, eligible: BoolArray) -> dict[str, int]:

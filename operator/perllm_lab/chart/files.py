@@ -4,7 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from perllm.api.crd import crd_files
+from perllm.cluster.authors import author_policy_spec
 from perllm_lab.chart.dashboard import build_dashboard
 from perllm_lab.chart.entries import list_entries
 from perllm_lab.chart.readme import render_readme
@@ -26,6 +29,7 @@ def build_files(chart: Path) -> dict[Path, str]:
         Path("values.yaml"): HEADER + render_values(list_entries(Values())),
         Path("values.schema.json"): _render_json(build_schema()),
         Path("README.md"): render_readme(template),
+        Path("files/admission-policy.yaml"): yaml.safe_dump(author_policy_spec(), sort_keys=False, width=120),
         Path("files/dashboard.json"): _render_json(build_dashboard()),
         **{Path("files/crds") / name: text for name, text in crd_files().items()},
     }

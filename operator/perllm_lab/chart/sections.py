@@ -36,7 +36,9 @@ class Section(BaseModel):
 class Image(Section):
     """The image of PerLLM."""
 
-    repository: str = Field(default="perllm/perllm", min_length=1, description="Registry and name of the image.")
+    repository: str = Field(
+        default="", description="Registry and name of the image. Required: no public registry has it yet."
+    )
     tag: str = Field(default="", description="Tag; the appVersion of the chart when empty.")
     digest: Digest = Field(default="", description="Digest (sha256:...), which wins over the tag.")
     pull_policy: str = Field(
@@ -102,14 +104,34 @@ class Crds(Section):
     )
 
 
+class AdmissionPolicy(Section):
+    """The ValidatingAdmissionPolicy about authors of tasks."""
+
+    enabled: bool = Field(
+        default=True,
+        description="Whether only those may create a task in a namespace who may create pods there. Without it whoever "
+        "may create tasks gets pods by the rights of the operator.",
+    )
+
+
 class Rbac(Section):
     """Roles and bindings."""
 
     create: bool = Field(default=True, description="Whether the chart makes them.")
     aggregate: bool = Field(
         default=True,
-        description="Whether Kubernetes' own roles view, edit and admin include the resources of PerLLM. Who may "
-        "create tasks may run pods, as edit allows anyway.",
+        description="Whether Kubernetes' own roles view, edit and admin include the resources of PerLLM. The roles "
+        "edit and admin may create pods anyway, as the author of a task has to.",
+    )
+
+
+class Global(BaseModel):
+    """What Helm shares with charts that depend on this one, or that it is a dependency of."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", alias_generator=to_camel, populate_by_name=True)
+
+    image_registry: str = Field(
+        default="", description="Registry of both images, in place of those that their repositories begin with."
     )
 
 

@@ -6,8 +6,10 @@ from perllm.config import Config
 from perllm_lab.chart.sections import (
     RESTRICTED_CONTAINER,
     RESTRICTED_POD,
+    AdmissionPolicy,
     Crds,
     Dashboard,
+    Global,
     Image,
     NetworkPolicy,
     Object,
@@ -29,8 +31,8 @@ class Values(Section):
     replica_count: int = Field(
         default=1,
         ge=1,
-        description="Pods. One is replaced within seconds when it ends. From two on the kube-schedulers elect a leader "
-        "by a Lease, the operator beside it works and the others stand by.",
+        description="Pods. Their kube-schedulers elect a leader by a Lease; the operator beside it works, the others "
+        "stand by.",
     )
     image: Image = Field(default=Image(), description="The image of PerLLM.")
     image_pull_secrets: list[Object] = Field(default=[], description="Secrets to pull both images with.")
@@ -38,13 +40,16 @@ class Values(Section):
     fullname_override: str = Field(default="", description="Stands in for the name of all objects.")
     config: Config = Field(
         default=Config(),
-        description="The operator's configuration, with its own names and defaults. With two replicas or more "
-        "leader_lease is set if it is empty.",
+        description="The operator's configuration, with its own names and defaults. An empty leader_lease is the name "
+        "of all objects.",
     )
     scheduler: Scheduler = Field(
         default=Scheduler(), description="The private kube-scheduler that asks the operator, in the same pod."
     )
     crds: Crds = Field(default=Crds(), description="The resource definitions.")
+    admission_policy: AdmissionPolicy = Field(
+        default=AdmissionPolicy(), description="The ValidatingAdmissionPolicy about authors of tasks."
+    )
     rbac: Rbac = Field(default=Rbac(), description="Roles and bindings.")
     service_account: ServiceAccount = Field(default=ServiceAccount(), description="The account of the operator.")
     resources: Object = Field(
@@ -92,6 +97,6 @@ class Values(Section):
     enabled: bool = Field(
         default=True, description="Not used here: the condition of charts that this one is a dependency of."
     )
-    global_: Object = Field(
-        default={}, alias="global", description="Not used here: what Helm shares with charts that depend on this one."
+    global_: Global = Field(
+        default=Global(), alias="global", description="What Helm shares between this chart and others."
     )

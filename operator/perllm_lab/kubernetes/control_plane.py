@@ -56,9 +56,18 @@ class ControlPlane:
         return self.folder / "kubeconfigs" / "admin.yaml"
 
     @property
+    def _data_folder(self) -> Path:
+        return self.folder / "etcd"
+
+    @property
     def authority_file(self) -> Path:
         """Certificate of the authority that signed all certificates of the API server and its users."""
         return self.folder / "certificates" / "ca.crt"
+
+    @property
+    def has_data(self) -> bool:
+        """Whether an earlier run left objects in this folder, which are there again after the start."""
+        return self._data_folder.exists()
 
     @property
     def kubectl_argv(self) -> tuple[str, ...]:
@@ -181,7 +190,7 @@ class ControlPlane:
         folder = self.folder / "certificates"
         shared = self._credentials = components.Credentials.write(folder, self._authority, self._address)
         self.write_kubeconfig("admin", "system:masters")
-        argv = components.render_etcd(shared, self.folder / "etcd", components.EtcdPorts(client, peer, health))
+        argv = components.render_etcd(shared, self._data_folder, components.EtcdPorts(client, peer, health))
         self._add(ETCD, ETCD, argv, f"http://{LOOPBACK}:{health}/health")
         argv = components.render_api_server(shared, etcd_port=client, address=self._address, port=api_server)
         self._add(API_SERVER, API_SERVER, argv, f"{self.url}/readyz")

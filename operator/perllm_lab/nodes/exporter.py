@@ -68,6 +68,8 @@ class Exporter:
         app.router.add_get("/nodes/{name}/node", self._page(render_node))
         app.router.add_post("/nodes/{name}/cut-power", self._cut_power)
         app.router.add_post("/nodes/{name}/boot", self._boot)
+        app.router.add_post("/nodes/{name}/refuse", self._refuse)
+        app.router.add_post("/nodes/{name}/accept", self._accept)
         return app
 
     def _page(self, render: Render) -> Handler:
@@ -95,6 +97,14 @@ class Exporter:
     async def _boot(self, request: web.Request) -> web.Response:
         await self._fleet.boot(self._kubelet(request).spec.name)
         return web.Response(text="up")
+
+    async def _refuse(self, request: web.Request) -> web.Response:
+        self._kubelet(request).refuses = True
+        return web.Response(text="refuses pods")
+
+    async def _accept(self, request: web.Request) -> web.Response:
+        self._kubelet(request).refuses = False
+        return web.Response(text="accepts pods")
 
     def _kubelet(self, request: web.Request) -> Kubelet:
         kubelet = self._fleet.kubelets.get(request.match_info["name"])

@@ -41,7 +41,11 @@ class Sample:
 
 
 class Kubelet:
-    """Owns one node. All methods run in the event loop and never wait."""
+    """Owns one node. All methods run in the event loop and never wait.
+
+    Attributes:
+        refuses: whether the node takes no pods, as with a device plugin that is broken.
+    """
 
     def __init__(self, spec: NodeSpec, rng: Generator, surroundings: Surroundings) -> None:
         self.spec = spec
@@ -57,6 +61,7 @@ class Kubelet:
         self._seen: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
         self.is_up = True
+        self.refuses = False
 
     def see(self, item: Object) -> None:
         """Acts on the newest state of a pod bound to this node."""
@@ -130,12 +135,18 @@ class Kubelet:
             self._write(pod, status.lost(pod, now=now))
             return
         try:
+            self._check_devices()
             self._check_slots(pod)
             job = read_job(item)
         except PodError as error:
             self._write(pod, status.refused(pod, now=now, reason=error.reason, message=str(error)))
             return
         self._admit(pod, job)
+
+    def _check_devices(self) -> None:
+        if self.refuses:
+            message = "Pod was rejected: Allocate failed due to rpc error: GPU is lost, which is unexpected"
+            raise PodError("UnexpectedAdmissionError", message)
 
     def _check_slots(self, pod: Pod) -> None:
         used, capacity = sum(other.slots for other in self._pods.values()), self.spec.slots
@@ -185,13 +196,14 @@ class Kubelet:
     def _finish(self, pod: Pod, run: Finished) -> None:
         self._runs += 1
         self._record(pod, run, "Failed" if pod.fails else "Succeeded")
+        report = "" if pod.fails else run_report(run, self._clock).to_text()
         patch = status.terminated(
             pod,
             admitted=self._format(run.admitted_s),
             started=self._format(run.started_s),
             finished=self._format(run.finished_s),
             exit_code=1 if pod.fails else 0,
-            message="" if pod.fails else run_report(run, self._clock).to_text(),
+            message=report if pod.message is None else pod.message,
         )
         self._write(pod, patch)
 

@@ -10,6 +10,7 @@ from perllm_lab.workload.names import (
     CONTAINER,
     FAIL_ANNOTATION,
     INPUT_BYTES_ANNOTATION,
+    MESSAGE_ANNOTATION,
     OUTPUT_TOKENS_ANNOTATION,
     PROMPT_TOKENS_ANNOTATION,
 )
@@ -38,7 +39,10 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod bound to a simulated node."""
+    """A pod bound to a simulated node.
+
+    `message` is what its container leaves instead of a run report, if it errs.
+    """
 
     uid: str
     namespace: str
@@ -48,6 +52,7 @@ class Pod:
     containers: tuple[Container, ...]
     slots: int
     fails: bool
+    message: str | None
 
     @property
     def path(self) -> str:
@@ -73,6 +78,7 @@ def read_pod(item: Object) -> Pod:
         containers=tuple(Container(each["name"], each["image"]) for each in spec["containers"]),
         slots=sum(_slots(container) for container in spec["containers"]),
         fails=metadata.get("annotations", {}).get(FAIL_ANNOTATION) == "true",
+        message=metadata.get("annotations", {}).get(MESSAGE_ANNOTATION),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from perllm.learning.learner import Learner
 from perllm.learning.lengths import Length
 from perllm.learning.outcome import Ended, Outcome
-from perllm.policy.problem import Feedback, FloatArray, IntArray, Policy
+from perllm.policy.problem import Feedback, FloatArray, Policy
 from perllm_lab.hardware.gpu import GpuType
 from perllm_lab.hardware.scenario import NodeSpec
 
@@ -29,7 +29,7 @@ class TrueLearner(Learner):
     def tell(self, node: NodeSpec) -> None:
         """Take in the true law of a registered node."""
         row = self.register(node.name, node.gpu.product)
-        laws = self.laws(node.model, np.array([row]))
+        laws = self._know(node.model, row)
         self._told[node.name] = node
         self._speeds.pop(node.name, None)
         laws.latency.coefficients[row] = _latency_law(node.gpu, node.link.rtt_s)
@@ -44,20 +44,18 @@ class TrueLearner(Learner):
             return
         self._speeds[name], node, row = speed, self._told[name], self._rows[name]
         slowed = np.array([1.0, 1.0 / speed, 1.0 / speed, 1.0 / speed])
-        laws = self.laws(node.model, np.array([row]))
-        laws.latency.coefficients[row] = _latency_law(node.gpu, node.link.rtt_s) * slowed
+        self._know(node.model, row).latency.coefficients[row] = _latency_law(node.gpu, node.link.rtt_s) * slowed
 
     def expect_length(self, model: str, prompt_tokens: float, hint_tokens: float | None) -> Length:
         """Return the length as it is."""
         tokens = float(hint_tokens or 1.0)
         points: FloatArray = np.array([tokens])
-        return Length(float(np.log(tokens)), EXACT, self.length_kind(model, has_hint=True), points, tokens)
+        return Length(float(np.log(tokens)), EXACT, points, tokens)
 
     def learn(self, outcome: Outcome) -> float | None:
         """Note that the model is loaded, and learn what even true laws cannot tell: how others come and go."""
         row = self._rows[outcome.node]
-        rows: IntArray = np.array([row])
-        known = self.laws(outcome.model, rows)
+        known = self._know(outcome.model, row)
         known.loads_from_s[row] = -np.inf
         if outcome.run_error is not None and outcome.cold <= 0.0:
             known.latency.account(row, outcome.run_error)

@@ -7,21 +7,23 @@ than it meets, all as for our own policy.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from random import Random
 
-from perllm.api.task import OnInfeasible, Tier
+from perllm.api.task import Tier
 from perllm.cluster.node import Node
 from perllm.learning.learner import Learner
-from perllm.placement.admission import Admission
+from perllm.placement.circuits import Circuits
 from perllm.placement.decision import Decision
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.hindsight import Run, judge_ended, judge_run
 from perllm.placement.ledger import Ledger, Stay
 from perllm.placement.lines import WaitingLines
 from perllm.placement.placer import Placement, Placer
-from perllm.placement.placer import Request as PlacementRequest
+from perllm.placement.request import Request as PlacementRequest
 from perllm.policy.problem import Policy, Verdict
 from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.simulator.clairvoyant import TrueLearner
+from perllm_lab.simulator.refusal import Refusal
 from perllm_lab.simulator.scheduler import Completion, Dress, Forecast, NodeReading, Order, Refuse, Start
 from perllm_lab.workload.requests import Request
 
@@ -73,12 +75,13 @@ class Placing:
             self._learner,
             self._fleet,
             self._ledger,
+            circuits=Circuits(Random(0)),
             transmission_j_per_bit=dict(transmission_j_per_bit),
             metrics_age_s=lambda _: None,
             unix_now=lambda: self._now_s,
             now=lambda: self._now_s,
         )
-        self._admission = Admission()
+        self._refusal = Refusal()
         self._requests: dict[int, PlacementRequest] = {}
         self._truths: dict[int, Request] = {}
         self._lines: WaitingLines[int] = WaitingLines()
@@ -214,7 +217,7 @@ class Placing:
         self._ledger.stop_waiting(request.task_id)
         placement = self._placer.choose(request)
         choice, rules = placement.choice, self._rules
-        verdict = self._admission.judge(placement, OnInfeasible.REJECT) if rules.admits else Verdict.START
+        verdict = self._refusal.judge(placement) if rules.admits else Verdict.START
         if verdict is Verdict.REFUSE:
             return Refuse(number)
         if choice.arm is None or verdict is Verdict.WAIT:

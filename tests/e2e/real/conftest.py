@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from e2e.real.cluster import SCENARIO, RealCluster, open_cluster
-from e2e.real.release import APP_VERSION, PREVIOUS_VERSION, Helm, Release, make_namespace
+from e2e.real.release import APP_VERSION, IMAGE, PREVIOUS_VERSION, Helm, Release, make_namespace
 from perllm_lab.kubernetes.images import builder, operating_system
 from perllm_lab.kubernetes.images.builder import ImageBuilder
 from perllm_lab.kubernetes.images.operating_system import provide_base
@@ -22,7 +22,6 @@ from perllm_lab.workload.scenarios import load_scenario
 
 ROOT = Path(__file__).parents[3]
 REQUIRE = "PERLLM_REQUIRE_REAL_NODE"
-IMAGE = "docker.io/perllm/perllm"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,6 +14,8 @@ from perllm.cluster.client import Object
 
 CHART = Path(__file__).parents[3] / "charts" / "perllm"
 APP_VERSION = str(yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"])
+# That of the examples, which no registry has.
+IMAGE = "registry.example.com/perllm/perllm"
 # Nothing has been released yet. Until then the chart of before is today's under this number, with an image of this tag.
 PREVIOUS_VERSION = "0.0.9"
 READY_TIMEOUT = "90s"
@@ -50,7 +52,8 @@ class Release:
     async def install(self, chart: Path = CHART, *, config: Mapping[str, Any] | None = None, **values: Any) -> None:
         """Install it, or upgrade it, and wait until both containers are ready."""
         file = self.helm.folder / f"{self.name}.yaml"
-        file.write_text(yaml.safe_dump({"config": self._config() | dict(config or {}), **ON_REAL_NODE, **values}))
+        own = {"image": {"repository": IMAGE}, "config": self._config() | dict(config or {})}
+        file.write_text(yaml.safe_dump({**own, **ON_REAL_NODE, **values}))
         place = ("--namespace", self.namespace, "--values", str(file))
         try:
             await self.helm.run(
@@ -70,11 +73,11 @@ class Release:
         return {line["task"] for line in lines if line.get("event") == "decision"}
 
     async def pods(self) -> list[Object]:
-        """Return its pods."""
+        """Return its pods but for those that are about to end."""
         listing = await self.helm.cluster.client.get(
             f"/api/v1/namespaces/{self.namespace}/pods", labelSelector=f"app.kubernetes.io/instance={self.name}"
         )
-        return listing["items"]
+        return [pod for pod in listing["items"] if "deletionTimestamp" not in pod["metadata"]]
 
     async def _describe(self) -> str:
         """Return what helps to see why it is not ready."""

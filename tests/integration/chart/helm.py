@@ -11,6 +11,7 @@ import yaml
 HERE = Path(__file__).parent
 CHART = HERE.parents[2] / "charts/perllm"
 NAMESPACE = "perllm-system"
+IMAGE = "registry.example.com/perllm/perllm"
 MONITORING = "monitoring.coreos.com/v1"
 
 Object = dict[str, Any]
@@ -27,7 +28,8 @@ class Helm:
 
     def __call__(self, *arguments: str, values: Mapping[str, Any] | None = None) -> str:
         line = [str(self.program), *arguments, *(("--values", "-") if values is not None else ())]
-        done = subprocess.run(line, input=json.dumps(values or {}), capture_output=True, text=True, check=False)
+        text = json.dumps({"image": {"repository": IMAGE}, **(values or {})})
+        done = subprocess.run(line, input=text, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise HelmError(done.stderr)
         return done.stdout

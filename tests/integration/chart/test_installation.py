@@ -19,7 +19,9 @@ OWNER = "meta.helm.sh/release-namespace"
 SCHEDULERS = ("first-scheduler", "second-scheduler")
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
 LAB = {"scheduler_name": "perllm-lab", "instance": "lab", "namespaces": ["lab"]}
+OWN_IMAGE = "mirror.example.com/llm/placer"
 EVERYTHING = {
+    "image": {"repository": OWN_IMAGE},
     "replicaCount": 2,
     "config": {"namespaces": ["team"]},
     **{name: {"enabled": True} for name in ("serviceMonitor", "prometheusRule", "dashboard", "networkPolicy")},
@@ -99,6 +101,21 @@ async def cluster(
 def release(cluster: Cluster) -> str:
     """Is there until the last test; returns what its installation said."""
     return cluster.install(NAMESPACE, EVERYTHING)
+
+
+def test_notes_put_the_installed_image_into_the_example(release: str, cluster: Cluster) -> None:
+    (line,) = (line.strip() for line in release.splitlines() if line.strip().startswith("sed "))
+    command, _, rest = line.partition(" | ")
+
+    task = subprocess.run(
+        ["sh", "-c", command], cwd=CHART.parents[1], capture_output=True, text=True, check=True
+    ).stdout
+
+    assert rest == "kubectl apply -f -"
+    pod = yaml.safe_load(task)["spec"]["template"]["spec"]
+    installed = cluster.get("deployment", "perllm", "-n", NAMESPACE)["spec"]["template"]["spec"]
+    assert pod["containers"][0]["image"] == installed["containers"][0]["image"]
+    assert OWN_IMAGE in command
 
 
 def test_notes_tell_what_to_do_next_and_what_to_beware_of(release: str) -> None:
@@ -214,15 +231,37 @@ def test_upgrade_keeps_tasks_and_removal_leaves_only_what_it_is_told_to_keep(rel
     assert cluster.get("llmtasks", "-n", "team")["items"]
 
 
-def test_pods_that_follow_no_lease_end_before_those_that_do_begin(cluster: Cluster) -> None:
-    cluster.install(NAMESPACE, {})
-    strategies = []
-    for replicas in (1, 2, 2, 1):
-        cluster.upgrade(NAMESPACE, {"replicaCount": replicas})
-        strategies.append(cluster.get("deployment", "perllm", "-n", NAMESPACE)["spec"]["strategy"]["type"])
+def test_no_change_of_their_number_makes_pods_of_before_and_after_follow_different_leases(cluster: Cluster) -> None:
+    """Pods of two revisions may run at the same time, so the one Lease that all of them follow has to be the same."""
+    place = ("--namespace", NAMESPACE, "--kubeconfig", str(cluster.plane.admin_kubeconfig))
+    seen = [cluster.install(NAMESPACE, {"replicaCount": 2}) and read_election(cluster)]
+    cluster.upgrade(NAMESPACE, {"replicaCount": 1})
+    seen.append(read_election(cluster))
+    for revision in (1, 2):
+        cluster.helm("rollback", "perllm", str(revision), *place)
+        seen.append(read_election(cluster))
     cluster.uninstall(NAMESPACE)
 
-    assert strategies == ["Recreate", "Recreate", "RollingUpdate", "Recreate"]
+    assert seen == [(replicas, "perllm", "RollingUpdate") for replicas in (2, 1, 2, 1)]
+
+
+def read_election(cluster: Cluster) -> tuple[int, str, str]:
+    """Return how many pods there are to be, the Lease that they follow, and how they replace those of before."""
+    deployment = cluster.get("deployment", "perllm", "-n", NAMESPACE)["spec"]
+    configuration = yaml.safe_load(cluster.get("configmap", "perllm", "-n", NAMESPACE)["data"]["scheduler.yaml"])
+    lease = cluster.get("lease", configuration["leaderElection"]["resourceName"], "-n", NAMESPACE)
+    return deployment["replicas"], lease["metadata"]["name"], deployment["strategy"]["type"]
+
+
+def test_pods_of_before_end_first_when_the_lease_gets_another_name(cluster: Cluster) -> None:
+    cluster.install(NAMESPACE, {})
+    strategies = []
+    for lease in ("other", "other"):
+        cluster.upgrade(NAMESPACE, {"config": {"leader_lease": lease}})
+        strategies.append(read_election(cluster)[2])
+    cluster.uninstall(NAMESPACE)
+
+    assert strategies == ["Recreate", "RollingUpdate"]
 
 
 def test_release_that_keeps_nothing_leaves_nothing(cluster: Cluster) -> None:

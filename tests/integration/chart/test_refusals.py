@@ -1,12 +1,28 @@
+from collections.abc import Iterable, Iterator
+from functools import reduce
+
 import pytest
 
 from integration.chart.helm import CHART, Helm, Object
+from perllm_lab.chart.entries import Entry, list_entries
+from perllm_lab.chart.values import Values
+
+
+def list_sections(entries: Iterable[Entry], prefix: str = "") -> Iterator[str]:
+    for entry in entries:
+        if entry.children:
+            yield f"{prefix}{entry.key}"
+            yield from list_sections(entry.children, f"{prefix}{entry.key}.")
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"replicas": 2}, "additional properties 'replicas' not allowed"),
+        (
+            {"image": {}},
+            "image.repository must be set: the image of PerLLM is in no public registry yet. Build it with",
+        ),
         ({"replicaCount": 0}, "at '/replicaCount': minimum: got 0, want 1"),
         ({"replicaCount": "two"}, "at '/replicaCount': got string, want integer"),
         ({"image": {"digest": "latest"}}, "at '/image/digest': 'latest' does not match pattern"),
@@ -61,9 +77,16 @@ def test_wrong_values_are_refused_with_what_is_right(values: Object, message: st
     assert message in helm.refuse("template", "perllm", str(CHART), "--kube-version=1.37.2", values=values)
 
 
+@pytest.mark.parametrize("path", [*list_sections(list_entries(Values()))])
+def test_section_that_is_null_is_refused_by_its_name(path: str, helm: Helm) -> None:
+    values: Object = reduce(lambda inner, key: {key: inner}, reversed(path.split(".")), None)  # type: ignore[assignment]
+
+    assert f"{path} must not be null or empty" in helm.refuse("template", "perllm", str(CHART), values=values)
+
+
 def test_old_clusters_are_refused(helm: Helm) -> None:
     assert "chart requires kubeVersion: >=1.35.0-0" in helm.refuse(
-        "template", "perllm", str(CHART), "--kube-version=1.34.1"
+        "template", "perllm", str(CHART), "--kube-version=1.34.1", values={}
     )
 
 
@@ -75,4 +98,4 @@ def test_what_fits_is_taken(values: Object, helm: Helm) -> None:
 
 
 def test_lint_finds_nothing(helm: Helm) -> None:
-    assert "0 chart(s) failed" in helm("lint", "--strict", "--kube-version=1.37.2", str(CHART))
+    assert "0 chart(s) failed" in helm("lint", "--strict", "--kube-version=1.37.2", str(CHART), values={})

@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator
 
 from integration.chart.helm import CHART, NAMESPACE, Helm, Object, find, load_values
 from perllm.api.crd import node_profile_crd, task_crd
+from perllm.cluster.authors import build_author_policy
 from perllm.cluster.rbac import build_manifests
 from perllm.config import Config
 from perllm.extender.scheduler import scheduler_configuration
@@ -27,6 +28,7 @@ from perllm_lab.kubernetes.toolchain import default_cache_folder
 HERE = Path(__file__).parent
 SETS = sorted(path.stem for path in (HERE / "values").glob("*.yaml"))
 FLAGS = ("--show-only=templates/deployment.yaml", "--kube-version=1.37.2")
+LEASE = {"leader_lease": "perllm"}
 TEAMS = {"config": {"namespaces": ["a", "b"]}}
 Render = Callable[[str], list[Object]]
 
@@ -113,11 +115,9 @@ def test_resource_definitions_go_with_the_release_if_it_says_so(render: Render) 
 @pytest.mark.parametrize("values", SETS)
 def test_operator_gets_its_configuration(values: str, render: Render) -> None:
     given = load_values(values).get("config", {})
-    lease = {"leader_lease": "perllm"} if values == "replicas" else {}
-
     data = find(render(values), "ConfigMap", "placer" if values == "own-rbac" else "perllm")["data"]
 
-    assert Config.model_validate(yaml.safe_load(data["perllm.yaml"])) == Config.model_validate(given | lease)
+    assert Config.model_validate(yaml.safe_load(data["perllm.yaml"])) == Config.model_validate(LEASE | given)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_examples_of_values_fit(file: Path, helm: Helm) -> None:
 
     data = find(helm.render(values), "ConfigMap")["data"]
 
-    assert Config.model_validate(yaml.safe_load(data["perllm.yaml"])) == Config.model_validate(values["config"])
+    assert Config.model_validate(yaml.safe_load(data["perllm.yaml"])) == Config.model_validate(LEASE | values["config"])
 
 
 @pytest.mark.parametrize("values", SETS)
@@ -152,16 +152,14 @@ def account(name: str) -> Object:
     ("values", "operator", "scheduler", "scope"),
     [
         ({}, "perllm", "perllm-scheduler", {}),
-        ({"replicaCount": 2}, "perllm", "perllm-scheduler", {"lease": "perllm"}),
         (TEAMS, "perllm", "perllm-scheduler", {"namespaces": ["a", "b"]}),
-        ({"replicaCount": 2, **TEAMS}, "perllm", "perllm-scheduler", {"lease": "perllm", "namespaces": ["a", "b"]}),
         ({"scheduler": {"serviceAccount": {"create": False}}}, "perllm", "perllm", {}),
     ],
 )
 def test_grants_what_the_operator_says_it_needs_and_nothing_more(
     values: Object, operator: str, scheduler: str, scope: Object, helm: Helm
 ) -> None:
-    wanted = build_manifests(account(operator), account(scheduler), namespace=NAMESPACE, **scope)
+    wanted = build_manifests(account(operator), account(scheduler), namespace=NAMESPACE, lease="perllm", **scope)
 
     assert list_grants(helm.render(values)) == list_grants(wanted)
 
@@ -199,12 +197,58 @@ def test_token_of_one_account_is_in_one_container_only(render: Render) -> None:
         ("1.35.4", "registry.k8s.io/kube-scheduler:v1.35.4"),
         ("v1.36.3-gke.1000", "registry.k8s.io/kube-scheduler:v1.36.3"),
         ("v1.37.2+k3s1", "registry.k8s.io/kube-scheduler:v1.37.2"),
+        # What Argo CD tells.
+        ("v1.37", "registry.k8s.io/kube-scheduler:v1.37.0"),
     ],
 )
 def test_scheduler_has_the_version_of_the_cluster(version: str, image: str, helm: Helm) -> None:
     pod = find(helm.render({}, version=version), "Deployment")["spec"]["template"]["spec"]
 
     assert pod["containers"][1]["image"] == image
+
+
+@pytest.mark.parametrize(
+    ("repository", "expected"),
+    [
+        ("registry.example.com/perllm/perllm", "mirror:5000/perllm/perllm:0.1.0"),
+        ("localhost/perllm", "mirror:5000/perllm:0.1.0"),
+        ("team/perllm", "mirror:5000/team/perllm:0.1.0"),
+    ],
+)
+def test_global_registry_stands_in_for_that_of_each_image(repository: str, expected: str, helm: Helm) -> None:
+    values = {"global": {"imageRegistry": "mirror:5000"}, "image": {"repository": repository}}
+
+    containers = find(helm.render(values), "Deployment")["spec"]["template"]["spec"]["containers"]
+
+    assert [one["image"] for one in containers] == [expected, "mirror:5000/kube-scheduler:v1.37.2"]
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_pods_follow_the_same_lease_whatever_their_number(replicas: int, helm: Helm) -> None:
+    """So a rollout or a rollback from any number to any other leaves one at work at most."""
+    objects = helm.render({"replicaCount": replicas})
+    data = {name: yaml.safe_load(text) for name, text in find(objects, "ConfigMap")["data"].items()}
+
+    assert data["perllm.yaml"]["leader_lease"] == "perllm"
+    assert data["scheduler.yaml"]["leaderElection"]["leaderElect"] is True
+    assert data["scheduler.yaml"]["leaderElection"]["resourceName"] == "perllm"
+    assert find(objects, "Lease")["metadata"]["name"] == "perllm"
+
+
+def test_policy_about_authors_is_that_of_the_operator(render: Render) -> None:
+    name = f"{NAMESPACE}.perllm-task-authors"
+
+    rendered = [one for one in render("default") if one["kind"].startswith("ValidatingAdmission")]
+
+    assert [(one["metadata"]["name"], one["spec"]) for one in rendered] == [
+        (name, one["spec"]) for one in build_author_policy(name)
+    ]
+
+
+def test_policy_about_authors_can_be_left_out(helm: Helm) -> None:
+    kinds = {one["kind"] for one in helm.render({"admissionPolicy": {"enabled": False}})}
+
+    assert not [kind for kind in kinds if kind.startswith("ValidatingAdmission")]
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,6 @@ def test_chart_is_of_the_version_of_the_operator() -> None:
     chart = yaml.safe_load((ROOT / CHART / "Chart.yaml").read_text())
 
     assert f'version = "{chart["appVersion"]}"' in (ROOT / "pyproject.toml").read_text()
-    assert f"perllm/perllm:{chart['appVersion']}" in chart["annotations"]["artifacthub.io/images"]
 
 
 def test_chart_doctor_and_tests_agree_on_versions_of_kubernetes() -> None:
@@ -86,7 +85,7 @@ def test_schema_takes_the_defaults() -> None:
     assert list(Draft202012Validator(build_schema()).iter_errors(values)) == []
 
 
-def test_schema_closes_and_describes_every_section() -> None:
+def test_schema_closes_every_section_but_the_one_that_charts_share() -> None:
     schema = build_schema()
     open_sections = [
         name
@@ -94,7 +93,7 @@ def test_schema_closes_and_describes_every_section() -> None:
         if "properties" in part and (part["additionalProperties"] or "description" not in part)
     ]
 
-    assert open_sections == []
+    assert open_sections == ["Global"]
 
 
 @pytest.mark.parametrize(

@@ -34,11 +34,11 @@ class FakeApiServer:
         self._objects: dict[str, Object] = {}
         self._history: list[tuple[int, str, Object]] = []
         self._watches: list[asyncio.Queue[Object | ApiError | None]] = []
-        self._refusals: dict[str, list[ApiError]] = {}
+        self._refusals: dict[str, list[Exception]] = {}
 
     # What a test does to the cluster.
 
-    def refuse(self, method: str, *errors: ApiError) -> None:
+    def refuse(self, method: str, *errors: Exception) -> None:
         """Raise these errors in the next requests of one method."""
         self._refusals.setdefault(method, []).extend(errors)
 

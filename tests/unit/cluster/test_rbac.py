@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from perllm.cluster.authors import build_author_policy
 from perllm.cluster.rbac import (
     build_manifests,
     collection_path,
@@ -69,9 +70,12 @@ def test_no_rule_says_everything_or_reaches_secrets(rules: list[dict[str, Any]])
 
 
 def test_every_object_tells_where_it_is_created() -> None:
-    manifests = build_manifests(OPERATOR, SCHEDULER, namespaces=["a"], namespace="home", lease="turns")
+    rights = build_manifests(OPERATOR, SCHEDULER, namespaces=["a"], namespace="home", lease="turns")
+    manifests = [*rights, *build_author_policy()]
     paths = {collection_path(one) for one in manifests}
     assert paths == {
+        "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies",
+        "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings",
         "/apis/rbac.authorization.k8s.io/v1/clusterroles",
         "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
         "/apis/rbac.authorization.k8s.io/v1/namespaces/a/roles",

@@ -4,7 +4,7 @@ import pytest
 
 from perllm.config import NodeSettings
 from perllm.doctor.finding import Finding, Level
-from perllm.doctor.nodes import check_nodes
+from perllm.doctor.nodes import check_circuits, check_nodes
 from unit.doctor.cluster_objects import make_node
 
 EDGE = {"perllm.io__tier": "edge", "nvidia.com__gpu.product": "Tesla-T4"}
@@ -57,3 +57,18 @@ def test_a_taint_of_kubernetes_itself_keeps_nobody_off() -> None:
     node = make_node("n", **EDGE)
     node["spec"]["taints"] = [{"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]
     assert "no taint" in check(node)[-1].message
+
+
+def test_nodes_that_are_given_no_tasks_are_named_with_the_reason() -> None:
+    owners = [{"kind": "Node", "name": "broken"}]
+    circuit = {"state": "open", "reason": "UnexpectedAdmissionError: GPU is lost", "models": [], "namespaces": ["lab"]}
+    profiles = [
+        {"metadata": {"name": "two.broken", "ownerReferences": owners}, "status": {"circuit": circuit}},
+        {"metadata": {"name": "good"}, "status": {"circuit": {"state": "closed", "reason": ""}}},
+        {"metadata": {"name": "new"}},
+    ]
+    (finding,) = check_circuits(profiles)
+    assert (finding.level, finding.message) == (
+        Level.WARN,
+        "broken is given no tasks of namespaces lab for now (open): UnexpectedAdmissionError: GPU is lost",
+    )

@@ -3,8 +3,8 @@ import pytest
 from perllm.doctor.finding import Finding, Level
 from perllm.doctor.telemetry import Answers, Nodes, check_telemetry
 from perllm.telemetry.readings import Metric
+from perllm.telemetry.series import Series
 from perllm.telemetry.settings import TelemetrySettings
-from perllm.telemetry.source import Series
 from unit.doctor.cluster_objects import NOW_S
 
 NODES = Nodes({"a": ["10.0.0.1"], "bb": ["10.0.0.2"], "cpu": ["10.0.0.3"]}, {"a", "bb"})
@@ -60,6 +60,23 @@ def test_old_samples_are_a_warning() -> None:
     finding = check({Metric.POWER: [series("node", "a", age_s=600), series("node", "bb")]})["power"]
     assert finding.level is Level.WARN
     assert "newest samples 3 to 600 s old; too old: a" in finding.message
+
+
+def test_samples_of_the_future_are_a_warning() -> None:
+    finding = check({Metric.POWER: [series("node", "a", age_s=-600), series("node", "bb")]})["power"]
+    assert finding.level is Level.WARN
+    assert "samples of a are of the future" in finding.message
+    assert "compare the clocks" in finding.advice
+
+
+def test_a_series_that_cannot_be_used_is_shown_and_spoils_no_other() -> None:
+    odd = Series({"pod": "exporter-x"}, (), "it has no list of samples")
+    answers = Answers({Metric.POWER: [odd, series("node", "a"), series("node", "bb")]}, {})
+    fine, finding = list(check_telemetry(answers, NODES, SETTINGS, NOW_S, is_inside=True))[1:3]
+    assert (fine.level, finding.level) == (Level.OK, Level.WARN)
+    assert finding.message == (
+        "power: 1 of 3 series cannot be used, such as {pod=exporter-x}: it has no list of samples"
+    )
 
 
 def test_a_query_that_fails_says_which() -> None:

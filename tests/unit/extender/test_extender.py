@@ -14,7 +14,8 @@ from perllm.extender.extender import Extender
 from perllm.extender.server import build_app
 from perllm.metrics import OperatorMetrics
 from perllm.placement.decision import read_record
-from perllm.placement.placer import Placer, Request
+from perllm.placement.placer import Placer
+from perllm.placement.request import Request
 from unit.cluster.fake_api import FakeApiServer
 from unit.placement.cluster_of import make_node, make_request, make_setting
 

@@ -13,12 +13,13 @@ class _Placement:
     open_scores: np.ndarray
     arm: int | None
     node: str | None
+    obstacle: str = ""
 
 
-def placement(scores: dict[str, float], node: str | None) -> Placement:
+def placement(scores: dict[str, float], node: str | None, obstacle: str = "") -> Placement:
     nodes = list(scores)
     arm = None if node is None else nodes.index(node)
-    return _Placement(nodes, np.array(list(scores.values())), arm, node)  # type: ignore[return-value]
+    return _Placement(nodes, np.array(list(scores.values())), arm, node, obstacle)  # type: ignore[return-value]
 
 
 def test_filter_passes_the_chosen_node_and_its_successors_but_none_that_is_refused() -> None:
@@ -39,6 +40,11 @@ def test_where_no_node_passes_all_may_be_tried_again() -> None:
     answer = filter_answer(placement({"a": -np.inf, "b": -np.inf}, None), ["a", "b", "unknown"])
     assert (answer["NodeNames"], set(answer["FailedNodes"])) == ([], {"a", "b", "unknown"})
     assert (answer["FailedAndUnresolvableNodes"], answer["Error"]) == ({}, "")
+
+
+def test_what_keeps_a_pod_from_all_nodes_is_told_of_each() -> None:
+    answer = filter_answer(placement({"a": -np.inf}, None, "no node satisfies: tiers cloud (1 node)"), ["a"])
+    assert answer["FailedNodes"] == {"a": "refused by PerLLM: no node satisfies: tiers cloud (1 node)"}
 
 
 def test_the_chosen_node_gets_ten_points_and_the_others_fewer_by_rank() -> None:

@@ -42,6 +42,6 @@ def test_image_carries_the_version_of_the_project() -> None:
 
 def test_examples_use_the_image_of_this_version() -> None:
     texts = [path.read_text() for path in (ROOT / "examples").glob("*.yaml")]
-    images = {image for text in texts for image in re.findall(r"image: (perllm/\S+)", text)}
+    images = {image for text in texts for image in re.findall(r"image: (\S*perllm/perllm\S*)", text)}
 
-    assert images == {f"perllm/perllm:{PROJECT['project']['version']}"}
+    assert images == {f"registry.example.com/perllm/perllm:{PROJECT['project']['version']}"}

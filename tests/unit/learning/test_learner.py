@@ -1,8 +1,11 @@
 import dataclasses
+import math
+from typing import Any
 
 import numpy as np
 import pytest
 
+from perllm.api.base import MAX_TOKENS
 from perllm.learning.features import energy_features, latency_features
 from perllm.learning.law import PRIOR_SCALE
 from perllm.learning.learner import Learner
@@ -99,6 +102,48 @@ class TestLearning:
         assert learner.expect_length("m", 1000, None).mean == before
 
 
+class TestImpossibleOutcomes:
+    @pytest.mark.parametrize(
+        ("wrong", "reason"),
+        [
+            ({"output_tokens": 0}, "tokens"),
+            ({"output_tokens": MAX_TOKENS + 1}, "tokens"),
+            ({"prompt_tokens": -1}, "tokens"),
+            ({"hint_tokens": 0.0}, "tokens"),
+            ({"run_s": 0.0}, "time"),
+            ({"run_s": math.inf}, "time"),
+            ({"run_s": math.nan}, "time"),
+            ({"latency_s": -110.0}, "time"),
+            ({"finished_s": math.nan}, "time"),
+            ({"inference_energy_j": -1.0}, "energy"),
+            ({"inference_energy_j": 1e12}, "energy"),
+            ({"transmission_energy_j": math.inf}, "energy"),
+            ({"run_error": math.nan}, "decision"),
+            ({"occupancy": math.inf}, "decision"),
+            ({"cold": -1.0}, "decision"),
+            ({"deadline_s": 0.0}, "decision"),
+        ],
+        ids=str,
+    )
+    def test_teach_nothing_and_are_counted(self, wrong: dict[str, float], reason: str) -> None:
+        refused: list[str] = []
+        learner = Learner(CsUcb(), refused.append)
+        learner.register("a", "type-y")
+        assert learner.learn(make_outcome(**wrong)) is None
+        assert refused == [reason]
+        assert learner.summaries("a") == {}
+        assert not learner.dirty
+
+    @pytest.mark.parametrize("wrong", [{"run_s": math.nan}, {"prompt_tokens": 0}, {"foreseen_token_s": math.inf}])
+    def test_of_ended_tasks_teach_nothing_either(self, wrong: dict[str, float]) -> None:
+        refused: list[str] = []
+        learner = Learner(CsUcb(), refused.append)
+        learner.register("a", "type-y")
+        assert not learner.learn_ended(dataclasses.replace(ENDED, **wrong))
+        assert len(refused) == 1
+        assert not learner.dirty
+
+
 class TestEnded:
     def test_at_its_deadline_is_a_miss_once(self, learner: Learner) -> None:
         assert learner.learn_ended(ENDED)
@@ -135,18 +180,18 @@ class TestModels:
         for name in ("served", "loading", "never"):
             learner.register(name, "type-y")
         rows = np.array([0, 1, 2, 3])
-        laws = learner.laws("m", rows)
         learner.learn(make_outcome())
         learner.warm("served", "m")
         learner.load(2, "m", 100.0)
+        laws = learner.laws("m", rows)
         half_s = 100.0 + laws.load_s[2] / 2
         assert laws.cold(rows, half_s) == pytest.approx([0.0, 0.0, 0.5, 1.0])
         learner.cool("served")
         assert laws.cold(rows, half_s)[1] == 1.0
 
     def test_are_not_taken_for_loaded_before_a_task_has_completed(self, learner: Learner) -> None:
-        laws = learner.laws("m", ROW)
         learner.load(0, "m", 100.0)
+        laws = learner.laws("m", ROW)
         assert 0.0 < laws.cold(ROW, 1000.0)[0] < 0.1
         before = laws.latency.coefficients[0].copy()
         learner.learn(make_outcome(run_s=60.0, cold=float(laws.cold(ROW, 1000.0)[0])))
@@ -157,11 +202,11 @@ class TestModels:
     def test_take_as_long_to_load_as_was_seen_on_any_node_of_the_type(self, learner: Learner) -> None:
         learner.register("b", "type-y")
         rows = np.array([0, 1])
-        laws = learner.laws("m", rows)
         for number in range(60):
             warm, cold = make_outcome(2 * number, run_s=4.0), make_outcome(2 * number + 1, run_s=24.0, cold=1.0)
             learner.learn(warm)
             learner.learn(cold)
+        laws = learner.laws("m", rows)
         assert laws.load_s[:2] == pytest.approx([20.0, 20.0], rel=0.15)
         learner.register("c", "type-y")
         assert learner.laws("m", np.array([2])).load_s[2] == laws.load_s[0]
@@ -201,16 +246,24 @@ class TestState:
         assert new.learn(make_outcome(3)) is None
         assert new.learn(make_outcome(99)) is not None
 
-    @pytest.mark.parametrize("part", ["policy", "latency", "energy", "lengths"])
-    @pytest.mark.parametrize("rubbish", ["text", {}, [1]])
-    def test_that_fits_in_part_only_changes_nothing(self, learner: Learner, part: str, rubbish: object) -> None:
+    @pytest.mark.parametrize(
+        ("part", "rubbish"),
+        [
+            ("policy", {"plays": -1.0, "meanReward": 0.0}),
+            ("latency", {"gram": [-1.0] * 10}),
+            ("energy", {"errors": [0.0] * 5}),
+            ("lengths", {"scale": [0.0, 0.0]}),
+        ],
+    )
+    def test_that_fits_in_part_only_changes_nothing(self, learner: Learner, part: str, rubbish: Any) -> None:
         learner.learn(make_outcome())
         summary, state = learner.summaries("a")["m"], learner.export_arm("a", "m")
         new = Learner(CsUcb())
         new.register("a", "type-y")
         fresh = latency_s(new, ROW), energy_j(new, ROW), new.expect_length("m", 1000, None).mean
-        with pytest.raises(ValueError, match="not a state of this version"):
-            new.import_node("a", [("m", summary, state), ("n", summary, {**state, part: rubbish})], learner.recent("a"))
+        damaged = [{**state[part][0], **rubbish}, None] if part == "lengths" else {**state[part], **rubbish}
+        with pytest.raises(ValueError, match=r"model n: |not a state of cs-ucb"):
+            new.import_node("a", [("m", summary, state), ("n", summary, {**state, part: damaged})], learner.recent("a"))
         assert (latency_s(new, ROW), energy_j(new, ROW), new.expect_length("m", 1000, None).mean) == fresh
         assert new.export_arm("a", "m")["policy"]["plays"] == 0
         assert new.summaries("a") == {}

@@ -101,9 +101,30 @@ def test_of_two_states_that_which_has_seen_more_is_kept() -> None:
     assert much.export_state() == before
 
 
-@pytest.mark.parametrize("damage", [{"gram": [1.0]}, {"counts": []}, {"scale": [float("nan"), 1.0]}])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"gram": [1.0]},
+        {"gram": [-1.0] * 4},
+        {"counts": []},
+        {"counts": [0.0] * 100},
+        {"scale": [float("nan"), 1.0]},
+        {"scale": [0.0, 0.0]},
+    ],
+    ids=str,
+)
 def test_a_state_of_another_form_is_refused(damage: dict[str, list[float]]) -> None:
     law = LengthLaw()
+    law.learn(1000, None, 100)
     state = law.export_state()
-    with pytest.raises(ValueError, match="not the state"):
+    with pytest.raises(ValueError, match=r"gram|counts|scale|not the state"):
         law.import_better([{**state[0], **damage}, state[1]])
+
+
+def test_a_law_of_tasks_that_are_all_alike_never_loses_its_hold() -> None:
+    law = LengthLaw()
+    law._laws[0]._gram *= 1e-300  # what is left of the prior after millions of tasks
+    law._laws[0]._moment *= 1e-300
+    for _ in range(3):
+        law.learn(1000, None, 100)
+    assert median(law.predict(10, None)) == pytest.approx(100, rel=0.5)

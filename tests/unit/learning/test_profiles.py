@@ -7,11 +7,12 @@ from perllm.api import names
 from perllm.api.task import Tier
 from perllm.cluster.client import ApiError, ApiUnreachableError
 from perllm.cluster.node import Node
-from perllm.learning.learner import Learner
+from perllm.learning.learner import MAX_ARMS, Learner
 from perllm.learning.profiles import ProfileStore
 from perllm.policy.cs_ucb import CsUcb
 from unit.cluster.fake_api import FakeApiServer
 from unit.learning.outcomes import make_outcome
+from unit.learning.stored import to_old
 
 pytestmark = pytest.mark.looptime
 
@@ -114,32 +115,65 @@ async def test_a_profile_that_went_with_an_earlier_node_of_the_name_is_made_anew
     assert profile["status"]["outcomes"] == 4
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        {"schemaVersion": 1},
-        {"schemaVersion": 3},
-        {"outcomes": -1},
-        {"models": [{"model": "m", "count": 3, "state": {}}]},
-        {"models": [{"model": "m", "count": 3, "state": {"policy": "text"}}]},
-        {"state": {"recentSince": "yesterday"}},
-        {"state": {"recentTimes": [1.0]}},
-        {"state": {"recentTimes": "text"}},
-    ],
-    ids=str,
-)
-async def test_a_profile_that_cannot_be_read_is_left_alone_and_its_node_starts_afresh(damage: dict) -> None:
+async def test_a_profile_that_cannot_be_read_is_left_alone_and_its_node_starts_afresh(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     api = FakeApiServer()
     await learn(api)
-    api.store(PROFILE_A, status=damage)
+    api.store(PROFILE_A, status={"state": {"data": "damaged"}})
     damaged = copy.deepcopy(api.read(PROFILE_A))
     new, store = start(api)
     assert await store.load() == 0
+    assert "what was learned on a cannot be read and starts afresh: state.data: " in caplog.text
     await store.flush()
     assert api.read(PROFILE_A) == damaged
     new.register("a", "T4")
     assert new.summaries("a") == {}
     assert new.learn(make_outcome(1)) is not None
+
+
+async def test_a_profile_that_cannot_be_read_keeps_no_other_from_being_read() -> None:
+    api = FakeApiServer()
+    await learn(api)
+    status = api.read(PROFILE_A)["status"]  # type: ignore[index]
+    api.store(names.node_profile_path("0-first"), status={**status, "schemaVersion": "x"})
+    api.store(names.node_profile_path("b"))
+    _, store = start(api)
+    assert await store.load() == 3
+
+
+async def test_a_profile_of_version_2_is_carried_over() -> None:
+    api = FakeApiServer()
+    old, _ = await learn(api)
+    status = to_old(api.read(PROFILE_A)["status"])  # type: ignore[index]
+    api.remove(PROFILE_A)
+    api.store(PROFILE_A, status=status)
+    new, store = start(api)
+    assert await store.load() == 3
+    assert new.export_arm("a", "m") == old.export_arm("a", "m")
+    assert new.learn(make_outcome(4)) is not None
+    await store.flush()
+    written = api.read(PROFILE_A)["status"]  # type: ignore[index]
+    assert (written["schemaVersion"], list(written["state"])) == (3, ["data"])
+    assert "recent" not in written
+    assert "state" not in written["models"][0]
+
+
+async def test_forgotten_models_are_told_once_per_burst_counted_and_shown(caplog: pytest.LogCaptureFixture) -> None:
+    api, counts = FakeApiServer(), []
+    learner = Learner(CsUcb())
+    store = ProfileStore(api, learner, policy="cs-ucb", node_of=NODES.get, count_forgotten=counts.append)  # type: ignore[arg-type]
+    learner.register("a", "T4")
+    for number in range(MAX_ARMS + 20):
+        learner.learn(make_outcome(number, model=f"m-{number}"))
+        await store.flush()
+    assert sum(counts) == 20
+    assert caplog.text.count("a has had tasks of more than 64 models") == 1
+    status = api.read(PROFILE_A)["status"]  # type: ignore[index]
+    assert (status["forgottenModels"], len(status["models"])) == (20, MAX_ARMS)
+    restarted, store = start(api)
+    await store.load()
+    assert restarted.forgotten["a"] == 20
 
 
 async def test_of_a_state_that_another_policy_wrote_only_the_laws_are_taken_over() -> None:

@@ -50,6 +50,14 @@ async def test_a_node_without_power_has_no_metrics_until_it_boots(ask):
     assert (await ask("/nodes/edge-0/dcgm"))[0] == 200
 
 
+async def test_a_node_is_told_to_refuse_pods_and_to_accept_them_again(ask, fleet):
+    kubelet = fleet.kubelets["edge-0"]
+    await ask("/nodes/edge-0/refuse", "POST")
+    assert kubelet.refuses
+    await ask("/nodes/edge-0/accept", "POST")
+    assert not kubelet.refuses
+
+
 async def test_health_says_what_is_wrong(ask, fleet):
     assert await ask("/healthz") == (200, "ok")
     fleet.troubles = lambda: ["informer has ended"]

@@ -94,6 +94,17 @@ async def test_a_pod_beyond_the_slots_is_refused_as_a_kubelet_does():
     assert "requested: 1, used: 2, capacity: 2" in refusal["message"]
 
 
+async def test_a_node_whose_devices_are_broken_refuses_every_pod_until_they_are_repaired():
+    node = start_node()
+    node.kubelet.refuses = True
+    node.kubelet.see(pod_object("first"))
+    assert last_status(node)["reason"] == "UnexpectedAdmissionError"
+    node.kubelet.refuses = False
+    node.kubelet.see(pod_object("second"))
+    await asyncio.sleep(60)
+    assert last_status(node)["phase"] == "Succeeded"
+
+
 async def test_a_pod_started_by_an_earlier_kubelet_fails_and_never_runs_twice():
     node = start_node()
     started = pod_object()

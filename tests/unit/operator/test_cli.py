@@ -11,7 +11,9 @@ def perllm(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(one) for one in arguments])
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["crds"], ["rbac"], ["scheduler-config"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["crds"], ["rbac"], ["admission-policy"], ["scheduler-config"], ["doctor"]]
+)
 def test_every_command_explains_itself(command: list[str]) -> None:
     result = perllm(*command, "--help")
     assert result.exit_code == 0
@@ -53,6 +55,12 @@ def test_rbac_is_for_the_service_accounts_and_the_configuration(tmp_path: Path) 
         "perllm-scheduler-lease",
     }
     assert {one["metadata"].get("namespace") for one in documents} == {None, "a", "place"}
+
+
+def test_the_policy_about_authors_comes_with_its_binding() -> None:
+    policy, binding = yaml.safe_load_all(perllm("admission-policy").stdout)
+    assert policy["kind"] == "ValidatingAdmissionPolicy"
+    assert binding["spec"] == {"policyName": policy["metadata"]["name"], "validationActions": ["Deny"]}
 
 
 def test_the_scheduler_is_configured_for_the_operator_beside_it(tmp_path: Path) -> None:

@@ -1,13 +1,17 @@
 """A placer over nodes that a test describes."""
 
 from dataclasses import dataclass, field
+from random import Random
 
 from perllm.api.task import Tier
 from perllm.cluster.node import Node
 from perllm.learning.learner import Learner
+from perllm.placement.circuits import Circuits
+from perllm.placement.demand import ONE_SLOT, Demand
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.ledger import Ledger
-from perllm.placement.placer import Placer, Request
+from perllm.placement.placer import Placer
+from perllm.placement.request import Request
 from perllm.policy.cs_ucb import CsUcb
 from perllm.policy.problem import Policy
 
@@ -37,6 +41,7 @@ def make_setting(*nodes: Node, bandwidth_bps: float = 100e6, policy: Policy | No
         learner,
         fleet,
         Ledger(),
+        circuits=Circuits(Random(0)),
         transmission_j_per_bit={EDGE: 1e-6, CLOUD: 2e-6},
         metrics_age_s=lambda name: setting.ages_s.get(name),
         unix_now=lambda: setting.now_s,
@@ -54,5 +59,7 @@ def make_request(
     input_bytes: int = 0,
     tiers: frozenset[Tier] = frozenset(Tier),
     due_s: float = 1060.0,
+    demand: Demand = ONE_SLOT,
+    avoided: frozenset[str] = frozenset(),
 ) -> Request:
-    return Request(task_id, "m", 1000, output_tokens, input_bytes, tiers, due_s, 60.0)
+    return Request(task_id, "m", 1000, output_tokens, input_bytes, tiers, due_s, 60.0, "lab", demand, avoided)

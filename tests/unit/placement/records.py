@@ -47,7 +47,7 @@ USUAL = Decision(
     meets_deadline=True,
     explored=False,
     candidates=3,
-    rejected={"compute": 2, "deadline": 1},
+    rejected={"compute": 2, "late": 1},
     metrics_age_s=1.5,
     reason="highest index of 3 candidates",
 )

@@ -1,7 +1,9 @@
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from perllm.placement.decision import RecordError, read_record
+from perllm.placement.decision import MAX_RECORD, RecordError, read_record
 from unit.placement.records import USUAL, make_decision
 
 
@@ -27,11 +29,45 @@ def test_a_record_of_a_later_version_with_more_fields_is_understood() -> None:
         orjson.dumps({**orjson.loads(USUAL.to_record()), **wrong}).decode()
         for wrong in ({"latency_s": "long"}, {"rejected": [1]}, {"candidates": None}, {"node": 5})
     ]
-    + [USUAL.to_record().replace("0.25", "NaN")],
+    + [USUAL.to_record().replace("0.25", text) for text in ("NaN", "Infinity", "1e300", "9" * 400)]
+    + ["[" * 5000, " " * (MAX_RECORD + 1), "\ud800"],
 )
 def test_rubbish_is_refused(text: str) -> None:
     with pytest.raises(RecordError, match="unreadable decision record"):
         read_record(text)
+
+
+@pytest.mark.parametrize("wrong", [{"gpus": 0.0}, {"length_spread": 0.0}, {"alone_s": -1.0}, {"fixed_s": -1.0}])
+def test_figures_that_nothing_can_be_made_from_are_refused_by_name(wrong: dict[str, float]) -> None:
+    with pytest.raises(RecordError, match=f"impossible figures of {next(iter(wrong))}"):
+        read_record(orjson.dumps({**orjson.loads(USUAL.to_record()), **wrong}).decode())
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+)
+
+
+@given(name=st.sampled_from(sorted(orjson.loads(USUAL.to_record()))), value=_JSON)
+def test_any_change_of_a_record_is_read_or_refused(name: str, value: object) -> None:
+    try:
+        text = orjson.dumps({**orjson.loads(USUAL.to_record()), name: value}).decode()
+    except TypeError:  # text that is no Unicode
+        return
+    try:
+        decision = read_record(text)
+    except RecordError:
+        return
+    assert len(decision.to_record()) <= MAX_RECORD
+
+
+def test_a_record_is_short_whatever_it_tells() -> None:
+    many = {f"{number}{'x' * 100}": number for number in range(1000)}
+    decision = make_decision(reason='"' * 10_000, model="m" * 10_000, rejected=many)
+    record = decision.to_record()
+    assert len(record) < MAX_RECORD / 2
+    assert read_record(record).latency_s == decision.latency_s
 
 
 def test_the_status_counts_from_the_creation_of_the_task() -> None:
@@ -39,7 +75,7 @@ def test_the_status_counts_from_the_creation_of_the_task() -> None:
     assert (status.predicted_latency, status.predicted_latency_low, status.predicted_latency_high) == (6.0, 5.0, 7.0)
     assert (status.hit_chance, status.harm, status.expected_output_tokens) == (0.9, 0.02, 100.0)
     assert (status.predicted_energy, status.score, status.candidates) == (500.0, 0.25, 3)
-    assert (status.rejected, status.metrics_age, status.explored) == ({"compute": 2, "deadline": 1}, 1.5, False)
+    assert (status.rejected, status.metrics_age, status.explored) == ({"compute": 2, "late": 1}, 1.5, False)
 
 
 def test_what_was_foreseen_for_a_length_is_what_is_fixed_and_what_each_token_takes() -> None:

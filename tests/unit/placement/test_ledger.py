@@ -24,6 +24,17 @@ class TestFlights:
         assert ledger.running_model("other", ROWS).tolist() == [0, 0, 0]
         assert ledger.demand_bps(ROWS).tolist() == [0, 1e6, 0]
 
+    def test_of_ten_thousand_models_leave_nothing_behind(self) -> None:
+        ledger = Ledger()
+        for number in range(10_000):
+            model = f"m-{number}"
+            ledger.reserve(make_flight(model=model), 0.0)
+            assert list(ledger.models) == [model]
+            ledger.release("t", 1.0)
+        assert not ledger.models
+        assert ledger.running_model("m-0", ROWS).tolist() == [0, 0, 0]
+        assert not ledger.models
+
     def test_are_on_one_node_only(self) -> None:
         ledger = Ledger()
         ledger.reserve(make_flight(row=1), 0.0)

@@ -11,7 +11,7 @@ def waiting(**tasks: int) -> NodeQueues:
     queues = NodeQueues()
     for namespace, count in tasks.items():
         for number in range(count):
-            queues.put(f"{namespace}-{number}", 1, 2.0, namespace)
+            queues.put(f"{namespace}-{number}", 1, slots=1.0, work_s=2.0, namespace=namespace)
     return queues
 
 
@@ -35,5 +35,5 @@ def test_one_that_stops_waiting_or_waits_elsewhere_is_counted_there_no_more() ->
     queues = waiting(a=2)
     queues.remove("a-0")
     queues.remove("unknown")
-    queues.put("a-1", 0, 3.0, "a")
-    assert_allclose(queues.before(ROWS, "b"), [[1, 0], [3, 0]])
+    queues.put("a-1", 0, slots=2.0, work_s=3.0, namespace="a")
+    assert_allclose(queues.before(ROWS, "b"), [[2, 0], [3, 0]])

@@ -132,7 +132,7 @@ class TestTransfer:
     def test_that_no_link_could_do_in_time_is_late_rather_than_without_room(self) -> None:
         placer = make_setting(make_node("a"), bandwidth_bps=100e6).placer
         placement = placer.choose(make_request(input_bytes=10_000_000_000))
-        assert placement.choice.refused == {"deadline": 1}
+        assert placement.choice.refused == {"late": 1}
         assert placement.node == "a"
         placer.reserve(placement, "a")
         assert placer.ledger.demand_bps(np.array([0])).tolist() == [0.0]
@@ -140,7 +140,7 @@ class TestTransfer:
     def test_after_the_deadline_has_passed_demands_nothing(self) -> None:
         placement = make_setting(make_node("a")).placer.choose(make_request(input_bytes=1, due_s=999.0))
         assert placement.outlook.demand_bps.tolist() == [0.0]
-        assert placement.choice.refused == {"deadline": 1}
+        assert placement.choice.refused == {"late": 1}
 
 
 class TestExplanation:

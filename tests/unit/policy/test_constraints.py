@@ -33,7 +33,7 @@ def test_an_arm_is_counted_under_the_first_constraint_that_refuses_it() -> None:
         allowed=[False, True, True, True, True],
     )
     slacks = measure_slacks(make_task(time_left_s=10), arms)
-    assert slacks.refused == {"tier": 1, "compute": 1, "bandwidth": 1, "deadline": 1}
+    assert slacks.refused == {"tier": 1, "compute": 1, "bandwidth": 1, "late": 1}
     assert slacks.placeable.tolist() == [False, False, False, True, True]
     assert slacks.feasible.tolist() == [False, False, False, False, True]
 

@@ -123,9 +123,11 @@ class TestInfeasible:
         choice = cs_ucb.choose(make_task(), make_arms(latency_s=[18, 12]))
         assert choice.scores == pytest.approx([-0.1 - 0.8, -0.3 - 0.2])
         assert (choice.arm, choice.meets_deadline, choice.candidates, choice.explored) == (1, False, 0, False)
-        assert choice.refused == {"deadline": 2}
+        assert choice.refused == {"late": 2}
         assert choice.slack == pytest.approx(-0.2)
-        assert "-0.200 for lateness" in choice.reason
+        assert {term.name: float(term.values[1]) for term in choice.terms} == pytest.approx(
+            {"mean reward": -0.3, "uncertainty": 0.0, "lateness": -0.2}
+        )
 
     def test_tries_of_several_untried_arms_the_least_late_one(self) -> None:
         assert policy().choose(make_task(), make_arms(latency_s=[18, 12], energy_j=[1, 9])).arm == 1
@@ -135,7 +137,7 @@ class TestInfeasible:
         play(cs_ucb, 0, 0)
         play(cs_ucb, 1, 900)
         choice = cs_ucb.choose(make_task(), make_arms(latency_s=[11, 9]))
-        assert (choice.arm, choice.refused) == (1, {"deadline": 1})
+        assert (choice.arm, choice.refused) == (1, {"late": 1})
 
     @pytest.mark.parametrize("arms", [make_arms(latency_s=[]), make_arms(latency_s=[5], compute=[(5, 4)])])
     def test_chooses_nothing_where_nothing_has_room(self, arms: Arms) -> None:

@@ -29,7 +29,13 @@ class TestScore:
         choice = priced(1000.0, harm_weight=0.5).choose(make_task(), arms)
         assert choice.scores == pytest.approx([0.9 - 0.5 * 0.3 - 0.1, 0.8 - 0.4])
         assert (choice.arm, choice.verdict, choice.candidates) == (0, Verdict.START, 2)
-        assert "0.900 in time, 0.300 harm" in choice.reason
+        assert choice.reason == "highest net value at 1000 J a deadline"
+
+    def test_is_the_sum_of_its_terms(self) -> None:
+        arms = make_arms(latency_s=[5, 5], hit_chance=[0.9, 0.8], harm=[0.3, 0.0], load=[0.5, 0.1], work=[1.0, 2.0])
+        choice = priced(1000.0, rent=0.4).choose(make_task(), arms)
+        assert [term.name for term in choice.terms] == ["chance", "harm", "rent", "energy"]
+        assert sum(term.sign * term.values for term in choice.terms) == pytest.approx(choice.scores)
 
     def test_charges_rent_for_work_on_a_loaded_node(self) -> None:
         arms = make_arms(latency_s=[5, 5], load=[2.0, 0.0], work=[1.5, 1.5], marginal_energy_j=[0, 0])
@@ -62,8 +68,23 @@ class TestAdmission:
         arms = make_arms(latency_s=[5, 5], hit_chance=[0.04, 0.03], harm=[0.5, 0.3])
         choice = priced(1000.0, floor=0.05).choose(make_task(), arms)
         assert (choice.verdict, choice.arm, choice.candidates) == (Verdict.REFUSE, 1, 0)
-        assert choice.refused == {"deadline": 2}
+        assert choice.refused == {"late": 2}
+        assert choice.reason == "no node is likely to be in time; highest net value at 1000 J a deadline"
         assert not choice.meets_deadline
+
+    def test_counts_refusals_by_the_first_cause_that_would_have_been_enough(self) -> None:
+        arms = make_arms(
+            latency_s=[5] * 6,
+            hit_chance=[0.9, 0.9, 0.1, 0.9, 0.9, 0.9],
+            harm=[0.0, 0.0, 0.9, 0.9, 0.0, 0.0],
+            load=[0.0, 0.0, 2.0, 2.0, 2.0, 0.0],
+            work=[1.0] * 6,
+            compute=[(1, 4), (5, 4), (1, 4), (1, 4), (1, 4), (1, 4)],
+            allowed=[False, True, True, True, True, True],
+        )
+        choice = priced(1000.0, rent=1.0, harm_weight=1.0).choose(make_task(), arms)
+        assert choice.refused == {"tier": 1, "compute": 1, "late": 1, "harm": 1, "price": 1}
+        assert choice.candidates == 1
 
     def test_refuses_the_hopeless_also_where_there_is_no_room(self) -> None:
         arms = make_arms(latency_s=[5], hit_chance=[0.01], compute=[(5, 4)])

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from perllm.runner.prompts import PromptError, collect_prompts
+from perllm.runner.prompts import Prompt, PromptError, collect_prompts
 
 
-def user(text: str) -> dict[str, str]:
-    return {"role": "user", "content": text}
+def user(text: str) -> Prompt:
+    return Prompt(messages=({"role": "user", "content": text},))
 
 
 def test_prompts_come_from_arguments_files_and_standard_input_in_this_order(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_prompts_come_from_arguments_files_and_standard_input_in_this_order(tmp_
     )
 
     texts = ["first\nof two lines", "second", "third", "fourth", "fifth", "sixth"]
-    assert prompts == tuple((user(text),) for text in texts)
+    assert prompts == tuple(user(text) for text in texts)
 
 
 def test_system_message_goes_before_prompts_but_not_before_messages(tmp_path: Path) -> None:
@@ -29,19 +29,70 @@ def test_system_message_goes_before_prompts_but_not_before_messages(tmp_path: Pa
     file.write_text('{"messages": [{"role": "user", "content": "b"}]}')
 
     assert collect_prompts(["a"], [file], None, "Be brief.") == (
-        ({"role": "system", "content": "Be brief."}, user("a")),
-        (user("b"),),
+        Prompt(messages=({"role": "system", "content": "Be brief."}, *user("a").messages)),
+        user("b"),
     )
 
 
 def test_a_line_of_a_plain_file_is_a_prompt_even_if_it_looks_like_json(tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_text('{"prompt": "x"}')
 
-    assert collect_prompts([], [tmp_path / "lines.txt"], None, None) == ((user('{"prompt": "x"}'),),)
+    assert collect_prompts([], [tmp_path / "lines.txt"], None, None) == (user('{"prompt": "x"}'),)
+
+
+def test_a_line_may_say_how_its_prompt_is_to_be_answered(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"id": 7, "prompt": "x", "max_tokens": 5, "temperature": 0}')
+
+    (prompt,) = collect_prompts([], [tmp_path / "x.jsonl"], None, None)
+
+    assert (prompt.id, prompt.max_tokens, prompt.temperature) == ("7", 5, 0.0)
+
+
+def test_a_file_may_hold_an_array_and_the_case_of_its_ending_does_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('[{"prompt": "a"},\n {"messages": [{"role": "user", "content": "b"}]}]')
+    (tmp_path / "b.JSONL").write_text('{"prompt": "c"}')
+
+    files = [tmp_path / "a.json", tmp_path / "b.JSONL"]
+
+    assert collect_prompts([], files, None, None) == (user("a"), user("b"), user("c"))
 
 
 @pytest.mark.parametrize(
-    "line", ["{", "[]", '{"promt": "x"}', '{"prompt": ""}', '{"messages": []}', '{"messages": ["x"]}']
+    ("content", "message"),
+    [
+        ('{"prompt": "x"}', r"must be an array of objects; a file with one object per line ends in \.jsonl"),
+        ('{"prompt": "x"}\n{"prompt": "y"}', "is no JSON"),
+        ('[{"prompt": "x"}, {"prompt": 5}]', 'object 2, has a "prompt" that is no text'),
+    ],
+)
+def test_a_wrong_array_is_named(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "x.json").write_text(content)
+
+    with pytest.raises(PromptError, match=rf"x\.json,? {message}"):
+        collect_prompts([], [tmp_path / "x.json"], None, None)
+
+
+def test_what_would_be_ignored_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"prompt": "x", "top_p": 0.5, "stop": "."}')
+
+    with pytest.raises(PromptError, match="fields that would be ignored: stop, top_p; known are prompt, messages, max"):
+        collect_prompts([], [tmp_path / "x.jsonl"], None, None)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[]",
+        '{"promt": "x"}',
+        '{"prompt": ""}',
+        '{"prompt": null}',
+        '{"messages": []}',
+        '{"messages": ["x"]}',
+        '{"prompt": "x", "messages": [{}]}',
+        '{"prompt": "x", "max_tokens": "5"}',
+        '{"prompt": "x", "temperature": -1}',
+    ],
 )
 def test_wrong_line_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "x.jsonl").write_text(f'{{"prompt": "good"}}\n\n{line}\n')
@@ -53,7 +104,7 @@ def test_wrong_line_is_named(tmp_path: Path, line: str) -> None:
 def test_only_newlines_end_a_line_and_a_byte_order_mark_is_none_of_the_prompt(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_bytes('\ufeff{"prompt": "a\u2028b"}\r\n{"prompt": "c"}'.encode())
 
-    assert collect_prompts([], [tmp_path / "x.jsonl"], None, None) == ((user("a\u2028b"),), (user("c"),))
+    assert collect_prompts([], [tmp_path / "x.jsonl"], None, None) == (user("a\u2028b"), user("c"))
 
 
 def test_other_encodings_are_refused() -> None:

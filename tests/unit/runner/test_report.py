@@ -9,10 +9,12 @@ from perllm.api.report import MAX_REPORT_LENGTH, RunReport, TokenSource, parse_r
 from perllm.runner.answer import Answer
 from perllm.runner.cli import MIN_REPORT_LENGTH
 from perllm.runner.errors import ResultError
+from perllm.runner.prompts import Prompt
 from perllm.runner.report import fit_answers, fit_report, join_texts, summarise
 from perllm.runner.work import Work
+from perllm.text import clean_text
 
-PROMPT = ({"role": "user", "content": "Hi"},)
+PROMPT = Prompt(messages=({"role": "user", "content": "Hi"},))
 UNIX_OFFSET_S = 1_000_000.0
 
 
@@ -47,13 +49,26 @@ def test_counted_tokens_are_said_to_be_counted_and_prompt_tokens_left_out() -> N
     assert (report.prompt_tokens, report.output_tokens, report.token_source) == (None, 8, TokenSource.CHUNKS)
 
 
+def test_an_answer_that_came_at_once_and_without_usage_has_no_number_of_tokens() -> None:
+    whole = answered("a", 2.0, 3.0, 10.0, tokens=None)
+    whole.is_streamed = False
+
+    report = report_of(work_of(whole, answered("b", 2.0, 3.0, 10.0)))
+
+    assert (report.output_tokens, report.token_source) == (None, None)
+
+
 def test_nothing_is_made_up_for_prompts_that_were_not_sent() -> None:
     report = report_of(work_of(Answer(), problem="no answer"))
 
     assert report.model_dump(exclude_none=True).keys() == {"started_at", "finished_at", "problem"}
 
 
-@given(st.text(max_size=6000), st.integers(MIN_REPORT_LENGTH, MAX_REPORT_LENGTH))
+# As the runner hands texts on: it cleans them first, and so does whoever reads the report.
+CLEAN_TEXTS = st.text(max_size=6000).map(lambda text: clean_text(text, 6000))
+
+
+@given(CLEAN_TEXTS, st.integers(MIN_REPORT_LENGTH, MAX_REPORT_LENGTH))
 def test_report_fits_and_keeps_as_much_of_the_text_as_it_can(text: str, limit_bytes: int) -> None:
     written = fit_report(RunReport(output_tokens=3), text, limit_bytes)
 
@@ -120,6 +135,13 @@ def test_answers_that_do_not_fit_are_cut_to_one_length() -> None:
 def test_too_many_answers_are_refused_with_advice() -> None:
     with pytest.raises(ResultError, match="write them to a file"):
         fit_answers([Answer() for _ in range(100)], 600)
+
+
+def test_a_report_holds_nothing_that_a_terminal_would_obey() -> None:
+    work = work_of(answered("\x1b[2Ja\r\nb\x9b", 0, 0, 0), problem="\x1b[31mthe server\nsaid")
+
+    assert join_texts(work.answers) == "a\nb"
+    assert report_of(work).problem == "the server said"
 
 
 def test_texts_of_several_answers_follow_one_another() -> None:

@@ -43,7 +43,7 @@ def settings_of(recorder: Recorder, *args: str, env: dict[str, str] | None = Non
 
 def test_exit_code_is_that_of_the_run(recorder: Recorder) -> None:
     assert invoke("--model", "m", "--prompt", "Hi").exit_code == ExitCode.REFUSED
-    assert recorder.prompts == (({"role": "user", "content": "Hi"},),)
+    assert recorder.prompts == (Prompt(messages=({"role": "user", "content": "Hi"},)),)
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,21 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from random import Random
 
 import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
+from perllm.guard import Guard
 from perllm.telemetry.metrics import TelemetryMetrics
 from perllm.telemetry.poller import Telemetry
 from perllm.telemetry.queries import Queries
+from perllm.telemetry.readings import Metric, Readings
+from perllm.telemetry.series import Series
 from perllm.telemetry.settings import TelemetrySettings
-from perllm.telemetry.snapshot import Quality
-from perllm.telemetry.source import Series, TelemetryError, TelemetryUnreachableError
+from perllm.telemetry.snapshot import NodeFigures, Quality
+from perllm.telemetry.source import TelemetryError, TelemetryUnreachableError
 
 pytestmark = pytest.mark.looptime
 
@@ -21,7 +25,8 @@ class FakeMetricSource:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.error: TelemetryError | None = None
+        self.error: Exception | None = None
+        self.odd: list[Series] = []
         self.broken_metric = "none"
         self.samples_stop_s = float("inf")
 
@@ -34,7 +39,7 @@ class FakeMetricSource:
         now_s = min(asyncio.get_running_loop().time(), self.samples_stop_s)
         times_s = [float(time_s) for time_s in range(int(now_s) + 1)]
         if "ENERGY" in promql:
-            return [self._series((time_s, 100_000.0 * time_s) for time_s in times_s)]
+            return [*self.odd, self._series((time_s, 100_000.0 * time_s) for time_s in times_s)]
         if "POWER" in promql:
             return [self._series((time_s, 100.0) for time_s in times_s[-3:]), Series({"instance": "other"}, ((1, 1),))]
         return []
@@ -48,13 +53,17 @@ class Setup:
     def __init__(self) -> None:
         self.source = FakeMetricSource()
         self.registry = CollectorRegistry()
+        self.faults: list[str] = []
+        self.nodes: dict[str, list[str]] = {"n": ["10.0.0.1"]}
         self.settings = TelemetrySettings(interval_s=5, max_backoff_s=30, stale_after_s=20)
         self.telemetry = Telemetry(
             self.source,
             self.settings,
-            lambda: {"n": ["10.0.0.1"]},
+            lambda: self.nodes,
             asyncio.get_running_loop().time,
             TelemetryMetrics(self.registry),
+            guard=Guard(self.faults.append, Random(0)),
+            rng=Random(0),
         )
 
     def metric(self, name: str, **labels: str) -> float | None:
@@ -106,11 +115,11 @@ async def test_while_prometheus_is_away_figures_become_stale(setup: Setup) -> No
 async def test_failing_server_is_asked_less_and_less_often(setup: Setup) -> None:
     setup.source.error = TelemetryUnreachableError("gone")
 
-    await run_for(setup.telemetry, 100)
+    await run_for(setup.telemetry, 300)
 
-    # At 0, 5, 15, 35 s and then every 30 s; one query each, for the others would not be answered either.
-    assert len(setup.source.asked) == setup.telemetry.failures == 6
-    assert setup.metric("failures_total") == 6
+    # After 5, 10, 20 s and then every 30 s, or half of it; one query each, for the others would not be answered either.
+    assert len(setup.source.asked) == setup.telemetry.failures == setup.metric("failures_total")
+    assert 3 + 250 / 35 <= setup.telemetry.failures <= 4 + 290 / 15
 
 
 async def test_outage_is_one_line_and_recovery_another(setup: Setup, caplog: pytest.LogCaptureFixture) -> None:
@@ -144,6 +153,66 @@ async def test_one_broken_query_does_not_keep_the_others_from_being_read(setup: 
 
     assert not setup.telemetry.healthy
     assert setup.telemetry.snapshot.of("n").power_w.fresh_value == 100
+
+
+async def test_a_series_that_cannot_be_used_spoils_only_itself_and_is_told_once(
+    setup: Setup, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "perllm.telemetry")
+    setup.source.odd = [Series({"Hostname": "n", "UUID": "GPU-2"}, (), "it has no list of samples")]
+    await run_for(setup.telemetry, 31)
+
+    assert setup.telemetry.healthy
+    assert setup.telemetry.energy.intervals("n").energy_j.tolist() == [100.0] * 30
+    assert setup.metric("unusable_series", metric="energy") == 1
+    setup.source.odd = []
+    await run_for(setup.telemetry, 6)
+
+    assert caplog.messages == [
+        "1 series of energy cannot be used, the others go on; such as {Hostname=n, UUID=GPU-2}: "
+        "it has no list of samples",
+        "All series of energy can be used again.",
+    ]
+    assert setup.metric("unusable_series", metric="energy") == 0
+
+
+async def test_samples_of_the_future_make_nothing_fresh(setup: Setup) -> None:
+    await run_for(setup.telemetry, 6)
+    setup.source.odd = [Series({"Hostname": "n", "UUID": "GPU-2"}, ((1.0, 5.0), (1e9, 5.0)))]
+    await run_for(setup.telemetry, 6)
+
+    assert setup.metric("unusable_series", metric="energy") == 1
+    assert not setup.telemetry.energy.covers("n", 1e8)
+
+
+async def test_an_error_that_nobody_foresaw_ends_nothing(setup: Setup, caplog: pytest.LogCaptureFixture) -> None:
+    setup.source.error = RuntimeError("odd")
+    await run_for(setup.telemetry, 300)
+
+    assert setup.metric("up") == 0
+    assert set(setup.faults) == {"query"}
+    assert sum(record.exc_info is not None for record in caplog.records) == len(Metric)
+    setup.source.error = None
+    await run_for(setup.telemetry, 31)
+    assert setup.metric("up") == 1
+
+
+async def test_figures_of_one_node_that_cannot_be_worked_out_spoil_no_other(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = Readings.figures
+
+    def fail(self: Readings, node: str, now_s: float) -> NodeFigures:
+        if node == "odd":
+            raise ZeroDivisionError
+        return figures(self, node, now_s)
+
+    monkeypatch.setattr(Readings, "figures", fail)
+    setup.nodes["odd"] = []
+    await run_for(setup.telemetry, 6)
+
+    assert setup.telemetry.snapshot.of("n").power_w.fresh_value == 100
+    assert setup.telemetry.snapshot.of("odd").power_w.quality is Quality.MISSING
 
 
 async def test_series_of_unknown_nodes_are_counted(setup: Setup) -> None:

@@ -25,6 +25,12 @@ def test_old_figure_is_stale_and_keeps_its_value(readings: Readings) -> None:
     assert figure.fresh_value is None
 
 
+def test_a_figure_is_not_fresh_until_the_clock_that_was_set_back_has_caught_up(readings: Readings) -> None:
+    readings.add(Metric.POWER, "n", "gpu0", [(10_000, 110.0)], now_s=10_000)
+
+    assert readings.figures("n", 100).power_w.quality is Quality.STALE
+
+
 def test_what_was_never_sampled_is_missing_not_zero(readings: Readings) -> None:
     figures = readings.figures("n", 100)
 

@@ -1,16 +1,145 @@
+import asyncio
+import gzip
+import threading
+import time
+from contextlib import closing
+
 import pytest
 import requests
+from pydantic import ValidationError
 
+from perllm.telemetry import source as module
 from perllm.telemetry.settings import TelemetrySettings
-from perllm.telemetry.source import PrometheusSource, TelemetryUnreachableError
+from perllm.telemetry.source import PrometheusSource, TelemetryError, TelemetryUnreachableError, hide_credentials
+from unit.telemetry.prometheus_of import Answer, drip, hang, say, served
+
+TIMEOUT_S = 0.3
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
 
 
-async def test_errors_do_not_tell_the_password_of_a_url() -> None:
-    source = PrometheusSource(TelemetrySettings(url="http://user:secret@127.0.0.1:9"), requests.Session())
+def connect(address: str, timeout_s: float = 30.0) -> PrometheusSource:
+    return PrometheusSource(TelemetrySettings(url=f"http://{address}", timeout_s=timeout_s), requests.Session())
+
+
+async def ask(address: str, timeout_s: float = 30.0) -> object:
+    with closing(connect(address, timeout_s)) as source:
+        return await source.query("up[1m]")
+
+
+@pytest.mark.parametrize("password", ["secret", "se@cret", "secret%2F", "a@b@secret"])
+async def test_errors_do_not_tell_the_password_of_a_url(password: str) -> None:
+    settings = TelemetrySettings(url=f"http://user:{password}@127.0.0.1:9")
+    source = PrometheusSource(settings, requests.Session())
 
     with pytest.raises(TelemetryUnreachableError, match="cannot be reached") as error:
         await source.query("up[1m]")
 
     source.close()
     assert str(error.value).startswith("Prometheus at http://127.0.0.1:9 ")
-    assert "secret" not in str(error.value)
+    assert "cret" not in str(error.value)
+    assert hide_credentials(f"Failed to parse: {settings.url}/api") == "Failed to parse: http://127.0.0.1:9/api"
+
+
+@pytest.mark.parametrize("url", ["http://user:se/cret@host", "http://user:12/cret@host", "http://u:x#@host", "http://"])
+def test_a_url_that_would_be_taken_for_another_is_refused(url: str) -> None:
+    with pytest.raises(ValidationError, match="a user or password has / as %2F"):
+        TelemetrySettings(url=url)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            say("<html>Sign in</html>"),
+            "something else than JSON, such as the page of a sign-in proxy",
+        ),
+        (say("nothing", "401 Unauthorized"), "refuses to answer; check telemetry.url, its path, the token"),
+        (say("overloaded", "503 Service Unavailable"), "refuses to answer"),
+    ],
+    ids=["login page", "no token", "overload"],
+)
+async def test_what_is_no_prometheus_is_told_apart(answer: Answer, words: str) -> None:
+    async with served(answer) as address:
+        with pytest.raises(TelemetryUnreachableError, match=words):
+            await ask(address)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (drip(HEAD), "did not answer in time"),
+        (drip(b"HTTP/1.1 200 OK\r\nX-Header: "), "did not answer in time"),
+        (drip(b""), "did not answer in time|cannot be reached"),
+        (hang, "did not answer in time"),
+    ],
+    ids=["dripping body", "dripping header", "no HTTP", "silence"],
+)
+async def test_an_answer_that_takes_too_long_is_given_up_however_many_bytes_come(answer: Answer, words: str) -> None:
+    async with served(answer) as address:
+        begun_s = time.monotonic()
+        with pytest.raises(TelemetryUnreachableError, match=words):
+            await ask(address, TIMEOUT_S)
+        assert time.monotonic() - begun_s < TIMEOUT_S + 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            say('{"status": "error", "error": "parse error"}', "400 Bad Request"),
+            "refuses the query 'up.1m.'; correct it .*parse error",
+        ),
+        (say('{"data": {"resultType": "scalar", "result": [1, "2"]}}'), "single value without labels"),
+        (
+            say('{"data": {"resultType": "vector", "result": [{"metric": {}, "value": [1, "2"]}]}}'),
+            "must end in a range",
+        ),
+        (say('{"status": "success"}'), "no usable answer"),
+        (say("[]"), "no usable answer"),
+        (say('{"data":' + "[" * 100_000), "no usable answer|something else than JSON"),
+    ],
+    ids=["refusal", "scalar", "vector", "no data", "list", "nested"],
+)
+async def test_what_is_wrong_with_a_query_is_told_and_others_go_on(answer: Answer, words: str) -> None:
+    async with served(answer) as address:
+        with pytest.raises(TelemetryError, match=words):
+            await ask(address)
+
+
+async def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ANSWER", 10_000)
+    packed = gzip.compress(b" " * 1_000_000)
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed)
+
+    async with served(answer) as address:
+        with pytest.raises(TelemetryError, match="gave too long an answer"):
+            await ask(address)
+
+
+async def test_after_an_answer_that_dripped_the_next_is_taken() -> None:
+    answers = [drip(HEAD), say('{"data": {"result": []}}')]
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        await answers.pop(0)(writer)
+
+    async with served(answer) as address:
+        with closing(connect(address, 1.0)) as source:
+            with pytest.raises(TelemetryUnreachableError):
+                await source.query("up[1m]")
+            assert await source.query("up[1m]") == ()
+
+
+async def test_closing_breaks_off_what_hangs_and_leaves_no_thread() -> None:
+    async with served(hang) as address:
+        source = connect(address)
+        asked = asyncio.ensure_future(source.query("up[1m]"))
+        await asyncio.sleep(0.2)
+        source.close()
+        with pytest.raises(TelemetryUnreachableError):
+            await asyncio.wait_for(asked, 5)
+    threads = [one for one in threading.enumerate() if one.name.startswith("telemetry")]
+    for thread in threads:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in threads)

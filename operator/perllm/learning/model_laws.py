@@ -1,0 +1,123 @@
+"""What is known of one model on all nodes."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from perllm.learning.features import LEAST_LATENCY_SHARES
+from perllm.learning.law import PooledLaw
+from perllm.learning.lengths import LengthLaw
+from perllm.learning.outcome import Outcome
+from perllm.learning.priors import GENERIC, LOAD_S
+from perllm.policy.problem import FloatArray, IntArray
+
+UNPROVEN = 0.02
+"""Least share of the loading time that a node still needs until a task has completed there: what runs until then tells
+of the loading, not of the law."""
+
+ARRIVALS_AVERAGED = 200.0
+"""How many arrivals the usual task is an average of."""
+
+
+@dataclass(slots=True)
+class UsualTask:
+    """The mean of the tasks of a model that have arrived lately; unlike outcomes, arrivals are not selected."""
+
+    prompt_tokens: float = 1000.0
+    output_tokens: float = 200.0
+
+    def add(self, prompt_tokens: float, output_tokens: float) -> None:
+        """Average a task in."""
+        self.prompt_tokens += (prompt_tokens - self.prompt_tokens) / ARRIVALS_AVERAGED
+        self.output_tokens += (output_tokens - self.output_tokens) / ARRIVALS_AVERAGED
+
+
+@dataclass(slots=True)
+class ArmSummary:
+    """Plain averages of an arm's outcomes, for people."""
+
+    count: int = 0
+    latency_s: float = 0.0
+    energy_j: float = 0.0
+    energy_count: int = 0
+    output_tokens: float = 0.0
+    met: int = 0
+    last_outcome_s: float = 0.0
+
+    def add(self, outcome: Outcome) -> None:
+        """Average an outcome in."""
+        self.count += 1
+        self.latency_s += (outcome.latency_s - self.latency_s) / self.count
+        self.output_tokens += (outcome.output_tokens - self.output_tokens) / self.count
+        self.met += outcome.latency_s <= outcome.deadline_s
+        self.last_outcome_s = max(self.last_outcome_s, outcome.finished_s)
+        if outcome.energy_j is not None:
+            self.energy_count += 1
+            self.energy_j += (outcome.energy_j - self.energy_j) / self.energy_count
+
+
+@dataclass(frozen=True, slots=True)
+class ArmEstimate:
+    """What is known of an arm, for people.
+
+    Attributes:
+        latency: coefficients of a task's seconds, in the order of its features.
+        load_s: seconds to load the model.
+        latency_spread: standard deviation of ln(actual / predicted) seconds.
+        energy: coefficients of its joules.
+        energy_spread: standard deviation of ln(actual / predicted) joules.
+        median_tokens: of answers without a hint, to a prompt of mean length.
+        length_spread: standard deviation of ln(actual / median) tokens.
+    """
+
+    latency: tuple[float, ...]
+    load_s: float
+    latency_spread: float
+    energy: tuple[float, ...]
+    energy_spread: float
+    median_tokens: float
+    length_spread: float
+
+
+@dataclass(slots=True)
+class ModelLaws:
+    """What is known of one model on all nodes.
+
+    Attributes:
+        latency: seconds of a run, without the transfer of its input.
+        energy: joules of inference.
+        lengths: of its answers.
+        summaries: by row, of nodes whose outcomes are remembered.
+        assigned: rows that it knows the GPU type of.
+        usual: the mean task lately.
+        load_s: by row, how long its GPU type takes to load it.
+        loads_from_s: by row, when the node began to load it: -inf where it has served it, inf where it never did.
+    """
+
+    lengths: LengthLaw
+    latency: PooledLaw = field(default_factory=lambda: PooledLaw(GENERIC.latency, LEAST_LATENCY_SHARES))
+    energy: PooledLaw = field(default_factory=lambda: PooledLaw(GENERIC.energy))
+    summaries: dict[int, ArmSummary] = field(default_factory=dict)
+    assigned: set[int] = field(default_factory=set)
+    usual: UsualTask = field(default_factory=UsualTask)
+    load_s: FloatArray = field(default_factory=lambda: np.zeros(0))
+    loads_from_s: FloatArray = field(default_factory=lambda: np.zeros(0))
+
+    def cover(self, rows: int) -> None:
+        """Make room for `rows` rows."""
+        missing = rows - len(self.loads_from_s)
+        if missing > 0:
+            self.loads_from_s = np.concatenate([self.loads_from_s, np.full(missing, np.inf)])
+            self.load_s = np.concatenate([self.load_s, np.full(missing, LOAD_S)])
+
+    def alike(self, row: int) -> IntArray:
+        """Return the rows of the nodes with the same GPU type, itself included."""
+        return np.flatnonzero(self.latency.group_of_row == self.latency.group_of_row[row])
+
+    def cold(self, rows: IntArray, now_s: float) -> FloatArray:
+        """Return which share of the loading time each node still needs, shape (n,)."""
+        loads_from_s = self.loads_from_s[rows]
+        if np.isneginf(loads_from_s).all():
+            return np.zeros(len(rows))
+        left: FloatArray = 1.0 - np.maximum(now_s - loads_from_s, 0.0) / np.maximum(self.load_s[rows], 1e-9)
+        return np.where(np.isneginf(loads_from_s), 0.0, np.clip(left, UNPROVEN, 1.0))

@@ -1,0 +1,227 @@
+"""What a pod asks of its node: slots, and rules about the node's labels and taints.
+
+Read from a template as its author wrote it: nothing in here raises. What cannot be understood counts as not asked,
+since the API server refuses such a pod and says why, and kube-scheduler has the last word in any case.
+
+    slots       requests of the GPU resource (limits where there are none), as kube-scheduler adds them up:
+                max(containers + sidecars, any init container + the sidecars started before it); at least 1
+    selector    nodeSelector
+    terms       requiredDuringSchedulingIgnoredDuringExecution of the node affinity; one of them has to hold
+    tolerations of taints
+
+Not looked at: resourceClaims, affinity to other pods, topology, other resources than the GPU.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from perllm.api import names
+from perllm.api.quantities import parse_quantity
+from perllm.text import clean_line
+
+MAX_SLOTS = 1e6
+"""More than any node has."""
+
+MAX_RULES = 32
+"""Selectors, requirements and tolerations that are looked at; a pod with more is left to kube-scheduler."""
+
+MAX_VALUES = 1000
+"""Values of one requirement, likewise."""
+
+MAX_DESCRIPTION = 300
+
+
+class Operator(StrEnum):
+    """How a requirement compares a label with its values."""
+
+    IN = "In"
+    NOT_IN = "NotIn"
+    EXISTS = "Exists"
+    DOES_NOT_EXIST = "DoesNotExist"
+    GREATER = "Gt"
+    LESS = "Lt"
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """A requirement of a label of the node, or of its name."""
+
+    key: str
+    operator: Operator
+    values: frozenset[str] = frozenset()
+    is_about_name: bool = False
+
+    def __str__(self) -> str:
+        values = f" ({', '.join(sorted(self.values))})" if self.values else ""
+        return f"{self.key} {self.operator}{values}"
+
+
+Term = tuple[Requirement, ...]
+"""Requirements that have to hold together; an empty one never holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Toleration:
+    """Taints that a pod tolerates; an empty key or effect stands for all, a value of None for any."""
+
+    key: str
+    value: str | None
+    effect: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRules:
+    """What must hold of a node for a pod to be placed there.
+
+    Attributes:
+        selector: labels the node has to carry.
+        terms: alternatives of the node affinity; None without one.
+        tolerations: of taints.
+        resources: extended resources that the pod asks for. Taints named after one of them may be tolerated by the time
+            the pod exists: the API server's plugin ExtendedResourceToleration sees to that where it is on.
+    """
+
+    selector: tuple[tuple[str, str], ...] = ()
+    terms: tuple[Term, ...] | None = None
+    tolerations: tuple[Toleration, ...] = ()
+    resources: frozenset[str] = frozenset()
+
+    def describe(self) -> str:
+        """Return the rules about labels in one line."""
+        parts = [f"nodeSelector {key}={value}" for key, value in self.selector]
+        if self.terms is not None:
+            parts.append("node affinity " + " or ".join(" and ".join(map(str, term)) for term in self.terms))
+        return clean_line(", ".join(parts), MAX_DESCRIPTION)
+
+
+ANYWHERE = NodeRules()
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a pod asks of its node.
+
+    Attributes:
+        slots: slots it takes.
+        rules: what must hold of the node.
+        resource: the GPU resource that slots are counted by.
+    """
+
+    slots: float = 1.0
+    rules: NodeRules = ANYWHERE
+    resource: str = names.GPU_RESOURCE
+
+
+ONE_SLOT = Demand()
+
+
+def read_demand(pod_spec: object, gpu_resource: str) -> Demand:
+    """Return what a pod with this spec asks of its node, in units of one slot for each of `gpu_resource`."""
+    spec = _mapping(pod_spec)
+    return Demand(_read_slots(spec, gpu_resource), _read_rules(spec), gpu_resource)
+
+
+def _read_slots(spec: Mapping[str, Any], resource: str) -> float:
+    sidecars = peak = 0.0
+    for container in _mappings(spec.get("initContainers")):
+        asked = _asked(container, resource)
+        if container.get("restartPolicy") == "Always":
+            sidecars += asked
+            asked = 0.0
+        peak = max(peak, sidecars + asked)
+    total = sidecars + sum(_asked(container, resource) for container in _mappings(spec.get("containers")))
+    return min(max(total, peak, 1.0), MAX_SLOTS)
+
+
+def _asked(container: Mapping[str, Any], resource: str) -> float:
+    resources = _mapping(container.get("resources"))
+    for part in ("requests", "limits"):
+        amount = _mapping(resources.get(part)).get(resource)
+        if amount is not None:
+            return _read_amount(amount)
+    return 0.0
+
+
+def _read_amount(amount: object) -> float:
+    if not isinstance(amount, int | str):
+        return 0.0
+    try:
+        return float(min(max(parse_quantity(amount), 0), MAX_SLOTS))
+    except ValueError:
+        return 0.0
+
+
+def _read_rules(spec: Mapping[str, Any]) -> NodeRules:
+    selector = _read_selector(spec)
+    terms = _read_terms(spec)
+    tolerations = tuple(map(_read_toleration, _mappings(spec.get("tolerations"))))
+    if len(selector) + sum(map(len, terms or ())) + len(tolerations) > MAX_RULES:
+        return NodeRules(tolerations=(Toleration("", None, ""),))
+    return NodeRules(selector, terms, tolerations, frozenset(_extended_resources(spec)))
+
+
+def _read_selector(spec: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    labels = _mapping(spec.get("nodeSelector"))
+    is_valid = all(isinstance(text, str) for label in labels.items() for text in label)
+    return tuple(sorted(labels.items())) if is_valid else ()
+
+
+def _read_terms(spec: Mapping[str, Any]) -> tuple[Term, ...] | None:
+    affinity = _mapping(_mapping(spec.get("affinity")).get("nodeAffinity"))
+    terms = _mapping(affinity.get("requiredDuringSchedulingIgnoredDuringExecution")).get("nodeSelectorTerms")
+    if not isinstance(terms, list) or not terms or len(terms) > MAX_RULES:
+        return None
+    try:
+        return tuple(_read_term(term) for term in terms)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _read_term(term: Mapping[str, Any]) -> Term:
+    labels = tuple(_read_requirement(one) for one in term.get("matchExpressions") or ())
+    fields = tuple(_read_requirement(one, is_about_name=True) for one in term.get("matchFields") or ())
+    return labels + fields
+
+
+def _read_requirement(one: Mapping[str, Any], *, is_about_name: bool = False) -> Requirement:
+    """Return a requirement.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError: the API server would refuse it.
+    """
+    values: Sequence[str] = one.get("values") or ()
+    key, operator = one["key"], Operator(one["operator"])
+    if not isinstance(key, str) or len(values) > MAX_VALUES or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"no requirement: {one}")
+    if is_about_name and key != "metadata.name":
+        raise ValueError(f"no field of a node that can be selected by: {key}")
+    if operator in (Operator.GREATER, Operator.LESS):
+        [bound] = values
+        int(bound)
+    return Requirement(key, operator, frozenset(values), is_about_name)
+
+
+def _read_toleration(one: Mapping[str, Any]) -> Toleration:
+    """Return a toleration; one that compares otherwise than by Equal tolerates any value."""
+    is_equal = one.get("operator") in (None, "", "Equal")
+    return Toleration(
+        str(one.get("key") or ""), str(one.get("value") or "") if is_equal else None, str(one.get("effect") or "")
+    )
+
+
+def _extended_resources(spec: Mapping[str, Any]) -> Iterator[str]:
+    for part in ("initContainers", "containers"):
+        for container in _mappings(spec.get(part)):
+            resources = _mapping(container.get("resources"))
+            for kind in ("requests", "limits"):
+                yield from (name for name in map(str, _mapping(resources.get(kind))) if "/" in name)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _mappings(values: object) -> Iterable[Mapping[str, Any]]:
+    return [one for one in values if isinstance(one, Mapping)] if isinstance(values, list) else []

@@ -1,0 +1,158 @@
+"""Which nodes a task may be sent to now, whether they have room or not, and what is against the others.
+
+The first of these that holds of a node excludes it:
+
+    tier            the task's tiers do not allow it                                                lasting
+    size            it has fewer slots than the pod asks for                                        lasting
+    selector        its labels do not satisfy the pod's nodeSelector or required node affinity      lasting
+    taint           the pod does not tolerate a taint of it                                         lasting
+    node-condition  the same of a taint by which Kubernetes tells of the node's state
+    circuit         the last tasks were refused or failed there (circuits.py)
+    hold            the task itself was refused, and waits before it is tried again
+    avoided         an earlier attempt at the task ended badly there, and another node may take it
+
+What lasts holds as long as nodes and task are as they are: where it holds of all nodes the task can never be placed.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from perllm.api.task import Tier
+from perllm.placement.circuits import Circuit, Circuits
+from perllm.placement.fitting import Fit, find_untolerated
+from perllm.placement.fleet import Fleet
+from perllm.placement.ledger import Ledger
+from perllm.placement.request import Request
+from perllm.policy.problem import REFUSED_TIER, BoolArray, IntArray
+from perllm.text import clean_line
+
+REFUSED_SIZE = "size"
+REFUSED_SELECTOR = "selector"
+REFUSED_TAINT = "taint"
+REFUSED_CONDITION = "node-condition"
+REFUSED_CIRCUIT = "circuit"
+REFUSED_HOLD = "hold"
+REFUSED_AVOIDED = "avoided"
+
+LASTING = (REFUSED_TIER, REFUSED_SIZE, REFUSED_SELECTOR, REFUSED_TAINT)
+_BY_FIT = {Fit.SELECTOR: REFUSED_SELECTOR, Fit.TAINT: REFUSED_TAINT, Fit.PASSING_TAINT: REFUSED_CONDITION}
+
+MAX_NAMED = 3
+
+
+@dataclass(slots=True)
+class Eligibility:
+    """The nodes of some rows that a task may be sent to.
+
+    Attributes:
+        allowed: whether it may, shape (n,).
+        excluded: number of nodes excluded, by the first reason.
+        circuits: circuits that exclude nodes, by node.
+    """
+
+    allowed: BoolArray
+    excluded: dict[str, int] = field(default_factory=dict)
+    circuits: Mapping[str, Circuit] = field(default_factory=dict)
+
+    @property
+    def is_impossible(self) -> bool:
+        """Whether no node can ever take the task, as nodes and task are."""
+        count = len(self.allowed)
+        return count > 0 and sum(self.excluded.get(reason, 0) for reason in LASTING) == count
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether there are nodes, and none of them may take the task now."""
+        return len(self.allowed) > 0 and not self.allowed.any()
+
+    def keep(self, holds: BoolArray, reason: str) -> None:
+        """Exclude the nodes that `holds` is not true of."""
+        left = self.allowed & holds
+        count = int(np.count_nonzero(self.allowed) - np.count_nonzero(left))
+        if count:
+            self.excluded[reason] = count
+            self.allowed = left
+
+
+class Gate:
+    """Says which nodes a task may be sent to."""
+
+    def __init__(self, fleet: Fleet, ledger: Ledger, circuits: Circuits) -> None:
+        self._fleet = fleet
+        self._ledger = ledger
+        self._circuits = circuits
+
+    def find(self, request: Request, rows: IntArray, now_s: float) -> Eligibility:
+        """Return which nodes of `rows` a task may be sent to; linear in their number."""
+        found = self._find_open(request, rows)
+        can_go_elsewhere = bool(request.avoided) and self._can_go_elsewhere(request)
+        if self._circuits.is_held(request.task_id, now_s, can_go_elsewhere=can_go_elsewhere):
+            found.keep(np.zeros(len(rows), dtype=np.bool_), REFUSED_HOLD)
+        elif can_go_elsewhere:
+            found.keep(~self._among(request.avoided, rows), REFUSED_AVOIDED)
+        return found
+
+    def describe(self, request: Request, found: Eligibility, names: Sequence[str]) -> str:
+        """Return what is against all nodes, in words that do not change by the moment."""
+        unmet = [
+            f"{self._describe_unmet(reason, request, names)} ({count} {'node' if count == 1 else 'nodes'})"
+            for reason, count in found.excluded.items()
+            if reason in (*LASTING, REFUSED_CONDITION)
+        ]
+        parts = [f"no node satisfies: {', '.join(unmet)}"] if unmet else []
+        if REFUSED_CIRCUIT in found.excluded:
+            troubled = (f"{name} ({circuit.reason})" for name, circuit in sorted(found.circuits.items()))
+            parts.append(f"not tried for now after refusals or failures there: {_name_some(troubled)}")
+        if REFUSED_HOLD in found.excluded:
+            parts.append(f"tried again after a pause, since its pods were refused by {_name_some(request.avoided)}")
+        if REFUSED_AVOIDED in found.excluded:
+            parts.append(f"waits for other nodes, since earlier attempts ended badly on {_name_some(request.avoided)}")
+        return "; ".join(parts)
+
+    def _find_open(self, request: Request, rows: IntArray) -> Eligibility:
+        """Return which nodes may take a task whatever became of its earlier attempts."""
+        found, fleet, demand = Eligibility(np.ones(len(rows), dtype=np.bool_)), self._fleet, request.demand
+        if len(request.tiers) < len(Tier):
+            found.keep(fleet.tier_allowed(rows, request.tiers), REFUSED_TIER)
+        if demand.slots > 1.0:
+            found.keep(fleet.sizes(rows) >= demand.slots, REFUSED_SIZE)
+        fits = fleet.fits(demand.rules, rows)
+        if fits.any():
+            for fit, reason in _BY_FIT.items():
+                found.keep(fits != fit, reason)
+        found.circuits = self._circuits.closed_to(
+            request.task_id, request.namespace, request.model, self._ledger.__contains__
+        )
+        if found.circuits:
+            found.keep(~self._among(found.circuits, rows), REFUSED_CIRCUIT)
+        return found
+
+    def _can_go_elsewhere(self, request: Request) -> bool:
+        """Whether a node of the fleet may take a task that it does not avoid, with room or without."""
+        _, rows = self._fleet.everyone()
+        others = self._find_open(request, rows).allowed & ~self._among(request.avoided, rows)
+        return bool((others & (self._fleet.slots(rows) >= request.demand.slots)).any())
+
+    def _among(self, names: Collection[str], rows: IntArray) -> BoolArray:
+        among: BoolArray = np.isin(rows, self._fleet.rows(self._fleet.known(names)))
+        return among
+
+    def _describe_unmet(self, reason: str, request: Request, names: Sequence[str]) -> str:
+        nodes, demand = [self._fleet.nodes[name] for name in names], request.demand
+        if reason == REFUSED_TIER:
+            return f"tiers {', '.join(sorted(request.tiers))}"
+        if reason == REFUSED_SIZE:
+            largest = max(node.slots for node in nodes)
+            return f"{demand.resource}: {demand.slots:g} on one node, the largest has {largest:g}"
+        if reason == REFUSED_SELECTOR:
+            return demand.rules.describe()
+        taints = {str(taint): None for node in nodes for taint in find_untolerated(demand.rules, node.taints)}
+        return f"toleration of {_name_some(taints)}"
+
+
+def _name_some(texts: Iterable[str]) -> str:
+    known = sorted(texts)
+    more = len(known) - MAX_NAMED
+    return clean_line(", ".join(known[:MAX_NAMED]) + (f" and {more} more" if more > 0 else ""))

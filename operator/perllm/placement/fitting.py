@@ -1,0 +1,137 @@
+"""Which nodes a pod's rules leave, by the labels and taints that the nodes have now.
+
+The answer is kept per set of rules, of which a cluster has few, and brought up to date for the nodes that have changed
+when it is asked for: so most decisions only look it up.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perllm.cluster.node import Node, Taint
+from perllm.placement.demand import NodeRules, Operator, Requirement, Toleration
+
+MAX_KNOWN = 1024
+"""Sets of rules kept; the least recently used is worked out again."""
+
+MAX_CHANGES = 10_000
+"""Changes of nodes remembered beside their first sight; after more all is worked out again."""
+
+PASSING = "kubernetes.io/"
+"""Taints of Kubernetes itself come and go with the state of the node."""
+
+FitArray = NDArray[np.int8]
+
+
+class Fit(IntEnum):
+    """Whether a node can take a pod, or what is against it."""
+
+    FITS = 0
+    SELECTOR = 1
+    TAINT = 2
+    PASSING_TAINT = 3
+
+
+@dataclass(slots=True)
+class _Known:
+    """The fits of one set of rules, up to a number of changes."""
+
+    fits: FitArray
+    changes: int = 0
+
+
+class Fitting:
+    """The nodes' labels and taints against the rules of pods."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[int, Node] = {}
+        self._changed: list[int] = []
+        self._known: OrderedDict[NodeRules, _Known] = OrderedDict()
+
+    def put(self, node: Node, row: int) -> None:
+        """Take in a node, or what has changed of it."""
+        before = self._nodes.get(row)
+        self._nodes[row] = node
+        if before is not None and (before.labels, before.taints) == (node.labels, node.taints):
+            return
+        self._changed.append(row)
+        if len(self._changed) > MAX_CHANGES + len(self._nodes):
+            self._known.clear()
+            self._changed = list(self._nodes)
+
+    def fits(self, rules: NodeRules) -> FitArray:
+        """Return the `Fit` of every row; rows without a node are zero."""
+        known = self._known.get(rules)
+        if known is None:
+            known = self._known[rules] = _Known(np.zeros(0, dtype=np.int8))
+            if len(self._known) > MAX_KNOWN:
+                self._known.popitem(last=False)
+        self._known.move_to_end(rules)
+        if known.changes < len(self._changed):
+            self._update(known, rules)
+        return known.fits
+
+    def _update(self, known: _Known, rules: NodeRules) -> None:
+        missing = max(self._nodes) + 1 - len(known.fits)
+        if missing > 0:
+            known.fits = np.concatenate([known.fits, np.zeros(missing, dtype=np.int8)])
+        for row in set(self._changed[known.changes :]):
+            known.fits[row] = find_fit(rules, self._nodes[row])
+        known.changes = len(self._changed)
+
+
+def find_fit(rules: NodeRules, node: Node) -> Fit:
+    """Return whether a node can take a pod with these rules, or what is against it."""
+    labels = node.labels
+    if any(labels.get(key) != value for key, value in rules.selector):
+        return Fit.SELECTOR
+    if rules.terms is not None and not any(term and all(_holds(one, node) for one in term) for term in rules.terms):
+        return Fit.SELECTOR
+    against = find_untolerated(rules, node.taints)
+    if not against:
+        return Fit.FITS
+    return Fit.PASSING_TAINT if all(PASSING in taint.key for taint in against) else Fit.TAINT
+
+
+def find_untolerated(rules: NodeRules, taints: Iterable[Taint]) -> list[Taint]:
+    """Return the taints that keep off a pod with these rules."""
+    return [
+        taint
+        for taint in taints
+        if taint.key not in rules.resources and not any(_tolerates(one, taint) for one in rules.tolerations)
+    ]
+
+
+def _holds(requirement: Requirement, node: Node) -> bool:
+    own = node.name if requirement.is_about_name else node.labels.get(requirement.key)
+    match requirement.operator:
+        case Operator.IN:
+            return own in requirement.values
+        case Operator.NOT_IN:
+            return own not in requirement.values
+        case Operator.EXISTS:
+            return own is not None
+        case Operator.DOES_NOT_EXIST:
+            return own is None
+    return _compares(own, requirement)
+
+
+def _compares(own: str | None, requirement: Requirement) -> bool:
+    (bound,) = requirement.values
+    try:
+        value = int(own or "")
+    except ValueError:
+        return False
+    return value > int(bound) if requirement.operator is Operator.GREATER else value < int(bound)
+
+
+def _tolerates(toleration: Toleration, taint: Taint) -> bool:
+    return (
+        toleration.key in ("", taint.key)
+        and toleration.effect in ("", taint.effect)
+        and toleration.value in (None, taint.value)
+    )

@@ -1,0 +1,37 @@
+"""What a task asks of placement."""
+
+from dataclasses import dataclass
+
+from perllm.api.task import Tier
+from perllm.placement.demand import ONE_SLOT, Demand
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A task that needs a node.
+
+    Attributes:
+        task_id: uid of the task.
+        model: its model.
+        prompt_tokens: length of the prompt.
+        output_tokens: expected length of the answer; None to use what was learned.
+        input_bytes: payload.
+        tiers: tiers on which it may run.
+        due_s: Unix time of its deadline.
+        deadline_s: the deadline as given.
+        namespace: of the task.
+        demand: what its pod asks of a node.
+        avoided: nodes where earlier attempts at it ended badly.
+    """
+
+    task_id: str
+    model: str
+    prompt_tokens: int
+    output_tokens: int | None
+    input_bytes: int
+    tiers: frozenset[Tier]
+    due_s: float
+    deadline_s: float
+    namespace: str = ""
+    demand: Demand = ONE_SLOT
+    avoided: frozenset[str] = frozenset()

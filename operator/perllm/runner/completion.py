@@ -1,0 +1,210 @@
+"""What a server says of an answer, in parts of a stream or all at once. Servers differ in form, so meaning is sought:
+text, reasoning, usage, the reason of the end, and failure, which many tell under the status 200.
+"""
+
+import codecs
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from perllm.api.base import MAX_TOKENS
+from perllm.runner.answer import Answer
+from perllm.runner.errors import EndpointError, ExitCode
+from perllm.text import clean_line
+
+MAX_WORDS = 4000
+"""Characters of the server's words that are looked at for the key; fewer are repeated."""
+
+REFUSALS = ("content_filter", "safety", "refus", "prohibited", "blocklist", "sensitive", "recitation")
+FAILURES = ("error", "abort", "cancel", "fail", "timeout", "interrupt", "overload", "unavailable", "insufficient")
+"""Parts of the reasons with which servers end an answer that is none, or not all of it."""
+
+_ERROR_WORDS = ("message", "detail", "msg", "error_message", "error_description", "reason")
+
+Values = Mapping[str, Any]
+
+
+class Reading:
+    """Takes in one answer.
+
+    Args:
+        answer: grows with what is taken in.
+        now: monotonic clock, in seconds.
+    """
+
+    def __init__(self, answer: Answer, now: Callable[[], float]) -> None:
+        self._answer = answer
+        self._now = now
+        # Pieces may end between the two halves of a character.
+        self._halves = codecs.getincrementaldecoder("utf-16-le")("replace")
+
+    def take_part(self, content: bytes) -> str:
+        """Take in a part of a stream; return the text that came with it.
+
+        Raises:
+            EndpointError: it tells of a failure, or is no part of a completion.
+        """
+        answer, values = self._answer, read_object(content)
+        choice = _first_choice(values)
+        text, has_thought = _read_text(choice.get("delta") or choice.get("message") or choice, values)
+        piece = self._halves.decode(text.encode("utf-16-le", "surrogatepass"))
+        if text or has_thought:
+            answer.first_s = self._now() if answer.first_s is None else answer.first_s
+            answer.chunks += 1
+            answer.pieces.append(piece)
+            answer.told_output_tokens = None  # What was told before counts what had come by then
+        self._take_rest(values, choice)
+        return piece
+
+    def take_whole(self, content: bytes) -> str:
+        """Take in a completion that came at once; return its text.
+
+        Raises:
+            EndpointError: it tells of a failure, or is no completion.
+        """
+        self._answer.is_streamed = False
+        text = self.take_part(content)
+        self._answer.first_s = None  # Nobody saw when the first token came
+        return text
+
+    def end(self) -> str:
+        """Check that the answer is one; return what was left of its text.
+
+        Raises:
+            EndpointError: it is not complete, or empty; the message says why.
+        """
+        answer = self._answer
+        rest = self._halves.decode(b"", final=True)
+        answer.pieces.append(rest)
+        reason = (answer.finish_reason or "").lower()
+        if any(part in reason for part in REFUSALS):
+            raise EndpointError(ExitCode.REFUSED, f"the server withheld the answer, its reason is {reason}")
+        if any(part in reason for part in FAILURES):
+            raise EndpointError(ExitCode.UNREACHABLE, f"the server broke off the answer, its reason is {reason}")
+        if not answer.chunks:
+            told = f", its reason is {reason}" if reason else ""
+            raise EndpointError(ExitCode.REFUSED, f"the server gave an empty answer{told}")
+        answer.problem = ""
+        return rest
+
+    def _take_rest(self, values: Values, choice: Values) -> None:
+        answer = self._answer
+        reason = choice.get("finish_reason")
+        if isinstance(reason, str) and reason:
+            answer.finish_reason = clean_line(reason, 100)
+        usage = values.get("usage")
+        if isinstance(usage, dict):
+            answer.told_prompt_tokens = _read_count(usage.get("prompt_tokens")) or answer.told_prompt_tokens
+            answer.told_output_tokens = _read_count(usage.get("completion_tokens")) or answer.told_output_tokens
+
+
+def read_object(content: bytes) -> Values:
+    """Return the object in what a server sent, unless it tells of a failure.
+
+    Raises:
+        EndpointError: it does, or there is no object.
+    """
+    try:
+        values = json.loads(content.decode(errors="replace").lstrip("\ufeff"))
+        if not isinstance(values, dict):
+            raise _not_a_part(content)
+        failure = _find_failure(values)
+        if failure is not None:
+            raise _describe(failure)
+    except (ValueError, RecursionError) as error:
+        raise _not_a_part(content) from error
+    return values
+
+
+def read_failure(content: bytes) -> EndpointError:
+    """Return the error that says in the server's words what it sent as an error."""
+    try:
+        return _describe(json.loads(content.decode(errors="replace")))
+    except (ValueError, RecursionError):
+        return _describe(content.decode(errors="replace"))
+
+
+def find_words(content: bytes) -> str:
+    """Return what an answer that is no success says for people, in one line; empty if nothing."""
+    text = content.decode(errors="replace")
+    try:
+        return _find_words(json.loads(text))
+    except (ValueError, RecursionError):
+        return clean_line(text, MAX_WORDS)
+
+
+def _describe(failure: object) -> EndpointError:
+    kind = ExitCode.REFUSED if _is_refusal(failure) else ExitCode.UNREACHABLE
+    return EndpointError(kind, f"the server reported an error: {_find_words(failure)}")
+
+
+def _is_refusal(failure: object) -> bool:
+    """Whether the prompt is at fault, so that others may fare better."""
+    if not isinstance(failure, dict):
+        return False
+    codes = [str(failure.get(key)) for key in ("code", "status", "status_code")]
+    if any(len(code) == 3 and code.isdecimal() and code.startswith("4") for code in codes):
+        return True
+    return "invalid_request" in str(failure.get("type")) or _is_refusal(failure.get("error"))
+
+
+def _find_words(failure: object) -> str:
+    """Return what an error says for people; all of it where that cannot be told."""
+    words = failure
+    while isinstance(words, dict):
+        inner = next((words[key] for key in ("error", *_ERROR_WORDS) if words.get(key)), None)
+        if inner is None:
+            break
+        words = inner
+    return clean_line(words if isinstance(words, str) else json.dumps(words), MAX_WORDS)
+
+
+def _find_failure(values: Values) -> object:
+    """Return what tells of a failure, None if nothing does."""
+    error = values.get("error")
+    if error or error == {}:
+        return error
+    if "error" in (values.get("object"), values.get("type")):
+        return values
+    if not values.keys() & {"choices", "usage"} and values.keys() & {*_ERROR_WORDS, "errors"}:
+        return values
+    return _first_choice(values).get("error") or None
+
+
+def _first_choice(values: Values) -> Values:
+    choices = values.get("choices")
+    if not choices:
+        return {}
+    if not isinstance(choices, list) or not isinstance(choices[0], dict):
+        raise _not_a_part(repr(values))
+    return choices[0]
+
+
+def _read_text(delta: object, values: Values) -> tuple[str, bool]:
+    """Return the text in a part of an answer, and whether there is reasoning in it."""
+    if not isinstance(delta, dict):
+        raise _not_a_part(repr(values))
+    content = delta.get("content") or delta.get("text") or ""
+    if isinstance(content, str):
+        return content, bool(delta.get("reasoning_content") or delta.get("reasoning"))
+    if not isinstance(content, list) or not all(isinstance(part, dict | str) for part in content):
+        raise _not_a_part(repr(values))
+    texts = list(_read_parts(content))
+    return "".join(texts), len(texts) < len(content)
+
+
+def _read_parts(parts: list[Any]) -> Iterator[str]:
+    for part in parts:
+        text = part if isinstance(part, str) else part.get("text")
+        if isinstance(text, str):
+            yield text
+
+
+def _read_count(value: object) -> int | None:
+    """Return a number of tokens; None for one that cannot be, as of an answer without any."""
+    return value if type(value) is int and 0 < value <= MAX_TOKENS else None
+
+
+def _not_a_part(content: object) -> EndpointError:
+    message = f"the server sent what is no part of a chat completion: {clean_line(content, 100)}"
+    return EndpointError(ExitCode.REFUSED, message)

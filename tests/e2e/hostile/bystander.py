@@ -1,0 +1,54 @@
+"""Somebody who has nothing to do with it all: a small task in a namespace of its own every other second."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from perllm.api.names import pods_path, tasks_path
+from perllm.cluster.client import Client, Object
+from perllm.cluster.informer import Informer
+from strategies.tasks import healthy_task
+
+NAMESPACE = "bystander"
+EVERY_S = 2.0
+
+
+@dataclass(slots=True)
+class Bystander:
+    """When its tasks were created and got their nodes, on the monotonic clock, by name."""
+
+    created_s: dict[str, float] = field(default_factory=dict)
+    bound_s: dict[str, float] = field(default_factory=dict)
+
+    def waits_s(self, since_s: float = 0.0) -> list[float]:
+        """Return how long the tasks that were created since then have waited for their nodes, or still wait."""
+        now_s = time.monotonic()
+        return [self.bound_s.get(name, now_s) - at_s for name, at_s in self.created_s.items() if at_s >= since_s]
+
+    def see(self, _: Object | None, new: Object | None) -> None:
+        """Take note of a pod that has a node."""
+        if new is not None:
+            self.bound_s.setdefault(new["metadata"]["ownerReferences"][0]["name"], time.monotonic())
+
+    async def create_tasks(self, client: Client) -> None:
+        """Create tasks until cancelled."""
+        for number in itertools.count():
+            name = f"task-{number}"
+            self.created_s[name] = time.monotonic()
+            await client.post(tasks_path(NAMESPACE), healthy_task(name, NAMESPACE))
+            await asyncio.sleep(EVERY_S)
+
+
+@asynccontextmanager
+async def stand_by(client: Client) -> AsyncIterator[Bystander]:
+    """Let a bystander's tasks flow; its namespace must exist."""
+    bystander = Bystander()
+    informer = Informer(client, pods_path(NAMESPACE), bystander.see, query={"fieldSelector": "spec.nodeName!="})
+    async with asyncio.TaskGroup() as group:
+        work = [group.create_task(informer.run()), group.create_task(bystander.create_tasks(client))]
+        yield bystander
+        for one in work:
+            one.cancel()

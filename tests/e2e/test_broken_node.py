@@ -1,0 +1,74 @@
+"""Nodes that tasks must not be sent to: one that refuses every pod, and those that can never take what is asked for."""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import aiohttp
+
+from e2e.stage import Stage, phases, wait_until
+
+TASKS = 20
+
+
+async def test_a_node_that_refuses_everything_is_left_alone_and_named_until_it_is_repaired(stage: Stage) -> None:
+    await stage.create("first", tiers=["cloud"])
+    broken = (await stage.wait_final("first"))["status"]["nodeName"]
+    await _switch(stage, broken, "refuse")
+    try:
+        names = [f"task-{number}" for number in range(TASKS)]
+        for name in names:
+            await stage.create(name, tiers=["cloud"])
+            await asyncio.sleep(0.3)
+        tasks = await stage.wait_all_final(names)
+        refused = [pod for pod in (await stage.pods()).values() if pod["status"]["phase"] == "Failed"]
+        print(f"{len(refused)} pods refused, attempts {Counter(task['status']['attempts'] for task in tasks.values())}")
+        assert phases(tasks) == Counter(Succeeded=TASKS)
+        assert 0 < len(refused) <= 6
+        await wait_until(lambda: _is_shown(stage, broken, "open", "half-open"), timeout_s=5)
+        assert await stage.metric("perllm_circuits_open", node=broken) == 1
+        assert "open" in await stage.kubectl("get", "llmnode", broken)
+    finally:
+        await _switch(stage, broken, "accept")
+    await wait_until(lambda: _is_closed_by_a_probe(stage, broken), timeout_s=60)
+
+
+async def test_what_can_never_be_placed_is_rejected_or_waits_without_a_pod(stage: Stage) -> None:
+    selecting, large = {"nodeSelector": {"zone": "none"}}, _asking_for(1000)
+    await stage.create("strict", onInfeasible="Reject", template=_template(**selecting))
+    await stage.create("large", onInfeasible="Reject", template=_template(**large))
+    await stage.create("patient", template=_template(**selecting))
+    ended = await stage.wait_all_final(["strict", "large"])
+    assert phases(ended) == Counter(Rejected=2)
+    assert ended["strict"]["status"]["message"].startswith("no node satisfies: nodeSelector zone=none (24 nodes)")
+    assert ended["large"]["status"]["message"].startswith("no node satisfies: nvidia.com/gpu: 1000 on one node")
+    await stage.wait_status("patient", lambda status: "nodeSelector zone=none" in status.get("message", ""))
+    assert await stage.pods() == {}
+
+
+def _template(**spec: Any) -> dict[str, Any]:
+    return {"spec": {"containers": [{"name": "llm", "image": "llm"}], **spec}}
+
+
+def _asking_for(gpus: int) -> dict[str, Any]:
+    return {"containers": [{"name": "llm", "image": "llm", "resources": {"limits": {"nvidia.com/gpu": gpus}}}]}
+
+
+async def _is_closed_by_a_probe(stage: Stage, node: str) -> bool:
+    """Send a task to the cloud until the node has run one."""
+    await stage.create(f"probe-{len(await stage.tasks())}", tiers=["cloud"])
+    await asyncio.sleep(1)
+    return await _is_shown(stage, node, "closed")
+
+
+async def _is_shown(stage: Stage, node: str, *states: str) -> bool:
+    profile = (await stage.profiles()).get(node, {})
+    return profile.get("status", {}).get("circuit", {}).get("state") in states
+
+
+async def _switch(stage: Stage, node: str, action: str) -> None:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{stage.lab.nodes_url}/nodes/{node}/{action}") as answer,
+    ):
+        assert answer.status == 200

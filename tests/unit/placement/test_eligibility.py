@@ -1,0 +1,179 @@
+"""Which nodes a task may be sent to, and what is said of the others."""
+
+from typing import Any
+
+import pytest
+
+from perllm.api.task import OnInfeasible
+from perllm.cluster.node import Node, Taint
+from perllm.placement.admission import Admission
+from perllm.placement.circuits import HOLD, PAUSE, Attempt
+from perllm.placement.demand import Demand, read_demand
+from perllm.placement.placer import Placement
+from perllm.policy.cs_ucb import CsUcb
+from perllm.policy.net_hits import NetHits
+from perllm.policy.problem import Policy, Verdict
+from unit.placement.cluster_of import CLOUD, EDGE, Setting, make_node, make_request, make_setting
+
+GPU = "nvidia.com/gpu"
+WAIT, REFUSE = Verdict.WAIT, Verdict.REFUSE
+
+
+def ask(gpus: int = 1, **spec: Any) -> Demand:
+    return read_demand({"containers": [{"resources": {"limits": {GPU: gpus}}}], **spec}, GPU)
+
+
+def labelled(name: str, *taints: Taint, **labels: str) -> Node:
+    return Node(name, "uid", EDGE, "T4", 4.0, frozenset(), True, labels=labels, taints=taints)
+
+
+def judge(placement: Placement) -> tuple[Verdict, Verdict]:
+    """Return what becomes of a task under either of its terms."""
+    admission = Admission()
+    return admission.judge(placement, OnInfeasible.BEST_EFFORT), admission.judge(placement, OnInfeasible.REJECT)
+
+
+def refuse(setting: Setting, node: str, *tasks: str) -> None:
+    for task in tasks:
+        setting.placer.circuits.note_refused(Attempt(task, "lab", "m", node), "GPU is lost", setting.now_s)
+
+
+class TestSlots:
+    def test_of_several_gpus_are_all_taken(self) -> None:
+        placer = make_setting(make_node("a", slots=5)).placer
+        for number in range(2):
+            placer.reserve(placer.choose(make_request(f"t{number}", demand=ask(2))), "a")
+        assert placer.choose(make_request(demand=ask(2))).node is None
+        assert placer.choose(make_request(demand=ask(1))).node == "a"
+        placer.release("t0")
+        assert placer.choose(make_request(demand=ask(2))).node == "a"
+
+    def test_count_after_a_restart_as_well(self) -> None:
+        before = make_setting(make_node("a", slots=3)).placer
+        decision = before.explain(before.choose(make_request("t", demand=ask(2))), "a")
+        placer = make_setting(make_node("a", slots=3)).placer
+        placer.confirm(decision, ask(2).slots)
+        assert placer.choose(make_request(demand=ask(2))).node is None
+
+    def test_leave_the_laws_counting_tasks(self) -> None:
+        placer = make_setting(make_node("a", slots=8)).placer
+        placer.reserve(placer.choose(make_request("t", demand=ask(4))), "a")
+        placement = placer.choose(make_request(demand=ask(2)))
+        assert placer.explain(placement, "a").occupancy == 2.0
+        assert placement.arms.compute_used.tolist() == [6.0]
+
+    def test_that_are_waited_for_count_for_those_behind(self) -> None:
+        placer = make_setting(make_node("a", slots=2), policy=NetHits()).placer
+        placer.reserve(placer.choose(make_request("busy", demand=ask(2))), "a")
+        first = placer.choose(make_request()).arms.latency_s[0]
+        placer.ledger.wait("before", 0, 0.0, slots=2.0)
+        third = placer.choose(make_request()).arms.latency_s[0]
+        # One slot more than there are two is waited for, then three: runs take 1 + 1 / 2, then 1 + 3 / 2 as long.
+        assert third / first == pytest.approx(2.5 / 1.5)
+
+
+@pytest.mark.parametrize("policy", [CsUcb, NetHits])
+class TestWhatCanNeverFit:
+    @pytest.mark.parametrize(
+        ("nodes", "demand", "message"),
+        [
+            (
+                [labelled("a"), labelled("b")],
+                ask(64),
+                "no node satisfies: nvidia.com/gpu: 64 on one node, the largest has 4 (2 nodes)",
+            ),
+            (
+                [labelled(f"n{number}", zone="y") for number in range(12)],
+                ask(nodeSelector={"zone": "x"}),
+                "no node satisfies: nodeSelector zone=x (12 nodes)",
+            ),
+            (
+                [labelled("a", Taint("spot", "", "NoExecute")), labelled("b", zone="x")],
+                ask(4, nodeSelector={"zone": "y"}),
+                "no node satisfies: nodeSelector zone=y (2 nodes)",
+            ),
+            (
+                [labelled("a", Taint("spot", "", "NoExecute"), zone="x"), labelled("b", zone="y")],
+                ask(nodeSelector={"zone": "x"}),
+                "no node satisfies: nodeSelector zone=x (1 node), toleration of spot:NoExecute (1 node)",
+            ),
+        ],
+        ids=["size", "selector", "selector before taint", "selector and taint"],
+    )
+    def test_is_refused_or_waits_and_says_why(
+        self, policy: type[Policy], nodes: list[Node], demand: Demand, message: str
+    ) -> None:
+        placement = make_setting(*nodes, policy=policy()).placer.choose(make_request(demand=demand))
+        assert placement.obstacle == message
+        assert judge(placement) == (WAIT, REFUSE)
+
+    def test_differs_from_what_passes(self, policy: type[Policy]) -> None:
+        pressed = labelled("a", Taint("node.kubernetes.io/disk-pressure", "", "NoSchedule"))
+        placement = make_setting(pressed, policy=policy()).placer.choose(make_request(demand=ask()))
+        assert placement.choice.refused == {"node-condition": 1}
+        assert judge(placement) == (WAIT, WAIT)
+
+    def test_is_no_matter_while_there_are_no_nodes(self, policy: type[Policy]) -> None:
+        placement = make_setting(policy=policy()).placer.choose(make_request(demand=ask(64)))
+        assert (placement.obstacle, judge(placement)) == ("", (WAIT, WAIT))
+
+
+class TestCircuits:
+    def test_send_tasks_elsewhere(self) -> None:
+        setting = make_setting(make_node("broken", gpu_type="H100"), make_node("b"), policy=NetHits())
+        assert setting.placer.choose(make_request()).node == "broken"
+        refuse(setting, "broken", "t0", "t1", "t2")
+        placement = setting.placer.choose(make_request())
+        assert (placement.node, placement.choice.refused, placement.obstacle) == ("b", {"circuit": 1}, "")
+
+    @pytest.mark.parametrize("policy", [CsUcb, NetHits])
+    def test_of_all_nodes_make_tasks_wait_for_a_probe(self, policy: type[Policy]) -> None:
+        setting = make_setting(make_node("a"), policy=policy())
+        refuse(setting, "a", "t0", "t1", "t2")
+        placement = setting.placer.choose(make_request())
+        assert placement.obstacle == "not tried for now after refusals or failures there: a (GPU is lost)"
+        assert judge(placement) == (WAIT, WAIT)
+        setting.now_s += PAUSE.first_s
+        setting.placer.circuits.tend(setting.now_s)
+        probe = setting.placer.choose(make_request("probe"))
+        assert probe.node == "a"
+        setting.placer.reserve(probe, "a")
+        assert setting.placer.choose(make_request("second")).node is None
+        assert setting.placer.choose(make_request("probe")).node == "a"
+        setting.placer.release_reservation("probe")
+        assert setting.placer.choose(make_request("second")).node == "a"
+
+    def test_refuse_a_task_only_once_it_is_late(self) -> None:
+        setting = make_setting(make_node("a"), policy=NetHits())
+        refuse(setting, "a", "t0", "t1", "t2")
+        late = setting.placer.choose(make_request(due_s=setting.now_s - 1))
+        assert judge(late) == (WAIT, REFUSE)
+
+
+class TestEarlierAttempts:
+    def test_keep_a_task_from_their_nodes_although_others_are_full(self) -> None:
+        placer = make_setting(make_node("a"), make_node("b", slots=1)).placer
+        placer.reserve(placer.choose(make_request("busy")), "b")
+        placement = placer.choose(make_request(avoided=frozenset({"a"})), ["a"])
+        assert (placement.node, placement.choice.refused) == (None, {"avoided": 1})
+        assert placement.obstacle == "waits for other nodes, since earlier attempts ended badly on a"
+
+    @pytest.mark.parametrize(
+        "other",
+        [make_node("b", CLOUD), make_node("b", is_open=False), make_node("b", slots=1)],
+        ids=["of a tier that is not allowed", "cordoned", "too small"],
+    )
+    def test_do_not_where_no_other_may_take_it(self, other: Node) -> None:
+        placer = make_setting(make_node("a"), other).placer
+        request = make_request(tiers=frozenset({EDGE}), demand=ask(2), avoided=frozenset({"a", "gone"}))
+        assert placer.choose(request).node == "a"
+
+    def test_that_were_refused_make_it_wait_where_it_cannot_go_elsewhere(self) -> None:
+        setting = make_setting(make_node("a"), policy=NetHits())
+        refuse(setting, "a", "t")
+        request = make_request("t", avoided=frozenset({"a"}))
+        held = setting.placer.choose(request)
+        assert held.obstacle == "tried again after a pause, since its pods were refused by a"
+        assert judge(held) == (WAIT, WAIT)
+        setting.now_s += HOLD.first_s
+        assert setting.placer.choose(request).node == "a"
