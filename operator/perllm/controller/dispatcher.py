@@ -252,10 +252,9 @@ class Dispatcher:
     def _claim(self, task: Task, placement: Placement, arm: int) -> None:
         """Give a task what it starts with; the next one of this round sees less room."""
         work_s = float(placement.outlook.work_s[arm]) * placement.request.demand.slots
-        claim = _Claim(work_s, int(placement.rows[arm]))
-        self._lines.remove(task.key, work_s=claim.work_s)
+        self._claims[task.key] = _Claim(work_s, int(placement.rows[arm]))
+        self._lines.remove(task.key, work_s=work_s)
         self._placer.reserve(placement, placement.names[arm])
-        self._claims[task.key] = claim
         now_s = asyncio.get_running_loop().time()
         self._unbound.take(task.key, task.namespace, now_s)
         self._creating.take(task.uid, task.namespace, now_s)
