@@ -177,6 +177,13 @@ class Config(_Section):
         description="Lease by which the kube-schedulers of several replicas agree on the one that works; the operator "
         "beside it works, the others stand by. Empty for one replica.",
     )
+    start_timeout_s: float = Field(
+        default=300.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds until something of a pod that has a node must run; else it is deleted and the task gets "
+        "another. Longer than the largest image takes to be pulled.",
+    )
     energy_patience_s: float = Field(
         default=90.0,
         gt=0,

@@ -47,6 +47,12 @@ class OperatorMetrics:
             "Models forgotten on a node, since a node's profile holds no more.",
             registry=registry,
         )
+        self.clock_skew = Gauge(
+            "perllm_node_clock_skew_seconds",
+            "Seconds by which the clock of a node is ahead of the operator's, as its pods show; 0 within a second.",
+            ["node"],
+            registry=registry,
+        )
         self.reward = Histogram(
             "perllm_reward",
             "Reward of learned outcomes.",
@@ -85,3 +91,10 @@ class OperatorMetrics:
             registry=registry,
         )
         self.watch_restarts = Counter("perllm_watch_restarts", "Restarts of the task watch.", registry=registry)
+
+    def show_clock_skew(self, node: str, ahead_s: float | None) -> None:
+        """Show by how much a node's clock is ahead; None when the node is gone."""
+        if ahead_s is None:
+            self.clock_skew.remove(node)
+        else:
+            self.clock_skew.labels(node).set(ahead_s)

@@ -33,6 +33,7 @@ from perllm.config import Config
 from perllm.controller.announcer import Announcer
 from perllm.controller.circuit_writer import CircuitWriter
 from perllm.controller.controller import Controller
+from perllm.controller.pod_ends import Patience
 from perllm.controller.settlement import Settlement
 from perllm.controller.watch import TaskWatch
 from perllm.extender.extender import Extender
@@ -138,6 +139,7 @@ class Operator:
             shares=Shares(config.fairness.weights),
             gpu_resource=config.nodes.gpu_resource,
             show_circuit=circuits.put,
+            patience=Patience(start_s=config.start_timeout_s),
         )
         self._leadership = _follow_lease(config, client, self._outages)
         inform = partial(Informer, client, guard=self._guard, outages=self._outages, rng=rng)
@@ -161,7 +163,8 @@ class Operator:
             rng,
             namespaces=config.namespaces,
         )
-        self._extender = Extender(self._placer, client, self._controller.request_of)
+        decisions = self._controller.decisions
+        self._extender = Extender(self._placer, client, self._controller.request_of, decisions.note_bound)
 
     def stop(self) -> None:
         """Ask for the end; a start that still waits for the API server is given up."""
@@ -292,6 +295,7 @@ class Operator:
                 self._fleet.remove(gone["metadata"]["name"])
                 self._learner.cool(gone["metadata"]["name"])
                 self._controller.node_health.forget(gone["metadata"]["name"])
+                self._controller.clocks.forget(gone["metadata"]["name"])
                 self._controller.dispatcher.renew()
             return
         known = self._fleet.nodes.get(node.name)

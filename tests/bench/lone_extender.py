@@ -69,7 +69,7 @@ async def _serve(nodes: int, port: int, kubeconfig: Path | None) -> None:
 
 
 async def _listen(nodes: int, port: int, client: Client) -> None:
-    extender = Extender(build_placer(nodes), client, _request_of)
+    extender = Extender(build_placer(nodes), client, _request_of, lambda _uid, _record: None)
     runner = web.AppRunner(build_app(extender, OperatorMetrics(CollectorRegistry())), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()

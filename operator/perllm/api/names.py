@@ -27,6 +27,7 @@ GPU_COUNT_LABEL = "nvidia.com/gpu.count"
 
 DECISION_ANNOTATION = f"{GROUP}/decision"
 DEADLINE_ANNOTATION = f"{GROUP}/deadline"
+CONTAINERS_ANNOTATION = f"{GROUP}/containers"
 
 GPU_RESOURCE = "nvidia.com/gpu"
 

@@ -8,6 +8,7 @@ from pydantic import AwareDatetime, BeforeValidator, Field, FiniteFloat, Validat
 from pydantic_core import from_json
 
 from perllm.api.base import MAX_TOKENS, Resource
+from perllm.text import clean_line, clean_text
 
 # Kubernetes cuts termination messages at 4096 bytes.
 MAX_REPORT_LENGTH = 4096
@@ -70,12 +71,12 @@ def parse_run_report(text: str | None) -> RunReport | None:
     """Return the report in a termination message, or None when there is none.
 
     Fields that cannot be true (negative, not finite, absurdly large, of the wrong type) are left out;
-    unknown ones are ignored. Log lines before the report do not matter.
+    unknown ones are ignored. Log lines before the report do not matter. Texts are cleaned.
     """
     values = _parse_object(text)
     if values is None:
         return None
-    report = _drop_contradictions(_validate(values))
+    report = _clean(_drop_contradictions(_validate(values)))
     return report if report.model_fields_set else None
 
 
@@ -97,6 +98,15 @@ def _validate(values: dict[str, Any]) -> RunReport:
     except ValidationError as error:
         wrong = {problem["loc"][0] for problem in error.errors(include_url=False, include_context=False)}
         return RunReport.model_validate({key: value for key, value in values.items() if key not in wrong})
+
+
+def _clean(report: RunReport) -> RunReport:
+    update = {
+        "problem": None if report.problem is None else clean_line(report.problem),
+        "result": None if report.result is None else clean_line(report.result),
+        "text": None if report.text is None else clean_text(report.text, MAX_REPORT_LENGTH),
+    }
+    return report.model_copy(update={name: text for name, text in update.items() if text is not None})
 
 
 def _drop_contradictions(report: RunReport) -> RunReport:

@@ -9,6 +9,8 @@ from perllm.api.base import Figure, Joules, Message, Resource, Seconds, Share, T
 from perllm.api.report import MAX_REPORT_LENGTH, TokenSource
 from perllm.api.task import Tier
 
+MAX_FAILED_ATTEMPTS = 64
+
 
 class Phase(StrEnum):
     """Where a task is in its life."""
@@ -40,6 +42,7 @@ class ConditionType(StrEnum):
     ACCEPTED = "Accepted"
     SCHEDULED = "Scheduled"
     COMPLETED = "Completed"
+    FINISHED = "Finished"
     DEADLINE_MET = "DeadlineMet"
     METRICS_AVAILABLE = "MetricsAvailable"
 
@@ -118,7 +121,7 @@ class Condition(Resource):
     """One aspect of the current state, as in metav1.Condition."""
 
     type: Annotated[str, Field(max_length=316)] = Field(
-        description="Accepted, Scheduled, Completed, DeadlineMet or MetricsAvailable."
+        description="Accepted, Scheduled, Completed, Finished, DeadlineMet or MetricsAvailable."
     )
     status: Literal["True", "False", "Unknown"] = Field(description="True, False or Unknown.")
     observed_generation: int | None = Field(
@@ -146,6 +149,9 @@ class TaskStatus(Resource):
     tier: Tier | None = Field(default=None, description="The node's tier.")
     gpu_type: Text | None = Field(default=None, description="The node's GPU type.")
     attempts: int = Field(default=0, ge=0, description="Number of pods created for the task.")
+    failed_attempts: Annotated[tuple[int, ...], Field(max_length=MAX_FAILED_ATTEMPTS)] | None = Field(
+        default=None, description="Attempts that failed by themselves; more of them than spec.retries end the task."
+    )
     start_time: AwareDatetime | None = Field(default=None, description="When the pod of the current attempt started.")
     completion_time: AwareDatetime | None = Field(default=None, description="When the task finished.")
     decision: Decision | None = Field(default=None, description="Why the task runs where it runs.")

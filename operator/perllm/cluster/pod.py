@@ -1,5 +1,6 @@
 """What PerLLM needs to know of a task's pod."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -7,7 +8,19 @@ from typing import Any
 from perllm.api import names
 from perllm.api.report import RunReport, parse_run_report
 from perllm.cluster.client import Object
-from perllm.cluster.times import parse_time_s
+from perllm.cluster.containers import MAX_REASON, Container, find_wait, read_containers, read_own_names
+from perllm.cluster.shapes import as_object, as_objects, as_text
+from perllm.cluster.times import END_OF_TIME_S, parse_time_s
+from perllm.text import clean_line
+
+MAX_ATTEMPT = 999
+"""No task makes more pods; a higher number is nothing that PerLLM wrote."""
+
+LINGER_S = 30.0
+"""Kubernetes' own patience with a container that is told to end."""
+
+DEADLINE_EXCEEDED = "DeadlineExceeded"
+"""Reason of a pod that outlived its activeDeadlineSeconds."""
 
 
 class PodPhase(StrEnum):
@@ -20,9 +33,20 @@ class PodPhase(StrEnum):
     UNKNOWN = "Unknown"
 
 
+class Timing(StrEnum):
+    """Whose clock tells when a pod started and ended."""
+
+    NODE = "node"
+    OPERATOR = "operator"
+    NOBODY = "nobody"
+
+
 @dataclass(frozen=True, slots=True)
 class Pod:
     """A pod of a task. Times are Unix seconds; Kubernetes' own have a resolution of one second.
+
+    The task's own containers are those of its template, the first of which does the work. Others were injected, by a
+    service mesh for example, and do not matter.
 
     Attributes:
         key: namespace/name.
@@ -32,17 +56,25 @@ class Pod:
         task_key: namespace/name of that task.
         attempt: which attempt at the task it is, from 1.
         node: where it is bound; None while it waits.
-        phase: its phase.
+        phase: its phase, as the task's own containers show it.
         is_deleting: whether its deletion was asked for.
         is_disrupted: whether Kubernetes stopped it for reasons outside of it: preemption, eviction, a lost node.
+        was_deleted: whether it failed because its deletion was asked for.
         reason: why it failed, in a word.
         message: why it failed, in words.
-        exit_code: exit code of the first container, None unless it ended.
+        exit_code: exit code of the container that decided its end, None unless one ended.
+        culprit: name of that container where it is not the first of the template.
+        wait_reason: why it does not run yet, in a word; empty when nobody says.
+        wait_message: the same in words.
+        created_s: when the API server created it.
+        idle_since_s: since when it has a node and nothing in it runs; None if something does, or did.
+        reported_s: when the API server was last told of its state, by its own clock.
         started_s: when the first container started.
         finished_s: when the first container ended.
-        report: what the container said about its run.
+        timing: whose clock the last two are by.
+        linger_s: how long what runs on in it after its work may do so; None if nothing does.
+        report: what the first container said about its run.
         decision_record: the decision that was written when it was bound.
-        unschedulable: why kube-scheduler finds no node for it, in its words; None unless it says so.
     """
 
     key: str
@@ -55,68 +87,169 @@ class Pod:
     phase: PodPhase
     is_deleting: bool
     is_disrupted: bool
+    was_deleted: bool
     reason: str
     message: str
     exit_code: int | None
+    culprit: str
+    wait_reason: str
+    wait_message: str
+    created_s: float | None
+    idle_since_s: float | None
+    reported_s: float | None
     started_s: float | None
     finished_s: float | None
+    timing: Timing
+    linger_s: float | None
     report: RunReport | None
     decision_record: str | None
-    unschedulable: str | None = None
 
     @property
     def is_finished(self) -> bool:
-        """Whether it will never run again."""
+        """Whether its work will never go on."""
         return self.phase in (PodPhase.SUCCEEDED, PodPhase.FAILED)
+
+    @property
+    def has_helpers_left(self) -> bool:
+        """Whether its first container has ended, and others of the template have not."""
+        return not self.is_finished and self.finished_s is not None
 
 
 def read_pod(item: Object) -> Pod | None:
-    """Return the pod that `item` describes; None if no task owns it."""
-    metadata, status = item["metadata"], item.get("status", {})
-    owner = next((one for one in metadata.get("ownerReferences", ()) if one["kind"] == names.TASK_KIND), None)
-    if owner is None:
+    """Return the pod that `item` describes; None if no task owns it, or PerLLM cannot have made it.
+
+    Anybody may write to pods, so parts of an unexpected kind count as absent; nothing raises.
+    """
+    metadata, spec, status = (as_object(item.get(part)) for part in ("metadata", "spec", "status"))
+    namespace, name, uid = (as_text(metadata.get(field)) for field in ("namespace", "name", "uid"))
+    owner, attempt = _find_owner(metadata), _read_attempt(as_object(metadata.get("labels")))
+    if owner is None or attempt is None or not (namespace and name and uid):
         return None
-    state = _first_container_state(item["spec"], status)
-    ended = state.get("terminated") or {}
-    running = state.get("running") or {}
-    namespace, name = metadata["namespace"], metadata["name"]
+    annotations = as_object(metadata.get("annotations"))
+    containers = read_containers(spec, status, read_own_names(annotations))
+    own = [one for one in containers if one.is_own and not one.is_init]
+    first = own[0] if own else None
+    phase = _judge_phase(status, own)
+    last = _find_decisive(phase, containers)
+    node = as_text(spec.get("nodeName")) or None
+    created_s = parse_time_s(metadata.get("creationTimestamp"))
+    bound_s = parse_time_s(_find_condition(status, "PodScheduled").get("lastTransitionTime")) if node else None
+    wait_reason, wait_message = _find_wait(status, node, containers)
     return Pod(
         key=f"{namespace}/{name}",
         name=name,
-        uid=metadata["uid"],
-        task_uid=owner["uid"],
-        task_key=f"{namespace}/{owner['name']}",
-        attempt=_read_attempt(metadata),
-        node=item["spec"].get("nodeName") or None,
-        phase=PodPhase(status.get("phase", PodPhase.PENDING)),
-        is_deleting="deletionTimestamp" in metadata,
-        is_disrupted=any(
-            one["type"] == "DisruptionTarget" and one["status"] == "True" for one in status.get("conditions") or ()
-        ),
-        reason=status.get("reason") or ended.get("reason") or "",
-        message=status.get("message") or "",
-        exit_code=ended.get("exitCode"),
-        started_s=parse_time_s(ended.get("startedAt") or running.get("startedAt")),
-        finished_s=parse_time_s(ended.get("finishedAt")),
-        report=parse_run_report(ended.get("message")),
-        decision_record=metadata.get("annotations", {}).get(names.DECISION_ANNOTATION),
-        unschedulable=_find_unschedulable(status),
+        uid=uid,
+        task_uid=as_text(owner.get("uid")),
+        task_key=f"{namespace}/{as_text(owner.get('name'))}",
+        attempt=attempt,
+        node=node,
+        phase=phase,
+        is_deleting=bool(metadata.get("deletionTimestamp")),
+        is_disrupted=_find_condition(status, "DisruptionTarget").get("status") == "True",
+        was_deleted=phase is PodPhase.FAILED and _ended_by_deletion(metadata, first),
+        reason=clean_line(as_text(status.get("reason")), MAX_REASON) or (last.reason if last else ""),
+        message=clean_line(as_text(status.get("message")) or _read_last_words(phase, last)),
+        exit_code=last.exit_code if last else None,
+        culprit="" if last is None or last is first else last.name,
+        wait_reason=wait_reason,
+        wait_message=wait_message,
+        created_s=created_s,
+        idle_since_s=(bound_s or created_s) if _is_idle(node, phase, containers) else None,
+        reported_s=_read_reported(metadata),
+        started_s=first.started_s if first else None,
+        finished_s=first.finished_s if first else None,
+        timing=Timing.NODE,
+        linger_s=_read_patience(status, own, containers),
+        report=parse_run_report(first.said) if first and first.is_over else None,
+        decision_record=as_text(annotations.get(names.DECISION_ANNOTATION)) or None,
     )
 
 
-def _find_unschedulable(status: dict[str, Any]) -> str | None:
-    found = (one for one in status.get("conditions") or () if one["type"] == "PodScheduled")
-    return next((str(one.get("message") or "") for one in found if one["status"] == "False"), None)
+def _find_owner(metadata: dict[str, Any]) -> dict[str, Any] | None:
+    owners = as_objects(metadata.get("ownerReferences"))
+    return next((one for one in owners if one.get("kind") == names.TASK_KIND), None)
 
 
-def _first_container_state(spec: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:
-    """Return the state of the first container of the spec; statuses come in an order of their own."""
-    first = spec["containers"][0]["name"]
-    states = {one["name"]: one.get("state") or {} for one in status.get("containerStatuses") or ()}
-    state: dict[str, Any] = states.get(first, {})
-    return state
+def _read_attempt(labels: dict[str, Any]) -> int | None:
+    """Return the number of the attempt, 1 where the label is missing; None for what PerLLM never writes."""
+    text = as_text(labels.get(names.ATTEMPT_LABEL, "1"))
+    is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_ATTEMPT))
+    return int(text) if is_number and int(text) > 0 else None
 
 
-def _read_attempt(metadata: dict[str, Any]) -> int:
-    text = metadata.get("labels", {}).get(names.ATTEMPT_LABEL, "1")
-    return int(text) if text.isdigit() else 1
+def _find_condition(status: dict[str, Any], kind: str) -> dict[str, Any]:
+    return next((one for one in as_objects(status.get("conditions")) if one.get("type") == kind), {})
+
+
+def _judge_phase(status: dict[str, Any], own: Sequence[Container]) -> PodPhase:
+    """Return the phase by the task's own containers; whatever was injected may run on or fail."""
+    told = as_text(status.get("phase"))
+    phase = PodPhase(told) if told in set(PodPhase) else PodPhase.PENDING
+    was_stopped = phase is PodPhase.FAILED and bool(status.get("reason"))
+    if was_stopped or not own or not all(one.is_over for one in own):
+        return phase
+    return PodPhase.SUCCEEDED if all(one.exit_code == 0 for one in own) else PodPhase.FAILED
+
+
+def _find_decisive(phase: PodPhase, containers: Sequence[Container]) -> Container | None:
+    """Return the container whose end is that of the pod: of a failed one that which failed, else the first."""
+    first = containers[0] if containers and containers[0].exit_code is not None else None
+    if phase is not PodPhase.FAILED:
+        return first
+    return next((one for one in containers if one.has_failed), first)
+
+
+def _read_last_words(phase: PodPhase, last: Container | None) -> str:
+    """Return what the container that failed left as its termination message, unless that is a report."""
+    has_words = phase is PodPhase.FAILED and last is not None and parse_run_report(last.said) is None
+    return last.said if has_words and last is not None else ""
+
+
+def _is_idle(node: str | None, phase: PodPhase, containers: Sequence[Container]) -> bool:
+    """Whether a pod has a node and yet its work does not come nearer: no init container runs that it waits for.
+
+    One that fails and is started again and again, as its restartPolicy says, does not count as idle.
+    """
+    if node is None or phase is not PodPhase.PENDING or not containers or containers[0].started_s is not None:
+        return False
+    awaits_others = containers[0].wait_reason in ("", "PodInitializing")
+    inits = [one for one in containers if one.is_init]
+    return not (awaits_others and any(one.is_running or one.wait_reason == "CrashLoopBackOff" for one in inits))
+
+
+def _find_wait(status: dict[str, Any], node: str | None, containers: Sequence[Container]) -> tuple[str, str]:
+    """Return why a pod does not run yet, as kube-scheduler or kubelet tells, reason and words."""
+    if node is not None:
+        return find_wait(containers)
+    scheduled = _find_condition(status, "PodScheduled")
+    if scheduled.get("status") != "False":
+        return "", ""
+    return clean_line(as_text(scheduled.get("reason")), MAX_REASON), clean_line(as_text(scheduled.get("message")))
+
+
+def _ended_by_deletion(metadata: dict[str, Any], first: Container | None) -> bool:
+    """Whether a failed pod that is being deleted had not failed before."""
+    gone_by_s = parse_time_s(metadata.get("deletionTimestamp"))
+    if gone_by_s is None or first is None or first.finished_s is None:
+        return bool(metadata.get("deletionTimestamp"))
+    grace_s = metadata.get("deletionGracePeriodSeconds")
+    asked_s = gone_by_s - (max(0, min(grace_s, END_OF_TIME_S)) if type(grace_s) is int else 0)
+    return first.finished_s + 1.0 >= asked_s
+
+
+def _read_reported(metadata: dict[str, Any]) -> float | None:
+    """Return when the API server last stored a status of the pod."""
+    writes = [one for one in as_objects(metadata.get("managedFields")) if one.get("subresource") == "status"]
+    times_s = [time_s for one in writes if (time_s := parse_time_s(one.get("time"))) is not None]
+    return max(times_s, default=None)
+
+
+def _read_patience(status: dict[str, Any], own: Sequence[Container], containers: Sequence[Container]) -> float | None:
+    """Return how long the pod may live on once its work is over; None if Kubernetes has ended it already.
+
+    What the template itself has gets time to end, and so do sidecars, which kubelet ends. Injected containers never do.
+    """
+    if status.get("phase") in ("Succeeded", "Failed"):
+        return None
+    lives_on = any(not (one.is_over or one.is_init or one in own) for one in containers)
+    return 0.0 if lives_on else LINGER_S

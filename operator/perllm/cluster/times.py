@@ -2,10 +2,20 @@
 
 from datetime import UTC, datetime
 
+END_OF_TIME_S = 253_370_764_800.0
+"""The year 9999: later times cannot be written down in every time zone."""
 
-def parse_time_s(text: str | None) -> float | None:
-    """Return Unix seconds of an RFC 3339 time; None for nothing."""
-    return datetime.fromisoformat(text).timestamp() if text else None
+
+def parse_time_s(text: object) -> float | None:
+    """Return Unix seconds of an RFC 3339 time; None for what is none, or lies before 1970 as zero times do."""
+    if not isinstance(text, str):
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+        unix_s = time.timestamp() if time.tzinfo else 0.0
+    except (ValueError, OverflowError):
+        return None
+    return unix_s if 0.0 < unix_s < END_OF_TIME_S else None
 
 
 def format_time(unix_s: float) -> str:

@@ -16,9 +16,6 @@ class Note:
     message: str
 
 
-TURN = Note("Waiting", "waiting for its turn")
-
-
 def set_condition(
     conditions: Iterable[Condition],
     kind: ConditionType,

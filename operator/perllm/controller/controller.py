@@ -7,7 +7,7 @@ Memory is authoritative for statuses once a task has been seen: nobody else writ
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 
@@ -21,9 +21,13 @@ from perllm.cluster.pod import Pod, read_pod
 from perllm.cluster.writes import WriteQueue
 from perllm.controller import lifecycle
 from perllm.controller.announcer import Announcer
-from perllm.controller.conditions import TURN, Note
+from perllm.controller.clocks import Clocks
+from perllm.controller.conditions import Note
+from perllm.controller.decisions import Decisions, read_decision
 from perllm.controller.dispatcher import Dispatcher, Waiting
+from perllm.controller.evidence import find_fault
 from perllm.controller.node_health import NodeHealth, find_avoided
+from perllm.controller.pod_ends import Patience, call_end, is_lost, is_refusal, next_look_s
 from perllm.controller.pod_keeper import PodKeeper
 from perllm.controller.refusal import Cause, Refusal
 from perllm.controller.settlement import Settlement
@@ -54,7 +58,18 @@ class Tracked:
     timer: asyncio.TimerHandle | None = None
     stay: Stay | None = None
     is_learned: bool = False
-    note: Note = TURN
+    note: Note | None = None
+    ended: Pod | None = None
+
+    @property
+    def all_pods(self) -> list[Pod]:
+        """Its pods, with the one that ended last though it may be gone."""
+        gone = [] if self.ended is None or self.ended.name in self.pods else [self.ended]
+        return [*self.pods.values(), *gone]
+
+    def find_pod(self, name: str | None) -> Pod | None:
+        """Return one of its pods; None if it is not known any more."""
+        return next((pod for pod in self.all_pods if pod.name == name), None)
 
 
 class Controller:
@@ -77,6 +92,7 @@ class Controller:
         rng: Random | None = None,
         gpu_resource: str = names.GPU_RESOURCE,
         show_circuit: Callable[[str, CircuitStatus], None] = lambda *_: None,
+        patience: Patience | None = None,
     ) -> None:
         self._guard = guard
         self._placer = placer
@@ -86,6 +102,9 @@ class Controller:
         self._unix_now = unix_now
         self._admission = admission or Admission()
         self._gpu_resource = gpu_resource
+        self._patience = patience or Patience()
+        self.clocks = Clocks(placer.fleet.nodes.__contains__, metrics.show_clock_skew)
+        self.decisions = Decisions()
         self._tracked: dict[str, Tracked] = {}
         self._orphans: dict[str, dict[str, Pod]] = {}
         self._pods = PodKeeper(
@@ -118,7 +137,7 @@ class Controller:
         tracked = self._tracked.get(seen.task_key) if seen else None
         if seen is None or tracked is None or tracked.task.spec is None or tracked.task.uid != seen.task_uid:
             return None
-        return tracked.task.to_request(find_avoided(tracked.pods.values()))
+        return tracked.task.to_request(find_avoided(tracked.all_pods))
 
     def on_task(self, item: Object, *, deleted: bool) -> None:
         """Take note of a task that was added, changed or deleted."""
@@ -176,29 +195,34 @@ class Controller:
         tracked = self._tracked.get(object_key(item))
         if tracked is None:
             return False
-        return (tracked.task.uid, tracked.task.generation) == (metadata["uid"], metadata.get("generation", 1))
+        task = tracked.task
+        seen = metadata["uid"], metadata.get("generation", 1), bool(metadata.get("deletionTimestamp"))
+        return (task.uid, task.generation, task.is_deleting) == seen
 
     def _take_pod(self, pod: Pod, *, is_gone: bool) -> None:
         tracked = self._tracked.get(pod.task_key)
         if tracked is not None and tracked.task.uid != pod.task_uid:
             tracked = None
         pods = self._orphans.setdefault(pod.task_key, {}) if tracked is None else tracked.pods
+        before = pods.get(pod.name)
+        pod = self.decisions.restore(self.clocks.see(pod, before, self._unix_now()), before)
         if is_gone:
             pods.pop(pod.name, None)
             self.dispatcher.hasten(pod.task_key)
+            self.decisions.forget(pod.uid)
             if tracked is None and not pods:
                 self._orphans.pop(pod.task_key, None)
         else:
-            before = pods.get(pod.name)
             pods[pod.name] = pod
-            if lifecycle.is_refusal(pod) and not (before and lifecycle.is_refusal(before)):
-                self._metrics.refusals.inc()
+            self._count_refusal(pod, before)
             if tracked is not None:
                 self.node_health.see(before, pod, tracked.task)
         if tracked is not None:
+            if is_gone and pod.is_finished:
+                tracked.ended = replace(pod, linger_s=None)
             self._account(pod, gone=is_gone)
             self._reconcile_guarded(pod.task_key)
-            if pod.unschedulable is not None and pod.node is None:
+            if pod.node is None and pod.wait_reason:
                 self.dispatcher.let_go(pod.task_key)
 
     def _report_fault(self, key: str, words: str) -> None:
@@ -221,22 +245,41 @@ class Controller:
         if is_relabelled(old, new):
             self.dispatcher.note_sign((new or old or {})["metadata"]["name"])
 
+    def _count_refusal(self, pod: Pod, before: Pod | None) -> None:
+        if is_refusal(pod) and not (before and is_refusal(before)):
+            self._metrics.refusals.inc()
+
     def _account(self, pod: Pod, *, gone: bool = False) -> None:
         """Keep the tasks in flight and their energy windows equal to what the pods say."""
         tracked = self._tracked[pod.task_key]
-        decision = lifecycle.read_decision(pod)
-        if pod.node is None or decision is None:
+        if pod.node is None:
             return
+        decision = read_decision(tracked.task, pod)
         is_superseded = any(other.attempt > pod.attempt for other in tracked.pods.values())
-        if gone or pod.is_finished:
+        if decision is not None and (gone or pod.is_finished):
             self._settlement.end(pod, self._unix_now())
+        if gone or (pod.is_finished and pod.linger_s is None):
             if not is_superseded:
                 tracked.stay = self._placer.release(pod.task_uid) or tracked.stay
                 self._learn_ended(tracked, pod, decision)
             self.dispatcher.free(pod.node)
-        elif not is_superseded and pod.node in self._placer.fleet.nodes:
+        elif decision is not None and not is_superseded and pod.node in self._placer.fleet.nodes:
             self._placer.confirm(decision, tracked.task.demand.slots)
-            self._settlement.begin(pod, self._unix_now())
+            if not pod.is_finished:
+                self._settlement.begin(pod, self._unix_now())
+
+    def _call_ends(self, tracked: Tracked) -> None:
+        """End what the operator waits for no longer."""
+        task, now_s = tracked.task, self._unix_now()
+        if task.spec is None:
+            return
+        for name, pod in list(tracked.pods.items()):
+            called = call_end(pod, self._patience, task.due_s, now_s)
+            if called is not pod:
+                tracked.pods[name] = called
+                self._count_refusal(called, pod)
+                self.node_health.see(pod, called, task)
+                self._account(called)
 
     def _reconcile_guarded(self, key: str) -> None:
         self._guard.run("task state", key, partial(self._reconcile, key), on_fault=partial(self._report_fault, key))
@@ -245,13 +288,14 @@ class Controller:
         tracked = self._tracked.get(key)
         if tracked is None:
             return  # gone since this was to be done
+        self._call_ends(tracked)
         task, before, now_s = tracked.task, tracked.status, self._unix_now()
-        step = lifecycle.advance(task, before, list(tracked.pods.values()), now_s, tracked.note)
+        step = lifecycle.advance(task, before, tracked.all_pods, now_s, tracked.note)
         self._adopt(tracked, step.status)
         if step.attempt is not None:
-            self.dispatcher.add(Waiting(task, step.attempt, find_avoided(tracked.pods.values())))
+            self.dispatcher.add(Waiting(task, step.attempt, find_avoided(tracked.all_pods)))
         else:
-            tracked.note = TURN
+            tracked.note = None
             if step.status.phase.is_final or step.status.node_name is not None:
                 self.dispatcher.remove(key)
             else:
@@ -267,8 +311,8 @@ class Controller:
         task, before = tracked.task, tracked.status
         tracked.status = status
         if status.node_name and (status.node_name, status.pod_name) != (before.node_name, before.pod_name):
-            pod = tracked.pods.get(status.pod_name or "")
-            decision = lifecycle.read_decision(pod) if pod else None
+            pod = tracked.find_pod(status.pod_name)
+            decision = read_decision(task, pod) if pod else None
             if decision is not None:
                 self._announcer.placed(task, decision)
         is_out = status.phase in (Phase.FAILED, Phase.REJECTED)
@@ -285,7 +329,7 @@ class Controller:
         observed = tracked.status.observed
         if observed is None or observed.energy_quality is not None:
             return
-        decision = lifecycle.read_decision(pod)
+        decision = read_decision(tracked.task, pod)
         transmission_energy_j = decision.transmission_energy_j if decision else 0.0
         measured = self._settlement.measure(pod, transmission_energy_j, self._unix_now())
         if measured is None:
@@ -303,19 +347,20 @@ class Controller:
         task, status, now_s = tracked.task, tracked.status, self._unix_now()
         if task.spec is None:
             return
-        delay_s: float | None = None
+        looks_s = [next_look_s(pod, self._patience, task.due_s) for pod in tracked.pods.values()]
+        waits_s = [look_s - now_s for look_s in looks_s if look_s is not None and look_s > now_s]
         if not status.phase.is_final:
-            delay_s = task.due_s - now_s if task.due_s > now_s else None
+            waits_s += [task.due_s - now_s] if task.due_s > now_s else []
         elif status.observed is not None and status.observed.energy_quality is None and step.finished is not None:
-            delay_s = self._settlement.retry_s
+            waits_s.append(self._settlement.retry_s)
         elif step.expire_in_s is not None:
             if step.expire_in_s <= 0:
                 self._pods.delete(names.task_path(task.namespace, task.name), task.uid)
                 return
-            delay_s = step.expire_in_s
-        if delay_s is not None:
+            waits_s.append(step.expire_in_s)
+        if waits_s:
             loop = asyncio.get_running_loop()
-            tracked.timer = loop.call_later(max(delay_s, 0.0) + 0.001, self._wake, task)
+            tracked.timer = loop.call_later(max(min(waits_s), 0.0) + 0.001, self._wake, task)
 
     def _wake(self, task: Task) -> None:
         if self._find(task) is not None:
@@ -351,7 +396,7 @@ class Controller:
             self._announcer.postponed(task, note.message)
 
     def _explain_wait(self, task: Task, placement: Placement) -> None:
-        self._explain(task, Note(TURN.reason, explain_wait(placement)))
+        self._explain(task, Note("Waiting", explain_wait(placement)))
 
     def _explain(self, task: Task, note: Note) -> bool:
         """Say why a task has no pod; return whether that is new."""
@@ -359,7 +404,7 @@ class Controller:
         if tracked is None or tracked.note == note:
             return False
         tracked.note = note
-        self._adopt(tracked, lifecycle.explain_wait(task, tracked.status, note, self._unix_now()))
+        self._adopt(tracked, lifecycle.note_wait(task, tracked.status, note, self._unix_now()))
         return True
 
     def _on_written(self, key: str, fields: Fields) -> None:
@@ -372,9 +417,15 @@ class Controller:
         """Learn from a settled task; the learner knows which outcomes an earlier process has learned."""
         if tracked.is_learned:
             return
-        pod = tracked.pods.get(tracked.status.pod_name or "")
-        decision = lifecycle.read_decision(pod) if pod else None
-        if pod is None or decision is None or decision.node not in self._placer.fleet.nodes:
+        observed, pod = tracked.status.observed, tracked.find_pod(tracked.status.pod_name)
+        if observed is None or pod is None or pod.decision_record is None or pod.node not in self._placer.fleet.nodes:
+            return
+        decision = read_decision(tracked.task, pod)
+        fault = find_fault(tracked.task, observed, pod, decision)
+        if fault is not None:
+            tracked.is_learned = True
+            self._metrics.outcomes_refused.labels(fault).inc()
+        if fault is not None or decision is None:
             return
         outcome = self._settlement.outcome(tracked.task, tracked.status, pod, decision, tracked.stay)
         if outcome is None:
@@ -385,14 +436,14 @@ class Controller:
             self._metrics.outcomes.inc()
             self._metrics.reward.observe(reward)
 
-    def _learn_ended(self, tracked: Tracked, pod: Pod, decision: Decision) -> None:
+    def _learn_ended(self, tracked: Tracked, pod: Pod, decision: Decision | None) -> None:
         """Learn from a task that was ended at its deadline, unless its node may have been the cause."""
-        task = tracked.task
-        if not lifecycle.is_ended_at_deadline(tracked.status) or pod.name != tracked.status.pod_name:
+        task, status = tracked.task, tracked.status
+        if decision is None or not lifecycle.is_ended_at_deadline(status) or pod.name != status.pod_name:
             return
         node = self._placer.fleet.nodes.get(decision.node)
         was_at_once = self._unix_now() <= task.due_s + MAX_ENDING_S
-        if node is not None and node.is_open and was_at_once and not (pod.is_disrupted or lifecycle.is_lost(pod)):
+        if node is not None and node.is_open and was_at_once and not (pod.is_disrupted or is_lost(pod)):
             self._placer.learner.learn_ended(judge_ended(decision, task.due_s, tracked.stay))
 
     def _forget(self, key: str) -> None:
@@ -411,3 +462,4 @@ class Controller:
         self._placer.circuits.forget_task(tracked.task.uid)
         for pod in tracked.pods.values():
             self._settlement.forget(pod.uid)
+            self.decisions.forget(pod.uid)

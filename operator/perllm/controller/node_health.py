@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from perllm.api.node_profile import CircuitState, CircuitStatus
 from perllm.cluster.pod import Pod, PodPhase
-from perllm.controller import lifecycle
+from perllm.controller.pod_ends import STOPPED, is_lost, is_own_failure, is_refusal
 from perllm.controller.task import Task
 from perllm.metrics import OperatorMetrics
 from perllm.placement.circuits import Attempt, Change, Circuit, Kind
@@ -111,11 +111,11 @@ class NodeHealth:
 
 def find_fault(before: Pod, pod: Pod) -> Kind | None:
     """Return what speaks against the node of a pod that has just failed; None where it did not, or for other causes."""
-    if pod.phase is not PodPhase.FAILED:
+    if pod.phase is not PodPhase.FAILED or is_own_failure(pod):
         return None
-    if not lifecycle.is_lost(pod):
-        return None if lifecycle.is_refusal(pod) else Kind.FAILED
-    is_stopped = pod.is_deleting or pod.is_disrupted or pod.reason in lifecycle.STOPPED
+    if not is_lost(pod):
+        return None if is_refusal(pod) else Kind.FAILED
+    is_stopped = pod.was_deleted or pod.is_disrupted or pod.reason in STOPPED
     has_run = before.phase is PodPhase.RUNNING or pod.started_s is not None
     return None if is_stopped or has_run or pod.reason in OF_THE_POD else Kind.REFUSED
 

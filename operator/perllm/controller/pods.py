@@ -5,6 +5,7 @@ import hashlib
 from typing import Any
 
 from perllm.api import names
+from perllm.cluster.shapes import as_objects, as_text
 from perllm.cluster.times import format_time
 from perllm.controller.task import Task
 
@@ -30,12 +31,16 @@ def build_pod(task: Task, attempt: int, scheduler_name: str) -> dict[str, Any]:
     metadata = template.get("metadata") or {}
     pod_spec = {"restartPolicy": "Never", **template["spec"], "schedulerName": scheduler_name}
     labels = {
-        **(metadata.get("labels") or {}),
+        **_without_ours(metadata.get("labels") or {}),
         names.TASK_LABEL: names.to_label_value(task.name),
         names.MODEL_LABEL: names.to_label_value(spec.model),
         names.ATTEMPT_LABEL: str(attempt),
     }
-    annotations = {**(metadata.get("annotations") or {}), names.DEADLINE_ANNOTATION: format_time(task.due_s)}
+    annotations = {
+        **_without_ours(metadata.get("annotations") or {}),
+        names.DEADLINE_ANNOTATION: format_time(task.due_s),
+        names.CONTAINERS_ANNOTATION: ",".join(_container_names(pod_spec)),
+    }
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -57,3 +62,13 @@ def build_pod(task: Task, attempt: int, scheduler_name: str) -> dict[str, Any]:
         },
         "spec": pod_spec,
     }
+
+
+def _without_ours(values: dict[str, str]) -> dict[str, str]:
+    """Return labels or annotations of a template without those that PerLLM alone writes."""
+    return {key: value for key, value in values.items() if key.partition("/")[0] != names.GROUP}
+
+
+def _container_names(pod_spec: dict[str, Any]) -> list[str]:
+    """Return the names of the containers, so that they are known when others are injected."""
+    return [as_text(container.get("name")) for container in as_objects(pod_spec["containers"])]

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perllm.api.task_status import TaskStatus
-from perllm.cluster.pod import Pod
-from perllm.controller.lifecycle import finish_time_s, start_time_s
+from perllm.api.task_status import EnergyQuality, TaskStatus
+from perllm.cluster.pod import Pod, Timing
 from perllm.controller.task import Task
 from perllm.learning.features import energy_features
 from perllm.learning.outcome import Outcome
@@ -105,7 +104,7 @@ class Settlement:
 
     def measure(self, pod: Pod, transmission_energy_j: float, now_s: float) -> Attribution | None:
         """Return a finished pod's energy, transmission included; None while samples that tell it are still awaited."""
-        if pod.node is None:
+        if pod.node is None or pod.timing is Timing.NOBODY:
             return MISSING
         own = self._spans.get(pod.node, {}).get(pod.uid)
         if own is None or own.end_s == FOREVER_S:
@@ -123,7 +122,7 @@ class Settlement:
         share = attribute(intervals, weigh(spans), self._idle_power_w(pod.node))[own.pod_uid]
         if share.energy_j is None:
             return share
-        return Attribution(share.energy_j + transmission_energy_j, share.quality)
+        return Attribution(share.energy_j + transmission_energy_j, _limit_quality(share.quality, pod.timing))
 
     def outcome(
         self, task: Task, status: TaskStatus, pod: Pod, decision: Decision, stay: Stay | None
@@ -174,6 +173,11 @@ class Settlement:
         return self._idle_power.observe(node, self._history.intervals(node), windows)
 
 
+def _limit_quality(quality: EnergyQuality, timing: Timing) -> EnergyQuality:
+    """Return the quality of an energy whose window is by another clock than the samples of its node may be."""
+    return quality if timing is Timing.NODE else EnergyQuality.COARSE
+
+
 def weigh(spans: Sequence[Span]) -> list[Window]:
     """Return the spans as windows, weighted by the power each is expected to have drawn.
 
@@ -202,11 +206,12 @@ def _read_span(pod: Pod, now_s: float) -> Span:
     """
     report = pod.report
     prompt, output = (report.prompt_tokens or 0, report.output_tokens or 0) if report else (0, 0)
-    end_s = finish_time_s(pod, now_s)
+    end_s = now_s if pod.finished_s is None else pod.finished_s
+    start_s = end_s if pod.started_s is None else pod.started_s
     if report and report.inference_seconds:
         window = report.inference_window()
         if window and pod.started_s is not None and pod.started_s - 1.0 <= window[0] and window[1] <= end_s:
             end_s = window[1]
-        return Span(pod.uid, end_s - report.inference_seconds, end_s, prompt, output)
-    start_s = min(start_time_s(pod) or end_s, end_s - MIN_SPAN_S)
-    return Span(pod.uid, start_s, end_s, prompt, output)
+        # An inference cannot have begun before its container, but for the second in which that started.
+        start_s = max(end_s - report.inference_seconds, start_s - 1.0)
+    return Span(pod.uid, min(start_s, end_s - MIN_SPAN_S), end_s, prompt, output)

@@ -12,6 +12,10 @@ from perllm.cluster.client import Object
 from perllm.cluster.times import parse_time_s
 from perllm.placement.demand import ONE_SLOT, Demand, read_demand
 from perllm.placement.request import Request
+from perllm.text import clean_line
+
+MAX_PROBLEM = 3000
+"""Characters of what is wrong with a spec, whose fields may have names of any length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,7 @@ class Task:
         problem: why the spec cannot be understood, in words; empty when it can.
         received_s: Unix time at which it was created, as precisely as known.
         demand: what its pod asks of a node.
+        is_deleting: whether its deletion was asked for, though somebody's finalizer may still hold it.
     """
 
     key: str
@@ -39,6 +44,7 @@ class Task:
     problem: str
     received_s: float
     demand: Demand = ONE_SLOT
+    is_deleting: bool = False
 
     @property
     def due_s(self) -> float:
@@ -78,9 +84,9 @@ def read_task(item: Object, now_s: float, gpu_resource: str = names.GPU_RESOURCE
     """
     metadata = item["metadata"]
     status = _read_status(item.get("status") or {})
-    created_s = parse_time_s(metadata["creationTimestamp"]) or now_s
-    first_seen_s = round(min(max(now_s, created_s), created_s + 1), 6)
-    received_s = status.received_time.timestamp() if status.received_time else first_seen_s
+    created_s = parse_time_s(metadata.get("creationTimestamp")) or now_s
+    first_seen_s = now_s if status.received_time is None else status.received_time.timestamp()
+    received_s = round(min(max(first_seen_s, created_s), created_s + 1), 6)
     spec, problem = _read_spec(item.get("spec") or {})
     namespace, name = metadata["namespace"], metadata["name"]
     task = Task(
@@ -92,7 +98,8 @@ def read_task(item: Object, now_s: float, gpu_resource: str = names.GPU_RESOURCE
         spec,
         problem,
         received_s,
-        ONE_SLOT if spec is None else read_demand(spec.template["spec"], gpu_resource),
+        demand=ONE_SLOT if spec is None else read_demand(spec.template["spec"], gpu_resource),
+        is_deleting=bool(metadata.get("deletionTimestamp")),
     )
     return task, status
 
@@ -103,7 +110,7 @@ def _read_spec(values: dict[str, Any]) -> tuple[TaskSpec | None, str]:
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
         lines = (f"spec.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in details)
-        return None, "; ".join(lines)
+        return None, clean_line("; ".join(lines), MAX_PROBLEM)
 
 
 def _read_status(values: dict[str, Any]) -> TaskStatus:

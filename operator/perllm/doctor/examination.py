@@ -8,7 +8,7 @@ from typing import Any
 from perllm.api import names
 from perllm.cluster.client import ApiError, ApiUnreachableError, Client, Object
 from perllm.config import Config
-from perllm.doctor import cluster, nodes, pods, rights, tasks, telemetry
+from perllm.doctor import clocks, cluster, nodes, pods, rights, tasks, telemetry
 from perllm.doctor.finding import Finding, fail, warn
 from perllm.doctor.rights import Access, Account
 from perllm.telemetry.queries import select_window
@@ -111,6 +111,8 @@ class Examination:
         paths = map(names.pods_path, self.config.namespaces or (None,))
         found = await self._list_all(paths, labelSelector=names.TASK_LABEL)
         for finding in tasks.check_task_pods(found, self.config.scheduler_name, self.unix_now()):
+            yield finding
+        for finding in clocks.check_clocks(found):
             yield finding
 
     async def _find_account(self, told: Account) -> Account:

@@ -29,12 +29,20 @@ class Extender:
         placer: chooses nodes.
         client: binds pods.
         request_of: returns what a pod's task asks for; None while the task is not known.
+        note_bound: called with the uid of a pod and its decision record before it is bound.
     """
 
-    def __init__(self, placer: Placer, client: Client, request_of: Callable[[Object], Request | None]) -> None:
+    def __init__(
+        self,
+        placer: Placer,
+        client: Client,
+        request_of: Callable[[Object], Request | None],
+        note_bound: Callable[[str, str], None],
+    ) -> None:
         self._placer = placer
         self._client = client
         self._request_of = request_of
+        self._note_bound = note_bound
         self._placements: OrderedDict[str, Placement] = OrderedDict()
 
     def filter(self, arguments: dict[str, Any]) -> Answer:
@@ -67,8 +75,10 @@ class Extender:
             return binding_answer(f"no decision of PerLLM for pod {arguments['PodName']}; it will be decided again")
         self._placer.reserve(placement, node)
         decision = self._placer.explain(placement, node)
+        record = decision.to_record()
+        self._note_bound(uid, record)
         try:
-            await self._client.post(_binding_path(arguments), _binding(arguments, decision.to_record()))
+            await self._client.post(_binding_path(arguments), _binding(arguments, record))
         except ApiError as error:
             self._placer.release_reservation(placement.request.task_id)
             log.info("pod %s not bound to %s: %s", arguments["PodName"], node, error)

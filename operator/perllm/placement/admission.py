@@ -26,7 +26,8 @@ class Admission:
     """Judges tasks.
 
     Args:
-        min_hit_chance: a task that may be refused is, when no node gives it this chance to be in time.
+        min_hit_chance: a task that may be refused is, when no node gives it this chance to be in time; whatever the
+            policy is.
         probe_share: which share of the refused tasks is started to learn, while nothing else of their model starts.
     """
 
@@ -69,10 +70,14 @@ class Admission:
         if placement.eligibility.is_blocked:
             return Verdict.REFUSE if placement.eligibility.is_impossible else Verdict.WAIT
         verdict, best = placement.choice.verdict, _find_likeliest(placement)
-        is_unlikely = best is not None and placement.arms.hit_chance[best] < self._min_hit_chance
-        if verdict is not Verdict.REFUSE and not is_unlikely:
+        if best is None:
             return verdict
-        return Verdict.START if _would_teach(placement) and self._probes(placement.job.model) else Verdict.REFUSE
+        if placement.arms.hit_chance[best] < self._min_hit_chance:
+            return Verdict.START if _would_teach(placement) and self._probes(placement.job.model) else Verdict.REFUSE
+        if verdict is Verdict.REFUSE:
+            # The policy gives it up, but it is likelier to be in time than what was asked for.
+            return Verdict.WAIT if placement.arm is None else Verdict.START
+        return verdict
 
     def _probes(self, model: str) -> bool:
         if len(self._due) >= MAX_MODELS:

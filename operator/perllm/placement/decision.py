@@ -1,7 +1,7 @@
 """A decision, and the record of it that travels in the Binding onto the pod."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import isfinite
 
 import orjson
@@ -200,7 +200,18 @@ def read_record(text: str) -> Decision:
     wrong = [name for name in _FIELDS if not _is_possible(name, getattr(decision, name))]
     if wrong:
         raise RecordError(f"unreadable decision record: impossible figures of {', '.join(wrong)}")
-    return decision
+    return _clean(decision)
+
+
+def _clean(decision: Decision) -> Decision:
+    """Return the decision with words that fit into a status; anybody may have written them."""
+    return replace(
+        decision,
+        policy=clean_line(decision.policy, MAX_NAME),
+        gpu_type=clean_line(decision.gpu_type, MAX_NAME),
+        rejected={clean_line(name, MAX_REJECTED_NAME): count for name, count in decision.rejected.items()},
+        reason=clean_line(decision.reason, MAX_REASON),
+    )
 
 
 def _bounded(value: object, length: int) -> object:

@@ -117,13 +117,18 @@ class TestPod:
         assert pod is not None
         assert (pod.is_disrupted, pod.is_deleting, pod.node, pod.decision_record) == (True, True, "n", "record")
 
-    @pytest.mark.parametrize("label", [None, "", "x", "-1"])
-    def test_without_a_readable_attempt_is_the_first(self, label: str | None) -> None:
+    def test_without_an_attempt_is_the_first(self) -> None:
         item = pod_object()
-        item["metadata"]["labels"] = {} if label is None else {names.ATTEMPT_LABEL: label}
+        item["metadata"]["labels"] = {}
         pod = read_pod(item)
         assert pod is not None
         assert pod.attempt == 1
+
+    @pytest.mark.parametrize("label", ["", "x", "-1", "0", "1" * 26, "\u0661", 7, None])
+    def test_with_an_attempt_that_was_never_made_is_none_of_ours(self, label: object) -> None:
+        item = pod_object()
+        item["metadata"]["labels"] = {names.ATTEMPT_LABEL: label}
+        assert read_pod(item) is None
 
 
 def test_times_have_microseconds() -> None:

@@ -5,8 +5,9 @@ from typing import Any
 
 from perllm.api.report import RunReport
 from perllm.api.task import TaskSpec
-from perllm.cluster.pod import Pod, PodPhase
+from perllm.cluster.pod import Pod, PodPhase, Timing
 from perllm.controller.task import Task
+from perllm.placement.decision import Decision
 from unit.placement.records import make_decision
 
 CREATED_S = 1000.0
@@ -39,6 +40,11 @@ def task_object(name: str = "t", *, uid: str | None = None, status: Any = None, 
     }
 
 
+def make_own_decision(**fields: Any) -> Decision:
+    """Return the decision that placed the task that `make_task` returns on node n."""
+    return make_decision(**{"time_left_s": 58.0, "hint_tokens": 100.0, **fields})
+
+
 WAITING = Pod(
     key="lab/t-1",
     name="t-1",
@@ -50,11 +56,20 @@ WAITING = Pod(
     phase=PodPhase.PENDING,
     is_deleting=False,
     is_disrupted=False,
+    was_deleted=False,
     reason="",
     message="",
     exit_code=None,
+    culprit="",
+    wait_reason="",
+    wait_message="",
+    created_s=CREATED_S,
+    idle_since_s=None,
+    reported_s=None,
     started_s=None,
     finished_s=None,
+    timing=Timing.NODE,
+    linger_s=None,
     report=None,
     decision_record=None,
 )
@@ -69,7 +84,7 @@ def waiting(attempt: int = 1, **fields: Any) -> Pod:
 
 def bound(attempt: int = 1, **fields: Any) -> Pod:
     """Return a pod that was placed on node n at 1002 s."""
-    return waiting(attempt, **{"node": "n", "decision_record": make_decision().to_record(), **fields})
+    return waiting(attempt, **{"node": "n", "decision_record": make_own_decision().to_record(), **fields})
 
 
 def running(attempt: int = 1, **fields: Any) -> Pod:
@@ -99,4 +114,4 @@ def failed(attempt: int = 1, **fields: Any) -> Pod:
 
 def refused(attempt: int = 1, **fields: Any) -> Pod:
     """Return a pod that its node did not admit."""
-    return bound(attempt, phase=PodPhase.FAILED, reason="OutOfcpu", **fields)
+    return bound(attempt, **{"phase": PodPhase.FAILED, "reason": "OutOfcpu", **fields})

@@ -11,11 +11,14 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from perllm.api import names
+from perllm.api.quantities import parse_duration_s
 from perllm.cluster.client import ApiError, ApiUnreachableError
 from perllm.cluster.events import EventRecorder
+from perllm.cluster.times import format_time
 from perllm.controller import lifecycle
 from perllm.controller.announcer import Announcer
 from perllm.controller.controller import Controller
+from perllm.controller.pod_ends import Patience
 from perllm.controller.pods import build_pod
 from perllm.controller.settlement import SETTLING_S, Settlement
 from perllm.controller.task import Task, read_task
@@ -25,9 +28,8 @@ from perllm.telemetry.attribution import IdlePower
 from perllm.telemetry.history import CounterHistory, EnergyHistory
 from unit.cluster.fake_api import FakeApiServer
 from unit.cluster.queues import make_writes
-from unit.controller.samples import task_object
+from unit.controller.samples import make_own_decision, task_object
 from unit.placement.cluster_of import make_node, make_setting
-from unit.placement.records import make_decision
 
 pytestmark = pytest.mark.looptime
 
@@ -107,8 +109,26 @@ class Cluster:
         self.api.remove(f"{PODS}/{name}")
         self.controller.on_pod(item, None)
 
+    def tell_gone(self, name: str, containers: list[Any], statuses: list[Any]) -> None:
+        """Tell of a pod that the API server has deleted, as it was last."""
+        metadata = {
+            "name": name,
+            "namespace": "lab",
+            "uid": f"uid-{name}",
+            "labels": {names.ATTEMPT_LABEL: "1"},
+            "annotations": {names.CONTAINERS_ANNOTATION: "llm"},
+            "deletionTimestamp": "1970-01-01T00:17:20Z",
+            "ownerReferences": [{"kind": names.TASK_KIND, "name": "t", "uid": "uid-t"}],
+        }
+        status = {"phase": "Failed", "containerStatuses": statuses}
+        spec = {"nodeName": "n", "containers": containers}
+        self.controller.on_pod({"metadata": metadata, "spec": spec, "status": status}, None)
+
     def bind(self, name: str = "t-1", **record: Any) -> None:
-        decision = make_decision(decided_s=self.now_s(), **record)
+        task = self.api.read(names.task_path("lab", name.rpartition("-")[0]))
+        due_s = START_S + parse_duration_s(task["spec"]["deadline"]) if task else START_S
+        decided_s = self.now_s()
+        decision = make_own_decision(decided_s=decided_s, time_left_s=due_s - decided_s, **record)
         annotations = {names.DECISION_ANNOTATION: decision.to_record()}
         self.pod(name, metadata={"annotations": annotations}, spec={"nodeName": "n"})
 
@@ -120,6 +140,10 @@ class Cluster:
     def status(self, name: str = "t") -> dict[str, Any]:
         item = self.api.read(names.task_path("lab", name))
         return (item or {}).get("status") or {}
+
+    def condition(self, kind: str, name: str = "t") -> dict[str, Any]:
+        found: dict[str, Any] = next(one for one in self.status(name)["conditions"] if one["type"] == kind)
+        return found
 
     @property
     def pods(self) -> list[str]:
@@ -494,3 +518,135 @@ async def test_a_task_that_perllm_fails_on_says_so_and_hinders_no_other(
     monkeypatch.undo()
     await asyncio.sleep(10)
     assert cluster.api.read(f"{PODS}/cursed-1") is not None
+
+
+def container(state: dict[str, Any], name: str = "llm") -> dict[str, Any]:
+    return {"name": name, "state": state}
+
+
+async def test_a_pod_that_a_proxy_keeps_alive_is_ended_and_its_run_counts(cluster: Cluster) -> None:
+    cluster.create()
+    await asyncio.sleep(2)
+    cluster.bind()
+    await asyncio.sleep(8.5)
+    ended = {"exitCode": 0, "startedAt": "1970-01-01T00:16:42Z", "finishedAt": "1970-01-01T00:16:50Z"}
+    proxy = container({"running": {"startedAt": "1970-01-01T00:16:42Z"}}, "istio-proxy")
+    containers = [{"name": "istio-proxy"}, {"name": "llm"}]
+    statuses = [proxy, container({"terminated": ended})]
+    cluster.pod(spec={"containers": containers}, status={"phase": "Running", "containerStatuses": statuses})
+    assert len(cluster.placer.ledger) == 1
+    await asyncio.sleep(0.1)
+    assert cluster.api.read(f"{PODS}/t-1") is None
+    cluster.tell_gone("t-1", containers, statuses)
+    assert len(cluster.placer.ledger) == 0
+    await asyncio.sleep(SETTLING_S + 1)
+    status = cluster.status()
+    assert (status["phase"], status["observed"]["latency"], status["observed"]["energyQuality"]) == (
+        "Succeeded",
+        10.5,
+        "measured",
+    )
+    assert cluster.placer.learner.summaries("n")["m"].count == 1
+
+
+async def test_a_pod_that_never_starts_is_replaced_after_the_start_timeout(cluster: Cluster) -> None:
+    cluster.create(deadline="1h")
+    await asyncio.sleep(1)
+    creating = [container({"waiting": {"reason": "ContainerCreating"}})]
+    cluster.pod(metadata={"creationTimestamp": format_time(1001)}, status={"phase": "Pending"})
+    cluster.bind()
+    cluster.pod(status={"containerStatuses": creating})
+    await asyncio.sleep(Patience().start_s - 1)
+    assert (cluster.pods, cluster.status()["phase"]) == (["t-1"], "Scheduled")
+    await asyncio.sleep(5)  # there is no other node, so the task holds back first
+    assert cluster.pods == ["t-1", "t-2"]
+    assert cluster.api.read(f"{PODS}/t-1") is None
+    assert "StartTimeout: nothing of it ran within 300 s" in cluster.condition("Scheduled")["message"]
+    assert cluster.metric("perllm_pods_refused_total") == 1
+
+
+async def test_a_pod_that_can_never_start_ends_the_task_with_the_words_of_kubelet(cluster: Cluster) -> None:
+    cluster.create(deadline="1h")
+    await asyncio.sleep(1)
+    cluster.pod(metadata={"creationTimestamp": format_time(1001)}, status={"phase": "Pending"})
+    cluster.bind()
+    wrong = {"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "key" not found'}}
+    cluster.pod(status={"phase": "Pending", "containerStatuses": [container(wrong)]})
+    await asyncio.sleep(0.1)
+    words = 'CreateContainerConfigError: secret "key" not found'
+    assert cluster.status()["message"] == f"the pod is starting: {words}"
+    await asyncio.sleep(Patience().mistake_s + 1)
+    assert (cluster.status()["phase"], cluster.status()["message"]) == ("Failed", f"pod t-1 failed: {words}")
+    assert cluster.api.read(f"{PODS}/t-1") is None
+
+
+async def test_a_task_that_is_being_deleted_gets_no_new_pod(cluster: Cluster) -> None:
+    cluster.create(retries=3)
+    await asyncio.sleep(1)
+    cluster.bind()
+    item = cluster.api.store(
+        names.task_path("lab", "t"), metadata={"deletionTimestamp": "1970-01-01T00:16:41Z", "finalizers": ["x/y"]}
+    )
+    cluster.controller.on_task(item, deleted=False)
+    await asyncio.sleep(0.1)
+    assert cluster.api.read(f"{PODS}/t-1") is None
+    cluster.tell_gone("t-1", [{"name": "llm"}], [])
+    await asyncio.sleep(5)
+    assert (cluster.pods, cluster.condition("Finished")["reason"]) == (["t-1"], "Deleted")
+
+
+@pytest.mark.parametrize("skew_s", [-120, 120])
+async def test_a_node_whose_clock_is_wrong_is_named_and_not_believed(cluster: Cluster, skew_s: int) -> None:
+    cluster.create()
+    await asyncio.sleep(2)
+    cluster.pod(metadata={"creationTimestamp": "1970-01-01T00:16:42Z"}, status={"phase": "Pending"})
+    cluster.bind()
+    started = {"startedAt": format_time(1002 + skew_s)}
+    cluster.pod(status={"phase": "Running", "containerStatuses": [container({"running": started})]})
+    await asyncio.sleep(8)
+    ended = {**started, "exitCode": 0, "finishedAt": format_time(1010 + skew_s)}
+    cluster.pod(status={"phase": "Succeeded", "containerStatuses": [container({"terminated": ended})]})
+    await asyncio.sleep(SETTLING_S + 1)
+    observed = cluster.status()["observed"]
+    assert (observed["latency"], observed["energyQuality"]) == (10.0, "coarse")
+    assert abs(cluster.metric("perllm_node_clock_skew_seconds", node="n") - skew_s) <= 1
+    summary = cluster.placer.learner.summaries("n")["m"]
+    assert (summary.count, summary.latency_s) == (1, 10.0)
+
+
+async def test_a_forged_record_teaches_nothing_and_is_counted(cluster: Cluster) -> None:
+    cluster.create()
+    await asyncio.sleep(2)
+    cluster.bind(model="somebody-elses")
+    await asyncio.sleep(8.5)
+    cluster.finish()
+    await asyncio.sleep(SETTLING_S + 31)
+    assert cluster.status()["phase"] == "Succeeded"
+    assert cluster.placer.learner.summaries("n") == {}
+    assert cluster.metric("perllm_outcomes_refused_total", reason="decision") == 1
+
+
+async def test_a_record_that_is_changed_while_the_task_runs_changes_nothing(cluster: Cluster) -> None:
+    cluster.create()
+    await asyncio.sleep(2)
+    cluster.bind()
+    cluster.pod(metadata={"annotations": {names.DECISION_ANNOTATION: "forged"}})
+    assert len(cluster.placer.ledger) == 1
+    await asyncio.sleep(8.5)
+    cluster.finish()
+    assert len(cluster.placer.ledger) == 0
+    await asyncio.sleep(SETTLING_S + 1)
+    assert cluster.placer.learner.summaries("n")["m"].count == 1
+
+
+async def test_an_impossible_outcome_teaches_nothing_and_is_counted_once(cluster: Cluster) -> None:
+    cluster.create()
+    await asyncio.sleep(2)
+    cluster.bind()
+    await asyncio.sleep(8.5)
+    ended = {"exitCode": 0, "startedAt": "1970-01-01T00:16:42Z", "finishedAt": "1970-01-01T00:16:50Z"}
+    said = {**ended, "message": '{"outputTokens": 0, "text": "Blue."}'}
+    cluster.pod(status={"phase": "Succeeded", "containerStatuses": [container({"terminated": said})]})
+    await asyncio.sleep(SETTLING_S + 5)
+    assert cluster.placer.learner.summaries("n") == {}
+    assert cluster.metric("perllm_outcomes_refused_total", reason="tokens") == 1

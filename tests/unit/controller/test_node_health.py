@@ -24,12 +24,12 @@ class TestFaults:
             (running(), failed(), Kind.FAILED),
             (running(), succeeded(), None),
             (bound(), running(), None),
-            (bound(), refused(is_deleting=True), None),
+            (bound(), refused(is_deleting=True, was_deleted=True), None),
             (bound(), refused(is_disrupted=True), None),
             (bound(), replace(refused(), reason="Evicted"), None),
             (bound(), replace(refused(), reason="SysctlForbidden"), None),
             (running(), replace(refused(), started_s=1003.0), None),
-            (running(), failed(is_deleting=True), None),
+            (running(), failed(is_deleting=True, was_deleted=True), None),
             (running(), failed(is_disrupted=True), None),
         ],
         ids=[
@@ -54,8 +54,8 @@ def test_the_nodes_of_bad_ends_are_avoided() -> None:
     pods = [
         failed(1, node="a"),
         refused(2),
-        bound(3, node="c", is_deleting=True),
-        succeeded(4, node="d", is_deleting=True),
+        bound(3, node="c", is_deleting=True, was_deleted=True),
+        succeeded(4, node="d", is_deleting=True, was_deleted=True),
         running(5, node="e"),
         waiting(6, phase=PodPhase.FAILED),
     ]

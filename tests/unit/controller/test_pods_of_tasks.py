@@ -68,20 +68,28 @@ class TestPod:
             names.MODEL_LABEL: "m",
             names.ATTEMPT_LABEL: "2",
         }
-        assert pod["metadata"]["annotations"] == {names.DEADLINE_ANNOTATION: "1970-01-01T00:17:40.000000Z"}
+        assert pod["metadata"]["annotations"] == {
+            names.DEADLINE_ANNOTATION: "1970-01-01T00:17:40.000000Z",
+            names.CONTAINERS_ANNOTATION: "llm",
+        }
         assert (pod["spec"]["schedulerName"], pod["spec"]["restartPolicy"]) == ("perllm", "Never")
         assert pod["spec"]["containers"] == TEMPLATE["spec"]["containers"]
 
     def test_keeps_what_the_template_says_except_what_is_ours(self) -> None:
         template = {
-            "metadata": {"labels": {"team": "x", names.TASK_LABEL: "forged"}, "annotations": {"note": "y"}},
+            "metadata": {
+                "labels": {"team": "x", names.TASK_LABEL: "forged", f"{names.GROUP}/other": "forged"},
+                "annotations": {"note": "y", names.DECISION_ANNOTATION: "forged"},
+            },
             "spec": {**TEMPLATE["spec"], "restartPolicy": "OnFailure", "schedulerName": "other", "priority": 3},
         }
         before = copy.deepcopy(template)
         pod = build_pod(make_task(template=template), 1, "perllm")
         assert pod["metadata"]["labels"]["team"] == "x"
         assert pod["metadata"]["labels"][names.TASK_LABEL] == "t"
+        assert "forged" not in pod["metadata"]["labels"].values()
         assert pod["metadata"]["annotations"]["note"] == "y"
+        assert names.DECISION_ANNOTATION not in pod["metadata"]["annotations"]
         assert (pod["spec"]["restartPolicy"], pod["spec"]["priority"]) == ("OnFailure", 3)
         assert pod["spec"]["schedulerName"] == "perllm"
         assert template == before

@@ -25,11 +25,19 @@ NODES = ["a", "b"]
 class Setting:
     """An extender over nodes a and b with a slot each; it knows the tasks of pods whose name begins with t."""
 
-    def __init__(self, http: TestClient, placer: Placer, api: FakeApiServer, registry: CollectorRegistry) -> None:
+    def __init__(
+        self,
+        http: TestClient,
+        placer: Placer,
+        api: FakeApiServer,
+        registry: CollectorRegistry,
+        records: dict[str, str],
+    ) -> None:
         self.http = http
         self.placer = placer
         self.api = api
         self.registry = registry
+        self.records = records
 
     async def call(self, verb: str, arguments: Any) -> Any:
         answer = await self.http.post(f"/{verb}", json=arguments)
@@ -65,9 +73,10 @@ async def setting() -> AsyncIterator[Setting]:
         return make_request(f"task-{name}") if name.startswith("t") else None
 
     api, registry = FakeApiServer(), CollectorRegistry()
-    app = build_app(Extender(placer, api, request_of), OperatorMetrics(registry))  # type: ignore[arg-type]
-    async with TestClient(TestServer(app)) as http:
-        yield Setting(http, placer, api, registry)
+    records: dict[str, str] = {}
+    extender = Extender(placer, api, request_of, records.__setitem__)  # type: ignore[arg-type]
+    async with TestClient(TestServer(build_app(extender, OperatorMetrics(registry)))) as http:
+        yield Setting(http, placer, api, registry, records)
 
 
 def in_flight(setting: Setting) -> list[float]:
@@ -85,8 +94,10 @@ async def test_a_pod_is_filtered_scored_and_bound_with_its_decision(setting: Set
     ((path, binding),) = setting.api.calls_of("POST")
     assert path == "/api/v1/namespaces/lab/pods/t1/binding"
     assert (binding["kind"], binding["metadata"]["uid"], binding["target"]["name"]) == ("Binding", "uid-t1", node)
-    decision = read_record(binding["metadata"]["annotations"][names.DECISION_ANNOTATION])
+    record = binding["metadata"]["annotations"][names.DECISION_ANNOTATION]
+    decision = read_record(record)
     assert (decision.task_id, decision.node) == ("task-t1", node)
+    assert setting.records == {"uid-t1": record}
     assert sum(in_flight(setting)) == 1
 
 

@@ -109,14 +109,14 @@ ENDS = {
         succeeded(),
         520.0,
         "INFO",
-        "lab/t succeeded in time on n (edge, T4), placed by cs-ucb, after 11.00 s of the 60 s since its creation, "
+        "lab/t succeeded in time on n (edge, T4), placed by cs-ucb, after 10.00 s of the 60 s since its creation, "
         "6.00 s predicted; 520 J (measured), 500 J predicted; 1 attempt",
     ),
     "late": (
         succeeded(attempt=2, finished_s=1070.0),
         None,
         "WARNING",
-        "lab/t succeeded but MISSED its deadline on n (edge, T4), placed by cs-ucb, after 71.00 s of the 60 s since "
+        "lab/t succeeded but MISSED its deadline on n (edge, T4), placed by cs-ucb, after 70.00 s of the 60 s since "
         "its creation, 6.00 s predicted; energy not measured, 500 J predicted; 2 attempts",
     ),
     "failed": (
@@ -164,9 +164,9 @@ def test_an_end_is_one_json_line_with_prediction_and_outcome(capsys: pytest.Capt
         "attempts": 1,
         "deadline_s": 60.0,
         "deadline_met": True,
-        "elapsed_s": 11.0,
+        "elapsed_s": 10.0,
         "predicted_latency_s": 6.0,
-        "observed_latency_s": 11.0,
+        "observed_latency_s": 10.0,
         "hit_chance": 0.9,
         "predicted_energy_j": 500.0,
         "observed_energy_j": 520.0,

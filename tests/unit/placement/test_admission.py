@@ -89,6 +89,12 @@ class TestConfidence:
         admission = Admission(min_hit_chance, probe_share=0.0)
         assert admission.judge(self.unsure(), OnInfeasible.REJECT) is verdict
 
+    def test_counts_more_than_that_a_policy_gives_the_task_up(self) -> None:
+        placement = place(NetHits(), make_node("a"), left_s=4.0)
+        assert placement.choice.verdict is REFUSE
+        chance = float(placement.arms.hit_chance[0])
+        assert Admission(chance).judge(placement, OnInfeasible.REJECT) is START
+
     def test_does_not_matter_to_tasks_that_are_run_in_any_case(self) -> None:
         assert Admission(1.0).judge(self.unsure(), OnInfeasible.BEST_EFFORT) is START
 

@@ -1,0 +1,18 @@
+"""Parts of objects whose shape nobody guarantees: what is not of the expected kind counts as absent."""
+
+from typing import Any
+
+
+def as_object(value: object) -> dict[str, Any]:
+    """Return `value` if it is a JSON object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def as_objects(value: object) -> list[dict[str, Any]]:
+    """Return the JSON objects in `value` if it is a list, else none."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def as_text(value: object) -> str:
+    """Return `value` if it is a text, else an empty one."""
+    return value if isinstance(value, str) else ""

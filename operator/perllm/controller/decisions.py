@@ -1,0 +1,66 @@
+"""Which decision bound a pod: what this process bound it remembers; of other pods their record tells, if it can be so.
+
+Anybody who may write to pods may write a record. One is believed only if it is about this task on this node, at a time
+and with figures that are possible.
+"""
+
+from collections import OrderedDict
+from dataclasses import replace
+
+from perllm.cluster.pod import Pod
+from perllm.controller.task import Task
+from perllm.placement.decision import Decision, RecordError, read_record
+
+MAX_REMEMBERED = 16384
+"""Records of pods in flight; forgotten with their pods, or when there are more of them."""
+
+CLOCK_SLACK_S = 300.0
+"""By how much the clocks of API server and operator may differ."""
+
+ROUNDING_S = 2.0
+
+
+class Decisions:
+    """Remembers the records of the pods that this process has bound."""
+
+    def __init__(self) -> None:
+        self._records: OrderedDict[str, str] = OrderedDict()
+
+    def note_bound(self, pod_uid: str, record: str) -> None:
+        """Note that a pod is about to be bound with a record."""
+        self._records[pod_uid] = record
+        if len(self._records) > MAX_REMEMBERED:
+            self._records.popitem(last=False)
+
+    def forget(self, pod_uid: str) -> None:
+        """Forget a pod that is gone."""
+        self._records.pop(pod_uid, None)
+
+    def restore(self, pod: Pod, before: Pod | None) -> Pod:
+        """Return the pod with the record it was bound with, whatever was written onto it since."""
+        record = self._records.get(pod.uid)
+        if record is None and before is not None and (before.uid, before.node) == (pod.uid, pod.node):
+            record = before.decision_record
+        return pod if record is None else replace(pod, decision_record=record)
+
+
+def read_decision(task: Task, pod: Pod) -> Decision | None:
+    """Return the decision that bound a pod of a task; None when it carries none that can be believed."""
+    if pod.decision_record is None or pod.node is None or task.spec is None:
+        return None
+    try:
+        decision = read_record(pod.decision_record)
+    except RecordError:
+        return None
+    return decision if _is_own(task, pod, decision) else None
+
+
+def _is_own(task: Task, pod: Pod, decision: Decision) -> bool:
+    """Whether a decision was made for this pod and from what its task asks for."""
+    spec = task.valid_spec
+    is_about_it = (decision.task_id, decision.node, decision.model) == (task.uid, pod.node, spec.model)
+    created_s = pod.created_s if pod.created_s is not None else task.received_s
+    was_then = created_s - CLOCK_SLACK_S <= decision.decided_s
+    foresaw_deadline = abs(decision.decided_s + decision.time_left_s - task.due_s) <= ROUNDING_S
+    asked = (float(spec.prompt_tokens), None if spec.output_tokens is None else float(spec.output_tokens))
+    return is_about_it and was_then and foresaw_deadline and (decision.prompt_tokens, decision.hint_tokens) == asked

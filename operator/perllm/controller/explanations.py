@@ -1,0 +1,34 @@
+"""Why a task waits or failed: what kube-scheduler, kubelet and the container said, in words for its status."""
+
+from perllm.cluster.containers import USUAL_WAITS
+from perllm.cluster.pod import Pod
+
+
+def explain_wait(pod: Pod) -> tuple[str, str]:
+    """Return reason and words for a pod that has no node."""
+    return pod.wait_reason or "Waiting", _join("waiting for a node", pod.wait_message)
+
+
+def explain_start(pod: Pod) -> str:
+    """Return why a pod that has a node does not run yet."""
+    reason = "" if pod.wait_reason in USUAL_WAITS else pod.wait_reason
+    return _join("the pod is starting", reason, pod.wait_message)
+
+
+def explain_failure(pod: Pod) -> str:
+    """Return why a pod failed by itself."""
+    code = f" with exit code {pod.exit_code}" if pod.exit_code else ""
+    where = f" in container {pod.culprit}" if pod.culprit else ""
+    problem = pod.report.problem if pod.report else None
+    reason = "" if pod.reason == "Error" and pod.message else pod.reason
+    words = (problem,) if problem else (reason, pod.message)
+    return _join(f"pod {pod.name} failed{code}{where}", *words)
+
+
+def explain_refusal(pod: Pod) -> str:
+    """Return why a pod came to nothing through no fault of its own."""
+    return _join(f"pod {pod.name} was refused or lost by node {pod.node or 'none'}", pod.reason, pod.message)
+
+
+def _join(*words: str | None) -> str:
+    return ": ".join(word for word in words if word)

@@ -1,0 +1,145 @@
+"""The status of a task at each stage of its life; what the next stage is, lifecycle.py decides."""
+
+from datetime import UTC, datetime
+
+from perllm.api.report import RunReport
+from perllm.api.task_status import ConditionType, Observation, Phase, Result, TaskStatus
+from perllm.cluster.pod import Pod
+from perllm.controller.clocks import RESOLUTION_S
+from perllm.controller.conditions import set_condition
+from perllm.controller.decisions import read_decision
+from perllm.controller.task import Task
+
+
+def accept(task: Task, status: TaskStatus, now_s: float) -> TaskStatus:
+    """Note that a task is in PerLLM's care, by its newest spec."""
+    conditions = tuple(one.model_copy(update={"observed_generation": task.generation}) for one in status.conditions)
+    status = status.model_copy(
+        update={
+            "observed_generation": task.generation,
+            "received_time": to_time(task.received_s),
+            "conditions": conditions,
+        }
+    )
+    status = put_condition(task, status, ConditionType.ACCEPTED, True, "Accepted", "", now_s)
+    return put_condition(task, status, ConditionType.FINISHED, False, "InProgress", "", now_s)
+
+
+def place(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatus:
+    """Note where the task was placed, and why."""
+    if status.node_name == pod.node and status.pod_name == pod.name and status.decision is not None:
+        return status
+    decision = read_decision(task, pod)
+    status = status.model_copy(update={"node_name": pod.node, "pod_name": pod.name})
+    if decision is not None:
+        status = status.model_copy(
+            update={
+                "tier": decision.tier,
+                "gpu_type": decision.gpu_type,
+                "decision": decision.to_status(task.received_s),
+            }
+        )
+    reason = decision.reason if decision else "bound without a decision of PerLLM"
+    status = put_condition(task, status, ConditionType.SCHEDULED, True, "Placed", reason, now_s)
+    fresh = decision is not None and decision.metrics_age_s is not None
+    return put_condition(
+        task,
+        status,
+        ConditionType.METRICS_AVAILABLE,
+        fresh,
+        "MetricsFresh" if fresh else "MetricsMissing",
+        "" if fresh else "placed without current metrics of the node; learned estimates and defaults were used",
+        now_s,
+    )
+
+
+def unplace(status: TaskStatus) -> TaskStatus:
+    """Forget where an earlier attempt was placed."""
+    fields = ("pod_name", "node_name", "tier", "gpu_type", "start_time", "decision")
+    return status.model_copy(update=dict.fromkeys(fields))
+
+
+def succeed(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatus:
+    """End a task whose pod did its work, and note what was observed of it."""
+    status = place(task, status, pod, now_s)
+    finished_s = now_s if pod.finished_s is None else pod.finished_s
+    latency_s = max(finished_s - task.received_s, 0.0)
+    met = latency_s <= task.valid_spec.deadline_s
+    report = pod.report or RunReport()
+    started_s = _find_start_s(status, pod)
+    observed = Observation(
+        queue=None if started_s is None else max(started_s - task.received_s, 0.0),
+        transfer=report.transfer_seconds,
+        inference=report.inference_seconds,
+        time_to_first_token=report.time_to_first_token_seconds,
+        latency=latency_s,
+        prompt_tokens=report.prompt_tokens,
+        tokens=report.output_tokens,
+        token_source=report.token_source,
+    )
+    status = status.model_copy(
+        update={
+            "phase": Phase.SUCCEEDED,
+            "message": None,
+            "start_time": None if started_s is None else to_time(started_s),
+            "completion_time": to_time(task.received_s + latency_s),
+            "observed": observed,
+            "deadline_met": met,
+        }
+    )
+    status = put_condition(task, status, ConditionType.COMPLETED, True, "Succeeded", "", now_s)
+    status = put_condition(task, status, ConditionType.FINISHED, True, "Succeeded", "", now_s)
+    verdict = f"{latency_s:.2f} s of {task.valid_spec.deadline_s:g} s"
+    return put_condition(task, status, ConditionType.DEADLINE_MET, met, "Met" if met else "Missed", verdict, now_s)
+
+
+def miss_deadline(task: Task, status: TaskStatus, now_s: float) -> TaskStatus:
+    """Note that the deadline has passed."""
+    return put_condition(
+        task, status.model_copy(update={"deadline_met": False}), ConditionType.DEADLINE_MET, False, "Missed", "", now_s
+    )
+
+
+def end(task: Task, status: TaskStatus, phase: Phase, reason: str, message: str, now_s: float) -> TaskStatus:
+    """End a task that did not succeed."""
+    ended = status.model_copy(
+        update={
+            "observed_generation": task.generation,
+            "phase": phase,
+            "message": message,
+            "completion_time": to_time(now_s),
+            "deadline_met": False,
+        }
+    )
+    for kind in (ConditionType.COMPLETED, ConditionType.DEADLINE_MET):
+        ended = put_condition(task, ended, kind, False, reason, message, now_s)
+    return put_condition(task, ended, ConditionType.FINISHED, True, reason, message, now_s)
+
+
+def read_result(pod: Pod | None) -> Result | None:
+    """Return what came of a pod's run, as far as it reported it."""
+    report = pod.report if pod else None
+    if report is None or (report.text is None and report.result is None):
+        return None
+    return Result(text=report.text, truncated=report.truncated, location=report.result)
+
+
+def put_condition(
+    task: Task, status: TaskStatus, kind: ConditionType, value: bool | None, reason: str, message: str, now_s: float
+) -> TaskStatus:
+    """Set one condition of a task."""
+    conditions = set_condition(status.conditions, kind, value, reason, message, generation=task.generation, now_s=now_s)
+    return status.model_copy(update={"conditions": conditions})
+
+
+def to_time(unix_s: float) -> datetime:
+    """Return Unix seconds as a time of a status."""
+    return datetime.fromtimestamp(unix_s, UTC)
+
+
+def _find_start_s(status: TaskStatus, pod: Pod) -> float | None:
+    """Return when a pod started; an operator that was started since must not have seen it later than the one before."""
+    known_s = status.start_time.timestamp() if status.start_time else None
+    if known_s is None or pod.started_s is None:
+        return pod.started_s if known_s is None else known_s
+    return min(pod.started_s, known_s + RESOLUTION_S)

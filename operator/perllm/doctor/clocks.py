@@ -1,0 +1,48 @@
+"""Whether the clocks of nodes are right, as the pods of tasks show."""
+
+from collections.abc import Iterator, Sequence
+
+from perllm.cluster.client import Object
+from perllm.cluster.pod import Pod, read_pod
+from perllm.doctor.finding import Finding, name_some, ok, warn
+
+CLOCKS = "clocks of nodes"
+
+SLACK_S = 2.0
+"""Kubernetes writes whole seconds, at both ends."""
+
+
+def check_clocks(items: Sequence[Object]) -> Iterator[Finding]:
+    """Judge the clocks of all nodes that pods of tasks have run on."""
+    skews_s: dict[str, float] = {}
+    pods = [pod for item in items if (pod := read_pod(item)) is not None]
+    for pod in pods:
+        skew_s = find_skew_s(pod)
+        if pod.node is not None and abs(skew_s) > abs(skews_s.get(pod.node, 0.0)):
+            skews_s[pod.node] = skew_s
+    if not skews_s:
+        yield ok(CLOCKS, f"no pod of {len(pods)} started before it was made or ended after it was seen")
+        return
+    named = [f"{node} ({_describe(skew_s)})" for node, skew_s in sorted(skews_s.items())]
+    message = f"wrong on {name_some(named)}; what PerLLM itself sees of tasks there counts instead"
+    yield warn(CLOCKS, message, "run an NTP client there, such as chrony; energy of these nodes is coarse until then")
+
+
+def find_skew_s(pod: Pod) -> float:
+    """Return by how many seconds a pod's times show its node's clock to be ahead at least; 0 if they may be true.
+
+    They may not if the pod started before the API server had created it, or started or ended after the API server was
+    told so.
+    """
+    times_s = [time_s for time_s in (pod.started_s, pod.finished_s) if time_s is not None]
+    if not times_s:
+        return 0.0
+    ahead_s = max(times_s) - pod.reported_s if pod.reported_s is not None else 0.0
+    behind_s = pod.created_s - min(times_s) if pod.created_s is not None else 0.0
+    if max(ahead_s, behind_s) <= SLACK_S:
+        return 0.0
+    return ahead_s if ahead_s > behind_s else -behind_s
+
+
+def _describe(skew_s: float) -> str:
+    return f"at least {abs(skew_s):.0f} s {'ahead' if skew_s > 0 else 'behind'}"

@@ -1,0 +1,57 @@
+"""What a run that took from 1002 s to 1010 s cannot have done."""
+
+from typing import Any
+
+import pytest
+
+from perllm.api.task_status import TaskStatus
+from perllm.cluster.pod import Timing
+from perllm.controller.evidence import find_fault
+from perllm.controller.lifecycle import advance
+from perllm.learning.outcome import Refusal
+from perllm.placement.decision import Decision
+from unit.controller.samples import make_own_decision, make_task, succeeded
+
+SOUND = {"transferSeconds": 1.0, "inferenceSeconds": 6.0, "promptTokens": 900, "outputTokens": 80, "text": "Blue."}
+
+
+DECISION = make_own_decision()
+
+
+def fault_of(report: dict[str, Any], decision: Decision | None = DECISION, **fields: Any) -> Refusal | None:
+    task, pod = make_task(), succeeded(report=report, **fields)
+    observed = advance(task, TaskStatus(), [pod], 1010.5).status.observed
+    assert observed is not None
+    return find_fault(task, observed, pod, decision)
+
+
+@pytest.mark.parametrize("report", [SOUND, {}, {"outputTokens": 5}, {"inferenceSeconds": 6.0}])
+def test_a_run_that_may_be_true_is_evidence(report: dict[str, Any]) -> None:
+    assert fault_of(report) is None
+
+
+@pytest.mark.parametrize(
+    ("report", "fault"),
+    [
+        ({"outputTokens": 0}, Refusal.TOKENS),
+        ({"outputTokens": 0, "inferenceSeconds": 0.01, "text": ""}, Refusal.TOKENS),
+        ({"inferenceSeconds": 11.0}, Refusal.TIME),
+        ({"transferSeconds": 600.0}, Refusal.TIME),
+        ({"outputTokens": 900_000}, Refusal.TOKENS),
+        ({"outputTokens": 80, "inferenceSeconds": 0.0}, Refusal.TOKENS),
+    ],
+)
+def test_one_that_cannot_is_none_and_says_why(report: dict[str, Any], fault: str) -> None:
+    assert fault_of({**SOUND, **report}) == fault
+
+
+def test_one_that_ended_before_it_was_placed_is_none() -> None:
+    assert fault_of({}, finished_s=1001.0) == Refusal.TIME
+
+
+def test_one_whose_times_nobody_knows_is_none() -> None:
+    assert fault_of(SOUND, timing=Timing.NOBODY) == Refusal.TIME
+
+
+def test_one_of_somebody_elses_decision_is_none() -> None:
+    assert fault_of(SOUND, None) is Refusal.DECISION
