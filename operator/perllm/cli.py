@@ -25,6 +25,9 @@ from perllm.extender.scheduler import scheduler_configuration
 from perllm.logs import configure_logging
 from perllm.operator import Operator
 
+MAX_CONNECTIONS = 64
+"""Twice as many as pods can be in creation at a time: webhooks that hang must not keep statuses from being written."""
+
 _P = ParamSpec("_P")
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -164,7 +167,7 @@ def doctor(
 
 
 async def _run(config: Config, credentials: Credentials) -> None:
-    async with Client(credentials) as client:
+    async with Client(credentials, max_connections=MAX_CONNECTIONS) as client:
         operator = Operator(config, client, credentials, CollectorRegistry())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -121,6 +121,16 @@ class NodeSettings(_Section):
     )
 
 
+class FairnessSettings(_Section):
+    """How namespaces share the nodes; placement/shares.py has the equations."""
+
+    weights: dict[_Name, _Positive] = Field(
+        default={},
+        description="By namespace, how much of the nodes it gets while others wait too: one of weight 2 gets twice as "
+        "many GPU seconds as one of weight 1, which is the default.",
+    )
+
+
 class ServerSettings(_Section):
     """What the operator listens on."""
 
@@ -145,6 +155,7 @@ class Config(_Section):
     policy: PolicySettings = Field(default_factory=PolicySettings, description="The policy.")
     admission: AdmissionSettings = Field(default_factory=AdmissionSettings, description="When tasks are refused.")
     nodes: NodeSettings = Field(default_factory=NodeSettings, description="The nodes.")
+    fairness: FairnessSettings = Field(default_factory=FairnessSettings, description="Sharing between namespaces.")
     server: ServerSettings = Field(default_factory=ServerSettings, description="Ports.")
     log: LogSettings = Field(default_factory=LogSettings, description="Logging.")
     namespaces: Annotated[tuple[_Name, ...], AfterValidator(_check_unique)] = Field(

@@ -60,6 +60,12 @@ class OperatorMetrics:
             registry=registry,
         )
         self.waiting = Gauge("perllm_tasks_waiting", "Tasks that wait for a pod.", registry=registry)
+        self.postponed = Gauge(
+            "perllm_tasks_postponed",
+            "Tasks that wait since the API server refused their pod, by cause.",
+            ["cause"],
+            registry=registry,
+        )
         self.in_flight = Gauge("perllm_tasks_in_flight", "Tasks placed and not yet ended.", registry=registry)
         self.refusals = Counter("perllm_pods_refused", "Pods refused or lost by their node.", registry=registry)
         self.circuits = Gauge(

@@ -47,6 +47,7 @@ from perllm.placement.circuits import Circuits
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placer
+from perllm.placement.shares import Shares
 from perllm.supervision import cancelled_at_exit, keep_running, serve
 from perllm.telemetry.attribution import IdlePower
 from perllm.telemetry.metrics import TelemetryMetrics
@@ -139,6 +140,7 @@ class Operator:
             unix_now=time.time,
             admission=Admission(config.admission.min_hit_chance, config.admission.probe_share),
             scheduler_name=config.scheduler_name,
+            shares=Shares(config.fairness.weights),
             gpu_resource=config.nodes.gpu_resource,
             show_circuit=circuits.put,
             patience=Patience(start_s=config.start_timeout_s),
@@ -150,6 +152,12 @@ class Operator:
             inform(path, self._controller.on_pod, kind="pod", query={"labelSelector": names.TASK_LABEL})
             for path in map(names.pods_path, config.namespaces or (None,))
         ]
+        self._obstacles = [
+            inform(path, self._controller.on_quota, kind="quota")
+            for path in map(names.quotas_path, config.namespaces or (None,))
+        ]
+        if not config.namespaces:
+            self._obstacles.append(inform("/api/v1/namespaces", self._controller.on_namespace, kind="namespace"))
         self._watch = TaskWatch(
             credentials,
             lambda item, deleted: self._controller.on_task(item, deleted=deleted),
@@ -203,6 +211,8 @@ class Operator:
                 self._begin(work, "watch of pods", pods.run)
             for pods in self._pods:
                 await pods.synced.wait()
+            for obstacles in self._obstacles:
+                self._begin(work, "watch of quotas and namespaces", obstacles.run)
             self._begin(work, "writes", self._writes.run)
             self._begin(work, "dispatcher", self._controller.dispatcher.run)
             self._begin(work, "profiles", self._profiles.run)

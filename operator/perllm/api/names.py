@@ -71,6 +71,11 @@ def pods_path(namespace: str | None = None) -> str:
     return f"/api/v1/{_in_namespace(namespace)}pods"
 
 
+def quotas_path(namespace: str | None = None) -> str:
+    """Return the API path of the quotas of one namespace, or of all when it is None."""
+    return f"/api/v1/{_in_namespace(namespace)}resourcequotas"
+
+
 def lease_path(namespace: str, name: str) -> str:
     """Return the API path of one lease."""
     return f"/apis/coordination.k8s.io/v1/{_in_namespace(namespace)}leases/{name}"

@@ -37,8 +37,14 @@ def task_rules() -> list[Rule]:
         _rule(names.GROUP, [f"{names.TASK_PLURAL}/status"], "patch"),
         _rule("", ["pods"], "list", "watch", "create", "delete"),
         _rule("", ["pods/binding"], "create"),
+        _rule("", ["resourcequotas"], "list", "watch"),
         _rule("events.k8s.io", ["events"], "create"),
     ]
+
+
+def namespace_rules() -> list[Rule]:
+    """Return what the operator may do besides where it serves all namespaces."""
+    return [_rule("", ["namespaces"], "list", "watch")]
 
 
 def lease_rules(lease: str) -> list[Rule]:
@@ -64,8 +70,10 @@ def build_manifests(
         lease: the Lease that tells which of several replicas works; empty when there is one.
     """
     manifests = _grant(NODES_ROLE, node_rules(), operator)
-    for place in namespaces or ("",):
+    for place in namespaces:
         manifests += _grant(TASKS_ROLE, task_rules(), operator, place)
+    if not namespaces:
+        manifests += _grant(TASKS_ROLE, task_rules() + namespace_rules(), operator)
     for role in SCHEDULER_ROLES:
         manifests.append(_bind(f"perllm-{role.removeprefix('system:')}", "ClusterRole", role, scheduler))
     if lease:

@@ -1,10 +1,19 @@
 """The conditions of a task."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
 from perllm.api.task_status import Condition, ConditionType
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Why a task has no pod yet: reason of its condition Scheduled, and the message."""
+
+    reason: str
+    message: str
 
 
 def set_condition(

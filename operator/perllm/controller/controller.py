@@ -9,23 +9,27 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from random import Random
 
 from perllm.api import names
 from perllm.api.node_profile import CircuitStatus
 from perllm.api.task_status import Phase, TaskStatus
 from perllm.cluster.client import Client, Object
 from perllm.cluster.informer import object_key
+from perllm.cluster.obstacles import is_quota_changed, is_relabelled
 from perllm.cluster.pod import Pod, read_pod
 from perllm.cluster.writes import WriteQueue
 from perllm.controller import lifecycle
 from perllm.controller.announcer import Announcer
 from perllm.controller.clocks import Clocks
+from perllm.controller.conditions import Note
 from perllm.controller.decisions import Decisions, read_decision
 from perllm.controller.dispatcher import Dispatcher, Waiting
 from perllm.controller.evidence import find_fault
 from perllm.controller.node_health import NodeHealth, find_avoided
 from perllm.controller.pod_ends import Patience, call_end, is_lost, is_refusal, next_look_s
 from perllm.controller.pod_keeper import PodKeeper
+from perllm.controller.refusal import Cause, Refusal
 from perllm.controller.settlement import Settlement
 from perllm.controller.status_writer import Fields, StatusWriter
 from perllm.controller.summary import is_settled
@@ -38,6 +42,7 @@ from perllm.placement.hindsight import judge_ended
 from perllm.placement.ledger import Stay
 from perllm.placement.placer import Placement, Placer
 from perllm.placement.request import Request
+from perllm.placement.shares import Shares
 
 MAX_ENDING_S = 40.0
 """Within which a pod that is deleted is gone, its grace period of 30 s included; else its node does not answer."""
@@ -53,7 +58,7 @@ class Tracked:
     timer: asyncio.TimerHandle | None = None
     stay: Stay | None = None
     is_learned: bool = False
-    trouble: str = ""
+    note: Note | None = None
     ended: Pod | None = None
 
     @property
@@ -83,6 +88,8 @@ class Controller:
         unix_now: Callable[[], float],
         admission: Admission | None = None,
         scheduler_name: str = names.SCHEDULER_NAME,
+        shares: Shares | None = None,
+        rng: Random | None = None,
         gpu_resource: str = names.GPU_RESOURCE,
         show_circuit: Callable[[str, CircuitStatus], None] = lambda *_: None,
         patience: Patience | None = None,
@@ -105,18 +112,23 @@ class Controller:
             scheduler_name=scheduler_name,
             on_taken=self._is_ours,
             on_invalid=self._refuse_template,
-            on_postponed=self._postpone,
         )
         self.dispatcher = Dispatcher(
             placer,
             admission=self._admission,
+            shares=shares or Shares(),
             create_pod=self._pods.create,
             reject=self._reject,
             wait=self._explain_wait,
+            postpone=self._postpone,
+            guard=guard,
+            rng=rng or Random(),
         )
         self.node_health = NodeHealth(placer, metrics, free=self.dispatcher.free, show=show_circuit, unix_now=unix_now)
         self.writer = StatusWriter(client, writes, on_written=self._on_written, on_gone=self._forget)
         metrics.waiting.set_function(lambda: self.dispatcher.waiting)
+        for cause in Cause:
+            metrics.postponed.labels(cause).set_function(partial(self.dispatcher.postponed, cause))
         metrics.in_flight.set_function(lambda: len(placer.ledger))
 
     def request_of(self, pod: Object) -> Request | None:
@@ -196,6 +208,7 @@ class Controller:
         pod = self.decisions.restore(self.clocks.see(pod, before, self._unix_now()), before)
         if is_gone:
             pods.pop(pod.name, None)
+            self.dispatcher.hasten(pod.task_key)
             self.decisions.forget(pod.uid)
             if tracked is None and not pods:
                 self._orphans.pop(pod.task_key, None)
@@ -209,6 +222,8 @@ class Controller:
                 tracked.ended = replace(pod, linger_s=None)
             self._account(pod, gone=is_gone)
             self._reconcile_guarded(pod.task_key)
+            if pod.node is None and pod.wait_reason:
+                self.dispatcher.let_go(pod.task_key)
 
     def _report_fault(self, key: str, words: str) -> None:
         """Let the owner of a task know that PerLLM failed on it."""
@@ -219,6 +234,16 @@ class Controller:
             message = f"PerLLM has failed on this task and tries again: {words}"
             fields = status.model_copy(update={"message": message}).to_object()
             self.writer.put(key, names.task_status_path(namespace, name), fields)
+
+    def on_quota(self, old: Object | None, new: Object | None) -> None:
+        """Take note of a quota that was added, changed or deleted."""
+        if is_quota_changed(old, new):
+            self.dispatcher.note_sign((new or old or {})["metadata"]["namespace"])
+
+    def on_namespace(self, old: Object | None, new: Object | None) -> None:
+        """Take note of a namespace that was added, changed or deleted."""
+        if is_relabelled(old, new):
+            self.dispatcher.note_sign((new or old or {})["metadata"]["name"])
 
     def _count_refusal(self, pod: Pod, before: Pod | None) -> None:
         if is_refusal(pod) and not (before and is_refusal(before)):
@@ -265,12 +290,16 @@ class Controller:
             return  # gone since this was to be done
         self._call_ends(tracked)
         task, before, now_s = tracked.task, tracked.status, self._unix_now()
-        step = lifecycle.advance(task, before, tracked.all_pods, now_s)
+        step = lifecycle.advance(task, before, tracked.all_pods, now_s, tracked.note)
         self._adopt(tracked, step.status)
         if step.attempt is not None:
             self.dispatcher.add(Waiting(task, step.attempt, find_avoided(tracked.all_pods)))
-        elif step.status.phase.is_final or step.status.node_name is not None:
-            self.dispatcher.remove(key)
+        else:
+            tracked.note = None
+            if step.status.phase.is_final or step.status.node_name is not None:
+                self.dispatcher.remove(key)
+            else:
+                self.dispatcher.note_pod(key)
         for pod in step.doomed:
             self._pods.delete(f"/api/v1/namespaces/{task.namespace}/pods/{pod.name}", pod.uid)
         if step.finished is not None:
@@ -348,8 +377,7 @@ class Controller:
         return tracked is None or name in tracked.pods
 
     def _refuse_template(self, task: Task, message: str) -> None:
-        reason = f"the API server refused the pod made from spec.template: {message}"
-        self._refuse(task, "InvalidTemplate", reason)
+        self._refuse(task, "InvalidTemplate", f"spec.template cannot be used: {message}")
 
     def _reject(self, task: Task, placement: Placement) -> None:
         self._refuse(task, "Infeasible", self._admission.explain_refusal(placement, task.valid_spec.deadline))
@@ -362,23 +390,22 @@ class Controller:
         self._adopt(tracked, lifecycle.reject(task, tracked.status, reason, message, self._unix_now()))
         self._reconcile(task.key)
 
-    def _postpone(self, waiting: Waiting, message: str) -> None:
-        tracked = self._find(waiting.task)
-        if tracked is None:
-            return
-        if tracked.trouble != message:
-            tracked.trouble = message
-            self._announcer.postponed(waiting.task, message)
-        self.dispatcher.remove(waiting.task.key)
-        self._reconcile(waiting.task.key)
+    def _postpone(self, task: Task, refusal: Refusal) -> None:
+        note = Note(refusal.cause, f"its pod cannot be created, will be tried again: {refusal.message}")
+        if self._explain(task, note):
+            self._announcer.postponed(task, note.message)
 
     def _explain_wait(self, task: Task, placement: Placement) -> None:
+        self._explain(task, Note("Waiting", explain_wait(placement)))
+
+    def _explain(self, task: Task, note: Note) -> bool:
+        """Say why a task has no pod; return whether that is new."""
         tracked = self._find(task)
-        if tracked is None:
-            return
-        message = explain_wait(placement)
-        if tracked.status.message != message:
-            self._adopt(tracked, tracked.status.model_copy(update={"message": message}))
+        if tracked is None or tracked.note == note:
+            return False
+        tracked.note = note
+        self._adopt(tracked, lifecycle.note_wait(task, tracked.status, note, self._unix_now()))
+        return True
 
     def _on_written(self, key: str, fields: Fields) -> None:
         """Learn from a task once its outcome is stored: so a crash can repeat the learning, never lose it."""

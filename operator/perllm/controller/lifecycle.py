@@ -8,11 +8,12 @@ refused or lost does not. What either tells of the node is judged in node_health
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perllm.api.task import OnDeadlineMissed
 from perllm.api.task_status import MAX_FAILED_ATTEMPTS, ConditionType, EnergyQuality, Phase, TaskStatus
 from perllm.cluster.pod import Pod, PodPhase
+from perllm.controller.conditions import Note
 from perllm.controller.explanations import explain_failure, explain_refusal, explain_start, explain_wait
 from perllm.controller.pod_ends import is_overdue, is_refusal
 from perllm.controller.stages import (
@@ -53,12 +54,14 @@ class Step:
     expire_in_s: float | None = None
 
 
-def advance(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) -> Step:
-    """Return the next step of a task."""
+def advance(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float, note: Note | None = None) -> Step:
+    """Return the next step of a task; `note` says why it has no pod, if that is known."""
     if task.spec is None:
         return Step(status if status.phase.is_final else reject(task, status, "InvalidSpec", task.problem, now_s))
     if not status.phase.is_final:
         step = _go_on(task, status, pods, now_s)
+        if step.attempt is not None and note is not None:
+            return replace(step, status=note_wait(task, step.status, note, now_s))
         if not step.status.phase.is_final:
             return step
         status = step.status
@@ -72,6 +75,12 @@ def reject(task: Task, status: TaskStatus, reason: str, message: str, now_s: flo
         refused = put_condition(task, refused, kind, False, reason, message, now_s)
     phase = Phase.FAILED if status.failed_attempts else Phase.REJECTED
     return end(task, refused, phase, reason, message, now_s)
+
+
+def note_wait(task: Task, status: TaskStatus, note: Note, now_s: float) -> TaskStatus:
+    """Return the status of a task that has no pod, with the reason."""
+    status = put_condition(task, status, ConditionType.SCHEDULED, False, note.reason, note.message, now_s)
+    return status.model_copy(update={"message": note.message})
 
 
 def is_ended_at_deadline(status: TaskStatus) -> bool:

@@ -1,4 +1,4 @@
-"""Creates and deletes objects on the API server, again until it is done or can never be."""
+"""Creates pods, and deletes objects until they are gone."""
 
 import asyncio
 import logging
@@ -7,8 +7,11 @@ from typing import Any
 
 from perllm.cluster.client import ApiError, Client
 from perllm.controller.dispatcher import Waiting
-from perllm.controller.pods import build_pod
+from perllm.controller.pods import build_pod, pod_name
+from perllm.controller.refusal import Cause, Refusal, is_invalid, read_refusal
 from perllm.controller.task import Task
+from perllm.guard import describe
+from perllm.text import clean_line
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +24,8 @@ class PodKeeper:
     Args:
         client: the API server.
         scheduler_name: scheduler of the pods.
-        on_taken: called when the name of a pod is taken already; most often by the very pod.
-        on_invalid: called with the API server's words when it will never accept the pod.
-        on_postponed: called with the reason when the pod has to be tried again.
+        on_taken: called when the name of a pod is taken already; returns whether by the very pod, as most often.
+        on_invalid: called with the reason, in words, when the task's template can never become a pod.
     """
 
     def __init__(
@@ -33,31 +35,36 @@ class PodKeeper:
         scheduler_name: str,
         on_taken: Callable[[Waiting, str], bool],
         on_invalid: Callable[[Task, str], None],
-        on_postponed: Callable[[Waiting, str], None],
     ) -> None:
         self._client = client
         self._scheduler_name = scheduler_name
         self._on_taken = on_taken
         self._on_invalid = on_invalid
-        self._on_postponed = on_postponed
         self._background: set[asyncio.Task[None]] = set()
 
-    async def create(self, waiting: Waiting) -> None:
-        """Create the pod of an attempt; every failure is reported, none is raised."""
+    async def create(self, waiting: Waiting) -> Refusal | None:
+        """Create the pod of an attempt; return why it was refused if it may be created later. Raises nothing."""
         task = waiting.task
-        pod = build_pod(task, waiting.attempt, self._scheduler_name)
-        name = pod["metadata"]["name"]
         try:
-            await self._client.post(f"/api/v1/namespaces/{task.namespace}/pods", pod)
+            pod = build_pod(task, waiting.attempt, self._scheduler_name)
+            await self._client.post(f"/api/v1/namespaces/{task.namespace}/pods", pod, fieldValidation="Strict")
         except ApiError as error:
-            if error.status == 409 and self._on_taken(waiting, name):
-                return
-            if error.status in (400, 422):
-                self._on_invalid(task, error.message)
-                return
-            log.warning("pod %s of task %s not created, trying again: %s", name, task.key, error)
-            await asyncio.sleep(max(RETRY_S, error.retry_after_s))
-            self._on_postponed(waiting, f"pod {name} could not be created, trying again: {error.message}")
+            return self._judge(waiting, error)
+        except Exception as error:
+            # No answer of the API server: PerLLM itself can make nothing of the template.
+            log.exception("the pod of task %s cannot be made", task.key)
+            self._on_invalid(task, f"no pod can be made of it: {describe(error)}")
+        return None
+
+    def _judge(self, waiting: Waiting, error: ApiError) -> Refusal | None:
+        task = waiting.task
+        if is_invalid(error):
+            self._on_invalid(task, f"the API server refused its pod: {clean_line(error.message)}")
+            return None
+        refusal = read_refusal(error)
+        if refusal.cause is Cause.NAME_TAKEN and self._on_taken(waiting, pod_name(task, waiting.attempt)):
+            return None
+        return refusal
 
     def delete(self, path: str, uid: str) -> None:
         """Delete the object at `path`, if it still is the one with this uid; returns at once."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from perllm.cluster.rbac import Rule, lease_rules, node_rules, task_rules
+from perllm.cluster.rbac import Rule, lease_rules, namespace_rules, node_rules, task_rules
 from perllm.config import Config
 from perllm.doctor.finding import Finding, fail, ok
 
@@ -61,6 +61,8 @@ def list_needed(config: Config, namespace: str) -> list[Access]:
     needed = list(_expand(node_rules()))
     for place in config.namespaces or ("",):
         needed += _expand(task_rules(), place)
+    if not config.namespaces:
+        needed += _expand(namespace_rules())
     if config.leader_lease:
         needed += _expand(lease_rules(config.leader_lease), namespace)
     return needed

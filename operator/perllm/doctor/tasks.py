@@ -1,11 +1,13 @@
 """Whether tasks move."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from perllm.api.task_status import Phase
+from perllm.api.task_status import ConditionType, Phase
 from perllm.cluster.client import Object
 from perllm.cluster.times import parse_time_s
-from perllm.doctor.finding import Finding, fail, name_some, ok, warn
+from perllm.controller.refusal import Cause
+from perllm.doctor.finding import MAX_NAMED, Finding, fail, name_some, ok, warn
 
 TASKS = "tasks"
 TASK_PODS = "pods of tasks"
@@ -14,20 +16,54 @@ UNSEEN_S = 30.0
 LONG_S = 300.0
 
 
+REFUSED = frozenset(Cause)
+"""Reasons of tasks whose pods the API server refuses: somebody has to act, so they are told at once."""
+
+
 def check_tasks(items: Sequence[Object], now_s: float) -> Iterator[Finding]:
     """Judge all tasks of the namespaces served."""
     unseen = [_name(one) for one in items if not _phase(one) and _age_s(one, now_s) > UNSEEN_S]
-    waiting = [one for one in items if _phase(one) == Phase.PENDING and _age_s(one, now_s) > LONG_S]
+    pending = [one for one in items if _phase(one) == Phase.PENDING]
+    waiting = [one for one in pending if _age_s(one, now_s) > LONG_S or _reason(one) in REFUSED]
     if unseen:
         advice = "does the operator run, and serve their namespace (config.namespaces)?"
         yield fail(TASKS, f"nobody has taken notice of {name_some(unseen)}", advice)
-    if waiting:
-        oldest = min(waiting, key=lambda one: str(one["metadata"]["creationTimestamp"]))
-        message = str(oldest["status"].get("message") or "no reason told")
-        advice = f"kubectl describe llmtask {oldest['metadata']['name']} -n {oldest['metadata']['namespace']}"
-        yield warn(TASKS, f"{len(waiting)} wait for minutes, {_name(oldest)} the longest: {message}", advice)
+    groups = _by_namespace(waiting)
+    for namespace, group in groups[:MAX_NAMED]:
+        yield _tell_wait(namespace, group, now_s)
+    if groups[MAX_NAMED:]:
+        others = name_some([namespace for namespace, _ in groups[MAX_NAMED:]])
+        yield warn(TASKS, f"tasks of {others} wait too", "kubectl get llmtasks --all-namespaces")
     if not unseen and not waiting:
         yield ok(TASKS, f"{len(items)}, none waits for long")
+
+
+def _by_namespace(items: Sequence[Object]) -> list[tuple[str, list[Object]]]:
+    """Return the tasks of each namespace, most of them first."""
+    groups: dict[str, list[Object]] = {}
+    for item in items:
+        groups.setdefault(item["metadata"]["namespace"], []).append(item)
+    return sorted(groups.items(), key=lambda group: -len(group[1]))
+
+
+def _tell_wait(namespace: str, items: Sequence[Object], now_s: float) -> Finding:
+    """Say how many tasks of a namespace wait, since when, and why most of them do."""
+    ((reason, count),) = Counter(map(_reason, items)).most_common(1)
+    first = max((one for one in items if _reason(one) == reason), key=lambda one: _age_s(one, now_s))
+    longest_s = max(_age_s(one, now_s) for one in items)
+    why = str(first["status"].get("message") or "no reason told")
+    message = f"{len(items)} of namespace {namespace} wait, the first for {longest_s:.0f} s"
+    return warn(TASKS, f"{message}; {reason}: {count}, such as {_name(first)}: {why}", _describe(first))
+
+
+def _reason(task: Object) -> str:
+    """Return the reason of a task's condition Scheduled."""
+    conditions = (task.get("status") or {}).get("conditions") or ()
+    return next((str(one.get("reason")) for one in conditions if one["type"] == ConditionType.SCHEDULED), "Waiting")
+
+
+def _describe(task: Object) -> str:
+    return f"kubectl describe llmtask {task['metadata']['name']} -n {task['metadata']['namespace']}"
 
 
 def check_task_pods(items: Sequence[Object], scheduler_name: str, now_s: float) -> Iterator[Finding]:

@@ -24,6 +24,7 @@ import numpy as np
 
 from perllm.learning.features import MAX_READING
 from perllm.learning.lengths import survival
+from perllm.placement.node_queues import NodeQueues
 from perllm.policy.problem import FloatArray, IntArray
 
 RESERVATION_S = 10.0
@@ -110,8 +111,6 @@ _FIELDS = ("due_s", "writes_from_s", "token_s", "crowd_s", "length_centre", "len
 _NODE_FIELDS = (
     "running",
     "taken",
-    "waiting",
-    "waiting_work",
     "demand_bps",
     "area",
     "changed_s",
@@ -144,7 +143,7 @@ class Ledger:
         self._flights: dict[str, Flight] = {}
         self._begun: dict[str, _Begin] = {}
         self._expiry: dict[str, float] = {}
-        self._waiting: dict[str, tuple[int, float, float]] = {}
+        self._queues = NodeQueues()
         self._nodes: dict[str, FloatArray] = {name: np.zeros(0) for name in _NODE_FIELDS}
         self._by_model: dict[str, FloatArray] = {}
         self._flights_of: dict[str, int] = defaultdict(int)
@@ -204,21 +203,13 @@ class Ledger:
             nodes["work"][row] = nodes["backlog"][row] = 0.0
         return Stay(occupancy, prompts / flight.gpus)
 
-    def wait(self, task_id: str, row: int, work_s: float, slots: float = 1.0) -> None:
+    def wait(self, task_id: str, row: int, work_s: float, *, slots: float = 1.0, namespace: str = "") -> None:
         """Note that a task waits for slots of a node, and which GPU seconds it would take of each of its GPUs."""
-        self.stop_waiting(task_id)
-        self._cover(row + 1)
-        self._waiting[task_id] = row, work_s, slots
-        self._nodes["waiting"][row] += slots
-        self._nodes["waiting_work"][row] += work_s
+        self._queues.put(task_id, row, slots=slots, work_s=work_s, namespace=namespace)
 
     def stop_waiting(self, task_id: str) -> None:
         """Forget that a task waits."""
-        row, work_s, slots = self._waiting.pop(task_id, (-1, 0.0, 0.0))
-        if row < 0:
-            return
-        self._nodes["waiting"][row] -= slots
-        self._nodes["waiting_work"][row] = max(self._nodes["waiting_work"][row] - work_s, 0.0)
+        self._queues.remove(task_id)
 
     def expire(self, now_s: float) -> list[str]:
         """Forget reservations that were never confirmed and return their tasks."""
@@ -239,9 +230,9 @@ class Ledger:
         """Return the slots that tasks in flight take of each node."""
         return self._of("taken", rows)
 
-    def waiting(self, rows: IntArray) -> FloatArray:
-        """Return the slots that are waited for on each node."""
-        return self._of("waiting", rows)
+    def waiting(self, rows: IntArray, namespace: str = "") -> FloatArray:
+        """Return the slots that are waited for on each node before the next task of a namespace."""
+        return self._queues.before(rows, namespace)[0]
 
     def demand_bps(self, rows: IntArray) -> FloatArray:
         """Return the uplink promised to tasks in flight on each node."""
@@ -273,11 +264,14 @@ class Ledger:
         share: FloatArray = np.minimum(self._nodes["reading"][rows] * fade, MAX_READING)
         return share
 
-    def load(self, rows: IntArray, now_s: float) -> FloatArray:
-        """Return the work that each node was given beyond what it can do by now, or awaits; GPU seconds per GPU."""
+    def load(self, rows: IntArray, now_s: float, namespace: str = "") -> FloatArray:
+        """Return the work that each node was given beyond what it can do by now, or awaits; GPU seconds per GPU.
+
+        Of what it awaits that counts which goes before the next task of the namespace.
+        """
         elapsed_s = now_s - self._of("changed_s", rows)
         left: FloatArray = np.maximum(self._nodes["work"][rows] - TARGET * elapsed_s, 0.0)
-        return left + self._nodes["waiting_work"][rows]
+        return left + self._queues.before(rows, namespace)[1]
 
     def crowd(self, rows: IntArray, now_s: float) -> FloatArray:
         """Return how many tasks are to be expected to write on each node: as many as now and lately in the mean.

@@ -1,16 +1,24 @@
 """The tasks that wait for a node: which of them to look at, and in which order.
 
 Every task is looked at when it is new. Then it waits in a line: for the node that it would best run on, or for any. A
-line is called when its node has room again, until one of it stays. The most urgent of all that are new or called comes
-first. So a round costs as much as has changed, however many wait. What nothing calls, since it waits for time rather
-than for room, is looked at now and then, a few at a time, in turn.
+line is called when its node has room again, until one of it stays. So a round costs as much as has changed, however
+many wait. What nothing calls, since it waits for time rather than for room, is looked at now and then, a few at a time,
+in turn.
+
+Each namespace has lines of its own, and of all that are new or called in one the most urgent comes first. Whose turn it
+is among the namespaces, `shares` says, also for the room of a single node: it calls the lines of all of them.
 """
 
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from itertools import islice
 from math import inf
-from typing import Generic, TypeVar
+from typing import Generic
+
+from perllm.placement.backlog import Backlog, Line
+from perllm.placement.ranking import Entry, K, Rank
+from perllm.placement.shares import LOOK_S, Shares, Standing
 
 PAUSE_S = 0.25
 """Between two looks at tasks that nothing has called."""
@@ -18,135 +26,160 @@ PAUSE_S = 0.25
 MAX_LOOKED_AT = 4
 """Waiting tasks that are looked at then."""
 
-K = TypeVar("K", bound=Hashable)
-Rank = tuple[float, ...]
-"""Smaller comes first."""
-
-Line = Hashable
-"""What a line waits for: the row of a node, or anything else for whatever node."""
-
 
 @dataclass(frozen=True, slots=True, order=True)
-class _Entry(Generic[K]):
-    rank: Rank
+class _Turn:
+    """A namespace's claim to be looked at next."""
+
+    standing: Standing
     number: int
-    key: K = field(compare=False)
+    namespace: str
 
 
 class WaitingLines(Generic[K]):
-    """Waiting tasks by what they wait for. What is done about one is logarithmic in their number."""
+    """Waiting tasks by namespace and by what they wait for. What is done about one is logarithmic in their number.
 
-    def __init__(self) -> None:
-        self._ranks: dict[K, Rank] = {}
-        self._new: list[_Entry[K]] = []
-        self._is_new: set[K] = set()
-        self._line_of: dict[K, Line] = {}
-        self._lines: dict[Line, list[_Entry[K]]] = {}
-        self._called: dict[Line, None] = {}
+    Args:
+        shares: what each namespace was given; charged for what it starts and for looks in vain.
+    """
+
+    def __init__(self, shares: Shares | None = None) -> None:
+        self._shares = shares or Shares()
+        self._namespace_of: dict[K, str] = {}
+        self._backlogs: dict[str, Backlog[K]] = {}
+        self._waiters: dict[Line, dict[str, None]] = {}
+        self._due: dict[str, None] = {}
+        self._is_called = False
         self._patrol_s = 0.0
         self._number = 0
 
     def __len__(self) -> int:
-        return len(self._ranks)
+        return len(self._namespace_of)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._ranks
+        return key in self._namespace_of
 
-    def add(self, key: K, rank: Rank) -> None:
-        """Let a task be looked at; one that waits already is moved. Equal ranks keep the order of arrival."""
-        self._ranks[key] = rank
-        self._line_of.pop(key, None)
-        self._is_new.add(key)
-        self._push(self._new, key)
+    def add(self, key: K, rank: Rank, *, namespace: str = "", priority: float = 0.0) -> None:
+        """Let a task be looked at; one that waits already is moved. Equal ranks keep the order of arrival.
+
+        Args:
+            key: the task.
+            rank: its place in the order of its namespace.
+            namespace: whose share it is given from; it never changes.
+            priority: from -1 to 1, what brings its namespace forward or back by so much of `LEAD_S`.
+        """
+        self._namespace_of[key] = namespace
+        self._number += 1
+        self._backlogs.setdefault(namespace, Backlog()).add(Entry(rank, self._number, key, priority))
+        self._due[namespace] = None
 
     def again(self, key: K) -> None:
         """Let a task that waits be looked at again."""
-        if key in self._line_of:
-            self.add(key, self._ranks[key])
+        namespace = self._namespace_of.get(key)
+        if namespace is not None:
+            self._backlogs[namespace].again(key)
+            self._due[namespace] = None
 
     def all_again(self) -> None:
         """Let every task be looked at again: much has changed."""
-        for key in list(self._line_of):
-            self.again(key)
+        for namespace, backlog in self._backlogs.items():
+            backlog.all_again()
+            self._due[namespace] = None
 
     def wait(self, key: K, line: Line) -> None:
         """Put a task that was looked at into a line."""
-        if key not in self._ranks or self._line_of.get(key) == line:
-            return
-        self._line_of[key] = line
-        self._push(self._lines.setdefault(line, []), key)
+        namespace = self._namespace_of.get(key)
+        if namespace is not None:
+            self._backlogs[namespace].wait(key, line)
+            self._waiters.setdefault(line, {})[namespace] = None
 
-    def remove(self, key: K) -> None:
-        """Take a task out; unknown ones are ignored."""
-        self._ranks.pop(key, None)
-        self._line_of.pop(key, None)
-        self._is_new.discard(key)
+    def remove(self, key: K, *, work_s: float = 0.0) -> None:
+        """Take a task out, with the GPU seconds that it is given if it starts; unknown ones are ignored."""
+        namespace = self._namespace_of.pop(key, None)
+        if namespace is None:
+            return
+        backlog = self._backlogs[namespace]
+        backlog.remove(key)
+        if not backlog:
+            del self._backlogs[namespace]
+            self._due.pop(namespace, None)
+        if work_s > 0:
+            self._shares.charge(namespace, work_s)
 
     def call(self, row: int) -> None:
         """Note that a node has room again: those who wait for it are called, and those who wait for any node."""
-        self._called[row] = None
-        self._called.update(dict.fromkeys(line for line in self._lines if not isinstance(line, int)))
+        self._is_called = True
+        for line in [row, *(line for line in self._waiters if not isinstance(line, int))]:
+            self._call(line)
 
     def next_s(self, now_s: float) -> float:
         """Return when `due` wants to be asked although nothing happens; inf for never."""
-        if self._is_new or self._called:
+        if self._due or self._is_called:
             return now_s
-        return max(self._patrol_s, now_s) if self._ranks else inf
+        return max(self._patrol_s, now_s) if self._namespace_of else inf
 
-    def due(self, now_s: float) -> Iterator[K]:
+    def due(self, now_s: float, may_start: Callable[[str], bool] = lambda _: True) -> Iterator[K]:
         """Yield the tasks to look at now; the caller has each `wait` or removes it before it takes the next.
 
-        The caller may stop at any moment: what was not yielded comes the next time.
+        The caller may stop at any moment: what was not yielded comes the next time, and so do the tasks of namespaces
+        that may not start any now.
         """
-        in_turn = self._take_turn(now_s)
-        while (found := self._most_urgent()) is not None:
-            line, key = found
-            if line is None:
-                self._is_new.discard(key)
-            yield key
-            if line is not None and self._line_of.get(key) == line:
-                self._called.pop(line, None)
+        in_turn = self._take_turns(now_s)
+        self._is_called = False
+        turns = [turn for namespace in list(self._due) if (turn := self._turn(namespace)) is not None]
+        heapify(turns)
+        while turns:
+            namespace = heappop(turns).namespace
+            turn = self._turn(namespace)
+            if turn is None or not may_start(namespace):
+                continue
+            if turns and turns[0] < turn:
+                heappush(turns, turn)  # the present has moved since it was put there
+                continue
+            yield from self._look(namespace)
+            turn = self._turn(namespace)
+            if turn is not None:
+                heappush(turns, turn)
         for key in in_turn:
-            if key in self._line_of:
+            namespace = self._namespace_of.get(key, "")
+            if key in self._namespace_of and self._backlogs[namespace].stands_in_line(key) and may_start(namespace):
                 yield key
 
-    def _take_turn(self, now_s: float) -> list[K]:
-        """Return those that are looked at since time has passed, and move them to the end of the round."""
+    def _look(self, namespace: str) -> Iterator[K]:
+        """Yield the first task of a namespace, which pays for the look if nothing comes of it."""
+        for key in self._backlogs[namespace].look():
+            yield key
+            if key in self._namespace_of:
+                self._shares.charge(namespace, LOOK_S)
+
+    def _turn(self, namespace: str) -> _Turn | None:
+        """Return a namespace's claim; None once nothing of it is to be looked at."""
+        backlog = self._backlogs.get(namespace)
+        first = backlog.first() if backlog is not None else None
+        if first is None:
+            self._due.pop(namespace, None)
+            return None
+        return _Turn(self._shares.standing(namespace, first.priority), first.number, namespace)
+
+    def _call(self, line: Line) -> None:
+        waiters = self._waiters.get(line, {})
+        for namespace in list(waiters):
+            backlog = self._backlogs.get(namespace)
+            if backlog is not None and backlog.call(line):
+                self._due[namespace] = None
+            else:
+                del waiters[namespace]
+        if not waiters:
+            self._waiters.pop(line, None)
+
+    def _take_turns(self, now_s: float) -> list[K]:
+        """Return those that are looked at since time has passed: a few, of namespaces in turn."""
         if now_s < self._patrol_s:
             return []
         self._patrol_s = now_s + PAUSE_S
-        in_turn = [*self._line_of][:MAX_LOOKED_AT]
-        for key in in_turn:
-            self._line_of[key] = self._line_of.pop(key)
-        return in_turn
-
-    def _most_urgent(self) -> tuple[Line | None, K] | None:
-        """Return the first of the new tasks and of the heads of the lines called, and its line."""
-        best: tuple[_Entry[K], Line | None] | None = None
-        while self._new and not (self._new[0].key in self._is_new and self._is_current(self._new[0])):
-            heappop(self._new)
-        if self._new:
-            best = self._new[0], None
-        for line in list(self._called):
-            head = self._head(line)
-            if head is None:
-                self._called.pop(line)
-            elif best is None or head < best[0]:
-                best = head, line
-        return None if best is None else (best[1], best[0].key)
-
-    def _head(self, line: Line) -> "_Entry[K] | None":
-        heap = self._lines.get(line, [])
-        while heap and not (self._line_of.get(heap[0].key) == line and self._is_current(heap[0])):
-            heappop(heap)
-        if heap:
-            return heap[0]
-        self._lines.pop(line, None)
-        return None
-
-    def _is_current(self, entry: "_Entry[K]") -> bool:
-        return self._ranks.get(entry.key) == entry.rank
-
-    def _push(self, heap: "list[_Entry[K]]", key: K) -> None:
-        self._number += 1
-        heappush(heap, _Entry(self._ranks[key], self._number, key))
+        namespaces = list(islice(self._backlogs, MAX_LOOKED_AT))
+        keys: list[K] = []
+        for namespace in namespaces:
+            backlog = self._backlogs[namespace] = self._backlogs.pop(namespace)
+            keys += backlog.take_turns(MAX_LOOKED_AT // len(namespaces))
+        return keys

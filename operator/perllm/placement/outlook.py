@@ -45,6 +45,7 @@ class Job:
     time_left_s: float
     length: Length
     slots: float = 1.0
+    namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ def look_out(
     stall, slow, harmed_s = ledger.harms(rows)
     slots = fleet.slots(rows)
     stay_s = fixed_s + job.length.mean * pace_s
-    ahead = np.where(used <= slots, 0.0, used + ledger.waiting(rows) - slots)
+    ahead = np.where(used <= slots, 0.0, used + ledger.waiting(rows, job.namespace) - slots)
     queue_s = ahead / np.maximum(slots, 1.0) * stay_s
     fixed_s, stay_s = fixed_s + queue_s, stay_s + queue_s
     delay_s = reading_s / gpus
@@ -144,7 +145,7 @@ def look_out(
         harm=delay_s * stall + slower * slow,
         marginal_energy_j=fixed_j + job.length.mean * marginal_token_j,
         work=work_s / np.maximum(usual_s, 1e-9),
-        load=ledger.load(rows, now_s) / np.maximum(per_gpu * usual_s, LEAST_S),
+        load=ledger.load(rows, now_s, job.namespace) / np.maximum(per_gpu * usual_s, LEAST_S),
     )
     return Outlook(
         fixed_s,

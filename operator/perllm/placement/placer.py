@@ -152,6 +152,7 @@ class Placer:
             request.due_s - decided_s,
             length,
             request.demand.slots,
+            request.namespace,
         )
         outlook = look_out(
             job,

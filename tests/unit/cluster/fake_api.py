@@ -15,6 +15,7 @@ class FakeApiServer:
 
     Attributes:
         calls: (method, path, body) of every request, in order.
+        queries: (method, parameters) of every creation, in order.
         failures: raised by the next requests, one each.
         watch_failures: the same for watches.
         page_size: objects per page of a list.
@@ -25,6 +26,7 @@ class FakeApiServer:
         self.calls: list[tuple[str, str, Any]] = []
         self.failures: list[ApiError] = []
         self.watch_failures: list[ApiError] = []
+        self.queries: list[tuple[str, dict[str, str]]] = []
         self.page_size = 1000
         self.asked = asyncio.Event()
         self.oldest_version = 0
@@ -32,13 +34,17 @@ class FakeApiServer:
         self._objects: dict[str, Object] = {}
         self._history: list[tuple[int, str, Object]] = []
         self._watches: list[asyncio.Queue[Object | ApiError | None]] = []
-        self._refusals: dict[str, list[ApiError]] = {}
+        self._refusals: dict[str, list[Exception]] = {}
 
     # What a test does to the cluster.
 
-    def refuse(self, method: str, *errors: ApiError) -> None:
+    def refuse(self, method: str, *errors: Exception) -> None:
         """Raise these errors in the next requests of one method."""
         self._refusals.setdefault(method, []).extend(errors)
+
+    def accept(self, method: str) -> None:
+        """Refuse no more requests of a method."""
+        self._refusals.pop(method, None)
 
     def store(self, path: str, **fields: Any) -> Object:
         """Create or change the object at `path`, as another client of the API server would."""
@@ -72,6 +78,9 @@ class FakeApiServer:
     def calls_of(self, method: str) -> list[tuple[str, Any]]:
         return [(path, body) for one, path, body in self.calls if one == method]
 
+    def queries_of(self, method: str) -> list[dict[str, str]]:
+        return [query for one, query in self.queries if one == method and query]
+
     # The client's methods.
 
     async def get(self, path: str, **query: str) -> Object:
@@ -84,6 +93,7 @@ class FakeApiServer:
         return {"items": page, "metadata": {"resourceVersion": str(self._version), "continue": token}}
 
     async def post(self, path: str, body: Any, **query: str) -> Object:
+        self.queries.append(("POST", query))
         await self._enter("POST", path, body)
         at = f"{path}/{body['metadata']['name']}"
         if at in self._objects:

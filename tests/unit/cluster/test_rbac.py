@@ -7,6 +7,7 @@ from perllm.cluster.rbac import (
     build_manifests,
     collection_path,
     lease_rules,
+    namespace_rules,
     node_rules,
     scheduler_lease_rules,
     task_rules,
@@ -33,7 +34,7 @@ def granted(manifests: list[dict[str, Any]], who: dict[str, str], namespace: str
 
 def test_tasks_of_all_namespaces_need_rights_in_the_cluster_only() -> None:
     manifests = build_manifests(OPERATOR, SCHEDULER)
-    assert granted(manifests, OPERATOR, None) == node_rules() + task_rules()
+    assert granted(manifests, OPERATOR, None) == node_rules() + task_rules() + namespace_rules()
     assert {one["metadata"].get("namespace") for one in manifests} == {None}
 
 
@@ -59,7 +60,9 @@ def test_the_scheduler_has_the_roles_of_every_kube_scheduler_wherever_tasks_are(
         assert bound == {"system:kube-scheduler", "system:volume-scheduler"}
 
 
-@pytest.mark.parametrize("rules", [node_rules(), task_rules(), lease_rules("x"), scheduler_lease_rules("x")])
+@pytest.mark.parametrize(
+    "rules", [node_rules(), task_rules(), namespace_rules(), lease_rules("x"), scheduler_lease_rules("x")]
+)
 def test_no_rule_says_everything_or_reaches_secrets(rules: list[dict[str, Any]]) -> None:
     for rule in rules:
         assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]

@@ -19,8 +19,11 @@ def make_spec(**fields: Any) -> TaskSpec:
     return TaskSpec.model_validate({**SPEC, **fields})
 
 
-def make_task(name: str = "t", *, uid: str | None = None, received_s: float = CREATED_S, **spec: Any) -> Task:
-    return Task(f"lab/{name}", "lab", name, uid or f"uid-{name}", 1, make_spec(**spec), "", received_s)
+def make_task(
+    name: str = "t", *, namespace: str = "lab", uid: str | None = None, received_s: float = CREATED_S, **spec: Any
+) -> Task:
+    key = f"{namespace}/{name}"
+    return Task(key, namespace, name, uid or f"uid-{name}", 1, make_spec(**spec), "", received_s)
 
 
 def task_object(name: str = "t", *, uid: str | None = None, status: Any = None, **spec: Any) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from perllm.controller import lifecycle
 from perllm.controller.announcer import Announcer
 from perllm.controller.controller import Controller
 from perllm.controller.pod_ends import Patience
+from perllm.controller.pods import build_pod
 from perllm.controller.settlement import SETTLING_S, Settlement
-from perllm.controller.task import Task
+from perllm.controller.task import Task, read_task
 from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics
 from perllm.telemetry.attribution import IdlePower
@@ -359,6 +360,91 @@ async def test_a_template_that_is_refused_ends_the_task(cluster: Cluster) -> Non
     await asyncio.sleep(1)
     assert cluster.status()["phase"] == "Rejected"
     assert "spec.containers[0].image: Required value" in cluster.status()["message"]
+
+
+async def test_a_template_that_no_pod_can_be_made_of_ends_the_task(cluster: Cluster) -> None:
+    cluster.api.refuse("POST", TypeError("Recursion limit reached"))
+    cluster.create()
+    await asyncio.sleep(1)
+    assert cluster.status()["phase"] == "Rejected"
+    assert (
+        "spec.template cannot be used: no pod can be made of it: TypeError: Recursion limit reached"
+        in cluster.status()["message"]
+    )
+
+
+async def test_the_api_server_is_asked_to_refuse_fields_that_it_does_not_know(cluster: Cluster) -> None:
+    unknown = 'strict decoding error: unknown field "spec.containers[0].comand"'
+    cluster.api.refuse("POST", ApiError(400, "BadRequest", unknown))
+    cluster.create()
+    await asyncio.sleep(1)
+    assert cluster.api.queries_of("POST") == [{"fieldValidation": "Strict"}]
+    assert unknown in cluster.status()["message"]
+
+
+QUOTA = ApiError(403, "Forbidden", 'pods "t-1" is forbidden: exceeded quota: none, requested: pods=1')
+
+
+async def test_a_refused_pod_is_told_until_that_changes(cluster: Cluster) -> None:
+    cluster.api.refuse("POST", *[QUOTA] * 20)
+    cluster.create()
+    await asyncio.sleep(50)
+    status = cluster.status()
+    (scheduled,) = (one for one in status["conditions"] if one["type"] == "Scheduled")
+    assert (scheduled["status"], scheduled["reason"]) == ("False", "QuotaExceeded")
+    assert status["message"] == scheduled["message"]
+    assert QUOTA.message in status["message"]
+    assert (status["phase"], status["attempts"]) == ("Pending", 0)
+    assert len(cluster.placer.ledger) == 0
+    assert cluster.metric("perllm_tasks_postponed", cause="QuotaExceeded") == 1
+    assert len(cluster.pods) < 10
+    events = [body for path, body in cluster.api.calls_of("POST") if path.endswith("/events")]
+    assert len([one for one in events if one["reason"] == "Postponed"]) <= 1
+
+
+@pytest.mark.parametrize(
+    ("hand", "old", "new"),
+    [
+        ("on_quota", {"spec": {"hard": {"pods": "0"}}}, {"spec": {"hard": {"pods": "9"}}}),
+        ("on_quota", {"status": {"used": {"pods": "9"}}}, {"status": {"used": {"pods": "8"}}}),
+        ("on_quota", {}, None),
+        ("on_namespace", {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}, {"labels": {}}),
+    ],
+)
+async def test_a_refused_pod_is_tried_at_once_when_the_cause_may_have_gone(
+    cluster: Cluster, hand: str, old: dict[str, Any], new: dict[str, Any] | None
+) -> None:
+    cluster.api.refuse("POST", *[QUOTA] * 100)
+    cluster.create()
+    await asyncio.sleep(300)
+    cluster.api.accept("POST")
+    seen = [None if one is None else make_obstacle(**one) for one in (old, new)]
+    getattr(cluster.controller, hand)(*seen)
+    await asyncio.sleep(0.1)
+    assert cluster.api.read(f"{PODS}/t-1") is not None
+
+
+def make_obstacle(labels: dict[str, str] | None = None, **fields: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "lab", "namespace": "lab", "labels": labels or {}}, **fields}
+
+
+async def test_a_pod_that_was_created_though_the_answer_was_lost_is_not_created_again(cluster: Cluster) -> None:
+    cluster.api.refuse("POST", ApiUnreachableError("timeout"))
+    cluster.create()
+    await asyncio.sleep(0.1)
+    item = cluster.api.store(f"{PODS}/t-1", **build_pod(read_task(task_object(), START_S)[0], 1, "perllm"))
+    cluster.controller.on_pod(None, item)
+    await asyncio.sleep(200)
+    assert cluster.pods == ["t-1"]
+
+
+async def test_room_is_not_kept_for_a_pod_that_kube_scheduler_cannot_place(cluster: Cluster) -> None:
+    cluster.create()
+    await asyncio.sleep(0.1)
+    assert len(cluster.placer.ledger) == 1
+    unschedulable = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
+    cluster.pod(status={"phase": "Pending", "conditions": [unschedulable]})
+    assert len(cluster.placer.ledger) == 0
 
 
 @pytest.mark.parametrize("error", [ApiUnreachableError("gone"), ApiError(403, "Forbidden", "exceeded quota")])

@@ -1,61 +1,18 @@
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from perllm.api.task import Tier
-from perllm.cluster.node import Node
-from perllm.controller.dispatcher import MAX_UNBOUND_PODS, UNBOUND_PATIENCE_S, Dispatcher, Waiting
+from perllm.controller.dispatcher import MAX_UNBOUND_PODS, UNBOUND_PATIENCE_S
+from perllm.controller.refusal import Cause
 from perllm.controller.task import Task
+from perllm.placement.placer import Placement, Request
 from perllm.policy.net_hits import NetHits
-from perllm.policy.problem import Policy
+from unit.controller.dispatched import Dispatched
 from unit.controller.samples import make_task
-from unit.placement.cluster_of import CLOUD, EDGE, Setting, make_node, make_request, make_setting
-
-
-class Dispatched:
-    """A dispatcher over nodes, and what it did."""
-
-    def __init__(self, *nodes: Node, policy: Policy | None = None) -> None:
-        self.setting: Setting = make_setting(*nodes, policy=policy)
-        self.placer = self.setting.placer
-        self.created: list[tuple[str, int]] = []
-        self.rejected: list[str] = []
-        self.postponed: list[str] = []
-        self.dispatcher = Dispatcher(
-            self.placer,
-            create_pod=self._create,
-            reject=lambda task, _: self.rejected.append(task.name),
-            wait=lambda task, _: self.postponed.append(task.name),
-        )
-
-    async def _create(self, waiting: Waiting) -> None:
-        self.created.append((waiting.task.name, waiting.attempt))
-
-    def add(self, *tasks: Task, attempt: int = 1) -> None:
-        for task in tasks:
-            self.dispatcher.add(Waiting(task, attempt))
-
-    def bind(self, task: Task) -> None:
-        """Do what the extender and the controller do once kube-scheduler has placed the pod."""
-        self.placer.release_reservation(task.uid)
-        placement = self.placer.choose(task.to_request())
-        assert placement.node is not None
-        self.placer.confirm(self.placer.explain(placement, placement.node))
-        self.dispatcher.remove(task.key)
-
-    @asynccontextmanager
-    async def at_work(self) -> AsyncIterator[None]:
-        running = asyncio.create_task(self.dispatcher.run())
-        await asyncio.sleep(0.01)
-        yield
-        running.cancel()
-
-    @property
-    def names(self) -> list[str]:
-        return [name for name, _ in self.created]
+from unit.placement.cluster_of import CLOUD, EDGE, make_node, make_request
 
 
 @pytest.mark.looptime
@@ -142,6 +99,24 @@ class TestDispatcher:
             on.dispatcher.remove(task.key)
             await asyncio.sleep(2)
             assert (on.names, on.dispatcher.waiting, len(on.placer.ledger)) == (["t0"], 0, 0)
+
+    async def test_keeps_a_task_apart_that_placement_fails_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        on = Dispatched(make_node("a", slots=9))
+        on.add(make_task("odd"), make_task("other"))
+        choose = on.placer.choose
+
+        def fail(request: Request, candidates: Sequence[str] | None = None) -> Placement:
+            if request.task_id == "uid-odd":
+                raise ValueError("odd task")
+            return choose(request, candidates)
+
+        monkeypatch.setattr(on.placer, "choose", fail)
+        async with on.at_work():
+            await asyncio.sleep(600)
+            assert on.names == ["other"]
+            name, refusal = on.refused[0]
+            assert (name, refusal.cause, refusal.message) == ("odd", Cause.FAULT, "ValueError: odd task")
+            assert 5 < len(on.refused) < 30
 
     async def test_rejects_what_is_hopeless_if_the_task_says_so(self) -> None:
         on = Dispatched(make_node("a", slots=9))

@@ -64,7 +64,33 @@ def test_tasks_that_wait_for_long_tell_why() -> None:
     waiting = [task("one", 400, "Pending", "none"), task("two", 900, "Pending", "all nodes are full")]
     (finding,) = check_tasks(waiting, NOW_S)
     assert finding.level is Level.WARN
-    assert "2 wait for minutes, a/two the longest: all nodes are full" in finding.message
+    message = "2 of namespace a wait, the first for 900 s; Waiting: 2, such as a/two: all nodes are full"
+    assert finding.message == message
+    assert finding.advice == "kubectl describe llmtask two -n a"
+
+
+def refused_task(name: str, age_s: float, namespace: str, reason: str = "QuotaExceeded") -> Object:
+    item = task(name, age_s, "Pending", "exceeded quota: none")
+    item["metadata"]["namespace"] = namespace
+    item["status"]["conditions"] = [{"type": "Scheduled", "status": "False", "reason": reason}]
+    return item
+
+
+def test_namespaces_whose_pods_are_refused_are_named_at_once_with_the_main_cause() -> None:
+    refused = [refused_task(f"t{number}", 10 + number, "team-a") for number in range(3)]
+    other = refused_task("x", 99, "team-a", "PodForbidden")
+    young = task("young", 5, "Pending")
+    (finding,) = check_tasks([*refused, other, young], NOW_S)
+    assert finding.level is Level.WARN
+    assert finding.message == (
+        "4 of namespace team-a wait, the first for 99 s; QuotaExceeded: 3, such as team-a/t2: exceeded quota: none"
+    )
+
+
+def test_of_many_namespaces_that_wait_the_first_are_explained() -> None:
+    findings = list(check_tasks([refused_task("t", 60, f"n{number}") for number in range(7)], NOW_S))
+    assert len(findings) == 6
+    assert findings[-1].message == "tasks of n5, n6 wait too"
 
 
 def pod(name: str, age_s: float, node: str = "", **status: object) -> Object:

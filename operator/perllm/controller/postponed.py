@@ -1,0 +1,138 @@
+"""Tasks whose pods the API server refuses. Each is out of every line, and comes back after a pause of its own.
+
+Pauses grow with every refusal. Two things cut them short, for a few tasks at a time: a sign that the cause may have
+gone, and a pod that was created at last, which lets others try that were refused for the same cause. So a namespace
+whose quota is raised is at work again at once, with more tasks at each step, and one whose quota stays used up costs a
+few requests.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from perllm.controller.refusal import Cause, Refusal
+from perllm.placement.ranking import Entry, Rank, Ranking
+
+log = logging.getLogger(__name__)
+
+FIRST_BACK = 4
+"""Tasks of a namespace that come back for each cause that may have gone."""
+
+MORE_BACK = 2
+"""Tasks that come back for each that got its pod."""
+
+SIGN_INTERVAL_S = 1.0
+"""Signs that the cause may have gone are followed so often at most; of those in between the last one counts."""
+
+
+@dataclass(slots=True)
+class _Task:
+    namespace: str
+    entry: Entry[str]
+    cause: Cause
+    failures: int = 0
+    timer: asyncio.TimerHandle | None = None
+
+
+class Postponed:
+    """Tasks that wait for something in their namespace to change.
+
+    Args:
+        come_back: called with the key of a task that is to be tried again.
+        rng: for the jitter of pauses.
+    """
+
+    def __init__(self, come_back: Callable[[str], None], rng: Random) -> None:
+        self._come_back = come_back
+        self._rng = rng
+        self._tasks: dict[str, _Task] = {}
+        self._out: dict[tuple[str, Cause], Ranking[str]] = {}
+        self._number = 0
+        self._signs: dict[str, bool] = {}
+        self._counts: Counter[Cause] = Counter()
+
+    def __len__(self) -> int:
+        return self._counts.total()
+
+    def count(self, cause: Cause) -> int:
+        """Return how many tasks are out for a cause."""
+        return self._counts[cause]
+
+    def put(self, key: str, namespace: str, rank: Rank, refusal: Refusal) -> None:
+        """Keep a task out for a while."""
+        task = self._tasks.get(key)
+        if task is None:
+            self._number += 1
+            task = self._tasks[key] = _Task(namespace, Entry(rank, self._number, key), refusal.cause)
+        self._end_pause(task)
+        task.failures += 1
+        task.cause = refusal.cause
+        pause_s = max(task.cause.backoff.pause_s(task.failures, self._rng), refusal.retry_after_s)
+        task.timer = asyncio.get_running_loop().call_later(pause_s, self.hasten, key)
+        self._counts[task.cause] += 1
+        if (namespace, task.cause) not in self._out:
+            log.warning("pods of namespace %s are refused, its tasks wait: %s", namespace, refusal.message)
+            self._out[namespace, task.cause] = Ranking(lambda entry: self._is_out(entry, refusal.cause))
+        self._out[namespace, task.cause].put(task.entry)
+
+    def remove(self, key: str) -> None:
+        """Forget a task and its failures."""
+        task = self._tasks.pop(key, None)
+        if task is not None:
+            self._end_pause(task)
+
+    def hasten(self, key: str) -> None:
+        """Bring a task back now."""
+        task = self._tasks.get(key)
+        if task is not None and task.timer is not None:
+            self._end_pause(task)
+            self._come_back(key)
+
+    def accept(self, key: str) -> None:
+        """Note that a pod was created; if it had been refused before, others may be created too."""
+        task = self._tasks.get(key)
+        if task is None:
+            return
+        self.remove(key)
+        self._bring_some(task.namespace, task.cause, MORE_BACK)
+        out = self._out.get((task.namespace, task.cause))
+        if out is not None and out.first() is None:
+            del self._out[task.namespace, task.cause]
+            log.info("pods of namespace %s are created again (%s)", task.namespace, task.cause)
+
+    def note_sign(self, namespace: str) -> None:
+        """Note that what a namespace's pods are refused for may have gone."""
+        if namespace in self._signs:
+            self._signs[namespace] = True
+            return
+        causes = [cause for cause in Cause if (namespace, cause) in self._out]
+        for cause in causes:
+            self._bring_some(namespace, cause, FIRST_BACK)
+        if causes:
+            self._signs[namespace] = False
+            asyncio.get_running_loop().call_later(SIGN_INTERVAL_S, self._follow_signs, namespace)
+
+    def _follow_signs(self, namespace: str) -> None:
+        if self._signs.pop(namespace):
+            self.note_sign(namespace)
+
+    def _bring_some(self, namespace: str, cause: Cause, count: int) -> None:
+        """Bring back the most urgent tasks of a namespace that were refused for a cause."""
+        out = self._out.get((namespace, cause))
+        for _ in range(count):
+            first = out.first() if out is not None else None
+            if first is not None:
+                self.hasten(first.key)
+
+    def _is_out(self, entry: Entry[str], cause: Cause) -> bool:
+        task = self._tasks.get(entry.key)
+        return task is not None and task.entry is entry and task.cause is cause and task.timer is not None
+
+    def _end_pause(self, task: _Task) -> None:
+        if task.timer is not None:
+            task.timer.cancel()
+            task.timer = None
+            self._counts[task.cause] -= 1

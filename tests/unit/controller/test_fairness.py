@@ -1,0 +1,106 @@
+"""A bystander's first task in a namespace of its own, while another namespace behaves badly."""
+
+import asyncio
+
+import pytest
+
+from perllm.controller.refusal import Cause, Refusal
+from perllm.controller.task import Task
+from perllm.placement.shares import LEAD_S
+from perllm.policy.net_hits import NetHits
+from unit.controller.dispatched import Dispatched
+from unit.controller.samples import make_task
+from unit.placement.cluster_of import make_node
+
+pytestmark = pytest.mark.looptime
+
+QUOTA = Refusal(Cause.QUOTA, "exceeded quota: none")
+RUN_S = 5.0
+AT_ONCE_S = 0.5
+
+
+def make_cluster(slots: int = 4) -> Dispatched:
+    """Return two nodes where every pod runs for RUN_S."""
+    on = Dispatched(make_node("a", slots=slots / 2), make_node("b", slots=slots / 2), policy=NetHits())
+    on.runs_s = lambda _: RUN_S
+    return on
+
+
+def make_others(count: int, **spec: object) -> list[Task]:
+    spec = {"deadline": "1h", **spec}
+    return [make_task(f"other-{number}", namespace="other", **spec) for number in range(count)]
+
+
+def bystander(**spec: object) -> Task:
+    return make_task("bystander", namespace="mine", **{"deadline": "1h", **spec})
+
+
+async def test_a_hundred_refused_tasks_hold_nothing() -> None:
+    on = make_cluster()
+    on.answer = lambda task: QUOTA if task.namespace == "other" else None
+    async with on.at_work():
+        on.add(*make_others(100, priority=1000))
+        await asyncio.sleep(20)
+        assert await on.wait_s(bystander(), limit_s=200) < AT_ONCE_S
+
+
+async def test_a_webhook_that_hangs_delays_its_own_namespace_only() -> None:
+    on = make_cluster()
+    on.answer_s = lambda task: 30.0 if task.namespace == "other" else 0.0
+    on.answer = lambda task: Refusal(Cause.WEBHOOK, "failed calling webhook") if task.namespace == "other" else None
+    async with on.at_work():
+        on.add(*make_others(100, priority=1000))
+        await asyncio.sleep(5)
+        assert await on.wait_s(bystander(), limit_s=200) < AT_ONCE_S
+
+
+async def test_pods_that_no_node_may_take_delay_their_own_namespace_only() -> None:
+    on = make_cluster(slots=200)
+    on.runs_s = lambda task: RUN_S if task.namespace == "mine" else None
+    async with on.at_work():
+        on.add(*make_others(100, priority=1000))
+        await asyncio.sleep(1)
+        assert await on.wait_s(bystander(), limit_s=200) < AT_ONCE_S
+
+
+async def test_the_room_kept_for_a_pod_that_no_node_may_take_is_for_others_once_that_is_known() -> None:
+    on = make_cluster()
+    on.runs_s = lambda task: RUN_S if task.namespace == "mine" else None
+    others = make_others(4)
+    async with on.at_work():
+        on.add(*others)
+        await asyncio.sleep(1)
+        for task in others:
+            on.dispatcher.let_go(task.key)
+        assert await on.wait_s(bystander(), limit_s=200) < AT_ONCE_S
+
+
+@pytest.mark.parametrize("spec", [{}, {"outputTokens": 20_000}, {"tiers": ["edge"]}])
+async def test_a_backlog_of_a_thousand_tasks_lets_the_bystander_have_the_next_room(spec: dict[str, object]) -> None:
+    on = make_cluster()
+    async with on.at_work():
+        on.add(*make_others(1000, **spec))
+        await asyncio.sleep(21)
+        assert await on.wait_s(bystander(), limit_s=2000) <= RUN_S + AT_ONCE_S
+
+
+async def test_a_backlog_of_a_thousand_tasks_is_no_reason_to_reject_the_bystander() -> None:
+    on = make_cluster(slots=8)
+    async with on.at_work():
+        on.add(*make_others(1000))
+        await asyncio.sleep(21)
+        asked_s = on.setting.now_s
+        await on.wait_s(bystander(deadline="40s", received_s=asked_s, onInfeasible="Reject"), limit_s=10)
+
+
+async def test_the_highest_priority_is_ahead_by_a_bounded_amount_of_work() -> None:
+    on = make_cluster(slots=2)
+    on.runs_s = lambda _: 1.0
+    others = make_others(200, priority=1000)
+    async with on.at_work():
+        on.add(*others)
+        await asyncio.sleep(5.2)
+        before = len(on.started_s)
+        await on.wait_s(bystander(), limit_s=2000)
+        placement = on.placer.choose(others[0].to_request())
+        assert (len(on.started_s) - before) * placement.outlook.work_s.min() <= LEAD_S + placement.outlook.work_s.max()
