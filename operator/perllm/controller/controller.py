@@ -110,6 +110,7 @@ class Controller:
         self._orphans: dict[str, dict[str, Pod]] = {}
         self._pods = PodKeeper(
             client,
+            writes,
             scheduler_name=scheduler_name,
             on_taken=self._is_ours,
             on_invalid=self._refuse_template,
