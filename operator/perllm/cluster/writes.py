@@ -14,7 +14,7 @@ waits for their answer.
 import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from perllm.backoff import Backoff
@@ -46,11 +46,13 @@ class Write:
         name: namespace/name of the object that it is about, or name alone.
         send: sends the newest state; called until it raises no more. Whatever settles the matter, such as an object
             that is gone, it handles itself.
+        is_repeated: whether it is sent again when it has failed.
     """
 
     kind: str
     name: str
     send: Callable[[], Awaitable[None]]
+    is_repeated: bool = True
 
     @property
     def key(self) -> Key:
@@ -107,6 +109,25 @@ class WriteQueue:
         self._idle.clear()
         if not is_queued:
             self._enqueue(key)
+
+    async def once(self, write: Write) -> None:
+        """Carry out a write when its turn comes, and wait for it; it is not tried again.
+
+        Raises:
+            ApiError: the API server refuses it, or does not answer.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def send() -> None:
+            try:
+                await write.send()
+            except Exception as error:
+                _settle(done, error)
+                raise
+            _settle(done)
+
+        self.put(replace(write, send=send, is_repeated=False))
+        await done
 
     def drop(self, kind: str, name: str) -> None:
         """Forget a write that has not begun: its object is gone."""
@@ -179,7 +200,7 @@ class WriteQueue:
             if not self._places[write.lane]:
                 del self._places[write.lane]
             self._wake.set()
-        self._go_on(write, pause_s)
+        self._go_on(write, pause_s if write.is_repeated else None)
 
     def _go_on(self, write: Write, pause_s: float | None) -> None:
         """Have a failed write tried again, and a newer one of the same object carried out."""
@@ -229,3 +250,12 @@ class WriteQueue:
     def _note_idle(self) -> None:
         if not len(self):
             self._idle.set()
+
+
+def _settle(done: asyncio.Future[None], error: Exception | None = None) -> None:
+    if done.done():
+        return  # nobody waits any more
+    if error is None:
+        done.set_result(None)
+    else:
+        done.set_exception(error)

@@ -59,6 +59,7 @@ class Tracked:
     stay: Stay | None = None
     is_learned: bool = False
     note: Note | None = None
+    cause: str = ""
     ended: Pod | None = None
 
     @property
@@ -109,6 +110,7 @@ class Controller:
         self._orphans: dict[str, dict[str, Pod]] = {}
         self._pods = PodKeeper(
             client,
+            writes,
             scheduler_name=scheduler_name,
             on_taken=self._is_ours,
             on_invalid=self._refuse_template,
@@ -291,6 +293,7 @@ class Controller:
         self._call_ends(tracked)
         task, before, now_s = tracked.task, tracked.status, self._unix_now()
         step = lifecycle.advance(task, before, tracked.all_pods, now_s, tracked.note)
+        tracked.cause = step.cause
         self._adopt(tracked, step.status)
         if step.attempt is not None:
             self.dispatcher.add(Waiting(task, step.attempt, find_avoided(tracked.all_pods)))
@@ -404,7 +407,7 @@ class Controller:
         if tracked is None or tracked.note == note:
             return False
         tracked.note = note
-        self._adopt(tracked, lifecycle.note_wait(task, tracked.status, note, self._unix_now()))
+        self._adopt(tracked, lifecycle.note_wait(task, tracked.status, note, tracked.cause, self._unix_now()))
         return True
 
     def _on_written(self, key: str, fields: Fields) -> None:

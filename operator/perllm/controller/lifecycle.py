@@ -42,6 +42,7 @@ class Step:
     Attributes:
         status: the status it should have.
         attempt: number of the pod that it should get when its turn comes; None when it needs none.
+        cause: why it needs another pod than the one before; empty for the first.
         doomed: pods to delete.
         finished: the pod that ended the task, once it has.
         expire_in_s: seconds until the task itself is to be deleted; None to keep it.
@@ -49,6 +50,7 @@ class Step:
 
     status: TaskStatus
     attempt: int | None = None
+    cause: str = ""
     doomed: tuple[Pod, ...] = ()
     finished: Pod | None = None
     expire_in_s: float | None = None
@@ -61,7 +63,7 @@ def advance(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float, n
     if not status.phase.is_final:
         step = _go_on(task, status, pods, now_s)
         if step.attempt is not None and note is not None:
-            return replace(step, status=note_wait(task, step.status, note, now_s))
+            return replace(step, status=note_wait(task, step.status, note, step.cause, now_s))
         if not step.status.phase.is_final:
             return step
         status = step.status
@@ -77,10 +79,11 @@ def reject(task: Task, status: TaskStatus, reason: str, message: str, now_s: flo
     return end(task, refused, phase, reason, message, now_s)
 
 
-def note_wait(task: Task, status: TaskStatus, note: Note, now_s: float) -> TaskStatus:
-    """Return the status of a task that has no pod, with the reason."""
-    status = put_condition(task, status, ConditionType.SCHEDULED, False, note.reason, note.message, now_s)
-    return status.model_copy(update={"message": note.message})
+def note_wait(task: Task, status: TaskStatus, note: Note, cause: str, now_s: float) -> TaskStatus:
+    """Return the status of a task that has no pod, with the reason, and what became of the pod before."""
+    message = _join(note.message, cause)
+    status = put_condition(task, status, ConditionType.SCHEDULED, False, note.reason, message, now_s)
+    return status.model_copy(update={"message": message})
 
 
 def is_ended_at_deadline(status: TaskStatus) -> bool:
@@ -160,10 +163,14 @@ def _want_pod(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float,
     if lost > MAX_REFUSALS:
         message = f"{lost} pods were refused or lost by their nodes" + (f"; last: {cause}" if cause else "")
         return Step(end(task, status, Phase.FAILED, "TooManyRefusals", message, now_s))
-    message = "waiting for its turn" + (f"; {cause}" if cause else "")
+    message = _join("waiting for its turn", cause)
     waiting = unplace(status).model_copy(update={"phase": Phase.PENDING, "message": message})
     waiting = put_condition(task, waiting, ConditionType.SCHEDULED, False, "Waiting", message, now_s)
-    return Step(waiting, attempt=status.attempts + 1, doomed=_overdue(pods, now_s))
+    return Step(waiting, attempt=status.attempts + 1, cause=cause, doomed=_overdue(pods, now_s))
+
+
+def _join(message: str, cause: str) -> str:
+    return f"{message}; {cause}" if cause else message
 
 
 def _retry(task: Task, status: TaskStatus, pods: Sequence[Pod], current: Pod, now_s: float) -> Step:

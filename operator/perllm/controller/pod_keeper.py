@@ -1,11 +1,12 @@
 """Creates pods, and deletes objects until they are gone."""
 
-import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from perllm.cluster.client import ApiError, Client
+from perllm.cluster.writes import Write, WriteQueue
 from perllm.controller.dispatcher import Waiting
 from perllm.controller.pods import build_pod, pod_name
 from perllm.controller.refusal import Cause, Refusal, is_invalid, read_refusal
@@ -15,14 +16,13 @@ from perllm.text import clean_line
 
 log = logging.getLogger(__name__)
 
-RETRY_S = 1.0
-
 
 class PodKeeper:
     """Carries out what the controller wants done about pods and finished tasks.
 
     Args:
         client: the API server.
+        writes: the queue that carries everything there.
         scheduler_name: scheduler of the pods.
         on_taken: called when the name of a pod is taken already; returns whether by the very pod, as most often.
         on_invalid: called with the reason, in words, when the task's template can never become a pod.
@@ -31,23 +31,25 @@ class PodKeeper:
     def __init__(
         self,
         client: Client,
+        writes: WriteQueue,
         *,
         scheduler_name: str,
         on_taken: Callable[[Waiting, str], bool],
         on_invalid: Callable[[Task, str], None],
     ) -> None:
         self._client = client
+        self._writes = writes
         self._scheduler_name = scheduler_name
         self._on_taken = on_taken
         self._on_invalid = on_invalid
-        self._background: set[asyncio.Task[None]] = set()
 
     async def create(self, waiting: Waiting) -> Refusal | None:
         """Create the pod of an attempt; return why it was refused if it may be created later. Raises nothing."""
         task = waiting.task
         try:
             pod = build_pod(task, waiting.attempt, self._scheduler_name)
-            await self._client.post(f"/api/v1/namespaces/{task.namespace}/pods", pod, fieldValidation="Strict")
+            name = f"{task.namespace}/{pod['metadata']['name']}"
+            await self._writes.once(Write("pod", name, partial(self._post, task.namespace, pod)))
         except ApiError as error:
             return self._judge(waiting, error)
         except Exception as error:
@@ -66,23 +68,20 @@ class PodKeeper:
             return None
         return refusal
 
+    async def _post(self, namespace: str, pod: dict[str, Any]) -> None:
+        await self._client.post(f"/api/v1/namespaces/{namespace}/pods", pod, fieldValidation="Strict")
+
     def delete(self, path: str, uid: str) -> None:
         """Delete the object at `path`, if it still is the one with this uid; returns at once."""
-        self._spawn(self._delete(path, uid))
+        name = path.partition("/namespaces/")[2]
+        self._writes.put(Write("deletion", name, partial(self._delete, path, uid)))
 
     async def _delete(self, path: str, uid: str) -> None:
-        while True:
-            try:
-                await self._client.delete(path, {"preconditions": {"uid": uid}, "propagationPolicy": "Background"})
-                return
-            except ApiError as error:
-                if not error.is_transient:
-                    if error.status not in (404, 409):
-                        log.warning("%s not deleted: %s", path, error)
-                    return
-            await asyncio.sleep(RETRY_S)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        try:
+            await self._client.delete(path, {"preconditions": {"uid": uid}, "propagationPolicy": "Background"})
+        except ApiError as error:
+            if error.is_transient:
+                raise
+            # Gone, or another object by now; whatever else refuses a deletion for good is worth a line.
+            if error.status not in (404, 409):
+                log.warning("%s not deleted: %s", path, error)

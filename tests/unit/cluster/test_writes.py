@@ -189,3 +189,27 @@ async def test_a_dropped_write_is_not_made_and_not_waited_for(queue: WriteQueue,
     await asyncio.sleep(300)
     assert server.tries["lab/t"] == tries
     assert len(queue) == 0
+
+
+async def test_a_write_that_is_waited_for_is_made_once_and_its_refusal_comes_back(
+    queue: WriteQueue, server: Server
+) -> None:
+    server.refused["lab/p"] = FORBIDDEN
+    with pytest.raises(ApiError, match="exceeded quota"):
+        await queue.once(status(server, "lab/p", kind="pod"))
+    await queue.once(status(server, "lab/q", kind="pod"))
+    await asyncio.sleep(100)
+    assert (server.tries["lab/p"], server.written, len(queue)) == (1, ["lab/q"], 0)
+
+
+async def test_a_write_that_is_waited_for_waits_for_a_server_that_is_down_and_is_sent_once_then(
+    queue: WriteQueue, server: Server
+) -> None:
+    server.down = ApiUnreachableError("connection refused")
+    queue.put(status(server, "lab/t"))
+    await asyncio.sleep(1)
+    waiting = asyncio.create_task(queue.once(status(server, "lab/p", kind="pod")))
+    await asyncio.sleep(0.01)
+    server.down = None
+    await waiting
+    assert server.tries["lab/p"] == 1
