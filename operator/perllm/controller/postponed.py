@@ -18,6 +18,9 @@ from perllm.placement.ranking import Entry, Rank, Ranking
 
 log = logging.getLogger(__name__)
 
+MAX_ASKED_S = 300.0
+"""Longest pause that the API server can ask for."""
+
 FIRST_BACK = 4
 """Tasks of a namespace that come back for each cause that may have gone."""
 
@@ -70,11 +73,13 @@ class Postponed:
         self._end_pause(task)
         task.failures += 1
         task.cause = refusal.cause
-        pause_s = max(task.cause.backoff.pause_s(task.failures, self._rng), refusal.retry_after_s)
+        asked_s = min(refusal.retry_after_s, MAX_ASKED_S)
+        pause_s = max(task.cause.backoff.pause_s(task.failures, self._rng), asked_s)
         task.timer = asyncio.get_running_loop().call_later(pause_s, self.hasten, key)
         self._counts[task.cause] += 1
         if (namespace, task.cause) not in self._out:
-            log.warning("pods of namespace %s are refused, its tasks wait: %s", namespace, refusal.message)
+            if task.cause is not Cause.API_SERVER:  # of which those tell that watch and write
+                log.warning("pods of namespace %s are refused, its tasks wait: %s", namespace, refusal.message)
             self._out[namespace, task.cause] = Ranking(lambda entry: self._is_out(entry, refusal.cause))
         self._out[namespace, task.cause].put(task.entry)
 
@@ -101,7 +106,8 @@ class Postponed:
         out = self._out.get((task.namespace, task.cause))
         if out is not None and out.first() is None:
             del self._out[task.namespace, task.cause]
-            log.info("pods of namespace %s are created again (%s)", task.namespace, task.cause)
+            if task.cause is not Cause.API_SERVER:
+                log.info("pods of namespace %s are created again (%s)", task.namespace, task.cause)
 
     def note_sign(self, namespace: str) -> None:
         """Note that what a namespace's pods are refused for may have gone."""

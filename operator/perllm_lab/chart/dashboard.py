@@ -78,7 +78,11 @@ _ROWS: tuple[tuple[Panel, ...], ...] = (
         Panel(
             "Tasks now",
             "short",
-            {"sum(perllm_tasks_waiting{SCOPE})": "waiting", "sum(perllm_tasks_in_flight{SCOPE})": "in flight"},
+            {
+                "sum(perllm_tasks_waiting{SCOPE})": "waiting",
+                "sum(perllm_tasks_postponed{SCOPE})": "of these refused pods",
+                "sum(perllm_tasks_in_flight{SCOPE})": "in flight",
+            },
         ),
     ),
     (

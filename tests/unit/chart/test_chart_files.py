@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
 from perllm.config import Config
+from perllm.controller.refusal import Cause
 from perllm.doctor.cluster import TESTED_MINORS
 from perllm.metrics import OperatorMetrics
 from perllm.telemetry.metrics import TelemetryMetrics
@@ -146,6 +147,7 @@ def test_alerts_and_dashboard_ask_for_values_of_labels_that_exist() -> None:
     known: dict[str, Collection[str]] = {
         "figure": NodeFigures().figures(),
         "quality": set(Quality),
+        "cause": set(Cause),
         "met": {"true", "false"},
         "verb": {"filter", "prioritize", "bind"},
     }
