@@ -33,9 +33,9 @@ it busy, few enough to keep the order ours."""
 UNBOUND_PATIENCE_S = 10.0
 """A pod that kube-scheduler has not placed by then waits for something of its own and holds up nobody."""
 
-MAX_CREATIONS = 8
-"""Pods of one namespace that are being created at a time, of all together four times as many: half of the connections
-to the API server."""
+MAX_CREATIONS = 6
+"""Pods of one namespace that are being created at a time, of all together four times as many: fewer than may be written
+at a time, so that statuses can be written though all of them hang."""
 
 CREATION_PATIENCE_S = 2.0
 """A creation that takes longer waits for a webhook, and holds no room on a node meanwhile."""

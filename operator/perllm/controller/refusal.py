@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from perllm.backoff import Backoff
-from perllm.cluster.client import ApiError
+from perllm.cluster.client import ApiError, ApiTimeoutError
 from perllm.text import clean_line
 
 _INVALID = (400, 413, 422)
@@ -59,7 +59,7 @@ def _find_cause(error: ApiError) -> Cause:
         return Cause.QUOTA
     if error.status == 409 and error.reason == "AlreadyExists":
         return Cause.NAME_TAKEN
-    if "failed calling webhook" in error.message:
+    if "failed calling webhook" in error.message or error.status == 504 or isinstance(error, ApiTimeoutError):
         return Cause.WEBHOOK
     if error.status in (403, 404) or _is_denied(error):
         return Cause.FORBIDDEN

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from perllm.api import names
 from perllm.api.quantities import parse_duration_s
-from perllm.cluster.client import ApiError, ApiUnreachableError
+from perllm.cluster.client import ApiError, ApiTimeoutError, ApiUnreachableError
 from perllm.cluster.events import EventRecorder
 from perllm.cluster.times import format_time
 from perllm.controller import lifecycle
@@ -436,6 +436,19 @@ async def test_a_pod_that_was_created_though_the_answer_was_lost_is_not_created_
     cluster.controller.on_pod(None, item)
     await asyncio.sleep(200)
     assert cluster.pods == ["t-1"]
+
+
+async def test_a_creation_that_hangs_is_a_matter_of_its_namespace(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(path: str, body: Any, **query: str) -> None:
+        await asyncio.sleep(30.0)
+        raise ApiTimeoutError("no answer in time")
+
+    monkeypatch.setattr(cluster.api, "post", hang)
+    cluster.create()
+    await asyncio.sleep(30.5)
+    assert cluster.condition("Scheduled")["reason"] == "WebhookFailed"
 
 
 async def test_room_is_not_kept_for_a_pod_that_kube_scheduler_cannot_place(cluster: Cluster) -> None:

@@ -26,6 +26,7 @@ SERVER_ERROR = 'Internal error occurred: failed calling webhook "w.example": con
         (409, "AlreadyExists", 'pods "web-1" already exists', Cause.NAME_TAKEN),
         (409, "Conflict", "the object has been modified", Cause.API_SERVER),
         (500, "InternalError", SERVER_ERROR, Cause.WEBHOOK),
+        (504, "Timeout", "request did not complete within requested timeout", Cause.WEBHOOK),
         (429, "TooManyRequests", "try again", Cause.API_SERVER),
         (503, "ServiceUnavailable", "", Cause.API_SERVER),
     ],
