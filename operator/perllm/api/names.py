@@ -32,6 +32,7 @@ CONTAINERS_ANNOTATION = f"{GROUP}/containers"
 GPU_RESOURCE = "nvidia.com/gpu"
 
 MAX_LABEL_LENGTH = 63
+MAX_POD_NAME = 63
 _LABEL_VALUE = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?)?")
 _HASH_LENGTH = 8
 
@@ -89,6 +90,18 @@ def select_instance(instance: str) -> str:
 def profile_prefix(instance: str) -> str:
     """Return what the names of node profiles of one operator among several begin with, before the node's name."""
     return f"{instance}." if instance else ""
+
+
+def pod_name(task: str, attempt: int) -> str:
+    """Return the name of the pod of an attempt; the same one always, so that an attempt can never run twice.
+
+    Long names are shortened and made unique by a hash.
+    """
+    suffix = f"-{attempt}"
+    if len(task) + len(suffix) <= MAX_POD_NAME:
+        return task + suffix
+    suffix = f"-{hashlib.sha256(task.encode()).hexdigest()[:_HASH_LENGTH]}{suffix}"
+    return task[: MAX_POD_NAME - len(suffix)].rstrip("-.") + suffix
 
 
 def to_label_value(text: str) -> str:

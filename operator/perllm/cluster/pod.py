@@ -125,6 +125,8 @@ def read_pod(item: Object) -> Pod | None:
     owner, attempt = _find_owner(metadata), _read_attempt(as_object(metadata.get("labels")))
     if owner is None or attempt is None or not (namespace and name and uid):
         return None
+    if name != names.pod_name(as_text(owner.get("name")), attempt):
+        return None
     annotations = as_object(metadata.get("annotations"))
     containers = read_containers(spec, status, read_own_names(annotations))
     own = [one for one in containers if one.is_own and not one.is_init]

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from perllm.api import names
 from perllm.cluster.client import ApiError, Client
 from perllm.cluster.writes import Write, WriteQueue
 from perllm.controller.dispatcher import Waiting
-from perllm.controller.pods import build_pod, pod_name
+from perllm.controller.pods import build_pod
 from perllm.controller.refusal import Cause, Refusal, is_invalid, read_refusal
 from perllm.controller.task import Task
 from perllm.guard import describe
@@ -64,7 +65,7 @@ class PodKeeper:
             self._on_invalid(task, f"the API server refused its pod: {clean_line(error.message)}")
             return None
         refusal = read_refusal(error)
-        if refusal.cause is Cause.NAME_TAKEN and self._on_taken(waiting, pod_name(task, waiting.attempt)):
+        if refusal.cause is Cause.NAME_TAKEN and self._on_taken(waiting, names.pod_name(task.name, waiting.attempt)):
             return None
         return refusal
 

@@ -1,27 +1,12 @@
 """The pod that carries out an attempt at a task."""
 
 import copy
-import hashlib
 from typing import Any
 
 from perllm.api import names
 from perllm.cluster.shapes import as_objects, as_text
 from perllm.cluster.times import format_time
 from perllm.controller.task import Task
-
-MAX_POD_NAME = 63
-
-
-def pod_name(task: Task, attempt: int) -> str:
-    """Return the name of the pod of an attempt; the same one always, so that an attempt can never run twice.
-
-    Long names are shortened and made unique by a hash.
-    """
-    suffix = f"-{attempt}"
-    if len(task.name) + len(suffix) <= MAX_POD_NAME:
-        return task.name + suffix
-    suffix = f"-{hashlib.sha256(task.name.encode()).hexdigest()[:8]}{suffix}"
-    return task.name[: MAX_POD_NAME - len(suffix)].rstrip("-.") + suffix
 
 
 def build_pod(task: Task, attempt: int, scheduler_name: str) -> dict[str, Any]:
@@ -45,7 +30,7 @@ def build_pod(task: Task, attempt: int, scheduler_name: str) -> dict[str, Any]:
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
-            "name": pod_name(task, attempt),
+            "name": names.pod_name(task.name, attempt),
             "namespace": task.namespace,
             "labels": labels,
             "annotations": annotations,

@@ -87,7 +87,9 @@ class Experiment:
             return
         self.findings.note(cases, accepted, ends)
         self._add_faults(Fault(kind.name, cases[0].oddity, words) for words in broken)
-        self._add_faults(Fault(kind.name, case.oddity, words) for case, end in ends if (words := find_silence(end)))
+        self._add_faults(
+            Fault(kind.name, case.oddity, words) for case, end in ends if (words := find_silence(case, end))
+        )
         self._add_faults(find_tracebacks(self.rig.read_log(log_start), cases))
 
     def _add_faults(self, faults: Iterable[Fault]) -> None:
@@ -115,8 +117,9 @@ class Experiment:
         end_s = time.monotonic() + SETTLE_S
         while True:
             statuses = [await self.rig.read_status(namespace, case.name) for case in cases]
-            if not any(find_silence(status) for status in statuses) or time.monotonic() > end_s:
-                return list(zip(cases, statuses, strict=True))
+            ends = list(zip(cases, statuses, strict=True))
+            if not any(find_silence(*end) for end in ends) or time.monotonic() > end_s:
+                return ends
             await asyncio.sleep(0.3)
 
     async def _find_breakage(self, namespace: str) -> list[str]:

@@ -14,7 +14,7 @@ from perllm_lab.replay import FINAL_PHASES
 from strategies.values import Object
 
 # What a healthy task says on its way.
-USUAL = re.compile(r"|waiting for .*|waiting: a node without room .*|the pod is starting")
+USUAL = re.compile(r"|waiting for (its turn|a node)|waiting: a node without room .*|the pod is starting")
 MESSAGE_LENGTH = 70
 FAULT_LENGTH = 200
 FIRST_PRINTABLE = 0x20
@@ -77,15 +77,19 @@ class Findings:
         return [f"FAULT {kind}, {oddity}: {words} ({number} x)" for (kind, oddity, words), number in counts.items()]
 
 
-def find_silence(status: Object) -> str:
-    """Return how a task stands without saying why; empty when it has ended, or says cleanly what is wrong with it."""
+def find_silence(case: Case, status: Object) -> str:
+    """Return how a task stands without saying why; empty when it has ended, or says cleanly what is wrong with it.
+
+    An end that somebody else wrote into the status is believed, with whatever it says.
+    """
     phase, message = status.get("phase"), str(status.get("message") or "")
     has_ended = phase in FINAL_PHASES
+    if phase == GONE or (has_ended and isinstance(case.value, dict) and case.value.get("phase") == phase):
+        return ""
     if any(ord(character) < FIRST_PRINTABLE for character in message):
         return f"is {phase} and says {message!r}, which is not clean"
-    if phase in ("Succeeded", GONE) or (has_ended and message) or not (has_ended or USUAL.fullmatch(message)):
-        return ""
-    return f"is {phase} and says {message!r}"
+    names_fault = bool(message) if has_ended else not USUAL.fullmatch(message)
+    return "" if phase == "Succeeded" or names_fault else f"is {phase} and says {message!r}"
 
 
 def find_tracebacks(lines: Sequence[str], cases: Sequence[Case]) -> list[Fault]:

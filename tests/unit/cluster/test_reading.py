@@ -119,15 +119,20 @@ class TestPod:
 
     def test_without_an_attempt_is_the_first(self) -> None:
         item = pod_object()
-        item["metadata"]["labels"] = {}
+        item["metadata"] |= {"name": "t-1", "labels": {}}
         pod = read_pod(item)
         assert pod is not None
         assert pod.attempt == 1
 
+    def test_of_another_name_than_the_attempt_has_is_none_of_ours(self) -> None:
+        item = pod_object()
+        item["metadata"]["name"] = "t-2-odd"
+        assert read_pod(item) is None
+
     @pytest.mark.parametrize("label", ["", "x", "-1", "0", "1" * 26, "\u0661", 7, None])
     def test_with_an_attempt_that_was_never_made_is_none_of_ours(self, label: object) -> None:
         item = pod_object()
-        item["metadata"]["labels"] = {names.ATTEMPT_LABEL: label}
+        item["metadata"] |= {"name": f"t-{label}", "labels": {names.ATTEMPT_LABEL: label}}
         assert read_pod(item) is None
 
 

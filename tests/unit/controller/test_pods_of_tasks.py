@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perllm.api import names
+from perllm.api.names import MAX_POD_NAME, pod_name
 from perllm.api.task_status import Phase, TaskStatus
-from perllm.controller.pods import MAX_POD_NAME, build_pod, pod_name
+from perllm.controller.pods import build_pod
 from perllm.controller.task import read_task
 from unit.controller.samples import TEMPLATE, make_task, task_object
 
@@ -102,11 +103,11 @@ class TestPod:
     @given(st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,250}[a-z0-9])?", fullmatch=True), st.integers(1, 999))
     def test_names_are_valid_and_tell_attempts_apart(self, name: str, attempt: int) -> None:
         task = make_task(name)
-        found = pod_name(task, attempt)
+        found = pod_name(task.name, attempt)
         assert len(found) <= MAX_POD_NAME
-        assert found == pod_name(task, attempt) != pod_name(task, attempt + 1)
+        assert found == pod_name(task.name, attempt) != pod_name(task.name, attempt + 1)
         assert found.endswith(f"-{attempt}")
 
     def test_names_tell_long_tasks_apart_that_differ_in_their_ends(self) -> None:
         stem = "nightly-batch-" * 8
-        assert pod_name(make_task(stem + "1"), 1) != pod_name(make_task(stem + "2"), 1)
+        assert pod_name(stem + "1", 1) != pod_name(stem + "2", 1)
