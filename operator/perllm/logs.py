@@ -78,6 +78,8 @@ def configure_logging(settings: LogSettings) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # It warns that it handles no signals in a thread, which is how it is meant.
     logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
+    # It logs every try of a request that fails; the session it uses logs outages once.
+    logging.getLogger("kopf._cogs.clients").setLevel(logging.CRITICAL)
 
 
 def clean_traceback(text: str) -> str:

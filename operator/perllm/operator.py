@@ -270,7 +270,8 @@ class Operator:
 
     def _serve_extender(self) -> AbstractAsyncContextManager[None]:
         """Serve the extender on the loopback interface: kube-scheduler runs beside."""
-        return serve(build_app(self._extender, self._metrics), "127.0.0.1", self._config.server.extender_port)
+        app = build_app(self._extender, self._metrics, self._guard)
+        return serve(app, "127.0.0.1", self._config.server.extender_port)
 
     def _is_standby(self) -> bool:
         return self._leadership is not None and not self._leadership.won.is_set()

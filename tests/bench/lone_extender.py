@@ -25,6 +25,7 @@ from perllm.cluster.credentials import load_credentials
 from perllm.cluster.node import Node, NodeLabels, read_node
 from perllm.extender.extender import Extender
 from perllm.extender.server import build_app
+from perllm.guard import Guard
 from perllm.learning.learner import Learner
 from perllm.learning.outcome import Outcome
 from perllm.metrics import OperatorMetrics
@@ -70,7 +71,8 @@ async def _serve(nodes: int, port: int, kubeconfig: Path | None) -> None:
 
 async def _listen(nodes: int, port: int, client: Client) -> None:
     extender = Extender(build_placer(nodes), client, _request_of, lambda _uid, _record: None)
-    runner = web.AppRunner(build_app(extender, OperatorMetrics(CollectorRegistry())), access_log=None)
+    guard = Guard(lambda _: None, Random(0))
+    runner = web.AppRunner(build_app(extender, OperatorMetrics(CollectorRegistry()), guard), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
     await asyncio.Event().wait()

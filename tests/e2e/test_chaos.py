@@ -15,7 +15,7 @@ LENGTH_S = 90.0
 
 async def test_tasks_end_once_whoever_is_killed_meanwhile(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     # The watches of the test break as often as those of the operator.
-    caplog.set_level(logging.ERROR, logger="perllm.cluster.informer")
+    caplog.set_level(logging.ERROR, logger="perllm.cluster")
     findings = await Experiment(lab, SEED, LENGTH_S, print).run()
     Console(width=100).print(findings.render())
     assert findings.problems == ()

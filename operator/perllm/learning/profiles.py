@@ -188,8 +188,12 @@ class ProfileStore:
             self.tripped.add(name)
 
     def _restore(self, name: str, item: Object, counts: list[int]) -> None:
+        status = item.get("status") or {}
+        if not (status.get("models") or status.get("state")):
+            # It shows the circuit of a node that nothing was learned on.
+            return
         try:
-            counts.append(restore(self._learner, name, item.get("status") or {}, self._policy, self._unix_now()))
+            counts.append(restore(self._learner, name, status, self._policy, self._unix_now()))
         except StateError as error:
             log.warning("what was learned on %s cannot be read and starts afresh: %s", name, error)
         self._forgotten[name] = self._learner.forgotten[name]

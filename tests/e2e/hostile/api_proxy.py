@@ -60,7 +60,7 @@ class ApiProxy:
         self._credentials = credentials
         self._watches: dict[str, set[Watch]] = defaultdict(set)
         self._session: aiohttp.ClientSession
-        self._runner = web.AppRunner(self._build_app(), shutdown_timeout=1.0)
+        self._runner = web.AppRunner(self._build_app(), handler_cancellation=True, shutdown_timeout=1.0)
         self.url = ""
 
     async def __aenter__(self) -> Self:

@@ -28,7 +28,7 @@ class FakePrometheus:
         self._session: aiohttp.ClientSession
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(app, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession()

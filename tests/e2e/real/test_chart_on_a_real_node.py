@@ -1,6 +1,7 @@
 """The chart as users install it: real helm, a real kubelet, the real image, the real service accounts."""
 
 import re
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ EVERYBODY = {
 }
 RIGHTS = {
     ("nodes", "list watch"),
+    ("namespaces", "list watch"),
+    ("resourcequotas", "list watch"),
     ("pods", "list watch create delete"),
     ("pods/binding", "create"),
     ("events.events.k8s.io", "create"),
@@ -82,6 +85,27 @@ async def test_a_real_model_answers_on_the_node_and_the_status_tells(release: Re
     assert (observed["tokens"] > 0, observed["tokenSource"]) == (True, "chunks")
     assert 0 < observed["timeToFirstToken"] < observed["inference"] < observed["latency"]
     assert len(status["result"]["text"].split()) > 3
+
+
+async def test_an_image_that_is_not_there_is_told_in_the_words_of_kubelet(
+    release: Release, cluster: RealCluster
+) -> None:
+    await make_namespace(cluster, "stuck", restricted=True)
+    task = _read_example()
+    (container,) = task["spec"]["template"]["spec"]["containers"]
+    container.update(image="registry.example.com/nowhere:1", imagePullPolicy="Never")
+    await cluster.client.post(names.tasks_path("stuck"), task)
+    begun_s, status = time.monotonic(), {}
+
+    async def tells() -> bool:
+        nonlocal status
+        status = (await cluster.client.get(names.task_path("stuck", "ask-the-node"))).get("status") or {}
+        return "ErrImageNeverPull" in (status.get("message") or "")
+
+    await wait_until(tells, timeout_s=20, describe=lambda: str(status))
+    print(f"\nfrom creation to the reason: {time.monotonic() - begun_s:.1f} s: {status['message']}")
+    task = await _wait_final(cluster, "stuck", "ask-the-node")
+    assert (task["status"]["phase"], "ErrImageNeverPull" in task["status"]["message"]) == ("Failed", True)
 
 
 def _read_rights(printed: str) -> list[tuple[str, str]]:

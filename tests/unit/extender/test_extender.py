@@ -17,6 +17,7 @@ from perllm.placement.decision import read_record
 from perllm.placement.placer import Placer
 from perllm.placement.request import Request
 from unit.cluster.fake_api import FakeApiServer
+from unit.cluster.queues import make_guard
 from unit.placement.cluster_of import make_node, make_request, make_setting
 
 NODES = ["a", "b"]
@@ -75,7 +76,7 @@ async def setting() -> AsyncIterator[Setting]:
     api, registry = FakeApiServer(), CollectorRegistry()
     records: dict[str, str] = {}
     extender = Extender(placer, api, request_of, records.__setitem__)  # type: ignore[arg-type]
-    async with TestClient(TestServer(build_app(extender, OperatorMetrics(registry)))) as http:
+    async with TestClient(TestServer(build_app(extender, OperatorMetrics(registry), make_guard()))) as http:
         yield Setting(http, placer, api, registry, records)
 
 

@@ -143,6 +143,15 @@ async def test_a_profile_that_cannot_be_read_keeps_no_other_from_being_read() ->
     assert await store.load() == 3
 
 
+async def test_a_profile_that_shows_only_the_circuit_of_its_node_is_no_fault(caplog: pytest.LogCaptureFixture) -> None:
+    api = FakeApiServer()
+    api.store(PROFILE_A, status={"schemaVersion": 1, "models": [], "state": {}, "circuit": {"state": "open"}})
+    _, store = start(api)
+    assert await store.load() == 0
+    assert store.tripped == {"a"}
+    assert caplog.text == ""
+
+
 async def test_a_profile_of_version_2_is_carried_over() -> None:
     api = FakeApiServer()
     old, _ = await learn(api)
