@@ -325,7 +325,7 @@ def test_node_profile_keeps_the_learners_state_and_shows_the_figures(kubectl: Ku
     kept = json.loads(kubectl("get", "llmnode", "edge-1", "--output=json"))["status"]
     kubectl("delete", "llmnode", "edge-1")
 
-    assert header.split() == ["NAME", "GPU", "TIER", "OUTCOMES", "LATENCY(S)", "ENERGY(J)", "AGE"]
+    assert header.split() == ["NAME", "GPU", "TIER", "CIRCUIT", "OUTCOMES", "LATENCY(S)", "ENERGY(J)", "AGE"]
     assert row.split()[:-1] == ["edge-1", "Jetson-AGX-Orin", "edge", "7", "3.5", "90"]
     assert kept["models"][0]["state"] == state
 
