@@ -242,6 +242,8 @@ class Dispatcher:
             return
         arm = placement.arm
         if verdict is Verdict.START and arm is not None:
+            if self._lines.give_way(task.key, int(placement.rows[arm])):
+                return
             self._claim(task, placement, arm)
             starting.append(waiting)
             return

@@ -36,6 +36,10 @@ class Backlog(Generic[K]):
         if key in self._line_of:
             self.add(self._tasks[key])
 
+    def look_again(self, key: K) -> None:
+        """Let a task that is being looked at be looked at once more, wherever it stood."""
+        self.add(self._tasks[key])
+
     def all_again(self) -> None:
         """Let every task be looked at as if it were new."""
         for key in list(self._line_of):
@@ -56,7 +60,7 @@ class Backlog(Generic[K]):
 
     def call(self, line: Line) -> bool:
         """Let a line be looked at; return whether anybody stands in it."""
-        if self._head(line) is None:
+        if self.head(line) is None:
             return False
         self._called[line] = None
         return True
@@ -78,6 +82,14 @@ class Backlog(Generic[K]):
         found = self._first()
         return None if found is None else found[1]
 
+    def entry(self, key: K) -> Entry[K]:
+        """Return one of the tasks."""
+        return self._tasks[key]
+
+    def line_of(self, key: K) -> Line:
+        """Return the line that a task stands in; None if it is new."""
+        return self._line_of.get(key)
+
     def stands_in_line(self, key: K) -> bool:
         """Whether a task was looked at and waits."""
         return key in self._line_of
@@ -93,14 +105,15 @@ class Backlog(Generic[K]):
         newest = self._new.first()
         best: tuple[Line | None, Entry[K]] | None = None if newest is None else (None, newest)
         for line in list(self._called):
-            head = self._head(line)
+            head = self.head(line)
             if head is None:
                 self._called.pop(line)
             elif best is None or head < best[1]:
                 best = line, head
         return best
 
-    def _head(self, line: Line) -> Entry[K] | None:
+    def head(self, line: Line) -> Entry[K] | None:
+        """Return the most urgent of those who stand in a line."""
         heap = self._lines.get(line)
         head = heap.first() if heap is not None else None
         if head is None:

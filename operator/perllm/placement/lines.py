@@ -6,7 +6,8 @@ many wait. What nothing calls, since it waits for time rather than for room, is 
 in turn.
 
 Each namespace has lines of its own, and of all that are new or called in one the most urgent comes first. Whose turn it
-is among the namespaces, `shares` says, also for the room of a single node: it calls the lines of all of them.
+is among the namespaces, `shares` says, also for the room of a single node: it calls the lines of all of them. A task
+that could start although nothing called, since time has passed, lets those pass that have a better claim (`give_way`).
 """
 
 from collections.abc import Callable, Iterator
@@ -49,6 +50,8 @@ class WaitingLines(Generic[K]):
         self._backlogs: dict[str, Backlog[K]] = {}
         self._waiters: dict[Line, dict[str, None]] = {}
         self._due: dict[str, None] = {}
+        self._turns: list[_Turn] = []
+        self._looked_at: set[tuple[str, Line]] = set()
         self._is_called = False
         self._patrol_s = 0.0
         self._number = 0
@@ -126,31 +129,72 @@ class WaitingLines(Generic[K]):
         """
         in_turn = self._take_turns(now_s)
         self._is_called = False
-        turns = [turn for namespace in list(self._due) if (turn := self._turn(namespace)) is not None]
-        heapify(turns)
-        while turns:
-            namespace = heappop(turns).namespace
-            turn = self._turn(namespace)
-            if turn is None or not may_start(namespace):
-                continue
-            if turns and turns[0] < turn:
-                heappush(turns, turn)  # the present has moved since it was put there
-                continue
-            yield from self._look(namespace)
-            turn = self._turn(namespace)
-            if turn is not None:
-                heappush(turns, turn)
+        self._looked_at.clear()
+        self._turns = [turn for namespace in list(self._due) if (turn := self._turn(namespace)) is not None]
+        heapify(self._turns)
+        yield from self._serve(may_start)
         for key in in_turn:
             namespace = self._namespace_of.get(key, "")
             if key in self._namespace_of and self._backlogs[namespace].stands_in_line(key) and may_start(namespace):
                 yield key
+                yield from self._serve(may_start)
+
+    def give_way(self, key: K, row: int) -> bool:
+        """Whether a task that is being looked at, and could start on a node, has to let others be looked at first.
+
+        Those are of namespaces with a better claim, wait for this node or for any, and have not been let pass or looked
+        at in vain in this round. The task is then looked at again after them. Linear in the number of namespaces that
+        wait so.
+        """
+        namespace = self._namespace_of[key]
+        own = self._shares.standing(namespace, self._backlogs[namespace].entry(key).priority)
+        passing = [
+            (other, line)
+            for line in [row, *(line for line in self._waiters if not isinstance(line, int))]
+            for other in self._waiters.get(line, ())
+            if other != namespace and (other, line) not in self._looked_at and self._has_claim(other, line, own)
+        ]
+        for other, line in passing:
+            self._looked_at.add((other, line))
+            self._backlogs[other].call(line)
+            self._put_turn(other)
+        if passing:
+            self._backlogs[namespace].look_again(key)
+            self._put_turn(namespace)
+        return bool(passing)
+
+    def _has_claim(self, namespace: str, line: Line, before: Standing) -> bool:
+        backlog = self._backlogs.get(namespace)
+        head = backlog.head(line) if backlog is not None else None
+        return head is not None and self._shares.standing(namespace, head.priority) < before
+
+    def _serve(self, may_start: Callable[[str], bool]) -> Iterator[K]:
+        """Yield the tasks of all namespaces whose turn it is."""
+        while self._turns:
+            namespace = heappop(self._turns).namespace
+            turn = self._turn(namespace)
+            if turn is None or not may_start(namespace):
+                continue
+            if self._turns and self._turns[0] < turn:
+                heappush(self._turns, turn)  # the present has moved since it was put there
+                continue
+            yield from self._look(namespace)
+            self._put_turn(namespace)
+
+    def _put_turn(self, namespace: str) -> None:
+        turn = self._turn(namespace)
+        if turn is not None:
+            self._due[namespace] = None
+            heappush(self._turns, turn)
 
     def _look(self, namespace: str) -> Iterator[K]:
         """Yield the first task of a namespace, which pays for the look if nothing comes of it."""
-        for key in self._backlogs[namespace].look():
+        backlog = self._backlogs[namespace]
+        for key in backlog.look():
             yield key
             if key in self._namespace_of:
                 self._shares.charge(namespace, LOOK_S)
+                self._looked_at.add((namespace, backlog.line_of(key)))
 
     def _turn(self, namespace: str) -> _Turn | None:
         """Return a namespace's claim; None once nothing of it is to be looked at."""

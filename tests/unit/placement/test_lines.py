@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
-from perllm.placement.lines import MAX_LOOKED_AT, PAUSE_S, Line, WaitingLines
+from perllm.placement.backlog import Line
+from perllm.placement.lines import MAX_LOOKED_AT, PAUSE_S, WaitingLines
+from perllm.placement.shares import Shares
 
 ANY = "any"
 
@@ -110,3 +112,71 @@ def test_it_says_when_it_wants_to_be_asked() -> None:
     lines.remove("a")
     serve(lines, lambda _: None)
     assert lines.next_s(0.1) == float("inf")
+
+
+def two_namespaces() -> WaitingLines[str]:
+    """Return lines in which a task of namespace poor waits for any node; namespace rich was given much already."""
+    shares = Shares()
+    shares.charge("poor", 1.0)
+    for _ in range(10):
+        shares.charge("rich", 10.0)
+    lines: WaitingLines[str] = WaitingLines(shares)
+    lines.add("waits", (0,), namespace="poor")
+    serve(lines, lambda _: ANY)
+    lines.add("new", (0,), namespace="rich")
+    return lines
+
+
+def start(lines: WaitingLines[str], may_start: Callable[[str], bool] = lambda _: True) -> list[str]:
+    """Start whoever is due on node 3 unless it has to give way; return who was looked at."""
+    seen = []
+    for key in lines.due(0.0, may_start):
+        seen.append(key)
+        if not lines.give_way(key, 3):
+            lines.remove(key, work_s=1.0)
+    return seen
+
+
+def test_a_task_that_could_start_lets_those_pass_that_have_a_better_claim() -> None:
+    assert start(two_namespaces()) == ["new", "waits", "new"]
+
+
+def test_nobody_gives_way_to_a_namespace_that_may_not_start_or_waits_in_vain() -> None:
+    assert start(two_namespaces(), lambda namespace: namespace == "rich") == ["new", "new"]
+    lines, seen = two_namespaces(), []
+    for key in lines.due(0.0):
+        seen.append(key)
+        if key == "waits":
+            lines.wait(key, ANY)
+        elif not lines.give_way(key, 3):
+            lines.remove(key)
+    assert seen == ["new", "waits", "new"]
+
+
+def test_nobody_gives_way_within_a_namespace() -> None:
+    lines = waiting(ANY, "waits")
+    lines.add("new", (9,))
+    assert start(lines) == ["new"]
+
+
+def test_namespaces_are_served_in_turn_and_each_in_its_own_order() -> None:
+    lines: WaitingLines[str] = WaitingLines()
+    for number in range(3):
+        lines.add(f"a{number}", (number,), namespace="a")
+        lines.add(f"b{number}", (-number,), namespace="b")
+    assert start(lines) == ["a0", "b2", "a1", "b1", "b0", "a2"]
+
+
+def test_a_node_with_room_calls_the_lines_of_all_namespaces_the_one_with_the_best_claim_first() -> None:
+    lines = two_namespaces()
+    serve(lines, lambda _: 3)
+    lines.call(3)
+    assert start(lines) == ["waits", "new"]
+
+
+def test_looks_in_vain_are_shared_between_namespaces() -> None:
+    lines: WaitingLines[str] = WaitingLines()
+    for number in range(100):
+        lines.add(f"a{number}", (number,), namespace="a")
+    lines.add("b", (0,), namespace="b")
+    assert serve(lines, lambda _: ANY).index("b") <= 1
