@@ -27,6 +27,9 @@ LASTING_S = 60.0
 """After a run of this length the count of failures begins at one."""
 
 STOP_TIMEOUT_S = 10.0
+STUCK_S = 15.0
+"""A run that has not brought all tasks for so long is begun again: some failures end parts of Kopf only."""
+LOOK_S = 1.0
 TOKEN_LIFE = timedelta(minutes=10)
 
 OnTask = Callable[[Object, bool], None]
@@ -130,16 +133,20 @@ class TaskWatch:
         if self._stopping.is_set():
             return
         stream = self._stream = TaskStream(self._hand_list_on, self._outages, self._rng)
-        await kopf.operator(
-            registry=self._build_registry(stream),
-            settings=_settings(),
-            clusterwide=not self._namespaces,
-            namespaces=self._namespaces,
-            standalone=True,
-            # There are no peers to be told from; kopf would ask for a user name, which a container's user has none of.
-            identity=cast(Any, "perllm"),
-            stop_flag=stop,
-        )
+        watchdog = loop.create_task(_end_when_stuck(stream, stop))
+        try:
+            await kopf.operator(
+                registry=self._build_registry(stream),
+                settings=_settings(),
+                clusterwide=not self._namespaces,
+                namespaces=self._namespaces,
+                standalone=True,
+                # There are no peers to be told from; kopf would ask for a user name, and a container's user has none.
+                identity=cast(Any, "perllm"),
+                stop_flag=stop,
+            )
+        finally:
+            watchdog.cancel()
 
     def _hand_list_on(self, namespace: str | None, uids: Mapping[str, str]) -> None:
         self._call(self._target, self._on_list, namespace, uids)
@@ -169,6 +176,15 @@ class TaskWatch:
             stream.handed_on(item["metadata"]["uid"])
 
         return registry
+
+
+async def _end_when_stuck(stream: TaskStream, stop: asyncio.Event) -> None:
+    """End a run that does not bring the tasks any more."""
+    idle_s = 0.0
+    while idle_s < STUCK_S:
+        await asyncio.sleep(LOOK_S)
+        idle_s = 0.0 if stream.is_current else idle_s + LOOK_S
+    stop.set()
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):

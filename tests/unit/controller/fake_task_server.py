@@ -18,11 +18,13 @@ class FakeTaskServer:
     Attributes:
         tasks: the tasks that exist, by name.
         lists: how often they were listed.
+        refused: how many more times the resources of the group are asked for in vain.
     """
 
     def __init__(self) -> None:
         self.tasks: dict[str, dict[str, Any]] = {}
         self.lists = 0
+        self.refused = 0
         self._version = 1
         self._lines: asyncio.Queue[bytes | None] = asyncio.Queue()
 
@@ -75,6 +77,9 @@ class FakeTaskServer:
         return web.json_response({"groups": groups})
 
     async def _resources(self, _: web.Request) -> web.Response:
+        if self.refused:
+            self.refused -= 1
+            return web.Response(status=415, text="not this media type")
         return web.json_response({"resources": [_describe(names.TASK_PLURAL, names.TASK_KIND)]})
 
     async def _tasks(self, request: web.Request) -> web.StreamResponse:

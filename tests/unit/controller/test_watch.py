@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from perllm.cluster.client import Object
 from perllm.cluster.credentials import Credentials
 from perllm.cluster.outages import Outages
+from perllm.controller import watch
 from perllm.controller.watch import TaskWatch
 from perllm.metrics import OperatorMetrics
 from perllm.supervision import serve
@@ -53,8 +54,8 @@ class Watched:
 
 
 @pytest.fixture
-async def watched() -> AsyncIterator[Watched]:
-    """A watch that knows of task t."""
+async def starting() -> AsyncIterator[Watched]:
+    """A watch of a server that has task t, not yet started."""
     server = FakeTaskServer()
     server.store("t")
     (port,) = find_free_ports(1)
@@ -63,11 +64,17 @@ async def watched() -> AsyncIterator[Watched]:
         watched = Watched(server, port)
         stack.push_async_callback(watched.watch.stop)
         stack.callback(server.end_watch)
-        assert not watched.watch.is_ready
-        watched.watch.start()
-        await watched.until(lambda: watched.watch.is_ready)
-        assert set(watched.seen) == {"t"}
         yield watched
+
+
+@pytest.fixture
+async def watched(starting: Watched) -> Watched:
+    """A watch that knows of task t."""
+    assert not starting.watch.is_ready
+    starting.watch.start()
+    await starting.until(lambda: starting.watch.is_ready)
+    assert set(starting.seen) == {"t"}
+    return starting
 
 
 @pytest.mark.parametrize(
@@ -118,3 +125,13 @@ async def test_the_watch_is_not_ready_while_it_cannot_read(watched: Watched) -> 
     await watched.until(lambda: not watched.watch.is_ready)
     watched.server.create("later")
     await watched.until(lambda: watched.watch.is_ready and "later" in watched.seen, timeout_s=15)
+
+
+async def test_a_start_that_ends_a_part_of_kopf_only_is_begun_again(
+    starting: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "STUCK_S", 2.0)
+    starting.server.refused = 1
+    starting.watch.start()
+    await starting.until(lambda: starting.watch.is_ready, timeout_s=20)
+    assert set(starting.seen) == {"t"}
