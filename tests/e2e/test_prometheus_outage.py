@@ -6,6 +6,7 @@ import pytest
 
 from e2e.stage import Stage, condition, wait_until
 from perllm.cluster.client import Object
+from perllm.learning.node_state import read_state
 from perllm_lab.lab import LabSettings
 
 SPEED = 3.0
@@ -94,4 +95,4 @@ def _count_measured(tasks: dict[str, Object]) -> int:
 
 async def _energies_learned(stage: Stage) -> int:
     profiles = (await stage.profiles()).values()
-    return sum(model["state"]["energyCount"] for item in profiles for model in item["status"]["models"])
+    return sum(arm.energy_count for item in profiles for arm in read_state(item["status"]).models)

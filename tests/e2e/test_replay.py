@@ -122,7 +122,7 @@ async def test_every_success_is_learned_once(replayed: Replayed) -> None:
 async def test_kubectl_shows_all_columns(replayed: Replayed) -> None:
     table = await replayed.stage.kubectl("get", "llmtasks", "--namespace", replayed.stage.namespace)
     header, *rows = (line.split() for line in table.splitlines())
-    assert header == ["NAME", "PHASE", "MODEL", "NODE", "TIER", "DEADLINE", "LATENCY", "MET", "ENERGY", "AGE"]
+    assert header == ["NAME", "PHASE", "MODEL", "NODE", "TIER", "DEADLINE", "LATENCY(S)", "MET", "ENERGY(J)", "AGE"]
     assert len(rows) == len(replayed.tasks)
     assert [row for row in rows if len(row) != len(header) or "<none>" in row] == []
 
