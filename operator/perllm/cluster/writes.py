@@ -194,6 +194,11 @@ class WriteQueue:
             pause_s = self._judge(write, error)
         except Exception as error:
             pause_s = self._guard.note(write.kind, write.name, error)
+        except asyncio.CancelledError:
+            # Broken off with the queue, which may be started again.
+            self._wanted.setdefault(write.key, write)
+            self._enqueue(write.key)
+            raise
         else:
             self._note_answer()
             self._forget(write.key)

@@ -253,3 +253,14 @@ async def test_whoever_waits_for_a_write_learns_that_a_newer_one_has_taken_its_p
     server.down = None
     await asyncio.wait_for(second, 60)
     assert server.written.count("lab/t-1") == 1
+
+
+async def test_what_was_under_way_is_sent_again_when_the_queue_is_started_again(server: Server) -> None:
+    queue = WriteQueue(Guard(lambda _: None, Random(0)), Outages(asyncio.get_running_loop().time), Random(0))
+    server.slow_s["lab"] = 10.0
+    queue.put(status(server, "lab/t"))
+    for length_s in (1.0, 30.0):
+        running = asyncio.create_task(queue.run())
+        await asyncio.sleep(length_s)
+        running.cancel()
+    assert (server.tries["lab/t"], server.written, len(queue)) == (2, ["lab/t"], 0)
