@@ -126,7 +126,8 @@ class Leadership:
         except TimeoutError:
             self._outages.failed(topic, "no answer in time")
         except Exception as error:
-            self._outages.failed(topic, describe(error))
+            is_unreachable = isinstance(error, ApiError) and error.is_unreachable
+            self._outages.failed(topic, describe(error), is_unreachable=is_unreachable)
         else:
             self._outages.worked(topic)
 

@@ -19,7 +19,7 @@ from random import Random
 
 from perllm.backoff import Backoff
 from perllm.cluster.client import ApiError
-from perllm.cluster.outages import Outages
+from perllm.cluster.outages import API_SERVER, Outages
 from perllm.guard import Guard
 
 WIDTH = 32
@@ -30,8 +30,6 @@ LANE_WIDTH = 8
 
 REFUSED = Backoff(first_s=0.2, limit_s=60.0)
 UNREACHABLE = Backoff(first_s=0.2, limit_s=5.0)
-
-API_SERVER = "API server"
 
 Key = tuple[str, str]
 Lane = tuple[str, str]
