@@ -286,11 +286,17 @@ class Operator:
                     self._guard.run("node", name, partial(self._update_bandwidth, name), again=False)
                 self._placer.note_bandwidth()
                 seen = snapshot
-            self._controller.node_health.tend()
-            for task_id in self._placer.expire():
-                log.warning("the placement of task %s was not carried out in time and is forgotten", task_id)
-            self._placer.trim()
+            for name, work in (
+                ("of circuits", self._controller.node_health.tend),
+                ("of reservations", self._drop_stale),
+                ("of models", self._placer.trim),
+            ):
+                self._guard.run("housekeeping", name, work, again=False)
             await asyncio.sleep(HOUSEKEEPING_INTERVAL_S)
+
+    def _drop_stale(self) -> None:
+        for task_id in self._placer.expire():
+            log.warning("the placement of task %s was not carried out in time and is forgotten", task_id)
 
     def _on_node(self, old: Object | None, new: Object | None) -> None:
         node = read_node(new, self._labels) if new else None

@@ -71,12 +71,12 @@ def parse_run_report(text: str | None) -> RunReport | None:
     """Return the report in a termination message, or None when there is none.
 
     Fields that cannot be true (negative, not finite, absurdly large, of the wrong type) are left out;
-    unknown ones are ignored. Log lines before the report do not matter. Texts are cleaned.
+    unknown ones are ignored. Log lines before the report do not matter. Texts are cleaned, and a problem is cut.
     """
     values = _parse_object(text)
     if values is None:
         return None
-    report = _clean(_drop_contradictions(_validate(values)))
+    report = _clean(_drop_contradictions(_validate(_cut_problem(values))))
     return report if report.model_fields_set else None
 
 
@@ -92,6 +92,12 @@ def _parse_object(text: str | None) -> dict[str, Any] | None:
     return None
 
 
+def _cut_problem(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with a problem that fits: the beginning of what went wrong is better than nothing."""
+    problem = values.get("problem")
+    return {**values, "problem": clean_line(problem)} if isinstance(problem, str) else values
+
+
 def _validate(values: dict[str, Any]) -> RunReport:
     try:
         return RunReport.model_validate(values)
@@ -102,7 +108,6 @@ def _validate(values: dict[str, Any]) -> RunReport:
 
 def _clean(report: RunReport) -> RunReport:
     update = {
-        "problem": None if report.problem is None else clean_line(report.problem),
         "result": None if report.result is None else clean_line(report.result),
         "text": None if report.text is None else clean_text(report.text, MAX_REPORT_LENGTH),
     }

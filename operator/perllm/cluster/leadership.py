@@ -17,6 +17,7 @@ from perllm.api import names
 from perllm.cluster.client import ApiError, Client, Object
 from perllm.cluster.outages import Outages
 from perllm.guard import describe
+from perllm.text import clean_line
 
 POLL_S = 1.0
 TIMEOUT_S = 2.0
@@ -57,7 +58,7 @@ class Tenure:
         # What was written before the first look may be long ago.
         if self._seen is not None and seen != self._seen:
             self._renewed_s = self._looked_s
-        self._seen, self._looked_s, self.holder = seen, now_s, seen[0]
+        self._seen, self._looked_s, self.holder = seen, now_s, clean_line(seen[0])
         self._trusted_s = float(spec.get("leaseDurationSeconds") or DEFAULT_DURATION_S) * TRUSTED_SHARE
 
     def left_s(self, now_s: float) -> float:
@@ -125,7 +126,8 @@ class Leadership:
         except TimeoutError:
             self._outages.failed(topic, "no answer in time")
         except Exception as error:
-            self._outages.failed(topic, describe(error))
+            is_unreachable = isinstance(error, ApiError) and error.is_unreachable
+            self._outages.failed(topic, describe(error), is_unreachable=is_unreachable)
         else:
             self._outages.worked(topic)
 

@@ -19,7 +19,7 @@ from random import Random
 
 from perllm.backoff import Backoff
 from perllm.cluster.client import ApiError
-from perllm.cluster.outages import Outages
+from perllm.cluster.outages import API_SERVER, Outages
 from perllm.guard import Guard
 
 WIDTH = 32
@@ -30,8 +30,6 @@ LANE_WIDTH = 8
 
 REFUSED = Backoff(first_s=0.2, limit_s=60.0)
 UNREACHABLE = Backoff(first_s=0.2, limit_s=5.0)
-
-API_SERVER = "API server"
 
 Key = tuple[str, str]
 Lane = tuple[str, str]
@@ -46,13 +44,15 @@ class Write:
         name: namespace/name of the object that it is about, or name alone.
         send: sends the newest state; called until it raises no more. Whatever settles the matter, such as an object
             that is gone, it handles itself.
-        is_repeated: whether it is sent again when it has failed.
+        is_repeated: whether it is sent again when it has failed; if not, whoever asked for it tells of refusals.
+        withdraw: called when it is not sent after all: a newer one has taken its place, or its object is gone.
     """
 
     kind: str
     name: str
     send: Callable[[], Awaitable[None]]
     is_repeated: bool = True
+    withdraw: Callable[[], object] = lambda: None
 
     @property
     def key(self) -> Key:
@@ -62,8 +62,7 @@ class Write:
     @property
     def lane(self) -> Lane:
         """With whom it takes turns."""
-        namespace, slash, _ = self.name.partition("/")
-        return self.kind, namespace if slash else ""
+        return _lane_of(self.key)
 
     @property
     def topic(self) -> str:
@@ -90,6 +89,7 @@ class WriteQueue:
         self._under_way: set[Key] = set()
         self._places: Counter[Lane] = Counter()
         self._failures: Counter[Key] = Counter()
+        self._refused: Counter[Lane] = Counter()
         self._pauses: dict[Key, asyncio.TimerHandle] = {}
         self._unreachable = 0
         self._closed_until_s = 0.0
@@ -105,6 +105,7 @@ class WriteQueue:
         """Ask for a write; returns at once."""
         key = write.key
         is_queued = key in self._wanted or key in self._under_way
+        self._withdraw(key)
         self._wanted[key] = write
         self._idle.clear()
         if not is_queued:
@@ -115,6 +116,7 @@ class WriteQueue:
 
         Raises:
             ApiError: the API server refuses it, or does not answer.
+            asyncio.CancelledError: it was not sent, since a newer write has taken its place.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -126,13 +128,13 @@ class WriteQueue:
                 raise
             _settle(done)
 
-        self.put(replace(write, send=send, is_repeated=False))
+        self.put(replace(write, send=send, is_repeated=False, withdraw=done.cancel))
         await done
 
     def drop(self, kind: str, name: str) -> None:
         """Forget a write that has not begun: its object is gone."""
         key = kind, name
-        self._wanted.pop(key, None)
+        self._withdraw(key)
         self._forget(key)
         self._note_idle()
 
@@ -190,9 +192,16 @@ class WriteQueue:
             pause_s = self._judge(write, error)
         except Exception as error:
             pause_s = self._guard.note(write.kind, write.name, error)
+        except asyncio.CancelledError:
+            # Broken off with the queue, which may be started again.
+            self._wanted.setdefault(write.key, write)
+            self._enqueue(write.key)
+            raise
         else:
             self._note_answer()
-            self._outages.worked(write.topic)
+            self._forget(write.key)
+            if not self._refused[write.lane]:
+                self._outages.worked(write.topic)
             self._guard.clear(write.kind, write.name)
         finally:
             self._under_way.discard(write.key)
@@ -221,7 +230,10 @@ class WriteQueue:
             self._close()
             return 0.0
         self._note_answer()
-        self._outages.failed(write.topic, f"{write.name}: {error}")
+        if write.is_repeated:
+            self._outages.failed(write.topic, f"{write.name}: {error}")
+        if write.key not in self._failures:
+            self._refused[write.lane] += 1
         self._failures[write.key] += 1
         return max(REFUSED.pause_s(self._failures[write.key], self._rng), error.retry_after_s)
 
@@ -241,8 +253,17 @@ class WriteQueue:
             self._outages.worked(API_SERVER)
             self._wake.set()
 
+    def _withdraw(self, key: Key) -> None:
+        write = self._wanted.pop(key, None)
+        if write is not None:
+            write.withdraw()
+
     def _forget(self, key: Key) -> None:
-        self._failures.pop(key, None)
+        if self._failures.pop(key, 0):
+            lane = _lane_of(key)
+            self._refused[lane] -= 1
+            if not self._refused[lane]:
+                del self._refused[lane]
         pause = self._pauses.pop(key, None)
         if pause is not None:
             pause.cancel()
@@ -250,6 +271,12 @@ class WriteQueue:
     def _note_idle(self) -> None:
         if not len(self):
             self._idle.set()
+
+
+def _lane_of(key: Key) -> Lane:
+    kind, name = key
+    namespace, slash, _ = name.partition("/")
+    return kind, namespace if slash else ""
 
 
 def _settle(done: asyncio.Future[None], error: Exception | None = None) -> None:

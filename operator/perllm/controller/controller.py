@@ -167,12 +167,13 @@ class Controller:
     def _take_task(self, item: Object, *, deleted: bool) -> None:
         if not deleted and self._is_known(item):
             return
+        if deleted:
+            tracked = self._tracked.get(object_key(item))
+            if tracked is not None and tracked.task.uid == item["metadata"]["uid"]:
+                self._forget(tracked.task.key)
+            return
         task, status = read_task(item, self._unix_now(), self._gpu_resource)
         tracked = self._tracked.get(task.key)
-        if deleted:
-            if tracked is not None and tracked.task.uid == task.uid:
-                self._forget(task.key)
-            return
         if tracked is not None and tracked.task.uid != task.uid:
             self._forget(task.key)
             tracked = None

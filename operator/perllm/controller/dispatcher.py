@@ -134,9 +134,10 @@ class Dispatcher:
         if known is not None and (known.task.uid, known.attempt) == (waiting.task.uid, waiting.attempt):
             self._lines.again(key)
         else:
+            rank = self._rank(waiting.task)
             self._postponed.remove(key)
             self._waiting[key] = waiting
-            self._ranks[key] = self._rank(waiting.task)
+            self._ranks[key] = rank
             self._queue(waiting.task)
         self._wake.set()
 
@@ -266,6 +267,9 @@ class Dispatcher:
         patience = asyncio.get_running_loop().call_later(CREATION_PATIENCE_S, self._lose_patience, waiting)
         try:
             refusal = await self._create_pod(waiting)
+        except asyncio.CancelledError:
+            self._begin_again(waiting)
+            raise
         finally:
             patience.cancel()
             self._creating.give_back(task.uid)
@@ -276,6 +280,12 @@ class Dispatcher:
             self._postponed.accept(task.key)
         else:
             self._guard.run("refused pod", task.key, partial(self._take_back, task, refusal), again=False)
+
+    def _begin_again(self, waiting: Waiting) -> None:
+        """Queue a task whose creation was broken off with the round; a pod that exists all the same is found then."""
+        if self._waiting.get(waiting.task.key) is waiting:
+            self.let_go(waiting.task.key)
+            self._queue(waiting.task)
 
     def _lose_patience(self, waiting: Waiting) -> None:
         if self._waiting.get(waiting.task.key) is waiting:

@@ -19,6 +19,7 @@ from perllm.controller.pod_ends import is_overdue, is_refusal
 from perllm.controller.stages import (
     accept,
     end,
+    follow,
     miss_deadline,
     place,
     put_condition,
@@ -59,7 +60,8 @@ class Step:
 def advance(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float, note: Note | None = None) -> Step:
     """Return the next step of a task; `note` says why it has no pod, if that is known."""
     if task.spec is None:
-        return Step(status if status.phase.is_final else reject(task, status, "InvalidSpec", task.problem, now_s))
+        is_over = status.phase.is_final
+        return Step(follow(task, status) if is_over else reject(task, status, "InvalidSpec", task.problem, now_s))
     if not status.phase.is_final:
         step = _go_on(task, status, pods, now_s)
         if step.attempt is not None and note is not None:
@@ -118,7 +120,7 @@ def _keep(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) -> 
     doomed = [pod for pod in pods if not pod.is_finished and not pod.is_deleting]
     ran = next((pod for pod in pods if pod.phase is PodPhase.SUCCEEDED and pod.name == status.pod_name), None)
     finished = ran if status.phase is Phase.SUCCEEDED else None
-    update: dict[str, object] = {"observed_generation": task.generation}
+    update: dict[str, object] = {}
     observed = status.observed
     if observed is not None and observed.energy_quality is None and finished is None:
         # Without the pod nobody can tell any more when and where it ran.
@@ -129,7 +131,7 @@ def _keep(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) -> 
         update["result"] = read_result(last)
     ttl_s = task.valid_spec.ttl_after_finished_s
     expire_in_s = None if ttl_s is None else _seen_end_s(status, now_s) + ttl_s - now_s
-    status = status.model_copy(update=update)
+    status = follow(task, status).model_copy(update=update)
     return Step(status, doomed=(*doomed, *_overdue(pods, now_s)), finished=finished, expire_in_s=expire_in_s)
 
 

@@ -53,6 +53,7 @@ class Postponed:
         self._rng = rng
         self._tasks: dict[str, _Task] = {}
         self._out: dict[tuple[str, Cause], Ranking[str]] = {}
+        self._members: Counter[tuple[str, Cause]] = Counter()
         self._number = 0
         self._signs: dict[str, bool] = {}
         self._counts: Counter[Cause] = Counter()
@@ -70,9 +71,13 @@ class Postponed:
         if task is None:
             self._number += 1
             task = self._tasks[key] = _Task(namespace, Entry(rank, self._number, key), refusal.cause)
+            self._members[namespace, refusal.cause] += 1
         self._end_pause(task)
+        if task.cause is not refusal.cause:
+            self._leave(task)
+            task.cause = refusal.cause
+            self._members[namespace, refusal.cause] += 1
         task.failures += 1
-        task.cause = refusal.cause
         asked_s = min(refusal.retry_after_s, MAX_ASKED_S)
         pause_s = max(task.cause.backoff.pause_s(task.failures, self._rng), asked_s)
         task.timer = asyncio.get_running_loop().call_later(pause_s, self.hasten, key)
@@ -88,6 +93,7 @@ class Postponed:
         task = self._tasks.pop(key, None)
         if task is not None:
             self._end_pause(task)
+            self._leave(task)
 
     def hasten(self, key: str) -> None:
         """Bring a task back now."""
@@ -101,11 +107,11 @@ class Postponed:
         task = self._tasks.get(key)
         if task is None:
             return
+        out = self._out.get((task.namespace, task.cause))
         self.remove(key)
         self._bring_some(task.namespace, task.cause, MORE_BACK)
-        out = self._out.get((task.namespace, task.cause))
         if out is not None and out.first() is None:
-            del self._out[task.namespace, task.cause]
+            self._out.pop((task.namespace, task.cause), None)
             if task.cause is not Cause.API_SERVER:
                 log.info("pods of namespace %s are created again (%s)", task.namespace, task.cause)
 
@@ -136,6 +142,14 @@ class Postponed:
     def _is_out(self, entry: Entry[str], cause: Cause) -> bool:
         task = self._tasks.get(entry.key)
         return task is not None and task.entry is entry and task.cause is cause and task.timer is not None
+
+    def _leave(self, task: _Task) -> None:
+        """Forget a namespace's cause with the last of its tasks that were refused for it."""
+        key = task.namespace, task.cause
+        self._members[key] -= 1
+        if not self._members[key]:
+            del self._members[key]
+            self._out.pop(key, None)
 
     def _end_pause(self, task: _Task) -> None:
         if task.timer is not None:

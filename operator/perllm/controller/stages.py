@@ -13,16 +13,15 @@ from perllm.controller.task import Task
 
 def accept(task: Task, status: TaskStatus, now_s: float) -> TaskStatus:
     """Note that a task is in PerLLM's care, by its newest spec."""
-    conditions = tuple(one.model_copy(update={"observed_generation": task.generation}) for one in status.conditions)
-    status = status.model_copy(
-        update={
-            "observed_generation": task.generation,
-            "received_time": to_time(task.received_s),
-            "conditions": conditions,
-        }
-    )
+    status = follow(task, status).model_copy(update={"received_time": to_time(task.received_s)})
     status = put_condition(task, status, ConditionType.ACCEPTED, True, "Accepted", "", now_s)
     return put_condition(task, status, ConditionType.FINISHED, False, "InProgress", "", now_s)
+
+
+def follow(task: Task, status: TaskStatus) -> TaskStatus:
+    """Note that a status holds for the newest spec; `kubectl wait` believes no condition of an older one."""
+    conditions = tuple(one.model_copy(update={"observed_generation": task.generation}) for one in status.conditions)
+    return status.model_copy(update={"observed_generation": task.generation, "conditions": conditions})
 
 
 def place(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatus:

@@ -103,9 +103,9 @@ class StatusWriter:
         except ApiError as error:
             if error.status not in REFUSED_BY_SCHEMA:
                 raise
-            log.error("the status of %s was refused; only its phase and the refusal are written: %s", key, error)
             refusal = f"PerLLM's full status was refused by the API server: {error.message}"
             essentials = {name: fields[name] for name in ESSENTIALS if name in fields} | {"message": refusal}
             await self._client.patch(path, {"status": essentials})
+            log.error("the status of %s was refused; only its phase and the refusal are written: %s", key, error)
             return {**self._stored.get(key, {}), **essentials}
         return fields

@@ -40,22 +40,24 @@ class TaskStream:
         on_list: called with every complete list, before anything that follows it.
         outages: told what fails.
         rng: for the jitter of pauses.
+        watches: how many there are: one of all namespaces, or one of each.
     """
 
-    def __init__(self, on_list: OnList, outages: Outages, rng: Random) -> None:
+    def __init__(self, on_list: OnList, outages: Outages, rng: Random, *, watches: int = 1) -> None:
         self._on_list = on_list
         self._outages = outages
         self._rng = rng
+        self._watches = watches
         self._failures = 0
         self._listing: dict[str, dict[str, str]] = {}
         self._awaited: set[str] = set()
         self._open = 0
-        self._has_listed = False
+        self._listed: set[str] = set()
 
     @property
     def is_current(self) -> bool:
         """Whether all listed tasks were handed on, and changes of them are watched."""
-        return self._open > 0 and self._has_listed and not self._awaited
+        return min(self._open, len(self._listed)) >= self._watches and not self._awaited
 
     def build_session(self, credentials: Credentials) -> aiohttp.ClientSession:
         """Return the session that Kopf is to use; Kopf closes it."""
@@ -93,7 +95,7 @@ class TaskStream:
         self._awaited.update(found.values())
         if is_last:
             self._on_list(_read_namespace(path), self._listing.pop(path))
-            self._has_listed = True
+            self._listed.add(path)
         return page
 
     async def read_events(self, stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
@@ -118,7 +120,7 @@ class TaskStream:
         return GONE + b"\n"
 
     async def _note_failure(self, _: Any, __: Any, request: aiohttp.TraceRequestExceptionParams) -> None:
-        self._outages.failed(TOPIC, describe_failure(request.exception))
+        self._outages.failed(TOPIC, describe_failure(request.exception), is_unreachable=True)
 
     async def _note_answer(self, _: Any, __: Any, request: aiohttp.TraceRequestEndParams) -> None:
         status = request.response.status

@@ -9,6 +9,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from random import Random
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from perllm.cluster.outages import Outages
 from perllm.controller.task_stream import TOPIC, TaskStream, describe_failure
 from perllm.metrics import OperatorMetrics
 
+REQUEST = Backoff(first_s=0.5, limit_s=10.0)
 RESTART = Backoff(first_s=1.0, limit_s=30.0)
 LASTING_S = 60.0
 """After a run of this length the count of failures begins at one."""
@@ -39,14 +41,14 @@ OnList = Callable[[str | None, Mapping[str, str]], None]
 """Called in the controller's loop with (namespace or None for all, uid of every task there by namespace/name)."""
 
 
-class _Backoffs:
-    """Delays between retries of one request: growing, then constant, for ever."""
+class _Pauses:
+    """Pauses between tries of one request, for ever; Kopf begins anew with every request."""
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
 
     def __iter__(self) -> Iterator[float]:
-        delay_s = 0.5
-        while True:
-            yield delay_s
-            delay_s = min(delay_s * 2, 10.0)
+        return (REQUEST.pause_s(failures, self._rng) for failures in count(1))
 
 
 class TaskWatch:
@@ -132,7 +134,9 @@ class TaskWatch:
         self._end_run = lambda: self._call(loop, stop.set)
         if self._stopping.is_set():
             return
-        stream = self._stream = TaskStream(self._hand_list_on, self._outages, self._rng)
+        stream = self._stream = TaskStream(
+            self._hand_list_on, self._outages, self._rng, watches=max(len(self._namespaces), 1)
+        )
         watchdog = loop.create_task(_end_when_stuck(stream, stop))
         try:
             await kopf.operator(
@@ -200,13 +204,13 @@ class _NoDiffBase(kopf.DiffBaseStorage):
         return None
 
 
-def _settings() -> kopf.OperatorSettings:
+def _settings(rng: Random) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.networking.connect_timeout = 10
     settings.networking.request_timeout = 30
-    settings.networking.error_backoffs = _Backoffs()
+    settings.networking.error_backoffs = _Pauses(rng)
     settings.queueing.idle_timeout = 0.5
     settings.persistence.diffbase_storage = _NoDiffBase()
     return settings

@@ -1,10 +1,14 @@
-"""What a check has found."""
+"""What a check has found. Findings hold words of the cluster; all are cleaned and cut where they are made."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from perllm.text import clean_line
+
 MAX_NAMED = 5
+MAX_WORDS = 2000
+"""Characters of a message or an advice."""
 
 
 class Level(StrEnum):
@@ -38,17 +42,17 @@ class Finding:
 
 def ok(check: str, message: str) -> Finding:
     """Return a finding that all is well."""
-    return Finding(Level.OK, check, message)
+    return _find(Level.OK, check, message)
 
 
 def warn(check: str, message: str, advice: str) -> Finding:
     """Return a finding that PerLLM works with, but not as well as it could."""
-    return Finding(Level.WARN, check, message, advice)
+    return _find(Level.WARN, check, message, advice)
 
 
 def fail(check: str, message: str, advice: str) -> Finding:
     """Return a finding that PerLLM does not work with."""
-    return Finding(Level.FAIL, check, message, advice)
+    return _find(Level.FAIL, check, message, advice)
 
 
 def count_levels(findings: Iterable[Finding]) -> dict[str, int]:
@@ -63,3 +67,7 @@ def name_some(names: Sequence[str]) -> str:
     """Return the first few names, and how many more there are."""
     more = len(names) - MAX_NAMED
     return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _find(level: Level, check: str, message: str, advice: str = "") -> Finding:
+    return Finding(level, check, clean_line(message, MAX_WORDS), clean_line(advice, MAX_WORDS))

@@ -126,7 +126,7 @@ class ProfileStore:
                     raise ApiError(404, error.reason, hint) from error
                 if not error.is_transient:
                     raise
-                self._outages.failed(topic, error)
+                self._outages.failed(topic, error, is_unreachable=error.is_unreachable)
             else:
                 self._outages.worked(topic)
                 return listing

@@ -26,7 +26,7 @@ from perllm.placement.fleet import Fleet
 from perllm.placement.ledger import Ledger
 from perllm.placement.request import Request
 from perllm.policy.problem import REFUSED_TIER, BoolArray, IntArray
-from perllm.text import clean_line
+from perllm.text import clean_line, cut
 
 REFUSED_SIZE = "size"
 REFUSED_SELECTOR = "selector"
@@ -40,6 +40,9 @@ LASTING = (REFUSED_TIER, REFUSED_SIZE, REFUSED_SELECTOR, REFUSED_TAINT)
 _BY_FIT = {Fit.SELECTOR: REFUSED_SELECTOR, Fit.TAINT: REFUSED_TAINT, Fit.PASSING_TAINT: REFUSED_CONDITION}
 
 MAX_NAMED = 3
+
+MAX_OBSTACLE = 2000
+"""Characters of what is against all nodes: a status also has room for why the task needs another pod."""
 
 
 @dataclass(slots=True)
@@ -109,7 +112,7 @@ class Gate:
             parts.append(f"tried again after a pause, since its pods were refused by {_name_some(request.avoided)}")
         if REFUSED_AVOIDED in found.excluded:
             parts.append(f"waits for other nodes, since earlier attempts ended badly on {_name_some(request.avoided)}")
-        return "; ".join(parts)
+        return cut("; ".join(parts), MAX_OBSTACLE)
 
     def _find_open(self, request: Request, rows: IntArray) -> Eligibility:
         """Return which nodes may take a task whatever became of its earlier attempts."""

@@ -4,8 +4,10 @@ credentials takes as long to import as all the rest of the runner.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from random import Random
 
 from perllm.api.report import RunReport
+from perllm.backoff import Backoff
 from perllm.cluster.client import ApiError, Client, PatchKind
 from perllm.cluster.credentials import CredentialsError, load_credentials
 from perllm.runner.answer import Answer
@@ -16,7 +18,8 @@ FIELD_MANAGER = "perllm-runner"
 MAX_BYTES = 1_000_000
 """Kubernetes takes 1 MiB in all, the report and the names included."""
 
-PAUSES_S = (0.5, 1.0, 2.0, 4.0)
+PAUSES = Backoff(first_s=0.5, limit_s=4.0)
+MAX_TRIES = 5
 
 
 async def store(namespace: str, name: str, report: RunReport, answers: Sequence[Answer]) -> None:
@@ -30,7 +33,7 @@ async def store(namespace: str, name: str, report: RunReport, answers: Sequence[
     except CredentialsError as error:
         raise ResultError(f"{error} In a pod, mount the service account's token.") from error
     async with Client(credentials) as client:
-        await apply(client, namespace, name, report, answers)
+        await apply(client, namespace, name, report, answers, rng=Random())
 
 
 async def apply(
@@ -40,6 +43,7 @@ async def apply(
     report: RunReport,
     answers: Sequence[Answer],
     *,
+    rng: Random,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> None:
     """Store report and answers by server-side apply; an API server that is away is asked again.
@@ -50,12 +54,12 @@ async def apply(
     data = {"report.json": report.to_text(), "answers.jsonl": fit_answers(answers, MAX_BYTES).decode()}
     body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
     path = f"/api/v1/namespaces/{namespace}/configmaps/{name}?fieldManager={FIELD_MANAGER}&force=true"
-    for pause_s in (*PAUSES_S, None):
+    for failures in range(1, MAX_TRIES + 1):
         try:
             await client.patch(path, body, kind=PatchKind.APPLY)
             return
         except ApiError as error:
-            if pause_s is None or not error.is_transient or error.status in (401, 403):
+            if failures == MAX_TRIES or not error.is_transient or error.status in (401, 403):
                 hint = " Let the pod's service account create and patch configmaps." if error.status == 403 else ""
                 raise ResultError(f"ConfigMap {namespace}/{name} was not written: {error}.{hint}") from error
-        await sleep(pause_s)
+        await sleep(PAUSES.pause_s(failures, rng))

@@ -29,7 +29,7 @@ class TelemetrySettings(BaseModel):
     url: Annotated[str, AfterValidator(_check_url)] = Field(
         default="http://prometheus-operated.monitoring.svc:9090",
         pattern=r"^https?://",
-        description="Base URL of Prometheus or of anything that answers its query API.",
+        description="Base URL of Prometheus or whatever answers its query API. It is in a ConfigMap: no password.",
     )
     token_file: Path | None = Field(
         default=None, description="File with a bearer token; read for every request, so it may be rotated."

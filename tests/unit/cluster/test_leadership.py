@@ -156,3 +156,9 @@ def test_the_namespace_is_told_by_the_environment_or_the_service_account(
     assert find_namespace(file) == "from-file"
     monkeypatch.setenv("POD_NAMESPACE", "from-environment")
     assert find_namespace(file) == "from-environment"
+
+
+def test_a_holder_is_named_in_one_clean_line() -> None:
+    tenure = Tenure("pod-a")
+    tenure.note(lease("\x1b[31mpod-b\nwon", 1), 1)
+    assert tenure.holder == "pod-b won"

@@ -213,3 +213,54 @@ async def test_a_write_that_is_waited_for_waits_for_a_server_that_is_down_and_is
     server.down = None
     await waiting
     assert server.tries["lab/p"] == 1
+
+
+async def test_an_object_that_stays_refused_is_told_once_though_others_of_its_namespace_are_taken(
+    queue: WriteQueue, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    server.refused["lab/sick"] = FORBIDDEN
+    queue.put(status(server, "lab/sick"))
+    for number in range(100):
+        queue.put(status(server, f"lab/{number}"))
+        await asyncio.sleep(60)
+    assert len(caplog.records) == 1
+    server.refused.clear()
+    await queue.drain()
+    assert len(caplog.records) == 2
+
+
+async def test_a_refusal_that_comes_back_is_told_by_whoever_asked(
+    queue: WriteQueue, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.refused["lab/t-1"] = FORBIDDEN
+    with pytest.raises(ApiError):
+        await queue.once(Write("pod", "lab/t-1", server.send("lab/t-1")))
+    assert caplog.records == []
+
+
+async def test_whoever_waits_for_a_write_learns_that_a_newer_one_has_taken_its_place(
+    queue: WriteQueue, server: Server
+) -> None:
+    server.down = ApiUnreachableError("no answer")
+    queue.put(status(server, "lab/probe"))
+    await asyncio.sleep(1)
+    first = asyncio.ensure_future(queue.once(Write("pod", "lab/t-1", server.send("lab/t-1"))))
+    await asyncio.sleep(0)
+    second = asyncio.ensure_future(queue.once(Write("pod", "lab/t-1", server.send("lab/t-1"))))
+    await asyncio.sleep(0.01)
+    assert (first.cancelled(), second.done()) == (True, False)
+    server.down = None
+    await asyncio.wait_for(second, 60)
+    assert server.written.count("lab/t-1") == 1
+
+
+async def test_what_was_under_way_is_sent_again_when_the_queue_is_started_again(server: Server) -> None:
+    queue = WriteQueue(Guard(lambda _: None, Random(0)), Outages(asyncio.get_running_loop().time), Random(0))
+    server.slow_s["lab"] = 10.0
+    queue.put(status(server, "lab/t"))
+    for length_s in (1.0, 30.0):
+        running = asyncio.create_task(queue.run())
+        await asyncio.sleep(length_s)
+        running.cancel()
+    assert (server.tries["lab/t"], server.written, len(queue)) == (2, ["lab/t"], 0)

@@ -15,7 +15,7 @@ from perllm.api.quantities import parse_duration_s
 from perllm.cluster.client import ApiError, ApiTimeoutError, ApiUnreachableError
 from perllm.cluster.events import EventRecorder
 from perllm.cluster.times import format_time
-from perllm.controller import lifecycle
+from perllm.controller import controller, lifecycle
 from perllm.controller.announcer import Announcer
 from perllm.controller.controller import Controller
 from perllm.controller.pod_ends import Patience
@@ -58,6 +58,7 @@ class Cluster:
         )
         client: Any = self.api
         self.writes = make_writes()
+        self.guard = Guard(lambda kind: metrics.faults.labels(kind).inc(), Random(0))
         events = EventRecorder(client, self.writes, instance="host", unix_now=self.now_s)
         self.controller = Controller(
             client,
@@ -66,7 +67,7 @@ class Cluster:
             Announcer(events, metrics),
             metrics,
             writes=self.writes,
-            guard=Guard(lambda kind: metrics.faults.labels(kind).inc(), Random(0)),
+            guard=self.guard,
             unix_now=self.now_s,
         )
 
@@ -535,6 +536,20 @@ async def test_a_task_that_perllm_fails_on_says_so_and_hinders_no_other(
 
 def container(state: dict[str, Any], name: str = "llm") -> dict[str, Any]:
     return {"name": name, "state": state}
+
+
+async def test_a_task_that_cannot_be_read_is_let_go_when_it_is_deleted(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise KeyError("no such thing")
+
+    monkeypatch.setattr(controller, "read_task", fail)
+    cluster.create("cursed")
+    await asyncio.sleep(0.1)
+    assert cluster.guard.troubled == [("task", "lab/cursed")]
+    cluster.delete("cursed")
+    assert cluster.guard.troubled == []
 
 
 async def test_a_pod_that_a_proxy_keeps_alive_is_ended_and_its_run_counts(cluster: Cluster) -> None:

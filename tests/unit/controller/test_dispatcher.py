@@ -100,6 +100,31 @@ class TestDispatcher:
             await asyncio.sleep(2)
             assert (on.names, on.dispatcher.waiting, len(on.placer.ledger)) == (["t0"], 0, 0)
 
+    async def test_queues_a_task_once_placement_can_rank_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        on = Dispatched(make_node("a", slots=9))
+
+        def fail(*_: object) -> Placement:
+            raise ValueError("odd task")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(on.placer, "choose", fail)
+            with pytest.raises(ValueError, match="odd task"):
+                on.add(make_task())
+        on.add(make_task())
+        async with on.at_work():
+            assert on.names == ["t"]
+
+    async def test_creates_the_pods_that_it_was_about_to_when_it_is_started_again(self) -> None:
+        on = Dispatched(make_node("a", slots=9))
+        on.answer_s = lambda _: 10.0
+        on.add(make_task())
+        async with on.at_work():
+            await asyncio.sleep(1)
+        async with on.at_work():
+            await asyncio.sleep(30)
+            assert on.created == [("t", 1), ("t", 1)]
+            assert list(on.started_s) == ["lab/t"]
+
     async def test_keeps_a_task_apart_that_placement_fails_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
         on = Dispatched(make_node("a", slots=9))
         on.add(make_task("odd"), make_task("other"))

@@ -131,6 +131,7 @@ class TestAcceptance:
         assert (status.phase, status.message) == (Phase.REJECTED, "spec.deadline: must be more than 0s")
         assert (reason(status, "Accepted"), conditions(status)["Accepted"]) == ("InvalidSpec", "False")
         assert step(task=task, status=status, now_s=NOW_S + 5).status == status
+        assert step(task=dataclasses.replace(task, generation=2), status=status).status.observed_generation == 2
 
     def test_can_be_taken_back_before_the_task_ran(self) -> None:
         status = reject(make_task(), step().status, "Infeasible", "no node is fast enough", NOW_S)
@@ -153,9 +154,10 @@ class TestAcceptance:
         status = step(failed(), task=make_task(retries=1)).status
         assert reject(make_task(), status, "Infeasible", "too late now", NOW_S).phase is Phase.FAILED
 
-    def test_follows_changes_of_the_spec(self) -> None:
-        before = step(running()).status
-        after = step(running(), task=dataclasses.replace(make_task(), generation=2), status=before).status
+    @pytest.mark.parametrize("pod", [running(), succeeded(), failed()], ids=["runs", "succeeded", "failed"])
+    def test_follows_changes_of_the_spec_also_after_the_end(self, pod: Pod) -> None:
+        before = step(pod).status
+        after = step(pod, task=dataclasses.replace(make_task(), generation=2), status=before).status
         assert after.observed_generation == 2
         assert {one.observed_generation for one in after.conditions} == {2}
 

@@ -125,3 +125,16 @@ async def test_the_log_tells_of_a_namespace_when_it_begins_and_when_it_ends(capl
         "pods of namespace n are refused",
         "pods of namespace n are created again (QuotaExceeded)",
     ]
+
+
+async def test_a_namespace_is_forgotten_with_its_tasks_and_told_again_with_the_next(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    on = Refused(2)
+    on._put("t0")
+    on.postponed.remove("t0")
+    on._put("t1")
+    assert len(caplog.messages) == 1
+    on.postponed.remove("t1")
+    on._put("t2")
+    assert len(caplog.messages) == 2

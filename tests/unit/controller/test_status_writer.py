@@ -125,6 +125,15 @@ class TestStatusWriter:
         await setting.writes.drain()
         assert setting.stored == {"phase": "Running", "number": 2}
 
+    async def test_a_status_that_is_refused_whatever_is_written_is_told_once(
+        self, setting: Setting, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        setting.api.failures = [ApiError(422, "Invalid", "spec.template: not a map")] * 1000
+        setting.writer.put(KEY, PATH, {"phase": "Running"})
+        await asyncio.sleep(3600)
+        assert setting.patches
+        assert len(caplog.records) == 1
+
     async def test_forgets_an_object_that_no_longer_exists(self, setting: Setting) -> None:
         setting.api.remove(PATH)
         setting.writer.put(KEY, PATH, {"number": 1})

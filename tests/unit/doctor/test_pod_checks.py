@@ -122,3 +122,12 @@ def test_pods_and_tasks_that_move_are_fine() -> None:
     pods = [pod("new", 3), pod("p", 60, "n", containerStatuses=starting)]
     findings = [*check_task_pods(pods, "perllm", NOW_S), *check_tasks([task("t", 5, "Pending")], NOW_S)]
     assert {one.level for one in findings} == {Level.OK}
+
+
+def test_words_of_the_cluster_move_no_cursor_and_forge_no_line() -> None:
+    words = "\x1b[2J0/3 nodes\nok   tasks: 9, none waits for long" + "!" * 10_000
+    condition = {"type": "PodScheduled", "status": "False", "message": words}
+    (finding,) = check_task_pods([pod("p", 60, conditions=[condition])], "perllm", NOW_S)
+    assert "such as a/p: 0/3 nodes ok tasks: 9" in str(finding)
+    assert str(finding).isprintable()
+    assert len(str(finding)) < 2500

@@ -107,6 +107,15 @@ class TestWhatCanNeverFit:
         assert placement.obstacle == message
         assert judge(placement) == (WAIT, REFUSE)
 
+    def test_is_told_in_words_that_leave_room_for_others(self, policy: type[Policy]) -> None:
+        kinds = ("spot.", "node.kubernetes.io/")
+        taints = [
+            [Taint(f"{kind}{number}" + "k" * 230, "v" * 63, "NoExecute") for number in range(3)] for kind in kinds
+        ]
+        nodes = [labelled(f"n{number}", *some) for number, some in enumerate(taints)]
+        placement = make_setting(*nodes, policy=policy()).placer.choose(make_request(demand=ask()))
+        assert 1000 < len(placement.obstacle) <= 2000
+
     def test_differs_from_what_passes(self, policy: type[Policy]) -> None:
         pressed = labelled("a", Taint("node.kubernetes.io/disk-pressure", "", "NoSchedule"))
         placement = make_setting(pressed, policy=policy()).placer.choose(make_request(demand=ask()))
