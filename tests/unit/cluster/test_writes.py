@@ -10,7 +10,7 @@ import pytest
 
 from perllm.cluster.client import ApiError, ApiTimeoutError, ApiUnreachableError
 from perllm.cluster.outages import Outages
-from perllm.cluster.writes import Write, WriteQueue
+from perllm.cluster.writes import LANE_WIDTH, Write, WriteQueue
 from perllm.guard import Guard
 
 pytestmark = pytest.mark.looptime
@@ -213,3 +213,43 @@ async def test_a_write_that_is_waited_for_waits_for_a_server_that_is_down_and_is
     server.down = None
     await waiting
     assert server.tries["lab/p"] == 1
+
+
+async def test_a_write_that_is_waited_for_ends_when_a_newer_one_takes_its_place(
+    queue: WriteQueue, server: Server
+) -> None:
+    server.down = ApiUnreachableError("connection refused")
+    queue.put(status(server, "lab/t"))
+    await asyncio.sleep(1)
+    old = asyncio.create_task(queue.once(status(server, "lab/p", kind="pod")))
+    await asyncio.sleep(0)
+    new = asyncio.create_task(queue.once(status(server, "lab/p", kind="pod")))
+    with pytest.raises(ApiError, match="newer"):
+        await asyncio.wait_for(old, 1)
+    server.down = None
+    await new
+    assert server.tries["lab/p"] == 1
+
+
+async def test_an_object_never_has_two_writes_under_way(queue: WriteQueue) -> None:
+    under_way: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+
+    def slow(name: str, seconds: float) -> Write:
+        async def send() -> None:
+            under_way[name] += 1
+            most[name] = max(most[name], under_way[name])
+            await asyncio.sleep(seconds)
+            under_way[name] -= 1
+
+        return Write("status", name, send)
+
+    for number in range(LANE_WIDTH - 1):
+        queue.put(slow(f"lab/{number}", 1.0))
+    queue.put(slow("lab/t", 2.0))
+    queue.drop("status", "lab/t")
+    queue.put(slow("lab/t", 2.0))
+    await asyncio.sleep(0.5)
+    queue.put(slow("lab/t", 2.0))
+    await queue.drain()
+    assert most["lab/t"] == 1
