@@ -17,7 +17,7 @@ from perllm.controller.places import Places
 from perllm.controller.postponed import Postponed
 from perllm.controller.refusal import Cause, Refusal
 from perllm.controller.task import Task
-from perllm.guard import Guard
+from perllm.guard import Guard, describe
 from perllm.placement.admission import Admission
 from perllm.placement.backlog import Line
 from perllm.placement.lines import PAUSE_S, WaitingLines
@@ -79,8 +79,7 @@ class Dispatcher:
         placer: says where a task could go now.
         admission: says whether it starts, waits or is refused.
         shares: what each namespace was given.
-        create_pod: creates the pod of a task's attempt; returns why it was refused if it may be created later, and must
-            not raise.
+        create_pod: creates the pod of a task's attempt; returns why it was refused if it may be created later.
         reject: ends a task that cannot be run in time.
         wait: called with the reason when a task has to wait for room.
         postpone: called with the reason when a task's pod was refused.
@@ -134,9 +133,9 @@ class Dispatcher:
         if known is not None and (known.task.uid, known.attempt) == (waiting.task.uid, waiting.attempt):
             self._lines.again(key)
         else:
+            self._ranks[key] = self._rank(waiting.task)
             self._postponed.remove(key)
             self._waiting[key] = waiting
-            self._ranks[key] = self._rank(waiting.task)
             self._queue(waiting.task)
         self._wake.set()
 
@@ -151,6 +150,8 @@ class Dispatcher:
         self._ranks.pop(key, None)
         self._claims.pop(key, None)
         self._unbound.give_back(key)
+        for kind in ("placement", "pod creation", "refused pod"):
+            self._guard.clear(kind, key)
         self._wake.set()
 
     def note_pod(self, key: str) -> None:
@@ -245,9 +246,8 @@ class Dispatcher:
             self._claim(task, placement, arm)
             starting.append(waiting)
             return
-        self._lines.remove(task.key)
-        del self._waiting[task.key]
         self._reject(task, placement)
+        self.remove(task.key)
 
     def _claim(self, task: Task, placement: Placement, arm: int) -> None:
         """Give a task what it starts with; the next one of this round sees less room."""
@@ -264,6 +264,9 @@ class Dispatcher:
         patience = asyncio.get_running_loop().call_later(CREATION_PATIENCE_S, self._lose_patience, waiting)
         try:
             refusal = await self._create_pod(waiting)
+        except Exception as error:
+            self._guard.note("pod creation", task.key, error)
+            refusal = Refusal(Cause.FAULT, describe(error))
         finally:
             patience.cancel()
             self._creating.give_back(task.uid)

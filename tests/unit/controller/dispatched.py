@@ -25,6 +25,7 @@ class Dispatched:
         started_s: when the pod of each task was created, since the dispatcher began.
         answer: what the API server says to a pod; None if it creates it.
         answer_s: how long it takes to say so.
+        reject_fails: how many of the next refusals of tasks break.
         runs_s: how long a pod runs once it is bound, which is at once; None: nothing binds pods.
     """
 
@@ -40,15 +41,17 @@ class Dispatched:
         self.answer: Callable[[Task], Refusal | None] = lambda _: None
         self.answer_s: Callable[[Task], float] = lambda _: 0.0
         self.runs_s: Callable[[Task], float | None] = lambda _: None
+        self.reject_fails = 0
+        self.guard = Guard(lambda _: None, Random(1))
         self.begun_s = 0.0
         self.dispatcher = Dispatcher(
             self.placer,
             shares=Shares(weights),
             create_pod=self._create,
-            reject=lambda task, _: self.rejected.append(task.name),
+            reject=lambda task, _: self._reject(task),
             wait=lambda task, _: self.postponed.append(task.name),
             postpone=lambda task, refusal: self.refused.append((task.name, refusal)),
-            guard=Guard(lambda _: None, Random(1)),
+            guard=self.guard,
             rng=Random(1),
         )
 
@@ -101,6 +104,12 @@ class Dispatched:
             if runs_s is not None:
                 loop.call_soon(self._run, task, runs_s)
         return refusal
+
+    def _reject(self, task: Task) -> None:
+        if self.reject_fails:
+            self.reject_fails -= 1
+            raise ValueError("the task cannot be refused")
+        self.rejected.append(task.name)
 
     def _run(self, task: Task, runs_s: float) -> None:
         node = self.bind(task)
