@@ -40,6 +40,9 @@ to the API server."""
 CREATION_PATIENCE_S = 2.0
 """A creation that takes longer waits for a webhook, and holds no room on a node meanwhile."""
 
+SIGHT_PATIENCE_S = 30.0
+"""A pod that was created and is not seen by then was deleted at once, or changed so that nobody knows it for a task's."""
+
 MAX_EXAMINED = 64
 """Waiting tasks that a node is sought for in one round; bounds the time the event loop is held."""
 
@@ -66,10 +69,12 @@ class _Claim:
     Attributes:
         work_s: GPU seconds that its namespace was charged.
         row: the node that room is kept on; None once others may have it.
+        is_seen: whether the pod was seen that was created of it.
     """
 
     work_s: float
     row: int | None
+    is_seen: bool = False
 
 
 class Dispatcher:
@@ -156,8 +161,10 @@ class Dispatcher:
 
     def note_pod(self, key: str) -> None:
         """Note that a task has a pod that waits for kube-scheduler, also if its creation seemed to fail."""
-        waiting = self._waiting.get(key)
+        waiting, claim = self._waiting.get(key), self._claims.get(key)
         self._postponed.remove(key)
+        if claim is not None:
+            claim.is_seen = True
         if waiting is not None and key in self._lines:
             self._lines.remove(key)
             self._placer.ledger.stop_waiting(waiting.task.uid)
@@ -275,6 +282,7 @@ class Dispatcher:
             return
         if refusal is None:
             self._postponed.accept(task.key)
+            asyncio.get_running_loop().call_later(SIGHT_PATIENCE_S, self._look_for_pod, waiting)
         else:
             self._guard.run("refused pod", task.key, partial(self._take_back, task, refusal), again=False)
 
@@ -282,13 +290,30 @@ class Dispatcher:
         if self._waiting.get(waiting.task.key) is waiting:
             self.let_go(waiting.task.key)
 
-    def _take_back(self, task: Task, refusal: Refusal) -> None:
-        """Take back what a task was given whose pod was refused, and keep it apart until the cause may have gone."""
+    def _look_for_pod(self, waiting: Waiting) -> None:
+        """Have a pod created again that was never seen; if it exists after all, its name is taken, and that is said."""
+        task, claim = waiting.task, self._claims.get(waiting.task.key)
+        if self._waiting.get(task.key) is not waiting or claim is None or claim.is_seen:
+            return
+        if task.uid in self._placer.ledger:
+            # It is bound: only the news of it is late.
+            asyncio.get_running_loop().call_later(SIGHT_PATIENCE_S, self._look_for_pod, waiting)
+            return
+        self._return_claim(task)
+        self._queue(task)
+        self._wake.set()
+
+    def _return_claim(self, task: Task) -> None:
+        """Take back what a task was given of which no pod has come."""
         self.let_go(task.key)
         self._unbound.give_back(task.key)
         claim = self._claims.pop(task.key, None)
         if claim is not None:
             self._shares.refund(task.namespace, claim.work_s - LOOK_S)
+
+    def _take_back(self, task: Task, refusal: Refusal) -> None:
+        """Take back what a task was given whose pod was refused, and keep it apart until the cause may have gone."""
+        self._return_claim(task)
         self._postponed.put(task.key, task.namespace, self._ranks[task.key], refusal)
         self._postpone(task, refusal)
 

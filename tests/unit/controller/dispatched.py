@@ -25,6 +25,7 @@ class Dispatched:
         started_s: when the pod of each task was created, since the dispatcher began.
         answer: what the API server says to a pod; None if it creates it.
         answer_s: how long it takes to say so.
+        shows_pods: whether the pods that are created are seen.
         reject_fails: how many of the next refusals of tasks break.
         runs_s: how long a pod runs once it is bound, which is at once; None: nothing binds pods.
     """
@@ -41,6 +42,7 @@ class Dispatched:
         self.answer: Callable[[Task], Refusal | None] = lambda _: None
         self.answer_s: Callable[[Task], float] = lambda _: 0.0
         self.runs_s: Callable[[Task], float | None] = lambda _: None
+        self.shows_pods = True
         self.reject_fails = 0
         self.guard = Guard(lambda _: None, Random(1))
         self.begun_s = 0.0
@@ -100,6 +102,8 @@ class Dispatched:
             loop = asyncio.get_running_loop()
             self.started_s[task.key] = loop.time() - self.begun_s
             self._started.setdefault(task.key, asyncio.Event()).set()
+            if self.shows_pods:
+                self.dispatcher.note_pod(task.key)
             runs_s = self.runs_s(task)
             if runs_s is not None:
                 loop.call_soon(self._run, task, runs_s)
@@ -120,7 +124,8 @@ class Dispatched:
         self.dispatcher.free(node)
 
     async def _tick(self) -> None:
-        """Move the clock of the placer along."""
+        """Move the clock of the placer along, and forget reservations that were not carried out."""
         while True:
             await asyncio.sleep(CLOCK_S)
             self.setting.now_s += CLOCK_S
+            self.placer.expire()

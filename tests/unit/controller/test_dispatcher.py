@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from perllm.api.task import Tier
-from perllm.controller.dispatcher import MAX_UNBOUND_PODS, UNBOUND_PATIENCE_S
+from perllm.controller.dispatcher import MAX_UNBOUND_PODS, SIGHT_PATIENCE_S, UNBOUND_PATIENCE_S
 from perllm.controller.refusal import Cause, Refusal
 from perllm.controller.task import Task
 from perllm.placement.placer import Placement, Request
@@ -162,6 +162,26 @@ class TestDispatcher:
             assert on.rejected == []
             await asyncio.sleep(5)
             assert (on.rejected, on.dispatcher.waiting) == (["t"], 0)
+
+    async def test_creates_a_pod_again_that_nobody_has_ever_seen(self) -> None:
+        on = Dispatched(make_node("a", slots=9))
+        on.shows_pods = False
+        on.add(make_task())
+        async with on.at_work():
+            await asyncio.sleep(SIGHT_PATIENCE_S - 1)
+            on.shows_pods = True
+            await asyncio.sleep(10 * SIGHT_PATIENCE_S)
+            assert on.names == ["t", "t"]
+
+    async def test_waits_for_the_sight_of_a_pod_that_is_bound(self) -> None:
+        on = Dispatched(make_node("a", slots=9))
+        on.shows_pods = False
+        task = make_task()
+        on.add(task)
+        async with on.at_work():
+            on.placer.confirm(on.placer.explain(on.placer.choose(task.to_request()), "a"))
+            await asyncio.sleep(10 * SIGHT_PATIENCE_S)
+            assert (on.names, len(on.placer.ledger)) == (["t"], 1)
 
     async def test_rejects_what_is_hopeless_if_the_task_says_so(self) -> None:
         on = Dispatched(make_node("a", slots=9))
