@@ -68,7 +68,9 @@ async def turns(
     configurations = {OURS: {"name": OURS}, PAPER: {"name": PAPER, "cs_ucb": tuned}, PLAIN: {}}
     found = {}
     for name, policy in configurations.items():
-        settings = LabSettings(SCENARIO.name, SPEED, scrape_interval_s=SCRAPE_S, operator_config={"policy": policy})
+        # Policies are compared: what is refused is their own choice, not that of a configured confidence.
+        config = {"policy": policy, "admission": {"min_hit_chance": 0.0}}
+        settings = LabSettings(SCENARIO.name, SPEED, scrape_interval_s=SCRAPE_S, operator_config=config)
         async with (
             Lab(binaries, SCENARIO, tmp_path_factory.mktemp(name), settings) as lab,
             open_stage(lab, "trial") as stage,
