@@ -125,7 +125,7 @@ class TaskStream:
         return GONE + b"\n"
 
     async def _note_failure(self, _: Any, __: Any, request: aiohttp.TraceRequestExceptionParams) -> None:
-        self._outages.failed(TOPIC, describe_failure(request.exception), is_unreachable=True)
+        self._outages.failed(TOPIC, describe_failure(request.exception), is_unanswered=True)
 
     async def _note_answer(self, _: Any, __: Any, request: aiohttp.TraceRequestEndParams) -> None:
         status = request.response.status

@@ -128,7 +128,8 @@ class TaskWatch:
                 return
             failures = 1 if self._target.time() - begun_s > LASTING_S else failures + 1
             self._metrics.watch_restarts.inc()
-            self._outages.failed(TOPIC, f"{words}; Kopf is started again")
+            if TOPIC not in self._outages:
+                self._outages.failed(TOPIC, f"{words}; Kopf is started again")
             self._stopping.wait(RESTART.pause_s(failures, self._rng))
 
     async def _run(self) -> None:
