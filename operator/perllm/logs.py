@@ -80,6 +80,11 @@ def configure_logging(settings: LogSettings) -> None:
     logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
     # It logs every try of a request that fails; the session it uses logs outages once.
     logging.getLogger("kopf._cogs.clients").setLevel(logging.CRITICAL)
+    logging.getLogger("kopf._core.reactor.observation").addFilter(_is_no_try)
+
+
+def _is_no_try(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("Request attempt")
 
 
 def clean_traceback(text: str) -> str:

@@ -62,6 +62,11 @@ class ApiError(Exception):
         return self.status in (0, 401, 403, 429) or self.status >= 500
 
     @property
+    def is_unanswered(self) -> bool:
+        """Whether nothing has answered this request."""
+        return False
+
+    @property
     def is_unreachable(self) -> bool:
         """Whether no other request would have been answered either."""
         return False
@@ -73,12 +78,22 @@ class ApiTimeoutError(ApiError):
     def __init__(self, message: str) -> None:
         super().__init__(0, "Timeout", message)
 
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether nothing has answered this request."""
+        return True
+
 
 class ApiUnreachableError(ApiError):
     """Nothing answers at the API server's address, or something else does."""
 
     def __init__(self, message: str) -> None:
         super().__init__(0, "Unreachable", message)
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether nothing has answered this request."""
+        return True
 
     @property
     def is_unreachable(self) -> bool:

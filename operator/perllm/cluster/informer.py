@@ -101,7 +101,7 @@ class Informer:
                 failures = 0
             except ApiError as error:
                 failures = 1 if loop.time() - begun_s > LASTING_S else failures + 1
-                self._outages.failed(self._topic, error, is_unreachable=error.is_unreachable)
+                self._outages.failed(self._topic, error, is_unanswered=error.is_unanswered)
             await asyncio.sleep(RETRY.pause_s(failures, self._rng) if failures else RECONNECT_DELAY_S)
 
     async def _relist(self) -> str:

@@ -124,10 +124,10 @@ class Leadership:
             async with asyncio.timeout(min(left_s, TIMEOUT_S)):
                 self._tenure.note(await self._read(), asked_s)
         except TimeoutError:
-            self._outages.failed(topic, "no answer in time")
+            self._outages.failed(topic, "no answer in time", is_unanswered=True)
         except Exception as error:
-            is_unreachable = isinstance(error, ApiError) and error.is_unreachable
-            self._outages.failed(topic, describe(error), is_unreachable=is_unreachable)
+            is_unanswered = isinstance(error, ApiError) and error.is_unanswered
+            self._outages.failed(topic, describe(error), is_unanswered=is_unanswered)
         else:
             self._outages.worked(topic)
 

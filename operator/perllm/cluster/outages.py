@@ -36,16 +36,16 @@ class Outages:
     def __contains__(self, topic: object) -> bool:
         return topic in self._names
 
-    def failed(self, topic: str, words: object, *, is_unreachable: bool = False) -> None:
+    def failed(self, topic: str, words: object, *, is_unanswered: bool = False) -> None:
         """Note a failed try; only the first one of an outage is logged.
 
         Args:
             topic: what does not work.
             words: why.
-            is_unreachable: whether that is since the API server cannot be reached.
+            is_unanswered: whether that is since the API server does not answer.
         """
         with self._lock:
-            name = API_SERVER if is_unreachable else topic
+            name = API_SERVER if is_unanswered else topic
             if self._names.get(topic, name) != name:
                 self.worked(topic)  # what it fails of now is something else
             self._names[topic] = name

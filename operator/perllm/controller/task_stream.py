@@ -56,8 +56,13 @@ class TaskStream:
 
     @property
     def is_current(self) -> bool:
-        """Whether all listed tasks were handed on, and changes of them are watched."""
+        """Whether all tasks were listed and handed on, and changes of them are watched."""
         return min(self._open, len(self._listed)) >= self._watches and not self._awaited
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether that is so of some namespaces; what keeps those of others away may be a missing right."""
+        return min(self._open, len(self._listed)) > 0 and not self._awaited
 
     def build_session(self, credentials: Credentials) -> aiohttp.ClientSession:
         """Return the session that Kopf is to use; Kopf closes it."""
@@ -120,7 +125,7 @@ class TaskStream:
         return GONE + b"\n"
 
     async def _note_failure(self, _: Any, __: Any, request: aiohttp.TraceRequestExceptionParams) -> None:
-        self._outages.failed(TOPIC, describe_failure(request.exception), is_unreachable=True)
+        self._outages.failed(TOPIC, describe_failure(request.exception), is_unanswered=True)
 
     async def _note_answer(self, _: Any, __: Any, request: aiohttp.TraceRequestEndParams) -> None:
         status = request.response.status

@@ -30,7 +30,11 @@ LASTING_S = 60.0
 
 STOP_TIMEOUT_S = 10.0
 STUCK_S = 15.0
-"""A run that has not brought all tasks for so long is begun again: some failures end parts of Kopf only."""
+"""A run that has not brought tasks for so long is begun again: some failures end parts of Kopf only."""
+
+PARTLY_STUCK_S = 300.0
+"""The same where those of some namespaces only do not come: a new run interrupts the others, for a second or two."""
+
 LOOK_S = 1.0
 TOKEN_LIFE = timedelta(minutes=10)
 
@@ -124,7 +128,8 @@ class TaskWatch:
                 return
             failures = 1 if self._target.time() - begun_s > LASTING_S else failures + 1
             self._metrics.watch_restarts.inc()
-            self._outages.failed(TOPIC, f"{words}; Kopf is started again")
+            if TOPIC not in self._outages:
+                self._outages.failed(TOPIC, f"{words}; Kopf is started again")
             self._stopping.wait(RESTART.pause_s(failures, self._rng))
 
     async def _run(self) -> None:
@@ -184,10 +189,11 @@ class TaskWatch:
 
 async def _end_when_stuck(stream: TaskStream, stop: asyncio.Event) -> None:
     """End a run that does not bring the tasks any more."""
-    idle_s = 0.0
-    while idle_s < STUCK_S:
+    idle_s = partly_idle_s = 0.0
+    while idle_s < STUCK_S and partly_idle_s < PARTLY_STUCK_S:
         await asyncio.sleep(LOOK_S)
-        idle_s = 0.0 if stream.is_current else idle_s + LOOK_S
+        idle_s = 0.0 if stream.is_at_work else idle_s + LOOK_S
+        partly_idle_s = 0.0 if stream.is_current else partly_idle_s + LOOK_S
     stop.set()
 
 

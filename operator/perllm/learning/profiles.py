@@ -126,7 +126,7 @@ class ProfileStore:
                     raise ApiError(404, error.reason, hint) from error
                 if not error.is_transient:
                     raise
-                self._outages.failed(topic, error, is_unreachable=error.is_unreachable)
+                self._outages.failed(topic, error, is_unanswered=error.is_unanswered)
             else:
                 self._outages.worked(topic)
                 return listing

@@ -37,7 +37,7 @@ def test_an_api_server_that_is_away_is_one_outage_for_all_who_ask_it(caplog: pyt
     outages = Outages(lambda: 0.0)
     topics = ("watch of pods", "watch of nodes", "reading of the lease")
     for topic in topics * 9:
-        outages.failed(topic, "connection refused", is_unreachable=True)
+        outages.failed(topic, "connection refused", is_unanswered=True)
     outages.failed("API server", "connection refused")
     for topic in (*topics, "API server"):
         assert len(caplog.records) == 1
@@ -48,7 +48,7 @@ def test_an_api_server_that_is_away_is_one_outage_for_all_who_ask_it(caplog: pyt
 def test_what_fails_of_something_else_afterwards_is_told(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     outages = Outages(lambda: 0.0)
-    outages.failed("watch of pods", "connection refused", is_unreachable=True)
+    outages.failed("watch of pods", "connection refused", is_unanswered=True)
     outages.failed("watch of pods", "403 Forbidden")
     outages.worked("watch of pods")
     assert [message.partition(";")[0] for message in caplog.messages] == [

@@ -10,6 +10,7 @@ import pytest
 
 from perllm.api import names
 from perllm.cluster.outages import Outages
+from perllm.controller import watch
 from perllm.controller.task_stream import TaskStream
 from unit.controller.samples import task_object
 
@@ -48,5 +49,22 @@ async def test_tasks_are_known_once_every_namespace_was_listed_handed_on_and_is_
     watches[0].cancel()
     with suppress(asyncio.CancelledError):
         await watches[0]
-    assert not stream.is_current
+    assert (stream.is_current, stream.is_at_work) == (False, True)
     watches[1].cancel()
+
+
+async def test_a_namespace_that_cannot_be_watched_seldom_interrupts_the_others() -> None:
+    stream = TaskStream(lambda *_: None, Outages(asyncio.get_running_loop().time), Random(0), watches=2)
+    stream.read_page(names.tasks_path("a"), page())
+    watched = asyncio.create_task(follow(stream))
+    begun_s, stop = asyncio.get_running_loop().time(), asyncio.Event()
+    await watch._end_when_stuck(stream, stop)
+    assert stop.is_set()
+    assert asyncio.get_running_loop().time() - begun_s >= 300
+    watched.cancel()
+
+
+async def test_a_run_that_brings_nothing_soon_ends() -> None:
+    stream = TaskStream(lambda *_: None, Outages(asyncio.get_running_loop().time), Random(0), watches=2)
+    async with asyncio.timeout(20):
+        await watch._end_when_stuck(stream, asyncio.Event())

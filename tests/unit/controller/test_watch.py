@@ -32,8 +32,8 @@ class Watched:
         self.listed: Mapping[str, str] = {}
         credentials = Credentials(f"http://{LOOPBACK}:{port}", None, None, None, lambda: None)
         outages = Outages(asyncio.get_running_loop().time)
-        metrics = OperatorMetrics(CollectorRegistry())
-        self.watch = TaskWatch(credentials, self._note, self._note_list, metrics, outages, Random(0))
+        self.metrics = OperatorMetrics(CollectorRegistry())
+        self.watch = TaskWatch(credentials, self._note, self._note_list, self.metrics, outages, Random(0))
 
     def _note(self, item: Object, deleted: bool) -> None:
         self.seen[item["metadata"]["name"]] = item
@@ -135,3 +135,29 @@ async def test_a_start_that_ends_a_part_of_kopf_only_is_begun_again(
     starting.watch.start()
     await starting.until(lambda: starting.watch.is_ready, timeout_s=20)
     assert set(starting.seen) == {"t"}
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what the log says that it does not work, or works again."""
+    own = [record for record in caplog.records if record.name.startswith("perllm")]
+    return [record.getMessage().partition(":")[0] for record in own]
+
+
+async def test_an_api_server_that_is_away_is_told_once_however_often_kopf_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "perllm")
+    monkeypatch.setattr(watch, "STUCK_S", 0.4)
+    monkeypatch.setattr(watch, "LOOK_S", 0.2)
+    server = FakeTaskServer()
+    (port,) = find_free_ports(1)
+    watched = Watched(server, port)
+    watched.watch.start()
+    await watched.until(lambda: watched.metrics.watch_restarts._value.get() > 0, timeout_s=20)
+    assert told(caplog) == ["API server"]
+    monkeypatch.setattr(watch, "STUCK_S", 20.0)
+    async with serve(server.build_app(), LOOPBACK, port):
+        await watched.until(lambda: watched.watch.is_ready, timeout_s=20)
+        server.end_watch()
+        await watched.watch.stop()
+    assert told(caplog) == ["API server", "API server"]

@@ -241,3 +241,12 @@ def test_less_than_the_level_is_not_logged(capsys: pytest.CaptureFixture[str]) -
     configure_logging(LogSettings(level="WARNING"))
     Announced().announcer.placed(make_task(), make_decision())
     assert capsys.readouterr().err == ""
+
+
+def test_tries_of_kopf_are_left_to_those_who_tell_of_outages_once(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(LogSettings())
+    kopf = logging.getLogger("kopf._core.reactor.observation")
+    kopf.error("Request attempt #%d failed; will retry: %s", 3, "GET https://api/apis")
+    kopf.warning("Unresolved resources cannot be served")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Unresolved resources" in line
