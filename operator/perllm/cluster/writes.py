@@ -15,6 +15,7 @@ import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 
 from perllm.backoff import Backoff
@@ -45,14 +46,14 @@ class Write:
         send: sends the newest state; called until it raises no more. Whatever settles the matter, such as an object
             that is gone, it handles itself.
         is_repeated: whether it is sent again when it has failed; if not, whoever asked for it tells of refusals.
-        withdraw: called when it is not sent after all: a newer one has taken its place, or its object is gone.
+        on_dropped: called if it will never be sent, since a newer one took its place or its object is gone.
     """
 
     kind: str
     name: str
     send: Callable[[], Awaitable[None]]
     is_repeated: bool = True
-    withdraw: Callable[[], object] = lambda: None
+    on_dropped: Callable[[], None] = lambda: None
 
     @property
     def key(self) -> Key:
@@ -104,10 +105,12 @@ class WriteQueue:
     def put(self, write: Write) -> None:
         """Ask for a write; returns at once."""
         key = write.key
-        is_queued = key in self._wanted or key in self._under_way
-        self._withdraw(key)
+        replaced = self._wanted.get(key)
+        is_queued = replaced is not None or key in self._under_way
         self._wanted[key] = write
         self._idle.clear()
+        if replaced is not None:
+            replaced.on_dropped()
         if not is_queued:
             self._enqueue(key)
 
@@ -115,8 +118,7 @@ class WriteQueue:
         """Carry out a write when its turn comes, and wait for it; it is not tried again.
 
         Raises:
-            ApiError: the API server refuses it, or does not answer.
-            asyncio.CancelledError: it was not sent, since a newer write has taken its place.
+            ApiError: the API server refuses it, or does not answer; or a newer write of the object took its place.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -128,13 +130,17 @@ class WriteQueue:
                 raise
             _settle(done)
 
-        self.put(replace(write, send=send, is_repeated=False, withdraw=done.cancel))
+        words = f"{write.kind} {write.name} was not written: a newer one took its place, or it is gone"
+        dropped = ApiError(0, "Dropped", words)
+        self.put(replace(write, send=send, is_repeated=False, on_dropped=partial(_settle, done, dropped)))
         await done
 
     def drop(self, kind: str, name: str) -> None:
         """Forget a write that has not begun: its object is gone."""
         key = kind, name
-        self._withdraw(key)
+        dropped = self._wanted.pop(key, None)
+        if dropped is not None:
+            dropped.on_dropped()
         self._forget(key)
         self._note_idle()
 
@@ -176,6 +182,8 @@ class WriteQueue:
         self._lanes.move_to_end(lane)
         while keys:
             key = keys.popleft()
+            if key in self._under_way:
+                continue  # dropped meanwhile, and asked for again: that follows
             write = self._wanted.pop(key, None)  # None: dropped meanwhile
             if write is not None:
                 self._under_way.add(key)
@@ -252,11 +260,6 @@ class WriteQueue:
             self._unreachable, self._closed_until_s = 0, 0.0
             self._outages.worked(API_SERVER)
             self._wake.set()
-
-    def _withdraw(self, key: Key) -> None:
-        write = self._wanted.pop(key, None)
-        if write is not None:
-            write.withdraw()
 
     def _forget(self, key: Key) -> None:
         if self._failures.pop(key, 0):

@@ -17,7 +17,7 @@ from perllm.controller.places import Places
 from perllm.controller.postponed import Postponed
 from perllm.controller.refusal import Cause, Refusal
 from perllm.controller.task import Task
-from perllm.guard import Guard
+from perllm.guard import Guard, describe
 from perllm.placement.admission import Admission
 from perllm.placement.backlog import Line
 from perllm.placement.lines import PAUSE_S, WaitingLines
@@ -39,6 +39,9 @@ at a time, so that statuses can be written though all of them hang."""
 
 CREATION_PATIENCE_S = 2.0
 """A creation that takes longer waits for a webhook, and holds no room on a node meanwhile."""
+
+SIGHT_PATIENCE_S = 30.0
+"""A pod that was created and is not seen by then was deleted at once, or changed so that it is not known as one."""
 
 MAX_EXAMINED = 64
 """Waiting tasks that a node is sought for in one round; bounds the time the event loop is held."""
@@ -66,10 +69,12 @@ class _Claim:
     Attributes:
         work_s: GPU seconds that its namespace was charged.
         row: the node that room is kept on; None once others may have it.
+        is_seen: whether the pod was seen that was created of it.
     """
 
     work_s: float
     row: int | None
+    is_seen: bool = False
 
 
 class Dispatcher:
@@ -79,8 +84,7 @@ class Dispatcher:
         placer: says where a task could go now.
         admission: says whether it starts, waits or is refused.
         shares: what each namespace was given.
-        create_pod: creates the pod of a task's attempt; returns why it was refused if it may be created later, and must
-            not raise.
+        create_pod: creates the pod of a task's attempt; returns why it was refused if it may be created later.
         reject: ends a task that cannot be run in time.
         wait: called with the reason when a task has to wait for room.
         postpone: called with the reason when a task's pod was refused.
@@ -134,10 +138,9 @@ class Dispatcher:
         if known is not None and (known.task.uid, known.attempt) == (waiting.task.uid, waiting.attempt):
             self._lines.again(key)
         else:
-            rank = self._rank(waiting.task)
+            self._ranks[key] = self._rank(waiting.task)
             self._postponed.remove(key)
             self._waiting[key] = waiting
-            self._ranks[key] = rank
             self._queue(waiting.task)
         self._wake.set()
 
@@ -152,12 +155,16 @@ class Dispatcher:
         self._ranks.pop(key, None)
         self._claims.pop(key, None)
         self._unbound.give_back(key)
+        for kind in ("placement", "pod creation", "refused pod"):
+            self._guard.clear(kind, key)
         self._wake.set()
 
     def note_pod(self, key: str) -> None:
         """Note that a task has a pod that waits for kube-scheduler, also if its creation seemed to fail."""
-        waiting = self._waiting.get(key)
+        waiting, claim = self._waiting.get(key), self._claims.get(key)
         self._postponed.remove(key)
+        if claim is not None:
+            claim.is_seen = True
         if waiting is not None and key in self._lines:
             self._lines.remove(key)
             self._placer.ledger.stop_waiting(waiting.task.uid)
@@ -248,9 +255,8 @@ class Dispatcher:
             self._claim(task, placement, arm)
             starting.append(waiting)
             return
-        self._lines.remove(task.key)
-        del self._waiting[task.key]
         self._reject(task, placement)
+        self.remove(task.key)
 
     def _claim(self, task: Task, placement: Placement, arm: int) -> None:
         """Give a task what it starts with; the next one of this round sees less room."""
@@ -270,6 +276,9 @@ class Dispatcher:
         except asyncio.CancelledError:
             self._begin_again(waiting)
             raise
+        except Exception as error:
+            self._guard.note("pod creation", task.key, error)
+            refusal = Refusal(Cause.FAULT, describe(error))
         finally:
             patience.cancel()
             self._creating.give_back(task.uid)
@@ -278,6 +287,7 @@ class Dispatcher:
             return
         if refusal is None:
             self._postponed.accept(task.key)
+            asyncio.get_running_loop().call_later(SIGHT_PATIENCE_S, self._look_for_pod, waiting)
         else:
             self._guard.run("refused pod", task.key, partial(self._take_back, task, refusal), again=False)
 
@@ -291,13 +301,30 @@ class Dispatcher:
         if self._waiting.get(waiting.task.key) is waiting:
             self.let_go(waiting.task.key)
 
-    def _take_back(self, task: Task, refusal: Refusal) -> None:
-        """Take back what a task was given whose pod was refused, and keep it apart until the cause may have gone."""
+    def _look_for_pod(self, waiting: Waiting) -> None:
+        """Have a pod created again that was never seen; if it exists after all, its name is taken, and that is said."""
+        task, claim = waiting.task, self._claims.get(waiting.task.key)
+        if self._waiting.get(task.key) is not waiting or claim is None or claim.is_seen:
+            return
+        if task.uid in self._placer.ledger:
+            # It is bound: only the news of it is late.
+            asyncio.get_running_loop().call_later(SIGHT_PATIENCE_S, self._look_for_pod, waiting)
+            return
+        self._return_claim(task)
+        self._queue(task)
+        self._wake.set()
+
+    def _return_claim(self, task: Task) -> None:
+        """Take back what a task was given of which no pod has come."""
         self.let_go(task.key)
         self._unbound.give_back(task.key)
         claim = self._claims.pop(task.key, None)
         if claim is not None:
             self._shares.refund(task.namespace, claim.work_s - LOOK_S)
+
+    def _take_back(self, task: Task, refusal: Refusal) -> None:
+        """Take back what a task was given whose pod was refused, and keep it apart until the cause may have gone."""
+        self._return_claim(task)
         self._postponed.put(task.key, task.namespace, self._ranks[task.key], refusal)
         self._postpone(task, refusal)
 

@@ -141,7 +141,7 @@ class TaskWatch:
         try:
             await kopf.operator(
                 registry=self._build_registry(stream),
-                settings=_settings(),
+                settings=_settings(self._rng),
                 clusterwide=not self._namespaces,
                 namespaces=self._namespaces,
                 standalone=True,

@@ -25,6 +25,8 @@ class Dispatched:
         started_s: when the pod of each task was created, since the dispatcher began.
         answer: what the API server says to a pod; None if it creates it.
         answer_s: how long it takes to say so.
+        shows_pods: whether the pods that are created are seen.
+        reject_fails: how many of the next refusals of tasks break.
         runs_s: how long a pod runs once it is bound, which is at once; None: nothing binds pods.
     """
 
@@ -40,15 +42,18 @@ class Dispatched:
         self.answer: Callable[[Task], Refusal | None] = lambda _: None
         self.answer_s: Callable[[Task], float] = lambda _: 0.0
         self.runs_s: Callable[[Task], float | None] = lambda _: None
+        self.shows_pods = True
+        self.reject_fails = 0
+        self.guard = Guard(lambda _: None, Random(1))
         self.begun_s = 0.0
         self.dispatcher = Dispatcher(
             self.placer,
             shares=Shares(weights),
             create_pod=self._create,
-            reject=lambda task, _: self.rejected.append(task.name),
+            reject=lambda task, _: self._reject(task),
             wait=lambda task, _: self.postponed.append(task.name),
             postpone=lambda task, refusal: self.refused.append((task.name, refusal)),
-            guard=Guard(lambda _: None, Random(1)),
+            guard=self.guard,
             rng=Random(1),
         )
 
@@ -97,10 +102,18 @@ class Dispatched:
             loop = asyncio.get_running_loop()
             self.started_s[task.key] = loop.time() - self.begun_s
             self._started.setdefault(task.key, asyncio.Event()).set()
+            if self.shows_pods:
+                self.dispatcher.note_pod(task.key)
             runs_s = self.runs_s(task)
             if runs_s is not None:
                 loop.call_soon(self._run, task, runs_s)
         return refusal
+
+    def _reject(self, task: Task) -> None:
+        if self.reject_fails:
+            self.reject_fails -= 1
+            raise ValueError("the task cannot be refused")
+        self.rejected.append(task.name)
 
     def _run(self, task: Task, runs_s: float) -> None:
         node = self.bind(task)
@@ -111,7 +124,8 @@ class Dispatched:
         self.dispatcher.free(node)
 
     async def _tick(self) -> None:
-        """Move the clock of the placer along."""
+        """Move the clock of the placer along, and forget reservations that were not carried out."""
         while True:
             await asyncio.sleep(CLOCK_S)
             self.setting.now_s += CLOCK_S
+            self.placer.expire()

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from perllm.api.task import Tier
-from perllm.controller.dispatcher import MAX_UNBOUND_PODS, UNBOUND_PATIENCE_S
-from perllm.controller.refusal import Cause
+from perllm.controller.dispatcher import MAX_UNBOUND_PODS, SIGHT_PATIENCE_S, UNBOUND_PATIENCE_S
+from perllm.controller.refusal import Cause, Refusal
 from perllm.controller.task import Task
 from perllm.placement.placer import Placement, Request
 from perllm.policy.net_hits import NetHits
@@ -142,6 +142,71 @@ class TestDispatcher:
             name, refusal = on.refused[0]
             assert (name, refusal.cause, refusal.message) == ("odd", Cause.FAULT, "ValueError: odd task")
             assert 5 < len(on.refused) < 30
+            on.dispatcher.remove("lab/odd")
+            assert on.guard.troubled == []
+
+    async def test_a_creation_that_breaks_ends_no_other_and_is_tried_again(self) -> None:
+        on = Dispatched(make_node("a", slots=9))
+        on.answer_s = lambda task: 1.0 if task.name == "odd" else 2.0
+
+        def answer(task: Task) -> Refusal | None:
+            if task.name == "odd":
+                raise ValueError("odd pod")
+            return Refusal(Cause.QUOTA, "exceeded quota")
+
+        on.answer = answer
+        on.add(make_task("odd"), make_task("other"))
+        async with on.at_work():
+            await asyncio.sleep(2.5)
+            assert {(name, refusal.cause) for name, refusal in on.refused} == {
+                ("odd", Cause.FAULT),
+                ("other", Cause.QUOTA),
+            }
+            on.answer = lambda _: None
+            await asyncio.sleep(10)
+            assert set(on.started_s) == {"lab/odd", "lab/other"}
+
+    async def test_a_task_that_could_not_be_ranked_is_queued_when_it_comes_again(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        on = Dispatched(make_node("a", slots=9))
+        choose = on.placer.choose
+        monkeypatch.setattr(on.placer, "choose", lambda _: choose(None))  # type: ignore[arg-type]
+        with pytest.raises(AttributeError):
+            on.add(make_task())
+        monkeypatch.undo()
+        on.add(make_task())
+        async with on.at_work():
+            assert on.names == ["t"]
+
+    async def test_a_task_whose_refusal_breaks_is_looked_at_again(self) -> None:
+        on = Dispatched(make_node("a", slots=9))
+        on.reject_fails = 1
+        on.add(make_task(onInfeasible="Reject", deadline="1ms"))
+        async with on.at_work():
+            assert on.rejected == []
+            await asyncio.sleep(5)
+            assert (on.rejected, on.dispatcher.waiting) == (["t"], 0)
+
+    async def test_creates_a_pod_again_that_nobody_has_ever_seen(self) -> None:
+        on = Dispatched(make_node("a", slots=9))
+        on.shows_pods = False
+        on.add(make_task())
+        async with on.at_work():
+            await asyncio.sleep(SIGHT_PATIENCE_S - 1)
+            on.shows_pods = True
+            await asyncio.sleep(10 * SIGHT_PATIENCE_S)
+            assert on.names == ["t", "t"]
+
+    async def test_waits_for_the_sight_of_a_pod_that_is_bound(self) -> None:
+        on = Dispatched(make_node("a", slots=9))
+        on.shows_pods = False
+        task = make_task()
+        on.add(task)
+        async with on.at_work():
+            on.placer.confirm(on.placer.explain(on.placer.choose(task.to_request()), "a"))
+            await asyncio.sleep(10 * SIGHT_PATIENCE_S)
+            assert (on.names, len(on.placer.ledger)) == (["t"], 1)
 
     async def test_rejects_what_is_hopeless_if_the_task_says_so(self) -> None:
         on = Dispatched(make_node("a", slots=9))
