@@ -28,7 +28,10 @@ MORE_BACK = 2
 """Tasks that come back for each that got its pod."""
 
 SIGN_INTERVAL_S = 1.0
-"""Signs that the cause may have gone are followed so often at most; of those in between the last one counts."""
+"""Signs that the cause may have gone are followed so often at most."""
+
+ECHOES = 2
+"""How often a sign is followed again: the API server itself learns of changes a moment later than it tells of them."""
 
 
 @dataclass(slots=True)
@@ -55,7 +58,7 @@ class Postponed:
         self._out: dict[tuple[str, Cause], Ranking[str]] = {}
         self._members: Counter[tuple[str, Cause]] = Counter()
         self._number = 0
-        self._signs: dict[str, bool] = {}
+        self._signs: dict[str, int] = {}
         self._counts: Counter[Cause] = Counter()
 
     def __len__(self) -> int:
@@ -117,19 +120,20 @@ class Postponed:
 
     def note_sign(self, namespace: str) -> None:
         """Note that what a namespace's pods are refused for may have gone."""
-        if namespace in self._signs:
-            self._signs[namespace] = True
-            return
+        is_followed = namespace in self._signs
+        self._signs[namespace] = ECHOES
+        if not is_followed:
+            self._follow_sign(namespace)
+
+    def _follow_sign(self, namespace: str) -> None:
         causes = [cause for cause in Cause if (namespace, cause) in self._out]
         for cause in causes:
             self._bring_some(namespace, cause, FIRST_BACK)
-        if causes:
-            self._signs[namespace] = False
-            asyncio.get_running_loop().call_later(SIGN_INTERVAL_S, self._follow_signs, namespace)
-
-    def _follow_signs(self, namespace: str) -> None:
-        if self._signs.pop(namespace):
-            self.note_sign(namespace)
+        if not causes or not self._signs[namespace]:
+            del self._signs[namespace]
+            return
+        self._signs[namespace] -= 1
+        asyncio.get_running_loop().call_later(SIGN_INTERVAL_S, self._follow_sign, namespace)
 
     def _bring_some(self, namespace: str, cause: Cause, count: int) -> None:
         """Bring back the most urgent tasks of a namespace that were refused for a cause."""

@@ -106,6 +106,16 @@ async def test_the_last_of_many_signs_is_not_lost() -> None:
     assert len(on.postponed) == 0
 
 
+async def test_a_sign_is_followed_again_since_the_api_server_may_know_later() -> None:
+    on = Refused(1)
+    await asyncio.sleep(300)
+    on.postponed.note_sign("n")
+    await asyncio.sleep(0.1)
+    on.room = 1
+    await asyncio.sleep(SIGN_INTERVAL_S)
+    assert len(on.postponed) == 0
+
+
 async def test_a_task_that_was_removed_does_not_come_back() -> None:
     on = Refused(1)
     on.postponed.remove("t0")
