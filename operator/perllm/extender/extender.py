@@ -83,7 +83,9 @@ class Extender:
             self._placer.release_reservation(placement.request.task_id)
             log.info("pod %s not bound to %s: %s", arguments["PodName"], node, error)
             return binding_answer(str(error))
-        self._placer.confirm(decision, placement.request.demand.slots)
+        if placement.request.task_id in self._placer.ledger:
+            # Else it has ended or was deleted meanwhile, and nobody would ever release it.
+            self._placer.confirm(decision, placement.request.demand.slots)
         return binding_answer()
 
     def _remember(self, uid: str, placement: Placement) -> None:

@@ -139,6 +139,18 @@ async def test_a_binding_that_failed_frees_the_node_and_is_told(setting: Setting
     assert await setting.bind() == ""
 
 
+async def test_a_task_that_is_deleted_while_its_pod_is_bound_leaves_nothing_in_flight(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def delete_task(*_: Any, **__: Any) -> None:
+        setting.placer.release("task-t1")
+
+    monkeypatch.setattr(setting.api, "post", delete_task)
+    await setting.filter()
+    assert await setting.bind() == ""
+    assert in_flight(setting) == [0, 0]
+
+
 async def test_a_pod_without_a_decision_is_not_bound(setting: Setting) -> None:
     assert "no decision of PerLLM for pod t1" in await setting.bind()
     await setting.filter()
