@@ -165,15 +165,16 @@ class Controller:
             self._take_pod(pod, is_gone=new is None)
 
     def _take_task(self, item: Object, *, deleted: bool) -> None:
-        if not deleted and self._is_known(item):
-            return
+        key = object_key(item)
+        tracked = self._tracked.get(key)
         if deleted:
-            tracked = self._tracked.get(object_key(item))
-            if tracked is not None and tracked.task.uid == item["metadata"]["uid"]:
-                self._forget(tracked.task.key)
+            # Also what could not be read has left something: words in its status, and the wish to try again.
+            if tracked is None or tracked.task.uid == item["metadata"]["uid"]:
+                self._forget(key)
+            return
+        if self._is_known(item):
             return
         task, status = read_task(item, self._unix_now(), self._gpu_resource)
-        tracked = self._tracked.get(task.key)
         if tracked is not None and tracked.task.uid != task.uid:
             self._forget(task.key)
             tracked = None
@@ -184,7 +185,7 @@ class Controller:
             pods = {name: pod for name, pod in self._orphans.pop(task.key, {}).items() if pod.task_uid == task.uid}
             self._tracked[task.key] = Tracked(task, status, pods)
             for pod in pods.values():
-                self._account(pod)
+                self._guard.run("pod", pod.key, partial(self._take_pod, pod, is_gone=False))
         else:
             tracked.task = task
         self._reconcile_guarded(task.key)
@@ -221,7 +222,7 @@ class Controller:
             if tracked is not None:
                 self.node_health.see(before, pod, tracked.task)
         if tracked is not None:
-            if is_gone and pod.is_finished:
+            if is_gone and pod.is_finished and (tracked.ended is None or pod.attempt >= tracked.ended.attempt):
                 tracked.ended = replace(pod, linger_s=None)
             self._account(pod, gone=is_gone)
             self._reconcile_guarded(pod.task_key)
@@ -271,9 +272,9 @@ class Controller:
             if not pod.is_finished:
                 self._settlement.begin(pod, self._unix_now())
 
-    def _call_ends(self, tracked: Tracked) -> None:
+    def _call_ends(self, tracked: Tracked, now_s: float) -> None:
         """End what the operator waits for no longer."""
-        task, now_s = tracked.task, self._unix_now()
+        task = tracked.task
         if task.spec is None:
             return
         for name, pod in list(tracked.pods.items()):
@@ -291,8 +292,9 @@ class Controller:
         tracked = self._tracked.get(key)
         if tracked is None:
             return  # gone since this was to be done
-        self._call_ends(tracked)
+        # One moment for all: what is due between two looks at the clock would be neither done nor waited for.
         task, before, now_s = tracked.task, tracked.status, self._unix_now()
+        self._call_ends(tracked, now_s)
         step = lifecycle.advance(task, before, tracked.all_pods, now_s, tracked.note)
         tracked.cause = step.cause
         self._adopt(tracked, step.status)
@@ -308,7 +310,7 @@ class Controller:
             self._pods.delete(f"/api/v1/namespaces/{task.namespace}/pods/{pod.name}", pod.uid)
         if step.finished is not None:
             self._settle(tracked, step.finished)
-        self._schedule(tracked, step)
+        self._schedule(tracked, step, now_s)
 
     def _adopt(self, tracked: Tracked, status: TaskStatus) -> None:
         """Make `status` the task's, announce what is new in it, and have it written."""
@@ -343,12 +345,12 @@ class Controller:
         self._announcer.measured(tracked.status.tier, measured)
         self._adopt(tracked, tracked.status.model_copy(update={"observed": observed}))
 
-    def _schedule(self, tracked: Tracked, step: lifecycle.Step) -> None:
+    def _schedule(self, tracked: Tracked, step: lifecycle.Step, now_s: float) -> None:
         """Look at the task again when time alone will change something."""
         if tracked.timer is not None:
             tracked.timer.cancel()
             tracked.timer = None
-        task, status, now_s = tracked.task, tracked.status, self._unix_now()
+        task, status = tracked.task, tracked.status
         if task.spec is None:
             return
         looks_s = [next_look_s(pod, self._patience, task.due_s) for pod in tracked.pods.values()]
@@ -389,10 +391,10 @@ class Controller:
     def _refuse(self, task: Task, reason: str, message: str) -> None:
         """End a task without running it."""
         tracked = self._find(task)
-        if tracked is None:
+        if tracked is None or tracked.status.phase.is_final:
             return
         self._adopt(tracked, lifecycle.reject(task, tracked.status, reason, message, self._unix_now()))
-        self._reconcile(task.key)
+        self._reconcile_guarded(task.key)
 
     def _postpone(self, task: Task, refusal: Refusal) -> None:
         note = Note(refusal.cause, f"its pod cannot be created, will be tried again: {refusal.message}")
@@ -451,6 +453,9 @@ class Controller:
             self._placer.learner.learn_ended(judge_ended(decision, task.due_s, tracked.stay))
 
     def _forget(self, key: str) -> None:
+        for kind in ("task", "task state", "outcome"):
+            self._guard.clear(kind, key)
+        self.writer.forget(key)
         tracked = self._tracked.pop(key, None)
         if tracked is None:
             return
@@ -458,10 +463,7 @@ class Controller:
             self._announcer.settled(tracked.task, tracked.status, self._unix_now())
         if tracked.timer is not None:
             tracked.timer.cancel()
-        for kind in ("task state", "outcome"):
-            self._guard.clear(kind, key)
         self.dispatcher.remove(key)
-        self.writer.forget(key)
         self._placer.release(tracked.task.uid)
         self._placer.circuits.forget_task(tracked.task.uid)
         for pod in tracked.pods.values():

@@ -24,6 +24,7 @@ from perllm.controller.settlement import SETTLING_S, Settlement
 from perllm.controller.task import Task, read_task
 from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics
+from perllm.placement.decision import Decision
 from perllm.telemetry.attribution import IdlePower
 from perllm.telemetry.history import CounterHistory, EnergyHistory
 from unit.cluster.fake_api import FakeApiServer
@@ -681,3 +682,94 @@ async def test_an_impossible_outcome_teaches_nothing_and_is_counted_once(cluster
     await asyncio.sleep(SETTLING_S + 5)
     assert cluster.placer.learner.summaries("n") == {}
     assert cluster.metric("perllm_outcomes_refused_total", reason="tokens") == 1
+
+
+async def test_a_task_whose_pod_perllm_fails_on_at_its_first_sight_is_looked_after_all_the_same(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.create(onDeadlineMissed="Terminate", deadline="30s")
+    await asyncio.sleep(2)
+    cluster.bind()
+    restarted = Cluster(cluster.api, cluster.begun_s)
+    restarted.start()
+    restarted.controller.on_pod(None, cluster.api.read(f"{PODS}/t-1"))
+    confirm, failures = restarted.placer.confirm, [ValueError("odd record")]
+
+    def fail_once(decision: Decision, slots: float) -> None:
+        if failures:
+            raise failures.pop()
+        confirm(decision, slots)
+
+    monkeypatch.setattr(restarted.placer, "confirm", fail_once)
+    item = cluster.api.read(names.task_path("lab", "t"))
+    assert item is not None
+    restarted.controller.on_task(item, deleted=False)
+    await asyncio.sleep(5)
+    assert len(restarted.placer.ledger) == 1
+    await asyncio.sleep(30)
+    assert restarted.status()["phase"] == "Failed"
+    restarted.stop()
+
+
+async def test_a_deleted_task_that_perllm_fails_on_is_left_alone(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise KeyError("no such thing")
+
+    monkeypatch.setattr(controller, "read_task", fail)
+    cluster.create()
+    await asyncio.sleep(1)
+    assert "KeyError" in cluster.status()["message"]
+    cluster.delete()
+    faults = cluster.metric("perllm_faults_total", kind="task")
+    await asyncio.sleep(3600)
+    assert cluster.metric("perllm_faults_total", kind="task") == faults
+    monkeypatch.undo()
+    cluster.create()
+    await asyncio.sleep(1)
+    assert cluster.status()["phase"] == "Pending"
+
+
+async def test_an_earlier_pod_that_goes_later_does_not_hide_the_one_that_succeeded(cluster: Cluster) -> None:
+    cluster.create(retries=1)
+    await asyncio.sleep(1)
+    cluster.bind()
+    cluster.finish(exit_code=3)
+    await asyncio.sleep(1)
+    cluster.bind("t-2")
+    await asyncio.sleep(8.5)
+    cluster.finish("t-2")
+    for name in ("t-2", "t-1"):
+        cluster.lose_pod(name)
+    await asyncio.sleep(SETTLING_S + 1)
+    assert cluster.status()["observed"]["energyQuality"] != "missing"
+    assert cluster.placer.learner.summaries("n")["m"].count == 1
+
+
+@pytest.mark.parametrize("calls", range(1, 8))
+async def test_a_deadline_that_passes_while_a_task_is_looked_at_is_not_overlooked(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    cluster.create(onDeadlineMissed="Terminate", deadline="30s")
+    await asyncio.sleep(1)
+    cluster.bind()
+    await asyncio.sleep(29.0005)
+    before = iter([START_S + 29.9995] * calls)
+    monkeypatch.setattr(cluster.controller, "_unix_now", lambda: next(before, cluster.now_s()))
+    cluster.pod(metadata={"labels": {"touched": "yes"}})
+    await asyncio.sleep(1)
+    assert cluster.status()["phase"] == "Failed"
+
+
+async def test_a_template_that_is_refused_when_its_task_has_ended_changes_nothing(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse_late(*_: Any, **__: Any) -> None:
+        await asyncio.sleep(20)
+        raise ApiError(422, "Invalid", "spec.containers[0].image: Required value")
+
+    monkeypatch.setattr(cluster.api, "post", refuse_late)
+    cluster.create(onDeadlineMissed="Terminate", deadline="10s")
+    await asyncio.sleep(30)
+    assert (cluster.status()["phase"], cluster.condition("Finished")["reason"]) == ("Failed", "DeadlineExceeded")
