@@ -24,7 +24,7 @@ from perllm.api.task import Tier
 from perllm.cluster.client import Client, Object
 from perllm.cluster.credentials import Credentials
 from perllm.cluster.events import EventRecorder
-from perllm.cluster.informer import Informer
+from perllm.cluster.informer import Informer, wait_for_first_lists
 from perllm.cluster.leadership import Leadership, LeadershipError, find_namespace
 from perllm.cluster.node import NodeLabels, read_node
 from perllm.cluster.outages import Outages
@@ -60,6 +60,8 @@ log = logging.getLogger(__name__)
 BITS_PER_MEGABIT = 1e6
 HOUSEKEEPING_INTERVAL_S = 0.5
 DRAIN_TIMEOUT_S = 10.0
+PODS_PATIENCE_S = 60.0
+"""Without the pods of a namespace its nodes seem emptier than they are; so all are waited for, within reason."""
 
 
 class Operator:
@@ -209,8 +211,8 @@ class Operator:
             self._begin(work, "telemetry", self._telemetry.run)
             for pods in self._pods:
                 self._begin(work, "watch of pods", pods.run)
-            for pods in self._pods:
-                await pods.synced.wait()
+            for path in await wait_for_first_lists(self._pods, PODS_PATIENCE_S):
+                log.warning("started without %s, which cannot be read: what runs there is not counted until it can", path)
             for obstacles in self._obstacles:
                 self._begin(work, "watch of quotas and namespaces", obstacles.run)
             self._begin(work, "writes", self._writes.run)

@@ -7,7 +7,7 @@ drifts. Callbacks run in the event loop, must not block, and see every object as
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from perllm.backoff import Backoff
@@ -57,6 +57,7 @@ class Informer:
         rng: for the jitter of pauses.
 
     Attributes:
+        path: of the collection.
         objects: the copy, by `object_key`.
         synced: set once the first list has been delivered.
     """
@@ -76,7 +77,7 @@ class Informer:
         self.objects: dict[str, Object] = {}
         self.synced = asyncio.Event()
         self._client = client
-        self._path = path
+        self.path = path
         self._on_change = on_change
         self._kind = kind
         self._query = dict(query or {})
@@ -98,22 +99,21 @@ class Informer:
                     await self._follow(version)
                 finally:
                     settled.cancel()
-                failures = 0
             except ApiError as error:
-                failures = 1 if loop.time() - begun_s > LASTING_S else failures + 1
                 self._outages.failed(self._topic, error, is_unanswered=error.is_unanswered)
-            await asyncio.sleep(RETRY.pause_s(failures, self._rng) if failures else RECONNECT_DELAY_S)
+            failures = 1 if loop.time() - begun_s > LASTING_S else failures + 1
+            await asyncio.sleep(RETRY.pause_s(failures, self._rng))
 
     async def _relist(self) -> str:
         seen: dict[str, Object] = {}
         token = ""
         while True:
-            page = await self._client.get(self._path, limit=PAGE_SIZE, **{"continue": token}, **self._query)
+            page = await self._client.get(self.path, limit=PAGE_SIZE, **{"continue": token}, **self._query)
             try:
                 seen.update((object_key(item), item) for item in page["items"])
                 token, version = page["metadata"].get("continue", ""), str(page["metadata"]["resourceVersion"])
             except (KeyError, TypeError, AttributeError) as error:
-                message = f"the list of {self._path} is not one: {describe(error)}"
+                message = f"the list of {self.path} is not one: {describe(error)}"
                 raise ApiUnreachableError(message) from error
             if not token:
                 break
@@ -128,7 +128,7 @@ class Informer:
         """Apply watch events, reconnecting where the stream merely ended, until a new list is needed."""
         while True:
             try:
-                async for event in self._client.watch(self._path, {"resourceVersion": version, **self._query}):
+                async for event in self._client.watch(self.path, {"resourceVersion": version, **self._query}):
                     version = self._take(event)
             except ApiError as error:
                 if error.status == 410:
@@ -168,3 +168,20 @@ class Informer:
 
     def _report(self, key: str, old: Object | None, new: Object | None) -> None:
         self._guard.run(self._kind, key, partial(self._on_change, old, new), again=new is not None)
+
+
+async def wait_for_first_lists(informers: Sequence[Informer], patience_s: float) -> list[str]:
+    """Wait until the collections are known; return the paths of those left out.
+
+    One that cannot be read, such as that of a namespace where a right is missing, is left out after `patience_s` if any
+    other is known: it must not keep the others from being served.
+    """
+    waits = [asyncio.ensure_future(informer.synced.wait()) for informer in informers]
+    try:
+        _, late = await asyncio.wait(waits, timeout=patience_s)
+        if late:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+    return [informer.path for informer in informers if not informer.synced.is_set()]

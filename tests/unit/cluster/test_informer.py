@@ -7,7 +7,7 @@ import pytest
 
 from perllm.backoff import Backoff
 from perllm.cluster.client import ApiError, ApiUnreachableError
-from perllm.cluster.informer import Informer, object_key
+from perllm.cluster.informer import Informer, object_key, wait_for_first_lists
 from perllm.cluster.outages import Outages
 from perllm.guard import Guard
 from unit.cluster.fake_api import FakeApiServer, Object
@@ -223,3 +223,25 @@ async def test_waits_for_an_api_server_that_is_not_there_yet() -> None:
 )
 def test_keys_are_unique_in_the_cluster(metadata: dict[str, str], key: str) -> None:
     assert object_key({"metadata": metadata}) == key
+
+
+@pytest.mark.looptime
+async def test_a_server_that_calls_every_version_too_old_is_not_hammered(watched: Watched) -> None:
+    lists = watched.lists
+    watched.api.oldest_version = 10**9
+    watched.api.end_watches()
+    await asyncio.sleep(600)
+    assert watched.lists - lists < 80
+
+
+@pytest.mark.looptime
+async def test_a_collection_that_cannot_be_read_keeps_no_other_waiting_for_ever() -> None:
+    api = FakeApiServer()
+    lists = [Informer(api, f"/{name}", lambda *_: None) for name in ("a", "b")]  # type: ignore[arg-type]
+    waiting = asyncio.create_task(wait_for_first_lists(lists, 60.0))
+    await asyncio.sleep(100)
+    assert not waiting.done()
+    lists[1].synced.set()
+    assert await waiting == ["/a"]
+    lists[0].synced.set()
+    assert await wait_for_first_lists(lists, 60.0) == []
