@@ -212,7 +212,7 @@ class Operator:
             for pods in self._pods:
                 self._begin(work, "watch of pods", pods.run)
             for path in await wait_for_first_lists(self._pods, PODS_PATIENCE_S):
-                log.warning("started without %s, which cannot be read: what runs there is not counted until it can", path)
+                log.warning("started without %s, which cannot be read yet: what runs there is not counted", path)
             for obstacles in self._obstacles:
                 self._begin(work, "watch of quotas and namespaces", obstacles.run)
             self._begin(work, "writes", self._writes.run)

@@ -7,6 +7,7 @@ deeply is left out; and every complete list is handed on, so that what is not in
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from random import Random
 from typing import Any
@@ -48,7 +49,7 @@ class TaskStream:
         self._outages = outages
         self._rng = rng
         self._watches = watches
-        self._failures = 0
+        self._failures: Counter[str] = Counter()
         self._listing: dict[str, dict[str, str]] = {}
         self._awaited: set[str] = set()
         self._open = 0
@@ -93,7 +94,7 @@ class TaskStream:
             found = {object_key(item): str(item["metadata"]["uid"]) for item in page["items"]}
             is_last = not page["metadata"].get("continue")
         except (UndecodableError, KeyError, TypeError, AttributeError) as error:
-            self._outages.failed(TOPIC, f"the list is not one: {describe(error)}")
+            self._outages.failed(_find_topic(path), f"the list is not one: {describe(error)}")
             raise aiohttp.ClientPayloadError(describe(error)) from error
         listing = self._listing.setdefault(path, {})
         listing.update(found)
@@ -103,41 +104,51 @@ class TaskStream:
             self._listed.add(path)
         return page
 
-    async def read_events(self, stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    async def read_events(self, path: str, stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
         """Yield the lines of a watch as Kopf can take them."""
         self._open += 1
         try:
             async for line in split_lines(stream):
-                yield await self._check(line)
+                yield await self._check(_find_topic(path), line)
         finally:
             self._open -= 1
 
-    async def _check(self, line: bytes) -> bytes:
+    async def _check(self, topic: str, line: bytes) -> bytes:
         """Return the line of an event, or the order to list again after a pause that grows."""
         problem = _find_problem(line)
         if not problem:
-            self._failures = 0
-            self._outages.worked(TOPIC)
+            del self._failures[topic]
+            self._note_success(topic)
             return prune(line) + b"\n"
-        self._failures += 1
-        self._outages.failed(TOPIC, problem)
-        await asyncio.sleep(RETRY.pause_s(self._failures, self._rng))
+        self._failures[topic] += 1
+        self._outages.failed(topic, problem)
+        await asyncio.sleep(RETRY.pause_s(self._failures[topic], self._rng))
         return GONE + b"\n"
 
     async def _note_failure(self, _: Any, __: Any, request: aiohttp.TraceRequestExceptionParams) -> None:
         self._outages.failed(TOPIC, describe_failure(request.exception), is_unanswered=True)
 
     async def _note_answer(self, _: Any, __: Any, request: aiohttp.TraceRequestEndParams) -> None:
-        status = request.response.status
+        status, topic = request.response.status, _find_topic(request.url.path)
         if status >= 400:
-            self._outages.failed(TOPIC, f"the API server answers {status} {clean_line(request.response.reason)}")
-        elif not self._failures:
-            self._outages.worked(TOPIC)
+            self._outages.failed(topic, f"the API server answers {status} {clean_line(request.response.reason)}")
+        elif not self._failures[topic]:
+            self._note_success(topic)
+
+    def _note_success(self, topic: str) -> None:
+        for one in {TOPIC, topic}:
+            self._outages.worked(one)
 
 
 def describe_failure(error: BaseException) -> str:
     """Return why a request has failed, in a line."""
     return clean_line(error) or type(error).__name__
+
+
+def _find_topic(path: str) -> str:
+    """Return what failures of a path are told as: namespaces fail each for itself."""
+    namespace = _read_namespace(path)
+    return f"{TOPIC} in namespace {namespace}" if namespace else TOPIC
 
 
 def _find_problem(line: bytes) -> str:
@@ -155,8 +166,7 @@ def _find_problem(line: bytes) -> str:
 
 
 def _read_namespace(path: str) -> str | None:
-    parts = path.split("/")
-    return parts[parts.index("namespaces") + 1] if "namespaces" in parts else None
+    return path.partition("/namespaces/")[2].partition("/")[0] or None
 
 
 def _read_refusal(content: bytes) -> Object:
@@ -170,12 +180,13 @@ def _read_refusal(content: bytes) -> Object:
 class _Events:
     """The content of a watch's answer, as far as Kopf uses it."""
 
-    def __init__(self, stream: aiohttp.StreamReader, tasks: TaskStream) -> None:
+    def __init__(self, path: str, stream: aiohttp.StreamReader, tasks: TaskStream) -> None:
+        self._path = path
         self._stream = stream
         self._tasks = tasks
 
     def iter_chunked(self, _: int) -> AsyncIterator[bytes]:
-        return self._tasks.read_events(self._stream)
+        return self._tasks.read_events(self._path, self._stream)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -186,7 +197,7 @@ def _build_response_class(tasks: TaskStream) -> type[aiohttp.ClientResponse]:
         async def start(self, connection: Any) -> "Response":
             await super().start(connection)
             if self.status == 200 and self.url.query.get("watch") == "true":
-                self.content = _Events(self.content, tasks)  # type: ignore[assignment]
+                self.content = _Events(self.url.path, self.content, tasks)  # type: ignore[assignment]
             return self
 
         async def json(self, **_: Any) -> Any:

@@ -7,12 +7,15 @@ from contextlib import AsyncExitStack
 from random import Random
 
 import pytest
+from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from perllm.api import names
 from perllm.cluster.client import Object
 from perllm.cluster.credentials import Credentials
 from perllm.cluster.outages import Outages
 from perllm.controller import watch
+from perllm.controller.task_stream import TaskStream
 from perllm.controller.watch import TaskWatch
 from perllm.metrics import OperatorMetrics
 from perllm.supervision import serve
@@ -161,3 +164,29 @@ async def test_an_api_server_that_is_away_is_told_once_however_often_kopf_is_sta
         server.end_watch()
         await watched.watch.stop()
     assert told(caplog) == ["API server", "API server"]
+
+
+async def test_a_namespace_that_may_not_be_read_is_told_once_while_others_can(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "perllm")
+    tasks = f"/apis/{names.API_VERSION}/namespaces/{{}}/{names.TASK_PLURAL}"
+
+    async def forbid(_: web.Request) -> web.Response:
+        return web.json_response({}, status=403)
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"items": [], "metadata": {}})
+
+    app = web.Application()
+    app.router.add_get(tasks.format("closed"), forbid)
+    app.router.add_get(tasks.format("open"), answer)
+    (port,) = find_free_ports(1)
+    url = f"http://{LOOPBACK}:{port}"
+    credentials = Credentials(url, None, None, None, lambda: None)
+    stream = TaskStream(lambda *_: None, Outages(asyncio.get_running_loop().time), Random(0))
+    async with serve(app, LOOPBACK, port), stream.build_session(credentials) as http:
+        for namespace in ("closed", "open") * 3:
+            await (await http.get(url + tasks.format(namespace))).read()
+    assert len(caplog.records) == 1
+    assert "watch of tasks in namespace closed: the API server answers 403" in caplog.text
