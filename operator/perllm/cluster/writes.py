@@ -199,7 +199,8 @@ class WriteQueue:
         except ApiError as error:
             pause_s = self._judge(write, error)
         except Exception as error:
-            pause_s = self._guard.note(write.kind, write.name, error)
+            # Who waits for a write that is not repeated learns of it.
+            pause_s = self._guard.note(write.kind, write.name, error) if write.is_repeated else None
         except asyncio.CancelledError:
             # Broken off with the queue, which may be started again.
             self._wanted.setdefault(write.key, write)

@@ -45,19 +45,26 @@ class PodKeeper:
         self._on_invalid = on_invalid
 
     async def create(self, waiting: Waiting) -> Refusal | None:
-        """Create the pod of an attempt; return why it was refused if it may be created later. Raises nothing."""
+        """Create the pod of an attempt; return why it was refused if it may be created later."""
         task = waiting.task
         try:
             pod = build_pod(task, waiting.attempt, self._scheduler_name)
-            name = f"{task.namespace}/{pod['metadata']['name']}"
+        except Exception as error:
+            self._give_up(task, error)
+            return None
+        name = f"{task.namespace}/{pod['metadata']['name']}"
+        try:
             await self._writes.once(Write("pod", name, partial(self._post, task.namespace, pod)))
         except ApiError as error:
             return self._judge(waiting, error)
-        except Exception as error:
-            # No answer of the API server: PerLLM itself can make nothing of the template.
-            log.exception("the pod of task %s cannot be made", task.key)
-            self._on_invalid(task, f"no pod can be made of it: {describe(error)}")
+        except TypeError as error:
+            self._give_up(task, error)  # it cannot be written as JSON; whatever else breaks is no fault of the template
         return None
+
+    def _give_up(self, task: Task, error: Exception) -> None:
+        """End a task of whose template PerLLM itself can make nothing."""
+        log.error("the pod of task %s cannot be made", task.key, exc_info=error)
+        self._on_invalid(task, f"no pod can be made of it: {describe(error)}")
 
     def _judge(self, waiting: Waiting, error: ApiError) -> Refusal | None:
         task = waiting.task

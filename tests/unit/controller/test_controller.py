@@ -375,6 +375,16 @@ async def test_a_template_that_no_pod_can_be_made_of_ends_the_task(cluster: Clus
     )
 
 
+async def test_a_fault_of_the_operator_itself_is_no_verdict_on_a_template(cluster: Cluster) -> None:
+    cluster.api.refuse("POST", FileNotFoundError("the token of the service account"))
+    cluster.create()
+    await asyncio.sleep(0.2)
+    assert cluster.status()["phase"] == "Pending"
+    assert "FileNotFoundError: the token of the service account" in cluster.status()["message"]
+    await asyncio.sleep(5)
+    assert cluster.api.read(f"{PODS}/t-1") is not None
+
+
 async def test_the_api_server_is_asked_to_refuse_fields_that_it_does_not_know(cluster: Cluster) -> None:
     unknown = 'strict decoding error: unknown field "spec.containers[0].comand"'
     cluster.api.refuse("POST", ApiError(400, "BadRequest", unknown))
