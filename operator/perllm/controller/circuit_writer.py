@@ -41,9 +41,6 @@ class CircuitWriter:
         self._writes.put(Write("circuit", node, partial(self._send, node, status)))
 
     async def _send(self, name: str, status: CircuitStatus) -> None:
-        node = self._node_of(name)
-        if node is None:
-            return
         path = names.node_profile_status_path(self._prefix + name)
         patch = {"status": {"circuit": status.to_object()}}
         try:
@@ -51,5 +48,8 @@ class CircuitWriter:
         except ApiError as error:
             if error.status != 404:
                 raise
+            node = self._node_of(name)
+            if node is None:
+                return  # it has gone, and its profile with it
             await self._create_profile(node)
             await self._client.patch(path, patch)

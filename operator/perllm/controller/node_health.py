@@ -78,8 +78,11 @@ class NodeHealth:
 
     def forget(self, node: str) -> None:
         """Forget a node that is gone, or was replaced by another of its name."""
+        was_shown = bool(self._placer.circuits.of(node))
         self._placer.circuits.forget_node(node)
         self._metrics.circuits.remove(node)
+        if was_shown:
+            self.show(node)
 
     def show(self, node: str) -> None:
         """Show people the circuits of a node as they are."""

@@ -75,7 +75,13 @@ async def test_what_was_learned_is_left_alone_and_nothing_old_is_left(writing: W
 
 async def test_a_node_that_is_gone_gets_none(writing: Writing) -> None:
     assert await writing.show("gone", OPEN) == {}
-    assert writing.api.calls == []
+    assert writing.api.calls_of("POST") == []
+
+
+async def test_a_node_that_has_left_the_fleet_is_not_shown_as_open_for_ever(writing: Writing) -> None:
+    writing.api.store(names.node_profile_path("left"), status={"circuit": OPEN.to_object()})
+    status = await writing.show("left", CLOSED)
+    assert status["circuit"]["state"] == "closed"
 
 
 async def test_what_an_earlier_process_left_open_is_found(writing: Writing) -> None:

@@ -135,4 +135,5 @@ def test_a_node_that_is_gone_leaves_no_series() -> None:
     ward.health.forget("n")
     ward.health.forget("never there")
     assert ward.metric is None
+    assert [status.state for status in ward.shown] == [CircuitState.OPEN, CircuitState.CLOSED]
     assert ward.setting.placer.circuits.of("n") == []
