@@ -149,7 +149,7 @@ class Operator:
         )
         self._leadership = _follow_lease(config, client, self._outages)
         inform = partial(Informer, client, guard=self._guard, outages=self._outages, rng=rng)
-        self._nodes = inform("/api/v1/nodes", self._on_node, kind="node")
+        self._nodes = inform("/api/v1/nodes", self.on_node, kind="node")
         self._pods = [
             inform(path, self._controller.on_pod, kind="pod", query={"labelSelector": names.TASK_LABEL})
             for path in map(names.pods_path, config.namespaces or (None,))
@@ -300,16 +300,13 @@ class Operator:
         for task_id in self._placer.expire():
             log.warning("the placement of task %s was not carried out in time and is forgotten", task_id)
 
-    def _on_node(self, old: Object | None, new: Object | None) -> None:
+    def on_node(self, old: Object | None, new: Object | None) -> None:
+        """Take note of a node that was added, changed or deleted; called inside the guard."""
         node = read_node(new, self._labels) if new else None
         if node is None:
             gone = new or old
             if gone is not None:
-                self._fleet.remove(gone["metadata"]["name"])
-                self._learner.cool(gone["metadata"]["name"])
-                self._controller.node_health.forget(gone["metadata"]["name"])
-                self._controller.clocks.forget(gone["metadata"]["name"])
-                self._controller.dispatcher.renew()
+                self._drop_node(gone["metadata"]["name"])
             return
         known = self._fleet.nodes.get(node.name)
         if known != node:
@@ -320,6 +317,16 @@ class Operator:
             self._fleet.put(node, row, self._bandwidth(node.name, node.tier))
             self._placer.note_bandwidth()
             self._controller.dispatcher.renew()
+
+    def _drop_node(self, name: str) -> None:
+        """Forget a node of the fleet; most others only report that they are alive."""
+        self._learner.cool(name)
+        if name not in self._fleet.nodes:
+            return
+        self._fleet.remove(name)
+        self._controller.node_health.forget(name)
+        self._controller.clocks.forget(name)
+        self._controller.dispatcher.renew()
 
     def _update_bandwidth(self, name: str) -> None:
         self._fleet.put_bandwidth(name, self._bandwidth(name))

@@ -58,6 +58,9 @@ async def keep_running(name: str, work: Callable[[], Awaitable[None]], guard: Gu
             await work()
             raise RuntimeError("it has ended, which it never should")
         except Exception as error:
+            if loop.time() - begun_s > LASTING_S:
+                failures = 0
+                guard.clear("part", name)
             guard.note("part", name, error)
-        failures = 1 if loop.time() - begun_s > LASTING_S else failures + 1
+        failures += 1
         await asyncio.sleep(RESTART.pause_s(failures, rng))

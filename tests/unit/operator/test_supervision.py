@@ -80,3 +80,15 @@ async def test_a_part_that_breaks_or_ends_is_started_again() -> None:
     await asyncio.sleep(10)
     assert begun == 3
     running.cancel()
+
+
+@pytest.mark.looptime
+async def test_a_part_that_breaks_again_after_it_had_worked_is_told_of_again(caplog: pytest.LogCaptureFixture) -> None:
+    async def break_daily() -> None:
+        await asyncio.sleep(86400)
+        raise ValueError("broken")
+
+    running = asyncio.create_task(keep_running("part", break_daily, make_guard(), Random(0)))
+    await asyncio.sleep(3 * 86400)
+    running.cancel()
+    assert len(caplog.records) == 2
