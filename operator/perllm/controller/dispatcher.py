@@ -132,10 +132,12 @@ class Dispatcher:
         return self._postponed.count(cause)
 
     def add(self, waiting: Waiting) -> None:
-        """Queue a task for its next pod; again is harmless, it is then looked at again."""
+        """Queue a task for its next pod; again is harmless: it is looked at again, by its newest priority."""
         key = waiting.task.key
         known = self._waiting.get(key)
-        if known is not None and (known.task.uid, known.attempt) == (waiting.task.uid, waiting.attempt):
+        is_known = known is not None and (known.task.uid, known.attempt) == (waiting.task.uid, waiting.attempt)
+        is_changed = known is not None and known.task.generation != waiting.task.generation and key in self._lines
+        if is_known and not is_changed:
             self._lines.again(key)
         else:
             self._ranks[key] = self._rank(waiting.task)

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -187,6 +188,17 @@ class TestDispatcher:
             assert on.rejected == []
             await asyncio.sleep(5)
             assert (on.rejected, on.dispatcher.waiting) == (["t"], 0)
+
+    async def test_goes_by_a_priority_that_was_changed_while_the_task_waits(self) -> None:
+        on = Dispatched(make_node("a", slots=1))
+        on.add(make_task("first"), make_task("second"), make_task("third"))
+        async with on.at_work():
+            on.bind(make_task("first"))
+            on.add(replace(make_task("third", priority=5), generation=2))
+            on.placer.release("uid-first")
+            on.dispatcher.free("a")
+            await asyncio.sleep(0.05)
+            assert on.names == ["first", "third"]
 
     async def test_creates_a_pod_again_that_nobody_has_ever_seen(self) -> None:
         on = Dispatched(make_node("a", slots=9))
