@@ -391,9 +391,10 @@ class Controller:
     def _refuse(self, task: Task, reason: str, message: str) -> None:
         """End a task without running it."""
         tracked = self._find(task)
-        if tracked is None or tracked.status.phase.is_final:
+        if tracked is None:
             return
-        self._adopt(tracked, lifecycle.reject(task, tracked.status, reason, message, self._unix_now()))
+        if not tracked.status.phase.is_final:
+            self._adopt(tracked, lifecycle.reject(task, tracked.status, reason, message, self._unix_now()))
         self._reconcile_guarded(task.key)
 
     def _postpone(self, task: Task, refusal: Refusal) -> None:
@@ -407,7 +408,7 @@ class Controller:
     def _explain(self, task: Task, note: Note) -> bool:
         """Say why a task has no pod; return whether that is new."""
         tracked = self._find(task)
-        if tracked is None or tracked.note == note:
+        if tracked is None or tracked.note == note or tracked.status.phase.is_final:
             return False
         tracked.note = note
         self._adopt(tracked, lifecycle.note_wait(task, tracked.status, note, tracked.cause, self._unix_now()))

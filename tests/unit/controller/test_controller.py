@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from perllm.api import names
 from perllm.api.quantities import parse_duration_s
+from perllm.api.task_status import TaskStatus
 from perllm.cluster.client import ApiError, ApiTimeoutError, ApiUnreachableError
 from perllm.cluster.events import EventRecorder
 from perllm.cluster.times import format_time
@@ -783,3 +784,21 @@ async def test_a_template_that_is_refused_when_its_task_has_ended_changes_nothin
     cluster.create(onDeadlineMissed="Terminate", deadline="10s")
     await asyncio.sleep(30)
     assert (cluster.status()["phase"], cluster.condition("Finished")["reason"]) == ("Failed", "DeadlineExceeded")
+
+
+async def test_a_refusal_that_breaks_halfway_is_written_all_the_same(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, failures = Announcer.ended, [ValueError("cannot be announced")]
+
+    def fail_once(announcer: Announcer, task: Task, status: TaskStatus) -> None:
+        if failures:
+            raise failures.pop()
+        ended(announcer, task, status)
+
+    monkeypatch.setattr(Announcer, "ended", fail_once)
+    cluster.create(onInfeasible="Reject", tiers=["cloud"])
+    await asyncio.sleep(5)
+    assert cluster.status()["phase"] == "Rejected"
+    assert cluster.status()["message"].startswith("no node satisfies")
+    assert cluster.condition("Scheduled")["reason"] == "Infeasible"
