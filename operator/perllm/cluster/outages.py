@@ -1,4 +1,4 @@
-"""Tells once that something does not work, and once that it works again, however often it was tried meanwhile.
+"""Says once that something does not work, and once that it works again, however often it was tried meanwhile.
 
 An API server that is away breaks every watch and write at the same time: that is one outage, told by whoever sees it
 first, and it lasts until the last of them works again.

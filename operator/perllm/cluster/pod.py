@@ -34,7 +34,7 @@ class PodPhase(StrEnum):
 
 
 class Timing(StrEnum):
-    """Whose clock tells when a pod started and ended."""
+    """Whose clock says when a pod started and ended."""
 
     NODE = "node"
     OPERATOR = "operator"
@@ -220,7 +220,7 @@ def _is_idle(node: str | None, phase: PodPhase, containers: Sequence[Container])
 
 
 def _find_wait(status: dict[str, Any], node: str | None, containers: Sequence[Container]) -> tuple[str, str]:
-    """Return why a pod does not run yet, as kube-scheduler or kubelet tells, reason and words."""
+    """Return why a pod does not run yet, as kube-scheduler or kubelet says, reason and words."""
     if node is not None:
         return find_wait(containers)
     scheduled = _find_condition(status, "PodScheduled")

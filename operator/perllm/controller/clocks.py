@@ -60,7 +60,7 @@ class Clocks:
         """Return the pod as it is seen now, with times that can be true.
 
         Args:
-            pod: as its node tells.
+            pod: as its node reports it.
             before: as it was last seen; None at first sight.
             now_s: Unix time by the operator's clock.
         """
@@ -91,7 +91,7 @@ class Clocks:
             return
         sights = self._ahead_s[node]
         sights.extend(told_s + RESOLUTION_S / 2 - by_s for told_s in news)
-        # Events are seen late, never early: the one that was seen soonest tells most.
+        # Events are seen late, never early: the one that was seen soonest counts.
         ahead_s = max(sights)
         self._show(node, ahead_s if abs(ahead_s) > RESOLUTION_S else 0.0)
         if len(sights) >= MIN_SIGHTS:
@@ -112,7 +112,7 @@ def bound_times(pod: Pod, before: Pod | None, now_s: float, *, is_trusted: bool 
     """Return the pod with times that can be true.
 
     Args:
-        pod: as its node tells.
+        pod: as its node reports it.
         before: as it was last returned from here; None at first sight.
         now_s: Unix time by the operator's clock.
         is_trusted: whether its node's clock may be believed.
@@ -172,7 +172,7 @@ def _replace_times(pod: Pod, before: Pod | None, bounds: Bounds) -> Pod:
     known_s = before.started_s if before else None
     if pod.finished_s is None and not pod.is_finished:
         return replace(pod, started_s=bounds.by_s if known_s is None else known_s, timing=Timing.OPERATOR)
-    # However wrong a clock is, it tells how long something took.
+    # However wrong a clock is, it measures how long something took.
     took_s = max(pod.finished_s - pod.started_s, 0.0) if pod.finished_s and pod.started_s else 0.0
     if known_s is None and pod.started_s is not None:
         known_s = bounds.clamp(bounds.by_s - took_s)

@@ -1,4 +1,4 @@
-"""Which decision bound a pod: what this process bound it remembers; of other pods their record tells, if it can be so.
+"""Which decision bound a pod: what this process bound it remembers; of other pods their record says, if it can be so.
 
 Anybody who may write to pods may write a record. One is believed only if it is about this task on this node, at a time
 and with figures that are possible.

@@ -4,7 +4,7 @@
 
 Level-triggered: the answer follows from what is, not from what happened, so it may be asked at any moment, as often as
 one likes, also after a crash. The highest attempt counts. A container's own failure uses up a retry; a pod that a node
-refused or lost does not. What either tells of the node is judged in node_health.py.
+refused or lost does not. What either says about the node is judged in node_health.py.
 """
 
 from collections.abc import Sequence

@@ -57,7 +57,7 @@ class NodeHealth:
         self._unix_now = unix_now
 
     def see(self, before: Pod | None, pod: Pod, task: Task) -> None:
-        """Take note of what a change of a task's pod tells of its node; the first sight of a pod tells nothing."""
+        """Take note of what a change of a task's pod says about its node; the first sight of a pod says nothing."""
         if before is None or before.is_finished or pod.node is None or task.spec is None:
             return
         attempt = Attempt(task.uid, task.namespace, task.spec.model, pod.node)

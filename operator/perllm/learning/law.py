@@ -165,7 +165,7 @@ class PooledLaw:
     def import_moments(self, row: int, state: Mapping[str, Sequence[float]]) -> bool:
         """Take back what `export_moments` returned; return whether its type's law is taken from it.
 
-        Of several nodes of a type the best informed tells its law.
+        Of several nodes of a type the best informed gives its law.
 
         Raises:
             ValueError: the numbers cannot have been learned; then nothing is changed.

@@ -18,7 +18,7 @@ MAX_UNIX_S = 4e9
 """Beyond the year 2096 a clock is wrong."""
 
 MAX_OTHERS = 1e6
-"""Tasks beside it on one GPU."""
+"""Other tasks on the same GPU."""
 
 
 class Refusal(StrEnum):

@@ -6,7 +6,7 @@ The first of these that holds of a node excludes it:
     size            it has fewer slots than the pod asks for                                        lasting
     selector        its labels do not satisfy the pod's nodeSelector or required node affinity      lasting
     taint           the pod does not tolerate a taint of it                                         lasting
-    node-condition  the same of a taint by which Kubernetes tells of the node's state
+    node-condition  the same of a taint by which Kubernetes shows the node's state
     circuit         the last tasks were refused or failed there (circuits.py)
     hold            the task itself was refused, and waits before it is tried again
     avoided         an earlier attempt at the task ended badly there, and another node may take it

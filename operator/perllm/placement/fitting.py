@@ -19,7 +19,7 @@ MAX_KNOWN = 1024
 """Sets of rules kept; the least recently used is worked out again."""
 
 MAX_CHANGES = 10_000
-"""Changes of nodes remembered beside their first sight; after more all is worked out again."""
+"""Changes of nodes remembered on top of their first sight; after more all is worked out again."""
 
 PASSING = "kubernetes.io/"
 """Taints of Kubernetes itself come and go with the state of the node."""

@@ -43,7 +43,7 @@ class Answer:
 
     @property
     def output_tokens(self) -> int | None:
-        """Tokens of the answer: as the server says, else the pieces that came; None where neither tells."""
+        """Tokens of the answer: as the server says, else the pieces that came; None where neither is known."""
         if self.told_output_tokens is not None:
             return self.told_output_tokens
         return self.chunks if self.is_streamed else None

@@ -42,7 +42,7 @@ class Reading:
         """Take in a part of a stream; return the text that came with it.
 
         Raises:
-            EndpointError: it tells of a failure, or is no part of a completion.
+            EndpointError: it reports a failure, or is no part of a completion.
         """
         answer, values = self._answer, read_object(content)
         choice = _first_choice(values)
@@ -60,7 +60,7 @@ class Reading:
         """Take in a completion that came at once; return its text.
 
         Raises:
-            EndpointError: it tells of a failure, or is no completion.
+            EndpointError: it reports a failure, or is no completion.
         """
         self._answer.is_streamed = False
         text = self.take_part(content)
@@ -99,7 +99,7 @@ class Reading:
 
 
 def read_object(content: bytes) -> Values:
-    """Return the object in what a server sent, unless it tells of a failure.
+    """Return the object in what a server sent, unless it reports a failure.
 
     Raises:
         EndpointError: it does, or there is no object.
@@ -160,7 +160,7 @@ def _find_words(failure: object) -> str:
 
 
 def _find_failure(values: Values) -> object:
-    """Return what tells of a failure, None if nothing does."""
+    """Return what reports a failure, None if nothing does."""
     error = values.get("error")
     if error or error == {}:
         return error

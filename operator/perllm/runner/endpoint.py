@@ -219,7 +219,7 @@ class Endpoint:
 def read_retry_after_s(headers: Mapping[str, str], unix_now_s: float) -> float:
     """Return after how many seconds a server wants to be asked again, 0 if it does not say.
 
-    Where it gives a date, that counts from the server's own clock if it tells it.
+    Where it gives a date, that counts from the server's own clock if that is known.
     """
     text = headers.get("Retry-After", "")
     try:
