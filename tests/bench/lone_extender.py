@@ -124,6 +124,11 @@ def _outcome(spec: NodeSpec, index: int, rng: np.random.Generator) -> Outcome:
         transmission_energy_j=0.01,
         predicted_energy_j=500.0,
         occupancy=1.0,
+        others_tokens=0.0,
+        cold=0.0,
+        hint_tokens=None,
+        run_error=None,
+        energy_error=None,
         resource_slack=0.9,
         finished_s=float(index + 1),
     )
