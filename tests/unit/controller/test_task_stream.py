@@ -25,8 +25,8 @@ class SilentWatch:
         yield b""
 
 
-async def follow(stream: TaskStream) -> None:
-    async for _ in stream.read_events(SilentWatch()):  # type: ignore[arg-type]
+async def follow(stream: TaskStream, namespace: str) -> None:
+    async for _ in stream.read_events(names.tasks_path(namespace), SilentWatch()):  # type: ignore[arg-type]
         pass
 
 
@@ -41,7 +41,7 @@ async def test_tasks_are_known_once_every_namespace_was_listed_handed_on_and_is_
     for namespace, tasks in (("a", ["t"]), ("b", [])):
         assert not stream.is_current
         stream.read_page(names.tasks_path(namespace), page(*tasks))
-        watches.append(asyncio.create_task(follow(stream)))
+        watches.append(asyncio.create_task(follow(stream, namespace)))
         await asyncio.sleep(0.01)
     assert not stream.is_current
     stream.handed_on("uid-t")
@@ -56,7 +56,7 @@ async def test_tasks_are_known_once_every_namespace_was_listed_handed_on_and_is_
 async def test_a_namespace_that_cannot_be_watched_seldom_interrupts_the_others() -> None:
     stream = TaskStream(lambda *_: None, Outages(asyncio.get_running_loop().time), Random(0), watches=2)
     stream.read_page(names.tasks_path("a"), page())
-    watched = asyncio.create_task(follow(stream))
+    watched = asyncio.create_task(follow(stream, "a"))
     begun_s, stop = asyncio.get_running_loop().time(), asyncio.Event()
     await watch._end_when_stuck(stream, stop)
     assert stop.is_set()
