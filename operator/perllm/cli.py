@@ -26,7 +26,7 @@ from perllm.logs import configure_logging
 from perllm.operator import Operator
 
 MAX_CONNECTIONS = 64
-"""Twice as many as may be written at a time: bindings and watches must not wait for webhooks that hang."""
+"""More than may be written at a time: bindings and watches must not wait for webhooks that hang."""
 
 _P = ParamSpec("_P")
 _FILE = click.Path(dir_okay=False, path_type=Path)

@@ -23,7 +23,7 @@ from perllm.cluster.client import ApiError
 from perllm.cluster.outages import API_SERVER, Outages
 from perllm.guard import Guard
 
-WIDTH = 32
+WIDTH = 48
 """Writes under way at a time; the API server answers one in a few milliseconds."""
 
 LANE_WIDTH = 8
