@@ -25,7 +25,7 @@ from perllm.extender.scheduler import scheduler_configuration
 from perllm.logs import configure_logging
 from perllm.operator import Operator
 
-MAX_CONNECTIONS = 64
+MAX_CONNECTIONS = 128
 """More than may be written at a time: bindings and watches must not wait for webhooks that hang."""
 
 _P = ParamSpec("_P")

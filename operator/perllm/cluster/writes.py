@@ -23,10 +23,10 @@ from perllm.cluster.client import ApiError
 from perllm.cluster.outages import API_SERVER, Outages
 from perllm.guard import Guard
 
-WIDTH = 48
+WIDTH = 96
 """Writes under way at a time; the API server answers one in a few milliseconds."""
 
-LANE_WIDTH = 8
+LANE_WIDTH = 16
 """Of these, of one kind and namespace."""
 
 REFUSED = Backoff(first_s=0.2, limit_s=60.0)

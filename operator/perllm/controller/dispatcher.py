@@ -33,7 +33,7 @@ it busy, few enough to keep the order ours."""
 UNBOUND_PATIENCE_S = 10.0
 """A pod that kube-scheduler has not placed by then waits for something of its own and holds up nobody."""
 
-MAX_CREATIONS = 8
+MAX_CREATIONS = 16
 """Pods of one namespace that are being created at a time, of all together four times as many: fewer than may be written
 at a time, so that statuses can be written though all of them hang."""
 
