@@ -47,7 +47,8 @@ class ApiError(Exception):
     """
 
     def __init__(self, status: int, reason: str, message: str, retry_after_s: float = 0.0) -> None:
-        super().__init__(f"{status} {reason}: {message}")
+        code = f"{status} " if status else ""
+        super().__init__(f"{code}{reason}: {message}")
         self.status = status
         self.reason = reason
         self.message = message
