@@ -30,6 +30,11 @@ def clean_text(text: object, limit: int) -> str:
     return cut(_strip(_head(str(text), limit).replace("\r\n", "\n")), limit)
 
 
+def error_line(error: BaseException) -> str:
+    """Return an error in one line: its words, or its type where it has none, as a timeout."""
+    return clean_line(error) or type(error).__name__
+
+
 def cut(text: str, limit: int) -> str:
     """Return at most `limit` characters of `text`, with an ellipsis in place of what is left out."""
     return text if len(text) <= limit else text[: limit - len(ELLIPSIS)] + ELLIPSIS

@@ -16,7 +16,7 @@ import orjson
 
 from perllm.cluster.credentials import Credentials
 from perllm.cluster.decoding import UndecodableError, decode
-from perllm.text import MAX_LINE, clean_line
+from perllm.text import MAX_LINE, clean_line, error_line
 
 Object = dict[str, Any]
 
@@ -42,16 +42,16 @@ class ApiError(Exception):
     Attributes:
         status: HTTP status code; 0 when there was no answer.
         reason: machine-readable reason such as "Conflict" or "AlreadyExists".
-        message: the server's own words.
+        message: the server's own words, in one clean line.
         retry_after_s: how long the server asked to wait.
     """
 
     def __init__(self, status: int, reason: str, message: str, retry_after_s: float = 0.0) -> None:
-        code = f"{status} " if status else ""
-        super().__init__(f"{code}{reason}: {message}")
         self.status = status
-        self.reason = reason
-        self.message = message
+        self.reason = clean_line(reason, MAX_REASON)
+        self.message = clean_line(message)
+        code = f"{status} " if status else ""
+        super().__init__(f"{code}{self.reason}: {self.message}")
         self.retry_after_s = retry_after_s
 
     @property
@@ -198,7 +198,7 @@ def _parse(content: bytes, what: str) -> Object:
     try:
         return decode(content) if content else {}
     except UndecodableError as error:
-        raise ApiUnreachableError(f"{what}: what answers is not an API server: {clean_line(error)}") from error
+        raise ApiUnreachableError(f"{what}: what answers is not an API server: {error}") from error
 
 
 async def split_lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
@@ -213,7 +213,7 @@ async def split_lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 
 
 def _no_answer(what: str, error: Exception) -> ApiError:
-    words = f"{what}: {clean_line(error) or type(error).__name__}"
+    words = f"{what}: {error_line(error)}"
     # What could not even connect is a TimeoutError of aiohttp's own kind.
     is_late = isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError)
     return ApiTimeoutError(words) if is_late else ApiUnreachableError(words)
@@ -224,7 +224,7 @@ def _error_from(response: aiohttp.ClientResponse, content: bytes) -> ApiError:
         status = decode(content)
     except UndecodableError:
         status = {"message": content[:MAX_LINE].decode(errors="replace")}
-    reason = clean_line(status.get("reason") or response.reason, MAX_REASON)
+    reason = str(status.get("reason") or response.reason)
     retry_after = response.headers.get("Retry-After", "")
     retry_after_s = min(float(retry_after), MAX_RETRY_AFTER_S) if re.fullmatch("[0-9]{1,9}", retry_after) else 0.0
-    return ApiError(response.status, reason, clean_line(status.get("message") or ""), retry_after_s)
+    return ApiError(response.status, reason, str(status.get("message") or ""), retry_after_s)

@@ -13,7 +13,6 @@ from perllm.controller.pods import build_pod
 from perllm.controller.refusal import Cause, Refusal, is_invalid, read_refusal
 from perllm.controller.task import Task
 from perllm.guard import describe
-from perllm.text import clean_line
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +68,7 @@ class PodKeeper:
     def _judge(self, waiting: Waiting, error: ApiError) -> Refusal | None:
         task = waiting.task
         if is_invalid(error):
-            self._on_invalid(task, f"the API server refused its pod: {clean_line(error.message)}")
+            self._on_invalid(task, f"the API server refused its pod: {error.message}")
             return None
         refusal = read_refusal(error)
         if refusal.cause is Cause.NAME_TAKEN and self._on_taken(waiting, names.pod_name(task.name, waiting.attempt)):

@@ -5,7 +5,6 @@ from enum import StrEnum
 
 from perllm.backoff import Backoff
 from perllm.cluster.client import ApiError, ApiTimeoutError
-from perllm.text import clean_line
 
 _INVALID = (400, 413, 422)
 
@@ -51,7 +50,7 @@ def is_invalid(error: ApiError) -> bool:
 
 def read_refusal(error: ApiError) -> Refusal:
     """Return what an answer means that is neither a success nor final."""
-    return Refusal(_find_cause(error), clean_line(error.message or error.reason), error.retry_after_s)
+    return Refusal(_find_cause(error), error.message or error.reason, error.retry_after_s)
 
 
 def _find_cause(error: ApiError) -> Cause:

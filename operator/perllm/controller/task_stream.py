@@ -23,7 +23,7 @@ from perllm.cluster.decoding import UndecodableError, decode, prune
 from perllm.cluster.informer import object_key
 from perllm.cluster.outages import Outages
 from perllm.guard import describe
-from perllm.text import clean_line
+from perllm.text import clean_line, error_line
 
 TOPIC = "watch of tasks"
 RETRY = Backoff(first_s=0.1, limit_s=15.0)
@@ -126,7 +126,7 @@ class TaskStream:
         return GONE + b"\n"
 
     async def _note_failure(self, _: Any, __: Any, request: aiohttp.TraceRequestExceptionParams) -> None:
-        self._outages.failed(TOPIC, describe_failure(request.exception), is_unanswered=True)
+        self._outages.failed(TOPIC, error_line(request.exception), is_unanswered=True)
 
     async def _note_answer(self, _: Any, __: Any, request: aiohttp.TraceRequestEndParams) -> None:
         status, topic = request.response.status, _find_topic(request.url.path)
@@ -138,11 +138,6 @@ class TaskStream:
     def _note_success(self, topic: str) -> None:
         for one in {TOPIC, topic}:
             self._outages.worked(one)
-
-
-def describe_failure(error: BaseException) -> str:
-    """Return why a request has failed, in a line."""
-    return clean_line(error) or type(error).__name__
 
 
 def _find_topic(path: str) -> str:

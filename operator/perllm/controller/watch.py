@@ -20,8 +20,9 @@ from perllm.backoff import Backoff
 from perllm.cluster.client import Object
 from perllm.cluster.credentials import Credentials
 from perllm.cluster.outages import Outages
-from perllm.controller.task_stream import TOPIC, TaskStream, describe_failure
+from perllm.controller.task_stream import TOPIC, TaskStream
 from perllm.metrics import OperatorMetrics
+from perllm.text import error_line
 
 REQUEST = Backoff(first_s=0.5, limit_s=10.0)
 RESTART = Backoff(first_s=1.0, limit_s=30.0)
@@ -122,7 +123,7 @@ class TaskWatch:
                 asyncio.run(self._run())
                 words = "ended without an error"
             except Exception as error:
-                words = describe_failure(error)
+                words = error_line(error)
             self._stream = None
             if self._stopping.is_set():
                 return

@@ -18,7 +18,7 @@ from perllm.runner.completion import Reading, find_words, read_failure
 from perllm.runner.errors import EndpointError, ExitCode
 from perllm.runner.events import MAX_EVENT_BYTES, Event, read_events
 from perllm.runner.prompts import Prompt
-from perllm.text import clean_line, cut
+from perllm.text import clean_line, cut, error_line
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ class Endpoint:
                     return
                 raise self._judge(response, f"{self._url} answered {response.status}: {explanation}")
         except (aiohttp.ClientError, OSError) as error:
-            message = clean_line(error) or type(error).__name__
+            message = error_line(error)
             if answer.chunks:
                 raise EndpointError(ExitCode.UNREACHABLE, f"{self._url} broke off: {message}") from error
             if isinstance(error, aiohttp.InvalidURL | aiohttp.ClientSSLError):

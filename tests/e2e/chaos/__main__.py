@@ -1,7 +1,6 @@
 """`make chaos`: kill the processes of a lab at random while tasks flow, and say what became of everything."""
 
 import asyncio
-import shutil
 from pathlib import Path
 
 import click
@@ -9,6 +8,7 @@ from rich.console import Console
 
 from e2e.chaos.experiment import Experiment
 from e2e.chaos.findings import Findings
+from e2e.folders import empty_folder
 from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
 from perllm_lab.lab import COMPONENTS, Lab, LabSettings
 from perllm_lab.workload.scenarios import load_scenario
@@ -29,19 +29,13 @@ SETTINGS = LabSettings("modern", 3.0)
 def main(seed: int, minutes: float, folder: Path) -> None:
     """Exit with 1 when something was not as it must be."""
     console = Console()
-    folder = _empty(folder.absolute() / "chaos")
+    folder = empty_folder(folder.absolute() / "chaos")
     findings = asyncio.run(_run(seed, 60.0 * minutes, folder, console))
     console.print(findings.render())
     for problem in findings.problems:
         console.print(f"PROBLEM: {problem}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"logs: {folder}")
     raise SystemExit(bool(findings.problems))
-
-
-def _empty(folder: Path) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
 
 
 async def _run(seed: int, length_s: float, folder: Path, console: Console) -> Findings:

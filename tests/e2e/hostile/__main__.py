@@ -1,12 +1,12 @@
 """`make hostile`: feed generated hostile input to a running operator, and say what became of it and of a bystander."""
 
 import asyncio
-import shutil
 from pathlib import Path
 
 import click
 from rich.console import Console
 
+from e2e.folders import empty_folder
 from e2e.hostile.experiment import Experiment
 from e2e.hostile.findings import Findings
 from e2e.hostile.rig import open_rig
@@ -29,19 +29,13 @@ WIDTH = 160
 def main(objects: int, seed: int, folder: Path) -> None:
     """Exit with 1 when there were faults."""
     console = Console(width=WIDTH)
-    folder = _empty(folder.absolute() / "hostile")
+    folder = empty_folder(folder.absolute() / "hostile")
     findings = asyncio.run(_run(objects, seed, folder, console))
     console.print(findings.render())
     for line in findings.render_faults():
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"logs: {folder}")
     raise SystemExit(bool(findings.faults))
-
-
-def _empty(folder: Path) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
 
 
 async def _run(objects: int, seed: int, folder: Path, console: Console) -> Findings:
