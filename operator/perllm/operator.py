@@ -28,28 +28,28 @@ from perllm.cluster.informer import Informer, wait_for_first_lists
 from perllm.cluster.leadership import Leadership, LeadershipError, find_namespace
 from perllm.cluster.node import NodeLabels, read_node
 from perllm.cluster.outages import Outages
+from perllm.cluster.pod_ends import PodPatience
 from perllm.cluster.writes import WriteQueue
 from perllm.config import Config
 from perllm.controller.announcer import Announcer
-from perllm.controller.circuit_writer import CircuitWriter
 from perllm.controller.controller import Controller
-from perllm.controller.pod_ends import Patience
-from perllm.controller.settlement import Settlement
 from perllm.controller.watch import TaskWatch
+from perllm.energy.attribution import IdlePower
+from perllm.energy.settlement import Settlement
 from perllm.extender.extender import Extender
 from perllm.extender.server import build_app
 from perllm.guard import Guard
 from perllm.learning.learner import Learner
-from perllm.learning.profiles import ProfileStore
 from perllm.metrics import OperatorMetrics
-from perllm.placement.admission import Admission
+from perllm.nodes.circuit_writer import CircuitWriter
+from perllm.nodes.profile_store import ProfileStore
 from perllm.placement.circuits import Circuits
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placer
-from perllm.placement.shares import Shares
+from perllm.scheduling.admission import Admission
+from perllm.scheduling.shares import Shares
 from perllm.supervision import cancelled_at_exit, keep_running, serve
-from perllm.telemetry.attribution import IdlePower
 from perllm.telemetry.metrics import TelemetryMetrics
 from perllm.telemetry.poller import Telemetry
 from perllm.telemetry.snapshot import Snapshot
@@ -145,7 +145,7 @@ class Operator:
             shares=Shares(config.fairness.weights),
             gpu_resource=config.nodes.gpu_resource,
             show_circuit=circuits.put,
-            patience=Patience(start_s=config.start_timeout_s),
+            patience=PodPatience(start_s=config.start_timeout_s),
         )
         self._leadership = _follow_lease(config, client, self._outages)
         inform = partial(Informer, client, guard=self._guard, outages=self._outages, rng=rng)

@@ -15,9 +15,9 @@ from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.kubernetes.build import Progress
 from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
 from perllm_lab.lab import COMPONENTS, Lab, LabSettings
-from perllm_lab.replay import FINAL_PHASES, Kind, Replay, as_pods, as_tasks
+from perllm_lab.replay import FINAL_PHASES, Replay, SubmissionKind, as_pods, as_tasks
 from perllm_lab.report.progress import Display, Stage
-from perllm_lab.report.results import FleetEnergy, Run, energy_errors, fleet_energy, join_runs
+from perllm_lab.report.results import FleetEnergy, RequestResult, energy_errors, fleet_energy, join_runs
 from perllm_lab.report.tables import compare, describe_energy
 from perllm_lab.workload.requests import Request, build_requests
 from perllm_lab.workload.scenarios import load_scenario
@@ -60,10 +60,10 @@ class DemoSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Phase:
+class SchedulerRun:
     """What one scheduler's turn showed."""
 
-    runs: list[Run]
+    runs: list[RequestResult]
     fleet: FleetEnergy
     truth: list[dict[str, Any]]
     objects: list[dict[str, Any]]
@@ -127,7 +127,9 @@ def find_faults(tasks: Sequence[Mapping[str, Any]], log: str) -> list[str]:
     return faults
 
 
-async def _replay(lab: Lab, title: str, kind: Kind, requests: Sequence[Request], display: Display) -> Phase:
+async def _replay(
+    lab: Lab, title: str, kind: SubmissionKind, requests: Sequence[Request], display: Display
+) -> SchedulerRun:
     """Replay the requests through one scheduler, and clear away afterwards."""
     before, start = await read_totals(lab), lab.truth_size()
     replay = Replay(lab.client, kind, requests, lab.settings.speed)
@@ -147,7 +149,7 @@ async def _replay(lab: Lab, title: str, kind: Kind, requests: Sequence[Request],
     await replay.clear()
     idle_w = sum(node.gpu.idle_power_w for node in lab.scenario.nodes())
     runs = join_runs(requests, replay.created_s, truth, lab.settings.speed)
-    return Phase(runs, fleet_energy(before, after, idle_w), truth, objects)
+    return SchedulerRun(runs, fleet_energy(before, after, idle_w), truth, objects)
 
 
 async def read_totals(lab: Lab) -> dict[str, Any]:
@@ -157,7 +159,7 @@ async def read_totals(lab: Lab) -> dict[str, Any]:
         return totals
 
 
-def _report(lab: Lab, phases: Mapping[str, Phase], display: Display) -> None:
+def _report(lab: Lab, phases: Mapping[str, SchedulerRun], display: Display) -> None:
     rates = {tier.value: value * 1e-6 for tier, value in NodeSettings().transmission_microjoule_per_bit.items()}
     perllm = phases[PERLLM]
     table = compare(

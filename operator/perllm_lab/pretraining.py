@@ -18,7 +18,7 @@ from perllm_lab.baselines.tuned import Weights, WeightsByOwner
 from perllm_lab.candidates import TIE, Score, score_run
 from perllm_lab.policies import DRESSED, dress_rival
 from perllm_lab.report.progress import Stage
-from perllm_lab.simulator.experiment import BuildContext, Experiment, Job, run_job
+from perllm_lab.simulator.experiment import BuildContext, Experiment, RunSpec, run_job
 from perllm_lab.simulator.scheduler import Scheduler
 from perllm_lab.simulator.seeds import derive_seed
 
@@ -42,7 +42,7 @@ def learn_jointly(experiments: Mapping[str, Experiment], episodes: int, seed: in
     weights = Agod(default_rng(derive_seed("agod", seed)), PARAMETERS).export_weights()
     for episode in range(episodes):
         load, experiment = rounds[episode % len(rounds)]
-        weights, score = _learn(weights, PARAMETERS, experiment, Job(Agod.name, load, seed + episode))
+        weights, score = _learn(weights, PARAMETERS, experiment, RunSpec(Agod.name, load, seed + episode))
         note = f"{experiment.scenario.name}, load {load:g}: {score.hit_share:.0%} in time"
         stage.update(episode + 1, episodes, note)
     return weights
@@ -54,7 +54,7 @@ def specialise(joint: Weights, experiments: Mapping[str, Experiment], seed: int,
     for done, (scenario, experiment) in enumerate(experiments.items(), start=1):
         own = joint
         for episode, load in enumerate(islice(cycle(sorted(experiment.loads)), OWN_EPISODES)):
-            own, _ = _learn(own, GENTLE, experiment, Job(Agod.name, load, seed + OWN_SEED + episode))
+            own, _ = _learn(own, GENTLE, experiment, RunSpec(Agod.name, load, seed + OWN_SEED + episode))
         notes = []
         for policy in (Agod.name, Agod.name + DRESSED):
             shares = [_test(weights, experiment, policy, seed + TEST_SEED).hit_share for weights in (joint, own)]
@@ -74,7 +74,7 @@ def write_weights(path: Path, weights: WeightsByOwner) -> None:
     part.replace(path)
 
 
-def _learn(weights: Weights, parameters: AgodParameters, experiment: Experiment, job: Job) -> tuple[Weights, Score]:
+def _learn(weights: Weights, parameters: AgodParameters, experiment: Experiment, job: RunSpec) -> tuple[Weights, Score]:
     """Make one run; AGOD begins it with the weights alone, since what it remembers is of another fleet."""
     agod = Agod(default_rng(derive_seed("agod", experiment.scenario.name, job.policy, job.seed)), parameters)
     agod.import_weights(weights)
@@ -88,7 +88,7 @@ def _test(weights: Weights, experiment: Experiment, policy: str, seed: int) -> S
     for load in experiment.loads:
         agod = Agod(default_rng(derive_seed("agod", seed)))
         agod.import_weights(weights)
-        total += score_run(run_job(replace(experiment, build=partial(_build, agod=agod)), Job(policy, load, seed)))
+        total += score_run(run_job(replace(experiment, build=partial(_build, agod=agod)), RunSpec(policy, load, seed)))
     return total
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from perllm.api import names
 from perllm.api.task import OnDeadlineMissed, OnInfeasible
-from perllm.api.task_status import Phase
+from perllm.api.task_status import TaskPhase
 from perllm.cluster.client import ApiError, Client, Object
 from perllm.cluster.informer import Informer
 from perllm_lab.workload.manifests import pod_manifest, task_manifest
 from perllm_lab.workload.requests import Request
 
-FINAL_PHASES = frozenset(phase.value for phase in Phase if phase.is_final)
+FINAL_PHASES = frozenset(phase.value for phase in TaskPhase if phase.is_final)
 STRICT = {"onInfeasible": OnInfeasible.REJECT.value, "onDeadlineMissed": OnDeadlineMissed.TERMINATE.value}
 CREATE_ATTEMPTS = 30
 RETRY_S = 0.5
@@ -27,14 +27,14 @@ class ReplayError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class SubmissionKind:
     """What a request becomes: a task for PerLLM, or a bare pod for the plain kube-scheduler."""
 
     path: str
     build: Callable[[Request], Object]
 
 
-def as_tasks(namespace: str, speed: float, *, strict: bool = False) -> Kind:
+def as_tasks(namespace: str, speed: float, *, strict: bool = False) -> SubmissionKind:
     """Return requests as LLMInferenceTasks; strict ones may be refused, and end at their deadline."""
 
     def build(request: Request) -> Object:
@@ -42,12 +42,12 @@ def as_tasks(namespace: str, speed: float, *, strict: bool = False) -> Kind:
         manifest["spec"].update(STRICT if strict else {})
         return manifest
 
-    return Kind(names.tasks_path(namespace), build)
+    return SubmissionKind(names.tasks_path(namespace), build)
 
 
-def as_pods(namespace: str) -> Kind:
+def as_pods(namespace: str) -> SubmissionKind:
     """Return requests as bare pods of the cluster's own scheduler."""
-    return Kind(f"/api/v1/namespaces/{namespace}/pods", lambda one: pod_manifest(one, namespace=namespace))
+    return SubmissionKind(f"/api/v1/namespaces/{namespace}/pods", lambda one: pod_manifest(one, namespace=namespace))
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ class Replay:
     """
 
     client: Client
-    kind: Kind
+    kind: SubmissionKind
     requests: Sequence[Request]
     speed: float
     created_s: dict[str, float] = field(default_factory=dict)
@@ -192,11 +192,11 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def _phase(item: Object) -> str:
-    return str((item.get("status") or {}).get("phase", Phase.PENDING.value))
+    return str((item.get("status") or {}).get("phase", TaskPhase.PENDING.value))
 
 
 def _is_settled(item: Object) -> bool:
     status = item.get("status") or {}
-    if status.get("phase") != Phase.SUCCEEDED.value:
+    if status.get("phase") != TaskPhase.SUCCEEDED.value:
         return status.get("phase") in FINAL_PHASES
     return (status.get("observed") or {}).get("energyQuality") is not None

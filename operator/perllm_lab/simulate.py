@@ -7,7 +7,7 @@ from tempfile import NamedTemporaryFile
 
 from numpy.random import default_rng
 
-from perllm_lab.hardware.events import Kind
+from perllm_lab.hardware.events import ChangeKind
 from perllm_lab.hardware.link import VARIATION
 from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.policies import build_scheduler, select_policies
@@ -15,7 +15,7 @@ from perllm_lab.report.document import build_document
 from perllm_lab.report.headline import LEGEND, headline_table
 from perllm_lab.report.page import render_page
 from perllm_lab.report.progress import Display
-from perllm_lab.simulator.experiment import Experiment, Job, run_experiment
+from perllm_lab.simulator.experiment import Experiment, RunSpec, run_experiment
 from perllm_lab.simulator.fleet import SimulationSettings
 from perllm_lab.simulator.pool import run_parallel
 from perllm_lab.simulator.simulation import judged_window_s
@@ -78,7 +78,7 @@ def run_simulation(settings: SimulateSettings, display: Display) -> None:
         f"{len(experiment.loads)} loads, {len(experiment.seeds)} seeds: {len(experiment.jobs())} runs"
     )
     with display.stage("bounds") as stage:
-        cells = [Job("upper bound", load, seed) for load in experiment.loads for seed in experiment.seeds]
+        cells = [RunSpec("upper bound", load, seed) for load in experiment.loads for seed in experiment.seeds]
         found = run_parallel(compute_bound, experiment, cells, settings.processes, stage.update)
     bounds = {(cell.load, cell.seed): value for cell, value in zip(cells, found, strict=True)}
     with display.stage("runs") as stage:
@@ -114,7 +114,7 @@ def make_experiment(settings: SimulateSettings) -> Experiment:
     )
 
 
-def compute_bound(experiment: Experiment, job: Job) -> float:
+def compute_bound(experiment: Experiment, job: RunSpec) -> float:
     """Returns an upper bound on the goodput of the judged tasks of a run, whatever the policy."""
     # Its solver takes long to import and no other command needs it.
     from perllm_lab.baselines.bound import Conditions, goodput_bound
@@ -126,9 +126,9 @@ def compute_bound(experiment: Experiment, job: Job) -> float:
     changes = scenario.changes(requests[-1].at_s)
     best = {
         kind: max([1.0, *(change.factor for change in changes if change.kind is kind)])
-        for kind in (Kind.BANDWIDTH, Kind.SPEED)
+        for kind in (ChangeKind.BANDWIDTH, ChangeKind.SPEED)
     }
-    conditions = Conditions(bandwidth=(1.0 + VARIATION) * best[Kind.BANDWIDTH], speed=best[Kind.SPEED])
+    conditions = Conditions(bandwidth=(1.0 + VARIATION) * best[ChangeKind.BANDWIDTH], speed=best[ChangeKind.SPEED])
     return goodput_bound(scenario.nodes(), judged, end_s - begin_s, conditions)
 
 

@@ -31,7 +31,7 @@ from perllm_lab.policies import UnknownPolicyError, build_rival, build_scheduler
 from perllm_lab.pretraining import learn_jointly, specialise, write_weights
 from perllm_lab.report.progress import Display
 from perllm_lab.simulate import write_atomically
-from perllm_lab.simulator.experiment import Experiment, Job, run_job
+from perllm_lab.simulator.experiment import Experiment, RunSpec, run_job
 from perllm_lab.simulator.pool import run_parallel
 from perllm_lab.workload.scenarios import load_scenario
 from perllm_lab.workload.sources import SYNTHETIC
@@ -145,7 +145,7 @@ def run_trial(experiments: Experiments, trial: Trial) -> Score:
     candidate = trial.candidate
     build = partial(build_rival, parameters=dict(candidate.parameters))
     experiment = replace(experiments[candidate.scenario], build=build)
-    return score_run(run_job(experiment, Job(candidate.policy, trial.load, trial.seed)))
+    return score_run(run_job(experiment, RunSpec(candidate.policy, trial.load, trial.seed)))
 
 
 def pretrain_agod(path: Path, experiments: Experiments, settings: TuneSettings, display: Display) -> None:

@@ -28,7 +28,7 @@ from perllm.placement.circuits import Circuits
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placer
-from perllm.placement.request import Request
+from perllm.placement.request import PlacementRequest
 from perllm.policy.cs_ucb import CsUcb
 from perllm.policy.net_hits import NetHits
 from perllm.policy.problem import Policy
@@ -118,7 +118,7 @@ class _Desk:
             for number in range(CAPACITY):
                 learner.recent(name).add(f"{number:013d}-{name}", float(number))
 
-    def _decide(self, request: Request) -> None:
+    def _decide(self, request: PlacementRequest) -> None:
         placement = self._placer.choose(request)
         node = placement.node
         if node is None:
@@ -149,9 +149,9 @@ class _Desk:
             self._placer.confirm(self._placer.explain(filled, filled.names[arm]))
             self._flights.append(request.task_id)
 
-    def _request(self, task_id: str, number: int) -> Request:
+    def _request(self, task_id: str, number: int) -> PlacementRequest:
         arrival, due_s = self._arrivals[number], self._clock.now_s + DEADLINE_S
-        return Request(task_id, MODEL, arrival.prompt_tokens, None, 4096, frozenset(Tier), due_s, DEADLINE_S)
+        return PlacementRequest(task_id, MODEL, arrival.prompt_tokens, None, 4096, frozenset(Tier), due_s, DEADLINE_S)
 
 
 def _ratio_row(size: int, ours: list[list[float]], theirs: list[list[float]]) -> Row:

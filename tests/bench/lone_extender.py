@@ -33,7 +33,7 @@ from perllm.placement.circuits import Circuits
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placer
-from perllm.placement.request import Request
+from perllm.placement.request import PlacementRequest
 from perllm.policy.cs_ucb import CsUcb
 from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.nodes.registration import node_object
@@ -134,9 +134,9 @@ def _outcome(spec: NodeSpec, index: int, rng: np.random.Generator) -> Outcome:
     )
 
 
-def _request_of(pod: dict[str, Any]) -> Request:
+def _request_of(pod: dict[str, Any]) -> PlacementRequest:
     work = build_request("any")
-    return Request(
+    return PlacementRequest(
         task_id=pod["metadata"]["uid"],
         model=work.model,
         prompt_tokens=work.prompt_tokens,

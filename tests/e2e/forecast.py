@@ -16,9 +16,9 @@ from perllm.api.task import Tier
 from perllm.config import NodeSettings
 from perllm_lab.hardware.scenario import NodeSpec, Scenario
 from perllm_lab.policies import build_scheduler
-from perllm_lab.report.results import Run
+from perllm_lab.report.results import RequestResult
 from perllm_lab.simulator.experiment import BuildContext
-from perllm_lab.simulator.fleet import Fleet, SimulationSettings
+from perllm_lab.simulator.fleet import FleetPlan, SimulationSettings
 from perllm_lab.simulator.result import Fate, RunResult
 from perllm_lab.simulator.simulation import simulate
 from perllm_lab.simulator.workload import RequestStatistics
@@ -68,12 +68,12 @@ def forecast(
     found = []
     for seed in range(seeds):
         context = BuildContext(nodes, scenario, default_rng(seed), RequestStatistics.of(fast), settings)
-        fleet = Fleet(scenario.name, nodes, seed=seed)
+        fleet = FleetPlan(scenario.name, nodes, seed=seed)
         found.append(_read_result(simulate(fleet, fast, build_scheduler(policy, context), settings)))
     return Figures(fmean(one.hit_share for one in found), fmean(one.energy_j for one in found))
 
 
-def observe(runs: Sequence[Run], truth: Iterable[Mapping[str, Any]]) -> Figures:
+def observe(runs: Sequence[RequestResult], truth: Iterable[Mapping[str, Any]]) -> Figures:
     """Return the figures of a replay from the lines of the simulated nodes, one per run of a pod."""
     rates = NodeSettings().transmission_microjoule_per_bit
     joules = sum(line["energy_j"] + line["input_bytes"] * 8e-6 * rates[Tier(line["tier"])] for line in truth)

@@ -24,7 +24,7 @@ from perllm.placement.decision import read_record
 from perllm_lab.baselines.tuned import find_parameters, load_tuned
 from perllm_lab.lab import Lab, LabSettings
 from perllm_lab.policies import DRESSED
-from perllm_lab.replay import FINAL_PHASES, Kind, Replay, as_pods, as_tasks
+from perllm_lab.replay import FINAL_PHASES, Replay, SubmissionKind, as_pods, as_tasks
 from perllm_lab.report.results import join_runs
 from perllm_lab.workload.requests import Request
 from perllm_lab.workload.scenarios import load_scenario
@@ -81,7 +81,7 @@ async def turns(
     return found
 
 
-async def take_turn(stage: Stage, kind: Kind, requests: list[Request]) -> Turn:
+async def take_turn(stage: Stage, kind: SubmissionKind, requests: list[Request]) -> Turn:
     """Replay the requests and return what came of it; the lab is of no use afterwards."""
     replay = Replay(stage.lab.client, kind, requests, SPEED)
     await replay.run(timeout_s=TAIL_TIMEOUT_S)

@@ -19,7 +19,7 @@ from perllm.policy.cs_ucb import CsUcb
 from perllm_lab.kubernetes.control_plane import ControlPlane
 from perllm_lab.lab import install
 from unit.learning.outcomes import make_outcome
-from unit.learning.stores import Saved
+from unit.nodes.stores import Saved
 
 GUIDE = Path(__file__).parents[2] / "docs/operate.md"
 

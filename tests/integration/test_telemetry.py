@@ -11,8 +11,8 @@ import requests
 from prometheus_client import CollectorRegistry
 
 from perllm.api.task_status import EnergyQuality
+from perllm.energy.attribution import Window, attribute, estimate_idle_power_w
 from perllm.guard import Guard
-from perllm.telemetry.attribution import Window, attribute, estimate_idle_power_w
 from perllm.telemetry.metrics import TelemetryMetrics
 from perllm.telemetry.poller import Telemetry
 from perllm.telemetry.settings import TelemetrySettings

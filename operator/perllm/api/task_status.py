@@ -12,7 +12,7 @@ from perllm.api.task import Tier
 MAX_FAILED_ATTEMPTS = 64
 
 
-class Phase(StrEnum):
+class TaskPhase(StrEnum):
     """Where a task is in its life."""
 
     PENDING = "Pending"
@@ -25,7 +25,7 @@ class Phase(StrEnum):
     @property
     def is_final(self) -> bool:
         """Whether a task in this phase never leaves it."""
-        return self in (Phase.SUCCEEDED, Phase.FAILED, Phase.REJECTED)
+        return self in (TaskPhase.SUCCEEDED, TaskPhase.FAILED, TaskPhase.REJECTED)
 
 
 class EnergyQuality(StrEnum):
@@ -47,7 +47,7 @@ class ConditionType(StrEnum):
     METRICS_AVAILABLE = "MetricsAvailable"
 
 
-class Decision(Resource):
+class DecisionStatus(Resource):
     """Why the task runs where it runs."""
 
     policy: Text = Field(description="Name of the policy that decided.")
@@ -136,8 +136,8 @@ class TaskStatus(Resource):
     """What became of the task. Written by PerLLM only."""
 
     observed_generation: int | None = Field(default=None, ge=0, description="The generation this status is about.")
-    phase: Phase = Field(
-        default=Phase.PENDING, description="Pending, Scheduled, Running, Succeeded, Failed or Rejected."
+    phase: TaskPhase = Field(
+        default=TaskPhase.PENDING, description="Pending, Scheduled, Running, Succeeded, Failed or Rejected."
     )
     message: Message | None = Field(default=None, description="The current state in a sentence.")
     received_time: AwareDatetime | None = Field(
@@ -154,7 +154,7 @@ class TaskStatus(Resource):
     )
     start_time: AwareDatetime | None = Field(default=None, description="When the pod of the current attempt started.")
     completion_time: AwareDatetime | None = Field(default=None, description="When the task finished.")
-    decision: Decision | None = Field(default=None, description="Why the task runs where it runs.")
+    decision: DecisionStatus | None = Field(default=None, description="Why the task runs where it runs.")
     observed: Observation | None = Field(default=None, description="What was observed of the finished task.")
     result: Result | None = Field(default=None, description="What came of the task, as far as its pod reported it.")
     deadline_met: bool | None = Field(default=None, description="Whether the task was complete by its deadline.")

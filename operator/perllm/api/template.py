@@ -73,7 +73,7 @@ class ContainerResources(_Open):
     requests: _Amounts | None = Field(default=None, description="Requests by resource.", json_schema_extra=_NULLABLE)
 
 
-class Container(_Open):
+class ContainerTemplate(_Open):
     """A container of the pod."""
 
     name: _Container = Field(description="Its name.")
@@ -97,10 +97,10 @@ class PodSpec(_Open):
     tolerations: tuple[_Object, ...] | None = Field(
         default=None, description="Taints that the pod tolerates.", json_schema_extra=_NULLABLE
     )
-    init_containers: Annotated[tuple[Container, ...], Field(max_length=MAX_CONTAINERS)] | None = Field(
+    init_containers: Annotated[tuple[ContainerTemplate, ...], Field(max_length=MAX_CONTAINERS)] | None = Field(
         default=None, description="Containers that end before the others start.", json_schema_extra=_NULLABLE
     )
-    containers: Annotated[tuple[Container, ...], Field(min_length=1, max_length=MAX_CONTAINERS)] = Field(
+    containers: Annotated[tuple[ContainerTemplate, ...], Field(min_length=1, max_length=MAX_CONTAINERS)] = Field(
         description="The containers. The first may write a run report as its termination message."
     )
 

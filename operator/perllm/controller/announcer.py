@@ -6,13 +6,13 @@ Times count from the task's creation everywhere, as in its status.
 import logging
 
 from perllm.api.task import Tier
-from perllm.api.task_status import Phase, TaskStatus
+from perllm.api.task_status import TaskPhase, TaskStatus
 from perllm.cluster.events import EventRecorder, Subject
 from perllm.controller.summary import DELETED, describe_ending, list_ending
 from perllm.controller.task import Task
+from perllm.energy.attribution import Attribution
 from perllm.metrics import OperatorMetrics
 from perllm.placement.decision import Decision
-from perllm.telemetry.attribution import Attribution
 
 log = logging.getLogger("perllm.decisions")
 
@@ -75,7 +75,7 @@ class Announcer:
         tier = status.tier.value if status.tier else "none"
         if status.deadline_met is not None:
             self._metrics.deadlines.labels(tier, str(status.deadline_met).lower()).inc()
-        if status.phase is not Phase.SUCCEEDED:
+        if status.phase is not TaskPhase.SUCCEEDED:
             self._events.record(_subject(task), status.phase.value, status.message or "", warning=True)
         elif status.observed is not None and status.observed.latency is not None:
             self._metrics.latency.labels(tier).observe(status.observed.latency)
@@ -88,8 +88,8 @@ class Announcer:
         """
         if not status.phase.is_final:
             self._metrics.finished.labels(DELETED).inc()
-        is_as_wanted = status.deadline_met is True or status.phase is not Phase.SUCCEEDED
-        level = logging.INFO if is_as_wanted and status.phase is not Phase.FAILED else logging.WARNING
+        is_as_wanted = status.deadline_met is True or status.phase is not TaskPhase.SUCCEEDED
+        level = logging.INFO if is_as_wanted and status.phase is not TaskPhase.FAILED else logging.WARNING
         ending = describe_ending(task, status, now_s)
         log.log(level, "%s %s", task.key, ending, extra=list_ending(task, status, now_s))
 

@@ -13,11 +13,12 @@ from random import Random
 
 from perllm.api import names
 from perllm.api.node_profile import CircuitStatus
-from perllm.api.task_status import Phase, TaskStatus
+from perllm.api.task_status import TaskPhase, TaskStatus
 from perllm.cluster.client import Client, Object
 from perllm.cluster.informer import object_key
 from perllm.cluster.obstacles import is_quota_changed, is_relabelled
 from perllm.cluster.pod import Pod, read_pod
+from perllm.cluster.pod_ends import PodPatience, call_end, is_lost, is_refusal, next_look_s
 from perllm.cluster.writes import WriteQueue
 from perllm.controller import lifecycle
 from perllm.controller.announcer import Announcer
@@ -26,23 +27,23 @@ from perllm.controller.conditions import Note
 from perllm.controller.decisions import Decisions, read_decision
 from perllm.controller.dispatcher import Dispatcher, Waiting
 from perllm.controller.evidence import find_fault
-from perllm.controller.node_health import NodeHealth, find_avoided
-from perllm.controller.pod_ends import Patience, call_end, is_lost, is_refusal, next_look_s
+from perllm.controller.outcomes import build_outcome
 from perllm.controller.pod_keeper import PodKeeper
-from perllm.controller.refusal import Cause, Refusal
-from perllm.controller.settlement import Settlement
 from perllm.controller.status_writer import Fields, StatusWriter
 from perllm.controller.summary import is_settled
 from perllm.controller.task import Task, read_task
+from perllm.energy.settlement import Settlement
 from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics
-from perllm.placement.admission import Admission, explain_wait
+from perllm.nodes.node_health import NodeHealth, find_avoided
 from perllm.placement.decision import Decision
 from perllm.placement.hindsight import judge_ended
 from perllm.placement.ledger import Stay
 from perllm.placement.placer import Placement, Placer
-from perllm.placement.request import Request
-from perllm.placement.shares import Shares
+from perllm.placement.request import PlacementRequest
+from perllm.scheduling.admission import Admission, explain_wait
+from perllm.scheduling.refusal import PodRefusal, RefusalCause
+from perllm.scheduling.shares import Shares
 
 MAX_ENDING_S = 40.0
 """Within which a pod that is deleted is gone, its grace period of 30 s included; else its node does not answer."""
@@ -93,7 +94,7 @@ class Controller:
         rng: Random | None = None,
         gpu_resource: str = names.GPU_RESOURCE,
         show_circuit: Callable[[str, CircuitStatus], None] = lambda *_: None,
-        patience: Patience | None = None,
+        patience: PodPatience | None = None,
     ) -> None:
         self._guard = guard
         self._placer = placer
@@ -103,7 +104,7 @@ class Controller:
         self._unix_now = unix_now
         self._admission = admission or Admission()
         self._gpu_resource = gpu_resource
-        self._patience = patience or Patience()
+        self._patience = patience or PodPatience()
         self.clocks = Clocks(placer.fleet.nodes.__contains__, metrics.show_clock_skew)
         self.decisions = Decisions()
         self._tracked: dict[str, Tracked] = {}
@@ -129,11 +130,11 @@ class Controller:
         self.node_health = NodeHealth(placer, metrics, free=self.dispatcher.free, show=show_circuit, unix_now=unix_now)
         self.writer = StatusWriter(client, writes, on_written=self._on_written, on_gone=self._forget)
         metrics.waiting.set_function(lambda: self.dispatcher.waiting)
-        for cause in Cause:
+        for cause in RefusalCause:
             metrics.postponed.labels(cause).set_function(partial(self.dispatcher.postponed, cause))
         metrics.in_flight.set_function(lambda: len(placer.ledger))
 
-    def request_of(self, pod: Object) -> Request | None:
+    def request_of(self, pod: Object) -> PlacementRequest | None:
         """Return what the task of a pod asks for; None if the task is not known (yet)."""
         seen = read_pod(pod)
         tracked = self._tracked.get(seen.task_key) if seen else None
@@ -219,8 +220,8 @@ class Controller:
         else:
             pods[pod.name] = pod
             self._count_refusal(pod, before)
-            if tracked is not None:
-                self.node_health.see(before, pod, tracked.task)
+            if tracked is not None and tracked.task.spec is not None:
+                self.node_health.see(before, pod, tracked.task.spec.model)
         if tracked is not None:
             if is_gone and pod.is_finished and (tracked.ended is None or pod.attempt >= tracked.ended.attempt):
                 tracked.ended = replace(pod, linger_s=None)
@@ -282,7 +283,7 @@ class Controller:
             if called is not pod:
                 tracked.pods[name] = called
                 self._count_refusal(called, pod)
-                self.node_health.see(pod, called, task)
+                self.node_health.see(pod, called, task.spec.model)
                 self._account(called)
 
     def _reconcile_guarded(self, key: str) -> None:
@@ -321,7 +322,7 @@ class Controller:
             decision = read_decision(task, pod) if pod else None
             if decision is not None:
                 self._announcer.placed(task, decision)
-        is_out = status.phase in (Phase.FAILED, Phase.REJECTED)
+        is_out = status.phase in (TaskPhase.FAILED, TaskPhase.REJECTED)
         if status.deadline_met is False and before.deadline_met is not False and not is_out:
             self._announcer.missed(task, status)
         if status.phase.is_final and not before.phase.is_final:
@@ -397,7 +398,7 @@ class Controller:
             self._adopt(tracked, lifecycle.reject(task, tracked.status, reason, message, self._unix_now()))
         self._reconcile_guarded(task.key)
 
-    def _postpone(self, task: Task, refusal: Refusal) -> None:
+    def _postpone(self, task: Task, refusal: PodRefusal) -> None:
         note = Note(refusal.cause, f"its pod cannot be created, will be tried again: {refusal.message}")
         if self._explain(task, note):
             self._announcer.postponed(task, note.message)
@@ -434,7 +435,7 @@ class Controller:
             self._metrics.outcomes_refused.labels(fault).inc()
         if fault is not None or decision is None:
             return
-        outcome = self._settlement.outcome(tracked.task, tracked.status, pod, decision, tracked.stay)
+        outcome = build_outcome(tracked.task, tracked.status, pod, decision, tracked.stay)
         if outcome is None:
             return
         tracked.is_learned = True

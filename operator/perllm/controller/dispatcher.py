@@ -13,18 +13,18 @@ from random import Random
 from typing import Any
 
 from perllm.api.task import MAX_PRIORITY
-from perllm.controller.places import Places
-from perllm.controller.postponed import Postponed
-from perllm.controller.refusal import Cause, Refusal
 from perllm.controller.task import Task
 from perllm.guard import Guard, describe
-from perllm.placement.admission import Admission
-from perllm.placement.backlog import Line
-from perllm.placement.lines import PAUSE_S, WaitingLines
 from perllm.placement.placer import Placement, Placer
-from perllm.placement.ranking import Rank
-from perllm.placement.shares import LOOK_S, Shares
 from perllm.policy.problem import Verdict
+from perllm.scheduling.admission import Admission
+from perllm.scheduling.backlog import Line
+from perllm.scheduling.lines import PAUSE_S, WaitingLines
+from perllm.scheduling.places import Places
+from perllm.scheduling.postponed import Postponed
+from perllm.scheduling.ranking import Rank
+from perllm.scheduling.refusal import PodRefusal, RefusalCause
+from perllm.scheduling.shares import LOOK_S, Shares
 
 MAX_UNBOUND_PODS = 32
 """Pods of one namespace that may wait for kube-scheduler at a time, of all together four times as many: enough to keep
@@ -97,10 +97,10 @@ class Dispatcher:
         placer: Placer,
         *,
         shares: Shares,
-        create_pod: Callable[[Waiting], Coroutine[Any, Any, Refusal | None]],
+        create_pod: Callable[[Waiting], Coroutine[Any, Any, PodRefusal | None]],
         reject: Callable[[Task, Placement], None],
         wait: Callable[[Task, Placement], None],
-        postpone: Callable[[Task, Refusal], None],
+        postpone: Callable[[Task, PodRefusal], None],
         guard: Guard,
         rng: Random,
         admission: Admission | None = None,
@@ -127,7 +127,7 @@ class Dispatcher:
         """Number of tasks that wait for a pod."""
         return len(self._lines) + len(self._postponed)
 
-    def postponed(self, cause: Cause) -> int:
+    def postponed(self, cause: RefusalCause) -> int:
         """Return how many of them wait since their pod was refused for this cause."""
         return self._postponed.count(cause)
 
@@ -239,7 +239,7 @@ class Dispatcher:
     def _set_aside(self, task: Task, fault: str) -> None:
         """Keep a task apart that PerLLM fails on, so that the others go on."""
         self._lines.remove(task.key)
-        self._take_back(task, Refusal(Cause.FAULT, fault))
+        self._take_back(task, PodRefusal(RefusalCause.FAULT, fault))
 
     def _examine(self, waiting: Waiting, starting: list[Waiting]) -> None:
         """Look for a node for a task, and add it to those that get their pods now if there is one."""
@@ -280,7 +280,7 @@ class Dispatcher:
             raise
         except Exception as error:
             self._guard.note("pod creation", task.key, error)
-            refusal = Refusal(Cause.FAULT, describe(error))
+            refusal = PodRefusal(RefusalCause.FAULT, describe(error))
         finally:
             patience.cancel()
             self._creating.give_back(task.uid)
@@ -324,7 +324,7 @@ class Dispatcher:
         if claim is not None:
             self._shares.refund(task.namespace, claim.work_s - LOOK_S)
 
-    def _take_back(self, task: Task, refusal: Refusal) -> None:
+    def _take_back(self, task: Task, refusal: PodRefusal) -> None:
         """Take back what a task was given whose pod was refused, and keep it apart until the cause may have gone."""
         self._return_claim(task)
         self._postponed.put(task.key, task.namespace, self._ranks[task.key], refusal)

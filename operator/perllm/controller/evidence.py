@@ -3,7 +3,7 @@
 from perllm.api.task_status import Observation
 from perllm.cluster.pod import Pod, Timing
 from perllm.controller.task import Task
-from perllm.learning.outcome import Refusal
+from perllm.learning.outcome import ImplausibleFigure
 from perllm.placement.decision import Decision
 
 MAX_WRITTEN_PER_S = 1e5
@@ -15,16 +15,16 @@ SLACK_S = 2.0
 """By how much times of one run may contradict each other: two of them have whole seconds."""
 
 
-def find_fault(task: Task, observed: Observation, pod: Pod, decision: Decision | None) -> Refusal | None:
+def find_fault(task: Task, observed: Observation, pod: Pod, decision: Decision | None) -> ImplausibleFigure | None:
     """Return what is wrong with a successful run; None if nothing is."""
     if decision is None:
-        return Refusal.DECISION
+        return ImplausibleFigure.DECISION
     transfer_s, inference_s = observed.transfer or 0.0, observed.inference
     run_s = task.received_s + (observed.latency or 0.0) - decision.decided_s
     if pod.timing is Timing.NOBODY or run_s <= 0.0 or transfer_s + (inference_s or 0.0) > run_s + SLACK_S:
-        return Refusal.TIME
+        return ImplausibleFigure.TIME
     work_s = run_s if inference_s is None else inference_s
     is_too_fast = (observed.tokens or 0) > work_s * MAX_WRITTEN_PER_S
     if observed.tokens == 0 or is_too_fast or (observed.prompt_tokens or 0) > run_s * MAX_READ_PER_S:
-        return Refusal.TOKENS
+        return ImplausibleFigure.TOKENS
     return None

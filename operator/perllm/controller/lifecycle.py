@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from perllm.api.task import OnDeadlineMissed
-from perllm.api.task_status import MAX_FAILED_ATTEMPTS, ConditionType, EnergyQuality, Phase, TaskStatus
+from perllm.api.task_status import MAX_FAILED_ATTEMPTS, ConditionType, EnergyQuality, TaskPhase, TaskStatus
 from perllm.cluster.pod import Pod, PodPhase
+from perllm.cluster.pod_ends import is_overdue, is_refusal
 from perllm.controller.conditions import Note
 from perllm.controller.explanations import explain_failure, explain_refusal, explain_start, explain_wait
-from perllm.controller.pod_ends import is_overdue, is_refusal
 from perllm.controller.stages import (
     accept,
     end,
@@ -77,7 +77,7 @@ def reject(task: Task, status: TaskStatus, reason: str, message: str, now_s: flo
     refused = unplace(status).model_copy(update={"received_time": to_time(task.received_s)})
     for kind in (ConditionType.ACCEPTED, ConditionType.SCHEDULED):
         refused = put_condition(task, refused, kind, False, reason, message, now_s)
-    phase = Phase.FAILED if status.failed_attempts else Phase.REJECTED
+    phase = TaskPhase.FAILED if status.failed_attempts else TaskPhase.REJECTED
     return end(task, refused, phase, reason, message, now_s)
 
 
@@ -103,12 +103,12 @@ def _go_on(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) ->
     if current is not None and current.phase is PodPhase.SUCCEEDED:
         return Step(succeed(task, status, current, now_s))
     if task.is_deleting:
-        return Step(end(task, status, Phase.FAILED, "Deleted", "the task was deleted before it had ended", now_s))
+        return Step(end(task, status, TaskPhase.FAILED, "Deleted", "the task was deleted before it had ended", now_s))
     if now_s >= task.due_s:
         status = miss_deadline(task, status, now_s)
         if task.valid_spec.on_deadline_missed is OnDeadlineMissed.TERMINATE:
             message = f"not complete by its deadline of {task.valid_spec.deadline}; onDeadlineMissed is Terminate"
-            return Step(end(task, status, Phase.FAILED, DEADLINE_EXCEEDED, message, now_s))
+            return Step(end(task, status, TaskPhase.FAILED, DEADLINE_EXCEEDED, message, now_s))
     if current is None or (current.is_deleting and not current.is_finished):
         return _want_pod(task, status, pods, now_s)
     if current.phase is PodPhase.FAILED:
@@ -119,7 +119,7 @@ def _go_on(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) ->
 def _keep(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) -> Step:
     doomed = [pod for pod in pods if not pod.is_finished and not pod.is_deleting]
     ran = next((pod for pod in pods if pod.phase is PodPhase.SUCCEEDED and pod.name == status.pod_name), None)
-    finished = ran if status.phase is Phase.SUCCEEDED else None
+    finished = ran if status.phase is TaskPhase.SUCCEEDED else None
     update: dict[str, object] = {}
     observed = status.observed
     if observed is not None and observed.energy_quality is None and finished is None:
@@ -164,9 +164,9 @@ def _want_pod(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float,
     lost = status.attempts - len(status.failed_attempts or ())
     if lost > MAX_REFUSALS:
         message = f"{lost} pods were refused or lost by their nodes" + (f"; last: {cause}" if cause else "")
-        return Step(end(task, status, Phase.FAILED, "TooManyRefusals", message, now_s))
+        return Step(end(task, status, TaskPhase.FAILED, "TooManyRefusals", message, now_s))
     message = _join("waiting for its turn", cause)
-    waiting = unplace(status).model_copy(update={"phase": Phase.PENDING, "message": message})
+    waiting = unplace(status).model_copy(update={"phase": TaskPhase.PENDING, "message": message})
     waiting = put_condition(task, waiting, ConditionType.SCHEDULED, False, "Waiting", message, now_s)
     return Step(waiting, attempt=status.attempts + 1, cause=cause, doomed=_overdue(pods, now_s))
 
@@ -181,7 +181,7 @@ def _retry(task: Task, status: TaskStatus, pods: Sequence[Pod], current: Pod, no
     message = explain_failure(current)
     if len(status.failed_attempts or ()) <= task.valid_spec.retries:
         return _want_pod(task, status, pods, now_s, message)
-    return Step(end(task, place(task, status, current, now_s), Phase.FAILED, "PodFailed", message, now_s))
+    return Step(end(task, place(task, status, current, now_s), TaskPhase.FAILED, "PodFailed", message, now_s))
 
 
 def _progress(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatus:
@@ -189,11 +189,11 @@ def _progress(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskSta
     if pod.node is None:
         reason, message = explain_wait(pod)
         status = put_condition(task, status, ConditionType.SCHEDULED, False, reason, message, now_s)
-        return status.model_copy(update={"phase": Phase.PENDING, "message": message})
+        return status.model_copy(update={"phase": TaskPhase.PENDING, "message": message})
     status = place(task, status, pod, now_s)
     if pod.phase is PodPhase.RUNNING:
         started = to_time(pod.started_s) if pod.started_s else None
         return status.model_copy(
-            update={"phase": Phase.RUNNING, "message": None, "start_time": status.start_time or started}
+            update={"phase": TaskPhase.RUNNING, "message": None, "start_time": status.start_time or started}
         )
-    return status.model_copy(update={"phase": Phase.SCHEDULED, "message": explain_start(pod)})
+    return status.model_copy(update={"phase": TaskPhase.SCHEDULED, "message": explain_start(pod)})

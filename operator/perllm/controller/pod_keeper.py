@@ -10,9 +10,10 @@ from perllm.cluster.client import ApiError, Client
 from perllm.cluster.writes import Write, WriteQueue
 from perllm.controller.dispatcher import Waiting
 from perllm.controller.pods import build_pod
-from perllm.controller.refusal import Cause, Refusal, is_invalid, read_refusal
+from perllm.controller.refusal import is_invalid, read_refusal
 from perllm.controller.task import Task
 from perllm.guard import describe
+from perllm.scheduling.refusal import PodRefusal, RefusalCause
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class PodKeeper:
         self._on_taken = on_taken
         self._on_invalid = on_invalid
 
-    async def create(self, waiting: Waiting) -> Refusal | None:
+    async def create(self, waiting: Waiting) -> PodRefusal | None:
         """Create the pod of an attempt; return why it was refused if it may be created later."""
         task = waiting.task
         try:
@@ -65,13 +66,15 @@ class PodKeeper:
         log.error("the pod of task %s cannot be made", task.key, exc_info=error)
         self._on_invalid(task, f"no pod can be made of it: {describe(error)}")
 
-    def _judge(self, waiting: Waiting, error: ApiError) -> Refusal | None:
+    def _judge(self, waiting: Waiting, error: ApiError) -> PodRefusal | None:
         task = waiting.task
         if is_invalid(error):
             self._on_invalid(task, f"the API server refused its pod: {error.message}")
             return None
         refusal = read_refusal(error)
-        if refusal.cause is Cause.NAME_TAKEN and self._on_taken(waiting, names.pod_name(task.name, waiting.attempt)):
+        if refusal.cause is RefusalCause.NAME_TAKEN and self._on_taken(
+            waiting, names.pod_name(task.name, waiting.attempt)
+        ):
             return None
         return refusal
 

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from perllm.api.report import RunReport
-from perllm.api.task_status import ConditionType, Observation, Phase, Result, TaskStatus
+from perllm.api.task_status import ConditionType, Observation, Result, TaskPhase, TaskStatus
 from perllm.cluster.pod import Pod
 from perllm.controller.clocks import RESOLUTION_S
 from perllm.controller.conditions import set_condition
@@ -78,7 +78,7 @@ def succeed(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatu
     )
     status = status.model_copy(
         update={
-            "phase": Phase.SUCCEEDED,
+            "phase": TaskPhase.SUCCEEDED,
             "message": None,
             "start_time": None if started_s is None else to_time(started_s),
             "completion_time": to_time(task.received_s + latency_s),
@@ -99,7 +99,7 @@ def miss_deadline(task: Task, status: TaskStatus, now_s: float) -> TaskStatus:
     )
 
 
-def end(task: Task, status: TaskStatus, phase: Phase, reason: str, message: str, now_s: float) -> TaskStatus:
+def end(task: Task, status: TaskStatus, phase: TaskPhase, reason: str, message: str, now_s: float) -> TaskStatus:
     """End a task that did not succeed."""
     ended = status.model_copy(
         update={

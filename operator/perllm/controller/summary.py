@@ -5,7 +5,7 @@ All times count from the task's creation, what was predicted and what was observ
 
 from typing import Any
 
-from perllm.api.task_status import ConditionType, Phase, TaskStatus
+from perllm.api.task_status import ConditionType, TaskPhase, TaskStatus
 from perllm.controller.task import Task
 
 DELETED = "Deleted"
@@ -38,7 +38,7 @@ def describe_ending(task: Task, status: TaskStatus, now_s: float) -> str:
         *_tell_energy(status),
         f"{status.attempts} attempt{'' if status.attempts == 1 else 's'}",
     ]
-    words = f": {status.message}" if status.message and status.phase in (Phase.FAILED, Phase.REJECTED) else ""
+    words = f": {status.message}" if status.message and status.phase in (TaskPhase.FAILED, TaskPhase.REJECTED) else ""
     return "; ".join(parts) + words
 
 
@@ -73,9 +73,9 @@ def list_ending(task: Task, status: TaskStatus, now_s: float) -> dict[str, Any]:
 def _tell_outcome(status: TaskStatus) -> str:
     if not status.phase.is_final:
         return f"deleted while {status.phase.value.lower()}"
-    if status.phase is Phase.SUCCEEDED and not status.deadline_met:
+    if status.phase is TaskPhase.SUCCEEDED and not status.deadline_met:
         return "succeeded but MISSED its deadline"
-    return "succeeded in time" if status.phase is Phase.SUCCEEDED else status.phase.value.lower()
+    return "succeeded in time" if status.phase is TaskPhase.SUCCEEDED else status.phase.value.lower()
 
 
 def _tell_place(status: TaskStatus) -> str:

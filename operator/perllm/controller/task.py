@@ -10,8 +10,8 @@ from perllm.api.task import TaskSpec
 from perllm.api.task_status import TaskStatus
 from perllm.cluster.client import Object
 from perllm.cluster.times import parse_time_s
-from perllm.placement.demand import ONE_SLOT, Demand, read_demand
-from perllm.placement.request import Request
+from perllm.placement.demand import ONE_SLOT, PodDemand, read_demand
+from perllm.placement.request import PlacementRequest
 from perllm.text import clean_line
 
 MAX_PROBLEM = 3000
@@ -43,7 +43,7 @@ class Task:
     spec: TaskSpec | None
     problem: str
     received_s: float
-    demand: Demand = ONE_SLOT
+    demand: PodDemand = ONE_SLOT
     is_deleting: bool = False
 
     @property
@@ -58,10 +58,10 @@ class Task:
             raise ValueError(f"task {self.key} has no valid spec: {self.problem}")
         return self.spec
 
-    def to_request(self, avoided: frozenset[str] = frozenset()) -> Request:
+    def to_request(self, avoided: frozenset[str] = frozenset()) -> PlacementRequest:
         """Return what placement needs to know; `avoided` are nodes where earlier attempts ended badly."""
         spec = self.valid_spec
-        return Request(
+        return PlacementRequest(
             task_id=self.uid,
             model=spec.model,
             prompt_tokens=spec.prompt_tokens,

@@ -12,7 +12,7 @@ from perllm.doctor import clocks, cluster, nodes, pods, rights, tasks, telemetry
 from perllm.doctor.finding import Finding, fail, warn
 from perllm.doctor.rights import Access, Account
 from perllm.telemetry.queries import select_window
-from perllm.telemetry.readings import Metric
+from perllm.telemetry.readings import NodeMetric
 from perllm.telemetry.series import Series
 from perllm.telemetry.source import MetricSource, TelemetryError, TelemetryUnreachableError
 
@@ -125,10 +125,10 @@ class Examination:
         return bool((answer.get("status") or {}).get("allowed"))
 
     async def _ask_prometheus(self) -> telemetry.Answers:
-        series: dict[Metric, tuple[Series, ...]] = {}
-        errors: dict[Metric, str] = {}
+        series: dict[NodeMetric, tuple[Series, ...]] = {}
+        errors: dict[NodeMetric, str] = {}
         settings = self.config.telemetry
-        for metric in Metric:
+        for metric in NodeMetric:
             query = select_window(getattr(settings.queries, metric.value), settings.history_s)
             try:
                 series[metric] = tuple(await self.source.query(query))

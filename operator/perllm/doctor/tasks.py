@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from perllm.api.task_status import ConditionType, Phase
+from perllm.api.task_status import ConditionType, TaskPhase
 from perllm.cluster.client import Object
 from perllm.cluster.times import parse_time_s
-from perllm.controller.refusal import Cause
 from perllm.doctor.finding import MAX_NAMED, Finding, fail, name_some, ok, warn
+from perllm.scheduling.refusal import RefusalCause
 
 TASKS = "tasks"
 TASK_PODS = "pods of tasks"
@@ -16,14 +16,14 @@ UNSEEN_S = 30.0
 LONG_S = 300.0
 
 
-REFUSED = frozenset(Cause)
+REFUSED = frozenset(RefusalCause)
 """Reasons of tasks whose pods the API server refuses: somebody has to act, so they are told at once."""
 
 
 def check_tasks(items: Sequence[Object], now_s: float) -> Iterator[Finding]:
     """Judge all tasks of the namespaces served."""
     unseen = [_name(one) for one in items if not _phase(one) and _age_s(one, now_s) > UNSEEN_S]
-    pending = [one for one in items if _phase(one) == Phase.PENDING]
+    pending = [one for one in items if _phase(one) == TaskPhase.PENDING]
     waiting = [one for one in pending if _age_s(one, now_s) > LONG_S or _reason(one) in REFUSED]
     if unseen:
         advice = "does the operator run, and serve their namespace (config.namespaces)?"

@@ -6,18 +6,18 @@ from urllib.parse import urlsplit
 
 from perllm.doctor.finding import Finding, fail, name_some, ok, warn
 from perllm.telemetry.mapping import NodeMapping
-from perllm.telemetry.readings import Metric
+from perllm.telemetry.readings import NodeMetric
 from perllm.telemetry.series import Series, describe_labels
 from perllm.telemetry.settings import TelemetrySettings
 
 CHECK = "Prometheus"
 
 _LOST = {
-    Metric.ENERGY: "the energy of tasks there is not measured, and not learned",
-    Metric.POWER: "their condition MetricsAvailable is False",
-    Metric.RECEIVED: "the traffic on their uplink is taken for none",
-    Metric.TRANSMITTED: "what they send is taken for none",
-    Metric.LINK_SPEED: "config.nodes.default_bandwidth_mbit_s holds there",
+    NodeMetric.ENERGY: "the energy of tasks there is not measured, and not learned",
+    NodeMetric.POWER: "their condition MetricsAvailable is False",
+    NodeMetric.RECEIVED: "the traffic on their uplink is taken for none",
+    NodeMetric.TRANSMITTED: "what they send is taken for none",
+    NodeMetric.LINK_SPEED: "config.nodes.default_bandwidth_mbit_s holds there",
 }
 
 
@@ -31,8 +31,8 @@ class Answers:
         unreachable: why nothing answers at all; empty when something does.
     """
 
-    series: Mapping[Metric, Sequence[Series]]
-    errors: Mapping[Metric, str]
+    series: Mapping[NodeMetric, Sequence[Series]]
+    errors: Mapping[NodeMetric, str]
     unreachable: str = ""
 
 
@@ -56,7 +56,7 @@ def check_telemetry(
     if answers.unreachable:
         yield _explain_unreachable(answers.unreachable, settings, is_inside=is_inside)
         return
-    for metric in Metric:
+    for metric in NodeMetric:
         if metric in answers.errors:
             advice = f"correct config.telemetry.queries.{metric}"
             yield fail(CHECK, f"{metric}: {answers.errors[metric]}", advice)
@@ -74,7 +74,7 @@ def _explain_unreachable(error: str, settings: TelemetrySettings, *, is_inside: 
     return fail(CHECK, error, "set config.telemetry.url and token_file, or networkPolicy.prometheus")
 
 
-def _check_series(metric: Metric, found: Sequence[Series]) -> Iterator[Finding]:
+def _check_series(metric: NodeMetric, found: Sequence[Series]) -> Iterator[Finding]:
     faulty = [f"{describe_labels(one.labels)}: {one.fault}" for one in found if one.fault]
     if faulty:
         message = f"{metric}: {len(faulty)} of {len(found)} series cannot be used, such as {faulty[0]}"
@@ -82,7 +82,7 @@ def _check_series(metric: Metric, found: Sequence[Series]) -> Iterator[Finding]:
 
 
 def _check_metric(
-    metric: Metric, found: Sequence[Series], nodes: Nodes, settings: TelemetrySettings, now_s: float
+    metric: NodeMetric, found: Sequence[Series], nodes: Nodes, settings: TelemetrySettings, now_s: float
 ) -> Finding:
     newest, strangers = _find_newest(found, nodes, settings)
     lacking = sorted(name for name in nodes.fleet if name not in newest)
@@ -119,7 +119,9 @@ def _find_newest(
     return newest, strangers
 
 
-def _advise(metric: Metric, found: Sequence[Series], strangers: Sequence[Series], settings: TelemetrySettings) -> str:
+def _advise(
+    metric: NodeMetric, found: Sequence[Series], strangers: Sequence[Series], settings: TelemetrySettings
+) -> str:
     if not found:
         return f"the query finds nothing: run its exporter, or set config.telemetry.queries.{metric}"
     if not strangers:

@@ -14,7 +14,7 @@ from perllm.api import names
 from perllm.cluster.client import ApiError, Client, Object
 from perllm.extender.protocol import Answer, binding_answer, filter_answer, filter_error, priorities
 from perllm.placement.placer import Placement, Placer
-from perllm.placement.request import Request
+from perllm.placement.request import PlacementRequest
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Extender:
         self,
         placer: Placer,
         client: Client,
-        request_of: Callable[[Object], Request | None],
+        request_of: Callable[[Object], PlacementRequest | None],
         note_bound: Callable[[str, str], None],
     ) -> None:
         self._placer = placer

@@ -1,1 +1,1 @@
-"""Outcomes to estimates, and their persistence."""
+"""Outcomes to estimates: the laws of time, energy and length."""

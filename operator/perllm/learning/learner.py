@@ -22,7 +22,7 @@ from perllm.learning.law import PooledLaw
 from perllm.learning.lengths import Length, LengthLaw
 from perllm.learning.model_laws import UNPROVEN, ArmEstimate, ArmSummary, ModelLaws
 from perllm.learning.model_table import ModelTable
-from perllm.learning.outcome import MAX_RUN_S, Ended, Outcome, Refusal
+from perllm.learning.outcome import MAX_RUN_S, Ended, ImplausibleFigure, Outcome
 from perllm.learning.priors import Prior, find_prior
 from perllm.learning.recent import RecentOutcomes
 from perllm.policy.problem import Feedback, FloatArray, IntArray, Policy
@@ -52,7 +52,7 @@ class Learner:
         forgotten: how many models were forgotten on each node, since there were too many.
     """
 
-    def __init__(self, policy: Policy, count_refused: Callable[[Refusal], None] | None = None) -> None:
+    def __init__(self, policy: Policy, count_refused: Callable[[ImplausibleFigure], None] | None = None) -> None:
         self.dirty: set[str] = set()
         self.forgotten: dict[str, int] = defaultdict(int)
         self._policy = policy

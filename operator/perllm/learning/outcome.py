@@ -21,7 +21,7 @@ MAX_OTHERS = 1e6
 """Other tasks on the same GPU."""
 
 
-class Refusal(StrEnum):
+class ImplausibleFigure(StrEnum):
     """Why nothing can be learned from an outcome: which of its figures cannot be."""
 
     TOKENS = "tokens"
@@ -84,18 +84,18 @@ class Outcome:
         """Transmission and inference; None where the latter could not be measured."""
         return None if self.inference_energy_j is None else self.inference_energy_j + self.transmission_energy_j
 
-    def refusal(self) -> Refusal | None:
+    def refusal(self) -> ImplausibleFigure | None:
         """Return what of it cannot be true; None if all of it can."""
         if not (_are_tokens(self.prompt_tokens, self.output_tokens) and _is_hint(self.hint_tokens)):
-            return Refusal.TOKENS
+            return ImplausibleFigure.TOKENS
         if not (0 < self.run_s <= MAX_RUN_S and 0 <= self.latency_s <= MAX_RUN_S and 0 < self.finished_s < MAX_UNIX_S):
-            return Refusal.TIME
+            return ImplausibleFigure.TIME
         energies_j = (self.inference_energy_j or 0.0, self.transmission_energy_j, self.predicted_energy_j)
         if not all(0 <= energy_j <= MAX_ENERGY_J for energy_j in energies_j):
-            return Refusal.ENERGY
+            return ImplausibleFigure.ENERGY
         errors = (self.run_error or 0.0, self.energy_error or 0.0, self.resource_slack)
         if not (self.deadline_s > 0 and all(abs(error) <= MAX_LOG_RATIO for error in errors) and _is_met(self)):
-            return Refusal.DECISION
+            return ImplausibleFigure.DECISION
         return None
 
 
@@ -131,15 +131,15 @@ class Ended:
     foreseen_token_s: float
     ended_s: float
 
-    def refusal(self) -> Refusal | None:
+    def refusal(self) -> ImplausibleFigure | None:
         """Return what of it cannot be true; None if all of it can."""
         if not (_are_tokens(self.prompt_tokens) and _is_hint(self.hint_tokens)):
-            return Refusal.TOKENS
+            return ImplausibleFigure.TOKENS
         if not (0 <= self.run_s <= MAX_RUN_S and 0 < self.ended_s < MAX_UNIX_S):
-            return Refusal.TIME
+            return ImplausibleFigure.TIME
         foreseen = (self.foreseen_fixed_s, self.foreseen_token_s)
         if not (all(abs(span_s) <= MAX_RUN_S for span_s in foreseen) and _is_met(self)):
-            return Refusal.DECISION
+            return ImplausibleFigure.DECISION
         return None
 
 

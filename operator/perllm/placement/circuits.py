@@ -74,7 +74,7 @@ EVERY_MODEL = ""
 _T = TypeVar("_T")
 
 
-class Kind(StrEnum):
+class NodeFault(StrEnum):
     """What went wrong."""
 
     REFUSED = "refused"
@@ -92,7 +92,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class CircuitChange:
     """A circuit of a node that opened for the first time in a row, became half-open, or closed."""
 
     node: str
@@ -116,7 +116,7 @@ class Circuit:
         probe: the task that tries the node while it is half-open.
     """
 
-    kind: Kind
+    kind: NodeFault
     namespace: str
     model: str
     reason: str
@@ -136,7 +136,7 @@ class _Bad:
     """A bad end; `is_shared` while it counts for other namespaces as well."""
 
     attempt: Attempt
-    kind: Kind
+    kind: NodeFault
     reason: str
     at_s: float
     is_shared: bool = True
@@ -152,13 +152,13 @@ class _End:
     at_s: float
 
 
-_Key = tuple[Kind, str, str]
+_Key = tuple[NodeFault, str, str]
 """Kind, namespace, model."""
 
 
 @dataclass(slots=True)
 class _Node:
-    bad: OrderedDict[tuple[str, Kind], _Bad] = field(default_factory=OrderedDict)
+    bad: OrderedDict[tuple[str, NodeFault], _Bad] = field(default_factory=OrderedDict)
     circuits: dict[_Key, Circuit] = field(default_factory=dict)
 
 
@@ -183,33 +183,33 @@ class Circuits:
         self._failed_on: OrderedDict[str, set[str]] = OrderedDict()
         self._holds: OrderedDict[str, _Hold] = OrderedDict()
 
-    def note_refused(self, attempt: Attempt, reason: str, now_s: float) -> list[Change]:
+    def note_refused(self, attempt: Attempt, reason: str, now_s: float) -> list[CircuitChange]:
         """Take note that a node did not run a pod."""
         hold = _remember(self._holds, attempt.task_id, _Hold)
         hold.refusals += 1
         hold.until_s = now_s + HOLD.pause_s(hold.refusals, self._rng)
-        return self._note_bad(_Bad(attempt, Kind.REFUSED, reason, now_s), fleet_size=0)
+        return self._note_bad(_Bad(attempt, NodeFault.REFUSED, reason, now_s), fleet_size=0)
 
-    def note_failed(self, attempt: Attempt, reason: str, now_s: float, fleet_size: int) -> list[Change]:
+    def note_failed(self, attempt: Attempt, reason: str, now_s: float, fleet_size: int) -> list[CircuitChange]:
         """Take note that the container of a pod ended with an error, in a fleet of so many nodes."""
         changes = self.note_began(attempt)
         self._note_end(attempt, now_s, is_good=False)
         nodes = _remember(self._failed_on, attempt.task_id, set)
         nodes.add(attempt.node)
         if len(nodes) == 1:
-            return changes + self._note_bad(_Bad(attempt, Kind.FAILED, reason, now_s), fleet_size)
+            return changes + self._note_bad(_Bad(attempt, NodeFault.FAILED, reason, now_s), fleet_size)
         for name in nodes:
             changes += self._withdraw(attempt.task_id, name)
         return changes
 
-    def note_began(self, attempt: Attempt) -> list[Change]:
+    def note_began(self, attempt: Attempt) -> list[CircuitChange]:
         """Take note that a pod began to run: its node does not refuse everything."""
-        return self._note_good(attempt, Kind.REFUSED)
+        return self._note_good(attempt, NodeFault.REFUSED)
 
-    def note_succeeded(self, attempt: Attempt, now_s: float) -> list[Change]:
+    def note_succeeded(self, attempt: Attempt, now_s: float) -> list[CircuitChange]:
         """Take note that a task succeeded."""
         self._note_end(attempt, now_s, is_good=True)
-        return self.note_began(attempt) + self._note_good(attempt, Kind.FAILED)
+        return self.note_began(attempt) + self._note_good(attempt, NodeFault.FAILED)
 
     def note_placed(self, node: str, task_id: str, namespace: str, model: str) -> None:
         """Take note that a task is about to be sent to a node; where it is half-open that task is the probe."""
@@ -217,14 +217,14 @@ class Circuits:
             if circuit.state is CircuitState.HALF_OPEN and circuit.keeps_off(namespace, model):
                 circuit.probe = task_id
 
-    def tend(self, now_s: float) -> list[Change]:
+    def tend(self, now_s: float) -> list[CircuitChange]:
         """Make circuits half-open whose pause has passed, and close those that nobody has probed for long."""
         changes = []
         for name in list(self._tripped):
             for circuit in self._circuits(name):
                 if circuit.state is CircuitState.OPEN and circuit.until_s <= now_s:
                     circuit.state, circuit.probe = CircuitState.HALF_OPEN, None
-                    changes.append(Change(name, CircuitState.HALF_OPEN, circuit))
+                    changes.append(CircuitChange(name, CircuitState.HALF_OPEN, circuit))
             changes += self._close(name, lambda one: one.until_s <= now_s - FORGET_S)
         return changes
 
@@ -264,7 +264,7 @@ class Circuits:
         known = self._nodes.get(node)
         return known.circuits.values() if known else ()
 
-    def _note_bad(self, bad: _Bad, fleet_size: int) -> list[Change]:
+    def _note_bad(self, bad: _Bad, fleet_size: int) -> list[CircuitChange]:
         name = bad.attempt.node
         node = self._nodes.setdefault(name, _Node())
         node.bad[bad.attempt.task_id, bad.kind] = bad
@@ -281,7 +281,7 @@ class Circuits:
                 circuit = Circuit(*key, reason=bad.reason, since_s=bad.at_s, until_s=bad.at_s + pause_s)
                 node.circuits[key] = circuit
                 self._tripped.add(name)
-                changes.append(Change(name, CircuitState.OPEN, circuit))
+                changes.append(CircuitChange(name, CircuitState.OPEN, circuit))
         return changes
 
     def _reopen(self, circuit: Circuit, bad: _Bad) -> None:
@@ -298,7 +298,7 @@ class Circuits:
         namespaces = {one.attempt.namespace for one in bad}
         if len(bad) < TRIP or (namespace == EVERYONE and len(namespaces) < 2):
             return False
-        if kind is Kind.REFUSED:
+        if kind is NodeFault.REFUSED:
             return True
         if model == EVERY_MODEL and len({one.attempt.model for one in bad}) < 2:
             return False
@@ -310,7 +310,7 @@ class Circuits:
         for other in self._tripped:
             for circuit in self._circuits(other):
                 is_its = circuit.namespace in (EVERYONE, namespace) or namespace == EVERYONE
-                if circuit.kind is Kind.FAILED and is_its:
+                if circuit.kind is NodeFault.FAILED and is_its:
                     kept.add(other)
         return 2 * len(kept) <= fleet_size
 
@@ -324,12 +324,12 @@ class Circuits:
                     good, total = good + end.is_good, total + 1
         return 2 * good > total
 
-    def _note_good(self, attempt: Attempt, kind: Kind) -> list[Change]:
+    def _note_good(self, attempt: Attempt, kind: NodeFault) -> list[CircuitChange]:
         node = self._nodes.get(attempt.node)
         if node is None:
             return []
         for bad_key, bad in list(node.bad.items()):
-            if bad.kind is not kind or (kind is Kind.FAILED and bad.attempt.model != attempt.model):
+            if bad.kind is not kind or (kind is NodeFault.FAILED and bad.attempt.model != attempt.model):
                 continue
             if bad.attempt.namespace == attempt.namespace:
                 del node.bad[bad_key]
@@ -338,23 +338,23 @@ class Circuits:
             attempt.node, lambda one: one.kind is kind and one.keeps_off(attempt.namespace, attempt.model)
         )
 
-    def _withdraw(self, task_id: str, name: str) -> list[Change]:
+    def _withdraw(self, task_id: str, name: str) -> list[CircuitChange]:
         """Take back a failure that followed its task, and close what rests on too few others then."""
         node = self._nodes.get(name)
         if node is None:
             return []
-        node.bad.pop((task_id, Kind.FAILED), None)
+        node.bad.pop((task_id, NodeFault.FAILED), None)
         for circuit in node.circuits.values():
             if circuit.probe == task_id:
                 circuit.probe = None
 
         def is_unfounded(circuit: Circuit) -> bool:
             key = (circuit.kind, circuit.namespace, circuit.model)
-            return circuit.kind is Kind.FAILED and sum(_counts(one, key) for one in node.bad.values()) < TRIP
+            return circuit.kind is NodeFault.FAILED and sum(_counts(one, key) for one in node.bad.values()) < TRIP
 
         return self._close(name, is_unfounded)
 
-    def _close(self, name: str, is_to_close: Callable[[Circuit], bool]) -> list[Change]:
+    def _close(self, name: str, is_to_close: Callable[[Circuit], bool]) -> list[CircuitChange]:
         node = self._nodes[name]
         closing = {key: circuit for key, circuit in node.circuits.items() if is_to_close(circuit)}
         for key in closing:
@@ -363,7 +363,7 @@ class Circuits:
             self._tripped.discard(name)
         if not node.circuits and not node.bad:
             del self._nodes[name]
-        return [Change(name, CircuitState.CLOSED, circuit) for circuit in closing.values()]
+        return [CircuitChange(name, CircuitState.CLOSED, circuit) for circuit in closing.values()]
 
     def _note_end(self, attempt: Attempt, now_s: float, *, is_good: bool) -> None:
         ends = _remember(self._ends, attempt.namespace, lambda: deque(maxlen=MAX_ENDS))
@@ -372,7 +372,7 @@ class Circuits:
 
 def _keys(bad: _Bad) -> Iterator[_Key]:
     """Yield the circuits that a bad end may open."""
-    models = (EVERY_MODEL,) if bad.kind is Kind.REFUSED else (EVERY_MODEL, bad.attempt.model)
+    models = (EVERY_MODEL,) if bad.kind is NodeFault.REFUSED else (EVERY_MODEL, bad.attempt.model)
     for namespace in (EVERYONE, bad.attempt.namespace):
         for model in models:
             yield bad.kind, namespace, model

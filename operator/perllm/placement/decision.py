@@ -8,7 +8,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from perllm.api.task import Tier
-from perllm.api.task_status import Decision as DecisionStatus
+from perllm.api.task_status import DecisionStatus
 from perllm.text import clean_line, cut
 
 MAX_RECORD = 8192

@@ -33,7 +33,7 @@ MAX_VALUES = 1000
 MAX_DESCRIPTION = 300
 
 
-class Operator(StrEnum):
+class LabelOperator(StrEnum):
     """How a requirement compares a label with its values."""
 
     IN = "In"
@@ -49,7 +49,7 @@ class Requirement:
     """A requirement of a label of the node, or of its name."""
 
     key: str
-    operator: Operator
+    operator: LabelOperator
     values: frozenset[str] = frozenset()
     is_about_name: bool = False
 
@@ -100,7 +100,7 @@ ANYWHERE = NodeRules()
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
+class PodDemand:
     """What a pod asks of its node.
 
     Attributes:
@@ -114,13 +114,13 @@ class Demand:
     resource: str = names.GPU_RESOURCE
 
 
-ONE_SLOT = Demand()
+ONE_SLOT = PodDemand()
 
 
-def read_demand(pod_spec: object, gpu_resource: str) -> Demand:
+def read_demand(pod_spec: object, gpu_resource: str) -> PodDemand:
     """Return what a pod with this spec asks of its node, in units of one slot for each of `gpu_resource`."""
     spec = _mapping(pod_spec)
-    return Demand(_read_slots(spec, gpu_resource), _read_rules(spec), gpu_resource)
+    return PodDemand(_read_slots(spec, gpu_resource), _read_rules(spec), gpu_resource)
 
 
 def _read_slots(spec: Mapping[str, Any], resource: str) -> float:
@@ -192,12 +192,12 @@ def _read_requirement(one: Mapping[str, Any], *, is_about_name: bool = False) ->
         ValueError, TypeError, KeyError, AttributeError: the API server would refuse it.
     """
     values: Sequence[str] = one.get("values") or ()
-    key, operator = one["key"], Operator(one["operator"])
+    key, operator = one["key"], LabelOperator(one["operator"])
     if not isinstance(key, str) or len(values) > MAX_VALUES or not all(isinstance(value, str) for value in values):
         raise ValueError(f"no requirement: {one}")
     if is_about_name and key != "metadata.name":
         raise ValueError(f"no field of a node that can be selected by: {key}")
-    if operator in (Operator.GREATER, Operator.LESS):
+    if operator in (LabelOperator.GREATER, LabelOperator.LESS):
         [bound] = values
         int(bound)
     return Requirement(key, operator, frozenset(values), is_about_name)

@@ -24,7 +24,7 @@ from perllm.placement.circuits import Circuit, Circuits
 from perllm.placement.fitting import Fit, find_untolerated
 from perllm.placement.fleet import Fleet
 from perllm.placement.ledger import Ledger
-from perllm.placement.request import Request
+from perllm.placement.request import PlacementRequest
 from perllm.policy.problem import REFUSED_TIER, BoolArray, IntArray
 from perllm.text import clean_line, cut
 
@@ -87,7 +87,7 @@ class Gate:
         self._ledger = ledger
         self._circuits = circuits
 
-    def find(self, request: Request, rows: IntArray, now_s: float) -> Eligibility:
+    def find(self, request: PlacementRequest, rows: IntArray, now_s: float) -> Eligibility:
         """Return which nodes of `rows` a task may be sent to; linear in their number."""
         found = self._find_open(request, rows)
         can_go_elsewhere = bool(request.avoided) and self._can_go_elsewhere(request)
@@ -97,7 +97,7 @@ class Gate:
             found.keep(~self._among(request.avoided, rows), REFUSED_AVOIDED)
         return found
 
-    def describe(self, request: Request, found: Eligibility, names: Sequence[str]) -> str:
+    def describe(self, request: PlacementRequest, found: Eligibility, names: Sequence[str]) -> str:
         """Return what is against all nodes, in words that do not change by the moment."""
         unmet = [
             f"{self._describe_unmet(reason, request, names)} ({count} {'node' if count == 1 else 'nodes'})"
@@ -114,7 +114,7 @@ class Gate:
             parts.append(f"waits for other nodes, since earlier attempts ended badly on {_name_some(request.avoided)}")
         return cut("; ".join(parts), MAX_OBSTACLE)
 
-    def _find_open(self, request: Request, rows: IntArray) -> Eligibility:
+    def _find_open(self, request: PlacementRequest, rows: IntArray) -> Eligibility:
         """Return which nodes may take a task whatever became of its earlier attempts."""
         found, fleet, demand = Eligibility(np.ones(len(rows), dtype=np.bool_)), self._fleet, request.demand
         if len(request.tiers) < len(Tier):
@@ -132,7 +132,7 @@ class Gate:
             found.keep(~self._among(found.circuits, rows), REFUSED_CIRCUIT)
         return found
 
-    def _can_go_elsewhere(self, request: Request) -> bool:
+    def _can_go_elsewhere(self, request: PlacementRequest) -> bool:
         """Whether a node of the fleet may take a task that it does not avoid, with room or without."""
         _, rows = self._fleet.everyone()
         others = self._find_open(request, rows).allowed & ~self._among(request.avoided, rows)
@@ -142,7 +142,7 @@ class Gate:
         among: BoolArray = np.isin(rows, self._fleet.rows(self._fleet.known(names)))
         return among
 
-    def _describe_unmet(self, reason: str, request: Request, names: Sequence[str]) -> str:
+    def _describe_unmet(self, reason: str, request: PlacementRequest, names: Sequence[str]) -> str:
         nodes, demand = [self._fleet.nodes[name] for name in names], request.demand
         if reason == REFUSED_TIER:
             return f"tiers {', '.join(sorted(request.tiers))}"

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perllm.cluster.node import Node, Taint
-from perllm.placement.demand import NodeRules, Operator, Requirement, Toleration
+from perllm.placement.demand import LabelOperator, NodeRules, Requirement, Toleration
 
 MAX_KNOWN = 1024
 """Sets of rules kept; the least recently used is worked out again."""
@@ -109,13 +109,13 @@ def find_untolerated(rules: NodeRules, taints: Iterable[Taint]) -> list[Taint]:
 def _holds(requirement: Requirement, node: Node) -> bool:
     own = node.name if requirement.is_about_name else node.labels.get(requirement.key)
     match requirement.operator:
-        case Operator.IN:
+        case LabelOperator.IN:
             return own in requirement.values
-        case Operator.NOT_IN:
+        case LabelOperator.NOT_IN:
             return own not in requirement.values
-        case Operator.EXISTS:
+        case LabelOperator.EXISTS:
             return own is not None
-        case Operator.DOES_NOT_EXIST:
+        case LabelOperator.DOES_NOT_EXIST:
             return own is None
     return _compares(own, requirement)
 
@@ -126,7 +126,7 @@ def _compares(own: str | None, requirement: Requirement) -> bool:
         value = int(own or "")
     except ValueError:
         return False
-    return value > int(bound) if requirement.operator is Operator.GREATER else value < int(bound)
+    return value > int(bound) if requirement.operator is LabelOperator.GREATER else value < int(bound)
 
 
 def _tolerates(toleration: Toleration, taint: Taint) -> bool:

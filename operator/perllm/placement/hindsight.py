@@ -11,7 +11,7 @@ LEAST = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class CompletedRun:
     """What was observed of a complete run; times in seconds.
 
     Attributes:
@@ -37,7 +37,7 @@ class Run:
     stay: Stay | None
 
 
-def judge_run(decision: Decision, run: Run) -> Outcome:
+def judge_run(decision: Decision, run: CompletedRun) -> Outcome:
     """Return what there is to learn from a complete run."""
     tokens = decision.output_tokens if run.output_tokens is None else run.output_tokens
     stay = run.stay or expected_stay(decision, tokens)

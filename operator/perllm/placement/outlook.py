@@ -36,7 +36,7 @@ LEAST_S = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Inference:
     """A task as placement sees it, with what is known of its answer and how many slots it takes."""
 
     model: str
@@ -92,7 +92,7 @@ class Outlook:
 
 
 def look_out(
-    job: Job,
+    job: Inference,
     rows: IntArray,
     allowed: BoolArray,
     learner: Learner,
@@ -168,7 +168,7 @@ def look_out(
     )
 
 
-def hit_chances(job: Job, fixed_s: FloatArray, pace_s: FloatArray, scale: FloatArray) -> FloatArray:
+def hit_chances(job: Inference, fixed_s: FloatArray, pace_s: FloatArray, scale: FloatArray) -> FloatArray:
     """Return the chance to be in time on each node, shape (n,)."""
     if job.time_left_s <= 0:
         return np.zeros_like(fixed_s)
@@ -180,7 +180,7 @@ def hit_chances(job: Job, fixed_s: FloatArray, pace_s: FloatArray, scale: FloatA
 
 
 def _energies(
-    job: Job, laws: ModelLaws, rows: IntArray, crowd: FloatArray, transmission_j_per_bit: FloatArray
+    job: Inference, laws: ModelLaws, rows: IntArray, crowd: FloatArray, transmission_j_per_bit: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     prompt_j, own_j, shared_j = laws.energy.coefficients[rows].T
     transmission_j = job.bits * transmission_j_per_bit
@@ -192,7 +192,7 @@ def _energies(
 
 
 def _demand(
-    job: Job, rows: IntArray, fleet: Fleet, ledger: Ledger, capacity_bps: FloatArray
+    job: Inference, rows: IntArray, fleet: Fleet, ledger: Ledger, capacity_bps: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Return the uplink that would bring the input to each node in time, and what is in use there.
 

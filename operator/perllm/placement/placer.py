@@ -17,10 +17,10 @@ from perllm.placement.decision import Decision
 from perllm.placement.eligibility import Eligibility, Gate
 from perllm.placement.fleet import Fleet
 from perllm.placement.ledger import Flight, Ledger, Stay
-from perllm.placement.outlook import LEAST_S, Job, Outlook, look_out
+from perllm.placement.outlook import LEAST_S, Inference, Outlook, look_out
 from perllm.placement.reasons import explain_arm
-from perllm.placement.request import Request
-from perllm.policy.problem import REFUSED_TIER, Arms, Choice, FloatArray, IntArray, Policy, Task
+from perllm.placement.request import PlacementRequest
+from perllm.policy.problem import REFUSED_TIER, Arms, Choice, FloatArray, IntArray, Policy, TaskFeatures
 
 BITS_PER_BYTE = 8
 
@@ -44,11 +44,11 @@ class Placement:
         obstacle: what keeps the task from all of them, room aside, in words; empty if nothing does.
     """
 
-    request: Request
+    request: PlacementRequest
     names: Sequence[str]
     rows: IntArray
     eligibility: Eligibility
-    job: Job
+    job: Inference
     outlook: Outlook
     choice: Choice
     decided_s: float
@@ -133,19 +133,19 @@ class Placer:
         self._refreshed_s = -np.inf
         self._refreshed_at = 0
 
-    def note_arrival(self, request: Request) -> None:
+    def note_arrival(self, request: PlacementRequest) -> None:
         """Take a task that has arrived into the mean task of its model."""
         length = self.learner.expect_length(request.model, request.prompt_tokens, request.output_tokens)
         self.learner.note_arrival(request.model, request.prompt_tokens, length.mean)
 
-    def choose(self, request: Request, candidates: Sequence[str] | None = None) -> Placement:
+    def choose(self, request: PlacementRequest, candidates: Sequence[str] | None = None) -> Placement:
         """Choose among `candidates`, or among the whole fleet; reserves nothing."""
         names, rows = self._nodes(candidates)
         now_s, decided_s = self.now(), self._unix_now()
         self._refresh(now_s)
         eligibility = self._gate.find(request, rows, now_s)
         length = self.learner.expect_length(request.model, request.prompt_tokens, request.output_tokens)
-        job = Job(
+        job = Inference(
             request.model,
             request.prompt_tokens,
             float(request.input_bytes * BITS_PER_BYTE),
@@ -164,7 +164,7 @@ class Placer:
             self._transmission_j_per_bit[self.fleet.tier_codes(rows)],
             now_s,
         )
-        task = Task(
+        task = TaskFeatures(
             request.model,
             request.prompt_tokens,
             length.mean,

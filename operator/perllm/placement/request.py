@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from perllm.api.task import Tier
-from perllm.placement.demand import ONE_SLOT, Demand
+from perllm.placement.demand import ONE_SLOT, PodDemand
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class PlacementRequest:
     """A task that needs a node.
 
     Attributes:
@@ -33,5 +33,5 @@ class Request:
     due_s: float
     deadline_s: float
     namespace: str = ""
-    demand: Demand = ONE_SLOT
+    demand: PodDemand = ONE_SLOT
     avoided: frozenset[str] = frozenset()

@@ -22,7 +22,7 @@ from perllm.policy.problem import (
     Arms,
     BoolArray,
     FloatArray,
-    Task,
+    TaskFeatures,
 )
 
 
@@ -37,7 +37,7 @@ class Slacks:
     refused: dict[str, int]
 
 
-def measure_slacks(task: Task, arms: Arms) -> Slacks:
+def measure_slacks(task: TaskFeatures, arms: Arms) -> Slacks:
     """Return the normalised slacks of every arm; linear in the number of arms."""
     time = time_slack(arms.latency_s, task.time_left_s)
     compute = _resource_slack(arms.compute_used, arms.compute_capacity)

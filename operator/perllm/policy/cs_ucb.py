@@ -35,7 +35,7 @@ from perllm.policy.problem import (
     Feedback,
     FloatArray,
     IntArray,
-    Task,
+    TaskFeatures,
     Term,
     Verdict,
 )
@@ -90,7 +90,7 @@ class CsUcb:
         # Shared by all models without plays: anybody may ask for a model of any name.
         self._unknown = _begin()
 
-    def choose(self, task: Task, arms: Arms) -> Choice:
+    def choose(self, task: TaskFeatures, arms: Arms) -> Choice:
         """Choose the arm of the highest index among the feasible ones; see the module's notation."""
         slacks = measure_slacks(task, arms)
         eligible = slacks.feasible if slacks.feasible.any() else slacks.placeable

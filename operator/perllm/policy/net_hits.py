@@ -42,7 +42,7 @@ from perllm.policy.problem import (
     Choice,
     Feedback,
     FloatArray,
-    Task,
+    TaskFeatures,
     Term,
     Verdict,
 )
@@ -87,7 +87,7 @@ class NetHits:
         self._mean_energy_j = 0.0
         self._outcomes = 0
 
-    def choose(self, task: Task, arms: Arms) -> Choice:
+    def choose(self, task: TaskFeatures, arms: Arms) -> Choice:
         """Choose the arm of the highest net value; see the module's notation."""
         floor = self._parameters.floor
         room = arms.allowed & (arms.compute_used <= arms.compute_capacity)

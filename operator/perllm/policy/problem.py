@@ -29,7 +29,7 @@ REFUSED_PRICE = "price"
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class TaskFeatures:
     """The task to place.
 
     Attributes:
@@ -181,7 +181,7 @@ class Policy(Protocol):
 
     name: str
 
-    def choose(self, task: Task, arms: Arms) -> Choice:
+    def choose(self, task: TaskFeatures, arms: Arms) -> Choice:
         """Choose an arm; pure given the policy's state."""
 
     def learn(self, feedback: Feedback) -> float:

@@ -13,10 +13,10 @@ import click
 from yarl import URL
 
 from perllm.api.report import MAX_REPORT_LENGTH
-from perllm.runner.endpoint import Patience, Sampling
+from perllm.runner.endpoint import AnswerPatience, Sampling
 from perllm.runner.job import Settings, run
 from perllm.runner.prompts import PromptError, collect_prompts
-from perllm.runner.result import Destination, Kind
+from perllm.runner.result import Destination, DestinationKind
 
 MIN_REPORT_LENGTH = 1024
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -75,7 +75,7 @@ def _read_destination(context: click.Context, parameter: click.Parameter, text: 
         destination = Destination.parse(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
-    if destination.kind is Kind.FILE and not os.access(Path(destination.name).parent, os.W_OK):
+    if destination.kind is DestinationKind.FILE and not os.access(Path(destination.name).parent, os.W_OK):
         raise click.BadParameter(
             f"{destination.name} cannot be written: mount a volume there that the pod may write to"
         )
@@ -217,7 +217,7 @@ def main(**options: Any) -> None:
         url=options["url"],
         api_key=_read_key(options["api_key_file"]),
         sampling=Sampling(options["model"], options["max_tokens"], options["temperature"]),
-        patience=Patience(options["wait_s"], options["timeout_s"]),
+        patience=AnswerPatience(options["wait_s"], options["timeout_s"]),
         concurrency=options["concurrency"],
         deadline_unix_s=options["deadline_unix_s"],
         destination=options["destination"],

@@ -16,7 +16,7 @@ from perllm.backoff import Backoff
 from perllm.runner.answer import Answer
 from perllm.runner.completion import Reading, find_words, read_failure
 from perllm.runner.errors import EndpointError, ExitCode
-from perllm.runner.events import MAX_EVENT_BYTES, Event, read_events
+from perllm.runner.events import MAX_EVENT_BYTES, ServerEvent, read_events
 from perllm.runner.prompts import Prompt
 from perllm.text import clean_line, cut, error_line
 
@@ -62,7 +62,7 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class AnswerPatience:
     """How long to wait, in seconds: for a server that is not ready yet, and for one answer of a server that is."""
 
     wait_s: float
@@ -88,7 +88,7 @@ class Endpoint:
         session: aiohttp.ClientSession,
         url: str,
         sampling: Sampling,
-        patience: Patience,
+        patience: AnswerPatience,
         *,
         now: Callable[[], float],
         unix_now: Callable[[], float],
@@ -181,7 +181,7 @@ class Endpoint:
         await self._follow_events(read_events(chunks), reading, answer, on_text)
 
     async def _follow_events(
-        self, events: AsyncIterator[Event], reading: Reading, answer: Answer, on_text: Callable[[str], None]
+        self, events: AsyncIterator[ServerEvent], reading: Reading, answer: Answer, on_text: Callable[[str], None]
     ) -> None:
         async for event in events:
             if event.data.strip() == b"[DONE]":

@@ -14,14 +14,14 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class ServerEvent:
     """One event: its data, and whether the server calls it an error."""
 
     data: bytes
     is_error: bool = False
 
 
-async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
+async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[ServerEvent]:
     """Yield every event of a stream, however it is cut into chunks.
 
     Comments and other fields are skipped. An event that the end of the stream cuts short is handed on, because servers
@@ -34,7 +34,7 @@ async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
     is_error = False
     async for line in _read_lines(chunks):
         if not line and data:
-            yield Event(b"\n".join(data), is_error)
+            yield ServerEvent(b"\n".join(data), is_error)
         if not line:
             data, is_error = [], False
             continue
@@ -44,7 +44,7 @@ async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
             data.append(value)
             _check_length(data)
     if data:
-        yield Event(b"\n".join(data), is_error)
+        yield ServerEvent(b"\n".join(data), is_error)
 
 
 async def _read_lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

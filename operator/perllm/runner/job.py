@@ -11,11 +11,11 @@ import click
 
 from perllm.api.report import RunReport
 from perllm.runner.answer import Answer
-from perllm.runner.endpoint import Endpoint, Patience, Sampling
+from perllm.runner.endpoint import AnswerPatience, Endpoint, Sampling
 from perllm.runner.errors import ExitCode, ResultError
 from perllm.runner.prompts import Prompt
 from perllm.runner.report import answer_line, cut_problem, fit_answers, fit_report, join_texts, summarise
-from perllm.runner.result import Destination, Kind, write_file, write_termination_message
+from perllm.runner.result import Destination, DestinationKind, write_file, write_termination_message
 from perllm.runner.work import Listener, Work, carry_out
 from perllm.text import clean_text
 
@@ -45,7 +45,7 @@ class Settings:
     url: str
     api_key: str | None
     sampling: Sampling
-    patience: Patience
+    patience: AnswerPatience
     concurrency: int
     deadline_unix_s: float | None
     destination: Destination
@@ -106,7 +106,7 @@ def _print_line(index: int, answer: Answer) -> None:
 
 async def _write(settings: Settings, work: Work, report: RunReport) -> None:
     """Write the answers to where they shall go, and the report, which tells of trouble with the former."""
-    if settings.destination.kind is Kind.TERMINATION:
+    if settings.destination.kind is DestinationKind.TERMINATION:
         _write_report(settings, work, report, join_texts(work.answers))
         return
     # First without them: an API server may be away for longer than Kubernetes lets a stopped container live.
@@ -129,9 +129,9 @@ def _write_report(settings: Settings, work: Work, report: RunReport, text: str =
 
 async def _write_answers(settings: Settings, work: Work, report: RunReport) -> None:
     destination = settings.destination
-    if destination.kind is Kind.FILE:
+    if destination.kind is DestinationKind.FILE:
         write_file(Path(destination.name), fit_answers(work.answers))
-    if destination.kind is Kind.CONFIG_MAP:
+    if destination.kind is DestinationKind.CONFIG_MAP:
         from perllm.runner import config_map
 
         await config_map.store(settings.namespace, destination.name, report, work.answers)

@@ -14,7 +14,7 @@ MAX_LOCATION_LENGTH = 256
 CONFIG_MAP_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?")
 
 
-class Kind(StrEnum):
+class DestinationKind(StrEnum):
     """The places that take a result."""
 
     TERMINATION = "termination"
@@ -26,7 +26,7 @@ class Kind(StrEnum):
 class Destination:
     """A place for the answers; ``name`` is that of the ConfigMap or the path of the file."""
 
-    kind: Kind = Kind.TERMINATION
+    kind: DestinationKind = DestinationKind.TERMINATION
     name: str = ""
 
     @classmethod
@@ -37,18 +37,18 @@ class Destination:
             ValueError: the text is none of them.
         """
         kind, _, name = text.partition(":")
-        if kind not in set(Kind) or bool(name) == (kind == Kind.TERMINATION):
+        if kind not in set(DestinationKind) or bool(name) == (kind == DestinationKind.TERMINATION):
             raise ValueError(f"{text!r} is no place for a result: write termination, configmap:NAME or file:PATH")
         if len(text) > MAX_LOCATION_LENGTH:
             raise ValueError(f"the place for the result is longer than {MAX_LOCATION_LENGTH} characters")
-        if kind == Kind.CONFIG_MAP and not CONFIG_MAP_NAME.fullmatch(name):
+        if kind == DestinationKind.CONFIG_MAP and not CONFIG_MAP_NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no name for a ConfigMap: write lower-case letters, digits, '-' and '.'")
-        return cls(Kind(kind), name)
+        return cls(DestinationKind(kind), name)
 
     @property
     def location(self) -> str | None:
         """What the report says of where the answers are; None when they are in the report itself."""
-        return None if self.kind is Kind.TERMINATION else f"{self.kind}:{self.name}"
+        return None if self.kind is DestinationKind.TERMINATION else f"{self.kind}:{self.name}"
 
 
 def write_file(path: Path, content: bytes) -> None:

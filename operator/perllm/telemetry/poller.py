@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Mapping
 from random import Random
 
 from perllm.backoff import Backoff
+from perllm.energy.history import EnergyHistory
 from perllm.guard import Guard, describe
-from perllm.telemetry.history import EnergyHistory
 from perllm.telemetry.mapping import NodeMapping, find_device
 from perllm.telemetry.metrics import TelemetryMetrics
 from perllm.telemetry.queries import select_window
-from perllm.telemetry.readings import Metric, Readings
+from perllm.telemetry.readings import NodeMetric, Readings
 from perllm.telemetry.series import Series, describe_labels
 from perllm.telemetry.settings import TelemetrySettings
 from perllm.telemetry.snapshot import UNKNOWN_NODE, NodeFigures, Snapshot
@@ -65,10 +65,10 @@ class Telemetry:
         self._guard = guard
         self._rng = rng
         self._backoff = Backoff(settings.interval_s, settings.max_backoff_s)
-        self._faults: dict[Metric, str] = {}
+        self._faults: dict[NodeMetric, str] = {}
         self._logger = logging.getLogger(__name__)
         self._readings = Readings(history_s=settings.history_s, stale_after_s=settings.stale_after_s)
-        self._queried_s: dict[Metric, float] = {}
+        self._queried_s: dict[NodeMetric, float] = {}
         self._polled = asyncio.Event()
         self.energy = EnergyHistory(self._readings.energy, settings.max_device_power_w)
         self.snapshot = Snapshot(clock(), {})
@@ -103,7 +103,7 @@ class Telemetry:
     async def _ask(self) -> str:
         """Ask for everything; return the last thing that went wrong, empty if nothing did."""
         fault = ""
-        for metric in Metric:
+        for metric in NodeMetric:
             try:
                 await self._read(metric)
                 self._guard.clear("query", metric)
@@ -126,7 +126,7 @@ class Telemetry:
             return False
         return True
 
-    async def _read(self, metric: Metric) -> None:
+    async def _read(self, metric: NodeMetric) -> None:
         started_s = self._clock()
         query = getattr(self._settings.queries, metric.value)
         with self._metrics.query_time.labels(metric.value).time():
@@ -134,15 +134,15 @@ class Telemetry:
         await self._add(metric, series, started_s)
         self._queried_s[metric] = started_s
 
-    def _window_s(self, metric: Metric, now_s: float) -> float:
+    def _window_s(self, metric: NodeMetric, now_s: float) -> float:
         """Return how far to look back: over all that was not seen yet, with some overlap."""
-        longest_s = self._settings.history_s if metric is Metric.ENERGY else self._settings.stale_after_s
+        longest_s = self._settings.history_s if metric is NodeMetric.ENERGY else self._settings.stale_after_s
         if metric not in self._queried_s:
             return longest_s
         unseen_s = now_s - self._queried_s[metric]
         return min(longest_s, unseen_s + self._settings.interval_s + _LATENESS_S)
 
-    async def _add(self, metric: Metric, all_series: Collection[Series], now_s: float) -> None:
+    async def _add(self, metric: NodeMetric, all_series: Collection[Series], now_s: float) -> None:
         mapping = NodeMapping.build(self._nodes(), self._settings.node_labels)
         unmapped = 0
         faults = []
@@ -158,9 +158,9 @@ class Telemetry:
         self._metrics.unmapped.labels(metric.value).set(unmapped)
         self._note_faults(metric, faults)
 
-    def _take(self, metric: Metric, node: str, series: Series, now_s: float) -> str:
+    def _take(self, metric: NodeMetric, node: str, series: Series, now_s: float) -> str:
         """Take the samples of a series; return why not all of them could be taken."""
-        unit = self._settings.queries.energy_unit_j if metric is Metric.ENERGY else 1.0
+        unit = self._settings.queries.energy_unit_j if metric is NodeMetric.ENERGY else 1.0
         device = find_device(series.labels, self._settings.device_labels)
         # Later samples would look fresh until their time has come.
         last_s = now_s + self._settings.stale_after_s
@@ -174,7 +174,7 @@ class Telemetry:
             return f"samples {series.samples[-1][0] - now_s:.0f} s in the future are left out; compare the clocks"
         return ""
 
-    def _note_faults(self, metric: Metric, faults: Collection[str]) -> None:
+    def _note_faults(self, metric: NodeMetric, faults: Collection[str]) -> None:
         """Count series that cannot be used, and tell one of them when there are some for the first time."""
         self._metrics.unusable.labels(metric.value).set(len(faults))
         if faults and not self._faults.get(metric):

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from itertools import pairwise
 
-from perllm.telemetry.history import Counter, CounterHistory
+from perllm.energy.history import Counter, CounterHistory
 from perllm.telemetry.snapshot import MISSING, Figure, NodeFigures, Quality
 
 _BITS_PER_BYTE = 8
@@ -16,7 +16,7 @@ _MAX_RECENT_SAMPLES = 32
 Sample = tuple[float, float]
 
 
-class Metric(StrEnum):
+class NodeMetric(StrEnum):
     """What is read of every node."""
 
     ENERGY = "energy"
@@ -35,18 +35,18 @@ class Readings:
         # A stale figure is still shown, so the samples behind it must outlive the moment it becomes stale.
         kept_s = max(history_s, 2 * stale_after_s)
         self._counters = {
-            Metric.ENERGY: self.energy,
+            NodeMetric.ENERGY: self.energy,
             **{
                 metric: CounterHistory(kept_s, _MAX_RECENT_SAMPLES, keep_repeated=True)
-                for metric in (Metric.POWER, Metric.RECEIVED, Metric.TRANSMITTED, Metric.LINK_SPEED)
+                for metric in (NodeMetric.POWER, NodeMetric.RECEIVED, NodeMetric.TRANSMITTED, NodeMetric.LINK_SPEED)
             },
         }
 
-    def add(self, metric: Metric, node: str, device: str, samples: Iterable[Sample], now_s: float) -> None:
+    def add(self, metric: NodeMetric, node: str, device: str, samples: Iterable[Sample], now_s: float) -> None:
         """Add samples of one device of a node; samples known already do no harm."""
         self._counters[metric].merge(node, device, samples, now_s)
 
-    def forget(self, metric: Metric, now_s: float) -> None:
+    def forget(self, metric: NodeMetric, now_s: float) -> None:
         """Drop samples of a metric that are too old to matter."""
         self._counters[metric].forget(now_s)
 
@@ -54,20 +54,20 @@ class Readings:
         """Return the figures of a node as they are to be judged now."""
         speeds = {
             device: counter
-            for device, counter in self._present(Metric.LINK_SPEED, node).items()
+            for device, counter in self._present(NodeMetric.LINK_SPEED, node).items()
             # Interfaces that do not know their speed say -1.
             if counter.values[-1] > 0
         }
-        received = self._present(Metric.RECEIVED, node)
+        received = self._present(NodeMetric.RECEIVED, node)
         link = _choose_link(speeds, received)
         return NodeFigures(
-            power_w=self._judge(_sum_last(self._present(Metric.POWER, node)), now_s),
+            power_w=self._judge(_sum_last(self._present(NodeMetric.POWER, node)), now_s),
             bandwidth_total_bps=self._judge(_last_bits(speeds.get(link)), now_s),
             bandwidth_used_bps=self._judge(_rate_bits(received.get(link)), now_s),
-            transmitted_bps=self._judge(_rate_bits(self._present(Metric.TRANSMITTED, node).get(link)), now_s),
+            transmitted_bps=self._judge(_rate_bits(self._present(NodeMetric.TRANSMITTED, node).get(link)), now_s),
         )
 
-    def _present(self, metric: Metric, node: str) -> Mapping[str, Counter]:
+    def _present(self, metric: NodeMetric, node: str) -> Mapping[str, Counter]:
         """Return the node's devices without those that have disappeared while others went on."""
         devices = self._counters[metric].devices(node)
         newest_s = max((counter.times_s[-1] for counter in devices.values() if counter.times_s), default=0.0)

@@ -26,7 +26,7 @@ _KEEP_LABELS = (
 )
 
 
-class ResultError(ValueError):
+class SeriesError(ValueError):
     """What a query found is no list of series with samples; the message says what the query must be."""
 
 
@@ -52,12 +52,12 @@ def read_result(result: object) -> tuple[Series, ...]:
         ResultError: the result is of another type, a vector or a single value.
     """
     if not isinstance(result, list):
-        raise ResultError(f"the result is {_name(result)} instead of a list of series")
+        raise SeriesError(f"the result is {_name(result)} instead of a list of series")
     objects = [entry for entry in result if isinstance(entry, dict)]
     if result and not objects:
-        raise ResultError(f"returned a single value without labels; {_KEEP_LABELS}")
+        raise SeriesError(f"returned a single value without labels; {_KEEP_LABELS}")
     if objects and all("value" in entry and "values" not in entry for entry in objects):
-        raise ResultError(f"returned one value of each series instead of samples; {_KEEP_LABELS}")
+        raise SeriesError(f"returned one value of each series instead of samples; {_KEEP_LABELS}")
     return tuple(_read_entry(entry) for entry in result)
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 import requests
 from prometheus_api_client import PrometheusApiClientException, PrometheusConnect
 
-from perllm.telemetry.series import ResultError, Series, read_result
+from perllm.telemetry.series import Series, SeriesError, read_result
 from perllm.telemetry.settings import TelemetrySettings
 from perllm.telemetry.transport import AnswerTooLargeError, BreakableAdapter
 from perllm.text import clean_line
@@ -88,7 +88,7 @@ class PrometheusSource:
         # The library lets the errors of everything below it through, and others for answers it did not expect.
         try:
             return read_result(self._connection.custom_query(promql))
-        except ResultError as error:
+        except SeriesError as error:
             raise TelemetryError(f"{promql!r}: {error}") from error
         except requests.Timeout as error:
             raise TelemetryUnreachableError(self._explain(_TOO_SLOW, error)) from error

@@ -24,10 +24,10 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from perllm.policy.problem import Arms, BoolArray, Choice, Feedback, FloatArray, Task
-from perllm_lab.baselines.agod_memory import Memory, Sample
+from perllm.policy.problem import Arms, BoolArray, Choice, Feedback, FloatArray, TaskFeatures
+from perllm_lab.baselines.agod_memory import Memory, Transitions
 from perllm_lab.baselines.choice import Rival, build_choice, find_open, measure_load
-from perllm_lab.baselines.network import Network, Tensor
+from perllm_lab.baselines.network import NeuralNetwork, Tensor
 from perllm_lab.baselines.pending import Pending
 
 FEATURES = 12
@@ -75,15 +75,19 @@ class Agod(Rival):
         chosen = parameters or AgodParameters()
         self._rng = rng
         self._parameters = chosen
-        self._actor = Network(FEATURES, chosen.hidden, rng, learning_rate=chosen.actor_rate)
-        self._critics = [Network(FEATURES, chosen.hidden, rng, learning_rate=chosen.critic_rate) for _ in range(2)]
-        self._targets = [Network(FEATURES, chosen.hidden, rng, learning_rate=chosen.critic_rate) for _ in range(2)]
+        self._actor = NeuralNetwork(FEATURES, chosen.hidden, rng, learning_rate=chosen.actor_rate)
+        self._critics = [
+            NeuralNetwork(FEATURES, chosen.hidden, rng, learning_rate=chosen.critic_rate) for _ in range(2)
+        ]
+        self._targets = [
+            NeuralNetwork(FEATURES, chosen.hidden, rng, learning_rate=chosen.critic_rate) for _ in range(2)
+        ]
         self._aim(1.0)
         self._memory = Memory(chosen.memory, chosen.arms, FEATURES)
         self._pending: Pending[int] = Pending()
         self._outcomes = 0
 
-    def choose(self, task: Task, arms: Arms) -> Choice:
+    def choose(self, task: TaskFeatures, arms: Arms) -> Choice:
         """Draw a node from the actor's distribution over the open nodes."""
         eligible = find_open(arms)
         if not eligible.any():
@@ -147,7 +151,7 @@ class Agod(Rival):
                 self._improve(sample)
         return reward
 
-    def _improve(self, sample: Sample) -> None:
+    def _improve(self, sample: Transitions) -> None:
         next_likely = _likely(self._actor, sample.next_features, sample.next_present)
         next_value = (next_likely * self._worth(self._targets, sample.next_features, next_likely)).sum(axis=1)
         aims = sample.rewards + np.float32(self._parameters.discount) * next_value
@@ -161,7 +165,7 @@ class Agod(Rival):
         self._actor.descend(sample.features.reshape(-1, FEATURES), slopes.reshape(-1))
         self._aim(self._parameters.follow_rate)
 
-    def _worth(self, critics: list[Network], features: Tensor, likely: Tensor) -> Tensor:
+    def _worth(self, critics: list[NeuralNetwork], features: Tensor, likely: Tensor) -> Tensor:
         flat = features.reshape(-1, FEATURES)
         value = np.minimum(critics[0](flat), critics[1](flat)).reshape(likely.shape)
         surprise = np.log(np.maximum(likely, np.float32(1e-12)))
@@ -184,7 +188,7 @@ class Agod(Rival):
         return np.concatenate([[arm], others])
 
 
-def _likely(actor: Network, features: Tensor, present: BoolArray) -> Tensor:
+def _likely(actor: NeuralNetwork, features: Tensor, present: BoolArray) -> Tensor:
     outputs = actor(features.reshape(-1, FEATURES)).reshape(present.shape)
     return _softmax(np.where(present, outputs, np.float32(-np.inf)))
 
@@ -195,7 +199,7 @@ def _softmax(outputs: Tensor) -> Tensor:
     return likely
 
 
-def _describe(task: Task, arms: Arms, eligible: BoolArray) -> Tensor:
+def _describe(task: TaskFeatures, arms: Arms, eligible: BoolArray) -> Tensor:
     """Return features of every node, shape (n, 12), each about within -2 and 2."""
     features = np.empty((len(arms.rows), FEATURES), dtype=np.float32)
     left_s = max(task.time_left_s, 1e-3)

@@ -10,7 +10,7 @@ from perllm_lab.baselines.network import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class Transitions:
     """Decisions and the ones that followed them; b decisions of up to k arms with f features, the chosen arm first.
 
     Attributes:
@@ -62,7 +62,7 @@ class Memory:
         self._rewarded[self._rewards_known % self._capacity] = number
         self._rewards_known += 1
 
-    def sample(self, count: int, rng: Generator) -> Sample | None:
+    def sample(self, count: int, rng: Generator) -> Transitions | None:
         """Draw decisions whose reward is known and that another one followed; None when there are none."""
         if not len(self):
             return None
@@ -72,7 +72,7 @@ class Memory:
             return None
         at, following = numbers % self._capacity, (numbers + 1) % self._capacity
         here, there = self._width(at), self._width(following)
-        return Sample(
+        return Transitions(
             self._features[at, :here],
             self._present[at, :here],
             self._rewards[at],

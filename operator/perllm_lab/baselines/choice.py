@@ -13,7 +13,7 @@ from perllm.policy.problem import (
     Choice,
     Feedback,
     FloatArray,
-    Task,
+    TaskFeatures,
 )
 
 
@@ -89,7 +89,7 @@ def measure_load(arms: Arms) -> FloatArray:
 
 
 def build_choice(
-    task: Task,
+    task: TaskFeatures,
     arms: Arms,
     arm: int | None,
     *,

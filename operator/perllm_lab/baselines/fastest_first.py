@@ -6,7 +6,7 @@ see energy, nor what a placement does to the tasks already running.
 
 from numpy.random import Generator
 
-from perllm.policy.problem import Arms, Choice, Task
+from perllm.policy.problem import Arms, Choice, TaskFeatures
 from perllm_lab.baselines.choice import Rival, build_choice, find_best, find_roomy
 
 
@@ -17,7 +17,7 @@ class FastestFirst(Rival):
 
     def __init__(self, rng: Generator) -> None: ...
 
-    def choose(self, task: Task, arms: Arms) -> Choice:
+    def choose(self, task: TaskFeatures, arms: Arms) -> Choice:
         """Choose the node with room of the least predicted latency, equal ones by energy."""
         eligible = find_roomy(arms)
         arm = find_best(-arms.latency_s, eligible, arms, arms.energy_j)

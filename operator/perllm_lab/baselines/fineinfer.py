@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.random import Generator
 
-from perllm.policy.problem import Arms, Choice, FloatArray, Task
+from perllm.policy.problem import Arms, Choice, FloatArray, TaskFeatures
 from perllm_lab.baselines.choice import Rival, build_choice, find_best, find_roomy, measure_load
 
 SCALE: FloatArray = np.array([1.0, 1e-6, 1e-3, 1e-2, 1e-3])
@@ -52,7 +52,7 @@ class FineInfer(Rival):
         self._parameters = parameters or FineInferParameters()
         self._batches: dict[int, _Batch] = {}
 
-    def choose(self, task: Task, arms: Arms) -> Choice:
+    def choose(self, task: TaskFeatures, arms: Arms) -> Choice:
         """Admit the task to the least loaded cloud node with room, unless that made an admitted request late."""
         eligible = find_roomy(arms) & arms.is_cloud
         load = measure_load(arms)
@@ -67,7 +67,7 @@ class FineInfer(Rival):
         self._batch(arms, arm).join(task, float(arms.latency_s[arm]), float(arms.compute_used[arm]))
         return build_choice(task, arms, arm, scores=-load, eligible=eligible, reason=reason)
 
-    def _admit(self, task: Task, arms: Arms, eligible: np.ndarray, load: FloatArray) -> int | None:
+    def _admit(self, task: TaskFeatures, arms: Arms, eligible: np.ndarray, load: FloatArray) -> int | None:
         positions = np.flatnonzero(eligible)
         for position in positions[np.lexsort((arms.rows[positions], arms.latency_s[positions], load[positions]))]:
             batch = self._batch(arms, int(position))
@@ -97,7 +97,7 @@ class _Times:
         """Seconds per token written that one more task in the batch adds."""
         return max(float(self._terms[4] * SCALE[4]), 0.0)
 
-    def fit(self, task: Task, batch: float, latency_s: float) -> None:
+    def fit(self, task: TaskFeatures, batch: float, latency_s: float) -> None:
         """Take in a predicted latency."""
         answer = task.output_tokens
         row = SCALE * np.array([1.0, task.input_bytes, task.prompt_tokens, answer, answer * batch])
@@ -123,7 +123,7 @@ class _Batch:
             self.margin_s, self.output_tokens = self.margin_s[surplus:], self.output_tokens[surplus:]
             self.batch = self.batch[surplus:]
 
-    def must_defer(self, task: Task) -> bool:
+    def must_defer(self, task: TaskFeatures) -> bool:
         """Tell whether admitting `task` makes a request late that is not late yet."""
         running = len(self.margin_s)
         prompt_s, step_s = self.times.prompt_s, self.times.step_s
@@ -132,7 +132,7 @@ class _Batch:
         cost_s = step_s * left + prompt_s * task.prompt_tokens
         return bool(((early_s >= 0) & (early_s < cost_s)).any())
 
-    def join(self, task: Task, latency_s: float, batch: float) -> None:
+    def join(self, task: TaskFeatures, latency_s: float, batch: float) -> None:
         """Admit `task` as the last of a batch of this size."""
         self.times.fit(task, batch, latency_s)
         self.margin_s = np.append(self.margin_s, task.time_left_s - latency_s)

@@ -7,7 +7,7 @@ running.
 
 from numpy.random import Generator
 
-from perllm.policy.problem import Arms, Choice, Task
+from perllm.policy.problem import Arms, Choice, TaskFeatures
 from perllm_lab.baselines.choice import Rival, build_choice, find_best, find_roomy
 
 
@@ -18,7 +18,7 @@ class GreedyEnergy(Rival):
 
     def __init__(self, rng: Generator) -> None: ...
 
-    def choose(self, task: Task, arms: Arms) -> Choice:
+    def choose(self, task: TaskFeatures, arms: Arms) -> Choice:
         """Choose by energy among the nodes with room that are predicted to be in time, else by latency."""
         roomy = find_roomy(arms)
         in_time = roomy & (arms.latency_s <= task.time_left_s)

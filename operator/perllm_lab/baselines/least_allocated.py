@@ -11,7 +11,7 @@ spread, taints) score such pods alike and are left out; all nodes are scored, no
 import numpy as np
 from numpy.random import Generator
 
-from perllm.policy.problem import Arms, Choice, Task
+from perllm.policy.problem import Arms, Choice, TaskFeatures
 from perllm_lab.baselines.choice import Rival, build_choice, find_roomy
 
 MAX_NODE_SCORE = 100
@@ -25,7 +25,7 @@ class LeastAllocated(Rival):
     def __init__(self, rng: Generator) -> None:
         self._rng = rng
 
-    def choose(self, task: Task, arms: Arms) -> Choice:
+    def choose(self, task: TaskFeatures, arms: Arms) -> Choice:
         """Choose among the nodes with room the one of the highest whole-number score, equal ones by lot."""
         eligible = find_roomy(arms)
         capacity = np.maximum(arms.compute_capacity, 1.0)

@@ -5,7 +5,7 @@ Textbook rule (join the shortest queue, weighted by capacity); equal loads go to
 
 from numpy.random import Generator
 
-from perllm.policy.problem import Arms, BoolArray, Choice, Task
+from perllm.policy.problem import Arms, BoolArray, Choice, TaskFeatures
 from perllm_lab.baselines.choice import Rival, build_choice, find_open, least_loaded, measure_load
 
 
@@ -16,7 +16,7 @@ class LeastLoaded(Rival):
 
     def __init__(self, rng: Generator) -> None: ...
 
-    def choose(self, task: Task, arms: Arms) -> Choice:
+    def choose(self, task: TaskFeatures, arms: Arms) -> Choice:
         """Choose the eligible node of the smallest load."""
         eligible = self._find_eligible(arms)
         arm = least_loaded(arms, eligible)

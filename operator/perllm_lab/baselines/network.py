@@ -11,7 +11,7 @@ Tensor = NDArray[np.float32]
 DECAY_MEAN, DECAY_SQUARE, SMALL = 0.9, 0.999, 1e-8
 
 
-class Network:
+class NeuralNetwork:
     """Maps rows of inputs, shape (n, inputs), to n numbers."""
 
     def __init__(self, inputs: int, hidden: int, rng: Generator, *, learning_rate: float) -> None:
@@ -55,7 +55,7 @@ class Network:
             ]
         )
 
-    def follow(self, other: "Network", rate: float) -> None:
+    def follow(self, other: "NeuralNetwork", rate: float) -> None:
         """Move the weights by `rate` towards those of `other`."""
         for mine, theirs in zip(self.weights, other.weights, strict=True):
             mine += np.float32(rate) * (theirs - mine)

@@ -2,7 +2,7 @@
 
 from typing import Generic, TypeVar
 
-from perllm.policy.problem import Feedback, Task
+from perllm.policy.problem import Feedback, TaskFeatures
 
 Record = TypeVar("Record")
 
@@ -19,7 +19,7 @@ class Pending(Generic[Record]):
         self._per_arm = per_arm
         self._arms: dict[tuple[str, int], dict[_Key, Record]] = {}
 
-    def put(self, task: Task, row: int, record: Record) -> None:
+    def put(self, task: TaskFeatures, row: int, record: Record) -> None:
         """Note a decision; one for the same arm, deadline and prompt replaces the one before."""
         records = self._arms.setdefault((task.model, row), {})
         key = (task.deadline_s, task.prompt_tokens)

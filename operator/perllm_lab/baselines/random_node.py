@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.random import Generator
 
-from perllm.policy.problem import Arms, Choice, Task
+from perllm.policy.problem import Arms, Choice, TaskFeatures
 from perllm_lab.baselines.choice import Rival, build_choice, find_open
 
 
@@ -15,7 +15,7 @@ class RandomNode(Rival):
     def __init__(self, rng: Generator) -> None:
         self._rng = rng
 
-    def choose(self, task: Task, arms: Arms) -> Choice:
+    def choose(self, task: TaskFeatures, arms: Arms) -> Choice:
         """Draw one of the open nodes."""
         eligible = find_open(arms)
         scores = np.zeros(len(arms.rows))

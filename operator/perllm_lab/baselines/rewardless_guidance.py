@@ -21,7 +21,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from perllm.policy.problem import Arms, Choice, Feedback, FloatArray, IntArray, Task
+from perllm.policy.problem import Arms, Choice, Feedback, FloatArray, IntArray, TaskFeatures
 from perllm_lab.baselines.choice import Rival, build_choice, find_best, find_roomy
 from perllm_lab.baselines.pending import Pending
 
@@ -76,7 +76,7 @@ class RewardlessGuidance(Rival):
         self._moment: NDArray[np.float64] = np.zeros(shape)
         self._weights: NDArray[np.float64] = np.zeros(shape)
 
-    def choose(self, task: Task, arms: Arms) -> Choice:
+    def choose(self, task: TaskFeatures, arms: Arms) -> Choice:
         """Choose the server of the highest guidance plus information gain."""
         eligible = find_roomy(arms) & (arms.bandwidth_used_bps <= arms.bandwidth_capacity_bps)
         classes = self._find_classes(arms)
@@ -151,7 +151,7 @@ class RewardlessGuidance(Rival):
         return self._classes[key]
 
 
-def _describe(task: Task, arms: Arms) -> FloatArray:
+def _describe(task: TaskFeatures, arms: Arms) -> FloatArray:
     """Return features of every arm, shape (n, 6): predicted latency, 1, prompt, answer, payload, load times answer."""
     features = np.empty((len(arms.rows), FEATURES))
     load = np.minimum(arms.compute_used / np.maximum(arms.compute_capacity, 1.0), 2.0)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.random import Generator
 
-from perllm.policy.problem import Arms, Choice, Task
+from perllm.policy.problem import Arms, Choice, TaskFeatures
 from perllm_lab.baselines.choice import Rival, build_choice, find_open
 
 
@@ -15,7 +15,7 @@ class RoundRobin(Rival):
     def __init__(self, rng: Generator) -> None:
         self._last_row = -1
 
-    def choose(self, task: Task, arms: Arms) -> Choice:
+    def choose(self, task: TaskFeatures, arms: Arms) -> Choice:
         """Choose the open node of the next higher row, or of the lowest after the last."""
         eligible = find_open(arms)
         scores = np.zeros(len(arms.rows))

@@ -13,7 +13,7 @@ _ATTRIBUTE = re.compile(r"^(\w+): (.+?)(?=^\w+: |\Z)", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ChartValue:
     """A value, or a section of values.
 
     Attributes:
@@ -26,10 +26,10 @@ class Entry:
     key: str
     description: str
     default: Any
-    children: tuple["Entry", ...] = ()
+    children: tuple["ChartValue", ...] = ()
 
 
-def list_entries(section: Any) -> Iterator[Entry]:
+def list_entries(section: Any) -> Iterator[ChartValue]:
     """List what a pydantic model or a dataclass holds, in the order of its definition, with its values as defaults."""
     if isinstance(section, BaseModel):
         for name, field in type(section).model_fields.items():
@@ -46,9 +46,9 @@ def describe_attributes(kind: type) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in _ATTRIBUTE.findall(inspect.cleandoc(section))}
 
 
-def _entry(key: str, description: str, default: Any) -> Entry:
+def _entry(key: str, description: str, default: Any) -> ChartValue:
     children = tuple(list_entries(default)) if _is_section(default) else ()
-    return Entry(key, description, TypeAdapter(Any).dump_python(default, mode="json", by_alias=True), children)
+    return ChartValue(key, description, TypeAdapter(Any).dump_python(default, mode="json", by_alias=True), children)
 
 
 def _is_section(value: Any) -> bool:

@@ -1,6 +1,6 @@
 """The README of the chart: what people write, and tables of all values."""
 
-from perllm_lab.chart.entries import Entry, list_entries
+from perllm_lab.chart.entries import ChartValue, list_entries
 from perllm_lab.chart.render import render_table
 from perllm_lab.chart.values import Values
 
@@ -15,5 +15,5 @@ def render_readme(template: str) -> str:
     return template.replace(_MARK, "\n".join(tables))
 
 
-def _render_section(section: Entry) -> str:
+def _render_section(section: ChartValue) -> str:
     return f"### `{section.key}`\n\n{section.description}\n\n{render_table([section])}"

@@ -7,18 +7,18 @@ from typing import Any
 
 import yaml
 
-from perllm_lab.chart.entries import Entry
+from perllm_lab.chart.entries import ChartValue
 
 _WIDTH = 120
 _INDENT = "  "
 
 
-def render_values(entries: Iterable[Entry], depth: int = 0) -> str:
+def render_values(entries: Iterable[ChartValue], depth: int = 0) -> str:
     """Render values as YAML, each below its description; a blank line separates those of the first level."""
     return ("\n" if depth == 0 else "").join(_render_entry(entry, depth) for entry in entries)
 
 
-def render_table(entries: Iterable[Entry]) -> str:
+def render_table(entries: Iterable[ChartValue]) -> str:
     """Render values, and everything in sections, as a Markdown table."""
     rows = "".join(
         f"| `{path}` | {_escape(one.description)} | {_render_default(one.default)} |\n"
@@ -28,7 +28,7 @@ def render_table(entries: Iterable[Entry]) -> str:
     return f"| Value | Description | Default |\n| --- | --- | --- |\n{rows}"
 
 
-def _render_entry(entry: Entry, depth: int) -> str:
+def _render_entry(entry: ChartValue, depth: int) -> str:
     margin = _INDENT * depth
     comment = textwrap.fill(entry.description, _WIDTH, initial_indent=f"{margin}# ", subsequent_indent=f"{margin}# ")
     if entry.children:
@@ -37,7 +37,7 @@ def _render_entry(entry: Entry, depth: int) -> str:
     return f"{comment}\n{textwrap.indent(text, margin)}"
 
 
-def _flatten(entry: Entry, prefix: str = "") -> Iterator[tuple[str, Entry]]:
+def _flatten(entry: ChartValue, prefix: str = "") -> Iterator[tuple[str, ChartValue]]:
     path = f"{prefix}{entry.key}"
     if not entry.children:
         yield path, entry

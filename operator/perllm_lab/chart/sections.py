@@ -78,7 +78,7 @@ class SchedulerServiceAccount(Section):
     annotations: Strings = Field(default={}, description="Its annotations.")
 
 
-class Scheduler(Section):
+class SchedulerValues(Section):
     """The private kube-scheduler in the operator's pod. It serves pods whose schedulerName is config.scheduler_name."""
 
     image: SchedulerImage = Field(default=SchedulerImage(), description="Its image.")

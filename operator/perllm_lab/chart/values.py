@@ -16,7 +16,7 @@ from perllm_lab.chart.sections import (
     PodDisruptionBudget,
     PrometheusRule,
     Rbac,
-    Scheduler,
+    SchedulerValues,
     Section,
     Service,
     ServiceAccount,
@@ -43,8 +43,8 @@ class Values(Section):
         description="The operator's configuration, with its own names and defaults. An empty leader_lease is the name "
         "of all objects.",
     )
-    scheduler: Scheduler = Field(
-        default=Scheduler(), description="The private kube-scheduler that asks the operator, in the same pod."
+    scheduler: SchedulerValues = Field(
+        default=SchedulerValues(), description="The private kube-scheduler that asks the operator, in the same pod."
     )
     crds: Crds = Field(default=Crds(), description="The resource definitions.")
     admission_policy: AdmissionPolicy = Field(

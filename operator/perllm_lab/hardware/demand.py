@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from perllm_lab.hardware.fields import NotNegative, Positive, Share
 
 
-class Demand(BaseModel):
+class WorkloadSettings(BaseModel):
     """How requests are made of arrivals.
 
     Attributes:
@@ -32,7 +32,7 @@ class Demand(BaseModel):
     hint_log_error: NotNegative | None = None
 
     @model_validator(mode="after")
-    def _one_deadline_law(self) -> "Demand":
+    def _one_deadline_law(self) -> "WorkloadSettings":
         if self.slack and self.deadline_s:
             raise ValueError("give slack or deadline_s, not both: each is a law of the deadline")
         for name, bounds in (("slack", self.slack), ("deadline_s", self.deadline_s)):

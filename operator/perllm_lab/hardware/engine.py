@@ -7,7 +7,7 @@ from math import inf
 from perllm_lab.hardware.gpu import GpuType
 
 
-class Run:
+class EngineRun:
     """One task inside the engine. Times in simulated seconds, nan until they happen."""
 
     __slots__ = ("_decode_from_j", "_ticket", "energy_j", "key", "output_tokens", "prefill_at_s", "prompt_tokens")
@@ -62,10 +62,10 @@ class Engine:
     def __init__(self, gpu: GpuType, *, now_s: float = 0.0) -> None:
         self._gpu = gpu
         self._now_s = now_s
-        self._waiting: deque[Run] = deque()
-        self._prefilling: Run | None = None
+        self._waiting: deque[EngineRun] = deque()
+        self._prefilling: EngineRun | None = None
         self._prefill_end_s = inf
-        self._ends: list[tuple[float, int, Run]] = []
+        self._ends: list[tuple[float, int, EngineRun]] = []
         self._tickets = 0
         self._tokens = 0.0
         self._tokens_per_s = 0.0
@@ -84,7 +84,7 @@ class Engine:
         """Tasks that wait for their prefill."""
         return len(self._waiting)
 
-    def submit(self, run: Run, now_s: float) -> None:
+    def submit(self, run: EngineRun, now_s: float) -> None:
         """Queues a task whose input has arrived. `now_s` is at most `next_s`."""
         self.elapse(now_s)
         self.tasks += 1
@@ -92,7 +92,7 @@ class Engine:
         if self._prefilling is None:
             self._plan()
 
-    def discard(self, run: Run, now_s: float) -> None:
+    def discard(self, run: EngineRun, now_s: float) -> None:
         """Takes a task out in whatever state it is; what it has used so far stays in `run.energy_j`."""
         self.elapse(now_s)
         if run is self._prefilling:
@@ -108,7 +108,7 @@ class Engine:
         self.tasks -= 1
         self._plan()
 
-    def fire(self) -> Run | None:
+    def fire(self) -> EngineRun | None:
         """Goes on to `next_s`; returns the task that finishes there, or None when a prefill ended."""
         self.elapse(self.next_s)
         run = self._prefilling
@@ -155,7 +155,7 @@ class Engine:
         self._idle_w = self._gpu.idle_power_w if powered else 0.0
         self._plan()
 
-    def _join(self, run: Run) -> None:
+    def _join(self, run: EngineRun) -> None:
         self._tickets += 1
         run._ticket = self._tickets
         run._decode_from_j = self._share_j

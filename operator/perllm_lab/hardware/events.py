@@ -14,7 +14,7 @@ from perllm_lab.hardware.fields import Positive, Share
 GRADUAL_STEPS = 50
 
 
-class Event(BaseModel):
+class FleetEvent(BaseModel):
     """Something that happens to nodes, at a share of the run.
 
     Attributes:
@@ -39,7 +39,7 @@ class Event(BaseModel):
     gradual: bool = False
 
     @model_validator(mode="after")
-    def _complete(self) -> "Event":
+    def _complete(self) -> "FleetEvent":
         if not self.groups and not self.nodes:
             raise ValueError("name the groups or the nodes that are meant")
         if self.until is not None and self.until <= self.at:
@@ -53,7 +53,7 @@ class Event(BaseModel):
         return self
 
 
-class Kind(Enum):
+class ChangeKind(Enum):
     """What changes at a node."""
 
     JOIN = "join"
@@ -64,7 +64,7 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class NodeChange:
     """One change of one node at one moment.
 
     `factor` is the one in force from then on, all events of its kind multiplied; 1 for other kinds.
@@ -72,7 +72,7 @@ class Change:
 
     at_s: float
     node: str
-    kind: Kind
+    kind: ChangeKind
     factor: float = 1.0
 
 
@@ -84,8 +84,8 @@ class _Step:
 
 
 def timeline(
-    events: Sequence[Event], members: Mapping[str, Sequence[str]], joins_at: Mapping[str, float], run_s: float
-) -> list[Change]:
+    events: Sequence[FleetEvent], members: Mapping[str, Sequence[str]], joins_at: Mapping[str, float], run_s: float
+) -> list[NodeChange]:
     """Returns all changes of a run of `run_s` seconds, in order of time.
 
     Args:
@@ -94,14 +94,14 @@ def timeline(
         joins_at: When nodes join, as a share of the run; 0 is from the start.
         run_s: Length of the run.
     """
-    changes = [Change(share * run_s, node, Kind.JOIN) for node, share in joins_at.items() if share > 0.0]
+    changes = [NodeChange(share * run_s, node, ChangeKind.JOIN) for node, share in joins_at.items() if share > 0.0]
     for (node, kind), steps in _steps(events, members, run_s).items():
         changes += _fold(node, kind, steps)
     return sorted(changes, key=lambda change: change.at_s)
 
 
 def _steps(
-    events: Iterable[Event], members: Mapping[str, Sequence[str]], run_s: float
+    events: Iterable[FleetEvent], members: Mapping[str, Sequence[str]], run_s: float
 ) -> dict[tuple[str, str], list[_Step]]:
     by_node: dict[tuple[str, str], list[_Step]] = {}
     for number, event in enumerate(events):
@@ -112,7 +112,7 @@ def _steps(
     return by_node
 
 
-def _factors(event: Event) -> list[tuple[float, float]]:
+def _factors(event: FleetEvent) -> list[tuple[float, float]]:
     factor = 0.0 if event.factor is None else event.factor
     if event.gradual and event.until is not None:
         parts = [step / GRADUAL_STEPS for step in range(1, GRADUAL_STEPS + 1)]
@@ -120,7 +120,7 @@ def _factors(event: Event) -> list[tuple[float, float]]:
     return [(event.at, factor)] if event.until is None else [(event.at, factor), (event.until, 1.0)]
 
 
-def _fold(node: str, kind: str, steps: Iterable[_Step]) -> list[Change]:
+def _fold(node: str, kind: str, steps: Iterable[_Step]) -> list[NodeChange]:
     in_force: dict[int, float] = {}
     levels = [(0.0, 1.0)]
     for step in sorted(steps, key=lambda step: step.at_s):
@@ -129,7 +129,7 @@ def _fold(node: str, kind: str, steps: Iterable[_Step]) -> list[Change]:
     return [_change(at_s, node, kind, level) for (_, before), (at_s, level) in pairwise(levels) if level != before]
 
 
-def _change(at_s: float, node: str, kind: str, level: float) -> Change:
+def _change(at_s: float, node: str, kind: str, level: float) -> NodeChange:
     if kind == "loss":
-        return Change(at_s, node, Kind.RETURN if level else Kind.LOSS)
-    return Change(at_s, node, Kind(kind), level)
+        return NodeChange(at_s, node, ChangeKind.RETURN if level else ChangeKind.LOSS)
+    return NodeChange(at_s, node, ChangeKind(kind), level)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
-from perllm_lab.hardware.engine import Engine, Run
+from perllm_lab.hardware.engine import Engine, EngineRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Finished:
         return self.finished_s - self.prefill_s
 
 
-class Phase(IntEnum):
+class JobPhase(IntEnum):
     """How far a job has come on its node."""
 
     OPENING = 0
@@ -53,7 +53,7 @@ class Phase(IntEnum):
     GONE = 4
 
 
-class Task:
+class RunningJob:
     """A job on its node."""
 
     __slots__ = ("admitted_s", "engine", "job", "phase", "run", "started_s", "transferred_s")
@@ -63,8 +63,8 @@ class Task:
         self.admitted_s = admitted_s
         self.started_s = started_s
         self.transferred_s = float("nan")
-        self.phase = Phase.OPENING
-        self.run = Run(job.key, job.prompt_tokens, job.output_tokens)
+        self.phase = JobPhase.OPENING
+        self.run = EngineRun(job.key, job.prompt_tokens, job.output_tokens)
         self.engine: Engine | None = None
 
     def outcome(self, now_s: float, *, completed: bool) -> Finished:

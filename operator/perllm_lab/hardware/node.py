@@ -5,15 +5,15 @@ from math import inf
 
 from numpy.random import Generator
 
-from perllm_lab.hardware.engine import Engine, Run
+from perllm_lab.hardware.engine import Engine, EngineRun
 from perllm_lab.hardware.gpu import GpuType, Number
-from perllm_lab.hardware.job import Finished, Job, Phase, Task
+from perllm_lab.hardware.job import Finished, Job, JobPhase, RunningJob
 from perllm_lab.hardware.link import LinkType, Uplink
 
-__all__ = ["Finished", "Job", "Node", "unloaded_latency_s"]
+__all__ = ["Finished", "Job", "SimulatedNode", "unloaded_latency_s"]
 
 
-class Node:
+class SimulatedNode:
     """Event-driven simulation of one node in simulated seconds.
 
     A job goes pod start -> transfer -> model load (the first time; the model then stays) -> the GPU with the fewest
@@ -45,10 +45,10 @@ class Node:
         self._now_s = now_s
         self._engines = [Engine(gpu, now_s=now_s) for _ in range(gpus)]
         self._uplink = Uplink(link, rng, now_s=now_s)
-        self._tasks: dict[str, Task] = {}
-        self._opening: deque[Task] = deque()
+        self._tasks: dict[str, RunningJob] = {}
+        self._opening: deque[RunningJob] = deque()
         self._loaded_at_s = -inf if resident else inf
-        self._awaiting_model: list[Task] = []
+        self._awaiting_model: list[RunningJob] = []
         self._finished: list[Finished] = []
         self._powered = True
         self._due_s = inf
@@ -101,7 +101,7 @@ class Node:
         if not self._powered:
             raise ValueError(f"job {job.key} was given to a node that is off")
         self._run_to(now_s)
-        task = self._tasks[job.key] = Task(job, now_s, now_s + self.gpu.pod_start_s)
+        task = self._tasks[job.key] = RunningJob(job, now_s, now_s + self.gpu.pod_start_s)
         self._opening.append(task)
         self._plan()
 
@@ -123,10 +123,10 @@ class Node:
         task = self._tasks.pop(key, None)
         if task is None:
             return None
-        phase, task.phase = task.phase, Phase.GONE
-        if phase is Phase.TRANSFER:
+        phase, task.phase = task.phase, JobPhase.GONE
+        if phase is JobPhase.TRANSFER:
             self._uplink.discard(key, now_s)
-        elif phase is Phase.MODEL:
+        elif phase is JobPhase.MODEL:
             self._awaiting_model.remove(task)
         elif task.engine is not None:
             task.engine.discard(task.run, now_s)
@@ -184,7 +184,7 @@ class Node:
             if engine.next_s < due_s:
                 due_s = engine.next_s
         opening = self._opening
-        while opening and opening[0].phase is Phase.GONE:
+        while opening and opening[0].phase is JobPhase.GONE:
             opening.popleft()
         if opening:
             due_s = min(due_s, opening[0].started_s + self.link.rtt_s)
@@ -201,7 +201,7 @@ class Node:
             self._arrive(self._uplink.fire(), due_s)
         elif self._opening and self._opening[0].started_s + self.link.rtt_s <= due_s:
             task = self._opening.popleft()
-            task.phase = Phase.TRANSFER
+            task.phase = JobPhase.TRANSFER
             self._uplink.add(task.job.key, task.job.input_bytes, due_s)
         else:
             waiting, self._awaiting_model = self._awaiting_model, []
@@ -216,21 +216,21 @@ class Node:
         if self._loaded_at_s == inf:
             self._loaded_at_s = now_s + self.gpu.model_load_s
         if self._loaded_at_s > now_s:
-            task.phase = Phase.MODEL
+            task.phase = JobPhase.MODEL
             self._awaiting_model.append(task)
         else:
             self._submit(task, now_s)
 
-    def _submit(self, task: Task, now_s: float) -> None:
+    def _submit(self, task: RunningJob, now_s: float) -> None:
         engine = self._engines[0]
         for other in self._engines:
             if other.tasks < engine.tasks:
                 engine = other
-        task.phase = Phase.ENGINE
+        task.phase = JobPhase.ENGINE
         task.engine = engine
         engine.submit(task.run, now_s)
 
-    def _finish(self, run: Run | None, now_s: float) -> None:
+    def _finish(self, run: EngineRun | None, now_s: float) -> None:
         if run is not None:
             self._finished.append(self._tasks.pop(run.key).outcome(now_s, completed=True))
 

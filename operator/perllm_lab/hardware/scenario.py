@@ -10,8 +10,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from perllm_lab.hardware.catalogue import CATALOGUE
-from perllm_lab.hardware.demand import Demand
-from perllm_lab.hardware.events import Change, Event, timeline
+from perllm_lab.hardware.demand import WorkloadSettings
+from perllm_lab.hardware.events import FleetEvent, NodeChange, timeline
 from perllm_lab.hardware.fields import GpuCount, GpuKey, Name, NotNegative, Positive
 from perllm_lab.hardware.gpu import GpuType
 from perllm_lab.hardware.inventory import Inventory, Machines
@@ -108,8 +108,8 @@ class Scenario(BaseModel):
     inventory: Inventory | None = None
     pod_start_s: NotNegative | None = None
     resident: bool = False
-    workload: Demand = Demand()
-    events: tuple[Event, ...] = ()
+    workload: WorkloadSettings = WorkloadSettings()
+    events: tuple[FleetEvent, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Scenario":
@@ -134,7 +134,7 @@ class Scenario(BaseModel):
         """Every node, in the order of the file, also those that join later."""
         return [spec for group in self.all_groups() for spec in self._members(group)]
 
-    def changes(self, run_s: float) -> list[Change]:
+    def changes(self, run_s: float) -> list[NodeChange]:
         """Everything that happens to the nodes in a run of `run_s` seconds, in order of time."""
         groups = self.all_groups()
         members = {group.name: group.node_names() for group in groups}
@@ -194,7 +194,7 @@ def _slug(model: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
 
 
-def _check_targets(events: Sequence[Event], groups: Sequence[NodeGroup]) -> None:
+def _check_targets(events: Sequence[FleetEvent], groups: Sequence[NodeGroup]) -> None:
     group_names = {group.name for group in groups}
     node_names = {name for group in groups for name in group.node_names()}
     for number, event in enumerate(events):

@@ -23,7 +23,7 @@ _CLIENT_BURST = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
+class CredentialFiles:
     """Files that the components share."""
 
     authority: Path
@@ -34,7 +34,7 @@ class Credentials:
     kubelet_client: tuple[Path, Path]
 
     @classmethod
-    def write(cls, folder: Path, authority: Authority, address: str) -> "Credentials":
+    def write(cls, folder: Path, authority: Authority, address: str) -> "CredentialFiles":
         """Issues and writes everything for an API server at this address.
 
         etcd gets an authority of its own: whoever may talk to etcd is above RBAC, and the users of the API server must
@@ -61,7 +61,7 @@ class EtcdPorts:
     health: int
 
 
-def render_etcd(credentials: Credentials, data_folder: Path, ports: EtcdPorts) -> tuple[str, ...]:
+def render_etcd(credentials: CredentialFiles, data_folder: Path, ports: EtcdPorts) -> tuple[str, ...]:
     """Renders the arguments of etcd, which trades durability across power cuts for speed."""
     certificate, key = credentials.etcd
     client, peer = f"https://{LOOPBACK}:{ports.client}", f"https://{LOOPBACK}:{ports.peer}"
@@ -89,7 +89,7 @@ def render_etcd(credentials: Credentials, data_folder: Path, ports: EtcdPorts) -
     )
 
 
-def render_api_server(credentials: Credentials, *, etcd_port: int, address: str, port: int) -> tuple[str, ...]:
+def render_api_server(credentials: CredentialFiles, *, etcd_port: int, address: str, port: int) -> tuple[str, ...]:
     """Renders the arguments of kube-apiserver: RBAC, client certificates and service account tokens."""
     certificate, key = credentials.etcd
     kubelet_certificate, kubelet_key = credentials.kubelet_client
@@ -118,7 +118,7 @@ def render_api_server(credentials: Credentials, *, etcd_port: int, address: str,
     )
 
 
-def render_controller_manager(credentials: Credentials, kubeconfig: Path, port: int) -> tuple[str, ...]:
+def render_controller_manager(credentials: CredentialFiles, kubeconfig: Path, port: int) -> tuple[str, ...]:
     """Renders the arguments of kube-controller-manager."""
     return (
         *_render_serving(credentials, port),
@@ -132,7 +132,7 @@ def render_controller_manager(credentials: Credentials, kubeconfig: Path, port: 
     )
 
 
-def render_scheduler(credentials: Credentials, kubeconfig: Path, port: int) -> tuple[str, ...]:
+def render_scheduler(credentials: CredentialFiles, kubeconfig: Path, port: int) -> tuple[str, ...]:
     """Renders the arguments of the default kube-scheduler."""
     return (
         *_render_serving(credentials, port),
@@ -144,7 +144,7 @@ def render_scheduler(credentials: Credentials, kubeconfig: Path, port: int) -> t
 
 
 def render_configured_scheduler(
-    credentials: Credentials, kubeconfig: Path, configuration_file: Path, port: int
+    credentials: CredentialFiles, kubeconfig: Path, configuration_file: Path, port: int
 ) -> tuple[str, ...]:
     """Renders the arguments of a kube-scheduler with a configuration file."""
     return (*_render_serving(credentials, port), *_render_delegation(kubeconfig), f"--config={configuration_file}")
@@ -162,7 +162,7 @@ def complete_configuration(configuration: Mapping[str, Any], kubeconfig: Path) -
     }
 
 
-def _render_serving(credentials: Credentials, port: int, address: str = LOOPBACK) -> tuple[str, ...]:
+def _render_serving(credentials: CredentialFiles, port: int, address: str = LOOPBACK) -> tuple[str, ...]:
     certificate, key = credentials.server
     return (
         f"--bind-address={address}",

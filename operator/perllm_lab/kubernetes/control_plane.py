@@ -45,7 +45,7 @@ class ControlPlane:
         self._flags = flags or {}
         self._address = address
         self._authority = Authority()
-        self._credentials: components.Credentials
+        self._credentials: components.CredentialFiles
         self._processes: dict[str, Process] = {}
         self._health: dict[str, str] = {}
         self._session: aiohttp.ClientSession | None = None
@@ -188,7 +188,7 @@ class ControlPlane:
         client, peer, health, api_server, manager, scheduler = find_free_ports(6)
         self.url = f"https://{self._address}:{api_server}"
         folder = self.folder / "certificates"
-        shared = self._credentials = components.Credentials.write(folder, self._authority, self._address)
+        shared = self._credentials = components.CredentialFiles.write(folder, self._authority, self._address)
         self.write_kubeconfig("admin", "system:masters")
         argv = components.render_etcd(shared, self._data_folder, components.EtcdPorts(client, peer, health))
         self._add(ETCD, ETCD, argv, f"http://{LOOPBACK}:{health}/health")

@@ -6,14 +6,14 @@ from typing import Protocol, Self
 
 from aiohttp import web
 
-from perllm_lab.nodes.kubelet import Kubelet, Sample
+from perllm_lab.nodes.kubelet import HardwareReading, Kubelet
 from perllm_lab.nodes.metrics import CONTENT_TYPE, render_dcgm, render_node
 
 Render = Callable[..., bytes]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Fleet(Protocol):
+class ExportedFleet(Protocol):
     """What the server shows and switches."""
 
     @property
@@ -40,7 +40,7 @@ class Fleet(Protocol):
 class Exporter:
     """Serves on `host:port`; port 0 takes a free one. An asynchronous context manager."""
 
-    def __init__(self, fleet: Fleet, *, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, fleet: ExportedFleet, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self._fleet = fleet
         self._host, self._port = host, port
         self._runner = web.AppRunner(self._app(), access_log=None)
@@ -77,7 +77,7 @@ class Exporter:
             kubelet = self._kubelet(request)
             if not kubelet.is_up:
                 raise web.HTTPServiceUnavailable(text="the node is down")
-            sample: Sample = kubelet.sample()
+            sample: HardwareReading = kubelet.sample()
             body = render(kubelet.spec, sample, self._fleet.speed)
             return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 

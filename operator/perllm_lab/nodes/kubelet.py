@@ -8,12 +8,12 @@ from typing import Any
 from numpy.random import Generator
 
 from perllm.api.names import GPU_RESOURCE
-from perllm_lab.hardware.node import Finished, Job, Node
+from perllm_lab.hardware.node import Finished, Job, SimulatedNode
 from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.nodes import status
 from perllm_lab.nodes.clock import Clock, format_time
 from perllm_lab.nodes.ground_truth import NodeTruth, PodTruth
-from perllm_lab.nodes.pods import Pod, PodError, read_job, read_pod
+from perllm_lab.nodes.pods import BoundPod, PodError, read_job, read_pod
 from perllm_lab.nodes.records import pod_truth, run_report
 from perllm_lab.nodes.writer import ForcedDeletion, StatusPatch, Write
 
@@ -32,7 +32,7 @@ class Surroundings:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class HardwareReading:
     """What the hardware of a node shows at one moment, in true joules and bytes and uncompressed watts."""
 
     energy_j: float
@@ -54,10 +54,10 @@ class Kubelet:
         self._clock = surroundings.clock
         self._now_s = self._clock.now_s()
         self._node = self._power_on()
-        self._past = Sample(0.0, 0.0, 0.0)
+        self._past = HardwareReading(0.0, 0.0, 0.0)
         self._past_idle_j = 0.0
         self._runs = 0
-        self._pods: dict[str, Pod] = {}
+        self._pods: dict[str, BoundPod] = {}
         self._seen: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
         self.is_up = True
@@ -80,14 +80,14 @@ class Kubelet:
         if uid in self._pods:
             self._stop(uid)
 
-    def sample(self) -> Sample:
+    def sample(self) -> HardwareReading:
         """Brings the hardware up to now and reads its meters."""
         self._step()
-        return Sample(self._node.energy_j, self._node.power_w, self._node.received_bytes)
+        return HardwareReading(self._node.energy_j, self._node.power_w, self._node.received_bytes)
 
     def truth(self) -> NodeTruth:
         """Returns the node's totals, those before a reboot included."""
-        now = self.sample() if self.is_up else Sample(0.0, 0.0, 0.0)
+        now = self.sample() if self.is_up else HardwareReading(0.0, 0.0, 0.0)
         return NodeTruth(
             tier=self.spec.tier,
             gpu=self.spec.gpu.product,
@@ -104,7 +104,9 @@ class Kubelet:
         for uid in list(self._pods):
             self._stop(uid, outcome="Lost")
         now = self.sample()
-        self._past = Sample(self._past.energy_j + now.energy_j, 0.0, self._past.received_bytes + now.received_bytes)
+        self._past = HardwareReading(
+            self._past.energy_j + now.energy_j, 0.0, self._past.received_bytes + now.received_bytes
+        )
         self._past_idle_j += self._node.idle_energy_j
         self._seen.clear()
         self.is_up = False
@@ -124,11 +126,11 @@ class Kubelet:
             self._timer.cancel()
             self._timer = None
 
-    def _power_on(self) -> Node:
+    def _power_on(self) -> SimulatedNode:
         spec = self.spec
-        return Node(spec.gpu, spec.link, self._rng, now_s=self._now_s, resident=spec.resident, gpus=spec.gpus)
+        return SimulatedNode(spec.gpu, spec.link, self._rng, now_s=self._now_s, resident=spec.resident, gpus=spec.gpus)
 
-    def _take(self, pod: Pod, item: Object) -> None:
+    def _take(self, pod: BoundPod, item: Object) -> None:
         now = self._format(self._clock.now_s())
         if item["status"].get("startTime"):
             # Some earlier incarnation of this node has started it; a pod never runs twice.
@@ -148,7 +150,7 @@ class Kubelet:
             message = "Pod was rejected: Allocate failed due to rpc error: GPU is lost, which is unexpected"
             raise PodError("UnexpectedAdmissionError", message)
 
-    def _check_slots(self, pod: Pod) -> None:
+    def _check_slots(self, pod: BoundPod) -> None:
         used, capacity = sum(other.slots for other in self._pods.values()), self.spec.slots
         if used + pod.slots > capacity:
             raise PodError(
@@ -157,7 +159,7 @@ class Kubelet:
                 f"requested: {pod.slots}, used: {used}, capacity: {capacity}",
             )
 
-    def _admit(self, pod: Pod, job: Job) -> None:
+    def _admit(self, pod: BoundPod, job: Job) -> None:
         admitted_s = self._step()
         self._pods[pod.uid] = pod
         self._node.admit(job, admitted_s)
@@ -166,12 +168,12 @@ class Kubelet:
         loop = asyncio.get_running_loop()
         loop.call_at(self._clock.loop_s(started_s), self._start, pod, admitted_s, started_s)
 
-    def _start(self, pod: Pod, admitted_s: float, started_s: float) -> None:
+    def _start(self, pod: BoundPod, admitted_s: float, started_s: float) -> None:
         if pod.uid in self._pods:
             times = {"admitted": self._format(admitted_s), "started": self._format(started_s)}
             self._write(pod, status.running(pod, **times))
 
-    def _terminate(self, pod: Pod) -> None:
+    def _terminate(self, pod: BoundPod) -> None:
         if pod.uid in self._pods:
             self._stop(pod.uid)
         self._seen.add(pod.uid)
@@ -193,7 +195,7 @@ class Kubelet:
         self._plan()
         return self._now_s
 
-    def _finish(self, pod: Pod, run: Finished) -> None:
+    def _finish(self, pod: BoundPod, run: Finished) -> None:
         self._runs += 1
         self._record(pod, run, "Failed" if pod.fails else "Succeeded")
         report = "" if pod.fails else run_report(run, self._clock).to_text()
@@ -207,10 +209,10 @@ class Kubelet:
         )
         self._write(pod, patch)
 
-    def _record(self, pod: Pod, run: Finished, outcome: str) -> None:
+    def _record(self, pod: BoundPod, run: Finished, outcome: str) -> None:
         self._around.record(pod_truth(pod, run, self.spec, self._clock, outcome=outcome))
 
-    def _write(self, pod: Pod, body: Object) -> None:
+    def _write(self, pod: BoundPod, body: Object) -> None:
         self._around.submit(pod.uid, StatusPatch(pod.path, body))
 
     def _format(self, simulated_s: float) -> str:

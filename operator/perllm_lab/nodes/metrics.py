@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from perllm_lab.hardware.scenario import NodeSpec
-from perllm_lab.nodes.kubelet import Sample
+from perllm_lab.nodes.kubelet import HardwareReading
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -22,7 +22,7 @@ class _Page(Collector):
         return self.metrics
 
 
-def render_dcgm(spec: NodeSpec, sample: Sample, speed: float) -> bytes:
+def render_dcgm(spec: NodeSpec, sample: HardwareReading, speed: float) -> bytes:
     """Returns what dcgm-exporter would say: power in W (times `speed`) and total energy in mJ."""
     labels = {
         "gpu": "0",
@@ -39,7 +39,7 @@ def render_dcgm(spec: NodeSpec, sample: Sample, speed: float) -> bytes:
     return generate_latest(_Page((power, energy)))
 
 
-def render_node(spec: NodeSpec, sample: Sample, speed: float) -> bytes:
+def render_node(spec: NodeSpec, sample: HardwareReading, speed: float) -> bytes:
     """Returns what node-exporter would say of the uplink: bytes carried, nominal bytes/s (times `speed`)."""
     labels = {"device": "eth0"}
     received = CounterMetricFamily("node_network_receive_bytes", "Network device statistic receive_bytes.")

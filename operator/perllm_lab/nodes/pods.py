@@ -30,7 +30,7 @@ class PodError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Container:
+class BoundContainer:
     """A container of a pod, as far as its status needs it."""
 
     name: str
@@ -38,7 +38,7 @@ class Container:
 
 
 @dataclass(frozen=True, slots=True)
-class Pod:
+class BoundPod:
     """A pod bound to a simulated node.
 
     `message` is what its container leaves instead of a run report, if it errs.
@@ -49,7 +49,7 @@ class Pod:
     name: str
     task: str
     created: str
-    containers: tuple[Container, ...]
+    containers: tuple[BoundContainer, ...]
     slots: int
     fails: bool
     message: str | None
@@ -66,16 +66,16 @@ class Pod:
         return CONTAINER if CONTAINER in names else names[0]
 
 
-def read_pod(item: Object) -> Pod:
+def read_pod(item: Object) -> BoundPod:
     """Reads a pod from the API server's object."""
     metadata, spec = item["metadata"], item["spec"]
-    return Pod(
+    return BoundPod(
         uid=metadata["uid"],
         namespace=metadata["namespace"],
         name=metadata["name"],
         task=metadata.get("labels", {}).get(TASK_LABEL, ""),
         created=metadata["creationTimestamp"],
-        containers=tuple(Container(each["name"], each["image"]) for each in spec["containers"]),
+        containers=tuple(BoundContainer(each["name"], each["image"]) for each in spec["containers"]),
         slots=sum(_slots(container) for container in spec["containers"]),
         fails=metadata.get("annotations", {}).get(FAIL_ANNOTATION) == "true",
         message=metadata.get("annotations", {}).get(MESSAGE_ANNOTATION),

@@ -7,7 +7,7 @@ from perllm_lab.hardware.node import Finished
 from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.nodes.clock import Clock
 from perllm_lab.nodes.ground_truth import PodTruth
-from perllm_lab.nodes.pods import Pod
+from perllm_lab.nodes.pods import BoundPod
 
 
 def run_report(run: Finished, clock: Clock) -> RunReport:
@@ -22,7 +22,7 @@ def run_report(run: Finished, clock: Clock) -> RunReport:
     )
 
 
-def pod_truth(pod: Pod, run: Finished, spec: NodeSpec, clock: Clock, *, outcome: str) -> PodTruth:
+def pod_truth(pod: BoundPod, run: Finished, spec: NodeSpec, clock: Clock, *, outcome: str) -> PodTruth:
     """Returns what only the lab knows of a run, its exact energy above all."""
     return PodTruth(
         pod=pod.name,

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from perllm_lab.nodes.pods import Container, Pod
+from perllm_lab.nodes.pods import BoundContainer, BoundPod
 
 Object = dict[str, Any]
 
 KILLED = 137
 
 
-def running(pod: Pod, *, admitted: str, started: str) -> Object:
+def running(pod: BoundPod, *, admitted: str, started: str) -> Object:
     """Returns the patch for a pod whose containers have started. Times as Kubernetes writes them."""
     state = {"running": {"startedAt": started}}
     return _patch(
@@ -21,7 +21,7 @@ def running(pod: Pod, *, admitted: str, started: str) -> Object:
     )
 
 
-def terminated(pod: Pod, *, admitted: str, started: str, finished: str, exit_code: int, message: str) -> Object:
+def terminated(pod: BoundPod, *, admitted: str, started: str, finished: str, exit_code: int, message: str) -> Object:
     """Returns the patch for a pod whose containers have all exited; the reporter left `message`."""
     state = {
         "exitCode": exit_code,
@@ -42,12 +42,12 @@ def terminated(pod: Pod, *, admitted: str, started: str, finished: str, exit_cod
     )
 
 
-def refused(pod: Pod, *, now: str, reason: str, message: str) -> Object:
+def refused(pod: BoundPod, *, now: str, reason: str, message: str) -> Object:
     """Returns the patch for a pod that the node does not run."""
     return _patch(pod, phase="Failed", reason=reason, message=message, startTime=now)
 
 
-def lost(pod: Pod, *, now: str) -> Object:
+def lost(pod: BoundPod, *, now: str) -> Object:
     """Returns the patch for a pod whose containers were lost in a restart of the node."""
     state = {"terminated": {"exitCode": KILLED, "reason": "ContainerStatusUnknown", "finishedAt": now}}
     return _patch(
@@ -60,7 +60,7 @@ def lost(pod: Pod, *, now: str) -> Object:
     )
 
 
-def _patch(pod: Pod, **status: object) -> Object:
+def _patch(pod: BoundPod, **status: object) -> Object:
     # The uid makes the API server refuse the patch for a later pod of the same name.
     return {"metadata": {"uid": pod.uid}, "status": status}
 
@@ -74,7 +74,7 @@ def _conditions(ready: str, now: str, reason: str = "") -> list[Object]:
     ]
 
 
-def _container(pod: Pod, container: Container, state: Object, *, ready: bool) -> Object:
+def _container(pod: BoundPod, container: BoundContainer, state: Object, *, ready: bool) -> Object:
     return {
         "name": container.name,
         "image": container.image,

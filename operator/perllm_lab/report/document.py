@@ -12,7 +12,7 @@ import numpy as np
 from perllm_lab.report.curves import QUANTILES, latency_quantiles, learn_curve, regret
 from perllm_lab.report.forecasts import Reliability
 from perllm_lab.report.measures import GroupMeasures, Measures, judged_tasks, measure
-from perllm_lab.report.metrics import COMPARED, METRICS, TIMINGS, Metric, figures
+from perllm_lab.report.metrics import COMPARED, METRICS, TIMINGS, Measure, figures
 from perllm_lab.report.schema import SCHEMA_VERSION, Document
 from perllm_lab.report.statistics import estimate, paired_ratio
 from perllm_lab.simulator.result import Floats, RunResult
@@ -109,7 +109,7 @@ def _spread(values: BySeed, seeds: Sequence[int]) -> Json:
 def _spread_figures(
     cell: Sequence[tuple[int, Measures]],
     seeds: Sequence[int],
-    metrics: Mapping[str, Metric],
+    metrics: Mapping[str, Measure],
     read: Callable[[Measures], Mapping[str, float | None]],
 ) -> Json:
     values = [(seed, read(found)) for seed, found in cell]
@@ -210,5 +210,5 @@ def _spread_bounds(bounds: Mapping[tuple[float, int], float], seeds: Sequence[in
     return {load_key(load): _spread(values, seeds) for load, values in sorted(by_load.items())}
 
 
-def _describe(metric: Metric) -> Json:
+def _describe(metric: Measure) -> Json:
     return {"title": metric.title, "unit": metric.unit, "meaning": metric.meaning}

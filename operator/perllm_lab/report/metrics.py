@@ -8,7 +8,7 @@ from perllm_lab.simulator.result import Fate
 
 
 @dataclass(frozen=True, slots=True)
-class Metric:
+class Measure:
     """What a figure is.
 
     Attributes:
@@ -22,25 +22,25 @@ class Metric:
     meaning: str
 
 
-METRICS: Mapping[str, Metric] = {
-    "goodput_per_s": Metric("goodput", "tasks/s", "Tasks in time per second of the window."),
-    "hit_share": Metric("in time", "share", "Share of tasks in time."),
-    "token_hit_share": Metric("tokens in time", "share", "The same weighted by prompt and output tokens."),
-    "fleet_j_per_hit": Metric("fleet energy per task in time", "J", "Whole fleet, idle nodes included."),
-    "active_j_per_hit": Metric("active energy per task in time", "J", "Without what idle nodes drew."),
-    "latency_p50_s": Metric("latency p50", "s", "From arrival to completion, of completed tasks."),
-    "latency_p95_s": Metric("latency p95", "s", "The same, 95 % quantile."),
-    "latency_p99_s": Metric("latency p99", "s", "The same, 99 % quantile."),
-    "tokens_per_s": Metric("tokens per second", "tokens/s", "Output tokens of completed tasks."),
-    "completed_share": Metric("completed", "share", "Share of tasks that ran to their end, in time or late."),
-    "fleet_energy_j": Metric("fleet energy", "J", "Nodes and transmission over the window, the three parts below."),
-    "transmission_j": Metric("transmission energy", "J", "Moving the inputs of tasks bound in the window."),
-    "inference_j": Metric("inference energy", "J", "Drawn by nodes that did something."),
-    "idle_j": Metric("idle energy", "J", "Drawn by nodes that did nothing."),
-    "tasks": Metric("tasks", "tasks", "Tasks that arrived in the window."),
-    "window_s": Metric("window", "s", "Length of the judged window."),
+METRICS: Mapping[str, Measure] = {
+    "goodput_per_s": Measure("goodput", "tasks/s", "Tasks in time per second of the window."),
+    "hit_share": Measure("in time", "share", "Share of tasks in time."),
+    "token_hit_share": Measure("tokens in time", "share", "The same weighted by prompt and output tokens."),
+    "fleet_j_per_hit": Measure("fleet energy per task in time", "J", "Whole fleet, idle nodes included."),
+    "active_j_per_hit": Measure("active energy per task in time", "J", "Without what idle nodes drew."),
+    "latency_p50_s": Measure("latency p50", "s", "From arrival to completion, of completed tasks."),
+    "latency_p95_s": Measure("latency p95", "s", "The same, 95 % quantile."),
+    "latency_p99_s": Measure("latency p99", "s", "The same, 99 % quantile."),
+    "tokens_per_s": Measure("tokens per second", "tokens/s", "Output tokens of completed tasks."),
+    "completed_share": Measure("completed", "share", "Share of tasks that ran to their end, in time or late."),
+    "fleet_energy_j": Measure("fleet energy", "J", "Nodes and transmission over the window, the three parts below."),
+    "transmission_j": Measure("transmission energy", "J", "Moving the inputs of tasks bound in the window."),
+    "inference_j": Measure("inference energy", "J", "Drawn by nodes that did something."),
+    "idle_j": Measure("idle energy", "J", "Drawn by nodes that did nothing."),
+    "tasks": Measure("tasks", "tasks", "Tasks that arrived in the window."),
+    "window_s": Measure("window", "s", "Length of the judged window."),
     **{
-        f"tasks_{fate.name.lower()}": Metric(f"tasks {fate.name.lower().replace('_', ' ')}", "tasks", meaning)
+        f"tasks_{fate.name.lower()}": Measure(f"tasks {fate.name.lower().replace('_', ' ')}", "tasks", meaning)
         for fate, meaning in {
             Fate.IN_TIME: "Complete by their deadline.",
             Fate.LATE: "Complete after their deadline.",
@@ -50,24 +50,24 @@ METRICS: Mapping[str, Metric] = {
             Fate.UNFINISHED: "Not complete when the run stopped.",
         }.items()
     },
-    "explored_share": Metric("explored", "share", "Share of placed tasks that were placed to learn."),
-    "learning_misses": Metric("misses while learning", "tasks", "Not in time among the first 500 of the whole run."),
-    "settled_ratio": Metric("settled", "ratio", "Share in time of tasks 501 to 1000 over that of all later ones."),
-    "energy_error": Metric("energy error", "share", "Median relative error, given the realised tokens."),
-    "latency_error": Metric("latency error", "share", "Median relative error, given the realised tokens."),
-    "given_inside": Metric("90 % interval, tokens given", "share", "Completed tasks whose latency it held."),
-    "given_below": Metric("below it", "share", "Completed tasks that were faster than it said."),
-    "given_above": Metric("above it", "share", "Completed tasks that were slower than it said."),
-    "latency_inside": Metric("90 % interval, before the run", "share", "Completed tasks whose latency it held."),
-    "latency_below": Metric("below it", "share", "Completed tasks that were faster than it said."),
-    "latency_above": Metric("above it", "share", "Completed tasks that were slower than it said."),
-    "brier": Metric("Brier score", "square", "Mean square of chance to be in time less outcome, of placed tasks."),
+    "explored_share": Measure("explored", "share", "Share of placed tasks that were placed to learn."),
+    "learning_misses": Measure("misses while learning", "tasks", "Not in time among the first 500 of the whole run."),
+    "settled_ratio": Measure("settled", "ratio", "Share in time of tasks 501 to 1000 over that of all later ones."),
+    "energy_error": Measure("energy error", "share", "Median relative error, given the realised tokens."),
+    "latency_error": Measure("latency error", "share", "Median relative error, given the realised tokens."),
+    "given_inside": Measure("90 % interval, tokens given", "share", "Completed tasks whose latency it held."),
+    "given_below": Measure("below it", "share", "Completed tasks that were faster than it said."),
+    "given_above": Measure("above it", "share", "Completed tasks that were slower than it said."),
+    "latency_inside": Measure("90 % interval, before the run", "share", "Completed tasks whose latency it held."),
+    "latency_below": Measure("below it", "share", "Completed tasks that were faster than it said."),
+    "latency_above": Measure("above it", "share", "Completed tasks that were slower than it said."),
+    "brier": Measure("Brier score", "square", "Mean square of chance to be in time less outcome, of placed tasks."),
 }
 
-TIMINGS: Mapping[str, Metric] = {
-    "decision_p50_ms": Metric("decision p50", "ms", "Wall-clock time of a decision."),
-    "decision_p99_ms": Metric("decision p99", "ms", "The same, 99 % quantile."),
-    "wall_s": Metric("run", "s", "Wall-clock time of the whole run."),
+TIMINGS: Mapping[str, Measure] = {
+    "decision_p50_ms": Measure("decision p50", "ms", "Wall-clock time of a decision."),
+    "decision_p99_ms": Measure("decision p99", "ms", "The same, 99 % quantile."),
+    "wall_s": Measure("run", "s", "Wall-clock time of the whole run."),
 }
 
 COMPARED = ("goodput_per_s", "hit_share", "token_hit_share", "fleet_j_per_hit", "active_j_per_hit")

@@ -17,7 +17,7 @@ from perllm_lab.workload.requests import Request
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RequestResult:
     """One request as it really went; a request that never completed has no times and no energy."""
 
     request: Request
@@ -67,7 +67,7 @@ class Summary:
 
 def join_runs(
     requests: Sequence[Request], created_s: Mapping[str, float], truth: Iterable[Mapping[str, Any]], speed: float
-) -> list[Run]:
+) -> list[RequestResult]:
     """Return what became of each request.
 
     Args:
@@ -83,7 +83,7 @@ def join_runs(
     return [_join(request, created_s[request.name], done.get(request.name), speed) for request in requests]
 
 
-def summarize(runs: Sequence[Run]) -> Summary | None:
+def summarize(runs: Sequence[RequestResult]) -> Summary | None:
     """Return the figures of `runs`; None when there are none."""
     if not runs:
         return None
@@ -102,9 +102,9 @@ def summarize(runs: Sequence[Run]) -> Summary | None:
     )
 
 
-def by_tier(runs: Iterable[Run]) -> dict[str, list[Run]]:
+def by_tier(runs: Iterable[RequestResult]) -> dict[str, list[RequestResult]]:
     """Return the complete runs by the tier they ran on."""
-    tiers: dict[str, list[Run]] = defaultdict(list)
+    tiers: dict[str, list[RequestResult]] = defaultdict(list)
     for run in runs:
         if run.tier is not None:
             tiers[run.tier].append(run)
@@ -160,9 +160,9 @@ def energy_errors(
     return EnergyErrors(len(pairs), missing, median(relative), float(np.quantile(relative, 0.9)), bias)
 
 
-def _join(request: Request, created_s: float, line: Mapping[str, Any] | None, speed: float) -> Run:
+def _join(request: Request, created_s: float, line: Mapping[str, Any] | None, speed: float) -> RequestResult:
     if line is None:
-        return Run(request, None, None, None)
+        return RequestResult(request, None, None, None)
     finished_s = parse_time_s(line["finished"])
     latency_s = None if finished_s is None else (finished_s - created_s) * speed
-    return Run(request, line["tier"], latency_s, line["energy_j"])
+    return RequestResult(request, line["tier"], latency_s, line["energy_j"])

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
-from perllm_lab.report.results import EnergyErrors, FleetEnergy, Run, Summary, by_tier, summarize
+from perllm_lab.report.results import EnergyErrors, FleetEnergy, RequestResult, Summary, by_tier, summarize
 
 
-def compare(runs: Mapping[str, Sequence[Run]], fleets: Mapping[str, FleetEnergy]) -> Table:
+def compare(runs: Mapping[str, Sequence[RequestResult]], fleets: Mapping[str, FleetEnergy]) -> Table:
     """Return schedulers beside each other, in all and by tier."""
     window_s = max(fleet.window_s for fleet in fleets.values())
     # Without lines between the columns it fits the 80 columns of a log.

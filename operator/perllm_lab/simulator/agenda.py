@@ -5,7 +5,7 @@ from heapq import heappop, heappush
 from math import inf
 
 
-class Cause(IntEnum):
+class Trigger(IntEnum):
     """Why something happens; what falls on one moment happens in this order.
 
     A task that is complete at its very deadline is in time, so nodes come before deadlines.
@@ -27,9 +27,9 @@ class Agenda:
 
     def __init__(self) -> None:
         self.now_s = 0.0
-        self._heap: list[tuple[float, Cause, int]] = []
+        self._heap: list[tuple[float, Trigger, int]] = []
 
-    def plan(self, at_s: float, cause: Cause, number: int = 0) -> None:
+    def plan(self, at_s: float, cause: Trigger, number: int = 0) -> None:
         """Adds an entry; what is in the past happens now."""
         heappush(self._heap, (at_s, cause, number))
 
@@ -37,7 +37,7 @@ class Agenda:
         """When the next entry is due; inf without one."""
         return self._heap[0][0] if self._heap else inf
 
-    def pop(self) -> tuple[Cause, int] | None:
+    def pop(self) -> tuple[Trigger, int] | None:
         """Takes the next entry of this moment; None when there are no more."""
         if not self._heap or self._heap[0][0] > self.now_s:
             return None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from numpy.random import Generator, default_rng
 
 from perllm_lab.hardware.scenario import NodeSpec, Scenario
-from perllm_lab.simulator.fleet import Fleet, SimulationSettings
+from perllm_lab.simulator.fleet import FleetPlan, SimulationSettings
 from perllm_lab.simulator.pool import OnProgress, run_parallel
 from perllm_lab.simulator.result import RunResult
 from perllm_lab.simulator.scheduler import Scheduler
@@ -65,13 +65,13 @@ class Experiment:
     build: Build
     settings: SimulationSettings = field(default_factory=SimulationSettings)
 
-    def jobs(self) -> list["Job"]:
+    def jobs(self) -> list["RunSpec"]:
         """Every run to be made."""
-        return [Job(policy, load, seed) for load in self.loads for seed in self.seeds for policy in self.policies]
+        return [RunSpec(policy, load, seed) for load in self.loads for seed in self.seeds for policy in self.policies]
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class RunSpec:
     """One run."""
 
     policy: str
@@ -96,7 +96,7 @@ def run_experiment(experiment: Experiment, processes: int, on_progress: OnProgre
     return run_parallel(run_job, experiment, experiment.jobs(), processes, on_progress)
 
 
-def run_job(experiment: Experiment, job: Job) -> RunResult:
+def run_job(experiment: Experiment, job: RunSpec) -> RunResult:
     """Makes one run in this process."""
     scenario, settings = experiment.scenario, experiment.settings
     requests = draw_requests(scenario, experiment.trace, experiment.tasks, job.load, job.seed)
@@ -108,5 +108,5 @@ def run_job(experiment: Experiment, job: Job) -> RunResult:
         statistics=RequestStatistics.of(requests),
         settings=settings,
     )
-    fleet = Fleet(scenario.name, nodes, tuple(scenario.changes(requests[-1].at_s)), job.load, job.seed)
+    fleet = FleetPlan(scenario.name, nodes, tuple(scenario.changes(requests[-1].at_s)), job.load, job.seed)
     return simulate(fleet, requests, experiment.build(job.policy, context), settings)

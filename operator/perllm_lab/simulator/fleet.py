@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from numpy.random import SeedSequence
 
-from perllm_lab.hardware.events import Change
+from perllm_lab.hardware.events import NodeChange
 from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.simulator.seeds import derive_seed
 
@@ -14,7 +14,7 @@ class SimulationError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
+class FleetPlan:
     """The nodes of a run and what happens to them.
 
     Attributes:
@@ -27,7 +27,7 @@ class Fleet:
 
     scenario: str
     nodes: tuple[NodeSpec, ...]
-    changes: tuple[Change, ...] = ()
+    changes: tuple[NodeChange, ...] = ()
     load: float = float("nan")
     seed: int = 0
 

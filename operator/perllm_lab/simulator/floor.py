@@ -8,9 +8,9 @@ import numpy as np
 from numpy.random import SeedSequence, default_rng
 
 from perllm_lab.hardware.job import Finished, Job
-from perllm_lab.simulator.agenda import Agenda, Cause
-from perllm_lab.simulator.fleet import Fleet, SimulationError, SimulationSettings
-from perllm_lab.simulator.ledger import Ledger
+from perllm_lab.simulator.agenda import Agenda, Trigger
+from perllm_lab.simulator.fleet import FleetPlan, SimulationError, SimulationSettings
+from perllm_lab.simulator.ledger import TaskRecords
 from perllm_lab.simulator.result import Fate, Floats
 from perllm_lab.simulator.scheduler import Completion, Refuse, Scheduler, Start
 from perllm_lab.simulator.station import Station
@@ -40,13 +40,13 @@ class Floor:
 
     def __init__(
         self,
-        fleet: Fleet,
+        fleet: FleetPlan,
         requests: Sequence[Request],
         scheduler: Scheduler,
         settings: SimulationSettings,
         agenda: Agenda,
     ) -> None:
-        self.ledger = Ledger(requests)
+        self.ledger = TaskRecords(requests)
         self.unended = len(requests)
         self.has_news = False
         self._requests = requests
@@ -175,7 +175,7 @@ class Floor:
             station.due_s = inf
         elif due_s != station.due_s:
             station.due_s = due_s
-            self._agenda.plan(due_s, Cause.NODE, station.position)
+            self._agenda.plan(due_s, Trigger.NODE, station.position)
 
     def close(self) -> None:
         """Takes off what still runs when the run stops, and checks that neither a task nor a joule was lost."""

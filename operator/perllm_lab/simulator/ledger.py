@@ -16,7 +16,7 @@ FORECASTS = tuple(field.name for field in fields(Forecast))
 NOTHING_FORECAST = Forecast()
 
 
-class Ledger:
+class TaskRecords:
     """Rows of plain numbers, one per task; lists because single entries of arrays are slow to write."""
 
     def __init__(self, requests: Sequence[Request]) -> None:

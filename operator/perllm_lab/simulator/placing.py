@@ -15,12 +15,12 @@ from perllm.learning.learner import Learner
 from perllm.placement.circuits import Circuits
 from perllm.placement.decision import Decision
 from perllm.placement.fleet import Bandwidth, Fleet
-from perllm.placement.hindsight import Run, judge_ended, judge_run
+from perllm.placement.hindsight import CompletedRun, judge_ended, judge_run
 from perllm.placement.ledger import Ledger, Stay
-from perllm.placement.lines import WaitingLines
 from perllm.placement.placer import Placement, Placer
-from perllm.placement.request import Request as PlacementRequest
+from perllm.placement.request import PlacementRequest
 from perllm.policy.problem import Policy, Verdict
+from perllm.scheduling.lines import WaitingLines
 from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.simulator.clairvoyant import TrueLearner
 from perllm_lab.simulator.refusal import Refusal
@@ -190,7 +190,7 @@ class Placing:
         if decision is None or stay is None or completion.node not in self._fleet.nodes:
             return
         request = self._requests[completion.number]
-        run = Run(
+        run = CompletedRun(
             prompt_tokens=float(request.prompt_tokens),
             output_tokens=float(completion.output_tokens),
             bound_s=completion.bound_s,

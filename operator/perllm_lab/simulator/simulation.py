@@ -2,7 +2,7 @@
 
 The rules are those of Kubernetes: a task that is bound occupies a slot of its node from then to its end, and one that
 was sent to a full node waits before it. All that happens at one moment is told to the scheduler in the order of
-`Cause`; only then it decides.
+`Trigger`; only then it decides.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,9 +12,9 @@ from time import perf_counter, thread_time
 
 import numpy as np
 
-from perllm_lab.hardware.events import Kind
-from perllm_lab.simulator.agenda import Agenda, Cause
-from perllm_lab.simulator.fleet import Fleet, SimulationError, SimulationSettings
+from perllm_lab.hardware.events import ChangeKind
+from perllm_lab.simulator.agenda import Agenda, Trigger
+from perllm_lab.simulator.fleet import FleetPlan, SimulationError, SimulationSettings
 from perllm_lab.simulator.floor import Floor
 from perllm_lab.simulator.result import Floats, RunResult
 from perllm_lab.simulator.scheduler import Scheduler
@@ -24,7 +24,7 @@ GRACE_DEADLINES = 2.0
 
 
 def simulate(
-    fleet: Fleet, requests: Sequence[Request], scheduler: Scheduler, settings: SimulationSettings | None = None
+    fleet: FleetPlan, requests: Sequence[Request], scheduler: Scheduler, settings: SimulationSettings | None = None
 ) -> RunResult:
     """Runs requests, ordered by arrival, until all have ended or twice the longest deadline after the last arrival.
 
@@ -46,7 +46,7 @@ def judged_window_s(requests: Sequence[Request], warmup_share: float) -> tuple[f
 
 class _Simulation:
     def __init__(
-        self, fleet: Fleet, requests: Sequence[Request], scheduler: Scheduler, settings: SimulationSettings
+        self, fleet: FleetPlan, requests: Sequence[Request], scheduler: Scheduler, settings: SimulationSettings
     ) -> None:
         self._fleet = fleet
         self._requests = requests
@@ -92,28 +92,28 @@ class _Simulation:
     def _plan_run(self, window_s: tuple[float, float]) -> None:
         agenda = self._agenda
         for place, change in enumerate(self._fleet.changes):
-            agenda.plan(change.at_s, Cause.CHANGE, place)
+            agenda.plan(change.at_s, Trigger.CHANGE, place)
         for at_s in window_s:
-            agenda.plan(at_s, Cause.WINDOW)
-        agenda.plan(0.0, Cause.SCRAPE)
-        agenda.plan(self._requests[0].at_s, Cause.ARRIVAL)
+            agenda.plan(at_s, Trigger.WINDOW)
+        agenda.plan(0.0, Trigger.SCRAPE)
+        agenda.plan(self._requests[0].at_s, Trigger.ARRIVAL)
 
     def _on_change(self, position: int) -> None:
         change, now_s = self._fleet.changes[position], self._agenda.now_s
         station = self._floor.station(change.node)
         match change.kind:
-            case Kind.JOIN | Kind.RETURN:
+            case ChangeKind.JOIN | ChangeKind.RETURN:
                 self._floor.boot(station)
-            case Kind.LOSS:
+            case ChangeKind.LOSS:
                 self._floor.lose(station)
-            case Kind.BANDWIDTH:
+            case ChangeKind.BANDWIDTH:
                 station.node.set_bandwidth_factor(change.factor, now_s)
-            case Kind.SPEED:
+            case ChangeKind.SPEED:
                 station.node.set_speed_factor(change.factor, now_s)
         self._floor.plan(station)
 
     def _on_scrape(self, _: int) -> None:
-        self._agenda.plan(self._agenda.now_s + self._settings.scrape_s, Cause.SCRAPE)
+        self._agenda.plan(self._agenda.now_s + self._settings.scrape_s, Trigger.SCRAPE)
         self._floor.read()
 
     def _on_window(self, _: int) -> None:
@@ -122,9 +122,9 @@ class _Simulation:
     def _on_arrival(self, number: int) -> None:
         agenda, dress = self._agenda, self._scheduler.dress
         if number + 1 < len(self._requests):
-            agenda.plan(self._requests[number + 1].at_s, Cause.ARRIVAL, number + 1)
+            agenda.plan(self._requests[number + 1].at_s, Trigger.ARRIVAL, number + 1)
         if dress.drops or dress.ends_at_deadline:
-            agenda.plan(self._floor.ledger.due_s[number], Cause.DEADLINE, number)
+            agenda.plan(self._floor.ledger.due_s[number], Trigger.DEADLINE, number)
         self._floor.submit(number)
 
     def _on_wish(self, _: int) -> None:
@@ -149,7 +149,7 @@ class _Simulation:
                     f"scheduler {scheduler.name} wants to decide at {wish_s} s and does not, at {now_s} s"
                 )
         if wish_s != self._wish_s and wish_s < inf:
-            self._agenda.plan(wish_s, Cause.WISH)
+            self._agenda.plan(wish_s, Trigger.WISH)
         self._wish_s = wish_s
         self._floor.has_news = False
 

@@ -5,7 +5,7 @@ from math import inf
 
 from numpy.random import SeedSequence, default_rng
 
-from perllm_lab.hardware.node import Node
+from perllm_lab.hardware.node import SimulatedNode
 from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.simulator.scheduler import NodeReading, Order
 
@@ -38,7 +38,7 @@ class Station:
     def __init__(self, spec: NodeSpec, position: int, order: Order, link_seed: SeedSequence) -> None:
         self.spec = spec
         self.position = position
-        self.node = Node(spec.gpu, spec.link, default_rng(link_seed), gpus=spec.gpus)
+        self.node = SimulatedNode(spec.gpu, spec.link, default_rng(link_seed), gpus=spec.gpus)
         self.node.power_off(0.0)
         self.due_s = inf
         self.running: set[int] = set()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from perllm_lab.hardware.demand import Demand
+from perllm_lab.hardware.demand import WorkloadSettings
 from perllm_lab.hardware.node import unloaded_latency_s
 from perllm_lab.hardware.scenario import NodeSpec, Scenario
 from perllm_lab.workload.arrivals import Arrival
@@ -59,7 +59,7 @@ class RequestMix:
     deadline_s: tuple[float, float] | None = None
 
     @classmethod
-    def of(cls, demand: Demand) -> "RequestMix":
+    def of(cls, demand: WorkloadSettings) -> "RequestMix":
         """Returns the mix that a scenario asks for."""
         return cls(
             payload_share=demand.payload_share,

@@ -4,11 +4,11 @@ from functools import reduce
 import pytest
 
 from integration.chart.helm import CHART, Helm, Object
-from perllm_lab.chart.entries import Entry, list_entries
+from perllm_lab.chart.entries import ChartValue, list_entries
 from perllm_lab.chart.values import Values
 
 
-def list_sections(entries: Iterable[Entry], prefix: str = "") -> Iterator[str]:
+def list_sections(entries: Iterable[ChartValue], prefix: str = "") -> Iterator[str]:
     for entry in entries:
         if entry.children:
             yield f"{prefix}{entry.key}"

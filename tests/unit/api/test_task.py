@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from perllm.api.task import OnDeadlineMissed, OnInfeasible, TaskSpec, Tier
-from perllm.api.task_status import Condition, Decision, Observation, Phase, TaskStatus
+from perllm.api.task_status import Condition, DecisionStatus, Observation, TaskPhase, TaskStatus
 
 TEMPLATE = {"spec": {"containers": [{"name": "main", "image": "llm"}]}}
 
@@ -68,9 +68,9 @@ def test_what_makes_no_sense_is_refused(change: dict[str, Any]) -> None:
 def test_status_survives_the_way_through_kubernetes() -> None:
     now = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
     status = TaskStatus(
-        phase=Phase.RUNNING,
+        phase=TaskPhase.RUNNING,
         received_time=now,
-        decision=Decision(policy="cs-ucb", predicted_latency=1.5, rejected={"memory": 2}),
+        decision=DecisionStatus(policy="cs-ucb", predicted_latency=1.5, rejected={"memory": 2}),
         observed=Observation(latency=2.25, energy_joules=None),
         conditions=(Condition(type="Accepted", status="True", last_transition_time=now, reason="Valid"),),
     )

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from perllm.policy.problem import Arms, Choice, Feedback, Task
+from perllm.policy.problem import Arms, Choice, Feedback, TaskFeatures
 
 
-def make_task(*, time_left_s: float = 10.0, prompt_tokens: float = 100.0, output_tokens: float = 100.0) -> Task:
-    return Task("m", prompt_tokens, output_tokens, 0.0, time_left_s=time_left_s, deadline_s=10.0)
+def make_task(*, time_left_s: float = 10.0, prompt_tokens: float = 100.0, output_tokens: float = 100.0) -> TaskFeatures:
+    return TaskFeatures("m", prompt_tokens, output_tokens, 0.0, time_left_s=time_left_s, deadline_s=10.0)
 
 
 def make_arms(
@@ -45,7 +45,7 @@ def make_arms(
     )
 
 
-def make_feedback(row: int, latency_s: float, *, task: Task | None = None) -> Feedback:
+def make_feedback(row: int, latency_s: float, *, task: TaskFeatures | None = None) -> Feedback:
     """Return what became of `task` on the node of that row."""
     of = task or make_task()
     return Feedback(of.model, row, latency_s, of.deadline_s, 1.0, of.prompt_tokens, of.output_tokens, 1.0)

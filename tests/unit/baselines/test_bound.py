@@ -10,7 +10,7 @@ from perllm_lab.baselines.bound import Conditions, goodput_bound
 from perllm_lab.hardware.catalogue import A10, H100
 from perllm_lab.hardware.job import Job
 from perllm_lab.hardware.link import LinkType
-from perllm_lab.hardware.node import Node
+from perllm_lab.hardware.node import SimulatedNode
 from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.workload.requests import Request
 
@@ -85,7 +85,7 @@ class TestBatch:
 
 def in_time(nodes: Sequence[NodeSpec], requests: Sequence[Request]) -> int:
     """Runs the tasks on the simulated hardware, spread in turn, and counts those in time."""
-    machines = [Node(spec.gpu, spec.link, default_rng(0), resident=True, gpus=spec.gpus) for spec in nodes]
+    machines = [SimulatedNode(spec.gpu, spec.link, default_rng(0), resident=True, gpus=spec.gpus) for spec in nodes]
     for place, each in enumerate(requests):
         job = Job(str(place), each.prompt_tokens, each.output_tokens, each.input_bytes)
         machines[place % len(machines)].admit(job, each.at_s)

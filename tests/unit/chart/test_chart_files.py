@@ -10,13 +10,13 @@ from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
 from perllm.config import Config
-from perllm.controller.refusal import Cause
 from perllm.doctor.cluster import TESTED_MINORS
 from perllm.metrics import OperatorMetrics
+from perllm.scheduling.refusal import RefusalCause
 from perllm.telemetry.metrics import TelemetryMetrics
 from perllm.telemetry.snapshot import NodeFigures, Quality
 from perllm_lab.chart.dashboard import list_queries
-from perllm_lab.chart.entries import Entry, list_entries
+from perllm_lab.chart.entries import ChartValue, list_entries
 from perllm_lab.chart.files import CHART, build_files
 from perllm_lab.chart.schema import build_schema
 from perllm_lab.chart.values import Values
@@ -67,7 +67,7 @@ def test_every_value_is_described() -> None:
 
 def list_undescribed(entries: Any, prefix: str = "") -> Any:
     for entry in entries:
-        assert isinstance(entry, Entry)
+        assert isinstance(entry, ChartValue)
         if not entry.description:
             yield f"{prefix}{entry.key}"
         yield from list_undescribed(entry.children, f"{prefix}{entry.key}.")
@@ -147,7 +147,7 @@ def test_alerts_and_dashboard_ask_for_values_of_labels_that_exist() -> None:
     known: dict[str, Collection[str]] = {
         "figure": NodeFigures().figures(),
         "quality": set(Quality),
-        "cause": set(Cause),
+        "cause": set(RefusalCause),
         "met": {"true", "false"},
         "verb": {"filter", "prioritize", "bind"},
     }

@@ -7,11 +7,11 @@ from random import Random
 
 from perllm.cluster.node import Node
 from perllm.controller.dispatcher import Dispatcher, Waiting
-from perllm.controller.refusal import Refusal
 from perllm.controller.task import Task
 from perllm.guard import Guard
-from perllm.placement.shares import Shares
 from perllm.policy.problem import Policy
+from perllm.scheduling.refusal import PodRefusal
+from perllm.scheduling.shares import Shares
 from unit.placement.cluster_of import Setting, make_setting
 
 CLOCK_S = 0.05
@@ -38,8 +38,8 @@ class Dispatched:
         self._started: dict[str, asyncio.Event] = {}
         self.rejected: list[str] = []
         self.postponed: list[str] = []
-        self.refused: list[tuple[str, Refusal]] = []
-        self.answer: Callable[[Task], Refusal | None] = lambda _: None
+        self.refused: list[tuple[str, PodRefusal]] = []
+        self.answer: Callable[[Task], PodRefusal | None] = lambda _: None
         self.answer_s: Callable[[Task], float] = lambda _: 0.0
         self.runs_s: Callable[[Task], float | None] = lambda _: None
         self.shows_pods = True
@@ -92,7 +92,7 @@ class Dispatched:
             await started.wait()
         return self.started_s[task.key] - added_s
 
-    async def _create(self, waiting: Waiting) -> Refusal | None:
+    async def _create(self, waiting: Waiting) -> PodRefusal | None:
         task = waiting.task
         self.created.append((task.name, waiting.attempt))
         if delay_s := self.answer_s(task):

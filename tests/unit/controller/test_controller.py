@@ -15,19 +15,19 @@ from perllm.api.quantities import parse_duration_s
 from perllm.api.task_status import TaskStatus
 from perllm.cluster.client import ApiError, ApiTimeoutError, ApiUnreachableError
 from perllm.cluster.events import EventRecorder
+from perllm.cluster.pod_ends import PodPatience
 from perllm.cluster.times import format_time
 from perllm.controller import controller, lifecycle
 from perllm.controller.announcer import Announcer
 from perllm.controller.controller import Controller
-from perllm.controller.pod_ends import Patience
 from perllm.controller.pods import build_pod
-from perllm.controller.settlement import SETTLING_S, Settlement
 from perllm.controller.task import Task, read_task
+from perllm.energy.attribution import IdlePower
+from perllm.energy.history import CounterHistory, EnergyHistory
+from perllm.energy.settlement import SETTLING_S, Settlement
 from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics
 from perllm.placement.decision import Decision
-from perllm.telemetry.attribution import IdlePower
-from perllm.telemetry.history import CounterHistory, EnergyHistory
 from unit.cluster.fake_api import FakeApiServer
 from unit.cluster.queues import make_writes
 from unit.controller.samples import make_own_decision, task_object
@@ -596,7 +596,7 @@ async def test_a_pod_that_never_starts_is_replaced_after_the_start_timeout(clust
     cluster.pod(metadata={"creationTimestamp": format_time(1001)}, status={"phase": "Pending"})
     cluster.bind()
     cluster.pod(status={"containerStatuses": creating})
-    await asyncio.sleep(Patience().start_s - 1)
+    await asyncio.sleep(PodPatience().start_s - 1)
     assert (cluster.pods, cluster.status()["phase"]) == (["t-1"], "Scheduled")
     await asyncio.sleep(2)
     assert cluster.api.read(f"{PODS}/t-1") is None
@@ -618,7 +618,7 @@ async def test_a_pod_that_can_never_start_ends_the_task_with_the_words_of_kubele
     await asyncio.sleep(0.1)
     words = 'CreateContainerConfigError: secret "key" not found'
     assert cluster.status()["message"] == f"the pod is starting: {words}"
-    await asyncio.sleep(Patience().mistake_s + 1)
+    await asyncio.sleep(PodPatience().mistake_s + 1)
     assert (cluster.status()["phase"], cluster.status()["message"]) == ("Failed", f"pod t-1 failed: {words}")
     assert cluster.api.read(f"{PODS}/t-1") is None
 

@@ -7,10 +7,11 @@ import pytest
 
 from perllm.api.task import Tier
 from perllm.controller.dispatcher import MAX_UNBOUND_PODS, SIGHT_PATIENCE_S, UNBOUND_PATIENCE_S
-from perllm.controller.refusal import Cause, Refusal
 from perllm.controller.task import Task
-from perllm.placement.placer import Placement, Request
+from perllm.placement.placer import Placement
+from perllm.placement.request import PlacementRequest
 from perllm.policy.net_hits import NetHits
+from perllm.scheduling.refusal import PodRefusal, RefusalCause
 from unit.controller.dispatched import Dispatched
 from unit.controller.samples import make_task
 from unit.placement.cluster_of import CLOUD, EDGE, make_node, make_request
@@ -131,7 +132,7 @@ class TestDispatcher:
         on.add(make_task("odd"), make_task("other"))
         choose = on.placer.choose
 
-        def fail(request: Request, candidates: Sequence[str] | None = None) -> Placement:
+        def fail(request: PlacementRequest, candidates: Sequence[str] | None = None) -> Placement:
             if request.task_id == "uid-odd":
                 raise ValueError("odd task")
             return choose(request, candidates)
@@ -141,7 +142,7 @@ class TestDispatcher:
             await asyncio.sleep(600)
             assert on.names == ["other"]
             name, refusal = on.refused[0]
-            assert (name, refusal.cause, refusal.message) == ("odd", Cause.FAULT, "ValueError: odd task")
+            assert (name, refusal.cause, refusal.message) == ("odd", RefusalCause.FAULT, "ValueError: odd task")
             assert 5 < len(on.refused) < 30
             on.dispatcher.remove("lab/odd")
             assert on.guard.troubled == []
@@ -150,18 +151,18 @@ class TestDispatcher:
         on = Dispatched(make_node("a", slots=9))
         on.answer_s = lambda task: 1.0 if task.name == "odd" else 2.0
 
-        def answer(task: Task) -> Refusal | None:
+        def answer(task: Task) -> PodRefusal | None:
             if task.name == "odd":
                 raise ValueError("odd pod")
-            return Refusal(Cause.QUOTA, "exceeded quota")
+            return PodRefusal(RefusalCause.QUOTA, "exceeded quota")
 
         on.answer = answer
         on.add(make_task("odd"), make_task("other"))
         async with on.at_work():
             await asyncio.sleep(2.5)
             assert {(name, refusal.cause) for name, refusal in on.refused} == {
-                ("odd", Cause.FAULT),
-                ("other", Cause.QUOTA),
+                ("odd", RefusalCause.FAULT),
+                ("other", RefusalCause.QUOTA),
             }
             on.answer = lambda _: None
             await asyncio.sleep(10)

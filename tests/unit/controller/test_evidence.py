@@ -8,7 +8,7 @@ from perllm.api.task_status import TaskStatus
 from perllm.cluster.pod import Timing
 from perllm.controller.evidence import find_fault
 from perllm.controller.lifecycle import advance
-from perllm.learning.outcome import Refusal
+from perllm.learning.outcome import ImplausibleFigure
 from perllm.placement.decision import Decision
 from unit.controller.samples import make_own_decision, make_task, succeeded
 
@@ -18,7 +18,7 @@ SOUND = {"transferSeconds": 1.0, "inferenceSeconds": 6.0, "promptTokens": 900, "
 DECISION = make_own_decision()
 
 
-def fault_of(report: dict[str, Any], decision: Decision | None = DECISION, **fields: Any) -> Refusal | None:
+def fault_of(report: dict[str, Any], decision: Decision | None = DECISION, **fields: Any) -> ImplausibleFigure | None:
     task, pod = make_task(), succeeded(report=report, **fields)
     observed = advance(task, TaskStatus(), [pod], 1010.5).status.observed
     assert observed is not None
@@ -33,12 +33,12 @@ def test_a_run_that_may_be_true_is_evidence(report: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("report", "fault"),
     [
-        ({"outputTokens": 0}, Refusal.TOKENS),
-        ({"outputTokens": 0, "inferenceSeconds": 0.01, "text": ""}, Refusal.TOKENS),
-        ({"inferenceSeconds": 11.0}, Refusal.TIME),
-        ({"transferSeconds": 600.0}, Refusal.TIME),
-        ({"outputTokens": 900_000}, Refusal.TOKENS),
-        ({"outputTokens": 80, "inferenceSeconds": 0.0}, Refusal.TOKENS),
+        ({"outputTokens": 0}, ImplausibleFigure.TOKENS),
+        ({"outputTokens": 0, "inferenceSeconds": 0.01, "text": ""}, ImplausibleFigure.TOKENS),
+        ({"inferenceSeconds": 11.0}, ImplausibleFigure.TIME),
+        ({"transferSeconds": 600.0}, ImplausibleFigure.TIME),
+        ({"outputTokens": 900_000}, ImplausibleFigure.TOKENS),
+        ({"outputTokens": 80, "inferenceSeconds": 0.0}, ImplausibleFigure.TOKENS),
     ],
 )
 def test_one_that_cannot_is_none_and_says_why(report: dict[str, Any], fault: str) -> None:
@@ -46,12 +46,12 @@ def test_one_that_cannot_is_none_and_says_why(report: dict[str, Any], fault: str
 
 
 def test_one_that_ended_before_it_was_placed_is_none() -> None:
-    assert fault_of({}, finished_s=1001.0) == Refusal.TIME
+    assert fault_of({}, finished_s=1001.0) == ImplausibleFigure.TIME
 
 
 def test_one_whose_times_nobody_knows_is_none() -> None:
-    assert fault_of(SOUND, timing=Timing.NOBODY) == Refusal.TIME
+    assert fault_of(SOUND, timing=Timing.NOBODY) == ImplausibleFigure.TIME
 
 
 def test_one_of_somebody_elses_decision_is_none() -> None:
-    assert fault_of(SOUND, None) is Refusal.DECISION
+    assert fault_of(SOUND, None) is ImplausibleFigure.DECISION

@@ -5,17 +5,17 @@ import asyncio
 import pytest
 
 from perllm.controller.dispatcher import CREATION_PATIENCE_S
-from perllm.controller.refusal import Cause, Refusal
 from perllm.controller.task import Task
-from perllm.placement.shares import LEAD_S
 from perllm.policy.net_hits import NetHits
+from perllm.scheduling.refusal import PodRefusal, RefusalCause
+from perllm.scheduling.shares import LEAD_S
 from unit.controller.dispatched import Dispatched
 from unit.controller.samples import make_task
 from unit.placement.cluster_of import make_node
 
 pytestmark = pytest.mark.looptime
 
-QUOTA = Refusal(Cause.QUOTA, "exceeded quota: none")
+QUOTA = PodRefusal(RefusalCause.QUOTA, "exceeded quota: none")
 RUN_S = 5.0
 AT_ONCE_S = 0.5
 
@@ -48,7 +48,9 @@ async def test_a_hundred_refused_tasks_hold_nothing() -> None:
 async def test_a_webhook_that_hangs_delays_its_own_namespace_only() -> None:
     on = make_cluster()
     on.answer_s = lambda task: 30.0 if task.namespace == "other" else 0.0
-    on.answer = lambda task: Refusal(Cause.WEBHOOK, "failed calling webhook") if task.namespace == "other" else None
+    on.answer = lambda task: (
+        PodRefusal(RefusalCause.WEBHOOK, "failed calling webhook") if task.namespace == "other" else None
+    )
     async with on.at_work():
         on.add(*make_others(100, priority=1000))
         await asyncio.sleep(5)

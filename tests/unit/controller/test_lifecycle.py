@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from perllm.api.report import RunReport, TokenSource
 from perllm.api.task import Tier
-from perllm.api.task_status import EnergyQuality, Phase, Result, TaskStatus
+from perllm.api.task_status import EnergyQuality, Result, TaskPhase, TaskStatus
 from perllm.cluster.pod import Pod, Timing
 from perllm.controller.lifecycle import (
     MAX_REFUSALS,
@@ -44,33 +44,33 @@ def time_of(unix_s: float) -> datetime:
 GONE = running(is_deleting=True)
 
 # what the pods are, spec, now -> phase, number of the attempt wanted
-SITUATIONS: dict[str, tuple[Sequence[Pod], dict[str, object], float, Phase, int | None]] = {
-    "no pod yet": ([], {}, NOW_S, Phase.PENDING, 1),
-    "pod waits for a node": ([waiting()], {}, NOW_S, Phase.PENDING, None),
-    "pod is bound": ([bound()], {}, NOW_S, Phase.SCHEDULED, None),
-    "pod runs": ([running()], {}, NOW_S, Phase.RUNNING, None),
-    "pod succeeded": ([succeeded()], {}, NOW_S, Phase.SUCCEEDED, None),
-    "pod failed, no retries": ([failed()], {}, NOW_S, Phase.FAILED, None),
-    "pod failed, retries left": ([failed()], {"retries": 1}, NOW_S, Phase.PENDING, 2),
-    "retry runs": ([failed(1), running(2)], {"retries": 1}, NOW_S, Phase.RUNNING, None),
-    "retry succeeded": ([failed(1), succeeded(2)], {"retries": 1}, NOW_S, Phase.SUCCEEDED, None),
-    "retries used up": ([failed(1), failed(2)], {"retries": 1}, NOW_S, Phase.FAILED, None),
-    "node refused": ([refused()], {}, NOW_S, Phase.PENDING, 2),
-    "evicted": ([failed(reason="Evicted")], {}, NOW_S, Phase.PENDING, 2),
-    "preempted": ([failed(reason="Preempting")], {}, NOW_S, Phase.PENDING, 2),
-    "stopped with its node": ([failed(is_disrupted=True)], {}, NOW_S, Phase.PENDING, 2),
-    "killed by its deletion": ([failed(is_deleting=True, was_deleted=True)], {}, NOW_S, Phase.PENDING, 2),
-    "refusals are no retries": ([failed(1), refused(2)], {"retries": 1}, NOW_S, Phase.PENDING, 3),
-    "failure after a refusal": ([refused(1), failed(2)], {}, NOW_S, Phase.FAILED, None),
-    "node lost, pod being deleted": ([GONE], {}, NOW_S, Phase.PENDING, 2),
-    "successor of a lost pod": ([GONE, bound(2)], {}, NOW_S, Phase.SCHEDULED, None),
-    "deletion asked for after success": ([succeeded(is_deleting=True)], {}, NOW_S, Phase.SUCCEEDED, None),
-    "late and running": ([running()], {}, LATE_S, Phase.RUNNING, None),
-    "late and still waiting": ([], {}, LATE_S, Phase.PENDING, 1),
-    "late, to be terminated": ([running()], {"onDeadlineMissed": "Terminate"}, LATE_S, Phase.FAILED, None),
-    "late and waiting, to be terminated": ([], {"onDeadlineMissed": "Terminate"}, LATE_S, Phase.FAILED, None),
-    "just in time": ([running()], {"onDeadlineMissed": "Terminate"}, LATE_S - 0.001, Phase.RUNNING, None),
-    "complete, seen late": ([succeeded()], {"onDeadlineMissed": "Terminate"}, LATE_S, Phase.SUCCEEDED, None),
+SITUATIONS: dict[str, tuple[Sequence[Pod], dict[str, object], float, TaskPhase, int | None]] = {
+    "no pod yet": ([], {}, NOW_S, TaskPhase.PENDING, 1),
+    "pod waits for a node": ([waiting()], {}, NOW_S, TaskPhase.PENDING, None),
+    "pod is bound": ([bound()], {}, NOW_S, TaskPhase.SCHEDULED, None),
+    "pod runs": ([running()], {}, NOW_S, TaskPhase.RUNNING, None),
+    "pod succeeded": ([succeeded()], {}, NOW_S, TaskPhase.SUCCEEDED, None),
+    "pod failed, no retries": ([failed()], {}, NOW_S, TaskPhase.FAILED, None),
+    "pod failed, retries left": ([failed()], {"retries": 1}, NOW_S, TaskPhase.PENDING, 2),
+    "retry runs": ([failed(1), running(2)], {"retries": 1}, NOW_S, TaskPhase.RUNNING, None),
+    "retry succeeded": ([failed(1), succeeded(2)], {"retries": 1}, NOW_S, TaskPhase.SUCCEEDED, None),
+    "retries used up": ([failed(1), failed(2)], {"retries": 1}, NOW_S, TaskPhase.FAILED, None),
+    "node refused": ([refused()], {}, NOW_S, TaskPhase.PENDING, 2),
+    "evicted": ([failed(reason="Evicted")], {}, NOW_S, TaskPhase.PENDING, 2),
+    "preempted": ([failed(reason="Preempting")], {}, NOW_S, TaskPhase.PENDING, 2),
+    "stopped with its node": ([failed(is_disrupted=True)], {}, NOW_S, TaskPhase.PENDING, 2),
+    "killed by its deletion": ([failed(is_deleting=True, was_deleted=True)], {}, NOW_S, TaskPhase.PENDING, 2),
+    "refusals are no retries": ([failed(1), refused(2)], {"retries": 1}, NOW_S, TaskPhase.PENDING, 3),
+    "failure after a refusal": ([refused(1), failed(2)], {}, NOW_S, TaskPhase.FAILED, None),
+    "node lost, pod being deleted": ([GONE], {}, NOW_S, TaskPhase.PENDING, 2),
+    "successor of a lost pod": ([GONE, bound(2)], {}, NOW_S, TaskPhase.SCHEDULED, None),
+    "deletion asked for after success": ([succeeded(is_deleting=True)], {}, NOW_S, TaskPhase.SUCCEEDED, None),
+    "late and running": ([running()], {}, LATE_S, TaskPhase.RUNNING, None),
+    "late and still waiting": ([], {}, LATE_S, TaskPhase.PENDING, 1),
+    "late, to be terminated": ([running()], {"onDeadlineMissed": "Terminate"}, LATE_S, TaskPhase.FAILED, None),
+    "late and waiting, to be terminated": ([], {"onDeadlineMissed": "Terminate"}, LATE_S, TaskPhase.FAILED, None),
+    "just in time": ([running()], {"onDeadlineMissed": "Terminate"}, LATE_S - 0.001, TaskPhase.RUNNING, None),
+    "complete, seen late": ([succeeded()], {"onDeadlineMissed": "Terminate"}, LATE_S, TaskPhase.SUCCEEDED, None),
 }
 
 
@@ -128,14 +128,18 @@ class TestAcceptance:
     def test_is_refused_for_a_spec_that_cannot_be_understood(self) -> None:
         task = Task("lab/t", "lab", "t", "uid-t", 1, None, "spec.deadline: must be more than 0s", 1000.0)
         status = step(task=task).status
-        assert (status.phase, status.message) == (Phase.REJECTED, "spec.deadline: must be more than 0s")
+        assert (status.phase, status.message) == (TaskPhase.REJECTED, "spec.deadline: must be more than 0s")
         assert (reason(status, "Accepted"), conditions(status)["Accepted"]) == ("InvalidSpec", "False")
         assert step(task=task, status=status, now_s=NOW_S + 5).status == status
         assert step(task=dataclasses.replace(task, generation=2), status=status).status.observed_generation == 2
 
     def test_can_be_taken_back_before_the_task_ran(self) -> None:
         status = reject(make_task(), step().status, "Infeasible", "no node is fast enough", NOW_S)
-        assert (status.phase, status.message, status.deadline_met) == (Phase.REJECTED, "no node is fast enough", False)
+        assert (status.phase, status.message, status.deadline_met) == (
+            TaskPhase.REJECTED,
+            "no node is fast enough",
+            False,
+        )
         assert conditions(status)["Accepted"] == conditions(status)["Completed"] == "False"
         assert step(status=status, now_s=NOW_S + 5).status == status
 
@@ -152,7 +156,7 @@ class TestAcceptance:
 
     def test_of_a_task_that_has_run_and_failed_ends_as_a_failure(self) -> None:
         status = step(failed(), task=make_task(retries=1)).status
-        assert reject(make_task(), status, "Infeasible", "too late now", NOW_S).phase is Phase.FAILED
+        assert reject(make_task(), status, "Infeasible", "too late now", NOW_S).phase is TaskPhase.FAILED
 
     @pytest.mark.parametrize("pod", [running(), succeeded(), failed()], ids=["runs", "succeeded", "failed"])
     def test_follows_changes_of_the_spec_also_after_the_end(self, pod: Pod) -> None:
@@ -206,7 +210,7 @@ class TestDeletion:
         task = dataclasses.replace(make_task(retries=3), is_deleting=True)
         result = step(*pods, task=task)
         assert (result.status.phase, reason(result.status, "Finished"), result.attempt) == (
-            Phase.FAILED,
+            TaskPhase.FAILED,
             "Deleted",
             None,
         )
@@ -214,7 +218,7 @@ class TestDeletion:
 
     def test_takes_no_success_back(self) -> None:
         task = dataclasses.replace(make_task(), is_deleting=True)
-        assert step(succeeded(), task=task).status.phase is Phase.SUCCEEDED
+        assert step(succeeded(), task=task).status.phase is TaskPhase.SUCCEEDED
 
 
 class TestPlacement:
@@ -240,7 +244,7 @@ class TestPlacement:
     )
     def test_without_a_record_of_its_own_is_still_a_placement(self, record: str | None) -> None:
         status = step(bound(decision_record=record)).status
-        assert (status.phase, status.node_name, status.decision) == (Phase.SCHEDULED, "n", None)
+        assert (status.phase, status.node_name, status.decision) == (TaskPhase.SCHEDULED, "n", None)
 
     def test_of_a_lost_attempt_is_forgotten(self) -> None:
         before = step(running()).status
@@ -275,14 +279,14 @@ class TestAttempts:
         task = make_task(retries=1)
         status = step(failed(1), task=task).status
         assert status.failed_attempts == (1,)
-        assert step(failed(2), task=task, status=status).status.phase is Phase.FAILED
+        assert step(failed(2), task=task, status=status).status.phase is TaskPhase.FAILED
         assert step(refused(2), task=task, status=status).attempt == 3
 
     def test_that_nodes_refuse_or_lose_come_to_an_end(self) -> None:
         pods = [refused(number) for number in range(1, MAX_REFUSALS + 1)]
         assert step(*pods).attempt == MAX_REFUSALS + 1
         status = step(*pods, refused(MAX_REFUSALS + 1)).status
-        assert (status.phase, reason(status, "Completed")) == (Phase.FAILED, "TooManyRefusals")
+        assert (status.phase, reason(status, "Completed")) == (TaskPhase.FAILED, "TooManyRefusals")
 
 
 class TestSuccess:
@@ -323,7 +327,7 @@ class TestSuccess:
     def test_after_the_deadline_is_a_success_that_missed_it(self) -> None:
         status = step(succeeded(finished_s=1061.0), now_s=1061.5).status
         assert (status.phase, status.deadline_met, conditions(status)["DeadlineMet"]) == (
-            Phase.SUCCEEDED,
+            TaskPhase.SUCCEEDED,
             False,
             "False",
         )
@@ -350,7 +354,7 @@ class TestSuccess:
         beside_proxy = succeeded(linger_s=0.0)
         result = step(beside_proxy)
         assert (result.status.phase, result.doomed, result.finished) == (
-            Phase.SUCCEEDED,
+            TaskPhase.SUCCEEDED,
             (beside_proxy,),
             beside_proxy,
         )

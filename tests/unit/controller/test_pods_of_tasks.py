@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from perllm.api import names
 from perllm.api.names import MAX_POD_NAME, pod_name
-from perllm.api.task_status import Phase, TaskStatus
+from perllm.api.task_status import TaskPhase, TaskStatus
 from perllm.controller.pods import build_pod
 from perllm.controller.task import read_task
 from unit.controller.samples import TEMPLATE, make_task, task_object
@@ -39,7 +39,7 @@ class TestTask:
             _ = task.due_s
 
     def test_takes_its_status_from_the_object(self) -> None:
-        assert read_task(task_object(status={"phase": "Running"}), 1000.0)[1].phase is Phase.RUNNING
+        assert read_task(task_object(status={"phase": "Running"}), 1000.0)[1].phase is TaskPhase.RUNNING
         assert read_task(task_object(status={"phase": "Dreaming"}), 1000.0)[1] == TaskStatus()
 
     def test_asks_placement_for_what_it_needs(self) -> None:

@@ -3,7 +3,8 @@
 import pytest
 
 from perllm.cluster.client import ApiError, ApiUnreachableError
-from perllm.controller.refusal import Cause, is_invalid, read_refusal
+from perllm.controller.refusal import is_invalid, read_refusal
+from perllm.scheduling.refusal import RefusalCause
 
 SERVER_ERROR = 'Internal error occurred: failed calling webhook "w.example": context deadline exceeded'
 
@@ -15,23 +16,28 @@ SERVER_ERROR = 'Internal error occurred: failed calling webhook "w.example": con
             403,
             "Forbidden",
             'pods "q-1" is forbidden: exceeded quota: none, requested: pods=1',
-            Cause.QUOTA,
+            RefusalCause.QUOTA,
         ),
-        (403, "Forbidden", 'pods "q-1" is forbidden: violates PodSecurity "restricted:latest"', Cause.FORBIDDEN),
-        (403, "Forbidden", 'pods "q-1" is forbidden: no PriorityClass with name x was found', Cause.FORBIDDEN),
-        (403, "Forbidden", 'error looking up service account a/x: serviceaccount "x" not found', Cause.FORBIDDEN),
-        (400, "BadRequest", 'admission webhook "w.example" denied the request: no', Cause.FORBIDDEN),
-        (422, "Invalid", "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no", Cause.FORBIDDEN),
-        (404, "NotFound", 'namespaces "a" not found', Cause.FORBIDDEN),
-        (409, "AlreadyExists", 'pods "web-1" already exists', Cause.NAME_TAKEN),
-        (409, "Conflict", "the object has been modified", Cause.API_SERVER),
-        (500, "InternalError", SERVER_ERROR, Cause.WEBHOOK),
-        (504, "Timeout", "request did not complete within requested timeout", Cause.WEBHOOK),
-        (429, "TooManyRequests", "try again", Cause.API_SERVER),
-        (503, "ServiceUnavailable", "", Cause.API_SERVER),
+        (403, "Forbidden", 'pods "q-1" is forbidden: violates PodSecurity "restricted:latest"', RefusalCause.FORBIDDEN),
+        (403, "Forbidden", 'pods "q-1" is forbidden: no PriorityClass with name x was found', RefusalCause.FORBIDDEN),
+        (
+            403,
+            "Forbidden",
+            'error looking up service account a/x: serviceaccount "x" not found',
+            RefusalCause.FORBIDDEN,
+        ),
+        (400, "BadRequest", 'admission webhook "w.example" denied the request: no', RefusalCause.FORBIDDEN),
+        (422, "Invalid", "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no", RefusalCause.FORBIDDEN),
+        (404, "NotFound", 'namespaces "a" not found', RefusalCause.FORBIDDEN),
+        (409, "AlreadyExists", 'pods "web-1" already exists', RefusalCause.NAME_TAKEN),
+        (409, "Conflict", "the object has been modified", RefusalCause.API_SERVER),
+        (500, "InternalError", SERVER_ERROR, RefusalCause.WEBHOOK),
+        (504, "Timeout", "request did not complete within requested timeout", RefusalCause.WEBHOOK),
+        (429, "TooManyRequests", "try again", RefusalCause.API_SERVER),
+        (503, "ServiceUnavailable", "", RefusalCause.API_SERVER),
     ],
 )
-def test_what_may_change_is_told_by_its_cause(status: int, reason: str, message: str, cause: Cause) -> None:
+def test_what_may_change_is_told_by_its_cause(status: int, reason: str, message: str, cause: RefusalCause) -> None:
     error = ApiError(status, reason, message, retry_after_s=7.0)
     assert not is_invalid(error)
     refusal = read_refusal(error)
@@ -39,7 +45,7 @@ def test_what_may_change_is_told_by_its_cause(status: int, reason: str, message:
 
 
 def test_an_api_server_that_does_not_answer_may_later() -> None:
-    assert read_refusal(ApiUnreachableError("gone")).cause is Cause.API_SERVER
+    assert read_refusal(ApiUnreachableError("gone")).cause is RefusalCause.API_SERVER
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from perllm.extender.server import build_app
 from perllm.metrics import OperatorMetrics
 from perllm.placement.decision import read_record
 from perllm.placement.placer import Placer
-from perllm.placement.request import Request
+from perllm.placement.request import PlacementRequest
 from unit.cluster.fake_api import FakeApiServer
 from unit.cluster.queues import make_guard
 from unit.placement.cluster_of import make_node, make_request, make_setting
@@ -69,7 +69,7 @@ def pod_of(name: str) -> dict[str, Any]:
 async def setting() -> AsyncIterator[Setting]:
     placer = make_setting(*(make_node(name, slots=1) for name in NODES)).placer
 
-    def request_of(pod: dict[str, Any]) -> Request | None:
+    def request_of(pod: dict[str, Any]) -> PlacementRequest | None:
         name = pod["metadata"]["name"]
         return make_request(f"task-{name}") if name.startswith("t") else None
 

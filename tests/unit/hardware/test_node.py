@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from perllm_lab.hardware.catalogue import CATALOGUE, JETSON_ORIN
 from perllm_lab.hardware.link import LinkType
-from perllm_lab.hardware.node import Job, Node, unloaded_latency_s
+from perllm_lab.hardware.node import Job, SimulatedNode, unloaded_latency_s
 
 # Iteration 0.1 s + 0.1 s a task, 1 J a token + 1 J an iteration, prefill 10 ms and 1 J a token, idle 10 W.
 GPU = dataclasses.replace(
@@ -28,7 +28,7 @@ LINK = LinkType(bandwidth_bps=8e6, rtt_s=0.0)
 
 
 def make_node(gpu=GPU, link=LINK, *, resident=True, seed=0):
-    return Node(gpu, link, np.random.default_rng(seed), resident=resident)
+    return SimulatedNode(gpu, link, np.random.default_rng(seed), resident=resident)
 
 
 def job(key, *, prompt=100, output=10, size=0):

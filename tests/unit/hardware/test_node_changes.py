@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from perllm_lab.hardware.catalogue import CATALOGUE, JETSON_ORIN
 from perllm_lab.hardware.link import LinkType
-from perllm_lab.hardware.node import Job, Node
+from perllm_lab.hardware.node import Job, SimulatedNode
 
 # Iteration 0.1 s + 0.1 s a task, 1 J a token + 1 J an iteration, prefill 10 ms and 1 J a token, idle 10 W.
 GPU = dataclasses.replace(
@@ -36,7 +36,7 @@ class Steady:
 
 
 def make_node(*, gpus=1, resident=True):
-    return Node(GPU, LINK, Steady(), resident=resident, gpus=gpus)
+    return SimulatedNode(GPU, LINK, Steady(), resident=resident, gpus=gpus)
 
 
 def job(key, *, prompt=0, output=10, size=0):
@@ -105,7 +105,7 @@ def test_a_transfer_slows_with_the_bandwidth_factor_and_recovers_with_it():
 
 
 def test_the_bandwidth_factor_leaves_the_random_variation_as_it_was():
-    slow, nominal = (Node(GPU, LINK, np.random.default_rng(3), resident=True) for _ in range(2))
+    slow, nominal = (SimulatedNode(GPU, LINK, np.random.default_rng(3), resident=True) for _ in range(2))
     slow.set_bandwidth_factor(0.5, 0.0)
     for node in (slow, nominal):
         node.admit(job("a", size=10**9), 0.0)
@@ -199,7 +199,7 @@ class Player:
 @settings(max_examples=150, deadline=None)
 @given(gpu=st.sampled_from(sorted(CATALOGUE)), gpus=st.integers(1, 4), deeds=steps)
 def test_whatever_happens_every_joule_has_an_owner_and_every_job_ends_once(gpu, gpus, deeds):
-    player = Player(Node(CATALOGUE[gpu], LinkType(100e6, 0.005), np.random.default_rng(0), gpus=gpus))
+    player = Player(SimulatedNode(CATALOGUE[gpu], LinkType(100e6, 0.005), np.random.default_rng(0), gpus=gpus))
     for pause_s, (deed, value) in deeds:
         player.play(pause_s, deed, value)
     player.outcomes += drain(player.node).values()

@@ -7,11 +7,11 @@ from perllm.api.task import Tier
 from perllm.cluster.node import Node
 from perllm.learning.learner import Learner
 from perllm.placement.circuits import Circuits
-from perllm.placement.demand import ONE_SLOT, Demand
+from perllm.placement.demand import ONE_SLOT, PodDemand
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placer
-from perllm.placement.request import Request
+from perllm.placement.request import PlacementRequest
 from perllm.policy.cs_ucb import CsUcb
 from perllm.policy.problem import Policy
 
@@ -59,7 +59,7 @@ def make_request(
     input_bytes: int = 0,
     tiers: frozenset[Tier] = frozenset(Tier),
     due_s: float = 1060.0,
-    demand: Demand = ONE_SLOT,
+    demand: PodDemand = ONE_SLOT,
     avoided: frozenset[str] = frozenset(),
-) -> Request:
-    return Request(task_id, "m", 1000, output_tokens, input_bytes, tiers, due_s, 60.0, "lab", demand, avoided)
+) -> PlacementRequest:
+    return PlacementRequest(task_id, "m", 1000, output_tokens, input_bytes, tiers, due_s, 60.0, "lab", demand, avoided)

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from perllm.api.node_profile import CircuitState
-from perllm.placement.circuits import FORGET_S, HOLD, PAUSE, TRIP, WINDOW_S, Attempt, Change, Circuits
+from perllm.placement.circuits import FORGET_S, HOLD, PAUSE, TRIP, WINDOW_S, Attempt, CircuitChange, Circuits
 
 FLEET = 4
 
@@ -47,7 +47,7 @@ class Ward:
     def closed_to(self, namespace: str = "lab", model: str = "m", task: str = "new") -> set[str]:
         return set(self.circuits.closed_to(task, namespace, model, self.in_flight.__contains__))
 
-    def note(self, changes: Iterable[Change]) -> None:
+    def note(self, changes: Iterable[CircuitChange]) -> None:
         self.said += [(change.node, change.state) for change in changes]
 
 

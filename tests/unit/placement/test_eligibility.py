@@ -6,20 +6,20 @@ import pytest
 
 from perllm.api.task import OnInfeasible
 from perllm.cluster.node import Node, Taint
-from perllm.placement.admission import Admission
 from perllm.placement.circuits import HOLD, PAUSE, Attempt
-from perllm.placement.demand import Demand, read_demand
+from perllm.placement.demand import PodDemand, read_demand
 from perllm.placement.placer import Placement
 from perllm.policy.cs_ucb import CsUcb
 from perllm.policy.net_hits import NetHits
 from perllm.policy.problem import Policy, Verdict
+from perllm.scheduling.admission import Admission
 from unit.placement.cluster_of import CLOUD, EDGE, Setting, make_node, make_request, make_setting
 
 GPU = "nvidia.com/gpu"
 WAIT, REFUSE = Verdict.WAIT, Verdict.REFUSE
 
 
-def ask(gpus: int = 1, **spec: Any) -> Demand:
+def ask(gpus: int = 1, **spec: Any) -> PodDemand:
     return read_demand({"containers": [{"resources": {"limits": {GPU: gpus}}}], **spec}, GPU)
 
 
@@ -101,7 +101,7 @@ class TestWhatCanNeverFit:
         ids=["size", "selector", "selector before taint", "selector and taint"],
     )
     def test_is_refused_or_waits_and_says_why(
-        self, policy: type[Policy], nodes: list[Node], demand: Demand, message: str
+        self, policy: type[Policy], nodes: list[Node], demand: PodDemand, message: str
     ) -> None:
         placement = make_setting(*nodes, policy=policy()).placer.choose(make_request(demand=demand))
         assert placement.obstacle == message

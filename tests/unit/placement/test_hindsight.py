@@ -5,11 +5,11 @@ import math
 
 import pytest
 
-from perllm.placement.hindsight import Run, expected_stay, judge_ended, judge_run
+from perllm.placement.hindsight import CompletedRun, expected_stay, judge_ended, judge_run
 from perllm.placement.ledger import Stay
 from unit.placement.records import make_decision
 
-RUN = Run(
+RUN = CompletedRun(
     prompt_tokens=900,
     output_tokens=200,
     bound_s=1002.0,
@@ -22,7 +22,7 @@ RUN = Run(
 )
 
 
-def run(**fields: object) -> Run:
+def run(**fields: object) -> CompletedRun:
     return dataclasses.replace(RUN, **fields)  # type: ignore[arg-type]
 
 

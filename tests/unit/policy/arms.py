@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from perllm.policy.problem import Arms, Feedback, Task
+from perllm.policy.problem import Arms, Feedback, TaskFeatures
 
 
-def make_task(model: str = "m", time_left_s: float = 10.0) -> Task:
-    return Task(model, 100, 100, 0, time_left_s=time_left_s, deadline_s=10.0)
+def make_task(model: str = "m", time_left_s: float = 10.0) -> TaskFeatures:
+    return TaskFeatures(model, 100, 100, 0, time_left_s=time_left_s, deadline_s=10.0)
 
 
 def make_arms(

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from perllm.api.report import TokenSource
 from perllm.runner.answer import Answer
-from perllm.runner.endpoint import Endpoint, Patience, Sampling, read_retry_after_s
+from perllm.runner.endpoint import AnswerPatience, Endpoint, Sampling, read_retry_after_s
 from perllm.runner.errors import EndpointError, ExitCode
 from perllm.runner.prompts import Prompt
 from unit.runner.model_server import (
@@ -72,13 +72,13 @@ def endpoint_of(
     clock: FakeClock,
     *,
     sampling: Sampling | None = None,
-    patience: Patience | None = None,
+    patience: AnswerPatience | None = None,
 ) -> Endpoint:
     return Endpoint(
         session,
         server_url,
         sampling or Sampling("m"),
-        patience or Patience(0.0, 30.0),
+        patience or AnswerPatience(0.0, 30.0),
         now=clock.now,
         unix_now=lambda: UNIX_S,
         rng=LongestPauses(),
@@ -91,7 +91,7 @@ async def ask(
 ) -> Answer:
     answer = Answer()
     sampling = Sampling("m", max_tokens=50, temperature=0.0)
-    patience = Patience(wait_s, timeout_s)
+    patience = AnswerPatience(wait_s, timeout_s)
     endpoint = endpoint_of(server_url, session, clock, sampling=sampling, patience=patience)
     await endpoint.ask(PROMPT, answer, lambda text: None)
     return answer
@@ -419,7 +419,7 @@ async def test_answer_that_takes_too_long_is_given_up_and_what_came_is_kept(
 ) -> None:
     server.script = [stream(encode(chunk("so far")), then=hang)]
     answer = Answer()
-    endpoint = endpoint_of(server.url, session, clock, patience=Patience(0.0, 0.2))
+    endpoint = endpoint_of(server.url, session, clock, patience=AnswerPatience(0.0, 0.2))
 
     with pytest.raises(EndpointError, match=r"longer than 0.2 s \(--timeout\)") as caught:
         await endpoint.ask(PROMPT, answer, lambda text: None)

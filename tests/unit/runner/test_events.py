@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perllm.runner.errors import EndpointError
-from perllm.runner.events import Event, read_events
+from perllm.runner.events import ServerEvent, read_events
 
 STREAM = ': hello\n\ndata: {"a": "é"}\n\nevent: x\ndata:one\ndata: two\n\nid: 1\n\ndata: [DONE]\n\n'.encode()
 EVENTS = ['{"a": "é"}'.encode(), b"one\ntwo", b"[DONE]"]
@@ -42,7 +42,7 @@ async def test_an_event_that_is_called_an_error_is_one(content: bytes) -> None:
     async def flow() -> AsyncIterator[bytes]:
         yield content + b"data: x\n\n"
 
-    assert [event async for event in read_events(flow())] == [Event(b"{}", is_error=True), Event(b"x")]
+    assert [event async for event in read_events(flow())] == [ServerEvent(b"{}", is_error=True), ServerEvent(b"x")]
 
 
 async def test_a_line_without_end_is_given_up() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from perllm.api.report import RunReport, TokenSource, parse_run_report
 from perllm.runner import config_map
-from perllm.runner.endpoint import Patience, Sampling
+from perllm.runner.endpoint import AnswerPatience, Sampling
 from perllm.runner.errors import ExitCode
 from perllm.runner.job import Settings, run
 from perllm.runner.prompts import Prompt, collect_prompts
@@ -35,7 +35,7 @@ def settings(server: FakeModelServer, tmp_path: Path) -> Settings:
         url=server.url,
         api_key=None,
         sampling=Sampling("m"),
-        patience=Patience(wait_s=0.0, timeout_s=30.0),
+        patience=AnswerPatience(wait_s=0.0, timeout_s=30.0),
         concurrency=1,
         deadline_unix_s=None,
         destination=Destination(),

@@ -9,7 +9,7 @@ from perllm.cluster.client import ApiError, ApiUnreachableError, PatchKind
 from perllm.runner import config_map
 from perllm.runner.answer import Answer
 from perllm.runner.errors import ResultError
-from perllm.runner.result import Destination, Kind, write_file, write_termination_message
+from perllm.runner.result import Destination, DestinationKind, write_file, write_termination_message
 
 
 class FakeClient:
@@ -41,14 +41,14 @@ async def store(client: FakeClient) -> list[float]:
 @pytest.mark.parametrize(
     ("text", "destination"),
     [
-        ("termination", Destination(Kind.TERMINATION)),
-        ("configmap:answers", Destination(Kind.CONFIG_MAP, "answers")),
-        ("file:/out/a:b.jsonl", Destination(Kind.FILE, "/out/a:b.jsonl")),
+        ("termination", Destination(DestinationKind.TERMINATION)),
+        ("configmap:answers", Destination(DestinationKind.CONFIG_MAP, "answers")),
+        ("file:/out/a:b.jsonl", Destination(DestinationKind.FILE, "/out/a:b.jsonl")),
     ],
 )
 def test_places(text: str, destination: Destination) -> None:
     assert Destination.parse(text) == destination
-    assert destination.location == (None if destination.kind is Kind.TERMINATION else text)
+    assert destination.location == (None if destination.kind is DestinationKind.TERMINATION else text)
 
 
 @pytest.mark.parametrize("text", ["", "configmap", "configmap:", "termination:x", "s3:bucket"])

@@ -7,7 +7,7 @@ from perllm_lab.hardware.catalogue import A10
 from perllm_lab.hardware.gpu import GpuType
 from perllm_lab.hardware.link import LinkType
 from perllm_lab.hardware.scenario import NodeSpec
-from perllm_lab.simulator.fleet import Fleet
+from perllm_lab.simulator.fleet import FleetPlan
 from perllm_lab.workload.requests import Request
 
 TOKEN_S = 0.001
@@ -34,8 +34,8 @@ def node(name: str = "n-0", gpu: GpuType = ONE_BY_ONE, link: LinkType = FAST_LIN
     return NodeSpec(name, tier, "chat", gpu, link)
 
 
-def fleet(*nodes: NodeSpec, seed: int = 0) -> Fleet:
-    return Fleet("test", nodes or (node(),), seed=seed)
+def fleet(*nodes: NodeSpec, seed: int = 0) -> FleetPlan:
+    return FleetPlan("test", nodes or (node(),), seed=seed)
 
 
 def request(at_s: float, seconds: float, deadline_s: float = 1e6, input_bytes: int = 0) -> Request:

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from perllm_lab.hardware.events import Change, Kind
-from perllm_lab.simulator.fleet import Fleet, SimulationSettings
+from perllm_lab.hardware.events import ChangeKind, NodeChange
+from perllm_lab.simulator.fleet import FleetPlan, SimulationSettings
 from perllm_lab.simulator.result import Fate
 from perllm_lab.simulator.scheduler import Dress, Order
 from perllm_lab.simulator.simulation import simulate
@@ -30,9 +30,9 @@ def test_the_window_begins_after_the_warm_up_and_counts_only_what_is_drawn_in_it
 
 def test_a_node_that_is_not_there_draws_nothing() -> None:
     two = fleet(node("a-0"), node("b-0"))
-    changes = (Change(2.0, "b-0", Kind.LOSS), Change(8.0, "b-0", Kind.RETURN))
+    changes = (NodeChange(2.0, "b-0", ChangeKind.LOSS), NodeChange(8.0, "b-0", ChangeKind.RETURN))
     nothing_to_do = requests((0.0, 0.001), (10.0, 0.001))
-    result = simulate(Fleet("test", two.nodes, changes), nothing_to_do, RoundRobin(), EVERYTHING)
+    result = simulate(FleetPlan("test", two.nodes, changes), nothing_to_do, RoundRobin(), EVERYTHING)
     assert result.node_energy_j.tolist() == pytest.approx([10.0 * IDLE_W, 4.0 * IDLE_W], rel=0.01)
 
 
@@ -50,14 +50,14 @@ def test_no_task_is_lost_in_overload_with_failing_nodes(drops: bool, ends: bool,
     arrivals_s, seconds = np.cumsum(rng.exponential(0.3, 400)), rng.exponential(1.0, 400)
     asked = requests(*zip(arrivals_s, seconds, rng.uniform(0.5, 6.0, 400), strict=True))
     changes = tuple(
-        Change(at_s, name, kind)
+        NodeChange(at_s, name, kind)
         for name, offset_s in (("a-0", 5.0), ("b-0", 11.0))
         for step in range(8)
-        for at_s, kind in ((offset_s + 12 * step, Kind.LOSS), (offset_s + 12 * step + 4, Kind.RETURN))
+        for at_s, kind in ((offset_s + 12 * step, ChangeKind.LOSS), (offset_s + 12 * step + 4, ChangeKind.RETURN))
     )
     nodes = (node("a-0"), node("b-0"), node("c-0"))
     scheduler = RoundRobin(Dress(order, drops, ends))
-    tasks = simulate(Fleet("test", nodes, changes), asked, scheduler).tasks
+    tasks = simulate(FleetPlan("test", nodes, changes), asked, scheduler).tasks
     counts = np.bincount(tasks.fate, minlength=len(Fate))
     assert counts.sum() == len(asked)
     assert counts[Fate.IN_TIME] > 0

@@ -3,7 +3,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from perllm_lab.simulator.experiment import Experiment, Job, run_experiment, run_job
+from perllm_lab.simulator.experiment import Experiment, RunSpec, run_experiment, run_job
 from perllm_lab.simulator.pool import ParallelError
 from perllm_lab.simulator.result import RunResult
 from perllm_lab.simulator.workload import draw_requests
@@ -38,7 +38,7 @@ def test_a_result_does_not_depend_on_how_many_processes_there_are() -> None:
     told: list[tuple[int, int, str]] = []
     jobs = EXPERIMENT.jobs()
     found = run_experiment(EXPERIMENT, 2, lambda *progress: told.append(progress))
-    assert [Job(run.policy, run.load, run.seed) for run in found] == jobs
+    assert [RunSpec(run.policy, run.load, run.seed) for run in found] == jobs
     assert all(same(run, run_job(EXPERIMENT, job)) for run, job in zip(found, jobs, strict=True))
     assert not same(found[0], found[2]), "another seed, another run"
     assert told[0] == (0, 4, "")
@@ -46,7 +46,7 @@ def test_a_result_does_not_depend_on_how_many_processes_there_are() -> None:
 
 
 def test_every_policy_sees_the_same_requests() -> None:
-    runs = [run_job(EXPERIMENT, Job(policy, 0.9, 3)) for policy in EXPERIMENT.policies]
+    runs = [run_job(EXPERIMENT, RunSpec(policy, 0.9, 3)) for policy in EXPERIMENT.policies]
     assert np.array_equal(runs[0].tasks.at_s, runs[1].tasks.at_s)
     assert np.array_equal(runs[0].tasks.deadline_s, runs[1].tasks.deadline_s)
 

@@ -3,7 +3,7 @@ import pytest
 from numpy.random import default_rng
 
 from perllm_lab.baselines.registry import build_policy
-from perllm_lab.simulator.fleet import Fleet
+from perllm_lab.simulator.fleet import FleetPlan
 from perllm_lab.simulator.placing import FULL, PLAIN, Rules
 from perllm_lab.simulator.result import Fate
 from perllm_lab.simulator.simulation import simulate
@@ -129,7 +129,7 @@ def test_a_task_that_waits_is_refused_once_it_has_become_hopeless() -> None:
     nodes = (node("only", slots=1),)
     asked = [request(30.0, output_tokens=4000), request(6.0, at_s=0.1), request(60.0, at_s=50.0)]
     desk = Desk()
-    tasks = simulate(Fleet("test", nodes), asked, desk.placing).tasks
+    tasks = simulate(FleetPlan("test", nodes), asked, desk.placing).tasks
     assert [Fate(fate) for fate in tasks.fate] in (
         [Fate.IN_TIME, Fate.REFUSED, Fate.IN_TIME],
         [Fate.ENDED, Fate.REFUSED, Fate.IN_TIME],

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perllm_lab.hardware.demand import Demand
-from perllm_lab.hardware.events import Event, Kind
+from perllm_lab.hardware.demand import WorkloadSettings
+from perllm_lab.hardware.events import ChangeKind, FleetEvent
 from perllm_lab.hardware.scenario import NodeGroup, Scenario
 from perllm_lab.policies import (
     ABLATIONS,
@@ -20,7 +20,7 @@ from perllm_lab.policies import (
     rival_names,
     select_policies,
 )
-from perllm_lab.simulator.experiment import Experiment, Job, run_experiment, run_job
+from perllm_lab.simulator.experiment import Experiment, RunSpec, run_experiment, run_job
 from perllm_lab.simulator.result import Fate, RunResult
 
 TASKS = 80
@@ -29,7 +29,7 @@ KINDS = ("h100-8b", "a10-8b", "rtx-4090-8b", "t4-8b", "jetson-agx-orin-8b")
 """No two nodes alike, so that there are no ties."""
 
 
-def fleet_of(kinds: Sequence[str], events: tuple[Event, ...] = (), late: str | None = None) -> Scenario:
+def fleet_of(kinds: Sequence[str], events: tuple[FleetEvent, ...] = (), late: str | None = None) -> Scenario:
     groups = tuple(
         NodeGroup(
             name=kind.split("-")[0],
@@ -42,16 +42,16 @@ def fleet_of(kinds: Sequence[str], events: tuple[Event, ...] = (), late: str | N
         )
         for kind in kinds
     )
-    demand = Demand(slack=(0.6, 2.0))
+    demand = WorkloadSettings(slack=(0.6, 2.0))
     return Scenario(name="small", groups=groups, resident=True, events=events, workload=demand)
 
 
 EVENTFUL = fleet_of(
     KINDS,
     events=(
-        Event(kind="loss", at=0.3, until=0.6, nodes=("rtx-0", "h100-0")),
-        Event(kind="bandwidth", at=0.2, groups=("a10",), factor=0.1),
-        Event(kind="speed", at=0.5, groups=("h100",), factor=0.5),
+        FleetEvent(kind="loss", at=0.3, until=0.6, nodes=("rtx-0", "h100-0")),
+        FleetEvent(kind="bandwidth", at=0.2, groups=("a10",), factor=0.1),
+        FleetEvent(kind="speed", at=0.5, groups=("h100",), factor=0.5),
     ),
     late="t4-8b",
 )
@@ -67,7 +67,7 @@ def run(name: str) -> RunResult:
 
 
 def run_in(scenario: Scenario, name: str) -> RunResult:
-    return run_job(experiment(scenario), Job(name, 0.9, 0))
+    return run_job(experiment(scenario), RunSpec(name, 0.9, 0))
 
 
 @pytest.mark.parametrize("name", [*policy_names(), *ABLATIONS])
@@ -80,7 +80,7 @@ def test_every_policy_ends_every_task_and_sends_none_where_it_cannot_run(name: s
     assert (tasks.decided_s[there] >= tasks.at_s[there]).all()
     assert np.isin(tasks.fate, [Fate.IN_TIME, Fate.LATE]).any()
     for change in EVENTFUL.changes(float(tasks.at_s[-1])):
-        if change.kind is Kind.JOIN:
+        if change.kind is ChangeKind.JOIN:
             early = there & (tasks.decided_s < change.at_s)
             assert result.nodes.index(change.node) not in tasks.node[early], "sent to a node that was not there yet"
 

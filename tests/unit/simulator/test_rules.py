@@ -4,9 +4,9 @@ from math import inf
 
 import pytest
 
-from perllm_lab.hardware.events import Change, Kind
+from perllm_lab.hardware.events import ChangeKind, NodeChange
 from perllm_lab.hardware.link import LinkType
-from perllm_lab.simulator.fleet import Fleet, SimulationError, SimulationSettings
+from perllm_lab.simulator.fleet import FleetPlan, SimulationError, SimulationSettings
 from perllm_lab.simulator.result import Fate, TaskTable
 from perllm_lab.simulator.scheduler import Completion, Dress, NodeReading, Order, Refuse, Start
 from perllm_lab.simulator.simulation import simulate
@@ -85,9 +85,9 @@ def test_a_refused_task_ends_without_a_node() -> None:
 
 
 def test_tasks_of_a_lost_node_come_again_with_the_time_they_have_left() -> None:
-    changes = (Change(2.0, "a-0", Kind.LOSS),)
+    changes = (NodeChange(2.0, "a-0", ChangeKind.LOSS),)
     scheduler = RoundRobin()
-    two = Fleet("test", (node("a-0"), node("b-0")), changes)
+    two = FleetPlan("test", (node("a-0"), node("b-0")), changes)
     result = simulate(two, requests((0.0, 3.0, 5.5), (0.0, 1.0), (0.0, 1.0)), scheduler)
     tasks = result.tasks
     assert tasks.runs.tolist() == [2, 1, 1]
@@ -101,7 +101,7 @@ def test_tasks_of_a_lost_node_come_again_with_the_time_they_have_left() -> None:
 def test_a_node_takes_part_from_when_it_joins() -> None:
     late = replace(node("b-0"), joins_at=0.5)
     scheduler = RoundRobin()
-    grown = Fleet("test", (node("a-0"), late), (Change(3.0, "b-0", Kind.JOIN),))
+    grown = FleetPlan("test", (node("a-0"), late), (NodeChange(3.0, "b-0", ChangeKind.JOIN),))
     tasks = simulate(grown, requests((0.0, 1.0), (4.0, 1.0), (4.0, 1.0)), scheduler).tasks
     assert scheduler.told("join") == [(0.0, "a-0"), (3.0, "b-0")]
     assert tasks.node.tolist() == [0, 1, 0]
@@ -133,9 +133,9 @@ def test_attributed_energy_errs_as_stated_and_alike_for_every_scheduler() -> Non
 def test_a_scrape_tells_bandwidth_traffic_and_power() -> None:
     scheduler = RoundRobin()
     slow = node(link=LinkType(bandwidth_bps=1e6, rtt_s=0.0))
-    changes = (Change(6.0, "n-0", Kind.BANDWIDTH, 0.5),)
+    changes = (NodeChange(6.0, "n-0", ChangeKind.BANDWIDTH, 0.5),)
     asked = [Request("t", "chat", 1.0, 1, 1000, 250_000, 1e6), *requests((20.0, 1.0))]
-    simulate(Fleet("test", (slow,), changes), asked, scheduler)
+    simulate(FleetPlan("test", (slow,), changes), asked, scheduler)
     readings = [told["n-0"] for _, told in scheduler.told("observe") if isinstance(told, dict)]
     assert readings[0] == NodeReading(1e6, 0.0, 10.0)
     assert readings[1].received_bps == pytest.approx(250_000 * 8 / 5.0)

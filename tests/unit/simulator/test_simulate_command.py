@@ -11,7 +11,7 @@ from perllm_lab import simulate
 from perllm_lab.cli import main
 from perllm_lab.policies import UnknownPolicyError, select_policies
 from perllm_lab.simulate import SimulateSettings, make_experiment, write_atomically
-from perllm_lab.simulator.experiment import BuildContext, Experiment, Job, run_job
+from perllm_lab.simulator.experiment import BuildContext, Experiment, RunSpec, run_job
 from perllm_lab.simulator.pool import OnProgress
 from perllm_lab.simulator.scheduler import Scheduler
 from perllm_lab.workload.trace import TraceError
@@ -31,7 +31,11 @@ def run_here(experiment: Experiment, processes: int, on_progress: OnProgress) ->
 
 
 def compute_here(
-    work: Callable[[Experiment, Job], T], shared: Experiment, jobs: list[Job], processes: int, on_progress: OnProgress
+    work: Callable[[Experiment, RunSpec], T],
+    shared: Experiment,
+    jobs: list[RunSpec],
+    processes: int,
+    on_progress: OnProgress,
 ) -> list[float]:
     return [1e3 for _ in jobs]
 

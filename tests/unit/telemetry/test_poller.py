@@ -11,7 +11,7 @@ from perllm.guard import Guard
 from perllm.telemetry.metrics import TelemetryMetrics
 from perllm.telemetry.poller import Telemetry
 from perllm.telemetry.queries import Queries
-from perllm.telemetry.readings import Metric, Readings
+from perllm.telemetry.readings import NodeMetric, Readings
 from perllm.telemetry.series import Series
 from perllm.telemetry.settings import TelemetrySettings
 from perllm.telemetry.snapshot import NodeFigures, Quality
@@ -191,7 +191,7 @@ async def test_an_error_that_nobody_foresaw_ends_nothing(setup: Setup, caplog: p
 
     assert setup.metric("up") == 0
     assert set(setup.faults) == {"query"}
-    assert sum(record.exc_info is not None for record in caplog.records) == len(Metric)
+    assert sum(record.exc_info is not None for record in caplog.records) == len(NodeMetric)
     setup.source.error = None
     await run_for(setup.telemetry, 31)
     assert setup.metric("up") == 1

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perllm.telemetry.series import MAX_LABEL, MAX_VALUE, ResultError, read_result
+from perllm.telemetry.series import MAX_LABEL, MAX_VALUE, SeriesError, read_result
 from perllm.text import clean_line
 
 LABELS = {"__name__": "watts", "node": "a"}
@@ -23,7 +23,7 @@ ENTRIES = st.fixed_dictionaries(
 def test_any_result_is_read_or_refused_in_words(result: object) -> None:
     try:
         found = read_result(result)
-    except ResultError:
+    except SeriesError:
         return
     assert isinstance(result, list)
     assert len(found) == len(result)
@@ -73,7 +73,7 @@ def test_an_odd_series_spoils_only_itself_and_says_why(entry: object, fault: str
     ],
 )
 def test_a_result_of_another_type_says_what_the_query_must_be(result: object, words: str) -> None:
-    with pytest.raises(ResultError, match=words):
+    with pytest.raises(SeriesError, match=words):
         read_result(result)
 
 

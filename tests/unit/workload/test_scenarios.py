@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from perllm_lab.hardware.events import Kind
+from perllm_lab.hardware.events import ChangeKind
 from perllm_lab.hardware.scenario import ScenarioError
 from perllm_lab.workload.scenarios import load_scenario, scenario_names
 from perllm_lab.workload.synthetic import LAWS
@@ -32,8 +32,8 @@ def test_the_others_have_the_nodes_of_modern_at_the_start(name):
 
 def test_what_happens_in_drift_and_outage():
     kinds = {name: {change.kind for change in load_scenario(name).changes(3600.0)} for name in NAMES}
-    assert kinds.pop("drift") == {Kind.BANDWIDTH, Kind.SPEED, Kind.JOIN}
-    assert kinds.pop("outage") == {Kind.LOSS, Kind.RETURN, Kind.BANDWIDTH}
+    assert kinds.pop("drift") == {ChangeKind.BANDWIDTH, ChangeKind.SPEED, ChangeKind.JOIN}
+    assert kinds.pop("outage") == {ChangeKind.LOSS, ChangeKind.RETURN, ChangeKind.BANDWIDTH}
     assert set().union(*kinds.values()) == set()
 
 

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from perllm_lab.kubernetes.machine.demands import find_network_plugins
-from perllm_lab.kubernetes.machine.network import Network
+from perllm_lab.kubernetes.machine.network import MachineNetwork
 from perllm_lab.kubernetes.machine.sandbox import Sandbox
 from perllm_lab.kubernetes.overlay import supports_overlay
 from perllm_lab.kubernetes.process import Process, ProcessError
@@ -98,7 +98,7 @@ class Containers:
         await self._sandbox.run("ctr", "--address", _SOCKET, "--namespace", "k8s.io", *arguments)
 
 
-def render_pod_network(network: Network) -> Mapping[str, Any]:
+def render_pod_network(network: MachineNetwork) -> Mapping[str, Any]:
     """Renders the CNI configuration: a bridge with one address for each pod."""
     return {
         "cniVersion": "0.4.0",

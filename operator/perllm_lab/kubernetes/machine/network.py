@@ -10,7 +10,7 @@ _RANGE = IPv4Network("198.18.0.0/15")
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class MachineNetwork:
     """A subnet: the lower half is for pods, the top for the link between this computer and the machine."""
 
     subnet: IPv4Network
@@ -36,7 +36,7 @@ class Network:
         return str(self.link.network_address + 2)
 
 
-def choose_network(in_use: Iterable[IPv4Address], rng: random.Random) -> Network:
+def choose_network(in_use: Iterable[IPv4Address], rng: random.Random) -> MachineNetwork:
     """Chooses a subnet that holds none of the addresses in use.
 
     Raises:
@@ -47,5 +47,5 @@ def choose_network(in_use: Iterable[IPv4Address], rng: random.Random) -> Network
     rng.shuffle(subnets)
     for subnet in subnets:
         if not any(address in subnet for address in taken):
-            return Network(subnet)
+            return MachineNetwork(subnet)
     raise LookupError(f"Every subnet of {_RANGE} is in use; end some labs.")

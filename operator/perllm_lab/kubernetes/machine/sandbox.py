@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from perllm_lab.kubernetes.machine.cgroups import make_cgroup, remove_cgroups
-from perllm_lab.kubernetes.machine.network import Network, choose_network
+from perllm_lab.kubernetes.machine.network import MachineNetwork, choose_network
 from perllm_lab.kubernetes.process import Process, ProcessError, spawn
 
 _START_TIMEOUT_S = 10.0
@@ -43,7 +43,7 @@ class Sandbox:
             log_file=folder / "sandbox.log",
         )
         self._pid = 0
-        self.network: Network
+        self.network: MachineNetwork
         self.cgroup = ""
 
     async def __aenter__(self) -> Self:

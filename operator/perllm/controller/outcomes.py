@@ -1,0 +1,29 @@
+"""What there is to learn from a task whose energy is settled."""
+
+from perllm.api.task_status import TaskStatus
+from perllm.cluster.pod import Pod
+from perllm.controller.task import Task
+from perllm.learning.outcome import Outcome
+from perllm.placement.decision import Decision
+from perllm.placement.hindsight import CompletedRun, judge_run
+from perllm.placement.ledger import Stay
+
+
+def build_outcome(task: Task, status: TaskStatus, pod: Pod, decision: Decision, stay: Stay | None) -> Outcome | None:
+    """Return the outcome of a settled task; None if it did not succeed."""
+    observed = status.observed
+    if observed is None or observed.latency is None:
+        return None
+    energy_j = observed.energy_joules
+    run = CompletedRun(
+        prompt_tokens=(pod.report.prompt_tokens if pod.report else None) or task.valid_spec.prompt_tokens,
+        output_tokens=observed.tokens,
+        bound_s=decision.decided_s,
+        finished_s=task.received_s + observed.latency,
+        transfer_s=observed.transfer or 0.0,
+        latency_s=observed.latency,
+        deadline_s=task.valid_spec.deadline_s,
+        inference_energy_j=None if energy_j is None else max(energy_j - decision.transmission_energy_j, 0.0),
+        stay=stay,
+    )
+    return judge_run(decision, run)

@@ -1,0 +1,191 @@
+"""What a finished task cost: its energy, as soon as the metrics cover its run.
+
+The energy of a node is shared by the tasks on it, so the inference windows of all of them are kept for as long as the
+energy history reaches back. A running task's window is open; its inference is taken to have begun with its container.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from perllm.api.task_status import EnergyQuality
+from perllm.cluster.pod import Pod, Timing
+from perllm.energy.attribution import MISSING, Attribution, IdlePower, Window, attribute
+from perllm.energy.history import EnergyHistory
+from perllm.learning.features import energy_features
+from perllm.learning.priors import GENERIC
+
+FOREVER_S = float("inf")
+MIN_SPAN_S = 0.001
+SETTLING_S = 2.0
+"""How long after a run the API server may still tell of pods that ran beside it, and share its energy."""
+
+IDLE_LOOK_S = 10.0
+"""How often a node's idle power is estimated anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """When a pod's inference ran on a node, infinite end while it still does, and what it processed."""
+
+    pod_uid: str
+    start_s: float
+    end_s: float
+    prompt_tokens: float = 0.0
+    output_tokens: float = 0.0
+
+    @property
+    def length_s(self) -> float:
+        """How long it ran."""
+        return max(self.end_s - self.start_s, MIN_SPAN_S)
+
+    def to_window(self, weight: float) -> Window:
+        """Return the span as a window of energy attribution."""
+        return Window(self.pod_uid, self.start_s, self.end_s, weight)
+
+
+class Settlement:
+    """Measures finished tasks.
+
+    Args:
+        history: energy counters of the nodes.
+        idle_power: what idle nodes draw.
+        patience_s: how long to wait for samples after the end of a run.
+        retry_s: how often to look for them.
+        window_s: how far back the energy history reaches.
+        now: monotonic clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        history: EnergyHistory,
+        idle_power: IdlePower,
+        *,
+        patience_s: float,
+        retry_s: float,
+        window_s: float,
+        now: Callable[[], float],
+    ) -> None:
+        self.retry_s = retry_s
+        self._history = history
+        self._idle_power = idle_power
+        self._patience_s = patience_s
+        self._window_s = window_s
+        self._now = now
+        self._spans: dict[str, dict[str, Span]] = {}
+        self._nodes: dict[str, str] = {}
+        self._looked_s: dict[str, float] = {}
+
+    def begin(self, pod: Pod, now_s: float) -> None:
+        """Note that a pod runs; until it has started it draws nothing.
+
+        Kubernetes tells the start in whole seconds, so the moment of the first sight counts within the second after.
+        """
+        if pod.node is None or pod.started_s is None or pod.uid in self._nodes:
+            return
+        start_s = min(max(now_s, pod.started_s), pod.started_s + 1.0)
+        self._put(pod.node, Span(pod.uid, start_s, FOREVER_S))
+
+    def end(self, pod: Pod, now_s: float) -> None:
+        """Note that a pod has left its node; one that never ran leaves no trace."""
+        if pod.node is None:
+            return
+        if pod.started_s is None:
+            self.forget(pod.uid)
+            return
+        self._put(pod.node, _read_span(pod, now_s))
+        self._prune(pod.node, now_s)
+
+    def measure(self, pod: Pod, transmission_energy_j: float, now_s: float) -> Attribution | None:
+        """Return a finished pod's energy, transmission included; None while samples that tell it are still awaited."""
+        if pod.node is None or pod.timing is Timing.NOBODY:
+            return MISSING
+        own = self._spans.get(pod.node, {}).get(pod.uid)
+        if own is None or own.end_s == FOREVER_S:
+            own = _read_span(pod, now_s)
+        if now_s < own.end_s + SETTLING_S:
+            return None
+        if not self._history.covers(pod.node, own.end_s):
+            return None if now_s - own.end_s < self._patience_s else MISSING
+        intervals = self._history.intervals(pod.node, own.start_s, own.end_s)
+        if not len(intervals.times_s):
+            return MISSING
+        first_s, last_s = intervals.times_s[0], intervals.times_s[-1]
+        others = (one for one in self._spans.get(pod.node, {}).values() if one.pod_uid != own.pod_uid)
+        spans = [own, *(one for one in others if one.start_s < last_s and one.end_s > first_s)]
+        share = attribute(intervals, weigh(spans), self._idle_power_w(pod.node))[own.pod_uid]
+        if share.energy_j is None:
+            return share
+        return Attribution(share.energy_j + transmission_energy_j, _limit_quality(share.quality, pod.timing))
+
+    def forget(self, pod_uid: str) -> None:
+        """Forget the open window of a pod that is gone; a closed one still matters to its neighbours."""
+        node = self._nodes.get(pod_uid)
+        window = self._spans.get(node, {}).get(pod_uid) if node else None
+        if node and window and window.end_s == FOREVER_S:
+            del self._spans[node][pod_uid]
+            del self._nodes[pod_uid]
+
+    def _put(self, node: str, span: Span) -> None:
+        self._spans.setdefault(node, {})[span.pod_uid] = span
+        self._nodes[span.pod_uid] = node
+
+    def _prune(self, node: str, now_s: float) -> None:
+        windows = self._spans[node]
+        old = [pod_uid for pod_uid, window in windows.items() if window.end_s < now_s - self._window_s]
+        for pod_uid in old:
+            del windows[pod_uid]
+            self._nodes.pop(pod_uid, None)
+
+    def _idle_power_w(self, node: str) -> float | None:
+        now_s = self._now()
+        if now_s - self._looked_s.get(node, -FOREVER_S) < IDLE_LOOK_S:
+            return self._idle_power.get(node)
+        self._looked_s[node] = now_s
+        windows = [span.to_window(1.0) for span in self._spans.get(node, {}).values()]
+        return self._idle_power.observe(node, self._history.intervals(node), windows)
+
+
+def _limit_quality(quality: EnergyQuality, timing: Timing) -> EnergyQuality:
+    """Return the quality of an energy whose window is by another clock than the samples of its node may be."""
+    return quality if timing is Timing.NODE else EnergyQuality.COARSE
+
+
+def weigh(spans: Sequence[Span]) -> list[Window]:
+    """Return the spans as windows, weighted by the power each is expected to have drawn.
+
+    Tasks that share a batch draw alike per token, but prefill belongs to one task alone; so a task's weight is what
+    published figures say it takes, at the mean number of tasks present, over the time it took. One whose length is not
+    known yet gets the mean weight of the others.
+    """
+    closed = [span for span in spans if span.end_s < FOREVER_S]
+    span_s = max(span.end_s for span in closed) - min(span.start_s for span in closed) if closed else 0.0
+    occupancy = max(sum(span.end_s - span.start_s for span in closed) / max(span_s, MIN_SPAN_S), 1.0)
+    weights = {span.pod_uid: _expected_energy_j(span, occupancy) / span.length_s for span in closed}
+    usual = sum(weights.values()) / len(weights) if weights else 1.0
+    return [span.to_window(weights.get(span.pod_uid, usual)) for span in spans]
+
+
+def _expected_energy_j(span: Span, occupancy: float) -> float:
+    features = energy_features(span.prompt_tokens, span.output_tokens, occupancy)
+    return max(float(features @ np.array(GENERIC.energy)), 1e-3)
+
+
+def _read_span(pod: Pod, now_s: float) -> Span:
+    """Return when the pod's inference ran: as its report says, else while its container did.
+
+    A container may live on after its inference, to store the answer; then the report's own times count, if they lie
+    within the container's.
+    """
+    report = pod.report
+    prompt, output = (report.prompt_tokens or 0, report.output_tokens or 0) if report else (0, 0)
+    end_s = now_s if pod.finished_s is None else pod.finished_s
+    start_s = end_s if pod.started_s is None else pod.started_s
+    if report and report.inference_seconds:
+        window = report.inference_window()
+        if window and pod.started_s is not None and pod.started_s - 1.0 <= window[0] and window[1] <= end_s:
+            end_s = window[1]
+        # An inference cannot have begun before its container, but for the second in which that started.
+        start_s = max(end_s - report.inference_seconds, start_s - 1.0)
+    return Span(pod.uid, min(start_s, end_s - MIN_SPAN_S), end_s, prompt, output)

@@ -1,0 +1,159 @@
+"""What the ends of pods tell of their nodes: which evidence reaches the circuits, and who is told of their changes."""
+
+import logging
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+
+from perllm.api.node_profile import CircuitState, CircuitStatus
+from perllm.cluster.pod import Pod, PodPhase
+from perllm.cluster.pod_ends import STOPPED, is_lost, is_own_failure, is_refusal
+from perllm.metrics import OperatorMetrics
+from perllm.placement.circuits import Attempt, Circuit, CircuitChange, NodeFault
+from perllm.placement.placer import Placer
+from perllm.text import clean_line
+
+log = logging.getLogger(__name__)
+
+OF_THE_POD = frozenset(
+    {
+        "AppArmor",
+        "InitContainerRestartPolicyForbidden",
+        "NodeAffinity",
+        "PodOSNotSupported",
+        "PodOSSelectorNodeLabelDoesNotMatch",
+        "SysctlForbidden",
+    }
+)
+"""Reasons for which a kubelet refuses a pod because of what is in its spec."""
+
+MAX_REASON = 200
+
+
+class NodeHealth:
+    """Keeps the circuits of nodes.
+
+    Args:
+        placer: asks the circuits, and says what time it is.
+        metrics: count the circuits that are not closed.
+        free: called with a node that may take tasks again.
+        show: called with a node and the new state of its circuits.
+        unix_now: wall clock.
+    """
+
+    def __init__(
+        self,
+        placer: Placer,
+        metrics: OperatorMetrics,
+        *,
+        free: Callable[[str], None],
+        show: Callable[[str, CircuitStatus], None],
+        unix_now: Callable[[], float],
+    ) -> None:
+        self._placer = placer
+        self._metrics = metrics
+        self._free = free
+        self._show = show
+        self._unix_now = unix_now
+
+    def see(self, before: Pod | None, pod: Pod, model: str) -> None:
+        """Take note of what a change of a task's pod says about its node; the first sight of a pod says nothing."""
+        if before is None or before.is_finished or pod.node is None:
+            return
+        attempt = Attempt(pod.task_uid, pod.task_key.partition("/")[0], model, pod.node)
+        circuits, now_s = self._placer.circuits, self._placer.now()
+        kind = find_fault(before, pod)
+        if kind is NodeFault.REFUSED:
+            self._tell(circuits.note_refused(attempt, _describe(pod), now_s))
+        elif kind is NodeFault.FAILED:
+            self._tell(circuits.note_failed(attempt, _describe(pod), now_s, len(self._placer.fleet.nodes)))
+        elif pod.phase is PodPhase.SUCCEEDED:
+            self._tell(circuits.note_succeeded(attempt, now_s))
+        elif pod.phase is PodPhase.RUNNING and before.phase is not PodPhase.RUNNING:
+            self._tell(circuits.note_began(attempt))
+
+    def tend(self) -> None:
+        """Let nodes be tried again whose pause has passed."""
+        self._tell(self._placer.circuits.tend(self._placer.now()))
+
+    def forget(self, node: str) -> None:
+        """Forget a node that is gone, or was replaced by another of its name."""
+        was_shown = bool(self._placer.circuits.of(node))
+        self._placer.circuits.forget_node(node)
+        self._metrics.circuits.remove(node)
+        if was_shown:
+            self.show(node)
+
+    def show(self, node: str) -> None:
+        """Show people the circuits of a node as they are."""
+        circuits = self._placer.circuits.of(node)
+        if not circuits:
+            self._show(node, CircuitStatus(state=CircuitState.CLOSED, since=_time(self._unix_now())))
+            return
+        is_open = any(circuit.state is CircuitState.OPEN for circuit in circuits)
+        status = CircuitStatus(
+            state=CircuitState.OPEN if is_open else CircuitState.HALF_OPEN,
+            reason=circuits[0].reason,
+            since=_time(self._unix_now() - self._placer.now() + min(circuit.since_s for circuit in circuits)),
+            models=_unless_all(circuit.model for circuit in circuits),
+            namespaces=_unless_all(circuit.namespace for circuit in circuits),
+        )
+        self._show(node, status)
+
+    def _tell(self, changes: list[CircuitChange]) -> None:
+        for change in changes:
+            _announce(change)
+            if change.state is not CircuitState.OPEN:
+                self._free(change.node)
+        for node in {change.node for change in changes}:
+            self._metrics.circuits.labels(node).set(len(self._placer.circuits.of(node)))
+            self.show(node)
+
+
+def find_fault(before: Pod, pod: Pod) -> NodeFault | None:
+    """Return what speaks against the node of a pod that has just failed; None where it did not, or for other causes."""
+    if pod.phase is not PodPhase.FAILED or is_own_failure(pod):
+        return None
+    if not is_lost(pod):
+        return None if is_refusal(pod) else NodeFault.FAILED
+    is_stopped = pod.was_deleted or pod.is_disrupted or pod.reason in STOPPED
+    has_run = before.phase is PodPhase.RUNNING or pod.started_s is not None
+    return None if is_stopped or has_run or pod.reason in OF_THE_POD else NodeFault.REFUSED
+
+
+def find_avoided(pods: Iterable[Pod]) -> frozenset[str]:
+    """Return the nodes that refused, lost or failed a pod of a task, or where one is being deleted."""
+    return frozenset(
+        pod.node
+        for pod in pods
+        if pod.node and (pod.phase is PodPhase.FAILED or (pod.is_deleting and not pod.is_finished))
+    )
+
+
+def _describe(pod: Pod) -> str:
+    code = f"exit code {pod.exit_code}" if pod.exit_code is not None else ""
+    return clean_line(": ".join(filter(None, (code, pod.reason, pod.message))), MAX_REASON)
+
+
+def _announce(change: CircuitChange) -> None:
+    circuit = change.circuit
+    if change.state is CircuitState.OPEN:
+        log.warning(
+            "node %s gets no more tasks%s for now: %s %s", change.node, _scope(circuit), circuit.kind, circuit.reason
+        )
+    elif change.state is CircuitState.CLOSED:
+        log.info("node %s gets tasks%s again", change.node, _scope(circuit))
+
+
+def _scope(circuit: Circuit) -> str:
+    model = f" of model {circuit.model}" if circuit.model else ""
+    return model + (f" of namespace {circuit.namespace}" if circuit.namespace else "")
+
+
+def _unless_all(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names, or none where one of them stands for all."""
+    known = sorted(set(names))
+    return () if "" in known else tuple(known)
+
+
+def _time(unix_s: float) -> datetime:
+    return datetime.fromtimestamp(round(unix_s), UTC)

@@ -1,0 +1,206 @@
+"""Keeps the learned state in LLMNodeProfile objects: read back on start, written behind the hot path.
+
+A profile is owned by its node, so it goes when the node goes. Several operators of a cluster have profiles of their
+own, told apart by a label. A state that this version cannot read is left alone on the API server until the node's next
+outcome, and said in the log; the node then starts afresh.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from math import inf
+from random import Random
+
+from perllm.api import names
+from perllm.api.node_profile import CircuitState, NodeProfileStatus
+from perllm.backoff import Backoff
+from perllm.cluster.client import ApiError, Client, Object
+from perllm.cluster.node import Node
+from perllm.cluster.outages import Outages
+from perllm.cluster.writes import Write, WriteQueue
+from perllm.guard import Guard
+from perllm.learning.learner import MAX_ARMS, Learner
+from perllm.learning.node_state import StateError
+from perllm.nodes.profile_state import export_status, restore
+
+log = logging.getLogger(__name__)
+
+KIND = "profile"
+WRITE_INTERVAL_S = 2.0
+READ_AGAIN = Backoff(first_s=0.5, limit_s=10.0)
+
+QUIET_S = 600.0
+"""Without a forgotten model for so long, the next one is said again."""
+
+
+class ProfileStore:
+    """Reads and writes what was learned.
+
+    Attributes:
+        tripped: nodes whose profiles, when they were read, showed that they were not given tasks.
+
+    Args:
+        client: the API server.
+        writes: the queue that carries the profiles there.
+        learner: whose state is kept.
+        policy: name of the policy; its part of a state written by another one is not taken over.
+        node_of: returns a node of the fleet by name, None if it is not there.
+        guard: contains what goes wrong about one profile.
+        outages: told while the profiles cannot be read.
+        rng: for the jitter of pauses.
+        instance: name of this operator among several of the cluster; empty for one that needs none.
+        count_forgotten: called with the number of models that were forgotten on a node.
+        unix_now: wall clock.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        writes: WriteQueue,
+        learner: Learner,
+        *,
+        policy: str,
+        node_of: Callable[[str], Node | None],
+        guard: Guard,
+        outages: Outages,
+        rng: Random,
+        instance: str = "",
+        count_forgotten: Callable[[int], None] = lambda _: None,
+        unix_now: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._writes = writes
+        self._learner = learner
+        self._policy = policy
+        self._node_of = node_of
+        self._guard = guard
+        self._outages = outages
+        self._rng = rng
+        self._instance = instance
+        self._count_forgotten = count_forgotten
+        self._unix_now = unix_now
+        self._existing: set[str] = set()
+        self._forgotten: dict[str, int] = {}
+        self._told_s: dict[str, float] = {}
+        self._prefix = names.profile_prefix(instance)
+        self.tripped: set[str] = set()
+
+    async def load(self) -> int:
+        """Take back what was learned before, once the API server answers; return the number of outcomes in it.
+
+        Raises:
+            ApiError: the API server refuses; 404 means that the resources are not installed.
+        """
+        listing = await self._list()
+        counts: list[int] = []
+        for item in listing["items"]:
+            name = item["metadata"]["name"].removeprefix(self._prefix)
+            self._existing.add(name)
+            self._guard.run("circuit", name, partial(self._read_circuit, name, item), again=False)
+            self._guard.run("profile", name, partial(self._restore, name, item, counts), again=False)
+        return sum(counts)
+
+    async def run(self) -> None:
+        """Have changed profiles written until cancelled."""
+        while True:
+            await asyncio.sleep(WRITE_INTERVAL_S)
+            self.save()
+
+    def save(self) -> None:
+        """Ask for every profile that changed to be written; returns at once."""
+        dirty, self._learner.dirty = self._learner.dirty, set()
+        for name in sorted(dirty):
+            self._tell_forgotten(name)
+            self._writes.put(Write(KIND, name, partial(self._send, name)))
+
+    async def _list(self) -> Object:
+        own, topic, failures = names.select_instance(self._instance), "reading of the learned state", 0
+        while True:
+            try:
+                listing = await self._client.get(names.node_profiles_path(), labelSelector=own)
+            except ApiError as error:
+                if error.status == 404:
+                    hint = "the PerLLM resources are not installed: perllm crds | kubectl apply -f -"
+                    raise ApiError(404, error.reason, hint) from error
+                if not error.is_transient:
+                    raise
+                self._outages.failed(topic, error, is_unanswered=error.is_unanswered)
+            else:
+                self._outages.worked(topic)
+                return listing
+            failures += 1
+            await asyncio.sleep(READ_AGAIN.pause_s(failures, self._rng))
+
+    async def _send(self, name: str) -> None:
+        node = self._node_of(name)
+        if node is None:
+            return
+        if name not in self._existing:
+            await self.create(node)
+        status = export_status(self._learner, node, self._policy, self._unix_now())
+        try:
+            await self._client.patch(names.node_profile_status_path(self._prefix + name), _to_patch(status))
+        except ApiError as error:
+            if error.status == 404:
+                self._existing.discard(name)
+            raise
+
+    async def create(self, node: Node) -> None:
+        """Create the profile of a node, if there is none.
+
+        Raises:
+            ApiError: the API server refuses.
+        """
+        body = {
+            "apiVersion": names.API_VERSION,
+            "kind": names.NODE_PROFILE_KIND,
+            "metadata": {
+                "name": self._prefix + node.name,
+                "labels": {names.INSTANCE_LABEL: self._instance} if self._instance else {},
+                "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": node.name, "uid": node.uid}],
+            },
+        }
+        try:
+            await self._client.post(names.node_profiles_path(), body)
+        except ApiError as error:
+            if error.status != 409:
+                raise
+        self._existing.add(node.name)
+
+    def _tell_forgotten(self, name: str) -> None:
+        """Say once per burst that a node has had tasks of more models than are remembered."""
+        forgotten, now_s = self._learner.forgotten[name], asyncio.get_running_loop().time()
+        more = forgotten - self._forgotten.get(name, 0)
+        if more <= 0:
+            return
+        self._forgotten[name] = forgotten
+        self._count_forgotten(more)
+        if now_s - self._told_s.get(name, -inf) > QUIET_S:
+            what = "%s has had tasks of more than %d models: those with the oldest outcomes are forgotten, %d by now"
+            log.warning(what, name, MAX_ARMS, forgotten)
+        self._told_s[name] = now_s
+
+    def _read_circuit(self, name: str, item: Object) -> None:
+        circuit = (item.get("status") or {}).get("circuit") or {}
+        if circuit.get("state") not in (None, CircuitState.CLOSED):
+            self.tripped.add(name)
+
+    def _restore(self, name: str, item: Object, counts: list[int]) -> None:
+        status = item.get("status") or {}
+        if not (status.get("models") or status.get("state")):
+            # It shows the circuit of a node that nothing was learned on.
+            return
+        try:
+            counts.append(restore(self._learner, name, status, self._policy, self._unix_now()))
+        except StateError as error:
+            log.warning("what was learned on %s cannot be read and starts afresh: %s", name, error)
+        self._forgotten[name] = self._learner.forgotten[name]
+
+
+def _to_patch(status: NodeProfileStatus) -> Object:
+    """Return the patch that writes a status and takes away what version 2 of it has left."""
+    fields = status.to_object()
+    fields["state"] |= {"recentSince": None, "recentTimes": None}
+    return {"status": {**fields, "recent": None}}

@@ -1,0 +1,124 @@
+"""The waiting tasks of one namespace, in their own order."""
+
+from collections.abc import Hashable, Iterator
+from itertools import islice
+from typing import Generic
+
+from perllm.scheduling.ranking import K, RankedTask, Ranking
+
+Line = Hashable
+"""What a line waits for: the row of a node, or anything else for whatever node."""
+
+
+class Backlog(Generic[K]):
+    """Tasks that are new, and tasks in lines. What is done about one is logarithmic in their number."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[K, RankedTask[K]] = {}
+        self._is_new: set[K] = set()
+        self._new: Ranking[K] = Ranking(lambda entry: entry.key in self._is_new and self._tasks[entry.key] is entry)
+        self._line_of: dict[K, Line] = {}
+        self._lines: dict[Line, Ranking[K]] = {}
+        self._called: dict[Line, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def add(self, entry: RankedTask[K]) -> None:
+        """Let a task be looked at; one that is here already is moved."""
+        self._tasks[entry.key] = entry
+        self._line_of.pop(entry.key, None)
+        self._is_new.add(entry.key)
+        self._new.put(entry)
+
+    def again(self, key: K) -> None:
+        """Let a task that stands in a line be looked at as if it were new."""
+        if key in self._line_of:
+            self.add(self._tasks[key])
+
+    def look_again(self, key: K) -> None:
+        """Let a task that is being looked at be looked at once more, wherever it stood."""
+        self.add(self._tasks[key])
+
+    def all_again(self) -> None:
+        """Let every task be looked at as if it were new."""
+        for key in list(self._line_of):
+            self.again(key)
+
+    def wait(self, key: K, line: Line) -> None:
+        """Put a task that was looked at into a line."""
+        self._line_of[key] = line
+        if line not in self._lines:
+            self._lines[line] = Ranking(lambda entry: self._stands_in(line, entry))
+        self._lines[line].put(self._tasks[key])
+
+    def remove(self, key: K) -> None:
+        """Take a task out."""
+        self._tasks.pop(key, None)
+        self._line_of.pop(key, None)
+        self._is_new.discard(key)
+
+    def call(self, line: Line) -> bool:
+        """Let a line be looked at; return whether anybody stands in it."""
+        if self.head(line) is None:
+            return False
+        self._called[line] = None
+        return True
+
+    def look(self) -> Iterator[K]:
+        """Yield the most urgent task; if it stays in its line those behind it would do no better, and are left."""
+        found = self._first()
+        if found is None:
+            return
+        line, entry = found
+        if line is None:
+            self._is_new.discard(entry.key)
+        yield entry.key
+        if line is not None and self._line_of.get(entry.key) == line:
+            self._called.pop(line, None)
+
+    def first(self) -> RankedTask[K] | None:
+        """Return the most urgent of the new tasks and of those whose line is called."""
+        found = self._first()
+        return None if found is None else found[1]
+
+    def entry(self, key: K) -> RankedTask[K]:
+        """Return one of the tasks."""
+        return self._tasks[key]
+
+    def line_of(self, key: K) -> Line:
+        """Return the line that a task stands in; None if it is new."""
+        return self._line_of.get(key)
+
+    def stands_in_line(self, key: K) -> bool:
+        """Whether a task was looked at and waits."""
+        return key in self._line_of
+
+    def take_turns(self, count: int) -> list[K]:
+        """Return those in lines that were looked at the longest ago, and move them to the end of the round."""
+        keys = list(islice(self._line_of, count))
+        for key in keys:
+            self._line_of[key] = self._line_of.pop(key)
+        return keys
+
+    def _first(self) -> tuple[Line | None, RankedTask[K]] | None:
+        newest = self._new.first()
+        best: tuple[Line | None, RankedTask[K]] | None = None if newest is None else (None, newest)
+        for line in list(self._called):
+            head = self.head(line)
+            if head is None:
+                self._called.pop(line)
+            elif best is None or head < best[1]:
+                best = line, head
+        return best
+
+    def head(self, line: Line) -> RankedTask[K] | None:
+        """Return the most urgent of those who stand in a line."""
+        heap = self._lines.get(line)
+        head = heap.first() if heap is not None else None
+        if head is None:
+            self._lines.pop(line, None)
+        return head
+
+    def _stands_in(self, line: Line, entry: RankedTask[K]) -> bool:
+        return self._line_of.get(entry.key) == line and self._tasks[entry.key] is entry

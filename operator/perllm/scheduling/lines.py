@@ -1,0 +1,229 @@
+"""The tasks that wait for a node: which of them to look at, and in which order.
+
+Every task is looked at when it is new. Then it waits in a line: for the node that it would best run on, or for any. A
+line is called when its node has room again, until one of it stays. So a round costs as much as has changed, however
+many wait. What nothing calls, since it waits for time rather than for room, is looked at now and then, a few at a time,
+in turn.
+
+Each namespace has lines of its own, and of all that are new or called in one the most urgent comes first. Whose turn it
+is among the namespaces, `shares` says, also for the room of a single node: it calls the lines of all of them. A task
+that could start although nothing called, since time has passed, lets those pass that have a better claim (`give_way`).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from itertools import islice
+from math import inf
+from typing import Generic
+
+from perllm.scheduling.backlog import Backlog, Line
+from perllm.scheduling.ranking import K, Rank, RankedTask
+from perllm.scheduling.shares import LOOK_S, Shares, Standing
+
+PAUSE_S = 0.25
+"""Between two looks at tasks that nothing has called."""
+
+MAX_LOOKED_AT = 4
+"""Waiting tasks that are looked at then."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Turn:
+    """A namespace's claim to be looked at next."""
+
+    standing: Standing
+    number: int
+    namespace: str
+
+
+class WaitingLines(Generic[K]):
+    """Waiting tasks by namespace and by what they wait for. What is done about one is logarithmic in their number.
+
+    Args:
+        shares: what each namespace was given; charged for what it starts and for looks in vain.
+    """
+
+    def __init__(self, shares: Shares | None = None) -> None:
+        self._shares = shares or Shares()
+        self._namespace_of: dict[K, str] = {}
+        self._backlogs: dict[str, Backlog[K]] = {}
+        self._waiters: dict[Line, dict[str, None]] = {}
+        self._due: dict[str, None] = {}
+        self._turns: list[_Turn] = []
+        self._looked_at: set[tuple[str, Line]] = set()
+        self._is_called = False
+        self._patrol_s = 0.0
+        self._number = 0
+
+    def __len__(self) -> int:
+        return len(self._namespace_of)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._namespace_of
+
+    def add(self, key: K, rank: Rank, *, namespace: str = "", priority: float = 0.0) -> None:
+        """Let a task be looked at; one that waits already is moved. Equal ranks keep the order of arrival.
+
+        Args:
+            key: the task.
+            rank: its place in the order of its namespace.
+            namespace: whose share it is given from; it never changes.
+            priority: from -1 to 1, what brings its namespace forward or back by so much of `LEAD_S`.
+        """
+        self._namespace_of[key] = namespace
+        self._number += 1
+        self._backlogs.setdefault(namespace, Backlog()).add(RankedTask(rank, self._number, key, priority))
+        self._due[namespace] = None
+
+    def again(self, key: K) -> None:
+        """Let a task that waits be looked at again."""
+        namespace = self._namespace_of.get(key)
+        if namespace is not None:
+            self._backlogs[namespace].again(key)
+            self._due[namespace] = None
+
+    def all_again(self) -> None:
+        """Let every task be looked at again: much has changed."""
+        for namespace, backlog in self._backlogs.items():
+            backlog.all_again()
+            self._due[namespace] = None
+
+    def wait(self, key: K, line: Line) -> None:
+        """Put a task that was looked at into a line."""
+        namespace = self._namespace_of.get(key)
+        if namespace is not None:
+            self._backlogs[namespace].wait(key, line)
+            self._waiters.setdefault(line, {})[namespace] = None
+
+    def remove(self, key: K, *, work_s: float = 0.0) -> None:
+        """Take a task out, with the GPU seconds that it is given if it starts; unknown ones are ignored."""
+        namespace = self._namespace_of.pop(key, None)
+        if namespace is None:
+            return
+        backlog = self._backlogs[namespace]
+        backlog.remove(key)
+        if not backlog:
+            del self._backlogs[namespace]
+            self._due.pop(namespace, None)
+        if work_s > 0:
+            self._shares.charge(namespace, work_s)
+
+    def call(self, row: int) -> None:
+        """Note that a node has room again: those who wait for it are called, and those who wait for any node."""
+        self._is_called = True
+        for line in [row, *(line for line in self._waiters if not isinstance(line, int))]:
+            self._call(line)
+
+    def next_s(self, now_s: float) -> float:
+        """Return when `due` wants to be asked although nothing happens; inf for never."""
+        if self._due or self._is_called:
+            return now_s
+        return max(self._patrol_s, now_s) if self._namespace_of else inf
+
+    def due(self, now_s: float, may_start: Callable[[str], bool] = lambda _: True) -> Iterator[K]:
+        """Yield the tasks to look at now; the caller has each `wait` or removes it before it takes the next.
+
+        The caller may stop at any moment: what was not yielded comes the next time, and so do the tasks of namespaces
+        that may not start any now.
+        """
+        in_turn = self._take_turns(now_s)
+        self._is_called = False
+        self._looked_at.clear()
+        self._turns = [turn for namespace in list(self._due) if (turn := self._turn(namespace)) is not None]
+        heapify(self._turns)
+        yield from self._serve(may_start)
+        for key in in_turn:
+            namespace = self._namespace_of.get(key, "")
+            if key in self._namespace_of and self._backlogs[namespace].stands_in_line(key) and may_start(namespace):
+                yield key
+                yield from self._serve(may_start)
+
+    def give_way(self, key: K, row: int) -> bool:
+        """Whether a task that is being looked at, and could start on a node, has to let others be looked at first.
+
+        Those are of namespaces with a better claim, wait for this node or for any, and have not been let pass or looked
+        at in vain in this round. The task is then looked at again after them. Linear in the number of namespaces that
+        wait so.
+        """
+        namespace = self._namespace_of[key]
+        own = self._shares.standing(namespace, self._backlogs[namespace].entry(key).priority)
+        passing = [
+            (other, line)
+            for line in [row, *(line for line in self._waiters if not isinstance(line, int))]
+            for other in self._waiters.get(line, ())
+            if other != namespace and (other, line) not in self._looked_at and self._has_claim(other, line, own)
+        ]
+        for other, line in passing:
+            self._looked_at.add((other, line))
+            self._backlogs[other].call(line)
+            self._put_turn(other)
+        if passing:
+            self._backlogs[namespace].look_again(key)
+            self._put_turn(namespace)
+        return bool(passing)
+
+    def _has_claim(self, namespace: str, line: Line, before: Standing) -> bool:
+        backlog = self._backlogs.get(namespace)
+        head = backlog.head(line) if backlog is not None else None
+        return head is not None and self._shares.standing(namespace, head.priority) < before
+
+    def _serve(self, may_start: Callable[[str], bool]) -> Iterator[K]:
+        """Yield the tasks of all namespaces whose turn it is."""
+        while self._turns:
+            namespace = heappop(self._turns).namespace
+            turn = self._turn(namespace)
+            if turn is None or not may_start(namespace):
+                continue
+            if self._turns and self._turns[0] < turn:
+                heappush(self._turns, turn)  # the present has moved since it was put there
+                continue
+            yield from self._look(namespace)
+            self._put_turn(namespace)
+
+    def _put_turn(self, namespace: str) -> None:
+        turn = self._turn(namespace)
+        if turn is not None:
+            self._due[namespace] = None
+            heappush(self._turns, turn)
+
+    def _look(self, namespace: str) -> Iterator[K]:
+        """Yield the first task of a namespace, which pays for the look if nothing comes of it."""
+        backlog = self._backlogs[namespace]
+        for key in backlog.look():
+            yield key
+            if key in self._namespace_of:
+                self._shares.charge(namespace, LOOK_S)
+                self._looked_at.add((namespace, backlog.line_of(key)))
+
+    def _turn(self, namespace: str) -> _Turn | None:
+        """Return a namespace's claim; None once nothing of it is to be looked at."""
+        backlog = self._backlogs.get(namespace)
+        first = backlog.first() if backlog is not None else None
+        if first is None:
+            self._due.pop(namespace, None)
+            return None
+        return _Turn(self._shares.standing(namespace, first.priority), first.number, namespace)
+
+    def _call(self, line: Line) -> None:
+        waiters = self._waiters.get(line, {})
+        for namespace in list(waiters):
+            backlog = self._backlogs.get(namespace)
+            if backlog is not None and backlog.call(line):
+                self._due[namespace] = None
+            else:
+                del waiters[namespace]
+        if not waiters:
+            self._waiters.pop(line, None)
+
+    def _take_turns(self, now_s: float) -> list[K]:
+        """Return those that are looked at since time has passed: a few, of namespaces in turn."""
+        if now_s < self._patrol_s:
+            return []
+        self._patrol_s = now_s + PAUSE_S
+        namespaces = list(islice(self._backlogs, MAX_LOOKED_AT))
+        keys: list[K] = []
+        for namespace in namespaces:
+            backlog = self._backlogs[namespace] = self._backlogs.pop(namespace)
+            keys += backlog.take_turns(MAX_LOOKED_AT // len(namespaces))
+        return keys

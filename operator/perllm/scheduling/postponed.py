@@ -1,0 +1,162 @@
+"""Tasks whose pods the API server refuses. Each is out of every line, and comes back after a pause of its own.
+
+Pauses grow with every refusal. Two things cut them short, for a few tasks at a time: a sign that the cause may have
+gone, and a pod that was created at last, which lets others try that were refused for the same cause. So a namespace
+whose quota is raised is at work again at once, with more tasks at each step, and one whose quota stays used up costs a
+few requests.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from perllm.scheduling.ranking import Rank, RankedTask, Ranking
+from perllm.scheduling.refusal import PodRefusal, RefusalCause
+
+log = logging.getLogger(__name__)
+
+MAX_ASKED_S = 300.0
+"""Longest pause that the API server can ask for."""
+
+FIRST_BACK = 4
+"""Tasks of a namespace that come back for each cause that may have gone."""
+
+MORE_BACK = 2
+"""Tasks that come back for each that got its pod."""
+
+SIGN_INTERVAL_S = 1.0
+"""Signs that the cause may have gone are followed so often at most."""
+
+ECHOES = 2
+"""How often a sign is followed again: the API server itself learns of changes a moment later than it tells of them."""
+
+
+@dataclass(slots=True)
+class _Task:
+    namespace: str
+    entry: RankedTask[str]
+    cause: RefusalCause
+    failures: int = 0
+    timer: asyncio.TimerHandle | None = None
+
+
+class Postponed:
+    """Tasks that wait for something in their namespace to change.
+
+    Args:
+        come_back: called with the key of a task that is to be tried again.
+        rng: for the jitter of pauses.
+    """
+
+    def __init__(self, come_back: Callable[[str], None], rng: Random) -> None:
+        self._come_back = come_back
+        self._rng = rng
+        self._tasks: dict[str, _Task] = {}
+        self._out: dict[tuple[str, RefusalCause], Ranking[str]] = {}
+        self._members: Counter[tuple[str, RefusalCause]] = Counter()
+        self._number = 0
+        self._signs: dict[str, int] = {}
+        self._counts: Counter[RefusalCause] = Counter()
+
+    def __len__(self) -> int:
+        return self._counts.total()
+
+    def count(self, cause: RefusalCause) -> int:
+        """Return how many tasks are out for a cause."""
+        return self._counts[cause]
+
+    def put(self, key: str, namespace: str, rank: Rank, refusal: PodRefusal) -> None:
+        """Keep a task out for a while."""
+        task = self._tasks.get(key)
+        if task is None:
+            self._number += 1
+            task = self._tasks[key] = _Task(namespace, RankedTask(rank, self._number, key), refusal.cause)
+            self._members[namespace, refusal.cause] += 1
+        self._end_pause(task)
+        if task.cause is not refusal.cause:
+            self._leave(task)
+            task.cause = refusal.cause
+            self._members[namespace, refusal.cause] += 1
+        task.failures += 1
+        asked_s = min(refusal.retry_after_s, MAX_ASKED_S)
+        pause_s = max(task.cause.backoff.pause_s(task.failures, self._rng), asked_s)
+        task.timer = asyncio.get_running_loop().call_later(pause_s, self.hasten, key)
+        self._counts[task.cause] += 1
+        if (namespace, task.cause) not in self._out:
+            if task.cause is not RefusalCause.API_SERVER:  # of which those tell that watch and write
+                log.warning("pods of namespace %s are refused, its tasks wait: %s", namespace, refusal.message)
+            self._out[namespace, task.cause] = Ranking(lambda entry: self._is_out(entry, refusal.cause))
+        self._out[namespace, task.cause].put(task.entry)
+
+    def remove(self, key: str) -> None:
+        """Forget a task and its failures."""
+        task = self._tasks.pop(key, None)
+        if task is not None:
+            self._end_pause(task)
+            self._leave(task)
+
+    def hasten(self, key: str) -> None:
+        """Bring a task back now."""
+        task = self._tasks.get(key)
+        if task is not None and task.timer is not None:
+            self._end_pause(task)
+            self._come_back(key)
+
+    def accept(self, key: str) -> None:
+        """Note that a pod was created; if it had been refused before, others may be created too."""
+        task = self._tasks.get(key)
+        if task is None:
+            return
+        out = self._out.get((task.namespace, task.cause))
+        self.remove(key)
+        self._bring_some(task.namespace, task.cause, MORE_BACK)
+        if out is not None and out.first() is None:
+            self._out.pop((task.namespace, task.cause), None)
+            if task.cause is not RefusalCause.API_SERVER:
+                log.info("pods of namespace %s are created again (%s)", task.namespace, task.cause)
+
+    def note_sign(self, namespace: str) -> None:
+        """Note that what a namespace's pods are refused for may have gone."""
+        is_followed = namespace in self._signs
+        self._signs[namespace] = ECHOES
+        if not is_followed:
+            self._follow_sign(namespace)
+
+    def _follow_sign(self, namespace: str) -> None:
+        causes = [cause for cause in RefusalCause if (namespace, cause) in self._out]
+        for cause in causes:
+            self._bring_some(namespace, cause, FIRST_BACK)
+        if not causes or not self._signs[namespace]:
+            del self._signs[namespace]
+            return
+        self._signs[namespace] -= 1
+        asyncio.get_running_loop().call_later(SIGN_INTERVAL_S, self._follow_sign, namespace)
+
+    def _bring_some(self, namespace: str, cause: RefusalCause, count: int) -> None:
+        """Bring back the most urgent tasks of a namespace that were refused for a cause."""
+        out = self._out.get((namespace, cause))
+        for _ in range(count):
+            first = out.first() if out is not None else None
+            if first is not None:
+                self.hasten(first.key)
+
+    def _is_out(self, entry: RankedTask[str], cause: RefusalCause) -> bool:
+        task = self._tasks.get(entry.key)
+        return task is not None and task.entry is entry and task.cause is cause and task.timer is not None
+
+    def _leave(self, task: _Task) -> None:
+        """Forget a namespace's cause with the last of its tasks that were refused for it."""
+        key = task.namespace, task.cause
+        self._members[key] -= 1
+        if not self._members[key]:
+            del self._members[key]
+            self._out.pop(key, None)
+
+    def _end_pause(self, task: _Task) -> None:
+        if task.timer is not None:
+            task.timer.cancel()
+            task.timer = None
+            self._counts[task.cause] -= 1

@@ -1,0 +1,44 @@
+import math
+
+from perllm.api.task_status import TaskStatus
+from perllm.cluster.pod import Pod
+from perllm.controller.lifecycle import advance
+from perllm.controller.outcomes import build_outcome
+from perllm.placement.ledger import Stay
+from unit.controller.samples import make_task, running, succeeded
+from unit.placement.records import make_decision
+
+
+class TestOutcome:
+    TASK = make_task()
+
+    def settled(self, pod: Pod, **observed: object) -> TaskStatus:
+        status = advance(self.TASK, TaskStatus(), [pod], 1020.0).status
+        assert status.observed is not None
+        return status.model_copy(update={"observed": status.observed.model_copy(update=observed)})
+
+    def test_is_what_was_observed_beside_what_was_predicted(self) -> None:
+        report = {"finishedAt": "1970-01-01T00:16:50Z", "transferSeconds": 1.5, "promptTokens": 900, "outputTokens": 80}
+        pod = succeeded(report=report)
+        outcome = build_outcome(
+            self.TASK, self.settled(pod, energy_joules=110.0), pod, make_decision(), Stay(3.5, 700.0)
+        )
+        assert outcome is not None
+        assert (outcome.task_id, outcome.model, outcome.node) == ("uid-t", "m", "n")
+        assert (outcome.prompt_tokens, outcome.output_tokens) == (900, 80)
+        # created at 1000 s, decided at 1002 s, complete at 1010 s, of that 1.5 s transfer
+        assert (outcome.latency_s, outcome.run_s, outcome.finished_s, outcome.deadline_s) == (10.0, 6.5, 1010.0, 60.0)
+        assert (outcome.inference_energy_j, outcome.transmission_energy_j, outcome.energy_j) == (100.0, 10.0, 110.0)
+        assert (outcome.predicted_energy_j, outcome.occupancy, outcome.resource_slack) == (500.0, 3.5, 0.6)
+        assert (outcome.others_tokens, outcome.is_length_known) == (700.0, True)
+
+    def test_falls_back_on_expectations_where_the_run_said_nothing(self) -> None:
+        pod = succeeded()
+        outcome = build_outcome(self.TASK, self.settled(pod), pod, make_decision(), None)
+        assert outcome is not None
+        assert (outcome.prompt_tokens, outcome.output_tokens, outcome.occupancy) == (1000, 100, 2.0)
+        assert (outcome.energy_j, outcome.is_length_known) == (None, False)
+        assert not math.isnan(outcome.run_s)
+
+    def test_of_a_task_that_did_not_succeed_is_none(self) -> None:
+        assert build_outcome(self.TASK, TaskStatus(), running(), make_decision(), None) is None

@@ -1,0 +1,34 @@
+"""Stores of learned state for tests, and the writing of what they hold."""
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from perllm.cluster.node import Node
+from perllm.cluster.outages import Outages
+from perllm.cluster.writes import WriteQueue
+from perllm.guard import Guard
+from perllm.learning.learner import Learner
+from perllm.nodes.profile_store import ProfileStore
+
+DRAIN_S = 30.0
+
+
+class Saved(ProfileStore):
+    """A store with a queue of writes of its own."""
+
+    def __init__(self, client: Any, learner: Learner, node_of: Callable[[str], Node | None], **fields: Any) -> None:
+        rng, outages = Random(0), Outages(asyncio.get_running_loop().time)
+        guard = Guard(lambda _: None, rng)
+        self.writes = WriteQueue(guard, outages, rng)
+        parts = {"policy": "cs-ucb", "guard": guard, "outages": outages, "rng": rng, **fields}
+        super().__init__(client, self.writes, learner, node_of=node_of, **parts)
+
+    async def flush(self) -> None:
+        """Write what has changed."""
+        self.save()
+        running = asyncio.create_task(self.writes.run())
+        async with asyncio.timeout(DRAIN_S):
+            await self.writes.drain()
+        running.cancel()

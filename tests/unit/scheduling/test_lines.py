@@ -1,0 +1,182 @@
+"""Each test serves like the dispatcher does: `serve` looks at what is due, and says where everyone stays."""
+
+from collections.abc import Callable
+
+from perllm.scheduling.backlog import Line
+from perllm.scheduling.lines import MAX_LOOKED_AT, PAUSE_S, WaitingLines
+from perllm.scheduling.shares import Shares
+
+ANY = "any"
+
+
+def serve(lines: WaitingLines[str], stays: Callable[[str], Line | None], now_s: float = 0.0) -> list[str]:
+    """Return who was looked at; those without a line to stay in leave."""
+    seen = []
+    for key in lines.due(now_s):
+        seen.append(key)
+        line = stays(key)
+        if line is None:
+            lines.remove(key)
+        else:
+            lines.wait(key, line)
+    return seen
+
+
+def waiting(line: Line, *keys: str) -> WaitingLines[str]:
+    """Return lines in which everyone waits, the first the most urgent, long before the next patrol."""
+    lines: WaitingLines[str] = WaitingLines()
+    for rank, key in enumerate(keys):
+        lines.add(key, (rank,))
+    serve(lines, lambda _: line)
+    return lines
+
+
+def test_new_tasks_come_by_rank_and_then_by_arrival() -> None:
+    lines: WaitingLines[str] = WaitingLines()
+    for key, rank in (("late", 9), ("first", 5), ("second", 5), ("hasty", 1)):
+        lines.add(key, (rank,))
+    assert serve(lines, lambda _: None) == ["hasty", "first", "second", "late"]
+    assert len(lines) == 0
+
+
+def test_whoever_waits_is_looked_at_when_its_node_has_room_until_one_stays() -> None:
+    lines = waiting(3, "a", "b", "c")
+    lines.call(4)
+    assert serve(lines, lambda _: 3) == []
+    lines.call(3)
+    assert serve(lines, lambda key: 3 if key == "b" else None) == ["a", "b"]
+    assert [key in lines for key in "abc"] == [False, True, True]
+
+
+def test_one_that_changes_its_line_lets_the_next_one_be_looked_at() -> None:
+    lines = waiting(3, "a", "b")
+    lines.call(3)
+    assert serve(lines, lambda key: 4 if key == "a" else 3) == ["a", "b"]
+    lines.call(4)
+    assert serve(lines, lambda _: None) == ["a"]
+
+
+def test_who_waits_for_any_node_is_called_by_every_node() -> None:
+    lines = waiting(ANY, "a")
+    lines.call(7)
+    assert serve(lines, lambda _: None) == ["a"]
+
+
+def test_the_more_urgent_one_in_a_called_line_comes_before_a_new_one() -> None:
+    lines = waiting(3, "waits")
+    lines.call(3)
+    lines.add("new", (5,))
+    lines.add("hasty", (-1,))
+    assert serve(lines, lambda _: None) == ["hasty", "waits", "new"]
+
+
+def test_a_round_that_was_broken_off_goes_on_where_it_was() -> None:
+    lines = waiting(3, "a", "b")
+    lines.call(3)
+    lines.add("new", (9,))
+    for key in lines.due(0.0):
+        lines.remove(key)
+        break
+    assert serve(lines, lambda _: None) == ["b", "new"]
+
+
+def test_the_others_are_looked_at_in_turn_as_time_passes() -> None:
+    keys = [f"t{number}" for number in range(MAX_LOOKED_AT + 2)]
+    lines = waiting(ANY, *keys)
+    assert serve(lines, lambda _: ANY, PAUSE_S / 2) == []
+    assert serve(lines, lambda _: ANY, PAUSE_S) == keys[:MAX_LOOKED_AT]
+    assert serve(lines, lambda _: ANY, 2 * PAUSE_S) == (keys[MAX_LOOKED_AT:] + keys)[:MAX_LOOKED_AT]
+
+
+def test_one_can_be_looked_at_again_and_keeps_its_rank() -> None:
+    lines = waiting(ANY, "a", "b")
+    lines.again("b")
+    lines.again("unknown")
+    assert serve(lines, lambda _: ANY) == ["b"]
+    lines.all_again()
+    assert serve(lines, lambda _: ANY) == ["a", "b"]
+
+
+def test_one_that_was_added_again_has_its_new_rank_only() -> None:
+    lines = waiting(3, "a", "b")
+    lines.add("a", (9,))
+    lines.call(3)
+    assert serve(lines, lambda _: None) == ["b", "a"]
+
+
+def test_it_says_when_it_wants_to_be_asked() -> None:
+    lines = waiting(3, "a")
+    assert lines.next_s(0.1) == PAUSE_S
+    lines.call(3)
+    assert lines.next_s(0.1) == 0.1
+    lines.remove("a")
+    serve(lines, lambda _: None)
+    assert lines.next_s(0.1) == float("inf")
+
+
+def two_namespaces() -> WaitingLines[str]:
+    """Return lines in which a task of namespace poor waits for any node; namespace rich was given much already."""
+    shares = Shares()
+    shares.charge("poor", 1.0)
+    for _ in range(10):
+        shares.charge("rich", 10.0)
+    lines: WaitingLines[str] = WaitingLines(shares)
+    lines.add("waits", (0,), namespace="poor")
+    serve(lines, lambda _: ANY)
+    lines.add("new", (0,), namespace="rich")
+    return lines
+
+
+def start(lines: WaitingLines[str], may_start: Callable[[str], bool] = lambda _: True) -> list[str]:
+    """Start whoever is due on node 3 unless it has to give way; return who was looked at."""
+    seen = []
+    for key in lines.due(0.0, may_start):
+        seen.append(key)
+        if not lines.give_way(key, 3):
+            lines.remove(key, work_s=1.0)
+    return seen
+
+
+def test_a_task_that_could_start_lets_those_pass_that_have_a_better_claim() -> None:
+    assert start(two_namespaces()) == ["new", "waits", "new"]
+
+
+def test_nobody_gives_way_to_a_namespace_that_may_not_start_or_waits_in_vain() -> None:
+    assert start(two_namespaces(), lambda namespace: namespace == "rich") == ["new", "new"]
+    lines, seen = two_namespaces(), []
+    for key in lines.due(0.0):
+        seen.append(key)
+        if key == "waits":
+            lines.wait(key, ANY)
+        elif not lines.give_way(key, 3):
+            lines.remove(key)
+    assert seen == ["new", "waits", "new"]
+
+
+def test_nobody_gives_way_within_a_namespace() -> None:
+    lines = waiting(ANY, "waits")
+    lines.add("new", (9,))
+    assert start(lines) == ["new"]
+
+
+def test_namespaces_are_served_in_turn_and_each_in_its_own_order() -> None:
+    lines: WaitingLines[str] = WaitingLines()
+    for number in range(3):
+        lines.add(f"a{number}", (number,), namespace="a")
+        lines.add(f"b{number}", (-number,), namespace="b")
+    assert start(lines) == ["a0", "b2", "a1", "b1", "b0", "a2"]
+
+
+def test_a_node_with_room_calls_the_lines_of_all_namespaces_the_one_with_the_best_claim_first() -> None:
+    lines = two_namespaces()
+    serve(lines, lambda _: 3)
+    lines.call(3)
+    assert start(lines) == ["waits", "new"]
+
+
+def test_looks_in_vain_are_shared_between_namespaces() -> None:
+    lines: WaitingLines[str] = WaitingLines()
+    for number in range(100):
+        lines.add(f"a{number}", (number,), namespace="a")
+    lines.add("b", (0,), namespace="b")
+    assert serve(lines, lambda _: ANY).index("b") <= 1

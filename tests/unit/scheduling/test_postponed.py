@@ -1,0 +1,150 @@
+"""Tasks that the API server refuses pods; `Refused` tries each that comes back, as the dispatcher does."""
+
+import asyncio
+from random import Random
+
+import pytest
+
+from perllm.scheduling.postponed import FIRST_BACK, SIGN_INTERVAL_S, Postponed
+from perllm.scheduling.refusal import PodRefusal, RefusalCause
+
+pytestmark = pytest.mark.looptime
+
+QUOTA = PodRefusal(RefusalCause.QUOTA, "exceeded quota")
+
+
+class Refused:
+    """A namespace with room for so many pods, and who was tried when."""
+
+    def __init__(self, tasks: int, refusal: PodRefusal = QUOTA) -> None:
+        self.room = 0
+        self.refusal = refusal
+        self.tried: list[tuple[str, float]] = []
+        self.postponed = Postponed(self._try, Random(1))
+        for number in range(tasks):
+            self._put(f"t{number}")
+
+    def tried_since(self, since_s: float) -> list[str]:
+        return [key for key, at_s in self.tried if at_s >= since_s]
+
+    def _put(self, key: str) -> None:
+        self.postponed.put(key, "n", (float(key[1:]),), self.refusal)
+
+    def _try(self, key: str) -> None:
+        self.tried.append((key, asyncio.get_running_loop().time()))
+        asyncio.get_running_loop().call_later(0.01, self._answer, key)
+
+    def _answer(self, key: str) -> None:
+        if self.room > 0:
+            self.room -= 1
+            self.postponed.accept(key)
+        else:
+            self._put(key)
+
+
+def now_s() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def test_pauses_grow_to_minutes() -> None:
+    begun_s, on = now_s(), Refused(1)
+    await asyncio.sleep(3600)
+    assert 0.5 <= on.tried[0][1] - begun_s <= 1.0
+    assert 30 <= len(on.tried) <= 70
+
+
+async def test_an_api_server_that_is_away_is_asked_again_soon() -> None:
+    on = Refused(1, PodRefusal(RefusalCause.API_SERVER, "gone"))
+    await asyncio.sleep(600)
+    since_s = now_s()
+    await asyncio.sleep(11)
+    assert on.tried_since(since_s) != []
+
+
+async def test_the_api_server_may_ask_for_a_longer_pause() -> None:
+    on = Refused(1, PodRefusal(RefusalCause.API_SERVER, "too many requests", retry_after_s=60.0))
+    await asyncio.sleep(59)
+    assert on.tried == []
+
+
+async def test_a_sign_brings_the_most_urgent_back_at_once() -> None:
+    on = Refused(50)
+    await asyncio.sleep(300)
+    since_s = now_s()
+    on.postponed.note_sign("n")
+    assert on.tried_since(since_s)[:FIRST_BACK] == [f"t{number}" for number in range(FIRST_BACK)]
+    on.postponed.note_sign("another")
+
+
+async def test_each_task_that_gets_its_pod_brings_more_back() -> None:
+    on = Refused(50)
+    await asyncio.sleep(300)
+    on.room = 50
+    on.postponed.note_sign("n")
+    await asyncio.sleep(0.2)
+    assert len(on.postponed) == 0
+
+
+async def test_signs_without_end_cost_a_few_requests_a_second() -> None:
+    on = Refused(50)
+    await asyncio.sleep(300)
+    since_s = now_s()
+    for _ in range(1000):
+        on.postponed.note_sign("n")
+        await asyncio.sleep(SIGN_INTERVAL_S / 100)
+    assert len(on.tried_since(since_s)) <= 10 * FIRST_BACK + 25
+
+
+async def test_the_last_of_many_signs_is_not_lost() -> None:
+    on = Refused(1)
+    await asyncio.sleep(300)
+    on.postponed.note_sign("n")
+    await asyncio.sleep(0.1)
+    on.room = 1
+    on.postponed.note_sign("n")
+    await asyncio.sleep(SIGN_INTERVAL_S)
+    assert len(on.postponed) == 0
+
+
+async def test_a_sign_is_followed_again_since_the_api_server_may_know_later() -> None:
+    on = Refused(1)
+    await asyncio.sleep(300)
+    on.postponed.note_sign("n")
+    await asyncio.sleep(0.1)
+    on.room = 1
+    await asyncio.sleep(SIGN_INTERVAL_S)
+    assert len(on.postponed) == 0
+
+
+async def test_a_task_that_was_removed_does_not_come_back() -> None:
+    on = Refused(1)
+    on.postponed.remove("t0")
+    on.postponed.note_sign("n")
+    await asyncio.sleep(10)
+    assert (on.tried, len(on.postponed), on.postponed.count(RefusalCause.QUOTA)) == ([], 0, 0)
+
+
+async def test_the_log_tells_of_a_namespace_when_it_begins_and_when_it_ends(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    on = Refused(50)
+    await asyncio.sleep(300)
+    on.room = 50
+    on.postponed.note_sign("n")
+    await asyncio.sleep(1)
+    assert [line.split(",")[0] for line in caplog.messages] == [
+        "pods of namespace n are refused",
+        "pods of namespace n are created again (QuotaExceeded)",
+    ]
+
+
+async def test_a_namespace_is_forgotten_with_its_tasks_and_told_again_with_the_next(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    on = Refused(2)
+    on._put("t0")
+    on.postponed.remove("t0")
+    on._put("t1")
+    assert len(caplog.messages) == 1
+    on.postponed.remove("t1")
+    on._put("t2")
+    assert len(caplog.messages) == 2
