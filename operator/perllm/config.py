@@ -122,7 +122,7 @@ class NodeSettings(_Section):
 
 
 class FairnessSettings(_Section):
-    """How namespaces share the nodes; placement/shares.py has the equations."""
+    """How namespaces share the nodes; scheduling/shares.py has the equations."""
 
     weights: dict[_Name, _Positive] = Field(
         default={},
