@@ -136,7 +136,7 @@ class _Desk:
 
     def _fill(self) -> None:
         """Put tasks in flight, to each node as its slots, begun at any time within the last deadline."""
-        names, rows = self._placer.fleet.everyone()
+        names, rows = self._placer.fleet.all_nodes()
         slots = self._placer.fleet.slots(rows)
         counts = (slots * (FLIGHTS_PER_NODE * len(names) / float(slots.sum()))).round().astype(int).tolist()
         arms = self._rng.permutation([arm for arm, count in enumerate(counts) for _ in range(count)]).tolist()

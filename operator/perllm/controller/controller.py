@@ -38,7 +38,7 @@ from perllm.metrics import OperatorMetrics
 from perllm.nodes.node_health import NodeHealth, find_avoided
 from perllm.placement.decision import Decision
 from perllm.placement.hindsight import judge_ended
-from perllm.placement.ledger import Stay
+from perllm.placement.ledger import Residence
 from perllm.placement.placer import Placement, Placer
 from perllm.placement.request import PlacementRequest
 from perllm.scheduling.admission import Admission, explain_wait
@@ -57,7 +57,7 @@ class Tracked:
     status: TaskStatus
     pods: dict[str, Pod] = field(default_factory=dict)
     timer: asyncio.TimerHandle | None = None
-    stay: Stay | None = None
+    residence: Residence | None = None
     is_learned: bool = False
     note: Note | None = None
     cause: str = ""
@@ -265,7 +265,7 @@ class Controller:
             self._settlement.end(pod, self._unix_now())
         if gone or (pod.is_finished and pod.linger_s is None):
             if not is_superseded:
-                tracked.stay = self._placer.release(pod.task_uid) or tracked.stay
+                tracked.residence = self._placer.release(pod.task_uid) or tracked.residence
                 self._learn_ended(tracked, pod, decision)
             self.dispatcher.free(pod.node)
         elif decision is not None and not is_superseded and pod.node in self._placer.fleet.nodes:
@@ -435,7 +435,7 @@ class Controller:
             self._metrics.outcomes_refused.labels(fault).inc()
         if fault is not None or decision is None:
             return
-        outcome = build_outcome(tracked.task, tracked.status, pod, decision, tracked.stay)
+        outcome = build_outcome(tracked.task, tracked.status, pod, decision, tracked.residence)
         if outcome is None:
             return
         tracked.is_learned = True
@@ -452,7 +452,7 @@ class Controller:
         node = self._placer.fleet.nodes.get(decision.node)
         was_at_once = self._unix_now() <= task.due_s + MAX_ENDING_S
         if node is not None and node.is_open and was_at_once and not (pod.is_disrupted or is_lost(pod)):
-            self._placer.learner.learn_ended(judge_ended(decision, task.due_s, tracked.stay))
+            self._placer.learner.learn_ended(judge_ended(decision, task.due_s, tracked.residence))
 
     def _forget(self, key: str) -> None:
         for kind in ("task", "task state", "outcome"):

@@ -6,10 +6,12 @@ from perllm.controller.task import Task
 from perllm.learning.outcome import Outcome
 from perllm.placement.decision import Decision
 from perllm.placement.hindsight import CompletedRun, judge_run
-from perllm.placement.ledger import Stay
+from perllm.placement.ledger import Residence
 
 
-def build_outcome(task: Task, status: TaskStatus, pod: Pod, decision: Decision, stay: Stay | None) -> Outcome | None:
+def build_outcome(
+    task: Task, status: TaskStatus, pod: Pod, decision: Decision, residence: Residence | None
+) -> Outcome | None:
     """Return the outcome of a settled task; None if it did not succeed."""
     observed = status.observed
     if observed is None or observed.latency is None:
@@ -24,6 +26,6 @@ def build_outcome(task: Task, status: TaskStatus, pod: Pod, decision: Decision, 
         latency_s=observed.latency,
         deadline_s=task.valid_spec.deadline_s,
         inference_energy_j=None if energy_j is None else max(energy_j - decision.transmission_energy_j, 0.0),
-        stay=stay,
+        residence=residence,
     )
     return judge_run(decision, run)

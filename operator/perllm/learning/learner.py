@@ -45,18 +45,18 @@ class Learner:
 
     Args:
         policy: whose statistics are kept beside the laws.
-        count_refused: called with the reason for every outcome that cannot be true.
+        count_discarded: called with the reason for every outcome that cannot be true.
 
     Attributes:
         dirty: nodes whose learned state changed since it was last taken for saving.
         forgotten: how many models were forgotten on each node, since there were too many.
     """
 
-    def __init__(self, policy: Policy, count_refused: Callable[[ImplausibleFigure], None] | None = None) -> None:
+    def __init__(self, policy: Policy, count_discarded: Callable[[ImplausibleFigure], None] | None = None) -> None:
         self.dirty: set[str] = set()
         self.forgotten: dict[str, int] = defaultdict(int)
         self._policy = policy
-        self._count_refused = count_refused
+        self._count_discarded = count_discarded
         self._rows: dict[str, int] = {}
         self._names: list[str] = []
         self._groups: dict[str, int] = {}
@@ -137,7 +137,7 @@ class Learner:
 
         The node must have been registered.
         """
-        if self.has_learned(outcome) or self._refuses(outcome):
+        if self.has_learned(outcome) or self._discards(outcome):
             return None
         row = self._rows[outcome.node]
         known = self._know(outcome.model, row)
@@ -179,7 +179,7 @@ class Learner:
         came is not known while the model was loaded, nor by a law without outcomes.
         """
         recent, row = self._recent[ended.node], self._rows[ended.node]
-        if recent.contains(ended.task_id, ended.ended_s) or self._refuses(ended):
+        if recent.contains(ended.task_id, ended.ended_s) or self._discards(ended):
             return False
         known = self._know(ended.model, row)
         if ended.cold <= 0.0:
@@ -290,11 +290,11 @@ class Learner:
             del arms[oldest], self._models.find(oldest).summaries[row]
             self.forgotten[self._names[row]] += 1
 
-    def _refuses(self, one: Outcome | Ended) -> bool:
-        refusal = one.refusal()
-        if refusal is not None and self._count_refused is not None:
-            self._count_refused(refusal)
-        return refusal is not None
+    def _discards(self, one: Outcome | Ended) -> bool:
+        fault = one.find_fault()
+        if fault is not None and self._count_discarded is not None:
+            self._count_discarded(fault)
+        return fault is not None
 
     def _cover(self, known: ModelLaws, rows: IntArray) -> ModelLaws:
         if len(known.assigned) < len(self._rows):

@@ -84,7 +84,7 @@ class Outcome:
         """Transmission and inference; None where the latter could not be measured."""
         return None if self.inference_energy_j is None else self.inference_energy_j + self.transmission_energy_j
 
-    def refusal(self) -> ImplausibleFigure | None:
+    def find_fault(self) -> ImplausibleFigure | None:
         """Return what of it cannot be true; None if all of it can."""
         if not (_are_tokens(self.prompt_tokens, self.output_tokens) and _is_hint(self.hint_tokens)):
             return ImplausibleFigure.TOKENS
@@ -131,7 +131,7 @@ class Ended:
     foreseen_token_s: float
     ended_s: float
 
-    def refusal(self) -> ImplausibleFigure | None:
+    def find_fault(self) -> ImplausibleFigure | None:
         """Return what of it cannot be true; None if all of it can."""
         if not (_are_tokens(self.prompt_tokens) and _is_hint(self.hint_tokens)):
             return ImplausibleFigure.TOKENS

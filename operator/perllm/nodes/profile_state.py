@@ -128,13 +128,13 @@ def _describe(model: str, summary: ArmSummary, estimate: ArmEstimate, policy: Ma
 
 
 def _latency_law(estimate: ArmEstimate) -> LatencyLaw:
-    start_s, prompt_s, output_s, crowd_s = estimate.latency
+    start_s, prompt_s, output_s, contention_s = estimate.latency
     return LatencyLaw(
         start_seconds=start_s,
         load_seconds=estimate.load_s,
         seconds_per_thousand_prompt_tokens=prompt_s,
         seconds_per_hundred_output_tokens=output_s,
-        seconds_per_hundred_output_tokens_and_task=crowd_s,
+        seconds_per_hundred_output_tokens_and_task=contention_s,
         relative_uncertainty=estimate.latency_spread,
     )
 

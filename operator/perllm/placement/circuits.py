@@ -68,8 +68,8 @@ MAX_CIRCUITS = 32
 FORGET_S = 3600.0
 """A circuit that nobody has probed for so long is closed."""
 
-EVERYONE = ""
-EVERY_MODEL = ""
+ALL_NAMESPACES = ""
+ALL_MODELS = ""
 
 _T = TypeVar("_T")
 
@@ -126,9 +126,9 @@ class Circuit:
     state: CircuitState = CircuitState.OPEN
     probe: str | None = None
 
-    def keeps_off(self, namespace: str, model: str) -> bool:
+    def applies_to(self, namespace: str, model: str) -> bool:
         """Whether it is about tasks of this namespace and model."""
-        return self.namespace in (EVERYONE, namespace) and self.model in (EVERY_MODEL, model)
+        return self.namespace in (ALL_NAMESPACES, namespace) and self.model in (ALL_MODELS, model)
 
 
 @dataclass(slots=True)
@@ -173,9 +173,13 @@ class Circuits:
 
     Args:
         rng: for the jitter of pauses.
+
+    Attributes:
+        version: grows whenever a circuit changes its state.
     """
 
     def __init__(self, rng: Random) -> None:
+        self.version = 0
         self._rng = rng
         self._nodes: dict[str, _Node] = {}
         self._tripped: set[str] = set()
@@ -214,7 +218,7 @@ class Circuits:
     def note_placed(self, node: str, task_id: str, namespace: str, model: str) -> None:
         """Take note that a task is about to be sent to a node; where it is half-open that task is the probe."""
         for circuit in self._circuits(node):
-            if circuit.state is CircuitState.HALF_OPEN and circuit.keeps_off(namespace, model):
+            if circuit.state is CircuitState.HALF_OPEN and circuit.applies_to(namespace, model):
                 circuit.probe = task_id
 
     def tend(self, now_s: float) -> list[CircuitChange]:
@@ -224,12 +228,14 @@ class Circuits:
             for circuit in self._circuits(name):
                 if circuit.state is CircuitState.OPEN and circuit.until_s <= now_s:
                     circuit.state, circuit.probe = CircuitState.HALF_OPEN, None
+                    self.version += 1
                     changes.append(CircuitChange(name, CircuitState.HALF_OPEN, circuit))
             changes += self._close(name, lambda one: one.until_s <= now_s - FORGET_S)
         return changes
 
     def forget_node(self, node: str) -> None:
         """Forget a node that is gone, or was replaced by another of its name."""
+        self.version += bool(self._circuits(node))
         self._nodes.pop(node, None)
         self._tripped.discard(node)
 
@@ -238,14 +244,14 @@ class Circuits:
         self._failed_on.pop(task_id, None)
         self._holds.pop(task_id, None)
 
-    def closed_to(
+    def blocking(
         self, task_id: str, namespace: str, model: str, is_in_flight: Callable[[str], bool]
     ) -> dict[str, Circuit]:
         """Return the nodes that a task must not be sent to now, and the circuit of each that says so."""
         found = {}
         for name in self._tripped:
             for circuit in self._circuits(name):
-                if circuit.keeps_off(namespace, model) and not _admits(circuit, task_id, is_in_flight):
+                if circuit.applies_to(namespace, model) and not _admits(circuit, task_id, is_in_flight):
                     found[name] = circuit
         return found
 
@@ -258,7 +264,7 @@ class Circuits:
 
     def of(self, node: str) -> list[Circuit]:
         """Return the circuits of a node that are not closed, those that keep off most first."""
-        return sorted(self._circuits(node), key=lambda one: (one.namespace != EVERYONE, one.model != EVERY_MODEL))
+        return sorted(self._circuits(node), key=lambda one: (one.namespace != ALL_NAMESPACES, one.model != ALL_MODELS))
 
     def _circuits(self, node: str) -> Iterable[Circuit]:
         known = self._nodes.get(node)
@@ -281,12 +287,14 @@ class Circuits:
                 circuit = Circuit(*key, reason=bad.reason, since_s=bad.at_s, until_s=bad.at_s + pause_s)
                 node.circuits[key] = circuit
                 self._tripped.add(name)
+                self.version += 1
                 changes.append(CircuitChange(name, CircuitState.OPEN, circuit))
         return changes
 
     def _reopen(self, circuit: Circuit, bad: _Bad) -> None:
         circuit.reason = bad.reason
         if circuit.state is CircuitState.HALF_OPEN:
+            self.version += 1
             circuit.openings += 1
             circuit.state, circuit.probe = CircuitState.OPEN, None
             circuit.until_s = bad.at_s + PAUSE.pause_s(circuit.openings, self._rng)
@@ -296,11 +304,11 @@ class Circuits:
         kind, namespace, model = key
         bad = [one for one in self._nodes[name].bad.values() if one.at_s >= now_s - WINDOW_S and _counts(one, key)]
         namespaces = {one.attempt.namespace for one in bad}
-        if len(bad) < TRIP or (namespace == EVERYONE and len(namespaces) < 2):
+        if len(bad) < TRIP or (namespace == ALL_NAMESPACES and len(namespaces) < 2):
             return False
         if kind is NodeFault.REFUSED:
             return True
-        if model == EVERY_MODEL and len({one.attempt.model for one in bad}) < 2:
+        if model == ALL_MODELS and len({one.attempt.model for one in bad}) < 2:
             return False
         return self._is_bounded(name, namespace, fleet_size) and self._is_better_elsewhere(name, bad)
 
@@ -309,7 +317,7 @@ class Circuits:
         kept = {name}
         for other in self._tripped:
             for circuit in self._circuits(other):
-                is_its = circuit.namespace in (EVERYONE, namespace) or namespace == EVERYONE
+                is_its = circuit.namespace in (ALL_NAMESPACES, namespace) or namespace == ALL_NAMESPACES
                 if circuit.kind is NodeFault.FAILED and is_its:
                     kept.add(other)
         return 2 * len(kept) <= fleet_size
@@ -335,7 +343,7 @@ class Circuits:
                 del node.bad[bad_key]
             bad.is_shared = False
         return self._close(
-            attempt.node, lambda one: one.kind is kind and one.keeps_off(attempt.namespace, attempt.model)
+            attempt.node, lambda one: one.kind is kind and one.applies_to(attempt.namespace, attempt.model)
         )
 
     def _withdraw(self, task_id: str, name: str) -> list[CircuitChange]:
@@ -357,6 +365,7 @@ class Circuits:
     def _close(self, name: str, is_to_close: Callable[[Circuit], bool]) -> list[CircuitChange]:
         node = self._nodes[name]
         closing = {key: circuit for key, circuit in node.circuits.items() if is_to_close(circuit)}
+        self.version += len(closing)
         for key in closing:
             del node.circuits[key]
         if not node.circuits:
@@ -372,16 +381,16 @@ class Circuits:
 
 def _keys(bad: _Bad) -> Iterator[_Key]:
     """Yield the circuits that a bad end may open."""
-    models = (EVERY_MODEL,) if bad.kind is NodeFault.REFUSED else (EVERY_MODEL, bad.attempt.model)
-    for namespace in (EVERYONE, bad.attempt.namespace):
+    models = (ALL_MODELS,) if bad.kind is NodeFault.REFUSED else (ALL_MODELS, bad.attempt.model)
+    for namespace in (ALL_NAMESPACES, bad.attempt.namespace):
         for model in models:
             yield bad.kind, namespace, model
 
 
 def _counts(bad: _Bad, key: _Key) -> bool:
     kind, namespace, model = key
-    is_its = bad.is_shared if namespace == EVERYONE else bad.attempt.namespace == namespace
-    return bad.kind is kind and is_its and model in (EVERY_MODEL, bad.attempt.model)
+    is_its = bad.is_shared if namespace == ALL_NAMESPACES else bad.attempt.namespace == namespace
+    return bad.kind is kind and is_its and model in (ALL_MODELS, bad.attempt.model)
 
 
 def _admits(circuit: Circuit, task_id: str, is_in_flight: Callable[[str], bool]) -> bool:

@@ -61,8 +61,8 @@ class Decision:
         reading_s: the part in which its own prompt is read.
         work_s: GPU seconds that it takes of a full node.
         token_s: seconds per token.
-        alone_s: seconds per token, were it alone.
-        crowd_s: seconds per token that each further task adds.
+        solo_token_s: seconds per token, were it alone.
+        contention_s: seconds per token that each further task adds.
         fixed_j: joules that do not depend on the answer.
         token_j: joules per token.
         cold: share of the time to load the model that was still to come.
@@ -106,8 +106,8 @@ class Decision:
     reading_s: float
     work_s: float
     token_s: float
-    alone_s: float
-    crowd_s: float
+    solo_token_s: float
+    contention_s: float
     fixed_j: float
     token_j: float
     cold: float
@@ -132,7 +132,7 @@ class Decision:
     def to_record(self) -> str:
         """Return the decision as one compact line of JSON of at most `MAX_RECORD` characters."""
         return orjson.dumps(
-            {name: _bounded(getattr(self, name), _LENGTHS.get(name, MAX_NAME)) for name in _FIELDS}
+            {_KEYS.get(name, name): _bounded(getattr(self, name), _LENGTHS.get(name, MAX_NAME)) for name in _FIELDS}
         ).decode()
 
     def to_status(self, created_s: float) -> DecisionStatus:
@@ -162,7 +162,11 @@ _FIELDS = tuple(field.name for field in fields(Decision))
 _LENGTHS = {"reason": MAX_REASON}
 _RECORD = TypeAdapter(Decision)
 
-_POSITIVE = frozenset({"prompt_tokens", "hint_tokens", "output_tokens", "length_spread", "gpus", "alone_s"})
+_KEYS = {"solo_token_s": "alone_s", "contention_s": "crowd_s"}
+"""Keys of the record that are not the field's name: pods in flight during an upgrade carry them."""
+
+
+_POSITIVE = frozenset({"prompt_tokens", "hint_tokens", "output_tokens", "length_spread", "gpus", "solo_token_s"})
 """What follows divides by these or takes their logarithms."""
 
 _ANY_SIGN = frozenset({"time_left_s", "length_centre", "score", "slack", "resource_slack", "hit_chance", "harm"})
@@ -177,13 +181,20 @@ def read_record(text: str) -> Decision:
     if len(text) > MAX_RECORD:
         raise RecordError(f"unreadable decision record: {len(text)} characters, more than {MAX_RECORD}")
     try:
-        decision = _RECORD.validate_python(orjson.loads(text))
+        decision = _RECORD.validate_python(_name_fields(orjson.loads(text)))
     except (orjson.JSONDecodeError, ValidationError) as error:
         raise RecordError(f"unreadable decision record: {clean_line(error)}") from error
-    wrong = [name for name in _FIELDS if not _is_possible(name, getattr(decision, name))]
+    wrong = [_KEYS.get(name, name) for name in _FIELDS if not _is_possible(name, getattr(decision, name))]
     if wrong:
         raise RecordError(f"unreadable decision record: impossible figures of {', '.join(wrong)}")
     return _clean(decision)
+
+
+def _name_fields(record: object) -> object:
+    """Return a record with the names of fields for its keys."""
+    if not isinstance(record, dict):
+        return record
+    return {**record, **{name: record.get(key) for name, key in _KEYS.items()}}
 
 
 def _clean(decision: Decision) -> Decision:

@@ -25,19 +25,19 @@ from perllm.placement.fitting import Fit, find_untolerated
 from perllm.placement.fleet import Fleet
 from perllm.placement.ledger import Ledger
 from perllm.placement.request import PlacementRequest
-from perllm.policy.problem import REFUSED_TIER, BoolArray, IntArray
+from perllm.policy.problem import EXCLUDED_TIER, BoolArray, IntArray
 from perllm.text import clean_line, cut
 
-REFUSED_SIZE = "size"
-REFUSED_SELECTOR = "selector"
-REFUSED_TAINT = "taint"
-REFUSED_CONDITION = "node-condition"
-REFUSED_CIRCUIT = "circuit"
-REFUSED_HOLD = "hold"
-REFUSED_AVOIDED = "avoided"
+EXCLUDED_SIZE = "size"
+EXCLUDED_SELECTOR = "selector"
+EXCLUDED_TAINT = "taint"
+EXCLUDED_CONDITION = "node-condition"
+EXCLUDED_CIRCUIT = "circuit"
+EXCLUDED_HOLD = "hold"
+EXCLUDED_AVOIDED = "avoided"
 
-LASTING = (REFUSED_TIER, REFUSED_SIZE, REFUSED_SELECTOR, REFUSED_TAINT)
-_BY_FIT = {Fit.SELECTOR: REFUSED_SELECTOR, Fit.TAINT: REFUSED_TAINT, Fit.PASSING_TAINT: REFUSED_CONDITION}
+LASTING = (EXCLUDED_TIER, EXCLUDED_SIZE, EXCLUDED_SELECTOR, EXCLUDED_TAINT)
+_BY_FIT = {Fit.SELECTOR: EXCLUDED_SELECTOR, Fit.TAINT: EXCLUDED_TAINT, Fit.PASSING_TAINT: EXCLUDED_CONDITION}
 
 MAX_NAMED = 3
 
@@ -92,9 +92,9 @@ class Gate:
         found = self._find_open(request, rows)
         can_go_elsewhere = bool(request.avoided) and self._can_go_elsewhere(request)
         if self._circuits.is_held(request.task_id, now_s, can_go_elsewhere=can_go_elsewhere):
-            found.keep(np.zeros(len(rows), dtype=np.bool_), REFUSED_HOLD)
+            found.keep(np.zeros(len(rows), dtype=np.bool_), EXCLUDED_HOLD)
         elif can_go_elsewhere:
-            found.keep(~self._among(request.avoided, rows), REFUSED_AVOIDED)
+            found.keep(~self._among(request.avoided, rows), EXCLUDED_AVOIDED)
         return found
 
     def describe(self, request: PlacementRequest, found: Eligibility, names: Sequence[str]) -> str:
@@ -102,15 +102,15 @@ class Gate:
         unmet = [
             f"{self._describe_unmet(reason, request, names)} ({count} {'node' if count == 1 else 'nodes'})"
             for reason, count in found.excluded.items()
-            if reason in (*LASTING, REFUSED_CONDITION)
+            if reason in (*LASTING, EXCLUDED_CONDITION)
         ]
         parts = [f"no node satisfies: {', '.join(unmet)}"] if unmet else []
-        if REFUSED_CIRCUIT in found.excluded:
+        if EXCLUDED_CIRCUIT in found.excluded:
             troubled = (f"{name} ({circuit.reason})" for name, circuit in sorted(found.circuits.items()))
             parts.append(f"not tried for now after refusals or failures there: {_name_some(troubled)}")
-        if REFUSED_HOLD in found.excluded:
+        if EXCLUDED_HOLD in found.excluded:
             parts.append(f"tried again after a pause, since its pods were refused by {_name_some(request.avoided)}")
-        if REFUSED_AVOIDED in found.excluded:
+        if EXCLUDED_AVOIDED in found.excluded:
             parts.append(f"waits for other nodes, since earlier attempts ended badly on {_name_some(request.avoided)}")
         return cut("; ".join(parts), MAX_OBSTACLE)
 
@@ -118,23 +118,23 @@ class Gate:
         """Return which nodes may take a task whatever became of its earlier attempts."""
         found, fleet, demand = Eligibility(np.ones(len(rows), dtype=np.bool_)), self._fleet, request.demand
         if len(request.tiers) < len(Tier):
-            found.keep(fleet.tier_allowed(rows, request.tiers), REFUSED_TIER)
+            found.keep(fleet.tier_allowed(rows, request.tiers), EXCLUDED_TIER)
         if demand.slots > 1.0:
-            found.keep(fleet.sizes(rows) >= demand.slots, REFUSED_SIZE)
+            found.keep(fleet.sizes(rows) >= demand.slots, EXCLUDED_SIZE)
         fits = fleet.fits(demand.rules, rows)
         if fits.any():
             for fit, reason in _BY_FIT.items():
                 found.keep(fits != fit, reason)
-        found.circuits = self._circuits.closed_to(
+        found.circuits = self._circuits.blocking(
             request.task_id, request.namespace, request.model, self._ledger.__contains__
         )
         if found.circuits:
-            found.keep(~self._among(found.circuits, rows), REFUSED_CIRCUIT)
+            found.keep(~self._among(found.circuits, rows), EXCLUDED_CIRCUIT)
         return found
 
     def _can_go_elsewhere(self, request: PlacementRequest) -> bool:
         """Whether a node of the fleet may take a task that it does not avoid, with room or without."""
-        _, rows = self._fleet.everyone()
+        _, rows = self._fleet.all_nodes()
         others = self._find_open(request, rows).allowed & ~self._among(request.avoided, rows)
         return bool((others & (self._fleet.slots(rows) >= request.demand.slots)).any())
 
@@ -144,12 +144,12 @@ class Gate:
 
     def _describe_unmet(self, reason: str, request: PlacementRequest, names: Sequence[str]) -> str:
         nodes, demand = [self._fleet.nodes[name] for name in names], request.demand
-        if reason == REFUSED_TIER:
+        if reason == EXCLUDED_TIER:
             return f"tiers {', '.join(sorted(request.tiers))}"
-        if reason == REFUSED_SIZE:
+        if reason == EXCLUDED_SIZE:
             largest = max(node.slots for node in nodes)
             return f"{demand.resource}: {demand.slots:g} on one node, the largest has {largest:g}"
-        if reason == REFUSED_SELECTOR:
+        if reason == EXCLUDED_SELECTOR:
             return demand.rules.describe()
         taints = {str(taint): None for node in nodes for taint in find_untolerated(demand.rules, node.taints)}
         return f"toleration of {_name_some(taints)}"

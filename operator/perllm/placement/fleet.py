@@ -23,9 +23,15 @@ class Bandwidth:
 
 
 class Fleet:
-    """Known nodes by row; rows are given out by the learner and stay for the life of the process."""
+    """Known nodes by row; rows are given out by the learner and stay for the life of the process.
+
+    Attributes:
+        nodes: by name.
+        version: grows whenever a node is added, removed or changed; readings of bandwidth do not count.
+    """
 
     def __init__(self) -> None:
+        self.version = 0
         self.nodes: dict[str, Node] = {}
         self._rows: dict[str, int] = {}
         self._tier = np.zeros(0, dtype=np.int64)
@@ -33,20 +39,21 @@ class Fleet:
         self._sizes = np.zeros(0)
         self._gpus = np.ones(0)
         self._fitting = Fitting()
-        self._everyone: tuple[list[str], IntArray] | None = None
+        self._all_nodes: tuple[list[str], IntArray] | None = None
         self._bandwidth_capacity_bps = np.zeros(0)
         self._bandwidth_used_bps = np.zeros(0)
 
     def put(self, node: Node, row: int, bandwidth: Bandwidth) -> None:
         """Add a node or replace what is known of it."""
         self._cover(row + 1)
+        self.version += self.nodes.get(node.name) != node
         self.nodes[node.name] = node
         self._rows[node.name] = row
         self._tier[row] = _TIERS.index(node.tier)
         self._slots[row] = node.slots if node.is_open else 0.0
         self._sizes[row] = node.slots
         self._gpus[row] = node.gpus
-        self._everyone = None
+        self._all_nodes = None
         self._fitting.put(node, row)
         self.put_bandwidth(node.name, bandwidth)
 
@@ -58,15 +65,15 @@ class Fleet:
 
     def remove(self, name: str) -> None:
         """Forget a node that left the cluster; its row stays its own should it return."""
-        self.nodes.pop(name, None)
-        self._everyone = None
+        self.version += self.nodes.pop(name, None) is not None
+        self._all_nodes = None
 
-    def everyone(self) -> tuple[list[str], IntArray]:
+    def all_nodes(self) -> tuple[list[str], IntArray]:
         """Return all nodes and their rows."""
-        if self._everyone is None:
+        if self._all_nodes is None:
             names = list(self.nodes)
-            self._everyone = names, self.rows(names)
-        return self._everyone
+            self._all_nodes = names, self.rows(names)
+        return self._all_nodes
 
     def known(self, candidates: Iterable[str]) -> list[str]:
         """Return those of `candidates` that belong to the fleet, in their order."""

@@ -5,7 +5,7 @@ from math import log
 
 from perllm.learning.outcome import Ended, Outcome
 from perllm.placement.decision import Decision
-from perllm.placement.ledger import Stay
+from perllm.placement.ledger import Residence
 
 LEAST = 1e-6
 
@@ -23,7 +23,7 @@ class CompletedRun:
         latency_s: from creation to completion.
         deadline_s: the task's deadline.
         inference_energy_j: its share of the node's energy; None where it could not be measured.
-        stay: what it met on its node; None where nobody watched.
+        residence: what it met on its node; None where nobody watched.
     """
 
     prompt_tokens: float
@@ -34,13 +34,13 @@ class CompletedRun:
     latency_s: float
     deadline_s: float
     inference_energy_j: float | None
-    stay: Stay | None
+    residence: Residence | None
 
 
 def judge_run(decision: Decision, run: CompletedRun) -> Outcome:
     """Return what there is to learn from a complete run."""
     tokens = decision.output_tokens if run.output_tokens is None else run.output_tokens
-    stay = run.stay or expected_stay(decision, tokens)
+    met = run.residence or expected_residence(decision, tokens)
     run_error = energy_error = None
     if run.output_tokens is not None:
         run_error = _log_ratio(run.finished_s - decision.decided_s, decision.given_latency_s(tokens))
@@ -59,8 +59,8 @@ def judge_run(decision: Decision, run: CompletedRun) -> Outcome:
         inference_energy_j=run.inference_energy_j,
         transmission_energy_j=decision.transmission_energy_j,
         predicted_energy_j=decision.energy_j,
-        occupancy=stay.occupancy,
-        others_tokens=stay.others_tokens,
+        occupancy=met.occupancy,
+        others_tokens=met.others_tokens,
         cold=decision.cold,
         hint_tokens=decision.hint_tokens,
         run_error=run_error,
@@ -71,10 +71,10 @@ def judge_run(decision: Decision, run: CompletedRun) -> Outcome:
     )
 
 
-def judge_ended(decision: Decision, ended_s: float, stay: Stay | None) -> Ended:
+def judge_ended(decision: Decision, ended_s: float, residence: Residence | None) -> Ended:
     """Return what there is to learn from a run that was ended at its deadline, at Unix time `ended_s`."""
     run_s = max(ended_s - decision.decided_s - decision.transfer_s, 0.0)
-    met = stay or expected_stay(decision, decision.output_tokens)
+    met = residence or expected_residence(decision, decision.output_tokens)
     return Ended(
         task_id=decision.task_id,
         model=decision.model,
@@ -91,12 +91,12 @@ def judge_ended(decision: Decision, ended_s: float, stay: Stay | None) -> Ended:
     )
 
 
-def expected_stay(decision: Decision, output_tokens: float) -> Stay:
+def expected_residence(decision: Decision, output_tokens: float) -> Residence:
     """Return what a task was expected to meet: the tasks there when it was placed, and their usual share of reading."""
     occupancy = decision.occupancy / decision.gpus
-    free_s = decision.alone_s + decision.crowd_s * max(occupancy - 1.0, 0.0)
+    free_s = decision.solo_token_s + decision.contention_s * max(occupancy - 1.0, 0.0)
     reading_s = max(decision.token_s - free_s, 0.0) * output_tokens
-    return Stay(occupancy, reading_s * decision.prompt_tokens / max(decision.reading_s, LEAST))
+    return Residence(occupancy, reading_s * decision.prompt_tokens / max(decision.reading_s, LEAST))
 
 
 def _log_ratio(came: float, foreseen: float) -> float:

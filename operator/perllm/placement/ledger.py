@@ -56,8 +56,8 @@ class Flight:
         work_s: GPU seconds that the task takes of a node whose batch is full.
         due_s: deadline.
         writes_from_s: when its first token is expected.
-        token_s: seconds per token there, alone.
-        crowd_s: seconds per token that each further task adds.
+        solo_token_s: seconds per token there, alone.
+        contention_s: seconds per token that each further task adds.
         length_centre: the answer's length, ln L = centre + spread z.
         length_spread: spread of it.
         length_kind: shape of z.
@@ -75,8 +75,8 @@ class Flight:
     work_s: float
     due_s: float
     writes_from_s: float
-    token_s: float
-    crowd_s: float
+    solo_token_s: float
+    contention_s: float
     length_centre: float
     length_spread: float
     length_kind: int
@@ -84,7 +84,7 @@ class Flight:
 
 
 @dataclass(frozen=True, slots=True)
-class Stay:
+class Residence:
     """What a task met on its node, per GPU.
 
     Attributes:
@@ -107,7 +107,7 @@ class _Begin:
     backlog: float
 
 
-_FIELDS = ("due_s", "writes_from_s", "token_s", "crowd_s", "length_centre", "length_spread")
+_FIELDS = ("due_s", "writes_from_s", "solo_token_s", "contention_s", "length_centre", "length_spread")
 _NODE_FIELDS = (
     "running",
     "taken",
@@ -181,7 +181,7 @@ class Ledger:
         if task_id in self._expiry:
             self._take_back(task_id, now_s)
 
-    def release(self, task_id: str, now_s: float) -> Stay | None:
+    def release(self, task_id: str, now_s: float) -> Residence | None:
         """Forget a task and return what it met on its node; None if it was unknown."""
         flight = self._flights.pop(task_id, None)
         self._expiry.pop(task_id, None)
@@ -201,7 +201,7 @@ class Ledger:
         if nodes["running"][row] <= 0.0:
             # Whatever was thought to be left of them, tasks that are gone leave no work.
             nodes["work"][row] = nodes["backlog"][row] = 0.0
-        return Stay(occupancy, prompts / flight.gpus)
+        return Residence(occupancy, prompts / flight.gpus)
 
     def wait(self, task_id: str, row: int, work_s: float, *, slots: float = 1.0, namespace: str = "") -> None:
         """Note that a task waits for slots of a node, and which GPU seconds it would take of each of its GPUs."""
@@ -307,17 +307,17 @@ class Ledger:
                 nodes[name] = np.zeros(size)
             return
         rows, kinds = self._rows[:count], self._kinds[:count]
-        due_s, writes_from_s, token_s, crowd_s, centre, spread = self._table[:, :count]
+        due_s, writes_from_s, solo_token_s, contention_s, centre, spread = self._table[:, :count]
         everyone = np.arange(size)
         per_gpu = nodes["running"] / np.maximum(nodes["gpus"], 1.0)
         slower = 1.0 / (1.0 - self.reading_share(everyone, now_s))
-        pace_s = (token_s + crowd_s * np.maximum(per_gpu[rows] - 1.0, 0.0)) * slower[rows]
-        written = np.maximum(now_s - writes_from_s, 0.0) / pace_s
+        token_s = (solo_token_s + contention_s * np.maximum(per_gpu[rows] - 1.0, 0.0)) * slower[rows]
+        written = np.maximum(now_s - writes_from_s, 0.0) / token_s
         left_s = np.maximum(due_s - np.maximum(now_s, writes_from_s), 0.0)
-        reach = written + left_s / pace_s
+        reach = written + left_s / token_s
         tail_now, tail, tail_nudged = (
             survival(shapes, kinds, (np.log(np.maximum(tokens, 0.5)) - centre) / spread)
-            for tokens in (written, reach, reach - NUDGE * left_s / pace_s)
+            for tokens in (written, reach, reach - NUDGE * left_s / token_s)
         )
         slow = np.where(left_s > 0, (tail_nudged - tail) / np.maximum(tail_now, 1e-6) / NUDGE, 0.0)
         nodes["stall_harm"] = _sum_by(rows, slow / np.maximum(left_s, 0.1), size)

@@ -57,9 +57,9 @@ class Outlook:
         transfer_s: the transfer's part.
         reading_s: the part that its own prompt takes to be read.
         work_s: GPU seconds of the task on a full node.
-        pace_s: seconds per token.
-        alone_s: seconds per token without anybody else.
-        crowd_s: seconds per token that each further task adds.
+        token_s: seconds per token.
+        solo_token_s: seconds per token without anybody else.
+        contention_s: seconds per token that each further task adds.
         fixed_j: joules that do not depend on the answer, transmission included.
         token_j: joules per token.
         running: tasks in flight there.
@@ -76,9 +76,9 @@ class Outlook:
     transfer_s: FloatArray
     reading_s: FloatArray
     work_s: FloatArray
-    pace_s: FloatArray
-    alone_s: FloatArray
-    crowd_s: FloatArray
+    token_s: FloatArray
+    solo_token_s: FloatArray
+    contention_s: FloatArray
     fixed_j: FloatArray
     token_j: FloatArray
     running: FloatArray
@@ -103,14 +103,14 @@ def look_out(
 ) -> Outlook:
     """Return what is to be expected of a task on the nodes of `rows`; linear in their number."""
     laws, gpus = learner.laws(job.model, rows), fleet.gpus(rows)
-    start_s, read_s, alone_s, crowd_s = laws.latency.coefficients[rows].T
+    start_s, read_s, solo_token_s, contention_s = laws.latency.coefficients[rows].T
     used = ledger.taken(rows) + job.slots
     reading_s = read_s * (job.prompt_tokens / PROMPT_UNIT)
     wait_s = read_s * (ledger.backlog_tokens(rows, now_s) / gpus / PROMPT_UNIT)
     busy = ledger.reading_share(rows, now_s)
     crowd = ledger.crowd(rows, now_s) / gpus
-    alone_s, crowd_s = alone_s / OUTPUT_UNIT, crowd_s / OUTPUT_UNIT
-    pace_s = (alone_s + crowd_s * crowd) / (1.0 - busy)
+    solo_token_s, contention_s = solo_token_s / OUTPUT_UNIT, contention_s / OUTPUT_UNIT
+    token_s = (solo_token_s + contention_s * crowd) / (1.0 - busy)
     capacity_bps = fleet.bandwidth_capacity_bps(rows)
     demand_bps, used_bps = _demand(job, rows, fleet, ledger, capacity_bps)
     transfer_s = (job.bits + ledger.link_bits(rows, now_s)) / np.maximum(capacity_bps, 1.0)
@@ -120,20 +120,20 @@ def look_out(
     scale = np.maximum(laws.latency.scale[rows], MIN_SCALE)
     stall, slow, harmed_s = ledger.harms(rows)
     slots = fleet.slots(rows)
-    stay_s = fixed_s + job.length.mean * pace_s
+    residence_s = fixed_s + job.length.mean * token_s
     ahead = np.where(used <= slots, 0.0, used + ledger.waiting(rows, job.namespace) - slots)
-    queue_s = ahead / np.maximum(slots, 1.0) * stay_s
-    fixed_s, stay_s = fixed_s + queue_s, stay_s + queue_s
+    queue_s = ahead / np.maximum(slots, 1.0) * residence_s
+    fixed_s, residence_s = fixed_s + queue_s, residence_s + queue_s
     delay_s = reading_s / gpus
-    slower = crowd_s / np.maximum(pace_s, 1e-9) / gpus * np.minimum(stay_s / np.maximum(harmed_s, 1e-9), 1.0)
+    slower = contention_s / np.maximum(token_s, 1e-9) / gpus * np.minimum(residence_s / np.maximum(harmed_s, 1e-9), 1.0)
     per_gpu = np.maximum(slots / gpus, 1.0)
-    full_s = (alone_s + crowd_s * (per_gpu - 1.0)) / per_gpu
+    full_s = (solo_token_s + contention_s * (per_gpu - 1.0)) / per_gpu
     work_s = reading_s + job.length.mean * full_s
     usual_s = read_s * (laws.usual.prompt_tokens / PROMPT_UNIT) + laws.usual.output_tokens * full_s
     arms = Arms(
         rows=rows,
         allowed=allowed,
-        latency_s=stay_s,
+        latency_s=residence_s,
         energy_j=fixed_j + job.length.mean * token_j,
         compute_used=used,
         compute_capacity=slots,
@@ -141,7 +141,7 @@ def look_out(
         bandwidth_capacity_bps=capacity_bps,
         in_flight=ledger.running_model(job.model, rows),
         is_cloud=fleet.is_cloud(rows),
-        hit_chance=hit_chances(job, fixed_s, pace_s, scale),
+        hit_chance=hit_chances(job, fixed_s, token_s, scale),
         harm=delay_s * stall + slower * slow,
         marginal_energy_j=fixed_j + job.length.mean * marginal_token_j,
         work=work_s / np.maximum(usual_s, 1e-9),
@@ -152,9 +152,9 @@ def look_out(
         transfer_s,
         reading_s,
         work_s,
-        pace_s,
-        alone_s,
-        crowd_s,
+        token_s,
+        solo_token_s,
+        contention_s,
         fixed_j,
         token_j,
         ledger.running(rows),
@@ -168,11 +168,11 @@ def look_out(
     )
 
 
-def hit_chances(job: Inference, fixed_s: FloatArray, pace_s: FloatArray, scale: FloatArray) -> FloatArray:
+def hit_chances(job: Inference, fixed_s: FloatArray, token_s: FloatArray, scale: FloatArray) -> FloatArray:
     """Return the chance to be in time on each node, shape (n,)."""
     if job.time_left_s <= 0:
         return np.zeros_like(fixed_s)
-    times_s = np.maximum(fixed_s[:, None] + pace_s[:, None] * job.length.points, LEAST_S)
+    times_s = np.maximum(fixed_s[:, None] + token_s[:, None] * job.length.points, LEAST_S)
     late = np.minimum((LOGISTIC / scale)[:, None] * np.log(times_s / job.time_left_s), MAX_EXPONENT)
     chances: FloatArray = (1.0 / (1.0 + np.exp(late))).sum(axis=1)
     chances /= len(job.length.points)

@@ -16,11 +16,11 @@ from perllm.placement.circuits import Circuits
 from perllm.placement.decision import Decision
 from perllm.placement.eligibility import Eligibility, Gate
 from perllm.placement.fleet import Fleet
-from perllm.placement.ledger import Flight, Ledger, Stay
+from perllm.placement.ledger import Flight, Ledger, Residence
 from perllm.placement.outlook import LEAST_S, Inference, Outlook, look_out
 from perllm.placement.reasons import explain_arm
 from perllm.placement.request import PlacementRequest
-from perllm.policy.problem import REFUSED_TIER, Arms, Choice, FloatArray, IntArray, Policy, TaskFeatures
+from perllm.policy.problem import EXCLUDED_TIER, Arms, Choice, FloatArray, IntArray, Policy, TaskFeatures
 
 BITS_PER_BYTE = 8
 
@@ -48,7 +48,7 @@ class Placement:
     names: Sequence[str]
     rows: IntArray
     eligibility: Eligibility
-    job: Inference
+    inference: Inference
     outlook: Outlook
     choice: Choice
     decided_s: float
@@ -179,7 +179,7 @@ class Placer:
     def reserve(self, placement: Placement, node: str) -> None:
         """Count the task as in flight on `node` until it is confirmed, released or expired."""
         arm, now_s = placement.names.index(node), self.now()
-        self.learner.load(int(placement.rows[arm]), placement.job.model, now_s)
+        self.learner.load(int(placement.rows[arm]), placement.inference.model, now_s)
         self.ledger.reserve(self._flight(placement, arm), now_s)
         request = placement.request
         self.circuits.note_placed(node, request.task_id, request.namespace, request.model)
@@ -193,14 +193,14 @@ class Placer:
 
     def note_bandwidth(self) -> None:
         """Let the ledger know how fast the nodes' links drain, after the fleet was told."""
-        _, rows = self.fleet.everyone()
+        _, rows = self.fleet.all_nodes()
         self.ledger.put_bandwidth(rows, self.fleet.bandwidth_capacity_bps(rows))
 
     def release_reservation(self, task_id: str) -> None:
         """Take a reservation back; a task that is bound stays in flight."""
         self.ledger.cancel(task_id, self.now())
 
-    def release(self, task_id: str) -> Stay | None:
+    def release(self, task_id: str) -> Residence | None:
         """Forget a task in flight; return what it met on its node, None if it was not in flight."""
         return self.ledger.release(task_id, self.now())
 
@@ -211,7 +211,7 @@ class Placer:
     def explain(self, placement: Placement, name: str) -> Decision:
         """Return the decision for the node `name`, which is the chosen one unless kube-scheduler overruled it."""
         arm = placement.names.index(name)
-        choice, outlook, job = placement.choice, placement.outlook, placement.job
+        choice, outlook, job = placement.choice, placement.outlook, placement.inference
         arms, node, request = outlook.arms, self.fleet.nodes[name], placement.request
         score, chosen = float(choice.scores[arm]), arm == choice.arm
         low_s, high_s = latency_range_s(placement, arm)
@@ -244,9 +244,9 @@ class Placer:
             transfer_s=float(outlook.transfer_s[arm]),
             reading_s=float(outlook.reading_s[arm]),
             work_s=float(outlook.work_s[arm]),
-            token_s=float(outlook.pace_s[arm]),
-            alone_s=float(outlook.alone_s[arm]),
-            crowd_s=float(outlook.crowd_s[arm]),
+            token_s=float(outlook.token_s[arm]),
+            solo_token_s=float(outlook.solo_token_s[arm]),
+            contention_s=float(outlook.contention_s[arm]),
             fixed_j=float(outlook.fixed_j[arm]),
             token_j=float(outlook.token_j[arm]),
             cold=float(outlook.cold[arm]),
@@ -256,7 +256,7 @@ class Placer:
             meets_deadline=choice.meets_deadline if chosen else bool(arms.latency_s[arm] <= job.time_left_s),
             explored=choice.explored and chosen,
             candidates=choice.candidates,
-            rejected=choice.refused,
+            rejected=choice.excluded,
             metrics_age_s=self._metrics_age_s(name),
             reason=explain_arm(placement.names, choice, arm, placement.arm),
         )
@@ -274,12 +274,12 @@ class Placer:
 
     def _nodes(self, candidates: Sequence[str] | None) -> tuple[Sequence[str], IntArray]:
         if candidates is None:
-            return self.fleet.everyone()
+            return self.fleet.all_nodes()
         names = self.fleet.known(candidates)
         return names, self.fleet.rows(names)
 
     def _flight(self, placement: Placement, arm: int) -> Flight:
-        outlook, job, now_s = placement.outlook, placement.job, self.now()
+        outlook, job, now_s = placement.outlook, placement.inference, self.now()
         return Flight(
             task_id=placement.request.task_id,
             model=job.model,
@@ -292,8 +292,8 @@ class Placer:
             work_s=float(outlook.work_s[arm]),
             due_s=now_s + job.time_left_s,
             writes_from_s=now_s + float(outlook.fixed_s[arm]),
-            token_s=float(outlook.alone_s[arm]),
-            crowd_s=float(outlook.crowd_s[arm]),
+            solo_token_s=float(outlook.solo_token_s[arm]),
+            contention_s=float(outlook.contention_s[arm]),
             length_centre=job.length.centre,
             length_spread=job.length.spread,
             length_kind=self.learner.length_kind(job.model, has_hint=placement.request.output_tokens is not None),
@@ -315,8 +315,8 @@ class Placer:
             work_s=decision.work_s,
             due_s=decided_s + decision.time_left_s,
             writes_from_s=decided_s + decision.fixed_s,
-            token_s=decision.alone_s,
-            crowd_s=decision.crowd_s,
+            solo_token_s=decision.solo_token_s,
+            contention_s=decision.contention_s,
             length_centre=decision.length_centre,
             length_spread=decision.length_spread,
             length_kind=self.learner.length_kind(decision.model, has_hint=decision.hint_tokens is not None),
@@ -329,17 +329,17 @@ def _tell_excluded(choice: Choice, eligibility: Eligibility) -> Choice:
     if not eligibility.excluded:
         return choice
 
-    def count_refused() -> Mapping[str, int]:
-        judged = {reason: count for reason, count in choice.refused.items() if reason != REFUSED_TIER}
+    def count_excluded() -> Mapping[str, int]:
+        judged = {reason: count for reason, count in choice.excluded.items() if reason != EXCLUDED_TIER}
         return {**eligibility.excluded, **judged}
 
-    return replace(choice, count_refused=count_refused)
+    return replace(choice, count_excluded=count_excluded)
 
 
 def latency_range_s(placement: Placement, arm: int) -> tuple[float, float]:
     """Return the 5 % and 95 % quantiles of the latency on a node, the length of the answer being unknown."""
     outlook = placement.outlook
-    times_s = outlook.fixed_s[arm] + outlook.pace_s[arm] * placement.job.length.points
+    times_s = outlook.fixed_s[arm] + outlook.token_s[arm] * placement.inference.length.points
     scale = float(outlook.scale[arm])
     logs = np.log(np.maximum(times_s, LEAST_S))
     grid = np.sort((logs[:, None] + scale * _QUANTILES).ravel())

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from perllm.policy.problem import (
-    REFUSED_BANDWIDTH,
-    REFUSED_COMPUTE,
-    REFUSED_LATE,
-    REFUSED_TIER,
+    EXCLUDED_BANDWIDTH,
+    EXCLUDED_COMPUTE,
+    EXCLUDED_LATE,
+    EXCLUDED_TIER,
     Arms,
     BoolArray,
     FloatArray,
@@ -34,7 +34,7 @@ class Slacks:
     resources: FloatArray
     placeable: BoolArray
     feasible: BoolArray
-    refused: dict[str, int]
+    excluded: dict[str, int]
 
 
 def measure_slacks(task: TaskFeatures, arms: Arms) -> Slacks:
@@ -46,18 +46,18 @@ def measure_slacks(task: TaskFeatures, arms: Arms) -> Slacks:
     placeable = arms.allowed & (resources >= 0)
     feasible = placeable & (time >= 0)
     remaining = np.ones(len(arms.rows), dtype=np.bool_)
-    refused = {}
+    excluded = {}
     for reason, holds in (
-        (REFUSED_TIER, arms.allowed),
-        (REFUSED_COMPUTE, compute >= 0),
-        (REFUSED_BANDWIDTH, bandwidth >= 0),
-        (REFUSED_LATE, time >= 0),
+        (EXCLUDED_TIER, arms.allowed),
+        (EXCLUDED_COMPUTE, compute >= 0),
+        (EXCLUDED_BANDWIDTH, bandwidth >= 0),
+        (EXCLUDED_LATE, time >= 0),
     ):
         count = int(np.count_nonzero(remaining & ~holds))
         remaining &= holds
         if count:
-            refused[reason] = count
-    return Slacks(np.minimum(time, resources), resources, placeable, feasible, refused)
+            excluded[reason] = count
+    return Slacks(np.minimum(time, resources), resources, placeable, feasible, excluded)
 
 
 def time_slack(latency_s: FloatArray, bound_s: float) -> FloatArray:

@@ -28,8 +28,8 @@ import numpy as np
 
 from perllm.policy.constraints import Slacks, measure_slacks, time_slack
 from perllm.policy.problem import (
-    REFUSED_BANDWIDTH,
-    REFUSED_COMPUTE,
+    EXCLUDED_BANDWIDTH,
+    EXCLUDED_COMPUTE,
     Arms,
     Choice,
     Feedback,
@@ -108,7 +108,7 @@ class CsUcb:
                 explored=False,
                 reason="no node has room for the task now",
                 verdict=_judge(slacks),
-                count_refused=lambda: slacks.refused,
+                count_excluded=lambda: slacks.excluded,
             )
         arm = _first(index, penalty, arms.energy_j)
         known_best = np.argmax(np.where(eligible, mean + penalty, -np.inf))
@@ -123,7 +123,7 @@ class CsUcb:
             reason=FIRST_TRY if np.isinf(bonus[arm]) else "highest index",
             verdict=_judge(slacks),
             terms=(Term("mean reward", mean), Term("uncertainty", bonus), Term("lateness", penalty)),
-            count_refused=lambda: slacks.refused,
+            count_excluded=lambda: slacks.excluded,
         )
 
     def learn(self, feedback: Feedback) -> float:
@@ -201,5 +201,5 @@ def _judge(slacks: Slacks) -> Verdict:
     """Start where all constraints hold; wait while only a lack of room is in the way."""
     if slacks.feasible.any():
         return Verdict.START
-    has_hope = slacks.refused.keys() & {REFUSED_COMPUTE, REFUSED_BANDWIDTH} or not len(slacks.total)
-    return Verdict.WAIT if has_hope else Verdict.REFUSE
+    has_hope = slacks.excluded.keys() & {EXCLUDED_COMPUTE, EXCLUDED_BANDWIDTH} or not len(slacks.total)
+    return Verdict.WAIT if has_hope else Verdict.REJECT

@@ -32,11 +32,11 @@ from functools import partial
 import numpy as np
 
 from perllm.policy.problem import (
-    REFUSED_COMPUTE,
-    REFUSED_HARM,
-    REFUSED_LATE,
-    REFUSED_PRICE,
-    REFUSED_TIER,
+    EXCLUDED_COMPUTE,
+    EXCLUDED_HARM,
+    EXCLUDED_LATE,
+    EXCLUDED_PRICE,
+    EXCLUDED_TIER,
     Arms,
     BoolArray,
     Choice,
@@ -120,7 +120,7 @@ class NetHits:
                 Term("rent", rent, -1),
                 Term("energy", energy, -1),
             ),
-            count_refused=partial(_count_refused, arms, room, worth, harm, floor),
+            count_excluded=partial(_count_excluded, arms, room, worth, harm, floor),
         )
 
     def learn(self, feedback: Feedback) -> float:
@@ -179,22 +179,22 @@ class NetHits:
             return int(np.argmax(np.where(room & worth, scores, -np.inf))), Verdict.START, None
         if not is_hopeless or not np.isfinite(scores).any():
             return None, Verdict.WAIT, None
-        return int(np.argmax(np.where(room, scores, -np.inf))) if room.any() else None, Verdict.REFUSE, None
+        return int(np.argmax(np.where(room, scores, -np.inf))) if room.any() else None, Verdict.REJECT, None
 
 
-def _count_refused(arms: Arms, room: BoolArray, worth: BoolArray, harm: FloatArray, floor: float) -> dict[str, int]:
+def _count_excluded(arms: Arms, room: BoolArray, worth: BoolArray, harm: FloatArray, floor: float) -> dict[str, int]:
     """Return how many arms were refused, by the first of the causes that would have been enough."""
     unworthy = room & ~worth
     late = unworthy & (arms.hit_chance <= floor)
     harmful = unworthy & ~late & (arms.hit_chance - harm <= floor)
-    refused = {
-        REFUSED_TIER: ~arms.allowed,
-        REFUSED_COMPUTE: arms.allowed & ~room,
-        REFUSED_LATE: late,
-        REFUSED_HARM: harmful,
-        REFUSED_PRICE: unworthy & ~late & ~harmful,
+    excluded = {
+        EXCLUDED_TIER: ~arms.allowed,
+        EXCLUDED_COMPUTE: arms.allowed & ~room,
+        EXCLUDED_LATE: late,
+        EXCLUDED_HARM: harmful,
+        EXCLUDED_PRICE: unworthy & ~late & ~harmful,
     }
-    counts = {reason: int(np.count_nonzero(mask)) for reason, mask in refused.items()}
+    counts = {reason: int(np.count_nonzero(mask)) for reason, mask in excluded.items()}
     return {reason: count for reason, count in counts.items() if count}
 
 
@@ -203,5 +203,5 @@ def _name_reason(arm: int | None, awaited: int | None, verdict: Verdict, price_j
         return "a node without room is worth more than those with room"
     if arm is None:
         return "no node is worth starting on now"
-    hopeless = "no node is likely to be in time; " if verdict is Verdict.REFUSE else ""
+    hopeless = "no node is likely to be in time; " if verdict is Verdict.REJECT else ""
     return f"{hopeless}highest net value at {price_j:.0f} J a deadline"

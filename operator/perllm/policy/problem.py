@@ -15,16 +15,16 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
-REFUSED_TIER = "tier"
-REFUSED_COMPUTE = "compute"
-REFUSED_BANDWIDTH = "bandwidth"
-REFUSED_LATE = "late"
+EXCLUDED_TIER = "tier"
+EXCLUDED_COMPUTE = "compute"
+EXCLUDED_BANDWIDTH = "bandwidth"
+EXCLUDED_LATE = "late"
 """Too little chance to be in time there."""
 
-REFUSED_HARM = "harm"
+EXCLUDED_HARM = "harm"
 """Likely enough in time, but at the cost of too many deadlines of the tasks that run there."""
 
-REFUSED_PRICE = "price"
+EXCLUDED_PRICE = "price"
 """Neither late nor harmful, but the capacity is worth more to the tasks to come."""
 
 
@@ -93,7 +93,7 @@ class Verdict(StrEnum):
 
     START = "start"
     WAIT = "wait"
-    REFUSE = "refuse"
+    REJECT = "reject"
 
 
 class Term(NamedTuple):
@@ -119,16 +119,16 @@ class Choice:
         arm: position of the chosen arm in `Arms`; None when no arm can take the task now.
         meets_deadline: whether the chosen arm is predicted to meet every constraint.
         candidates: number of arms that satisfy every constraint.
-        scores: the policy's score of every arm, -inf where refused.
+        scores: the policy's score of every arm, -inf where excluded.
         slack: normalised slack f(y) of the chosen arm.
         resource_slack: the part of the slack that is known at once: compute and bandwidth.
         explored: whether the arm was chosen to learn about it rather than for its mean.
         reason: why this arm, or none, in a few words without figures that change from look to look.
-        verdict: what to do with a task that may be refused.
+        verdict: what to do with a task that may be rejected.
         awaited: position of the arm whose room a waiting task waits for; None if for any.
         is_harmless: whether the task would cost others next to nothing on the chosen arm.
         terms: what the scores are made of; empty if the policy has one figure only.
-        count_refused: counts the arms that were refused, by the first constraint that refused them.
+        count_excluded: counts the excluded arms, by the first constraint that excluded them.
     """
 
     arm: int | None
@@ -143,12 +143,12 @@ class Choice:
     awaited: int | None = None
     is_harmless: bool = False
     terms: tuple[Term, ...] = ()
-    count_refused: Callable[[], Mapping[str, int]] = _count_none
+    count_excluded: Callable[[], Mapping[str, int]] = _count_none
 
     @property
-    def refused(self) -> Mapping[str, int]:
-        """Number of arms refused, by the first constraint that refused them; counted at every call."""
-        return self.count_refused()
+    def excluded(self) -> Mapping[str, int]:
+        """Number of arms excluded, by the first constraint that excluded them; counted at every call."""
+        return self.count_excluded()
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,14 +45,14 @@ class Admission:
         may_refuse = on_infeasible is OnInfeasible.REJECT
         verdict = self._judge_strictly(placement) if may_refuse else _judge_patiently(placement)
         if verdict is Verdict.START:
-            self._due.pop(placement.job.model, None)
+            self._due.pop(placement.inference.model, None)
         return verdict
 
     def explain_refusal(self, placement: Placement, deadline: str) -> str:
         """Return why a task is refused, with the figures of the node where it would most likely be in time."""
         if placement.obstacle:
             return f"{placement.obstacle}; onInfeasible is Reject"
-        refused = ", ".join(f"{count} by {reason}" for reason, count in placement.choice.refused.items()) or "none"
+        refused = ", ".join(f"{count} by {reason}" for reason, count in placement.choice.excluded.items()) or "none"
         message = f"no node is expected to meet the deadline of {deadline} (refused: {refused})"
         best = _find_likeliest(placement)
         if best is not None:
@@ -60,21 +60,23 @@ class Admission:
             message += (
                 f"; best is {placement.names[best]} with a chance of {arms.hit_chance[best]:.1%} to be in time, and at "
                 f"least {self._min_hit_chance:.0%} is asked for; {arms.latency_s[best]:.1f} s expected for the "
-                f"{max(placement.job.time_left_s, 0.0):.1f} s left"
+                f"{max(placement.inference.time_left_s, 0.0):.1f} s left"
             )
         return f"{message}; onInfeasible is Reject"
 
     def _judge_strictly(self, placement: Placement) -> Verdict:
-        if placement.job.time_left_s <= 0:
-            return Verdict.REFUSE
+        if placement.inference.time_left_s <= 0:
+            return Verdict.REJECT
         if placement.eligibility.is_blocked:
-            return Verdict.REFUSE if placement.eligibility.is_impossible else Verdict.WAIT
+            return Verdict.REJECT if placement.eligibility.is_impossible else Verdict.WAIT
         verdict, best = placement.choice.verdict, _find_likeliest(placement)
         if best is None:
             return verdict
         if placement.arms.hit_chance[best] < self._min_hit_chance:
-            return Verdict.START if _would_teach(placement) and self._probes(placement.job.model) else Verdict.REFUSE
-        if verdict is Verdict.REFUSE:
+            return (
+                Verdict.START if _would_teach(placement) and self._probes(placement.inference.model) else Verdict.REJECT
+            )
+        if verdict is Verdict.REJECT:
             # The policy gives it up, but it is likelier to be in time than what was asked for.
             return Verdict.WAIT if placement.arm is None else Verdict.START
         return verdict
@@ -92,14 +94,14 @@ def explain_wait(placement: Placement) -> str:
         return "waiting: no node carries the tier label and a GPU"
     if placement.obstacle:
         return f"waiting: {placement.obstacle}"
-    refused = ", ".join(placement.choice.refused)
+    refused = ", ".join(placement.choice.excluded)
     return f"waiting: {placement.choice.reason}" + (f" (refused: {refused})" if refused else "")
 
 
 def _judge_patiently(placement: Placement) -> Verdict:
     if placement.choice.verdict is Verdict.START or placement.choice.arm is not None:
         return Verdict.START
-    is_late = placement.job.time_left_s <= 0
+    is_late = placement.inference.time_left_s <= 0
     return Verdict.START if is_late and placement.arm is not None else Verdict.WAIT
 
 
@@ -115,4 +117,4 @@ def _would_teach(placement: Placement) -> bool:
     choice, arms = placement.choice, placement.arms
     if choice.arm is None or not choice.is_harmless:
         return False
-    return bool(arms.latency_s[choice.arm] <= MAX_ERROR * placement.job.time_left_s)
+    return bool(arms.latency_s[choice.arm] <= MAX_ERROR * placement.inference.time_left_s)

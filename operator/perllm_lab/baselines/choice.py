@@ -6,8 +6,8 @@ from functools import partial
 import numpy as np
 
 from perllm.policy.problem import (
-    REFUSED_COMPUTE,
-    REFUSED_TIER,
+    EXCLUDED_COMPUTE,
+    EXCLUDED_TIER,
     Arms,
     BoolArray,
     Choice,
@@ -99,23 +99,23 @@ def build_choice(
     explored: bool = False,
 ) -> Choice:
     """Return the choice of `arm`; slacks as in equation (3) of PerLLM, so that records of all policies agree."""
-    refused = partial(_count_refused, arms, eligible)
+    excluded = partial(_count_excluded, arms, eligible)
     masked = np.where(eligible, scores, -np.inf)
     candidates = int(np.count_nonzero(eligible))
     if arm is None:
-        return Choice(None, False, candidates, masked, -1.0, -1.0, False, reason, count_refused=refused)
+        return Choice(None, False, candidates, masked, -1.0, -1.0, False, reason, count_excluded=excluded)
     time = _slack(float(arms.latency_s[arm]), task.time_left_s)
     compute = _slack(float(arms.compute_used[arm]), float(arms.compute_capacity[arm]))
     bandwidth = _slack(float(arms.bandwidth_used_bps[arm]), float(arms.bandwidth_capacity_bps[arm]))
     resources = min(compute, bandwidth)
     slack = min(time, resources)
-    return Choice(arm, slack >= 0.0, candidates, masked, slack, resources, explored, reason, count_refused=refused)
+    return Choice(arm, slack >= 0.0, candidates, masked, slack, resources, explored, reason, count_excluded=excluded)
 
 
-def _count_refused(arms: Arms, eligible: BoolArray) -> dict[str, int]:
+def _count_excluded(arms: Arms, eligible: BoolArray) -> dict[str, int]:
     tier = int(np.count_nonzero(~arms.allowed))
     other = int(np.count_nonzero(arms.allowed & ~eligible))
-    return {reason: count for reason, count in ((REFUSED_TIER, tier), (REFUSED_COMPUTE, other)) if count}
+    return {reason: count for reason, count in ((EXCLUDED_TIER, tier), (EXCLUDED_COMPUTE, other)) if count}
 
 
 def _slack(used: float, capacity: float) -> float:

@@ -16,7 +16,7 @@ from perllm.placement.circuits import Circuits
 from perllm.placement.decision import Decision
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.hindsight import CompletedRun, judge_ended, judge_run
-from perllm.placement.ledger import Ledger, Stay
+from perllm.placement.ledger import Ledger, Residence
 from perllm.placement.placer import Placement, Placer
 from perllm.placement.request import PlacementRequest
 from perllm.policy.problem import Policy, Verdict
@@ -86,7 +86,7 @@ class Placing:
         self._truths: dict[int, Request] = {}
         self._lines: WaitingLines[int] = WaitingLines()
         self._decisions: dict[int, Decision] = {}
-        self._stays: dict[int, Stay] = {}
+        self._residences: dict[int, Residence] = {}
         self._bound_s: dict[int, float] = {}
 
     def join(self, node: NodeSpec, now_s: float) -> None:
@@ -171,23 +171,26 @@ class Placing:
         self._now_s = now_s
         self._lines.remove(number)
         self._ledger.stop_waiting(str(number))
-        stay = self._ledger.release(str(number), now_s)
+        residence = self._ledger.release(str(number), now_s)
         decision = self._decisions.get(number)
-        if stay is None or decision is None:
+        if residence is None or decision is None:
             return
         self._lines.call(self._fleet.row(decision.node))
         if self.dress.ends_at_deadline and now_s >= self._requests[number].due_s - 1e-6:
             del self._decisions[number]
             began = replace(decision, decided_s=self._bound_s.pop(number, now_s))
-            self._learner.learn_ended(judge_ended(began, now_s, stay))
+            self._learner.learn_ended(judge_ended(began, now_s, residence))
         else:
-            self._stays[number] = stay
+            self._residences[number] = residence
 
     def learn(self, completion: Completion, now_s: float) -> None:
         """Learn from a complete task, as the operator does once its energy is measured."""
-        decision, stay = self._decisions.pop(completion.number, None), self._stays.pop(completion.number, None)
+        decision, residence = (
+            self._decisions.pop(completion.number, None),
+            self._residences.pop(completion.number, None),
+        )
         self._bound_s.pop(completion.number, None)
-        if decision is None or stay is None or completion.node not in self._fleet.nodes:
+        if decision is None or residence is None or completion.node not in self._fleet.nodes:
             return
         request = self._requests[completion.number]
         run = CompletedRun(
@@ -199,7 +202,7 @@ class Placing:
             latency_s=completion.finished_s - (request.due_s - request.deadline_s),
             deadline_s=request.deadline_s,
             inference_energy_j=completion.energy_j,
-            stay=stay,
+            residence=residence,
         )
         self._learner.learn(judge_run(decision, run))
 
@@ -218,7 +221,7 @@ class Placing:
         placement = self._placer.choose(request)
         choice, rules = placement.choice, self._rules
         verdict = self._refusal.judge(placement) if rules.admits else Verdict.START
-        if verdict is Verdict.REFUSE:
+        if verdict is Verdict.REJECT:
             return Refuse(number)
         if choice.arm is None or verdict is Verdict.WAIT:
             self._await(number, placement)

@@ -19,10 +19,10 @@ class Refusal:
     def judge(self, placement: Placement) -> Verdict:
         """Return what to do about a waiting task now; a refusal is final."""
         choice = placement.choice
-        if choice.verdict is not Verdict.REFUSE or not choice.is_harmless or placement.job.time_left_s <= 0:
+        if choice.verdict is not Verdict.REJECT or not choice.is_harmless or placement.inference.time_left_s <= 0:
             return choice.verdict
         self._due += PROBE_SHARE
         if self._due < 1.0:
-            return Verdict.REFUSE
+            return Verdict.REJECT
         self._due -= 1.0
         return Verdict.START

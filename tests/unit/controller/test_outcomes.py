@@ -4,7 +4,7 @@ from perllm.api.task_status import TaskStatus
 from perllm.cluster.pod import Pod
 from perllm.controller.lifecycle import advance
 from perllm.controller.outcomes import build_outcome
-from perllm.placement.ledger import Stay
+from perllm.placement.ledger import Residence
 from unit.controller.samples import make_task, running, succeeded
 from unit.placement.records import make_decision
 
@@ -21,7 +21,7 @@ class TestOutcome:
         report = {"finishedAt": "1970-01-01T00:16:50Z", "transferSeconds": 1.5, "promptTokens": 900, "outputTokens": 80}
         pod = succeeded(report=report)
         outcome = build_outcome(
-            self.TASK, self.settled(pod, energy_joules=110.0), pod, make_decision(), Stay(3.5, 700.0)
+            self.TASK, self.settled(pod, energy_joules=110.0), pod, make_decision(), Residence(3.5, 700.0)
         )
         assert outcome is not None
         assert (outcome.task_id, outcome.model, outcome.node) == ("uid-t", "m", "n")

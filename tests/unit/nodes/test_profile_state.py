@@ -66,7 +66,7 @@ def exercise(learner: Learner, policy: Policy) -> None:
             PlacementRequest(f"t-{model}", model, 1000, None, 4096, frozenset(Tier), NOW_S + 60.0, 60.0)
         )
         arms = placement.arms
-        figures = np.concatenate([arms.latency_s, arms.energy_j, arms.work, placement.job.length.points])
+        figures = np.concatenate([arms.latency_s, arms.energy_j, arms.work, placement.inference.length.points])
         assert np.isfinite(figures).all()
         assert (figures > 0).all()
         assert np.isfinite(arms.hit_chance).all()

@@ -13,6 +13,21 @@ def test_a_record_is_one_line_that_reads_back_as_the_decision() -> None:
     assert read_record(record) == USUAL
 
 
+def test_the_keys_of_a_record_stay_so_that_pods_bound_before_an_upgrade_are_understood() -> None:
+    written = (
+        '{"task_id":"uid-t","policy":"cs-ucb","model":"m","node":"n","tier":"edge","gpu_type":"T4","decided_s":1002.0,'
+        '"latency_s":4.0,"latency_low_s":3.0,"latency_high_s":5.0,"hit_chance":0.9,"harm":0.02,"energy_j":500.0,'
+        '"transmission_energy_j":10.0,"time_left_s":8.0,"demand_bps":1000000.0,"occupancy":2.0,"prompt_tokens":1000.0,'
+        '"hint_tokens":null,"output_tokens":100.0,"length_centre":4.5,"length_spread":0.5,"input_bits":8000000.0,'
+        '"gpus":1.0,"fixed_s":2.0,"transfer_s":0.5,"reading_s":0.4,"work_s":0.6,"token_s":0.02,"alone_s":0.01,'
+        '"crowd_s":0.002,"fixed_j":100.0,"token_j":4.0,"cold":0.0,"score":0.25,"slack":0.5,"resource_slack":0.6,'
+        '"meets_deadline":true,"explored":false,"candidates":3,"rejected":{"compute":2,"late":1},"metrics_age_s":1.5,'
+        '"reason":"highest index of 3 candidates"}'
+    )
+    assert read_record(written) == USUAL
+    assert orjson.loads(USUAL.to_record()) == orjson.loads(written)
+
+
 def test_a_record_without_score_and_metrics_reads_back() -> None:
     decision = make_decision(score=None, metrics_age_s=None, rejected={})
     assert read_record(decision.to_record()) == decision

@@ -16,7 +16,7 @@ from perllm.scheduling.admission import Admission
 from unit.placement.cluster_of import CLOUD, EDGE, Setting, make_node, make_request, make_setting
 
 GPU = "nvidia.com/gpu"
-WAIT, REFUSE = Verdict.WAIT, Verdict.REFUSE
+WAIT, REJECT = Verdict.WAIT, Verdict.REJECT
 
 
 def ask(gpus: int = 1, **spec: Any) -> PodDemand:
@@ -105,7 +105,7 @@ class TestWhatCanNeverFit:
     ) -> None:
         placement = make_setting(*nodes, policy=policy()).placer.choose(make_request(demand=demand))
         assert placement.obstacle == message
-        assert judge(placement) == (WAIT, REFUSE)
+        assert judge(placement) == (WAIT, REJECT)
 
     def test_is_told_in_words_that_leave_room_for_others(self, policy: type[Policy]) -> None:
         kinds = ("spot.", "node.kubernetes.io/")
@@ -119,7 +119,7 @@ class TestWhatCanNeverFit:
     def test_differs_from_what_passes(self, policy: type[Policy]) -> None:
         pressed = labelled("a", Taint("node.kubernetes.io/disk-pressure", "", "NoSchedule"))
         placement = make_setting(pressed, policy=policy()).placer.choose(make_request(demand=ask()))
-        assert placement.choice.refused == {"node-condition": 1}
+        assert placement.choice.excluded == {"node-condition": 1}
         assert judge(placement) == (WAIT, WAIT)
 
     def test_is_no_matter_while_there_are_no_nodes(self, policy: type[Policy]) -> None:
@@ -133,7 +133,7 @@ class TestCircuits:
         assert setting.placer.choose(make_request()).node == "broken"
         refuse(setting, "broken", "t0", "t1", "t2")
         placement = setting.placer.choose(make_request())
-        assert (placement.node, placement.choice.refused, placement.obstacle) == ("b", {"circuit": 1}, "")
+        assert (placement.node, placement.choice.excluded, placement.obstacle) == ("b", {"circuit": 1}, "")
 
     @pytest.mark.parametrize("policy", [CsUcb, NetHits])
     def test_of_all_nodes_make_tasks_wait_for_a_probe(self, policy: type[Policy]) -> None:
@@ -156,7 +156,7 @@ class TestCircuits:
         setting = make_setting(make_node("a"), policy=NetHits())
         refuse(setting, "a", "t0", "t1", "t2")
         late = setting.placer.choose(make_request(due_s=setting.now_s - 1))
-        assert judge(late) == (WAIT, REFUSE)
+        assert judge(late) == (WAIT, REJECT)
 
 
 class TestEarlierAttempts:
@@ -164,7 +164,7 @@ class TestEarlierAttempts:
         placer = make_setting(make_node("a"), make_node("b", slots=1)).placer
         placer.reserve(placer.choose(make_request("busy")), "b")
         placement = placer.choose(make_request(avoided=frozenset({"a"})), ["a"])
-        assert (placement.node, placement.choice.refused) == (None, {"avoided": 1})
+        assert (placement.node, placement.choice.excluded) == (None, {"avoided": 1})
         assert placement.obstacle == "waits for other nodes, since earlier attempts ended badly on a"
 
     @pytest.mark.parametrize(

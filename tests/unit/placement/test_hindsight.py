@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from perllm.placement.hindsight import CompletedRun, expected_stay, judge_ended, judge_run
-from perllm.placement.ledger import Stay
+from perllm.placement.hindsight import CompletedRun, expected_residence, judge_ended, judge_run
+from perllm.placement.ledger import Residence
 from unit.placement.records import make_decision
 
 RUN = CompletedRun(
@@ -18,7 +18,7 @@ RUN = CompletedRun(
     latency_s=14.0,
     deadline_s=60.0,
     inference_energy_j=1790.0,
-    stay=Stay(2.5, 800.0),
+    residence=Residence(2.5, 800.0),
 )
 
 
@@ -57,15 +57,15 @@ def test_without_a_measured_energy_its_error_is_unknown() -> None:
 
 def test_where_nobody_watched_the_stay_is_the_expected_one() -> None:
     # 0.012 s a token with one other task, 0.02 s expected: 0.008 s go to the prompts of others, at 0.4 ms a token.
-    outcome = judge_run(make_decision(), run(stay=None))
+    outcome = judge_run(make_decision(), run(residence=None))
     assert (outcome.occupancy, outcome.others_tokens) == pytest.approx((2.0, 200 * 0.008 / 0.0004))
 
 
 def test_the_expected_stay_counts_per_gpu() -> None:
-    assert expected_stay(make_decision(occupancy=6.0, gpus=4.0), 100).occupancy == 1.5
+    assert expected_residence(make_decision(occupancy=6.0, gpus=4.0), 100).occupancy == 1.5
 
 
 def test_a_run_that_was_ended_lasted_from_the_decision_without_the_transfer() -> None:
-    ended = judge_ended(make_decision(), 1010.0, Stay(3.0, 400.0))
+    ended = judge_ended(make_decision(), 1010.0, Residence(3.0, 400.0))
     assert (ended.run_s, ended.occupancy, ended.others_tokens) == (7.5, 3.0, 400.0)
     assert (ended.task_id, ended.model, ended.node, ended.ended_s) == ("uid-t", "m", "n", 1010.0)

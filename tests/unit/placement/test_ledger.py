@@ -61,7 +61,7 @@ class TestFlights:
         assert running(ledger) == [1, 0, 0]
 
 
-class TestStay:
+class TestResidence:
     """Without a start-up every task writes from the first moment on."""
 
     def test_has_the_mean_number_of_tasks_over_its_time(self) -> None:
@@ -82,26 +82,26 @@ class TestStay:
         ledger.confirm(make_flight("t", writes_from_s=0.0), 1.0)
         ledger.release("other", 5.0)
         ledger.confirm(make_flight("t", writes_from_s=0.0), 9.0)
-        stay = ledger.release("t", 10.0)
-        assert stay is not None
-        assert stay.occupancy == pytest.approx(1.5)
+        residence = ledger.release("t", 10.0)
+        assert residence is not None
+        assert residence.occupancy == pytest.approx(1.5)
 
     def test_counts_per_gpu(self) -> None:
         ledger = Ledger()
         for number in range(5):
             ledger.confirm(make_flight(f"t{number}", gpus=2.0, writes_from_s=0.0), 0.0)
-        stay = ledger.release("t0", 10.0)
-        assert stay is not None
-        assert stay.occupancy == pytest.approx(1 + 4 / 2)
+        residence = ledger.release("t0", 10.0)
+        assert residence is not None
+        assert residence.occupancy == pytest.approx(1 + 4 / 2)
 
     def test_sits_through_the_prompts_before_it_and_those_that_come(self) -> None:
         ledger = Ledger()
         ledger.confirm(make_flight("before", reading_s=2.0), 0.0)
         ledger.confirm(make_flight("t", reading_s=2.0, writes_from_s=1.0), 1.0)  # 500 tokens are still to be read
         ledger.confirm(make_flight("after", reading_s=2.0, writes_from_s=7.0), 5.0)
-        stay = ledger.release("t", 21.0)
-        assert stay is not None
-        assert stay.others_tokens == pytest.approx(500 + 1000, rel=0.15)
+        residence = ledger.release("t", 21.0)
+        assert residence is not None
+        assert residence.others_tokens == pytest.approx(500 + 1000, rel=0.15)
 
 
 class TestFlows:
@@ -191,7 +191,9 @@ class TestHarm:
     def test_adds_up_over_the_tasks_of_a_node(self) -> None:
         ledger = Ledger()
         for number in range(3):
-            ledger.confirm(make_flight(f"t{number}", row=number // 2, due_s=18.0, crowd_s=0.0, reading_s=1e-6), 0.0)
+            ledger.confirm(
+                make_flight(f"t{number}", row=number // 2, due_s=18.0, contention_s=0.0, reading_s=1e-6), 0.0
+            )
         ledger.refresh(10.0, SHAPES)
         slow = ledger.harms(ROWS)[1]
         assert slow[0] == pytest.approx(2 * slow[1], rel=0.01)

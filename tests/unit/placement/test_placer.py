@@ -5,7 +5,7 @@ import pytest
 
 from perllm.placement.decision import read_record
 from perllm.placement.fleet import Bandwidth, Fleet
-from perllm.placement.ledger import Stay
+from perllm.placement.ledger import Residence
 from perllm.placement.placer import Placement, latency_range_s
 from unit.placement.cluster_of import CLOUD, EDGE, Setting, make_node, make_request, make_setting
 
@@ -38,6 +38,18 @@ class TestFleet:
         assert fleet.bandwidth_used_bps(rows).tolist() == [10e6, 5e6]
         assert fleet.tier_allowed(rows, frozenset({EDGE})).tolist() == [False, True]
 
+    def test_counts_what_decisions_depend_on_as_a_new_version_and_readings_of_bandwidth_not(self) -> None:
+        fleet = Fleet()
+        versions = [fleet.version]
+        for node in (make_node("a", slots=1), make_node("a", slots=1), make_node("a", slots=2), make_node("b")):
+            fleet.put(node, int(node.name == "b"), Bandwidth(100e6, 0.0))
+            versions.append(fleet.version)
+        fleet.put_bandwidth("a", Bandwidth(50e6, 5e6))
+        for name in ("a", "a"):
+            fleet.remove(name)
+            versions.append(fleet.version)
+        assert versions == [0, 1, 1, 2, 3, 4, 4]
+
 
 class TestChoice:
     def test_is_among_the_candidates_only(self) -> None:
@@ -48,12 +60,12 @@ class TestChoice:
     @pytest.mark.parametrize("candidates", [[], ["unknown"]])
     def test_among_no_known_node_is_none(self, candidates: list[str]) -> None:
         placement = make_setting(make_node("a")).placer.choose(make_request(), candidates)
-        assert (placement.node, placement.choice.refused) == (None, {})
+        assert (placement.node, placement.choice.excluded) == (None, {})
 
     def test_keeps_to_the_tiers_of_the_task(self) -> None:
         placer = make_setting(make_node("e", EDGE), make_node("c", CLOUD)).placer
         placement = placer.choose(make_request(tiers=frozenset({CLOUD})))
-        assert (placement.node, placement.choice.refused) == ("c", {"tier": 1})
+        assert (placement.node, placement.choice.excluded) == ("c", {"tier": 1})
 
     def test_reserves_nothing(self) -> None:
         placer = make_setting(make_node("a")).placer
@@ -74,7 +86,7 @@ class TestChoice:
     def test_finds_no_room_on_a_node_that_takes_no_new_pods(self) -> None:
         placer = make_setting(make_node("a", is_open=False)).placer
         placement = placer.choose(make_request())
-        assert (placement.node, placement.choice.refused) == (None, {"compute": 1})
+        assert (placement.node, placement.choice.excluded) == (None, {"compute": 1})
 
     def test_expects_a_busy_node_to_be_slower_and_its_energy_to_be_shared(self) -> None:
         setting = make_setting(make_node("a"), make_node("b"))
@@ -93,8 +105,8 @@ class TestChoice:
     def test_uses_the_learned_length_of_answers_where_none_is_given(self) -> None:
         placer = make_setting(make_node("a")).placer
         unknown, hinted = (placer.choose(make_request(output_tokens=tokens)) for tokens in (None, 7))
-        assert unknown.job.length.mean == placer.learner.expect_length("m", 1000, None).mean
-        assert hinted.job.length.mean < unknown.job.length.mean / 2
+        assert unknown.inference.length.mean == placer.learner.expect_length("m", 1000, None).mean
+        assert hinted.inference.length.mean < unknown.inference.length.mean / 2
 
     def test_does_not_see_the_task_itself_as_one_that_waits(self) -> None:
         placer = make_setting(make_node("a", slots=1)).placer
@@ -127,12 +139,12 @@ class TestTransfer:
         placer.reserve(first, "a")
         second = placer.choose(make_request("t2", input_bytes=450_000_000))
         assert first.node == "a"
-        assert (second.node, second.choice.refused) == (None, {"bandwidth": 1})
+        assert (second.node, second.choice.excluded) == (None, {"bandwidth": 1})
 
     def test_that_no_link_could_do_in_time_is_late_rather_than_without_room(self) -> None:
         placer = make_setting(make_node("a"), bandwidth_bps=100e6).placer
         placement = placer.choose(make_request(input_bytes=10_000_000_000))
-        assert placement.choice.refused == {"late": 1}
+        assert placement.choice.excluded == {"late": 1}
         assert placement.node == "a"
         placer.reserve(placement, "a")
         assert placer.ledger.demand_bps(np.array([0])).tolist() == [0.0]
@@ -140,7 +152,7 @@ class TestTransfer:
     def test_after_the_deadline_has_passed_demands_nothing(self) -> None:
         placement = make_setting(make_node("a")).placer.choose(make_request(input_bytes=1, due_s=999.0))
         assert placement.outlook.demand_bps.tolist() == [0.0]
-        assert placement.choice.refused == {"late": 1}
+        assert placement.choice.excluded == {"late": 1}
 
 
 class TestExplanation:
@@ -185,7 +197,7 @@ class TestFlights:
         placer.release_reservation("uid-t")
         setting.now_s += 100
         assert placer.expire() == []
-        assert placer.release("uid-t") == Stay(1.0, 0.0)
+        assert placer.release("uid-t") == Residence(1.0, 0.0)
         assert placer.release("uid-t") is None
 
     def test_end_when_the_decision_is_not_carried_out(self) -> None:

@@ -17,7 +17,7 @@ def test_the_slack_is_the_smallest_of_time_compute_and_bandwidth() -> None:
     assert slacks.total == pytest.approx([0.5, 0.1, 0.25, 0.2])
     assert slacks.resources == pytest.approx([0.5, 0.75, 0.25, 0.2])
     assert slacks.feasible.all()
-    assert slacks.refused == {}
+    assert slacks.excluded == {}
 
 
 def test_a_constraint_holds_up_to_its_very_bound() -> None:
@@ -33,14 +33,14 @@ def test_an_arm_is_counted_under_the_first_constraint_that_refuses_it() -> None:
         allowed=[False, True, True, True, True],
     )
     slacks = measure_slacks(make_task(time_left_s=10), arms)
-    assert slacks.refused == {"tier": 1, "compute": 1, "bandwidth": 1, "late": 1}
+    assert slacks.excluded == {"tier": 1, "compute": 1, "bandwidth": 1, "late": 1}
     assert slacks.placeable.tolist() == [False, False, False, True, True]
     assert slacks.feasible.tolist() == [False, False, False, False, True]
 
 
 def test_a_node_without_slots_or_uplink_never_has_room() -> None:
     arms = make_arms(latency_s=[1, 1], compute=[(1, 0), (1, 4)], bandwidth=[(0, 100), (0, 0)])
-    assert measure_slacks(make_task(), arms).refused == {"compute": 1, "bandwidth": 1}
+    assert measure_slacks(make_task(), arms).excluded == {"compute": 1, "bandwidth": 1}
 
 
 def test_lateness_is_measured_in_deadlines_and_counts_once_at_most() -> None:

@@ -48,7 +48,7 @@ class TestVerdict:
         ("arms", "verdict"),
         [
             (make_arms(latency_s=[5]), Verdict.START),
-            (make_arms(latency_s=[11]), Verdict.REFUSE),
+            (make_arms(latency_s=[11]), Verdict.REJECT),
             (make_arms(latency_s=[11, 5], compute=[(1, 4), (5, 4)]), Verdict.WAIT),
             (make_arms(latency_s=[]), Verdict.WAIT),
         ],
@@ -123,7 +123,7 @@ class TestInfeasible:
         choice = cs_ucb.choose(make_task(), make_arms(latency_s=[18, 12]))
         assert choice.scores == pytest.approx([-0.1 - 0.8, -0.3 - 0.2])
         assert (choice.arm, choice.meets_deadline, choice.candidates, choice.explored) == (1, False, 0, False)
-        assert choice.refused == {"late": 2}
+        assert choice.excluded == {"late": 2}
         assert choice.slack == pytest.approx(-0.2)
         assert {term.name: float(term.values[1]) for term in choice.terms} == pytest.approx(
             {"mean reward": -0.3, "uncertainty": 0.0, "lateness": -0.2}
@@ -137,7 +137,7 @@ class TestInfeasible:
         play(cs_ucb, 0, 0)
         play(cs_ucb, 1, 900)
         choice = cs_ucb.choose(make_task(), make_arms(latency_s=[11, 9]))
-        assert (choice.arm, choice.refused) == (1, {"late": 1})
+        assert (choice.arm, choice.excluded) == (1, {"late": 1})
 
     @pytest.mark.parametrize("arms", [make_arms(latency_s=[]), make_arms(latency_s=[5], compute=[(5, 4)])])
     def test_chooses_nothing_where_nothing_has_room(self, arms: Arms) -> None:
@@ -216,7 +216,7 @@ def test_the_chosen_arm_keeps_its_tier_and_every_hard_constraint(rows: list[tupl
     in_time = [room and left_s > 0 and latency_s[n] <= left_s for n, room in enumerate(has_room)]
     assert (choice.arm is None) == (not any(has_room))
     assert choice.candidates == sum(in_time)
-    assert choice.candidates + sum(choice.refused.values()) == len(rows)
+    assert choice.candidates + sum(choice.excluded.values()) == len(rows)
     if choice.arm is not None:
         assert has_room[choice.arm]
         assert choice.meets_deadline == in_time[choice.arm] == any(in_time)

@@ -56,7 +56,7 @@ class TestAdmission:
         arms = make_arms(latency_s=[5, 5], hit_chance=[0.9, 0.2], compute=[(5, 4), (1, 4)])
         choice = priced(1000.0).choose(make_task(), arms)
         assert (choice.verdict, choice.arm, choice.awaited, choice.candidates) == (Verdict.WAIT, None, 0, 1)
-        assert choice.refused == {"compute": 1}
+        assert choice.excluded == {"compute": 1}
 
     @pytest.mark.parametrize("cost", [{"harm": [0.5, 0.3]}, {"load": [2.0, 2.0], "work": [1.0, 1.0]}])
     def test_lets_wait_what_would_cost_more_than_it_meets_now(self, cost: dict[str, list[float]]) -> None:
@@ -67,8 +67,8 @@ class TestAdmission:
     def test_refuses_the_hopeless_but_says_where_it_would_go(self) -> None:
         arms = make_arms(latency_s=[5, 5], hit_chance=[0.04, 0.03], harm=[0.5, 0.3])
         choice = priced(1000.0, floor=0.05).choose(make_task(), arms)
-        assert (choice.verdict, choice.arm, choice.candidates) == (Verdict.REFUSE, 1, 0)
-        assert choice.refused == {"late": 2}
+        assert (choice.verdict, choice.arm, choice.candidates) == (Verdict.REJECT, 1, 0)
+        assert choice.excluded == {"late": 2}
         assert choice.reason == "no node is likely to be in time; highest net value at 1000 J a deadline"
         assert not choice.meets_deadline
 
@@ -83,18 +83,18 @@ class TestAdmission:
             allowed=[False, True, True, True, True, True],
         )
         choice = priced(1000.0, rent=1.0, harm_weight=1.0).choose(make_task(), arms)
-        assert choice.refused == {"tier": 1, "compute": 1, "late": 1, "harm": 1, "price": 1}
+        assert choice.excluded == {"tier": 1, "compute": 1, "late": 1, "harm": 1, "price": 1}
         assert choice.candidates == 1
 
     def test_refuses_the_hopeless_also_where_there_is_no_room(self) -> None:
         arms = make_arms(latency_s=[5], hit_chance=[0.01], compute=[(5, 4)])
         choice = priced(1000.0).choose(make_task(), arms)
-        assert (choice.verdict, choice.arm, choice.awaited) == (Verdict.REFUSE, None, None)
+        assert (choice.verdict, choice.arm, choice.awaited) == (Verdict.REJECT, None, None)
 
     @pytest.mark.parametrize(("harm", "harmless"), [(0.05, True), (0.3, False)])
     def test_says_whether_what_is_not_worth_starting_would_harm_anybody(self, harm: float, harmless: bool) -> None:
         choice = priced(1000.0).choose(make_task(), make_arms(latency_s=[5], hit_chance=[0.02], harm=[harm]))
-        assert (choice.verdict, choice.arm, choice.is_harmless) == (Verdict.REFUSE, 0, harmless)
+        assert (choice.verdict, choice.arm, choice.is_harmless) == (Verdict.REJECT, 0, harmless)
 
     def test_may_be_told_not_to_wait(self) -> None:
         arms = make_arms(latency_s=[5, 5], hit_chance=[0.9, 0.2], compute=[(5, 4), (1, 4)])
@@ -186,7 +186,7 @@ def test_the_chosen_arm_has_room_and_its_order_does_not_matter(rows: list[tuple[
             assert choice.arm is not None
             assert chance[choice.arm] - harm[choice.arm] > NetHitsParameters().floor
         best = None if choice.arm is None else float(choice.scores[choice.arm])
-        return choice.verdict, best, choice.candidates, dict(choice.refused)
+        return choice.verdict, best, choice.candidates, dict(choice.excluded)
 
     scores = [chance - harm - joules / 1000.0 for chance, harm, joules, *_ in rows]
     assume(len(set(scores)) == len(scores))

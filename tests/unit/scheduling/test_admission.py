@@ -13,7 +13,7 @@ from perllm.scheduling.admission import Admission
 from unit.placement.cluster_of import CLOUD, make_node, make_request, make_setting
 
 NOW_S = 1000.0
-START, WAIT, REFUSE = Verdict.START, Verdict.WAIT, Verdict.REFUSE
+START, WAIT, REJECT = Verdict.START, Verdict.WAIT, Verdict.REJECT
 
 
 def place(
@@ -33,8 +33,8 @@ def place(
     ("arrange", "best_effort", "reject"),
     [
         (lambda policy: place(policy, make_node("a")), START, START),
-        (lambda policy: place(policy, make_node("a"), left_s=0.1), START, REFUSE),
-        (lambda policy: place(policy, make_node("a"), left_s=-5.0), START, REFUSE),
+        (lambda policy: place(policy, make_node("a"), left_s=0.1), START, REJECT),
+        (lambda policy: place(policy, make_node("a"), left_s=-5.0), START, REJECT),
         (lambda policy: place(policy, make_node("a", slots=1), busy=1, left_s=200.0), WAIT, WAIT),
         (lambda policy: place(policy), WAIT, WAIT),
     ],
@@ -66,11 +66,11 @@ def test_a_pod_that_exists_goes_where_there_is_room_although_its_task_would_wait
 def test_a_tier_without_nodes_is_waited_for_or_refused() -> None:
     placement = place(CsUcb(), make_node("a"), tiers=frozenset({CLOUD}))
     assert Admission().judge(placement, OnInfeasible.BEST_EFFORT) is WAIT
-    assert Admission().judge(placement, OnInfeasible.REJECT) is REFUSE
+    assert Admission().judge(placement, OnInfeasible.REJECT) is REJECT
 
 
 def test_a_task_that_waits_for_a_node_is_refused_once_its_deadline_has_passed() -> None:
-    assert Admission().judge(place(NetHits(), left_s=-1.0), OnInfeasible.REJECT) is REFUSE
+    assert Admission().judge(place(NetHits(), left_s=-1.0), OnInfeasible.REJECT) is REJECT
 
 
 class TestConfidence:
@@ -84,14 +84,14 @@ class TestConfidence:
         assert 0.2 < placement.arms.hit_chance[0] < 0.5
         return placement
 
-    @pytest.mark.parametrize(("min_hit_chance", "verdict"), [(0.0, START), (0.2, START), (0.5, REFUSE)])
+    @pytest.mark.parametrize(("min_hit_chance", "verdict"), [(0.0, START), (0.2, START), (0.5, REJECT)])
     def test_is_that_of_the_configuration(self, min_hit_chance: float, verdict: Verdict) -> None:
         admission = Admission(min_hit_chance, probe_share=0.0)
         assert admission.judge(self.unsure(), OnInfeasible.REJECT) is verdict
 
     def test_counts_more_than_that_a_policy_gives_the_task_up(self) -> None:
         placement = place(NetHits(), make_node("a"), left_s=4.0)
-        assert placement.choice.verdict is REFUSE
+        assert placement.choice.verdict is REJECT
         chance = float(placement.arms.hit_chance[0])
         assert Admission(chance).judge(placement, OnInfeasible.REJECT) is START
 
@@ -129,18 +129,18 @@ class TestProbes:
         return verdicts
 
     def test_are_the_share_asked_for(self) -> None:
-        assert self.judged(place(NetHits(), make_node("a"), left_s=self.NARROW_S)) == {REFUSE: 75, START: 25}
+        assert self.judged(place(NetHits(), make_node("a"), left_s=self.NARROW_S)) == {REJECT: 75, START: 25}
 
     def test_are_none_while_others_of_the_model_start(self) -> None:
         started = place(NetHits(), make_node("a"))
-        assert self.judged(place(NetHits(), make_node("a"), left_s=self.NARROW_S), started=started) == {REFUSE: 100}
+        assert self.judged(place(NetHits(), make_node("a"), left_s=self.NARROW_S), started=started) == {REJECT: 100}
 
     def test_are_none_where_no_error_could_explain_the_prediction(self) -> None:
-        assert self.judged(place(NetHits(), make_node("a"), left_s=0.1)) == {REFUSE: 100}
+        assert self.judged(place(NetHits(), make_node("a"), left_s=0.1)) == {REJECT: 100}
 
     def test_are_none_where_they_would_cost_others_something(self) -> None:
         crowded = place(NetHits(), make_node("a", slots=4), left_s=self.NARROW_S, busy=3)
-        assert self.judged(crowded) == {REFUSE: 100}
+        assert self.judged(crowded) == {REJECT: 100}
 
     def test_are_none_once_the_deadline_has_passed(self) -> None:
-        assert self.judged(place(NetHits(), make_node("a"), left_s=-5.0)) == {REFUSE: 100}
+        assert self.judged(place(NetHits(), make_node("a"), left_s=-5.0)) == {REJECT: 100}
