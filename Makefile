@@ -11,7 +11,7 @@ ABLATIONS := net-hits-no-harm,net-hits-no-rent,net-hits-no-admission,net-hits-no
 ENGINE ?= docker
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-MODEL_SERVER := operator/perllm_lab/kubernetes/model_server
+MODEL_SERVER := tests/realnode/model_server
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
 
@@ -43,7 +43,7 @@ check: $(VENV)/ready ## Style, types, layers of the house
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo
+	@PYTHONPATH=charts $(BIN)/lint-imports --no-logo
 
 unit: $(VENV)/ready ## Unit tests, seconds
 	@$(BIN)/pytest -q tests/unit
@@ -73,7 +73,7 @@ crds: $(VENV)/ready ## Generate crds/ from the resource models
 	@$(BIN)/perllm crds --output crds
 
 chart: $(VENV)/ready ## Generate the chart's values, their schema, its README, CRDs and dashboard from the models
-	@$(BIN)/python -m perllm_lab.chart
+	@PYTHONPATH=charts $(BIN)/python -m chart_generator
 
 image: ## Build the image (IMAGE=registry.example.com/perllm/perllm, ENGINE=podman, BASE_IMAGE=..., ARGS="--push")
 	@test -n "$(IMAGE)" || { echo "Name the image as your nodes pull it: make image IMAGE=registry.example.com/perllm/perllm"; exit 1; }

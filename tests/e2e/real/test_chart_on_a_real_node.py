@@ -14,8 +14,8 @@ from e2e.real.work import open_replay
 from e2e.stage import phases, wait_until
 from perllm.api import names
 from perllm.cluster.client import Object
-from perllm_lab.kubernetes.model_server.server import MODEL
 from perllm_lab.replay import FINAL_PHASES
+from realnode.model_server.server import MODEL
 
 TASKS = 50
 EXAMPLE = Path(__file__).parents[3] / "examples" / "server-on-node.yaml"

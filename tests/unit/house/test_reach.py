@@ -1,0 +1,22 @@
+import tomllib
+from itertools import accumulate
+from pathlib import Path
+
+import grimp
+
+ROOT = Path(__file__).parents[3]
+PACKAGES = ("perllm", "perllm_lab")
+
+
+def list_entry_points(graph: grimp.ImportGraph) -> set[str]:
+    """Return what is started from outside: the console scripts, and what `python -m` runs."""
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"].values()
+    return {script.partition(":")[0] for script in scripts} | graph.find_matching_modules("**.__main__")
+
+
+def test_every_module_is_reached_from_an_entry_point() -> None:
+    graph = grimp.build_graph(*PACKAGES, cache_dir=None)
+    entries = list_entry_points(graph)
+    reached = entries.union(*map(graph.find_upstream_modules, entries))
+    packages = {name for one in reached for name in accumulate(one.split("."), "{}.{}".format)}
+    assert graph.modules - reached - packages == set()
