@@ -1,17 +1,18 @@
 import tomllib
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 
 import grimp
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = ("perllm", "perllm_lab")
+PROJECTS = (ROOT / "pyproject.toml", ROOT / "operator/perllm_lab/pyproject.toml")
 
 
 def list_entry_points(graph: grimp.ImportGraph) -> set[str]:
-    """Return what is started from outside: the console scripts, and what `python -m` runs."""
-    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"].values()
-    return {script.partition(":")[0] for script in scripts} | graph.find_matching_modules("**.__main__")
+    """Return the modules of the console scripts, and those that `python -m` runs."""
+    scripts = [tomllib.loads(file.read_text())["project"]["scripts"].values() for file in PROJECTS]
+    return {one.partition(":")[0] for one in chain(*scripts)} | graph.find_matching_modules("**.__main__")
 
 
 def test_every_module_is_reached_from_an_entry_point() -> None:
