@@ -18,11 +18,10 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca \
         --requirement requirements-operator.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY operator/perllm operator/perllm
-# The lab is no part of the image, nor are tests, the official client's asynchronous half and other packages' commands.
-# Modules are compiled here, because the root is read-only later and nobody could then; they are never checked against
-# their sources, which do not change.
-RUN sed -i '/^perllm-lab = /d' pyproject.toml && \
-    tools/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir . . && \
+# Tests of other packages, their commands and the asynchronous half of the official client are not needed. Modules are
+# compiled here because the root file system is read-only at run time, and never checked against their sources, which do
+# not change.
+RUN tools/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir . . && \
     tools/bin/pip --python /opt/perllm/bin/python install --quiet --no-compile --no-deps --no-index perllm-*.whl && \
     find /opt/perllm -depth -type d \( -name tests -o -path '*/kubernetes/aio' \) -exec rm -r {} + && \
     find /opt/perllm/bin -type f ! -name 'perllm*' -delete && \

@@ -11,7 +11,8 @@ ABLATIONS := net-hits-no-harm,net-hits-no-rent,net-hits-no-admission,net-hits-no
 ENGINE ?= docker
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-MODEL_SERVER := operator/perllm_lab/kubernetes/model_server
+LAB := operator/perllm_lab
+MODEL_SERVER := tests/realnode/model_server
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
 
@@ -43,7 +44,7 @@ check: $(VENV)/ready ## Style, types, layers of the house
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo
+	@PYTHONPATH=charts $(BIN)/lint-imports --no-logo
 
 unit: $(VENV)/ready ## Unit tests, seconds
 	@$(BIN)/pytest -q tests/unit
@@ -73,27 +74,27 @@ crds: $(VENV)/ready ## Generate crds/ from the resource models
 	@$(BIN)/perllm crds --output crds
 
 chart: $(VENV)/ready ## Generate the chart's values, their schema, its README, CRDs and dashboard from the models
-	@$(BIN)/python -m perllm_lab.chart
+	@PYTHONPATH=charts $(BIN)/python -m chart_generator
 
 image: ## Build the image (IMAGE=registry.example.com/perllm/perllm, ENGINE=podman, BASE_IMAGE=..., ARGS="--push")
 	@test -n "$(IMAGE)" || { echo "Name the image as your nodes pull it: make image IMAGE=registry.example.com/perllm/perllm"; exit 1; }
 	$(ENGINE) build $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) --tag $(IMAGE):$(VERSION) $(ARGS) .
 
-lock: $(VENV)/ready ## Resolve the dependencies anew: of development, of the operator, of its image's build
-	@$(COMPILE) --upgrade pyproject.toml --extra lab --group dev --output-file requirements.lock
+lock: $(VENV)/ready ## Upgrade and lock the dependencies of development, the operator, its build and the model server
+	@$(COMPILE) --upgrade $(LAB)/pyproject.toml --group dev --no-emit-package perllm --output-file requirements.lock
 	@$(COMPILE) --upgrade pyproject.toml --constraint requirements.lock --output-file requirements-operator.lock
-	@$(COMPILE) --upgrade --group build --output-file requirements-build.lock
+	@$(COMPILE) --upgrade --group build --constraint requirements.lock --output-file requirements-build.lock
 	@cd $(MODEL_SERVER) && for part in tools server; do $(CURDIR)/$(COMPILE) --upgrade $$part.in --output-file $$part.lock || exit 1; done
 
 clean: ## Remove the virtual environment and the lab's files; built programs stay in the user's cache
 	rm -rf $(VENV) .lab
 
 # Made in one go or not at all: the marker is written last.
-$(VENV)/ready: requirements.lock pyproject.toml
+$(VENV)/ready: requirements.lock pyproject.toml $(LAB)/pyproject.toml
 	@echo "Installing the Python packages into $(VENV)"
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@$(BIN)/uv pip sync --quiet --require-hashes --python $(BIN)/python requirements.lock
-	@$(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python --editable .
+	@$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable . --editable $(LAB)
 	@touch $@

@@ -63,7 +63,7 @@ _SEED = click.option("--seed", type=int, default=0, show_default=True, help="Of 
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.version_option(package_name="perllm")
+@click.version_option(package_name="perllm-lab")
 def main() -> None:
     """An edge-cloud on a laptop: a real control plane and Prometheus, simulated GPU nodes, the real operator."""
 

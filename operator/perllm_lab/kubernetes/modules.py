@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _VERSION_PACKAGE = "k8s.io/component-base/version"
-_HELM_VERSION = "helm.sh/helm/v4/internal/version.version"
 _KEY_LENGTH = 16
 
 
@@ -61,14 +60,14 @@ def read_release(module_file: Path, required: str) -> str:
 
 
 def list_modules(folder: Path = Path(__file__).parent / "go") -> tuple[Module, ...]:
-    """Lists all modules."""
+    """Return the modules of the lab."""
     kubernetes = read_release(folder / "control_plane" / "go.mod", "k8s.io/kubernetes")
     return (
         Module(
             name="control-plane",
             folder=folder / "control_plane",
             package=".",
-            flags=_stamp(kubernetes),
+            flags=stamp_release(kubernetes),
             programs=(
                 Program("etcd", (3, 6)),
                 Program("kube-apiserver", (1, 37)),
@@ -78,20 +77,6 @@ def list_modules(folder: Path = Path(__file__).parent / "go") -> tuple[Module, .
             ),
         ),
         Module(
-            name="node",
-            folder=folder / "node",
-            package=".",
-            flags=_stamp(read_release(folder / "node" / "go.mod", "k8s.io/kubernetes")),
-            programs=(Program("kubelet", (1, 37)), Program("kube-proxy", (1, 37))),
-        ),
-        Module(
-            name="pause",
-            folder=folder / "pause",
-            package=".",
-            flags=("-ldflags=-s -w",),
-            programs=(Program("pause", (1, 0)),),
-        ),
-        Module(
             name="prometheus",
             folder=folder / "prometheus",
             package="tool",
@@ -99,25 +84,11 @@ def list_modules(folder: Path = Path(__file__).parent / "go") -> tuple[Module, .
             flags=("-tags=remove_all_sd", "-ldflags=-s -w"),
             programs=(Program("prometheus", (3, 0)),),
         ),
-        Module(
-            name="kwok",
-            folder=folder / "kwok",
-            package="tool",
-            flags=("-ldflags=-s -w",),
-            programs=(Program("kwok", (0, 8)),),
-        ),
-        Module(
-            name="helm",
-            folder=folder / "helm",
-            package="tool",
-            flags=(f"-ldflags=-s -w -X {_HELM_VERSION}={read_release(folder / 'helm' / 'go.mod', 'helm.sh/helm/v4')}",),
-            programs=(Program("helm", (4, 0), ("version", "--short")),),
-        ),
     )
 
 
-def _stamp(release: str) -> tuple[str, ...]:
-    """Returns the flag that tells Kubernetes' components which release they are, and leaves out debug symbols."""
+def stamp_release(release: str) -> tuple[str, ...]:
+    """Return the linker flag that stamps a release into Kubernetes' components and strips debug symbols."""
     major, minor, *_ = parse_version(release)
     names = {"gitVersion": release, "gitMajor": str(major), "gitMinor": str(minor)}
     stamps = (f"-X {_VERSION_PACKAGE}.{name}={value}" for name, value in names.items())

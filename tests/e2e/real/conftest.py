@@ -8,17 +8,18 @@ import pytest_asyncio
 
 from e2e.real.cluster import SCENARIO, RealCluster, open_cluster
 from e2e.real.release import APP_VERSION, IMAGE, PREVIOUS_VERSION, Helm, Release, make_namespace
-from perllm_lab.kubernetes.images import builder, operating_system
-from perllm_lab.kubernetes.images.builder import ImageBuilder
-from perllm_lab.kubernetes.images.operating_system import provide_base
-from perllm_lab.kubernetes.images.recipes import operator_recipe, program_recipe
-from perllm_lab.kubernetes.machine import demands, machine
-from perllm_lab.kubernetes.machine.containers import PAUSE_IMAGE
-from perllm_lab.kubernetes.model_server import installation
-from perllm_lab.kubernetes.model_server.installation import install_model_server
 from perllm_lab.kubernetes.toolchain import ask_version, default_cache_folder, provide
 from perllm_lab.lab import COMPONENTS
 from perllm_lab.workload.scenarios import load_scenario
+from programs.modules import list_test_modules
+from realnode.images import builder, operating_system
+from realnode.images.builder import ImageBuilder
+from realnode.images.operating_system import provide_base
+from realnode.images.recipes import operator_recipe, program_recipe
+from realnode.machine import demands, machine
+from realnode.machine.containers import PAUSE_IMAGE
+from realnode.model_server import installation
+from realnode.model_server.installation import install_model_server
 
 ROOT = Path(__file__).parents[3]
 REQUIRE = "PERLLM_REQUIRE_REAL_NODE"
@@ -39,7 +40,7 @@ def able_computer() -> None:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def programs() -> dict[str, Path]:
     names = (*COMPONENTS, *machine.PROGRAMS, "pause", "helm")
-    return await provide(names, cache_folder=default_cache_folder())
+    return await provide(names, cache_folder=default_cache_folder(), more_modules=list_test_modules())
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

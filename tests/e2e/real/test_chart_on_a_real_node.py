@@ -14,8 +14,8 @@ from e2e.real.work import open_replay
 from e2e.stage import phases, wait_until
 from perllm.api import names
 from perllm.cluster.client import Object
-from perllm_lab.kubernetes.model_server.server import MODEL
 from perllm_lab.replay import FINAL_PHASES
+from realnode.model_server.server import MODEL
 
 TASKS = 50
 EXAMPLE = Path(__file__).parents[3] / "examples" / "server-on-node.yaml"
@@ -50,6 +50,14 @@ async def test_both_containers_are_ready_where_restricted_pod_security_is_enforc
         "scheduler": (True, 0),
     }
     assert pod["spec"]["nodeName"] == REAL_NODE.name
+
+
+async def test_the_image_holds_the_operator_and_nothing_of_the_lab(release: Release, cluster: RealCluster) -> None:
+    packages = ("perllm", "perllm_lab", "rich", "scipy", "trustme", "pip", "hatchling")
+    question = f"from importlib.util import find_spec; print(*filter(find_spec, {packages}))"
+    pod = ("exec", f"deploy/{release.name}", "--namespace", release.namespace, "--container", "operator", "--")
+    printed = await cluster.kubectl(*pod, "python3", "-c", question)
+    assert printed.split() == ["perllm"]
 
 
 async def test_fifty_tasks_finish_and_their_decisions_are_in_the_log(release: Release, cluster: RealCluster) -> None:

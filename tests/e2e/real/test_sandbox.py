@@ -1,17 +1,18 @@
 """Whatever a machine has made on this computer ends with the lab, also when the lab is killed."""
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 
 from e2e.stage import wait_until
-from perllm_lab.kubernetes.machine.sandbox import remove_leftovers
 from perllm_lab.kubernetes.process import spawn
+from realnode.machine.sandbox import remove_leftovers
 
 LAB = """
 import asyncio, sys
 from pathlib import Path
-from perllm_lab.kubernetes.machine.sandbox import Sandbox
+from realnode.machine.sandbox import Sandbox
 from perllm_lab.kubernetes.process import spawn
 
 async def main():
@@ -27,7 +28,9 @@ asyncio.run(main())
 
 
 async def test_a_killed_lab_leaves_nothing_behind(tmp_path: Path) -> None:
-    lab = await spawn([sys.executable, "-c", LAB, str(tmp_path)], output=asyncio.subprocess.PIPE)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    argv = [sys.executable, "-c", LAB, str(tmp_path)]
+    lab = await spawn(argv, output=asyncio.subprocess.PIPE, environment=environment)
     try:
         assert lab.stdout is not None
         assert await lab.stdout.readline() == b"up\n"

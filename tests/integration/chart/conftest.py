@@ -5,12 +5,15 @@ import pytest_asyncio
 
 from integration.chart.helm import Helm, Object, load_values
 from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
+from programs.modules import list_test_modules
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def helm() -> Helm:
     """Is built where none is at hand, which takes minutes the first time on a machine."""
-    return Helm((await provide(["helm"], cache_folder=default_cache_folder()))["helm"])
+    return Helm(
+        (await provide(["helm"], cache_folder=default_cache_folder(), more_modules=list_test_modules()))["helm"]
+    )
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,9 @@ import yaml
 
 from integration.chart.helm import CHART, NAMESPACE, Helm, Object, find
 from perllm_lab.kubernetes.control_plane import ControlPlane
-from perllm_lab.kubernetes.schemas import PROMETHEUS_OPERATOR, list_prometheus_crds
-from perllm_lab.kubernetes.sources import fetch
 from perllm_lab.kubernetes.toolchain import default_cache_folder
+from schemas.objects import PROMETHEUS_OPERATOR, list_prometheus_crds
+from schemas.sources import fetch
 
 OWNER = "meta.helm.sh/release-namespace"
 SCHEDULERS = ("first-scheduler", "second-scheduler")

@@ -11,11 +11,11 @@ import pytest_asyncio
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
+from chart_generator.dashboard import list_queries
 from integration.chart.helm import Helm, find
 from perllm.metrics import OperatorMetrics
 from perllm.telemetry.metrics import TelemetryMetrics
 from perllm.telemetry.snapshot import MISSING, Figure, NodeFigures, Quality, Snapshot
-from perllm_lab.chart.dashboard import list_queries
 from perllm_lab.kubernetes.prometheus import Prometheus, ScrapeTarget
 
 SCRAPE_S = 0.2

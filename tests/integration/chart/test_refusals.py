@@ -3,9 +3,9 @@ from functools import reduce
 
 import pytest
 
+from chart_generator.entries import ChartValue, list_entries
+from chart_generator.values import Values
 from integration.chart.helm import CHART, Helm, Object
-from perllm_lab.chart.entries import ChartValue, list_entries
-from perllm_lab.chart.values import Values
 
 
 def list_sections(entries: Iterable[ChartValue], prefix: str = "") -> Iterator[str]:

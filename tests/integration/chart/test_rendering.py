@@ -14,7 +14,8 @@ from perllm.cluster.authors import build_author_policy
 from perllm.cluster.rbac import build_manifests
 from perllm.config import Config
 from perllm.extender.scheduler import scheduler_configuration
-from perllm_lab.kubernetes.schemas import (
+from perllm_lab.kubernetes.toolchain import default_cache_folder
+from schemas.objects import (
     KUBERNETES,
     PROMETHEUS_OPERATOR,
     Kind,
@@ -22,8 +23,7 @@ from perllm_lab.kubernetes.schemas import (
     read_kubernetes_schemas,
     read_prometheus_schemas,
 )
-from perllm_lab.kubernetes.sources import fetch
-from perllm_lab.kubernetes.toolchain import default_cache_folder
+from schemas.sources import fetch
 
 HERE = Path(__file__).parent
 SETS = sorted(path.stem for path in (HERE / "values").glob("*.yaml"))

@@ -9,18 +9,18 @@ from jsonschema import Draft202012Validator
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
+from chart_generator.dashboard import list_queries
+from chart_generator.entries import ChartValue, list_entries
+from chart_generator.files import CHART, build_files
+from chart_generator.schema import build_schema
+from chart_generator.values import Values
 from perllm.config import Config
 from perllm.doctor.cluster import TESTED_MINORS
 from perllm.metrics import OperatorMetrics
 from perllm.scheduling.refusal import RefusalCause
 from perllm.telemetry.metrics import TelemetryMetrics
 from perllm.telemetry.snapshot import NodeFigures, Quality
-from perllm_lab.chart.dashboard import list_queries
-from perllm_lab.chart.entries import ChartValue, list_entries
-from perllm_lab.chart.files import CHART, build_files
-from perllm_lab.chart.schema import build_schema
-from perllm_lab.chart.values import Values
-from perllm_lab.kubernetes.schemas import KUBERNETES
+from schemas.objects import KUBERNETES
 
 ROOT = Path(__file__).parents[3]
 

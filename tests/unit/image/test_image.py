@@ -7,7 +7,10 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LAB = tomllib.loads((ROOT / "operator/perllm_lab/pyproject.toml").read_text())
+LAB_ONLY = [one for one in LAB["project"]["dependencies"] if not one.startswith("perllm==")]
 LOCKS = {
+    "requirements.lock": [*PROJECT["project"]["dependencies"], *LAB_ONLY],
     "requirements-operator.lock": PROJECT["project"]["dependencies"],
     "requirements-build.lock": PROJECT["dependency-groups"]["build"],
 }
@@ -34,6 +37,10 @@ def test_operator_gets_the_versions_that_were_tested() -> None:
     assert {name: entry.split()[0] for name, entry in shipped.items()}.items() <= {
         name: entry.split()[0] for name, entry in tested.items()
     }.items()
+
+
+def test_operator_gets_nothing_that_only_the_lab_needs() -> None:
+    assert {Requirement(one).name for one in LAB_ONLY}.isdisjoint(read_lock("requirements-operator.lock"))
 
 
 def test_image_carries_the_version_of_the_project() -> None:

@@ -8,12 +8,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 
+from chart_generator.values import Values
 from perllm.cli import main as perllm
 from perllm.config import Config
 from perllm.metrics import OperatorMetrics
 from perllm.runner.cli import main as runner
 from perllm.telemetry.metrics import TelemetryMetrics
-from perllm_lab.chart.values import Values
 
 ROOT = Path(__file__).parents[3]
 FILES = sorted([ROOT / "README.md", ROOT / "charts/perllm/README.md", *(ROOT / "docs").glob("*.md")])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from perllm_lab.kubernetes.build import ToolchainError, hold_lock, run
-from perllm_lab.kubernetes.overlay import supports_overlay
+from realnode.overlay import supports_overlay
 
 PROGRAMS = ("buildah", "unshare")
 # Needs no container runtime.

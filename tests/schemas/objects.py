@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import yaml
 
-from perllm_lab.kubernetes.sources import Source
+from schemas.sources import Source
 
 Schema = dict[str, Any]
 Kind = tuple[str, str]

@@ -6,11 +6,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from perllm_lab.kubernetes.machine.demands import find_network_plugins
-from perllm_lab.kubernetes.machine.network import MachineNetwork
-from perllm_lab.kubernetes.machine.sandbox import Sandbox
-from perllm_lab.kubernetes.overlay import supports_overlay
 from perllm_lab.kubernetes.process import Process, ProcessError
+from realnode.machine.demands import find_network_plugins
+from realnode.machine.network import MachineNetwork
+from realnode.machine.sandbox import Sandbox
+from realnode.overlay import supports_overlay
 
 PAUSE_IMAGE = "perllm.io/lab/pause:1.0"
 _SOCKET = "/run/containerd/containerd.sock"

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from perllm_lab.kubernetes.images.recipes import read_index_settings
-from perllm_lab.kubernetes.machine import demands
-from perllm_lab.kubernetes.machine.cgroups import make_cgroup, remove_cgroups
-from perllm_lab.kubernetes.machine.network import choose_network
+from realnode.images.recipes import read_index_settings
+from realnode.machine import demands
+from realnode.machine.cgroups import make_cgroup, remove_cgroups
+from realnode.machine.network import choose_network
 
 NOBODY = 2**30
 

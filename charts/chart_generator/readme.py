@@ -1,8 +1,8 @@
 """The README of the chart: what people write, and tables of all values."""
 
-from perllm_lab.chart.entries import ChartValue, list_entries
-from perllm_lab.chart.render import render_table
-from perllm_lab.chart.values import Values
+from chart_generator.entries import ChartValue, list_entries
+from chart_generator.render import render_table
+from chart_generator.values import Values
 
 _MARK = "<!-- values -->"
 

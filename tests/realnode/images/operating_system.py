@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from perllm_lab.kubernetes.build import ToolchainError, run
-from perllm_lab.kubernetes.images.builder import ImageBuilder, Recipe
+from realnode.images.builder import ImageBuilder, Recipe
 
 PROGRAMS = ("apt-get", "mmdebstrap", "unshare")
 _PACKAGES = ("ca-certificates", "python3", "python3-venv")

@@ -4,10 +4,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from perllm_lab.kubernetes.machine.sandbox import Sandbox
-from perllm_lab.kubernetes.model_server.installation import Installation
 from perllm_lab.kubernetes.probe import answers
 from perllm_lab.kubernetes.process import Process
+from realnode.machine.sandbox import Sandbox
+from realnode.model_server.installation import Installation
 
 MODEL = "smollm2-135m-instruct"
 PORT = 8000

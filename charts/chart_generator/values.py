@@ -2,8 +2,7 @@
 
 from pydantic import Field
 
-from perllm.config import Config
-from perllm_lab.chart.sections import (
+from chart_generator.sections import (
     RESTRICTED_CONTAINER,
     RESTRICTED_POD,
     AdmissionPolicy,
@@ -23,6 +22,7 @@ from perllm_lab.chart.sections import (
     ServiceMonitor,
     Strings,
 )
+from perllm.config import Config
 
 
 class Values(Section):

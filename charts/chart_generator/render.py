@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from perllm_lab.chart.entries import ChartValue
+from chart_generator.entries import ChartValue
 
 _WIDTH = 120
 _INDENT = "  "

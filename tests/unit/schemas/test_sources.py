@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from perllm_lab.kubernetes.build import ToolchainError
-from perllm_lab.kubernetes.sources import Source, fetch
+from schemas.sources import Source, fetch
 
 FAKE_GO = """#!/bin/sh
 case "$1" in

@@ -10,9 +10,9 @@ import yaml
 
 from perllm.cluster.client import ApiError, Client, PatchKind
 from perllm_lab.kubernetes.control_plane import ControlPlane
-from perllm_lab.kubernetes.machine.containers import SOCKET_URL
-from perllm_lab.kubernetes.machine.sandbox import Sandbox
 from perllm_lab.kubernetes.process import Process
+from realnode.machine.containers import SOCKET_URL
+from realnode.machine.sandbox import Sandbox
 
 PROGRAMS = ("kubelet", "kube-proxy")
 _START_TIMEOUT_S = 60.0

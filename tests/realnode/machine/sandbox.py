@@ -11,9 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from perllm_lab.kubernetes.machine.cgroups import make_cgroup, remove_cgroups
-from perllm_lab.kubernetes.machine.network import MachineNetwork, choose_network
 from perllm_lab.kubernetes.process import Process, ProcessError, spawn
+from realnode.machine.cgroups import make_cgroup, remove_cgroups
+from realnode.machine.network import MachineNetwork, choose_network
 
 _START_TIMEOUT_S = 10.0
 # The first process of a process namespace: when it ends, the kernel ends all others. It also buries orphans.

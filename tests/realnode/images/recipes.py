@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from perllm_lab.kubernetes.build import run
-from perllm_lab.kubernetes.images.builder import Recipe
+from realnode.images.builder import Recipe
 
 _CERTIFICATES_IN_BUILD = "/run/secrets/ca"
 # How a package index is reached, which is a matter of this computer.

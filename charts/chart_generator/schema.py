@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from chart_generator.entries import describe_attributes
+from chart_generator.values import Values
 from perllm.policy.cs_ucb import CsUcbParameters
 from perllm.policy.net_hits import NetHitsParameters
-from perllm_lab.chart.entries import describe_attributes
-from perllm_lab.chart.values import Values
 
 _DROPPED = frozenset({"title", "format"})
 _PARAMETERS = (NetHitsParameters, CsUcbParameters)

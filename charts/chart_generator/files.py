@@ -6,14 +6,14 @@ from typing import Any
 
 import yaml
 
+from chart_generator.dashboard import build_dashboard
+from chart_generator.entries import list_entries
+from chart_generator.readme import render_readme
+from chart_generator.render import render_values
+from chart_generator.schema import build_schema
+from chart_generator.values import Values
 from perllm.api.crd import crd_files
 from perllm.cluster.authors import author_policy_spec
-from perllm_lab.chart.dashboard import build_dashboard
-from perllm_lab.chart.entries import list_entries
-from perllm_lab.chart.readme import render_readme
-from perllm_lab.chart.render import render_values
-from perllm_lab.chart.schema import build_schema
-from perllm_lab.chart.values import Values
 
 CHART = Path("charts/perllm")
 TEMPLATE = Path("README.md.template")

@@ -1,1 +1,0 @@
-"""One real machine of the cluster: kubelet, kube-proxy, containerd and runc in namespaces of their own."""
