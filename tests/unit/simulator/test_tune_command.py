@@ -39,7 +39,7 @@ def run_here(
     return [work(shared, job) for job in jobs]
 
 
-def test_candidates_are_the_grid_in_both_dresses_with_the_default_first() -> None:
+def test_candidates_are_the_grid_in_both_deployment_modes_with_the_default_first() -> None:
     found = list_candidates(["agod", "fineinfer"], ["paper", "modern"])
     assert found[:3] == [candidate(2.0), candidate(1.0), candidate(4.0)]
     assert {(each.policy, each.scenario) for each in found} == {
