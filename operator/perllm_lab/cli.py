@@ -23,7 +23,7 @@ from perllm_lab.replay import ReplayError
 from perllm_lab.report.progress import Display
 from perllm_lab.simulate import NO_HINTS, SimulateSettings, run_simulation
 from perllm_lab.simulator.pool import ParallelError
-from perllm_lab.tune import FIRST_SEED, SCENARIOS, TUNABLE, TuneSettings, default_folder, run_tuning
+from perllm_lab.tuning.trials import FIRST_SEED, SCENARIOS, TUNABLE, TuneSettings, default_folder, run_tuning
 from perllm_lab.workload.scenarios import load_scenario, scenario_names
 from perllm_lab.workload.trace import TraceError
 

@@ -1,6 +1,6 @@
 """The operator's own placement in a simulation: its placer, learner, ledger and policies, told what the operator sees.
 
-The same adapter deploys the baselines. Plain mode: first come, first served, a task is sent at once and waits at its node.
+The same adapter deploys the baselines. Plain: first come, first served, a task is sent at once and waits at its node.
 With `+x`: earliest deadline first, dropped and ended at the deadline, and refused where it would cost more deadlines
 than it meets, all as for our own policy.
 """

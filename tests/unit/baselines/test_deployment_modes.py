@@ -8,7 +8,6 @@ from perllm_lab.simulator.experiment import BuildContext
 from perllm_lab.simulator.fleet import SimulationSettings
 from perllm_lab.simulator.result import Fate, TaskTable
 from perllm_lab.simulator.simulation import simulate
-from perllm_lab.simulator.workload import RequestStatistics
 from perllm_lab.workload.requests import Request
 from perllm_lab.workload.scenarios import load_scenario
 from unit.simulator.small_fleet import fleet, requests
@@ -17,7 +16,7 @@ from unit.simulator.small_fleet import fleet, requests
 def run(name: str, asked: list[Request]) -> TaskTable:
     settings = SimulationSettings()
     one = fleet()
-    context = BuildContext(one.nodes, load_scenario("modern"), default_rng(0), RequestStatistics.of(asked), settings)
+    context = BuildContext(load_scenario("modern"), default_rng(0), settings)
     return simulate(one, asked, build_baseline(name, context, {}), settings).tasks
 
 

@@ -10,10 +10,9 @@ from perllm_lab import policies
 from perllm_lab.baselines.agod import Agod
 from perllm_lab.baselines.tuned import JOINT, find_parameters, find_weights, load_agod_weights, load_tuned, read_weights
 from perllm_lab.policies import build_baseline, build_scheduler, policy_names
-from perllm_lab.pretraining import write_weights
 from perllm_lab.simulator.experiment import BuildContext
 from perllm_lab.simulator.fleet import SimulationSettings
-from perllm_lab.simulator.workload import RequestStatistics
+from perllm_lab.tuning.pretraining import write_weights
 from perllm_lab.workload.scenarios import load_scenario, scenario_names
 
 TUNED = {"fineinfer+x": {"paper": {"risk": 7.0}, "modern": {"risk": 3.0}}}
@@ -21,8 +20,7 @@ TUNED = {"fineinfer+x": {"paper": {"risk": 7.0}, "modern": {"risk": 3.0}}}
 
 def context(scenario: str) -> BuildContext:
     renamed = load_scenario("modern").model_copy(update={"name": scenario})
-    statistics = RequestStatistics(1.0, 100.0, 100.0, 0.0, 10.0)
-    return BuildContext(tuple(renamed.nodes()), renamed, default_rng(0), statistics, SimulationSettings())
+    return BuildContext(renamed, default_rng(0), SimulationSettings())
 
 
 @pytest.mark.parametrize(

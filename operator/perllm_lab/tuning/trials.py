@@ -1,8 +1,8 @@
 """What `perllm-lab tune` does: finds the parameters that serve each baseline best, on seeds that are not judged.
 
-AGOD learns beforehand (`perllm_lab.pretraining`). The others get the best of a small grid, for each scenario and each
-deployment mode separately: most tasks in time, then least energy per task in time. All candidates are tried at the
-middle load, the best of them and the default at the other loads too.
+AGOD is trained beforehand (`perllm_lab.tuning.pretraining`). The others get the best point of a small grid, for each
+scenario and each deployment mode separately: most tasks in time, then least energy per task in time. All candidates are
+tried at the middle load, the best of them and the default at the other loads too.
 """
 
 import json
@@ -15,7 +15,12 @@ from pathlib import Path
 
 from perllm_lab.baselines.agod import Agod
 from perllm_lab.baselines.tuned import AGOD_WEIGHTS, JOINT, TUNED, Tuned, WeightsByOwner, read_weights
-from perllm_lab.candidates import (
+from perllm_lab.policies import UnknownPolicyError, build_baseline, build_scheduler
+from perllm_lab.report.progress import Display
+from perllm_lab.simulate import write_atomically
+from perllm_lab.simulator.experiment import Experiment, RunSpec, run_job
+from perllm_lab.simulator.pool import run_parallel
+from perllm_lab.tuning.candidates import (
     GRIDS,
     Candidate,
     Score,
@@ -27,12 +32,7 @@ from perllm_lab.candidates import (
     pick_finalists,
     score_run,
 )
-from perllm_lab.policies import UnknownPolicyError, build_baseline, build_scheduler
-from perllm_lab.pretraining import learn_jointly, specialise, write_weights
-from perllm_lab.report.progress import Display
-from perllm_lab.simulate import write_atomically
-from perllm_lab.simulator.experiment import Experiment, RunSpec, run_job
-from perllm_lab.simulator.pool import run_parallel
+from perllm_lab.tuning.pretraining import learn_jointly, specialise, write_weights
 from perllm_lab.workload.scenarios import load_scenario
 from perllm_lab.workload.sources import SYNTHETIC
 

@@ -15,12 +15,12 @@ from numpy.random import default_rng
 
 from perllm_lab.baselines.agod import Agod, AgodParameters
 from perllm_lab.baselines.tuned import Weights, WeightsByOwner
-from perllm_lab.candidates import TIE, Score, score_run
 from perllm_lab.policies import EXTENDED, deploy
 from perllm_lab.report.progress import Stage
 from perllm_lab.simulator.experiment import BuildContext, Experiment, RunSpec, run_job
 from perllm_lab.simulator.scheduler import Scheduler
 from perllm_lab.simulator.seeds import derive_seed
+from perllm_lab.tuning.candidates import TIE, Score, score_run
 
 PARAMETERS = AgodParameters(update_every=8)
 """Beforehand there is time to learn more from each outcome than in a judged run."""
