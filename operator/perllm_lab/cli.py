@@ -23,7 +23,7 @@ from perllm_lab.replay import ReplayError
 from perllm_lab.report.progress import Display
 from perllm_lab.simulate import NO_HINTS, SimulateSettings, run_simulation
 from perllm_lab.simulator.pool import ParallelError
-from perllm_lab.tune import FIRST_SEED, SCENARIOS, TUNABLE, TuneSettings, default_folder, run_tuning
+from perllm_lab.tuning.trials import FIRST_SEED, SCENARIOS, TUNABLE, TuneSettings, default_folder, run_tuning
 from perllm_lab.workload.scenarios import load_scenario, scenario_names
 from perllm_lab.workload.trace import TraceError
 
@@ -169,10 +169,12 @@ def _parse_names(_: click.Context, __: click.Parameter, text: str) -> tuple[str,
     default=36,
     help="Runs AGOD learns from in all scenarios; 0: none anew.",
 )
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder.  [default: that of the rivals]")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder.  [default: that of the baselines]"
+)
 @click.option("--processes", type=click.IntRange(min=1), help="Runs at once.  [default: as many as processors]")
 def tune(out: Path | None, processes: int | None, **options: Any) -> None:
-    """Find the parameters that serve the rivals best, for each scenario and dress, and let AGOD learn beforehand."""
+    """Find the best parameters of the baselines for each scenario and deployment mode, and train AGOD."""
     settings = TuneSettings(**options, out=out or default_folder(), processes=processes or os.cpu_count() or 1)
     try:
         run_tuning(settings, Display(Console()))

@@ -3,8 +3,8 @@
 net-hits        ours, with its order, dropping, ending and admission, which are part of it
 net-hits-...    ours without one of its parts, for the ablation
 clairvoyant     net-hits with the true laws and the true lengths
-RIVAL           a rival by its own rules: first come, first served, nothing is dropped, ended or refused
-RIVAL+x         the same rival with the order, dropping, ending and admission of ours
+BASELINE        a baseline in plain mode: first come, first served; no task is dropped, ended or rejected
+BASELINE+x      the same baseline in extended mode: with the order, dropping, ending and admission of ours
 """
 
 from collections.abc import Mapping
@@ -27,11 +27,11 @@ from perllm_lab.simulator.placing import FULL, PLAIN, Placing, Rules
 from perllm_lab.simulator.scheduler import Scheduler
 
 ALL = "all"
-DRESSED = "+x"
+EXTENDED = "+x"
 CLAIRVOYANT = "clairvoyant"
 
-DRESSED_FLOOR = 0.15
-"""A rival in `+x` dress is refused a task whose chance, net of harm, is not above this."""
+EXTENDED_FLOOR = 0.15
+"""In extended mode a task is rejected unless its chance of being in time, net of harm, is above this."""
 
 CLAIRVOYANT_PARAMETERS = NetHitsParameters(price=20.0)
 """Deadlines first, then energy."""
@@ -51,22 +51,22 @@ class UnknownPolicyError(ValueError):
     """There is no such policy; the message lists those there are."""
 
 
-def rival_names() -> tuple[str, ...]:
-    """Return the names of all rivals."""
+def baseline_names() -> tuple[str, ...]:
+    """Return the names of all baselines."""
     return (cs_ucb.NAME, *registry.policy_names())
 
 
 def policy_names() -> tuple[str, ...]:
-    """Return the names of all policies but the ablations, each rival in both dresses."""
-    dressed = [name + dress for name in rival_names() for dress in ("", DRESSED)]
-    return (net_hits.NAME, *dressed, CLAIRVOYANT)
+    """Return the names of all policies but the ablations, each baseline in both deployment modes."""
+    deployed = [name + mode for name in baseline_names() for mode in ("", EXTENDED)]
+    return (net_hits.NAME, *deployed, CLAIRVOYANT)
 
 
 def build_scheduler(name: str, context: BuildContext) -> Scheduler:
     """Return a scheduler that has learned nothing of the run to come.
 
-    A rival has the parameters that served it best in the scenario of that name and in its dress, on seeds that are not
-    judged; in scenarios that nothing was tuned for, those found for `modern`.
+    A baseline gets the parameters that served it best in that scenario and deployment mode, on seeds that are not
+    judged; in a scenario that was not tuned for, those found for `modern`.
 
     Raises:
         UnknownPolicyError: there is no such policy.
@@ -79,25 +79,25 @@ def build_scheduler(name: str, context: BuildContext) -> Scheduler:
         policy = NetHits(CLAIRVOYANT_PARAMETERS)
         learner = TrueLearner(policy)
         return Placing(name, policy, Rules(), transmission_j_per_bit=transmission, learner=learner)
-    return build_rival(name, context, find_parameters(load_tuned(), name, context.scenario.name))
+    return build_baseline(name, context, find_parameters(load_tuned(), name, context.scenario.name))
 
 
-def build_rival(name: str, context: BuildContext, parameters: Mapping[str, Any]) -> Scheduler:
-    """Return a rival with these parameters, in the dress that its name says.
+def build_baseline(name: str, context: BuildContext, parameters: Mapping[str, Any]) -> Scheduler:
+    """Return a baseline with these parameters, in the deployment mode that its name says.
 
     Raises:
-        UnknownPolicyError: there is no such rival.
+        UnknownPolicyError: there is no such baseline.
     """
-    return dress_rival(name, _make_rival(name, context, parameters), context)
+    return deploy(name, _make_baseline(name, context, parameters), context)
 
 
-def dress_rival(name: str, rival: Policy, context: BuildContext) -> Scheduler:
-    """Return a scheduler that carries out a rival's choices in the dress that `name` says."""
+def deploy(name: str, baseline: Policy, context: BuildContext) -> Scheduler:
+    """Return a scheduler that carries out a baseline's choices in the deployment mode that `name` says."""
     transmission = {tier: context.settings.j_per_bit(tier.value) for tier in Tier}
     rules = (
-        Rules(FULL, floor=DRESSED_FLOOR) if name.endswith(DRESSED) else Rules(PLAIN, by_deadline=False, admits=False)
+        Rules(FULL, floor=EXTENDED_FLOOR) if name.endswith(EXTENDED) else Rules(PLAIN, by_deadline=False, admits=False)
     )
-    return Placing(name, rival, rules, transmission_j_per_bit=transmission)
+    return Placing(name, baseline, rules, transmission_j_per_bit=transmission)
 
 
 def select_policies(text: str) -> tuple[str, ...]:
@@ -116,13 +116,13 @@ def select_policies(text: str) -> tuple[str, ...]:
     return names
 
 
-def _make_rival(dressed: str, context: BuildContext, parameters: Mapping[str, Any]) -> Policy:
-    name = dressed.removesuffix(DRESSED)
+def _make_baseline(deployed: str, context: BuildContext, parameters: Mapping[str, Any]) -> Policy:
+    name = deployed.removesuffix(EXTENDED)
     if name == cs_ucb.NAME:
         return CsUcb(CsUcbParameters(**parameters))
     if name not in registry.policy_names():
         raise UnknownPolicyError(f"no policy {name!r}; known: {', '.join(policy_names())}")
-    rival = registry.build_policy(name, context.rng, parameters)
-    if isinstance(rival, Agod):
-        rival.import_weights(load_agod_weights(dressed, context.scenario.name))
-    return rival
+    baseline = registry.build_policy(name, context.rng, parameters)
+    if isinstance(baseline, Agod):
+        baseline.import_weights(load_agod_weights(deployed, context.scenario.name))
+    return baseline

@@ -117,7 +117,7 @@ def make_experiment(settings: SimulateSettings) -> Experiment:
 def compute_bound(experiment: Experiment, job: RunSpec) -> float:
     """Returns an upper bound on the goodput of the judged tasks of a run, whatever the policy."""
     # Its solver takes long to import and no other command needs it.
-    from perllm_lab.baselines.bound import Conditions, goodput_bound
+    from perllm_lab.simulator.bound import Conditions, goodput_bound
 
     scenario = experiment.scenario
     requests = draw_requests(scenario, experiment.trace, experiment.tasks, job.load, job.seed)

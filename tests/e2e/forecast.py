@@ -21,7 +21,6 @@ from perllm_lab.simulator.experiment import BuildContext
 from perllm_lab.simulator.fleet import FleetPlan, SimulationSettings
 from perllm_lab.simulator.result import Fate, RunResult
 from perllm_lab.simulator.simulation import simulate
-from perllm_lab.simulator.workload import RequestStatistics
 from perllm_lab.workload.requests import Request
 
 
@@ -67,7 +66,7 @@ def forecast(
     settings = SimulationSettings(scrape_s=conditions.scrape_s, warmup_share=0.0)
     found = []
     for seed in range(seeds):
-        context = BuildContext(nodes, scenario, default_rng(seed), RequestStatistics.of(fast), settings)
+        context = BuildContext(scenario, default_rng(seed), settings)
         fleet = FleetPlan(scenario.name, nodes, seed=seed)
         found.append(_read_result(simulate(fleet, fast, build_scheduler(policy, context), settings)))
     return Figures(fmean(one.hit_share for one in found), fmean(one.energy_j for one in found))

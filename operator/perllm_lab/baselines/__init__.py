@@ -1,1 +1,1 @@
-"""The rivals of PerLLM's policies, each our own re-implementation, and an upper bound on what any policy can reach."""
+"""Policies to compare with: the paper's, those of the literature and textbook rules, each our own re-implementation."""

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from perllm.policy.problem import Arms, BoolArray, Choice, Feedback, FloatArray, TaskFeatures
 from perllm_lab.baselines.agod_memory import Memory, Transitions
-from perllm_lab.baselines.choice import Rival, build_choice, find_open, measure_load
+from perllm_lab.baselines.choice import Baseline, build_choice, find_open, measure_load
 from perllm_lab.baselines.network import NeuralNetwork, Tensor
 from perllm_lab.baselines.pending import Pending
 
@@ -66,7 +66,7 @@ class AgodParameters:
     arms: int = 24
 
 
-class Agod(Rival):
+class Agod(Baseline):
     """Soft actor-critic over nodes."""
 
     name = "agod"

@@ -1,4 +1,4 @@
-"""What the rivals share: which arms they may choose, how they break ties, and how a `Choice` is written down."""
+"""What the baselines share: which arms they may choose, how they break ties, and how they build a `Choice`."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -17,7 +17,7 @@ from perllm.policy.problem import (
 )
 
 
-class Rival:
+class Baseline:
     """A policy that learns nothing; those that learn override `learn`, those that survive a restart the other two.
 
     Attributes:
@@ -37,7 +37,7 @@ class Rival:
         """Nothing: what is learned is not kept by model."""
 
     def export_state(self, model: str, row: int) -> dict[str, float]:
-        """Return nothing: a rival starts anew with the process."""
+        """Return nothing: a baseline starts from nothing with each process."""
         return {}
 
     def import_state(self, model: str, row: int, state: Mapping[str, float]) -> None:

@@ -7,10 +7,10 @@ see energy, nor what a placement does to the tasks already running.
 from numpy.random import Generator
 
 from perllm.policy.problem import Arms, Choice, TaskFeatures
-from perllm_lab.baselines.choice import Rival, build_choice, find_best, find_roomy
+from perllm_lab.baselines.choice import Baseline, build_choice, find_best, find_roomy
 
 
-class FastestFirst(Rival):
+class FastestFirst(Baseline):
     """The node of the least predicted latency."""
 
     name = "fastest-first"

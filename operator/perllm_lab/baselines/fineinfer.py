@@ -24,7 +24,7 @@ import numpy as np
 from numpy.random import Generator
 
 from perllm.policy.problem import Arms, Choice, FloatArray, TaskFeatures
-from perllm_lab.baselines.choice import Rival, build_choice, find_best, find_roomy, measure_load
+from perllm_lab.baselines.choice import Baseline, build_choice, find_best, find_roomy, measure_load
 
 SCALE: FloatArray = np.array([1.0, 1e-6, 1e-3, 1e-2, 1e-3])
 """Brings the regressors of a latency near 1."""
@@ -43,7 +43,7 @@ class FineInferParameters:
     ridge: float = 1e-3
 
 
-class FineInfer(Rival):
+class FineInfer(Baseline):
     """Deferred continuous batching in the cloud."""
 
     name = "fineinfer"

@@ -8,10 +8,10 @@ running.
 from numpy.random import Generator
 
 from perllm.policy.problem import Arms, Choice, TaskFeatures
-from perllm_lab.baselines.choice import Rival, build_choice, find_best, find_roomy
+from perllm_lab.baselines.choice import Baseline, build_choice, find_best, find_roomy
 
 
-class GreedyEnergy(Rival):
+class GreedyEnergy(Baseline):
     """The node of the least predicted energy in time."""
 
     name = "greedy-energy"

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.random import Generator
 
 from perllm.policy.problem import Arms, Choice, TaskFeatures
-from perllm_lab.baselines.choice import Rival, build_choice, find_roomy
+from perllm_lab.baselines.choice import Baseline, build_choice, find_roomy
 
 MAX_NODE_SCORE = 100
 
 
-class LeastAllocated(Rival):
+class LeastAllocated(Baseline):
     """Plain kube-scheduler."""
 
     name = "least-allocated"

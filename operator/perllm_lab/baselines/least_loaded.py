@@ -6,10 +6,10 @@ Textbook rule (join the shortest queue, weighted by capacity); equal loads go to
 from numpy.random import Generator
 
 from perllm.policy.problem import Arms, BoolArray, Choice, TaskFeatures
-from perllm_lab.baselines.choice import Rival, build_choice, find_open, least_loaded, measure_load
+from perllm_lab.baselines.choice import Baseline, build_choice, find_open, least_loaded, measure_load
 
 
-class LeastLoaded(Rival):
+class LeastLoaded(Baseline):
     """The least loaded node of the fleet."""
 
     name = "least-loaded"

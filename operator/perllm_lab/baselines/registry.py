@@ -1,4 +1,4 @@
-"""The rivals by name."""
+"""The baselines by name."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -46,12 +46,12 @@ _TUNABLE: Mapping[str, Callable[[Generator, Parameters], Policy]] = MappingProxy
 
 
 def policy_names() -> list[str]:
-    """Return the names of all rivals, those of the literature first."""
+    """Return the names of all baselines, those of the literature first."""
     return [*_TUNABLE, *_PLAIN]
 
 
 def build_policy(name: str, rng: Generator, parameters: Parameters | None = None) -> Policy:
-    """Return a rival that has learned nothing.
+    """Return a baseline that has learned nothing.
 
     Args:
         name: one of `policy_names()`.
@@ -59,7 +59,7 @@ def build_policy(name: str, rng: Generator, parameters: Parameters | None = None
         parameters: fields of its parameters that differ from their defaults.
 
     Raises:
-        ValueError: there is no such rival or parameter.
+        ValueError: there is no such baseline or parameter.
     """
     given = parameters or {}
     if name in _TUNABLE:
@@ -68,7 +68,7 @@ def build_policy(name: str, rng: Generator, parameters: Parameters | None = None
         except TypeError as error:
             raise ValueError(f"parameters of {name}: {error}") from error
     if name not in _PLAIN:
-        raise ValueError(f"no rival {name}; known: {', '.join(policy_names())}")
+        raise ValueError(f"no baseline {name}; known: {', '.join(policy_names())}")
     if given:
         raise ValueError(f"{name} has no parameters: {', '.join(given)}")
     return _PLAIN[name](rng)

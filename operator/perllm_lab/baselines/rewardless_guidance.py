@@ -22,7 +22,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from perllm.policy.problem import Arms, Choice, Feedback, FloatArray, IntArray, TaskFeatures
-from perllm_lab.baselines.choice import Rival, build_choice, find_best, find_roomy
+from perllm_lab.baselines.choice import Baseline, build_choice, find_best, find_roomy
 from perllm_lab.baselines.pending import Pending
 
 FEATURES = 6
@@ -60,7 +60,7 @@ class _Observed:
     quality: float
 
 
-class RewardlessGuidance(Rival):
+class RewardlessGuidance(Baseline):
     """Active inference with a bootstrap ensemble."""
 
     name = "rewardless-guidance"

@@ -4,10 +4,10 @@ import numpy as np
 from numpy.random import Generator
 
 from perllm.policy.problem import Arms, Choice, TaskFeatures
-from perllm_lab.baselines.choice import Rival, build_choice, find_open
+from perllm_lab.baselines.choice import Baseline, build_choice, find_open
 
 
-class RoundRobin(Rival):
+class RoundRobin(Baseline):
     """Takes the nodes in turn."""
 
     name = "round-robin"

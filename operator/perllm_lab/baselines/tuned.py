@@ -1,6 +1,6 @@
 """What tuning found on seeds that are not judged; `perllm-lab tune` writes both files.
 
-tuned.json          {policy in its dress: {scenario: {parameter: value}}}
+tuned.json          {policy with its deployment mode: {scenario: {parameter: value}}}
 agod_weights.npz    what AGOD learned beforehand
 """
 
@@ -33,7 +33,7 @@ def load_tuned() -> Tuned:
 
 
 def find_parameters(tuned: Tuned, policy: str, scenario: str) -> Mapping[str, Any]:
-    """Return the parameters of a policy, its dress in its name, for a scenario.
+    """Return the parameters of a policy, named with its deployment mode, for a scenario.
 
     A scenario that nothing was tuned for gets those of `modern`, a policy that was not tuned its defaults.
     """
@@ -42,7 +42,7 @@ def find_parameters(tuned: Tuned, policy: str, scenario: str) -> Mapping[str, An
 
 
 def load_agod_weights(policy: str, scenario: str) -> Weights:
-    """Return the weights that AGOD, its dress in its name, starts with in a scenario."""
+    """Return the weights that AGOD, named with its deployment mode, starts with in a scenario."""
     with (files(__package__) / AGOD_WEIGHTS).open("rb") as file:
         return find_weights(read_weights(file), policy, scenario)
 

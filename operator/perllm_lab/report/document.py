@@ -50,14 +50,14 @@ def build_document(
     sections: dict[str, dict[str, Json]] = defaultdict(lambda: defaultdict(dict))
     for (policy, load), runs in grid.items():
         cell = list(measured[policy, load].items())
-        rivals = {other: measured[other, at] for other, at in grid if at == load and other != policy}
+        others = {other: measured[other, at] for other, at in grid if at == load and other != policy}
         for section, content in {
             "policies": _spread_figures(cell, seeds, METRICS, figures),
             "tiers": _groups({seed: found.tiers for seed, found in cell}, seeds),
             "gpu_types": _groups({seed: found.gpu_types for seed, found in cell}, seeds),
             "nodes": _mean_shares([found.nodes for _, found in cell]),
             "curves": _curves(runs, [found for _, found in cell], grid.get((reference or "", load), {})),
-            "comparisons": {other: _compare(dict(cell), found) for other, found in rivals.items()},
+            "comparisons": {other: _compare(dict(cell), found) for other, found in others.items()},
             "timing": _spread_figures(cell, seeds, TIMINGS, _timings),
         }.items():
             sections[section][policy][load_key(load)] = content

@@ -104,7 +104,7 @@ def _overview(document: Json, loads: Sequence[str], looks: Mapping[str, Look]) -
         title = unit["title"] + ("" if is_share else f", {unit['unit']}")
         charts.append(figure(title, draw_lines(title, lines, frame), unit["meaning"]))
     note = (
-        "Bands are 95 % intervals. Dashed lines are policies dressed with rules that are not their own (+). "
+        "Bands are 95 % intervals. Dashed lines are baselines in extended mode (+x). "
         "What is far beyond the others is drawn at the edge."
     )
     return tag("section", tag("h2", "Over load"), tag("p", note), tag("div", *charts, class_="charts"))

@@ -11,7 +11,7 @@ INK = "var(--ink)"
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a policy is drawn: its family shares a colour, its dressed form is dashed; families beyond eight are grey."""
+    """How a policy is drawn: its family shares a colour, dashed in extended mode; families beyond eight are grey."""
 
     colour: str
     dashed: bool

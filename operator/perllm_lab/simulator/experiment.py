@@ -9,32 +9,28 @@ from dataclasses import dataclass, field
 
 from numpy.random import Generator, default_rng
 
-from perllm_lab.hardware.scenario import NodeSpec, Scenario
+from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.simulator.fleet import FleetPlan, SimulationSettings
 from perllm_lab.simulator.pool import OnProgress, run_parallel
 from perllm_lab.simulator.result import RunResult
 from perllm_lab.simulator.scheduler import Scheduler
 from perllm_lab.simulator.seeds import derive_seed
 from perllm_lab.simulator.simulation import simulate
-from perllm_lab.simulator.workload import RequestStatistics, draw_requests
+from perllm_lab.simulator.workload import draw_requests
 
 
 @dataclass(frozen=True, slots=True)
 class BuildContext:
-    """What a policy may know before the first request.
+    """What a scheduler is built from.
 
     Attributes:
-        nodes: all nodes, those that join later too.
-        scenario: where they come from.
-        rng: of everything the policy draws.
-        statistics: of the requests to come, as known from earlier days.
+        scenario: the nodes and their workload; parameters were tuned by its name.
+        rng: the source of everything the policy draws.
         settings: how the run is observed.
     """
 
-    nodes: tuple[NodeSpec, ...]
     scenario: Scenario
     rng: Generator
-    statistics: RequestStatistics
     settings: SimulationSettings
 
 
@@ -102,10 +98,8 @@ def run_job(experiment: Experiment, job: RunSpec) -> RunResult:
     requests = draw_requests(scenario, experiment.trace, experiment.tasks, job.load, job.seed)
     nodes = tuple(scenario.nodes())
     context = BuildContext(
-        nodes=nodes,
         scenario=scenario,
         rng=default_rng(derive_seed(scenario.name, job.load, job.seed, "policy", job.policy)),
-        statistics=RequestStatistics.of(requests),
         settings=settings,
     )
     fleet = FleetPlan(scenario.name, nodes, tuple(scenario.changes(requests[-1].at_s)), job.load, job.seed)

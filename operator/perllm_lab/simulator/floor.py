@@ -51,11 +51,11 @@ class Floor:
         self.has_news = False
         self._requests = requests
         self._scheduler = scheduler
-        self._dress = scheduler.dress
+        self._queue_rules = scheduler.queue_rules
         self._settings = settings
         self._agenda = agenda
         self._stations = [
-            Station(spec, position, self._dress.order, fleet.derive("link", spec.name))
+            Station(spec, position, self._queue_rules.order, fleet.derive("link", spec.name))
             for position, spec in enumerate(fleet.nodes)
         ]
         self._by_name = {station.spec.name: station for station in self._stations}
@@ -79,7 +79,7 @@ class Floor:
 
     def submit(self, number: int) -> None:
         """Hands a task to the scheduler, unless it is too late for it already and such tasks are dropped."""
-        if self._dress.drops and self.ledger.due_s[number] <= self._agenda.now_s:
+        if self._queue_rules.drops and self.ledger.due_s[number] <= self._agenda.now_s:
             self._note_end(number, Fate.DROPPED)
             return
         self._state[number] = State.PENDING
@@ -119,14 +119,14 @@ class Floor:
     def expire(self, number: int) -> None:
         """Drops or ends a task at its deadline, where that is the rule."""
         state = self._state[number]
-        if state is State.RUNNING and self._dress.ends_at_deadline:
+        if state is State.RUNNING and self._queue_rules.ends_at_deadline:
             station = self._stations[self.ledger.node[number]]
             self._remove(station, number)
             self._end(number, Fate.ENDED, self._agenda.now_s)
             self.plan(station)
-        elif state is State.PENDING and self._dress.drops:
+        elif state is State.PENDING and self._queue_rules.drops:
             self._end(number, Fate.DROPPED)
-        elif state is State.QUEUED and self._dress.drops:
+        elif state is State.QUEUED and self._queue_rules.drops:
             self._stations[self.ledger.node[number]].withdraw(number)
             self._end(number, Fate.DROPPED)
 
@@ -197,7 +197,7 @@ class Floor:
     def _bind(self, station: Station, number: int) -> None:
         """Gives a task to a node that has room; one that is late is ended at once where deadlines end tasks."""
         now_s = self._agenda.now_s
-        if self._dress.ends_at_deadline and self.ledger.due_s[number] <= now_s:
+        if self._queue_rules.ends_at_deadline and self.ledger.due_s[number] <= now_s:
             self._end(number, Fate.ENDED, now_s)
             return
         self._state[number] = State.RUNNING

@@ -89,7 +89,7 @@ class TaskRecords:
 
     def _forecasts(self) -> dict[str, Floats]:
         if all(forecast == NOTHING_FORECAST for forecast in self.forecast):
-            # One array for all fields: most rivals predict nothing, and results travel between processes.
+            # One array for all fields: most baselines predict nothing, and results travel between processes.
             nothing = np.full(len(self.forecast), NAN)
             return dict.fromkeys(FORECASTS, nothing)
         return {name: _floats([getattr(forecast, name) for forecast in self.forecast]) for name in FORECASTS}

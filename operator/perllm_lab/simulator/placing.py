@@ -1,6 +1,6 @@
 """The operator's own placement in a simulation: its placer, learner, ledger and policies, told what the operator sees.
 
-The same adapter dresses the rivals. Plain: first come, first served, a task is sent at once and waits at its node.
+The same adapter deploys the baselines. Plain: first come, first served, a task is sent at once and waits at its node.
 With `+x`: earliest deadline first, dropped and ended at the deadline, and refused where it would cost more deadlines
 than it meets, all as for our own policy.
 """
@@ -24,14 +24,14 @@ from perllm.scheduling.lines import WaitingLines
 from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.simulator.clairvoyant import TrueLearner
 from perllm_lab.simulator.refusal import Refusal
-from perllm_lab.simulator.scheduler import Completion, Dress, Forecast, NodeReading, Order, Refuse, Start
+from perllm_lab.simulator.scheduler import Completion, Forecast, NodeReading, Order, QueueRules, Refuse, Start
 from perllm_lab.workload.requests import Request
 
 ALL_TIERS = frozenset(Tier)
 ANY = "any node"
 
-PLAIN = Dress()
-FULL = Dress(Order.DEADLINE, drops=True, ends_at_deadline=True)
+PLAIN = QueueRules()
+FULL = QueueRules(Order.DEADLINE, drops=True, ends_at_deadline=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +39,13 @@ class Rules:
     """How a policy's choices are carried out.
 
     Attributes:
-        dress: the simulator's part.
+        queue_rules: the simulator's part.
         by_deadline: whether waiting tasks are served earliest deadline first.
         admits: whether a task is refused when it is not worth starting.
         floor: chance net of harm below which it is not; None leaves that to the policy.
     """
 
-    dress: Dress = FULL
+    queue_rules: QueueRules = FULL
     by_deadline: bool = True
     admits: bool = True
     floor: float | None = None
@@ -64,7 +64,7 @@ class Placing:
         learner: Learner | None = None,
     ) -> None:
         self.name = name
-        self.dress = rules.dress
+        self.queue_rules = rules.queue_rules
         self._rules = rules
         self._learner = learner or Learner(policy)
         self._fleet = Fleet()
@@ -176,7 +176,7 @@ class Placing:
         if residence is None or decision is None:
             return
         self._lines.call(self._fleet.row(decision.node))
-        if self.dress.ends_at_deadline and now_s >= self._requests[number].due_s - 1e-6:
+        if self.queue_rules.ends_at_deadline and now_s >= self._requests[number].due_s - 1e-6:
             del self._decisions[number]
             began = replace(decision, decided_s=self._bound_s.pop(number, now_s))
             self._learner.learn_ended(judge_ended(began, now_s, residence))

@@ -20,7 +20,7 @@ class Order(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Dress:
+class QueueRules:
     """The rules around a placement that are not the policy's own.
 
     Attributes:
@@ -122,7 +122,7 @@ class Scheduler(Protocol):
     """Decides where and when tasks run."""
 
     name: str
-    dress: Dress
+    queue_rules: QueueRules
 
     def join(self, node: NodeSpec, now_s: float) -> None:
         """A node is there: at the start, when it joins, and when it returns."""

@@ -120,10 +120,10 @@ class _Simulation:
         self._meters.append(self._floor.meter())
 
     def _on_arrival(self, number: int) -> None:
-        agenda, dress = self._agenda, self._scheduler.dress
+        agenda, rules = self._agenda, self._scheduler.queue_rules
         if number + 1 < len(self._requests):
             agenda.plan(self._requests[number + 1].at_s, Trigger.ARRIVAL, number + 1)
-        if dress.drops or dress.ends_at_deadline:
+        if rules.drops or rules.ends_at_deadline:
             agenda.plan(self._floor.ledger.due_s[number], Trigger.DEADLINE, number)
         self._floor.submit(number)
 

@@ -1,4 +1,4 @@
-"""Tasks, arms and outcomes for the tests of rivals."""
+"""Tasks, arms and outcomes for the tests of baselines."""
 
 from collections.abc import Sequence
 from typing import Any

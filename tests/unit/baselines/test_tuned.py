@@ -9,11 +9,10 @@ from numpy.random import default_rng
 from perllm_lab import policies
 from perllm_lab.baselines.agod import Agod
 from perllm_lab.baselines.tuned import JOINT, find_parameters, find_weights, load_agod_weights, load_tuned, read_weights
-from perllm_lab.policies import build_rival, build_scheduler, policy_names
-from perllm_lab.pretraining import write_weights
+from perllm_lab.policies import build_baseline, build_scheduler, policy_names
 from perllm_lab.simulator.experiment import BuildContext
 from perllm_lab.simulator.fleet import SimulationSettings
-from perllm_lab.simulator.workload import RequestStatistics
+from perllm_lab.tuning.pretraining import write_weights
 from perllm_lab.workload.scenarios import load_scenario, scenario_names
 
 TUNED = {"fineinfer+x": {"paper": {"risk": 7.0}, "modern": {"risk": 3.0}}}
@@ -21,8 +20,7 @@ TUNED = {"fineinfer+x": {"paper": {"risk": 7.0}, "modern": {"risk": 3.0}}}
 
 def context(scenario: str) -> BuildContext:
     renamed = load_scenario("modern").model_copy(update={"name": scenario})
-    statistics = RequestStatistics(1.0, 100.0, 100.0, 0.0, 10.0)
-    return BuildContext(tuple(renamed.nodes()), renamed, default_rng(0), statistics, SimulationSettings())
+    return BuildContext(renamed, default_rng(0), SimulationSettings())
 
 
 @pytest.mark.parametrize(
@@ -34,12 +32,12 @@ def context(scenario: str) -> BuildContext:
         ("random+x", "paper", {}),
     ],
 )
-def test_a_rival_is_built_with_what_was_tuned_for_the_scenario_and_its_dress(
+def test_a_baseline_is_built_with_what_was_tuned_for_the_scenario_and_deployment_mode(
     policy: str, scenario: str, parameters: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: list[Mapping[str, Any]] = []
     monkeypatch.setattr(policies, "load_tuned", lambda: TUNED)
-    monkeypatch.setattr(policies, "build_rival", lambda name, context, given: used.append(given))
+    monkeypatch.setattr(policies, "build_baseline", lambda name, context, given: used.append(given))
     build_scheduler(policy, context(scenario))
     assert used == [parameters]
 
@@ -51,10 +49,12 @@ def test_what_was_tuned_is_there_and_fits_the_policies() -> None:
         assert scenarios.keys() <= set(scenario_names())
         assert "modern" in scenarios, "what other scenarios fall back to"
         for scenario in scenarios:
-            build_rival(policy, context(scenario), find_parameters(tuned, policy, scenario))
+            build_baseline(policy, context(scenario), find_parameters(tuned, policy, scenario))
 
 
-def test_agod_starts_with_the_weights_it_learned_for_its_dress_and_scenario_or_the_joint_ones(tmp_path: Path) -> None:
+def test_agod_starts_with_the_weights_it_learned_for_its_deployment_mode_and_scenario_or_the_joint_ones(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "weights.npz"
     write_weights(path, {JOINT: {"a": np.zeros(1)}, ("agod+x", "paper"): {"a": np.ones(1)}})
     with path.open("rb") as file:
@@ -71,5 +71,5 @@ def test_agod_takes_the_weights_that_are_there(policy: str, scenario: str, monke
     Agod(default_rng(0)).import_weights(weights)
     taken: list[Mapping[str, Any]] = []
     monkeypatch.setattr(Agod, "import_weights", lambda _, given: taken.append(given))
-    build_rival(policy, context(scenario), {})
+    build_baseline(policy, context(scenario), {})
     assert all(np.array_equal(taken[0][name], weight) for name, weight in weights.items())

@@ -6,16 +6,16 @@ from os import _exit
 
 from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.simulator.experiment import BuildContext
-from perllm_lab.simulator.scheduler import Completion, Dress, NodeReading, Refuse, Scheduler, Start
+from perllm_lab.simulator.scheduler import Completion, NodeReading, QueueRules, Refuse, Scheduler, Start
 from perllm_lab.workload.requests import Request
 
 
 class RoundRobin:
     """Sends each task to the next node as soon as it has come; keeps a diary of all it was told."""
 
-    def __init__(self, dress: Dress | None = None) -> None:
+    def __init__(self, queue_rules: QueueRules | None = None) -> None:
         self.name = "round-robin"
-        self.dress = dress or Dress()
+        self.queue_rules = queue_rules or QueueRules()
         self.nodes: list[str] = []
         self.pending: list[int] = []
         self.diary: list[tuple[float, str, object]] = []
@@ -70,6 +70,6 @@ def build(name: str, context: BuildContext) -> Scheduler:
         raise ZeroDivisionError("nothing to divide by")
     if name == "dying":
         _exit(3)
-    scheduler = RoundRobin(Dress(drops=name == "dropping"))
+    scheduler = RoundRobin(QueueRules(drops=name == "dropping"))
     scheduler.name = name
     return scheduler

@@ -4,7 +4,7 @@ import pytest
 from perllm_lab.hardware.events import ChangeKind, NodeChange
 from perllm_lab.simulator.fleet import FleetPlan, SimulationSettings
 from perllm_lab.simulator.result import Fate
-from perllm_lab.simulator.scheduler import Dress, Order
+from perllm_lab.simulator.scheduler import Order, QueueRules
 from perllm_lab.simulator.simulation import simulate
 from unit.simulator.schedulers import RoundRobin
 from unit.simulator.small_fleet import BUSY_J_PER_TOKEN, IDLE_W, TOKEN_S, fleet, node, request, requests
@@ -56,7 +56,7 @@ def test_no_task_is_lost_in_overload_with_failing_nodes(drops: bool, ends: bool,
         for at_s, kind in ((offset_s + 12 * step, ChangeKind.LOSS), (offset_s + 12 * step + 4, ChangeKind.RETURN))
     )
     nodes = (node("a-0"), node("b-0"), node("c-0"))
-    scheduler = RoundRobin(Dress(order, drops, ends))
+    scheduler = RoundRobin(QueueRules(order, drops, ends))
     tasks = simulate(FleetPlan("test", nodes, changes), asked, scheduler).tasks
     counts = np.bincount(tasks.fate, minlength=len(Fate))
     assert counts.sum() == len(asked)

@@ -52,7 +52,7 @@ def test_a_task_waits_where_it_would_endanger_more_than_it_meets() -> None:
 
 
 @pytest.mark.parametrize(("rules", "second"), [(FIRST_COME, 1), (BY_DEADLINE, 2)])
-def test_waiting_tasks_are_served_in_the_order_of_the_dress(rules: Rules, second: int) -> None:
+def test_waiting_tasks_are_served_in_the_order_of_the_deployment_mode(rules: Rules, second: int) -> None:
     desk = Desk(node("only", slots=1), policy=build_policy("fastest-first", default_rng(0)), rules=rules)
     assert desk.ask(request(deadline_s=30.0)) == [(0, "only")]
     assert desk.ask(request(deadline_s=90.0), request(deadline_s=60.0)) == []
@@ -61,7 +61,7 @@ def test_waiting_tasks_are_served_in_the_order_of_the_dress(rules: Rules, second
 
 
 @pytest.mark.parametrize("admits", [False, True])
-def test_a_rival_is_refused_what_is_hopeless_only_where_its_dress_says_so(admits: bool) -> None:
+def test_a_baseline_is_refused_what_is_hopeless_only_where_its_deployment_mode_says_so(admits: bool) -> None:
     rules = Rules(FULL, admits=admits, floor=0.15)
     desk = Desk(node("only"), policy=build_policy("round-robin", default_rng(0)), rules=rules)
     assert desk.ask(request(deadline_s=0.5)) == [(0, None if admits else "only")]

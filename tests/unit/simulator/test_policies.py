@@ -15,9 +15,9 @@ from perllm_lab.hardware.scenario import NodeGroup, Scenario
 from perllm_lab.policies import (
     ABLATIONS,
     UnknownPolicyError,
+    baseline_names,
     build_scheduler,
     policy_names,
-    rival_names,
     select_policies,
 )
 from perllm_lab.simulator.experiment import Experiment, RunSpec, run_experiment, run_job
@@ -92,8 +92,8 @@ def test_who_holds_tasks_back_sends_none_to_a_node_without_room(name: str) -> No
     assert tasks.bound_s[bound].tolist() == tasks.decided_s[bound].tolist()
 
 
-@pytest.mark.parametrize("name", rival_names())
-def test_a_plain_rival_drops_ends_and_refuses_nothing(name: str) -> None:
+@pytest.mark.parametrize("name", baseline_names())
+def test_a_plain_baseline_drops_ends_and_refuses_nothing(name: str) -> None:
     assert set(run(name).tasks.fate) <= {Fate.IN_TIME, Fate.LATE, Fate.UNFINISHED}
 
 
@@ -116,10 +116,10 @@ def test_runs_are_the_same_in_another_process() -> None:
         assert np.array_equal(found.node_energy_j, here.node_energy_j)
 
 
-def test_all_are_ours_the_clairvoyant_and_every_rival_in_both_dresses() -> None:
+def test_all_are_ours_the_clairvoyant_and_every_baseline_in_both_deployment_modes() -> None:
     names = select_policies("all")
     assert names == policy_names()
-    assert len(set(names)) == len(names) == 2 + 2 * len(rival_names())
+    assert len(set(names)) == len(names) == 2 + 2 * len(baseline_names())
     assert {"net-hits", "clairvoyant", "cs-ucb", "cs-ucb+x", "agod", "fineinfer+x"} <= set(names)
 
 

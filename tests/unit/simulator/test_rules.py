@@ -8,7 +8,7 @@ from perllm_lab.hardware.events import ChangeKind, NodeChange
 from perllm_lab.hardware.link import LinkType
 from perllm_lab.simulator.fleet import FleetPlan, SimulationError, SimulationSettings
 from perllm_lab.simulator.result import Fate, TaskTable
-from perllm_lab.simulator.scheduler import Completion, Dress, NodeReading, Order, Refuse, Start
+from perllm_lab.simulator.scheduler import Completion, NodeReading, Order, QueueRules, Refuse, Start
 from perllm_lab.simulator.simulation import simulate
 from perllm_lab.workload.requests import Request
 from unit.simulator.schedulers import RoundRobin
@@ -35,8 +35,8 @@ def test_a_node_takes_its_slots_times_its_gpus() -> None:
 
 
 @pytest.mark.parametrize(("order", "expected"), [(Order.FIRST_COME, [0, 1, 2]), (Order.DEADLINE, [0, 2, 1])])
-def test_the_queue_of_a_node_has_the_order_of_the_dress(order: Order, expected: list[int]) -> None:
-    scheduler = RoundRobin(Dress(order))
+def test_the_queue_of_a_node_has_the_order_of_the_queue_rules(order: Order, expected: list[int]) -> None:
+    scheduler = RoundRobin(QueueRules(order))
     simulate(fleet(), requests((0.0, 2.0, 9.0), (0.5, 1.0, 9.0), (1.0, 1.0, 5.0)), scheduler)
     assert [number for _, number in scheduler.told("bind")] == expected
 
@@ -47,7 +47,7 @@ def test_a_task_complete_after_its_deadline_is_late() -> None:
 
 
 def test_a_waiting_task_is_dropped_at_its_deadline_and_given_back() -> None:
-    scheduler = RoundRobin(Dress(drops=True))
+    scheduler = RoundRobin(QueueRules(drops=True))
     tasks = simulate(fleet(), requests((0.0, 3.0), (0.0, 1.0, 2.0), (0.0, 1.0)), scheduler).tasks
     assert fates(tasks) == [Fate.IN_TIME, Fate.DROPPED, Fate.IN_TIME]
     assert (2.0, 1) in scheduler.told("release")
@@ -55,21 +55,25 @@ def test_a_waiting_task_is_dropped_at_its_deadline_and_given_back() -> None:
 
 
 def test_a_task_that_the_scheduler_still_holds_is_dropped_too() -> None:
-    scheduler = Late(Dress(drops=True), wait_s=5.0)
+    scheduler = Late(QueueRules(drops=True), wait_s=5.0)
     tasks = simulate(fleet(), requests((0.0, 1.0, 2.0), (4.0, 1.0)), scheduler).tasks
     assert fates(tasks) == [Fate.DROPPED, Fate.IN_TIME]
     assert (2.0, 0) in scheduler.told("release")
 
 
 def test_a_running_task_is_ended_at_its_deadline_and_frees_its_slot() -> None:
-    tasks = simulate(fleet(), requests((0.0, 5.0, 2.0), (1.0, 1.0)), RoundRobin(Dress(ends_at_deadline=True))).tasks
+    tasks = simulate(
+        fleet(), requests((0.0, 5.0, 2.0), (1.0, 1.0)), RoundRobin(QueueRules(ends_at_deadline=True))
+    ).tasks
     assert fates(tasks) == [Fate.ENDED, Fate.IN_TIME]
     assert tasks.finished_s.tolist() == pytest.approx([2.0, 3.0])
     assert tasks.energy_j.tolist() == pytest.approx([100.0, 50.0])
 
 
 def test_a_task_that_gets_its_slot_too_late_is_ended_at_once_where_deadlines_end_tasks() -> None:
-    tasks = simulate(fleet(), requests((0.0, 3.0), (0.0, 1.0, 2.0)), RoundRobin(Dress(ends_at_deadline=True))).tasks
+    tasks = simulate(
+        fleet(), requests((0.0, 3.0), (0.0, 1.0, 2.0)), RoundRobin(QueueRules(ends_at_deadline=True))
+    ).tasks
     assert fates(tasks) == [Fate.IN_TIME, Fate.ENDED]
     assert tasks.runs.tolist() == [1, 0]
 
@@ -127,7 +131,7 @@ def test_attributed_energy_errs_as_stated_and_alike_for_every_scheduler() -> Non
     factors = told_j(RoundRobin())
     assert sum(factors) / len(factors) == pytest.approx(1.0, abs=0.02)
     assert 0.08 < (sum((factor - 1.0) ** 2 for factor in factors) / len(factors)) ** 0.5 < 0.12
-    assert told_j(Late(Dress(), wait_s=0.1))[:390] == pytest.approx(factors[:390])
+    assert told_j(Late(QueueRules(), wait_s=0.1))[:390] == pytest.approx(factors[:390])
 
 
 def test_a_scrape_tells_bandwidth_traffic_and_power() -> None:
@@ -149,7 +153,7 @@ def test_tasks_that_would_run_for_ever_are_left_unfinished() -> None:
 
 
 def test_a_scheduler_may_wish_to_decide_when_nothing_happens() -> None:
-    tasks = simulate(fleet(), requests((0.0, 1.0)), Late(Dress(), wait_s=1.5)).tasks
+    tasks = simulate(fleet(), requests((0.0, 1.0)), Late(QueueRules(), wait_s=1.5)).tasks
     assert tasks.decided_s.tolist() == [1.5]
 
 
@@ -184,8 +188,8 @@ def test_a_wish_that_is_not_used_is_an_error_and_not_an_endless_loop() -> None:
 class Late(RoundRobin):
     """Holds every task for a while."""
 
-    def __init__(self, dress: Dress, wait_s: float) -> None:
-        super().__init__(dress)
+    def __init__(self, queue_rules: QueueRules, wait_s: float) -> None:
+        super().__init__(queue_rules)
         self.wait_s = wait_s
         self.due_s: dict[int, float] = {}
 

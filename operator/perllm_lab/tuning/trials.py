@@ -1,8 +1,8 @@
-"""What `perllm-lab tune` does: finds what serves each rival best, on seeds that are not judged.
+"""What `perllm-lab tune` does: finds the parameters that serve each baseline best, on seeds that are not judged.
 
-AGOD learns beforehand (`perllm_lab.pretraining`). The others get the best of a small grid, for each scenario and each
-dress by itself: most tasks in time, then least energy for each. All candidates are tried at the middle load, the best
-of them and the default at the other loads too.
+AGOD is trained beforehand (`perllm_lab.tuning.pretraining`). The others get the best point of a small grid, for each
+scenario and each deployment mode separately: most tasks in time, then least energy per task in time. All candidates are
+tried at the middle load, the best of them and the default at the other loads too.
 """
 
 import json
@@ -15,7 +15,12 @@ from pathlib import Path
 
 from perllm_lab.baselines.agod import Agod
 from perllm_lab.baselines.tuned import AGOD_WEIGHTS, JOINT, TUNED, Tuned, WeightsByOwner, read_weights
-from perllm_lab.candidates import (
+from perllm_lab.policies import UnknownPolicyError, build_baseline, build_scheduler
+from perllm_lab.report.progress import Display
+from perllm_lab.simulate import write_atomically
+from perllm_lab.simulator.experiment import Experiment, RunSpec, run_job
+from perllm_lab.simulator.pool import run_parallel
+from perllm_lab.tuning.candidates import (
     GRIDS,
     Candidate,
     Score,
@@ -27,12 +32,7 @@ from perllm_lab.candidates import (
     pick_finalists,
     score_run,
 )
-from perllm_lab.policies import UnknownPolicyError, build_rival, build_scheduler
-from perllm_lab.pretraining import learn_jointly, specialise, write_weights
-from perllm_lab.report.progress import Display
-from perllm_lab.simulate import write_atomically
-from perllm_lab.simulator.experiment import Experiment, RunSpec, run_job
-from perllm_lab.simulator.pool import run_parallel
+from perllm_lab.tuning.pretraining import learn_jointly, specialise, write_weights
 from perllm_lab.workload.scenarios import load_scenario
 from perllm_lab.workload.sources import SYNTHETIC
 
@@ -143,7 +143,7 @@ def try_candidates(
 def run_trial(experiments: Experiments, trial: Trial) -> Score:
     """Makes one run; candidates of a policy draw the same random numbers, so that they differ in nothing else."""
     candidate = trial.candidate
-    build = partial(build_rival, parameters=dict(candidate.parameters))
+    build = partial(build_baseline, parameters=dict(candidate.parameters))
     experiment = replace(experiments[candidate.scenario], build=build)
     return score_run(run_job(experiment, RunSpec(candidate.policy, trial.load, trial.seed)))
 

@@ -1,4 +1,4 @@
-"""The rivals that learn nothing, against steps computed by hand."""
+"""The baselines that learn nothing, against steps computed by hand."""
 
 from collections import Counter
 
@@ -24,7 +24,7 @@ def choose_often(policy: Policy, arms: Arms, times: int) -> Counter[int | None]:
 
 
 @pytest.mark.parametrize("name", policy_names())
-class TestEveryRival:
+class TestEveryBaseline:
     @settings(max_examples=30)
     @given(arms=fleets())
     def test_keeps_to_allowed_open_nodes_and_to_room_unless_tasks_may_queue(

@@ -11,7 +11,7 @@ from perllm.policy import cs_ucb
 from perllm_lab.baselines.fineinfer import FineInfer
 from perllm_lab.baselines.rewardless_guidance import RewardlessGuidance
 from perllm_lab.baselines.tuned import Tuned
-from perllm_lab.policies import DRESSED
+from perllm_lab.policies import EXTENDED
 from perllm_lab.report.measures import measure
 from perllm_lab.simulator.result import RunResult
 
@@ -33,7 +33,7 @@ GRIDS: Mapping[str, Mapping[str, tuple[float, ...]]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Parameters of a policy, its dress in its name, for a scenario."""
+    """Parameters of a policy, named with its deployment mode, for a scenario."""
 
     policy: str
     scenario: str
@@ -79,10 +79,10 @@ Scores = Mapping[Candidate, Score]
 
 
 def list_candidates(policies: Sequence[str], scenarios: Sequence[str]) -> list[Candidate]:
-    """Return every point of the grids of these policies, in both dresses; the defaults first."""
+    """Return every point of the grids of these policies, in both deployment modes; the defaults first."""
     return [
-        Candidate(policy + dress, scenario, tuple(zip(GRIDS[policy], values, strict=True)))
-        for scenario, policy, dress in product(scenarios, (name for name in policies if name in GRIDS), ("", DRESSED))
+        Candidate(policy + mode, scenario, tuple(zip(GRIDS[policy], values, strict=True)))
+        for scenario, policy, mode in product(scenarios, (name for name in policies if name in GRIDS), ("", EXTENDED))
         for values in product(*GRIDS[policy].values())
     ]
 

@@ -1,14 +1,13 @@
-"""The two dresses of a rival, on a node with one slot."""
+"""The two deployment modes of a baseline, on a node with one slot."""
 
 import pytest
 from numpy.random import default_rng
 
-from perllm_lab.policies import build_rival
+from perllm_lab.policies import build_baseline
 from perllm_lab.simulator.experiment import BuildContext
 from perllm_lab.simulator.fleet import SimulationSettings
 from perllm_lab.simulator.result import Fate, TaskTable
 from perllm_lab.simulator.simulation import simulate
-from perllm_lab.simulator.workload import RequestStatistics
 from perllm_lab.workload.requests import Request
 from perllm_lab.workload.scenarios import load_scenario
 from unit.simulator.small_fleet import fleet, requests
@@ -17,16 +16,16 @@ from unit.simulator.small_fleet import fleet, requests
 def run(name: str, asked: list[Request]) -> TaskTable:
     settings = SimulationSettings()
     one = fleet()
-    context = BuildContext(one.nodes, load_scenario("modern"), default_rng(0), RequestStatistics.of(asked), settings)
-    return simulate(one, asked, build_rival(name, context, {}), settings).tasks
+    context = BuildContext(load_scenario("modern"), default_rng(0), settings)
+    return simulate(one, asked, build_baseline(name, context, {}), settings).tasks
 
 
 @pytest.mark.parametrize("name", ["least-loaded", "fastest-first"])
-@pytest.mark.parametrize(("dress", "bound_s"), [("", [0.0, 2.0, 3.0]), ("+x", [0.0, 3.0, 2.0])])
+@pytest.mark.parametrize(("mode", "bound_s"), [("", [0.0, 2.0, 3.0]), ("+x", [0.0, 3.0, 2.0])])
 def test_waiting_tasks_are_served_as_they_came_or_earliest_deadline_first(
-    name: str, dress: str, bound_s: list[float]
+    name: str, mode: str, bound_s: list[float]
 ) -> None:
-    tasks = run(name + dress, requests((0.0, 2.0, 2e4), (0.5, 1.0, 2e4), (1.0, 1.0, 1e4)))
+    tasks = run(name + mode, requests((0.0, 2.0, 2e4), (0.5, 1.0, 2e4), (1.0, 1.0, 1e4)))
     assert tasks.bound_s.tolist() == pytest.approx(bound_s, abs=0.01)
 
 
@@ -37,6 +36,6 @@ def test_who_may_choose_a_full_node_waits_there_others_wait_centrally(name: str,
 
 
 @pytest.mark.parametrize("name", ["least-loaded", "cs-ucb", "agod"])
-@pytest.mark.parametrize(("dress", "fate"), [("", Fate.LATE), ("+x", Fate.REFUSED)])
-def test_a_hopeless_task_runs_in_plain_dress_and_is_refused_with_x(name: str, dress: str, fate: Fate) -> None:
-    assert run(name + dress, requests((0.0, 2.0, 1.2))).fate[0] == fate
+@pytest.mark.parametrize(("mode", "fate"), [("", Fate.LATE), ("+x", Fate.REFUSED)])
+def test_a_hopeless_task_runs_in_plain_mode_and_is_refused_with_x(name: str, mode: str, fate: Fate) -> None:
+    assert run(name + mode, requests((0.0, 2.0, 1.2))).fate[0] == fate

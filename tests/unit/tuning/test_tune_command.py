@@ -10,10 +10,14 @@ from click.testing import CliRunner
 from numpy.random import default_rng
 from rich.console import Console
 
-from perllm_lab import pretraining, tune
 from perllm_lab.baselines.agod import Agod, AgodParameters
 from perllm_lab.baselines.tuned import JOINT, read_weights
-from perllm_lab.candidates import (
+from perllm_lab.cli import main
+from perllm_lab.report.progress import Display
+from perllm_lab.simulator.experiment import Experiment
+from perllm_lab.simulator.pool import OnProgress
+from perllm_lab.tuning import pretraining, trials
+from perllm_lab.tuning.candidates import (
     FINALISTS,
     Candidate,
     Score,
@@ -22,11 +26,7 @@ from perllm_lab.candidates import (
     merge_chosen,
     pick_finalists,
 )
-from perllm_lab.cli import main
-from perllm_lab.pretraining import learn_jointly, specialise, write_weights
-from perllm_lab.report.progress import Display
-from perllm_lab.simulator.experiment import Experiment
-from perllm_lab.simulator.pool import OnProgress
+from perllm_lab.tuning.pretraining import learn_jointly, specialise, write_weights
 
 
 def candidate(risk: float, policy: str = "fineinfer", scenario: str = "paper") -> Candidate:
@@ -39,7 +39,7 @@ def run_here(
     return [work(shared, job) for job in jobs]
 
 
-def test_candidates_are_the_grid_in_both_dresses_with_the_default_first() -> None:
+def test_candidates_are_the_grid_in_both_deployment_modes_with_the_default_first() -> None:
     found = list_candidates(["agod", "fineinfer"], ["paper", "modern"])
     assert found[:3] == [candidate(2.0), candidate(1.0), candidate(4.0)]
     assert {(each.policy, each.scenario) for each in found} == {
@@ -74,7 +74,7 @@ def test_what_was_tuned_before_stays_unless_it_is_tuned_again() -> None:
 
 
 def test_the_command_writes_parameters_and_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tune, "run_parallel", run_here)
+    monkeypatch.setattr(trials, "run_parallel", run_here)
     asked = ["tune", "--scenarios", "paper", "--policies", "agod,fineinfer", "--load", "0.6,0.9", "--tasks", "30"]
     result = CliRunner().invoke(main, [*asked, "--episodes", "2", "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
@@ -91,7 +91,7 @@ def test_the_command_writes_parameters_and_weights(tmp_path: Path, monkeypatch: 
 def small(monkeypatch: pytest.MonkeyPatch) -> dict[str, Experiment]:
     for name in ("PARAMETERS", "GENTLE"):
         monkeypatch.setattr(pretraining, name, AgodParameters(batch=8, update_every=4))
-    return dict(tune.make_experiments(tune.TuneSettings(Path(), ("paper",), loads=(0.9,), tasks=60)))
+    return dict(trials.make_experiments(trials.TuneSettings(Path(), ("paper",), loads=(0.9,), tasks=60)))
 
 
 def test_agod_learns_from_one_episode_after_another(small: dict[str, Experiment]) -> None:
@@ -116,9 +116,9 @@ def test_without_joint_episodes_agod_keeps_what_it_learned_of_other_scenarios(
 ) -> None:
     weights = Agod(default_rng(0)).export_weights()
     write_weights(tmp_path / "w.npz", dict.fromkeys((JOINT, ("agod", "paper"), ("agod", "tight")), weights))
-    monkeypatch.setattr(tune, "specialise", lambda joint, *_: {("agod+x", "paper"): joint})
-    settings = tune.TuneSettings(tmp_path, episodes=0)
-    tune.pretrain_agod(tmp_path / "w.npz", small, settings, Display(Console(quiet=True)))
+    monkeypatch.setattr(trials, "specialise", lambda joint, *_: {("agod+x", "paper"): joint})
+    settings = trials.TuneSettings(tmp_path, episodes=0)
+    trials.pretrain_agod(tmp_path / "w.npz", small, settings, Display(Console(quiet=True)))
     with (tmp_path / "w.npz").open("rb") as file:
         assert set(read_weights(file)) == {JOINT, ("agod", "tight"), ("agod+x", "paper")}
 

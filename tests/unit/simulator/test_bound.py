@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.random import default_rng
 
-from perllm_lab.baselines.bound import Conditions, goodput_bound
 from perllm_lab.hardware.catalogue import A10, H100
 from perllm_lab.hardware.job import Job
 from perllm_lab.hardware.link import LinkType
 from perllm_lab.hardware.node import SimulatedNode
 from perllm_lab.hardware.scenario import NodeSpec
+from perllm_lab.simulator.bound import Conditions, goodput_bound
 from perllm_lab.workload.requests import Request
 
 # One task at a time, 1 s a token, 1 s a prompt token; nothing before the prompt and no slope with the batch.

@@ -1,7 +1,7 @@
 """What AGOD learns beforehand, as its authors train it: in the environment where it is to be judged, on other seeds.
 
 First in all scenarios in turn; then, from there, in each scenario by itself, which is kept where it helps. Always in
-plain dress, where the outcome of every task is seen; with tasks refused and ended it learned less.
+plain mode, where every task has an outcome; with tasks rejected and ended it learned less.
 """
 
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ from numpy.random import default_rng
 
 from perllm_lab.baselines.agod import Agod, AgodParameters
 from perllm_lab.baselines.tuned import Weights, WeightsByOwner
-from perllm_lab.candidates import TIE, Score, score_run
-from perllm_lab.policies import DRESSED, dress_rival
+from perllm_lab.policies import EXTENDED, deploy
 from perllm_lab.report.progress import Stage
 from perllm_lab.simulator.experiment import BuildContext, Experiment, RunSpec, run_job
 from perllm_lab.simulator.scheduler import Scheduler
 from perllm_lab.simulator.seeds import derive_seed
+from perllm_lab.tuning.candidates import TIE, Score, score_run
 
 PARAMETERS = AgodParameters(update_every=8)
 """Beforehand there is time to learn more from each outcome than in a judged run."""
@@ -36,7 +36,7 @@ OWN_SEED, TEST_SEED = 400, 500
 
 
 def learn_jointly(experiments: Mapping[str, Experiment], episodes: int, seed: int, stage: Stage) -> Weights:
-    """Return what was learned in plain dress over many episodes: scenarios change fastest, then loads."""
+    """Return what was learned in plain mode over many episodes: scenarios change fastest, then loads."""
     first = next(iter(experiments.values()))
     rounds = list(product(first.loads, experiments.values()))
     weights = Agod(default_rng(derive_seed("agod", seed)), PARAMETERS).export_weights()
@@ -49,14 +49,14 @@ def learn_jointly(experiments: Mapping[str, Experiment], episodes: int, seed: in
 
 
 def specialise(joint: Weights, experiments: Mapping[str, Experiment], seed: int, stage: Stage) -> WeightsByOwner:
-    """Return what was learned in a scenario by itself, for each dress in which that beats the joint weights."""
+    """Return the weights learned in each scenario separately, where they beat the joint ones in a deployment mode."""
     found: WeightsByOwner = {}
     for done, (scenario, experiment) in enumerate(experiments.items(), start=1):
         own = joint
         for episode, load in enumerate(islice(cycle(sorted(experiment.loads)), OWN_EPISODES)):
             own, _ = _learn(own, GENTLE, experiment, RunSpec(Agod.name, load, seed + OWN_SEED + episode))
         notes = []
-        for policy in (Agod.name, Agod.name + DRESSED):
+        for policy in (Agod.name, Agod.name + EXTENDED):
             shares = [_test(weights, experiment, policy, seed + TEST_SEED).hit_share for weights in (joint, own)]
             if shares[1] > shares[0] + TIE:
                 found[policy, scenario] = own
@@ -93,4 +93,4 @@ def _test(weights: Weights, experiment: Experiment, policy: str, seed: int) -> S
 
 
 def _build(name: str, context: BuildContext, *, agod: Agod) -> Scheduler:
-    return dress_rival(name, agod, context)
+    return deploy(name, agod, context)

@@ -1,0 +1,1 @@
+"""Finds the parameters that serve each baseline best, on seeds that are not judged."""
