@@ -1,6 +1,7 @@
 """The command line of what runs in the cluster."""
 
 import asyncio
+import logging
 import signal
 import sys
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from perllm.doctor.rights import Account
 from perllm.extender.scheduler import scheduler_configuration
 from perllm.logs import configure_logging
 from perllm.operator import Operator
+
+log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 128
 """More than may be written at a time: bindings and watches must not wait for webhooks that hang."""
@@ -66,6 +69,8 @@ def run(config_file: Path | None, kubeconfig: Path | None, context: str | None) 
     """
     config = load_config(config_file)
     configure_logging(config.log)
+    if config.telemetry.queries.transmitted is not None:
+        log.warning("config.telemetry.queries.transmitted is no longer used: remove it")
     asyncio.run(_run(config, load_credentials(kubeconfig, context)))
 
 

@@ -47,7 +47,6 @@ METRICS = (
     'DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{gpu="0"} 1',
     'DCGM_FI_DEV_POWER_USAGE{gpu="0"} 1',
     'node_network_receive_bytes_total{device="eth0"} 1',
-    'node_network_transmit_bytes_total{device="eth0"} 1',
     'node_network_speed_bytes{device="eth0"} 1',
 )
 

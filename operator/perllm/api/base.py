@@ -1,4 +1,4 @@
-"""What all resource models share."""
+"""Base class and field types shared by all resource models."""
 
 from typing import Annotated, Any
 
@@ -14,14 +14,14 @@ MAX_TOKENS = 10_000_000
 
 
 class Resource(BaseModel):
-    """A part of a resource: camelCase outside, immutable inside."""
+    """Part of a resource: camelCase in JSON, immutable in Python."""
 
     model_config = ConfigDict(
         frozen=True, populate_by_name=True, alias_generator=to_camel, extra="ignore", protected_namespaces=()
     )
 
     def to_object(self) -> dict[str, Any]:
-        """Return the JSON object that Kubernetes stores; absent values are left out."""
+        """Return the JSON object that Kubernetes stores, without absent values."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
@@ -55,7 +55,7 @@ def _round_to_four_digits(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-# Shown by `kubectl get` and read by people: more digits are noise. NaN and infinities are no JSON at all.
+# `kubectl get` shows these to people, so more digits would be noise. JSON has no NaN and no infinities.
 Seconds = Annotated[FiniteFloat, AfterValidator(_round_to_milli)]
 Joules = Annotated[FiniteFloat, AfterValidator(_round_to_milli)]
 Share = Annotated[FiniteFloat, Field(ge=0, le=1), AfterValidator(_round_to_tenth_of_milli)]

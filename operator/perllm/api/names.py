@@ -1,4 +1,4 @@
-"""Every name that clusters, charts and workloads rely on: groups, labels, annotations and API paths."""
+"""Every name that clusters, charts and workloads depend on: groups, labels, annotations and API paths."""
 
 import hashlib
 import re
@@ -83,19 +83,19 @@ def lease_path(namespace: str, name: str) -> str:
 
 
 def select_instance(instance: str) -> str:
-    """Return the selector of the objects of one operator among several; of the one without a name when it is empty."""
+    """Return the label selector of an instance's objects; an empty name selects those of the unnamed instance."""
     return f"{INSTANCE_LABEL}={instance}" if instance else f"!{INSTANCE_LABEL}"
 
 
 def profile_prefix(instance: str) -> str:
-    """Return what the names of node profiles of one operator among several begin with, before the node's name."""
+    """Return the prefix that an instance puts before the node's name in the names of node profiles."""
     return f"{instance}." if instance else ""
 
 
 def pod_name(task: str, attempt: int) -> str:
-    """Return the name of the pod of an attempt; the same one always, so that an attempt can never run twice.
+    """Return the name of an attempt's pod. It is deterministic, so an attempt can never run twice.
 
-    Long names are shortened and made unique by a hash.
+    Long names are shortened and kept unique by a hash.
     """
     suffix = f"-{attempt}"
     if len(task) + len(suffix) <= MAX_POD_NAME:
@@ -105,9 +105,9 @@ def pod_name(task: str, attempt: int) -> str:
 
 
 def to_label_value(text: str) -> str:
-    """Return ``text`` as a label value: unchanged when it is one, else shortened and made unique by a hash.
+    """Return ``text`` as a label value: unchanged if it is a valid one, else shortened and kept unique by a hash.
 
-    Model names such as ``meta-llama/Llama-3.1-8B`` hold characters that labels refuse.
+    Model names such as ``meta-llama/Llama-3.1-8B`` contain characters that labels do not allow.
     """
     if len(text) <= MAX_LABEL_LENGTH and _LABEL_VALUE.fullmatch(text):
         return text

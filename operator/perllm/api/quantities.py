@@ -1,9 +1,9 @@
-"""Durations and quantities as Kubernetes writes them, as plain numbers."""
+"""Parses durations and quantities in the notation of Kubernetes."""
 
 import re
 from decimal import Decimal
 
-# CEL has to hold the same rule, so the pattern is part of the generated resource definition.
+# The generated resource definition contains this pattern as well, so that CEL checks the same rule.
 DURATION_PATTERN = "^([0-9]{1,9}([.][0-9]{1,9})?(h|m|s|ms|us|ns))+$"
 _DURATION = re.compile(DURATION_PATTERN)
 _DURATION_PART = re.compile(r"([0-9.]+)(h|ms|m|us|ns|s)")
@@ -31,25 +31,25 @@ def parse_duration_s(text: str) -> float:
     """Return the seconds of a duration such as ``1h2m3.5s`` or ``300ms``.
 
     Raises:
-        ValueError: the text is no unsigned duration with a unit.
+        ValueError: the text is not an unsigned duration with a unit.
     """
     if not _DURATION.fullmatch(text):
-        raise ValueError(f"{text!r} is no duration: write for example 30s, 1m30s or 500ms")
+        raise ValueError(f"{text!r} is not a duration: write for example 30s, 1m30s or 500ms")
     parts = _DURATION_PART.findall(text)
     return float(sum((Decimal(number) * _SECONDS[unit] for number, unit in parts), Decimal(0)))
 
 
 def parse_quantity(value: int | str) -> int:
-    """Return the whole number of a Kubernetes quantity such as ``2Mi``, ``1.5G``, ``1e6`` or 42, rounded up.
+    """Return a Kubernetes quantity such as ``2Mi``, ``1.5G``, ``1e6`` or 42 as an integer, rounded up.
 
     Raises:
-        ValueError: the value is no quantity.
+        ValueError: the value is not a quantity.
     """
     if isinstance(value, int):
         return value
     match = _QUANTITY.fullmatch(value)
     if match is None:
-        raise ValueError(f"{value!r} is no quantity: write for example 512Ki, 2Mi or 1500000")
+        raise ValueError(f"{value!r} is not a quantity: write for example 512Ki, 2Mi or 1500000")
     number, suffix = Decimal(match[1]), match[2] or ""
     scale = _SUFFIXES[suffix] if suffix in _SUFFIXES else Decimal(10) ** int(suffix[1:])
     return int((number * scale).to_integral_value(rounding="ROUND_CEILING"))

@@ -1,4 +1,4 @@
-"""The run report: what a container says of its own run in its termination message."""
+"""The run report: what a container says about its own run in its termination message."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -10,7 +10,7 @@ from pydantic_core import from_json
 from perllm.api.base import MAX_TOKENS, Resource
 from perllm.text import clean_line, clean_text
 
-# Kubernetes cuts termination messages at 4096 bytes.
+# Kubernetes truncates termination messages at 4096 bytes.
 MAX_REPORT_LENGTH = 4096
 MAX_RUN_S = 7 * 24 * 3600.0
 MAX_PROBLEM_LENGTH = 1024
@@ -35,11 +35,11 @@ _Tokens = Annotated[int, Field(strict=True, ge=0, le=MAX_TOKENS)]
 
 
 class RunReport(Resource):
-    """What a workload measured of its own run, and what came of it; everything is optional.
+    """What a workload measured about its own run, and its result; every field is optional.
 
-    Inference is the last ``inference_seconds`` before ``finished_at``. Tokens are those that the model server told
-    (usage), or the pieces of its stream (chunks), which may hold several tokens each. The text is the answer as far as
-    it fits; ``result`` says where all of it is, ``problem`` what went wrong.
+    Inference took the last ``inference_seconds`` before ``finished_at``. Token counts are those that the model server
+    reported (usage), or the number of pieces in its stream (chunks), each of which may hold several tokens. ``text`` is
+    as much of the answer as fits, ``result`` says where the full answer is, and ``problem`` what went wrong.
     """
 
     started_at: _Time | None = None
@@ -56,11 +56,11 @@ class RunReport(Resource):
     text: Annotated[str, Field(max_length=MAX_REPORT_LENGTH)] | None = None
 
     def to_text(self) -> str:
-        """Return the report as a workload writes it."""
+        """Return the report as the JSON that a workload writes."""
         return self.model_dump_json(by_alias=True, exclude_none=True)
 
     def inference_window(self) -> tuple[float, float] | None:
-        """Return start and end of the inference in seconds since the epoch, if the report tells."""
+        """Return start and end of the inference in seconds since the epoch; None if the report does not say."""
         if self.finished_at is None or self.inference_seconds is None:
             return None
         end_s = self.finished_at.timestamp()
@@ -68,10 +68,10 @@ class RunReport(Resource):
 
 
 def parse_run_report(text: str | None) -> RunReport | None:
-    """Return the report in a termination message, or None when there is none.
+    """Return the report in a termination message, or None if there is none.
 
-    Fields that cannot be true (negative, not finite, absurdly large, of the wrong type) are left out;
-    unknown ones are ignored. Log lines before the report do not matter. Texts are cleaned, and a problem is cut.
+    Impossible values (negative, not finite, absurdly large, of the wrong type) are dropped and unknown fields ignored.
+    The report may follow log lines. Texts are cleaned, and a long problem is truncated.
     """
     values = _parse_object(text)
     if values is None:
@@ -93,7 +93,7 @@ def _parse_object(text: str | None) -> dict[str, Any] | None:
 
 
 def _cut_problem(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values with a problem that fits: the beginning of what went wrong is better than nothing."""
+    """Return the values with a problem short enough to validate: its beginning is better than nothing."""
     problem = values.get("problem")
     return {**values, "problem": clean_line(problem)} if isinstance(problem, str) else values
 

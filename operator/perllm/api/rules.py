@@ -1,4 +1,4 @@
-"""The rules of the resources that OpenAPI cannot express, in CEL, with messages that say what is right."""
+"""Validation rules that OpenAPI cannot express, in CEL, with messages that say what is valid."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ from perllm.api.template import MAX_KEY_LENGTH
 
 Rule = dict[str, str]
 
-# What a decision was based on must stay what it was; the rest may be changed while the task lives.
+# Decisions are based on these fields, so they must not change; all others may change while the task exists.
 IMMUTABLE_FIELDS = (
     "model",
     "promptTokens",
@@ -22,7 +22,7 @@ IMMUTABLE_FIELDS = (
 
 
 def task_rules() -> tuple[Rule, ...]:
-    """Return the rules of the whole task."""
+    """Return the rules for the task as a whole."""
     return (
         {
             "rule": f"size(self.metadata.name) <= {MAX_LABEL_LENGTH}",
@@ -32,12 +32,12 @@ def task_rules() -> tuple[Rule, ...]:
 
 
 def task_spec_rules() -> tuple[Rule, ...]:
-    """Return the rules of the task's spec as a whole: what may not be changed."""
+    """Return the rules for the task's spec as a whole: which fields are immutable."""
     return tuple(_is_immutable(field) for field in IMMUTABLE_FIELDS)
 
 
 def task_field_rules() -> Mapping[str, Sequence[Rule]]:
-    """Return the rules of single fields of the task's spec, by their path in it."""
+    """Return the rules for single fields of the task's spec, by their path in it."""
     deadline = "duration(self) > duration('0s') && duration(self) <= duration('24h')"
     return {
         "deadline": (_is_duration("deadline", deadline, "of more than 0s and at most 24h, for example 30s or 1m30s"),),
@@ -70,7 +70,7 @@ def _has_own_keys(field: str) -> tuple[Rule, ...]:
         {
             "rule": f"self.all(key, size(key) <= {MAX_KEY_LENGTH} && !key.startsWith('{GROUP}/'))",
             "message": f"keys of spec.template.metadata.{field} must have at most {MAX_KEY_LENGTH} characters and not "
-            f"begin with {GROUP}/, which is PerLLM's own",
+            f"begin with {GROUP}/, which is reserved for PerLLM",
         },
     )
 
@@ -84,7 +84,7 @@ def _is_duration(field: str, limit: str, what: str) -> Rule:
 
 def _is_immutable(field: str) -> Rule:
     return {
-        # A rule on the field itself would not see an optional field come or go.
+        # A rule on the field itself would not see an optional field being added or removed.
         "rule": f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
         "message": f"spec.{field} is immutable: create a new task instead",
         "fieldPath": f".{field}",

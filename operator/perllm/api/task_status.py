@@ -1,4 +1,4 @@
-"""The status of an ``LLMInferenceTask``: where it runs and why, and what was observed of it."""
+"""The status of an ``LLMInferenceTask``: where it runs and why, and what was observed."""
 
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -13,7 +13,7 @@ MAX_FAILED_ATTEMPTS = 64
 
 
 class TaskPhase(StrEnum):
-    """Where a task is in its life."""
+    """Where a task is in its life cycle."""
 
     PENDING = "Pending"
     SCHEDULED = "Scheduled"
@@ -24,12 +24,12 @@ class TaskPhase(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether a task in this phase never leaves it."""
+        """Whether a task never leaves this phase."""
         return self in (TaskPhase.SUCCEEDED, TaskPhase.FAILED, TaskPhase.REJECTED)
 
 
 class EnergyQuality(StrEnum):
-    """How good a measured energy is."""
+    """How accurate a measured energy is."""
 
     MEASURED = "measured"
     COARSE = "coarse"
@@ -48,72 +48,70 @@ class ConditionType(StrEnum):
 
 
 class DecisionStatus(Resource):
-    """Why the task runs where it runs."""
+    """Where the task runs, and why."""
 
-    policy: Text = Field(description="Name of the policy that decided.")
+    policy: Text = Field(description="Name of the policy that made the decision.")
     predicted_latency: Seconds | None = Field(default=None, description="Expected seconds from creation to completion.")
     predicted_latency_low: Seconds | None = Field(
-        default=None, description="Seconds from creation to completion that one in twenty such tasks stays below."
+        default=None, description="Seconds from creation to completion; one in twenty such tasks takes less."
     )
     predicted_latency_high: Seconds | None = Field(
-        default=None, description="Seconds from creation to completion that one in twenty such tasks exceeds."
+        default=None, description="Seconds from creation to completion; one in twenty such tasks takes more."
     )
-    hit_chance: Share | None = Field(default=None, description="Chance to be in time, when it was placed.")
+    hit_chance: Share | None = Field(default=None, description="Chance to be in time, as of the placement.")
     harm: Figure | None = Field(
-        default=None, description="Tasks running there that were expected to miss their deadline because of this one."
+        default=None, description="Expected number of tasks on the node that miss their deadline because of this one."
     )
-    expected_output_tokens: Figure | None = Field(
-        default=None, description="Tokens that the answer was expected to have."
-    )
+    expected_output_tokens: Figure | None = Field(default=None, description="Expected number of generated tokens.")
     predicted_energy: Joules | None = Field(default=None, description="Expected joules.")
     score: float | None = Field(
         default=None, allow_inf_nan=False, description="The policy's score of the chosen node; higher is better."
     )
     explored: bool = Field(
-        default=False, description="Whether the node was chosen to learn rather than as the best known."
+        default=False, description="Whether the node was chosen to learn about it, not because it was the best known."
     )
-    candidates: int = Field(default=0, ge=0, description="Number of nodes that passed all constraints.")
-    rejected: dict[Text, int] = Field(default_factory=dict, description="Number of nodes that did not pass, by reason.")
+    candidates: int = Field(default=0, ge=0, description="Number of nodes that the policy could choose from.")
+    rejected: dict[Text, int] = Field(default_factory=dict, description="Number of excluded nodes, by reason.")
     metrics_age: Seconds | None = Field(
-        default=None, description="Age of the chosen node's metrics in seconds; absent when there were none."
+        default=None, description="Age of the chosen node's metrics in seconds; absent if there were none."
     )
 
 
 class Observation(Resource):
-    """What was observed of the finished task."""
+    """What was observed when the task ran."""
 
     queue: Seconds | None = Field(default=None, description="Seconds from creation until the pod started.")
-    transfer: Seconds | None = Field(default=None, description="Seconds until the payload had reached the node.")
+    transfer: Seconds | None = Field(default=None, description="Seconds to move the payload to the node.")
     inference: Seconds | None = Field(default=None, description="Seconds of inference.")
     time_to_first_token: Seconds | None = Field(
-        default=None, description="Seconds from the request to the first token; the mean of several prompts."
+        default=None, description="Seconds from the request to the first token; the mean over all prompts."
     )
     latency: Seconds | None = Field(default=None, description="Seconds from creation to completion.")
     energy_joules: Joules | None = Field(
-        default=None, description="Joules the task took on its node; absent when not measured."
+        default=None, description="Joules that the task used on its node; absent if not measured."
     )
     energy_quality: EnergyQuality | None = Field(
         default=None,
-        description="measured: many samples in the inference window; coarse: few; missing: not known; absent while the "
-        "samples after the end of the run are awaited.",
+        description="measured: many samples during inference; coarse: few; missing: unknown. Absent while PerLLM waits "
+        "for samples that cover the end of the run.",
     )
-    prompt_tokens: Tokens | None = Field(default=None, description="Tokens of the prompts.")
-    tokens: Tokens | None = Field(default=None, description="Tokens generated.")
+    prompt_tokens: Tokens | None = Field(default=None, description="Number of prompt tokens.")
+    tokens: Tokens | None = Field(default=None, description="Number of generated tokens.")
     token_source: TokenSource | None = Field(
         default=None,
-        description="usage: told by the model server; chunks: pieces of its stream, which may hold several tokens.",
+        description="usage: reported by the model server; chunks: pieces of its stream, which may hold several tokens.",
     )
 
 
 class Result(Resource):
-    """What came of the task, as far as its pod reported it."""
+    """The result of the task, as far as its pod reported it."""
 
     text: Annotated[str, Field(max_length=MAX_REPORT_LENGTH)] | None = Field(
-        default=None, description="The answer, or the beginning of it."
+        default=None, description="The answer, or its beginning."
     )
-    truncated: bool | None = Field(default=None, description="Whether the text was cut to fit.")
+    truncated: bool | None = Field(default=None, description="Whether the text was truncated to fit.")
     location: Text | None = Field(
-        default=None, description="Where all of it is, for example configmap/answers or file:/output/answers.jsonl."
+        default=None, description="Where the full answer is, for example configmap:answers or file:/output/a.jsonl."
     )
 
 
@@ -125,24 +123,26 @@ class Condition(Resource):
     )
     status: Literal["True", "False", "Unknown"] = Field(description="True, False or Unknown.")
     observed_generation: int | None = Field(
-        default=None, ge=0, description="The generation this condition was set for."
+        default=None, ge=0, description="The generation that this condition is based on."
     )
     last_transition_time: AwareDatetime = Field(description="When the status last changed.")
-    reason: Annotated[str, Field(max_length=1024)] = Field(description="The cause in one word.")
-    message: Annotated[str, Field(max_length=32768)] = Field(default="", description="The cause in a sentence.")
+    reason: Annotated[str, Field(max_length=1024)] = Field(description="The cause as one word.")
+    message: Annotated[str, Field(max_length=32768)] = Field(default="", description="The cause as a sentence.")
 
 
 class TaskStatus(Resource):
-    """What became of the task. Written by PerLLM only."""
+    """State and outcome of the task. Written only by PerLLM."""
 
-    observed_generation: int | None = Field(default=None, ge=0, description="The generation this status is about.")
+    observed_generation: int | None = Field(
+        default=None, ge=0, description="The generation that this status is based on."
+    )
     phase: TaskPhase = Field(
         default=TaskPhase.PENDING, description="Pending, Scheduled, Running, Succeeded, Failed or Rejected."
     )
-    message: Message | None = Field(default=None, description="The current state in a sentence.")
+    message: Message | None = Field(default=None, description="The current state as a sentence.")
     received_time: AwareDatetime | None = Field(
         default=None,
-        description="When PerLLM first saw the task, to the microsecond; the creation time has whole seconds only.",
+        description="When PerLLM first saw the task, to the microsecond; the creation time is in whole seconds.",
     )
     pod_name: Text | None = Field(default=None, description="The pod of the current attempt.")
     node_name: Text | None = Field(default=None, description="The node it runs on.")
@@ -150,14 +150,14 @@ class TaskStatus(Resource):
     gpu_type: Text | None = Field(default=None, description="The node's GPU type.")
     attempts: int = Field(default=0, ge=0, description="Number of pods created for the task.")
     failed_attempts: Annotated[tuple[int, ...], Field(max_length=MAX_FAILED_ATTEMPTS)] | None = Field(
-        default=None, description="Attempts that failed by themselves; more of them than spec.retries end the task."
+        default=None, description="Attempts whose own pod failed; more of them than spec.retries end the task."
     )
     start_time: AwareDatetime | None = Field(default=None, description="When the pod of the current attempt started.")
     completion_time: AwareDatetime | None = Field(default=None, description="When the task finished.")
-    decision: DecisionStatus | None = Field(default=None, description="Why the task runs where it runs.")
-    observed: Observation | None = Field(default=None, description="What was observed of the finished task.")
-    result: Result | None = Field(default=None, description="What came of the task, as far as its pod reported it.")
-    deadline_met: bool | None = Field(default=None, description="Whether the task was complete by its deadline.")
+    decision: DecisionStatus | None = Field(default=None, description="Where the task runs, and why.")
+    observed: Observation | None = Field(default=None, description="What was observed when the task ran.")
+    result: Result | None = Field(default=None, description="The result of the task, as far as its pod reported it.")
+    deadline_met: bool | None = Field(default=None, description="Whether the task completed by its deadline.")
     conditions: tuple[Condition, ...] = Field(
         default=(),
         max_length=16,

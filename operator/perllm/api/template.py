@@ -1,7 +1,7 @@
-"""The pod template of a task: PerLLM types what it reads itself, and leaves the rest to the API server.
+"""The pod template of a task: PerLLM types the fields it reads itself, and leaves the rest to the API server.
 
-New fields of pods must pass, so every object here is open. What is accepted can be read and sent on: no operator ends
-because somebody wrote a list where a map belongs.
+Every object here is open, so that new pod fields pass. Whatever is accepted can also be read and sent on: a list where
+a map belongs cannot crash the operator.
 """
 
 import re
@@ -18,10 +18,10 @@ from perllm.text import clean_line
 MAX_LEVELS = 64
 MAX_CONTAINERS = 64
 MAX_ENTRIES = 64
-"""Of labels, and of annotations."""
+"""Maximum number of labels, and of annotations."""
 MAX_ANNOTATION_LENGTH = 256 * 1024
 MAX_KEY_LENGTH = 253 + 1 + MAX_LABEL_LENGTH
-"""Of a label or an annotation: a domain, a slash and a name."""
+"""Maximum length of a label or annotation key: a domain, a slash and a name."""
 
 _SHOWN_KEY_LENGTH = 80
 _KEY = re.compile(r"(?:[a-z0-9][a-z0-9.-]{0,252}/)?[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
@@ -31,7 +31,7 @@ _ANY_OBJECT = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 
 
 def _leave_open(schema: dict[str, Any]) -> None:
-    """Let unknown fields pass, and let the API server add nothing to what the user wrote."""
+    """Let unknown fields pass, and keep the API server from adding defaults to what the user wrote."""
     schema["x-kubernetes-preserve-unknown-fields"] = True
     for field in schema["properties"].values():
         field.pop("default", None)
@@ -41,7 +41,7 @@ def _check_keys(entries: dict[str, str]) -> dict[str, str]:
     wrong = next((key for key in entries if not _KEY.fullmatch(key)), None)
     if wrong is not None:
         raise ValueError(
-            f"{clean_line(wrong, _SHOWN_KEY_LENGTH)!r} is no key: write for example app or example.com/app"
+            f"{clean_line(wrong, _SHOWN_KEY_LENGTH)!r} is not a valid key: write for example app or example.com/app"
         )
     return entries
 
@@ -67,7 +67,7 @@ class _Open(Resource):
 
 
 class ContainerResources(_Open):
-    """What a container asks for."""
+    """The resources that a container requests."""
 
     limits: _Amounts | None = Field(default=None, description="Limits by resource.", json_schema_extra=_NULLABLE)
     requests: _Amounts | None = Field(default=None, description="Requests by resource.", json_schema_extra=_NULLABLE)
@@ -76,17 +76,17 @@ class ContainerResources(_Open):
 class ContainerTemplate(_Open):
     """A container of the pod."""
 
-    name: _Container = Field(description="Its name.")
+    name: _Container = Field(description="Name of the container.")
     resources: ContainerResources | None = Field(
-        default=None, description="What it asks for.", json_schema_extra=_NULLABLE
+        default=None, description="Requested resources.", json_schema_extra=_NULLABLE
     )
 
 
 class PodSpec(_Open):
-    """The spec of the pod, as far as the operator and placement read it."""
+    """The parts of the pod's spec that PerLLM reads."""
 
     restart_policy: Literal["Never", "OnFailure"] = Field(
-        default="Never", description="Never, which is the default, or OnFailure: a task has an end."
+        default="Never", description="Never (the default) or OnFailure; Always is not possible, since a task must end."
     )
     node_name: Annotated[str, AfterValidator(_check_unset)] | None = Field(
         default=None, description="Must be absent: PerLLM chooses the node.", json_schema_extra=_NULLABLE
@@ -98,10 +98,10 @@ class PodSpec(_Open):
         default=None, description="Taints that the pod tolerates.", json_schema_extra=_NULLABLE
     )
     init_containers: Annotated[tuple[ContainerTemplate, ...], Field(max_length=MAX_CONTAINERS)] | None = Field(
-        default=None, description="Containers that end before the others start.", json_schema_extra=_NULLABLE
+        default=None, description="Containers that run before the others start.", json_schema_extra=_NULLABLE
     )
     containers: Annotated[tuple[ContainerTemplate, ...], Field(min_length=1, max_length=MAX_CONTAINERS)] = Field(
-        description="The containers. The first may write a run report as its termination message."
+        description="The containers. The first one may write a run report as its termination message."
     )
 
 
@@ -115,7 +115,7 @@ class PodMetadata(_Open):
 
 
 class PodTemplate(Resource):
-    """What PerLLM reads of a PodTemplateSpec."""
+    """The parts of a PodTemplateSpec that PerLLM reads."""
 
     metadata: PodMetadata | None = Field(
         default=None, description="Labels and annotations of the pod.", json_schema_extra=_NULLABLE
@@ -124,10 +124,10 @@ class PodTemplate(Resource):
 
 
 def check_template(template: dict[str, Any]) -> dict[str, Any]:
-    """Return the template as it is.
+    """Return the template unchanged.
 
     Raises:
-        ValueError: PerLLM could not read it, or not send it on as a pod.
+        ValueError: PerLLM cannot read it, or cannot send it on as a pod.
     """
     if _is_deeper(template, MAX_LEVELS):
         raise ValueError(f"nested more than {MAX_LEVELS} levels deep")
@@ -140,7 +140,7 @@ def check_template(template: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_deeper(value: dict[str, Any], levels: int) -> bool:
-    """Whether objects and lists are nested more than `levels` deep; the depth of the stack does not matter."""
+    """Whether objects and lists are nested more than `levels` deep; works level by level, so it cannot overflow."""
     level: list[Any] = [value]
     for _ in range(levels):
         children = (child for part in level for child in (part.values() if isinstance(part, dict) else part))

@@ -16,7 +16,6 @@ _LOST = {
     NodeMetric.ENERGY: "the energy of tasks there is not measured, and not learned",
     NodeMetric.POWER: "their condition MetricsAvailable is False",
     NodeMetric.RECEIVED: "the traffic on their uplink is taken for none",
-    NodeMetric.TRANSMITTED: "what they send is taken for none",
     NodeMetric.LINK_SPEED: "config.nodes.default_bandwidth_mbit_s holds there",
 }
 

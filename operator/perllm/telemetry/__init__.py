@@ -1,1 +1,1 @@
-"""Telemetry: figures of all nodes from Prometheus, with the age and the quality of every one of them."""
+"""Telemetry: the figures of all nodes from Prometheus, each with its age and quality."""

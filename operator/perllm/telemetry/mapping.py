@@ -1,4 +1,4 @@
-"""From the labels of a series to the node it is about."""
+"""Finds the node that a Prometheus series is about by its labels."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ class NodeMapping:
     """Finds nodes by name or address.
 
     Attributes:
-        names: Node name by everything that stands for the node: its name and its addresses.
-        labels: Labels that may tell the node, the most trusted first.
+        names: Node name by each of its identifiers: the name itself and the addresses.
+        labels: Labels that may identify the node, the most trusted first.
     """
 
     names: Mapping[str, str]
@@ -18,12 +18,12 @@ class NodeMapping:
 
     @classmethod
     def build(cls, nodes: Mapping[str, Collection[str]], labels: Sequence[str]) -> "NodeMapping":
-        """Return the mapping for nodes given as addresses by name; a name wins over an equal address."""
+        """Return the mapping for nodes given as addresses by name; names take precedence over equal addresses."""
         by_address = {address: name for name, addresses in nodes.items() for address in addresses}
         return cls({**by_address, **{name: name for name in nodes}}, labels)
 
     def find(self, series_labels: Mapping[str, str]) -> str | None:
-        """Return the node's name, or None when no label tells a known node."""
+        """Return the node's name, or None if no label identifies a known node."""
         for label in self.labels:
             value = series_labels.get(label)
             if value is None:
@@ -35,9 +35,9 @@ class NodeMapping:
 
 
 def find_device(series_labels: Mapping[str, str], labels: Sequence[str]) -> str:
-    """Return what tells the device apart from others of its node.
+    """Return what distinguishes the device from others on its node.
 
-    Exporters repeat a GPU's series for every pod that shares it; these must become one device again.
+    Exporters repeat a GPU's series for every pod that shares the GPU; these have to map to one device.
     """
     for label in labels:
         if series_labels.get(label):

@@ -1,4 +1,4 @@
-"""The telemetry service: polls Prometheus and keeps the latest snapshot and the energy of the last minutes."""
+"""The telemetry service: polls Prometheus and keeps the latest snapshot and recent energy samples."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ from perllm.telemetry.snapshot import UNKNOWN_NODE, NodeFigures, Snapshot
 from perllm.telemetry.source import MetricSource, TelemetryError, TelemetryUnreachableError
 from perllm.text import clean_line
 
-# Samples may reach Prometheus late, for example by remote write.
+# Samples may reach Prometheus late, for example through remote write.
 _LATENESS_S = 10.0
 
 _BATCH = 100
@@ -28,22 +28,22 @@ NodeAddresses = Callable[[], Mapping[str, Collection[str]]]
 
 
 class Telemetry:
-    """Polls for ever; everything else reads ``snapshot`` and ``energy`` from memory.
+    """Polls in the background; all other parts read ``snapshot`` and ``energy`` from memory.
 
     Args:
         source: Where the samples come from.
-        settings: What is asked, how often, and how long figures are trusted.
-        nodes: The nodes to look for now: addresses by name.
-        clock: Seconds since the epoch, as in the samples' times.
-        metrics: What the service tells of itself.
-        guard: Contains what goes wrong about one series, one node, one query.
-        rng: For the jitter of pauses while polls fail.
+        settings: The queries, how often they are made, and how long figures are trusted.
+        nodes: Returns the current nodes: addresses by name.
+        clock: Seconds since the epoch, as in the timestamps of samples.
+        metrics: Metrics about the service itself.
+        guard: Contains failures of single series, nodes and queries.
+        rng: Jitter of the pauses while polls fail.
 
     Attributes:
-        snapshot: The latest figures. Replaced, never changed.
-        energy: What the energy counters said lately.
-        last_success_s: When a poll succeeded last, in seconds since the epoch; None before.
-        failures: Number of polls that failed since then.
+        snapshot: The latest figures. Replaced by each poll, never modified.
+        energy: Recent samples of the energy counters.
+        last_success_s: When a poll last succeeded, in seconds since the epoch; None if none has.
+        failures: Number of polls that have failed since then.
     """
 
     def __init__(
@@ -69,9 +69,8 @@ class Telemetry:
         self._logger = logging.getLogger(__name__)
         self._readings = Readings(history_s=settings.history_s, stale_after_s=settings.stale_after_s)
         self._queried_s: dict[NodeMetric, float] = {}
-        self._polled = asyncio.Event()
         self.energy = EnergyHistory(self._readings.energy, settings.max_device_power_w)
-        self.snapshot = Snapshot(clock(), {})
+        self.snapshot = Snapshot({})
         self.last_success_s: float | None = None
         self.failures = 0
         metrics.watch_age(lambda: math.nan if self.last_success_s is None else clock() - self.last_success_s)
@@ -82,7 +81,7 @@ class Telemetry:
         return self.last_success_s is not None and self.failures == 0
 
     async def run(self) -> None:
-        """Poll until cancelled. The snapshot is judged anew at every interval, also while polls fail."""
+        """Poll until cancelled. The snapshot is updated at every interval, even while polls fail: figures age."""
         now_s = asyncio.get_running_loop().time
         next_poll_s = -math.inf
         while True:
@@ -94,14 +93,12 @@ class Telemetry:
             await asyncio.sleep(self._settings.interval_s)
 
     async def poll(self) -> None:
-        """Ask for everything once; what was answered is kept even if something else was not."""
-        self._note(await self._ask())
+        """Make every query once; the answers that did come are kept even if other queries fail."""
+        self._record_poll(await self._query_all())
         await self._retake()
-        self._polled.set()
-        self._polled = asyncio.Event()
 
-    async def _ask(self) -> str:
-        """Ask for everything; return the last thing that went wrong, empty if nothing did."""
+    async def _query_all(self) -> str:
+        """Make every query; return the last failure in words, empty if there was none."""
         fault = ""
         for metric in NodeMetric:
             try:
@@ -116,16 +113,6 @@ class Telemetry:
                 fault = f"{metric}: {describe(error)}"
         return fault
 
-    async def wait_until_covered(self, node: str, end_s: float, timeout_s: float) -> bool:
-        """Wait until the node's energy up to ``end_s`` is known; return False when that takes too long."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                while not self.energy.covers(node, end_s):
-                    await self._polled.wait()
-        except TimeoutError:
-            return False
-        return True
-
     async def _read(self, metric: NodeMetric) -> None:
         started_s = self._clock()
         query = getattr(self._settings.queries, metric.value)
@@ -135,7 +122,7 @@ class Telemetry:
         self._queried_s[metric] = started_s
 
     def _window_s(self, metric: NodeMetric, now_s: float) -> float:
-        """Return how far to look back: over all that was not seen yet, with some overlap."""
+        """Return how far a query reaches back: to the previous one, with some overlap for late samples."""
         longest_s = self._settings.history_s if metric is NodeMetric.ENERGY else self._settings.stale_after_s
         if metric not in self._queried_s:
             return longest_s
@@ -147,7 +134,7 @@ class Telemetry:
         unmapped = 0
         faults = []
         for index, series in enumerate(all_series):
-            await _let_others_run(index)
+            await _yield_per_batch(index)
             if series.fault:
                 faults.append(f"{describe_labels(series.labels)}: {series.fault}")
             elif (node := mapping.find(series.labels)) is None:
@@ -156,43 +143,43 @@ class Telemetry:
                 faults.append(f"{describe_labels(series.labels)}: {fault}")
         self._readings.forget(metric, now_s)
         self._metrics.unmapped.labels(metric.value).set(unmapped)
-        self._note_faults(metric, faults)
+        self._report_faults(metric, faults)
 
     def _take(self, metric: NodeMetric, node: str, series: Series, now_s: float) -> str:
-        """Take the samples of a series; return why not all of them could be taken."""
+        """Store the samples of a series; return why some were not stored, empty if all were."""
         unit = self._settings.queries.energy_unit_j if metric is NodeMetric.ENERGY else 1.0
         device = find_device(series.labels, self._settings.device_labels)
-        # Later samples would look fresh until their time has come.
+        # Samples from the future would look fresh until that time has come.
         last_s = now_s + self._settings.stale_after_s
         samples = [(time_s, value * unit) for time_s, value in series.samples if time_s <= last_s]
         name = f"{metric} of {node} {device}"
         if not self._guard.run(
             "series", name, lambda: self._readings.add(metric, node, device, samples, now_s), again=False
         ):
-            return "it cannot be worked on, see the log"
+            return "processing it failed, see the log"
         if len(samples) < len(series.samples):
-            return f"samples {series.samples[-1][0] - now_s:.0f} s in the future are left out; compare the clocks"
+            return f"samples {series.samples[-1][0] - now_s:.0f} s in the future are ignored; compare the clocks"
         return ""
 
-    def _note_faults(self, metric: NodeMetric, faults: Collection[str]) -> None:
-        """Count series that cannot be used, and tell one of them when there are some for the first time."""
+    def _report_faults(self, metric: NodeMetric, faults: Collection[str]) -> None:
+        """Count unusable series; log one of them when the first ones appear, and when there are none left."""
         self._metrics.unusable.labels(metric.value).set(len(faults))
         if faults and not self._faults.get(metric):
             self._faults[metric] = next(iter(faults))
-            what = "%d series of %s cannot be used, the others go on; such as %s"
+            what = "%d series of %s cannot be used, the others are not affected; for example %s"
             self._logger.warning(what, len(faults), metric.value, clean_line(self._faults[metric]))
         elif not faults and self._faults.pop(metric, ""):
-            self._logger.info("All series of %s can be used again.", metric.value)
+            self._logger.info("all series of %s can be used again", metric.value)
 
-    def _note(self, fault: str) -> None:
+    def _record_poll(self, fault: str) -> None:
         if not fault:
             if self.failures:
-                self._logger.info("Telemetry works again after %d failed polls.", self.failures)
+                self._logger.info("telemetry works again after %d failed polls", self.failures)
             self.failures = 0
             self.last_success_s = self._clock()
         else:
             if not self.failures:
-                self._logger.warning("Telemetry fails, figures become stale: %s", fault)
+                self._logger.warning("telemetry fails, figures become stale: %s", fault)
             self.failures += 1
             self._metrics.failures.inc()
         self._metrics.up.set(float(not fault))
@@ -201,19 +188,19 @@ class Telemetry:
         now_s = self._clock()
         figures = {}
         for index, node in enumerate(list(self._nodes())):
-            figures[node] = self._judge(node, now_s)
-            await _let_others_run(index)
-        self.snapshot = Snapshot(now_s, figures)
+            figures[node] = self._compute_figures(node, now_s)
+            await _yield_per_batch(index)
+        self.snapshot = Snapshot(figures)
         self._metrics.count_nodes(self.snapshot)
 
-    def _judge(self, node: str, now_s: float) -> NodeFigures:
-        """Return the figures of a node; all missing where they cannot be worked out."""
+    def _compute_figures(self, node: str, now_s: float) -> NodeFigures:
+        """Return the figures of a node; all missing if computing them fails."""
         found: list[NodeFigures] = []
         self._guard.run("figures", node, lambda: found.append(self._readings.figures(node, now_s)), again=False)
         return found[0] if found else UNKNOWN_NODE
 
 
-async def _let_others_run(index: int) -> None:
-    """Give way once per batch: a thousand nodes must not hold up a decision for tens of milliseconds."""
+async def _yield_per_batch(index: int) -> None:
+    """Yield to other tasks once per batch: a thousand nodes must not delay a decision by tens of milliseconds."""
     if index % _BATCH == _BATCH - 1:
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The latest samples of all nodes, and the figures they amount to."""
+"""The latest samples of all nodes, and the figures computed from them."""
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
@@ -8,7 +8,7 @@ from perllm.energy.history import Counter, CounterHistory
 from perllm.telemetry.snapshot import MISSING, Figure, NodeFigures, Quality
 
 _BITS_PER_BYTE = 8
-# Long enough to even out single bursts, short enough to see a download that has just begun.
+# Long enough to smooth out single bursts, short enough to notice a download that has just begun.
 _RATE_WINDOW_S = 10.0
 _MAX_ENERGY_SAMPLES = 8192
 _MAX_RECENT_SAMPLES = 32
@@ -17,33 +17,32 @@ Sample = tuple[float, float]
 
 
 class NodeMetric(StrEnum):
-    """What is read of every node."""
+    """The metrics that are read for every node."""
 
     ENERGY = "energy"
     POWER = "power"
     RECEIVED = "received"
-    TRANSMITTED = "transmitted"
     LINK_SPEED = "link_speed"
 
 
 class Readings:
-    """Holds the samples of all metrics; knows nothing of where they come from."""
+    """Holds the samples of all metrics, wherever they come from."""
 
     def __init__(self, *, history_s: float, stale_after_s: float) -> None:
         self._stale_after_s = stale_after_s
         self.energy = CounterHistory(history_s, _MAX_ENERGY_SAMPLES, keep_repeated=False)
-        # A stale figure is still shown, so the samples behind it must outlive the moment it becomes stale.
+        # A stale figure is still reported, so its samples must be kept beyond the moment at which it becomes stale.
         kept_s = max(history_s, 2 * stale_after_s)
         self._counters = {
             NodeMetric.ENERGY: self.energy,
             **{
                 metric: CounterHistory(kept_s, _MAX_RECENT_SAMPLES, keep_repeated=True)
-                for metric in (NodeMetric.POWER, NodeMetric.RECEIVED, NodeMetric.TRANSMITTED, NodeMetric.LINK_SPEED)
+                for metric in (NodeMetric.POWER, NodeMetric.RECEIVED, NodeMetric.LINK_SPEED)
             },
         }
 
     def add(self, metric: NodeMetric, node: str, device: str, samples: Iterable[Sample], now_s: float) -> None:
-        """Add samples of one device of a node; samples known already do no harm."""
+        """Add samples of one device of a node; samples that are already known are ignored."""
         self._counters[metric].merge(node, device, samples, now_s)
 
     def forget(self, metric: NodeMetric, now_s: float) -> None:
@@ -51,11 +50,11 @@ class Readings:
         self._counters[metric].forget(now_s)
 
     def figures(self, node: str, now_s: float) -> NodeFigures:
-        """Return the figures of a node as they are to be judged now."""
+        """Return the figures of a node, with their quality as of now."""
         speeds = {
             device: counter
             for device, counter in self._present(NodeMetric.LINK_SPEED, node).items()
-            # Interfaces that do not know their speed say -1.
+            # Interfaces of unknown speed report -1.
             if counter.values[-1] > 0
         }
         received = self._present(NodeMetric.RECEIVED, node)
@@ -64,11 +63,10 @@ class Readings:
             power_w=self._judge(_sum_last(self._present(NodeMetric.POWER, node)), now_s),
             bandwidth_total_bps=self._judge(_last_bits(speeds.get(link)), now_s),
             bandwidth_used_bps=self._judge(_rate_bits(received.get(link)), now_s),
-            transmitted_bps=self._judge(_rate_bits(self._present(NodeMetric.TRANSMITTED, node).get(link)), now_s),
         )
 
     def _present(self, metric: NodeMetric, node: str) -> Mapping[str, Counter]:
-        """Return the node's devices without those that have disappeared while others went on."""
+        """Return the node's devices, without those whose samples ended while others went on."""
         devices = self._counters[metric].devices(node)
         newest_s = max((counter.times_s[-1] for counter in devices.values() if counter.times_s), default=0.0)
         return {
@@ -81,13 +79,13 @@ class Readings:
         if sample is None:
             return MISSING
         sampled_s, value = sample
-        # Also where the clock was set back: what seems to be of the future would stay fresh until it has come.
+        # Distance in both directions: after a clock was set back, a sample from the future would stay fresh for long.
         is_fresh = abs(now_s - sampled_s) <= self._stale_after_s
         return Figure(value, sampled_s, Quality.FRESH if is_fresh else Quality.STALE)
 
 
 def _choose_link(speeds: Mapping[str, Counter], received: Mapping[str, Counter]) -> str:
-    """Return the fastest interface; where speeds are unknown or equal, the one that has received most."""
+    """Return the fastest interface; among those of equal or unknown speed, the one that has received most."""
     devices = speeds.keys() | received.keys()
 
     def rank(device: str) -> tuple[float, float, str]:
@@ -109,7 +107,7 @@ def _last_bits(counter: Counter | None) -> Sample | None:
 
 
 def _rate_bits(counter: Counter | None) -> Sample | None:
-    """Return bits per second over the last seconds; a counter that falls was reset, what it lost is not guessed."""
+    """Return bits per second over the last seconds; steps in which the counter was reset are left out."""
     if counter is None or len(counter.times_s) < 2:
         return None
     end_s = counter.times_s[-1]

@@ -1,4 +1,4 @@
-"""What telemetry knows of all nodes at one moment."""
+"""The figures of all nodes at one moment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class Figure:
     """One figure of one node.
 
     Attributes:
-        value: None when missing, never zero in its place.
-        sampled_s: When it was sampled, in seconds since the epoch; None when missing.
+        value: None if missing, never zero instead.
+        sampled_s: When it was sampled, in seconds since the epoch; None if missing.
         quality: Fresh, stale (the last known value) or missing.
     """
 
@@ -29,7 +29,7 @@ class Figure:
 
     @property
     def fresh_value(self) -> float | None:
-        """The value if it is fresh, else None."""
+        """The value if it is fresh; None otherwise."""
         return self.value if self.quality is Quality.FRESH else None
 
 
@@ -44,25 +44,22 @@ class NodeFigures:
         power_w: Watts of all its GPUs.
         bandwidth_total_bps: Bits per second that its fastest network interface can carry.
         bandwidth_used_bps: Bits per second received on that interface; payloads travel in this direction.
-        transmitted_bps: Bits per second sent on that interface.
     """
 
     power_w: Figure = MISSING
     bandwidth_total_bps: Figure = MISSING
     bandwidth_used_bps: Figure = MISSING
-    transmitted_bps: Figure = MISSING
 
     def figures(self) -> Mapping[str, Figure]:
-        """Return the figures by a short name."""
+        """Return the figures by short name."""
         return {
             "power": self.power_w,
             "bandwidth_total": self.bandwidth_total_bps,
             "bandwidth_used": self.bandwidth_used_bps,
-            "transmitted": self.transmitted_bps,
         }
 
     def age_s(self, now_s: float) -> float | None:
-        """Return the age of the oldest figure in seconds; None when all are missing."""
+        """Return the age of the oldest figure in seconds; None if all are missing."""
         times_s = [figure.sampled_s for figure in self.figures().values() if figure.sampled_s is not None]
         return max(0.0, now_s - min(times_s)) if times_s else None
 
@@ -72,11 +69,10 @@ UNKNOWN_NODE = NodeFigures()
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The figures of all nodes, taken at ``taken_s`` in seconds since the epoch."""
+    """The figures of all nodes."""
 
-    taken_s: float
     nodes: Mapping[str, NodeFigures]
 
     def of(self, node: str) -> NodeFigures:
-        """Return the figures of a node; all missing when nothing is known of it."""
+        """Return the figures of a node; all missing if the node is unknown."""
         return self.nodes.get(node, UNKNOWN_NODE)

@@ -1,4 +1,4 @@
-"""Prometheus' query API as a source of samples."""
+"""The query API of Prometheus as a source of samples."""
 
 import asyncio
 import re
@@ -17,11 +17,11 @@ from perllm.telemetry.transport import AnswerTooLargeError, BreakableAdapter
 from perllm.text import clean_line
 
 MAX_ANSWER = 64 * 2**20
-"""Bytes of one answer: 15 minutes of 10,000 GPUs, scraped every 15 s, have half as many."""
+"""Bytes of one answer. 15 minutes of 10,000 GPUs, scraped every 15 s, take half as many."""
 
 MAX_DETAIL = 300
 
-# A query can be wrong in itself, so that others may be answered.
+# These statuses mean that the query is wrong, so others may still be answered.
 _ABOUT_QUERY = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
 
 
@@ -30,14 +30,14 @@ class TelemetryError(Exception):
 
 
 class TelemetryUnreachableError(TelemetryError):
-    """No Prometheus answers there, so no other query will be answered now either."""
+    """Prometheus does not answer at all, so other queries would fail now as well."""
 
 
 class MetricSource(Protocol):
-    """Whatever answers PromQL."""
+    """A server that answers PromQL."""
 
     async def query(self, promql: str) -> Sequence[Series]:
-        """Return the series that an instant query with a range selector finds; those that cannot be used say why.
+        """Return the series that an instant query with a range selector finds; unusable ones have a fault.
 
         Raises:
             TelemetryError: there is no usable answer.
@@ -46,9 +46,9 @@ class MetricSource(Protocol):
 
 
 class PrometheusSource:
-    """Asks a Prometheus server, in a thread of its own so that a slow answer holds up nothing else.
+    """Queries a Prometheus server in a thread of its own, so that a slow answer blocks nothing else.
 
-    A query ends after ``timeout_s``, with its connection, its answer and all, however slowly bytes come.
+    A query ends after ``timeout_s``, connecting and reading the whole answer included.
     """
 
     def __init__(self, settings: TelemetrySettings, session: requests.Session) -> None:
@@ -63,7 +63,7 @@ class PrometheusSource:
             session=session,
         )
         self._adapter = BreakableAdapter(MAX_ANSWER)
-        # After the library's own, in place of it; redirects lead elsewhere.
+        # Mounted after the library's own adapter, to replace it; the other prefixes are for redirects.
         for prefix in (settings.url.rstrip("/"), "http://", "https://"):
             session.mount(prefix, self._adapter)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="telemetry")
@@ -79,13 +79,13 @@ class PrometheusSource:
             raise TelemetryUnreachableError(self._explain(_TOO_SLOW, error)) from error
 
     def close(self) -> None:
-        """Drop connections and thread; breaks off an answer that is still due."""
+        """Close connections and thread, and abort a query that is in progress."""
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._adapter.break_off()
         self._connection.close()
 
     def _query(self, promql: str) -> tuple[Series, ...]:
-        # The library lets the errors of everything below it through, and others for answers it did not expect.
+        # The library lets errors of the layers below it through, and raises others for answers it did not expect.
         try:
             return read_result(self._connection.custom_query(promql))
         except SeriesError as error:
@@ -95,20 +95,20 @@ class PrometheusSource:
         except requests.ConnectionError as error:
             raise TelemetryUnreachableError(self._explain(_NOT_THERE, error)) from error
         except AnswerTooLargeError as error:
-            raise TelemetryError(self._explain(f"gave too long an answer to {promql!r}; narrow it", error)) from error
+            raise TelemetryError(self._explain(f"returned too much data for {promql!r}; narrow it", error)) from error
         except PrometheusApiClientException as error:
             raise self._explain_status(promql, error) from error
         except requests.JSONDecodeError as error:
             raise TelemetryUnreachableError(self._explain(_NO_JSON, error)) from error
         except Exception as error:
-            what = f"gave no usable answer to {promql!r}; check telemetry.url, the token and the query"
+            what = f"returned no usable answer to {promql!r}; check telemetry.url, the token and the query"
             raise TelemetryError(self._explain(what, error)) from error
 
     def _explain_status(self, promql: str, error: Exception) -> TelemetryError:
         found = re.match(r"HTTP Status Code (\d+)", str(error))
         status = int(found.group(1)) if found else 0
         if status in _ABOUT_QUERY:
-            return TelemetryError(self._explain(f"refuses the query {promql!r}; correct it", error))
+            return TelemetryError(self._explain(f"rejects the query {promql!r}; correct it", error))
         return TelemetryUnreachableError(self._explain(_REFUSED, error))
 
     def _explain(self, what: str, error: Exception) -> str:
@@ -119,13 +119,13 @@ class PrometheusSource:
 _TOO_SLOW = "did not answer in time; check its load or raise telemetry.timeout_s"
 _NOT_THERE = "cannot be reached; check telemetry.url, its certificate and network policies"
 _NO_JSON = (
-    "answers with something else than JSON, such as the page of a sign-in proxy; check telemetry.url and the token"
+    "answers with something other than JSON, such as the page of a sign-in proxy; check telemetry.url and the token"
 )
 _REFUSED = "refuses to answer; check telemetry.url, its path, the token and the server's load"
 
 
 def hide_credentials(text: str) -> str:
-    """Return a text without the user and the password of a URL in it; passwords may hold an @ themselves."""
+    """Return the text with user and password removed from any URL; a password may itself contain an @."""
     return re.sub(r"//[^\s'\"]*@", "//", text)
 
 

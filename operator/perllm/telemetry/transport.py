@@ -1,6 +1,6 @@
-"""HTTP that ends: an answer has a size at most, and a request can be broken off from another thread.
+"""HTTP with bounds: an answer has a maximum size, and another thread can abort a request.
 
-A timeout of `requests` counts from one byte to the next, so a server that drips them would hold a poll for ever.
+The timeout of `requests` applies between two bytes, so a server that sends them slowly could block a poll forever.
 """
 
 import io
@@ -19,51 +19,51 @@ CHUNK = 2**16
 
 
 class AnswerTooLargeError(Exception):
-    """An answer has more bytes than are taken."""
+    """An answer is larger than allowed."""
 
 
 class BreakableAdapter(HTTPAdapter):
-    """Sends requests of one thread; `break_off` ends what is under way from any other.
+    """Sends the requests of one thread; any other thread may abort the current one with `break_off`.
 
     Args:
-        max_bytes: of an answer, decompressed.
+        max_bytes: maximum size of an answer, decompressed.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._sockets: list[socket.socket] = []
-        # The poller waits and tries again by itself; retries in here would multiply the timeout.
+        # The poller retries by itself; retries in here would multiply the timeout.
         super().__init__(max_retries=Retry(0, read=False))
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Let every connection tell of its socket."""
+        """Make every connection register its socket."""
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = _build_pools(self._watch)
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> ProxyManager:
-        """Let every connection to a proxy tell of its socket too."""
+        """Make every connection to a proxy register its socket as well."""
         manager: ProxyManager = super().proxy_manager_for(*args, **kwargs)
         manager.pool_classes_by_scheme = self.poolmanager.pool_classes_by_scheme
         return manager
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
-        """Send a request; its answer is complete when this returns.
+        """Send a request and read its whole answer.
 
         Raises:
-            AnswerTooLargeError: the answer has too many bytes.
+            AnswerTooLargeError: the answer is too large.
         """
         try:
             response = super().send(request, *args, **{**kwargs, "stream": True})
             response.raw = io.BytesIO(self._read(response))
         finally:
             self._forget()
-            # A connection that is used again would tell of no socket.
+            # A reused connection would not register its socket again.
             for manager in (self.poolmanager, *self.proxy_manager.values()):
                 manager.clear()
         return response
 
     def break_off(self) -> None:
-        """End the request that is under way, whatever it waits for."""
+        """Abort the current request, whatever it is waiting for."""
         for one in tuple(self._sockets):
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
@@ -78,7 +78,7 @@ class BreakableAdapter(HTTPAdapter):
         return bytes(body)
 
     def _watch(self, connected: socket.socket) -> socket.socket:
-        # A second handle: TLS takes the first one over.
+        # A duplicate handle, because TLS takes over the first one.
         self._sockets.append(connected.dup())
         return connected
 

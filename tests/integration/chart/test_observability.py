@@ -34,7 +34,7 @@ class Replica:
         telemetry = TelemetryMetrics(self._registry)
         telemetry.up.set(well)
         power = {f"gpu-{number}": FRESH for number in range(9)} | ({} if well else {"gpu-9": MISSING})
-        telemetry.count_nodes(Snapshot(0.0, {name: NodeFigures(power_w=figure) for name, figure in power.items()}))
+        telemetry.count_nodes(Snapshot({name: NodeFigures(power_w=figure) for name, figure in power.items()}))
         self._metrics.active.set(1)
         self._metrics.waiting.set(5)
 

@@ -54,8 +54,11 @@ def refusal(read: Callable[..., TaskSpec], *arguments: Any, **fields: Any) -> st
         ({"labels": {"app": 1}}, "template.metadata.labels.app: Input should be a valid string"),
         ({"labels": {"app": "x" * 64}}, "template.metadata.labels.app: String should have at most 63 characters"),
         ({"labels": {"app": "\x1b[2J"}}, "template.metadata.labels.app: String should match pattern"),
-        ({"labels": {"a b": ""}}, "template.metadata.labels: Value error, 'a b' is no key: write for example app"),
-        ({"annotations": {"\x1b[2J!": ""}}, "template.metadata.annotations: Value error, '!' is no key"),
+        (
+            {"labels": {"a b": ""}},
+            "template.metadata.labels: Value error, 'a b' is not a valid key: write for example app",
+        ),
+        ({"annotations": {"\x1b[2J!": ""}}, "template.metadata.annotations: Value error, '!' is not a valid key"),
         ({"annotations": {"note": None}}, "template.metadata.annotations.note: Input should be a valid string"),
     ],
 )

@@ -34,7 +34,7 @@ def test_a_figure_is_not_fresh_until_the_clock_that_was_set_back_has_caught_up(r
 def test_what_was_never_sampled_is_missing_not_zero(readings: Readings) -> None:
     figures = readings.figures("n", 100)
 
-    assert figures == NodeFigures(MISSING, MISSING, MISSING, MISSING)
+    assert figures == NodeFigures(MISSING, MISSING, MISSING)
     assert figures.age_s(100) is None
 
 
