@@ -15,7 +15,7 @@ SPEED = 3.0
 
 @pytest.fixture(scope="module")
 def lab_settings() -> LabSettings:
-    """A module that needs another lab says so by a fixture of this name."""
+    """A module that needs other settings defines a fixture of this name."""
     return LabSettings("modern", SPEED)
 
 
@@ -23,7 +23,7 @@ def lab_settings() -> LabSettings:
 async def lab(
     binaries: dict[str, Path], lab_settings: LabSettings, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Lab]:
-    """One lab for the tests of a module; a test that breaks something in it repairs it."""
+    """One lab for the tests of a module; a test that breaks a part of it repairs it."""
     scenario = load_scenario(lab_settings.scenario_name)
     async with Lab(binaries, scenario, tmp_path_factory.mktemp("lab"), lab_settings) as lab:
         yield lab
@@ -36,16 +36,16 @@ def numbers() -> "itertools.count[int]":
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def stage(lab: Lab, numbers: "itertools.count[int]") -> AsyncIterator[Stage]:
-    """A namespace of the test's own; afterwards nothing of it runs, and the operator must have had no inner error."""
+    """A namespace of the test's own; afterwards nothing in it runs, and the operator must not have logged a defect."""
     log_start = lab.operator_log.stat().st_size
     async with open_stage(lab, f"test-{next(numbers)}") as stage:
         yield stage
         await stage.clear()
-    assert [line for line in stage.read_log(log_start) if _is_inner_error(line)] == []
+    assert [line for line in stage.read_log(log_start) if _is_defect(line)] == []
 
 
-def _is_inner_error(line: dict[str, Any]) -> bool:
-    """Whether a log line tells of a defect; Kopf calls it an error too when the API server does not answer."""
+def _is_defect(line: dict[str, Any]) -> bool:
+    """Whether a log line reports a defect; Kopf also logs an error when the API server does not answer."""
     if line.get("logger", "").startswith("kopf._cogs.clients"):
         return "exc_info" in line
     return line.get("level") in (None, "ERROR", "CRITICAL")

@@ -1,7 +1,7 @@
-"""What the simulator foretells of a replay in the lab, and the same figures of what really happened there.
+"""What the simulator predicts for a replay in the lab, and the same figures of what really happened there.
 
-The simulator runs the nodes as the lab does, `speed` times as fast, in real seconds: so the operator's assumptions meet
-in both what they take for the real thing. Its links vary by the same law but by other random numbers.
+The simulator runs the nodes as the lab does, `speed` times as fast, in real seconds, so that the operator's
+assumptions hold equally in both. Its links vary by the same law, with other random numbers.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,8 +30,8 @@ class Figures:
 
     Attributes:
         hit_share: share of the requests that were complete by their deadline.
-        energy_j: joules per request in time: true share of the nodes' energy of all runs, also of those that were late
-            or ended, and moving their inputs.
+        energy_j: joules per request in time: true share of the nodes' energy of all runs, including those that were
+            late or terminated, and of moving their inputs.
     """
 
     hit_share: float
@@ -43,7 +43,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class LabConditions:
-    """How the lab runs the hardware.
+    """How the lab runs the simulated hardware.
 
     Attributes:
         speed: how many times as fast as real.

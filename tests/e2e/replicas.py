@@ -1,4 +1,4 @@
-"""Operators, each with a kube-scheduler of its own beside it, as the pods of a Deployment would be."""
+"""Replicas of the operator: each with a kube-scheduler of its own, as the containers of one pod."""
 
 import asyncio
 import os
@@ -21,8 +21,8 @@ NAMESPACE = "kube-system"
 
 
 @dataclass(frozen=True, slots=True)
-class Replica:
-    """One operator and its kube-scheduler, on a host of that name as far as both can see."""
+class OperatorReplica:
+    """One operator and its kube-scheduler, which see the name of the replica as their host name."""
 
     name: str
     lab: Lab
@@ -43,7 +43,7 @@ class Replica:
         await self.operator.stop()
 
     async def ask(self, path: str) -> tuple[int, str]:
-        """Return status and text of an answer; (0, "") when there is none."""
+        """Return the status and the text of the answer; (0, "") if there is none."""
         try:
             async with aiohttp.ClientSession() as session, session.get(f"{self.health_url}/{path}") as answer:
                 return answer.status, await answer.text()
@@ -69,22 +69,24 @@ class Replica:
 @asynccontextmanager
 async def open_replica(
     lab: Lab, name: str, config: Mapping[str, Any], election: Mapping[str, Any]
-) -> AsyncIterator[Replica]:
-    """Start an operator and its kube-scheduler in place of the lab's own, on a host name of their own."""
-    await _need_host_names()
+) -> AsyncIterator[OperatorReplica]:
+    """Start an operator and its kube-scheduler in addition to the lab's, under the replica's name as host name."""
+    await _require_host_names()
     extender_port, health_port = find_free_ports(2)
     folder = lab.folder / name
     folder.mkdir()
     server = {"extender_port": extender_port, "health_host": LOOPBACK, "health_port": health_port}
     file = folder / "operator.yaml"
-    own = yaml.safe_load((lab.folder / "operator.yaml").read_text())
-    file.write_text(yaml.safe_dump({**own, "log": {"format": "text"}, **config, "server": server}))
+    base = yaml.safe_load((lab.folder / "operator.yaml").read_text())
+    file.write_text(yaml.safe_dump({**base, "log": {"format": "text"}, **config, "server": server}))
     kubeconfig = lab.control_plane.write_kubeconfig(OPERATOR_USER)
     argv = [sys.executable, "-m", "perllm", "run", "--config", str(file), "--kubeconfig", str(kubeconfig)]
     operator = Process(
         "operator", [*on_host(name), "env", f"POD_NAMESPACE={NAMESPACE}", *argv], log_file=folder / "operator.log"
     )
-    replica = Replica(name, lab, operator, f"http://{LOOPBACK}:{health_port}", f"http://{LOOPBACK}:{extender_port}")
+    replica = OperatorReplica(
+        name, lab, operator, f"http://{LOOPBACK}:{health_port}", f"http://{LOOPBACK}:{extender_port}"
+    )
     configuration = scheduler_configuration(
         replica.extender_url,
         config.get("scheduler_name", "perllm"),
@@ -101,17 +103,17 @@ async def open_replica(
 
 
 def on_host(name: str) -> tuple[str, ...]:
-    """Return a command that runs another one under a host name of its own, as root or with a user namespace."""
+    """Return the prefix of a command that gives it a host name of its own, as root or with a user namespace."""
     return ("unshare", "--map-root-user", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', name)
 
 
-async def _need_host_names() -> None:
-    """Skip where a process cannot have a host name of its own, unless that is demanded."""
+async def _require_host_names() -> None:
+    """Skip where a process cannot have a host name of its own, unless the environment requires it."""
     child = await asyncio.create_subprocess_exec(*on_host("any"), "true", stderr=asyncio.subprocess.PIPE)
     _, errors = await child.communicate()
     if child.returncode == 0:
         return
-    hindrance = f"no process can have a host name of its own here: {errors.decode().strip()}"
+    hindrance = f"a process cannot have a host name of its own here: {errors.decode().strip()}"
     if os.environ.get("PERLLM_REQUIRE_REAL_NODE"):
         pytest.fail(hindrance)
     pytest.skip(hindrance)

@@ -1,8 +1,8 @@
-"""A namespace of a test's own in a running lab, and everything that a user could see of it."""
+"""A namespace of a test's own in a running lab, and everything that a user could see in it."""
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,7 +57,7 @@ class Stage:
         containers: list[Object] | None = None,
         **spec: Any,
     ) -> None:
-        """Create a task; `output_tokens` is the true length, which PerLLM is not told."""
+        """Create a task; `output_tokens` is the true length, which PerLLM does not see."""
         request = Request(name, self.lab.scenario.model, 0.0, 200, output_tokens, 1000, 120.0)
         manifest = task_manifest(request, namespace=self.namespace)
         manifest["spec"].update(spec)
@@ -88,7 +88,7 @@ class Stage:
         return _by_name(await self.lab.client.get(self.pods_path))
 
     async def wait_status(self, name: str, holds: Callable[[Object], bool], *, timeout_s: float = 30.0) -> Object:
-        """Wait until the status of a task is as it should be; return the task."""
+        """Wait until the status of a task satisfies a predicate; return the task."""
         task: Object = {}
 
         async def check() -> bool:
@@ -121,7 +121,7 @@ class Stage:
         return found
 
     def read_log(self, start: int = 0) -> list[dict[str, Any]]:
-        """Return the operator's log lines; one that is no JSON, such as those of a traceback, as {"message": line}."""
+        """Return the operator's log lines; a line that is not JSON, as in a traceback, becomes {"message": line}."""
         with self.lab.operator_log.open("rb") as file:
             file.seek(start)
             return [_parse_line(line) for line in file if line.strip()]
@@ -152,6 +152,37 @@ class Stage:
         profiles = (await self.profiles()).values()
         return sum(model["count"] for item in profiles for model in (item.get("status") or {}).get("models", ()))
 
+    async def wait_learned(self, count: int, *, timeout_s: float) -> None:
+        """Wait until the saved state contains at least so many outcomes."""
+        learned = 0
+
+        async def has_learned() -> bool:
+            nonlocal learned
+            learned = await self.learned()
+            return learned >= count
+
+        await wait_until(has_learned, timeout_s=timeout_s, describe=lambda: f"{learned} of {count} outcomes learned")
+
+    def count_bound(self) -> int:
+        """Return how many pods have got a node so far."""
+        return sum(bool(states[-1]["spec"].get("nodeName")) for states in self.seen.values())
+
+    async def wait_bound(self, count: int, *, timeout_s: float) -> None:
+        """Wait until at least so many pods have got a node."""
+
+        async def is_bound() -> bool:
+            return self.count_bound() >= count
+
+        await wait_until(
+            is_bound, timeout_s=timeout_s, describe=lambda: f"{self.count_bound()} of {count} pods have a node"
+        )
+
+    async def switch_node(self, node: str, action: str) -> None:
+        """Make a simulated node do something: cut-power, boot, refuse, accept."""
+        url = f"{self.lab.nodes_url}/nodes/{node}/{action}"
+        async with aiohttp.ClientSession() as session, session.post(url) as answer:
+            assert answer.status == 200
+
     async def metrics(self) -> dict[tuple[str, Labels], float]:
         """Return the operator's own metrics by name and labels."""
         async with aiohttp.ClientSession() as session, session.get(f"{self.lab.health_url}/metrics") as answer:
@@ -180,10 +211,10 @@ class Stage:
         return output.decode()
 
     async def clear(self) -> None:
-        """Leave nothing running."""
+        """Leave nothing running here."""
         client = self.lab.client
         await client.delete(names.tasks_path(self.namespace), {"propagationPolicy": "Background"})
-        # The garbage collector would do it too, but half a minute after its start it does not know the tasks yet.
+        # The garbage collector would do it too, but it takes half a minute to discover the kinds of owners.
         await client.delete(self.pods_path)
 
         async def is_empty() -> bool:
@@ -216,9 +247,12 @@ async def open_stage(lab: Lab, namespace: str) -> AsyncIterator[Stage]:
 
 
 async def wait_until(
-    holds: Callable[[], Awaitable[bool]], *, timeout_s: float, describe: Callable[[], str] = lambda: "not so in time"
+    holds: Callable[[], Awaitable[bool]],
+    *,
+    timeout_s: float,
+    describe: Callable[[], str] = lambda: "the condition does not hold",
 ) -> None:
-    """Wait until something holds; fail with a description of what is instead."""
+    """Wait until a condition holds; fail with a description of what is the case instead."""
     try:
         async with asyncio.timeout(timeout_s):
             while True:
@@ -243,6 +277,11 @@ def condition(task: Object, kind: str) -> Object:
 
 def phases(tasks: Mapping[str, Object]) -> Counter[str]:
     return Counter((task.get("status") or {}).get("phase", "none") for task in tasks.values())
+
+
+def list_tracebacks(lines: Iterable[str]) -> list[str]:
+    """Return the log lines that carry a traceback, at whose end stands what was raised."""
+    return [line for line in lines if "Traceback (most recent" in line]
 
 
 async def _exists(lab: Lab, path: str) -> bool:

@@ -1,20 +1,18 @@
-"""Nodes that tasks must not be sent to: one that refuses every pod, and those that can never take what is asked for."""
+"""Nodes that tasks must not be sent to: one that refuses every pod, and those that can never fit what a task needs."""
 
 import asyncio
 from collections import Counter
 from typing import Any
-
-import aiohttp
 
 from e2e.stage import Stage, phases, wait_until
 
 TASKS = 20
 
 
-async def test_a_node_that_refuses_everything_is_left_alone_and_named_until_it_is_repaired(stage: Stage) -> None:
+async def test_a_node_that_refuses_everything_is_avoided_and_named_until_it_is_repaired(stage: Stage) -> None:
     await stage.create("first", tiers=["cloud"])
     broken = (await stage.wait_final("first"))["status"]["nodeName"]
-    await _switch(stage, broken, "refuse")
+    await stage.switch_node(broken, "refuse")
     try:
         names = [f"task-{number}" for number in range(TASKS)]
         for name in names:
@@ -29,7 +27,7 @@ async def test_a_node_that_refuses_everything_is_left_alone_and_named_until_it_i
         assert await stage.metric("perllm_circuits_open", node=broken) == 1
         assert "open" in await stage.kubectl("get", "llmnode", broken)
     finally:
-        await _switch(stage, broken, "accept")
+        await stage.switch_node(broken, "accept")
     await wait_until(lambda: _is_closed_by_a_probe(stage, broken), timeout_s=60)
 
 
@@ -64,11 +62,3 @@ async def _is_closed_by_a_probe(stage: Stage, node: str) -> bool:
 async def _is_shown(stage: Stage, node: str, *states: str) -> bool:
     profile = (await stage.profiles()).get(node, {})
     return profile.get("status", {}).get("circuit", {}).get("state") in states
-
-
-async def _switch(stage: Stage, node: str, action: str) -> None:
-    async with (
-        aiohttp.ClientSession() as session,
-        session.post(f"{stage.lab.nodes_url}/nodes/{node}/{action}") as answer,
-    ):
-        assert answer.status == 200

@@ -1,11 +1,11 @@
-"""Many tasks at once on a fleet of which nothing is known: only what is in flight can tell the nodes apart."""
+"""Many tasks at once on a fleet of which nothing is known: only the tasks in flight distinguish the nodes."""
 
 from collections import Counter
 
 from e2e.stage import Stage
 
 BURST = 60
-# Published figures make the two H100 the best by far, and full batches take the least energy; yet one alone is slower.
+# By published figures the two H100 are by far the best and full batches take the least energy, but one alone is slower.
 MAX_SHARE = 2 / 3
 
 

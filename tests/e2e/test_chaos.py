@@ -1,11 +1,11 @@
-"""The net for every change: whatever is killed, each task ends, once, and nothing is left over."""
+"""Whichever process is killed, each task ends, runs once, and leaves nothing behind."""
 
 import logging
 
 import pytest
 from rich.console import Console
 
-from e2e.chaos.experiment import Experiment
+from e2e.chaos.experiment import ChaosExperiment
 from e2e.chaos.plan import VICTIMS
 from perllm_lab.lab import Lab
 
@@ -13,10 +13,10 @@ SEED = 10
 LENGTH_S = 90.0
 
 
-async def test_tasks_end_once_whoever_is_killed_meanwhile(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+async def test_tasks_end_once_whichever_process_is_killed(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     # The watches of the test break as often as those of the operator.
     caplog.set_level(logging.ERROR, logger="perllm.cluster")
-    findings = await Experiment(lab, SEED, LENGTH_S, print).run()
+    findings = await ChaosExperiment(lab, SEED, LENGTH_S, print).run()
     Console(width=100).print(findings.render())
-    assert findings.problems == ()
+    assert findings.list_problems() == ()
     assert {victim for one in findings.recoveries for victim in one.kill.victims} == set(VICTIMS)

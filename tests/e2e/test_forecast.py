@@ -1,8 +1,8 @@
-"""A trace on the real control plane by three schedulers, against what the simulator foretells and against each other.
+"""A trace on the real control plane by three schedulers, against what the simulator predicts and against each other.
 
-Each scheduler has a lab of its own: nodes with no model loaded, an operator that has learned nothing. The simulator is
-told how long this control plane takes from sending a request to the start of its container, as measured in the run
-itself (two medians: until the decision that binds it, and from there); everything else is the lab's scenario.
+Each scheduler has a lab of its own: nodes with no model loaded, an operator that has learned nothing. The simulator
+takes from the run how long this control plane needs from sending a request to the start of its container (two medians:
+until the decision that binds it, and from there); everything else is the lab's scenario.
 Energy per task is the ground truth of all runs, ended ones too, and of moving inputs, per task in time.
 """
 
@@ -16,8 +16,8 @@ import pytest
 import pytest_asyncio
 
 from e2e.forecast import Figures, LabConditions, forecast, observe
+from e2e.requests import trace_requests
 from e2e.stage import Stage, open_stage, wait_until
-from e2e.trace import trace_requests
 from perllm.api import names
 from perllm.cluster.times import parse_time_s
 from perllm.placement.decision import read_record
@@ -42,8 +42,8 @@ OURS, PAPER, PLAIN = "net-hits", "cs-ucb", "kube-scheduler"
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """What one scheduler's replay showed.
+class Trial:
+    """The outcome of one scheduler's replay.
 
     Attributes:
         figures: of all requests.
@@ -60,15 +60,15 @@ def requests() -> list[Request]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def turns(
+async def trials(
     binaries: dict[str, Path], requests: list[Request], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Turn]:
-    """Every scheduler's turn, one after the other; cs-ucb with the parameters that serve it best in the simulator."""
+) -> dict[str, Trial]:
+    """Replay by every scheduler, one after the other; cs-ucb with the parameters that suit it best in the simulator."""
     tuned = dict(find_parameters(load_tuned(), f"{PAPER}{EXTENDED}", SCENARIO.name))
     configurations = {OURS: {"name": OURS}, PAPER: {"name": PAPER, "cs_ucb": tuned}, PLAIN: {}}
     found = {}
     for name, policy in configurations.items():
-        # Policies are compared: what is refused is their own choice, not that of a configured confidence.
+        # The policies are compared, so each decides by itself what it rejects.
         config = {"policy": policy, "admission": {"min_hit_chance": 0.0}}
         settings = LabSettings(SCENARIO.name, SPEED, scrape_interval_s=SCRAPE_S, operator_config=config)
         async with (
@@ -76,13 +76,13 @@ async def turns(
             open_stage(lab, "trial") as stage,
         ):
             kind = as_pods(stage.namespace) if name == PLAIN else as_tasks(stage.namespace, SPEED, strict=True)
-            found[name] = await take_turn(stage, kind, requests)
+            found[name] = await replay_all(stage, kind, requests)
         print(f"{name:15} {found[name].figures}")
     return found
 
 
-async def take_turn(stage: Stage, kind: SubmissionKind, requests: list[Request]) -> Turn:
-    """Replay the requests and return what came of it; the lab is of no use afterwards."""
+async def replay_all(stage: Stage, kind: SubmissionKind, requests: list[Request]) -> Trial:
+    """Replay the requests and return the outcome; the lab has learned afterwards, so it serves one replay only."""
     replay = Replay(stage.lab.client, kind, requests, SPEED)
     await replay.run(timeout_s=TAIL_TIMEOUT_S)
 
@@ -92,13 +92,13 @@ async def take_turn(stage: Stage, kind: SubmissionKind, requests: list[Request])
     await wait_until(is_quiet, timeout_s=TAIL_TIMEOUT_S, describe=lambda: "pods of ended tasks still run")
     truth = stage.truth()
     runs = join_runs(requests, replay.created_s, truth, SPEED)
-    return Turn(observe(runs, truth), measure_start_s(stage, replay.created_s))
+    return Trial(observe(runs, truth), measure_start_s(stage, replay.created_s))
 
 
 def measure_start_s(stage: Stage, sent_s: Mapping[str, float]) -> float:
-    """Return the median from sending a request to the decision that bound it, plus that from there to its container.
+    """Return the median from sending a request to the decision that bound it, plus the one from there to its container.
 
-    Two medians, as a task that waits for a better node delays its decision by its own will.
+    Two medians, because the policy may delay a decision to wait for a better node.
     """
     started_s = {line["pod"]: parse_time_s(line["started"]) for line in stage.truth()}
     until_decided_s, until_started_s = [], []
@@ -113,25 +113,25 @@ def measure_start_s(stage: Stage, sent_s: Mapping[str, float]) -> float:
 
 
 @pytest.fixture(scope="module")
-def foretold(turns: dict[str, Turn], requests: list[Request]) -> Figures:
-    """What the simulator says of net-hits with the same requests and nodes."""
-    conditions = LabConditions(SPEED, turns[OURS].start_s, SCRAPE_S)
+def predicted(trials: dict[str, Trial], requests: list[Request]) -> Figures:
+    """What the simulator predicts for net-hits with the same requests and nodes."""
+    conditions = LabConditions(SPEED, trials[OURS].start_s, SCRAPE_S)
     figures = forecast(OURS, SCENARIO, requests, conditions, seeds=SEEDS)
-    print(f"{'foretold':15} {figures}, with containers {conditions.start_s:.2f} s after their requests")
+    print(f"{'predicted':15} {figures}, with containers {conditions.start_s:.2f} s after their requests")
     return figures
 
 
-async def test_the_hit_rate_is_as_foretold(turns: dict[str, Turn], foretold: Figures) -> None:
-    assert turns[OURS].figures.hit_share == pytest.approx(foretold.hit_share, rel=TOLERANCE)
+async def test_the_hit_rate_is_as_predicted(trials: dict[str, Trial], predicted: Figures) -> None:
+    assert trials[OURS].figures.hit_share == pytest.approx(predicted.hit_share, rel=TOLERANCE)
 
 
-async def test_the_energy_per_task_is_as_foretold(turns: dict[str, Turn], foretold: Figures) -> None:
-    assert turns[OURS].figures.energy_j == pytest.approx(foretold.energy_j, rel=TOLERANCE)
+async def test_the_energy_per_task_is_as_predicted(trials: dict[str, Trial], predicted: Figures) -> None:
+    assert trials[OURS].figures.energy_j == pytest.approx(predicted.energy_j, rel=TOLERANCE)
 
 
 @pytest.mark.parametrize("baseline", [PAPER, PLAIN])
-async def test_net_hits_is_better_than(turns: dict[str, Turn], baseline: str) -> None:
+async def test_net_hits_is_better_than(trials: dict[str, Trial], baseline: str) -> None:
     """Not more than two points of hit rate below the baseline, and less energy per task in time."""
-    ours, theirs = turns[OURS].figures, turns[baseline].figures
+    ours, theirs = trials[OURS].figures, trials[baseline].figures
     assert ours.hit_share >= theirs.hit_share - HIT_MARGIN
     assert ours.energy_j < theirs.energy_j

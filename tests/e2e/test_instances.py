@@ -3,18 +3,16 @@
 import asyncio
 from collections import Counter
 
-import numpy as np
 import pytest
 
 from e2e.replicas import open_replica
+from e2e.requests import synthetic_requests
 from e2e.stage import phases, wait_until
 from perllm.api import names
 from perllm.cluster.client import Object
 from perllm.cluster.rbac import build_manifests, collection_path
 from perllm_lab.lab import OPERATOR_USER, SCHEDULER_USER, Lab, LabSettings, rbac_user
 from perllm_lab.replay import Replay, as_tasks
-from perllm_lab.workload.requests import build_requests
-from perllm_lab.workload.synthetic import TraceStatistics, generate_arrivals
 
 FIRST, SECOND = "first", "second"
 TASKS = 40
@@ -56,9 +54,7 @@ async def _grant(lab: Lab) -> None:
 
 
 def _replay(lab: Lab, namespace: str, seed: int) -> Replay:
-    arrivals_rng, mix_rng = (np.random.default_rng([seed, part]) for part in (1, 2))
-    arrivals = generate_arrivals(TASKS, arrivals_rng, TraceStatistics(rate_per_s=2.0))
-    requests = build_requests(arrivals, lab.scenario, mix_rng)
+    requests = synthetic_requests(lab.scenario, TASKS, rate_per_s=2.0, seed=[seed])
     return Replay(lab.client, as_tasks(namespace, lab.settings.speed), requests, lab.settings.speed)
 
 
@@ -71,7 +67,7 @@ async def _have_learned(lab: Lab) -> bool:
 
 
 def _owner(profile: Object) -> str:
-    """Return whose profile it is; the second operator's carry its instance in name and label."""
+    """Return the instance that a profile belongs to; name and label of the second operator's profiles carry it."""
     (node,) = [one["name"] for one in profile["metadata"]["ownerReferences"]]
     instance = profile["metadata"].get("labels", {}).get(names.INSTANCE_LABEL)
     assert profile["metadata"]["name"] == (f"{instance}.{node}" if instance else node)

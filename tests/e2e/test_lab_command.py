@@ -1,4 +1,4 @@
-"""`perllm-lab up`, ended as users end it and as machines do, and started in the same folder again."""
+"""`perllm-lab up`: ended by Ctrl-C, `down` and a kill, and started in the same folder again."""
 
 import os
 import signal
@@ -46,7 +46,7 @@ def _lab(folder: Path, command: str, *options: str) -> Process:
 
 @asynccontextmanager
 async def _running(process: Process, folder: Path) -> AsyncIterator[Client]:
-    """Start the lab and wait until it says that it can be used."""
+    """Start the lab and wait until it says that it is ready for use."""
     size = process.log_file.stat().st_size if process.log_file.exists() else 0
     await process.start()
     try:

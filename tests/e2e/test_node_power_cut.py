@@ -1,8 +1,7 @@
-"""A node goes away without a word: its tasks run elsewhere, and nobody is blamed."""
+"""A node loses power without notice: its tasks run elsewhere, and no other node is blamed."""
 
 from collections import Counter
 
-import aiohttp
 import pytest
 
 from e2e.stage import Stage, wait_until
@@ -20,7 +19,7 @@ FLAGS = {
 
 @pytest.fixture(scope="module")
 def lab_settings() -> LabSettings:
-    """Kubernetes gives up a node after seconds, not minutes."""
+    """Let Kubernetes give up a node after seconds, not minutes."""
     return LabSettings("modern", SPEED, flags=FLAGS)
 
 
@@ -30,17 +29,17 @@ async def test_tasks_of_a_lost_node_run_elsewhere_and_are_learned_only_there(sta
     running = Counter(task["status"]["nodeName"] for task in (await stage.tasks()).values() if _runs(task))
     iteration_s = {node.name: node.gpu.iteration_base_s for node in stage.lab.scenario.nodes()}
     lost = max(running, key=iteration_s.__getitem__)
-    await _switch(stage, lost, "cut-power")
+    await stage.switch_node(lost, "cut-power")
     try:
         tasks = await stage.wait_all_settled(names, timeout_s=90)
     finally:
-        await _switch(stage, lost, "boot")
+        await stage.switch_node(lost, "boot")
     assert Counter(task["status"]["phase"] for task in tasks.values()) == Counter(Succeeded=TASKS)
     assert Counter(line["outcome"] for line in stage.truth()) == Counter(Succeeded=TASKS, Lost=running[lost])
     replaced = [task["status"] for task in tasks.values() if task["status"]["attempts"] > 1]
     assert len(replaced) == running[lost]
     assert lost not in {status["nodeName"] for status in replaced}
-    await wait_until(lambda: _has_learned(stage, TASKS), timeout_s=10)
+    await stage.wait_learned(TASKS, timeout_s=10)
     learned = {name: profile["status"]["outcomes"] for name, profile in (await stage.profiles()).items()}
     assert learned == Counter(task["status"]["nodeName"] for task in tasks.values())
 
@@ -51,15 +50,3 @@ async def _all_have_started(stage: Stage) -> bool:
 
 def _runs(task: Object) -> bool:
     return (task.get("status") or {}).get("phase") == "Running"
-
-
-async def _has_learned(stage: Stage, count: int) -> bool:
-    return await stage.learned() >= count
-
-
-async def _switch(stage: Stage, node: str, action: str) -> None:
-    async with (
-        aiohttp.ClientSession() as session,
-        session.post(f"{stage.lab.nodes_url}/nodes/{node}/{action}") as answer,
-    ):
-        assert answer.status == 200

@@ -1,4 +1,4 @@
-"""Prometheus goes away and comes back: placement goes on, what is not known is said, and nothing is taken for zero."""
+"""Prometheus is down for a while: placement goes on, missing figures are reported as missing, never as zero."""
 
 from collections import Counter
 
@@ -16,28 +16,28 @@ TASKS = 12
 
 @pytest.fixture(scope="module")
 def lab_settings() -> LabSettings:
-    """Waits less long than usual for the samples of a run, so that the outage may be short."""
+    """Wait less long than usual for the samples of a run, so that the outage may be short."""
     return LabSettings("modern", SPEED, operator_config={"energy_patience_s": PATIENCE_S})
 
 
-async def test_the_fleet_works_on_without_metrics_and_recovers_alone(stage: Stage) -> None:
+async def test_tasks_run_without_metrics_and_telemetry_recovers_by_itself(stage: Stage) -> None:
     before = await _run(stage, "before")
     _assert_measured(before)
     caught = await stage.create_many("caught", TASKS, output_tokens=400)
     await stage.lab.prometheus.kill()
     try:
-        await wait_until(lambda: _is_blind(stage), timeout_s=30, describe=lambda: "figures are still taken for fresh")
+        await wait_until(lambda: _is_blind(stage), timeout_s=30, describe=lambda: "figures still count as fresh")
         during = await _run(stage, "during")
         _assert_blind(during)
         _assert_never_zero(await stage.wait_all_settled(caught))
         assert await stage.metric("perllm_telemetry_up") == 0
     finally:
         await stage.lab.prometheus.start()
-    await wait_until(lambda: _sees(stage), timeout_s=45, describe=lambda: "telemetry does not come back")
+    await wait_until(lambda: _sees(stage), timeout_s=45, describe=lambda: "telemetry does not recover")
     after = await _run(stage, "after")
     _assert_measured(after)
     assert [line["level"] for line in _lines_about_telemetry(stage)] == ["WARNING", "INFO"]
-    await wait_until(lambda: _has_learned(stage, 4 * TASKS), timeout_s=10)
+    await stage.wait_learned(4 * TASKS, timeout_s=10)
     assert await _energies_learned(stage) == _count_measured(await stage.tasks())
 
 
@@ -64,7 +64,7 @@ def _assert_blind(tasks: dict[str, Object]) -> None:
 
 
 def _assert_never_zero(tasks: dict[str, Object]) -> None:
-    """Those that ran when it happened are measured or not, according to when they ended."""
+    """Tasks that were running when Prometheus died are measured or not, depending on when they ended."""
     for task in tasks.values():
         observed = task["status"]["observed"]
         assert ("energyJoules" in observed) == (observed["energyQuality"] != "missing")
@@ -83,10 +83,6 @@ async def _sees(stage: Stage) -> bool:
 
 def _lines_about_telemetry(stage: Stage) -> list[Object]:
     return [line for line in stage.read_log() if line.get("logger") == "perllm.telemetry.poller"]
-
-
-async def _has_learned(stage: Stage, count: int) -> bool:
-    return await stage.learned() >= count
 
 
 def _count_measured(tasks: dict[str, Object]) -> int:

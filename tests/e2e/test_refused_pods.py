@@ -1,4 +1,4 @@
-"""Namespaces whose pods the API server refuses, beside one whose tasks it has nothing against."""
+"""Namespaces whose pods the API server denies, next to one whose pods it admits."""
 
 import asyncio
 import time
@@ -14,52 +14,52 @@ from perllm.doctor.finding import Level
 from perllm.doctor.tasks import check_tasks
 from perllm_lab.lab import Lab
 
-REFUSED = 100
+DENIED = 100
 QUOTA = {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
 ENFORCE = "pod-security.kubernetes.io/enforce"
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def full(lab: Lab) -> AsyncIterator[Stage]:
-    """A namespace with a quota of no pods, and tasks of the highest priority that want some."""
+    """A namespace with a quota of no pods, and tasks of the highest priority in it."""
     async with open_stage(lab, "full") as full:
         await lab.client.post("/api/v1/namespaces/full/resourcequotas", QUOTA)
-        await full.create_many("refused", REFUSED, priority=1000)
-        await wait_until(lambda: are_refused(full), timeout_s=30)
+        await full.create_many("denied", DENIED, priority=1000)
+        await wait_until(lambda: are_denied(full), timeout_s=30)
         yield full
         await full.clear()
 
 
-async def test_a_namespace_without_quota_delays_no_other_and_goes_on_once_it_has_one(full: Stage, stage: Stage) -> None:
+async def test_a_namespace_without_quota_delays_no_other_and_resumes_once_it_has_one(full: Stage, stage: Stage) -> None:
     loop = asyncio.get_running_loop()
     log_start = full.lab.operator_log.stat().st_size
-    asked_s = loop.time()
+    created_s = loop.time()
     await stage.create("bystander")
     await stage.wait_status("bystander", lambda status: status.get("nodeName") is not None)
-    waited_s = loop.time() - asked_s
+    waited_s = loop.time() - created_s
 
     tasks = await full.tasks()
     assert all("exceeded quota: none" in task["status"]["message"] for task in tasks.values())
     (finding,) = check_tasks(list(tasks.values()), time.time())
     assert finding.level is Level.WARN
-    assert f"{REFUSED} of namespace full wait" in finding.message
-    # Some of them are being tried again.
-    assert await stage.metric("perllm_tasks_postponed", cause="QuotaExceeded") > 0.9 * REFUSED
+    assert f"{DENIED} of namespace full wait" in finding.message
+    # A retry may be under way for some of them.
+    assert await stage.metric("perllm_tasks_postponed", cause="QuotaExceeded") > 0.9 * DENIED
 
     raised_s = loop.time()
     quota = "/api/v1/namespaces/full/resourcequotas/none"
-    await full.lab.client.patch(quota, {"spec": {"hard": {"pods": str(REFUSED)}}})
-    await full.wait_status("refused-0", lambda status: status.get("nodeName") is not None)
+    await full.lab.client.patch(quota, {"spec": {"hard": {"pods": str(DENIED)}}})
+    await full.wait_status("denied-0", lambda status: status.get("nodeName") is not None)
     first_s = loop.time() - raised_s
     await full.wait_all_final(list(tasks), timeout_s=120)
-    told = [line["message"] for line in stage.read_log(log_start) if "pods of namespace full" in line["message"]]
-    print(f"\nbystander placed after {waited_s:.2f} s; first after the quota was raised {first_s:.2f} s; log: {told}")
+    logged = [line["message"] for line in stage.read_log(log_start) if "pods of namespace full" in line["message"]]
+    print(f"\nbystander placed after {waited_s:.2f} s; first after the quota was raised {first_s:.2f} s; log: {logged}")
     assert waited_s < 2.0
     assert first_s < 5.0
-    assert len(told) <= 3
+    assert len(logged) <= 3
 
 
-async def test_pods_that_pod_security_refuses_are_made_once_the_namespace_allows_them(stage: Stage) -> None:
+async def test_pods_that_pod_security_denies_are_created_once_the_namespace_allows_them(stage: Stage) -> None:
     namespace = f"/api/v1/namespaces/{stage.namespace}"
     await stage.lab.client.patch(namespace, {"metadata": {"labels": {ENFORCE: "restricted"}}})
     await stage.create("bare")
@@ -70,7 +70,7 @@ async def test_pods_that_pod_security_refuses_are_made_once_the_namespace_allows
     await stage.wait_status("bare", lambda status: status.get("nodeName") is not None, timeout_s=3)
 
 
-async def test_a_pod_of_somebody_else_that_has_the_name_is_told(stage: Stage) -> None:
+async def test_a_pod_of_another_owner_with_the_same_name_is_reported(stage: Stage) -> None:
     pod: Object = {"metadata": {"name": "web-1"}, "spec": {"containers": [{"name": "x", "image": "x"}]}}
     await stage.lab.client.post(names.pods_path(stage.namespace), pod)
     await stage.create("web")
@@ -79,13 +79,15 @@ async def test_a_pod_of_somebody_else_that_has_the_name_is_told(stage: Stage) ->
 
 
 @pytest.mark.parametrize("field", ["comand", "resourcs"])
-async def test_a_field_that_kubernetes_does_not_know_ends_the_task_in_its_words(stage: Stage, field: str) -> None:
+async def test_a_field_that_kubernetes_does_not_know_ends_the_task_in_the_words_of_kubernetes(
+    stage: Stage, field: str
+) -> None:
     await stage.create("typo", containers=[{"name": "llm", "image": "llm", field: {}}])
     task = await stage.wait_final("typo")
     assert (task["status"]["phase"], condition(task, "Accepted")["reason"]) == ("Rejected", "InvalidTemplate")
     assert f'unknown field "spec.containers[0].{field}"' in task["status"]["message"]
 
 
-async def are_refused(stage: Stage) -> bool:
+async def are_denied(stage: Stage) -> bool:
     reasons = {condition(task, "Scheduled").get("reason") for task in (await stage.tasks()).values()}
     return reasons == {"QuotaExceeded"}

@@ -1,4 +1,4 @@
-"""A trace of requests as tasks: what users, logs and metrics say of it, against what really happened."""
+"""A trace of requests as tasks: what users, logs and metrics show, against what really happened."""
 
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 
-from e2e.stage import Stage, open_stage, phases, wait_until
-from e2e.trace import trace_requests
+from e2e.requests import trace_requests
+from e2e.stage import Stage, open_stage, phases
 from perllm.api import names
 from perllm.api.task_status import EnergyQuality
 from perllm.cluster.client import Object
@@ -25,7 +25,7 @@ MAX_MEDIAN_ENERGY_ERROR = 0.15
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """A finished replay; nothing of it has been cleared away yet."""
+    """A finished replay whose objects are all still there."""
 
     stage: Stage
     requests: list[Request]
@@ -54,15 +54,15 @@ def requests(lab: Lab) -> list[Request]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def replayed(lab: Lab, requests: list[Request]) -> AsyncIterator[Replayed]:
-    """Is left lying: the lab ends with this module."""
+    """Is not cleared: the lab ends with this module."""
     async with open_stage(lab, "replay") as stage:
         replay = stage.replay(requests)
         await replay.run(timeout_s=120.0)
-        assert await replay.wait_measured(timeout_s=60.0), "the energy of some tasks stays open"
+        assert await replay.wait_measured(timeout_s=60.0), "the energy of some tasks is not settled"
         yield Replayed(stage, requests, dict(replay.objects), replay.created_s)
 
 
-async def test_every_task_comes_to_its_end_and_none_is_lost(replayed: Replayed) -> None:
+async def test_every_task_succeeds_and_none_is_lost(replayed: Replayed) -> None:
     assert set(replayed.tasks) == {request.name for request in replayed.requests}
     assert phases(replayed.tasks) == Counter(Succeeded=len(replayed.requests))
 
@@ -110,7 +110,7 @@ async def test_energy_through_prometheus_is_near_the_truth(replayed: Replayed) -
 async def test_every_success_is_learned_once(replayed: Replayed) -> None:
     stage = replayed.stage
     with suppress(AssertionError):
-        await wait_until(lambda: _has_learned(replayed), timeout_s=10)
+        await stage.wait_learned(len(replayed.succeeded), timeout_s=10)
     counts = {
         name: sum(model["count"] for model in profile["status"]["models"])
         for name, profile in (await stage.profiles()).items()
@@ -138,7 +138,3 @@ async def test_own_metrics_agree_with_the_objects(replayed: Replayed) -> None:
         assert await stage.metric("perllm_deadlines_total", met=str(met).lower()) == expected
     for quality, count in Counter(status["observed"]["energyQuality"] for status in statuses).items():
         assert await stage.metric("perllm_energy_measurements_total", quality=quality) == count
-
-
-async def _has_learned(replayed: Replayed) -> bool:
-    return await replayed.stage.learned() >= len(replayed.succeeded)

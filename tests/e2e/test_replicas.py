@@ -1,4 +1,4 @@
-"""Two replicas, of which one works: the one whose kube-scheduler holds the lease, by kube-scheduler's own election."""
+"""Two replicas, one of them active: the one whose kube-scheduler holds the lease, by kube-scheduler's own election."""
 
 import asyncio
 import time
@@ -6,15 +6,13 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
-import numpy as np
 import pytest_asyncio
 
-from e2e.replicas import NAMESPACE, Replica, open_replica
+from e2e.replicas import NAMESPACE, OperatorReplica, open_replica
+from e2e.requests import synthetic_requests
 from e2e.stage import Stage, phases, wait_until
 from perllm.cluster.rbac import build_manifests, collection_path
 from perllm_lab.lab import OPERATOR_USER, SCHEDULER_USER, Lab, rbac_user
-from perllm_lab.workload.requests import Request, build_requests
-from perllm_lab.workload.synthetic import TraceStatistics, generate_arrivals
 
 LEASE = "turns"
 LEASE_S = 6
@@ -22,7 +20,7 @@ ELECTION = {"leaseDuration": f"{LEASE_S}s", "renewDeadline": "4s", "retryPeriod"
 SLACK_S = 10.0
 TASKS = 60
 
-Pair = tuple[Replica, Replica]
+Pair = tuple[OperatorReplica, OperatorReplica]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -43,15 +41,15 @@ async def replicas(lab: Lab) -> AsyncIterator[Pair]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def pair(replicas: Pair) -> AsyncIterator[Pair]:
-    """The replica that works and the one that stands by, whatever an earlier test did to them."""
+    """The active replica and the standby, whatever an earlier test did to them."""
     for replica in replicas:
         await replica.start()
-    await wait_until(lambda: _one_works(replicas), timeout_s=LEASE_S + SLACK_S)
+    await wait_until(lambda: _one_is_active(replicas), timeout_s=LEASE_S + SLACK_S)
     first, second = replicas
     yield (first, second) if await first.is_active() else (second, first)
 
 
-async def test_one_works_and_the_other_stands_by(pair: Pair) -> None:
+async def test_one_is_active_and_the_other_is_standby(pair: Pair) -> None:
     active, standby = pair
     assert (await active.ask("readyz"))[1].count("ok  ") == 6
     assert await standby.ask("readyz") == (200, "ok   the task watch can run\nok   stands by\n")
@@ -60,23 +58,23 @@ async def test_one_works_and_the_other_stands_by(pair: Pair) -> None:
     assert not await standby.answers_scheduler()
 
 
-async def test_a_replica_that_is_stopped_hands_over_at_once(pair: Pair) -> None:
+async def test_a_stopped_replica_hands_over_at_once(pair: Pair) -> None:
     active, standby = pair
     start_s = time.monotonic()
     await active.stop()
     await wait_until(standby.is_active, timeout_s=LEASE_S)
-    print(f"taken over {time.monotonic() - start_s:.1f} s after the stop was asked for")
+    print(f"the standby is active {time.monotonic() - start_s:.1f} s after the stop was requested")
     assert "lost the lease" not in active.read_log()
 
 
-async def test_an_operator_that_crashes_alone_works_again_within_seconds(pair: Pair) -> None:
-    """The kube-scheduler beside it goes on holding the lease, so one replica needs no second to be back soon."""
+async def test_an_operator_that_crashes_alone_is_active_again_within_seconds(pair: Pair) -> None:
+    """The kube-scheduler in the same pod keeps the lease, so a single replica recovers fast too."""
     active, standby = pair
     await active.operator.kill()
     start_s = time.monotonic()
     await active.operator.start()
     await wait_until(active.is_active, timeout_s=LEASE_S + SLACK_S)
-    print(f"working again {time.monotonic() - start_s:.1f} s after the start")
+    print(f"active again {time.monotonic() - start_s:.1f} s after the start")
     assert not await standby.is_active()
 
 
@@ -91,7 +89,7 @@ async def test_an_operator_whose_scheduler_dies_ends_before_the_other_begins(pai
 
 async def test_no_task_is_lost_or_run_twice_when_the_active_replica_is_killed(pair: Pair, stage: Stage) -> None:
     active, standby = pair
-    replay = stage.replay(_requests(stage.lab))
+    replay = stage.replay(synthetic_requests(stage.lab.scenario, TASKS, rate_per_s=1.0, seed=[11]))
     async with asyncio.TaskGroup() as group:
         running = group.create_task(replay.run(timeout_s=120.0))
         await _kill_once_bound(stage, TASKS // 4, active, standby)
@@ -99,47 +97,30 @@ async def test_no_task_is_lost_or_run_twice_when_the_active_replica_is_killed(pa
         await _kill_once_bound(stage, TASKS // 2, standby, active)
         await standby.start()
         await running
-    assert await replay.wait_measured(timeout_s=60.0), "the energy of some tasks stays open"
+    assert await replay.wait_measured(timeout_s=60.0), "the energy of some tasks is not settled"
     assert phases(await stage.tasks()) == Counter(Succeeded=TASKS)
     assert stage.completed_runs() == Counter(dict.fromkeys(replay.created_s, 1))
-    await wait_until(lambda: _has_learned(stage, TASKS), timeout_s=20)
+    await stage.wait_learned(TASKS, timeout_s=20)
 
 
-async def _kill_once_bound(stage: Stage, count: int, active: Replica, standby: Replica) -> None:
-    await wait_until(lambda: _has_bound(stage, count), timeout_s=60)
+async def _kill_once_bound(stage: Stage, count: int, active: OperatorReplica, standby: OperatorReplica) -> None:
+    await stage.wait_bound(count, timeout_s=60)
     start_s = time.monotonic()
     await active.kill()
     await wait_until(standby.is_active, timeout_s=LEASE_S + SLACK_S)
     took_s = time.monotonic() - start_s
-    bound = _count_bound(stage)
+    bound = stage.count_bound()
     assert bound < TASKS, "the replay is too short to show anything"
-    await wait_until(lambda: _has_bound(stage, bound + 1), timeout_s=20)
-    print(f"taken over {took_s:.1f} s after the kill, next pod bound after {time.monotonic() - start_s:.1f} s")
+    await stage.wait_bound(bound + 1, timeout_s=20)
+    print(
+        f"the standby is active {took_s:.1f} s after the kill, next pod bound after {time.monotonic() - start_s:.1f} s"
+    )
 
 
-def _requests(lab: Lab) -> list[Request]:
-    """Return requests that keep coming while replicas are killed and take over."""
-    arrivals_rng, mix_rng = (np.random.default_rng([11, part]) for part in (1, 2))
-    arrivals = generate_arrivals(TASKS, arrivals_rng, TraceStatistics(rate_per_s=1.0))
-    return build_requests(arrivals, lab.scenario, mix_rng)
-
-
-async def _one_works(replicas: Pair) -> bool:
+async def _one_is_active(replicas: Pair) -> bool:
     active = [await replica.is_active() for replica in replicas]
     return active.count(True) == 1 and all([(await replica.ask("readyz"))[0] == 200 for replica in replicas])
 
 
-async def _has_ended(replica: Replica) -> bool:
+async def _has_ended(replica: OperatorReplica) -> bool:
     return not replica.operator.running
-
-
-async def _has_learned(stage: Stage, count: int) -> bool:
-    return await stage.learned() >= count
-
-
-async def _has_bound(stage: Stage, count: int) -> bool:
-    return _count_bound(stage) >= count
-
-
-def _count_bound(stage: Stage) -> int:
-    return sum(bool(states[-1]["spec"].get("nodeName")) for states in stage.seen.values())

@@ -1,4 +1,4 @@
-"""An operator that serves some namespaces only, held to what the API server's audit log says that it did."""
+"""An operator that serves some namespaces only, checked against the API server's audit log."""
 
 import json
 from collections.abc import Iterable
@@ -54,15 +54,15 @@ async def test_only_the_namespaces_it_serves_are_touched_and_every_right_is_used
     assert "status" not in await lab.client.get(names.task_path(OTHER, "short"))
     assert (await lab.client.get(names.pods_path(OTHER)))["items"] == []
     await lab.operator.stop()
-    asked = _read_requests(audit_log)
-    assert {one["responseStatus"]["code"] for one in asked} <= {101, 200, 201, 404, 409}
-    assert {one["objectRef"].get("namespace") for one in asked} == {None, SERVED}
-    assert {_use(one) for one in asked if not one["objectRef"].get("namespace")} == _granted(node_rules())
-    assert {_use(one) for one in asked if one["objectRef"].get("namespace")} == _granted(task_rules())
+    requests = _read_requests(audit_log)
+    assert {one["responseStatus"]["code"] for one in requests} <= {101, 200, 201, 404, 409}
+    assert {one["objectRef"].get("namespace") for one in requests} == {None, SERVED}
+    assert {_use(one) for one in requests if not one["objectRef"].get("namespace")} == _granted(node_rules())
+    assert {_use(one) for one in requests if one["objectRef"].get("namespace")} == _granted(task_rules())
 
 
 def _read_requests(audit_log: Path) -> list[Object]:
-    """Return all that was asked of resources; discovery is for everybody."""
+    """Return the requests for resources; discovery needs no rights."""
     events = [json.loads(line) for line in audit_log.read_text().splitlines()]
     return [one for one in events if one.get("objectRef")]
 

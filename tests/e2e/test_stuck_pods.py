@@ -1,4 +1,4 @@
-"""A pod that does not start says why in its task's status, in the words of whoever knows, within seconds."""
+"""A pod that does not start says why in its task's status, in the words of kube-scheduler, within seconds."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from perllm.api.task_status import ConditionType
 SECONDS = 5.0
 
 
-async def test_what_kube_scheduler_lacks_is_in_the_message_of_the_task(stage: Stage) -> None:
+async def test_the_reason_of_kube_scheduler_is_in_the_message_of_the_task(stage: Stage) -> None:
     volume = {"name": "weights", "persistentVolumeClaim": {"claimName": "missing"}}
     loop = asyncio.get_running_loop()
     await stage.create("stuck", template=_template_with(volume), deadline="10m")
@@ -33,7 +33,7 @@ async def test_what_kube_scheduler_lacks_is_in_the_message_of_the_task(stage: St
     assert condition(task, ConditionType.FINISHED)["status"] == "False"
 
 
-async def test_a_pod_that_waits_for_what_is_its_own_holds_up_no_other_task(stage: Stage) -> None:
+async def test_pods_that_wait_for_volumes_of_their_own_delay_no_other_task(stage: Stage) -> None:
     volume = {"name": "weights", "persistentVolumeClaim": {"claimName": "missing"}}
     for number in range(40):
         await stage.create(f"stuck-{number}", template=_template_with(volume), deadline="10m")

@@ -1,4 +1,4 @@
-"""What a user may ask of a task beside its size, each option seen as kubectl would show it."""
+"""The options of a task besides its size, each as kubectl shows it."""
 
 import asyncio
 from collections import Counter
@@ -36,7 +36,7 @@ async def test_terminate_ends_a_late_task_and_its_pod(stage: Stage) -> None:
     assert [line["outcome"] for line in stage.truth()] == ["Deleted"]
 
 
-async def test_a_failing_pod_is_replaced_as_often_as_allowed(stage: Stage) -> None:
+async def test_a_failing_pod_is_replaced_as_often_as_retries_allow(stage: Stage) -> None:
     learned = await stage.learned()
     await stage.create("failing", fails=True, retries=2)
     task = await stage.wait_final("failing", timeout_s=60)
@@ -47,11 +47,11 @@ async def test_a_failing_pod_is_replaced_as_often_as_allowed(stage: Stage) -> No
     assert await stage.learned() == learned
 
 
-async def test_a_task_goes_when_its_time_after_the_end_is_over(stage: Stage) -> None:
+async def test_a_task_is_deleted_when_its_time_after_the_end_is_over(stage: Stage) -> None:
     await stage.create("brief", ttlAfterFinished="2s")
     await stage.wait_status("brief", lambda status: status.get("phase") == "Succeeded")
     await wait_until(lambda: _is_gone(stage, "brief"), timeout_s=10)
-    # Kubernetes' garbage collector looks for new kinds of owners every 30 s.
+    # Kubernetes' garbage collector discovers new kinds of owners every 30 s.
     await wait_until(lambda: _has_no_pods(stage), timeout_s=45)
 
 
@@ -74,7 +74,7 @@ async def test_a_burst_on_a_known_fleet_is_in_time_at_no_more_energy_than_the_on
     assert second_j < 1.1 * first_j
 
 
-async def test_a_template_that_kubernetes_refuses_is_rejected_in_its_words(stage: Stage) -> None:
+async def test_a_template_that_kubernetes_denies_is_rejected_in_the_words_of_kubernetes(stage: Stage) -> None:
     await stage.create("broken", containers=[{"name": "llm"}])
     task = await stage.wait_final("broken")
     assert (task["status"]["phase"], condition(task, "Accepted")["reason"]) == ("Rejected", "InvalidTemplate")

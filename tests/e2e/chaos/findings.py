@@ -1,4 +1,4 @@
-"""What a chaos run must leave behind, and what it found."""
+"""What must hold after a chaos run, and what the run found."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -13,22 +13,22 @@ from perllm_lab.replay import FINAL_PHASES
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """A fault, and the seconds from the kill until everything worked again."""
+    """A kill, and the seconds until everything worked again."""
 
     kill: Kill
     took_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class ChaosFindings:
     """The outcome of a run.
 
     Attributes:
-        recoveries: every fault.
+        recoveries: one per kill.
         phases: how many tasks ended in which phase.
-        duplicates: tasks that ran to their end more than once, and how often.
+        duplicates: tasks that ran to completion more than once, and how often.
         learned: outcomes in the learned state.
-        problems: whatever must not be so.
+        problems: one line per defect.
     """
 
     recoveries: tuple[Recovery, ...]
@@ -38,9 +38,9 @@ class Findings:
     problems: tuple[str, ...]
 
     def render(self) -> Table:
-        """Return the findings for people."""
+        """Return a table of the kills, with a summary."""
         table = Table(title="Chaos", title_justify="left")
-        for heading in ("killed", "away for", "everything works again after"):
+        for heading in ("killed", "down for", "everything works again after"):
             table.add_column(heading)
         for one in self.recoveries:
             table.add_row(", ".join(one.kill.victims), f"{one.kill.down_s:.1f} s", f"{one.took_s:.1f} s")
@@ -51,13 +51,17 @@ class Findings:
         )
         return table
 
+    def list_problems(self) -> tuple[str, ...]:
+        """Return one line per defect."""
+        return self.problems
+
 
 def find_task_problems(tasks: Iterable[Object], runs: Mapping[str, int]) -> list[str]:
-    """Return which tasks have not ended, and which ended otherwise than their pods did.
+    """Return which tasks have not ended, and which did not run exactly once.
 
     Args:
         tasks: all tasks of a namespace.
-        runs: how often each of them has really run to its end.
+        runs: how often each of them has really run to completion.
     """
     problems = []
     for task in tasks:
@@ -70,7 +74,7 @@ def find_task_problems(tasks: Iterable[Object], runs: Mapping[str, int]) -> list
 
 
 def find_pod_problems(pods: Iterable[Object], tasks: Mapping[str, Object]) -> list[str]:
-    """Return which pods are left over: those that still run, and those whose task is not there."""
+    """Return which pods are left over: those that still run, and those whose task does not exist."""
     problems = []
     for pod in pods:
         name, owner = pod["metadata"]["name"], pod["metadata"]["ownerReferences"][0]["name"]
@@ -80,7 +84,7 @@ def find_pod_problems(pods: Iterable[Object], tasks: Mapping[str, Object]) -> li
 
 
 def find_learning_problems(profiles: Mapping[str, Object], succeeded: Mapping[str, int]) -> list[str]:
-    """Return on which nodes more was learned than succeeded there, or something twice."""
+    """Return on which nodes more outcomes were learned than tasks succeeded, or an outcome twice."""
     problems = []
     for name, profile in profiles.items():
         status = profile.get("status") or {}
@@ -90,8 +94,3 @@ def find_learning_problems(profiles: Mapping[str, Object], succeeded: Mapping[st
                 f"{name} has learned {status.get('outcomes')} of {succeeded.get(name, 0)} outcomes, twice: {twice}"
             )
     return problems
-
-
-def find_tracebacks(log: str) -> list[str]:
-    """Return the ends of the log lines with a traceback, which say what was raised."""
-    return [f"operator.log: {line[-300:]}" for line in log.splitlines() if "Traceback (most recent" in line]

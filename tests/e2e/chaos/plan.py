@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-# In the order in which they have to be started again: a scheduler without an API server gives up.
+# In the order of their restart: a scheduler without an API server gives up.
 VICTIMS = ("etcd", "kube-apiserver", "prometheus", "operator", "perllm-scheduler")
 PAUSE_S = (1.0, 5.0)
 DOWN_S = (0.3, 3.0)
@@ -16,9 +16,9 @@ class Kill:
     """One fault.
 
     Attributes:
-        pause_s: how long everything has worked again when it happens.
-        victims: who is killed, in the order in which they are started again.
-        down_s: how long they stay away.
+        pause_s: time since everything works.
+        victims: the processes that are killed, in the order of their restart.
+        down_s: time until they are restarted.
     """
 
     pause_s: float
@@ -27,7 +27,7 @@ class Kill:
 
 
 def plan_kills(rng: Random) -> Iterator[Kill]:
-    """Yield faults for ever; everybody has a turn before anybody has a second one."""
+    """Yield kills for ever; each process has a turn before any has a second one."""
     while True:
         for first in rng.sample(VICTIMS, len(VICTIMS)):
             chosen = {first, rng.choice(VICTIMS)} if rng.random() < PAIR_CHANCE else {first}

@@ -1,4 +1,4 @@
-"""Stands between the operator and the real API server, and adds to watches what no API server would send."""
+"""A proxy between the operator and the API server that adds to watches what no real API server sends."""
 
 import asyncio
 from collections import defaultdict
@@ -19,11 +19,11 @@ from strategies.events import Ending, WatchEvent
 
 SILENCE_S = 3.0
 WATCHED_S = 10.0
-OF_ONE_CONNECTION = frozenset({"connection", "content-length", "transfer-encoding", "host"})
+HOP_BY_HOP = frozenset({"connection", "content-length", "transfer-encoding", "host"})
 
 
 class Watch:
-    """A watch that is being passed on."""
+    """A watch that the proxy forwards."""
 
     def __init__(self, request: web.Request, response: web.StreamResponse) -> None:
         self._request = request
@@ -31,14 +31,14 @@ class Watch:
         self._flow = asyncio.Lock()
         self._rest = b""
 
-    async def pass_on(self, chunk: bytes) -> None:
-        """Pass on the lines that are complete."""
+    async def forward(self, chunk: bytes) -> None:
+        """Forward the complete lines."""
         lines, newline, self._rest = (self._rest + chunk).rpartition(b"\n")
         async with self._flow:
             await self._response.write(lines + newline)
 
     async def add(self, event: WatchEvent) -> None:
-        """Add an event, and end the watch as it says."""
+        """Add an event, and end the watch if the event says so."""
         async with self._flow:
             if event.ending is Ending.SILENCE:
                 await asyncio.sleep(SILENCE_S)
@@ -48,13 +48,13 @@ class Watch:
                 self.break_off()
 
     def break_off(self) -> None:
-        """End the connection as a broken network does."""
+        """Abort the connection, as a broken network does."""
         if self._request.transport is not None:
             self._request.transport.abort()
 
 
 class ApiProxy:
-    """Serves on a port of its own, with the rights of the user whose credentials it has."""
+    """Serves on a port of its own, with the rights of the credentials that it is given."""
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
@@ -81,7 +81,7 @@ class ApiProxy:
         await self._session.close()
 
     def kubeconfig(self) -> str:
-        """Return a kubeconfig of a client that needs no credentials here."""
+        """Return a kubeconfig for the proxy, which needs no credentials."""
         content = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -93,7 +93,7 @@ class ApiProxy:
         return yaml.safe_dump(content)
 
     async def add(self, event: WatchEvent) -> int:
-        """Add an event to all watches of its collection, once there are any; return how many there were."""
+        """Add an event to all watches of its collection, once there are any; return how many there are."""
         watches = self._watches[event.collection]
 
         async def is_watched() -> bool:
@@ -113,20 +113,20 @@ class ApiProxy:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         url = URL(self._credentials.server + request.raw_path, encoded=True)
         body = await request.read() or None
-        headers = _passed_on(request.headers)
+        headers = _forwarded(request.headers)
         async with self._session.request(request.method, url, headers=headers, data=body) as answer:
             if "watch" in request.query and answer.status == 200:
                 return await self._follow(request, answer)
-            return web.Response(status=answer.status, headers=_passed_on(answer.headers), body=await answer.read())
+            return web.Response(status=answer.status, headers=_forwarded(answer.headers), body=await answer.read())
 
     async def _follow(self, request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
-        response = web.StreamResponse(headers=_passed_on(answer.headers))
+        response = web.StreamResponse(headers=_forwarded(answer.headers))
         await response.prepare(request)
         watch, watches = Watch(request, response), self._watches[request.path.rpartition("/")[2]]
         watches.add(watch)
         try:
             async for chunk in answer.content.iter_any():
-                await watch.pass_on(chunk)
+                await watch.forward(chunk)
         except (aiohttp.ClientError, ConnectionError):
             watch.break_off()
         finally:
@@ -134,5 +134,5 @@ class ApiProxy:
         return response
 
 
-def _passed_on(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in headers.items() if name.lower() not in OF_ONE_CONNECTION}
+def _forwarded(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name.lower() not in HOP_BY_HOP}

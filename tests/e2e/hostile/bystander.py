@@ -1,4 +1,4 @@
-"""Somebody who has nothing to do with it all: a small task in a namespace of its own every other second."""
+"""A user who sends only healthy input: a small task in a namespace of its own every other second."""
 
 import asyncio
 import itertools
@@ -27,18 +27,18 @@ class Bystander:
     flows: asyncio.Event = field(default_factory=asyncio.Event)
 
     def waits_s(self, since_s: float = 0.0) -> list[float]:
-        """Return how long the tasks that were created since then have waited for their nodes, or still wait."""
+        """Return how long the tasks created since then waited for their nodes, or have been waiting."""
         now_s = time.monotonic()
         return [self.bound_s.get(name, now_s) - at_s for name, at_s in self.created_s.items() if at_s >= since_s]
 
     def see(self, _: Object | None, new: Object | None) -> None:
-        """Take note of a pod that has a node."""
+        """Record when a pod has a node."""
         if new is not None:
             self.bound_s.setdefault(new["metadata"]["ownerReferences"][0]["name"], time.monotonic())
 
     @asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:
-        """Create nothing meanwhile, for example while the operator is stopped on purpose; nothing waits then."""
+        """Create nothing inside, as while the operator is stopped on purpose; no task waits at its start."""
 
         async def nothing_waits() -> bool:
             return self.created_s.keys() <= self.bound_s.keys()
@@ -63,8 +63,8 @@ class Bystander:
 
 
 @asynccontextmanager
-async def stand_by(client: Client) -> AsyncIterator[Bystander]:
-    """Let a bystander's tasks flow; its namespace must exist."""
+async def run_bystander(client: Client) -> AsyncIterator[Bystander]:
+    """Create the tasks of a bystander in the background; its namespace must exist."""
     bystander = Bystander()
     informer = Informer(client, pods_path(NAMESPACE), bystander.see, query={"fieldSelector": "spec.nodeName!="})
     async with asyncio.TaskGroup() as group:

@@ -29,7 +29,7 @@ class Case:
 
 
 def draw_cases(kind: str, oddities: Oddities, count: int, number: int) -> list[Case]:
-    """Return `count` cases in which every oddity has its turn; `number` seeds them."""
+    """Return `count` cases that cover every oddity; `number` is their seed."""
     # Twice its share of each: some oddities have few forms.
     share = -(-2 * count // len(oddities))
     drawn = {oddity: _draw(strategy, share, number) for oddity, strategy in oddities.items()}
@@ -40,7 +40,7 @@ def draw_cases(kind: str, oddities: Oddities, count: int, number: int) -> list[C
 
 
 def _draw(strategy: st.SearchStrategy[Any], count: int, number: int) -> list[Any]:
-    """Return values of a strategy; fewer when there are no more different ones."""
+    """Return distinct values of a strategy, at most `count`."""
     values: list[Any] = []
 
     @seed(number)

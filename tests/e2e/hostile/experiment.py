@@ -1,17 +1,18 @@
-"""Hostile input in batches, while a bystander's tasks flow; a batch that breaks the operator is halved."""
+"""Hostile input in batches, while a bystander creates tasks; a batch that breaks the operator is halved."""
 
 import asyncio
 import itertools
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
-from e2e.hostile.bystander import NAMESPACE, PLACED_WITHIN_S, Bystander, stand_by
+from e2e.command import Say
+from e2e.hostile.bystander import NAMESPACE, PLACED_WITHIN_S, Bystander, run_bystander
 from e2e.hostile.cases import Case, draw_cases
-from e2e.hostile.findings import Fault, Findings, find_silence, find_tracebacks
+from e2e.hostile.findings import HostileFindings, Problem, find_silence, find_traceback_problems
 from e2e.hostile.kinds import KINDS, Kind
 from e2e.hostile.rig import MERGE_PATCH, Reply, Rig
 from e2e.stage import wait_until
@@ -24,40 +25,38 @@ BATCH = 24
 AT_A_TIME = 8
 WARM_UP_TASKS = 60
 SETTLE_S = 12.0
-SEES_AGAIN_S = 20.0
+METRICS_WITHIN_S = 20.0
 RECURSION_LIMIT = 20_000
-
-Say = Callable[[str], None]
 
 
 @dataclass(slots=True)
-class Experiment:
+class HostileExperiment:
     """One run on a rig."""
 
     rig: Rig
     say: Say
-    findings: Findings = field(default_factory=Findings)
+    findings: HostileFindings = field(default_factory=HostileFindings)
     numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
-    async def run(self, objects: int, seed: int) -> Findings:
-        """Feed about so many objects, kind by kind; return what became of them."""
+    async def run(self, objects: int, seed: int) -> HostileFindings:
+        """Send about so many objects, kind by kind; return what became of them."""
         with _deep_recursion():
             await self.rig.open_namespace(NAMESPACE)
             await self._warm_up()
-            async with stand_by(self.rig.lab.client) as bystander:
+            async with run_bystander(self.rig.lab.client) as bystander:
                 for kind in KINDS:
                     count = max(math.ceil(kind.share * objects), len(kind.oddities))
                     cases = draw_cases(kind.name, kind.oddities, count, seed)
-                    start_s, known = time.monotonic(), len(self.findings.faults)
+                    start_s, known = time.monotonic(), len(self.findings.problems)
                     for batch in (cases[start : start + BATCH] for start in range(0, len(cases), BATCH)):
                         await self._try(kind, batch, bystander)
-                    faults, took_s = len(self.findings.faults) - known, time.monotonic() - start_s
-                    self.say(f"{kind.name}: {len(cases)} tried in {took_s:.0f} s, {faults} faults")
+                    problems, took_s = len(self.findings.problems) - known, time.monotonic() - start_s
+                    self.say(f"{kind.name}: {len(cases)} tried in {took_s:.0f} s, {problems} problems")
                 self.findings.waits_s = bystander.waits_s()
         return self.findings
 
     async def _warm_up(self) -> None:
-        """Run enough tasks that something has been learned on most nodes."""
+        """Run enough tasks that most nodes have a learned state."""
         for number in range(WARM_UP_TASKS):
             await self.rig.send("POST", names.tasks_path("default"), healthy_task(f"warm-up-{number}"))
 
@@ -68,7 +67,7 @@ class Experiment:
         await wait_until(has_learned, timeout_s=60)
 
     async def _try(self, kind: Kind, cases: Sequence[Case], bystander: Bystander) -> None:
-        """Put cases into a namespace of their own, wait, judge, and clear away; halve what breaks the operator."""
+        """Put cases into a namespace of their own, wait, judge and clean up; halve them if they break the operator."""
         namespace, log_start, start_s = f"hostile-{next(self.numbers)}", self.rig.log_size(), time.monotonic()
         await self.rig.open_namespace(namespace)
         async with bystander.paused() if kind.is_offline else nullcontext():
@@ -86,16 +85,16 @@ class Experiment:
                 await self._try(kind, half, bystander)
             return
         self.findings.note(cases, accepted, ends)
-        self._add_faults(Fault(kind.name, cases[0].oddity, words) for words in broken)
-        self._add_faults(
-            Fault(kind.name, case.oddity, words) for case, end in ends if (words := find_silence(case, end))
+        self._add_problems(Problem(kind.name, cases[0].oddity, words) for words in broken)
+        self._add_problems(
+            Problem(kind.name, case.oddity, words) for case, end in ends if (words := find_silence(case, end))
         )
-        self._add_faults(find_tracebacks(self.rig.read_log(log_start), cases))
+        self._add_problems(find_traceback_problems(self.rig.read_log(log_start), cases))
 
-    def _add_faults(self, faults: Iterable[Fault]) -> None:
-        for fault in faults:
-            self.say(f"fault: {fault.kind}, {fault.oddity}: {fault.words}")
-            self.findings.faults.append(fault)
+    def _add_problems(self, problems: Iterable[Problem]) -> None:
+        for problem in problems:
+            self.say(f"problem: {problem.kind}, {problem.oddity}: {problem.words}")
+            self.findings.problems.append(problem)
 
     async def _put(self, kind: Kind, cases: Sequence[Case], namespace: str) -> list[Case]:
         """Put the cases; return those that the API server accepted."""
@@ -113,7 +112,7 @@ class Experiment:
         return [case for case, reply in zip(cases, replies, strict=True) if reply.is_accepted]
 
     async def _wait_settled(self, cases: Sequence[Case], namespace: str) -> list[tuple[Case, Object]]:
-        """Wait until all tasks have ended or say why they do not, or for long enough; return their statuses."""
+        """Wait until all tasks have ended or say why not, at most SETTLE_S; return their statuses."""
         end_s = time.monotonic() + SETTLE_S
         while True:
             statuses = [await self.rig.read_status(namespace, case.name) for case in cases]
@@ -123,7 +122,7 @@ class Experiment:
             await asyncio.sleep(0.3)
 
     async def _find_breakage(self, namespace: str) -> list[str]:
-        """Return what shows that the operator does not work: it ended, is not ready, or does not run a healthy task."""
+        """Return how the operator fails: it ended, is not ready, does not run a healthy task, or has no metrics."""
         lab = self.rig.lab
         await self.rig.send("POST", names.tasks_path(namespace), healthy_task("healthy", namespace))
 
@@ -136,13 +135,10 @@ class Experiment:
         try:
             await wait_until(works, timeout_s=SETTLE_S)
         except AssertionError:
-            words = (
-                "a healthy task beside it does not end" if await self.rig.is_ready() else "the operator is not ready"
-            )
-            return [words]
+            return ["a healthy task does not end" if await self.rig.is_ready() else "the operator is not ready"]
         if not lab.operator.running:
             return ["the operator ended"]
-        return [] if await self.rig.sees_again(SEES_AGAIN_S) else ["the metrics do not come back"]
+        return [] if await self.rig.receives_metrics(METRICS_WITHIN_S) else ["the metrics do not recover"]
 
     async def _clear(self, namespace: str) -> None:
         for path in (names.tasks_path(namespace), names.pods_path(namespace)):
@@ -160,12 +156,12 @@ class Experiment:
         try:
             await self.rig.lab.start_operator()
         except ProcessError:
-            return  # which is found as breakage
+            return  # _find_breakage reports it
 
 
 @contextmanager
 def _deep_recursion() -> Iterator[None]:
-    """Nested objects are written and read by recursion."""
+    """Allow the recursion by which nested objects are written and read."""
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(RECURSION_LIMIT)
     try:

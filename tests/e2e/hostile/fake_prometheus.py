@@ -1,4 +1,4 @@
-"""A fake Prometheus before the real one: passes queries on, unless it has been given an answer of its own."""
+"""A fake Prometheus in front of the real one: forwards queries, unless it has been given an answer."""
 
 import asyncio
 from contextlib import suppress
@@ -18,7 +18,7 @@ class FakePrometheus:
 
     Attributes:
         upstream: the real Prometheus.
-        answer: what every query gets; None for what the real one says.
+        answer: to every query; None for the answer of the real one.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class FakePrometheus:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         if self.answer is not None:
-            return await _give(self.answer, request)
+            return await _send(self.answer, request)
         url = URL(self.upstream + request.raw_path, encoded=True)
         try:
             async with self._session.request(request.method, url) as answer:
@@ -54,11 +54,11 @@ class FakePrometheus:
             return web.Response(status=502, text=str(error))
 
 
-async def _give(answer: Answer, request: web.Request) -> web.StreamResponse:
+async def _send(answer: Answer, request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(status=answer.status, headers={"Content-Type": "application/json"})
     await response.prepare(request)
     size = 1 if answer.drip_s else max(len(answer.body), 1)
-    with suppress(ConnectionError):  # whoever asked need not wait for the end
+    with suppress(ConnectionError):  # the client may close the connection early
         for start in range(0, len(answer.body), size):
             await response.write(answer.body[start : start + size])
             await asyncio.sleep(answer.drip_s)

@@ -28,12 +28,12 @@ class Kind:
 
     Attributes:
         name: of the kind.
-        oddities: what may be wrong with it.
+        oddities: what can be wrong with it.
         share: of all input.
-        put: brings one case into a namespace; returns what the API server said last.
-        has_task: whether a task of the case's name has to end, or to say why it does not.
-        is_offline: whether it is there before the operator starts.
-        one_by_one: whether cases come one after the other.
+        put: sends one case to a namespace; returns the last response of the API server.
+        has_task: whether a task with the name of the case must end, or say why it does not.
+        is_offline: whether it is sent while the operator is stopped.
+        one_by_one: whether cases are sent one after the other.
     """
 
     name: str
@@ -85,7 +85,7 @@ async def _put_profile(rig: Rig, _: str, case: Case) -> Reply:
 async def _put_event(rig: Rig, _: str, case: Case) -> Reply:
     count = await rig.api.add(case.value)
     await asyncio.sleep(EVENT_PAUSE_S)
-    return Reply(200 if count else 404, {"message": "nobody watches"})
+    return Reply(200 if count else 404, {"message": "no watch is open"})
 
 
 async def _put_answer(rig: Rig, _: str, case: Case) -> Reply:

@@ -28,7 +28,7 @@ MERGE_PATCH = "application/merge-patch+json"
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the API server said."""
+    """The response of the API server."""
 
     status: int
     content: Object
@@ -40,7 +40,7 @@ class Reply:
 
 @dataclass(slots=True)
 class Rig:
-    """The lab, the fakes, and a session that sends what real clients refuse to."""
+    """The lab, the fakes, and a session that sends what real clients do not."""
 
     lab: Lab
     api: ApiProxy
@@ -58,12 +58,12 @@ class Rig:
             return Reply(answer.status, _parse(await answer.text()))
 
     async def read_status(self, namespace: str, name: str) -> Object:
-        """Return the status of a task; that of one whose time to live is over says so."""
+        """Return the status of a task; the phase of one that does not exist is `Gone`."""
         reply = await self.send("GET", names.task_path(namespace, name))
         return (reply.content.get("status") or {}) if reply.is_accepted else {"phase": GONE}
 
     async def open_namespace(self, name: str) -> None:
-        """Make a namespace in which pods can be created."""
+        """Create a namespace and wait until pods can be created in it."""
         await self.send("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
 
         async def has_account() -> bool:
@@ -72,26 +72,26 @@ class Rig:
         await wait_until(has_account, timeout_s=20)
 
     async def is_ready(self) -> bool:
-        """Whether the operator says so."""
+        """Whether the operator reports that it is ready."""
         return await answers(f"{self.lab.health_url}/readyz")
 
-    async def sees_again(self, timeout_s: float) -> bool:
-        """Wait until the operator has fresh metrics; return whether it has in time."""
+    async def receives_metrics(self, timeout_s: float) -> bool:
+        """Wait until the operator has fresh metrics; return whether it has them in time."""
 
-        async def sees() -> bool:
+        async def is_fresh() -> bool:
             url = f"{self.lab.health_url}/metrics"
             async with self.session.get(url) as answer:
                 line = next(line for line in (await answer.text()).splitlines() if line.startswith(AGE_METRIC + " "))
             return float(line.split()[1]) < FRESH_S
 
         try:
-            await wait_until(sees, timeout_s=timeout_s)
+            await wait_until(is_fresh, timeout_s=timeout_s)
         except AssertionError:
             return False
         return True
 
     def read_log(self, start: int) -> list[str]:
-        """Return the lines of the operator's log from a size on."""
+        """Return the lines of the operator's log from an offset on."""
         with self.lab.operator_log.open("rb") as file:
             file.seek(start)
             return file.read().decode(errors="replace").splitlines()
@@ -110,7 +110,7 @@ async def open_rig(binaries: Mapping[str, Path], folder: Path) -> AsyncIterator[
         lab = Lab(binaries, load_scenario(SCENARIO), folder, settings)
         prometheus.upstream = lab.prometheus.url
         async with lab, ApiProxy(load_credentials(lab.control_plane.write_kubeconfig(OPERATOR_USER))) as api:
-            await _lead_through(lab, api)
+            await _insert_proxy(lab, api)
             identity = load_credentials(lab.control_plane.admin_kubeconfig)
             connector = aiohttp.TCPConnector(ssl=identity.ssl_context() or True)
             async with aiohttp.ClientSession(connector=connector) as session:
@@ -120,8 +120,8 @@ async def open_rig(binaries: Mapping[str, Path], folder: Path) -> AsyncIterator[
                     await lab.operator.stop()
 
 
-async def _lead_through(lab: Lab, api: ApiProxy) -> None:
-    """Start the operator again, behind the proxy."""
+async def _insert_proxy(lab: Lab, api: ApiProxy) -> None:
+    """Restart the operator behind the proxy."""
     await lab.operator.stop()
     file = lab.folder / "proxy.yaml"
     file.write_text(api.kubeconfig(), encoding="utf-8")
@@ -131,7 +131,7 @@ async def _lead_through(lab: Lab, api: ApiProxy) -> None:
 
 
 def _parse(text: str) -> Object:
-    # Not by orjson, which refuses deeply nested objects.
+    # orjson does not parse deeply nested objects.
     try:
         parsed: Object = json.loads(text)
     except json.JSONDecodeError:
