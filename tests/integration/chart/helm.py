@@ -13,6 +13,14 @@ CHART = HERE.parents[2] / "charts/perllm"
 NAMESPACE = "perllm-system"
 IMAGE = "registry.example.com/perllm/perllm"
 MONITORING = "monitoring.coreos.com/v1"
+STANDARD_LABELS = {
+    "helm.sh/chart": "perllm-0.1.0",
+    "app.kubernetes.io/name": "perllm",
+    "app.kubernetes.io/instance": "perllm",
+    "app.kubernetes.io/version": "0.1.0",
+    "app.kubernetes.io/managed-by": "Helm",
+    "app.kubernetes.io/part-of": "perllm",
+}
 
 Object = dict[str, Any]
 
