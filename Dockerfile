@@ -1,11 +1,11 @@
-# The operator's image, which is the runner's too. Any base with Python 3.11 or newer at the same place in all stages will
-# do; nothing is compiled, so it is the same for amd64 and arm64.
+# The image of the operator and the runner. Any base with Python 3.11 or newer will do; nothing is compiled, so it is the
+# same for amd64 and arm64.
 #   docker build --tag registry.example.com/perllm/perllm:0.1.0 .
-# Behind a package index or a certificate authority of one's own, pip is told by secrets, which leave no trace:
+# A private package index or certificate authority is passed to pip in secrets, which leave no trace in the image:
 #   --secret id=pip,src=pip.conf --secret id=ca,src=ca.pem      with "cert = /run/secrets/ca" in pip.conf
 ARG BASE_IMAGE=python:3.13-slim
 
-# What builds stays behind here: pip, hatchling.
+# Build tools, pip and hatchling, stay in this stage.
 FROM ${BASE_IMAGE} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
@@ -27,7 +27,7 @@ RUN tools/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir . . &
     find /opt/perllm/bin -type f ! -name 'perllm*' -delete && \
     python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/perllm
 
-# The base without what would install, build or gain rights. Licences stay: the image is handed on.
+# The base without tools that install or build, and without setuid bits. Licences stay, since images are redistributed.
 FROM ${BASE_IMAGE} AS base
 RUN library=$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))') && \
     rm -rf /usr/local/bin/pip* /usr/local/bin/idle* "$library"/site-packages/* "$library"/ensurepip "$library"/idlelib \
@@ -37,7 +37,7 @@ RUN library=$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))'
     find / -xdev -type f -perm /6000 -exec chmod a-s {} + && \
     python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash "$library"
 
-# One layer of each, so that what was removed is not carried along.
+# Copied from scratch, so that removed files are not kept in a layer.
 FROM scratch
 ARG BASE_IMAGE
 ARG VERSION=0.1.0

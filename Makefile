@@ -1,4 +1,4 @@
-# Everything a newcomer needs: Python 3.11 or newer, make, and the package registries.
+# Needs Python 3.11 or newer, make, and access to the package registries.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,7 +32,7 @@ help: ## Show this help
 demo: $(VENV)/ready ## Place 300 tasks with PerLLM and with the plain kube-scheduler, and compare (ARGS="--trace FILE ...")
 	@$(BIN)/perllm-lab demo $(ARGS)
 
-lab: $(VENV)/ready ## Keep a lab running for kubectl, until Ctrl-C; it resumes (ARGS="--fresh" to forget)
+lab: $(VENV)/ready ## Run a lab for kubectl until Ctrl-C; it resumes where it stopped (ARGS="--fresh" to start over)
 	@$(BIN)/perllm-lab up $(ARGS)
 
 test: $(VENV)/ready ## Everything that CI runs
@@ -40,7 +40,7 @@ test: $(VENV)/ready ## Everything that CI runs
 	@$(MAKE) --no-print-directory integration
 	@$(MAKE) --no-print-directory e2e
 
-check: $(VENV)/ready ## Style, types, layers of the house
+check: $(VENV)/ready ## Style, types, layers of the architecture
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
@@ -52,14 +52,14 @@ unit: $(VENV)/ready ## Unit tests, seconds
 integration: $(VENV)/ready ## Tests against a real control plane and a real Prometheus
 	@$(BIN)/pytest -q tests/integration
 
-e2e: $(VENV)/ready ## A trace through everything, and faults in the middle of it; minutes
+e2e: $(VENV)/ready ## A trace through the whole system, faults in the middle of it, a real node; minutes
 	@$(BIN)/pytest -q -rP tests/e2e --ignore tests/e2e/real
 	@$(BIN)/pytest -q -rPs tests/e2e/real
 
 chaos: $(VENV)/ready ## Kill operator, schedulers, API server, etcd, Prometheus while tasks flow (ARGS="--seed 7 --minutes 10")
 	@PYTHONPATH=tests $(BIN)/python -m e2e.chaos $(ARGS)
 
-hostile: $(VENV)/ready ## Feed generated hostile input to a running operator beside a bystander (ARGS="--objects 2000")
+hostile: $(VENV)/ready ## Feed generated hostile input to a running operator that also serves a bystander (ARGS="--objects 2000")
 	@PYTHONPATH=tests $(BIN)/python -m e2e.hostile $(ARGS)
 
 bench: $(VENV)/ready ## Ratios against the plain kube-scheduler, latencies, memory, starvation; minutes
@@ -77,7 +77,7 @@ chart: $(VENV)/ready ## Generate the chart's values, their schema, its README, C
 	@PYTHONPATH=charts $(BIN)/python -m chart_generator
 
 image: ## Build the image (IMAGE=registry.example.com/perllm/perllm, ENGINE=podman, BASE_IMAGE=..., ARGS="--push")
-	@test -n "$(IMAGE)" || { echo "Name the image as your nodes pull it: make image IMAGE=registry.example.com/perllm/perllm"; exit 1; }
+	@test -n "$(IMAGE)" || { echo "Set IMAGE to a name that your nodes can pull: make image IMAGE=registry.example.com/perllm/perllm"; exit 1; }
 	$(ENGINE) build $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) --tag $(IMAGE):$(VERSION) $(ARGS) .
 
 lock: $(VENV)/ready ## Upgrade and lock the dependencies of development, the operator, its build and the model server
@@ -89,7 +89,7 @@ lock: $(VENV)/ready ## Upgrade and lock the dependencies of development, the ope
 clean: ## Remove the virtual environment and the lab's files; built programs stay in the user's cache
 	rm -rf $(VENV) .lab
 
-# Made in one go or not at all: the marker is written last.
+# The marker is written last, so that an interrupted installation is repeated.
 $(VENV)/ready: requirements.lock pyproject.toml $(LAB)/pyproject.toml
 	@echo "Installing the Python packages into $(VENV)"
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'

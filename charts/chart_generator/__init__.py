@@ -1,1 +1,1 @@
-"""Makes what the Helm chart has in common with the operator: values, their schema, the README, CRDs, dashboard."""
+"""Generates the parts of the Helm chart that follow the operator's models: values, schema, README, CRDs, dashboard."""

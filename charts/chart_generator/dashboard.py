@@ -1,4 +1,4 @@
-"""The Grafana dashboard of the chart: rows of panels, each a question that an operator of PerLLM asks."""
+"""The Grafana dashboard of the chart: rows of panels, each of which answers a question."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +14,10 @@ class Panel:
     """A panel of curves.
 
     Attributes:
-        title: what is seen.
-        unit: of Grafana.
-        curves: legend by query; SCOPE stands for the labels of the chosen namespaces.
-        stacked: whether the curves are parts of a whole.
+        title: of the panel.
+        unit: as Grafana calls it.
+        curves: legends by query; SCOPE stands for the selector of namespaces.
+        stacked: whether the curves add up to a whole.
     """
 
     title: str
@@ -31,7 +31,7 @@ def build_dashboard() -> dict[str, Any]:
     return {
         "uid": "perllm",
         "title": "PerLLM",
-        "description": "Deadlines met, energy, decisions, and how good the figures behind them are.",
+        "description": "Deadlines met, energy, decisions, and the quality of the readings behind them.",
         "tags": ["perllm"],
         "schemaVersion": 39,
         "refresh": "30s",
@@ -46,7 +46,7 @@ def build_dashboard() -> dict[str, Any]:
 
 
 def list_queries() -> list[str]:
-    """List all queries with every namespace chosen."""
+    """List all queries with all namespaces selected."""
     return [
         _scoped(query).replace("$namespace", ".*").replace("$__rate_interval", "5m")
         for panels in _ROWS
@@ -74,13 +74,13 @@ _ROWS: tuple[tuple[Panel, ...], ...] = (
             "percentunit",
             {_ratio("perllm_deadlines_total", "perllm_deadlines_total", ',met="true"'): "{{tier}}"},
         ),
-        Panel("Tasks that ended", "ops", {_rate("perllm_tasks_finished_total", "phase"): "{{phase}}"}, stacked=True),
+        Panel("Tasks finished", "ops", {_rate("perllm_tasks_finished_total", "phase"): "{{phase}}"}, stacked=True),
         Panel(
             "Tasks now",
             "short",
             {
                 "sum(perllm_tasks_waiting{SCOPE})": "waiting",
-                "sum(perllm_tasks_postponed{SCOPE})": "of these refused pods",
+                "sum(perllm_tasks_postponed{SCOPE})": "waiting, pod denied",
                 "sum(perllm_tasks_in_flight{SCOPE})": "in flight",
             },
         ),
@@ -88,7 +88,7 @@ _ROWS: tuple[tuple[Panel, ...], ...] = (
     (
         Panel("Tasks placed", "ops", {_rate("perllm_decisions_total", "tier"): "{{tier}}"}, stacked=True),
         Panel(
-            "Creation to completion",
+            "Latency from creation to completion",
             "s",
             {
                 _quantile(0.5, "perllm_task_latency_seconds", "tier"): "{{tier}} median",
@@ -96,14 +96,14 @@ _ROWS: tuple[tuple[Panel, ...], ...] = (
             },
         ),
         Panel(
-            "Energy of a task",
+            "Energy per task",
             "joule",
             {_ratio("perllm_task_energy_joules_sum", "perllm_task_energy_joules_count"): "{{tier}}"},
         ),
     ),
     (
         Panel(
-            "Nodes by quality of their power figure",
+            "Nodes by quality of their power reading",
             "short",
             {'max by (quality) (perllm_telemetry_nodes{SCOPE,figure="power"})': "{{quality}}"},
             stacked=True,
@@ -114,28 +114,30 @@ _ROWS: tuple[tuple[Panel, ...], ...] = (
             {_rate("perllm_energy_measurements_total", "quality"): "{{quality}}"},
             stacked=True,
         ),
-        Panel("Age of the figures", "s", {"max(perllm_telemetry_age_seconds{SCOPE})": "since the last poll"}),
+        Panel(
+            "Age of the readings", "s", {"max(perllm_telemetry_age_seconds{SCOPE})": "since the last successful poll"}
+        ),
     ),
     (
         Panel(
-            "Time of a decision", "s", {_quantile(0.99, "perllm_extender_seconds", "verb"): "{{verb}} 99th percentile"}
+            "Decision latency", "s", {_quantile(0.99, "perllm_extender_seconds", "verb"): "{{verb}} 99th percentile"}
         ),
         Panel(
-            "What went wrong",
+            "Errors",
             "ops",
             {
                 _rate("perllm_extender_errors_total", "verb"): "extender {{verb}}",
-                _rate("perllm_pods_refused_total"): "pods refused",
-                _rate("perllm_telemetry_failures_total"): "polls of Prometheus",
-                _rate("perllm_watch_restarts_total"): "restarts of the watch",
+                _rate("perllm_pods_refused_total"): "pods refused by nodes",
+                _rate("perllm_telemetry_failures_total"): "failed polls of Prometheus",
+                _rate("perllm_watch_restarts_total"): "watch restarts",
             },
         ),
         Panel(
-            "Replicas at work, outcomes learned",
+            "Active replicas, outcomes learned",
             "short",
             {
-                "sum(perllm_active{SCOPE})": "at work",
-                "sum(increase(perllm_outcomes_learned_total{SCOPE}[1h]))": "outcomes in an hour",
+                "sum(perllm_active{SCOPE})": "active",
+                "sum(increase(perllm_outcomes_learned_total{SCOPE}[1h]))": "outcomes in the last hour",
             },
         ),
     ),

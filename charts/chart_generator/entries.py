@@ -1,4 +1,4 @@
-"""What can be set, as a tree that is read off the models: name, description, default."""
+"""All settings, as a tree derived from the models: name, description, default."""
 
 import dataclasses
 import inspect
@@ -17,10 +17,10 @@ class ChartValue:
     """A value, or a section of values.
 
     Attributes:
-        key: how it is written.
-        description: sentences.
+        key: as written in values.yaml.
+        description: in sentences.
         default: as JSON.
-        children: what is in the section; empty for a value.
+        children: entries of a section; empty for a value.
     """
 
     key: str
@@ -30,7 +30,7 @@ class ChartValue:
 
 
 def list_entries(section: Any) -> Iterator[ChartValue]:
-    """List what a pydantic model or a dataclass holds, in the order of its definition, with its values as defaults."""
+    """List the fields of a pydantic model or a dataclass in the order of definition, with their values as defaults."""
     if isinstance(section, BaseModel):
         for name, field in type(section).model_fields.items():
             yield _entry(field.alias or name, field.description or "", getattr(section, name))

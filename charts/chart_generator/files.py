@@ -36,7 +36,7 @@ def build_files(chart: Path) -> dict[Path, str]:
 
 
 def write_files(chart: Path) -> None:
-    """Write what is generated."""
+    """Write all generated files."""
     for path, text in build_files(chart).items():
         (chart / path).parent.mkdir(parents=True, exist_ok=True)
         (chart / path).write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The README of the chart: what people write, and tables of all values."""
+"""The README of the chart: hand-written text, and tables of all values."""
 
 from chart_generator.entries import ChartValue, list_entries
 from chart_generator.render import render_table
@@ -8,7 +8,7 @@ _MARK = "<!-- values -->"
 
 
 def render_readme(template: str) -> str:
-    """Fill the tables of all values into the hand-written text."""
+    """Insert the tables of all values into the hand-written text."""
     entries = list(list_entries(Values()))
     single = render_table(entry for entry in entries if not entry.children)
     tables = [single, *(_render_section(entry) for entry in entries if entry.children)]

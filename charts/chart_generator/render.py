@@ -14,12 +14,12 @@ _INDENT = "  "
 
 
 def render_values(entries: Iterable[ChartValue], depth: int = 0) -> str:
-    """Render values as YAML, each below its description; a blank line separates those of the first level."""
+    """Render values as YAML, each below its description, with blank lines between those of the first level."""
     return ("\n" if depth == 0 else "").join(_render_entry(entry, depth) for entry in entries)
 
 
 def render_table(entries: Iterable[ChartValue]) -> str:
-    """Render values, and everything in sections, as a Markdown table."""
+    """Render values, including those in sections, as a Markdown table."""
     rows = "".join(
         f"| `{path}` | {_escape(one.description)} | {_render_default(one.default)} |\n"
         for entry in entries

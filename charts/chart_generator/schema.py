@@ -1,4 +1,4 @@
-"""values.schema.json: the models' own schema, made strict, without what only Python cares about."""
+"""values.schema.json: the schema of the models, without the keywords that matter only to Python."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def build_schema() -> dict[str, Any]:
 
 
 def _describe_parameters(definition: dict[str, Any], texts: dict[str, str]) -> None:
-    """Say of a dataclass what pydantic cannot know: its descriptions, and the least value that the operator takes."""
+    """Add to the schema of a dataclass what pydantic does not know: descriptions, and the least accepted value."""
     definition["description"] = definition["description"].partition("\n")[0]
     for name, field in definition["properties"].items():
         field["description"] = texts[name]
@@ -30,7 +30,7 @@ def _describe_parameters(definition: dict[str, Any], texts: dict[str, str]) -> N
 
 
 def _strip(schema: Any) -> Any:
-    """Drop keywords; a name of a property is not one."""
+    """Drop keywords, but no property that has the name of one."""
     if isinstance(schema, list):
         return [_strip(part) for part in schema]
     if not isinstance(schema, dict):

@@ -1,4 +1,4 @@
-"""The chart's values: one model for values.yaml, values.schema.json and the README."""
+"""The chart's values: the model of values.yaml, values.schema.json and the README."""
 
 from pydantic import Field
 
@@ -31,56 +31,60 @@ class Values(Section):
     replica_count: int = Field(
         default=1,
         ge=1,
-        description="Pods. Their kube-schedulers elect a leader by a Lease; the operator beside it works, the others "
-        "stand by.",
+        description="Number of pods. Their kube-schedulers elect a leader by a Lease; the operator in the leader's pod "
+        "is active, the others are on standby.",
     )
     image: Image = Field(default=Image(), description="The image of PerLLM.")
-    image_pull_secrets: list[Object] = Field(default=[], description="Secrets to pull both images with.")
-    name_override: str = Field(default="", description="Stands in for the chart's name in names and labels.")
-    fullname_override: str = Field(default="", description="Stands in for the name of all objects.")
+    image_pull_secrets: list[Object] = Field(default=[], description="Secrets for pulling both images.")
+    name_override: str = Field(default="", description="Replaces the chart's name in names and labels.")
+    fullname_override: str = Field(default="", description="Replaces the name of all objects.")
     config: Config = Field(
         default=Config(),
-        description="The operator's configuration, with its own names and defaults. An empty leader_lease is the name "
-        "of all objects.",
+        description="The operator's configuration, with its own names and defaults. An empty leader_lease means the "
+        "name of all objects.",
     )
     scheduler: SchedulerValues = Field(
-        default=SchedulerValues(), description="The private kube-scheduler that asks the operator, in the same pod."
+        default=SchedulerValues(), description="The private kube-scheduler that queries the operator, in the same pod."
     )
     crds: Crds = Field(default=Crds(), description="The resource definitions.")
     admission_policy: AdmissionPolicy = Field(
-        default=AdmissionPolicy(), description="The ValidatingAdmissionPolicy about authors of tasks."
+        default=AdmissionPolicy(), description="The ValidatingAdmissionPolicy for authors of tasks."
     )
     rbac: Rbac = Field(default=Rbac(), description="Roles and bindings.")
-    service_account: ServiceAccount = Field(default=ServiceAccount(), description="The account of the operator.")
+    service_account: ServiceAccount = Field(
+        default=ServiceAccount(), description="The service account of the operator."
+    )
     resources: Object = Field(
         default={"requests": {"cpu": "100m", "memory": "192Mi"}, "limits": {"memory": "1Gi"}},
-        description="Resources of the operator. A CPU limit would only make decisions late.",
+        description="Resources of the operator. A CPU limit would only delay decisions.",
     )
     pod_security_context: Object = Field(default=RESTRICTED_POD, description="Security context of the pod.")
     security_context: Object = Field(default=RESTRICTED_CONTAINER, description="Security context of both containers.")
     termination_grace_period_seconds: int = Field(
-        default=30, ge=25, description="Seconds to write everything out: one, or up to 25 if the API server is slow."
+        default=30, ge=25, description="Seconds to flush all state: usually one, up to 25 if the API server is slow."
     )
     priority_class_name: str = Field(
-        default="", description="Priority class, such as system-cluster-critical: without PerLLM no task starts."
+        default="", description="Priority class, such as system-cluster-critical: no task starts without PerLLM."
     )
     node_selector: Strings = Field(default={"kubernetes.io/os": "linux"}, description="Node selector of the pods.")
     tolerations: list[Object] = Field(default=[], description="Tolerations of the pods.")
     affinity: Object = Field(default={}, description="Affinity of the pods.")
     topology_spread_constraints: list[Object] = Field(
-        default=[], description="Topology spread of the pods; over nodes and zones, if possible, when empty."
+        default=[], description="Topology spread of the pods; if possible over nodes and zones when empty."
     )
     pod_disruption_budget: PodDisruptionBudget = Field(
-        default=PodDisruptionBudget(), description="Disruption budget; exists from two replicas on."
+        default=PodDisruptionBudget(), description="Disruption budget; created from two replicas on."
     )
     common_labels: Strings = Field(default={}, description="Labels of all objects.")
     deployment_annotations: Strings = Field(default={}, description="Annotations of the Deployment.")
     pod_labels: Strings = Field(default={}, description="Labels of the pods.")
     pod_annotations: Strings = Field(default={}, description="Annotations of the pods.")
-    extra_env: list[Object] = Field(default=[], description="More environment variables of the operator.")
-    extra_volumes: list[Object] = Field(default=[], description="More volumes, such as a Secret with a token.")
-    extra_volume_mounts: list[Object] = Field(default=[], description="Where the operator sees them.")
-    service: Service = Field(default=Service(), description="The service of the metrics.")
+    extra_env: list[Object] = Field(default=[], description="Additional environment variables of the operator.")
+    extra_volumes: list[Object] = Field(default=[], description="Additional volumes, such as a Secret with a token.")
+    extra_volume_mounts: list[Object] = Field(
+        default=[], description="Where they are mounted in the operator's container."
+    )
+    service: Service = Field(default=Service(), description="The Service of the metrics.")
     service_monitor: ServiceMonitor = Field(
         default=ServiceMonitor(), description="ServiceMonitor of the Prometheus operator."
     )
@@ -92,10 +96,10 @@ class Values(Section):
     )
     network_policy: NetworkPolicy = Field(
         default=NetworkPolicy(),
-        description="Network policy: in to the metrics; out to the API server, Prometheus and DNS; nothing else.",
+        description="NetworkPolicy: ingress to the metrics; egress to API server, Prometheus and DNS; nothing else.",
     )
     enabled: bool = Field(
-        default=True, description="Not used here: the condition of charts that this one is a dependency of."
+        default=True, description="Not used here: serves as the condition in charts that depend on this one."
     )
     global_: Global = Field(
         default=Global(), alias="global", description="What Helm shares between this chart and others."

@@ -1,7 +1,7 @@
 """The whole lab: control plane, simulated nodes, Prometheus, the operator and its kube-scheduler, each a process.
 
-Everything lives in one folder and on the loopback interface, and ends with the lab, however that ends. A lab that
-starts in the folder of an earlier one has its objects and what was learned again.
+Everything uses one folder and the loopback interface, and ends with the lab, however that ends. A lab that starts in
+the folder of an earlier one resumes with its objects and its learned state.
 """
 
 import asyncio
@@ -41,15 +41,15 @@ OPERATOR_LOG = "operator.log"
 
 @dataclass(frozen=True, slots=True)
 class LabSettings:
-    """How a lab is run.
+    """Settings of a lab.
 
     Attributes:
-        scenario_name: scenario of the lab, or a YAML file.
-        speed: how many times as fast as real the simulated hardware is.
-        seed: of everything random in the simulated hardware.
+        scenario_name: name of a scenario, or a YAML file.
+        speed: simulated seconds per real second.
+        seed: of the random numbers of the simulated hardware.
         scrape_interval_s: of Prometheus, in real seconds.
-        operator_config: what to set in the operator's configuration beside what the lab needs.
-        flags: more command line flags of the control plane's components, by name.
+        operator_config: settings of the operator in addition to those that the lab needs; they win.
+        flags: additional command line flags of the control plane's components, by name.
     """
 
     scenario_name: str = "modern"
@@ -65,9 +65,9 @@ class Lab:
 
     Args:
         binaries: programs by name, as the toolchain provides them.
-        scenario: the nodes.
-        folder: of this lab only; what an earlier run left there is there again.
-        settings: how it is run.
+        scenario: its nodes.
+        folder: used by this lab only; it resumes what an earlier run left there.
+        settings: of the lab.
     """
 
     def __init__(self, binaries: Mapping[str, Path], scenario: Scenario, folder: Path, settings: LabSettings) -> None:
@@ -89,22 +89,22 @@ class Lab:
 
     @property
     def truth_file(self) -> Path:
-        """Where the simulated nodes write what really happened, one JSON object a line."""
+        """Where the simulated nodes write the ground truth, one JSON object per line."""
         return self.folder / "truth.jsonl"
 
     @property
     def operator_log(self) -> Path:
-        """The operator's log, one JSON object a line."""
+        """The operator's log, one JSON object per line."""
         return self.folder / OPERATOR_LOG
 
     @property
     def health_url(self) -> str:
-        """Where the operator answers /healthz, /readyz and /metrics."""
+        """Base URL of the operator's /healthz, /readyz and /metrics."""
         return f"http://{LOOPBACK}:{self._health_port}"
 
     @property
     def nodes_url(self) -> str:
-        """Where the simulated nodes answer."""
+        """Base URL of the simulated nodes' server."""
         return f"http://{LOOPBACK}:{self._nodes_port}"
 
     async def __aenter__(self) -> Self:
@@ -121,7 +121,7 @@ class Lab:
         await self._stack.aclose()
 
     async def start_operator(self) -> None:
-        """Start the operator, also after it was stopped or killed, and wait until it is ready."""
+        """Start the operator, or start it again after it was stopped or killed, and wait until it is ready."""
         await self.operator.start()
         await self.operator.wait_until(lambda: answers(f"{self.health_url}/readyz"), timeout_s=START_TIMEOUT_S)
 
@@ -131,12 +131,12 @@ class Lab:
         await self.nodes.wait_until(lambda: answers(f"{self.nodes_url}/healthz"), timeout_s=START_TIMEOUT_S)
 
     async def restart_nodes(self) -> None:
-        """Start the simulated hardware anew: no model loaded, the same random numbers."""
+        """Restart the simulated hardware: no model loaded, the same random numbers."""
         await self.nodes.stop()
         await self.start_nodes()
 
     def truth_size(self) -> int:
-        """Return how much ground truth there is, to read from there on later."""
+        """Return the size of the ground truth in bytes, as a position to read from later."""
         return self.truth_file.stat().st_size if self.truth_file.exists() else 0
 
     def read_truth(self, start: int = 0) -> list[dict[str, Any]]:
@@ -196,7 +196,7 @@ class Lab:
             "interval_s": interval_s,
             "stale_after_s": 6 * interval_s,
             "max_backoff_s": defaults.max_backoff_s / defaults.interval_s * interval_s,
-            # The hardware that is `speed` times as fast draws as many times the power.
+            # Hardware that is `speed` times as fast draws `speed` times the power.
             "max_device_power_w": defaults.max_device_power_w * max(self.settings.speed, 1.0),
         }
 
@@ -210,11 +210,11 @@ class Lab:
 
 
 async def install(client: Client, namespaces: Sequence[str] = ()) -> None:
-    """Install the resources, the least rights and the policy about authors, as a user would before the first start.
+    """Install the resource definitions, the least rights and the admission policy, as users do before the first start.
 
     Args:
-        client: of a user who may do that.
-        namespaces: are made, and are where the operator may do anything about tasks; it may everywhere when empty.
+        client: of a user with the rights to do so.
+        namespaces: are created, and are the only ones where the operator may manage tasks; all when empty.
     """
     for namespace in namespaces:
         await _apply(client, "/api/v1/namespaces", {"metadata": {"name": namespace}})
@@ -227,12 +227,12 @@ async def install(client: Client, namespaces: Sequence[str] = ()) -> None:
 
 
 def rbac_user(name: str) -> dict[str, str]:
-    """Return a user with a client certificate as RBAC names it."""
+    """Return a user with a client certificate as an RBAC subject."""
     return {"kind": "User", "apiGroup": RBAC_GROUP, "name": name}
 
 
 def build_operator(control_plane: ControlPlane, folder: Path, config: Mapping[str, Any]) -> Process:
-    """Return the operator as a process that keeps its configuration and its log in `folder`."""
+    """Return the operator as a process with its configuration and its log in `folder`."""
     file = folder / "operator.yaml"
     file.write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
     kubeconfig = control_plane.write_kubeconfig(OPERATOR_USER)
@@ -241,7 +241,7 @@ def build_operator(control_plane: ControlPlane, folder: Path, config: Mapping[st
 
 
 async def _apply(client: Client, path: str, manifest: Object) -> None:
-    """Create an object, or bring the one up to date that an earlier run of the lab left."""
+    """Create an object, or update the one that an earlier run of the lab left."""
     try:
         await client.post(path, manifest)
     except ApiError as error:
@@ -251,14 +251,14 @@ async def _apply(client: Client, path: str, manifest: Object) -> None:
 
 
 async def _remove_nodes_except(client: Client, kept: Collection[str]) -> None:
-    """Remove the nodes that another scenario left in this folder."""
+    """Remove the nodes that a lab with another scenario left in this folder."""
     for item in (await client.get(NODES))["items"]:
         if item["metadata"]["name"] not in kept:
             await client.delete(f"{NODES}/{item['metadata']['name']}")
 
 
 async def _wait_served(client: Client, path: str) -> None:
-    """Wait until a new resource can be used, which takes the API server a moment."""
+    """Wait until the API server serves a new resource, which takes a moment."""
     async with asyncio.timeout(START_TIMEOUT_S):
         while True:
             try:

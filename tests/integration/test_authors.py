@@ -1,4 +1,4 @@
-"""Whoever may create tasks and nothing else gets no pods by them: what users meet, with kubectl."""
+"""The right to create tasks alone does not give a user pods; seen through kubectl."""
 
 import json
 import subprocess
@@ -52,10 +52,10 @@ def make_task(name: str = "task", **spec: Any) -> dict[str, Any]:
     }
 
 
-def wait_until(is_so: Callable[[], object]) -> None:
+def wait_until(holds: Callable[[], object]) -> None:
     end_s = time.monotonic() + TIMEOUT_S
-    while not is_so():
-        assert time.monotonic() < end_s, "not so in time"
+    while not holds():
+        assert time.monotonic() < end_s, "timed out"
         time.sleep(0.2)
 
 
@@ -78,7 +78,7 @@ def kubectl(control_plane: ControlPlane) -> Iterator[Kubectl]:
 
 @pytest.fixture(scope="module")
 def policy(kubectl: Kubectl) -> Iterator[None]:
-    """The policy, from the moment on at which the API server knows it."""
+    """The policy, in force at the API server."""
     for manifest in build_author_policy():
         kubectl("create", "-f", "-", body=manifest)
     wait_until(lambda: kubectl.create(TASKS_ONLY, make_task()))
@@ -88,21 +88,21 @@ def policy(kubectl: Kubectl) -> Iterator[None]:
 
 
 def test_without_the_policy_the_right_to_create_tasks_is_enough(kubectl: Kubectl) -> None:
-    """What docs/security.md warns of; comes first, since the policy stays for the tests that follow."""
+    """What docs/security.md warns about; runs first, since the policy stays for the other tests."""
     assert kubectl.create(TASKS_ONLY, make_task(**PRIVILEGED)) == ""
 
 
-def test_author_who_may_not_create_pods_is_told_which_right_is_missing(kubectl: Kubectl, policy: None) -> None:
-    refusal = kubectl.create(TASKS_ONLY, make_task(**PRIVILEGED))
+def test_author_who_may_not_create_pods_reads_which_right_is_missing(kubectl: Kubectl, policy: None) -> None:
+    denial = kubectl.create(TASKS_ONLY, make_task(**PRIVILEGED))
 
-    assert "(Forbidden)" in refusal or "is forbidden" in refusal
+    assert "(Forbidden)" in denial or "is forbidden" in denial
     assert (
         "tasks-only may not create pods in namespace authors, and a task with a template creates pods there: "
         "let an administrator grant create on pods, for example by the ClusterRole edit"
-    ) in refusal
+    ) in denial
 
 
-def test_author_who_may_create_pods_in_another_namespace_only_is_refused(kubectl: Kubectl, policy: None) -> None:
+def test_author_who_may_create_pods_only_in_another_namespace_is_denied(kubectl: Kubectl, policy: None) -> None:
     assert "pods-elsewhere may not create pods in namespace authors" in kubectl.create(PODS_ELSEWHERE, make_task())
 
 
@@ -111,9 +111,9 @@ def test_author_who_may_create_pods_there_may_create_tasks(kubectl: Kubectl, pol
 
 
 def test_no_author_may_choose_the_node(kubectl: Kubectl, policy: None) -> None:
-    refusal = kubectl.create(TASKS_AND_PODS, make_task(nodeName="edge-1"))
+    denial = kubectl.create(TASKS_AND_PODS, make_task(nodeName="edge-1"))
 
-    assert "spec.template.spec.nodeName must be absent: PerLLM chooses the node" in refusal
+    assert "spec.template.spec.nodeName must be absent: PerLLM chooses the node" in denial
 
 
 def patch(kubectl: Kubectl, user: str, spec: dict[str, Any]) -> str:
@@ -128,10 +128,8 @@ def test_update_that_leaves_the_template_alone_needs_no_pods(kubectl: Kubectl, p
     assert patch(kubectl, TASKS_ONLY, {"priority": 5}) == ""
 
 
-def test_update_that_brings_another_template_does_where_the_definition_allows_it(
-    kubectl: Kubectl, policy: None
-) -> None:
-    """Definitions of this version do not, so the policy does not rest on them."""
+def test_update_of_the_template_needs_them_where_the_definition_allows_it(kubectl: Kubectl, policy: None) -> None:
+    """Definitions of this version do not allow it, but the policy does not rely on them."""
     kubectl("apply", "-f", "-", body=make_task("kept"))
     rules = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/x-kubernetes-validations"
     definition = ("crd", f"{names.TASK_PLURAL}.{names.GROUP}")
@@ -143,9 +141,9 @@ def test_update_that_brings_another_template_does_where_the_definition_allows_it
     kubectl("patch", *definition, "--type=json", "--patch", json.dumps([{"op": "remove", "path": rules}]))
     try:
         wait_until(lambda: not change(TASKS_AND_PODS))
-        refusal = change(TASKS_ONLY)
+        denial = change(TASKS_ONLY)
     finally:
         kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
         wait_until(lambda: change(TASKS_AND_PODS))
 
-    assert "tasks-only may not create pods in namespace authors" in refusal
+    assert "tasks-only may not create pods in namespace authors" in denial

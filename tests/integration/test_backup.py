@@ -1,4 +1,4 @@
-"""The commands by which docs/operate.md backs up what was learned, run as they stand there."""
+"""The commands in docs/operate.md that back up and restore learned state, run as written there."""
 
 import asyncio
 import os
@@ -51,7 +51,7 @@ def start(client: Client, node: Node, instance: str) -> tuple[Learner, Saved]:
 @pytest.mark.skipif(
     shutil.which("jq") is None and "PERLLM_REQUIRE_REAL_NODE" not in os.environ, reason="jq is not installed"
 )
-async def test_what_was_learned_comes_back(binaries: dict[str, Path], tmp_path: Path) -> None:
+async def test_learned_state_is_restored(binaries: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/kubectl").symlink_to(binaries["kubectl"])
     backup, restore = read_commands()

@@ -48,7 +48,7 @@ async def kubectl(plane: ControlPlane, *arguments: str, body: Any = None) -> str
 async def create_node(plane: ControlPlane, name: str) -> None:
     node = make_node(name)
     await kubectl(plane, "create", "-f", "-", body=node)
-    # What is created has no conditions: status has a subresource of its own.
+    # Creation drops the status, which is a subresource.
     await kubectl(plane, "patch", "node", name, "--subresource=status", "-p", json.dumps({"status": node["status"]}))
 
 
@@ -72,7 +72,7 @@ async def test_boots_within_thirty_seconds_and_leaves_nothing_behind(binaries: d
     assert [pid for pid in pids if is_alive(pid)] == []
 
 
-async def test_answers_with_a_certificate_of_its_own_authority(control_plane: ControlPlane) -> None:
+async def test_serves_a_certificate_of_its_own_authority(control_plane: ControlPlane) -> None:
     url = f"{control_plane.url}/version"
     context = ssl.create_default_context(cafile=str(control_plane.authority_file))
     async with aiohttp.ClientSession() as session:
@@ -82,7 +82,7 @@ async def test_answers_with_a_certificate_of_its_own_authority(control_plane: Co
             await session.get(url)
 
 
-async def test_refuses_a_user_without_rights(control_plane: ControlPlane, binaries: dict[str, Path]) -> None:
+async def test_denies_a_user_without_rights(control_plane: ControlPlane, binaries: dict[str, Path]) -> None:
     kubeconfig = control_plane.write_kubeconfig("somebody")
     code, output = await run_kubectl((str(binaries["kubectl"]), f"--kubeconfig={kubeconfig}", "get", "nodes"))
     assert code == 1
@@ -95,7 +95,7 @@ async def test_binds_a_pod_to_a_ready_node(control_plane: ControlPlane) -> None:
     assert await wait_for_node_of(control_plane, "plain") == "ready"
 
 
-async def test_runs_a_further_scheduler_beside_the_default_one(binaries: dict[str, Path], tmp_path: Path) -> None:
+async def test_runs_a_second_scheduler_alongside_the_default_one(binaries: dict[str, Path], tmp_path: Path) -> None:
     async with ControlPlane(binaries, tmp_path) as plane:
         await plane.start_scheduler("private", {"profiles": [{"schedulerName": "perllm"}]})
         await plane.kill_component("kube-scheduler")
@@ -121,7 +121,7 @@ async def query(prometheus: Prometheus, expression: str) -> list[dict[str, Any]]
 
 async def wait_for(check: Callable[[], Awaitable[Any]]) -> Any:
     async with asyncio.timeout(20):
-        while not (found := await check()):  # noqa: ASYNC110 (nothing tells when a scrape is done)
+        while not (found := await check()):  # noqa: ASYNC110 (there is no event for a scrape)
             await asyncio.sleep(0.1)
         return found
 

@@ -133,7 +133,7 @@ def test_deadline_may_be_any_duration_up_to_a_day(kubectl: Kubectl, value: str) 
         ({"dedline": "30s"}, 'unknown field "spec.dedline"'),
     ],
 )
-def test_bad_task_is_refused_with_what_is_right(kubectl: Kubectl, changes: dict[str, Any], message: str) -> None:
+def test_invalid_task_is_denied_with_what_is_valid(kubectl: Kubectl, changes: dict[str, Any], message: str) -> None:
     assert message in kubectl.refusal("create", "--dry-run=server", "-f", "-", body=make_task(**changes))
 
 
@@ -176,7 +176,7 @@ def make_template(*, metadata: Any = None, **spec: Any) -> dict[str, Any]:
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
-def test_template_that_perllm_could_not_read_is_refused(
+def test_template_that_perllm_could_not_read_is_denied(
     kubectl: Kubectl, template: dict[str, Any], message: str
 ) -> None:
     refusal = kubectl.refusal("create", "--dry-run=server", "-f", "-", body=make_task(template=template))
@@ -199,8 +199,8 @@ def test_template_with_nulls_and_fields_of_other_versions_is_kept(kubectl: Kubec
     assert create(kubectl, make_task(template=template))["spec"]["template"] == template
 
 
-def test_status_of_a_task_from_before_an_upgrade_that_refuses_it_can_be_written(kubectl: Kubectl) -> None:
-    """So it can be told what is wrong with it."""
+def test_status_of_an_older_task_that_is_invalid_now_can_be_written(kubectl: Kubectl) -> None:
+    """So that it can say what is wrong with the task."""
     path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/template"
     opened = [
         {"op": "replace", "path": path, "value": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
@@ -229,7 +229,7 @@ def test_status_of_a_task_from_before_an_upgrade_that_refuses_it_can_be_written(
 
 
 @pytest.mark.parametrize("field", ["status.phase=Running", "status.nodeName=edge-1", "spec.model=chosen"])
-def test_tasks_are_chosen_by_phase_node_and_model(kubectl: Kubectl, field: str) -> None:
+def test_tasks_can_be_selected_by_phase_node_and_model(kubectl: Kubectl, field: str) -> None:
     for name, model, status in (
         ("chosen", "chosen", {"phase": "Running", "nodeName": "edge-1"}),
         ("not-chosen", "other", {"phase": "Pending"}),
@@ -243,14 +243,14 @@ def test_tasks_are_chosen_by_phase_node_and_model(kubectl: Kubectl, field: str) 
     ]
 
 
-def test_name_that_is_no_label_value_is_refused(kubectl: Kubectl) -> None:
+def test_name_that_is_not_a_label_value_is_denied(kubectl: Kubectl) -> None:
     refusal = kubectl.refusal("create", "--dry-run=server", "-f", "-", body=make_task("x" * 64))
 
     assert "metadata.name must have at most 63 characters: its pods carry it as a label" in refusal
 
 
 @pytest.mark.parametrize(("field", "value"), IMMUTABLE.items())
-def test_what_decisions_rest_on_cannot_be_changed(kubectl: Kubectl, field: str, value: object) -> None:
+def test_fields_that_decisions_depend_on_are_immutable(kubectl: Kubectl, field: str, value: object) -> None:
     kubectl("apply", "-f", "-", body=make_task("immutable"))
 
     refusal = kubectl.refusal("apply", "-f", "-", body=make_task("immutable", **{field: value}))
@@ -258,7 +258,7 @@ def test_what_decisions_rest_on_cannot_be_changed(kubectl: Kubectl, field: str, 
     assert f"spec.{field} is immutable: create a new task instead" in refusal
 
 
-def test_nothing_deep_in_the_template_can_be_changed(kubectl: Kubectl) -> None:
+def test_the_template_is_immutable(kubectl: Kubectl) -> None:
     kubectl("apply", "-f", "-", body=make_task("immutable"))
     changed = copy.deepcopy(make_task("immutable"))
     changed["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"] = "c"
@@ -266,7 +266,7 @@ def test_nothing_deep_in_the_template_can_be_changed(kubectl: Kubectl) -> None:
     assert "spec.template is immutable" in kubectl.refusal("apply", "-f", "-", body=changed)
 
 
-def test_what_no_decision_rests_on_can_be_changed(kubectl: Kubectl) -> None:
+def test_other_fields_can_be_changed(kubectl: Kubectl) -> None:
     kubectl("apply", "-f", "-", body=make_task("mutable"))
 
     kubectl(
@@ -277,7 +277,7 @@ def test_what_no_decision_rests_on_can_be_changed(kubectl: Kubectl) -> None:
     )
 
 
-def test_columns_tell_how_a_task_went(kubectl: Kubectl) -> None:
+def test_columns_show_the_course_of_a_task(kubectl: Kubectl) -> None:
     kubectl("apply", "-f", "-", body=make_task("columns"))
     status = {
         "phase": "Succeeded",
@@ -306,7 +306,7 @@ def test_columns_tell_how_a_task_went(kubectl: Kubectl) -> None:
     assert row.split()[:-1] == ["columns", "Succeeded", "llama", "edge-1", "edge", "30s", "12.345", "true", "678.9"]
 
 
-def test_node_profile_keeps_the_learners_state_and_shows_the_figures(kubectl: Kubectl) -> None:
+def test_node_profile_keeps_learned_state_and_shows_figures(kubectl: Kubectl) -> None:
     profile = {"apiVersion": "perllm.io/v1alpha1", "kind": "LLMNodeProfile", "metadata": {"name": "edge-1"}}
     state = {"precision": [[1.0, 0.5], [0.5, 2.0]], "anything": {"deep": [None, "x"]}}
     status = {

@@ -1,4 +1,4 @@
-"""The doctor on a real API server and a real Prometheus: nothing to say when all is there, one FAIL for each lack."""
+"""The doctor on a real API server and a real Prometheus: one FAIL for each thing that is missing."""
 
 import asyncio
 import copy
@@ -53,7 +53,7 @@ METRICS = (
 
 @dataclass(slots=True)
 class Place:
-    """A cluster in which PerLLM seems to run, as far as objects can tell.
+    """A cluster in which PerLLM seems to run, judging by its objects.
 
     Attributes:
         settings: of the operator.
@@ -68,7 +68,7 @@ class Place:
     async def examine(
         self, changes: dict[str, Any] | None = None, *, later_s: float = 0.0, client: Client | None = None
     ) -> list[str]:
-        """Return the findings that are not ok, as lines, as they would be some time later.
+        """Return the findings that are not ok, as lines, as they would be at a later time.
 
         With a client of its own the account looks at itself, as in the operator's pod.
         """
@@ -115,7 +115,7 @@ async def prometheus(binaries: dict[str, Path], tmp_path_factory: pytest.TempPat
 async def place(
     binaries: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, prometheus: Prometheus
 ) -> AsyncIterator[Place]:
-    """Is shared: what a test damages it repairs."""
+    """Shared: a test repairs what it damages."""
     folder = tmp_path_factory.mktemp("doctor")
     async with ControlPlane(binaries, folder) as plane, Client(load_credentials(plane.admin_kubeconfig)) as client:
         settings = {"namespaces": [SERVED], "leader_lease": "turns", "telemetry": {"url": prometheus.url}}
@@ -127,12 +127,12 @@ async def place(
 
 
 async def _set_up(client: Client) -> None:
-    """Make everything that an installation and its cluster would have."""
+    """Create every object of an installation and its cluster."""
     await install(client, [SERVED])
     await client.post("/api/v1/namespaces", {"metadata": {"name": HOME}})
     await client.post(f"/api/v1/namespaces/{HOME}/serviceaccounts", {"metadata": {"name": "perllm"}})
     for manifest in build_manifests(ACCOUNT, SCHEDULER, namespaces=[SERVED], namespace=HOME, lease="turns"):
-        # The lab has made the same roles, and bound them to users of its own.
+        # The lab has created the same roles and bound them to users of its own.
         path = f"{collection_path(manifest)}/{manifest['metadata']['name']}"
         with suppress(ApiError):
             await client.delete(path)
@@ -173,7 +173,7 @@ def _labels(value: str | None) -> dict[str, Any]:
 
 
 async def _wait_for(place: Place, expected: str | None) -> list[str]:
-    """Wait until the doctor says what is expected, None for nothing; a schema is published with some delay."""
+    """Wait until the doctor reports what is expected, None for nothing; a schema is published with some delay."""
     lines: list[str] = []
     async with asyncio.timeout(30):
         while True:
@@ -194,7 +194,7 @@ async def test_an_empty_cluster_lacks_everything(place: Place) -> None:
     ]
 
 
-async def test_a_complete_installation_leaves_nothing_to_say(place: Place) -> None:
+async def test_a_complete_installation_passes(place: Place) -> None:
     code, output = await place.run_command()
     assert code == 0
     assert output.endswith("0 warn, 0 FAIL\n")
@@ -257,7 +257,7 @@ async def test_what_prometheus_lacks_fails(place: Place, telemetry: dict[str, An
     assert expected in "\n".join(lines)
 
 
-async def test_tasks_and_pods_that_nobody_takes_care_of_fail(place: Place) -> None:
+async def test_abandoned_tasks_and_pods_fail(place: Place) -> None:
     manifest = task_manifest(Request("lonely", "m", 0.0, 200, 60, 1000, 60.0), namespace=SERVED)
     path = names.task_path(SERVED, "lonely")
     pod = {

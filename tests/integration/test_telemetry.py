@@ -30,7 +30,7 @@ Handler = Callable[[aiohttp.web.Request], Awaitable[aiohttp.web.StreamResponse]]
 
 
 class Exporter:
-    """One GPU that draws 100 W, shown twice because two pods share it, and one link."""
+    """One GPU that draws 100 W, exported twice because two pods share it, and one link."""
 
     def __init__(self) -> None:
         self.address = ""
@@ -57,7 +57,7 @@ async def exporter() -> AsyncIterator[Exporter]:
 
 
 class served:  # noqa: N801
-    """Serves a handler on a free port; gives its address."""
+    """Serves a handler on a free port and yields its address."""
 
     def __init__(self, handler: Handler) -> None:
         app = aiohttp.web.Application()
@@ -105,7 +105,7 @@ async def telemetry(prometheus: Prometheus) -> AsyncIterator[Telemetry]:
 
 async def eventually(check: Callable[[], bool], timeout_s: float = 20.0) -> None:
     async with asyncio.timeout(timeout_s):
-        while not check():  # noqa: ASYNC110 - what is watched here tells nobody when it changes
+        while not check():  # noqa: ASYNC110 - there is no event for the change
             await asyncio.sleep(0.05)
 
 
@@ -164,7 +164,7 @@ async def hang(request: aiohttp.web.Request) -> aiohttp.web.Response:
     return aiohttp.web.Response()
 
 
-async def test_a_query_that_prometheus_refuses_is_told_with_its_words(prometheus: Prometheus) -> None:
+async def test_a_query_that_prometheus_rejects_is_reported_in_its_words(prometheus: Prometheus) -> None:
     settings = TelemetrySettings(url=prometheus.url)
     source = PrometheusSource(settings, requests.Session())
     try:
@@ -178,7 +178,7 @@ async def test_a_query_that_prometheus_refuses_is_told_with_its_words(prometheus
         source.close()
 
 
-async def test_server_that_hangs_is_given_up_after_the_timeout_and_not_tried_again() -> None:
+async def test_server_that_hangs_times_out_and_is_not_retried() -> None:
     async with served(hang) as address:
         started_s = time.monotonic()
         with pytest.raises(TelemetryUnreachableError, match="did not answer in time"):

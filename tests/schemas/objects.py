@@ -1,4 +1,4 @@
-"""JSON schemas of Kubernetes objects, strict: what no version of the API knows is refused."""
+"""JSON schemas of Kubernetes objects, strict: unknown fields are rejected."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -26,7 +26,7 @@ PROMETHEUS_OPERATOR = Source(
 
 _SWAGGER = Path("api/openapi-spec/swagger.json")
 _PROMETHEUS_CRDS = Path("example/prometheus-operator-crd")
-# Written as strings in the API's own description, read as either.
+# The API describes them as strings and reads them as either.
 _LOOSE = {
     "io.k8s.apimachinery.pkg.util.intstr.IntOrString": {"type": ["string", "integer"]},
     "io.k8s.apimachinery.pkg.api.resource.Quantity": {"type": ["string", "number"]},
@@ -72,12 +72,12 @@ def read_prometheus_schemas(folder: Path) -> dict[Kind, Schema]:
 
 
 def _close_root(schema: Schema) -> Schema:
-    """Leave metadata open: the API server knows its fields, a resource definition does not say them."""
+    """Leave metadata open: a resource definition does not list its fields."""
     return {**schema, "properties": {**schema["properties"], "metadata": {"type": "object"}}}
 
 
 def _tighten(schema: Any) -> Any:
-    """Refuse unknown fields wherever some are known, and take what may be a number or a string as either."""
+    """Reject unknown fields wherever some are known, and accept both types of int-or-string."""
     if isinstance(schema, list):
         return [_tighten(part) for part in schema]
     if not isinstance(schema, dict):

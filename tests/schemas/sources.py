@@ -1,4 +1,4 @@
-"""Files out of the sources of Go modules, such as the schemas that Kubernetes itself publishes."""
+"""The sources of Go modules, which hold the schemas that Kubernetes publishes."""
 
 import os
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Source:
     Attributes:
         module: its path.
         release: such as v1.2.3.
-        checksum: of its files, as a go.sum has it.
+        checksum: of its files, as in a go.sum.
     """
 
     module: str
@@ -30,12 +30,12 @@ async def fetch(source: Source, *, cache_folder: Path) -> Path:
     """Return the folder of a module's files, from Go's own cache or its proxy.
 
     Raises:
-        ToolchainError: it could not be had, or is not what it was.
+        ToolchainError: it could not be downloaded, or its checksum is another.
     """
     go = await find_go(list_modules()[0], cache_folder, lambda progress: None)
     lines: list[str] = []
     argv = (go.executable, "mod", "download", "-json", f"{source.module}@{source.release}")
-    # Outside of any module, or Go would compare with its requirements.
+    # Outside of any module, or Go would apply that module's requirements.
     code = await run(argv, lines.append, {**os.environ, **go.environment}, folder=Path("/"))
     output = "\n".join(lines)
     try:

@@ -1,4 +1,4 @@
-{{/* Combinations that cannot work are refused before anything is installed. */}}
+{{/* Combinations that cannot work are rejected before anything is installed. */}}
 {{- define "perllm.check" -}}
 {{- include "perllm.checkSections" . -}}
 {{- include "perllm.checkImage" . -}}
@@ -10,7 +10,7 @@
 {{- include "perllm.checkNeighbours" . -}}
 {{- end }}
 
-{{/* Helm removes what is null, also a whole section, and an upgrade with --reuse-values knows no new one. */}}
+{{/* Helm drops null values, even whole sections, and an upgrade with --reuse-values lacks new ones. */}}
 {{- define "perllm.checkSections" -}}
 {{- range $path := list
   "image" "config" "config.telemetry" "config.telemetry.queries" "config.policy" "config.policy.net_hits"
@@ -39,10 +39,10 @@
 {{- $server := .Values.config.server -}}
 {{- $ports := list (int $server.extender_port) (int $server.health_port) (int .Values.scheduler.port) -}}
 {{- if has 0 $ports -}}
-{{- fail "config.server.extender_port and config.server.health_port must not be 0: probes and kube-scheduler have to know them" -}}
+{{- fail "config.server.extender_port and config.server.health_port must not be 0: probes and kube-scheduler need a fixed port" -}}
 {{- end -}}
 {{- if ne (len (uniq $ports)) 3 -}}
-{{- fail (printf "config.server.extender_port, config.server.health_port and scheduler.port must differ: all are in one pod, and they are %v" $ports) -}}
+{{- fail (printf "config.server.extender_port, config.server.health_port and scheduler.port must differ: all are in the same pod, and they are %v" $ports) -}}
 {{- end -}}
 {{- if regexMatch "^(localhost|127\\.|::1$)" $server.health_host -}}
 {{- fail (printf "config.server.health_host must be an address that kubelet and Prometheus reach, such as 0.0.0.0 or ::, not %s" $server.health_host) -}}
@@ -62,7 +62,7 @@
 {{- if $wanted -}}
 {{- $behind := sub (int (semver (include "perllm.kubernetesVersion" .)).Minor) (int (semver $wanted).Minor) -}}
 {{- if or (lt $behind 0) (gt $behind 1) -}}
-{{- fail (printf "scheduler.image.tag %s does not fit the cluster, which is %s: kube-scheduler may be one minor version behind it and never ahead; leave the tag empty for the cluster's own" .Values.scheduler.image.tag .Capabilities.KubeVersion.Version) -}}
+{{- fail (printf "scheduler.image.tag %s does not fit the cluster, which is %s: kube-scheduler may be one minor version older, but not newer; leave the tag empty for the cluster's own" .Values.scheduler.image.tag .Capabilities.KubeVersion.Version) -}}
 {{- end -}}
 {{- end -}}
 {{- end }}
@@ -73,11 +73,11 @@
 {{- if .Values.prometheusRule.enabled }}{{ $wanted = append $wanted "prometheusRule.enabled" }}{{ end -}}
 {{- $api := include "perllm.monitoringApi" . -}}
 {{- if and $wanted (not (.Capabilities.APIVersions.Has $api)) -}}
-{{- fail (printf "%s: the cluster does not serve %s; install the Prometheus operator first, or leave it off (helm template knows no cluster: add --api-versions %s)" (join ", " $wanted) $api $api) -}}
+{{- fail (printf "%s: the cluster does not serve %s; install the Prometheus operator first, or leave it off (helm template does not see the cluster: add --api-versions %s)" (join ", " $wanted) $api $api) -}}
 {{- end -}}
 {{- end }}
 
-{{/* Helm's own message names neither the other release nor the way out. */}}
+{{/* Helm's own message names neither the other release nor the remedy. */}}
 {{- define "perllm.checkCrds" -}}
 {{- if .Values.crds.enabled -}}
 {{- range $path, $_ := .Files.Glob "files/crds/*.yaml" -}}
@@ -91,7 +91,7 @@
 {{- end -}}
 {{- end }}
 
-{{/* Two operators of a cluster may share neither tasks, nor pods, nor learned state. */}}
+{{/* Two operators in a cluster must not share tasks, pods or learned state. */}}
 {{- define "perllm.checkNeighbours" -}}
 {{- if .Values.rbac.create -}}
 {{- $config := .Values.config -}}
@@ -108,7 +108,7 @@
 {{- end -}}
 {{- $theirs := compact (splitList "," (get $notes "perllm.io/namespaces")) -}}
 {{- if or (not $theirs) (not $config.namespaces) -}}
-{{- fail (printf "config.namespaces: release %s serves %s, this one %s; say for both which namespaces they serve" $owner (join ", " (default (list "all namespaces") $theirs)) (join ", " (default (list "all namespaces") $config.namespaces))) -}}
+{{- fail (printf "config.namespaces: release %s serves %s, this one %s; list the namespaces of each" $owner (join ", " (default (list "all namespaces") $theirs)) (join ", " (default (list "all namespaces") $config.namespaces))) -}}
 {{- end -}}
 {{- range $config.namespaces -}}
 {{- if has . $theirs -}}

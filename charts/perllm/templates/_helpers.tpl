@@ -1,4 +1,4 @@
-{{/* Name of all objects in the namespace of the release. Dots are no part of the names of services. */}}
+{{/* Name of all objects in the namespace of the release. Names of Services cannot contain dots. */}}
 {{- define "perllm.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- $release := .Release.Name | replace "." "-" -}}
@@ -6,7 +6,7 @@
 {{- default $full .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
 {{- end }}
 
-{{/* Name of objects that belong to no namespace: releases of the same name in two namespaces must not meet. */}}
+{{/* Name of cluster-scoped objects, unique among releases of the same name in different namespaces. */}}
 {{- define "perllm.clusterName" -}}
 {{ .Release.Namespace }}:{{ include "perllm.fullname" . }}
 {{- end }}
@@ -44,14 +44,14 @@ app.kubernetes.io/part-of: perllm
 {{- end }}
 
 {{/*
-Lease by which pods agree on the one that works. A single one follows it as well: whatever number of replicas a rollout or
-a rollback begins and ends with, pods of before and after contend for the same Lease.
+Lease by which pods elect the active one. A single pod follows it as well, so that old and new pods contend for the same
+Lease whatever the number of replicas before and after a rollout or rollback.
 */}}
 {{- define "perllm.lease" -}}
 {{ default (include "perllm.fullname" .) .Values.config.leader_lease }}
 {{- end }}
 
-{{/* Whether new pods and those that are there follow the same Lease; empty in an upgrade that introduces or renames it. */}}
+{{/* Whether new and existing pods follow the same Lease; empty in an upgrade that introduces or renames it. */}}
 {{- define "perllm.followsLease" -}}
 {{- $old := lookup "apps/v1" "Deployment" .Release.Namespace (include "perllm.fullname" .) -}}
 {{- if or (not $old) (lookup "coordination.k8s.io/v1" "Lease" .Release.Namespace (include "perllm.lease" .)) -}}
@@ -68,7 +68,7 @@ true
 {{ include "perllm.image" (dict "image" .Values.scheduler.image "tag" $tag "registry" .Values.global.imageRegistry) }}
 {{- end }}
 
-{{/* Image reference: pass (dict "image" image "tag" the tag to use when none is set "registry" global.imageRegistry). */}}
+{{/* Image reference: pass (dict "image" image "tag" default-tag "registry" global.imageRegistry). */}}
 {{- define "perllm.image" -}}
 {{- $repository := .image.repository -}}
 {{- if .registry -}}
@@ -82,8 +82,8 @@ true
 {{- end }}
 
 {{/*
-Version of the cluster without what its vendor adds to it: v1.37.2-gke.100 runs kube-scheduler v1.37.2. Argo CD tells no
-patch version; the first one does.
+Version of the cluster without its vendor's suffix: v1.37.2-gke.100 runs kube-scheduler v1.37.2. Argo CD passes no patch
+version; .0 is used then.
 */}}
 {{- define "perllm.kubernetesVersion" -}}
 {{- $version := semver .Capabilities.KubeVersion.Version -}}
@@ -92,7 +92,7 @@ v{{ $version.Major }}.{{ $version.Minor }}.{{ $version.Patch }}
 
 {{- define "perllm.monitoringApi" -}}monitoring.coreos.com/v1{{- end }}
 
-{{/* Port of Prometheus' pods, as far as the URL tells it. */}}
+{{/* Port of the pods of Prometheus, derived from the URL unless set. */}}
 {{- define "perllm.prometheusPort" -}}
 {{- $url := urlParse .Values.config.telemetry.url -}}
 {{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" -}}
@@ -103,7 +103,7 @@ v{{ $version.Major }}.{{ $version.Minor }}.{{ $version.Patch }}
 {{- end -}}
 {{- end }}
 
-{{/* The token of the pod's account, in one container only; what kubelet would mount in all of them. */}}
+{{/* The token of the pod's account, for one container only; by default kubelet would mount it in all of them. */}}
 {{- define "perllm.projectedToken" -}}
 projected:
   sources:

@@ -1,4 +1,4 @@
-{{/* The same as `perllm scheduler-config`, and a test holds it so. */}}
+{{/* The same as `perllm scheduler-config` prints; a test holds that. */}}
 {{- define "perllm.schedulerConfiguration" -}}
 apiVersion: kubescheduler.config.k8s.io/v1
 kind: KubeSchedulerConfiguration

@@ -1,4 +1,4 @@
-"""Builds Go modules: once, visibly, and without leaving anything half done."""
+"""Build Go modules: once, with progress shown, and never leaving a partial result behind."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from perllm_lab.kubernetes.process import end, spawn
 
 _LOCK_INTERVAL_S = 0.2
 _TAIL_LINES = 25
-# What `go build -v` prints for every package; everything else it says has spaces or colons in it.
+# A line of `go build -v` for one package; every other line has spaces or colons in it.
 _PACKAGE_LINE = re.compile(r"[^\s:#]+")
 
 
@@ -28,13 +28,13 @@ class ToolchainError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the provision of one module's programs is.
+    """How far one module's programs are.
 
     Attributes:
-        module: Name of the module.
-        stage: What is going on; `waiting` is for another build of the same module that runs now.
-        done: Modules downloaded so far, or packages compiled so far.
-        total: Packages to compile; 0 while that is not known.
+        module: name of the module.
+        stage: the current step; `waiting` means that another process is building the same module.
+        done: modules downloaded so far, or packages compiled so far.
+        total: packages to compile; 0 while that is not known.
     """
 
     module: str
@@ -55,12 +55,12 @@ class Go:
 
 
 async def build(module: Module, target: Path, go: Go, report: Report) -> None:
-    """Builds a module into a folder that appears only when it is complete.
+    """Build a module into a folder that appears only when it is complete.
 
     The caller holds the lock of the target.
 
     Raises:
-        ToolchainError: The build failed; carries the end of its output.
+        ToolchainError: the build failed; carries the end of its output.
     """
     partial = target.with_name(f"{target.name}.partial")
     _remove(partial)
@@ -79,7 +79,7 @@ async def run(
     environment: Mapping[str, str],
     folder: Path | None = None,
 ) -> int:
-    """Runs a command, hands over its output line by line and returns its exit code; ends it when cancelled."""
+    """Run a command, pass its output on line by line, and return its exit code; it ends when this is cancelled."""
     child = await spawn([str(part) for part in argv], output=PIPE, environment=environment, folder=folder)
     assert child.stdout is not None
     try:
@@ -92,11 +92,11 @@ async def run(
 
 @contextlib.asynccontextmanager
 async def hold_lock(file: Path, on_wait: Callable[[], None]) -> AsyncIterator[None]:
-    """Holds a lock between processes; the kernel gives it free when its holder dies.
+    """Hold a lock between processes; the kernel releases it when its holder dies.
 
     Args:
-        file: Carries the lock; stays behind, since removing it would let two holders in.
-        on_wait: Called once if another process holds it.
+        file: is locked; never removed, because that would admit a second holder.
+        on_wait: called once if another process holds the lock.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as handle:
@@ -128,13 +128,13 @@ async def _call(go: Go, module: Module, arguments: Sequence[str], output: "_Outp
     if code != 0:
         raise ToolchainError(
             f"Building {module.name} with {go.executable} failed (exit code {code}). It needs about 8 GB of disk, 3 GB"
-            " of memory and a Go module proxy (GOPROXY); run the same command again when that is fixed, it goes on"
-            f" where it stopped. The end of the output:\n{output.tail}"
+            " of memory and a Go module proxy (GOPROXY); run the same command again when that is fixed, and it"
+            f" continues where it stopped. The end of the output:\n{output.tail}"
         )
 
 
 class _Output:
-    """Counts what the go command reports and keeps the end of everything else."""
+    """Counts the downloads and packages that the go command reports, and keeps the end of its other output."""
 
     def __init__(
         self,

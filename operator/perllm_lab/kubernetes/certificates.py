@@ -1,4 +1,4 @@
-"""A certificate authority that lives as long as one run of the lab."""
+"""A certificate authority for one run of the lab."""
 
 import base64
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class KeyPair:
     key: bytes
 
     def write(self, folder: Path, name: str) -> tuple[Path, Path]:
-        """Writes `name.crt` and `name.key` and returns their paths."""
+        """Write `name.crt` and `name.key` and return their paths."""
         certificate, key = folder / f"{name}.crt", folder / f"{name}.key"
         certificate.write_bytes(self.certificate)
         write_secret(key, self.key)
@@ -35,17 +35,17 @@ class Authority:
         return self._ca.cert_pem.bytes()
 
     def write_certificate(self, file: Path) -> Path:
-        """Writes the authority's own certificate."""
+        """Write the authority's own certificate."""
         file.write_bytes(self.certificate)
         return file
 
     def issue_server(self, *hosts: str) -> KeyPair:
-        """Issues a certificate for host names and addresses."""
+        """Issue a certificate for host names and addresses."""
         return _pair(self._ca.issue_cert(*hosts))
 
     def issue_client(self, user: str, group: str | None = None) -> KeyPair:
-        """Issues a certificate for a Kubernetes user: the common name is the user, the organisation its group."""
-        # Without an organisation the library writes its own name there, which Kubernetes would take for a group.
+        """Issue a certificate for a Kubernetes user: the common name is the user, the organisation its group."""
+        # Without an organisation the library writes its own name there, which Kubernetes would read as a group.
         # Every user that logs in belongs to this group anyway.
         organisation = group or "system:authenticated"
         return _pair(self._ca.issue_cert("client.invalid", common_name=user, organization_name=organisation))
@@ -53,7 +53,7 @@ class Authority:
 
 @dataclass(frozen=True, slots=True)
 class Kubeconfig:
-    """Where a cluster is, whom to trust and who one is."""
+    """The address of a cluster, the authority to trust, and the credentials of a user."""
 
     server: str
     authority: bytes
@@ -62,11 +62,11 @@ class Kubeconfig:
 
     @classmethod
     def issue(cls, server: str, authority: Authority, user: str, group: str | None) -> Self:
-        """Makes the kubeconfig of a user with a certificate of its own."""
+        """Make the kubeconfig of a user with a certificate of its own."""
         return cls(server, authority.certificate, user, authority.issue_client(user, group))
 
     def render(self) -> dict[str, Any]:
-        """Renders the content of a kubeconfig file; all certificates are inside, so the file can be moved."""
+        """Render the content of a kubeconfig file; all certificates are inside, so the file can be moved."""
         cluster = {"server": self.server, "certificate-authority-data": _encode(self.authority)}
         user = {"client-certificate-data": _encode(self.pair.certificate), "client-key-data": _encode(self.pair.key)}
         return {
@@ -80,7 +80,7 @@ class Kubeconfig:
 
 
 def write_secret(file: Path, content: bytes) -> None:
-    """Writes a file that only its owner may read, and that nobody else can have opened before."""
+    """Write a file that only its owner may read, and that no other user can have opened before."""
     file.unlink(missing_ok=True)
     file.touch(mode=0o600, exist_ok=False)
     file.write_bytes(content)

@@ -15,9 +15,9 @@ CONTROLLER_MANAGER = "kube-controller-manager"
 SCHEDULER = "kube-scheduler"
 
 SERVICE_RANGE = "10.0.0.0/24"
-# Kubernetes gives the service `kubernetes`, by which pods reach the API server, the first address of the range.
+# Kubernetes gives the Service `kubernetes`, through which pods reach the API server, the first address of the range.
 _API_SERVICE = (str(next(ip_network(SERVICE_RANGE).hosts())), "kubernetes", "kubernetes.default.svc")
-# A laptop has one client of each kind, so the limits that protect a shared API server would only distort timings.
+# There is one client of each kind, so the limits that protect a shared API server would only distort timings.
 _CLIENT_QPS = 1000
 _CLIENT_BURST = 2000
 
@@ -35,7 +35,7 @@ class CredentialFiles:
 
     @classmethod
     def write(cls, folder: Path, authority: Authority, address: str) -> "CredentialFiles":
-        """Issues and writes everything for an API server at this address.
+        """Issue and writes everything for an API server at this address.
 
         etcd gets an authority of its own: whoever may talk to etcd is above RBAC, and the users of the API server must
         not be.
@@ -62,7 +62,7 @@ class EtcdPorts:
 
 
 def render_etcd(credentials: CredentialFiles, data_folder: Path, ports: EtcdPorts) -> tuple[str, ...]:
-    """Renders the arguments of etcd, which trades durability across power cuts for speed."""
+    """Render the arguments of etcd, which trades durability across power cuts for speed."""
     certificate, key = credentials.etcd
     client, peer = f"https://{LOOPBACK}:{ports.client}", f"https://{LOOPBACK}:{ports.peer}"
     return (
@@ -90,13 +90,13 @@ def render_etcd(credentials: CredentialFiles, data_folder: Path, ports: EtcdPort
 
 
 def render_api_server(credentials: CredentialFiles, *, etcd_port: int, address: str, port: int) -> tuple[str, ...]:
-    """Renders the arguments of kube-apiserver: RBAC, client certificates and service account tokens."""
+    """Render the arguments of kube-apiserver: RBAC, client certificates and service account tokens."""
     certificate, key = credentials.etcd
     kubelet_certificate, kubelet_key = credentials.kubelet_client
     return (
         *_render_serving(credentials, port, address),
         f"--advertise-address={address}",
-        # The endpoints of the service `kubernetes` may not be loopback addresses, and then no real pod uses them.
+        # The endpoints of the Service `kubernetes` must not be loopback addresses; on loopback no real pod uses them.
         *(("--endpoint-reconciler-type=none",) if address == LOOPBACK else ()),
         f"--service-cluster-ip-range={SERVICE_RANGE}",
         f"--kubelet-client-certificate={kubelet_certificate}",
@@ -119,7 +119,7 @@ def render_api_server(credentials: CredentialFiles, *, etcd_port: int, address: 
 
 
 def render_controller_manager(credentials: CredentialFiles, kubeconfig: Path, port: int) -> tuple[str, ...]:
-    """Renders the arguments of kube-controller-manager."""
+    """Render the arguments of kube-controller-manager."""
     return (
         *_render_serving(credentials, port),
         *_render_client(kubeconfig),
@@ -133,7 +133,7 @@ def render_controller_manager(credentials: CredentialFiles, kubeconfig: Path, po
 
 
 def render_scheduler(credentials: CredentialFiles, kubeconfig: Path, port: int) -> tuple[str, ...]:
-    """Renders the arguments of the default kube-scheduler."""
+    """Render the arguments of the default kube-scheduler."""
     return (
         *_render_serving(credentials, port),
         *_render_client(kubeconfig),
@@ -146,12 +146,12 @@ def render_scheduler(credentials: CredentialFiles, kubeconfig: Path, port: int) 
 def render_configured_scheduler(
     credentials: CredentialFiles, kubeconfig: Path, configuration_file: Path, port: int
 ) -> tuple[str, ...]:
-    """Renders the arguments of a kube-scheduler with a configuration file."""
+    """Render the arguments of a kube-scheduler with a configuration file."""
     return (*_render_serving(credentials, port), *_render_delegation(kubeconfig), f"--config={configuration_file}")
 
 
 def complete_configuration(configuration: Mapping[str, Any], kubeconfig: Path) -> dict[str, Any]:
-    """Completes a KubeSchedulerConfiguration by how it reaches the API server; what is given wins."""
+    """Add the connection to the API server to a KubeSchedulerConfiguration; fields that are set win."""
     connection = {"kubeconfig": str(kubeconfig), "qps": _CLIENT_QPS, "burst": _CLIENT_BURST}
     return {
         "apiVersion": "kubescheduler.config.k8s.io/v1",
@@ -177,7 +177,7 @@ def _render_client(kubeconfig: Path) -> tuple[str, ...]:
 
 
 def _render_delegation(kubeconfig: Path) -> tuple[str, ...]:
-    # Benchmarks read the components' own metrics without a token.
+    # Benchmarks read the metrics of the components without a token.
     return (
         f"--authentication-kubeconfig={kubeconfig}",
         f"--authorization-kubeconfig={kubeconfig}",

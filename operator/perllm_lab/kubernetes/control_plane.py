@@ -17,18 +17,18 @@ from perllm_lab.kubernetes.process import LOOPBACK, Process, ProcessError, find_
 
 _START_TIMEOUT_S = 60.0
 _REQUEST_TIMEOUT_S = 5.0
-# An API server that still has watchers would wait for them, and nobody needs its data any more.
-_FAREWELL_S = 3.0
+# An API server with open watches would wait for them, and its data is not needed any more.
+_STOP_GRACE_S = 3.0
 
 
 class ControlPlane:
     """etcd, kube-apiserver, kube-controller-manager and kube-scheduler; ready inside the `async with` block.
 
     Args:
-        binaries: Paths by component name, as `toolchain.provide` returns them.
-        folder: Of this run only: data, certificates, kubeconfigs and logs.
-        flags: More command line flags by component name; the last one of a name wins.
-        address: Where the API server listens; real pods need one that they can reach.
+        binaries: programs by component name, as `toolchain.provide` returns them.
+        folder: used by this run only, for data, certificates, kubeconfigs and logs.
+        flags: additional command line flags by component name; of two with the same name the later wins.
+        address: address that the API server listens on; real pods need one that they can reach.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class ControlPlane:
 
     @property
     def admin_kubeconfig(self) -> Path:
-        """Kubeconfig of a user who may do everything."""
+        """Kubeconfig of a cluster administrator."""
         return self.folder / "kubeconfigs" / "admin.yaml"
 
     @property
@@ -66,7 +66,7 @@ class ControlPlane:
 
     @property
     def has_data(self) -> bool:
-        """Whether an earlier run left objects in this folder, which are there again after the start."""
+        """Whether an earlier run left objects in this folder, which are there again after a start."""
         return self._data_folder.exists()
 
     @property
@@ -81,7 +81,7 @@ class ControlPlane:
 
     @property
     def health_urls(self) -> Mapping[str, str]:
-        """Where each component says that it is ready; `/metrics` lies beside it."""
+        """URL of the readiness check of each component; its `/metrics` is on the same port."""
         return self._health
 
     async def __aenter__(self) -> Self:
@@ -98,28 +98,28 @@ class ControlPlane:
         await self.stop()
 
     async def wait_ready(self, *, timeout_s: float = _START_TIMEOUT_S) -> None:
-        """Waits until every component is ready and pods can be created.
+        """Wait until every component is ready and pods can be created.
 
         Raises:
             ProcessError: A component ended or is not ready in time; carries the end of its log.
         """
         await asyncio.gather(*(self._wait(name, timeout_s) for name in self._processes))
-        # Pods are refused until the controller manager has made the service account that they run as.
+        # Pods are denied until the controller manager has created the service account that they run as.
         account = f"{self.url}/api/v1/namespaces/default/serviceaccounts/default"
         manager = self._processes[CONTROLLER_MANAGER]
         await manager.wait_until(lambda: self._answers(account), timeout_s=timeout_s)
 
     async def start_component(self, name: str, *, timeout_s: float = _START_TIMEOUT_S) -> None:
-        """Starts a stopped or killed component again on its old port and waits until it is ready."""
+        """Start a stopped or killed component on the port that it had, and wait until it is ready."""
         await self._processes[name].start()
         await self._wait(name, timeout_s)
 
     async def stop_component(self, name: str) -> None:
-        """Stops a component as an orderly shutdown would."""
+        """Stop a component as an orderly shutdown would."""
         await self._processes[name].stop()
 
     async def kill_component(self, name: str) -> None:
-        """Ends a component as a crash would."""
+        """End a component as a crash would."""
         await self._processes[name].kill()
 
     async def start_scheduler(
@@ -130,19 +130,19 @@ class ControlPlane:
         user: str = "system:kube-scheduler",
         prefix: Sequence[str] = (),
     ) -> None:
-        """Starts one more kube-scheduler and waits until it is ready.
+        """Start an additional kube-scheduler and wait until it is ready.
 
         Args:
-            name: Of this component; must be new.
-            configuration: KubeSchedulerConfiguration; what it says nothing about is filled in for this cluster.
-            user: Who it is for the API server; any other than the default needs RBAC rules first.
-            prefix: Command line of a program that becomes the scheduler.
+            name: of this component; must not be in use.
+            configuration: KubeSchedulerConfiguration; fields that it omits are filled in for this cluster.
+            user: that it authenticates as; any other than the default needs RBAC rules first.
+            prefix: command line that the scheduler's own is appended to, such as that of `strace`.
 
         Raises:
-            ProcessError: The name is taken, or the scheduler ended or is not ready in time.
+            ProcessError: the name is taken, or the scheduler ended or is not ready in time.
         """
         if name in self._processes:
-            raise ProcessError(f"There is a component {name} already; choose another name.")
+            raise ProcessError(f"A component {name} exists already; choose another name.")
         kubeconfig = self.write_kubeconfig(user)
         file = self.folder / f"{name}.yaml"
         file.write_text(yaml.safe_dump(components.complete_configuration(configuration, kubeconfig)))
@@ -152,30 +152,30 @@ class ControlPlane:
         await self.start_component(name)
 
     def write_kubeconfig(self, user: str, group: str | None = None) -> Path:
-        """Writes the kubeconfig of a user with a client certificate of its own; only its owner may read the file."""
+        """Write the kubeconfig of a user with a client certificate of its own; only its owner may read the file."""
         file = self.folder / "kubeconfigs" / f"{user.replace(':', '-').replace('/', '-')}.yaml"
         content = Kubeconfig.issue(self.url, self._authority, user, group).render()
         write_secret(file, yaml.safe_dump(content).encode())
         return file
 
     def write_server_pair(self, name: str, *hosts: str) -> tuple[Path, Path]:
-        """Writes a certificate for host names and addresses, and its key, that this cluster's authority vouches for."""
+        """Write a certificate for host names and addresses, and its key, signed by this cluster's authority."""
         return self._authority.issue_server(*hosts).write(self.folder / "certificates", name)
 
     async def stop(self) -> None:
-        """Stops everything, clients before servers."""
+        """Stop everything, clients before servers."""
         clients = [process for name, process in self._processes.items() if name not in (ETCD, API_SERVER)]
-        await asyncio.gather(*(process.stop(grace_s=_FAREWELL_S) for process in clients))
+        await asyncio.gather(*(process.stop(grace_s=_STOP_GRACE_S) for process in clients))
         for name in (API_SERVER, ETCD):
             if name in self._processes:
-                await self._processes[name].stop(grace_s=_FAREWELL_S)
+                await self._processes[name].stop(grace_s=_STOP_GRACE_S)
         if self._session is not None:
             await self._session.close()
 
     async def _start(self) -> None:
         self._prepare()
         self._session = self._open_session()
-        # One after the other: a client whose first connection fails waits a second before it tries again.
+        # In order: a client whose first connection fails waits a second before it retries.
         await self.start_component(ETCD)
         await self.start_component(API_SERVER)
         await self._processes[CONTROLLER_MANAGER].start()

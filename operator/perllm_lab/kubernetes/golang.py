@@ -10,15 +10,15 @@ from perllm_lab.kubernetes.build import Go, Progress, Report, ToolchainError, ho
 from perllm_lab.kubernetes.modules import Module, parse_version
 
 _PYPI_RELEASE = "1.27.3"
-# Reproducible builds: no other Go release, no changed requirements, no C compiler, no workspace of the user's.
+# Reproducible builds: no other Go release, no changed requirements, no C compiler, no workspace of the user.
 _SETTINGS = {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "CGO_ENABLED": "0", "GOWORK": "off"}
 
 
 async def find_go(module: Module, cache_folder: Path, report: Report) -> Go:
-    """Finds a Go toolchain that can build the module, or installs one into the cache folder.
+    """Find a Go toolchain that can build the module, or install one into the cache folder.
 
     Raises:
-        ToolchainError: There is none and none could be installed.
+        ToolchainError: there is none and none could be installed.
     """
     environment = {**os.environ, **_SETTINGS}
     on_path = shutil.which("go")
@@ -33,7 +33,7 @@ async def _provide_go(module: Module, cache_folder: Path, environment: Mapping[s
         if not folder.exists():
             report(Progress(module.name, "installing go"))
             await _install(folder)
-    # Who has no Go finds everything that came with it in one place, and can delete it: Go's own modules are read-only.
+    # Its caches lie in one folder that the user can delete: by default Go's modules are read-only.
     own = {
         "GOPATH": str(cache_folder / "go-modules"),
         "GOCACHE": str(cache_folder / "go-build"),
@@ -58,7 +58,7 @@ async def _install(folder: Path) -> None:
                     " (https://go.dev/doc/install) and put it on PATH. The end of the output:\n"
                     + "\n".join(lines[-15:])
                 )
-        # The toolchain finds its own root from where it lies, so it can leave the virtual environment.
+        # The toolchain derives its root from its own path, so it can be moved out of the virtual environment.
         (installed,) = partial.glob("lib/python*/site-packages/go")
         installed.rename(folder)
     finally:

@@ -23,13 +23,13 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A Go module of ours and what its one binary can be called.
+    """A Go module of this repository, and the names that its one binary can be called by.
 
     Attributes:
-        folder: With go.mod and go.sum, which pin every source.
-        package: What is built.
-        flags: Arguments of `go build` that change the binary.
-        programs: What the binary can be; it looks at the name it is called by.
+        folder: holds go.mod and go.sum, which pin every source.
+        package: that is built.
+        flags: arguments of `go build` that change the binary.
+        programs: that the binary can be; it goes by the name it is called with.
     """
 
     name: str
@@ -40,20 +40,20 @@ class Module:
 
     @property
     def go_version(self) -> tuple[int, ...]:
-        """Oldest Go release that can build it."""
+        """The oldest Go release that can build the module."""
         line = re.search(r"^go (\S+)$", (self.folder / "go.mod").read_text(), re.MULTILINE)
         assert line is not None, f"{self.folder}/go.mod names no Go release"
         return parse_version(line[1])
 
 
 def parse_version(text: str) -> tuple[int, ...]:
-    """Parses the first dotted version in a text; empty if there is none."""
+    """Parse the first dotted version in a text; empty if there is none."""
     found = re.search(r"\d+(?:\.\d+)+", text)
     return tuple(int(part) for part in found[0].split(".")) if found else ()
 
 
 def read_release(module_file: Path, required: str) -> str:
-    """Reads which release of a module a go.mod file requires, such as v1.37.2."""
+    """Read which release of a module a go.mod file requires, such as v1.37.2."""
     line = re.search(rf"^\s*(?:require )?{re.escape(required)} (v\S+)", module_file.read_text(), re.MULTILINE)
     assert line is not None, f"{module_file} does not require {required}"
     return line[1]
@@ -80,7 +80,7 @@ def list_modules(folder: Path = Path(__file__).parent / "go") -> tuple[Module, .
             name="prometheus",
             folder=folder / "prometheus",
             package="tool",
-            # Without the discovery of a dozen clouds it needs half the modules; static and file discovery stay.
+            # Without service discovery for a dozen clouds it needs half the modules; static and file discovery remain.
             flags=("-tags=remove_all_sd", "-ldflags=-s -w"),
             programs=(Program("prometheus", (3, 0)),),
         ),
@@ -96,7 +96,7 @@ def stamp_release(release: str) -> tuple[str, ...]:
 
 
 def compute_key(module: Module, *, system: str = sys.platform, machine: str = platform.machine()) -> str:
-    """Computes a key that changes with everything that goes into the binary."""
+    """Compute a cache key from everything that goes into the binary."""
     digest = hashlib.sha256()
     for part in (system, machine, module.package, *module.flags, *(program.name for program in module.programs)):
         digest.update(part.encode() + b"\0")
@@ -106,10 +106,10 @@ def compute_key(module: Module, *, system: str = sys.platform, machine: str = pl
 
 
 def group_by_module(names: Iterable[str], modules: Iterable[Module]) -> dict[Module, tuple[Program, ...]]:
-    """Groups programs by the module that provides them.
+    """Group programs by the module that provides them.
 
     Raises:
-        KeyError: No module provides such a program.
+        KeyError: no module provides one of the programs.
     """
     owners = {program.name: (module, program) for module in modules for program in module.programs}
     groups: dict[Module, tuple[Program, ...]] = {}

@@ -1,4 +1,4 @@
-"""Whether a server is up."""
+"""Readiness checks over HTTP."""
 
 import aiohttp
 

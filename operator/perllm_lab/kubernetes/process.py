@@ -1,4 +1,4 @@
-"""Child processes that never outlive the lab."""
+"""Child processes that end with the lab, however it ends."""
 
 import asyncio
 import contextlib
@@ -27,10 +27,10 @@ class Process:
     """One restartable child process with a log file of its own.
 
     Args:
-        name: What messages call it.
-        argv: Program and arguments.
-        log_file: Receives standard output and error of every start, one after the other.
-        environment: Replaces the inherited environment when given.
+        name: of the process in messages.
+        argv: program and arguments.
+        log_file: standard output and error of every start are appended to it.
+        environment: replaces the inherited environment when given.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class Process:
         return self._child.pid if self._child is not None and self.running else None
 
     async def start(self) -> None:
-        """Starts the process; does nothing if it runs already.
+        """Start the process; do nothing if it is running.
 
         Raises:
-            ProcessError: The program cannot be executed, or this is not the main thread.
+            ProcessError: the program cannot be executed, or this is not the main thread.
         """
         if self.running:
             return
@@ -65,22 +65,22 @@ class Process:
             try:
                 self._child = await spawn(self.argv, output=log.fileno(), environment=self._environment)
             except OSError as error:
-                raise ProcessError(f"{self.name} cannot be started: {error}. Is {self.argv[0]} a program?") from error
+                raise ProcessError(f"{self.name} cannot be started: {error}. Is {self.argv[0]} executable?") from error
 
     async def stop(self, *, grace_s: float = 10.0) -> None:
-        """Asks the process to end (SIGTERM) and ends it (SIGKILL) after the grace period."""
+        """Terminate the process (SIGTERM), and kill it (SIGKILL) after the grace period."""
         if self._child is not None:
             await end(self._child, grace_s=grace_s)
 
     async def kill(self) -> None:
-        """Ends the process at once (SIGKILL), as a crash would."""
+        """Kill the process at once (SIGKILL), as a crash would."""
         await self.stop(grace_s=0.0)
 
     async def wait_until(self, check: Callable[[], Awaitable[bool]], *, timeout_s: float) -> None:
-        """Waits until the check holds.
+        """Wait until the check holds.
 
         Raises:
-            ProcessError: The process ended, or the time is over; carries the end of the log.
+            ProcessError: the process ended, or timed out; the message quotes the end of the log.
         """
         loop = asyncio.get_running_loop()
         limit = loop.time() + timeout_s
@@ -90,7 +90,7 @@ class Process:
             if loop.time() > limit:
                 raise ProcessError(self._describe(f"was not ready within {timeout_s:g} s"))
             await asyncio.sleep(_POLL_INTERVAL_S)
-        # A check may be answered by another process that holds the port while ours failed to bind it.
+        # Another process may hold the port and answer the check while this one failed to bind it.
         if not self.running:
             raise ProcessError(self._describe("ended during start-up"))
 
@@ -103,20 +103,20 @@ class Process:
 async def spawn(
     argv: Sequence[str], *, output: int, environment: Mapping[str, str] | None = None, folder: Path | None = None
 ) -> asyncio.subprocess.Process:
-    """Starts a program in a session of its own that dies with this process, however this process ends.
+    """Start a program in a new session; the kernel kills it when this process ends, however that happens.
 
     Args:
-        argv: Program and arguments.
-        output: File descriptor or asyncio.subprocess constant for standard output; standard error joins it.
-        environment: Replaces the inherited environment when given.
-        folder: Working folder.
+        argv: program and arguments.
+        output: file descriptor or asyncio.subprocess constant for standard output; standard error joins it.
+        environment: replaces the inherited environment when given.
+        folder: working folder.
 
     Raises:
-        ProcessError: Called outside the main thread.
-        OSError: The program cannot be executed.
+        ProcessError: not called from the main thread.
+        OSError: the program cannot be executed.
     """
-    # Linux sends the parent-death signal when the *thread* that forked ends, and only the main thread lives as
-    # long as the process: a child of a worker thread would be killed as soon as that thread is done.
+    # Linux sends the parent-death signal when the *thread* that forked ends, and only the main thread lives as long as
+    # the process: the child of a worker thread would be killed as soon as that thread ends.
     if threading.current_thread() is not threading.main_thread():
         raise ProcessError("Child processes must be started from the main thread; run the event loop there.")
     return await asyncio.create_subprocess_exec(
@@ -126,33 +126,33 @@ async def spawn(
         stderr=asyncio.subprocess.STDOUT,
         env=environment,
         cwd=folder,
-        # A session of its own: Ctrl-C in the terminal reaches the lab only, which then stops its children in order.
+        # In a new session, so that Ctrl-C in the terminal reaches only the lab, which then stops its children in order.
         start_new_session=True,
         preexec_fn=_prepare_death_with_parent(),
     )
 
 
 async def end(child: asyncio.subprocess.Process, *, grace_s: float = 10.0) -> None:
-    """Ends a process of `spawn` with all its descendants: SIGTERM, then SIGKILL after the grace period."""
+    """Terminate a process of `spawn` and all its descendants: SIGTERM, then SIGKILL after the grace period."""
     if child.returncode is not None:
         return
     if grace_s > 0:
         _signal_group(child, signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(child.wait(), grace_s)
-    # Also when the process itself is gone: a descendant may have ignored the request.
+    # Also when the process itself has ended: a descendant may have ignored SIGTERM.
     _signal_group(child, signal.SIGKILL)
     await child.wait()
 
 
 def find_free_ports(count: int) -> list[int]:
-    """Finds TCP ports of the loopback interface that nothing uses now.
+    """Find TCP ports of the loopback interface that are not in use.
 
-    They lie below the range from which the kernel takes the local ports of outgoing connections; otherwise such a
-    connection could take the port of a component while that component restarts.
+    They lie below the kernel's ephemeral range; otherwise an outgoing connection could take the port of a component
+    while that component restarts.
 
     Raises:
-        ProcessError: There are not enough free ports.
+        ProcessError: there are not enough free ports.
     """
     candidates = list(range(10_000, _read_first_ephemeral_port()))
     random.SystemRandom().shuffle(candidates)
@@ -166,7 +166,7 @@ def find_free_ports(count: int) -> list[int]:
 
 
 def read_tail(file: Path, *, lines: int = 15, size_bytes: int = 8192) -> str:
-    """Reads the last lines of a log; an empty text if there is none."""
+    """Read the last lines of a log; empty if there is no log."""
     if not file.exists():
         return ""
     with file.open("rb") as log:
@@ -175,7 +175,7 @@ def read_tail(file: Path, *, lines: int = 15, size_bytes: int = 8192) -> str:
 
 
 def _signal_group(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    # The group id equals the process id because the child leads its own session.
+    # The group id equals the process id because the child leads its session.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, number)
 
@@ -183,13 +183,13 @@ def _signal_group(child: asyncio.subprocess.Process, number: signal.Signals) -> 
 def _prepare_death_with_parent() -> Callable[[], None] | None:
     if sys.platform != "linux":
         return None  # other systems have no parent-death signal; an orderly exit still stops every child
-    # Loaded before the fork: between fork and exec nothing may allocate or import more than it must.
+    # Loaded before the fork: between fork and exec as little as possible may be allocated or imported.
     return functools.partial(_die_with_parent, ctypes.CDLL(None, use_errno=True), os.getpid())
 
 
 def _die_with_parent(libc: ctypes.CDLL, parent_pid: int) -> None:
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # The parent may have died before the line above, and then no signal ever comes.
+    # The parent may have died before the line above, and then the signal is never sent.
     if os.getppid() != parent_pid:
         os._exit(1)
 
@@ -203,7 +203,7 @@ def _read_first_ephemeral_port() -> int:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        # As the servers do: a port with only closed connections in TIME_WAIT is free.
+        # As the servers do: a port with nothing but connections in TIME_WAIT is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))

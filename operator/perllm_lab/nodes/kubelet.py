@@ -24,7 +24,7 @@ FINAL_PHASES = ("Succeeded", "Failed")
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What all kubelets of a fleet share: the clock, where writes go, where the truth goes."""
+    """What all kubelets of a fleet share: the clock, the queue of writes, the ground truth."""
 
     clock: Clock
     submit: Callable[[str, Write], None]
@@ -33,7 +33,7 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class HardwareReading:
-    """What the hardware of a node shows at one moment, in true joules and bytes and uncompressed watts."""
+    """The meters of a node at one moment, in joules, watts and bytes that `speed` does not scale."""
 
     energy_j: float
     power_w: float
@@ -41,10 +41,10 @@ class HardwareReading:
 
 
 class Kubelet:
-    """Owns one node. All methods run in the event loop and never wait.
+    """Runs one node. All methods run in the event loop and never wait.
 
     Attributes:
-        refuses: whether the node takes no pods, as with a device plugin that is broken.
+        refuses: whether the node refuses all pods, as with a broken device plugin.
     """
 
     def __init__(self, spec: NodeSpec, rng: Generator, surroundings: Surroundings) -> None:
@@ -64,7 +64,7 @@ class Kubelet:
         self.refuses = False
 
     def see(self, item: Object) -> None:
-        """Acts on the newest state of a pod bound to this node."""
+        """Act on the newest state of a pod bound to this node."""
         if not self.is_up:
             return
         pod = read_pod(item)
@@ -75,18 +75,18 @@ class Kubelet:
             self._take(pod, item)
 
     def forget(self, uid: str) -> None:
-        """Drops a pod that is no more, running or not."""
+        """Drop a deleted pod, running or not."""
         self._seen.discard(uid)
         if uid in self._pods:
             self._stop(uid)
 
     def sample(self) -> HardwareReading:
-        """Brings the hardware up to now and reads its meters."""
+        """Advance the hardware to the present and read its meters."""
         self._step()
         return HardwareReading(self._node.energy_j, self._node.power_w, self._node.received_bytes)
 
     def truth(self) -> NodeTruth:
-        """Returns the node's totals, those before a reboot included."""
+        """Return the node's totals, including those before a reboot."""
         now = self.sample() if self.is_up else HardwareReading(0.0, 0.0, 0.0)
         return NodeTruth(
             tier=self.spec.tier,
@@ -98,7 +98,7 @@ class Kubelet:
         )
 
     def cut_power(self) -> None:
-        """Takes the node away as a power cut does: what ran is lost, nobody is told."""
+        """Cut the power: running pods are lost, and nothing is reported."""
         if not self.is_up:
             return
         for uid in list(self._pods):
@@ -113,7 +113,7 @@ class Kubelet:
         self.close()
 
     def boot(self) -> None:
-        """Brings the node back with nothing running, and its model loaded only where it always is."""
+        """Boot the node with nothing running, and its model loaded only if it is resident."""
         if self.is_up:
             return
         self._now_s = max(self._now_s, self._clock.now_s())
@@ -121,7 +121,7 @@ class Kubelet:
         self.is_up = True
 
     def close(self) -> None:
-        """Stops the node's timer."""
+        """Stop the node's timer."""
         if self._timer:
             self._timer.cancel()
             self._timer = None
@@ -133,7 +133,7 @@ class Kubelet:
     def _take(self, pod: BoundPod, item: Object) -> None:
         now = self._format(self._clock.now_s())
         if item["status"].get("startTime"):
-            # Some earlier incarnation of this node has started it; a pod never runs twice.
+            # An earlier incarnation of this node has started it; a pod never runs twice.
             self._write(pod, status.lost(pod, now=now))
             return
         try:
@@ -188,7 +188,7 @@ class Kubelet:
         self._plan()
 
     def _step(self, due_s: float = 0.0) -> float:
-        # A timer may be a rounding error early; without `due_s` it would be set again for the same moment.
+        # A timer may fire early by a rounding error; without `due_s` it would be set again for the same time.
         self._now_s = max(self._now_s, due_s, self._clock.now_s())
         for finished in self._node.advance(self._now_s):
             self._finish(self._pods.pop(finished.job.key), finished)

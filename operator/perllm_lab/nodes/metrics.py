@@ -23,7 +23,7 @@ class _Page(Collector):
 
 
 def render_dcgm(spec: NodeSpec, sample: HardwareReading, speed: float) -> bytes:
-    """Returns what dcgm-exporter would say: power in W (times `speed`) and total energy in mJ."""
+    """Return the page of dcgm-exporter: power in W (times `speed`) and total energy in mJ."""
     labels = {
         "gpu": "0",
         "UUID": f"GPU-{uuid5(NAMESPACE_DNS, spec.name)}",
@@ -40,7 +40,7 @@ def render_dcgm(spec: NodeSpec, sample: HardwareReading, speed: float) -> bytes:
 
 
 def render_node(spec: NodeSpec, sample: HardwareReading, speed: float) -> bytes:
-    """Returns what node-exporter would say of the uplink: bytes carried, nominal bytes/s (times `speed`)."""
+    """Return the page of node-exporter about the uplink: bytes carried, nominal bytes/s (times `speed`)."""
     labels = {"device": "eth0"}
     received = CounterMetricFamily("node_network_receive_bytes", "Network device statistic receive_bytes.")
     received.add_sample(f"{received.name}_total", labels, sample.received_bytes)

@@ -1,4 +1,4 @@
-"""Reads what a pod asks of a simulated node."""
+"""What a pod requests of a simulated node."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from perllm_lab.workload.names import (
 
 Object = dict[str, Any]
 
-# A pod that says nothing of its size is taken for the median request of the Azure conversation trace of 2023.
+# A pod without its size counts as the median request of the Azure conversation trace of 2023.
 DEFAULT_SIZE = {PROMPT_TOKENS_ANNOTATION: 1020, OUTPUT_TOKENS_ANNOTATION: 129, INPUT_BYTES_ANNOTATION: 4080}
 
 
@@ -67,7 +67,7 @@ class BoundPod:
 
 
 def read_pod(item: Object) -> BoundPod:
-    """Reads a pod from the API server's object."""
+    """Read a pod from the API server's object."""
     metadata, spec = item["metadata"], item["spec"]
     return BoundPod(
         uid=metadata["uid"],
@@ -83,7 +83,11 @@ def read_pod(item: Object) -> BoundPod:
 
 
 def read_job(item: Object) -> Job:
-    """Reads the work a pod brings from its annotations. Raises PodError when one is not a whole number."""
+    """Read the work of a pod from its annotations.
+
+    Raises:
+        PodError: an annotation is not a whole number.
+    """
     metadata = item["metadata"]
     annotations = metadata.get("annotations", {})
     return Job(

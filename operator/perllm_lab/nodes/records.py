@@ -1,4 +1,4 @@
-"""What is told of a finished run: the report its container leaves, and the lab's own truth."""
+"""Records of a finished run: the report of its container, and the lab's ground truth."""
 
 import math
 
@@ -11,7 +11,7 @@ from perllm_lab.nodes.pods import BoundPod
 
 
 def run_report(run: Finished, clock: Clock) -> RunReport:
-    """Returns what a container writes about its completed run: all in wall time, no energy."""
+    """Return the report of a container about its completed run: in wall time, without energy."""
     return RunReport(
         started_at=clock.wall(run.started_s),
         finished_at=clock.wall(run.finished_s),
@@ -23,7 +23,7 @@ def run_report(run: Finished, clock: Clock) -> RunReport:
 
 
 def pod_truth(pod: BoundPod, run: Finished, spec: NodeSpec, clock: Clock, *, outcome: str) -> PodTruth:
-    """Returns what only the lab knows of a run, its exact energy above all."""
+    """Return what only the lab knows about a run, such as its exact energy."""
     return PodTruth(
         pod=pod.name,
         namespace=pod.namespace,

@@ -19,7 +19,7 @@ NODES = "/api/v1/nodes"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 LEASE_S = 40
 RENEW_S = 10.0
-# A kubelet reports an unchanged status this seldom; the lease is the heartbeat.
+# A kubelet reports an unchanged status only this often; the lease is the heartbeat.
 STATUS_EVERY_RENEWALS = 30
 MIN_PODS = 110
 MERGE_TYPE = PatchKind.STRATEGIC
@@ -27,7 +27,7 @@ RETRY_S = 1.0
 
 
 def node_object(spec: NodeSpec, now: datetime) -> Object:
-    """Returns the Node with its labels; it advertises one `nvidia.com/gpu` per batch slot, as time-slicing does."""
+    """Return the Node with its labels; it advertises one `nvidia.com/gpu` per batch slot, as time-slicing does."""
     labels = {
         "kubernetes.io/hostname": spec.name,
         "kubernetes.io/os": "linux",
@@ -42,7 +42,7 @@ def node_object(spec: NodeSpec, now: datetime) -> Object:
 
 
 def node_status(spec: NodeSpec, now: datetime) -> Object:
-    """Returns the status of a node that is ready."""
+    """Return the status of a node that is ready."""
     resources = {
         "cpu": str(spec.gpu.cpus),
         "memory": f"{spec.gpu.memory_gib}Gi",
@@ -64,7 +64,7 @@ def node_status(spec: NodeSpec, now: datetime) -> Object:
 
 
 class Powered(Protocol):
-    """Something that may be switched off."""
+    """Something that can be switched off."""
 
     is_up: bool
 
@@ -77,10 +77,10 @@ class Registrar:
         self._wall = wall
 
     async def register(self, spec: NodeSpec) -> None:
-        """Creates the node, or corrects it when it exists, and takes its lease.
+        """Create the node, or update it when it exists, and take its lease.
 
         Raises:
-            ApiError: the API server refuses, or cannot be reached.
+            ApiError: the API server denies it or cannot be reached.
         """
         node = node_object(spec, self._wall())
         try:
@@ -94,7 +94,7 @@ class Registrar:
         await self._renew(spec)
 
     async def keep_alive(self, spec: NodeSpec, node: Powered, offset_s: float) -> None:
-        """Renews the lease every 10 s while the node is up, from `offset_s` on so that nodes do not beat together."""
+        """Renew the lease every 10 s while the node is up, starting at `offset_s` so that nodes take turns."""
         await asyncio.sleep(offset_s)
         beats, failures = 0, 0
         while True:
@@ -104,7 +104,7 @@ class Registrar:
             await asyncio.sleep(RETRY_S if failures else RENEW_S)
 
     async def _beat(self, spec: NodeSpec, failures: int, *, report: bool) -> int:
-        """Returns how many times in a row the server has not taken the lease."""
+        """Renew the lease and return how many times in a row that has failed."""
         try:
             await self._renew(spec)
             if report:

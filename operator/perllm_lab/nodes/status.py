@@ -1,4 +1,4 @@
-"""The status patches a kubelet writes for a pod's life."""
+"""The status patches that a kubelet writes in the life of a pod."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ KILLED = 137
 
 
 def running(pod: BoundPod, *, admitted: str, started: str) -> Object:
-    """Returns the patch for a pod whose containers have started. Times as Kubernetes writes them."""
+    """Return the patch for a pod whose containers have started. Times as Kubernetes writes them."""
     state = {"running": {"startedAt": started}}
     return _patch(
         pod,
@@ -22,7 +22,7 @@ def running(pod: BoundPod, *, admitted: str, started: str) -> Object:
 
 
 def terminated(pod: BoundPod, *, admitted: str, started: str, finished: str, exit_code: int, message: str) -> Object:
-    """Returns the patch for a pod whose containers have all exited; the reporter left `message`."""
+    """Return the patch for a pod whose containers have all exited; `message` is that of the reporter."""
     state = {
         "exitCode": exit_code,
         "reason": "Error" if exit_code else "Completed",
@@ -43,12 +43,12 @@ def terminated(pod: BoundPod, *, admitted: str, started: str, finished: str, exi
 
 
 def refused(pod: BoundPod, *, now: str, reason: str, message: str) -> Object:
-    """Returns the patch for a pod that the node does not run."""
+    """Return the patch for a pod that the node refuses."""
     return _patch(pod, phase="Failed", reason=reason, message=message, startTime=now)
 
 
 def lost(pod: BoundPod, *, now: str) -> Object:
-    """Returns the patch for a pod whose containers were lost in a restart of the node."""
+    """Return the patch for a pod whose containers were lost in a restart of the node."""
     state = {"terminated": {"exitCode": KILLED, "reason": "ContainerStatusUnknown", "finishedAt": now}}
     return _patch(
         pod,
@@ -61,7 +61,7 @@ def lost(pod: BoundPod, *, now: str) -> Object:
 
 
 def _patch(pod: BoundPod, **status: object) -> Object:
-    # The uid makes the API server refuse the patch for a later pod of the same name.
+    # With the uid the API server denies the patch for a later pod of the same name.
     return {"metadata": {"uid": pod.uid}, "status": status}
 
 

@@ -1,4 +1,4 @@
-"""Writes to the API server beside the simulation: bounded, in order per object, the newest state only."""
+"""Writes to the API server, concurrent with the simulation: in order per object, the newest state only."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ class StatusPatch:
 
 @dataclass(frozen=True, slots=True)
 class ForcedDeletion:
-    """The removal of a pod whose containers are gone, which ends its grace period."""
+    """The removal of a pod whose containers have ended, before the end of its grace period."""
 
     path: str
     uid: str
@@ -34,11 +34,11 @@ Write = StatusPatch | ForcedDeletion
 
 
 class Writer:
-    """Takes writes without waiting; workers carry them out.
+    """Queues writes without waiting; workers carry them out.
 
-    All writes of one key go through one worker, so they keep their order, and a newer one replaces an older one
-    that has not been sent: only the last state counts. Trouble with the connection is retried until it works; an
-    object that is gone or was replaced meanwhile needs no write.
+    All writes of a key go through the same worker, so they keep their order, and a newer one replaces an older one
+    that has not been sent: only the last state counts. Connection errors are retried until they pass; an object that
+    was deleted or replaced in the meantime needs no write.
     """
 
     def __init__(self, client: Client, *, workers: int = 16) -> None:
@@ -50,7 +50,7 @@ class Writer:
         self._idle.set()
 
     def submit(self, key: str, write: Write) -> None:
-        """Plans a write for the object known as `key`."""
+        """Queue a write for the object known as `key`."""
         worker = crc32(key.encode()) % len(self._pending)
         self._pending[worker][key] = write
         self._wake[worker].set()
@@ -58,15 +58,15 @@ class Writer:
 
     @property
     def backlog(self) -> int:
-        """Writes that have not reached the API server."""
+        """The number of writes that have not reached the API server."""
         return self._busy + sum(len(pending) for pending in self._pending)
 
     async def drain(self) -> None:
-        """Waits until everything has been written."""
+        """Wait until everything has been written."""
         await self._idle.wait()
 
     async def run(self) -> None:
-        """Works until cancelled."""
+        """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
             for worker in range(len(self._pending)):
                 group.create_task(self._work(worker), name=f"writer-{worker}")
@@ -96,9 +96,9 @@ class Writer:
                 if error.status in GONE:
                     return
                 if not error.is_transient:
-                    log.error("%s cannot be written, given up: %s", write.path, error)
+                    log.error("writing %s failed, giving up: %s", write.path, error)
                     return
-                log.warning("%s cannot be written yet, retried in %.1f s: %s", write.path, delay_s, error)
+                log.warning("writing %s failed, retrying in %.1f s: %s", write.path, delay_s, error)
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, MAX_BACKOFF_S)
 

@@ -13,18 +13,18 @@ from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.kubernetes.control_plane import ControlPlane
 from perllm_lab.kubernetes.process import Process, find_free_ports
 from perllm_lab.kubernetes.prometheus import Prometheus, ScrapeTarget
-from realnode.machine.containers import Containers
-from realnode.machine.machine import Machine, MachineSpec
-from realnode.machine.sandbox import Sandbox
+from realnode.containers import Containers
 from realnode.model_server.installation import Installation
 from realnode.model_server.server import ModelServer
+from realnode.node import RealNode, RealNodeSpec
+from realnode.sandbox import Sandbox
 
 SCENARIO = "modern"
 SPEED = 3.0
 SCRAPE_INTERVAL_S = 1.0
 TAINT = "test.perllm.io/real"
-# Only what says so runs on the real node: simulated pods have images that nobody has.
-REAL_NODE = MachineSpec(
+# Pods of the simulated nodes have images that do not exist, so only pods that tolerate this run on the real node.
+REAL_NODE = RealNodeSpec(
     name="real",
     labels={"perllm.io/tier": "edge", "nvidia.com/gpu.product": "Tesla-T4"},
     extended_resources={"nvidia.com/gpu": 4},
@@ -38,7 +38,7 @@ ON_REAL_NODE = {
 
 @dataclass(frozen=True, slots=True)
 class RealCluster:
-    """Everything that a user of the cluster has."""
+    """A running cluster."""
 
     control_plane: ControlPlane
     client: Client
@@ -52,7 +52,7 @@ class RealCluster:
 
 
 async def call(*argv: str, environment: Mapping[str, str] | None = None) -> str:
-    """Return what a program prints; fail with its errors when it does."""
+    """Return what a program prints; raise with its error output when it fails."""
     child = await asyncio.create_subprocess_exec(
         *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment
     )
@@ -91,8 +91,8 @@ async def open_cluster(
         await nodes.start()
         for image in images:
             await containers.load(image)
-        machine = Machine(REAL_NODE, binaries, folder / "machine", sandbox, plane, client)
-        for part in (prometheus, model_server, machine):
+        node = RealNode(REAL_NODE, binaries, folder / "node", sandbox, plane, client)
+        for part in (prometheus, model_server, node):
             await stack.enter_async_context(part)
         yield RealCluster(plane, client, containers, prometheus, scenario)
 

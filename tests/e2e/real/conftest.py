@@ -12,12 +12,12 @@ from perllm_lab.kubernetes.toolchain import ask_version, default_cache_folder, p
 from perllm_lab.lab import COMPONENTS
 from perllm_lab.workload.scenarios import load_scenario
 from programs.modules import list_test_modules
+from realnode import node, requirements
+from realnode.containers import PAUSE_IMAGE
 from realnode.images import builder, operating_system
 from realnode.images.builder import ImageBuilder
 from realnode.images.operating_system import provide_base
 from realnode.images.recipes import operator_recipe, program_recipe
-from realnode.machine import demands, machine
-from realnode.machine.containers import PAUSE_IMAGE
 from realnode.model_server import installation
 from realnode.model_server.installation import install_model_server
 
@@ -26,26 +26,26 @@ REQUIRE = "PERLLM_REQUIRE_REAL_NODE"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def able_computer() -> None:
-    """Skip where no real node can run, unless it is demanded."""
-    needed = (*demands.PROGRAMS, *builder.PROGRAMS, *operating_system.PROGRAMS, *installation.PROGRAMS)
-    hindrance = demands.find_hindrance(needed)
-    if hindrance is None:
+def capable_machine() -> None:
+    """Skip where no real node can run, unless that is required."""
+    needed = (*requirements.PROGRAMS, *builder.PROGRAMS, *operating_system.PROGRAMS, *installation.PROGRAMS)
+    obstacle = requirements.find_obstacle(needed)
+    if obstacle is None:
         return
     if os.environ.get(REQUIRE):
-        pytest.fail(f"{REQUIRE} is set, but {hindrance}")
-    pytest.skip(hindrance)
+        pytest.fail(f"{REQUIRE} is set, but {obstacle}")
+    pytest.skip(obstacle)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def programs() -> dict[str, Path]:
-    names = (*COMPONENTS, *machine.PROGRAMS, "pause", "helm")
+    names = (*COMPONENTS, *node.PROGRAMS, "pause", "helm")
     return await provide(names, cache_folder=default_cache_folder(), more_modules=list_test_modules())
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def images(programs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Every image that a pod here uses: that of the Dockerfile, kube-scheduler, pause."""
+    """The images that pods use here: that of the Dockerfile, kube-scheduler, pause."""
     folder, start_s = tmp_path_factory.mktemp("images"), time.monotonic()
     image_builder = ImageBuilder(default_cache_folder() / "images")
     await image_builder.tidy()
@@ -70,7 +70,7 @@ async def images(programs: dict[str, Path], tmp_path_factory: pytest.TempPathFac
 async def cluster(
     programs: dict[str, Path], images: list[Path], tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[RealCluster]:
-    """Is shared by all tests, as is the release in it: work in a namespace of your own."""
+    """Shared by all tests, as is the release in it: each test works in a namespace of its own."""
     llm = await install_model_server(default_cache_folder())
     start_s = time.monotonic()
     async with open_cluster(programs, images, llm, load_scenario(SCENARIO), tmp_path_factory.mktemp("real")) as cluster:

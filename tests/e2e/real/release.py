@@ -14,16 +14,16 @@ from perllm.cluster.client import Object
 
 CHART = Path(__file__).parents[3] / "charts" / "perllm"
 APP_VERSION = str(yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"])
-# That of the examples, which no registry has.
+# The image of the examples, which is in no registry.
 IMAGE = "registry.example.com/perllm/perllm"
-# Nothing has been released yet. Until then the chart of before is today's under this number, with an image of this tag.
+# Nothing has been released yet, so the current chart and image under this version stand in for the previous release.
 PREVIOUS_VERSION = "0.0.9"
 READY_TIMEOUT = "90s"
 
 
 @dataclass(frozen=True, slots=True)
 class Helm:
-    """Real helm that writes nowhere but into a folder of its own."""
+    """Helm, which writes only into a folder of its own."""
 
     binary: Path
     folder: Path
@@ -73,14 +73,14 @@ class Release:
         return {line["task"] for line in lines if line.get("event") == "decision"}
 
     async def pods(self) -> list[Object]:
-        """Return its pods but for those that are about to end."""
+        """Return its pods except those that are terminating."""
         listing = await self.helm.cluster.client.get(
             f"/api/v1/namespaces/{self.namespace}/pods", labelSelector=f"app.kubernetes.io/instance={self.name}"
         )
         return [pod for pod in listing["items"] if "deletionTimestamp" not in pod["metadata"]]
 
     async def _describe(self) -> str:
-        """Return what helps to see why it is not ready."""
+        """Return what helps to find out why it is not ready."""
         kubectl, place = self.helm.cluster.kubectl, ("--namespace", self.namespace)
         logs = ("logs", f"deploy/{self.name}", *place, "--all-containers", "--prefix", "--tail=20", "--ignore-errors")
         return "\n".join([await kubectl("describe", "pods", *place), await kubectl(*logs)])
@@ -90,7 +90,7 @@ class Release:
             "url": self.helm.cluster.prometheus.url,
             "interval_s": SCRAPE_INTERVAL_S,
             "stale_after_s": 6 * SCRAPE_INTERVAL_S,
-            # The hardware that is `SPEED` times as fast draws as many times the power.
+            # Hardware that is `SPEED` times as fast draws `SPEED` times the power.
             "max_device_power_w": 2000.0 * SPEED,
         }
         return {
@@ -101,6 +101,6 @@ class Release:
 
 
 async def make_namespace(cluster: RealCluster, name: str, *, restricted: bool = False) -> None:
-    """Make a namespace, if wanted with the Pod Security Standard `restricted` enforced."""
+    """Create a namespace, if wanted with the Pod Security Standard `restricted` enforced."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"} if restricted else {}
     await cluster.client.post("/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})

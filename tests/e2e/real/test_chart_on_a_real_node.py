@@ -21,7 +21,7 @@ TASKS = 50
 EXAMPLE = Path(__file__).parents[3] / "examples" / "server-on-node.yaml"
 
 
-# What Kubernetes lets every service account do: ask who it is and whom to trust.
+# What Kubernetes lets every service account do: ask who it is, and read which authorities to trust.
 EVERYBODY = {
     ("clustertrustbundles.certificates.k8s.io", "get list watch"),
     ("selfsubjectreviews.authentication.k8s.io", "create"),
@@ -68,7 +68,7 @@ async def test_fifty_tasks_finish_and_their_decisions_are_in_the_log(release: Re
     assert {f"fifty/{name}" for name in replay.objects} <= await release.decided()
 
 
-async def test_the_account_may_do_what_is_written_here_and_nothing_else(release: Release, cluster: RealCluster) -> None:
+async def test_the_account_has_these_rights_and_no_others(release: Release, cluster: RealCluster) -> None:
     account = f"system:serviceaccount:{release.namespace}:{release.name}"
     printed = await cluster.kubectl("auth", "can-i", "--list", f"--as={account}", "--namespace=default", "--no-headers")
     assert set(_read_rights(printed)) - EVERYBODY == RIGHTS
@@ -81,7 +81,9 @@ async def test_the_doctor_in_the_pod_finds_nothing_that_fails(release: Release, 
     assert [line for line in printed.splitlines() if line.startswith("FAIL")] == []
 
 
-async def test_a_real_model_answers_on_the_node_and_the_status_tells(release: Release, cluster: RealCluster) -> None:
+async def test_a_real_model_answers_on_the_node_and_the_status_reports_it(
+    release: Release, cluster: RealCluster
+) -> None:
     await make_namespace(cluster, "llm", restricted=True)
     await cluster.client.post(names.tasks_path("llm"), _read_example())
     task = await _wait_final(cluster, "llm", "ask-the-node")
@@ -95,9 +97,7 @@ async def test_a_real_model_answers_on_the_node_and_the_status_tells(release: Re
     assert len(status["result"]["text"].split()) > 3
 
 
-async def test_an_image_that_is_not_there_is_told_in_the_words_of_kubelet(
-    release: Release, cluster: RealCluster
-) -> None:
+async def test_a_missing_image_is_reported_in_the_words_of_kubelet(release: Release, cluster: RealCluster) -> None:
     await make_namespace(cluster, "stuck", restricted=True)
     task = _read_example()
     (container,) = task["spec"]["template"]["spec"]["containers"]
@@ -105,25 +105,25 @@ async def test_an_image_that_is_not_there_is_told_in_the_words_of_kubelet(
     await cluster.client.post(names.tasks_path("stuck"), task)
     begun_s, status = time.monotonic(), {}
 
-    async def tells() -> bool:
+    async def is_reported() -> bool:
         nonlocal status
         status = (await cluster.client.get(names.task_path("stuck", "ask-the-node"))).get("status") or {}
         return "ErrImageNeverPull" in (status.get("message") or "")
 
-    await wait_until(tells, timeout_s=20, describe=lambda: str(status))
+    await wait_until(is_reported, timeout_s=20, describe=lambda: str(status))
     print(f"\nfrom creation to the reason: {time.monotonic() - begun_s:.1f} s: {status['message']}")
     task = await _wait_final(cluster, "stuck", "ask-the-node")
     assert (task["status"]["phase"], "ErrImageNeverPull" in task["status"]["message"]) == ("Failed", True)
 
 
 def _read_rights(printed: str) -> list[tuple[str, str]]:
-    """Return resources and verbs; paths that are no resources, such as /healthz, are open to everybody."""
+    """Return resources and verbs; drop paths that are not resources, such as /healthz."""
     found = (re.match(r"(\S+)\s+\[\]\s+\[(.*?)\]\s+\[(.*?)\]$", line) for line in printed.splitlines())
     return [(match[1], match[3]) if not match[2] else (f"{match[1]} {match[2]}", match[3]) for match in found if match]
 
 
 def _read_example() -> Object:
-    """Return the example's task as it is but for the model and the node."""
+    """Return the task of the example, with only model and node changed."""
     manifests: list[Any] = list(yaml.safe_load_all(EXAMPLE.read_text()))
     (task,) = (one for one in manifests if one["kind"] == names.TASK_KIND)
     task["spec"]["model"] = MODEL

@@ -1,4 +1,4 @@
-"""Upgrade, a neighbour and uninstallation, each with tasks under way."""
+"""Upgrade, a second release and uninstallation, each with tasks in flight."""
 
 import asyncio
 from collections import Counter
@@ -15,7 +15,7 @@ TASKS = 40
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
-async def test_an_upgrade_under_way_loses_neither_tasks_nor_what_was_learned(
+async def test_an_upgrade_loses_neither_tasks_in_flight_nor_learned_state(
     release: Release, cluster: RealCluster
 ) -> None:
     await release.install(await release.helm.package(PREVIOUS_VERSION))
@@ -26,14 +26,14 @@ async def test_an_upgrade_under_way_loses_neither_tasks_nor_what_was_learned(
         running = group.create_task(replay.run(timeout_s=60.0))
         await wait_until(lambda: _has_finished(replay, TASKS // 4), timeout_s=30)
         await release.install()
-        assert replay.finished < TASKS, "the replay is too short to show anything"
+        assert replay.finished < TASKS, "the replay ended before the upgrade"
         await running
     assert phases(replay.objects) == Counter(Succeeded=TASKS)
     assert Counter(task["status"]["attempts"] for task in replay.objects.values()) == {1: TASKS}
     await wait_learned(cluster)
 
 
-async def test_two_releases_place_their_own_tasks_and_learn_for_themselves(
+async def test_two_releases_place_their_own_tasks_and_learn_separately(
     release: Release, helm: Helm, cluster: RealCluster
 ) -> None:
     for namespace in ("ours", "theirs"):
@@ -54,7 +54,7 @@ async def test_two_releases_place_their_own_tasks_and_learn_for_themselves(
     await _assert_nothing_left(neighbour, cluster)
 
 
-async def test_what_is_uninstalled_leaves_the_tasks_and_strands_nothing(release: Release, cluster: RealCluster) -> None:
+async def test_uninstallation_keeps_the_tasks_and_strands_nothing(release: Release, cluster: RealCluster) -> None:
     await make_namespace(cluster, "left")
     await release.install()
     replay = open_replay(cluster, "left", TASKS)
@@ -71,7 +71,9 @@ async def test_what_is_uninstalled_leaves_the_tasks_and_strands_nothing(release:
     await wait_until(lambda: _is_gone(cluster, "/api/v1/namespaces/left"), timeout_s=60)
 
 
-async def test_the_definitions_go_with_the_release_when_it_says_so(release: Release, cluster: RealCluster) -> None:
+async def test_the_definitions_are_removed_with_the_release_when_not_kept(
+    release: Release, cluster: RealCluster
+) -> None:
     await release.install(crds={"keep": False})
     await release.uninstall()
     await _assert_nothing_left(release, cluster)
@@ -80,9 +82,9 @@ async def test_the_definitions_go_with_the_release_when_it_says_so(release: Rele
 
 
 async def _assert_nothing_left(release: Release, cluster: RealCluster) -> None:
-    """Look for everything that carries the name of a release, in all kinds that can be listed."""
+    """Assert that no object of any listable kind carries the label of a release."""
     kinds = (await cluster.kubectl("api-resources", "--verbs=list", "--output=name")).split()
-    # The definitions outlive the release unless it says otherwise, and tell whose they were.
+    # By default the definitions outlive the release and keep its label.
     searched = ",".join(kind for kind in kinds if not kind.startswith("customresourcedefinitions."))
     selector = ("--selector", f"app.kubernetes.io/instance={release.name}")
 

@@ -1,4 +1,4 @@
-"""Whatever a machine has made on this computer ends with the lab, also when the lab is killed."""
+"""Everything that a sandbox creates ends with its process, even when that is killed."""
 
 import asyncio
 import os
@@ -7,12 +7,12 @@ from pathlib import Path
 
 from e2e.stage import wait_until
 from perllm_lab.kubernetes.process import spawn
-from realnode.machine.sandbox import remove_leftovers
+from realnode.sandbox import remove_leftovers
 
-LAB = """
+SCRIPT = """
 import asyncio, sys
 from pathlib import Path
-from realnode.machine.sandbox import Sandbox
+from realnode.sandbox import Sandbox
 from perllm_lab.kubernetes.process import spawn
 
 async def main():
@@ -27,21 +27,21 @@ asyncio.run(main())
 """
 
 
-async def test_a_killed_lab_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_a_killed_sandbox_leaves_nothing_behind(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    argv = [sys.executable, "-c", LAB, str(tmp_path)]
-    lab = await spawn(argv, output=asyncio.subprocess.PIPE, environment=environment)
+    argv = [sys.executable, "-c", SCRIPT, str(tmp_path)]
+    child = await spawn(argv, output=asyncio.subprocess.PIPE, environment=environment)
     try:
-        assert lab.stdout is not None
-        assert await lab.stdout.readline() == b"up\n"
-        await wait_until(lambda: _exists(lab.pid), timeout_s=5)
+        assert child.stdout is not None
+        assert await child.stdout.readline() == b"up\n"
+        await wait_until(lambda: _exists(child.pid), timeout_s=5)
     finally:
-        lab.kill()
-        await lab.wait()
+        child.kill()
+        await child.wait()
     await wait_until(_is_quiet, timeout_s=5)
-    # What belongs to no namespace is removed by the next lab.
+    # What lies outside of namespaces is removed by the next sandbox.
     await remove_leftovers()
-    assert (_has_link(lab.pid), _find_cgroups(lab.pid)) == (False, [])
+    assert (_has_link(child.pid), _find_cgroups(child.pid)) == (False, [])
 
 
 async def _exists(pid: int) -> bool:

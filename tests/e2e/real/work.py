@@ -1,4 +1,4 @@
-"""Tasks of the simulated nodes, and what came of them."""
+"""Tasks for the simulated nodes, and their outcomes."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +13,7 @@ INTERVAL_S = 0.2
 
 
 def open_replay(cluster: RealCluster, namespace: str, count: int, *, interval_s: float = INTERVAL_S) -> Replay:
-    """Return a replay of tasks that come at even intervals."""
+    """Return a replay of tasks that arrive at even intervals."""
     at_s = [number * interval_s * SPEED for number in range(count)]
     requests = [
         Request(f"task-{number:02d}", cluster.scenario.model, at_s[number], 200, 100, 1000, 120.0)
@@ -25,7 +25,7 @@ def open_replay(cluster: RealCluster, namespace: str, count: int, *, interval_s:
 async def wait_learned(
     cluster: RealCluster, *, instance: str = "", served: Callable[[str], bool] = lambda namespace: True
 ) -> None:
-    """Wait until an operator has learned every task of its namespaces that has succeeded once, where it ran."""
+    """Wait until an operator has learned each succeeded task of its namespaces once, on the node where it ran."""
     tasks = (await cluster.client.get(names.tasks_path()))["items"]
     own = (task["status"] for task in tasks if served(task["metadata"]["namespace"]))
     where = Counter(status["nodeName"] for status in own if status["phase"] == "Succeeded")

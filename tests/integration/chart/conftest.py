@@ -10,7 +10,7 @@ from programs.modules import list_test_modules
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def helm() -> Helm:
-    """Is built where none is at hand, which takes minutes the first time on a machine."""
+    """Built if it is not installed, which takes minutes the first time on a machine."""
     return Helm(
         (await provide(["helm"], cache_folder=default_cache_folder(), more_modules=list_test_modules()))["helm"]
     )
@@ -18,5 +18,5 @@ async def helm() -> Helm:
 
 @pytest.fixture(scope="session")
 def render(helm: Helm) -> Callable[[str], list[Object]]:
-    """Renders the values of a file in `values`."""
+    """Render the values of a file in `values`."""
     return lambda name: helm.render(load_values(name))

@@ -45,7 +45,7 @@ class Helm:
     def render(
         self, values: Mapping[str, Any], *, version: str = "1.37.2", apis: tuple[str, ...] = (MONITORING,)
     ) -> list[Object]:
-        """Returns what would be installed; the same values are rendered once."""
+        """Return the objects that would be installed; the same values are rendered once."""
         key = json.dumps([values, version, apis], sort_keys=True)
         if key not in self.rendered:
             flags = [f"--kube-version={version}", *(f"--api-versions={api}" for api in apis)]
@@ -53,22 +53,22 @@ class Helm:
             self.rendered[key] = [document for document in yaml.load_all(text, yaml.CSafeLoader) if document]
         return copy.deepcopy(self.rendered[key])
 
-    def refuse(self, *arguments: str, values: Mapping[str, Any] | None = None) -> str:
-        """Returns why Helm refuses, on one line."""
+    def fail(self, *arguments: str, values: Mapping[str, Any] | None = None) -> str:
+        """Return why Helm fails, on one line."""
         try:
             self(*arguments, values=values)
         except HelmError as error:
             return " ".join(str(error).split())
-        raise AssertionError("Helm did not refuse")
+        raise AssertionError("Helm did not fail")
 
 
 def load_values(name: str) -> Object:
-    """Reads a file in `values`."""
+    """Read a file in `values`."""
     values: Object = yaml.safe_load((HERE / "values" / f"{name}.yaml").read_text())
     return values
 
 
 def find(objects: Iterable[Object], kind: str, name: str | None = None) -> Object:
-    """Returns the one object of a kind, and a name if there are several."""
+    """Return the only object of a kind, or of a kind and a name."""
     (found,) = (one for one in objects if one["kind"] == kind and name in (None, one["metadata"]["name"]))
     return found

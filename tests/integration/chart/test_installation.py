@@ -30,7 +30,7 @@ EVERYTHING = {
 
 @dataclass
 class Cluster:
-    """A control plane without nodes: what is installed is admitted, and nothing of it runs."""
+    """A control plane without nodes: objects are admitted, but no pod runs."""
 
     plane: ControlPlane
     helm: Helm
@@ -49,8 +49,8 @@ class Cluster:
     def install(self, namespace: str, values: Object, release: str = "perllm") -> str:
         return self.helm(*self._line("install", namespace, release), values=values)
 
-    def refuse(self, namespace: str, values: Object, release: str = "perllm") -> str:
-        return self.helm.refuse(*self._line("install", namespace, release), values=values)
+    def fail(self, namespace: str, values: Object, release: str = "perllm") -> str:
+        return self.helm.fail(*self._line("install", namespace, release), values=values)
 
     def upgrade(self, namespace: str, values: Object, release: str = "perllm") -> str:
         return self.helm(*self._line("upgrade", namespace, release), values=values)
@@ -63,7 +63,7 @@ class Cluster:
         return self.kubectl(*question, check=False) == "yes\n"
 
     def list_objects(self, namespace: str) -> set[str]:
-        """Lists what Helm installed for the release of a namespace, and what its kube-scheduler may have left there."""
+        """List what Helm installed for the release of a namespace, and what its kube-scheduler may have left there."""
         kinds = ",".join({one["kind"] for one in self.helm.render(EVERYTHING)})
         installed = self.get(kinds, "--all-namespaces", "--selector=app.kubernetes.io/part-of=perllm")["items"]
         leases = self.get("leases", "--namespace", namespace)["items"]
@@ -83,7 +83,7 @@ async def cluster(
     binaries: dict[str, Path], helm: Helm, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Cluster]:
     pod = find(helm.render(EVERYTHING), "Deployment")["spec"]["template"]["spec"]
-    # What this control plane says itself stands in for paths and ports of the pod.
+    # This control plane sets its own paths and ports in place of those of the pod.
     flags = [flag for flag in pod["containers"][1]["args"] if not flag.startswith(("--config=", "--secure-port="))]
     folder = tmp_path_factory.mktemp("installation")
     async with ControlPlane(binaries, folder, flags=dict.fromkeys(SCHEDULERS, flags)) as plane:
@@ -99,7 +99,7 @@ async def cluster(
 
 @pytest.fixture(scope="module")
 def release(cluster: Cluster) -> str:
-    """Is there until the last test; returns what its installation said."""
+    """Installed until the last tests; returns the notes of its installation."""
     return cluster.install(NAMESPACE, EVERYTHING)
 
 
@@ -118,7 +118,7 @@ def test_notes_put_the_installed_image_into_the_example(release: str, cluster: C
     assert OWN_IMAGE in command
 
 
-def test_notes_tell_what_to_do_next_and_what_to_beware_of(release: str) -> None:
+def test_notes_list_the_next_steps_and_warnings(release: str) -> None:
     assert "kubectl label node NODE perllm.io/tier=edge" in release
     assert "kubectl -n perllm-system exec deploy/perllm -c operator -- perllm doctor" in release
     assert "WARNING: networkPolicy.apiServer.cidrs is empty" in release
@@ -128,13 +128,11 @@ def test_pods_pass_restricted_pod_security(release: str, cluster: Cluster) -> No
     cluster.kubectl("wait", "deploy/perllm", "-n", NAMESPACE, "--for=jsonpath={.status.replicas}=2", "--timeout=20s")
 
 
-def test_token_of_the_scheduler_is_made(release: str, cluster: Cluster) -> None:
+def test_token_of_the_scheduler_is_created(release: str, cluster: Cluster) -> None:
     cluster.kubectl("wait", "secret/perllm-scheduler", "-n", NAMESPACE, "--for=jsonpath={.data.token}", "--timeout=20s")
 
 
-async def test_real_schedulers_agree_by_the_lease_and_the_one_that_stands_by_is_ready(
-    release: str, cluster: Cluster
-) -> None:
+async def test_real_schedulers_elect_a_leader_and_the_standby_is_ready(release: str, cluster: Cluster) -> None:
     configuration = yaml.safe_load(cluster.get("configmap", "perllm", "-n", NAMESPACE)["data"]["scheduler.yaml"])
     user = f"system:serviceaccount:{NAMESPACE}:perllm-scheduler"
 
@@ -173,7 +171,7 @@ def test_accounts_may_do_what_they_need(
 
 
 async def test_roles_of_kubernetes_include_tasks(release: str, cluster: Cluster) -> None:
-    """A controller adds up their rules, and tells nobody when."""
+    """A controller aggregates their rules, at an unknown time."""
     for role in ("view", "edit"):
         cluster.kubectl("create", "rolebinding", role, "-n", "team", f"--clusterrole={role}", f"--user={role}")
 
@@ -201,13 +199,13 @@ async def test_roles_of_kubernetes_include_tasks(release: str, cluster: Cluster)
     ],
     ids=str,
 )
-def test_second_release_that_would_be_in_the_way_is_refused(
+def test_second_release_that_would_conflict_is_rejected(
     values: Object, message: str, release: str, cluster: Cluster
 ) -> None:
-    assert message in cluster.refuse("lab", values | {"crds": {"enabled": not values}})
+    assert message in cluster.fail("lab", values | {"crds": {"enabled": not values}})
 
 
-def test_second_release_of_the_same_name_comes_and_goes_beside_the_first(release: str, cluster: Cluster) -> None:
+def test_second_release_of_the_same_name_leaves_the_first_alone(release: str, cluster: Cluster) -> None:
     before = cluster.list_objects(NAMESPACE)
 
     cluster.install("lab", {"crds": {"enabled": False}, "config": LAB})
@@ -216,7 +214,7 @@ def test_second_release_of_the_same_name_comes_and_goes_beside_the_first(release
     assert cluster.list_objects(NAMESPACE) == before
 
 
-def test_upgrade_keeps_tasks_and_removal_leaves_only_what_it_is_told_to_keep(release: str, cluster: Cluster) -> None:
+def test_upgrade_keeps_tasks_and_uninstallation_leaves_only_what_it_should(release: str, cluster: Cluster) -> None:
     task = yaml.safe_load((CHART.parents[1] / "examples/task.yaml").read_text())
     cluster.kubectl("create", "-n", "team", "-f", "-", body=task)
 
@@ -231,8 +229,8 @@ def test_upgrade_keeps_tasks_and_removal_leaves_only_what_it_is_told_to_keep(rel
     assert cluster.get("llmtasks", "-n", "team")["items"]
 
 
-def test_no_change_of_their_number_makes_pods_of_before_and_after_follow_different_leases(cluster: Cluster) -> None:
-    """Pods of two revisions may run at the same time, so the one Lease that all of them follow has to be the same."""
+def test_old_and_new_pods_follow_the_same_lease_whatever_the_change_of_replicas(cluster: Cluster) -> None:
+    """Pods of two revisions may run at the same time, so both must follow the same Lease."""
     place = ("--namespace", NAMESPACE, "--kubeconfig", str(cluster.plane.admin_kubeconfig))
     seen = [cluster.install(NAMESPACE, {"replicaCount": 2}) and read_election(cluster)]
     cluster.upgrade(NAMESPACE, {"replicaCount": 1})
@@ -246,14 +244,14 @@ def test_no_change_of_their_number_makes_pods_of_before_and_after_follow_differe
 
 
 def read_election(cluster: Cluster) -> tuple[int, str, str]:
-    """Return how many pods there are to be, the Lease that they follow, and how they replace those of before."""
+    """Return the number of replicas, the Lease that they follow, and how they replace old pods."""
     deployment = cluster.get("deployment", "perllm", "-n", NAMESPACE)["spec"]
     configuration = yaml.safe_load(cluster.get("configmap", "perllm", "-n", NAMESPACE)["data"]["scheduler.yaml"])
     lease = cluster.get("lease", configuration["leaderElection"]["resourceName"], "-n", NAMESPACE)
     return deployment["replicas"], lease["metadata"]["name"], deployment["strategy"]["type"]
 
 
-def test_pods_of_before_end_first_when_the_lease_gets_another_name(cluster: Cluster) -> None:
+def test_old_pods_end_first_when_the_lease_is_renamed(cluster: Cluster) -> None:
     cluster.install(NAMESPACE, {})
     strategies = []
     for lease in ("other", "other"):

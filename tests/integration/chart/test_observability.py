@@ -24,24 +24,24 @@ RULES = {"prometheusRule": {"enabled": True}}
 
 
 class Replica:
-    """The metrics of an operator, with the labels that a ServiceMonitor adds; every scrape sees more happen."""
+    """The metrics of an operator, with the labels that a ServiceMonitor adds; its counters grow with every scrape."""
 
-    def __init__(self, release: str, *, well: bool) -> None:
-        self.well = well
+    def __init__(self, release: str, *, healthy: bool) -> None:
+        self.healthy = healthy
         self._labels = f'namespace="perllm-system",service="{release}-metrics"'
         self._registry = CollectorRegistry()
         self._metrics = OperatorMetrics(self._registry)
         telemetry = TelemetryMetrics(self._registry)
-        telemetry.up.set(well)
-        power = {f"gpu-{number}": FRESH for number in range(9)} | ({} if well else {"gpu-9": MISSING})
+        telemetry.up.set(healthy)
+        power = {f"gpu-{number}": FRESH for number in range(9)} | ({} if healthy else {"gpu-9": MISSING})
         telemetry.count_nodes(Snapshot({name: NodeFigures(power_w=figure) for name, figure in power.items()}))
         self._metrics.active.set(1)
         self._metrics.waiting.set(5)
 
     def expose(self) -> str:
         self._metrics.deadlines.labels("edge", "true").inc(9)
-        self._metrics.extender.labels("filter").observe(0.001 if self.well else 0.4)
-        if self.well:
+        self._metrics.extender.labels("filter").observe(0.001 if self.healthy else 0.4)
+        if self.healthy:
             self._metrics.decisions.labels("net-hits", "edge", "false").inc()
         else:
             self._metrics.deadlines.labels("edge", "false").inc(9)
@@ -56,17 +56,17 @@ class Replica:
 async def prometheus(
     binaries: dict[str, Path], helm: Helm, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Prometheus]:
-    """Knows three releases: one is well, one has two sick replicas, one has none."""
+    """Scrapes three releases: one is healthy, one has two unhealthy replicas, one has none."""
     folder = tmp_path_factory.mktemp("prometheus")
     rules = folder / "rules.yaml"
     groups = [
         group
-        for release in ("well-perllm", "sick-perllm", "gone-perllm")
+        for release in ("healthy-perllm", "unhealthy-perllm", "gone-perllm")
         for group in find(helm.render(RULES | {"fullnameOverride": release}), "PrometheusRule")["spec"]["groups"]
     ]
     rules.write_text(yaml.safe_dump({"groups": groups}))
-    replicas = {"/a": Replica("well-perllm", well=True), "/b": Replica("sick-perllm", well=False)}
-    replicas["/c"] = Replica("sick-perllm", well=False)
+    replicas = {"/a": Replica("healthy-perllm", healthy=True), "/b": Replica("unhealthy-perllm", healthy=False)}
+    replicas["/c"] = Replica("unhealthy-perllm", healthy=False)
 
     async def answer(request: aiohttp.web.Request) -> aiohttp.web.Response:
         return aiohttp.web.Response(text=replicas[request.path].expose())
@@ -96,20 +96,20 @@ async def ask(prometheus: Prometheus, path: str, **query: str) -> Any:
 
 
 async def list_alerts(prometheus: Prometheus) -> dict[str, set[str]]:
-    """Lists the alerts of each release that wait for their time, or fire."""
+    """List the pending and firing alerts of each release."""
     groups = (await ask(prometheus, "rules", type="alert"))["groups"]
     return {group["name"]: {rule["name"] for rule in group["rules"] if rule["alerts"]} for group in groups}
 
 
-async def test_alerts_tell_the_sick_from_the_well(prometheus: Prometheus) -> None:
+async def test_alerts_concern_the_unhealthy_releases_only(prometheus: Prometheus) -> None:
     every = {rule["name"] for rule in (await ask(prometheus, "rules"))["groups"][0]["rules"]}
-    expected = {"well-perllm": set(), "sick-perllm": every - {"PerLLMDown"}, "gone-perllm": {"PerLLMDown"}}
+    expected = {"healthy-perllm": set(), "unhealthy-perllm": every - {"PerLLMDown"}, "gone-perllm": {"PerLLMDown"}}
 
     async with asyncio.timeout(20):
-        while await list_alerts(prometheus) != expected:  # noqa: ASYNC110 (nothing tells when rules were evaluated)
+        while await list_alerts(prometheus) != expected:  # noqa: ASYNC110 (there is no event for an evaluation of rules)
             await asyncio.sleep(SCRAPE_S)
 
 
-async def test_prometheus_understands_every_query_of_the_dashboard(prometheus: Prometheus) -> None:
+async def test_prometheus_accepts_every_query_of_the_dashboard(prometheus: Prometheus) -> None:
     for query in list_queries():
         await ask(prometheus, "query", query=query)

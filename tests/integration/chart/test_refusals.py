@@ -52,7 +52,7 @@ def list_sections(entries: Iterable[ChartValue], prefix: str = "") -> Iterator[s
         ({"config": {"server": {"health_port": 0}}}, "config.server.health_port must not be 0: probes"),
         (
             {"config": {"server": {"health_port": 10261}}},
-            "must differ: all are in one pod, and they are [10261 10261 10259]",
+            "must differ: all are in the same pod, and they are [10261 10261 10259]",
         ),
         ({"config": {"server": {"health_host": "127.0.0.1"}}}, "must be an address that kubelet and Prometheus reach"),
         ({"config": {"namespaces": ["a", "a"]}}, "at '/config/namespaces': items at 0 and 1 are equal"),
@@ -65,7 +65,7 @@ def list_sections(entries: Iterable[ChartValue], prefix: str = "") -> Iterator[s
             {"scheduler": {"extraArgs": ["--leader-elect=false"]}},
             "scheduler.extraArgs must not hold --leader-elect=false",
         ),
-        ({"scheduler": {"image": {"tag": "v1.35.4"}}}, "may be one minor version behind it and never ahead"),
+        ({"scheduler": {"image": {"tag": "v1.35.4"}}}, "may be one minor version older, but not newer"),
         (
             {"serviceMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}},
             "serviceMonitor.enabled, prometheusRule.enabled: the cluster does not serve monitoring.coreos.com/v1",
@@ -73,19 +73,19 @@ def list_sections(entries: Iterable[ChartValue], prefix: str = "") -> Iterator[s
     ],
     ids=str,
 )
-def test_wrong_values_are_refused_with_what_is_right(values: Object, message: str, helm: Helm) -> None:
-    assert message in helm.refuse("template", "perllm", str(CHART), "--kube-version=1.37.2", values=values)
+def test_invalid_values_are_rejected_with_what_is_valid(values: Object, message: str, helm: Helm) -> None:
+    assert message in helm.fail("template", "perllm", str(CHART), "--kube-version=1.37.2", values=values)
 
 
 @pytest.mark.parametrize("path", [*list_sections(list_entries(Values()))])
-def test_section_that_is_null_is_refused_by_its_name(path: str, helm: Helm) -> None:
+def test_section_that_is_null_is_rejected_by_name(path: str, helm: Helm) -> None:
     values: Object = reduce(lambda inner, key: {key: inner}, reversed(path.split(".")), None)  # type: ignore[assignment]
 
-    assert f"{path} must not be null or empty" in helm.refuse("template", "perllm", str(CHART), values=values)
+    assert f"{path} must not be null or empty" in helm.fail("template", "perllm", str(CHART), values=values)
 
 
-def test_old_clusters_are_refused(helm: Helm) -> None:
-    assert "chart requires kubeVersion: >=1.35.0-0" in helm.refuse(
+def test_old_clusters_are_rejected(helm: Helm) -> None:
+    assert "chart requires kubeVersion: >=1.35.0-0" in helm.fail(
         "template", "perllm", str(CHART), "--kube-version=1.34.1", values={}
     )
 
@@ -93,9 +93,9 @@ def test_old_clusters_are_refused(helm: Helm) -> None:
 @pytest.mark.parametrize(
     "values", [{"scheduler": {"image": {"tag": "v1.36.3"}}}, {"global": {"x": 1}, "enabled": True}], ids=str
 )
-def test_what_fits_is_taken(values: Object, helm: Helm) -> None:
+def test_valid_values_are_accepted(values: Object, helm: Helm) -> None:
     helm.render(values)
 
 
-def test_lint_finds_nothing(helm: Helm) -> None:
+def test_lint_passes(helm: Helm) -> None:
     assert "0 chart(s) failed" in helm("lint", "--strict", "--kube-version=1.37.2", str(CHART), values={})

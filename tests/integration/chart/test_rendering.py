@@ -39,7 +39,7 @@ async def schemas(request: pytest.FixtureRequest) -> dict[Kind, Schema]:
 
 
 @pytest.mark.parametrize("values", SETS)
-def test_fits_the_schemas_of_kubernetes(values: str, render: Render, schemas: dict[Kind, Schema]) -> None:
+def test_objects_match_the_schemas_of_kubernetes(values: str, render: Render, schemas: dict[Kind, Schema]) -> None:
     problems = [
         f"{one['kind']} {one['metadata']['name']}: {error.json_path}: {error.message}"
         for one in render(values)
@@ -48,7 +48,7 @@ def test_fits_the_schemas_of_kubernetes(values: str, render: Render, schemas: di
     assert problems == []
 
 
-def test_schemas_refuse_unknown_fields(render: Render, schemas: dict[Kind, Schema]) -> None:
+def test_schemas_reject_unknown_fields(render: Render, schemas: dict[Kind, Schema]) -> None:
     deployment = find(render("default"), "Deployment")
     deployment["spec"]["template"]["spec"]["containers"][0]["comand"] = ["perllm"]
 
@@ -66,7 +66,7 @@ def test_resource_definitions_are_those_of_the_operator(render: Render) -> None:
         assert rendered["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
 
 
-def test_resource_definitions_go_with_the_release_if_it_says_so(render: Render) -> None:
+def test_resource_definitions_are_not_kept_if_the_values_say_so(render: Render) -> None:
     crds = [one for one in render("own-rbac") if one["kind"] == "CustomResourceDefinition"]
 
     assert ["annotations" in crd["metadata"] for crd in crds] == [False, False]
@@ -83,7 +83,7 @@ def test_operator_gets_its_configuration(values: str, render: Render) -> None:
 @pytest.mark.parametrize(
     "file", sorted((CHART.parents[1] / "examples/values").glob("*.yaml")), ids=lambda file: file.stem
 )
-def test_examples_of_values_fit(file: Path, helm: Helm) -> None:
+def test_examples_of_values_are_valid(file: Path, helm: Helm) -> None:
     values = yaml.safe_load(file.read_text())
 
     data = find(helm.render(values), "ConfigMap")["data"]
@@ -117,7 +117,7 @@ def account(name: str) -> Object:
         (load_values("shared-account"), "existing", "existing", {}),
     ],
 )
-def test_grants_what_the_operator_says_it_needs_and_nothing_more(
+def test_grants_the_rights_that_the_operator_lists_and_no_others(
     values: Object, operator: str, scheduler: str, scope: Object, helm: Helm
 ) -> None:
     wanted = build_manifests(account(operator), account(scheduler), namespace=NAMESPACE, lease="perllm", **scope)
@@ -126,7 +126,7 @@ def test_grants_what_the_operator_says_it_needs_and_nothing_more(
 
 
 def list_grants(objects: list[Object]) -> list[str]:
-    """Lists who may do what where; names of roles are nobody's business."""
+    """List who may do what where, whatever the names of the roles."""
     roles = {
         (one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]): one.get("rules") for one in objects
     }
@@ -158,7 +158,7 @@ def test_token_of_one_account_is_in_one_container_only(render: Render) -> None:
         ("1.35.4", "registry.k8s.io/kube-scheduler:v1.35.4"),
         ("v1.36.3-gke.1000", "registry.k8s.io/kube-scheduler:v1.36.3"),
         ("v1.37.2+k3s1", "registry.k8s.io/kube-scheduler:v1.37.2"),
-        # What Argo CD tells.
+        # As Argo CD passes it.
         ("v1.37", "registry.k8s.io/kube-scheduler:v1.37.0"),
     ],
 )
@@ -176,7 +176,7 @@ def test_scheduler_has_the_version_of_the_cluster(version: str, image: str, helm
         ("team/perllm", "mirror:5000/team/perllm:0.1.0"),
     ],
 )
-def test_global_registry_stands_in_for_that_of_each_image(repository: str, expected: str, helm: Helm) -> None:
+def test_global_registry_replaces_that_of_each_image(repository: str, expected: str, helm: Helm) -> None:
     values = {"global": {"imageRegistry": "mirror:5000"}, "image": {"repository": repository}}
 
     containers = find(helm.render(values), "Deployment")["spec"]["template"]["spec"]["containers"]
@@ -186,7 +186,7 @@ def test_global_registry_stands_in_for_that_of_each_image(repository: str, expec
 
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_pods_follow_the_same_lease_whatever_their_number(replicas: int, helm: Helm) -> None:
-    """So a rollout or a rollback from any number to any other leaves one at work at most."""
+    """So at most one is active during a rollout or rollback from any number to any other."""
     objects = helm.render({"replicaCount": replicas})
     data = {name: yaml.safe_load(text) for name, text in find(objects, "ConfigMap")["data"].items()}
 
@@ -196,7 +196,7 @@ def test_pods_follow_the_same_lease_whatever_their_number(replicas: int, helm: H
     assert find(objects, "Lease")["metadata"]["name"] == "perllm"
 
 
-def test_policy_about_authors_is_that_of_the_operator(render: Render) -> None:
+def test_admission_policy_is_that_of_the_operator(render: Render) -> None:
     name = f"{NAMESPACE}.perllm-task-authors"
 
     rendered = [one for one in render("default") if one["kind"].startswith("ValidatingAdmission")]
@@ -206,7 +206,7 @@ def test_policy_about_authors_is_that_of_the_operator(render: Render) -> None:
     ]
 
 
-def test_policy_about_authors_can_be_left_out(helm: Helm) -> None:
+def test_admission_policy_can_be_left_out(helm: Helm) -> None:
     kinds = {one["kind"] for one in helm.render({"admissionPolicy": {"enabled": False}})}
 
     assert not [kind for kind in kinds if kind.startswith("ValidatingAdmission")]

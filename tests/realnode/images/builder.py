@@ -1,4 +1,4 @@
-"""buildah with a storage of the lab's own."""
+"""Container images, built by buildah in a storage of its own; no registry is contacted."""
 
 import os
 import re
@@ -23,10 +23,10 @@ class Recipe:
     """How an image is built.
 
     Attributes:
-        name: Full name with a tag, as pods ask for it.
-        context: Folder that the steps copy from, with a Dockerfile in it.
-        arguments: For the ARG lines.
-        secrets: Files by the id of secret mounts.
+        name: full name with a tag, as in a pod.
+        context: folder with the Dockerfile and the files that it copies.
+        arguments: values of the ARG instructions.
+        secrets: files by the id of their mount.
     """
 
     name: str
@@ -36,20 +36,20 @@ class Recipe:
 
 
 class ImageBuilder:
-    """Builds images; steps that have not changed are taken from the storage.
+    """Builds images; steps that have not changed come from the storage.
 
     Args:
-        folder: Keeps layers and archives, for this and every later run.
+        folder: keeps layers and archives for later runs.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     async def tidy(self) -> None:
-        """Drops everything when the layers of old sources have piled up; to be called before a set of images is built.
+        """Drop everything once layers of old sources have piled up; call it before a set of images is built.
 
         Raises:
-            ToolchainError: Something cannot be removed.
+            ToolchainError: something could not be removed.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         async with hold_lock(self._folder / "lock", lambda: None):
@@ -59,11 +59,11 @@ class ImageBuilder:
                 await self._run("rmi", "--all", "--force")
 
     async def holds(self, name: str) -> bool:
-        """Whether the storage has an image of this name."""
+        """Return whether the storage has an image of this name."""
         return await self._call("inspect", "--type", "image", name, on_line=lambda line: None) == 0
 
     async def build(self, recipe: Recipe) -> str:
-        """Builds an image and returns its id.
+        """Build an image and return its id.
 
         Raises:
             ToolchainError: A step failed; carries the end of its output.
@@ -73,7 +73,7 @@ class ImageBuilder:
         return file.read_text().removeprefix("sha256:").strip()
 
     async def archive(self, recipe: Recipe) -> Path:
-        """Builds an image and returns it as an archive.
+        """Build an image and return it as an archive.
 
         Raises:
             ToolchainError: A step failed; carries the end of its output.
@@ -91,7 +91,7 @@ class ImageBuilder:
         shutil.rmtree(archive.parent, ignore_errors=True)
         archive.parent.mkdir(parents=True)
         partial = archive.with_suffix(".partial")
-        # This kind of archive is not compressed, which would cost more time than the disk is worth.
+        # This kind of archive is not compressed: that would cost more time than the disk space is worth.
         await self._run("push", "--quiet", identity, f"docker-archive:{partial}:{name}")
         partial.rename(archive)
 
@@ -102,10 +102,10 @@ class ImageBuilder:
             raise ToolchainError(f"`buildah {' '.join(arguments)}` failed. The end of its output:\n{tail}")
 
     async def _call(self, *arguments: str, on_line: Callable[[str], None]) -> int:
-        # vfs copies every layer, which is slow and works on every file system.
+        # vfs copies every layer, which is slow but works on every file system.
         driver = "overlay" if await supports_overlay(self._folder) else "vfs"
         storage = (f"--root={self._folder / driver}", f"--runroot={self._folder / driver}-run")
-        # Mounts of a build that is cut off end with its namespace.
+        # Mounts of an interrupted build end with its namespace.
         own = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
         return await run((*own, "buildah", f"--storage-driver={driver}", *storage, *arguments), on_line, os.environ)
 

@@ -1,4 +1,4 @@
-"""The base of the operator's image where no registry can be asked: this computer's distribution, installed anew."""
+"""A base for the operator's image without a registry: a fresh installation of the distribution of this machine."""
 
 import hashlib
 import os
@@ -12,7 +12,7 @@ from realnode.images.builder import ImageBuilder, Recipe
 
 PROGRAMS = ("apt-get", "mmdebstrap", "unshare")
 _PACKAGES = ("ca-certificates", "python3", "python3-venv")
-# Nobody reads manuals in a container.
+# A container needs no manuals.
 _EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 _DOCKERFILE = "FROM scratch\nADD rootfs.tar /\n"
 _KEY_LENGTH = 16
@@ -20,10 +20,10 @@ _TAIL_LINES = 15
 
 
 async def provide_base(builder: ImageBuilder) -> str:
-    """Builds the base, or finds it in the builder's storage, and returns its name.
+    """Build the base unless the builder's storage has it, and return its name.
 
     Raises:
-        ToolchainError: It could not be built.
+        ToolchainError: it could not be built.
     """
     release = platform.freedesktop_os_release()
     name = f"localhost/perllm-lab/{release['ID']}-python:{_compute_key(release['VERSION_CODENAME'])}"
@@ -37,7 +37,7 @@ async def provide_base(builder: ImageBuilder) -> str:
 
 
 async def _install(distribution: str, codename: str, rootfs: Path) -> None:
-    # From where this computer has its own packages, security updates included.
+    # From the package sources of this machine, including security updates.
     wanted = ("--format", "$(ORIGIN) deb $(SITE) $(CODENAME) $(COMPONENT)", "Created-By: Packages")
     lines = await _run(("apt-get", "indextargets", *wanted))
     origin = f"{distribution.title()} "
@@ -46,7 +46,7 @@ async def _install(distribution: str, codename: str, rootfs: Path) -> None:
     options = ("--mode=root", "--variant=minbase", f"--include={','.join(_PACKAGES)}")
     excluded = (f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED)
     argv = ("mmdebstrap", *options, *excluded, codename, str(rootfs), str(sources))
-    # What it mounts ends with its namespaces.
+    # Its mounts end with its namespaces.
     await _run(("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *argv))
 
 

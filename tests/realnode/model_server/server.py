@@ -1,4 +1,4 @@
-"""The model server as a process of a machine."""
+"""A real LLM with an OpenAI API: SmolLM2-135M-Instruct on llama.cpp, small enough for two cores."""
 
 from pathlib import Path
 from types import TracebackType
@@ -6,8 +6,8 @@ from typing import Self
 
 from perllm_lab.kubernetes.probe import answers
 from perllm_lab.kubernetes.process import Process
-from realnode.machine.sandbox import Sandbox
 from realnode.model_server.installation import Installation
+from realnode.sandbox import Sandbox
 
 MODEL = "smollm2-135m-instruct"
 PORT = 8000
@@ -16,20 +16,20 @@ _START_TIMEOUT_S = 60.0
 
 
 class ModelServer:
-    """SmolLM2 behind an OpenAI API at the machine's address; ready inside the `async with` block.
+    """SmolLM2 behind an OpenAI API at the node's address; ready inside the `async with` block.
 
     Args:
-        installation: Of the server.
-        sandbox: Of the machine; open.
-        log_file: Receives what it prints.
+        installation: of the server.
+        sandbox: of the node; open.
+        log_file: for its output.
     """
 
     def __init__(self, installation: Installation, sandbox: Sandbox, log_file: Path) -> None:
-        self.url = f"http://{sandbox.network.machine}:{PORT}"
+        self.url = f"http://{sandbox.network.node}:{PORT}"
         options = {
             "--model": installation.weights,
             "--model_alias": MODEL,
-            "--host": sandbox.network.machine,
+            "--host": sandbox.network.node,
             "--port": PORT,
             "--n_ctx": _CONTEXT_TOKENS,
         }

@@ -31,7 +31,7 @@ def test_generated_files_are_up_to_date(path: Path) -> None:
     assert (ROOT / CHART / path).read_text() == build_files(ROOT / CHART)[path]
 
 
-def test_nothing_stale_is_left_beside_the_generated_files() -> None:
+def test_no_stale_file_is_left_among_the_generated_ones() -> None:
     kept = {path.relative_to(ROOT / CHART) for path in (ROOT / CHART / "files").rglob("*") if path.is_file()}
 
     assert kept <= set(build_files(ROOT / CHART))
@@ -80,7 +80,7 @@ def test_every_setting_of_the_operator_is_a_value_of_the_same_name_and_default()
     assert Config.model_validate(values["config"]) == Config()
 
 
-def test_schema_takes_the_defaults() -> None:
+def test_schema_accepts_the_defaults() -> None:
     values = yaml.safe_load((ROOT / CHART / "values.yaml").read_text())
 
     assert list(Draft202012Validator(build_schema()).iter_errors(values)) == []
@@ -120,7 +120,7 @@ def test_schema_closes_every_section_but_the_one_that_charts_share() -> None:
     ],
     ids=str,
 )
-def test_schema_refuses_what_the_operator_refuses(config: dict[str, Any]) -> None:
+def test_schema_rejects_what_the_operator_rejects(config: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Config.model_validate(config)
 
@@ -128,22 +128,22 @@ def test_schema_refuses_what_the_operator_refuses(config: dict[str, Any]) -> Non
 
 
 def list_series() -> set[str]:
-    """Lists the names under which Prometheus knows the operator's metrics."""
+    """Return the names of the operator's metrics in Prometheus."""
     registry = CollectorRegistry()
     OperatorMetrics(registry), TelemetryMetrics(registry)
     suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
     return {family.name + end for family in registry.collect() for end in suffixes.get(family.type, [""])}
 
 
-def test_dashboard_asks_for_metrics_that_exist() -> None:
+def test_dashboard_queries_metrics_that_exist() -> None:
     assert set(re.findall(r"perllm_\w+", " ".join(list_queries()))) <= list_series()
 
 
-def test_alerts_ask_for_metrics_that_exist() -> None:
+def test_alerts_query_metrics_that_exist() -> None:
     assert set(re.findall(r"perllm_\w+", read_alerts())) <= list_series()
 
 
-def test_alerts_and_dashboard_ask_for_values_of_labels_that_exist() -> None:
+def test_alerts_and_dashboard_select_values_of_labels_that_exist() -> None:
     known: dict[str, Collection[str]] = {
         "figure": NodeFigures().figures(),
         "quality": set(Quality),

@@ -27,7 +27,7 @@ def test_kubeconfig_names_the_user_in_a_certificate_of_the_authority() -> None:
     x509.load_pem_x509_certificate(certificate).verify_directly_issued_by(issuer)
 
 
-def test_user_without_a_group_gets_no_more_than_every_user() -> None:
+def test_user_without_a_group_is_only_authenticated() -> None:
     pair = Authority().issue_client("ada")
     assert read_subject(pair.certificate, NameOID.ORGANIZATION_NAME) == ["system:authenticated"]
 
@@ -41,7 +41,7 @@ def test_secret_is_readable_by_its_owner_only_even_if_the_file_was_open_to_all(t
     assert file.stat().st_mode & 0o777 == 0o600
 
 
-def test_scheduler_configuration_is_completed_where_it_says_nothing() -> None:
+def test_scheduler_configuration_is_completed_where_fields_are_missing() -> None:
     given = {"profiles": [{"schedulerName": "perllm"}], "clientConnection": {"qps": 5}}
     completed = complete_configuration(given, Path("/run/kubeconfig"))
     assert completed["kind"] == "KubeSchedulerConfiguration"

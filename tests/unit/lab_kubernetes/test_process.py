@@ -44,7 +44,7 @@ async def wait_for_line(process: Process, line: str) -> None:
 
 def is_alive(pid: int | None) -> bool:
     try:
-        # What is dead but not yet collected by its parent is still listed, as Z.
+        # A dead process that its parent has not reaped yet is still listed, as Z.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
@@ -69,20 +69,20 @@ def test_dies_with_its_parent_even_if_that_is_killed(tmp_path: Path) -> None:
     assert holds_soon(lambda: not is_alive(child))
 
 
-async def test_is_refused_outside_the_main_thread(tmp_path: Path) -> None:
+async def test_cannot_start_outside_the_main_thread(tmp_path: Path) -> None:
     process = Process("child", ["true"], log_file=tmp_path / "log")
     with pytest.raises(ProcessError, match="main thread"):
         await asyncio.to_thread(asyncio.run, process.start())
 
 
-async def test_early_end_is_told_with_the_end_of_the_log(tmp_path: Path) -> None:
+async def test_early_end_is_reported_with_the_end_of_the_log(tmp_path: Path) -> None:
     process = shell("echo address already in use; exit 3", tmp_path / "log")
     await process.start()
     with pytest.raises(ProcessError, match=r"(?s)exit code 3.*address already in use"):
         await process.wait_until(never, timeout_s=5)
 
 
-async def test_late_start_is_told(tmp_path: Path) -> None:
+async def test_late_start_is_reported(tmp_path: Path) -> None:
     process = shell("sleep 600", tmp_path / "log")
     await process.start()
     with pytest.raises(ProcessError, match=r"not ready within 0.05 s"):
@@ -90,7 +90,7 @@ async def test_late_start_is_told(tmp_path: Path) -> None:
     await process.kill()
 
 
-async def test_missing_program_is_told(tmp_path: Path) -> None:
+async def test_missing_program_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ProcessError, match="cannot be started"):
         await Process("child", [tmp_path / "nothing"], log_file=tmp_path / "log").start()
 
@@ -108,7 +108,7 @@ async def test_can_be_started_again_after_its_end(tmp_path: Path) -> None:
     await process.kill()
 
 
-async def test_stop_also_ends_who_ignores_the_request_and_its_children(tmp_path: Path) -> None:
+async def test_stop_also_ends_processes_that_ignore_sigterm_and_their_children(tmp_path: Path) -> None:
     process = shell("trap '' TERM; sleep 600 & echo child $!; wait; wait", tmp_path / "log")
     await process.start()
     await wait_for_line(process, "child")
@@ -128,7 +128,7 @@ async def test_stop_ends_children_that_outlive_their_parent(tmp_path: Path) -> N
     assert holds_soon(lambda: not is_alive(grandchild))
 
 
-def test_free_ports_differ_and_are_no_ports_of_outgoing_connections() -> None:
+def test_free_ports_differ_and_are_not_ephemeral() -> None:
     ports = find_free_ports(50)
     assert len(set(ports)) == 50
     assert max(ports) < 32768

@@ -92,11 +92,11 @@ async def test_builds_all_programs_of_a_module_as_one(cache: Path, write_go: Cal
     assert len({path.resolve() for path in found.values()}) == 1
 
 
-async def test_tells_how_the_build_goes_on(cache: Path, write_go: Callable[[str], None]) -> None:
+async def test_reports_the_progress_of_the_build(cache: Path, write_go: Callable[[str], None]) -> None:
     write_go("")
-    told: list[Progress] = []
-    await provide(["prometheus"], cache_folder=cache, on_progress=told.append)
-    assert [(progress.stage, progress.done, progress.total) for progress in told] == [
+    reported: list[Progress] = []
+    await provide(["prometheus"], cache_folder=cache, on_progress=reported.append)
+    assert [(progress.stage, progress.done, progress.total) for progress in reported] == [
         ("downloading", 1, 0),
         ("compiling", 0, 2),
         ("compiling", 1, 2),
@@ -109,16 +109,16 @@ async def test_builds_once_for_two_at_the_same_time(
     tmp_path: Path, cache: Path, write_go: Callable[[str], None]
 ) -> None:
     write_go("sleep 0.1")
-    told: list[Progress] = []
+    reported: list[Progress] = []
     first, second = await asyncio.gather(
-        *(provide(["prometheus"], cache_folder=cache, on_progress=told.append) for _ in range(2))
+        *(provide(["prometheus"], cache_folder=cache, on_progress=reported.append) for _ in range(2))
     )
     assert first == second
     assert len(read_builds(tmp_path)) == 1
-    assert [progress.stage for progress in told].count("waiting") == 1
+    assert [progress.stage for progress in reported].count("waiting") == 1
 
 
-async def test_failed_build_is_told_and_can_be_repeated(cache: Path, write_go: Callable[[str], None]) -> None:
+async def test_failed_build_is_reported_and_can_be_repeated(cache: Path, write_go: Callable[[str], None]) -> None:
     write_go("echo 'two.go:1: no space left on device'; exit 1")
     with pytest.raises(ToolchainError, match="no space left on device"):
         await provide(["prometheus"], cache_folder=cache)
@@ -130,11 +130,11 @@ async def test_cancelled_build_leaves_nothing(tmp_path: Path, cache: Path, write
     write_go("sleep 600")
     compiling = asyncio.Event()
 
-    def tell(progress: Progress) -> None:
+    def record(progress: Progress) -> None:
         if progress.stage == "compiling" and progress.done:
             compiling.set()
 
-    building = asyncio.create_task(provide(["prometheus"], cache_folder=cache, on_progress=tell))
+    building = asyncio.create_task(provide(["prometheus"], cache_folder=cache, on_progress=record))
     await compiling.wait()
     building.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -157,7 +157,7 @@ async def test_prefers_a_complete_set_of_assets(
 
 
 @pytest.mark.parametrize(("version", "taken"), [("3.16.0", True), ("2.55.1", False), ("4.0.0", False)])
-async def test_takes_from_path_what_fits(
+async def test_takes_programs_of_a_fitting_version_from_path(
     tmp_path: Path, cache: Path, write_go: Callable[[str], None], version: str, taken: bool
 ) -> None:
     write_go("")
@@ -166,7 +166,7 @@ async def test_takes_from_path_what_fits(
     assert (found == tmp_path / "bin" / "prometheus") is taken
 
 
-async def test_unknown_program_is_told(cache: Path) -> None:
-    with pytest.raises(ToolchainError, match=r"no program 'minikube'; choose of etcd, "):
+async def test_unknown_program_is_reported(cache: Path) -> None:
+    with pytest.raises(ToolchainError, match=r"no program 'minikube'; choose one of etcd, "):
         await provide(["minikube"], cache_folder=cache)
     assert list_names(cache) == []

@@ -50,7 +50,7 @@ async def test_a_node_without_power_has_no_metrics_until_it_boots(ask):
     assert (await ask("/nodes/edge-0/dcgm"))[0] == 200
 
 
-async def test_a_node_is_told_to_refuse_pods_and_to_accept_them_again(ask, fleet):
+async def test_a_node_can_be_switched_to_refuse_pods_and_back(ask, fleet):
     kubelet = fleet.kubelets["edge-0"]
     await ask("/nodes/edge-0/refuse", "POST")
     assert kubelet.refuses
@@ -64,5 +64,5 @@ async def test_health_says_what_is_wrong(ask, fleet):
     assert await ask("/healthz") == (503, "informer has ended")
 
 
-async def test_the_truth_can_be_asked_for(ask):
+async def test_the_ground_truth_is_served(ask):
     assert await ask("/truth") == (200, '{"kind": "fleet"}')

@@ -17,7 +17,7 @@ SCENARIO = parse_scenario(
 
 
 class MemoryApi:
-    """Holds pods and tells the watch of changes, as far as a fleet needs; finished pods leave its view."""
+    """Holds pods and notifies the watch of changes, as far as a fleet needs; finished pods leave its selection."""
 
     def __init__(self, *pods):
         self.pods = {pod["metadata"]["name"]: pod for pod in pods}
@@ -101,7 +101,7 @@ async def test_a_pod_replaced_by_another_of_its_name_is_another_pod(tmp_path):
     ]
 
 
-async def test_a_fleet_that_stops_says_what_was_lost_and_the_next_one_does_not_repeat_it(tmp_path):
+async def test_a_fleet_that_stops_records_lost_pods_and_the_next_one_does_not_run_them_again(tmp_path):
     api = MemoryApi(on("edge-0", pod_object("long", output="900")))
     async with SimulatedFleet(SCENARIO, api, truth_file=tmp_path / "truth"):
         await asyncio.sleep(30)
@@ -111,7 +111,7 @@ async def test_a_fleet_that_stops_says_what_was_lost_and_the_next_one_does_not_r
     assert api.pods["long"]["status"]["reason"] == "NodeRestarted"
 
 
-async def test_a_node_that_boots_again_runs_what_was_bound_to_it_meanwhile():
+async def test_a_node_that_boots_runs_the_pods_bound_to_it_in_the_meantime():
     api = MemoryApi()
     async with SimulatedFleet(SCENARIO, api, speed=10.0) as fleet:
         fleet.cut_power("edge-0")
@@ -123,7 +123,7 @@ async def test_a_node_that_boots_again_runs_what_was_bound_to_it_meanwhile():
         assert api.pods["waits"]["status"]["phase"] == "Succeeded"
 
 
-async def test_a_part_that_dies_is_not_overlooked():
+async def test_the_end_of_a_part_is_reported():
     class BrokenApi(MemoryApi):
         async def watch(self, path, query):
             await self.events.get()
@@ -139,6 +139,6 @@ async def test_a_part_that_dies_is_not_overlooked():
         assert fleet.troubles() == ["informer has ended"]
 
 
-async def test_time_cannot_stand_still():
+async def test_speed_must_be_positive():
     with pytest.raises(ValueError, match="speed must be above 0"):
         SimulatedFleet(SCENARIO, MemoryApi(), speed=0.0)

@@ -85,7 +85,7 @@ async def test_a_pod_that_vanishes_stops_and_frees_its_slot():
     assert phases(node)[-1][1] == "Succeeded"
 
 
-async def test_a_pod_beyond_the_slots_is_refused_as_a_kubelet_does():
+async def test_a_pod_beyond_the_slots_is_refused_as_by_a_kubelet():
     node = start_node()
     node.kubelet.see(pod_object("first", gpus="2"))
     node.kubelet.see(pod_object("second"))
@@ -117,7 +117,7 @@ async def test_a_pod_started_by_an_earlier_kubelet_fails_and_never_runs_twice():
     assert node.records == []
 
 
-async def test_a_pod_that_is_to_fail_exits_1_without_a_report():
+async def test_a_pod_annotated_to_fail_exits_1_without_a_report():
     node = start_node()
     node.kubelet.see(pod_object(fail="true"))
     await asyncio.sleep(60)
@@ -126,7 +126,7 @@ async def test_a_pod_that_is_to_fail_exits_1_without_a_report():
     assert node.records[0].outcome == "Failed"
 
 
-async def test_a_pod_without_annotations_is_taken_for_the_median_request():
+async def test_a_pod_without_annotations_counts_as_the_median_request():
     node = start_node()
     plain = pod_object()
     del plain["metadata"]["annotations"]

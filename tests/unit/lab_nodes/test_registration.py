@@ -13,7 +13,7 @@ NOW = datetime(2027, 1, 15, 8, 0, 0, 123456, UTC)
 
 
 class RecordingClient:
-    """Keeps requests and refuses those it is told to, once each."""
+    """Keeps requests and denies the given ones, once each."""
 
     def __init__(self, **refusals):
         self.calls = []
@@ -62,7 +62,7 @@ async def test_a_new_node_is_created_with_its_lease():
     assert client.calls[-1][2]["spec"]["renewTime"] == "2027-01-15T08:00:00.123456Z"
 
 
-async def test_a_node_that_exists_is_corrected():
+async def test_an_existing_node_is_updated():
     client = RecordingClient(POST_v1=409)
     await registrar(client).register(SPEC)
     assert [path for _, path in client.made()[1:]] == [
@@ -72,7 +72,7 @@ async def test_a_node_that_exists_is_corrected():
     ]
 
 
-async def test_a_refusal_is_not_swallowed():
+async def test_a_denial_is_raised():
     with pytest.raises(ApiError):
         await registrar(RecordingClient(POST_v1=403)).register(SPEC)
 
@@ -90,7 +90,7 @@ async def test_leases_are_renewed_every_10_s_while_the_node_is_up():
 
 
 @pytest.mark.looptime
-async def test_a_lease_that_could_not_be_renewed_is_tried_again_after_1_s():
+async def test_a_lease_that_could_not_be_renewed_is_retried_after_1_s():
     client = RecordingClient(PATCH_leases=503)
     beats = asyncio.create_task(registrar(client).keep_alive(SPEC, SimpleNamespace(is_up=True), 0.0))
     await asyncio.sleep(1.5)

@@ -57,7 +57,7 @@ async def test_writes_of_one_object_keep_their_order_and_only_the_newest_waiting
     assert client.calls == [("/pods/a/status", 1), ("/pods/a/status", 3)]
 
 
-async def test_writes_of_different_objects_go_at_once_but_bounded():
+async def test_writes_of_different_objects_run_concurrently_within_bounds():
     client = SlowClient()
     await drain(client, [(f"{number}", patch(1, f"/pods/{number}")) for number in range(100)], workers=4)
     assert len(client.calls) == 100
@@ -65,13 +65,13 @@ async def test_writes_of_different_objects_go_at_once_but_bounded():
 
 
 @pytest.mark.parametrize("error", [ApiUnreachableError("refused"), ApiError(503, "", ""), ApiError(429, "", "")])
-async def test_trouble_is_retried(error):
+async def test_transient_errors_are_retried(error):
     client = SlowClient(error, error)
     await drain(client, [("a", patch(1))])
     assert client.calls == [("/pods/a/status", 1)] * 3
 
 
-async def test_a_retry_gives_way_to_a_newer_state():
+async def test_a_retry_yields_to_a_newer_state():
     client = SlowClient(ApiUnreachableError("refused"))
     writer = Writer(client, workers=1)
     work = asyncio.create_task(writer.run())
@@ -84,13 +84,13 @@ async def test_a_retry_gives_way_to_a_newer_state():
 
 
 @pytest.mark.parametrize("status", [404, 409, 422])
-async def test_what_cannot_succeed_is_not_retried(status):
+async def test_permanent_errors_are_not_retried(status):
     client = SlowClient(ApiError(status, "", ""))
     await drain(client, [("a", patch(1)), ("b", patch(1, "/pods/b"))])
     assert sorted(client.calls) == [("/pods/a/status", 1), ("/pods/b/status", 1)]
 
 
-async def test_a_deletion_names_the_uid_it_means():
+async def test_a_deletion_is_limited_to_its_uid():
     client = SlowClient()
     await drain(client, [("a", ForcedDeletion("/pods/a", "uid-a"))])
     assert client.calls == [("/pods/a", "uid-a")]

@@ -22,7 +22,7 @@ def answer(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
 
 
-async def test_sources_are_where_go_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_sources_are_in_the_cache_of_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer('{\n"Dir": "/modules/x",\n"Sum": "h1:known="\n}\n', tmp_path, monkeypatch)
 
     assert await fetch(SOURCE, cache_folder=tmp_path) == Path("/modules/x")
@@ -36,7 +36,7 @@ async def test_sources_are_where_go_keeps_them(tmp_path: Path, monkeypatch: pyte
         ("go: no module proxy", r"could not be downloaded: (?s:.*)no module proxy"),
     ],
 )
-async def test_other_sources_are_refused(
+async def test_sources_with_another_checksum_are_rejected(
     text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer(text, tmp_path, monkeypatch)

@@ -1,4 +1,4 @@
-// The first process of every pod: it holds the pod's namespaces and buries orphans until it is told to end.
+// The first process of every pod: it holds the pod's namespaces and reaps orphans until it is terminated.
 package main
 
 import (
@@ -19,11 +19,11 @@ func main() {
 		if number != syscall.SIGCHLD {
 			return
 		}
-		bury()
+		reap()
 	}
 }
 
-func bury() {
+func reap() {
 	for {
 		if pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); pid <= 0 || err != nil {
 			return

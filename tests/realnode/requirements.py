@@ -1,4 +1,4 @@
-"""What a real machine demands of the computer that it runs on."""
+"""What a real node needs from the machine that it runs on."""
 
 import os
 import shutil
@@ -12,8 +12,8 @@ _NETWORK_PLUGIN_FOLDERS = ("/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni")
 _NETWORK_PLUGINS = ("bridge", "host-local", "loopback")
 
 
-def find_hindrance(programs: Sequence[str] = PROGRAMS) -> str | None:
-    """Says why this computer cannot run a real machine; None when it can."""
+def find_obstacle(programs: Sequence[str] = PROGRAMS) -> str | None:
+    """Return why this machine cannot run a real node; None when it can."""
     if sys.platform != "linux":
         return f"a real node needs Linux, and this is {sys.platform}"
     if os.geteuid() != 0:
@@ -27,7 +27,7 @@ def find_hindrance(programs: Sequence[str] = PROGRAMS) -> str | None:
 
 
 def find_network_plugins() -> Path | None:
-    """Finds the folder of the CNI plugins; None when there is none with all that are needed."""
+    """Return the folder that has all the required CNI plugins; None when there is none."""
     for folder in map(Path, _NETWORK_PLUGIN_FOLDERS):
         if all(os.access(folder / name, os.X_OK) for name in _NETWORK_PLUGINS):
             return folder

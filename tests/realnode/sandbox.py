@@ -1,4 +1,4 @@
-"""Namespaces that hold a machine: whatever it mounts, starts or connects ends with them, however the lab ends."""
+"""Namespaces that hold a real node: its mounts, processes and links end with them, however the test run ends."""
 
 import contextlib
 import json
@@ -12,23 +12,23 @@ from types import TracebackType
 from typing import Self
 
 from perllm_lab.kubernetes.process import Process, ProcessError, spawn
-from realnode.machine.cgroups import make_cgroup, remove_cgroups
-from realnode.machine.network import MachineNetwork, choose_network
+from realnode.cgroups import make_cgroup, remove_cgroups
+from realnode.network import NodeNetwork, choose_network
 
 _START_TIMEOUT_S = 10.0
-# The first process of a process namespace: when it ends, the kernel ends all others. It also buries orphans.
+# The first process of a PID namespace: when it ends, the kernel kills all others. It also reaps orphans.
 _FIRST_PROCESS = 'trap "exit 0" TERM; while :; do sleep 3600 & wait $!; done'
-# Kubernetes' programs and network plugins insist on some paths; inside they lead into the lab's folder, and what lies
-# in /run, such as sockets, needs no disk.
+# Kubernetes' programs and network plugins use fixed paths. Inside, these are bind mounts of the sandbox's folder; /run,
+# which holds sockets, is in memory.
 _LINKED_FOLDERS = ("lib", "log")
 _LINK_PREFIX = "perllm-"
 
 
 class Sandbox:
-    """Process, mount and network namespaces with a link to this computer; open inside the `async with` block.
+    """PID, mount and network namespaces with a link to this machine; open inside the `async with` block.
 
     Args:
-        folder: Of this run only; what is written to /var/lib and /var/log inside lies there.
+        folder: used by this run only; holds what is written to /var/lib and /var/log inside.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,7 +43,7 @@ class Sandbox:
             log_file=folder / "sandbox.log",
         )
         self._pid = 0
-        self.network: MachineNetwork
+        self.network: NodeNetwork
         self.cgroup = ""
 
     async def __aenter__(self) -> Self:
@@ -60,14 +60,14 @@ class Sandbox:
         await self._close()
 
     def wrap(self, *argv: str | Path) -> tuple[str, ...]:
-        """Returns the command line that runs a program inside."""
+        """Return the command line that runs a program inside."""
         return ("nsenter", f"--target={self._pid}", "--mount", "--net", "--pid", "--", *(str(part) for part in argv))
 
     async def run(self, *argv: str | Path) -> str:
-        """Runs a program inside and returns what it prints.
+        """Run a program inside and return its output.
 
         Raises:
-            ProcessError: It failed; carries its output.
+            ProcessError: it failed; the message quotes its output.
         """
         return await run(self.wrap(*argv))
 
@@ -81,7 +81,7 @@ class Sandbox:
         self.cgroup = make_cgroup(os.getpid())
 
     async def _is_up(self) -> bool:
-        """Whether the first process runs and sees its own /proc, which is set up last."""
+        """Return whether the first process runs and has its own /proc, which is set up last."""
         found = _find_first_process(self._first.pid)
         self._pid = found or 0
         return found is not None
@@ -98,11 +98,11 @@ class Sandbox:
         await run(("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", str(self._pid)))
         width = network.link.prefixlen
         await self.run("ip", "link", "set", "lo", "up")
-        await self.run("ip", "address", "add", f"{network.machine}/{width}", "dev", "eth0")
+        await self.run("ip", "address", "add", f"{network.node}/{width}", "dev", "eth0")
         await self.run("ip", "link", "set", "eth0", "up")
         await run(("ip", "address", "add", f"{network.host}/{width}", "dev", link))
         await run(("ip", "link", "set", link, "up"))
-        await run(("ip", "route", "add", str(network.pods), "via", network.machine, "dev", link))
+        await run(("ip", "route", "add", str(network.pods), "via", network.node, "dev", link))
 
     async def _close(self) -> None:
         await self._first.stop()
@@ -110,21 +110,21 @@ class Sandbox:
 
 
 async def remove_leftovers() -> None:
-    """Removes control groups and links of labs that run no more, and of this one, when nothing runs in them.
+    """Remove control groups and links of processes that have ended, and of this process once nothing runs in them.
 
-    A link goes with its namespace too, but the kernel may take minutes to clear that away.
+    A link is removed with its namespace too, but that may take the kernel minutes.
     """
     remove_cgroups()
     for link in _list_removable_links():
-        with contextlib.suppress(ProcessError):  # gone by now
+        with contextlib.suppress(ProcessError):  # removed in the meantime
             await run(("ip", "link", "delete", link))
 
 
 async def run(argv: Sequence[str | Path]) -> str:
-    """Runs a program and returns what it prints.
+    """Run a program and return its output.
 
     Raises:
-        ProcessError: It failed; carries its output.
+        ProcessError: it failed; the message quotes its output.
     """
     child = await spawn([str(part) for part in argv], output=PIPE)
     printed, _ = await child.communicate()

@@ -1,4 +1,4 @@
-"""A real node of the cluster: pods bound to it really run."""
+"""A real node of the cluster: kubelet and kube-proxy in a sandbox, so that pods bound to it really run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,22 +11,22 @@ import yaml
 from perllm.cluster.client import ApiError, Client, PatchKind
 from perllm_lab.kubernetes.control_plane import ControlPlane
 from perllm_lab.kubernetes.process import Process
-from realnode.machine.containers import SOCKET_URL
-from realnode.machine.sandbox import Sandbox
+from realnode.containers import SOCKET_URL
+from realnode.sandbox import Sandbox
 
 PROGRAMS = ("kubelet", "kube-proxy")
 _START_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class MachineSpec:
-    """What the cluster sees of a machine.
+class RealNodeSpec:
+    """How the node appears in the cluster.
 
     Attributes:
-        name: Of the node.
-        labels: Of the node, beside those that kubelet gives.
-        extended_resources: Advertised as if a device plugin did it, such as `nvidia.com/gpu`.
-        taint: Key of a taint that keeps away whoever does not tolerate it; none when empty.
+        name: of the node.
+        labels: of the node, in addition to those that kubelet sets.
+        extended_resources: advertised as a device plugin would, such as `nvidia.com/gpu`.
+        taint: key of a NoSchedule taint; none when empty.
     """
 
     name: str
@@ -35,21 +35,21 @@ class MachineSpec:
     taint: str = ""
 
 
-class Machine:
+class RealNode:
     """kubelet and kube-proxy; the node is ready inside the `async with` block.
 
     Args:
-        spec: What the cluster sees of it.
-        binaries: Paths by program name, as `toolchain.provide` returns them.
-        folder: Of this run only: configuration and logs.
-        sandbox: Open, with containerd running in it.
-        control_plane: Ready, at an address that the sandbox reaches.
-        client: Of a user who may do everything.
+        spec: how it appears in the cluster.
+        binaries: programs by name, as `toolchain.provide` returns them.
+        folder: used by this run only, for configuration and logs.
+        sandbox: open, with containerd running in it.
+        control_plane: ready, at an address that the sandbox can reach.
+        client: of a cluster administrator.
     """
 
     def __init__(
         self,
-        spec: MachineSpec,
+        spec: RealNodeSpec,
         binaries: Mapping[str, Path],
         folder: Path,
         sandbox: Sandbox,
@@ -77,7 +77,7 @@ class Machine:
     @property
     def address(self) -> str:
         """The node's address."""
-        return self._sandbox.network.machine
+        return self._sandbox.network.node
 
     async def __aenter__(self) -> Self:
         try:
@@ -140,14 +140,14 @@ class Machine:
             f"--hostname-override={self.spec.name}",
             "--proxy-mode=iptables",
             f"--cluster-cidr={self._sandbox.network.pods}",
-            # Limits of connection tracking belong to the whole computer.
+            # The limits of connection tracking are those of the whole machine.
             "--conntrack-max-per-core=0",
             "--oom-score-adj=0",
         )
 
 
 def render_kubelet_configuration(address: str, authority: Path, pair: tuple[Path, Path], cgroup: str) -> dict[str, Any]:
-    """Renders a kubelet's configuration that leaves the rest of the computer alone."""
+    """Render a kubelet's configuration that leaves the rest of this machine alone."""
     certificate, key = pair
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -161,12 +161,12 @@ def render_kubelet_configuration(address: str, authority: Path, pair: tuple[Path
         "cgroupRoot": f"/{cgroup}",
         "failCgroupV1": False,
         "failSwapOn": False,
-        # It need not share with anybody: what this computer has left is no concern of the node.
+        # Resources are neither reserved nor reclaimed: what else this machine runs must not affect the node.
         "enforceNodeAllocatable": [],
         "evictionHard": {},
         "imageGCHighThresholdPercent": 100,
         "localStorageCapacityIsolation": False,
         "oomScoreAdj": 0,
-        # There is no name server; without this pods would get this computer's, which they cannot reach.
+        # Without this pods would get the name server of this machine, which they cannot reach.
         "resolvConf": "",
     }

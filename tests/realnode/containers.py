@@ -1,4 +1,4 @@
-"""containerd and runc, as a machine of the lab runs them."""
+"""containerd and runc on the real node."""
 
 import json
 from collections.abc import Mapping
@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from perllm_lab.kubernetes.process import Process, ProcessError
-from realnode.machine.demands import find_network_plugins
-from realnode.machine.network import MachineNetwork
-from realnode.machine.sandbox import Sandbox
+from realnode.network import NodeNetwork
 from realnode.overlay import supports_overlay
+from realnode.requirements import find_network_plugins
+from realnode.sandbox import Sandbox
 
 PAUSE_IMAGE = "perllm.io/lab/pause:1.0"
 _SOCKET = "/run/containerd/containerd.sock"
@@ -20,7 +20,7 @@ _CONFIGURATION = """\
 version = 2
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{pause_image}"
-  # Who may not raise priorities (CAP_SYS_RESOURCE), in a container for example, can run containers all the same.
+  # Needed without CAP_SYS_RESOURCE, for example inside a container: priorities cannot be raised then.
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "{snapshotter}"
@@ -36,8 +36,8 @@ class Containers:
     """containerd inside a sandbox; ready inside the `async with` block.
 
     Args:
-        sandbox: Open.
-        folder: Of this run only: configuration and log.
+        sandbox: open.
+        folder: used by this run only, for configuration and log.
     """
 
     def __init__(self, sandbox: Sandbox, folder: Path) -> None:
@@ -61,15 +61,15 @@ class Containers:
         await self._process.stop()
 
     async def load(self, archive: Path) -> None:
-        """Loads an image from an archive of `docker save` or of the OCI kind.
+        """Load an image from a Docker or OCI archive.
 
         Raises:
-            ProcessError: containerd refuses it.
+            ProcessError: containerd rejects it.
         """
         await self._ctr("images", "import", "--snapshotter", self._snapshotter, str(archive))
 
     async def tag(self, name: str, other: str) -> None:
-        """Gives an image another name too; both are full names with a tag."""
+        """Add a name to an image; both are full names with a tag."""
         await self._ctr("images", "tag", name, other)
 
     async def _start(self) -> None:
@@ -77,7 +77,7 @@ class Containers:
         if plugins is None:
             raise ProcessError("The network plugins of containers are missing; install containernetworking-plugins.")
         networks.mkdir(parents=True, exist_ok=True)
-        # Copying layers works on every file system, but each container then waits for its copy.
+        # Copying layers works on every file system, but each container waits for its copy.
         self._snapshotter = "overlayfs" if await supports_overlay(self._folder) else "native"
         (networks / "lab.conflist").write_text(json.dumps(render_pod_network(self._sandbox.network)))
         configuration = _CONFIGURATION.format(
@@ -98,8 +98,8 @@ class Containers:
         await self._sandbox.run("ctr", "--address", _SOCKET, "--namespace", "k8s.io", *arguments)
 
 
-def render_pod_network(network: MachineNetwork) -> Mapping[str, Any]:
-    """Renders the CNI configuration: a bridge with one address for each pod."""
+def render_pod_network(network: NodeNetwork) -> Mapping[str, Any]:
+    """Render the CNI configuration: a bridge with one address per pod."""
     return {
         "cniVersion": "0.4.0",
         "name": "lab",
