@@ -60,7 +60,7 @@ async def build(module: Module, target: Path, go: Go, report: Report) -> None:
     The caller holds the lock of the target.
 
     Raises:
-        ToolchainError: the build failed; carries the end of its output.
+        ToolchainError: the build failed; the message quotes the end of its output.
     """
     partial = target.with_name(f"{target.name}.partial")
     _remove(partial)

@@ -35,7 +35,7 @@ class CredentialFiles:
 
     @classmethod
     def write(cls, folder: Path, authority: Authority, address: str) -> "CredentialFiles":
-        """Issue and writes everything for an API server at this address.
+        """Issue and write everything for an API server at this address.
 
         etcd gets an authority of its own: whoever may talk to etcd is above RBAC, and the users of the API server must
         not be.

@@ -101,7 +101,7 @@ class ControlPlane:
         """Wait until every component is ready and pods can be created.
 
         Raises:
-            ProcessError: A component ended or is not ready in time; carries the end of its log.
+            ProcessError: a component ended or is not ready in time; the message quotes the end of its log.
         """
         await asyncio.gather(*(self._wait(name, timeout_s) for name in self._processes))
         # Pods are denied until the controller manager has created the service account that they run as.

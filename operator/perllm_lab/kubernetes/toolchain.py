@@ -35,7 +35,7 @@ async def provide(
         on_progress: called with the progress of a build, which takes minutes.
 
     Raises:
-        ToolchainError: A program is unknown, or could not be built.
+        ToolchainError: a program is unknown, or could not be built.
     """
     modules = (*list_modules(), *more_modules)
     try:

@@ -66,7 +66,7 @@ class ImageBuilder:
         """Build an image and return its id.
 
         Raises:
-            ToolchainError: A step failed; carries the end of its output.
+            ToolchainError: a step failed; the message quotes the end of its output.
         """
         file = self._folder / "image-id"
         await self._run("build", *_render_options(recipe), "--iidfile", str(file), str(recipe.context))
@@ -76,7 +76,7 @@ class ImageBuilder:
         """Build an image and return it as an archive.
 
         Raises:
-            ToolchainError: A step failed; carries the end of its output.
+            ToolchainError: a step failed; the message quotes the end of its output.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         async with hold_lock(self._folder / "lock", lambda: None):
