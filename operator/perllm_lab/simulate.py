@@ -13,7 +13,6 @@ from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.policies import build_scheduler, select_policies
 from perllm_lab.report.document import build_document
 from perllm_lab.report.headline import LEGEND, headline_table
-from perllm_lab.report.page import render_page
 from perllm_lab.report.progress import Display
 from perllm_lab.simulator.experiment import Experiment, RunSpec, run_experiment
 from perllm_lab.simulator.fleet import SimulationSettings
@@ -83,6 +82,9 @@ def run_simulation(settings: SimulateSettings, display: Display) -> None:
     bounds = {(cell.load, cell.seed): value for cell, value in zip(cells, found, strict=True)}
     with display.stage("runs") as stage:
         results = run_experiment(experiment, settings.processes, stage.update)
+    # Charts take half a second to import, which the worker processes and the other commands can do without.
+    from perllm_lab.report.page import render_page
+
     document = build_document(results, describe(experiment, settings), bounds=bounds)
     target = settings.json or settings.out / RESULTS
     write_atomically(target, json.dumps(document, indent=1, allow_nan=False) + "\n")

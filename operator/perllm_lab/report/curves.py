@@ -1,4 +1,4 @@
-"""What changes over a run: learning, regret, the use of a GPU type, and the distribution of latency."""
+"""What changes over a run: learning, regret, and the distribution of latency."""
 
 from dataclasses import dataclass
 
@@ -40,19 +40,6 @@ class RegretCurve:
     regret: Floats
 
 
-@dataclass(frozen=True, slots=True)
-class Placements:
-    """Tasks placed on one GPU type over the whole run, in the order of placement; arrays have one entry per task.
-
-    Attributes:
-        decided_s: when each was placed.
-        hits: how many so far were in time in the end.
-    """
-
-    decided_s: Floats
-    hits: Floats
-
-
 def block_size(tasks: int) -> int:
     """Return tasks per block: 100, or a multiple of it that gives a hundred blocks at most."""
     return BLOCK_TASKS * max(1, -(-tasks // (BLOCK_TASKS * MAX_BLOCKS)))
@@ -79,14 +66,6 @@ def regret(run: RunResult, reference: RunResult, block: int | None = None) -> Re
     ends = _block_ends(run.tasks.at_s.size, block)
     difference = np.cumsum(hits(reference), dtype=np.float64) - np.cumsum(hits(run), dtype=np.float64)
     return RegretCurve(ends.astype(np.float64), difference[ends - 1])
-
-
-def placements_on(run: RunResult, gpu_type: str) -> Placements:
-    """Return when tasks were placed on a GPU type, and their hits so far."""
-    nodes = np.flatnonzero(np.asarray(run.gpu_types, dtype=object) == gpu_type)
-    there = np.flatnonzero(np.isin(run.tasks.node, nodes))
-    order = there[np.argsort(run.tasks.decided_s[there], kind="stable")]
-    return Placements(run.tasks.decided_s[order], np.cumsum(hits(run)[order], dtype=np.float64))
 
 
 def latency_quantiles(run: RunResult) -> Floats | None:

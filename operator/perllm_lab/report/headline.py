@@ -5,8 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
-from perllm_lab.report.blocks import with_interval
 from perllm_lab.report.document import load_key
+from perllm_lab.report.numbers import with_interval
 from perllm_lab.report.style import rank
 
 COLUMNS = {
