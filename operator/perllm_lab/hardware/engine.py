@@ -79,11 +79,6 @@ class Engine:
         self.next_s = inf
         self.power_w = gpu.idle_power_w
 
-    @property
-    def waiting(self) -> int:
-        """Tasks that wait for their prefill."""
-        return len(self._waiting)
-
     def submit(self, run: EngineRun, now_s: float) -> None:
         """Queues a task whose input has arrived. `now_s` is at most `next_s`."""
         self.elapse(now_s)
@@ -168,7 +163,7 @@ class Engine:
             run = self._waiting.popleft()
             run.prefill_at_s = self._now_s
             self._prefilling = run
-            self._prefill_end_s = self._now_s + gpu.prefill_per_token_s * run.prompt_tokens / self._factor
+            self._prefill_end_s = self._now_s + gpu.prefill_s(run.prompt_tokens) / self._factor
         if self._prefilling is not None:
             self.power_w, self.next_s = gpu.prefill_power_w, self._prefill_end_s
             return
@@ -179,7 +174,6 @@ class Engine:
         ends = self._ends
         while ends[0][2]._ticket != ends[0][1]:
             heappop(ends)
-        iteration_s = gpu.iteration_base_s + gpu.iteration_per_task_s * self.batch
-        self._tokens_per_s = self._factor / iteration_s
-        self.power_w = (gpu.token_energy_j * self.batch + gpu.iteration_energy_j) / iteration_s
+        self._tokens_per_s = self._factor / gpu.iteration_s(self.batch)
+        self.power_w = gpu.decode_power_w(self.batch)
         self.next_s = self._now_s + max(0.0, ends[0][0] - self._tokens) / self._tokens_per_s

@@ -30,7 +30,6 @@ class Finished:
     prefill_s: float
     finished_s: float
     energy_j: float
-    completed: bool
 
     @property
     def transfer_s(self) -> float:
@@ -67,7 +66,7 @@ class RunningJob:
         self.run = EngineRun(job.key, job.prompt_tokens, job.output_tokens)
         self.engine: Engine | None = None
 
-    def outcome(self, now_s: float, *, completed: bool) -> Finished:
+    def outcome(self, now_s: float) -> Finished:
         """Says what has become of it at its end."""
         return Finished(
             job=self.job,
@@ -77,5 +76,4 @@ class RunningJob:
             prefill_s=self.run.prefill_at_s,
             finished_s=now_s,
             energy_j=self.run.energy_j,
-            completed=completed,
         )

@@ -63,11 +63,6 @@ class Uplink:
         self.received_bytes = 0.0
 
     @property
-    def transfers(self) -> int:
-        """How many transfers share the link now."""
-        return len(self._active)
-
-    @property
     def bandwidth_bps(self) -> float:
         """The nominal bandwidth times the factor in force, without the random variation."""
         return self._nominal_bps * self._factor

@@ -85,11 +85,6 @@ class SimulatedNode:
         return len(self._tasks)
 
     @property
-    def batch(self) -> int:
-        """Tasks that decode now."""
-        return sum(engine.batch for engine in self._engines)
-
-    @property
     def is_powered(self) -> bool:
         """Whether the node is on."""
         return self._powered
@@ -131,7 +126,7 @@ class SimulatedNode:
         elif task.engine is not None:
             task.engine.discard(task.run, now_s)
         self._plan()
-        return task.outcome(now_s, completed=False)
+        return task.outcome(now_s)
 
     def set_bandwidth_factor(self, factor: float, now_s: float) -> None:
         """From now on the uplink has `factor` times its capacity, the random variation as before."""
@@ -232,7 +227,7 @@ class SimulatedNode:
 
     def _finish(self, run: EngineRun | None, now_s: float) -> None:
         if run is not None:
-            self._finished.append(self._tasks.pop(run.key).outcome(now_s, completed=True))
+            self._finished.append(self._tasks.pop(run.key).outcome(now_s))
 
 
 def unloaded_latency_s(

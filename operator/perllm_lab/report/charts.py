@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from io import StringIO
-from math import nan
+from math import ceil, nan
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -17,7 +17,9 @@ WIDTH_IN = 6.2
 LINES_IN = 3.3
 ROW_IN = 0.23
 NAME_IN = 0.15
-MARGIN_IN = 0.55
+LEGEND_IN = 0.2
+LEGEND_COLUMNS = 3
+MARGIN_IN = 0.7
 LEAST_LABELLED = 0.1
 
 PLAIN, PERCENT = "{x:,g}", "{x:.0%}"
@@ -88,9 +90,9 @@ def draw_bars(bars: Sequence[Bar], axis_format: str = PLAIN, mark: tuple[float, 
                 axes.plot((bar.low, bar.high), (row, row), color=INK, linewidth=1.3)
                 end = bar.high
             _write_end(axes, row, end, limit, bar.shown)
+        _finish_bars(axes, limit, axis_format)
         if mark is not None:
             _mark(axes, *mark)
-        _finish_bars(axes, limit, axis_format)
 
     return _draw(ROW_IN * len(bars) + MARGIN_IN, paint)
 
@@ -114,10 +116,11 @@ def draw_parts(
             axes.bar_label(bars, labels, label_type="center", fontsize=7, color="white")
         for row, total in enumerate(totals if has_sums else ()):
             _write_end(axes, row, total, limit, show(total))
-        axes.figure.legend(loc="outside upper left", ncols=3, fontsize=8)
+        axes.figure.legend(loc="outside upper left", ncols=LEGEND_COLUMNS, fontsize=8)
         _finish_bars(axes, limit, axis_format)
 
-    return _draw(ROW_IN * len(names) + MARGIN_IN + NAME_IN * (1 + len(parts) // 3), paint)
+    legend_in = LEGEND_IN * ceil(len(parts) / LEGEND_COLUMNS)
+    return _draw(ROW_IN * len(names) + MARGIN_IN + legend_in, paint)
 
 
 def draw_lines(lines: Sequence[Line], frame: Frame) -> str | None:
@@ -206,6 +209,9 @@ def _write_end(axes: Axes, row: int, end: float, limit: float, shown: str) -> No
 
 
 def _mark(axes: Axes, at: float, name: str) -> None:
+    low, high = axes.get_xlim()
+    if not low <= at <= high:
+        return
     axes.axvline(at, color=SOFT, linewidth=0.9, linestyle=":")
     axes.annotate(name, (at, 1.0), (3, 0), ("data", "axes fraction"), "offset points", va="bottom", color=SOFT)
 

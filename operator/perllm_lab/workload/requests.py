@@ -155,10 +155,3 @@ def median_latencies_s(nodes: Sequence[NodeSpec], prompts: Floats, output_tokens
     middle = [np.argmax(ranks > rank, axis=1)[:, None] for rank in ((len(nodes) - 1) // 2, len(nodes) // 2)]
     low, high = (np.take_along_axis(latencies, np.take_along_axis(order, at, axis=1), axis=1) for at in middle)
     return np.asarray((low + high)[:, 0] / 2.0, dtype=np.float64)
-
-
-def median_latency_s(nodes: Sequence[NodeSpec], prompt_tokens: int, output_tokens: float, input_bytes: int) -> float:
-    """The same for one request."""
-    return float(
-        median_latencies_s(nodes, np.array([float(prompt_tokens)]), output_tokens, np.array([float(input_bytes)]))[0]
-    )
