@@ -1,4 +1,4 @@
-"""What changes over a run: learning, regret, and the distribution of latency."""
+"""Curves of a run: learning, regret, and the distribution of latency."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ QUANTILES = (0.01, *(at / 20 for at in range(1, 20)), 0.98, 0.99, 0.999, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class LearningCurve:
-    """Share of tasks in time over the whole run, its warm-up included. All arrays have one entry per block.
+    """Share of tasks in time over the whole run, warm-up included. All arrays have one entry per block.
 
     Attributes:
         tasks: number of tasks up to the end of the block.
@@ -29,7 +29,7 @@ class LearningCurve:
 
 @dataclass(frozen=True, slots=True)
 class RegretCurve:
-    """How many tasks fewer than a reference a run had in time, over the whole run, its warm-up included.
+    """How many fewer tasks than a reference a run had in time, over the whole run, warm-up included.
 
     Attributes:
         tasks: number of tasks so far, shape (points,).

@@ -67,7 +67,7 @@ def test_a_task_goes_to_the_gpu_with_the_fewest_tasks():
     node.admit(job("short"), 0.0)
     node.advance(2.5)
     node.admit(job("next"), 2.5)
-    # beside long it would need 3 s
+    # alongside long it would need 3 s
     assert drain(node)["next"].finished_s == pytest.approx(4.5)
 
 
