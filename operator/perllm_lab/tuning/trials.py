@@ -141,7 +141,7 @@ def try_candidates(
 
 
 def run_trial(experiments: Experiments, trial: Trial) -> Score:
-    """Makes one run; candidates of a policy draw the same random numbers, so that they differ in their parameters alone."""
+    """Makes one run; candidates of a policy draw the same random numbers and so differ in their parameters alone."""
     candidate = trial.candidate
     build = partial(build_baseline, parameters=dict(candidate.parameters))
     experiment = replace(experiments[candidate.scenario], build=build)
@@ -173,7 +173,7 @@ def write_parameters(path: Path, chosen: Sequence[Candidate]) -> None:
 
 
 def describe_gains(scores: Scores, chosen: Sequence[Candidate]) -> list[str]:
-    """Returns a line per policy and scenario: the scores of the default and of the chosen parameters, and the latter."""
+    """Returns a line per policy and scenario: scores of the default and the chosen parameters, and the latter."""
     lines = ["", f"{'policy':<24}{'scenario':<10}{'default in time, fleet J':>26}{'chosen':>18}"]
     for (default, *_), best in zip(group_candidates(scores), chosen, strict=True):
         before, after = (f"{scores[each].hit_share:.1%} {scores[each].j_per_hit:8,.0f}" for each in (default, best))

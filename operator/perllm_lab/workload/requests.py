@@ -77,8 +77,8 @@ def build_requests(
     """Gives every arrival a payload and a deadline, by the scenario's section `workload` unless a mix is given.
 
     The reference latency of a deadline is that of the median node, unloaded, at the mean output length of all
-    arrivals: with the request's own length the deadline would reveal the length, which is unknown beforehand. Nodes that join
-    later do not count.
+    arrivals: with the request's own length the deadline would reveal the length, which is unknown beforehand. Nodes
+    that join later do not count.
     """
     if not arrivals:
         return []
