@@ -1,4 +1,4 @@
-"""A file by which one process at a time claims a folder; the kernel gives it free however that process ends."""
+"""A file by which one process at a time claims a folder; the kernel releases it however that process ends."""
 
 import fcntl
 import os

@@ -57,15 +57,15 @@ _SPEED = click.option(
     type=click.FloatRange(min=0.1, max=20),
     default=2.0,
     show_default=True,
-    help="How many times as fast as real the simulated hardware is.",
+    help="Speed of the simulated hardware, as a multiple of real time.",
 )
-_SEED = click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
+_SEED = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="perllm-lab")
 def main() -> None:
-    """An edge-cloud on a laptop: a real control plane and Prometheus, simulated GPU nodes, the real operator."""
+    """An edge-cloud cluster on a laptop: a real control plane, Prometheus and operator, and simulated GPU nodes."""
 
 
 @main.command()
@@ -73,13 +73,13 @@ def main() -> None:
 @_SPEED
 @_SEED
 @_FOLDER
-@click.option("--tasks", type=click.IntRange(min=1), default=300, show_default=True, help="How many tasks.")
+@click.option("--tasks", type=click.IntRange(min=1), default=300, show_default=True, help="Number of tasks.")
 @click.option(
     "--trace",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Trace to replay: CSV with TIMESTAMP, ContextTokens, GeneratedTokens (also .gz). Synthetic without it.",
 )
-@click.option("--strict", is_flag=True, help="Let PerLLM refuse tasks, and end them at their deadline.")
+@click.option("--strict", is_flag=True, help="Let PerLLM reject tasks, and end them at their deadline.")
 def demo(scenario: str, speed: float, seed: int, folder: Path, tasks: int, trace: Path | None, strict: bool) -> None:
     """Place the same tasks with PerLLM and with the plain kube-scheduler, and compare."""
     settings = DemoSettings(scenario, tasks, trace, speed, seed, (folder / "demo").absolute(), strict)
@@ -115,21 +115,25 @@ def _parse_hints(_: click.Context, __: click.Parameter, text: str | None) -> flo
 @main.command(context_settings={"show_default": True})
 @click.option("--scenario", default="modern", help="Scenario of the lab, or a YAML file.")
 @click.option("--trace", help="Trace file, or synthetic:NAME.  [default: what the scenario names]")
-@click.option("--policies", default="all", help="Names with commas between them, or all.")
-@click.option("--seeds", type=click.IntRange(min=1), default=5, help="How many runs of each policy and load.")
+@click.option("--policies", default="all", help="Comma-separated names, or all.")
+@click.option("--seeds", type=click.IntRange(min=1), default=5, help="Runs of each policy and load.")
 @click.option("--seed-base", type=click.IntRange(min=0), default=0, help="The first seed.")
 @click.option("--load", "loads", default="0.9", callback=_parse_loads, help="Offered work / capacity: X[,Y..].")
-@click.option("--tasks", type=click.IntRange(min=10), help="How many tasks.  [default: 4000; all of a trace file]")
+@click.option("--tasks", type=click.IntRange(min=10), help="Number of tasks.  [default: 4000; all of a trace file]")
 @click.option(
-    "--hints", callback=_parse_hints, help="Log-error of the hints of answers' length, or none.  [default: scenario's]"
+    "--hints",
+    callback=_parse_hints,
+    help="Standard deviation of the log-error of hints, or none.  [default: scenario's]",
 )
 @click.option(
     "--inventory",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="List of machines to take as nodes: CSV with sn, cpu_milli, memory_mib, gpu, model.",
+    help="List of machines that become the nodes: CSV with sn, cpu_milli, memory_mib, gpu, model.",
 )
 @click.option("--pod-start", "pod_start_s", type=click.FloatRange(min=0), help="Seconds.  [default: scenario's]")
-@click.option("--resident/--model-load", default=None, help="Models are loaded before, or at the first task of a node.")
+@click.option(
+    "--resident/--model-load", default=None, help="Models are loaded beforehand, or with the first task of a node."
+)
 @click.option(
     "--scrape", "scrape_s", type=click.FloatRange(min=0, min_open=True), default=5.0, help="Seconds between readings."
 )
@@ -137,7 +141,7 @@ def _parse_hints(_: click.Context, __: click.Parameter, text: str | None) -> flo
 @click.option("--json", type=click.Path(dir_okay=False, path_type=Path), help="Results as JSON.  [default: in --out]")
 @click.option("--processes", type=click.IntRange(min=1), help="Runs at once.  [default: as many as processors]")
 def simulate(processes: int | None, **options: Any) -> None:
-    """Simulate policies on the lab's hardware without a cluster: all at the same requests, much faster than real."""
+    """Simulate policies on the lab's hardware without a cluster: same requests for all, much faster than real time."""
     settings = SimulateSettings(**options, processes=processes or os.cpu_count() or 1)
     try:
         run_simulation(settings, Display(Console()))
@@ -150,24 +154,27 @@ def simulate(processes: int | None, **options: Any) -> None:
 def _parse_names(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not names:
-        raise click.BadParameter("names nothing")
+        raise click.BadParameter("must name at least one")
     return names
 
 
 @main.command(context_settings={"show_default": True})
 @click.option("--scenarios", default=",".join(SCENARIOS), callback=_parse_names, help="Scenarios, or YAML files.")
-@click.option("--policies", default=",".join(TUNABLE), callback=_parse_names, help="What is tuned.")
+@click.option("--policies", default=",".join(TUNABLE), callback=_parse_names, help="Policies to tune.")
 @click.option("--load", "loads", default="0.6,0.9,1.2", callback=_parse_loads, help="Offered work / capacity: X[,Y..].")
-@click.option("--seeds", type=click.IntRange(min=1), default=1, help="How many runs of each candidate, scenario, load.")
+@click.option("--seeds", type=click.IntRange(min=1), default=1, help="Runs of each candidate, scenario and load.")
 @click.option(
-    "--seed-base", type=click.IntRange(min=FIRST_SEED), default=FIRST_SEED, help="First seed, never a judged one."
+    "--seed-base",
+    type=click.IntRange(min=FIRST_SEED),
+    default=FIRST_SEED,
+    help="The first seed, never one used for judging.",
 )
-@click.option("--tasks", type=click.IntRange(min=10), default=2500, help="How many tasks a run has.")
+@click.option("--tasks", type=click.IntRange(min=10), default=2500, help="Tasks per run.")
 @click.option(
     "--episodes",
     type=click.IntRange(min=0),
     default=36,
-    help="Runs AGOD learns from in all scenarios; 0: none anew.",
+    help="Runs on which AGOD is trained jointly; 0 keeps its joint weights.",
 )
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder.  [default: that of the baselines]"
@@ -189,9 +196,9 @@ def tune(out: Path | None, processes: int | None, **options: Any) -> None:
 @_SPEED
 @_SEED
 @_FOLDER
-@click.option("--fresh", is_flag=True, help="Forget the tasks and what was learned when this lab ran before.")
+@click.option("--fresh", is_flag=True, help="Start over, without the tasks and learned state of earlier runs.")
 def up(scenario: str, speed: float, seed: int, folder: Path, fresh: bool) -> None:
-    """Start a lab and keep it running until Ctrl-C or `perllm-lab down`; what it held before is there again."""
+    """Start a lab, with the state it had before, and keep it running until Ctrl-C or `perllm-lab down`."""
     _run(_up(LabSettings(scenario, speed, seed), folder.absolute(), Display(Console()), fresh=fresh))
 
 
@@ -204,7 +211,7 @@ def down(folder: Path) -> None:
         click.echo("no lab is running")
         return
     os.kill(pid, signal.SIGTERM)
-    click.echo(f"lab {pid} was told to stop")
+    click.echo(f"asked lab {pid} to stop")
 
 
 async def _up(settings: LabSettings, folder: Path, display: Display, *, fresh: bool) -> None:
@@ -217,17 +224,17 @@ async def _up(settings: LabSettings, folder: Path, display: Display, *, fresh: b
             shutil.rmtree(folder / "up", ignore_errors=True)
         lab = Lab(binaries, load_scenario(settings.scenario_name), folder / "up", settings)
         if lab.control_plane.has_data:
-            display.say("The lab goes on where it ended: with its tasks and what was learned. --fresh forgets them")
+            display.say("Resuming the lab with its tasks and what it learned; --fresh starts over")
         async with lab:
             display.say(f"export KUBECONFIG={lab.control_plane.admin_kubeconfig}")
             display.say(f"kubectl: {binaries['kubectl']}    prometheus: {lab.prometheus.url}")
             display.say("try: kubectl apply -f examples/   kubectl get llmtasks -w   kubectl get llmnodes")
-            display.say("Ctrl-C, or perllm-lab down from elsewhere, ends it")
+            display.say("Stop it with Ctrl-C, or with perllm-lab down from another terminal")
             await stop.wait()
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run to the end; failures that can be expected become one message, Ctrl-C ends everything in order."""
+    """Run to the end; expected errors become one message, and Ctrl-C an orderly end."""
     try:
         return asyncio.run(work)
     except EXPECTED as error:

@@ -38,16 +38,16 @@ MEASURE_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class DemoSettings:
-    """What is demonstrated.
+    """Options of `perllm-lab demo`.
 
     Attributes:
         scenario: scenario of the lab, or a YAML file.
         tasks: how many tasks.
         trace: trace file to replay; None for a synthetic one.
-        speed: how many times as fast as real the hardware is.
+        speed: of the hardware, as a multiple of real time.
         seed: of everything random.
         folder: where the run keeps its files.
-        strict: whether PerLLM may refuse tasks, and ends them at their deadline.
+        strict: whether PerLLM may reject tasks, and ends them at their deadline.
     """
 
     scenario: str
@@ -61,7 +61,7 @@ class DemoSettings:
 
 @dataclass(frozen=True, slots=True)
 class SchedulerRun:
-    """What one scheduler's turn showed."""
+    """The results of one scheduler."""
 
     runs: list[RequestResult]
     fleet: FleetEnergy
@@ -70,7 +70,7 @@ class SchedulerRun:
 
 
 async def run_demo(settings: DemoSettings, display: Display) -> list[str]:
-    """Run the demonstration and return what was not as it must be; nothing, when all is well."""
+    """Run the demonstration and return the faults found; an empty list when there are none."""
     scenario = load_scenario(settings.scenario)
     requests = make_requests(settings, scenario)
     binaries = await provide_binaries(COMPONENTS, display)
@@ -79,7 +79,7 @@ async def run_demo(settings: DemoSettings, display: Display) -> list[str]:
     lab_settings = LabSettings(settings.scenario, settings.speed, settings.seed)
     display.say(
         f"{len(requests)} tasks on {len(scenario.nodes())} simulated nodes ({scenario.name}), "
-        f"{settings.speed:g} times as fast as real; files in {settings.folder}"
+        f"{settings.speed:g} times as fast as real time; files in {settings.folder}"
     )
     async with Lab(binaries, scenario, settings.folder, lab_settings) as lab:
         display.say(f"Control plane, Prometheus and operator are up: {lab.control_plane.url}")
@@ -130,7 +130,7 @@ def find_faults(tasks: Sequence[Mapping[str, Any]], log: str) -> list[str]:
 async def _replay(
     lab: Lab, title: str, kind: SubmissionKind, requests: Sequence[Request], display: Display
 ) -> SchedulerRun:
-    """Replay the requests through one scheduler, and clear away afterwards."""
+    """Replay the requests through one scheduler, and delete them afterwards."""
     before, start = await read_totals(lab), lab.truth_size()
     replay = Replay(lab.client, kind, requests, lab.settings.speed)
     with display.stage(f"{title:<15}") as stage:
@@ -171,7 +171,7 @@ def _report(lab: Lab, phases: Mapping[str, SchedulerRun], display: Display) -> N
     display.say(describe_energy(energy_errors(perllm.objects, perllm.truth, rates)))
     display.say(f"\nWhere to look next, in {lab.folder}:")
     display.say("  operator.log      every decision and why, one JSON object a line")
-    display.say("  perllm.json       the tasks with status and decision as kubectl get -o json shows them")
+    display.say("  perllm.json       the tasks with status and decision, as kubectl get -o json shows them")
     display.say("  truth.jsonl       what really happened on the simulated nodes")
     display.say("  make lab          keeps a lab running for kubectl")
 

@@ -48,7 +48,7 @@ ABLATIONS: Mapping[str, NetHitsParameters] = MappingProxyType(
 
 
 class UnknownPolicyError(ValueError):
-    """There is no such policy; the message lists those there are."""
+    """There is no such policy; the message lists the known ones."""
 
 
 def baseline_names() -> tuple[str, ...]:
@@ -63,7 +63,7 @@ def policy_names() -> tuple[str, ...]:
 
 
 def build_scheduler(name: str, context: BuildContext) -> Scheduler:
-    """Return a scheduler that has learned nothing of the run to come.
+    """Return a scheduler that knows nothing of the run to come.
 
     A baseline gets the parameters that served it best in that scenario and deployment mode, on seeds that are not
     judged; in a scenario that was not tuned for, those found for `modern`.

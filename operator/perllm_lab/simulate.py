@@ -1,4 +1,4 @@
-"""What `perllm-lab simulate` does: runs an experiment and writes what it showed."""
+"""The command `perllm-lab simulate`: runs an experiment and writes its results."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -13,7 +13,6 @@ from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.policies import build_scheduler, select_policies
 from perllm_lab.report.document import build_document
 from perllm_lab.report.headline import LEGEND, headline_table
-from perllm_lab.report.page import render_page
 from perllm_lab.report.progress import Display
 from perllm_lab.simulator.experiment import Experiment, RunSpec, run_experiment
 from perllm_lab.simulator.fleet import SimulationSettings
@@ -31,7 +30,7 @@ PAGE = "report.html"
 
 @dataclass(frozen=True, slots=True)
 class SimulateSettings:
-    """What is simulated.
+    """Options of `perllm-lab simulate`.
 
     Attributes:
         scenario: scenario of the lab, or a YAML file.
@@ -41,9 +40,9 @@ class SimulateSettings:
         seeds: how many runs of each policy and load.
         seed_base: the first seed.
         loads: offered work as shares of the capacity.
-        tasks: how many; None for 4,000 synthetic ones, or all of a file.
+        tasks: how many; None for 4,000 synthetic ones, or all tasks of a file.
         hints: "none", or the error of the hints; None for what the scenario says.
-        inventory: list of machines to take as nodes.
+        inventory: list of machines that become the nodes.
         pod_start_s: from binding to the start of a container; None for what the scenario says.
         resident: whether models are loaded from the start; None for what the scenario says.
         scrape_s: seconds between two readings of the nodes.
@@ -83,6 +82,9 @@ def run_simulation(settings: SimulateSettings, display: Display) -> None:
     bounds = {(cell.load, cell.seed): value for cell, value in zip(cells, found, strict=True)}
     with display.stage("runs") as stage:
         results = run_experiment(experiment, settings.processes, stage.update)
+    # Charts take half a second to import, which the worker processes and the other commands can do without.
+    from perllm_lab.report.page import render_page
+
     document = build_document(results, describe(experiment, settings), bounds=bounds)
     target = settings.json or settings.out / RESULTS
     write_atomically(target, json.dumps(document, indent=1, allow_nan=False) + "\n")
@@ -115,7 +117,7 @@ def make_experiment(settings: SimulateSettings) -> Experiment:
 
 
 def compute_bound(experiment: Experiment, job: RunSpec) -> float:
-    """Returns an upper bound on the goodput of the judged tasks of a run, whatever the policy."""
+    """Returns an upper bound on the goodput of the judged tasks of a run under any policy."""
     # Its solver takes long to import and no other command needs it.
     from perllm_lab.simulator.bound import Conditions, goodput_bound
 
@@ -152,14 +154,14 @@ def describe(experiment: Experiment, settings: SimulateSettings) -> dict[str, ob
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a file that is there as a whole or not at all."""
+    """Writes a file completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         part = Path(file.name)
         try:
             file.write(text)
             file.close()
-            # Temporary files are readable for their owner alone; results are for whoever may read the folder.
+            # Temporary files are readable by their owner only; results are for all who may read the folder.
             part.chmod(0o644)
             part.replace(path)
         except BaseException:

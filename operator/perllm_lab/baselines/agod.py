@@ -12,9 +12,9 @@ Simplified: the 5-step diffusion actor is replaced by a softmax actor; one-step 
 of 2 x 64 instead of 2 x 256, larger learning rates and fewer updates, since a run has 20,000 tasks and not a thousand
 epochs.
 In its favour: one network scores every node from features of that node (the task's, its own, and two means over the
-fleet), so that it learns from all nodes at once, does not depend on their order or number and meets a new one with
-what it knows; the features include the predicted latency, against the time left; weights can be learned beforehand.
-Rewards are scaled, which changes no preference but that against entropy.
+fleet), so that it learns from all nodes at once, does not depend on their order or number, and applies what it learned
+to a new one; the features include the predicted latency relative to the time left; weights can be pretrained.
+Rewards are scaled, which only changes their weight against entropy.
 """
 
 from collections.abc import Mapping
@@ -35,13 +35,13 @@ FEATURES = 12
 
 @dataclass(frozen=True, slots=True)
 class AgodParameters:
-    """Settings of AGOD; those its authors name are theirs.
+    """Settings of AGOD; the authors' values where they give any.
 
     Attributes:
         entropy: alpha.
         discount: gamma.
-        violation: what a task late costs, in tasks in time.
-        reward_scale: what a reward is multiplied by; sets how much entropy is worth beside it.
+        violation: cost of a late task, in tasks in time.
+        reward_scale: what a reward is multiplied by; sets the weight of entropy relative to it.
         hidden: width of the networks.
         actor_rate: learning rate of the actor.
         critic_rate: learning rate of the critics.
@@ -49,7 +49,7 @@ class AgodParameters:
         batch: decisions per update.
         update_every: outcomes per update.
         memory: decisions remembered.
-        arms: nodes remembered per decision; of a larger fleet the most likely ones and as many others.
+        arms: nodes remembered per decision; of a larger fleet, the most likely ones and as many others.
     """
 
     entropy: float = 0.05
@@ -107,7 +107,7 @@ class Agod(Baseline):
         )
 
     def learn(self, feedback: Feedback) -> float:
-        """Remember the reward of an outcome and, now and then, improve actor and critics."""
+        """Remember the reward of an outcome and, every few outcomes, improve actor and critics."""
         in_time = feedback.latency_s <= feedback.deadline_s
         return self._remember(self._pending.take(feedback), in_time=in_time)
 
@@ -125,10 +125,10 @@ class Agod(Baseline):
         }
 
     def import_weights(self, weights: Mapping[str, NDArray[np.floating]]) -> None:
-        """Take weights that `export_weights` returned.
+        """Take over weights that `export_weights` returned.
 
         Raises:
-            ValueError: a weight is missing or of another shape; nothing is changed then.
+            ValueError: a weight is missing or has another shape; nothing is changed then.
         """
         mine = self.export_weights()
         wrong = [name for name, weight in mine.items() if name not in weights or weights[name].shape != weight.shape]

@@ -1,4 +1,4 @@
-"""What AGOD remembers: its decisions in order of time, each with what it saw of the arms and, later, its reward."""
+"""The replay memory of AGOD: decisions in order of time, each with the features of the arms and, later, its reward."""
 
 from dataclasses import dataclass
 

@@ -18,7 +18,7 @@ from perllm.policy.problem import (
 
 
 class Baseline:
-    """A policy that learns nothing; those that learn override `learn`, those that survive a restart the other two.
+    """A policy that learns nothing; those that learn override `learn` and `learn_miss`.
 
     Attributes:
         name: name in tables and on the command line.
@@ -31,17 +31,17 @@ class Baseline:
         return float(feedback.latency_s <= feedback.deadline_s)
 
     def learn_miss(self, model: str, row: int) -> None:
-        """Take no notice of a task that was ended at its deadline."""
+        """Ignore a task that was ended at its deadline."""
 
     def forget(self, model: str) -> None:
-        """Nothing: what is learned is not kept by model."""
+        """Do nothing: what is learned is not kept by model."""
 
     def export_state(self, model: str, row: int) -> dict[str, float]:
-        """Return nothing: a baseline starts from nothing with each process."""
+        """Return nothing: a baseline starts from scratch with each process."""
         return {}
 
     def import_state(self, model: str, row: int, state: Mapping[str, float]) -> None:
-        """Take nothing back.
+        """Accept an empty state only.
 
         Raises:
             ValueError: there is a state.
@@ -51,7 +51,7 @@ class Baseline:
 
 
 def find_open(arms: Arms) -> BoolArray:
-    """Return the arms that the task's tiers allow and whose node takes tasks, with room or without."""
+    """Return the arms that the task's tiers allow and whose node accepts tasks, whether it has room or not."""
     return arms.allowed & (arms.compute_capacity > 0)
 
 

@@ -9,12 +9,12 @@ EuroMLSys 2024 (10.1145/3642970.3655835). Our re-implementation.
             d_r       = s per token and batch step x tokens r has left x (batch now - batch at its admission)
             t_f - t_i = s per token and batch step x tokens r has left + s per prompt token x new prompt
 
-FineInfer serves on one machine and knows no placement, so all tasks go to the cloud tier, first come first served, with
-continuous batching up to the node's slots; of several cloud nodes the least loaded that need not defer. No energy.
+FineInfer serves on one machine and does not place tasks, so all tasks go to the cloud tier, first come first served,
+with continuous batching up to the node's slots; of several cloud nodes the least loaded that need not defer. No energy.
 Simplified: there is no fine-tuning to co-run. The two times per token are fitted by recursive least squares to the
 latencies predicted for the node at different batches, the stand-in for their profiled iteration times. Which request
 has ended is not seen, only how many run: the oldest are taken to have ended, and of n running requests the k-th oldest
-to have k / n of its tokens left. A request already predicted late at admission defers nobody. A request is never
+to have k / n of its tokens left. A request already predicted late at admission defers no other. A request is never
 deferred once its own deadline is at risk, so nothing starves.
 """
 
@@ -53,7 +53,7 @@ class FineInfer(Baseline):
         self._batches: dict[int, _Batch] = {}
 
     def choose(self, task: TaskFeatures, arms: Arms) -> Choice:
-        """Admit the task to the least loaded cloud node with room, unless that made an admitted request late."""
+        """Admit the task to the least loaded cloud node with room, unless that would make an admitted request late."""
         eligible = find_roomy(arms) & arms.is_cloud
         load = measure_load(arms)
         first = find_best(-load, eligible, arms, arms.latency_s)
@@ -98,7 +98,7 @@ class _Times:
         return max(float(self._terms[4] * SCALE[4]), 0.0)
 
     def fit(self, task: TaskFeatures, batch: float, latency_s: float) -> None:
-        """Take in a predicted latency."""
+        """Fit the times to a predicted latency."""
         answer = task.output_tokens
         row = SCALE * np.array([1.0, task.input_bytes, task.prompt_tokens, answer, answer * batch])
         gain = self._covariance @ row
@@ -124,7 +124,7 @@ class _Batch:
             self.batch = self.batch[surplus:]
 
     def must_defer(self, task: TaskFeatures) -> bool:
-        """Tell whether admitting `task` makes a request late that is not late yet."""
+        """Return whether admitting `task` makes a request late that is not late yet."""
         running = len(self.margin_s)
         prompt_s, step_s = self.times.prompt_s, self.times.step_s
         left = self.output_tokens * np.arange(1, running + 1) / max(running, 1)

@@ -1,4 +1,4 @@
-"""Random: every open node with the same chance, whether it has room or not. Textbook rule, nothing simplified."""
+"""Random: every open node with equal probability, whether it has room or not. Textbook rule, nothing simplified."""
 
 import numpy as np
 from numpy.random import Generator

@@ -55,7 +55,7 @@ def build_policy(name: str, rng: Generator, parameters: Parameters | None = None
 
     Args:
         name: one of `policy_names()`.
-        rng: of everything it draws.
+        rng: the source of everything it draws.
         parameters: fields of its parameters that differ from their defaults.
 
     Raises:

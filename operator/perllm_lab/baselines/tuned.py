@@ -1,7 +1,7 @@
-"""What tuning found on seeds that are not judged; `perllm-lab tune` writes both files.
+"""The results of tuning, on seeds that are not judged; `perllm-lab tune` writes both files.
 
 tuned.json          {policy with its deployment mode: {scenario: {parameter: value}}}
-agod_weights.npz    what AGOD learned beforehand
+agod_weights.npz    pretrained weights of AGOD
 """
 
 import json
@@ -16,10 +16,10 @@ from perllm_lab.baselines.network import Tensor
 TUNED = "tuned.json"
 AGOD_WEIGHTS = "agod_weights.npz"
 FALLBACK = "modern"
-"""The scenario whose parameters serve scenarios that nothing was tuned for."""
+"""The scenario whose parameters are used in scenarios that were not tuned for."""
 
 JOINT = ("joint",)
-"""What weights learned in all scenarios are called."""
+"""The owner of weights learned in all scenarios."""
 
 Weights = dict[str, Tensor]
 WeightsByOwner = dict[tuple[str, ...], Weights]
@@ -35,7 +35,7 @@ def load_tuned() -> Tuned:
 def find_parameters(tuned: Tuned, policy: str, scenario: str) -> Mapping[str, Any]:
     """Return the parameters of a policy, named with its deployment mode, for a scenario.
 
-    A scenario that nothing was tuned for gets those of `modern`, a policy that was not tuned its defaults.
+    A scenario that was not tuned for gets those of `modern`, a policy that was not tuned gets its defaults.
     """
     scenarios = tuned.get(policy, {})
     return scenarios.get(scenario, scenarios.get(FALLBACK, {}))
@@ -48,7 +48,7 @@ def load_agod_weights(policy: str, scenario: str) -> Weights:
 
 
 def read_weights(file: IO[bytes]) -> WeightsByOwner:
-    """Return the weights in a file by what they are for: `JOINT`, or a policy and a scenario."""
+    """Return the weights in a file by owner: `JOINT`, or a policy and a scenario."""
     weights: WeightsByOwner = {}
     with np.load(file) as arrays:
         for path in arrays.files:

@@ -1,4 +1,4 @@
-"""The section `workload` of a scenario: what is asked of its nodes."""
+"""The section `workload` of a scenario."""
 
 from typing import Literal
 
@@ -8,12 +8,12 @@ from perllm_lab.hardware.fields import NotNegative, Positive, Share
 
 
 class WorkloadSettings(BaseModel):
-    """How requests are made of arrivals.
+    """How arrivals become requests.
 
     Attributes:
         arrivals: Name of the synthetic trace that fits the scenario, for runs that name no trace.
-        payload_share: Share of the requests that carry a payload beside their text.
-        payload_mb: Size of that payload, its mean where it varies.
+        payload_share: Share of the requests that carry a payload in addition to their text.
+        payload_mb: Size of that payload; its mean where it varies.
         payload_law: Whether every payload has that size or it is exponentially distributed.
         slack: Deadline by size: range of the uniform factor on the unloaded latency of the median node at the mean
             output length.

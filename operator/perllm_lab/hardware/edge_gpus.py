@@ -1,4 +1,4 @@
-"""GPU types that stand at the edge."""
+"""GPU types at the edge."""
 
 from perllm_lab.hardware.gpu import GpuType
 

@@ -27,7 +27,7 @@ class Engine:
 
     Every decoding task gains 1 / (a + b B) tokens a second, so each ends at a fixed count of tokens per task and one
     event costs O(log B) without a loop over tokens. Power is constant between events, so energy is exact: prefill
-    energy belongs to its task, decode energy to the decoding tasks in equal shares, idle energy to nobody.
+    energy belongs to its task, decode energy to the decoding tasks in equal shares, idle energy to no task.
 
     Attributes:
         energy_j: Joules used so far.
@@ -35,7 +35,7 @@ class Engine:
         next_s: When the next event is due, inf while nothing runs.
         power_w: Power now.
         batch: Tasks that decode now.
-        tasks: Tasks in whatever state.
+        tasks: Tasks in any state.
     """
 
     __slots__ = (
@@ -79,11 +79,6 @@ class Engine:
         self.next_s = inf
         self.power_w = gpu.idle_power_w
 
-    @property
-    def waiting(self) -> int:
-        """Tasks that wait for their prefill."""
-        return len(self._waiting)
-
     def submit(self, run: EngineRun, now_s: float) -> None:
         """Queues a task whose input has arrived. `now_s` is at most `next_s`."""
         self.elapse(now_s)
@@ -93,7 +88,7 @@ class Engine:
             self._plan()
 
     def discard(self, run: EngineRun, now_s: float) -> None:
-        """Takes a task out in whatever state it is; what it has used so far stays in `run.energy_j`."""
+        """Removes a task in any state; what it has used so far stays in `run.energy_j`."""
         self.elapse(now_s)
         if run is self._prefilling:
             self._prefilling = None
@@ -109,7 +104,7 @@ class Engine:
         self._plan()
 
     def fire(self) -> EngineRun | None:
-        """Goes on to `next_s`; returns the task that finishes there, or None when a prefill ended."""
+        """Advances to `next_s`; returns the task that finishes there, or None when a prefill ended."""
         self.elapse(self.next_s)
         run = self._prefilling
         if run is not None:
@@ -126,7 +121,7 @@ class Engine:
         return run
 
     def elapse(self, now_s: float) -> None:
-        """Lets time pass to `now_s`, at most `next_s`."""
+        """Advances to `now_s`, at most `next_s`."""
         span_s = now_s - self._now_s
         if span_s <= 0.0:
             return
@@ -142,7 +137,7 @@ class Engine:
             self.idle_energy_j += used_j
 
     def set_speed_factor(self, factor: float, now_s: float) -> None:
-        """From now on everything takes 1 / `factor` of its nominal time, at the same power."""
+        """Sets the speed from now on, as a multiple of nominal; power stays the same."""
         self.elapse(now_s)
         if self._prefilling is not None:
             self._prefill_end_s = now_s + (self._prefill_end_s - now_s) * self._factor / factor
@@ -150,7 +145,7 @@ class Engine:
         self._plan()
 
     def set_powered(self, powered: bool, now_s: float) -> None:
-        """Switches the GPU on, or off, where it draws nothing. Off is for an engine without tasks."""
+        """Switches the GPU on or off; off, it draws nothing and must have no tasks."""
         self.elapse(now_s)
         self._idle_w = self._gpu.idle_power_w if powered else 0.0
         self._plan()
@@ -168,7 +163,7 @@ class Engine:
             run = self._waiting.popleft()
             run.prefill_at_s = self._now_s
             self._prefilling = run
-            self._prefill_end_s = self._now_s + gpu.prefill_per_token_s * run.prompt_tokens / self._factor
+            self._prefill_end_s = self._now_s + gpu.prefill_s(run.prompt_tokens) / self._factor
         if self._prefilling is not None:
             self.power_w, self.next_s = gpu.prefill_power_w, self._prefill_end_s
             return
@@ -179,7 +174,6 @@ class Engine:
         ends = self._ends
         while ends[0][2]._ticket != ends[0][1]:
             heappop(ends)
-        iteration_s = gpu.iteration_base_s + gpu.iteration_per_task_s * self.batch
-        self._tokens_per_s = self._factor / iteration_s
-        self.power_w = (gpu.token_energy_j * self.batch + gpu.iteration_energy_j) / iteration_s
+        self._tokens_per_s = self._factor / gpu.iteration_s(self.batch)
+        self.power_w = gpu.decode_power_w(self.batch)
         self.next_s = self._now_s + max(0.0, ends[0][0] - self._tokens) / self._tokens_per_s

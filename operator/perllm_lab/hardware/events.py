@@ -15,15 +15,15 @@ GRADUAL_STEPS = 50
 
 
 class FleetEvent(BaseModel):
-    """Something that happens to nodes, at a share of the run.
+    """Something that happens to nodes at a time given as a share of the run.
 
     Attributes:
-        kind: `loss` takes nodes away with all that runs there, `bandwidth` changes the capacity of their uplinks,
+        kind: `loss` removes nodes with all that runs there, `bandwidth` changes the capacity of their uplinks,
             `speed` that of their GPUs at the same power, as a thermal limit does.
         at: When it begins, as a share of the run.
-        until: When it is over; without it never.
-        groups: Names of groups all nodes of which are meant.
-        nodes: Names of nodes that are meant.
+        until: When it is over; never, if not given.
+        groups: Names of groups whose nodes are all affected.
+        nodes: Names of affected nodes.
         factor: What bandwidth or speed is multiplied by.
         gradual: The factor drifts evenly from 1 at `at` to `factor` at `until`, and stays there.
     """
@@ -41,7 +41,7 @@ class FleetEvent(BaseModel):
     @model_validator(mode="after")
     def _complete(self) -> "FleetEvent":
         if not self.groups and not self.nodes:
-            raise ValueError("name the groups or the nodes that are meant")
+            raise ValueError("name the groups or the nodes that are affected")
         if self.until is not None and self.until <= self.at:
             raise ValueError(f"until must be later than at, which is {self.at:g}")
         if self.kind == "loss" and (self.factor is not None or self.gradual):

@@ -1,4 +1,4 @@
-"""Types of fields that several sections of a scenario have."""
+"""Field types shared by the sections of a scenario."""
 
 from typing import Annotated
 

@@ -18,7 +18,7 @@ class InventoryError(ValueError):
 
 
 class Machines(BaseModel):
-    """Machines that are alike.
+    """Identical machines.
 
     Attributes:
         model: GPU model as the inventory calls it.
@@ -34,11 +34,11 @@ class Machines(BaseModel):
 
 
 class Mapped(BaseModel):
-    """What a GPU model of an inventory is taken for.
+    """How a GPU model of an inventory is simulated.
 
     Attributes:
         gpu: Key in the catalogue of GPU types.
-        tier: Where machines with it stand.
+        tier: The tier of machines with it.
         uplink_mbps: Bandwidth of a machine's uplink.
         rtt_ms: Round trip to it.
     """
@@ -57,8 +57,8 @@ class Inventory(BaseModel):
     Attributes:
         file: CSV file with the columns sn, cpu_milli, memory_mib, gpu, model, relative to the scenario's file;
             machines without GPU are left out. It takes the place of `machines`.
-        machines: The machines where no file is given.
-        models: What each GPU model is taken for.
+        machines: The machines, if no file is given.
+        models: How each GPU model is simulated.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -71,7 +71,7 @@ class Inventory(BaseModel):
     def _known_models(self) -> "Inventory":
         known = ", ".join(sorted(self.models))
         if unknown := sorted({machines.model for machines in self.machines} - set(self.models)):
-            raise ValueError(f"models does not say what {', '.join(unknown)} is; it knows {known}")
+            raise ValueError(f"models does not define {', '.join(unknown)}; defined: {known}")
         return self
 
 

@@ -1,4 +1,4 @@
-"""What a node is given and what it gives back: jobs, their state on the node, their outcome."""
+"""Jobs of a node: what they ask for, their state on the node, their outcome."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -8,7 +8,7 @@ from perllm_lab.hardware.engine import Engine, EngineRun
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a task asks of a node; `output_tokens` is its true length."""
+    """What a task asks of a node; `output_tokens` is the true length of its answer."""
 
     key: str
     prompt_tokens: int
@@ -18,7 +18,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What really happened to a job. Times in simulated seconds, nan where a removed job never came so far.
+    """The true outcome of a job. Times in simulated seconds, nan for steps that a removed job did not reach.
 
     `energy_j` is the job's exact share: its prefill plus an equal share of every decode iteration it was part of.
     """
@@ -30,7 +30,6 @@ class Finished:
     prefill_s: float
     finished_s: float
     energy_j: float
-    completed: bool
 
     @property
     def transfer_s(self) -> float:
@@ -44,7 +43,7 @@ class Finished:
 
 
 class JobPhase(IntEnum):
-    """How far a job has come on its node."""
+    """The step that a job has reached on its node."""
 
     OPENING = 0
     TRANSFER = 1
@@ -67,8 +66,8 @@ class RunningJob:
         self.run = EngineRun(job.key, job.prompt_tokens, job.output_tokens)
         self.engine: Engine | None = None
 
-    def outcome(self, now_s: float, *, completed: bool) -> Finished:
-        """Says what has become of it at its end."""
+    def outcome(self, now_s: float) -> Finished:
+        """Returns its outcome at its end."""
         return Finished(
             job=self.job,
             admitted_s=self.admitted_s,
@@ -77,5 +76,4 @@ class RunningJob:
             prefill_s=self.run.prefill_at_s,
             finished_s=now_s,
             energy_j=self.run.energy_j,
-            completed=completed,
         )

@@ -63,11 +63,6 @@ class Uplink:
         self.received_bytes = 0.0
 
     @property
-    def transfers(self) -> int:
-        """How many transfers share the link now."""
-        return len(self._active)
-
-    @property
     def bandwidth_bps(self) -> float:
         """The nominal bandwidth times the factor in force, without the random variation."""
         return self._nominal_bps * self._factor
@@ -81,20 +76,20 @@ class Uplink:
         self._plan()
 
     def discard(self, key: str, now_s: float) -> None:
-        """Breaks a transfer off; unknown keys are ignored."""
+        """Cancels a transfer; unknown keys are ignored."""
         self.elapse(now_s)
         if self._active.pop(key, None) is not None:
             self._plan()
 
     def set_factor(self, factor: float, now_s: float) -> None:
-        """From now on the capacity is `factor` times what it would be; the random variation stays the same."""
+        """Sets the factor of the capacity from now on; the random variation stays the same."""
         self.elapse(now_s)
         self._factor = factor
         self._enter(int(now_s // REDRAW_S))
         self._plan()
 
     def fire(self) -> str | None:
-        """Goes on to `next_s` and returns the transfer that ends there, or None when only the capacity changed."""
+        """Advances to `next_s` and returns the transfer that ends there, or None when only the capacity changed."""
         due_s = self.next_s
         self.elapse(due_s)
         if due_s >= self._epoch_end_s:
@@ -107,7 +102,7 @@ class Uplink:
         return key
 
     def elapse(self, now_s: float) -> None:
-        """Lets the transfers progress to `now_s`, at most `next_s`."""
+        """Advances the transfers to `now_s`, at most `next_s`."""
         if self._active:
             bits = self._capacity_bps * (now_s - self._now_s)
             self._served_bits += bits / len(self._active)

@@ -21,12 +21,12 @@ class SimulatedNode:
     event that became due.
 
     Args:
-        gpu: What each of its GPUs is; idle power is per GPU.
+        gpu: Type of each of its GPUs; idle power is per GPU.
         link: Its only uplink.
-        rng: Of the variation of the uplink.
+        rng: The source of the variation of the uplink.
         resident: Whether the model is loaded from the start.
         gpus: How many GPUs, each with an engine of its own.
-        now_s: When the node comes to life.
+        now_s: When the node is powered on.
     """
 
     def __init__(
@@ -81,13 +81,8 @@ class SimulatedNode:
 
     @property
     def jobs(self) -> int:
-        """Jobs on the node, in whatever phase."""
+        """Jobs on the node, in any phase."""
         return len(self._tasks)
-
-    @property
-    def batch(self) -> int:
-        """Tasks that decode now."""
-        return sum(engine.batch for engine in self._engines)
 
     @property
     def is_powered(self) -> bool:
@@ -95,7 +90,7 @@ class SimulatedNode:
         return self._powered
 
     def admit(self, job: Job, now_s: float) -> None:
-        """Takes a job in. Raises ValueError when its key is already on the node, or the node is off."""
+        """Accepts a job. Raises ValueError when its key is already on the node, or the node is off."""
         if job.key in self._tasks:
             raise ValueError(f"job {job.key} is already on this node")
         if not self._powered:
@@ -106,7 +101,7 @@ class SimulatedNode:
         self._plan()
 
     def advance(self, now_s: float) -> list[Finished]:
-        """Goes on to `now_s` and returns the jobs that finished since the last call, in order."""
+        """Advances to `now_s` and returns the jobs that finished since the last call, in order."""
         self._run_to(now_s)
         finished = self._finished
         if finished:
@@ -114,11 +109,11 @@ class SimulatedNode:
         return finished
 
     def next_event_s(self) -> float | None:
-        """When something happens next; None while the node is idle."""
+        """When the next event is due; None while the node is idle."""
         return None if self._due_s == inf else self._due_s
 
     def remove(self, key: str, now_s: float) -> Finished | None:
-        """Ends a job at once (its pod was deleted) and says what it used; None when it is not here any more."""
+        """Ends a job at once (its pod was deleted) and returns its outcome; None when it is no longer here."""
         self._run_to(now_s)
         task = self._tasks.pop(key, None)
         if task is None:
@@ -131,16 +126,16 @@ class SimulatedNode:
         elif task.engine is not None:
             task.engine.discard(task.run, now_s)
         self._plan()
-        return task.outcome(now_s, completed=False)
+        return task.outcome(now_s)
 
     def set_bandwidth_factor(self, factor: float, now_s: float) -> None:
-        """From now on the uplink has `factor` times its capacity, the random variation as before."""
+        """Sets the factor of the uplink's capacity from now on; the random variation stays the same."""
         self._run_to(now_s)
         self._uplink.set_factor(factor, now_s)
         self._plan()
 
     def set_speed_factor(self, factor: float, now_s: float) -> None:
-        """From now on prefill and decode are `factor` times as fast, at the same power."""
+        """Sets the speed of prefill and decode from now on, as a multiple of nominal; power stays the same."""
         self._run_to(now_s)
         self.speed_factor = factor
         for engine in self._engines:
@@ -148,14 +143,14 @@ class SimulatedNode:
         self._plan()
 
     def power_off(self, now_s: float) -> list[Finished]:
-        """Cuts the power: no energy is used from now on. Returns the jobs that are lost; finished ones stay."""
+        """Cuts the power: no energy is used from now on. Returns the lost jobs; finished ones are kept."""
         self._run_to(now_s)
         lost = [self.remove(key, now_s) for key in list(self._tasks)]
         self._switch(powered=False)
         return [outcome for outcome in lost if outcome is not None]
 
     def power_on(self, now_s: float, *, resident: bool = False) -> None:
-        """Brings the node back with nothing running; its model has to be loaded again unless it is resident."""
+        """Restores the power with nothing running; the model has to be loaded again unless it is resident."""
         self._run_to(now_s)
         self._loaded_at_s = -inf if resident else inf
         self._switch(powered=True)
@@ -232,7 +227,7 @@ class SimulatedNode:
 
     def _finish(self, run: EngineRun | None, now_s: float) -> None:
         if run is not None:
-            self._finished.append(self._tasks.pop(run.key).outcome(now_s, completed=True))
+            self._finished.append(self._tasks.pop(run.key).outcome(now_s))
 
 
 def unloaded_latency_s(

@@ -1,4 +1,4 @@
-"""A scenario: which nodes there are, what is asked of them and what happens to them, parsed from YAML text."""
+"""A scenario: its nodes, their workload and events, parsed from YAML text."""
 
 import dataclasses
 import re
@@ -25,12 +25,12 @@ class ScenarioError(ValueError):
 
 
 class NodeGroup(BaseModel):
-    """Nodes that are alike: `<name>-0` ... `<name>-<count - 1>`.
+    """Identical nodes: `<name>-0` ... `<name>-<count - 1>`.
 
     Attributes:
         name: Of the group.
         count: Number of nodes.
-        tier: Where they stand.
+        tier: Their tier.
         gpu: Key in the catalogue of GPU types.
         uplink_mbps: Bandwidth of a node's uplink.
         rtt_ms: Round trip to it.
@@ -62,7 +62,7 @@ class NodeSpec:
         name: Of the node.
         tier: `edge` or `cloud`.
         model: The model it serves.
-        gpu: What each of its GPUs is.
+        gpu: Type of each of its GPUs.
         link: Its uplink.
         gpus: Number of GPUs.
         joins_at: When it joins, as a share of the run; 0 is from the start.
@@ -80,12 +80,12 @@ class NodeSpec:
 
     @property
     def slots(self) -> int:
-        """Tasks it takes at once, on all its GPUs."""
+        """Tasks it accepts at once, on all its GPUs."""
         return self.gpu.slots * self.gpus
 
 
 class Scenario(BaseModel):
-    """Groups of nodes, all of which serve the model that tasks ask for.
+    """Groups of nodes that all serve the model that tasks ask for.
 
     Attributes:
         name: Of the scenario.
@@ -95,8 +95,8 @@ class Scenario(BaseModel):
         inventory: More nodes, from a list of machines.
         pod_start_s: Seconds from binding to the start of a container, for all nodes instead of their GPU types'.
         resident: Whether models are loaded from the start, and after a return.
-        workload: What is asked of the nodes.
-        events: What happens to them.
+        workload: The requests.
+        events: What happens to the nodes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -122,7 +122,7 @@ class Scenario(BaseModel):
         if sum(group.count for group in groups) > MAX_NODES:
             raise ValueError(f"more than {MAX_NODES} nodes")
         if groups and all(group.joins_at for group in groups):
-            raise ValueError("no group is there from the start; leave out joins_at for one")
+            raise ValueError("no group is present from the start; leave out joins_at for one")
         _check_targets(self.events, groups)
         return self
 
@@ -131,7 +131,7 @@ class Scenario(BaseModel):
         return (*self.groups, *_inventory_groups(self.inventory))
 
     def nodes(self) -> list[NodeSpec]:
-        """Every node, in the order of the file, also those that join later."""
+        """Every node, in the order of the file, including those that join later."""
         return [spec for group in self.all_groups() for spec in self._members(group)]
 
     def changes(self, run_s: float) -> list[NodeChange]:
@@ -164,10 +164,12 @@ def with_machines(scenario: Scenario, machines: Sequence[Machines]) -> Scenario:
     """Returns the scenario with these machines as its inventory.
 
     Raises:
-        ScenarioError: the scenario has no inventory, or does not know one of the GPU models.
+        ScenarioError: the scenario has no inventory, or does not define one of the GPU models.
     """
     if scenario.inventory is None:
-        raise ScenarioError(f"{scenario.name} takes no inventory: it has no section `inventory` to say what GPUs are")
+        raise ScenarioError(
+            f"{scenario.name} takes no inventory: it has no section `inventory` that defines GPU models"
+        )
     data = scenario.model_dump()
     data["inventory"]["machines"] = [each.model_dump() for each in machines]
     try:

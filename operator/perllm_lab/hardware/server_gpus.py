@@ -1,4 +1,4 @@
-"""GPU types that stand in data centres."""
+"""GPU types in data centres."""
 
 from perllm_lab.hardware.edge_gpus import FP16_8B_GB, POD_START_S
 from perllm_lab.hardware.gpu import GpuType
@@ -64,7 +64,7 @@ V100_32 = GpuType(
     cpus=96,
     memory_gib=384,
     source="Inferred: fp16 weights at 900 GB/s and the A10's efficiency of 0.7, its prefill (both 125 TFLOPS, "
-    "fp16), 300 W limit; slots by what 32 GB hold beside the weights. No measurement of an 8B model on this GPU "
+    "fp16), 300 W limit; slots by what 32 GB hold next to the weights. No measurement of an 8B model on this GPU "
     "was found.",
 )
 

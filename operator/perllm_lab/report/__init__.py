@@ -1,1 +1,1 @@
-"""What a run shows its user: live progress, tables, comparisons."""
+"""Output for people: live progress, tables, and the page of a simulation."""

@@ -1,21 +1,37 @@
-"""Charts as SVG: bars with intervals, stacked bars, lines with bands. Pure functions of their data."""
+"""Charts of a report, drawn by matplotlib as SVG elements without scripts. Pure functions of their data."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.resources import as_file, files
+from io import StringIO
+from math import ceil, nan
 
-from perllm_lab.report.svg import LETTER_PX, Axis, drawing, hint, number, path, spread_labels, tag, text, tick
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
-WIDTH = 560.0
-ROW = 22.0
-TOP = 8.0
-HEIGHT = 300.0
+from perllm_lab.report.style import INK, SOFT, Look
 
-Format = Callable[[float | None], str]
+WIDTH_IN = 6.2
+LINES_IN = 3.3
+ROW_IN = 0.23
+NAME_IN = 0.15
+LEGEND_IN = 0.2
+LEGEND_COLUMNS = 3
+MARGIN_IN = 0.7
+LEAST_LABELLED = 0.1
+
+PLAIN, PERCENT = "{x:,g}", "{x:.0%}"
+"""Formats of the figures at an axis."""
+
+STYLE = "chart.mplstyle"
+NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar; None is not known. `shown` is its figure as a person reads it."""
+    """One bar with the ends of its interval; None is not known. `shown` is its figure as a person reads it."""
 
     name: str
     value: float | None
@@ -26,11 +42,12 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Stack:
-    """One bar of several parts, each (name, value, colour)."""
+class Part:
+    """One part of all bars of a chart; it has one value per bar."""
 
     name: str
-    parts: Sequence[tuple[str, float, str]]
+    values: Sequence[float]
+    colour: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,174 +55,175 @@ class Line:
     """One line; y, low and high have one entry per x, None where it is not known."""
 
     name: str
+    look: Look
     x: Sequence[float]
     y: Sequence[float | None]
-    colour: str
     low: Sequence[float | None] = ()
     high: Sequence[float | None] = ()
-    dashed: bool = False
-    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What surrounds lines: titles of the axes, limits of y where given, marks at values of x."""
+    """What surrounds lines: title of the x axis, scales, limits of y where given, marks at values of x."""
 
     x_title: str
-    y_title: str
-    format: Format = tick
+    format: str = PLAIN
     log_x: bool = False
     log_y: bool = False
     y_limits: tuple[float, float] | None = None
     marks: Sequence[tuple[float, str]] = ()
 
 
-def draw_bars(label: str, bars: Sequence[Bar], show: Format = tick, mark: tuple[float, str] | None = None) -> str:
-    """Return horizontal bars with intervals; a bar far beyond the others is cut and says so."""
+def draw_bars(bars: Sequence[Bar], axis_format: str = PLAIN, mark: tuple[float, str] | None = None) -> str | None:
+    """Return horizontal bars with intervals; a bar far beyond the others is cut and marked. None without figures."""
     values = [bar.value for bar in bars if bar.value is not None]
     if not values:
-        return tag("p", "no figures", class_="none")
-    left, right = _names_width([bar.name for bar in bars]), 130.0
-    top_value = _cut(values, [bar.high for bar in bars if bar.high is not None] + ([mark[0]] if mark else []))
-    axis = Axis(0.0, top_value or 1.0, left, WIDTH - right)
-    top = TOP if mark is None else TOP + 16
-    height = top + ROW * len(bars) + 18
-    rows = [_bar_row(bar, top + ROW * at, axis) for at, bar in enumerate(bars)]
-    marks = [] if mark is None else [_mark(axis.at(mark[0]), TOP, height - 18, mark[1])]
-    return drawing(WIDTH, height, label, *_x_axis(axis, top, height - 18, show), *rows, *marks)
+        return None
+    limit = _limit_bars(values, [bar.high for bar in bars if bar.high is not None] + ([mark[0]] if mark else []))
+
+    def paint(axes: Axes) -> None:
+        lengths = [bar.value or 0.0 for bar in bars]
+        axes.barh([bar.name for bar in bars], lengths, height=0.65, color=[bar.colour for bar in bars], alpha=0.85)
+        for row, bar in enumerate(bars):
+            end = lengths[row]
+            if bar.low is not None and bar.high is not None and end <= limit:
+                axes.plot((bar.low, bar.high), (row, row), color=INK, linewidth=1.3)
+                end = bar.high
+            _write_end(axes, row, end, limit, bar.shown)
+        _finish_bars(axes, limit, axis_format)
+        if mark is not None:
+            _mark(axes, *mark)
+
+    return _draw(ROW_IN * len(bars) + MARGIN_IN, paint)
 
 
-def draw_stacks(label: str, stacks: Sequence[Stack], show: Format = number, *, sums: bool = True) -> str:
-    """Return horizontal bars of parts, with the sum at their end."""
-    totals = [sum(value for _, value, _ in stack.parts) for stack in stacks]
-    left, right = _names_width([stack.name for stack in stacks]), 70.0
-    axis = Axis(0.0, _cut(totals, []) or 1.0, left, WIDTH - right)
-    height = TOP + ROW * len(stacks) + 18
-    rows = [_stack_row(stack, TOP + ROW * at, axis, show, sums) for at, stack in enumerate(stacks)]
-    return drawing(WIDTH, height, label, *_x_axis(axis, TOP, height - 18, show), *rows)
+def draw_parts(
+    names: Sequence[str], parts: Sequence[Part], show: Callable[[float], str], axis_format: str, *, has_sums: bool
+) -> str:
+    """Return horizontal bars made of parts, each part with its figure where there is room for it."""
+    totals = [sum(values) for values in zip(*(part.values for part in parts), strict=True)]
+    limit = _limit_bars(totals, [])
+
+    def paint(axes: Axes) -> None:
+        begins = [0.0] * len(names)
+        for part in parts:
+            bars = axes.barh(names, part.values, left=begins, height=0.75, color=part.colour, label=part.name)
+            begins = [begin + value for begin, value in zip(begins, part.values, strict=True)]
+            labels = [
+                show(value) if value > LEAST_LABELLED * limit and end <= limit else ""
+                for value, end in zip(part.values, begins, strict=True)
+            ]
+            axes.bar_label(bars, labels, label_type="center", fontsize=7, color="white")
+        for row, total in enumerate(totals if has_sums else ()):
+            _write_end(axes, row, total, limit, show(total))
+        axes.figure.legend(loc="outside upper left", ncols=LEGEND_COLUMNS, fontsize=8)
+        _finish_bars(axes, limit, axis_format)
+
+    legend_in = LEGEND_IN * ceil(len(parts) / LEGEND_COLUMNS)
+    return _draw(ROW_IN * len(names) + MARGIN_IN + legend_in, paint)
 
 
-def draw_lines(label: str, lines: Sequence[Line], frame: Frame) -> str:
-    """Return lines with their bands, each named at its right end."""
+def draw_lines(lines: Sequence[Line], frame: Frame) -> str | None:
+    """Return lines with their bands, each named at its right end; None without figures."""
     known = [value for line in lines for value in line.y if value is not None and (value > 0 or not frame.log_y)]
-    xs = [value for line in lines for value in line.x]
     if not known:
-        return tag("p", "no figures", class_="none")
-    height = max(HEIGHT, 13.0 * len(lines) + 60)
-    left, right, bottom = 56.0, _names_width([line.name for line in lines], least=40), height - 38
-    x_axis = Axis(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1, left, WIDTH - right, frame.log_x)
-    low, high = frame.y_limits or _limits(known, frame.log_y)
-    y_axis = Axis(low, high, bottom, TOP, frame.log_y)
-    drawn = sorted(lines, key=lambda line: not line.quiet)
-    return drawing(
-        WIDTH,
-        height,
-        label,
-        *_x_axis(x_axis, TOP, bottom, tick),
-        *_y_axis(y_axis, left, WIDTH - right, frame.format),
-        text((left + WIDTH - right) / 2, height - 4, frame.x_title, class_="axis", text_anchor="middle"),
-        *[_mark(x_axis.at(at), TOP, bottom, name) for at, name in frame.marks if min(xs) <= at <= max(xs)],
-        *[_band(line, x_axis, y_axis) for line in drawn if line.low],
-        *[_line(line, x_axis, y_axis) for line in drawn],
-        *_line_names(lines, x_axis, y_axis),
+        return None
+    height_in = max(LINES_IN, NAME_IN * len(lines) + MARGIN_IN)
+
+    def paint(axes: Axes) -> None:
+        for line in lines:
+            _paint_line(axes, line)
+        axes.set(xscale="log" if frame.log_x else "linear", yscale="log" if frame.log_y else "linear")
+        axes.set(xlabel=frame.x_title, ylim=frame.y_limits or _limit_lines(known, frame.log_y))
+        for axis, axis_format in ((axes.xaxis, PLAIN), (axes.yaxis, frame.format)):
+            if axis.get_scale() == "log":
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter(axis_format)
+        for mark in frame.marks:
+            _mark(axes, *mark)
+        _name_lines(axes, lines, NAME_IN / (height_in - MARGIN_IN))
+
+    return _draw(height_in, paint)
+
+
+def spread_labels(wanted: Sequence[float], gap: float) -> list[float]:
+    """Return positions near the `wanted` ones that are `gap` apart, within 0 to 1 as far as they fit."""
+    order = sorted(range(len(wanted)), key=lambda at: wanted[at])
+    places = [0.0] * len(wanted)
+    last = -gap
+    for at in order:
+        last = places[at] = max(wanted[at], last + gap)
+    last = 1.0 + gap
+    for at in reversed(order):
+        last = places[at] = min(places[at], last - gap)
+    return places
+
+
+def _draw(height_in: float, paint: Callable[[Axes], None]) -> str:
+    file = StringIO()
+    with as_file(files(__package__) / STYLE) as style, matplotlib.rc_context(fname=style):
+        chart = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+        paint(chart.add_subplot())
+        chart.savefig(file, format="svg", transparent=True, metadata=NO_METADATA)
+    text = file.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _paint_line(axes: Axes, line: Line) -> None:
+    look, order = line.look, 2.0 if line.look.is_quiet else 2.5
+    axes.plot(
+        line.x,
+        _floats(line.y),
+        color=look.colour,
+        linestyle="--" if look.is_dashed else "-",
+        linewidth=0.9 if look.is_quiet else 1.5,
+        marker="o" if len(line.x) <= 12 else "",
+        markersize=3,
+        zorder=order,
     )
+    if line.low and not look.is_quiet:
+        axes.fill_between(line.x, _floats(line.low), _floats(line.high), color=look.colour, alpha=0.13, linewidth=0)
 
 
-def _bar_row(bar: Bar, y: float, axis: Axis) -> str:
-    middle, end = y + ROW / 2, axis.at(bar.value or 0.0)
-    is_cut = bar.value is not None and bar.value > axis.high
-    pieces = [
-        hint(f"{bar.name}: {bar.shown}"),
-        text(axis.start_px - 6, middle + 4, bar.name, text_anchor="end"),
-        tag(
-            "rect",
-            x=axis.start_px,
-            y=y + 4,
-            width=end - axis.start_px,
-            height=ROW - 8,
-            class_="bar",
-            style=f"fill:{bar.colour}",
-        ),
-    ]
-    if bar.low is not None and bar.high is not None and not is_cut:
-        end = axis.at(bar.high)
-        pieces.append(path([(axis.at(bar.low), middle), (end, middle)], class_="whisker"))
-    pieces.append(text(end + 6, middle + 4, f"{'» ' if is_cut else ''}{bar.shown}", class_="value"))
-    return tag("g", *pieces)
+def _name_lines(axes: Axes, lines: Sequence[Line], gap: float) -> None:
+    to_axes = axes.transScale + axes.transLimits
+    ends = [(line, value) for line in lines for value in [_last(line.y)] if value is not None]
+    wanted = [min(max(float(to_axes.transform((line.x[-1], value))[1]), 0.0), 1.0) for line, value in ends]
+    for (line, _), place in zip(ends, spread_labels(wanted, gap), strict=True):
+        colour = SOFT if line.look.is_quiet else line.look.colour
+        axes.text(1.02, place, line.name, transform=axes.transAxes, color=colour, va="center", fontsize=8)
 
 
-def _stack_row(stack: Stack, y: float, axis: Axis, show: Format, has_sum: bool) -> str:
-    pieces, so_far = [text(axis.start_px - 6, y + ROW / 2 + 4, stack.name, text_anchor="end")], 0.0
-    for name, value, colour in stack.parts:
-        begin, end = axis.at(so_far), axis.at(so_far + value)
-        so_far += value
-        if end > begin:
-            told = hint(f"{stack.name}, {name}: {show(value)}")
-            pieces.append(
-                tag("rect", told, x=begin, y=y + 3, width=end - begin, height=ROW - 6, style=f"fill:{colour}")
-            )
-    if has_sum:
-        cut = "» " if so_far > axis.high * 1.0001 else ""
-        pieces.append(text(axis.at(so_far) + 6, y + ROW / 2 + 4, cut + show(so_far), class_="value"))
-    return tag("g", *pieces)
+def _finish_bars(axes: Axes, limit: float, axis_format: str) -> None:
+    axes.set_xlim(0.0, limit)
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.xaxis.set_major_formatter(axis_format)
 
 
-def _line(line: Line, x_axis: Axis, y_axis: Axis) -> str:
-    runs = [_points(run, x_axis, y_axis) for run in _runs(line.x, line.y)]
-    classes = "line quiet" if line.quiet else "line"
-    dashes = "6 3" if line.dashed else "none"
-    drawn = [path(run, style=f"stroke:{line.colour};stroke-dasharray:{dashes}") for run in runs]
-    dots = [
-        tag("circle", cx=x, cy=y, r=2.5, style=f"fill:{line.colour}")
-        for run in runs
-        for x, y in run
-        if len(line.x) <= 12
-    ]
-    return tag("g", hint(line.name), *drawn, *dots, class_=classes)
+def _write_end(axes: Axes, row: int, end: float, limit: float, shown: str) -> None:
+    text = shown if end <= limit else f"» {shown}"
+    axes.annotate(text, (min(end, limit), row), (4, 0), textcoords="offset points", va="center", fontsize=8)
 
 
-def _band(line: Line, x_axis: Axis, y_axis: Axis) -> str:
-    ends = zip(line.x, line.low, line.high, strict=True)
-    known = [(x, low, high) for x, low, high in ends if low is not None and high is not None]
-    if len(known) < 2 or line.quiet:
-        return ""
-    there = _points([(x, high) for x, _, high in known], x_axis, y_axis)
-    back = _points([(x, low) for x, low, _ in reversed(known)], x_axis, y_axis)
-    return path([*there, *back], style=f"fill:{line.colour}", class_="band")
+def _mark(axes: Axes, at: float, name: str) -> None:
+    low, high = axes.get_xlim()
+    if not low <= at <= high:
+        return
+    axes.axvline(at, color=SOFT, linewidth=0.9, linestyle=":")
+    axes.annotate(name, (at, 1.0), (3, 0), ("data", "axes fraction"), "offset points", va="bottom", color=SOFT)
 
 
-def _line_names(lines: Sequence[Line], x_axis: Axis, y_axis: Axis) -> list[str]:
-    ends = [
-        (line, next(value for value in reversed(line.y) if value is not None)) for line in lines if _any_known(line)
-    ]
-    wanted = [y_axis.at(value) for _, value in ends]
-    places = spread_labels(wanted, 13.0, y_axis.end_px + 4, y_axis.start_px)
-    return [
-        text(x_axis.end_px + 8, y + 4, line.name, style=f"fill:{'var(--soft)' if line.quiet else line.colour}")
-        for (line, _), y in zip(ends, places, strict=True)
-    ]
+def _limit_bars(values: Sequence[float], ends: Sequence[float]) -> float:
+    """Return where bars are cut: at the greatest value, unless it dwarfs the median."""
+    usual = sorted(values)[(len(values) - 1) // 2]
+    greatest = max([*values, *ends])
+    return (greatest if usual <= 0 else min(greatest, 4 * usual)) or 1.0
 
 
-def _any_known(line: Line) -> bool:
-    return any(value is not None for value in line.y)
-
-
-def _runs(xs: Sequence[float], ys: Sequence[float | None]) -> list[list[tuple[float, float]]]:
-    """Return the stretches of a line without holes."""
-    runs: list[list[tuple[float, float]]] = [[]]
-    for x, y in zip(xs, ys, strict=True):
-        if y is None:
-            runs.append([])
-        else:
-            runs[-1].append((x, y))
-    return [run for run in runs if run]
-
-
-def _points(run: Sequence[tuple[float, float]], x_axis: Axis, y_axis: Axis) -> list[tuple[float, float]]:
-    return [(x_axis.at(x), y_axis.at(y)) for x, y in run]
-
-
-def _limits(values: Sequence[float], log: bool) -> tuple[float, float]:
+def _limit_lines(values: Sequence[float], log: bool) -> tuple[float, float]:
     low, high = min(values), max(values)
     if log:
         # One policy that fails would press all others into a corner.
@@ -214,32 +232,9 @@ def _limits(values: Sequence[float], log: bool) -> tuple[float, float]:
     return (low, high + 0.05 * (high - low)) if high > low else (0.0, 1.0)
 
 
-def _cut(values: Sequence[float], ends: Sequence[float]) -> float:
-    """Return where bars end: at the greatest, unless it dwarfs what is usual."""
-    usual = sorted(values)[(len(values) - 1) // 2]
-    greatest = max([*values, *ends])
-    return greatest if usual <= 0 else min(greatest, 4 * usual)
+def _last(values: Sequence[float | None]) -> float | None:
+    return next((value for value in reversed(values) if value is not None), None)
 
 
-def _names_width(names: Sequence[str], least: float = 60.0) -> float:
-    return max(least, max(len(name) for name in names) * LETTER_PX + 14)
-
-
-def _mark(x: float, top: float, bottom: float, name: str) -> str:
-    return tag("g", path([(x, top), (x, bottom)], class_="mark"), text(x + 4, top + 8, name, class_="axis"))
-
-
-def _x_axis(axis: Axis, top: float, bottom: float, show: Format) -> list[str]:
-    lines = [path([(axis.at(value), top), (axis.at(value), bottom)], class_="grid") for value in axis.ticks()]
-    names = [
-        text(axis.at(value), bottom + 14, show(value), class_="axis", text_anchor="middle") for value in axis.ticks()
-    ]
-    return lines + names
-
-
-def _y_axis(axis: Axis, left: float, right: float, show: Format) -> list[str]:
-    lines = [path([(left, axis.at(value)), (right, axis.at(value))], class_="grid") for value in axis.ticks()]
-    names = [
-        text(left - 6, axis.at(value) + 4, show(value), class_="axis", text_anchor="end") for value in axis.ticks()
-    ]
-    return lines + names
+def _floats(values: Sequence[float | None]) -> list[float]:
+    return [nan if value is None else value for value in values]

@@ -1,4 +1,4 @@
-"""What changes over a run: learning, regret, the use of a GPU type, and the distribution of latency."""
+"""Curves of a run: learning, regret, and the distribution of latency."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ QUANTILES = (0.01, *(at / 20 for at in range(1, 20)), 0.98, 0.99, 0.999, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class LearningCurve:
-    """Share of tasks in time over the whole run, its warm-up included. All arrays have one entry per block.
+    """Share of tasks in time over the whole run, warm-up included. All arrays have one entry per block.
 
     Attributes:
         tasks: number of tasks up to the end of the block.
@@ -29,7 +29,7 @@ class LearningCurve:
 
 @dataclass(frozen=True, slots=True)
 class RegretCurve:
-    """How many tasks fewer than a reference a run had in time, over the whole run, its warm-up included.
+    """How many fewer tasks than a reference a run had in time, over the whole run, warm-up included.
 
     Attributes:
         tasks: number of tasks so far, shape (points,).
@@ -38,19 +38,6 @@ class RegretCurve:
 
     tasks: Floats
     regret: Floats
-
-
-@dataclass(frozen=True, slots=True)
-class Placements:
-    """Tasks placed on one GPU type over the whole run, in the order of placement; arrays have one entry per task.
-
-    Attributes:
-        decided_s: when each was placed.
-        hits: how many so far were in time in the end.
-    """
-
-    decided_s: Floats
-    hits: Floats
 
 
 def block_size(tasks: int) -> int:
@@ -79,14 +66,6 @@ def regret(run: RunResult, reference: RunResult, block: int | None = None) -> Re
     ends = _block_ends(run.tasks.at_s.size, block)
     difference = np.cumsum(hits(reference), dtype=np.float64) - np.cumsum(hits(run), dtype=np.float64)
     return RegretCurve(ends.astype(np.float64), difference[ends - 1])
-
-
-def placements_on(run: RunResult, gpu_type: str) -> Placements:
-    """Return when tasks were placed on a GPU type, and their hits so far."""
-    nodes = np.flatnonzero(np.asarray(run.gpu_types, dtype=object) == gpu_type)
-    there = np.flatnonzero(np.isin(run.tasks.node, nodes))
-    order = there[np.argsort(run.tasks.decided_s[there], kind="stable")]
-    return Placements(run.tasks.decided_s[order], np.cumsum(hits(run)[order], dtype=np.float64))
 
 
 def latency_quantiles(run: RunResult) -> Floats | None:

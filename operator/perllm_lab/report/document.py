@@ -18,7 +18,7 @@ from perllm_lab.report.statistics import estimate, paired_ratio
 from perllm_lab.simulator.result import Floats, RunResult
 
 CLAIRVOYANT = "clairvoyant"
-# Shares by node say little of a fleet that no one can look at node by node, and would be most of the document.
+# Shares by node say little about a large fleet, and would be most of the document.
 MAX_NODES = 100
 CURVE_DIGITS = 6
 
@@ -36,7 +36,7 @@ def build_document(
 
     Args:
         results: one run per policy, load and seed, in any order; seeds may be missing.
-        setting: what was run, for the reader; JSON values.
+        setting: what was run, for people; JSON values.
         bounds: upper bounds on goodput in tasks per second by load and seed, where they were computed.
 
     Raises:
@@ -96,7 +96,7 @@ def _arrange(results: Sequence[RunResult]) -> dict[tuple[str, float], dict[int, 
 
 
 def _reference(policies: Iterable[str]) -> str | None:
-    """Return the clairvoyant, plain if there is the choice."""
+    """Return the name of the clairvoyant policy, if it was run."""
     return min((name for name in policies if name.split("+")[0] == CLAIRVOYANT), default=None)
 
 
@@ -157,7 +157,7 @@ def _curves(runs: Mapping[int, RunResult], cell: Sequence[Measures], reference: 
 
 
 def _curve(x: Floats, rows: Sequence[Floats]) -> Json:
-    """Return the mean line of all seeds, as far as the shortest goes."""
+    """Return the mean line of all seeds, as long as the shortest."""
     points = min(len(x), *(len(row) for row in rows))
     columns = [estimate([float(row[at]) for row in rows]) for at in range(points)]
     ends = {name: [_round(getattr(column, name, None)) for column in columns] for name in ("mean", "low", "high")}

@@ -1,4 +1,4 @@
-"""How good the forecasts of a run were. A scheduler that predicts nothing leaves nan, which gives None here."""
+"""The accuracy of the forecasts of a run. A scheduler that predicts nothing leaves nan, which gives None here."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How many outcomes a 90 % interval held; 5 % on either side would be right.
+    """How many outcomes were within a 90 % interval; 5 % on either side would be right.
 
     Attributes:
         inside: share of outcomes in the interval.
@@ -29,10 +29,10 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """Tasks whose chance to be in time was said to be about the same.
+    """Tasks with about the same predicted chance to be in time.
 
     Attributes:
-        chance: mean of the chances.
+        chance: mean of the predicted chances.
         hit_share: share that was in time.
         tasks: how many.
     """

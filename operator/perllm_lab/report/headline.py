@@ -5,8 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
-from perllm_lab.report.blocks import with_interval
 from perllm_lab.report.document import load_key
+from perllm_lab.report.numbers import with_interval
 from perllm_lab.report.style import rank
 
 COLUMNS = {
@@ -21,7 +21,7 @@ LEGEND = """\
 tasks/s, in time, tokens: goodput, and the share of the tasks and of their tokens complete by their deadline
 fleet J: energy of all nodes, idle ones too, and of transmission, per task in time; p95 s: from arrival to completion\
 """
-"""What the headings mean."""
+"""The meaning of the headings."""
 
 
 def headline_table(document: Mapping[str, Any]) -> Table:

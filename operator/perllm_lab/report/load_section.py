@@ -1,12 +1,13 @@
 """The part of the page about one load."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from perllm_lab.report.blocks import draw_key, figure, percent, table, with_interval
-from perllm_lab.report.charts import Bar, Frame, Line, Stack, draw_bars, draw_lines, draw_stacks
-from perllm_lab.report.style import COLOURS, QUIET, Look, colour_of, rank
-from perllm_lab.report.svg import number, tag, tick
+from perllm_lab.report.blocks import figure, table, tag
+from perllm_lab.report.charts import PERCENT, PLAIN, Bar, Frame, Line, Part, draw_bars, draw_lines, draw_parts
+from perllm_lab.report.numbers import is_share, number, percent, title_of, with_interval
+from perllm_lab.report.style import COLOURS, QUIET, Look, rank
 
 Json = Mapping[str, Any]
 
@@ -15,7 +16,11 @@ HEADLINE = (
     *("latency_p50_s", "latency_p95_s", "latency_p99_s", "tokens_per_s", "learning_misses"),
 )
 BARS = ("goodput_per_s", "fleet_j_per_hit", "hit_share", "token_hit_share")
-ENERGY = (("inference", "inference_j", 0), ("idle", "idle_j", 6), ("transmission", "transmission_j", 1))
+ENERGY = (
+    ("inference", "inference_j", COLOURS[0]),
+    ("idle", "idle_j", QUIET),
+    ("transmission", "transmission_j", COLOURS[1]),
+)
 
 
 def render_load(document: Json, load: str, looks: Mapping[str, Look]) -> str:
@@ -23,7 +28,6 @@ def render_load(document: Json, load: str, looks: Mapping[str, Look]) -> str:
     order = rank(document, load)
     cells = {policy: document["policies"][policy][load] for policy in order}
     units = document["units"]
-    heads = [units[name]["title"] + ("" if _is_share(units[name]) else f", {units[name]['unit']}") for name in HEADLINE]
     rows = [[policy, *[with_interval(cell[name], units[name]) for name in HEADLINE]] for policy, cell in cells.items()]
     charts = [
         *[_bars(document, load, name, cells, looks) for name in BARS],
@@ -36,22 +40,18 @@ def render_load(document: Json, load: str, looks: Mapping[str, Look]) -> str:
     return tag(
         "section",
         tag("h2", f"Load {load}"),
-        table(["policy", *heads], rows),
+        table(["policy", *[title_of(units[name]) for name in HEADLINE]], rows),
         tag("div", *charts, class_="charts"),
         id=f"load-{load}",
     )
-
-
-def _is_share(unit: Json) -> bool:
-    return bool(unit["unit"] == "share")
 
 
 def _bars(document: Json, load: str, name: str, cells: Mapping[str, Json], looks: Mapping[str, Look]) -> str:
     unit, bound = document["units"][name], document["bounds"].get(load, {}).get("mean")
     bars = [_bar(policy, cell[name], unit, looks[policy]) for policy, cell in cells.items()]
     mark = (bound, f"upper bound {number(bound)}") if name == "goodput_per_s" and bound is not None else None
-    title = unit["title"] + ("" if _is_share(unit) else f", {unit['unit']}")
-    return figure(title, draw_bars(title, bars, percent if _is_share(unit) else tick, mark), unit["meaning"])
+    chart = draw_bars(bars, PERCENT if is_share(unit) else PLAIN, mark)
+    return figure(title_of(unit), chart, unit["meaning"])
 
 
 def _bar(policy: str, spread: Json, unit: Json, look: Look) -> Bar:
@@ -59,75 +59,63 @@ def _bar(policy: str, spread: Json, unit: Json, look: Look) -> Bar:
 
 
 def _places(document: Json, load: str, order: Sequence[str]) -> str:
-    """Return where tasks went by GPU type; the most used types have a colour each."""
-    groups = {policy: document["gpu_types"][policy][load] for policy in order}
-    used: dict[str, float] = {}
-    for types in groups.values():
-        for name, group in types.items():
-            used[name] = used.get(name, 0.0) + (group["placed_share"]["mean"] or 0.0)
-    names = sorted(used, key=lambda name: (-used[name], name))
-    colours = {name: colour_of(at) for at, name in enumerate(names)}
-    stacks = [
-        Stack(
-            policy,
-            [(name, types[name]["placed_share"]["mean"] or 0.0, colours[name]) for name in names if name in types],
-        )
-        for policy, types in groups.items()
+    """Return where tasks went by GPU type; the most used types have a colour each, the rest is one part."""
+    shares = [
+        {name: group["placed_share"]["mean"] or 0.0 for name, group in document["gpu_types"][policy][load].items()}
+        for policy in order
     ]
-    key = [(name, colours[name]) for name in names[:COLOURS]] + ([("others", QUIET)] if len(names) > COLOURS else [])
-    title = "where tasks went"
-    note = "Share of placed tasks by GPU type."
-    return figure(title, draw_key(key) + draw_stacks(title, stacks, percent, sums=False), note)
+    used: Counter[str] = sum(map(Counter, shares), Counter())
+    names = [name for name, _ in used.most_common()]
+    parts = [
+        Part(name, [of.get(name, 0.0) for of in shares], colour) for name, colour in zip(names, COLOURS, strict=False)
+    ]
+    if others := names[len(COLOURS) :]:
+        parts.append(Part("others", [sum(of.get(name, 0.0) for name in others) for of in shares], QUIET))
+    chart = draw_parts(order, parts, percent, PERCENT, has_sums=False)
+    return figure("where tasks went", chart, "Share of placed tasks by GPU type.")
 
 
 def _energy(cells: Mapping[str, Json]) -> str:
-    stacks = [
-        Stack(policy, [(part, (cell[name]["mean"] or 0.0) / 1e6, colour_of(at)) for part, name, at in ENERGY])
-        for policy, cell in cells.items()
+    parts = [
+        Part(part, [(cell[name]["mean"] or 0.0) / 1e6 for cell in cells.values()], colour)
+        for part, name, colour in ENERGY
     ]
-    title = "energy by part, MJ"
-    key = draw_key([(part, colour_of(at)) for part, _, at in ENERGY])
-    return figure(title, key + draw_stacks(title, stacks), "Whole fleet over the window, whatever was in time.")
+    chart = draw_parts(list(cells), parts, number, PLAIN, has_sums=True)
+    return figure("energy by part, MJ", chart, "Whole fleet over the window, for all tasks, in time or not.")
 
 
 def _latency(document: Json, load: str, order: Sequence[str], looks: Mapping[str, Look]) -> str:
-    """Return which share of all tasks was complete within a time; it ends where the rest never completed."""
+    """Return the share of all tasks completed within a time; it ends where the rest never completed."""
     lines = []
     for policy in order:
         curve = document["curves"][policy][load]["latency_s"]
         completed = document["policies"][policy][load]["completed_share"]["mean"]
         if curve is not None and completed is not None:
-            shares = [quantile * completed for quantile in curve["x"]]
-            lines.append(_look_line(policy, curve["mean"], shares, looks[policy]))
-    title = "latency, all tasks"
-    frame = Frame("seconds from arrival", "", format=percent, log_x=True, y_limits=(0.0, 1.0))
+            lines.append(Line(policy, looks[policy], curve["mean"], [quantile * completed for quantile in curve["x"]]))
+    frame = Frame("seconds from arrival", PERCENT, log_x=True, y_limits=(0.0, 1.0))
     note = "Share of all tasks that were complete within a time; a line ends where no more completed."
-    return figure(title, draw_lines(title, lines, frame), note)
+    return figure("latency, all tasks", draw_lines(lines, frame), note)
 
 
 def _learning(document: Json, load: str, order: Sequence[str], looks: Mapping[str, Look]) -> str:
-    curves = {policy: document["curves"][policy][load]["block_hit_share"] for policy in order}
-    lines = [_look_line(policy, curve["x"], curve["mean"], looks[policy]) for policy, curve in curves.items()]
-    frame = Frame("tasks so far", "", format=percent, y_limits=(0.0, 1.0), marks=_warm_up(document, load))
-    title = "learning: in time, block by block"
-    size = number(lines[0].x[0])
-    return figure(title, draw_lines(title, lines, frame), f"Share in time of each {size} tasks, warm-up included.")
+    lines = _curves(document, load, order, looks, "block_hit_share")
+    frame = Frame("tasks so far", PERCENT, y_limits=(0.0, 1.0), marks=_warm_up(document, load))
+    note = f"Share in time of each {number(lines[0].x[0])} tasks, warm-up included."
+    return figure("learning: in time, block by block", draw_lines(lines, frame), note)
 
 
 def _regret(document: Json, load: str, order: Sequence[str], looks: Mapping[str, Look]) -> str:
-    curves = {policy: document["curves"][policy][load]["regret"] for policy in order}
-    known = {policy: curve for policy, curve in curves.items() if curve is not None}
-    if not known:
+    lines = _curves(document, load, order, looks, "regret")
+    if not lines:
         return ""
-    lines = [_look_line(policy, curve["x"], curve["mean"], looks[policy]) for policy, curve in known.items()]
-    frame = Frame("tasks so far", "tasks", marks=_warm_up(document, load))
-    title = f"regret against {document['reference']}"
-    note = "Tasks in time fewer than those of the reference so far; flat is as good as it."
-    return figure(title, draw_lines(title, lines, frame), note)
+    chart = draw_lines(lines, Frame("tasks so far", marks=_warm_up(document, load)))
+    note = "Tasks in time so far, fewer than the reference had; a flat line is as good as the reference."
+    return figure(f"regret against {document['reference']}, tasks", chart, note)
 
 
-def _look_line(name: str, x: Sequence[float], y: Sequence[float | None], look: Look) -> Line:
-    return Line(name, x, y, look.colour, dashed=look.dashed, quiet=look.quiet)
+def _curves(document: Json, load: str, order: Sequence[str], looks: Mapping[str, Look], name: str) -> list[Line]:
+    curves = {policy: document["curves"][policy][load][name] for policy in order}
+    return [Line(policy, looks[policy], curve["x"], curve["mean"]) for policy, curve in curves.items() if curve]
 
 
 def _warm_up(document: Json, load: str) -> list[tuple[float, str]]:

@@ -9,10 +9,10 @@ from perllm_lab.simulator.result import Fate
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """What a figure is.
+    """Title, unit and meaning of a figure.
 
     Attributes:
-        title: what a person calls it.
+        title: its name for people.
         unit: of its values; "share" is between 0 and 1.
         meaning: one sentence.
     """

@@ -5,13 +5,13 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from perllm_lab.report.blocks import figure, fold, percent, table, with_interval, with_range
-from perllm_lab.report.charts import Frame, Line, draw_lines
+from perllm_lab.report.blocks import figure, fold, table, tag
+from perllm_lab.report.charts import PERCENT, PLAIN, Frame, Line, draw_lines
 from perllm_lab.report.document import load_key
 from perllm_lab.report.load_section import render_load
 from perllm_lab.report.metrics import COMPARED
-from perllm_lab.report.style import Look, choose_looks, rank
-from perllm_lab.report.svg import tag, tick
+from perllm_lab.report.numbers import is_share, title_of, with_interval, with_range
+from perllm_lab.report.style import SOFT, Look, choose_looks, rank
 
 Json = Mapping[str, Any]
 
@@ -22,7 +22,8 @@ FORECASTS = ("energy_error", "latency_error", "given_inside", "given_below", "gi
 def render_page(document: Json) -> str:
     """Return the page of a results document.
 
-    Setting "subject" to a policy compares that one with all others; else it is the best one that is no clairvoyant.
+    Setting "subject" to a policy compares that one with all others; without it, the best
+    one that is not clairvoyant.
     """
     loads = [load_key(load) for load in document["loads"]]
     looks = choose_looks(rank_all(document), document["reference"])
@@ -63,7 +64,7 @@ def _introduce(document: Json) -> str:
     seeds = document["seeds"]
     rows = {**document["setting"], "loads": ", ".join(load_key(load) for load in document["loads"])}
     rows["seeds"] = ", ".join(str(seed) for seed in seeds)
-    pairs = "".join(tag("dt", escape(str(name))) + tag("dd", escape(_say(value))) for name, value in rows.items())
+    pairs = "".join(tag("dt", escape(str(name))) + tag("dd", escape(_format(value))) for name, value in rows.items())
     intervals = (
         f"± and whiskers are 95 % intervals of the mean over {len(seeds)} seeds (Student's t)."
         if len(seeds) > 1
@@ -76,13 +77,13 @@ def _introduce(document: Json) -> str:
     )
 
 
-def _say(value: object) -> str:
+def _format(value: object) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_say(entry)}" for key, entry in value.items())
+        return ", ".join(f"{key}: {_format(entry)}" for key, entry in value.items())
     if isinstance(value, Sequence):
-        return ", ".join(_say(entry) for entry in value)
+        return ", ".join(_format(entry) for entry in value)
     return str(value)
 
 
@@ -90,22 +91,19 @@ def _overview(document: Json, loads: Sequence[str], looks: Mapping[str, Look]) -
     charts = []
     for name in OVERVIEW:
         unit = document["units"][name]
-        is_share = unit["unit"] == "share"
         lines = [_load_line(document, policy, name, look) for policy, look in looks.items()]
         if document["bounds"] and name == "goodput_per_s":
             lines.append(_bound_line(document))
         frame = Frame(
             "load, share of capacity",
-            unit["unit"],
-            format=percent if is_share else tick,
+            PERCENT if is_share(unit) else PLAIN,
             log_y=name == "fleet_j_per_hit",
-            y_limits=(0.0, 1.0) if is_share else None,
+            y_limits=(0.0, 1.0) if is_share(unit) else None,
         )
-        title = unit["title"] + ("" if is_share else f", {unit['unit']}")
-        charts.append(figure(title, draw_lines(title, lines, frame), unit["meaning"]))
+        charts.append(figure(title_of(unit), draw_lines(lines, frame), unit["meaning"]))
     note = (
         "Bands are 95 % intervals. Dashed lines are baselines in extended mode (+x). "
-        "What is far beyond the others is drawn at the edge."
+        "Values far beyond the others are cut at the edge."
     )
     return tag("section", tag("h2", "Over load"), tag("p", note), tag("div", *charts, class_="charts"))
 
@@ -120,13 +118,13 @@ def _bound_line(document: Json) -> Line:
     there = [
         (load, document["bounds"][load_key(load)]) for load in document["loads"] if load_key(load) in document["bounds"]
     ]
-    return _spread_line("upper bound", there, Look("var(--soft)", dashed=True, quiet=False))
+    return _spread_line("upper bound", there, Look(SOFT, is_dashed=True))
 
 
 def _spread_line(name: str, cells: Sequence[tuple[float, Json]], look: Look) -> Line:
     x = [load for load, _ in cells]
     y, low, high = ([cell[end] for _, cell in cells] for end in ("mean", "low", "high"))
-    return Line(name, x, y, look.colour, low, high, look.dashed, look.quiet)
+    return Line(name, look, x, y, low, high)
 
 
 def _comparison(document: Json, loads: Sequence[str]) -> str:
@@ -156,15 +154,16 @@ def _forecasts(document: Json, loads: Sequence[str], looks: Mapping[str, Look]) 
             )
             bins = document["curves"][policy][load]["reliability"]
             x, y = [found["chance"] for found in bins], [found["hit_share"] for found in bins]
-            lines.append(Line(f"{policy}, {load}", x, y, looks[policy].colour))
+            lines.append(Line(f"{policy}, {load}", looks[policy], x, y))
     if not rows:
         return ""
+    diagonal = Line("calibrated", Look(SOFT, is_dashed=True), [0.0, 1.0], [0.0, 1.0])
+    frame = Frame("predicted chance to be in time", PERCENT, y_limits=(0.0, 1.0))
     lines = [line for line in lines if line.x]
-    diagonal = Line("right", [0.0, 1.0], [0.0, 1.0], "var(--soft)", dashed=True)
-    frame = Frame("stated chance to be in time", "", format=percent, y_limits=(0.0, 1.0))
-    drawn = draw_lines("stated chance against share in time", [*lines, diagonal], frame) if lines else ""
+    drawn = draw_lines([*lines, diagonal], frame) if lines else None
     titles = [document["units"][name]["title"] for name in FORECASTS]
-    chart = figure("share in time by stated chance", drawn, "On the dashed line what was said is what happened.")
+    note = "On the dashed line, tasks are in time as often as predicted."
+    chart = figure("share in time by predicted chance", drawn, note)
     return tag("section", tag("h2", "Forecasts"), table(["", *titles], rows), tag("div", chart, class_="charts"))
 
 

@@ -12,14 +12,14 @@ PLAIN_INTERVAL_S = 10.0
 
 
 class Stage(Protocol):
-    """One thing that takes its time."""
+    """A step that takes a while."""
 
     def update(self, done: int, total: int, note: str = "") -> None:
-        """Show how far it is; a total of 0 is not known yet."""
+        """Show the progress; a total of 0 is not known yet."""
 
 
 class Display:
-    """Shows stages as bars on a terminal; elsewhere, as in a CI log, as a line now and then."""
+    """Shows stages as bars on a terminal; elsewhere, as in a CI log, as a line every few seconds."""
 
     def __init__(self, console: Console, now: Callable[[], float] = time.monotonic) -> None:
         self.console = console
@@ -57,7 +57,7 @@ class _Bar:
 
 
 class _Lines:
-    """Says how far it is every few seconds, and at the end."""
+    """Prints the progress every few seconds, and at the end."""
 
     def __init__(self, display: Display, title: str, now: Callable[[], float]) -> None:
         self._display = display

@@ -1,4 +1,4 @@
-"""What a replay showed, computed from the simulated nodes' ground truth; the same way for every scheduler.
+"""Results of a replay, computed from the ground truth of the simulated nodes, the same way for every scheduler.
 
 Times are in seconds of the simulated hardware: wall seconds times the lab's speed.
 """
@@ -18,7 +18,7 @@ from perllm_lab.workload.requests import Request
 
 @dataclass(frozen=True, slots=True)
 class RequestResult:
-    """One request as it really went; a request that never completed has no times and no energy."""
+    """The true outcome of one request; one that never completed has no times and no energy."""
 
     request: Request
     tier: str | None
@@ -40,7 +40,7 @@ class FleetEnergy:
     window_s: float
 
     def over(self, window_s: float) -> float:
-        """Return the energy over a longer window, in whose rest the fleet idles."""
+        """Return the energy over a longer window, whose remainder the fleet is idle."""
         return self.energy_j + self.idle_w * max(window_s - self.window_s, 0.0)
 
 
@@ -51,7 +51,7 @@ class Summary:
     Attributes:
         tasks: how many were asked for.
         met_share: share complete by the deadline.
-        token_met_share: the same weighted by tokens, since dropping long tasks would flatter the plain share.
+        token_met_share: the same weighted by tokens, because dropping long tasks would flatter the plain share.
         latency_p50_s: median latency of the complete ones.
         latency_p95_s: their 95th percentile.
         energy_j: mean energy of a complete task, its share of the node while it ran.
@@ -68,7 +68,7 @@ class Summary:
 def join_runs(
     requests: Sequence[Request], created_s: Mapping[str, float], truth: Iterable[Mapping[str, Any]], speed: float
 ) -> list[RequestResult]:
-    """Return what became of each request.
+    """Return the outcome of each request.
 
     Args:
         requests: as they were asked for.

@@ -43,7 +43,7 @@ class Unit(_Part):
 
 
 class Workload(_Part):
-    """What was asked for at one load, by seed in the order of `seeds`; null where a seed was not run."""
+    """The requests at one load, by seed in the order of `seeds`; null where a seed was not run."""
 
     tasks: list[int | None]
     judged_from_task: list[int | None]
@@ -70,7 +70,7 @@ class Curve(_Part):
 
 
 class ReliabilityBin(_Part):
-    """Placed tasks of all seeds whose stated chance to be in time lay in one tenth."""
+    """Placed tasks of all seeds whose predicted chance to be in time lay in one tenth."""
 
     chance: Share
     hit_share: Share

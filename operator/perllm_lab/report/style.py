@@ -1,35 +1,40 @@
-"""Which policy has which colour, and which comes first. The colours themselves are in page.css."""
+"""Which policy comes first, and how it is drawn."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-COLOURS = 8
-QUIET = "var(--quiet)"
-INK = "var(--ink)"
+COLOURS = ("#2563c9", "#d0650b", "#128455", "#c8323f", "#7a48bd", "#0c8494", "#8a5b2e", "#bd3b8f")
+QUIET = "#a9b2bd"
+SOFT = "#5b6675"
+INK = "#1d2530"
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a policy is drawn: its family shares a colour, dashed in extended mode; families beyond eight are grey."""
+    """How a policy is drawn."""
 
     colour: str
-    dashed: bool
-    quiet: bool
+    is_dashed: bool = False
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it is drawn behind the others."""
+        return self.colour == QUIET
 
 
 def choose_looks(policies: Sequence[str], reference: str | None) -> dict[str, Look]:
-    """Return the look of each policy; the first families in the list get the colours, the reference is black."""
+    """Return the look of each policy: the deployment modes of a policy share a colour, extended ones are dashed.
+
+    The first policies in the list get the colours, further ones are grey, the reference is black.
+    """
     families: dict[str, str] = {}
     if reference is not None:
         families[_family(reference)] = INK
     for policy in policies:
-        taken = sum(colour not in (INK, QUIET) for colour in families.values())
-        families.setdefault(_family(policy), colour_of(taken) if taken < COLOURS else QUIET)
-    return {
-        policy: Look(families[_family(policy)], "+" in policy, families[_family(policy)] == QUIET)
-        for policy in policies
-    }
+        taken = sum(colour in COLOURS for colour in families.values())
+        families.setdefault(_family(policy), colour_of(taken))
+    return {policy: Look(families[_family(policy)], is_dashed="+" in policy) for policy in policies}
 
 
 def rank(document: Mapping[str, Any], load: str) -> list[str]:
@@ -39,8 +44,8 @@ def rank(document: Mapping[str, Any], load: str) -> list[str]:
 
 
 def colour_of(position: int) -> str:
-    """Return the colour of the n-th thing; grey beyond the eighth."""
-    return f"var(--c{position})" if position < COLOURS else QUIET
+    """Return the colour of the item at a position; grey when there are no more colours."""
+    return COLOURS[position] if position < len(COLOURS) else QUIET
 
 
 def _family(policy: str) -> str:

@@ -8,7 +8,7 @@ from perllm_lab.report.results import EnergyErrors, FleetEnergy, RequestResult, 
 
 
 def compare(runs: Mapping[str, Sequence[RequestResult]], fleets: Mapping[str, FleetEnergy]) -> Table:
-    """Return schedulers beside each other, in all and by tier."""
+    """Return a table of the schedulers, overall and by tier."""
     window_s = max(fleet.window_s for fleet in fleets.values())
     # Without lines between the columns it fits the 80 columns of a log.
     table = Table(title="The same tasks on the same nodes", title_justify="left", box=None)

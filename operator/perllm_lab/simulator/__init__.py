@@ -1,1 +1,1 @@
-"""Discrete events: the same policy code and the same hardware model as the operator and the lab, without a cluster."""
+"""Discrete-event simulation, without a cluster: the policy code of the operator on the hardware model of the lab."""

@@ -1,4 +1,4 @@
-"""What is to happen when."""
+"""The clock of a simulated run, and what it has planned."""
 
 from enum import IntEnum
 from heapq import heappop, heappush
@@ -6,7 +6,7 @@ from math import inf
 
 
 class Trigger(IntEnum):
-    """Why something happens; what falls on one moment happens in this order.
+    """Why something happens. Entries of the same moment are handled in this order.
 
     A task that is complete at its very deadline is in time, so nodes come before deadlines.
     """
@@ -17,11 +17,11 @@ class Trigger(IntEnum):
     SCRAPE = 3
     WINDOW = 4
     ARRIVAL = 5
-    WISH = 6
+    WAKEUP = 6
 
 
 class Agenda:
-    """The clock of a run and its entries: a moment, a cause, and a number that says what the cause is about."""
+    """The clock of a run and its entries: a moment, a cause, and a number that identifies the node, task or change."""
 
     __slots__ = ("_heap", "now_s")
 
@@ -30,7 +30,7 @@ class Agenda:
         self._heap: list[tuple[float, Trigger, int]] = []
 
     def plan(self, at_s: float, cause: Trigger, number: int = 0) -> None:
-        """Adds an entry; what is in the past happens now."""
+        """Adds an entry; one in the past is due now."""
         heappush(self._heap, (at_s, cause, number))
 
     def next_s(self) -> float:

@@ -8,7 +8,7 @@
 
 A kind g is a GPU type behind a link of one kind. Work on a task may begin after pod start, round trip and transfer
 alone at the best bandwidth, and must end by the deadline; a kind on which the rest does not suffice for prefill and
-the answer at batch 1 is no choice.
+the answer at batch 1 is not an option.
 
 `work` is the least number of GPU seconds: prefill + answer * (a / B + b), at the largest mean batch B, at most the
 slots, at which the task can still be in time: prefill + answer * (a + b B) <= time left. Since a / B is convex no
@@ -48,12 +48,12 @@ SAFETY = 1e-6
 
 
 class BoundError(RuntimeError):
-    """The solver gave up; the message is its own."""
+    """The solver failed; the message is the solver's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """The best that happens in a run, as factors on nominal figures.
+    """The best conditions in a run, as factors of nominal figures.
 
     Attributes:
         bandwidth: of the uplinks, random variation included.

@@ -1,8 +1,8 @@
 """The clairvoyant: it knows the true laws of the hardware and the true length of every task that has arrived.
 
-It decides by the rule of net-hits, which counts deadlines first, then energy, with the same parameters. What it does
-not know is what will arrive, nor the mean course of what does: where arrivals come in bursts of long prompts, forecasts
-that were learned from experience can serve better than true laws alone. So it is a strong reference, not a bound.
+It decides by the rule of net-hits, which counts deadlines first, then energy, with the same parameters. It does
+not know future arrivals, nor their statistics: where arrivals come in bursts of long prompts, forecasts learned from
+experience can serve better than true laws alone. So it is a strong reference, not a bound.
 """
 
 import numpy as np
@@ -15,22 +15,22 @@ from perllm_lab.hardware.gpu import GpuType
 from perllm_lab.hardware.scenario import NodeSpec
 
 EXACT = 0.03
-"""Spread of a known length in logarithms: a task's tokens are certain, its seconds nearly so."""
+"""Spread of the logarithm of a known length: the tokens of a task are certain, its seconds nearly so."""
 
 
 class TrueLearner(Learner):
-    """A learner that need not learn: laws come from the hardware, lengths are told as hints that are exact."""
+    """A learner with nothing to learn: laws come from the hardware, and lengths from exact hints."""
 
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy)
-        self._told: dict[str, NodeSpec] = {}
+        self._nodes: dict[str, NodeSpec] = {}
         self._speeds: dict[str, float] = {}
 
-    def tell(self, node: NodeSpec) -> None:
-        """Take in the true law of a registered node."""
+    def seed_node(self, node: NodeSpec) -> None:
+        """Take over the true laws of a node."""
         row = self.register(node.name, node.gpu.product)
         laws = self._know(node.model, row)
-        self._told[node.name] = node
+        self._nodes[node.name] = node
         self._speeds.pop(node.name, None)
         laws.latency.coefficients[row] = _latency_law(node.gpu, node.link.rtt_s)
         laws.energy.coefficients[row] = _energy_law(node.gpu)
@@ -38,11 +38,11 @@ class TrueLearner(Learner):
         laws.latency.scale[row] = 0.1
         laws.latency.low[row], laws.latency.high[row] = -0.165, 0.165
 
-    def tell_speed(self, name: str, speed: float) -> None:
-        """Take in how fast a node is now, as a share of nominal."""
+    def observe_speed(self, name: str, speed: float) -> None:
+        """Take over the present speed of a node, as a share of nominal."""
         if self._speeds.get(name, 1.0) == speed:
             return
-        self._speeds[name], node, row = speed, self._told[name], self._rows[name]
+        self._speeds[name], node, row = speed, self._nodes[name], self._rows[name]
         slowed = np.array([1.0, 1.0 / speed, 1.0 / speed, 1.0 / speed])
         self._know(node.model, row).latency.coefficients[row] = _latency_law(node.gpu, node.link.rtt_s) * slowed
 
@@ -53,7 +53,7 @@ class TrueLearner(Learner):
         return Length(float(np.log(tokens)), EXACT, points, tokens)
 
     def learn(self, outcome: Outcome) -> float | None:
-        """Note that the model is loaded, and learn what even true laws cannot tell: how others come and go."""
+        """Record that the model is loaded, and learn what true laws do not contain: how other tasks come and go."""
         row = self._rows[outcome.node]
         known = self._know(outcome.model, row)
         known.loads_from_s[row] = -np.inf
@@ -73,7 +73,7 @@ class TrueLearner(Learner):
         )
 
     def learn_ended(self, ended: Ended) -> bool:
-        """Nothing: lengths and laws are known."""
+        """Do nothing: lengths and laws are known."""
         return True
 
 

@@ -1,7 +1,7 @@
-"""Many runs: every policy at every load with every seed, in as many processes as there are cores.
+"""An experiment: every policy at every load with every seed, in several processes.
 
-What a run yields depends on the experiment and its own policy, load and seed alone, so neither the number of processes
-nor the order in which they finish changes a result.
+The result of a run depends only on the experiment and on its own policy, load and seed, so neither the number of
+processes nor the order in which they finish changes a result.
 """
 
 from collections.abc import Callable
@@ -39,17 +39,17 @@ Build = Callable[[str, BuildContext], Scheduler]
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """What is run.
+    """What is simulated.
 
     Attributes:
-        scenario: the nodes, what is asked of them, and what happens to them.
+        scenario: the nodes, their workload, and the events.
         trace: a trace file, or `synthetic:NAME`.
         tasks: how many requests; None for as many as the trace has.
-        policies: names that `build` knows.
+        policies: their names, as `build` takes them.
         loads: offered work as shares of the capacity.
         seeds: one run for each.
-        build: makes a scheduler by its name; a function of a module, so that other processes find it.
-        settings: how runs are observed and judged.
+        build: makes a scheduler from its name; a module-level function, so that other processes find it.
+        settings: how runs are observed and evaluated.
     """
 
     scenario: Scenario
@@ -62,7 +62,7 @@ class Experiment:
     settings: SimulationSettings = field(default_factory=SimulationSettings)
 
     def jobs(self) -> list["RunSpec"]:
-        """Every run to be made."""
+        """Every run of the experiment."""
         return [RunSpec(policy, load, seed) for load in self.loads for seed in self.seeds for policy in self.policies]
 
 
@@ -79,12 +79,12 @@ class RunSpec:
 
 
 def run_experiment(experiment: Experiment, processes: int, on_progress: OnProgress | None = None) -> list[RunResult]:
-    """Makes all runs and returns them in the order of `Experiment.jobs`.
+    """Makes all runs and returns their results in the order of `Experiment.jobs`.
 
     Args:
         experiment: what is run.
         processes: how many runs at once.
-        on_progress: told how many runs are done, of how many, and which was the last.
+        on_progress: called with the number of runs done, the number of all runs, and the last one.
 
     Raises:
         ParallelError: a run failed; the message says which and why.

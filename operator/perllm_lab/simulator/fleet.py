@@ -1,4 +1,4 @@
-"""What a run is about, and how it is observed and judged."""
+"""The nodes of a run, and how it is observed and evaluated."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from perllm_lab.simulator.seeds import derive_seed
 
 
 class SimulationError(Exception):
-    """A scheduler did what cannot be done; the message says what and when."""
+    """A scheduler asked for something impossible; the message says what and when."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class FleetPlan:
         scenario: name of the scenario.
         nodes: all nodes, those that join later too.
         changes: what happens to them.
-        load: offered work as a share of the capacity; seeds what is random, and is told on in the result.
+        load: offered work as a share of the capacity; seeds what is random, and is repeated in the result.
         seed: of everything random.
     """
 
@@ -38,7 +38,7 @@ class FleetPlan:
 
 @dataclass(frozen=True, slots=True)
 class SimulationSettings:
-    """How a run is observed and judged.
+    """How a run is observed and evaluated.
 
     Attributes:
         scrape_s: seconds between two readings of all nodes.
@@ -46,7 +46,7 @@ class SimulationSettings:
             mean of the factor is 1.
         edge_j_per_bit: energy of moving a bit to an edge node.
         cloud_j_per_bit: energy of moving a bit to a cloud node.
-        warmup_share: share of the tasks, the first ones, that are not judged.
+        warmup_share: share of the tasks, the first ones, that do not count.
     """
 
     scrape_s: float = 5.0

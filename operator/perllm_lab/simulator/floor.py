@@ -1,4 +1,4 @@
-"""The tasks and the nodes of a run: who is where, who may start, what is told to the scheduler."""
+"""The tasks and nodes of a run: where each task is, which may start, and what the scheduler is notified of."""
 
 from collections.abc import Sequence
 from enum import IntEnum
@@ -20,7 +20,7 @@ CONSERVED = 1e-6
 
 
 class State(IntEnum):
-    """Where a task is: not there yet, with the scheduler, before a node, on a node, at its end."""
+    """Where a task is: not arrived, with the scheduler, in the queue of a node, on a node, ended."""
 
     COMING = 0
     PENDING = 1
@@ -34,8 +34,8 @@ class Floor:
 
     Attributes:
         ledger: what happened to every task.
-        unended: how many tasks have not met their fate.
-        has_news: whether the scheduler was told something since this was last set to false.
+        unended: how many tasks have not ended.
+        has_news: whether the scheduler was notified of anything since this was last set to false.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Floor:
         self._unlearned: list[Completion] = []
 
     def open(self) -> None:
-        """Boots the nodes that are there from the start."""
+        """Boots the nodes that are present from the start."""
         for station in self._stations:
             if station.spec.joins_at == 0.0:
                 self.boot(station)
@@ -78,7 +78,7 @@ class Floor:
         return self._by_name[name]
 
     def submit(self, number: int) -> None:
-        """Hands a task to the scheduler, unless it is too late for it already and such tasks are dropped."""
+        """Hands a task to the scheduler, unless its deadline has passed and such tasks are dropped."""
         if self._queue_rules.drops and self.ledger.due_s[number] <= self._agenda.now_s:
             self._note_end(number, Fate.DROPPED)
             return
@@ -87,27 +87,27 @@ class Floor:
         self.has_news = True
 
     def act(self, action: Start | Refuse) -> None:
-        """Does what the scheduler decided.
+        """Carries out an action of the scheduler.
 
         Raises:
-            SimulationError: it cannot be done.
+            SimulationError: the action is impossible.
         """
         number = action.number
         if self._state[number] is not State.PENDING:
-            raise self._complain(f"acts on task {number}, which is {self._state[number].name.lower()}")
+            raise self._impossible(f"acts on task {number}, which is {self._state[number].name.lower()}")
         if isinstance(action, Refuse):
             self._note_end(number, Fate.REFUSED)
             return
         station = self._by_name.get(action.node)
         if station is None or not station.node.is_powered:
-            raise self._complain(f"sends task {number} to node {action.node!r}, which is not there")
+            raise self._impossible(f"sends task {number} to node {action.node!r}, which is not there")
         self.ledger.note_start(number, station.position, self._agenda.now_s, action.forecast, action.explored)
         self._state[number] = State.QUEUED
         station.push(number, self.ledger.due_s[number])
         self.plan(station)
 
     def advance(self, position: int) -> None:
-        """Lets a node do what is due, unless it was planned anew since."""
+        """Advances a node to an event it has planned, unless it has been replanned since."""
         station = self._stations[position]
         if station.due_s != self._agenda.now_s:
             return
@@ -131,7 +131,7 @@ class Floor:
             self._end(number, Fate.DROPPED)
 
     def read(self) -> None:
-        """Scrapes all nodes, then tells what is measured by now of the tasks that are complete."""
+        """Scrapes all nodes, then reports the tasks completed since the last scrape, with their energy."""
         now_s = self._agenda.now_s
         there = [station for station in self._stations if station.node.is_powered]
         self._scheduler.observe({station.spec.name: station.read(now_s) for station in there}, now_s)
@@ -141,11 +141,11 @@ class Floor:
         self.has_news = True
 
     def meter(self) -> Floats:
-        """Joules of every node so far, shape (n, 2): all, and what it drew doing nothing."""
+        """Joules of every node so far, shape (n, 2): in all, and while idle."""
         return np.array([station.meter(self._agenda.now_s) for station in self._stations])
 
     def boot(self, station: Station) -> None:
-        """Brings a node up, unless it is."""
+        """Boots a node, unless it is up."""
         if station.node.is_powered:
             return
         station.boot(self._agenda.now_s)
@@ -153,7 +153,7 @@ class Floor:
         self.has_news = True
 
     def lose(self, station: Station) -> None:
-        """Takes a node away; its tasks, in the order of their numbers, are released and come again."""
+        """Removes a node; its tasks are released and submitted again, in the order of their numbers."""
         if not station.node.is_powered:
             return
         lost = sorted([*station.running, *station.clear()])
@@ -178,7 +178,7 @@ class Floor:
             self._agenda.plan(due_s, Trigger.NODE, station.position)
 
     def close(self) -> None:
-        """Takes off what still runs when the run stops, and checks that neither a task nor a joule was lost."""
+        """Removes what still runs when the run stops, and checks that neither a task nor a joule was lost."""
         for station in self._stations:
             for number in sorted(station.running):
                 self._remove(station, number)
@@ -195,7 +195,7 @@ class Floor:
             raise AssertionError("a node still holds a task")
 
     def _bind(self, station: Station, number: int) -> None:
-        """Gives a task to a node that has room; one that is late is ended at once where deadlines end tasks."""
+        """Gives a task to a node that has room; where deadlines end tasks, a late one is ended instead."""
         now_s = self._agenda.now_s
         if self._queue_rules.ends_at_deadline and self.ledger.due_s[number] <= now_s:
             self._end(number, Fate.ENDED, now_s)
@@ -242,8 +242,8 @@ class Floor:
         self.unended -= 1
         self.ledger.note_end(number, fate, finished_s)
 
-    def _complain(self, trouble: str) -> SimulationError:
-        return SimulationError(f"scheduler {self._scheduler.name} {trouble}, at {self._agenda.now_s} s")
+    def _impossible(self, action: str) -> SimulationError:
+        return SimulationError(f"scheduler {self._scheduler.name} {action}, at {self._agenda.now_s} s")
 
 
 def _draw_errors(seed: SeedSequence, log_error: float, count: int) -> list[float]:

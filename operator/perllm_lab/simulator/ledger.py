@@ -36,7 +36,7 @@ class TaskRecords:
         self.forecast = [NOTHING_FORECAST] * count
 
     def note_start(self, number: int, node: int, now_s: float, forecast: Forecast, explored: bool) -> None:
-        """A task was sent to a node; what an earlier node did not finish is no longer its row, only its energy."""
+        """Record that a task was sent to a node. Of an unfinished run on an earlier node only the energy is kept."""
         self.node[number] = node
         self.decided_s[number] = now_s
         self.bound_s[number] = NAN
@@ -45,26 +45,26 @@ class TaskRecords:
         self.explored[number] = explored
 
     def note_bound(self, number: int, now_s: float) -> None:
-        """The node took the task."""
+        """Record that the node took the task."""
         self.bound_s[number] = now_s
         self.runs[number] += 1
 
     def note_run(self, number: int, run: Finished, j_per_bit: float) -> None:
-        """A run has ended, complete or not. Its input counts as moved when its container had started to fetch it."""
+        """Record the end of a run, complete or not. Its input counts as moved once its container began to fetch it."""
         self.transferred_s[number] = run.transferred_s
         self.energy_j[number] += run.energy_j
         if run.started_s < run.finished_s:
             self.transmission_j[number] += run.job.input_bytes * 8.0 * j_per_bit
 
     def note_end(self, number: int, fate: Fate, now_s: float = NAN) -> None:
-        """The task has met its fate, which happens once."""
+        """Record the end of a task, which happens once."""
         if self.fate[number] is not None:
             raise AssertionError(f"task {number} has already ended as {self.fate[number]!r}, now {fate!r}")
         self.fate[number] = fate
         self.finished_s[number] = now_s
 
     def build_table(self) -> TaskTable:
-        """Returns the rows as arrays. Every task must have met its fate."""
+        """Return the rows as arrays. Every task must have ended."""
         lost = [number for number, fate in enumerate(self.fate) if fate is None]
         if lost:
             raise AssertionError(f"{len(lost)} tasks were lost, the first is {lost[0]}")
@@ -89,7 +89,7 @@ class TaskRecords:
 
     def _forecasts(self) -> dict[str, Floats]:
         if all(forecast == NOTHING_FORECAST for forecast in self.forecast):
-            # One array for all fields: most baselines predict nothing, and results travel between processes.
+            # One array for all fields: most baselines predict nothing, and results are sent between processes.
             nothing = np.full(len(self.forecast), NAN)
             return dict.fromkeys(FORECASTS, nothing)
         return {name: _floats([getattr(forecast, name) for forecast in self.forecast]) for name in FORECASTS}

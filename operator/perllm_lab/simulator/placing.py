@@ -94,7 +94,7 @@ class Placing:
         row = self._learner.register(node.name, node.gpu.product)
         self._learner.cool(node.name)
         if isinstance(self._learner, TrueLearner):
-            self._learner.tell(node)
+            self._learner.seed_node(node)
         self._fleet.put(
             Node(
                 node.name,
@@ -125,7 +125,7 @@ class Placing:
             if name in self._fleet.nodes:
                 self._fleet.put_bandwidth(name, Bandwidth(reading.bandwidth_bps, reading.received_bps))
                 if isinstance(self._learner, TrueLearner):
-                    self._learner.tell_speed(name, reading.speed)
+                    self._learner.observe_speed(name, reading.speed)
         self._placer.note_bandwidth()
 
     def submit(self, number: int, request: Request, now_s: float) -> None:

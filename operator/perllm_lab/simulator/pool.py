@@ -1,4 +1,4 @@
-"""Jobs in several processes."""
+"""Runs jobs in several processes."""
 
 import os
 import traceback
@@ -37,24 +37,24 @@ def run_parallel(
     """Returns `work(shared, job)` of every job, in the order of the jobs.
 
     Args:
-        work: a function of a module, so that other processes find it.
+        work: a module-level function, so that other processes find it.
         shared: given to all jobs.
-        jobs: what is to be done; their text names them.
+        jobs: the jobs; as text they name themselves.
         processes: how many at once.
-        on_progress: told how many jobs are done, of how many, and which was the last.
+        on_progress: called with the number of jobs done, the number of all jobs, and the last one.
 
     Raises:
-        ParallelError: a job failed; the others are given up.
+        ParallelError: a job failed; the others are cancelled.
     """
     results: dict[int, T] = {}
-    tell = on_progress or (lambda done, total, note: None)
-    tell(0, len(jobs), "")
+    report = on_progress or (lambda done, total, note: None)
+    report(0, len(jobs), "")
     with _pool(max(1, min(processes, len(jobs)))) as pool:
         futures = {pool.submit(_try, work, shared, job): place for place, job in enumerate(jobs)}
         for future in as_completed(futures):
             place = futures[future]
             results[place] = _take(jobs[place], future)
-            tell(len(results), len(jobs), str(jobs[place]))
+            report(len(results), len(jobs), str(jobs[place]))
     return [results[place] for place in range(len(jobs))]
 
 
@@ -62,7 +62,7 @@ def _try(work: Callable[[S, J], T], shared: S, job: J) -> T | _Failure:
     try:
         return work(shared, job)
     except Exception as error:
-        # The error itself may not survive the way to the other process; its text does.
+        # Not every error can be pickled; its text can.
         return _Failure(f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
@@ -70,8 +70,8 @@ def _take(job: object, future: "Future[T | _Failure]") -> T:
     try:
         result = future.result()
     except BrokenProcessPool as error:
-        reason = "a process ended by itself, perhaps for want of memory; try fewer processes"
-        raise ParallelError(f"{job}, or one beside it, failed: {reason}") from error
+        reason = "a process died, perhaps out of memory; try fewer processes"
+        raise ParallelError(f"{job}, or a job running at the same time, failed: {reason}") from error
     if isinstance(result, _Failure):
         raise ParallelError(f"{job} failed: {result.error}\n\n{result.trace}")
     return result
@@ -79,10 +79,10 @@ def _take(job: object, future: "Future[T | _Failure]") -> T:
 
 @contextmanager
 def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that end when this one has an error or is interrupted, with one thread each for linear algebra.
+    """Processes that end when this one fails or is interrupted, with one thread each for linear algebra.
 
-    They are always processes of their own, even a single one: in this one the number of threads, and with it the last
-    digit of a result, is what it was when numpy was first imported.
+    Even a single job gets a process of its own: in this one numpy fixed the number of threads, and with it the last
+    digit of a result, when it was first imported.
     """
     before = {process.pid for process in active_children()}
     with _environment(ONE_THREAD):

@@ -1,4 +1,4 @@
-"""What one run of the simulator yields: one row per task, the energy of the fleet, the time of every decision."""
+"""The result of one simulated run: a row per task, the energy of the fleet, the time of every decision."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Floats = NDArray[np.float64]
 
 
 class Fate(IntEnum):
-    """What became of a task."""
+    """How a task ended."""
 
     IN_TIME = 0
     LATE = 1
@@ -23,18 +23,18 @@ class Fate(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class TaskTable:
-    """All tasks of a run by number; every array has one entry per task, nan (node -1) for what never happened.
+    """All tasks of a run by number; every array has one entry per task, nan (node -1) where it never happened.
 
     Attributes:
         at_s: arrival.
         deadline_s: deadline, seconds from the arrival.
-        prompt_tokens: tokens to read.
-        output_tokens: tokens to write, the truth.
+        prompt_tokens: tokens of the prompt.
+        output_tokens: true tokens of the answer.
         fate: a `Fate`. DROPPED waited past its deadline, ENDED was running at it.
         node: position of the node in `RunResult.nodes`.
         decided_s: when its last node was chosen.
         bound_s: when the node took it.
-        transferred_s: when its input was there.
+        transferred_s: when its input had arrived.
         finished_s: when it was complete or ended.
         energy_j: its true share of the node's energy, of unfinished runs too.
         transmission_j: energy of moving its input.
@@ -73,11 +73,11 @@ class RunResult:
         tiers: tier of each node.
         gpu_types: product of the GPU of each node.
         tasks: the tasks.
-        window_s: begin and end of the judged window; begin is after the warm-up, end the last arrival. Energy is that
-            of this window, a task belongs to it when it arrived in it.
-        node_energy_j: energy of each node in the window, all it drew.
-        node_idle_j: the part of it drawn while the node did nothing, shape as above.
-        decision_s: CPU seconds per action of every call that decided something; what else the machine does is left out.
+        window_s: begin and end of the judged window, from after the warm-up to the last arrival. It decides which tasks
+            count, by their arrival, and which energy.
+        node_energy_j: energy of each node in the window.
+        node_idle_j: the part of it drawn while the node was idle.
+        decision_s: CPU seconds per action, of every call that decided something.
         wall_s: wall-clock seconds of the run.
     """
 

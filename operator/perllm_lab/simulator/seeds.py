@@ -1,4 +1,4 @@
-"""Seeds for everything random, each from what it belongs to."""
+"""Seeds of everything random, each derived from its purpose."""
 
 from hashlib import sha256
 
@@ -8,7 +8,7 @@ from numpy.random import SeedSequence
 def derive_seed(*parts: object) -> SeedSequence:
     """Returns the seed of a purpose, such as ("modern", 0.9, 3, "links", "t4-0").
 
-    It depends on the parts alone, so what is drawn for one purpose never shifts what is drawn for another.
+    It depends on the parts alone, so draws for one purpose never shift the draws for another.
     """
     digest = sha256("\x1f".join(str(part) for part in parts).encode()).digest()
     return SeedSequence(int.from_bytes(digest[:16], "big"))

@@ -1,8 +1,8 @@
 """One run: requests arrive, a scheduler sends them to nodes, time jumps from event to event.
 
-The rules are those of Kubernetes: a task that is bound occupies a slot of its node from then to its end, and one that
-was sent to a full node waits before it. All that happens at one moment is told to the scheduler in the order of
-`Trigger`; only then it decides.
+The rules are those of Kubernetes: a task occupies a slot of its node from binding to its end, and a task that was sent
+to a full node waits in the queue of that node. The scheduler is notified of everything that happens at one moment, in
+the order of `Trigger`; only then does it decide.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ def simulate(
     """Runs requests, ordered by arrival, until all have ended or twice the longest deadline after the last arrival.
 
     Raises:
-        SimulationError: the scheduler did what cannot be done.
+        SimulationError: the scheduler asked for something impossible.
         ValueError: there are no requests, or they are not in order.
     """
     if not requests:
@@ -40,7 +40,7 @@ def simulate(
 
 
 def judged_window_s(requests: Sequence[Request], warmup_share: float) -> tuple[float, float]:
-    """Returns begin and end of the time that is judged: from the first arrival after the warm-up to the last."""
+    """Returns begin and end of the judged window: from the first arrival after the warm-up to the last."""
     return requests[int(warmup_share * len(requests))].at_s, requests[-1].at_s
 
 
@@ -56,7 +56,7 @@ class _Simulation:
         self._floor = Floor(fleet, requests, scheduler, settings, self._agenda)
         self._meters: list[Floats] = []
         self._decision_s: list[float] = []
-        self._wish_s = inf
+        self._wakeup_s = inf
 
     def run(self) -> RunResult:
         started = perf_counter()
@@ -77,7 +77,7 @@ class _Simulation:
         return self._result(window_s, perf_counter() - started)
 
     def _handlers(self) -> tuple[Callable[[int], None], ...]:
-        """What handles an entry of the agenda, by its cause."""
+        """The handlers of the agenda's entries, by their trigger."""
         floor = self._floor
         return (
             floor.advance,
@@ -86,7 +86,7 @@ class _Simulation:
             self._on_scrape,
             self._on_window,
             self._on_arrival,
-            self._on_wish,
+            self._on_wakeup,
         )
 
     def _plan_run(self, window_s: tuple[float, float]) -> None:
@@ -127,8 +127,8 @@ class _Simulation:
             agenda.plan(self._floor.ledger.due_s[number], Trigger.DEADLINE, number)
         self._floor.submit(number)
 
-    def _on_wish(self, _: int) -> None:
-        if self._wish_s == self._agenda.now_s:
+    def _on_wakeup(self, _: int) -> None:
+        if self._wakeup_s == self._agenda.now_s:
             self._floor.has_news = True
 
     def _decide(self) -> None:
@@ -141,16 +141,16 @@ class _Simulation:
                 self._decision_s.append(took_s / len(actions))
             for action in actions:
                 self._floor.act(action)
-            wish_s = scheduler.next_decision_s()
-            if wish_s > now_s:
+            wakeup_s = scheduler.next_decision_s()
+            if wakeup_s > now_s:
                 break
             if not actions:
                 raise SimulationError(
-                    f"scheduler {scheduler.name} wants to decide at {wish_s} s and does not, at {now_s} s"
+                    f"scheduler {scheduler.name} wants to decide at {wakeup_s} s and does not, at {now_s} s"
                 )
-        if wish_s != self._wish_s and wish_s < inf:
-            self._agenda.plan(wish_s, Trigger.WISH)
-        self._wish_s = wish_s
+        if wakeup_s != self._wakeup_s and wakeup_s < inf:
+            self._agenda.plan(wakeup_s, Trigger.WAKEUP)
+        self._wakeup_s = wakeup_s
         self._floor.has_news = False
 
     def _result(self, window_s: tuple[float, float], wall_s: float) -> RunResult:

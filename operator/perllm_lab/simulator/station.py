@@ -1,4 +1,4 @@
-"""A node of the fleet with the queue before it."""
+"""A node of the fleet with its queue."""
 
 from heapq import heappop, heappush
 from math import inf
@@ -11,11 +11,11 @@ from perllm_lab.simulator.scheduler import NodeReading, Order
 
 
 class Station:
-    """One node, absent until it is booted; it may go and come back, its meters go on.
+    """One node, absent until it is booted. It may leave and return; its meters go on.
 
     Attributes:
         spec: what the node is.
-        position: its place among the nodes.
+        position: its index among the nodes.
         node: its hardware.
         due_s: when its next event is planned; inf for none.
         running: the tasks on it.
@@ -50,17 +50,17 @@ class Station:
         self._read_s = 0.0
 
     def boot(self, now_s: float) -> None:
-        """Brings the hardware up."""
+        """Powers the hardware on."""
         self.node.power_on(now_s, resident=self.spec.resident)
         self._read_bytes, self._read_s = self.node.received_bytes, now_s
 
     def meter(self, now_s: float) -> tuple[float, float]:
-        """Returns the joules drawn so far: all, and the part of it that was drawn doing nothing."""
+        """Returns the joules drawn so far: in all, and while idle."""
         self._advance(now_s)
         return self.node.energy_j, self.node.idle_energy_j
 
     def read(self, now_s: float) -> NodeReading:
-        """Scrapes the node: bandwidth as a link monitor tells it, traffic since the last scrape, power now."""
+        """Scrapes the node: bandwidth as a link monitor reports it, traffic since the last scrape, power now."""
         self._advance(now_s)
         span_s, received_bytes = now_s - self._read_s, self.node.received_bytes
         received_bps = (received_bytes - self._read_bytes) * 8.0 / span_s if span_s > 0.0 else 0.0
@@ -73,14 +73,14 @@ class Station:
         return len(self.running) < self.spec.slots
 
     def push(self, number: int, due_s: float) -> None:
-        """Puts a task into the queue; `due_s` is the moment of its deadline."""
+        """Adds a task to the queue; `due_s` is the moment of its deadline."""
         self._turn += 1
         self._waiting[number] = self._turn
         rank = due_s if self._order is Order.DEADLINE else 0.0
         heappush(self._queue, (rank, self._turn, number))
 
     def pop(self) -> int | None:
-        """Takes the first task out of the queue; None when nothing waits."""
+        """Removes and returns the first task of the queue; None when it is empty."""
         while self._queue:
             _, turn, number = heappop(self._queue)
             if self._waiting.get(number) == turn:
@@ -89,7 +89,7 @@ class Station:
         return None
 
     def withdraw(self, number: int) -> None:
-        """Takes a task out of the middle of the queue."""
+        """Removes a task from anywhere in the queue."""
         del self._waiting[number]
 
     def clear(self) -> list[int]:

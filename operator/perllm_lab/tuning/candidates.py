@@ -1,4 +1,4 @@
-"""The parameters that are tried of a policy, and which of them serve it best: the part of tuning that runs nothing."""
+"""The parameters to try for a policy, and the choice of the best ones: the part of tuning that runs nothing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from perllm_lab.report.measures import measure
 from perllm_lab.simulator.result import RunResult
 
 FINALISTS = 3
-"""How many candidates go on to all loads, the default among them."""
+"""How many candidates are run at all loads, the default among them."""
 
 TIE = 0.005
-"""Shares in time closer than this are taken as equal, since a run tells them no better: energy decides."""
+"""Shares in time closer than this count as equal, because a run is not more accurate: energy decides."""
 
 GRIDS: Mapping[str, Mapping[str, tuple[float, ...]]] = MappingProxyType(
     {
@@ -28,7 +28,7 @@ GRIDS: Mapping[str, Mapping[str, tuple[float, ...]]] = MappingProxyType(
         RewardlessGuidance.name: {"curiosity": (0.5, 0.1, 2.0)},
     }
 )
-"""What is tried of each policy; the first of each parameter is its default."""
+"""The values to try for each policy; the first of each parameter is its default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How runs went: judged tasks, those of them in time, and the energy of the whole fleet."""
+    """The result of runs: judged tasks, those of them in time, and the energy of the whole fleet."""
 
     tasks: int = 0
     hits: float = 0.0
@@ -70,7 +70,7 @@ class Score:
 
 
 def score_run(run: RunResult) -> Score:
-    """Return how a run went, by its judged tasks."""
+    """Return the score of a run, by its judged tasks."""
     measures = measure(run)
     return Score(measures.tasks, (measures.hit_share or 0.0) * measures.tasks, measures.fleet_energy_j)
 
@@ -96,7 +96,7 @@ def group_candidates(scores: Scores) -> list[list[Candidate]]:
 
 
 def pick_finalists(scores: Scores) -> list[Candidate]:
-    """Return those that go on: of each policy and scenario the default, to compare with, and the best others."""
+    """Return the finalists: of each policy and scenario the default, to compare with, and the best others."""
     finalists = []
     for default, *others in group_candidates(scores):
         finalists += [default, *sorted(others, key=lambda each: -scores[each].hit_share)[: FINALISTS - 1]]
@@ -104,7 +104,7 @@ def pick_finalists(scores: Scores) -> list[Candidate]:
 
 
 def choose_candidates(scores: Scores) -> list[Candidate]:
-    """Return the best of each policy and scenario: most tasks in time; where shares tie, least energy."""
+    """Return the best of each policy and scenario: most tasks in time; in a tie, least energy."""
     chosen = []
     for group in group_candidates(scores):
         most = max(scores[candidate].hit_share for candidate in group)
@@ -114,7 +114,7 @@ def choose_candidates(scores: Scores) -> list[Candidate]:
 
 
 def merge_chosen(before: Tuned, chosen: Sequence[Candidate]) -> dict[str, dict[str, Mapping[str, Any]]]:
-    """Return the tuned parameters with those of the chosen candidates put in; the others stay."""
+    """Return the tuned parameters updated with the chosen candidates; the others stay."""
     merged = {policy: dict(scenarios) for policy, scenarios in before.items()}
     for candidate in chosen:
         merged.setdefault(candidate.policy, {})[candidate.scenario] = dict(candidate.parameters)

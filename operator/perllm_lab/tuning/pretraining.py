@@ -1,7 +1,7 @@
-"""What AGOD learns beforehand, as its authors train it: in the environment where it is to be judged, on other seeds.
+"""Pretraining of AGOD, as its authors do it: in the environment in which it is judged, on other seeds.
 
-First in all scenarios in turn; then, from there, in each scenario by itself, which is kept where it helps. Always in
-plain mode, where every task has an outcome; with tasks rejected and ended it learned less.
+First on all scenarios in turn; then, from those weights, on each scenario separately, which is kept where it helps.
+Always in plain mode, where every task has an outcome; with tasks rejected and ended it learned less.
 """
 
 from collections.abc import Mapping
@@ -23,20 +23,20 @@ from perllm_lab.simulator.seeds import derive_seed
 from perllm_lab.tuning.candidates import TIE, Score, score_run
 
 PARAMETERS = AgodParameters(update_every=8)
-"""Beforehand there is time to learn more from each outcome than in a judged run."""
+"""Pretraining has time to learn more from each outcome than a judged run."""
 
 GENTLE = replace(PARAMETERS, actor_rate=3e-4, critic_rate=1e-3)
-"""In one scenario by itself, so that it does not unlearn what it knows."""
+"""For one scenario, so that it does not unlearn what it learned on all of them."""
 
 OWN_EPISODES = 3
-"""Episodes in a scenario by itself."""
+"""Episodes on one scenario."""
 
 OWN_SEED, TEST_SEED = 400, 500
-"""Seeds, from the first one, of those episodes and of the runs that tell whether they helped."""
+"""Offsets from the first seed: for those episodes, and for the runs that show whether they helped."""
 
 
 def learn_jointly(experiments: Mapping[str, Experiment], episodes: int, seed: int, stage: Stage) -> Weights:
-    """Return what was learned in plain mode over many episodes: scenarios change fastest, then loads."""
+    """Return the weights learned in plain mode over many episodes: scenarios change fastest, then loads."""
     first = next(iter(experiments.values()))
     rounds = list(product(first.loads, experiments.values()))
     weights = Agod(default_rng(derive_seed("agod", seed)), PARAMETERS).export_weights()
@@ -60,13 +60,13 @@ def specialise(joint: Weights, experiments: Mapping[str, Experiment], seed: int,
             shares = [_test(weights, experiment, policy, seed + TEST_SEED).hit_share for weights in (joint, own)]
             if shares[1] > shares[0] + TIE:
                 found[policy, scenario] = own
-            notes.append(f"{policy} {shares[0]:.1%} in time jointly, {shares[1]:.1%} by itself")
+            notes.append(f"{policy} {shares[0]:.1%} in time jointly, {shares[1]:.1%} separately")
         stage.update(done, len(experiments), f"{scenario}: {'; '.join(notes)}")
     return found
 
 
 def write_weights(path: Path, weights: WeightsByOwner) -> None:
-    """Write weights by what they are for, as a file that is there as a whole or not at all."""
+    """Write weights by owner, completely or not at all."""
     flat = {"/".join((*owner, name)): array for owner, arrays in weights.items() for name, array in arrays.items()}
     part = path.with_name(f".{path.name}")
     with part.open("wb") as file:
@@ -75,7 +75,7 @@ def write_weights(path: Path, weights: WeightsByOwner) -> None:
 
 
 def _learn(weights: Weights, parameters: AgodParameters, experiment: Experiment, job: RunSpec) -> tuple[Weights, Score]:
-    """Make one run; AGOD begins it with the weights alone, since what it remembers is of another fleet."""
+    """Make one run; AGOD begins it with the weights alone, because its memory is of another fleet."""
     agod = Agod(default_rng(derive_seed("agod", experiment.scenario.name, job.policy, job.seed)), parameters)
     agod.import_weights(weights)
     run = run_job(replace(experiment, build=partial(_build, agod=agod)), job)
@@ -83,7 +83,7 @@ def _learn(weights: Weights, parameters: AgodParameters, experiment: Experiment,
 
 
 def _test(weights: Weights, experiment: Experiment, policy: str, seed: int) -> Score:
-    """Return how AGOD fares at all loads, with the parameters of a judged run."""
+    """Return the score of AGOD at all loads, with the parameters of a judged run."""
     total = Score()
     for load in experiment.loads:
         agod = Agod(default_rng(derive_seed("agod", seed)))

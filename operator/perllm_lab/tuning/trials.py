@@ -1,4 +1,4 @@
-"""What `perllm-lab tune` does: finds the parameters that serve each baseline best, on seeds that are not judged.
+"""The command `perllm-lab tune`: finds the parameters that serve each baseline best, on seeds that are not judged.
 
 AGOD is trained beforehand (`perllm_lab.tuning.pretraining`). The others get the best point of a small grid, for each
 scenario and each deployment mode separately: most tasks in time, then least energy per task in time. All candidates are
@@ -43,12 +43,12 @@ SCENARIOS = ("paper", "modern", "tight", "bursty", "drift", "outage")
 TUNABLE = (Agod.name, *GRIDS)
 
 Experiments = Mapping[str, Experiment]
-"""What runs have in common, by name of the scenario."""
+"""What the runs of a scenario have in common, by its name."""
 
 
 @dataclass(frozen=True, slots=True)
 class TuneSettings:
-    """What is tuned, and on what.
+    """Options of `perllm-lab tune`.
 
     Attributes:
         out: folder for `tuned.json`, whose other entries are kept, and the weights of AGOD.
@@ -58,8 +58,8 @@ class TuneSettings:
         seeds: how many runs of each candidate at each load.
         seed_base: the first seed.
         tasks: how many a run has.
-        episodes: how many runs AGOD learns from in all scenarios; 0 to keep what it learned before.
-        processes: how many runs at once; AGOD's follow one another.
+        episodes: on how many runs AGOD is trained jointly; 0 keeps the joint weights.
+        processes: how many runs at once; those of AGOD are sequential.
     """
 
     out: Path
@@ -86,13 +86,13 @@ class Trial:
 
 
 def run_tuning(settings: TuneSettings, display: Display) -> None:
-    """Tunes, writes what was found and shows what it gains.
+    """Tunes, writes the parameters found and shows the gains.
 
     Raises:
         ScenarioError: there is no such scenario.
-        UnknownPolicyError: a policy has nothing to tune.
+        UnknownPolicyError: a policy has no parameters to tune.
         ParallelError: a run failed.
-        ValueError: seeds are those that are judged.
+        ValueError: seeds are those used for judging.
     """
     if settings.seed_base < FIRST_SEED:
         raise ValueError(f"seeds below {FIRST_SEED} are for judging, not for tuning: {settings.seed_base}")
@@ -131,7 +131,7 @@ def make_experiments(settings: TuneSettings) -> Experiments:
 def try_candidates(
     candidates: Sequence[Candidate], experiments: Experiments, settings: TuneSettings, display: Display
 ) -> Scores:
-    """Returns how the finalists among the candidates fare over all loads and seeds."""
+    """Returns the scores of the finalists among the candidates over all loads and seeds."""
     others = sorted(settings.loads)
     middle = others.pop(len(others) // 2)
     first = _try_all(candidates, (middle,), experiments, settings.processes, display)
@@ -141,7 +141,7 @@ def try_candidates(
 
 
 def run_trial(experiments: Experiments, trial: Trial) -> Score:
-    """Makes one run; candidates of a policy draw the same random numbers, so that they differ in nothing else."""
+    """Makes one run; candidates of a policy draw the same random numbers and so differ in their parameters alone."""
     candidate = trial.candidate
     build = partial(build_baseline, parameters=dict(candidate.parameters))
     experiment = replace(experiments[candidate.scenario], build=build)
@@ -149,9 +149,9 @@ def run_trial(experiments: Experiments, trial: Trial) -> Score:
 
 
 def pretrain_agod(path: Path, experiments: Experiments, settings: TuneSettings, display: Display) -> None:
-    """Lets AGOD learn beforehand and writes its weights.
+    """Trains AGOD and writes its weights.
 
-    Without joint episodes it starts from the joint weights in the file, and those of other scenarios stay.
+    Without joint episodes it starts from the joint weights in the file, and those of other scenarios are kept.
     """
     weights: WeightsByOwner = {}
     if settings.episodes:
@@ -167,13 +167,13 @@ def pretrain_agod(path: Path, experiments: Experiments, settings: TuneSettings, 
 
 
 def write_parameters(path: Path, chosen: Sequence[Candidate]) -> None:
-    """Puts the parameters of candidates into a file; what it says of other policies and scenarios stays."""
+    """Updates a file with the parameters of candidates; those of other policies and scenarios are kept."""
     before: Tuned = json.loads(path.read_text("utf-8")) if path.exists() else {}
     write_atomically(path, json.dumps(merge_chosen(before, chosen), indent=1, sort_keys=True) + "\n")
 
 
 def describe_gains(scores: Scores, chosen: Sequence[Candidate]) -> list[str]:
-    """Returns a line for each policy and scenario: how the default fares, how what was chosen, and what that is."""
+    """Returns a line per policy and scenario: scores of the default and the chosen parameters, and the latter."""
     lines = ["", f"{'policy':<24}{'scenario':<10}{'default in time, fleet J':>26}{'chosen':>18}"]
     for (default, *_), best in zip(group_candidates(scores), chosen, strict=True):
         before, after = (f"{scores[each].hit_share:.1%} {scores[each].j_per_hit:8,.0f}" for each in (default, best))
@@ -182,7 +182,7 @@ def describe_gains(scores: Scores, chosen: Sequence[Candidate]) -> list[str]:
 
 
 def default_folder() -> Path:
-    """Returns the folder where policies look for what was tuned."""
+    """Returns the folder from which tuned parameters are read."""
     return Path(str(files("perllm_lab.baselines")))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """When a request comes, in seconds from the first, and how long it is in tokens."""
+    """When a request arrives, in seconds from the first, and its lengths in tokens."""
 
     at_s: float
     prompt_tokens: int

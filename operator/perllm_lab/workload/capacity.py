@@ -1,4 +1,4 @@
-"""How much work a fleet can do, and how much it is asked to do."""
+"""The capacity of a fleet, and arrivals that offer a share of it."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from perllm_lab.workload.arrivals import Arrival
 
 
 def capacity_per_s(nodes: Sequence[NodeSpec], arrivals: Sequence[Arrival]) -> float:
-    """Tasks a second that the nodes complete when every decode batch is full: the sum over GPUs of 1 / mean work.
+    """Tasks per second that the nodes complete when every decode batch is full: the sum over GPUs of 1 / mean work.
 
-    The work of a task is its prefill plus its share of full iterations, with its true length. Nodes that join later
-    do not count, nor do events: they are what happens to a fleet of known capacity.
+    The work of a task is its prefill plus its share of full iterations, with its true length. Neither nodes that
+    join later count nor events: they happen to a fleet of known capacity.
 
     Raises:
         ValueError: there are no arrivals.
     """
     if not arrivals:
-        raise ValueError("the capacity of a fleet is that for some arrivals; there are none")
+        raise ValueError("the capacity of a fleet depends on the arrivals; there are none")
     prompt = fmean(arrival.prompt_tokens for arrival in arrivals)
     output = fmean(arrival.output_tokens for arrival in arrivals)
     gpus: Counter[GpuType] = Counter()
@@ -31,12 +31,12 @@ def capacity_per_s(nodes: Sequence[NodeSpec], arrivals: Sequence[Arrival]) -> fl
 
 
 def work_s(gpu: GpuType, prompt_tokens: float, output_tokens: float) -> float:
-    """Seconds of a GPU that one of the tasks of a full batch takes."""
+    """Seconds of a GPU that a task takes in a full batch."""
     return gpu.prefill_per_token_s * prompt_tokens + output_tokens * gpu.iteration_s(gpu.slots) / gpu.slots
 
 
 def scale_arrivals(arrivals: Sequence[Arrival], rate_per_s: float) -> list[Arrival]:
-    """Stretches or squeezes time so that `rate_per_s` requests come a second in the mean; lengths stay."""
+    """Scales time so that `rate_per_s` requests arrive per second on average; lengths stay."""
     span_s = arrivals[-1].at_s - arrivals[0].at_s if arrivals else 0.0
     if span_s <= 0.0:
         return list(arrivals)

@@ -1,4 +1,4 @@
-"""Names that only the lab's pods and its simulated nodes share; PerLLM never reads them."""
+"""Names shared by the pods and the simulated nodes of the lab; PerLLM never reads them."""
 
 PROMPT_TOKENS_ANNOTATION = "lab.perllm.io/prompt-tokens"
 OUTPUT_TOKENS_ANNOTATION = "lab.perllm.io/output-tokens"

@@ -23,9 +23,9 @@ BYTES_PER_TOKEN = 4
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One task to be created, in uncompressed seconds.
+    """One task to be created; times are in seconds of the simulated hardware.
 
-    `output_tokens` is the true length, which no scheduler knows beforehand; `hint_tokens` is what it may be told.
+    `output_tokens` is the true length, which no scheduler knows beforehand; `hint_tokens` is what it may be given.
     """
 
     name: str
@@ -40,15 +40,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class RequestMix:
-    """How requests are made of arrivals.
+    """How arrivals become requests.
 
     Attributes:
-        payload_share: Share of the requests that carry a payload (an image, a document) beside their text.
-        payload_bytes: Size of that payload, its mean where it varies.
+        payload_share: Share of the requests that carry a payload (an image, a document) in addition to their text.
+        payload_bytes: Size of that payload; its mean where it varies.
         slack: Range of the uniform factor between the reference latency and the deadline.
         hint_log_error: Standard deviation of the logarithm of hint / true length; None gives no hint.
         payload_varies: Whether the size of a payload is exponentially distributed.
-        deadline_s: Range of a uniform deadline that has nothing to do with the request; None goes by `slack`.
+        deadline_s: Range of a uniform deadline, whatever the request; None derives it from `slack`.
     """
 
     payload_share: float = 0.3
@@ -77,8 +77,8 @@ def build_requests(
     """Gives every arrival a payload and a deadline, by the scenario's section `workload` unless a mix is given.
 
     The reference latency of a deadline is that of the median node, unloaded, at the mean output length of all
-    arrivals: with the request's own length the deadline would tell the length, which nobody can know. Nodes that join
-    later do not count.
+    arrivals: with the request's own length the deadline would reveal the length, which is unknown beforehand. Nodes
+    that join later do not count.
     """
     if not arrivals:
         return []
@@ -155,10 +155,3 @@ def median_latencies_s(nodes: Sequence[NodeSpec], prompts: Floats, output_tokens
     middle = [np.argmax(ranks > rank, axis=1)[:, None] for rank in ((len(nodes) - 1) // 2, len(nodes) // 2)]
     low, high = (np.take_along_axis(latencies, np.take_along_axis(order, at, axis=1), axis=1) for at in middle)
     return np.asarray((low + high)[:, 0] / 2.0, dtype=np.float64)
-
-
-def median_latency_s(nodes: Sequence[NodeSpec], prompt_tokens: int, output_tokens: float, input_bytes: int) -> float:
-    """The same for one request."""
-    return float(
-        median_latencies_s(nodes, np.array([float(prompt_tokens)]), output_tokens, np.array([float(input_bytes)]))[0]
-    )

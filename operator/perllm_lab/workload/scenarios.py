@@ -1,4 +1,4 @@
-"""Finds scenarios: those that come with the lab by name, others by file."""
+"""Finds scenarios: those of the lab by name, others by file."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +14,7 @@ def load_scenario(name_or_path: str | Path, *, inventory: Path | None = None) ->
 
     Args:
         name_or_path: The scenario.
-        inventory: List of machines to take instead of that of the scenario, which needs a section `inventory`.
+        inventory: List of machines that replaces the one of the scenario, which needs a section `inventory`.
 
     Raises:
         ScenarioError: there is no such scenario, a field of it is wrong, or its inventory cannot be read.
@@ -33,7 +33,7 @@ def load_scenario(name_or_path: str | Path, *, inventory: Path | None = None) ->
 
 
 def scenario_names() -> list[str]:
-    """Names of the scenarios that come with the lab."""
+    """Names of the scenarios of the lab."""
     found = (files("perllm_lab") / "scenarios").iterdir()
     return sorted(item.name.removesuffix(SUFFIX) for item in found if item.name.endswith(SUFFIX))
 
@@ -42,7 +42,7 @@ def _with_inventory(scenario: Scenario, folder: Path, chosen: Path | None) -> Sc
     if scenario.inventory is None:
         if chosen:
             raise ScenarioError(
-                f"{scenario.name} takes no inventory: it has no section `inventory` to say what GPUs are"
+                f"{scenario.name} takes no inventory: it has no section `inventory` that defines GPU models"
             )
         return scenario
     named = scenario.inventory.file

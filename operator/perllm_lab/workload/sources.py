@@ -10,13 +10,13 @@ from perllm_lab.workload.trace import TraceError, read_trace
 
 SYNTHETIC = "synthetic:"
 DEFAULT_COUNT = 19_366
-"""As many as the Azure conversation trace has."""
+"""The length of the Azure conversation trace."""
 
 
 def load_arrivals(spec: str, count: int | None, rng: Generator) -> list[Arrival]:
     """Returns `count` arrivals of a trace file, or of a synthetic trace: `synthetic:NAME`.
 
-    A file yields as many as it has when that is less than `count` or `count` is None; a synthetic trace then 19,366.
+    A file yields at most as many as it has; without `count` it yields all of them, a synthetic trace 19,366.
 
     Raises:
         TraceError: there is no such trace, or the file is not one.

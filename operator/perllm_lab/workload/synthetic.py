@@ -1,4 +1,4 @@
-"""Generates requests with published statistics: log-normal lengths, arrivals at random or in bursts."""
+"""Generates arrivals with published statistics: log-normal lengths, Poisson arrivals or bursts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from perllm_lab.workload.arrivals import Arrival
 
 @dataclass(frozen=True, slots=True)
 class Bursts:
-    """Arrivals come at random while the source is busy and not at all while it is quiet.
+    """Poisson arrivals while the source is busy, and none while it is quiet.
 
     Both periods are exponential: an interrupted Poisson process, the simplest Markov-modulated one.
 
@@ -39,7 +39,7 @@ class Bursts:
 
 @dataclass(frozen=True, slots=True)
 class TraceStatistics:
-    """Arrivals at random, unless in bursts, and log-normal lengths.
+    """Poisson arrivals, unless in bursts, and log-normal lengths.
 
     The defaults were fitted to AzureLLMInferenceTrace_conv.csv (Azure/AzurePublicDataset, CC-BY-4.0): 19,366 requests
     in 3,502 s. `log_correlation` is that of the logarithms of prompt and output length.
@@ -73,8 +73,8 @@ CODE = TraceStatistics(
 the share of busy time are those of its first 1,000."""
 
 SHORT = TraceStatistics(prompt_mu=2.454, prompt_max=512, output_mu=3.691, output_max=512, log_correlation=0.0)
-"""Prompts of 19 and answers of 58 tokens in the mean, as the PerLLM paper's (arXiv 2405.14636). It gives no spread,
-which is that of the conversations here."""
+"""Prompts of 19 and answers of 58 tokens on average, as in the PerLLM paper (arXiv 2405.14636). It gives no spread;
+that of the conversations is used."""
 
 BURSTY = replace(CONVERSATION, bursts=Bursts(variation=13.0, busy_share=0.25))
 """Conversations that come in bursts of four times the mean rate; the variation is that of the Azure code trace."""

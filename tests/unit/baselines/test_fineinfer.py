@@ -40,7 +40,7 @@ def test_waits_while_no_cloud_node_has_room() -> None:
 
 
 def test_admits_what_admitted_requests_can_bear() -> None:
-    # The newcomer costs the running request 100 x 10 ms to read and 100 x 10 ms to write beside: 2 s.
+    # The newcomer costs the running request 100 x 10 ms to read and 100 x 10 ms to write alongside: 2 s.
     policy = trained()
     offer(policy, 1, early_s=2.1)
     assert offer(policy, 2, early_s=1e6).arm == 0

@@ -56,7 +56,7 @@ def test_other_machines_take_the_place_of_those_in_the_scenario():
 
 
 def test_a_model_the_scenario_does_not_know_is_named():
-    with pytest.raises(ScenarioError, match=r"inventory: .*what H100, P100 is; it knows G2, T4"):
+    with pytest.raises(ScenarioError, match=r"inventory: .*define H100, P100; defined: G2, T4"):
         with_machines(
             parse_scenario(SCENARIO), [Machines(model=model, gpus=1, count=1) for model in ("P100", "T4", "H100")]
         )

@@ -58,7 +58,7 @@ def test_a_group_may_have_several_gpus_and_join_later():
         ("events: [{kind: speed, at: 0, groups: [edge], factor: 1, gradual: true}]", "a gradual event needs until"),
         ("events: [{kind: loss, at: 0.5, groups: [fog]}]", r"events\[0\].groups: no group fog; known: edge"),
         ("events: [{kind: loss, at: 0.5, nodes: [edge-2]}]", r"events\[0\].nodes: no node edge-2"),
-        ("inventory: {models: {}, machines: [{model: T4, gpus: 1, count: 1}]}", "does not say what T4 is"),
+        ("inventory: {models: {}, machines: [{model: T4, gpus: 1, count: 1}]}", "does not define T4"),
         (
             "inventory: {models: {T4: {gpu: t5, tier: edge, uplink_mbps: 1, rtt_ms: 1}}}",
             "inventory.models.T4.gpu: .*no GPU type 't5'",
@@ -86,7 +86,7 @@ def test_a_wrong_section_names_the_field(section, complaint):
         ),
         (f"name: x\ngroups: [{GOOD}, {GOOD}]", "same name"),
         ("name: x\ngroups: []", "at least one group"),
-        (f"name: x\ngroups: [{LATE}]", "no group is there from the start"),
+        (f"name: x\ngroups: [{LATE}]", "no group is present from the start"),
         (
             f"name: x\ngroups: [{GOOD.replace('2', '9000')}, {LATE.replace('count: 1', 'count: 9000')}]",
             "more than 10000 nodes",

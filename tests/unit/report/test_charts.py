@@ -1,40 +1,59 @@
+import re
 from itertools import pairwise
 
-from perllm_lab.report.charts import Bar, Frame, Line, draw_bars, draw_lines
-from perllm_lab.report.svg import Axis, number, spread_labels, tick
+from perllm_lab.report.charts import PLAIN, Bar, Frame, Line, Part, draw_bars, draw_lines, draw_parts, spread_labels
+from perllm_lab.report.numbers import number
+from perllm_lab.report.style import Look
+
+LOOK = Look("#ff0000")
 
 
-def test_axis_maps_values_and_keeps_them_inside() -> None:
-    axis = Axis(0.0, 10.0, 100.0, 200.0)
-    assert [axis.at(value) for value in (0.0, 5.0, 99.0)] == [100.0, 150.0, 200.0]
-    assert Axis(1.0, 100.0, 0.0, 10.0, log=True).at(10.0) == 5.0
+def texts(chart: str | None) -> list[str]:
+    """What a person can read in a chart."""
+    return re.findall(r"<text [^>]*>(.*?)</text>", chart or "")
 
 
-def test_ticks_are_round() -> None:
-    assert Axis(0.0, 0.93, 0, 1).ticks() == [0.0, 0.2, 0.4, 0.6, 0.8]
-    assert Axis(90.0, 2100.0, 0, 1, log=True).ticks() == [100, 200, 500, 1000, 2000]
+def test_a_bar_far_beyond_the_others_is_cut_and_marked() -> None:
+    values = {"a": 1.0, "b": 1.2, "c": 400.0}
+    chart = draw_bars([Bar(name, value, None, None, f"{value} J", "red") for name, value in values.items()])
+    assert {"a", "1.0 J", "c", "» 400.0 J"} <= set(texts(chart))
+    assert "400" not in texts(chart), "the axis ends where the bar is cut"
+
+
+def test_a_mark_beyond_the_axis_is_left_out() -> None:
+    bars = [Bar("a", 1.0, None, None, "1", "red")]
+    assert "bound" in texts(draw_bars(bars, mark=(1.5, "bound")))
+    assert "bound" not in texts(draw_bars(bars, mark=(1e3, "bound")))
+
+
+def test_parts_show_their_figures_where_there_is_room_and_their_sum() -> None:
+    chart = draw_parts(["a"], [Part("big", [9.8], "red"), Part("small", [0.2], "blue")], number, PLAIN, has_sums=True)
+    assert {"a", "big", "small", "9.80", "10.0"} <= set(texts(chart))
+    assert "0.200" not in texts(chart)
+
+
+def test_a_line_is_interrupted_where_nothing_is_known() -> None:
+    chart = draw_lines([Line("a", LOOK, [0.0, 1.0, 2.0, 3.0], [1.0, None, 2.0, 3.0])], Frame("x"))
+    drawn = re.search(r'<path d="([^"]*)"[^>]*style="[^"]*stroke: #ff0000', chart or "")
+    assert drawn is not None
+    assert drawn[1].count("M") == 2
+
+
+def test_a_dollar_in_a_name_begins_no_formula() -> None:
+    assert "$a_1$" in texts(draw_lines([Line("$a_1$", LOOK, [0.0, 1.0], [1.0, 2.0])], Frame("x")))
+
+
+def test_equal_data_gives_equal_charts() -> None:
+    one, other = (draw_lines([Line("a", LOOK, [0.0, 1.0], [1.0, 2.0])], Frame("x", log_y=True)) for _ in range(2))
+    assert one == other
+
+
+def test_nothing_is_drawn_without_figures() -> None:
+    assert draw_bars([Bar("a", None, None, None, "-", "red")]) is None
+    assert draw_lines([Line("a", LOOK, [1.0], [None])], Frame("x")) is None
 
 
 def test_labels_do_not_overlap() -> None:
-    places = spread_labels([50.0, 50.0, 51.0, 99.0], 10.0, 0.0, 100.0)
-    ordered = sorted(places)
-    assert all(after - before >= 10.0 for before, after in pairwise(ordered))
-    assert ordered[-1] <= 100.0
-
-
-def test_numbers_have_three_digits() -> None:
-    shown = [number(value) for value in (0.12345, 1.5, 1234.6, 0.0, None)]
-    assert shown == ["0.123", "1.50", "1,235", "0", "-"]
-    assert [tick(value) for value in (0.2, 1000.0)] == ["0.2", "1,000"]
-
-
-def test_a_bar_far_beyond_the_others_is_cut_and_says_so() -> None:
-    values = {"a": 1.0, "b": 1.2, "c": 400.0}
-    drawn = draw_bars("energy", [Bar(name, value, None, None, f"{value} J", "red") for name, value in values.items()])
-    assert "» 400.0 J" in drawn
-    assert drawn.count("»") == 1
-
-
-def test_a_hole_interrupts_a_line() -> None:
-    line = Line("a", [0.0, 1.0, 2.0, 3.0], [1.0, None, 2.0, 3.0], "red")
-    assert draw_lines("hits", [line], Frame("x", "y")).count("stroke:red") == 2
+    places = sorted(spread_labels([0.5, 0.5, 0.51, 0.99], 0.1))
+    assert all(after - before >= 0.1 - 1e-9 for before, after in pairwise(places))
+    assert places[-1] <= 1.0

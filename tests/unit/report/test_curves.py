@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 
-from perllm_lab.report.curves import block_size, latency_quantiles, learn_curve, placements_on, regret
+from perllm_lab.report.curves import block_size, latency_quantiles, learn_curve, regret
 from perllm_lab.simulator.result import Fate, RunResult
 
 IN, LATE, REFUSED = Fate.IN_TIME, Fate.LATE, Fate.REFUSED
@@ -31,12 +31,6 @@ def test_regret_is_hits_behind_the_reference(build_run: Builder) -> None:
 def test_regret_needs_the_same_tasks(build_run: Builder) -> None:
     with pytest.raises(ValueError, match="same seed and load"):
         regret(build_run([IN, IN]), build_run([IN, IN], at_s=[0.0, 3.0]))
-
-
-def test_placements_on_a_gpu_type_come_in_the_order_of_placement(build_run: Builder) -> None:
-    found = placements_on(build_run([IN, IN, LATE, IN], node=[0, 1, 1, 1]), "H100")
-    assert found.decided_s.tolist() == [1, 2, 3]
-    assert found.hits.tolist() == [1, 1, 2]
 
 
 def test_latency_distribution_is_of_completed_tasks(build_run: Builder) -> None:

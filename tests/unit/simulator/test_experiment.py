@@ -35,14 +35,14 @@ def same(one: RunResult, other: RunResult) -> bool:
 
 
 def test_a_result_does_not_depend_on_how_many_processes_there_are() -> None:
-    told: list[tuple[int, int, str]] = []
+    progress: list[tuple[int, int, str]] = []
     jobs = EXPERIMENT.jobs()
-    found = run_experiment(EXPERIMENT, 2, lambda *progress: told.append(progress))
+    found = run_experiment(EXPERIMENT, 2, lambda *step: progress.append(step))
     assert [RunSpec(run.policy, run.load, run.seed) for run in found] == jobs
     assert all(same(run, run_job(EXPERIMENT, job)) for run, job in zip(found, jobs, strict=True))
     assert not same(found[0], found[2]), "another seed, another run"
-    assert told[0] == (0, 4, "")
-    assert told[-1][:2] == (4, 4)
+    assert progress[0] == (0, 4, "")
+    assert progress[-1][:2] == (4, 4)
 
 
 def test_every_policy_sees_the_same_requests() -> None:
@@ -60,7 +60,7 @@ def test_requests_come_as_fast_as_the_load_says() -> None:
     ("policy", "message"),
     [
         ("broken", "broken at load 0.9, seed 3 failed: ZeroDivisionError: nothing to divide by"),
-        ("dying", "dying at load 0.9, seed 3, or one beside it, failed: a process ended by itself"),
+        ("dying", "dying at load 0.9, seed 3, or a job running at the same time, failed: a process died"),
     ],
 )
 def test_a_run_that_fails_is_named_with_its_error(policy: str, message: str) -> None:

@@ -66,7 +66,7 @@ def test_a_scenario_may_name_an_inventory_beside_it(tmp_path):
     file.write_text(f"name: mine\ninventory: {{file: nodes.csv, models: {{{', '.join(models)}}}}}")
     assert len(load_scenario(file).nodes()) == 2
     (tmp_path / "nodes.csv").write_text(INVENTORY.replace("T4", "T5"))
-    with pytest.raises(ScenarioError, match=r"mine\.yaml: .*models does not say what T5 is; it knows G2, T4"):
+    with pytest.raises(ScenarioError, match=r"mine\.yaml: .*models does not define T5; defined: G2, T4"):
         load_scenario(file)
 
 
