@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from perllm.policy.arrays import extend
 from perllm.policy.problem import BoolArray, FloatArray, IntArray
 
 RELATIVE_NOISE = 0.15
@@ -110,11 +111,6 @@ class PooledLaw:
         self.group_of_row[row] = group
         self._log_ratio[row], self._variance[row] = 0.0, NODE_DEVIATION**2
         self._refresh(group, np.array([row]))
-
-    def predict(self, rows: IntArray, features: FloatArray) -> FloatArray:
-        """Return y for tasks with `features`, shape (n, d), on the nodes of `rows`, shape (n,)."""
-        product: FloatArray = np.einsum("nd,nd->n", self.coefficients[rows], features)
-        return product
 
     def learn(self, row: int, features: FloatArray, value: float, error: float | None = None) -> None:
         """Account for an observation: a task with `features`, shape (d,), cost `value` on the node of `row`.
@@ -208,10 +204,10 @@ class PooledLaw:
         missing = rows - len(self.group_of_row)
         if missing <= 0:
             return
-        self.group_of_row = np.concatenate([self.group_of_row, np.full(missing, -1, dtype=np.int64)])
         self.coefficients = np.concatenate([self.coefficients, np.tile(self._prior, (missing, 1))])
-        for name in ("_log_ratio", "_variance", "scale", "low", "high"):
-            setattr(self, name, np.concatenate([getattr(self, name), np.zeros(missing)]))
+        self.group_of_row = extend(self.group_of_row, rows, fill=-1)
+        self._log_ratio, self._variance = extend(self._log_ratio, rows), extend(self._variance, rows)
+        self.scale, self.low, self.high = extend(self.scale, rows), extend(self.low, rows), extend(self.high, rows)
 
 
 class _Group:

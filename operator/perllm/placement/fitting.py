@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from perllm.cluster.node import Node, Taint
 from perllm.placement.demand import LabelOperator, NodeRules, Requirement, Toleration
+from perllm.policy.arrays import extend
 
 MAX_KNOWN = 1024
 """Sets of rules kept; the least recently used is worked out again."""
@@ -76,9 +77,7 @@ class Fitting:
         return known.fits
 
     def _update(self, known: _Known, rules: NodeRules) -> None:
-        missing = max(self._nodes) + 1 - len(known.fits)
-        if missing > 0:
-            known.fits = np.concatenate([known.fits, np.zeros(missing, dtype=np.int8)])
+        known.fits = extend(known.fits, max(self._nodes) + 1)
         for row in set(self._changed[known.changes :]):
             known.fits[row] = find_fit(rules, self._nodes[row])
         known.changes = len(self._changed)

@@ -62,4 +62,16 @@ def make_request(
     demand: PodDemand = ONE_SLOT,
     avoided: frozenset[str] = frozenset(),
 ) -> PlacementRequest:
-    return PlacementRequest(task_id, "m", 1000, output_tokens, input_bytes, tiers, due_s, 60.0, "lab", demand, avoided)
+    return PlacementRequest(
+        task_id=task_id,
+        model="m",
+        prompt_tokens=1000,
+        output_tokens=output_tokens,
+        input_bytes=input_bytes,
+        tiers=tiers,
+        due_s=due_s,
+        deadline_s=60.0,
+        namespace="lab",
+        demand=demand,
+        avoided=avoided,
+    )

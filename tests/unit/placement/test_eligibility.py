@@ -59,7 +59,7 @@ class TestSlots:
         placer = make_setting(make_node("a", slots=8)).placer
         placer.reserve(placer.choose(make_request("t", demand=ask(4))), "a")
         placement = placer.choose(make_request(demand=ask(2)))
-        assert placer.explain(placement, "a").occupancy == 2.0
+        assert placer.explain(placement, "a").forecast.occupancy == 2.0
         assert placement.arms.compute_used.tolist() == [6.0]
 
     def test_that_are_waited_for_count_for_those_behind(self) -> None:
