@@ -1,7 +1,7 @@
-"""Which decision bound a pod: what this process bound it remembers; of other pods their record says, if it can be so.
+"""Which decision bound a pod: remembered for the pods that this process bound, read from the pod's record for others.
 
-Anybody who may write to pods may write a record. One is believed only if it is about this task on this node, at a time
-and with figures that are possible.
+Any client that may write to pods may write a record. One is believed only if it is about this task on this node, at a
+time and with figures that are possible.
 """
 
 from collections import OrderedDict

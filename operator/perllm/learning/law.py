@@ -56,7 +56,7 @@ MAX_LOG_RATIO = 3.0
 """No node is more than twenty times as slow as its type, or as fast."""
 
 MAX_COEFFICIENT = 1e12
-"""A law that has learned from tasks that can be has none larger."""
+"""A law that has learned from possible tasks has none larger."""
 
 MAX_BOUND = 50.0
 """No bound of an interval is further away, as |e|: no forecast is off by more."""
@@ -101,7 +101,7 @@ class PooledLaw:
         self._priors[group] = np.asarray(prior, dtype=np.float64)
 
     def assign(self, row: int, group: int) -> None:
-        """Say which GPU type the node of `row` has; needed before anything else about that row."""
+        """Set the GPU type of the node of `row`; needed before anything else about that row."""
         self._cover(row + 1)
         if group not in self._groups:
             prior = self._priors.get(group, self._prior)
@@ -159,7 +159,7 @@ class PooledLaw:
         }
 
     def import_moments(self, row: int, state: Mapping[str, Sequence[float]]) -> bool:
-        """Take back what `export_moments` returned; return whether its type's law is taken from it.
+        """Restore what `export_moments` returned; return whether its type's law is taken from it.
 
         Of several nodes of a type the best informed gives its law.
 
@@ -171,7 +171,7 @@ class PooledLaw:
         ratio, variance = _read(state, "ratio", 2)
         restored = group.restored(state)
         if abs(ratio) > MAX_LOG_RATIO or not 0.0 < variance <= 1.0:
-            raise ValueError("ratio is none that nodes of one type have")
+            raise ValueError("ratio is not one that nodes of one type have")
         is_better = restored.weight >= group.weight
         if is_better:
             self._groups[group_number] = restored
@@ -275,10 +275,10 @@ class _Group:
         # An observation weighs 1 / (noise times what the law says of its task), which is never below its least.
         most = 1.001 * (group.weight + 0.001) / (RELATIVE_NOISE * self._least) ** 2
         if not is_gram(group.gram) or (np.diag(group.gram) > most).any():
-            raise ValueError("gram is no sum of squares of as many outcomes")
+            raise ValueError("gram is not a sum of squares of as many outcomes")
         group.solve()
         if not (group.theta <= MAX_COEFFICIENT).all():
-            raise ValueError("moment is of no task that can be")
+            raise ValueError("moment is not that of possible tasks")
         return group
 
     def _import_errors(self, errors: FloatArray) -> None:
@@ -287,7 +287,7 @@ class _Group:
         is_weight = 0.0 <= self.weight <= 1.001 * most and 1.0 <= self._square_weight <= 1.001 * most_squares
         is_error = 0.0 <= self._squares <= MAX_ERROR**2 * self._square_weight
         if not (is_weight and is_error and max(abs(self.low), abs(self.high)) <= MAX_BOUND):
-            raise ValueError("errors cannot have been seen")
+            raise ValueError("errors are impossible")
         self.scale = max(float(np.sqrt(self._squares / self._square_weight)), 0.01)
 
 

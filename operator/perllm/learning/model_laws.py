@@ -13,8 +13,8 @@ from perllm.policy.arrays import extend
 from perllm.policy.problem import FloatArray, IntArray
 
 UNPROVEN = 0.02
-"""Least share of the loading time that a node still needs until a task has completed there: what runs until then tells
-of the loading, not of the law."""
+"""Least share of the loading time that a node still needs until a task has completed there: runs until then say
+something about loading, not about the law."""
 
 ARRIVALS_AVERAGED = 200.0
 """How many arrivals the usual task is an average of."""

@@ -164,7 +164,7 @@ def _nest(record: object) -> object:
 
 
 def _clean(decision: Decision) -> Decision:
-    """Return the decision with words that fit into a status; anybody may have written them."""
+    """Return the decision with words that fit into a status; any client that may write pods may have written them."""
     excluded = {clean_line(name, MAX_REJECTED_NAME): count for name, count in decision.assessment.excluded.items()}
     return replace(
         decision,

@@ -1,4 +1,4 @@
-"""Which nodes a pod's rules leave, by the labels and taints that the nodes have now.
+"""Which nodes satisfy a pod's rules, by the labels and taints that the nodes have now.
 
 The answer is kept per set of rules, of which a cluster has few, and brought up to date for the nodes that have changed
 when it is asked for: so most decisions only look it up.
@@ -17,10 +17,10 @@ from perllm.placement.demand import LabelOperator, NodeRules, Requirement, Toler
 from perllm.policy.arrays import extend
 
 MAX_KNOWN = 1024
-"""Sets of rules kept; the least recently used is worked out again."""
+"""Sets of rules kept; the least recently used is forgotten first."""
 
 MAX_CHANGES = 10_000
-"""Changes of nodes remembered on top of their first sight; after more all is worked out again."""
+"""Changes of nodes remembered beyond the first of each; after more, all sets of rules are compared again."""
 
 PASSING = "kubernetes.io/"
 """Taints of Kubernetes itself come and go with the state of the node."""
@@ -29,7 +29,7 @@ FitArray = NDArray[np.int8]
 
 
 class Fit(IntEnum):
-    """Whether a node can take a pod, or what is against it."""
+    """Whether a node can take a pod, or why not."""
 
     FITS = 0
     SELECTOR = 1
@@ -84,7 +84,7 @@ class Fitting:
 
 
 def find_fit(rules: NodeRules, node: Node) -> Fit:
-    """Return whether a node can take a pod with these rules, or what is against it."""
+    """Return whether a node can take a pod with these rules, or why not."""
     labels = node.labels
     if any(labels.get(key) != value for key, value in rules.selector):
         return Fit.SELECTOR

@@ -1,4 +1,4 @@
-"""The nodes as arrays, kept current beside the hot path so that a decision only indexes them."""
+"""The nodes as arrays, kept current outside the hot path, so that a decision only indexes them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

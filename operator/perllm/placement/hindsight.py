@@ -23,7 +23,7 @@ class CompletedRun:
         latency_s: from creation to completion.
         deadline_s: the task's deadline.
         inference_energy_j: its share of the node's energy; None where it could not be measured.
-        residence: what it met on its node; None where nobody watched.
+        residence: what it met on its node; None where it was not observed.
     """
 
     prompt_tokens: float

@@ -1,7 +1,8 @@
 """The tasks that wait for room on a node, as each namespace sees them.
 
-Where namespaces share, not all that wait there go before a task: of another namespace only as many as there will be of
-its own. So a namespace with nothing waiting sees one task of each other before its own, however many there are.
+Namespaces take turns, so not all tasks that wait there go before a task: of another namespace only as many as there
+will be of its own. A namespace with nothing waiting sees one task of each other namespace before its own, however many
+there are.
 """
 
 import numpy as np

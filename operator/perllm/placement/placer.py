@@ -18,8 +18,9 @@ from perllm.placement.eligibility import Eligibility, Gate
 from perllm.placement.fleet import Fleet
 from perllm.placement.flight import Flight, Residence
 from perllm.placement.forecast import ArmForecast, Inference
+from perllm.placement.forecaster import Forecaster
 from perllm.placement.ledger import Ledger
-from perllm.placement.outlook import Forecaster, Outlook
+from perllm.placement.outlook import Outlook
 from perllm.placement.reasons import explain_arm
 from perllm.placement.request import PlacementRequest
 from perllm.policy.problem import EXCLUDED_TIER, Arms, Choice, FloatArray, IntArray, Policy, TaskFeatures
@@ -134,7 +135,7 @@ class Placer:
         self._refreshed_at = 0
 
     def note_arrival(self, request: PlacementRequest) -> None:
-        """Take a task that has arrived into the mean task of its model."""
+        """Count a task that has arrived in the mean task of its model."""
         length = self.learner.expect_length(request.model, request.prompt_tokens, request.output_tokens)
         self.learner.note_arrival(request.model, request.prompt_tokens, length.mean)
 
@@ -173,7 +174,7 @@ class Placer:
             eligibility=eligibility,
             inference=inference,
             outlook=outlook,
-            choice=_tell_excluded(self._policy.choose(task, outlook.arms), eligibility),
+            choice=_with_true_reasons(self._policy.choose(task, outlook.arms), eligibility),
             decided_s=decided_s,
             obstacle=self._gate.describe(request, eligibility, names) if eligibility.is_blocked else "",
         )
@@ -210,12 +211,12 @@ class Placer:
         self.ledger.confirm(flight, now_s)
 
     def note_bandwidth(self) -> None:
-        """Let the ledger know how fast the nodes' links drain, after the fleet was told."""
+        """Pass the bandwidth of the nodes on from the fleet to the ledger."""
         _, rows = self.fleet.all_nodes()
         self.ledger.put_bandwidth(rows, self.fleet.bandwidth_capacity_bps(rows))
 
     def release_reservation(self, task_id: str) -> None:
-        """Take a reservation back; a task that is bound stays in flight."""
+        """Undo a reservation; a task that is bound stays in flight."""
         self.ledger.cancel(task_id, self.now())
 
     def release(self, task_id: str) -> Residence | None:
@@ -244,7 +245,7 @@ class Placer:
         )
 
     def trim(self) -> None:
-        """Let the learner forget models that nothing is in flight of, when it knows too many."""
+        """Let the learner forget models without tasks in flight, when it knows too many."""
         self.learner.trim(self.ledger.models)
 
     def _refresh(self, now_s: float) -> None:
@@ -296,8 +297,8 @@ def _assess(placement: Placement, arm: int) -> Assessment:
     )
 
 
-def _tell_excluded(choice: Choice, eligibility: Eligibility) -> Choice:
-    """Return the choice with the true reasons of nodes that were kept from the policy, which knows one for all."""
+def _with_true_reasons(choice: Choice, eligibility: Eligibility) -> Choice:
+    """Return the choice with the reasons for which nodes were excluded before the policy saw the arms."""
     if not eligibility.excluded:
         return choice
 

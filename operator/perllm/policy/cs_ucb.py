@@ -50,7 +50,7 @@ class CsUcbParameters:
     """Weights of CS-UCB.
 
     Attributes:
-        constraint_weight: lambda, what slack is worth beside energy. 0.5 lets energy lead and slack break ties.
+        constraint_weight: lambda, what slack is worth relative to energy. 0.5 lets energy lead and slack break ties.
         exploration: delta, width of the confidence bound. Mean rewards of arms differ by some tenths; 0.1 settles
             within tens of plays.
         penalty_weight: theta, price of a predicted violation when no arm is feasible.
@@ -85,7 +85,7 @@ class CsUcb:
     def __init__(self, parameters: CsUcbParameters | None = None) -> None:
         self._parameters = parameters or CsUcbParameters()
         self._models: dict[str, _Statistics] = {}
-        # Shared by all models without plays: anybody may ask for a model of any name.
+        # Shared by all models without plays: any tenant may ask for a model of any name.
         self._unknown = _begin()
 
     def choose(self, task: TaskFeatures, arms: Arms) -> Choice:

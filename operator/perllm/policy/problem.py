@@ -194,7 +194,7 @@ class Policy(Protocol):
         """Return what was learned about an arm, as plain numbers."""
 
     def import_state(self, model: str, row: int, state: Mapping[str, float]) -> None:
-        """Take back what `export_state` returned.
+        """Restore what `export_state` returned.
 
         Raises:
             ValueError: the state is not one that this policy exports.

@@ -21,12 +21,12 @@ def figures(part: Any) -> dict[str, float]:
 
 class TestFleet:
     def test_knows_its_nodes_only_in_the_order_asked(self) -> None:
-        fleet = make_setting(make_node("a"), make_node("b"), make_node("c")).placer.fleet
+        fleet = make_setting(make_node("a"), make_node("b"), make_node("c")).fleet
         assert fleet.known(["c", "x", "a"]) == ["c", "a"]
         assert fleet.rows(["c", "a"]).tolist() == [2, 0]
 
     def test_forgets_a_node_that_left_but_keeps_its_row(self) -> None:
-        fleet = make_setting(make_node("a"), make_node("b")).placer.fleet
+        fleet = make_setting(make_node("a"), make_node("b")).fleet
         fleet.remove("a")
         fleet.remove("never there")
         assert fleet.known(["a", "b"]) == ["b"]
@@ -73,9 +73,10 @@ class TestChoice:
         assert (placement.node, placement.choice.excluded) == ("c", {"tier": 1})
 
     def test_reserves_nothing(self) -> None:
-        placer = make_setting(make_node("a")).placer
+        setting = make_setting(make_node("a"))
+        placer = setting.placer
         placer.choose(make_request())
-        assert len(placer.ledger) == 0
+        assert len(setting.ledger) == 0
 
     def test_sees_the_reservations_of_the_tasks_before_it(self) -> None:
         placer = make_setting(make_node("a", slots=2), make_node("b", slots=1)).placer
@@ -97,7 +98,7 @@ class TestChoice:
         setting = make_setting(make_node("a"), make_node("b"))
         placer = setting.placer
         for name in ("a", "b"):
-            placer.learner.warm(name, "m")
+            setting.learner.warm(name, "m")
         for number in range(3):
             before = placer.choose(make_request(f"t{number}"))
             placer.reserve(before, "a")
@@ -108,16 +109,18 @@ class TestChoice:
         assert arms.in_flight.tolist() == [3, 0]
 
     def test_uses_the_learned_length_of_answers_where_none_is_given(self) -> None:
-        placer = make_setting(make_node("a")).placer
+        setting = make_setting(make_node("a"))
+        placer = setting.placer
         unknown, hinted = (placer.choose(make_request(output_tokens=tokens)) for tokens in (None, 7))
-        assert unknown.inference.output_tokens == placer.learner.expect_length("m", 1000, None).mean
+        assert unknown.inference.output_tokens == setting.learner.expect_length("m", 1000, None).mean
         assert hinted.inference.output_tokens < unknown.inference.output_tokens / 2
 
     def test_does_not_see_the_task_itself_as_one_that_waits(self) -> None:
-        placer = make_setting(make_node("a", slots=1)).placer
+        setting = make_setting(make_node("a", slots=1))
+        placer = setting.placer
         placer.reserve(placer.choose(make_request("busy")), "a")
         before = placer.choose(make_request()).arms
-        placer.ledger.wait("another", 0, 1.0)
+        setting.ledger.wait("another", 0, 1.0)
         after = placer.choose(make_request()).arms
         assert after.latency_s[0] > before.latency_s[0]
         assert after.load[0] > before.load[0]
@@ -147,12 +150,13 @@ class TestTransfer:
         assert (second.node, second.choice.excluded) == (None, {"bandwidth": 1})
 
     def test_that_no_link_could_do_in_time_is_late_rather_than_without_room(self) -> None:
-        placer = make_setting(make_node("a"), bandwidth_bps=100e6).placer
+        setting = make_setting(make_node("a"), bandwidth_bps=100e6)
+        placer = setting.placer
         placement = placer.choose(make_request(input_bytes=10_000_000_000))
         assert placement.choice.excluded == {"late": 1}
         assert placement.node == "a"
         placer.reserve(placement, "a")
-        assert placer.ledger.loads(np.array([0]), 0.0).demand_bps.tolist() == [0.0]
+        assert setting.ledger.loads(np.array([0]), 0.0).demand_bps.tolist() == [0.0]
 
     def test_after_the_deadline_has_passed_demands_nothing(self) -> None:
         placement = make_setting(make_node("a")).placer.choose(make_request(input_bytes=1, due_s=999.0))
@@ -224,10 +228,10 @@ class TestFlights:
         placer = setting.placer
         placement = placer.choose(make_request(input_bytes=1_000_000, output_tokens=None))
         placer.reserve(placement, "a")
-        reserved = placer.ledger.flight("uid-t")
+        reserved = setting.ledger.flight("uid-t")
         placer.release_reservation("uid-t")
         placer.confirm(read_record(placer.explain(placement, "a").to_record()))
-        confirmed = placer.ledger.flight("uid-t")
+        confirmed = setting.ledger.flight("uid-t")
         assert reserved is not None
         assert confirmed is not None
         assert confirmed.placed_s == reserved.placed_s
