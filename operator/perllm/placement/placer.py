@@ -17,7 +17,7 @@ from perllm.placement.decision import Assessment, Decision
 from perllm.placement.eligibility import Eligibility, Gate
 from perllm.placement.fleet import Fleet
 from perllm.placement.flight import Flight, Residence
-from perllm.placement.forecast import ArmForecast, Inference
+from perllm.placement.forecast import Inference
 from perllm.placement.forecaster import Forecaster
 from perllm.placement.ledger import Ledger
 from perllm.placement.outlook import Outlook
@@ -184,12 +184,13 @@ class Placer:
         arm, now_s = placement.names.index(node), self.now()
         request, inference, row = placement.request, placement.inference, int(placement.rows[arm])
         self.learner.load(row, inference.model, now_s)
-        flight = self._flight(
-            request.task_id,
-            row,
-            inference,
-            placement.outlook.at(arm),
+        flight = Flight(
+            task_id=request.task_id,
+            row=row,
             placed_s=now_s,
+            inference=inference,
+            forecast=placement.outlook.at(arm),
+            length_kind=self._length_kind(inference),
             slots=request.demand.slots,
         )
         self.ledger.reserve(flight, now_s)
@@ -200,12 +201,13 @@ class Placer:
         now_s, row = self.now(), self.fleet.row(decision.node)
         # First, so that the model is known and its lengths have a shape of their own.
         self.learner.load(row, decision.inference.model, now_s)
-        flight = self._flight(
-            decision.task_id,
-            row,
-            decision.inference,
-            decision.forecast,
+        flight = Flight(
+            task_id=decision.task_id,
+            row=row,
             placed_s=decision.decided_s + (now_s - self._unix_now()),
+            inference=decision.inference,
+            forecast=decision.forecast,
+            length_kind=self._length_kind(decision.inference),
             slots=slots,
         )
         self.ledger.confirm(flight, now_s)
@@ -261,25 +263,8 @@ class Placer:
         names = self.fleet.known(candidates)
         return names, self.fleet.rows(names)
 
-    def _flight(
-        self,
-        task_id: str,
-        row: int,
-        inference: Inference,
-        forecast: ArmForecast,
-        *,
-        placed_s: float,
-        slots: float,
-    ) -> Flight:
-        return Flight(
-            task_id=task_id,
-            row=row,
-            placed_s=placed_s,
-            inference=inference,
-            forecast=forecast,
-            length_kind=self.learner.length_kind(inference.model, has_hint=inference.hint_tokens is not None),
-            slots=slots,
-        )
+    def _length_kind(self, inference: Inference) -> int:
+        return self.learner.length_kind(inference.model, has_hint=inference.hint_tokens is not None)
 
 
 def _assess(placement: Placement, arm: int) -> Assessment:
