@@ -151,7 +151,16 @@ class _Desk:
 
     def _request(self, task_id: str, number: int) -> PlacementRequest:
         arrival, due_s = self._arrivals[number], self._clock.now_s + DEADLINE_S
-        return PlacementRequest(task_id, MODEL, arrival.prompt_tokens, None, 4096, frozenset(Tier), due_s, DEADLINE_S)
+        return PlacementRequest(
+            task_id=task_id,
+            model=MODEL,
+            prompt_tokens=arrival.prompt_tokens,
+            output_tokens=None,
+            input_bytes=4096,
+            tiers=frozenset(Tier),
+            due_s=due_s,
+            deadline_s=DEADLINE_S,
+        )
 
 
 def _ratio_row(size: int, ours: list[list[float]], theirs: list[list[float]]) -> Row:

@@ -28,6 +28,7 @@ class Announcer:
         """Announce a decision that was carried out."""
         summary = describe_decision(task, decision)
         waited_s = decision.decided_s - task.received_s
+        inference, forecast, assessment = decision.inference, decision.forecast, decision.assessment
         log.info(
             "%s %s",
             task.key,
@@ -41,24 +42,24 @@ class Announcer:
                 "gpu": decision.gpu_type,
                 "policy": decision.policy,
                 "waited_s": round(waited_s, 3),
-                "predicted_latency_s": round(waited_s + decision.latency_s, 3),
-                "latency_low_s": round(waited_s + decision.latency_low_s, 3),
-                "latency_high_s": round(waited_s + decision.latency_high_s, 3),
+                "predicted_latency_s": round(waited_s + forecast.times.latency_s, 3),
+                "latency_low_s": round(waited_s + forecast.latency_low_s, 3),
+                "latency_high_s": round(waited_s + forecast.latency_high_s, 3),
                 "deadline_s": task.valid_spec.deadline_s,
-                "hit_chance": round(decision.hit_chance, 4),
-                "harm": round(decision.harm, 4),
-                "output_tokens": round(decision.output_tokens, 1),
-                "time_left_s": round(decision.time_left_s, 3),
-                "predicted_energy_j": round(decision.energy_j, 2),
-                "meets_deadline": decision.meets_deadline,
-                "explored": decision.explored,
-                "candidates": decision.candidates,
-                "rejected": dict(decision.rejected),
+                "hit_chance": round(forecast.hit_chance, 4),
+                "harm": round(forecast.harm, 4),
+                "output_tokens": round(inference.output_tokens, 1),
+                "time_left_s": round(inference.time_left_s, 3),
+                "predicted_energy_j": round(forecast.energy.energy_j, 2),
+                "meets_deadline": assessment.meets_deadline,
+                "explored": assessment.explored,
+                "candidates": assessment.candidates,
+                "rejected": dict(assessment.excluded),
                 "reason": decision.reason,
             },
         )
         self._events.record(_subject(task), "Placed", summary)
-        self._metrics.decisions.labels(decision.policy, decision.tier, str(decision.explored).lower()).inc()
+        self._metrics.decisions.labels(decision.policy, decision.tier, str(assessment.explored).lower()).inc()
 
     def missed(self, task: Task, status: TaskStatus) -> None:
         """Announce that a task was not complete by its deadline, whether it still runs or has just become complete."""
@@ -106,14 +107,14 @@ class Announcer:
 
 def describe_decision(task: Task, decision: Decision) -> str:
     """Return a decision in one line for people."""
-    waited_s = decision.decided_s - task.received_s
-    verdict = "in time" if decision.meets_deadline else "TOO LATE"
-    refused = ", ".join(f"{count} {reason}" for reason, count in decision.rejected.items()) or "none"
+    waited_s, forecast, assessment = decision.decided_s - task.received_s, decision.forecast, decision.assessment
+    verdict = "in time" if assessment.meets_deadline else "TOO LATE"
+    refused = ", ".join(f"{count} {reason}" for reason, count in assessment.excluded.items()) or "none"
     return (
         f"-> {decision.node} ({decision.tier}, {decision.gpu_type}) by {decision.policy}: "
-        f"{waited_s + decision.latency_s:.2f} s predicted ({waited_s + decision.latency_low_s:.2f} to "
-        f"{waited_s + decision.latency_high_s:.2f} s) of the {task.valid_spec.deadline_s:g} s since its creation, "
-        f"{verdict} with a chance of {decision.hit_chance:.1%}; {decision.energy_j:.0f} J; {decision.reason}; "
+        f"{waited_s + forecast.times.latency_s:.2f} s predicted ({waited_s + forecast.latency_low_s:.2f} to "
+        f"{waited_s + forecast.latency_high_s:.2f} s) of the {task.valid_spec.deadline_s:g} s since its creation, "
+        f"{verdict} with a chance of {forecast.hit_chance:.1%}; {forecast.energy.energy_j:.0f} J; {decision.reason}; "
         f"refused nodes: {refused}"
     )
 

@@ -37,8 +37,8 @@ from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics
 from perllm.nodes.node_health import NodeHealth, find_avoided
 from perllm.placement.decision import Decision
+from perllm.placement.flight import Residence
 from perllm.placement.hindsight import judge_ended
-from perllm.placement.ledger import Residence
 from perllm.placement.placer import Placement, Placer
 from perllm.placement.request import PlacementRequest
 from perllm.scheduling.admission import Admission, explain_wait
@@ -337,7 +337,7 @@ class Controller:
         if observed is None or observed.energy_quality is not None:
             return
         decision = read_decision(tracked.task, pod)
-        transmission_energy_j = decision.transmission_energy_j if decision else 0.0
+        transmission_energy_j = decision.forecast.energy.transmission_energy_j if decision else 0.0
         measured = self._settlement.measure(pod, transmission_energy_j, self._unix_now())
         if measured is None:
             return

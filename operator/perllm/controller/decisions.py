@@ -1,7 +1,7 @@
-"""Which decision bound a pod: what this process bound it remembers; of other pods their record says, if it can be so.
+"""Which decision bound a pod: remembered for the pods that this process bound, read from the pod's record for others.
 
-Anybody who may write to pods may write a record. One is believed only if it is about this task on this node, at a time
-and with figures that are possible.
+Any client that may write to pods may write a record. One is believed only if it is about this task on this node, at a
+time and with figures that are possible.
 """
 
 from collections import OrderedDict
@@ -58,9 +58,14 @@ def read_decision(task: Task, pod: Pod) -> Decision | None:
 def _is_own(task: Task, pod: Pod, decision: Decision) -> bool:
     """Whether a decision was made for this pod and from what its task asks for."""
     spec = task.valid_spec
-    is_about_it = (decision.task_id, decision.node, decision.model) == (task.uid, pod.node, spec.model)
+    is_about_it = (decision.task_id, decision.node, decision.inference.model) == (task.uid, pod.node, spec.model)
     created_s = pod.created_s if pod.created_s is not None else task.received_s
     was_then = created_s - CLOCK_SLACK_S <= decision.decided_s
-    foresaw_deadline = abs(decision.decided_s + decision.time_left_s - task.due_s) <= ROUNDING_S
+    foresaw_deadline = abs(decision.decided_s + decision.inference.time_left_s - task.due_s) <= ROUNDING_S
     asked = (float(spec.prompt_tokens), None if spec.output_tokens is None else float(spec.output_tokens))
-    return is_about_it and was_then and foresaw_deadline and (decision.prompt_tokens, decision.hint_tokens) == asked
+    return (
+        is_about_it
+        and was_then
+        and foresaw_deadline
+        and (decision.inference.prompt_tokens, decision.inference.hint_tokens) == asked
+    )

@@ -262,7 +262,7 @@ class Dispatcher:
 
     def _claim(self, task: Task, placement: Placement, arm: int) -> None:
         """Give a task what it starts with; the next one of this round sees less room."""
-        work_s = float(placement.outlook.work_s[arm]) * placement.request.demand.slots
+        work_s = float(placement.outlook.times.work_s[arm]) * placement.request.demand.slots
         self._claims[task.key] = _Claim(work_s, int(placement.rows[arm]))
         self._lines.remove(task.key, work_s=work_s)
         self._placer.reserve(placement, placement.names[arm])
@@ -347,7 +347,7 @@ class Dispatcher:
         line: Line = request.tiers, request.demand, request.avoided
         if arm is not None:
             line = int(placement.rows[arm])
-            work_s = float(placement.outlook.work_s[arm])
+            work_s = float(placement.outlook.times.work_s[arm])
             self._placer.ledger.wait(task.uid, line, work_s, slots=request.demand.slots, namespace=request.namespace)
         self._lines.wait(task.key, line)
         self._wait(task, placement)

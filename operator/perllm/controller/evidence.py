@@ -1,4 +1,4 @@
-"""Whether what a successful run reported fits what was seen of it; what does not fit teaches nothing."""
+"""Whether what a successful run reported fits what was observed of it; an implausible report is discarded."""
 
 from perllm.api.task_status import Observation
 from perllm.cluster.pod import Pod, Timing
@@ -16,7 +16,7 @@ SLACK_S = 2.0
 
 
 def find_fault(task: Task, observed: Observation, pod: Pod, decision: Decision | None) -> ImplausibleFigure | None:
-    """Return what is wrong with a successful run; None if nothing is."""
+    """Return which figure of a successful run is impossible; None if none is."""
     if decision is None:
         return ImplausibleFigure.DECISION
     transfer_s, inference_s = observed.transfer or 0.0, observed.inference

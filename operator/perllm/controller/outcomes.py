@@ -5,8 +5,8 @@ from perllm.cluster.pod import Pod
 from perllm.controller.task import Task
 from perllm.learning.outcome import Outcome
 from perllm.placement.decision import Decision
+from perllm.placement.flight import Residence
 from perllm.placement.hindsight import CompletedRun, judge_run
-from perllm.placement.ledger import Residence
 
 
 def build_outcome(
@@ -25,7 +25,9 @@ def build_outcome(
         transfer_s=observed.transfer or 0.0,
         latency_s=observed.latency,
         deadline_s=task.valid_spec.deadline_s,
-        inference_energy_j=None if energy_j is None else max(energy_j - decision.transmission_energy_j, 0.0),
+        inference_energy_j=None
+        if energy_j is None
+        else max(energy_j - decision.forecast.energy.transmission_energy_j, 0.0),
         residence=residence,
     )
     return judge_run(decision, run)

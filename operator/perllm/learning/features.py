@@ -2,7 +2,7 @@
 
 With B tasks in a continuous batch an iteration takes a + b B seconds and gives each task one token; its energy is
 nearly independent of B, so a task's share of it falls as 1/B. Prefill takes time and energy per prompt token, and while
-another task's prompt is processed nobody decodes: so the prompts of others that a task sits through cost it as much
+another task's prompt is processed no task decodes: so the prompts of others that a task sits through cost it as much
 as its own. Hence
 
     seconds  x = [1, (prompt + others' prompts)/1000, output/100, (B - 1) output/100]
@@ -19,9 +19,9 @@ PROMPT_UNIT = 1000.0
 OUTPUT_UNIT = 100.0
 
 LEAST_LATENCY_SHARES = (0.25, 0.25, 0.02, 0.02)
-"""How far below its prior each coefficient of time may fall. On a busy node nobody knows exactly which of the others'
-prompts were read during a run; left to itself a regression explains them away, the node seems to read for nothing, is
-sent more than it can read, and completes nothing that would teach otherwise."""
+"""How far below its prior each coefficient of time may fall. On a busy node it is not known exactly which of the
+others' prompts were read during a run; left to itself a regression explains them away, the node seems to read for
+nothing, is sent more than it can read, and completes nothing that would teach otherwise."""
 
 MAX_READING = 0.8
 """Nodes read prompts for at most this share of the time: there is always something to decode in between."""

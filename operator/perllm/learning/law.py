@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from perllm.policy.arrays import extend
 from perllm.policy.problem import BoolArray, FloatArray, IntArray
 
 RELATIVE_NOISE = 0.15
@@ -55,7 +56,7 @@ MAX_LOG_RATIO = 3.0
 """No node is more than twenty times as slow as its type, or as fast."""
 
 MAX_COEFFICIENT = 1e12
-"""A law that has learned from tasks that can be has none larger."""
+"""A law that has learned from possible tasks has none larger."""
 
 MAX_BOUND = 50.0
 """No bound of an interval is further away, as |e|: no forecast is off by more."""
@@ -100,7 +101,7 @@ class PooledLaw:
         self._priors[group] = np.asarray(prior, dtype=np.float64)
 
     def assign(self, row: int, group: int) -> None:
-        """Say which GPU type the node of `row` has; needed before anything else about that row."""
+        """Set the GPU type of the node of `row`; needed before anything else about that row."""
         self._cover(row + 1)
         if group not in self._groups:
             prior = self._priors.get(group, self._prior)
@@ -110,11 +111,6 @@ class PooledLaw:
         self.group_of_row[row] = group
         self._log_ratio[row], self._variance[row] = 0.0, NODE_DEVIATION**2
         self._refresh(group, np.array([row]))
-
-    def predict(self, rows: IntArray, features: FloatArray) -> FloatArray:
-        """Return y for tasks with `features`, shape (n, d), on the nodes of `rows`, shape (n,)."""
-        product: FloatArray = np.einsum("nd,nd->n", self.coefficients[rows], features)
-        return product
 
     def learn(self, row: int, features: FloatArray, value: float, error: float | None = None) -> None:
         """Account for an observation: a task with `features`, shape (d,), cost `value` on the node of `row`.
@@ -163,7 +159,7 @@ class PooledLaw:
         }
 
     def import_moments(self, row: int, state: Mapping[str, Sequence[float]]) -> bool:
-        """Take back what `export_moments` returned; return whether its type's law is taken from it.
+        """Restore what `export_moments` returned; return whether its type's law is taken from it.
 
         Of several nodes of a type the best informed gives its law.
 
@@ -175,7 +171,7 @@ class PooledLaw:
         ratio, variance = _read(state, "ratio", 2)
         restored = group.restored(state)
         if abs(ratio) > MAX_LOG_RATIO or not 0.0 < variance <= 1.0:
-            raise ValueError("ratio is none that nodes of one type have")
+            raise ValueError("ratio is not one that nodes of one type have")
         is_better = restored.weight >= group.weight
         if is_better:
             self._groups[group_number] = restored
@@ -208,10 +204,10 @@ class PooledLaw:
         missing = rows - len(self.group_of_row)
         if missing <= 0:
             return
-        self.group_of_row = np.concatenate([self.group_of_row, np.full(missing, -1, dtype=np.int64)])
         self.coefficients = np.concatenate([self.coefficients, np.tile(self._prior, (missing, 1))])
-        for name in ("_log_ratio", "_variance", "scale", "low", "high"):
-            setattr(self, name, np.concatenate([getattr(self, name), np.zeros(missing)]))
+        self.group_of_row = extend(self.group_of_row, rows, fill=-1)
+        self._log_ratio, self._variance = extend(self._log_ratio, rows), extend(self._variance, rows)
+        self.scale, self.low, self.high = extend(self.scale, rows), extend(self.low, rows), extend(self.high, rows)
 
 
 class _Group:
@@ -279,10 +275,10 @@ class _Group:
         # An observation weighs 1 / (noise times what the law says of its task), which is never below its least.
         most = 1.001 * (group.weight + 0.001) / (RELATIVE_NOISE * self._least) ** 2
         if not is_gram(group.gram) or (np.diag(group.gram) > most).any():
-            raise ValueError("gram is no sum of squares of as many outcomes")
+            raise ValueError("gram is not a sum of squares of as many outcomes")
         group.solve()
         if not (group.theta <= MAX_COEFFICIENT).all():
-            raise ValueError("moment is of no task that can be")
+            raise ValueError("moment is not that of possible tasks")
         return group
 
     def _import_errors(self, errors: FloatArray) -> None:
@@ -291,7 +287,7 @@ class _Group:
         is_weight = 0.0 <= self.weight <= 1.001 * most and 1.0 <= self._square_weight <= 1.001 * most_squares
         is_error = 0.0 <= self._squares <= MAX_ERROR**2 * self._square_weight
         if not (is_weight and is_error and max(abs(self.low), abs(self.high)) <= MAX_BOUND):
-            raise ValueError("errors cannot have been seen")
+            raise ValueError("errors are impossible")
         self.scale = max(float(np.sqrt(self._squares / self._square_weight)), 0.01)
 
 

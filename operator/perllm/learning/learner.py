@@ -1,7 +1,7 @@
 """Outcomes to estimates: the laws of time and energy, the policy's statistics, the expected length of answers.
 
 Everything here lives in memory and is touched from one event loop only. `export_arm` and `import_node` carry the
-learned state to and from LLMNodeProfile objects (profiles.py).
+learned state to and from where it is stored (node_state.py).
 """
 
 from collections import defaultdict
@@ -28,7 +28,7 @@ from perllm.learning.recent import RecentOutcomes
 from perllm.policy.problem import Feedback, FloatArray, IntArray, Policy
 
 MAX_ARMS = 64
-"""Models whose outcomes on one node are remembered; at 2 kB each a profile has a tenth of what etcd takes."""
+"""Models whose outcomes on one node are remembered; at 2 kB each a node has a tenth of what can be stored."""
 
 LOAD_STEP = 0.3
 """Weight of the newest run on a node that had to load its model, in the mean loading time of its type."""
@@ -44,8 +44,8 @@ class Learner:
     """Learns from outcomes; predicts tasks.
 
     Args:
-        policy: whose statistics are kept beside the laws.
-        count_discarded: called with the reason for every outcome that cannot be true.
+        policy: whose statistics are kept alongside the laws.
+        count_discarded: called with the reason for every implausible outcome, which is discarded.
 
     Attributes:
         dirty: nodes whose learned state changed since it was last taken for saving.
@@ -72,7 +72,7 @@ class Learner:
         return self._models.shapes
 
     def register(self, node: str, gpu_type: str) -> int:
-        """Return the row of a node, the same for the life of the process; `gpu_type` decides who it learns from."""
+        """Return the row of a node, the same for the life of the process; it learns from others of its `gpu_type`."""
         group = self._groups.setdefault(gpu_type, len(self._groups))
         if group == len(self._gpu_types):
             self._gpu_types.append(gpu_type)
@@ -95,7 +95,7 @@ class Learner:
         return self._models.find(model).lengths.predict(prompt_tokens, hint_tokens)
 
     def note_arrival(self, model: str, prompt_tokens: float, output_tokens: float) -> None:
-        """Take a task that has arrived into the usual task of its model."""
+        """Count a task that has arrived in the usual task of its model."""
         self._models.usual(model).add(prompt_tokens, output_tokens)
 
     def length_kind(self, model: str, *, has_hint: bool) -> int:
@@ -133,7 +133,7 @@ class Learner:
         return self._recent[outcome.node].contains(outcome.task_id, outcome.finished_s)
 
     def learn(self, outcome: Outcome) -> float | None:
-        """Learn from an outcome and return its reward; None when it was learned before or cannot be true.
+        """Learn from an outcome and return its reward; None when it was learned before or is implausible.
 
         The node must have been registered.
         """
@@ -173,7 +173,7 @@ class Learner:
         )
 
     def learn_ended(self, ended: Ended) -> bool:
-        """Learn from a run that was ended at its deadline; return False when it was learned before or cannot be true.
+        """Learn from a run that was ended at its deadline; return False when it was learned before or is implausible.
 
         Its answer is longer than it came, and its deadline was missed. The node must have been registered. How far it
         came is not known while the model was loaded, nor by a law without outcomes.
@@ -227,12 +227,12 @@ class Learner:
         }
 
     def import_node(self, node: str, arms: Sequence[Arm], recent: RecentOutcomes) -> None:
-        """Take back a node's learned state: its arms, and which outcomes it contains.
+        """Restore a node's learned state: its arms, and which outcomes it contains.
 
         A state whose "policy" is None leaves the policy as it is. The node must have been registered.
 
         Raises:
-            ValueError: a state is none that can have been learned; then everything stays as it was.
+            ValueError: a state cannot have been learned; then everything stays as it was.
         """
         row = self._rows[node]
         prior = find_prior(self._gpu_types[self._group_of_row[row]])
@@ -277,7 +277,7 @@ class Learner:
         known.loads_from_s[row] = -np.inf if state["warm"] else np.inf
 
     def _know(self, model: str, row: int) -> ModelLaws:
-        """Return the laws of a model that something is about to be learned of on the node of `row`."""
+        """Return the laws of a model about which something is to be learned on the node of `row`."""
         return self._cover(self._models.use(model), np.array([row]))
 
     def _remember(self, row: int, model: str) -> None:
@@ -322,7 +322,7 @@ class Learner:
 
 
 def _check_laws(state: dict[str, Any], prior: Prior) -> None:
-    """Raise unless laws can take back a state; what is already known is not touched.
+    """Raise unless laws can be restored from a state; what is already known is not touched.
 
     Raises:
         ValueError: which law cannot, and why.

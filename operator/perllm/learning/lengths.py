@@ -37,7 +37,7 @@ PRIOR_COUNT = 20.0
 """Answers that outweigh the prior shape, a normal one."""
 
 MAX_CENSORED = 2.5
-"""Ended tasks said to have got further than this z are not believed: rather their node was slower than thought."""
+"""Ended tasks that would have got further than this z are ignored: rather their node was slower than estimated."""
 
 MIN_SPREAD = 0.02
 TYPICAL_TOKENS = 130.0
@@ -114,7 +114,7 @@ class LengthLaw:
         return [law.export_state() if law.weight > PRIOR_COUNT else None for law in self._laws]
 
     def import_better(self, state: Sequence[Mapping[str, Sequence[float]] | None]) -> None:
-        """Take back what `export_state` returned, of each law if it has seen more than the present one.
+        """Restore what `export_state` returned, of each law if it has seen more than the present one.
 
         Raises:
             ValueError: the numbers cannot have been learned.
@@ -199,7 +199,7 @@ class _Law:
             "gram": self._gram.ravel().tolist(),
             "moment": self._moment.tolist(),
             "scale": [self.weight, self._squares],
-            # Counts are of some tens at least, and most of what a profile holds.
+            # Counts are of some tens at least, and most of what is stored.
             "counts": np.round(self._counts, 4).tolist(),
         }
 
@@ -215,17 +215,17 @@ class _Law:
         law._check()
         law._solve()
         if not (np.abs(law.coefficients) <= MAX_COEFFICIENT).all():
-            raise ValueError("moment is of no answers that can be")
+            raise ValueError("moment is not that of possible answers")
         return law
 
     def _check(self) -> None:
         most = 1.001 / (1.0 - MEMORY)
         if not PRIOR_COUNT <= self.weight <= most or not 0.0 <= self._squares <= MAX_LOG_TOKENS**2 * self.weight:
-            raise ValueError("scale is none of answers that can be")
+            raise ValueError("scale is not that of possible answers")
         if (self._counts < 0.0).any() or not 1.0 <= self._counts.sum() <= most:
-            raise ValueError("counts are none of answers that can be")
+            raise ValueError("counts are not those of possible answers")
         if not np.array_equal(self._gram, self._gram.T) or not is_gram(self._gram):
-            raise ValueError("gram is no sum of squares")
+            raise ValueError("gram is not a sum of squares")
 
     def _count_up(self) -> FloatArray:
         sums = np.concatenate([[0.0], np.cumsum(self._counts)])

@@ -9,11 +9,12 @@ from perllm.learning.law import PooledLaw
 from perllm.learning.lengths import LengthLaw
 from perllm.learning.outcome import Outcome
 from perllm.learning.priors import GENERIC, LOAD_S
+from perllm.policy.arrays import extend
 from perllm.policy.problem import FloatArray, IntArray
 
 UNPROVEN = 0.02
-"""Least share of the loading time that a node still needs until a task has completed there: what runs until then tells
-of the loading, not of the law."""
+"""Least share of the loading time that a node still needs until a task has completed there: runs until then say
+something about loading, not about the law."""
 
 ARRIVALS_AVERAGED = 200.0
 """How many arrivals the usual task is an average of."""
@@ -105,10 +106,8 @@ class ModelLaws:
 
     def cover(self, rows: int) -> None:
         """Make room for `rows` rows."""
-        missing = rows - len(self.loads_from_s)
-        if missing > 0:
-            self.loads_from_s = np.concatenate([self.loads_from_s, np.full(missing, np.inf)])
-            self.load_s = np.concatenate([self.load_s, np.full(missing, LOAD_S)])
+        self.loads_from_s = extend(self.loads_from_s, rows, fill=np.inf)
+        self.load_s = extend(self.load_s, rows, fill=LOAD_S)
 
     def alike(self, row: int) -> IntArray:
         """Return the rows of the nodes with the same GPU type, itself included."""

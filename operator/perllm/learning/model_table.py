@@ -1,7 +1,7 @@
-"""The models that something is known of, bounded in number: anybody may ask for a model of any name.
+"""The models that something is known of, bounded in number: any tenant may ask for a model of any name.
 
 A model is known once a task of it was placed or ended somewhere. Until then it shares one set of laws, without
-outcomes, with all others: so a look at a task costs nothing that lasts.
+outcomes, with all others: so examining a task leaves nothing behind.
 """
 
 from collections.abc import Collection, Iterator

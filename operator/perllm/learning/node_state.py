@@ -2,8 +2,8 @@
 
     data = base64(zlib(JSON of NodeState)), schema version 3
 
-Whoever may write profiles may write anything, so what is read is validated as a whole before any of it is used: types
-and bounds here, what matrices must satisfy in the laws. Version 2, in plain numbers per model, is still read.
+Any client that may write profiles may write anything, so what is read is validated as a whole before any of it is used:
+types and bounds here, what matrices must satisfy in the laws. Version 2, in plain numbers per model, is still read.
 """
 
 import base64
@@ -36,7 +36,7 @@ COMPRESSION = 3
 
 MAX_STATISTIC = 1e12
 MAX_NUMBER = 1e30
-"""No sum over tasks that can be comes near; the squares of all that are smaller are finite."""
+"""No sum over possible tasks comes near; the squares of all that are smaller are finite."""
 
 
 _Statistic = Annotated[float, Field(ge=-MAX_STATISTIC, le=MAX_STATISTIC)]

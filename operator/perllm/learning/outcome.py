@@ -1,4 +1,4 @@
-"""What was observed of a finished task, and whether it can be true."""
+"""What was observed of a finished task, and whether it is plausible."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,7 +22,7 @@ MAX_OTHERS = 1e6
 
 
 class ImplausibleFigure(StrEnum):
-    """Why nothing can be learned from an outcome: which of its figures cannot be."""
+    """Why an outcome is discarded: which of its figures is impossible."""
 
     TOKENS = "tokens"
     TIME = "time"
@@ -85,7 +85,7 @@ class Outcome:
         return None if self.inference_energy_j is None else self.inference_energy_j + self.transmission_energy_j
 
     def find_fault(self) -> ImplausibleFigure | None:
-        """Return what of it cannot be true; None if all of it can."""
+        """Return which of its figures is impossible; None if none is."""
         if not (_are_tokens(self.prompt_tokens, self.output_tokens) and _is_hint(self.hint_tokens)):
             return ImplausibleFigure.TOKENS
         if not (0 < self.run_s <= MAX_RUN_S and 0 <= self.latency_s <= MAX_RUN_S and 0 < self.finished_s < MAX_UNIX_S):
@@ -132,7 +132,7 @@ class Ended:
     ended_s: float
 
     def find_fault(self) -> ImplausibleFigure | None:
-        """Return what of it cannot be true; None if all of it can."""
+        """Return which of its figures is impossible; None if none is."""
         if not (_are_tokens(self.prompt_tokens) and _is_hint(self.hint_tokens)):
             return ImplausibleFigure.TOKENS
         if not (0 <= self.run_s <= MAX_RUN_S and 0 < self.ended_s < MAX_UNIX_S):
@@ -152,5 +152,5 @@ def _is_hint(tokens: float | None) -> bool:
 
 
 def _is_met(one: Outcome | Ended) -> bool:
-    """Whether what a run is said to have met on its node can be."""
+    """Whether what a run is said to have met on its node is possible."""
     return 0 <= one.occupancy <= MAX_OTHERS and 0 <= one.others_tokens <= MAX_TOKENS * MAX_OTHERS and 0 <= one.cold <= 1

@@ -21,7 +21,7 @@ decoding.
 from dataclasses import dataclass
 
 START_UP_S = 1.0
-"""From binding to the first token read: a pod whose image is there starts in about a second."""
+"""From binding to the first token read: a container whose image is there starts in about a second."""
 
 LOAD_S = 6.0
 """To load a model where it was not: 16 GB of weights at the 1 to 5 GB/s of a local disk."""

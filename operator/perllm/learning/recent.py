@@ -1,7 +1,7 @@
 """Which outcomes a node's learned state already contains, so that none is learned twice after a crash.
 
 The learned state is written behind the hot path, so a restarted operator finds finished tasks that the state may or may
-not contain. The state therefore carries the ids of the last outcomes it was made from; older ones are told by time.
+not contain. The state therefore carries the ids of the last outcomes it was made from; older ones are known by time.
 That counts only from one process to the next: on a busy node a hundred later outcomes may be learned before an earlier
 one, which must not be taken for known.
 """
@@ -9,7 +9,7 @@ one, which must not be taken for known.
 from collections.abc import Iterable
 
 CAPACITY = 128
-"""Far more outcomes than one node can finish between two writes of its profile."""
+"""Far more outcomes than one node can finish between two writes of its state."""
 
 ID_LENGTH = 13
 """Characters of a uid kept: its first 48 bits."""

@@ -8,7 +8,7 @@ from perllm.api.node_profile import CircuitState, CircuitStatus
 from perllm.cluster.pod import Pod, PodPhase
 from perllm.cluster.pod_ends import STOPPED, is_lost, is_own_failure, is_refusal
 from perllm.metrics import OperatorMetrics
-from perllm.placement.circuits import Attempt, Circuit, CircuitChange, NodeFault
+from perllm.placement.circuit import Attempt, Circuit, CircuitChange, NodeFault
 from perllm.placement.placer import Placer
 from perllm.text import clean_line
 

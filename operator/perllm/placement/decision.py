@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from math import isfinite
+from typing import Any
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from perllm.api.task import Tier
 from perllm.api.task_status import DecisionStatus
+from perllm.placement.forecast import ArmForecast, Inference, RunEnergy, RunTimes
 from perllm.text import clean_line, cut
 
 MAX_RECORD = 8192
@@ -27,146 +29,99 @@ class RecordError(ValueError):
     """A decision record could not be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """The chosen arm with everything that explains it; this is also the form of the record.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assessment:
+    """What the policy made of an arm.
 
     Attributes:
-        task_id: uid of the task.
-        policy: name of the policy.
-        model: model of the arm.
-        node: node of the arm.
-        tier: the node's tier.
-        gpu_type: the node's GPU type.
-        decided_s: Unix time of the decision.
-        latency_s: predicted, from the decision to completion, at the expected length.
-        latency_low_s: 5 % quantile of it, the length of the answer being unknown.
-        latency_high_s: 95 % quantile of it.
-        hit_chance: chance to be in time.
-        harm: tasks running there that are expected to miss their deadline because of this one.
-        energy_j: predicted, transmission and inference.
-        transmission_energy_j: the transmission's part.
-        time_left_s: time to the deadline when decided.
-        demand_bps: uplink that the task needs to bring its input there in time.
-        occupancy: tasks on the node, this one included.
-        prompt_tokens: tokens to read.
-        hint_tokens: length that the task announced.
-        output_tokens: expected length of the answer.
-        length_centre: median of the logarithm of the length, as learned.
-        length_spread: spread around it.
-        input_bits: size of the input.
-        gpus: GPUs of the node.
-        fixed_s: seconds to the first token, waiting and transfer included.
-        transfer_s: the transfer's part.
-        reading_s: the part in which its own prompt is read.
-        work_s: GPU seconds that it takes of a full node.
-        token_s: seconds per token.
-        solo_token_s: seconds per token, were it alone.
-        contention_s: seconds per token that each further task adds.
-        fixed_j: joules that do not depend on the answer.
-        token_j: joules per token.
-        cold: share of the time to load the model that was still to come.
-        score: the policy's score of the arm.
+        score: the policy's score of the arm; None where it is infinite.
         slack: smallest normalised slack f(y).
         resource_slack: the compute and bandwidth part of it.
         meets_deadline: whether all constraints are predicted to hold.
         explored: whether the arm was chosen to learn about it.
         candidates: number of arms that satisfied every constraint.
-        rejected: number of arms refused, by reason.
-        metrics_age_s: age of the node's metrics; None when there were none.
-        reason: one sentence for people.
+        excluded: number of arms excluded, by reason.
     """
 
-    task_id: str
-    policy: str
-    model: str
-    node: str
-    tier: Tier
-    gpu_type: str
-    decided_s: float
-    latency_s: float
-    latency_low_s: float
-    latency_high_s: float
-    hit_chance: float
-    harm: float
-    energy_j: float
-    transmission_energy_j: float
-    time_left_s: float
-    demand_bps: float
-    occupancy: float
-    prompt_tokens: float
-    hint_tokens: float | None
-    output_tokens: float
-    length_centre: float
-    length_spread: float
-    input_bits: float
-    gpus: float
-    fixed_s: float
-    transfer_s: float
-    reading_s: float
-    work_s: float
-    token_s: float
-    solo_token_s: float
-    contention_s: float
-    fixed_j: float
-    token_j: float
-    cold: float
     score: float | None
     slack: float
     resource_slack: float
     meets_deadline: bool
     explored: bool
     candidates: int
-    rejected: Mapping[str, int]
+    excluded: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The chosen arm with everything that explains it.
+
+    Attributes:
+        task_id: uid of the task.
+        policy: name of the policy.
+        node: node of the arm.
+        tier: the node's tier.
+        gpu_type: the node's GPU type.
+        decided_s: Unix time of the decision.
+        metrics_age_s: age of the node's metrics; None when there were none.
+        reason: one sentence for people.
+        inference: what the task asks of its model.
+        forecast: what is expected of it on the node.
+        assessment: what the policy made of that.
+    """
+
+    task_id: str
+    policy: str
+    node: str
+    tier: Tier
+    gpu_type: str
+    decided_s: float
     metrics_age_s: float | None
     reason: str
-
-    def given_latency_s(self, output_tokens: float) -> float:
-        """Return the seconds that would have been predicted, had the length been known."""
-        return self.fixed_s + output_tokens * self.token_s
-
-    def given_energy_j(self, output_tokens: float) -> float:
-        """Return the joules that would have been predicted, had the length been known."""
-        return self.fixed_j + output_tokens * self.token_j
+    inference: Inference
+    forecast: ArmForecast
+    assessment: Assessment
 
     def to_record(self) -> str:
-        """Return the decision as one compact line of JSON of at most `MAX_RECORD` characters."""
-        return orjson.dumps(
-            {_KEYS.get(name, name): _bounded(getattr(self, name), _LENGTHS.get(name, MAX_NAME)) for name in _FIELDS}
-        ).decode()
+        """Return the decision as one compact line of JSON of at most `MAX_RECORD` characters.
+
+        It is flat: the fields of all parts, by the keys of `_KEYS` or their own names.
+        """
+        record = {key: _bounded(value, _LENGTHS.get(key, MAX_NAME)) for key, value in _flatten(self).items()}
+        return orjson.dumps(record).decode()
 
     def to_status(self, created_s: float) -> DecisionStatus:
         """Return the part of the decision that the task's status shows; times count from the task's creation."""
-        before_s = self.decided_s - created_s
+        before_s, forecast, assessment = self.decided_s - created_s, self.forecast, self.assessment
         return DecisionStatus(
             policy=self.policy,
-            predicted_latency=before_s + self.latency_s,
-            predicted_latency_low=before_s + self.latency_low_s,
-            predicted_latency_high=before_s + self.latency_high_s,
-            hit_chance=min(max(self.hit_chance, 0.0), 1.0),
-            harm=max(self.harm, 0.0),
-            expected_output_tokens=self.output_tokens,
-            predicted_energy=self.energy_j,
-            score=self.score,
-            explored=self.explored,
-            candidates=self.candidates,
-            rejected=dict(self.rejected),
+            predicted_latency=before_s + forecast.times.latency_s,
+            predicted_latency_low=before_s + forecast.latency_low_s,
+            predicted_latency_high=before_s + forecast.latency_high_s,
+            hit_chance=min(max(forecast.hit_chance, 0.0), 1.0),
+            harm=max(forecast.harm, 0.0),
+            expected_output_tokens=self.inference.output_tokens,
+            predicted_energy=forecast.energy.energy_j,
+            score=assessment.score,
+            explored=assessment.explored,
+            candidates=assessment.candidates,
+            rejected=dict(assessment.excluded),
             metrics_age=self.metrics_age_s,
         )
 
 
+_PARTS = (Inference, ArmForecast, RunTimes, RunEnergy, Assessment)
+
 _EXACT = 1e5
 """Smaller numbers keep six digits, larger ones, such as times, four decimals."""
 
-_FIELDS = tuple(field.name for field in fields(Decision))
 _LENGTHS = {"reason": MAX_REASON}
 _RECORD = TypeAdapter(Decision)
 
-_KEYS = {"solo_token_s": "alone_s", "contention_s": "crowd_s"}
-"""Keys of the record that are not the field's name: pods in flight during an upgrade carry them."""
+_KEYS = {"solo_token_s": "alone_s", "contention_s": "crowd_s", "excluded": "rejected"}
+"""Keys of the record that are not the field's name: pods bound before an upgrade carry them."""
 
-
-_POSITIVE = frozenset({"prompt_tokens", "hint_tokens", "output_tokens", "length_spread", "gpus", "solo_token_s"})
+_POSITIVE = frozenset({"prompt_tokens", "hint_tokens", "output_tokens", "length_spread", "gpus", "alone_s"})
 """What follows divides by these or takes their logarithms."""
 
 _ANY_SIGN = frozenset({"time_left_s", "length_centre", "score", "slack", "resource_slack", "hit_chance", "harm"})
@@ -181,30 +136,42 @@ def read_record(text: str) -> Decision:
     if len(text) > MAX_RECORD:
         raise RecordError(f"unreadable decision record: {len(text)} characters, more than {MAX_RECORD}")
     try:
-        decision = _RECORD.validate_python(_name_fields(orjson.loads(text)))
+        decision = _RECORD.validate_python(_nest(orjson.loads(text)))
     except (orjson.JSONDecodeError, ValidationError) as error:
         raise RecordError(f"unreadable decision record: {clean_line(error)}") from error
-    wrong = [_KEYS.get(name, name) for name in _FIELDS if not _is_possible(name, getattr(decision, name))]
+    wrong = [key for key, value in _flatten(decision).items() if not _is_possible(key, value)]
     if wrong:
         raise RecordError(f"unreadable decision record: impossible figures of {', '.join(wrong)}")
     return _clean(decision)
 
 
-def _name_fields(record: object) -> object:
-    """Return a record with the names of fields for its keys."""
+def _flatten(part: Any) -> dict[str, object]:
+    """Return the fields of a decision and of its parts, by the keys of the record."""
+    flat: dict[str, object] = {}
+    for one in fields(part):
+        value = getattr(part, one.name)
+        flat |= _flatten(value) if isinstance(value, _PARTS) else {_KEYS.get(one.name, one.name): value}
+    return flat
+
+
+def _nest(record: object) -> object:
+    """Return a flat record with every part in its place; each takes the fields that are its own."""
     if not isinstance(record, dict):
         return record
-    return {**record, **{name: record.get(key) for name, key in _KEYS.items()}}
+    flat = {**record, **{name: record[key] for name, key in _KEYS.items() if key in record}}
+    forecast = {**flat, "times": flat, "energy": flat}
+    return {**flat, "inference": flat, "forecast": forecast, "assessment": flat}
 
 
 def _clean(decision: Decision) -> Decision:
-    """Return the decision with words that fit into a status; anybody may have written them."""
+    """Return the decision with words that fit into a status; any client that may write pods may have written them."""
+    excluded = {clean_line(name, MAX_REJECTED_NAME): count for name, count in decision.assessment.excluded.items()}
     return replace(
         decision,
         policy=clean_line(decision.policy, MAX_NAME),
         gpu_type=clean_line(decision.gpu_type, MAX_NAME),
-        rejected={clean_line(name, MAX_REJECTED_NAME): count for name, count in decision.rejected.items()},
         reason=clean_line(decision.reason, MAX_REASON),
+        assessment=replace(decision.assessment, excluded=excluded),
     )
 
 

@@ -1,7 +1,7 @@
 """What a pod asks of its node: slots, and rules about the node's labels and taints.
 
 Read from a template as its author wrote it: nothing in here raises. What cannot be understood counts as not asked,
-since the API server refuses such a pod and says why, and kube-scheduler has the last word in any case.
+since the API server denies such a pod and says why, and kube-scheduler has the last word in any case.
 
     slots       requests of the GPU resource (limits where there are none), as kube-scheduler adds them up:
                 max(containers + sidecars, any init container + the sidecars started before it); at least 1
@@ -9,7 +9,7 @@ since the API server refuses such a pod and says why, and kube-scheduler has the
     terms       requiredDuringSchedulingIgnoredDuringExecution of the node affinity; one of them has to hold
     tolerations of taints
 
-Not looked at: resourceClaims, affinity to other pods, topology, other resources than the GPU.
+Ignored: resourceClaims, affinity to other pods, topology, other resources than the GPU.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ MAX_SLOTS = 1e6
 """More than any node has."""
 
 MAX_RULES = 32
-"""Selectors, requirements and tolerations that are looked at; a pod with more is left to kube-scheduler."""
+"""Selectors, requirements and tolerations that are examined; a pod with more is left to kube-scheduler."""
 
 MAX_VALUES = 1000
 """Values of one requirement, likewise."""
@@ -189,14 +189,14 @@ def _read_requirement(one: Mapping[str, Any], *, is_about_name: bool = False) ->
     """Return a requirement.
 
     Raises:
-        ValueError, TypeError, KeyError, AttributeError: the API server would refuse it.
+        ValueError, TypeError, KeyError, AttributeError: the API server would deny it.
     """
     values: Sequence[str] = one.get("values") or ()
     key, operator = one["key"], LabelOperator(one["operator"])
     if not isinstance(key, str) or len(values) > MAX_VALUES or not all(isinstance(value, str) for value in values):
-        raise ValueError(f"no requirement: {one}")
+        raise ValueError(f"not a requirement: {one}")
     if is_about_name and key != "metadata.name":
-        raise ValueError(f"no field of a node that can be selected by: {key}")
+        raise ValueError(f"not a field of a node that can be selected by: {key}")
     if operator in (LabelOperator.GREATER, LabelOperator.LESS):
         [bound] = values
         int(bound)

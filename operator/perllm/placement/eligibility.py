@@ -1,4 +1,4 @@
-"""Which nodes a task may be sent to now, whether they have room or not, and what is against the others.
+"""Which nodes a task may be sent to now, whether they have room or not, and what excludes the others.
 
 The first of these that holds of a node excludes it:
 
@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from perllm.api.task import Tier
-from perllm.placement.circuits import Circuit, Circuits
+from perllm.placement.circuit import Circuit
+from perllm.placement.circuits import Circuits
 from perllm.placement.fitting import Fit, find_untolerated
 from perllm.placement.fleet import Fleet
 from perllm.placement.ledger import Ledger
@@ -42,7 +43,7 @@ _BY_FIT = {Fit.SELECTOR: EXCLUDED_SELECTOR, Fit.TAINT: EXCLUDED_TAINT, Fit.PASSI
 MAX_NAMED = 3
 
 MAX_OBSTACLE = 2000
-"""Characters of what is against all nodes: a status also has room for why the task needs another pod."""
+"""Characters of what excludes all nodes: a status also has room for why the task needs another pod."""
 
 
 @dataclass(slots=True)
@@ -98,7 +99,7 @@ class Gate:
         return found
 
     def describe(self, request: PlacementRequest, found: Eligibility, names: Sequence[str]) -> str:
-        """Return what is against all nodes, in words that do not change by the moment."""
+        """Return what excludes all nodes, in words that do not change from one moment to the next."""
         unmet = [
             f"{self._describe_unmet(reason, request, names)} ({count} {'node' if count == 1 else 'nodes'})"
             for reason, count in found.excluded.items()
@@ -115,7 +116,7 @@ class Gate:
         return cut("; ".join(parts), MAX_OBSTACLE)
 
     def _find_open(self, request: PlacementRequest, rows: IntArray) -> Eligibility:
-        """Return which nodes may take a task whatever became of its earlier attempts."""
+        """Return which nodes may take a task, its earlier attempts aside."""
         found, fleet, demand = Eligibility(np.ones(len(rows), dtype=np.bool_)), self._fleet, request.demand
         if len(request.tiers) < len(Tier):
             found.keep(fleet.tier_allowed(rows, request.tiers), EXCLUDED_TIER)

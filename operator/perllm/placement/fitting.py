@@ -1,4 +1,4 @@
-"""Which nodes a pod's rules leave, by the labels and taints that the nodes have now.
+"""Which nodes satisfy a pod's rules, by the labels and taints that the nodes have now.
 
 The answer is kept per set of rules, of which a cluster has few, and brought up to date for the nodes that have changed
 when it is asked for: so most decisions only look it up.
@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from perllm.cluster.node import Node, Taint
 from perllm.placement.demand import LabelOperator, NodeRules, Requirement, Toleration
+from perllm.policy.arrays import extend
 
 MAX_KNOWN = 1024
-"""Sets of rules kept; the least recently used is worked out again."""
+"""Sets of rules kept; the least recently used is forgotten first."""
 
 MAX_CHANGES = 10_000
-"""Changes of nodes remembered on top of their first sight; after more all is worked out again."""
+"""Changes of nodes remembered beyond the first of each; after more, all sets of rules are compared again."""
 
 PASSING = "kubernetes.io/"
 """Taints of Kubernetes itself come and go with the state of the node."""
@@ -28,7 +29,7 @@ FitArray = NDArray[np.int8]
 
 
 class Fit(IntEnum):
-    """Whether a node can take a pod, or what is against it."""
+    """Whether a node can take a pod, or why not."""
 
     FITS = 0
     SELECTOR = 1
@@ -76,16 +77,14 @@ class Fitting:
         return known.fits
 
     def _update(self, known: _Known, rules: NodeRules) -> None:
-        missing = max(self._nodes) + 1 - len(known.fits)
-        if missing > 0:
-            known.fits = np.concatenate([known.fits, np.zeros(missing, dtype=np.int8)])
+        known.fits = extend(known.fits, max(self._nodes) + 1)
         for row in set(self._changed[known.changes :]):
             known.fits[row] = find_fit(rules, self._nodes[row])
         known.changes = len(self._changed)
 
 
 def find_fit(rules: NodeRules, node: Node) -> Fit:
-    """Return whether a node can take a pod with these rules, or what is against it."""
+    """Return whether a node can take a pod with these rules, or why not."""
     labels = node.labels
     if any(labels.get(key) != value for key, value in rules.selector):
         return Fit.SELECTOR

@@ -1,4 +1,4 @@
-"""The nodes as arrays, kept current beside the hot path so that a decision only indexes them."""
+"""The nodes as arrays, kept current outside the hot path, so that a decision only indexes them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from perllm.api.task import Tier
 from perllm.cluster.node import Node
 from perllm.placement.demand import NodeRules
 from perllm.placement.fitting import FitArray, Fitting
+from perllm.policy.arrays import extend
 from perllm.policy.problem import BoolArray, FloatArray, IntArray
 
 _TIERS = tuple(Tier)
@@ -131,12 +132,9 @@ class Fleet:
         return self._bandwidth_used_bps[rows]
 
     def _cover(self, rows: int) -> None:
-        missing = max(rows - len(self._slots), 0)
-        if missing:
-            self._tier = np.concatenate([self._tier, np.zeros(missing, dtype=np.int64)])
-            empty = np.zeros(missing)
-            self._slots = np.concatenate([self._slots, empty])
-            self._sizes = np.concatenate([self._sizes, empty])
-            self._gpus = np.concatenate([self._gpus, np.ones(missing)])
-            self._bandwidth_capacity_bps = np.concatenate([self._bandwidth_capacity_bps, empty])
-            self._bandwidth_used_bps = np.concatenate([self._bandwidth_used_bps, empty])
+        self._tier = extend(self._tier, rows)
+        self._slots = extend(self._slots, rows)
+        self._sizes = extend(self._sizes, rows)
+        self._gpus = extend(self._gpus, rows, fill=1.0)
+        self._bandwidth_capacity_bps = extend(self._bandwidth_capacity_bps, rows)
+        self._bandwidth_used_bps = extend(self._bandwidth_used_bps, rows)

@@ -5,7 +5,7 @@ from math import log
 
 from perllm.learning.outcome import Ended, Outcome
 from perllm.placement.decision import Decision
-from perllm.placement.ledger import Residence
+from perllm.placement.flight import Residence
 
 LEAST = 1e-6
 
@@ -23,7 +23,7 @@ class CompletedRun:
         latency_s: from creation to completion.
         deadline_s: the task's deadline.
         inference_energy_j: its share of the node's energy; None where it could not be measured.
-        residence: what it met on its node; None where nobody watched.
+        residence: what it met on its node; None where it was not observed.
     """
 
     prompt_tokens: float
@@ -39,17 +39,18 @@ class CompletedRun:
 
 def judge_run(decision: Decision, run: CompletedRun) -> Outcome:
     """Return what there is to learn from a complete run."""
-    tokens = decision.output_tokens if run.output_tokens is None else run.output_tokens
+    inference, forecast, energy = decision.inference, decision.forecast, decision.forecast.energy
+    tokens = inference.output_tokens if run.output_tokens is None else run.output_tokens
     met = run.residence or expected_residence(decision, tokens)
     run_error = energy_error = None
     if run.output_tokens is not None:
-        run_error = _log_ratio(run.finished_s - decision.decided_s, decision.given_latency_s(tokens))
+        run_error = _log_ratio(run.finished_s - decision.decided_s, forecast.latency_given_s(tokens))
     if run.output_tokens is not None and run.inference_energy_j is not None:
-        spent_j = run.inference_energy_j + decision.transmission_energy_j
-        energy_error = _log_ratio(spent_j, decision.given_energy_j(tokens))
+        spent_j = run.inference_energy_j + energy.transmission_energy_j
+        energy_error = _log_ratio(spent_j, forecast.energy_given_j(tokens))
     return Outcome(
         task_id=decision.task_id,
-        model=decision.model,
+        model=inference.model,
         node=decision.node,
         prompt_tokens=run.prompt_tokens,
         output_tokens=tokens,
@@ -57,15 +58,15 @@ def judge_run(decision: Decision, run: CompletedRun) -> Outcome:
         latency_s=run.latency_s,
         deadline_s=run.deadline_s,
         inference_energy_j=run.inference_energy_j,
-        transmission_energy_j=decision.transmission_energy_j,
-        predicted_energy_j=decision.energy_j,
+        transmission_energy_j=energy.transmission_energy_j,
+        predicted_energy_j=energy.energy_j,
         occupancy=met.occupancy,
         others_tokens=met.others_tokens,
-        cold=decision.cold,
-        hint_tokens=decision.hint_tokens,
+        cold=forecast.times.cold,
+        hint_tokens=inference.hint_tokens,
         run_error=run_error,
         energy_error=energy_error,
-        resource_slack=decision.resource_slack,
+        resource_slack=decision.assessment.resource_slack,
         finished_s=run.finished_s,
         is_length_known=run.output_tokens is not None,
     )
@@ -73,30 +74,31 @@ def judge_run(decision: Decision, run: CompletedRun) -> Outcome:
 
 def judge_ended(decision: Decision, ended_s: float, residence: Residence | None) -> Ended:
     """Return what there is to learn from a run that was ended at its deadline, at Unix time `ended_s`."""
-    run_s = max(ended_s - decision.decided_s - decision.transfer_s, 0.0)
-    met = residence or expected_residence(decision, decision.output_tokens)
+    inference, times = decision.inference, decision.forecast.times
+    met = residence or expected_residence(decision, inference.output_tokens)
     return Ended(
         task_id=decision.task_id,
-        model=decision.model,
+        model=inference.model,
         node=decision.node,
-        prompt_tokens=decision.prompt_tokens,
-        hint_tokens=decision.hint_tokens,
-        run_s=run_s,
+        prompt_tokens=inference.prompt_tokens,
+        hint_tokens=inference.hint_tokens,
+        run_s=max(ended_s - decision.decided_s - times.transfer_s, 0.0),
         occupancy=met.occupancy,
         others_tokens=met.others_tokens,
-        cold=decision.cold,
-        foreseen_fixed_s=decision.fixed_s - decision.transfer_s,
-        foreseen_token_s=decision.token_s,
+        cold=times.cold,
+        foreseen_fixed_s=times.fixed_s - times.transfer_s,
+        foreseen_token_s=times.token_s,
         ended_s=ended_s,
     )
 
 
 def expected_residence(decision: Decision, output_tokens: float) -> Residence:
     """Return what a task was expected to meet: the tasks there when it was placed, and their usual share of reading."""
-    occupancy = decision.occupancy / decision.gpus
-    free_s = decision.solo_token_s + decision.contention_s * max(occupancy - 1.0, 0.0)
-    reading_s = max(decision.token_s - free_s, 0.0) * output_tokens
-    return Residence(occupancy, reading_s * decision.prompt_tokens / max(decision.reading_s, LEAST))
+    times = decision.forecast.times
+    occupancy = decision.forecast.occupancy / decision.forecast.gpus
+    free_s = times.solo_token_s + times.contention_s * max(occupancy - 1.0, 0.0)
+    reading_s = max(times.token_s - free_s, 0.0) * output_tokens
+    return Residence(occupancy, reading_s * decision.inference.prompt_tokens / max(times.reading_s, LEAST))
 
 
 def _log_ratio(came: float, foreseen: float) -> float:

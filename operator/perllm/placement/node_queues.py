@@ -1,13 +1,13 @@
 """The tasks that wait for room on a node, as each namespace sees them.
 
-Where namespaces share, not all that wait there go before a task: of another namespace only as many as there will be of
-its own. So a namespace with nothing waiting sees one task of each other before its own, however many there are.
+Namespaces take turns, so not all tasks that wait there go before a task: of another namespace only as many as there
+will be of its own. A namespace with nothing waiting sees one task of each other namespace before its own, however many
+there are.
 """
-
-from typing import cast
 
 import numpy as np
 
+from perllm.policy.arrays import extend
 from perllm.policy.problem import FloatArray, IntArray
 
 
@@ -26,8 +26,8 @@ class NodeQueues:
         wanted = np.array([1.0, slots, work_s])
         self._tasks[task_id] = row, wanted, namespace
         self._sizes[namespace] = self._sizes.get(namespace, 0) + 1
-        self._sums = _cover(self._sums, row + 1)
-        self._sums_of[namespace] = _cover(self._sums_of.get(namespace, np.zeros((3, 0))), row + 1)
+        self._sums = extend(self._sums, row + 1)
+        self._sums_of[namespace] = extend(self._sums_of.get(namespace, np.zeros((3, 0))), row + 1)
         for sums in (self._sums, self._sums_of[namespace]):
             sums[:, row] += wanted
 
@@ -46,18 +46,13 @@ class NodeQueues:
     def before(self, rows: IntArray, namespace: str) -> tuple[FloatArray, FloatArray]:
         """Return slots and GPU seconds of the tasks that go before the next one of a namespace; shapes (n,)."""
         rows_end = int(rows.max(initial=-1)) + 1
-        self._sums = _cover(self._sums, rows_end)
-        everybody = self._sums[:, rows]
+        self._sums = extend(self._sums, rows_end)
+        everything = self._sums[:, rows]
         others = len(self._sums_of) - (namespace in self._sums_of)
         if not others:
-            return everybody[1], everybody[2]
-        own = _cover(self._sums_of.get(namespace, np.zeros((3, 0))), rows_end)[:, rows]
-        theirs = np.maximum(everybody - own, 0.0)
+            return everything[1], everything[2]
+        own = extend(self._sums_of.get(namespace, np.zeros((3, 0))), rows_end)[:, rows]
+        theirs = np.maximum(everything - own, 0.0)
         first = np.minimum(theirs[0], others * (own[0] + 1.0)) / np.maximum(theirs[0], 1.0)
         _, slots, work_s = own + theirs * first
         return slots, work_s
-
-
-def _cover(sums: FloatArray, rows: int) -> FloatArray:
-    missing = rows - sums.shape[1]
-    return sums if missing <= 0 else cast(FloatArray, np.concatenate([sums, np.zeros((3, missing))], axis=1))

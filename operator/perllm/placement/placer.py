@@ -13,11 +13,14 @@ import numpy as np
 from perllm.api.task import Tier
 from perllm.learning.learner import Learner
 from perllm.placement.circuits import Circuits
-from perllm.placement.decision import Decision
+from perllm.placement.decision import Assessment, Decision
 from perllm.placement.eligibility import Eligibility, Gate
 from perllm.placement.fleet import Fleet
-from perllm.placement.ledger import Flight, Ledger, Residence
-from perllm.placement.outlook import LEAST_S, Inference, Outlook, look_out
+from perllm.placement.flight import Flight, Residence
+from perllm.placement.forecast import Inference
+from perllm.placement.forecaster import Forecaster
+from perllm.placement.ledger import Ledger
+from perllm.placement.outlook import Outlook
 from perllm.placement.reasons import explain_arm
 from perllm.placement.request import PlacementRequest
 from perllm.policy.problem import EXCLUDED_TIER, Arms, Choice, FloatArray, IntArray, Policy, TaskFeatures
@@ -29,14 +32,11 @@ REFRESH_S = 0.05
 
 REFRESH_SHARE = 0.02
 MIN_PLACED = 8
-"""In a burst it is worked out anew after so many placements too, or after this share of all in flight if that is more:
-so its cost per decision stays bounded."""
-
-_QUANTILES = np.array([-1.645, -1.036, -0.674, -0.385, -0.126, 0.126, 0.385, 0.674, 1.036, 1.645])
-"""Middles of ten equally likely ranges of the standard normal distribution."""
+"""In a burst it is found again after so many placements too, or after this share of all in flight if that is more: so
+its cost per decision stays bounded."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
     """The policy's choice among `names`, and what it was made from; arrays have one entry per name.
 
@@ -126,7 +126,8 @@ class Placer:
         self.circuits = circuits
         self._gate = Gate(fleet, ledger, circuits)
         self._policy = policy
-        self._transmission_j_per_bit = np.array([transmission_j_per_bit[tier] for tier in Tier])
+        j_per_bit = np.array([transmission_j_per_bit[tier] for tier in Tier])
+        self._forecaster = Forecaster(learner, fleet, ledger, j_per_bit)
         self._metrics_age_s = metrics_age_s
         self._unix_now = unix_now
         self.now = now
@@ -134,7 +135,7 @@ class Placer:
         self._refreshed_at = 0
 
     def note_arrival(self, request: PlacementRequest) -> None:
-        """Take a task that has arrived into the mean task of its model."""
+        """Count a task that has arrived in the mean task of its model."""
         length = self.learner.expect_length(request.model, request.prompt_tokens, request.output_tokens)
         self.learner.note_arrival(request.model, request.prompt_tokens, length.mean)
 
@@ -145,59 +146,79 @@ class Placer:
         self._refresh(now_s)
         eligibility = self._gate.find(request, rows, now_s)
         length = self.learner.expect_length(request.model, request.prompt_tokens, request.output_tokens)
-        job = Inference(
-            request.model,
-            request.prompt_tokens,
-            float(request.input_bytes * BITS_PER_BYTE),
-            request.due_s - decided_s,
-            length,
-            request.demand.slots,
-            request.namespace,
+        inference = Inference(
+            model=request.model,
+            prompt_tokens=request.prompt_tokens,
+            hint_tokens=request.output_tokens,
+            output_tokens=length.mean,
+            length_centre=length.centre,
+            length_spread=length.spread,
+            input_bits=float(request.input_bytes * BITS_PER_BYTE),
+            time_left_s=request.due_s - decided_s,
         )
-        outlook = look_out(
-            job,
-            rows,
-            eligibility.allowed,
-            self.learner,
-            self.fleet,
-            self.ledger,
-            self._transmission_j_per_bit[self.fleet.tier_codes(rows)],
-            now_s,
+        outlook = self._forecaster.look_out(
+            request, inference, length.points, rows=rows, allowed=eligibility.allowed, now_s=now_s
         )
         task = TaskFeatures(
-            request.model,
-            request.prompt_tokens,
-            length.mean,
-            request.input_bytes,
-            job.time_left_s,
-            request.deadline_s,
+            model=request.model,
+            prompt_tokens=request.prompt_tokens,
+            output_tokens=length.mean,
+            input_bytes=request.input_bytes,
+            time_left_s=inference.time_left_s,
+            deadline_s=request.deadline_s,
         )
-        choice = _tell_excluded(self._policy.choose(task, outlook.arms), eligibility)
-        obstacle = self._gate.describe(request, eligibility, names) if eligibility.is_blocked else ""
-        return Placement(request, names, rows, eligibility, job, outlook, choice, decided_s, obstacle)
+        return Placement(
+            request=request,
+            names=names,
+            rows=rows,
+            eligibility=eligibility,
+            inference=inference,
+            outlook=outlook,
+            choice=_with_true_reasons(self._policy.choose(task, outlook.arms), eligibility),
+            decided_s=decided_s,
+            obstacle=self._gate.describe(request, eligibility, names) if eligibility.is_blocked else "",
+        )
 
     def reserve(self, placement: Placement, node: str) -> None:
         """Count the task as in flight on `node` until it is confirmed, released or expired."""
         arm, now_s = placement.names.index(node), self.now()
-        self.learner.load(int(placement.rows[arm]), placement.inference.model, now_s)
-        self.ledger.reserve(self._flight(placement, arm), now_s)
-        request = placement.request
+        request, inference, row = placement.request, placement.inference, int(placement.rows[arm])
+        self.learner.load(row, inference.model, now_s)
+        flight = Flight(
+            task_id=request.task_id,
+            row=row,
+            placed_s=now_s,
+            inference=inference,
+            forecast=placement.outlook.at(arm),
+            length_kind=self._length_kind(inference),
+            slots=request.demand.slots,
+        )
+        self.ledger.reserve(flight, now_s)
         self.circuits.note_placed(node, request.task_id, request.namespace, request.model)
 
     def confirm(self, decision: Decision, slots: float = 1.0) -> None:
         """Count a bound task, which takes so many slots of its node, as in flight."""
-        now_s = self.now()
+        now_s, row = self.now(), self.fleet.row(decision.node)
         # First, so that the model is known and its lengths have a shape of their own.
-        self.learner.load(self.fleet.row(decision.node), decision.model, now_s)
-        self.ledger.confirm(self._restore(decision, slots, now_s - self._unix_now()), now_s)
+        self.learner.load(row, decision.inference.model, now_s)
+        flight = Flight(
+            task_id=decision.task_id,
+            row=row,
+            placed_s=decision.decided_s + (now_s - self._unix_now()),
+            inference=decision.inference,
+            forecast=decision.forecast,
+            length_kind=self._length_kind(decision.inference),
+            slots=slots,
+        )
+        self.ledger.confirm(flight, now_s)
 
     def note_bandwidth(self) -> None:
-        """Let the ledger know how fast the nodes' links drain, after the fleet was told."""
+        """Pass the bandwidth of the nodes on from the fleet to the ledger."""
         _, rows = self.fleet.all_nodes()
         self.ledger.put_bandwidth(rows, self.fleet.bandwidth_capacity_bps(rows))
 
     def release_reservation(self, task_id: str) -> None:
-        """Take a reservation back; a task that is bound stays in flight."""
+        """Undo a reservation; a task that is bound stays in flight."""
         self.ledger.cancel(task_id, self.now())
 
     def release(self, task_id: str) -> Residence | None:
@@ -210,59 +231,23 @@ class Placer:
 
     def explain(self, placement: Placement, name: str) -> Decision:
         """Return the decision for the node `name`, which is the chosen one unless kube-scheduler overruled it."""
-        arm = placement.names.index(name)
-        choice, outlook, job = placement.choice, placement.outlook, placement.inference
-        arms, node, request = outlook.arms, self.fleet.nodes[name], placement.request
-        score, chosen = float(choice.scores[arm]), arm == choice.arm
-        low_s, high_s = latency_range_s(placement, arm)
+        arm, choice, node = placement.names.index(name), placement.choice, self.fleet.nodes[name]
         return Decision(
-            task_id=request.task_id,
+            task_id=placement.request.task_id,
             policy=self._policy.name,
-            model=request.model,
             node=name,
             tier=node.tier,
             gpu_type=node.gpu_type,
             decided_s=placement.decided_s,
-            latency_s=float(arms.latency_s[arm]),
-            latency_low_s=low_s,
-            latency_high_s=high_s,
-            hit_chance=float(arms.hit_chance[arm]),
-            harm=float(arms.harm[arm]),
-            energy_j=float(arms.energy_j[arm]),
-            transmission_energy_j=float(outlook.transmission_j[arm]),
-            time_left_s=job.time_left_s,
-            demand_bps=float(outlook.demand_bps[arm]),
-            occupancy=float(outlook.running[arm]) + 1.0,
-            prompt_tokens=request.prompt_tokens,
-            hint_tokens=request.output_tokens,
-            output_tokens=job.length.mean,
-            length_centre=job.length.centre,
-            length_spread=job.length.spread,
-            input_bits=job.bits,
-            gpus=float(self.fleet.gpus(placement.rows[arm : arm + 1])[0]),
-            fixed_s=float(outlook.fixed_s[arm]),
-            transfer_s=float(outlook.transfer_s[arm]),
-            reading_s=float(outlook.reading_s[arm]),
-            work_s=float(outlook.work_s[arm]),
-            token_s=float(outlook.token_s[arm]),
-            solo_token_s=float(outlook.solo_token_s[arm]),
-            contention_s=float(outlook.contention_s[arm]),
-            fixed_j=float(outlook.fixed_j[arm]),
-            token_j=float(outlook.token_j[arm]),
-            cold=float(outlook.cold[arm]),
-            score=score if np.isfinite(score) else None,
-            slack=choice.slack,
-            resource_slack=choice.resource_slack,
-            meets_deadline=choice.meets_deadline if chosen else bool(arms.latency_s[arm] <= job.time_left_s),
-            explored=choice.explored and chosen,
-            candidates=choice.candidates,
-            rejected=choice.excluded,
             metrics_age_s=self._metrics_age_s(name),
             reason=explain_arm(placement.names, choice, arm, placement.arm),
+            inference=placement.inference,
+            forecast=placement.outlook.at(arm),
+            assessment=_assess(placement, arm),
         )
 
     def trim(self) -> None:
-        """Let the learner forget models that nothing is in flight of, when it knows too many."""
+        """Let the learner forget models without tasks in flight, when it knows too many."""
         self.learner.trim(self.ledger.models)
 
     def _refresh(self, now_s: float) -> None:
@@ -278,54 +263,27 @@ class Placer:
         names = self.fleet.known(candidates)
         return names, self.fleet.rows(names)
 
-    def _flight(self, placement: Placement, arm: int) -> Flight:
-        outlook, job, now_s = placement.outlook, placement.inference, self.now()
-        return Flight(
-            task_id=placement.request.task_id,
-            model=job.model,
-            row=int(placement.rows[arm]),
-            gpus=float(self.fleet.gpus(placement.rows[arm : arm + 1])[0]),
-            demand_bps=float(outlook.demand_bps[arm]),
-            input_bits=job.bits,
-            prompt_tokens=job.prompt_tokens,
-            reading_s=float(outlook.reading_s[arm]),
-            work_s=float(outlook.work_s[arm]),
-            due_s=now_s + job.time_left_s,
-            writes_from_s=now_s + float(outlook.fixed_s[arm]),
-            solo_token_s=float(outlook.solo_token_s[arm]),
-            contention_s=float(outlook.contention_s[arm]),
-            length_centre=job.length.centre,
-            length_spread=job.length.spread,
-            length_kind=self.learner.length_kind(job.model, has_hint=placement.request.output_tokens is not None),
-            slots=job.slots,
-        )
-
-    def _restore(self, decision: Decision, slots: float, offset_s: float) -> Flight:
-        """Return what is in flight by a decision; `offset_s` is the ledger's clock less Unix time."""
-        decided_s = decision.decided_s + offset_s
-        return Flight(
-            task_id=decision.task_id,
-            model=decision.model,
-            row=self.fleet.row(decision.node),
-            gpus=decision.gpus,
-            demand_bps=decision.demand_bps,
-            input_bits=decision.input_bits,
-            prompt_tokens=decision.prompt_tokens,
-            reading_s=decision.reading_s,
-            work_s=decision.work_s,
-            due_s=decided_s + decision.time_left_s,
-            writes_from_s=decided_s + decision.fixed_s,
-            solo_token_s=decision.solo_token_s,
-            contention_s=decision.contention_s,
-            length_centre=decision.length_centre,
-            length_spread=decision.length_spread,
-            length_kind=self.learner.length_kind(decision.model, has_hint=decision.hint_tokens is not None),
-            slots=slots,
-        )
+    def _length_kind(self, inference: Inference) -> int:
+        return self.learner.length_kind(inference.model, has_hint=inference.hint_tokens is not None)
 
 
-def _tell_excluded(choice: Choice, eligibility: Eligibility) -> Choice:
-    """Return the choice with the true reasons of nodes that were kept from the policy, which knows one for all."""
+def _assess(placement: Placement, arm: int) -> Assessment:
+    choice, is_chosen = placement.choice, arm == placement.choice.arm
+    score = float(choice.scores[arm])
+    is_in_time = bool(placement.arms.latency_s[arm] <= placement.inference.time_left_s)
+    return Assessment(
+        score=score if np.isfinite(score) else None,
+        slack=choice.slack,
+        resource_slack=choice.resource_slack,
+        meets_deadline=choice.meets_deadline if is_chosen else is_in_time,
+        explored=choice.explored and is_chosen,
+        candidates=choice.candidates,
+        excluded=choice.excluded,
+    )
+
+
+def _with_true_reasons(choice: Choice, eligibility: Eligibility) -> Choice:
+    """Return the choice with the reasons for which nodes were excluded before the policy saw the arms."""
     if not eligibility.excluded:
         return choice
 
@@ -334,14 +292,3 @@ def _tell_excluded(choice: Choice, eligibility: Eligibility) -> Choice:
         return {**eligibility.excluded, **judged}
 
     return replace(choice, count_excluded=count_excluded)
-
-
-def latency_range_s(placement: Placement, arm: int) -> tuple[float, float]:
-    """Return the 5 % and 95 % quantiles of the latency on a node, the length of the answer being unknown."""
-    outlook = placement.outlook
-    times_s = outlook.fixed_s[arm] + outlook.token_s[arm] * placement.inference.length.points
-    scale = float(outlook.scale[arm])
-    logs = np.log(np.maximum(times_s, LEAST_S))
-    grid = np.sort((logs[:, None] + scale * _QUANTILES).ravel())
-    last = len(grid) - 1
-    return float(np.exp(grid[round(0.05 * last)])), float(np.exp(grid[round(0.95 * last)]))

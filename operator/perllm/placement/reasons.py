@@ -1,6 +1,6 @@
 """Why a task goes to a node: what was compared, and by which part of it the next best node lost.
 
-Made only for what is told to somebody, since words take longer than the choice itself.
+Made only for what people are shown, since words take longer than the choice itself.
 """
 
 from collections.abc import Iterable, Sequence
@@ -52,7 +52,7 @@ def _account(names: Sequence[str], choice: Choice, arm: int) -> str:
 
 
 def _find_second(choice: Choice, arm: int) -> int | None:
-    """Return the best arm of no higher score: higher ones were refused, or have no room."""
+    """Return the best arm of no higher score: higher ones were excluded, or have no room."""
     others = np.where(choice.scores <= choice.scores[arm], choice.scores, -np.inf)
     others[arm] = -np.inf
     second = int(np.argmax(others))
@@ -60,7 +60,7 @@ def _find_second(choice: Choice, arm: int) -> int | None:
 
 
 def _name_differences(differences: Iterable[tuple[str, float]]) -> str:
-    """Return by which parts the one is less or more than the other, the greatest first."""
+    """Return the parts by which the second arm scores less or more, the greatest first."""
     known = sorted((one for one in differences if abs(one[1]) >= LEAST), key=lambda one: -abs(one[1]))
     words = ", ".join(f"{difference:+.3f} by {name}" for name, difference in known)
     return f" ({words})" if words else ""

@@ -6,7 +6,7 @@ from perllm.api.task import Tier
 from perllm.placement.demand import ONE_SLOT, PodDemand
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementRequest:
     """A task that needs a node.
 

@@ -26,7 +26,7 @@ from perllm.policy.problem import (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Slacks:
     """Slacks of n arms; `placeable` holds C2, C3 and the task's tiers, `feasible` holds C1 as well."""
 
@@ -57,7 +57,13 @@ def measure_slacks(task: TaskFeatures, arms: Arms) -> Slacks:
         remaining &= holds
         if count:
             excluded[reason] = count
-    return Slacks(np.minimum(time, resources), resources, placeable, feasible, excluded)
+    return Slacks(
+        total=np.minimum(time, resources),
+        resources=resources,
+        placeable=placeable,
+        feasible=feasible,
+        excluded=excluded,
+    )
 
 
 def time_slack(latency_s: FloatArray, bound_s: float) -> FloatArray:

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from perllm.policy.arrays import extend
 from perllm.policy.constraints import Slacks, measure_slacks, time_slack
 from perllm.policy.problem import (
     EXCLUDED_BANDWIDTH,
@@ -49,7 +50,7 @@ class CsUcbParameters:
     """Weights of CS-UCB.
 
     Attributes:
-        constraint_weight: lambda, what slack is worth beside energy. 0.5 lets energy lead and slack break ties.
+        constraint_weight: lambda, what slack is worth relative to energy. 0.5 lets energy lead and slack break ties.
         exploration: delta, width of the confidence bound. Mean rewards of arms differ by some tenths; 0.1 settles
             within tens of plays.
         penalty_weight: theta, price of a predicted violation when no arm is feasible.
@@ -73,10 +74,7 @@ class _Statistics:
     mean: FloatArray
 
     def cover(self, rows: int) -> None:
-        missing = rows - len(self.plays)
-        if missing > 0:
-            self.plays = np.concatenate([self.plays, np.zeros(missing, dtype=np.int64)])
-            self.mean = np.concatenate([self.mean, np.zeros(missing)])
+        self.plays, self.mean = extend(self.plays, rows), extend(self.mean, rows)
 
 
 class CsUcb:
@@ -87,7 +85,7 @@ class CsUcb:
     def __init__(self, parameters: CsUcbParameters | None = None) -> None:
         self._parameters = parameters or CsUcbParameters()
         self._models: dict[str, _Statistics] = {}
-        # Shared by all models without plays: anybody may ask for a model of any name.
+        # Shared by all models without plays: any tenant may ask for a model of any name.
         self._unknown = _begin()
 
     def choose(self, task: TaskFeatures, arms: Arms) -> Choice:
@@ -96,16 +94,10 @@ class CsUcb:
         eligible = slacks.feasible if slacks.feasible.any() else slacks.placeable
         mean, bonus, penalty = self._index_terms(task.model, arms, slacks)
         index = np.where(eligible, mean + bonus + penalty, -np.inf)
-        candidates = int(np.count_nonzero(slacks.feasible))
         if not eligible.any():
             return Choice(
                 arm=None,
-                meets_deadline=False,
-                candidates=0,
                 scores=index,
-                slack=-1.0,
-                resource_slack=-1.0,
-                explored=False,
                 reason="no node has room for the task now",
                 verdict=_judge(slacks),
                 count_excluded=lambda: slacks.excluded,
@@ -114,13 +106,13 @@ class CsUcb:
         known_best = np.argmax(np.where(eligible, mean + penalty, -np.inf))
         return Choice(
             arm=arm,
-            meets_deadline=bool(slacks.feasible[arm]),
-            candidates=candidates,
             scores=index,
+            reason=FIRST_TRY if np.isinf(bonus[arm]) else "highest index",
+            candidates=int(np.count_nonzero(slacks.feasible)),
+            meets_deadline=bool(slacks.feasible[arm]),
             slack=float(slacks.total[arm]),
             resource_slack=float(slacks.resources[arm]),
             explored=bool(np.isinf(bonus[arm]) or arm != known_best),
-            reason=FIRST_TRY if np.isinf(bonus[arm]) else "highest index",
             verdict=_judge(slacks),
             terms=(Term("mean reward", mean), Term("uncertainty", bonus), Term("lateness", penalty)),
             count_excluded=lambda: slacks.excluded,

@@ -15,14 +15,15 @@ Objective and rule
     net       N(i, a) = P(i, a) - k H(i, a) - rho Q(a) w(i, a)
     value     N(i, a) - E(i, a) / V, the net value: deadlines met, net of harm and rent, less the energy at its price
     choice    argmax over a of the net value, nodes without room included
-    binding   if the best arm has room the task starts there; else it waits for it and is decided anew when room appears
+    binding   if the best arm has room the task starts there; else it waits for it, and is decided again once there is
+              room
     price     V = price (mean energy) / (1 - S)
     admission if no arm has N > floor it would cost more deadlines than it meets to start the task now: it waits, since
-              H and Q pass; if no arm has P > floor it is hopeless, and refused, if it may be
+              H and Q pass; if no arm has P > floor it is hopeless, and rejected, if it may be
 
-H is the cost to those who run now. The rent rho Q w is the cost to those to come: Q grows while a node is given more
-than it can do, so capacity has a price where and while it is scarce, and none elsewhere (drift plus penalty, Neely
-2010). Where all nodes are full others would burn the joules that a task saves, so there energy counts less.
+H is the cost to the tasks that run now. The rent rho Q w is the cost to those to come: Q grows while a node is given
+more than it can do, so capacity has a price where and while it is scarce, and none elsewhere (drift plus penalty, Neely
+2010). Where all nodes are full other tasks would burn the joules that a task saves, so there energy counts less.
 """
 
 from collections.abc import Mapping
@@ -60,8 +61,8 @@ class NetHitsParameters:
     """Settings of net-hits.
 
     Attributes:
-        harm_weight: k, what the deadline of a running task counts beside that of the task to be placed; above 1, since
-            those who come while the task is there are harmed as well.
+        harm_weight: k, what the deadline of a running task counts, relative to that of the task to be placed; above 1,
+            since tasks that come while it is there are harmed as well.
         rent: rho, deadlines that a mean task pays for a place on a node that was given as much as it can hold.
         price: V in mean energies of a task while nothing is scarce. At 15 a task may cost a fifteenth of a deadline
             more than another of mean energy to save that energy.
@@ -124,7 +125,7 @@ class NetHits:
         )
 
     def learn(self, feedback: Feedback) -> float:
-        """Take an outcome into the mean energy; return what it was worth, in deadlines."""
+        """Count an outcome in the mean energy; return what it was worth, in deadlines."""
         self._outcomes += 1
         self._mean_energy_j += (feedback.energy_j - self._mean_energy_j) / min(self._outcomes, MEAN_OVER)
         in_time = float(feedback.latency_s <= feedback.deadline_s)
@@ -138,7 +139,7 @@ class NetHits:
         return {"meanEnergyJoules": self._mean_energy_j, "outcomes": self._outcomes}
 
     def import_state(self, model: str, row: int, state: Mapping[str, float]) -> None:
-        """Take back a mean energy, if it comes of more outcomes than the present one.
+        """Restore a mean energy, if it comes of more outcomes than the present one.
 
         Raises:
             ValueError: a number is missing, not finite, or negative.
@@ -167,7 +168,7 @@ class NetHits:
     ) -> tuple[int | None, Verdict, int | None]:
         """Return the arm to start on, what to do, and the arm to wait for.
 
-        For a task that must not be refused there is an arm also with REFUSE: the best of those with room.
+        For a task that must not be rejected there is an arm also with REJECT: the best of those with room.
         """
         if worth.any():
             best = int(np.argmax(np.where(worth, scores, -np.inf)))
@@ -183,7 +184,7 @@ class NetHits:
 
 
 def _count_excluded(arms: Arms, room: BoolArray, worth: BoolArray, harm: FloatArray, floor: float) -> dict[str, int]:
-    """Return how many arms were refused, by the first of the causes that would have been enough."""
+    """Return how many arms were excluded, by the first of the causes that would have been enough."""
     unworthy = room & ~worth
     late = unworthy & (arms.hit_chance <= floor)
     harmful = unworthy & ~late & (arms.hit_chance - harm <= floor)

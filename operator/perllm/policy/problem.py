@@ -28,7 +28,7 @@ EXCLUDED_PRICE = "price"
 """Neither late nor harmful, but the capacity is worth more to the tasks to come."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFeatures:
     """The task to place.
 
@@ -49,7 +49,7 @@ class TaskFeatures:
     deadline_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Arms:
     """The arms of one model, with everything known about them now.
 
@@ -108,22 +108,22 @@ def _count_none() -> Mapping[str, int]:
     return {}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """What a policy chose.
 
-    It is made for every look at a task, and explained only for those that are placed: so it holds what an explanation
-    needs, and no explanation.
+    It is made whenever a task is examined, and explained only for those that are placed: so it holds what an
+    explanation needs, and no explanation.
 
     Attributes:
         arm: position of the chosen arm in `Arms`; None when no arm can take the task now.
-        meets_deadline: whether the chosen arm is predicted to meet every constraint.
-        candidates: number of arms that satisfy every constraint.
         scores: the policy's score of every arm, -inf where excluded.
+        reason: why this arm, or none, in a few words without figures that change from one time to the next.
+        candidates: number of arms that satisfy every constraint.
+        meets_deadline: whether the chosen arm is predicted to meet every constraint.
         slack: normalised slack f(y) of the chosen arm.
         resource_slack: the part of the slack that is known at once: compute and bandwidth.
         explored: whether the arm was chosen to learn about it rather than for its mean.
-        reason: why this arm, or none, in a few words without figures that change from look to look.
         verdict: what to do with a task that may be rejected.
         awaited: position of the arm whose room a waiting task waits for; None if for any.
         is_harmless: whether the task would cost others next to nothing on the chosen arm.
@@ -132,13 +132,13 @@ class Choice:
     """
 
     arm: int | None
-    meets_deadline: bool
-    candidates: int
     scores: FloatArray
-    slack: float
-    resource_slack: float
-    explored: bool
     reason: str
+    candidates: int = 0
+    meets_deadline: bool = False
+    slack: float = -1.0
+    resource_slack: float = -1.0
+    explored: bool = False
     verdict: Verdict = Verdict.START
     awaited: int | None = None
     is_harmless: bool = False
@@ -151,7 +151,7 @@ class Choice:
         return self.count_excluded()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Feedback:
     """What became of a choice.
 
@@ -194,7 +194,7 @@ class Policy(Protocol):
         """Return what was learned about an arm, as plain numbers."""
 
     def import_state(self, model: str, row: int, state: Mapping[str, float]) -> None:
-        """Take back what `export_state` returned.
+        """Restore what `export_state` returned.
 
         Raises:
             ValueError: the state is not one that this policy exports.

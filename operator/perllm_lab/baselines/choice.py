@@ -103,13 +103,23 @@ def build_choice(
     masked = np.where(eligible, scores, -np.inf)
     candidates = int(np.count_nonzero(eligible))
     if arm is None:
-        return Choice(None, False, candidates, masked, -1.0, -1.0, False, reason, count_excluded=excluded)
+        return Choice(arm=None, scores=masked, reason=reason, candidates=candidates, count_excluded=excluded)
     time = _slack(float(arms.latency_s[arm]), task.time_left_s)
     compute = _slack(float(arms.compute_used[arm]), float(arms.compute_capacity[arm]))
     bandwidth = _slack(float(arms.bandwidth_used_bps[arm]), float(arms.bandwidth_capacity_bps[arm]))
     resources = min(compute, bandwidth)
     slack = min(time, resources)
-    return Choice(arm, slack >= 0.0, candidates, masked, slack, resources, explored, reason, count_excluded=excluded)
+    return Choice(
+        arm=arm,
+        scores=masked,
+        reason=reason,
+        candidates=candidates,
+        meets_deadline=slack >= 0.0,
+        slack=slack,
+        resource_slack=resources,
+        explored=explored,
+        count_excluded=excluded,
+    )
 
 
 def _count_excluded(arms: Arms, eligible: BoolArray) -> dict[str, int]:

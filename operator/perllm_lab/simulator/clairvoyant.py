@@ -61,14 +61,14 @@ class TrueLearner(Learner):
             known.latency.account(row, outcome.run_error)
         return self._policy.learn(
             Feedback(
-                outcome.model,
-                row,
-                outcome.latency_s,
-                outcome.deadline_s,
-                outcome.energy_j or 0.0,
-                outcome.prompt_tokens,
-                outcome.output_tokens,
-                outcome.resource_slack,
+                model=outcome.model,
+                row=row,
+                latency_s=outcome.latency_s,
+                deadline_s=outcome.deadline_s,
+                energy_j=outcome.energy_j or 0.0,
+                prompt_tokens=outcome.prompt_tokens,
+                output_tokens=outcome.output_tokens,
+                resource_slack=outcome.resource_slack,
             )
         )
 

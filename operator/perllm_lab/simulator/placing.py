@@ -15,8 +15,9 @@ from perllm.learning.learner import Learner
 from perllm.placement.circuits import Circuits
 from perllm.placement.decision import Decision
 from perllm.placement.fleet import Bandwidth, Fleet
+from perllm.placement.flight import Residence
 from perllm.placement.hindsight import CompletedRun, judge_ended, judge_run
-from perllm.placement.ledger import Ledger, Residence
+from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placement, Placer
 from perllm.placement.request import PlacementRequest
 from perllm.policy.problem import Policy, Verdict
@@ -135,14 +136,14 @@ class Placing:
         knows = isinstance(self._learner, TrueLearner)
         hint_tokens = request.output_tokens if knows else request.hint_tokens
         asked = self._requests[number] = PlacementRequest(
-            str(number),
-            request.model,
-            request.prompt_tokens,
-            hint_tokens,
-            request.input_bytes,
-            ALL_TIERS,
-            due_s,
-            request.deadline_s,
+            task_id=str(number),
+            model=request.model,
+            prompt_tokens=request.prompt_tokens,
+            output_tokens=hint_tokens,
+            input_bytes=request.input_bytes,
+            tiers=ALL_TIERS,
+            due_s=due_s,
+            deadline_s=request.deadline_s,
         )
         self._placer.note_arrival(asked)
         self._lines.add(number, (due_s if self._rules.by_deadline else float(number),))
@@ -212,7 +213,7 @@ class Placing:
             self._lines.wait(number, ANY)
             return
         row = int(placement.rows[arm])
-        self._ledger.wait(str(number), row, float(placement.outlook.work_s[arm]))
+        self._ledger.wait(str(number), row, float(placement.outlook.times.work_s[arm]))
         self._lines.wait(number, row)
 
     def _decide_one(self, number: int) -> Start | Refuse | None:
@@ -232,19 +233,21 @@ class Placing:
         decision = self._placer.explain(placement, placement.names[arm])
         self._placer.confirm(decision)
         self._decisions[number] = decision
-        return Start(number, decision.node, self._forecast(decision, placement, arm, number), decision.explored)
+        return Start(
+            number, decision.node, self._forecast(decision, placement, arm, number), decision.assessment.explored
+        )
 
     def _forecast(self, decision: Decision, placement: Placement, arm: int, number: int) -> Forecast:
         outlook, tokens = placement.outlook, float(self._truths[number].output_tokens)
-        given_s = decision.given_latency_s(tokens)
+        given_s = decision.forecast.latency_given_s(tokens)
         return Forecast(
-            latency_s=decision.latency_s,
-            latency_low_s=decision.latency_low_s,
-            latency_high_s=decision.latency_high_s,
-            energy_j=decision.energy_j,
+            latency_s=decision.forecast.times.latency_s,
+            latency_low_s=decision.forecast.latency_low_s,
+            latency_high_s=decision.forecast.latency_high_s,
+            energy_j=decision.forecast.energy.energy_j,
             given_latency_s=given_s,
             given_low_s=given_s * float(outlook.low[arm]),
             given_high_s=given_s * float(outlook.high[arm]),
-            given_energy_j=decision.given_energy_j(tokens),
-            hit_chance=decision.hit_chance,
+            given_energy_j=decision.forecast.energy_given_j(tokens),
+            hit_chance=decision.forecast.hit_chance,
         )

@@ -10,7 +10,14 @@ from perllm.policy.problem import Arms, Choice, Feedback, TaskFeatures
 
 
 def make_task(*, time_left_s: float = 10.0, prompt_tokens: float = 100.0, output_tokens: float = 100.0) -> TaskFeatures:
-    return TaskFeatures("m", prompt_tokens, output_tokens, 0.0, time_left_s=time_left_s, deadline_s=10.0)
+    return TaskFeatures(
+        model="m",
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        input_bytes=0.0,
+        time_left_s=time_left_s,
+        deadline_s=10.0,
+    )
 
 
 def make_arms(
@@ -48,7 +55,16 @@ def make_arms(
 def make_feedback(row: int, latency_s: float, *, task: TaskFeatures | None = None) -> Feedback:
     """Return what became of `task` on the node of that row."""
     of = task or make_task()
-    return Feedback(of.model, row, latency_s, of.deadline_s, 1.0, of.prompt_tokens, of.output_tokens, 1.0)
+    return Feedback(
+        model=of.model,
+        row=row,
+        latency_s=latency_s,
+        deadline_s=of.deadline_s,
+        energy_j=1.0,
+        prompt_tokens=of.prompt_tokens,
+        output_tokens=of.output_tokens,
+        resource_slack=1.0,
+    )
 
 
 def row_of(choice: Choice, arms: Arms) -> int | None:

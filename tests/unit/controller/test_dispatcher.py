@@ -254,11 +254,15 @@ class TestLateBinding:
         on = self.busy()
         on.add(hasty("t"))
         async with on.at_work():
-            assert (on.names, on.postponed, on.placer.ledger.waiting(np.arange(2)).tolist()) == ([], ["t"], [1, 0])
+            assert (on.names, on.postponed, on.placer.ledger.loads(np.arange(2), 0.0).waiting.tolist()) == (
+                [],
+                ["t"],
+                [1, 0],
+            )
             on.placer.release("busy")
             on.dispatcher.free("fast")
             await asyncio.sleep(0.02)
-            assert (on.names, on.placer.ledger.waiting(np.arange(2)).tolist()) == (["t"], [0, 0])
+            assert (on.names, on.placer.ledger.loads(np.arange(2), 0.0).waiting.tolist()) == (["t"], [0, 0])
             flight = on.placer.ledger.flight("uid-t")
             assert flight is not None
             assert flight.row == 0
@@ -285,4 +289,4 @@ class TestLateBinding:
         on.add(task)
         async with on.at_work():
             on.dispatcher.remove(task.key)
-            assert on.placer.ledger.waiting(np.arange(2)).tolist() == [0, 0]
+            assert on.placer.ledger.loads(np.arange(2), 0.0).waiting.tolist() == [0, 0]

@@ -107,4 +107,6 @@ async def test_the_highest_priority_is_ahead_by_a_bounded_amount_of_work() -> No
         before = len(on.started_s)
         await on.wait_s(bystander(), limit_s=2000)
         placement = on.placer.choose(others[0].to_request())
-        assert (len(on.started_s) - before) * placement.outlook.work_s.min() <= LEAD_S + placement.outlook.work_s.max()
+        assert (
+            len(on.started_s) - before
+        ) * placement.outlook.times.work_s.min() <= LEAD_S + placement.outlook.times.work_s.max()

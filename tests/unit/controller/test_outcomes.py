@@ -4,7 +4,7 @@ from perllm.api.task_status import TaskStatus
 from perllm.cluster.pod import Pod
 from perllm.controller.lifecycle import advance
 from perllm.controller.outcomes import build_outcome
-from perllm.placement.ledger import Residence
+from perllm.placement.flight import Residence
 from unit.controller.samples import make_task, running, succeeded
 from unit.placement.records import make_decision
 

@@ -81,7 +81,7 @@ async def setting() -> AsyncIterator[Setting]:
 
 
 def in_flight(setting: Setting) -> list[float]:
-    running: list[float] = setting.placer.ledger.running(np.arange(2)).tolist()
+    running: list[float] = setting.placer.ledger.loads(np.arange(2), 0.0).running.tolist()
     return running
 
 

@@ -11,7 +11,8 @@ from perllm.api.node_profile import CircuitState, CircuitStatus
 from perllm.cluster.pod import Pod, PodPhase
 from perllm.metrics import OperatorMetrics
 from perllm.nodes.node_health import NodeHealth, find_avoided, find_fault
-from perllm.placement.circuits import PAUSE, TRIP, NodeFault
+from perllm.placement.circuit import NodeFault
+from perllm.placement.circuits import PAUSE, TRIP
 from unit.controller.samples import bound, failed, refused, running, succeeded, waiting
 from unit.placement.cluster_of import make_node, make_setting
 

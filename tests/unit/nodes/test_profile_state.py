@@ -63,10 +63,19 @@ def exercise(learner: Learner, policy: Policy) -> None:
     )
     for number, model in enumerate(MODELS):
         placement = placer.choose(
-            PlacementRequest(f"t-{model}", model, 1000, None, 4096, frozenset(Tier), NOW_S + 60.0, 60.0)
+            PlacementRequest(
+                task_id=f"t-{model}",
+                model=model,
+                prompt_tokens=1000,
+                output_tokens=None,
+                input_bytes=4096,
+                tiers=frozenset(Tier),
+                due_s=NOW_S + 60.0,
+                deadline_s=60.0,
+            )
         )
         arms = placement.arms
-        figures = np.concatenate([arms.latency_s, arms.energy_j, arms.work, placement.inference.length.points])
+        figures = np.concatenate([arms.latency_s, arms.energy_j, arms.work, placement.outlook.lengths])
         assert np.isfinite(figures).all()
         assert (figures > 0).all()
         assert np.isfinite(arms.hit_chance).all()

@@ -24,31 +24,35 @@ def make_node(name: str, tier: Tier = EDGE, slots: float = 4.0, gpu_type: str = 
 
 @dataclass
 class Setting:
-    """A placer and the clock it sees; `ages_s` are the ages of the nodes' metrics."""
+    """A placer, what it was given, and the clock it sees; `ages_s` are the ages of the nodes' metrics."""
 
     placer: Placer
+    learner: Learner
+    fleet: Fleet
+    ledger: Ledger
+    circuits: Circuits
     ages_s: dict[str, float] = field(default_factory=dict)
     now_s: float = 1000.0
 
 
 def make_setting(*nodes: Node, bandwidth_bps: float = 100e6, policy: Policy | None = None) -> Setting:
     policy = policy or CsUcb()
-    learner, fleet = Learner(policy), Fleet()
+    learner, fleet, ledger, circuits = Learner(policy), Fleet(), Ledger(), Circuits(Random(0))
     for node in nodes:
         fleet.put(node, learner.register(node.name, node.gpu_type), Bandwidth(bandwidth_bps, 0.0))
     placer = Placer(
         policy,
         learner,
         fleet,
-        Ledger(),
-        circuits=Circuits(Random(0)),
+        ledger,
+        circuits=circuits,
         transmission_j_per_bit={EDGE: 1e-6, CLOUD: 2e-6},
         metrics_age_s=lambda name: setting.ages_s.get(name),
         unix_now=lambda: setting.now_s,
         now=lambda: setting.now_s,
     )
     placer.note_bandwidth()
-    setting = Setting(placer)
+    setting = Setting(placer, learner, fleet, ledger, circuits)
     return setting
 
 
@@ -62,4 +66,16 @@ def make_request(
     demand: PodDemand = ONE_SLOT,
     avoided: frozenset[str] = frozenset(),
 ) -> PlacementRequest:
-    return PlacementRequest(task_id, "m", 1000, output_tokens, input_bytes, tiers, due_s, 60.0, "lab", demand, avoided)
+    return PlacementRequest(
+        task_id=task_id,
+        model="m",
+        prompt_tokens=1000,
+        output_tokens=output_tokens,
+        input_bytes=input_bytes,
+        tiers=tiers,
+        due_s=due_s,
+        deadline_s=60.0,
+        namespace="lab",
+        demand=demand,
+        avoided=avoided,
+    )

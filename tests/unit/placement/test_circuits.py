@@ -7,7 +7,9 @@ from random import Random
 import pytest
 
 from perllm.api.node_profile import CircuitState
-from perllm.placement.circuits import FORGET_S, HOLD, PAUSE, TRIP, WINDOW_S, Attempt, CircuitChange, Circuits
+from perllm.placement.circuit import Attempt, CircuitChange
+from perllm.placement.circuits import FORGET_S, PAUSE, TRIP, WINDOW_S, Circuits
+from perllm.placement.holds import HOLD
 
 FLEET = 4
 

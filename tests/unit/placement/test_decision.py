@@ -29,7 +29,7 @@ def test_the_keys_of_a_record_stay_so_that_pods_bound_before_an_upgrade_are_unde
 
 
 def test_a_record_without_score_and_metrics_reads_back() -> None:
-    decision = make_decision(score=None, metrics_age_s=None, rejected={})
+    decision = make_decision(score=None, metrics_age_s=None, excluded={})
     assert read_record(decision.to_record()) == decision
 
 
@@ -79,10 +79,10 @@ def test_any_change_of_a_record_is_read_or_refused(name: str, value: object) -> 
 
 def test_a_record_is_short_whatever_it_tells() -> None:
     many = {f"{number}{'x' * 100}": number for number in range(1000)}
-    decision = make_decision(reason='"' * 10_000, model="m" * 10_000, rejected=many)
+    decision = make_decision(reason='"' * 10_000, model="m" * 10_000, excluded=many)
     record = decision.to_record()
     assert len(record) < MAX_RECORD / 2
-    assert read_record(record).latency_s == decision.latency_s
+    assert read_record(record).forecast == decision.forecast
 
 
 def test_the_status_counts_from_the_creation_of_the_task() -> None:
@@ -94,5 +94,5 @@ def test_the_status_counts_from_the_creation_of_the_task() -> None:
 
 
 def test_what_was_foreseen_for_a_length_is_what_is_fixed_and_what_each_token_takes() -> None:
-    assert USUAL.given_latency_s(200) == pytest.approx(2.0 + 200 * 0.02)
-    assert USUAL.given_energy_j(200) == pytest.approx(100 + 200 * 4.0)
+    assert USUAL.forecast.latency_given_s(200) == pytest.approx(2.0 + 200 * 0.02)
+    assert USUAL.forecast.energy_given_j(200) == pytest.approx(100 + 200 * 4.0)

@@ -6,8 +6,10 @@ import pytest
 
 from perllm.api.task import OnInfeasible
 from perllm.cluster.node import Node, Taint
-from perllm.placement.circuits import HOLD, PAUSE, Attempt
+from perllm.placement.circuit import Attempt
+from perllm.placement.circuits import PAUSE
 from perllm.placement.demand import PodDemand, read_demand
+from perllm.placement.holds import HOLD
 from perllm.placement.placer import Placement
 from perllm.policy.cs_ucb import CsUcb
 from perllm.policy.net_hits import NetHits
@@ -35,7 +37,7 @@ def judge(placement: Placement) -> tuple[Verdict, Verdict]:
 
 def refuse(setting: Setting, node: str, *tasks: str) -> None:
     for task in tasks:
-        setting.placer.circuits.note_refused(Attempt(task, "lab", "m", node), "GPU is lost", setting.now_s)
+        setting.circuits.note_refused(Attempt(task, "lab", "m", node), "GPU is lost", setting.now_s)
 
 
 class TestSlots:
@@ -59,14 +61,15 @@ class TestSlots:
         placer = make_setting(make_node("a", slots=8)).placer
         placer.reserve(placer.choose(make_request("t", demand=ask(4))), "a")
         placement = placer.choose(make_request(demand=ask(2)))
-        assert placer.explain(placement, "a").occupancy == 2.0
+        assert placer.explain(placement, "a").forecast.occupancy == 2.0
         assert placement.arms.compute_used.tolist() == [6.0]
 
     def test_that_are_waited_for_count_for_those_behind(self) -> None:
-        placer = make_setting(make_node("a", slots=2), policy=NetHits()).placer
+        setting = make_setting(make_node("a", slots=2), policy=NetHits())
+        placer = setting.placer
         placer.reserve(placer.choose(make_request("busy", demand=ask(2))), "a")
         first = placer.choose(make_request()).arms.latency_s[0]
-        placer.ledger.wait("before", 0, 0.0, slots=2.0)
+        setting.ledger.wait("before", 0, 0.0, slots=2.0)
         third = placer.choose(make_request()).arms.latency_s[0]
         # One slot more than there are two is waited for, then three: runs take 1 + 1 / 2, then 1 + 3 / 2 as long.
         assert third / first == pytest.approx(2.5 / 1.5)
@@ -143,7 +146,7 @@ class TestCircuits:
         assert placement.obstacle == "not tried for now after refusals or failures there: a (GPU is lost)"
         assert judge(placement) == (WAIT, WAIT)
         setting.now_s += PAUSE.first_s
-        setting.placer.circuits.tend(setting.now_s)
+        setting.circuits.tend(setting.now_s)
         probe = setting.placer.choose(make_request("probe"))
         assert probe.node == "a"
         setting.placer.reserve(probe, "a")

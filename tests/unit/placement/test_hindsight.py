@@ -5,8 +5,8 @@ import math
 
 import pytest
 
+from perllm.placement.flight import Residence
 from perllm.placement.hindsight import CompletedRun, expected_residence, judge_ended, judge_run
-from perllm.placement.ledger import Residence
 from unit.placement.records import make_decision
 
 RUN = CompletedRun(

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from perllm.learning.lengths import LengthLaw
 from perllm.placement.ledger import RESERVATION_S, Ledger
+from perllm.policy.problem import FloatArray
 from unit.placement.flights import make_flight
 
 ROWS = np.arange(3)
@@ -12,7 +13,12 @@ SHAPES = LengthLaw().shapes
 
 
 def running(ledger: Ledger) -> list[float]:
-    return ledger.running(ROWS).tolist()
+    return ledger.loads(ROWS, 0.0).running.tolist()
+
+
+def harms(ledger: Ledger) -> tuple[FloatArray, FloatArray, FloatArray]:
+    loads = ledger.loads(ROWS, 0.0)
+    return loads.stall_harm, loads.slow_harm, loads.harmed_s
 
 
 class TestFlights:
@@ -20,9 +26,9 @@ class TestFlights:
         ledger = Ledger()
         ledger.reserve(make_flight(row=1), 0.0)
         assert running(ledger) == [0, 1, 0]
-        assert ledger.running_model("m", ROWS).tolist() == [0, 1, 0]
-        assert ledger.running_model("other", ROWS).tolist() == [0, 0, 0]
-        assert ledger.demand_bps(ROWS).tolist() == [0, 1e6, 0]
+        assert ledger.loads(ROWS, 0.0, model="m").running_model.tolist() == [0, 1, 0]
+        assert ledger.loads(ROWS, 0.0, model="other").running_model.tolist() == [0, 0, 0]
+        assert ledger.loads(ROWS, 0.0).demand_bps.tolist() == [0, 1e6, 0]
 
     def test_of_ten_thousand_models_leave_nothing_behind(self) -> None:
         ledger = Ledger()
@@ -32,7 +38,7 @@ class TestFlights:
             assert list(ledger.models) == [model]
             ledger.release("t", 1.0)
         assert not ledger.models
-        assert ledger.running_model("m-0", ROWS).tolist() == [0, 0, 0]
+        assert ledger.loads(ROWS, 0.0, model="m-0").running_model.tolist() == [0, 0, 0]
         assert not ledger.models
 
     def test_are_on_one_node_only(self) -> None:
@@ -50,7 +56,7 @@ class TestFlights:
         assert ledger.expire(RESERVATION_S - 0.1) == []
         assert ledger.expire(RESERVATION_S) == ["lost"]
         assert running(ledger) == [0, 1, 0]
-        assert ledger.demand_bps(ROWS).tolist() == [0, 1e6, 0]
+        assert ledger.loads(ROWS, 0.0).demand_bps.tolist() == [0, 1e6, 0]
 
     def test_can_be_cancelled_until_they_are_bound(self) -> None:
         ledger = Ledger()
@@ -66,8 +72,8 @@ class TestResidence:
 
     def test_has_the_mean_number_of_tasks_over_its_time(self) -> None:
         ledger = Ledger()
-        ledger.confirm(make_flight("first", writes_from_s=0.0), 0.0)
-        ledger.confirm(make_flight("second", writes_from_s=4.0), 4.0)  # first: 1 task for 4 s, 2 for 4 s, 1 for 2 s
+        ledger.confirm(make_flight("first", fixed_s=0.0), 0.0)
+        ledger.confirm(make_flight("second", fixed_s=4.0), 4.0)  # first: 1 task for 4 s, 2 for 4 s, 1 for 2 s
         second, first = ledger.release("second", 8.0), ledger.release("first", 10.0)
         assert second is not None
         assert first is not None
@@ -77,11 +83,11 @@ class TestResidence:
 
     def test_goes_on_when_it_is_confirmed_again(self) -> None:
         ledger = Ledger()
-        ledger.confirm(make_flight("other", writes_from_s=0.0), 0.0)
-        ledger.reserve(make_flight("t", writes_from_s=0.0), 0.0)
-        ledger.confirm(make_flight("t", writes_from_s=0.0), 1.0)
+        ledger.confirm(make_flight("other", fixed_s=0.0), 0.0)
+        ledger.reserve(make_flight("t", fixed_s=0.0), 0.0)
+        ledger.confirm(make_flight("t", fixed_s=0.0), 1.0)
         ledger.release("other", 5.0)
-        ledger.confirm(make_flight("t", writes_from_s=0.0), 9.0)
+        ledger.confirm(make_flight("t", fixed_s=0.0), 9.0)
         residence = ledger.release("t", 10.0)
         assert residence is not None
         assert residence.occupancy == pytest.approx(1.5)
@@ -89,7 +95,7 @@ class TestResidence:
     def test_counts_per_gpu(self) -> None:
         ledger = Ledger()
         for number in range(5):
-            ledger.confirm(make_flight(f"t{number}", gpus=2.0, writes_from_s=0.0), 0.0)
+            ledger.confirm(make_flight(f"t{number}", gpus=2.0, fixed_s=0.0), 0.0)
         residence = ledger.release("t0", 10.0)
         assert residence is not None
         assert residence.occupancy == pytest.approx(1 + 4 / 2)
@@ -97,8 +103,8 @@ class TestResidence:
     def test_sits_through_the_prompts_before_it_and_those_that_come(self) -> None:
         ledger = Ledger()
         ledger.confirm(make_flight("before", reading_s=2.0), 0.0)
-        ledger.confirm(make_flight("t", reading_s=2.0, writes_from_s=1.0), 1.0)  # 500 tokens are still to be read
-        ledger.confirm(make_flight("after", reading_s=2.0, writes_from_s=7.0), 5.0)
+        ledger.confirm(make_flight("t", reading_s=2.0, fixed_s=1.0), 1.0)  # 500 tokens are still to be read
+        ledger.confirm(make_flight("after", reading_s=2.0, fixed_s=7.0), 5.0)
         residence = ledger.release("t", 21.0)
         assert residence is not None
         assert residence.others_tokens == pytest.approx(500 + 1000, rel=0.15)
@@ -109,38 +115,38 @@ class TestFlows:
         ledger = Ledger()
         for number in range(3):
             ledger.confirm(make_flight(f"t{number}", row=1), 10.0)
-        assert ledger.backlog_tokens(ROWS, 10.0).tolist() == [0, 3000, 0]
-        assert ledger.backlog_tokens(ROWS, 13.0).tolist() == [0, 1500, 0]
-        assert ledger.backlog_tokens(ROWS, 99.0).tolist() == [0, 0, 0]
+        assert ledger.loads(ROWS, 10.0).backlog_tokens.tolist() == [0, 3000, 0]
+        assert ledger.loads(ROWS, 13.0).backlog_tokens.tolist() == [0, 1500, 0]
+        assert ledger.loads(ROWS, 99.0).backlog_tokens.tolist() == [0, 0, 0]
 
     def test_inputs_wait_for_the_link(self) -> None:
         ledger = Ledger()
         ledger.put_bandwidth(ROWS, np.array([1e6, 1e6, 1e6]))
         ledger.confirm(make_flight("t", input_bits=4e6), 0.0)
         ledger.confirm(make_flight("u", input_bits=4e6), 1.0)
-        assert ledger.link_bits(ROWS, 1.0).tolist() == [7e6, 0, 0]
-        assert ledger.link_bits(ROWS, 3.0).tolist() == [5e6, 0, 0]
+        assert ledger.loads(ROWS, 1.0).link_bits.tolist() == [7e6, 0, 0]
+        assert ledger.loads(ROWS, 3.0).link_bits.tolist() == [5e6, 0, 0]
 
     def test_the_load_of_a_node_is_what_it_was_given_and_what_waits_for_it(self) -> None:
         ledger = Ledger()
         ledger.confirm(make_flight("t", work_s=3.0), 0.0)
-        assert ledger.load(ROWS, 0.0).tolist() == [3.0, 0, 0]
-        assert 0 < ledger.load(ROWS, 2.0)[0] < 3.0
-        assert ledger.load(ROWS, 60.0)[0] == 0.0
+        assert ledger.loads(ROWS, 0.0).work_s.tolist() == [3.0, 0, 0]
+        assert 0 < ledger.loads(ROWS, 2.0).work_s[0] < 3.0
+        assert ledger.loads(ROWS, 60.0).work_s[0] == 0.0
         ledger.wait("w", 1, 2.5)
-        assert ledger.load(ROWS, 60.0).tolist() == [0, 2.5, 0]
+        assert ledger.loads(ROWS, 60.0).work_s.tolist() == [0, 2.5, 0]
 
     def test_a_node_without_tasks_has_nothing_left_to_do(self) -> None:
         ledger = Ledger()
         ledger.reserve(make_flight("a", 0, work_s=900.0, prompt_tokens=1e6), 0.0)
         ledger.release("a", 1.0)
-        assert (ledger.load(ROWS, 1.0)[0], ledger.backlog_tokens(ROWS, 1.0)[0]) == (0.0, 0.0)
+        assert (ledger.loads(ROWS, 1.0).work_s[0], ledger.loads(ROWS, 1.0).backlog_tokens[0]) == (0.0, 0.0)
 
     def test_a_node_has_read_lately_as_long_as_its_prompts_took(self) -> None:
         ledger = Ledger()
         for number in range(50):
             ledger.confirm(make_flight(f"t{number}", reading_s=1.0), 4.0 * number)
-        assert ledger.reading_share(ROWS, 200.0)[0] == pytest.approx(0.25, abs=0.06)
+        assert ledger.loads(ROWS, 200.0).reading_share[0] == pytest.approx(0.25, abs=0.06)
 
 
 class TestWaiting:
@@ -149,10 +155,10 @@ class TestWaiting:
         ledger.wait("a", 0, 1.0)
         ledger.wait("b", 1, 1.0)
         ledger.wait("a", 1, 1.0)
-        assert ledger.waiting(ROWS).tolist() == [0, 2, 0]
+        assert ledger.loads(ROWS, 0.0).waiting.tolist() == [0, 2, 0]
         for task_id in ("a", "a", "unknown"):
             ledger.stop_waiting(task_id)
-        assert ledger.waiting(ROWS).tolist() == [0, 1, 0]
+        assert ledger.loads(ROWS, 0.0).waiting.tolist() == [0, 1, 0]
 
 
 class TestHarm:
@@ -163,7 +169,7 @@ class TestHarm:
         ledger = Ledger()
         ledger.confirm(make_flight(**fields), 0.0)
         ledger.refresh(10.0, SHAPES)
-        return float(ledger.harms(ROWS)[1][0])
+        return float(ledger.loads(ROWS, 10.0).slow_harm[0])
 
     def test_is_none_without_tasks(self) -> None:
         ledger = Ledger()
@@ -171,20 +177,20 @@ class TestHarm:
         ledger.refresh(1.0, SHAPES)
         ledger.release("t", 2.0)
         ledger.refresh(2.0, SHAPES)
-        assert [figure.tolist() for figure in ledger.harms(ROWS)] == [[0, 0, 0]] * 3
+        assert [figure.tolist() for figure in harms(ledger)] == [[0, 0, 0]] * 3
 
     def test_is_greatest_for_a_task_whose_deadline_is_about_when_it_ends(self) -> None:
         # exp(5) = 148 tokens at 0.1 s: the median end is at 17 s
-        tight, roomy, hopeless = self.slow(due_s=18.0), self.slow(due_s=300.0), self.slow(due_s=10.1)
+        tight, roomy, hopeless = self.slow(time_left_s=18.0), self.slow(time_left_s=300.0), self.slow(time_left_s=10.1)
         assert tight > 10 * roomy
         assert tight > 10 * hopeless
         assert tight > 0.1
 
     def test_of_a_delay_is_that_of_the_share_of_the_time_left(self) -> None:
         ledger = Ledger()
-        ledger.confirm(make_flight(due_s=18.0), 0.0)
+        ledger.confirm(make_flight(time_left_s=18.0), 0.0)
         ledger.refresh(10.0, SHAPES)
-        stall, slow, harmed_s = (float(figure[0]) for figure in ledger.harms(ROWS))
+        stall, slow, harmed_s = (float(figure[0]) for figure in harms(ledger))
         assert stall == pytest.approx(slow / 8.0)
         assert harmed_s == pytest.approx(8.0)
 
@@ -192,10 +198,10 @@ class TestHarm:
         ledger = Ledger()
         for number in range(3):
             ledger.confirm(
-                make_flight(f"t{number}", row=number // 2, due_s=18.0, contention_s=0.0, reading_s=1e-6), 0.0
+                make_flight(f"t{number}", row=number // 2, time_left_s=18.0, contention_s=0.0, reading_s=1e-6), 0.0
             )
         ledger.refresh(10.0, SHAPES)
-        slow = ledger.harms(ROWS)[1]
+        slow = ledger.loads(ROWS, 10.0).slow_harm
         assert slow[0] == pytest.approx(2 * slow[1], rel=0.01)
         assert slow[2] == 0.0
 
@@ -229,7 +235,7 @@ def test_the_counts_always_equal_the_tasks_in_flight(actions: list[tuple[str, in
             reserved = {one: since_s for one, since_s in reserved.items() if one not in late}
         ledger.refresh(now_s, SHAPES)
         expected = [list(flights.values()).count(row) for row in range(3)]
-        assert running(ledger) == ledger.running_model("m", ROWS).tolist() == expected
-        assert ledger.demand_bps(ROWS) == pytest.approx([1e6 * count for count in expected])
+        assert running(ledger) == ledger.loads(ROWS, 0.0, model="m").running_model.tolist() == expected
+        assert ledger.loads(ROWS, 0.0).demand_bps == pytest.approx([1e6 * count for count in expected])
         assert len(ledger) == len(flights)
-        assert all((figure >= 0).all() for figure in ledger.harms(ROWS))
+        assert all((figure >= 0).all() for figure in harms(ledger))

@@ -1,12 +1,13 @@
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 
 from perllm.placement.decision import read_record
 from perllm.placement.fleet import Bandwidth, Fleet
-from perllm.placement.ledger import Residence
-from perllm.placement.placer import Placement, latency_range_s
+from perllm.placement.flight import Residence
+from perllm.placement.placer import Placement
 from unit.placement.cluster_of import CLOUD, EDGE, Setting, make_node, make_request, make_setting
 
 
@@ -14,14 +15,18 @@ def arm(placement: Placement, node: str) -> int:
     return placement.names.index(node)
 
 
+def figures(part: Any) -> dict[str, float]:
+    return {name: value for name, value in dataclasses.asdict(part).items() if isinstance(value, int | float)}
+
+
 class TestFleet:
     def test_knows_its_nodes_only_in_the_order_asked(self) -> None:
-        fleet = make_setting(make_node("a"), make_node("b"), make_node("c")).placer.fleet
+        fleet = make_setting(make_node("a"), make_node("b"), make_node("c")).fleet
         assert fleet.known(["c", "x", "a"]) == ["c", "a"]
         assert fleet.rows(["c", "a"]).tolist() == [2, 0]
 
     def test_forgets_a_node_that_left_but_keeps_its_row(self) -> None:
-        fleet = make_setting(make_node("a"), make_node("b")).placer.fleet
+        fleet = make_setting(make_node("a"), make_node("b")).fleet
         fleet.remove("a")
         fleet.remove("never there")
         assert fleet.known(["a", "b"]) == ["b"]
@@ -68,9 +73,10 @@ class TestChoice:
         assert (placement.node, placement.choice.excluded) == ("c", {"tier": 1})
 
     def test_reserves_nothing(self) -> None:
-        placer = make_setting(make_node("a")).placer
+        setting = make_setting(make_node("a"))
+        placer = setting.placer
         placer.choose(make_request())
-        assert len(placer.ledger) == 0
+        assert len(setting.ledger) == 0
 
     def test_sees_the_reservations_of_the_tasks_before_it(self) -> None:
         placer = make_setting(make_node("a", slots=2), make_node("b", slots=1)).placer
@@ -92,7 +98,7 @@ class TestChoice:
         setting = make_setting(make_node("a"), make_node("b"))
         placer = setting.placer
         for name in ("a", "b"):
-            placer.learner.warm(name, "m")
+            setting.learner.warm(name, "m")
         for number in range(3):
             before = placer.choose(make_request(f"t{number}"))
             placer.reserve(before, "a")
@@ -103,16 +109,18 @@ class TestChoice:
         assert arms.in_flight.tolist() == [3, 0]
 
     def test_uses_the_learned_length_of_answers_where_none_is_given(self) -> None:
-        placer = make_setting(make_node("a")).placer
+        setting = make_setting(make_node("a"))
+        placer = setting.placer
         unknown, hinted = (placer.choose(make_request(output_tokens=tokens)) for tokens in (None, 7))
-        assert unknown.inference.length.mean == placer.learner.expect_length("m", 1000, None).mean
-        assert hinted.inference.length.mean < unknown.inference.length.mean / 2
+        assert unknown.inference.output_tokens == setting.learner.expect_length("m", 1000, None).mean
+        assert hinted.inference.output_tokens < unknown.inference.output_tokens / 2
 
     def test_does_not_see_the_task_itself_as_one_that_waits(self) -> None:
-        placer = make_setting(make_node("a", slots=1)).placer
+        setting = make_setting(make_node("a", slots=1))
+        placer = setting.placer
         placer.reserve(placer.choose(make_request("busy")), "a")
         before = placer.choose(make_request()).arms
-        placer.ledger.wait("another", 0, 1.0)
+        setting.ledger.wait("another", 0, 1.0)
         after = placer.choose(make_request()).arms
         assert after.latency_s[0] > before.latency_s[0]
         assert after.load[0] > before.load[0]
@@ -129,7 +137,7 @@ class TestTransfer:
         placer = make_setting(make_node("a"), make_node("b"), bandwidth_bps=100e6).placer
         for number in range(3):
             placer.reserve(placer.choose(make_request(f"t{number}", input_bytes=25_000_000)), "a")
-        transfer_s = placer.choose(make_request(input_bytes=25_000_000)).outlook.transfer_s
+        transfer_s = placer.choose(make_request(input_bytes=25_000_000)).outlook.times.transfer_s
         assert transfer_s == pytest.approx([4 * 2.0, 2.0])
 
     def test_promises_the_link_to_tasks_in_flight_whatever_is_measured_yet(self) -> None:
@@ -142,12 +150,13 @@ class TestTransfer:
         assert (second.node, second.choice.excluded) == (None, {"bandwidth": 1})
 
     def test_that_no_link_could_do_in_time_is_late_rather_than_without_room(self) -> None:
-        placer = make_setting(make_node("a"), bandwidth_bps=100e6).placer
+        setting = make_setting(make_node("a"), bandwidth_bps=100e6)
+        placer = setting.placer
         placement = placer.choose(make_request(input_bytes=10_000_000_000))
         assert placement.choice.excluded == {"late": 1}
         assert placement.node == "a"
         placer.reserve(placement, "a")
-        assert placer.ledger.demand_bps(np.array([0])).tolist() == [0.0]
+        assert setting.ledger.loads(np.array([0]), 0.0).demand_bps.tolist() == [0.0]
 
     def test_after_the_deadline_has_passed_demands_nothing(self) -> None:
         placement = make_setting(make_node("a")).placer.choose(make_request(input_bytes=1, due_s=999.0))
@@ -164,23 +173,31 @@ class TestExplanation:
         setting.ages_s["b"] = 2.5
         placement = setting.placer.choose(make_request(input_bytes=1_000_000, tiers=frozenset({CLOUD})))
         decision = setting.placer.explain(placement, "b")
-        assert (decision.task_id, decision.policy, decision.model) == ("uid-t", "cs-ucb", "m")
+        assert (decision.task_id, decision.policy, decision.inference.model) == ("uid-t", "cs-ucb", "m")
         assert (decision.node, decision.tier, decision.gpu_type) == ("b", CLOUD, "H100")
-        assert (decision.decided_s, decision.time_left_s, decision.metrics_age_s) == (1000.0, 60.0, 2.5)
-        assert decision.latency_s == placement.arms.latency_s[arm(placement, "b")]
-        assert decision.latency_low_s < decision.latency_s < decision.latency_high_s
-        assert decision.hit_chance == placement.arms.hit_chance[arm(placement, "b")]
-        assert decision.energy_j == placement.arms.energy_j[arm(placement, "b")]
-        assert decision.transmission_energy_j == pytest.approx(16.0)
-        assert decision.demand_bps == pytest.approx(8e6 / 60)
-        assert (decision.candidates, decision.rejected, decision.meets_deadline) == (1, {"tier": 1}, True)
-        assert (decision.occupancy, decision.score, decision.explored) == (1.0, None, True)
+        assert (decision.decided_s, decision.inference.time_left_s, decision.metrics_age_s) == (1000.0, 60.0, 2.5)
+        assert decision.forecast.times.latency_s == placement.arms.latency_s[arm(placement, "b")]
+        assert decision.forecast.latency_low_s < decision.forecast.times.latency_s < decision.forecast.latency_high_s
+        assert decision.forecast.hit_chance == placement.arms.hit_chance[arm(placement, "b")]
+        assert decision.forecast.energy.energy_j == placement.arms.energy_j[arm(placement, "b")]
+        assert decision.forecast.energy.transmission_energy_j == pytest.approx(16.0)
+        assert decision.forecast.demand_bps == pytest.approx(8e6 / 60)
+        assert (decision.assessment.candidates, decision.assessment.excluded, decision.assessment.meets_deadline) == (
+            1,
+            {"tier": 1},
+            True,
+        )
+        assert (decision.forecast.occupancy, decision.assessment.score, decision.assessment.explored) == (
+            1.0,
+            None,
+            True,
+        )
 
     def test_says_when_kube_scheduler_took_another_node(self, setting: Setting) -> None:
         placement = setting.placer.choose(make_request())
         other = next(name for name in placement.names if name != placement.node)
         decision = setting.placer.explain(placement, other)
-        assert (decision.node, decision.explored) == (other, False)
+        assert (decision.node, decision.assessment.explored) == (other, False)
         assert "kube-scheduler preferred" in decision.reason
 
     def test_of_a_node_without_metrics_has_no_age(self, setting: Setting) -> None:
@@ -211,14 +228,20 @@ class TestFlights:
         placer = setting.placer
         placement = placer.choose(make_request(input_bytes=1_000_000, output_tokens=None))
         placer.reserve(placement, "a")
-        reserved = placer.ledger.flight("uid-t")
+        reserved = setting.ledger.flight("uid-t")
         placer.release_reservation("uid-t")
         placer.confirm(read_record(placer.explain(placement, "a").to_record()))
-        confirmed = placer.ledger.flight("uid-t")
+        confirmed = setting.ledger.flight("uid-t")
         assert reserved is not None
         assert confirmed is not None
-        ours, theirs = dataclasses.asdict(confirmed), dataclasses.asdict(reserved)
-        assert {key: value for key, value in ours.items() if value != pytest.approx(theirs[key])} == {}
+        assert confirmed.placed_s == reserved.placed_s
+        assert (confirmed.row, confirmed.length_kind, confirmed.slots) == (reserved.row, reserved.length_kind, 1.0)
+        for ours, theirs in (
+            (confirmed.inference, reserved.inference),
+            (confirmed.forecast.times, reserved.forecast.times),
+            (confirmed.forecast.energy, reserved.forecast.energy),
+        ):
+            assert figures(ours) == pytest.approx(figures(theirs), rel=1e-5)
 
 
 class TestOutlook:
@@ -234,9 +257,9 @@ class TestOutlook:
 
     def test_names_a_range_that_the_expected_time_is_in(self) -> None:
         placement = make_setting(make_node("a")).placer.choose(make_request(output_tokens=None))
-        low_s, high_s = latency_range_s(placement, 0)
-        assert low_s < placement.arms.latency_s[0] < high_s
-        assert high_s > 2 * low_s
+        forecast = placement.outlook.at(0)
+        assert forecast.latency_low_s < forecast.times.latency_s < forecast.latency_high_s
+        assert forecast.latency_high_s > 2 * forecast.latency_low_s
 
     def test_counts_the_energy_that_a_busy_node_spends_anyway_as_no_cost_of_the_task(self) -> None:
         setting = make_setting(make_node("a"), make_node("b"))

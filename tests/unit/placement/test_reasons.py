@@ -13,7 +13,7 @@ def make_choice(chances: list[float], energies: list[float], arm: int | None = 0
     chance, energy = np.array(chances), np.array(energies)
     scores = chance - energy
     terms = (Term("chance", chance), Term("energy", energy, -1))
-    return Choice(arm, True, 2, scores, 0.0, 0.0, False, "highest net value", terms=terms)
+    return Choice(arm=arm, scores=scores, reason="highest net value", candidates=2, terms=terms)
 
 
 def test_the_figures_of_the_chosen_node_add_up_and_the_next_best_is_told_by_its_parts() -> None:

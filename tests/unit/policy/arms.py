@@ -8,7 +8,9 @@ from perllm.policy.problem import Arms, Feedback, TaskFeatures
 
 
 def make_task(model: str = "m", time_left_s: float = 10.0) -> TaskFeatures:
-    return TaskFeatures(model, 100, 100, 0, time_left_s=time_left_s, deadline_s=10.0)
+    return TaskFeatures(
+        model=model, prompt_tokens=100, output_tokens=100, input_bytes=0, time_left_s=time_left_s, deadline_s=10.0
+    )
 
 
 def make_arms(
@@ -52,4 +54,13 @@ def make_feedback(
     row: int, *, energy_j: float = 0.0, latency_s: float = 10.0, resource_slack: float = 1.0, prompt_tokens: float = 0.0
 ) -> Feedback:
     """Return the feedback of a run that wrote 100 tokens, with a deadline of 10 s: its time slack is 0 by default."""
-    return Feedback("m", row, latency_s, 10.0, energy_j, prompt_tokens, 100.0, resource_slack)
+    return Feedback(
+        model="m",
+        row=row,
+        latency_s=latency_s,
+        deadline_s=10.0,
+        energy_j=energy_j,
+        prompt_tokens=prompt_tokens,
+        output_tokens=100.0,
+        resource_slack=resource_slack,
+    )

@@ -1,0 +1,98 @@
+"""How tight the tasks in flight are: how many would miss their deadline if their node were held up, or got slower.
+
+Notation, for a task that has written w tokens and has s seconds left, at t seconds per token
+    L       length of its answer
+    miss    P(L > w + s / t | L > w), the chance that it is late
+    slow    slope of miss as the node gets slower: the rise of miss when 5 % of s are lost, divided by 5 %
+    stall   slope of miss per second that the node is held up: slow / s
+"""
+
+import numpy as np
+
+from perllm.learning.lengths import survival
+from perllm.placement.flight import Flight
+from perllm.placement.node_table import NodeTable
+from perllm.policy.arrays import extend
+from perllm.policy.problem import FloatArray, IntArray
+
+NUDGE = 0.05
+"""Harm is a slope, taken over this share of the time a task has left."""
+
+FIRST_SIZE = 64
+
+
+class FlightTable:
+    """The tasks in flight as arrays, in no particular order."""
+
+    def __init__(self) -> None:
+        self._ids: list[str] = []
+        self._place: dict[str, int] = {}
+        self._rows = np.zeros(FIRST_SIZE, dtype=np.int64)
+        self._kinds = np.zeros(FIRST_SIZE, dtype=np.int64)
+        self._figures: FloatArray = np.zeros((6, FIRST_SIZE))
+
+    def put(self, flight: Flight) -> None:
+        """Add a task."""
+        place = len(self._ids)
+        if place == len(self._rows):
+            self._rows = extend(self._rows, 2 * place)
+            self._kinds = extend(self._kinds, 2 * place)
+            self._figures = extend(self._figures, 2 * place)
+        self._ids.append(flight.task_id)
+        self._place[flight.task_id] = place
+        self._rows[place], self._kinds[place] = flight.row, flight.length_kind
+        inference, times = flight.inference, flight.forecast.times
+        self._figures[:, place] = (
+            flight.due_s,
+            flight.writes_from_s,
+            times.solo_token_s,
+            times.contention_s,
+            inference.length_centre,
+            inference.length_spread,
+        )
+
+    def remove(self, task_id: str) -> None:
+        """Remove a task; the last one moves into its place."""
+        place, last = self._place.pop(task_id), self._ids.pop()
+        if last == task_id:
+            return
+        end = len(self._ids)
+        self._ids[place], self._place[last] = last, place
+        self._rows[place], self._kinds[place] = self._rows[end], self._kinds[end]
+        self._figures[:, place] = self._figures[:, end]
+
+    def find_harms(
+        self, nodes: NodeTable, now_s: float, shapes: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return stall and slow of each node, summed over its tasks, and how many seconds the latter matters.
+
+        Linear in the number of tasks.
+
+        Args:
+            nodes: how busy they are.
+            now_s: now.
+            shapes: of the answers' lengths, by kind, as the learner counts them.
+        """
+        count, size = len(self._ids), len(nodes)
+        if count == 0:
+            return np.zeros(size), np.zeros(size), np.zeros(size)
+        rows, kinds = self._rows[:count], self._kinds[:count]
+        due_s, writes_from_s, solo_token_s, contention_s, centre, spread = self._figures[:, :count]
+        per_gpu = nodes.running / np.maximum(nodes.gpus, 1.0)
+        slower = 1.0 / (1.0 - nodes.reading_share(np.arange(size), now_s))
+        token_s = (solo_token_s + contention_s * np.maximum(per_gpu[rows] - 1.0, 0.0)) * slower[rows]
+        written = np.maximum(now_s - writes_from_s, 0.0) / token_s
+        left_s = np.maximum(due_s - np.maximum(now_s, writes_from_s), 0.0)
+        reach = written + left_s / token_s
+        tail_now, tail, tail_nudged = (
+            survival(shapes, kinds, (np.log(np.maximum(tokens, 0.5)) - centre) / spread)
+            for tokens in (written, reach, reach - NUDGE * left_s / token_s)
+        )
+        slow = np.where(left_s > 0, (tail_nudged - tail) / np.maximum(tail_now, 1e-6) / NUDGE, 0.0)
+        stall_harm = _sum_by(rows, slow / np.maximum(left_s, 0.1), size)
+        slow_harm = _sum_by(rows, slow, size)
+        return stall_harm, slow_harm, _sum_by(rows, slow * left_s, size) / np.maximum(slow_harm, 1e-9)
+
+
+def _sum_by(rows: IntArray, values: FloatArray, size: int) -> FloatArray:
+    return np.bincount(rows, values, size).astype(np.float64)

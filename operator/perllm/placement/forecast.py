@@ -1,0 +1,113 @@
+"""What is asked of a model, and what is expected of a task on a node."""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from perllm.policy.problem import FloatArray
+
+V = TypeVar("V", float, FloatArray)
+"""The figures of one node, or of n nodes, shape (n,)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inference:
+    """What a task asks of its model, and what is known of the answer before it is begun.
+
+    Attributes:
+        model: the model.
+        prompt_tokens: tokens to read.
+        hint_tokens: length of the answer that the task announced; None if it did not.
+        output_tokens: expected length of the answer.
+        length_centre: median of the logarithm of the length, as learned.
+        length_spread: spread around it.
+        input_bits: size of the input.
+        time_left_s: time to the deadline when the task was placed; negative when that had passed.
+    """
+
+    model: str
+    prompt_tokens: float
+    hint_tokens: float | None
+    output_tokens: float
+    length_centre: float
+    length_spread: float
+    input_bits: float
+    time_left_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunTimes(Generic[V]):
+    """How long a task is expected to take.
+
+    Attributes:
+        latency_s: from now to completion, at the expected length of the answer.
+        fixed_s: from now to the first token written, the wait for room and the transfer included.
+        transfer_s: the transfer's part.
+        reading_s: the part in which its own prompt is read.
+        work_s: GPU seconds that it takes of a node whose batch is full.
+        token_s: seconds per token.
+        solo_token_s: seconds per token, were it alone.
+        contention_s: seconds per token that each further task adds.
+        cold: share of the time to load the model that is still to come.
+    """
+
+    latency_s: V
+    fixed_s: V
+    transfer_s: V
+    reading_s: V
+    work_s: V
+    token_s: V
+    solo_token_s: V
+    contention_s: V
+    cold: V
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnergy(Generic[V]):
+    """How much energy a task is expected to take.
+
+    Attributes:
+        energy_j: transmission and inference, at the expected length of the answer.
+        transmission_energy_j: the transmission's part.
+        fixed_j: what does not depend on the answer, transmission included.
+        token_j: joules per token.
+    """
+
+    energy_j: V
+    transmission_energy_j: V
+    fixed_j: V
+    token_j: V
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmForecast:
+    """What is expected of a task on one node.
+
+    Attributes:
+        times: how long it takes.
+        energy: how much energy it takes.
+        latency_low_s: 5 % quantile of the latency, the length of the answer being unknown.
+        latency_high_s: 95 % quantile of it.
+        hit_chance: chance to be in time.
+        harm: tasks running there that are expected to miss their deadline because of this one.
+        demand_bps: uplink that the task needs to bring its input there in time.
+        occupancy: tasks on the node, this one included.
+        gpus: GPUs of the node.
+    """
+
+    times: RunTimes[float]
+    energy: RunEnergy[float]
+    latency_low_s: float
+    latency_high_s: float
+    hit_chance: float
+    harm: float
+    demand_bps: float
+    occupancy: float
+    gpus: float
+
+    def latency_given_s(self, output_tokens: float) -> float:
+        """Return the latency that would have been predicted, had the length been known; seconds."""
+        return self.times.fixed_s + output_tokens * self.times.token_s
+
+    def energy_given_j(self, output_tokens: float) -> float:
+        """Return the energy that would have been predicted, had the length been known; joules."""
+        return self.energy.fixed_j + output_tokens * self.energy.token_j

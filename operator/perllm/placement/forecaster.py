@@ -1,0 +1,279 @@
+"""What is to be expected of a task on each node: the arms a policy chooses among, and how they came about.
+
+Notation, per node, for a task of p prompt tokens and an answer of L tokens, with B - 1 tasks per GPU there already
+    wait      time that the prompts before it take to be read, and its input behind others to be fetched
+    token     seconds per token: (a + b (B - 1)) / (1 - share of the time spent on reading others' prompts)
+    T(L)      queue + transfer + start + cold load + reading (own and waiting prompts) + L token
+    queue     where the node is full: the time until those before it, and it, have had their turn
+    P(L)      chance that T(L) exp(e) <= time left, e with the scale of the errors of such decisions; logistic,
+              which is within 0.01 of the normal one
+    hit       mean of P over the equally likely lengths
+    harm      delay by reading p x misses per second of delay  +  relative slow-down b / token x misses per unit of it,
+              for as long as the task stays (flight_table.py)
+    E         its share of the energy at B;  dE  by how much the fleet's rises: where others decode anyway an iteration
+              costs nothing more, so the shared part counts 1 / B^2 instead of 1 / B
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from perllm.learning.features import OUTPUT_UNIT, PROMPT_UNIT
+from perllm.learning.learner import Learner
+from perllm.learning.model_laws import ModelLaws
+from perllm.placement.fleet import Fleet
+from perllm.placement.forecast import Inference, RunEnergy, RunTimes
+from perllm.placement.ledger import Ledger, NodeLoads
+from perllm.placement.outlook import LEAST_S, Outlook
+from perllm.placement.request import PlacementRequest
+from perllm.policy.problem import Arms, BoolArray, FloatArray, IntArray
+
+LOGISTIC = 1.702
+"""The logistic function of 1.702 x is within 0.01 of the normal distribution function of x."""
+
+MAX_EXPONENT = 700.0
+"""The exponential of more is not a float."""
+
+MIN_SCALE = 0.03
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scene:
+    """A task and the nodes that it could run on; arrays have shape (n,).
+
+    Attributes:
+        task: the task.
+        rows: the nodes.
+        allowed: whether the task may be sent there at all.
+        laws: of the task's model.
+        loads: what is in flight on the nodes.
+        slots: of the nodes.
+        used: slots in use if the task ran there, itself included.
+        gpus: of the nodes.
+        is_cloud: whether the nodes are of the cloud tier.
+        capacity_bps: uplink of the nodes.
+        used_bps: uplink in use there.
+        demand_bps: uplink that would bring the input there in time.
+        transmission_j: energy of moving the input there.
+        start_s: seconds from binding to the first token read.
+        read_s: seconds per `PROMPT_UNIT` tokens read.
+        solo_token_s: seconds per token written, were the task alone.
+        contention_s: seconds per token that each further task adds.
+        cold: share of the time to load the model that is still to come.
+    """
+
+    task: Inference
+    rows: IntArray
+    allowed: BoolArray
+    laws: ModelLaws
+    loads: NodeLoads
+    slots: FloatArray
+    used: FloatArray
+    gpus: FloatArray
+    is_cloud: BoolArray
+    capacity_bps: FloatArray
+    used_bps: FloatArray
+    demand_bps: FloatArray
+    transmission_j: FloatArray
+    start_s: FloatArray
+    read_s: FloatArray
+    solo_token_s: FloatArray
+    contention_s: FloatArray
+    cold: FloatArray
+
+    @property
+    def occupancy(self) -> FloatArray:
+        """Other tasks that are to be expected to write, per GPU."""
+        return self.loads.occupancy / self.gpus
+
+    @property
+    def slots_per_gpu(self) -> FloatArray:
+        """Tasks that a GPU runs at a time."""
+        return np.maximum(self.slots / self.gpus, 1.0)
+
+    @property
+    def full_token_s(self) -> FloatArray:
+        """GPU seconds per token written of a node whose batch is full."""
+        per_gpu = self.slots_per_gpu
+        return (self.solo_token_s + self.contention_s * (per_gpu - 1.0)) / per_gpu
+
+
+class Forecaster:
+    """Says what is to be expected of tasks.
+
+    Args:
+        learner: knows the laws of the models.
+        fleet: the nodes.
+        ledger: the tasks in flight.
+        transmission_j_per_bit: energy of moving one bit to a node, in the order of `Tier`.
+    """
+
+    def __init__(self, learner: Learner, fleet: Fleet, ledger: Ledger, transmission_j_per_bit: FloatArray) -> None:
+        self._learner = learner
+        self._fleet = fleet
+        self._ledger = ledger
+        self._transmission_j_per_bit = transmission_j_per_bit
+
+    def look_out(
+        self,
+        request: PlacementRequest,
+        task: Inference,
+        lengths: FloatArray,
+        *,
+        rows: IntArray,
+        allowed: BoolArray,
+        now_s: float,
+    ) -> Outlook:
+        """Return what is to be expected of a task on the nodes of `rows`; linear in their number.
+
+        Args:
+            request: says how many slots the task takes, and of which namespace it is.
+            task: what it asks of its model.
+            lengths: equally likely lengths of its answer, shape (k,).
+            rows: the nodes, shape (n,).
+            allowed: whether it may be sent there at all, shape (n,).
+            now_s: now, by the ledger's clock.
+        """
+        scene = self._survey(request, task, rows=rows, allowed=allowed, now_s=now_s)
+        times, energy, errors = _find_times(scene), _find_energy(scene), scene.laws.latency
+        scale = np.maximum(errors.scale[rows], MIN_SCALE)
+        hit_chance = _find_hit_chances(task.time_left_s, lengths, times, scale)
+        return Outlook(
+            times=times,
+            energy=energy,
+            demand_bps=scene.demand_bps,
+            running=scene.loads.running,
+            gpus=scene.gpus,
+            scale=scale,
+            low=np.exp(errors.low[rows]),
+            high=np.exp(errors.high[rows]),
+            lengths=lengths,
+            arms=_build_arms(scene, times, energy, hit_chance),
+        )
+
+    def _survey(
+        self, request: PlacementRequest, task: Inference, *, rows: IntArray, allowed: BoolArray, now_s: float
+    ) -> _Scene:
+        laws, fleet = self._learner.laws(task.model, rows), self._fleet
+        loads = self._ledger.loads(rows, now_s, model=task.model, namespace=request.namespace)
+        start_s, read_s, solo_token_s, contention_s = laws.latency.coefficients[rows].T
+        capacity_bps = fleet.bandwidth_capacity_bps(rows)
+        return _Scene(
+            task=task,
+            rows=rows,
+            allowed=allowed,
+            laws=laws,
+            loads=loads,
+            slots=fleet.slots(rows),
+            used=loads.taken + request.demand.slots,
+            gpus=fleet.gpus(rows),
+            is_cloud=fleet.is_cloud(rows),
+            capacity_bps=capacity_bps,
+            used_bps=np.maximum(fleet.bandwidth_used_bps(rows), loads.demand_bps),
+            demand_bps=_find_demand(task, capacity_bps),
+            transmission_j=task.input_bits * self._transmission_j_per_bit[fleet.tier_codes(rows)],
+            start_s=start_s,
+            read_s=read_s,
+            solo_token_s=solo_token_s / OUTPUT_UNIT,
+            contention_s=contention_s / OUTPUT_UNIT,
+            cold=laws.cold(rows, now_s),
+        )
+
+
+def _build_arms(
+    scene: _Scene, times: RunTimes[FloatArray], energy: RunEnergy[FloatArray], hit_chance: FloatArray
+) -> Arms:
+    usual, loads = scene.laws.usual, scene.loads
+    usual_s = scene.read_s * (usual.prompt_tokens / PROMPT_UNIT) + usual.output_tokens * scene.full_token_s
+    return Arms(
+        rows=scene.rows,
+        allowed=scene.allowed,
+        latency_s=times.latency_s,
+        energy_j=energy.energy_j,
+        compute_used=scene.used,
+        compute_capacity=scene.slots,
+        bandwidth_used_bps=scene.used_bps + scene.demand_bps,
+        bandwidth_capacity_bps=scene.capacity_bps,
+        in_flight=loads.running_model,
+        is_cloud=scene.is_cloud,
+        hit_chance=hit_chance,
+        harm=_find_harm(scene, times),
+        marginal_energy_j=_find_marginal_energy(scene, energy),
+        work=times.work_s / np.maximum(usual_s, 1e-9),
+        load=loads.work_s / np.maximum(scene.slots_per_gpu * usual_s, LEAST_S),
+    )
+
+
+def _find_times(scene: _Scene) -> RunTimes[FloatArray]:
+    task, loads, slots, used = scene.task, scene.loads, scene.slots, scene.used
+    reading_s = scene.read_s * (task.prompt_tokens / PROMPT_UNIT)
+    wait_s = scene.read_s * (loads.backlog_tokens / scene.gpus / PROMPT_UNIT)
+    token_s = (scene.solo_token_s + scene.contention_s * scene.occupancy) / (1.0 - loads.reading_share)
+    transfer_s = (task.input_bits + loads.link_bits) / np.maximum(scene.capacity_bps, 1.0)
+    load_s = scene.laws.load_s[scene.rows] * scene.cold
+    fixed_s = scene.start_s + transfer_s + load_s + wait_s + reading_s
+    residence_s = fixed_s + task.output_tokens * token_s
+    turns = np.where(used <= slots, 0.0, used + loads.waiting - slots) / np.maximum(slots, 1.0)
+    queue_s = turns * residence_s
+    return RunTimes(
+        latency_s=residence_s + queue_s,
+        fixed_s=fixed_s + queue_s,
+        transfer_s=transfer_s,
+        reading_s=reading_s,
+        work_s=reading_s + task.output_tokens * scene.full_token_s,
+        token_s=token_s,
+        solo_token_s=scene.solo_token_s,
+        contention_s=scene.contention_s,
+        cold=scene.cold,
+    )
+
+
+def _find_energy(scene: _Scene) -> RunEnergy[FloatArray]:
+    task, (prompt_j, own_j, shared_j) = scene.task, scene.laws.energy.coefficients[scene.rows].T
+    fixed_j = prompt_j * (task.prompt_tokens / PROMPT_UNIT) + scene.transmission_j
+    token_j = (own_j + shared_j / (scene.occupancy + 1.0)) / OUTPUT_UNIT
+    return RunEnergy(
+        energy_j=fixed_j + task.output_tokens * token_j,
+        transmission_energy_j=scene.transmission_j,
+        fixed_j=fixed_j,
+        token_j=token_j,
+    )
+
+
+def _find_marginal_energy(scene: _Scene, energy: RunEnergy[FloatArray]) -> FloatArray:
+    """Return by how much the energy of the fleet rises; joules."""
+    _, own_j, shared_j = scene.laws.energy.coefficients[scene.rows].T
+    token_j = (own_j + shared_j / (scene.occupancy + 1.0) ** 2) / OUTPUT_UNIT
+    rise_j: FloatArray = energy.fixed_j + scene.task.output_tokens * token_j
+    return rise_j
+
+
+def _find_harm(scene: _Scene, times: RunTimes[FloatArray]) -> FloatArray:
+    """Return how many of the tasks on each node are expected to miss their deadline because of the task."""
+    loads, delay_s = scene.loads, times.reading_s / scene.gpus
+    affected = np.minimum(times.latency_s / np.maximum(loads.harmed_s, 1e-9), 1.0)
+    slower = times.contention_s / np.maximum(times.token_s, 1e-9) / scene.gpus * affected
+    harm: FloatArray = delay_s * loads.stall_harm + slower * loads.slow_harm
+    return harm
+
+
+def _find_hit_chances(
+    time_left_s: float, lengths: FloatArray, times: RunTimes[FloatArray], scale: FloatArray
+) -> FloatArray:
+    """Return the chance to be in time on each node."""
+    if time_left_s <= 0:
+        return np.zeros_like(times.fixed_s)
+    times_s = np.maximum(times.fixed_s[:, None] + times.token_s[:, None] * lengths, LEAST_S)
+    late = np.minimum((LOGISTIC / scale)[:, None] * np.log(times_s / time_left_s), MAX_EXPONENT)
+    chances: FloatArray = (1.0 / (1.0 + np.exp(late))).sum(axis=1)
+    chances /= len(lengths)
+    return chances
+
+
+def _find_demand(task: Inference, capacity_bps: FloatArray) -> FloatArray:
+    """Return the uplink that would bring the input to each node in time.
+
+    Nothing where the whole link could not: the task is late there (C1), and waiting for room (C3) would not help.
+    """
+    wanted_bps = task.input_bits / task.time_left_s if task.time_left_s > 0 else np.inf
+    return np.where(wanted_bps <= capacity_bps, wanted_bps, 0.0)
