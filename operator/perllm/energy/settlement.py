@@ -99,7 +99,7 @@ class Settlement:
 
     def measure(self, pod: Pod, transmission_energy_j: float, now_s: float) -> Attribution | None:
         """Return a finished pod's energy, transmission included; None while samples that tell it are still awaited."""
-        if pod.node is None or pod.timing is Timing.NOBODY:
+        if pod.node is None or pod.timing is Timing.UNKNOWN:
             return MISSING
         own = self._spans.get(pod.node, {}).get(pod.uid)
         if own is None or own.end_s == FOREVER_S:
