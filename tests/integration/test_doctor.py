@@ -272,8 +272,8 @@ async def test_tasks_and_pods_that_nobody_takes_care_of_fail(place: Place) -> No
         await place.client.delete(path)
         await place.client.delete(f"{names.pods_path(SERVED)}/lonely-1", {"gracePeriodSeconds": 0})
     assert [line for line in lines if line.startswith("FAIL")] == [
-        "FAIL tasks: no operator has picked up served/lonely -> is the operator running, and does it serve their namespace "
-        "(config.namespaces)?",
+        "FAIL tasks: no operator has picked up served/lonely -> is the operator running, and does it serve their "
+        "namespace (config.namespaces)?",
         "FAIL pods of tasks: no kube-scheduler has tried to schedule served/lonely-1 -> is one running with the profile "
         "perllm? Check the log of PerLLM's container scheduler",
     ]
