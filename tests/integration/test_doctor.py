@@ -274,8 +274,8 @@ async def test_tasks_and_pods_that_nobody_takes_care_of_fail(place: Place) -> No
     assert [line for line in lines if line.startswith("FAIL")] == [
         "FAIL tasks: no operator has picked up served/lonely -> is the operator running, and does it serve their "
         "namespace (config.namespaces)?",
-        "FAIL pods of tasks: no kube-scheduler has tried to schedule served/lonely-1 -> is one running with the profile "
-        "perllm? Check the log of PerLLM's container scheduler",
+        "FAIL pods of tasks: no kube-scheduler has tried to schedule served/lonely-1 -> is one running with the "
+        "profile perllm? Check the log of PerLLM's container scheduler",
     ]
 
 

@@ -83,7 +83,8 @@ def test_namespaces_whose_pods_are_refused_are_named_at_once_with_the_main_cause
     (finding,) = check_tasks([*refused, other, young], NOW_S)
     assert finding.level is Level.WARN
     assert finding.message == (
-        "4 of namespace team-a are waiting, the first one for 99 s; QuotaExceeded: 3, for example team-a/t2: exceeded quota: none"
+        "4 of namespace team-a are waiting, the first one for 99 s; "
+        "QuotaExceeded: 3, for example team-a/t2: exceeded quota: none"
     )
 
 
