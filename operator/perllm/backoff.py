@@ -1,10 +1,10 @@
-"""How long to wait before a failed piece of work is tried again; the only place that says so."""
+"""Pauses before retries; every retry in PerLLM gets its pause from here."""
 
 from dataclasses import dataclass
 from random import Random
 
 MAX_DOUBLINGS = 32
-"""Beyond this the limit holds anyhow; a power of two of any number of failures would not fit into a float."""
+"""Beyond this the limit applies anyway, and a power of two of any exponent would not fit into a float."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,17 +12,17 @@ class Backoff:
     """Pauses that double with every failure, up to a limit.
 
     Attributes:
-        first_s: the pause after the first failure.
-        limit_s: no pause is longer.
+        first_s: pause after the first failure.
+        limit_s: longest pause.
     """
 
     first_s: float
     limit_s: float
 
     def pause_s(self, failures: int, rng: Random) -> float:
-        """Return the pause after so many failures in a row, at least half of it by chance.
+        """Return the pause after this many failures in a row, of which up to one half is left out at random.
 
-        The jitter keeps those that failed together from coming back together.
+        The jitter keeps work that failed at the same time from being retried at the same time.
         """
         doublings = min(max(failures - 1, 0), MAX_DOUBLINGS)
         return min(self.limit_s, self.first_s * 2.0**doublings) * (0.5 + rng.random() / 2)

@@ -1,4 +1,4 @@
-"""The command line of what runs in the cluster."""
+"""The command line of the operator."""
 
 import asyncio
 import logging
@@ -29,14 +29,14 @@ from perllm.operator import Operator
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 128
-"""More than may be written at a time: bindings and watches must not wait for webhooks that hang."""
+"""More than the number of concurrent writes, so that bindings and watches never wait for webhooks that hang."""
 
 _P = ParamSpec("_P")
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 def _explained(command: Callable[_P, None]) -> Callable[_P, None]:
-    """Turn expected failures into one line that says what to do."""
+    """Turn expected failures into a single line that says what to do."""
 
     @wraps(command)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
@@ -51,21 +51,21 @@ def _explained(command: Callable[_P, None]) -> Callable[_P, None]:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="perllm")
 def main() -> None:
-    """Place LLM inference tasks on edge and cloud nodes: every deadline met at the least energy, learned online."""
+    """Place LLM inference tasks on edge and cloud nodes, to meet deadlines at the least energy, learning online."""
 
 
 @main.command()
-@click.option("--config", "config_file", type=_FILE, help="Configuration file (YAML). All defaults without it.")
+@click.option("--config", "config_file", type=_FILE, help="Configuration file (YAML). Default: all defaults.")
 @click.option(
-    "--kubeconfig", type=_FILE, help="Kubeconfig. Without it $KUBECONFIG, ~/.kube/config, the service account."
+    "--kubeconfig", type=_FILE, help="Kubeconfig. Default: $KUBECONFIG, ~/.kube/config, then the service account."
 )
 @click.option("--context", help="Context of the kubeconfig.")
 @_explained
 def run(config_file: Path | None, kubeconfig: Path | None, context: str | None) -> None:
     """Run the operator until SIGTERM or Ctrl-C.
 
-    The configuration chooses the policy: policy.name is net-hits, PerLLM's own, or cs-ucb, that of the paper; sections
-    policy.net_hits and policy.cs_ucb hold their parameters.
+    The configuration selects the policy: policy.name is net-hits, PerLLM's own, or cs-ucb, that of the paper. The
+    sections policy.net_hits and policy.cs_ucb hold their parameters.
     """
     config = load_config(config_file)
     configure_logging(config.log)
@@ -78,7 +78,7 @@ def run(config_file: Path | None, kubeconfig: Path | None, context: str | None) 
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Write one file per CRD here.")
 @_explained
 def crds(output: Path | None) -> None:
-    """Print the custom resource definitions, ready for kubectl apply -f -."""
+    """Print the custom resource definitions, for kubectl apply -f -."""
     for name, text in crd_files().items():
         if output is None:
             click.echo(text if text.startswith("---") else f"---\n{text}", nl=False)
@@ -90,18 +90,18 @@ def crds(output: Path | None) -> None:
 @main.command()
 @click.option("--config", "config_file", type=_FILE, help="Configuration file (YAML) of the operator.")
 @click.option("--namespace", default="perllm-system", show_default=True, help="Namespace of the service accounts.")
-@click.option("--service-account", default="perllm", show_default=True, help="Of the operator.")
+@click.option("--service-account", default="perllm", show_default=True, help="Service account of the operator.")
 @click.option(
     "--scheduler-service-account",
     default="perllm-scheduler",
     show_default=True,
-    help="Of kube-scheduler; may be that of the operator.",
+    help="Service account of kube-scheduler; may be that of the operator.",
 )
 @_explained
 def rbac(config_file: Path | None, namespace: str, service_account: str, scheduler_service_account: str) -> None:
-    """Print the roles that the operator and its kube-scheduler need with a configuration, and nothing more.
+    """Print the least roles that the operator and its kube-scheduler need with a configuration.
 
-    With namespaces in the configuration, all that concerns tasks is granted in these only.
+    If the configuration lists namespaces, rights about tasks are granted only there.
     """
     config = load_config(config_file)
     operator, scheduler = (
@@ -117,7 +117,7 @@ def rbac(config_file: Path | None, namespace: str, service_account: str, schedul
 @main.command("admission-policy")
 @_explained
 def admission_policy() -> None:
-    """Print the policy by which only those create tasks who may create pods in the same namespace."""
+    """Print the admission policy by which only users who may create pods in a namespace may create tasks there."""
     click.echo(yaml.safe_dump_all(build_author_policy(), sort_keys=False), nl=False)
 
 
@@ -126,7 +126,7 @@ def admission_policy() -> None:
 @click.option("--namespace", default="perllm-system", show_default=True, help="Namespace of the Lease, if one is used.")
 @_explained
 def scheduler_config(config_file: Path | None, namespace: str) -> None:
-    """Print the KubeSchedulerConfiguration for the kube-scheduler that runs beside the operator."""
+    """Print the KubeSchedulerConfiguration for the kube-scheduler that runs next to the operator."""
     config = load_config(config_file)
     url = f"http://127.0.0.1:{config.server.extender_port}"
     document = scheduler_configuration(url, config.scheduler_name, lease=config.leader_lease, namespace=namespace)
@@ -136,14 +136,17 @@ def scheduler_config(config_file: Path | None, namespace: str) -> None:
 @main.command()
 @click.option("--config", "config_file", type=_FILE, help="Configuration file (YAML) of the operator.")
 @click.option(
-    "--kubeconfig", type=_FILE, help="Kubeconfig. Without it $KUBECONFIG, ~/.kube/config, the service account."
+    "--kubeconfig", type=_FILE, help="Kubeconfig. Default: $KUBECONFIG, ~/.kube/config, then the service account."
 )
 @click.option("--context", help="Context of the kubeconfig.")
-@click.option("--namespace", default="", help="Namespace that PerLLM is installed in; in a pod its own.")
+@click.option("--namespace", default="", help="Namespace that PerLLM is installed in. Default in a pod: its own.")
 @click.option(
-    "--service-account", default="perllm", show_default=True, help="Of the operator, where no pod of it tells."
+    "--service-account",
+    default="perllm",
+    show_default=True,
+    help="Service account of the operator, if it has no pods yet.",
 )
-@click.option("--prometheus", help="URL to reach Prometheus at, instead of that of the configuration.")
+@click.option("--prometheus", help="URL of Prometheus as seen from here, instead of the configured one.")
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Format.")
 @_explained
 def doctor(
@@ -155,10 +158,10 @@ def doctor(
     prometheus: str | None,
     output: str,
 ) -> None:
-    """Read the cluster and say what PerLLM lacks there; change nothing. Exits with 1 if anything is a FAIL.
+    """Read the cluster and report what PerLLM is missing there; change nothing. Exits with 1 if a check says FAIL.
 
-    Before an installation, or from outside, it needs a kubeconfig that may read nodes, pods and tasks, and may ask for
-    the rights of others (subjectaccessreviews). In the operator's pod it looks with the operator's own eyes:
+    Before an installation, or from outside, it needs a kubeconfig that may read nodes, pods and tasks, and check the
+    rights of other accounts (subjectaccessreviews). In the operator's pod it uses the operator's own account:
 
     kubectl exec deploy/perllm -c operator -- perllm doctor --config /etc/perllm/perllm.yaml
     """

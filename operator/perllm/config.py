@@ -1,4 +1,4 @@
-"""How an operator is set up. One file, read once, validated as a whole; every field explains itself."""
+"""The configuration of the operator: one file, read once and validated as a whole."""
 
 from dataclasses import asdict, fields
 from math import isfinite
@@ -17,12 +17,12 @@ from perllm.telemetry.settings import TelemetrySettings
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used; the message names the field and what is expected."""
+    """The configuration is invalid; the message names the field and the expected value."""
 
 
 def _check_every_tier(values: dict[Tier, float]) -> dict[Tier, float]:
     if len(values) < len(Tier):
-        raise ValueError(f"must hold a number for each of {', '.join(Tier)}")
+        raise ValueError(f"must have a number for each of {', '.join(Tier)}")
     return values
 
 
@@ -32,7 +32,7 @@ _Parameters = TypeVar("_Parameters", NetHitsParameters, CsUcbParameters)
 def _check_parameters(parameters: _Parameters) -> _Parameters:
     wrong = [name for name, value in asdict(parameters).items() if not (isfinite(value) and value >= 0)]
     if wrong:
-        raise ValueError(f"{', '.join(wrong)} must be a number of at least 0")
+        raise ValueError(f"{', '.join(wrong)} must be a finite number, and at least 0")
     return parameters
 
 
@@ -43,7 +43,7 @@ _PerTier = Annotated[dict[Tier, _Positive], AfterValidator(_check_every_tier)]
 
 def _check_unique(values: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(values)) < len(values):
-        raise ValueError("must hold each name once")
+        raise ValueError("must have each name only once")
     return values
 
 
@@ -56,22 +56,22 @@ class _Section(BaseModel):
 
 
 class PolicySettings(_Section):
-    """Which policy decides, and the parameters of each; policy/net_hits.py and policy/cs_ucb.py have the equations."""
+    """The policy, and the parameters of each one; policy/net_hits.py and policy/cs_ucb.py have the equations."""
 
     name: Literal["net-hits", "cs-ucb"] = Field(
-        default="net-hits", description="net-hits, PerLLM's own, or cs-ucb, that of the paper."
+        default="net-hits", description="The policy: net-hits, PerLLM's own, or cs-ucb, that of the paper."
     )
     net_hits: Annotated[NetHitsParameters, AfterValidator(_check_parameters)] = Field(
         default=NetHitsParameters(), description="Parameters of net-hits."
     )
     cs_ucb: Annotated[CsUcbParameters, AfterValidator(_check_parameters)] = Field(
-        default=CsUcbParameters(), description="Parameters of cs-ucb. The paper's own values are not known."
+        default=CsUcbParameters(), description="Parameters of cs-ucb. The values used in the paper are unknown."
     )
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_flat(cls, values: Any) -> Any:
-        """Say where parameters of cs-ucb are now that once stood in the section itself."""
+        """Explain where the parameters of cs-ucb are now, which earlier versions had in the section itself."""
         flat = [field.name for field in fields(CsUcbParameters) if isinstance(values, dict) and field.name in values]
         if flat:
             raise ValueError(f"{', '.join(flat)} of cs-ucb must be in the section policy.cs_ucb")
@@ -83,41 +83,44 @@ class PolicySettings(_Section):
 
 
 class AdmissionSettings(_Section):
-    """When tasks with `onInfeasible: Reject` are refused."""
+    """When tasks with `onInfeasible: Reject` are rejected."""
 
     min_hit_chance: float = Field(
         default=0.5,
         ge=0,
         le=1,
         allow_inf_nan=False,
-        description="A task with onInfeasible: Reject is refused when no node gives it this chance to be in time.",
+        description="A task with onInfeasible: Reject is rejected if no node gives it at least this chance to be in "
+        "time.",
     )
     probe_share: float = Field(
         default=0.05,
         ge=0,
         le=1,
         allow_inf_nan=False,
-        description="Share of the refused tasks of a model that is run all the same, while nothing else of the model "
-        "is, to find out whether predictions still hold: tasks that harm nobody and take up to four times too long. "
-        "0 for none.",
+        description="Share of the rejected tasks of a model that run nevertheless while no other task of the model "
+        "does, to test whether predictions still hold. Eligible are tasks that harm no other task and are predicted "
+        "to take at most four times the time left. 0 turns it off.",
     )
 
 
 class NodeSettings(_Section):
-    """How nodes are recognised, and what is assumed where nothing is measured."""
+    """How nodes are recognised, and what is assumed about unmeasured ones."""
 
-    tier_label: str = Field(default=names.TIER_LABEL, description="Label whose value is edge or cloud.")
-    gpu_type_label: str = Field(default=names.GPU_TYPE_LABEL, description="Label whose value is the GPU type.")
+    tier_label: str = Field(default=names.TIER_LABEL, description="Node label whose value is edge or cloud.")
+    gpu_type_label: str = Field(default=names.GPU_TYPE_LABEL, description="Node label whose value is the GPU type.")
     gpu_resource: str = Field(
-        default=names.GPU_RESOURCE, description="Allocatable resource that counts the tasks a node can run at a time."
+        default=names.GPU_RESOURCE,
+        description="Allocatable resource whose quantity is the number of tasks that a node can run at a time.",
     )
     default_bandwidth_mbit_s: _PerTier = Field(
         default={Tier.EDGE: 100.0, Tier.CLOUD: 300.0},
-        description="Uplink of nodes without a fresh bandwidth figure. The paper's test bed has 100 and 300 Mbit/s.",
+        description="Uplink bandwidth of nodes without a fresh figure. The paper's test bed has 100 and 300 Mbit/s.",
     )
     transmission_microjoule_per_bit: _PerTier = Field(
         default={Tier.EDGE: 0.3, Tier.CLOUD: 1.0},
-        description="Energy of moving a bit to a node, which no meter sees. Estimated: access hops, or a wide area.",
+        description="Energy of moving a bit to a node, which is not measured. Estimates for access networks (edge) "
+        "and wide-area networks (cloud).",
     )
 
 
@@ -126,13 +129,13 @@ class FairnessSettings(_Section):
 
     weights: dict[_Name, _Positive] = Field(
         default={},
-        description="By namespace, how much of the nodes it gets while others wait too: one of weight 2 gets twice as "
-        "many GPU seconds as one of weight 1, which is the default.",
+        description="Weight of each namespace. While several wait for the same nodes, one of weight 2 gets twice as "
+        "many GPU seconds as one of weight 1, the default.",
     )
 
 
 class ServerSettings(_Section):
-    """What the operator listens on."""
+    """The addresses that the operator listens on."""
 
     extender_port: int = Field(default=10261, ge=0, le=65535, description="Loopback port that kube-scheduler calls.")
     health_host: str = Field(default="0.0.0.0", description="Address of /healthz, /readyz and /metrics.")
@@ -144,16 +147,16 @@ class LogSettings(_Section):
 
     format: str = Field(default="text", pattern="^(text|json)$", description="text for people, json for machines.")
     level: str = Field(
-        default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level that is logged."
+        default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Lowest level that is logged."
     )
 
 
 class Config(_Section):
-    """Everything that can be set."""
+    """The configuration of the operator."""
 
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings, description="Prometheus.")
     policy: PolicySettings = Field(default_factory=PolicySettings, description="The policy.")
-    admission: AdmissionSettings = Field(default_factory=AdmissionSettings, description="When tasks are refused.")
+    admission: AdmissionSettings = Field(default_factory=AdmissionSettings, description="When tasks are rejected.")
     nodes: NodeSettings = Field(default_factory=NodeSettings, description="The nodes.")
     fairness: FairnessSettings = Field(default_factory=FairnessSettings, description="Sharing between namespaces.")
     server: ServerSettings = Field(default_factory=ServerSettings, description="Ports.")
@@ -161,41 +164,43 @@ class Config(_Section):
     namespaces: Annotated[tuple[_Name, ...], AfterValidator(_check_unique)] = Field(
         default=(),
         json_schema_extra={"uniqueItems": True},
-        description="Namespaces whose tasks are served; all when empty.",
+        description="Namespaces whose tasks are served; all if empty.",
     )
     scheduler_name: str = Field(
         default=names.SCHEDULER_NAME,
         pattern="^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$",
-        description="schedulerName of the pods of tasks. Each operator of a cluster needs one of its own.",
+        description="schedulerName of the pods of tasks. Each operator in a cluster needs its own.",
     )
     instance: _NameOrNothing = Field(
         default="",
-        description="Tells the learned state of several operators of a cluster apart; may stay empty for one of them.",
+        description="Name that distinguishes the learned state of several operators in a cluster; may be empty for "
+        "one of them.",
     )
     leader_lease: _NameOrNothing = Field(
         default="",
-        description="Lease by which the kube-schedulers of several replicas agree on the one that works; the operator "
-        "beside it works, the others stand by. Empty for one replica.",
+        description="Lease by which the kube-schedulers of several replicas elect a leader. The operator in its pod "
+        "is active, the others are standby. Empty for a single replica.",
     )
     start_timeout_s: float = Field(
         default=300.0,
         gt=0,
         allow_inf_nan=False,
-        description="Seconds until something of a pod that has a node must run; else it is deleted and the task gets "
-        "another. Longer than the largest image takes to be pulled.",
+        description="Seconds within which a container must start once a pod has a node; if none does, the pod is "
+        "replaced. Should be longer than the largest image takes to pull.",
     )
     energy_patience_s: float = Field(
         default=90.0,
         gt=0,
-        description="Seconds to wait, after a run, for samples that cover it. Three times a scrape interval of 30 s.",
+        description="Seconds to wait, after a run, for samples that cover it. The default is three scrape intervals "
+        "of 30 s.",
     )
 
 
 def load_config(file: Path | None) -> Config:
-    """Read the configuration; without a file all defaults hold.
+    """Read the configuration; without a file, return the defaults.
 
     Raises:
-        ConfigError: the file cannot be read or a field in it is wrong.
+        ConfigError: the file cannot be read, or it is invalid.
     """
     if file is None:
         return Config()

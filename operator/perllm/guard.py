@@ -1,8 +1,8 @@
-"""Containment: what goes wrong about one object is told, tried again, and ends nothing else.
+"""Containment: an unexpected failure about one object is reported and retried, and affects nothing else.
 
-Every unit of work about one object (a task, pod, node, profile, outcome, series) runs inside the guard. A failure that
-nobody foresaw is logged once with the object's name, counted, told to whoever can show it to the object's owner, and
-the work is done again after growing pauses. Failures that are foreseen are handled where they arise.
+Every unit of work about one object (a task, pod, node, profile, outcome, series) runs inside the guard. An unexpected
+failure is logged once with the object's name, counted, and passed to a callback that can show it to the object's owner;
+the work is retried after growing pauses. Expected failures are handled where they arise.
 """
 
 import asyncio
@@ -31,8 +31,8 @@ class Guard:
 
     Args:
         count: called with the kind of the object at every failure.
-        rng: for the jitter of pauses.
-        backoff: pauses before work is done again.
+        rng: jitter of pauses.
+        backoff: pauses before retries.
     """
 
     def __init__(self, count: Callable[[str], None], rng: Random, backoff: Backoff = RETRY) -> None:
@@ -43,7 +43,7 @@ class Guard:
 
     @property
     def troubled(self) -> list[tuple[str, str]]:
-        """Kind and name of every object whose work failed last."""
+        """Kind and name of every object whose latest work failed."""
         return list(self._troubles)
 
     def run(
@@ -55,15 +55,14 @@ class Guard:
         on_fault: Callable[[str], None] | None = None,
         again: bool = True,
     ) -> bool:
-        """Do the work about an object now; return whether it went well.
+        """Do the work about an object now; return whether it succeeded.
 
         Args:
-            kind: of the object, such as "task".
-            name: of the object.
-            work: what is to be done; must not wait. Newer work about the object takes the place of work that waits to
-                be done again.
-            on_fault: called with the failure in words, so that the object's owner learns of it.
-            again: whether to do the work again after a pause.
+            kind: kind of the object, such as "task".
+            name: name of the object.
+            work: the work; must not block. It replaces earlier work about the object that waits for its retry.
+            on_fault: called with the failure in words, so that it can be shown to the object's owner.
+            again: whether to retry after a pause.
         """
         known = self._troubles.get((kind, name))
         if known is not None and known.retry is not None:
@@ -76,24 +75,26 @@ class Guard:
             if again:
                 self._repeat(kind, name, work, on_fault, pause_s)
             if on_fault is not None:
-                self._tell(kind, name, error, on_fault)
+                self._report(kind, name, error, on_fault)
             return False
         self.clear(kind, name)
         return True
 
     def note(self, kind: str, name: str, error: Exception) -> float:
-        """Take note of a failure about an object; return the pause after which to try again."""
+        """Record a failure about an object; return the pause before the retry in seconds."""
         trouble = self._troubles.setdefault((kind, name), _Trouble())
         trouble.failures += 1
         fault = describe(error)
         self._count(kind)
         if fault != trouble.fault:
             trouble.fault = fault
-            log.error("%s %s cannot be worked on, others go on: %s", kind, clean_line(name), fault, exc_info=error)
+            log.error(
+                "%s %s: unexpected failure, others are not affected: %s", kind, clean_line(name), fault, exc_info=error
+            )
         return self._backoff.pause_s(trouble.failures, self._rng)
 
     def clear(self, kind: str, name: str) -> None:
-        """Forget failures about an object: its work went well, or it is gone."""
+        """Forget failures about an object: its work succeeded, or it is gone."""
         trouble = self._troubles.pop((kind, name), None)
         if trouble is not None and trouble.retry is not None:
             trouble.retry.cancel()
@@ -105,13 +106,13 @@ class Guard:
         trouble = self._troubles[kind, name]
         trouble.retry = loop.call_later(pause_s, lambda: self.run(kind, name, work, on_fault=on_fault))
 
-    def _tell(self, kind: str, name: str, error: Exception, on_fault: Callable[[str], None]) -> None:
+    def _report(self, kind: str, name: str, error: Exception, on_fault: Callable[[str], None]) -> None:
         try:
             on_fault(describe(error))
         except Exception as second:
-            log.exception("the failure of %s %s cannot be told: %s", kind, clean_line(name), describe(second))
+            log.exception("the failure of %s %s cannot be reported: %s", kind, clean_line(name), describe(second))
 
 
 def describe(error: Exception) -> str:
-    """Return an error in one line, with its kind: many have no words of their own."""
+    """Return an error as one line that begins with its type, since many errors have no message."""
     return clean_line(f"{type(error).__name__}: {error}")

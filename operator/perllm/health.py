@@ -1,9 +1,9 @@
 """Health and metrics over HTTP.
 
-/healthz   the process can still work: its parts run. Failing means that a restart would help.
-/readyz    it does work: everything it needs has been seen. Failing says what is missing. A replica that stands by is
-           ready: it would work if it were its turn.
-/metrics   its own metrics.
+/healthz   whether all parts of the process are running. If it fails, a restart would help.
+/readyz    whether the process has everything it needs; if it fails, it says what is missing. A standby replica is
+           ready, since it could become active.
+/metrics   the process's own metrics.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,14 +17,14 @@ Checks = Mapping[str, Callable[[], bool]]
 def build_app(
     registry: CollectorRegistry, *, alive: Checks, ready: Checks, standby: Callable[[], bool] = lambda: False
 ) -> web.Application:
-    """Return the application; each check is named after what holds when it passes."""
+    """Return the application; the name of each check states what is true if it passes."""
 
     async def healthz(_: web.Request) -> web.Response:
         return _answer(alive)
 
     async def readyz(_: web.Request) -> web.Response:
         if standby():
-            return _answer({**alive, "stands by": standby})
+            return _answer({**alive, "standby": standby})
         return _answer({**alive, **ready})
 
     async def metrics(_: web.Request) -> web.Response:

@@ -1,4 +1,4 @@
-"""Logging for people or for machines; whatever a record holds is cleaned and cut on its way out."""
+"""Logging for people or machines; every record is cleaned and truncated when it is written."""
 
 import logging
 import sys
@@ -13,40 +13,40 @@ from pythonjsonlogger.json import JsonFormatter
 from perllm.config import LogSettings
 from perllm.text import ELLIPSIS, clean_line, clean_text
 
-# What Kopf hangs on its records for its own formatter; the settings hold objects that cannot be written as JSON.
+# Attributes that Kopf adds to records for its own formatter; `settings` holds objects that cannot be written as JSON.
 KOPF_ATTRIBUTES = ("settings", "k8s_skip")
 
 QUIET = ("kopf", "aiohttp.access", "urllib3", "asyncio")
 
 MAX_MESSAGE = 8000
-"""Characters of one message: more than PerLLM makes of texts from outside, which are cut where they enter."""
+"""Characters of one message. PerLLM's own messages are shorter, since texts from outside are truncated on entry."""
 
 MAX_TRACEBACK = 20_000
 MAX_DEPTH = 4
-"""Levels of lists and objects in a field; what lies deeper is told as text."""
+"""Levels of lists and objects in a field; deeper ones are written as text."""
 
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
 class TextFormatter(logging.Formatter):
-    """One line a record, then the traceback if there is one."""
+    """One line per record, followed by the traceback if there is one."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        """Return the line."""
+        """Return the message as one line."""
         record.message = clean_line(record.message, MAX_MESSAGE)
         return super().formatMessage(record)
 
     def formatException(self, ei: _ExcInfo) -> str:  # noqa: N802
-        """Return the traceback with its lines."""
+        """Return the traceback, indented."""
         return _indent(super().formatException(ei))
 
     def formatStack(self, stack_info: str) -> str:  # noqa: N802
-        """Return the stack with its lines."""
+        """Return the stack, indented."""
         return _indent(super().formatStack(stack_info))
 
 
 class CleanJsonFormatter(JsonFormatter):
-    """One JSON object a record."""
+    """One JSON object per record."""
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
         """Clean every field; tracebacks keep their lines."""
@@ -57,7 +57,7 @@ class CleanJsonFormatter(JsonFormatter):
 
 
 def configure_logging(settings: LogSettings) -> None:
-    """Send all log lines to standard error in the format asked for."""
+    """Send all log lines to standard error, in the configured format."""
     handler = logging.StreamHandler(sys.stderr)
     if settings.format == "json":
         handler.setFormatter(
@@ -76,19 +76,19 @@ def configure_logging(settings: LogSettings) -> None:
     root.setLevel(settings.level)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
-    # It warns that it handles no signals in a thread, which is how it is meant.
+    # Kopf warns that it does not handle signals in a thread; here that is intended.
     logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
-    # It logs every try of a request that fails; the session it uses logs outages once.
+    # Kopf logs every failed attempt of a request; the session that it is given logs each outage once.
     logging.getLogger("kopf._cogs.clients").setLevel(logging.CRITICAL)
-    logging.getLogger("kopf._core.reactor.observation").addFilter(_is_no_try)
+    logging.getLogger("kopf._core.reactor.observation").addFilter(_is_not_an_attempt)
 
 
-def _is_no_try(record: logging.LogRecord) -> bool:
+def _is_not_an_attempt(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("Request attempt")
 
 
 def clean_traceback(text: str) -> str:
-    """Return a traceback without anything that a terminal would obey; of a long one the beginning and the end."""
+    """Return a traceback without terminal control sequences; a long one is reduced to its beginning and end."""
     cleaned = clean_text(text, len(text))
     if len(cleaned) <= MAX_TRACEBACK:
         return cleaned
@@ -97,7 +97,7 @@ def clean_traceback(text: str) -> str:
 
 
 def _indent(text: str) -> str:
-    """Return a traceback of which no line can be taken for another record."""
+    """Return a traceback with indented lines, so that none can be mistaken for a record of its own."""
     return indent(clean_traceback(text), "  ")
 
 

@@ -1,4 +1,4 @@
-"""PerLLM's own metrics. Names and labels are a contract; no label has unbounded values."""
+"""The operator's own metrics. Names and labels are a stable interface; no label has unbounded values."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -11,19 +11,23 @@ class OperatorMetrics:
     """All metrics of the operator, in the registry that is passed in."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.active = Gauge(
-            "perllm_active", "1 if this replica is the one that works, 0 if it stands by.", registry=registry
-        )
+        self.active = Gauge("perllm_active", "1 if this replica is active, 0 if it is standby.", registry=registry)
         self.decisions = Counter(
-            "perllm_decisions", "Tasks placed, by tier.", ["policy", "tier", "explored"], registry=registry
+            "perllm_decisions",
+            "Placed tasks, by policy, tier and whether it was exploration.",
+            ["policy", "tier", "explored"],
+            registry=registry,
         )
         self.finished = Counter("perllm_tasks_finished", "Tasks that ended, by phase.", ["phase"], registry=registry)
         self.deadlines = Counter(
-            "perllm_deadlines", "Ended tasks by tier and whether complete in time.", ["tier", "met"], registry=registry
+            "perllm_deadlines",
+            "Ended tasks, by tier and whether they met the deadline.",
+            ["tier", "met"],
+            registry=registry,
         )
         self.latency = Histogram(
             "perllm_task_latency_seconds",
-            "Creation to completion.",
+            "Time from creation to completion of a task.",
             ["tier"],
             buckets=_LATENCY_BUCKETS,
             registry=registry,
@@ -40,16 +44,19 @@ class OperatorMetrics:
         )
         self.outcomes = Counter("perllm_outcomes_learned", "Outcomes learned from.", registry=registry)
         self.outcomes_refused = Counter(
-            "perllm_outcomes_refused", "Outcomes that cannot be true and teach nothing.", ["reason"], registry=registry
+            "perllm_outcomes_refused",
+            "Outcomes that were discarded because they cannot be true.",
+            ["reason"],
+            registry=registry,
         )
         self.models_forgotten = Counter(
             "perllm_models_forgotten",
-            "Models forgotten on a node, since a node's profile holds no more.",
+            "Models forgotten on a node because its profile was full.",
             registry=registry,
         )
         self.clock_skew = Gauge(
             "perllm_node_clock_skew_seconds",
-            "Seconds by which the clock of a node is ahead of the operator's, as its pods show; 0 within a second.",
+            "Seconds by which a node's clock is ahead of the operator's, judged by its pods; 0 within one second.",
             ["node"],
             registry=registry,
         )
@@ -59,18 +66,18 @@ class OperatorMetrics:
             buckets=(-1, -0.75, -0.5, -0.25, 0, 0.25, 0.5),
             registry=registry,
         )
-        self.waiting = Gauge("perllm_tasks_waiting", "Tasks that wait for a pod.", registry=registry)
+        self.waiting = Gauge("perllm_tasks_waiting", "Tasks that are waiting for a pod.", registry=registry)
         self.postponed = Gauge(
             "perllm_tasks_postponed",
-            "Tasks that wait since the API server refused their pod, by cause.",
+            "Waiting tasks whose pod the API server denied, by cause.",
             ["cause"],
             registry=registry,
         )
-        self.in_flight = Gauge("perllm_tasks_in_flight", "Tasks placed and not yet ended.", registry=registry)
+        self.in_flight = Gauge("perllm_tasks_in_flight", "Tasks that are placed and have not ended.", registry=registry)
         self.refusals = Counter("perllm_pods_refused", "Pods refused or lost by their node.", registry=registry)
         self.circuits = Gauge(
             "perllm_circuits_open",
-            "Circuits of a node that are not closed: it is given no tasks, or those of some models or namespaces not.",
+            "Circuits of a node that are not closed: it receives no tasks, or none of some models or namespaces.",
             ["node"],
             registry=registry,
         )
@@ -82,18 +89,18 @@ class OperatorMetrics:
             registry=registry,
         )
         self.extender_errors = Counter(
-            "perllm_extender_errors", "Extender calls answered with an error.", ["verb"], registry=registry
+            "perllm_extender_errors", "Extender calls that were answered with an error.", ["verb"], registry=registry
         )
         self.faults = Counter(
             "perllm_faults",
-            "Failures that nobody foresaw, by the kind of object whose work failed; others went on.",
+            "Unexpected failures, by the kind of object; work on other objects continued.",
             ["kind"],
             registry=registry,
         )
         self.watch_restarts = Counter("perllm_watch_restarts", "Restarts of the task watch.", registry=registry)
 
     def show_clock_skew(self, node: str, ahead_s: float | None) -> None:
-        """Show by how much a node's clock is ahead; None when the node is gone."""
+        """Set by how much a node's clock is ahead; None if the node is gone."""
         if ahead_s is None:
             self.clock_skew.remove(node)
         else:

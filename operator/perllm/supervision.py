@@ -1,4 +1,4 @@
-"""Work and servers that last as long as a block, however it ends."""
+"""Servers and background work whose lifetime is a ``with`` block, however it ends."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,12 +13,12 @@ from perllm.guard import Guard
 SHUTDOWN_TIMEOUT_S = 2.0
 RESTART = Backoff(first_s=0.2, limit_s=5.0)
 LASTING_S = 60.0
-"""After a run of this length the count of failures begins at one."""
+"""A run that has lasted this long resets the count of failures."""
 
 
 @asynccontextmanager
 async def serve(app: web.Application, host: str, port: int) -> AsyncIterator[None]:
-    """Serve an application over HTTP within the block; answers that are not ready soon after it are broken off."""
+    """Serve an application over HTTP within the block; requests that are still open soon after its end are aborted."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
     await runner.setup()
     try:
@@ -30,9 +30,9 @@ async def serve(app: web.Application, host: str, port: int) -> AsyncIterator[Non
 
 @asynccontextmanager
 async def cancelled_at_exit() -> AsyncIterator[asyncio.TaskGroup]:
-    """Yield a task group that is cancelled, not awaited, at the end; a task that breaks ends the whole group.
+    """Yield a task group that is cancelled, not awaited, at the end; a task that fails ends the whole group.
 
-    An error that is the only one comes out as itself.
+    A single error is raised as itself, not in a group.
     """
 
     class _EndError(Exception):
@@ -49,14 +49,14 @@ async def cancelled_at_exit() -> AsyncIterator[asyncio.TaskGroup]:
 
 
 async def keep_running(name: str, work: Callable[[], Awaitable[None]], guard: Guard, rng: Random) -> None:
-    """Run a part of the process that has no end; whenever it breaks that is logged and it is started again."""
+    """Run a part of the process that should never end; if it fails, that is logged and the part is restarted."""
     loop = asyncio.get_running_loop()
     failures = 0
     while True:
         begun_s = loop.time()
         try:
             await work()
-            raise RuntimeError("it has ended, which it never should")
+            raise RuntimeError("it ended, which it never should")
         except Exception as error:
             if loop.time() - begun_s > LASTING_S:
                 failures = 0

@@ -42,7 +42,7 @@ async def test_a_namespace_without_quota_delays_no_other_and_resumes_once_it_has
     assert all("exceeded quota: none" in task["status"]["message"] for task in tasks.values())
     (finding,) = check_tasks(list(tasks.values()), time.time())
     assert finding.level is Level.WARN
-    assert f"{DENIED} of namespace full wait" in finding.message
+    assert f"{DENIED} of namespace full are waiting" in finding.message
     # A retry may be under way for some of them.
     assert await stage.metric("perllm_tasks_postponed", cause="QuotaExceeded") > 0.9 * DENIED
 

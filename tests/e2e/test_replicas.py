@@ -52,7 +52,7 @@ async def pair(replicas: Pair) -> AsyncIterator[Pair]:
 async def test_one_is_active_and_the_other_is_standby(pair: Pair) -> None:
     active, standby = pair
     assert (await active.ask("readyz"))[1].count("ok  ") == 6
-    assert await standby.ask("readyz") == (200, "ok   the task watch can run\nok   stands by\n")
+    assert await standby.ask("readyz") == (200, "ok   the task watch can run\nok   standby\n")
     assert (await standby.ask("healthz"))[0] == 200
     assert await active.answers_scheduler()
     assert not await standby.answers_scheduler()

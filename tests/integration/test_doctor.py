@@ -198,13 +198,13 @@ async def test_a_complete_installation_passes(place: Place) -> None:
     code, output = await place.run_command()
     assert code == 0
     assert output.endswith("0 warn, 0 FAIL\n")
-    assert "may do all" in output
+    assert "has all" in output
 
 
 GPUS = {"capacity": {names.GPU_RESOURCE: "4"}, "allocatable": {names.GPU_RESOURCE: "4"}}
 NO_GPUS = {"capacity": {names.GPU_RESOURCE: None}, "allocatable": {names.GPU_RESOURCE: None}}
 DAMAGES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "FAIL nodes: none carries": (NODE, _labels(None), _labels("edge")),
+    "FAIL nodes: no node has the label": (NODE, _labels(None), _labels("edge")),
     "FAIL nodes: perllm.io/tier is neither edge nor cloud on gpu-1 ('fog')": (NODE, _labels("fog"), _labels("edge")),
     "FAIL nodes: labelled, but without": (f"{NODE}/status", {"status": NO_GPUS}, {"status": GPUS}),
     "FAIL pods of PerLLM: scheduler of perllm-1 is not ready": (
@@ -217,12 +217,12 @@ DAMAGES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"subjects": []},
         {"subjects": [ACCOUNT]},
     ),
-    "FAIL lease: nobody holds": (
+    "FAIL lease: no pod holds": (
         LEASE,
         {"spec": {"holderIdentity": ""}},
         {"spec": {"holderIdentity": "perllm-1_x"}},
     ),
-    "of another version, it lacks status.deadlineMet": (
+    "from another version, without status.deadlineMet": (
         CRD,
         {"spec": {"versions": _older_versions()}},
         {"spec": {"versions": task_crd()["spec"]["versions"]}},
@@ -247,7 +247,7 @@ async def test_what_is_missing_in_the_cluster_fails(place: Place, expected: str)
     [
         ({"url": "http://127.0.0.1:9"}, "cannot be reached; check telemetry.url"),
         ({"queries": {"energy": "watt[{window}] +"}}, "FAIL Prometheus: energy: "),
-        ({"node_labels": ["host"]}, "tell no known node by host, such as {gpu=0, instance=gpu-1, job=gpu}"),
+        ({"node_labels": ["host"]}, "name no known node in host, for example {gpu=0, instance=gpu-1, job=gpu}"),
     ],
 )
 async def test_what_prometheus_lacks_fails(place: Place, telemetry: dict[str, Any], expected: str) -> None:
@@ -272,10 +272,10 @@ async def test_abandoned_tasks_and_pods_fail(place: Place) -> None:
         await place.client.delete(path)
         await place.client.delete(f"{names.pods_path(SERVED)}/lonely-1", {"gracePeriodSeconds": 0})
     assert [line for line in lines if line.startswith("FAIL")] == [
-        "FAIL tasks: nobody has taken notice of served/lonely -> does the operator run, and serve their namespace "
-        "(config.namespaces)?",
-        "FAIL pods of tasks: no kube-scheduler has tried to schedule served/lonely-1 -> does one run with the profile "
-        "perllm? See the log of PerLLM's container scheduler",
+        "FAIL tasks: no operator has picked up served/lonely -> is the operator running, and does it serve their "
+        "namespace (config.namespaces)?",
+        "FAIL pods of tasks: no kube-scheduler has tried to schedule served/lonely-1 -> is one running with the "
+        "profile perllm? Check the log of PerLLM's container scheduler",
     ]
 
 
@@ -283,7 +283,7 @@ async def test_the_operators_own_account_sees_all_but_its_pods(place: Place) -> 
     kubeconfig = place.plane.write_kubeconfig(Account(HOME, "perllm").user)
     async with Client(load_credentials(kubeconfig)) as insider:
         (line,) = await place.examine(client=insider)
-    assert line.startswith("warn pods of PerLLM: not examined: pods is forbidden")
+    assert line.startswith("warn pods of PerLLM: not checked: pods is forbidden")
 
 
 async def test_an_api_server_that_does_not_answer_is_the_only_finding(place: Place) -> None:

@@ -1,1 +1,1 @@
-"""Kubernetes I/O: credentials, requests, watches, and what they keep in memory."""
+"""Kubernetes I/O: credentials, requests, watches, and the local copies of objects that they maintain."""

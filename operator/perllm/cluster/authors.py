@@ -1,8 +1,8 @@
-"""Who may create tasks: whoever may create their pods.
+"""The admission policy about authors of tasks: only those who may create pods may create tasks.
 
-The operator creates pods with rights of its own, so without this policy a task would be a way to pods that its author
-may not create. The API server asks when a task is created, in every namespace: a task waits for whoever comes to serve
-its namespace later.
+The operator creates pods with its own rights, so without this policy a task would let its author run pods that the
+author may not create. The API server evaluates the policy in every namespace, also in those that no operator serves: an
+operator that serves the namespace later would pick up the task.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from perllm.api import names
 POLICY_NAME = "perllm-task-authors"
 _ADMISSION_API = "admissionregistration.k8s.io/v1"
 
-# An update that leaves the template alone brings nobody a pod that its author might not have.
+# An update that does not change the template cannot give its author a pod.
 _BRINGS_TEMPLATE = (
     "has(object.spec.template) && (request.operation == 'CREATE' || !has(oldObject.spec.template) || "
     "object.spec.template != oldObject.spec.template)"
@@ -27,7 +27,7 @@ _REFUSAL = (
 def author_policy_spec() -> dict[str, Any]:
     """Return the spec of the ValidatingAdmissionPolicy."""
     return {
-        # While the API server cannot judge, nobody gets a pod.
+        # If the API server cannot evaluate the policy, it denies the task.
         "failurePolicy": "Fail",
         "matchConstraints": {
             "resourceRules": [
@@ -52,7 +52,7 @@ def author_policy_spec() -> dict[str, Any]:
 
 
 def build_author_policy(name: str = POLICY_NAME) -> list[dict[str, Any]]:
-    """Return the policy and its binding, both of one name."""
+    """Return the policy and its binding, both with the same name."""
     return [
         {
             "apiVersion": _ADMISSION_API,

@@ -1,7 +1,7 @@
 """A slim asynchronous client for the hot path: plain dictionaries over aiohttp and orjson.
 
-The official client spends several times the processor time per object on models that the hot path would only
-take apart again; it stays in use for credentials and for typed access where speed does not matter.
+The official client takes several times as much CPU time per object, to build models that the hot path would only take
+apart again. It loads the credentials (credentials.py).
 """
 
 import asyncio
@@ -24,7 +24,7 @@ MAX_REASON = 100
 MAX_RETRY_AFTER_S = 60.0
 
 WATCH_SILENCE_S = 75.0
-"""The API server sends a bookmark about once a minute; a watch that is silent for longer is dead."""
+"""The API server sends a bookmark about once a minute, so a watch that is silent for longer is dead."""
 
 
 class PatchKind(StrEnum):
@@ -37,13 +37,13 @@ class PatchKind(StrEnum):
 
 
 class ApiError(Exception):
-    """The API server refused a request.
+    """A request to the API server failed.
 
     Attributes:
-        status: HTTP status code; 0 when there was no answer.
+        status: HTTP status code; 0 if there was no answer.
         reason: machine-readable reason such as "Conflict" or "AlreadyExists".
-        message: the server's own words, in one clean line.
-        retry_after_s: how long the server asked to wait.
+        message: the server's own message, as one clean line.
+        retry_after_s: how long the server asked to wait before a retry.
     """
 
     def __init__(self, status: int, reason: str, message: str, retry_after_s: float = 0.0) -> None:
@@ -58,52 +58,53 @@ class ApiError(Exception):
     def is_transient(self) -> bool:
         """Whether the same request may succeed later.
 
-        Missing rights too: an API server that has just started refuses everybody until it has read the roles.
+        That includes missing rights: an API server that has just started denies all requests until it has read the
+        roles.
         """
         return self.status in (0, 401, 403, 429) or self.status >= 500
 
     @property
     def is_unanswered(self) -> bool:
-        """Whether nothing has answered this request."""
+        """Whether this request got no answer."""
         return False
 
     @property
     def is_unreachable(self) -> bool:
-        """Whether no other request would have been answered either."""
+        """Whether any other request would have got no answer either."""
         return False
 
 
 class ApiTimeoutError(ApiError):
-    """The API server did not answer this request in time; it may answer others: a webhook may hold up this one."""
+    """The API server did not answer this request in time. It may answer others: a webhook may be slow for this one."""
 
     def __init__(self, message: str) -> None:
         super().__init__(0, "Timeout", message)
 
     @property
     def is_unanswered(self) -> bool:
-        """Whether nothing has answered this request."""
+        """Whether this request got no answer."""
         return True
 
 
 class ApiUnreachableError(ApiError):
-    """Nothing answers at the API server's address, or something else does."""
+    """Nothing answers at the address of the API server, or something that is not an API server."""
 
     def __init__(self, message: str) -> None:
         super().__init__(0, "Unreachable", message)
 
     @property
     def is_unanswered(self) -> bool:
-        """Whether nothing has answered this request."""
+        """Whether this request got no answer."""
         return True
 
     @property
     def is_unreachable(self) -> bool:
-        """Whether no other request would have been answered either."""
+        """Whether any other request would have got no answer either."""
         return True
 
 
 class Client:
-    """Requests to one API server. Use as an asynchronous context manager."""
+    """Sends requests to one API server. Use it as an asynchronous context manager."""
 
     def __init__(self, credentials: Credentials, *, max_connections: int = 32, timeout_s: float = 30.0) -> None:
         self._credentials = credentials
@@ -141,7 +142,7 @@ class Client:
         return await self._request("PATCH", path, body=body, content_type=kind)
 
     async def delete(self, path: str, body: object | None = None) -> Object:
-        """Delete an object; `body` may carry DeleteOptions."""
+        """Delete an object; `body` may hold DeleteOptions."""
         return await self._request("DELETE", path, body=body)
 
     async def watch(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Object]:
@@ -161,7 +162,7 @@ class Client:
                 async for line in split_lines(response.content):
                     yield _parse(line, f"watch of {path}")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _no_answer(f"the watch of {path} broke", error) from error
+            raise _no_answer(f"the watch of {path} was interrupted", error) from error
 
     async def _request(
         self,
@@ -190,7 +191,7 @@ class Client:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            raise RuntimeError("the client is used before it was entered: write 'async with Client(...) as client'")
+            raise RuntimeError("the client was used before it was entered: write 'async with Client(...) as client'")
         return self._session
 
 
@@ -198,11 +199,11 @@ def _parse(content: bytes, what: str) -> Object:
     try:
         return decode(content) if content else {}
     except UndecodableError as error:
-        raise ApiUnreachableError(f"{what}: what answers is not an API server: {error}") from error
+        raise ApiUnreachableError(f"{what}: the answer is not that of an API server: {error}") from error
 
 
 async def split_lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """Split a stream into lines of any length; aiohttp's own reader refuses lines longer than its buffer."""
+    """Split a stream into lines of any length; aiohttp's own reader fails on lines longer than its buffer."""
     rest = b""
     async for chunk in stream.iter_any():
         *lines, rest = (rest + chunk).split(b"\n") if rest else chunk.split(b"\n")
@@ -214,7 +215,7 @@ async def split_lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 
 def _no_answer(what: str, error: Exception) -> ApiError:
     words = f"{what}: {error_line(error)}"
-    # What could not even connect is a TimeoutError of aiohttp's own kind.
+    # A timeout while connecting means that the server is unreachable; aiohttp has a class of its own for it.
     is_late = isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError)
     return ApiTimeoutError(words) if is_late else ApiUnreachableError(words)
 

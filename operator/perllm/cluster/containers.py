@@ -1,4 +1,4 @@
-"""The containers of a task's pod: which are the task's own, how far each has come, and why one waits."""
+"""The containers of a task's pod: which ones the task's template defines, their state, and why one is waiting."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ MAX_REASON = 128
 MAX_EXIT_CODE = 2**31
 
 STATUS_UNKNOWN = "ContainerStatusUnknown"
-"""Reason of a container that kubelet has lost sight of; its exit code is made up."""
+"""Reason of a container whose state kubelet has lost; its exit code is meaningless."""
 
 USUAL_WAITS = ("", "ContainerCreating", "PodInitializing")
 
@@ -24,17 +24,17 @@ class Container:
 
     Attributes:
         name: its name.
-        is_own: whether the task's template has it; others were injected.
+        is_own: whether it is in the task's template; others were injected.
         is_init: whether it has to end before the next one starts.
-        is_running: whether it runs.
-        is_over: whether it has ended for good.
-        exit_code: None unless it has ended and somebody knows how.
+        is_running: whether it is running.
+        is_over: whether it has ended and will not be restarted.
+        exit_code: None unless it has ended and its exit code is known.
         started_s: when it started.
-        finished_s: when it ended for good.
-        reason: why it ended, in a word.
+        finished_s: when it ended, if it will not be restarted.
+        reason: why it ended, as one word.
         said: its termination message.
-        wait_reason: why it does not run, in a word.
-        wait_message: the same in words.
+        wait_reason: why it is not running, as one word.
+        wait_message: why it is not running, as a sentence.
     """
 
     name: str
@@ -52,19 +52,19 @@ class Container:
 
     @property
     def has_failed(self) -> bool:
-        """Whether it ended with an error of its own."""
+        """Whether it ended with a non-zero exit code."""
         return self.exit_code is not None and self.exit_code != 0
 
 
 def read_containers(spec: dict[str, Any], status: dict[str, Any], own: Sequence[str]) -> tuple[Container, ...]:
-    """Return the containers of a pod: those of its template, the first one first, then injected ones, then init ones.
+    """Return the containers of a pod: those of its template in their order, then injected ones, then init containers.
 
-    Sidecars, which are init containers that run on, never count as over: Kubernetes ends them when the work is done.
+    Sidecars, which are init containers that keep running, never count as over: Kubernetes stops them after the others.
 
     Args:
-        spec: the pod's.
-        status: the pod's.
-        own: names of the template's containers; nothing if unknown, then all are the task's own.
+        spec: spec of the pod.
+        status: status of the pod.
+        own: names of the template's containers. If none of them is known, all containers count as the task's own.
     """
     ends = status.get("phase") in ("Succeeded", "Failed") or as_text(spec.get("restartPolicy")) == "Never"
     states = _read_states(status.get("containerStatuses"))
@@ -81,19 +81,19 @@ def read_containers(spec: dict[str, Any], status: dict[str, Any], own: Sequence[
 
 
 def read_own_names(annotations: dict[str, Any]) -> list[str]:
-    """Return the names of the template's containers that were noted on the pod."""
+    """Return the names of the template's containers, which an annotation of the pod records."""
     return as_text(annotations.get(names.CONTAINERS_ANNOTATION)).split(",")
 
 
 def find_wait(containers: Sequence[Container]) -> tuple[str, str]:
-    """Return reason and words of the container that holds up the others, the init containers first."""
+    """Return reason and message of the container that keeps the pod from running; init containers come first."""
     waits = [one for one in sorted(containers, key=lambda one: not one.is_init) if one.wait_reason]
     unusual = [one for one in waits if one.wait_reason not in USUAL_WAITS]
     return next(((one.wait_reason, one.wait_message) for one in (*unusual, *waits)), ("", ""))
 
 
 def _read_states(statuses: object) -> dict[str, dict[str, Any]]:
-    """Return the states by name; statuses come in an order of their own."""
+    """Return the states by name; the order of statuses is not that of the spec."""
     return {as_text(one.get("name")): as_object(one.get("state")) for one in as_objects(statuses)}
 
 

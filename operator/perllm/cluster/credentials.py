@@ -1,4 +1,4 @@
-"""Who we are to the API server. The official client reads kubeconfigs and service accounts; nothing else does."""
+"""The operator's credentials. The official Kubernetes client reads kubeconfigs and service accounts."""
 
 import os
 import ssl
@@ -16,14 +16,14 @@ class CredentialsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """An API server and the identity to use there.
+    """The address of an API server and the identity to use there.
 
     Attributes:
         server: base URL without a trailing slash.
-        ca_file: certificate authority of the server, None for the system's.
-        certificate_file: client certificate, if that is the identity.
+        ca_file: certificate authority of the server; None for the system's.
+        certificate_file: client certificate, if the identity is one.
         key_file: private key of the client certificate.
-        token: returns the current bearer token; service-account tokens rotate, so it is asked per request.
+        token: returns the current bearer token; called for every request, because service-account tokens rotate.
     """
 
     server: str
@@ -33,7 +33,7 @@ class Credentials:
     token: Callable[[], str | None]
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """Return a context that verifies the server; None for plain HTTP."""
+        """Return a TLS context that verifies the server; None for plain HTTP."""
         if self.server.startswith("http://"):
             return None
         context = ssl.create_default_context(cafile=self.ca_file)
@@ -42,16 +42,16 @@ class Credentials:
         return context
 
     def headers(self) -> dict[str, str]:
-        """Return the authorization header, or nothing when a certificate is the identity."""
+        """Return the authorization header; none if the identity is a certificate."""
         token = self.token()
         return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def load_credentials(kubeconfig: Path | None = None, context: str | None = None) -> Credentials:
-    """Load credentials from `kubeconfig`, or from where kubectl would look, or from the pod's service account.
+    """Load credentials from `kubeconfig`, from where kubectl would look, or from the pod's service account.
 
     Raises:
-        CredentialsError: nothing usable was found; the message says where it was sought.
+        CredentialsError: no usable credentials were found; the message says where they were looked for.
     """
     configuration = client.Configuration()
     try:
@@ -60,7 +60,7 @@ def load_credentials(kubeconfig: Path | None = None, context: str | None = None)
         sought = kubeconfig or "$KUBECONFIG, ~/.kube/config or the pod's service account"
         raise CredentialsError(f"no Kubernetes credentials in {sought}: {error}. Pass --kubeconfig FILE.") from error
     if not configuration.verify_ssl:
-        raise CredentialsError("the kubeconfig skips TLS verification; give it certificate-authority-data instead")
+        raise CredentialsError("the kubeconfig disables TLS verification; add certificate-authority-data instead")
     return Credentials(
         server=configuration.host.rstrip("/"),
         ca_file=configuration.ssl_ca_cert,

@@ -1,7 +1,7 @@
-"""JSON from the API server, read so that no object can keep the others from being read.
+"""Decodes JSON from the API server so that no single object can keep the others from being read.
 
-The API server takes objects that are nested ten thousand levels deep; parsers give up long before. What is nested too
-deeply is replaced by a marker, so that the object arrives, can be judged, and can be refused by name.
+The API server accepts objects that are nested ten thousand levels deep; parsers fail long before that. Parts that are
+nested too deeply are replaced by a marker, so the object can still be read, and rejected by name.
 """
 
 import re
@@ -10,10 +10,10 @@ from typing import Any
 import orjson
 
 MAX_DEPTH = 128
-"""Levels that are kept: far more than any real object has, far fewer than any parser takes."""
+"""Levels that are kept: far more than any real object has, far fewer than any parser accepts."""
 
 SAFE_BRACKETS = 400
-"""Text with fewer opening brackets cannot be nested too deeply for any parser, which spares looking closer."""
+"""Text with fewer opening brackets cannot be nested too deeply for any parser, so it needs no closer look."""
 
 TOO_DEEP = b'"(nested too deeply)"'
 
@@ -21,26 +21,26 @@ _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 
 
 class UndecodableError(ValueError):
-    """What came is no JSON object."""
+    """The content is not a JSON object."""
 
 
 def decode(content: bytes) -> dict[str, Any]:
-    """Return the JSON object in `content`, without what is nested too deeply.
+    """Return the JSON object in `content`, without parts that are nested too deeply.
 
     Raises:
-        UndecodableError: there is none.
+        UndecodableError: `content` is not a JSON object.
     """
     try:
         value = orjson.loads(content)
     except orjson.JSONDecodeError:
         value = _decode_pruned(content)
     if not isinstance(value, dict):
-        raise UndecodableError(f"no JSON object: {content[:100]!r}")
+        raise UndecodableError(f"not a JSON object: {content[:100]!r}")
     return value
 
 
 def prune(content: bytes) -> bytes:
-    """Return JSON text with everything below `MAX_DEPTH` levels replaced by a marker; linear in its length."""
+    """Return JSON text with everything below `MAX_DEPTH` levels replaced by a marker, in linear time."""
     if content.count(b"{") + content.count(b"[") <= SAFE_BRACKETS:
         return content
     kept: list[bytes] = []
@@ -64,5 +64,5 @@ def _decode_pruned(content: bytes) -> object:
     try:
         value: object = orjson.loads(prune(content))
     except orjson.JSONDecodeError as error:
-        raise UndecodableError(f"no JSON: {error}: {content[:100]!r}") from error
+        raise UndecodableError(f"not JSON: {error}: {content[:100]!r}") from error
     return value

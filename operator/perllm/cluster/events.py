@@ -1,4 +1,4 @@
-"""Kubernetes Events on tasks, posted behind the hot path. They inform; nothing depends on them."""
+"""Kubernetes Events on tasks, posted in the background. They inform people; nothing depends on them."""
 
 import logging
 from collections.abc import Callable
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 KIND = "event"
 CAPACITY = 2000
-"""Events that may wait; newer ones are dropped."""
+"""Maximum number of events that wait to be posted; further ones are dropped."""
 
 MAX_NOTE = 1024
 
@@ -31,12 +31,12 @@ class Subject:
 
 
 class EventRecorder:
-    """Posts events; when the API server cannot follow, the newest are dropped.
+    """Posts events; if the API server cannot keep up, the newest ones are dropped.
 
     Args:
         client: the API server.
-        writes: the queue that carries the events there.
-        instance: who reports.
+        writes: the queue through which events are posted.
+        instance: name of the reporting process.
         unix_now: Unix time in seconds.
     """
 
@@ -81,7 +81,7 @@ class EventRecorder:
         namespace, name = event["metadata"]["namespace"], event["metadata"]["name"]
         is_full = len(self._waiting) >= CAPACITY
         if is_full and not self._is_dropping:
-            log.warning("events are dropped, %d of them wait to be written: %s/%s", CAPACITY, namespace, name)
+            log.warning("dropping events, because %d are waiting to be written: %s/%s", CAPACITY, namespace, name)
         self._is_dropping = is_full
         if not is_full:
             self._waiting.add(name)
@@ -92,7 +92,7 @@ class EventRecorder:
         try:
             await self._client.post(path, event)
         except ApiError as error:
-            # What the server refuses it would refuse again, and it is not worth the wait.
+            # The server would deny the event again, and events are not worth retrying.
             if error.is_unreachable:
                 raise
             log.debug("event not posted: %s", error)

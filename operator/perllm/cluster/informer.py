@@ -1,7 +1,7 @@
-"""A local copy of a collection of the API server: list, then watch, for ever.
+"""A local copy of a collection on the API server, kept current by listing and then watching it.
 
 Deletions that happen while the watch is down are found by comparing the next list with the copy, so the copy never
-drifts. Callbacks run in the event loop, must not block, and see every object as a plain dictionary.
+drifts. Callbacks run in the event loop, must not block, and get every object as a plain dictionary.
 """
 
 import asyncio
@@ -23,21 +23,21 @@ PAGE_SIZE = "1000"
 RETRY = Backoff(first_s=0.2, limit_s=15.0)
 RECONNECT_DELAY_S = 0.1
 LASTING_S = 15.0
-"""After a watch of this length the count of failures begins at one."""
+"""A watch that has lasted this long resets the count of failures."""
 
 SETTLED_S = 2.0
-"""A watch of this length works again."""
+"""A watch that has lasted this long counts as working again."""
 
 
 class WatchError(ApiError):
-    """The API server ended a watch with an error event, or sent what is not an event."""
+    """The API server ended a watch with an error event, or sent something that is not an event."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(status, "WatchError", message)
 
 
 def object_key(item: Object) -> str:
-    """Return "namespace/name", or "name" for objects of the cluster."""
+    """Return "namespace/name", or "name" for cluster-scoped objects."""
     metadata = item["metadata"]
     namespace = metadata.get("namespace")
     return f"{namespace}/{metadata['name']}" if namespace else str(metadata["name"])
@@ -48,18 +48,18 @@ class Informer:
 
     Args:
         client: the API server.
-        path: of the collection.
+        path: API path of the collection.
         on_change: called with every change, inside the guard.
-        kind: what the objects are, such as "pod".
+        kind: kind of the objects, such as "pod".
         query: selectors.
-        guard: contains what goes wrong about single objects; one that counts nothing by default.
-        outages: told of watches that end in an error; by default its own.
-        rng: for the jitter of pauses.
+        guard: contains failures about single objects; by default one that counts nothing.
+        outages: records watches that end in an error; by default an instance of its own.
+        rng: jitter of pauses.
 
     Attributes:
-        path: of the collection.
+        path: API path of the collection.
         objects: the copy, by `object_key`.
-        synced: set once the first list has been delivered.
+        synced: set once the first list has been processed.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Informer:
         self._topic = f"watch of {path}"
 
     async def run(self) -> None:
-        """Follow the collection until cancelled; every failure is retried with a growing, jittered delay."""
+        """Follow the collection until cancelled; failures are retried with a growing, jittered delay."""
         loop = asyncio.get_running_loop()
         failures = 0
         while True:
@@ -113,7 +113,7 @@ class Informer:
                 seen.update((object_key(item), item) for item in page["items"])
                 token, version = page["metadata"].get("continue", ""), str(page["metadata"]["resourceVersion"])
             except (KeyError, TypeError, AttributeError) as error:
-                message = f"the list of {self.path} is not one: {describe(error)}"
+                message = f"the list of {self.path} is malformed: {describe(error)}"
                 raise ApiUnreachableError(message) from error
             if not token:
                 break
@@ -125,22 +125,22 @@ class Informer:
         return version
 
     async def _follow(self, version: str) -> None:
-        """Apply watch events, reconnecting where the stream merely ended, until a new list is needed."""
+        """Apply watch events, and reconnect when the stream merely ends, until a new list is needed."""
         while True:
             try:
                 async for event in self._client.watch(self.path, {"resourceVersion": version, **self._query}):
-                    version = self._take(event)
+                    version = self._apply(event)
             except ApiError as error:
                 if error.status == 410:
                     return
                 raise
             await asyncio.sleep(RECONNECT_DELAY_S)
 
-    def _take(self, event: Object) -> str:
-        """Apply an event; return the version of the collection that it leads to.
+    def _apply(self, event: Object) -> str:
+        """Apply an event; return the version of the collection after it.
 
         Raises:
-            WatchError: it says that the watch is over, or is not an event.
+            WatchError: the event reports an error, or is malformed.
         """
         try:
             kind, item = event["type"], event["object"]
@@ -171,10 +171,10 @@ class Informer:
 
 
 async def wait_for_first_lists(informers: Sequence[Informer], patience_s: float) -> list[str]:
-    """Wait until the collections are known; return the paths of those left out.
+    """Wait for the first list of each informer; return the paths of those that are still missing.
 
-    One that cannot be read, such as that of a namespace where a right is missing, is left out after `patience_s` if any
-    other is known: it must not keep the others from being served.
+    After `patience_s` one list is enough: a collection that cannot be read, for example because a right is missing in
+    its namespace, must not keep the others from being served.
     """
     waits = [asyncio.ensure_future(informer.synced.wait()) for informer in informers]
     try:

@@ -1,11 +1,11 @@
-"""Which of several replicas works: the one whose kube-scheduler holds the Lease that all of them contend for.
+"""Which of several replicas is active: the one whose kube-scheduler holds the Lease.
 
-kube-scheduler's own election is the only one; the operator beside it follows. Both run in one pod, so they share its
-host name, with which kube-scheduler's identity begins.
+The only election is that of kube-scheduler; the operator in the same pod follows it. Both share the host name of the
+pod, and kube-scheduler's identity begins with it.
 
-An operator works only while it sees the Lease renewed by its own pod. Clocks of machines are never compared: a renewal
-that a look at the Lease shows is counted from the look before, after which it must have happened, and for less time
-than the other replicas wait before they take over.
+An operator is active only while it sees its own pod renew the Lease. Clocks of different machines are never compared. A
+renewal counts from the poll before the one that showed it, since it must have happened after that, and it counts for
+less time than the other replicas wait before they take over.
 """
 
 import asyncio
@@ -24,45 +24,45 @@ TIMEOUT_S = 2.0
 MIN_TIMEOUT_S = 0.1
 DEFAULT_DURATION_S = 15.0
 TRUSTED_SHARE = 0.8
-"""Of the lease's duration, for which a renewal counts. Another replica waits for all of it."""
+"""Share of the lease's duration for which a renewal counts. Other replicas wait for all of it."""
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 class LeadershipError(Exception):
-    """This replica may not work, or not any more."""
+    """This replica may not be active, or no longer."""
 
 
 class Tenure:
-    """What the Lease says, judged by one's own clock.
+    """How long this pod may rely on the Lease, by its own clock.
 
     Args:
-        hostname: of the pod.
+        hostname: host name of the pod.
 
     Attributes:
-        holder: who holds the Lease; empty when nobody does.
+        holder: identity that holds the Lease; empty if there is none.
     """
 
     def __init__(self, hostname: str) -> None:
         self.holder = ""
         self._own = f"{hostname}_"
         self._seen: tuple[object, ...] | None = None
-        self._looked_s = 0.0
+        self._polled_s = 0.0
         self._renewed_s: float | None = None
         self._trusted_s = DEFAULT_DURATION_S * TRUSTED_SHARE
 
-    def note(self, lease: Object | None, now_s: float) -> None:
-        """Take note of the Lease as it was asked for at `now_s`; None when there is none."""
+    def observe(self, lease: Object | None, now_s: float) -> None:
+        """Record the Lease as requested at `now_s`; None if there is none."""
         spec = (lease or {}).get("spec") or {}
         seen = (spec.get("holderIdentity") or "", spec.get("renewTime"), spec.get("leaseTransitions"))
-        # What was written before the first look may be long ago.
+        # The first poll does not show when the Lease was last renewed; that may be long ago.
         if self._seen is not None and seen != self._seen:
-            self._renewed_s = self._looked_s
-        self._seen, self._looked_s, self.holder = seen, now_s, clean_line(seen[0])
+            self._renewed_s = self._polled_s
+        self._seen, self._polled_s, self.holder = seen, now_s, clean_line(seen[0])
         self._trusted_s = float(spec.get("leaseDurationSeconds") or DEFAULT_DURATION_S) * TRUSTED_SHARE
 
     def left_s(self, now_s: float) -> float:
-        """Return for how long the last renewal by this pod still counts; at most 0 if there was none."""
+        """Return how long the last renewal by this pod still counts; 0 or less if it does not, or there was none."""
         if self._renewed_s is None or not self.holder.startswith(self._own):
             return 0.0
         return self._renewed_s + self._trusted_s - now_s
@@ -72,7 +72,7 @@ class Leadership:
     """Follows a Lease.
 
     Attributes:
-        won: set once this replica is the one that works.
+        won: set once this replica is active.
     """
 
     def __init__(
@@ -95,34 +95,32 @@ class Leadership:
 
     @property
     def holder(self) -> str:
-        """Who holds the Lease; empty when nobody does."""
+        """Identity that holds the Lease; empty if there is none."""
         return self._tenure.holder
 
     async def run(self) -> None:
-        """Follow the Lease until it was won and lost again.
+        """Follow the Lease until this replica has acquired it and lost it again.
 
         Raises:
-            LeadershipError: it was lost; another replica may work from now on.
+            LeadershipError: the Lease was lost, so another replica may be active.
         """
         while True:
-            await self._look()
+            await self._poll()
             if self._tenure.left_s(self._now()) > 0:
                 self.won.set()
             elif self.won.is_set():
-                successor = self.holder or "nobody yet"
-                raise LeadershipError(
-                    f"lost the lease {self._name} to {successor}: this replica ends, and stands by when started again"
-                )
+                holder = f"to {self.holder}" if self.holder else "and no other replica holds it yet"
+                raise LeadershipError(f"lost the lease {self._name} {holder}: exiting, to be restarted as standby")
             await asyncio.sleep(POLL_S)
 
-    async def _look(self) -> None:
-        """Read the Lease and take note of it; one that cannot be read changes nothing."""
-        topic, asked_s = f"reading of the lease {self._name}", self._now()
-        # Whoever works must not wait for an answer longer than his turn lasts.
+    async def _poll(self) -> None:
+        """Read the Lease and record it; a failure to read it changes nothing."""
+        topic, asked_s = f"reading the lease {self._name}", self._now()
+        # An active replica must not wait for an answer beyond the time that it may rely on the Lease.
         left_s = max(self._tenure.left_s(asked_s), MIN_TIMEOUT_S) if self.won.is_set() else TIMEOUT_S
         try:
             async with asyncio.timeout(min(left_s, TIMEOUT_S)):
-                self._tenure.note(await self._read(), asked_s)
+                self._tenure.observe(await self._read(), asked_s)
         except TimeoutError:
             self._outages.failed(topic, "no answer in time", is_unanswered=True)
         except Exception as error:
@@ -145,14 +143,14 @@ def find_namespace(file: Path = NAMESPACE_FILE) -> str:
     """Return the namespace that this process runs in.
 
     Raises:
-        LeadershipError: neither the environment nor the service account tells it.
+        LeadershipError: neither the environment nor the service account names it.
     """
-    told = os.environ.get("POD_NAMESPACE")
-    if told:
-        return told
+    configured = os.environ.get("POD_NAMESPACE")
+    if configured:
+        return configured
     try:
         return file.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise LeadershipError(
-            "the namespace of leader_lease is not known: set POD_NAMESPACE to the namespace of the pod"
+            "the namespace of leader_lease is unknown: set POD_NAMESPACE to the namespace of the pod"
         ) from error

@@ -1,4 +1,4 @@
-"""What PerLLM needs to know of a Kubernetes node."""
+"""What PerLLM needs to know about a Kubernetes node."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ KEEPS_OFF = ("NoSchedule", "NoExecute")
 
 @dataclass(frozen=True, slots=True)
 class Taint:
-    """What keeps pods off a node that do not tolerate it."""
+    """A taint of a node: pods that do not tolerate it are not placed there."""
 
     key: str
     value: str
@@ -32,15 +32,15 @@ class Node:
 
     Attributes:
         name: name of the Kubernetes node.
-        uid: identity of this incarnation of it.
+        uid: uid of the node object; a node that is recreated has another one.
         tier: edge or cloud.
         gpu_type: value of the GPU type label.
-        slots: tasks that it can run at a time, its allocatable GPUs (or replicas of them).
+        slots: tasks that it can run at a time: its allocatable GPUs, or time-sliced replicas of them.
         addresses: its addresses, to recognise it in metrics.
-        is_open: whether it takes new pods: it is ready, or has not said otherwise, and is not cordoned.
-        gpus: GPUs that the slots are spread over.
-        labels: its labels, which pods may select it by.
-        taints: what pods have to tolerate.
+        is_open: whether it accepts new pods: it is not cordoned and not reported as unready.
+        gpus: number of GPUs that the slots are spread over.
+        labels: its labels, by which pods may select it.
+        taints: taints that pods have to tolerate.
     """
 
     name: str
@@ -95,9 +95,9 @@ def read_node(item: Object, labels: NodeLabels) -> Node | None:
 
 
 def _read_gpus(label: str | None, slots: int | float) -> float:
-    """Return the number of GPUs that the label tells, at most one per slot; 1 where it tells none."""
-    told = int(label) if label and label.isdecimal() else 1
-    return float(max(min(told, slots), 1))
+    """Return the number of GPUs in the label, at most one per slot; 1 if there is no valid label."""
+    labelled = int(label) if label and label.isdecimal() else 1
+    return float(max(min(labelled, slots), 1))
 
 
 def _is_unready(status: Mapping[str, Any]) -> bool:

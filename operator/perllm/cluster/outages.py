@@ -1,7 +1,7 @@
-"""Says once that something does not work, and once that it works again, however often it was tried meanwhile.
+"""Logs an outage once when it begins and once when it ends, however many attempts fail in between.
 
-An API server that is away breaks every watch and write at the same time: that is one outage, told by whoever sees it
-first, and it lasts until the last of them works again.
+An API server that is down breaks every watch and write at the same time. That is one outage: the first failure is
+logged, and the outage lasts until all of them work again.
 """
 
 import logging
@@ -21,7 +21,7 @@ class _Outage:
 
 
 class Outages:
-    """What does not work at present, by topic; threads may share it.
+    """Current outages by topic; thread-safe.
 
     Args:
         now: monotonic clock, in seconds.
@@ -37,30 +37,30 @@ class Outages:
         return topic in self._names
 
     def failed(self, topic: str, words: object, *, is_unanswered: bool = False) -> None:
-        """Note a failed try; only the first one of an outage is logged.
+        """Record a failed attempt; only the first one of an outage is logged.
 
         Args:
             topic: what does not work.
-            words: why.
-            is_unanswered: whether that is since the API server does not answer.
+            words: why it does not work.
+            is_unanswered: whether the cause is that the API server does not answer.
         """
         with self._lock:
             name = API_SERVER if is_unanswered else topic
             if self._names.get(topic, name) != name:
-                self.worked(topic)  # what it fails of now is something else
+                self.worked(topic)  # the cause is another one now
             self._names[topic] = name
             outage = self._current.get(name)
             if outage is None:
                 outage = self._current[name] = _Outage(self._now())
-                log.warning("%s: %s; tried again until it works", name, words)
+                log.warning("%s: %s; retrying until it works", name, words)
             outage.failures += 1
 
     def worked(self, topic: str) -> None:
-        """Note that it works; says so if it did not before, and nothing else fails for the same cause."""
+        """Record a success; it is logged if it ends an outage, that is, if no other topic still fails for its cause."""
         with self._lock:
             name = self._names.pop(topic, None)
             if name is None or name in self._names.values():
                 return
             outage = self._current.pop(name)
             lasted_s = self._now() - outage.since_s
-            log.info("%s: works again after %.1f s and %d failed tries", name, lasted_s, outage.failures)
+            log.info("%s: works again after %.1f s and %d failed attempts", name, lasted_s, outage.failures)

@@ -1,4 +1,4 @@
-"""What PerLLM needs to know of a task's pod."""
+"""What PerLLM needs to know about a task's pod."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from perllm.cluster.times import END_OF_TIME_S, parse_time_s
 from perllm.text import clean_line
 
 MAX_ATTEMPT = 999
-"""No task makes more pods; a higher number is nothing that PerLLM wrote."""
+"""No task has more pods, so PerLLM has never written a higher number."""
 
 LINGER_S = 30.0
-"""Kubernetes' own patience with a container that is told to end."""
+"""Kubernetes' own default grace period for a container that has to stop."""
 
 DEADLINE_EXCEEDED = "DeadlineExceeded"
-"""Reason of a pod that outlived its activeDeadlineSeconds."""
+"""Reason of a pod that exceeded its activeDeadlineSeconds."""
 
 
 class PodPhase(StrEnum):
@@ -34,19 +34,19 @@ class PodPhase(StrEnum):
 
 
 class Timing(StrEnum):
-    """Whose clock says when a pod started and ended."""
+    """By which clock the start and the end of a pod are known."""
 
     NODE = "node"
     OPERATOR = "operator"
-    NOBODY = "nobody"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod of a task. Times are Unix seconds; Kubernetes' own have a resolution of one second.
+    """A pod of a task. Times are Unix seconds; those that Kubernetes writes have a resolution of one second.
 
-    The task's own containers are those of its template, the first of which does the work. Others were injected, by a
-    service mesh for example, and do not matter.
+    The task's own containers are those of its template; the first of them does the work. Others were injected, for
+    example by a service mesh, and are ignored.
 
     Attributes:
         key: namespace/name.
@@ -54,27 +54,27 @@ class Pod:
         uid: its identity.
         task_uid: uid of the task that owns it.
         task_key: namespace/name of that task.
-        attempt: which attempt at the task it is, from 1.
-        node: where it is bound; None while it waits.
-        phase: its phase, as the task's own containers show it.
-        is_deleting: whether its deletion was asked for.
-        is_disrupted: whether Kubernetes stopped it for reasons outside of it: preemption, eviction, a lost node.
-        was_deleted: whether it failed because its deletion was asked for.
-        reason: why it failed, in a word.
-        message: why it failed, in words.
-        exit_code: exit code of the container that decided its end, None unless one ended.
-        culprit: name of that container where it is not the first of the template.
-        wait_reason: why it does not run yet, in a word; empty when nobody says.
-        wait_message: the same in words.
+        attempt: number of the attempt, from 1.
+        node: node that it is bound to; None while it waits.
+        phase: its phase, derived from the task's own containers.
+        is_deleting: whether its deletion was requested.
+        is_disrupted: whether Kubernetes stopped it for external reasons: preemption, eviction, a lost node.
+        was_deleted: whether it failed because its deletion was requested.
+        reason: why it failed, as one word.
+        message: why it failed, as a sentence.
+        exit_code: exit code of the container that decided its end; None if no container ended.
+        culprit: name of that container, if it is not the first one of the template.
+        wait_reason: why it is not running yet, as one word; empty if unknown.
+        wait_message: why it is not running yet, as a sentence.
         created_s: when the API server created it.
-        idle_since_s: since when it has a node and nothing in it runs; None if something does, or did.
-        reported_s: when the API server was last told of its state, by its own clock.
+        idle_since_s: since when it has a node, but no running container; None if one runs or has run.
+        reported_s: when its status was last written, by the API server's clock.
         started_s: when the first container started.
         finished_s: when the first container ended.
-        timing: whose clock the last two are by.
-        linger_s: how long what runs on in it after its work may do so; None if nothing does.
-        report: what the first container said about its run.
-        decision_record: the decision that was written when it was bound.
+        timing: clock of `started_s` and `finished_s`.
+        linger_s: how long containers may keep running after the work is done; None if none does.
+        report: run report of the first container.
+        decision_record: the decision record that was written with the binding.
     """
 
     key: str
@@ -106,19 +106,19 @@ class Pod:
 
     @property
     def is_finished(self) -> bool:
-        """Whether its work will never go on."""
+        """Whether its work has ended."""
         return self.phase in (PodPhase.SUCCEEDED, PodPhase.FAILED)
 
     @property
     def has_helpers_left(self) -> bool:
-        """Whether its first container has ended, and others of the template have not."""
+        """Whether its first container has ended, but others of the template have not."""
         return not self.is_finished and self.finished_s is not None
 
 
 def read_pod(item: Object) -> Pod | None:
-    """Return the pod that `item` describes; None if no task owns it, or PerLLM cannot have made it.
+    """Return the pod that `item` describes; None if no task owns it, or PerLLM cannot have created it.
 
-    Anybody may write to pods, so parts of an unexpected kind count as absent; nothing raises.
+    Users may write to pods, so parts of an unexpected type count as absent. Never raises.
     """
     metadata, spec, status = (as_object(item.get(part)) for part in ("metadata", "spec", "status"))
     namespace, name, uid = (as_text(metadata.get(field)) for field in ("namespace", "name", "uid"))
@@ -173,7 +173,7 @@ def _find_owner(metadata: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _read_attempt(labels: dict[str, Any]) -> int | None:
-    """Return the number of the attempt, 1 where the label is missing; None for what PerLLM never writes."""
+    """Return the number of the attempt, 1 if the label is missing; None for values that PerLLM never writes."""
     text = as_text(labels.get(names.ATTEMPT_LABEL, "1"))
     is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_ATTEMPT))
     return int(text) if is_number and int(text) > 0 else None
@@ -184,9 +184,9 @@ def _find_condition(status: dict[str, Any], kind: str) -> dict[str, Any]:
 
 
 def _judge_phase(status: dict[str, Any], own: Sequence[Container]) -> PodPhase:
-    """Return the phase by the task's own containers; whatever was injected may run on or fail."""
-    told = as_text(status.get("phase"))
-    phase = PodPhase(told) if told in set(PodPhase) else PodPhase.PENDING
+    """Return the phase of the task's own containers; injected ones may keep running or fail."""
+    reported = as_text(status.get("phase"))
+    phase = PodPhase(reported) if reported in set(PodPhase) else PodPhase.PENDING
     was_stopped = phase is PodPhase.FAILED and bool(status.get("reason"))
     if was_stopped or not own or not all(one.is_over for one in own):
         return phase
@@ -194,7 +194,7 @@ def _judge_phase(status: dict[str, Any], own: Sequence[Container]) -> PodPhase:
 
 
 def _find_decisive(phase: PodPhase, containers: Sequence[Container]) -> Container | None:
-    """Return the container whose end is that of the pod: of a failed one that which failed, else the first."""
+    """Return the container that decided the end of the pod: the one that failed, else the first one."""
     first = containers[0] if containers and containers[0].exit_code is not None else None
     if phase is not PodPhase.FAILED:
         return first
@@ -202,15 +202,15 @@ def _find_decisive(phase: PodPhase, containers: Sequence[Container]) -> Containe
 
 
 def _read_last_words(phase: PodPhase, last: Container | None) -> str:
-    """Return what the container that failed left as its termination message, unless that is a report."""
+    """Return the termination message of the container that failed, unless it is a run report."""
     has_words = phase is PodPhase.FAILED and last is not None and parse_run_report(last.said) is None
     return last.said if has_words and last is not None else ""
 
 
 def _is_idle(node: str | None, phase: PodPhase, containers: Sequence[Container]) -> bool:
-    """Whether a pod has a node and yet its work does not come nearer: no init container runs that it waits for.
+    """Whether a pod has a node but makes no progress: neither its work nor an init container before it is running.
 
-    One that fails and is started again and again, as its restartPolicy says, does not count as idle.
+    A pod whose init container keeps failing and being restarted, as its restartPolicy says, does not count as idle.
     """
     if node is None or phase is not PodPhase.PENDING or not containers or containers[0].started_s is not None:
         return False
@@ -220,7 +220,7 @@ def _is_idle(node: str | None, phase: PodPhase, containers: Sequence[Container])
 
 
 def _find_wait(status: dict[str, Any], node: str | None, containers: Sequence[Container]) -> tuple[str, str]:
-    """Return why a pod does not run yet, as kube-scheduler or kubelet says, reason and words."""
+    """Return reason and message for which a pod is not running yet, as kube-scheduler or kubelet reports them."""
     if node is not None:
         return find_wait(containers)
     scheduled = _find_condition(status, "PodScheduled")
@@ -230,7 +230,7 @@ def _find_wait(status: dict[str, Any], node: str | None, containers: Sequence[Co
 
 
 def _ended_by_deletion(metadata: dict[str, Any], first: Container | None) -> bool:
-    """Whether a failed pod that is being deleted had not failed before."""
+    """Whether a failed pod that is being deleted failed because of the deletion, not before it."""
     gone_by_s = parse_time_s(metadata.get("deletionTimestamp"))
     if gone_by_s is None or first is None or first.finished_s is None:
         return bool(metadata.get("deletionTimestamp"))
@@ -240,16 +240,17 @@ def _ended_by_deletion(metadata: dict[str, Any], first: Container | None) -> boo
 
 
 def _read_reported(metadata: dict[str, Any]) -> float | None:
-    """Return when the API server last stored a status of the pod."""
+    """Return when the API server last stored a status of the pod, in Unix seconds."""
     writes = [one for one in as_objects(metadata.get("managedFields")) if one.get("subresource") == "status"]
     times_s = [time_s for one in writes if (time_s := parse_time_s(one.get("time"))) is not None]
     return max(times_s, default=None)
 
 
 def _read_patience(status: dict[str, Any], own: Sequence[Container], containers: Sequence[Container]) -> float | None:
-    """Return how long the pod may live on once its work is over; None if Kubernetes has ended it already.
+    """Return how long the pod may stay once its work is over; None if Kubernetes has ended it already.
 
-    What the template itself has gets time to end, and so do sidecars, which kubelet ends. Injected containers never do.
+    Containers of the template get time to end, and so do sidecars, which kubelet stops. Injected containers would never
+    end.
     """
     if status.get("phase") in ("Succeeded", "Failed"):
         return None

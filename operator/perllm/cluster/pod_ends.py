@@ -1,7 +1,7 @@
-"""How a pod ended and whose failure that is, and what the operator itself makes of a pod that will come to nothing.
+"""How a pod ended, who is responsible for the failure, and when the operator gives up on a pod.
 
-A failure is the task's own if its containers ended with an error, outlived activeDeadlineSeconds or can never start as
-they are written. It is nobody's, and no verdict on task or node, if the pod was refused, lost or stopped from outside.
+A failure is the task's own if its containers ended with an error, exceeded activeDeadlineSeconds or can never start as
+specified. It says nothing about the task if the pod was refused, lost or stopped from outside.
 """
 
 from dataclasses import dataclass, replace
@@ -18,11 +18,11 @@ STOPPED = ("Evicted", "Preempting")
 
 @dataclass(frozen=True, slots=True)
 class PodPatience:
-    """How long pods are waited for, in seconds.
+    """How long the operator waits for pods, in seconds.
 
     Attributes:
-        start_s: for a pod that has a node, until anything of it runs.
-        mistake_s: for what a container refers to, such as a ConfigMap, to exist.
+        start_s: from the binding until a container runs.
+        mistake_s: until something that a container refers to, such as a ConfigMap, exists.
     """
 
     start_s: float = 300.0
@@ -30,28 +30,28 @@ class PodPatience:
 
 
 def is_refusal(pod: Pod) -> bool:
-    """Whether a failed pod never got to run, or was stopped from outside: no verdict on task or node."""
+    """Whether a failed pod never ran, or was stopped from outside, so that the task is not responsible."""
     if pod.phase is not PodPhase.FAILED or is_own_failure(pod):
         return False
     return pod.exit_code is None or pod.was_deleted or pod.is_disrupted or pod.reason in STOPPED
 
 
 def is_own_failure(pod: Pod) -> bool:
-    """Whether Kubernetes or the operator ended a pod for what the task itself asks for."""
+    """Whether Kubernetes or the operator ended a pod because of what is in the task's template."""
     return pod.phase is PodPhase.FAILED and pod.reason in (DEADLINE_EXCEEDED, *MISTAKES)
 
 
 def is_lost(pod: Pod) -> bool:
-    """Whether a failed pod never got to run, or nobody knows how its container ended."""
+    """Whether a failed pod never ran, or it is unknown how its container ended."""
     return pod.phase is PodPhase.FAILED and pod.exit_code is None and not is_own_failure(pod)
 
 
 def call_end(pod: Pod, patience: PodPatience, due_s: float, now_s: float) -> Pod:
-    """Return the pod as ended if the operator waits for it no longer, else as it is.
+    """Return the pod, marked as ended if the operator has stopped waiting for it.
 
     Args:
-        pod: a pod as it was last seen.
-        patience: how long pods are waited for.
+        pod: the pod as last seen.
+        patience: how long the operator waits for pods.
         due_s: deadline of its task, Unix time.
         now_s: Unix time.
     """
@@ -62,13 +62,13 @@ def call_end(pod: Pod, patience: PodPatience, due_s: float, now_s: float) -> Pod
         return replace(pod, phase=PodPhase.SUCCEEDED if pod.exit_code == 0 else PodPhase.FAILED)
     if pod.wait_reason in MISTAKES:
         return replace(pod, phase=PodPhase.FAILED, reason=pod.wait_reason, message=pod.wait_message)
-    last = ": ".join(filter(None, (pod.wait_reason, pod.wait_message))) or "no word of its node"
-    message = f"nothing of it ran within {patience.start_s:g} s; last: {last}"
+    last = ": ".join(filter(None, (pod.wait_reason, pod.wait_message))) or "none"
+    message = f"no container started within {patience.start_s:g} s; last report of the node: {last}"
     return replace(pod, phase=PodPhase.FAILED, reason=START_TIMEOUT, message=message)
 
 
 def next_look_s(pod: Pod, patience: PodPatience, due_s: float) -> float | None:
-    """Return the Unix time at which time alone changes what there is to do about a pod; None for never."""
+    """Return the Unix time at which a pod has to be examined again even if it does not change; None for never."""
     if not pod.is_finished:
         return _find_limit_s(pod, patience, due_s)
     if pod.is_deleting or pod.linger_s is None or pod.finished_s is None:
@@ -77,18 +77,18 @@ def next_look_s(pod: Pod, patience: PodPatience, due_s: float) -> float | None:
 
 
 def is_overdue(pod: Pod, now_s: float) -> bool:
-    """Whether a pod whose work is over holds its place on the node for too long."""
+    """Whether a pod whose work is over has occupied its node for too long."""
     if not pod.is_finished or pod.linger_s is None or pod.is_deleting:
         return False
     return pod.finished_s is None or now_s >= pod.finished_s + pod.linger_s
 
 
 def _find_limit_s(pod: Pod, patience: PodPatience, due_s: float) -> float | None:
-    """Return until when the next thing that has to happen to a pod is waited for; None if nothing is."""
+    """Return until when the operator waits for the next step of a pod; None if it waits for none."""
     if pod.is_finished or pod.is_deleting:
         return None
     if pod.finished_s is not None:
-        # At the deadline what the first container did counts.
+        # At the deadline the result of the first container counts, even if helpers still run.
         return min(pod.finished_s + LINGER_S, max(due_s, pod.finished_s))
     if pod.idle_since_s is None:
         return None

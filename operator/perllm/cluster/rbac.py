@@ -1,8 +1,8 @@
-"""The least that the operator and its private kube-scheduler may do.
+"""The least rights with which the operator and its private kube-scheduler work.
 
-Rules about nodes hold for the whole cluster, since nodes belong to no namespace. Rules about tasks hold for the whole
-cluster or, where the operator serves some namespaces only, in these. kube-scheduler reads pods everywhere in either
-case: what a node has left depends on all of them.
+Rules about nodes apply to the whole cluster, since nodes belong to no namespace. Rules about tasks apply to the whole
+cluster or, if the operator serves only some namespaces, to those. kube-scheduler reads pods everywhere in either case,
+because the free resources of a node depend on all of them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ SCHEDULER_ROLES = ("system:kube-scheduler", "system:volume-scheduler")
 
 
 def node_rules() -> list[Rule]:
-    """Return what the operator may do to objects of the cluster."""
+    """Return the operator's rights to cluster-scoped objects."""
     return [
         _rule("", ["nodes"], "list", "watch"),
         _rule(names.GROUP, [names.NODE_PROFILE_PLURAL], "list", "create"),
@@ -31,7 +31,7 @@ def node_rules() -> list[Rule]:
 
 
 def task_rules() -> list[Rule]:
-    """Return what the operator may do in the namespaces that it serves."""
+    """Return the operator's rights in the namespaces that it serves."""
     return [
         _rule(names.GROUP, [names.TASK_PLURAL], "list", "watch", "delete"),
         _rule(names.GROUP, [f"{names.TASK_PLURAL}/status"], "patch"),
@@ -43,17 +43,17 @@ def task_rules() -> list[Rule]:
 
 
 def namespace_rules() -> list[Rule]:
-    """Return what the operator may do besides where it serves all namespaces."""
+    """Return the additional rights of an operator that serves all namespaces."""
     return [_rule("", ["namespaces"], "list", "watch")]
 
 
 def lease_rules(lease: str) -> list[Rule]:
-    """Return what the operator may do in its own namespace to follow a Lease."""
+    """Return the operator's rights in its own namespace to follow a Lease."""
     return [_rule("coordination.k8s.io", ["leases"], "get", only=lease)]
 
 
 def scheduler_lease_rules(lease: str) -> list[Rule]:
-    """Return what kube-scheduler needs for a Lease of its own beside its role, which lets it create any Lease."""
+    """Return kube-scheduler's rights to the Lease, in addition to its own role, which lets it create any Lease."""
     return [_rule("coordination.k8s.io", ["leases"], "get", "update", only=lease)]
 
 
@@ -63,11 +63,11 @@ def build_manifests(
     """Return roles and bindings for two RBAC subjects, the operator and its kube-scheduler.
 
     Args:
-        operator: who the operator is.
-        scheduler: who its kube-scheduler is.
-        namespaces: whose tasks are served; all when empty.
-        namespace: where both run, and where the Lease is.
-        lease: the Lease that tells which of several replicas works; empty when there is one.
+        operator: the operator.
+        scheduler: its kube-scheduler.
+        namespaces: namespaces whose tasks are served; all if empty.
+        namespace: namespace of both, and of the Lease.
+        lease: name of the Lease that decides which of several replicas is active; empty for a single replica.
     """
     manifests = _grant(NODES_ROLE, node_rules(), operator)
     for place in namespaces:
@@ -92,7 +92,7 @@ def collection_path(manifest: Mapping[str, Any]) -> str:
 
 
 def _grant(name: str, rules: list[Rule], subject: Subject, namespace: str = "") -> list[dict[str, Any]]:
-    """Return a role with its binding: of one namespace, or of the cluster when that is empty."""
+    """Return a role and its binding, in a namespace, or for the cluster if that is empty."""
     kind = "Role" if namespace else "ClusterRole"
     role = {"apiVersion": f"{RBAC_GROUP}/v1", "kind": kind, "metadata": _metadata(name, namespace), "rules": rules}
     return [role, _bind(name, kind, name, subject, namespace)]

@@ -1,4 +1,4 @@
-"""Parts of objects whose shape nobody guarantees: what is not of the expected kind counts as absent."""
+"""Reads parts of objects whose type is not guaranteed: a value of an unexpected type counts as absent."""
 
 from typing import Any
 
@@ -14,5 +14,5 @@ def as_objects(value: object) -> list[dict[str, Any]]:
 
 
 def as_text(value: object) -> str:
-    """Return `value` if it is a text, else an empty one."""
+    """Return `value` if it is a string, else an empty one."""
     return value if isinstance(value, str) else ""

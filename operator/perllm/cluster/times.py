@@ -1,13 +1,13 @@
-"""Times as Kubernetes writes them."""
+"""Timestamps in the notation of Kubernetes."""
 
 from datetime import UTC, datetime
 
 END_OF_TIME_S = 253_370_764_800.0
-"""The year 9999: later times cannot be written down in every time zone."""
+"""The year 9999; later times cannot be represented in every time zone."""
 
 
 def parse_time_s(text: object) -> float | None:
-    """Return Unix seconds of an RFC 3339 time; None for what is none, or lies before 1970 as zero times do."""
+    """Return Unix seconds of an RFC 3339 time; None for anything else, and for times before 1970 such as zero times."""
     if not isinstance(text, str):
         return None
     try:
@@ -19,5 +19,5 @@ def parse_time_s(text: object) -> float | None:
 
 
 def format_time(unix_s: float) -> str:
-    """Return an RFC 3339 time with microseconds, as metav1.MicroTime."""
+    """Return an RFC 3339 time with microseconds, as in metav1.MicroTime."""
     return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

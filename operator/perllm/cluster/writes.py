@@ -1,14 +1,13 @@
-"""The one queue through which everything is written to the API server; only bindings go past it, since kube-scheduler
-waits for their answer.
+"""The queue for all writes to the API server, except bindings, for which kube-scheduler waits.
 
-    newest      A write is a promise about one object, redeemed with the newest state when its turn comes; a later one
-                of the same kind and object takes its place.
-    refused     An object whose write the API server refuses is tried again after growing pauses of its own. No place
-                is held meanwhile, so it delays nobody.
-    down        While the API server cannot be reached a single write goes out now and then, as a probe; with the first
-                answer all others follow.
-    fair        Kinds and namespaces take turns, and each has a few places only: a namespace whose webhook hangs, or a
-                flood of events, delays its own writes.
+* Newest: a write is about one object, and sends the newest state when its turn comes. A later write of the same kind
+  for the same object replaces it.
+* Denied: a write that the API server denies is retried after growing pauses. It occupies no place meanwhile, so it does
+  not delay other writes.
+* Down: while the API server cannot be reached, a single write is sent from time to time as a probe. The first answer
+  releases all others.
+* Fair: kinds and namespaces take turns, and each has only a few places, so a namespace whose webhook hangs, or a flood
+  of events, delays only its own writes.
 """
 
 import asyncio
@@ -24,12 +23,12 @@ from perllm.cluster.outages import API_SERVER, Outages
 from perllm.guard import Guard
 
 WIDTH = 96
-"""Writes under way at a time; the API server answers one in a few milliseconds."""
+"""Maximum number of concurrent writes; the API server answers one in a few milliseconds."""
 
 LANE_WIDTH = 16
-"""Of these, of one kind and namespace."""
+"""Maximum number of concurrent writes of one kind in one namespace."""
 
-REFUSED = Backoff(first_s=0.2, limit_s=60.0)
+DENIED = Backoff(first_s=0.2, limit_s=60.0)
 UNREACHABLE = Backoff(first_s=0.2, limit_s=5.0)
 
 Key = tuple[str, str]
@@ -38,15 +37,15 @@ Lane = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Something to bring about on the API server.
+    """A write to the API server.
 
     Attributes:
-        kind: what is written, such as "status"; for logs and turns.
-        name: namespace/name of the object that it is about, or name alone.
-        send: sends the newest state; called until it raises no more. Whatever settles the matter, such as an object
-            that is gone, it handles itself.
-        is_repeated: whether it is sent again when it has failed; if not, whoever asked for it tells of refusals.
-        on_dropped: called if it will never be sent, since a newer one took its place or its object is gone.
+        kind: what is written, such as "status"; for logs, and for taking turns.
+        name: namespace/name of its object, or only the name.
+        send: sends the newest state; called until it does not raise. It handles errors that make the write unnecessary,
+            such as that the object is gone.
+        is_repeated: whether a failed write is retried. If not, the caller handles and reports failures.
+        on_dropped: called if it will never be sent, because a newer write replaced it or its object is gone.
     """
 
     kind: str
@@ -57,28 +56,28 @@ class Write:
 
     @property
     def key(self) -> Key:
-        """What a newer write replaces."""
+        """Key that it shares with the newer writes that would replace it."""
         return self.kind, self.name
 
     @property
     def lane(self) -> Lane:
-        """With whom it takes turns."""
+        """Lane that takes turns with the others."""
         return _lane_of(self.key)
 
     @property
     def topic(self) -> str:
-        """What its refusals are told as: one line for all objects that meet the same fate."""
+        """Topic of its failures in the log, the same for the whole lane."""
         kind, namespace = self.lane
-        return f"writing of {kind} in namespace {namespace}" if namespace else f"writing of {kind}"
+        return f"writing {kind} in namespace {namespace}" if namespace else f"writing {kind}"
 
 
 class WriteQueue:
-    """Writes behind the hot path.
+    """Carries out writes in the background.
 
     Args:
-        guard: told of failures that nobody foresaw.
-        outages: told of those of the API server.
-        rng: for the jitter of pauses.
+        guard: records unexpected failures.
+        outages: records failures of the API server.
+        rng: jitter of pauses.
     """
 
     def __init__(self, guard: Guard, outages: Outages, rng: Random) -> None:
@@ -87,10 +86,10 @@ class WriteQueue:
         self._rng = rng
         self._wanted: dict[Key, Write] = {}
         self._lanes: OrderedDict[Lane, deque[Key]] = OrderedDict()
-        self._under_way: set[Key] = set()
+        self._in_progress: set[Key] = set()
         self._places: Counter[Lane] = Counter()
         self._failures: Counter[Key] = Counter()
-        self._refused: Counter[Lane] = Counter()
+        self._denied: Counter[Lane] = Counter()
         self._pauses: dict[Key, asyncio.TimerHandle] = {}
         self._unreachable = 0
         self._closed_until_s = 0.0
@@ -99,14 +98,14 @@ class WriteQueue:
         self._idle.set()
 
     def __len__(self) -> int:
-        """Number of writes that are not done."""
-        return len(self._wanted) + len(self._under_way - self._wanted.keys())
+        """Number of unfinished writes."""
+        return len(self._wanted) + len(self._in_progress - self._wanted.keys())
 
     def put(self, write: Write) -> None:
-        """Ask for a write; returns at once."""
+        """Queue a write; returns immediately."""
         key = write.key
         replaced = self._wanted.get(key)
-        is_queued = replaced is not None or key in self._under_way
+        is_queued = replaced is not None or key in self._in_progress
         self._wanted[key] = write
         self._idle.clear()
         if replaced is not None:
@@ -115,10 +114,10 @@ class WriteQueue:
             self._enqueue(key)
 
     async def once(self, write: Write) -> None:
-        """Carry out a write when its turn comes, and wait for it; it is not tried again.
+        """Queue a write and wait for it; it is not retried.
 
         Raises:
-            ApiError: the API server refuses it, or does not answer; or a newer write of the object took its place.
+            ApiError: the API server denied it or did not answer, or a newer write for the object replaced it.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -130,13 +129,13 @@ class WriteQueue:
                 raise
             _settle(done)
 
-        words = f"{write.kind} {write.name} was not written: a newer one took its place, or it is gone"
+        words = f"{write.kind} {write.name} was not written: a newer write replaced it, or the object is gone"
         dropped = ApiError(0, "Dropped", words)
         self.put(replace(write, send=send, is_repeated=False, on_dropped=partial(_settle, done, dropped)))
         await done
 
     def drop(self, kind: str, name: str) -> None:
-        """Forget a write that has not begun: its object is gone."""
+        """Drop a write that has not begun, because its object is gone."""
         key = kind, name
         dropped = self._wanted.pop(key, None)
         if dropped is not None:
@@ -154,7 +153,7 @@ class WriteQueue:
                     group.create_task(self._carry_out(write))
 
     async def drain(self) -> None:
-        """Wait until nothing is left to write."""
+        """Wait until all writes are done."""
         await self._idle.wait()
 
     def _enqueue(self, key: Key) -> None:
@@ -165,9 +164,9 @@ class WriteQueue:
             self._wake.set()
 
     def _take(self) -> Write | None:
-        """Return the next write that may begin; None if there is none now."""
+        """Return the next write that may begin; None if there is none at the moment."""
         width = 1 if self._unreachable else WIDTH
-        if len(self._under_way) >= width or asyncio.get_running_loop().time() < self._closed_until_s:
+        if len(self._in_progress) >= width or asyncio.get_running_loop().time() < self._closed_until_s:
             return None
         for lane in list(self._lanes):
             if self._places[lane] >= LANE_WIDTH:
@@ -182,11 +181,11 @@ class WriteQueue:
         self._lanes.move_to_end(lane)
         while keys:
             key = keys.popleft()
-            if key in self._under_way:
-                continue  # dropped meanwhile, and asked for again: that follows
-            write = self._wanted.pop(key, None)  # None: dropped meanwhile
+            if key in self._in_progress:
+                continue  # it was dropped and queued again meanwhile; it follows when the current one ends
+            write = self._wanted.pop(key, None)  # None if it was dropped meanwhile
             if write is not None:
-                self._under_way.add(key)
+                self._in_progress.add(key)
                 self._places[lane] += 1
                 return write
         del self._lanes[lane]
@@ -199,21 +198,21 @@ class WriteQueue:
         except ApiError as error:
             pause_s = self._judge(write, error)
         except Exception as error:
-            # Who waits for a write that is not repeated learns of it.
+            # The error of a write that is not repeated reaches its caller.
             pause_s = self._guard.note(write.kind, write.name, error) if write.is_repeated else None
         except asyncio.CancelledError:
-            # Broken off with the queue, which may be started again.
+            # The queue is being stopped, and may be started again.
             self._wanted.setdefault(write.key, write)
             self._enqueue(write.key)
             raise
         else:
             self._note_answer()
             self._forget(write.key)
-            if not self._refused[write.lane]:
+            if not self._denied[write.lane]:
                 self._outages.worked(write.topic)
             self._guard.clear(write.kind, write.name)
         finally:
-            self._under_way.discard(write.key)
+            self._in_progress.discard(write.key)
             self._places[write.lane] -= 1
             if not self._places[write.lane]:
                 del self._places[write.lane]
@@ -221,7 +220,7 @@ class WriteQueue:
         self._go_on(write, pause_s if write.is_repeated else None)
 
     def _go_on(self, write: Write, pause_s: float | None) -> None:
-        """Have a failed write tried again, and a newer one of the same object carried out."""
+        """Schedule the retry of a failed write, or the newer write for the same object."""
         key = write.key
         if pause_s is None:
             self._forget(key)
@@ -233,7 +232,7 @@ class WriteQueue:
         self._note_idle()
 
     def _judge(self, write: Write, error: ApiError) -> float:
-        """Return after which pause to try again."""
+        """Return the pause before the next attempt in seconds."""
         if error.is_unreachable:
             self._outages.failed(API_SERVER, error)
             self._close()
@@ -242,12 +241,12 @@ class WriteQueue:
         if write.is_repeated:
             self._outages.failed(write.topic, f"{write.name}: {error}")
         if write.key not in self._failures:
-            self._refused[write.lane] += 1
+            self._denied[write.lane] += 1
         self._failures[write.key] += 1
-        return max(REFUSED.pause_s(self._failures[write.key], self._rng), error.retry_after_s)
+        return max(DENIED.pause_s(self._failures[write.key], self._rng), error.retry_after_s)
 
     def _close(self) -> None:
-        """Hold back all writes for a while; those under way when the server went down count as one try."""
+        """Hold back all writes for a while; concurrent writes that fail together count as one attempt."""
         loop = asyncio.get_running_loop()
         if loop.time() < self._closed_until_s:
             return
@@ -265,9 +264,9 @@ class WriteQueue:
     def _forget(self, key: Key) -> None:
         if self._failures.pop(key, 0):
             lane = _lane_of(key)
-            self._refused[lane] -= 1
-            if not self._refused[lane]:
-                del self._refused[lane]
+            self._denied[lane] -= 1
+            if not self._denied[lane]:
+                del self._denied[lane]
         pause = self._pauses.pop(key, None)
         if pause is not None:
             pause.cancel()
@@ -285,7 +284,7 @@ def _lane_of(key: Key) -> Lane:
 
 def _settle(done: asyncio.Future[None], error: Exception | None = None) -> None:
     if done.done():
-        return  # nobody waits any more
+        return  # the caller no longer waits
     if error is None:
         done.set_result(None)
     else:

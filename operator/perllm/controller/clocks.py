@@ -177,5 +177,5 @@ def _replace_times(pod: Pod, before: Pod | None, bounds: Bounds) -> Pod:
     if known_s is None and pod.started_s is not None:
         known_s = bounds.clamp(bounds.by_s - took_s)
     was_seen = before is not None or pod.reported_s is not None
-    timing = Timing.OPERATOR if was_seen else Timing.NOBODY
+    timing = Timing.OPERATOR if was_seen else Timing.UNKNOWN
     return replace(pod, started_s=known_s, finished_s=bounds.by_s, timing=timing)

@@ -21,7 +21,7 @@ def find_fault(task: Task, observed: Observation, pod: Pod, decision: Decision |
         return ImplausibleFigure.DECISION
     transfer_s, inference_s = observed.transfer or 0.0, observed.inference
     run_s = task.received_s + (observed.latency or 0.0) - decision.decided_s
-    if pod.timing is Timing.NOBODY or run_s <= 0.0 or transfer_s + (inference_s or 0.0) > run_s + SLACK_S:
+    if pod.timing is Timing.UNKNOWN or run_s <= 0.0 or transfer_s + (inference_s or 0.0) > run_s + SLACK_S:
         return ImplausibleFigure.TIME
     work_s = run_s if inference_s is None else inference_s
     is_too_fast = (observed.tokens or 0) > work_s * MAX_WRITTEN_PER_S

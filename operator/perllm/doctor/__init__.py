@@ -1,4 +1,4 @@
-"""Reads a cluster and says what PerLLM lacks there; changes nothing.
+"""Reads a cluster and reports what PerLLM is missing there; changes nothing.
 
-Each check is a pure function from what was read to findings; ``examination`` does the reading.
+Each check is a pure function from data that was read to findings; ``examination`` reads the data.
 """

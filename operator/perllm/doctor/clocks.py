@@ -1,4 +1,4 @@
-"""Whether the clocks of nodes are right, as the pods of tasks show."""
+"""Checks the clocks of nodes by the timestamps in pods of tasks."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,11 +9,11 @@ from perllm.doctor.finding import Finding, name_some, ok, warn
 CLOCKS = "clocks of nodes"
 
 SLACK_S = 2.0
-"""Kubernetes writes whole seconds, at both ends."""
+"""Tolerance, since both timestamps are in whole seconds."""
 
 
 def check_clocks(items: Sequence[Object]) -> Iterator[Finding]:
-    """Judge the clocks of all nodes that pods of tasks have run on."""
+    """Check the clocks of all nodes that pods of tasks have run on."""
     skews_s: dict[str, float] = {}
     pods = [pod for item in items if (pod := read_pod(item)) is not None]
     for pod in pods:
@@ -21,18 +21,18 @@ def check_clocks(items: Sequence[Object]) -> Iterator[Finding]:
         if pod.node is not None and abs(skew_s) > abs(skews_s.get(pod.node, 0.0)):
             skews_s[pod.node] = skew_s
     if not skews_s:
-        yield ok(CLOCKS, f"no pod of {len(pods)} started before it was made or ended after it was seen")
+        yield ok(CLOCKS, f"none of {len(pods)} pods started before its creation or ended after that was reported")
         return
     named = [f"{node} ({_describe(skew_s)})" for node, skew_s in sorted(skews_s.items())]
-    message = f"wrong on {name_some(named)}; what PerLLM itself sees of tasks there counts instead"
-    yield warn(CLOCKS, message, "run an NTP client there, such as chrony; energy of these nodes is coarse until then")
+    message = f"wrong on {name_some(named)}; PerLLM uses its own observations of tasks there instead"
+    yield warn(CLOCKS, message, "run an NTP client there, such as chrony; energy on these nodes is coarse until then")
 
 
 def find_skew_s(pod: Pod) -> float:
-    """Return by how many seconds a pod's times show its node's clock to be ahead at least; 0 if they may be true.
+    """Return by how many seconds the node's clock must at least be ahead, given a pod's times; 0 if they are plausible.
 
-    They may not if the pod started before the API server had created it, or started or ended after the API server was
-    told so.
+    They are not plausible if the pod started before the API server had created it, or if it started or ended after that
+    was reported to the API server.
     """
     times_s = [time_s for time_s in (pod.started_s, pod.finished_s) if time_s is not None]
     if not times_s:

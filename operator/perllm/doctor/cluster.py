@@ -1,4 +1,4 @@
-"""The API server: its version, and whether it serves PerLLM's resources as this version of PerLLM knows them."""
+"""Checks the version of the API server, and whether its resource definitions are those of this version of PerLLM."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ API_SERVER = "API server"
 RESOURCES = "resources"
 
 TESTED_MINORS = range(35, 38)
-"""Of Kubernetes 1. The chart refuses older ones."""
+"""Minor versions of Kubernetes 1. The chart rejects older ones."""
 
 _TESTED = f"PerLLM is tested with Kubernetes 1.{TESTED_MINORS[0]} to 1.{TESTED_MINORS[-1]}"
 
@@ -22,21 +22,21 @@ _UPDATE = "helm upgrade with crds.enabled=true, or: perllm crds | kubectl apply 
 
 
 def check_version(version: Mapping[str, str], server: str) -> Finding:
-    """Judge the answer of /version."""
-    told = version.get("gitVersion", "unknown")
+    """Check the answer of /version."""
+    reported = version.get("gitVersion", "unknown")
     major, minor = (_read_number(version.get(part, "")) for part in ("major", "minor"))
-    message = f"{told} at {server}"
+    message = f"{reported} at {server}"
     if major is None or minor is None:
         return warn(API_SERVER, message, f"its version cannot be read; {_TESTED}")
     if (major, minor) < (1, TESTED_MINORS[0]):
         return fail(API_SERVER, message, f"{_TESTED}: upgrade the cluster")
     if minor not in TESTED_MINORS:
-        return warn(API_SERVER, message, f"{_TESTED} only")
+        return warn(API_SERVER, message, _TESTED)
     return ok(API_SERVER, message)
 
 
 def check_resources(document: Mapping[str, Any] | None) -> Iterator[Finding]:
-    """Judge the OpenAPI document of PerLLM's group, which everybody may read; None when there is none."""
+    """Check the OpenAPI document of PerLLM's API group, which all accounts may read; None if there is none."""
     for crd in (task_crd(), node_profile_crd()):
         yield _check_resource(crd, document)
 
@@ -56,10 +56,10 @@ def _check_resource(crd: Mapping[str, Any], document: Mapping[str, Any] | None) 
             lacking += _find_lacking(own[part], theirs, part)
             different |= theirs != own[part]
     if lacking:
-        return fail(RESOURCES, f"{name} is of another version, it lacks {', '.join(lacking[:3])}", _UPDATE)
+        return fail(RESOURCES, f"{name} is from another version, without {', '.join(lacking[:3])}", _UPDATE)
     if different:
-        return warn(RESOURCES, f"{name} differs from that of this version", _UPDATE)
-    return ok(RESOURCES, f"{name} is that of this version")
+        return warn(RESOURCES, f"{name} differs from this version's definition", _UPDATE)
+    return ok(RESOURCES, f"{name} matches this version")
 
 
 def _find_lacking(own: Schema, theirs: Schema, path: str) -> list[str]:
@@ -75,6 +75,6 @@ def _find_lacking(own: Schema, theirs: Schema, path: str) -> list[str]:
 
 
 def _read_number(text: str) -> int | None:
-    """Return the number that a text begins with; vendors write minor versions such as 37+."""
+    """Return the number at the beginning of a text; vendors write minor versions such as 37+."""
     found = re.match(r"\d+", text)
     return int(found.group()) if found else None

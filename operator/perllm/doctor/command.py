@@ -1,4 +1,4 @@
-"""Carries out an examination and prints what it finds."""
+"""Runs an examination and prints its findings."""
 
 import time
 from pathlib import Path
@@ -22,15 +22,15 @@ TIMEOUT_S = 10.0
 async def examine(
     config: Config, kubeconfig: Path | None, context: str | None, place: Account, *, as_json: bool
 ) -> bool:
-    """Examine a cluster, print the findings, and return whether none is a FAIL.
+    """Examine a cluster, print the findings, and return whether none of them is a FAIL.
 
     Args:
-        config: of the operator.
-        kubeconfig: whose cluster is examined; None for where kubectl would look, or the pod's account.
-        context: of the kubeconfig.
+        config: configuration of the operator.
+        kubeconfig: kubeconfig of the cluster; None for where kubectl would look, or the pod's account.
+        context: context of the kubeconfig.
         place: namespace that PerLLM is installed in, and name of the operator's service account; the namespace may be
-            empty inside of a pod.
-        as_json: whether to print one JSON object instead of lines.
+            empty inside a pod.
+        as_json: whether to print a JSON object instead of lines.
     """
     inside = None if kubeconfig or context else _find_own_namespace()
     namespace = place.namespace or inside or "perllm-system"
@@ -61,7 +61,7 @@ async def examine(
 
 
 def _find_own_namespace() -> str | None:
-    """Return the namespace of the pod that this runs in; None outside of pods."""
+    """Return the namespace of the pod that this process runs in; None outside of pods."""
     try:
         return find_namespace()
     except LeadershipError:

@@ -1,4 +1,4 @@
-"""Reads what the checks need, and calls them. Whatever cannot be read becomes a finding, and the rest goes on."""
+"""Reads the data that the checks need, and runs them. A failure to read becomes a finding, and the rest continues."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -21,15 +21,15 @@ PAGE_SIZE = "500"
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """One look at a cluster.
+    """An examination of a cluster.
 
     Attributes:
         client: the API server.
         server: its address, for the report.
         source: Prometheus.
-        config: the operator's configuration.
-        namespace: where PerLLM is installed.
-        account: of the operator; None when it is the operator's account that looks.
+        config: configuration of the operator.
+        namespace: namespace in which PerLLM is installed.
+        account: account of the operator; None if the examination itself runs with that account.
         unix_now: Unix time in seconds.
     """
 
@@ -115,10 +115,10 @@ class Examination:
         for finding in clocks.check_clocks(found):
             yield finding
 
-    async def _find_account(self, told: Account) -> Account:
-        """Return the account that PerLLM's pods run as; what was told where there are none yet."""
+    async def _find_account(self, default: Account) -> Account:
+        """Return the account that PerLLM's pods run as, or the default if there are none yet."""
         own = pods.find_own(await self._list(names.pods_path(self.namespace)))
-        return Account(self.namespace, own[0]["spec"]["serviceAccountName"]) if own else told
+        return Account(self.namespace, own[0]["spec"]["serviceAccountName"]) if own else default
 
     async def _may(self, access: Access, account: Account | None) -> bool:
         answer = await self.client.post(*rights.build_review(access, account))
@@ -139,7 +139,7 @@ class Examination:
         return telemetry.Answers(series, errors)
 
     async def _read(self, path: str) -> dict[str, Any] | None:
-        """Return what is at a path; None if nothing is."""
+        """Return the object at a path; None if there is none."""
         try:
             return await self.client.get(path)
         except ApiError as error:
@@ -151,7 +151,7 @@ class Examination:
         return [item for path in paths for item in await self._list(path, **query)]
 
     async def _list(self, path: str, **query: str) -> list[Object]:
-        """Return all objects of a collection; none if there is no such collection, which is a finding of its own."""
+        """Return all objects of a collection; none if the collection does not exist, which another check reports."""
         items: list[Object] = []
         token = ""
         while True:
@@ -172,7 +172,7 @@ class Examination:
 
 def _explain(check: str, error: ApiError) -> Finding:
     if error.status == 403:
-        return warn(check, f"not examined: {error.message}", "ask again as an administrator")
+        return warn(check, f"not checked: {error.message}", "run the doctor as an administrator")
     if isinstance(error, ApiUnreachableError):
         return fail(check, str(error), "the API server stopped answering: try again")
-    return fail(check, str(error), "look at the log of the API server")
+    return fail(check, str(error), "check the log of the API server")

@@ -1,4 +1,4 @@
-"""What a check has found. Findings hold words of the cluster; all are cleaned and cut where they are made."""
+"""The findings of checks. They contain text from the cluster, which is cleaned and truncated when a finding is made."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from perllm.text import clean_line
 
 MAX_NAMED = 5
 MAX_WORDS = 2000
-"""Characters of a message or an advice."""
+"""Characters of a message or of advice."""
 
 
 class Level(StrEnum):
-    """How bad it is."""
+    """Severity of a finding."""
 
     OK = "ok"
     WARN = "warn"
@@ -24,10 +24,10 @@ class Finding:
     """One line of a report.
 
     Attributes:
-        level: how bad it is; FAIL means that tasks will not be placed, or not as promised.
-        check: what was looked at.
-        message: what was seen.
-        advice: what to do about it; empty when there is nothing to do.
+        level: severity; FAIL means that tasks will not be placed, or not as promised.
+        check: what was checked.
+        message: what was found.
+        advice: what to do about it; empty if there is nothing to do.
     """
 
     level: Level
@@ -41,7 +41,7 @@ class Finding:
 
 
 def ok(check: str, message: str) -> Finding:
-    """Return a finding that all is well."""
+    """Return a finding that all is in order."""
     return _find(Level.OK, check, message)
 
 
@@ -56,7 +56,7 @@ def fail(check: str, message: str, advice: str) -> Finding:
 
 
 def count_levels(findings: Iterable[Finding]) -> dict[str, int]:
-    """Return how many findings there are of each level."""
+    """Return the number of findings of each level."""
     counts = {level.value: 0 for level in Level}
     for finding in findings:
         counts[finding.level.value] += 1
@@ -64,7 +64,7 @@ def count_levels(findings: Iterable[Finding]) -> dict[str, int]:
 
 
 def name_some(names: Sequence[str]) -> str:
-    """Return the first few names, and how many more there are."""
+    """Return the first few names, and the number of further ones."""
     more = len(names) - MAX_NAMED
     return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 

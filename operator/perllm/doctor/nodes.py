@@ -1,4 +1,4 @@
-"""Whether nodes are described so that PerLLM can use them."""
+"""Checks whether PerLLM can use the nodes: their labels, GPUs, taints and circuits."""
 
 from collections.abc import Iterator, Sequence
 
@@ -29,7 +29,7 @@ def find_addresses(items: Sequence[Object]) -> dict[str, list[str]]:
 
 
 def check_nodes(items: Sequence[Object], settings: NodeSettings) -> Iterator[Finding]:
-    """Judge all nodes of the cluster."""
+    """Check all nodes of the cluster."""
     fleet = find_fleet(items, settings)
     yield _check_fleet(fleet, settings)
     yield from _check_labels(items, settings)
@@ -37,14 +37,14 @@ def check_nodes(items: Sequence[Object], settings: NodeSettings) -> Iterator[Fin
 
 
 def check_circuits(profiles: Sequence[Object]) -> Iterator[Finding]:
-    """Judge what the profiles of nodes say of tasks that were refused or failed there."""
+    """Report nodes whose profiles show an open or half-open circuit."""
     for item in profiles:
         circuit = (item.get("status") or {}).get("circuit") or {}
         state = circuit.get("state")
         if state in (CircuitState.OPEN, CircuitState.HALF_OPEN):
             who = [f"of {kind} {name_some(circuit[kind])}" for kind in ("models", "namespaces") if circuit.get(kind)]
-            message = " ".join([f"{_node_of(item)} is given no tasks", *who, f"for now ({state})"])
-            advice = "kubectl describe node NAME, and the events of the pods there; it is tried again by itself"
+            message = " ".join([f"{_node_of(item)} receives no tasks", *who, f"for now ({state})"])
+            advice = "kubectl describe node NAME, and the events of the pods there; PerLLM probes the node by itself"
             yield warn(NODES, f"{message}: {circuit.get('reason')}", advice)
 
 
@@ -56,13 +56,13 @@ def _node_of(profile: Object) -> str:
 def _check_fleet(fleet: Sequence[Node], settings: NodeSettings) -> Finding:
     if not fleet:
         advice = f"kubectl label node NAME {settings.tier_label}=edge (or cloud), on nodes with {settings.gpu_resource}"
-        return fail(NODES, f"none carries {settings.tier_label} and has {settings.gpu_resource}", advice)
+        return fail(NODES, f"no node has the label {settings.tier_label} and {settings.gpu_resource}", advice)
     parts = [f"{sum(node.tier is tier for node in fleet)} {tier}" for tier in Tier]
     return ok(NODES, f"{', '.join(parts)}, {sum(node.slots for node in fleet):g} tasks at a time")
 
 
 def _check_labels(items: Sequence[Object], settings: NodeSettings) -> Iterator[Finding]:
-    """Compare the tier labels with the GPUs."""
+    """Compare tier labels with GPUs."""
     wrong, empty, unlabelled = [], [], []
     for item in items:
         name, tier = item["metadata"]["name"], _labels(item).get(settings.tier_label)
@@ -81,7 +81,9 @@ def _check_labels(items: Sequence[Object], settings: NodeSettings) -> Iterator[F
         yield fail(NODES, message, "install the device plugin there, or set config.nodes.gpu_resource")
     if unlabelled:
         message = f"with {settings.gpu_resource}, but without {settings.tier_label}: {name_some(unlabelled)}"
-        yield warn(NODES, message, f"kubectl label node NAME {settings.tier_label}=edge (or cloud), or leave them out")
+        yield warn(
+            NODES, message, f"kubectl label node NAME {settings.tier_label}=edge (or cloud), if tasks may run there"
+        )
 
 
 def _check_members(items: Sequence[Object], fleet: Sequence[Node], settings: NodeSettings) -> Iterator[Finding]:
@@ -99,14 +101,16 @@ def _check_members(items: Sequence[Object], fleet: Sequence[Node], settings: Nod
         )
     if unknown:
         message = f"no published figures for {name_some(unknown)}"
-        yield warn(NODES, message, "nothing to do; the first few tasks there are predicted badly")
+        yield warn(NODES, message, "nothing to do; predictions for the first few tasks there will be inaccurate")
     if shared:
         message = f"no taint keeps other schedulers off {name_some(shared)}"
-        yield warn(NODES, message, f"kubectl taint node NAME {settings.gpu_resource}=:NoSchedule, tolerated in tasks")
+        yield warn(
+            NODES, message, f"kubectl taint node NAME {settings.gpu_resource}=:NoSchedule, and tolerate it in tasks"
+        )
 
 
 def _keeps_others_off(item: Object) -> bool:
-    # Taints of Kubernetes itself come and go with the state of the node.
+    # Kubernetes adds and removes its own taints with the state of the node.
     taints = item.get("spec", {}).get("taints") or ()
     return any(one["effect"] in KEEPS_OFF and "kubernetes.io/" not in one["key"] for one in taints)
 

@@ -1,4 +1,4 @@
-"""Whether PerLLM's own pods run."""
+"""Checks PerLLM's own pods, and the Lease of replicas."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,12 +16,12 @@ SILENT_LEASE_S = 60.0
 
 
 def find_own(items: Sequence[Object]) -> list[Object]:
-    """Return the pods of PerLLM: those with an operator and a scheduler."""
+    """Return the pods of PerLLM: those with containers named operator and scheduler."""
     return [item for item in items if {OPERATOR, SCHEDULER} <= {one["name"] for one in item["spec"]["containers"]}]
 
 
 def check_pods(items: Sequence[Object], namespace: str) -> Iterator[Finding]:
-    """Judge the pods of the namespace that PerLLM is installed in."""
+    """Check the pods in the namespace that PerLLM is installed in."""
     own = [item for item in find_own(items) if "deletionTimestamp" not in item["metadata"]]
     if not own:
         yield fail(PODS, f"none in namespace {namespace}", "helm install perllm, or pass --namespace NAME")
@@ -31,12 +31,12 @@ def check_pods(items: Sequence[Object], namespace: str) -> Iterator[Finding]:
 
 
 def check_lease(lease: Object | None, name: str, now_s: float) -> Finding:
-    """Judge the Lease by which replicas agree; None when there is none."""
+    """Check the Lease by which replicas elect a leader; None if there is none."""
     spec = (lease or {}).get("spec") or {}
     holder = spec.get("holderIdentity")
-    advice = "look at the log of the container scheduler: may its account get and update the lease?"
+    advice = "check the log of the container scheduler: can its account get and update the lease?"
     if not holder:
-        return fail(LEASE, f"nobody holds {name}, so no replica works", advice)
+        return fail(LEASE, f"no pod holds {name}, so no replica is active", advice)
     age_s = now_s - (parse_time_s(spec.get("renewTime")) or 0.0)
     if age_s > SILENT_LEASE_S:
         return fail(LEASE, f"{holder} holds {name}, but has not renewed it for {age_s:.0f} s", advice)
@@ -61,7 +61,7 @@ def _check_pod(item: Object) -> Iterator[Finding]:
 
 
 def _explain(item: Object, status: Mapping[str, Any]) -> str:
-    """Return why a container is not ready, as far as the pod tells."""
+    """Return why a container is not ready, as far as the pod's status says."""
     if status:
         return _state(status.get("state"))
     conditions = item.get("status", {}).get("conditions") or ()
@@ -70,5 +70,5 @@ def _explain(item: Object, status: Mapping[str, Any]) -> str:
 
 def _state(state: Mapping[str, Any] | None) -> str:
     detail = (state or {}).get("waiting") or (state or {}).get("terminated") or {}
-    told = [str(detail[key]) for key in ("reason", "message") if detail.get(key)]
-    return f": {', '.join(told)}" if told else ""
+    words = [str(detail[key]) for key in ("reason", "message") if detail.get(key)]
+    return f": {', '.join(words)}" if words else ""

@@ -1,4 +1,4 @@
-"""Whether the operator's account may do what it has to."""
+"""Checks whether the operator's account has all rights that it needs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,14 +34,14 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One thing to do.
+    """One kind of access that the operator needs.
 
     Attributes:
-        verb: what to do.
+        verb: verb of the request.
         group: API group of the resource.
-        resource: with its subresource, for example pods/binding.
-        namespace: where; empty for all of them, or for a resource of the cluster.
-        name: of the only object it is about; empty for all.
+        resource: resource with its subresource, for example pods/binding.
+        namespace: namespace; empty for all of them, or for a cluster-scoped resource.
+        name: name of the object; empty for all.
     """
 
     verb: str
@@ -52,12 +52,12 @@ class Access:
 
     @property
     def target(self) -> str:
-        """What it is done to, in words."""
+        """Resource and namespace, in words."""
         return self.resource + (f" in {self.namespace}" if self.namespace else "")
 
 
 def list_needed(config: Config, namespace: str) -> list[Access]:
-    """Return all that an operator does that is configured so and runs in `namespace`."""
+    """Return all access that an operator with this configuration needs when it runs in `namespace`."""
     needed = list(_expand(node_rules()))
     for place in config.namespaces or ("",):
         needed += _expand(task_rules(), place)
@@ -69,7 +69,7 @@ def list_needed(config: Config, namespace: str) -> list[Access]:
 
 
 def build_review(access: Access, account: Account | None) -> tuple[str, dict[str, Any]]:
-    """Return path and body of the question whether an account may do something; None for whoever asks."""
+    """Return path and body of an access review for an account; None for the account that sends it."""
     resource, _, subresource = access.resource.partition("/")
     attributes = {
         "verb": access.verb,
@@ -86,14 +86,14 @@ def build_review(access: Access, account: Account | None) -> tuple[str, dict[str
 
 
 def check_rights(answers: Mapping[Access, bool], who: str) -> Finding:
-    """Judge which of the things needed are allowed."""
-    refused: dict[str, list[str]] = {}
+    """Check which of the needed rights are granted."""
+    denied: dict[str, list[str]] = {}
     for access, is_allowed in answers.items():
         if not is_allowed:
-            refused.setdefault(access.target, []).append(access.verb)
-    if not refused:
-        return ok(RIGHTS, f"{who} may do all {len(answers)} things that it has to")
-    lacking = ", ".join("/".join(verbs) + f" {target}" for target, verbs in refused.items())
+            denied.setdefault(access.target, []).append(access.verb)
+    if not denied:
+        return ok(RIGHTS, f"{who} has all {len(answers)} rights that it needs")
+    lacking = ", ".join("/".join(verbs) + f" {target}" for target, verbs in denied.items())
     return fail(
         RIGHTS,
         f"{who} may not {lacking}",

@@ -1,4 +1,4 @@
-"""Whether tasks move."""
+"""Checks whether tasks and their pods make progress."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,44 +16,44 @@ UNSEEN_S = 30.0
 LONG_S = 300.0
 
 
-REFUSED = frozenset(RefusalCause)
-"""Reasons of tasks whose pods the API server refuses: somebody has to act, so they are told at once."""
+DENIED = frozenset(RefusalCause)
+"""Reasons of tasks whose pods the API server denies. Somebody has to act, so these are reported immediately."""
 
 
 def check_tasks(items: Sequence[Object], now_s: float) -> Iterator[Finding]:
-    """Judge all tasks of the namespaces served."""
+    """Check all tasks of the namespaces served."""
     unseen = [_name(one) for one in items if not _phase(one) and _age_s(one, now_s) > UNSEEN_S]
     pending = [one for one in items if _phase(one) == TaskPhase.PENDING]
-    waiting = [one for one in pending if _age_s(one, now_s) > LONG_S or _reason(one) in REFUSED]
+    waiting = [one for one in pending if _age_s(one, now_s) > LONG_S or _reason(one) in DENIED]
     if unseen:
-        advice = "does the operator run, and serve their namespace (config.namespaces)?"
-        yield fail(TASKS, f"nobody has taken notice of {name_some(unseen)}", advice)
+        advice = "is the operator running, and does it serve their namespace (config.namespaces)?"
+        yield fail(TASKS, f"no operator has picked up {name_some(unseen)}", advice)
     groups = _by_namespace(waiting)
     for namespace, group in groups[:MAX_NAMED]:
-        yield _tell_wait(namespace, group, now_s)
+        yield _report_wait(namespace, group, now_s)
     if groups[MAX_NAMED:]:
         others = name_some([namespace for namespace, _ in groups[MAX_NAMED:]])
-        yield warn(TASKS, f"tasks of {others} wait too", "kubectl get llmtasks --all-namespaces")
+        yield warn(TASKS, f"tasks of {others} are waiting as well", "kubectl get llmtasks --all-namespaces")
     if not unseen and not waiting:
-        yield ok(TASKS, f"{len(items)}, none waits for long")
+        yield ok(TASKS, f"{len(items)}, none has been waiting for long")
 
 
 def _by_namespace(items: Sequence[Object]) -> list[tuple[str, list[Object]]]:
-    """Return the tasks of each namespace, most of them first."""
+    """Return the tasks of each namespace, the namespace with the most tasks first."""
     groups: dict[str, list[Object]] = {}
     for item in items:
         groups.setdefault(item["metadata"]["namespace"], []).append(item)
     return sorted(groups.items(), key=lambda group: -len(group[1]))
 
 
-def _tell_wait(namespace: str, items: Sequence[Object], now_s: float) -> Finding:
-    """Say how many tasks of a namespace wait, since when, and why most of them do."""
+def _report_wait(namespace: str, items: Sequence[Object], now_s: float) -> Finding:
+    """Report how many tasks of a namespace are waiting, for how long, and the most frequent reason."""
     ((reason, count),) = Counter(map(_reason, items)).most_common(1)
     first = max((one for one in items if _reason(one) == reason), key=lambda one: _age_s(one, now_s))
     longest_s = max(_age_s(one, now_s) for one in items)
-    why = str(first["status"].get("message") or "no reason told")
-    message = f"{len(items)} of namespace {namespace} wait, the first for {longest_s:.0f} s"
-    return warn(TASKS, f"{message}; {reason}: {count}, such as {_name(first)}: {why}", _describe(first))
+    why = str(first["status"].get("message") or "no reason given")
+    message = f"{len(items)} of namespace {namespace} are waiting, the first one for {longest_s:.0f} s"
+    return warn(TASKS, f"{message}; {reason}: {count}, for example {_name(first)}: {why}", _describe(first))
 
 
 def _reason(task: Object) -> str:
@@ -67,35 +67,35 @@ def _describe(task: Object) -> str:
 
 
 def check_task_pods(items: Sequence[Object], scheduler_name: str, now_s: float) -> Iterator[Finding]:
-    """Judge all pods of tasks."""
+    """Check all pods of tasks."""
     stuck = [one for one in items if not one["spec"].get("nodeName") and _age_s(one, now_s) > UNSEEN_S]
     unscheduled = [_name(one) for one in stuck if _scheduling(one) is None]
-    refused = [one for one in stuck if _scheduling(one) is not None]
+    unplaced = [one for one in stuck if _scheduling(one) is not None]
     broken = [(one, why) for one in items if (why := _trouble(one)) and _age_s(one, now_s) > UNSEEN_S]
     if unscheduled:
         message = f"no kube-scheduler has tried to schedule {name_some(unscheduled)}"
-        advice = f"does one run with the profile {scheduler_name}? See the log of PerLLM's container scheduler"
+        advice = f"is one running with the profile {scheduler_name}? Check the log of PerLLM's container scheduler"
         yield fail(TASK_PODS, message, advice)
-    if refused:
-        first = refused[0]
-        yield warn(
-            TASK_PODS, f"{len(refused)} find no node, such as {_name(first)}: {_scheduling(first)}", _look(first)
-        )
+    if unplaced:
+        first = unplaced[0]
+        message = f"{len(unplaced)} fit no node, for example {_name(first)}: {_scheduling(first)}"
+        yield warn(TASK_PODS, message, _describe_pod(first))
     if broken:
         first, why = broken[0]
-        yield warn(TASK_PODS, f"{len(broken)} do not start, such as {_name(first)}: {why}", _look(first))
+        message = f"{len(broken)} do not start, for example {_name(first)}: {why}"
+        yield warn(TASK_PODS, message, _describe_pod(first))
     if not stuck and not broken:
-        yield ok(TASK_PODS, f"{len(items)}, all are scheduled and start")
+        yield ok(TASK_PODS, f"{len(items)}, all are scheduled and starting")
 
 
 def _scheduling(pod: Object) -> str | None:
-    """Return what kube-scheduler says of a pod without a node; None if it has said nothing."""
+    """Return kube-scheduler's message about a pod without a node; None if there is none."""
     conditions = pod.get("status", {}).get("conditions") or ()
     return next((str(one.get("message") or "") for one in conditions if one["type"] == "PodScheduled"), None)
 
 
 def _trouble(pod: Object) -> str:
-    """Return why no container of a pod starts; empty if one does, or no reason is known."""
+    """Return why no container of a pod starts; empty if one does, or if the reason is unknown."""
     for status in pod.get("status", {}).get("containerStatuses") or ():
         waiting = (status.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
@@ -103,7 +103,7 @@ def _trouble(pod: Object) -> str:
     return ""
 
 
-def _look(pod: Object) -> str:
+def _describe_pod(pod: Object) -> str:
     return f"kubectl describe pod {pod['metadata']['name']} -n {pod['metadata']['namespace']}"
 
 

@@ -1,4 +1,4 @@
-"""Whether Prometheus knows the figures that PerLLM asks for."""
+"""Checks whether Prometheus has the figures that PerLLM queries."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from perllm.telemetry.settings import TelemetrySettings
 CHECK = "Prometheus"
 
 _LOST = {
-    NodeMetric.ENERGY: "the energy of tasks there is not measured, and not learned",
-    NodeMetric.POWER: "their condition MetricsAvailable is False",
-    NodeMetric.RECEIVED: "the traffic on their uplink is taken for none",
-    NodeMetric.LINK_SPEED: "config.nodes.default_bandwidth_mbit_s holds there",
+    NodeMetric.ENERGY: "the energy of tasks there is neither measured nor learned",
+    NodeMetric.POWER: "the condition MetricsAvailable of tasks there is False",
+    NodeMetric.RECEIVED: "their uplinks are assumed to be idle",
+    NodeMetric.LINK_SPEED: "config.nodes.default_bandwidth_mbit_s is assumed there",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What Prometheus said.
+    """The answers of Prometheus.
 
     Attributes:
-        series: what was found, by metric.
+        series: series that were found, by metric.
         errors: why there is no answer, by metric.
-        unreachable: why nothing answers at all; empty when something does.
+        unreachable: why Prometheus does not answer at all; empty if it does.
     """
 
     series: Mapping[NodeMetric, Sequence[Series]]
@@ -37,10 +37,10 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """Of whom the series are.
+    """The nodes that series may belong to.
 
     Attributes:
-        addresses: of every node of the cluster, by its name.
+        addresses: addresses of every node in the cluster, by its name.
         fleet: names of the nodes that PerLLM places tasks on.
     """
 
@@ -51,7 +51,7 @@ class Nodes:
 def check_telemetry(
     answers: Answers, nodes: Nodes, settings: TelemetrySettings, now_s: float, *, is_inside: bool
 ) -> Iterator[Finding]:
-    """Judge the answers to all queries, for the nodes that PerLLM places tasks on."""
+    """Check the answers to all queries, for the nodes that PerLLM places tasks on."""
     if answers.unreachable:
         yield _explain_unreachable(answers.unreachable, settings, is_inside=is_inside)
         return
@@ -76,8 +76,8 @@ def _explain_unreachable(error: str, settings: TelemetrySettings, *, is_inside: 
 def _check_series(metric: NodeMetric, found: Sequence[Series]) -> Iterator[Finding]:
     faulty = [f"{describe_labels(one.labels)}: {one.fault}" for one in found if one.fault]
     if faulty:
-        message = f"{metric}: {len(faulty)} of {len(found)} series cannot be used, such as {faulty[0]}"
-        yield warn(CHECK, message, "look at what their exporter shows, and at rules that rewrite it")
+        message = f"{metric}: {len(faulty)} of {len(found)} series cannot be used, for example {faulty[0]}"
+        yield warn(CHECK, message, "check the output of their exporter, and rules that rewrite it")
 
 
 def _check_metric(
@@ -88,12 +88,12 @@ def _check_metric(
     stale = sorted(name for name, time_s in newest.items() if now_s - time_s > settings.stale_after_s)
     if lacking:
         message = f"{metric}: no series of {name_some(lacking)}; {_LOST[metric]}"
-        # A cluster may measure nothing, but what it measures must be understood.
+        # Nodes without exporters are fine, but series that exist should identify a node.
         judge = fail if strangers and not newest else warn
         return judge(CHECK, message, _advise(metric, found, strangers, settings))
     ahead = sorted(name for name, time_s in newest.items() if time_s - now_s > settings.stale_after_s)
     if ahead:
-        message = f"{metric}: samples of {name_some(ahead)} are of the future and are left out"
+        message = f"{metric}: samples of {name_some(ahead)} are in the future and are ignored"
         return warn(CHECK, message, "compare the clocks of Prometheus, its exporters and PerLLM")
     ages = sorted(now_s - time_s for time_s in newest.values())
     message = f"{metric}: all {len(newest)} nodes, newest samples {ages[0]:.0f} to {ages[-1]:.0f} s old"
@@ -105,7 +105,7 @@ def _check_metric(
 def _find_newest(
     found: Sequence[Series], nodes: Nodes, settings: TelemetrySettings
 ) -> tuple[dict[str, float], list[Series]]:
-    """Return the time of the newest sample of each node of the fleet, and the series of no node of the cluster."""
+    """Return the time of the newest sample of each node of the fleet, and series that belong to no known node."""
     mapping = NodeMapping.build(nodes.addresses, settings.node_labels)
     newest: dict[str, float] = {}
     strangers = []
@@ -122,10 +122,10 @@ def _advise(
     metric: NodeMetric, found: Sequence[Series], strangers: Sequence[Series], settings: TelemetrySettings
 ) -> str:
     if not found:
-        return f"the query finds nothing: run its exporter, or set config.telemetry.queries.{metric}"
+        return f"the query returns nothing: run its exporter, or set config.telemetry.queries.{metric}"
     if not strangers:
         return "run the exporter there"
     return (
-        f"{len(strangers)} series tell no known node by {', '.join(settings.node_labels)}, such as "
+        f"{len(strangers)} series name no known node in {', '.join(settings.node_labels)}, for example "
         f"{describe_labels(strangers[0].labels)}: set config.telemetry.node_labels, or relabel"
     )

@@ -1,1 +1,1 @@
-"""What tasks cost: the energy of a node, shared among the tasks that ran there."""
+"""The energy of tasks: what a node used, split among the tasks that ran there."""

@@ -1,4 +1,4 @@
-"""Whose energy it was: a node's energy split over the tasks that ran on it."""
+"""Attribution: splits the energy of a node among the tasks that ran on it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from perllm.api.task_status import EnergyQuality
 from perllm.energy.intervals import Array, Intervals
 
 _MIN_INTERVALS_MEASURED = 2
-# Low, for idle power is what remains when nobody works, yet not the lowest: one odd sample should not decide.
+# A low quantile, since idle power is a lower bound, but not the minimum: a single odd sample should not decide.
 _IDLE_QUANTILE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """When a task's inference ran; ``end_s`` is infinite while it still does.
+    """When a task's inference ran; ``end_s`` is infinite while it is running.
 
-    ``weight`` is its expected power; of the tasks present at a moment each is charged in proportion to it.
+    ``weight`` is its expected power. The tasks present at a moment are charged in proportion to their weights.
     """
 
     task_id: str
@@ -28,7 +28,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """The energy of one task in joules, and how good it is; None, never zero, when it is not known."""
+    """The energy of one task in joules, and its quality; None, never zero, if it is unknown."""
 
     energy_j: float | None
     quality: EnergyQuality
@@ -38,16 +38,16 @@ MISSING = Attribution(None, EnergyQuality.MISSING)
 
 
 def attribute(intervals: Intervals, windows: Sequence[Window], idle_w: float | None) -> dict[str, Attribution]:
-    """Split a node's energy over its tasks.
+    """Split the energy of a node among its tasks.
 
-    Per interval, idle power counts for its whole length and the rest is active energy, which belongs to the time
-    in which any task was present. At each instant the tasks present share the power by their weights; nobody is
-    charged for the idle power of a node without tasks. Takes O((samples + windows) log(samples + windows)).
+    In each interval, idle power accounts for its whole length, and the rest is active energy, which is spread over the
+    time in which any task was present. At each instant the tasks present share the power by their weights. No task is
+    charged for the idle power of an empty node. Takes O((samples + windows) log(samples + windows)).
 
     Args:
-        intervals: The node's energy.
-        windows: Of all tasks that were on the node in that time, whether or not their energy is asked for.
-        idle_w: The node's idle power; None when unknown: then all energy is active.
+        intervals: The energy of the node.
+        windows: Windows of all tasks that were on the node in that time, not only of those whose energy is needed.
+        idle_w: The idle power of the node; None if unknown, in which case all energy is active.
     """
     if not len(intervals.energy_j):
         return {window.task_id: MISSING for window in windows}
@@ -57,7 +57,7 @@ def attribute(intervals: Intervals, windows: Sequence[Window], idle_w: float | N
 
 
 def estimate_idle_power_w(intervals: Intervals, windows: Sequence[Window]) -> float | None:
-    """Return the power of the node in intervals without any task: a low quantile, or None without such intervals."""
+    """Return a low quantile of the node's power in intervals without tasks; None if there are no such intervals."""
     if not len(intervals.energy_j):
         return None
     starts_s = np.sort([window.start_s for window in windows])
@@ -72,17 +72,17 @@ def estimate_idle_power_w(intervals: Intervals, windows: Sequence[Window]) -> fl
 
 
 class IdlePower:
-    """The idle power of every node, remembered while a node is too busy to see it."""
+    """The idle power of every node, remembered while the node is busy."""
 
     def __init__(self, known_w: Mapping[str, float] | None = None) -> None:
         self._power_w = dict(known_w or {})
 
     def get(self, node: str) -> float | None:
-        """Return what is remembered of a node, in watts; None when it was never seen idle."""
+        """Return the idle power of a node in watts; None if the node has never been idle."""
         return self._power_w.get(node)
 
     def observe(self, node: str, intervals: Intervals, windows: Sequence[Window]) -> float | None:
-        """Return the node's idle power in watts after a look at its last minutes; None when never seen."""
+        """Update the idle power of a node from recent intervals; return it in watts, None if it has never been idle."""
         power_w = estimate_idle_power_w(intervals, windows)
         if power_w is not None:
             self._power_w[node] = power_w
@@ -90,7 +90,7 @@ class IdlePower:
 
 
 def _accumulate_shares(intervals: Intervals, windows: Sequence[Window], idle_w: float) -> tuple[Array, Array]:
-    """Return times and, for each, the joules per weight that a task present from the beginning was charged by then."""
+    """Return times and, for each, the cumulative joules per unit of weight charged to a task present from the start."""
     first_s, last_s = intervals.times_s[0], intervals.times_s[-1]
     starts_s = np.clip([window.start_s for window in windows], first_s, last_s)
     ends_s = np.clip([window.end_s for window in windows], first_s, last_s)
@@ -109,7 +109,7 @@ def _accumulate_shares(intervals: Intervals, windows: Sequence[Window], idle_w: 
 
 
 def _sum_until(events_s: Array, values: Array, times_s: Array) -> Array:
-    """Return the sum of the values of all events up to each of the times."""
+    """Return, for each of the times, the sum of the values of all events up to then."""
     order = np.argsort(events_s)
     sums = np.concatenate([[0.0], np.cumsum(values[order])])
     return np.asarray(sums[np.searchsorted(events_s[order], times_s, side="right")])

@@ -14,8 +14,8 @@ class Intervals:
     """Energy per interval between consecutive samples.
 
     Attributes:
-        times_s: Shape ``(n + 1,)``, or empty: bounds of the intervals in seconds since the epoch, rising.
-        energy_j: Shape ``(n,)``: joules; NaN where they are not known (a gap).
+        times_s: Shape ``(n + 1,)``, or empty: bounds of the intervals in seconds since the epoch, ascending.
+        energy_j: Shape ``(n,)``: joules; NaN where unknown (a gap).
     """
 
     times_s: Array
@@ -26,11 +26,11 @@ EMPTY = Intervals(np.empty(0), np.empty(0))
 
 
 def join_counters(devices: Sequence[tuple[Sequence[float], Sequence[float]]], max_device_power_w: float) -> Intervals:
-    """Return the energy of all devices of a node together, in the time for which all of them have samples.
+    """Return the total energy of a node's devices, for the time in which all of them have samples.
 
     Args:
-        devices: Times in seconds and joules of every device's counter, in the order of time.
-        max_device_power_w: A counter that rises faster, or falls, has jumped or was reset: a gap.
+        devices: Times in seconds and joules of each device's counter, in order of time.
+        max_device_power_w: A counter that rises faster than this has jumped, and one that falls was reset: a gap.
     """
     parts = [(np.asarray(times_s), np.asarray(energy_j)) for times_s, energy_j in devices]
     if not parts or any(len(times_s) < 2 for times_s, _ in parts):
@@ -44,7 +44,7 @@ def join_counters(devices: Sequence[tuple[Sequence[float], Sequence[float]]], ma
 
 
 def _spread(device: tuple[Array, Array], bounds_s: Array, max_power_w: float) -> Array:
-    """Return one device's joules per common interval, as if its power were constant between its own samples."""
+    """Return the joules of one device per common interval, assuming constant power between its own samples."""
     times_s, energy_j = device
     power_w = np.diff(energy_j) / np.diff(times_s)
     power_w[(power_w < 0) | (power_w > max_power_w)] = np.nan

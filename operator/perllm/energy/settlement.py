@@ -1,7 +1,8 @@
-"""What a finished task cost: its energy, as soon as the metrics cover its run.
+"""Settlement: the energy of a finished task, as soon as the samples cover its run.
 
 The energy of a node is shared by the tasks on it, so the inference windows of all of them are kept for as long as the
-energy history reaches back. A running task's window is open; its inference is taken to have begun with its container.
+energy history reaches back. The window of a running task is open; its inference is assumed to have begun when its
+container started.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,15 +20,15 @@ from perllm.learning.priors import GENERIC
 FOREVER_S = float("inf")
 MIN_SPAN_S = 0.001
 SETTLING_S = 2.0
-"""How long after a run the API server may still tell of pods that ran beside it, and share its energy."""
+"""How long after a run the API server may still report pods that ran at the same time and share its energy."""
 
-IDLE_LOOK_S = 10.0
-"""How often a node's idle power is estimated anew."""
+IDLE_INTERVAL_S = 10.0
+"""How often the idle power of a node is estimated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """When a pod's inference ran on a node, infinite end while it still does, and what it processed."""
+    """When a pod's inference ran, and what it processed; ``end_s`` is infinite while it is running."""
 
     pod_uid: str
     start_s: float
@@ -41,18 +42,18 @@ class Span:
         return max(self.end_s - self.start_s, MIN_SPAN_S)
 
     def to_window(self, weight: float) -> Window:
-        """Return the span as a window of energy attribution."""
+        """Return the span as a window for energy attribution."""
         return Window(self.pod_uid, self.start_s, self.end_s, weight)
 
 
 class Settlement:
-    """Measures finished tasks.
+    """Measures the energy of finished tasks.
 
     Args:
         history: energy counters of the nodes.
-        idle_power: what idle nodes draw.
+        idle_power: idle power of the nodes.
         patience_s: how long to wait for samples after the end of a run.
-        retry_s: how often to look for them.
+        retry_s: how often to check for them.
         window_s: how far back the energy history reaches.
         now: monotonic clock, in seconds.
     """
@@ -75,12 +76,13 @@ class Settlement:
         self._now = now
         self._spans: dict[str, dict[str, Span]] = {}
         self._nodes: dict[str, str] = {}
-        self._looked_s: dict[str, float] = {}
+        self._estimated_s: dict[str, float] = {}
 
     def begin(self, pod: Pod, now_s: float) -> None:
-        """Note that a pod runs; until it has started it draws nothing.
+        """Record that a pod is running; before it has started it uses no energy.
 
-        Kubernetes tells the start in whole seconds, so the moment of the first sight counts within the second after.
+        Kubernetes reports the start in whole seconds, so within the following second the moment at which the pod was
+        first seen running counts instead.
         """
         if pod.node is None or pod.started_s is None or pod.uid in self._nodes:
             return
@@ -88,7 +90,7 @@ class Settlement:
         self._put(pod.node, Span(pod.uid, start_s, FOREVER_S))
 
     def end(self, pod: Pod, now_s: float) -> None:
-        """Note that a pod has left its node; one that never ran leaves no trace."""
+        """Record that a pod has left its node; one that never ran is forgotten."""
         if pod.node is None:
             return
         if pod.started_s is None:
@@ -98,8 +100,8 @@ class Settlement:
         self._prune(pod.node, now_s)
 
     def measure(self, pod: Pod, transmission_energy_j: float, now_s: float) -> Attribution | None:
-        """Return a finished pod's energy, transmission included; None while samples that tell it are still awaited."""
-        if pod.node is None or pod.timing is Timing.NOBODY:
+        """Return a finished pod's energy, including transmission; None while samples are still awaited."""
+        if pod.node is None or pod.timing is Timing.UNKNOWN:
             return MISSING
         own = self._spans.get(pod.node, {}).get(pod.uid)
         if own is None or own.end_s == FOREVER_S:
@@ -120,7 +122,7 @@ class Settlement:
         return Attribution(share.energy_j + transmission_energy_j, _limit_quality(share.quality, pod.timing))
 
     def forget(self, pod_uid: str) -> None:
-        """Forget the open window of a pod that is gone; a closed one still matters to its neighbours."""
+        """Forget the open window of a pod that is gone; closed ones still matter for other pods."""
         node = self._nodes.get(pod_uid)
         window = self._spans.get(node, {}).get(pod_uid) if node else None
         if node and window and window.end_s == FOREVER_S:
@@ -140,24 +142,24 @@ class Settlement:
 
     def _idle_power_w(self, node: str) -> float | None:
         now_s = self._now()
-        if now_s - self._looked_s.get(node, -FOREVER_S) < IDLE_LOOK_S:
+        if now_s - self._estimated_s.get(node, -FOREVER_S) < IDLE_INTERVAL_S:
             return self._idle_power.get(node)
-        self._looked_s[node] = now_s
+        self._estimated_s[node] = now_s
         windows = [span.to_window(1.0) for span in self._spans.get(node, {}).values()]
         return self._idle_power.observe(node, self._history.intervals(node), windows)
 
 
 def _limit_quality(quality: EnergyQuality, timing: Timing) -> EnergyQuality:
-    """Return the quality of an energy whose window is by another clock than the samples of its node may be."""
+    """Return the quality of an energy; at most coarse if the window is not by the clock of the node."""
     return quality if timing is Timing.NODE else EnergyQuality.COARSE
 
 
 def weigh(spans: Sequence[Span]) -> list[Window]:
-    """Return the spans as windows, weighted by the power each is expected to have drawn.
+    """Return the spans as windows, weighted by their expected power.
 
-    Tasks that share a batch draw alike per token, but prefill belongs to one task alone; so a task's weight is what
-    published figures say it takes, at the mean number of tasks present, over the time it took. One whose length is not
-    known yet gets the mean weight of the others.
+    Tasks in a batch use the same energy per token, but the energy of prefill belongs to one task. So the weight of a
+    task is its expected energy by published figures, at the mean occupancy, divided by the time it took. A task that is
+    still running gets the mean weight of the others.
     """
     closed = [span for span in spans if span.end_s < FOREVER_S]
     span_s = max(span.end_s for span in closed) - min(span.start_s for span in closed) if closed else 0.0
@@ -173,10 +175,10 @@ def _expected_energy_j(span: Span, occupancy: float) -> float:
 
 
 def _read_span(pod: Pod, now_s: float) -> Span:
-    """Return when the pod's inference ran: as its report says, else while its container did.
+    """Return when the pod's inference ran: according to its report, else as long as its container ran.
 
-    A container may live on after its inference, to store the answer; then the report's own times count, if they lie
-    within the container's.
+    A container may keep running after its inference, to store the answer. Then the times of the report count, if they
+    lie within those of the container.
     """
     report = pod.report
     prompt, output = (report.prompt_tokens or 0, report.output_tokens or 0) if report else (0, 0)
@@ -186,6 +188,6 @@ def _read_span(pod: Pod, now_s: float) -> Span:
         window = report.inference_window()
         if window and pod.started_s is not None and pod.started_s - 1.0 <= window[0] and window[1] <= end_s:
             end_s = window[1]
-        # An inference cannot have begun before its container, but for the second in which that started.
+        # Inference cannot begin before its container; one second of tolerance, since that start is rounded down.
         start_s = max(end_s - report.inference_seconds, start_s - 1.0)
     return Span(pod.uid, min(start_s, end_s - MIN_SPAN_S), end_s, prompt, output)

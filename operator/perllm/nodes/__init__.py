@@ -1,1 +1,1 @@
-"""The upkeep of nodes: their health, and what was learned of them, kept on the API server."""
+"""The upkeep of nodes: their health, and what was learned about them, stored on the API server."""

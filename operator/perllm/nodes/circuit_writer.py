@@ -1,4 +1,4 @@
-"""Shows in the profiles of nodes whether they are given tasks. What was learned there is left alone."""
+"""Writes the state of circuits into the profiles of nodes; learned state is not touched."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -11,14 +11,14 @@ from perllm.cluster.writes import Write, WriteQueue
 
 
 class CircuitWriter:
-    """Circuits on their way to the API server.
+    """Writes circuits to the API server.
 
     Args:
         client: the API server.
-        writes: the queue that carries them there.
-        node_of: returns a node of the fleet by name, None if it is not there.
+        writes: the queue for writes.
+        node_of: returns a node of the fleet by name, None if there is none.
         create_profile: creates the profile of a node that has none.
-        prefix: of the names of profiles.
+        prefix: prefix of the names of profiles.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class CircuitWriter:
         self._prefix = prefix
 
     def put(self, node: str, status: CircuitStatus) -> None:
-        """Ask for the state of a node's circuits to be shown; returns at once."""
+        """Queue a write of the state of a node's circuits; returns immediately."""
         self._writes.put(Write("circuit", node, partial(self._send, node, status)))
 
     async def _send(self, name: str, status: CircuitStatus) -> None:
@@ -50,6 +50,6 @@ class CircuitWriter:
                 raise
             node = self._node_of(name)
             if node is None:
-                return  # it has gone, and its profile with it
+                return  # the node is gone, and so is its profile
             await self._create_profile(node)
             await self._client.patch(path, patch)

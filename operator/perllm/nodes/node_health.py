@@ -1,4 +1,4 @@
-"""What the ends of pods tell of their nodes: which evidence reaches the circuits, and who is told of their changes."""
+"""What the ends of pods say about their nodes: passes evidence to the circuits, and reports changes of them."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -24,7 +24,7 @@ OF_THE_POD = frozenset(
         "SysctlForbidden",
     }
 )
-"""Reasons for which a kubelet refuses a pod because of what is in its spec."""
+"""Reasons for which kubelet refuses a pod because of its spec, so that the node is not at fault."""
 
 MAX_REASON = 200
 
@@ -33,9 +33,9 @@ class NodeHealth:
     """Keeps the circuits of nodes.
 
     Args:
-        placer: asks the circuits, and says what time it is.
+        placer: holds the circuits, and the clock that they are measured by.
         metrics: count the circuits that are not closed.
-        free: called with a node that may take tasks again.
+        free: called with a node that may receive tasks again.
         show: called with a node and the new state of its circuits.
         unix_now: wall clock.
     """
@@ -56,7 +56,7 @@ class NodeHealth:
         self._unix_now = unix_now
 
     def see(self, before: Pod | None, pod: Pod, model: str) -> None:
-        """Take note of what a change of a task's pod says about its node; the first sight of a pod says nothing."""
+        """Record what a change of a task's pod says about its node; a pod seen for the first time says nothing."""
         if before is None or before.is_finished or pod.node is None:
             return
         attempt = Attempt(pod.task_uid, pod.task_key.partition("/")[0], model, pod.node)
@@ -72,11 +72,11 @@ class NodeHealth:
             self._tell(circuits.note_began(attempt))
 
     def tend(self) -> None:
-        """Let nodes be tried again whose pause has passed."""
+        """Half-open the circuits whose pause has passed."""
         self._tell(self._placer.circuits.tend(self._placer.now()))
 
     def forget(self, node: str) -> None:
-        """Forget a node that is gone, or was replaced by another of its name."""
+        """Forget a node that is gone, or was replaced by another one with the same name."""
         was_shown = bool(self._placer.circuits.of(node))
         self._placer.circuits.forget_node(node)
         self._metrics.circuits.remove(node)
@@ -84,7 +84,7 @@ class NodeHealth:
             self.show(node)
 
     def show(self, node: str) -> None:
-        """Show people the circuits of a node as they are."""
+        """Publish the current state of a node's circuits."""
         circuits = self._placer.circuits.of(node)
         if not circuits:
             self._show(node, CircuitStatus(state=CircuitState.CLOSED, since=_time(self._unix_now())))
@@ -110,7 +110,7 @@ class NodeHealth:
 
 
 def find_fault(before: Pod, pod: Pod) -> NodeFault | None:
-    """Return what speaks against the node of a pod that has just failed; None where it did not, or for other causes."""
+    """Return how a pod that has just failed counts against its node; None if it did not fail, or for other causes."""
     if pod.phase is not PodPhase.FAILED or is_own_failure(pod):
         return None
     if not is_lost(pod):
@@ -138,10 +138,10 @@ def _announce(change: CircuitChange) -> None:
     circuit = change.circuit
     if change.state is CircuitState.OPEN:
         log.warning(
-            "node %s gets no more tasks%s for now: %s %s", change.node, _scope(circuit), circuit.kind, circuit.reason
+            "node %s receives no tasks%s for now: %s %s", change.node, _scope(circuit), circuit.kind, circuit.reason
         )
     elif change.state is CircuitState.CLOSED:
-        log.info("node %s gets tasks%s again", change.node, _scope(circuit))
+        log.info("node %s receives tasks%s again", change.node, _scope(circuit))
 
 
 def _scope(circuit: Circuit) -> str:
@@ -150,7 +150,7 @@ def _scope(circuit: Circuit) -> str:
 
 
 def _unless_all(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names, or none where one of them stands for all."""
+    """Return the names; none if one of them is empty, which stands for all."""
     known = sorted(set(names))
     return () if "" in known else tuple(known)
 

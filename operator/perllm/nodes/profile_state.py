@@ -1,4 +1,7 @@
-"""Between the learner and the status of a profile: a part for people, and the machine's own in one field."""
+"""Converts between the learner's state and the status of a profile.
+
+The status has a part for people, and the learner's own state in a single field.
+"""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,7 +17,7 @@ from perllm.text import clean_line
 
 
 def export_status(learner: Learner, node: Node, policy: str, now_s: float) -> NodeProfileStatus:
-    """Return all that was learned on a node, as of Unix time `now_s`."""
+    """Return everything learned about a node, as of Unix time `now_s`."""
     summaries = learner.summaries(node.name)
     arms = {model: learner.export_arm(node.name, model) for model in summaries}
     count = sum(one.count for one in summaries.values())
@@ -40,17 +43,17 @@ def export_status(learner: Learner, node: Node, policy: str, now_s: float) -> No
 
 
 def restore(learner: Learner, name: str, status: Mapping[str, Any], policy: str, now_s: float) -> int:
-    """Take back what was learned on a node, from the status of its profile; return the number of outcomes.
+    """Restore what was learned about a node from the status of its profile; return the number of outcomes.
 
     Args:
-        learner: that takes it.
-        name: of the node.
-        status: as the API server has it, written by anybody.
-        policy: name of the policy; what another one has learned stays out, the laws do not.
-        now_s: Unix time. Nothing was learned later: times beyond it would make new outcomes look known.
+        learner: learner to restore.
+        name: name of the node.
+        status: status of the profile on the API server; untrusted, since users may have written it.
+        policy: name of the policy. The policy state of another one is ignored; laws are restored in any case.
+        now_s: Unix time. Later timestamps are limited to it, since they would make new outcomes look known.
 
     Raises:
-        StateError: it cannot have been learned; then nothing of it is taken.
+        StateError: the state cannot have been learned; nothing of it is restored.
     """
     state = read_state(status)
     times_s = [min(time_s, now_s) for time_s in state.recent_times]

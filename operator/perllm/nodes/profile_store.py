@@ -1,8 +1,8 @@
-"""Keeps the learned state in LLMNodeProfile objects: read back on start, written behind the hot path.
+"""Keeps the learned state in LLMNodeProfile objects: read at the start, written in the background.
 
-A profile is owned by its node, so it goes when the node goes. Several operators of a cluster have profiles of their
-own, told apart by a label. A state that this version cannot read is left alone on the API server until the node's next
-outcome, and said in the log; the node then starts afresh.
+A profile is owned by its node, so it is deleted with it. Several operators in a cluster have separate profiles,
+distinguished by a label. A state that this version cannot read is reported in the log and stays on the API server until
+the node's next outcome; learning on that node starts over.
 """
 
 import asyncio
@@ -32,25 +32,25 @@ WRITE_INTERVAL_S = 2.0
 READ_AGAIN = Backoff(first_s=0.5, limit_s=10.0)
 
 QUIET_S = 600.0
-"""Without a forgotten model for so long, the next one is said again."""
+"""After this time without a forgotten model, the next one is logged again."""
 
 
 class ProfileStore:
     """Reads and writes what was learned.
 
     Attributes:
-        tripped: nodes whose profiles, when they were read, showed that they were not given tasks.
+        tripped: nodes whose profiles showed an open or half-open circuit when they were read.
 
     Args:
         client: the API server.
-        writes: the queue that carries the profiles there.
-        learner: whose state is kept.
-        policy: name of the policy; its part of a state written by another one is not taken over.
-        node_of: returns a node of the fleet by name, None if it is not there.
-        guard: contains what goes wrong about one profile.
-        outages: told while the profiles cannot be read.
-        rng: for the jitter of pauses.
-        instance: name of this operator among several of the cluster; empty for one that needs none.
+        writes: the queue for writes.
+        learner: learner whose state is kept.
+        policy: name of the policy; policy state written by another one is not restored.
+        node_of: returns a node of the fleet by name, None if there is none.
+        guard: contains failures about single profiles.
+        outages: records failures to read the profiles.
+        rng: jitter of pauses.
+        instance: name of this instance among several in the cluster; may be empty for one of them.
         count_forgotten: called with the number of models that were forgotten on a node.
         unix_now: wall clock.
     """
@@ -83,15 +83,15 @@ class ProfileStore:
         self._unix_now = unix_now
         self._existing: set[str] = set()
         self._forgotten: dict[str, int] = {}
-        self._told_s: dict[str, float] = {}
+        self._logged_s: dict[str, float] = {}
         self._prefix = names.profile_prefix(instance)
         self.tripped: set[str] = set()
 
     async def load(self) -> int:
-        """Take back what was learned before, once the API server answers; return the number of outcomes in it.
+        """Restore what was learned before, once the API server answers; return the number of outcomes.
 
         Raises:
-            ApiError: the API server refuses; 404 means that the resources are not installed.
+            ApiError: the API server denies it; 404 means that the resources are not installed.
         """
         listing = await self._list()
         counts: list[int] = []
@@ -103,20 +103,20 @@ class ProfileStore:
         return sum(counts)
 
     async def run(self) -> None:
-        """Have changed profiles written until cancelled."""
+        """Queue writes of changed profiles until cancelled."""
         while True:
             await asyncio.sleep(WRITE_INTERVAL_S)
             self.save()
 
     def save(self) -> None:
-        """Ask for every profile that changed to be written; returns at once."""
+        """Queue a write of every changed profile; returns immediately."""
         dirty, self._learner.dirty = self._learner.dirty, set()
         for name in sorted(dirty):
-            self._tell_forgotten(name)
+            self._report_forgotten(name)
             self._writes.put(Write(KIND, name, partial(self._send, name)))
 
     async def _list(self) -> Object:
-        own, topic, failures = names.select_instance(self._instance), "reading of the learned state", 0
+        own, topic, failures = names.select_instance(self._instance), "reading the learned state", 0
         while True:
             try:
                 listing = await self._client.get(names.node_profiles_path(), labelSelector=own)
@@ -148,10 +148,10 @@ class ProfileStore:
             raise
 
     async def create(self, node: Node) -> None:
-        """Create the profile of a node, if there is none.
+        """Create the profile of a node if there is none.
 
         Raises:
-            ApiError: the API server refuses.
+            ApiError: the API server denies it.
         """
         body = {
             "apiVersion": names.API_VERSION,
@@ -169,18 +169,18 @@ class ProfileStore:
                 raise
         self._existing.add(node.name)
 
-    def _tell_forgotten(self, name: str) -> None:
-        """Say once per burst that a node has had tasks of more models than are remembered."""
+    def _report_forgotten(self, name: str) -> None:
+        """Count forgotten models, and log once per burst that a node has had tasks of too many models."""
         forgotten, now_s = self._learner.forgotten[name], asyncio.get_running_loop().time()
         more = forgotten - self._forgotten.get(name, 0)
         if more <= 0:
             return
         self._forgotten[name] = forgotten
         self._count_forgotten(more)
-        if now_s - self._told_s.get(name, -inf) > QUIET_S:
-            what = "%s has had tasks of more than %d models: those with the oldest outcomes are forgotten, %d by now"
+        if now_s - self._logged_s.get(name, -inf) > QUIET_S:
+            what = "%s has had tasks of more than %d models; those with the oldest outcomes are forgotten, %d so far"
             log.warning(what, name, MAX_ARMS, forgotten)
-        self._told_s[name] = now_s
+        self._logged_s[name] = now_s
 
     def _read_circuit(self, name: str, item: Object) -> None:
         circuit = (item.get("status") or {}).get("circuit") or {}
@@ -190,17 +190,17 @@ class ProfileStore:
     def _restore(self, name: str, item: Object, counts: list[int]) -> None:
         status = item.get("status") or {}
         if not (status.get("models") or status.get("state")):
-            # It shows the circuit of a node that nothing was learned on.
+            # The profile only shows a circuit; nothing has been learned on this node.
             return
         try:
             counts.append(restore(self._learner, name, status, self._policy, self._unix_now()))
         except StateError as error:
-            log.warning("what was learned on %s cannot be read and starts afresh: %s", name, error)
+            log.warning("the learned state of %s cannot be read, so learning starts over: %s", name, error)
         self._forgotten[name] = self._learner.forgotten[name]
 
 
 def _to_patch(status: NodeProfileStatus) -> Object:
-    """Return the patch that writes a status and takes away what version 2 of it has left."""
+    """Return the patch that writes a status and removes fields of schema version 2."""
     fields = status.to_object()
     fields["state"] |= {"recentSince": None, "recentTimes": None}
     return {"status": {**fields, "recent": None}}

@@ -1,1 +1,1 @@
-"""The runner: carries out a task by asking an OpenAI-compatible model server, and reports what it measured."""
+"""The runner: sends the prompts of a task to an OpenAI-compatible model server, and reports what it measured."""

@@ -24,19 +24,19 @@ NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 EXIT_CODES = """\b
 Exit codes:
   0    every prompt was answered
-  2    the command line or a prompt is wrong
-  3    the server was not reached, failed, or broke off an answer
-  4    the server refused a prompt, or gave no answer to it; all others were answered
+  2    the command line or a prompt is invalid
+  3    the server could not be reached, failed, or aborted an answer
+  4    the server rejected a prompt, or gave no answer to it; all others were answered
   5    out of time: --deadline or --timeout
   6    the result could not be written
   143  stopped by SIGTERM (130: SIGINT)
-Whatever the code, what there is is written."""
+Partial results are written, whatever the code."""
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 def default_url() -> str:
-    """Return the address of a server on the pod's node: port 8000 of NODE_IP, else of this machine."""
+    """Return the address of the server on the pod's node: port 8000 of NODE_IP, or of this machine if it is not set."""
     return str(URL.build(scheme="http", host=os.environ.get("NODE_IP") or "127.0.0.1", port=8000, path="/v1"))
 
 
@@ -44,18 +44,18 @@ def _read_url(context: click.Context, parameter: click.Parameter, text: str) -> 
     try:
         url = URL(text)
     except ValueError as error:
-        raise click.BadParameter(f"{text!r} is no URL: {error}") from error
+        raise click.BadParameter(f"{text!r} is not a URL: {error}") from error
     if url.scheme not in ("http", "https") or not url.host:
-        raise click.BadParameter(f"{text!r} is no URL of a server: write for example http://10.0.0.7:8000/v1")
+        raise click.BadParameter(f"{text!r} is not the URL of a server: write for example http://10.0.0.7:8000/v1")
     if url.user is not None or url.password is not None or url.query_string or url.fragment:
-        # The URL is told to everybody who reads the log or the task.
-        raise click.BadParameter("must end with the path, and hold no password: for keys there is --api-key-file")
+        # The URL appears in the log and in the status of the task.
+        raise click.BadParameter("must end with the path and contain no password; for keys use --api-key-file")
     return text
 
 
 def _read_number(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
-        raise click.BadParameter(f"{value} is no finite number")
+        raise click.BadParameter(f"{value} is not a finite number")
     return value
 
 
@@ -65,12 +65,12 @@ def _read_deadline(context: click.Context, parameter: click.Parameter, text: str
     try:
         time_ = datetime.fromisoformat(text)
     except ValueError as error:
-        raise click.BadParameter(f"{text!r} is no RFC 3339 time: {error}") from error
+        raise click.BadParameter(f"{text!r} is not an RFC 3339 time: {error}") from error
     return (time_ if time_.tzinfo else time_.replace(tzinfo=UTC)).timestamp()
 
 
 def _read_destination(context: click.Context, parameter: click.Parameter, text: str) -> Destination:
-    """Return where the answers go; a place that takes none is better told now than after the work."""
+    """Return where the answers go. A destination that cannot be written is reported now rather than after the work."""
     try:
         destination = Destination.parse(text)
     except ValueError as error:
@@ -83,14 +83,14 @@ def _read_destination(context: click.Context, parameter: click.Parameter, text: 
 
 
 def _read_key(file: Path | None) -> str | None:
-    """Return the API key; it comes from a file or the environment only, where `ps` does not show it."""
+    """Return the API key. It comes only from a file or the environment, where `ps` does not show it."""
     try:
         text = file.read_text(encoding="utf-8") if file else os.environ.get("OPENAI_API_KEY", "")
     except (OSError, UnicodeDecodeError) as error:
         raise click.UsageError(f"--api-key-file: {error}") from error
     key = text.strip()  # Secrets are often made with a newline at the end
     if not (key.isascii() and key.isprintable()):
-        raise click.UsageError("the API key holds characters that no HTTP header may")
+        raise click.UsageError("the API key contains characters that are not allowed in an HTTP header")
     return key or None
 
 
@@ -113,11 +113,13 @@ def _read_namespace() -> str:
     multiple=True,
     type=_FILE,
     help='File with one prompt per line; if it ends in .jsonl, one JSON object per line, with "prompt" or "messages" '
-    'and, where wanted, "max_tokens", "temperature" and "id"; if it ends in .json, an array of such objects.',
+    'and optionally "max_tokens", "temperature" and "id"; if it ends in .json, an array of such objects.',
 )
-@click.option("--stdin", "use_stdin", is_flag=True, help="Read one prompt per line from standard input too.")
-@click.option("--system", metavar="TEXT", help="System message for every prompt that brings no messages of its own.")
-@click.option("--model", required=True, envvar="PERLLM_MODEL", show_envvar=True, help="Name that the server gives it.")
+@click.option("--stdin", "use_stdin", is_flag=True, help="Also read one prompt per line from standard input.")
+@click.option("--system", metavar="TEXT", help="System message for every prompt without messages of its own.")
+@click.option(
+    "--model", required=True, envvar="PERLLM_MODEL", show_envvar=True, help="Name of the model on the server."
+)
 @click.option(
     "--url",
     envvar="PERLLM_URL",
@@ -125,22 +127,22 @@ def _read_namespace() -> str:
     default=default_url,
     show_default="http://$NODE_IP:8000/v1, or 127.0.0.1 without NODE_IP",
     callback=_read_url,
-    help="Base URL of an OpenAI-compatible server. It is asked directly: proxies of the environment are not used.",
+    help="Base URL of an OpenAI-compatible server. Proxies configured in the environment are not used.",
 )
-@click.option("--api-key-file", type=_FILE, help="File with the server's API key; else OPENAI_API_KEY, else none.")
-@click.option("--max-tokens", type=click.IntRange(min=1), help="Longest answer. The server's own limit without it.")
+@click.option("--api-key-file", type=_FILE, help="File with the server's API key. Default: OPENAI_API_KEY, or no key.")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Longest answer. Default: the server's own limit.")
 @click.option(
     "--temperature",
     type=click.FloatRange(min=0),
     callback=_read_number,
-    help="Sampling temperature. The server's own without it.",
+    help="Sampling temperature. Default: the server's own.",
 )
 @click.option(
     "--concurrency",
     type=click.IntRange(1, 1024),
     default=1,
-    help="Prompts that are asked at a time. On a server that tasks share, more than 1 takes more than the task's slot, "
-    "and PerLLM learns times that other tasks will not have.",
+    help="Number of concurrent prompts. On a server that tasks share, more than 1 uses more than the task's slot, and "
+    "PerLLM learns times that do not apply to other tasks.",
 )
 @click.option(
     "--wait",
@@ -148,8 +150,8 @@ def _read_namespace() -> str:
     type=click.FloatRange(min=0),
     default=120.0,
     callback=_read_number,
-    help="Seconds to go on asking a server that refuses connections or says 408, 425, 429, 502 to 504 or 520 to 529: "
-    "it loads its model.",
+    help="Seconds to keep retrying while the server refuses connections or answers 408, 425, 429, 502 to 504 or 520 to "
+    "529, for example because it is loading its model.",
 )
 @click.option(
     "--timeout",
@@ -166,14 +168,14 @@ def _read_namespace() -> str:
     envvar="PERLLM_DEADLINE",
     show_envvar=True,
     callback=_read_deadline,
-    help="RFC 3339 time at which to stop and report what there is; the pod's annotation perllm.io/deadline holds that "
-    "of the task. Never without it.",
+    help="RFC 3339 time at which to stop and report partial results; the pod's annotation perllm.io/deadline has that "
+    "of the task. Default: never.",
 )
 @click.option(
     "--result",
     "destination",
     default="termination",
-    metavar="PLACE",
+    metavar="DESTINATION",
     callback=_read_destination,
     help="Where the answers go: termination, as text in the report; configmap:NAME, as answers.jsonl and report.json; "
     "file:PATH, one JSON object per line.",
@@ -182,27 +184,31 @@ def _read_namespace() -> str:
     "--termination-log",
     type=_FILE,
     default=Path("/dev/termination-log"),
-    help="The container's terminationMessagePath. The report with times and tokens always goes there.",
+    help="The container's terminationMessagePath. The report with times and tokens is always written there.",
 )
 @click.option(
     "--termination-bytes",
     type=click.IntRange(MIN_REPORT_LENGTH, MAX_REPORT_LENGTH),
     default=MAX_REPORT_LENGTH,
-    help="Longest report. Kubernetes keeps 12288 bytes per pod: with more than three containers, give each its share.",
+    help="Longest report. Kubernetes keeps 12288 bytes per pod, so with more than three containers, divide them.",
 )
 @click.option(
-    "--namespace", envvar="POD_NAMESPACE", default=_read_namespace, show_default="the pod's", help="Of the ConfigMap."
+    "--namespace",
+    envvar="POD_NAMESPACE",
+    default=_read_namespace,
+    show_default="the pod's",
+    help="Namespace of the ConfigMap.",
 )
 @click.option(
     "--quiet",
     is_flag=True,
-    help="Print no answers. Otherwise that of a single prompt is printed as it comes, several as JSON lines.",
+    help="Do not print answers. By default, a single answer is printed as it arrives, several as JSON lines.",
 )
 def main(**options: Any) -> None:
-    """Ask an OpenAI-compatible server the prompts of a task, and report what it took.
+    """Send the prompts of a task to an OpenAI-compatible server, and report times, tokens and answers.
 
-    Answers are streamed. Time to first token, tokens, duration and, unless --result names another place, the text go
-    into the container's termination message, from where PerLLM takes them into the status of the task.
+    Answers are streamed. Time to first token, tokens, duration and, unless --result names another destination, the text
+    are written to the container's termination message, from which PerLLM copies them to the status of the task.
     """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
     stdin = sys.stdin.buffer if options["use_stdin"] else None
@@ -210,7 +216,7 @@ def main(**options: Any) -> None:
         "".join((options["model"], options["system"] or "", *options["texts"])).encode()
         prompts = collect_prompts(options["texts"], options["files"], stdin, options["system"])
     except UnicodeEncodeError as error:
-        raise click.UsageError(f"the arguments are no UTF-8: {error}") from error
+        raise click.UsageError(f"the arguments are not valid UTF-8: {error}") from error
     except PromptError as error:
         raise click.UsageError(str(error)) from error
     settings = Settings(

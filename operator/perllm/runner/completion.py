@@ -1,5 +1,7 @@
-"""What a server says of an answer, in parts of a stream or all at once. Servers differ in form, so meaning is sought:
-text, reasoning, usage, the reason of the end, and failure, which many tell under the status 200.
+"""Parses a chat completion, streamed in parts or complete.
+
+Servers differ in details, so the parser is lenient: it looks for text, reasoning, usage, the finish reason, and
+failures, which many servers report with status 200.
 """
 
 import codecs
@@ -13,11 +15,11 @@ from perllm.runner.errors import EndpointError, ExitCode
 from perllm.text import clean_line
 
 MAX_WORDS = 4000
-"""Characters of the server's words that are looked at for the key; fewer are repeated."""
+"""Characters of a server's error message that are read; the key is removed from them before they are shortened."""
 
 REFUSALS = ("content_filter", "safety", "refus", "prohibited", "blocklist", "sensitive", "recitation")
 FAILURES = ("error", "abort", "cancel", "fail", "timeout", "interrupt", "overload", "unavailable", "insufficient")
-"""Parts of the reasons with which servers end an answer that is none, or not all of it."""
+"""Parts of finish reasons that mean that an answer was withheld, or is incomplete."""
 
 _ERROR_WORDS = ("message", "detail", "msg", "error_message", "error_description", "reason")
 
@@ -25,24 +27,24 @@ Values = Mapping[str, Any]
 
 
 class Reading:
-    """Takes in one answer.
+    """Reads one answer.
 
     Args:
-        answer: grows with what is taken in.
+        answer: the answer that is filled in.
         now: monotonic clock, in seconds.
     """
 
     def __init__(self, answer: Answer, now: Callable[[], float]) -> None:
         self._answer = answer
         self._now = now
-        # Pieces may end between the two halves of a character.
+        # A piece may end between the two surrogates of a character.
         self._halves = codecs.getincrementaldecoder("utf-16-le")("replace")
 
     def take_part(self, content: bytes) -> str:
-        """Take in a part of a stream; return the text that came with it.
+        """Read one part of a stream; return its text.
 
         Raises:
-            EndpointError: it reports a failure, or is no part of a completion.
+            EndpointError: it reports a failure, or is not part of a completion.
         """
         answer, values = self._answer, read_object(content)
         choice = _first_choice(values)
@@ -52,38 +54,38 @@ class Reading:
             answer.first_s = self._now() if answer.first_s is None else answer.first_s
             answer.chunks += 1
             answer.pieces.append(piece)
-            answer.told_output_tokens = None  # What was told before counts what had come by then
+            answer.reported_output_tokens = None  # an earlier report does not include this piece
         self._take_rest(values, choice)
         return piece
 
     def take_whole(self, content: bytes) -> str:
-        """Take in a completion that came at once; return its text.
+        """Read a completion that was not streamed; return its text.
 
         Raises:
-            EndpointError: it reports a failure, or is no completion.
+            EndpointError: it reports a failure, or is not a completion.
         """
         self._answer.is_streamed = False
         text = self.take_part(content)
-        self._answer.first_s = None  # Nobody saw when the first token came
+        self._answer.first_s = None  # the time of the first token is unknown
         return text
 
     def end(self) -> str:
-        """Check that the answer is one; return what was left of its text.
+        """Check that the answer is complete; return the rest of its text.
 
         Raises:
-            EndpointError: it is not complete, or empty; the message says why.
+            EndpointError: it is incomplete or empty; the message says why.
         """
         answer = self._answer
         rest = self._halves.decode(b"", final=True)
         answer.pieces.append(rest)
         reason = (answer.finish_reason or "").lower()
         if any(part in reason for part in REFUSALS):
-            raise EndpointError(ExitCode.REFUSED, f"the server withheld the answer, its reason is {reason}")
+            raise EndpointError(ExitCode.REFUSED, f"the server withheld the answer, finish reason {reason}")
         if any(part in reason for part in FAILURES):
-            raise EndpointError(ExitCode.UNREACHABLE, f"the server broke off the answer, its reason is {reason}")
+            raise EndpointError(ExitCode.UNREACHABLE, f"the server aborted the answer, finish reason {reason}")
         if not answer.chunks:
-            told = f", its reason is {reason}" if reason else ""
-            raise EndpointError(ExitCode.REFUSED, f"the server gave an empty answer{told}")
+            suffix = f", finish reason {reason}" if reason else ""
+            raise EndpointError(ExitCode.REFUSED, f"the server gave an empty answer{suffix}")
         answer.problem = ""
         return rest
 
@@ -94,15 +96,15 @@ class Reading:
             answer.finish_reason = clean_line(reason, 100)
         usage = values.get("usage")
         if isinstance(usage, dict):
-            answer.told_prompt_tokens = _read_count(usage.get("prompt_tokens")) or answer.told_prompt_tokens
-            answer.told_output_tokens = _read_count(usage.get("completion_tokens")) or answer.told_output_tokens
+            answer.reported_prompt_tokens = _read_count(usage.get("prompt_tokens")) or answer.reported_prompt_tokens
+            answer.reported_output_tokens = _read_count(usage.get("completion_tokens")) or answer.reported_output_tokens
 
 
 def read_object(content: bytes) -> Values:
-    """Return the object in what a server sent, unless it reports a failure.
+    """Return the object that a server sent.
 
     Raises:
-        EndpointError: it does, or there is no object.
+        EndpointError: it reports a failure, or is not an object.
     """
     try:
         values = json.loads(content.decode(errors="replace").lstrip("\ufeff"))
@@ -117,7 +119,7 @@ def read_object(content: bytes) -> Values:
 
 
 def read_failure(content: bytes) -> EndpointError:
-    """Return the error that says in the server's words what it sent as an error."""
+    """Return the error for what a server sent as an error, with the server's message."""
     try:
         return _describe(json.loads(content.decode(errors="replace")))
     except (ValueError, RecursionError):
@@ -125,7 +127,7 @@ def read_failure(content: bytes) -> EndpointError:
 
 
 def find_words(content: bytes) -> str:
-    """Return what an answer that is no success says for people, in one line; empty if nothing."""
+    """Return the message for people in an unsuccessful answer, as one line; empty if there is none."""
     text = content.decode(errors="replace")
     try:
         return _find_words(json.loads(text))
@@ -139,7 +141,7 @@ def _describe(failure: object) -> EndpointError:
 
 
 def _is_refusal(failure: object) -> bool:
-    """Whether the prompt is at fault, so that others may fare better."""
+    """Whether the failure is about this prompt, so that others may succeed."""
     if not isinstance(failure, dict):
         return False
     codes = [str(failure.get(key)) for key in ("code", "status", "status_code")]
@@ -149,7 +151,7 @@ def _is_refusal(failure: object) -> bool:
 
 
 def _find_words(failure: object) -> str:
-    """Return what an error says for people; all of it where that cannot be told."""
+    """Return the message for people in an error; the whole error if it has no known form."""
     words = failure
     while isinstance(words, dict):
         inner = next((words[key] for key in ("error", *_ERROR_WORDS) if words.get(key)), None)
@@ -160,7 +162,7 @@ def _find_words(failure: object) -> str:
 
 
 def _find_failure(values: Values) -> object:
-    """Return what reports a failure, None if nothing does."""
+    """Return the part that reports a failure; None if there is none."""
     error = values.get("error")
     if error or error == {}:
         return error
@@ -181,7 +183,7 @@ def _first_choice(values: Values) -> Values:
 
 
 def _read_text(delta: object, values: Values) -> tuple[str, bool]:
-    """Return the text in a part of an answer, and whether there is reasoning in it."""
+    """Return the text in a part of an answer, and whether it contains reasoning."""
     if not isinstance(delta, dict):
         raise _not_a_part(repr(values))
     content = delta.get("content") or delta.get("text") or ""
@@ -201,10 +203,10 @@ def _read_parts(parts: list[Any]) -> Iterator[str]:
 
 
 def _read_count(value: object) -> int | None:
-    """Return a number of tokens; None for one that cannot be, as of an answer without any."""
+    """Return a number of tokens; None if it is implausible, which includes zero."""
     return value if type(value) is int and 0 < value <= MAX_TOKENS else None
 
 
 def _not_a_part(content: object) -> EndpointError:
-    message = f"the server sent what is no part of a chat completion: {clean_line(content, 100)}"
+    message = f"the server sent something that is not part of a chat completion: {clean_line(content, 100)}"
     return EndpointError(ExitCode.REFUSED, message)

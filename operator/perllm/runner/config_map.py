@@ -1,5 +1,7 @@
-"""The result in a ConfigMap. A module of its own, imported only where it is wanted: the official client that reads the
-credentials takes as long to import as all the rest of the runner.
+"""Stores the result in a ConfigMap.
+
+Imported only when needed: the official client, which loads the credentials, takes as long to import as the rest of the
+runner.
 """
 
 import asyncio
@@ -16,17 +18,17 @@ from perllm.runner.report import fit_answers
 
 FIELD_MANAGER = "perllm-runner"
 MAX_BYTES = 1_000_000
-"""Kubernetes takes 1 MiB in all, the report and the names included."""
+"""Kubernetes allows 1 MiB in total, including the report and the names."""
 
 PAUSES = Backoff(first_s=0.5, limit_s=4.0)
 MAX_TRIES = 5
 
 
 async def store(namespace: str, name: str, report: RunReport, answers: Sequence[Answer]) -> None:
-    """Store report and answers as whom the pod is.
+    """Store report and answers with the service account of the pod.
 
     Raises:
-        ResultError: there are no credentials, or the ConfigMap was refused.
+        ResultError: there are no credentials, or the ConfigMap was denied.
     """
     try:
         credentials = load_credentials()
@@ -46,10 +48,10 @@ async def apply(
     rng: Random,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> None:
-    """Store report and answers by server-side apply; an API server that is away is asked again.
+    """Store report and answers by server-side apply; retries while the API server does not answer.
 
     Raises:
-        ResultError: it was refused; the message says what is missing.
+        ResultError: the ConfigMap was not written; the message says what is missing.
     """
     data = {"report.json": report.to_text(), "answers.jsonl": fit_answers(answers, MAX_BYTES).decode()}
     body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}

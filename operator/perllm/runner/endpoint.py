@@ -24,14 +24,14 @@ log = logging.getLogger(__name__)
 
 PAUSES = Backoff(first_s=0.25, limit_s=1.0)
 NOT_READY = frozenset({408, 425, 429, 502, 503, 504, *range(520, 530)})
-"""What servers and the proxies before them answer while a model is being loaded or all its slots are taken."""
+"""Statuses of servers, and of proxies in front of them, while a model is being loaded or all slots are taken."""
 
 MAX_REFUSAL_BYTES = 65536
 MAX_MESSAGE = 800
 
 
 class _NotReadyError(Exception):
-    """The server does not answer yet; it may soon."""
+    """The server does not answer yet, but may do so soon."""
 
     def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
         super().__init__(message)
@@ -40,7 +40,7 @@ class _NotReadyError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How answers are generated; None leaves it to the server."""
+    """How answers are generated; None leaves a parameter to the server."""
 
     model: str
     max_tokens: int | None = None
@@ -63,24 +63,24 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class AnswerPatience:
-    """How long to wait, in seconds: for a server that is not ready yet, and for one answer of a server that is."""
+    """How long to wait, in seconds: for a server to become ready, and for one answer."""
 
     wait_s: float
     timeout_s: float
 
 
 class Endpoint:
-    """Asks a model server.
+    """Sends prompts to a model server.
 
     Args:
-        session: HTTP; carries the credentials.
+        session: HTTP session, with the credentials.
         url: base URL that ends in the version, for example http://10.0.0.7:8000/v1.
         sampling: how answers are generated.
         patience: how long to wait.
         now: monotonic clock, in seconds.
-        unix_now: wall clock, for servers that say at what time to ask again.
-        rng: for the jitter of pauses.
-        sleep: waits for some seconds.
+        unix_now: wall clock, for servers that say at what time to retry.
+        rng: jitter of pauses.
+        sleep: waits for a number of seconds.
     """
 
     def __init__(
@@ -103,14 +103,14 @@ class Endpoint:
         self._unix_now = unix_now
         self._rng = rng
         self._sleep = sleep
-        self._is_waiting_told = False
-        self._tells_usage = True
+        self._has_logged_waiting = False
+        self._has_usage = True
 
     async def ask(self, prompt: Prompt, answer: Answer, on_text: Callable[[str], None]) -> None:
-        """Fill in the answer to a prompt; a server that does not answer yet is asked again with growing pauses.
+        """Fill in the answer to a prompt; retries with growing pauses while the server is not ready.
 
         Raises:
-            EndpointError: there is no answer, or not all of it; the message says what to do.
+            EndpointError: there is no complete answer; the message says what to do.
         """
         asked_s, failures = self._now(), 0
         answer.problem = "is not complete"
@@ -120,16 +120,16 @@ class Endpoint:
                     await self._attempt(prompt, answer, on_text)
                 return
             except _NotReadyError as error:
-                answer.sent_s = None  # nobody took it
+                answer.sent_s = None  # the server did not accept the request
                 failures += 1
                 pause_s = max(PAUSES.pause_s(failures, self._rng), error.retry_after_s)
                 if self._now() - asked_s + pause_s > self._patience.wait_s:
-                    later = f" and wants to be asked again in {pause_s:.0f} s" if error.retry_after_s else ""
+                    later = f" and asked for a retry in {pause_s:.0f} s" if error.retry_after_s else ""
                     message = f"{self._url} was not ready within {self._patience.wait_s:g} s (--wait){later}: "
-                    raise EndpointError(ExitCode.UNREACHABLE, message + self._tell(error)) from error
-                self._tell_waiting(error)
+                    raise EndpointError(ExitCode.UNREACHABLE, message + self._describe(error)) from error
+                self._log_waiting(error)
             except EndpointError as error:
-                raise EndpointError(error.code, self._tell(error)) from error
+                raise EndpointError(error.code, self._describe(error)) from error
             except TimeoutError as error:
                 message = f"{self._url}: the answer took longer than {self._patience.timeout_s:g} s (--timeout)"
                 raise EndpointError(ExitCode.OUT_OF_TIME, message) from error
@@ -138,34 +138,34 @@ class Endpoint:
             await self._sleep(pause_s)
 
     async def _attempt(self, prompt: Prompt, answer: Answer, on_text: Callable[[str], None]) -> None:
-        body = self._sampling.to_body(prompt, with_usage=self._tells_usage)
+        body = self._sampling.to_body(prompt, with_usage=self._has_usage)
         answer.sent_s = self._now()
         try:
             async with self._session.post(
                 self._url,
                 data=orjson.dumps(body),
                 headers={"Content-Type": "application/json", "Accept": "text/event-stream"},
-                allow_redirects=False,  # the key is for this server
+                allow_redirects=False,  # the key is only for this server
             ) as response:
                 if response.status == 200:
                     await self._follow(response, answer, on_text)
                     return
                 explanation = await _explain(response)
                 if "stream_options" in body and response.status in (400, 422) and "stream_options" in explanation:
-                    self._tells_usage = False  # an older server
+                    self._has_usage = False  # an older server
                     await self._attempt(prompt, answer, on_text)
                     return
                 raise self._judge(response, f"{self._url} answered {response.status}: {explanation}")
         except (aiohttp.ClientError, OSError) as error:
             message = error_line(error)
             if answer.chunks:
-                raise EndpointError(ExitCode.UNREACHABLE, f"{self._url} broke off: {message}") from error
+                raise EndpointError(ExitCode.UNREACHABLE, f"{self._url} aborted the answer: {message}") from error
             if isinstance(error, aiohttp.InvalidURL | aiohttp.ClientSSLError):
-                raise EndpointError(ExitCode.UNREACHABLE, f"{self._url} cannot be asked: {message}") from error
+                raise EndpointError(ExitCode.UNREACHABLE, f"{self._url} cannot be reached: {message}") from error
             raise _NotReadyError(message) from error
 
     async def _follow(self, response: aiohttp.ClientResponse, answer: Answer, on_text: Callable[[str], None]) -> None:
-        """Take in an answer, in whatever form it comes."""
+        """Read an answer, streamed or not."""
         reading = Reading(answer, self._now)
         chunks: AsyncIterator[bytes] = response.content.iter_any()
         if response.content_type != "text/event-stream":
@@ -205,21 +205,21 @@ class Endpoint:
             return _NotReadyError(message, read_retry_after_s(response.headers, self._unix_now()))
         return EndpointError(ExitCode.UNREACHABLE if response.status >= 500 else ExitCode.REFUSED, message)
 
-    def _tell_waiting(self, error: _NotReadyError) -> None:
-        if not self._is_waiting_told:
-            log.info("waiting up to %g s for %s: %s", self._patience.wait_s, self._url, self._tell(error))
-            self._is_waiting_told = True
+    def _log_waiting(self, error: _NotReadyError) -> None:
+        if not self._has_logged_waiting:
+            log.info("waiting up to %g s for %s: %s", self._patience.wait_s, self._url, self._describe(error))
+            self._has_logged_waiting = True
 
-    def _tell(self, error: Exception) -> str:
-        """Return what went wrong without the key, which some servers repeat."""
+    def _describe(self, error: Exception) -> str:
+        """Return the message of an error without the API key, which some servers repeat."""
         key = self._session.headers.get("Authorization", "").removeprefix("Bearer ")
         return cut(str(error).replace(key, "***") if key else str(error), MAX_MESSAGE)
 
 
 def read_retry_after_s(headers: Mapping[str, str], unix_now_s: float) -> float:
-    """Return after how many seconds a server wants to be asked again, 0 if it does not say.
+    """Return after how many seconds a server asks for a retry; 0 if it does not say.
 
-    Where it gives a date, that counts from the server's own clock if that is known.
+    A date is relative to the server's own clock, if that is known.
     """
     text = headers.get("Retry-After", "")
     try:
@@ -240,12 +240,12 @@ def _read_date_s(text: str) -> float | None:
 
 
 async def _explain(response: aiohttp.ClientResponse) -> str:
-    """Return the server's own words of a refusal."""
-    return find_words(await _read_body(response, MAX_REFUSAL_BYTES)) or response.reason or "without a word"
+    """Return the server's own message in an unsuccessful answer."""
+    return find_words(await _read_body(response, MAX_REFUSAL_BYTES)) or response.reason or "no message"
 
 
 async def _read_body(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
-    """Return the body, or as much of it as `limit_bytes`."""
+    """Return the body, or its first `limit_bytes`."""
     try:
         return await response.content.readexactly(limit_bytes)
     except asyncio.IncompleteReadError as shorter:

@@ -1,10 +1,10 @@
-"""How the runner ends."""
+"""Exit codes and errors of the runner."""
 
 from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the exit code says; part of the runner's interface. A signal adds 128, as shells do."""
+    """Exit codes; part of the runner's interface. A signal adds 128, as in shells."""
 
     DONE = 0
     USAGE = 2
@@ -15,10 +15,10 @@ class ExitCode(IntEnum):
 
 
 class EndpointError(Exception):
-    """A prompt was not answered, or not to the end.
+    """A prompt was not answered, or not completely.
 
     Attributes:
-        code: what the runner's exit code says of it.
+        code: exit code of the runner for this error.
     """
 
     def __init__(self, code: ExitCode, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Server-sent events, as far as streamed completions use them, in the dialects that servers speak."""
+"""Parses server-sent events, as far as streamed completions use them, including the dialects of various servers."""
 
 import re
 from collections.abc import AsyncIterator
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from perllm.runner.errors import EndpointError, ExitCode
 
 MAX_EVENT_BYTES = 16 * 2**20
-"""No part of an answer is that long; a server that never ends a line must not fill the memory."""
+"""No part of an answer is that long; the limit keeps a server that never ends a line from filling the memory."""
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -15,17 +15,18 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class ServerEvent:
-    """One event: its data, and whether the server calls it an error."""
+    """One event: its data, and whether the server marks it as an error."""
 
     data: bytes
     is_error: bool = False
 
 
 async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[ServerEvent]:
-    """Yield every event of a stream, however it is cut into chunks.
+    """Yield the events of a stream, regardless of how it is split into chunks.
 
-    Comments and other fields are skipped. An event that the end of the stream cuts short is handed on, because servers
-    leave out the empty line after the last one. So is an object on a line of its own, and one in a field ``error``.
+    Comments and other fields are skipped. An event at the end of the stream is yielded even if it is not terminated,
+    because servers omit the empty line after the last one. So is an object on a line of its own, and one in a field
+    ``error``.
 
     Raises:
         EndpointError: an event is longer than any answer.
@@ -48,7 +49,7 @@ async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[ServerEvent
 
 
 async def _read_lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield the lines; a carriage return ends one at once, and a newline that follows it belongs to it."""
+    """Yield the lines; a carriage return ends a line immediately, and a newline that follows belongs to it."""
     rest = b""
     is_first, is_newline_due = True, False
     async for chunk in chunks:

@@ -1,4 +1,4 @@
-"""One run from the first prompt to the written result."""
+"""One run of the runner, from the first prompt to the written result."""
 
 import logging
 import time
@@ -26,20 +26,20 @@ CONNECT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the prompts are asked, and where the answers go.
+    """How prompts are sent, and where answers go.
 
     Attributes:
         url: base URL of the server.
-        api_key: its key, if it wants one.
+        api_key: API key, if the server requires one.
         sampling: how answers are generated.
         patience: how long to wait.
-        concurrency: prompts that are asked at a time.
+        concurrency: number of concurrent prompts.
         deadline_unix_s: when to stop; None for never.
         destination: where the answers go.
-        namespace: that of the ConfigMap.
-        termination_log: the container's termination message.
-        termination_bytes: how long that may be.
-        is_quiet: whether no answers are printed.
+        namespace: namespace of the ConfigMap.
+        termination_log: file of the container's termination message.
+        termination_bytes: maximum length of that file.
+        is_quiet: whether to print no answers.
     """
 
     url: str
@@ -88,7 +88,7 @@ async def run(settings: Settings, prompts: tuple[Prompt, ...]) -> int:
 
 
 def _choose_listener(settings: Settings, prompts: int) -> Listener:
-    """Return what prints the answers: a single one as it comes, several as JSON lines."""
+    """Return the listener that prints answers: a single one as it arrives, several as JSON lines."""
     if settings.is_quiet:
         return Listener(lambda text: None, lambda index, answer: None)
     if prompts == 1:
@@ -105,11 +105,11 @@ def _print_line(index: int, answer: Answer) -> None:
 
 
 async def _write(settings: Settings, work: Work, report: RunReport) -> None:
-    """Write the answers to where they shall go, and the report, which tells of trouble with the former."""
+    """Write the answers to their destination, and the report, which says if that failed."""
     if settings.destination.kind is DestinationKind.TERMINATION:
         _write_report(settings, work, report, join_texts(work.answers))
         return
-    # First without them: an API server may be away for longer than Kubernetes lets a stopped container live.
+    # The report comes first: an API server may be down for longer than Kubernetes lets a stopped container run.
     _write_report(settings, work, report)
     try:
         await _write_answers(settings, work, report)

@@ -13,17 +13,17 @@ MAX_PROMPTS = 100_000
 
 
 class PromptError(Exception):
-    """The prompts cannot be used; the message names the line."""
+    """The prompts are invalid; the message names the line."""
 
 
 class Prompt(BaseModel):
-    """What to ask, and what holds for this prompt alone.
+    """A prompt, and parameters that apply only to it.
 
     Attributes:
-        messages: the conversation, as the chat API takes it.
-        max_tokens: longest answer; the command line's when None.
-        temperature: sampling temperature; the command line's when None.
-        id: name that the answer is to carry.
+        messages: the conversation, in the format of the chat API.
+        max_tokens: longest answer; None for that of the command line.
+        temperature: sampling temperature; None for that of the command line.
+        id: id that its answer will carry.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
@@ -40,20 +40,20 @@ KNOWN_FIELDS = ("prompt", *Prompt.model_fields)
 def collect_prompts(
     texts: Sequence[str], files: Iterable[Path], stdin: BinaryIO | None, system: str | None
 ) -> tuple[Prompt, ...]:
-    """Return all prompts: of arguments, then of files, then of standard input.
+    """Return all prompts: from arguments, then from files, then from standard input.
 
-    A file holds one prompt per line; one that ends in ``.jsonl`` holds one JSON object per line, one that ends in
-    ``.json`` an array of them. An object has ``prompt`` or ``messages``, and may have ``max_tokens``, ``temperature``
-    and ``id``. What is empty does not count.
+    A file has one prompt per line; one that ends in ``.jsonl`` has one JSON object per line, one that ends in ``.json``
+    an array of them. An object has ``prompt`` or ``messages``, and may have ``max_tokens``, ``temperature`` and ``id``.
+    Empty lines are ignored.
 
     Args:
-        texts: prompts as they are.
-        files: files of prompts, in UTF-8.
-        stdin: one prompt per line, in UTF-8; None when it is not to be read.
-        system: message that goes before every prompt that brings no messages of its own.
+        texts: prompts given as arguments.
+        files: files with prompts, in UTF-8.
+        stdin: one prompt per line, in UTF-8; None if it is not to be read.
+        system: system message for every prompt without messages of its own.
 
     Raises:
-        PromptError: a file cannot be read or a line is no prompt, there is none at all, or there are too many.
+        PromptError: a file cannot be read, a line is not a prompt, or there are no prompts or too many.
     """
     found = tuple(islice(_read_all(texts, files, stdin, system), MAX_PROMPTS + 1))
     if not found:
@@ -89,7 +89,7 @@ def _read_file(stream: BinaryIO, file: Path, system: str | None) -> Iterator[Pro
 
 
 def _read_lines(stream: BinaryIO, name: str) -> Iterator[tuple[str, str]]:
-    """Yield every line that is not empty, after the words that name it."""
+    """Yield every line that is not empty, together with its location in words."""
     for number, line in enumerate(stream, start=1):
         place = f"{name}, line {number},"
         text = _decode(line, place, is_first=number == 1)
@@ -101,14 +101,14 @@ def _decode(content: bytes, place: str, *, is_first: bool = True) -> str:
     try:
         return content.decode("utf-8-sig" if is_first else "utf-8").strip()
     except UnicodeDecodeError as error:
-        raise PromptError(f"{place} is no UTF-8: {error}") from error
+        raise PromptError(f"{place} is not valid UTF-8: {error}") from error
 
 
 def _parse(text: str, place: str) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise PromptError(f"{place} is no JSON: {error}") from error
+        raise PromptError(f"{place} is not valid JSON: {error}") from error
 
 
 def _converse(text: str, system: str | None) -> Prompt:
@@ -125,7 +125,7 @@ def _read_array(values: object, file: Path, system: str | None) -> Iterator[Prom
 
 def _read_object(values: object, place: str, system: str | None) -> Prompt:
     if not isinstance(values, dict) or ("prompt" in values) == ("messages" in values):
-        raise PromptError(f'{place} must be an object with "prompt", a text, or "messages", a list of objects')
+        raise PromptError(f'{place} must be an object with "prompt", a string, or "messages", a list of objects')
     unknown = values.keys() - set(KNOWN_FIELDS)
     if unknown:
         fields = ", ".join(sorted(unknown))
@@ -133,7 +133,7 @@ def _read_object(values: object, place: str, system: str | None) -> Prompt:
     text = values.pop("prompt", None)
     if text is not None:
         if not isinstance(text, str) or not text:
-            raise PromptError(f'{place} has a "prompt" that is no text')
+            raise PromptError(f'{place} has a "prompt" that is not a string, or empty')
         values["messages"] = _converse(text, system).messages
     try:
         return Prompt.model_validate(values)

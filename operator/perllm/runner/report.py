@@ -1,4 +1,4 @@
-"""What the runner reports: the run report that the operator reads, and the answers, each cut to where it has to fit."""
+"""Builds what the runner reports: the run report for the operator, and the answers, both truncated to fit."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
@@ -17,13 +17,13 @@ MAX_PROBLEM_CHARACTERS = 500
 
 
 def summarise(work: Work, *, started_s: float, finished_s: float, unix_offset_s: float) -> RunReport:
-    """Return what was measured, without any text; sums that no report can hold are left out.
+    """Return the measurements, without any text; sums that are too large for a report are left out.
 
     Args:
-        work: what was done.
-        started_s: when the runner started; monotonic, as all times of answers.
-        finished_s: when it was done.
-        unix_offset_s: what makes Unix seconds of them.
+        work: the work that was done.
+        started_s: when the runner started; monotonic, like all times of answers.
+        finished_s: when it finished.
+        unix_offset_s: difference between Unix time and the monotonic clock.
     """
     answers = work.answers
     sent = [one for one in answers if one.sent_s is not None]
@@ -32,21 +32,21 @@ def summarise(work: Work, *, started_s: float, finished_s: float, unix_offset_s:
     first_s = [one.first_token_s for one in answers if one.first_token_s is not None]
     end_s = max(ended_s, default=finished_s)
     output_tokens = _add_up(one.output_tokens for one in sent)
-    is_told = {one.token_source for one in answers if one.chunks} == {TokenSource.USAGE}
+    is_reported = {one.token_source for one in answers if one.chunks} == {TokenSource.USAGE}
     return RunReport(
         started_at=_time(started_s + unix_offset_s),
         finished_at=_time(end_s + unix_offset_s),
         inference_seconds=round(end_s - min(sent_s), 6) if sent_s else None,
-        prompt_tokens=_add_up(one.told_prompt_tokens for one in sent),
+        prompt_tokens=_add_up(one.reported_prompt_tokens for one in sent),
         output_tokens=output_tokens,
-        token_source=None if output_tokens is None else TokenSource.USAGE if is_told else TokenSource.CHUNKS,
+        token_source=None if output_tokens is None else TokenSource.USAGE if is_reported else TokenSource.CHUNKS,
         time_to_first_token_seconds=round(sum(first_s) / len(first_s), 6) if first_s else None,
         problem=cut_problem(work.problem),
     )
 
 
 def cut_problem(problem: str) -> str | None:
-    """Return a problem in one line; None for none."""
+    """Return a problem as one line, truncated; None if there is none."""
     return clean_line(problem, MAX_PROBLEM_CHARACTERS) or None
 
 
@@ -56,13 +56,13 @@ def answer_line(index: int, answer: Answer) -> bytes:
 
 
 def join_texts(answers: Sequence[Answer]) -> str:
-    """Return the texts one after the other, with an empty line between them, and nothing that a terminal would obey."""
+    """Return the texts separated by empty lines, without terminal control sequences."""
     text = "\n\n".join(answer.text for answer in answers if answer.text)
     return clean_text(text, len(text))
 
 
 def fit_report(report: RunReport, text: str, limit_bytes: int) -> str:
-    """Return the report as JSON with as much of its problem as half of the room takes, then of the text as fits."""
+    """Return the report as JSON: its problem is truncated to half of the limit, then the text to what is left."""
     problem = report.problem or ""
 
     def with_problem(length: int) -> RunReport:
@@ -83,10 +83,10 @@ def _fit(with_length: Callable[[int], RunReport], longest: int, limit_bytes: int
 
 
 def fit_answers(answers: Sequence[Answer], limit_bytes: int | None = None) -> bytes:
-    """Return the answers as JSON lines; texts are cut to one length if they do not fit otherwise.
+    """Return the answers as JSON lines; if they do not fit, all texts are truncated to the same length.
 
     Raises:
-        ResultError: they do not fit even without their texts.
+        ResultError: they do not fit even without texts.
     """
     objects = [answer.to_object(index) for index, answer in enumerate(answers)]
 
@@ -108,7 +108,7 @@ def fit_answers(answers: Sequence[Answer], limit_bytes: int | None = None) -> by
 
 
 def _add_up(tokens: Iterable[int | None]) -> int | None:
-    """Return the sum; None where one of them is not known, there is none, or no report could hold it."""
+    """Return the sum; None if a number is unknown, if there are none, or if the sum is too large for a report."""
     counts = list(tokens)
     known = [count for count in counts if count is not None]
     total = sum(known)

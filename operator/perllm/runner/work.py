@@ -1,4 +1,4 @@
-"""The prompts of a task, answered one after the other or several at a time, until done or stopped."""
+"""Answers the prompts of a task, one after the other or several at a time, until done or stopped."""
 
 import asyncio
 import signal
@@ -15,13 +15,13 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 @dataclass(slots=True)
 class Work:
-    """What is to be done, and what has been done of it.
+    """The prompts, and the progress that has been made.
 
     Attributes:
-        prompts: what to ask.
+        prompts: the prompts to answer.
         answers: the answer to each of them, complete or not.
-        code: how it ended.
-        problem: what went wrong, in words; empty when nothing did.
+        code: exit code.
+        problem: what went wrong, in words; empty if nothing did.
     """
 
     prompts: Sequence[Prompt]
@@ -38,14 +38,14 @@ class Work:
         return sum(1 for answer in self.answers if not answer.problem)
 
     def end(self, code: int, problem: str) -> None:
-        """Note how it ended: the first problem counts, but a refused prompt less than anything else."""
+        """Record how it ended: the first problem counts, but others take precedence over a rejected prompt."""
         if self.code == ExitCode.DONE or (self.code == ExitCode.REFUSED and code != ExitCode.REFUSED):
             self.code, self.problem = code, problem
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Who wants to know of answers: of every piece of text, and of every answer that came to an end."""
+    """Callbacks for every piece of text, and for every answer that has ended."""
 
     on_text: Callable[[str], None]
     on_answer: Callable[[int, Answer], None]
@@ -54,9 +54,9 @@ class Listener:
 async def carry_out(
     work: Work, endpoint: Endpoint, listener: Listener, *, concurrency: int, time_left_s: float | None
 ) -> None:
-    """Answer the prompts until all are done, time is up, a signal comes or the server is gone.
+    """Answer the prompts until all are done, time is up, a signal arrives or the server is gone.
 
-    A refused prompt does not keep the others from being answered; a server that is gone does.
+    A rejected prompt does not keep the others from being answered; a server that is gone does.
     """
     if time_left_s is not None and time_left_s <= 0:
         work.end(ExitCode.OUT_OF_TIME, "the deadline had passed before the first prompt was sent")
@@ -75,13 +75,13 @@ async def carry_out(
         async with asyncio.timeout(time_left_s):
             await asking
     except TimeoutError:
-        work.end(ExitCode.OUT_OF_TIME, f"the deadline passed: {_tell_progress(work)}")
+        work.end(ExitCode.OUT_OF_TIME, f"the deadline passed: {_describe_progress(work)}")
     except asyncio.CancelledError:
         if not signals:
             raise
-        work.end(128 + signals[0], f"stopped by {signal.Signals(signals[0]).name}: {_tell_progress(work)}")
+        work.end(128 + signals[0], f"stopped by {signal.Signals(signals[0]).name}: {_describe_progress(work)}")
     finally:
-        # What there is must still be written, so a second signal has to wait.
+        # Partial results must still be written, so further signals are ignored.
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, lambda: None)
 
@@ -111,5 +111,5 @@ async def _ask_some(remaining: Iterator[int], work: Work, endpoint: Endpoint, li
         listener.on_answer(index, answer)
 
 
-def _tell_progress(work: Work) -> str:
+def _describe_progress(work: Work) -> str:
     return f"{work.answered} of {len(work.prompts)} prompts were answered"

@@ -49,7 +49,7 @@ def test_without_a_token_there_is_no_header(tmp_path: Path) -> None:
 
 def test_the_server_is_always_verified(tmp_path: Path) -> None:
     cluster: dict[str, object] = {"server": "https://localhost:6443", "insecure-skip-tls-verify": True}
-    with pytest.raises(CredentialsError, match="give it certificate-authority-data instead"):
+    with pytest.raises(CredentialsError, match="add certificate-authority-data instead"):
         load_credentials(write_kubeconfig(tmp_path, cluster=cluster, user={}))
 
 

@@ -69,7 +69,7 @@ async def test_an_object_that_its_listener_cannot_cope_with_is_passed_over(
     watched.api.store(f"{PODS}/odd")
     watched.api.store(f"{PODS}/b", value="1")
     assert await watched.news() == [("b", None, "1")]
-    assert "pod odd cannot be worked on" in caplog.text
+    assert "pod odd: unexpected failure" in caplog.text
 
 
 async def test_lists_page_by_page() -> None:

@@ -121,7 +121,7 @@ async def test_it_waits_where_the_lease_does_not_exist_or_may_not_be_read(caplog
     assert caplog.text == ""
     api.error = ApiError(403, "Forbidden", "no right")
     await asyncio.sleep(60)
-    assert caplog.text.count("reading of the lease home/turns: ApiError: 403 Forbidden: no right") == 1
+    assert caplog.text.count("reading the lease home/turns: ApiError: 403 Forbidden: no right") == 1
     api.error = None
     await asyncio.sleep(5)
     assert leadership.won.is_set()
@@ -130,18 +130,18 @@ async def test_it_waits_where_the_lease_does_not_exist_or_may_not_be_read(caplog
 
 def test_a_renewal_counts_from_the_look_before_it() -> None:
     tenure = Tenure("pod-a")
-    tenure.note(lease(OURS, 1), 100)
+    tenure.observe(lease(OURS, 1), 100)
     assert tenure.left_s(100) == 0
-    tenure.note(lease(OURS, 2), 108)
+    tenure.observe(lease(OURS, 2), 108)
     assert tenure.left_s(111) == 1
     assert tenure.left_s(112) == 0
 
 
 def test_a_released_lease_is_lost_at_once() -> None:
     tenure = Tenure("pod-a")
-    tenure.note(lease(OURS, 1), 1)
-    tenure.note(lease(OURS, 2), 2)
-    tenure.note(lease("", 3, duration_s=1), 3)
+    tenure.observe(lease(OURS, 1), 1)
+    tenure.observe(lease(OURS, 2), 2)
+    tenure.observe(lease("", 3, duration_s=1), 3)
     assert tenure.left_s(3) == 0
 
 
@@ -160,5 +160,5 @@ def test_the_namespace_is_told_by_the_environment_or_the_service_account(
 
 def test_a_holder_is_named_in_one_clean_line() -> None:
     tenure = Tenure("pod-a")
-    tenure.note(lease("\x1b[31mpod-b\nwon", 1), 1)
+    tenure.observe(lease("\x1b[31mpod-b\nwon", 1), 1)
     assert tenure.holder == "pod-b won"

@@ -18,8 +18,8 @@ def test_an_outage_is_two_lines_however_often_it_was_tried(caplog: pytest.LogCap
     outages.worked("API server")
     outages.worked("API server")
     assert [record.getMessage() for record in caplog.records] == [
-        "API server: connection refused; tried again until it works",
-        "API server: works again after 90.0 s and 1000 failed tries",
+        "API server: connection refused; retrying until it works",
+        "API server: works again after 90.0 s and 1000 failed attempts",
     ]
 
 
@@ -35,14 +35,14 @@ def test_topics_are_apart(caplog: pytest.LogCaptureFixture) -> None:
 def test_an_api_server_that_is_away_is_one_outage_for_all_who_ask_it(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     outages = Outages(lambda: 0.0)
-    topics = ("watch of pods", "watch of nodes", "reading of the lease")
+    topics = ("watch of pods", "watch of nodes", "reading the lease")
     for topic in topics * 9:
         outages.failed(topic, "connection refused", is_unanswered=True)
     outages.failed("API server", "connection refused")
     for topic in (*topics, "API server"):
         assert len(caplog.records) == 1
         outages.worked(topic)
-    assert caplog.messages[1:] == ["API server: works again after 0.0 s and 28 failed tries"]
+    assert caplog.messages[1:] == ["API server: works again after 0.0 s and 28 failed attempts"]
 
 
 def test_what_fails_of_something_else_afterwards_is_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -53,7 +53,7 @@ def test_what_fails_of_something_else_afterwards_is_told(caplog: pytest.LogCaptu
     outages.worked("watch of pods")
     assert [message.partition(";")[0] for message in caplog.messages] == [
         "API server: connection refused",
-        "API server: works again after 0.0 s and 1 failed tries",
+        "API server: works again after 0.0 s and 1 failed attempts",
         "watch of pods: 403 Forbidden",
-        "watch of pods: works again after 0.0 s and 1 failed tries",
+        "watch of pods: works again after 0.0 s and 1 failed attempts",
     ]

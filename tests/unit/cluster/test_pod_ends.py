@@ -53,7 +53,8 @@ class TestStart:
         assert next_look_s(pod, PATIENCE, DUE_S) == 1301.0
         late = call_end(pod, PATIENCE, DUE_S, 1301.0)
         assert (late.phase, late.reason) == (PodPhase.FAILED, "StartTimeout")
-        assert late.message == "nothing of it ran within 300 s; last: ErrImagePull: no route to registry"
+        last = "last report of the node: ErrImagePull: no route to registry"
+        assert late.message == f"no container started within 300 s; {last}"
         assert is_refusal(late)
 
     @pytest.mark.parametrize("reason", ["InvalidImageName", "CreateContainerConfigError"])

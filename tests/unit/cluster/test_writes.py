@@ -124,7 +124,7 @@ async def test_one_line_tells_of_all_refusals_of_a_namespace_and_one_of_their_en
         queue.put(status(server, f"sick/{number}"))
     await asyncio.sleep(300)
     assert len(caplog.records) == 1
-    assert "writing of status in namespace sick" in caplog.text
+    assert "writing status in namespace sick" in caplog.text
     assert "exceeded quota" in caplog.text
     server.refused.clear()
     await queue.drain()

@@ -46,7 +46,7 @@ async def test_a_failure_is_logged_once_counted_and_told(
     assert not guard.run("task", "lab/t", work, on_fault=told.append)
     await asyncio.sleep(300)
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
-    assert "task lab/t cannot be worked on" in caplog.text
+    assert "task lab/t: unexpected failure" in caplog.text
     assert counts == {"task": 5}
     assert told == ["KeyError: 'no such field'"] * 5
 

@@ -54,7 +54,7 @@ class TestTimes:
 
     def test_that_nobody_can_tell_are_said_to_be_unknown(self) -> None:
         pod = bound_times(end(-120.0), None, 5000.0)
-        assert (pod.finished_s, pod.timing) == (5000.0, Timing.NOBODY)
+        assert (pod.finished_s, pod.timing) == (5000.0, Timing.UNKNOWN)
 
     def test_once_seen_do_not_change(self) -> None:
         clocks = Clocks(lambda _: True, lambda *_: None)

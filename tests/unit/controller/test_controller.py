@@ -600,7 +600,7 @@ async def test_a_pod_that_never_starts_is_replaced_after_the_start_timeout(clust
     assert (cluster.pods, cluster.status()["phase"]) == (["t-1"], "Scheduled")
     await asyncio.sleep(2)
     assert cluster.api.read(f"{PODS}/t-1") is None
-    assert "StartTimeout: nothing of it ran within 300 s" in cluster.condition("Scheduled")["message"]
+    assert "StartTimeout: no container started within 300 s" in cluster.condition("Scheduled")["message"]
     assert cluster.metric("perllm_pods_refused_total") == 1
     # There is no other node, so the task holds back first, for a moment of the placer's clock.
     cluster.setting.now_s += 60

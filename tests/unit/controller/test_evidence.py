@@ -50,7 +50,7 @@ def test_one_that_ended_before_it_was_placed_is_none() -> None:
 
 
 def test_one_whose_times_nobody_knows_is_none() -> None:
-    assert fault_of(SOUND, timing=Timing.NOBODY) == ImplausibleFigure.TIME
+    assert fault_of(SOUND, timing=Timing.UNKNOWN) == ImplausibleFigure.TIME
 
 
 def test_one_of_somebody_elses_decision_is_none() -> None:

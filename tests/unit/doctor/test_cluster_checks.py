@@ -54,7 +54,7 @@ def test_fields_that_would_be_dropped_are_named() -> None:
     del properties["status"]["properties"]["models"]["items"]["properties"]["energy"]
     _, finding = check_resources(document)
     assert finding.level is Level.FAIL
-    assert "it lacks status.models[].energy" in finding.message
+    assert "without status.models[].energy" in finding.message
 
 
 def test_other_differences_are_a_warning() -> None:

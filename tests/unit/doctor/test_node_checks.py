@@ -70,5 +70,5 @@ def test_nodes_that_are_given_no_tasks_are_named_with_the_reason() -> None:
     (finding,) = check_circuits(profiles)
     assert (finding.level, finding.message) == (
         Level.WARN,
-        "broken is given no tasks of namespaces lab for now (open): UnexpectedAdmissionError: GPU is lost",
+        "broken receives no tasks of namespaces lab for now (open): UnexpectedAdmissionError: GPU is lost",
     )

@@ -57,14 +57,14 @@ def task(name: str, age_s: float, phase: str | None = None, message: str = "") -
 
 def test_tasks_that_nobody_has_seen_fail() -> None:
     (finding,) = check_tasks([task("new", 5), task("old", 60), task("done", 900, "Succeeded")], NOW_S)
-    assert (finding.level, finding.message) == (Level.FAIL, "nobody has taken notice of a/old")
+    assert (finding.level, finding.message) == (Level.FAIL, "no operator has picked up a/old")
 
 
 def test_tasks_that_wait_for_long_tell_why() -> None:
     waiting = [task("one", 400, "Pending", "none"), task("two", 900, "Pending", "all nodes are full")]
     (finding,) = check_tasks(waiting, NOW_S)
     assert finding.level is Level.WARN
-    message = "2 of namespace a wait, the first for 900 s; Waiting: 2, such as a/two: all nodes are full"
+    message = "2 of namespace a are waiting, the first one for 900 s; Waiting: 2, for example a/two: all nodes are full"
     assert finding.message == message
     assert finding.advice == "kubectl describe llmtask two -n a"
 
@@ -83,14 +83,15 @@ def test_namespaces_whose_pods_are_refused_are_named_at_once_with_the_main_cause
     (finding,) = check_tasks([*refused, other, young], NOW_S)
     assert finding.level is Level.WARN
     assert finding.message == (
-        "4 of namespace team-a wait, the first for 99 s; QuotaExceeded: 3, such as team-a/t2: exceeded quota: none"
+        "4 of namespace team-a are waiting, the first one for 99 s; "
+        "QuotaExceeded: 3, for example team-a/t2: exceeded quota: none"
     )
 
 
 def test_of_many_namespaces_that_wait_the_first_are_explained() -> None:
     findings = list(check_tasks([refused_task("t", 60, f"n{number}") for number in range(7)], NOW_S))
     assert len(findings) == 6
-    assert findings[-1].message == "tasks of n5, n6 wait too"
+    assert findings[-1].message == "tasks of n5, n6 are waiting as well"
 
 
 def pod(name: str, age_s: float, node: str = "", **status: object) -> Object:
@@ -107,14 +108,14 @@ def test_pods_that_fit_nowhere_tell_why() -> None:
     condition = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}
     (finding,) = check_task_pods([pod("p", 60, conditions=[condition])], "perllm", NOW_S)
     assert finding.level is Level.WARN
-    assert "such as a/p: 0/3 nodes are available" in finding.message
+    assert "for example a/p: 0/3 nodes are available" in finding.message
 
 
 def test_pods_whose_container_cannot_start_tell_why() -> None:
     statuses = [{"state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}]
     (finding,) = check_task_pods([pod("p", 60, "n", containerStatuses=statuses)], "perllm", NOW_S)
     assert finding.level is Level.WARN
-    assert "1 do not start, such as a/p: ErrImagePull, not found" in finding.message
+    assert "1 do not start, for example a/p: ErrImagePull, not found" in finding.message
 
 
 def test_pods_and_tasks_that_move_are_fine() -> None:
@@ -128,6 +129,6 @@ def test_words_of_the_cluster_move_no_cursor_and_forge_no_line() -> None:
     words = "\x1b[2J0/3 nodes\nok   tasks: 9, none waits for long" + "!" * 10_000
     condition = {"type": "PodScheduled", "status": "False", "message": words}
     (finding,) = check_task_pods([pod("p", 60, conditions=[condition])], "perllm", NOW_S)
-    assert "such as a/p: 0/3 nodes ok tasks: 9" in str(finding)
+    assert "for example a/p: 0/3 nodes ok tasks: 9" in str(finding)
     assert str(finding).isprintable()
     assert len(str(finding)) < 2500

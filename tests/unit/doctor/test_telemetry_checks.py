@@ -32,7 +32,7 @@ def test_figures_of_every_node_are_fine_and_their_age_is_told() -> None:
 def test_nodes_without_a_figure_are_named_with_what_follows() -> None:
     finding = check({NodeMetric.ENERGY: [series("node", "a")]})["energy"]
     assert finding.level is Level.WARN
-    assert "no series of bb; the energy of tasks there is not measured" in finding.message
+    assert "no series of bb; the energy of tasks there is neither measured nor learned" in finding.message
     assert finding.advice == "run the exporter there"
 
 
@@ -46,7 +46,7 @@ def test_a_figure_that_nobody_measures_is_a_warning(metric: NodeMetric) -> None:
 def test_figures_of_unknown_nodes_alone_fail_and_are_shown() -> None:
     finding = check({NodeMetric.POWER: [series("pod", "exporter-x")]})["power"]
     assert finding.level is Level.FAIL
-    assert "1 series tell no known node by node, Hostname, kubernetes_node, instance, such as {pod=exporter-x}" in (
+    assert "1 series name no known node in node, Hostname, kubernetes_node, instance, for example {pod=exporter-x}" in (
         finding.advice
     )
 
@@ -65,7 +65,7 @@ def test_old_samples_are_a_warning() -> None:
 def test_samples_of_the_future_are_a_warning() -> None:
     finding = check({NodeMetric.POWER: [series("node", "a", age_s=-600), series("node", "bb")]})["power"]
     assert finding.level is Level.WARN
-    assert "samples of a are of the future" in finding.message
+    assert "samples of a are in the future" in finding.message
     assert "compare the clocks" in finding.advice
 
 
@@ -75,7 +75,7 @@ def test_a_series_that_cannot_be_used_is_shown_and_spoils_no_other() -> None:
     fine, finding = list(check_telemetry(answers, NODES, SETTINGS, NOW_S, is_inside=True))[1:3]
     assert (fine.level, finding.level) == (Level.OK, Level.WARN)
     assert finding.message == (
-        "power: 1 of 3 series cannot be used, such as {pod=exporter-x}: it has no list of samples"
+        "power: 1 of 3 series cannot be used, for example {pod=exporter-x}: it has no list of samples"
     )
 
 

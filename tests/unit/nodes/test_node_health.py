@@ -97,7 +97,7 @@ def test_a_circuit_that_opens_is_told_to_everyone(caplog: pytest.LogCaptureFixtu
     with caplog.at_level(logging.INFO):
         ward.see(refused, *TASKS, "another")
     assert [record.getMessage() for record in caplog.records] == [
-        "node n gets no more tasks of namespace lab for now: refused OutOfcpu"
+        "node n receives no tasks of namespace lab for now: refused OutOfcpu"
     ]
     (status,) = ward.shown
     assert (status.state, status.reason, status.namespaces, status.models) == (
@@ -119,7 +119,7 @@ def test_tasks_that_wait_are_looked_at_again_once_a_node_may_be_tried(caplog: py
     with caplog.at_level(logging.INFO):
         ward.see(running, "probe")
     assert (ward.freed, ward.shown[-1].state, ward.metric) == (["n", "n"], CircuitState.CLOSED, 0)
-    assert caplog.records[-1].getMessage() == "node n gets tasks of namespace lab again"
+    assert caplog.records[-1].getMessage() == "node n receives tasks of namespace lab again"
     assert ward.shown[-1].since.timestamp() == 1500.0 + PAUSE.first_s
 
 

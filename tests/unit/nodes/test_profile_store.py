@@ -124,7 +124,7 @@ async def test_a_profile_that_cannot_be_read_is_left_alone_and_its_node_starts_a
     damaged = copy.deepcopy(api.read(PROFILE_A))
     new, store = start(api)
     assert await store.load() == 0
-    assert "what was learned on a cannot be read and starts afresh: state.data: " in caplog.text
+    assert "the learned state of a cannot be read, so learning starts over: state.data: " in caplog.text
     await store.flush()
     assert api.read(PROFILE_A) == damaged
     new.register("a", "T4")

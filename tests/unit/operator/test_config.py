@@ -65,7 +65,7 @@ def test_a_setting_replaces_its_default_only(tmp_path: Path) -> None:
         ("nodes: {default_bandwidth_mbit_s: {edge: 50}}", "nodes.default_bandwidth_mbit_s"),
         ("nodes: {default_bandwidth_mbit_s: {edge: 50, cloud: 0}}", "nodes.default_bandwidth_mbit_s.cloud"),
         ("nodes: {default_bandwidth_mbit_s: {edge: 50, cloud: 9, fog: 1}}", "nodes.default_bandwidth_mbit_s.fog"),
-        ("namespaces: [a, b, a]", "namespaces: Value error, must hold each name once"),
+        ("namespaces: [a, b, a]", "namespaces: Value error, must have each name only once"),
         ("namespaces: ['*']", "namespaces.0"),
         ("instance: North.1", "instance"),
         ("leader_lease: a/b", "leader_lease"),

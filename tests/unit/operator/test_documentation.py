@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
-from pydantic import BaseModel
 
 from chart_generator.values import Values
 from perllm.cli import main as perllm
@@ -16,7 +15,9 @@ from perllm.runner.cli import main as runner
 from perllm.telemetry.metrics import TelemetryMetrics
 
 ROOT = Path(__file__).parents[3]
-FILES = sorted([ROOT / "README.md", ROOT / "charts/perllm/README.md", *(ROOT / "docs").glob("*.md")])
+FILES = sorted(
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "charts/perllm/README.md", *(ROOT / "docs").glob("*.md")]
+)
 
 
 def read(path: Path) -> str:
@@ -51,12 +52,11 @@ def has_setting(path: str) -> bool:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_settings_exist(file: Path) -> None:
-    named = {path for path in re.findall(r"`config\.([a-z_.]+[a-z])", read(file)) if path != "yaml"}
-    assert {path for path in named if not has_setting(path)} == set()
+    named = re.findall(r"(?:`|--set '?)config\.([a-z_.]+[a-z])", read(file))
+    assert [path for path in named if not has_setting(path)] == []
 
 
 def test_settings_that_do_not_exist_would_be_found() -> None:
-    assert isinstance(Config, type(BaseModel))
     assert has_setting("telemetry.queries.energy")
     assert not has_setting("telemetry.query")
 
@@ -78,8 +78,8 @@ def has_value(path: str) -> bool:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_values_of_the_chart_exist(file: Path) -> None:
-    named = re.findall(rf"(?:`|--set '?)((?:{SECTIONS}|config)\b(?:\.[A-Za-z_]+)+)", read(file))
-    assert [path for path in named if not path.startswith("config.") and not has_value(path)] == []
+    named = re.findall(rf"(?:`|--set '?)((?:{SECTIONS})\b(?:\.[A-Za-z_]+)+)", read(file))
+    assert [path for path in named if not has_value(path)] == []
 
 
 def test_values_that_do_not_exist_would_be_found() -> None:

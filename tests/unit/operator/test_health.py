@@ -29,7 +29,7 @@ async def test_what_is_missing_is_named_and_does_not_ask_for_a_restart() -> None
 async def test_a_replica_that_stands_by_is_ready_to_take_over() -> None:
     async with client(synced=False, stands_by=True) as http:
         ready = await http.get("/readyz")
-        assert (ready.status, await ready.text()) == (200, "ok   watch runs\nok   stands by\n")
+        assert (ready.status, await ready.text()) == (200, "ok   watch runs\nok   standby\n")
 
 
 async def test_a_broken_part_is_unhealthy_and_not_ready() -> None:

@@ -112,7 +112,7 @@ async def test_answer_is_streamed_and_measured(
 
     assert (answer.text, pieces) == ("Hello there", ["Hello", " there"])
     assert (answer.sent_s, answer.first_s, answer.ended_s) == (100.0, 100.0, 102.0)
-    assert (answer.told_prompt_tokens, answer.output_tokens, answer.token_source) == (11, 7, TokenSource.USAGE)
+    assert (answer.reported_prompt_tokens, answer.output_tokens, answer.token_source) == (11, 7, TokenSource.USAGE)
     assert (answer.finish_reason, answer.problem) == ("stop", "")
 
 
@@ -142,7 +142,7 @@ async def test_without_usage_chunks_are_counted_and_reasoning_counts(
     answer = await ask(server.url, session, clock)
 
     assert (answer.text, answer.output_tokens, answer.token_source) == ("ab", 3, TokenSource.CHUNKS)
-    assert answer.told_prompt_tokens is None
+    assert answer.reported_prompt_tokens is None
 
 
 async def test_older_server_is_asked_without_usage(
@@ -174,7 +174,7 @@ async def test_numbers_that_cannot_be_are_not_believed(
 
     answer = await ask(server.url, session, clock)
 
-    assert (answer.told_prompt_tokens, answer.output_tokens, answer.token_source) == (None, 2, TokenSource.CHUNKS)
+    assert (answer.reported_prompt_tokens, answer.output_tokens, answer.token_source) == (None, 2, TokenSource.CHUNKS)
 
 
 async def test_usage_that_was_told_before_the_text_says_nothing_of_it(
@@ -185,7 +185,7 @@ async def test_usage_that_was_told_before_the_text_says_nothing_of_it(
 
     answer = await ask(server.url, session, clock)
 
-    assert (answer.told_prompt_tokens, answer.output_tokens, answer.token_source) == (7, 2, TokenSource.CHUNKS)
+    assert (answer.reported_prompt_tokens, answer.output_tokens, answer.token_source) == (7, 2, TokenSource.CHUNKS)
 
 
 async def test_a_prompt_may_have_a_length_and_a_temperature_of_its_own(
@@ -345,7 +345,7 @@ async def test_a_server_that_wants_more_patience_than_there_is_is_given_up_at_on
 ) -> None:
     server.script = [refuse(429, **{"Retry-After": "300"})]
 
-    with pytest.raises(EndpointError, match=r"not ready within 20 s \(--wait\) and wants to be asked again in 300 s"):
+    with pytest.raises(EndpointError, match=r"not ready within 20 s \(--wait\) and asked for a retry in 300 s"):
         await ask(server.url, session, clock)
 
     assert clock.pauses == []
@@ -359,12 +359,12 @@ BROKEN = [
     (refuse(200), ExitCode.UNREACHABLE, "reported an error: status 200"),
     (refuse(200, {"choices": []}), ExitCode.REFUSED, "gave an empty answer"),
     (refuse(200, ["list"]), ExitCode.REFUSED, "answered with application/json, not with a completion: .*list"),
-    (stream(encode(chunk("a")), b"data: {oops\n\n"), ExitCode.REFUSED, "no part of a chat completion"),
-    (stream(encode(["list"])), ExitCode.REFUSED, "no part of a chat completion"),
-    (stream(encode(chunk([5]))), ExitCode.REFUSED, "no part of a chat completion"),  # type: ignore[arg-type]
-    (stream(b"data: " + b"[" * 5000 + b"\n\n"), ExitCode.REFUSED, "no part of a chat completion"),
+    (stream(encode(chunk("a")), b"data: {oops\n\n"), ExitCode.REFUSED, "not part of a chat completion"),
+    (stream(encode(["list"])), ExitCode.REFUSED, "not part of a chat completion"),
+    (stream(encode(chunk([5]))), ExitCode.REFUSED, "not part of a chat completion"),  # type: ignore[arg-type]
+    (stream(b"data: " + b"[" * 5000 + b"\n\n"), ExitCode.REFUSED, "not part of a chat completion"),
     (stream(encode(chunk("a"))), ExitCode.UNREACHABLE, "ended the stream before the answer was complete"),
-    (stream(encode(chunk("a")), then=hang_up), ExitCode.UNREACHABLE, "broke off"),
+    (stream(encode(chunk("a")), then=hang_up), ExitCode.UNREACHABLE, "aborted the answer"),
     (stream(encode({"error": {"code": 400, "message": "bad"}})), ExitCode.REFUSED, "reported an error: bad"),
     (
         stream(encode({"error": {"type": "invalid_request_error", "message": "worse"}})),
@@ -386,10 +386,10 @@ BROKEN = [
     (stream(b"event: error\ndata: words\n\n"), ExitCode.UNREACHABLE, "error: words"),
     (stream(b'error: {"code": 500, "message": "field"}\n\n'), ExitCode.UNREACHABLE, "error: field"),
     (stream(b'{"error": {"message": "bare"}}\n'), ExitCode.UNREACHABLE, "error: bare"),
-    (stream(encode(chunk("half"), chunk(None, "abort"), "[DONE]")), ExitCode.UNREACHABLE, "reason is abort"),
-    (stream(encode(chunk("half"), chunk(None, "error"), "[DONE]")), ExitCode.UNREACHABLE, "reason is error"),
-    (stream(encode(chunk(None, "content_filter"), "[DONE]")), ExitCode.REFUSED, "reason is content_filter"),
-    (stream(encode(chunk(""), chunk(None, "stop"), "[DONE]")), ExitCode.REFUSED, "empty answer, its reason is stop"),
+    (stream(encode(chunk("half"), chunk(None, "abort"), "[DONE]")), ExitCode.UNREACHABLE, "finish reason abort"),
+    (stream(encode(chunk("half"), chunk(None, "error"), "[DONE]")), ExitCode.UNREACHABLE, "finish reason error"),
+    (stream(encode(chunk(None, "content_filter"), "[DONE]")), ExitCode.REFUSED, "finish reason content_filter"),
+    (stream(encode(chunk(""), chunk(None, "stop"), "[DONE]")), ExitCode.REFUSED, "empty answer, finish reason stop"),
     (stream(encode("[DONE]")), ExitCode.REFUSED, "gave an empty answer"),
     (stream(b""), ExitCode.UNREACHABLE, "ended the stream before the answer was complete"),
     (stream(encode({"error": {"message": "\x1b[31mred\nline"}})), ExitCode.UNREACHABLE, "error: red line"),

@@ -132,7 +132,7 @@ async def test_lost_server_counts_more_than_a_refused_prompt(settings: Settings,
     code = await run(settings, prompts("a", "b"))
 
     assert code == ExitCode.UNREACHABLE
-    assert "broke off" in (read_report(settings).problem or "")
+    assert "aborted the answer" in (read_report(settings).problem or "")
 
 
 async def test_lost_server_ends_the_run_and_what_came_is_reported(settings: Settings, server: FakeModelServer) -> None:
@@ -143,7 +143,7 @@ async def test_lost_server_ends_the_run_and_what_came_is_reported(settings: Sett
     report = read_report(settings)
     assert (code, len(server.requests)) == (ExitCode.UNREACHABLE, 1)
     assert (report.text, report.output_tokens, report.token_source) == ("half an", 1, TokenSource.CHUNKS)
-    assert "broke off" in (report.problem or "")
+    assert "aborted the answer" in (report.problem or "")
 
 
 async def test_waiting_for_a_server_is_no_inference(settings: Settings, server: FakeModelServer) -> None:

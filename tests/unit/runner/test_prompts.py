@@ -61,8 +61,8 @@ def test_a_file_may_hold_an_array_and_the_case_of_its_ending_does_not_matter(tmp
     ("content", "message"),
     [
         ('{"prompt": "x"}', r"must be an array of objects; a file with one object per line ends in \.jsonl"),
-        ('{"prompt": "x"}\n{"prompt": "y"}', "is no JSON"),
-        ('[{"prompt": "x"}, {"prompt": 5}]', 'object 2, has a "prompt" that is no text'),
+        ('{"prompt": "x"}\n{"prompt": "y"}', "is not valid JSON"),
+        ('[{"prompt": "x"}, {"prompt": 5}]', 'object 2, has a "prompt" that is not a string'),
     ],
 )
 def test_a_wrong_array_is_named(tmp_path: Path, content: str, message: str) -> None:
@@ -108,7 +108,7 @@ def test_only_newlines_end_a_line_and_a_byte_order_mark_is_none_of_the_prompt(tm
 
 
 def test_other_encodings_are_refused() -> None:
-    with pytest.raises(PromptError, match="standard input, line 2, is no UTF-8"):
+    with pytest.raises(PromptError, match="standard input, line 2, is not valid UTF-8"):
         collect_prompts([], [], io.BytesIO("a\né".encode("latin-1")), None)
 
 

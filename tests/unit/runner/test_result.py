@@ -59,7 +59,7 @@ def test_other_places_are_refused_with_the_right_ones_named(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["configmap:Answers", "configmap:a/b", "configmap:a?b", "file:/" + "x" * 300])
 def test_names_that_cannot_be_stored_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"no name for a ConfigMap|longer than 256 characters"):
+    with pytest.raises(ValueError, match=r"not a name for a ConfigMap|longer than 256 characters"):
         Destination.parse(text)
 
 
