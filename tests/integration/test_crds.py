@@ -334,7 +334,7 @@ def test_kubectl_explains_every_field(kubectl: Kubectl) -> None:
     assert "from the creation of the task to its completion" in " ".join(
         kubectl("explain", "llmtask.spec.deadline").split()
     )
-    assert "Joules the task took" in kubectl("explain", "llmtask.status.observed.energyJoules")
+    assert "Joules that the task used" in kubectl("explain", "llmtask.status.observed.energyJoules")
 
 
 def test_all_objects_of_the_project_are_one_category(kubectl: Kubectl) -> None:

@@ -170,7 +170,7 @@ async def test_a_query_that_prometheus_refuses_is_told_with_its_words(prometheus
     try:
         with pytest.raises(TelemetryError, match=r"rejects the query 'sum\('; correct it .*parse error"):
             await source.query("sum(")
-        with pytest.raises(TelemetryError, match="returned one value of each series"):
+        with pytest.raises(TelemetryError, match="returned one value per series"):
             await source.query("sum(vector(1))")
         with pytest.raises(TelemetryError, match="returned a single value without labels"):
             await source.query("1 + 1")
