@@ -29,6 +29,8 @@ from perllm_lab.report.results import join_runs
 from perllm_lab.workload.requests import Request
 from perllm_lab.workload.scenarios import load_scenario
 
+pytestmark = pytest.mark.alone
+
 SCENARIO = load_scenario("modern")
 TASKS = 300
 SPEED = 2.5

@@ -126,7 +126,8 @@ class TaskStream:
         return GONE + b"\n"
 
     async def _note_failure(self, _: Any, __: Any, request: aiohttp.TraceRequestExceptionParams) -> None:
-        self._outages.failed(TOPIC, error_line(request.exception), is_unanswered=True)
+        if not isinstance(request.exception, asyncio.CancelledError):
+            self._outages.failed(TOPIC, error_line(request.exception), is_unanswered=True)
 
     async def _note_answer(self, _: Any, __: Any, request: aiohttp.TraceRequestEndParams) -> None:
         status, topic = request.response.status, _find_topic(request.url.path)

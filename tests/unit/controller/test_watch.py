@@ -166,6 +166,22 @@ async def test_an_api_server_that_is_away_is_told_once_however_often_kopf_is_sta
     assert told(caplog) == ["API server", "API server"]
 
 
+async def test_a_request_that_is_cancelled_is_not_a_failure_of_the_api_server(caplog: pytest.LogCaptureFixture) -> None:
+    async def hang(_: web.Request) -> web.Response:
+        await asyncio.Event().wait()
+        return web.Response()
+
+    app = web.Application(handler_args={"handler_cancellation": True})
+    app.router.add_get("/", hang)
+    (port,) = find_free_ports(1)
+    credentials = Credentials(f"http://{LOOPBACK}:{port}", None, None, None, lambda: None)
+    stream = TaskStream(lambda *_: None, Outages(asyncio.get_running_loop().time), Random(0))
+    async with serve(app, LOOPBACK, port), stream.build_session(credentials) as session:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(session.get(f"{credentials.server}/"), 0.2)
+    assert told(caplog) == []
+
+
 async def test_a_namespace_that_may_not_be_read_is_told_once_while_others_can(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
