@@ -5,9 +5,10 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec
+from typing import IO, ParamSpec
 
 import click
 import yaml
@@ -60,8 +61,14 @@ def main() -> None:
     "--kubeconfig", type=_FILE, help="Kubeconfig. Default: $KUBECONFIG, ~/.kube/config, then the service account."
 )
 @click.option("--context", help="Context of the kubeconfig.")
+@click.option(
+    "--record",
+    "journal",
+    type=_FILE,
+    help="Record all that decisions depend on in this file, which perllm-lab replay repeats. It grows without limit.",
+)
 @_explained
-def run(config_file: Path | None, kubeconfig: Path | None, context: str | None) -> None:
+def run(config_file: Path | None, kubeconfig: Path | None, context: str | None, journal: Path | None) -> None:
     """Run the operator until SIGTERM or Ctrl-C.
 
     The configuration selects the policy: policy.name is net-hits, PerLLM's own, or cs-ucb, that of the paper. The
@@ -71,7 +78,9 @@ def run(config_file: Path | None, kubeconfig: Path | None, context: str | None) 
     configure_logging(config.log)
     if config.telemetry.queries.transmitted is not None:
         log.warning("config.telemetry.queries.transmitted is no longer used: remove it")
-    asyncio.run(_run(config, load_credentials(kubeconfig, context)))
+    credentials = load_credentials(kubeconfig, context)
+    with journal.open("wb") if journal is not None else nullcontext() as file:
+        asyncio.run(_run(config, credentials, file))
 
 
 @main.command()
@@ -174,9 +183,9 @@ def doctor(
         sys.exit(1)
 
 
-async def _run(config: Config, credentials: Credentials) -> None:
+async def _run(config: Config, credentials: Credentials, journal: IO[bytes] | None) -> None:
     async with Client(credentials, max_connections=MAX_CONNECTIONS) as client:
-        operator = Operator(config, client, credentials, CollectorRegistry())
+        operator = Operator(config, client, credentials, CollectorRegistry(), journal)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, operator.stop)

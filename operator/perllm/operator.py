@@ -10,55 +10,48 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from random import Random
+from typing import IO
 
 import requests
 from prometheus_client import CollectorRegistry
 
 from perllm import health
 from perllm.api import names
-from perllm.api.task import Tier
-from perllm.cluster.client import Client, Object
+from perllm.cluster.client import Client
 from perllm.cluster.credentials import Credentials
 from perllm.cluster.events import EventRecorder
 from perllm.cluster.informer import Informer, wait_for_first_lists
 from perllm.cluster.leadership import Leadership, LeadershipError, find_namespace
-from perllm.cluster.node import NodeLabels, read_node
 from perllm.cluster.outages import Outages
 from perllm.cluster.pod_ends import PodPatience
 from perllm.cluster.writes import WriteQueue
 from perllm.config import Config
 from perllm.controller.announcer import Announcer
-from perllm.controller.controller import Controller
+from perllm.controller.assembly import ControllerContext, ControllerSettings, build_task_control
 from perllm.controller.watch import TaskWatch
 from perllm.energy.attribution import IdlePower
 from perllm.energy.settlement import Settlement
 from perllm.extender.extender import Extender
 from perllm.extender.server import build_app
 from perllm.guard import Guard
-from perllm.learning.learner import Learner
 from perllm.metrics import OperatorMetrics
 from perllm.nodes.circuit_writer import CircuitWriter
 from perllm.nodes.profile_store import ProfileStore
-from perllm.placement.circuits import Circuits
-from perllm.placement.fleet import Bandwidth, Fleet
-from perllm.placement.ledger import Ledger
-from perllm.placement.placer import Placer
-from perllm.scheduling.admission import Admission
-from perllm.scheduling.shares import Shares
+from perllm.nodes.upkeep import NodeUpkeep
+from perllm.scheduling.assembly import build_admission, build_scheduler, read_settings
+from perllm.scheduling.clock import HeldClock
+from perllm.scheduling.journal import Inputs
 from perllm.supervision import cancelled_at_exit, keep_running, serve
 from perllm.telemetry.metrics import TelemetryMetrics
 from perllm.telemetry.poller import Telemetry
-from perllm.telemetry.snapshot import Snapshot
 from perllm.telemetry.source import PrometheusSource
 
 log = logging.getLogger(__name__)
 
-BITS_PER_MEGABIT = 1e6
-HOUSEKEEPING_INTERVAL_S = 0.5
 DRAIN_TIMEOUT_S = 10.0
 PODS_PATIENCE_S = 60.0
 """Without the pods of a namespace its nodes seem emptier than they are; so all are waited for, within reason."""
@@ -67,43 +60,92 @@ PODS_PATIENCE_S = 60.0
 class Operator:
     """All parts of a running operator."""
 
-    def __init__(self, config: Config, client: Client, credentials: Credentials, registry: CollectorRegistry) -> None:
+    def __init__(
+        self,
+        config: Config,
+        client: Client,
+        credentials: Credentials,
+        registry: CollectorRegistry,
+        journal: IO[bytes] | None = None,
+    ) -> None:
+        self._config = config
+        self._client = client
+        self._registry = registry
         self._stopping = asyncio.Event()
         self._starting: asyncio.Task[None] | None = None
         self._learned = asyncio.Event()
-        self._config = config
-        self._registry = registry
         self._metrics = OperatorMetrics(registry)
         rng = self._rng = Random()
         self._guard = Guard(lambda kind: self._metrics.faults.labels(kind).inc(), rng)
         self._outages = Outages(time.monotonic)
         self._writes = WriteQueue(self._guard, self._outages, rng)
-        self._policy = config.policy.build()
-        self._learner = Learner(self._policy, lambda reason: self._metrics.outcomes_refused.labels(reason).inc())
-        self._fleet = Fleet()
-        self._labels = NodeLabels(config.nodes.tier_label, config.nodes.gpu_type_label, config.nodes.gpu_resource)
         self._source = PrometheusSource(config.telemetry, requests.Session())
         self._telemetry = Telemetry(
             self._source,
             config.telemetry,
-            self._node_addresses,
+            lambda: self._upkeep.addresses,
             time.time,
             TelemetryMetrics(registry),
             guard=self._guard,
             rng=rng,
         )
-        self._placer = Placer(
-            self._policy,
-            self._learner,
-            self._fleet,
-            Ledger(),
-            circuits=Circuits(rng),
-            transmission_j_per_bit={tier: config.nodes.transmission_microjoule_per_bit[tier] * 1e-6 for tier in Tier},
-            metrics_age_s=self._metrics_age_s,
-            unix_now=time.time,
-            now=time.monotonic,
+        wake = asyncio.Event()
+        scheduler, parts = build_scheduler(
+            read_settings(config, seed=rng.getrandbits(32)),
+            Inputs(HeldClock(time.monotonic, time.time), journal, wake.set),
+            count_refused=lambda reason: self._metrics.outcomes_refused.labels(reason).inc(),
+            metrics_age_s=self._find_metrics_age_s,
         )
-        events = EventRecorder(client, self._writes, instance=socket.gethostname(), unix_now=time.time)
+        self._fleet, self._policy = parts.fleet, parts.policy
+        self._profiles = ProfileStore(
+            client,
+            self._writes,
+            parts.learner,
+            restore=scheduler.restore,
+            policy=parts.policy.name,
+            node_of=parts.fleet.nodes.get,
+            guard=self._guard,
+            outages=self._outages,
+            rng=rng,
+            instance=config.instance,
+            count_forgotten=self._metrics.models_forgotten.inc,
+        )
+        control = self._control = build_task_control(
+            scheduler, parts, self._build_context(wake), _read_controller_settings(config)
+        )
+        self._upkeep = NodeUpkeep(
+            scheduler,
+            parts.fleet,
+            config.nodes,
+            health=control.node_health,
+            snapshot=lambda: self._telemetry.snapshot,
+            guard=self._guard,
+            on_gone=control.clocks.forget,
+        )
+        self._leadership = _follow_lease(config, client, self._outages)
+        self._nodes, self._pods, self._obstacles = self._build_informers()
+        self._watch = TaskWatch(
+            credentials,
+            lambda item, deleted: control.controller.on_task(item, deleted=deleted),
+            control.controller.on_list,
+            self._metrics,
+            self._outages,
+            rng,
+            namespaces=config.namespaces,
+        )
+        self._extender = Extender(
+            scheduler, parts.ledger, client, control.controller.request_of, control.decisions.note_bound
+        )
+
+    def _build_context(self, wake: asyncio.Event) -> ControllerContext:
+        config, client = self._config, self._client
+        circuits = CircuitWriter(
+            client,
+            self._writes,
+            node_of=self._fleet.nodes.get,
+            create_profile=self._profiles.create,
+            prefix=names.profile_prefix(config.instance),
+        )
         settlement = Settlement(
             self._telemetry.energy,
             IdlePower(),
@@ -112,65 +154,35 @@ class Operator:
             window_s=config.telemetry.history_s,
             now=time.monotonic,
         )
-        self._profiles = ProfileStore(
-            client,
-            self._writes,
-            self._learner,
-            policy=self._policy.name,
-            node_of=self._fleet.nodes.get,
-            guard=self._guard,
-            outages=self._outages,
-            rng=rng,
-            instance=config.instance,
-            count_forgotten=self._metrics.models_forgotten.inc,
-        )
-        circuits = CircuitWriter(
-            client,
-            self._writes,
-            node_of=self._fleet.nodes.get,
-            create_profile=self._profiles.create,
-            prefix=names.profile_prefix(config.instance),
-        )
-        self._controller = Controller(
-            client,
-            self._placer,
-            settlement,
-            Announcer(events, self._metrics),
-            self._metrics,
+        events = EventRecorder(client, self._writes, instance=socket.gethostname(), unix_now=time.time)
+        return ControllerContext(
+            client=client,
             writes=self._writes,
+            settlement=settlement,
+            announcer=Announcer(events, self._metrics),
+            metrics=self._metrics,
             guard=self._guard,
+            now_s=time.monotonic,
             unix_now=time.time,
-            admission=Admission(config.admission.min_hit_chance, config.admission.probe_share),
-            scheduler_name=config.scheduler_name,
-            shares=Shares(config.fairness.weights),
-            gpu_resource=config.nodes.gpu_resource,
             show_circuit=circuits.put,
-            patience=PodPatience(start_s=config.start_timeout_s),
+            wake=wake,
         )
-        self._leadership = _follow_lease(config, client, self._outages)
-        inform = partial(Informer, client, guard=self._guard, outages=self._outages, rng=rng)
-        self._nodes = inform("/api/v1/nodes", self.on_node, kind="node")
-        self._pods = [
-            inform(path, self._controller.on_pod, kind="pod", query={"labelSelector": names.TASK_LABEL})
-            for path in map(names.pods_path, config.namespaces or (None,))
+
+    def _build_informers(self) -> tuple[Informer, list[Informer], list[Informer]]:
+        """Return the informers of nodes, of pods, and of what keeps pods out of namespaces."""
+        controller, namespaces = self._control.controller, self._config.namespaces
+        inform = partial(Informer, self._client, guard=self._guard, outages=self._outages, rng=self._rng)
+        nodes = inform("/api/v1/nodes", self._upkeep.on_node, kind="node")
+        pods = [
+            inform(path, controller.on_pod, kind="pod", query={"labelSelector": names.TASK_LABEL})
+            for path in map(names.pods_path, namespaces or (None,))
         ]
-        self._obstacles = [
-            inform(path, self._controller.on_quota, kind="quota")
-            for path in map(names.quotas_path, config.namespaces or (None,))
+        obstacles = [
+            inform(path, controller.on_quota, kind="quota") for path in map(names.quotas_path, namespaces or (None,))
         ]
-        if not config.namespaces:
-            self._obstacles.append(inform("/api/v1/namespaces", self._controller.on_namespace, kind="namespace"))
-        self._watch = TaskWatch(
-            credentials,
-            lambda item, deleted: self._controller.on_task(item, deleted=deleted),
-            self._controller.on_list,
-            self._metrics,
-            self._outages,
-            rng,
-            namespaces=config.namespaces,
-        )
-        decisions = self._controller.decisions
-        self._extender = Extender(self._placer, client, self._controller.request_of, decisions.note_bound)
+        if not namespaces:
+            obstacles.append(inform("/api/v1/namespaces", controller.on_namespace, kind="namespace"))
+        return nodes, pods, obstacles
 
     def stop(self) -> None:
         """Ask for the end; a start that still waits for the API server is given up."""
@@ -205,7 +217,7 @@ class Operator:
             self._learned.set()
             log.info("learned state restored: %d outcomes", outcomes)
             for name in self._profiles.tripped:
-                self._controller.node_health.show(name)
+                self._control.node_health.show(name)
             self._begin(work, "watch of nodes", self._nodes.run)
             await self._nodes.synced.wait()
             self._begin(work, "telemetry", self._telemetry.run)
@@ -216,9 +228,9 @@ class Operator:
             for obstacles in self._obstacles:
                 self._begin(work, "watch of quotas and namespaces", obstacles.run)
             self._begin(work, "writes", self._writes.run)
-            self._begin(work, "dispatcher", self._controller.dispatcher.run)
+            self._begin(work, "dispatcher", self._control.dispatcher.run)
             self._begin(work, "profiles", self._profiles.run)
-            self._begin(work, "housekeeping", self._keep_house)
+            self._begin(work, "upkeep of nodes", self._upkeep.run)
             self._watch.start()
             stack.push_async_callback(self._watch.stop)
             # Last, so that it ends first: the watch may take seconds to end, and nobody may be answered then.
@@ -278,75 +290,19 @@ class Operator:
     def _is_standby(self) -> bool:
         return self._leadership is not None and not self._leadership.won.is_set()
 
-    async def _keep_house(self) -> None:
-        """Do beside the hot path what spares it work: bring new figures to the fleet, drop stale reservations."""
-        seen: Snapshot | None = None
-        while True:
-            snapshot = self._telemetry.snapshot
-            if snapshot is not seen:
-                for name in self._fleet.nodes:
-                    self._guard.run("node", name, partial(self._update_bandwidth, name), again=False)
-                self._placer.note_bandwidth()
-                seen = snapshot
-            for name, work in (
-                ("of circuits", self._controller.node_health.tend),
-                ("of reservations", self._drop_stale),
-                ("of models", self._placer.trim),
-            ):
-                self._guard.run("housekeeping", name, work, again=False)
-            await asyncio.sleep(HOUSEKEEPING_INTERVAL_S)
-
-    def _drop_stale(self) -> None:
-        for task_id in self._placer.expire():
-            log.warning("the placement of task %s was not carried out in time and is forgotten", task_id)
-
-    def on_node(self, old: Object | None, new: Object | None) -> None:
-        """Take note of a node that was added, changed or deleted; called inside the guard."""
-        node = read_node(new, self._labels) if new else None
-        if node is None:
-            gone = new or old
-            if gone is not None:
-                self._drop_node(gone["metadata"]["name"])
-            return
-        known = self._fleet.nodes.get(node.name)
-        if known != node:
-            row = self._learner.register(node.name, node.gpu_type)
-            if known is not None and known.uid != node.uid:
-                self._learner.cool(node.name)
-                self._controller.node_health.forget(node.name)
-            self._fleet.put(node, row, self._bandwidth(node.name, node.tier))
-            self._placer.note_bandwidth()
-            self._controller.dispatcher.renew()
-
-    def _drop_node(self, name: str) -> None:
-        """Forget a node of the fleet; most others only report that they are alive."""
-        self._learner.cool(name)
-        if name not in self._fleet.nodes:
-            return
-        self._fleet.remove(name)
-        self._controller.node_health.forget(name)
-        self._controller.clocks.forget(name)
-        self._controller.dispatcher.renew()
-
-    def _update_bandwidth(self, name: str) -> None:
-        self._fleet.put_bandwidth(name, self._bandwidth(name))
-
-    def _bandwidth(self, name: str, tier: Tier | None = None) -> Bandwidth:
-        """Return a node's uplink: as measured, else as configured for its tier."""
-        figures = self._telemetry.snapshot.of(name)
-        total_bps = figures.bandwidth_total_bps.fresh_value
-        if total_bps is None:
-            known = tier or self._fleet.nodes[name].tier
-            total_bps = self._config.nodes.default_bandwidth_mbit_s[known] * BITS_PER_MEGABIT
-        return Bandwidth(total_bps, figures.bandwidth_used_bps.fresh_value or 0.0)
-
-    def _metrics_age_s(self, name: str) -> float | None:
+    def _find_metrics_age_s(self, name: str) -> float | None:
         """Return the age of a node's figures; None unless its power is known and fresh."""
         figures = self._telemetry.snapshot.of(name)
         return None if figures.power_w.fresh_value is None else figures.age_s(time.time())
 
-    def _node_addresses(self) -> Mapping[str, Collection[str]]:
-        return {name: node.addresses for name, node in self._fleet.nodes.items()}
+
+def _read_controller_settings(config: Config) -> ControllerSettings:
+    return ControllerSettings(
+        scheduler_name=config.scheduler_name,
+        gpu_resource=config.nodes.gpu_resource,
+        patience=PodPatience(start_s=config.start_timeout_s),
+        admission=build_admission(config.admission),
+    )
 
 
 def _follow_lease(config: Config, client: Client, outages: Outages) -> Leadership | None:

@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 
 from perllm.cluster.client import ApiError
+from perllm.scheduling.journal import JournalError
 from perllm_lab.claim import ClaimedError, claim, find_holder
 from perllm_lab.demo import DemoSettings, provide_binaries, run_demo
 from perllm_lab.hardware.scenario import ScenarioError
@@ -22,6 +23,7 @@ from perllm_lab.policies import UnknownPolicyError
 from perllm_lab.replay import ReplayError
 from perllm_lab.report.progress import Display
 from perllm_lab.simulate import NO_HINTS, SimulateSettings, run_simulation
+from perllm_lab.simulator.journal_replay import replay_journal
 from perllm_lab.simulator.pool import ParallelError
 from perllm_lab.tuning.trials import FIRST_SEED, SCENARIOS, TUNABLE, TuneSettings, default_folder, run_tuning
 from perllm_lab.workload.scenarios import load_scenario, scenario_names
@@ -29,6 +31,9 @@ from perllm_lab.workload.trace import TraceError
 
 DEFAULT_FOLDER = Path(".lab")
 PID_FILE = "lab.pid"
+MAX_SHOWN = 20
+"""Differences of a replay that are shown."""
+
 EXPECTED = (
     ClaimedError,
     ToolchainError,
@@ -200,6 +205,22 @@ def tune(out: Path | None, processes: int | None, **options: Any) -> None:
 def up(scenario: str, speed: float, seed: int, folder: Path, fresh: bool) -> None:
     """Start a lab, with the state it had before, and keep it running until Ctrl-C or `perllm-lab down`."""
     _run(_up(LabSettings(scenario, speed, seed), folder.absolute(), Display(Console()), fresh=fresh))
+
+
+@main.command()
+@click.argument("journal", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def replay(journal: Path) -> None:
+    """Replay what an operator recorded with --record; exits with 1 if any decision differs."""
+    try:
+        result = replay_journal(journal)
+    except JournalError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{result.inputs} inputs, {result.decisions} decisions, {result.started} tasks started")
+    for difference in result.differences[:MAX_SHOWN]:
+        click.echo(str(difference))
+    if result.differences:
+        raise click.ClickException(f"{len(result.differences)} inputs gave another result than when they were recorded")
+    click.echo("every decision is the same as when it was recorded")
 
 
 @main.command()

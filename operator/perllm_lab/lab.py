@@ -37,6 +37,7 @@ SCHEDULER_USER = "perllm-scheduler"
 START_TIMEOUT_S = 60.0
 LOOPBACK = "127.0.0.1"
 OPERATOR_LOG = "operator.log"
+JOURNAL = "decisions.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class LabSettings:
         scrape_interval_s: of Prometheus, in real seconds.
         operator_config: settings of the operator in addition to those that the lab needs; they win.
         flags: additional command line flags of the control plane's components, by name.
+        records: whether the operator records what its decisions depend on.
     """
 
     scenario_name: str = "modern"
@@ -58,6 +60,7 @@ class LabSettings:
     scrape_interval_s: float = 1.0
     operator_config: Mapping[str, Any] | None = None
     flags: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    records: bool = False
 
 
 class Lab:
@@ -96,6 +99,11 @@ class Lab:
     def operator_log(self) -> Path:
         """The operator's log, one JSON object per line."""
         return self.folder / OPERATOR_LOG
+
+    @property
+    def journal(self) -> Path:
+        """Where the operator records what its decisions depend on, if it does; a restart begins it again."""
+        return self.folder / JOURNAL
 
     @property
     def health_url(self) -> str:
@@ -186,7 +194,8 @@ class Lab:
             "energy_patience_s": 20 * self.settings.scrape_interval_s,
             **(self.settings.operator_config or {}),
         }
-        return build_operator(self.control_plane, self.folder, config)
+        options = ("--record", str(self.journal)) if self.settings.records else ()
+        return build_operator(self.control_plane, self.folder, config, options)
 
     def _telemetry_config(self) -> dict[str, Any]:
         """Return the telemetry settings that fit the scrape interval and the speed."""
@@ -231,13 +240,15 @@ def rbac_user(name: str) -> dict[str, str]:
     return {"kind": "User", "apiGroup": RBAC_GROUP, "name": name}
 
 
-def build_operator(control_plane: ControlPlane, folder: Path, config: Mapping[str, Any]) -> Process:
+def build_operator(
+    control_plane: ControlPlane, folder: Path, config: Mapping[str, Any], options: Sequence[str] = ()
+) -> Process:
     """Return the operator as a process with its configuration and its log in `folder`."""
     file = folder / "operator.yaml"
     file.write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
     kubeconfig = control_plane.write_kubeconfig(OPERATOR_USER)
     argv = [sys.executable, "-m", "perllm", "run", "--config", str(file), "--kubeconfig", str(kubeconfig)]
-    return Process("operator", argv, log_file=folder / OPERATOR_LOG)
+    return Process("operator", [*argv, *options], log_file=folder / OPERATOR_LOG)
 
 
 async def _apply(client: Client, path: str, manifest: Object) -> None:

@@ -23,15 +23,12 @@ from perllm_lab.baselines.agod import Agod
 from perllm_lab.baselines.tuned import find_parameters, load_agod_weights, load_tuned
 from perllm_lab.simulator.clairvoyant import TrueLearner
 from perllm_lab.simulator.experiment import BuildContext
-from perllm_lab.simulator.placing import FULL, PLAIN, Placing, Rules
-from perllm_lab.simulator.scheduler import Scheduler
+from perllm_lab.simulator.placing import EXTENDED_MODE, OPERATOR_MODE, PLAIN_MODE, Placing
+from perllm_lab.simulator.scheduler import Strategy
 
 ALL = "all"
 EXTENDED = "+x"
 CLAIRVOYANT = "clairvoyant"
-
-EXTENDED_FLOOR = 0.15
-"""In extended mode a task is rejected unless its chance of being in time, net of harm, is above this."""
 
 CLAIRVOYANT_PARAMETERS = NetHitsParameters(price=20.0)
 """Deadlines first, then energy."""
@@ -62,7 +59,7 @@ def policy_names() -> tuple[str, ...]:
     return (net_hits.NAME, *deployed, CLAIRVOYANT)
 
 
-def build_scheduler(name: str, context: BuildContext) -> Scheduler:
+def build_scheduler(name: str, context: BuildContext) -> Strategy:
     """Return a scheduler that knows nothing of the run to come.
 
     A baseline gets the parameters that served it best in that scenario and deployment mode, on seeds that are not
@@ -74,15 +71,15 @@ def build_scheduler(name: str, context: BuildContext) -> Scheduler:
     transmission = {tier: context.settings.j_per_bit(tier.value) for tier in Tier}
     if name == net_hits.NAME or name in ABLATIONS:
         policy = NetHits(ABLATIONS.get(name))
-        return Placing(name, policy, Rules(), transmission_j_per_bit=transmission)
+        return Placing(name, policy, OPERATOR_MODE, transmission_j_per_bit=transmission)
     if name == CLAIRVOYANT:
         policy = NetHits(CLAIRVOYANT_PARAMETERS)
         learner = TrueLearner(policy)
-        return Placing(name, policy, Rules(), transmission_j_per_bit=transmission, learner=learner)
+        return Placing(name, policy, OPERATOR_MODE, transmission_j_per_bit=transmission, learner=learner)
     return build_baseline(name, context, find_parameters(load_tuned(), name, context.scenario.name))
 
 
-def build_baseline(name: str, context: BuildContext, parameters: Mapping[str, Any]) -> Scheduler:
+def build_baseline(name: str, context: BuildContext, parameters: Mapping[str, Any]) -> Strategy:
     """Return a baseline with these parameters, in the deployment mode that its name says.
 
     Raises:
@@ -91,13 +88,11 @@ def build_baseline(name: str, context: BuildContext, parameters: Mapping[str, An
     return deploy(name, _make_baseline(name, context, parameters), context)
 
 
-def deploy(name: str, baseline: Policy, context: BuildContext) -> Scheduler:
+def deploy(name: str, baseline: Policy, context: BuildContext) -> Strategy:
     """Return a scheduler that carries out a baseline's choices in the deployment mode that `name` says."""
     transmission = {tier: context.settings.j_per_bit(tier.value) for tier in Tier}
-    rules = (
-        Rules(FULL, floor=EXTENDED_FLOOR) if name.endswith(EXTENDED) else Rules(PLAIN, by_deadline=False, admits=False)
-    )
-    return Placing(name, baseline, rules, transmission_j_per_bit=transmission)
+    mode = EXTENDED_MODE if name.endswith(EXTENDED) else PLAIN_MODE
+    return Placing(name, baseline, mode, transmission_j_per_bit=transmission)
 
 
 def select_policies(text: str) -> tuple[str, ...]:

@@ -83,10 +83,11 @@ class _Desk:
         self._arrivals = generate_arrivals(DECISIONS + WARM_UP, self._rng)
         self._gap_s = 1.0 / (LOAD * capacity_per_s(scenario.nodes(), self._arrivals))
         self._clock = _Clock()
+        self._learner, self._fleet = Learner(policy), Fleet()
         self._placer = Placer(
             policy,
-            Learner(policy),
-            Fleet(),
+            self._learner,
+            self._fleet,
             Ledger(),
             circuits=Circuits(Random(0)),
             transmission_j_per_bit=TRANSMISSION_J_PER_BIT,
@@ -113,10 +114,9 @@ class _Desk:
 
     def learn_much(self) -> None:
         """Fill what the learner keeps of every node to the brim."""
-        learner = self._placer.learner
-        for name in self._placer.fleet.nodes:
+        for name in self._fleet.nodes:
             for number in range(CAPACITY):
-                learner.recent(name).add(f"{number:013d}-{name}", float(number))
+                self._learner.recent(name).add(f"{number:013d}-{name}", float(number))
 
     def _decide(self, request: PlacementRequest) -> None:
         placement = self._placer.choose(request)
@@ -127,7 +127,7 @@ class _Desk:
         self._flights.append(request.task_id)
 
     def _furnish(self, scenario: Scenario) -> None:
-        fleet, learner = self._placer.fleet, self._placer.learner
+        fleet, learner = self._fleet, self._learner
         for spec in scenario.nodes():
             node = Node(spec.name, spec.name, Tier(spec.tier), spec.gpu.product, spec.slots, frozenset(), True)
             fleet.put(node, learner.register(spec.name, spec.gpu.product), Bandwidth(spec.link.bandwidth_bps, 0.0))
@@ -136,8 +136,8 @@ class _Desk:
 
     def _fill(self) -> None:
         """Put tasks in flight, to each node as its slots, begun at any time within the last deadline."""
-        names, rows = self._placer.fleet.all_nodes()
-        slots = self._placer.fleet.slots(rows)
+        names, rows = self._fleet.all_nodes()
+        slots = self._fleet.slots(rows)
         counts = (slots * (FLIGHTS_PER_NODE * len(names) / float(slots.sum()))).round().astype(int).tolist()
         arms = self._rng.permutation([arm for arm, count in enumerate(counts) for _ in range(count)]).tolist()
         self._clock.now_s = 0.0

@@ -23,18 +23,18 @@ from perllm.api.task import Tier
 from perllm.cluster.client import Client, Object
 from perllm.cluster.credentials import load_credentials
 from perllm.cluster.node import Node, NodeLabels, read_node
+from perllm.config import Config
 from perllm.extender.extender import Extender
 from perllm.extender.server import build_app
 from perllm.guard import Guard
-from perllm.learning.learner import Learner
 from perllm.learning.outcome import Outcome
 from perllm.metrics import OperatorMetrics
-from perllm.placement.circuits import Circuits
-from perllm.placement.fleet import Bandwidth, Fleet
-from perllm.placement.ledger import Ledger
-from perllm.placement.placer import Placer
+from perllm.placement.fleet import Bandwidth
 from perllm.placement.request import PlacementRequest
-from perllm.policy.cs_ucb import CsUcb
+from perllm.scheduling.assembly import build_scheduler, read_settings
+from perllm.scheduling.clock import HeldClock
+from perllm.scheduling.journal import Inputs
+from perllm.scheduling.scheduler import Parts, Scheduler
 from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.nodes.registration import node_object
 
@@ -70,7 +70,8 @@ async def _serve(nodes: int, port: int, kubeconfig: Path | None) -> None:
 
 
 async def _listen(nodes: int, port: int, client: Client) -> None:
-    extender = Extender(build_placer(nodes), client, _request_of, lambda _uid, _record: None)
+    scheduler, parts = build_loaded_scheduler(nodes)
+    extender = Extender(scheduler, parts.ledger, client, _request_of, lambda _uid, _record: None)
     guard = Guard(lambda _: None, Random(0))
     runner = web.AppRunner(build_app(extender, OperatorMetrics(CollectorRegistry()), guard), access_log=None)
     await runner.setup()
@@ -78,26 +79,16 @@ async def _listen(nodes: int, port: int, client: Client) -> None:
     await asyncio.Event().wait()
 
 
-def build_placer(nodes: int) -> Placer:
-    """Return a placer that knows every node and has learned a little on each."""
-    policy = CsUcb()
-    learner, fleet, rng = Learner(policy), Fleet(), np.random.default_rng(0)
+def build_loaded_scheduler(nodes: int) -> tuple[Scheduler, Parts]:
+    """Return a scheduler that knows every node and has learned a little on each."""
+    settings = read_settings(Config(), seed=0)
+    scheduler, parts = build_scheduler(settings, Inputs(HeldClock(time.monotonic, time.time)))
+    rng = np.random.default_rng(0)
     for spec in build_scenario(nodes).nodes():
-        node = _read(spec)
-        fleet.put(node, learner.register(node.name, node.gpu_type), Bandwidth(spec.link.bandwidth_bps, 0.0))
+        scheduler.put_node(_read(spec), Bandwidth(spec.link.bandwidth_bps, 0.0))
         for index in range(OUTCOMES_PER_NODE):
-            learner.learn(_outcome(spec, index, rng))
-    return Placer(
-        policy,
-        learner,
-        fleet,
-        Ledger(),
-        circuits=Circuits(Random(0)),
-        transmission_j_per_bit={Tier.EDGE: 3e-7, Tier.CLOUD: 1e-6},
-        metrics_age_s=lambda name: 1.0,
-        unix_now=time.time,
-        now=time.monotonic,
-    )
+            scheduler.learn(_outcome(spec, index, rng))
+    return scheduler, parts
 
 
 def _read(spec: NodeSpec) -> Node:

@@ -1,10 +1,15 @@
 """A trace of requests as tasks: what users, logs and metrics show, against what really happened."""
 
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from subprocess import run
+from typing import Any
 
+import orjson
 import pytest
 import pytest_asyncio
 
@@ -14,8 +19,12 @@ from perllm.api import names
 from perllm.api.task_status import EnergyQuality
 from perllm.cluster.client import Object
 from perllm.config import NodeSettings
+from perllm.scheduling.loop import DispatchLoop
+from perllm.scheduling.pending import PendingTask
+from perllm.scheduling.ranking import Rank
 from perllm_lab.lab import Lab, LabSettings
 from perllm_lab.report.results import energy_errors, join_runs, summarize
+from perllm_lab.simulator.journal_replay import replay_journal
 from perllm_lab.workload.requests import Request
 
 SYNTHETIC_TASKS = 200
@@ -44,7 +53,7 @@ class Replayed:
 @pytest.fixture(scope="module")
 def lab_settings() -> LabSettings:
     """Metrics are read every 1.5 s of the hardware's time; many runs last no longer than a second or two of it."""
-    return LabSettings("modern", SPEED, scrape_interval_s=0.5)
+    return LabSettings("modern", SPEED, scrape_interval_s=0.5, records=True)
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +147,31 @@ async def test_own_metrics_agree_with_the_objects(replayed: Replayed) -> None:
         assert await stage.metric("perllm_deadlines_total", met=str(met).lower()) == expected
     for quality, count in Counter(status["observed"]["energyQuality"] for status in statuses).items():
         assert await stage.metric("perllm_energy_measurements_total", quality=quality) == count
+
+
+def test_what_the_operator_recorded_is_decided_the_same_way_in_the_simulator(
+    replayed: Replayed, lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By task, verdict, node and score; and what was recorded is what happened."""
+    journal = tmp_path / "decisions.jsonl"
+    journal.write_bytes(lab.journal.read_bytes())
+    settled = {line["with"][0]: line["result"] for line in read_lines(journal) if line.get("input") == "settle"}
+    bound = {task["metadata"]["uid"]: task["status"] for task in replayed.tasks.values()}
+    assert {uid: settled[uid]["node"] for uid in bound} == {uid: status["nodeName"] for uid, status in bound.items()}
+    assert [settled[uid]["score"] for uid in bound] == pytest.approx(
+        [status["decision"]["score"] for status in bound.values()], rel=1e-4, abs=1e-4
+    )
+
+    done = run([sys.executable, "-m", "perllm_lab.cli", "replay", str(journal)], capture_output=True, text=True)
+    print(f"\nreplay of what the operator recorded: {done.stdout}{done.stderr}")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    def rank_by_deadline(loop: DispatchLoop, task: PendingTask) -> Rank:
+        return -task.priority, task.request.due_s
+
+    monkeypatch.setattr(DispatchLoop, "_rank", rank_by_deadline)
+    assert replay_journal(journal).differences != []
+
+
+def read_lines(journal: Path) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in journal.read_bytes().splitlines() if line.endswith(b"}")]

@@ -37,7 +37,6 @@ class StatusWriter:
         client: the API server.
         writes: the queue that carries them there.
         on_written: called with the key and the status once it is stored.
-        on_gone: called with the key when the object no longer exists.
     """
 
     def __init__(
@@ -46,12 +45,10 @@ class StatusWriter:
         writes: WriteQueue,
         *,
         on_written: Callable[[str, Fields], None],
-        on_gone: Callable[[str], None],
     ) -> None:
         self._client = client
         self._writes = writes
         self._on_written = on_written
-        self._on_gone = on_gone
         self._stored: dict[str, Fields] = {}
         self._wanted: dict[str, Fields] = {}
 
@@ -88,7 +85,6 @@ class StatusWriter:
             return  # forgotten meanwhile; another object may have its name by now
         if written is None:
             self.forget(key)
-            self._on_gone(key)
             return
         self._stored[key] = written
         if self._wanted.get(key) is fields:

@@ -6,12 +6,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from perllm.api import names
-from perllm.api.task import TaskSpec
+from perllm.api.task import MAX_PRIORITY, TaskSpec
 from perllm.api.task_status import TaskStatus
 from perllm.cluster.client import Object
 from perllm.cluster.times import parse_time_s
 from perllm.placement.demand import ONE_SLOT, PodDemand, read_demand
 from perllm.placement.request import PlacementRequest
+from perllm.scheduling.pending import PendingTask
 from perllm.text import clean_line
 
 MAX_PROBLEM = 3000
@@ -73,6 +74,18 @@ class Task:
             namespace=self.namespace,
             demand=self.demand,
             avoided=avoided,
+        )
+
+    def to_pending(self, attempt: int, avoided: frozenset[str] = frozenset()) -> PendingTask:
+        """Return what the dispatch loop needs to know to create the pod of an attempt."""
+        spec = self.valid_spec
+        return PendingTask(
+            self.key,
+            self.generation,
+            attempt,
+            self.to_request(avoided),
+            priority=spec.priority / MAX_PRIORITY,
+            on_infeasible=spec.on_infeasible,
         )
 
 

@@ -1,32 +1,35 @@
 """Answers kube-scheduler: which nodes can take a pod, which is best, and the binding itself.
 
-Filter chooses and reserves, so that the next pod of a burst already sees it; Prioritize repeats the choice; Bind
-carries it out with the decision record in the same transaction. All read memory; only the binding talks to the API
-server.
+Filter answers with the decision that the pod was created on, or with a new one if that stands no longer; Prioritize
+repeats it; Bind carries it out with the decision record in the same transaction. All read memory; only the binding
+goes to the API server.
 """
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from perllm.api import names
 from perllm.cluster.client import ApiError, Client, Object
 from perllm.extender.protocol import Answer, binding_answer, filter_answer, filter_error, priorities
-from perllm.placement.placer import Placement, Placer
+from perllm.placement.ledger import Ledger
+from perllm.placement.placer import Placement
 from perllm.placement.request import PlacementRequest
+from perllm.scheduling.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
 
 MAX_REMEMBERED = 4096
-"""Choices between filter and bind; kube-scheduler binds a few dozen pods at a time."""
+"""Pods between filter and bind; kube-scheduler binds a few dozen at a time."""
 
 
 class Extender:
     """The three verbs.
 
     Args:
-        placer: chooses nodes.
+        scheduler: decides.
+        ledger: the tasks in flight.
         client: binds pods.
         request_of: returns what a pod's task asks for; None while the task is not known.
         note_bound: called with the uid of a pod and its decision record before it is bound.
@@ -34,12 +37,14 @@ class Extender:
 
     def __init__(
         self,
-        placer: Placer,
+        scheduler: Scheduler,
+        ledger: Ledger,
         client: Client,
         request_of: Callable[[Object], PlacementRequest | None],
         note_bound: Callable[[str, str], None],
     ) -> None:
-        self._placer = placer
+        self._scheduler = scheduler
+        self._ledger = ledger
         self._client = client
         self._request_of = request_of
         self._note_bound = note_bound
@@ -52,10 +57,7 @@ class Extender:
         if request is None:
             name = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
             return filter_error(f"pod {name} belongs to no {names.TASK_KIND} that PerLLM knows; create a task instead")
-        self._placer.release_reservation(request.task_id)
-        placement = self._placer.choose(request, asked)
-        if placement.node is not None:
-            self._placer.reserve(placement, placement.node)
+        placement = self._scheduler.decide(request, asked)
         self._remember(pod["metadata"]["uid"], placement)
         return filter_answer(placement, asked)
 
@@ -71,21 +73,20 @@ class Extender:
         """Bind the pod to the node that kube-scheduler settled on."""
         uid, node = arguments["PodUID"], arguments["Node"]
         placement = self._placements.pop(uid, None)
-        if placement is None or node not in placement.names or node not in self._placer.fleet.nodes:
+        decision = None if placement is None else self._scheduler.settle(placement.request.task_id, node)
+        if placement is None or decision is None:
             return binding_answer(f"no decision of PerLLM for pod {arguments['PodName']}; it will be decided again")
-        self._placer.reserve(placement, node)
-        decision = self._placer.explain(placement, node)
         record = decision.to_record()
         self._note_bound(uid, record)
         try:
             await self._client.post(_binding_path(arguments), _binding(arguments, record))
         except ApiError as error:
-            self._placer.release_reservation(placement.request.task_id)
+            self._scheduler.cancel(decision.task_id)
             log.info("pod %s not bound to %s: %s", arguments["PodName"], node, error)
             return binding_answer(str(error))
-        if placement.request.task_id in self._placer.ledger:
-            # Else it has ended or was deleted meanwhile, and nobody would ever release it.
-            self._placer.confirm(decision, placement.request.demand.slots)
+        if decision.task_id in self._ledger:
+            # Else it has ended or was deleted meanwhile, and nothing would ever release it.
+            self._scheduler.confirm(decision, placement.request.demand.slots)
         return binding_answer()
 
     def _remember(self, uid: str, placement: Placement) -> None:
@@ -95,9 +96,8 @@ class Extender:
             self._placements.popitem(last=False)
 
 
-def _asked(arguments: dict[str, Any]) -> Sequence[str]:
-    asked: Sequence[str] = arguments.get("NodeNames") or ()
-    return asked
+def _asked(arguments: dict[str, Any]) -> list[str]:
+    return list(arguments.get("NodeNames") or ())
 
 
 def _binding_path(arguments: dict[str, Any]) -> str:

@@ -6,7 +6,8 @@ gives the chosen one ten points and the others fewer by rank. There are no more 
 only be carried to and fro: at a thousand nodes that is most of what an extender costs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ Answer = dict[str, Any]
 
 def filter_answer(placement: Placement, asked: Sequence[str]) -> Answer:
     """Return the chosen node and the next best; when there is none, why the nodes that were asked about are none."""
-    passed = _shortlist(placement)
+    passed = _shortlist(placement, set(asked))
     why = placement.obstacle or "a constraint does not hold"
     failed = {} if passed else dict.fromkeys(asked, f"refused by PerLLM: {why}")
     return {"NodeNames": passed, "FailedNodes": failed, "FailedAndUnresolvableNodes": {}, "Error": ""}
@@ -46,12 +47,12 @@ def binding_answer(error: str = "") -> Answer:
     return {"Error": error}
 
 
-def _shortlist(placement: Placement) -> list[str]:
-    """Return the names of the node to take and of those with room that rank next."""
+def _shortlist(placement: Placement, asked: Set[str]) -> list[str]:
+    """Return the node to take and those with room that rank next, of those that were asked about."""
     chosen = placement.arm
     if chosen is None:
         return []
     scores = placement.open_scores
-    ranked = np.argsort(-scores, kind="stable")[:MAX_SCORE].tolist()
-    arms = [chosen, *(arm for arm in ranked if arm != chosen and scores[arm] > -np.inf)]
-    return [placement.names[arm] for arm in arms[:MAX_SCORE]]
+    names = (placement.names[arm] for arm in np.argsort(-scores, kind="stable").tolist() if scores[arm] > -np.inf)
+    others = (name for name in names if name in asked and name != placement.names[chosen])
+    return [placement.names[chosen], *islice(others, MAX_SCORE - 1)]

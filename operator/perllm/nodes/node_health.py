@@ -1,4 +1,4 @@
-"""What the ends of pods say about their nodes: passes evidence to the circuits, and reports changes of them."""
+"""What the ends of pods tell of their nodes: which evidence reaches the circuits, and who is told of their changes."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -9,7 +9,8 @@ from perllm.cluster.pod import Pod, PodPhase
 from perllm.cluster.pod_ends import STOPPED, is_lost, is_own_failure, is_refusal
 from perllm.metrics import OperatorMetrics
 from perllm.placement.circuit import Attempt, Circuit, CircuitChange, NodeFault
-from perllm.placement.placer import Placer
+from perllm.placement.circuits import Circuits
+from perllm.scheduling.scheduler import Scheduler
 from perllm.text import clean_line
 
 log = logging.getLogger(__name__)
@@ -24,93 +25,95 @@ OF_THE_POD = frozenset(
         "SysctlForbidden",
     }
 )
-"""Reasons for which kubelet refuses a pod because of its spec, so that the node is not at fault."""
+"""Reasons for which a kubelet refuses a pod because of what is in its spec."""
 
 MAX_REASON = 200
 
 
 class NodeHealth:
-    """Keeps the circuits of nodes.
+    """Follows the circuits of nodes.
 
     Args:
-        placer: holds the circuits, and the clock that they are measured by.
+        scheduler: keeps the circuits.
+        circuits: as they are.
         metrics: count the circuits that are not closed.
-        free: called with a node that may receive tasks again.
         show: called with a node and the new state of its circuits.
+        now_s: monotonic clock of the circuits.
         unix_now: wall clock.
     """
 
     def __init__(
         self,
-        placer: Placer,
+        scheduler: Scheduler,
+        circuits: Circuits,
         metrics: OperatorMetrics,
         *,
-        free: Callable[[str], None],
         show: Callable[[str, CircuitStatus], None],
+        now_s: Callable[[], float],
         unix_now: Callable[[], float],
     ) -> None:
-        self._placer = placer
+        self._scheduler = scheduler
+        self._circuits = circuits
         self._metrics = metrics
-        self._free = free
         self._show = show
+        self._now_s = now_s
         self._unix_now = unix_now
+        self._shown: set[str] = set()
 
     def see(self, before: Pod | None, pod: Pod, model: str) -> None:
         """Record what a change of a task's pod says about its node; a pod seen for the first time says nothing."""
         if before is None or before.is_finished or pod.node is None:
             return
         attempt = Attempt(pod.task_uid, pod.task_key.partition("/")[0], model, pod.node)
-        circuits, now_s = self._placer.circuits, self._placer.now()
         kind = find_fault(before, pod)
         if kind is NodeFault.REFUSED:
-            self._tell(circuits.note_refused(attempt, _describe(pod), now_s))
+            self._report(self._scheduler.note_refused(attempt, _describe(pod)))
         elif kind is NodeFault.FAILED:
-            self._tell(circuits.note_failed(attempt, _describe(pod), now_s, len(self._placer.fleet.nodes)))
+            self._report(self._scheduler.note_failed(attempt, _describe(pod)))
         elif pod.phase is PodPhase.SUCCEEDED:
-            self._tell(circuits.note_succeeded(attempt, now_s))
+            self._report(self._scheduler.note_succeeded(attempt))
         elif pod.phase is PodPhase.RUNNING and before.phase is not PodPhase.RUNNING:
-            self._tell(circuits.note_began(attempt))
+            self._report(self._scheduler.note_began(attempt))
 
     def tend(self) -> None:
         """Half-open the circuits whose pause has passed."""
-        self._tell(self._placer.circuits.tend(self._placer.now()))
+        if self._shown:
+            self._report(self._scheduler.tend_circuits())
 
     def forget(self, node: str) -> None:
-        """Forget a node that is gone, or was replaced by another one with the same name."""
-        was_shown = bool(self._placer.circuits.of(node))
-        self._placer.circuits.forget_node(node)
+        """Publish that the circuits of a node that is gone, or was replaced under its name, are forgotten."""
         self._metrics.circuits.remove(node)
-        if was_shown:
+        if node in self._shown:
             self.show(node)
 
     def show(self, node: str) -> None:
         """Publish the current state of a node's circuits."""
-        circuits = self._placer.circuits.of(node)
+        circuits = self._circuits.of(node)
         if not circuits:
+            self._shown.discard(node)
             self._show(node, CircuitStatus(state=CircuitState.CLOSED, since=_time(self._unix_now())))
             return
+        self._shown.add(node)
         is_open = any(circuit.state is CircuitState.OPEN for circuit in circuits)
         status = CircuitStatus(
             state=CircuitState.OPEN if is_open else CircuitState.HALF_OPEN,
             reason=circuits[0].reason,
-            since=_time(self._unix_now() - self._placer.now() + min(circuit.since_s for circuit in circuits)),
+            since=_time(self._unix_now() - self._now_s() + min(circuit.since_s for circuit in circuits)),
             models=_unless_all(circuit.model for circuit in circuits),
             namespaces=_unless_all(circuit.namespace for circuit in circuits),
         )
         self._show(node, status)
 
-    def _tell(self, changes: list[CircuitChange]) -> None:
+    def _report(self, changes: list[CircuitChange]) -> None:
         for change in changes:
             _announce(change)
-            if change.state is not CircuitState.OPEN:
-                self._free(change.node)
         for node in {change.node for change in changes}:
-            self._metrics.circuits.labels(node).set(len(self._placer.circuits.of(node)))
+            self._metrics.circuits.labels(node).set(len(self._circuits.of(node)))
             self.show(node)
 
 
 def find_fault(before: Pod, pod: Pod) -> NodeFault | None:
-    """Return how a pod that has just failed counts against its node; None if it did not fail, or for other causes."""
+    """Return what speaks against the node of a pod that has just failed; None where it did not, or for other causes."""
     if pod.phase is not PodPhase.FAILED or is_own_failure(pod):
         return None
     if not is_lost(pod):
@@ -150,7 +153,7 @@ def _scope(circuit: Circuit) -> str:
 
 
 def _unless_all(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names; none if one of them is empty, which stands for all."""
+    """Return the names, or none where one of them stands for all."""
     known = sorted(set(names))
     return () if "" in known else tuple(known)
 

@@ -11,9 +11,7 @@ from perllm.api.node_profile import AnswerLength, EnergyLaw, LatencyLaw, ModelPr
 from perllm.cluster.node import Node
 from perllm.learning.learner import Learner
 from perllm.learning.model_laws import ArmEstimate, ArmSummary
-from perllm.learning.node_state import SCHEMA_VERSION, ArmState, StateError, pack, read_state
-from perllm.learning.recent import RecentOutcomes
-from perllm.text import clean_line
+from perllm.learning.node_state import SCHEMA_VERSION, pack
 
 
 def export_status(learner: Learner, node: Node, policy: str, now_s: float) -> NodeProfileStatus:
@@ -42,34 +40,6 @@ def export_status(learner: Learner, node: Node, policy: str, now_s: float) -> No
     )
 
 
-def restore(learner: Learner, name: str, status: Mapping[str, Any], policy: str, now_s: float) -> int:
-    """Restore what was learned about a node from the status of its profile; return the number of outcomes.
-
-    Args:
-        learner: learner to restore.
-        name: name of the node.
-        status: status of the profile on the API server; untrusted, since users may have written it.
-        policy: name of the policy. The policy state of another one is ignored; laws are restored in any case.
-        now_s: Unix time. Later timestamps are limited to it, since they would make new outcomes look known.
-
-    Raises:
-        StateError: the state cannot have been learned; nothing of it is restored.
-    """
-    state = read_state(status)
-    times_s = [min(time_s, now_s) for time_s in state.recent_times]
-    recent = RecentOutcomes(state.recent, times_s, min(state.recent_since, now_s))
-    arms = [
-        (arm.model, _summarise(arm, now_s), _to_laws(arm, has_policy=state.policy == policy)) for arm in state.models
-    ]
-    learner.register(name, state.gpu_type)
-    try:
-        learner.import_node(name, arms, recent)
-    except ValueError as error:
-        raise StateError(clean_line(error)) from error
-    learner.forgotten[name] = state.forgotten
-    return sum(arm.count for arm in state.models)
-
-
 def _export_state(
     learner: Learner, node: Node, policy: str, summaries: Mapping[str, ArmSummary], arms: Mapping[str, dict[str, Any]]
 ) -> dict[str, Any]:
@@ -96,23 +66,6 @@ def _export_state(
         "recentTimes": recent.times_s,
         "recentSince": recent.since_s,
     }
-
-
-def _summarise(arm: ArmState, now_s: float) -> ArmSummary:
-    return ArmSummary(
-        count=arm.count,
-        latency_s=arm.latency_seconds,
-        energy_j=arm.energy_joules,
-        energy_count=arm.energy_count,
-        output_tokens=arm.output_tokens,
-        met=arm.met,
-        last_outcome_s=min(arm.last_outcome, now_s),
-    )
-
-
-def _to_laws(arm: ArmState, *, has_policy: bool) -> dict[str, Any]:
-    laws = arm.model_dump(by_alias=True, include={"policy", "latency", "energy", "lengths", "load_seconds", "warm"})
-    return laws if has_policy else {**laws, "policy": None}
 
 
 def _describe(model: str, summary: ArmSummary, estimate: ArmEstimate, policy: Mapping[str, float]) -> ModelProfile:

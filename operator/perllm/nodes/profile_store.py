@@ -22,8 +22,8 @@ from perllm.cluster.outages import Outages
 from perllm.cluster.writes import Write, WriteQueue
 from perllm.guard import Guard
 from perllm.learning.learner import MAX_ARMS, Learner
-from perllm.learning.node_state import StateError
-from perllm.nodes.profile_state import export_status, restore
+from perllm.learning.node_state import NodeState, StateError, read_state
+from perllm.nodes.profile_state import export_status
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,8 @@ class ProfileStore:
         client: the API server.
         writes: the queue for writes.
         learner: learner whose state is kept.
-        policy: name of the policy; policy state written by another one is not restored.
+        restore: restores the learned state of a node and returns the number of outcomes in it.
+        policy: name of the policy.
         node_of: returns a node of the fleet by name, None if there is none.
         guard: contains failures about single profiles.
         outages: records failures to read the profiles.
@@ -61,6 +62,7 @@ class ProfileStore:
         writes: WriteQueue,
         learner: Learner,
         *,
+        restore: Callable[[str, NodeState], int],
         policy: str,
         node_of: Callable[[str], Node | None],
         guard: Guard,
@@ -73,6 +75,7 @@ class ProfileStore:
         self._client = client
         self._writes = writes
         self._learner = learner
+        self._restore_node = restore
         self._policy = policy
         self._node_of = node_of
         self._guard = guard
@@ -193,7 +196,7 @@ class ProfileStore:
             # The profile only shows a circuit; nothing has been learned on this node.
             return
         try:
-            counts.append(restore(self._learner, name, status, self._policy, self._unix_now()))
+            counts.append(self._restore_node(name, read_state(status)))
         except StateError as error:
             log.warning("the learned state of %s cannot be read, so learning starts over: %s", name, error)
         self._forgotten[name] = self._learner.forgotten[name]

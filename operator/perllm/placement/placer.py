@@ -23,7 +23,7 @@ from perllm.placement.ledger import Ledger
 from perllm.placement.outlook import Outlook
 from perllm.placement.reasons import explain_arm
 from perllm.placement.request import PlacementRequest
-from perllm.policy.problem import EXCLUDED_TIER, Arms, Choice, FloatArray, IntArray, Policy, TaskFeatures
+from perllm.policy.problem import EXCLUDED_TIER, Arms, Choice, FloatArray, IntArray, JointPolicy, Policy, TaskFeatures
 
 BITS_PER_BYTE = 8
 
@@ -92,6 +92,20 @@ class Placement:
         return int(np.argmax(scores)) if (scores > -np.inf).any() else None
 
 
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What is known of a task and of all nodes before the policy chooses."""
+
+    request: PlacementRequest
+    names: Sequence[str]
+    rows: IntArray
+    eligibility: Eligibility
+    inference: Inference
+    outlook: Outlook
+    task: TaskFeatures
+    decided_s: float
+
+
 class Placer:
     """Places tasks.
 
@@ -120,32 +134,53 @@ class Placer:
         unix_now: Callable[[], float],
         now: Callable[[], float],
     ) -> None:
-        self.learner = learner
-        self.fleet = fleet
-        self.ledger = ledger
-        self.circuits = circuits
+        self._learner = learner
+        self._fleet = fleet
+        self._ledger = ledger
+        self._circuits = circuits
         self._gate = Gate(fleet, ledger, circuits)
         self._policy = policy
         j_per_bit = np.array([transmission_j_per_bit[tier] for tier in Tier])
         self._forecaster = Forecaster(learner, fleet, ledger, j_per_bit)
         self._metrics_age_s = metrics_age_s
         self._unix_now = unix_now
-        self.now = now
+        self._now = now
         self._refreshed_s = -np.inf
         self._refreshed_at = 0
 
     def note_arrival(self, request: PlacementRequest) -> None:
         """Count a task that has arrived in the mean task of its model."""
-        length = self.learner.expect_length(request.model, request.prompt_tokens, request.output_tokens)
-        self.learner.note_arrival(request.model, request.prompt_tokens, length.mean)
+        length = self._learner.expect_length(request.model, request.prompt_tokens, request.output_tokens)
+        self._learner.note_arrival(request.model, request.prompt_tokens, length.mean)
 
     def choose(self, request: PlacementRequest, candidates: Sequence[str] | None = None) -> Placement:
         """Choose among `candidates`, or among the whole fleet; reserves nothing."""
+        view = self._look_out(request, candidates)
+        return self._place(view, self._policy.choose(view.task, view.outlook.arms))
+
+    @property
+    def decides_jointly(self) -> bool:
+        """Whether the policy can decide about a whole round of tasks at once."""
+        return isinstance(self._policy, JointPolicy)
+
+    def choose_round(self, requests: Sequence[PlacementRequest]) -> list[Placement]:
+        """Choose for a round of waiting tasks, most urgent first.
+
+        Raises:
+            TypeError: the policy decides about one task at a time.
+        """
+        if not isinstance(self._policy, JointPolicy):
+            raise TypeError(f"policy {self._policy.name} decides about one task at a time")
+        views = [self._look_out(request, None) for request in requests]
+        choices = self._policy.choose_jointly([view.task for view in views], [view.outlook.arms for view in views])
+        return [self._place(view, choice) for view, choice in zip(views, choices, strict=True)]
+
+    def _look_out(self, request: PlacementRequest, candidates: Sequence[str] | None) -> _View:
         names, rows = self._nodes(candidates)
-        now_s, decided_s = self.now(), self._unix_now()
+        now_s, decided_s = self._now(), self._unix_now()
         self._refresh(now_s)
         eligibility = self._gate.find(request, rows, now_s)
-        length = self.learner.expect_length(request.model, request.prompt_tokens, request.output_tokens)
+        length = self._learner.expect_length(request.model, request.prompt_tokens, request.output_tokens)
         inference = Inference(
             model=request.model,
             prompt_tokens=request.prompt_tokens,
@@ -167,23 +202,27 @@ class Placer:
             time_left_s=inference.time_left_s,
             deadline_s=request.deadline_s,
         )
+        return _View(request, names, rows, eligibility, inference, outlook, task, decided_s)
+
+    def _place(self, view: _View, choice: Choice) -> Placement:
+        eligibility = view.eligibility
         return Placement(
-            request=request,
-            names=names,
-            rows=rows,
+            request=view.request,
+            names=view.names,
+            rows=view.rows,
             eligibility=eligibility,
-            inference=inference,
-            outlook=outlook,
-            choice=_with_true_reasons(self._policy.choose(task, outlook.arms), eligibility),
-            decided_s=decided_s,
-            obstacle=self._gate.describe(request, eligibility, names) if eligibility.is_blocked else "",
+            inference=view.inference,
+            outlook=view.outlook,
+            choice=_with_true_reasons(choice, eligibility),
+            decided_s=view.decided_s,
+            obstacle=self._gate.describe(view.request, eligibility, view.names) if eligibility.is_blocked else "",
         )
 
     def reserve(self, placement: Placement, node: str) -> None:
         """Count the task as in flight on `node` until it is confirmed, released or expired."""
-        arm, now_s = placement.names.index(node), self.now()
+        arm, now_s = placement.names.index(node), self._now()
         request, inference, row = placement.request, placement.inference, int(placement.rows[arm])
-        self.learner.load(row, inference.model, now_s)
+        self._learner.load(row, inference.model, now_s)
         flight = Flight(
             task_id=request.task_id,
             row=row,
@@ -193,14 +232,14 @@ class Placer:
             length_kind=self._length_kind(inference),
             slots=request.demand.slots,
         )
-        self.ledger.reserve(flight, now_s)
-        self.circuits.note_placed(node, request.task_id, request.namespace, request.model)
+        self._ledger.reserve(flight, now_s)
+        self._circuits.note_placed(node, request.task_id, request.namespace, request.model)
 
     def confirm(self, decision: Decision, slots: float = 1.0) -> None:
         """Count a bound task, which takes so many slots of its node, as in flight."""
-        now_s, row = self.now(), self.fleet.row(decision.node)
+        now_s, row = self._now(), self._fleet.row(decision.node)
         # First, so that the model is known and its lengths have a shape of their own.
-        self.learner.load(row, decision.inference.model, now_s)
+        self._learner.load(row, decision.inference.model, now_s)
         flight = Flight(
             task_id=decision.task_id,
             row=row,
@@ -210,28 +249,28 @@ class Placer:
             length_kind=self._length_kind(decision.inference),
             slots=slots,
         )
-        self.ledger.confirm(flight, now_s)
+        self._ledger.confirm(flight, now_s)
 
     def note_bandwidth(self) -> None:
         """Pass the bandwidth of the nodes on from the fleet to the ledger."""
-        _, rows = self.fleet.all_nodes()
-        self.ledger.put_bandwidth(rows, self.fleet.bandwidth_capacity_bps(rows))
+        _, rows = self._fleet.all_nodes()
+        self._ledger.put_bandwidth(rows, self._fleet.bandwidth_capacity_bps(rows))
 
     def release_reservation(self, task_id: str) -> None:
         """Undo a reservation; a task that is bound stays in flight."""
-        self.ledger.cancel(task_id, self.now())
+        self._ledger.cancel(task_id, self._now())
 
     def release(self, task_id: str) -> Residence | None:
         """Forget a task in flight; return what it met on its node, None if it was not in flight."""
-        return self.ledger.release(task_id, self.now())
+        return self._ledger.release(task_id, self._now())
 
     def expire(self) -> list[str]:
         """Forget reservations that were never carried out."""
-        return self.ledger.expire(self.now())
+        return self._ledger.expire(self._now())
 
     def explain(self, placement: Placement, name: str) -> Decision:
         """Return the decision for the node `name`, which is the chosen one unless kube-scheduler overruled it."""
-        arm, choice, node = placement.names.index(name), placement.choice, self.fleet.nodes[name]
+        arm, choice, node = placement.names.index(name), placement.choice, self._fleet.nodes[name]
         return Decision(
             task_id=placement.request.task_id,
             policy=self._policy.name,
@@ -248,23 +287,23 @@ class Placer:
 
     def trim(self) -> None:
         """Let the learner forget models without tasks in flight, when it knows too many."""
-        self.learner.trim(self.ledger.models)
+        self._learner.trim(self._ledger.models)
 
     def _refresh(self, now_s: float) -> None:
-        placed = self.ledger.placed - self._refreshed_at
-        if now_s - self._refreshed_s < REFRESH_S and placed < max(MIN_PLACED, REFRESH_SHARE * len(self.ledger)):
+        placed = self._ledger.placed - self._refreshed_at
+        if now_s - self._refreshed_s < REFRESH_S and placed < max(MIN_PLACED, REFRESH_SHARE * len(self._ledger)):
             return
-        self.ledger.refresh(now_s, self.learner.shapes)
-        self._refreshed_s, self._refreshed_at = now_s, self.ledger.placed
+        self._ledger.refresh(now_s, self._learner.shapes)
+        self._refreshed_s, self._refreshed_at = now_s, self._ledger.placed
 
     def _nodes(self, candidates: Sequence[str] | None) -> tuple[Sequence[str], IntArray]:
         if candidates is None:
-            return self.fleet.all_nodes()
-        names = self.fleet.known(candidates)
-        return names, self.fleet.rows(names)
+            return self._fleet.all_nodes()
+        names = self._fleet.known(candidates)
+        return names, self._fleet.rows(names)
 
     def _length_kind(self, inference: Inference) -> int:
-        return self.learner.length_kind(inference.model, has_hint=inference.hint_tokens is not None)
+        return self._learner.length_kind(inference.model, has_hint=inference.hint_tokens is not None)
 
 
 def _assess(placement: Placement, arm: int) -> Assessment:

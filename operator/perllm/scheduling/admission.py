@@ -26,14 +26,23 @@ class Admission:
     """Judges tasks.
 
     Args:
-        min_hit_chance: a task that may be refused is, when no node gives it this chance to be in time; whatever the
-            policy is.
-        probe_share: which share of the refused tasks is started to learn, while nothing else of their model starts.
+        min_hit_chance: a task that may be rejected is, when no node gives it this chance to be in time, whatever the
+            policy is; None leaves it to the policy.
+        probe_share: which share of the rejected tasks is started to learn, while nothing else of their model starts.
+        min_net_chance: a task that may be rejected is, when its chance on the chosen node, less the tasks there that
+            are expected to miss their deadlines because of it, is not above this; for policies that do not judge that.
     """
 
-    def __init__(self, min_hit_chance: float = MIN_HIT_CHANCE, probe_share: float = PROBE_SHARE) -> None:
+    def __init__(
+        self,
+        min_hit_chance: float | None = MIN_HIT_CHANCE,
+        probe_share: float = PROBE_SHARE,
+        *,
+        min_net_chance: float | None = None,
+    ) -> None:
         self._min_hit_chance = min_hit_chance
         self._probe_share = probe_share
+        self._min_net_chance = min_net_chance
         self._due: dict[str, float] = {}
 
     def judge(self, placement: Placement, on_infeasible: OnInfeasible) -> Verdict:
@@ -59,7 +68,7 @@ class Admission:
             arms = placement.arms
             message += (
                 f"; best is {placement.names[best]} with a chance of {arms.hit_chance[best]:.1%} to be in time, and at "
-                f"least {self._min_hit_chance:.0%} is asked for; {arms.latency_s[best]:.1f} s expected for the "
+                f"least {self._min_hit_chance or 0.0:.0%} is asked for; {arms.latency_s[best]:.1f} s expected for the "
                 f"{max(placement.inference.time_left_s, 0.0):.1f} s left"
             )
         return f"{message}; onInfeasible is Reject"
@@ -69,17 +78,30 @@ class Admission:
             return Verdict.REJECT
         if placement.eligibility.is_blocked:
             return Verdict.REJECT if placement.eligibility.is_impossible else Verdict.WAIT
+        if self._min_hit_chance is None:
+            return self._judge_by_policy(placement)
         verdict, best = placement.choice.verdict, _find_likeliest(placement)
         if best is None:
             return verdict
         if placement.arms.hit_chance[best] < self._min_hit_chance:
-            return (
-                Verdict.START if _would_teach(placement) and self._probes(placement.inference.model) else Verdict.REJECT
-            )
+            return self._probe_or_reject(placement)
         if verdict is Verdict.REJECT:
             # The policy gives it up, but it is likelier to be in time than what was asked for.
             return Verdict.WAIT if placement.arm is None else Verdict.START
         return verdict
+
+    def _judge_by_policy(self, placement: Placement) -> Verdict:
+        verdict, arm = placement.choice.verdict, placement.choice.arm
+        if verdict is Verdict.REJECT:
+            return self._probe_or_reject(placement)
+        if verdict is Verdict.START and arm is not None and self._min_net_chance is not None:
+            net_chance = float(placement.arms.hit_chance[arm] - placement.arms.harm[arm])
+            return Verdict.START if net_chance > self._min_net_chance else Verdict.REJECT
+        return verdict
+
+    def _probe_or_reject(self, placement: Placement) -> Verdict:
+        is_probe = _would_teach(placement) and self._probes(placement.inference.model)
+        return Verdict.START if is_probe else Verdict.REJECT
 
     def _probes(self, model: str) -> bool:
         if len(self._due) >= MAX_MODELS:
@@ -99,7 +121,7 @@ def explain_wait(placement: Placement) -> str:
 
 
 def _judge_patiently(placement: Placement) -> Verdict:
-    if placement.choice.verdict is Verdict.START or placement.choice.arm is not None:
+    if placement.choice.arm is not None:
         return Verdict.START
     is_late = placement.inference.time_left_s <= 0
     return Verdict.START if is_late and placement.arm is not None else Verdict.WAIT

@@ -82,6 +82,11 @@ class Backlog(Generic[K]):
         found = self._first()
         return None if found is None else found[1]
 
+    def due(self) -> list[RankedTask[K]]:
+        """Return the new tasks, and the most urgent of each line that is called; most urgent first."""
+        heads = (self.head(line) for line in list(self._called))
+        return sorted([*(self._tasks[key] for key in self._is_new), *(head for head in heads if head is not None)])
+
     def entry(self, key: K) -> RankedTask[K]:
         """Return one of the tasks."""
         return self._tasks[key]

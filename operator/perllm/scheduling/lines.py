@@ -52,7 +52,6 @@ class WaitingLines(Generic[K]):
         self._due: dict[str, None] = {}
         self._turns: list[_Turn] = []
         self._looked_at: set[tuple[str, Line]] = set()
-        self._is_called = False
         self._patrol_s = 0.0
         self._number = 0
 
@@ -111,15 +110,23 @@ class WaitingLines(Generic[K]):
 
     def call(self, row: int) -> None:
         """Note that a node has room again: those who wait for it are called, and those who wait for any node."""
-        self._is_called = True
         for line in [row, *(line for line in self._waiters if not isinstance(line, int))]:
             self._call(line)
 
     def next_s(self, now_s: float) -> float:
         """Return when `due` wants to be asked although nothing happens; inf for never."""
-        if self._due or self._is_called:
-            return now_s
         return max(self._patrol_s, now_s) if self._namespace_of else inf
+
+    def peek(self, count: int) -> list[K]:
+        """Return the tasks that are new or called, the most urgent first of the namespace that comes first."""
+        entries = [
+            (namespace, entry)
+            for namespace in self._due
+            if namespace in self._backlogs
+            for entry in self._backlogs[namespace].due()
+        ]
+        entries.sort(key=lambda one: (self._shares.standing(one[0], one[1].priority), one[1]))
+        return [entry.key for _, entry in entries[:count]]
 
     def due(self, now_s: float, may_start: Callable[[str], bool] = lambda _: True) -> Iterator[K]:
         """Yield the tasks to look at now; the caller has each `wait` or removes it before it takes the next.
@@ -128,7 +135,6 @@ class WaitingLines(Generic[K]):
         that may not start any now.
         """
         in_turn = self._take_turns(now_s)
-        self._is_called = False
         self._looked_at.clear()
         self._turns = [turn for namespace in list(self._due) if (turn := self._turn(namespace)) is not None]
         heapify(self._turns)

@@ -6,15 +6,16 @@ whose quota is raised is at work again at once, with more tasks at each step, an
 few requests.
 """
 
-import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from perllm.scheduling.ranking import Rank, RankedTask, Ranking
 from perllm.scheduling.refusal import PodRefusal, RefusalCause
+from perllm.scheduling.timers import Timer, Timers
 
 log = logging.getLogger(__name__)
 
@@ -40,19 +41,25 @@ class _Task:
     entry: RankedTask[str]
     cause: RefusalCause
     failures: int = 0
-    timer: asyncio.TimerHandle | None = None
+    timer: Timer | None = None
 
 
 class Postponed:
     """Tasks that wait for something in their namespace to change.
 
     Args:
-        come_back: called with the key of a task that is to be tried again.
+        retry: called with the key of a task that is to be tried again.
+        timers: end the pauses.
+        now_s: returns monotonic seconds.
         rng: for the jitter of pauses.
     """
 
-    def __init__(self, come_back: Callable[[str], None], rng: Random) -> None:
-        self._come_back = come_back
+    def __init__(
+        self, retry: Callable[[str], None], *, timers: Timers, now_s: Callable[[], float], rng: Random
+    ) -> None:
+        self._retry = retry
+        self._timers = timers
+        self._now_s = now_s
         self._rng = rng
         self._tasks: dict[str, _Task] = {}
         self._out: dict[tuple[str, RefusalCause], Ranking[str]] = {}
@@ -83,7 +90,7 @@ class Postponed:
         task.failures += 1
         asked_s = min(refusal.retry_after_s, MAX_ASKED_S)
         pause_s = max(task.cause.backoff.pause_s(task.failures, self._rng), asked_s)
-        task.timer = asyncio.get_running_loop().call_later(pause_s, self.hasten, key)
+        task.timer = self._timers.call_at(self._now_s() + pause_s, partial(self.hasten, key))
         self._counts[task.cause] += 1
         if (namespace, task.cause) not in self._out:
             if task.cause is not RefusalCause.API_SERVER:  # of which those tell that watch and write
@@ -103,7 +110,7 @@ class Postponed:
         task = self._tasks.get(key)
         if task is not None and task.timer is not None:
             self._end_pause(task)
-            self._come_back(key)
+            self._retry(key)
 
     def accept(self, key: str) -> None:
         """Note that a pod was created; if it had been refused before, others may be created too."""
@@ -133,7 +140,7 @@ class Postponed:
             del self._signs[namespace]
             return
         self._signs[namespace] -= 1
-        asyncio.get_running_loop().call_later(SIGN_INTERVAL_S, self._follow_sign, namespace)
+        self._timers.call_at(self._now_s() + SIGN_INTERVAL_S, partial(self._follow_sign, namespace))
 
     def _bring_some(self, namespace: str, cause: RefusalCause, count: int) -> None:
         """Bring back the most urgent tasks of a namespace that were refused for a cause."""

@@ -13,7 +13,7 @@ from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.simulator.fleet import FleetPlan, SimulationSettings
 from perllm_lab.simulator.pool import OnProgress, run_parallel
 from perllm_lab.simulator.result import RunResult
-from perllm_lab.simulator.scheduler import Scheduler
+from perllm_lab.simulator.scheduler import Strategy
 from perllm_lab.simulator.seeds import derive_seed
 from perllm_lab.simulator.simulation import simulate
 from perllm_lab.simulator.workload import draw_requests
@@ -34,7 +34,7 @@ class BuildContext:
     settings: SimulationSettings
 
 
-Build = Callable[[str, BuildContext], Scheduler]
+Build = Callable[[str, BuildContext], Strategy]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from perllm_lab.simulator.agenda import Agenda, Trigger
 from perllm_lab.simulator.fleet import FleetPlan, SimulationError, SimulationSettings
 from perllm_lab.simulator.ledger import TaskRecords
 from perllm_lab.simulator.result import Fate, Floats
-from perllm_lab.simulator.scheduler import Completion, Refuse, Scheduler, Start
+from perllm_lab.simulator.scheduler import Completion, RejectTask, SendTask, Strategy
 from perllm_lab.simulator.station import Station
 from perllm_lab.workload.requests import Request
 
@@ -42,7 +42,7 @@ class Floor:
         self,
         fleet: FleetPlan,
         requests: Sequence[Request],
-        scheduler: Scheduler,
+        scheduler: Strategy,
         settings: SimulationSettings,
         agenda: Agenda,
     ) -> None:
@@ -86,7 +86,7 @@ class Floor:
         self._scheduler.submit(number, self._requests[number], self._agenda.now_s)
         self.has_news = True
 
-    def act(self, action: Start | Refuse) -> None:
+    def act(self, action: SendTask | RejectTask) -> None:
         """Carries out an action of the scheduler.
 
         Raises:
@@ -95,7 +95,7 @@ class Floor:
         number = action.number
         if self._state[number] is not State.PENDING:
             raise self._impossible(f"acts on task {number}, which is {self._state[number].name.lower()}")
-        if isinstance(action, Refuse):
+        if isinstance(action, RejectTask):
             self._note_end(number, Fate.REFUSED)
             return
         station = self._by_name.get(action.node)

@@ -1,15 +1,13 @@
-"""The operator's own placement in a simulation: its placer, learner, ledger and policies, told what the operator sees.
+"""The operator's scheduler in a simulation: the same code, given the inputs that the operator would give it.
 
-The same adapter deploys the baselines. Plain: first come, first served, a task is sent at once and waits at its node.
-With `+x`: earliest deadline first, dropped and ended at the deadline, and refused where it would cost more deadlines
-than it meets, all as for our own policy.
+What the policy is, and the rules under which its choices are carried out, are parameters (`DeploymentMode`).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from perllm.api.task import Tier
+from perllm.api.task import OnInfeasible, Tier
 from perllm.cluster.node import Node
 from perllm.learning.learner import Learner
 from perllm.placement.circuits import Circuits
@@ -18,182 +16,212 @@ from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.flight import Residence
 from perllm.placement.hindsight import CompletedRun, judge_ended, judge_run
 from perllm.placement.ledger import Ledger
-from perllm.placement.placer import Placement, Placer
+from perllm.placement.placer import Placement
 from perllm.placement.request import PlacementRequest
-from perllm.policy.problem import Policy, Verdict
-from perllm.scheduling.lines import WaitingLines
+from perllm.policy.problem import Policy
+from perllm.scheduling.admission import Admission
+from perllm.scheduling.clock import HeldClock
+from perllm.scheduling.journal import Inputs
+from perllm.scheduling.loop import DispatchRules, Order
+from perllm.scheduling.pending import PendingTask, Reject, SetAside, Start
+from perllm.scheduling.scheduler import Parts, Scheduler
+from perllm.scheduling.shares import Shares
 from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.simulator.clairvoyant import TrueLearner
-from perllm_lab.simulator.refusal import Refusal
-from perllm_lab.simulator.scheduler import Completion, Forecast, NodeReading, Order, QueueRules, Refuse, Start
+from perllm_lab.simulator.scheduler import (
+    Completion,
+    Forecast,
+    NodeReading,
+    QueueRules,
+    RejectTask,
+    SendTask,
+    StationOrder,
+)
 from perllm_lab.workload.requests import Request
 
 ALL_TIERS = frozenset(Tier)
-ANY = "any node"
-
-PLAIN = QueueRules()
-FULL = QueueRules(Order.DEADLINE, drops=True, ends_at_deadline=True)
+DEADLINE_SLACK_S = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class DeploymentMode:
     """How a policy's choices are carried out.
 
     Attributes:
-        queue_rules: the simulator's part.
-        by_deadline: whether waiting tasks are served earliest deadline first.
-        admits: whether a task is refused when it is not worth starting.
-        floor: chance net of harm below which it is not; None leaves that to the policy.
+        queue_rules: of the queues of nodes, and what happens at deadlines.
+        order: in which waiting tasks are examined.
+        may_reject: whether tasks may be rejected, as those with `onInfeasible: Reject`.
+        min_hit_chance: tasks are rejected when no node gives them this chance; None leaves it to the policy.
+        min_net_chance: tasks are rejected when their chance net of harm is not above this; None leaves that to the
+            policy.
     """
 
-    queue_rules: QueueRules = FULL
-    by_deadline: bool = True
-    admits: bool = True
-    floor: float | None = None
+    queue_rules: QueueRules
+    order: Order
+    may_reject: bool
+    min_hit_chance: float | None = None
+    min_net_chance: float | None = None
+
+
+_AT_DEADLINE = QueueRules(StationOrder.DEADLINE, drops=True, ends_at_deadline=True)
+
+OPERATOR_MODE = DeploymentMode(_AT_DEADLINE, Order.URGENCY, may_reject=True)
+"""The operator's own; what is rejected is left to the policy, so that policies are compared by their own rules."""
+
+PLAIN_MODE = DeploymentMode(QueueRules(), Order.ARRIVAL, may_reject=False)
+"""First come, first served: a task is sent at once and waits at its node; none is dropped, ended or rejected."""
+
+EXTENDED_MODE = DeploymentMode(_AT_DEADLINE, Order.URGENCY, may_reject=True, min_net_chance=0.15)
+"""The operator's rules for policies that do not judge which tasks to reject."""
 
 
 class Placing:
-    """Lets a policy of the operator decide in a simulation."""
+    """Lets a policy of the operator decide in a simulation.
+
+    Args:
+        name: of the policy in results.
+        policy: chooses among arms.
+        mode: how its choices are carried out.
+        transmission_j_per_bit: energy of moving one bit to a node, by tier.
+        learner: predicts; one without knowledge unless given.
+    """
 
     def __init__(
         self,
         name: str,
         policy: Policy,
-        rules: Rules,
+        mode: DeploymentMode,
         *,
         transmission_j_per_bit: Mapping[Tier, float],
         learner: Learner | None = None,
     ) -> None:
         self.name = name
-        self.queue_rules = rules.queue_rules
-        self._rules = rules
+        self.queue_rules = mode.queue_rules
+        self._on_infeasible = OnInfeasible.REJECT if mode.may_reject else OnInfeasible.BEST_EFFORT
         self._learner = learner or Learner(policy)
         self._fleet = Fleet()
-        self._ledger = Ledger()
         self._now_s = 0.0
-        self._placer = Placer(
-            policy,
-            self._learner,
-            self._fleet,
-            self._ledger,
-            circuits=Circuits(Random(0)),
-            transmission_j_per_bit=dict(transmission_j_per_bit),
-            metrics_age_s=lambda _: None,
-            unix_now=lambda: self._now_s,
-            now=lambda: self._now_s,
+        rng = Random(0)
+        self._scheduler = Scheduler(
+            Parts(policy, self._learner, self._fleet, Ledger(), Circuits(rng)),
+            inputs=Inputs(HeldClock(lambda: self._now_s, lambda: self._now_s)),
+            rules=DispatchRules(mode.order, Admission(mode.min_hit_chance, min_net_chance=mode.min_net_chance)),
+            shares=Shares(),
+            transmission_j_per_bit=transmission_j_per_bit,
+            rng=rng,
         )
-        self._refusal = Refusal()
-        self._requests: dict[int, PlacementRequest] = {}
-        self._truths: dict[int, Request] = {}
-        self._lines: WaitingLines[int] = WaitingLines()
-        self._decisions: dict[int, Decision] = {}
-        self._residences: dict[int, Residence] = {}
-        self._bound_s: dict[int, float] = {}
+        self._requests: dict[str, PlacementRequest] = {}
+        self._truths: dict[str, Request] = {}
+        self._decisions: dict[str, Decision] = {}
+        self._residences: dict[str, Residence] = {}
+        self._bound_s: dict[str, float] = {}
 
     def join(self, node: NodeSpec, now_s: float) -> None:
         """Take a node into the fleet."""
-        row = self._learner.register(node.name, node.gpu.product)
-        self._learner.cool(node.name)
+        self._now_s = now_s
         if isinstance(self._learner, TrueLearner):
             self._learner.seed_node(node)
-        self._fleet.put(
+        uplink = Bandwidth(node.link.bandwidth_bps, 0.0)
+        self._scheduler.put_node(
             Node(
-                node.name,
-                node.name,
-                Tier(node.tier),
-                node.gpu.product,
-                float(node.slots),
-                frozenset(),
-                True,
-                float(node.gpus),
+                name=node.name,
+                uid=node.name,
+                tier=Tier(node.tier),
+                gpu_type=node.gpu.product,
+                slots=float(node.slots),
+                addresses=frozenset(),
+                is_open=True,
+                gpus=float(node.gpus),
             ),
-            row,
-            Bandwidth(node.link.bandwidth_bps, 0.0),
+            uplink,
         )
         if node.resident:
-            self._learner.warm(node.name, node.model)
-        self._placer.note_bandwidth()
-        self._lines.call(row)
+            self._scheduler.warm(node.name, node.model)
 
     def leave(self, node: str, now_s: float) -> None:
         """Take a node out."""
-        self._fleet.remove(node)
-        self._learner.cool(node)
+        self._now_s = now_s
+        self._scheduler.remove_node(node)
 
     def observe(self, readings: Mapping[str, NodeReading], now_s: float) -> None:
         """Take in a scrape."""
-        for name, reading in readings.items():
-            if name in self._fleet.nodes:
-                self._fleet.put_bandwidth(name, Bandwidth(reading.bandwidth_bps, reading.received_bps))
-                if isinstance(self._learner, TrueLearner):
-                    self._learner.observe_speed(name, reading.speed)
-        self._placer.note_bandwidth()
+        self._now_s = now_s
+        known = {name: reading for name, reading in readings.items() if name in self._fleet.nodes}
+        if isinstance(self._learner, TrueLearner):
+            for name, reading in known.items():
+                self._learner.observe_speed(name, reading.speed)
+        self._scheduler.put_bandwidth(
+            {name: Bandwidth(reading.bandwidth_bps, reading.received_bps) for name, reading in known.items()}
+        )
 
     def submit(self, number: int, request: Request, now_s: float) -> None:
         """Queue a task."""
-        due_s = request.at_s + request.deadline_s
-        self._truths[number] = request
-        knows = isinstance(self._learner, TrueLearner)
-        hint_tokens = request.output_tokens if knows else request.hint_tokens
-        asked = self._requests[number] = PlacementRequest(
-            task_id=str(number),
+        self._now_s = now_s
+        task_id = str(number)
+        is_clairvoyant = isinstance(self._learner, TrueLearner)
+        asked = PlacementRequest(
+            task_id=task_id,
             model=request.model,
             prompt_tokens=request.prompt_tokens,
-            output_tokens=hint_tokens,
+            output_tokens=request.output_tokens if is_clairvoyant else request.hint_tokens,
             input_bytes=request.input_bytes,
             tiers=ALL_TIERS,
-            due_s=due_s,
+            due_s=request.at_s + request.deadline_s,
             deadline_s=request.deadline_s,
         )
-        self._placer.note_arrival(asked)
-        self._lines.add(number, (due_s if self._rules.by_deadline else float(number),))
+        self._truths[task_id], self._requests[task_id] = request, asked
+        self._scheduler.note_arrival(asked)
+        self._scheduler.submit(PendingTask(task_id, 1, 1, asked, on_infeasible=self._on_infeasible))
 
-    def decide(self, now_s: float) -> Sequence[Start | Refuse]:
-        """Serve the tasks that are new, those whose awaited node has room again, and now and then some of the rest."""
+    def decide(self, now_s: float) -> Sequence[SendTask | RejectTask]:
+        """Return what the dispatch loop decides now; what starts is bound at once, to the node that was chosen."""
         self._now_s = now_s
-        actions: list[Start | Refuse] = []
-        for number in self._lines.due(now_s):
-            action = self._decide_one(number)
-            if action is not None:
-                self._lines.remove(number)
-                actions.append(action)
+        actions: list[SendTask | RejectTask] = []
+        for action in self._scheduler.due():
+            match action:
+                case Start():
+                    actions.append(self._send(action))
+                case Reject():
+                    actions.append(RejectTask(int(action.task.key)))
+                case SetAside():
+                    raise action.error
         return actions
 
     def next_decision_s(self) -> float:
-        """Look again soon while tasks wait."""
-        return self._lines.next_s(self._now_s)
+        """Return when the dispatch loop has something to do although nothing happens."""
+        return max(self._scheduler.next_s(), self._now_s)
 
     def bind(self, number: int, now_s: float) -> None:
         """Note when a task began, for those that were sent to a full node; in flight it is from the decision on."""
-        self._bound_s[number] = now_s
+        self._bound_s[str(number)] = now_s
 
     def release(self, number: int, now_s: float) -> None:
-        """Forget a task in flight, and learn what its end tells."""
+        """Forget a task in flight, and learn what its end shows."""
         self._now_s = now_s
-        self._lines.remove(number)
-        self._ledger.stop_waiting(str(number))
-        residence = self._ledger.release(str(number), now_s)
-        decision = self._decisions.get(number)
-        if residence is None or decision is None:
+        task_id = str(number)
+        self._scheduler.withdraw(task_id)
+        decision = self._decisions.get(task_id)
+        if decision is None:
             return
-        self._lines.call(self._fleet.row(decision.node))
-        if self.queue_rules.ends_at_deadline and now_s >= self._requests[number].due_s - 1e-6:
-            del self._decisions[number]
-            began = replace(decision, decided_s=self._bound_s.pop(number, now_s))
-            self._learner.learn_ended(judge_ended(began, now_s, residence))
+        residence = self._scheduler.end(task_id, decision.node)
+        if residence is None:
+            return
+        if self.queue_rules.ends_at_deadline and now_s >= self._requests[task_id].due_s - DEADLINE_SLACK_S:
+            del self._decisions[task_id]
+            began = replace(decision, decided_s=self._bound_s.pop(task_id, now_s))
+            self._scheduler.learn_ended(judge_ended(began, now_s, residence))
         else:
-            self._residences[number] = residence
+            self._residences[task_id] = residence
 
     def learn(self, completion: Completion, now_s: float) -> None:
         """Learn from a complete task, as the operator does once its energy is measured."""
-        decision, residence = (
-            self._decisions.pop(completion.number, None),
-            self._residences.pop(completion.number, None),
-        )
-        self._bound_s.pop(completion.number, None)
+        self._now_s = now_s
+        task_id = str(completion.number)
+        decision, residence = self._decisions.pop(task_id, None), self._residences.pop(task_id, None)
+        self._bound_s.pop(task_id, None)
         if decision is None or residence is None or completion.node not in self._fleet.nodes:
             return
-        request = self._requests[completion.number]
+        request = self._requests[task_id]
         run = CompletedRun(
             prompt_tokens=float(request.prompt_tokens),
             output_tokens=float(completion.output_tokens),
@@ -205,40 +233,24 @@ class Placing:
             inference_energy_j=completion.energy_j,
             residence=residence,
         )
-        self._learner.learn(judge_run(decision, run))
+        self._scheduler.learn(judge_run(decision, run))
 
-    def _await(self, number: int, placement: Placement) -> None:
-        arm = placement.choice.awaited
-        if arm is None:
-            self._lines.wait(number, ANY)
-            return
-        row = int(placement.rows[arm])
-        self._ledger.wait(str(number), row, float(placement.outlook.times.work_s[arm]))
-        self._lines.wait(number, row)
+    def _send(self, start: Start) -> SendTask:
+        """Do what the extender and the controller do from the creation of a pod to its binding."""
+        task, placement = start.task, start.placement
+        node = placement.node
+        decision = None if node is None else self._scheduler.settle(task.uid, node)
+        if node is None or decision is None:
+            raise AssertionError(f"task {task.key} starts without a node")
+        self._scheduler.note_created(task)
+        self._scheduler.confirm(decision, placement.request.demand.slots)
+        self._scheduler.withdraw(task.key)
+        self._decisions[task.key] = decision
+        return SendTask(int(task.key), node, self._forecast(decision, placement), decision.assessment.explored)
 
-    def _decide_one(self, number: int) -> Start | Refuse | None:
-        request = self._requests[number]
-        self._ledger.stop_waiting(request.task_id)
-        placement = self._placer.choose(request)
-        choice, rules = placement.choice, self._rules
-        verdict = self._refusal.judge(placement) if rules.admits else Verdict.START
-        if verdict is Verdict.REJECT:
-            return Refuse(number)
-        if choice.arm is None or verdict is Verdict.WAIT:
-            self._await(number, placement)
-            return None
-        arm, arms = choice.arm, placement.arms
-        if rules.admits and rules.floor is not None and float(arms.hit_chance[arm] - arms.harm[arm]) <= rules.floor:
-            return Refuse(number)
-        decision = self._placer.explain(placement, placement.names[arm])
-        self._placer.confirm(decision)
-        self._decisions[number] = decision
-        return Start(
-            number, decision.node, self._forecast(decision, placement, arm, number), decision.assessment.explored
-        )
-
-    def _forecast(self, decision: Decision, placement: Placement, arm: int, number: int) -> Forecast:
-        outlook, tokens = placement.outlook, float(self._truths[number].output_tokens)
+    def _forecast(self, decision: Decision, placement: Placement) -> Forecast:
+        arm, outlook = placement.names.index(decision.node), placement.outlook
+        tokens = float(self._truths[decision.task_id].output_tokens)
         given_s = decision.forecast.latency_given_s(tokens)
         return Forecast(
             latency_s=decision.forecast.times.latency_s,

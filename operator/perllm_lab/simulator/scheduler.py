@@ -12,7 +12,7 @@ from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.workload.requests import Request
 
 
-class Order(Enum):
+class StationOrder(Enum):
     """In which order tasks leave the queue of a node that had no room for them."""
 
     FIRST_COME = "first come"
@@ -29,7 +29,7 @@ class QueueRules:
         ends_at_deadline: whether a running task is ended at its deadline.
     """
 
-    order: Order = Order.FIRST_COME
+    order: StationOrder = StationOrder.FIRST_COME
     drops: bool = False
     ends_at_deadline: bool = False
 
@@ -62,7 +62,7 @@ class Forecast:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class SendTask:
     """Send a task to a node; it waits there if the node has no room."""
 
     number: int
@@ -72,7 +72,7 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Refuse:
+class RejectTask:
     """End a task without running it."""
 
     number: int
@@ -118,7 +118,7 @@ class Completion:
     energy_j: float
 
 
-class Scheduler(Protocol):
+class Strategy(Protocol):
     """Decides where and when tasks run."""
 
     name: str
@@ -136,7 +136,7 @@ class Scheduler(Protocol):
     def submit(self, number: int, request: Request, now_s: float) -> None:
         """A task has arrived. `request.output_tokens` is the truth, for the clairvoyant only."""
 
-    def decide(self, now_s: float) -> Sequence[Start | Refuse]:
+    def decide(self, now_s: float) -> Sequence[SendTask | RejectTask]:
         """What is to be done now; called after everything of one moment has been told."""
 
     def next_decision_s(self) -> float:

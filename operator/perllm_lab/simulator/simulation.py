@@ -17,14 +17,14 @@ from perllm_lab.simulator.agenda import Agenda, Trigger
 from perllm_lab.simulator.fleet import FleetPlan, SimulationError, SimulationSettings
 from perllm_lab.simulator.floor import Floor
 from perllm_lab.simulator.result import Floats, RunResult
-from perllm_lab.simulator.scheduler import Scheduler
+from perllm_lab.simulator.scheduler import Strategy
 from perllm_lab.workload.requests import Request
 
 GRACE_DEADLINES = 2.0
 
 
 def simulate(
-    fleet: FleetPlan, requests: Sequence[Request], scheduler: Scheduler, settings: SimulationSettings | None = None
+    fleet: FleetPlan, requests: Sequence[Request], scheduler: Strategy, settings: SimulationSettings | None = None
 ) -> RunResult:
     """Runs requests, ordered by arrival, until all have ended or twice the longest deadline after the last arrival.
 
@@ -46,7 +46,7 @@ def judged_window_s(requests: Sequence[Request], warmup_share: float) -> tuple[f
 
 class _Simulation:
     def __init__(
-        self, fleet: FleetPlan, requests: Sequence[Request], scheduler: Scheduler, settings: SimulationSettings
+        self, fleet: FleetPlan, requests: Sequence[Request], scheduler: Strategy, settings: SimulationSettings
     ) -> None:
         self._fleet = fleet
         self._requests = requests

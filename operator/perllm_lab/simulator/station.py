@@ -7,7 +7,7 @@ from numpy.random import SeedSequence, default_rng
 
 from perllm_lab.hardware.node import SimulatedNode
 from perllm_lab.hardware.scenario import NodeSpec
-from perllm_lab.simulator.scheduler import NodeReading, Order
+from perllm_lab.simulator.scheduler import NodeReading, StationOrder
 
 
 class Station:
@@ -35,7 +35,7 @@ class Station:
         "spec",
     )
 
-    def __init__(self, spec: NodeSpec, position: int, order: Order, link_seed: SeedSequence) -> None:
+    def __init__(self, spec: NodeSpec, position: int, order: StationOrder, link_seed: SeedSequence) -> None:
         self.spec = spec
         self.position = position
         self.node = SimulatedNode(spec.gpu, spec.link, default_rng(link_seed), gpus=spec.gpus)
@@ -76,7 +76,7 @@ class Station:
         """Adds a task to the queue; `due_s` is the moment of its deadline."""
         self._turn += 1
         self._waiting[number] = self._turn
-        rank = due_s if self._order is Order.DEADLINE else 0.0
+        rank = due_s if self._order is StationOrder.DEADLINE else 0.0
         heappush(self._queue, (rank, self._turn, number))
 
     def pop(self) -> int | None:

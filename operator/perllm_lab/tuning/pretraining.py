@@ -18,7 +18,7 @@ from perllm_lab.baselines.tuned import Weights, WeightsByOwner
 from perllm_lab.policies import EXTENDED, deploy
 from perllm_lab.report.progress import Stage
 from perllm_lab.simulator.experiment import BuildContext, Experiment, RunSpec, run_job
-from perllm_lab.simulator.scheduler import Scheduler
+from perllm_lab.simulator.scheduler import Strategy
 from perllm_lab.simulator.seeds import derive_seed
 from perllm_lab.tuning.candidates import TIE, Score, score_run
 
@@ -92,5 +92,5 @@ def _test(weights: Weights, experiment: Experiment, policy: str, seed: int) -> S
     return total
 
 
-def _build(name: str, context: BuildContext, *, agod: Agod) -> Scheduler:
+def _build(name: str, context: BuildContext, *, agod: Agod) -> Strategy:
     return deploy(name, agod, context)

@@ -9,9 +9,9 @@ import pytest
 
 from perllm.api import names
 from perllm.cluster.node import Node
-from perllm.placement.fleet import Bandwidth
 from unit.controller.test_controller import PODS, Cluster
 from unit.placement.cluster_of import make_node
+from unit.scheduling.schedulers import UPLINK
 
 pytestmark = pytest.mark.looptime
 
@@ -29,10 +29,9 @@ class World:
     def __init__(self, *nodes: Node) -> None:
         self.cluster = Cluster()
         self.bound: dict[str, list[str]] = {}
-        fleet, learner = self.cluster.placer.fleet, self.cluster.placer.learner
-        fleet.remove("n")
+        self.cluster.scheduler.remove_node("n")
         for node in nodes:
-            fleet.put(node, learner.register(node.name, node.gpu_type), Bandwidth(1e8, 0.0))
+            self.cluster.scheduler.put_node(node, UPLINK)
         self._running: set[asyncio.Task[None]] = set()
         self._turning: asyncio.Task[None] | None = None
 
@@ -56,8 +55,7 @@ class World:
         """Do what kube-scheduler, the kubelets and the operator's housekeeping do."""
         cluster, seen = self.cluster, set()
         while True:
-            cluster.setting.now_s = cluster.now_s()
-            cluster.controller.node_health.tend()
+            cluster.control.node_health.tend()
             for pod in (await cluster.api.get(PODS))["items"]:
                 name = pod["metadata"]["name"]
                 if name not in seen:
@@ -73,11 +71,12 @@ class World:
         cluster.pod(name, status={"phase": "Pending"})
         request = cluster.controller.request_of(pod)
         assert request is not None
-        cluster.placer.release_reservation(request.task_id)
-        placement = cluster.placer.choose(request)
+        placement = cluster.scheduler.decide(request, list(cluster.parts.fleet.nodes))
         if placement.node is None:
             return None
-        record = cluster.placer.explain(placement, placement.node).to_record()
+        decision = cluster.scheduler.settle(request.task_id, placement.node)
+        assert decision is not None
+        record = decision.to_record()
         annotations = {names.DECISION_ANNOTATION: record}
         cluster.pod(name, metadata={"annotations": annotations}, spec={"nodeName": placement.node})
         self.bound.setdefault(name.rpartition("-")[0], []).append(placement.node)

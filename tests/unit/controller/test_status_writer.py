@@ -40,13 +40,11 @@ class Setting:
         self.api = FakeApiServer()
         self.api.store(PATH)
         self.written: list[tuple[str, Any]] = []
-        self.gone: list[str] = []
         self.writes = make_writes()
         self.writer = StatusWriter(
             self.api,  # type: ignore[arg-type]
             self.writes,
             on_written=lambda key, fields: self.written.append((key, fields)),
-            on_gone=self.gone.append,
         )
 
     @property
@@ -138,7 +136,7 @@ class TestStatusWriter:
         setting.api.remove(PATH)
         setting.writer.put(KEY, PATH, {"number": 1})
         await setting.writes.drain()
-        assert (setting.gone, setting.written) == ([KEY], [])
+        assert setting.written == []
 
     async def test_takes_an_answer_about_a_former_object_for_no_answer_about_its_namesake(
         self, setting: Setting
@@ -149,7 +147,6 @@ class TestStatusWriter:
         setting.writer.forget(KEY)
         setting.writer.know(KEY, {})
         await setting.writes.drain()
-        assert setting.gone == []
         setting.api.store(PATH)
         setting.writer.put(KEY, PATH, {"phase": "Running"})
         await setting.writes.drain()

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from perllm.api import names
+from perllm.controller.reconciler import Reconciler
 from unit.controller.test_controller import PODS, Cluster
 
 pytestmark = pytest.mark.looptime
@@ -94,10 +95,11 @@ async def test_a_restart_between_end_and_measurement_tells_the_end_once(
     cluster.bind()
     await asyncio.sleep(8.5)
     # A process that is gone is woken by no timer.
-    monkeypatch.setattr(cluster.controller, "_wake", lambda task: None)
+    monkeypatch.setattr(Reconciler, "_wake", lambda reconciler, task: None)
     cluster.finish()
     await asyncio.sleep(0.1)
     cluster.stop()
+    monkeypatch.undo()
     for begun_again in range(2):
         restarted = Cluster(cluster.api, cluster.begun_s)
         restarted.start()

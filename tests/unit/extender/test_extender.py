@@ -14,11 +14,11 @@ from perllm.extender.extender import Extender
 from perllm.extender.server import build_app
 from perllm.metrics import OperatorMetrics
 from perllm.placement.decision import read_record
-from perllm.placement.placer import Placer
 from perllm.placement.request import PlacementRequest
 from unit.cluster.fake_api import FakeApiServer
 from unit.cluster.queues import make_guard
-from unit.placement.cluster_of import make_node, make_request, make_setting
+from unit.placement.cluster_of import make_node, make_request
+from unit.scheduling.schedulers import Made, make_scheduler
 
 NODES = ["a", "b"]
 
@@ -29,13 +29,13 @@ class Setting:
     def __init__(
         self,
         http: TestClient,
-        placer: Placer,
+        made: Made,
         api: FakeApiServer,
         registry: CollectorRegistry,
         records: dict[str, str],
     ) -> None:
         self.http = http
-        self.placer = placer
+        self.scheduler, self.parts = made.scheduler, made.parts
         self.api = api
         self.registry = registry
         self.records = records
@@ -67,7 +67,7 @@ def pod_of(name: str) -> dict[str, Any]:
 
 @pytest.fixture
 async def setting() -> AsyncIterator[Setting]:
-    placer = make_setting(*(make_node(name, slots=1) for name in NODES)).placer
+    made = make_scheduler(*(make_node(name, slots=1) for name in NODES), now_s=lambda: 1000.0)
 
     def request_of(pod: dict[str, Any]) -> PlacementRequest | None:
         name = pod["metadata"]["name"]
@@ -75,13 +75,13 @@ async def setting() -> AsyncIterator[Setting]:
 
     api, registry = FakeApiServer(), CollectorRegistry()
     records: dict[str, str] = {}
-    extender = Extender(placer, api, request_of, records.__setitem__)  # type: ignore[arg-type]
+    extender = Extender(made.scheduler, made.parts.ledger, api, request_of, records.__setitem__)  # type: ignore[arg-type]
     async with TestClient(TestServer(build_app(extender, OperatorMetrics(registry), make_guard()))) as http:
-        yield Setting(http, placer, api, registry, records)
+        yield Setting(http, made, api, registry, records)
 
 
 def in_flight(setting: Setting) -> list[float]:
-    running: list[float] = setting.placer.ledger.loads(np.arange(2), 0.0).running.tolist()
+    running: list[float] = setting.parts.ledger.loads(np.arange(2), 0.0).running.tolist()
     return running
 
 
@@ -143,7 +143,7 @@ async def test_a_task_that_is_deleted_while_its_pod_is_bound_leaves_nothing_in_f
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def delete_task(*_: Any, **__: Any) -> None:
-        setting.placer.release("task-t1")
+        setting.scheduler.end("task-t1", "a")
 
     monkeypatch.setattr(setting.api, "post", delete_task)
     await setting.filter()
@@ -156,7 +156,7 @@ async def test_a_pod_without_a_decision_is_not_bound(setting: Setting) -> None:
     await setting.filter()
     assert "no decision" in await setting.bind(node="unknown")
     await setting.filter()
-    setting.placer.fleet.remove("a")
+    setting.scheduler.remove_node("a")
     assert "no decision" in await setting.bind(node="a")
     assert setting.api.calls == []
 

@@ -14,7 +14,8 @@ from perllm.nodes.node_health import NodeHealth, find_avoided, find_fault
 from perllm.placement.circuit import NodeFault
 from perllm.placement.circuits import PAUSE, TRIP
 from unit.controller.samples import bound, failed, refused, running, succeeded, waiting
-from unit.placement.cluster_of import make_node, make_setting
+from unit.placement.cluster_of import make_node
+from unit.scheduling.schedulers import make_scheduler
 
 
 class TestFaults:
@@ -67,17 +68,20 @@ class Ward:
     """The health of nodes n and m, and what was said of it."""
 
     def __init__(self) -> None:
-        self.setting = make_setting(make_node("n"), make_node("m"))
+        self.now_s = 1000.0
+        made = make_scheduler(make_node("n"), make_node("m"), now_s=lambda: self.now_s)
+        self.circuits = made.parts.circuits
         self.registry = CollectorRegistry()
-        self.freed: list[str] = []
         self.shown: list[CircuitStatus] = []
         self.health = NodeHealth(
-            self.setting.placer,
+            made.scheduler,
+            self.circuits,
             OperatorMetrics(self.registry),
-            free=self.freed.append,
             show=lambda _, status: self.shown.append(status),
-            unix_now=lambda: self.setting.now_s + 500.0,
+            now_s=lambda: self.now_s,
+            unix_now=lambda: self.now_s + 500.0,
         )
+        self.scheduler = made.scheduler
 
     def see(self, make: Callable[..., Pod], *tasks: str) -> None:
         for name in tasks:
@@ -107,18 +111,18 @@ def test_a_circuit_that_opens_is_told_to_everyone(caplog: pytest.LogCaptureFixtu
         (),
     )
     assert status.since.timestamp() == 1500.0
-    assert (ward.metric, ward.freed) == (1, [])
+    assert ward.metric == 1
 
 
 def test_tasks_that_wait_are_looked_at_again_once_a_node_may_be_tried(caplog: pytest.LogCaptureFixture) -> None:
     ward = Ward()
     ward.see(refused, *TASKS)
-    ward.setting.now_s += PAUSE.first_s
+    ward.now_s += PAUSE.first_s
     ward.health.tend()
-    assert (ward.freed, ward.shown[-1].state) == (["n"], CircuitState.HALF_OPEN)
+    assert ward.shown[-1].state == CircuitState.HALF_OPEN
     with caplog.at_level(logging.INFO):
         ward.see(running, "probe")
-    assert (ward.freed, ward.shown[-1].state, ward.metric) == (["n", "n"], CircuitState.CLOSED, 0)
+    assert (ward.shown[-1].state, ward.metric) == (CircuitState.CLOSED, 0)
     assert caplog.records[-1].getMessage() == "node n receives tasks of namespace lab again"
     assert ward.shown[-1].since.timestamp() == 1500.0 + PAUSE.first_s
 
@@ -134,8 +138,9 @@ def test_what_ended_before_the_operator_began_tells_nothing() -> None:
 def test_a_node_that_is_gone_leaves_no_series() -> None:
     ward = Ward()
     ward.see(refused, *TASKS)
+    ward.scheduler.remove_node("n")
     ward.health.forget("n")
     ward.health.forget("never there")
     assert ward.metric is None
     assert [status.state for status in ward.shown] == [CircuitState.OPEN, CircuitState.CLOSED]
-    assert ward.setting.placer.circuits.of("n") == []
+    assert ward.circuits.of("n") == []

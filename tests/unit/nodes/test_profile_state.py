@@ -13,7 +13,7 @@ from perllm.api.task import Tier
 from perllm.learning.learner import MAX_ARMS, Learner
 from perllm.learning.node_state import MAX_DATA, MAX_STATE, StateError, read_state
 from perllm.learning.outcome import MAX_ENERGY_J, MAX_RUN_S
-from perllm.nodes.profile_state import restore
+from perllm.learning.restoration import restore
 from perllm.placement.circuits import Circuits
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.ledger import Ledger
@@ -41,7 +41,7 @@ VALUES = st.sampled_from(ODD_NUMBERS + ODD_VALUES) | st.floats(allow_nan=False, 
 def take_back(status: dict[str, Any], policy: Policy) -> Learner:
     """Return a new learner that has been given a stored profile."""
     learner = Learner(policy)
-    restore(learner, NODE.name, status, policy.name, NOW_S)
+    restore(learner, NODE.name, read_state(status), policy.name, NOW_S)
     return learner
 
 
@@ -108,7 +108,7 @@ def test_any_change_of_a_stored_profile_is_harmless_or_refused(data: st.DataObje
     policy = kind()
     learner = Learner(policy)
     try:
-        restore(learner, NODE.name, status, policy.name, NOW_S)
+        restore(learner, NODE.name, read_state(status), policy.name, NOW_S)
     except StateError:
         learner.register(NODE.name, NODE.gpu_type)
         assert learner.summaries(NODE.name) == {}
@@ -208,7 +208,7 @@ def test_less_informed_laws_override_none() -> None:
     learner = teach(policy, outcomes=100)
     before = learner.export_arm("a", "m")
     few = teach(NetHits(), outcomes=4)
-    restore(learner, "b", store(few, policy), policy.name, NOW_S)
+    restore(learner, "b", read_state(store(few, policy)), policy.name, NOW_S)
     after = learner.export_arm("a", "m")
     assert {key: after[key] for key in ("latency", "energy", "lengths", "loadSeconds")} == {
         key: before[key] for key in ("latency", "energy", "lengths", "loadSeconds")

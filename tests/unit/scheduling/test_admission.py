@@ -20,9 +20,10 @@ def place(
     policy: Policy, *nodes: Node, left_s: float = 60.0, tiers: frozenset[Tier] = frozenset(Tier), busy: int = 0
 ) -> Placement:
     """Return the placement of a task when the first node runs `busy` others, and all have the model loaded."""
-    placer = make_setting(*nodes, policy=policy).placer
+    setting = make_setting(*nodes, policy=policy)
+    placer = setting.placer
     for node in nodes:
-        placer.learner.warm(node.name, "m")
+        setting.learner.warm(node.name, "m")
     for number in range(busy):
         placer.reserve(placer.choose(make_request(f"busy{number}")), nodes[0].name)
     return placer.choose(make_request(due_s=NOW_S + left_s, tiers=tiers))

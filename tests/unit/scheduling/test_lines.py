@@ -107,8 +107,6 @@ def test_one_that_was_added_again_has_its_new_rank_only() -> None:
 def test_it_says_when_it_wants_to_be_asked() -> None:
     lines = waiting(3, "a")
     assert lines.next_s(0.1) == PAUSE_S
-    lines.call(3)
-    assert lines.next_s(0.1) == 0.1
     lines.remove("a")
     serve(lines, lambda _: None)
     assert lines.next_s(0.1) == float("inf")

@@ -1,16 +1,32 @@
 """Tasks that the API server refuses pods; `Refused` tries each that comes back, as the dispatcher does."""
 
 import asyncio
+import contextlib
+from collections.abc import Callable
 from random import Random
 
 import pytest
 
 from perllm.scheduling.postponed import FIRST_BACK, SIGN_INTERVAL_S, Postponed
 from perllm.scheduling.refusal import PodRefusal, RefusalCause
+from perllm.scheduling.timers import Timer, Timers
 
 pytestmark = pytest.mark.looptime
 
+DAY_S = 86400.0
 QUOTA = PodRefusal(RefusalCause.QUOTA, "exceeded quota")
+
+
+class WatchedTimers(Timers):
+    """Timers that say when there is one more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.added = asyncio.Event()
+
+    def call_at(self, at_s: float, work: Callable[[], None]) -> Timer:
+        self.added.set()
+        return super().call_at(at_s, work)
 
 
 class Refused:
@@ -20,12 +36,22 @@ class Refused:
         self.room = 0
         self.refusal = refusal
         self.tried: list[tuple[str, float]] = []
-        self.postponed = Postponed(self._try, Random(1))
+        self._timers = WatchedTimers()
+        self.postponed = Postponed(self._try, timers=self._timers, now_s=now_s, rng=Random(1))
+        self._running = asyncio.create_task(self._run())
         for number in range(tasks):
             self._put(f"t{number}")
 
     def tried_since(self, since_s: float) -> list[str]:
         return [key for key, at_s in self.tried if at_s >= since_s]
+
+    async def _run(self) -> None:
+        while True:
+            self._timers.run(now_s())
+            self._timers.added.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(max(self._timers.next_s() - now_s(), 0.0), DAY_S)):
+                    await self._timers.added.wait()
 
     def _put(self, key: str) -> None:
         self.postponed.put(key, "n", (float(key[1:]),), self.refusal)

@@ -13,8 +13,8 @@ from perllm.policy.problem import Policy
 from perllm_lab.hardware.catalogue import CATALOGUE
 from perllm_lab.hardware.link import LinkType
 from perllm_lab.hardware.scenario import NodeSpec
-from perllm_lab.simulator.placing import Placing, Rules
-from perllm_lab.simulator.scheduler import Completion, Refuse, Start
+from perllm_lab.simulator.placing import OPERATOR_MODE, DeploymentMode, Placing
+from perllm_lab.simulator.scheduler import Completion, RejectTask, SendTask
 from perllm_lab.workload.requests import Request
 
 FAST = "h100-8b"
@@ -40,11 +40,11 @@ def request(deadline_s: float, at_s: float = 0.0, prompt_tokens: int = 1000, out
 class Desk:
     """A scheduler with its nodes; tasks are numbered as they are asked for."""
 
-    def __init__(self, *nodes: NodeSpec, policy: Policy | None = None, rules: Rules | None = None) -> None:
+    def __init__(self, *nodes: NodeSpec, policy: Policy | None = None, mode: DeploymentMode | None = None) -> None:
         policy = policy or NetHits(DEADLINES_FIRST)
         self.learner = Learner(policy)
         self.placing = Placing(
-            policy.name, policy, rules or Rules(), transmission_j_per_bit=TRANSMISSION, learner=self.learner
+            policy.name, policy, mode or OPERATOR_MODE, transmission_j_per_bit=TRANSMISSION, learner=self.learner
         )
         for spec in nodes:
             self.placing.join(spec, 0.0)
@@ -74,5 +74,5 @@ class Desk:
         return self.learner.expect_length("chat", 1000, None).mean
 
 
-def _read(action: Start | Refuse) -> tuple[int, str | None]:
-    return action.number, action.node if isinstance(action, Start) else None
+def _read(action: SendTask | RejectTask) -> tuple[int, str | None]:
+    return action.number, action.node if isinstance(action, SendTask) else None

@@ -6,7 +6,7 @@ from os import _exit
 
 from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.simulator.experiment import BuildContext
-from perllm_lab.simulator.scheduler import Completion, NodeReading, QueueRules, Refuse, Scheduler, Start
+from perllm_lab.simulator.scheduler import Completion, NodeReading, QueueRules, RejectTask, SendTask, Strategy
 from perllm_lab.workload.requests import Request
 
 
@@ -36,15 +36,15 @@ class RoundRobin:
         self.pending.append(number)
         self.diary.append((now_s, "submit", number))
 
-    def decide(self, now_s: float) -> Sequence[Start | Refuse]:
+    def decide(self, now_s: float) -> Sequence[SendTask | RejectTask]:
         if not self.nodes:
             return []
         pending, self.pending = self.pending, []
         return [self.place(number) for number in pending]
 
-    def place(self, number: int) -> Start | Refuse:
+    def place(self, number: int) -> SendTask | RejectTask:
         self.turn += 1
-        return Start(number, self.nodes[(self.turn - 1) % len(self.nodes)])
+        return SendTask(number, self.nodes[(self.turn - 1) % len(self.nodes)])
 
     def next_decision_s(self) -> float:
         return inf
@@ -64,7 +64,7 @@ class RoundRobin:
         return [(at_s, content) for at_s, entry, content in self.diary if entry == what]
 
 
-def build(name: str, context: BuildContext) -> Scheduler:
+def build(name: str, context: BuildContext) -> Strategy:
     """Here and not in a test, so that other processes find it."""
     if name == "broken":
         raise ZeroDivisionError("nothing to divide by")

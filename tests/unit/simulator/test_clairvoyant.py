@@ -9,7 +9,7 @@ from perllm_lab.hardware.node import unloaded_latency_s
 from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.simulator.clairvoyant import TrueLearner
 from perllm_lab.simulator.fleet import FleetPlan
-from perllm_lab.simulator.placing import Placing, Rules
+from perllm_lab.simulator.placing import OPERATOR_MODE, Placing
 from perllm_lab.simulator.result import Fate, TaskTable
 from perllm_lab.simulator.simulation import simulate
 from perllm_lab.workload.requests import Request
@@ -18,7 +18,9 @@ from unit.simulator.placings import FAST, LINK, SLOW, TRANSMISSION, node, reques
 
 def run(requests: list[Request], *nodes: NodeSpec) -> TaskTable:
     policy = NetHits()
-    placing = Placing("clairvoyant", policy, Rules(), transmission_j_per_bit=TRANSMISSION, learner=TrueLearner(policy))
+    placing = Placing(
+        "clairvoyant", policy, OPERATOR_MODE, transmission_j_per_bit=TRANSMISSION, learner=TrueLearner(policy)
+    )
     return simulate(FleetPlan("test", nodes), requests, placing).tasks
 
 

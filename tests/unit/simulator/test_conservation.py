@@ -4,7 +4,7 @@ import pytest
 from perllm_lab.hardware.events import ChangeKind, NodeChange
 from perllm_lab.simulator.fleet import FleetPlan, SimulationSettings
 from perllm_lab.simulator.result import Fate
-from perllm_lab.simulator.scheduler import Order, QueueRules
+from perllm_lab.simulator.scheduler import QueueRules, StationOrder
 from perllm_lab.simulator.simulation import simulate
 from unit.simulator.schedulers import RoundRobin
 from unit.simulator.small_fleet import BUSY_J_PER_TOKEN, IDLE_W, TOKEN_S, fleet, node, request, requests
@@ -44,8 +44,8 @@ def test_moving_a_task_costs_energy_by_the_tier_it_is_moved_to() -> None:
 
 @pytest.mark.parametrize("drops", [True, False])
 @pytest.mark.parametrize("ends", [True, False])
-@pytest.mark.parametrize("order", Order)
-def test_no_task_is_lost_in_overload_with_failing_nodes(drops: bool, ends: bool, order: Order) -> None:
+@pytest.mark.parametrize("order", StationOrder)
+def test_no_task_is_lost_in_overload_with_failing_nodes(drops: bool, ends: bool, order: StationOrder) -> None:
     rng = np.random.default_rng(7)
     arrivals_s, seconds = np.cumsum(rng.exponential(0.3, 400)), rng.exponential(1.0, 400)
     asked = requests(*zip(arrivals_s, seconds, rng.uniform(0.5, 6.0, 400), strict=True))

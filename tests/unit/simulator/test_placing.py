@@ -4,13 +4,10 @@ from numpy.random import default_rng
 
 from perllm_lab.baselines.registry import build_policy
 from perllm_lab.simulator.fleet import FleetPlan
-from perllm_lab.simulator.placing import FULL, PLAIN, Rules
+from perllm_lab.simulator.placing import EXTENDED_MODE, PLAIN_MODE, DeploymentMode
 from perllm_lab.simulator.result import Fate
 from perllm_lab.simulator.simulation import simulate
 from unit.simulator.placings import FAST, SLOW, Desk, node, request
-
-FIRST_COME = Rules(PLAIN, by_deadline=False, admits=False)
-BY_DEADLINE = Rules(FULL, by_deadline=True, admits=False)
 
 
 def test_a_task_goes_to_the_node_where_it_is_in_time() -> None:
@@ -51,9 +48,9 @@ def test_a_task_waits_where_it_would_endanger_more_than_it_meets() -> None:
     assert busy.ask(long, now_s=10.0) == []
 
 
-@pytest.mark.parametrize(("rules", "second"), [(FIRST_COME, 1), (BY_DEADLINE, 2)])
-def test_waiting_tasks_are_served_in_the_order_of_the_deployment_mode(rules: Rules, second: int) -> None:
-    desk = Desk(node("only", slots=1), policy=build_policy("fastest-first", default_rng(0)), rules=rules)
+@pytest.mark.parametrize(("mode", "second"), [(PLAIN_MODE, 1), (EXTENDED_MODE, 2)])
+def test_waiting_tasks_are_served_in_the_order_of_the_deployment_mode(mode: DeploymentMode, second: int) -> None:
+    desk = Desk(node("only", slots=1), policy=build_policy("fastest-first", default_rng(0)), mode=mode)
     assert desk.ask(request(deadline_s=30.0)) == [(0, "only")]
     assert desk.ask(request(deadline_s=90.0), request(deadline_s=60.0)) == []
     desk.complete(0, "only", 3.0)
@@ -62,8 +59,8 @@ def test_waiting_tasks_are_served_in_the_order_of_the_deployment_mode(rules: Rul
 
 @pytest.mark.parametrize("admits", [False, True])
 def test_a_baseline_is_refused_what_is_hopeless_only_where_its_deployment_mode_says_so(admits: bool) -> None:
-    rules = Rules(FULL, admits=admits, floor=0.15)
-    desk = Desk(node("only"), policy=build_policy("round-robin", default_rng(0)), rules=rules)
+    mode = EXTENDED_MODE if admits else PLAIN_MODE
+    desk = Desk(node("only"), policy=build_policy("round-robin", default_rng(0)), mode=mode)
     assert desk.ask(request(deadline_s=0.5)) == [(0, None if admits else "only")]
 
 
@@ -110,7 +107,7 @@ def test_a_task_ended_at_its_deadline_makes_answers_longer() -> None:
 
 
 def test_a_task_ended_where_deadlines_do_not_end_tasks_is_none_to_learn_from() -> None:
-    desk = Desk(node("slow", SLOW), rules=FIRST_COME)
+    desk = Desk(node("slow", SLOW), mode=PLAIN_MODE)
     before = desk.expect_tokens()
     desk.ask(request(deadline_s=40.0))
     desk.placing.release(0, 40.0)

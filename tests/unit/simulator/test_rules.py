@@ -8,7 +8,7 @@ from perllm_lab.hardware.events import ChangeKind, NodeChange
 from perllm_lab.hardware.link import LinkType
 from perllm_lab.simulator.fleet import FleetPlan, SimulationError, SimulationSettings
 from perllm_lab.simulator.result import Fate, TaskTable
-from perllm_lab.simulator.scheduler import Completion, NodeReading, Order, QueueRules, Refuse, Start
+from perllm_lab.simulator.scheduler import Completion, NodeReading, QueueRules, RejectTask, SendTask, StationOrder
 from perllm_lab.simulator.simulation import simulate
 from perllm_lab.workload.requests import Request
 from unit.simulator.schedulers import RoundRobin
@@ -34,8 +34,10 @@ def test_a_node_takes_its_slots_times_its_gpus() -> None:
     assert tasks.bound_s.tolist() == pytest.approx([0.0, 0.0, 1.0])
 
 
-@pytest.mark.parametrize(("order", "expected"), [(Order.FIRST_COME, [0, 1, 2]), (Order.DEADLINE, [0, 2, 1])])
-def test_the_queue_of_a_node_has_the_order_of_the_queue_rules(order: Order, expected: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("order", "expected"), [(StationOrder.FIRST_COME, [0, 1, 2]), (StationOrder.DEADLINE, [0, 2, 1])]
+)
+def test_the_queue_of_a_node_has_the_order_of_the_queue_rules(order: StationOrder, expected: list[int]) -> None:
     scheduler = RoundRobin(QueueRules(order))
     simulate(fleet(), requests((0.0, 2.0, 9.0), (0.5, 1.0, 9.0), (1.0, 1.0, 5.0)), scheduler)
     assert [number for _, number in scheduler.told("bind")] == expected
@@ -80,8 +82,8 @@ def test_a_task_that_gets_its_slot_too_late_is_ended_at_once_where_deadlines_end
 
 def test_a_refused_task_ends_without_a_node() -> None:
     class Refusing(RoundRobin):
-        def place(self, number: int) -> Start | Refuse:
-            return Refuse(number) if number == 0 else super().place(number)
+        def place(self, number: int) -> SendTask | RejectTask:
+            return RejectTask(number) if number == 0 else super().place(number)
 
     tasks = simulate(fleet(), requests((0.0, 1.0), (0.0, 1.0)), Refusing()).tasks
     assert fates(tasks) == [Fate.REFUSED, Fate.IN_TIME]
@@ -160,13 +162,13 @@ def test_a_scheduler_may_wish_to_decide_when_nothing_happens() -> None:
 @pytest.mark.parametrize(
     ("action", "message"),
     [
-        (Start(0, "nowhere"), "sends task 0 to node 'nowhere', which is not there"),
-        (Start(1, "n-0"), "acts on task 1, which is coming"),
+        (SendTask(0, "nowhere"), "sends task 0 to node 'nowhere', which is not there"),
+        (SendTask(1, "n-0"), "acts on task 1, which is coming"),
     ],
 )
-def test_what_cannot_be_done_is_an_error(action: Start, message: str) -> None:
+def test_what_cannot_be_done_is_an_error(action: SendTask, message: str) -> None:
     class Wrong(RoundRobin):
-        def decide(self, now_s: float) -> Sequence[Start | Refuse]:
+        def decide(self, now_s: float) -> Sequence[SendTask | RejectTask]:
             return [action]
 
     with pytest.raises(SimulationError, match=message):
@@ -175,7 +177,7 @@ def test_what_cannot_be_done_is_an_error(action: Start, message: str) -> None:
 
 def test_a_wish_that_is_not_used_is_an_error_and_not_an_endless_loop() -> None:
     class Undecided(RoundRobin):
-        def decide(self, now_s: float) -> Sequence[Start | Refuse]:
+        def decide(self, now_s: float) -> Sequence[SendTask | RejectTask]:
             return []
 
         def next_decision_s(self) -> float:
@@ -197,7 +199,7 @@ class Late(RoundRobin):
         super().submit(number, request, now_s)
         self.due_s[number] = now_s + self.wait_s
 
-    def decide(self, now_s: float) -> Sequence[Start | Refuse]:
+    def decide(self, now_s: float) -> Sequence[SendTask | RejectTask]:
         ready = [number for number in self.pending if self.due_s[number] <= now_s]
         self.pending = [number for number in self.pending if number not in ready]
         return [self.place(number) for number in ready]

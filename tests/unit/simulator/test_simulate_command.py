@@ -13,14 +13,14 @@ from perllm_lab.policies import UnknownPolicyError, select_policies
 from perllm_lab.simulate import SimulateSettings, make_experiment, write_atomically
 from perllm_lab.simulator.experiment import BuildContext, Experiment, RunSpec, run_job
 from perllm_lab.simulator.pool import OnProgress
-from perllm_lab.simulator.scheduler import Scheduler
+from perllm_lab.simulator.scheduler import Strategy
 from perllm_lab.workload.trace import TraceError
 from unit.simulator.schedulers import RoundRobin
 
 T = TypeVar("T")
 
 
-def build(name: str, context: BuildContext) -> Scheduler:
+def build(name: str, context: BuildContext) -> Strategy:
     scheduler = RoundRobin()
     scheduler.name = name
     return scheduler

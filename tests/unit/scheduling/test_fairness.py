@@ -4,14 +4,14 @@ import asyncio
 
 import pytest
 
-from perllm.controller.dispatcher import CREATION_PATIENCE_S
 from perllm.controller.task import Task
 from perllm.policy.net_hits import NetHits
+from perllm.scheduling.loop import CREATION_PATIENCE_S
 from perllm.scheduling.refusal import PodRefusal, RefusalCause
 from perllm.scheduling.shares import LEAD_S
-from unit.controller.dispatched import Dispatched
 from unit.controller.samples import make_task
 from unit.placement.cluster_of import make_node
+from unit.scheduling.dispatched import Dispatched
 
 pytestmark = pytest.mark.looptime
 
@@ -75,7 +75,7 @@ async def test_the_room_kept_for_a_pod_that_no_node_may_take_is_for_others_once_
         on.add(*others)
         await asyncio.sleep(1)
         for task in others:
-            on.dispatcher.let_go(task.key)
+            on.scheduler.release_room(task.key)
         assert await on.wait_s(bystander(), limit_s=200) < AT_ONCE_S
 
 
@@ -93,7 +93,7 @@ async def test_a_backlog_of_a_thousand_tasks_is_no_reason_to_reject_the_bystande
     async with on.at_work():
         on.add(*make_others(1000))
         await asyncio.sleep(21)
-        asked_s = on.setting.now_s
+        asked_s = on.now_s()
         await on.wait_s(bystander(deadline="60s", received_s=asked_s, onInfeasible="Reject"), limit_s=10)
 
 
@@ -106,7 +106,7 @@ async def test_the_highest_priority_is_ahead_by_a_bounded_amount_of_work() -> No
         await asyncio.sleep(5.2)
         before = len(on.started_s)
         await on.wait_s(bystander(), limit_s=2000)
-        placement = on.placer.choose(others[0].to_request())
+        placement = on.scheduler.decide(others[0].to_request(), ["a", "b"])
         assert (
             len(on.started_s) - before
         ) * placement.outlook.times.work_s.min() <= LEAD_S + placement.outlook.times.work_s.max()

@@ -6,19 +6,20 @@ import numpy as np
 import pytest
 
 from perllm.api.task import Tier
-from perllm.controller.dispatcher import MAX_UNBOUND_PODS, SIGHT_PATIENCE_S, UNBOUND_PATIENCE_S
 from perllm.controller.task import Task
-from perllm.placement.placer import Placement
-from perllm.placement.request import PlacementRequest
 from perllm.policy.net_hits import NetHits
-from perllm.scheduling.refusal import PodRefusal, RefusalCause
-from unit.controller.dispatched import Dispatched
+from perllm.policy.problem import Arms, Choice, TaskFeatures
+from perllm.scheduling.claims import MAX_UNBOUND_PODS, UNBOUND_PATIENCE_S
+from perllm.scheduling.loop import SIGHT_PATIENCE_S
+from perllm.scheduling.refusal import RefusalCause
 from unit.controller.samples import make_task
 from unit.placement.cluster_of import CLOUD, EDGE, make_node, make_request
+from unit.scheduling.dispatched import Dispatched
+from unit.scheduling.schedulers import UPLINK
 
 
 @pytest.mark.looptime
-class TestDispatcher:
+class TestLoop:
     async def test_creates_the_most_urgent_pods_first(self) -> None:
         on = Dispatched(make_node("a", slots=9))
         on.add(make_task("calm"), make_task("hasty", deadline="30s"), make_task("important", priority=1))
@@ -31,15 +32,13 @@ class TestDispatcher:
         on.add(*tasks)
         async with on.at_work():
             assert on.names == ["t0", "t1", "t2"]
-            assert on.dispatcher.waiting == 2
-            for task in tasks[:3]:
-                on.bind(task)
+            assert on.scheduler.waiting == 2
+            nodes = [on.bind(task) for task in tasks[:3]]
             await asyncio.sleep(0.1)
             assert len(on.created) == 3
-            on.placer.release(tasks[0].uid)
-            on.dispatcher.free("a")
+            on.scheduler.end(tasks[0].uid, nodes[0])
             await asyncio.sleep(0.01)
-            assert on.names == ["t0", "t1", "t2", "t3"]
+            assert len(on.names) == 4
 
     async def test_starts_what_has_room_behind_any_number_that_have_none(self) -> None:
         on = Dispatched(make_node("edge", Tier.EDGE, slots=1), make_node("cloud", Tier.CLOUD, slots=1))
@@ -54,7 +53,7 @@ class TestDispatcher:
         on.add(make_task("t0"), make_task("t1"))
         async with on.at_work():
             on.bind(make_task("t0"))
-            on.placer.release("uid-t0")
+            on.parts.ledger.release("uid-t0", on.now_s())
             await asyncio.sleep(2)
             assert on.names == ["t0", "t1"]
 
@@ -97,24 +96,10 @@ class TestDispatcher:
         task, doomed = make_task("t0"), make_task("t1")
         on.add(task, doomed)
         async with on.at_work():
-            on.dispatcher.remove(doomed.key)
-            on.dispatcher.remove(task.key)
+            on.scheduler.withdraw(doomed.key)
+            on.scheduler.withdraw(task.key)
             await asyncio.sleep(2)
-            assert (on.names, on.dispatcher.waiting, len(on.placer.ledger)) == (["t0"], 0, 0)
-
-    async def test_queues_a_task_once_placement_can_rank_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        on = Dispatched(make_node("a", slots=9))
-
-        def fail(*_: object) -> Placement:
-            raise ValueError("odd task")
-
-        with monkeypatch.context() as broken:
-            broken.setattr(on.placer, "choose", fail)
-            with pytest.raises(ValueError, match="odd task"):
-                on.add(make_task())
-        on.add(make_task())
-        async with on.at_work():
-            assert on.names == ["t"]
+            assert (on.names, on.scheduler.waiting, len(on.parts.ledger)) == (["t0"], 0, 0)
 
     async def test_creates_the_pods_that_it_was_about_to_when_it_is_started_again(self) -> None:
         on = Dispatched(make_node("a", slots=9))
@@ -129,66 +114,21 @@ class TestDispatcher:
 
     async def test_keeps_a_task_apart_that_placement_fails_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
         on = Dispatched(make_node("a", slots=9))
-        on.add(make_task("odd"), make_task("other"))
-        choose = on.placer.choose
+        on.add(make_task("odd", model="odd"), make_task("other"))
+        choose = on.parts.policy.choose
 
-        def fail(request: PlacementRequest, candidates: Sequence[str] | None = None) -> Placement:
-            if request.task_id == "uid-odd":
+        def fail(task: TaskFeatures, arms: Arms) -> Choice:
+            if task.model == "odd":
                 raise ValueError("odd task")
-            return choose(request, candidates)
+            return choose(task, arms)
 
-        monkeypatch.setattr(on.placer, "choose", fail)
+        monkeypatch.setattr(on.parts.policy, "choose", fail)
         async with on.at_work():
             await asyncio.sleep(600)
             assert on.names == ["other"]
-            name, refusal = on.refused[0]
+            name, refusal = on.denied[0]
             assert (name, refusal.cause, refusal.message) == ("odd", RefusalCause.FAULT, "ValueError: odd task")
-            assert 5 < len(on.refused) < 30
-            on.dispatcher.remove("lab/odd")
-            assert on.guard.troubled == []
-
-    async def test_a_creation_that_breaks_ends_no_other_and_is_tried_again(self) -> None:
-        on = Dispatched(make_node("a", slots=9))
-        on.answer_s = lambda task: 1.0 if task.name == "odd" else 2.0
-
-        def answer(task: Task) -> PodRefusal | None:
-            if task.name == "odd":
-                raise ValueError("odd pod")
-            return PodRefusal(RefusalCause.QUOTA, "exceeded quota")
-
-        on.answer = answer
-        on.add(make_task("odd"), make_task("other"))
-        async with on.at_work():
-            await asyncio.sleep(2.5)
-            assert {(name, refusal.cause) for name, refusal in on.refused} == {
-                ("odd", RefusalCause.FAULT),
-                ("other", RefusalCause.QUOTA),
-            }
-            on.answer = lambda _: None
-            await asyncio.sleep(10)
-            assert set(on.started_s) == {"lab/odd", "lab/other"}
-
-    async def test_a_task_that_could_not_be_ranked_is_queued_when_it_comes_again(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        on = Dispatched(make_node("a", slots=9))
-        choose = on.placer.choose
-        monkeypatch.setattr(on.placer, "choose", lambda _: choose(None))  # type: ignore[arg-type]
-        with pytest.raises(AttributeError):
-            on.add(make_task())
-        monkeypatch.undo()
-        on.add(make_task())
-        async with on.at_work():
-            assert on.names == ["t"]
-
-    async def test_a_task_whose_refusal_breaks_is_looked_at_again(self) -> None:
-        on = Dispatched(make_node("a", slots=9))
-        on.reject_fails = 1
-        on.add(make_task(onInfeasible="Reject", deadline="1ms"))
-        async with on.at_work():
-            assert on.rejected == []
-            await asyncio.sleep(5)
-            assert (on.rejected, on.dispatcher.waiting) == (["t"], 0)
+            assert 5 < len(on.denied) < 30
 
     async def test_goes_by_a_priority_that_was_changed_while_the_task_waits(self) -> None:
         on = Dispatched(make_node("a", slots=1))
@@ -196,8 +136,7 @@ class TestDispatcher:
         async with on.at_work():
             on.bind(make_task("first"))
             on.add(replace(make_task("third", priority=5), generation=2))
-            on.placer.release("uid-first")
-            on.dispatcher.free("a")
+            on.scheduler.end("uid-first", "a")
             await asyncio.sleep(0.05)
             assert on.names == ["first", "third"]
 
@@ -217,16 +156,18 @@ class TestDispatcher:
         task = make_task()
         on.add(task)
         async with on.at_work():
-            on.placer.confirm(on.placer.explain(on.placer.choose(task.to_request()), "a"))
+            decision = on.scheduler.settle(task.uid, "a")
+            assert decision is not None
+            on.scheduler.confirm(decision, 1.0)
             await asyncio.sleep(10 * SIGHT_PATIENCE_S)
-            assert (on.names, len(on.placer.ledger)) == (["t"], 1)
+            assert (on.names, len(on.parts.ledger)) == (["t"], 1)
 
     async def test_rejects_what_is_hopeless_if_the_task_says_so(self) -> None:
         on = Dispatched(make_node("a", slots=9))
         hopeless = {"deadline": "1ms"}
         on.add(make_task("strict", onInfeasible="Reject", **hopeless), make_task("relaxed", **hopeless))
         async with on.at_work():
-            assert (on.rejected, on.names, on.dispatcher.waiting) == (["strict"], ["relaxed"], 0)
+            assert (on.rejected, on.names, on.scheduler.waiting) == (["strict"], ["relaxed"], 0)
 
 
 def hasty(name: str, left_s: float = 8.0, **spec: object) -> Task:
@@ -246,24 +187,26 @@ class TestLateBinding:
             policy=NetHits(),
         )
         for name in ("fast", "slow"):
-            on.placer.learner.warm(name, "m")
-        on.placer.reserve(on.placer.choose(make_request("busy")), "fast")
+            on.parts.learner.warm(name, "m")
+        on.scheduler.decide(make_request("busy"), ["fast"])
+        busy = on.scheduler.settle("busy", "fast")
+        assert busy is not None
+        on.scheduler.confirm(busy, 1.0)
         return on
 
     async def test_waits_for_the_node_that_can_do_it_in_time_and_takes_it_when_it_is_free(self) -> None:
         on = self.busy()
         on.add(hasty("t"))
         async with on.at_work():
-            assert (on.names, on.postponed, on.placer.ledger.loads(np.arange(2), 0.0).waiting.tolist()) == (
+            assert (on.names, on.waited, on.parts.ledger.loads(np.arange(2), on.now_s()).waiting.tolist()) == (
                 [],
                 ["t"],
                 [1, 0],
             )
-            on.placer.release("busy")
-            on.dispatcher.free("fast")
+            on.scheduler.end("busy", "fast")
             await asyncio.sleep(0.02)
-            assert (on.names, on.placer.ledger.loads(np.arange(2), 0.0).waiting.tolist()) == (["t"], [0, 0])
-            flight = on.placer.ledger.flight("uid-t")
+            assert (on.names, on.parts.ledger.loads(np.arange(2), on.now_s()).waiting.tolist()) == (["t"], [0, 0])
+            flight = on.parts.ledger.flight("uid-t")
             assert flight is not None
             assert flight.row == 0
 
@@ -272,7 +215,7 @@ class TestLateBinding:
         on.add(hasty("t"), hasty("strict", onInfeasible="Reject"))
         async with on.at_work():
             assert on.names == []
-            on.setting.now_s += 60
+            on.late_s += 60
             await asyncio.sleep(1)
             assert (on.names, on.rejected) == (["t"], ["strict"])
 
@@ -288,5 +231,57 @@ class TestLateBinding:
         task = hasty("t")
         on.add(task)
         async with on.at_work():
-            on.dispatcher.remove(task.key)
-            assert on.placer.ledger.loads(np.arange(2), 0.0).waiting.tolist() == [0, 0]
+            on.scheduler.withdraw(task.key)
+            assert on.parts.ledger.loads(np.arange(2), on.now_s()).waiting.tolist() == [0, 0]
+
+
+class Joint(NetHits):
+    """Decides about a round at once, and keeps it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rounds: list[list[float]] = []
+        self.single = 0
+
+    def choose_jointly(self, tasks: Sequence[TaskFeatures], arms: Sequence[Arms]) -> Sequence[Choice]:
+        self.rounds.append([task.deadline_s for task in tasks])
+        return [NetHits.choose(self, *one) for one in zip(tasks, arms, strict=True)]
+
+    def choose(self, task: TaskFeatures, arms: Arms) -> Choice:
+        self.single += 1
+        return super().choose(task, arms)
+
+
+@pytest.mark.looptime
+async def test_a_joint_policy_is_given_the_whole_round_most_urgent_first() -> None:
+    policy = Joint()
+    on = Dispatched(make_node("a", slots=9), policy=policy)
+    on.add(make_task("calm", deadline="90s"), make_task("hasty", deadline="30s"))
+    async with on.at_work():
+        assert (policy.rounds[0], policy.single, on.names) == ([30.0, 90.0], 0, ["hasty", "calm"])
+
+
+@pytest.mark.looptime
+async def test_a_node_is_sought_once_for_a_task_from_its_arrival_to_its_binding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    on = Dispatched(make_node("a", slots=9), make_node("b", slots=9))
+    choose, sought = on.parts.policy.choose, []
+    monkeypatch.setattr(on.parts.policy, "choose", lambda *args: sought.append(args) or choose(*args))
+    tasks = [make_task(f"t{number}") for number in range(5)]
+    on.add(*tasks)
+    async with on.at_work():
+        for task in tasks:
+            on.bind(task)
+        assert len(sought) == len(tasks)
+
+
+@pytest.mark.looptime
+async def test_a_decision_whose_node_has_changed_since_is_made_again() -> None:
+    on = Dispatched(make_node("a", slots=9), make_node("b", slots=9))
+    task = make_task()
+    on.add(task)
+    async with on.at_work():
+        chosen = on.parts.fleet.nodes[on.scheduler.decide(task.to_request(), ["a", "b"]).node or ""]
+        on.scheduler.put_node(replace(chosen, is_open=False), UPLINK)
+        assert on.bind(task) != chosen.name

@@ -1,0 +1,157 @@
+"""Puts the controller together."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from perllm.api import names
+from perllm.api.node_profile import CircuitStatus
+from perllm.cluster.client import Client
+from perllm.cluster.pod_ends import PodPatience
+from perllm.cluster.writes import WriteQueue
+from perllm.controller.announcer import Announcer
+from perllm.controller.clocks import Clocks
+from perllm.controller.controller import Controller
+from perllm.controller.decisions import Decisions
+from perllm.controller.dispatcher import Dispatcher
+from perllm.controller.outcome_learner import OutcomeLearner
+from perllm.controller.pod_accounts import PodAccounts
+from perllm.controller.pod_keeper import PodKeeper
+from perllm.controller.reconciler import Reconciler
+from perllm.controller.status_writer import StatusWriter
+from perllm.controller.tracking import Tracking
+from perllm.energy.settlement import Settlement
+from perllm.guard import Guard
+from perllm.metrics import OperatorMetrics
+from perllm.nodes.node_health import NodeHealth
+from perllm.scheduling.admission import Admission
+from perllm.scheduling.refusal import RefusalCause
+from perllm.scheduling.scheduler import Parts, Scheduler
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerSettings:
+    """What can be set of the life of tasks.
+
+    Attributes:
+        scheduler_name: scheduler of the pods.
+        gpu_resource: that slots are counted by.
+        patience: how long pods may take.
+        admission: explains rejections.
+    """
+
+    scheduler_name: str = names.SCHEDULER_NAME
+    gpu_resource: str = names.GPU_RESOURCE
+    patience: PodPatience = field(default_factory=PodPatience)
+    admission: Admission = field(default_factory=Admission)
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerContext:
+    """What the controller works with.
+
+    Attributes:
+        client: the API server.
+        writes: the queue of writes.
+        settlement: measures energy.
+        announcer: announces what happens.
+        metrics: count it.
+        guard: contains what goes wrong about one object.
+        now_s: monotonic clock.
+        unix_now: wall clock.
+        show_circuit: called with a node and the state of its circuits.
+        wake: set whenever there may be something to decide.
+    """
+
+    client: Client
+    writes: WriteQueue
+    settlement: Settlement
+    announcer: Announcer
+    metrics: OperatorMetrics
+    guard: Guard
+    now_s: Callable[[], float]
+    unix_now: Callable[[], float]
+    show_circuit: Callable[[str, CircuitStatus], None]
+    wake: asyncio.Event
+
+
+@dataclass(frozen=True, slots=True)
+class TaskControl:
+    """The controller and what runs next to it.
+
+    Attributes:
+        controller: takes in tasks and pods.
+        dispatcher: carries out decisions.
+        node_health: follows the circuits of nodes.
+        clocks: judge the times that nodes report.
+        decisions: remember which decision bound a pod.
+    """
+
+    controller: Controller
+    dispatcher: Dispatcher
+    node_health: NodeHealth
+    clocks: Clocks
+    decisions: Decisions
+
+
+def build_task_control(
+    scheduler: Scheduler, parts: Parts, context: ControllerContext, settings: ControllerSettings
+) -> TaskControl:
+    """Return a controller that knows no tasks."""
+    tracking, metrics, guard, unix_now = Tracking(), context.metrics, context.guard, context.unix_now
+    clocks, decisions = Clocks(parts.fleet.nodes.__contains__, metrics.show_clock_skew), Decisions()
+    node_health = NodeHealth(
+        scheduler, parts.circuits, metrics, show=context.show_circuit, now_s=context.now_s, unix_now=unix_now
+    )
+    outcomes = OutcomeLearner(tracking, scheduler, parts.fleet, metrics, guard=guard, unix_now=unix_now)
+    accounts = PodAccounts(
+        scheduler, context.settlement, node_health, outcomes, metrics, patience=settings.patience, unix_now=unix_now
+    )
+    pods = PodKeeper(context.client, context.writes, scheduler_name=settings.scheduler_name)
+    writer = StatusWriter(context.client, context.writes, on_written=outcomes.note_written)
+    reconciler = Reconciler(
+        tracking,
+        scheduler,
+        accounts=accounts,
+        settlement=context.settlement,
+        pods=pods,
+        writer=writer,
+        announcer=context.announcer,
+        guard=guard,
+        patience=settings.patience,
+        unix_now=unix_now,
+    )
+    dispatcher = Dispatcher(
+        scheduler,
+        context.wake,
+        tracking=tracking,
+        reconciler=reconciler,
+        pods=pods,
+        announcer=context.announcer,
+        admission=settings.admission,
+        guard=guard,
+    )
+    controller = Controller(
+        tracking,
+        scheduler,
+        reconciler=reconciler,
+        accounts=accounts,
+        outcomes=outcomes,
+        writer=writer,
+        clocks=clocks,
+        decisions=decisions,
+        guard=guard,
+        unix_now=unix_now,
+        gpu_resource=settings.gpu_resource,
+    )
+    _show_queue(scheduler, parts, metrics)
+    return TaskControl(controller, dispatcher, node_health, clocks, decisions)
+
+
+def _show_queue(scheduler: Scheduler, parts: Parts, metrics: OperatorMetrics) -> None:
+    """Have the metrics read how many tasks wait and run whenever they are scraped."""
+    metrics.waiting.set_function(lambda: scheduler.waiting)
+    for cause in RefusalCause:
+        metrics.postponed.labels(cause).set_function(partial(scheduler.postponed, cause))
+    metrics.in_flight.set_function(lambda: len(parts.ledger))

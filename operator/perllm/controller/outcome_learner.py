@@ -1,0 +1,96 @@
+"""Gives the scheduler what there is to learn from tasks that have ended."""
+
+from collections.abc import Callable
+from functools import partial
+
+from perllm.cluster.pod import Pod
+from perllm.cluster.pod_ends import is_lost
+from perllm.controller import lifecycle
+from perllm.controller.decisions import read_decision
+from perllm.controller.evidence import find_fault
+from perllm.controller.outcomes import build_outcome
+from perllm.controller.status_writer import Fields
+from perllm.controller.tracking import Tracked, Tracking
+from perllm.guard import Guard
+from perllm.metrics import OperatorMetrics
+from perllm.placement.decision import Decision
+from perllm.placement.fleet import Fleet
+from perllm.placement.hindsight import judge_ended
+from perllm.scheduling.scheduler import Scheduler
+
+MAX_ENDING_S = 40.0
+"""Within which a pod that is deleted is gone, its grace period of 30 s included; else its node does not answer."""
+
+
+class OutcomeLearner:
+    """Learns from every outcome once, after it is stored: so a crash can repeat the learning, never lose it.
+
+    Args:
+        tracking: the tasks.
+        scheduler: learns.
+        fleet: the nodes.
+        metrics: count what is learned.
+        guard: contains what goes wrong about one outcome.
+        unix_now: wall clock.
+    """
+
+    def __init__(
+        self,
+        tracking: Tracking,
+        scheduler: Scheduler,
+        fleet: Fleet,
+        metrics: OperatorMetrics,
+        *,
+        guard: Guard,
+        unix_now: Callable[[], float],
+    ) -> None:
+        self._tracking = tracking
+        self._scheduler = scheduler
+        self._fleet = fleet
+        self._metrics = metrics
+        self._guard = guard
+        self._unix_now = unix_now
+
+    def note_written(self, key: str, fields: Fields) -> None:
+        """Take note that a status is stored."""
+        tracked = self._tracking.get(key)
+        if tracked is not None and (fields.get("observed") or {}).get("energyQuality") is not None:
+            self.learn(tracked)
+
+    def learn(self, tracked: Tracked) -> None:
+        """Learn from a task if its energy is settled; the learner recognises what an earlier process learned."""
+        observed = tracked.status.observed
+        if observed is not None and observed.energy_quality is not None:
+            self._guard.run("outcome", tracked.task.key, partial(self._learn, tracked))
+
+    def learn_ended(self, tracked: Tracked, pod: Pod, decision: Decision | None) -> None:
+        """Learn from a task that was ended at its deadline, unless its node may have been the cause."""
+        task, status = tracked.task, tracked.status
+        if decision is None or not lifecycle.is_ended_at_deadline(status) or pod.name != status.pod_name:
+            return
+        node = self._fleet.nodes.get(decision.node)
+        was_at_once = self._unix_now() <= task.due_s + MAX_ENDING_S
+        if node is not None and node.is_open and was_at_once and not (pod.is_disrupted or is_lost(pod)):
+            self._scheduler.learn_ended(judge_ended(decision, task.due_s, tracked.residence))
+
+    def _learn(self, tracked: Tracked) -> None:
+        if tracked.is_learned:
+            return
+        observed, pod = tracked.status.observed, tracked.find_pod(tracked.status.pod_name)
+        if observed is None or pod is None or pod.decision_record is None or pod.node not in self._fleet.nodes:
+            return
+        decision = read_decision(tracked.task, pod)
+        fault = find_fault(tracked.task, observed, pod, decision)
+        if fault is not None:
+            tracked.is_learned = True
+            self._metrics.outcomes_refused.labels(fault).inc()
+        if fault is not None or decision is None:
+            return
+        outcome = build_outcome(tracked.task, tracked.status, pod, decision, tracked.residence)
+        if outcome is None:
+            return
+        tracked.is_learned = True
+        reward = self._scheduler.learn(outcome)
+        if reward is not None:
+            self._metrics.outcomes.inc()
+            self._metrics.reward.observe(reward)

@@ -1,0 +1,84 @@
+"""Keeps what is in flight, the energy windows and the health of nodes equal to what pods say."""
+
+from collections.abc import Callable
+
+from perllm.cluster.pod import Pod
+from perllm.cluster.pod_ends import PodPatience, call_end, is_refusal
+from perllm.controller.decisions import read_decision
+from perllm.controller.outcome_learner import OutcomeLearner
+from perllm.controller.tracking import Tracked
+from perllm.energy.settlement import Settlement
+from perllm.metrics import OperatorMetrics
+from perllm.nodes.node_health import NodeHealth
+from perllm.scheduling.scheduler import Scheduler
+
+
+class PodAccounts:
+    """Accounts for the pods of tasks.
+
+    Args:
+        scheduler: counts the tasks in flight.
+        settlement: measures energy.
+        node_health: judges nodes by the ends of pods.
+        outcomes: learns from tasks that were ended at their deadlines.
+        metrics: count the pods that nodes refuse.
+        patience: how long pods may take.
+        unix_now: wall clock.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        settlement: Settlement,
+        node_health: NodeHealth,
+        outcomes: OutcomeLearner,
+        metrics: OperatorMetrics,
+        *,
+        patience: PodPatience,
+        unix_now: Callable[[], float],
+    ) -> None:
+        self._scheduler = scheduler
+        self._settlement = settlement
+        self._node_health = node_health
+        self._outcomes = outcomes
+        self._metrics = metrics
+        self._patience = patience
+        self._unix_now = unix_now
+
+    def note_change(self, pod: Pod, before: Pod | None, model: str | None) -> None:
+        """Take note of a pod that was added or changed; `model` is that of its task, None while that is not known."""
+        if is_refusal(pod) and not (before and is_refusal(before)):
+            self._metrics.refusals.inc()
+        if model is not None:
+            self._node_health.see(before, pod, model)
+
+    def account(self, tracked: Tracked, pod: Pod, *, is_gone: bool = False) -> None:
+        """Keep the tasks in flight and their energy windows equal to what a pod says."""
+        if pod.node is None:
+            return
+        decision = read_decision(tracked.task, pod)
+        is_superseded = any(other.attempt > pod.attempt for other in tracked.pods.values())
+        if decision is not None and (is_gone or pod.is_finished):
+            self._settlement.end(pod, self._unix_now())
+        if is_gone or (pod.is_finished and pod.linger_s is None):
+            if is_superseded:
+                self._scheduler.free(pod.node)
+                return
+            tracked.residence = self._scheduler.end(pod.task_uid, pod.node) or tracked.residence
+            self._outcomes.learn_ended(tracked, pod, decision)
+        elif decision is not None and not is_superseded:
+            self._scheduler.confirm(decision, tracked.task.demand.slots)
+            if not pod.is_finished:
+                self._settlement.begin(pod, self._unix_now())
+
+    def call_ends(self, tracked: Tracked, now_s: float) -> None:
+        """End what the operator waits for no longer."""
+        task = tracked.task
+        if task.spec is None:
+            return
+        for name, pod in list(tracked.pods.items()):
+            called = call_end(pod, self._patience, task.due_s, now_s)
+            if called is not pod:
+                tracked.pods[name] = called
+                self.note_change(called, pod, task.spec.model)
+                self.account(tracked, called)

@@ -1,0 +1,205 @@
+"""Brings the status of each task, and what is done about it, in line with what is known of it.
+
+lifecycle.advance (pure)  ->  status, queue, deletions, energy, the next look
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from perllm.api import names
+from perllm.api.task_status import TaskPhase, TaskStatus
+from perllm.cluster.pod import Pod
+from perllm.cluster.pod_ends import PodPatience, next_look_s
+from perllm.controller import lifecycle
+from perllm.controller.announcer import Announcer
+from perllm.controller.conditions import Note
+from perllm.controller.decisions import read_decision
+from perllm.controller.pod_accounts import PodAccounts
+from perllm.controller.pod_keeper import PodKeeper
+from perllm.controller.status_writer import StatusWriter
+from perllm.controller.summary import is_settled
+from perllm.controller.task import Task
+from perllm.controller.tracking import Tracked, Tracking
+from perllm.energy.settlement import Settlement
+from perllm.guard import Guard
+from perllm.nodes.node_health import find_avoided
+from perllm.scheduling.scheduler import Scheduler
+
+
+class Reconciler:
+    """Reconciles tasks.
+
+    Args:
+        tracking: the tasks.
+        scheduler: queues those that need a pod.
+        accounts: end what is waited for no longer.
+        settlement: measures energy.
+        pods: deletes pods and tasks.
+        writer: writes statuses.
+        announcer: says what has changed.
+        guard: contains what goes wrong about one task.
+        patience: how long pods may take.
+        unix_now: wall clock.
+    """
+
+    def __init__(
+        self,
+        tracking: Tracking,
+        scheduler: Scheduler,
+        *,
+        accounts: PodAccounts,
+        settlement: Settlement,
+        pods: PodKeeper,
+        writer: StatusWriter,
+        announcer: Announcer,
+        guard: Guard,
+        patience: PodPatience,
+        unix_now: Callable[[], float],
+    ) -> None:
+        self._tracking = tracking
+        self._scheduler = scheduler
+        self._accounts = accounts
+        self._settlement = settlement
+        self._pods = pods
+        self._writer = writer
+        self._announcer = announcer
+        self._guard = guard
+        self._patience = patience
+        self._unix_now = unix_now
+
+    def reconcile(self, key: str) -> None:
+        """Reconcile a task; if that fails its owner learns of it, and it is tried again."""
+        self._guard.run("task state", key, partial(self._reconcile, key), on_fault=partial(self.report_fault, key))
+
+    def report_fault(self, key: str, words: str) -> None:
+        """Say in a task's status that PerLLM failed on it."""
+        namespace, _, name = key.partition("/")
+        tracked = self._tracking.get(key)
+        status = tracked.status if tracked is not None else TaskStatus()
+        if not status.phase.is_final:
+            message = f"PerLLM has failed on this task and tries again: {words}"
+            fields = status.model_copy(update={"message": message}).to_object()
+            self._writer.put(key, names.task_status_path(namespace, name), fields)
+
+    def reject(self, tracked: Tracked, reason: str, message: str) -> None:
+        """End a task without running it."""
+        task, status = tracked.task, tracked.status
+        if not status.phase.is_final:
+            self._adopt(tracked, lifecycle.reject(task, status, reason, message, self._unix_now()))
+        self.reconcile(task.key)
+
+    def explain(self, tracked: Tracked, note: Note) -> bool:
+        """Say why a task has no pod; return whether that is new."""
+        if tracked.note == note or tracked.status.phase.is_final:
+            return False
+        tracked.note = note
+        status = lifecycle.note_wait(tracked.task, tracked.status, note, tracked.cause, self._unix_now())
+        self._adopt(tracked, status)
+        return True
+
+    def forget(self, key: str) -> None:
+        """Drop everything about a task that no longer exists."""
+        for kind in ("task", "task state", "outcome"):
+            self._guard.clear(kind, key)
+        self._writer.forget(key)
+        tracked = self._tracking.pop(key)
+        if tracked is None:
+            return
+        if not is_settled(tracked.status):
+            self._announcer.settled(tracked.task, tracked.status, self._unix_now())
+        if tracked.timer is not None:
+            tracked.timer.cancel()
+        self._withdraw(key)
+        self._scheduler.forget(key, tracked.task.uid)
+        for pod in tracked.pods.values():
+            self._settlement.forget(pod.uid)
+
+    def _reconcile(self, key: str) -> None:
+        tracked = self._tracking.get(key)
+        if tracked is None:
+            return  # gone since this was to be done
+        # One moment for all: what is due between two looks at the clock would be neither done nor waited for.
+        task, now_s = tracked.task, self._unix_now()
+        self._accounts.call_ends(tracked, now_s)
+        step = lifecycle.advance(task, tracked.status, tracked.all_pods, now_s, tracked.note)
+        tracked.cause = step.cause
+        self._adopt(tracked, step.status)
+        if step.attempt is not None:
+            self._scheduler.submit(task.to_pending(step.attempt, find_avoided(tracked.all_pods)))
+        else:
+            tracked.note = None
+            if step.status.phase.is_final or step.status.node_name is not None:
+                self._withdraw(key)
+            else:
+                self._scheduler.note_pod(key)
+        for pod in step.doomed:
+            self._pods.delete(f"/api/v1/namespaces/{task.namespace}/pods/{pod.name}", pod.uid)
+        if step.finished is not None:
+            self._settle(tracked, step.finished)
+        self._schedule(tracked, step, now_s)
+
+    def _withdraw(self, key: str) -> None:
+        self._scheduler.withdraw(key)
+        for kind in ("placement", "pod creation"):
+            self._guard.clear(kind, key)
+
+    def _adopt(self, tracked: Tracked, status: TaskStatus) -> None:
+        """Make `status` the task's, announce what is new in it, and have it written."""
+        task, before = tracked.task, tracked.status
+        tracked.status = status
+        if status.node_name and (status.node_name, status.pod_name) != (before.node_name, before.pod_name):
+            pod = tracked.find_pod(status.pod_name)
+            decision = read_decision(task, pod) if pod else None
+            if decision is not None:
+                self._announcer.placed(task, decision)
+        is_out = status.phase in (TaskPhase.FAILED, TaskPhase.REJECTED)
+        if status.deadline_met is False and before.deadline_met is not False and not is_out:
+            self._announcer.missed(task, status)
+        if status.phase.is_final and not before.phase.is_final:
+            self._announcer.ended(task, status)
+        if is_settled(status) and not is_settled(before):
+            self._announcer.settled(task, status, self._unix_now())
+        self._writer.put(task.key, names.task_status_path(task.namespace, task.name), status.to_object())
+
+    def _settle(self, tracked: Tracked, pod: Pod) -> None:
+        """Measure the energy of a finished task as soon as the metrics cover its run."""
+        observed = tracked.status.observed
+        if observed is None or observed.energy_quality is not None:
+            return
+        decision = read_decision(tracked.task, pod)
+        transmission_energy_j = decision.forecast.energy.transmission_energy_j if decision else 0.0
+        measured = self._settlement.measure(pod, transmission_energy_j, self._unix_now())
+        if measured is None:
+            return
+        energy_j = None if measured.energy_j is None else round(measured.energy_j, 3)
+        observed = observed.model_copy(update={"energy_joules": energy_j, "energy_quality": measured.quality})
+        self._announcer.measured(tracked.status.tier, measured)
+        self._adopt(tracked, tracked.status.model_copy(update={"observed": observed}))
+
+    def _schedule(self, tracked: Tracked, step: lifecycle.Step, now_s: float) -> None:
+        """Reconcile the task again when time alone will change something."""
+        if tracked.timer is not None:
+            tracked.timer.cancel()
+            tracked.timer = None
+        task, status = tracked.task, tracked.status
+        if task.spec is None:
+            return
+        looks_s = [next_look_s(pod, self._patience, task.due_s) for pod in tracked.pods.values()]
+        waits_s = [look_s - now_s for look_s in looks_s if look_s is not None and look_s > now_s]
+        if not status.phase.is_final:
+            waits_s += [task.due_s - now_s] if task.due_s > now_s else []
+        elif status.observed is not None and status.observed.energy_quality is None and step.finished is not None:
+            waits_s.append(self._settlement.retry_s)
+        elif step.expire_in_s is not None:
+            if step.expire_in_s <= 0:
+                self._pods.delete(names.task_path(task.namespace, task.name), task.uid)
+                return
+            waits_s.append(step.expire_in_s)
+        if waits_s:
+            loop = asyncio.get_running_loop()
+            tracked.timer = loop.call_later(max(min(waits_s), 0.0) + 0.001, self._wake, task)
+
+    def _wake(self, task: Task) -> None:
+        if self._tracking.find(task.key, task.uid) is not None:
+            self.reconcile(task.key)

@@ -1,0 +1,91 @@
+"""The tasks in the operator's care, with what was seen of their pods."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from perllm.api.task_status import TaskStatus
+from perllm.cluster.pod import Pod
+from perllm.controller.conditions import Note
+from perllm.controller.task import Task
+from perllm.placement.flight import Residence
+
+
+@dataclass(slots=True)
+class Tracked:
+    """A task in the operator's care.
+
+    Attributes:
+        task: the task.
+        status: its status; authoritative, since nobody else writes it.
+        pods: its pods, by name.
+        timer: its next reconciliation.
+        residence: what it met on its node.
+        is_learned: whether its outcome was learned, or discarded.
+        note: why it has no pod yet.
+        cause: why it needs another pod.
+        ended: its pod that ended last, which may be gone.
+    """
+
+    task: Task
+    status: TaskStatus
+    pods: dict[str, Pod] = field(default_factory=dict)
+    timer: asyncio.TimerHandle | None = None
+    residence: Residence | None = None
+    is_learned: bool = False
+    note: Note | None = None
+    cause: str = ""
+    ended: Pod | None = None
+
+    @property
+    def all_pods(self) -> list[Pod]:
+        """Its pods, with the one that ended last though it may be gone."""
+        gone = [] if self.ended is None or self.ended.name in self.pods else [self.ended]
+        return [*self.pods.values(), *gone]
+
+    def find_pod(self, name: str | None) -> Pod | None:
+        """Return one of its pods; None if it is not known any more."""
+        return next((pod for pod in self.all_pods if pod.name == name), None)
+
+
+class Tracking:
+    """Tracked tasks by key, and pods of tasks that are not known yet."""
+
+    def __init__(self) -> None:
+        self._tracked: dict[str, Tracked] = {}
+        self._orphans: dict[str, dict[str, Pod]] = {}
+
+    def __iter__(self) -> Iterator[Tracked]:
+        return iter(list(self._tracked.values()))
+
+    def get(self, key: str) -> Tracked | None:
+        """Return the task of a name; None if there is none."""
+        return self._tracked.get(key)
+
+    def find(self, key: str, uid: str) -> Tracked | None:
+        """Return a task; None once it is gone, also if another has its name by now."""
+        tracked = self._tracked.get(key)
+        return tracked if tracked is not None and tracked.task.uid == uid else None
+
+    def add(self, task: Task, status: TaskStatus) -> Tracked:
+        """Track a task, with its pods that were seen before it."""
+        pods = {name: pod for name, pod in self._orphans.pop(task.key, {}).items() if pod.task_uid == task.uid}
+        tracked = self._tracked[task.key] = Tracked(task, status, pods)
+        return tracked
+
+    def pop(self, key: str) -> Tracked | None:
+        """Track a task no longer."""
+        return self._tracked.pop(key, None)
+
+    def pods_of(self, pod: Pod) -> dict[str, Pod]:
+        """Return the pods of a pod's task, whether the task is known or not."""
+        tracked = self.find(pod.task_key, pod.task_uid)
+        return self._orphans.setdefault(pod.task_key, {}) if tracked is None else tracked.pods
+
+    def drop_orphan(self, pod: Pod) -> None:
+        """Forget a pod that is gone, if its task is not known."""
+        orphans = self._orphans.get(pod.task_key)
+        if orphans is not None:
+            orphans.pop(pod.name, None)
+            if not orphans:
+                del self._orphans[pod.task_key]

@@ -1,0 +1,115 @@
+"""Keeps the scheduler's view of nodes up to date: which there are, what their uplinks carry, and what has passed."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+
+from perllm.api.task import Tier
+from perllm.cluster.client import Object
+from perllm.cluster.node import NodeLabels, read_node
+from perllm.config import NodeSettings
+from perllm.guard import Guard
+from perllm.nodes.node_health import NodeHealth
+from perllm.placement.fleet import Bandwidth, Fleet
+from perllm.scheduling.scheduler import Scheduler
+from perllm.telemetry.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
+
+BITS_PER_MEGABIT = 1e6
+INTERVAL_S = 0.5
+
+
+class NodeUpkeep:
+    """Follows the nodes.
+
+    Args:
+        scheduler: takes in what changes.
+        fleet: the nodes that it knows.
+        settings: what nodes are known by, and what is assumed of those without figures.
+        health: of the nodes.
+        snapshot: returns the newest figures.
+        guard: contains what goes wrong about one node.
+        on_gone: called with the name of a node that has left.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        fleet: Fleet,
+        settings: NodeSettings,
+        *,
+        health: NodeHealth,
+        snapshot: Callable[[], Snapshot],
+        guard: Guard,
+        on_gone: Callable[[str], None],
+    ) -> None:
+        self._scheduler = scheduler
+        self._fleet = fleet
+        self._settings = settings
+        self._labels = NodeLabels(settings.tier_label, settings.gpu_type_label, settings.gpu_resource)
+        self._health = health
+        self._snapshot = snapshot
+        self._guard = guard
+        self._on_gone = on_gone
+
+    @property
+    def addresses(self) -> Mapping[str, Collection[str]]:
+        """The addresses of each node, by which its figures are found."""
+        return {name: node.addresses for name, node in self._fleet.nodes.items()}
+
+    def on_node(self, old: Object | None, new: Object | None) -> None:
+        """Take note of a node that was added, changed or deleted; called inside the guard."""
+        node = read_node(new, self._labels) if new else None
+        if node is None:
+            gone = new or old
+            if gone is not None:
+                self._remove(gone["metadata"]["name"])
+            return
+        known = self._fleet.nodes.get(node.name)
+        if known == node:
+            return
+        self._scheduler.put_node(node, self._find_bandwidth(node.name, node.tier))
+        if known is not None and known.uid != node.uid:
+            self._health.forget(node.name)
+
+    async def run(self) -> None:
+        """Bring new figures to the scheduler, and have it drop what has passed, until cancelled."""
+        seen: Snapshot | None = None
+        while True:
+            snapshot = self._snapshot()
+            if snapshot is not seen:
+                self._guard.run("upkeep", "of bandwidth", self._refresh_bandwidth, again=False)
+                seen = snapshot
+            self._guard.run("upkeep", "of circuits", self._health.tend, again=False)
+            self._guard.run("upkeep", "of reservations", self._refresh_reservations, again=False)
+            await asyncio.sleep(INTERVAL_S)
+
+    def _refresh_bandwidth(self) -> None:
+        found: dict[str, Bandwidth] = {}
+        for name, node in self._fleet.nodes.items():
+            self._guard.run("node", name, partial(self._read_bandwidth, name, node.tier, found), again=False)
+        self._scheduler.put_bandwidth(found)
+
+    def _read_bandwidth(self, name: str, tier: Tier, found: dict[str, Bandwidth]) -> None:
+        found[name] = self._find_bandwidth(name, tier)
+
+    def _refresh_reservations(self) -> None:
+        for task_id in self._scheduler.refresh():
+            log.warning("the placement of task %s was not carried out in time and is forgotten", task_id)
+
+    def _remove(self, name: str) -> None:
+        """Forget a node of the fleet; most others only report that they are alive."""
+        if name in self._fleet.nodes:
+            self._scheduler.remove_node(name)
+            self._health.forget(name)
+            self._on_gone(name)
+
+    def _find_bandwidth(self, name: str, tier: Tier) -> Bandwidth:
+        """Return a node's uplink: as measured, else as configured for its tier."""
+        figures = self._snapshot().of(name)
+        total_bps = figures.bandwidth_total_bps.fresh_value
+        if total_bps is None:
+            total_bps = self._settings.default_bandwidth_mbit_s[tier] * BITS_PER_MEGABIT
+        return Bandwidth(total_bps, figures.bandwidth_used_bps.fresh_value or 0.0)

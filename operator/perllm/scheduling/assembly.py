@@ -1,0 +1,85 @@
+"""Puts a scheduler together from settings, for the operator and for the replay of what it recorded."""
+
+from collections.abc import Callable
+from random import Random
+
+from pydantic import BaseModel, ConfigDict
+
+from perllm.api.task import Tier
+from perllm.config import AdmissionSettings, Config, PolicySettings
+from perllm.learning.learner import Learner
+from perllm.learning.outcome import ImplausibleFigure
+from perllm.placement.circuits import Circuits
+from perllm.placement.fleet import Fleet
+from perllm.placement.ledger import Ledger
+from perllm.scheduling.admission import Admission
+from perllm.scheduling.journal import Inputs
+from perllm.scheduling.loop import DispatchRules, Order
+from perllm.scheduling.scheduler import Parts, Scheduler
+from perllm.scheduling.shares import Shares
+
+
+class SchedulerSettings(BaseModel):
+    """All settings that decisions depend on; the first line of a journal holds them.
+
+    Attributes:
+        policy: the policy.
+        admission: when tasks are rejected.
+        weights: of namespaces.
+        transmission_j_per_bit: energy of moving one bit to a node, by tier.
+        seed: of the jitter of pauses.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    policy: PolicySettings
+    admission: AdmissionSettings
+    weights: dict[str, float]
+    transmission_j_per_bit: dict[Tier, float]
+    seed: int
+
+
+def read_settings(config: Config, seed: int) -> SchedulerSettings:
+    """Return the settings of an operator's scheduler."""
+    return SchedulerSettings(
+        policy=config.policy,
+        admission=config.admission,
+        weights=config.fairness.weights,
+        transmission_j_per_bit={tier: config.nodes.transmission_microjoule_per_bit[tier] * 1e-6 for tier in Tier},
+        seed=seed,
+    )
+
+
+def build_admission(settings: AdmissionSettings) -> Admission:
+    """Return the admission that the settings ask for."""
+    return Admission(settings.min_hit_chance, settings.probe_share)
+
+
+def build_scheduler(
+    settings: SchedulerSettings,
+    inputs: Inputs,
+    *,
+    count_refused: Callable[[ImplausibleFigure], None] | None = None,
+    metrics_age_s: Callable[[str], float | None] = lambda _: None,
+) -> tuple[Scheduler, Parts]:
+    """Return a scheduler that knows no nodes and no tasks, and its parts for those who read them.
+
+    Args:
+        settings: of the scheduler.
+        inputs: its clock and its journal.
+        count_refused: called with the reason for every outcome that is discarded.
+        metrics_age_s: returns the age of a node's metrics, None when there are none.
+    """
+    rng, policy = Random(settings.seed), settings.policy.build()
+    parts = Parts(policy, Learner(policy, count_refused), Fleet(), Ledger(), Circuits(rng))
+    inputs.begin(settings.model_dump(mode="json"))
+    scheduler = Scheduler(
+        parts,
+        inputs=inputs,
+        rules=DispatchRules(Order.URGENCY, build_admission(settings.admission)),
+        shares=Shares(settings.weights),
+        transmission_j_per_bit=settings.transmission_j_per_bit,
+        rng=rng,
+        metrics_age_s=metrics_age_s,
+    )
+    return scheduler, parts

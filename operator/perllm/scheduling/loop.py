@@ -1,0 +1,381 @@
+"""The dispatch loop: which waiting task comes next, and whether it starts, waits, or is rejected.
+
+    due(now) -> [Start | Wait | Reject | SetAside]
+
+A task starts only when a node can take it now and the policy finds none worth waiting for. What it starts with is
+reserved at once, so the next task of the same round sees less room, and released if no pod comes of it. A task whose
+pod the API server denies is kept apart from the others until the cause may have gone.
+
+Of one namespace the task of the highest priority comes first, then the one of the least laxity (laxity.py); which
+namespace comes next, the shares decide (shares.py). A node is sought once per task and round: the rank needs no
+decision, and what a pod was created on stands until its binding unless what it was decided on has changed (`decide`).
+
+Pure: no I/O and no clock of its own; all that it depends on is passed in.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from random import Random
+
+from perllm.guard import describe
+from perllm.learning.learner import Learner
+from perllm.placement.circuits import Circuits
+from perllm.placement.fleet import Fleet
+from perllm.placement.ledger import Ledger
+from perllm.placement.placer import Placement, Placer
+from perllm.placement.request import PlacementRequest
+from perllm.policy.problem import Verdict
+from perllm.scheduling.admission import Admission
+from perllm.scheduling.backlog import Line
+from perllm.scheduling.claims import Claim, Claims
+from perllm.scheduling.laxity import ResidenceTimes
+from perllm.scheduling.lines import WaitingLines
+from perllm.scheduling.pending import Action, PendingTask, Reject, SetAside, Start, Wait
+from perllm.scheduling.postponed import Postponed
+from perllm.scheduling.ranking import Rank
+from perllm.scheduling.refusal import PodRefusal, RefusalCause
+from perllm.scheduling.shares import LOOK_S, Shares
+from perllm.scheduling.timers import Timers
+
+MAX_EXAMINED = 64
+"""Waiting tasks that a node is sought for in one round; bounds the time that the event loop is held."""
+
+CREATION_PATIENCE_S = 2.0
+"""A creation that takes longer waits for a webhook, and holds no room on a node meanwhile."""
+
+SIGHT_PATIENCE_S = 30.0
+"""A pod that was created and is not seen by then was deleted at once, or changed so that it is not known as one."""
+
+MAX_DECIDED = 4096
+"""Decisions kept until their pods are bound; kube-scheduler binds a few dozen at a time."""
+
+
+class Order(Enum):
+    """In which order the waiting tasks of a namespace are examined."""
+
+    URGENCY = "priority, then least laxity"
+    ARRIVAL = "arrival"
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchRules:
+    """The rules of the queue that are not the policy's own; baselines are compared under several.
+
+    Attributes:
+        order: of the waiting tasks of a namespace.
+        admission: whether a task starts, waits, or is rejected.
+    """
+
+    order: Order
+    admission: Admission
+
+
+@dataclass(frozen=True, slots=True)
+class _Decided:
+    """A decision, and the state of nodes and circuits that it was made in."""
+
+    placement: Placement
+    version: tuple[int, int]
+
+
+class DispatchLoop:
+    """Decides about waiting tasks.
+
+    Args:
+        placer: says where a task could go now.
+        learner: knows the lengths of answers.
+        fleet: the nodes.
+        ledger: the tasks in flight.
+        circuits: of the nodes.
+        shares: what each namespace was given.
+        rules: of the queue.
+        now_s: returns monotonic seconds.
+        rng: for the jitter of pauses.
+    """
+
+    def __init__(
+        self,
+        placer: Placer,
+        *,
+        learner: Learner,
+        fleet: Fleet,
+        ledger: Ledger,
+        circuits: Circuits,
+        shares: Shares,
+        rules: DispatchRules,
+        now_s: Callable[[], float],
+        rng: Random,
+    ) -> None:
+        self._placer = placer
+        self._learner = learner
+        self._fleet = fleet
+        self._ledger = ledger
+        self._circuits = circuits
+        self._shares = shares
+        self._rules = rules
+        self._now_s = now_s
+        self._timers = Timers()
+        self._lines: WaitingLines[str] = WaitingLines(shares)
+        self._postponed = Postponed(self._requeue, timers=self._timers, now_s=now_s, rng=rng)
+        self._residence_times = ResidenceTimes()
+        self._tasks: dict[str, PendingTask] = {}
+        self._claims = Claims()
+        self._is_cut_short = False
+        self._decided: OrderedDict[str, _Decided] = OrderedDict()
+
+    @property
+    def waiting(self) -> int:
+        """Number of tasks that wait for a pod."""
+        return len(self._lines) + len(self._postponed)
+
+    def postponed(self, cause: RefusalCause) -> int:
+        """Return how many of them wait since their pod was denied for this cause."""
+        return self._postponed.count(cause)
+
+    def submit(self, task: PendingTask) -> None:
+        """Queue a task for its next pod; again is harmless: the newest generation counts."""
+        known = self._tasks.get(task.key)
+        is_known = known is not None and (known.uid, known.attempt) == (task.uid, task.attempt)
+        is_changed = known is not None and known.generation != task.generation and task.key in self._lines
+        if is_known and not is_changed:
+            self._lines.again(task.key)
+            return
+        self._postponed.remove(task.key)
+        self._tasks[task.key] = task
+        self._queue(task)
+
+    def withdraw(self, key: str) -> None:
+        """Forget a task: it ended, was deleted, or its pod is bound."""
+        self._lines.remove(key)
+        self._postponed.remove(key)
+        task = self._tasks.pop(key, None)
+        self._claims.pop(key)
+        if task is not None:
+            self._ledger.stop_waiting(task.uid)
+            self._placer.release_reservation(task.uid)
+            self._decided.pop(task.uid, None)
+
+    def note_pod(self, key: str) -> None:
+        """Note that a task has a pod that waits for kube-scheduler, also if its creation seemed to fail."""
+        task, claim = self._tasks.get(key), self._claims.get(key)
+        self._postponed.remove(key)
+        if claim is not None:
+            claim.is_seen = True
+            claim.timer.cancel()
+        if task is not None and key in self._lines:
+            self._lines.remove(key)
+            self._ledger.stop_waiting(task.uid)
+
+    def note_created(self, task: PendingTask) -> None:
+        """Note that the API server has taken the pod of a task."""
+        self._claims.end_creation(task.uid)
+        claim = self._claims.get(task.key)
+        if self._tasks.get(task.key) == task and claim is not None:
+            self._postponed.accept(task.key)
+            if not claim.is_seen:
+                self._await_sight(task, claim)
+
+    def note_denied(self, task: PendingTask, denial: PodRefusal) -> bool:
+        """Release what a task was given whose pod was denied, and postpone it; return whether it still waits."""
+        self._claims.end_creation(task.uid)
+        if self._tasks.get(task.key) != task:
+            return False
+        self._postpone(task, denial)
+        return True
+
+    def note_abandoned(self, task: PendingTask) -> None:
+        """Queue a task again whose creation was given up; should its pod exist all the same, it will be seen."""
+        self._claims.end_creation(task.uid)
+        if self._tasks.get(task.key) == task:
+            self.release_room(task.key)
+            self._queue(task)
+
+    def release_room(self, key: str) -> None:
+        """Let others have the room that is kept for a task: its pod is not about to run."""
+        task, claim = self._tasks.get(key), self._claims.get(key)
+        if task is None or claim is None or claim.row is None:
+            return
+        self._placer.release_reservation(task.uid)
+        self._lines.call(claim.row)
+        claim.row = None
+
+    def retry(self, key: str) -> None:
+        """Try a postponed task at once: the cause has gone."""
+        self._postponed.hasten(key)
+
+    def retry_namespace(self, namespace: str) -> None:
+        """Note that what the pods of a namespace are denied for may have gone."""
+        self._postponed.note_sign(namespace)
+
+    def free(self, node: str) -> None:
+        """Note that a node may have room again."""
+        if node in self._fleet.nodes:
+            self._lines.call(self._fleet.row(node))
+
+    def examine_all(self) -> None:
+        """Examine all waiting tasks again: a node has come, gone or changed."""
+        self._lines.all_again()
+
+    def due(self) -> list[Action]:
+        """Return what is to be done now; the caller carries it out, and says what came of it."""
+        now_s = self._now_s()
+        self._timers.run(now_s)
+        self._is_cut_short = False
+        actions: list[Action] = []
+        joint = self._decide_jointly()
+        waiting = self._lines.due(now_s, lambda namespace: self._claims.may_start(namespace, now_s))
+        for examined, key in enumerate(waiting, start=1):
+            action = self._examine_safely(self._tasks[key], joint.pop(key, None))
+            if action is not None:
+                actions.append(action)
+            if examined == MAX_EXAMINED:
+                self._is_cut_short = True
+                break
+        return actions
+
+    def next_s(self) -> float:
+        """Return when `due` is to be called although nothing happens; inf for never."""
+        now_s = self._now_s()
+        return now_s if self._is_cut_short else min(self._lines.next_s(now_s), self._timers.next_s())
+
+    def decide(self, request: PlacementRequest, candidates: Sequence[str]) -> Placement:
+        """Return the decision about a pod that kube-scheduler is about to place, with room reserved for it.
+
+        It is the one that the pod was created on, unless the chosen node is not a candidate, its room was released, or
+        nodes or circuits have changed since.
+        """
+        known = self._decided.get(request.task_id)
+        if known is not None and self._stands(known, request, candidates):
+            return known.placement
+        self._placer.release_reservation(request.task_id)
+        placement = self._placer.choose(request, candidates)
+        if placement.node is not None:
+            self._placer.reserve(placement, placement.node)
+        self._remember(placement)
+        return placement
+
+    def settle(self, task_id: str, node: str) -> Placement | None:
+        """Reserve room on the node that kube-scheduler settled on; None if it was not decided, or is gone."""
+        known = self._decided.get(task_id)
+        if known is None or node not in known.placement.names or node not in self._fleet.nodes:
+            return None
+        self._placer.reserve(known.placement, node)
+        return known.placement
+
+    def _decide_jointly(self) -> dict[str, Placement]:
+        """Return the decisions about a whole round of tasks, by key; none unless the policy decides jointly."""
+        if not self._placer.decides_jointly:
+            return {}
+        keys = self._lines.peek(MAX_EXAMINED)
+        for key in keys:
+            self._ledger.stop_waiting(self._tasks[key].uid)
+        placements = self._placer.choose_round([self._tasks[key].request for key in keys])
+        return dict(zip(keys, placements, strict=True))
+
+    def _examine_safely(self, task: PendingTask, placement: Placement | None) -> Action | None:
+        try:
+            return self._examine(task, placement)
+        except Exception as error:
+            self._lines.remove(task.key)
+            self._postpone(task, PodRefusal(RefusalCause.FAULT, describe(error)))
+            return SetAside(task, error)
+
+    def _examine(self, task: PendingTask, placement: Placement | None) -> Action | None:
+        """Seek a node for a task, unless that was done for the round; None if it lets others be examined first."""
+        self._ledger.stop_waiting(task.uid)
+        placement = placement or self._placer.choose(task.request)
+        verdict = self._rules.admission.judge(placement, task.on_infeasible)
+        if verdict is Verdict.REJECT:
+            self.withdraw(task.key)
+            return Reject(task, placement)
+        arm = placement.arm
+        if verdict is Verdict.WAIT or arm is None:
+            self._await(task, placement)
+            return Wait(task, placement)
+        if self._lines.give_way(task.key, int(placement.rows[arm])):
+            return None
+        self._start(task, placement, arm)
+        return Start(task, placement)
+
+    def _start(self, task: PendingTask, placement: Placement, arm: int) -> None:
+        """Give a task what it starts with."""
+        now_s, row = self._now_s(), int(placement.rows[arm])
+        work_s = float(placement.outlook.times.work_s[arm]) * placement.request.demand.slots
+        timer = self._timers.call_at(now_s + CREATION_PATIENCE_S, partial(self.release_room, task.key))
+        self._claims.put(task.key, task.uid, task.namespace, Claim(work_s, row, timer), now_s)
+        self._lines.remove(task.key, work_s=work_s)
+        self._placer.reserve(placement, placement.names[arm])
+        self._residence_times.observe(placement, arm)
+        self._remember(placement)
+
+    def _await(self, task: PendingTask, placement: Placement) -> None:
+        """Put a task into the line for its node, which the other tasks see."""
+        arm, request = placement.choice.awaited, placement.request
+        line: Line = request.tiers, request.demand, request.avoided
+        if arm is not None:
+            line = int(placement.rows[arm])
+            work_s = float(placement.outlook.times.work_s[arm])
+            self._ledger.wait(task.uid, line, work_s, slots=request.demand.slots, namespace=request.namespace)
+        self._lines.wait(task.key, line)
+
+    def _await_sight(self, task: PendingTask, claim: Claim) -> None:
+        claim.timer.cancel()
+        claim.timer = self._timers.call_at(self._now_s() + SIGHT_PATIENCE_S, partial(self._miss_sight, task, claim))
+
+    def _miss_sight(self, task: PendingTask, claim: Claim) -> None:
+        """Have a pod created again that was never seen; if it exists after all, its name is taken, and that is said."""
+        if task.uid in self._ledger:
+            # It is bound: only the news of it is late.
+            self._await_sight(task, claim)
+            return
+        self._release_claim(task)
+        self._queue(task)
+
+    def _release_claim(self, task: PendingTask) -> None:
+        """Release what a task was given of which no pod has come."""
+        self.release_room(task.key)
+        claim = self._claims.pop(task.key)
+        if claim is not None:
+            self._shares.refund(task.namespace, claim.work_s - LOOK_S)
+
+    def _postpone(self, task: PendingTask, denial: PodRefusal) -> None:
+        self._release_claim(task)
+        self._postponed.put(task.key, task.namespace, self._rank(task), denial)
+
+    def _requeue(self, key: str) -> None:
+        task = self._tasks.get(key)
+        if task is not None:
+            self._queue(task)
+
+    def _queue(self, task: PendingTask) -> None:
+        self._lines.add(task.key, self._rank(task), namespace=task.namespace, priority=task.priority)
+
+    def _rank(self, task: PendingTask) -> Rank:
+        request = task.request
+        if self._rules.order is Order.ARRIVAL:
+            return (request.due_s - request.deadline_s,)
+        length = self._learner.expect_length(request.model, request.prompt_tokens, request.output_tokens)
+        residence_s = self._residence_times.expect_s(request.model, request.prompt_tokens, length.mean)
+        return -task.priority, request.due_s - residence_s
+
+    def _remember(self, placement: Placement) -> None:
+        task_id = placement.request.task_id
+        self._decided[task_id] = _Decided(placement, self._version())
+        self._decided.move_to_end(task_id)
+        if len(self._decided) > MAX_DECIDED:
+            self._decided.popitem(last=False)
+
+    def _stands(self, decided: _Decided, request: PlacementRequest, candidates: Sequence[str]) -> bool:
+        placement = decided.placement
+        return (
+            placement.request == request
+            and request.task_id in self._ledger
+            and decided.version == self._version()
+            and placement.node in candidates
+        )
+
+    def _version(self) -> tuple[int, int]:
+        return self._fleet.version, self._circuits.version

@@ -1,0 +1,317 @@
+"""All that decides about tasks, behind one door: every input that a decision depends on is a method of `Scheduler`.
+
+    nodes       put_node, remove_node, put_bandwidth, warm
+    tasks       note_arrival, submit, withdraw, forget
+    pods        note_pod, note_created, note_denied, note_abandoned, release_room, retry, retry_namespace
+    placement   decide, settle (kube-scheduler asks), confirm, cancel, end
+    outcomes    restore, learn, learn_ended
+    circuits    note_refused, note_failed, note_began, note_succeeded, tend_circuits, forget_node
+    time        due, refresh
+
+The operator and the simulator give the same inputs to the same code, and a recorded run can be replayed (journal.py).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from random import Random
+
+from perllm.api.node_profile import CircuitState
+from perllm.api.task import Tier
+from perllm.cluster.node import Node
+from perllm.learning.learner import Learner
+from perllm.learning.node_state import NodeState
+from perllm.learning.outcome import Ended, Outcome
+from perllm.learning.restoration import restore
+from perllm.placement.circuit import Attempt, CircuitChange
+from perllm.placement.circuits import Circuits
+from perllm.placement.decision import Decision
+from perllm.placement.fleet import Bandwidth, Fleet
+from perllm.placement.flight import Residence
+from perllm.placement.ledger import Ledger
+from perllm.placement.placer import Placement, Placer
+from perllm.placement.request import PlacementRequest
+from perllm.policy.problem import Policy
+from perllm.scheduling.journal import Inputs, recorded
+from perllm.scheduling.loop import DispatchLoop, DispatchRules
+from perllm.scheduling.pending import Action, PendingTask
+from perllm.scheduling.refusal import PodRefusal, RefusalCause
+from perllm.scheduling.shares import Shares
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a scheduler is made of; for those who read.
+
+    Attributes:
+        policy: chooses among arms.
+        learner: predicts.
+        fleet: the nodes.
+        ledger: the tasks in flight.
+        circuits: of the nodes.
+    """
+
+    policy: Policy
+    learner: Learner
+    fleet: Fleet
+    ledger: Ledger
+    circuits: Circuits
+
+
+class Scheduler:
+    """Decides which task starts when, and where; takes in all that its decisions depend on.
+
+    Args:
+        parts: what it is made of.
+        inputs: its clock and its journal.
+        rules: of the queue.
+        shares: of the namespaces.
+        transmission_j_per_bit: energy of moving one bit to a node, by tier.
+        rng: for the jitter of pauses.
+        metrics_age_s: returns the age of a node's metrics, None when there are none; only shown.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        inputs: Inputs,
+        rules: DispatchRules,
+        shares: Shares,
+        transmission_j_per_bit: Mapping[Tier, float],
+        rng: Random,
+        metrics_age_s: Callable[[str], float | None] = lambda _: None,
+    ) -> None:
+        self.inputs = inputs
+        self._policy = parts.policy
+        self._learner = parts.learner
+        self._fleet = parts.fleet
+        self._ledger = parts.ledger
+        self._circuits = parts.circuits
+        clock = inputs.clock
+        self._placer = Placer(
+            parts.policy,
+            parts.learner,
+            parts.fleet,
+            parts.ledger,
+            circuits=parts.circuits,
+            transmission_j_per_bit=dict(transmission_j_per_bit),
+            metrics_age_s=metrics_age_s,
+            unix_now=clock.unix_s,
+            now=clock.now_s,
+        )
+        self._loop = DispatchLoop(
+            self._placer,
+            learner=parts.learner,
+            fleet=parts.fleet,
+            ledger=parts.ledger,
+            circuits=parts.circuits,
+            shares=shares,
+            rules=rules,
+            now_s=clock.now_s,
+            rng=rng,
+        )
+
+    @property
+    def waiting(self) -> int:
+        """Number of tasks that wait for a pod."""
+        return self._loop.waiting
+
+    def postponed(self, cause: RefusalCause) -> int:
+        """Return how many of them wait since their pod was denied for this cause."""
+        return self._loop.postponed(cause)
+
+    def next_s(self) -> float:
+        """Return when `due` is to be called although nothing happens, by the monotonic clock; inf for never."""
+        return self._loop.next_s()
+
+    @recorded
+    def put_node(self, node: Node, bandwidth: Bandwidth) -> None:
+        """Take in a node that joined or changed; one that was replaced under its name starts cold and unsuspected."""
+        known = self._fleet.nodes.get(node.name)
+        if known == node:
+            return
+        row = self._learner.register(node.name, node.gpu_type)
+        if known is not None and known.uid != node.uid:
+            self._learner.cool(node.name)
+            self._circuits.forget_node(node.name)
+        self._fleet.put(node, row, bandwidth)
+        self._placer.note_bandwidth()
+        self._loop.examine_all()
+
+    @recorded
+    def remove_node(self, name: str) -> None:
+        """Forget a node that left the cluster; what was learned on it stays."""
+        self._learner.cool(name)
+        if name in self._fleet.nodes:
+            self._fleet.remove(name)
+            self._circuits.forget_node(name)
+            self._loop.examine_all()
+
+    @recorded
+    def put_bandwidth(self, bandwidth: dict[str, Bandwidth]) -> None:
+        """Take in what is known of the uplinks of nodes."""
+        for name, one in bandwidth.items():
+            if name in self._fleet.nodes:
+                self._fleet.put_bandwidth(name, one)
+        self._placer.note_bandwidth()
+
+    @recorded
+    def warm(self, node: str, model: str) -> None:
+        """Note that a node has a model loaded."""
+        self._learner.warm(node, model)
+
+    @recorded
+    def note_arrival(self, request: PlacementRequest) -> None:
+        """Take a task that has arrived into the mean task of its model."""
+        self._placer.note_arrival(request)
+
+    @recorded
+    def submit(self, task: PendingTask) -> None:
+        """Queue a task for its next pod."""
+        self._loop.submit(task)
+
+    @recorded
+    def withdraw(self, key: str) -> None:
+        """Take a task out of the queue: it ended, was deleted, or its pod is bound."""
+        self._loop.withdraw(key)
+
+    @recorded
+    def forget(self, key: str, task_id: str) -> None:
+        """Forget a task that no longer exists."""
+        self._loop.withdraw(key)
+        self._placer.release(task_id)
+        self._circuits.forget_task(task_id)
+
+    @recorded
+    def note_pod(self, key: str) -> None:
+        """Note that a task has a pod that waits for kube-scheduler."""
+        self._loop.note_pod(key)
+
+    @recorded
+    def note_created(self, task: PendingTask) -> None:
+        """Note that the API server has taken the pod of a task."""
+        self._loop.note_created(task)
+
+    @recorded
+    def note_denied(self, task: PendingTask, denial: PodRefusal) -> bool:
+        """Postpone a task whose pod was denied; return whether it still waits."""
+        return self._loop.note_denied(task, denial)
+
+    @recorded
+    def note_abandoned(self, task: PendingTask) -> None:
+        """Queue a task again whose creation was given up."""
+        self._loop.note_abandoned(task)
+
+    @recorded
+    def release_room(self, key: str) -> None:
+        """Let others have the room that is kept for a task: its pod is not about to run."""
+        self._loop.release_room(key)
+
+    @recorded
+    def retry(self, key: str) -> None:
+        """Try a postponed task at once: the cause has gone."""
+        self._loop.retry(key)
+
+    @recorded
+    def retry_namespace(self, namespace: str) -> None:
+        """Note that what the pods of a namespace are denied for may have gone."""
+        self._loop.retry_namespace(namespace)
+
+    @recorded
+    def decide(self, request: PlacementRequest, candidates: list[str]) -> Placement:
+        """Return the decision about a pod that kube-scheduler is about to place among `candidates`."""
+        return self._loop.decide(request, candidates)
+
+    @recorded
+    def settle(self, task_id: str, node: str) -> Decision | None:
+        """Return the decision for the node that kube-scheduler settled on; None if it must be decided again."""
+        placement = self._loop.settle(task_id, node)
+        return None if placement is None else self._placer.explain(placement, node)
+
+    @recorded
+    def confirm(self, decision: Decision, slots: float) -> None:
+        """Count a bound task, which takes so many slots of its node, as in flight; a node that left counts none."""
+        if decision.node in self._fleet.nodes:
+            self._placer.confirm(decision, slots)
+
+    @recorded
+    def cancel(self, task_id: str) -> None:
+        """Release a reservation: the binding failed."""
+        self._placer.release_reservation(task_id)
+
+    @recorded
+    def end(self, task_id: str, node: str) -> Residence | None:
+        """Note that a task has left its node; return what it met there, None if it was not in flight."""
+        residence = self._placer.release(task_id)
+        self._loop.free(node)
+        return residence
+
+    @recorded
+    def free(self, node: str) -> None:
+        """Note that a node may have room again."""
+        self._loop.free(node)
+
+    @recorded
+    def restore(self, node: str, state: NodeState) -> int:
+        """Restore what an earlier process learned on a node; return the number of outcomes.
+
+        Raises:
+            StateError: it cannot have been learned; then nothing of it is taken.
+        """
+        return restore(self._learner, node, state, self._policy.name, self.inputs.clock.unix_s())
+
+    @recorded
+    def learn(self, outcome: Outcome) -> float | None:
+        """Learn from an outcome and return its reward; None when it was learned before or cannot be true."""
+        return self._learner.learn(outcome)
+
+    @recorded
+    def learn_ended(self, ended: Ended) -> bool:
+        """Learn from a run that was ended at its deadline."""
+        return self._learner.learn_ended(ended)
+
+    @recorded
+    def note_refused(self, attempt: Attempt, reason: str) -> list[CircuitChange]:
+        """Take note that a node did not run a pod."""
+        return self._apply(self._circuits.note_refused(attempt, reason, self._now_s()))
+
+    @recorded
+    def note_failed(self, attempt: Attempt, reason: str) -> list[CircuitChange]:
+        """Take note that the container of a pod ended with an error."""
+        return self._apply(self._circuits.note_failed(attempt, reason, self._now_s(), len(self._fleet.nodes)))
+
+    @recorded
+    def note_began(self, attempt: Attempt) -> list[CircuitChange]:
+        """Take note that a pod began to run."""
+        return self._apply(self._circuits.note_began(attempt))
+
+    @recorded
+    def note_succeeded(self, attempt: Attempt) -> list[CircuitChange]:
+        """Take note that a task succeeded."""
+        return self._apply(self._circuits.note_succeeded(attempt, self._now_s()))
+
+    @recorded
+    def tend_circuits(self) -> list[CircuitChange]:
+        """Let nodes be tried again whose pause has passed."""
+        return self._apply(self._circuits.tend(self._now_s()))
+
+    @recorded
+    def due(self) -> list[Action]:
+        """Return what is to be done about waiting tasks now."""
+        return self._loop.due()
+
+    @recorded
+    def refresh(self) -> list[str]:
+        """Drop reservations that were never carried out, and models that are known in excess; return their tasks."""
+        late = self._placer.expire()
+        self._placer.trim()
+        return late
+
+    def _apply(self, changes: list[CircuitChange]) -> list[CircuitChange]:
+        for change in changes:
+            if change.state is not CircuitState.OPEN:
+                self._loop.free(change.node)
+        return changes
+
+    def _now_s(self) -> float:
+        return self.inputs.clock.now_s()
