@@ -14,10 +14,10 @@ REAL = (HERE / "integration", HERE / "e2e")
 
 
 def pytest_configure() -> None:
-    # looptime asks for the current loop even around tests that are not async; Python 3.11 then makes one that nobody
-    # closes, unless somebody has said that there is none.
+    # looptime asks for the current loop even in tests that are not async; unless that is set to None, Python 3.11 then
+    # creates one that is never closed.
     asyncio.set_event_loop(None)
-    # How long one example takes says more of what else the machine does than of the code.
+    # How long an example takes depends more on the load of the machine than on the code.
     settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("busy machine")
 

@@ -26,7 +26,7 @@ GUIDE = Path(__file__).parents[2] / "docs/operate.md"
 
 def read_commands() -> list[str]:
     """Return the backup and the restore."""
-    section = GUIDE.read_text().partition("## Backup")[2].partition("\n## ")[0]
+    section = GUIDE.read_text().partition("## Backing up learned state")[2].partition("\n## ")[0]
     return re.findall(r"```\n(.*?)```", section, re.DOTALL)
 
 
