@@ -91,7 +91,7 @@ async def test_no_task_is_lost_or_run_twice_when_the_active_replica_is_killed(pa
     active, standby = pair
     replay = stage.replay(synthetic_requests(stage.lab.scenario, TASKS, rate_per_s=1.0, seed=[11]))
     async with asyncio.TaskGroup() as group:
-        running = group.create_task(replay.run(timeout_s=120.0))
+        running = group.create_task(replay.run(timeout_s=300.0))
         await _kill_once_bound(stage, TASKS // 4, active, standby)
         await active.start()
         await _kill_once_bound(stage, TASKS // 2, standby, active)
