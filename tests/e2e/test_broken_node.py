@@ -53,8 +53,9 @@ def _asking_for(gpus: int) -> dict[str, Any]:
 
 
 async def _is_closed_by_a_probe(stage: Stage, node: str) -> bool:
-    """Send a task to the cloud until the node has run one."""
-    await stage.create(f"probe-{len(await stage.tasks())}", tiers=["cloud"])
+    """Send a task that only this node can take, as any other goes where the policy prefers; return whether it ran."""
+    template = _template(nodeSelector={"kubernetes.io/hostname": node})
+    await stage.create(f"probe-{len(await stage.tasks())}", template=template)
     await asyncio.sleep(1)
     return await _is_shown(stage, node, "closed")
 
