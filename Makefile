@@ -13,7 +13,7 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 LAB := operator/perllm_lab
 MODEL_SERVER := tests/realnode/model_server
-# The tests of a file share what they start. Two cores suffice for more labs than two: their tests mostly wait.
+# The tests of a file share what they start. Labs wait more than they compute, so two cores carry three at a time.
 FILES_AT_A_TIME := --dist loadfile --numprocesses
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
@@ -26,7 +26,7 @@ figure-ablation: OPTIONS = --scenario modern --load $(LOADS) --policies net-hits
 figure-inventory: OPTIONS = --scenario inventory --load 0.9 --tasks 20000 --policies net-hits,cs-ucb,cs-ucb+x,clairvoyant
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test check unit integration e2e real chaos hostile bench figures crds chart image lock clean
+.PHONY: help demo lab test check unit integration e2e chaos hostile bench figures crds chart image lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,7 +38,7 @@ lab: $(VENV)/ready ## Run a lab for kubectl until Ctrl-C; it resumes where it st
 	@$(BIN)/perllm-lab up $(ARGS)
 
 test: $(VENV)/ready ## Everything that CI runs
-	@$(MAKE) --no-print-directory --jobs 3 --output-sync check unit real
+	@$(MAKE) --no-print-directory --jobs 2 check unit
 	@$(MAKE) --no-print-directory integration
 	@$(MAKE) --no-print-directory e2e
 
@@ -57,8 +57,6 @@ integration: $(VENV)/ready ## Tests against a real control plane and a real Prom
 e2e: $(VENV)/ready ## A trace through the whole system, faults in the middle of it; minutes
 	@$(BIN)/pytest -q -rP $(FILES_AT_A_TIME) 3 -m "not alone" tests/e2e --ignore tests/e2e/real
 	@$(BIN)/pytest -q -rP -m alone tests/e2e --ignore tests/e2e/real
-
-real: $(VENV)/ready ## Install, upgrade and uninstall the chart on a node with a real kubelet and containers; minutes
 	@$(BIN)/pytest -q -rPs tests/e2e/real
 
 chaos: $(VENV)/ready ## Kill operator, schedulers, API server, etcd, Prometheus while tasks flow (ARGS="--seed 7 --minutes 10")
