@@ -20,11 +20,11 @@ from perllm_lab.kubernetes.build import ToolchainError
 from perllm_lab.kubernetes.process import ProcessError
 from perllm_lab.lab import COMPONENTS, Lab, LabSettings
 from perllm_lab.policies import UnknownPolicyError
-from perllm_lab.replay import ReplayError
 from perllm_lab.report.progress import Display
 from perllm_lab.simulate import NO_HINTS, SimulateSettings, run_simulation
 from perllm_lab.simulator.journal_replay import replay_journal
 from perllm_lab.simulator.pool import ParallelError
+from perllm_lab.trace_replay import TraceReplayError
 from perllm_lab.tuning.trials import FIRST_SEED, SCENARIOS, TUNABLE, TuneSettings, default_folder, run_tuning
 from perllm_lab.workload.scenarios import load_scenario, scenario_names
 from perllm_lab.workload.trace import TraceError
@@ -40,7 +40,7 @@ EXPECTED = (
     ProcessError,
     ScenarioError,
     TraceError,
-    ReplayError,
+    TraceReplayError,
     ApiError,
     UnknownPolicyError,
     ParallelError,

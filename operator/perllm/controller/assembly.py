@@ -26,7 +26,7 @@ from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics
 from perllm.nodes.node_health import NodeHealth
 from perllm.scheduling.admission import Admission
-from perllm.scheduling.refusal import RefusalCause
+from perllm.scheduling.denial import DenialCause
 from perllm.scheduling.scheduler import Parts, Scheduler
 
 
@@ -152,6 +152,6 @@ def build_task_control(
 def _show_queue(scheduler: Scheduler, parts: Parts, metrics: OperatorMetrics) -> None:
     """Have the metrics read how many tasks wait and run whenever they are scraped."""
     metrics.waiting.set_function(lambda: scheduler.waiting)
-    for cause in RefusalCause:
+    for cause in DenialCause:
         metrics.postponed.labels(cause).set_function(partial(scheduler.postponed, cause))
     metrics.in_flight.set_function(lambda: len(parts.ledger))

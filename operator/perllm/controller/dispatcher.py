@@ -12,8 +12,8 @@ from perllm.controller.reconciler import Reconciler
 from perllm.controller.tracking import Tracked, Tracking
 from perllm.guard import Guard, describe
 from perllm.scheduling.admission import Admission, explain_wait
+from perllm.scheduling.denial import DenialCause, PodDenial
 from perllm.scheduling.pending import Action, PendingTask, Reject, SetAside, Start, Wait
-from perllm.scheduling.refusal import PodRefusal, RefusalCause
 from perllm.scheduling.scheduler import Scheduler
 
 ROUND_PAUSE_S = 0.01
@@ -88,7 +88,7 @@ class Dispatcher:
                 self._guard.run("placement", task.key, partial(self._reject, action))
             case SetAside():
                 self._guard.note("placement", task.key, action.error)
-                self._explain_denial(task, PodRefusal(RefusalCause.FAULT, describe(action.error)))
+                self._explain_denial(task, PodDenial(DenialCause.FAULT, describe(action.error)))
 
     def _explain_wait(self, action: Wait) -> None:
         tracked = self._find(action.task)
@@ -99,7 +99,7 @@ class Dispatcher:
         tracked = self._find(action.task)
         if tracked is not None:
             deadline = tracked.task.valid_spec.deadline
-            message = self._admission.explain_refusal(action.placement, deadline)
+            message = self._admission.explain_rejection(action.placement, deadline)
             self._reconciler.reject(tracked, "Infeasible", message)
 
     async def _create(self, task: PendingTask) -> None:
@@ -120,15 +120,15 @@ class Dispatcher:
             return
         except Exception as error:
             self._guard.note("pod creation", task.key, error)
-            denial = PodRefusal(RefusalCause.FAULT, describe(error))
+            denial = PodDenial(DenialCause.FAULT, describe(error))
         if denial is None or self._is_own(task, denial):
             self._scheduler.note_created(task)
         elif self._scheduler.note_denied(task, denial):
             self._guard.run("denied pod", task.key, partial(self._explain_denial, task, denial), again=False)
 
-    def _is_own(self, task: PendingTask, denial: PodRefusal) -> bool:
+    def _is_own(self, task: PendingTask, denial: PodDenial) -> bool:
         """Whether the pod that holds the name is the attempt's own, created before and seen."""
-        if denial.cause is not RefusalCause.NAME_TAKEN:
+        if denial.cause is not DenialCause.NAME_TAKEN:
             return False
         tracked = self._find(task)
         return tracked is None or names.pod_name(tracked.task.name, task.attempt) in tracked.pods
@@ -138,7 +138,7 @@ class Dispatcher:
         if tracked is not None:
             self._reconciler.reject(tracked, "InvalidTemplate", message)
 
-    def _explain_denial(self, task: PendingTask, denial: PodRefusal) -> None:
+    def _explain_denial(self, task: PendingTask, denial: PodDenial) -> None:
         tracked = self._find(task)
         if tracked is None:
             return

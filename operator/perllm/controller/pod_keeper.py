@@ -6,11 +6,11 @@ from typing import Any
 
 from perllm.cluster.client import ApiError, Client
 from perllm.cluster.writes import Write, WriteQueue
+from perllm.controller.denial import is_invalid, read_denial
 from perllm.controller.pods import build_pod
-from perllm.controller.refusal import is_invalid, read_refusal
 from perllm.controller.task import Task
 from perllm.guard import describe
-from perllm.scheduling.refusal import PodRefusal
+from perllm.scheduling.denial import PodDenial
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class PodKeeper:
         self._writes = writes
         self._scheduler_name = scheduler_name
 
-    async def create(self, task: Task, attempt: int) -> PodRefusal | None:
+    async def create(self, task: Task, attempt: int) -> PodDenial | None:
         """Create the pod of an attempt at a task; return why it was denied if it may be created later.
 
         Raises:
@@ -49,7 +49,7 @@ class PodKeeper:
         except ApiError as error:
             if is_invalid(error):
                 raise InvalidTemplateError(f"the API server refused its pod: {error.message}") from error
-            return read_refusal(error)
+            return read_denial(error)
         except TypeError as error:
             raise _give_up(task, error) from error  # it cannot be written as JSON
         return None

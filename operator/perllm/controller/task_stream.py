@@ -165,7 +165,7 @@ def _read_namespace(path: str) -> str | None:
     return path.partition("/namespaces/")[2].partition("/")[0] or None
 
 
-def _read_refusal(content: bytes) -> Object:
+def _read_error(content: bytes) -> Object:
     """Return what an error's answer says; proxies say it in a language of their own."""
     try:
         return decode(content)
@@ -198,6 +198,6 @@ def _build_response_class(tasks: TaskStream) -> type[aiohttp.ClientResponse]:
 
         async def json(self, **_: Any) -> Any:
             content = await self.read()
-            return tasks.read_page(self.url.path, content) if self.status == 200 else _read_refusal(content)
+            return tasks.read_page(self.url.path, content) if self.status == 200 else _read_error(content)
 
     return Response

@@ -57,7 +57,7 @@ class Admission:
             self._due.pop(placement.inference.model, None)
         return verdict
 
-    def explain_refusal(self, placement: Placement, deadline: str) -> str:
+    def explain_rejection(self, placement: Placement, deadline: str) -> str:
         """Return why a task is refused, with the figures of the node where it would most likely be in time."""
         if placement.obstacle:
             return f"{placement.obstacle}; onInfeasible is Reject"

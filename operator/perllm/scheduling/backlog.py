@@ -31,19 +31,19 @@ class Backlog(Generic[K]):
         self._is_new.add(entry.key)
         self._new.put(entry)
 
-    def again(self, key: K) -> None:
+    def requeue(self, key: K) -> None:
         """Let a task that stands in a line be looked at as if it were new."""
         if key in self._line_of:
             self.add(self._tasks[key])
 
-    def look_again(self, key: K) -> None:
+    def requeue_current(self, key: K) -> None:
         """Let a task that is being looked at be looked at once more, wherever it stood."""
         self.add(self._tasks[key])
 
-    def all_again(self) -> None:
+    def requeue_all(self) -> None:
         """Let every task be looked at as if it were new."""
         for key in list(self._line_of):
-            self.again(key)
+            self.requeue(key)
 
     def wait(self, key: K, line: Line) -> None:
         """Put a task that was looked at into a line."""
@@ -65,7 +65,7 @@ class Backlog(Generic[K]):
         self._called[line] = None
         return True
 
-    def look(self) -> Iterator[K]:
+    def examine_first(self) -> Iterator[K]:
         """Yield the most urgent task; if it stays in its line those behind it would do no better, and are left."""
         found = self._first()
         if found is None:
@@ -95,11 +95,11 @@ class Backlog(Generic[K]):
         """Return the line that a task stands in; None if it is new."""
         return self._line_of.get(key)
 
-    def stands_in_line(self, key: K) -> bool:
+    def is_in_line(self, key: K) -> bool:
         """Whether a task was looked at and waits."""
         return key in self._line_of
 
-    def take_turns(self, count: int) -> list[K]:
+    def rotate(self, count: int) -> list[K]:
         """Return those in lines that were looked at the longest ago, and move them to the end of the round."""
         keys = list(islice(self._line_of, count))
         for key in keys:

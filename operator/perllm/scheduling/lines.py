@@ -7,7 +7,8 @@ in turn.
 
 Each namespace has lines of its own, and of all that are new or called in one the most urgent comes first. Whose turn it
 is among the namespaces, `shares` says, also for the room of a single node: it calls the lines of all of them. A task
-that could start although nothing called, since time has passed, lets those pass that have a better claim (`give_way`).
+that could start although nothing called, since time has passed, lets those pass that have a better claim
+(`yield_to_others`).
 """
 
 from collections.abc import Callable, Iterator
@@ -19,12 +20,12 @@ from typing import Generic
 
 from perllm.scheduling.backlog import Backlog, Line
 from perllm.scheduling.ranking import K, Rank, RankedTask
-from perllm.scheduling.shares import LOOK_S, Shares, Standing
+from perllm.scheduling.shares import EXAMINATION_S, Shares, Standing
 
-PAUSE_S = 0.25
+REVIEW_INTERVAL_S = 0.25
 """Between two looks at tasks that nothing has called."""
 
-MAX_LOOKED_AT = 4
+MAX_REVIEWED = 4
 """Waiting tasks that are looked at then."""
 
 
@@ -51,8 +52,8 @@ class WaitingLines(Generic[K]):
         self._waiters: dict[Line, dict[str, None]] = {}
         self._due: dict[str, None] = {}
         self._turns: list[_Turn] = []
-        self._looked_at: set[tuple[str, Line]] = set()
-        self._patrol_s = 0.0
+        self._examined: set[tuple[str, Line]] = set()
+        self._next_review_s = 0.0
         self._number = 0
 
     def __len__(self) -> int:
@@ -75,17 +76,17 @@ class WaitingLines(Generic[K]):
         self._backlogs.setdefault(namespace, Backlog()).add(RankedTask(rank, self._number, key, priority))
         self._due[namespace] = None
 
-    def again(self, key: K) -> None:
+    def requeue(self, key: K) -> None:
         """Let a task that waits be looked at again."""
         namespace = self._namespace_of.get(key)
         if namespace is not None:
-            self._backlogs[namespace].again(key)
+            self._backlogs[namespace].requeue(key)
             self._due[namespace] = None
 
-    def all_again(self) -> None:
+    def requeue_all(self) -> None:
         """Let every task be looked at again: much has changed."""
         for namespace, backlog in self._backlogs.items():
-            backlog.all_again()
+            backlog.requeue_all()
             self._due[namespace] = None
 
     def wait(self, key: K, line: Line) -> None:
@@ -115,7 +116,7 @@ class WaitingLines(Generic[K]):
 
     def next_s(self, now_s: float) -> float:
         """Return when `due` wants to be asked although nothing happens; inf for never."""
-        return max(self._patrol_s, now_s) if self._namespace_of else inf
+        return max(self._next_review_s, now_s) if self._namespace_of else inf
 
     def peek(self, count: int) -> list[K]:
         """Return the tasks that are new or called, the most urgent first of the namespace that comes first."""
@@ -134,18 +135,18 @@ class WaitingLines(Generic[K]):
         The caller may stop at any moment: what was not yielded comes the next time, and so do the tasks of namespaces
         that may not start any now.
         """
-        in_turn = self._take_turns(now_s)
-        self._looked_at.clear()
+        in_turn = self._pick_for_review(now_s)
+        self._examined.clear()
         self._turns = [turn for namespace in list(self._due) if (turn := self._turn(namespace)) is not None]
         heapify(self._turns)
         yield from self._serve(may_start)
         for key in in_turn:
             namespace = self._namespace_of.get(key, "")
-            if key in self._namespace_of and self._backlogs[namespace].stands_in_line(key) and may_start(namespace):
+            if key in self._namespace_of and self._backlogs[namespace].is_in_line(key) and may_start(namespace):
                 yield key
                 yield from self._serve(may_start)
 
-    def give_way(self, key: K, row: int) -> bool:
+    def yield_to_others(self, key: K, row: int) -> bool:
         """Whether a task that is being looked at, and could start on a node, has to let others be looked at first.
 
         Those are of namespaces with a better claim, wait for this node or for any, and have not been let pass or looked
@@ -158,18 +159,18 @@ class WaitingLines(Generic[K]):
             (other, line)
             for line in [row, *(line for line in self._waiters if not isinstance(line, int))]
             for other in self._waiters.get(line, ())
-            if other != namespace and (other, line) not in self._looked_at and self._has_claim(other, line, own)
+            if other != namespace and (other, line) not in self._examined and self._has_better_claim(other, line, own)
         ]
         for other, line in passing:
-            self._looked_at.add((other, line))
+            self._examined.add((other, line))
             self._backlogs[other].call(line)
             self._put_turn(other)
         if passing:
-            self._backlogs[namespace].look_again(key)
+            self._backlogs[namespace].requeue_current(key)
             self._put_turn(namespace)
         return bool(passing)
 
-    def _has_claim(self, namespace: str, line: Line, before: Standing) -> bool:
+    def _has_better_claim(self, namespace: str, line: Line, before: Standing) -> bool:
         backlog = self._backlogs.get(namespace)
         head = backlog.head(line) if backlog is not None else None
         return head is not None and self._shares.standing(namespace, head.priority) < before
@@ -184,7 +185,7 @@ class WaitingLines(Generic[K]):
             if self._turns and self._turns[0] < turn:
                 heappush(self._turns, turn)  # the present has moved since it was put there
                 continue
-            yield from self._look(namespace)
+            yield from self._examine_first(namespace)
             self._put_turn(namespace)
 
     def _put_turn(self, namespace: str) -> None:
@@ -193,14 +194,14 @@ class WaitingLines(Generic[K]):
             self._due[namespace] = None
             heappush(self._turns, turn)
 
-    def _look(self, namespace: str) -> Iterator[K]:
+    def _examine_first(self, namespace: str) -> Iterator[K]:
         """Yield the first task of a namespace, which pays for the look if nothing comes of it."""
         backlog = self._backlogs[namespace]
-        for key in backlog.look():
+        for key in backlog.examine_first():
             yield key
             if key in self._namespace_of:
-                self._shares.charge(namespace, LOOK_S)
-                self._looked_at.add((namespace, backlog.line_of(key)))
+                self._shares.charge(namespace, EXAMINATION_S)
+                self._examined.add((namespace, backlog.line_of(key)))
 
     def _turn(self, namespace: str) -> _Turn | None:
         """Return a namespace's claim; None once nothing of it is to be looked at."""
@@ -222,14 +223,14 @@ class WaitingLines(Generic[K]):
         if not waiters:
             self._waiters.pop(line, None)
 
-    def _take_turns(self, now_s: float) -> list[K]:
+    def _pick_for_review(self, now_s: float) -> list[K]:
         """Return those that are looked at since time has passed: a few, of namespaces in turn."""
-        if now_s < self._patrol_s:
+        if now_s < self._next_review_s:
             return []
-        self._patrol_s = now_s + PAUSE_S
-        namespaces = list(islice(self._backlogs, MAX_LOOKED_AT))
+        self._next_review_s = now_s + REVIEW_INTERVAL_S
+        namespaces = list(islice(self._backlogs, MAX_REVIEWED))
         keys: list[K] = []
         for namespace in namespaces:
             backlog = self._backlogs[namespace] = self._backlogs.pop(namespace)
-            keys += backlog.take_turns(MAX_LOOKED_AT // len(namespaces))
+            keys += backlog.rotate(MAX_REVIEWED // len(namespaces))
         return keys

@@ -31,13 +31,13 @@ from perllm.policy.problem import Verdict
 from perllm.scheduling.admission import Admission
 from perllm.scheduling.backlog import Line
 from perllm.scheduling.claims import Claim, Claims
+from perllm.scheduling.denial import DenialCause, PodDenial
 from perllm.scheduling.laxity import ResidenceTimes
 from perllm.scheduling.lines import WaitingLines
 from perllm.scheduling.pending import Action, PendingTask, Reject, SetAside, Start, Wait
 from perllm.scheduling.postponed import Postponed
 from perllm.scheduling.ranking import Rank
-from perllm.scheduling.refusal import PodRefusal, RefusalCause
-from perllm.scheduling.shares import LOOK_S, Shares
+from perllm.scheduling.shares import EXAMINATION_S, Shares
 from perllm.scheduling.timers import Timers
 
 MAX_EXAMINED = 64
@@ -131,7 +131,7 @@ class DispatchLoop:
         """Number of tasks that wait for a pod."""
         return len(self._lines) + len(self._postponed)
 
-    def postponed(self, cause: RefusalCause) -> int:
+    def postponed(self, cause: DenialCause) -> int:
         """Return how many of them wait since their pod was denied for this cause."""
         return self._postponed.count(cause)
 
@@ -141,7 +141,7 @@ class DispatchLoop:
         is_known = known is not None and (known.uid, known.attempt) == (task.uid, task.attempt)
         is_changed = known is not None and known.generation != task.generation and task.key in self._lines
         if is_known and not is_changed:
-            self._lines.again(task.key)
+            self._lines.requeue(task.key)
             return
         self._postponed.remove(task.key)
         self._tasks[task.key] = task
@@ -178,7 +178,7 @@ class DispatchLoop:
             if not claim.is_seen:
                 self._await_sight(task, claim)
 
-    def note_denied(self, task: PendingTask, denial: PodRefusal) -> bool:
+    def note_denied(self, task: PendingTask, denial: PodDenial) -> bool:
         """Release what a task was given whose pod was denied, and postpone it; return whether it still waits."""
         self._claims.end_creation(task.uid)
         if self._tasks.get(task.key) != task:
@@ -204,11 +204,11 @@ class DispatchLoop:
 
     def retry(self, key: str) -> None:
         """Try a postponed task at once: the cause has gone."""
-        self._postponed.hasten(key)
+        self._postponed.retry_now(key)
 
     def retry_namespace(self, namespace: str) -> None:
         """Note that what the pods of a namespace are denied for may have gone."""
-        self._postponed.note_sign(namespace)
+        self._postponed.retry_namespace(namespace)
 
     def free(self, node: str) -> None:
         """Note that a node may have room again."""
@@ -217,7 +217,7 @@ class DispatchLoop:
 
     def examine_all(self) -> None:
         """Examine all waiting tasks again: a node has come, gone or changed."""
-        self._lines.all_again()
+        self._lines.requeue_all()
 
     def due(self) -> list[Action]:
         """Return what is to be done now; the caller carries it out, and says what came of it."""
@@ -280,7 +280,7 @@ class DispatchLoop:
             return self._examine(task, placement)
         except Exception as error:
             self._lines.remove(task.key)
-            self._postpone(task, PodRefusal(RefusalCause.FAULT, describe(error)))
+            self._postpone(task, PodDenial(DenialCause.FAULT, describe(error)))
             return SetAside(task, error)
 
     def _examine(self, task: PendingTask, placement: Placement | None) -> Action | None:
@@ -295,7 +295,7 @@ class DispatchLoop:
         if verdict is Verdict.WAIT or arm is None:
             self._await(task, placement)
             return Wait(task, placement)
-        if self._lines.give_way(task.key, int(placement.rows[arm])):
+        if self._lines.yield_to_others(task.key, int(placement.rows[arm])):
             return None
         self._start(task, placement, arm)
         return Start(task, placement)
@@ -339,9 +339,9 @@ class DispatchLoop:
         self.release_room(task.key)
         claim = self._claims.pop(task.key)
         if claim is not None:
-            self._shares.refund(task.namespace, claim.work_s - LOOK_S)
+            self._shares.refund(task.namespace, claim.work_s - EXAMINATION_S)
 
-    def _postpone(self, task: PendingTask, denial: PodRefusal) -> None:
+    def _postpone(self, task: PendingTask, denial: PodDenial) -> None:
         self._release_claim(task)
         self._postponed.put(task.key, task.namespace, self._rank(task), denial)
 

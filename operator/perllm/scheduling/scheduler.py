@@ -31,10 +31,10 @@ from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placement, Placer
 from perllm.placement.request import PlacementRequest
 from perllm.policy.problem import Policy
+from perllm.scheduling.denial import DenialCause, PodDenial
 from perllm.scheduling.journal import Inputs, recorded
 from perllm.scheduling.loop import DispatchLoop, DispatchRules
 from perllm.scheduling.pending import Action, PendingTask
-from perllm.scheduling.refusal import PodRefusal, RefusalCause
 from perllm.scheduling.shares import Shares
 
 
@@ -116,7 +116,7 @@ class Scheduler:
         """Number of tasks that wait for a pod."""
         return self._loop.waiting
 
-    def postponed(self, cause: RefusalCause) -> int:
+    def postponed(self, cause: DenialCause) -> int:
         """Return how many of them wait since their pod was denied for this cause."""
         return self._loop.postponed(cause)
 
@@ -193,7 +193,7 @@ class Scheduler:
         self._loop.note_created(task)
 
     @recorded
-    def note_denied(self, task: PendingTask, denial: PodRefusal) -> bool:
+    def note_denied(self, task: PendingTask, denial: PodDenial) -> bool:
         """Postpone a task whose pod was denied; return whether it still waits."""
         return self._loop.note_denied(task, denial)
 

@@ -11,7 +11,7 @@ Notation, for a namespace i
 
     order      smallest S(i) - L p(i) first; of equals the smallest F(i), then the one whose task has waited longest
     charge     F(i) becomes S(i) + cost / w(i), V becomes max(V, S(i)). A start costs its predicted work, a look for a
-               node in vain LOOK_S, or a backlog that fits nowhere would be looked at for ever
+               node in vain EXAMINATION_S, or a backlog that fits nowhere would be looked at for ever
     refund     F(i) falls by what a start had cost that was not carried out
 
 Bounds. Whoever goes before i has S(j) <= S(i) + L (p(j) - p(i)), so V stays, and with it S(i), while i waits its turn.
@@ -19,8 +19,8 @@ A namespace that was idle has the least tag that there is, V - B. So from the mo
 at until it is, any other namespace j starts at most
     one task, and before it tasks of w(j) L (p(j) - p(i)) GPU seconds where its priority is higher,
 whatever its backlog, the length of its tasks and the number of its refusals, and has at most 1 + w(j) L (p(j) - p(i)) /
-LOOK_S looks in vain. Between two namespaces that always have tasks of equal priority which could start, what each was
-given per unit of weight differs by the longest task of either at most.
+EXAMINATION_S looks without success. Between two namespaces that always have tasks of equal priority which could start,
+what each was given per unit of weight differs by the longest task of either at most.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ from math import inf
 
 BACKLOG_S = 30.0
 LEAD_S = 10.0
-LOOK_S = 0.01
+EXAMINATION_S = 0.01
 
 MIN_REMEMBERED = 64
 """Namespaces that are remembered in any case, also when they have caught up."""

@@ -105,7 +105,7 @@ class TestConfidence:
         assert Admission(best).judge(placement, OnInfeasible.REJECT) is START
 
     def test_is_told_with_the_refusal(self) -> None:
-        words = Admission(0.5).explain_refusal(self.unsure(), "7s")
+        words = Admission(0.5).explain_rejection(self.unsure(), "7s")
         assert words.startswith(
             "no node is expected to meet the deadline of 7s (refused: none); best is a with a chance"
         )

@@ -6,8 +6,8 @@ import pytest
 
 from perllm.controller.task import Task
 from perllm.policy.net_hits import NetHits
+from perllm.scheduling.denial import DenialCause, PodDenial
 from perllm.scheduling.loop import CREATION_PATIENCE_S
-from perllm.scheduling.refusal import PodRefusal, RefusalCause
 from perllm.scheduling.shares import LEAD_S
 from unit.controller.samples import make_task
 from unit.placement.cluster_of import make_node
@@ -15,7 +15,7 @@ from unit.scheduling.dispatched import Dispatched
 
 pytestmark = pytest.mark.looptime
 
-QUOTA = PodRefusal(RefusalCause.QUOTA, "exceeded quota: none")
+QUOTA = PodDenial(DenialCause.QUOTA, "exceeded quota: none")
 RUN_S = 5.0
 AT_ONCE_S = 0.5
 
@@ -49,7 +49,7 @@ async def test_a_webhook_that_hangs_delays_its_own_namespace_only() -> None:
     on = make_cluster()
     on.answer_s = lambda task: 30.0 if task.namespace == "other" else 0.0
     on.answer = lambda task: (
-        PodRefusal(RefusalCause.WEBHOOK, "failed calling webhook") if task.namespace == "other" else None
+        PodDenial(DenialCause.WEBHOOK, "failed calling webhook") if task.namespace == "other" else None
     )
     async with on.at_work():
         on.add(*make_others(100, priority=1000))

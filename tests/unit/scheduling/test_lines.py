@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from perllm.scheduling.backlog import Line
-from perllm.scheduling.lines import MAX_LOOKED_AT, PAUSE_S, WaitingLines
+from perllm.scheduling.lines import MAX_REVIEWED, REVIEW_INTERVAL_S, WaitingLines
 from perllm.scheduling.shares import Shares
 
 ANY = "any"
@@ -81,19 +81,19 @@ def test_a_round_that_was_broken_off_goes_on_where_it_was() -> None:
 
 
 def test_the_others_are_looked_at_in_turn_as_time_passes() -> None:
-    keys = [f"t{number}" for number in range(MAX_LOOKED_AT + 2)]
+    keys = [f"t{number}" for number in range(MAX_REVIEWED + 2)]
     lines = waiting(ANY, *keys)
-    assert serve(lines, lambda _: ANY, PAUSE_S / 2) == []
-    assert serve(lines, lambda _: ANY, PAUSE_S) == keys[:MAX_LOOKED_AT]
-    assert serve(lines, lambda _: ANY, 2 * PAUSE_S) == (keys[MAX_LOOKED_AT:] + keys)[:MAX_LOOKED_AT]
+    assert serve(lines, lambda _: ANY, REVIEW_INTERVAL_S / 2) == []
+    assert serve(lines, lambda _: ANY, REVIEW_INTERVAL_S) == keys[:MAX_REVIEWED]
+    assert serve(lines, lambda _: ANY, 2 * REVIEW_INTERVAL_S) == (keys[MAX_REVIEWED:] + keys)[:MAX_REVIEWED]
 
 
 def test_one_can_be_looked_at_again_and_keeps_its_rank() -> None:
     lines = waiting(ANY, "a", "b")
-    lines.again("b")
-    lines.again("unknown")
+    lines.requeue("b")
+    lines.requeue("unknown")
     assert serve(lines, lambda _: ANY) == ["b"]
-    lines.all_again()
+    lines.requeue_all()
     assert serve(lines, lambda _: ANY) == ["a", "b"]
 
 
@@ -106,7 +106,7 @@ def test_one_that_was_added_again_has_its_new_rank_only() -> None:
 
 def test_it_says_when_it_wants_to_be_asked() -> None:
     lines = waiting(3, "a")
-    assert lines.next_s(0.1) == PAUSE_S
+    assert lines.next_s(0.1) == REVIEW_INTERVAL_S
     lines.remove("a")
     serve(lines, lambda _: None)
     assert lines.next_s(0.1) == float("inf")
@@ -130,7 +130,7 @@ def start(lines: WaitingLines[str], may_start: Callable[[str], bool] = lambda _:
     seen = []
     for key in lines.due(0.0, may_start):
         seen.append(key)
-        if not lines.give_way(key, 3):
+        if not lines.yield_to_others(key, 3):
             lines.remove(key, work_s=1.0)
     return seen
 
@@ -146,7 +146,7 @@ def test_nobody_gives_way_to_a_namespace_that_may_not_start_or_waits_in_vain() -
         seen.append(key)
         if key == "waits":
             lines.wait(key, ANY)
-        elif not lines.give_way(key, 3):
+        elif not lines.yield_to_others(key, 3):
             lines.remove(key)
     assert seen == ["new", "waits", "new"]
 

@@ -10,8 +10,8 @@ from perllm.controller.task import Task
 from perllm.policy.net_hits import NetHits
 from perllm.policy.problem import Arms, Choice, TaskFeatures
 from perllm.scheduling.claims import MAX_UNBOUND_PODS, UNBOUND_PATIENCE_S
+from perllm.scheduling.denial import DenialCause
 from perllm.scheduling.loop import SIGHT_PATIENCE_S
-from perllm.scheduling.refusal import RefusalCause
 from unit.controller.samples import make_task
 from unit.placement.cluster_of import CLOUD, EDGE, make_node, make_request
 from unit.scheduling.dispatched import Dispatched
@@ -126,8 +126,8 @@ class TestLoop:
         async with on.at_work():
             await asyncio.sleep(600)
             assert on.names == ["other"]
-            name, refusal = on.denied[0]
-            assert (name, refusal.cause, refusal.message) == ("odd", RefusalCause.FAULT, "ValueError: odd task")
+            name, denial = on.denied[0]
+            assert (name, denial.cause, denial.message) == ("odd", DenialCause.FAULT, "ValueError: odd task")
             assert 5 < len(on.denied) < 30
 
     async def test_goes_by_a_priority_that_was_changed_while_the_task_waits(self) -> None:

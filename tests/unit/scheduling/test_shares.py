@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perllm.scheduling.shares import BACKLOG_S, LEAD_S, LOOK_S, Shares
+from perllm.scheduling.shares import BACKLOG_S, EXAMINATION_S, LEAD_S, Shares
 
 works_s = st.floats(0.1, 50.0)
 weights = st.floats(0.25, 4.0)
@@ -74,7 +74,7 @@ def test_a_start_that_was_not_carried_out_costs_nothing() -> None:
 
 def test_looks_in_vain_pass_the_turn_on() -> None:
     shares = Shares()
-    assert serve(shares, {"a": LOOK_S, "b": LOOK_S}, 4) == ["a", "b", "a", "b"]
+    assert serve(shares, {"a": EXAMINATION_S, "b": EXAMINATION_S}, 4) == ["a", "b", "a", "b"]
 
 
 def test_namespaces_that_have_caught_up_are_forgotten() -> None:

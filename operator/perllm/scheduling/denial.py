@@ -6,7 +6,7 @@ from enum import StrEnum
 from perllm.backoff import Backoff
 
 
-class RefusalCause(StrEnum):
+class DenialCause(StrEnum):
     """What stands in the way of a pod; reason of the condition Scheduled, and label of a metric."""
 
     QUOTA = "QuotaExceeded"
@@ -22,11 +22,11 @@ class RefusalCause(StrEnum):
 
         What is wrong in a namespace lasts until somebody does something about it; an API server recovers by itself.
         """
-        return Backoff(1.0, 10.0) if self is RefusalCause.API_SERVER else Backoff(1.0, 120.0)
+        return Backoff(1.0, 10.0) if self is DenialCause.API_SERVER else Backoff(1.0, 120.0)
 
 
 @dataclass(frozen=True, slots=True)
-class PodRefusal:
+class PodDenial:
     """A pod that was not created, but may be later.
 
     Attributes:
@@ -35,6 +35,6 @@ class PodRefusal:
         retry_after_s: how long it asked to wait.
     """
 
-    cause: RefusalCause
+    cause: DenialCause
     message: str
     retry_after_s: float = 0.0

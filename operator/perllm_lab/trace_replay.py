@@ -22,7 +22,7 @@ RETRY_S = 0.5
 CLEAR_TIMEOUT_S = 120.0
 
 
-class ReplayError(Exception):
+class TraceReplayError(Exception):
     """A replay could not be carried through."""
 
 
@@ -51,7 +51,7 @@ def as_pods(namespace: str) -> SubmissionKind:
 
 
 @dataclass(slots=True)
-class Replay:
+class TraceReplay:
     """One replay in its course.
 
     Attributes:
@@ -77,16 +77,16 @@ class Replay:
         """How many requests have reached a final phase."""
         return sum(count for phase, count in self.phases.items() if phase in FINAL_PHASES)
 
-    async def run(self, *, timeout_s: float, on_progress: Callable[["Replay"], None] = lambda _: None) -> None:
+    async def run(self, *, timeout_s: float, on_progress: Callable[["TraceReplay"], None] = lambda _: None) -> None:
         """Send everything and wait until all have ended.
 
         Raises:
-            ReplayError: not all ended within `timeout_s` after the last was sent, or one could not be sent.
+            TraceReplayError: not all ended within `timeout_s` after the last was sent, or one could not be sent.
         """
         try:
             async with asyncio.TaskGroup() as group:
                 await self._follow(group, timeout_s, on_progress)
-        except* ReplayError as errors:
+        except* TraceReplayError as errors:
             raise next(_leaves(errors)) from None
         on_progress(self)
 
@@ -113,7 +113,7 @@ class Replay:
                 await asyncio.sleep(0.3)
 
     async def _follow(
-        self, group: asyncio.TaskGroup, timeout_s: float, on_progress: Callable[["Replay"], None]
+        self, group: asyncio.TaskGroup, timeout_s: float, on_progress: Callable[["TraceReplay"], None]
     ) -> None:
         informer = Informer(self.client, self.kind.path, self._see)
         watching = group.create_task(informer.run())
@@ -124,7 +124,7 @@ class Replay:
             async with asyncio.timeout(timeout_s):
                 await self._wait_for(lambda: self.finished >= len(self.requests))
         except TimeoutError as error:
-            raise ReplayError(f"after {timeout_s:.0f} s not all have ended: {dict(self.phases)}") from error
+            raise TraceReplayError(f"after {timeout_s:.0f} s not all have ended: {dict(self.phases)}") from error
         finally:
             watching.cancel()
             ticking.cancel()
@@ -157,9 +157,9 @@ class Replay:
                 if error.status == 409:
                     return
                 if not error.is_transient:
-                    raise ReplayError(f"{request.name} was refused: {error}") from error
+                    raise TraceReplayError(f"{request.name} was refused: {error}") from error
             await asyncio.sleep(RETRY_S)
-        raise ReplayError(f"{request.name} could not be sent: the API server does not answer")
+        raise TraceReplayError(f"{request.name} could not be sent: the API server does not answer")
 
     def _see(self, old: Object | None, new: Object | None) -> None:
         item: dict[str, Any] = new or old or {}
@@ -176,7 +176,7 @@ class Replay:
             await self.changed.wait()
             await asyncio.sleep(0.05)
 
-    async def _tick(self, on_progress: Callable[["Replay"], None]) -> None:
+    async def _tick(self, on_progress: Callable[["TraceReplay"], None]) -> None:
         while True:
             on_progress(self)
             await asyncio.sleep(0.5)
