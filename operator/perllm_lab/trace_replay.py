@@ -1,4 +1,4 @@
-"""Sends requests to a cluster at their times, open loop, and watches them to their end."""
+"""Sends the requests of a trace to a cluster at their times, open loop, and watches them to their end."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ CLEAR_TIMEOUT_S = 120.0
 
 
 class TraceReplayError(Exception):
-    """A replay could not be carried through."""
+    """A replay could not be completed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class SubmissionKind:
 
 
 def as_tasks(namespace: str, speed: float, *, strict: bool = False) -> SubmissionKind:
-    """Return requests as LLMInferenceTasks; strict ones may be refused, and end at their deadline."""
+    """Return requests as LLMInferenceTasks; strict ones may be rejected, and are ended at their deadline."""
 
     def build(request: Request) -> Object:
         manifest = task_manifest(request, namespace=namespace, speed=speed)
@@ -52,11 +52,11 @@ def as_pods(namespace: str) -> SubmissionKind:
 
 @dataclass(slots=True)
 class TraceReplay:
-    """One replay in its course.
+    """One replay, while it runs.
 
     Attributes:
         created_s: Unix time at which each request was sent, by name.
-        objects: the objects as they are now, by name.
+        objects: the present objects, by name.
     """
 
     client: Client
@@ -91,7 +91,7 @@ class TraceReplay:
         on_progress(self)
 
     async def wait_measured(self, *, timeout_s: float) -> bool:
-        """Wait until every succeeded task has its energy, measured or known to be missing; False when that is late."""
+        """Wait until every succeeded task has its energy, measured or known to be missing; False after the timeout."""
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s:
             listing = await self.client.get(self.kind.path)
@@ -157,7 +157,7 @@ class TraceReplay:
                 if error.status == 409:
                     return
                 if not error.is_transient:
-                    raise TraceReplayError(f"{request.name} was refused: {error}") from error
+                    raise TraceReplayError(f"{request.name} was denied: {error}") from error
             await asyncio.sleep(RETRY_S)
         raise TraceReplayError(f"{request.name} could not be sent: the API server does not answer")
 

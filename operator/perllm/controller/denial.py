@@ -1,4 +1,4 @@
-"""What the API server means when it does not create a pod: whether it may later, and why not now."""
+"""What it means when the API server does not create a pod: whether it may do so later, and why not now."""
 
 from perllm.cluster.client import ApiError, ApiTimeoutError
 from perllm.scheduling.denial import DenialCause, PodDenial
@@ -12,7 +12,7 @@ def is_invalid(error: ApiError) -> bool:
 
 
 def read_denial(error: ApiError) -> PodDenial:
-    """Return what an answer means that is neither a success nor final."""
+    """Return why a pod was denied, from an answer that is neither a success nor final."""
     return PodDenial(_find_cause(error), error.message or error.reason, error.retry_after_s)
 
 
@@ -29,5 +29,5 @@ def _find_cause(error: ApiError) -> DenialCause:
 
 
 def _is_denied(error: ApiError) -> bool:
-    """Whether a webhook or an admission policy said no, each in Kubernetes' own words."""
+    """Whether a webhook or an admission policy denied the request, each in Kubernetes' own words."""
     return "denied the request" in error.message or "denied request" in error.message

@@ -1,4 +1,4 @@
-"""Carries out what the dispatch loop decides: creates pods, rejects tasks, says why tasks wait."""
+"""Carries out what the dispatch loop decides: creates pods, rejects tasks, explains why tasks wait."""
 
 import asyncio
 import contextlib
@@ -17,11 +17,10 @@ from perllm.scheduling.pending import Action, PendingTask, Reject, SetAside, Sta
 from perllm.scheduling.scheduler import Scheduler
 
 ROUND_PAUSE_S = 0.01
-"""Between two rounds, so that a burst of events makes one."""
-
+"""Pause after a round, so that a burst of events makes only one more."""
 
 ROUND_INTERVAL_S = 60.0
-"""A round is made at least this often."""
+"""Longest time between two rounds."""
 
 
 class Dispatcher:
@@ -35,7 +34,7 @@ class Dispatcher:
         pods: creates pods.
         announcer: announces that a task is postponed.
         admission: explains rejections.
-        guard: contains what goes wrong about one task.
+        guard: contains failures about single tasks.
     """
 
     def __init__(
@@ -103,7 +102,7 @@ class Dispatcher:
             self._reconciler.reject(tracked, "Infeasible", message)
 
     async def _create(self, task: PendingTask) -> None:
-        """Create the pod of a task, and report to the scheduler what came of it."""
+        """Create the pod of a task, and report the result to the scheduler."""
         tracked = self._find(task)
         if tracked is None:
             self._scheduler.note_abandoned(task)
@@ -127,7 +126,7 @@ class Dispatcher:
             self._guard.run("denied pod", task.key, partial(self._explain_denial, task, denial), again=False)
 
     def _is_own(self, task: PendingTask, denial: PodDenial) -> bool:
-        """Whether the pod that holds the name is the attempt's own, created before and seen."""
+        """Whether the pod that has the name is this attempt's own, created and seen earlier."""
         if denial.cause is not DenialCause.NAME_TAKEN:
             return False
         tracked = self._find(task)
@@ -142,7 +141,7 @@ class Dispatcher:
         tracked = self._find(task)
         if tracked is None:
             return
-        note = Note(denial.cause, f"its pod cannot be created, will be tried again: {denial.message}")
+        note = Note(denial.cause, f"its pod cannot be created yet and will be retried: {denial.message}")
         if self._reconciler.explain(tracked, note):
             self._announcer.postponed(tracked.task, note.message)
 

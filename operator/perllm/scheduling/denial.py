@@ -1,4 +1,4 @@
-"""Why a pod cannot be created now, and how long to wait before it is tried again."""
+"""Why a pod cannot be created now, and how long to wait before the next try."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,7 +7,7 @@ from perllm.backoff import Backoff
 
 
 class DenialCause(StrEnum):
-    """What stands in the way of a pod; reason of the condition Scheduled, and label of a metric."""
+    """Why a pod is denied; reason of the condition Scheduled, and label of a metric."""
 
     QUOTA = "QuotaExceeded"
     FORBIDDEN = "PodForbidden"
@@ -18,9 +18,9 @@ class DenialCause(StrEnum):
 
     @property
     def backoff(self) -> Backoff:
-        """How long to wait before the pod is tried again.
+        """How long to wait before the next try.
 
-        What is wrong in a namespace lasts until somebody does something about it; an API server recovers by itself.
+        A problem in a namespace lasts until somebody solves it; an API server recovers by itself.
         """
         return Backoff(1.0, 10.0) if self is DenialCause.API_SERVER else Backoff(1.0, 120.0)
 
@@ -30,9 +30,9 @@ class PodDenial:
     """A pod that was not created, but may be later.
 
     Attributes:
-        cause: what stands in the way.
+        cause: why it was denied.
         message: in the API server's words.
-        retry_after_s: how long it asked to wait.
+        retry_after_s: how long the API server asked to wait.
     """
 
     cause: DenialCause

@@ -37,14 +37,14 @@ SERVER_ERROR = 'Internal error occurred: failed calling webhook "w.example": con
         (503, "ServiceUnavailable", "", DenialCause.API_SERVER),
     ],
 )
-def test_what_may_change_is_told_by_its_cause(status: int, reason: str, message: str, cause: DenialCause) -> None:
+def test_a_denial_names_its_cause(status: int, reason: str, message: str, cause: DenialCause) -> None:
     error = ApiError(status, reason, message, retry_after_s=7.0)
     assert not is_invalid(error)
     denial = read_denial(error)
     assert (denial.cause, denial.message, denial.retry_after_s) == (cause, message or reason, 7.0)
 
 
-def test_an_api_server_that_does_not_answer_may_later() -> None:
+def test_an_api_server_that_does_not_answer_may_do_so_later() -> None:
     assert read_denial(ApiUnreachableError("gone")).cause is DenialCause.API_SERVER
 
 
@@ -60,7 +60,7 @@ def test_what_no_api_server_will_ever_accept_is_invalid(status: int, message: st
     assert is_invalid(ApiError(status, "Invalid", message))
 
 
-def test_the_words_are_one_line_of_bounded_length() -> None:
+def test_the_message_is_one_line_of_bounded_length() -> None:
     message = read_denial(ApiError(403, "Forbidden", "\x1b[31mno\n" + "x" * 5000)).message
     assert message.startswith("no xxx")
     assert len(message) <= 1000

@@ -1,4 +1,4 @@
-"""The dispatch loop in virtual time, with an API server and nodes as a test wants them."""
+"""The dispatch loop in virtual time, with an API server and nodes that a test defines."""
 
 import asyncio
 import contextlib
@@ -26,10 +26,10 @@ class Dispatched:
         started_s: when the pod of each task was created, since the loop began.
         waited: tasks that had to wait, once per time they were examined.
         denied: tasks whose pods were denied, and why.
-        answer: what the API server says to a pod; None if it creates it.
-        answer_s: how long it takes to say so.
-        shows_pods: whether the pods that are created are seen.
-        runs_s: how long a pod runs once it is bound, which is at once; None: nothing binds pods.
+        answer: why the API server denies a pod; None if it creates it.
+        answer_s: how long the API server takes to answer.
+        shows_pods: whether created pods are seen.
+        runs_s: how long a pod runs once it is bound, which is at once; None if it is never bound.
         late_s: by how much Unix time is ahead of virtual time.
     """
 

@@ -1,4 +1,4 @@
-"""Tasks that the API server refuses pods; `Denied` tries each that comes back, as the dispatcher does."""
+"""Tasks whose pods the API server denies; `Denied` carries out the retries, as the dispatcher does."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from perllm.scheduling.denial import DenialCause, PodDenial
-from perllm.scheduling.postponed import FIRST_BACK, SIGN_INTERVAL_S, Postponed
+from perllm.scheduling.postponed import RETRIES_PER_SIGN, SIGN_INTERVAL_S, Postponed
 from perllm.scheduling.timers import Timer, Timers
 
 pytestmark = pytest.mark.looptime
@@ -18,7 +18,7 @@ QUOTA = PodDenial(DenialCause.QUOTA, "exceeded quota")
 
 
 class WatchedTimers(Timers):
-    """Timers that say when there is one more."""
+    """Timers that signal when one is added."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class WatchedTimers(Timers):
 
 
 class Denied:
-    """A namespace with room for so many pods, and who was tried when."""
+    """A namespace with room for some pods, and which task was tried when."""
 
     def __init__(self, tasks: int, denial: PodDenial = QUOTA) -> None:
         self.room = 0
@@ -79,7 +79,7 @@ async def test_pauses_grow_to_minutes() -> None:
     assert 30 <= len(on.tried) <= 70
 
 
-async def test_an_api_server_that_is_away_is_asked_again_soon() -> None:
+async def test_an_api_server_that_does_not_answer_is_asked_again_soon() -> None:
     on = Denied(1, PodDenial(DenialCause.API_SERVER, "gone"))
     await asyncio.sleep(600)
     since_s = now_s()
@@ -93,16 +93,16 @@ async def test_the_api_server_may_ask_for_a_longer_pause() -> None:
     assert on.tried == []
 
 
-async def test_a_sign_brings_the_most_urgent_back_at_once() -> None:
+async def test_a_sign_has_the_most_urgent_tasks_retried_at_once() -> None:
     on = Denied(50)
     await asyncio.sleep(300)
     since_s = now_s()
     on.postponed.retry_namespace("n")
-    assert on.tried_since(since_s)[:FIRST_BACK] == [f"t{number}" for number in range(FIRST_BACK)]
+    assert on.tried_since(since_s)[:RETRIES_PER_SIGN] == [f"t{number}" for number in range(RETRIES_PER_SIGN)]
     on.postponed.retry_namespace("another")
 
 
-async def test_each_task_that_gets_its_pod_brings_more_back() -> None:
+async def test_each_task_that_gets_its_pod_has_more_tasks_retried() -> None:
     on = Denied(50)
     await asyncio.sleep(300)
     on.room = 50
@@ -118,7 +118,7 @@ async def test_signs_without_end_cost_a_few_requests_a_second() -> None:
     for _ in range(1000):
         on.postponed.retry_namespace("n")
         await asyncio.sleep(SIGN_INTERVAL_S / 100)
-    assert len(on.tried_since(since_s)) <= 10 * FIRST_BACK + 25
+    assert len(on.tried_since(since_s)) <= 10 * RETRIES_PER_SIGN + 25
 
 
 async def test_the_last_of_many_signs_is_not_lost() -> None:
@@ -142,7 +142,7 @@ async def test_a_sign_is_followed_again_since_the_api_server_may_know_later() ->
     assert len(on.postponed) == 0
 
 
-async def test_a_task_that_was_removed_does_not_come_back() -> None:
+async def test_a_task_that_was_removed_is_not_retried() -> None:
     on = Denied(1)
     on.postponed.remove("t0")
     on.postponed.retry_namespace("n")
@@ -150,7 +150,9 @@ async def test_a_task_that_was_removed_does_not_come_back() -> None:
     assert (on.tried, len(on.postponed), on.postponed.count(DenialCause.QUOTA)) == ([], 0, 0)
 
 
-async def test_the_log_tells_of_a_namespace_when_it_begins_and_when_it_ends(caplog: pytest.LogCaptureFixture) -> None:
+async def test_denials_in_a_namespace_are_logged_when_they_begin_and_when_they_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level("INFO")
     on = Denied(50)
     await asyncio.sleep(300)
@@ -158,12 +160,12 @@ async def test_the_log_tells_of_a_namespace_when_it_begins_and_when_it_ends(capl
     on.postponed.retry_namespace("n")
     await asyncio.sleep(1)
     assert [line.split(",")[0] for line in caplog.messages] == [
-        "pods of namespace n are refused",
+        "pods of namespace n are denied",
         "pods of namespace n are created again (QuotaExceeded)",
     ]
 
 
-async def test_a_namespace_is_forgotten_with_its_tasks_and_told_again_with_the_next(
+async def test_a_namespace_is_forgotten_with_its_tasks_and_logged_again_with_the_next(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     on = Denied(2)
