@@ -30,7 +30,7 @@ from perllm.operator import Operator
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 128
-"""More than the number of concurrent writes, so that bindings and watches never wait for webhooks that hang."""
+"""More than the concurrent writes, so that bindings and watches never wait for webhooks that hang."""
 
 _P = ParamSpec("_P")
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -65,7 +65,7 @@ def main() -> None:
     "--record",
     "journal",
     type=_FILE,
-    help="Record all that decisions depend on in this file, which perllm-lab replay repeats. It grows without limit.",
+    help="Record everything that decisions depend on in this file, for perllm-lab replay. It grows without limit.",
 )
 @_explained
 def run(config_file: Path | None, kubeconfig: Path | None, context: str | None, journal: Path | None) -> None:

@@ -1,9 +1,9 @@
-"""The operator: every part, wired together and run until told to stop.
+"""The operator: all parts, wired together and run until it is stopped.
 
-Start    its turn, where several replicas take turns; then learned state, nodes, pods, tasks: whatever refers to
-         something finds it. kube-scheduler is answered once nodes and pods are known.
+Start    wait to be active, if there are several replicas; then learned state, nodes, pods, tasks, in an order in which
+         references resolve. kube-scheduler is answered once nodes and pods are known.
 Stop     no new tasks; statuses and learned state in memory are written; then everything ends.
-Lost     its turn has passed to another replica: everything ends at once and nothing is written any more.
+Lost     another replica is active: everything ends at once, and nothing more is written.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 
 DRAIN_TIMEOUT_S = 10.0
 PODS_PATIENCE_S = 60.0
-"""Without the pods of a namespace its nodes seem emptier than they are; so all are waited for, within reason."""
+"""Without the pods of a namespace, nodes seem emptier than they are; the operator waits this long to list them all."""
 
 
 class Operator:
@@ -93,7 +93,7 @@ class Operator:
         scheduler, parts = build_scheduler(
             read_settings(config, seed=rng.getrandbits(32)),
             Inputs(HeldClock(time.monotonic, time.time), journal, wake.set),
-            count_refused=lambda reason: self._metrics.outcomes_refused.labels(reason).inc(),
+            count_discarded=lambda reason: self._metrics.outcomes_refused.labels(reason).inc(),
             metrics_age_s=self._find_metrics_age_s,
         )
         self._fleet, self._policy = parts.fleet, parts.policy
@@ -169,7 +169,7 @@ class Operator:
         )
 
     def _build_informers(self) -> tuple[Informer, list[Informer], list[Informer]]:
-        """Return the informers of nodes, of pods, and of what keeps pods out of namespaces."""
+        """Return the informers of nodes, of pods, and of the obstacles to pods: quotas and namespaces."""
         controller, namespaces = self._control.controller, self._config.namespaces
         inform = partial(Informer, self._client, guard=self._guard, outages=self._outages, rng=self._rng)
         nodes = inform("/api/v1/nodes", self._upkeep.on_node, kind="node")
@@ -185,17 +185,17 @@ class Operator:
         return nodes, pods, obstacles
 
     def stop(self) -> None:
-        """Ask for the end; a start that still waits for the API server is given up."""
+        """Stop the operator; a start that still waits for the API server is abandoned."""
         self._stopping.set()
         if self._starting is not None:
             self._starting.cancel()
 
     async def run(self) -> None:
-        """Work until `stop` is called, then leave nothing unwritten.
+        """Run until `stop` is called, then write what is left to write.
 
         Raises:
-            LeadershipError: another replica may work from now on.
-            ApiError: the API server refuses what cannot be done without.
+            LeadershipError: another replica may be active from now on.
+            ApiError: the API server denies a request that the operator cannot do without.
         """
         self._starting = asyncio.current_task()
         try:
@@ -224,7 +224,7 @@ class Operator:
             for pods in self._pods:
                 self._begin(work, "watch of pods", pods.run)
             for path in await wait_for_first_lists(self._pods, PODS_PATIENCE_S):
-                log.warning("started without %s, which cannot be read yet: what runs there is not counted", path)
+                log.warning("started without %s, which cannot be read yet: pods there are not counted", path)
             for obstacles in self._obstacles:
                 self._begin(work, "watch of quotas and namespaces", obstacles.run)
             self._begin(work, "writes", self._writes.run)
@@ -233,7 +233,7 @@ class Operator:
             self._begin(work, "upkeep of nodes", self._upkeep.run)
             self._watch.start()
             stack.push_async_callback(self._watch.stop)
-            # Last, so that it ends first: the watch may take seconds to end, and nobody may be answered then.
+            # Last, so that it ends first: the watch may take seconds to end, and no call may be answered then.
             await stack.enter_async_context(self._serve_extender())
             log.info("serving %d nodes with policy %s", len(self._fleet.nodes), self._policy.name)
             self._starting = None
@@ -242,22 +242,22 @@ class Operator:
             await self._write_out()
 
     def _begin(self, work: asyncio.TaskGroup, name: str, part: Callable[[], Awaitable[None]]) -> None:
-        """Run a part to the end of the group; what breaks it is told, and it is started again."""
+        """Run a part until the group ends; if it fails, the error is logged and the part is restarted."""
         work.create_task(keep_running(name, part, self._guard, self._rng))
 
     async def _take_turn(self, work: asyncio.TaskGroup) -> None:
-        """Return when this replica is the one that works; the group breaks when it is that no more."""
+        """Return when this replica is active; the group fails when it no longer is."""
         if self._leadership is not None:
             work.create_task(self._leadership.run())
-            log.info("standing by until the kube-scheduler beside holds the lease %s", self._config.leader_lease)
+            log.info("standby until the kube-scheduler in this pod holds the lease %s", self._config.leader_lease)
             await self._leadership.won.wait()
-            log.info("taking over: the kube-scheduler beside holds the lease as %s", self._leadership.holder)
+            log.info("active: the kube-scheduler in this pod holds the lease as %s", self._leadership.holder)
         self._metrics.active.set(1)
 
     async def _write_out(self) -> None:
         try:
             async with asyncio.timeout(DRAIN_TIMEOUT_S):
-                # At once, because the next replica may begin within seconds; then again what the watch still brought.
+                # At once, because the next replica may start within seconds; then what the watch still delivered.
                 await self._flush()
                 await self._watch.stop()
                 await self._flush()
@@ -269,7 +269,7 @@ class Operator:
         await self._writes.drain()
 
     def _serve_health(self) -> AbstractAsyncContextManager[None]:
-        """Serve health and metrics where the configuration says."""
+        """Serve health and metrics at the configured address."""
         server = self._config.server
         alive = {"the task watch can run": lambda: not self._watch.is_broken}
         ready = {
@@ -283,7 +283,7 @@ class Operator:
         return serve(app, server.health_host, server.health_port)
 
     def _serve_extender(self) -> AbstractAsyncContextManager[None]:
-        """Serve the extender on the loopback interface: kube-scheduler runs beside."""
+        """Serve the extender on the loopback interface: kube-scheduler runs in the same pod."""
         app = build_app(self._extender, self._metrics, self._guard)
         return serve(app, "127.0.0.1", self._config.server.extender_port)
 

@@ -20,11 +20,11 @@ from perllm_lab.kubernetes.build import ToolchainError
 from perllm_lab.kubernetes.process import ProcessError
 from perllm_lab.lab import COMPONENTS, Lab, LabSettings
 from perllm_lab.policies import UnknownPolicyError
-from perllm_lab.replay import ReplayError
 from perllm_lab.report.progress import Display
 from perllm_lab.simulate import NO_HINTS, SimulateSettings, run_simulation
 from perllm_lab.simulator.journal_replay import replay_journal
 from perllm_lab.simulator.pool import ParallelError
+from perllm_lab.trace_replay import TraceReplayError
 from perllm_lab.tuning.trials import FIRST_SEED, SCENARIOS, TUNABLE, TuneSettings, default_folder, run_tuning
 from perllm_lab.workload.scenarios import load_scenario, scenario_names
 from perllm_lab.workload.trace import TraceError
@@ -40,7 +40,7 @@ EXPECTED = (
     ProcessError,
     ScenarioError,
     TraceError,
-    ReplayError,
+    TraceReplayError,
     ApiError,
     UnknownPolicyError,
     ParallelError,
@@ -210,7 +210,7 @@ def up(scenario: str, speed: float, seed: int, folder: Path, fresh: bool) -> Non
 @main.command()
 @click.argument("journal", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def replay(journal: Path) -> None:
-    """Replay what an operator recorded with --record; exits with 1 if any decision differs."""
+    """Replay what an operator recorded with --record. Exits with 1 if any decision differs."""
     try:
         result = replay_journal(journal)
     except JournalError as error:
@@ -219,8 +219,8 @@ def replay(journal: Path) -> None:
     for difference in result.differences[:MAX_SHOWN]:
         click.echo(str(difference))
     if result.differences:
-        raise click.ClickException(f"{len(result.differences)} inputs gave another result than when they were recorded")
-    click.echo("every decision is the same as when it was recorded")
+        raise click.ClickException(f"the results of {len(result.differences)} inputs differ from the recorded ones")
+    click.echo("every decision is the same as the recorded one")
 
 
 @main.command()

@@ -15,10 +15,10 @@ from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.kubernetes.build import Progress
 from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
 from perllm_lab.lab import COMPONENTS, Lab, LabSettings
-from perllm_lab.replay import FINAL_PHASES, Replay, SubmissionKind, as_pods, as_tasks
 from perllm_lab.report.progress import Display, Stage
 from perllm_lab.report.results import FleetEnergy, RequestResult, energy_errors, fleet_energy, join_runs
 from perllm_lab.report.tables import compare, describe_energy
+from perllm_lab.trace_replay import FINAL_PHASES, SubmissionKind, TraceReplay, as_pods, as_tasks
 from perllm_lab.workload.requests import Request, build_requests
 from perllm_lab.workload.scenarios import load_scenario
 from perllm_lab.workload.sources import SYNTHETIC, load_arrivals
@@ -132,10 +132,10 @@ async def _replay(
 ) -> SchedulerRun:
     """Replay the requests through one scheduler, and delete them afterwards."""
     before, start = await read_totals(lab), lab.truth_size()
-    replay = Replay(lab.client, kind, requests, lab.settings.speed)
+    replay = TraceReplay(lab.client, kind, requests, lab.settings.speed)
     with display.stage(f"{title:<15}") as stage:
 
-        def show(now: Replay) -> None:
+        def show(now: TraceReplay) -> None:
             phases = ", ".join(f"{count} {phase.lower()}" for phase, count in sorted(now.phases.items()))
             stage.update(now.finished, len(requests), phases)
 

@@ -20,7 +20,7 @@ from perllm.api.names import pods_path, tasks_path
 from perllm.cluster.client import ApiError, Client, Object
 from perllm.cluster.informer import Informer
 from perllm_lab.lab import Lab, LabSettings
-from perllm_lab.replay import FINAL_PHASES
+from perllm_lab.trace_replay import FINAL_PHASES
 from perllm_lab.workload.manifests import task_manifest
 from perllm_lab.workload.requests import Request
 from perllm_lab.workload.scenarios import load_scenario

@@ -15,7 +15,7 @@ from perllm.api import names
 from perllm.cluster.client import ApiError, Object
 from perllm.cluster.informer import Informer
 from perllm_lab.lab import Lab
-from perllm_lab.replay import FINAL_PHASES, Replay, as_tasks
+from perllm_lab.trace_replay import FINAL_PHASES, TraceReplay, as_tasks
 from perllm_lab.workload.manifests import task_manifest
 from perllm_lab.workload.names import FAIL_ANNOTATION
 from perllm_lab.workload.requests import Request
@@ -43,8 +43,8 @@ class Stage:
     def pods_path(self) -> str:
         return f"/api/v1/namespaces/{self.namespace}/pods"
 
-    def replay(self, requests: Sequence[Request]) -> Replay:
-        return Replay(
+    def replay(self, requests: Sequence[Request]) -> TraceReplay:
+        return TraceReplay(
             self.lab.client, as_tasks(self.namespace, self.lab.settings.speed), requests, self.lab.settings.speed
         )
 

@@ -24,8 +24,8 @@ from perllm.placement.decision import read_record
 from perllm_lab.baselines.tuned import find_parameters, load_tuned
 from perllm_lab.lab import Lab, LabSettings
 from perllm_lab.policies import EXTENDED
-from perllm_lab.replay import FINAL_PHASES, Replay, SubmissionKind, as_pods, as_tasks
 from perllm_lab.report.results import join_runs
+from perllm_lab.trace_replay import FINAL_PHASES, SubmissionKind, TraceReplay, as_pods, as_tasks
 from perllm_lab.workload.requests import Request
 from perllm_lab.workload.scenarios import load_scenario
 
@@ -85,7 +85,7 @@ async def trials(
 
 async def replay_all(stage: Stage, kind: SubmissionKind, requests: list[Request]) -> Trial:
     """Replay the requests and return the outcome; the lab has learned afterwards, so it serves one replay only."""
-    replay = Replay(stage.lab.client, kind, requests, SPEED)
+    replay = TraceReplay(stage.lab.client, kind, requests, SPEED)
     await replay.run(timeout_s=TAIL_TIMEOUT_S)
 
     async def is_quiet() -> bool:

@@ -12,7 +12,7 @@ from perllm.api import names
 from perllm.cluster.client import Object
 from perllm.cluster.rbac import build_manifests, collection_path
 from perllm_lab.lab import OPERATOR_USER, SCHEDULER_USER, Lab, LabSettings, rbac_user
-from perllm_lab.replay import Replay, as_tasks
+from perllm_lab.trace_replay import TraceReplay, as_tasks
 
 FIRST, SECOND = "first", "second"
 TASKS = 40
@@ -53,9 +53,9 @@ async def _grant(lab: Lab) -> None:
             await lab.client.post(collection_path(manifest), manifest)
 
 
-def _replay(lab: Lab, namespace: str, seed: int) -> Replay:
+def _replay(lab: Lab, namespace: str, seed: int) -> TraceReplay:
     requests = synthetic_requests(lab.scenario, TASKS, rate_per_s=2.0, seed=[seed])
-    return Replay(lab.client, as_tasks(namespace, lab.settings.speed), requests, lab.settings.speed)
+    return TraceReplay(lab.client, as_tasks(namespace, lab.settings.speed), requests, lab.settings.speed)
 
 
 async def _have_learned(lab: Lab) -> bool:

@@ -12,7 +12,7 @@ from perllm.api import names
 from perllm.cluster.client import Client, Object
 from perllm.cluster.credentials import load_credentials
 from perllm_lab.kubernetes.process import Process
-from perllm_lab.replay import FINAL_PHASES
+from perllm_lab.trace_replay import FINAL_PHASES
 from perllm_lab.workload.manifests import task_manifest
 from perllm_lab.workload.requests import Request
 

@@ -1,6 +1,6 @@
-"""Says what was decided and what became of it: one log line per decision and per end, events, metrics.
+"""Announces decisions and the ends of tasks: a log line for each, events, metrics.
 
-Times count from the task's creation everywhere, as in its status.
+All times count from the creation of the task, as in its status.
 """
 
 import logging
@@ -18,7 +18,7 @@ log = logging.getLogger("perllm.decisions")
 
 
 class Announcer:
-    """Tells people; nothing depends on it."""
+    """Informs people; nothing depends on it."""
 
     def __init__(self, events: EventRecorder, metrics: OperatorMetrics) -> None:
         self._events = events
@@ -62,10 +62,10 @@ class Announcer:
         self._metrics.decisions.labels(decision.policy, decision.tier, str(assessment.explored).lower()).inc()
 
     def missed(self, task: Task, status: TaskStatus) -> None:
-        """Announce that a task was not complete by its deadline, whether it still runs or has just become complete."""
+        """Announce that a task was not complete by its deadline, whether it still runs or has just completed."""
         deadline = task.valid_spec.deadline
         latency_s = status.observed.latency if status.observed else None
-        note = f"not complete by its deadline of {deadline}; it goes on"
+        note = f"not complete by its deadline of {deadline}; it continues"
         if latency_s is not None:
             note = f"complete after {latency_s:.2f} s, its deadline was {deadline}"
         self._events.record(_subject(task), "DeadlineMissed", note, warning=True)
@@ -82,10 +82,10 @@ class Announcer:
             self._metrics.latency.labels(tier).observe(status.observed.latency)
 
     def settled(self, task: Task, status: TaskStatus, now_s: float) -> None:
-        """Write the one line about a task that has ended and of which nothing more will be known.
+        """Log the one line about a task that has ended and about which nothing more will be known.
 
-        It has its energy, so it comes when that is measured, or is known to be missing; for a task that did not succeed
-        at its end, and for one that is deleted at its deletion.
+        It includes the energy, so it is logged once that is measured or known to be missing. For a task that did not
+        succeed that is its end, for a task that is deleted earlier its deletion.
         """
         if not status.phase.is_final:
             self._metrics.finished.labels(DELETED).inc()
@@ -109,13 +109,13 @@ def describe_decision(task: Task, decision: Decision) -> str:
     """Return a decision in one line for people."""
     waited_s, forecast, assessment = decision.decided_s - task.received_s, decision.forecast, decision.assessment
     verdict = "in time" if assessment.meets_deadline else "TOO LATE"
-    refused = ", ".join(f"{count} {reason}" for reason, count in assessment.excluded.items()) or "none"
+    excluded = ", ".join(f"{count} {reason}" for reason, count in assessment.excluded.items()) or "none"
     return (
         f"-> {decision.node} ({decision.tier}, {decision.gpu_type}) by {decision.policy}: "
         f"{waited_s + forecast.times.latency_s:.2f} s predicted ({waited_s + forecast.latency_low_s:.2f} to "
         f"{waited_s + forecast.latency_high_s:.2f} s) of the {task.valid_spec.deadline_s:g} s since its creation, "
         f"{verdict} with a chance of {forecast.hit_chance:.1%}; {forecast.energy.energy_j:.0f} J; {decision.reason}; "
-        f"refused nodes: {refused}"
+        f"excluded nodes: {excluded}"
     )
 
 

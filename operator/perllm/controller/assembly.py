@@ -1,4 +1,4 @@
-"""Puts the controller together."""
+"""Assembles the controller."""
 
 import asyncio
 from collections.abc import Callable
@@ -26,17 +26,17 @@ from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics
 from perllm.nodes.node_health import NodeHealth
 from perllm.scheduling.admission import Admission
-from perllm.scheduling.refusal import RefusalCause
+from perllm.scheduling.denial import DenialCause
 from perllm.scheduling.scheduler import Parts, Scheduler
 
 
 @dataclass(frozen=True, slots=True)
 class ControllerSettings:
-    """What can be set of the life of tasks.
+    """Settings for the life of tasks.
 
     Attributes:
         scheduler_name: scheduler of the pods.
-        gpu_resource: that slots are counted by.
+        gpu_resource: resource that slots are units of.
         patience: how long pods may take.
         admission: explains rejections.
     """
@@ -57,7 +57,7 @@ class ControllerContext:
         settlement: measures energy.
         announcer: announces what happens.
         metrics: count it.
-        guard: contains what goes wrong about one object.
+        guard: contains failures about single objects.
         now_s: monotonic clock.
         unix_now: wall clock.
         show_circuit: called with a node and the state of its circuits.
@@ -98,7 +98,7 @@ class TaskControl:
 def build_task_control(
     scheduler: Scheduler, parts: Parts, context: ControllerContext, settings: ControllerSettings
 ) -> TaskControl:
-    """Return a controller that knows no tasks."""
+    """Return a controller without tasks."""
     tracking, metrics, guard, unix_now = Tracking(), context.metrics, context.guard, context.unix_now
     clocks, decisions = Clocks(parts.fleet.nodes.__contains__, metrics.show_clock_skew), Decisions()
     node_health = NodeHealth(
@@ -150,8 +150,8 @@ def build_task_control(
 
 
 def _show_queue(scheduler: Scheduler, parts: Parts, metrics: OperatorMetrics) -> None:
-    """Have the metrics read how many tasks wait and run whenever they are scraped."""
+    """Have the metrics read the numbers of waiting tasks and tasks in flight whenever they are scraped."""
     metrics.waiting.set_function(lambda: scheduler.waiting)
-    for cause in RefusalCause:
+    for cause in DenialCause:
         metrics.postponed.labels(cause).set_function(partial(scheduler.postponed, cause))
     metrics.in_flight.set_function(lambda: len(parts.ledger))

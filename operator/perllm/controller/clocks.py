@@ -1,9 +1,9 @@
-"""When a pod started and ended: what its node's clock says is believed only as far as it can be true.
+"""When a pod started and ended: the clock of its node is believed only as far as it can be right.
 
-A pod cannot start before the API server has created it, nor end after the operator, or the API server, has seen the
-end. Times within these bounds are the node's, to the second, or those of the container's own report where both agree.
-Once a time lies outside, the clock that made it is wrong and none of that pod's times are believed: the moments at
-which they were seen count instead.
+A pod cannot start before the API server has created it, nor end after the operator or the API server has seen the end.
+Times within these bounds are taken from the node, to the second, or from the container's own report where both agree.
+Once a time lies outside, the clock of the node is wrong and none of that pod's times are believed: the moments at which
+its start and its end were seen count instead.
 """
 
 import logging
@@ -20,7 +20,7 @@ RESOLUTION_S = 1.0
 """Kubernetes writes whole seconds."""
 
 SKEWED_S = 5.0
-"""A clock that is off by more is not believed at all; less may also be kubelet's time to tell."""
+"""A clock that is off by more is not believed at all; less may also be kubelet's delay in reporting."""
 
 MIN_SIGHTS = 3
 SIGHTS_KEPT = 8
@@ -28,17 +28,17 @@ SIGHTS_KEPT = 8
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Within which a pod's times lie, in Unix seconds."""
+    """The range in which a pod's times lie, in Unix seconds."""
 
     from_s: float
     by_s: float
 
     def admit(self, time_s: float | None) -> bool:
-        """Whether a time of whole seconds may be true; one that is missing contradicts nothing."""
+        """Whether a time in whole seconds may be true; a missing one contradicts nothing."""
         return time_s is None or self.from_s - RESOLUTION_S <= time_s <= self.by_s + RESOLUTION_S
 
     def clamp(self, time_s: float) -> float:
-        """Return the time next to `time_s` that may be true."""
+        """Return the time closest to `time_s` that may be true."""
         return max(self.from_s, min(time_s, self.by_s))
 
 
@@ -47,7 +47,7 @@ class Clocks:
 
     Args:
         is_member: whether a node belongs to the fleet; the clocks of others are not watched.
-        show: called with node and seconds by which its clock is ahead, at every estimate; None when it is forgotten.
+        show: called at every estimate with a node and the seconds by which its clock is ahead; None once it is gone.
     """
 
     def __init__(self, is_member: Callable[[str], bool], show: Callable[[str, float | None], None]) -> None:
@@ -67,7 +67,7 @@ class Clocks:
         if before is not None and before.uid != pod.uid:
             before = None
         if before is not None and before.is_finished:
-            # What was seen of its end stays: its deletion, or a clock that is set right, changes nothing.
+            # What was seen of its end stays: neither its deletion nor a corrected clock changes it.
             return replace(before, is_deleting=pod.is_deleting, linger_s=pod.linger_s)
         if before is not None and pod.node is not None and self._is_member(pod.node):
             self._compare(pod.node, pod, before, now_s)
@@ -80,18 +80,18 @@ class Clocks:
             self._show(node, None)
 
     def _compare(self, node: str, pod: Pod, before: Pod, now_s: float) -> None:
-        """Compare what has just been seen to happen with the time that the node gives it."""
+        """Compare the moments at which changes were seen with the times that the node gives them."""
         by_s = _find_bounds(pod, now_s).by_s
         news = [
-            told_s
-            for told_s, known_s in ((pod.started_s, before.started_s), (pod.finished_s, before.finished_s))
-            if told_s is not None and known_s is None
+            stated_s
+            for stated_s, known_s in ((pod.started_s, before.started_s), (pod.finished_s, before.finished_s))
+            if stated_s is not None and known_s is None
         ]
         if not news:
             return
         sights = self._ahead_s[node]
-        sights.extend(told_s + RESOLUTION_S / 2 - by_s for told_s in news)
-        # Events are seen late, never early: the one that was seen soonest counts.
+        sights.extend(stated_s + RESOLUTION_S / 2 - by_s for stated_s in news)
+        # Changes are seen late, never early: the one that was seen soonest counts.
         ahead_s = max(sights)
         self._show(node, ahead_s if abs(ahead_s) > RESOLUTION_S else 0.0)
         if len(sights) >= MIN_SIGHTS:
@@ -101,10 +101,10 @@ class Clocks:
         is_skewed = abs(ahead_s) > SKEWED_S
         if is_skewed and node not in self._skewed:
             where = "ahead of" if ahead_s > 0 else "behind"
-            message = "the clock of node %s is about %.0f s %s this one; what is seen here counts instead"
+            message = "the clock of node %s is about %.0f s %s the operator's, which is used instead"
             log.warning(message, node, abs(ahead_s), where)
         elif not is_skewed and node in self._skewed:
-            log.info("the clock of node %s is right again", node)
+            log.info("the clock of node %s is correct again", node)
         (self._skewed.add if is_skewed else self._skewed.discard)(node)
 
 
@@ -137,7 +137,7 @@ def _find_bounds(pod: Pod, now_s: float) -> Bounds:
 
 
 def _find_idle_since(pod: Pod, before: Pod | None, now_s: float) -> float | None:
-    """Return since when a pod is idle; at first sight since the API server bound it."""
+    """Return since when a pod has been idle; at first sight, since the API server bound it."""
     if pod.idle_since_s is None:
         return None
     if before is None:
@@ -159,7 +159,7 @@ def _believe(pod: Pod, before: Pod | None, bounds: Bounds) -> Pod:
 
 
 def _refine(coarse_s: float | None, reported: datetime | None, otherwise_s: float | None) -> float | None:
-    """Return the time that a report gives if Kubernetes' own of the same moment agrees."""
+    """Return the time in a report if Kubernetes' own time of the same moment agrees with it."""
     if coarse_s is not None and reported is not None:
         precise_s = reported.timestamp()
         if coarse_s - RESOLUTION_S <= precise_s <= coarse_s + 2 * RESOLUTION_S:
@@ -172,7 +172,7 @@ def _replace_times(pod: Pod, before: Pod | None, bounds: Bounds) -> Pod:
     known_s = before.started_s if before else None
     if pod.finished_s is None and not pod.is_finished:
         return replace(pod, started_s=bounds.by_s if known_s is None else known_s, timing=Timing.OPERATOR)
-    # However wrong a clock is, it measures how long something took.
+    # However wrong a clock is, the durations that it measures are right.
     took_s = max(pod.finished_s - pod.started_s, 0.0) if pod.finished_s and pod.started_s else 0.0
     if known_s is None and pod.started_s is not None:
         known_s = bounds.clamp(bounds.by_s - took_s)

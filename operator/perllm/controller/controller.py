@@ -1,4 +1,4 @@
-"""Takes in tasks, pods, quotas and namespaces as the API server has them. One event loop; nothing here waits.
+"""Receives tasks, pods, quotas and namespaces as the API server has them. One event loop; nothing here waits.
 
 task seen, pod seen, timer due  ->  Reconciler  ->  scheduler, pods, statuses, announcements, outcomes
 """
@@ -33,13 +33,13 @@ class Controller:
         scheduler: decides.
         reconciler: brings each task in line with what is known of it.
         accounts: account for pods.
-        outcomes: learns.
+        outcomes: learns from tasks.
         writer: writes statuses.
         clocks: judge the times that nodes report.
         decisions: remember which decision bound a pod.
-        guard: contains what goes wrong about one object.
+        guard: contains failures about single objects.
         unix_now: wall clock.
-        gpu_resource: that slots are counted by.
+        gpu_resource: resource that slots are units of.
     """
 
     def __init__(
@@ -78,16 +78,16 @@ class Controller:
         return tracked.task.to_request(find_avoided(tracked.all_pods))
 
     def on_task(self, item: Object, *, deleted: bool) -> None:
-        """Take note of a task that was added, changed or deleted."""
+        """Handle a task that was added, changed or deleted."""
         key = object_key(item)
         work = partial(self._take_task, item, deleted=deleted)
         self._guard.run("task", key, work, on_fault=partial(self._reconciler.report_fault, key))
 
     def on_list(self, namespace: str | None, uids: Mapping[str, str]) -> None:
-        """Take note of the tasks that exist in a namespace, or in all: others were deleted while nobody watched.
+        """Forget the tasks that are not in a list of all that exist: they were deleted while no watch was open.
 
         Args:
-            namespace: where they were listed; None for everywhere.
+            namespace: the one that was listed; None for all.
             uids: uid by namespace/name.
         """
         for tracked in self._tracking:
@@ -96,18 +96,18 @@ class Controller:
                 self._guard.run("task", task.key, partial(self._forget, task.key))
 
     def on_pod(self, old: Object | None, new: Object | None) -> None:
-        """Take note of a pod that was added, changed or deleted; called inside the guard."""
+        """Handle a pod that was added, changed or deleted; called inside the guard."""
         pod = read_pod(new or old or {})
         if pod is not None:
             self._take_pod(pod, is_gone=new is None)
 
     def on_quota(self, old: Object | None, new: Object | None) -> None:
-        """Take note of a quota that was added, changed or deleted."""
+        """Handle a quota that was added, changed or deleted."""
         if is_quota_changed(old, new):
             self._scheduler.retry_namespace((new or old or {})["metadata"]["namespace"])
 
     def on_namespace(self, old: Object | None, new: Object | None) -> None:
-        """Take note of a namespace that was added, changed or deleted."""
+        """Handle a namespace that was added, changed or deleted."""
         if is_relabelled(old, new):
             self._scheduler.retry_namespace((new or old or {})["metadata"]["name"])
 
@@ -115,7 +115,7 @@ class Controller:
         key = object_key(item)
         tracked = self._tracking.get(key)
         if deleted:
-            # Also what could not be read has left something: words in its status, and the wish to try again.
+            # Even a task that could not be read has left something: a message in its status, and a retry to come.
             if tracked is None or tracked.task.uid == item["metadata"]["uid"]:
                 self._forget(key)
             return
@@ -126,7 +126,7 @@ class Controller:
             self._forget(key)
             tracked = None
         if tracked is None:
-            self._writer.know(key, item.get("status") or {})
+            self._writer.seed(key, item.get("status") or {})
             if task.spec is not None and status.received_time is None:
                 self._scheduler.note_arrival(task.to_request())
             tracked = self._tracking.add(task, status)
@@ -171,7 +171,7 @@ class Controller:
 
 
 def _is_seen(item: Object, task: Task) -> bool:
-    """Whether this is only our own status coming back, which is most of what a watch brings."""
+    """Whether this is only our own status coming back, as most events of a watch are."""
     metadata = item["metadata"]
     seen = metadata["uid"], metadata.get("generation", 1), bool(metadata.get("deletionTimestamp"))
     return (task.uid, task.generation, task.is_deleting) == seen

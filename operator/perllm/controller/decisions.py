@@ -1,7 +1,7 @@
-"""Which decision bound a pod: remembered for the pods that this process bound, read from the pod's record for others.
+"""Which decision bound a pod: remembered for pods that this process bound, read from the decision record of others.
 
-Any client that may write to pods may write a record. One is believed only if it is about this task on this node, at a
-time and with figures that are possible.
+Any client that may write to pods may write a record. It is believed only if it is about this task on this node, with a
+time and figures that are possible.
 """
 
 from collections import OrderedDict
@@ -12,10 +12,10 @@ from perllm.controller.task import Task
 from perllm.placement.decision import Decision, RecordError, read_record
 
 MAX_REMEMBERED = 16384
-"""Records of pods in flight; forgotten with their pods, or when there are more of them."""
+"""Records of pods in flight; forgotten with their pods, or, beyond this number, the oldest first."""
 
 CLOCK_SLACK_S = 300.0
-"""By how much the clocks of API server and operator may differ."""
+"""How much the clocks of the API server and the operator may differ."""
 
 ROUNDING_S = 2.0
 
@@ -37,7 +37,7 @@ class Decisions:
         self._records.pop(pod_uid, None)
 
     def restore(self, pod: Pod, before: Pod | None) -> Pod:
-        """Return the pod with the record it was bound with, whatever was written onto it since."""
+        """Return the pod with the record that it was bound with, whatever has been written to it since."""
         record = self._records.get(pod.uid)
         if record is None and before is not None and (before.uid, before.node) == (pod.uid, pod.node):
             record = before.decision_record
@@ -45,7 +45,7 @@ class Decisions:
 
 
 def read_decision(task: Task, pod: Pod) -> Decision | None:
-    """Return the decision that bound a pod of a task; None when it carries none that can be believed."""
+    """Return the decision that bound a pod of a task; None if it has no record that can be believed."""
     if pod.decision_record is None or pod.node is None or task.spec is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Carries out what the dispatch loop decides: creates pods, rejects tasks, says why tasks wait."""
+"""Carries out what the dispatch loop decides: creates pods, rejects tasks, explains why tasks wait."""
 
 import asyncio
 import contextlib
@@ -12,16 +12,15 @@ from perllm.controller.reconciler import Reconciler
 from perllm.controller.tracking import Tracked, Tracking
 from perllm.guard import Guard, describe
 from perllm.scheduling.admission import Admission, explain_wait
+from perllm.scheduling.denial import DenialCause, PodDenial
 from perllm.scheduling.pending import Action, PendingTask, Reject, SetAside, Start, Wait
-from perllm.scheduling.refusal import PodRefusal, RefusalCause
 from perllm.scheduling.scheduler import Scheduler
 
 ROUND_PAUSE_S = 0.01
-"""Between two rounds, so that a burst of events makes one."""
-
+"""Pause after a round, so that a burst of events makes only one more."""
 
 ROUND_INTERVAL_S = 60.0
-"""A round is made at least this often."""
+"""Longest time between two rounds."""
 
 
 class Dispatcher:
@@ -35,7 +34,7 @@ class Dispatcher:
         pods: creates pods.
         announcer: announces that a task is postponed.
         admission: explains rejections.
-        guard: contains what goes wrong about one task.
+        guard: contains failures about single tasks.
     """
 
     def __init__(
@@ -88,7 +87,7 @@ class Dispatcher:
                 self._guard.run("placement", task.key, partial(self._reject, action))
             case SetAside():
                 self._guard.note("placement", task.key, action.error)
-                self._explain_denial(task, PodRefusal(RefusalCause.FAULT, describe(action.error)))
+                self._explain_denial(task, PodDenial(DenialCause.FAULT, describe(action.error)))
 
     def _explain_wait(self, action: Wait) -> None:
         tracked = self._find(action.task)
@@ -99,11 +98,11 @@ class Dispatcher:
         tracked = self._find(action.task)
         if tracked is not None:
             deadline = tracked.task.valid_spec.deadline
-            message = self._admission.explain_refusal(action.placement, deadline)
+            message = self._admission.explain_rejection(action.placement, deadline)
             self._reconciler.reject(tracked, "Infeasible", message)
 
     async def _create(self, task: PendingTask) -> None:
-        """Create the pod of a task, and report to the scheduler what came of it."""
+        """Create the pod of a task, and report the result to the scheduler."""
         tracked = self._find(task)
         if tracked is None:
             self._scheduler.note_abandoned(task)
@@ -120,15 +119,15 @@ class Dispatcher:
             return
         except Exception as error:
             self._guard.note("pod creation", task.key, error)
-            denial = PodRefusal(RefusalCause.FAULT, describe(error))
+            denial = PodDenial(DenialCause.FAULT, describe(error))
         if denial is None or self._is_own(task, denial):
             self._scheduler.note_created(task)
         elif self._scheduler.note_denied(task, denial):
             self._guard.run("denied pod", task.key, partial(self._explain_denial, task, denial), again=False)
 
-    def _is_own(self, task: PendingTask, denial: PodRefusal) -> bool:
-        """Whether the pod that holds the name is the attempt's own, created before and seen."""
-        if denial.cause is not RefusalCause.NAME_TAKEN:
+    def _is_own(self, task: PendingTask, denial: PodDenial) -> bool:
+        """Whether the pod that has the name is this attempt's own, created and seen earlier."""
+        if denial.cause is not DenialCause.NAME_TAKEN:
             return False
         tracked = self._find(task)
         return tracked is None or names.pod_name(tracked.task.name, task.attempt) in tracked.pods
@@ -138,11 +137,11 @@ class Dispatcher:
         if tracked is not None:
             self._reconciler.reject(tracked, "InvalidTemplate", message)
 
-    def _explain_denial(self, task: PendingTask, denial: PodRefusal) -> None:
+    def _explain_denial(self, task: PendingTask, denial: PodDenial) -> None:
         tracked = self._find(task)
         if tracked is None:
             return
-        note = Note(denial.cause, f"its pod cannot be created, will be tried again: {denial.message}")
+        note = Note(denial.cause, f"its pod cannot be created yet and will be retried: {denial.message}")
         if self._reconciler.explain(tracked, note):
             self._announcer.postponed(tracked.task, note.message)
 

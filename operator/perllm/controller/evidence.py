@@ -7,12 +7,12 @@ from perllm.learning.outcome import ImplausibleFigure
 from perllm.placement.decision import Decision
 
 MAX_WRITTEN_PER_S = 1e5
-"""Tokens that no node writes in a second, whatever its GPUs and its batch."""
+"""More tokens than any node writes in a second, whatever its GPUs and its batch."""
 
 MAX_READ_PER_S = 1e7
 
 SLACK_S = 2.0
-"""By how much times of one run may contradict each other: two of them have whole seconds."""
+"""How much the times of one run may contradict each other: two of them are in whole seconds."""
 
 
 def find_fault(task: Task, observed: Observation, pod: Pod, decision: Decision | None) -> ImplausibleFigure | None:

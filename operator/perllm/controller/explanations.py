@@ -1,16 +1,16 @@
-"""Why a task waits or failed: what kube-scheduler, kubelet and the container said, in words for its status."""
+"""Why a task waits or failed, for its status: what kube-scheduler, kubelet and the container report."""
 
 from perllm.cluster.containers import USUAL_WAITS
 from perllm.cluster.pod import Pod
 
 
 def explain_wait(pod: Pod) -> tuple[str, str]:
-    """Return reason and words for a pod that has no node."""
+    """Return reason and message for a pod that has no node."""
     return pod.wait_reason or "Waiting", _join("waiting for a node", pod.wait_message)
 
 
 def explain_start(pod: Pod) -> str:
-    """Return why a pod that has a node does not run yet."""
+    """Return why a pod that has a node is not running yet."""
     reason = "" if pod.wait_reason in USUAL_WAITS else pod.wait_reason
     return _join("the pod is starting", reason, pod.wait_message)
 
@@ -26,7 +26,7 @@ def explain_failure(pod: Pod) -> str:
 
 
 def explain_refusal(pod: Pod) -> str:
-    """Return why a pod came to nothing through no fault of its own."""
+    """Return why a pod was refused or lost, which is not its own fault."""
     return _join(f"pod {pod.name} was refused or lost by node {pod.node or 'none'}", pod.reason, pod.message)
 
 

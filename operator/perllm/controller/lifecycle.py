@@ -2,9 +2,9 @@
 
     Pending -> Scheduled -> Running -> Succeeded | Failed           Rejected: never run
 
-Level-triggered: the answer follows from what is, not from what happened, so it may be asked at any moment, as often as
-one likes, also after a crash. The highest attempt counts. A container's own failure uses up a retry; a pod that a node
-refused or lost does not. What either says about the node is judged in node_health.py.
+Level-triggered: the answer follows from the present state, not from what happened, so the function may be called at any
+time, any number of times, even after a crash. The highest attempt counts. A container's own failure uses up a retry; a
+pod that a node refused or lost does not. What either says about the node is judged in node_health.py.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class Step:
     Attributes:
         status: the status it should have.
         attempt: number of the pod that it should get when its turn comes; None when it needs none.
-        cause: why it needs another pod than the one before; empty for the first.
+        cause: why it needs another pod after the last one; empty for the first pod.
         doomed: pods to delete.
         finished: the pod that ended the task, once it has.
         expire_in_s: seconds until the task itself is to be deleted; None to keep it.
@@ -58,7 +58,7 @@ class Step:
 
 
 def advance(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float, note: Note | None = None) -> Step:
-    """Return the next step of a task; `note` says why it has no pod, if that is known."""
+    """Return the next step of a task; `note` is why it has no pod, if that is known."""
     if task.spec is None:
         is_over = status.phase.is_final
         return Step(follow(task, status) if is_over else reject(task, status, "InvalidSpec", task.problem, now_s))
@@ -73,16 +73,16 @@ def advance(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float, n
 
 
 def reject(task: Task, status: TaskStatus, reason: str, message: str, now_s: float) -> TaskStatus:
-    """Return the status of a task that is refused: Rejected if it never ran, else Failed."""
-    refused = unplace(status).model_copy(update={"received_time": to_time(task.received_s)})
+    """Return the status of a task that is not run (again): Rejected if it never ran, otherwise Failed."""
+    rejected = unplace(status).model_copy(update={"received_time": to_time(task.received_s)})
     for kind in (ConditionType.ACCEPTED, ConditionType.SCHEDULED):
-        refused = put_condition(task, refused, kind, False, reason, message, now_s)
+        rejected = put_condition(task, rejected, kind, False, reason, message, now_s)
     phase = TaskPhase.FAILED if status.failed_attempts else TaskPhase.REJECTED
-    return end(task, refused, phase, reason, message, now_s)
+    return end(task, rejected, phase, reason, message, now_s)
 
 
 def note_wait(task: Task, status: TaskStatus, note: Note, cause: str, now_s: float) -> TaskStatus:
-    """Return the status of a task that has no pod, with the reason, and what became of the pod before."""
+    """Return the status of a task that has no pod, with the reason, and what became of its last pod."""
     message = _join(note.message, cause)
     status = put_condition(task, status, ConditionType.SCHEDULED, False, note.reason, message, now_s)
     return status.model_copy(update={"message": message})
@@ -123,10 +123,10 @@ def _keep(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) -> 
     update: dict[str, object] = {}
     observed = status.observed
     if observed is not None and observed.energy_quality is None and finished is None:
-        # Without the pod nobody can tell any more when and where it ran.
+        # Without the pod it is no longer known when and where the task ran.
         update["observed"] = observed.model_copy(update={"energy_quality": EnergyQuality.MISSING})
     if status.result is None:
-        # A task that was ended at its deadline may still tell how far it came.
+        # A task that was ended at its deadline may still report how far it got.
         last = next((pod for pod in pods if pod.is_finished and pod.name == status.pod_name), None)
         update["result"] = read_result(last)
     ttl_s = task.valid_spec.ttl_after_finished_s
@@ -140,14 +140,14 @@ def _overdue(pods: Sequence[Pod], now_s: float) -> tuple[Pod, ...]:
 
 
 def _seen_end_s(status: TaskStatus, now_s: float) -> float:
-    """Return when the end of a task was first seen; time to live counts from there, whatever clocks of nodes say."""
+    """Return when the end of a task was first seen; its time to live starts then, whatever the clocks of nodes say."""
     ends = (one.last_transition_time for one in status.conditions if one.type == ConditionType.FINISHED)
     ended = next(ends, status.completion_time)
     return ended.timestamp() if ended else now_s
 
 
 def _count(status: TaskStatus, pods: Sequence[Pod]) -> TaskStatus:
-    """Count attempts and failures; pods may be gone before the task ends, so both are kept."""
+    """Count attempts and failures; both are kept in the status, since pods may be gone before the task ends."""
     attempts = max((pod.attempt for pod in pods), default=0)
     failed = {pod.attempt for pod in pods if pod.phase is PodPhase.FAILED and not is_refusal(pod)}
     failed.update(status.failed_attempts or ())
@@ -160,7 +160,7 @@ def _count(status: TaskStatus, pods: Sequence[Pod]) -> TaskStatus:
 
 
 def _want_pod(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float, cause: str = "") -> Step:
-    """Return the step of a task that needs another pod, and, if there was one before, why."""
+    """Return the step of a task that needs a pod; `cause` is why it needs another one."""
     lost = status.attempts - len(status.failed_attempts or ())
     if lost > MAX_REFUSALS:
         message = f"{lost} pods were refused or lost by their nodes" + (f"; last: {cause}" if cause else "")

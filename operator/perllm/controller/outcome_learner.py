@@ -1,4 +1,4 @@
-"""Gives the scheduler what there is to learn from tasks that have ended."""
+"""Passes on to the scheduler what there is to learn from tasks that have ended."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,18 +19,18 @@ from perllm.placement.hindsight import judge_ended
 from perllm.scheduling.scheduler import Scheduler
 
 MAX_ENDING_S = 40.0
-"""Within which a pod that is deleted is gone, its grace period of 30 s included; else its node does not answer."""
+"""A deleted pod is gone within this time, which includes its grace period of 30 s, unless its node does not respond."""
 
 
 class OutcomeLearner:
-    """Learns from every outcome once, after it is stored: so a crash can repeat the learning, never lose it.
+    """Learns from every outcome once, after it is stored, so that a crash can repeat the learning but never lose it.
 
     Args:
         tracking: the tasks.
         scheduler: learns.
         fleet: the nodes.
         metrics: count what is learned.
-        guard: contains what goes wrong about one outcome.
+        guard: contains failures about single outcomes.
         unix_now: wall clock.
     """
 
@@ -52,13 +52,13 @@ class OutcomeLearner:
         self._unix_now = unix_now
 
     def note_written(self, key: str, fields: Fields) -> None:
-        """Take note that a status is stored."""
+        """Note that a status is stored."""
         tracked = self._tracking.get(key)
         if tracked is not None and (fields.get("observed") or {}).get("energyQuality") is not None:
             self.learn(tracked)
 
     def learn(self, tracked: Tracked) -> None:
-        """Learn from a task if its energy is settled; the learner recognises what an earlier process learned."""
+        """Learn from a task if its energy is settled; the learner recognises outcomes that it has learned before."""
         observed = tracked.status.observed
         if observed is not None and observed.energy_quality is not None:
             self._guard.run("outcome", tracked.task.key, partial(self._learn, tracked))

@@ -1,4 +1,4 @@
-"""Keeps what is in flight, the energy windows and the health of nodes equal to what pods say."""
+"""Keeps in-flight tasks, energy windows and the health of nodes in line with the pods of tasks."""
 
 from collections.abc import Callable
 
@@ -46,14 +46,14 @@ class PodAccounts:
         self._unix_now = unix_now
 
     def note_change(self, pod: Pod, before: Pod | None, model: str | None) -> None:
-        """Take note of a pod that was added or changed; `model` is that of its task, None while that is not known."""
+        """Note that a pod was added or changed; `model` is that of its task, None while the task is not known."""
         if is_refusal(pod) and not (before and is_refusal(before)):
             self._metrics.refusals.inc()
         if model is not None:
             self._node_health.see(before, pod, model)
 
     def account(self, tracked: Tracked, pod: Pod, *, is_gone: bool = False) -> None:
-        """Keep the tasks in flight and their energy windows equal to what a pod says."""
+        """Bring the in-flight tasks and their energy windows in line with a pod."""
         if pod.node is None:
             return
         decision = read_decision(tracked.task, pod)
@@ -72,7 +72,7 @@ class PodAccounts:
                 self._settlement.begin(pod, self._unix_now())
 
     def call_ends(self, tracked: Tracked, now_s: float) -> None:
-        """End what the operator waits for no longer."""
+        """Treat pods as ended that the operator no longer waits for."""
         task = tracked.task
         if task.spec is None:
             return

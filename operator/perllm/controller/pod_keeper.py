@@ -6,21 +6,21 @@ from typing import Any
 
 from perllm.cluster.client import ApiError, Client
 from perllm.cluster.writes import Write, WriteQueue
+from perllm.controller.denial import is_invalid, read_denial
 from perllm.controller.pods import build_pod
-from perllm.controller.refusal import is_invalid, read_refusal
 from perllm.controller.task import Task
 from perllm.guard import describe
-from perllm.scheduling.refusal import PodRefusal
+from perllm.scheduling.denial import PodDenial
 
 log = logging.getLogger(__name__)
 
 
 class InvalidTemplateError(ValueError):
-    """No pod can ever be made of a task's template; the message says why."""
+    """No pod can ever be created from a task's template; the message says why."""
 
 
 class PodKeeper:
-    """Carries out what is to be done about pods and finished tasks.
+    """Creates pods, and deletes pods and expired tasks.
 
     Args:
         client: the API server.
@@ -33,11 +33,11 @@ class PodKeeper:
         self._writes = writes
         self._scheduler_name = scheduler_name
 
-    async def create(self, task: Task, attempt: int) -> PodRefusal | None:
-        """Create the pod of an attempt at a task; return why it was denied if it may be created later.
+    async def create(self, task: Task, attempt: int) -> PodDenial | None:
+        """Create the pod of an attempt at a task; if it was denied but may be created later, return why.
 
         Raises:
-            InvalidTemplateError: it can never be created.
+            InvalidTemplateError: the pod can never be created.
         """
         try:
             pod = build_pod(task, attempt, self._scheduler_name)
@@ -48,8 +48,8 @@ class PodKeeper:
             await self._writes.once(Write("pod", name, partial(self._post, task.namespace, pod)))
         except ApiError as error:
             if is_invalid(error):
-                raise InvalidTemplateError(f"the API server refused its pod: {error.message}") from error
-            return read_refusal(error)
+                raise InvalidTemplateError(f"the API server denied its pod: {error.message}") from error
+            return read_denial(error)
         except TypeError as error:
             raise _give_up(task, error) from error  # it cannot be written as JSON
         return None
@@ -58,7 +58,7 @@ class PodKeeper:
         await self._client.post(f"/api/v1/namespaces/{namespace}/pods", pod, fieldValidation="Strict")
 
     def delete(self, path: str, uid: str) -> None:
-        """Delete the object at `path`, if it still is the one with this uid; returns at once."""
+        """Delete the object at `path` if it still has this uid; returns at once."""
         name = path.partition("/namespaces/")[2]
         self._writes.put(Write("deletion", name, partial(self._delete, path, uid)))
 
@@ -68,12 +68,12 @@ class PodKeeper:
         except ApiError as error:
             if error.is_transient:
                 raise
-            # Gone, or another object by now; whatever else refuses a deletion for good is worth a line.
+            # 404 or 409: gone, or another object by now. Any other lasting obstacle is worth a log line.
             if error.status not in (404, 409):
                 log.warning("%s not deleted: %s", path, error)
 
 
 def _give_up(task: Task, error: Exception) -> InvalidTemplateError:
-    """Log that PerLLM itself can make nothing of a template."""
+    """Log that PerLLM itself cannot make a pod from a template."""
     log.error("the pod of task %s cannot be made", task.key, exc_info=error)
-    return InvalidTemplateError(f"no pod can be made of it: {describe(error)}")
+    return InvalidTemplateError(f"no pod can be made from it: {describe(error)}")

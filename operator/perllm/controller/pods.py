@@ -10,7 +10,7 @@ from perllm.controller.task import Task
 
 
 def build_pod(task: Task, attempt: int, scheduler_name: str) -> dict[str, Any]:
-    """Return the pod of an attempt, made from the task's template; the template itself stays as it is."""
+    """Return the pod of an attempt, made from the task's template, which stays unchanged."""
     spec = task.valid_spec
     template = copy.deepcopy(spec.template)
     metadata = template.get("metadata") or {}
@@ -55,5 +55,5 @@ def _without_ours(values: dict[str, str]) -> dict[str, str]:
 
 
 def _container_names(pod_spec: dict[str, Any]) -> list[str]:
-    """Return the names of the containers, so that they are known when others are injected."""
+    """Return the names of the task's own containers, since others may be injected."""
     return [as_text(container.get("name")) for container in as_objects(pod_spec["containers"])]

@@ -1,6 +1,6 @@
-"""Brings the status of each task, and what is done about it, in line with what is known of it.
+"""Brings the status of each task, and what is done about it, in line with what is known about it.
 
-lifecycle.advance (pure)  ->  status, queue, deletions, energy, the next look
+lifecycle.advance (pure)  ->  status, queue, deletions, energy, the next reconciliation
 """
 
 import asyncio
@@ -33,12 +33,12 @@ class Reconciler:
     Args:
         tracking: the tasks.
         scheduler: queues those that need a pod.
-        accounts: end what is waited for no longer.
+        accounts: treat pods as ended that are no longer waited for.
         settlement: measures energy.
         pods: deletes pods and tasks.
         writer: writes statuses.
-        announcer: says what has changed.
-        guard: contains what goes wrong about one task.
+        announcer: announces what has changed.
+        guard: contains failures about single tasks.
         patience: how long pods may take.
         unix_now: wall clock.
     """
@@ -69,7 +69,7 @@ class Reconciler:
         self._unix_now = unix_now
 
     def reconcile(self, key: str) -> None:
-        """Reconcile a task; if that fails its owner learns of it, and it is tried again."""
+        """Reconcile a task; if that fails, its status says so, and it is retried."""
         self._guard.run("task state", key, partial(self._reconcile, key), on_fault=partial(self.report_fault, key))
 
     def report_fault(self, key: str, words: str) -> None:
@@ -78,7 +78,7 @@ class Reconciler:
         tracked = self._tracking.get(key)
         status = tracked.status if tracked is not None else TaskStatus()
         if not status.phase.is_final:
-            message = f"PerLLM has failed on this task and tries again: {words}"
+            message = f"PerLLM failed on this task and will retry: {words}"
             fields = status.model_copy(update={"message": message}).to_object()
             self._writer.put(key, names.task_status_path(namespace, name), fields)
 
@@ -90,7 +90,7 @@ class Reconciler:
         self.reconcile(task.key)
 
     def explain(self, tracked: Tracked, note: Note) -> bool:
-        """Say why a task has no pod; return whether that is new."""
+        """Explain in a task's status why it has no pod; return whether that is new."""
         if tracked.note == note or tracked.status.phase.is_final:
             return False
         tracked.note = note
@@ -118,8 +118,8 @@ class Reconciler:
     def _reconcile(self, key: str) -> None:
         tracked = self._tracking.get(key)
         if tracked is None:
-            return  # gone since this was to be done
-        # One moment for all: what is due between two looks at the clock would be neither done nor waited for.
+            return  # deleted since this was planned
+        # The clock is read once: what falls due between two readings would be neither done nor waited for.
         task, now_s = tracked.task, self._unix_now()
         self._accounts.call_ends(tracked, now_s)
         step = lifecycle.advance(task, tracked.status, tracked.all_pods, now_s, tracked.note)
@@ -153,8 +153,8 @@ class Reconciler:
             decision = read_decision(task, pod) if pod else None
             if decision is not None:
                 self._announcer.placed(task, decision)
-        is_out = status.phase in (TaskPhase.FAILED, TaskPhase.REJECTED)
-        if status.deadline_met is False and before.deadline_met is not False and not is_out:
+        has_failed = status.phase in (TaskPhase.FAILED, TaskPhase.REJECTED)
+        if status.deadline_met is False and before.deadline_met is not False and not has_failed:
             self._announcer.missed(task, status)
         if status.phase.is_final and not before.phase.is_final:
             self._announcer.ended(task, status)
@@ -178,7 +178,7 @@ class Reconciler:
         self._adopt(tracked, tracked.status.model_copy(update={"observed": observed}))
 
     def _schedule(self, tracked: Tracked, step: lifecycle.Step, now_s: float) -> None:
-        """Reconcile the task again when time alone will change something."""
+        """Plan the next reconciliation for when time alone changes something."""
         if tracked.timer is not None:
             tracked.timer.cancel()
             tracked.timer = None

@@ -1,4 +1,4 @@
-"""The status of a task at each stage of its life; what the next stage is, lifecycle.py decides."""
+"""The status of a task at each stage of its life; lifecycle.py decides which stage comes next."""
 
 from datetime import UTC, datetime
 
@@ -12,14 +12,14 @@ from perllm.controller.task import Task
 
 
 def accept(task: Task, status: TaskStatus, now_s: float) -> TaskStatus:
-    """Note that a task is in PerLLM's care, by its newest spec."""
+    """Note that PerLLM has accepted a task with its newest spec."""
     status = follow(task, status).model_copy(update={"received_time": to_time(task.received_s)})
     status = put_condition(task, status, ConditionType.ACCEPTED, True, "Accepted", "", now_s)
     return put_condition(task, status, ConditionType.FINISHED, False, "InProgress", "", now_s)
 
 
 def follow(task: Task, status: TaskStatus) -> TaskStatus:
-    """Note that a status holds for the newest spec; `kubectl wait` believes no condition of an older one."""
+    """Note that a status holds for the newest spec; `kubectl wait` ignores conditions of an older one."""
     conditions = tuple(one.model_copy(update={"observed_generation": task.generation}) for one in status.conditions)
     return status.model_copy(update={"observed_generation": task.generation, "conditions": conditions})
 
@@ -38,7 +38,7 @@ def place(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatus:
                 "decision": decision.to_status(task.received_s),
             }
         )
-    reason = decision.reason if decision else "bound without a decision of PerLLM"
+    reason = decision.reason if decision else "bound without a decision by PerLLM"
     status = put_condition(task, status, ConditionType.SCHEDULED, True, "Placed", reason, now_s)
     fresh = decision is not None and decision.metrics_age_s is not None
     return put_condition(
@@ -116,7 +116,7 @@ def end(task: Task, status: TaskStatus, phase: TaskPhase, reason: str, message: 
 
 
 def read_result(pod: Pod | None) -> Result | None:
-    """Return what came of a pod's run, as far as it reported it."""
+    """Return the result of a pod's run, as far as it was reported."""
     report = pod.report if pod else None
     if report is None or (report.text is None and report.result is None):
         return None
@@ -132,12 +132,12 @@ def put_condition(
 
 
 def to_time(unix_s: float) -> datetime:
-    """Return Unix seconds as a time of a status."""
+    """Return Unix seconds as a timestamp for a status."""
     return datetime.fromtimestamp(unix_s, UTC)
 
 
 def _find_start_s(status: TaskStatus, pod: Pod) -> float | None:
-    """Return when a pod started; an operator that was started since must not have seen it later than the one before."""
+    """Return when a pod started; after a restart of the operator it must not be later than before."""
     known_s = status.start_time.timestamp() if status.start_time else None
     if known_s is None or pod.started_s is None:
         return pod.started_s if known_s is None else known_s

@@ -1,4 +1,4 @@
-"""Keeps the statuses of tasks on the API server equal to what is wanted: the newest one only, and only what changed."""
+"""Keeps the statuses of tasks on the API server up to date: writes only the newest status, and only what changed."""
 
 import logging
 from collections.abc import Callable
@@ -14,9 +14,9 @@ Fields = dict[str, Any]
 
 KIND = "status"
 ESSENTIALS = ("observedGeneration", "phase", "attempts")
-"""What is written of a status that the API server refuses as a whole; its schema cannot refuse these."""
+"""What is written of a status that the schema does not admit as a whole; it always admits these fields."""
 
-REFUSED_BY_SCHEMA = (400, 413, 422)
+SCHEMA_ERRORS = (400, 413, 422)
 
 
 def merge_patch(old: Fields, new: Fields) -> Fields:
@@ -52,12 +52,12 @@ class StatusWriter:
         self._stored: dict[str, Fields] = {}
         self._wanted: dict[str, Fields] = {}
 
-    def know(self, key: str, stored: Fields) -> None:
-        """Note what the API server holds, as read from it."""
+    def seed(self, key: str, stored: Fields) -> None:
+        """Record the status that was read from the API server, unless one is known."""
         self._stored.setdefault(key, stored)
 
     def put(self, key: str, path: str, fields: Fields) -> None:
-        """Ask for a status; returns at once."""
+        """Have a status written; returns at once."""
         if key not in self._wanted and self._stored.get(key) == fields:
             return
         self._wanted[key] = fields
@@ -82,7 +82,7 @@ class StatusWriter:
                 raise
             written = None
         if self._stored.get(key) is not stored:
-            return  # forgotten meanwhile; another object may have its name by now
+            return  # forgotten in the meantime; another object may have its name by now
         if written is None:
             self.forget(key)
             return
@@ -93,15 +93,15 @@ class StatusWriter:
             self._on_written(key, fields)
 
     async def _patch(self, key: str, path: str, patch: Fields, fields: Fields) -> Fields:
-        """Return what is stored now: all of it, or the essentials if the schema refuses the rest."""
+        """Return what is stored now: all of it, or the essentials if the schema does not admit the rest."""
         try:
             await self._client.patch(path, {"status": patch})
         except ApiError as error:
-            if error.status not in REFUSED_BY_SCHEMA:
+            if error.status not in SCHEMA_ERRORS:
                 raise
-            refusal = f"PerLLM's full status was refused by the API server: {error.message}"
-            essentials = {name: fields[name] for name in ESSENTIALS if name in fields} | {"message": refusal}
+            message = f"the API server denied PerLLM's full status: {error.message}"
+            essentials = {name: fields[name] for name in ESSENTIALS if name in fields} | {"message": message}
             await self._client.patch(path, {"status": essentials})
-            log.error("the status of %s was refused; only its phase and the refusal are written: %s", key, error)
+            log.error("the status of %s was denied; only its phase and the reason are written: %s", key, error)
             return {**self._stored.get(key, {}), **essentials}
         return fields

@@ -1,6 +1,6 @@
-"""How a task ended, in one line for people and in fields for machines; pure functions.
+"""How a task ended, in one line for people and in fields for programs; pure functions.
 
-All times count from the task's creation, what was predicted and what was observed.
+All times count from the creation of the task, both predicted and observed.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ DELETED = "Deleted"
 
 
 def is_settled(status: TaskStatus) -> bool:
-    """Whether a task has ended and nothing more will be known of it: its energy is measured, or will never be."""
+    """Whether a task has ended and nothing more will be known about it: its energy is measured, or never will be."""
     return status.phase.is_final and (status.observed is None or status.observed.energy_quality is not None)
 
 
@@ -22,7 +22,7 @@ def name_outcome(status: TaskStatus) -> str:
 
 
 def elapsed_s(task: Task, status: TaskStatus, now_s: float) -> float:
-    """Return the seconds from the creation to the end; of a task that was deleted before its end, until now."""
+    """Return the seconds from creation to end; until now, for a task that was deleted before its end."""
     if status.observed is not None and status.observed.latency is not None:
         return status.observed.latency
     ended_s = status.completion_time.timestamp() if status.completion_time else now_s
@@ -33,9 +33,9 @@ def describe_ending(task: Task, status: TaskStatus, now_s: float) -> str:
     """Return how a task ended, without its name."""
     due = f" of the {task.spec.deadline_s:g} s" if task.spec else ""
     parts = [
-        f"{_tell_outcome(status)}{_tell_place(status)} after {elapsed_s(task, status, now_s):.2f} s{due} since its "
-        f"creation{_tell_prediction(status)}",
-        *_tell_energy(status),
+        f"{_describe_outcome(status)}{_describe_place(status)} after {elapsed_s(task, status, now_s):.2f} s{due} since "
+        f"its creation{_describe_prediction(status)}",
+        *_describe_energy(status),
         f"{status.attempts} attempt{'' if status.attempts == 1 else 's'}",
     ]
     words = f": {status.message}" if status.message and status.phase in (TaskPhase.FAILED, TaskPhase.REJECTED) else ""
@@ -43,7 +43,7 @@ def describe_ending(task: Task, status: TaskStatus, now_s: float) -> str:
 
 
 def list_ending(task: Task, status: TaskStatus, now_s: float) -> dict[str, Any]:
-    """Return all that is known of a task that ended; what is not known is None."""
+    """Return everything that is known about a task that ended; what is not known is None."""
     decision, observed = status.decision, status.observed
     return {
         "event": "ended",
@@ -70,7 +70,7 @@ def list_ending(task: Task, status: TaskStatus, now_s: float) -> dict[str, Any]:
     }
 
 
-def _tell_outcome(status: TaskStatus) -> str:
+def _describe_outcome(status: TaskStatus) -> str:
     if not status.phase.is_final:
         return f"deleted while {status.phase.value.lower()}"
     if status.phase is TaskPhase.SUCCEEDED and not status.deadline_met:
@@ -78,7 +78,7 @@ def _tell_outcome(status: TaskStatus) -> str:
     return "succeeded in time" if status.phase is TaskPhase.SUCCEEDED else status.phase.value.lower()
 
 
-def _tell_place(status: TaskStatus) -> str:
+def _describe_place(status: TaskStatus) -> str:
     if status.node_name is None:
         return ""
     kind = f" ({status.tier}, {status.gpu_type})" if status.tier else ""
@@ -86,12 +86,12 @@ def _tell_place(status: TaskStatus) -> str:
     return f" on {status.node_name}{kind}{policy}"
 
 
-def _tell_prediction(status: TaskStatus) -> str:
+def _describe_prediction(status: TaskStatus) -> str:
     predicted_s = status.decision.predicted_latency if status.decision else None
     return "" if predicted_s is None else f", {predicted_s:.2f} s predicted"
 
 
-def _tell_energy(status: TaskStatus) -> list[str]:
+def _describe_energy(status: TaskStatus) -> list[str]:
     if status.decision is None or status.decision.predicted_energy is None:
         return []
     observed = status.observed
@@ -103,7 +103,7 @@ def _tell_energy(status: TaskStatus) -> list[str]:
 
 
 def _find_reason(status: TaskStatus) -> str:
-    """Return the cause in one word, as the condition Completed has it."""
+    """Return the cause in one word, which is the reason of the condition Completed."""
     if not status.phase.is_final:
         return DELETED
     completed = (one.reason for one in status.conditions if one.type == ConditionType.COMPLETED)

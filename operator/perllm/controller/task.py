@@ -16,12 +16,12 @@ from perllm.scheduling.pending import PendingTask
 from perllm.text import clean_line
 
 MAX_PROBLEM = 3000
-"""Characters of what is wrong with a spec, whose fields may have names of any length."""
+"""Longest description of what is wrong with a spec, in characters; names of fields may have any length."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What of a task never changes while the operator knows it, but for the mutable parts of its spec.
+    """The part of a task that never changes while the operator tracks it, except for the mutable fields of its spec.
 
     Attributes:
         key: namespace/name.
@@ -29,11 +29,11 @@ class Task:
         name: its name.
         uid: its identity.
         generation: generation of the spec.
-        spec: what was asked for; None when it cannot be understood.
-        problem: why the spec cannot be understood, in words; empty when it can.
+        spec: its spec; None if that cannot be understood.
+        problem: why the spec cannot be understood; empty if it can.
         received_s: Unix time at which it was created, as precisely as known.
-        demand: what its pod asks of a node.
-        is_deleting: whether its deletion was asked for, though somebody's finalizer may still hold it.
+        demand: what its pod needs of a node.
+        is_deleting: whether its deletion was requested, though a finalizer may still hold it.
     """
 
     key: str
@@ -90,10 +90,10 @@ class Task:
 
 
 def read_task(item: Object, now_s: float, gpu_resource: str = names.GPU_RESOURCE) -> tuple[Task, TaskStatus]:
-    """Return the task and the status that `item` holds; its pod takes a slot for each of `gpu_resource`.
+    """Return the task and the status in `item`; its pod takes a slot for each unit of `gpu_resource`.
 
-    Creation times have whole seconds only, so the moment of the first sight counts as the creation, within the second
-    that follows the creation time; the status remembers it, to the microsecond: so it is the same after a restart.
+    Creation times are in whole seconds, so the moment at which the task is first seen counts as its creation, within
+    the second that follows the creation time. The status stores it to the microsecond, so that a restart keeps it.
     """
     metadata = item["metadata"]
     status = _read_status(item.get("status") or {})
@@ -127,7 +127,7 @@ def _read_spec(values: dict[str, Any]) -> tuple[TaskSpec | None, str]:
 
 
 def _read_status(values: dict[str, Any]) -> TaskStatus:
-    """Return the status, or an empty one where something else wrote rubbish into it: it is rebuilt from the pods."""
+    """Return the status, or an empty one if another client has corrupted it: it is rebuilt from the pods."""
     try:
         return TaskStatus.model_validate(values)
     except ValidationError:

@@ -1,9 +1,9 @@
-"""What Kopf reads of the tasks, made safe before Kopf sees it.
+"""Makes what Kopf reads about tasks safe before Kopf sees it.
 
 Kopf ends for good at an error event, at text that is not JSON and at an object that is nested too deeply, and does not
-report deletions that happened while it was disconnected. So its HTTP session is ours: what the API server sends is read
-here first. An odd event becomes "410 Gone", after which Kopf lists and watches from the start; what is nested too
-deeply is left out; and every complete list is handed on, so that what is not in it can be known to be gone.
+report deletions that happened while it was disconnected. So it uses an HTTP session of ours, and what the API server
+sends is read here first. A malformed event becomes "410 Gone", after which Kopf lists and watches from the start; what
+is nested too deeply is left out; and every complete list is passed on, so that missing tasks are known to be gone.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from perllm.text import clean_line, error_line
 TOPIC = "watch of tasks"
 RETRY = Backoff(first_s=0.1, limit_s=15.0)
 MAX_CONNECTIONS = 16
-GONE = orjson.dumps({"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "to be listed again"}})
+GONE = orjson.dumps({"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "list again"}})
 
 OnList = Callable[[str | None, Mapping[str, str]], None]
 """Called with (namespace or None for all, uid by namespace/name) when a list of tasks was read to its end."""
@@ -39,9 +39,9 @@ class TaskStream:
 
     Args:
         on_list: called with every complete list, before anything that follows it.
-        outages: told what fails.
+        outages: is notified of failures.
         rng: for the jitter of pauses.
-        watches: how many there are: one of all namespaces, or one of each.
+        watches: how many there are: one for all namespaces, or one for each.
     """
 
     def __init__(self, on_list: OnList, outages: Outages, rng: Random, *, watches: int = 1) -> None:
@@ -57,12 +57,12 @@ class TaskStream:
 
     @property
     def is_current(self) -> bool:
-        """Whether all tasks were listed and handed on, and changes of them are watched."""
+        """Whether all tasks were listed and delivered, and their changes are watched."""
         return min(self._open, len(self._listed)) >= self._watches and not self._awaited
 
     @property
     def is_at_work(self) -> bool:
-        """Whether that is so of some namespaces; what keeps those of others away may be a missing right."""
+        """Whether that holds for some namespaces; for the others, rights may be missing."""
         return min(self._open, len(self._listed)) > 0 and not self._awaited
 
     def build_session(self, credentials: Credentials) -> aiohttp.ClientSession:
@@ -78,14 +78,14 @@ class TaskStream:
         )
 
     def handed_on(self, uid: str) -> None:
-        """Note that a task has reached its listener."""
+        """Note that a task was delivered to its listener."""
         self._awaited.discard(uid)
 
     def read_page(self, path: str, content: bytes) -> Object:
-        """Return a page of a list, and take note of what is in it.
+        """Return a page of a list, and record what is in it.
 
         Raises:
-            aiohttp.ClientPayloadError: it is not one; Kopf asks again.
+            aiohttp.ClientPayloadError: it is not a page of a list; Kopf asks again.
         """
         try:
             page = decode(content)
@@ -94,7 +94,7 @@ class TaskStream:
             found = {object_key(item): str(item["metadata"]["uid"]) for item in page["items"]}
             is_last = not page["metadata"].get("continue")
         except (UndecodableError, KeyError, TypeError, AttributeError) as error:
-            self._outages.failed(_find_topic(path), f"the list is not one: {describe(error)}")
+            self._outages.failed(_find_topic(path), f"the list cannot be read: {describe(error)}")
             raise aiohttp.ClientPayloadError(describe(error)) from error
         listing = self._listing.setdefault(path, {})
         listing.update(found)
@@ -105,7 +105,7 @@ class TaskStream:
         return page
 
     async def read_events(self, path: str, stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-        """Yield the lines of a watch as Kopf can take them."""
+        """Yield the lines of a watch in a form that Kopf can process."""
         self._open += 1
         try:
             async for line in split_lines(stream):
@@ -114,7 +114,7 @@ class TaskStream:
             self._open -= 1
 
     async def _check(self, topic: str, line: bytes) -> bytes:
-        """Return the line of an event, or the order to list again after a pause that grows."""
+        """Return the line of an event or, after a pause that grows, the order to list again."""
         problem = _find_problem(line)
         if not problem:
             del self._failures[topic]
@@ -142,20 +142,20 @@ class TaskStream:
 
 
 def _find_topic(path: str) -> str:
-    """Return what failures of a path are told as: namespaces fail each for itself."""
+    """Return the topic that failures of a path are logged under: each namespace fails separately."""
     namespace = _read_namespace(path)
     return f"{TOPIC} in namespace {namespace}" if namespace else TOPIC
 
 
 def _find_problem(line: bytes) -> str:
-    """Return why a line cannot be given to Kopf; empty if it can."""
+    """Return why a line cannot be passed on to Kopf; empty if it can."""
     try:
         event = decode(line)
         kind, item = event["type"], event["object"]
         if kind == "ERROR":
             return "" if item.get("code") == 410 else f"ended by the API server: {clean_line(item.get('message'))}"
         if kind != "BOOKMARK" and not item["metadata"]["uid"]:
-            return f"an object without identity: {clean_line(event)}"
+            return f"an object without a uid: {clean_line(event)}"
         return "" if isinstance(item["metadata"]["resourceVersion"], str) else f"not an event: {clean_line(event)}"
     except (UndecodableError, KeyError, TypeError, AttributeError) as error:
         return f"not an event: {describe(error)}"
@@ -165,8 +165,8 @@ def _read_namespace(path: str) -> str | None:
     return path.partition("/namespaces/")[2].partition("/")[0] or None
 
 
-def _read_refusal(content: bytes) -> Object:
-    """Return what an error's answer says; proxies say it in a language of their own."""
+def _read_error(content: bytes) -> Object:
+    """Return the content of an error response; that of a proxy may not be JSON."""
     try:
         return decode(content)
     except UndecodableError:
@@ -174,7 +174,7 @@ def _read_refusal(content: bytes) -> Object:
 
 
 class _Events:
-    """The content of a watch's answer, as far as Kopf uses it."""
+    """The content of the response to a watch, as far as Kopf uses it."""
 
     def __init__(self, path: str, stream: aiohttp.StreamReader, tasks: TaskStream) -> None:
         self._path = path
@@ -198,6 +198,6 @@ def _build_response_class(tasks: TaskStream) -> type[aiohttp.ClientResponse]:
 
         async def json(self, **_: Any) -> Any:
             content = await self.read()
-            return tasks.read_page(self.url.path, content) if self.status == 200 else _read_refusal(content)
+            return tasks.read_page(self.url.path, content) if self.status == 200 else _read_error(content)
 
     return Response

@@ -1,4 +1,4 @@
-"""The tasks in the operator's care, with what was seen of their pods."""
+"""The tasks that the operator tracks, with what was seen of their pods."""
 
 import asyncio
 from collections.abc import Iterator
@@ -13,18 +13,18 @@ from perllm.placement.flight import Residence
 
 @dataclass(slots=True)
 class Tracked:
-    """A task in the operator's care.
+    """A task that the operator tracks.
 
     Attributes:
         task: the task.
-        status: its status; authoritative, since nobody else writes it.
+        status: its status; authoritative, since only the operator writes it.
         pods: its pods, by name.
         timer: its next reconciliation.
         residence: what it met on its node.
         is_learned: whether its outcome was learned, or discarded.
         note: why it has no pod yet.
         cause: why it needs another pod.
-        ended: its pod that ended last, which may be gone.
+        ended: the pod that ended last; it may be gone.
     """
 
     task: Task
@@ -39,12 +39,12 @@ class Tracked:
 
     @property
     def all_pods(self) -> list[Pod]:
-        """Its pods, with the one that ended last though it may be gone."""
+        """Its pods, including the one that ended last even if it is gone."""
         gone = [] if self.ended is None or self.ended.name in self.pods else [self.ended]
         return [*self.pods.values(), *gone]
 
     def find_pod(self, name: str | None) -> Pod | None:
-        """Return one of its pods; None if it is not known any more."""
+        """Return one of its pods; None if it is no longer known."""
         return next((pod for pod in self.all_pods if pod.name == name), None)
 
 
@@ -59,22 +59,22 @@ class Tracking:
         return iter(list(self._tracked.values()))
 
     def get(self, key: str) -> Tracked | None:
-        """Return the task of a name; None if there is none."""
+        """Return the task of this name; None if there is none."""
         return self._tracked.get(key)
 
     def find(self, key: str, uid: str) -> Tracked | None:
-        """Return a task; None once it is gone, also if another has its name by now."""
+        """Return a task; None once it is gone, even if another task has its name by now."""
         tracked = self._tracked.get(key)
         return tracked if tracked is not None and tracked.task.uid == uid else None
 
     def add(self, task: Task, status: TaskStatus) -> Tracked:
-        """Track a task, with its pods that were seen before it."""
+        """Track a task, with those of its pods that were seen before it."""
         pods = {name: pod for name, pod in self._orphans.pop(task.key, {}).items() if pod.task_uid == task.uid}
         tracked = self._tracked[task.key] = Tracked(task, status, pods)
         return tracked
 
     def pop(self, key: str) -> Tracked | None:
-        """Track a task no longer."""
+        """Stop tracking a task and return it."""
         return self._tracked.pop(key, None)
 
     def pods_of(self, pod: Pod) -> dict[str, Pod]:

@@ -1,8 +1,8 @@
-"""The Kopf operator: watches the tasks, and hands what it sees to the controller's event loop.
+"""The Kopf operator: watches the tasks, and passes what it sees to the controller's event loop.
 
-Kopf cancels every task that was made in its loop after it started, and holds its loop for tenths of a second when it
-lists. So it has a thread and a loop of its own, reads through a session that keeps odd answers from it
-(task_stream.py), and is started again however it ends; meanwhile decisions and bindings go on.
+When Kopf ends, it cancels all asyncio tasks that were started in its loop after it, and when it lists, it blocks its
+loop for tenths of a second. So it has a thread and a loop of its own, reads through a session that keeps malformed
+answers from it (task_stream.py), and is restarted however it ends; meanwhile decisions and bindings continue.
 """
 
 import asyncio
@@ -27,16 +27,16 @@ from perllm.text import error_line
 REQUEST = Backoff(first_s=0.5, limit_s=10.0)
 RESTART = Backoff(first_s=1.0, limit_s=30.0)
 LASTING_S = 60.0
-"""After a run of this length the count of failures begins at one."""
+"""After a run of this length the count of failures starts again at one."""
 
 STOP_TIMEOUT_S = 10.0
 STUCK_S = 15.0
-"""A run that has not brought tasks for so long is begun again: some failures end parts of Kopf only."""
+"""A run that delivers no tasks for this long is restarted: some failures end only parts of Kopf."""
 
 PARTLY_STUCK_S = 300.0
-"""The same where those of some namespaces only do not come: a new run interrupts the others, for a second or two."""
+"""The same if only some namespaces are affected: a restart interrupts the others for a second or two."""
 
-LOOK_S = 1.0
+CHECK_INTERVAL_S = 1.0
 TOKEN_LIFE = timedelta(minutes=10)
 
 OnTask = Callable[[Object, bool], None]
@@ -47,7 +47,7 @@ OnList = Callable[[str | None, Mapping[str, str]], None]
 
 
 class _Pauses:
-    """Pauses between tries of one request, for ever; Kopf begins anew with every request."""
+    """Pauses between tries of one request, without end; Kopf starts a new iteration for every request."""
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
@@ -64,7 +64,7 @@ class TaskWatch:
         on_task: called with every change of a task.
         on_list: called with the tasks that exist, whenever they were listed.
         metrics: counts restarts.
-        outages: told why the watch fails.
+        outages: is notified of why the watch fails.
         rng: for the jitter of pauses.
         namespaces: whose tasks are watched; all when empty.
     """
@@ -95,7 +95,7 @@ class TaskWatch:
 
     @property
     def is_broken(self) -> bool:
-        """Whether nothing will ever be watched again; a watch that is being started again is not broken."""
+        """Whether nothing will ever be watched again; a watch that is being restarted is not broken."""
         return self._thread.ident is not None and not self._thread.is_alive()
 
     @property
@@ -105,7 +105,7 @@ class TaskWatch:
         return self._thread.is_alive() and stream is not None and stream.is_current
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start to watch."""
         self._thread.start()
 
     async def stop(self) -> None:
@@ -130,12 +130,12 @@ class TaskWatch:
             failures = 1 if self._target.time() - begun_s > LASTING_S else failures + 1
             self._metrics.watch_restarts.inc()
             if TOPIC not in self._outages:
-                self._outages.failed(TOPIC, f"{words}; Kopf is started again")
+                self._outages.failed(TOPIC, f"{words}; Kopf is restarted")
             self._stopping.wait(RESTART.pause_s(failures, self._rng))
 
     async def _run(self) -> None:
-        # A flag of Kopf's own loop: for one of another thread it waits in a thread that nothing ends but the flag, so
-        # that whatever else ends Kopf would leave it hanging.
+        # The flag must belong to Kopf's own loop: for a flag of another thread, Kopf waits in a thread that only the
+        # flag ends, and that would hang if anything else ended Kopf.
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
         self._end_run = lambda: self._call(loop, stop.set)
         if self._stopping.is_set():
@@ -151,7 +151,7 @@ class TaskWatch:
                 clusterwide=not self._namespaces,
                 namespaces=self._namespaces,
                 standalone=True,
-                # There are no peers to be told from; kopf would ask for a user name, and a container's user has none.
+                # There are no peers; without an identity Kopf looks up a user name, which a container may not have.
                 identity=cast(Any, "perllm"),
                 stop_flag=stop,
             )
@@ -163,7 +163,7 @@ class TaskWatch:
 
     @staticmethod
     def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: Any) -> None:
-        """Call a function in a loop of another thread, which may be closed by now."""
+        """Call a function in the loop of another thread, which may be closed by now."""
         if not loop.is_closed():
             loop.call_soon_threadsafe(function, *arguments)
 
@@ -175,7 +175,7 @@ class TaskWatch:
             return kopf.AiohttpSession(
                 server=self._credentials.server,
                 aiohttp_session=stream.build_session(self._credentials),
-                # Service-account tokens rotate; Kopf asks for a new session when this time has come.
+                # Service-account tokens rotate; Kopf asks for a new session at this time.
                 expiration=datetime.now(UTC) + TOKEN_LIFE if self._credentials.token() else None,
             )
 
@@ -189,17 +189,17 @@ class TaskWatch:
 
 
 async def _end_when_stuck(stream: TaskStream, stop: asyncio.Event) -> None:
-    """End a run that does not bring the tasks any more."""
+    """End a run that no longer delivers tasks."""
     idle_s = partly_idle_s = 0.0
     while idle_s < STUCK_S and partly_idle_s < PARTLY_STUCK_S:
-        await asyncio.sleep(LOOK_S)
-        idle_s = 0.0 if stream.is_at_work else idle_s + LOOK_S
-        partly_idle_s = 0.0 if stream.is_current else partly_idle_s + LOOK_S
+        await asyncio.sleep(CHECK_INTERVAL_S)
+        idle_s = 0.0 if stream.is_at_work else idle_s + CHECK_INTERVAL_S
+        partly_idle_s = 0.0 if stream.is_current else partly_idle_s + CHECK_INTERVAL_S
     stop.set()
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):
-    """Remembers nothing: handlers of plain events need no differences, and building them copies every object."""
+    """Stores nothing: handlers of plain events need no differences, and computing them copies every object."""
 
     def build(self, *, body: kopf.Body, extra_fields: Any = None) -> Any:
         return {}

@@ -7,7 +7,7 @@ from perllm.api.task_status import ConditionType, TaskPhase
 from perllm.cluster.client import Object
 from perllm.cluster.times import parse_time_s
 from perllm.doctor.finding import MAX_NAMED, Finding, fail, name_some, ok, warn
-from perllm.scheduling.refusal import RefusalCause
+from perllm.scheduling.denial import DenialCause
 
 TASKS = "tasks"
 TASK_PODS = "pods of tasks"
@@ -16,7 +16,7 @@ UNSEEN_S = 30.0
 LONG_S = 300.0
 
 
-DENIED = frozenset(RefusalCause)
+DENIED = frozenset(DenialCause)
 """Reasons of tasks whose pods the API server denies. Somebody has to act, so these are reported immediately."""
 
 

@@ -1,7 +1,7 @@
 """Answers kube-scheduler: which nodes can take a pod, which is best, and the binding itself.
 
-Filter answers with the decision that the pod was created on, or with a new one if that stands no longer; Prioritize
-repeats it; Bind carries it out with the decision record in the same transaction. All read memory; only the binding
+Filter answers with the decision that the pod was created on, or with a new one if that no longer stands; Prioritize
+repeats it; Bind carries it out, with the decision record in the same transaction. They work in memory; only the binding
 goes to the API server.
 """
 
@@ -31,7 +31,7 @@ class Extender:
         scheduler: decides.
         ledger: the tasks in flight.
         client: binds pods.
-        request_of: returns what a pod's task asks for; None while the task is not known.
+        request_of: returns what a pod's task asks of placement; None while the task is not known.
         note_bound: called with the uid of a pod and its decision record before it is bound.
     """
 
@@ -70,12 +70,12 @@ class Extender:
         return priorities(placement, asked)
 
     async def bind(self, arguments: dict[str, Any]) -> Answer:
-        """Bind the pod to the node that kube-scheduler settled on."""
+        """Bind the pod to the node that kube-scheduler chose."""
         uid, node = arguments["PodUID"], arguments["Node"]
         placement = self._placements.pop(uid, None)
         decision = None if placement is None else self._scheduler.settle(placement.request.task_id, node)
         if placement is None or decision is None:
-            return binding_answer(f"no decision of PerLLM for pod {arguments['PodName']}; it will be decided again")
+            return binding_answer(f"PerLLM has no decision for pod {arguments['PodName']}; it will decide again")
         record = decision.to_record()
         self._note_bound(uid, record)
         try:
@@ -85,7 +85,7 @@ class Extender:
             log.info("pod %s not bound to %s: %s", arguments["PodName"], node, error)
             return binding_answer(str(error))
         if decision.task_id in self._ledger:
-            # Else it has ended or was deleted meanwhile, and nothing would ever release it.
+            # Otherwise it has ended or was deleted in the meantime, and nothing would ever release it.
             self._scheduler.confirm(decision, placement.request.demand.slots)
         return binding_answer()
 

@@ -1,9 +1,9 @@
-"""What kube-scheduler and its extender say to each other (k8s.io/kube-scheduler/extender/v1); pure functions.
+"""The messages between kube-scheduler and its extender (k8s.io/kube-scheduler/extender/v1); pure functions.
 
-Field names are capitalised on the wire. A pod that exists is placed as soon as a node has room, whether or not its
-task might better have waited. Filter returns that node and its successors, should it fail in the meantime; Prioritize
-gives the chosen one ten points and the others fewer by rank. There are no more points than that, so more nodes would
-only be carried to and fro: at a thousand nodes that is most of what an extender costs.
+Field names are capitalised on the wire. A pod that exists is placed as soon as a node has room, even if its task had
+better waited. Filter returns that node and the next best ones, in case it fails in the meantime; Prioritize gives the
+chosen node ten points and the others fewer, by rank. Ten is the maximum, so more than ten nodes would only be sent back
+and forth, which at a thousand nodes is most of what an extender costs.
 """
 
 from collections.abc import Sequence, Set
@@ -20,10 +20,10 @@ Answer = dict[str, Any]
 
 
 def filter_answer(placement: Placement, asked: Sequence[str]) -> Answer:
-    """Return the chosen node and the next best; when there is none, why the nodes that were asked about are none."""
+    """Return the chosen node and the next best ones; if there is none, why the nodes that were asked about fail."""
     passed = _shortlist(placement, set(asked))
     why = placement.obstacle or "a constraint does not hold"
-    failed = {} if passed else dict.fromkeys(asked, f"refused by PerLLM: {why}")
+    failed = {} if passed else dict.fromkeys(asked, f"excluded by PerLLM: {why}")
     return {"NodeNames": passed, "FailedNodes": failed, "FailedAndUnresolvableNodes": {}, "Error": ""}
 
 
@@ -33,7 +33,7 @@ def filter_error(message: str) -> Answer:
 
 
 def priorities(placement: Placement, asked: Sequence[str]) -> list[Answer]:
-    """Return the score of every node that was asked about: ten for the chosen one, nine and fewer by rank."""
+    """Return the score of every node that was asked about: ten for the chosen node, nine and fewer by rank."""
     scores = dict(zip(placement.names, placement.open_scores.tolist(), strict=True))
     ranked = sorted((name for name in asked if name in scores and name != placement.node), key=lambda n: -scores[n])
     points = {name: max(MAX_SCORE - 1 - rank, 0) for rank, name in enumerate(ranked)}
@@ -48,7 +48,7 @@ def binding_answer(error: str = "") -> Answer:
 
 
 def _shortlist(placement: Placement, asked: Set[str]) -> list[str]:
-    """Return the node to take and those with room that rank next, of those that were asked about."""
+    """Return the chosen node, then the best others with room among those that were asked about."""
     chosen = placement.arm
     if chosen is None:
         return []

@@ -15,11 +15,11 @@ def scheduler_configuration(
 ) -> dict[str, Any]:
     """Return a KubeSchedulerConfiguration: Kubernetes' own filters, PerLLM's choice.
 
-    With a lease, of that name in that namespace, several kube-schedulers agree by it on the one that works.
+    With a lease, of that name in that namespace, several kube-schedulers elect the one that is active.
 
-    Own scoring is switched off, since it could not change the outcome; all nodes are looked at, since a sample would
-    give the policy a changing set of arms; node names are enough, since the extender watches the nodes itself. A pod
-    that found no node is tried again soon, because capacity comes back within seconds.
+    Kubernetes' own scores are switched off, since they could not change the outcome; all nodes are considered, since a
+    sample would give the policy a changing set of arms; node names are enough, since the extender watches the nodes
+    itself. A pod that found no node is retried soon, because slots become free within seconds.
     """
     return {
         "apiVersion": "kubescheduler.config.k8s.io/v1",

@@ -1,4 +1,4 @@
-"""The extender's HTTP server. It listens on the loopback interface only: kube-scheduler runs beside it."""
+"""The extender's HTTP server. It listens on the loopback interface only: kube-scheduler runs in the same pod."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -35,27 +35,27 @@ def build_app(extender: Extender, metrics: OperatorMetrics, guard: Guard) -> web
 
 
 def _handle(
-    verb: str, work: Handler, refuse: Callable[[str], Any], metrics: OperatorMetrics, guard: Guard
+    verb: str, work: Handler, answer_error: Callable[[str], Any], metrics: OperatorMetrics, guard: Guard
 ) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """Wrap a verb: decode, time, and answer every failure in kube-scheduler's terms instead of breaking off."""
+    """Wrap a verb: decode the call, time it, and turn every failure into an answer that kube-scheduler understands."""
     timer, errors = metrics.extender.labels(verb), metrics.extender_errors.labels(verb)
     kind = f"{verb} call for pod"
 
-    def refuse_counted(message: str) -> Any:
+    def fail(message: str) -> Any:
         errors.inc()
-        return refuse(message)
+        return answer_error(message)
 
     async def answer(body: bytes) -> Any:
         try:
             arguments = decode(body)
             name = _read_name(arguments)
         except (UndecodableError, KeyError, TypeError) as error:
-            return refuse_counted(f"PerLLM cannot read this {verb} call: {describe(error)}")
+            return fail(f"PerLLM cannot read this {verb} call: {describe(error)}")
         try:
             result = await work(arguments)
         except Exception as error:
             guard.note(kind, name, error)
-            return refuse_counted(f"PerLLM failed: {describe(error)}")
+            return fail(f"PerLLM failed: {describe(error)}")
         guard.clear(kind, name)
         if isinstance(result, dict) and result.get("Error"):
             errors.inc()

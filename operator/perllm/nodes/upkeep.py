@@ -1,4 +1,4 @@
-"""Keeps the scheduler's view of nodes up to date: which there are, what their uplinks carry, and what has passed."""
+"""Keeps the scheduler's view of nodes up to date: which nodes there are, their uplinks, and what has expired."""
 
 import asyncio
 import logging
@@ -25,12 +25,12 @@ class NodeUpkeep:
     """Follows the nodes.
 
     Args:
-        scheduler: takes in what changes.
-        fleet: the nodes that it knows.
-        settings: what nodes are known by, and what is assumed of those without figures.
+        scheduler: receives the changes.
+        fleet: the nodes of the scheduler.
+        settings: how nodes are recognised, and what is assumed about nodes without figures.
         health: of the nodes.
         snapshot: returns the newest figures.
-        guard: contains what goes wrong about one node.
+        guard: contains failures about single nodes.
         on_gone: called with the name of a node that has left.
     """
 
@@ -60,7 +60,7 @@ class NodeUpkeep:
         return {name: node.addresses for name, node in self._fleet.nodes.items()}
 
     def on_node(self, old: Object | None, new: Object | None) -> None:
-        """Take note of a node that was added, changed or deleted; called inside the guard."""
+        """Handle a node that was added, changed or deleted; called inside the guard."""
         node = read_node(new, self._labels) if new else None
         if node is None:
             gone = new or old
@@ -75,7 +75,7 @@ class NodeUpkeep:
             self._health.forget(node.name)
 
     async def run(self) -> None:
-        """Bring new figures to the scheduler, and have it drop what has passed, until cancelled."""
+        """Pass new figures to the scheduler, and have it drop what has expired, until cancelled."""
         seen: Snapshot | None = None
         while True:
             snapshot = self._snapshot()
@@ -97,17 +97,17 @@ class NodeUpkeep:
 
     def _refresh_reservations(self) -> None:
         for task_id in self._scheduler.refresh():
-            log.warning("the placement of task %s was not carried out in time and is forgotten", task_id)
+            log.warning("the reservation of task %s has expired: its pod was not bound in time", task_id)
 
     def _remove(self, name: str) -> None:
-        """Forget a node of the fleet; most others only report that they are alive."""
+        """Remove a node, if it belongs to the fleet."""
         if name in self._fleet.nodes:
             self._scheduler.remove_node(name)
             self._health.forget(name)
             self._on_gone(name)
 
     def _find_bandwidth(self, name: str, tier: Tier) -> Bandwidth:
-        """Return a node's uplink: as measured, else as configured for its tier."""
+        """Return a node's uplink: as measured, otherwise as configured for its tier."""
         figures = self._snapshot().of(name)
         total_bps = figures.bandwidth_total_bps.fresh_value
         if total_bps is None:

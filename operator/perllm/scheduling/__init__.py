@@ -1,1 +1,1 @@
-"""When a task starts: which of those that wait comes next, and whether it starts, waits or is refused."""
+"""When a task starts: which waiting task comes next, and whether it starts, waits or is rejected."""

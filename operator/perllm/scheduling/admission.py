@@ -1,9 +1,9 @@
-"""Whether a waiting task starts, waits for room, or is refused: the policy's verdict under the task's own terms.
+"""Whether a waiting task starts, waits for room, or is rejected: the policy's verdict under the task's own terms.
 
-A task that may be refused is, once no node gives it the chance that the configuration asks for. Predictions can err:
-were they too pessimistic about a model, nothing of it would ever start, and nobody would find out. So while nothing of
-a model starts, a small share of its refused tasks is started all the same: such as cost nobody else anything, and would
-be in time if their prediction were wrong by as much as predictions can be.
+A task that may be rejected is rejected once no node gives it the chance that the configuration requires. Predictions
+can err: if they were too pessimistic about a model, none of its tasks would ever start, and the error would never be
+found. So while no task of a model starts, a small share of its rejected tasks is started as probes: tasks that cost no
+other task anything, and that would be in time if their prediction were wrong by as much as predictions can be.
 """
 
 import numpy as np
@@ -16,21 +16,21 @@ MIN_HIT_CHANCE = 0.5
 PROBE_SHARE = 0.05
 
 MAX_ERROR = 4.0
-"""A task that would be late even if it took this much less than predicted finds out nothing."""
+"""Predictions are too long by this factor at most: a task that would be late even then teaches nothing as a probe."""
 
 MAX_MODELS = 1000
-"""Models whose refusals are counted at a time; model names come from tasks."""
+"""Models whose rejections are counted at a time; model names come from tasks."""
 
 
 class Admission:
     """Judges tasks.
 
     Args:
-        min_hit_chance: a task that may be rejected is, when no node gives it this chance to be in time, whatever the
-            policy is; None leaves it to the policy.
-        probe_share: which share of the rejected tasks is started to learn, while nothing else of their model starts.
-        min_net_chance: a task that may be rejected is, when its chance on the chosen node, less the tasks there that
-            are expected to miss their deadlines because of it, is not above this; for policies that do not judge that.
+        min_hit_chance: a task that may be rejected is rejected if no node gives it this chance to be in time, whatever
+            the policy says; None leaves it to the policy.
+        probe_share: share of the rejected tasks that is started to learn, while no other task of their model starts.
+        min_net_chance: a task that may be rejected is rejected unless its chance on the chosen node, minus the harm to
+            the tasks there, is above this; for policies that do not judge that themselves.
     """
 
     def __init__(
@@ -46,29 +46,29 @@ class Admission:
         self._due: dict[str, float] = {}
 
     def judge(self, placement: Placement, on_infeasible: OnInfeasible) -> Verdict:
-        """Return what to do about a waiting task now; a refusal is final.
+        """Return what to do about a waiting task now; a rejection is final.
 
-        One that may not be refused starts wherever there is room once no node is worth waiting for, or its deadline has
-        passed.
+        A task that may not be rejected starts wherever there is room, once no node is worth waiting for or its deadline
+        has passed.
         """
-        may_refuse = on_infeasible is OnInfeasible.REJECT
-        verdict = self._judge_strictly(placement) if may_refuse else _judge_patiently(placement)
+        may_reject = on_infeasible is OnInfeasible.REJECT
+        verdict = self._judge_strictly(placement) if may_reject else _judge_patiently(placement)
         if verdict is Verdict.START:
             self._due.pop(placement.inference.model, None)
         return verdict
 
-    def explain_refusal(self, placement: Placement, deadline: str) -> str:
-        """Return why a task is refused, with the figures of the node where it would most likely be in time."""
+    def explain_rejection(self, placement: Placement, deadline: str) -> str:
+        """Return why a task is rejected, with the figures of the node where it is likeliest to be in time."""
         if placement.obstacle:
             return f"{placement.obstacle}; onInfeasible is Reject"
-        refused = ", ".join(f"{count} by {reason}" for reason, count in placement.choice.excluded.items()) or "none"
-        message = f"no node is expected to meet the deadline of {deadline} (refused: {refused})"
+        excluded = ", ".join(f"{count} by {reason}" for reason, count in placement.choice.excluded.items()) or "none"
+        message = f"no node is expected to meet the deadline of {deadline} (excluded: {excluded})"
         best = _find_likeliest(placement)
         if best is not None:
             arms = placement.arms
             message += (
                 f"; best is {placement.names[best]} with a chance of {arms.hit_chance[best]:.1%} to be in time, and at "
-                f"least {self._min_hit_chance or 0.0:.0%} is asked for; {arms.latency_s[best]:.1f} s expected for the "
+                f"least {self._min_hit_chance or 0.0:.0%} is required; {arms.latency_s[best]:.1f} s expected for the "
                 f"{max(placement.inference.time_left_s, 0.0):.1f} s left"
             )
         return f"{message}; onInfeasible is Reject"
@@ -86,7 +86,7 @@ class Admission:
         if placement.arms.hit_chance[best] < self._min_hit_chance:
             return self._probe_or_reject(placement)
         if verdict is Verdict.REJECT:
-            # The policy gives it up, but it is likelier to be in time than what was asked for.
+            # The policy gives it up, but it has the chance that the configuration requires.
             return Verdict.WAIT if placement.arm is None else Verdict.START
         return verdict
 
@@ -111,13 +111,13 @@ class Admission:
 
 
 def explain_wait(placement: Placement) -> str:
-    """Return why a task waits, without figures: they change every moment, and would be written every time."""
+    """Return why a task waits, without figures: they change all the time, and each change would be written."""
     if not placement.names:
         return "waiting: no node carries the tier label and a GPU"
     if placement.obstacle:
         return f"waiting: {placement.obstacle}"
-    refused = ", ".join(placement.choice.excluded)
-    return f"waiting: {placement.choice.reason}" + (f" (refused: {refused})" if refused else "")
+    excluded = ", ".join(placement.choice.excluded)
+    return f"waiting: {placement.choice.reason}" + (f" (excluded: {excluded})" if excluded else "")
 
 
 def _judge_patiently(placement: Placement) -> Verdict:
@@ -128,7 +128,7 @@ def _judge_patiently(placement: Placement) -> Verdict:
 
 
 def _find_likeliest(placement: Placement) -> int | None:
-    """Return the arm with the best chance to be in time, with room or without; None when no arm may take the task."""
+    """Return the arm with the best chance to be in time, with or without room; None when no arm may take the task."""
     arms = placement.arms
     chances = np.where(arms.allowed & (arms.compute_capacity > 0), arms.hit_chance, -1.0)
     best = int(np.argmax(chances)) if len(chances) else None

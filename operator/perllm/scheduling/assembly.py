@@ -1,4 +1,4 @@
-"""Puts a scheduler together from settings, for the operator and for the replay of what it recorded."""
+"""Assembles a scheduler from its settings, for the operator and for the replay of a recording."""
 
 from collections.abc import Callable
 from random import Random
@@ -51,7 +51,7 @@ def read_settings(config: Config, seed: int) -> SchedulerSettings:
 
 
 def build_admission(settings: AdmissionSettings) -> Admission:
-    """Return the admission that the settings ask for."""
+    """Return the admission with these settings."""
     return Admission(settings.min_hit_chance, settings.probe_share)
 
 
@@ -59,19 +59,19 @@ def build_scheduler(
     settings: SchedulerSettings,
     inputs: Inputs,
     *,
-    count_refused: Callable[[ImplausibleFigure], None] | None = None,
+    count_discarded: Callable[[ImplausibleFigure], None] | None = None,
     metrics_age_s: Callable[[str], float | None] = lambda _: None,
 ) -> tuple[Scheduler, Parts]:
-    """Return a scheduler that knows no nodes and no tasks, and its parts for those who read them.
+    """Return a scheduler without nodes and tasks, and its parts for code that only reads them.
 
     Args:
         settings: of the scheduler.
         inputs: its clock and its journal.
-        count_refused: called with the reason for every outcome that is discarded.
+        count_discarded: called with the reason for every outcome that is discarded.
         metrics_age_s: returns the age of a node's metrics, None when there are none.
     """
     rng, policy = Random(settings.seed), settings.policy.build()
-    parts = Parts(policy, Learner(policy, count_refused), Fleet(), Ledger(), Circuits(rng))
+    parts = Parts(policy, Learner(policy, count_discarded), Fleet(), Ledger(), Circuits(rng))
     inputs.begin(settings.model_dump(mode="json"))
     scheduler = Scheduler(
         parts,

@@ -7,11 +7,11 @@ from typing import Generic
 from perllm.scheduling.ranking import K, RankedTask, Ranking
 
 Line = Hashable
-"""What a line waits for: the row of a node, or anything else for whatever node."""
+"""What a line waits for: a node, given by its row, or any node, given by anything else."""
 
 
 class Backlog(Generic[K]):
-    """Tasks that are new, and tasks in lines. What is done about one is logarithmic in their number."""
+    """Tasks that are new, and tasks in lines. Operations on one task take logarithmic time."""
 
     def __init__(self) -> None:
         self._tasks: dict[K, RankedTask[K]] = {}
@@ -25,48 +25,48 @@ class Backlog(Generic[K]):
         return len(self._tasks)
 
     def add(self, entry: RankedTask[K]) -> None:
-        """Let a task be looked at; one that is here already is moved."""
+        """Queue a task to be examined; one that is already here is moved."""
         self._tasks[entry.key] = entry
         self._line_of.pop(entry.key, None)
         self._is_new.add(entry.key)
         self._new.put(entry)
 
-    def again(self, key: K) -> None:
-        """Let a task that stands in a line be looked at as if it were new."""
+    def requeue(self, key: K) -> None:
+        """Have a task in a line examined as if it were new."""
         if key in self._line_of:
             self.add(self._tasks[key])
 
-    def look_again(self, key: K) -> None:
-        """Let a task that is being looked at be looked at once more, wherever it stood."""
+    def requeue_current(self, key: K) -> None:
+        """Have the task that is being examined examined once more, whether or not it was in a line."""
         self.add(self._tasks[key])
 
-    def all_again(self) -> None:
-        """Let every task be looked at as if it were new."""
+    def requeue_all(self) -> None:
+        """Have every task examined as if it were new."""
         for key in list(self._line_of):
-            self.again(key)
+            self.requeue(key)
 
     def wait(self, key: K, line: Line) -> None:
-        """Put a task that was looked at into a line."""
+        """Put a task that was examined into a line."""
         self._line_of[key] = line
         if line not in self._lines:
             self._lines[line] = Ranking(lambda entry: self._stands_in(line, entry))
         self._lines[line].put(self._tasks[key])
 
     def remove(self, key: K) -> None:
-        """Take a task out."""
+        """Remove a task."""
         self._tasks.pop(key, None)
         self._line_of.pop(key, None)
         self._is_new.discard(key)
 
     def call(self, line: Line) -> bool:
-        """Let a line be looked at; return whether anybody stands in it."""
+        """Have a line examined; return whether any task is in it."""
         if self.head(line) is None:
             return False
         self._called[line] = None
         return True
 
-    def look(self) -> Iterator[K]:
-        """Yield the most urgent task; if it stays in its line those behind it would do no better, and are left."""
+    def examine_first(self) -> Iterator[K]:
+        """Yield the most urgent task; if it remains in its line, the tasks behind it would fare no better and wait."""
         found = self._first()
         if found is None:
             return
@@ -78,29 +78,29 @@ class Backlog(Generic[K]):
             self._called.pop(line, None)
 
     def first(self) -> RankedTask[K] | None:
-        """Return the most urgent of the new tasks and of those whose line is called."""
+        """Return the most urgent of the new tasks and of those in called lines."""
         found = self._first()
         return None if found is None else found[1]
 
     def due(self) -> list[RankedTask[K]]:
-        """Return the new tasks, and the most urgent of each line that is called; most urgent first."""
+        """Return the new tasks and the head of every called line, most urgent first."""
         heads = (self.head(line) for line in list(self._called))
         return sorted([*(self._tasks[key] for key in self._is_new), *(head for head in heads if head is not None)])
 
     def entry(self, key: K) -> RankedTask[K]:
-        """Return one of the tasks."""
+        """Return a task with its rank."""
         return self._tasks[key]
 
     def line_of(self, key: K) -> Line:
-        """Return the line that a task stands in; None if it is new."""
+        """Return the line that a task is in; None if it is new."""
         return self._line_of.get(key)
 
-    def stands_in_line(self, key: K) -> bool:
-        """Whether a task was looked at and waits."""
+    def is_in_line(self, key: K) -> bool:
+        """Whether a task was examined and waits."""
         return key in self._line_of
 
-    def take_turns(self, count: int) -> list[K]:
-        """Return those in lines that were looked at the longest ago, and move them to the end of the round."""
+    def rotate(self, count: int) -> list[K]:
+        """Return the tasks in lines that were examined the longest ago, and move them to the end of the rotation."""
         keys = list(islice(self._line_of, count))
         for key in keys:
             self._line_of[key] = self._line_of.pop(key)
@@ -118,7 +118,7 @@ class Backlog(Generic[K]):
         return best
 
     def head(self, line: Line) -> RankedTask[K] | None:
-        """Return the most urgent of those who stand in a line."""
+        """Return the most urgent task in a line."""
         heap = self._lines.get(line)
         head = heap.first() if heap is not None else None
         if head is None:

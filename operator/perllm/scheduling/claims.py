@@ -1,7 +1,7 @@
-"""What tasks are given to start with, until their pods are bound: work they are charged, room, and places.
+"""What tasks hold from their start until their pods are bound: a charge to their namespace, slots, and places.
 
-Places bound how many pods wait for kube-scheduler, and how many are being created, at a time: so the order of tasks
-stays ours until the last moment, and one namespace whose creations hang leaves places to the others.
+Places bound how many pods wait for kube-scheduler, and how many are being created, at a time. So PerLLM decides the
+order of tasks until the last moment, and a namespace whose creations hang leaves places to the others.
 """
 
 from dataclasses import dataclass
@@ -10,25 +10,25 @@ from perllm.scheduling.places import Places
 from perllm.scheduling.timers import Timer
 
 MAX_UNBOUND_PODS = 32
-"""Pods of one namespace that may wait for kube-scheduler at a time, of all together four times as many: enough to keep
-it busy, few enough to keep the order ours."""
+"""Pods of one namespace that may wait for kube-scheduler at a time, and a quarter of the limit for all namespaces:
+enough to keep kube-scheduler busy, few enough for PerLLM to decide the order."""
 
 UNBOUND_PATIENCE_S = 10.0
-"""A pod that kube-scheduler has not placed by then waits for something of its own and delays no others."""
+"""A pod that kube-scheduler has not placed by then waits for something that concerns it alone, and delays no others."""
 
 MAX_CREATIONS = 16
-"""Pods of one namespace that are being created at a time, of all together four times as many: fewer than may be written
-at a time, so that statuses can be written though all of them hang."""
+"""Pods of one namespace that may be created at a time, and a quarter of the limit for all namespaces: fewer than the
+concurrent writes, so that statuses can be written even if all creations hang."""
 
 
 @dataclass(slots=True)
 class Claim:
-    """What a task was given to start with.
+    """What a task holds from its start until its pod is bound.
 
     Attributes:
         work_s: GPU seconds that its namespace was charged.
-        row: the node that room is kept on; None once others may have it.
-        timer: runs out when the creation of its pod takes too long, then when the pod is not seen.
+        row: the node where slots are reserved for it; None once they are released.
+        timer: runs out when creating its pod takes too long, then when the pod is not seen.
         is_seen: whether the pod was seen.
     """
 
@@ -55,17 +55,17 @@ class Claims:
         return self._unbound.may_take(namespace, now_s) and self._creating.may_take(namespace, now_s)
 
     def put(self, key: str, uid: str, namespace: str, claim: Claim, now_s: float) -> None:
-        """Give a task what it starts with."""
+        """Record the claim of a task that starts, and take its places."""
         self._claims[key] = claim
         self._unbound.take(key, namespace, now_s)
         self._creating.take(uid, namespace, now_s)
 
     def end_creation(self, uid: str) -> None:
-        """Note that the creation of a task's pod was answered, or given up."""
+        """Note that the creation of a task's pod was answered, or abandoned."""
         self._creating.give_back(uid)
 
     def pop(self, key: str) -> Claim | None:
-        """Take a task's claim back."""
+        """Remove a task's claim and return it."""
         self._unbound.give_back(key)
         claim = self._claims.pop(key, None)
         if claim is not None:

@@ -1,4 +1,4 @@
-"""The clocks that decisions go by, held while one input is worked on."""
+"""The clocks that decisions go by, held while one input is processed."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 class HeldClock:
     """A monotonic clock and the wall clock, both read once per input.
 
-    So everything that follows from an input happens at one moment, in a replay as it did when it was recorded.
+    So everything that follows from an input happens at one moment, in the recorded run and in a replay.
 
     Args:
         monotonic: returns monotonic seconds.
@@ -21,12 +21,12 @@ class HeldClock:
         self._unix_s = 0.0
 
     def hold(self) -> None:
-        """Read both clocks, and stay there until `release`."""
+        """Read both clocks, and keep these times until `release`."""
         self._now_s, self._unix_s = self._monotonic(), self._unix()
         self.is_held = True
 
     def release(self) -> None:
-        """Let the clocks go on."""
+        """Let the clocks run again."""
         self.is_held = False
 
     def now_s(self) -> float:

@@ -1,10 +1,10 @@
-"""A journal of all that decisions depend on, one JSON object a line, from which they can be made again.
+"""A journal of everything that decisions depend on, one JSON object per line, from which they can be made again.
 
     {"version": 1, "settings": {...}}                                      the first line
     {"now_s": ..., "unix_s": ..., "input": "submit", "with": [...], "result": ...}
 
-Inputs are the methods of an object that are marked `recorded`. Arguments and results are written and read by the types
-that the methods are annotated with; of a result only what `digest` makes of it is kept, for comparison.
+Inputs are the methods of an object that are marked `recorded`. Arguments are written and read by the types that the
+methods are annotated with; of a result only its `digest` is kept, for comparison.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,10 +33,10 @@ class JournalError(ValueError):
 
 
 class Inputs:
-    """The inputs of an object while it works, and where they are recorded.
+    """The clock that the inputs of an object go by, and the journal that records them.
 
     Args:
-        clock: held while an input is worked on.
+        clock: held while an input is processed.
         file: the journal; None to record nothing.
         notify: called after each input, since there may be something to do.
     """
@@ -53,7 +53,7 @@ class Inputs:
         self._write({"version": VERSION, "settings": settings})
 
     def record(self, name: str, arguments: list[Any], result: Any) -> None:
-        """Write an input; returns at once if nothing is recorded."""
+        """Write an input; does nothing without a journal."""
         moment = {"now_s": self.clock.now_s(), "unix_s": self.clock.unix_s()}
         self._write({**moment, "input": name, "with": arguments, "result": result})
 
@@ -80,7 +80,7 @@ S = TypeVar("S", bound=Recordable)
 
 
 def recorded(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
-    """Make a method an input: it happens at one moment, and is recorded; what it calls itself is not."""
+    """Make a method an input: it runs at one moment and is recorded; inputs that it calls itself are not."""
 
     @wraps(method)
     def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -105,7 +105,7 @@ def recorded(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, 
 
 
 def digest(result: object) -> Any:
-    """Return what of a result is compared: verdict, node and score of decisions, plain values as they are."""
+    """Return the part of a result that is compared: verdict, node and score of decisions, plain values as they are."""
     match result:
         case list():
             return [digest(one) for one in result]
@@ -140,7 +140,7 @@ class RecordedInput:
     """An input as it was recorded.
 
     Attributes:
-        line: number of its line.
+        line: number of its line in the journal.
         now_s: monotonic seconds.
         unix_s: Unix time.
         name: of the method.
@@ -160,24 +160,24 @@ def read_journal(file: IO[bytes]) -> tuple[dict[str, Any], Iterator[RecordedInpu
     """Return the settings that a journal begins with, and its inputs.
 
     Raises:
-        JournalError: it is not a journal of this version. Raised by the iterator for a broken line; a last line that
-            was cut off is left out, since the process that wrote it may have died.
+        JournalError: the file is not a journal of this version. The iterator raises it at a broken line, but skips a
+            last line that was cut off, since the process that wrote it may have died.
     """
     try:
         first = orjson.loads(file.readline())
         if first["version"] != VERSION:
-            raise JournalError(f"a journal of version {first['version']}, this PerLLM reads version {VERSION}")
+            raise JournalError(f"the journal has version {first['version']}, but this PerLLM reads version {VERSION}")
         settings: dict[str, Any] = first["settings"]
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        raise JournalError("not a journal: its first line holds no version and settings") from error
+        raise JournalError("not a journal: its first line has no version and settings") from error
     return settings, _read_entries(file)
 
 
 def call_input(target: object, entry: RecordedInput) -> Any:
-    """Give a recorded input to an object; return the digest of the result.
+    """Apply a recorded input to an object; return the digest of the result.
 
     Raises:
-        JournalError: the object has no such input, or cannot read its arguments.
+        JournalError: the object has no such input, or its arguments cannot be read.
     """
     method = getattr(type(target), entry.name, None)
     if method is None or not hasattr(method, "__wrapped__"):

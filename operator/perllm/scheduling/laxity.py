@@ -1,11 +1,11 @@
 """How urgent a task is, before a node is sought for it.
 
-    laxity = deadline - now - expected residence time; of two tasks now is the same, so what ranks them is the latest
-             moment at which a task has to start
+    laxity = deadline - now - expected residence time; `now` is the same for all tasks, so they rank by the latest
+             moment at which they have to start
 
-The expected residence time is that of a usual placement of the task's model, scaled to the task's prompt and answer:
-a running mean, with weight `STEP` for the newest decision, of the seconds that do not depend on the task, the seconds
-per token read, and the seconds per token written. Until a model has been placed for the first time its tasks rank by
+The expected residence time is that of a usual placement of the task's model, scaled to the task's prompt and answer.
+The model's seconds that do not depend on the task, seconds per prompt token and seconds per output token are running
+means over its decisions, the newest with weight `STEP`. Until a model is placed for the first time, its tasks rank by
 their deadlines.
 """
 
@@ -17,7 +17,7 @@ from perllm.placement.placer import Placement
 STEP = 0.1
 
 MAX_MODELS = 1000
-"""Models that are remembered; the least recently placed is forgotten."""
+"""Models that are remembered; the least recently placed one is forgotten first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class ResidenceTimes:
         self._paces: OrderedDict[str, _Pace] = OrderedDict()
 
     def observe(self, placement: Placement, arm: int) -> None:
-        """Take a decision for an arm into the mean of its model."""
+        """Include a decision for an arm in the means of its model."""
         outlook, inference = placement.outlook, placement.inference
         reading_s = float(outlook.times.reading_s[arm])
         newest = _Pace(

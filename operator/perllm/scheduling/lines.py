@@ -1,13 +1,14 @@
-"""The tasks that wait for a node: which of them to look at, and in which order.
+"""The tasks that wait for a node: which of them to examine, and in which order.
 
-Every task is looked at when it is new. Then it waits in a line: for the node that it would best run on, or for any. A
-line is called when its node has room again, until one of it stays. So a round costs as much as has changed, however
-many wait. What nothing calls, since it waits for time rather than for room, is looked at now and then, a few at a time,
-in turn.
+Every task is examined when it is new. Then it waits in a line: for the node that suits it best, or for any node. A line
+is called when its node has room again, and its tasks are examined until one remains in it. So a round costs as much as
+has changed, however many tasks wait. Tasks that wait for time to pass rather than for room are not called; they are
+reviewed a few at a time, in rotation.
 
-Each namespace has lines of its own, and of all that are new or called in one the most urgent comes first. Whose turn it
-is among the namespaces, `shares` says, also for the room of a single node: it calls the lines of all of them. A task
-that could start although nothing called, since time has passed, lets those pass that have a better claim (`give_way`).
+Each namespace has its own lines. Of its tasks that are new or in called lines, the most urgent comes first. Which
+namespace comes next is decided by `shares`, even for the room on a single node: a node calls the lines of all
+namespaces. A task that could start without having been called, because time has passed, first yields to tasks with a
+better claim (`yield_to_others`).
 """
 
 from collections.abc import Callable, Iterator
@@ -19,18 +20,18 @@ from typing import Generic
 
 from perllm.scheduling.backlog import Backlog, Line
 from perllm.scheduling.ranking import K, Rank, RankedTask
-from perllm.scheduling.shares import LOOK_S, Shares, Standing
+from perllm.scheduling.shares import EXAMINATION_S, Shares, Standing
 
-PAUSE_S = 0.25
-"""Between two looks at tasks that nothing has called."""
+REVIEW_INTERVAL_S = 0.25
+"""Time between two reviews of tasks that were not called."""
 
-MAX_LOOKED_AT = 4
-"""Waiting tasks that are looked at then."""
+MAX_REVIEWED = 4
+"""Waiting tasks per review."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class _Turn:
-    """A namespace's claim to be looked at next."""
+    """A namespace's claim to come next."""
 
     standing: Standing
     number: int
@@ -38,10 +39,10 @@ class _Turn:
 
 
 class WaitingLines(Generic[K]):
-    """Waiting tasks by namespace and by what they wait for. What is done about one is logarithmic in their number.
+    """Waiting tasks by namespace and by what they wait for. Operations on one task take logarithmic time.
 
     Args:
-        shares: what each namespace was given; charged for what it starts and for looks in vain.
+        shares: what each namespace was given; charged for what it starts and for examinations without success.
     """
 
     def __init__(self, shares: Shares | None = None) -> None:
@@ -51,8 +52,8 @@ class WaitingLines(Generic[K]):
         self._waiters: dict[Line, dict[str, None]] = {}
         self._due: dict[str, None] = {}
         self._turns: list[_Turn] = []
-        self._looked_at: set[tuple[str, Line]] = set()
-        self._patrol_s = 0.0
+        self._examined: set[tuple[str, Line]] = set()
+        self._next_review_s = 0.0
         self._number = 0
 
     def __len__(self) -> int:
@@ -62,41 +63,41 @@ class WaitingLines(Generic[K]):
         return key in self._namespace_of
 
     def add(self, key: K, rank: Rank, *, namespace: str = "", priority: float = 0.0) -> None:
-        """Let a task be looked at; one that waits already is moved. Equal ranks keep the order of arrival.
+        """Queue a task to be examined; one that already waits is moved. Equal ranks keep the order of arrival.
 
         Args:
             key: the task.
             rank: its place in the order of its namespace.
-            namespace: whose share it is given from; it never changes.
-            priority: from -1 to 1, what brings its namespace forward or back by so much of `LEAD_S`.
+            namespace: whose share it is charged to; it never changes.
+            priority: from -1 to 1; moves its namespace forward or back by this fraction of `LEAD_S`.
         """
         self._namespace_of[key] = namespace
         self._number += 1
         self._backlogs.setdefault(namespace, Backlog()).add(RankedTask(rank, self._number, key, priority))
         self._due[namespace] = None
 
-    def again(self, key: K) -> None:
-        """Let a task that waits be looked at again."""
+    def requeue(self, key: K) -> None:
+        """Have a waiting task examined again."""
         namespace = self._namespace_of.get(key)
         if namespace is not None:
-            self._backlogs[namespace].again(key)
+            self._backlogs[namespace].requeue(key)
             self._due[namespace] = None
 
-    def all_again(self) -> None:
-        """Let every task be looked at again: much has changed."""
+    def requeue_all(self) -> None:
+        """Have every task examined again: much has changed."""
         for namespace, backlog in self._backlogs.items():
-            backlog.all_again()
+            backlog.requeue_all()
             self._due[namespace] = None
 
     def wait(self, key: K, line: Line) -> None:
-        """Put a task that was looked at into a line."""
+        """Put a task that was examined into a line."""
         namespace = self._namespace_of.get(key)
         if namespace is not None:
             self._backlogs[namespace].wait(key, line)
             self._waiters.setdefault(line, {})[namespace] = None
 
     def remove(self, key: K, *, work_s: float = 0.0) -> None:
-        """Take a task out, with the GPU seconds that it is given if it starts; unknown ones are ignored."""
+        """Remove a task, and charge its namespace `work_s` GPU seconds if it starts; unknown tasks are ignored."""
         namespace = self._namespace_of.pop(key, None)
         if namespace is None:
             return
@@ -109,16 +110,16 @@ class WaitingLines(Generic[K]):
             self._shares.charge(namespace, work_s)
 
     def call(self, row: int) -> None:
-        """Note that a node has room again: those who wait for it are called, and those who wait for any node."""
+        """Note that a node has room again: its line is called, and so are the lines of tasks that wait for any node."""
         for line in [row, *(line for line in self._waiters if not isinstance(line, int))]:
             self._call(line)
 
     def next_s(self, now_s: float) -> float:
-        """Return when `due` wants to be asked although nothing happens; inf for never."""
-        return max(self._patrol_s, now_s) if self._namespace_of else inf
+        """Return when `due` must be called next even if nothing happens; inf for never."""
+        return max(self._next_review_s, now_s) if self._namespace_of else inf
 
     def peek(self, count: int) -> list[K]:
-        """Return the tasks that are new or called, the most urgent first of the namespace that comes first."""
+        """Return the new tasks and the heads of called lines, by the standing of their namespaces, then by urgency."""
         entries = [
             (namespace, entry)
             for namespace in self._due
@@ -129,28 +130,27 @@ class WaitingLines(Generic[K]):
         return [entry.key for _, entry in entries[:count]]
 
     def due(self, now_s: float, may_start: Callable[[str], bool] = lambda _: True) -> Iterator[K]:
-        """Yield the tasks to look at now; the caller has each `wait` or removes it before it takes the next.
+        """Yield the tasks to examine now; the caller puts each into a line or removes it before it takes the next.
 
-        The caller may stop at any moment: what was not yielded comes the next time, and so do the tasks of namespaces
-        that may not start any now.
+        The caller may stop at any time: tasks that were not yielded come the next time, and so do the tasks of
+        namespaces that may not start any now.
         """
-        in_turn = self._take_turns(now_s)
-        self._looked_at.clear()
+        in_turn = self._pick_for_review(now_s)
+        self._examined.clear()
         self._turns = [turn for namespace in list(self._due) if (turn := self._turn(namespace)) is not None]
         heapify(self._turns)
         yield from self._serve(may_start)
         for key in in_turn:
             namespace = self._namespace_of.get(key, "")
-            if key in self._namespace_of and self._backlogs[namespace].stands_in_line(key) and may_start(namespace):
+            if key in self._namespace_of and self._backlogs[namespace].is_in_line(key) and may_start(namespace):
                 yield key
                 yield from self._serve(may_start)
 
-    def give_way(self, key: K, row: int) -> bool:
-        """Whether a task that is being looked at, and could start on a node, has to let others be looked at first.
+    def yield_to_others(self, key: K, row: int) -> bool:
+        """Return whether a task that could start on a node has to yield; it is then examined again after the others.
 
-        Those are of namespaces with a better claim, wait for this node or for any, and have not been let pass or looked
-        at in vain in this round. The task is then looked at again after them. Linear in the number of namespaces that
-        wait so.
+        The others belong to namespaces with a better claim, wait for this node or for any, and were neither yielded to
+        nor examined without success in this round. Linear in the number of namespaces that wait like that.
         """
         namespace = self._namespace_of[key]
         own = self._shares.standing(namespace, self._backlogs[namespace].entry(key).priority)
@@ -158,33 +158,33 @@ class WaitingLines(Generic[K]):
             (other, line)
             for line in [row, *(line for line in self._waiters if not isinstance(line, int))]
             for other in self._waiters.get(line, ())
-            if other != namespace and (other, line) not in self._looked_at and self._has_claim(other, line, own)
+            if other != namespace and (other, line) not in self._examined and self._has_better_claim(other, line, own)
         ]
         for other, line in passing:
-            self._looked_at.add((other, line))
+            self._examined.add((other, line))
             self._backlogs[other].call(line)
             self._put_turn(other)
         if passing:
-            self._backlogs[namespace].look_again(key)
+            self._backlogs[namespace].requeue_current(key)
             self._put_turn(namespace)
         return bool(passing)
 
-    def _has_claim(self, namespace: str, line: Line, before: Standing) -> bool:
+    def _has_better_claim(self, namespace: str, line: Line, before: Standing) -> bool:
         backlog = self._backlogs.get(namespace)
         head = backlog.head(line) if backlog is not None else None
         return head is not None and self._shares.standing(namespace, head.priority) < before
 
     def _serve(self, may_start: Callable[[str], bool]) -> Iterator[K]:
-        """Yield the tasks of all namespaces whose turn it is."""
+        """Yield the tasks of all namespaces that have something to examine, each in its turn."""
         while self._turns:
             namespace = heappop(self._turns).namespace
             turn = self._turn(namespace)
             if turn is None or not may_start(namespace):
                 continue
             if self._turns and self._turns[0] < turn:
-                heappush(self._turns, turn)  # the present has moved since it was put there
+                heappush(self._turns, turn)  # the virtual time has advanced since the claim was queued
                 continue
-            yield from self._look(namespace)
+            yield from self._examine_first(namespace)
             self._put_turn(namespace)
 
     def _put_turn(self, namespace: str) -> None:
@@ -193,17 +193,17 @@ class WaitingLines(Generic[K]):
             self._due[namespace] = None
             heappush(self._turns, turn)
 
-    def _look(self, namespace: str) -> Iterator[K]:
-        """Yield the first task of a namespace, which pays for the look if nothing comes of it."""
+    def _examine_first(self, namespace: str) -> Iterator[K]:
+        """Yield the first task of a namespace, which pays for the examination if the task does not start."""
         backlog = self._backlogs[namespace]
-        for key in backlog.look():
+        for key in backlog.examine_first():
             yield key
             if key in self._namespace_of:
-                self._shares.charge(namespace, LOOK_S)
-                self._looked_at.add((namespace, backlog.line_of(key)))
+                self._shares.charge(namespace, EXAMINATION_S)
+                self._examined.add((namespace, backlog.line_of(key)))
 
     def _turn(self, namespace: str) -> _Turn | None:
-        """Return a namespace's claim; None once nothing of it is to be looked at."""
+        """Return a namespace's claim; None once it has nothing to examine."""
         backlog = self._backlogs.get(namespace)
         first = backlog.first() if backlog is not None else None
         if first is None:
@@ -222,14 +222,14 @@ class WaitingLines(Generic[K]):
         if not waiters:
             self._waiters.pop(line, None)
 
-    def _take_turns(self, now_s: float) -> list[K]:
-        """Return those that are looked at since time has passed: a few, of namespaces in turn."""
-        if now_s < self._patrol_s:
+    def _pick_for_review(self, now_s: float) -> list[K]:
+        """Return the tasks to review now that time has passed: a few, from the namespaces in rotation."""
+        if now_s < self._next_review_s:
             return []
-        self._patrol_s = now_s + PAUSE_S
-        namespaces = list(islice(self._backlogs, MAX_LOOKED_AT))
+        self._next_review_s = now_s + REVIEW_INTERVAL_S
+        namespaces = list(islice(self._backlogs, MAX_REVIEWED))
         keys: list[K] = []
         for namespace in namespaces:
             backlog = self._backlogs[namespace] = self._backlogs.pop(namespace)
-            keys += backlog.take_turns(MAX_LOOKED_AT // len(namespaces))
+            keys += backlog.rotate(MAX_REVIEWED // len(namespaces))
         return keys

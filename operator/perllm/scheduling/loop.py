@@ -2,15 +2,15 @@
 
     due(now) -> [Start | Wait | Reject | SetAside]
 
-A task starts only when a node can take it now and the policy finds none worth waiting for. What it starts with is
-reserved at once, so the next task of the same round sees less room, and released if no pod comes of it. A task whose
-pod the API server denies is kept apart from the others until the cause may have gone.
+A task starts only when a node can take it now and the policy finds no other node worth waiting for. Its slots are
+reserved at once, so that the next task of the same round sees less room, and released if no pod comes of it. A task
+whose pod the API server denies is postponed, outside all lines, until the cause may have gone.
 
-Of one namespace the task of the highest priority comes first, then the one of the least laxity (laxity.py); which
-namespace comes next, the shares decide (shares.py). A node is sought once per task and round: the rank needs no
-decision, and what a pod was created on stands until its binding unless what it was decided on has changed (`decide`).
+Within a namespace tasks go by priority, then by least laxity (laxity.py); which namespace comes next is decided by the
+shares (shares.py). A node is sought once per task and round: the rank needs no decision, and the decision that a pod
+was created on stands until it is bound, unless what it was based on has changed (`decide`).
 
-Pure: no I/O and no clock of its own; all that it depends on is passed in.
+Pure: no I/O and no clock of its own; everything that it depends on is passed in.
 """
 
 from collections import OrderedDict
@@ -31,23 +31,23 @@ from perllm.policy.problem import Verdict
 from perllm.scheduling.admission import Admission
 from perllm.scheduling.backlog import Line
 from perllm.scheduling.claims import Claim, Claims
+from perllm.scheduling.denial import DenialCause, PodDenial
 from perllm.scheduling.laxity import ResidenceTimes
 from perllm.scheduling.lines import WaitingLines
 from perllm.scheduling.pending import Action, PendingTask, Reject, SetAside, Start, Wait
 from perllm.scheduling.postponed import Postponed
 from perllm.scheduling.ranking import Rank
-from perllm.scheduling.refusal import PodRefusal, RefusalCause
-from perllm.scheduling.shares import LOOK_S, Shares
+from perllm.scheduling.shares import EXAMINATION_S, Shares
 from perllm.scheduling.timers import Timers
 
 MAX_EXAMINED = 64
-"""Waiting tasks that a node is sought for in one round; bounds the time that the event loop is held."""
+"""Waiting tasks that are examined in one round; bounds the time for which the event loop is blocked."""
 
 CREATION_PATIENCE_S = 2.0
-"""A creation that takes longer waits for a webhook, and holds no room on a node meanwhile."""
+"""A creation that takes longer waits for a webhook, and holds no slots while it does."""
 
 SIGHT_PATIENCE_S = 30.0
-"""A pod that was created and is not seen by then was deleted at once, or changed so that it is not known as one."""
+"""A created pod that is not seen by then was deleted at once, or changed so that it is not recognised."""
 
 MAX_DECIDED = 4096
 """Decisions kept until their pods are bound; kube-scheduler binds a few dozen at a time."""
@@ -75,7 +75,7 @@ class DispatchRules:
 
 @dataclass(frozen=True, slots=True)
 class _Decided:
-    """A decision, and the state of nodes and circuits that it was made in."""
+    """A decision, and the versions of the fleet and the circuits that it was based on."""
 
     placement: Placement
     version: tuple[int, int]
@@ -85,8 +85,8 @@ class DispatchLoop:
     """Decides about waiting tasks.
 
     Args:
-        placer: says where a task could go now.
-        learner: knows the lengths of answers.
+        placer: chooses a node for a task.
+        learner: predicts the lengths of answers.
         fleet: the nodes.
         ledger: the tasks in flight.
         circuits: of the nodes.
@@ -131,24 +131,24 @@ class DispatchLoop:
         """Number of tasks that wait for a pod."""
         return len(self._lines) + len(self._postponed)
 
-    def postponed(self, cause: RefusalCause) -> int:
-        """Return how many of them wait since their pod was denied for this cause."""
+    def postponed(self, cause: DenialCause) -> int:
+        """Return how many of them wait because their pods were denied for this cause."""
         return self._postponed.count(cause)
 
     def submit(self, task: PendingTask) -> None:
-        """Queue a task for its next pod; again is harmless: the newest generation counts."""
+        """Queue a task for its next pod; repeating it is harmless, and the newest generation counts."""
         known = self._tasks.get(task.key)
         is_known = known is not None and (known.uid, known.attempt) == (task.uid, task.attempt)
         is_changed = known is not None and known.generation != task.generation and task.key in self._lines
         if is_known and not is_changed:
-            self._lines.again(task.key)
+            self._lines.requeue(task.key)
             return
         self._postponed.remove(task.key)
         self._tasks[task.key] = task
         self._queue(task)
 
     def withdraw(self, key: str) -> None:
-        """Forget a task: it ended, was deleted, or its pod is bound."""
+        """Remove a task: it ended, was deleted, or its pod is bound."""
         self._lines.remove(key)
         self._postponed.remove(key)
         task = self._tasks.pop(key, None)
@@ -159,7 +159,7 @@ class DispatchLoop:
             self._decided.pop(task.uid, None)
 
     def note_pod(self, key: str) -> None:
-        """Note that a task has a pod that waits for kube-scheduler, also if its creation seemed to fail."""
+        """Note that a task has a pod that waits for kube-scheduler, even if its creation seemed to fail."""
         task, claim = self._tasks.get(key), self._claims.get(key)
         self._postponed.remove(key)
         if claim is not None:
@@ -170,7 +170,7 @@ class DispatchLoop:
             self._ledger.stop_waiting(task.uid)
 
     def note_created(self, task: PendingTask) -> None:
-        """Note that the API server has taken the pod of a task."""
+        """Note that the API server has created the pod of a task."""
         self._claims.end_creation(task.uid)
         claim = self._claims.get(task.key)
         if self._tasks.get(task.key) == task and claim is not None:
@@ -178,8 +178,8 @@ class DispatchLoop:
             if not claim.is_seen:
                 self._await_sight(task, claim)
 
-    def note_denied(self, task: PendingTask, denial: PodRefusal) -> bool:
-        """Release what a task was given whose pod was denied, and postpone it; return whether it still waits."""
+    def note_denied(self, task: PendingTask, denial: PodDenial) -> bool:
+        """Postpone a task whose pod was denied, and release what it was given; return whether it still waits."""
         self._claims.end_creation(task.uid)
         if self._tasks.get(task.key) != task:
             return False
@@ -187,14 +187,14 @@ class DispatchLoop:
         return True
 
     def note_abandoned(self, task: PendingTask) -> None:
-        """Queue a task again whose creation was given up; should its pod exist all the same, it will be seen."""
+        """Queue a task again because creating its pod was abandoned; if the pod exists after all, it will be seen."""
         self._claims.end_creation(task.uid)
         if self._tasks.get(task.key) == task:
             self.release_room(task.key)
             self._queue(task)
 
     def release_room(self, key: str) -> None:
-        """Let others have the room that is kept for a task: its pod is not about to run."""
+        """Release the slots that are reserved for a task: its pod will not run soon."""
         task, claim = self._tasks.get(key), self._claims.get(key)
         if task is None or claim is None or claim.row is None:
             return
@@ -203,12 +203,12 @@ class DispatchLoop:
         claim.row = None
 
     def retry(self, key: str) -> None:
-        """Try a postponed task at once: the cause has gone."""
-        self._postponed.hasten(key)
+        """Retry a postponed task at once: the cause has gone."""
+        self._postponed.retry_now(key)
 
     def retry_namespace(self, namespace: str) -> None:
-        """Note that what the pods of a namespace are denied for may have gone."""
-        self._postponed.note_sign(namespace)
+        """Retry postponed tasks of a namespace, a few at a time: the causes of their denials may have gone."""
+        self._postponed.retry_namespace(namespace)
 
     def free(self, node: str) -> None:
         """Note that a node may have room again."""
@@ -216,11 +216,11 @@ class DispatchLoop:
             self._lines.call(self._fleet.row(node))
 
     def examine_all(self) -> None:
-        """Examine all waiting tasks again: a node has come, gone or changed."""
-        self._lines.all_again()
+        """Examine all waiting tasks again: a node joined, left or changed."""
+        self._lines.requeue_all()
 
     def due(self) -> list[Action]:
-        """Return what is to be done now; the caller carries it out, and says what came of it."""
+        """Return what is to be done now; the caller carries it out and reports the results."""
         now_s = self._now_s()
         self._timers.run(now_s)
         self._is_cut_short = False
@@ -237,15 +237,15 @@ class DispatchLoop:
         return actions
 
     def next_s(self) -> float:
-        """Return when `due` is to be called although nothing happens; inf for never."""
+        """Return when `due` must be called next even if nothing happens; inf for never."""
         now_s = self._now_s()
         return now_s if self._is_cut_short else min(self._lines.next_s(now_s), self._timers.next_s())
 
     def decide(self, request: PlacementRequest, candidates: Sequence[str]) -> Placement:
-        """Return the decision about a pod that kube-scheduler is about to place, with room reserved for it.
+        """Return the decision about a pod that kube-scheduler is about to place, with slots reserved for it.
 
-        It is the one that the pod was created on, unless the chosen node is not a candidate, its room was released, or
-        nodes or circuits have changed since.
+        It is the decision that the pod was created on, unless the chosen node is not a candidate, the reservation was
+        released, or nodes or circuits have changed since.
         """
         known = self._decided.get(request.task_id)
         if known is not None and self._stands(known, request, candidates):
@@ -258,7 +258,7 @@ class DispatchLoop:
         return placement
 
     def settle(self, task_id: str, node: str) -> Placement | None:
-        """Reserve room on the node that kube-scheduler settled on; None if it was not decided, or is gone."""
+        """Reserve slots on the node that kube-scheduler chose; None if there is no decision for it, or it has left."""
         known = self._decided.get(task_id)
         if known is None or node not in known.placement.names or node not in self._fleet.nodes:
             return None
@@ -266,7 +266,7 @@ class DispatchLoop:
         return known.placement
 
     def _decide_jointly(self) -> dict[str, Placement]:
-        """Return the decisions about a whole round of tasks, by key; none unless the policy decides jointly."""
+        """Return the decisions about all tasks of the round, by key; empty unless the policy decides jointly."""
         if not self._placer.decides_jointly:
             return {}
         keys = self._lines.peek(MAX_EXAMINED)
@@ -280,11 +280,11 @@ class DispatchLoop:
             return self._examine(task, placement)
         except Exception as error:
             self._lines.remove(task.key)
-            self._postpone(task, PodRefusal(RefusalCause.FAULT, describe(error)))
+            self._postpone(task, PodDenial(DenialCause.FAULT, describe(error)))
             return SetAside(task, error)
 
     def _examine(self, task: PendingTask, placement: Placement | None) -> Action | None:
-        """Seek a node for a task, unless that was done for the round; None if it lets others be examined first."""
+        """Seek a node for a task, unless the round already has one; None if the task yields to others."""
         self._ledger.stop_waiting(task.uid)
         placement = placement or self._placer.choose(task.request)
         verdict = self._rules.admission.judge(placement, task.on_infeasible)
@@ -295,13 +295,13 @@ class DispatchLoop:
         if verdict is Verdict.WAIT or arm is None:
             self._await(task, placement)
             return Wait(task, placement)
-        if self._lines.give_way(task.key, int(placement.rows[arm])):
+        if self._lines.yield_to_others(task.key, int(placement.rows[arm])):
             return None
         self._start(task, placement, arm)
         return Start(task, placement)
 
     def _start(self, task: PendingTask, placement: Placement, arm: int) -> None:
-        """Give a task what it starts with."""
+        """Charge the namespace of a task that starts, and reserve its slots and its places."""
         now_s, row = self._now_s(), int(placement.rows[arm])
         work_s = float(placement.outlook.times.work_s[arm]) * placement.request.demand.slots
         timer = self._timers.call_at(now_s + CREATION_PATIENCE_S, partial(self.release_room, task.key))
@@ -312,7 +312,7 @@ class DispatchLoop:
         self._remember(placement)
 
     def _await(self, task: PendingTask, placement: Placement) -> None:
-        """Put a task into the line for its node, which the other tasks see."""
+        """Put a task into the line of its node; decisions about other tasks take it into account."""
         arm, request = placement.choice.awaited, placement.request
         line: Line = request.tiers, request.demand, request.avoided
         if arm is not None:
@@ -326,22 +326,22 @@ class DispatchLoop:
         claim.timer = self._timers.call_at(self._now_s() + SIGHT_PATIENCE_S, partial(self._miss_sight, task, claim))
 
     def _miss_sight(self, task: PendingTask, claim: Claim) -> None:
-        """Have a pod created again that was never seen; if it exists after all, its name is taken, and that is said."""
+        """Have a pod created again that was never seen; if it exists after all, the API server denies the duplicate."""
         if task.uid in self._ledger:
-            # It is bound: only the news of it is late.
+            # It is bound: only the watch is late.
             self._await_sight(task, claim)
             return
         self._release_claim(task)
         self._queue(task)
 
     def _release_claim(self, task: PendingTask) -> None:
-        """Release what a task was given of which no pod has come."""
+        """Release what a task was given, because no pod has come of it."""
         self.release_room(task.key)
         claim = self._claims.pop(task.key)
         if claim is not None:
-            self._shares.refund(task.namespace, claim.work_s - LOOK_S)
+            self._shares.refund(task.namespace, claim.work_s - EXAMINATION_S)
 
-    def _postpone(self, task: PendingTask, denial: PodRefusal) -> None:
+    def _postpone(self, task: PendingTask, denial: PodDenial) -> None:
         self._release_claim(task)
         self._postponed.put(task.key, task.namespace, self._rank(task), denial)
 

@@ -40,7 +40,7 @@ class PendingTask:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The task gets its pod now: room is reserved for it on the node of `placement`."""
+    """The task gets its pod now: slots are reserved for it on the node of `placement`."""
 
     task: PendingTask
     placement: Placement
@@ -48,7 +48,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The task goes on waiting, for the reasons in `placement`."""
+    """The task keeps waiting, for the reasons in `placement`."""
 
     task: PendingTask
     placement: Placement
@@ -56,7 +56,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """The task is not run: it cannot be complete in time. It has left the loop."""
+    """The task is not run: it cannot complete in time. It has left the loop."""
 
     task: PendingTask
     placement: Placement
@@ -64,7 +64,7 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """The decision about the task failed; it is tried again after a pause."""
+    """The decision about the task failed; it is retried after a pause."""
 
     task: PendingTask
     error: Exception

@@ -1,7 +1,8 @@
-"""Places that namespaces compete for, so given out that one which is slow to give them back leaves some to others.
+"""Places that namespaces compete for, shared so that a namespace that is slow to return them leaves some to others.
 
-Dynamic threshold (Choudhury and Hahne 1998): a namespace may hold a third as many places as are free. So one alone gets
-a quarter of them, and of 32 or more there is one left after nine have taken all they can and given none back.
+Dynamic threshold (Choudhury and Hahne 1998): a namespace may hold at most a third as many places as are free. So a
+single namespace gets a quarter of them, and of 32 or more, one is left after nine namespaces have taken all they can
+and returned none.
 """
 
 from dataclasses import dataclass
@@ -17,11 +18,11 @@ class _Place:
 
 
 class Places:
-    """Who holds a place.
+    """The places, and the tasks that hold them.
 
     Args:
         total: number of places.
-        patience_s: a place that is held longer counts no more.
+        patience_s: a place that is held for longer counts as free.
     """
 
     def __init__(self, total: int, patience_s: float = inf) -> None:
@@ -31,19 +32,19 @@ class Places:
         self._counts: dict[str, int] = {}
 
     def may_take(self, namespace: str, now_s: float) -> bool:
-        """Whether a namespace may take a place now; one without any may while there is one."""
+        """Whether a namespace may take a place now; one that holds none may as long as a place is free."""
         self._expire(now_s)
         free, held = self._total - len(self._held), self._counts.get(namespace, 0)
         return free > 0 and (held < SHARE * free or held == 0)
 
     def take(self, key: str, namespace: str, now_s: float) -> None:
-        """Take a place for a task; a new one for a task that has one."""
+        """Take a place for a task; it replaces the place that the task may already hold."""
         self.give_back(key)
         self._held[key] = _Place(namespace, now_s + self._patience_s)
         self._counts[namespace] = self._counts.get(namespace, 0) + 1
 
     def give_back(self, key: str) -> None:
-        """Give a task's place back, if it has one."""
+        """Return a task's place, if it holds one."""
         place = self._held.pop(key, None)
         if place is None:
             return
@@ -52,7 +53,7 @@ class Places:
             del self._counts[place.namespace]
 
     def _expire(self, now_s: float) -> None:
-        """Forget places that are held for too long; they were taken in the order of the clock."""
+        """Free the places that are held for too long; they are in the order in which they were taken."""
         while self._held:
             key, place = next(iter(self._held.items()))
             if place.until_s > now_s:

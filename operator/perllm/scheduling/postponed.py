@@ -1,9 +1,9 @@
-"""Tasks whose pods the API server refuses. Each is out of every line, and comes back after a pause of its own.
+"""Tasks whose pods the API server denies. Each is outside all lines, and is retried after a pause of its own.
 
-Pauses grow with every refusal. Two things cut them short, for a few tasks at a time: a sign that the cause may have
-gone, and a pod that was created at last, which lets others try that were refused for the same cause. So a namespace
-whose quota is raised is at work again at once, with more tasks at each step, and one whose quota stays used up costs a
-few requests.
+Pauses grow with every denial. Two things cut them short, for a few tasks at a time: a sign that the cause may have
+gone, and a pod that is created at last, upon which others denied for the same cause are retried. So a namespace whose
+quota is raised is at work again at once, with more tasks at each step, and one whose quota stays exhausted costs a few
+requests.
 """
 
 import logging
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 
+from perllm.scheduling.denial import DenialCause, PodDenial
 from perllm.scheduling.ranking import Rank, RankedTask, Ranking
-from perllm.scheduling.refusal import PodRefusal, RefusalCause
 from perllm.scheduling.timers import Timer, Timers
 
 log = logging.getLogger(__name__)
@@ -22,24 +22,24 @@ log = logging.getLogger(__name__)
 MAX_ASKED_S = 300.0
 """Longest pause that the API server can ask for."""
 
-FIRST_BACK = 4
-"""Tasks of a namespace that come back for each cause that may have gone."""
+RETRIES_PER_SIGN = 4
+"""Tasks of a namespace that are retried for each cause that may have gone."""
 
-MORE_BACK = 2
-"""Tasks that come back for each that got its pod."""
+RETRIES_PER_POD = 2
+"""Tasks that are retried for each that got its pod."""
 
 SIGN_INTERVAL_S = 1.0
-"""Signs that the cause may have gone are followed so often at most."""
+"""Shortest time between two rounds of retries because the cause may have gone."""
 
 ECHOES = 2
-"""How often a sign is followed again: the API server itself learns of changes a moment later than it tells of them."""
+"""How often retries are repeated after a sign: the API server acts on a change a moment after it reports it."""
 
 
 @dataclass(slots=True)
 class _Task:
     namespace: str
     entry: RankedTask[str]
-    cause: RefusalCause
+    cause: DenialCause
     failures: int = 0
     timer: Timer | None = None
 
@@ -48,7 +48,7 @@ class Postponed:
     """Tasks that wait for something in their namespace to change.
 
     Args:
-        retry: called with the key of a task that is to be tried again.
+        retry: called with the key of a task that is to be retried.
         timers: end the pauses.
         now_s: returns monotonic seconds.
         rng: for the jitter of pauses.
@@ -62,41 +62,41 @@ class Postponed:
         self._now_s = now_s
         self._rng = rng
         self._tasks: dict[str, _Task] = {}
-        self._out: dict[tuple[str, RefusalCause], Ranking[str]] = {}
-        self._members: Counter[tuple[str, RefusalCause]] = Counter()
+        self._rankings: dict[tuple[str, DenialCause], Ranking[str]] = {}
+        self._members: Counter[tuple[str, DenialCause]] = Counter()
         self._number = 0
         self._signs: dict[str, int] = {}
-        self._counts: Counter[RefusalCause] = Counter()
+        self._counts: Counter[DenialCause] = Counter()
 
     def __len__(self) -> int:
         return self._counts.total()
 
-    def count(self, cause: RefusalCause) -> int:
-        """Return how many tasks are out for a cause."""
+    def count(self, cause: DenialCause) -> int:
+        """Return how many tasks are postponed for a cause."""
         return self._counts[cause]
 
-    def put(self, key: str, namespace: str, rank: Rank, refusal: PodRefusal) -> None:
-        """Keep a task out for a while."""
+    def put(self, key: str, namespace: str, rank: Rank, denial: PodDenial) -> None:
+        """Postpone a task."""
         task = self._tasks.get(key)
         if task is None:
             self._number += 1
-            task = self._tasks[key] = _Task(namespace, RankedTask(rank, self._number, key), refusal.cause)
-            self._members[namespace, refusal.cause] += 1
+            task = self._tasks[key] = _Task(namespace, RankedTask(rank, self._number, key), denial.cause)
+            self._members[namespace, denial.cause] += 1
         self._end_pause(task)
-        if task.cause is not refusal.cause:
+        if task.cause is not denial.cause:
             self._leave(task)
-            task.cause = refusal.cause
-            self._members[namespace, refusal.cause] += 1
+            task.cause = denial.cause
+            self._members[namespace, denial.cause] += 1
         task.failures += 1
-        asked_s = min(refusal.retry_after_s, MAX_ASKED_S)
+        asked_s = min(denial.retry_after_s, MAX_ASKED_S)
         pause_s = max(task.cause.backoff.pause_s(task.failures, self._rng), asked_s)
-        task.timer = self._timers.call_at(self._now_s() + pause_s, partial(self.hasten, key))
+        task.timer = self._timers.call_at(self._now_s() + pause_s, partial(self.retry_now, key))
         self._counts[task.cause] += 1
-        if (namespace, task.cause) not in self._out:
-            if task.cause is not RefusalCause.API_SERVER:  # of which those tell that watch and write
-                log.warning("pods of namespace %s are refused, its tasks wait: %s", namespace, refusal.message)
-            self._out[namespace, task.cause] = Ranking(lambda entry: self._is_out(entry, refusal.cause))
-        self._out[namespace, task.cause].put(task.entry)
+        if (namespace, task.cause) not in self._rankings:
+            if task.cause is not DenialCause.API_SERVER:  # watches and writes log its outages
+                log.warning("pods of namespace %s are denied, its tasks wait: %s", namespace, denial.message)
+            self._rankings[namespace, task.cause] = Ranking(lambda entry: self._is_postponed(entry, denial.cause))
+        self._rankings[namespace, task.cause].put(task.entry)
 
     def remove(self, key: str) -> None:
         """Forget a task and its failures."""
@@ -105,62 +105,62 @@ class Postponed:
             self._end_pause(task)
             self._leave(task)
 
-    def hasten(self, key: str) -> None:
-        """Bring a task back now."""
+    def retry_now(self, key: str) -> None:
+        """Retry a task now."""
         task = self._tasks.get(key)
         if task is not None and task.timer is not None:
             self._end_pause(task)
             self._retry(key)
 
     def accept(self, key: str) -> None:
-        """Note that a pod was created; if it had been refused before, others may be created too."""
+        """Note that a pod was created; if it had been denied before, others may be created too."""
         task = self._tasks.get(key)
         if task is None:
             return
-        out = self._out.get((task.namespace, task.cause))
+        ranking = self._rankings.get((task.namespace, task.cause))
         self.remove(key)
-        self._bring_some(task.namespace, task.cause, MORE_BACK)
-        if out is not None and out.first() is None:
-            self._out.pop((task.namespace, task.cause), None)
-            if task.cause is not RefusalCause.API_SERVER:
+        self._retry_some(task.namespace, task.cause, RETRIES_PER_POD)
+        if ranking is not None and ranking.first() is None:
+            self._rankings.pop((task.namespace, task.cause), None)
+            if task.cause is not DenialCause.API_SERVER:
                 log.info("pods of namespace %s are created again (%s)", task.namespace, task.cause)
 
-    def note_sign(self, namespace: str) -> None:
-        """Note that what a namespace's pods are refused for may have gone."""
+    def retry_namespace(self, namespace: str) -> None:
+        """Retry tasks of a namespace, a few at a time: the causes of their denials may have gone."""
         is_followed = namespace in self._signs
         self._signs[namespace] = ECHOES
         if not is_followed:
             self._follow_sign(namespace)
 
     def _follow_sign(self, namespace: str) -> None:
-        causes = [cause for cause in RefusalCause if (namespace, cause) in self._out]
+        causes = [cause for cause in DenialCause if (namespace, cause) in self._rankings]
         for cause in causes:
-            self._bring_some(namespace, cause, FIRST_BACK)
+            self._retry_some(namespace, cause, RETRIES_PER_SIGN)
         if not causes or not self._signs[namespace]:
             del self._signs[namespace]
             return
         self._signs[namespace] -= 1
         self._timers.call_at(self._now_s() + SIGN_INTERVAL_S, partial(self._follow_sign, namespace))
 
-    def _bring_some(self, namespace: str, cause: RefusalCause, count: int) -> None:
-        """Bring back the most urgent tasks of a namespace that were refused for a cause."""
-        out = self._out.get((namespace, cause))
+    def _retry_some(self, namespace: str, cause: DenialCause, count: int) -> None:
+        """Retry the most urgent tasks of a namespace that were denied for a cause."""
+        ranking = self._rankings.get((namespace, cause))
         for _ in range(count):
-            first = out.first() if out is not None else None
+            first = ranking.first() if ranking is not None else None
             if first is not None:
-                self.hasten(first.key)
+                self.retry_now(first.key)
 
-    def _is_out(self, entry: RankedTask[str], cause: RefusalCause) -> bool:
+    def _is_postponed(self, entry: RankedTask[str], cause: DenialCause) -> bool:
         task = self._tasks.get(entry.key)
         return task is not None and task.entry is entry and task.cause is cause and task.timer is not None
 
     def _leave(self, task: _Task) -> None:
-        """Forget a namespace's cause with the last of its tasks that were refused for it."""
+        """Forget a cause of a namespace along with its last task that was denied for it."""
         key = task.namespace, task.cause
         self._members[key] -= 1
         if not self._members[key]:
             del self._members[key]
-            self._out.pop(key, None)
+            self._rankings.pop(key, None)
 
     def _end_pause(self, task: _Task) -> None:
         if task.timer is not None:

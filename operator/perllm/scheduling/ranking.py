@@ -1,4 +1,4 @@
-"""Tasks by rank, for those who only ever want the first."""
+"""Tasks by rank, for callers that only need the first."""
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ class RankedTask(Generic[K]):
 
     Attributes:
         rank: its place in the order of its namespace.
-        number: of equal ranks the smaller one comes first.
+        number: among equal ranks, the smaller number comes first.
         key: the task.
         priority: from -1 to 1.
     """
@@ -30,7 +30,7 @@ class RankedTask(Generic[K]):
 
 
 class Ranking(Generic[K]):
-    """A heap of entries, each once. Those that have left need not be taken out.
+    """A heap of entries, each held once. Entries that no longer belong here need not be removed.
 
     Args:
         is_current: whether an entry still belongs here.
@@ -43,7 +43,7 @@ class Ranking(Generic[K]):
         self._kept = MIN_KEPT
 
     def put(self, entry: RankedTask[K]) -> None:
-        """Take an entry in; logarithmic in their number."""
+        """Add an entry; takes logarithmic time."""
         if self._held.get(entry.key) is entry:
             return
         self._held[entry.key] = entry
@@ -52,7 +52,7 @@ class Ranking(Generic[K]):
             self._drop_left()
 
     def first(self) -> RankedTask[K] | None:
-        """Return the first of those that belong here."""
+        """Return the first entry that still belongs here."""
         while self._entries and not self._is_current(self._entries[0]):
             left = heappop(self._entries)
             if self._held.get(left.key) is left:
@@ -60,7 +60,7 @@ class Ranking(Generic[K]):
         return self._entries[0] if self._entries else None
 
     def _drop_left(self) -> None:
-        """Drop those that have left, seldom enough to cost nothing per entry: they may never come to the front."""
+        """Drop entries that no longer belong here and may never reach the front, so rarely that it costs nothing."""
         self._entries = [entry for entry in self._entries if self._is_current(entry)]
         self._held = {entry.key: entry for entry in self._entries}
         heapify(self._entries)

@@ -1,11 +1,11 @@
-"""All that decides about tasks, behind one door: every input that a decision depends on is a method of `Scheduler`.
+"""Everything that decides about tasks, in one place: each input that a decision depends on is a method of `Scheduler`.
 
     nodes       put_node, remove_node, put_bandwidth, warm
     tasks       note_arrival, submit, withdraw, forget
     pods        note_pod, note_created, note_denied, note_abandoned, release_room, retry, retry_namespace
-    placement   decide, settle (kube-scheduler asks), confirm, cancel, end
+    placement   decide, settle (kube-scheduler asks), confirm, cancel, end, free
     outcomes    restore, learn, learn_ended
-    circuits    note_refused, note_failed, note_began, note_succeeded, tend_circuits, forget_node
+    circuits    note_refused, note_failed, note_began, note_succeeded, tend_circuits
     time        due, refresh
 
 The operator and the simulator give the same inputs to the same code, and a recorded run can be replayed (journal.py).
@@ -31,16 +31,16 @@ from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placement, Placer
 from perllm.placement.request import PlacementRequest
 from perllm.policy.problem import Policy
+from perllm.scheduling.denial import DenialCause, PodDenial
 from perllm.scheduling.journal import Inputs, recorded
 from perllm.scheduling.loop import DispatchLoop, DispatchRules
 from perllm.scheduling.pending import Action, PendingTask
-from perllm.scheduling.refusal import PodRefusal, RefusalCause
 from perllm.scheduling.shares import Shares
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a scheduler is made of; for those who read.
+    """The parts of a scheduler, for code that only reads them.
 
     Attributes:
         policy: chooses among arms.
@@ -58,7 +58,7 @@ class Parts:
 
 
 class Scheduler:
-    """Decides which task starts when, and where; takes in all that its decisions depend on.
+    """Decides which task starts when, and where, from the inputs that its methods take.
 
     Args:
         parts: what it is made of.
@@ -67,7 +67,7 @@ class Scheduler:
         shares: of the namespaces.
         transmission_j_per_bit: energy of moving one bit to a node, by tier.
         rng: for the jitter of pauses.
-        metrics_age_s: returns the age of a node's metrics, None when there are none; only shown.
+        metrics_age_s: returns the age of a node's metrics, None when there are none; shown, but not decided on.
     """
 
     def __init__(
@@ -116,17 +116,17 @@ class Scheduler:
         """Number of tasks that wait for a pod."""
         return self._loop.waiting
 
-    def postponed(self, cause: RefusalCause) -> int:
-        """Return how many of them wait since their pod was denied for this cause."""
+    def postponed(self, cause: DenialCause) -> int:
+        """Return how many of them wait because their pods were denied for this cause."""
         return self._loop.postponed(cause)
 
     def next_s(self) -> float:
-        """Return when `due` is to be called although nothing happens, by the monotonic clock; inf for never."""
+        """Return when `due` must be called next even if nothing happens, by the monotonic clock; inf for never."""
         return self._loop.next_s()
 
     @recorded
     def put_node(self, node: Node, bandwidth: Bandwidth) -> None:
-        """Take in a node that joined or changed; one that was replaced under its name starts cold and unsuspected."""
+        """Add or update a node; one that replaces another under the same name starts cold and with closed circuits."""
         known = self._fleet.nodes.get(node.name)
         if known == node:
             return
@@ -140,7 +140,7 @@ class Scheduler:
 
     @recorded
     def remove_node(self, name: str) -> None:
-        """Forget a node that left the cluster; what was learned on it stays."""
+        """Remove a node that left the cluster; what was learned on it stays."""
         self._learner.cool(name)
         if name in self._fleet.nodes:
             self._fleet.remove(name)
@@ -149,7 +149,7 @@ class Scheduler:
 
     @recorded
     def put_bandwidth(self, bandwidth: dict[str, Bandwidth]) -> None:
-        """Take in what is known of the uplinks of nodes."""
+        """Update what is known of the uplinks of nodes."""
         for name, one in bandwidth.items():
             if name in self._fleet.nodes:
                 self._fleet.put_bandwidth(name, one)
@@ -162,7 +162,7 @@ class Scheduler:
 
     @recorded
     def note_arrival(self, request: PlacementRequest) -> None:
-        """Take a task that has arrived into the mean task of its model."""
+        """Include a task that has arrived in the mean task of its model."""
         self._placer.note_arrival(request)
 
     @recorded
@@ -172,7 +172,7 @@ class Scheduler:
 
     @recorded
     def withdraw(self, key: str) -> None:
-        """Take a task out of the queue: it ended, was deleted, or its pod is bound."""
+        """Remove a task from the queue: it ended, was deleted, or its pod is bound."""
         self._loop.withdraw(key)
 
     @recorded
@@ -189,32 +189,32 @@ class Scheduler:
 
     @recorded
     def note_created(self, task: PendingTask) -> None:
-        """Note that the API server has taken the pod of a task."""
+        """Note that the API server has created the pod of a task."""
         self._loop.note_created(task)
 
     @recorded
-    def note_denied(self, task: PendingTask, denial: PodRefusal) -> bool:
+    def note_denied(self, task: PendingTask, denial: PodDenial) -> bool:
         """Postpone a task whose pod was denied; return whether it still waits."""
         return self._loop.note_denied(task, denial)
 
     @recorded
     def note_abandoned(self, task: PendingTask) -> None:
-        """Queue a task again whose creation was given up."""
+        """Queue a task again because creating its pod was abandoned."""
         self._loop.note_abandoned(task)
 
     @recorded
     def release_room(self, key: str) -> None:
-        """Let others have the room that is kept for a task: its pod is not about to run."""
+        """Release the slots that are reserved for a task: its pod will not run soon."""
         self._loop.release_room(key)
 
     @recorded
     def retry(self, key: str) -> None:
-        """Try a postponed task at once: the cause has gone."""
+        """Retry a postponed task at once: the cause has gone."""
         self._loop.retry(key)
 
     @recorded
     def retry_namespace(self, namespace: str) -> None:
-        """Note that what the pods of a namespace are denied for may have gone."""
+        """Retry postponed tasks of a namespace, a few at a time: the causes of their denials may have gone."""
         self._loop.retry_namespace(namespace)
 
     @recorded
@@ -224,13 +224,13 @@ class Scheduler:
 
     @recorded
     def settle(self, task_id: str, node: str) -> Decision | None:
-        """Return the decision for the node that kube-scheduler settled on; None if it must be decided again."""
+        """Return the decision for the node that kube-scheduler chose; None if it has to be made again."""
         placement = self._loop.settle(task_id, node)
         return None if placement is None else self._placer.explain(placement, node)
 
     @recorded
     def confirm(self, decision: Decision, slots: float) -> None:
-        """Count a bound task, which takes so many slots of its node, as in flight; a node that left counts none."""
+        """Count a bound task as in flight, with its slots; does nothing if its node has left."""
         if decision.node in self._fleet.nodes:
             self._placer.confirm(decision, slots)
 
@@ -241,7 +241,7 @@ class Scheduler:
 
     @recorded
     def end(self, task_id: str, node: str) -> Residence | None:
-        """Note that a task has left its node; return what it met there, None if it was not in flight."""
+        """Note that a task has left its node; return its residence there, None if it was not in flight."""
         residence = self._placer.release(task_id)
         self._loop.free(node)
         return residence
@@ -256,7 +256,7 @@ class Scheduler:
         """Restore what an earlier process learned on a node; return the number of outcomes.
 
         Raises:
-            StateError: it cannot have been learned; then nothing of it is taken.
+            StateError: it cannot have been learned; then nothing of it is restored.
         """
         return restore(self._learner, node, state, self._policy.name, self.inputs.clock.unix_s())
 
@@ -272,27 +272,27 @@ class Scheduler:
 
     @recorded
     def note_refused(self, attempt: Attempt, reason: str) -> list[CircuitChange]:
-        """Take note that a node did not run a pod."""
+        """Note that a node did not run a pod."""
         return self._apply(self._circuits.note_refused(attempt, reason, self._now_s()))
 
     @recorded
     def note_failed(self, attempt: Attempt, reason: str) -> list[CircuitChange]:
-        """Take note that the container of a pod ended with an error."""
+        """Note that the container of a pod ended with an error."""
         return self._apply(self._circuits.note_failed(attempt, reason, self._now_s(), len(self._fleet.nodes)))
 
     @recorded
     def note_began(self, attempt: Attempt) -> list[CircuitChange]:
-        """Take note that a pod began to run."""
+        """Note that a pod began to run."""
         return self._apply(self._circuits.note_began(attempt))
 
     @recorded
     def note_succeeded(self, attempt: Attempt) -> list[CircuitChange]:
-        """Take note that a task succeeded."""
+        """Note that a task succeeded."""
         return self._apply(self._circuits.note_succeeded(attempt, self._now_s()))
 
     @recorded
     def tend_circuits(self) -> list[CircuitChange]:
-        """Let nodes be tried again whose pause has passed."""
+        """Allow a probe on every node whose pause has passed."""
         return self._apply(self._circuits.tend(self._now_s()))
 
     @recorded
@@ -302,7 +302,7 @@ class Scheduler:
 
     @recorded
     def refresh(self) -> list[str]:
-        """Drop reservations that were never carried out, and models that are known in excess; return their tasks."""
+        """Drop reservations that expired, and surplus models; return the tasks of the reservations."""
         late = self._placer.expire()
         self._placer.trim()
         return late

@@ -4,23 +4,23 @@ Notation, for a namespace i
     w(i)   its weight, 1 unless configured
     F(i)   its finish tag: where what it was given so far has brought it, in GPU seconds per unit of weight
     V      the present virtual time: the largest start tag so far
-    B      BACKLOG_S: what a namespace may catch up on after it asked for less than its share
-    S(i)   start tag of its next task, max(F(i), V - B): so a namespace that was idle catches up to the present
+    B      BACKLOG_S: how much a namespace may catch up after it asked for less than its share
+    S(i)   start tag of its next task, max(F(i), V - B), so that a namespace that was idle catches up to the present
     p(i)   priority of its next task, from -1 to 1
     L      LEAD_S, at most B / 2
 
     order      smallest S(i) - L p(i) first; of equals the smallest F(i), then the one whose task has waited longest
-    charge     F(i) becomes S(i) + cost / w(i), V becomes max(V, S(i)). A start costs its predicted work, a look for a
-               node in vain LOOK_S, or a backlog that fits nowhere would be looked at for ever
-    refund     F(i) falls by what a start had cost that was not carried out
+    charge     F(i) becomes S(i) + cost / w(i), V becomes max(V, S(i)). A start costs its predicted work; examining a
+               task without success costs E = EXAMINATION_S, or a backlog that fits nowhere would be examined for ever
+    refund     F(i) falls by the cost of a start that was not carried out
 
-Bounds. Whoever goes before i has S(j) <= S(i) + L (p(j) - p(i)), so V stays, and with it S(i), while i waits its turn.
-A namespace that was idle has the least tag that there is, V - B. So from the moment that its first task may be looked
-at until it is, any other namespace j starts at most
+Bounds. A namespace j that goes before i has S(j) <= S(i) + L (p(j) - p(i)), so V stays, and with it S(i), while i waits
+for its turn. A namespace that was idle has the smallest possible tag, V - B. So from the moment its first task may be
+examined until it is, any other namespace j starts at most
     one task, and before it tasks of w(j) L (p(j) - p(i)) GPU seconds where its priority is higher,
-whatever its backlog, the length of its tasks and the number of its refusals, and has at most 1 + w(j) L (p(j) - p(i)) /
-LOOK_S looks in vain. Between two namespaces that always have tasks of equal priority which could start, what each was
-given per unit of weight differs by the longest task of either at most.
+whatever its backlog, the length of its tasks and the number of its denials, and has at most
+1 + w(j) L (p(j) - p(i)) / E examinations without success. Between two namespaces that always have tasks of equal
+priority that could start, what each was given per unit of weight differs by at most the longest task of either.
 """
 
 from collections.abc import Mapping
@@ -28,10 +28,10 @@ from math import inf
 
 BACKLOG_S = 30.0
 LEAD_S = 10.0
-LOOK_S = 0.01
+EXAMINATION_S = 0.01
 
 MIN_REMEMBERED = 64
-"""Namespaces that are remembered in any case, also when they have caught up."""
+"""Namespaces that are remembered in any case, even when they have caught up."""
 
 Standing = tuple[float, float]
 """Smaller comes first."""
@@ -55,7 +55,7 @@ class Shares:
         return len(self._finish_s)
 
     def standing(self, namespace: str, priority: float) -> Standing:
-        """Return where a namespace stands whose next task has this priority, from -1 to 1."""
+        """Return the standing of a namespace whose next task has this priority, from -1 to 1."""
         return self._start_s(namespace) - LEAD_S * priority, self._finish_s.get(namespace, -inf)
 
     def charge(self, namespace: str, cost_s: float) -> None:
@@ -67,7 +67,7 @@ class Shares:
             self._forget_idle()
 
     def refund(self, namespace: str, cost_s: float) -> None:
-        """Take back a charge for what was not carried out."""
+        """Undo a charge for a start that was not carried out."""
         if namespace in self._finish_s:
             self._finish_s[namespace] -= cost_s / self._weight(namespace)
 
@@ -78,7 +78,7 @@ class Shares:
         return self._weights.get(namespace, 1.0)
 
     def _forget_idle(self) -> None:
-        """Forget who has caught up, seldom enough to cost nothing per charge."""
+        """Forget the namespaces that have caught up, rarely enough to cost nothing per charge."""
         caught_up_s = self._present_s - BACKLOG_S
         self._finish_s = {name: finish_s for name, finish_s in self._finish_s.items() if finish_s > caught_up_s}
         self._remembered = max(MIN_REMEMBERED, 2 * len(self._finish_s))

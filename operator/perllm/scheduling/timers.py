@@ -1,4 +1,4 @@
-"""What is due at a later time, run by whoever owns the clock."""
+"""Calls that are due at a later time, made by the owner of the clock."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from heapq import heappop, heappush
 from math import inf
 
 RESOLUTION_S = 0.001
-"""What is due within this is due: a clock that was waited for may be short of it by its rounding."""
+"""A call that is due within this time is due now: a wait may end slightly early because clocks round."""
 
 
 @dataclass(slots=True, order=True)
@@ -30,14 +30,14 @@ class Timers:
         self._number = 0
 
     def call_at(self, at_s: float, work: Callable[[], None]) -> Timer:
-        """Have `work` called at a time."""
+        """Have `work` called at the given time."""
         self._number += 1
         timer = Timer(at_s, self._number, work)
         heappush(self._heap, timer)
         return timer
 
     def run(self, now_s: float) -> None:
-        """Call everything that is due, earliest first."""
+        """Make all calls that are due, earliest first."""
         while self._heap and self._heap[0].at_s <= now_s + RESOLUTION_S:
             work = heappop(self._heap).work
             if work is not None:

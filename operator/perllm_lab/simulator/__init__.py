@@ -1,1 +1,1 @@
-"""Discrete-event simulation, without a cluster: the policy code of the operator on the hardware model of the lab."""
+"""Discrete-event simulation without a cluster: the operator's scheduler on the hardware model of the lab."""

@@ -1,4 +1,4 @@
-"""The clock of a simulated run, and what it has planned."""
+"""The clock of a simulated run, and the events that are planned."""
 
 from enum import IntEnum
 from heapq import heappop, heappush
@@ -8,7 +8,7 @@ from math import inf
 class Trigger(IntEnum):
     """Why something happens. Entries of the same moment are handled in this order.
 
-    A task that is complete at its very deadline is in time, so nodes come before deadlines.
+    A task that completes exactly at its deadline is in time, so nodes come before deadlines.
     """
 
     NODE = 0
@@ -30,7 +30,7 @@ class Agenda:
         self._heap: list[tuple[float, Trigger, int]] = []
 
     def plan(self, at_s: float, cause: Trigger, number: int = 0) -> None:
-        """Adds an entry; one in the past is due now."""
+        """Add an entry; one in the past is due now."""
         heappush(self._heap, (at_s, cause, number))
 
     def next_s(self) -> float:
@@ -38,7 +38,7 @@ class Agenda:
         return self._heap[0][0] if self._heap else inf
 
     def pop(self) -> tuple[Trigger, int] | None:
-        """Takes the next entry of this moment; None when there are no more."""
+        """Take the next entry of this moment; None when there are no more."""
         if not self._heap or self._heap[0][0] > self.now_s:
             return None
         _, cause, number = heappop(self._heap)

@@ -6,9 +6,9 @@
                sum over c, s of hold[c, g] x[c, g, s] <= slots of g * horizon  slot seconds
                x[c, g, s] >= 0, and only where s overlaps the time in which work on c can be in time on g
 
-A kind g is a GPU type behind a link of one kind. Work on a task may begin after pod start, round trip and transfer
-alone at the best bandwidth, and must end by the deadline; a kind on which the rest does not suffice for prefill and
-the answer at batch 1 is not an option.
+A kind g is a GPU type behind a link of one kind. Work on a task may begin after pod start, round trip and a transfer
+that has the best bandwidth to itself, and must end by the deadline; a kind on which the remaining time is too short for
+prefill and the answer at batch 1 is not an option.
 
 `work` is the least number of GPU seconds: prefill + answer * (a / B + b), at the largest mean batch B, at most the
 slots, at which the task can still be in time: prefill + answer * (a + b B) <= time left. Since a / B is convex no
@@ -16,10 +16,10 @@ sequence of batches of that mean takes less. `hold` is the least time a slot is 
 
 What it relaxes, so that the true optimum is below it:
     lengths and arrivals are known in advance; tasks may be divided among GPUs and nodes, interrupted and moved at no
-    cost; tasks do not disturb each other beyond the capacity they use; every transfer has its link alone and at its
-    best; models are loaded, nodes never fail and those that join late are there from the start; every batch is as good
-    as the task allows, whatever else runs; tasks before those given take no capacity, and work goes on after the last
-    arrival; slots of time count whole when they overlap a task's time. Energy plays no part.
+    cost; tasks do not slow each other down beyond the capacity they use; every transfer has its link to itself and at
+    its best; models are loaded, nodes never fail, and nodes that join late are there from the start; every batch is as
+    good as the task allows, whatever else runs; tasks before those given take no capacity, and work continues after the
+    last arrival; slots of time count whole when they overlap a task's time. Energy plays no part.
 """
 
 from collections import Counter
@@ -40,7 +40,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 MAX_VARIABLES = 50_000
-"""Slots of time are made so long that no more are needed; longer slots loosen the bound, never void it."""
+"""Slots of time are chosen long enough to need no more; longer slots loosen the bound but never invalidate it."""
 
 SHORTEST_SLOT_S = 0.5
 SAFETY = 1e-6

@@ -1,8 +1,8 @@
-"""The clairvoyant: it knows the true laws of the hardware and the true length of every task that has arrived.
+"""The clairvoyant knows the true laws of the hardware and the true answer length of every task that has arrived.
 
-It decides by the rule of net-hits, which counts deadlines first, then energy, with the same parameters. It does
-not know future arrivals, nor their statistics: where arrivals come in bursts of long prompts, forecasts learned from
-experience can serve better than true laws alone. So it is a strong reference, not a bound.
+It decides by the rule of net-hits, deadlines first, then energy, with the same parameters. It does not know future
+arrivals, nor their statistics: where arrivals come in bursts of long prompts, forecasts learned from experience can
+serve better than true laws alone. So it is a strong reference, not a bound.
 """
 
 import numpy as np
@@ -27,7 +27,7 @@ class TrueLearner(Learner):
         self._speeds: dict[str, float] = {}
 
     def seed_node(self, node: NodeSpec) -> None:
-        """Take over the true laws of a node."""
+        """Set the true laws of a node."""
         row = self.register(node.name, node.gpu.product)
         laws = self._know(node.model, row)
         self._nodes[node.name] = node
@@ -39,7 +39,7 @@ class TrueLearner(Learner):
         laws.latency.low[row], laws.latency.high[row] = -0.165, 0.165
 
     def observe_speed(self, name: str, speed: float) -> None:
-        """Take over the present speed of a node, as a share of nominal."""
+        """Set the present speed of a node, as a share of nominal."""
         if self._speeds.get(name, 1.0) == speed:
             return
         self._speeds[name], node, row = speed, self._nodes[name], self._rows[name]
@@ -47,13 +47,13 @@ class TrueLearner(Learner):
         self._know(node.model, row).latency.coefficients[row] = _latency_law(node.gpu, node.link.rtt_s) * slowed
 
     def expect_length(self, model: str, prompt_tokens: float, hint_tokens: float | None) -> Length:
-        """Return the length as it is."""
+        """Return the true length, which is given as the hint."""
         tokens = float(hint_tokens or 1.0)
         points: FloatArray = np.array([tokens])
         return Length(float(np.log(tokens)), EXACT, points, tokens)
 
     def learn(self, outcome: Outcome) -> float | None:
-        """Record that the model is loaded, and learn what true laws do not contain: how other tasks come and go."""
+        """Record that the model is loaded, and learn what the true laws do not contain: how other tasks come and go."""
         row = self._rows[outcome.node]
         known = self._know(outcome.model, row)
         known.loads_from_s[row] = -np.inf

@@ -79,7 +79,7 @@ class RunSpec:
 
 
 def run_experiment(experiment: Experiment, processes: int, on_progress: OnProgress | None = None) -> list[RunResult]:
-    """Makes all runs and returns their results in the order of `Experiment.jobs`.
+    """Make all runs and return their results in the order of `Experiment.jobs`.
 
     Args:
         experiment: what is run.
@@ -93,7 +93,7 @@ def run_experiment(experiment: Experiment, processes: int, on_progress: OnProgre
 
 
 def run_job(experiment: Experiment, job: RunSpec) -> RunResult:
-    """Makes one run in this process."""
+    """Make one run in this process."""
     scenario, settings = experiment.scenario, experiment.settings
     requests = draw_requests(scenario, experiment.trace, experiment.tasks, job.load, job.seed)
     nodes = tuple(scenario.nodes())

@@ -32,7 +32,7 @@ class FleetPlan:
     seed: int = 0
 
     def derive(self, *purpose: object) -> SeedSequence:
-        """Returns the seed of something random in this run, the same for every policy."""
+        """Return the seed of something random in this run, the same for every policy."""
         return derive_seed(self.scenario, self.load, self.seed, *purpose)
 
 

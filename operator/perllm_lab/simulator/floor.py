@@ -68,7 +68,7 @@ class Floor:
         self._unlearned: list[Completion] = []
 
     def open(self) -> None:
-        """Boots the nodes that are present from the start."""
+        """Boot the nodes that are present from the start."""
         for station in self._stations:
             if station.spec.joins_at == 0.0:
                 self.boot(station)
@@ -78,7 +78,7 @@ class Floor:
         return self._by_name[name]
 
     def submit(self, number: int) -> None:
-        """Hands a task to the scheduler, unless its deadline has passed and such tasks are dropped."""
+        """Hand a task to the scheduler, unless its deadline has passed and such tasks are dropped."""
         if self._queue_rules.drops and self.ledger.due_s[number] <= self._agenda.now_s:
             self._note_end(number, Fate.DROPPED)
             return
@@ -87,7 +87,7 @@ class Floor:
         self.has_news = True
 
     def act(self, action: SendTask | RejectTask) -> None:
-        """Carries out an action of the scheduler.
+        """Carry out an action of the scheduler.
 
         Raises:
             SimulationError: the action is impossible.
@@ -107,7 +107,7 @@ class Floor:
         self.plan(station)
 
     def advance(self, position: int) -> None:
-        """Advances a node to an event it has planned, unless it has been replanned since."""
+        """Advance a node to its planned event, unless that has been replanned since."""
         station = self._stations[position]
         if station.due_s != self._agenda.now_s:
             return
@@ -117,7 +117,7 @@ class Floor:
         self.plan(station)
 
     def expire(self, number: int) -> None:
-        """Drops or ends a task at its deadline, where that is the rule."""
+        """Drop or end a task at its deadline, where that is the rule."""
         state = self._state[number]
         if state is State.RUNNING and self._queue_rules.ends_at_deadline:
             station = self._stations[self.ledger.node[number]]
@@ -131,7 +131,7 @@ class Floor:
             self._end(number, Fate.DROPPED)
 
     def read(self) -> None:
-        """Scrapes all nodes, then reports the tasks completed since the last scrape, with their energy."""
+        """Scrape all nodes, then report the tasks completed since the last scrape, with their energy."""
         now_s = self._agenda.now_s
         there = [station for station in self._stations if station.node.is_powered]
         self._scheduler.observe({station.spec.name: station.read(now_s) for station in there}, now_s)
@@ -141,11 +141,11 @@ class Floor:
         self.has_news = True
 
     def meter(self) -> Floats:
-        """Joules of every node so far, shape (n, 2): in all, and while idle."""
+        """Return the joules of every node so far, shape (n, 2): in total, and while idle."""
         return np.array([station.meter(self._agenda.now_s) for station in self._stations])
 
     def boot(self, station: Station) -> None:
-        """Boots a node, unless it is up."""
+        """Boot a node, unless it is up."""
         if station.node.is_powered:
             return
         station.boot(self._agenda.now_s)
@@ -153,7 +153,7 @@ class Floor:
         self.has_news = True
 
     def lose(self, station: Station) -> None:
-        """Removes a node; its tasks are released and submitted again, in the order of their numbers."""
+        """Remove a node; its tasks are released and submitted again, in the order of their numbers."""
         if not station.node.is_powered:
             return
         lost = sorted([*station.running, *station.clear()])
@@ -167,7 +167,7 @@ class Floor:
         self.has_news = True
 
     def plan(self, station: Station) -> None:
-        """Fills free slots from the queue and plans the node's next event."""
+        """Fill free slots from the queue and plan the node's next event."""
         while station.has_room and (number := station.pop()) is not None:
             self._bind(station, number)
         due_s = station.node.next_event_s()
@@ -178,7 +178,7 @@ class Floor:
             self._agenda.plan(due_s, Trigger.NODE, station.position)
 
     def close(self) -> None:
-        """Removes what still runs when the run stops, and checks that neither a task nor a joule was lost."""
+        """Remove what still runs when the run stops, and check that neither a task nor a joule was lost."""
         for station in self._stations:
             for number in sorted(station.running):
                 self._remove(station, number)
@@ -195,7 +195,7 @@ class Floor:
             raise AssertionError("a node still holds a task")
 
     def _bind(self, station: Station, number: int) -> None:
-        """Gives a task to a node that has room; where deadlines end tasks, a late one is ended instead."""
+        """Give a task to a node that has room; where deadlines end tasks, a late one is ended instead."""
         now_s = self._agenda.now_s
         if self._queue_rules.ends_at_deadline and self.ledger.due_s[number] <= now_s:
             self._end(number, Fate.ENDED, now_s)
@@ -247,7 +247,7 @@ class Floor:
 
 
 def _draw_errors(seed: SeedSequence, log_error: float, count: int) -> list[float]:
-    """Draws the factors of the attributed energies; by task, so that they do not depend on the scheduler."""
+    """Draw the factors of the attributed energies; by task, so that they do not depend on the scheduler."""
     normal = default_rng(seed).standard_normal(count)
     errors: list[float] = np.exp(log_error * normal - log_error**2 / 2.0).tolist()
     return errors

@@ -1,7 +1,7 @@
-"""Replays what an operator recorded: the same inputs, at the same moments, to the same scheduler.
+"""Replays the journal of an operator: the same inputs, at the same times, to the same scheduler.
 
-Every decision has to be the same: task, verdict, node, and score. A difference means that decisions depend on something
-that was not recorded, or that the code has changed since.
+Every decision has to come out the same: task, verdict, node and score. A difference means that decisions depend on
+something that was not recorded, or that the code has changed since.
 """
 
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from perllm.scheduling.clock import HeldClock
 from perllm.scheduling.journal import Inputs, JournalError, RecordedInput, call_input, read_journal
 
 SCORE_TOLERANCE = 1e-9
-"""Relative; scores are sums of products, whose last digits depend on the machine."""
+"""Relative and absolute; scores are sums of products, whose last digits depend on the machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """An input that gave another result than when it was recorded."""
+    """An input whose result differs from the recorded one."""
 
     line: int
     name: str
@@ -34,13 +34,13 @@ class Difference:
 
 @dataclass(slots=True)
 class ReplayResult:
-    """What a replay showed.
+    """The result of a replay.
 
     Attributes:
         inputs: number of inputs that were replayed.
         decisions: number of decisions among their results.
         started: number of tasks that were started.
-        differences: the inputs that gave another result, in their order.
+        differences: the inputs whose results differ, in their order.
     """
 
     inputs: int
@@ -55,7 +55,7 @@ class _Moment:
 
 
 def replay_journal(path: Path) -> ReplayResult:
-    """Replay a journal, and compare every result with the recorded one.
+    """Replay a journal and compare every result with the recorded one.
 
     Raises:
         JournalError: the file is not a journal, or cannot be read.

@@ -36,7 +36,7 @@ class TaskRecords:
         self.forecast = [NOTHING_FORECAST] * count
 
     def note_start(self, number: int, node: int, now_s: float, forecast: Forecast, explored: bool) -> None:
-        """Record that a task was sent to a node. Of an unfinished run on an earlier node only the energy is kept."""
+        """Record that a task was sent to a node. Only the energy of an unfinished run on an earlier node is kept."""
         self.node[number] = node
         self.decided_s[number] = now_s
         self.bound_s[number] = NAN
@@ -50,7 +50,7 @@ class TaskRecords:
         self.runs[number] += 1
 
     def note_run(self, number: int, run: Finished, j_per_bit: float) -> None:
-        """Record the end of a run, complete or not. Its input counts as moved once its container began to fetch it."""
+        """Record the end of a run, complete or not. The input counts as moved once the container began to fetch it."""
         self.transferred_s[number] = run.transferred_s
         self.energy_j[number] += run.energy_j
         if run.started_s < run.finished_s:
@@ -89,7 +89,7 @@ class TaskRecords:
 
     def _forecasts(self) -> dict[str, Floats]:
         if all(forecast == NOTHING_FORECAST for forecast in self.forecast):
-            # One array for all fields: most baselines predict nothing, and results are sent between processes.
+            # One array serves all fields: most baselines predict nothing, and results are sent between processes.
             nothing = np.full(len(self.forecast), NAN)
             return dict.fromkeys(FORECASTS, nothing)
         return {name: _floats([getattr(forecast, name) for forecast in self.forecast]) for name in FORECASTS}

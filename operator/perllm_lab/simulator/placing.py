@@ -1,6 +1,6 @@
 """The operator's scheduler in a simulation: the same code, given the inputs that the operator would give it.
 
-What the policy is, and the rules under which its choices are carried out, are parameters (`DeploymentMode`).
+The policy is a parameter, and so are the rules by which its choices are carried out (`DeploymentMode`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,10 +50,9 @@ class DeploymentMode:
     Attributes:
         queue_rules: of the queues of nodes, and what happens at deadlines.
         order: in which waiting tasks are examined.
-        may_reject: whether tasks may be rejected, as those with `onInfeasible: Reject`.
-        min_hit_chance: tasks are rejected when no node gives them this chance; None leaves it to the policy.
-        min_net_chance: tasks are rejected when their chance net of harm is not above this; None leaves that to the
-            policy.
+        may_reject: whether tasks may be rejected, as with `onInfeasible: Reject`.
+        min_hit_chance: tasks are rejected if no node gives them this chance; None leaves it to the policy.
+        min_net_chance: tasks are rejected unless their chance net of harm is above this; None leaves it to the policy.
     """
 
     queue_rules: QueueRules
@@ -66,13 +65,13 @@ class DeploymentMode:
 _AT_DEADLINE = QueueRules(StationOrder.DEADLINE, drops=True, ends_at_deadline=True)
 
 OPERATOR_MODE = DeploymentMode(_AT_DEADLINE, Order.URGENCY, may_reject=True)
-"""The operator's own; what is rejected is left to the policy, so that policies are compared by their own rules."""
+"""The operator's own rules, except that the policy alone decides what is rejected, so that policies are compared."""
 
 PLAIN_MODE = DeploymentMode(QueueRules(), Order.ARRIVAL, may_reject=False)
-"""First come, first served: a task is sent at once and waits at its node; none is dropped, ended or rejected."""
+"""First come, first served: tasks are sent at once and wait at their nodes; none is dropped, ended or rejected."""
 
 EXTENDED_MODE = DeploymentMode(_AT_DEADLINE, Order.URGENCY, may_reject=True, min_net_chance=0.15)
-"""The operator's rules for policies that do not judge which tasks to reject."""
+"""The operator's rules, for policies that do not decide which tasks to reject."""
 
 
 class Placing:
@@ -83,7 +82,7 @@ class Placing:
         policy: chooses among arms.
         mode: how its choices are carried out.
         transmission_j_per_bit: energy of moving one bit to a node, by tier.
-        learner: predicts; one without knowledge unless given.
+        learner: predicts; a new one unless given.
     """
 
     def __init__(
@@ -117,7 +116,7 @@ class Placing:
         self._bound_s: dict[str, float] = {}
 
     def join(self, node: NodeSpec, now_s: float) -> None:
-        """Take a node into the fleet."""
+        """Add a node to the fleet."""
         self._now_s = now_s
         if isinstance(self._learner, TrueLearner):
             self._learner.seed_node(node)
@@ -139,12 +138,12 @@ class Placing:
             self._scheduler.warm(node.name, node.model)
 
     def leave(self, node: str, now_s: float) -> None:
-        """Take a node out."""
+        """Remove a node from the fleet."""
         self._now_s = now_s
         self._scheduler.remove_node(node)
 
     def observe(self, readings: Mapping[str, NodeReading], now_s: float) -> None:
-        """Take in a scrape."""
+        """Update what is known from a scrape."""
         self._now_s = now_s
         known = {name: reading for name, reading in readings.items() if name in self._fleet.nodes}
         if isinstance(self._learner, TrueLearner):
@@ -174,7 +173,7 @@ class Placing:
         self._scheduler.submit(PendingTask(task_id, 1, 1, asked, on_infeasible=self._on_infeasible))
 
     def decide(self, now_s: float) -> Sequence[SendTask | RejectTask]:
-        """Return what the dispatch loop decides now; what starts is bound at once, to the node that was chosen."""
+        """Return what the dispatch loop decides now; a task that starts is bound at once, to the chosen node."""
         self._now_s = now_s
         actions: list[SendTask | RejectTask] = []
         for action in self._scheduler.due():
@@ -188,15 +187,15 @@ class Placing:
         return actions
 
     def next_decision_s(self) -> float:
-        """Return when the dispatch loop has something to do although nothing happens."""
+        """Return when the dispatch loop must be called next even if nothing happens."""
         return max(self._scheduler.next_s(), self._now_s)
 
     def bind(self, number: int, now_s: float) -> None:
-        """Note when a task began, for those that were sent to a full node; in flight it is from the decision on."""
+        """Note when the node took a task; the task is in flight from the decision on."""
         self._bound_s[str(number)] = now_s
 
     def release(self, number: int, now_s: float) -> None:
-        """Forget a task in flight, and learn what its end shows."""
+        """Remove a task in flight, and learn from its end if that is its deadline."""
         self._now_s = now_s
         task_id = str(number)
         self._scheduler.withdraw(task_id)
@@ -214,7 +213,7 @@ class Placing:
             self._residences[task_id] = residence
 
     def learn(self, completion: Completion, now_s: float) -> None:
-        """Learn from a complete task, as the operator does once its energy is measured."""
+        """Learn from a completed task, as the operator does once its energy is measured."""
         self._now_s = now_s
         task_id = str(completion.number)
         decision, residence = self._decisions.pop(task_id, None), self._residences.pop(task_id, None)

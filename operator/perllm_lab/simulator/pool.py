@@ -34,12 +34,12 @@ class _Failure:
 def run_parallel(
     work: Callable[[S, J], T], shared: S, jobs: Sequence[J], processes: int, on_progress: OnProgress | None = None
 ) -> list[T]:
-    """Returns `work(shared, job)` of every job, in the order of the jobs.
+    """Return `work(shared, job)` of every job, in the order of the jobs.
 
     Args:
         work: a module-level function, so that other processes find it.
         shared: given to all jobs.
-        jobs: the jobs; as text they name themselves.
+        jobs: the jobs; their text is their name.
         processes: how many at once.
         on_progress: called with the number of jobs done, the number of all jobs, and the last one.
 
@@ -81,8 +81,8 @@ def _take(job: object, future: "Future[T | _Failure]") -> T:
 def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
     """Processes that end when this one fails or is interrupted, with one thread each for linear algebra.
 
-    Even a single job gets a process of its own: in this one numpy fixed the number of threads, and with it the last
-    digit of a result, when it was first imported.
+    Even a single job gets its own process: in this one, numpy fixed the number of threads when it was imported, and
+    with it the last digits of results.
     """
     before = {process.pid for process in active_children()}
     with _environment(ONE_THREAD):

@@ -36,7 +36,7 @@ class TaskTable:
         bound_s: when the node took it.
         transferred_s: when its input had arrived.
         finished_s: when it was complete or ended.
-        energy_j: its true share of the node's energy, of unfinished runs too.
+        energy_j: its true share of the node's energy, including unfinished runs.
         transmission_j: energy of moving its input.
         runs: how often it was started on a node; more than once only after a node was lost.
         explored: whether it was placed to learn.
@@ -73,10 +73,10 @@ class RunResult:
         tiers: tier of each node.
         gpu_types: product of the GPU of each node.
         tasks: the tasks.
-        window_s: begin and end of the judged window, from after the warm-up to the last arrival. It decides which tasks
-            count, by their arrival, and which energy.
+        window_s: begin and end of the judged window, from the end of the warm-up to the last arrival. Tasks count if
+            they arrive in it, energy if it is used in it.
         node_energy_j: energy of each node in the window.
-        node_idle_j: the part of it drawn while the node was idle.
+        node_idle_j: the part of it that was used while the node was idle.
         decision_s: CPU seconds per action, of every call that decided something.
         wall_s: wall-clock seconds of the run.
     """

@@ -1,6 +1,6 @@
-"""What decides in a simulation: the simulator tells it what a real scheduler would see, and nothing else.
+"""The interface of whatever decides in a simulation. It is shown what a real scheduler would see, and nothing else.
 
-Times are simulated seconds. A task is known by its number, its position in the list of requests.
+Times are simulated seconds. A task is identified by its number, its position in the list of requests.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ class QueueRules:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What was expected of a task when it was placed; nan where a scheduler predicts nothing.
+    """What was expected of a task when it was placed; nan if a scheduler predicts nothing.
 
     Attributes:
         latency_s: from the decision to completion, at the expected length.
@@ -80,13 +80,13 @@ class RejectTask:
 
 @dataclass(frozen=True, slots=True)
 class NodeReading:
-    """What the last scrape told of a node.
+    """What the last scrape showed about a node.
 
     Attributes:
         bandwidth_bps: what its link can carry.
-        received_bps: what it carried since the scrape before.
-        power_w: power now.
-        speed: of its hardware, as a share of nominal; no meter tells it, it is for the clairvoyant only.
+        received_bps: what it has carried since the previous scrape.
+        power_w: present power.
+        speed: of its hardware, as a share of nominal; no meter shows it, it is for the clairvoyant only.
     """
 
     bandwidth_bps: float
@@ -97,7 +97,7 @@ class NodeReading:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What is observed of a task that ran to its end, as its container reports it.
+    """What is observed of a task that ran to completion, as its container reports it.
 
     Attributes:
         number: the task.
@@ -125,28 +125,28 @@ class Strategy(Protocol):
     queue_rules: QueueRules
 
     def join(self, node: NodeSpec, now_s: float) -> None:
-        """A node is there: at the start, when it joins, and when it returns."""
+        """Handle a node that is there at the start, joins, or returns."""
 
     def leave(self, node: str, now_s: float) -> None:
-        """A node is gone. Its tasks are reported by `lose` and submitted again."""
+        """Handle a node that is gone. Its tasks were released before, and are submitted again afterwards."""
 
     def observe(self, readings: Mapping[str, NodeReading], now_s: float) -> None:
-        """A scrape of all nodes."""
+        """Handle a scrape of all nodes."""
 
     def submit(self, number: int, request: Request, now_s: float) -> None:
-        """A task has arrived. `request.output_tokens` is the truth, for the clairvoyant only."""
+        """Handle a task that has arrived. `request.output_tokens` is the truth, for the clairvoyant only."""
 
     def decide(self, now_s: float) -> Sequence[SendTask | RejectTask]:
-        """What is to be done now; called after everything of one moment has been told."""
+        """Return what is to be done now; called after everything that happens at one moment."""
 
     def next_decision_s(self) -> float:
-        """When `decide` wants to be called although nothing happens; inf for never."""
+        """Return when `decide` must be called next even if nothing happens; inf for never."""
 
     def bind(self, number: int, now_s: float) -> None:
-        """The node had room and took the task; for those that did not wait at once."""
+        """Note that the node had room and took the task; that is at once for tasks that did not wait."""
 
     def release(self, number: int, now_s: float) -> None:
-        """The task has left its node: complete, ended, dropped from its queue, or lost."""
+        """Note that the task has left: it is complete, ended, dropped from a queue, or lost with its node."""
 
     def learn(self, completion: Completion, now_s: float) -> None:
-        """A complete task and its energy, told at the first scrape after it."""
+        """Learn from a completed task and its energy; called at the first scrape after it."""

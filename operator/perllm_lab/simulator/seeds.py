@@ -6,9 +6,9 @@ from numpy.random import SeedSequence
 
 
 def derive_seed(*parts: object) -> SeedSequence:
-    """Returns the seed of a purpose, such as ("modern", 0.9, 3, "links", "t4-0").
+    """Return the seed of a purpose, such as ("modern", 0.9, 3, "links", "t4-0").
 
-    It depends on the parts alone, so draws for one purpose never shift the draws for another.
+    It depends only on the parts, so draws for one purpose never shift the draws for another.
     """
     digest = sha256("\x1f".join(str(part) for part in parts).encode()).digest()
     return SeedSequence(int.from_bytes(digest[:16], "big"))

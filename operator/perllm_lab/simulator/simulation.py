@@ -1,8 +1,8 @@
-"""One run: requests arrive, a scheduler sends them to nodes, time jumps from event to event.
+"""One run: requests arrive, a scheduler sends them to nodes, and time jumps from event to event.
 
-The rules are those of Kubernetes: a task occupies a slot of its node from binding to its end, and a task that was sent
-to a full node waits in the queue of that node. The scheduler is notified of everything that happens at one moment, in
-the order of `Trigger`; only then does it decide.
+As in Kubernetes, a task occupies a slot of its node from binding to its end; a task that is sent to a full node waits
+in the queue of that node. The scheduler is notified of everything that happens at one moment, in the order of
+`Trigger`, before it decides.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ GRACE_DEADLINES = 2.0
 def simulate(
     fleet: FleetPlan, requests: Sequence[Request], scheduler: Strategy, settings: SimulationSettings | None = None
 ) -> RunResult:
-    """Runs requests, ordered by arrival, until all have ended or twice the longest deadline after the last arrival.
+    """Run requests, ordered by arrival, until all have ended, at most twice the longest deadline after the last one.
 
     Raises:
         SimulationError: the scheduler asked for something impossible.
@@ -40,7 +40,7 @@ def simulate(
 
 
 def judged_window_s(requests: Sequence[Request], warmup_share: float) -> tuple[float, float]:
-    """Returns begin and end of the judged window: from the first arrival after the warm-up to the last."""
+    """Return begin and end of the judged window: from the first arrival after the warm-up to the last."""
     return requests[int(warmup_share * len(requests))].at_s, requests[-1].at_s
 
 
@@ -77,7 +77,7 @@ class _Simulation:
         return self._result(window_s, perf_counter() - started)
 
     def _handlers(self) -> tuple[Callable[[int], None], ...]:
-        """The handlers of the agenda's entries, by their trigger."""
+        """Return the handlers of the agenda's entries, by trigger."""
         floor = self._floor
         return (
             floor.advance,

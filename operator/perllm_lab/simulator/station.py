@@ -11,7 +11,7 @@ from perllm_lab.simulator.scheduler import NodeReading, StationOrder
 
 
 class Station:
-    """One node, absent until it is booted. It may leave and return; its meters go on.
+    """One node, absent until it is booted. It may leave and return; its meters keep counting.
 
     Attributes:
         spec: what the node is.
@@ -50,17 +50,17 @@ class Station:
         self._read_s = 0.0
 
     def boot(self, now_s: float) -> None:
-        """Powers the hardware on."""
+        """Power the hardware on."""
         self.node.power_on(now_s, resident=self.spec.resident)
         self._read_bytes, self._read_s = self.node.received_bytes, now_s
 
     def meter(self, now_s: float) -> tuple[float, float]:
-        """Returns the joules drawn so far: in all, and while idle."""
+        """Return the joules drawn so far: in total, and while idle."""
         self._advance(now_s)
         return self.node.energy_j, self.node.idle_energy_j
 
     def read(self, now_s: float) -> NodeReading:
-        """Scrapes the node: bandwidth as a link monitor reports it, traffic since the last scrape, power now."""
+        """Scrape the node: bandwidth as a link monitor reports it, traffic since the last scrape, and present power."""
         self._advance(now_s)
         span_s, received_bytes = now_s - self._read_s, self.node.received_bytes
         received_bps = (received_bytes - self._read_bytes) * 8.0 / span_s if span_s > 0.0 else 0.0
@@ -73,14 +73,14 @@ class Station:
         return len(self.running) < self.spec.slots
 
     def push(self, number: int, due_s: float) -> None:
-        """Adds a task to the queue; `due_s` is the moment of its deadline."""
+        """Add a task to the queue; `due_s` is the moment of its deadline."""
         self._turn += 1
         self._waiting[number] = self._turn
         rank = due_s if self._order is StationOrder.DEADLINE else 0.0
         heappush(self._queue, (rank, self._turn, number))
 
     def pop(self) -> int | None:
-        """Removes and returns the first task of the queue; None when it is empty."""
+        """Remove and return the first task of the queue; None when it is empty."""
         while self._queue:
             _, turn, number = heappop(self._queue)
             if self._waiting.get(number) == turn:
@@ -89,11 +89,11 @@ class Station:
         return None
 
     def withdraw(self, number: int) -> None:
-        """Removes a task from anywhere in the queue."""
+        """Remove a task from anywhere in the queue."""
         del self._waiting[number]
 
     def clear(self) -> list[int]:
-        """Empties the queue and returns the tasks that were in it."""
+        """Empty the queue and return the tasks that were in it."""
         waiting = list(self._waiting)
         self._waiting.clear()
         self._queue.clear()

@@ -10,17 +10,17 @@ from perllm_lab.workload.sources import load_arrivals
 
 
 def draw_requests(scenario: Scenario, trace: str, tasks: int | None, load: float, seed: int) -> list[Request]:
-    """Returns the requests of a run, at the rate that offers `load` of the capacity of the scenario's nodes.
+    """Return the requests of a run, at the rate that offers `load` of the capacity of the scenario's nodes.
 
     Args:
-        scenario: the nodes and what is asked of them.
+        scenario: the nodes and their workload.
         trace: a trace file, or `synthetic:NAME`.
         tasks: how many requests; None for as many as the trace has.
         load: offered work as a share of the capacity.
         seed: of everything random.
 
     Raises:
-        TraceError: there is no such trace, or it is not one.
+        TraceError: there is no such trace, or it cannot be read.
     """
     arrivals_rng, mix_rng = (
         default_rng(derive_seed(scenario.name, load, seed, purpose)) for purpose in ("arrivals", "requests")

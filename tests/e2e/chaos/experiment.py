@@ -18,7 +18,7 @@ from e2e.requests import synthetic_requests
 from e2e.stage import Stage, list_tracebacks, open_stage, phases, wait_until
 from perllm_lab.kubernetes.probe import answers
 from perllm_lab.lab import Lab
-from perllm_lab.replay import Replay, ReplayError
+from perllm_lab.trace_replay import TraceReplay, TraceReplayError
 
 NAMESPACES = ("alpha", "beta", "gamma")
 RATE_PER_S = 0.8
@@ -49,7 +49,7 @@ class ChaosExperiment:
             problems += [problem for run in runs for problem in run.result()]
             return await self._judge(stages, replays, recoveries, problems)
 
-    def _replay(self, stage: Stage, number: int) -> Replay:
+    def _replay(self, stage: Stage, number: int) -> TraceReplay:
         count, rate_per_s = round(RATE_PER_S * self.length_s), RATE_PER_S / self.lab.settings.speed
         seed = [self.seed, number]
         return stage.replay(synthetic_requests(self.lab.scenario, count, rate_per_s=rate_per_s, seed=seed))
@@ -118,7 +118,11 @@ class ChaosExperiment:
         return [name for name, process in processes.items() if not process.running]
 
     async def _judge(
-        self, stages: Sequence[Stage], replays: Sequence[Replay], recoveries: Sequence[Recovery], problems: list[str]
+        self,
+        stages: Sequence[Stage],
+        replays: Sequence[TraceReplay],
+        recoveries: Sequence[Recovery],
+        problems: list[str],
     ) -> ChaosFindings:
         for stage, replay in zip(stages, replays, strict=True):
             if not await replay.wait_measured(timeout_s=SETTLE_TIMEOUT_S):
@@ -161,10 +165,10 @@ class ChaosExperiment:
         return [f"{name} is {value:g} after the last task" for name, value in gauges.items() if value]
 
 
-async def _run_to_end(replay: Replay) -> list[str]:
+async def _run_to_end(replay: TraceReplay) -> list[str]:
     """Send all requests and wait until their tasks have ended; return what went wrong."""
     try:
         await replay.run(timeout_s=END_TIMEOUT_S)
-    except ReplayError as error:
+    except TraceReplayError as error:
         return [str(error)]
     return []

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from e2e.chaos.plan import Kill
 from perllm.cluster.client import Object
-from perllm_lab.replay import FINAL_PHASES
+from perllm_lab.trace_replay import FINAL_PHASES
 
 
 @dataclass(frozen=True, slots=True)

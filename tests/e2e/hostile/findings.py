@@ -11,7 +11,7 @@ from rich.table import Table
 from e2e.hostile.cases import Case
 from e2e.hostile.rig import GONE
 from e2e.stage import list_tracebacks
-from perllm_lab.replay import FINAL_PHASES
+from perllm_lab.trace_replay import FINAL_PHASES
 from strategies.values import Object
 
 # The messages of a healthy task.

@@ -14,7 +14,7 @@ from e2e.real.work import open_replay
 from e2e.stage import phases, wait_until
 from perllm.api import names
 from perllm.cluster.client import Object
-from perllm_lab.replay import FINAL_PHASES
+from perllm_lab.trace_replay import FINAL_PHASES
 from realnode.model_server.server import MODEL
 
 TASKS = 50

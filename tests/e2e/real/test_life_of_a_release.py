@@ -9,7 +9,7 @@ from e2e.real.work import open_replay, wait_learned
 from e2e.stage import phases, wait_until
 from perllm.api import names
 from perllm.cluster.client import ApiError, Object
-from perllm_lab.replay import Replay
+from perllm_lab.trace_replay import TraceReplay
 
 TASKS = 40
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -94,7 +94,7 @@ async def _assert_nothing_left(release: Release, cluster: RealCluster) -> None:
     await wait_until(is_clean, timeout_s=30)
 
 
-async def _has_finished(replay: Replay, count: int) -> bool:
+async def _has_finished(replay: TraceReplay, count: int) -> bool:
     return replay.finished >= count
 
 

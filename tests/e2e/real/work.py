@@ -6,20 +6,20 @@ from collections.abc import Callable
 from e2e.real.cluster import SPEED, RealCluster
 from e2e.stage import wait_until
 from perllm.api import names
-from perllm_lab.replay import Replay, as_tasks
+from perllm_lab.trace_replay import TraceReplay, as_tasks
 from perllm_lab.workload.requests import Request
 
 INTERVAL_S = 0.2
 
 
-def open_replay(cluster: RealCluster, namespace: str, count: int, *, interval_s: float = INTERVAL_S) -> Replay:
+def open_replay(cluster: RealCluster, namespace: str, count: int, *, interval_s: float = INTERVAL_S) -> TraceReplay:
     """Return a replay of tasks that arrive at even intervals."""
     at_s = [number * interval_s * SPEED for number in range(count)]
     requests = [
         Request(f"task-{number:02d}", cluster.scenario.model, at_s[number], 200, 100, 1000, 120.0)
         for number in range(count)
     ]
-    return Replay(cluster.client, as_tasks(namespace, SPEED), requests, SPEED)
+    return TraceReplay(cluster.client, as_tasks(namespace, SPEED), requests, SPEED)
 
 
 async def wait_learned(

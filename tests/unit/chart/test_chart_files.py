@@ -17,7 +17,7 @@ from chart_generator.values import Values
 from perllm.config import Config
 from perllm.doctor.cluster import TESTED_MINORS
 from perllm.metrics import OperatorMetrics
-from perllm.scheduling.refusal import RefusalCause
+from perllm.scheduling.denial import DenialCause
 from perllm.telemetry.metrics import TelemetryMetrics
 from perllm.telemetry.snapshot import NodeFigures, Quality
 from schemas.objects import KUBERNETES
@@ -147,7 +147,7 @@ def test_alerts_and_dashboard_select_values_of_labels_that_exist() -> None:
     known: dict[str, Collection[str]] = {
         "figure": NodeFigures().figures(),
         "quality": set(Quality),
-        "cause": set(RefusalCause),
+        "cause": set(DenialCause),
         "met": {"true", "false"},
         "verb": {"filter", "prioritize", "bind"},
     }

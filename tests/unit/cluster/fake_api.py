@@ -34,17 +34,17 @@ class FakeApiServer:
         self._objects: dict[str, Object] = {}
         self._history: list[tuple[int, str, Object]] = []
         self._watches: list[asyncio.Queue[Object | ApiError | None]] = []
-        self._refusals: dict[str, list[Exception]] = {}
+        self._failures: dict[str, list[Exception]] = {}
 
     # What a test does to the cluster.
 
-    def refuse(self, method: str, *errors: Exception) -> None:
+    def fail(self, method: str, *errors: Exception) -> None:
         """Raise these errors in the next requests of one method."""
-        self._refusals.setdefault(method, []).extend(errors)
+        self._failures.setdefault(method, []).extend(errors)
 
-    def accept(self, method: str) -> None:
-        """Refuse no more requests of a method."""
-        self._refusals.pop(method, None)
+    def recover(self, method: str) -> None:
+        """Let the requests of a method succeed again."""
+        self._failures.pop(method, None)
 
     def store(self, path: str, **fields: Any) -> Object:
         """Create or change the object at `path`, as another client of the API server would."""
@@ -140,7 +140,7 @@ class FakeApiServer:
         self.calls.append((method, path, copy.deepcopy(body)))
         self.asked.set()
         await asyncio.sleep(0)
-        refusals = self._refusals.get(method)
+        refusals = self._failures.get(method)
         failure = refusals.pop(0) if refusals else self.failures.pop(0) if self.failures else None
         if failure is not None:
             raise failure

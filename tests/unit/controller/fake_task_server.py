@@ -1,4 +1,4 @@
-"""The API server's HTTP as Kopf sees it, for answers that the real one gives only when it is ill."""
+"""The API server's HTTP as Kopf sees it, for answers that a real one gives only when it is broken."""
 
 import asyncio
 import json
@@ -18,22 +18,22 @@ class FakeTaskServer:
     Attributes:
         tasks: the tasks that exist, by name.
         lists: how often they were listed.
-        refused: how many more times the resources of the group are asked for in vain.
+        failures: how many more requests for the resources of the group fail.
     """
 
     def __init__(self) -> None:
         self.tasks: dict[str, dict[str, Any]] = {}
         self.lists = 0
-        self.refused = 0
+        self.failures = 0
         self._version = 1
         self._lines: asyncio.Queue[bytes | None] = asyncio.Queue()
 
     def create(self, name: str, **spec: Any) -> None:
-        """Create a task, and tell the watch."""
+        """Create a task, and report it to the watch."""
         self._lines.put_nowait(self._event("ADDED", self.store(name, **spec)))
 
     def store(self, name: str, **spec: Any) -> dict[str, Any]:
-        """Create a task that the watch does not tell of."""
+        """Create a task that is not reported to the watch."""
         self._version += 1
         item = task_object(name, **spec)
         item |= {"apiVersion": names.API_VERSION, "kind": names.TASK_KIND}
@@ -42,7 +42,7 @@ class FakeTaskServer:
         return item
 
     def send(self, line: bytes) -> None:
-        """Send a line of one's own to the watch."""
+        """Send any line to the watch."""
         self._lines.put_nowait(line)
 
     def end_watch(self) -> None:
@@ -77,8 +77,8 @@ class FakeTaskServer:
         return web.json_response({"groups": groups})
 
     async def _resources(self, _: web.Request) -> web.Response:
-        if self.refused:
-            self.refused -= 1
+        if self.failures:
+            self.failures -= 1
             return web.Response(status=415, text="not this media type")
         return web.json_response({"resources": [_describe(names.TASK_PLURAL, names.TASK_KIND)]})
 

@@ -1,4 +1,4 @@
-"""Nodes that refuse or fail whatever they are given, beside healthy ones."""
+"""Nodes that refuse or fail all pods, next to healthy nodes."""
 
 import asyncio
 from collections import Counter
@@ -20,7 +20,7 @@ RUN_S = 3.0
 
 
 class World:
-    """A cluster whose nodes work; but those called refuses and fails do as they are called.
+    """A cluster whose nodes work, except that a node named refuses or fails does what its name says.
 
     Attributes:
         bound: on which nodes the pods of a task were, in order, by the name of the task.
@@ -52,7 +52,7 @@ class World:
         return Counter(self.cluster.status(name)["phase"] for name in self.bound)
 
     async def _turn(self) -> None:
-        """Do what kube-scheduler, the kubelets and the operator's housekeeping do."""
+        """Do what kube-scheduler, the kubelets and the upkeep of nodes do."""
         cluster, seen = self.cluster, set()
         while True:
             cluster.control.node_health.tend()
@@ -100,7 +100,7 @@ async def worlds() -> AsyncIterator[list[World]]:
         world.stop()
 
 
-async def test_a_node_that_refuses_everything_costs_tasks_seconds(worlds: list[World]) -> None:
+async def test_a_node_that_refuses_everything_delays_tasks_by_seconds(worlds: list[World]) -> None:
     world = World(make_node("refuses", slots=8, gpu_type="H100"), make_node("a", slots=8), make_node("b", slots=8))
     worlds.append(world)
     world.start()

@@ -37,7 +37,7 @@ def watch(skew_s: float, clocks: Clocks | None = None) -> Pod:
 
 class TestTimes:
     @pytest.mark.parametrize("skew_s", [20.0, 120.0, -5.0, -120.0, -20_000 * 86_400.0])
-    def test_of_a_wrong_clock_give_way_to_what_was_seen(self, skew_s: float) -> None:
+    def test_of_a_wrong_clock_are_replaced_by_what_was_seen(self, skew_s: float) -> None:
         pod = watch(skew_s)
         assert (pod.started_s, pod.finished_s) == (STARTED_S + LATENCY_S, ENDED_S + LATENCY_S)
         assert pod.timing is Timing.OPERATOR
@@ -52,7 +52,7 @@ class TestTimes:
         pod = bound_times(end(-120.0, reported_s=1010.0), None, 5000.0)
         assert (pod.started_s, pod.finished_s, pod.timing) == (1003.0, 1011.0, Timing.OPERATOR)
 
-    def test_that_nobody_can_tell_are_said_to_be_unknown(self) -> None:
+    def test_that_cannot_be_known_are_marked_as_unknown(self) -> None:
         pod = bound_times(end(-120.0), None, 5000.0)
         assert (pod.finished_s, pod.timing) == (5000.0, Timing.UNKNOWN)
 
@@ -112,7 +112,7 @@ class TestIdleness:
 
 
 class TestSkew:
-    def test_is_estimated_by_the_sight_that_came_soonest_and_told_once(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_is_estimated_by_the_soonest_sight_and_logged_once(self, caplog: pytest.LogCaptureFixture) -> None:
         shown: dict[str, float | None] = {}
         clocks = Clocks(lambda _: True, shown.__setitem__)
         with caplog.at_level(logging.WARNING):
@@ -121,8 +121,8 @@ class TestSkew:
         skew_s = shown["n"]
         assert skew_s is not None
         assert math.isclose(skew_s, -120.0, abs_tol=1.0)
-        assert [record.getMessage().split(";")[0] for record in caplog.records] == [
-            "the clock of node n is about 120 s behind this one"
+        assert [record.getMessage().split(",")[0] for record in caplog.records] == [
+            "the clock of node n is about 120 s behind the operator's"
         ]
 
     def test_of_a_right_clock_is_nothing(self) -> None:

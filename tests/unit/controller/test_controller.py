@@ -124,7 +124,7 @@ class Cluster:
         self.controller.on_task(item, deleted=True)
 
     def pod(self, name: str = "t-1", **fields: Any) -> None:
-        """Change a pod, or tell of it for the first time."""
+        """Change a pod, or report it for the first time."""
         self.controller.on_pod(None, self.api.store(f"{PODS}/{name}", **fields))
 
     def lose_pod(self, name: str = "t-1") -> None:
@@ -132,8 +132,8 @@ class Cluster:
         self.api.remove(f"{PODS}/{name}")
         self.controller.on_pod(item, None)
 
-    def tell_gone(self, name: str, containers: list[Any], statuses: list[Any]) -> None:
-        """Tell of a pod that the API server has deleted, as it was last."""
+    def report_gone(self, name: str, containers: list[Any], statuses: list[Any]) -> None:
+        """Report a pod that the API server has deleted, with its last state."""
         metadata = {
             "name": name,
             "namespace": "lab",
@@ -194,7 +194,7 @@ async def run_through(cluster: Cluster) -> None:
     await asyncio.sleep(SETTLING_S + 1)
 
 
-async def test_a_task_is_run_measured_learned_and_said(cluster: Cluster) -> None:
+async def test_a_task_is_run_measured_learned_and_announced(cluster: Cluster) -> None:
     await run_through(cluster)
     status = cluster.status()
     assert (status["phase"], status["nodeName"], status["deadlineMet"]) == ("Succeeded", "n", True)
@@ -212,7 +212,7 @@ async def test_an_outcome_is_learned_once_it_is_stored(cluster: Cluster) -> None
     cluster.bind()
     await asyncio.sleep(8.5)
     cluster.finish()
-    cluster.api.refuse("PATCH", *[ApiUnreachableError("gone")] * 5)
+    cluster.api.fail("PATCH", *[ApiUnreachableError("gone")] * 5)
     await asyncio.sleep(SETTLING_S + 0.1)
     assert cluster.parts.learner.summaries("n") == {}
     await asyncio.sleep(20)
@@ -282,7 +282,7 @@ async def test_a_failed_task_expires_at_its_time(cluster: Cluster) -> None:
     cluster.finish(exit_code=3)
     await asyncio.sleep(59)
     assert cluster.status()["phase"] == "Failed"
-    cluster.api.refuse("DELETE", ApiUnreachableError("gone"))
+    cluster.api.fail("DELETE", ApiUnreachableError("gone"))
     await asyncio.sleep(5)
     assert cluster.api.read(names.task_path("lab", "t")) is None
 
@@ -297,15 +297,15 @@ async def test_a_rejected_task_expires_at_its_time(cluster: Cluster) -> None:
     assert cluster.api.read(names.task_path("lab", "t")) is None
 
 
-async def test_a_refusal_says_what_could_have_been_had(cluster: Cluster) -> None:
+async def test_a_rejection_names_the_best_node(cluster: Cluster) -> None:
     cluster.create(onInfeasible="Reject", deadline="2s")
     await asyncio.sleep(0.5)
     message = cluster.status()["message"]
     assert cluster.status()["phase"] == "Rejected"
     assert message.startswith(
-        "no node is expected to meet the deadline of 2s (refused: 1 by late); best is n with a chance"
+        "no node is expected to meet the deadline of 2s (excluded: 1 by late); best is n with a chance"
     )
-    assert "at least 50% is asked for" in message
+    assert "at least 50% is required" in message
 
 
 async def test_the_deadline_ends_a_task_that_says_so(cluster: Cluster) -> None:
@@ -339,28 +339,28 @@ async def test_a_task_that_was_ended_at_its_deadline_is_a_miss_of_its_node(clust
     assert learner.summaries("n") == {}
 
 
-async def test_what_a_node_lost_is_no_miss_of_it(cluster: Cluster) -> None:
+async def test_a_pod_that_a_node_lost_is_not_a_miss_of_it(cluster: Cluster) -> None:
     pod = await end_at_deadline(cluster)
     pod["status"] = {"phase": "Failed", "reason": "NodeLost"}
     cluster.controller.on_pod(pod, None)
     assert cluster.parts.learner.recent("n").ids == []
 
 
-async def test_a_pod_that_does_not_go_when_it_is_told_is_no_miss_of_its_node(cluster: Cluster) -> None:
+async def test_a_pod_that_outlives_its_deletion_is_not_a_miss_of_its_node(cluster: Cluster) -> None:
     pod = await end_at_deadline(cluster)
     await asyncio.sleep(100)
     cluster.controller.on_pod(pod, None)
     assert cluster.parts.learner.recent("n").ids == []
 
 
-async def test_a_task_that_never_got_a_node_is_no_miss_of_any(cluster: Cluster) -> None:
+async def test_a_task_that_never_got_a_node_is_not_a_miss_of_any(cluster: Cluster) -> None:
     cluster.create(onDeadlineMissed="Terminate", deadline="30s", tiers=["cloud"])
     await asyncio.sleep(31)
     assert cluster.status()["phase"] == "Failed"
     assert cluster.parts.learner.recent("n").ids == []
 
 
-async def test_every_task_counts_once_in_the_usual_size(cluster: Cluster) -> None:
+async def test_every_task_counts_once_in_the_mean_task(cluster: Cluster) -> None:
     learner = cluster.parts.learner
     learner.warm("n", "m")
     before = learner.laws("m", np.array([0])).usual.prompt_tokens
@@ -377,27 +377,27 @@ async def test_every_task_counts_once_in_the_usual_size(cluster: Cluster) -> Non
     restarted.stop()
 
 
-async def test_a_template_that_is_refused_ends_the_task(cluster: Cluster) -> None:
-    cluster.api.refuse("POST", ApiError(422, "Invalid", "spec.containers[0].image: Required value"))
+async def test_a_template_that_the_api_server_denies_ends_the_task(cluster: Cluster) -> None:
+    cluster.api.fail("POST", ApiError(422, "Invalid", "spec.containers[0].image: Required value"))
     cluster.create()
     await asyncio.sleep(1)
     assert cluster.status()["phase"] == "Rejected"
     assert "spec.containers[0].image: Required value" in cluster.status()["message"]
 
 
-async def test_a_template_that_no_pod_can_be_made_of_ends_the_task(cluster: Cluster) -> None:
-    cluster.api.refuse("POST", TypeError("Recursion limit reached"))
+async def test_a_template_that_no_pod_can_be_made_from_ends_the_task(cluster: Cluster) -> None:
+    cluster.api.fail("POST", TypeError("Recursion limit reached"))
     cluster.create()
     await asyncio.sleep(1)
     assert cluster.status()["phase"] == "Rejected"
     assert (
-        "spec.template cannot be used: no pod can be made of it: TypeError: Recursion limit reached"
+        "spec.template cannot be used: no pod can be made from it: TypeError: Recursion limit reached"
         in cluster.status()["message"]
     )
 
 
-async def test_a_fault_of_the_operator_itself_is_no_verdict_on_a_template(cluster: Cluster) -> None:
-    cluster.api.refuse("POST", FileNotFoundError("the token of the service account"))
+async def test_a_fault_of_the_operator_is_not_a_verdict_on_a_template(cluster: Cluster) -> None:
+    cluster.api.fail("POST", FileNotFoundError("the token of the service account"))
     cluster.create()
     await asyncio.sleep(0.2)
     assert cluster.status()["phase"] == "Pending"
@@ -406,9 +406,9 @@ async def test_a_fault_of_the_operator_itself_is_no_verdict_on_a_template(cluste
     assert cluster.api.read(f"{PODS}/t-1") is not None
 
 
-async def test_the_api_server_is_asked_to_refuse_fields_that_it_does_not_know(cluster: Cluster) -> None:
+async def test_the_api_server_is_asked_to_deny_unknown_fields(cluster: Cluster) -> None:
     unknown = 'strict decoding error: unknown field "spec.containers[0].comand"'
-    cluster.api.refuse("POST", ApiError(400, "BadRequest", unknown))
+    cluster.api.fail("POST", ApiError(400, "BadRequest", unknown))
     cluster.create()
     await asyncio.sleep(1)
     assert cluster.api.queries_of("POST") == [{"fieldValidation": "Strict"}]
@@ -418,8 +418,8 @@ async def test_the_api_server_is_asked_to_refuse_fields_that_it_does_not_know(cl
 QUOTA = ApiError(403, "Forbidden", 'pods "t-1" is forbidden: exceeded quota: none, requested: pods=1')
 
 
-async def test_a_refused_pod_is_told_until_that_changes(cluster: Cluster) -> None:
-    cluster.api.refuse("POST", *[QUOTA] * 20)
+async def test_a_denied_pod_is_reported_until_that_changes(cluster: Cluster) -> None:
+    cluster.api.fail("POST", *[QUOTA] * 20)
     cluster.create()
     await asyncio.sleep(50)
     status = cluster.status()
@@ -444,13 +444,13 @@ async def test_a_refused_pod_is_told_until_that_changes(cluster: Cluster) -> Non
         ("on_namespace", {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}, {"labels": {}}),
     ],
 )
-async def test_a_refused_pod_is_tried_at_once_when_the_cause_may_have_gone(
+async def test_a_denied_pod_is_retried_at_once_when_the_cause_may_have_gone(
     cluster: Cluster, hand: str, old: dict[str, Any], new: dict[str, Any] | None
 ) -> None:
-    cluster.api.refuse("POST", *[QUOTA] * 100)
+    cluster.api.fail("POST", *[QUOTA] * 100)
     cluster.create()
     await asyncio.sleep(300)
-    cluster.api.accept("POST")
+    cluster.api.recover("POST")
     seen = [None if one is None else make_obstacle(**one) for one in (old, new)]
     getattr(cluster.controller, hand)(*seen)
     await asyncio.sleep(0.1)
@@ -462,7 +462,7 @@ def make_obstacle(labels: dict[str, str] | None = None, **fields: Any) -> dict[s
 
 
 async def test_a_pod_that_was_created_though_the_answer_was_lost_is_not_created_again(cluster: Cluster) -> None:
-    cluster.api.refuse("POST", ApiUnreachableError("timeout"))
+    cluster.api.fail("POST", ApiUnreachableError("timeout"))
     cluster.create()
     await asyncio.sleep(0.1)
     item = cluster.api.store(f"{PODS}/t-1", **build_pod(read_task(task_object(), START_S)[0], 1, "perllm"))
@@ -471,7 +471,7 @@ async def test_a_pod_that_was_created_though_the_answer_was_lost_is_not_created_
     assert cluster.pods == ["t-1"]
 
 
-async def test_a_creation_that_hangs_is_a_matter_of_its_namespace(
+async def test_a_creation_that_hangs_is_reported_as_a_failed_webhook(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def hang(path: str, body: Any, **query: str) -> None:
@@ -494,8 +494,8 @@ async def test_room_is_not_kept_for_a_pod_that_kube_scheduler_cannot_place(clust
 
 
 @pytest.mark.parametrize("error", [ApiUnreachableError("gone"), ApiError(403, "Forbidden", "exceeded quota")])
-async def test_a_pod_that_could_not_be_created_is_tried_again(cluster: Cluster, error: ApiError) -> None:
-    cluster.api.refuse("POST", error, error)
+async def test_a_pod_that_could_not_be_created_is_retried(cluster: Cluster, error: ApiError) -> None:
+    cluster.api.fail("POST", error, error)
     cluster.create()
     await asyncio.sleep(5)
     assert cluster.api.read(f"{PODS}/t-1") is not None
@@ -543,7 +543,7 @@ async def test_a_task_that_is_not_listed_was_deleted_unseen(cluster: Cluster) ->
     assert cluster.parts.ledger.flight("uid-kept") is not None
 
 
-async def test_a_task_that_perllm_fails_on_says_so_and_hinders_no_other(
+async def test_a_task_that_perllm_fails_on_says_so_and_delays_no_other(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     advance = lifecycle.advance
@@ -570,7 +570,7 @@ def container(state: dict[str, Any], name: str = "llm") -> dict[str, Any]:
     return {"name": name, "state": state}
 
 
-async def test_a_task_that_cannot_be_read_is_let_go_when_it_is_deleted(
+async def test_a_task_that_cannot_be_read_is_forgotten_when_it_is_deleted(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
@@ -597,7 +597,7 @@ async def test_a_pod_that_a_proxy_keeps_alive_is_ended_and_its_run_counts(cluste
     assert len(cluster.parts.ledger) == 1
     await asyncio.sleep(0.1)
     assert cluster.api.read(f"{PODS}/t-1") is None
-    cluster.tell_gone("t-1", containers, statuses)
+    cluster.report_gone("t-1", containers, statuses)
     assert len(cluster.parts.ledger) == 0
     await asyncio.sleep(SETTLING_S + 1)
     status = cluster.status()
@@ -622,12 +622,12 @@ async def test_a_pod_that_never_starts_is_replaced_after_the_start_timeout(clust
     assert cluster.api.read(f"{PODS}/t-1") is None
     assert "StartTimeout: no container started within 300 s" in cluster.condition("Scheduled")["message"]
     assert cluster.metric("perllm_pods_refused_total") == 1
-    # There is no other node, so the task is held for a while before it is tried there again.
+    # There is no other node, so the task is held for a while before it is retried there.
     await asyncio.sleep(20)
     assert cluster.pods == ["t-1", "t-2"]
 
 
-async def test_a_pod_that_can_never_start_ends_the_task_with_the_words_of_kubelet(cluster: Cluster) -> None:
+async def test_a_pod_that_can_never_start_ends_the_task_with_the_message_of_kubelet(cluster: Cluster) -> None:
     cluster.create(deadline="1h")
     await asyncio.sleep(1)
     cluster.pod(metadata={"creationTimestamp": format_time(1001)}, status={"phase": "Pending"})
@@ -652,7 +652,7 @@ async def test_a_task_that_is_being_deleted_gets_no_new_pod(cluster: Cluster) ->
     cluster.controller.on_task(item, deleted=False)
     await asyncio.sleep(0.1)
     assert cluster.api.read(f"{PODS}/t-1") is None
-    cluster.tell_gone("t-1", [{"name": "llm"}], [])
+    cluster.report_gone("t-1", [{"name": "llm"}], [])
     await asyncio.sleep(5)
     assert (cluster.pods, cluster.condition("Finished")["reason"]) == (["t-1"], "Deleted")
 
@@ -714,7 +714,7 @@ async def test_an_impossible_outcome_teaches_nothing_and_is_counted_once(cluster
     assert cluster.metric("perllm_outcomes_refused_total", reason="tokens") == 1
 
 
-async def test_a_task_whose_pod_perllm_fails_on_at_its_first_sight_is_looked_after_all_the_same(
+async def test_a_task_is_handled_although_perllm_fails_on_the_first_sight_of_its_pod(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.create(onDeadlineMissed="Terminate", deadline="30s")
@@ -778,7 +778,7 @@ async def test_an_earlier_pod_that_goes_later_does_not_hide_the_one_that_succeed
 
 
 @pytest.mark.parametrize("calls", range(1, 8))
-async def test_a_deadline_that_passes_while_a_task_is_looked_at_is_not_overlooked(
+async def test_a_deadline_that_passes_while_a_task_is_reconciled_is_noticed(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, calls: int
 ) -> None:
     cluster.create(onDeadlineMissed="Terminate", deadline="30s")
@@ -792,20 +792,20 @@ async def test_a_deadline_that_passes_while_a_task_is_looked_at_is_not_overlooke
     assert cluster.status()["phase"] == "Failed"
 
 
-async def test_a_template_that_is_refused_when_its_task_has_ended_changes_nothing(
+async def test_a_template_that_is_denied_when_its_task_has_ended_changes_nothing(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def refuse_late(*_: Any, **__: Any) -> None:
+    async def deny_late(*_: Any, **__: Any) -> None:
         await asyncio.sleep(20)
         raise ApiError(422, "Invalid", "spec.containers[0].image: Required value")
 
-    monkeypatch.setattr(cluster.api, "post", refuse_late)
+    monkeypatch.setattr(cluster.api, "post", deny_late)
     cluster.create(onDeadlineMissed="Terminate", deadline="10s")
     await asyncio.sleep(30)
     assert (cluster.status()["phase"], cluster.condition("Finished")["reason"]) == ("Failed", "DeadlineExceeded")
 
 
-async def test_a_refusal_that_breaks_halfway_is_written_all_the_same(
+async def test_a_rejection_that_fails_halfway_is_still_written(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended, failures = Announcer.ended, [ValueError("cannot be announced")]

@@ -46,10 +46,10 @@ class TestRecord:
         assert read(changed(**fields)) is None
 
     @pytest.mark.parametrize("text", ["", "rubbish", "[]", "{}", RECORD[:-1], "[" * 100_000])
-    def test_that_is_none_is_not_believed(self, text: str) -> None:
+    def test_that_is_malformed_is_not_believed(self, text: str) -> None:
         assert read(text) is None
 
-    def test_has_clean_words(self) -> None:
+    def test_has_clean_text(self) -> None:
         decision = read_decision(make_task(), bound(decision_record=changed(reason="best\n\x1b[2Jforged line")))
         assert decision is not None
         assert decision.reason == "best forged line"

@@ -41,17 +41,17 @@ def test_a_run_that_may_be_true_is_evidence(report: dict[str, Any]) -> None:
         ({"outputTokens": 80, "inferenceSeconds": 0.0}, ImplausibleFigure.TOKENS),
     ],
 )
-def test_one_that_cannot_is_none_and_says_why(report: dict[str, Any], fault: str) -> None:
+def test_an_impossible_run_is_not_evidence_and_says_why(report: dict[str, Any], fault: str) -> None:
     assert fault_of({**SOUND, **report}) == fault
 
 
-def test_one_that_ended_before_it_was_placed_is_none() -> None:
+def test_a_run_that_ended_before_it_was_placed_is_not_evidence() -> None:
     assert fault_of({}, finished_s=1001.0) == ImplausibleFigure.TIME
 
 
-def test_one_whose_times_nobody_knows_is_none() -> None:
+def test_a_run_whose_times_are_unknown_is_not_evidence() -> None:
     assert fault_of(SOUND, timing=Timing.UNKNOWN) == ImplausibleFigure.TIME
 
 
-def test_one_of_somebody_elses_decision_is_none() -> None:
+def test_a_run_with_the_decision_of_another_task_is_not_evidence() -> None:
     assert fault_of(SOUND, None) is ImplausibleFigure.DECISION

@@ -125,7 +125,7 @@ class TestAcceptance:
         assert (status.received_time, status.observed_generation) == (time_of(1000), 1)
         assert conditions(status) == {"Accepted": "True", "Scheduled": "False", "Finished": "False"}
 
-    def test_is_refused_for_a_spec_that_cannot_be_understood(self) -> None:
+    def test_is_withheld_from_a_spec_that_cannot_be_understood(self) -> None:
         task = Task("lab/t", "lab", "t", "uid-t", 1, None, "spec.deadline: must be more than 0s", 1000.0)
         status = step(task=task).status
         assert (status.phase, status.message) == (TaskPhase.REJECTED, "spec.deadline: must be more than 0s")
@@ -133,7 +133,7 @@ class TestAcceptance:
         assert step(task=task, status=status, now_s=NOW_S + 5).status == status
         assert step(task=dataclasses.replace(task, generation=2), status=status).status.observed_generation == 2
 
-    def test_can_be_taken_back_before_the_task_ran(self) -> None:
+    def test_can_be_revoked_before_the_task_ran(self) -> None:
         status = reject(make_task(), step().status, "Infeasible", "no node is fast enough", NOW_S)
         assert (status.phase, status.message, status.deadline_met) == (
             TaskPhase.REJECTED,
@@ -143,7 +143,7 @@ class TestAcceptance:
         assert conditions(status)["Accepted"] == conditions(status)["Completed"] == "False"
         assert step(status=status, now_s=NOW_S + 5).status == status
 
-    def test_that_is_taken_back_leaves_no_condition_true(self) -> None:
+    def test_that_is_revoked_leaves_no_condition_true(self) -> None:
         status = reject(make_task(), step().status, "Infeasible", "no node is fast enough", NOW_S)
         assert conditions(status) == {
             "Accepted": "False",
@@ -166,7 +166,7 @@ class TestAcceptance:
         assert {one.observed_generation for one in after.conditions} == {2}
 
 
-class TestWords:
+class TestMessages:
     def test_of_the_scheduler_are_in_message_and_condition(self) -> None:
         pod = waiting(wait_reason="Unschedulable", wait_message="0/2 nodes are available: 2 Insufficient cpu.")
         status = step(pod).status
@@ -179,7 +179,7 @@ class TestWords:
         usual = bound(idle_since_s=1003.0, wait_reason="ContainerCreating")
         assert step(usual).status.message == "the pod is starting"
 
-    def test_of_the_node_that_refused_are_told_while_the_next_pod_is_awaited(self) -> None:
+    def test_of_the_node_that_refused_are_shown_while_the_next_pod_is_awaited(self) -> None:
         pod = refused(reason="UnexpectedAdmissionError", message="GPU is lost")
         words = "pod t-1 was refused or lost by node n: UnexpectedAdmissionError: GPU is lost"
         assert step(pod).status.message == f"waiting for its turn; {words}"
@@ -191,7 +191,7 @@ class TestWords:
             + ("node n: OutOfcpu: no room")
         )
 
-    def test_of_an_init_container_are_told_with_its_name(self) -> None:
+    def test_of_an_init_container_are_shown_with_its_name(self) -> None:
         pod = failed(exit_code=1, culprit="fetch", message="404 for weights.gguf", started_s=None)
         assert step(pod).status.message == "pod t-1 failed with exit code 1 in container fetch: 404 for weights.gguf"
 
@@ -206,7 +206,7 @@ class TestWords:
 
 class TestDeletion:
     @pytest.mark.parametrize("pods", [[], [waiting()], [running()], [failed()]])
-    def test_that_somebody_holds_up_gets_no_new_pod_and_ends_those_there_are(self, pods: list[Pod]) -> None:
+    def test_that_a_finalizer_holds_up_gets_no_new_pod_and_ends_the_others(self, pods: list[Pod]) -> None:
         task = dataclasses.replace(make_task(retries=3), is_deleting=True)
         result = step(*pods, task=task)
         assert (result.status.phase, reason(result.status, "Finished"), result.attempt) == (
@@ -216,7 +216,7 @@ class TestDeletion:
         )
         assert result.doomed == tuple(pod for pod in pods if not pod.is_finished)
 
-    def test_takes_no_success_back(self) -> None:
+    def test_does_not_undo_a_success(self) -> None:
         task = dataclasses.replace(make_task(), is_deleting=True)
         assert step(succeeded(), task=task).status.phase is TaskPhase.SUCCEEDED
 
@@ -351,15 +351,15 @@ class TestSuccess:
         assert (observed.queue, observed.latency) == (0.0, 0.0)
 
     def test_ends_the_pod_that_others_keep_alive(self) -> None:
-        beside_proxy = succeeded(linger_s=0.0)
-        result = step(beside_proxy)
+        behind_proxy = succeeded(linger_s=0.0)
+        result = step(behind_proxy)
         assert (result.status.phase, result.doomed, result.finished) == (
             TaskPhase.SUCCEEDED,
-            (beside_proxy,),
-            beside_proxy,
+            (behind_proxy,),
+            behind_proxy,
         )
 
-    def test_is_never_taken_back(self) -> None:
+    def test_is_never_undone(self) -> None:
         status = step(succeeded()).status
         for pods in ([succeeded()], [succeeded(), failed(2)], [succeeded(), running(2)]):
             assert step(*pods, status=status, now_s=NOW_S + 100).status == status
@@ -376,13 +376,13 @@ class TestEnd:
         assert status.message == "pod t-1 failed with exit code 3: out of memory"
         assert (reason(status, "Completed"), status.deadline_met) == ("PodFailed", False)
 
-    def test_tells_the_problem_that_the_pod_reported_and_how_far_it_came(self) -> None:
+    def test_shows_the_problem_that_the_pod_reported_and_how_far_it_got(self) -> None:
         report = RunReport(problem="the server broke off", text="half an")
         status = step(failed(reason="Error", report=report)).status
         assert status.message == "pod t-1 failed with exit code 3: the server broke off"
         assert status.result == Result(text="half an")
 
-    def test_by_the_deadline_shows_how_far_it_came_once_the_pod_has_told(self) -> None:
+    def test_by_the_deadline_shows_how_far_it_got_once_the_pod_has_reported(self) -> None:
         task = make_task(onDeadlineMissed="Terminate")
         status = step(running(), task=task, status=step(running(), task=task).status, now_s=LATE_S).status
         assert status.result is None

@@ -17,7 +17,7 @@ class TestOutcome:
         assert status.observed is not None
         return status.model_copy(update={"observed": status.observed.model_copy(update=observed)})
 
-    def test_is_what_was_observed_beside_what_was_predicted(self) -> None:
+    def test_is_what_was_observed_next_to_what_was_predicted(self) -> None:
         report = {"finishedAt": "1970-01-01T00:16:50Z", "transferSeconds": 1.5, "promptTokens": 900, "outputTokens": 80}
         pod = succeeded(report=report)
         outcome = build_outcome(

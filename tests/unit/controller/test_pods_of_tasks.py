@@ -30,7 +30,7 @@ class TestTask:
         status = TaskStatus(received_time=datetime.fromtimestamp(task.received_s, UTC)).to_object()
         assert read_task(task_object(status=status), 9999.0)[0].received_s == task.received_s
 
-    def test_that_cannot_be_understood_says_what_is_wrong(self) -> None:
+    def test_that_cannot_be_understood_explains_what_is_wrong(self) -> None:
         task, _ = read_task(task_object(deadline="0s", promptTokens=-1, colour="red"), 1000.0)
         assert task.spec is None
         for part in ("spec.deadline: ", "spec.promptTokens: ", "spec.colour: "):

@@ -83,7 +83,7 @@ class TestStatusWriter:
         assert setting.patches == [{"number": 1}, {"number": 2}]
 
     async def test_writes_nothing_where_nothing_changed(self, setting: Setting) -> None:
-        setting.writer.know(KEY, {"number": 1})
+        setting.writer.seed(KEY, {"number": 1})
         setting.writer.put(KEY, PATH, {"number": 1})
         await setting.writes.drain()
         setting.writer.put(KEY, PATH, {"number": 1, "more": 2})
@@ -93,7 +93,7 @@ class TestStatusWriter:
     @pytest.mark.parametrize(
         "error", [ApiUnreachableError("gone"), ApiError(500, "", ""), ApiError(429, "", ""), ApiError(409, "", "")]
     )
-    async def test_tries_again_until_the_newest_is_stored(self, setting: Setting, error: ApiError) -> None:
+    async def test_retries_until_the_newest_is_stored(self, setting: Setting, error: ApiError) -> None:
         setting.api.failures = [error] * 6
         setting.writer.put(KEY, PATH, {"number": 1})
         await asyncio.sleep(3)
@@ -112,7 +112,9 @@ class TestStatusWriter:
         await asyncio.sleep(0.01)
         assert setting.written == [("lab/other", {"number": 2})]
 
-    async def test_a_status_that_the_schema_refuses_is_written_without_its_details(self, setting: Setting) -> None:
+    async def test_a_status_that_the_schema_does_not_admit_is_written_without_its_details(
+        self, setting: Setting
+    ) -> None:
         setting.api.failures = [ApiError(422, "Invalid", "status.number: too large")]
         setting.writer.put(KEY, PATH, {"phase": "Running", "number": 1})
         await setting.writes.drain()
@@ -123,7 +125,7 @@ class TestStatusWriter:
         await setting.writes.drain()
         assert setting.stored == {"phase": "Running", "number": 2}
 
-    async def test_a_status_that_is_refused_whatever_is_written_is_told_once(
+    async def test_a_status_that_is_always_denied_is_logged_once(
         self, setting: Setting, caplog: pytest.LogCaptureFixture
     ) -> None:
         setting.api.failures = [ApiError(422, "Invalid", "spec.template: not a map")] * 1000
@@ -145,7 +147,7 @@ class TestStatusWriter:
         setting.writer.put(KEY, PATH, {"phase": "Running", "number": 1})
         await setting.api.asked.wait()
         setting.writer.forget(KEY)
-        setting.writer.know(KEY, {})
+        setting.writer.seed(KEY, {})
         await setting.writes.drain()
         setting.api.store(PATH)
         setting.writer.put(KEY, PATH, {"phase": "Running"})

@@ -1,4 +1,4 @@
-"""Every task that ends is told of in one line, once all is known of it; missed deadlines are events."""
+"""Every task that ends is logged in one line, once everything about it is known; missed deadlines are events."""
 
 import asyncio
 import logging
@@ -32,7 +32,7 @@ def endings(caplog: pytest.LogCaptureFixture) -> list[tuple[object, ...]]:
     return [(one["outcome"], one["reason"], one["attempts"], one["observed_energy_j"]) for one in ended]
 
 
-async def test_a_success_is_told_once_its_energy_is_measured(
+async def test_a_success_is_logged_once_its_energy_is_measured(
     cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     cluster.create()
@@ -50,7 +50,7 @@ async def test_a_success_is_told_once_its_energy_is_measured(
     assert cluster.metric("perllm_tasks_finished_total", phase="Deleted") == 0
 
 
-async def test_a_success_that_is_deleted_before_its_energy_is_known_is_told_without(
+async def test_a_success_that_is_deleted_before_its_energy_is_known_is_logged_without_it(
     cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     cluster.create()
@@ -63,7 +63,9 @@ async def test_a_success_that_is_deleted_before_its_energy_is_known_is_told_with
     assert endings(caplog) == [("Succeeded", "Succeeded", 1, None)]
 
 
-async def test_what_does_not_succeed_is_told_at_once(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_task_that_does_not_succeed_is_logged_at_once(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
     cluster.create("t")
     await asyncio.sleep(1)
     cluster.bind()
@@ -75,7 +77,7 @@ async def test_what_does_not_succeed_is_told_at_once(cluster: Cluster, caplog: p
 
 
 @pytest.mark.parametrize("attempts", [1, 0], ids=["running", "waiting"])
-async def test_a_task_that_is_deleted_is_told(
+async def test_a_task_that_is_deleted_is_logged(
     cluster: Cluster, caplog: pytest.LogCaptureFixture, attempts: int
 ) -> None:
     cluster.create()
@@ -87,14 +89,14 @@ async def test_a_task_that_is_deleted_is_told(
     assert cluster.metric("perllm_tasks_finished_total", phase="Deleted") == 1
 
 
-async def test_a_restart_between_end_and_measurement_tells_the_end_once(
+async def test_a_restart_between_end_and_measurement_logs_the_end_once(
     cluster: Cluster, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.create()
     await asyncio.sleep(2)
     cluster.bind()
     await asyncio.sleep(8.5)
-    # A process that is gone is woken by no timer.
+    # No timer wakes a process that is gone.
     monkeypatch.setattr(Reconciler, "_wake", lambda reconciler, task: None)
     cluster.finish()
     await asyncio.sleep(0.1)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.looptime
 
 
 class SilentWatch:
-    """A watch that brings nothing until it is cancelled."""
+    """A watch that delivers nothing until it is cancelled."""
 
     async def iter_any(self) -> AsyncIterator[bytes]:
         await asyncio.Event().wait()
@@ -35,7 +35,7 @@ def page(*tasks: str) -> bytes:
     return json.dumps({"items": items, "metadata": {"resourceVersion": "1"}}).encode()
 
 
-async def test_tasks_are_known_once_every_namespace_was_listed_handed_on_and_is_watched() -> None:
+async def test_tasks_are_known_once_every_namespace_is_listed_delivered_and_watched() -> None:
     stream = TaskStream(lambda *_: None, Outages(asyncio.get_running_loop().time), Random(0), watches=2)
     watches = []
     for namespace, tasks in (("a", ["t"]), ("b", [])):
@@ -53,7 +53,7 @@ async def test_tasks_are_known_once_every_namespace_was_listed_handed_on_and_is_
     watches[1].cancel()
 
 
-async def test_a_namespace_that_cannot_be_watched_seldom_interrupts_the_others() -> None:
+async def test_a_namespace_that_cannot_be_watched_rarely_interrupts_the_others() -> None:
     stream = TaskStream(lambda *_: None, Outages(asyncio.get_running_loop().time), Random(0), watches=2)
     stream.read_page(names.tasks_path("a"), page())
     watched = asyncio.create_task(follow(stream, "a"))
@@ -64,7 +64,7 @@ async def test_a_namespace_that_cannot_be_watched_seldom_interrupts_the_others()
     watched.cancel()
 
 
-async def test_a_run_that_brings_nothing_soon_ends() -> None:
+async def test_a_run_that_delivers_nothing_ends_soon() -> None:
     stream = TaskStream(lambda *_: None, Outages(asyncio.get_running_loop().time), Random(0), watches=2)
     async with asyncio.timeout(20):
         await watch._end_when_stuck(stream, asyncio.Event())

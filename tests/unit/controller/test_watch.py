@@ -1,4 +1,4 @@
-"""Kopf at work on a server that is ill: the watch goes on within seconds, and nothing is missed."""
+"""Kopf with a server that misbehaves: the watch continues within seconds, and nothing is missed."""
 
 import asyncio
 import logging
@@ -27,7 +27,7 @@ DEEP = "[" * 1100 + "]" * 1100
 
 
 class Watched:
-    """A watch of a fake server, and what it has brought."""
+    """A watch of a fake server, and what it has delivered."""
 
     def __init__(self, server: FakeTaskServer, port: int) -> None:
         self.server = server
@@ -91,7 +91,7 @@ async def watched(starting: Watched) -> Watched:
     ],
     ids=["error 500", "no JSON", "no metadata", "no object", "a list"],
 )
-async def test_an_odd_event_leads_to_a_new_list_and_is_told_once(
+async def test_a_malformed_event_leads_to_a_new_list_and_is_logged_once(
     watched: Watched, line: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "perllm")
@@ -130,40 +130,40 @@ async def test_the_watch_is_not_ready_while_it_cannot_read(watched: Watched) -> 
     await watched.until(lambda: watched.watch.is_ready and "later" in watched.seen, timeout_s=15)
 
 
-async def test_a_start_that_ends_a_part_of_kopf_only_is_begun_again(
+async def test_a_start_that_ends_only_a_part_of_kopf_is_repeated(
     starting: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "STUCK_S", 2.0)
-    starting.server.refused = 1
+    starting.server.failures = 1
     starting.watch.start()
     await starting.until(lambda: starting.watch.is_ready, timeout_s=20)
     assert set(starting.seen) == {"t"}
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return what the log says that it does not work, or works again."""
+def read_topics(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the topics that the log reports as failing, or as working again."""
     own = [record for record in caplog.records if record.name.startswith("perllm")]
     return [record.getMessage().partition(":")[0] for record in own]
 
 
-async def test_an_api_server_that_is_away_is_told_once_however_often_kopf_is_started_again(
+async def test_an_api_server_that_does_not_answer_is_logged_once_however_often_kopf_is_restarted(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "perllm")
     monkeypatch.setattr(watch, "STUCK_S", 0.4)
-    monkeypatch.setattr(watch, "LOOK_S", 0.2)
+    monkeypatch.setattr(watch, "CHECK_INTERVAL_S", 0.2)
     server = FakeTaskServer()
     (port,) = find_free_ports(1)
     watched = Watched(server, port)
     watched.watch.start()
     await watched.until(lambda: watched.metrics.watch_restarts._value.get() > 0, timeout_s=20)
-    assert told(caplog) == ["API server"]
+    assert read_topics(caplog) == ["API server"]
     monkeypatch.setattr(watch, "STUCK_S", 20.0)
     async with serve(server.build_app(), LOOPBACK, port):
         await watched.until(lambda: watched.watch.is_ready, timeout_s=20)
         server.end_watch()
         await watched.watch.stop()
-    assert told(caplog) == ["API server", "API server"]
+    assert read_topics(caplog) == ["API server", "API server"]
 
 
 async def test_a_request_that_is_cancelled_is_not_a_failure_of_the_api_server(caplog: pytest.LogCaptureFixture) -> None:
@@ -179,10 +179,10 @@ async def test_a_request_that_is_cancelled_is_not_a_failure_of_the_api_server(ca
     async with serve(app, LOOPBACK, port), stream.build_session(credentials) as session:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(session.get(f"{credentials.server}/"), 0.2)
-    assert told(caplog) == []
+    assert read_topics(caplog) == []
 
 
-async def test_a_namespace_that_may_not_be_read_is_told_once_while_others_can(
+async def test_a_namespace_that_may_not_be_read_is_logged_once_while_others_can(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "perllm")

@@ -1,4 +1,4 @@
-"""What kube-scheduler is told over HTTP."""
+"""The answers to kube-scheduler over HTTP."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -129,7 +129,7 @@ async def test_the_node_that_is_bound_counts_whichever_was_chosen(setting: Setti
 @pytest.mark.parametrize(
     "error", [ApiError(409, "Conflict", "pod t1 is already assigned"), ApiUnreachableError("gone")]
 )
-async def test_a_binding_that_failed_frees_the_node_and_is_told(setting: Setting, error: ApiError) -> None:
+async def test_a_binding_that_failed_frees_the_node_and_is_reported(setting: Setting, error: ApiError) -> None:
     setting.api.failures = [error]
     await setting.filter()
     assert error.message in await setting.bind()
@@ -152,7 +152,7 @@ async def test_a_task_that_is_deleted_while_its_pod_is_bound_leaves_nothing_in_f
 
 
 async def test_a_pod_without_a_decision_is_not_bound(setting: Setting) -> None:
-    assert "no decision of PerLLM for pod t1" in await setting.bind()
+    assert "PerLLM has no decision for pod t1" in await setting.bind()
     await setting.filter()
     assert "no decision" in await setting.bind(node="unknown")
     await setting.filter()
@@ -168,7 +168,7 @@ async def test_a_pod_of_no_task_is_an_error_that_says_what_to_do(setting: Settin
     assert set((await setting.prioritize("stranger")).values()) == {0}
 
 
-async def test_no_nodes_to_choose_from_are_no_error(setting: Setting) -> None:
+async def test_having_no_nodes_to_choose_from_is_not_an_error(setting: Setting) -> None:
     answer = await setting.filter(nodes=[])
     assert (answer["NodeNames"], answer["Error"]) == ([], "")
     assert (await setting.call("filter", {"Pod": pod_of("t1"), "NodeNames": None}))["Error"] == ""

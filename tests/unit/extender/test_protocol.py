@@ -22,7 +22,7 @@ def placement(scores: dict[str, float], node: str | None, obstacle: str = "") ->
     return _Placement(nodes, np.array(list(scores.values())), arm, node, obstacle)  # type: ignore[return-value]
 
 
-def test_filter_passes_the_chosen_node_and_its_successors_but_none_that_is_refused() -> None:
+def test_filter_passes_the_chosen_node_and_the_next_best_but_none_that_is_excluded() -> None:
     answer = filter_answer(placement({"a": 0.5, "b": -np.inf, "c": 0.9, "d": np.inf}, "c"), ["a", "b", "c", "d", "x"])
     assert answer["NodeNames"] == ["c", "d", "a"]
     assert (answer["FailedAndUnresolvableNodes"], answer["Error"]) == ({}, "")
@@ -42,9 +42,9 @@ def test_where_no_node_passes_all_may_be_tried_again() -> None:
     assert (answer["FailedAndUnresolvableNodes"], answer["Error"]) == ({}, "")
 
 
-def test_what_keeps_a_pod_from_all_nodes_is_told_of_each() -> None:
+def test_what_keeps_a_pod_from_all_nodes_is_reported_for_each() -> None:
     answer = filter_answer(placement({"a": -np.inf}, None, "no node satisfies: tiers cloud (1 node)"), ["a"])
-    assert answer["FailedNodes"] == {"a": "refused by PerLLM: no node satisfies: tiers cloud (1 node)"}
+    assert answer["FailedNodes"] == {"a": "excluded by PerLLM: no node satisfies: tiers cloud (1 node)"}
 
 
 def test_the_chosen_node_gets_ten_points_and_the_others_fewer_by_rank() -> None:
@@ -59,7 +59,7 @@ def test_points_never_fall_below_zero() -> None:
     assert points == [10, 9, 8, 7, 6, 5, 4, 3, 2, 1] + [0] * 20
 
 
-def test_the_scheduler_asks_us_alone_and_looks_at_all_nodes() -> None:
+def test_the_scheduler_asks_only_the_extender_and_considers_all_nodes() -> None:
     configuration = scheduler_configuration("http://127.0.0.1:1", "perllm")
     extender = configuration["extenders"][0]
     assert configuration["percentageOfNodesToScore"] == 100

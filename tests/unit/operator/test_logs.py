@@ -79,7 +79,7 @@ def test_a_decision_is_one_line_for_people_too(capsys: pytest.CaptureFixture[str
     (line,) = capsys.readouterr().err.splitlines()
     words = (
         "-> n (edge, T4) by cs-ucb: 6.00 s predicted (5.00 to 7.00 s) of the 60 s since its creation, "
-        "TOO LATE with a chance of 90.0%; 500 J; highest index of 3 candidates; refused nodes: 2 compute, 1 late"
+        "TOO LATE with a chance of 90.0%; 500 J; highest index of 3 candidates; excluded nodes: 2 compute, 1 late"
     )
     assert line.endswith(f"lab/t {words}")
     assert announced.recorded == [("Placed", words, False)]

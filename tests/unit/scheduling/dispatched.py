@@ -1,4 +1,4 @@
-"""The dispatch loop in virtual time, with an API server and nodes as a test wants them."""
+"""The dispatch loop in virtual time, with an API server and nodes that a test defines."""
 
 import asyncio
 import contextlib
@@ -9,8 +9,8 @@ from perllm.cluster.node import Node
 from perllm.controller.task import Task
 from perllm.guard import describe
 from perllm.policy.problem import Policy
+from perllm.scheduling.denial import DenialCause, PodDenial
 from perllm.scheduling.pending import Action, PendingTask, Reject, SetAside, Start, Wait
-from perllm.scheduling.refusal import PodRefusal, RefusalCause
 from unit.scheduling.schedulers import make_scheduler
 
 START_S = 1000.0
@@ -26,10 +26,10 @@ class Dispatched:
         started_s: when the pod of each task was created, since the loop began.
         waited: tasks that had to wait, once per time they were examined.
         denied: tasks whose pods were denied, and why.
-        answer: what the API server says to a pod; None if it creates it.
-        answer_s: how long it takes to say so.
-        shows_pods: whether the pods that are created are seen.
-        runs_s: how long a pod runs once it is bound, which is at once; None: nothing binds pods.
+        answer: why the API server denies a pod; None if it creates it.
+        answer_s: how long the API server takes to answer.
+        shows_pods: whether created pods are seen.
+        runs_s: how long a pod runs once it is bound, which is at once; None if it is never bound.
         late_s: by how much Unix time is ahead of virtual time.
     """
 
@@ -44,8 +44,8 @@ class Dispatched:
         self._started: dict[str, asyncio.Event] = {}
         self.rejected: list[str] = []
         self.waited: list[str] = []
-        self.denied: list[tuple[str, PodRefusal]] = []
-        self.answer: Callable[[PendingTask], PodRefusal | None] = lambda _: None
+        self.denied: list[tuple[str, PodDenial]] = []
+        self.answer: Callable[[PendingTask], PodDenial | None] = lambda _: None
         self.answer_s: Callable[[PendingTask], float] = lambda _: 0.0
         self.runs_s: Callable[[PendingTask], float | None] = lambda _: None
         self.shows_pods = True
@@ -113,7 +113,7 @@ class Dispatched:
             case Reject(task):
                 self.rejected.append(_name(task))
             case SetAside(task, error):
-                self.denied.append((_name(task), PodRefusal(RefusalCause.FAULT, describe(error))))
+                self.denied.append((_name(task), PodDenial(DenialCause.FAULT, describe(error))))
 
     async def _create(self, task: PendingTask) -> None:
         self.created.append((_name(task), task.attempt))

@@ -26,7 +26,7 @@ TRANSMISSION = {Tier.EDGE: 1e-6, Tier.CLOUD: 2e-6}
 
 @dataclass(frozen=True)
 class Made:
-    """A scheduler and what it is made of."""
+    """A scheduler and its parts."""
 
     scheduler: Scheduler
     parts: Parts

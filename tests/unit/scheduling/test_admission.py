@@ -41,7 +41,7 @@ def place(
     ],
     ids=["feasible", "too late everywhere", "deadline passed", "all full", "no nodes"],
 )
-def test_a_task_starts_waits_or_is_refused(
+def test_a_task_starts_waits_or_is_rejected(
     policy: type[Policy], arrange: Callable[[Policy], Placement], best_effort: Verdict, reject: Verdict
 ) -> None:
     assert Admission().judge(arrange(policy()), OnInfeasible.BEST_EFFORT) is best_effort
@@ -64,18 +64,18 @@ def test_a_pod_that_exists_goes_where_there_is_room_although_its_task_would_wait
     assert placement.favourite == 0
 
 
-def test_a_tier_without_nodes_is_waited_for_or_refused() -> None:
+def test_a_task_for_a_tier_without_nodes_waits_or_is_rejected() -> None:
     placement = place(CsUcb(), make_node("a"), tiers=frozenset({CLOUD}))
     assert Admission().judge(placement, OnInfeasible.BEST_EFFORT) is WAIT
     assert Admission().judge(placement, OnInfeasible.REJECT) is REJECT
 
 
-def test_a_task_that_waits_for_a_node_is_refused_once_its_deadline_has_passed() -> None:
+def test_a_task_that_waits_for_a_node_is_rejected_once_its_deadline_has_passed() -> None:
     assert Admission().judge(place(NetHits(), left_s=-1.0), OnInfeasible.REJECT) is REJECT
 
 
 class TestConfidence:
-    """Tasks that may be refused are when no node gives them the chance that is asked for."""
+    """Tasks that may be rejected are rejected if no node gives them the chance that is required."""
 
     @staticmethod
     def unsure() -> Placement:
@@ -90,7 +90,7 @@ class TestConfidence:
         admission = Admission(min_hit_chance, probe_share=0.0)
         assert admission.judge(self.unsure(), OnInfeasible.REJECT) is verdict
 
-    def test_counts_more_than_that_a_policy_gives_the_task_up(self) -> None:
+    def test_outweighs_a_policy_that_gives_the_task_up(self) -> None:
         placement = place(NetHits(), make_node("a"), left_s=4.0)
         assert placement.choice.verdict is REJECT
         chance = float(placement.arms.hit_chance[0])
@@ -104,23 +104,23 @@ class TestConfidence:
         best = float(placement.arms.hit_chance.max())
         assert Admission(best).judge(placement, OnInfeasible.REJECT) is START
 
-    def test_is_told_with_the_refusal(self) -> None:
-        words = Admission(0.5).explain_refusal(self.unsure(), "7s")
+    def test_is_shown_with_the_rejection(self) -> None:
+        words = Admission(0.5).explain_rejection(self.unsure(), "7s")
         assert words.startswith(
-            "no node is expected to meet the deadline of 7s (refused: none); best is a with a chance"
+            "no node is expected to meet the deadline of 7s (excluded: none); best is a with a chance"
         )
-        assert "at least 50% is asked for" in words
+        assert "at least 50% is required" in words
 
 
 class TestProbes:
-    """While nothing of a model starts some of its refused tasks do, to find out whether predictions are too bad."""
+    """While no task of a model starts, some that would be rejected do, in case predictions are too pessimistic."""
 
     NARROW_S = 4.0
     """Half of what the task is predicted to take."""
 
     @staticmethod
     def judged(placement: Placement, count: int = 100, started: Placement | None = None) -> Counter[Verdict]:
-        """Return the verdicts about a task that comes again and again, after one that was started if there is one."""
+        """Return the verdicts about a task that arrives again and again; `started` is one that starts in between."""
         admission = Admission(probe_share=0.25)
         verdicts: Counter[Verdict] = Counter()
         for number in range(count):
@@ -129,7 +129,7 @@ class TestProbes:
             verdicts[admission.judge(placement, OnInfeasible.REJECT)] += 1
         return verdicts
 
-    def test_are_the_share_asked_for(self) -> None:
+    def test_are_the_configured_share(self) -> None:
         assert self.judged(place(NetHits(), make_node("a"), left_s=self.NARROW_S)) == {REJECT: 75, START: 25}
 
     def test_are_none_while_others_of_the_model_start(self) -> None:
@@ -139,7 +139,7 @@ class TestProbes:
     def test_are_none_where_no_error_could_explain_the_prediction(self) -> None:
         assert self.judged(place(NetHits(), make_node("a"), left_s=0.1)) == {REJECT: 100}
 
-    def test_are_none_where_they_would_cost_others_something(self) -> None:
+    def test_are_none_where_they_would_harm_others(self) -> None:
         crowded = place(NetHits(), make_node("a", slots=4), left_s=self.NARROW_S, busy=3)
         assert self.judged(crowded) == {REJECT: 100}
 

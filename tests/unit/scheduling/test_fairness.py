@@ -6,8 +6,8 @@ import pytest
 
 from perllm.controller.task import Task
 from perllm.policy.net_hits import NetHits
+from perllm.scheduling.denial import DenialCause, PodDenial
 from perllm.scheduling.loop import CREATION_PATIENCE_S
-from perllm.scheduling.refusal import PodRefusal, RefusalCause
 from perllm.scheduling.shares import LEAD_S
 from unit.controller.samples import make_task
 from unit.placement.cluster_of import make_node
@@ -15,7 +15,7 @@ from unit.scheduling.dispatched import Dispatched
 
 pytestmark = pytest.mark.looptime
 
-QUOTA = PodRefusal(RefusalCause.QUOTA, "exceeded quota: none")
+QUOTA = PodDenial(DenialCause.QUOTA, "exceeded quota: none")
 RUN_S = 5.0
 AT_ONCE_S = 0.5
 
@@ -36,7 +36,7 @@ def bystander(**spec: object) -> Task:
     return make_task("bystander", namespace="mine", **{"deadline": "1h", **spec})
 
 
-async def test_a_hundred_refused_tasks_hold_nothing() -> None:
+async def test_a_hundred_denied_tasks_delay_no_other() -> None:
     on = make_cluster()
     on.answer = lambda task: QUOTA if task.namespace == "other" else None
     async with on.at_work():
@@ -49,12 +49,12 @@ async def test_a_webhook_that_hangs_delays_its_own_namespace_only() -> None:
     on = make_cluster()
     on.answer_s = lambda task: 30.0 if task.namespace == "other" else 0.0
     on.answer = lambda task: (
-        PodRefusal(RefusalCause.WEBHOOK, "failed calling webhook") if task.namespace == "other" else None
+        PodDenial(DenialCause.WEBHOOK, "failed calling webhook") if task.namespace == "other" else None
     )
     async with on.at_work():
         on.add(*make_others(100, priority=1000))
         await asyncio.sleep(5)
-        # Creations that hang hold room for this long, which on a small fleet is all of it.
+        # Creations that hang hold their slots for this long, which on a small fleet are all slots.
         assert await on.wait_s(bystander(), limit_s=200) < CREATION_PATIENCE_S
 
 
@@ -67,7 +67,7 @@ async def test_pods_that_no_node_may_take_delay_their_own_namespace_only() -> No
         assert await on.wait_s(bystander(), limit_s=200) < AT_ONCE_S
 
 
-async def test_the_room_kept_for_a_pod_that_no_node_may_take_is_for_others_once_that_is_known() -> None:
+async def test_slots_reserved_for_a_pod_that_no_node_may_take_are_released_once_that_is_known() -> None:
     on = make_cluster()
     on.runs_s = lambda task: RUN_S if task.namespace == "mine" else None
     others = make_others(4)
@@ -88,7 +88,7 @@ async def test_a_backlog_of_a_thousand_tasks_lets_the_bystander_have_the_next_ro
         assert await on.wait_s(bystander(), limit_s=2000) <= RUN_S + AT_ONCE_S
 
 
-async def test_a_backlog_of_a_thousand_tasks_is_no_reason_to_reject_the_bystander() -> None:
+async def test_a_backlog_of_a_thousand_tasks_does_not_get_the_bystander_rejected() -> None:
     on = make_cluster(slots=8)
     async with on.at_work():
         on.add(*make_others(1000))

@@ -1,20 +1,20 @@
-"""Each test serves like the dispatcher does: `serve` looks at what is due, and says where everyone stays."""
+"""Each test serves lines as the dispatch loop does: `serve` examines what is due, and puts it into lines."""
 
 from collections.abc import Callable
 
 from perllm.scheduling.backlog import Line
-from perllm.scheduling.lines import MAX_LOOKED_AT, PAUSE_S, WaitingLines
+from perllm.scheduling.lines import MAX_REVIEWED, REVIEW_INTERVAL_S, WaitingLines
 from perllm.scheduling.shares import Shares
 
 ANY = "any"
 
 
-def serve(lines: WaitingLines[str], stays: Callable[[str], Line | None], now_s: float = 0.0) -> list[str]:
-    """Return who was looked at; those without a line to stay in leave."""
+def serve(lines: WaitingLines[str], line_of: Callable[[str], Line | None], now_s: float = 0.0) -> list[str]:
+    """Return the tasks that were examined; those for which `line_of` returns None leave."""
     seen = []
     for key in lines.due(now_s):
         seen.append(key)
-        line = stays(key)
+        line = line_of(key)
         if line is None:
             lines.remove(key)
         else:
@@ -23,7 +23,7 @@ def serve(lines: WaitingLines[str], stays: Callable[[str], Line | None], now_s: 
 
 
 def waiting(line: Line, *keys: str) -> WaitingLines[str]:
-    """Return lines in which everyone waits, the first the most urgent, long before the next patrol."""
+    """Return lines in which all tasks wait, the first the most urgent, long before the next review."""
     lines: WaitingLines[str] = WaitingLines()
     for rank, key in enumerate(keys):
         lines.add(key, (rank,))
@@ -39,7 +39,7 @@ def test_new_tasks_come_by_rank_and_then_by_arrival() -> None:
     assert len(lines) == 0
 
 
-def test_whoever_waits_is_looked_at_when_its_node_has_room_until_one_stays() -> None:
+def test_waiting_tasks_are_examined_when_their_node_has_room_until_one_remains() -> None:
     lines = waiting(3, "a", "b", "c")
     lines.call(4)
     assert serve(lines, lambda _: 3) == []
@@ -48,7 +48,7 @@ def test_whoever_waits_is_looked_at_when_its_node_has_room_until_one_stays() -> 
     assert [key in lines for key in "abc"] == [False, True, True]
 
 
-def test_one_that_changes_its_line_lets_the_next_one_be_looked_at() -> None:
+def test_once_a_task_changes_its_line_the_next_one_is_examined() -> None:
     lines = waiting(3, "a", "b")
     lines.call(3)
     assert serve(lines, lambda key: 4 if key == "a" else 3) == ["a", "b"]
@@ -56,7 +56,7 @@ def test_one_that_changes_its_line_lets_the_next_one_be_looked_at() -> None:
     assert serve(lines, lambda _: None) == ["a"]
 
 
-def test_who_waits_for_any_node_is_called_by_every_node() -> None:
+def test_a_task_that_waits_for_any_node_is_called_by_every_node() -> None:
     lines = waiting(ANY, "a")
     lines.call(7)
     assert serve(lines, lambda _: None) == ["a"]
@@ -70,7 +70,7 @@ def test_the_more_urgent_one_in_a_called_line_comes_before_a_new_one() -> None:
     assert serve(lines, lambda _: None) == ["hasty", "waits", "new"]
 
 
-def test_a_round_that_was_broken_off_goes_on_where_it_was() -> None:
+def test_a_round_that_was_cut_short_continues_where_it_was() -> None:
     lines = waiting(3, "a", "b")
     lines.call(3)
     lines.add("new", (9,))
@@ -80,40 +80,40 @@ def test_a_round_that_was_broken_off_goes_on_where_it_was() -> None:
     assert serve(lines, lambda _: None) == ["b", "new"]
 
 
-def test_the_others_are_looked_at_in_turn_as_time_passes() -> None:
-    keys = [f"t{number}" for number in range(MAX_LOOKED_AT + 2)]
+def test_the_others_are_reviewed_in_rotation_as_time_passes() -> None:
+    keys = [f"t{number}" for number in range(MAX_REVIEWED + 2)]
     lines = waiting(ANY, *keys)
-    assert serve(lines, lambda _: ANY, PAUSE_S / 2) == []
-    assert serve(lines, lambda _: ANY, PAUSE_S) == keys[:MAX_LOOKED_AT]
-    assert serve(lines, lambda _: ANY, 2 * PAUSE_S) == (keys[MAX_LOOKED_AT:] + keys)[:MAX_LOOKED_AT]
+    assert serve(lines, lambda _: ANY, REVIEW_INTERVAL_S / 2) == []
+    assert serve(lines, lambda _: ANY, REVIEW_INTERVAL_S) == keys[:MAX_REVIEWED]
+    assert serve(lines, lambda _: ANY, 2 * REVIEW_INTERVAL_S) == (keys[MAX_REVIEWED:] + keys)[:MAX_REVIEWED]
 
 
-def test_one_can_be_looked_at_again_and_keeps_its_rank() -> None:
+def test_a_task_can_be_requeued_and_keeps_its_rank() -> None:
     lines = waiting(ANY, "a", "b")
-    lines.again("b")
-    lines.again("unknown")
+    lines.requeue("b")
+    lines.requeue("unknown")
     assert serve(lines, lambda _: ANY) == ["b"]
-    lines.all_again()
+    lines.requeue_all()
     assert serve(lines, lambda _: ANY) == ["a", "b"]
 
 
-def test_one_that_was_added_again_has_its_new_rank_only() -> None:
+def test_a_task_that_is_added_again_has_only_its_new_rank() -> None:
     lines = waiting(3, "a", "b")
     lines.add("a", (9,))
     lines.call(3)
     assert serve(lines, lambda _: None) == ["b", "a"]
 
 
-def test_it_says_when_it_wants_to_be_asked() -> None:
+def test_the_time_of_the_next_review_is_known() -> None:
     lines = waiting(3, "a")
-    assert lines.next_s(0.1) == PAUSE_S
+    assert lines.next_s(0.1) == REVIEW_INTERVAL_S
     lines.remove("a")
     serve(lines, lambda _: None)
     assert lines.next_s(0.1) == float("inf")
 
 
 def two_namespaces() -> WaitingLines[str]:
-    """Return lines in which a task of namespace poor waits for any node; namespace rich was given much already."""
+    """Return lines in which a task of namespace poor waits for any node; namespace rich has been given much."""
     shares = Shares()
     shares.charge("poor", 1.0)
     for _ in range(10):
@@ -126,32 +126,32 @@ def two_namespaces() -> WaitingLines[str]:
 
 
 def start(lines: WaitingLines[str], may_start: Callable[[str], bool] = lambda _: True) -> list[str]:
-    """Start whoever is due on node 3 unless it has to give way; return who was looked at."""
+    """Start the tasks that are due on node 3 unless they yield; return the tasks that were examined."""
     seen = []
     for key in lines.due(0.0, may_start):
         seen.append(key)
-        if not lines.give_way(key, 3):
+        if not lines.yield_to_others(key, 3):
             lines.remove(key, work_s=1.0)
     return seen
 
 
-def test_a_task_that_could_start_lets_those_pass_that_have_a_better_claim() -> None:
+def test_a_task_that_could_start_yields_to_tasks_with_a_better_claim() -> None:
     assert start(two_namespaces()) == ["new", "waits", "new"]
 
 
-def test_nobody_gives_way_to_a_namespace_that_may_not_start_or_waits_in_vain() -> None:
+def test_no_task_yields_to_a_namespace_that_may_not_start_or_was_examined_without_success() -> None:
     assert start(two_namespaces(), lambda namespace: namespace == "rich") == ["new", "new"]
     lines, seen = two_namespaces(), []
     for key in lines.due(0.0):
         seen.append(key)
         if key == "waits":
             lines.wait(key, ANY)
-        elif not lines.give_way(key, 3):
+        elif not lines.yield_to_others(key, 3):
             lines.remove(key)
     assert seen == ["new", "waits", "new"]
 
 
-def test_nobody_gives_way_within_a_namespace() -> None:
+def test_no_task_yields_within_its_namespace() -> None:
     lines = waiting(ANY, "waits")
     lines.add("new", (9,))
     assert start(lines) == ["new"]
@@ -172,7 +172,7 @@ def test_a_node_with_room_calls_the_lines_of_all_namespaces_the_one_with_the_bes
     assert start(lines) == ["waits", "new"]
 
 
-def test_looks_in_vain_are_shared_between_namespaces() -> None:
+def test_examinations_without_success_are_shared_between_namespaces() -> None:
     lines: WaitingLines[str] = WaitingLines()
     for number in range(100):
         lines.add(f"a{number}", (number,), namespace="a")

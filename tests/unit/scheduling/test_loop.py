@@ -10,8 +10,8 @@ from perllm.controller.task import Task
 from perllm.policy.net_hits import NetHits
 from perllm.policy.problem import Arms, Choice, TaskFeatures
 from perllm.scheduling.claims import MAX_UNBOUND_PODS, UNBOUND_PATIENCE_S
+from perllm.scheduling.denial import DenialCause
 from perllm.scheduling.loop import SIGHT_PATIENCE_S
-from perllm.scheduling.refusal import RefusalCause
 from unit.controller.samples import make_task
 from unit.placement.cluster_of import CLOUD, EDGE, make_node, make_request
 from unit.scheduling.dispatched import Dispatched
@@ -48,7 +48,7 @@ class TestLoop:
             await asyncio.sleep(0.1)
             assert set(on.names) == {"e0", "c"}
 
-    async def test_looks_again_without_being_told(self) -> None:
+    async def test_reviews_waiting_tasks_without_being_notified(self) -> None:
         on = Dispatched(make_node("a", slots=1))
         on.add(make_task("t0"), make_task("t1"))
         async with on.at_work():
@@ -91,7 +91,7 @@ class TestLoop:
                 await asyncio.sleep(0.01)
             assert on.created == [("t", 1), ("t", 2)]
 
-    async def test_forgets_a_task_that_was_removed_with_its_claim_on_a_node(self) -> None:
+    async def test_forgets_a_task_that_was_removed_and_its_reservation(self) -> None:
         on = Dispatched(make_node("a", slots=1))
         task, doomed = make_task("t0"), make_task("t1")
         on.add(task, doomed)
@@ -112,7 +112,7 @@ class TestLoop:
             assert on.created == [("t", 1), ("t", 1)]
             assert list(on.started_s) == ["lab/t"]
 
-    async def test_keeps_a_task_apart_that_placement_fails_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_postpones_a_task_that_placement_fails_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
         on = Dispatched(make_node("a", slots=9))
         on.add(make_task("odd", model="odd"), make_task("other"))
         choose = on.parts.policy.choose
@@ -126,11 +126,11 @@ class TestLoop:
         async with on.at_work():
             await asyncio.sleep(600)
             assert on.names == ["other"]
-            name, refusal = on.denied[0]
-            assert (name, refusal.cause, refusal.message) == ("odd", RefusalCause.FAULT, "ValueError: odd task")
+            name, denial = on.denied[0]
+            assert (name, denial.cause, denial.message) == ("odd", DenialCause.FAULT, "ValueError: odd task")
             assert 5 < len(on.denied) < 30
 
-    async def test_goes_by_a_priority_that_was_changed_while_the_task_waits(self) -> None:
+    async def test_uses_a_priority_that_was_changed_while_the_task_waits(self) -> None:
         on = Dispatched(make_node("a", slots=1))
         on.add(make_task("first"), make_task("second"), make_task("third"))
         async with on.at_work():
@@ -140,7 +140,7 @@ class TestLoop:
             await asyncio.sleep(0.05)
             assert on.names == ["first", "third"]
 
-    async def test_creates_a_pod_again_that_nobody_has_ever_seen(self) -> None:
+    async def test_creates_a_pod_again_that_was_never_seen(self) -> None:
         on = Dispatched(make_node("a", slots=9))
         on.shows_pods = False
         on.add(make_task())
@@ -219,7 +219,7 @@ class TestLateBinding:
             await asyncio.sleep(1)
             assert (on.names, on.rejected) == (["t"], ["strict"])
 
-    async def test_lets_pass_who_is_content_with_less(self) -> None:
+    async def test_starts_a_task_before_others_that_wait_for_a_better_node(self) -> None:
         on = self.busy()
         on.add(*(hasty(f"hasty{number}", priority=9) for number in range(2)), make_task("calm", deadline="10m"))
         async with on.at_work():
@@ -236,7 +236,7 @@ class TestLateBinding:
 
 
 class Joint(NetHits):
-    """Decides about a round at once, and keeps it."""
+    """Decides about a round at once, and records it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Tasks that the API server refuses pods; `Refused` tries each that comes back, as the dispatcher does."""
+"""Tasks whose pods the API server denies; `Denied` carries out the retries, as the dispatcher does."""
 
 import asyncio
 import contextlib
@@ -7,18 +7,18 @@ from random import Random
 
 import pytest
 
-from perllm.scheduling.postponed import FIRST_BACK, SIGN_INTERVAL_S, Postponed
-from perllm.scheduling.refusal import PodRefusal, RefusalCause
+from perllm.scheduling.denial import DenialCause, PodDenial
+from perllm.scheduling.postponed import RETRIES_PER_SIGN, SIGN_INTERVAL_S, Postponed
 from perllm.scheduling.timers import Timer, Timers
 
 pytestmark = pytest.mark.looptime
 
 DAY_S = 86400.0
-QUOTA = PodRefusal(RefusalCause.QUOTA, "exceeded quota")
+QUOTA = PodDenial(DenialCause.QUOTA, "exceeded quota")
 
 
 class WatchedTimers(Timers):
-    """Timers that say when there is one more."""
+    """Timers that signal when one is added."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,12 +29,12 @@ class WatchedTimers(Timers):
         return super().call_at(at_s, work)
 
 
-class Refused:
-    """A namespace with room for so many pods, and who was tried when."""
+class Denied:
+    """A namespace with room for some pods, and which task was tried when."""
 
-    def __init__(self, tasks: int, refusal: PodRefusal = QUOTA) -> None:
+    def __init__(self, tasks: int, denial: PodDenial = QUOTA) -> None:
         self.room = 0
-        self.refusal = refusal
+        self.denial = denial
         self.tried: list[tuple[str, float]] = []
         self._timers = WatchedTimers()
         self.postponed = Postponed(self._try, timers=self._timers, now_s=now_s, rng=Random(1))
@@ -54,7 +54,7 @@ class Refused:
                     await self._timers.added.wait()
 
     def _put(self, key: str) -> None:
-        self.postponed.put(key, "n", (float(key[1:]),), self.refusal)
+        self.postponed.put(key, "n", (float(key[1:]),), self.denial)
 
     def _try(self, key: str) -> None:
         self.tried.append((key, asyncio.get_running_loop().time()))
@@ -73,14 +73,14 @@ def now_s() -> float:
 
 
 async def test_pauses_grow_to_minutes() -> None:
-    begun_s, on = now_s(), Refused(1)
+    begun_s, on = now_s(), Denied(1)
     await asyncio.sleep(3600)
     assert 0.5 <= on.tried[0][1] - begun_s <= 1.0
     assert 30 <= len(on.tried) <= 70
 
 
-async def test_an_api_server_that_is_away_is_asked_again_soon() -> None:
-    on = Refused(1, PodRefusal(RefusalCause.API_SERVER, "gone"))
+async def test_an_api_server_that_does_not_answer_is_asked_again_soon() -> None:
+    on = Denied(1, PodDenial(DenialCause.API_SERVER, "gone"))
     await asyncio.sleep(600)
     since_s = now_s()
     await asyncio.sleep(11)
@@ -88,85 +88,87 @@ async def test_an_api_server_that_is_away_is_asked_again_soon() -> None:
 
 
 async def test_the_api_server_may_ask_for_a_longer_pause() -> None:
-    on = Refused(1, PodRefusal(RefusalCause.API_SERVER, "too many requests", retry_after_s=60.0))
+    on = Denied(1, PodDenial(DenialCause.API_SERVER, "too many requests", retry_after_s=60.0))
     await asyncio.sleep(59)
     assert on.tried == []
 
 
-async def test_a_sign_brings_the_most_urgent_back_at_once() -> None:
-    on = Refused(50)
+async def test_a_sign_has_the_most_urgent_tasks_retried_at_once() -> None:
+    on = Denied(50)
     await asyncio.sleep(300)
     since_s = now_s()
-    on.postponed.note_sign("n")
-    assert on.tried_since(since_s)[:FIRST_BACK] == [f"t{number}" for number in range(FIRST_BACK)]
-    on.postponed.note_sign("another")
+    on.postponed.retry_namespace("n")
+    assert on.tried_since(since_s)[:RETRIES_PER_SIGN] == [f"t{number}" for number in range(RETRIES_PER_SIGN)]
+    on.postponed.retry_namespace("another")
 
 
-async def test_each_task_that_gets_its_pod_brings_more_back() -> None:
-    on = Refused(50)
+async def test_each_task_that_gets_its_pod_has_more_tasks_retried() -> None:
+    on = Denied(50)
     await asyncio.sleep(300)
     on.room = 50
-    on.postponed.note_sign("n")
+    on.postponed.retry_namespace("n")
     await asyncio.sleep(0.2)
     assert len(on.postponed) == 0
 
 
 async def test_signs_without_end_cost_a_few_requests_a_second() -> None:
-    on = Refused(50)
+    on = Denied(50)
     await asyncio.sleep(300)
     since_s = now_s()
     for _ in range(1000):
-        on.postponed.note_sign("n")
+        on.postponed.retry_namespace("n")
         await asyncio.sleep(SIGN_INTERVAL_S / 100)
-    assert len(on.tried_since(since_s)) <= 10 * FIRST_BACK + 25
+    assert len(on.tried_since(since_s)) <= 10 * RETRIES_PER_SIGN + 25
 
 
 async def test_the_last_of_many_signs_is_not_lost() -> None:
-    on = Refused(1)
+    on = Denied(1)
     await asyncio.sleep(300)
-    on.postponed.note_sign("n")
+    on.postponed.retry_namespace("n")
     await asyncio.sleep(0.1)
     on.room = 1
-    on.postponed.note_sign("n")
+    on.postponed.retry_namespace("n")
     await asyncio.sleep(SIGN_INTERVAL_S)
     assert len(on.postponed) == 0
 
 
 async def test_a_sign_is_followed_again_since_the_api_server_may_know_later() -> None:
-    on = Refused(1)
+    on = Denied(1)
     await asyncio.sleep(300)
-    on.postponed.note_sign("n")
+    on.postponed.retry_namespace("n")
     await asyncio.sleep(0.1)
     on.room = 1
     await asyncio.sleep(SIGN_INTERVAL_S)
     assert len(on.postponed) == 0
 
 
-async def test_a_task_that_was_removed_does_not_come_back() -> None:
-    on = Refused(1)
+async def test_a_task_that_was_removed_is_not_retried() -> None:
+    on = Denied(1)
     on.postponed.remove("t0")
-    on.postponed.note_sign("n")
+    on.postponed.retry_namespace("n")
     await asyncio.sleep(10)
-    assert (on.tried, len(on.postponed), on.postponed.count(RefusalCause.QUOTA)) == ([], 0, 0)
+    assert (on.tried, len(on.postponed), on.postponed.count(DenialCause.QUOTA)) == ([], 0, 0)
 
 
-async def test_the_log_tells_of_a_namespace_when_it_begins_and_when_it_ends(caplog: pytest.LogCaptureFixture) -> None:
+async def test_denials_in_a_namespace_are_logged_when_they_begin_and_when_they_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level("INFO")
-    on = Refused(50)
+    on = Denied(50)
     await asyncio.sleep(300)
     on.room = 50
-    on.postponed.note_sign("n")
+    on.postponed.retry_namespace("n")
     await asyncio.sleep(1)
     assert [line.split(",")[0] for line in caplog.messages] == [
-        "pods of namespace n are refused",
+        "pods of namespace n are denied",
         "pods of namespace n are created again (QuotaExceeded)",
     ]
 
 
-async def test_a_namespace_is_forgotten_with_its_tasks_and_told_again_with_the_next(
+async def test_a_namespace_is_forgotten_with_its_tasks_and_logged_again_with_the_next(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    on = Refused(2)
+    on = Denied(2)
     on._put("t0")
     on.postponed.remove("t0")
     on._put("t1")

@@ -1,10 +1,10 @@
-"""Shares as the lines use them: whoever stands first is charged, again and again."""
+"""Shares as the lines use them: the namespace that stands first is charged, again and again."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perllm.scheduling.shares import BACKLOG_S, LEAD_S, LOOK_S, Shares
+from perllm.scheduling.shares import BACKLOG_S, EXAMINATION_S, LEAD_S, Shares
 
 works_s = st.floats(0.1, 50.0)
 weights = st.floats(0.25, 4.0)
@@ -55,7 +55,7 @@ def test_a_newcomer_waits_for_one_task_of_each_other_and_a_bounded_lead(
         assert before.count(name) * work <= lead_s + work + 1e-6
 
 
-def test_one_that_asked_for_little_catches_up_to_a_limit() -> None:
+def test_a_namespace_that_asked_for_little_catches_up_to_a_limit() -> None:
     shares = Shares()
     shares.charge("idle", 1.0)
     serve(shares, {"busy": 1.0}, 1000)
@@ -72,9 +72,9 @@ def test_a_start_that_was_not_carried_out_costs_nothing() -> None:
     assert shares.standing("a", 0.0) == before
 
 
-def test_looks_in_vain_pass_the_turn_on() -> None:
+def test_an_examination_without_success_passes_the_turn_on() -> None:
     shares = Shares()
-    assert serve(shares, {"a": LOOK_S, "b": LOOK_S}, 4) == ["a", "b", "a", "b"]
+    assert serve(shares, {"a": EXAMINATION_S, "b": EXAMINATION_S}, 4) == ["a", "b", "a", "b"]
 
 
 def test_namespaces_that_have_caught_up_are_forgotten() -> None:

@@ -51,7 +51,7 @@ class Desk:
         self.asked: list[Request] = []
 
     def ask(self, *requests: Request, now_s: float = 0.0) -> list[tuple[int, str | None]]:
-        """Submit tasks; return what is done: (number, node), no node for a refusal."""
+        """Submit tasks; return what is done: (number, node), no node for a rejection."""
         for each in requests:
             self.placing.submit(len(self.asked), each, now_s)
             self.asked.append(each)

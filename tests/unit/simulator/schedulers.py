@@ -11,7 +11,7 @@ from perllm_lab.workload.requests import Request
 
 
 class RoundRobin:
-    """Sends each task to the next node as soon as it has come; keeps a diary of all it was told."""
+    """Sends each task to the next node as soon as it has come; records all notifications."""
 
     def __init__(self, queue_rules: QueueRules | None = None) -> None:
         self.name = "round-robin"
@@ -60,7 +60,7 @@ class RoundRobin:
     def learn(self, completion: Completion, now_s: float) -> None:
         self.diary.append((now_s, "learn", completion))
 
-    def told(self, what: str) -> list[tuple[float, object]]:
+    def notified_of(self, what: str) -> list[tuple[float, object]]:
         return [(at_s, content) for at_s, entry, content in self.diary if entry == what]
 
 

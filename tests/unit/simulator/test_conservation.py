@@ -66,7 +66,7 @@ def test_no_task_is_lost_in_overload_with_failing_nodes(drops: bool, ends: bool,
     assert tasks.runs.max() > 1
     in_time = tasks.fate == Fate.IN_TIME
     assert np.all(tasks.finished_s[in_time] <= tasks.at_s[in_time] + tasks.deadline_s[in_time])
-    held = [number for _, number in scheduler.told("submit")]
-    given_back = [number for _, number in scheduler.told("release")]
+    held = [number for _, number in scheduler.notified_of("submit")]
+    given_back = [number for _, number in scheduler.notified_of("release")]
     unfinished = np.flatnonzero(tasks.fate == Fate.UNFINISHED).tolist()
     assert sorted([*given_back, *unfinished]) == sorted(held)

@@ -10,11 +10,11 @@ from perllm.placement.circuit import Attempt
 from perllm.placement.hindsight import CompletedRun, judge_run
 from perllm.scheduling.assembly import SchedulerSettings, build_scheduler
 from perllm.scheduling.clock import HeldClock
+from perllm.scheduling.denial import DenialCause, PodDenial
 from perllm.scheduling.journal import Inputs, JournalError
 from perllm.scheduling.loop import DispatchLoop
 from perllm.scheduling.pending import PendingTask, Start
 from perllm.scheduling.ranking import Rank
-from perllm.scheduling.refusal import PodRefusal, RefusalCause
 from perllm_lab.simulator.journal_replay import replay_journal
 from unit.placement.cluster_of import CLOUD, EDGE, make_node, make_request
 from unit.scheduling.schedulers import UPLINK
@@ -49,7 +49,7 @@ def record(journal: BytesIO) -> None:
             if isinstance(action, Start):
                 task = action.task
                 if rng.random() < 0.1:
-                    scheduler.note_denied(task, PodRefusal(RefusalCause.QUOTA, "exceeded quota"))
+                    scheduler.note_denied(task, PodDenial(DenialCause.QUOTA, "exceeded quota"))
                     continue
                 scheduler.note_created(task)
                 node = scheduler.decide(task.request, [node.name for node in NODES]).node

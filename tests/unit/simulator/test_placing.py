@@ -35,7 +35,7 @@ def test_a_task_does_not_wait_where_that_takes_longer_than_the_slower_node() -> 
     assert started[-1][1] == "slow"
 
 
-def test_a_task_that_can_be_in_time_nowhere_is_refused() -> None:
+def test_a_task_that_can_be_in_time_nowhere_is_rejected() -> None:
     assert Desk(node("fast")).ask(request(deadline_s=0.5)) == [(0, None)]
 
 
@@ -58,7 +58,7 @@ def test_waiting_tasks_are_served_in_the_order_of_the_deployment_mode(mode: Depl
 
 
 @pytest.mark.parametrize("admits", [False, True])
-def test_a_baseline_is_refused_what_is_hopeless_only_where_its_deployment_mode_says_so(admits: bool) -> None:
+def test_a_baseline_has_hopeless_tasks_rejected_only_where_its_deployment_mode_says_so(admits: bool) -> None:
     mode = EXTENDED_MODE if admits else PLAIN_MODE
     desk = Desk(node("only"), policy=build_policy("round-robin", default_rng(0)), mode=mode)
     assert desk.ask(request(deadline_s=0.5)) == [(0, None if admits else "only")]
@@ -114,7 +114,7 @@ def test_a_task_ended_where_deadlines_do_not_end_tasks_is_none_to_learn_from() -
     assert desk.expect_tokens() == before
 
 
-def test_nobody_wants_to_decide_while_nothing_waits() -> None:
+def test_no_decision_is_due_while_nothing_waits() -> None:
     desk = Desk(node("fast", slots=1))
     desk.ask(request(deadline_s=20.0))
     assert desk.placing.next_decision_s() == np.inf
@@ -122,7 +122,7 @@ def test_nobody_wants_to_decide_while_nothing_waits() -> None:
     assert 0.0 < desk.placing.next_decision_s() < 1.0
 
 
-def test_a_task_that_waits_is_refused_once_it_has_become_hopeless() -> None:
+def test_a_task_that_waits_is_rejected_once_it_has_become_hopeless() -> None:
     nodes = (node("only", slots=1),)
     asked = [request(30.0, output_tokens=4000), request(6.0, at_s=0.1), request(60.0, at_s=50.0)]
     desk = Desk()

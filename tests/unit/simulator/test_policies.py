@@ -93,7 +93,7 @@ def test_who_holds_tasks_back_sends_none_to_a_node_without_room(name: str) -> No
 
 
 @pytest.mark.parametrize("name", baseline_names())
-def test_a_plain_baseline_drops_ends_and_refuses_nothing(name: str) -> None:
+def test_a_plain_baseline_drops_ends_and_rejects_nothing(name: str) -> None:
     assert set(run(name).tasks.fate) <= {Fate.IN_TIME, Fate.LATE, Fate.UNFINISHED}
 
 

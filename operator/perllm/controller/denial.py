@@ -1,7 +1,7 @@
-"""What the API server means when it does not create a pod: whether it may later, and why not now."""
+"""What it means when the API server does not create a pod: whether it may do so later, and why not now."""
 
 from perllm.cluster.client import ApiError, ApiTimeoutError
-from perllm.scheduling.refusal import PodRefusal, RefusalCause
+from perllm.scheduling.denial import DenialCause, PodDenial
 
 _INVALID = (400, 413, 422)
 
@@ -11,23 +11,23 @@ def is_invalid(error: ApiError) -> bool:
     return error.status in _INVALID and not _is_denied(error)
 
 
-def read_refusal(error: ApiError) -> PodRefusal:
-    """Return what an answer means that is neither a success nor final."""
-    return PodRefusal(_find_cause(error), error.message or error.reason, error.retry_after_s)
+def read_denial(error: ApiError) -> PodDenial:
+    """Return why a pod was denied, from an answer that is neither a success nor final."""
+    return PodDenial(_find_cause(error), error.message or error.reason, error.retry_after_s)
 
 
-def _find_cause(error: ApiError) -> RefusalCause:
+def _find_cause(error: ApiError) -> DenialCause:
     if error.status == 403 and "exceeded quota" in error.message:
-        return RefusalCause.QUOTA
+        return DenialCause.QUOTA
     if error.status == 409 and error.reason == "AlreadyExists":
-        return RefusalCause.NAME_TAKEN
+        return DenialCause.NAME_TAKEN
     if "failed calling webhook" in error.message or error.status == 504 or isinstance(error, ApiTimeoutError):
-        return RefusalCause.WEBHOOK
+        return DenialCause.WEBHOOK
     if error.status in (403, 404) or _is_denied(error):
-        return RefusalCause.FORBIDDEN
-    return RefusalCause.API_SERVER
+        return DenialCause.FORBIDDEN
+    return DenialCause.API_SERVER
 
 
 def _is_denied(error: ApiError) -> bool:
-    """Whether a webhook or an admission policy said no, each in Kubernetes' own words."""
+    """Whether a webhook or an admission policy denied the request, each in Kubernetes' own words."""
     return "denied the request" in error.message or "denied request" in error.message

@@ -1,4 +1,4 @@
-"""Sends requests to a cluster at their times, open loop, and watches them to their end."""
+"""Sends the requests of a trace to a cluster at their times, open loop, and watches them to their end."""
 
 import asyncio
 import time
@@ -22,8 +22,8 @@ RETRY_S = 0.5
 CLEAR_TIMEOUT_S = 120.0
 
 
-class ReplayError(Exception):
-    """A replay could not be carried through."""
+class TraceReplayError(Exception):
+    """A replay could not be completed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class SubmissionKind:
 
 
 def as_tasks(namespace: str, speed: float, *, strict: bool = False) -> SubmissionKind:
-    """Return requests as LLMInferenceTasks; strict ones may be refused, and end at their deadline."""
+    """Return requests as LLMInferenceTasks; strict ones may be rejected, and are ended at their deadline."""
 
     def build(request: Request) -> Object:
         manifest = task_manifest(request, namespace=namespace, speed=speed)
@@ -51,12 +51,12 @@ def as_pods(namespace: str) -> SubmissionKind:
 
 
 @dataclass(slots=True)
-class Replay:
-    """One replay in its course.
+class TraceReplay:
+    """One replay, while it runs.
 
     Attributes:
         created_s: Unix time at which each request was sent, by name.
-        objects: the objects as they are now, by name.
+        objects: the present objects, by name.
     """
 
     client: Client
@@ -77,21 +77,21 @@ class Replay:
         """How many requests have reached a final phase."""
         return sum(count for phase, count in self.phases.items() if phase in FINAL_PHASES)
 
-    async def run(self, *, timeout_s: float, on_progress: Callable[["Replay"], None] = lambda _: None) -> None:
+    async def run(self, *, timeout_s: float, on_progress: Callable[["TraceReplay"], None] = lambda _: None) -> None:
         """Send everything and wait until all have ended.
 
         Raises:
-            ReplayError: not all ended within `timeout_s` after the last was sent, or one could not be sent.
+            TraceReplayError: not all ended within `timeout_s` after the last was sent, or one could not be sent.
         """
         try:
             async with asyncio.TaskGroup() as group:
                 await self._follow(group, timeout_s, on_progress)
-        except* ReplayError as errors:
+        except* TraceReplayError as errors:
             raise next(_leaves(errors)) from None
         on_progress(self)
 
     async def wait_measured(self, *, timeout_s: float) -> bool:
-        """Wait until every succeeded task has its energy, measured or known to be missing; False when that is late."""
+        """Wait until every succeeded task has its energy, measured or known to be missing; False after the timeout."""
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s:
             listing = await self.client.get(self.kind.path)
@@ -113,7 +113,7 @@ class Replay:
                 await asyncio.sleep(0.3)
 
     async def _follow(
-        self, group: asyncio.TaskGroup, timeout_s: float, on_progress: Callable[["Replay"], None]
+        self, group: asyncio.TaskGroup, timeout_s: float, on_progress: Callable[["TraceReplay"], None]
     ) -> None:
         informer = Informer(self.client, self.kind.path, self._see)
         watching = group.create_task(informer.run())
@@ -124,7 +124,7 @@ class Replay:
             async with asyncio.timeout(timeout_s):
                 await self._wait_for(lambda: self.finished >= len(self.requests))
         except TimeoutError as error:
-            raise ReplayError(f"after {timeout_s:.0f} s not all have ended: {dict(self.phases)}") from error
+            raise TraceReplayError(f"after {timeout_s:.0f} s not all have ended: {dict(self.phases)}") from error
         finally:
             watching.cancel()
             ticking.cancel()
@@ -157,9 +157,9 @@ class Replay:
                 if error.status == 409:
                     return
                 if not error.is_transient:
-                    raise ReplayError(f"{request.name} was refused: {error}") from error
+                    raise TraceReplayError(f"{request.name} was denied: {error}") from error
             await asyncio.sleep(RETRY_S)
-        raise ReplayError(f"{request.name} could not be sent: the API server does not answer")
+        raise TraceReplayError(f"{request.name} could not be sent: the API server does not answer")
 
     def _see(self, old: Object | None, new: Object | None) -> None:
         item: dict[str, Any] = new or old or {}
@@ -176,7 +176,7 @@ class Replay:
             await self.changed.wait()
             await asyncio.sleep(0.05)
 
-    async def _tick(self, on_progress: Callable[["Replay"], None]) -> None:
+    async def _tick(self, on_progress: Callable[["TraceReplay"], None]) -> None:
         while True:
             on_progress(self)
             await asyncio.sleep(0.5)
