@@ -141,7 +141,7 @@ class Reconciler:
 
     def _withdraw(self, key: str) -> None:
         self._scheduler.withdraw(key)
-        for kind in ("placement", "pod creation"):
+        for kind in ("placement", "pod creation", "denied pod"):
             self._guard.clear(kind, key)
 
     def _adopt(self, tracked: Tracked, status: TaskStatus) -> None:

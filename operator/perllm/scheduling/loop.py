@@ -13,7 +13,6 @@ was created on stands until it is bound, unless what it was based on has changed
 Pure: no I/O and no clock of its own; everything that it depends on is passed in.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -38,6 +37,7 @@ from perllm.scheduling.pending import Action, PendingTask, Reject, SetAside, Sta
 from perllm.scheduling.postponed import Postponed
 from perllm.scheduling.ranking import Rank
 from perllm.scheduling.shares import EXAMINATION_S, Shares
+from perllm.scheduling.standing import StandingDecisions
 from perllm.scheduling.timers import Timers
 
 MAX_EXAMINED = 64
@@ -48,9 +48,6 @@ CREATION_PATIENCE_S = 2.0
 
 SIGHT_PATIENCE_S = 30.0
 """A created pod that is not seen by then was deleted at once, or changed so that it is not recognised."""
-
-MAX_DECIDED = 4096
-"""Decisions kept until their pods are bound; kube-scheduler binds a few dozen at a time."""
 
 
 class Order(Enum):
@@ -71,14 +68,6 @@ class DispatchRules:
 
     order: Order
     admission: Admission
-
-
-@dataclass(frozen=True, slots=True)
-class _Decided:
-    """A decision, and the versions of the fleet and the circuits that it was based on."""
-
-    placement: Placement
-    version: tuple[int, int]
 
 
 class DispatchLoop:
@@ -113,7 +102,6 @@ class DispatchLoop:
         self._learner = learner
         self._fleet = fleet
         self._ledger = ledger
-        self._circuits = circuits
         self._shares = shares
         self._rules = rules
         self._now_s = now_s
@@ -124,7 +112,7 @@ class DispatchLoop:
         self._tasks: dict[str, PendingTask] = {}
         self._claims = Claims()
         self._is_cut_short = False
-        self._decided: OrderedDict[str, _Decided] = OrderedDict()
+        self._standing = StandingDecisions(fleet, ledger, circuits)
 
     @property
     def waiting(self) -> int:
@@ -156,7 +144,7 @@ class DispatchLoop:
         if task is not None:
             self._ledger.stop_waiting(task.uid)
             self._placer.release_reservation(task.uid)
-            self._decided.pop(task.uid, None)
+            self._standing.pop(task.uid)
 
     def note_pod(self, key: str) -> None:
         """Note that a task has a pod that waits for kube-scheduler, even if its creation seemed to fail."""
@@ -247,23 +235,23 @@ class DispatchLoop:
         It is the decision that the pod was created on, unless the chosen node is not a candidate, the reservation was
         released, or nodes or circuits have changed since.
         """
-        known = self._decided.get(request.task_id)
-        if known is not None and self._stands(known, request, candidates):
-            return known.placement
+        standing = self._standing.find(request, candidates)
+        if standing is not None:
+            return standing
         self._placer.release_reservation(request.task_id)
         placement = self._placer.choose(request, candidates)
         if placement.node is not None:
             self._placer.reserve(placement, placement.node)
-        self._remember(placement)
+        self._standing.put(placement)
         return placement
 
     def settle(self, task_id: str, node: str) -> Placement | None:
         """Reserve slots on the node that kube-scheduler chose; None if there is no decision for it, or it has left."""
-        known = self._decided.get(task_id)
-        if known is None or node not in known.placement.names or node not in self._fleet.nodes:
+        placement = self._standing.get(task_id)
+        if placement is None or node not in placement.names or node not in self._fleet.nodes:
             return None
-        self._placer.reserve(known.placement, node)
-        return known.placement
+        self._placer.reserve(placement, node)
+        return placement
 
     def _decide_jointly(self) -> dict[str, Placement]:
         """Return the decisions about all tasks of the round, by key; empty unless the policy decides jointly."""
@@ -272,7 +260,11 @@ class DispatchLoop:
         keys = self._lines.peek(MAX_EXAMINED)
         for key in keys:
             self._ledger.stop_waiting(self._tasks[key].uid)
-        placements = self._placer.choose_round([self._tasks[key].request for key in keys])
+        try:
+            placements = self._placer.choose_round([self._tasks[key].request for key in keys])
+        except Exception:
+            # The task that caused it fails again when it is examined alone; the others do not.
+            return {}
         return dict(zip(keys, placements, strict=True))
 
     def _examine_safely(self, task: PendingTask, placement: Placement | None) -> Action | None:
@@ -309,7 +301,7 @@ class DispatchLoop:
         self._lines.remove(task.key, work_s=work_s)
         self._placer.reserve(placement, placement.names[arm])
         self._residence_times.observe(placement, arm)
-        self._remember(placement)
+        self._standing.put(placement)
 
     def _await(self, task: PendingTask, placement: Placement) -> None:
         """Put a task into the line of its node; decisions about other tasks take it into account."""
@@ -360,22 +352,3 @@ class DispatchLoop:
         length = self._learner.expect_length(request.model, request.prompt_tokens, request.output_tokens)
         residence_s = self._residence_times.expect_s(request.model, request.prompt_tokens, length.mean)
         return -task.priority, request.due_s - residence_s
-
-    def _remember(self, placement: Placement) -> None:
-        task_id = placement.request.task_id
-        self._decided[task_id] = _Decided(placement, self._version())
-        self._decided.move_to_end(task_id)
-        if len(self._decided) > MAX_DECIDED:
-            self._decided.popitem(last=False)
-
-    def _stands(self, decided: _Decided, request: PlacementRequest, candidates: Sequence[str]) -> bool:
-        placement = decided.placement
-        return (
-            placement.request == request
-            and request.task_id in self._ledger
-            and decided.version == self._version()
-            and placement.node in candidates
-        )
-
-    def _version(self) -> tuple[int, int]:
-        return self._fleet.version, self._circuits.version

@@ -285,3 +285,16 @@ async def test_a_decision_whose_node_has_changed_since_is_made_again() -> None:
         chosen = on.parts.fleet.nodes[on.scheduler.decide(task.to_request(), ["a", "b"]).node or ""]
         on.scheduler.put_node(replace(chosen, is_open=False), UPLINK)
         assert on.bind(task) != chosen.name
+
+
+@pytest.mark.looptime
+async def test_a_round_that_cannot_be_decided_jointly_is_decided_task_by_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Sequence[Choice]:
+        raise ValueError("odd task")
+
+    policy = Joint()
+    monkeypatch.setattr(policy, "choose_jointly", fail)
+    on = Dispatched(make_node("a", slots=9), policy=policy)
+    on.add(make_task("one"), make_task("other"))
+    async with on.at_work():
+        assert set(on.names) == {"one", "other"}

@@ -1,0 +1,70 @@
+"""Decisions that stand until their pods are bound, unless what they were made from has changed."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from perllm.placement.circuits import Circuits
+from perllm.placement.fleet import Fleet
+from perllm.placement.ledger import Ledger
+from perllm.placement.placer import Placement
+from perllm.placement.request import PlacementRequest
+
+MAX_KEPT = 4096
+"""Decisions kept until their pods are bound; kube-scheduler binds a few dozen at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A decision, and the versions of fleet and circuits that it was made from."""
+
+    placement: Placement
+    versions: tuple[int, int]
+
+
+class StandingDecisions:
+    """The latest decision about each task, by uid.
+
+    Args:
+        fleet: the nodes.
+        ledger: the tasks in flight.
+        circuits: of the nodes.
+    """
+
+    def __init__(self, fleet: Fleet, ledger: Ledger, circuits: Circuits) -> None:
+        self._fleet = fleet
+        self._ledger = ledger
+        self._circuits = circuits
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+
+    def put(self, placement: Placement) -> None:
+        """Keep a decision, for which slots have just been reserved."""
+        task_id = placement.request.task_id
+        self._kept[task_id] = _Kept(placement, self._versions())
+        self._kept.move_to_end(task_id)
+        if len(self._kept) > MAX_KEPT:
+            self._kept.popitem(last=False)
+
+    def pop(self, task_id: str) -> None:
+        """Forget the decision about a task; unknown tasks are ignored."""
+        self._kept.pop(task_id, None)
+
+    def get(self, task_id: str) -> Placement | None:
+        """Return the decision about a task, whether it stands or not."""
+        kept = self._kept.get(task_id)
+        return None if kept is None else kept.placement
+
+    def find(self, request: PlacementRequest, candidates: Sequence[str]) -> Placement | None:
+        """Return the decision about a task if it stands.
+
+        It does while the request is the same, its slots are reserved, its node is a candidate, and neither a node nor a
+        circuit has changed.
+        """
+        kept = self._kept.get(request.task_id)
+        if kept is None or kept.placement.request != request or request.task_id not in self._ledger:
+            return None
+        is_unchanged = kept.versions == self._versions() and kept.placement.node in candidates
+        return kept.placement if is_unchanged else None
+
+    def _versions(self) -> tuple[int, int]:
+        return self._fleet.version, self._circuits.version
