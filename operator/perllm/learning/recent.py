@@ -30,6 +30,9 @@ class RecentOutcomes:
     def __init__(self, ids: Iterable[str] = (), times_s: Iterable[float] = (), since_s: float = 0.0) -> None:
         self._times: dict[str, float] = dict(zip(ids, times_s, strict=True))
         self.since_s = since_s
+        # Kept for the life of the process: later outcomes must not push out what an earlier process learned before all
+        # of its tasks have been seen again.
+        self._inherited = frozenset(self._times)
         self._inherited_s = since_s
 
     @property
@@ -44,7 +47,8 @@ class RecentOutcomes:
 
     def contains(self, task_id: str, finished_s: float) -> bool:
         """Whether the outcome of a task is one of the last, or part of the state that this one was made from."""
-        return task_id[:ID_LENGTH] in self._times or finished_s <= self._inherited_s
+        short = task_id[:ID_LENGTH]
+        return short in self._times or short in self._inherited or finished_s <= self._inherited_s
 
     def add(self, task_id: str, finished_s: float) -> None:
         """Note an outcome; the one that finished first is forgotten when there are too many.

@@ -282,6 +282,16 @@ class TestRecentOutcomes:
         assert recent.contains("task-0050", 150.0)
         assert not recent.contains("task-9999", 110.5)
 
+    def test_what_an_earlier_process_learned_is_known_however_many_outcomes_follow(self) -> None:
+        before = RecentOutcomes()
+        for number in range(CAPACITY):
+            before.add(f"task-{number:04}", 100.0 + number)
+        recent = RecentOutcomes(before.ids, before.times_s, before.since_s)
+        for number in range(CAPACITY):
+            recent.add(f"later-{number:04}", 500.0 + number)
+        assert recent.contains("task-0000", 100.0)
+        assert not recent.contains("unknown", 100.0)
+
     def test_forget_nothing_over_many_restarts(self) -> None:
         recent = RecentOutcomes()
         outcomes = [(f"task-{number:04}", 100.0 + number) for number in range(4 * CAPACITY)]
