@@ -87,7 +87,8 @@ class Dispatcher:
                 self._guard.run("placement", task.key, partial(self._reject, action))
             case SetAside():
                 self._guard.note("placement", task.key, action.error)
-                self._explain_denial(task, PodDenial(DenialCause.FAULT, describe(action.error)))
+                denial = PodDenial(DenialCause.FAULT, describe(action.error))
+                self._guard.run("denied pod", task.key, partial(self._explain_denial, task, denial), again=False)
 
     def _explain_wait(self, action: Wait) -> None:
         tracked = self._find(action.task)

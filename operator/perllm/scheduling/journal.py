@@ -7,6 +7,7 @@ Inputs are the methods of an object that are marked `recorded`. Arguments are wr
 methods are annotated with; of a result only its `digest` is kept, for comparison.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, wraps
@@ -21,6 +22,8 @@ from perllm.placement.decision import Decision
 from perllm.placement.placer import Placement
 from perllm.scheduling.clock import HeldClock
 from perllm.scheduling.pending import Reject, SetAside, Start, Wait
+
+log = logging.getLogger(__name__)
 
 VERSION = 1
 
@@ -63,9 +66,14 @@ class Inputs:
         return self._file is not None
 
     def _write(self, line: dict[str, Any]) -> None:
-        if self._file is not None:
+        if self._file is None:
+            return
+        try:
             self._file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
             self._file.flush()
+        except OSError as error:
+            log.error("decisions are recorded no longer, the journal cannot be written: %s", error)
+            self._file = None
 
 
 class Recordable(Protocol):
@@ -88,20 +96,27 @@ def recorded(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, 
         if inputs.clock.is_held:
             return method(self, *args, **kwargs)
         inputs.clock.hold()
-        outcome: object = None
         try:
-            result = outcome = method(self, *args, **kwargs)
-        except Exception as error:
-            outcome = error
-            raise
+            try:
+                result = method(self, *args, **kwargs)
+            except Exception as error:
+                _record(inputs, method, (self, *args), kwargs, error)
+                raise
+            _record(inputs, method, (self, *args), kwargs, result)
         finally:
-            if inputs.is_recorded:
-                inputs.record(method.__name__, _encode(method, (self, *args), kwargs), digest(outcome))
+            # Also when the journal cannot be written: a clock that stays held would stop everything.
             inputs.clock.release()
         inputs.notify()
         return result
 
     return run
+
+
+def _record(
+    inputs: Inputs, method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], outcome: object
+) -> None:
+    if inputs.is_recorded:
+        inputs.record(method.__name__, _encode(method, args, kwargs), digest(outcome))
 
 
 def digest(result: object) -> Any:

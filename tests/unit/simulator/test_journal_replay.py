@@ -126,3 +126,15 @@ def test_a_line_that_is_not_an_input_is_named(journal: Path, tmp_path: Path, lin
     path.write_text(f"{first}\n{line}\n")
     with pytest.raises(JournalError, match="line 2"):
         replay_journal(path)
+
+
+def test_a_journal_that_cannot_be_written_stops_the_recording_and_nothing_else() -> None:
+    class FullDisk(BytesIO):
+        def write(self, _: object) -> int:
+            raise OSError("no space left on device")
+
+    clock = HeldClock(lambda: 1000.0, lambda: 1000.0)
+    inputs = Inputs(clock, FullDisk())
+    scheduler, parts = build_scheduler(SETTINGS, inputs)
+    scheduler.put_node(NODES[0], UPLINK)
+    assert (list(parts.fleet.nodes), clock.is_held, inputs.is_recorded) == (["edge"], False, False)
