@@ -1,4 +1,4 @@
-"""Pods bound per second: PerLLM beside the plain kube-scheduler, on the same control plane and nodes.
+"""Pods bound per second: PerLLM and the plain kube-scheduler, on the same control plane and nodes.
 
 Nodes are bare Node objects and nothing runs, so only scheduling is measured.
 
@@ -153,8 +153,8 @@ class Arena:
 
     def _build_operator(self) -> Process:
         ports = {"extender_port": self.operator_port, "health_host": LOOPBACK, "health_port": self.health_port}
-        nobody = {"url": f"http://{LOOPBACK}:1"}
-        config = {"server": ports, "telemetry": nobody, "log": {"format": "json"}}
+        unreachable = {"url": f"http://{LOOPBACK}:1"}
+        config = {"server": ports, "telemetry": unreachable, "log": {"format": "json"}}
         return build_operator(self.plane, self.folder, config)
 
 

@@ -1,4 +1,4 @@
-"""How long the tasks of one namespace wait beside another that asks for more than it gets.
+"""How long the tasks of one namespace wait while another asks for more than it gets.
 
 A fleet of ten slots; a bystander's small task every three seconds. Each neighbour has a lab of its own, so that all are
 measured with nothing learned before.
@@ -52,31 +52,31 @@ class Neighbour:
         title: for people.
         tasks: how many unfinished tasks it has.
         priority: of all of them.
-        is_refused: whether its quota has no room for any pod.
+        is_denied: whether its quota has no room for any pod.
         replaces: whether it makes a new task of each that ends.
     """
 
     title: str
     tasks: int
     priority: int = 0
-    is_refused: bool = False
+    is_denied: bool = False
     replaces: bool = False
 
 
 NEIGHBOURS = (
-    Neighbour("nobody", 0),
-    Neighbour("100 tasks refused by a quota", 100, is_refused=True),
+    Neighbour("no neighbour", 0),
+    Neighbour("100 tasks denied by a quota", 100, is_denied=True),
     Neighbour("33 tasks of priority 1000, replaced as they end", 33, priority=1000, replaces=True),
     Neighbour("1,000 waiting tasks", 1000),
 )
 
 
 async def measure_starvation(binaries: Mapping[str, Path], folder: Path, say: Say) -> list[Row]:
-    """Return the bystander's waits beside each neighbour, and their ratio to those beside nobody."""
+    """Return the bystander's waits with each neighbour, and their ratio to those without one."""
     waits_s: dict[Neighbour, list[float]] = {}
     for number, neighbour in enumerate(NEIGHBOURS):
         waits_s[neighbour] = await _measure(binaries, neighbour, folder / str(number))
-        say(f"starvation: beside {neighbour.title}: {' '.join(f'{wait_s:.1f}' for wait_s in waits_s[neighbour])} s")
+        say(f"starvation: with {neighbour.title}: {' '.join(f'{wait_s:.1f}' for wait_s in waits_s[neighbour])} s")
     return _rows(waits_s)
 
 
@@ -85,7 +85,7 @@ async def _measure(binaries: Mapping[str, Path], neighbour: Neighbour, folder: P
     async with Lab(binaries, load_scenario(scenario), folder, LabSettings(scenario, SPEED)) as lab:
         for namespace in (BYSTANDER, NEIGHBOUR):
             await lab.client.post("/api/v1/namespaces", {"metadata": {"name": namespace}})
-        if neighbour.is_refused:
+        if neighbour.is_denied:
             quota = {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
             await _post_when_ready(lab.client, f"/api/v1/namespaces/{NEIGHBOUR}/resourcequotas", quota)
         async with _kept_full(lab.client, neighbour):
@@ -181,6 +181,6 @@ def _rows(waits_s: Mapping[Neighbour, Sequence[float]]) -> list[Row]:
     alone_s = median(waits_s[NEIGHBOURS[0]])
     rows = []
     for neighbour, values in waits_s.items():
-        detail = f"median {median(values) / alone_s:.1f} x that beside nobody; from creation to a node, {TASKS} tasks"
-        rows.append(Row(f"bystander's wait beside {neighbour.title}", values, "s", EXPECTED_S, detail))
+        detail = f"median {median(values) / alone_s:.1f} x that with none; from creation to a node, {TASKS} tasks"
+        rows.append(Row(f"bystander's wait with {neighbour.title}", values, "s", EXPECTED_S, detail))
     return rows

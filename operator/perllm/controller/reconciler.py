@@ -110,8 +110,8 @@ class Reconciler:
             self._announcer.settled(tracked.task, tracked.status, self._unix_now())
         if tracked.timer is not None:
             tracked.timer.cancel()
-        self._withdraw(key)
         self._scheduler.forget(key, tracked.task.uid)
+        self._clear_queue_faults(key)
         for pod in tracked.pods.values():
             self._settlement.forget(pod.uid)
 
@@ -130,7 +130,8 @@ class Reconciler:
         else:
             tracked.note = None
             if step.status.phase.is_final or step.status.node_name is not None:
-                self._withdraw(key)
+                self._scheduler.withdraw(key)
+                self._clear_queue_faults(key)
             else:
                 self._scheduler.note_pod(key)
         for pod in step.doomed:
@@ -139,8 +140,7 @@ class Reconciler:
             self._settle(tracked, step.finished)
         self._schedule(tracked, step, now_s)
 
-    def _withdraw(self, key: str) -> None:
-        self._scheduler.withdraw(key)
+    def _clear_queue_faults(self, key: str) -> None:
         for kind in ("placement", "pod creation", "denied pod"):
             self._guard.clear(kind, key)
 
