@@ -166,6 +166,8 @@ class Operator:
             unix_now=time.time,
             show_circuit=circuits.put,
             wake=wake,
+            has_node=lambda name: name in self._nodes.objects,
+            has_tasks=lambda: self._watch.is_ready,
         )
 
     def _build_informers(self) -> tuple[Informer, list[Informer], list[Informer]]:
@@ -230,6 +232,7 @@ class Operator:
             self._begin(work, "writes", self._writes.run)
             self._begin(work, "dispatcher", self._control.dispatcher.run)
             self._begin(work, "profiles", self._profiles.run)
+            self._begin(work, "releases of pods", self._control.releases.run)
             self._begin(work, "upkeep of nodes", self._upkeep.run)
             self._watch.start()
             stack.push_async_callback(self._watch.stop)
@@ -265,6 +268,7 @@ class Operator:
             log.warning("not everything could be written; the next start rebuilds it from the cluster")
 
     async def _flush(self) -> None:
+        self._control.writer.hurry()
         self._profiles.save()
         await self._writes.drain()
 

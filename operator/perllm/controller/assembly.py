@@ -18,6 +18,7 @@ from perllm.controller.dispatcher import Dispatcher
 from perllm.controller.outcome_learner import OutcomeLearner
 from perllm.controller.pod_accounts import PodAccounts
 from perllm.controller.pod_keeper import PodKeeper
+from perllm.controller.pod_releases import PodReleases
 from perllm.controller.reconciler import Reconciler
 from perllm.controller.status_writer import StatusWriter
 from perllm.controller.tracking import Tracking
@@ -62,6 +63,8 @@ class ControllerContext:
         unix_now: wall clock.
         show_circuit: called with a node and the state of its circuits.
         wake: set whenever there may be something to decide.
+        has_node: whether the cluster has a node of this name.
+        has_tasks: whether all tasks are known at the moment.
     """
 
     client: Client
@@ -74,6 +77,8 @@ class ControllerContext:
     unix_now: Callable[[], float]
     show_circuit: Callable[[str, CircuitStatus], None]
     wake: asyncio.Event
+    has_node: Callable[[str], bool]
+    has_tasks: Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,8 @@ class TaskControl:
     Attributes:
         controller: takes in tasks and pods.
         dispatcher: carries out decisions.
+        releases: release pods whose ends are recorded.
+        writer: writes statuses.
         node_health: follows the circuits of nodes.
         clocks: judge the times that nodes report.
         decisions: remember which decision bound a pod.
@@ -90,6 +97,8 @@ class TaskControl:
 
     controller: Controller
     dispatcher: Dispatcher
+    releases: PodReleases
+    writer: StatusWriter
     node_health: NodeHealth
     clocks: Clocks
     decisions: Decisions
@@ -104,7 +113,15 @@ def build_task_control(
     node_health = NodeHealth(
         scheduler, parts.circuits, metrics, show=context.show_circuit, now_s=context.now_s, unix_now=unix_now
     )
-    outcomes = OutcomeLearner(tracking, scheduler, parts.fleet, metrics, guard=guard, unix_now=unix_now)
+    outcomes = OutcomeLearner(
+        tracking,
+        scheduler,
+        parts.fleet,
+        metrics,
+        revisions=parts.learner.revisions,
+        guard=guard,
+        unix_now=unix_now,
+    )
     accounts = PodAccounts(
         scheduler, context.settlement, node_health, outcomes, metrics, patience=settings.patience, unix_now=unix_now
     )
@@ -132,12 +149,23 @@ def build_task_control(
         admission=settings.admission,
         guard=guard,
     )
+    releases = PodReleases(
+        tracking,
+        writer,
+        outcomes,
+        pods,
+        has_node=context.has_node,
+        has_tasks=context.has_tasks,
+        guard=guard,
+        unix_now=unix_now,
+    )
     controller = Controller(
         tracking,
         scheduler,
         reconciler=reconciler,
         accounts=accounts,
         outcomes=outcomes,
+        releases=releases,
         writer=writer,
         clocks=clocks,
         decisions=decisions,
@@ -146,7 +174,7 @@ def build_task_control(
         gpu_resource=settings.gpu_resource,
     )
     _show_queue(scheduler, parts, metrics)
-    return TaskControl(controller, dispatcher, node_health, clocks, decisions)
+    return TaskControl(controller, dispatcher, releases, writer, node_health, clocks, decisions)
 
 
 def _show_queue(scheduler: Scheduler, parts: Parts, metrics: OperatorMetrics) -> None:

@@ -15,6 +15,7 @@ from perllm.controller.clocks import Clocks
 from perllm.controller.decisions import Decisions
 from perllm.controller.outcome_learner import OutcomeLearner
 from perllm.controller.pod_accounts import PodAccounts
+from perllm.controller.pod_releases import PodReleases
 from perllm.controller.reconciler import Reconciler
 from perllm.controller.status_writer import StatusWriter
 from perllm.controller.task import Task, read_task
@@ -34,6 +35,7 @@ class Controller:
         reconciler: brings each task in line with what is known of it.
         accounts: account for pods.
         outcomes: learns from tasks.
+        releases: release pods whose ends are recorded.
         writer: writes statuses.
         clocks: judge the times that nodes report.
         decisions: remember which decision bound a pod.
@@ -50,6 +52,7 @@ class Controller:
         reconciler: Reconciler,
         accounts: PodAccounts,
         outcomes: OutcomeLearner,
+        releases: PodReleases,
         writer: StatusWriter,
         clocks: Clocks,
         decisions: Decisions,
@@ -62,6 +65,7 @@ class Controller:
         self._reconciler = reconciler
         self._accounts = accounts
         self._outcomes = outcomes
+        self._releases = releases
         self._writer = writer
         self._clocks = clocks
         self._decisions = decisions
@@ -98,7 +102,10 @@ class Controller:
     def on_pod(self, old: Object | None, new: Object | None) -> None:
         """Handle a pod that was added, changed or deleted; called inside the guard."""
         pod = read_pod(new or old or {})
-        if pod is not None:
+        if pod is None:
+            return
+        self._releases.note(pod, is_gone=new is None)
+        if pod.task_uid:
             self._take_pod(pod, is_gone=new is None)
 
     def on_quota(self, old: Object | None, new: Object | None) -> None:

@@ -3,8 +3,9 @@
     Pending -> Scheduled -> Running -> Succeeded | Failed           Rejected: never run
 
 Level-triggered: the answer follows from the present state, not from what happened, so the function may be called at any
-time, any number of times, even after a crash. The highest attempt counts. A container's own failure uses up a retry; a
-pod that a node refused or lost does not. What either says about the node is judged in node_health.py.
+time, any number of times, even after a crash. The highest attempt counts, unless an earlier one succeeds. A container's
+own failure uses up a retry; a pod that a node refused or lost does not. What either says about the node is judged in
+node_health.py.
 """
 
 from collections.abc import Sequence
@@ -96,12 +97,15 @@ def is_ended_at_deadline(status: TaskStatus) -> bool:
 def _go_on(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) -> Step:
     """Return the next step of a task that has not ended."""
     status = accept(task, status, now_s)
-    current = max(pods, key=lambda pod: pod.attempt, default=None)
+    last = max(pods, key=lambda pod: pod.attempt, default=None)
+    # An attempt that was given up for lost may still succeed.
+    ran = next((pod for pod in pods if pod.phase is PodPhase.SUCCEEDED), None)
+    current = ran or last
     status = _count(status, pods)
     if current is not None and status.pod_name not in (None, current.name):
         status = unplace(status)
-    if current is not None and current.phase is PodPhase.SUCCEEDED:
-        return Step(succeed(task, status, current, now_s))
+    if ran is not None:
+        return Step(succeed(task, status, ran, now_s))
     if task.is_deleting:
         return Step(end(task, status, TaskPhase.FAILED, "Deleted", "the task was deleted before it had ended", now_s))
     if now_s >= task.due_s:

@@ -26,6 +26,9 @@ from perllm.guard import Guard
 from perllm.nodes.node_health import find_avoided
 from perllm.scheduling.scheduler import Scheduler
 
+UNFINISHED_DELAY_S = 1.0
+"""How long the status of an unfinished task waits to be written: most are replaced by the next one within that time."""
+
 
 class Reconciler:
     """Reconciles tasks.
@@ -74,13 +77,12 @@ class Reconciler:
 
     def report_fault(self, key: str, words: str) -> None:
         """Say in a task's status that PerLLM failed on it."""
-        namespace, _, name = key.partition("/")
         tracked = self._tracking.get(key)
         status = tracked.status if tracked is not None else TaskStatus()
         if not status.phase.is_final:
             message = f"PerLLM failed on this task and will retry: {words}"
             fields = status.model_copy(update={"message": message}).to_object()
-            self._writer.put(key, names.task_status_path(namespace, name), fields)
+            self._writer.put(key, tracked.task.uid if tracked is not None else "", fields)
 
     def reject(self, tracked: Tracked, reason: str, message: str) -> None:
         """End a task without running it."""
@@ -160,7 +162,8 @@ class Reconciler:
             self._announcer.ended(task, status)
         if is_settled(status) and not is_settled(before):
             self._announcer.settled(task, status, self._unix_now())
-        self._writer.put(task.key, names.task_status_path(task.namespace, task.name), status.to_object())
+        delay_s = 0.0 if status.phase.is_final else UNFINISHED_DELAY_S
+        self._writer.put(task.key, task.uid, status.to_object(), delay_s=delay_s)
 
     def _settle(self, tracked: Tracked, pod: Pod) -> None:
         """Measure the energy of a finished task as soon as the metrics cover its run."""
@@ -193,7 +196,9 @@ class Reconciler:
             waits_s.append(self._settlement.retry_s)
         elif step.expire_in_s is not None:
             if step.expire_in_s <= 0:
-                self._pods.delete(names.task_path(task.namespace, task.name), task.uid)
+                # While a pod is retained there is something left to record; its release brings the task back here.
+                if not any(pod.is_retained for pod in tracked.pods.values()):
+                    self._pods.delete(names.task_path(task.namespace, task.name), task.uid)
                 return
             waits_s.append(step.expire_in_s)
         if waits_s:

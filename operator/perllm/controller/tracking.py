@@ -21,7 +21,8 @@ class Tracked:
         pods: its pods, by name.
         timer: its next reconciliation.
         residence: what it met on its node.
-        is_learned: whether its outcome was learned, or discarded.
+        is_learned: whether its outcome was learned, or there is nothing to learn.
+        revision: revision of its node's learned state that contains the outcome; 0 if none has to.
         note: why it has no pod yet.
         cause: why it needs another pod.
         ended: the pod that ended last; it may be gone.
@@ -33,6 +34,7 @@ class Tracked:
     timer: asyncio.TimerHandle | None = None
     residence: Residence | None = None
     is_learned: bool = False
+    revision: int = 0
     note: Note | None = None
     cause: str = ""
     ended: Pod | None = None

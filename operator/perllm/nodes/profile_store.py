@@ -85,6 +85,7 @@ class ProfileStore:
         self._count_forgotten = count_forgotten
         self._unix_now = unix_now
         self._existing: set[str] = set()
+        self._unhoused: set[str] = set()
         self._forgotten: dict[str, int] = {}
         self._logged_s: dict[str, float] = {}
         self._prefix = names.profile_prefix(instance)
@@ -113,8 +114,10 @@ class ProfileStore:
 
     def save(self) -> None:
         """Queue a write of every changed profile; returns immediately."""
-        dirty, self._learner.dirty = self._learner.dirty, set()
-        for name in sorted(dirty):
+        changed = self._learner.revisions.take_changed()
+        returned = {name for name in self._unhoused if self._node_of(name) is not None}
+        self._unhoused -= returned
+        for name in sorted(changed | returned):
             self._report_forgotten(name)
             self._writes.put(Write(KIND, name, partial(self._send, name)))
 
@@ -137,8 +140,11 @@ class ProfileStore:
             await asyncio.sleep(READ_AGAIN.pause_s(failures, self._rng))
 
     async def _send(self, name: str) -> None:
-        node = self._node_of(name)
+        node, revision = self._node_of(name), self._learner.revisions.current(name)
         if node is None:
+            # A profile belongs to a node. What was learned there is kept in memory, in case the node returns.
+            self._unhoused.add(name)
+            self._learner.revisions.note_stored(name, revision)
             return
         if name not in self._existing:
             await self.create(node)
@@ -149,6 +155,7 @@ class ProfileStore:
             if error.status == 404:
                 self._existing.discard(name)
             raise
+        self._learner.revisions.note_stored(name, revision)
 
     async def create(self, node: Node) -> None:
         """Create the profile of a node if there is none.

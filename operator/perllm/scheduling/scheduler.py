@@ -261,8 +261,15 @@ class Scheduler:
         return restore(self._learner, node, state, self._policy.name, self.inputs.clock.unix_s())
 
     @recorded
-    def learn(self, outcome: Outcome) -> float | None:
-        """Learn from an outcome and return its reward; None when it was learned before or cannot be true."""
+    def learn(self, outcome: Outcome, gpu_type: str) -> float | None:
+        """Learn from an outcome and return its reward; None when it was learned before or cannot be true.
+
+        Args:
+            outcome: the outcome.
+            gpu_type: of its node; needed if the node has left the cluster and this process has never seen it.
+        """
+        if not self._learner.knows(outcome.node):
+            self._learner.register(outcome.node, gpu_type)
         return self._learner.learn(outcome)
 
     @recorded

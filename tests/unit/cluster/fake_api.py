@@ -5,7 +5,7 @@ import copy
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from perllm.cluster.client import ApiError
+from perllm.cluster.client import ApiError, PatchKind
 
 Object = dict[str, Any]
 
@@ -100,11 +100,17 @@ class FakeApiServer:
             raise ApiError(409, "AlreadyExists", f"{at} already exists")
         return self.store(at, **body)
 
-    async def patch(self, path: str, body: Any) -> Object:
+    async def patch(self, path: str, body: Any, *, kind: PatchKind = PatchKind.MERGE) -> Object:
         await self._enter("PATCH", path, body)
         at = path.removesuffix("/status")
         if at not in self._objects:
             raise ApiError(404, "NotFound", f"{at} not found")
+        metadata = self._objects[at]["metadata"]
+        if body.get("metadata", {}).get("uid", metadata["uid"]) != metadata["uid"]:
+            raise ApiError(422, "Invalid", "metadata.uid: Invalid value: field is immutable")
+        if kind is PatchKind.STRATEGIC:
+            dropped = body["metadata"]["$deleteFromPrimitiveList/finalizers"]
+            body = {"metadata": {"finalizers": [one for one in metadata.get("finalizers", ()) if one not in dropped]}}
         return self.store(at, **body)
 
     async def delete(self, path: str, body: Any = None) -> Object:

@@ -6,13 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perllm.api import names
 from perllm.cluster.client import ApiError, ApiUnreachableError
 from perllm.controller.status_writer import StatusWriter, merge_patch
 from unit.cluster.fake_api import FakeApiServer, _merge
 from unit.cluster.queues import make_writes
 
-PATH = "/tasks/t"
 KEY = "lab/t"
+UID = "uid-t"
+PATH = names.task_path("lab", "t")
 
 JSON = st.recursive(
     st.booleans() | st.integers(0, 3) | st.text("ab", max_size=2),
@@ -69,24 +71,24 @@ async def setting() -> AsyncIterator[Setting]:
 class TestStatusWriter:
     async def test_writes_the_newest_status_only(self, setting: Setting) -> None:
         for number in range(9):
-            setting.writer.put(KEY, PATH, {"number": number})
+            setting.writer.put(KEY, UID, {"number": number})
         await setting.writes.drain()
         assert setting.patches == [{"number": 8}]
         assert setting.written == [(KEY, {"number": 8})]
         assert len(setting.writes) == 0
 
     async def test_writes_what_came_in_while_it_was_writing(self, setting: Setting) -> None:
-        setting.writer.put(KEY, PATH, {"number": 1})
+        setting.writer.put(KEY, UID, {"number": 1})
         await setting.api.asked.wait()
-        setting.writer.put(KEY, PATH, {"number": 2})
+        setting.writer.put(KEY, UID, {"number": 2})
         await setting.writes.drain()
         assert setting.patches == [{"number": 1}, {"number": 2}]
 
     async def test_writes_nothing_where_nothing_changed(self, setting: Setting) -> None:
         setting.writer.seed(KEY, {"number": 1})
-        setting.writer.put(KEY, PATH, {"number": 1})
+        setting.writer.put(KEY, UID, {"number": 1})
         await setting.writes.drain()
-        setting.writer.put(KEY, PATH, {"number": 1, "more": 2})
+        setting.writer.put(KEY, UID, {"number": 1, "more": 2})
         await setting.writes.drain()
         assert setting.patches == [{"more": 2}]
 
@@ -95,20 +97,20 @@ class TestStatusWriter:
     )
     async def test_retries_until_the_newest_is_stored(self, setting: Setting, error: ApiError) -> None:
         setting.api.failures = [error] * 6
-        setting.writer.put(KEY, PATH, {"number": 1})
+        setting.writer.put(KEY, UID, {"number": 1})
         await asyncio.sleep(3)
         assert setting.written == []
-        setting.writer.put(KEY, PATH, {"number": 2})
+        setting.writer.put(KEY, UID, {"number": 2})
         await setting.writes.drain()
         assert setting.stored == {"number": 2}
         assert setting.written == [(KEY, {"number": 2})]
 
     async def test_does_not_let_one_object_hold_up_the_others(self, setting: Setting) -> None:
         setting.api.failures = [ApiError(403, "Forbidden", "no")]
-        setting.writer.put(KEY, PATH, {"number": 1})
-        setting.api.store("/tasks/other")
+        setting.writer.put(KEY, UID, {"number": 1})
+        setting.api.store(names.task_path("lab", "other"))
         await asyncio.sleep(0.01)
-        setting.writer.put("lab/other", "/tasks/other", {"number": 2})
+        setting.writer.put("lab/other", "uid-other", {"number": 2})
         await asyncio.sleep(0.01)
         assert setting.written == [("lab/other", {"number": 2})]
 
@@ -116,12 +118,12 @@ class TestStatusWriter:
         self, setting: Setting
     ) -> None:
         setting.api.failures = [ApiError(422, "Invalid", "status.number: too large")]
-        setting.writer.put(KEY, PATH, {"phase": "Running", "number": 1})
+        setting.writer.put(KEY, UID, {"phase": "Running", "number": 1})
         await setting.writes.drain()
         assert setting.stored["phase"] == "Running"
         assert "status.number: too large" in setting.stored["message"]
         assert setting.written == []
-        setting.writer.put(KEY, PATH, {"phase": "Running", "number": 2})
+        setting.writer.put(KEY, UID, {"phase": "Running", "number": 2})
         await setting.writes.drain()
         assert setting.stored == {"phase": "Running", "number": 2}
 
@@ -129,14 +131,14 @@ class TestStatusWriter:
         self, setting: Setting, caplog: pytest.LogCaptureFixture
     ) -> None:
         setting.api.failures = [ApiError(422, "Invalid", "spec.template: not a map")] * 1000
-        setting.writer.put(KEY, PATH, {"phase": "Running"})
+        setting.writer.put(KEY, UID, {"phase": "Running"})
         await asyncio.sleep(3600)
         assert setting.patches
         assert len(caplog.records) == 1
 
     async def test_forgets_an_object_that_no_longer_exists(self, setting: Setting) -> None:
         setting.api.remove(PATH)
-        setting.writer.put(KEY, PATH, {"number": 1})
+        setting.writer.put(KEY, UID, {"number": 1})
         await setting.writes.drain()
         assert setting.written == []
 
@@ -144,12 +146,12 @@ class TestStatusWriter:
         self, setting: Setting
     ) -> None:
         setting.api.remove(PATH)
-        setting.writer.put(KEY, PATH, {"phase": "Running", "number": 1})
+        setting.writer.put(KEY, UID, {"phase": "Running", "number": 1})
         await setting.api.asked.wait()
         setting.writer.forget(KEY)
         setting.writer.seed(KEY, {})
         await setting.writes.drain()
         setting.api.store(PATH)
-        setting.writer.put(KEY, PATH, {"phase": "Running"})
+        setting.writer.put(KEY, UID, {"phase": "Running"})
         await setting.writes.drain()
         assert setting.stored == {"phase": "Running"}
