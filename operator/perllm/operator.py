@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import IO
 
@@ -28,6 +29,7 @@ from perllm.cluster.informer import Informer, wait_for_first_lists
 from perllm.cluster.leadership import Leadership, LeadershipError, find_namespace
 from perllm.cluster.outages import Outages
 from perllm.cluster.pod_ends import PodPatience
+from perllm.cluster.starts import StartRecord
 from perllm.cluster.writes import WriteQueue
 from perllm.config import Config
 from perllm.controller.announcer import Announcer
@@ -67,6 +69,7 @@ class Operator:
         credentials: Credentials,
         registry: CollectorRegistry,
         journal: IO[bytes] | None = None,
+        starts: Path | None = None,
     ) -> None:
         self._config = config
         self._client = client
@@ -122,7 +125,7 @@ class Operator:
             guard=self._guard,
             on_gone=control.clocks.forget,
         )
-        self._leadership = _follow_lease(config, client, self._outages)
+        self._leadership = _follow_lease(config, client, self._outages, starts)
         self._nodes, self._pods, self._obstacles = self._build_informers()
         self._watch = TaskWatch(
             credentials,
@@ -309,7 +312,7 @@ def _read_controller_settings(config: Config) -> ControllerSettings:
     )
 
 
-def _follow_lease(config: Config, client: Client, outages: Outages) -> Leadership | None:
+def _follow_lease(config: Config, client: Client, outages: Outages, starts: Path | None) -> Leadership | None:
     if not config.leader_lease:
         return None
     return Leadership(
@@ -319,4 +322,5 @@ def _follow_lease(config: Config, client: Client, outages: Outages) -> Leadershi
         hostname=socket.gethostname(),
         now=time.monotonic,
         outages=outages,
+        starts=StartRecord(starts, time.time) if starts is not None else None,
     )
