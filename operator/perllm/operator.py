@@ -12,22 +12,24 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from functools import partial
 from pathlib import Path
 from random import Random
-from typing import IO
+from typing import IO, TypeVar
 
 import requests
 from prometheus_client import CollectorRegistry
 
 from perllm import health
 from perllm.api import names
-from perllm.cluster.client import Client
+from perllm.cluster.client import Client, Object
 from perllm.cluster.credentials import Credentials
 from perllm.cluster.events import EventRecorder
-from perllm.cluster.informer import Informer, wait_for_first_lists
+from perllm.cluster.informer import Informer, OnChange, wait_for_first_lists
 from perllm.cluster.leadership import Leadership, LeadershipError, find_namespace
+from perllm.cluster.node import Node
+from perllm.cluster.obstacles import Obstacle, read_namespace, read_quota
 from perllm.cluster.outages import Outages
+from perllm.cluster.pod import Pod, read_pod
 from perllm.cluster.pod_ends import PodPatience
 from perllm.cluster.starts import StartRecord
 from perllm.cluster.writes import WriteQueue
@@ -53,6 +55,8 @@ from perllm.telemetry.poller import Telemetry
 from perllm.telemetry.source import PrometheusSource
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 DRAIN_TIMEOUT_S = 10.0
 PODS_PATIENCE_S = 60.0
@@ -169,25 +173,40 @@ class Operator:
             unix_now=time.time,
             show_circuit=circuits.put,
             wake=wake,
-            has_node=lambda name: name in self._nodes.objects,
             has_tasks=lambda: self._watch.is_ready,
         )
 
-    def _build_informers(self) -> tuple[Informer, list[Informer], list[Informer]]:
+    def _build_informers(self) -> tuple[Informer[Node], list[Informer[Pod]], list[Informer[Obstacle]]]:
         """Return the informers of nodes, of pods, and of the obstacles to pods: quotas and namespaces."""
         controller, namespaces = self._control.controller, self._config.namespaces
-        inform = partial(Informer, self._client, guard=self._guard, outages=self._outages, rng=self._rng)
-        nodes = inform("/api/v1/nodes", self._upkeep.on_node, kind="node")
+        nodes = self._inform("node", "/api/v1/nodes", self._upkeep.read, self._upkeep.on_node)
         pods = [
-            inform(path, controller.on_pod, kind="pod", query={"labelSelector": names.TASK_LABEL})
+            self._inform("pod", path, read_pod, controller.on_pod, labelSelector=names.TASK_LABEL)
             for path in map(names.pods_path, namespaces or (None,))
         ]
         obstacles = [
-            inform(path, controller.on_quota, kind="quota") for path in map(names.quotas_path, namespaces or (None,))
+            self._inform("quota", path, read_quota, controller.on_quota)
+            for path in map(names.quotas_path, namespaces or (None,))
         ]
         if not namespaces:
-            obstacles.append(inform("/api/v1/namespaces", controller.on_namespace, kind="namespace"))
+            path = "/api/v1/namespaces"
+            obstacles.append(self._inform("namespace", path, read_namespace, controller.on_namespace))
         return nodes, pods, obstacles
+
+    def _inform(
+        self, kind: str, path: str, read: Callable[[Object], T | None], on_change: OnChange[T], **query: str
+    ) -> Informer[T]:
+        return Informer(
+            self._client,
+            path,
+            read,
+            on_change,
+            kind=kind,
+            query=query,
+            guard=self._guard,
+            outages=self._outages,
+            rng=self._rng,
+        )
 
     def stop(self) -> None:
         """Stop the operator; a start that still waits for the API server is abandoned."""
@@ -236,6 +255,7 @@ class Operator:
             self._begin(work, "dispatcher", self._control.dispatcher.run)
             self._begin(work, "profiles", self._profiles.run)
             self._begin(work, "releases of pods", self._control.releases.run)
+            self._begin(work, "comparison of the ledger", self._control.drift.run)
             self._begin(work, "upkeep of nodes", self._upkeep.run)
             self._watch.start()
             stack.push_async_callback(self._watch.stop)

@@ -13,7 +13,7 @@ from fleets import PODS, TASKS
 from prometheus_client.parser import text_string_to_metric_families
 
 from perllm.cluster.client import Client, Object
-from perllm.cluster.informer import Informer
+from perllm.cluster.informer import Informer, keep_all
 
 AT_A_TIME = 32
 POLL_S = 0.2
@@ -44,7 +44,7 @@ class Bindings:
 def watch_bindings(client: Client) -> Iterator[Bindings]:
     """Follow the pods that have a node."""
     bindings = Bindings()
-    informer = Informer(client, PODS, bindings.see, query={"fieldSelector": "spec.nodeName!="})
+    informer = Informer(client, PODS, keep_all, bindings.see, query={"fieldSelector": "spec.nodeName!="})
     following = asyncio.get_running_loop().create_task(informer.run())
     try:
         yield bindings

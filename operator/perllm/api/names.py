@@ -25,8 +25,6 @@ INSTANCE_LABEL = f"{GROUP}/instance"
 GPU_TYPE_LABEL = "nvidia.com/gpu.product"
 GPU_COUNT_LABEL = "nvidia.com/gpu.count"
 
-OUTCOME_FINALIZER = f"{GROUP}/outcome"
-
 DECISION_ANNOTATION = f"{GROUP}/decision"
 DEADLINE_ANNOTATION = f"{GROUP}/deadline"
 CONTAINERS_ANNOTATION = f"{GROUP}/containers"

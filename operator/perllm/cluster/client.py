@@ -6,7 +6,7 @@ apart again. It loads the credentials (credentials.py).
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self
@@ -23,8 +23,11 @@ Object = dict[str, Any]
 MAX_REASON = 100
 MAX_RETRY_AFTER_S = 60.0
 
-WATCH_SILENCE_S = 75.0
-"""The API server sends a bookmark about once a minute, so a watch that is silent for longer is dead."""
+WATCH_S = 15
+"""How long a watch lasts; the API server ends it then, after a bookmark, so nothing has to be listed again."""
+
+WATCH_SILENCE_S = 18.0
+"""A watch that is silent for longer is dead, since the API server would have ended it."""
 
 
 class PatchKind(StrEnum):
@@ -145,10 +148,21 @@ class Client:
         """Delete an object; `body` may hold DeleteOptions."""
         return await self._request("DELETE", path, body=body)
 
-    async def watch(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Object]:
-        """Yield watch events from `path` until the server ends the stream."""
+    async def watch(
+        self, path: str, query: Mapping[str, str], *, on_open: Callable[[], None] = lambda: None
+    ) -> AsyncIterator[Object]:
+        """Yield watch events from `path` until the server ends the stream, after `WATCH_S` at the latest.
+
+        Args:
+            path: API path of a collection.
+            query: selectors, and the version from which on changes are wanted.
+            on_open: called once the server has accepted the watch.
+
+        Raises:
+            ApiError: the server denies the watch, or the stream was cut off or silent for `WATCH_SILENCE_S`.
+        """
         timeout = aiohttp.ClientTimeout(total=None, connect=10.0, sock_read=WATCH_SILENCE_S)
-        parameters = {"watch": "1", "allowWatchBookmarks": "true", **query}
+        parameters = {"watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCH_S), **query}
         try:
             async with self._open().get(
                 self._credentials.server + path,
@@ -159,6 +173,7 @@ class Client:
             ) as response:
                 if response.status >= 400:
                     raise _error_from(response, await response.read())
+                on_open()
                 async for line in split_lines(response.content):
                     yield _parse(line, f"watch of {path}")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

@@ -15,6 +15,7 @@ from perllm.controller.clocks import Clocks
 from perllm.controller.controller import Controller
 from perllm.controller.decisions import Decisions
 from perllm.controller.dispatcher import Dispatcher
+from perllm.controller.drift import DriftMonitor
 from perllm.controller.outcome_learner import OutcomeLearner
 from perllm.controller.pod_accounts import PodAccounts
 from perllm.controller.pod_keeper import PodKeeper
@@ -63,7 +64,6 @@ class ControllerContext:
         unix_now: wall clock.
         show_circuit: called with a node and the state of its circuits.
         wake: set whenever there may be something to decide.
-        has_node: whether the cluster has a node of this name.
         has_tasks: whether all tasks are known at the moment.
     """
 
@@ -77,7 +77,6 @@ class ControllerContext:
     unix_now: Callable[[], float]
     show_circuit: Callable[[str, CircuitStatus], None]
     wake: asyncio.Event
-    has_node: Callable[[str], bool]
     has_tasks: Callable[[], bool]
 
 
@@ -89,6 +88,7 @@ class TaskControl:
         controller: takes in tasks and pods.
         dispatcher: carries out decisions.
         releases: release pods whose ends are recorded.
+        drift: compares the ledger with the pods.
         writer: writes statuses.
         node_health: follows the circuits of nodes.
         clocks: judge the times that nodes report.
@@ -98,6 +98,7 @@ class TaskControl:
     controller: Controller
     dispatcher: Dispatcher
     releases: PodReleases
+    drift: DriftMonitor
     writer: StatusWriter
     node_health: NodeHealth
     clocks: Clocks
@@ -154,7 +155,6 @@ def build_task_control(
         writer,
         outcomes,
         pods,
-        has_node=context.has_node,
         has_tasks=context.has_tasks,
         guard=guard,
         unix_now=unix_now,
@@ -173,8 +173,18 @@ def build_task_control(
         unix_now=unix_now,
         gpu_resource=settings.gpu_resource,
     )
+    drift = DriftMonitor(
+        tracking,
+        accounts,
+        parts.ledger,
+        parts.fleet,
+        scheduler,
+        has_tasks=context.has_tasks,
+        metrics=metrics,
+        now_s=context.now_s,
+    )
     _show_queue(scheduler, parts, metrics)
-    return TaskControl(controller, dispatcher, releases, writer, node_health, clocks, decisions)
+    return TaskControl(controller, dispatcher, releases, drift, writer, node_health, clocks, decisions)
 
 
 def _show_queue(scheduler: Scheduler, parts: Parts, metrics: OperatorMetrics) -> None:

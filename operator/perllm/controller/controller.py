@@ -9,7 +9,7 @@ from functools import partial
 
 from perllm.cluster.client import Object
 from perllm.cluster.informer import object_key
-from perllm.cluster.obstacles import is_quota_changed, is_relabelled
+from perllm.cluster.obstacles import Obstacle
 from perllm.cluster.pod import Pod, read_pod
 from perllm.controller.clocks import Clocks
 from perllm.controller.decisions import Decisions
@@ -99,24 +99,26 @@ class Controller:
             if namespace in (None, task.namespace) and uids.get(task.key) != task.uid:
                 self._guard.run("task", task.key, partial(self._forget, task.key))
 
-    def on_pod(self, old: Object | None, new: Object | None) -> None:
+    def on_pod(self, old: Pod | None, new: Pod | None) -> None:
         """Handle a pod that was added, changed or deleted; called inside the guard."""
-        pod = read_pod(new or old or {})
+        pod = new or old
         if pod is None:
             return
         self._releases.note(pod, is_gone=new is None)
-        if pod.task_uid:
-            self._take_pod(pod, is_gone=new is None)
+        if new is not None and new.task_uid:
+            self._take_pod(new, is_gone=False)
+        elif old is not None and old.task_uid:
+            self._take_pod(old, is_gone=True)
 
-    def on_quota(self, old: Object | None, new: Object | None) -> None:
-        """Handle a quota that was added, changed or deleted."""
-        if is_quota_changed(old, new):
-            self._scheduler.retry_namespace((new or old or {})["metadata"]["namespace"])
+    def on_quota(self, old: Obstacle | None, _: Obstacle | None) -> None:
+        """Handle a quota that was added, changed or deleted; a new one admits no pod that was denied before."""
+        if old is not None:
+            self._scheduler.retry_namespace(old.namespace)
 
-    def on_namespace(self, old: Object | None, new: Object | None) -> None:
-        """Handle a namespace that was added, changed or deleted."""
-        if is_relabelled(old, new):
-            self._scheduler.retry_namespace((new or old or {})["metadata"]["name"])
+    def on_namespace(self, old: Obstacle | None, new: Obstacle | None) -> None:
+        """Handle a namespace that was added, relabelled or deleted."""
+        if old is not None and new is not None:
+            self._scheduler.retry_namespace(new.namespace)
 
     def _take_task(self, item: Object, *, deleted: bool) -> None:
         key = object_key(item)

@@ -7,6 +7,7 @@ from typing import Any
 from perllm.api import names
 from perllm.cluster.client import ApiError, Client, PatchKind
 from perllm.cluster.pod import Pod
+from perllm.cluster.release import build_release
 from perllm.cluster.writes import Write, WriteQueue
 from perllm.controller.denial import is_invalid, read_denial
 from perllm.controller.pods import build_pod
@@ -64,15 +65,10 @@ class PodKeeper:
         self._writes.put(Write("release", pod.key, partial(self._release, pod)))
 
     async def _release(self, pod: Pod) -> None:
-        """Patch the status of a pod, through which nobody can change its spec.
-
-        The list of finalizers is not read first, since others may change it meanwhile.
-        """
         namespace = pod.key.partition("/")[0]
-        change = {"uid": pod.uid, "$deleteFromPrimitiveList/finalizers": [names.OUTCOME_FINALIZER]}
         path = f"{names.pods_path(namespace)}/{pod.name}/status"
         try:
-            await self._client.patch(path, {"metadata": change}, kind=PatchKind.STRATEGIC)
+            await self._client.patch(path, build_release(pod.uid), kind=PatchKind.STRATEGIC)
         except ApiError as error:
             if error.is_transient:
                 raise

@@ -26,7 +26,6 @@ class PodReleases:
         writer: knows which statuses are stored.
         outcomes: know what is learned.
         pods: remove the finalizer.
-        has_node: whether the cluster has a node of this name.
         has_tasks: whether all tasks are known at the moment, so that a task that is not known does not exist.
         guard: contains failures about single pods.
         unix_now: wall clock.
@@ -39,7 +38,6 @@ class PodReleases:
         outcomes: OutcomeLearner,
         pods: PodKeeper,
         *,
-        has_node: Callable[[str], bool],
         has_tasks: Callable[[], bool],
         guard: Guard,
         unix_now: Callable[[], float],
@@ -48,7 +46,6 @@ class PodReleases:
         self._writer = writer
         self._outcomes = outcomes
         self._pods = pods
-        self._has_node = has_node
         self._has_tasks = has_tasks
         self._guard = guard
         self._unix_now = unix_now
@@ -97,6 +94,6 @@ class PodReleases:
             if not tracked.task.is_deleting:
                 is_learned = pod.is_finished and self._outcomes.is_recorded(tracked)
                 records = Records(tracked.status, self._writer.is_stored(pod.task_key), is_learned)
-        if may_release(pod, records, has_node=pod.node is None or self._has_node(pod.node), now_s=now_s):
+        if may_release(pod, records, now_s):
             self._released_s[pod.uid] = now_s
             self._pods.release(pod)

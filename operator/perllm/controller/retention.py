@@ -1,8 +1,8 @@
 """Which pods of tasks may be released: a finalizer retains every pod until what it knows is recorded elsewhere.
 
-A pod that ends is the only witness of its end, and anybody may delete it: a user, the garbage collection of pods on lost
-nodes, a namespace's deletion. As for the Jobs of Kubernetes, a finalizer holds it until its task's status is stored,
-and for a task that succeeded until its outcome is part of the stored learned state.
+A pod that ends is the only witness of its end, and anybody may delete it: a user, the garbage collector of pods on lost
+nodes. As for the Jobs of Kubernetes, a finalizer retains it until the status of its task is stored, and if the task
+succeeded until its outcome is part of the stored learned state.
 """
 
 from dataclasses import dataclass
@@ -30,13 +30,12 @@ class Records:
     is_learned: bool = False
 
 
-def may_release(pod: Pod, records: Records, *, has_node: bool, now_s: float) -> bool:
+def may_release(pod: Pod, records: Records, now_s: float) -> bool:
     """Return whether nothing is lost if a pod vanishes now.
 
     Args:
         pod: a pod with the finalizer.
         records: what is recorded about its task.
-        has_node: whether its node is part of the cluster.
         now_s: Unix time.
     """
     if records.status is None:
@@ -45,9 +44,9 @@ def may_release(pod: Pod, records: Records, *, has_node: bool, now_s: float) -> 
         return False
     if pod.phase is PodPhase.SUCCEEDED:
         return is_settled(records.status) and records.is_learned
-    return pod.is_finished or (pod.is_deleting and _has_no_end(pod, has_node, now_s))
+    return pod.is_finished or (pod.is_deleting and _has_no_end(pod, now_s))
 
 
-def _has_no_end(pod: Pod, has_node: bool, now_s: float) -> bool:
+def _has_no_end(pod: Pod, now_s: float) -> bool:
     """Whether a deleted pod will never report its end."""
-    return pod.node is None or not has_node or (pod.gone_by_s is not None and now_s >= pod.gone_by_s + MARGIN_S)
+    return pod.node is None or (pod.gone_by_s is not None and now_s >= pod.gone_by_s + MARGIN_S)

@@ -3,7 +3,7 @@
     nodes       put_node, remove_node, put_bandwidth, warm
     tasks       note_arrival, submit, withdraw, forget
     pods        note_pod, note_created, note_denied, note_abandoned, release_room, retry, retry_namespace
-    placement   decide, settle (kube-scheduler asks), confirm, cancel, end, free
+    placement   decide, settle (kube-scheduler asks), confirm, cancel, end, drop, free
     outcomes    restore, learn, learn_ended
     circuits    note_refused, note_failed, note_began, note_succeeded, tend_circuits
     time        due, refresh
@@ -245,6 +245,12 @@ class Scheduler:
         residence = self._placer.release(task_id)
         self._loop.free(node)
         return residence
+
+    @recorded
+    def drop(self, task_id: str) -> None:
+        """Release a task that is in flight although no pod of it is: whatever released it was missed."""
+        self._placer.release(task_id)
+        self._loop.examine_all()
 
     @recorded
     def free(self, node: str) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from perllm.cluster.client import ApiError, PatchKind
@@ -120,7 +120,9 @@ class FakeApiServer:
         self.remove(path)
         return {}
 
-    async def watch(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Object]:
+    async def watch(
+        self, path: str, query: Mapping[str, str], *, on_open: Callable[[], None] = lambda: None
+    ) -> AsyncIterator[Object]:
         await asyncio.sleep(0)
         self.calls.append(("WATCH", path, dict(query)))
         failure = self.watch_failures.pop(0) if self.watch_failures else None
@@ -129,6 +131,7 @@ class FakeApiServer:
         version = int(query["resourceVersion"])
         if version < self.oldest_version:
             raise ApiError(410, "Expired", "too old resource version")
+        on_open()
         queue: asyncio.Queue[Object | ApiError | None] = asyncio.Queue()
         for changed, kind, item in self._history:
             if changed > version:
