@@ -131,6 +131,14 @@ class Operator:
         )
         self._leadership = _follow_lease(config, client, self._outages, starts)
         self._nodes, self._pods, self._obstacles = self._build_informers()
+        self._profile_watch = self._inform(
+            "profile",
+            names.node_profiles_path(),
+            lambda item: str(item["metadata"]["name"]),
+            self._note_profile,
+            metadata_only=True,
+            labelSelector=names.select_instance(config.instance),
+        )
         self._watch = TaskWatch(
             credentials,
             lambda item, deleted: control.controller.on_task(item, deleted=deleted),
@@ -194,7 +202,14 @@ class Operator:
         return nodes, pods, obstacles
 
     def _inform(
-        self, kind: str, path: str, read: Callable[[Object], T | None], on_change: OnChange[T], **query: str
+        self,
+        kind: str,
+        path: str,
+        read: Callable[[Object], T | None],
+        on_change: OnChange[T],
+        *,
+        metadata_only: bool = False,
+        **query: str,
     ) -> Informer[T]:
         return Informer(
             self._client,
@@ -203,10 +218,15 @@ class Operator:
             on_change,
             kind=kind,
             query=query,
+            metadata_only=metadata_only,
             guard=self._guard,
             outages=self._outages,
             rng=self._rng,
         )
+
+    def _note_profile(self, old: str | None, new: str | None) -> None:
+        if old is not None and new is None:
+            self._profiles.note_missing(old)
 
     def stop(self) -> None:
         """Stop the operator; a start that still waits for the API server is abandoned."""
@@ -254,6 +274,7 @@ class Operator:
             self._begin(work, "writes", self._writes.run)
             self._begin(work, "dispatcher", self._control.dispatcher.run)
             self._begin(work, "profiles", self._profiles.run)
+            self._begin(work, "watch of profiles", self._profile_watch.run)
             self._begin(work, "releases of pods", self._control.releases.run)
             self._begin(work, "comparison of the ledger", self._control.drift.run)
             self._begin(work, "upkeep of nodes", self._upkeep.run)

@@ -30,6 +30,10 @@ WATCH_SILENCE_S = 18.0
 """A watch that is silent for longer is dead, since the API server would have ended it."""
 
 
+METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+
 class PatchKind(StrEnum):
     """Content types of a patch."""
 
@@ -132,6 +136,10 @@ class Client:
         """Read one object or a list."""
         return await self._request("GET", path, query=query)
 
+    async def list_metadata(self, path: str, **query: str) -> Object:
+        """Read the metadata of the objects in a list."""
+        return await self._request("GET", path, query=query, accept=METADATA_LIST)
+
     async def post(self, path: str, body: object, **query: str) -> Object:
         """Create an object."""
         return await self._request("POST", path, query=query, body=body)
@@ -149,13 +157,19 @@ class Client:
         return await self._request("DELETE", path, body=body)
 
     async def watch(
-        self, path: str, query: Mapping[str, str], *, on_open: Callable[[], None] = lambda: None
+        self,
+        path: str,
+        query: Mapping[str, str],
+        *,
+        metadata_only: bool = False,
+        on_open: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[Object]:
         """Yield watch events from `path` until the server ends the stream, after `WATCH_S` at the latest.
 
         Args:
             path: API path of a collection.
             query: selectors, and the version from which on changes are wanted.
+            metadata_only: whether only the metadata of the objects are wanted.
             on_open: called once the server has accepted the watch.
 
         Raises:
@@ -167,7 +181,7 @@ class Client:
             async with self._open().get(
                 self._credentials.server + path,
                 params=parameters,
-                headers=self._credentials.headers(),
+                headers=self._credentials.headers() | ({"Accept": METADATA} if metadata_only else {}),
                 timeout=timeout,
                 read_bufsize=2**20,
             ) as response:
@@ -187,8 +201,9 @@ class Client:
         query: Mapping[str, str] | None = None,
         body: object | None = None,
         content_type: str = "application/json",
+        accept: str = "",
     ) -> Object:
-        headers = self._credentials.headers()
+        headers = self._credentials.headers() | ({"Accept": accept} if accept else {})
         data = None
         if body is not None:
             data = orjson.dumps(body)

@@ -74,6 +74,7 @@ class Informer(Generic[T]):
         on_change: called with every change of what is kept, inside the guard.
         kind: kind of the objects, such as "pod".
         query: selectors.
+        metadata_only: whether only the metadata of objects are read.
         guard: contains failures about single objects; by default one that counts nothing.
         outages: records watches that end in an error; by default an instance of its own.
         rng: jitter of pauses.
@@ -92,6 +93,7 @@ class Informer(Generic[T]):
         *,
         kind: str = "object",
         query: Mapping[str, str] | None = None,
+        metadata_only: bool = False,
         guard: Guard | None = None,
         outages: Outages | None = None,
         rng: random.Random | None = None,
@@ -103,6 +105,7 @@ class Informer(Generic[T]):
         self._on_change = on_change
         self._kind = kind
         self._query = dict(query or {})
+        self._metadata_only = metadata_only
         self._rng = rng or random.Random()
         self._guard = guard or Guard(lambda _: None, self._rng)
         self._outages = outages or Outages(time.monotonic)
@@ -150,7 +153,9 @@ class Informer(Generic[T]):
 
     async def _read_page(self, token: str, listed: dict[str, _Copy[T]], slices: Slices) -> tuple[str, str]:
         """Add what is kept of the objects on a page to `listed`; return the token of the next page, and the version."""
-        page = await self._client.get(self.path, limit=PAGE_SIZE, **{"continue": token}, **self._query)
+        query = {"limit": PAGE_SIZE, "continue": token, **self._query}
+        read = self._client.list_metadata if self._metadata_only else self._client.get
+        page = await read(self.path, **query)
         try:
             token, version = page["metadata"].get("continue", ""), str(page["metadata"]["resourceVersion"])
             items = [(object_key(item), item) for item in page["items"]]
@@ -177,7 +182,8 @@ class Informer(Generic[T]):
                 timers.callback(loop.call_later(SETTLED_S, self._outages.worked, self._topic).cancel)
 
             try:
-                async for event in self._client.watch(self.path, query, on_open=note_open):
+                events = self._client.watch(self.path, query, metadata_only=self._metadata_only, on_open=note_open)
+                async for event in events:
                     self._version = self._apply(event)
                     await slices.pause()
             except ApiError as error:

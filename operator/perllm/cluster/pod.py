@@ -130,7 +130,7 @@ def read_pod(item: Object) -> Pod | None:
     metadata, spec, status = (as_object(item.get(part)) for part in ("metadata", "spec", "status"))
     namespace, name, uid = (as_text(metadata.get(field)) for field in ("namespace", "name", "uid"))
     owner, attempt = _find_owner(metadata), _read_attempt(as_object(metadata.get("labels")))
-    if name != names.pod_name(as_text(owner.get("name")), attempt):
+    if not attempt or name != names.pod_name(as_text(owner.get("name")), attempt):
         owner = {}
     is_retained = names.OUTCOME_FINALIZER in as_list(metadata.get("finalizers"))
     if not (namespace and name and uid and (owner or is_retained)):

@@ -157,6 +157,13 @@ class ProfileStore:
             raise
         self._learner.revisions.note_stored(name, revision)
 
+    def note_missing(self, name: str) -> None:
+        """Have the profile of a node written again: it was deleted by hand, or with an earlier node of this name."""
+        name = name.removeprefix(self._prefix)
+        self._existing.discard(name)
+        if self._learner.knows(name) and self._learner.summaries(name):
+            self._learner.revisions.change(name)
+
     async def create(self, node: Node) -> None:
         """Create the profile of a node if there is none.
 

@@ -121,7 +121,12 @@ class FakeApiServer:
         return {}
 
     async def watch(
-        self, path: str, query: Mapping[str, str], *, on_open: Callable[[], None] = lambda: None
+        self,
+        path: str,
+        query: Mapping[str, str],
+        *,
+        metadata_only: bool = False,
+        on_open: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[Object]:
         await asyncio.sleep(0)
         self.calls.append(("WATCH", path, dict(query)))

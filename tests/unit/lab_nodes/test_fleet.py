@@ -39,7 +39,7 @@ class MemoryApi:
             item["metadata"]["resourceVersion"] = f"list-{number}"
         return {"items": items, "metadata": {"resourceVersion": "0"}}
 
-    async def watch(self, path, query, on_open):
+    async def watch(self, path, query, *, metadata_only, on_open):
         while True:
             yield await self.events.get()
 
@@ -125,7 +125,7 @@ async def test_a_node_that_boots_runs_the_pods_bound_to_it_in_the_meantime():
 
 async def test_the_end_of_a_part_is_reported():
     class BrokenApi(MemoryApi):
-        async def watch(self, path, query, on_open):
+        async def watch(self, path, query, *, metadata_only, on_open):
             await self.events.get()
             raise RuntimeError("boom")
             yield

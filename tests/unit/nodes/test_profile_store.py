@@ -239,3 +239,47 @@ async def test_operators_of_several_instances_keep_profiles_of_their_own() -> No
         assert await store.load() == count
         assert learner.summaries("a")["m"].count == count
         assert api.read(names.node_profile_path(f"{instance}.a" if instance else "a"))["status"]["outcomes"] == count  # type: ignore[index]
+
+
+async def test_a_profile_that_was_deleted_is_written_again() -> None:
+    api = FakeApiServer()
+    _, store = await learn(api)
+    before = api.read(PROFILE_A)
+    api.remove(PROFILE_A)
+    store.note_missing("a")
+    store.note_missing("b")
+    await store.flush()
+    after = api.read(PROFILE_A)
+    assert before is not None
+    assert after is not None
+    assert after["status"]["outcomes"] == before["status"]["outcomes"] == 3
+    assert api.read(names.node_profile_path("b")) is None
+
+
+async def test_what_was_learned_on_a_node_that_left_is_written_when_it_returns() -> None:
+    api, nodes = FakeApiServer(), dict[str, Node]()
+    learner = Learner(CsUcb())
+    store = Saved(api, learner, nodes.get)
+    learner.register("a", "T4")
+    learner.learn(make_outcome(0))
+    await store.flush()
+    assert api.read(PROFILE_A) is None
+    assert learner.revisions.is_stored("a", learner.revisions.current("a"))
+    nodes["a"] = NODES["a"]
+    await store.flush()
+    profile = api.read(PROFILE_A)
+    assert profile is not None
+    assert profile["status"]["outcomes"] == 1
+
+
+async def test_an_outcome_counts_as_stored_once_the_profile_with_it_is_written() -> None:
+    api = FakeApiServer()
+    learner, store = await learn(api)
+    learner.learn(make_outcome(3))
+    revision = learner.revisions.current("a")
+    assert not learner.revisions.is_stored("a", revision)
+    await store.flush()
+    assert learner.revisions.is_stored("a", revision)
+    learner.learn(make_outcome(4))
+    assert learner.revisions.is_stored("a", revision)
+    assert not learner.revisions.is_stored("a", learner.revisions.current("a"))
