@@ -1,7 +1,7 @@
 """The configuration of the operator: one file, read once and validated as a whole."""
 
 from dataclasses import asdict, fields
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -128,9 +128,9 @@ class TaskSettings(_Section):
     )
 
     @property
-    def default_ttl_s(self) -> float | None:
-        """Seconds that a finished task is kept; None for ever."""
-        return None if self.default_ttl == "never" else parse_duration_s(self.default_ttl)
+    def default_ttl_s(self) -> float:
+        """Seconds that a finished task is kept; inf for ever."""
+        return inf if self.default_ttl == "never" else parse_duration_s(self.default_ttl)
 
     @property
     def max_history(self) -> int | None:

@@ -36,6 +36,7 @@ from perllm.cluster.writes import WriteQueue
 from perllm.config import Config
 from perllm.controller.announcer import Announcer
 from perllm.controller.assembly import ControllerContext, ControllerSettings, build_task_control
+from perllm.controller.history import HistoryLimits
 from perllm.controller.watch import TaskWatch
 from perllm.energy.attribution import IdlePower
 from perllm.energy.settlement import Settlement
@@ -276,6 +277,7 @@ class Operator:
             self._begin(work, "profiles", self._profiles.run)
             self._begin(work, "watch of profiles", self._profile_watch.run)
             self._begin(work, "releases of pods", self._control.releases.run)
+            self._begin(work, "retirement of tasks", self._control.retirement.run)
             self._begin(work, "comparison of the ledger", self._control.drift.run)
             self._begin(work, "upkeep of nodes", self._upkeep.run)
             self._watch.start()
@@ -350,6 +352,7 @@ def _read_controller_settings(config: Config) -> ControllerSettings:
         gpu_resource=config.nodes.gpu_resource,
         patience=PodPatience(start_s=config.start_timeout_s),
         admission=build_admission(config.admission),
+        history=HistoryLimits(config.tasks.default_ttl_s, config.tasks.max_history),
     )
 
 

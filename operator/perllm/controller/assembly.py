@@ -16,11 +16,13 @@ from perllm.controller.controller import Controller
 from perllm.controller.decisions import Decisions
 from perllm.controller.dispatcher import Dispatcher
 from perllm.controller.drift import DriftMonitor
+from perllm.controller.history import History, HistoryLimits
 from perllm.controller.outcome_learner import OutcomeLearner
 from perllm.controller.pod_accounts import PodAccounts
 from perllm.controller.pod_keeper import PodKeeper
 from perllm.controller.pod_releases import PodReleases
 from perllm.controller.reconciler import Reconciler
+from perllm.controller.retirement import Retirement
 from perllm.controller.status_writer import StatusWriter
 from perllm.controller.tracking import Tracking
 from perllm.energy.settlement import Settlement
@@ -41,12 +43,14 @@ class ControllerSettings:
         gpu_resource: resource that slots are units of.
         patience: how long pods may take.
         admission: explains rejections.
+        history: how long finished tasks are kept.
     """
 
     scheduler_name: str = names.SCHEDULER_NAME
     gpu_resource: str = names.GPU_RESOURCE
     patience: PodPatience = field(default_factory=PodPatience)
     admission: Admission = field(default_factory=Admission)
+    history: HistoryLimits = field(default_factory=HistoryLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,7 @@ class TaskControl:
         controller: takes in tasks and pods.
         dispatcher: carries out decisions.
         releases: release pods whose ends are recorded.
+        retirement: moves tasks that are over to the history.
         drift: compares the ledger with the pods.
         writer: writes statuses.
         node_health: follows the circuits of nodes.
@@ -98,6 +103,7 @@ class TaskControl:
     controller: Controller
     dispatcher: Dispatcher
     releases: PodReleases
+    retirement: Retirement
     drift: DriftMonitor
     writer: StatusWriter
     node_health: NodeHealth
@@ -133,6 +139,7 @@ def build_task_control(
         scheduler,
         accounts=accounts,
         settlement=context.settlement,
+        decisions=decisions,
         pods=pods,
         writer=writer,
         announcer=context.announcer,
@@ -150,6 +157,8 @@ def build_task_control(
         admission=settings.admission,
         guard=guard,
     )
+    history = History(pods, settings.history, unix_now)
+    retirement = Retirement(tracking, history, reconciler, writer, guard=guard, unix_now=unix_now)
     releases = PodReleases(
         tracking,
         writer,
@@ -166,6 +175,8 @@ def build_task_control(
         accounts=accounts,
         outcomes=outcomes,
         releases=releases,
+        history=history,
+        learner=parts.learner,
         writer=writer,
         clocks=clocks,
         decisions=decisions,
@@ -184,7 +195,7 @@ def build_task_control(
         now_s=context.now_s,
     )
     _show_queue(scheduler, parts, metrics)
-    return TaskControl(controller, dispatcher, releases, drift, writer, node_health, clocks, decisions)
+    return TaskControl(controller, dispatcher, releases, retirement, drift, writer, node_health, clocks, decisions)
 
 
 def _show_queue(scheduler: Scheduler, parts: Parts, metrics: OperatorMetrics) -> None:

@@ -47,7 +47,6 @@ class Step:
         cause: why it needs another pod after the last one; empty for the first pod.
         doomed: pods to delete.
         finished: the pod that ended the task, once it has.
-        expire_in_s: seconds until the task itself is to be deleted; None to keep it.
     """
 
     status: TaskStatus
@@ -55,7 +54,6 @@ class Step:
     cause: str = ""
     doomed: tuple[Pod, ...] = ()
     finished: Pod | None = None
-    expire_in_s: float | None = None
 
 
 def advance(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float, note: Note | None = None) -> Step:
@@ -92,6 +90,13 @@ def note_wait(task: Task, status: TaskStatus, note: Note, cause: str, now_s: flo
 def is_ended_at_deadline(status: TaskStatus) -> bool:
     """Whether a task was ended because its deadline had passed."""
     return any(one.type == ConditionType.COMPLETED and one.reason == DEADLINE_EXCEEDED for one in status.conditions)
+
+
+def find_end_s(status: TaskStatus, now_s: float) -> float:
+    """Return when the end of a task was first seen; its time to live starts then, whatever the clocks of nodes say."""
+    ends = (one.last_transition_time for one in status.conditions if one.type == ConditionType.FINISHED)
+    ended = next(ends, status.completion_time)
+    return ended.timestamp() if ended else now_s
 
 
 def _go_on(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) -> Step:
@@ -133,21 +138,12 @@ def _keep(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) -> 
         # A task that was ended at its deadline may still report how far it got.
         last = next((pod for pod in pods if pod.is_finished and pod.name == status.pod_name), None)
         update["result"] = read_result(last)
-    ttl_s = task.valid_spec.ttl_after_finished_s
-    expire_in_s = None if ttl_s is None else _seen_end_s(status, now_s) + ttl_s - now_s
     status = follow(task, status).model_copy(update=update)
-    return Step(status, doomed=(*doomed, *_overdue(pods, now_s)), finished=finished, expire_in_s=expire_in_s)
+    return Step(status, doomed=(*doomed, *_overdue(pods, now_s)), finished=finished)
 
 
 def _overdue(pods: Sequence[Pod], now_s: float) -> tuple[Pod, ...]:
     return tuple(pod for pod in pods if is_overdue(pod, now_s))
-
-
-def _seen_end_s(status: TaskStatus, now_s: float) -> float:
-    """Return when the end of a task was first seen; its time to live starts then, whatever the clocks of nodes say."""
-    ends = (one.last_transition_time for one in status.conditions if one.type == ConditionType.FINISHED)
-    ended = next(ends, status.completion_time)
-    return ended.timestamp() if ended else now_s
 
 
 def _count(status: TaskStatus, pods: Sequence[Pod]) -> TaskStatus:

@@ -7,14 +7,13 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from perllm.api import names
 from perllm.api.task_status import TaskPhase, TaskStatus
 from perllm.cluster.pod import Pod
 from perllm.cluster.pod_ends import PodPatience, next_look_s
 from perllm.controller import lifecycle
 from perllm.controller.announcer import Announcer
 from perllm.controller.conditions import Note
-from perllm.controller.decisions import read_decision
+from perllm.controller.decisions import Decisions, read_decision
 from perllm.controller.pod_accounts import PodAccounts
 from perllm.controller.pod_keeper import PodKeeper
 from perllm.controller.status_writer import StatusWriter
@@ -38,6 +37,7 @@ class Reconciler:
         scheduler: queues those that need a pod.
         accounts: treat pods as ended that are no longer waited for.
         settlement: measures energy.
+        decisions: remember which decision bound a pod.
         pods: deletes pods and tasks.
         writer: writes statuses.
         announcer: announces what has changed.
@@ -53,6 +53,7 @@ class Reconciler:
         *,
         accounts: PodAccounts,
         settlement: Settlement,
+        decisions: Decisions,
         pods: PodKeeper,
         writer: StatusWriter,
         announcer: Announcer,
@@ -64,6 +65,7 @@ class Reconciler:
         self._scheduler = scheduler
         self._accounts = accounts
         self._settlement = settlement
+        self._decisions = decisions
         self._pods = pods
         self._writer = writer
         self._announcer = announcer
@@ -101,7 +103,7 @@ class Reconciler:
         return True
 
     def forget(self, key: str) -> None:
-        """Drop everything about a task that no longer exists."""
+        """Drop everything about a task that no longer exists, or about which nothing more will be known."""
         for kind in ("task", "task state", "outcome"):
             self._guard.clear(kind, key)
         self._writer.forget(key)
@@ -116,6 +118,7 @@ class Reconciler:
         self._clear_queue_faults(key)
         for pod in tracked.pods.values():
             self._settlement.forget(pod.uid)
+            self._decisions.forget(pod.uid)
 
     def _reconcile(self, key: str) -> None:
         tracked = self._tracking.get(key)
@@ -194,13 +197,6 @@ class Reconciler:
             waits_s += [task.due_s - now_s] if task.due_s > now_s else []
         elif status.observed is not None and status.observed.energy_quality is None and step.finished is not None:
             waits_s.append(self._settlement.retry_s)
-        elif step.expire_in_s is not None:
-            if step.expire_in_s <= 0:
-                # While a pod is retained there is something left to record; its release brings the task back here.
-                if not any(pod.is_retained for pod in tracked.pods.values()):
-                    self._pods.delete(names.task_path(task.namespace, task.name), task.uid)
-                return
-            waits_s.append(step.expire_in_s)
         if waits_s:
             loop = asyncio.get_running_loop()
             tracked.timer = loop.call_later(max(min(waits_s), 0.0) + 0.001, self._wake, task)

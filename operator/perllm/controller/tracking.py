@@ -84,6 +84,14 @@ class Tracking:
         tracked = self.find(pod.task_key, pod.task_uid)
         return self._orphans.setdefault(pod.task_key, {}) if tracked is None else tracked.pods
 
+    def orphans_of(self, key: str, uid: str) -> list[Pod]:
+        """Return the pods of a task that is not known."""
+        return [pod for pod in self._orphans.get(key, {}).values() if pod.task_uid == uid]
+
+    def drop_orphans(self, key: str) -> None:
+        """Forget the pods of a task that is not known."""
+        self._orphans.pop(key, None)
+
     def drop_orphan(self, pod: Pod) -> None:
         """Forget a pod that is gone, if its task is not known."""
         orphans = self._orphans.get(pod.task_key)

@@ -100,6 +100,7 @@ class Cluster:
             group.create_task(self.writes.run())
             group.create_task(self.control.releases.run())
             group.create_task(self.control.drift.run())
+            group.create_task(self.control.retirement.run())
             group.create_task(self._report_releases())
 
     async def _dispatch(self) -> None:
