@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -19,7 +18,7 @@ from perllm.api import names
 from perllm.cluster.client import ApiError, Client, Object, PatchKind
 from perllm.cluster.credentials import load_credentials
 from perllm.cluster.rbac import build_manifests, collection_path
-from perllm.cluster.release import build_release
+from perllm.cluster.release import build_release, release_pods
 from perllm.cluster.release_policy import build_release_policy
 from perllm_lab.kubernetes.control_plane import ControlPlane
 from perllm_lab.lab import rbac_user
@@ -96,7 +95,7 @@ async def site(control_plane: ControlPlane) -> AsyncIterator[Site]:
             while await is_allowed(site, probe, {"metadata": {"labels": {"policy": "missing"}}}):  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
         yield site
-        await site.perllm("release")
+        await release_pods(admin, [], report=print)
         for namespace in (NAMESPACE, ELSEWHERE):
             await admin.delete(f"/api/v1/namespaces/{namespace}")
 
@@ -180,24 +179,46 @@ async def test_other_accounts_are_not_affected(site: Site) -> None:
     assert (changed["status"]["phase"], changed["metadata"]["labels"]["a"]) == ("Failed", "b")
 
 
+async def test_documented_command_line_releases_pods_without_perllm(site: Site, tmp_path: Path) -> None:
+    pod = await site.create("by-hand", finalizers=(FOREIGN, OURS))
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(f'#!/bin/sh\nexec {shlex.join(site.plane.kubectl_argv)} "$@"\n')
+    kubectl.chmod(0o755)
+    (command,) = re.findall(r"^kubectl get pods .* \|\nxargs .*$", OPERATIONS.read_text(), re.MULTILINE)
+
+    status, output = await call("sh", "-c", f"PATH={tmp_path}:$PATH\n{command}")
+
+    assert status == 0, output
+    assert await site.list_retained(NAMESPACE) == []
+    assert (await site.admin.get(path_of(pod)))["metadata"]["finalizers"] == [FOREIGN]
+
+
 async def test_command_releases_hundreds_of_pods_within_seconds_and_leaves_foreign_finalizers(site: Site) -> None:
-    await site.perllm("release")
-    await asyncio.gather(*(site.create(f"many-{number}", finalizers=(FOREIGN, OURS)) for number in range(PODS)))
-    other = await site.create("other", ELSEWHERE)
+    pods = [site.create(f"many-{number}", ELSEWHERE, (FOREIGN, OURS)) for number in range(PODS)]
+    first, *_ = await asyncio.gather(*pods)
+    await site.create("other")
     start_s = time.monotonic()
 
-    status, output = await site.perllm("release", "--namespace", NAMESPACE)
+    status, output = await site.perllm("release", "--namespace", ELSEWHERE)
 
     took_s = time.monotonic() - start_s
     print(f"{PODS} pods released in {took_s:.1f} s, with the start of the command")
     assert (status, output.splitlines()[-1]) == (0, f"done: {PODS} pods released, none is retained any more")
     assert took_s < TIMEOUT_S
-    assert await site.list_retained(NAMESPACE) == []
-    held = await site.admin.get(f"{names.pods_path(NAMESPACE)}/many-1")
-    assert held["metadata"]["finalizers"] == [FOREIGN]
-    assert await site.list_retained(ELSEWHERE) == [other["metadata"]["name"]]
-    assert await site.perllm("release") == (0, "1 pods released\ndone: 1 pods released, none is retained any more\n")
-    assert await site.perllm("release") == (0, "done: 0 pods released, none is retained any more\n")
+    assert (await site.admin.get(path_of(first)))["metadata"]["finalizers"] == [FOREIGN]
+    assert await site.list_retained(NAMESPACE) == ["other"]
+
+
+async def test_pods_of_all_namespaces_are_released_once(site: Site) -> None:
+    await site.create("here")
+    await site.create("there", ELSEWHERE)
+    reports: list[str] = []
+
+    for _ in range(2):
+        await release_pods(site.admin, [], report=reports.append)
+
+    assert await site.list_retained(NAMESPACE) == await site.list_retained(ELSEWHERE) == []
+    assert reports[-1] == "done: 0 pods released, none is retained any more"
 
 
 async def test_command_stops_the_operator_first(site: Site) -> None:
@@ -214,27 +235,3 @@ async def test_command_stops_the_operator_first(site: Site) -> None:
 
     assert (status, output.splitlines()[0]) == (0, f"deployment {ELSEWHERE}/operator scaled to 0")
     assert (await site.admin.get(names.pods_path(ELSEWHERE), **own))["items"] == []
-
-
-async def test_command_names_the_deployment_that_does_not_exist(site: Site) -> None:
-    status, output = await site.perllm("release", "--stop", f"{ELSEWHERE}/absent")
-
-    assert (status, output) == (1, 'Error: 404 NotFound: deployments.apps "absent" not found\n')
-
-
-async def test_documented_command_line_releases_pods_without_perllm(site: Site, tmp_path: Path) -> None:
-    for number in range(3):
-        await site.create(f"by-hand-{number}", ELSEWHERE, (FOREIGN, OURS))
-    kubectl = tmp_path / "kubectl"
-    kubectl.write_text(f'#!/bin/sh\nexec {shlex.join(site.plane.kubectl_argv)} "$@"\n')
-    kubectl.chmod(0o755)
-    (command,) = re.findall(
-        r"^kubectl get pods --all-namespaces --selector perllm.*?(?=^```)", OPERATIONS.read_text(), re.M | re.S
-    )
-
-    status, output = await call("sh", "-c", f"PATH={tmp_path}:$PATH\n{command}")
-
-    assert status == 0, output
-    assert await site.list_retained(ELSEWHERE) == []
-    held: Any = await site.admin.get(f"{names.pods_path(ELSEWHERE)}/by-hand-1")
-    assert held["metadata"]["finalizers"] == [FOREIGN]
