@@ -59,7 +59,7 @@ e2e: $(VENV)/ready ## A trace through the whole system, faults in the middle of 
 	@$(BIN)/pytest -q -rP -m alone tests/e2e --ignore tests/e2e/real
 	@$(BIN)/pytest -q -rPs tests/e2e/real
 
-chaos: $(VENV)/ready ## Kill operator, schedulers, API server, etcd, Prometheus while tasks flow (ARGS="--seed 7 --minutes 10")
+chaos: $(VENV)/ready ## Inject faults of all kinds while tasks flow (ARGS="--seed 7 --faults 250 --tasks 2500 --resume")
 	@PYTHONPATH=tests $(BIN)/python -m e2e.chaos $(ARGS)
 
 hostile: $(VENV)/ready ## Feed generated hostile input to a running operator that also serves a bystander (ARGS="--objects 2000")
