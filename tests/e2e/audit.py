@@ -77,6 +77,8 @@ class AuditLog:
     def read_new(self) -> Iterator[Change]:
         """Yield the changes since the last call; to be called before the log is rotated twice."""
         if self._open is None:
+            if not self._file.exists():
+                return
             self._open = self._file.open("rb")
         yield from self._read_rest(self._open)
         if self._file.stat().st_ino != Path(f"/proc/self/fd/{self._open.fileno()}").stat().st_ino:
