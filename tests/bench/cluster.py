@@ -93,9 +93,18 @@ async def wait_until(check: Callable[[], Awaitable[bool]], what: str) -> None:
 
 async def read_metric(health_url: str, name: str) -> float:
     """Return a metric of the operator, summed over its labels."""
+    return (await read_metrics(health_url, name))[name]
+
+
+async def read_metrics(health_url: str, *names: str) -> dict[str, float]:
+    """Return metrics of the operator by name, each summed over its labels."""
+    sums = dict.fromkeys(names, 0.0)
     async with aiohttp.ClientSession() as session, session.get(f"{health_url}/metrics") as answer:
-        families = text_string_to_metric_families(await answer.text())
-        return sum(one.value for family in families for one in family.samples if one.name == name)
+        for family in text_string_to_metric_families(await answer.text()):
+            for one in family.samples:
+                if one.name in sums:
+                    sums[one.name] += one.value
+    return sums
 
 
 def cpu_s(pid: int) -> float:
@@ -104,10 +113,19 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def memory_mib(pid: int) -> float:
+    """Return the resident set of a process."""
+    return _read_status_mib(pid, "VmRSS")
+
+
 def peak_memory_mib(pid: int) -> float:
     """Return the largest resident set that a process has had."""
+    return _read_status_mib(pid, "VmHWM")
+
+
+def _read_status_mib(pid: int, field: str) -> float:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 class CpuUse:

@@ -31,19 +31,20 @@ class ForcedDeletion:
 
 
 Write = StatusPatch | ForcedDeletion
+Slot = tuple[str, type[Write]]
 
 
 class Writer:
     """Queues writes without waiting; workers carry them out.
 
-    All writes of a key go through the same worker, so they keep their order, and a newer one replaces an older one
-    that has not been sent: only the last state counts. Connection errors are retried until they pass; an object that
-    was deleted or replaced in the meantime needs no write.
+    All writes of a key go through the same worker, so they keep their order, and a newer status replaces an older one
+    that has not been sent: only the last state counts. It is sent before the deletion, as kubelet does. Connection
+    errors are retried until they pass; an object that was deleted or replaced in the meantime needs no write.
     """
 
     def __init__(self, client: Client, *, workers: int = 16) -> None:
         self._client = client
-        self._pending: list[dict[str, Write]] = [{} for _ in range(workers)]
+        self._pending: list[dict[Slot, Write]] = [{} for _ in range(workers)]
         self._wake = [asyncio.Event() for _ in range(workers)]
         self._busy = 0
         self._idle = asyncio.Event()
@@ -52,7 +53,7 @@ class Writer:
     def submit(self, key: str, write: Write) -> None:
         """Queue a write for the object known as `key`."""
         worker = crc32(key.encode()) % len(self._pending)
-        self._pending[worker][key] = write
+        self._pending[worker][key, type(write)] = write
         self._wake[worker].set()
         self._idle.clear()
 
@@ -77,18 +78,18 @@ class Writer:
             await wake.wait()
             wake.clear()
             while pending:
-                key = next(iter(pending))
+                slot = next(iter(pending))
                 self._busy += 1
                 try:
-                    await self._carry_out(pending.pop(key), key, pending)
+                    await self._carry_out(pending.pop(slot), slot, pending)
                 finally:
                     self._busy -= 1
             if not self.backlog:
                 self._idle.set()
 
-    async def _carry_out(self, write: Write, key: str, pending: dict[str, Write]) -> None:
+    async def _carry_out(self, write: Write, slot: Slot, pending: dict[Slot, Write]) -> None:
         delay_s = 0.1
-        while key not in pending:
+        while slot not in pending:
             try:
                 await self._send(write)
                 return

@@ -94,3 +94,9 @@ async def test_a_deletion_is_limited_to_its_uid():
     client = SlowClient()
     await drain(client, [("a", ForcedDeletion("/pods/a", "uid-a"))])
     assert client.calls == [("/pods/a", "uid-a")]
+
+
+async def test_the_last_status_of_a_pod_is_sent_before_its_deletion():
+    client = SlowClient(ApiUnreachableError("refused"))
+    await drain(client, [("a", patch(1)), ("a", patch(2)), ("a", ForcedDeletion("/pods/a", "uid-a"))])
+    assert client.calls[-2:] == [("/pods/a/status", 2), ("/pods/a", "uid-a")]

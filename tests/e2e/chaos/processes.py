@@ -1,0 +1,105 @@
+"""Faults of processes: each is ended or stopped for a while, and works again afterwards, as kubelet would see to."""
+
+import asyncio
+import os
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from e2e.chaos.plan import FaultKind
+from perllm_lab.kubernetes.process import Process, ProcessError
+from perllm_lab.lab import Lab
+
+RESTORE_S = 90.0
+RESTART_PAUSE_S = 0.5
+POLL_S = 0.2
+
+
+@dataclass(slots=True)
+class Processes:
+    """The processes of a lab.
+
+    Attributes:
+        deaths: names of processes that ended although no fault ended them.
+        ends_s: Unix times at which the operator ended, for whatever reason.
+    """
+
+    lab: Lab
+    deaths: list[str] = field(default_factory=list)
+    ends_s: list[float] = field(default_factory=list)
+    locks: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+
+    @property
+    def all(self) -> Mapping[str, Process]:
+        lab = self.lab
+        return {
+            **lab.control_plane.processes,
+            "prometheus": lab.prometheus.process,
+            "operator": lab.operator,
+            "nodes": lab.nodes,
+        }
+
+    async def strike(self, kind: FaultKind, name: str, lasts_s: float) -> None:
+        """Let a process fail for a while; returns once it works again.
+
+        Raises:
+            ProcessError: it does not.
+        """
+        async with self.locks[name]:
+            process = self.all[name]
+            if kind is FaultKind.STOP:
+                await _stop_for(process, lasts_s)
+                return
+            self._note_end(name)
+            await (process.kill() if kind is FaultKind.KILL else process.stop())
+            await asyncio.sleep(lasts_s)
+            await self._restore(name)
+
+    async def watch(self) -> None:
+        """Restart what ends by itself, until cancelled."""
+        while True:
+            for name, process in self.all.items():
+                if not process.running and not self.locks[name].locked():
+                    async with self.locks[name]:
+                        self.deaths.append(name)
+                        self._note_end(name)
+                        await self._restore(name)
+            await asyncio.sleep(POLL_S)
+
+    def _note_end(self, name: str) -> None:
+        if name == "operator":
+            self.ends_s.append(time.time())
+
+    async def _restore(self, name: str) -> None:
+        """Start a process until it works: what it needs may be down too, and then some of them give up."""
+        deadline_s = time.monotonic() + RESTORE_S
+        while True:
+            try:
+                await self._start(name)
+                return
+            except ProcessError:
+                if time.monotonic() > deadline_s:
+                    raise
+            await asyncio.sleep(RESTART_PAUSE_S)
+
+    async def _start(self, name: str) -> None:
+        starts = {
+            "operator": self.lab.start_operator,
+            "prometheus": self.lab.prometheus.start,
+            "nodes": self.lab.start_nodes,
+        }
+        await starts.get(name, partial(self.lab.control_plane.start_component, name))()
+
+
+async def _stop_for(process: Process, lasts_s: float) -> None:
+    """Stop a process as a busy machine does: it does not answer, but its connections do not end."""
+    pid = process.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        await asyncio.sleep(lasts_s)
+    finally:
+        os.kill(pid, signal.SIGCONT)

@@ -1,0 +1,149 @@
+"""Tasks run while one version is replaced by another and back; each ends, runs once and is learned once."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.table import Table
+
+from e2e.command import Say
+from e2e.stage import Stage, is_settled, phases, wait_until
+from e2e.upgrade.release import Release
+from perllm.api import names
+from perllm_lab.trace_replay import FINAL_PHASES
+
+FIRST_TASKS = 60
+OUTPUT_TOKENS = 500
+END_S, LEARN_S, CLEAR_S = 240.0, 60.0, 90.0
+
+
+@dataclass(slots=True)
+class UpgradeFindings:
+    """The outcome of a run.
+
+    Attributes:
+        learned: outcomes in the learned state when each version had been started, and at the end, with a description.
+        phases: how many tasks ended in which phase.
+        problems: one line per defect.
+    """
+
+    learned: list[tuple[str, int]] = field(default_factory=list)
+    phases: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+
+    def render(self) -> Table:
+        """Return a table of what was learned when, with a summary."""
+        table = Table("when", "outcomes learned", title="Upgrade", title_justify="left")
+        for when, count in self.learned:
+            table.add_row(when, str(count))
+        table.caption = f"{self.phases.total()} tasks: {dict(self.phases)}; {len(self.problems)} problems"
+        return table
+
+    def list_problems(self) -> Sequence[str]:
+        """Return one line per defect."""
+        return self.problems
+
+
+@dataclass(slots=True)
+class UpgradeExperiment:
+    """One run on a release that is not installed yet.
+
+    Attributes:
+        release: of the chart.
+        stage: a namespace for the tasks.
+        old: source of the version before.
+        new: source of this version.
+        say: is given a line about each step.
+    """
+
+    release: Release
+    stage: Stage
+    old: Path
+    new: Path
+    say: Say
+    findings: UpgradeFindings = field(default_factory=UpgradeFindings)
+
+    async def run(self, tasks: int) -> UpgradeFindings:
+        """Upgrade with so many tasks under way, roll back in the middle of the rest, and upgrade again at the end."""
+        first = await self.stage.create_many("first", FIRST_TASKS)
+        await self.stage.wait_all_settled(first, timeout_s=END_S)
+        await self.stage.wait_learned(FIRST_TASKS, timeout_s=LEARN_S)
+        await self._note_learned("before the upgrade")
+        created = [*first, *await self.stage.create_many("task", tasks, output_tokens=OUTPUT_TOKENS)]
+        await self._wait_finished(FIRST_TASKS + tasks // 5)
+        await self.release.install(self.new)
+        await self._note_learned("upgraded")
+        await self._wait_finished(FIRST_TASKS + tasks // 2)
+        await self.release.roll_back(self.old)
+        await self._note_learned("rolled back")
+        await self._wait_finished(FIRST_TASKS + 4 * tasks // 5)
+        await self.release.install(self.new)
+        await self._note_learned("upgraded again")
+        await self._judge(created)
+        await self._clear()
+        return self.findings
+
+    async def _wait_finished(self, count: int) -> None:
+        """Wait until so many tasks have ended, but not all."""
+        finished, running = 0, 0
+
+        async def have_finished() -> bool:
+            nonlocal finished, running
+            counts = phases(await self.stage.tasks())
+            finished = sum(number for phase, number in counts.items() if phase in FINAL_PHASES)
+            running = counts["Running"]
+            return finished >= count
+
+        await wait_until(have_finished, timeout_s=END_S, describe=lambda: f"{finished} of {count} tasks have ended")
+        self.say(f"{finished} tasks have ended, {running} are running")
+        assert running, "the tasks are too short to show anything"
+
+    async def _note_learned(self, when: str) -> None:
+        self.findings.learned.append((when, await self.stage.learned()))
+        self.say(f"{when}: {self.findings.learned[-1][1]} outcomes learned")
+
+    async def _judge(self, created: Sequence[str]) -> None:
+        problems = self.findings.problems
+        try:
+            await wait_until(self._are_all_settled, timeout_s=END_S)
+            await self.stage.wait_learned(len(created), timeout_s=LEARN_S)
+        except AssertionError as error:
+            problems.append(str(error))
+        await self._note_learned("at the end")
+        tasks, runs = await self.stage.tasks(), self.stage.completed_runs()
+        self.findings.phases = phases(tasks)
+        problems += [f"{name} is lost" for name in created if name not in tasks]
+        problems += [
+            f"{name} is {task['status']['phase']}: {task['status'].get('message')}"
+            for name, task in tasks.items()
+            if task["status"]["phase"] != "Succeeded"
+        ]
+        problems += [f"{name} has run {runs[name]} times" for name in created if runs[name] != 1]
+        where = Counter(task["status"]["nodeName"] for task in tasks.values())
+        counts = {
+            name: (profile.get("status") or {}).get("outcomes", 0)
+            for name, profile in (await self.stage.profiles()).items()
+        }
+        problems += [
+            f"{node} has learned {counts.get(node, 0)} of {count} outcomes"
+            for node, count in where.items()
+            if counts.get(node, 0) != count
+        ]
+
+    async def _are_all_settled(self) -> bool:
+        return all(is_settled(task.get("status") or {}) for task in (await self.stage.tasks()).values())
+
+    async def _clear(self) -> None:
+        """Delete all tasks; their pods must follow."""
+        await self.stage.lab.client.delete(names.tasks_path(self.stage.namespace), {"propagationPolicy": "Background"})
+
+        async def is_empty() -> bool:
+            return not (await self.stage.pods())
+
+        try:
+            await wait_until(
+                is_empty, timeout_s=CLEAR_S, describe=lambda: "pods are left after their tasks were deleted"
+            )
+        except AssertionError as error:
+            self.findings.problems.append(str(error))
