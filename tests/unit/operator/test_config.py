@@ -1,4 +1,5 @@
 from dataclasses import fields
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -98,10 +99,10 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | No
 
 @pytest.mark.parametrize(
     ("text", "ttl_s", "history"),
-    [("{}", 86400.0, 5000), ("{default_ttl: 90m, history_limit: 7}", 5400.0, 7), ("{default_ttl: never}", None, 5000)],
+    [("{}", 86400.0, 5000), ("{default_ttl: 90m, history_limit: 7}", 5400.0, 7), ("{default_ttl: never}", inf, 5000)],
 )
 def test_finished_tasks_are_kept_for_a_time_and_in_a_number(
-    tmp_path: Path, text: str, ttl_s: float | None, history: int
+    tmp_path: Path, text: str, ttl_s: float, history: int
 ) -> None:
     tasks = load_config(write(tmp_path, f"tasks: {text}")).tasks
     assert (tasks.default_ttl_s, tasks.max_history) == (ttl_s, history)
