@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
 from random import Random
 from typing import IO, TypeVar
 
@@ -30,6 +31,7 @@ from perllm.cluster.obstacles import Obstacle, read_namespace, read_quota
 from perllm.cluster.outages import Outages
 from perllm.cluster.pod import Pod, read_pod
 from perllm.cluster.pod_ends import PodPatience
+from perllm.cluster.starts import StartRecord
 from perllm.cluster.writes import WriteQueue
 from perllm.config import Config
 from perllm.controller.announcer import Announcer
@@ -71,6 +73,7 @@ class Operator:
         credentials: Credentials,
         registry: CollectorRegistry,
         journal: IO[bytes] | None = None,
+        starts: Path | None = None,
     ) -> None:
         self._config = config
         self._client = client
@@ -126,7 +129,7 @@ class Operator:
             guard=self._guard,
             on_gone=control.clocks.forget,
         )
-        self._leadership = _follow_lease(config, client, self._outages)
+        self._leadership = _follow_lease(config, client, self._outages, starts)
         self._nodes, self._pods, self._obstacles = self._build_informers()
         self._watch = TaskWatch(
             credentials,
@@ -325,7 +328,7 @@ def _read_controller_settings(config: Config) -> ControllerSettings:
     )
 
 
-def _follow_lease(config: Config, client: Client, outages: Outages) -> Leadership | None:
+def _follow_lease(config: Config, client: Client, outages: Outages, starts: Path | None) -> Leadership | None:
     if not config.leader_lease:
         return None
     return Leadership(
@@ -335,4 +338,5 @@ def _follow_lease(config: Config, client: Client, outages: Outages) -> Leadershi
         hostname=socket.gethostname(),
         now=time.monotonic,
         outages=outages,
+        starts=StartRecord(starts, time.time) if starts is not None else None,
     )
