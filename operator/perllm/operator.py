@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import IO, TypeVar
@@ -43,6 +44,7 @@ from perllm.energy.settlement import Settlement
 from perllm.extender.extender import Extender
 from perllm.extender.server import build_app
 from perllm.guard import Guard
+from perllm.loop_lag import watch_loop
 from perllm.metrics import OperatorMetrics
 from perllm.nodes.circuit_writer import CircuitWriter
 from perllm.nodes.profile_store import ProfileStore
@@ -257,6 +259,7 @@ class Operator:
             stack.callback(self._source.close)
             await stack.enter_async_context(self._serve_health())
             work = await stack.enter_async_context(cancelled_at_exit())
+            self._begin(work, "watch of the event loop", partial(watch_loop, self._metrics.loop_lag.observe))
             await self._take_turn(work)
             outcomes = await self._profiles.load()
             self._learned.set()

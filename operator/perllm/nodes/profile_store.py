@@ -84,6 +84,7 @@ class ProfileStore:
         self._instance = instance
         self._count_forgotten = count_forgotten
         self._unix_now = unix_now
+        self._turn = asyncio.Lock()
         self._existing: set[str] = set()
         self._unhoused: set[str] = set()
         self._forgotten: dict[str, int] = {}
@@ -148,7 +149,7 @@ class ProfileStore:
             return
         if name not in self._existing:
             await self.create(node)
-        status = export_status(self._learner, node, self._policy, self._unix_now())
+        status = await self._export(node)
         try:
             await self._client.patch(names.node_profile_status_path(self._prefix + name), _to_patch(status))
         except ApiError as error:
@@ -163,6 +164,12 @@ class ProfileStore:
         self._existing.discard(name)
         if self._learner.knows(name) and self._learner.summaries(name):
             self._learner.revisions.change(name)
+
+    async def _export(self, node: Node) -> NodeProfileStatus:
+        """Return what is to be written; one after the other, as each takes milliseconds of the event loop."""
+        async with self._turn:
+            await asyncio.sleep(0)
+            return export_status(self._learner, node, self._policy, self._unix_now())
 
     async def create(self, node: Node) -> None:
         """Create the profile of a node if there is none.

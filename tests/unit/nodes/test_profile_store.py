@@ -1,14 +1,18 @@
 import asyncio
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from perllm.api import names
+from perllm.api.node_profile import NodeProfileStatus
 from perllm.api.task import Tier
 from perllm.cluster.client import ApiError, ApiUnreachableError
 from perllm.cluster.node import Node
 from perllm.learning.learner import MAX_ARMS, Learner
+from perllm.nodes import profile_store
+from perllm.nodes.profile_state import export_status
 from perllm.policy.cs_ucb import CsUcb
 from unit.cluster.fake_api import FakeApiServer
 from unit.learning.outcomes import make_outcome
@@ -283,3 +287,25 @@ async def test_an_outcome_counts_as_stored_once_the_profile_with_it_is_written()
     learner.learn(make_outcome(4))
     assert learner.revisions.is_stored("a", revision)
     assert not learner.revisions.is_stored("a", learner.revisions.current("a"))
+
+
+async def test_profiles_that_changed_together_leave_the_event_loop_to_others_in_between(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nodes = {str(number): replace(NODES["a"], name=str(number)) for number in range(40)}
+    learner = Learner(CsUcb())
+    for name, node in nodes.items():
+        learner.register(name, node.gpu_type)
+        learner.learn(make_outcome(int(name), node=name))
+    store, passes = Saved(FakeApiServer(), learner, nodes.get), [0]
+
+    def export(*arguments: Any) -> NodeProfileStatus:
+        passes[-1] += 1
+        return export_status(*arguments)
+
+    monkeypatch.setattr(profile_store, "export_status", export)
+    flushing = asyncio.create_task(store.flush())
+    while not flushing.done():
+        passes.append(0)
+        await asyncio.sleep(0)
+    assert (sum(passes), max(passes)) == (40, 1)
