@@ -69,8 +69,7 @@ class ChaosExperiment:
             await creating
             await self._wait_until_over()
             watching.cancel()
-        self.problems += injector.problems
-        self.problems += [f"{name} ended by itself" for name in processes.deaths]
+        self.problems += [*injector.problems, *processes.deaths]
         return await self._judge(chunk, injector, processes, time.monotonic() - start_s)
 
     async def _wait_until_over(self) -> None:
