@@ -178,7 +178,7 @@ class Stage:
         )
 
     async def switch_node(self, node: str, action: str) -> None:
-        """Make a simulated node do something: cut-power, boot, refuse, accept."""
+        """Make a simulated node do something: cut-power, boot, refuse, accept, clock/SECONDS."""
         url = f"{self.lab.nodes_url}/nodes/{node}/{action}"
         async with aiohttp.ClientSession() as session, session.post(url) as answer:
             assert answer.status == 200

@@ -28,7 +28,7 @@ from e2e.chaos.processes import Processes
 from e2e.chaos.rig import ChaosRig
 from e2e.chaos.workload import Order, create_tasks
 from e2e.command import Say
-from e2e.stage import Stage, is_settled, list_tracebacks, wait_until
+from e2e.stage import is_settled, list_tracebacks, wait_until
 from perllm.cluster.client import ApiError, Object
 
 END_TIMEOUT_S = 150.0
@@ -44,11 +44,12 @@ GAUGES = ("perllm_tasks_in_flight", "perllm_tasks_waiting", "perllm_ledger_drift
 class ChaosExperiment:
     """One run on a rig.
 
-    Args:
+    Attributes:
         rig: started, without tasks.
         faults: what to inject, by time.
         orders: the tasks, by time.
         say: is given a line about each fault.
+        problems: one line per defect.
     """
 
     rig: ChaosRig
@@ -68,8 +69,7 @@ class ChaosExperiment:
             await creating
             await self._wait_until_over()
             watching.cancel()
-        self.problems += injector.problems
-        self.problems += [f"{name} ended by itself" for name in processes.deaths]
+        self.problems += [*injector.problems, *processes.deaths]
         return await self._judge(chunk, injector, processes, time.monotonic() - start_s)
 
     async def _wait_until_over(self) -> None:
@@ -94,11 +94,11 @@ class ChaosExperiment:
         """Return what changes as long as the operator has something to do."""
         pods = await self._list_pods()
         leaving = sum("deletionTimestamp" in pod["metadata"] or bool(pod["metadata"].get("finalizers")) for pod in pods)
-        return len(await self._list_tasks()), len(pods), leaving, await self._stage.learned()
+        return len(await self._list_tasks()), len(pods), leaving, await self.rig.stage.learned()
 
     async def _judge(self, chunk: int, injector: Injector, processes: Processes, took_s: float) -> ChunkFindings:
         changes, tasks, pods = read_all(self.rig.audit), await self._list_tasks(), await self._list_pods()
-        runs, profiles = read_runs(self.rig.lab.read_truth(), changes), await self._stage.profiles()
+        runs, profiles = read_runs(self.rig.lab.read_truth(), changes), await self.rig.stage.profiles()
         stories = read_stories([order.key for order in self.orders], tasks, runs, changes)
         self.problems += [
             *find_losses(stories),
@@ -106,7 +106,7 @@ class ChaosExperiment:
             *find_contradictions(stories, _find_blind_spans(injector.injected)),
             *find_learning_errors(stories, profiles, changes, processes.ends_s),
             *find_leftovers(pods, tasks),
-            *find_drift({name: await self._stage.metric(name) for name in GAUGES}),
+            *find_drift({name: await self.rig.stage.metric(name) for name in GAUGES}),
             *self._find_logged_problems(injector),
         ]
         return ChunkFindings(
@@ -127,13 +127,8 @@ class ChaosExperiment:
         disturbances = sum(one.fault.target in BLINDING for one in injector.injected)
         return [
             *(f"operator.log: {line[-400:]}" for line in list_tracebacks(log.splitlines())),
-            *find_logging_errors(self._stage.read_log(), disturbances),
+            *find_logging_errors(self.rig.stage.read_log(), disturbances),
         ]
-
-    @property
-    def _stage(self) -> Stage:
-        """Any of the stages, for what does not depend on the namespace."""
-        return next(iter(self.rig.stages.values()))
 
     async def _list_tasks(self) -> dict[str, Object]:
         listed = {name: await stage.tasks() for name, stage in self.rig.stages.items()}

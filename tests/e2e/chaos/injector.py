@@ -137,4 +137,4 @@ class Injector:
             await asyncio.sleep(1.0)
 
     async def _ask(self, node: str, action: str) -> None:
-        await next(iter(self.rig.stages.values())).switch_node(node, action)
+        await self.rig.stage.switch_node(node, action)

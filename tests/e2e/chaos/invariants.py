@@ -187,8 +187,9 @@ def _is_within(at_s: float, spans: Iterable[Span]) -> bool:
 
 
 def _due_s(story: Story) -> float:
-    received_s = datetime.fromisoformat(story.status["receivedTime"]).timestamp()
-    return received_s + parse_duration_s(story.task["spec"]["deadline"])
+    # Somebody may have removed the status.
+    received = story.status.get("receivedTime") or story.task["metadata"]["creationTimestamp"]
+    return datetime.fromisoformat(received).timestamp() + parse_duration_s(story.task["spec"]["deadline"])
 
 
 def _tell(run: Run) -> str:

@@ -44,6 +44,7 @@ class Link:
     ) -> None:
         self._listener.close()
         self._end_all()
+        await asyncio.gather(*self._connections, return_exceptions=True)
 
     def cut(self) -> None:
         """End all connections, and every new one at once."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from e2e.chaos.plan import FaultKind
-from perllm_lab.kubernetes.process import Process, ProcessError
+from perllm_lab.kubernetes.process import Process, ProcessError, read_tail
 from perllm_lab.lab import Lab
 
 RESTORE_S = 90.0
@@ -23,7 +23,7 @@ class Processes:
     """The processes of a lab.
 
     Attributes:
-        deaths: names of processes that ended although no fault ended them.
+        deaths: processes that ended although no fault ended them, each with the end of its log.
         ends_s: Unix times at which the operator ended, for whatever reason.
     """
 
@@ -64,7 +64,7 @@ class Processes:
             for name, process in self.all.items():
                 if not process.running and not self.locks[name].locked():
                     async with self.locks[name]:
-                        self.deaths.append(name)
+                        self.deaths.append(f"{name} ended by itself: {read_tail(process.log_file, lines=3)}")
                         self._note_end(name)
                         await self._restore(name)
             await asyncio.sleep(POLL_S)

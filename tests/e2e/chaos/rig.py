@@ -35,6 +35,11 @@ class ChaosRig:
     stages: Mapping[str, Stage]
     audit: AuditLog
 
+    @property
+    def stage(self) -> Stage:
+        """Any of the stages, for what does not depend on the namespace."""
+        return self.stages[NAMESPACES[0]]
+
 
 @asynccontextmanager
 async def open_rig(binaries: Mapping[str, Path], folder: Path) -> AsyncIterator[ChaosRig]:

@@ -14,7 +14,7 @@ from perllm.api import names
 from perllm_lab.trace_replay import FINAL_PHASES
 
 FIRST_TASKS = 60
-OUTPUT_TOKENS = 500
+OUTPUT_TOKENS = 700
 END_S, LEARN_S, CLEAR_S = 240.0, 60.0, 90.0
 
 
@@ -86,18 +86,18 @@ class UpgradeExperiment:
 
     async def _wait_finished(self, count: int) -> None:
         """Wait until so many tasks have ended, but not all."""
-        finished, running = 0, 0
+        finished, rest = 0, 0
 
         async def have_finished() -> bool:
-            nonlocal finished, running
+            nonlocal finished, rest
             counts = phases(await self.stage.tasks())
             finished = sum(number for phase, number in counts.items() if phase in FINAL_PHASES)
-            running = counts["Running"]
+            rest = counts.total() - finished
             return finished >= count
 
         await wait_until(have_finished, timeout_s=END_S, describe=lambda: f"{finished} of {count} tasks have ended")
-        self.say(f"{finished} tasks have ended, {running} are running")
-        assert running, "the tasks are too short to show anything"
+        self.say(f"{finished} tasks have ended, {rest} have not")
+        assert rest, "the tasks are too short to show anything"
 
     async def _note_learned(self, when: str) -> None:
         self.findings.learned.append((when, await self.stage.learned()))
