@@ -158,7 +158,8 @@ class Informer(Generic[T]):
         page = await read(self.path, **query)
         try:
             token, version = page["metadata"].get("continue", ""), str(page["metadata"]["resourceVersion"])
-            items = [(object_key(item), item) for item in page["items"]]
+            # A list of metadata that is empty has null for its items.
+            items = [(object_key(item), item) for item in page["items"] or ()]
         except (KeyError, TypeError, AttributeError) as error:
             raise ApiUnreachableError(f"the list of {self.path} is malformed: {describe(error)}") from error
         for key, item in items:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from perllm.api.task_status import Observation
 from perllm.cluster.pod import Pod
 from perllm.cluster.pod_ends import is_lost
 from perllm.controller import lifecycle
@@ -83,15 +84,15 @@ class OutcomeLearner:
             self._scheduler.learn_ended(judge_ended(decision, task.due_s, tracked.residence))
 
     def _learn(self, tracked: Tracked) -> None:
-        if tracked.is_learned:
-            return
         observed, pod = tracked.status.observed, tracked.find_pod(tracked.status.pod_name)
-        if observed is None or pod is None:
-            return
-        tracked.is_learned = True
-        if pod.decision_record is None:
+        if tracked.is_learned or observed is None or pod is None:
             return
         decision = read_decision(tracked.task, pod)
+        if pod.decision_record is not None:
+            self._learn_run(tracked, observed, pod, decision)
+        tracked.is_learned = True
+
+    def _learn_run(self, tracked: Tracked, observed: Observation, pod: Pod, decision: Decision | None) -> None:
         fault = find_fault(tracked.task, observed, pod, decision)
         if fault is not None:
             self._metrics.outcomes_refused.labels(fault).inc()

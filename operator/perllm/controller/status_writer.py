@@ -1,4 +1,4 @@
-"""Keeps the statuses of tasks on the API server up to date: writes only the newest status, and only what changed."""
+"""Keeps the statuses of tasks on the API server up to date: writes only the newest status, and only if it changed."""
 
 import asyncio
 import logging
@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from perllm.api import names
-from perllm.cluster.client import ApiError, Client
+from perllm.cluster.client import ApiError, Client, PatchKind
 from perllm.cluster.writes import Write, WriteQueue
 
 log = logging.getLogger(__name__)
@@ -20,19 +20,17 @@ ESSENTIALS = ("observedGeneration", "phase", "attempts")
 
 SCHEMA_ERRORS = (400, 413, 422)
 
-OTHER_UID = ("metadata.uid", "Precondition failed: UID")
-"""How the API server says that an object has another uid than the patch."""
+TEST_FAILED = "the server rejected our request due to an error in our request"
+"""The API server's words, and all it says, if a JSON patch cannot be applied: the task has another uid."""
 
 
-def merge_patch(old: Fields, new: Fields) -> Fields:
-    """Return the JSON merge patch (RFC 7386) that turns `old` into `new`; empty when they are equal."""
-    patch: Fields = dict.fromkeys(old.keys() - new.keys())
-    for key, value in new.items():
-        before = old.get(key)
-        if before == value:
-            continue
-        patch[key] = merge_patch(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
-    return patch
+def build_patch(uid: str, fields: Fields) -> list[Fields]:
+    """Return the JSON patch (RFC 6902) that replaces a status, if the task has this uid.
+
+    The API server ignores a uid in the other kinds of patches of a custom resource's status.
+    """
+    test = [{"op": "test", "path": "/metadata/uid", "value": uid}] if uid else []
+    return [*test, {"op": "add", "path": "/status", "value": fields}]
 
 
 class StatusWriter:
@@ -109,9 +107,8 @@ class StatusWriter:
         if fields is None:
             return  # forgotten
         stored = self._stored.setdefault(key, {})
-        patch = merge_patch(stored, fields)
         try:
-            written = await self._patch(key, uid, patch, fields) if patch else fields
+            written = fields if stored == fields else await self._patch(key, uid, fields)
         except ApiError as error:
             if not _is_about_another(error):
                 raise
@@ -127,22 +124,23 @@ class StatusWriter:
         if written is fields:
             self._on_written(key, fields)
 
-    async def _patch(self, key: str, uid: str, patch: Fields, fields: Fields) -> Fields:
+    async def _patch(self, key: str, uid: str, fields: Fields) -> Fields:
         """Return what is stored now: all of it, or the essentials if the schema does not admit the rest."""
-        path, identity = names.task_status_path(*key.split("/")), {"metadata": {"uid": uid}} if uid else {}
+        path = names.task_status_path(*key.split("/"))
         try:
-            await self._client.patch(path, {**identity, "status": patch})
+            await self._client.patch(path, build_patch(uid, fields), kind=PatchKind.JSON)
         except ApiError as error:
             if error.status not in SCHEMA_ERRORS or _is_about_another(error):
                 raise
             message = f"the API server denied PerLLM's full status: {error.message}"
             essentials = {name: fields[name] for name in ESSENTIALS if name in fields} | {"message": message}
-            await self._client.patch(path, {**identity, "status": essentials})
+            reduced = {**self._stored.get(key, {}), **essentials}
+            await self._client.patch(path, build_patch(uid, reduced), kind=PatchKind.JSON)
             log.error("the status of %s was denied; only its phase and the reason are written: %s", key, error)
-            return {**self._stored.get(key, {}), **essentials}
+            return reduced
         return fields
 
 
 def _is_about_another(error: ApiError) -> bool:
     """Whether the task is gone, or another one has its name by now."""
-    return error.status == 404 or (error.status in (409, 422) and any(one in error.message for one in OTHER_UID))
+    return error.status == 404 or (error.status in SCHEMA_ERRORS and error.message == TEST_FAILED)

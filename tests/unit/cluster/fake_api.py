@@ -106,8 +106,12 @@ class FakeApiServer:
         if at not in self._objects:
             raise ApiError(404, "NotFound", f"{at} not found")
         metadata = self._objects[at]["metadata"]
-        if body.get("metadata", {}).get("uid", metadata["uid"]) != metadata["uid"]:
-            raise ApiError(422, "Invalid", "metadata.uid: Invalid value: field is immutable")
+        if kind is PatchKind.JSON:
+            *tests, change = body
+            if any(test["value"] != metadata["uid"] for test in tests):
+                raise ApiError(422, "Invalid", "the server rejected our request due to an error in our request")
+            self._objects[at] = {one: value for one, value in self._objects[at].items() if one != "status"}
+            body = {"status": change["value"]}
         if kind is PatchKind.STRATEGIC:
             dropped = body["metadata"]["$deleteFromPrimitiveList/finalizers"]
             body = {"metadata": {"finalizers": [one for one in metadata.get("finalizers", ()) if one not in dropped]}}
