@@ -77,7 +77,7 @@ async def clear(client: Client) -> None:
     await wait_until(gone, "tasks and pods are gone")
 
 
-async def wait_until(check: Callable[[], Awaitable[bool]], what: str) -> None:
+async def wait_until(check: Callable[[], Awaitable[bool]], what: str, *, poll_s: float = POLL_S) -> None:
     """Wait until a check holds.
 
     Raises:
@@ -86,7 +86,7 @@ async def wait_until(check: Callable[[], Awaitable[bool]], what: str) -> None:
     try:
         async with asyncio.timeout(TIMEOUT_S):
             while not await check():  # noqa: ASYNC110 - what is waited for happens in other processes
-                await asyncio.sleep(POLL_S)
+                await asyncio.sleep(poll_s)
     except TimeoutError as error:
         raise RuntimeError(f"not within {TIMEOUT_S:g} s: {what}; the logs tell why (--keep FOLDER)") from error
 
@@ -106,8 +106,17 @@ def cpu_s(pid: int) -> float:
 
 def peak_memory_mib(pid: int) -> float:
     """Return the largest resident set that a process has had."""
+    return _read_status_mib(pid, "VmHWM")
+
+
+def memory_mib(pid: int) -> float:
+    """Return the resident set of a process."""
+    return _read_status_mib(pid, "VmRSS")
+
+
+def _read_status_mib(pid: int, name: str) -> float:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 class CpuUse:
