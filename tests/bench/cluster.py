@@ -77,7 +77,7 @@ async def clear(client: Client) -> None:
     await wait_until(gone, "tasks and pods are gone")
 
 
-async def wait_until(check: Callable[[], Awaitable[bool]], what: str) -> None:
+async def wait_until(check: Callable[[], Awaitable[bool]], what: str, *, poll_s: float = POLL_S) -> None:
     """Wait until a check holds.
 
     Raises:
@@ -86,7 +86,7 @@ async def wait_until(check: Callable[[], Awaitable[bool]], what: str) -> None:
     try:
         async with asyncio.timeout(TIMEOUT_S):
             while not await check():  # noqa: ASYNC110 - what is waited for happens in other processes
-                await asyncio.sleep(POLL_S)
+                await asyncio.sleep(poll_s)
     except TimeoutError as error:
         raise RuntimeError(f"not within {TIMEOUT_S:g} s: {what}; the logs tell why (--keep FOLDER)") from error
 
@@ -123,9 +123,9 @@ def peak_memory_mib(pid: int) -> float:
     return _read_status_mib(pid, "VmHWM")
 
 
-def _read_status_mib(pid: int, field: str) -> float:
+def _read_status_mib(pid: int, name: str) -> float:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 class CpuUse:
