@@ -15,8 +15,8 @@ from e2e.chaos.rig import NODES_USER
 from perllm.api import names
 from perllm.cluster.client import Object
 from perllm_lab.lab import OPERATOR_USER
-from perllm_lab.nodes.kubelet import FINAL_PHASES
 from perllm_lab.nodes.registration import NODES
+from perllm_lab.nodes.writer import FINAL_PHASES
 
 RESOLUTION_S = 1.0
 """Kubernetes writes whole seconds."""
