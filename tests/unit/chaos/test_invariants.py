@@ -124,6 +124,7 @@ END = change("pods/status", "patch", "ns/a-1", user="lab-nodes", asked_s=25.0, s
         (change("pods", "delete", "ns/a-1", asked_s=26.0), False),
         (change("pods", "delete", "ns/a-1", asked_s=24.0, user="perllm"), False),
         (change("pods", "delete", "ns/a-1", asked_s=24.0, code=404), False),
+        (change("pods", "patch", "ns/a-1", asked_s=26.0), True),
         (change("nodes", "delete", "edge-0", asked_s=15.0), True),
         (change("nodes", "delete", "edge-1", asked_s=15.0), False),
     ],
