@@ -15,11 +15,9 @@ from perllm_lab.nodes.clock import Clock, format_time
 from perllm_lab.nodes.ground_truth import NodeTruth, PodTruth
 from perllm_lab.nodes.pods import BoundPod, PodError, read_job, read_pod
 from perllm_lab.nodes.records import pod_truth, run_report
-from perllm_lab.nodes.writer import ForcedDeletion, StatusPatch, Write
+from perllm_lab.nodes.writer import FINAL_PHASES, ForcedDeletion, StatusPatch, Write
 
 Object = dict[str, Any]
-
-FINAL_PHASES = ("Succeeded", "Failed")
 
 
 @dataclass(frozen=True, slots=True)

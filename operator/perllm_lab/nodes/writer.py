@@ -11,6 +11,7 @@ from perllm.cluster.client import ApiError, Client, PatchKind
 log = logging.getLogger(__name__)
 
 GONE = (404, 409, 410)
+FINAL_PHASES = ("Succeeded", "Failed")
 MAX_BACKOFF_S = 5.0
 
 
@@ -105,7 +106,16 @@ class Writer:
 
     async def _send(self, write: Write) -> None:
         if isinstance(write, StatusPatch):
-            await self._client.patch(f"{write.path}/status", write.body, kind=PatchKind.STRATEGIC)
-            return
+            pod = await self._client.patch(f"{write.path}/status", write.body, kind=PatchKind.STRATEGIC)
+            if not _is_over(pod):
+                return
+            # Its deletion may have been asked for while the node was cut off; no watch of running pods shows it now.
+            write = ForcedDeletion(write.path, pod["metadata"]["uid"])
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
         await self._client.delete(write.path, {**options, "preconditions": {"uid": write.uid}})
+
+
+def _is_over(pod: dict[str, Any]) -> bool:
+    """Whether a pod is being deleted and none of its containers runs."""
+    has_ended = pod["status"].get("phase") in FINAL_PHASES
+    return has_ended and "deletionTimestamp" in pod["metadata"]

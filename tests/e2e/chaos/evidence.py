@@ -15,13 +15,22 @@ from e2e.chaos.rig import NODES_USER
 from perllm.api import names
 from perllm.cluster.client import Object
 from perllm_lab.lab import OPERATOR_USER
-from perllm_lab.nodes.kubelet import FINAL_PHASES
 from perllm_lab.nodes.registration import NODES
+from perllm_lab.nodes.writer import FINAL_PHASES
 
 RESOLUTION_S = 1.0
 """Kubernetes writes whole seconds."""
 
 Truth = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """What somebody did to a pod or a node, in a few words; `hides` if PerLLM cannot see the pod any more."""
+
+    at_s: float
+    what: str
+    hides: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +44,8 @@ class Run:
         started_s: when it started.
         finished_s: when it ended.
         known_s: when the API server stored that it had ended; infinite if it never did.
-        hits: what others than PerLLM did to its pod or its node before the API server knew that it had ended.
+        hits: what others than PerLLM did to its pod or its node before the API server knew that it had ended. Taking the
+            label of a pod counts whenever it was done: PerLLM no longer sees the pod, as a Job would not.
     """
 
     task: str
@@ -133,11 +143,11 @@ def _collect_tasks(changes: Iterable[Change]) -> dict[str, Object]:
     return tasks
 
 
-def _read_run(line: Truth, ends_s: Mapping[str, list[float]], hits: Mapping[str, list[tuple[float, str]]]) -> Run:
+def _read_run(line: Truth, ends_s: Mapping[str, list[float]], hits: Mapping[str, list[Hit]]) -> Run:
     pod, node = f"{line['namespace']}/{line['pod']}", line["node"]
     from_s, finished_s = _unix_s(line["created"]) - RESOLUTION_S, _unix_s(line["finished"])
     known_s = min((at_s for at_s in ends_s[pod] if at_s >= finished_s - RESOLUTION_S), default=inf)
-    found = [what for at_s, what in (*hits[pod], *hits[node]) if from_s <= at_s <= known_s]
+    found = [hit.what for hit in (*hits[pod], *hits[node]) if from_s <= hit.at_s <= (inf if hit.hides else known_s)]
     lost = ["the power of its node was cut"] if line["outcome"] == "Lost" else []
     started_s, task = _unix_s(line["started"]), f"{line['namespace']}/{line['task']}"
     return Run(task, node, line["outcome"], started_s, finished_s, known_s, (*lost, *found))
@@ -152,13 +162,13 @@ def _collect_ends(changes: Iterable[Change]) -> Mapping[str, list[float]]:
     return found
 
 
-def _collect_hits(changes: Sequence[Change]) -> Mapping[str, list[tuple[float, str]]]:
-    """Return what others than PerLLM and the nodes themselves did to pods and nodes, by key, each with its time."""
-    found: dict[str, list[tuple[float, str]]] = defaultdict(list)
+def _collect_hits(changes: Sequence[Change]) -> Mapping[str, list[Hit]]:
+    """Return what others than PerLLM and the nodes themselves did to pods and nodes, by key."""
+    found: dict[str, list[Hit]] = defaultdict(list)
     for one in _by_others(select(changes, "pods", "delete", "patch")):
-        found[one.key].append((one.asked_s, f"{one.verb} of its pod by {one.user}"))
+        found[one.key].append(Hit(one.asked_s, f"{one.verb} of its pod by {one.user}", one.verb == "patch"))
     for one in _by_others(select(changes, NODES.rpartition("/")[2], "delete")):
-        found[one.key].append((one.asked_s, f"deletion of its node by {one.user}"))
+        found[one.key].append(Hit(one.asked_s, f"deletion of its node by {one.user}"))
     return found
 
 

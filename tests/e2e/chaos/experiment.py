@@ -104,7 +104,7 @@ class ChaosExperiment:
             *find_losses(stories),
             *find_repetitions(stories),
             *find_contradictions(stories, _find_blind_spans(injector.injected)),
-            *find_learning_errors(stories, profiles, changes, processes.ends_s),
+            *find_learning_errors(stories, profiles, changes, processes.absences),
             *find_leftovers(pods, tasks),
             *find_drift({name: await self.rig.stage.metric(name) for name in GAUGES}),
             *self._find_logged_problems(injector),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from e2e.chaos.plan import Fault, FaultKind
 from perllm.api import names
 from perllm.cluster.client import ApiError, Client, Object
-from perllm_lab.nodes.kubelet import FINAL_PHASES
+from perllm_lab.nodes.writer import FINAL_PHASES
 
 PATIENCE_S = 10.0
 RETRY_S = 0.3

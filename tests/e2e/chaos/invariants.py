@@ -16,7 +16,7 @@ from perllm_lab.trace_replay import FINAL_PHASES
 
 Span = tuple[float, float]
 
-ABSENT_S = 30.0
+AWAY_S = 30.0
 """An outcome is learned once its energy is measured. A node that leaves before that is known by its type only."""
 
 
@@ -71,21 +71,21 @@ def find_contradictions(stories: Iterable[Story], blind: Sequence[Span]) -> list
 
 
 def find_learning_errors(
-    stories: Sequence[Story], profiles: Mapping[str, Object], changes: Sequence[Change], ends_s: Sequence[float]
+    stories: Sequence[Story], profiles: Mapping[str, Object], changes: Sequence[Change], absences: Sequence[Span]
 ) -> list[str]:
     """Each success is learned exactly once, on its node.
 
-    What was learned may be lost if a profile was deleted, by hand or with its node, and the operator ended before it
-    wrote the profile again: then nothing is left to know it from.
+    What was learned may be lost if a profile was deleted, by hand or with its node, and the operator was not there then
+    or ended before it wrote the profile again: nothing is left to know it from.
 
     Args:
         stories: of all tasks.
         profiles: by name, at the end.
         changes: that the API server has made.
-        ends_s: when the operator ended.
+        absences: from when to when the operator was not there.
     """
     learned, successes = _collect_learned(profiles), _index_successes(stories)
-    forgotten, absences = _find_forgotten(changes, ends_s), _find_absences(changes)
+    forgotten, away = _find_forgotten(changes, absences), _find_away(changes)
     problems = _find_double_counts(profiles, successes)
     for story in stories:
         nodes, runs = learned[story.uid[:ID_LENGTH]], story.successes
@@ -94,7 +94,7 @@ def find_learning_errors(
         if nodes or story.is_removed or story.status.get("phase") != "Succeeded" or len(runs) != 1:
             continue
         (run,) = runs
-        is_excused = run.hits or run.node in forgotten or _is_within(run.finished_s, absences[run.node])
+        is_excused = run.hits or run.node in forgotten or _is_within(run.finished_s, away[run.node])
         if not is_excused:
             problems.append(f"{story.key} was not learned; {_tell(run)}, {story.status.get('observed')}")
     return problems
@@ -159,8 +159,8 @@ def _read_recent(profile: Object) -> Sequence[str]:
     return read_state(profile["status"]).recent if count_outcomes(profile) else ()
 
 
-def _find_forgotten(changes: Sequence[Change], ends_s: Sequence[float]) -> set[str]:
-    """Return the nodes whose profile was deleted and not written again before the operator ended."""
+def _find_forgotten(changes: Sequence[Change], absences: Sequence[Span]) -> set[str]:
+    """Return the nodes whose profile was deleted, and the operator was not there until it was written again."""
     kind = names.NODE_PROFILE_PLURAL
     writes = [one for one in select(changes, f"{kind}/status", "patch", "update") if one.user == OPERATOR_USER]
     forgotten = set()
@@ -169,17 +169,17 @@ def _find_forgotten(changes: Sequence[Change], ends_s: Sequence[float]) -> set[s
             (one.asked_s for one in writes if one.key == deletion.key and one.asked_s > deletion.asked_s),
             default=float("inf"),
         )
-        if any(deletion.asked_s - 1.0 <= end_s <= again_s for end_s in ends_s):
+        if any(from_s <= again_s and to_s >= deletion.asked_s for from_s, to_s in absences):
             forgotten.add(deletion.key)
     return forgotten
 
 
-def _find_absences(changes: Sequence[Change]) -> Mapping[str, list[Span]]:
-    """Return from when to when each node that was deleted did not exist."""
-    absences: dict[str, list[Span]] = defaultdict(list)
+def _find_away(changes: Sequence[Change]) -> Mapping[str, list[Span]]:
+    """Return from when to when each node that was deleted was away, with a margin."""
+    away: dict[str, list[Span]] = defaultdict(list)
     for one in select(changes, "nodes", "delete"):
-        absences[one.key].append((one.asked_s - ABSENT_S, one.asked_s + ABSENT_S))
-    return absences
+        away[one.key].append((one.asked_s - AWAY_S, one.asked_s + AWAY_S))
+    return away
 
 
 def _is_within(at_s: float, spans: Iterable[Span]) -> bool:

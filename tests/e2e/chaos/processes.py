@@ -5,10 +5,12 @@ import os
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
+from e2e.chaos.invariants import Span
 from e2e.chaos.plan import FaultKind
 from perllm_lab.kubernetes.process import Process, ProcessError, read_tail
 from perllm_lab.lab import Lab
@@ -24,12 +26,12 @@ class Processes:
 
     Attributes:
         deaths: processes that ended although no fault ended them, each with the end of its log.
-        ends_s: Unix times at which the operator ended, for whatever reason.
+        absences: from when to when the operator was not there, in Unix time; its start is over once it is ready.
     """
 
     lab: Lab
     deaths: list[str] = field(default_factory=list)
-    ends_s: list[float] = field(default_factory=list)
+    absences: list[Span] = field(default_factory=list)
     locks: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
     @property
@@ -53,10 +55,10 @@ class Processes:
             if kind is FaultKind.STOP:
                 await _stop_for(process, lasts_s)
                 return
-            self._note_end(name)
-            await (process.kill() if kind is FaultKind.KILL else process.stop())
-            await asyncio.sleep(lasts_s)
-            await self._restore(name)
+            with self._note_absence(name):
+                await (process.kill() if kind is FaultKind.KILL else process.stop())
+                await asyncio.sleep(lasts_s)
+                await self._restore(name)
 
     async def watch(self) -> None:
         """Restart what ends by itself, until cancelled."""
@@ -65,13 +67,16 @@ class Processes:
                 if not process.running and not self.locks[name].locked():
                     async with self.locks[name]:
                         self.deaths.append(f"{name} ended by itself: {read_tail(process.log_file, lines=3)}")
-                        self._note_end(name)
-                        await self._restore(name)
+                        with self._note_absence(name):
+                            await self._restore(name)
             await asyncio.sleep(POLL_S)
 
-    def _note_end(self, name: str) -> None:
+    @contextmanager
+    def _note_absence(self, name: str) -> Iterator[None]:
+        from_s = time.time()
+        yield
         if name == "operator":
-            self.ends_s.append(time.time())
+            self.absences.append((from_s, time.time()))
 
     async def _restore(self, name: str) -> None:
         """Start a process until it works: what it needs may be down too, and then some of them give up."""

@@ -83,12 +83,13 @@ def test_every_success_is_learned_once_on_its_node():
     assert "counts 2 outcomes" in find_learning_errors([story()], {"edge-0": profile(uid, outcomes=2)}, [], [])[0]
 
 
-def test_an_outcome_may_be_forgotten_only_if_the_operator_ended_before_it_wrote_a_deleted_profile_again():
+def test_an_outcome_may_be_forgotten_only_if_the_operator_was_away_while_its_profile_did_not_exist():
     deletion = change("llmnodeprofiles", "delete", "edge-0", asked_s=15.0)
     written = change("llmnodeprofiles/status", "patch", "edge-0", user="perllm", asked_s=17.0)
     empty = {"edge-0": profile()}
-    assert find_learning_errors([story()], empty, [deletion, written], [16.0]) == []
-    assert len(find_learning_errors([story()], empty, [deletion, written], [18.0])) == 1
+    assert find_learning_errors([story()], empty, [deletion, written], [(16.0, 20.0)]) == []
+    assert find_learning_errors([story()], empty, [deletion, written], [(10.0, 15.5)]) == []
+    assert len(find_learning_errors([story()], empty, [deletion, written], [(18.0, 20.0)])) == 1
 
 
 def test_a_pod_that_is_left_over_is_found():
@@ -123,6 +124,7 @@ END = change("pods/status", "patch", "ns/a-1", user="lab-nodes", asked_s=25.0, s
         (change("pods", "delete", "ns/a-1", asked_s=26.0), False),
         (change("pods", "delete", "ns/a-1", asked_s=24.0, user="perllm"), False),
         (change("pods", "delete", "ns/a-1", asked_s=24.0, code=404), False),
+        (change("pods", "patch", "ns/a-1", asked_s=26.0), True),
         (change("nodes", "delete", "edge-0", asked_s=15.0), True),
         (change("nodes", "delete", "edge-1", asked_s=15.0), False),
     ],

@@ -53,6 +53,8 @@ class MemoryApi:
             pod = self.pods[name]
             pod["status"].update(body["status"])
             self.put(pod)
+            return pod
+        return {}
 
     async def delete(self, path, body):
         pod = self.pods.pop(path.split("/")[-1], None)
