@@ -148,9 +148,9 @@ class Client:
         """Replace an object."""
         return await self._request("PUT", path, body=body)
 
-    async def patch(self, path: str, body: object, *, kind: PatchKind = PatchKind.MERGE) -> Object:
+    async def patch(self, path: str, body: object, *, kind: PatchKind = PatchKind.MERGE, **query: str) -> Object:
         """Change part of an object."""
-        return await self._request("PATCH", path, body=body, content_type=kind)
+        return await self._request("PATCH", path, query=query, body=body, content_type=kind)
 
     async def delete(self, path: str, body: object | None = None) -> Object:
         """Delete an object; `body` may hold DeleteOptions."""

@@ -11,6 +11,7 @@ from perllm.cluster.client import Object
 from perllm.cluster.informer import object_key
 from perllm.cluster.obstacles import Obstacle
 from perllm.cluster.pod import Pod, read_pod
+from perllm.cluster.shapes import as_object
 from perllm.controller.clocks import Clocks
 from perllm.controller.decisions import Decisions
 from perllm.controller.history import History, Stub
@@ -19,7 +20,7 @@ from perllm.controller.pod_accounts import PodAccounts
 from perllm.controller.pod_releases import PodReleases
 from perllm.controller.reconciler import Reconciler
 from perllm.controller.retirement import read_stub
-from perllm.controller.status_writer import StatusWriter
+from perllm.controller.status_writer import StatusWriter, is_written_by_others
 from perllm.controller.task import Task, read_task
 from perllm.controller.tracking import Tracked, Tracking
 from perllm.guard import Guard
@@ -133,17 +134,15 @@ class Controller:
             self._scheduler.retry_namespace(new.namespace)
 
     def _take_task(self, item: Object, *, deleted: bool) -> None:
-        key, uid = object_key(item), item["metadata"]["uid"]
+        key = object_key(item)
         tracked, stub = self._tracking.get(key), self._history.get(key)
         if deleted:
-            # Even a task that could not be read has left something: a message in its status, and a retry to come.
-            if stub is not None and stub.uid == uid:
-                self._history.forget(key)
-            elif tracked is None or tracked.task.uid == uid:
-                self._reconciler.forget(key)
+            self._drop_task(key, item["metadata"]["uid"])
             return
         known = stub if tracked is None else tracked.task
         if known is not None and _is_seen(item, known):
+            if is_written_by_others(item):
+                self._restore_status(item, stub)
             return
         self._history.forget(key)
         if tracked is None and self._put_to_history(item):
@@ -163,6 +162,22 @@ class Controller:
             tracked.task = task
         self._reconciler.reconcile(key)
         self._outcomes.learn(tracked)
+
+    def _drop_task(self, key: str, uid: str) -> None:
+        tracked, stub = self._tracking.get(key), self._history.get(key)
+        if stub is not None and stub.uid == uid:
+            self._history.forget(key)
+            self._writer.forget(key)
+        elif tracked is None or tracked.task.uid == uid:
+            # Even a task that could not be read has left something: a message in its status, and a retry to come.
+            self._reconciler.forget(key)
+
+    def _restore_status(self, item: Object, stub: Stub | None) -> None:
+        """Write the status of a task again if another client has changed it."""
+        key, present = object_key(item), as_object(item.get("status"))
+        if stub is not None:
+            self._writer.seed(key, stub.status)
+        self._writer.restore(key, item["metadata"]["uid"], present)
 
     def _put_to_history(self, item: Object) -> bool:
         """Put a task to the history if it was over before this process saw it; return whether it was."""

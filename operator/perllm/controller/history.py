@@ -1,13 +1,20 @@
 """The finished tasks: little is kept of each, and they are deleted when their time is over or there are too many."""
 
 import heapq
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import inf
 
+import orjson
+
 from perllm.api import names
+from perllm.api.task_status import TaskStatus
 from perllm.controller.pod_keeper import PodKeeper
+from perllm.controller.status_writer import Fields
+
+COMPRESSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,7 @@ class Stub:
         generation: generation of its spec.
         ended_s: Unix time at which its end was seen.
         expires_s: Unix time at which it is to be deleted; inf for never.
+        packed_status: its status, in case another client changes it.
         is_deleting: whether its deletion was requested.
     """
 
@@ -39,7 +47,19 @@ class Stub:
     generation: int
     ended_s: float
     expires_s: float
+    packed_status: bytes
     is_deleting: bool = False
+
+    @property
+    def status(self) -> Fields:
+        """Its status."""
+        fields: Fields = orjson.loads(zlib.decompress(self.packed_status))
+        return fields
+
+
+def pack_status(status: TaskStatus) -> bytes:
+    """Return a status in a tenth of the memory that it takes as an object."""
+    return zlib.compress(orjson.dumps(status.to_object()), COMPRESSION)
 
 
 class History:

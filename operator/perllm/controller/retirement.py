@@ -9,7 +9,7 @@ from perllm.api.task_status import TaskStatus
 from perllm.cluster.client import Object
 from perllm.cluster.pod import Pod
 from perllm.cluster.shapes import as_object, as_text
-from perllm.controller.history import History, Stub
+from perllm.controller.history import History, Stub, pack_status
 from perllm.controller.lifecycle import find_end_s
 from perllm.controller.reconciler import Reconciler
 from perllm.controller.status_writer import StatusWriter
@@ -74,6 +74,7 @@ class Retirement:
             generation=task.generation,
             ended_s=ended_s,
             expires_s=self._history.expire_s(ended_s, ttl_s),
+            packed_status=pack_status(tracked.status),
             is_deleting=task.is_deleting,
         )
         self._reconciler.forget(task.key)
@@ -96,8 +97,14 @@ def read_stub(item: Object, pods: Collection[Pod], history: History, learner: Le
     if any(pod.decision_record for pod in pods) and not _has_learned(learner, metadata["uid"], status):
         return None
     ended_s = find_end_s(status, 0.0)
-    expires_s = history.expire_s(ended_s, _read_ttl_s(item))
-    return Stub(metadata["uid"], generation, ended_s, expires_s, bool(metadata.get("deletionTimestamp")))
+    return Stub(
+        uid=metadata["uid"],
+        generation=generation,
+        ended_s=ended_s,
+        expires_s=history.expire_s(ended_s, _read_ttl_s(item)),
+        packed_status=pack_status(status),
+        is_deleting=bool(metadata.get("deletionTimestamp")),
+    )
 
 
 def _read_ttl_s(item: Object) -> float | None:

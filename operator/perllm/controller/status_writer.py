@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any
 
 from perllm.api import names
-from perllm.cluster.client import ApiError, Client, PatchKind
+from perllm.cluster.client import ApiError, Client, Object, PatchKind
+from perllm.cluster.shapes import as_object, as_objects
 from perllm.cluster.writes import Write, WriteQueue
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,12 @@ SCHEMA_ERRORS = (400, 413, 422)
 
 TEST_FAILED = "the server rejected our request due to an error in our request"
 """The API server's words, and all it says, if a JSON patch cannot be applied: the task has another uid."""
+
+
+def is_written_by_others(item: Object) -> bool:
+    """Whether another client has changed something in the status of a task since PerLLM wrote it."""
+    fields = as_objects(as_object(item.get("metadata")).get("managedFields"))
+    return any(one.get("subresource") == "status" and one.get("manager") != names.FIELD_MANAGER for one in fields)
 
 
 def build_patch(uid: str, fields: Fields) -> list[Fields]:
@@ -77,6 +84,13 @@ class StatusWriter:
         elif key not in self._delays:
             self._delays[key] = asyncio.get_running_loop().call_later(delay_s, self._queue, key, uid), uid
 
+    def restore(self, key: str, uid: str, present: Fields) -> None:
+        """Write a status again that another client has changed to what is present."""
+        stored = self._stored.get(key)
+        if stored is not None and stored != present and self.is_stored(key):
+            self._stored[key] = present
+            self.put(key, uid, stored)
+
     def is_stored(self, key: str) -> bool:
         """Whether the API server has the newest status."""
         return key not in self._wanted
@@ -126,19 +140,22 @@ class StatusWriter:
 
     async def _patch(self, key: str, uid: str, fields: Fields) -> Fields:
         """Return what is stored now: all of it, or the essentials if the schema does not admit the rest."""
-        path = names.task_status_path(*key.split("/"))
         try:
-            await self._client.patch(path, build_patch(uid, fields), kind=PatchKind.JSON)
+            await self._replace(key, uid, fields)
         except ApiError as error:
             if error.status not in SCHEMA_ERRORS or _is_about_another(error):
                 raise
             message = f"the API server denied PerLLM's full status: {error.message}"
             essentials = {name: fields[name] for name in ESSENTIALS if name in fields} | {"message": message}
             reduced = {**self._stored.get(key, {}), **essentials}
-            await self._client.patch(path, build_patch(uid, reduced), kind=PatchKind.JSON)
+            await self._replace(key, uid, reduced)
             log.error("the status of %s was denied; only its phase and the reason are written: %s", key, error)
             return reduced
         return fields
+
+    async def _replace(self, key: str, uid: str, fields: Fields) -> None:
+        path, patch = names.task_status_path(*key.split("/")), build_patch(uid, fields)
+        await self._client.patch(path, patch, kind=PatchKind.JSON, fieldManager=names.FIELD_MANAGER)
 
 
 def _is_about_another(error: ApiError) -> bool:

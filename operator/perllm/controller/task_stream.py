@@ -28,6 +28,7 @@ from perllm.cluster.decoding import UndecodableError, decode, prune
 from perllm.cluster.informer import object_key
 from perllm.cluster.outages import Outages
 from perllm.controller.handover import Handover
+from perllm.controller.status_writer import is_written_by_others
 from perllm.guard import describe
 from perllm.text import clean_line, error_line
 
@@ -192,7 +193,7 @@ class TaskStream:
         """Whether an event is more than our own status coming back, as most are."""
         kind, item = event["type"], event["object"]
         if kind in ("ADDED", "MODIFIED"):
-            return self._note_generation(path, item)
+            return self._note_generation(path, item) or is_written_by_others(item)
         if kind == "DELETED":
             self._generations[path].pop(item["metadata"]["uid"], None)
         elif kind == "ERROR":

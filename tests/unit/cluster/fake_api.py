@@ -100,7 +100,7 @@ class FakeApiServer:
             raise ApiError(409, "AlreadyExists", f"{at} already exists")
         return self.store(at, **body)
 
-    async def patch(self, path: str, body: Any, *, kind: PatchKind = PatchKind.MERGE) -> Object:
+    async def patch(self, path: str, body: Any, *, kind: PatchKind = PatchKind.MERGE, **_: str) -> Object:
         await self._enter("PATCH", path, body)
         at = path.removesuffix("/status")
         if at not in self._objects:

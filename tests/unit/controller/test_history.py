@@ -31,7 +31,7 @@ def make_history(limits: HistoryLimits, now_s: float = 1000.0) -> tuple[History,
 
 
 def put(history: History, name: str, ended_s: float, ttl_s: float | None = None, namespace: str = "lab") -> None:
-    history.add(f"{namespace}/{name}", Stub(f"uid-{name}", 1, ended_s, history.expire_s(ended_s, ttl_s)))
+    history.add(f"{namespace}/{name}", Stub(f"uid-{name}", 1, ended_s, history.expire_s(ended_s, ttl_s), b""))
 
 
 class TestHistory:
@@ -130,3 +130,20 @@ class TestATask:
         assert is_history(cluster)
         cluster.controller.on_list(None, {})
         assert not is_history(cluster)
+
+    @pytest.mark.parametrize("waits_s", [0.0, 5.0], ids=["while tracked", "in the history"])
+    async def test_whose_status_another_client_changes_gets_it_back(self, cluster: Cluster, waits_s: float) -> None:
+        cluster.create()
+        await asyncio.sleep(2)
+        cluster.bind()
+        cluster.finish(exit_code=3)
+        await asyncio.sleep(0.1 + waits_s)
+        assert is_history(cluster) == bool(waits_s)
+        before, path = cluster.status(), names.task_path("lab", "t")
+        others = [{"manager": "kubectl-edit", "subresource": "status"}]
+        edited = cluster.api.store(
+            path, metadata={"managedFields": others}, status={"phase": "Pending", "message": "x"}
+        )
+        cluster.controller.on_task(edited, deleted=False)
+        await asyncio.sleep(0.1)
+        assert cluster.status() == before
