@@ -120,11 +120,11 @@ class UninstallHook(Section):
 
     enabled: bool = Field(
         default=True,
-        description="Whether it is run: it stops the operator and releases the pods of tasks, which nobody could "
-        "delete otherwise. It needs rbac.create. Without it run `perllm release` before.",
+        description="Whether it is created. It stops the operator and releases the pods of tasks, which could not be "
+        "deleted afterwards otherwise. It needs rbac.create. If off, run `perllm release` before an uninstallation.",
     )
     resources: Object = Field(
-        default={"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
+        default={"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}},
         description="Its resources.",
     )
 

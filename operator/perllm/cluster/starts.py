@@ -7,12 +7,13 @@ from pathlib import Path
 
 PERIOD_S = 120.0
 MAX_STARTS = 3
-"""Kubelet starts a container for the fourth time about half a minute after it crashed for the first time."""
+"""Kubelet starts a container for the fourth time half a minute after its first crash, and before the first start the
+pod did not hold the Lease."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartRecord:
-    """The starts of the last two minutes.
+    """The starts of the last two minutes while the pod held the Lease.
 
     Attributes:
         file: holds their times; must be writable, and is created when missing.
