@@ -44,8 +44,8 @@ class Run:
         started_s: when it started.
         finished_s: when it ended.
         known_s: when the API server stored that it had ended; infinite if it never did.
-        hits: what others than PerLLM did to its pod or its node before the API server knew that it had ended. Taking the
-            label of a pod counts whenever it was done: PerLLM no longer sees the pod, as a Job would not.
+        hits: what others than PerLLM did to its pod or its node before the API server knew that it had ended. Taking
+            the label of a pod counts whenever it was done: PerLLM no longer sees the pod, as a Job would not.
     """
 
     task: str

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rich.table import Table
@@ -65,39 +66,37 @@ class UpgradeExperiment:
     findings: UpgradeFindings = field(default_factory=UpgradeFindings)
 
     async def run(self, tasks: int) -> UpgradeFindings:
-        """Upgrade with so many tasks under way, roll back in the middle of the rest, and upgrade again at the end."""
-        first = await self.stage.create_many("first", FIRST_TASKS)
-        await self.stage.wait_all_settled(first, timeout_s=END_S)
+        """Upgrade, roll back and upgrade again, each with so many more tasks under way."""
+        created = await self.stage.create_many("first", FIRST_TASKS)
+        await self.stage.wait_all_settled(created, timeout_s=END_S)
         await self.stage.wait_learned(FIRST_TASKS, timeout_s=LEARN_S)
         await self._note_learned("before the upgrade")
-        created = [*first, *await self.stage.create_many("task", tasks, output_tokens=OUTPUT_TOKENS)]
-        await self._wait_finished(FIRST_TASKS + tasks // 5)
-        await self.release.install(self.new)
-        await self._note_learned("upgraded")
-        await self._wait_finished(FIRST_TASKS + tasks // 2)
-        await self.release.roll_back(self.old)
-        await self._note_learned("rolled back")
-        await self._wait_finished(FIRST_TASKS + 4 * tasks // 5)
-        await self.release.install(self.new)
-        await self._note_learned("upgraded again")
+        changes = {
+            "upgraded": partial(self.release.install, self.new),
+            "rolled back": partial(self.release.roll_back, self.old),
+            "upgraded again": partial(self.release.install, self.new),
+        }
+        for number, (what, change) in enumerate(changes.items()):
+            created += await self.stage.create_many(f"task-{number}", tasks, output_tokens=OUTPUT_TOKENS)
+            await self._wait_finished(len(created) - 4 * tasks // 5)
+            await change()
+            await self._note_learned(what)
         await self._judge(created)
         await self._clear()
         return self.findings
 
     async def _wait_finished(self, count: int) -> None:
         """Wait until so many tasks have ended, but not all."""
-        finished, rest = 0, 0
+        counts: Counter[str] = Counter()
 
         async def have_finished() -> bool:
-            nonlocal finished, rest
+            nonlocal counts
             counts = phases(await self.stage.tasks())
-            finished = sum(number for phase, number in counts.items() if phase in FINAL_PHASES)
-            rest = counts.total() - finished
-            return finished >= count
+            return sum(counts[phase] for phase in FINAL_PHASES) >= count
 
-        await wait_until(have_finished, timeout_s=END_S, describe=lambda: f"{finished} of {count} tasks have ended")
-        self.say(f"{finished} tasks have ended, {rest} have not")
-        assert rest, "the tasks are too short to show anything"
+        await wait_until(have_finished, timeout_s=END_S, describe=lambda: f"not {count} tasks have ended: {counts}")
+        self.say(f"tasks: {dict(counts)}")
+        assert counts.keys() - FINAL_PHASES, "the tasks are too short to show anything"
 
     async def _note_learned(self, when: str) -> None:
         self.findings.learned.append((when, await self.stage.learned()))
