@@ -1,17 +1,19 @@
 """Tasks run while one version is replaced by another and back; each ends, runs once and is learned once."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from rich.table import Table
 
+from e2e.chaos.invariants import count_outcomes
 from e2e.command import Say
 from e2e.stage import Stage, is_settled, phases, wait_until
 from e2e.upgrade.release import Release
 from perllm.api import names
+from perllm.cluster.client import Object
 from perllm_lab.trace_replay import FINAL_PHASES
 
 FIRST_TASKS = 60
@@ -110,25 +112,10 @@ class UpgradeExperiment:
         except AssertionError as error:
             problems.append(str(error))
         await self._note_learned("at the end")
-        tasks, runs = await self.stage.tasks(), self.stage.completed_runs()
+        tasks = await self.stage.tasks()
         self.findings.phases = phases(tasks)
-        problems += [f"{name} is lost" for name in created if name not in tasks]
-        problems += [
-            f"{name} is {task['status']['phase']}: {task['status'].get('message')}"
-            for name, task in tasks.items()
-            if task["status"]["phase"] != "Succeeded"
-        ]
-        problems += [f"{name} has run {runs[name]} times" for name in created if runs[name] != 1]
-        where = Counter(task["status"]["nodeName"] for task in tasks.values())
-        counts = {
-            name: (profile.get("status") or {}).get("outcomes", 0)
-            for name, profile in (await self.stage.profiles()).items()
-        }
-        problems += [
-            f"{node} has learned {counts.get(node, 0)} of {count} outcomes"
-            for node, count in where.items()
-            if counts.get(node, 0) != count
-        ]
+        problems += _find_task_problems(created, tasks, self.stage.completed_runs())
+        problems += _find_learning_problems(tasks.values(), await self.stage.profiles())
 
     async def _are_all_settled(self) -> bool:
         return all(is_settled(task.get("status") or {}) for task in (await self.stage.tasks()).values())
@@ -146,3 +133,24 @@ class UpgradeExperiment:
             )
         except AssertionError as error:
             self.findings.problems.append(str(error))
+
+
+def _find_task_problems(created: Sequence[str], tasks: Mapping[str, Object], runs: Mapping[str, int]) -> list[str]:
+    """Every task has succeeded, and ran once."""
+    ends = {name: task["status"] for name, task in tasks.items() if task["status"]["phase"] != "Succeeded"}
+    return [
+        *(f"{name} is lost" for name in created if name not in tasks),
+        *(f"{name} is {status['phase']}: {status.get('message')}" for name, status in ends.items()),
+        *(f"{name} has run {runs[name]} times" for name in created if runs[name] != 1),
+    ]
+
+
+def _find_learning_problems(tasks: Iterable[Object], profiles: Mapping[str, Object]) -> list[str]:
+    """Every node has learned from each task once."""
+    counts = Counter(task["status"].get("nodeName") for task in tasks)
+    learned = {name: count_outcomes(profile) for name, profile in profiles.items()}
+    return [
+        f"{node} has learned {learned.get(node, 0)} of {count} outcomes"
+        for node, count in counts.items()
+        if learned.get(node, 0) != count
+    ]
