@@ -27,7 +27,7 @@ FINISHED = "perllm_tasks_finished_total"
 TTL = "10s"
 BATCH, WINDOW = 50, 400
 SAMPLE_TASKS = 1000
-POLL_S = 0.25
+POLL_S = 1.0
 PATIENCE_S = 120.0
 WIDTH = 160
 

@@ -12,7 +12,13 @@ from e2e.upgrade.run import EARLIER, run_upgrade
 
 @click.command(help=__doc__)
 @click.option("--from", "commit", default=EARLIER, show_default=True, help="The commit of the earlier version.")
-@click.option("--tasks", default=500, show_default=True, type=click.IntRange(min=10), help="How many are under way.")
+@click.option(
+    "--tasks",
+    default=500,
+    show_default=True,
+    type=click.IntRange(min=10),
+    help="How many are created before each change.",
+)
 @folder_option
 def main(commit: str, tasks: int, folder: Path) -> None:
     async def run(folder: Path, say: Say) -> UpgradeFindings:

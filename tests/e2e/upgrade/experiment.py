@@ -1,16 +1,19 @@
 """Tasks run while one version is replaced by another and back; each ends, runs once and is learned once."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rich.table import Table
 
+from e2e.chaos.invariants import count_outcomes
 from e2e.command import Say
 from e2e.stage import Stage, is_settled, phases, wait_until
 from e2e.upgrade.release import Release
 from perllm.api import names
+from perllm.cluster.client import Object
 from perllm_lab.trace_replay import FINAL_PHASES
 
 FIRST_TASKS = 60
@@ -65,39 +68,37 @@ class UpgradeExperiment:
     findings: UpgradeFindings = field(default_factory=UpgradeFindings)
 
     async def run(self, tasks: int) -> UpgradeFindings:
-        """Upgrade with so many tasks under way, roll back in the middle of the rest, and upgrade again at the end."""
-        first = await self.stage.create_many("first", FIRST_TASKS)
-        await self.stage.wait_all_settled(first, timeout_s=END_S)
+        """Upgrade, roll back and upgrade again, each with so many more tasks under way."""
+        created = await self.stage.create_many("first", FIRST_TASKS)
+        await self.stage.wait_all_settled(created, timeout_s=END_S)
         await self.stage.wait_learned(FIRST_TASKS, timeout_s=LEARN_S)
         await self._note_learned("before the upgrade")
-        created = [*first, *await self.stage.create_many("task", tasks, output_tokens=OUTPUT_TOKENS)]
-        await self._wait_finished(FIRST_TASKS + tasks // 5)
-        await self.release.install(self.new)
-        await self._note_learned("upgraded")
-        await self._wait_finished(FIRST_TASKS + tasks // 2)
-        await self.release.roll_back(self.old)
-        await self._note_learned("rolled back")
-        await self._wait_finished(FIRST_TASKS + 4 * tasks // 5)
-        await self.release.install(self.new)
-        await self._note_learned("upgraded again")
+        changes = {
+            "upgraded": partial(self.release.install, self.new),
+            "rolled back": partial(self.release.roll_back, self.old),
+            "upgraded again": partial(self.release.install, self.new),
+        }
+        for number, (what, change) in enumerate(changes.items()):
+            created += await self.stage.create_many(f"task-{number}", tasks, output_tokens=OUTPUT_TOKENS)
+            await self._wait_finished(len(created) - 4 * tasks // 5)
+            await change()
+            await self._note_learned(what)
         await self._judge(created)
         await self._clear()
         return self.findings
 
     async def _wait_finished(self, count: int) -> None:
         """Wait until so many tasks have ended, but not all."""
-        finished, rest = 0, 0
+        counts: Counter[str] = Counter()
 
         async def have_finished() -> bool:
-            nonlocal finished, rest
+            nonlocal counts
             counts = phases(await self.stage.tasks())
-            finished = sum(number for phase, number in counts.items() if phase in FINAL_PHASES)
-            rest = counts.total() - finished
-            return finished >= count
+            return sum(counts[phase] for phase in FINAL_PHASES) >= count
 
-        await wait_until(have_finished, timeout_s=END_S, describe=lambda: f"{finished} of {count} tasks have ended")
-        self.say(f"{finished} tasks have ended, {rest} have not")
-        assert rest, "the tasks are too short to show anything"
+        await wait_until(have_finished, timeout_s=END_S, describe=lambda: f"not {count} tasks have ended: {counts}")
+        self.say(f"tasks: {dict(counts)}")
+        assert counts.keys() - FINAL_PHASES, "the tasks are too short to show anything"
 
     async def _note_learned(self, when: str) -> None:
         self.findings.learned.append((when, await self.stage.learned()))
@@ -111,25 +112,10 @@ class UpgradeExperiment:
         except AssertionError as error:
             problems.append(str(error))
         await self._note_learned("at the end")
-        tasks, runs = await self.stage.tasks(), self.stage.completed_runs()
+        tasks = await self.stage.tasks()
         self.findings.phases = phases(tasks)
-        problems += [f"{name} is lost" for name in created if name not in tasks]
-        problems += [
-            f"{name} is {task['status']['phase']}: {task['status'].get('message')}"
-            for name, task in tasks.items()
-            if task["status"]["phase"] != "Succeeded"
-        ]
-        problems += [f"{name} has run {runs[name]} times" for name in created if runs[name] != 1]
-        where = Counter(task["status"]["nodeName"] for task in tasks.values())
-        counts = {
-            name: (profile.get("status") or {}).get("outcomes", 0)
-            for name, profile in (await self.stage.profiles()).items()
-        }
-        problems += [
-            f"{node} has learned {counts.get(node, 0)} of {count} outcomes"
-            for node, count in where.items()
-            if counts.get(node, 0) != count
-        ]
+        problems += _find_task_problems(created, tasks, self.stage.completed_runs())
+        problems += _find_learning_problems(tasks.values(), await self.stage.profiles())
 
     async def _are_all_settled(self) -> bool:
         return all(is_settled(task.get("status") or {}) for task in (await self.stage.tasks()).values())
@@ -147,3 +133,24 @@ class UpgradeExperiment:
             )
         except AssertionError as error:
             self.findings.problems.append(str(error))
+
+
+def _find_task_problems(created: Sequence[str], tasks: Mapping[str, Object], runs: Mapping[str, int]) -> list[str]:
+    """Every task has succeeded, and ran once."""
+    ends = {name: task["status"] for name, task in tasks.items() if task["status"]["phase"] != "Succeeded"}
+    return [
+        *(f"{name} is lost" for name in created if name not in tasks),
+        *(f"{name} is {status['phase']}: {status.get('message')}" for name, status in ends.items()),
+        *(f"{name} has run {runs[name]} times" for name in created if runs[name] != 1),
+    ]
+
+
+def _find_learning_problems(tasks: Iterable[Object], profiles: Mapping[str, Object]) -> list[str]:
+    """Every node has learned from each task once."""
+    counts = Counter(task["status"].get("nodeName") for task in tasks)
+    learned = {name: count_outcomes(profile) for name, profile in profiles.items()}
+    return [
+        f"{node} has learned {learned.get(node, 0)} of {count} outcomes"
+        for node, count in counts.items()
+        if learned.get(node, 0) != count
+    ]

@@ -24,7 +24,7 @@ from perllm_lab.kubernetes.process import Process
 from perllm_lab.lab import OPERATOR_USER, SCHEDULER_USER, Lab, LabSettings, rbac_user
 from perllm_lab.workload.scenarios import load_scenario
 
-SCENARIO, SPEED = "modern", 1.0
+SCENARIO, SPEED = "modern", 1.5
 NAME = "perllm"
 # The chart demands it, since pods are reached at their own address.
 EVERYWHERE = "0.0.0.0"
