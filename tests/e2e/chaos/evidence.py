@@ -139,8 +139,16 @@ def _collect_tasks(changes: Iterable[Change]) -> dict[str, Object]:
         elif one.kind == f"{names.TASK_PLURAL}/status" and one.may_be_made:
             # Whoever asked for it was killed before the answer; a later change shows whether it was made.
             before = tasks.get(one.key, {})
-            tasks[one.key] = before | {"status": (before.get("status") or {}) | (one.sent.get("status") or {})}
+            tasks[one.key] = before | {"status": _apply(before.get("status") or {}, one.sent)}
     return tasks
+
+
+def _apply(status: Object, sent: Object | list[Object]) -> Object:
+    """Return a status after a JSON patch, which replaces it as PerLLM sends it, or after a merge patch."""
+    if isinstance(sent, list):
+        replaced: Object = sent[-1]["value"]
+        return replaced
+    return status | (sent.get("status") or {})
 
 
 def _read_run(line: Truth, ends_s: Mapping[str, list[float]], hits: Mapping[str, list[Hit]]) -> Run:
@@ -157,7 +165,7 @@ def _collect_ends(changes: Iterable[Change]) -> Mapping[str, list[float]]:
     """Return when the API server stored that a pod has ended, by its key."""
     found: dict[str, list[float]] = defaultdict(list)
     for one in select(changes, "pods/status", "patch"):
-        if one.user == NODES_USER and one.sent.get("status", {}).get("phase") in FINAL_PHASES:
+        if one.user == NODES_USER and _apply({}, one.sent).get("phase") in FINAL_PHASES:
             found[one.key].append(one.asked_s)
     return found
 
