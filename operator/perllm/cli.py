@@ -23,6 +23,7 @@ from perllm.cluster.leadership import LeadershipError
 from perllm.cluster.rbac import build_manifests
 from perllm.cluster.release import ReleaseError, release_pods, stop_deployment
 from perllm.cluster.release_policy import build_release_policy
+from perllm.collector import collect_rarely
 from perllm.config import Config, ConfigError, load_config
 from perllm.doctor.command import examine
 from perllm.doctor.rights import Account
@@ -89,6 +90,7 @@ def run(
     if config.telemetry.queries.transmitted is not None:
         log.warning("config.telemetry.queries.transmitted is no longer used: remove it")
     credentials = load_credentials(kubeconfig, context)
+    collect_rarely()
     with journal.open("wb") if journal is not None else nullcontext() as file:
         asyncio.run(_run(config, credentials, file, starts))
 
