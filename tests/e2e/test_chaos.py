@@ -21,4 +21,6 @@ async def test_tasks_end_once_and_are_learned_once_whatever_fails(
     (chunk,) = plan_chunks(SEED, FAULTS, TASKS)
     findings = ChaosFindings((await run_chunk(chunk, binaries, tmp_path, print),))
     Console(width=120).print(findings.render())
-    assert findings.list_problems() == []
+    problems = findings.list_problems()
+    print("\n".join(problems))
+    assert not problems

@@ -87,6 +87,7 @@ def find_learning_errors(
     learned, successes = _collect_learned(profiles), _index_successes(stories)
     forgotten, away = _find_forgotten(changes, absences), _find_away(changes)
     problems = _find_double_counts(profiles, successes)
+    missing: dict[str, list[str]] = defaultdict(list)
     for story in stories:
         nodes, runs = learned[story.uid[:ID_LENGTH]], story.successes
         if len(nodes) > max(len(runs), 1):
@@ -96,7 +97,12 @@ def find_learning_errors(
         (run,) = runs
         is_excused = run.hits or run.node in forgotten or _is_within(run.finished_s, away[run.node])
         if not is_excused:
-            problems.append(f"{story.key} was not learned; {_tell(run)}, {story.status.get('observed')}")
+            missing[run.node].append(f"{story.key} was not learned; {_tell(run)}, {story.status.get('observed')}")
+    for node, lines in missing.items():
+        # A profile counts all outcomes, and knows the last ones by id.
+        profile = profiles.get(node, {})
+        if len(lines) > count_outcomes(profile) - len(_read_recent(profile)):
+            problems += lines
     return problems
 
 
