@@ -26,7 +26,7 @@ figure-ablation: OPTIONS = --scenario modern --load $(LOADS) --policies net-hits
 figure-inventory: OPTIONS = --scenario inventory --load 0.9 --tasks 20000 --policies net-hits,cs-ucb,cs-ucb+x,clairvoyant
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test check unit integration e2e chaos hostile bench figures crds chart image lock clean
+.PHONY: help demo lab test check unit integration e2e chaos soak upgrade hostile bench figures crds chart image lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,8 +59,14 @@ e2e: $(VENV)/ready ## A trace through the whole system, faults in the middle of 
 	@$(BIN)/pytest -q -rP -m alone tests/e2e --ignore tests/e2e/real
 	@$(BIN)/pytest -q -rPs tests/e2e/real
 
-chaos: $(VENV)/ready ## Kill operator, schedulers, API server, etcd, Prometheus while tasks flow (ARGS="--seed 7 --minutes 10")
+chaos: $(VENV)/ready ## Inject faults of all kinds while tasks flow (ARGS="--seed 7 --faults 250 --tasks 2500 --resume")
 	@PYTHONPATH=tests $(BIN)/python -m e2e.chaos $(ARGS)
+
+soak: $(VENV)/ready ## Let 100,000 tasks flow through a lab, and report whether memory and time stay flat (ARGS="--tasks 20000")
+	@PYTHONPATH=tests $(BIN)/python tests/bench/soak.py $(ARGS)
+
+upgrade: $(VENV)/ready ## Upgrade from an earlier commit with tasks under way, and roll back (ARGS="--from 98704ce --tasks 500")
+	@PYTHONPATH=tests $(BIN)/python -m e2e.upgrade $(ARGS)
 
 hostile: $(VENV)/ready ## Feed generated hostile input to a running operator that also serves a bystander (ARGS="--objects 2000")
 	@PYTHONPATH=tests $(BIN)/python -m e2e.hostile $(ARGS)

@@ -82,6 +82,7 @@ _ROWS: tuple[tuple[Panel, ...], ...] = (
                 "sum(perllm_tasks_waiting{SCOPE})": "waiting",
                 "sum(perllm_tasks_postponed{SCOPE})": "waiting, pod denied",
                 "sum(perllm_tasks_in_flight{SCOPE})": "in flight",
+                "max(perllm_ledger_drift{SCOPE})": "drift of the ledger",
             },
         ),
     ),
@@ -120,7 +121,12 @@ _ROWS: tuple[tuple[Panel, ...], ...] = (
     ),
     (
         Panel(
-            "Decision latency", "s", {_quantile(0.99, "perllm_extender_seconds", "verb"): "{{verb}} 99th percentile"}
+            "Decision latency",
+            "s",
+            {
+                _quantile(0.99, "perllm_extender_seconds", "verb"): "{{verb}} 99th percentile",
+                _quantile(0.99, "perllm_loop_lag_seconds", "pod"): "{{pod}} loop lag, 99th percentile",
+            },
         ),
         Panel(
             "Errors",

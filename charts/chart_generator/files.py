@@ -14,6 +14,7 @@ from chart_generator.schema import build_schema
 from chart_generator.values import Values
 from perllm.api.crd import crd_files
 from perllm.cluster.authors import author_policy_spec
+from perllm.cluster.release_policy import release_policy_spec
 
 CHART = Path("charts/perllm")
 TEMPLATE = Path("README.md.template")
@@ -30,6 +31,7 @@ def build_files(chart: Path) -> dict[Path, str]:
         Path("values.schema.json"): _render_json(build_schema()),
         Path("README.md"): render_readme(template),
         Path("files/admission-policy.yaml"): yaml.safe_dump(author_policy_spec(), sort_keys=False, width=120),
+        Path("files/release-policy.yaml"): yaml.safe_dump(release_policy_spec("USER"), sort_keys=False, width=120),
         Path("files/dashboard.json"): _render_json(build_dashboard()),
         **{Path("files/crds") / name: text for name, text in crd_files().items()},
     }

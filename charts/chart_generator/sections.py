@@ -105,12 +105,27 @@ class Crds(Section):
 
 
 class AdmissionPolicy(Section):
-    """The ValidatingAdmissionPolicy for authors of tasks."""
+    """The ValidatingAdmissionPolicies for authors of tasks and for the operator."""
 
     enabled: bool = Field(
         default=True,
-        description="Whether only users who may create pods in a namespace may create tasks there. Without it anyone "
-        "who may create tasks gets pods through the operator's rights.",
+        description="Whether only users who may create pods in a namespace may create tasks there, and the operator "
+        "may change nothing in the status and metadata of pods but its own finalizer. Without them anyone who may "
+        "create tasks gets pods through the operator's rights, and the operator may report any status of any pod.",
+    )
+
+
+class UninstallHook(Section):
+    """The Job before an uninstallation."""
+
+    enabled: bool = Field(
+        default=True,
+        description="Whether it is created. It stops the operator and releases the pods of tasks, which could not be "
+        "deleted afterwards otherwise. It needs rbac.create. If off, run `perllm release` before an uninstallation.",
+    )
+    resources: Object = Field(
+        default={"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}},
+        description="Its resources.",
     )
 
 

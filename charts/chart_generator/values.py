@@ -21,6 +21,7 @@ from chart_generator.sections import (
     ServiceAccount,
     ServiceMonitor,
     Strings,
+    UninstallHook,
 )
 from perllm.config import Config
 
@@ -48,7 +49,11 @@ class Values(Section):
     )
     crds: Crds = Field(default=Crds(), description="The resource definitions.")
     admission_policy: AdmissionPolicy = Field(
-        default=AdmissionPolicy(), description="The ValidatingAdmissionPolicy for authors of tasks."
+        default=AdmissionPolicy(),
+        description="The ValidatingAdmissionPolicies for authors of tasks and for the operator.",
+    )
+    uninstall_hook: UninstallHook = Field(
+        default=UninstallHook(), description="The Job that `helm uninstall` runs before it deletes anything."
     )
     rbac: Rbac = Field(default=Rbac(), description="Roles and bindings.")
     service_account: ServiceAccount = Field(

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -20,6 +21,9 @@ from perllm.cluster.client import ApiError, Client
 from perllm.cluster.credentials import Credentials, CredentialsError, load_credentials
 from perllm.cluster.leadership import LeadershipError
 from perllm.cluster.rbac import build_manifests
+from perllm.cluster.release import ReleaseError, release_pods, stop_deployment
+from perllm.cluster.release_policy import build_release_policy
+from perllm.collector import collect_rarely
 from perllm.config import Config, ConfigError, load_config
 from perllm.doctor.command import examine
 from perllm.doctor.rights import Account
@@ -43,7 +47,7 @@ def _explained(command: Callable[_P, None]) -> Callable[_P, None]:
     def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
         try:
             command(*args, **kwargs)
-        except (ConfigError, CredentialsError, LeadershipError, ApiError, OSError) as error:
+        except (ConfigError, CredentialsError, LeadershipError, ReleaseError, ApiError, OSError) as error:
             raise click.ClickException(str(error)) from error
 
     return run
@@ -67,8 +71,15 @@ def main() -> None:
     type=_FILE,
     help="Record everything that decisions depend on in this file, for perllm-lab replay. It grows without limit.",
 )
+@click.option(
+    "--starts",
+    type=_FILE,
+    help="Record starts in this file, which must outlive the container, to give the Lease up after repeated crashes.",
+)
 @_explained
-def run(config_file: Path | None, kubeconfig: Path | None, context: str | None, journal: Path | None) -> None:
+def run(
+    config_file: Path | None, kubeconfig: Path | None, context: str | None, journal: Path | None, starts: Path | None
+) -> None:
     """Run the operator until SIGTERM or Ctrl-C.
 
     The configuration selects the policy: policy.name is net-hits, PerLLM's own, or cs-ucb, that of the paper. The
@@ -79,8 +90,9 @@ def run(config_file: Path | None, kubeconfig: Path | None, context: str | None, 
     if config.telemetry.queries.transmitted is not None:
         log.warning("config.telemetry.queries.transmitted is no longer used: remove it")
     credentials = load_credentials(kubeconfig, context)
+    collect_rarely()
     with journal.open("wb") if journal is not None else nullcontext() as file:
-        asyncio.run(_run(config, credentials, file))
+        asyncio.run(_run(config, credentials, file, starts))
 
 
 @main.command()
@@ -124,10 +136,37 @@ def rbac(config_file: Path | None, namespace: str, service_account: str, schedul
 
 
 @main.command("admission-policy")
+@click.option("--namespace", default="perllm-system", show_default=True, help="Namespace of the service account.")
+@click.option("--service-account", default="perllm", show_default=True, help="Service account of the operator.")
 @_explained
-def admission_policy() -> None:
-    """Print the admission policy by which only users who may create pods in a namespace may create tasks there."""
-    click.echo(yaml.safe_dump_all(build_author_policy(), sort_keys=False), nl=False)
+def admission_policy(namespace: str, service_account: str) -> None:
+    """Print the admission policies about authors of tasks and about the operator.
+
+    Only users who may create pods in a namespace may create tasks there; and of a pod's status and metadata, the
+    operator may change nothing but its own finalizer. Leave the second one out if kube-scheduler has the same account.
+    """
+    account = Account(namespace, service_account)
+    manifests = [*build_author_policy(), *build_release_policy(account.user)]
+    click.echo(yaml.safe_dump_all(manifests, sort_keys=False), nl=False)
+
+
+@main.command()
+@click.option(
+    "--kubeconfig", type=_FILE, help="Kubeconfig. Default: $KUBECONFIG, ~/.kube/config, then the service account."
+)
+@click.option("--context", help="Context of the kubeconfig.")
+@click.option("--namespace", "namespaces", multiple=True, help="Namespace of the pods; may be repeated. Default: all.")
+@click.option("--stop", metavar="NAMESPACE/DEPLOYMENT", help="Scale this Deployment to 0 first, and wait for its pods.")
+@_explained
+def release(kubeconfig: Path | None, context: str | None, namespaces: tuple[str, ...], stop: str | None) -> None:
+    """Release the pods of tasks, before the operator is uninstalled or replaced by a version that does not retain pods.
+
+    The operator retains a pod by a finalizer until its end is recorded, so without an operator no pod of a task could
+    be deleted. Stop the operator first: it retains the pods that it creates. Running pods continue.
+    """
+    if stop is not None and not re.fullmatch("[^/]+/[^/]+", stop):
+        raise click.BadParameter("must be NAMESPACE/DEPLOYMENT, such as perllm-system/perllm", param_hint="--stop")
+    asyncio.run(_release(load_credentials(kubeconfig, context), namespaces, stop))
 
 
 @main.command("scheduler-config")
@@ -183,13 +222,20 @@ def doctor(
         sys.exit(1)
 
 
-async def _run(config: Config, credentials: Credentials, journal: IO[bytes] | None) -> None:
+async def _run(config: Config, credentials: Credentials, journal: IO[bytes] | None, starts: Path | None) -> None:
     async with Client(credentials, max_connections=MAX_CONNECTIONS) as client:
-        operator = Operator(config, client, credentials, CollectorRegistry(), journal)
+        operator = Operator(config, client, credentials, CollectorRegistry(), journal, starts)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, operator.stop)
         await operator.run()
+
+
+async def _release(credentials: Credentials, namespaces: tuple[str, ...], stop: str | None) -> None:
+    async with Client(credentials) as client:
+        if stop is not None:
+            await stop_deployment(client, *stop.split("/"), report=click.echo)
+        await release_pods(client, namespaces, report=click.echo)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The configuration of the operator: one file, read once and validated as a whole."""
 
 from dataclasses import asdict, fields
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -9,6 +9,8 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from perllm.api import names
+from perllm.api.base import MAX_TTL_S
+from perllm.api.quantities import DURATION_PATTERN, parse_duration_s
 from perllm.api.task import Tier
 from perllm.policy.cs_ucb import CsUcb, CsUcbParameters
 from perllm.policy.net_hits import NetHits, NetHitsParameters
@@ -34,6 +36,12 @@ def _check_parameters(parameters: _Parameters) -> _Parameters:
     if wrong:
         raise ValueError(f"{', '.join(wrong)} must be a finite number, and at least 0")
     return parameters
+
+
+def _check_ttl(text: str) -> str:
+    if text != "never" and parse_duration_s(text) > MAX_TTL_S:
+        raise ValueError("must be at most 720h, or never")
+    return text
 
 
 _DNS_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
@@ -104,6 +112,32 @@ class AdmissionSettings(_Section):
     )
 
 
+class TaskSettings(_Section):
+    """How long finished tasks are kept."""
+
+    default_ttl: Annotated[str, AfterValidator(_check_ttl)] = Field(
+        default="24h",
+        pattern=f"^never$|{DURATION_PATTERN}",
+        description="ttlAfterFinished of tasks without one: a finished task is deleted this long after its end, with "
+        "its pods. never keeps it until somebody deletes it.",
+    )
+    history_limit: Annotated[int, Field(ge=1)] | Literal["unlimited"] = Field(
+        default=5000,
+        description="Finished tasks that are kept in each namespace; if there are more, the ones that ended first are "
+        "deleted. unlimited keeps all of them.",
+    )
+
+    @property
+    def default_ttl_s(self) -> float:
+        """Seconds that a finished task is kept; inf for ever."""
+        return inf if self.default_ttl == "never" else parse_duration_s(self.default_ttl)
+
+    @property
+    def max_history(self) -> int | None:
+        """Finished tasks that are kept in each namespace; None for all."""
+        return None if self.history_limit == "unlimited" else self.history_limit
+
+
 class NodeSettings(_Section):
     """How nodes are recognised, and what is assumed about unmeasured ones."""
 
@@ -157,6 +191,7 @@ class Config(_Section):
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings, description="Prometheus.")
     policy: PolicySettings = Field(default_factory=PolicySettings, description="The policy.")
     admission: AdmissionSettings = Field(default_factory=AdmissionSettings, description="When tasks are rejected.")
+    tasks: TaskSettings = Field(default_factory=TaskSettings, description="How long finished tasks are kept.")
     nodes: NodeSettings = Field(default_factory=NodeSettings, description="The nodes.")
     fairness: FairnessSettings = Field(default_factory=FairnessSettings, description="Sharing between namespaces.")
     server: ServerSettings = Field(default_factory=ServerSettings, description="Ports.")

@@ -4,6 +4,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _LATENCY_BUCKETS = (0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
 _ENERGY_BUCKETS = (10, 30, 100, 300, 1000, 3000, 10000, 30000)
+_LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _HANDLER_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
 
 
@@ -95,6 +96,17 @@ class OperatorMetrics:
             "perllm_faults",
             "Unexpected failures, by the kind of object; work on other objects continued.",
             ["kind"],
+            registry=registry,
+        )
+        self.loop_lag = Histogram(
+            "perllm_loop_lag_seconds",
+            "By how much the event loop was late.",
+            buckets=_LAG_BUCKETS,
+            registry=registry,
+        )
+        self.ledger_drift = Gauge(
+            "perllm_ledger_drift",
+            "Pods in flight on which the ledger and the API server have differed for too long.",
             registry=registry,
         )
         self.watch_restarts = Counter("perllm_watch_restarts", "Restarts of the task watch.", registry=registry)

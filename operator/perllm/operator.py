@@ -13,31 +13,38 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
+from pathlib import Path
 from random import Random
-from typing import IO
+from typing import IO, TypeVar
 
 import requests
 from prometheus_client import CollectorRegistry
 
 from perllm import health
 from perllm.api import names
-from perllm.cluster.client import Client
+from perllm.cluster.client import Client, Object
 from perllm.cluster.credentials import Credentials
 from perllm.cluster.events import EventRecorder
-from perllm.cluster.informer import Informer, wait_for_first_lists
+from perllm.cluster.informer import Informer, OnChange, wait_for_first_lists
 from perllm.cluster.leadership import Leadership, LeadershipError, find_namespace
+from perllm.cluster.node import Node
+from perllm.cluster.obstacles import Obstacle, read_namespace, read_quota
 from perllm.cluster.outages import Outages
+from perllm.cluster.pod import Pod, read_pod
 from perllm.cluster.pod_ends import PodPatience
+from perllm.cluster.starts import StartRecord
 from perllm.cluster.writes import WriteQueue
 from perllm.config import Config
 from perllm.controller.announcer import Announcer
 from perllm.controller.assembly import ControllerContext, ControllerSettings, build_task_control
+from perllm.controller.history import HistoryLimits
 from perllm.controller.watch import TaskWatch
 from perllm.energy.attribution import IdlePower
 from perllm.energy.settlement import Settlement
 from perllm.extender.extender import Extender
 from perllm.extender.server import build_app
 from perllm.guard import Guard
+from perllm.loop_lag import watch_loop
 from perllm.metrics import OperatorMetrics
 from perllm.nodes.circuit_writer import CircuitWriter
 from perllm.nodes.profile_store import ProfileStore
@@ -51,6 +58,8 @@ from perllm.telemetry.poller import Telemetry
 from perllm.telemetry.source import PrometheusSource
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 DRAIN_TIMEOUT_S = 10.0
 PODS_PATIENCE_S = 60.0
@@ -67,6 +76,7 @@ class Operator:
         credentials: Credentials,
         registry: CollectorRegistry,
         journal: IO[bytes] | None = None,
+        starts: Path | None = None,
     ) -> None:
         self._config = config
         self._client = client
@@ -122,8 +132,16 @@ class Operator:
             guard=self._guard,
             on_gone=control.clocks.forget,
         )
-        self._leadership = _follow_lease(config, client, self._outages)
+        self._leadership = _follow_lease(config, client, self._outages, starts)
         self._nodes, self._pods, self._obstacles = self._build_informers()
+        self._profile_watch = self._inform(
+            "profile",
+            names.node_profiles_path(),
+            lambda item: str(item["metadata"]["name"]),
+            self._note_profile,
+            metadata_only=True,
+            labelSelector=names.select_instance(config.instance),
+        )
         self._watch = TaskWatch(
             credentials,
             lambda item, deleted: control.controller.on_task(item, deleted=deleted),
@@ -166,23 +184,52 @@ class Operator:
             unix_now=time.time,
             show_circuit=circuits.put,
             wake=wake,
+            has_tasks=lambda: self._watch.is_ready,
         )
 
-    def _build_informers(self) -> tuple[Informer, list[Informer], list[Informer]]:
+    def _build_informers(self) -> tuple[Informer[Node], list[Informer[Pod]], list[Informer[Obstacle]]]:
         """Return the informers of nodes, of pods, and of the obstacles to pods: quotas and namespaces."""
         controller, namespaces = self._control.controller, self._config.namespaces
-        inform = partial(Informer, self._client, guard=self._guard, outages=self._outages, rng=self._rng)
-        nodes = inform("/api/v1/nodes", self._upkeep.on_node, kind="node")
+        nodes = self._inform("node", "/api/v1/nodes", self._upkeep.read, self._upkeep.on_node)
         pods = [
-            inform(path, controller.on_pod, kind="pod", query={"labelSelector": names.TASK_LABEL})
+            self._inform("pod", path, read_pod, controller.on_pod, labelSelector=names.TASK_LABEL)
             for path in map(names.pods_path, namespaces or (None,))
         ]
         obstacles = [
-            inform(path, controller.on_quota, kind="quota") for path in map(names.quotas_path, namespaces or (None,))
+            self._inform("quota", path, read_quota, controller.on_quota)
+            for path in map(names.quotas_path, namespaces or (None,))
         ]
         if not namespaces:
-            obstacles.append(inform("/api/v1/namespaces", controller.on_namespace, kind="namespace"))
+            path = "/api/v1/namespaces"
+            obstacles.append(self._inform("namespace", path, read_namespace, controller.on_namespace))
         return nodes, pods, obstacles
+
+    def _inform(
+        self,
+        kind: str,
+        path: str,
+        read: Callable[[Object], T | None],
+        on_change: OnChange[T],
+        *,
+        metadata_only: bool = False,
+        **query: str,
+    ) -> Informer[T]:
+        return Informer(
+            self._client,
+            path,
+            read,
+            on_change,
+            kind=kind,
+            query=query,
+            metadata_only=metadata_only,
+            guard=self._guard,
+            outages=self._outages,
+            rng=self._rng,
+        )
+
+    def _note_profile(self, old: str | None, new: str | None) -> None:
+        if old is not None and new is None:
+            self._profiles.note_missing(old)
 
     def stop(self) -> None:
         """Stop the operator; a start that still waits for the API server is abandoned."""
@@ -212,6 +259,7 @@ class Operator:
             stack.callback(self._source.close)
             await stack.enter_async_context(self._serve_health())
             work = await stack.enter_async_context(cancelled_at_exit())
+            self._begin(work, "watch of the event loop", partial(watch_loop, self._metrics.loop_lag.observe))
             await self._take_turn(work)
             outcomes = await self._profiles.load()
             self._learned.set()
@@ -230,6 +278,10 @@ class Operator:
             self._begin(work, "writes", self._writes.run)
             self._begin(work, "dispatcher", self._control.dispatcher.run)
             self._begin(work, "profiles", self._profiles.run)
+            self._begin(work, "watch of profiles", self._profile_watch.run)
+            self._begin(work, "releases of pods", self._control.releases.run)
+            self._begin(work, "retirement of tasks", self._control.retirement.run)
+            self._begin(work, "comparison of the ledger", self._control.drift.run)
             self._begin(work, "upkeep of nodes", self._upkeep.run)
             self._watch.start()
             stack.push_async_callback(self._watch.stop)
@@ -265,6 +317,7 @@ class Operator:
             log.warning("not everything could be written; the next start rebuilds it from the cluster")
 
     async def _flush(self) -> None:
+        self._control.writer.hurry()
         self._profiles.save()
         await self._writes.drain()
 
@@ -302,10 +355,11 @@ def _read_controller_settings(config: Config) -> ControllerSettings:
         gpu_resource=config.nodes.gpu_resource,
         patience=PodPatience(start_s=config.start_timeout_s),
         admission=build_admission(config.admission),
+        history=HistoryLimits(config.tasks.default_ttl_s, config.tasks.max_history),
     )
 
 
-def _follow_lease(config: Config, client: Client, outages: Outages) -> Leadership | None:
+def _follow_lease(config: Config, client: Client, outages: Outages, starts: Path | None) -> Leadership | None:
     if not config.leader_lease:
         return None
     return Leadership(
@@ -315,4 +369,5 @@ def _follow_lease(config: Config, client: Client, outages: Outages) -> Leadershi
         hostname=socket.gethostname(),
         now=time.monotonic,
         outages=outages,
+        starts=StartRecord(starts, time.time) if starts is not None else None,
     )

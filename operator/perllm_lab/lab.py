@@ -22,6 +22,7 @@ from perllm.cluster.authors import build_author_policy
 from perllm.cluster.client import ApiError, Client, Object
 from perllm.cluster.credentials import load_credentials
 from perllm.cluster.rbac import RBAC_GROUP, build_manifests, collection_path
+from perllm.cluster.release_policy import build_release_policy
 from perllm.extender.scheduler import scheduler_configuration
 from perllm.telemetry.settings import TelemetrySettings
 from perllm_lab.hardware.scenario import Scenario
@@ -219,7 +220,7 @@ class Lab:
 
 
 async def install(client: Client, namespaces: Sequence[str] = ()) -> None:
-    """Install the resource definitions, the least rights and the admission policy, as users do before the first start.
+    """Install the resource definitions, least rights and admission policies, as users do before the first start.
 
     Args:
         client: of a user with the rights to do so.
@@ -231,7 +232,8 @@ async def install(client: Client, namespaces: Sequence[str] = ()) -> None:
         await _apply(client, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
         await _wait_served(client, f"/apis/{names.API_VERSION}/{crd['spec']['names']['plural']}")
     operator, scheduler = (rbac_user(name) for name in (OPERATOR_USER, SCHEDULER_USER))
-    for manifest in [*build_manifests(operator, scheduler, namespaces=namespaces), *build_author_policy()]:
+    policies = [*build_author_policy(), *build_release_policy(OPERATOR_USER)]
+    for manifest in [*build_manifests(operator, scheduler, namespaces=namespaces), *policies]:
         await _apply(client, collection_path(manifest), manifest)
 
 

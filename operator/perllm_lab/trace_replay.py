@@ -11,7 +11,7 @@ from perllm.api import names
 from perllm.api.task import OnDeadlineMissed, OnInfeasible
 from perllm.api.task_status import TaskPhase
 from perllm.cluster.client import ApiError, Client, Object
-from perllm.cluster.informer import Informer
+from perllm.cluster.informer import Informer, keep_all
 from perllm_lab.workload.manifests import pod_manifest, task_manifest
 from perllm_lab.workload.requests import Request
 
@@ -115,7 +115,7 @@ class TraceReplay:
     async def _follow(
         self, group: asyncio.TaskGroup, timeout_s: float, on_progress: Callable[["TraceReplay"], None]
     ) -> None:
-        informer = Informer(self.client, self.kind.path, self._see)
+        informer = Informer(self.client, self.kind.path, keep_all, self._see)
         watching = group.create_task(informer.run())
         await informer.synced.wait()
         ticking = group.create_task(self._tick(on_progress))

@@ -78,10 +78,19 @@ async def measure_binding(
 
 
 class Arena:
-    """A control plane, bare nodes, the operator, and one kube-scheduler for each contender."""
+    """A control plane, bare nodes, the operator, and one kube-scheduler for each contender.
 
-    def __init__(self, binaries: Mapping[str, Path], folder: Path) -> None:
+    Args:
+        binaries: programs by component name.
+        folder: for data and logs.
+        settings: of the operator, beyond its addresses.
+    """
+
+    def __init__(
+        self, binaries: Mapping[str, Path], folder: Path, settings: Mapping[str, object] | None = None
+    ) -> None:
         self.folder = folder
+        self._settings = settings or {}
         self.plane = ControlPlane(binaries, folder / "kubernetes", flags={"kube-controller-manager": [NEVER]})
         self.extender_port, self.operator_port, self.health_port = find_free_ports(3)
         self.client: Client
@@ -154,7 +163,7 @@ class Arena:
     def _build_operator(self) -> Process:
         ports = {"extender_port": self.operator_port, "health_host": LOOPBACK, "health_port": self.health_port}
         unreachable = {"url": f"http://{LOOPBACK}:1"}
-        config = {"server": ports, "telemetry": unreachable, "log": {"format": "json"}}
+        config = {"server": ports, "telemetry": unreachable, "log": {"format": "json"}, **self._settings}
         return build_operator(self.plane, self.folder, config)
 
 

@@ -13,7 +13,7 @@ from fleets import PODS, TASKS
 from prometheus_client.parser import text_string_to_metric_families
 
 from perllm.cluster.client import Client, Object
-from perllm.cluster.informer import Informer
+from perllm.cluster.informer import Informer, keep_all
 
 AT_A_TIME = 32
 POLL_S = 0.2
@@ -44,7 +44,7 @@ class Bindings:
 def watch_bindings(client: Client) -> Iterator[Bindings]:
     """Follow the pods that have a node."""
     bindings = Bindings()
-    informer = Informer(client, PODS, bindings.see, query={"fieldSelector": "spec.nodeName!="})
+    informer = Informer(client, PODS, keep_all, bindings.see, query={"fieldSelector": "spec.nodeName!="})
     following = asyncio.get_running_loop().create_task(informer.run())
     try:
         yield bindings
@@ -77,7 +77,7 @@ async def clear(client: Client) -> None:
     await wait_until(gone, "tasks and pods are gone")
 
 
-async def wait_until(check: Callable[[], Awaitable[bool]], what: str) -> None:
+async def wait_until(check: Callable[[], Awaitable[bool]], what: str, *, poll_s: float = POLL_S) -> None:
     """Wait until a check holds.
 
     Raises:
@@ -86,16 +86,25 @@ async def wait_until(check: Callable[[], Awaitable[bool]], what: str) -> None:
     try:
         async with asyncio.timeout(TIMEOUT_S):
             while not await check():  # noqa: ASYNC110 - what is waited for happens in other processes
-                await asyncio.sleep(POLL_S)
+                await asyncio.sleep(poll_s)
     except TimeoutError as error:
         raise RuntimeError(f"not within {TIMEOUT_S:g} s: {what}; the logs tell why (--keep FOLDER)") from error
 
 
 async def read_metric(health_url: str, name: str) -> float:
     """Return a metric of the operator, summed over its labels."""
+    return (await read_metrics(health_url, name))[name]
+
+
+async def read_metrics(health_url: str, *names: str) -> dict[str, float]:
+    """Return metrics of the operator by name, each summed over its labels."""
+    sums = dict.fromkeys(names, 0.0)
     async with aiohttp.ClientSession() as session, session.get(f"{health_url}/metrics") as answer:
-        families = text_string_to_metric_families(await answer.text())
-        return sum(one.value for family in families for one in family.samples if one.name == name)
+        for family in text_string_to_metric_families(await answer.text()):
+            for one in family.samples:
+                if one.name in sums:
+                    sums[one.name] += one.value
+    return sums
 
 
 def cpu_s(pid: int) -> float:
@@ -104,10 +113,19 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def memory_mib(pid: int) -> float:
+    """Return the resident set of a process."""
+    return _read_status_mib(pid, "VmRSS")
+
+
 def peak_memory_mib(pid: int) -> float:
     """Return the largest resident set that a process has had."""
+    return _read_status_mib(pid, "VmHWM")
+
+
+def _read_status_mib(pid: int, name: str) -> float:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 class CpuUse:

@@ -87,7 +87,7 @@ def build_loaded_scheduler(nodes: int) -> tuple[Scheduler, Parts]:
     for spec in build_scenario(nodes).nodes():
         scheduler.put_node(_read(spec), Bandwidth(spec.link.bandwidth_bps, 0.0))
         for index in range(OUTCOMES_PER_NODE):
-            scheduler.learn(_outcome(spec, index, rng))
+            scheduler.learn(_outcome(spec, index, rng), spec.gpu.product)
     return scheduler, parts
 
 

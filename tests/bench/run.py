@@ -13,6 +13,7 @@ from decision import measure_decisions
 from latency import measure_latency
 from rich.console import Console
 from simulator import measure_simulator
+from stalls import measure_stalls
 from starvation import measure_starvation
 from tables import Row, render
 from whole_loop import measure_loop
@@ -20,7 +21,7 @@ from whole_loop import measure_loop
 from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
 from perllm_lab.lab import COMPONENTS
 
-PARTS = ("decision", "simulator", "latency", "binding", "loop", "starvation")
+PARTS = ("decision", "simulator", "latency", "binding", "loop", "starvation", "stalls")
 WITHOUT_CLUSTER = {"decision", "simulator"}
 SIZES = (100, 1000)
 WIDTH = 160
@@ -61,6 +62,8 @@ async def _measure(parts: set[str], pace: Pace, folder: Path, console: Console) 
         rows += await measure_loop(binaries, SIZES[0], pace.rounds, folder / "loop", say)
     if "starvation" in parts:
         rows += await measure_starvation(binaries, folder / "starvation", say)
+    if "stalls" in parts:
+        rows += await measure_stalls(binaries, folder / "stalls", say)
     return rows
 
 

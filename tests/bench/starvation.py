@@ -18,7 +18,7 @@ from tables import Row
 
 from perllm.api.names import pods_path, tasks_path
 from perllm.cluster.client import ApiError, Client, Object
-from perllm.cluster.informer import Informer
+from perllm.cluster.informer import Informer, keep_all
 from perllm_lab.lab import Lab, LabSettings
 from perllm_lab.trace_replay import FINAL_PHASES
 from perllm_lab.workload.manifests import task_manifest
@@ -142,7 +142,7 @@ async def _wait_as_bystander(client: Client) -> list[float]:
         if len(bound_s) == TASKS:
             all_bound.set()
 
-    informer = Informer(client, pods_path(BYSTANDER), see, query={"fieldSelector": "spec.nodeName!="})
+    informer = Informer(client, pods_path(BYSTANDER), keep_all, see, query={"fieldSelector": "spec.nodeName!="})
     following = asyncio.create_task(informer.run())
     try:
         for number in range(TASKS):

@@ -24,7 +24,7 @@ async def measure_loop(
 ) -> list[Row]:
     """Return throughput of the whole loop, and what the operator needed for it."""
     scenario = build_scenario(nodes)
-    file = _write_scenario(scenario, folder)
+    file = write_scenario(scenario, folder)
     rates, cpu_shares, operator_cpu_s, note = [], [], [], ""
     async with Lab(binaries, scenario, folder, LabSettings(str(file), SPEED)) as lab:
         for number in range(rounds):
@@ -47,7 +47,8 @@ async def measure_loop(
     ]
 
 
-def _write_scenario(scenario: Scenario, folder: Path) -> Path:
+def write_scenario(scenario: Scenario, folder: Path) -> Path:
+    """Write a scenario to a file in a folder, as a lab reads it."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "scenario.yaml"
     file.write_text(yaml.safe_dump(scenario.model_dump(mode="json")), encoding="utf-8")

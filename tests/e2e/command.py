@@ -2,9 +2,9 @@
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 import click
 from rich.console import Console
@@ -32,12 +32,18 @@ class Findings(Protocol):
         """Return one line per defect."""
 
 
-def run_and_exit(run: Callable[[Path, Say], Awaitable[Findings]], folder: Path, console: Console) -> NoReturn:
-    """Run in an empty folder, print the findings, and exit with 1 if there are problems, else with 0."""
+def run_and_exit(
+    run: Callable[[Path, Say], Coroutine[Any, Any, Findings]], folder: Path, console: Console, *, resume: bool = False
+) -> NoReturn:
+    """Run in a folder, print the findings, and exit with 1 if there are problems, else with 0.
+
+    The folder is empty at the start, unless the run is to `resume` what an earlier one has left there.
+    """
     folder = folder.absolute()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    findings = asyncio.run(run(folder, console.print))
+    if not resume:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    findings: Findings = asyncio.run(run(folder, console.print))
     problems = findings.list_problems()
     console.print(findings.render())
     for problem in problems:

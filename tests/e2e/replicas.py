@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -27,6 +28,7 @@ class OperatorReplica:
     name: str
     lab: Lab
     operator: Process
+    starts_file: Path
     health_url: str
     extender_url: str
 
@@ -41,6 +43,10 @@ class OperatorReplica:
     async def stop(self) -> None:
         await self.lab.control_plane.stop_component(self.name)
         await self.operator.stop()
+
+    def forget_starts(self) -> None:
+        """Forget earlier starts, as a new pod does."""
+        self.starts_file.unlink(missing_ok=True)
 
     async def ask(self, path: str) -> tuple[int, str]:
         """Return the status and the text of the answer; (0, "") if there is none."""
@@ -67,9 +73,7 @@ class OperatorReplica:
 
 
 @asynccontextmanager
-async def open_replica(
-    lab: Lab, name: str, config: Mapping[str, Any], election: Mapping[str, Any]
-) -> AsyncIterator[OperatorReplica]:
+async def open_replica(lab: Lab, name: str, config: Mapping[str, Any]) -> AsyncIterator[OperatorReplica]:
     """Start an operator and its kube-scheduler in addition to the lab's, under the replica's name as host name."""
     await _require_host_names()
     extender_port, health_port = find_free_ports(2)
@@ -81,11 +85,13 @@ async def open_replica(
     file.write_text(yaml.safe_dump({**base, "log": {"format": "text"}, **config, "server": server}))
     kubeconfig = lab.control_plane.write_kubeconfig(OPERATOR_USER)
     argv = [sys.executable, "-m", "perllm", "run", "--config", str(file), "--kubeconfig", str(kubeconfig)]
+    starts = folder / "starts.json"
+    argv += ["--starts", str(starts)]
     operator = Process(
         "operator", [*on_host(name), "env", f"POD_NAMESPACE={NAMESPACE}", *argv], log_file=folder / "operator.log"
     )
     replica = OperatorReplica(
-        name, lab, operator, f"http://{LOOPBACK}:{health_port}", f"http://{LOOPBACK}:{extender_port}"
+        name, lab, operator, starts, f"http://{LOOPBACK}:{health_port}", f"http://{LOOPBACK}:{extender_port}"
     )
     configuration = scheduler_configuration(
         replica.extender_url,
@@ -93,7 +99,6 @@ async def open_replica(
         lease=config.get("leader_lease", ""),
         namespace=NAMESPACE,
     )
-    configuration["leaderElection"] |= election
     try:
         await operator.start()
         await lab.control_plane.start_scheduler(name, configuration, user=SCHEDULER_USER, prefix=on_host(name))

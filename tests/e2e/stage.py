@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from perllm.api import names
 from perllm.cluster.client import ApiError, Object
-from perllm.cluster.informer import Informer
+from perllm.cluster.informer import Informer, keep_all
 from perllm_lab.lab import Lab
 from perllm_lab.trace_replay import FINAL_PHASES, TraceReplay, as_tasks
 from perllm_lab.workload.manifests import task_manifest
@@ -178,7 +178,7 @@ class Stage:
         )
 
     async def switch_node(self, node: str, action: str) -> None:
-        """Make a simulated node do something: cut-power, boot, refuse, accept."""
+        """Make a simulated node do something: cut-power, boot, refuse, accept, clock/SECONDS."""
         url = f"{self.lab.nodes_url}/nodes/{node}/{action}"
         async with aiohttp.ClientSession() as session, session.post(url) as answer:
             assert answer.status == 200
@@ -235,7 +235,7 @@ async def open_stage(lab: Lab, namespace: str) -> AsyncIterator[Stage]:
     await lab.client.post("/api/v1/namespaces", {"metadata": {"name": namespace}})
     account = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
     await wait_until(lambda: _exists(lab, account), timeout_s=20)
-    informer = Informer(lab.client, stage.pods_path, stage.note)
+    informer = Informer(lab.client, stage.pods_path, keep_all, stage.note)
     watching = asyncio.create_task(informer.run())
     try:
         await informer.synced.wait()

@@ -26,7 +26,7 @@ def lab_settings() -> LabSettings:
 async def test_two_operators_do_not_disturb_each_other(lab: Lab) -> None:
     await _grant(lab)
     config = {"namespaces": [SECOND], "instance": SECOND, "scheduler_name": "perllm-second"}
-    async with open_replica(lab, SECOND, config, {}):
+    async with open_replica(lab, SECOND, config):
         replays = [_replay(lab, namespace, seed) for seed, namespace in enumerate((FIRST, SECOND))]
         async with asyncio.TaskGroup() as group:
             for replay in replays:

@@ -11,13 +11,15 @@ import pytest_asyncio
 from e2e.replicas import NAMESPACE, OperatorReplica, open_replica
 from e2e.requests import synthetic_requests
 from e2e.stage import Stage, phases, wait_until
+from perllm.api import names
 from perllm.cluster.rbac import build_manifests, collection_path
+from perllm.cluster.starts import MAX_STARTS
 from perllm_lab.lab import OPERATOR_USER, SCHEDULER_USER, Lab, rbac_user
 
 LEASE = "turns"
-LEASE_S = 6
-ELECTION = {"leaseDuration": f"{LEASE_S}s", "renewDeadline": "4s", "retryPeriod": "1s"}
+LEASE_S = 5
 SLACK_S = 10.0
+TAKEOVER_S = 8.0
 TASKS = 60
 
 Pair = tuple[OperatorReplica, OperatorReplica]
@@ -33,7 +35,7 @@ async def replicas(lab: Lab) -> AsyncIterator[Pair]:
             await lab.client.post(collection_path(manifest), manifest)
     async with AsyncExitStack() as stack:
         first, second = [
-            await stack.enter_async_context(open_replica(lab, name, {"leader_lease": LEASE}, ELECTION))
+            await stack.enter_async_context(open_replica(lab, name, {"leader_lease": LEASE}))
             for name in ("pod-a", "pod-b")
         ]
         yield first, second
@@ -43,6 +45,7 @@ async def replicas(lab: Lab) -> AsyncIterator[Pair]:
 async def pair(replicas: Pair) -> AsyncIterator[Pair]:
     """The active replica and the standby, whatever an earlier test did to them."""
     for replica in replicas:
+        replica.forget_starts()
         await replica.start()
     await wait_until(lambda: _one_is_active(replicas), timeout_s=LEASE_S + SLACK_S)
     first, second = replicas
@@ -78,6 +81,39 @@ async def test_an_operator_that_crashes_alone_is_active_again_within_seconds(pai
     assert not await standby.is_active()
 
 
+async def test_an_operator_that_crashes_repeatedly_hands_over(pair: Pair) -> None:
+    """kube-scheduler ends as well, since it cannot renew the lease, and is on standby once it is started again."""
+    active, standby = pair
+    for _ in range(MAX_STARTS - 1):
+        await active.operator.kill()
+        await active.operator.start()
+        await wait_until(active.is_active, timeout_s=SLACK_S)
+    await active.operator.kill()
+    start_s = time.monotonic()
+    await active.operator.start()
+    await wait_until(standby.is_active, timeout_s=LEASE_S + SLACK_S)
+    print(f"the standby is active {time.monotonic() - start_s:.1f} s after the last start")
+    assert "gave up the lease" in active.read_log()
+    assert not active.lab.control_plane.processes[active.name].running
+    await active.lab.control_plane.start_component(active.name)
+    assert (await active.ask("readyz"))[1] == "ok   the task watch can run\nok   standby\n"
+    assert await standby.is_active()
+
+
+async def test_a_single_operator_that_crashes_repeatedly_comes_back_by_itself(pair: Pair) -> None:
+    active, other = pair
+    await other.stop()
+    for _ in range(MAX_STARTS):
+        await active.operator.kill()
+        await active.operator.start()
+        await wait_until(lambda: _has_decided(active), timeout_s=SLACK_S)
+    await wait_until(lambda: _has_scheduler_ended(active), timeout_s=LEASE_S + SLACK_S)
+    start_s = time.monotonic()
+    await active.lab.control_plane.start_component(active.name)
+    await wait_until(active.is_active, timeout_s=LEASE_S + SLACK_S)
+    print(f"active again {time.monotonic() - start_s:.1f} s after the start of kube-scheduler")
+
+
 async def test_an_operator_whose_scheduler_dies_ends_before_the_other_begins(pair: Pair) -> None:
     active, standby = pair
     await active.lab.control_plane.kill_component(active.name)
@@ -107,7 +143,7 @@ async def _kill_once_bound(stage: Stage, count: int, active: OperatorReplica, st
     await stage.wait_bound(count, timeout_s=60)
     start_s = time.monotonic()
     await active.kill()
-    await wait_until(standby.is_active, timeout_s=LEASE_S + SLACK_S)
+    await wait_until(standby.is_active, timeout_s=TAKEOVER_S)
     took_s = time.monotonic() - start_s
     bound = stage.count_bound()
     assert bound < TASKS, "the replay is too short to show anything"
@@ -120,6 +156,16 @@ async def _kill_once_bound(stage: Stage, count: int, active: OperatorReplica, st
 async def _one_is_active(replicas: Pair) -> bool:
     active = [await replica.is_active() for replica in replicas]
     return active.count(True) == 1 and all([(await replica.ask("readyz"))[0] == 200 for replica in replicas])
+
+
+async def _has_decided(replica: OperatorReplica) -> bool:
+    """Whether an operator that was just started is active, or has given the lease up."""
+    lease = await replica.lab.client.get(names.lease_path(NAMESPACE, LEASE))
+    return lease["spec"]["holderIdentity"] == f"given up by {replica.name}" or await replica.is_active()
+
+
+async def _has_scheduler_ended(replica: OperatorReplica) -> bool:
+    return not replica.lab.control_plane.processes[replica.name].running
 
 
 async def _has_ended(replica: OperatorReplica) -> bool:

@@ -11,8 +11,17 @@
 {{ .Release.Namespace }}:{{ include "perllm.fullname" . }}
 {{- end }}
 
+{{- define "perllm.name" -}}
+{{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{/* In the label of the hook's pod, so that nothing takes it for a pod of the Deployment. */}}
+{{- define "perllm.hookName" -}}
+{{ include "perllm.name" . | trunc 53 | trimSuffix "-" }}-uninstall
+{{- end }}
+
 {{- define "perllm.selectorLabels" -}}
-app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/name: {{ include "perllm.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 

@@ -4,9 +4,9 @@ apiVersion: kubescheduler.config.k8s.io/v1
 kind: KubeSchedulerConfiguration
 leaderElection:
   leaderElect: true
-  leaseDuration: 15s
-  renewDeadline: 10s
-  retryPeriod: 2s
+  leaseDuration: 5s
+  renewDeadline: 4s
+  retryPeriod: 500ms
   resourceLock: leases
   resourceName: {{ include "perllm.lease" . }}
   resourceNamespace: {{ .Release.Namespace }}

@@ -29,6 +29,10 @@ DECISION_ANNOTATION = f"{GROUP}/decision"
 DEADLINE_ANNOTATION = f"{GROUP}/deadline"
 CONTAINERS_ANNOTATION = f"{GROUP}/containers"
 
+FIELD_MANAGER = "perllm"
+
+OUTCOME_FINALIZER = f"{GROUP}/outcome"
+
 GPU_RESOURCE = "nvidia.com/gpu"
 
 MAX_LABEL_LENGTH = 63

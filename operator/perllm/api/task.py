@@ -92,7 +92,8 @@ class TaskSpec(Resource):
     )
     ttl_after_finished: Ttl | None = Field(
         default=None,
-        description="How long the task is kept after it has finished, for example 1h. It is kept forever if absent.",
+        description="How long the task is kept after it has finished, for example 1h. If absent, as long as the "
+        "operator's configuration says, by default 24h.",
     )
     template: Annotated[dict[str, Any], AfterValidator(check_template), WithJsonSchema({"type": "object"})] = Field(
         description="The pod that does the work, as a PodTemplateSpec."
@@ -105,7 +106,7 @@ class TaskSpec(Resource):
 
     @cached_property
     def ttl_after_finished_s(self) -> float | None:
-        """How long a finished task is kept, in seconds; None if it is kept forever."""
+        """How long a finished task is kept, in seconds; None if the task does not say it."""
         return None if self.ttl_after_finished is None else parse_duration_s(self.ttl_after_finished)
 
     @cached_property

@@ -8,9 +8,9 @@ operator that serves the namespace later would pick up the task.
 from typing import Any
 
 from perllm.api import names
+from perllm.cluster.admission import build_policy
 
 POLICY_NAME = "perllm-task-authors"
-_ADMISSION_API = "admissionregistration.k8s.io/v1"
 
 # An update that does not change the template cannot give its author a pod.
 _BRINGS_TEMPLATE = (
@@ -53,17 +53,4 @@ def author_policy_spec() -> dict[str, Any]:
 
 def build_author_policy(name: str = POLICY_NAME) -> list[dict[str, Any]]:
     """Return the policy and its binding, both with the same name."""
-    return [
-        {
-            "apiVersion": _ADMISSION_API,
-            "kind": "ValidatingAdmissionPolicy",
-            "metadata": {"name": name},
-            "spec": author_policy_spec(),
-        },
-        {
-            "apiVersion": _ADMISSION_API,
-            "kind": "ValidatingAdmissionPolicyBinding",
-            "metadata": {"name": name},
-            "spec": {"policyName": name, "validationActions": ["Deny"]},
-        },
-    ]
+    return build_policy(name, author_policy_spec())

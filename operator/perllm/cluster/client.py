@@ -6,7 +6,7 @@ apart again. It loads the credentials (credentials.py).
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self
@@ -23,8 +23,15 @@ Object = dict[str, Any]
 MAX_REASON = 100
 MAX_RETRY_AFTER_S = 60.0
 
-WATCH_SILENCE_S = 75.0
-"""The API server sends a bookmark about once a minute, so a watch that is silent for longer is dead."""
+WATCH_S = 15
+"""How long a watch lasts; the API server ends it then, after a bookmark, so nothing has to be listed again."""
+
+WATCH_SILENCE_S = 18.0
+"""A watch that is silent for longer is dead, since the API server would have ended it."""
+
+
+METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
 class PatchKind(StrEnum):
@@ -129,6 +136,10 @@ class Client:
         """Read one object or a list."""
         return await self._request("GET", path, query=query)
 
+    async def list_metadata(self, path: str, **query: str) -> Object:
+        """Read the metadata of the objects in a list."""
+        return await self._request("GET", path, query=query, accept=METADATA_LIST)
+
     async def post(self, path: str, body: object, **query: str) -> Object:
         """Create an object."""
         return await self._request("POST", path, query=query, body=body)
@@ -137,28 +148,46 @@ class Client:
         """Replace an object."""
         return await self._request("PUT", path, body=body)
 
-    async def patch(self, path: str, body: object, *, kind: PatchKind = PatchKind.MERGE) -> Object:
+    async def patch(self, path: str, body: object, *, kind: PatchKind = PatchKind.MERGE, **query: str) -> Object:
         """Change part of an object."""
-        return await self._request("PATCH", path, body=body, content_type=kind)
+        return await self._request("PATCH", path, query=query, body=body, content_type=kind)
 
     async def delete(self, path: str, body: object | None = None) -> Object:
         """Delete an object; `body` may hold DeleteOptions."""
         return await self._request("DELETE", path, body=body)
 
-    async def watch(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Object]:
-        """Yield watch events from `path` until the server ends the stream."""
+    async def watch(
+        self,
+        path: str,
+        query: Mapping[str, str],
+        *,
+        metadata_only: bool = False,
+        on_open: Callable[[], None] = lambda: None,
+    ) -> AsyncIterator[Object]:
+        """Yield watch events from `path` until the server ends the stream, after `WATCH_S` at the latest.
+
+        Args:
+            path: API path of a collection.
+            query: selectors, and the version from which on changes are wanted.
+            metadata_only: whether only the metadata of the objects are wanted.
+            on_open: called once the server has accepted the watch.
+
+        Raises:
+            ApiError: the server denies the watch, or the stream was cut off or silent for `WATCH_SILENCE_S`.
+        """
         timeout = aiohttp.ClientTimeout(total=None, connect=10.0, sock_read=WATCH_SILENCE_S)
-        parameters = {"watch": "1", "allowWatchBookmarks": "true", **query}
+        parameters = {"watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCH_S), **query}
         try:
             async with self._open().get(
                 self._credentials.server + path,
                 params=parameters,
-                headers=self._credentials.headers(),
+                headers=self._credentials.headers() | ({"Accept": METADATA} if metadata_only else {}),
                 timeout=timeout,
                 read_bufsize=2**20,
             ) as response:
                 if response.status >= 400:
                     raise _error_from(response, await response.read())
+                on_open()
                 async for line in split_lines(response.content):
                     yield _parse(line, f"watch of {path}")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -172,8 +201,9 @@ class Client:
         query: Mapping[str, str] | None = None,
         body: object | None = None,
         content_type: str = "application/json",
+        accept: str = "",
     ) -> Object:
-        headers = self._credentials.headers()
+        headers = self._credentials.headers() | ({"Accept": accept} if accept else {})
         data = None
         if body is not None:
             data = orjson.dumps(body)

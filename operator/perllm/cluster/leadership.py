@@ -6,20 +6,29 @@ pod, and kube-scheduler's identity begins with it.
 An operator is active only while it sees its own pod renew the Lease. Clocks of different machines are never compared. A
 renewal counts from the poll before the one that showed it, since it must have happened after that, and it counts for
 less time than the other replicas wait before they take over.
+
+A healthy kube-scheduler keeps the Lease while the operator next to it crashes again and again. Such an operator gives
+the Lease up: it writes a holder that does not exist. An empty holder would not do, since kube-scheduler then takes the
+Lease back at its next renewal. This way it fails to renew, ends and is started again, and by then another replica has
+waited for the Lease long enough. If there is none, the same pod acquires it again.
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from perllm.api import names
-from perllm.cluster.client import ApiError, Client, Object
+from perllm.cluster.client import ApiError, Client, Object, PatchKind
 from perllm.cluster.outages import Outages
+from perllm.cluster.starts import StartRecord
 from perllm.guard import describe
 from perllm.text import clean_line
 
-POLL_S = 1.0
+log = logging.getLogger(__name__)
+
+POLL_S = 0.5
 TIMEOUT_S = 2.0
 MIN_TIMEOUT_S = 0.1
 DEFAULT_DURATION_S = 15.0
@@ -61,15 +70,29 @@ class Tenure:
         self._seen, self._polled_s, self.holder = seen, now_s, clean_line(seen[0])
         self._trusted_s = float(spec.get("leaseDurationSeconds") or DEFAULT_DURATION_S) * TRUSTED_SHARE
 
+    @property
+    def is_own(self) -> bool:
+        """Whether this pod held the Lease when it was last read."""
+        return self.holder.startswith(self._own)
+
     def left_s(self, now_s: float) -> float:
         """Return how long the last renewal by this pod still counts; 0 or less if it does not, or there was none."""
-        if self._renewed_s is None or not self.holder.startswith(self._own):
+        if self._renewed_s is None or not self.is_own:
             return 0.0
         return self._renewed_s + self._trusted_s - now_s
 
 
 class Leadership:
     """Follows a Lease.
+
+    Args:
+        client: the API server.
+        namespace: namespace of the Lease.
+        lease: its name.
+        hostname: host name of the pod.
+        now: monotonic clock, in seconds.
+        outages: records when the Lease cannot be read.
+        starts: by which too many crashes are recognised; None to keep the Lease whatever happens.
 
     Attributes:
         won: set once this replica is active.
@@ -84,6 +107,7 @@ class Leadership:
         hostname: str,
         now: Callable[[], float],
         outages: Outages,
+        starts: StartRecord | None = None,
     ) -> None:
         self.won = asyncio.Event()
         self._client = client
@@ -91,7 +115,9 @@ class Leadership:
         self._name = f"{namespace}/{lease}"
         self._path = names.lease_path(namespace, lease)
         self._now = now
+        self._hostname = hostname
         self._tenure = Tenure(hostname)
+        self._starts = starts
 
     @property
     def holder(self) -> str:
@@ -104,6 +130,9 @@ class Leadership:
         Raises:
             LeadershipError: the Lease was lost, so another replica may be active.
         """
+        await self._poll()
+        if self._starts is not None and self._tenure.is_own and self._is_crashing(self._starts):
+            await self._give_up()
         while True:
             await self._poll()
             if self._tenure.left_s(self._now()) > 0:
@@ -112,6 +141,28 @@ class Leadership:
                 holder = f"to {self.holder}" if self.holder else "and no other replica holds it yet"
                 raise LeadershipError(f"lost the lease {self._name} {holder}: exiting, to be restarted as standby")
             await asyncio.sleep(POLL_S)
+
+    def _is_crashing(self, starts: StartRecord) -> bool:
+        try:
+            return starts.add()
+        except OSError as error:
+            log.warning("repeated crashes are not recognised: %s", error)
+            return False
+
+    async def _give_up(self) -> None:
+        """Write another holder, unless there is one already."""
+        holder = "/spec/holderIdentity"
+        change = [
+            {"op": "test", "path": holder, "value": self.holder},
+            {"op": "replace", "path": holder, "value": f"given up by {self._hostname}"},
+        ]
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await self._client.patch(self._path, change, kind=PatchKind.JSON)
+        except (ApiError, TimeoutError) as error:
+            log.warning("the lease %s cannot be given up: %s", self._name, describe(error))
+        else:
+            log.warning("gave up the lease %s, because the operator in this pod crashes repeatedly", self._name)
 
     async def _poll(self) -> None:
         """Read the Lease and record it; a failure to read it changes nothing."""

@@ -3,16 +3,30 @@
 These are quotas, and the labels of the namespace, which Pod Security and webhooks select it by.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from perllm.cluster.client import Object
 
 
-def is_quota_changed(old: Object | None, new: Object | None) -> bool:
-    """Whether a quota may now admit pods that it denied before; a new quota never does."""
-    if old is None or new is None:
-        return new is None
-    return any(old.get(part) != new.get(part) for part in ("spec", "status"))
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """A quota, or a namespace with its labels.
+
+    Attributes:
+        namespace: the namespace.
+        content: of which a change may have the API server admit pods that it denied before.
+    """
+
+    namespace: str
+    content: Mapping[str, object]
 
 
-def is_relabelled(old: Object | None, new: Object | None) -> bool:
-    """Whether other admission rules may now apply in a namespace."""
-    return old is not None and new is not None and old["metadata"].get("labels") != new["metadata"].get("labels")
+def read_quota(item: Object) -> Obstacle:
+    """Return a quota with its limits and their use."""
+    return Obstacle(item["metadata"]["namespace"], {part: item.get(part) for part in ("spec", "status")})
+
+
+def read_namespace(item: Object) -> Obstacle:
+    """Return a namespace with its labels."""
+    return Obstacle(item["metadata"]["name"], item["metadata"].get("labels") or {})

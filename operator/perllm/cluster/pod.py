@@ -9,7 +9,7 @@ from perllm.api import names
 from perllm.api.report import RunReport, parse_run_report
 from perllm.cluster.client import Object
 from perllm.cluster.containers import MAX_REASON, Container, find_wait, read_containers, read_own_names
-from perllm.cluster.shapes import as_object, as_objects, as_text
+from perllm.cluster.shapes import as_list, as_object, as_objects, as_text
 from perllm.cluster.times import END_OF_TIME_S, parse_time_s
 from perllm.text import clean_line
 
@@ -52,12 +52,14 @@ class Pod:
         key: namespace/name.
         name: its name.
         uid: its identity.
-        task_uid: uid of the task that owns it.
+        task_uid: uid of the task that owns it; empty if none does any more.
         task_key: namespace/name of that task.
         attempt: number of the attempt, from 1.
         node: node that it is bound to; None while it waits.
         phase: its phase, derived from the task's own containers.
         is_deleting: whether its deletion was requested.
+        gone_by_s: when it should be gone, if so.
+        is_retained: whether our finalizer retains it.
         is_disrupted: whether Kubernetes stopped it for external reasons: preemption, eviction, a lost node.
         was_deleted: whether it failed because its deletion was requested.
         reason: why it failed, as one word.
@@ -86,6 +88,8 @@ class Pod:
     node: str | None
     phase: PodPhase
     is_deleting: bool
+    gone_by_s: float | None
+    is_retained: bool
     is_disrupted: bool
     was_deleted: bool
     reason: str
@@ -116,16 +120,20 @@ class Pod:
 
 
 def read_pod(item: Object) -> Pod | None:
-    """Return the pod that `item` describes; None if no task owns it, or PerLLM cannot have created it.
+    """Return the pod that `item` describes; None if PerLLM cannot have created it.
+
+    A pod that has lost its task or its labels, by hand or by a deletion that orphans dependents, is returned while our
+    finalizer retains it.
 
     Users may write to pods, so parts of an unexpected type count as absent. Never raises.
     """
     metadata, spec, status = (as_object(item.get(part)) for part in ("metadata", "spec", "status"))
     namespace, name, uid = (as_text(metadata.get(field)) for field in ("namespace", "name", "uid"))
     owner, attempt = _find_owner(metadata), _read_attempt(as_object(metadata.get("labels")))
-    if owner is None or attempt is None or not (namespace and name and uid):
-        return None
-    if name != names.pod_name(as_text(owner.get("name")), attempt):
+    if not attempt or name != names.pod_name(as_text(owner.get("name")), attempt):
+        owner = {}
+    is_retained = names.OUTCOME_FINALIZER in as_list(metadata.get("finalizers"))
+    if not (namespace and name and uid and (owner or is_retained)):
         return None
     annotations = as_object(metadata.get("annotations"))
     containers = read_containers(spec, status, read_own_names(annotations))
@@ -147,6 +155,8 @@ def read_pod(item: Object) -> Pod | None:
         node=node,
         phase=phase,
         is_deleting=bool(metadata.get("deletionTimestamp")),
+        gone_by_s=parse_time_s(metadata.get("deletionTimestamp")),
+        is_retained=is_retained,
         is_disrupted=_find_condition(status, "DisruptionTarget").get("status") == "True",
         was_deleted=phase is PodPhase.FAILED and _ended_by_deletion(metadata, first),
         reason=clean_line(as_text(status.get("reason")), MAX_REASON) or (last.reason if last else ""),
@@ -167,16 +177,16 @@ def read_pod(item: Object) -> Pod | None:
     )
 
 
-def _find_owner(metadata: dict[str, Any]) -> dict[str, Any] | None:
+def _find_owner(metadata: dict[str, Any]) -> dict[str, Any]:
     owners = as_objects(metadata.get("ownerReferences"))
-    return next((one for one in owners if one.get("kind") == names.TASK_KIND), None)
+    return next((one for one in owners if one.get("kind") == names.TASK_KIND), {})
 
 
-def _read_attempt(labels: dict[str, Any]) -> int | None:
-    """Return the number of the attempt, 1 if the label is missing; None for values that PerLLM never writes."""
+def _read_attempt(labels: dict[str, Any]) -> int:
+    """Return the number of the attempt, 1 if the label is missing; 0 for values that PerLLM never writes."""
     text = as_text(labels.get(names.ATTEMPT_LABEL, "1"))
     is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_ATTEMPT))
-    return int(text) if is_number and int(text) > 0 else None
+    return int(text) if is_number else 0
 
 
 def _find_condition(status: dict[str, Any], kind: str) -> dict[str, Any]:

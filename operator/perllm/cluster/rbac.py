@@ -25,7 +25,7 @@ def node_rules() -> list[Rule]:
     """Return the operator's rights to cluster-scoped objects."""
     return [
         _rule("", ["nodes"], "list", "watch"),
-        _rule(names.GROUP, [names.NODE_PROFILE_PLURAL], "list", "create"),
+        _rule(names.GROUP, [names.NODE_PROFILE_PLURAL], "list", "watch", "create"),
         _rule(names.GROUP, [f"{names.NODE_PROFILE_PLURAL}/status"], "patch"),
     ]
 
@@ -36,6 +36,7 @@ def task_rules() -> list[Rule]:
         _rule(names.GROUP, [names.TASK_PLURAL], "list", "watch", "delete"),
         _rule(names.GROUP, [f"{names.TASK_PLURAL}/status"], "patch"),
         _rule("", ["pods"], "list", "watch", "create", "delete"),
+        _rule("", ["pods/status"], "patch"),
         _rule("", ["pods/binding"], "create"),
         _rule("", ["resourcequotas"], "list", "watch"),
         _rule("events.k8s.io", ["events"], "create"),
@@ -48,8 +49,8 @@ def namespace_rules() -> list[Rule]:
 
 
 def lease_rules(lease: str) -> list[Rule]:
-    """Return the operator's rights in its own namespace to follow a Lease."""
-    return [_rule("coordination.k8s.io", ["leases"], "get", only=lease)]
+    """Return the operator's rights in its own namespace to follow a Lease, and to give it up."""
+    return [_rule("coordination.k8s.io", ["leases"], "get", "patch", only=lease)]
 
 
 def scheduler_lease_rules(lease: str) -> list[Rule]:

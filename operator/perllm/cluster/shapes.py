@@ -10,7 +10,12 @@ def as_object(value: object) -> dict[str, Any]:
 
 def as_objects(value: object) -> list[dict[str, Any]]:
     """Return the JSON objects in `value` if it is a list, else none."""
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+    return [one for one in as_list(value) if isinstance(one, dict)]
+
+
+def as_list(value: object) -> list[Any]:
+    """Return `value` if it is a list, else an empty one."""
+    return value if isinstance(value, list) else []
 
 
 def as_text(value: object) -> str:

@@ -15,10 +15,14 @@ from perllm.controller.clocks import Clocks
 from perllm.controller.controller import Controller
 from perllm.controller.decisions import Decisions
 from perllm.controller.dispatcher import Dispatcher
+from perllm.controller.drift import DriftMonitor
+from perllm.controller.history import History, HistoryLimits
 from perllm.controller.outcome_learner import OutcomeLearner
 from perllm.controller.pod_accounts import PodAccounts
 from perllm.controller.pod_keeper import PodKeeper
+from perllm.controller.pod_releases import PodReleases
 from perllm.controller.reconciler import Reconciler
+from perllm.controller.retirement import Retirement
 from perllm.controller.status_writer import StatusWriter
 from perllm.controller.tracking import Tracking
 from perllm.energy.settlement import Settlement
@@ -39,12 +43,14 @@ class ControllerSettings:
         gpu_resource: resource that slots are units of.
         patience: how long pods may take.
         admission: explains rejections.
+        history: how long finished tasks are kept.
     """
 
     scheduler_name: str = names.SCHEDULER_NAME
     gpu_resource: str = names.GPU_RESOURCE
     patience: PodPatience = field(default_factory=PodPatience)
     admission: Admission = field(default_factory=Admission)
+    history: HistoryLimits = field(default_factory=HistoryLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,7 @@ class ControllerContext:
         unix_now: wall clock.
         show_circuit: called with a node and the state of its circuits.
         wake: set whenever there may be something to decide.
+        has_tasks: whether all tasks are known at the moment.
     """
 
     client: Client
@@ -74,6 +81,7 @@ class ControllerContext:
     unix_now: Callable[[], float]
     show_circuit: Callable[[str, CircuitStatus], None]
     wake: asyncio.Event
+    has_tasks: Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,10 @@ class TaskControl:
     Attributes:
         controller: takes in tasks and pods.
         dispatcher: carries out decisions.
+        releases: release pods whose ends are recorded.
+        retirement: moves tasks that are over to the history.
+        drift: compares the ledger with the pods.
+        writer: writes statuses.
         node_health: follows the circuits of nodes.
         clocks: judge the times that nodes report.
         decisions: remember which decision bound a pod.
@@ -90,6 +102,10 @@ class TaskControl:
 
     controller: Controller
     dispatcher: Dispatcher
+    releases: PodReleases
+    retirement: Retirement
+    drift: DriftMonitor
+    writer: StatusWriter
     node_health: NodeHealth
     clocks: Clocks
     decisions: Decisions
@@ -104,7 +120,15 @@ def build_task_control(
     node_health = NodeHealth(
         scheduler, parts.circuits, metrics, show=context.show_circuit, now_s=context.now_s, unix_now=unix_now
     )
-    outcomes = OutcomeLearner(tracking, scheduler, parts.fleet, metrics, guard=guard, unix_now=unix_now)
+    outcomes = OutcomeLearner(
+        tracking,
+        scheduler,
+        parts.fleet,
+        metrics,
+        revisions=parts.learner.revisions,
+        guard=guard,
+        unix_now=unix_now,
+    )
     accounts = PodAccounts(
         scheduler, context.settlement, node_health, outcomes, metrics, patience=settings.patience, unix_now=unix_now
     )
@@ -115,6 +139,7 @@ def build_task_control(
         scheduler,
         accounts=accounts,
         settlement=context.settlement,
+        decisions=decisions,
         pods=pods,
         writer=writer,
         announcer=context.announcer,
@@ -132,12 +157,26 @@ def build_task_control(
         admission=settings.admission,
         guard=guard,
     )
+    history = History(pods, settings.history, unix_now)
+    retirement = Retirement(tracking, history, reconciler, writer, guard=guard, unix_now=unix_now)
+    releases = PodReleases(
+        tracking,
+        writer,
+        outcomes,
+        pods,
+        has_tasks=context.has_tasks,
+        guard=guard,
+        unix_now=unix_now,
+    )
     controller = Controller(
         tracking,
         scheduler,
         reconciler=reconciler,
         accounts=accounts,
         outcomes=outcomes,
+        releases=releases,
+        history=history,
+        learner=parts.learner,
         writer=writer,
         clocks=clocks,
         decisions=decisions,
@@ -145,8 +184,18 @@ def build_task_control(
         unix_now=unix_now,
         gpu_resource=settings.gpu_resource,
     )
+    drift = DriftMonitor(
+        tracking,
+        accounts,
+        parts.ledger,
+        parts.fleet,
+        scheduler,
+        has_tasks=context.has_tasks,
+        metrics=metrics,
+        now_s=context.now_s,
+    )
     _show_queue(scheduler, parts, metrics)
-    return TaskControl(controller, dispatcher, node_health, clocks, decisions)
+    return TaskControl(controller, dispatcher, releases, retirement, drift, writer, node_health, clocks, decisions)
 
 
 def _show_queue(scheduler: Scheduler, parts: Parts, metrics: OperatorMetrics) -> None:

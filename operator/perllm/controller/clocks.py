@@ -68,7 +68,13 @@ class Clocks:
             before = None
         if before is not None and before.is_finished:
             # What was seen of its end stays: neither its deletion nor a corrected clock changes it.
-            return replace(before, is_deleting=pod.is_deleting, linger_s=pod.linger_s)
+            return replace(
+                before,
+                is_deleting=pod.is_deleting,
+                gone_by_s=pod.gone_by_s,
+                is_retained=pod.is_retained,
+                linger_s=pod.linger_s,
+            )
         if before is not None and pod.node is not None and self._is_member(pod.node):
             self._compare(pod.node, pod, before, now_s)
         return bound_times(pod, before, now_s, is_trusted=pod.node not in self._skewed)

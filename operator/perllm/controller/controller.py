@@ -9,17 +9,22 @@ from functools import partial
 
 from perllm.cluster.client import Object
 from perllm.cluster.informer import object_key
-from perllm.cluster.obstacles import is_quota_changed, is_relabelled
+from perllm.cluster.obstacles import Obstacle
 from perllm.cluster.pod import Pod, read_pod
+from perllm.cluster.shapes import as_object
 from perllm.controller.clocks import Clocks
 from perllm.controller.decisions import Decisions
+from perllm.controller.history import History, Stub
 from perllm.controller.outcome_learner import OutcomeLearner
 from perllm.controller.pod_accounts import PodAccounts
+from perllm.controller.pod_releases import PodReleases
 from perllm.controller.reconciler import Reconciler
-from perllm.controller.status_writer import StatusWriter
+from perllm.controller.retirement import read_stub
+from perllm.controller.status_writer import StatusWriter, is_written_by_others
 from perllm.controller.task import Task, read_task
 from perllm.controller.tracking import Tracked, Tracking
 from perllm.guard import Guard
+from perllm.learning.learner import Learner
 from perllm.nodes.node_health import find_avoided
 from perllm.placement.request import PlacementRequest
 from perllm.scheduling.scheduler import Scheduler
@@ -34,6 +39,9 @@ class Controller:
         reconciler: brings each task in line with what is known of it.
         accounts: account for pods.
         outcomes: learns from tasks.
+        releases: release pods whose ends are recorded.
+        history: the finished tasks.
+        learner: knows which outcomes it contains.
         writer: writes statuses.
         clocks: judge the times that nodes report.
         decisions: remember which decision bound a pod.
@@ -50,6 +58,9 @@ class Controller:
         reconciler: Reconciler,
         accounts: PodAccounts,
         outcomes: OutcomeLearner,
+        releases: PodReleases,
+        history: History,
+        learner: Learner,
         writer: StatusWriter,
         clocks: Clocks,
         decisions: Decisions,
@@ -62,6 +73,9 @@ class Controller:
         self._reconciler = reconciler
         self._accounts = accounts
         self._outcomes = outcomes
+        self._releases = releases
+        self._history = history
+        self._learner = learner
         self._writer = writer
         self._clocks = clocks
         self._decisions = decisions
@@ -93,37 +107,49 @@ class Controller:
         for tracked in self._tracking:
             task = tracked.task
             if namespace in (None, task.namespace) and uids.get(task.key) != task.uid:
-                self._guard.run("task", task.key, partial(self._forget, task.key))
+                self._guard.run("task", task.key, partial(self._reconciler.forget, task.key))
+        for key, stub in self._history:
+            if namespace in (None, key.partition("/")[0]) and uids.get(key) != stub.uid:
+                self._history.forget(key)
 
-    def on_pod(self, old: Object | None, new: Object | None) -> None:
+    def on_pod(self, old: Pod | None, new: Pod | None) -> None:
         """Handle a pod that was added, changed or deleted; called inside the guard."""
-        pod = read_pod(new or old or {})
-        if pod is not None:
-            self._take_pod(pod, is_gone=new is None)
+        pod = new or old
+        if pod is None:
+            return
+        self._releases.note(pod, is_gone=new is None)
+        if new is not None and new.task_uid:
+            self._take_pod(new, is_gone=False)
+        elif old is not None and old.task_uid:
+            self._take_pod(old, is_gone=True)
 
-    def on_quota(self, old: Object | None, new: Object | None) -> None:
-        """Handle a quota that was added, changed or deleted."""
-        if is_quota_changed(old, new):
-            self._scheduler.retry_namespace((new or old or {})["metadata"]["namespace"])
+    def on_quota(self, old: Obstacle | None, _: Obstacle | None) -> None:
+        """Handle a quota that was added, changed or deleted; a new one admits no pod that was denied before."""
+        if old is not None:
+            self._scheduler.retry_namespace(old.namespace)
 
-    def on_namespace(self, old: Object | None, new: Object | None) -> None:
-        """Handle a namespace that was added, changed or deleted."""
-        if is_relabelled(old, new):
-            self._scheduler.retry_namespace((new or old or {})["metadata"]["name"])
+    def on_namespace(self, old: Obstacle | None, new: Obstacle | None) -> None:
+        """Handle a namespace that was added, relabelled or deleted."""
+        if old is not None and new is not None:
+            self._scheduler.retry_namespace(new.namespace)
 
     def _take_task(self, item: Object, *, deleted: bool) -> None:
         key = object_key(item)
-        tracked = self._tracking.get(key)
+        tracked, stub = self._tracking.get(key), self._history.get(key)
         if deleted:
-            # Even a task that could not be read has left something: a message in its status, and a retry to come.
-            if tracked is None or tracked.task.uid == item["metadata"]["uid"]:
-                self._forget(key)
+            self._drop_task(key, item["metadata"]["uid"])
             return
-        if tracked is not None and _is_seen(item, tracked.task):
+        known = stub if tracked is None else tracked.task
+        if known is not None and _is_seen(item, known):
+            if is_written_by_others(item):
+                self._restore_status(item, stub)
+            return
+        self._history.forget(key)
+        if tracked is None and self._put_to_history(item):
             return
         task, status = read_task(item, self._unix_now(), self._gpu_resource)
         if tracked is not None and tracked.task.uid != task.uid:
-            self._forget(key)
+            self._reconciler.forget(key)
             tracked = None
         if tracked is None:
             self._writer.seed(key, item.get("status") or {})
@@ -137,7 +163,34 @@ class Controller:
         self._reconciler.reconcile(key)
         self._outcomes.learn(tracked)
 
+    def _drop_task(self, key: str, uid: str) -> None:
+        tracked, stub = self._tracking.get(key), self._history.get(key)
+        if stub is not None and stub.uid == uid:
+            self._history.forget(key)
+            self._writer.forget(key)
+        elif tracked is None or tracked.task.uid == uid:
+            # Even a task that could not be read has left something: a message in its status, and a retry to come.
+            self._reconciler.forget(key)
+
+    def _restore_status(self, item: Object, stub: Stub | None) -> None:
+        """Write the status of a task again if another client has changed it."""
+        key, present = object_key(item), as_object(item.get("status"))
+        if stub is not None:
+            self._writer.seed(key, stub.status)
+        self._writer.restore(key, item["metadata"]["uid"], present)
+
+    def _put_to_history(self, item: Object) -> bool:
+        """Put a task to the history if it was over before this process saw it; return whether it was."""
+        key, uid = object_key(item), item["metadata"]["uid"]
+        stub = read_stub(item, self._tracking.orphans_of(key, uid), self._history, self._learner)
+        if stub is not None:
+            self._tracking.drop_orphans(key)
+            self._history.add(key, stub)
+        return stub is not None
+
     def _take_pod(self, pod: Pod, *, is_gone: bool) -> None:
+        if self._history.contains(pod.task_key, pod.task_uid):
+            return
         tracked = self._tracking.find(pod.task_key, pod.task_uid)
         pods = self._tracking.pods_of(pod)
         before = pods.get(pod.name)
@@ -163,15 +216,9 @@ class Controller:
         if pod.node is None and pod.wait_reason:
             self._scheduler.release_room(pod.task_key)
 
-    def _forget(self, key: str) -> None:
-        tracked = self._tracking.get(key)
-        self._reconciler.forget(key)
-        for pod in tracked.pods.values() if tracked is not None else ():
-            self._decisions.forget(pod.uid)
 
-
-def _is_seen(item: Object, task: Task) -> bool:
+def _is_seen(item: Object, known: Task | Stub) -> bool:
     """Whether this is only our own status coming back, as most events of a watch are."""
     metadata = item["metadata"]
     seen = metadata["uid"], metadata.get("generation", 1), bool(metadata.get("deletionTimestamp"))
-    return (task.uid, task.generation, task.is_deleting) == seen
+    return (known.uid, known.generation, known.is_deleting) == seen

@@ -15,6 +15,7 @@ from perllm.scheduling.admission import Admission, explain_wait
 from perllm.scheduling.denial import DenialCause, PodDenial
 from perllm.scheduling.pending import Action, PendingTask, Reject, SetAside, Start, Wait
 from perllm.scheduling.scheduler import Scheduler
+from perllm.slices import Slices
 
 ROUND_PAUSE_S = 0.01
 """Pause after a round, so that a burst of events makes only one more."""
@@ -60,11 +61,13 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Carry out decisions until cancelled."""
+        slices = Slices()
         async with asyncio.TaskGroup() as group:
             while True:
                 self._wake.clear()
                 for action in self._scheduler.due():
                     self._carry_out(action, group)
+                    await slices.pause()
                 await asyncio.sleep(ROUND_PAUSE_S)
                 await self._wait()
 

@@ -3,8 +3,9 @@
     Pending -> Scheduled -> Running -> Succeeded | Failed           Rejected: never run
 
 Level-triggered: the answer follows from the present state, not from what happened, so the function may be called at any
-time, any number of times, even after a crash. The highest attempt counts. A container's own failure uses up a retry; a
-pod that a node refused or lost does not. What either says about the node is judged in node_health.py.
+time, any number of times, even after a crash. The highest attempt counts, unless an earlier one succeeds. A container's
+own failure uses up a retry; a pod that a node refused or lost does not. What either says about the node is judged in
+node_health.py.
 """
 
 from collections.abc import Sequence
@@ -46,7 +47,6 @@ class Step:
         cause: why it needs another pod after the last one; empty for the first pod.
         doomed: pods to delete.
         finished: the pod that ended the task, once it has.
-        expire_in_s: seconds until the task itself is to be deleted; None to keep it.
     """
 
     status: TaskStatus
@@ -54,7 +54,6 @@ class Step:
     cause: str = ""
     doomed: tuple[Pod, ...] = ()
     finished: Pod | None = None
-    expire_in_s: float | None = None
 
 
 def advance(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float, note: Note | None = None) -> Step:
@@ -93,15 +92,25 @@ def is_ended_at_deadline(status: TaskStatus) -> bool:
     return any(one.type == ConditionType.COMPLETED and one.reason == DEADLINE_EXCEEDED for one in status.conditions)
 
 
+def find_end_s(status: TaskStatus, now_s: float) -> float:
+    """Return when the end of a task was first seen; its time to live starts then, whatever the clocks of nodes say."""
+    ends = (one.last_transition_time for one in status.conditions if one.type == ConditionType.FINISHED)
+    ended = next(ends, status.completion_time)
+    return ended.timestamp() if ended else now_s
+
+
 def _go_on(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) -> Step:
     """Return the next step of a task that has not ended."""
     status = accept(task, status, now_s)
-    current = max(pods, key=lambda pod: pod.attempt, default=None)
+    last = max(pods, key=lambda pod: pod.attempt, default=None)
+    # An attempt that was given up for lost may still succeed.
+    ran = next((pod for pod in pods if pod.phase is PodPhase.SUCCEEDED), None)
+    current = ran or last
     status = _count(status, pods)
     if current is not None and status.pod_name not in (None, current.name):
         status = unplace(status)
-    if current is not None and current.phase is PodPhase.SUCCEEDED:
-        return Step(succeed(task, status, current, now_s))
+    if ran is not None:
+        return Step(succeed(task, status, ran, now_s))
     if task.is_deleting:
         return Step(end(task, status, TaskPhase.FAILED, "Deleted", "the task was deleted before it had ended", now_s))
     if now_s >= task.due_s:
@@ -129,21 +138,12 @@ def _keep(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) -> 
         # A task that was ended at its deadline may still report how far it got.
         last = next((pod for pod in pods if pod.is_finished and pod.name == status.pod_name), None)
         update["result"] = read_result(last)
-    ttl_s = task.valid_spec.ttl_after_finished_s
-    expire_in_s = None if ttl_s is None else _seen_end_s(status, now_s) + ttl_s - now_s
     status = follow(task, status).model_copy(update=update)
-    return Step(status, doomed=(*doomed, *_overdue(pods, now_s)), finished=finished, expire_in_s=expire_in_s)
+    return Step(status, doomed=(*doomed, *_overdue(pods, now_s)), finished=finished)
 
 
 def _overdue(pods: Sequence[Pod], now_s: float) -> tuple[Pod, ...]:
     return tuple(pod for pod in pods if is_overdue(pod, now_s))
-
-
-def _seen_end_s(status: TaskStatus, now_s: float) -> float:
-    """Return when the end of a task was first seen; its time to live starts then, whatever the clocks of nodes say."""
-    ends = (one.last_transition_time for one in status.conditions if one.type == ConditionType.FINISHED)
-    ended = next(ends, status.completion_time)
-    return ended.timestamp() if ended else now_s
 
 
 def _count(status: TaskStatus, pods: Sequence[Pod]) -> TaskStatus:

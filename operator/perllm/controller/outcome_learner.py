@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from perllm.api.task_status import Observation
 from perllm.cluster.pod import Pod
 from perllm.cluster.pod_ends import is_lost
 from perllm.controller import lifecycle
@@ -12,6 +13,7 @@ from perllm.controller.outcomes import build_outcome
 from perllm.controller.status_writer import Fields
 from perllm.controller.tracking import Tracked, Tracking
 from perllm.guard import Guard
+from perllm.learning.revisions import Revisions
 from perllm.metrics import OperatorMetrics
 from perllm.placement.decision import Decision
 from perllm.placement.fleet import Fleet
@@ -30,6 +32,7 @@ class OutcomeLearner:
         scheduler: learns.
         fleet: the nodes.
         metrics: count what is learned.
+        revisions: which of the learned state are stored.
         guard: contains failures about single outcomes.
         unix_now: wall clock.
     """
@@ -41,6 +44,7 @@ class OutcomeLearner:
         fleet: Fleet,
         metrics: OperatorMetrics,
         *,
+        revisions: Revisions,
         guard: Guard,
         unix_now: Callable[[], float],
     ) -> None:
@@ -48,6 +52,7 @@ class OutcomeLearner:
         self._scheduler = scheduler
         self._fleet = fleet
         self._metrics = metrics
+        self._revisions = revisions
         self._guard = guard
         self._unix_now = unix_now
 
@@ -63,6 +68,11 @@ class OutcomeLearner:
         if observed is not None and observed.energy_quality is not None:
             self._guard.run("outcome", tracked.task.key, partial(self._learn, tracked))
 
+    def is_recorded(self, tracked: Tracked) -> bool:
+        """Whether a settled task's outcome is part of the stored learned state, or there is nothing to learn."""
+        self.learn(tracked)
+        return tracked.is_learned and self._revisions.is_stored(tracked.status.node_name or "", tracked.revision)
+
     def learn_ended(self, tracked: Tracked, pod: Pod, decision: Decision | None) -> None:
         """Learn from a task that was ended at its deadline, unless its node may have been the cause."""
         task, status = tracked.task, tracked.status
@@ -74,23 +84,25 @@ class OutcomeLearner:
             self._scheduler.learn_ended(judge_ended(decision, task.due_s, tracked.residence))
 
     def _learn(self, tracked: Tracked) -> None:
-        if tracked.is_learned:
-            return
         observed, pod = tracked.status.observed, tracked.find_pod(tracked.status.pod_name)
-        if observed is None or pod is None or pod.decision_record is None or pod.node not in self._fleet.nodes:
+        if tracked.is_learned or observed is None or pod is None:
             return
         decision = read_decision(tracked.task, pod)
+        if pod.decision_record is not None:
+            self._learn_run(tracked, observed, pod, decision)
+        tracked.is_learned = True
+
+    def _learn_run(self, tracked: Tracked, observed: Observation, pod: Pod, decision: Decision | None) -> None:
         fault = find_fault(tracked.task, observed, pod, decision)
         if fault is not None:
-            tracked.is_learned = True
             self._metrics.outcomes_refused.labels(fault).inc()
         if fault is not None or decision is None:
             return
         outcome = build_outcome(tracked.task, tracked.status, pod, decision, tracked.residence)
         if outcome is None:
             return
-        tracked.is_learned = True
-        reward = self._scheduler.learn(outcome)
+        reward = self._scheduler.learn(outcome, decision.gpu_type)
+        tracked.revision = self._revisions.current(outcome.node)
         if reward is not None:
             self._metrics.outcomes.inc()
             self._metrics.reward.observe(reward)

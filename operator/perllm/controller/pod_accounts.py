@@ -10,6 +10,7 @@ from perllm.controller.tracking import Tracked
 from perllm.energy.settlement import Settlement
 from perllm.metrics import OperatorMetrics
 from perllm.nodes.node_health import NodeHealth
+from perllm.placement.decision import Decision
 from perllm.scheduling.scheduler import Scheduler
 
 
@@ -70,6 +71,13 @@ class PodAccounts:
             self._scheduler.confirm(decision, tracked.task.demand.slots)
             if not pod.is_finished:
                 self._settlement.begin(pod, self._unix_now())
+
+    def find_flight(self, tracked: Tracked) -> Decision | None:
+        """Return the decision by which a task is in flight, going by its pods; None if it is not."""
+        last = max(tracked.pods.values(), key=lambda pod: pod.attempt, default=None)
+        if last is None or last.node is None or (last.is_finished and last.linger_s is None):
+            return None
+        return read_decision(tracked.task, last)
 
     def call_ends(self, tracked: Tracked, now_s: float) -> None:
         """Treat pods as ended that the operator no longer waits for."""

@@ -1,10 +1,13 @@
-"""Creates pods, and deletes objects until they are gone."""
+"""Creates pods and releases them, and deletes objects until they are gone."""
 
 import logging
 from functools import partial
 from typing import Any
 
-from perllm.cluster.client import ApiError, Client
+from perllm.api import names
+from perllm.cluster.client import ApiError, Client, PatchKind
+from perllm.cluster.pod import Pod
+from perllm.cluster.release import build_release
 from perllm.cluster.writes import Write, WriteQueue
 from perllm.controller.denial import is_invalid, read_denial
 from perllm.controller.pods import build_pod
@@ -20,7 +23,7 @@ class InvalidTemplateError(ValueError):
 
 
 class PodKeeper:
-    """Creates pods, and deletes pods and expired tasks.
+    """Creates and releases pods, and deletes pods and expired tasks.
 
     Args:
         client: the API server.
@@ -56,6 +59,22 @@ class PodKeeper:
 
     async def _post(self, namespace: str, pod: dict[str, Any]) -> None:
         await self._client.post(f"/api/v1/namespaces/{namespace}/pods", pod, fieldValidation="Strict")
+
+    def release(self, pod: Pod) -> None:
+        """Remove our finalizer from a pod; returns at once. Finalizers of others stay."""
+        self._writes.put(Write("release", pod.key, partial(self._release, pod)))
+
+    async def _release(self, pod: Pod) -> None:
+        namespace = pod.key.partition("/")[0]
+        path = f"{names.pods_path(namespace)}/{pod.name}/status"
+        try:
+            await self._client.patch(path, build_release(pod.uid), kind=PatchKind.STRATEGIC)
+        except ApiError as error:
+            if error.is_transient:
+                raise
+            # 404, 409 or 422: gone, or another pod by now.
+            if error.status not in (404, 409, 422):
+                log.warning("%s not released: %s", path, error)
 
     def delete(self, path: str, uid: str) -> None:
         """Delete the object at `path` if it still has this uid; returns at once."""

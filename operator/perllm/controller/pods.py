@@ -34,6 +34,7 @@ def build_pod(task: Task, attempt: int, scheduler_name: str) -> dict[str, Any]:
             "namespace": task.namespace,
             "labels": labels,
             "annotations": annotations,
+            "finalizers": [names.OUTCOME_FINALIZER],
             "ownerReferences": [
                 {
                     "apiVersion": names.API_VERSION,

@@ -7,14 +7,13 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from perllm.api import names
 from perllm.api.task_status import TaskPhase, TaskStatus
 from perllm.cluster.pod import Pod
 from perllm.cluster.pod_ends import PodPatience, next_look_s
 from perllm.controller import lifecycle
 from perllm.controller.announcer import Announcer
 from perllm.controller.conditions import Note
-from perllm.controller.decisions import read_decision
+from perllm.controller.decisions import Decisions, read_decision
 from perllm.controller.pod_accounts import PodAccounts
 from perllm.controller.pod_keeper import PodKeeper
 from perllm.controller.status_writer import StatusWriter
@@ -26,6 +25,9 @@ from perllm.guard import Guard
 from perllm.nodes.node_health import find_avoided
 from perllm.scheduling.scheduler import Scheduler
 
+UNFINISHED_DELAY_S = 1.0
+"""How long the status of an unfinished task waits to be written: most are replaced by the next one within that time."""
+
 
 class Reconciler:
     """Reconciles tasks.
@@ -35,6 +37,7 @@ class Reconciler:
         scheduler: queues those that need a pod.
         accounts: treat pods as ended that are no longer waited for.
         settlement: measures energy.
+        decisions: remember which decision bound a pod.
         pods: deletes pods and tasks.
         writer: writes statuses.
         announcer: announces what has changed.
@@ -50,6 +53,7 @@ class Reconciler:
         *,
         accounts: PodAccounts,
         settlement: Settlement,
+        decisions: Decisions,
         pods: PodKeeper,
         writer: StatusWriter,
         announcer: Announcer,
@@ -61,6 +65,7 @@ class Reconciler:
         self._scheduler = scheduler
         self._accounts = accounts
         self._settlement = settlement
+        self._decisions = decisions
         self._pods = pods
         self._writer = writer
         self._announcer = announcer
@@ -74,13 +79,12 @@ class Reconciler:
 
     def report_fault(self, key: str, words: str) -> None:
         """Say in a task's status that PerLLM failed on it."""
-        namespace, _, name = key.partition("/")
         tracked = self._tracking.get(key)
         status = tracked.status if tracked is not None else TaskStatus()
         if not status.phase.is_final:
             message = f"PerLLM failed on this task and will retry: {words}"
             fields = status.model_copy(update={"message": message}).to_object()
-            self._writer.put(key, names.task_status_path(namespace, name), fields)
+            self._writer.put(key, tracked.task.uid if tracked is not None else "", fields)
 
     def reject(self, tracked: Tracked, reason: str, message: str) -> None:
         """End a task without running it."""
@@ -99,7 +103,7 @@ class Reconciler:
         return True
 
     def forget(self, key: str) -> None:
-        """Drop everything about a task that no longer exists."""
+        """Drop everything about a task that no longer exists, or about which nothing more will be known."""
         for kind in ("task", "task state", "outcome"):
             self._guard.clear(kind, key)
         self._writer.forget(key)
@@ -114,6 +118,7 @@ class Reconciler:
         self._clear_queue_faults(key)
         for pod in tracked.pods.values():
             self._settlement.forget(pod.uid)
+            self._decisions.forget(pod.uid)
 
     def _reconcile(self, key: str) -> None:
         tracked = self._tracking.get(key)
@@ -160,7 +165,8 @@ class Reconciler:
             self._announcer.ended(task, status)
         if is_settled(status) and not is_settled(before):
             self._announcer.settled(task, status, self._unix_now())
-        self._writer.put(task.key, names.task_status_path(task.namespace, task.name), status.to_object())
+        delay_s = 0.0 if status.phase.is_final else UNFINISHED_DELAY_S
+        self._writer.put(task.key, task.uid, status.to_object(), delay_s=delay_s)
 
     def _settle(self, tracked: Tracked, pod: Pod) -> None:
         """Measure the energy of a finished task as soon as the metrics cover its run."""
@@ -191,11 +197,6 @@ class Reconciler:
             waits_s += [task.due_s - now_s] if task.due_s > now_s else []
         elif status.observed is not None and status.observed.energy_quality is None and step.finished is not None:
             waits_s.append(self._settlement.retry_s)
-        elif step.expire_in_s is not None:
-            if step.expire_in_s <= 0:
-                self._pods.delete(names.task_path(task.namespace, task.name), task.uid)
-                return
-            waits_s.append(step.expire_in_s)
         if waits_s:
             loop = asyncio.get_running_loop()
             tracked.timer = loop.call_later(max(min(waits_s), 0.0) + 0.001, self._wake, task)

@@ -1,11 +1,14 @@
-"""Keeps the statuses of tasks on the API server up to date: writes only the newest status, and only what changed."""
+"""Keeps the statuses of tasks on the API server up to date: writes only the newest status, and only if it changed."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from perllm.cluster.client import ApiError, Client
+from perllm.api import names
+from perllm.cluster.client import ApiError, Client, Object, PatchKind
+from perllm.cluster.shapes import as_object, as_objects
 from perllm.cluster.writes import Write, WriteQueue
 
 log = logging.getLogger(__name__)
@@ -18,16 +21,23 @@ ESSENTIALS = ("observedGeneration", "phase", "attempts")
 
 SCHEMA_ERRORS = (400, 413, 422)
 
+TEST_FAILED = "the server rejected our request due to an error in our request"
+"""The API server's words, and all it says, if a JSON patch cannot be applied: the task has another uid."""
 
-def merge_patch(old: Fields, new: Fields) -> Fields:
-    """Return the JSON merge patch (RFC 7386) that turns `old` into `new`; empty when they are equal."""
-    patch: Fields = dict.fromkeys(old.keys() - new.keys())
-    for key, value in new.items():
-        before = old.get(key)
-        if before == value:
-            continue
-        patch[key] = merge_patch(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
-    return patch
+
+def is_written_by_others(item: Object) -> bool:
+    """Whether another client has changed something in the status of a task since PerLLM wrote it."""
+    fields = as_objects(as_object(item.get("metadata")).get("managedFields"))
+    return any(one.get("subresource") == "status" and one.get("manager") != names.FIELD_MANAGER for one in fields)
+
+
+def build_patch(uid: str, fields: Fields) -> list[Fields]:
+    """Return the JSON patch (RFC 6902) that replaces a status, if the task has this uid.
+
+    The API server ignores a uid in the other kinds of patches of a custom resource's status.
+    """
+    test = [{"op": "test", "path": "/metadata/uid", "value": uid}] if uid else []
+    return [*test, {"op": "add", "path": "/status", "value": fields}]
 
 
 class StatusWriter:
@@ -51,34 +61,70 @@ class StatusWriter:
         self._on_written = on_written
         self._stored: dict[str, Fields] = {}
         self._wanted: dict[str, Fields] = {}
+        self._delays: dict[str, tuple[asyncio.TimerHandle, str]] = {}
 
     def seed(self, key: str, stored: Fields) -> None:
         """Record the status that was read from the API server, unless one is known."""
         self._stored.setdefault(key, stored)
 
-    def put(self, key: str, path: str, fields: Fields) -> None:
-        """Have a status written; returns at once."""
+    def put(self, key: str, uid: str, fields: Fields, *, delay_s: float = 0.0) -> None:
+        """Have a status written; returns at once.
+
+        Args:
+            key: namespace/name of the task.
+            uid: its identity, so that another task of this name is left alone; empty if it is not known.
+            fields: the status.
+            delay_s: how long the write may wait for a newer status that replaces it.
+        """
         if key not in self._wanted and self._stored.get(key) == fields:
             return
         self._wanted[key] = fields
-        self._writes.put(Write(KIND, key, partial(self._send, key, path)))
+        if not delay_s:
+            self._queue(key, uid)
+        elif key not in self._delays:
+            self._delays[key] = asyncio.get_running_loop().call_later(delay_s, self._queue, key, uid), uid
+
+    def restore(self, key: str, uid: str, present: Fields) -> None:
+        """Write a status again that another client has changed to what is present."""
+        stored = self._stored.get(key)
+        if stored is not None and stored != present and self.is_stored(key):
+            self._stored[key] = present
+            self.put(key, uid, stored)
+
+    def is_stored(self, key: str) -> bool:
+        """Whether the API server has the newest status."""
+        return key not in self._wanted
+
+    def hurry(self) -> None:
+        """Write at once what was to wait for a newer status."""
+        for key, (_, uid) in list(self._delays.items()):
+            self._queue(key, uid)
 
     def forget(self, key: str) -> None:
         """Drop everything about an object that no longer exists."""
         self._stored.pop(key, None)
         self._wanted.pop(key, None)
+        self._end_delay(key)
         self._writes.drop(KIND, key)
 
-    async def _send(self, key: str, path: str) -> None:
+    def _queue(self, key: str, uid: str) -> None:
+        self._end_delay(key)
+        self._writes.put(Write(KIND, key, partial(self._send, key, uid)))
+
+    def _end_delay(self, key: str) -> None:
+        timer, _ = self._delays.pop(key, (None, ""))
+        if timer is not None:
+            timer.cancel()
+
+    async def _send(self, key: str, uid: str) -> None:
         fields = self._wanted.get(key)
         if fields is None:
             return  # forgotten
         stored = self._stored.setdefault(key, {})
-        patch = merge_patch(stored, fields)
         try:
-            written = await self._patch(key, path, patch, fields) if patch else fields
+            written = fields if stored == fields else await self._patch(key, uid, fields)
         except ApiError as error:
-            if error.status != 404:
+            if not _is_about_another(error):
                 raise
             written = None
         if self._stored.get(key) is not stored:
@@ -92,16 +138,26 @@ class StatusWriter:
         if written is fields:
             self._on_written(key, fields)
 
-    async def _patch(self, key: str, path: str, patch: Fields, fields: Fields) -> Fields:
+    async def _patch(self, key: str, uid: str, fields: Fields) -> Fields:
         """Return what is stored now: all of it, or the essentials if the schema does not admit the rest."""
         try:
-            await self._client.patch(path, {"status": patch})
+            await self._replace(key, uid, fields)
         except ApiError as error:
-            if error.status not in SCHEMA_ERRORS:
+            if error.status not in SCHEMA_ERRORS or _is_about_another(error):
                 raise
             message = f"the API server denied PerLLM's full status: {error.message}"
             essentials = {name: fields[name] for name in ESSENTIALS if name in fields} | {"message": message}
-            await self._client.patch(path, {"status": essentials})
+            reduced = {**self._stored.get(key, {}), **essentials}
+            await self._replace(key, uid, reduced)
             log.error("the status of %s was denied; only its phase and the reason are written: %s", key, error)
-            return {**self._stored.get(key, {}), **essentials}
+            return reduced
         return fields
+
+    async def _replace(self, key: str, uid: str, fields: Fields) -> None:
+        path, patch = names.task_status_path(*key.split("/")), build_patch(uid, fields)
+        await self._client.patch(path, patch, kind=PatchKind.JSON, fieldManager=names.FIELD_MANAGER)
+
+
+def _is_about_another(error: ApiError) -> bool:
+    """Whether the task is gone, or another one has its name by now."""
+    return error.status == 404 or (error.status in SCHEMA_ERRORS and error.message == TEST_FAILED)

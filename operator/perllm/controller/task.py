@@ -89,6 +89,14 @@ class Task:
         )
 
 
+def read_status(values: dict[str, Any]) -> TaskStatus:
+    """Return the status, or an empty one if another client has corrupted it: it is rebuilt from the pods."""
+    try:
+        return TaskStatus.model_validate(values)
+    except ValidationError:
+        return TaskStatus()
+
+
 def read_task(item: Object, now_s: float, gpu_resource: str = names.GPU_RESOURCE) -> tuple[Task, TaskStatus]:
     """Return the task and the status in `item`; its pod takes a slot for each unit of `gpu_resource`.
 
@@ -96,7 +104,7 @@ def read_task(item: Object, now_s: float, gpu_resource: str = names.GPU_RESOURCE
     the second that follows the creation time. The status stores it to the microsecond, so that a restart keeps it.
     """
     metadata = item["metadata"]
-    status = _read_status(item.get("status") or {})
+    status = read_status(item.get("status") or {})
     created_s = parse_time_s(metadata.get("creationTimestamp")) or now_s
     first_seen_s = now_s if status.received_time is None else status.received_time.timestamp()
     received_s = round(min(max(first_seen_s, created_s), created_s + 1), 6)
@@ -124,11 +132,3 @@ def _read_spec(values: dict[str, Any]) -> tuple[TaskSpec | None, str]:
         details = error.errors(include_url=False, include_context=False, include_input=False)
         lines = (f"spec.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in details)
         return None, clean_line("; ".join(lines), MAX_PROBLEM)
-
-
-def _read_status(values: dict[str, Any]) -> TaskStatus:
-    """Return the status, or an empty one if another client has corrupted it: it is rebuilt from the pods."""
-    try:
-        return TaskStatus.model_validate(values)
-    except ValidationError:
-        return TaskStatus()

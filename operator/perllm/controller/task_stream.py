@@ -1,19 +1,24 @@
-"""Makes what Kopf reads about tasks safe before Kopf sees it.
+"""Makes what Kopf reads about tasks safe, and light, before Kopf sees it.
 
 Kopf ends for good at an error event, at text that is not JSON and at an object that is nested too deeply, and does not
 report deletions that happened while it was disconnected. So it uses an HTTP session of ours, and what the API server
 sends is read here first. A malformed event becomes "410 Gone", after which Kopf lists and watches from the start; what
-is nested too deeply is left out; and every complete list is passed on, so that missing tasks are known to be gone.
+is nested too deeply is left out.
+
+Kopf needs a worker, a queue and half a millisecond for each object. So lists are passed on from here, page by page, and
+Kopf gets empty ones; and of an event that brings nothing new but our own status, Kopf only gets the version.
 """
 
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from random import Random
 from typing import Any
 
 import aiohttp
 import orjson
+from yarl import URL
 
 from perllm.api import names
 from perllm.backoff import Backoff
@@ -22,48 +27,83 @@ from perllm.cluster.credentials import Credentials
 from perllm.cluster.decoding import UndecodableError, decode, prune
 from perllm.cluster.informer import object_key
 from perllm.cluster.outages import Outages
+from perllm.controller.handover import Handover
+from perllm.controller.status_writer import is_written_by_others
 from perllm.guard import describe
 from perllm.text import clean_line, error_line
 
 TOPIC = "watch of tasks"
 RETRY = Backoff(first_s=0.1, limit_s=15.0)
 MAX_CONNECTIONS = 16
-GONE = orjson.dumps({"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "list again"}})
+GONE_CODE = 410
+GONE = orjson.dumps({"type": "ERROR", "object": {"kind": "Status", "code": GONE_CODE, "message": "list again"}})
+
+REOPENED_S = 2.0
+"""The API server ends every watch after a while; it counts as open for so much longer, by when the next one is."""
+
+OnTask = Callable[[Object, bool], None]
+"""Called with (task, deleted)."""
 
 OnList = Callable[[str | None, Mapping[str, str]], None]
-"""Called with (namespace or None for all, uid by namespace/name) when a list of tasks was read to its end."""
+"""Called with (namespace or None for all, uid of every task there by namespace/name) after the tasks of a list."""
+
+Generation = int
+"""Twice the generation of a task, and one more if it is being deleted: it changes with everything but the status."""
+
+
+class _MalformedError(Exception):
+    """A line of a watch that cannot be passed on to Kopf."""
 
 
 class TaskStream:
     """The lists and watches of one run of Kopf.
 
     Args:
-        on_list: called with every complete list, before anything that follows it.
+        on_task: called, by way of `handover`, with every task that is new or has changed.
+        on_list: called, by way of `handover`, at the end of every list.
+        handover: to the event loop of the controller.
         outages: is notified of failures.
         rng: for the jitter of pauses.
         watches: how many there are: one for all namespaces, or one for each.
+
+    Attributes:
+        pages: how many pages of lists were read.
+        watches: how many watches there are to be.
     """
 
-    def __init__(self, on_list: OnList, outages: Outages, rng: Random, *, watches: int = 1) -> None:
+    def __init__(
+        self,
+        on_task: OnTask,
+        on_list: OnList,
+        handover: Handover,
+        outages: Outages,
+        rng: Random,
+        *,
+        watches: int = 1,
+    ) -> None:
+        self.pages = 0
+        self._on_task = on_task
         self._on_list = on_list
+        self._handover = handover
         self._outages = outages
         self._rng = rng
-        self._watches = watches
+        self.watches = watches
         self._failures: Counter[str] = Counter()
         self._listing: dict[str, dict[str, str]] = {}
-        self._awaited: set[str] = set()
-        self._open = 0
+        self._generations: dict[str, dict[str, Generation]] = {}
+        self._open: Counter[str] = Counter()
         self._listed: set[str] = set()
+        self._known: set[str] = set()
 
     @property
     def is_current(self) -> bool:
-        """Whether all tasks were listed and delivered, and their changes are watched."""
-        return min(self._open, len(self._listed)) >= self._watches and not self._awaited
+        """Whether the controller has taken in all tasks, and their changes are watched."""
+        return sum(self._open[path] > 0 for path in tuple(self._known)) >= self.watches
 
     @property
-    def is_at_work(self) -> bool:
-        """Whether that holds for some namespaces; for the others, rights may be missing."""
-        return min(self._open, len(self._listed)) > 0 and not self._awaited
+    def watched(self) -> int:
+        """How many watches are open; for the namespaces of the others, rights may be missing."""
+        return sum(self._open[path] > 0 for path in self._listed)
 
     def build_session(self, credentials: Credentials) -> aiohttp.ClientSession:
         """Return the session that Kopf is to use; Kopf closes it."""
@@ -77,16 +117,17 @@ class TaskStream:
             trace_configs=[trace],
         )
 
-    def handed_on(self, uid: str) -> None:
-        """Note that a task was delivered to its listener."""
-        self._awaited.discard(uid)
+    def hand_on(self, item: Object, deleted: bool) -> None:
+        """Hand a task on to the controller."""
+        self._handover.put(partial(self._on_task, item, deleted))
 
-    def read_page(self, path: str, content: bytes) -> Object:
-        """Return a page of a list, and record what is in it.
+    async def read_page(self, url: URL, content: bytes) -> Object:
+        """Return a page of a list; one of tasks is handed on, and returned without them.
 
         Raises:
             aiohttp.ClientPayloadError: it is not a page of a list; Kopf asks again.
         """
+        path = url.path
         try:
             page = decode(content)
             if not path.endswith(f"/{names.TASK_PLURAL}"):
@@ -96,34 +137,68 @@ class TaskStream:
         except (UndecodableError, KeyError, TypeError, AttributeError) as error:
             self._outages.failed(_find_topic(path), f"the list cannot be read: {describe(error)}")
             raise aiohttp.ClientPayloadError(describe(error)) from error
-        listing = self._listing.setdefault(path, {})
-        listing.update(found)
-        self._awaited.update(found.values())
+        self.pages += 1
+        if "continue" not in url.query:
+            self._listing[path] = {}  # what was read of a list that was given up does not count
+        self._listing[path].update(found)
+        for item in page.pop("items"):
+            self._note_generation(path, item)
+            self.hand_on(item, False)
         if is_last:
-            self._on_list(_read_namespace(path), self._listing.pop(path))
-            self._listed.add(path)
-        return page
+            self._end_list(path, self._listing.pop(path))
+        await self._handover.wait_for_room()
+        return {**page, "items": []}
 
     async def read_events(self, path: str, stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
         """Yield the lines of a watch in a form that Kopf can process."""
-        self._open += 1
+        self._open[path] += 1
+        closed_in_s = 0.0
         try:
             async for line in split_lines(stream):
-                yield await self._check(_find_topic(path), line)
+                yield await self._check(path, line)
+                await self._handover.wait_for_room()
+            closed_in_s = REOPENED_S
         finally:
-            self._open -= 1
+            asyncio.get_running_loop().call_later(closed_in_s, self._open.subtract, (path,))
 
-    async def _check(self, topic: str, line: bytes) -> bytes:
+    def _end_list(self, path: str, uids: Mapping[str, str]) -> None:
+        present, known = set(uids.values()), self._generations.get(path, {})
+        self._generations[path] = {uid: generation for uid, generation in known.items() if uid in present}
+        self._listed.add(path)
+        self._handover.put(partial(self._on_list, _read_namespace(path), uids))
+        self._handover.put(partial(self._known.add, path))
+
+    def _note_generation(self, path: str, item: Object) -> bool:
+        """Note the generation of a task; return whether it is new."""
+        generations, uid = self._generations.setdefault(path, {}), item["metadata"]["uid"]
+        before, generations[uid] = generations.get(uid), _read_generation(item)
+        return before != generations[uid]
+
+    async def _check(self, path: str, line: bytes) -> bytes:
         """Return the line of an event or, after a pause that grows, the order to list again."""
-        problem = _find_problem(line)
-        if not problem:
-            del self._failures[topic]
-            self._note_success(topic)
-            return prune(line) + b"\n"
-        self._failures[topic] += 1
-        self._outages.failed(topic, problem)
-        await asyncio.sleep(RETRY.pause_s(self._failures[topic], self._rng))
-        return GONE + b"\n"
+        topic = _find_topic(path)
+        try:
+            event = _read_event(line)
+        except _MalformedError as error:
+            self._known.discard(path)
+            self._failures[topic] += 1
+            self._outages.failed(topic, str(error))
+            await asyncio.sleep(RETRY.pause_s(self._failures[topic], self._rng))
+            return GONE + b"\n"
+        del self._failures[topic]
+        self._note_success(topic)
+        return (prune(line) if self._is_news(path, event) else _keep_version(event)) + b"\n"
+
+    def _is_news(self, path: str, event: Object) -> bool:
+        """Whether an event is more than our own status coming back, as most are."""
+        kind, item = event["type"], event["object"]
+        if kind in ("ADDED", "MODIFIED"):
+            return self._note_generation(path, item) or is_written_by_others(item)
+        if kind == "DELETED":
+            self._generations[path].pop(item["metadata"]["uid"], None)
+        elif kind == "ERROR":
+            self._known.discard(path)
+        return True
 
     async def _note_failure(self, _: Any, __: Any, request: aiohttp.TraceRequestExceptionParams) -> None:
         if not isinstance(request.exception, asyncio.CancelledError):
@@ -147,18 +222,36 @@ def _find_topic(path: str) -> str:
     return f"{TOPIC} in namespace {namespace}" if namespace else TOPIC
 
 
-def _find_problem(line: bytes) -> str:
-    """Return why a line cannot be passed on to Kopf; empty if it can."""
+def _read_event(line: bytes) -> Object:
+    """Return the event in a line.
+
+    Raises:
+        _MalformedError: it is none, or reports an error other than that the version is too old.
+    """
     try:
         event = decode(line)
         kind, item = event["type"], event["object"]
         if kind == "ERROR":
-            return "" if item.get("code") == 410 else f"ended by the API server: {clean_line(item.get('message'))}"
-        if kind != "BOOKMARK" and not item["metadata"]["uid"]:
-            return f"an object without a uid: {clean_line(event)}"
-        return "" if isinstance(item["metadata"]["resourceVersion"], str) else f"not an event: {clean_line(event)}"
+            if item.get("code") != GONE_CODE:
+                raise _MalformedError(f"ended by the API server: {clean_line(item.get('message'))}")
+        elif kind != "BOOKMARK" and not item["metadata"]["uid"]:
+            raise _MalformedError(f"an object without a uid: {clean_line(event)}")
+        elif not isinstance(item["metadata"]["resourceVersion"], str):
+            raise _MalformedError(f"not an event: {clean_line(event)}")
     except (UndecodableError, KeyError, TypeError, AttributeError) as error:
-        return f"not an event: {describe(error)}"
+        raise _MalformedError(f"not an event: {describe(error)}") from error
+    return event
+
+
+def _read_generation(item: Object) -> Generation:
+    metadata = item["metadata"]
+    return 2 * int(metadata.get("generation", 1)) + bool(metadata.get("deletionTimestamp"))
+
+
+def _keep_version(event: Object) -> bytes:
+    """Return an event of which Kopf only takes the version."""
+    version = event["object"]["metadata"]["resourceVersion"]
+    return orjson.dumps({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": version}}})
 
 
 def _read_namespace(path: str) -> str | None:
@@ -198,6 +291,6 @@ def _build_response_class(tasks: TaskStream) -> type[aiohttp.ClientResponse]:
 
         async def json(self, **_: Any) -> Any:
             content = await self.read()
-            return tasks.read_page(self.url.path, content) if self.status == 200 else _read_error(content)
+            return await tasks.read_page(self.url, content) if self.status == 200 else _read_error(content)
 
     return Response

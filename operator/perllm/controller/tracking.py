@@ -21,7 +21,8 @@ class Tracked:
         pods: its pods, by name.
         timer: its next reconciliation.
         residence: what it met on its node.
-        is_learned: whether its outcome was learned, or discarded.
+        is_learned: whether its outcome was learned, or there is nothing to learn.
+        revision: revision of its node's learned state that contains the outcome; 0 if none has to.
         note: why it has no pod yet.
         cause: why it needs another pod.
         ended: the pod that ended last; it may be gone.
@@ -33,6 +34,7 @@ class Tracked:
     timer: asyncio.TimerHandle | None = None
     residence: Residence | None = None
     is_learned: bool = False
+    revision: int = 0
     note: Note | None = None
     cause: str = ""
     ended: Pod | None = None
@@ -81,6 +83,14 @@ class Tracking:
         """Return the pods of a pod's task, whether the task is known or not."""
         tracked = self.find(pod.task_key, pod.task_uid)
         return self._orphans.setdefault(pod.task_key, {}) if tracked is None else tracked.pods
+
+    def orphans_of(self, key: str, uid: str) -> list[Pod]:
+        """Return the pods of a task that is not known."""
+        return [pod for pod in self._orphans.get(key, {}).values() if pod.task_uid == uid]
+
+    def drop_orphans(self, key: str) -> None:
+        """Forget the pods of a task that is not known."""
+        self._orphans.pop(key, None)
 
     def drop_orphan(self, pod: Pod) -> None:
         """Forget a pod that is gone, if its task is not known."""

@@ -7,20 +7,23 @@ answers from it (task_stream.py), and is restarted however it ends; meanwhile de
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import count
 from random import Random
 from typing import Any, cast
 
 import kopf
+from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 
 from perllm.api import names
 from perllm.backoff import Backoff
-from perllm.cluster.client import Object
+from perllm.cluster.client import WATCH_S, WATCH_SILENCE_S
 from perllm.cluster.credentials import Credentials
 from perllm.cluster.outages import Outages
-from perllm.controller.task_stream import TOPIC, TaskStream
+from perllm.controller.handover import Handover
+from perllm.controller.task_stream import TOPIC, OnList, OnTask, TaskStream
 from perllm.metrics import OperatorMetrics
 from perllm.text import error_line
 
@@ -30,7 +33,7 @@ LASTING_S = 60.0
 """After a run of this length the count of failures starts again at one."""
 
 STOP_TIMEOUT_S = 10.0
-STUCK_S = 15.0
+STUCK_S = 30.0
 """A run that delivers no tasks for this long is restarted: some failures end only parts of Kopf."""
 
 PARTLY_STUCK_S = 300.0
@@ -39,11 +42,7 @@ PARTLY_STUCK_S = 300.0
 CHECK_INTERVAL_S = 1.0
 TOKEN_LIFE = timedelta(minutes=10)
 
-OnTask = Callable[[Object, bool], None]
-"""Called with (task, deleted) in the controller's loop."""
-
-OnList = Callable[[str | None, Mapping[str, str]], None]
-"""Called in the controller's loop with (namespace or None for all, uid of every task there by namespace/name)."""
+PAGE_SIZE = 500
 
 
 class _Pauses:
@@ -61,8 +60,8 @@ class TaskWatch:
 
     Args:
         credentials: of the API server.
-        on_task: called with every change of a task.
-        on_list: called with the tasks that exist, whenever they were listed.
+        on_task: called with every change of a task, in the loop in which the watch was built.
+        on_list: called there with the tasks that exist, whenever they were listed.
         metrics: counts restarts.
         outages: is notified of why the watch fails.
         rng: for the jitter of pauses.
@@ -91,6 +90,7 @@ class TaskWatch:
         self._end_run: Callable[[], None] = lambda: None
         self._stream: TaskStream | None = None
         self._target = asyncio.get_running_loop()
+        self._handover = Handover(self._target)
         self._thread = threading.Thread(target=self._supervise, name="task-watch", daemon=True)
 
     @property
@@ -137,17 +137,23 @@ class TaskWatch:
         # The flag must belong to Kopf's own loop: for a flag of another thread, Kopf waits in a thread that only the
         # flag ends, and that would hang if anything else ended Kopf.
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
-        self._end_run = lambda: self._call(loop, stop.set)
+        self._end_run = partial(_call, loop, stop.set)
         if self._stopping.is_set():
             return
         stream = self._stream = TaskStream(
-            self._hand_list_on, self._outages, self._rng, watches=max(len(self._namespaces), 1)
+            self._on_task,
+            self._on_list,
+            self._handover,
+            self._outages,
+            self._rng,
+            watches=max(len(self._namespaces), 1),
         )
         watchdog = loop.create_task(_end_when_stuck(stream, stop))
         try:
             await kopf.operator(
                 registry=self._build_registry(stream),
                 settings=_settings(self._rng),
+                memories=_NoMemories(),
                 clusterwide=not self._namespaces,
                 namespaces=self._namespaces,
                 standalone=True,
@@ -157,15 +163,6 @@ class TaskWatch:
             )
         finally:
             watchdog.cancel()
-
-    def _hand_list_on(self, namespace: str | None, uids: Mapping[str, str]) -> None:
-        self._call(self._target, self._on_list, namespace, uids)
-
-    @staticmethod
-    def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: Any) -> None:
-        """Call a function in the loop of another thread, which may be closed by now."""
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(function, *arguments)
 
     def _build_registry(self, stream: TaskStream) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
@@ -181,21 +178,35 @@ class TaskWatch:
 
         @kopf.on.event(names.GROUP, names.VERSION, names.TASK_PLURAL, registry=registry)
         async def on_task(event: kopf.RawEvent, **_: Any) -> None:
-            item: Object = dict(event["object"])
-            self._call(self._target, self._on_task, item, event["type"] == "DELETED")
-            stream.handed_on(item["metadata"]["uid"])
+            stream.hand_on(dict(event["object"]), event["type"] == "DELETED")
 
         return registry
+
+
+def _call(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    """Call a function in the loop of another thread, which may be closed by now."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(function)
 
 
 async def _end_when_stuck(stream: TaskStream, stop: asyncio.Event) -> None:
     """End a run that no longer delivers tasks."""
     idle_s = partly_idle_s = 0.0
+    pages = 0
     while idle_s < STUCK_S and partly_idle_s < PARTLY_STUCK_S:
         await asyncio.sleep(CHECK_INTERVAL_S)
-        idle_s = 0.0 if stream.is_at_work else idle_s + CHECK_INTERVAL_S
-        partly_idle_s = 0.0 if stream.is_current else partly_idle_s + CHECK_INTERVAL_S
+        is_at_work = stream.watched > 0 or stream.pages > pages
+        idle_s = 0.0 if is_at_work else idle_s + CHECK_INTERVAL_S
+        partly_idle_s = 0.0 if stream.watched == stream.watches else partly_idle_s + CHECK_INTERVAL_S
+        pages = stream.pages
     stop.set()
+
+
+class _NoMemories(ResourceMemories):
+    """Remembers nothing between two events: handlers of plain events need no memory, of which a task has one KiB."""
+
+    async def recall(self, raw_body: kopf.RawBody, **options: Any) -> ResourceMemory:
+        return await super().recall(raw_body, **{**options, "ephemeral": True})
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):
@@ -218,6 +229,9 @@ def _settings(rng: Random) -> kopf.OperatorSettings:
     settings.networking.connect_timeout = 10
     settings.networking.request_timeout = 30
     settings.networking.error_backoffs = _Pauses(rng)
+    settings.watching.chunk_size = PAGE_SIZE
+    settings.watching.server_timeout = WATCH_S
+    settings.watching.inactivity_timeout = WATCH_SILENCE_S
     settings.queueing.idle_timeout = 0.5
     settings.persistence.diffbase_storage = _NoDiffBase()
     return settings

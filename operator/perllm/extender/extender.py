@@ -6,13 +6,13 @@ goes to the API server.
 """
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 from perllm.api import names
 from perllm.cluster.client import ApiError, Client, Object
 from perllm.extender.protocol import Answer, binding_answer, filter_answer, filter_error, priorities
+from perllm.placement.flight import Flight
 from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placement
 from perllm.placement.request import PlacementRequest
@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 MAX_REMEMBERED = 4096
 """Pods between filter and bind; kube-scheduler binds a few dozen at a time."""
+
+MAX_REMEMBERED_ARMS = 200_000
+"""Nodes of all their placements together, at some 200 bytes each."""
 
 
 class Extender:
@@ -48,7 +51,8 @@ class Extender:
         self._client = client
         self._request_of = request_of
         self._note_bound = note_bound
-        self._placements: OrderedDict[str, Placement] = OrderedDict()
+        self._placements: dict[str, Placement] = {}
+        self._arms = 0
 
     def filter(self, arguments: dict[str, Any]) -> Answer:
         """Return the nodes that could take the pod now."""
@@ -72,28 +76,41 @@ class Extender:
     async def bind(self, arguments: dict[str, Any]) -> Answer:
         """Bind the pod to the node that kube-scheduler chose."""
         uid, node = arguments["PodUID"], arguments["Node"]
-        placement = self._placements.pop(uid, None)
+        placement = self._take(uid)
         decision = None if placement is None else self._scheduler.settle(placement.request.task_id, node)
         if placement is None or decision is None:
             return binding_answer(f"PerLLM has no decision for pod {arguments['PodName']}; it will decide again")
-        record = decision.to_record()
+        record, flight = decision.to_record(), self._ledger.flight(decision.task_id)
         self._note_bound(uid, record)
         try:
             await self._client.post(_binding_path(arguments), _binding(arguments, record))
         except ApiError as error:
-            self._scheduler.cancel(decision.task_id)
+            if self._is_same(flight):
+                self._scheduler.cancel(decision.task_id)
             log.info("pod %s not bound to %s: %s", arguments["PodName"], node, error)
             return binding_answer(str(error))
-        if decision.task_id in self._ledger:
-            # Otherwise it has ended or was deleted in the meantime, and nothing would ever release it.
+        if self._is_same(flight):
             self._scheduler.confirm(decision, placement.request.demand.slots)
         return binding_answer()
 
+    def _is_same(self, flight: Flight | None) -> bool:
+        """Whether a task is in flight as it was when its binding was sent.
+
+        If not, the pod has ended or was deleted meanwhile; to confirm it would occupy a slot that nothing releases.
+        """
+        return flight is not None and self._ledger.flight(flight.task_id) is flight
+
     def _remember(self, uid: str, placement: Placement) -> None:
+        self._take(uid)
         self._placements[uid] = placement
-        self._placements.move_to_end(uid)
-        if len(self._placements) > MAX_REMEMBERED:
-            self._placements.popitem(last=False)
+        self._arms += len(placement.names)
+        while len(self._placements) > MAX_REMEMBERED or self._arms > MAX_REMEMBERED_ARMS:
+            self._take(next(iter(self._placements)))
+
+    def _take(self, uid: str) -> Placement | None:
+        placement = self._placements.pop(uid, None)
+        self._arms -= 0 if placement is None else len(placement.names)
+        return placement
 
 
 def _asked(arguments: dict[str, Any]) -> list[str]:

@@ -25,6 +25,7 @@ from perllm.learning.model_table import ModelTable
 from perllm.learning.outcome import MAX_RUN_S, Ended, ImplausibleFigure, Outcome
 from perllm.learning.priors import Prior, find_prior
 from perllm.learning.recent import RecentOutcomes
+from perllm.learning.revisions import Revisions
 from perllm.policy.problem import Feedback, FloatArray, IntArray, Policy
 
 MAX_ARMS = 64
@@ -48,12 +49,12 @@ class Learner:
         count_discarded: called with the reason for every implausible outcome, which is discarded.
 
     Attributes:
-        dirty: nodes whose learned state changed since it was last taken for saving.
+        revisions: of the learned states of nodes.
         forgotten: how many models were forgotten on each node, since there were too many.
     """
 
     def __init__(self, policy: Policy, count_discarded: Callable[[ImplausibleFigure], None] | None = None) -> None:
-        self.dirty: set[str] = set()
+        self.revisions = Revisions()
         self.forgotten: dict[str, int] = defaultdict(int)
         self._policy = policy
         self._count_discarded = count_discarded
@@ -85,6 +86,10 @@ class Learner:
             for model in self._models:
                 model.assigned.discard(row)
         return row
+
+    def knows(self, node: str) -> bool:
+        """Whether a node was registered."""
+        return node in self._rows
 
     def laws(self, model: str, rows: IntArray) -> ModelLaws:
         """Return the laws of a model, with every row in `rows` known to them; to be read only."""
@@ -118,7 +123,7 @@ class Learner:
             for row in self._models.forget(model).summaries:
                 del self._arms[row][model]
                 self.forgotten[self._names[row]] += 1
-                self.dirty.add(self._names[row])
+                self.revisions.change(self._names[row])
             self._policy.forget(model)
 
     def cool(self, node: str) -> None:
@@ -158,7 +163,7 @@ class Learner:
         known.summaries.setdefault(row, ArmSummary()).add(outcome)
         self._remember(row, outcome.model)
         self._recent[outcome.node].add(outcome.task_id, outcome.finished_s)
-        self.dirty.add(outcome.node)
+        self.revisions.change(outcome.node)
         return self._policy.learn(
             Feedback(
                 model=outcome.model,
@@ -186,7 +191,7 @@ class Learner:
             self._learn_censored(known, row, ended)
         self._policy.learn_miss(ended.model, row)
         recent.add(ended.task_id, ended.ended_s)
-        self.dirty.add(ended.node)
+        self.revisions.change(ended.node)
         return True
 
     def summaries(self, node: str) -> dict[str, ArmSummary]:

@@ -106,6 +106,8 @@ class ModelLaws:
 
     def cover(self, rows: int) -> None:
         """Make room for `rows` rows."""
+        self.latency.cover(rows)
+        self.energy.cover(rows)
         self.loads_from_s = extend(self.loads_from_s, rows, fill=np.inf)
         self.load_s = extend(self.load_s, rows, fill=LOAD_S)
 

@@ -84,7 +84,9 @@ class ProfileStore:
         self._instance = instance
         self._count_forgotten = count_forgotten
         self._unix_now = unix_now
+        self._turn = asyncio.Lock()
         self._existing: set[str] = set()
+        self._unhoused: set[str] = set()
         self._forgotten: dict[str, int] = {}
         self._logged_s: dict[str, float] = {}
         self._prefix = names.profile_prefix(instance)
@@ -113,8 +115,10 @@ class ProfileStore:
 
     def save(self) -> None:
         """Queue a write of every changed profile; returns immediately."""
-        dirty, self._learner.dirty = self._learner.dirty, set()
-        for name in sorted(dirty):
+        changed = self._learner.revisions.take_changed()
+        returned = {name for name in self._unhoused if self._node_of(name) is not None}
+        self._unhoused -= returned
+        for name in sorted(changed | returned):
             self._report_forgotten(name)
             self._writes.put(Write(KIND, name, partial(self._send, name)))
 
@@ -137,18 +141,35 @@ class ProfileStore:
             await asyncio.sleep(READ_AGAIN.pause_s(failures, self._rng))
 
     async def _send(self, name: str) -> None:
-        node = self._node_of(name)
+        node, revision = self._node_of(name), self._learner.revisions.current(name)
         if node is None:
+            # A profile belongs to a node. What was learned there is kept in memory, in case the node returns.
+            self._unhoused.add(name)
+            self._learner.revisions.note_stored(name, revision)
             return
         if name not in self._existing:
             await self.create(node)
-        status = export_status(self._learner, node, self._policy, self._unix_now())
+        status = await self._export(node)
         try:
             await self._client.patch(names.node_profile_status_path(self._prefix + name), _to_patch(status))
         except ApiError as error:
             if error.status == 404:
                 self._existing.discard(name)
             raise
+        self._learner.revisions.note_stored(name, revision)
+
+    def note_missing(self, name: str) -> None:
+        """Have the profile of a node written again: it was deleted by hand, or with an earlier node of this name."""
+        name = name.removeprefix(self._prefix)
+        self._existing.discard(name)
+        if self._learner.knows(name) and self._learner.summaries(name):
+            self._learner.revisions.change(name)
+
+    async def _export(self, node: Node) -> NodeProfileStatus:
+        """Return what is to be written; one after the other, as each takes milliseconds of the event loop."""
+        async with self._turn:
+            await asyncio.sleep(0)
+            return export_status(self._learner, node, self._policy, self._unix_now())
 
     async def create(self, node: Node) -> None:
         """Create the profile of a node if there is none.

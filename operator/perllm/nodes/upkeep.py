@@ -7,7 +7,7 @@ from functools import partial
 
 from perllm.api.task import Tier
 from perllm.cluster.client import Object
-from perllm.cluster.node import NodeLabels, read_node
+from perllm.cluster.node import Node, NodeLabels, read_node
 from perllm.config import NodeSettings
 from perllm.guard import Guard
 from perllm.nodes.node_health import NodeHealth
@@ -59,20 +59,22 @@ class NodeUpkeep:
         """The addresses of each node, by which its figures are found."""
         return {name: node.addresses for name, node in self._fleet.nodes.items()}
 
-    def on_node(self, old: Object | None, new: Object | None) -> None:
+    def read(self, item: Object) -> Node | None:
+        """Return the node that `item` describes; None if it does not belong to the fleet."""
+        return read_node(item, self._labels)
+
+    def on_node(self, old: Node | None, new: Node | None) -> None:
         """Handle a node that was added, changed or deleted; called inside the guard."""
-        node = read_node(new, self._labels) if new else None
-        if node is None:
-            gone = new or old
-            if gone is not None:
-                self._remove(gone["metadata"]["name"])
+        if new is None:
+            if old is not None:
+                self._remove(old.name)
             return
-        known = self._fleet.nodes.get(node.name)
-        if known == node:
+        known = self._fleet.nodes.get(new.name)
+        if known == new:
             return
-        self._scheduler.put_node(node, self._find_bandwidth(node.name, node.tier))
-        if known is not None and known.uid != node.uid:
-            self._health.forget(node.name)
+        self._scheduler.put_node(new, self._find_bandwidth(new.name, new.tier))
+        if known is not None and known.uid != new.uid:
+            self._health.forget(new.name)
 
     async def run(self) -> None:
         """Pass new figures to the scheduler, and have it drop what has expired, until cancelled."""

@@ -183,6 +183,11 @@ class Ledger:
             harmed_s=nodes.harmed_s[rows],
         )
 
+    @property
+    def confirmed(self) -> Collection[str]:
+        """The tasks that are bound to their nodes."""
+        return self._flights.keys() - self._expiry.keys()
+
     def flight(self, task_id: str) -> Flight | None:
         """Return a task in flight."""
         return self._flights.get(task_id)

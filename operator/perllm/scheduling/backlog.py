@@ -1,6 +1,8 @@
 """The waiting tasks of one namespace, in their own order."""
 
 from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from itertools import islice
 from typing import Generic
 
@@ -8,6 +10,15 @@ from perllm.scheduling.ranking import K, RankedTask, Ranking
 
 Line = Hashable
 """What a line waits for: a node, given by its row, or any node, given by anything else."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Head(Generic[K]):
+    """The head of a called line."""
+
+    entry: RankedTask[K]
+    number: int
+    line: Line = field(compare=False)
 
 
 class Backlog(Generic[K]):
@@ -20,6 +31,8 @@ class Backlog(Generic[K]):
         self._line_of: dict[K, Line] = {}
         self._lines: dict[Line, Ranking[K]] = {}
         self._called: dict[Line, None] = {}
+        self._heads: list[_Head[K]] = []
+        self._number = 0
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -41,9 +54,11 @@ class Backlog(Generic[K]):
         self.add(self._tasks[key])
 
     def requeue_all(self) -> None:
-        """Have every task examined as if it were new."""
-        for key in list(self._line_of):
-            self.requeue(key)
+        """Have every task examined as if it were new; takes linear time."""
+        self._is_new.update(self._line_of)
+        self._new.put_all([self._tasks[key] for key in self._line_of])
+        for emptied in (self._line_of, self._lines, self._called, self._heads):
+            emptied.clear()
 
     def wait(self, key: K, line: Line) -> None:
         """Put a task that was examined into a line."""
@@ -51,6 +66,8 @@ class Backlog(Generic[K]):
         if line not in self._lines:
             self._lines[line] = Ranking(lambda entry: self._stands_in(line, entry))
         self._lines[line].put(self._tasks[key])
+        if line in self._called:
+            self._put_head(line)
 
     def remove(self, key: K) -> None:
         """Remove a task."""
@@ -62,7 +79,9 @@ class Backlog(Generic[K]):
         """Have a line examined; return whether any task is in it."""
         if self.head(line) is None:
             return False
-        self._called[line] = None
+        if line not in self._called:
+            self._called[line] = None
+            self._put_head(line)
         return True
 
     def examine_first(self) -> Iterator[K]:
@@ -107,15 +126,30 @@ class Backlog(Generic[K]):
         return keys
 
     def _first(self) -> tuple[Line | None, RankedTask[K]] | None:
-        newest = self._new.first()
-        best: tuple[Line | None, RankedTask[K]] | None = None if newest is None else (None, newest)
-        for line in list(self._called):
-            head = self.head(line)
-            if head is None:
-                self._called.pop(line)
-            elif best is None or head < best[1]:
-                best = line, head
-        return best
+        newest, called = self._new.first(), self._first_called()
+        if called is not None and (newest is None or called.entry < newest):
+            return called.line, called.entry
+        return None if newest is None else (None, newest)
+
+    def _first_called(self) -> "_Head[K] | None":
+        """Return the most urgent head of a called line."""
+        while self._heads:
+            first = self._heads[0]
+            if first.line in self._called and self.head(first.line) is first.entry:
+                return first
+            heappop(self._heads)
+            if first.line in self._called:
+                self._put_head(first.line)
+        return None
+
+    def _put_head(self, line: Line) -> None:
+        """Note the head of a called line; what was noted before is dropped once it is first and no longer true."""
+        head = self.head(line)
+        if head is None:
+            del self._called[line]
+            return
+        self._number += 1
+        heappush(self._heads, _Head(head, self._number, line))
 
     def head(self, line: Line) -> RankedTask[K] | None:
         """Return the most urgent task in a line."""

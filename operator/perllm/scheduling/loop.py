@@ -112,6 +112,7 @@ class DispatchLoop:
         self._tasks: dict[str, PendingTask] = {}
         self._claims = Claims()
         self._is_cut_short = False
+        self._must_examine_all = False
         self._standing = StandingDecisions(fleet, ledger, circuits)
 
     @property
@@ -204,14 +205,16 @@ class DispatchLoop:
             self._lines.call(self._fleet.row(node))
 
     def examine_all(self) -> None:
-        """Examine all waiting tasks again: a node joined, left or changed."""
-        self._lines.requeue_all()
+        """Have the next round examine all waiting tasks: a node joined, left or changed; mostly several do."""
+        self._must_examine_all = True
 
     def due(self) -> list[Action]:
         """Return what is to be done now; the caller carries it out and reports the results."""
         now_s = self._now_s()
         self._timers.run(now_s)
-        self._is_cut_short = False
+        if self._must_examine_all:
+            self._lines.requeue_all()
+        self._must_examine_all = self._is_cut_short = False
         actions: list[Action] = []
         joint = self._decide_jointly()
         waiting = self._lines.due(now_s, lambda namespace: self._claims.may_start(namespace, now_s))
@@ -227,7 +230,8 @@ class DispatchLoop:
     def next_s(self) -> float:
         """Return when `due` must be called next even if nothing happens; inf for never."""
         now_s = self._now_s()
-        return now_s if self._is_cut_short else min(self._lines.next_s(now_s), self._timers.next_s())
+        is_due = self._is_cut_short or self._must_examine_all
+        return now_s if is_due else min(self._lines.next_s(now_s), self._timers.next_s())
 
     def decide(self, request: PlacementRequest, candidates: Sequence[str]) -> Placement:
         """Return the decision about a pod that kube-scheduler is about to place, with slots reserved for it.

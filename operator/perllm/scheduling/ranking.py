@@ -1,6 +1,6 @@
 """Tasks by rank, for callers that only need the first."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
@@ -50,6 +50,13 @@ class Ranking(Generic[K]):
         heappush(self._entries, entry)
         if len(self._entries) > self._kept:
             self._drop_left()
+
+    def put_all(self, entries: Iterable[RankedTask[K]]) -> None:
+        """Add many entries; takes linear time."""
+        added = [entry for entry in entries if self._held.get(entry.key) is not entry]
+        self._held.update((entry.key, entry) for entry in added)
+        self._entries += added
+        self._drop_left()
 
     def first(self) -> RankedTask[K] | None:
         """Return the first entry that still belongs here."""

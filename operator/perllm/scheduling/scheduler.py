@@ -3,7 +3,7 @@
     nodes       put_node, remove_node, put_bandwidth, warm
     tasks       note_arrival, submit, withdraw, forget
     pods        note_pod, note_created, note_denied, note_abandoned, release_room, retry, retry_namespace
-    placement   decide, settle (kube-scheduler asks), confirm, cancel, end, free
+    placement   decide, settle (kube-scheduler asks), confirm, cancel, end, drop, free
     outcomes    restore, learn, learn_ended
     circuits    note_refused, note_failed, note_began, note_succeeded, tend_circuits
     time        due, refresh
@@ -247,6 +247,12 @@ class Scheduler:
         return residence
 
     @recorded
+    def drop(self, task_id: str) -> None:
+        """Release a task that is in flight although no pod of it is: whatever released it was missed."""
+        self._placer.release(task_id)
+        self._loop.examine_all()
+
+    @recorded
     def free(self, node: str) -> None:
         """Note that a node may have room again."""
         self._loop.free(node)
@@ -261,8 +267,15 @@ class Scheduler:
         return restore(self._learner, node, state, self._policy.name, self.inputs.clock.unix_s())
 
     @recorded
-    def learn(self, outcome: Outcome) -> float | None:
-        """Learn from an outcome and return its reward; None when it was learned before or cannot be true."""
+    def learn(self, outcome: Outcome, gpu_type: str) -> float | None:
+        """Learn from an outcome and return its reward; None when it was learned before or cannot be true.
+
+        Args:
+            outcome: the outcome.
+            gpu_type: of its node; needed if the node has left the cluster and this process has never seen it.
+        """
+        if not self._learner.knows(outcome.node):
+            self._learner.register(outcome.node, gpu_type)
         return self._learner.learn(outcome)
 
     @recorded

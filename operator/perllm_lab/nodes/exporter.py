@@ -70,6 +70,7 @@ class Exporter:
         app.router.add_post("/nodes/{name}/boot", self._boot)
         app.router.add_post("/nodes/{name}/refuse", self._refuse)
         app.router.add_post("/nodes/{name}/accept", self._accept)
+        app.router.add_post("/nodes/{name}/clock/{ahead_s}", self._set_clock)
         return app
 
     def _page(self, render: Render) -> Handler:
@@ -105,6 +106,11 @@ class Exporter:
     async def _accept(self, request: web.Request) -> web.Response:
         self._kubelet(request).refuses = False
         return web.Response(text="accepts pods")
+
+    async def _set_clock(self, request: web.Request) -> web.Response:
+        ahead_s = request.match_info["ahead_s"]
+        self._kubelet(request).set_clock(float(ahead_s))
+        return web.Response(text=f"the clock is ahead by {ahead_s} s")
 
     def _kubelet(self, request: web.Request) -> Kubelet:
         kubelet = self._fleet.kubelets.get(request.match_info["name"])

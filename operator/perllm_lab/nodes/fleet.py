@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from perllm.cluster.client import Client
-from perllm.cluster.informer import Informer
+from perllm.cluster.informer import Informer, keep_all
 from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.nodes.clock import Clock
 from perllm_lab.nodes.exporter import Exporter
@@ -67,7 +67,7 @@ class SimulatedFleet:
         self._writer = Writer(client)
         self._truth = GroundTruth(truth_file)
         self._exporter = Exporter(self, port=port)
-        self._informer = Informer(client, "/api/v1/pods", self._on_pod, query=BOUND_AND_ALIVE)
+        self._informer = Informer(client, "/api/v1/pods", keep_all, self._on_pod, query=BOUND_AND_ALIVE)
         self._clock = _start_clock(speed)
         self._kubelets = self._build_kubelets(seed)
         self._tasks: list[asyncio.Task[None]] = []

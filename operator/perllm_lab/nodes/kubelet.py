@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.random import Generator
@@ -15,11 +15,9 @@ from perllm_lab.nodes.clock import Clock, format_time
 from perllm_lab.nodes.ground_truth import NodeTruth, PodTruth
 from perllm_lab.nodes.pods import BoundPod, PodError, read_job, read_pod
 from perllm_lab.nodes.records import pod_truth, run_report
-from perllm_lab.nodes.writer import ForcedDeletion, StatusPatch, Write
+from perllm_lab.nodes.writer import FINAL_PHASES, ForcedDeletion, StatusPatch, Write
 
 Object = dict[str, Any]
-
-FINAL_PHASES = ("Succeeded", "Failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +50,7 @@ class Kubelet:
         self._rng = rng
         self._around = surroundings
         self._clock = surroundings.clock
+        self._own_clock = self._clock
         self._now_s = self._clock.now_s()
         self._node = self._power_on()
         self._past = HardwareReading(0.0, 0.0, 0.0)
@@ -120,6 +119,10 @@ class Kubelet:
         self._node = self._power_on()
         self.is_up = True
 
+    def set_clock(self, ahead_s: float) -> None:
+        """Set by how many seconds the times that this node reports are ahead of the true ones."""
+        self._own_clock = replace(self._clock, wall_start_s=self._clock.wall_start_s + ahead_s)
+
     def close(self) -> None:
         """Stop the node's timer."""
         if self._timer:
@@ -175,17 +178,23 @@ class Kubelet:
 
     def _terminate(self, pod: BoundPod) -> None:
         if pod.uid in self._pods:
-            self._stop(pod.uid)
+            self._kill(pod)
         self._seen.add(pod.uid)
         self._around.submit(pod.uid, ForcedDeletion(pod.path, pod.uid))
 
-    def _stop(self, uid: str, *, outcome: str = "Deleted") -> None:
+    def _kill(self, pod: BoundPod) -> None:
+        run = self._stop(pod.uid)
+        if run and run.started_s <= run.finished_s:
+            self._write(pod, self._terminated(pod, run, status.KILLED))
+
+    def _stop(self, uid: str, *, outcome: str = "Deleted") -> Finished | None:
         now_s = self._step()
         pod = self._pods.pop(uid, None)
-        usage = self._node.remove(uid, now_s)
-        if pod and usage:
-            self._record(pod, usage, outcome)
+        run = self._node.remove(uid, now_s)
+        if pod and run:
+            self._record(pod, run, outcome)
         self._plan()
+        return run
 
     def _step(self, due_s: float = 0.0) -> float:
         # A timer may fire early by a rounding error; without `due_s` it would be set again for the same time.
@@ -198,16 +207,19 @@ class Kubelet:
     def _finish(self, pod: BoundPod, run: Finished) -> None:
         self._runs += 1
         self._record(pod, run, "Failed" if pod.fails else "Succeeded")
-        report = "" if pod.fails else run_report(run, self._clock).to_text()
-        patch = status.terminated(
+        report = "" if pod.fails else run_report(run, self._own_clock).to_text()
+        message = report if pod.message is None else pod.message
+        self._write(pod, self._terminated(pod, run, 1 if pod.fails else 0, message))
+
+    def _terminated(self, pod: BoundPod, run: Finished, exit_code: int, message: str = "") -> Object:
+        return status.terminated(
             pod,
             admitted=self._format(run.admitted_s),
             started=self._format(run.started_s),
             finished=self._format(run.finished_s),
-            exit_code=1 if pod.fails else 0,
-            message=report if pod.message is None else pod.message,
+            exit_code=exit_code,
+            message=message,
         )
-        self._write(pod, patch)
 
     def _record(self, pod: BoundPod, run: Finished, outcome: str) -> None:
         self._around.record(pod_truth(pod, run, self.spec, self._clock, outcome=outcome))
@@ -216,7 +228,7 @@ class Kubelet:
         self._around.submit(pod.uid, StatusPatch(pod.path, body))
 
     def _format(self, simulated_s: float) -> str:
-        return format_time(self._clock.wall(simulated_s))
+        return format_time(self._own_clock.wall(simulated_s))
 
     def _plan(self) -> None:
         self.close()

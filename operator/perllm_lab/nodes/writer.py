@@ -11,6 +11,7 @@ from perllm.cluster.client import ApiError, Client, PatchKind
 log = logging.getLogger(__name__)
 
 GONE = (404, 409, 410)
+FINAL_PHASES = ("Succeeded", "Failed")
 MAX_BACKOFF_S = 5.0
 
 
@@ -31,19 +32,20 @@ class ForcedDeletion:
 
 
 Write = StatusPatch | ForcedDeletion
+Slot = tuple[str, type[Write]]
 
 
 class Writer:
     """Queues writes without waiting; workers carry them out.
 
-    All writes of a key go through the same worker, so they keep their order, and a newer one replaces an older one
-    that has not been sent: only the last state counts. Connection errors are retried until they pass; an object that
-    was deleted or replaced in the meantime needs no write.
+    All writes of a key go through the same worker, so they keep their order, and a newer status replaces an older one
+    that has not been sent: only the last state counts. It is sent before the deletion, as kubelet does. Connection
+    errors are retried until they pass; an object that was deleted or replaced in the meantime needs no write.
     """
 
     def __init__(self, client: Client, *, workers: int = 16) -> None:
         self._client = client
-        self._pending: list[dict[str, Write]] = [{} for _ in range(workers)]
+        self._pending: list[dict[Slot, Write]] = [{} for _ in range(workers)]
         self._wake = [asyncio.Event() for _ in range(workers)]
         self._busy = 0
         self._idle = asyncio.Event()
@@ -52,7 +54,7 @@ class Writer:
     def submit(self, key: str, write: Write) -> None:
         """Queue a write for the object known as `key`."""
         worker = crc32(key.encode()) % len(self._pending)
-        self._pending[worker][key] = write
+        self._pending[worker][key, type(write)] = write
         self._wake[worker].set()
         self._idle.clear()
 
@@ -77,18 +79,18 @@ class Writer:
             await wake.wait()
             wake.clear()
             while pending:
-                key = next(iter(pending))
+                slot = next(iter(pending))
                 self._busy += 1
                 try:
-                    await self._carry_out(pending.pop(key), key, pending)
+                    await self._carry_out(pending.pop(slot), slot, pending)
                 finally:
                     self._busy -= 1
             if not self.backlog:
                 self._idle.set()
 
-    async def _carry_out(self, write: Write, key: str, pending: dict[str, Write]) -> None:
+    async def _carry_out(self, write: Write, slot: Slot, pending: dict[Slot, Write]) -> None:
         delay_s = 0.1
-        while key not in pending:
+        while slot not in pending:
             try:
                 await self._send(write)
                 return
@@ -104,7 +106,16 @@ class Writer:
 
     async def _send(self, write: Write) -> None:
         if isinstance(write, StatusPatch):
-            await self._client.patch(f"{write.path}/status", write.body, kind=PatchKind.STRATEGIC)
-            return
+            pod = await self._client.patch(f"{write.path}/status", write.body, kind=PatchKind.STRATEGIC)
+            if not _is_over(pod):
+                return
+            # Its deletion may have been asked for while the node was cut off; no watch of running pods shows it now.
+            write = ForcedDeletion(write.path, pod["metadata"]["uid"])
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
         await self._client.delete(write.path, {**options, "preconditions": {"uid": write.uid}})
+
+
+def _is_over(pod: dict[str, Any]) -> bool:
+    """Whether a pod is being deleted and none of its containers runs."""
+    has_ended = pod["status"].get("phase") in FINAL_PHASES
+    return has_ended and "deletionTimestamp" in pod["metadata"]

@@ -218,7 +218,7 @@ class Placing:
         task_id = str(completion.number)
         decision, residence = self._decisions.pop(task_id, None), self._residences.pop(task_id, None)
         self._bound_s.pop(task_id, None)
-        if decision is None or residence is None or completion.node not in self._fleet.nodes:
+        if decision is None or residence is None:
             return
         request = self._requests[task_id]
         run = CompletedRun(
@@ -232,7 +232,7 @@ class Placing:
             inference_energy_j=completion.energy_j,
             residence=residence,
         )
-        self._scheduler.learn(judge_run(decision, run))
+        self._scheduler.learn(judge_run(decision, run), decision.gpu_type)
 
     def _send(self, start: Start) -> SendTask:
         """Do what the extender and the controller do from the creation of a pod to its binding."""

@@ -1,174 +1,149 @@
-"""Tasks of three namespaces arrive while the processes that they depend on are killed and restarted."""
+"""Tasks of three namespaces arrive while faults hit everything that they depend on; then all is judged."""
 
 import asyncio
-import itertools
 import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from random import Random
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
 
-import aiohttp
-
-from e2e.chaos.findings import ChaosFindings, Recovery, find_learning_problems, find_pod_problems, find_task_problems
-from e2e.chaos.plan import Kill, plan_kills
+from e2e.audit import read_all
+from e2e.chaos.evidence import read_runs, read_stories
+from e2e.chaos.findings import ChunkFindings
+from e2e.chaos.injector import Injected, Injector
+from e2e.chaos.invariants import (
+    Span,
+    count_outcomes,
+    find_contradictions,
+    find_drift,
+    find_learning_errors,
+    find_leftovers,
+    find_losses,
+    find_repetitions,
+)
+from e2e.chaos.outage_log import find_logging_errors
+from e2e.chaos.plan import BLINDING, Fault
+from e2e.chaos.processes import Processes
+from e2e.chaos.rig import ChaosRig
+from e2e.chaos.workload import Order, create_tasks
 from e2e.command import Say
-from e2e.requests import synthetic_requests
-from e2e.stage import Stage, list_tracebacks, open_stage, phases, wait_until
-from perllm_lab.kubernetes.probe import answers
-from perllm_lab.lab import Lab
-from perllm_lab.trace_replay import TraceReplay, TraceReplayError
+from e2e.stage import is_settled, list_tracebacks, wait_until
+from perllm.cluster.client import ApiError, Object
 
-NAMESPACES = ("alpha", "beta", "gamma")
-RATE_PER_S = 0.8
-# No kills at the end: a new binding is what shows that everything works again.
-QUIET_S = 15.0
-RECOVERY_TIMEOUT_S = 60.0
-END_TIMEOUT_S = 120.0
-SETTLE_TIMEOUT_S = 90.0
+END_TIMEOUT_S = 150.0
+# Longer than a write of the learned state takes, and than it takes until a pod whose task is gone is deleted.
+QUIET_S = 8.0
+QUIET_TIMEOUT_S = 90.0
+# The longest pause of the operator between two attempts to reach the API server.
+RETRY_S = 15.0
+GAUGES = ("perllm_tasks_in_flight", "perllm_tasks_waiting", "perllm_ledger_drift")
 
 
 @dataclass(slots=True)
 class ChaosExperiment:
-    """One run on a lab."""
+    """One run on a rig.
 
-    lab: Lab
-    seed: int
-    length_s: float
+    Attributes:
+        rig: started, without tasks.
+        faults: what to inject, by time.
+        orders: the tasks, by time.
+        say: is given a line about each fault.
+        problems: one line per defect.
+    """
+
+    rig: ChaosRig
+    faults: Sequence[Fault]
+    orders: Sequence[Order]
     say: Say
+    problems: list[str] = field(default_factory=list)
 
-    async def run(self) -> ChaosFindings:
-        """Let tasks arrive for `length_s` while processes are killed, wait for their end, and return what was found."""
-        async with AsyncExitStack() as stack:
-            stages = [await stack.enter_async_context(open_stage(self.lab, name)) for name in NAMESPACES]
-            replays = [self._replay(stage, number) for number, stage in enumerate(stages)]
-            async with asyncio.TaskGroup() as group:
-                runs = [group.create_task(_run_to_end(replay)) for replay in replays]
-                recoveries, problems = await self._inject_kills(stages)
-            problems += [problem for run in runs for problem in run.result()]
-            return await self._judge(stages, replays, recoveries, problems)
+    async def run(self, chunk: int = 0) -> ChunkFindings:
+        """Inject the faults while the tasks arrive, wait until all is over, and judge."""
+        start_s, processes = time.monotonic(), Processes(self.rig.lab)
+        injector = Injector(self.rig, processes, self.say)
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(processes.watch())
+            creating = group.create_task(create_tasks(self.rig.lab.client, self.orders, start_s))
+            await injector.inject_all(self.faults)
+            await creating
+            await self._wait_until_over()
+            watching.cancel()
+        self.problems += [*injector.problems, *processes.deaths]
+        return await self._judge(chunk, injector, processes, time.monotonic() - start_s)
 
-    def _replay(self, stage: Stage, number: int) -> TraceReplay:
-        count, rate_per_s = round(RATE_PER_S * self.length_s), RATE_PER_S / self.lab.settings.speed
-        seed = [self.seed, number]
-        return stage.replay(synthetic_requests(self.lab.scenario, count, rate_per_s=rate_per_s, seed=seed))
+    async def _wait_until_over(self) -> None:
+        """Wait until every task has ended and is settled, and then until the learned state no longer grows."""
+        with suppress(AssertionError):
+            await wait_until(self._are_all_settled, timeout_s=END_TIMEOUT_S)
+        before, deadline_s = None, time.monotonic() + QUIET_TIMEOUT_S
+        while time.monotonic() < deadline_s:
+            now = await self._count_unfinished()
+            if now == before:
+                return
+            before = now
+            await asyncio.sleep(QUIET_S)
 
-    async def _inject_kills(self, stages: Sequence[Stage]) -> tuple[list[Recovery], list[str]]:
-        """Kill and restart until the time is over; return the recoveries, and what did not recover."""
-        end_s = time.monotonic() + self.length_s - QUIET_S
-        recoveries: list[Recovery] = []
-        for kill in plan_kills(Random(self.seed)):
-            await asyncio.sleep(kill.pause_s)
-            if time.monotonic() > end_s:
-                return recoveries, []
-            if dead := self._find_dead():
-                return recoveries, [f"{name} ended by itself" for name in dead]
-            start_s = time.monotonic()
-            try:
-                await self._carry_out(kill, stages)
-            except AssertionError as error:
-                return recoveries, [f"after a kill of {', '.join(kill.victims)}, {error}"]
-            recoveries.append(Recovery(kill, time.monotonic() - start_s))
-            self.say(f"{', '.join(kill.victims)} killed; everything works again after {recoveries[-1].took_s:.1f} s")
-        raise AssertionError("the plan of kills has no end")
+    async def _are_all_settled(self) -> bool:
+        with suppress(ApiError):
+            tasks = await self._list_tasks()
+            return all(is_settled(task.get("status") or {}) for task in tasks.values())
+        return False
 
-    async def _carry_out(self, kill: Kill, stages: Sequence[Stage]) -> None:
-        await asyncio.gather(*(self._kill(name) for name in kill.victims))
-        await asyncio.sleep(kill.down_s)
-        for name in kill.victims:
-            await self._start(name)
+    async def _count_unfinished(self) -> tuple[int, ...]:
+        """Return what changes as long as the operator has something to do."""
+        pods = await self._list_pods()
+        leaving = sum("deletionTimestamp" in pod["metadata"] or bool(pod["metadata"].get("finalizers")) for pod in pods)
+        return len(await self._list_tasks()), len(pods), leaving, await self.rig.stage.learned()
 
-        def count_bound() -> int:
-            return sum(stage.count_bound() for stage in stages)
-
-        bound = count_bound()
-
-        async def works() -> bool:
-            return count_bound() > bound and await self._is_complete(stages[0])
-
-        await wait_until(works, timeout_s=RECOVERY_TIMEOUT_S, describe=lambda: "something does not work again")
-
-    async def _kill(self, name: str) -> None:
-        if name == "operator":
-            await self.lab.operator.kill()
-        elif name == "prometheus":
-            await self.lab.prometheus.kill()
-        else:
-            await self.lab.control_plane.kill_component(name)
-
-    async def _start(self, name: str) -> None:
-        if name == "operator":
-            await self.lab.start_operator()
-        elif name == "prometheus":
-            await self.lab.prometheus.start()
-        else:
-            await self.lab.control_plane.start_component(name)
-
-    async def _is_complete(self, stage: Stage) -> bool:
-        """Whether the operator is ready and receives metrics."""
-        try:
-            return await answers(f"{self.lab.health_url}/readyz") and await stage.metric("perllm_telemetry_up") == 1
-        except (aiohttp.ClientError, TimeoutError):
-            return False
-
-    def _find_dead(self) -> list[str]:
-        lab = self.lab
-        processes = {**lab.control_plane.processes, "operator": lab.operator, "nodes": lab.nodes}
-        return [name for name, process in processes.items() if not process.running]
-
-    async def _judge(
-        self,
-        stages: Sequence[Stage],
-        replays: Sequence[TraceReplay],
-        recoveries: Sequence[Recovery],
-        problems: list[str],
-    ) -> ChaosFindings:
-        for stage, replay in zip(stages, replays, strict=True):
-            if not await replay.wait_measured(timeout_s=SETTLE_TIMEOUT_S):
-                problems.append(f"the energy of some tasks of {stage.namespace} is not settled")
-        tasks = {stage.namespace: await stage.tasks() for stage in stages}
-        succeeded = [
-            task for many in tasks.values() for task in many.values() if task["status"]["phase"] == "Succeeded"
+    async def _judge(self, chunk: int, injector: Injector, processes: Processes, took_s: float) -> ChunkFindings:
+        changes, tasks, pods = read_all(self.rig.audit), await self._list_tasks(), await self._list_pods()
+        runs, profiles = read_runs(self.rig.lab.read_truth(), changes), await self.rig.stage.profiles()
+        stories = read_stories([order.key for order in self.orders], tasks, runs, changes)
+        self.problems += [
+            *find_losses(stories),
+            *find_repetitions(stories),
+            *find_contradictions(stories, _find_blind_spans(injector.injected)),
+            *find_learning_errors(stories, profiles, changes, processes.absences),
+            *find_leftovers(pods, tasks),
+            *find_drift({name: await self.rig.stage.metric(name) for name in GAUGES}),
+            *self._find_logged_problems(injector),
         ]
-        await self._wait_learned(stages[0], len(succeeded))
-        for stage in stages:
-            problems += find_task_problems(tasks[stage.namespace].values(), stage.completed_runs())
-            problems += find_pod_problems((await stage.pods()).values(), tasks[stage.namespace])
-        where = Counter(task["status"]["nodeName"] for task in succeeded)
-        problems += find_learning_problems(await stages[0].profiles(), where)
-        problems += [f"{name} ended by itself" for name in self._find_dead()]
-        problems += await self._find_drift(stages[0])
-        log = self.lab.operator_log.read_text(encoding="utf-8", errors="replace")
-        problems += [f"operator.log: {line[-300:]}" for line in list_tracebacks(log.splitlines())]
-        return ChaosFindings(
-            tuple(recoveries),
-            sum((phases(many) for many in tasks.values()), Counter()),
-            {name: count for stage in stages for name, count in stage.completed_runs().items() if count > 1},
-            await stages[0].learned(),
-            tuple(problems),
+        return ChunkFindings(
+            chunk=chunk,
+            faults=dict(Counter(one.fault.kind.value for one in injector.injected)),
+            skipped=len(injector.skipped),
+            phases=dict(Counter(str(story.status.get("phase")) for story in stories)),
+            repeated=sum(len(story.runs) > 1 for story in stories),
+            successes=sum(len(story.successes) for story in stories),
+            learned=sum(map(count_outcomes, profiles.values())),
+            took_s=round(took_s, 1),
+            memory_mib=round(read_memory_mib(self.rig.lab.operator.pid or 0), 1),
+            problems=tuple(self.problems),
         )
 
-    async def _wait_learned(self, stage: Stage, count: int) -> None:
-        """Wait until everything is learned, or the count no longer grows."""
-        before = -1
-        for _ in itertools.repeat(None, 10):
-            learned = await stage.learned()
-            if learned in (before, count):
-                return
-            before = learned
-            await asyncio.sleep(5.0)
+    def _find_logged_problems(self, injector: Injector) -> list[str]:
+        log = self.rig.lab.operator_log.read_text(encoding="utf-8", errors="replace")
+        disturbances = sum(one.fault.target in BLINDING for one in injector.injected)
+        return [
+            *(f"operator.log: {line[-400:]}" for line in list_tracebacks(log.splitlines())),
+            *find_logging_errors(self.rig.stage.read_log(), disturbances),
+        ]
 
-    async def _find_drift(self, stage: Stage) -> list[str]:
-        """Return which of the operator's counts of unfinished work are not 0 although nothing is unfinished."""
-        gauges = {name: await stage.metric(name) for name in ("perllm_tasks_in_flight", "perllm_tasks_waiting")}
-        return [f"{name} is {value:g} after the last task" for name, value in gauges.items() if value]
+    async def _list_tasks(self) -> dict[str, Object]:
+        listed = {name: await stage.tasks() for name, stage in self.rig.stages.items()}
+        return {f"{name}/{key}": task for name, tasks in listed.items() for key, task in tasks.items()}
+
+    async def _list_pods(self) -> list[Object]:
+        return [pod for stage in self.rig.stages.values() for pod in (await stage.pods()).values()]
 
 
-async def _run_to_end(replay: TraceReplay) -> list[str]:
-    """Send all requests and wait until their tasks have ended; return what went wrong."""
-    try:
-        await replay.run(timeout_s=END_TIMEOUT_S)
-    except TraceReplayError as error:
-        return [str(error)]
-    return []
+def _find_blind_spans(injected: Iterable[Injected]) -> list[Span]:
+    """Return from when to when faults kept the operator from seeing the cluster, with its pauses between retries."""
+    return [(one.begun_s, one.over_s + RETRY_S) for one in injected if one.fault.target in BLINDING]
+
+
+def read_memory_mib(pid: int) -> float:
+    """Return the resident set of a process."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))

@@ -1,96 +1,84 @@
-"""What must hold after a chaos run, and what the run found."""
+"""What a chaos run found, in a form that a file keeps."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Self
 
+import orjson
 from rich.table import Table
 
-from e2e.chaos.plan import Kill
-from perllm.cluster.client import Object
-from perllm_lab.trace_replay import FINAL_PHASES
+from e2e.chaos.plan import FaultKind
 
 
 @dataclass(frozen=True, slots=True)
-class Recovery:
-    """A kill, and the seconds until everything worked again."""
+class ChunkFindings:
+    """The outcome of one part of a run, on a lab of its own.
 
-    kill: Kill
+    Attributes:
+        chunk: its number, from 0.
+        faults: how many were carried out, by kind.
+        skipped: how many found nothing to hit.
+        phases: how many tasks ended in which phase; `gone` are those that were deleted.
+        repeated: tasks whose container was started more than once.
+        successes: containers that ran to their end without an error.
+        learned: outcomes in the learned state.
+        took_s: seconds that the part took.
+        memory_mib: resident memory of the operator at the end.
+        problems: one line per defect.
+    """
+
+    chunk: int
+    faults: Mapping[str, int]
+    skipped: int
+    phases: Mapping[str, int]
+    repeated: int
+    successes: int
+    learned: int
     took_s: float
+    memory_mib: float
+    problems: Sequence[str]
+
+    def to_line(self) -> bytes:
+        """Return a line of JSON."""
+        return orjson.dumps(asdict(self), option=orjson.OPT_APPEND_NEWLINE)
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Self:
+        """Return what `to_line` has written."""
+        return cls(**orjson.loads(line))
+
+
+def abandon(chunk: int, problem: str) -> ChunkFindings:
+    """Return the findings of a part that could not be completed."""
+    return ChunkFindings(chunk, {}, 0, {}, 0, 0, 0, 0.0, 0.0, (problem,))
 
 
 @dataclass(frozen=True, slots=True)
 class ChaosFindings:
-    """The outcome of a run.
+    """The outcome of a run: that of its parts."""
 
-    Attributes:
-        recoveries: one per kill.
-        phases: how many tasks ended in which phase.
-        duplicates: tasks that ran to completion more than once, and how often.
-        learned: outcomes in the learned state.
-        problems: one line per defect.
-    """
-
-    recoveries: tuple[Recovery, ...]
-    phases: Mapping[str, int]
-    duplicates: Mapping[str, int]
-    learned: int
-    problems: tuple[str, ...]
+    chunks: Sequence[ChunkFindings]
 
     def render(self) -> Table:
-        """Return a table of the kills, with a summary."""
-        table = Table(title="Chaos", title_justify="left")
-        for heading in ("killed", "down for", "everything works again after"):
-            table.add_column(heading)
-        for one in self.recoveries:
-            table.add_row(", ".join(one.kill.victims), f"{one.kill.down_s:.1f} s", f"{one.took_s:.1f} s")
-        succeeded = self.phases.get("Succeeded", 0)
+        """Return a table of the faults by kind, with a summary."""
+        table = Table("fault", "count", title="Chaos", title_justify="left")
+        faults = self._sum("faults")
+        for kind in FaultKind:
+            table.add_row(kind.value, str(faults[kind.value]))
+        phases, chunks = self._sum("phases"), self.chunks
         table.caption = (
-            f"{sum(self.phases.values())} tasks: {dict(self.phases)}; {len(self.duplicates)} ran twice; "
-            f"{self.learned} of {succeeded} successes learned; {len(self.problems)} problems"
+            f"{faults.total()} faults, {sum(one.skipped for one in chunks)} more had nothing to hit; "
+            f"{phases.total()} tasks: {dict(phases)}; {sum(one.repeated for one in chunks)} started again; "
+            f"{sum(one.learned for one in chunks)} of {sum(one.successes for one in chunks)} successes learned; "
+            f"operator's memory at most {max((one.memory_mib for one in chunks), default=0.0):.0f} MiB at the end; "
+            f"{len(self.list_problems())} problems"
         )
         return table
 
-    def list_problems(self) -> tuple[str, ...]:
+    def list_problems(self) -> list[str]:
         """Return one line per defect."""
-        return self.problems
+        return [f"part {one.chunk}: {problem}" for one in self.chunks for problem in one.problems]
 
-
-def find_task_problems(tasks: Iterable[Object], runs: Mapping[str, int]) -> list[str]:
-    """Return which tasks have not ended, and which did not run exactly once.
-
-    Args:
-        tasks: all tasks of a namespace.
-        runs: how often each of them has really run to completion.
-    """
-    problems = []
-    for task in tasks:
-        name, status = task["metadata"]["name"], task.get("status") or {}
-        if status.get("phase") not in FINAL_PHASES:
-            problems.append(f"{name} is still {status.get('phase')}: {status.get('message')}")
-        elif runs.get(name, 0) != 1:
-            problems.append(f"{name} has run {runs.get(name, 0)} times and is {status['phase']}")
-    return problems
-
-
-def find_pod_problems(pods: Iterable[Object], tasks: Mapping[str, Object]) -> list[str]:
-    """Return which pods are left over: those that still run, and those whose task does not exist."""
-    problems = []
-    for pod in pods:
-        name, owner = pod["metadata"]["name"], pod["metadata"]["ownerReferences"][0]["name"]
-        if pod["status"]["phase"] not in FINAL_PHASES or owner not in tasks:
-            problems.append(f"pod {name} of {owner} is left over: {pod['status']['phase']}")
-    return problems
-
-
-def find_learning_problems(profiles: Mapping[str, Object], succeeded: Mapping[str, int]) -> list[str]:
-    """Return on which nodes more outcomes were learned than tasks succeeded, or an outcome twice."""
-    problems = []
-    for name, profile in profiles.items():
-        status = profile.get("status") or {}
-        twice = [uid for uid, count in Counter(status.get("recent", ())).items() if count > 1]
-        if twice or status.get("outcomes", 0) > succeeded.get(name, 0):
-            problems.append(
-                f"{name} has learned {status.get('outcomes')} of {succeeded.get(name, 0)} outcomes, twice: {twice}"
-            )
-    return problems
+    def _sum(self, field: str) -> Counter[str]:
+        return sum((Counter(getattr(one, field)) for one in self.chunks), Counter())

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from e2e.stage import wait_until
 from perllm.api.names import pods_path, tasks_path
 from perllm.cluster.client import Client, Object
-from perllm.cluster.informer import Informer
+from perllm.cluster.informer import Informer, keep_all
 from strategies.tasks import healthy_task
 
 NAMESPACE = "bystander"
@@ -66,7 +66,9 @@ class Bystander:
 async def run_bystander(client: Client) -> AsyncIterator[Bystander]:
     """Create the tasks of a bystander in the background; its namespace must exist."""
     bystander = Bystander()
-    informer = Informer(client, pods_path(NAMESPACE), bystander.see, query={"fieldSelector": "spec.nodeName!="})
+    informer = Informer(
+        client, pods_path(NAMESPACE), keep_all, bystander.see, query={"fieldSelector": "spec.nodeName!="}
+    )
     async with asyncio.TaskGroup() as group:
         work = [group.create_task(informer.run()), group.create_task(bystander.create_tasks(client))]
         yield bystander

@@ -34,10 +34,11 @@ RIGHTS = {
     ("resourcequotas", "list watch"),
     ("pods", "list watch create delete"),
     ("pods/binding", "create"),
+    ("pods/status", "patch"),
     ("events.events.k8s.io", "create"),
     ("llminferencetasks.perllm.io", "list watch delete"),
     ("llminferencetasks.perllm.io/status", "patch"),
-    ("llmnodeprofiles.perllm.io", "list create"),
+    ("llmnodeprofiles.perllm.io", "list watch create"),
     ("llmnodeprofiles.perllm.io/status", "patch"),
 }
 

@@ -1,11 +1,12 @@
 """Upgrade, a second release and uninstallation, each with tasks in flight."""
 
 import asyncio
+import time
 from collections import Counter
 
 from e2e.real.cluster import RealCluster
 from e2e.real.release import PREVIOUS_VERSION, Helm, Release, make_namespace
-from e2e.real.work import open_replay, wait_learned
+from e2e.real.work import make_long_task, open_replay, wait_learned
 from e2e.stage import phases, wait_until
 from perllm.api import names
 from perllm.cluster.client import ApiError, Object
@@ -57,16 +58,21 @@ async def test_two_releases_place_their_own_tasks_and_learn_separately(
 async def test_uninstallation_keeps_the_tasks_and_strands_nothing(release: Release, cluster: RealCluster) -> None:
     await make_namespace(cluster, "left")
     await release.install()
+    await cluster.client.post(names.tasks_path("left"), make_long_task(cluster, "left"))
+    await wait_until(lambda: _runs(cluster, "left", "long-1"), timeout_s=30)
     replay = open_replay(cluster, "left", TASKS)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(replay.run(timeout_s=60.0))
         await wait_until(lambda: _has_finished(replay, 1), timeout_s=30)
+        start_s = time.monotonic()
         await release.uninstall()
+        print(f"\nuninstalled in {time.monotonic() - start_s:.1f} s")
         running.cancel()
     await _assert_nothing_left(release, cluster)
+    pods = (await cluster.client.get(names.pods_path("left")))["items"]
+    assert {pod["status"]["phase"] for pod in pods} >= {"Running", "Succeeded"}
     tasks = (await cluster.client.get(names.tasks_path("left")))["items"]
-    assert len(tasks) > 0
-    assert [task["metadata"].get("finalizers", []) for task in tasks] == [[]] * len(tasks)
+    assert [one["metadata"]["name"] for one in (*pods, *tasks) if one["metadata"].get("finalizers")] == []
     await cluster.client.delete("/api/v1/namespaces/left")
     await wait_until(lambda: _is_gone(cluster, "/api/v1/namespaces/left"), timeout_s=60)
 
@@ -96,6 +102,11 @@ async def _assert_nothing_left(release: Release, cluster: RealCluster) -> None:
 
 async def _has_finished(replay: TraceReplay, count: int) -> bool:
     return replay.finished >= count
+
+
+async def _runs(cluster: RealCluster, namespace: str, name: str) -> bool:
+    pods = (await cluster.client.get(names.pods_path(namespace)))["items"]
+    return any((pod["metadata"]["name"], pod["status"]["phase"]) == (name, "Running") for pod in pods)
 
 
 async def _is_gone(cluster: RealCluster, path: str) -> bool:

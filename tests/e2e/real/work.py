@@ -6,7 +6,9 @@ from collections.abc import Callable
 from e2e.real.cluster import SPEED, RealCluster
 from e2e.stage import wait_until
 from perllm.api import names
+from perllm.cluster.client import Object
 from perllm_lab.trace_replay import TraceReplay, as_tasks
+from perllm_lab.workload.manifests import task_manifest
 from perllm_lab.workload.requests import Request
 
 INTERVAL_S = 0.2
@@ -20,6 +22,11 @@ def open_replay(cluster: RealCluster, namespace: str, count: int, *, interval_s:
         for number in range(count)
     ]
     return TraceReplay(cluster.client, as_tasks(namespace, SPEED), requests, SPEED)
+
+
+def make_long_task(cluster: RealCluster, namespace: str) -> Object:
+    """Return a task that runs for more than a minute."""
+    return task_manifest(Request("long", cluster.scenario.model, 0.0, 200, 20_000, 1000, 120.0), namespace=namespace)
 
 
 async def wait_learned(

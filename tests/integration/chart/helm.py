@@ -68,6 +68,11 @@ def load_values(name: str) -> Object:
     return values
 
 
+def is_hook(one: Object) -> bool:
+    """Whether Helm creates an object only for a moment, such as before an uninstallation."""
+    return "helm.sh/hook" in one["metadata"].get("annotations", {})
+
+
 def find(objects: Iterable[Object], kind: str, name: str | None = None) -> Object:
     """Return the only object of a kind, or of a kind and a name."""
     (found,) = (one for one in objects if one["kind"] == kind and name in (None, one["metadata"]["name"]))

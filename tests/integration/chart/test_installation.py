@@ -56,7 +56,9 @@ class Cluster:
         return self.helm(*self._line("upgrade", namespace, release), values=values)
 
     def uninstall(self, namespace: str, release: str = "perllm") -> None:
-        self.helm("uninstall", release, "--namespace", namespace, "--kubeconfig", str(self.plane.admin_kubeconfig))
+        """Uninstall a release without the hook, whose pod cannot run here."""
+        access = ("--namespace", namespace, "--kubeconfig", str(self.plane.admin_kubeconfig))
+        self.helm("uninstall", release, "--no-hooks", *access)
 
     def may(self, user: str, verb: str) -> bool:
         question = ("auth", "can-i", verb, "llminferencetasks.perllm.io", "-n", "team", f"--as={user}")
@@ -128,6 +130,13 @@ def test_pods_pass_restricted_pod_security(release: str, cluster: Cluster) -> No
     cluster.kubectl("wait", "deploy/perllm", "-n", NAMESPACE, "--for=jsonpath={.status.replicas}=2", "--timeout=20s")
 
 
+def test_pod_of_the_uninstallation_passes_restricted_pod_security(release: str, cluster: Cluster) -> None:
+    job = find(cluster.helm.render(EVERYTHING), "Job")
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "hook"}, "spec": job["spec"]["template"]["spec"]}
+
+    cluster.kubectl("create", "--dry-run=server", "-n", NAMESPACE, "-f", "-", body=pod)
+
+
 def test_token_of_the_scheduler_is_created(release: str, cluster: Cluster) -> None:
     cluster.kubectl("wait", "secret/perllm-scheduler", "-n", NAMESPACE, "--for=jsonpath={.data.token}", "--timeout=20s")
 
@@ -154,6 +163,10 @@ async def test_real_schedulers_elect_a_leader_and_the_standby_is_ready(release: 
         ("perllm", "list", "nodes", None, True),
         ("perllm", "get", "secrets", NAMESPACE, False),
         ("perllm", "update", "leases/perllm", NAMESPACE, False),
+        ("perllm", "patch", "leases/perllm", NAMESPACE, True),
+        ("perllm", "patch", "leases/other", NAMESPACE, False),
+        ("perllm", "patch", "pods", "team", False),
+        ("perllm", "patch", "deployments/perllm", NAMESPACE, False),
         ("perllm-scheduler", "update", "leases/perllm", NAMESPACE, True),
         ("perllm-scheduler", "update", "leases/other", NAMESPACE, False),
         ("perllm-scheduler", "get", "secrets", NAMESPACE, False),

@@ -37,10 +37,12 @@ class Replica:
         telemetry.count_nodes(Snapshot({name: NodeFigures(power_w=figure) for name, figure in power.items()}))
         self._metrics.active.set(1)
         self._metrics.waiting.set(5)
+        self._metrics.ledger_drift.set(not healthy)
 
     def expose(self) -> str:
         self._metrics.deadlines.labels("edge", "true").inc(9)
         self._metrics.extender.labels("filter").observe(0.001 if self.healthy else 0.4)
+        self._metrics.loop_lag.observe(0.001 if self.healthy else 0.8)
         if self.healthy:
             self._metrics.decisions.labels("net-hits", "edge", "false").inc()
         else:

@@ -6,10 +6,11 @@ import pytest_asyncio
 import yaml
 from jsonschema import Draft202012Validator
 
-from integration.chart.helm import CHART, NAMESPACE, Helm, Object, find, load_values
+from integration.chart.helm import CHART, NAMESPACE, Helm, Object, find, is_hook, load_values
 from perllm.api.crd import node_profile_crd, task_crd
 from perllm.cluster.authors import build_author_policy
 from perllm.cluster.rbac import build_manifests
+from perllm.cluster.release_policy import build_release_policy
 from perllm.config import Config
 from perllm.extender.scheduler import scheduler_configuration
 from perllm_lab.kubernetes.toolchain import default_cache_folder
@@ -122,7 +123,55 @@ def test_grants_the_rights_that_the_operator_lists_and_no_others(
 ) -> None:
     wanted = build_manifests(account(operator), account(scheduler), namespace=NAMESPACE, lease="perllm", **scope)
 
-    assert list_grants(helm.render(values)) == list_grants(wanted)
+    assert list_grants([one for one in helm.render(values) if not is_hook(one)]) == list_grants(wanted)
+
+
+@pytest.mark.parametrize("values", ["default", "shared-account"])
+def test_an_uninstallation_adds_the_rights_to_stop_one_deployment(values: str, render: Render) -> None:
+    objects = render(values)
+    name = find(objects, "Deployment")["metadata"]["name"]
+    role = find(objects, "Role", f"{name}-uninstall")
+
+    assert role["rules"] == [
+        {"apiGroups": ["apps"], "resources": ["deployments/scale"], "verbs": ["patch"], "resourceNames": [name]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
+    ]
+    assert find(objects, "RoleBinding", f"{name}-uninstall")["subjects"] == [
+        account(find(objects, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "namespaces"), [({}, []), (TEAMS, ["--namespace=a", "--namespace=b"])], ids=["all", "some"]
+)
+def test_an_uninstallation_stops_the_operator_and_releases_the_pods_that_it_served(
+    values: Object, namespaces: list[str], helm: Helm
+) -> None:
+    hooks = [one for one in helm.render(values) if is_hook(one)]
+    (container,) = find(hooks, "Job")["spec"]["template"]["spec"]["containers"]
+
+    assert container["args"] == ["release", f"--stop={NAMESPACE}/perllm", *namespaces]
+    assert {one["metadata"]["annotations"]["helm.sh/hook"] for one in hooks} == {"pre-delete"}
+    assert [one["kind"] for one in hooks if one["metadata"]["annotations"].get("helm.sh/hook-weight") != "-1"] == [
+        "Job"
+    ]
+
+
+def test_nothing_takes_the_pod_of_the_uninstallation_for_one_of_the_operator(render: Render) -> None:
+    objects = render("replicas")
+    labels = find(objects, "Job")["spec"]["template"]["metadata"]["labels"]
+    selectors = [
+        find(objects, "Deployment")["spec"]["selector"]["matchLabels"],
+        find(objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        find(objects, "Service")["spec"]["selector"],
+    ]
+
+    assert [selector for selector in selectors if selector.items() <= labels.items()] == []
+
+
+@pytest.mark.parametrize("values", [{"uninstallHook": {"enabled": False}}, {"rbac": {"create": False}}], ids=str)
+def test_hook_can_be_left_out(values: Object, helm: Helm) -> None:
+    assert not [one for one in helm.render(values) if is_hook(one)]
 
 
 def list_grants(objects: list[Object]) -> list[str]:
@@ -147,7 +196,7 @@ def test_token_of_one_account_is_in_one_container_only(render: Render) -> None:
     mounts = {one["name"]: {mount["name"] for mount in one["volumeMounts"]} for one in pod["containers"]}
     tokens = {one["name"]: set(one) - {"name"} for one in pod["volumes"] if "token" in one["name"]}
 
-    assert mounts == {"operator": {"config", "operator-token"}, "scheduler": {"config", "scheduler-token"}}
+    assert mounts == {"operator": {"config", "state", "operator-token"}, "scheduler": {"config", "scheduler-token"}}
     assert tokens == {"operator-token": {"projected"}, "scheduler-token": {"secret"}}
     assert pod["automountServiceAccountToken"] is False
 
@@ -196,20 +245,28 @@ def test_pods_follow_the_same_lease_whatever_their_number(replicas: int, helm: H
     assert find(objects, "Lease")["metadata"]["name"] == "perllm"
 
 
-def test_admission_policy_is_that_of_the_operator(render: Render) -> None:
-    name = f"{NAMESPACE}.perllm-task-authors"
+def test_admission_policies_are_those_of_the_operator(render: Render) -> None:
+    authors, releases = (f"{NAMESPACE}.perllm-{name}" for name in ("task-authors", "pod-releases"))
+    user = f"system:serviceaccount:{NAMESPACE}:perllm"
 
-    rendered = [one for one in render("default") if one["kind"].startswith("ValidatingAdmission")]
+    wanted = [*build_author_policy(authors), *build_release_policy(user, releases)]
 
-    assert [(one["metadata"]["name"], one["spec"]) for one in rendered] == [
-        (name, one["spec"]) for one in build_author_policy(name)
-    ]
+    assert list_policies(render("default")) == sorted((one["metadata"]["name"], str(one["spec"])) for one in wanted)
 
 
-def test_admission_policy_can_be_left_out(helm: Helm) -> None:
-    kinds = {one["kind"] for one in helm.render({"admissionPolicy": {"enabled": False}})}
+def test_operator_that_shares_its_account_with_the_scheduler_is_not_limited(render: Render) -> None:
+    """The policy would keep kube-scheduler from reporting why it cannot place a pod."""
+    assert {name for name, _ in list_policies(render("shared-account"))} == {f"{NAMESPACE}.perllm-task-authors"}
 
-    assert not [kind for kind in kinds if kind.startswith("ValidatingAdmission")]
+
+def test_admission_policies_can_be_left_out(helm: Helm) -> None:
+    assert list_policies(helm.render({"admissionPolicy": {"enabled": False}})) == []
+
+
+def list_policies(objects: list[Object]) -> list[tuple[str, str]]:
+    """List name and spec of all admission policies and their bindings."""
+    policies = [one for one in objects if one["kind"].startswith("ValidatingAdmission")]
+    return sorted((one["metadata"]["name"], str(one["spec"])) for one in policies)
 
 
 @pytest.mark.parametrize(

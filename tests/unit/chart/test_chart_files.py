@@ -117,6 +117,8 @@ def test_schema_closes_every_section_but_the_one_that_charts_share() -> None:
         {"namespaces": ["Team A"]},
         {"namespaces": ["a", "a"]},
         {"instance": "-"},
+        {"tasks": {"default_ttl": "soon"}},
+        {"tasks": {"history_limit": 0}},
     ],
     ids=str,
 )

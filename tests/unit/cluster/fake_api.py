@@ -2,10 +2,10 @@
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-from perllm.cluster.client import ApiError
+from perllm.cluster.client import ApiError, PatchKind
 
 Object = dict[str, Any]
 
@@ -100,11 +100,21 @@ class FakeApiServer:
             raise ApiError(409, "AlreadyExists", f"{at} already exists")
         return self.store(at, **body)
 
-    async def patch(self, path: str, body: Any) -> Object:
+    async def patch(self, path: str, body: Any, *, kind: PatchKind = PatchKind.MERGE, **_: str) -> Object:
         await self._enter("PATCH", path, body)
         at = path.removesuffix("/status")
         if at not in self._objects:
             raise ApiError(404, "NotFound", f"{at} not found")
+        metadata = self._objects[at]["metadata"]
+        if kind is PatchKind.JSON:
+            *tests, change = body
+            if any(test["value"] != metadata["uid"] for test in tests):
+                raise ApiError(422, "Invalid", "the server rejected our request due to an error in our request")
+            self._objects[at] = {one: value for one, value in self._objects[at].items() if one != "status"}
+            body = {"status": change["value"]}
+        if kind is PatchKind.STRATEGIC:
+            dropped = body["metadata"]["$deleteFromPrimitiveList/finalizers"]
+            body = {"metadata": {"finalizers": [one for one in metadata.get("finalizers", ()) if one not in dropped]}}
         return self.store(at, **body)
 
     async def delete(self, path: str, body: Any = None) -> Object:
@@ -114,7 +124,14 @@ class FakeApiServer:
         self.remove(path)
         return {}
 
-    async def watch(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Object]:
+    async def watch(
+        self,
+        path: str,
+        query: Mapping[str, str],
+        *,
+        metadata_only: bool = False,
+        on_open: Callable[[], None] = lambda: None,
+    ) -> AsyncIterator[Object]:
         await asyncio.sleep(0)
         self.calls.append(("WATCH", path, dict(query)))
         failure = self.watch_failures.pop(0) if self.watch_failures else None
@@ -123,6 +140,7 @@ class FakeApiServer:
         version = int(query["resourceVersion"])
         if version < self.oldest_version:
             raise ApiError(410, "Expired", "too old resource version")
+        on_open()
         queue: asyncio.Queue[Object | ApiError | None] = asyncio.Queue()
         for changed, kind, item in self._history:
             if changed > version:

@@ -6,6 +6,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from perllm.cluster import client as client_module
 from perllm.cluster.client import ApiError, ApiTimeoutError, ApiUnreachableError, Client, PatchKind
 from perllm.cluster.credentials import Credentials
 from perllm.text import MAX_LINE
@@ -110,6 +111,7 @@ async def test_a_watch_yields_events_however_they_are_cut_up(serve: Serve) -> No
     async def stream(request: web.Request) -> web.StreamResponse:
         assert request.query["allowWatchBookmarks"] == "true"
         assert request.query["resourceVersion"] == "5"
+        assert request.query["timeoutSeconds"] == "15"
         response = web.StreamResponse()
         await response.prepare(request)
         content = b"".join(orjson.dumps(event) + b"\n" for event in events)
@@ -133,6 +135,24 @@ async def test_a_watch_that_breaks_off_is_an_error(serve: Serve) -> None:
     watch = (await serve(break_off)).watch("/x", {})
     assert await anext(watch) == {"type": "ADDED"}
     with pytest.raises(ApiUnreachableError, match="the watch of /x was interrupted"):
+        await anext(watch)
+
+
+async def test_a_watch_that_falls_silent_is_broken_off(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "WATCH_SILENCE_S", 0.2)
+    opened: list[str] = []
+
+    async def fall_silent(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b'{"type": "ADDED"}\n')
+        await asyncio.sleep(1)
+        return response
+
+    watch = (await serve(fall_silent)).watch("/x", {}, on_open=lambda: opened.append("/x"))
+    assert await anext(watch) == {"type": "ADDED"}
+    assert opened == ["/x"]
+    with pytest.raises(ApiTimeoutError):
         await anext(watch)
 
 

@@ -1,13 +1,14 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from perllm import slices
 from perllm.backoff import Backoff
-from perllm.cluster.client import ApiError, ApiUnreachableError
-from perllm.cluster.informer import Informer, object_key, wait_for_first_lists
+from perllm.cluster.client import ApiError, ApiTimeoutError, ApiUnreachableError
+from perllm.cluster.informer import Informer, keep_all, object_key, wait_for_first_lists
 from perllm.cluster.outages import Outages
 from perllm.guard import Guard
 from unit.cluster.fake_api import FakeApiServer, Object
@@ -20,13 +21,14 @@ PODS = "/api/v1/pods"
 class Watched:
     """An informer at work and what it reported: (old value, new value) of each change, None for nothing."""
 
-    def __init__(self, api: FakeApiServer) -> None:
+    def __init__(self, api: FakeApiServer, read: Callable[[Object], Object | None] = keep_all) -> None:
         self.api = api
         self.seen: list[tuple[str, str | None, str | None]] = []
         rng = random.Random(1)
         self.informer = Informer(
             api,  # type: ignore[arg-type]
             PODS,
+            read,
             self._note,
             kind="pod",
             guard=Guard(lambda _: None, rng, Backoff(1000.0, 1000.0)),
@@ -84,6 +86,56 @@ async def test_lists_page_by_page() -> None:
     running.cancel()
 
 
+async def test_a_long_list_leaves_the_event_loop_to_others_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slices, "SLICE_S", 0.0)
+    api = FakeApiServer()
+    for number in range(100):
+        api.store(f"{PODS}/{number}", value="1")
+    watched = Watched(api)
+    running = asyncio.create_task(watched.informer.run())
+    progress = set()
+    while not watched.informer.synced.is_set():
+        progress.add(len(watched.seen))
+        await asyncio.sleep(0)
+    assert len(progress) > 90
+    running.cancel()
+
+
+def read_value(item: Object) -> Object | None:
+    """Return what a listener that is interested in the value alone needs of an object."""
+    value = item["value"]
+    return None if value == "nothing" else {"metadata": {"name": item["metadata"]["name"]}, "value": value}
+
+
+async def test_only_what_is_read_of_an_object_is_kept_and_only_its_changes_are_reported() -> None:
+    api = FakeApiServer()
+    api.store(f"{PODS}/a", value="1", status="large")
+    api.store(f"{PODS}/b", value="nothing")
+    watched = Watched(api, read_value)
+    running = asyncio.create_task(watched.informer.run())
+    assert await watched.news() == [("a", None, "1")]
+    assert watched.informer.objects == {"a": {"metadata": {"name": "a"}, "value": "1"}}
+    api.store(f"{PODS}/a", status="another")
+    api.store(f"{PODS}/b", value="2")
+    api.store(f"{PODS}/a", value="nothing")
+    assert await watched.news() == [("b", None, "2"), ("a", "1", None)]
+    assert set(watched.informer.objects) == {"b"}
+    running.cancel()
+
+
+async def test_an_object_that_cannot_be_read_is_passed_over_until_it_changes(caplog: pytest.LogCaptureFixture) -> None:
+    api = FakeApiServer()
+    api.store(f"{PODS}/odd")
+    api.store(f"{PODS}/a", value="1")
+    watched = Watched(api, read_value)
+    running = asyncio.create_task(watched.informer.run())
+    assert await watched.news() == [("a", None, "1")]
+    assert "pod odd: unexpected failure" in caplog.text
+    api.store(f"{PODS}/odd", value="1")
+    assert await watched.news() == [("odd", None, "1")]
+    running.cancel()
+
+
 async def test_reports_additions_changes_and_deletions(watched: Watched) -> None:
     watched.api.store(f"{PODS}/b", value="1")
     watched.api.store(f"{PODS}/a", value="2")
@@ -100,8 +152,11 @@ async def test_a_bookmark_only_moves_the_version(watched: Watched) -> None:
     assert watched.api.calls_of("WATCH")[-1][1]["resourceVersion"] == "77"
 
 
-async def test_resumes_without_a_list_where_the_watch_merely_ended(watched: Watched) -> None:
-    watched.api.end_watches()
+@pytest.mark.parametrize("cause", [None, ApiUnreachableError("connection lost"), ApiTimeoutError("silent")])
+async def test_resumes_without_a_list_where_the_watch_ended_or_was_cut_off(
+    watched: Watched, cause: ApiError | None
+) -> None:
+    watched.api.end_watches(cause)
     watched.api.store(f"{PODS}/a", value="2")
     assert await watched.news(1) == [("a", "1", "2")]
     assert watched.lists == 1
@@ -237,7 +292,7 @@ async def test_a_server_that_calls_every_version_too_old_is_not_hammered(watched
 @pytest.mark.looptime
 async def test_a_collection_that_cannot_be_read_keeps_no_other_waiting_for_ever() -> None:
     api = FakeApiServer()
-    lists = [Informer(api, f"/{name}", lambda *_: None) for name in ("a", "b")]  # type: ignore[arg-type]
+    lists = [Informer(api, f"/{name}", keep_all, lambda *_: None) for name in ("a", "b")]  # type: ignore[arg-type]
     waiting = asyncio.create_task(wait_for_first_lists(lists, 60.0))
     await asyncio.sleep(100)
     assert not waiting.done()

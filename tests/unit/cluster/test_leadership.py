@@ -6,6 +6,7 @@ import pytest
 from perllm.cluster.client import ApiError, ApiUnreachableError, Object
 from perllm.cluster.leadership import Leadership, LeadershipError, Tenure, find_namespace
 from perllm.cluster.outages import Outages
+from perllm.cluster.starts import StartRecord
 
 pytestmark = pytest.mark.looptime
 
@@ -23,7 +24,18 @@ class Api:
         self.holder = holder
         self.renewed_until_s = 1e9
         self.error: ApiError | None = None
+        self.patch_error: ApiError | None = None
         self.hangs = False
+
+    async def patch(self, path: str, body: list[Object], *, kind: str) -> Object:
+        assert kind == "application/json-patch+json"
+        test, replacement = body
+        assert (test["op"], test["path"]) == ("test", replacement["path"])
+        assert test["value"] == self.holder
+        if self.patch_error is not None:
+            raise self.patch_error
+        self.holder = replacement["value"]
+        return {}
 
     async def get(self, path: str) -> Object:
         assert path == "/apis/coordination.k8s.io/v1/namespaces/home/leases/turns"
@@ -35,9 +47,17 @@ class Api:
         return lease(self.holder, int(min(now_s, self.renewed_until_s) // 2))
 
 
-def follow(api: Api) -> tuple[Leadership, asyncio.Task[None]]:
+def follow(api: Api, starts: StartRecord | None = None) -> tuple[Leadership, asyncio.Task[None]]:
     now = asyncio.get_running_loop().time
-    leadership = Leadership(api, "home", "turns", hostname="pod-a", now=now, outages=Outages(now))  # type: ignore[arg-type]
+    leadership = Leadership(
+        api,  # type: ignore[arg-type]
+        "home",
+        "turns",
+        hostname="pod-a",
+        now=now,
+        outages=Outages(now),
+        starts=starts,
+    )
     return leadership, asyncio.create_task(leadership.run())
 
 
@@ -66,12 +86,12 @@ async def test_a_lease_that_nobody_renews_is_not_won() -> None:
     running.cancel()
 
 
-async def test_a_standby_takes_over_within_two_seconds_of_its_scheduler() -> None:
+async def test_a_standby_takes_over_within_a_second_of_its_scheduler() -> None:
     api = Api(OTHERS)
     leadership, running = follow(api)
     await asyncio.sleep(20)
     api.holder = OURS
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(1):
         await leadership.won.wait()
     running.cancel()
 
@@ -162,3 +182,77 @@ def test_a_holder_is_named_in_one_clean_line() -> None:
     tenure = Tenure("pod-a")
     tenure.observe(lease("\x1b[31mpod-b\nwon", 1), 1)
     assert tenure.holder == "pod-b won"
+
+
+def record(folder: Path) -> StartRecord:
+    return StartRecord(folder / "starts.json", asyncio.get_running_loop().time)
+
+
+async def crash(api: Api, starts: StartRecord, after_s: float = 10.0) -> str:
+    """Start an operator, let it crash, and return who holds the lease then."""
+    _, running = follow(api, starts)
+    await asyncio.sleep(after_s)
+    running.cancel()
+    return api.holder
+
+
+async def test_an_operator_that_crashes_repeatedly_gives_the_lease_up(tmp_path: Path) -> None:
+    api, starts = Api(OURS), record(tmp_path)
+    assert [await crash(api, starts) for _ in range(3)] == [OURS, OURS, "given up by pod-a"]
+
+
+async def test_an_operator_that_gave_the_lease_up_is_active_once_its_scheduler_acquires_it_again(
+    tmp_path: Path,
+) -> None:
+    api, starts = Api(OURS), record(tmp_path)
+    for _ in range(2):
+        await crash(api, starts)
+    leadership, running = follow(api, starts)
+    await asyncio.sleep(11)
+    assert not leadership.won.is_set()
+    api.holder = OURS
+    async with asyncio.timeout(2):
+        await leadership.won.wait()
+    assert not running.done()
+    running.cancel()
+
+
+async def test_crashes_that_are_minutes_apart_change_nothing(tmp_path: Path) -> None:
+    api, starts = Api(OURS), record(tmp_path)
+    assert [await crash(api, starts, after_s=61) for _ in range(6)] == [OURS] * 6
+
+
+async def test_crashes_of_a_standby_change_nothing(tmp_path: Path) -> None:
+    api, starts = Api(OTHERS), record(tmp_path)
+    assert [await crash(api, starts) for _ in range(6)] == [OTHERS] * 6
+
+
+@pytest.mark.parametrize("content", ["", "[1, ", "{}", '["a", 1e999]'])
+async def test_a_record_that_cannot_be_read_is_begun_again(tmp_path: Path, content: str) -> None:
+    api, starts = Api(OURS), record(tmp_path)
+    starts.file.write_text(content)
+    assert [await crash(api, starts) for _ in range(3)] == [OURS, OURS, "given up by pod-a"]
+
+
+async def test_a_record_that_cannot_be_written_keeps_no_operator_from_being_active(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    leadership, running = follow(Api(OURS), StartRecord(tmp_path, asyncio.get_running_loop().time))
+    async with asyncio.timeout(4):
+        await leadership.won.wait()
+    assert "repeated crashes are not recognised" in caplog.text
+    running.cancel()
+
+
+async def test_an_operator_that_may_not_give_the_lease_up_keeps_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    api, starts = Api(OURS), record(tmp_path)
+    for _ in range(2):
+        await crash(api, starts)
+    api.patch_error = ApiError(403, "Forbidden", "no right")
+    leadership, running = follow(api, starts)
+    async with asyncio.timeout(4):
+        await leadership.won.wait()
+    assert "the lease home/turns cannot be given up: ApiError: 403 Forbidden: no right" in caplog.text
+    running.cancel()

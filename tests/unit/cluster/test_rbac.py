@@ -12,6 +12,7 @@ from perllm.cluster.rbac import (
     scheduler_lease_rules,
     task_rules,
 )
+from perllm.cluster.release_policy import build_release_policy
 
 OPERATOR = {"kind": "ServiceAccount", "name": "operator", "namespace": "home"}
 SCHEDULER = {"kind": "ServiceAccount", "name": "scheduler", "namespace": "home"}
@@ -44,7 +45,7 @@ def test_with_namespaces_nothing_about_tasks_may_be_done_elsewhere() -> None:
     assert granted(manifests, OPERATOR, "a") == granted(manifests, OPERATOR, "b") == task_rules()
 
 
-def test_the_lease_is_read_by_the_operator_and_renewed_by_its_scheduler() -> None:
+def test_the_lease_is_read_and_given_up_by_the_operator_and_renewed_by_its_scheduler() -> None:
     manifests = build_manifests(OPERATOR, SCHEDULER, namespace="home", lease="turns")
     assert granted(manifests, OPERATOR, "home") == lease_rules("turns")
     assert granted(manifests, SCHEDULER, "home") == scheduler_lease_rules("turns")
@@ -71,7 +72,7 @@ def test_no_rule_says_everything_or_reaches_secrets(rules: list[dict[str, Any]])
 
 def test_every_object_tells_where_it_is_created() -> None:
     rights = build_manifests(OPERATOR, SCHEDULER, namespaces=["a"], namespace="home", lease="turns")
-    manifests = [*rights, *build_author_policy()]
+    manifests = [*rights, *build_author_policy(), *build_release_policy("operator")]
     paths = {collection_path(one) for one in manifests}
     assert paths == {
         "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies",

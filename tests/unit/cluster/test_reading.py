@@ -135,6 +135,14 @@ class TestPod:
         item["metadata"] |= {"name": f"t-{label}", "labels": {names.ATTEMPT_LABEL: label}}
         assert read_pod(item) is None
 
+    @pytest.mark.parametrize("lost", [{"ownerReferences": []}, {"labels": {names.ATTEMPT_LABEL: "x"}}], ids=str)
+    def test_that_is_retained_is_read_although_its_task_is_unknown(self, lost: dict[str, Any]) -> None:
+        item = pod_object()
+        item["metadata"] |= {"finalizers": ["example.com/other", names.OUTCOME_FINALIZER], **lost}
+        pod = read_pod(item)
+        assert pod is not None
+        assert (pod.task_uid, pod.is_retained) == ("", True)
+
 
 def test_times_have_microseconds() -> None:
     assert format_time(1_800_000_000.25) == "2027-01-15T08:00:00.250000Z"

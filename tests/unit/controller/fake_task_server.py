@@ -18,12 +18,14 @@ class FakeTaskServer:
     Attributes:
         tasks: the tasks that exist, by name.
         lists: how often they were listed.
+        watched_from: the version that each watch began at.
         failures: how many more requests for the resources of the group fail.
     """
 
     def __init__(self) -> None:
         self.tasks: dict[str, dict[str, Any]] = {}
         self.lists = 0
+        self.watched_from: list[str] = []
         self.failures = 0
         self._version = 1
         self._lines: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -40,6 +42,12 @@ class FakeTaskServer:
         item["metadata"]["resourceVersion"] = str(self._version)
         self.tasks[name] = item
         return item
+
+    def change(self, name: str, **metadata: Any) -> None:
+        """Change the metadata of a task, and report it to the watch."""
+        self._version += 1
+        self.tasks[name]["metadata"] |= {"resourceVersion": str(self._version), **metadata}
+        self._lines.put_nowait(self._event("MODIFIED", self.tasks[name]))
 
     def send(self, line: bytes) -> None:
         """Send any line to the watch."""
@@ -85,11 +93,15 @@ class FakeTaskServer:
     async def _tasks(self, request: web.Request) -> web.StreamResponse:
         if request.query.get("watch") == "true":
             return await self._watch(request)
-        self.lists += 1
-        body = {"items": list(self.tasks.values()), "metadata": {"resourceVersion": str(self._version)}}
+        start = int(request.query.get("continue") or 0)
+        self.lists += not start
+        end = start + int(request.query["limit"])
+        metadata = {"resourceVersion": str(self._version), "continue": str(end) if end < len(self.tasks) else ""}
+        body = {"items": list(self.tasks.values())[start:end], "metadata": metadata}
         return web.Response(text=json.dumps(body), content_type="application/json")
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
+        self.watched_from.append(request.query["resourceVersion"])
         response = web.StreamResponse()
         await response.prepare(request)
         lines = self._lines = asyncio.Queue()  # of the newest watch; one that was broken off takes nothing any more

@@ -3,36 +3,16 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from perllm.api import names
 from perllm.cluster.client import ApiError, ApiUnreachableError
-from perllm.controller.status_writer import StatusWriter, merge_patch
-from unit.cluster.fake_api import FakeApiServer, _merge
+from perllm.controller.status_writer import StatusWriter
+from unit.cluster.fake_api import FakeApiServer
 from unit.cluster.queues import make_writes
 
-PATH = "/tasks/t"
 KEY = "lab/t"
-
-JSON = st.recursive(
-    st.booleans() | st.integers(0, 3) | st.text("ab", max_size=2),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
-    max_leaves=8,
-)
-FIELDS = st.dictionaries(st.sampled_from("abc"), JSON, max_size=3)
-
-
-@settings(deadline=None)
-@given(FIELDS, FIELDS)
-def test_applying_the_patch_turns_old_into_new(old: dict[str, Any], new: dict[str, Any]) -> None:
-    patch = merge_patch(old, new)
-    assert _merge(old, patch) == new
-    assert (patch == {}) == (old == new)
-
-
-def test_the_patch_holds_what_changed_only() -> None:
-    old = {"same": 1, "gone": 2, "part": {"same": [1], "new": 1}}
-    assert merge_patch(old, {"same": 1, "part": {"same": [1], "new": 2}}) == {"gone": None, "part": {"new": 2}}
+UID = "uid-t"
+PATH = names.task_path("lab", "t")
 
 
 class Setting:
@@ -49,7 +29,7 @@ class Setting:
 
     @property
     def patches(self) -> list[Any]:
-        return [body["status"] for _, body in self.api.calls_of("PATCH")]
+        return [body[-1]["value"] for _, body in self.api.calls_of("PATCH")]
 
     @property
     def stored(self) -> Any:
@@ -69,46 +49,46 @@ async def setting() -> AsyncIterator[Setting]:
 class TestStatusWriter:
     async def test_writes_the_newest_status_only(self, setting: Setting) -> None:
         for number in range(9):
-            setting.writer.put(KEY, PATH, {"number": number})
+            setting.writer.put(KEY, UID, {"number": number})
         await setting.writes.drain()
         assert setting.patches == [{"number": 8}]
         assert setting.written == [(KEY, {"number": 8})]
         assert len(setting.writes) == 0
 
     async def test_writes_what_came_in_while_it_was_writing(self, setting: Setting) -> None:
-        setting.writer.put(KEY, PATH, {"number": 1})
+        setting.writer.put(KEY, UID, {"number": 1})
         await setting.api.asked.wait()
-        setting.writer.put(KEY, PATH, {"number": 2})
+        setting.writer.put(KEY, UID, {"number": 2})
         await setting.writes.drain()
         assert setting.patches == [{"number": 1}, {"number": 2}]
 
     async def test_writes_nothing_where_nothing_changed(self, setting: Setting) -> None:
         setting.writer.seed(KEY, {"number": 1})
-        setting.writer.put(KEY, PATH, {"number": 1})
+        setting.writer.put(KEY, UID, {"number": 1})
         await setting.writes.drain()
-        setting.writer.put(KEY, PATH, {"number": 1, "more": 2})
+        setting.writer.put(KEY, UID, {"number": 1, "more": 2})
         await setting.writes.drain()
-        assert setting.patches == [{"more": 2}]
+        assert setting.patches == [{"number": 1, "more": 2}]
 
     @pytest.mark.parametrize(
         "error", [ApiUnreachableError("gone"), ApiError(500, "", ""), ApiError(429, "", ""), ApiError(409, "", "")]
     )
     async def test_retries_until_the_newest_is_stored(self, setting: Setting, error: ApiError) -> None:
         setting.api.failures = [error] * 6
-        setting.writer.put(KEY, PATH, {"number": 1})
+        setting.writer.put(KEY, UID, {"number": 1})
         await asyncio.sleep(3)
         assert setting.written == []
-        setting.writer.put(KEY, PATH, {"number": 2})
+        setting.writer.put(KEY, UID, {"number": 2})
         await setting.writes.drain()
         assert setting.stored == {"number": 2}
         assert setting.written == [(KEY, {"number": 2})]
 
     async def test_does_not_let_one_object_hold_up_the_others(self, setting: Setting) -> None:
         setting.api.failures = [ApiError(403, "Forbidden", "no")]
-        setting.writer.put(KEY, PATH, {"number": 1})
-        setting.api.store("/tasks/other")
+        setting.writer.put(KEY, UID, {"number": 1})
+        setting.api.store(names.task_path("lab", "other"))
         await asyncio.sleep(0.01)
-        setting.writer.put("lab/other", "/tasks/other", {"number": 2})
+        setting.writer.put("lab/other", "uid-other", {"number": 2})
         await asyncio.sleep(0.01)
         assert setting.written == [("lab/other", {"number": 2})]
 
@@ -116,12 +96,12 @@ class TestStatusWriter:
         self, setting: Setting
     ) -> None:
         setting.api.failures = [ApiError(422, "Invalid", "status.number: too large")]
-        setting.writer.put(KEY, PATH, {"phase": "Running", "number": 1})
+        setting.writer.put(KEY, UID, {"phase": "Running", "number": 1})
         await setting.writes.drain()
         assert setting.stored["phase"] == "Running"
         assert "status.number: too large" in setting.stored["message"]
         assert setting.written == []
-        setting.writer.put(KEY, PATH, {"phase": "Running", "number": 2})
+        setting.writer.put(KEY, UID, {"phase": "Running", "number": 2})
         await setting.writes.drain()
         assert setting.stored == {"phase": "Running", "number": 2}
 
@@ -129,14 +109,14 @@ class TestStatusWriter:
         self, setting: Setting, caplog: pytest.LogCaptureFixture
     ) -> None:
         setting.api.failures = [ApiError(422, "Invalid", "spec.template: not a map")] * 1000
-        setting.writer.put(KEY, PATH, {"phase": "Running"})
+        setting.writer.put(KEY, UID, {"phase": "Running"})
         await asyncio.sleep(3600)
         assert setting.patches
         assert len(caplog.records) == 1
 
     async def test_forgets_an_object_that_no_longer_exists(self, setting: Setting) -> None:
         setting.api.remove(PATH)
-        setting.writer.put(KEY, PATH, {"number": 1})
+        setting.writer.put(KEY, UID, {"number": 1})
         await setting.writes.drain()
         assert setting.written == []
 
@@ -144,12 +124,40 @@ class TestStatusWriter:
         self, setting: Setting
     ) -> None:
         setting.api.remove(PATH)
-        setting.writer.put(KEY, PATH, {"phase": "Running", "number": 1})
+        setting.writer.put(KEY, UID, {"phase": "Running", "number": 1})
         await setting.api.asked.wait()
         setting.writer.forget(KEY)
         setting.writer.seed(KEY, {})
         await setting.writes.drain()
         setting.api.store(PATH)
-        setting.writer.put(KEY, PATH, {"phase": "Running"})
+        setting.writer.put(KEY, UID, {"phase": "Running"})
         await setting.writes.drain()
         assert setting.stored == {"phase": "Running"}
+
+    async def test_leaves_another_task_of_the_name_alone(self, setting: Setting) -> None:
+        setting.api.store(PATH, metadata={"uid": "another"}, status={"phase": "Running"})
+        setting.writer.put(KEY, UID, {"phase": "Failed"})
+        await setting.writes.drain()
+        assert (setting.stored, setting.written) == ({"phase": "Running"}, [])
+
+    async def test_an_unfinished_status_waits_for_the_next_one(self, setting: Setting) -> None:
+        for number in range(3):
+            setting.writer.put(KEY, UID, {"number": number}, delay_s=1.0)
+            assert not setting.writer.is_stored(KEY)
+        await asyncio.sleep(0.9)
+        assert setting.patches == []
+        await asyncio.sleep(0.2)
+        assert setting.patches == [{"number": 2}]
+        assert setting.writer.is_stored(KEY)
+
+    async def test_a_status_that_may_not_wait_takes_the_place_of_one_that_does(self, setting: Setting) -> None:
+        setting.writer.put(KEY, UID, {"number": 1}, delay_s=1.0)
+        setting.writer.put(KEY, UID, {"number": 2})
+        await asyncio.sleep(2)
+        assert setting.patches == [{"number": 2}]
+
+    async def test_nothing_waits_when_the_process_ends(self, setting: Setting) -> None:
+        setting.writer.put(KEY, UID, {"number": 1}, delay_s=60.0)
+        setting.writer.hurry()
+        await setting.writes.drain()
+        assert setting.patches == [{"number": 1}]

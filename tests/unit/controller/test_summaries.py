@@ -8,7 +8,7 @@ import pytest
 
 from perllm.api import names
 from perllm.controller.reconciler import Reconciler
-from unit.controller.test_controller import PODS, Cluster
+from unit.controller.test_controller import Cluster
 
 pytestmark = pytest.mark.looptime
 
@@ -105,7 +105,7 @@ async def test_a_restart_between_end_and_measurement_logs_the_end_once(
     for begun_again in range(2):
         restarted = Cluster(cluster.api, cluster.begun_s)
         restarted.start()
-        restarted.controller.on_pod(None, cluster.api.read(f"{PODS}/t-1"))
+        restarted.see_pod()
         item = cluster.api.read(names.task_path("lab", "t"))
         assert item is not None
         restarted.controller.on_task(item, deleted=False)

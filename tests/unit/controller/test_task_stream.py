@@ -7,10 +7,12 @@ from contextlib import suppress
 from random import Random
 
 import pytest
+from yarl import URL
 
 from perllm.api import names
 from perllm.cluster.outages import Outages
 from perllm.controller import watch
+from perllm.controller.handover import Handover
 from perllm.controller.task_stream import TaskStream
 from unit.controller.samples import task_object
 
@@ -25,37 +27,43 @@ class SilentWatch:
         yield b""
 
 
+def make_stream() -> TaskStream:
+    loop = asyncio.get_running_loop()
+    return TaskStream(lambda *_: None, lambda *_: None, Handover(loop), Outages(loop.time), Random(0), watches=2)
+
+
 async def follow(stream: TaskStream, namespace: str) -> None:
     async for _ in stream.read_events(names.tasks_path(namespace), SilentWatch()):  # type: ignore[arg-type]
         pass
 
 
-def page(*tasks: str) -> bytes:
+async def read(stream: TaskStream, namespace: str, *tasks: str) -> None:
     items = [task_object(name) for name in tasks]
-    return json.dumps({"items": items, "metadata": {"resourceVersion": "1"}}).encode()
+    content = json.dumps({"items": items, "metadata": {"resourceVersion": "1"}}).encode()
+    await stream.read_page(URL(f"http://api{names.tasks_path(namespace)}"), content)
 
 
-async def test_tasks_are_known_once_every_namespace_is_listed_delivered_and_watched() -> None:
-    stream = TaskStream(lambda *_: None, Outages(asyncio.get_running_loop().time), Random(0), watches=2)
-    watches = []
+async def test_tasks_are_known_once_every_namespace_is_listed_taken_in_and_watched() -> None:
+    stream, watches = make_stream(), []
     for namespace, tasks in (("a", ["t"]), ("b", [])):
-        assert not stream.is_current
-        stream.read_page(names.tasks_path(namespace), page(*tasks))
         watches.append(asyncio.create_task(follow(stream, namespace)))
         await asyncio.sleep(0.01)
-    assert not stream.is_current
-    stream.handed_on("uid-t")
+        assert not stream.is_current
+        await read(stream, namespace, *tasks)
+        assert not stream.is_current
+    await asyncio.sleep(0.01)
     assert stream.is_current
     watches[0].cancel()
     with suppress(asyncio.CancelledError):
         await watches[0]
-    assert (stream.is_current, stream.is_at_work) == (False, True)
+    await asyncio.sleep(0.01)
+    assert (stream.is_current, stream.watched) == (False, 1)
     watches[1].cancel()
 
 
 async def test_a_namespace_that_cannot_be_watched_rarely_interrupts_the_others() -> None:
-    stream = TaskStream(lambda *_: None, Outages(asyncio.get_running_loop().time), Random(0), watches=2)
-    stream.read_page(names.tasks_path("a"), page())
+    stream = make_stream()
+    await read(stream, "a")
     watched = asyncio.create_task(follow(stream, "a"))
     begun_s, stop = asyncio.get_running_loop().time(), asyncio.Event()
     await watch._end_when_stuck(stream, stop)
@@ -65,6 +73,23 @@ async def test_a_namespace_that_cannot_be_watched_rarely_interrupts_the_others()
 
 
 async def test_a_run_that_delivers_nothing_ends_soon() -> None:
-    stream = TaskStream(lambda *_: None, Outages(asyncio.get_running_loop().time), Random(0), watches=2)
-    async with asyncio.timeout(20):
-        await watch._end_when_stuck(stream, asyncio.Event())
+    async with asyncio.timeout(1.5 * watch.STUCK_S):
+        await watch._end_when_stuck(make_stream(), asyncio.Event())
+
+
+async def test_kopf_gets_what_others_write_to_a_status_and_of_our_own_writes_the_version_alone() -> None:
+    stream, path = make_stream(), names.tasks_path("lab")
+
+    async def deliver(manager: str) -> str:
+        item = task_object(status={"phase": "Pending"})
+        item["metadata"] |= {
+            "resourceVersion": "2",
+            "managedFields": [{"manager": manager, "subresource": "status"}],
+        }
+        line = json.dumps({"type": "MODIFIED", "object": item}).encode()
+        kind: str = json.loads(await stream._check(path, line))["type"]
+        return kind
+
+    await read(stream, "lab", "t")
+    assert await deliver(names.FIELD_MANAGER) == "BOOKMARK"
+    assert await deliver("kubectl-edit") == "MODIFIED"

@@ -15,6 +15,7 @@ from perllm.cluster.client import Object
 from perllm.cluster.credentials import Credentials
 from perllm.cluster.outages import Outages
 from perllm.controller import watch
+from perllm.controller.handover import Handover
 from perllm.controller.task_stream import TaskStream
 from perllm.controller.watch import TaskWatch
 from perllm.metrics import OperatorMetrics
@@ -27,11 +28,12 @@ DEEP = "[" * 1100 + "]" * 1100
 
 
 class Watched:
-    """A watch of a fake server, and what it has delivered."""
+    """A watch of a fake server, and what it has delivered: each task with whether the watch was ready by then."""
 
     def __init__(self, server: FakeTaskServer, port: int) -> None:
         self.server = server
         self.seen: dict[str, Object] = {}
+        self.sights: list[tuple[str, bool]] = []
         self.listed: Mapping[str, str] = {}
         credentials = Credentials(f"http://{LOOPBACK}:{port}", None, None, None, lambda: None)
         outages = Outages(asyncio.get_running_loop().time)
@@ -40,6 +42,7 @@ class Watched:
 
     def _note(self, item: Object, deleted: bool) -> None:
         self.seen[item["metadata"]["name"]] = item
+        self.sights.append((item["metadata"]["name"], self.watch.is_ready))
 
     def _note_list(self, namespace: str | None, uids: Mapping[str, str]) -> None:
         assert namespace is None
@@ -114,6 +117,43 @@ async def test_tasks_nested_beyond_all_parsers_arrive_and_so_do_the_others(watch
     assert watched.seen["deep"]["spec"]["model"] == "m"
 
 
+async def test_the_watch_is_ready_once_the_controller_has_taken_in_every_page(
+    starting: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "PAGE_SIZE", 2)
+    for number in range(5):
+        starting.server.store(str(number))
+    starting.watch.start()
+    await starting.until(lambda: starting.watch.is_ready)
+    assert starting.sights == [(name, False) for name in ("t", "0", "1", "2", "3", "4")]
+    assert len(starting.listed) == 6
+    assert starting.server.lists == 1
+
+
+async def test_statuses_that_come_back_are_not_handed_on(watched: Watched) -> None:
+    watched.server.change("t", annotations={"unlike": "a generation"})
+    watched.server.change("t", generation=2)
+    watched.server.change("t")
+    watched.server.change("t", deletionTimestamp="1970-01-01T00:16:50Z")
+    watched.server.create("later")
+    await watched.until(lambda: len(watched.sights) >= 4)
+    assert sorted(name for name, _ in watched.sights) == ["later", "t", "t", "t"]
+
+
+async def test_a_watch_that_ends_or_falls_silent_goes_on_from_its_last_version_without_a_list(
+    starting: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "WATCH_SILENCE_S", 0.5)
+    starting.watch.start()
+    await starting.until(lambda: starting.watch.is_ready)
+    starting.server.change("t")
+    starting.server.end_watch()
+    await starting.until(lambda: len(starting.server.watched_from) >= 4)
+    assert starting.watch.is_ready
+    assert starting.server.lists == 1
+    assert starting.server.watched_from == ["2", *["3"] * (len(starting.server.watched_from) - 1)]
+
+
 async def test_tasks_that_were_deleted_unseen_are_not_in_the_list_that_follows(watched: Watched) -> None:
     assert watched.listed == {"lab/t": "uid-t"}
     watched.server.tasks.clear()
@@ -175,7 +215,9 @@ async def test_a_request_that_is_cancelled_is_not_a_failure_of_the_api_server(ca
     app.router.add_get("/", hang)
     (port,) = find_free_ports(1)
     credentials = Credentials(f"http://{LOOPBACK}:{port}", None, None, None, lambda: None)
-    stream = TaskStream(lambda *_: None, Outages(asyncio.get_running_loop().time), Random(0))
+    stream = TaskStream(
+        print, print, Handover(asyncio.get_running_loop()), Outages(asyncio.get_running_loop().time), Random(0)
+    )
     async with serve(app, LOOPBACK, port), stream.build_session(credentials) as session:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(session.get(f"{credentials.server}/"), 0.2)
@@ -200,7 +242,9 @@ async def test_a_namespace_that_may_not_be_read_is_logged_once_while_others_can(
     (port,) = find_free_ports(1)
     url = f"http://{LOOPBACK}:{port}"
     credentials = Credentials(url, None, None, None, lambda: None)
-    stream = TaskStream(lambda *_: None, Outages(asyncio.get_running_loop().time), Random(0))
+    stream = TaskStream(
+        print, print, Handover(asyncio.get_running_loop()), Outages(asyncio.get_running_loop().time), Random(0)
+    )
     async with serve(app, LOOPBACK, port), stream.build_session(credentials) as http:
         for namespace in ("closed", "open") * 3:
             await (await http.get(url + tasks.format(namespace))).read()

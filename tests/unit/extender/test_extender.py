@@ -151,6 +151,20 @@ async def test_a_task_that_is_deleted_while_its_pod_is_bound_leaves_nothing_in_f
     assert in_flight(setting) == [0, 0]
 
 
+async def test_the_next_attempt_at_a_task_keeps_its_place_when_the_binding_of_an_earlier_one_returns(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def end_and_retry(path: str, body: Any, **_: Any) -> None:
+        setting.scheduler.end("task-t1", "a")
+        setting.scheduler.decide(make_request("task-t1"), ["b"])
+
+    await setting.filter(nodes=["a"])
+    monkeypatch.setattr(setting.api, "post", end_and_retry)
+    assert await setting.bind(node="a") == ""
+    assert in_flight(setting) == [0, 1]
+    assert not setting.parts.ledger.confirmed
+
+
 async def test_a_pod_without_a_decision_is_not_bound(setting: Setting) -> None:
     assert "PerLLM has no decision for pod t1" in await setting.bind()
     await setting.filter()

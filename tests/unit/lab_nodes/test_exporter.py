@@ -58,6 +58,13 @@ async def test_a_node_can_be_switched_to_refuse_pods_and_back(ask, fleet):
     assert not kubelet.refuses
 
 
+async def test_the_clock_of_a_node_can_be_set(ask, fleet):
+    set_to_s = []
+    fleet.kubelets["edge-0"].set_clock = set_to_s.append
+    await ask("/nodes/edge-0/clock/-60", "POST")
+    assert set_to_s == [-60.0]
+
+
 async def test_health_says_what_is_wrong(ask, fleet):
     assert await ask("/healthz") == (200, "ok")
     fleet.troubles = lambda: ["informer has ended"]

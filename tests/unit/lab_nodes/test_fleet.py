@@ -39,7 +39,7 @@ class MemoryApi:
             item["metadata"]["resourceVersion"] = f"list-{number}"
         return {"items": items, "metadata": {"resourceVersion": "0"}}
 
-    async def watch(self, path, query):
+    async def watch(self, path, query, *, metadata_only, on_open):
         while True:
             yield await self.events.get()
 
@@ -53,6 +53,8 @@ class MemoryApi:
             pod = self.pods[name]
             pod["status"].update(body["status"])
             self.put(pod)
+            return pod
+        return {}
 
     async def delete(self, path, body):
         pod = self.pods.pop(path.split("/")[-1], None)
@@ -125,7 +127,7 @@ async def test_a_node_that_boots_runs_the_pods_bound_to_it_in_the_meantime():
 
 async def test_the_end_of_a_part_is_reported():
     class BrokenApi(MemoryApi):
-        async def watch(self, path, query):
+        async def watch(self, path, query, *, metadata_only, on_open):
             await self.events.get()
             raise RuntimeError("boom")
             yield

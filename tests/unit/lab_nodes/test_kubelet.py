@@ -52,6 +52,17 @@ async def test_the_truth_holds_the_exact_energy():
     assert totals.idle_energy_j == pytest.approx((120 - 2) * 10)
 
 
+async def test_a_node_whose_clock_is_wrong_reports_wrong_times_and_the_truth_is_right():
+    node = start_node()
+    node.kubelet.set_clock(-3600.0)
+    node.kubelet.see(pod_object())
+    await asyncio.sleep(60)
+    state = last_status(node)["containerStatuses"][0]["state"]["terminated"]
+    assert state["startedAt"] == "2027-01-15T07:00:01Z"
+    assert parse_run_report(state["message"]).started_at.isoformat() == "2027-01-15T07:00:01+00:00"
+    assert node.records[0].started == "2027-01-15T08:00:01.000000+00:00"
+
+
 async def test_a_pod_runs_once_however_often_it_is_seen():
     node = start_node()
     for _ in range(3):
@@ -62,14 +73,16 @@ async def test_a_pod_runs_once_however_often_it_is_seen():
     assert len(node.records) == 1
 
 
-async def test_a_deleted_pod_stops_and_its_object_is_removed():
+async def test_a_deleted_pod_stops_and_says_so_before_its_object_is_removed():
     node = start_node()
     node.kubelet.see(pod_object(output="100000"))
     await asyncio.sleep(5)
     leaving = pod_object(output="100000")
     leaving["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:05Z"
     node.kubelet.see(leaving)
-    assert node.writes[-1][1] == ForcedDeletion("/api/v1/namespaces/lab/pods/pod-1", "uid-pod-1")
+    (_, end), (_, deletion) = node.writes[-2:]
+    assert end.body["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 137
+    assert deletion == ForcedDeletion("/api/v1/namespaces/lab/pods/pod-1", "uid-pod-1")
     assert [(truth.outcome, truth.energy_j) for truth in node.records] == [("Deleted", pytest.approx(100 + 2 * 20))]
     node.kubelet.forget("uid-pod-1")
     await asyncio.sleep(60)

@@ -15,10 +15,12 @@ class SlowClient:
         self.errors = list(errors)
         self.calls = []
         self.running = self.most = 0
+        self.pod = {"metadata": {"uid": "uid-a"}, "status": {"phase": "Succeeded"}}
 
     async def patch(self, path, body, *, kind):
         assert kind is PatchKind.STRATEGIC
         await self._answer((path, body["state"]))
+        return self.pod
 
     async def delete(self, path, body):
         assert body["gracePeriodSeconds"] == 0
@@ -94,3 +96,16 @@ async def test_a_deletion_is_limited_to_its_uid():
     client = SlowClient()
     await drain(client, [("a", ForcedDeletion("/pods/a", "uid-a"))])
     assert client.calls == [("/pods/a", "uid-a")]
+
+
+async def test_the_last_status_of_a_pod_is_sent_before_its_deletion():
+    client = SlowClient(ApiUnreachableError("refused"))
+    await drain(client, [("a", patch(1)), ("a", patch(2)), ("a", ForcedDeletion("/pods/a", "uid-a"))])
+    assert client.calls[-2:] == [("/pods/a/status", 2), ("/pods/a", "uid-a")]
+
+
+async def test_a_pod_that_was_deleted_while_its_node_was_cut_off_is_removed_once_its_end_is_reported():
+    client = SlowClient()
+    client.pod["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:05Z"
+    await drain(client, [("a", patch(1))])
+    assert client.calls == [("/pods/a/status", 1), ("/pods/a", "uid-a")]

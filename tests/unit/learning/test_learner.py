@@ -74,14 +74,14 @@ class TestLearning:
 
     def test_marks_the_node_as_changed(self, learner: Learner) -> None:
         learner.learn(make_outcome())
-        assert learner.dirty == {"a"}
+        assert learner.revisions.take_changed() == {"a"}
 
     def test_never_counts_an_outcome_twice(self, learner: Learner) -> None:
         assert learner.learn(make_outcome()) is not None
-        learner.dirty.clear()
+        learner.revisions.take_changed()
         assert learner.learn(make_outcome()) is None
         assert learner.summaries("a")["m"].count == 1
-        assert not learner.dirty
+        assert not learner.revisions.take_changed()
 
     def test_keeps_plain_averages_for_people(self, learner: Learner) -> None:
         learner.learn(make_outcome(1, latency_s=4, inference_energy_j=100))
@@ -133,7 +133,7 @@ class TestImpossibleOutcomes:
         assert learner.learn(make_outcome(**wrong)) is None
         assert refused == [reason]
         assert learner.summaries("a") == {}
-        assert not learner.dirty
+        assert not learner.revisions.take_changed()
 
     @pytest.mark.parametrize("wrong", [{"run_s": math.nan}, {"prompt_tokens": 0}, {"foreseen_token_s": math.inf}])
     def test_of_ended_tasks_teach_nothing_either(self, wrong: dict[str, float]) -> None:
@@ -142,7 +142,7 @@ class TestImpossibleOutcomes:
         learner.register("a", "type-y")
         assert not learner.learn_ended(dataclasses.replace(ENDED, **wrong))
         assert len(refused) == 1
-        assert not learner.dirty
+        assert not learner.revisions.take_changed()
 
 
 class TestEnded:
@@ -151,7 +151,7 @@ class TestEnded:
         assert not learner.learn_ended(ENDED)
         assert learner.export_arm("a", "m")["policy"] == {"plays": 1, "meanReward": -1.5}
         assert learner.laws("m", ROW).latency.scale[0] > PRIOR_SCALE
-        assert learner.dirty == {"a"}
+        assert learner.revisions.take_changed() == {"a"}
 
     def test_makes_answers_look_longer_not_shorter(self, learner: Learner) -> None:
         for number in range(10):

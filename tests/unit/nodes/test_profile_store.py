@@ -1,14 +1,18 @@
 import asyncio
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from perllm.api import names
+from perllm.api.node_profile import NodeProfileStatus
 from perllm.api.task import Tier
 from perllm.cluster.client import ApiError, ApiUnreachableError
 from perllm.cluster.node import Node
 from perllm.learning.learner import MAX_ARMS, Learner
+from perllm.nodes import profile_store
+from perllm.nodes.profile_state import export_status
 from perllm.policy.cs_ucb import CsUcb
 from unit.cluster.fake_api import FakeApiServer
 from unit.learning.outcomes import make_outcome
@@ -239,3 +243,69 @@ async def test_operators_of_several_instances_keep_profiles_of_their_own() -> No
         assert await store.load() == count
         assert learner.summaries("a")["m"].count == count
         assert api.read(names.node_profile_path(f"{instance}.a" if instance else "a"))["status"]["outcomes"] == count  # type: ignore[index]
+
+
+async def test_a_profile_that_was_deleted_is_written_again() -> None:
+    api = FakeApiServer()
+    _, store = await learn(api)
+    before = api.read(PROFILE_A)
+    api.remove(PROFILE_A)
+    store.note_missing("a")
+    store.note_missing("b")
+    await store.flush()
+    after = api.read(PROFILE_A)
+    assert before is not None
+    assert after is not None
+    assert after["status"]["outcomes"] == before["status"]["outcomes"] == 3
+    assert api.read(names.node_profile_path("b")) is None
+
+
+async def test_what_was_learned_on_a_node_that_left_is_written_when_it_returns() -> None:
+    api, nodes = FakeApiServer(), dict[str, Node]()
+    learner = Learner(CsUcb())
+    store = Saved(api, learner, nodes.get)
+    learner.register("a", "T4")
+    learner.learn(make_outcome(0))
+    await store.flush()
+    assert api.read(PROFILE_A) is None
+    assert learner.revisions.is_stored("a", learner.revisions.current("a"))
+    nodes["a"] = NODES["a"]
+    await store.flush()
+    profile = api.read(PROFILE_A)
+    assert profile is not None
+    assert profile["status"]["outcomes"] == 1
+
+
+async def test_an_outcome_counts_as_stored_once_the_profile_with_it_is_written() -> None:
+    api = FakeApiServer()
+    learner, store = await learn(api)
+    learner.learn(make_outcome(3))
+    revision = learner.revisions.current("a")
+    assert not learner.revisions.is_stored("a", revision)
+    await store.flush()
+    assert learner.revisions.is_stored("a", revision)
+    learner.learn(make_outcome(4))
+    assert learner.revisions.is_stored("a", revision)
+    assert not learner.revisions.is_stored("a", learner.revisions.current("a"))
+
+
+async def test_profiles_that_changed_together_leave_the_event_loop_to_others_in_between(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nodes = {str(number): replace(NODES["a"], name=str(number)) for number in range(40)}
+    learner = Learner(CsUcb())
+    for name, node in nodes.items():
+        learner.register(name, node.gpu_type)
+        learner.learn(make_outcome(int(name), node=name))
+    store, passes = Saved(FakeApiServer(), learner, nodes.get), [0]
+
+    def export(*arguments: Any) -> NodeProfileStatus:
+        passes[-1] += 1
+        return export_status(*arguments)
+
+    monkeypatch.setattr(profile_store, "export_status", export)
+    flushing = asyncio.create_task(store.flush())
+    while not flushing.done():
+        passes.append(0)
+        await asyncio.sleep(0)
+    assert (sum(passes), max(passes)) == (40, 1)

@@ -38,9 +38,8 @@ async def test_news_of_nodes_without_gpus_examines_no_waiting_tasks(monkeypatch:
         on_gone=lambda _: None,
     )
     plain: dict[str, Any] = {"metadata": {"name": "plain", "uid": "u"}, "spec": {}, "status": {}}
-    upkeep.on_node(None, plain)
-    upkeep.on_node(plain, None)
+    assert upkeep.read(plain) is None
     assert examined == []
     gpus = {"metadata": {"name": "gpu", "uid": "g", "labels": LABELS}, "spec": {}, "status": {"allocatable": GPUS}}
-    upkeep.on_node(None, gpus)
+    upkeep.on_node(None, upkeep.read(gpus))
     assert len(examined) == 1

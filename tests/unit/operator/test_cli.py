@@ -12,7 +12,7 @@ def perllm(*arguments: object) -> Result:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["run"], ["crds"], ["rbac"], ["admission-policy"], ["scheduler-config"], ["doctor"]]
+    "command", [[], ["run"], ["crds"], ["rbac"], ["admission-policy"], ["release"], ["scheduler-config"], ["doctor"]]
 )
 def test_every_command_explains_itself(command: list[str]) -> None:
     result = perllm(*command, "--help")
@@ -57,10 +57,19 @@ def test_rbac_is_for_the_service_accounts_and_the_configuration(tmp_path: Path) 
     assert {one["metadata"].get("namespace") for one in documents} == {None, "a", "place"}
 
 
-def test_the_policy_about_authors_comes_with_its_binding() -> None:
-    policy, binding = yaml.safe_load_all(perllm("admission-policy").stdout)
-    assert policy["kind"] == "ValidatingAdmissionPolicy"
-    assert binding["spec"] == {"policyName": policy["metadata"]["name"], "validationActions": ["Deny"]}
+def test_the_policies_come_with_their_bindings_and_one_is_for_the_service_account() -> None:
+    output = perllm("admission-policy", "--namespace", "place", "--service-account", "me").stdout
+    authors, its_binding, releases, binding = yaml.safe_load_all(output)
+    assert authors["kind"] == releases["kind"] == "ValidatingAdmissionPolicy"
+    assert its_binding["spec"] == {"policyName": authors["metadata"]["name"], "validationActions": ["Deny"]}
+    assert binding["spec"] == {"policyName": releases["metadata"]["name"], "validationActions": ["Deny"]}
+    assert "'system:serviceaccount:place:me'" in releases["spec"]["matchConditions"][0]["expression"]
+
+
+def test_a_deployment_to_stop_is_named_with_its_namespace() -> None:
+    result = perllm("release", "--stop", "perllm")
+    assert result.exit_code == 2
+    assert "must be NAMESPACE/DEPLOYMENT" in result.stderr
 
 
 def test_the_scheduler_is_configured_for_the_operator_beside_it(tmp_path: Path) -> None:

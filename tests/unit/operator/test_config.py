@@ -1,4 +1,5 @@
 from dataclasses import fields
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,9 @@ def test_a_setting_replaces_its_default_only(tmp_path: Path) -> None:
         ("instance: North.1", "instance"),
         ("leader_lease: a/b", "leader_lease"),
         ("scheduler_name: ''", "scheduler_name"),
+        ("tasks: {default_ttl: soon}", "tasks.default_ttl"),
+        ("tasks: {default_ttl: 721h}", "tasks.default_ttl: Value error, must be at most 720h, or never"),
+        ("tasks: {history_limit: 0}", "tasks.history_limit"),
         ("[1, 2]", "file"),
     ],
 )
@@ -91,6 +95,21 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | No
         file.write_bytes(content)
     with pytest.raises(ConfigError, match=r"perllm\.yaml cannot be read"):
         load_config(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "ttl_s", "history"),
+    [("{}", 86400.0, 5000), ("{default_ttl: 90m, history_limit: 7}", 5400.0, 7), ("{default_ttl: never}", inf, 5000)],
+)
+def test_finished_tasks_are_kept_for_a_time_and_in_a_number(
+    tmp_path: Path, text: str, ttl_s: float, history: int
+) -> None:
+    tasks = load_config(write(tmp_path, f"tasks: {text}")).tasks
+    assert (tasks.default_ttl_s, tasks.max_history) == (ttl_s, history)
+
+
+def test_any_number_of_finished_tasks_can_be_kept(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, "tasks: {history_limit: unlimited}")).tasks.max_history is None
 
 
 def test_every_tier_has_its_defaults() -> None:

@@ -70,6 +70,27 @@ def test_the_more_urgent_one_in_a_called_line_comes_before_a_new_one() -> None:
     assert serve(lines, lambda _: None) == ["hasty", "waits", "new"]
 
 
+def test_called_lines_take_turns_by_the_urgency_of_their_heads() -> None:
+    lines: WaitingLines[str] = WaitingLines()
+    for rank, key in enumerate("abcdef"):
+        lines.add(key, (rank,))
+    serve(lines, lambda key: "abcdef".index(key) % 3)
+    for line in (2, 1, 0):
+        lines.call(line)
+    lines.add("a", (9,))  # the head of its line becomes less urgent after the call
+    assert serve(lines, lambda _: None) == ["b", "c", "d", "e", "f", "a"]
+
+
+def test_all_tasks_can_be_examined_again_in_their_order() -> None:
+    lines = waiting(3, "a", "b", "c")
+    lines.call(3)
+    lines.requeue_all()
+    lines.requeue_all()
+    assert serve(lines, lambda _: 4) == ["a", "b", "c"]
+    lines.call(4)
+    assert serve(lines, lambda key: None if key == "a" else 4) == ["a", "b"]
+
+
 def test_a_round_that_was_cut_short_continues_where_it_was() -> None:
     lines = waiting(3, "a", "b")
     lines.call(3)

@@ -48,6 +48,16 @@ class TestLoop:
             await asyncio.sleep(0.1)
             assert set(on.names) == {"e0", "c"}
 
+    async def test_examines_waiting_tasks_once_for_all_nodes_that_join_together(self) -> None:
+        on = Dispatched(make_node("a", is_open=False))
+        on.add(*(make_task(f"t{number}") for number in range(5)))
+        async with on.at_work():
+            on.waited.clear()
+            for name in "bcdefg":
+                on.scheduler.put_node(make_node(name, is_open=False), UPLINK)
+            await asyncio.sleep(0.05)
+            assert sorted(on.waited) == ["t0", "t1", "t2", "t3", "t4"]
+
     async def test_reviews_waiting_tasks_without_being_notified(self) -> None:
         on = Dispatched(make_node("a", slots=1))
         on.add(make_task("t0"), make_task("t1"))

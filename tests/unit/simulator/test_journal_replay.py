@@ -70,7 +70,7 @@ def record(journal: BytesIO) -> None:
                 )
                 ends.append((run.finished_s, task, decision.node))
                 scheduler.note_began(Attempt(task.uid, "lab", "m", decision.node))
-                scheduler.learn(judge_run(decision, run))
+                scheduler.learn(judge_run(decision, run), decision.gpu_type)
         for end_s, task, node_name in [one for one in ends if one[0] <= now_s]:
             scheduler.end(task.uid, node_name)
             ends.remove((end_s, task, node_name))

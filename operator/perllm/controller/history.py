@@ -1,0 +1,148 @@
+"""The finished tasks: little is kept of each, and they are deleted when their time is over or there are too many."""
+
+import heapq
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from math import inf
+
+import orjson
+
+from perllm.api import names
+from perllm.api.task_status import TaskStatus
+from perllm.controller.pod_keeper import PodKeeper
+from perllm.controller.status_writer import Fields
+
+COMPRESSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryLimits:
+    """How long finished tasks are kept.
+
+    Attributes:
+        default_ttl_s: seconds that a task without ttlAfterFinished is kept after its end; inf for ever.
+        max_tasks: tasks that are kept in each namespace; None for all.
+    """
+
+    default_ttl_s: float = inf
+    max_tasks: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stub:
+    """What is kept of a task about which nothing more will be known.
+
+    Attributes:
+        uid: its identity.
+        generation: generation of its spec.
+        ended_s: Unix time at which its end was seen.
+        expires_s: Unix time at which it is to be deleted; inf for never.
+        packed_status: its status, in case another client changes it.
+        is_deleting: whether its deletion was requested.
+    """
+
+    uid: str
+    generation: int
+    ended_s: float
+    expires_s: float
+    packed_status: bytes
+    is_deleting: bool = False
+
+    @property
+    def status(self) -> Fields:
+        """Its status."""
+        fields: Fields = orjson.loads(zlib.decompress(self.packed_status))
+        return fields
+
+
+def pack_status(status: TaskStatus) -> bytes:
+    """Return a status in a tenth of the memory that it takes as an object."""
+    return zlib.compress(orjson.dumps(status.to_object()), COMPRESSION)
+
+
+class History:
+    """Stubs of finished tasks, by namespace/name.
+
+    Args:
+        pods: deletes tasks.
+        limits: how long they are kept.
+        unix_now: wall clock.
+    """
+
+    def __init__(self, pods: PodKeeper, limits: HistoryLimits, unix_now: Callable[[], float]) -> None:
+        self._pods = pods
+        self._limits = limits
+        self._unix_now = unix_now
+        self._stubs: dict[str, Stub] = {}
+        self._kept: Counter[str] = Counter()
+        self._by_expiry: list[tuple[float, str, str]] = []
+        self._by_end: dict[str, list[tuple[float, str, str]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._stubs)
+
+    def __iter__(self) -> Iterator[tuple[str, Stub]]:
+        return iter(list(self._stubs.items()))
+
+    def get(self, key: str) -> Stub | None:
+        """Return the finished task of this name; None if there is none."""
+        return self._stubs.get(key)
+
+    def contains(self, key: str, uid: str) -> bool:
+        """Whether a task is in the history."""
+        stub = self._stubs.get(key)
+        return stub is not None and stub.uid == uid
+
+    def expire_s(self, ended_s: float, ttl_s: float | None) -> float:
+        """Return when a task is to be deleted that was seen to end at `ended_s`; both times Unix seconds."""
+        return ended_s + (self._limits.default_ttl_s if ttl_s is None else ttl_s)
+
+    def add(self, key: str, stub: Stub) -> None:
+        """Add a finished task."""
+        self.forget(key)
+        self._stubs[key] = stub
+        if stub.is_deleting:
+            return
+        namespace = _namespace_of(key)
+        self._kept[namespace] += 1
+        heapq.heappush(self._by_end.setdefault(namespace, []), (stub.ended_s, key, stub.uid))
+        if stub.expires_s < inf:
+            heapq.heappush(self._by_expiry, (stub.expires_s, key, stub.uid))
+
+    def forget(self, key: str) -> None:
+        """Forget a task: it was deleted, or is no longer finished business."""
+        stub = self._stubs.pop(key, None)
+        if stub is not None and not stub.is_deleting:
+            self._count_out(key)
+
+    def tidy(self) -> None:
+        """Delete tasks whose time is over, and those that ended first where there are too many."""
+        now_s = self._unix_now()
+        while self._by_expiry and self._by_expiry[0][0] <= now_s:
+            self._delete(*heapq.heappop(self._by_expiry)[1:])
+        if self._limits.max_tasks is None:
+            return
+        for namespace in [one for one, count in self._kept.items() if count > self._limits.max_tasks]:
+            while self._kept[namespace] > self._limits.max_tasks:
+                self._delete(*heapq.heappop(self._by_end[namespace])[1:])
+
+    def _delete(self, key: str, uid: str) -> None:
+        stub = self._stubs.get(key)
+        if stub is None or stub.uid != uid or stub.is_deleting:
+            return
+        self._stubs[key] = replace(stub, is_deleting=True)
+        self._count_out(key)
+        namespace, _, name = key.partition("/")
+        self._pods.delete(names.task_path(namespace, name), uid)
+
+    def _count_out(self, key: str) -> None:
+        namespace = _namespace_of(key)
+        self._kept[namespace] -= 1
+        if not self._kept[namespace]:
+            del self._kept[namespace], self._by_end[namespace]
+
+
+def _namespace_of(key: str) -> str:
+    return key.partition("/")[0]

@@ -1,0 +1,99 @@
+"""Releases pods whose ends are recorded: removes the finalizer that retains them."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from perllm.api import names
+from perllm.cluster.pod import Pod
+from perllm.controller.outcome_learner import OutcomeLearner
+from perllm.controller.pod_keeper import PodKeeper
+from perllm.controller.retention import Records, may_release
+from perllm.controller.status_writer import StatusWriter
+from perllm.controller.tracking import Tracking
+from perllm.guard import Guard
+
+INTERVAL_S = 0.5
+RETRY_S = 30.0
+"""A pod that still has its finalizer this long after its removal is released again."""
+
+
+class PodReleases:
+    """Watches over pods that have ended, or are being deleted, until they are released.
+
+    Args:
+        tracking: the tasks.
+        writer: knows which statuses are stored.
+        outcomes: know what is learned.
+        pods: remove the finalizer.
+        has_tasks: whether all tasks are known at the moment, so that a task that is not known does not exist.
+        guard: contains failures about single pods.
+        unix_now: wall clock.
+    """
+
+    def __init__(
+        self,
+        tracking: Tracking,
+        writer: StatusWriter,
+        outcomes: OutcomeLearner,
+        pods: PodKeeper,
+        *,
+        has_tasks: Callable[[], bool],
+        guard: Guard,
+        unix_now: Callable[[], float],
+    ) -> None:
+        self._tracking = tracking
+        self._writer = writer
+        self._outcomes = outcomes
+        self._pods = pods
+        self._has_tasks = has_tasks
+        self._guard = guard
+        self._unix_now = unix_now
+        self._retained: dict[str, Pod] = {}
+        self._released_s: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._retained)
+
+    def note(self, pod: Pod, *, is_gone: bool) -> None:
+        """Note that a pod was added, changed or deleted.
+
+        One that is reported as gone with the finalizer still on it exists: somebody removed the label that it is
+        selected by. Its task gets another pod, so it must not run on.
+        """
+        if is_gone and pod.is_retained:
+            self._pods.release(pod)
+            self._pods.delete(f"{names.pods_path(pod.key.partition('/')[0])}/{pod.name}", pod.uid)
+        if is_gone or not pod.is_retained:
+            self._retained.pop(pod.uid, None)
+            self._released_s.pop(pod.uid, None)
+        else:
+            self._retained[pod.uid] = pod
+
+    async def run(self) -> None:
+        """Release pods until cancelled."""
+        while True:
+            await asyncio.sleep(INTERVAL_S)
+            self.release()
+
+    def release(self) -> None:
+        """Release every pod that may be."""
+        for pod in list(self._retained.values()):
+            self._guard.run("release", pod.key, partial(self._examine, pod), again=False)
+
+    def _examine(self, pod: Pod) -> None:
+        now_s = self._unix_now()
+        if now_s < self._released_s.get(pod.uid, 0.0) + RETRY_S:
+            return
+        tracked = self._tracking.find(pod.task_key, pod.task_uid)
+        if tracked is None and pod.task_uid and not self._has_tasks():
+            return
+        records = Records(None)
+        if tracked is not None:
+            pod = tracked.pods.get(pod.name, pod)
+            if not tracked.task.is_deleting:
+                is_learned = pod.is_finished and self._outcomes.is_recorded(tracked)
+                records = Records(tracked.status, self._writer.is_stored(pod.task_key), is_learned)
+        if may_release(pod, records, now_s):
+            self._released_s[pod.uid] = now_s
+            self._pods.release(pod)

@@ -1,0 +1,52 @@
+"""Which pods of tasks may be released: a finalizer retains every pod until what it knows is recorded elsewhere.
+
+A pod that ends is the only witness of its end, and anybody may delete it: a user, the garbage collector of pods on lost
+nodes. As for the Jobs of Kubernetes, a finalizer retains it until the status of its task is stored, and if the task
+succeeded until its outcome is part of the stored learned state.
+"""
+
+from dataclasses import dataclass
+
+from perllm.api.task_status import TaskStatus
+from perllm.cluster.pod import Pod, PodPhase
+from perllm.controller.summary import is_settled
+
+MARGIN_S = 30.0
+"""How much later than it should a deleted pod may report its end; after that its node is taken to be dead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What is recorded about the task of a pod.
+
+    Attributes:
+        status: the task's status; None if the task is gone, or is being deleted.
+        is_stored: whether the API server has this status.
+        is_learned: whether the task's outcome is part of the stored learned state, or there is nothing to learn.
+    """
+
+    status: TaskStatus | None
+    is_stored: bool = False
+    is_learned: bool = False
+
+
+def may_release(pod: Pod, records: Records, now_s: float) -> bool:
+    """Return whether nothing is lost if a pod vanishes now.
+
+    Args:
+        pod: a pod with the finalizer.
+        records: what is recorded about its task.
+        now_s: Unix time.
+    """
+    if records.status is None:
+        return pod.is_finished or pod.is_deleting or pod.node is None
+    if not records.is_stored or records.status.attempts < pod.attempt:
+        return False
+    if pod.phase is PodPhase.SUCCEEDED:
+        return is_settled(records.status) and records.is_learned
+    return pod.is_finished or (pod.is_deleting and _has_no_end(pod, now_s))
+
+
+def _has_no_end(pod: Pod, now_s: float) -> bool:
+    """Whether a deleted pod will never report its end."""
+    return pod.node is None or (pod.gone_by_s is not None and now_s >= pod.gone_by_s + MARGIN_S)

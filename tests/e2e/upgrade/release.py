@@ -1,0 +1,130 @@
+"""A release of the chart on a lab: Helm installs its objects, and its two programs run as processes with its rights."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+
+from e2e.stage import wait_until
+from integration.chart.helm import NAMESPACE, Helm
+from perllm.api.crd import node_profile_crd, task_crd
+from perllm.cluster.authors import build_author_policy
+from perllm.cluster.client import ApiError, Client
+from perllm.cluster.rbac import build_manifests, collection_path
+from perllm_lab.kubernetes.components import complete_configuration
+from perllm_lab.kubernetes.process import Process
+from perllm_lab.lab import OPERATOR_USER, SCHEDULER_USER, Lab, LabSettings, rbac_user
+from perllm_lab.workload.scenarios import load_scenario
+
+SCENARIO, SPEED = "modern", 1.5
+NAME = "perllm"
+# The chart demands it, since pods are reached at their own address.
+EVERYWHERE = "0.0.0.0"
+# The pods of the release run on no node: its programs are processes of the lab.
+NOWHERE = {"nodeSelector": {"kubernetes.io/hostname": "none"}}
+ACTIVE_S = 60.0
+
+
+@dataclass(slots=True)
+class Release:
+    """The release.
+
+    Attributes:
+        lab: on which nothing else of PerLLM is installed.
+        helm: installs the chart.
+    """
+
+    lab: Lab
+    helm: Helm
+
+    async def install(self, source: Path) -> None:
+        """Install the version whose source is in a folder, or upgrade to it."""
+        config = yaml.safe_load((self.lab.folder / "operator.yaml").read_text())
+        config["server"]["health_host"] = EVERYWHERE
+        values = {"config": config, **NOWHERE}
+        await self._call("upgrade", "--install", NAME, str(source / "charts" / "perllm"), values=values)
+        await self._replace_programs(source)
+
+    async def roll_back(self, source: Path) -> None:
+        """Return to the version before, whose source is in a folder."""
+        await self._call("rollback", NAME)
+        await self._replace_programs(source)
+
+    async def _call(self, *arguments: str, values: Mapping[str, Any] | None = None) -> None:
+        place = ("--namespace", NAMESPACE, "--kubeconfig", str(self.lab.control_plane.admin_kubeconfig))
+        await asyncio.to_thread(partial(self.helm, *arguments, *place, values=values))
+
+    async def _replace_programs(self, source: Path) -> None:
+        """End the pod of one version and start that of another, as its Deployment does."""
+        lab, control_plane = self.lab, self.lab.control_plane
+        await asyncio.gather(control_plane.stop_component(SCHEDULER_USER), lab.operator.stop())
+        data = (await lab.client.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps/{NAME}"))["data"]
+        kubeconfig = await self._authenticate(SCHEDULER_USER)
+        configuration = complete_configuration(yaml.safe_load(data["scheduler.yaml"]), kubeconfig)
+        (control_plane.folder / f"{SCHEDULER_USER}.yaml").write_text(yaml.safe_dump(configuration))
+        file = lab.folder / "release.yaml"
+        file.write_text(data["perllm.yaml"])
+        kubeconfig = await self._authenticate(OPERATOR_USER)
+        argv: list[str | Path] = [sys.executable, "-m", "perllm", "run", "--config", file, "--kubeconfig", kubeconfig]
+        environment = {**os.environ, "PYTHONPATH": str(source / "operator"), "POD_NAMESPACE": NAMESPACE}
+        lab.operator = Process("operator", argv, log_file=lab.operator_log, environment=environment)
+        await asyncio.gather(lab.start_operator(), control_plane.start_component(SCHEDULER_USER))
+        await wait_until(self._is_active, timeout_s=ACTIVE_S, describe=lambda: "the operator is not active")
+
+    async def _authenticate(self, account: str) -> Path:
+        """Return a kubeconfig with the token of a service account, which has the name of the lab's user."""
+        path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{account}/token"
+        token = (await self.lab.client.post(path, {"spec": {}}))["status"]["token"]
+        file = self.lab.control_plane.write_kubeconfig(account)
+        content = yaml.safe_load(file.read_text())
+        content["users"][0]["user"] = {"token": token}
+        file.write_text(yaml.safe_dump(content))
+        return file
+
+    async def _is_active(self) -> bool:
+        url = f"{self.lab.health_url}/metrics"
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            return "perllm_active 1.0" in await answer.text()
+
+
+@asynccontextmanager
+async def open_release(binaries: Mapping[str, Path], folder: Path) -> AsyncIterator[Release]:
+    """Start a lab, and remove what it has installed itself."""
+    lab = Lab(binaries, load_scenario(SCENARIO), folder, LabSettings(SCENARIO, SPEED))
+    async with lab:
+        await lab.control_plane.stop_component(SCHEDULER_USER)
+        await lab.operator.stop()
+        await _uninstall(lab.client)
+        await lab.client.post("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+        try:
+            yield Release(lab, Helm(binaries["helm"]))
+        finally:
+            await lab.operator.stop()
+
+
+async def _uninstall(client: Client) -> None:
+    """Remove the lab's own installation, which is not one by Helm."""
+    users = rbac_user(OPERATOR_USER), rbac_user(SCHEDULER_USER)
+    for manifest in [*build_manifests(*users), *build_author_policy()]:
+        await client.delete(f"{collection_path(manifest)}/{manifest['metadata']['name']}")
+    for definition in (task_crd(), node_profile_crd()):
+        path = f"{collection_path(definition)}/{definition['metadata']['name']}"
+        await client.delete(path)
+        await wait_until(partial(is_gone, client, path), timeout_s=30)
+
+
+async def is_gone(client: Client, path: str) -> bool:
+    """Return whether nothing exists at a path."""
+    try:
+        await client.get(path)
+    except ApiError as error:
+        return error.status == 404
+    return False

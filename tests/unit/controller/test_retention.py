@@ -1,0 +1,163 @@
+"""Which pods may be released, and the controller releasing them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from perllm.api import names
+from perllm.api.task_status import EnergyQuality, Observation, TaskPhase, TaskStatus
+from perllm.cluster.pod import PodPhase, read_pod
+from perllm.controller.retention import MARGIN_S, Records, may_release
+from perllm.energy.settlement import SETTLING_S
+from unit.controller.samples import bound, failed, running, succeeded, waiting
+from unit.controller.test_controller import PODS, Cluster, run_through
+
+NOW_S = 1020.0
+SETTLED = TaskStatus(
+    phase=TaskPhase.SUCCEEDED, attempts=1, observed=Observation(latency=10.0, energy_quality=EnergyQuality.MEASURED)
+)
+UNSETTLED = TaskStatus(phase=TaskPhase.SUCCEEDED, attempts=1, observed=Observation(latency=10.0))
+RETRIED = TaskStatus(phase=TaskPhase.PENDING, attempts=1)
+
+
+class TestAPodThatSucceeded:
+    def test_is_released_once_it_is_recorded(self) -> None:
+        assert may_release(succeeded(), Records(SETTLED, is_stored=True, is_learned=True), NOW_S)
+
+    @pytest.mark.parametrize(
+        "records",
+        [
+            Records(SETTLED, is_stored=False, is_learned=True),
+            Records(SETTLED, is_stored=True, is_learned=False),
+            Records(UNSETTLED, is_stored=True, is_learned=True),
+            Records(TaskStatus(phase=TaskPhase.RUNNING, attempts=1), is_stored=True, is_learned=True),
+        ],
+        ids=["status not stored", "not learned", "energy not settled", "end not noticed"],
+    )
+    def test_is_retained_before(self, records: Records) -> None:
+        assert not may_release(succeeded(is_deleting=True, gone_by_s=NOW_S - 1e6), records, NOW_S)
+
+
+class TestAPodThatFailed:
+    def test_is_released_once_its_attempt_is_counted(self) -> None:
+        assert may_release(failed(), Records(RETRIED, is_stored=True), NOW_S)
+        assert not may_release(failed(), Records(RETRIED, is_stored=False), NOW_S)
+        assert not may_release(failed(attempt=2), Records(RETRIED, is_stored=True), NOW_S)
+
+
+class TestAPodThatHasNotEnded:
+    def test_is_retained(self) -> None:
+        assert not may_release(running(), Records(RETRIED, is_stored=True), NOW_S)
+
+    def test_is_released_if_it_was_deleted_before_it_had_a_node(self) -> None:
+        assert may_release(waiting(is_deleting=True, gone_by_s=NOW_S), Records(RETRIED, is_stored=True), NOW_S)
+
+    def test_is_released_if_its_end_is_long_overdue(self) -> None:
+        deleted, records = running(is_deleting=True, gone_by_s=NOW_S), Records(RETRIED, is_stored=True)
+        assert not may_release(deleted, records, NOW_S + MARGIN_S - 1)
+        assert may_release(deleted, records, NOW_S + MARGIN_S)
+
+
+def test_a_pod_whose_task_is_gone_is_released_once_it_ends_or_is_deleted() -> None:
+    gone = Records(None)
+    assert not may_release(running(), gone, NOW_S)
+    assert all(may_release(pod, gone, NOW_S) for pod in (waiting(), bound(is_deleting=True), succeeded(), failed()))
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Cluster]:
+    cluster = Cluster()
+    yield cluster
+    cluster.stop()
+
+
+def finalizers(cluster: Cluster, name: str = "t-1") -> list[str]:
+    item = cluster.api.read(f"{PODS}/{name}")
+    assert item is not None
+    found: list[str] = item["metadata"]["finalizers"]
+    return found
+
+
+def store_learned_state(cluster: Cluster) -> None:
+    revisions = cluster.parts.learner.revisions
+    revisions.note_stored("n", revisions.current("n"))
+
+
+@pytest.mark.looptime
+class TestReleases:
+    async def test_follow_when_the_learned_state_is_stored(self, cluster: Cluster) -> None:
+        await run_through(cluster)
+        await asyncio.sleep(60)
+        assert finalizers(cluster) == [names.OUTCOME_FINALIZER]
+        store_learned_state(cluster)
+        await asyncio.sleep(1)
+        assert finalizers(cluster) == []
+
+    async def test_leave_the_finalizers_of_others(self, cluster: Cluster) -> None:
+        await run_through(cluster)
+        cluster.pod(metadata={"finalizers": ["example.com/other", names.OUTCOME_FINALIZER]})
+        store_learned_state(cluster)
+        await asyncio.sleep(1)
+        assert finalizers(cluster) == ["example.com/other"]
+
+    async def test_precede_the_deletion_of_an_expired_task(self, cluster: Cluster) -> None:
+        cluster.create(ttlAfterFinished="1s")
+        await asyncio.sleep(2)
+        cluster.bind()
+        await asyncio.sleep(8.5)
+        cluster.finish()
+        await asyncio.sleep(SETTLING_S + 60)
+        assert cluster.parts.learner.summaries("n")["m"].count == 1
+        assert cluster.status()["phase"] == "Succeeded"
+        store_learned_state(cluster)
+        await asyncio.sleep(2)
+        assert cluster.api.read(names.task_path("lab", "t")) is None
+
+    async def test_are_immediate_if_the_task_was_deleted(self, cluster: Cluster) -> None:
+        cluster.create()
+        await asyncio.sleep(1)
+        cluster.bind()
+        cluster.delete()
+        cluster.pod(metadata={"deletionTimestamp": "1970-01-01T00:17:30Z"})
+        await asyncio.sleep(1)
+        assert finalizers(cluster) == []
+
+    async def test_follow_a_pod_that_lost_its_label_and_it_does_not_run_on(self, cluster: Cluster) -> None:
+        cluster.create()
+        await asyncio.sleep(1)
+        cluster.bind()
+        item = cluster.api.read(f"{PODS}/t-1")
+        cluster.controller.on_pod(read_pod(item or {}), None)
+        await asyncio.sleep(1)
+        assert cluster.api.read(f"{PODS}/t-1") is None
+        assert cluster.pods == ["t-1", "t-2"]
+
+
+@pytest.mark.looptime
+async def test_a_pod_that_succeeded_counts_although_it_was_deleted(cluster: Cluster) -> None:
+    cluster.create()
+    await asyncio.sleep(2)
+    cluster.bind()
+    await asyncio.sleep(8.5)
+    cluster.finish()
+    cluster.pod(metadata={"deletionTimestamp": "1970-01-01T00:17:00Z"})
+    await asyncio.sleep(SETTLING_S + 1)
+    assert cluster.status()["phase"] == "Succeeded"
+    assert cluster.pods == ["t-1"]
+
+
+@pytest.mark.looptime
+async def test_an_attempt_that_was_given_up_may_still_succeed(cluster: Cluster) -> None:
+    cluster.create()
+    await asyncio.sleep(2)
+    cluster.bind()
+    cluster.pod(metadata={"deletionTimestamp": "1970-01-01T00:17:00Z"}, status={"phase": PodPhase.RUNNING})
+    await asyncio.sleep(1)
+    assert cluster.pods == ["t-1", "t-2"]
+    cluster.pod("t-2", status={"phase": PodPhase.PENDING})
+    await asyncio.sleep(6)
+    cluster.finish("t-1")
+    await asyncio.sleep(1.5)
+    assert (cluster.status()["phase"], cluster.status()["podName"]) == ("Succeeded", "t-1")
+    assert cluster.api.read(f"{PODS}/t-2") is None
