@@ -190,6 +190,7 @@ class Controller:
 
     def _take_pod(self, pod: Pod, *, is_gone: bool) -> None:
         if self._history.contains(pod.task_key, pod.task_uid):
+            self._take_late_pod(pod, is_gone=is_gone)
             return
         tracked = self._tracking.find(pod.task_key, pod.task_uid)
         pods = self._tracking.pods_of(pod)
@@ -207,6 +208,13 @@ class Controller:
             self._accounts.note_change(pod, before, spec.model if spec is not None else None)
         if tracked is not None:
             self._follow_pod(tracked, pod, is_gone=is_gone)
+
+    def _take_late_pod(self, pod: Pod, *, is_gone: bool) -> None:
+        """Handle a pod of a finished task; one that is still retained was created while the task ended."""
+        if pod.is_retained and not is_gone:
+            self._history.remove_late(pod)
+        if pod.is_retained and pod.node is not None and (is_gone or pod.is_finished or pod.is_deleting):
+            self._scheduler.end(pod.task_uid, pod.node)
 
     def _follow_pod(self, tracked: Tracked, pod: Pod, *, is_gone: bool) -> None:
         if is_gone and pod.is_finished and (tracked.ended is None or pod.attempt >= tracked.ended.attempt):

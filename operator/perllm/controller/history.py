@@ -11,6 +11,7 @@ import orjson
 
 from perllm.api import names
 from perllm.api.task_status import TaskStatus
+from perllm.cluster.pod import Pod
 from perllm.controller.pod_keeper import PodKeeper
 from perllm.controller.status_writer import Fields
 
@@ -116,6 +117,12 @@ class History:
         stub = self._stubs.pop(key, None)
         if stub is not None and not stub.is_deleting:
             self._count_out(key)
+
+    def remove_late(self, pod: Pod) -> None:
+        """Delete a pod that was created while its task ended, and runs although nobody waits for it."""
+        if not (pod.is_finished or pod.is_deleting):
+            namespace = _namespace_of(pod.key)
+            self._pods.delete(f"{names.pods_path(namespace)}/{pod.name}", pod.uid)
 
     def tidy(self) -> None:
         """Delete tasks whose time is over, and those that ended first where there are too many."""

@@ -7,7 +7,7 @@ succeeded until its outcome is part of the stored learned state.
 
 from dataclasses import dataclass
 
-from perllm.api.task_status import TaskStatus
+from perllm.api.task_status import TaskPhase, TaskStatus
 from perllm.cluster.pod import Pod, PodPhase
 from perllm.controller.summary import is_settled
 
@@ -38,12 +38,15 @@ def may_release(pod: Pod, records: Records, now_s: float) -> bool:
         records: what is recorded about its task.
         now_s: Unix time.
     """
-    if records.status is None:
+    status = records.status
+    if status is None:
         return pod.is_finished or pod.is_deleting or pod.node is None
-    if not records.is_stored or records.status.attempts < pod.attempt:
+    if not records.is_stored or not (status.phase.is_final or status.attempts >= pod.attempt):
         return False
-    if pod.phase is PodPhase.SUCCEEDED:
-        return is_settled(records.status) and records.is_learned
+    if pod.phase is PodPhase.SUCCEEDED and not status.phase.is_final:
+        return False
+    if status.phase is TaskPhase.SUCCEEDED and status.pod_name == pod.name:
+        return is_settled(status) and records.is_learned
     return pod.is_finished or (pod.is_deleting and _has_no_end(pod, now_s))
 
 

@@ -9,9 +9,11 @@ import pytest
 
 from perllm.api import names
 from perllm.controller.history import History, HistoryLimits, Stub
+from perllm.controller.pods import build_pod
+from perllm.controller.task import read_task
 from perllm.energy.settlement import SETTLING_S
-from unit.controller.samples import task_object
-from unit.controller.test_controller import Cluster, run_through
+from unit.controller.samples import make_own_decision, running, task_object
+from unit.controller.test_controller import PODS, START_S, Cluster, run_through
 from unit.controller.test_retention import store_learned_state
 
 
@@ -147,3 +149,15 @@ class TestATask:
         cluster.controller.on_task(edited, deleted=False)
         await asyncio.sleep(0.1)
         assert cluster.status() == before
+
+    async def test_that_gets_a_pod_after_its_end_has_it_deleted_and_takes_no_slot(self, cluster: Cluster) -> None:
+        cluster.create(deadline="1s", onDeadlineMissed="Terminate")
+        await asyncio.sleep(3)
+        assert is_history(cluster)
+        cluster.api.store(f"{PODS}/t-1", **build_pod(read_task(task_object(), START_S)[0], 1, "perllm"))
+        cluster.scheduler.confirm(make_own_decision(), 1.0)
+        cluster.bind()
+        await asyncio.sleep(0.1)
+        assert cluster.api.read(f"{PODS}/t-1") is None
+        cluster.controller.on_pod(None, running(is_deleting=True))
+        assert len(cluster.parts.ledger) == 0

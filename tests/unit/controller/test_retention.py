@@ -15,9 +15,12 @@ from unit.controller.test_controller import PODS, Cluster, run_through
 
 NOW_S = 1020.0
 SETTLED = TaskStatus(
-    phase=TaskPhase.SUCCEEDED, attempts=1, observed=Observation(latency=10.0, energy_quality=EnergyQuality.MEASURED)
+    phase=TaskPhase.SUCCEEDED,
+    pod_name="t-1",
+    attempts=1,
+    observed=Observation(latency=10.0, energy_quality=EnergyQuality.MEASURED),
 )
-UNSETTLED = TaskStatus(phase=TaskPhase.SUCCEEDED, attempts=1, observed=Observation(latency=10.0))
+UNSETTLED = TaskStatus(phase=TaskPhase.SUCCEEDED, pod_name="t-1", attempts=1, observed=Observation(latency=10.0))
 RETRIED = TaskStatus(phase=TaskPhase.PENDING, attempts=1)
 
 
@@ -37,6 +40,15 @@ class TestAPodThatSucceeded:
     )
     def test_is_retained_before(self, records: Records) -> None:
         assert not may_release(succeeded(is_deleting=True, gone_by_s=NOW_S - 1e6), records, NOW_S)
+
+    @pytest.mark.parametrize("attempts", [0, 1])
+    def test_too_late_for_its_task_is_released_once_the_end_of_that_is_stored(self, attempts: int) -> None:
+        ended = TaskStatus(phase=TaskPhase.FAILED, attempts=attempts)
+        assert may_release(succeeded(), Records(ended, is_stored=True), NOW_S)
+        assert not may_release(succeeded(), Records(ended, is_stored=False), NOW_S)
+
+    def test_of_another_attempt_than_the_one_that_counts_is_released(self) -> None:
+        assert may_release(succeeded(attempt=2), Records(SETTLED, is_stored=True), NOW_S)
 
 
 class TestAPodThatFailed:
