@@ -11,7 +11,7 @@ import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -62,6 +62,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 DRAIN_TIMEOUT_S = 10.0
+TASKS_PATIENCE_S = 20.0
+"""Tasks are started after this time even if those of some namespace cannot be listed yet."""
+
+TASKS_POLL_S = 0.05
 PODS_PATIENCE_S = 60.0
 """Without the pods of a namespace, nodes seem emptier than they are; the operator waits this long to list them all."""
 
@@ -276,7 +280,7 @@ class Operator:
             for obstacles in self._obstacles:
                 self._begin(work, "watch of quotas and namespaces", obstacles.run)
             self._begin(work, "writes", self._writes.run)
-            self._begin(work, "dispatcher", self._control.dispatcher.run)
+            self._begin(work, "dispatcher", self._dispatch)
             self._begin(work, "profiles", self._profiles.run)
             self._begin(work, "watch of profiles", self._profile_watch.run)
             self._begin(work, "releases of pods", self._control.releases.run)
@@ -292,6 +296,14 @@ class Operator:
             await self._stopping.wait()
             log.info("stopping")
             await self._write_out()
+
+    async def _dispatch(self) -> None:
+        """Start tasks once all of them are known, so that the most urgent ones come first."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TASKS_PATIENCE_S):
+                while not self._watch.is_ready:  # noqa: ASYNC110 - it depends on another thread
+                    await asyncio.sleep(TASKS_POLL_S)
+        await self._control.dispatcher.run()
 
     def _begin(self, work: asyncio.TaskGroup, name: str, part: Callable[[], Awaitable[None]]) -> None:
         """Run a part until the group ends; if it fails, the error is logged and the part is restarted."""

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+import orjson
 from cluster import AT_A_TIME, wait_until
 from fleets import PODS, TASKS, build_tasks
 
@@ -51,19 +52,21 @@ class Kept:
         path, pod_name = tasks_path(namespace), names.pod_name(name, 1)
         metadata = {"name": name, "namespace": namespace}
         task = await self._client.post(path, {**_strip(self._task), "metadata": metadata})
-        status = {**self._task["status"], "podName": pod_name}
+        later_s = _created_s(task) - _created_s(self._task)
+        status = {**_shift(self._task["status"], later_s), "podName": pod_name}
         await self._client.patch(f"{path}/{name}/status", {"status": status})
-        pod = self._build_pod(pod_name, task)
-        await self._client.post(pods_path(namespace), pod)
-        await self._client.patch(f"{pods_path(namespace)}/{pod_name}/status", {"status": self._pod["status"]})
+        await self._client.post(pods_path(namespace), self._build_pod(pod_name, task, later_s))
+        status = _shift(self._pod["status"], later_s)
+        await self._client.patch(f"{pods_path(namespace)}/{pod_name}/status", {"status": status})
 
-    def _build_pod(self, name: str, task: Object) -> Object:
+    def _build_pod(self, name: str, task: Object, later_s: float) -> Object:
         pod = _strip(self._pod)
         owner = {**self._pod["metadata"]["ownerReferences"][0], "name": task["metadata"]["name"]}
         labels = {**self._pod["metadata"]["labels"], names.TASK_LABEL: task["metadata"]["name"]}
-        annotations = dict(self._pod["metadata"]["annotations"])
-        uid, own_uid = self._task["metadata"]["uid"], task["metadata"]["uid"]
-        annotations[names.DECISION_ANNOTATION] = annotations[names.DECISION_ANNOTATION].replace(uid, own_uid)
+        annotations, own_uid = _shift(self._pod["metadata"]["annotations"], later_s), task["metadata"]["uid"]
+        record = orjson.loads(annotations[names.DECISION_ANNOTATION])
+        record |= {"task_id": own_uid, "decided_s": record["decided_s"] + later_s}
+        annotations[names.DECISION_ANNOTATION] = orjson.dumps(record).decode()
         pod["metadata"] = {
             "name": name,
             "namespace": task["metadata"]["namespace"],
@@ -118,10 +121,30 @@ def _strip(item: Object) -> Object:
     return {key: copy.deepcopy(value) for key, value in item.items() if key not in ("metadata", "status")}
 
 
+def _shift(value: Any, by_s: float) -> Any:
+    """Return JSON in which all times are later."""
+    if isinstance(value, dict):
+        return {key: _shift(one, by_s) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_shift(one, by_s) for one in value]
+    time_s = parse_time_s(value)
+    return value if time_s is None else _format(value, time_s + by_s)
+
+
+def _format(like: str, time_s: float) -> str:
+    """Return a time in whole seconds if another one is."""
+    text = format_time(time_s)
+    return text if "." in like else f"{text.partition('.')[0]}Z"
+
+
+def _created_s(item: Object) -> float:
+    return parse_time_s(item["metadata"]["creationTimestamp"]) or 0.0
+
+
 def _succeeded(pod: Object) -> Object:
     """Return the status of a pod whose container ran for `RUN_S` from the pod's creation on."""
-    start_s = parse_time_s(pod["metadata"]["creationTimestamp"]) or 0.0
-    started, finished = (format_time(time_s).split(".")[0] + "Z" for time_s in (start_s, start_s + RUN_S))
+    created = pod["metadata"]["creationTimestamp"]
+    started, finished = created, _shift(created, RUN_S)
     ended = {"exitCode": 0, "reason": "Completed", "startedAt": started, "finishedAt": finished}
     container = pod["spec"]["containers"][0]
     state = {"name": container["name"], "image": container["image"], "imageID": "", "ready": False, "restartCount": 0}

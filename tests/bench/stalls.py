@@ -20,6 +20,7 @@ from fleets import PODS, TASKS, build_pods, build_scenario, build_tasks
 from kept import Kept, do_all, run_pattern
 from probes import Answers, Probe, probed
 from tables import Row, percentile
+from whole_loop import LEARNED
 
 from perllm.cluster.client import ApiError
 from perllm_lab.kubernetes import probe
@@ -75,8 +76,9 @@ async def measure_stalls(binaries: Mapping[str, Path], folder: Path, say: Say) -
 async def _measure(arena: Arena, kept: Kept, count: int, idle: Probe) -> Start:
     """Start the operator with `count` kept tasks and `PENDING` new ones; leave only the kept ones."""
     await arena.operator.stop()
+    added = count - kept.count
     await kept.grow(count)
-    await _settle(arena)
+    await _settle(arena, added)
     await create_all(arena.client, TASKS, build_tasks(f"new-{count}", PENDING))
     pod = build_pods("probe", 1, "perllm")[0]
     pod["metadata"] |= {"uid": "probe"}
@@ -98,11 +100,15 @@ async def _measure(arena: Arena, kept: Kept, count: int, idle: Probe) -> Start:
     return Start(ready_s, known_s, answers.spans_ms, returning.spans_ms, memory)
 
 
-async def _settle(arena: Arena) -> None:
-    """Have the operator take in what it has not seen before, such as outcomes, so that the next start is a restart."""
+async def _settle(arena: Arena, count: int) -> None:
+    """Have the operator learn from tasks that it has not seen before, so that its next start is a restart."""
     await arena.operator.start()
     await _wait_ready(arena, time.monotonic())
-    await asyncio.sleep(WATCHED_S)
+
+    async def are_learned() -> bool:
+        return await read_metric(arena.health_url, LEARNED) >= count
+
+    await wait_until(are_learned, f"{count} outcomes are learned")
     await arena.operator.stop()
 
 

@@ -63,4 +63,5 @@ async def test_a_status_never_reaches_another_task_of_the_name(client: Client) -
     finally:
         running.cancel()
     assert written == [PENDING]
-    assert (await client.get(names.task_path(NAMESPACE, "twin")))["status"] == PENDING
+    stored = (await client.get(names.task_path(NAMESPACE, "twin")))["status"]
+    assert (stored["phase"], stored.get("message")) == ("Pending", None)

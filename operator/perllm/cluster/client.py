@@ -16,6 +16,7 @@ import orjson
 
 from perllm.cluster.credentials import Credentials
 from perllm.cluster.decoding import UndecodableError, decode
+from perllm.cluster.sockets import open_socket
 from perllm.text import MAX_LINE, clean_line, error_line
 
 Object = dict[str, Any]
@@ -121,7 +122,10 @@ class Client:
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(
-            limit=self._max_connections, ssl=self._credentials.ssl_context() or True, keepalive_timeout=60
+            limit=self._max_connections,
+            ssl=self._credentials.ssl_context() or True,
+            keepalive_timeout=60,
+            socket_factory=open_socket,
         )
         self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout)
         return self

@@ -1,7 +1,8 @@
 """Logs an outage once when it begins and once when it ends, however many attempts fail in between.
 
 An API server that is down breaks every watch and write at the same time. That is one outage: the first failure is
-logged, and the outage lasts until all of them work again.
+logged, and the outage lasts until all of them work again. An API server that has just started denies requests until it
+has read the roles, and has no answer for some resources; that belongs to the same outage.
 """
 
 import logging
@@ -12,6 +13,9 @@ from dataclasses import dataclass
 log = logging.getLogger(__name__)
 
 API_SERVER = "API server"
+
+WARM_UP_S = 20.0
+"""For so long errors that an API server answers with belong to its outage, while that lasts."""
 
 
 @dataclass(slots=True)
@@ -32,6 +36,7 @@ class Outages:
         self._lock = threading.RLock()
         self._names: dict[str, str] = {}
         self._current: dict[str, _Outage] = {}
+        self._answered_s: dict[str, float] = {}
 
     def __contains__(self, topic: object) -> bool:
         return topic in self._names
@@ -45,9 +50,9 @@ class Outages:
             is_unanswered: whether the cause is that the API server does not answer.
         """
         with self._lock:
-            name = API_SERVER if is_unanswered else topic
+            name = self._find_cause(topic, is_unanswered)
             if self._names.get(topic, name) != name:
-                self.worked(topic)  # the cause is another one now
+                self._end(topic)  # the cause is another one now
             self._names[topic] = name
             outage = self._current.get(name)
             if outage is None:
@@ -58,9 +63,22 @@ class Outages:
     def worked(self, topic: str) -> None:
         """Record a success; it is logged if it ends an outage, that is, if no other topic still fails for its cause."""
         with self._lock:
-            name = self._names.pop(topic, None)
-            if name is None or name in self._names.values():
-                return
-            outage = self._current.pop(name)
-            lasted_s = self._now() - outage.since_s
-            log.info("%s: works again after %.1f s and %d failed attempts", name, lasted_s, outage.failures)
+            self._answered_s.pop(topic, None)
+            self._end(topic)
+
+    def _end(self, topic: str) -> None:
+        name = self._names.pop(topic, None)
+        if name is None or name in self._names.values():
+            return
+        outage = self._current.pop(name)
+        lasted_s = self._now() - outage.since_s
+        log.info("%s: works again after %.1f s and %d failed attempts", name, lasted_s, outage.failures)
+
+    def _find_cause(self, topic: str, is_unanswered: bool) -> str:
+        if is_unanswered:
+            self._answered_s.pop(topic, None)
+            return API_SERVER
+        if API_SERVER not in self._current:
+            return topic
+        since_s = self._answered_s.setdefault(topic, self._now())
+        return API_SERVER if self._now() < since_s + WARM_UP_S else topic

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from perllm.controller.pod_accounts import PodAccounts
+from perllm.controller.pod_accounts import PodAccounts, find_flying
 from perllm.controller.tracking import Tracked, Tracking
 from perllm.metrics import OperatorMetrics
 from perllm.placement.fleet import Fleet
@@ -82,8 +82,10 @@ class DriftMonitor:
                 self._scheduler.confirm(decision, tracked.task.demand.slots)
 
     def _is_in_flight(self, tracked: Tracked, confirmed: set[str]) -> bool:
+        if tracked.task.uid in confirmed:
+            return find_flying(tracked) is not None
         decision = self._accounts.find_flight(tracked)
-        return decision is not None and (decision.node in self._fleet.nodes or tracked.task.uid in confirmed)
+        return decision is not None and decision.node in self._fleet.nodes
 
 
 def _describe(is_counted: bool) -> str:

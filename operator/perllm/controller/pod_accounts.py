@@ -74,10 +74,8 @@ class PodAccounts:
 
     def find_flight(self, tracked: Tracked) -> Decision | None:
         """Return the decision by which a task is in flight, going by its pods; None if it is not."""
-        last = max(tracked.pods.values(), key=lambda pod: pod.attempt, default=None)
-        if last is None or last.node is None or (last.is_finished and last.linger_s is None):
-            return None
-        return read_decision(tracked.task, last)
+        pod = find_flying(tracked)
+        return None if pod is None else read_decision(tracked.task, pod)
 
     def call_ends(self, tracked: Tracked, now_s: float) -> None:
         """Treat pods as ended that the operator no longer waits for."""
@@ -90,3 +88,11 @@ class PodAccounts:
                 tracked.pods[name] = called
                 self.note_change(called, pod, task.spec.model)
                 self.account(tracked, called)
+
+
+def find_flying(tracked: Tracked) -> Pod | None:
+    """Return the pod by which a task occupies a node; None if it occupies none."""
+    last = max(tracked.pods.values(), key=lambda pod: pod.attempt, default=None)
+    if last is None or last.node is None or (last.is_finished and last.linger_s is None):
+        return None
+    return last

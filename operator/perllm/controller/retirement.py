@@ -18,6 +18,7 @@ from perllm.controller.task import read_status
 from perllm.controller.tracking import Tracked, Tracking
 from perllm.guard import Guard
 from perllm.learning.learner import Learner
+from perllm.slices import Slices
 
 INTERVAL_S = 0.5
 
@@ -55,10 +56,15 @@ class Retirement:
         """Retire tasks, and delete finished ones whose time is over, until cancelled."""
         while True:
             await asyncio.sleep(INTERVAL_S)
-            for tracked in self._tracking:
-                if tracked.status.phase.is_final:
-                    self.examine(tracked)
+            await self._examine_all()
             self._history.tidy()
+
+    async def _examine_all(self) -> None:
+        slices = Slices()
+        for tracked in self._tracking:
+            if tracked.status.phase.is_final and self._tracking.get(tracked.task.key) is tracked:
+                self.examine(tracked)
+            await slices.pause()
 
     def examine(self, tracked: Tracked) -> None:
         """Retire a task if it is over."""

@@ -27,6 +27,7 @@ from perllm.cluster.credentials import Credentials
 from perllm.cluster.decoding import UndecodableError, decode, prune
 from perllm.cluster.informer import object_key
 from perllm.cluster.outages import Outages
+from perllm.cluster.sockets import open_socket
 from perllm.controller.handover import Handover
 from perllm.controller.status_writer import is_written_by_others
 from perllm.guard import describe
@@ -111,7 +112,9 @@ class TaskStream:
         trace.on_request_exception.append(self._note_failure)
         trace.on_request_end.append(self._note_answer)
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=credentials.ssl_context() or True),
+            connector=aiohttp.TCPConnector(
+                limit=MAX_CONNECTIONS, ssl=credentials.ssl_context() or True, socket_factory=open_socket
+            ),
             headers=credentials.headers(),
             response_class=_build_response_class(self),
             trace_configs=[trace],

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from perllm.cluster.outages import Outages
+from perllm.cluster.outages import WARM_UP_S, Outages
 
 
 def test_an_outage_is_two_lines_however_often_it_was_tried(caplog: pytest.LogCaptureFixture) -> None:
@@ -25,8 +25,8 @@ def test_an_outage_is_two_lines_however_often_it_was_tried(caplog: pytest.LogCap
 
 def test_topics_are_apart(caplog: pytest.LogCaptureFixture) -> None:
     outages = Outages(lambda: 0.0)
-    outages.failed("API server", "connection refused")
     outages.failed("watch of pods", "403 Forbidden")
+    outages.failed("API server", "connection refused")
     outages.worked("watch of pods")
     assert "API server" in outages
     assert "watch of pods" not in outages
@@ -45,15 +45,32 @@ def test_an_api_server_that_is_away_is_one_outage_for_all_who_ask_it(caplog: pyt
     assert caplog.messages[1:] == ["API server: works again after 0.0 s and 28 failed attempts"]
 
 
-def test_what_fails_of_something_else_afterwards_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_api_server_that_starts_again_and_denies_everything_is_the_same_outage(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.INFO)
     outages = Outages(lambda: 0.0)
     outages.failed("watch of pods", "connection refused", is_unanswered=True)
     outages.failed("watch of pods", "403 Forbidden")
+    outages.failed("writing status", "403 Forbidden")
+    outages.worked("writing status")
     outages.worked("watch of pods")
-    assert [message.partition(";")[0] for message in caplog.messages] == [
-        "API server: connection refused",
-        "API server: works again after 0.0 s and 1 failed attempts",
-        "watch of pods: 403 Forbidden",
-        "watch of pods: works again after 0.0 s and 1 failed attempts",
+    assert caplog.messages[1:] == ["API server: works again after 0.0 s and 3 failed attempts"]
+
+
+def test_what_is_still_denied_later_is_an_outage_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    now_s = 0.0
+    outages = Outages(lambda: now_s)
+    for topic in ("watch of pods", "watch of nodes"):
+        outages.failed(topic, "connection refused", is_unanswered=True)
+    for now_s in (1.0, WARM_UP_S, WARM_UP_S + 1.0, 2 * WARM_UP_S, 3 * WARM_UP_S):  # noqa: B007
+        outages.failed("watch of pods", "403 Forbidden")
+    outages.worked("watch of pods")
+    outages.worked("watch of nodes")
+    assert [message.partition(" after")[0] for message in caplog.messages] == [
+        "API server: connection refused; retrying until it works",
+        "watch of pods: 403 Forbidden; retrying until it works",
+        "watch of pods: works again",
+        "API server: works again",
     ]
