@@ -28,6 +28,7 @@ from perllm_lab.simulator.journal_replay import replay_journal
 from perllm_lab.workload.requests import Request
 
 SYNTHETIC_TASKS = 200
+TRACE_TASKS = 500
 SPEED = 3.0
 MAX_MEDIAN_ENERGY_ERROR = 0.15
 
@@ -58,7 +59,7 @@ def lab_settings() -> LabSettings:
 
 @pytest.fixture(scope="module")
 def requests(lab: Lab) -> list[Request]:
-    return trace_requests(lab.scenario, synthetic=SYNTHETIC_TASKS)
+    return trace_requests(lab.scenario, synthetic=SYNTHETIC_TASKS, limit=TRACE_TASKS)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
