@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from perllm.api import names, rules
 from perllm.api.node_profile import NodeProfileStatus
+from perllm.api.node_server import NodeServerStatus
 from perllm.api.task import TaskSpec
 from perllm.api.task_status import TaskStatus
 from perllm.api.template import PodTemplate
@@ -36,6 +37,13 @@ _NODE_PROFILE_COLUMNS = (
     ("Outcomes", "integer", ".status.outcomes", "Number of outcomes learned from."),
     ("Latency(s)", "number", ".status.meanLatencySeconds", "Mean seconds from creation to completion."),
     ("Energy(J)", "number", ".status.meanEnergyJoules", "Mean joules per task."),
+    ("Age", "date", ".metadata.creationTimestamp", "Time since creation."),
+)
+_NODE_SERVER_COLUMNS = (
+    ("Ready", "string", ".status.ready", "How many of its model servers accept requests."),
+    ("Models", "string", ".status.models", "The models that can be asked for now."),
+    ("Running", "integer", ".status.running", "Requests in process."),
+    ("Foreign", "integer", ".status.foreign", "Requests that are not PerLLM's."),
     ("Age", "date", ".metadata.creationTimestamp", "Time since creation."),
 )
 # Fields that `kubectl get --field-selector` accepts.
@@ -68,9 +76,17 @@ def node_profile_crd() -> Schema:
     return _definition(kind, "Cluster", schema, _NODE_PROFILE_COLUMNS)
 
 
+def node_server_crd() -> Schema:
+    """Return the CustomResourceDefinition of ``LLMNodeServer``."""
+    status = structural_schema(NodeServerStatus, "The model servers of the node. Written only by its agent.")
+    schema = _root_schema("The model servers of the node of the same name.", status)
+    kind = (names.NODE_SERVER_KIND, names.NODE_SERVER_PLURAL, names.NODE_SERVER_SHORT_NAME)
+    return _definition(kind, "Cluster", schema, _NODE_SERVER_COLUMNS)
+
+
 def crd_files() -> dict[str, str]:
     """Return the text of every generated file by file name, such as ``perllm.io_llminferencetasks.yaml``."""
-    definitions = (task_crd(), node_profile_crd())
+    definitions = (task_crd(), node_profile_crd(), node_server_crd())
     return {
         f"{names.GROUP}_{definition['spec']['names']['plural']}.yaml": HEADER
         + yaml.safe_dump(definition, sort_keys=False, width=120, allow_unicode=True)

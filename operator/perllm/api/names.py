@@ -13,6 +13,9 @@ TASK_SHORT_NAME = "llmtask"
 NODE_PROFILE_KIND = "LLMNodeProfile"
 NODE_PROFILE_PLURAL = "llmnodeprofiles"
 NODE_PROFILE_SHORT_NAME = "llmnode"
+NODE_SERVER_KIND = "LLMNodeServer"
+NODE_SERVER_PLURAL = "llmnodeservers"
+NODE_SERVER_SHORT_NAME = "llmserver"
 CATEGORY = "perllm"
 
 SCHEDULER_NAME = "perllm"
@@ -30,6 +33,9 @@ DEADLINE_ANNOTATION = f"{GROUP}/deadline"
 CONTAINERS_ANNOTATION = f"{GROUP}/containers"
 
 FIELD_MANAGER = "perllm"
+AGENT_FIELD_MANAGER = "perllm-agent"
+AGENT_LEASE_PREFIX = "perllm-agent-"
+SERVER_LABEL = f"{GROUP}/server"
 
 OUTCOME_FINALIZER = f"{GROUP}/outcome"
 
@@ -69,6 +75,21 @@ def node_profile_path(name: str) -> str:
 def node_profile_status_path(name: str) -> str:
     """Return the API path of the status of one node's profile."""
     return f"{node_profile_path(name)}/status"
+
+
+def node_servers_path() -> str:
+    """Return the API path of the model servers of all nodes."""
+    return f"/apis/{API_VERSION}/{NODE_SERVER_PLURAL}"
+
+
+def node_server_path(node: str) -> str:
+    """Return the API path of the model servers of one node."""
+    return f"{node_servers_path()}/{node}"
+
+
+def node_server_status_path(node: str) -> str:
+    """Return the API path of the status of the model servers of one node."""
+    return f"{node_server_path(node)}/status"
 
 
 def pods_path(namespace: str | None = None) -> str:

@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 from perllm.api.names import GROUP, MAX_LABEL_LENGTH
+from perllm.api.prompt import MAX_PROMPT_LENGTH
 from perllm.api.quantities import DURATION_PATTERN
 from perllm.api.template import MAX_KEY_LENGTH
 
 Rule = dict[str, str]
+
+GENERATION_FIELDS = ("maxTokens", "temperature", "topP", "seed", "stop")
 
 # Decisions are based on these fields, so they must not change; all others may change while the task exists.
 IMMUTABLE_FIELDS = (
@@ -18,6 +21,10 @@ IMMUTABLE_FIELDS = (
     "tiers",
     "onInfeasible",
     "template",
+    "prompt",
+    "messages",
+    "system",
+    *GENERATION_FIELDS,
 )
 
 
@@ -32,8 +39,38 @@ def task_rules() -> tuple[Rule, ...]:
 
 
 def task_spec_rules() -> tuple[Rule, ...]:
-    """Return the rules for the task's spec as a whole: which fields are immutable."""
-    return tuple(_is_immutable(field) for field in IMMUTABLE_FIELDS)
+    """Return the rules for the task's spec as a whole: how its work is given, and which fields are immutable."""
+    return (*_work_rules(), *(_is_immutable(field) for field in IMMUTABLE_FIELDS))
+
+
+def _work_rules() -> tuple[Rule, ...]:
+    of_a_request = " || ".join(f"has(self.{field})" for field in ("system", *GENERATION_FIELDS))
+    return (
+        {
+            "rule": "[has(self.prompt), has(self.messages), has(self.template)].filter(given, given).size() == 1",
+            "message": "exactly one of spec.prompt, spec.messages and spec.template must be given",
+        },
+        {
+            "rule": "!has(self.template) || has(self.promptTokens)",
+            "message": "spec.promptTokens is required with a template: how many tokens the pod's prompts have",
+        },
+        {
+            "rule": f"!has(self.template) || !({of_a_request})",
+            "message": "sampling parameters and spec.system belong to spec.prompt and spec.messages; with a template "
+            "the pod's own arguments state them",
+        },
+        {
+            "rule": "!has(self.messages) || self.messages.map(one, size(one.content)).sum() + "
+            f"(has(self.system) ? size(self.system) : 0) <= {MAX_PROMPT_LENGTH}",
+            "message": f"spec.messages and spec.system may have at most {MAX_PROMPT_LENGTH} characters together; "
+            "split them into several tasks, or mount a file into the pod of a template",
+        },
+        {
+            "rule": "!has(self.prompt) || size(self.prompt) + (has(self.system) ? size(self.system) : 0) <= "
+            f"{MAX_PROMPT_LENGTH}",
+            "message": f"spec.prompt and spec.system may have at most {MAX_PROMPT_LENGTH} characters together",
+        },
+    )
 
 
 def task_field_rules() -> Mapping[str, Sequence[Rule]]:

@@ -1,12 +1,24 @@
-"""The ``LLMInferenceTask``: a bounded unit of LLM work that runs as one pod on one node."""
+"""The ``LLMInferenceTask``: a bounded unit of LLM work that runs on one node.
+
+A served task states its prompt, and runs as a request to a model server that is up already. A pod task has a template.
+"""
 
 from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from perllm.api.base import Deadline, InputBytes, Resource, Tokens, Ttl
+from perllm.api.base import Deadline, InputBytes, Tokens, Ttl
+from perllm.api.prompt import (
+    MAX_MESSAGES,
+    MAX_PROMPT_LENGTH,
+    Characters,
+    ChatMessage,
+    ChatRole,
+    Generation,
+    estimate_tokens,
+)
 from perllm.api.quantities import parse_duration_s, parse_quantity
 from perllm.api.template import check_template
 
@@ -41,7 +53,7 @@ def _check_unique(tiers: tuple[Tier, ...]) -> tuple[Tier, ...]:
     return tiers
 
 
-class TaskSpec(Resource):
+class TaskSpec(Generation):
     """What the task is, and when it has to be complete."""
 
     model_config = ConfigDict(extra="forbid")
@@ -50,8 +62,21 @@ class TaskSpec(Resource):
         description="Name of the model, for example meta-llama/Llama-3.1-8B. Times and energies are learned per model "
         "and node."
     )
-    prompt_tokens: Annotated[Tokens, Field(ge=1)] = Field(
-        description="Number of tokens in the prompt, or in all prompts of a batch."
+    prompt: Characters | None = Field(
+        default=None,
+        description="The prompt. Exactly one of prompt, messages and template is given. Whoever may read the task may "
+        "read the prompt and the answer.",
+    )
+    messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=MAX_MESSAGES)] | None = Field(
+        default=None,
+        description="The prompt as a conversation.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
+    system: Characters | None = Field(default=None, description="System message that goes before the prompt.")
+    prompt_tokens: Annotated[Tokens, Field(ge=1)] | None = Field(
+        default=None,
+        description="Number of tokens in the prompt, or in all prompts of a batch. Required with a template; without "
+        "one it is estimated from the text if absent.",
     )
     output_tokens: Annotated[Tokens, Field(ge=1)] | None = Field(
         default=None,
@@ -87,17 +112,58 @@ class TaskSpec(Resource):
     )
     retries: Annotated[int, Field(ge=0, le=MAX_RETRIES)] = Field(
         default=0,
-        description="How many times a failed pod is replaced by a new one. Pods that a node refused, or that were lost "
-        "with their node, do not count.",
+        description="How many times a failed attempt is repeated. Pods that a node refused, requests that a model "
+        "server did not accept, and what was lost with its node, do not count.",
     )
     ttl_after_finished: Ttl | None = Field(
         default=None,
         description="How long the task is kept after it has finished, for example 1h. If absent, as long as the "
         "operator's configuration says, by default 24h.",
     )
-    template: Annotated[dict[str, Any], AfterValidator(check_template), WithJsonSchema({"type": "object"})] = Field(
-        description="The pod that does the work, as a PodTemplateSpec."
+    template: Annotated[dict[str, Any], AfterValidator(check_template), WithJsonSchema({"type": "object"})] | None = (
+        Field(default=None, description="The pod that does the work, as a PodTemplateSpec.")
     )
+
+    @model_validator(mode="after")
+    def _check_work(self) -> "TaskSpec":
+        """Raise unless the work is given in exactly one way, with what belongs to it."""
+        given = [one for one in (self.prompt, self.messages, self.template) if one is not None]
+        if len(given) != 1:
+            raise ValueError("exactly one of prompt, messages and template must be given")
+        if self.template is not None and self.prompt_tokens is None:
+            raise ValueError("promptTokens is required with a template")
+        if self.template is not None and (self.system is not None or self.to_generation().to_body()):
+            raise ValueError("sampling parameters and system belong to prompt and messages, not to a template")
+        if self.prompt_length > MAX_PROMPT_LENGTH:
+            raise ValueError(f"the messages together may have at most {MAX_PROMPT_LENGTH} characters")
+        return self
+
+    @property
+    def is_served(self) -> bool:
+        """Whether it runs as a request to a model server, not as a pod."""
+        return self.template is None
+
+    @cached_property
+    def conversation(self) -> tuple[ChatMessage, ...]:
+        """The messages that are sent to the model server; empty for a pod task."""
+        before = () if self.system is None else (ChatMessage(role=ChatRole.SYSTEM, content=self.system),)
+        if self.prompt is not None:
+            return (*before, ChatMessage(role=ChatRole.USER, content=self.prompt))
+        return (*before, *(self.messages or ()))
+
+    @cached_property
+    def prompt_length(self) -> int:
+        """Characters of all messages."""
+        return sum(len(message.content) for message in self.conversation)
+
+    @cached_property
+    def expected_prompt_tokens(self) -> int:
+        """Number of tokens in the prompt, estimated if the task does not state it."""
+        return estimate_tokens(self.prompt_length) if self.prompt_tokens is None else self.prompt_tokens
+
+    def to_generation(self) -> Generation:
+        """Return how the answer is generated."""
+        return Generation(**{name: getattr(self, name) for name in Generation.model_fields})
 
     @cached_property
     def deadline_s(self) -> float:
@@ -111,8 +177,8 @@ class TaskSpec(Resource):
 
     @cached_property
     def input_size_bytes(self) -> int:
-        """The size of the payload in bytes."""
-        return parse_quantity(self.input_bytes)
+        """The size of the payload in bytes; at least that of the prompt."""
+        return max(parse_quantity(self.input_bytes), sum(len(one.content.encode()) for one in self.conversation))
 
     @cached_property
     def allowed_tiers(self) -> frozenset[Tier]:

@@ -6,10 +6,15 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field
 
 from perllm.api.base import Figure, Joules, Message, Resource, Seconds, Share, Text, Tokens
-from perllm.api.report import MAX_REPORT_LENGTH, TokenSource
+from perllm.api.report import TokenSource
+from perllm.api.served_run import ServedRun
 from perllm.api.task import Tier
 
 MAX_FAILED_ATTEMPTS = 64
+MAX_ANSWER_LENGTH = 65_536
+"""Characters of an answer that the status holds."""
+
+MAX_RECORD_LENGTH = 8192
 
 
 class TaskPhase(StrEnum):
@@ -26,6 +31,13 @@ class TaskPhase(StrEnum):
     def is_final(self) -> bool:
         """Whether a task never leaves this phase."""
         return self in (TaskPhase.SUCCEEDED, TaskPhase.FAILED, TaskPhase.REJECTED)
+
+
+class RunsAs(StrEnum):
+    """What carries out an attempt at a task."""
+
+    POD = "pod"
+    REQUEST = "request"
 
 
 class EnergyQuality(StrEnum):
@@ -104,9 +116,9 @@ class Observation(Resource):
 
 
 class Result(Resource):
-    """The result of the task, as far as its pod reported it."""
+    """The result of the task, as far as its pod or the agent reported it."""
 
-    text: Annotated[str, Field(max_length=MAX_REPORT_LENGTH)] | None = Field(
+    text: Annotated[str, Field(max_length=MAX_ANSWER_LENGTH)] | None = Field(
         default=None, description="The answer, or its beginning."
     )
     truncated: bool | None = Field(default=None, description="Whether the text was truncated to fit.")
@@ -144,11 +156,16 @@ class TaskStatus(Resource):
         default=None,
         description="When PerLLM first saw the task, to the microsecond; the creation time is in whole seconds.",
     )
-    pod_name: Text | None = Field(default=None, description="The pod of the current attempt.")
+    pod_name: Text | None = Field(
+        default=None, description="Name of the current attempt, and of its pod unless it runs on a model server."
+    )
     node_name: Text | None = Field(default=None, description="The node it runs on.")
     tier: Tier | None = Field(default=None, description="The node's tier.")
     gpu_type: Text | None = Field(default=None, description="The node's GPU type.")
-    attempts: int = Field(default=0, ge=0, description="Number of pods created for the task.")
+    runs_as: RunsAs | None = Field(
+        default=None, description="pod: it runs as a pod; request: as a request to a model server of the node."
+    )
+    attempts: int = Field(default=0, ge=0, description="Number of pods created, or requests made, for the task.")
     failed_attempts: Annotated[tuple[int, ...], Field(max_length=MAX_FAILED_ATTEMPTS)] | None = Field(
         default=None, description="Attempts whose own pod failed; more of them than spec.retries end the task."
     )
@@ -156,7 +173,13 @@ class TaskStatus(Resource):
     completion_time: AwareDatetime | None = Field(default=None, description="When the task finished.")
     decision: DecisionStatus | None = Field(default=None, description="Where the task runs, and why.")
     observed: Observation | None = Field(default=None, description="What was observed when the task ran.")
-    result: Result | None = Field(default=None, description="The result of the task, as far as its pod reported it.")
+    run: ServedRun | None = Field(
+        default=None, description="What the node's agent reported about the request. Written only by the agent."
+    )
+    result: Result | None = Field(default=None, description="The result of the task, as far as it was reported.")
+    decision_record: Annotated[str, Field(max_length=MAX_RECORD_LENGTH)] | None = Field(
+        default=None, description="The decision in full, for PerLLM itself, if the task runs on a model server."
+    )
     deadline_met: bool | None = Field(default=None, description="Whether the task completed by its deadline.")
     conditions: tuple[Condition, ...] = Field(
         default=(),
