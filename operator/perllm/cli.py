@@ -24,12 +24,13 @@ from perllm.cluster.rbac import build_manifests
 from perllm.cluster.release import ReleaseError, release_pods, stop_deployment
 from perllm.cluster.release_policy import build_release_policy
 from perllm.collector import collect_rarely
-from perllm.config import Config, ConfigError, load_config
+from perllm.config import Config, load_config
 from perllm.doctor.command import examine
 from perllm.doctor.rights import Account
 from perllm.extender.scheduler import scheduler_configuration
 from perllm.logs import configure_logging
 from perllm.operator import Operator
+from perllm.settings_file import ConfigError
 
 log = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ The names are those in the sources of the engines:
 
 * vLLM: ``vllm/v1/metrics/loggers.py``. Up to 0.10 the use of the cache was called ``gpu_cache_usage_perc``.
 * SGLang: ``python/sglang/srt/metrics/collector.py``; only with ``--enable-metrics``.
-* TGI: ``router/src/infer``, ``backends/v3/src``; it has no figure about its cache.
-* llama.cpp: ``tools/server/server-context.cpp``; only with ``--metrics``. Newer versions have no figure about the cache.
-* Ollama has no metrics.
+* TGI: the reference of its metrics; there is no figure about the cache.
+* llama.cpp: ``tools/server/server-context.cpp``; only with ``--metrics``. Newer versions have none about the cache.
+* Ollama has no metrics; ``/api/version`` is its own.
 
 In a list of models, vLLM, SGLang and llama.cpp name themselves as the owner.
 """
@@ -124,13 +124,16 @@ def read_load(engine: Engine, text: str) -> Load:
 
 def recognise_owner(models: Iterable[Mapping[str, Any]]) -> Engine | None:
     """Return the engine that a list of models names as the owner; None if it names none in the table."""
-    return next((OWNERS[owner] for one in models if (owner := one.get("owned_by")) in OWNERS), None)
+    owners = (OWNERS.get(str(one.get("owned_by"))) for one in models)
+    return next((engine for engine in owners if engine is not None), None)
 
 
 def read_models(content: Any) -> list[dict[str, Any]]:
     """Return the models in an answer of ``/v1/models``: those whose names a task can have, without duplicates."""
     listed = content.get("data") if isinstance(content, dict) else None
-    found = {one["id"]: one for one in listed or () if isinstance(one, dict) and _is_name(one.get("id"))}
+    if not isinstance(listed, list):
+        return []
+    found = {one["id"]: one for one in listed if isinstance(one, dict) and _is_name(one.get("id"))}
     return list(found.values())[:MAX_SERVED_MODELS]
 
 
