@@ -81,10 +81,10 @@ class ServerPods:
             for namespace in namespaces
         ]
 
-    @property
-    def is_synced(self) -> bool:
-        """Whether the pods of all namespaces are known."""
-        return all(one.synced.is_set() for one in self.informers)
+    async def wait(self) -> None:
+        """Return when the pods of all namespaces are known."""
+        for informer in self.informers:
+            await informer.synced.wait()
 
     @property
     def addresses(self) -> list[ServerAddress]:

@@ -1,7 +1,10 @@
 """The agent's own metrics. Names and labels are a stable interface; no label has unbounded values."""
 
+from collections.abc import Callable, Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from perllm.api.node_server import ModelServer
 from perllm.api.served_run import ServedRun
 
 _LENGTH_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
@@ -53,6 +56,18 @@ class AgentMetrics:
             ["kind"],
             registry=registry,
         )
+
+    def watch(self, *, reports: Callable[[], int], lease: Callable[[], bool]) -> None:
+        """Read these figures whenever the metrics are read."""
+        self.reports.set_function(reports)
+        self.lease.set_function(lease)
+
+    def show_servers(self, states: Sequence[ModelServer]) -> None:
+        """Set what there is to say about the model servers."""
+        ready = sum(one.ready for one in states)
+        self.servers.labels("true").set(ready)
+        self.servers.labels("false").set(len(states) - ready)
+        self.foreign.set(sum(one.foreign for one in states))
 
     def note_run(self, run: ServedRun) -> None:
         """Count a request that ended."""
