@@ -254,11 +254,11 @@ async def _run(config: Config, credentials: Credentials, journal: IO[bytes] | No
 
 async def _run_agent(node: str, config: AgentConfig, credentials: Credentials) -> None:
     async with Client(credentials, max_connections=MAX_CONNECTIONS) as client:
-        one = Agent(client, node, config, registry=CollectorRegistry())
+        node_agent = Agent(client, node, config, registry=CollectorRegistry())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, one.stop)
-        await one.run()
+            loop.add_signal_handler(number, node_agent.stop)
+        await node_agent.run()
 
 
 async def _release(credentials: Credentials, namespaces: tuple[str, ...], stop: str | None) -> None:

@@ -85,6 +85,8 @@ class FakeApiServer:
 
     async def get(self, path: str, **query: str) -> Object:
         await self._enter("GET", path, query)
+        if path in self._objects:
+            return copy.deepcopy(self._objects[path])
         items = [item for at, item in self._objects.items() if at.rpartition("/")[0] == path]
         items = [item for item in items if _is_selected(item, query.get("labelSelector", ""))]
         start = int(query.get("continue") or 0)
@@ -107,11 +109,7 @@ class FakeApiServer:
             raise ApiError(404, "NotFound", f"{at} not found")
         metadata = self._objects[at]["metadata"]
         if kind is PatchKind.JSON:
-            *tests, change = body
-            if any(test["value"] != metadata["uid"] for test in tests):
-                raise ApiError(422, "Invalid", "the server rejected our request due to an error in our request")
-            self._objects[at] = {one: value for one, value in self._objects[at].items() if one != "status"}
-            body = {"status": change["value"]}
+            self._objects[at], body = _apply(self._objects[at], body), {}
         if kind is PatchKind.STRATEGIC:
             dropped = body["metadata"]["$deleteFromPrimitiveList/finalizers"]
             body = {"metadata": {"finalizers": [one for one in metadata.get("finalizers", ()) if one not in dropped]}}
@@ -177,6 +175,21 @@ def _is_selected(item: Object, selector: str) -> bool:
     name, equals, value = selector.removeprefix("!").partition("=")
     holds = not name or (labels.get(name) == value if equals else name in labels)
     return holds != selector.startswith("!")
+
+
+def _apply(item: Object, patch: list[dict[str, Any]]) -> Object:
+    """Apply the operations test, add and replace of a JSON patch (RFC 6902), as far as they are about objects."""
+    patched = copy.deepcopy(item)
+    for change in patch:
+        *parents, name = change["path"].removeprefix("/").split("/")
+        place = patched
+        for parent in parents:
+            place = place[parent]
+        if change["op"] != "test":
+            place[name] = copy.deepcopy(change["value"])
+        elif place.get(name) != change["value"]:
+            raise ApiError(422, "Invalid", "the server rejected our request due to an error in our request")
+    return patched
 
 
 def _merge(old: Any, patch: Any) -> Any:
