@@ -26,11 +26,11 @@ def _check_url(text: str) -> str:
     return text.rstrip("/")
 
 
-class _Section(BaseModel):
+class _AgentSection(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ModelServerSettings(_Section):
+class ModelServerSettings(_AgentSection):
     """A model server at an address that is the same on all nodes of the agent."""
 
     url: Annotated[str, Field(max_length=256), AfterValidator(_check_url)] = Field(
@@ -46,7 +46,7 @@ class ModelServerSettings(_Section):
     )
 
 
-class AgentConfig(_Section):
+class AgentConfig(_AgentSection):
     """The configuration of the agent."""
 
     servers: Annotated[tuple[ModelServerSettings, ...], Field(max_length=MAX_SERVERS)] = Field(
