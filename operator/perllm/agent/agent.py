@@ -31,6 +31,7 @@ from perllm.agent.runs import RunClocks, Runs
 from perllm.agent.servers import ModelServers
 from perllm.cluster.client import Client
 from perllm.cluster.outages import Outages
+from perllm.cluster.sockets import open_socket
 from perllm.cluster.writes import WriteQueue
 from perllm.completions.endpoint import Endpoint
 from perllm.guard import Guard
@@ -41,15 +42,20 @@ log = logging.getLogger(__name__)
 DRAIN_TIMEOUT_S = 5.0
 PODS_PATIENCE_S = 10.0
 CONNECT_S = 5.0
+SILENCE_S = 600.0
+"""A request without any news for so long is given up. Servers say nothing while it waits in their queue."""
+
 KEEP_ALIVE_S = 4.0
 """Servers close connections that are idle for five seconds; a request must not be sent while they do."""
 
 
 def open_session() -> aiohttp.ClientSession:
-    """Return a session for requests to model servers, which take as long as they take."""
+    """Return a session for requests to model servers, which may take long, but not for ever without a word."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, socket_factory=open_socket),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"Accept-Encoding": "identity"},  # sizes are limited before anything is decompressed
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENCE_S),
     )
 
 
@@ -148,6 +154,8 @@ class Agent:
             await stack.enter_async_context(self._session)
             if self._registry is not None:
                 await stack.enter_async_context(self._serve_health(self._registry))
+            stack.callback(self._publication.stop)
+            stack.push_async_callback(self._runs.stop, 0.0)  # if it is cancelled instead of stopped
             work = await stack.enter_async_context(cancelled_at_exit())
             self._begin(work, "lease", self._lease.run)
             self._begin(work, "writes", self._writes.run)

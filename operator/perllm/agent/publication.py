@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from math import inf
 from typing import Any
 
 from perllm.api import names
@@ -18,6 +19,8 @@ from perllm.cluster.writes import Write, WriteQueue
 KIND = "node server"
 FOREIGN_S = 2.0
 LOAD_S = 10.0
+REFRESH_S = 300.0
+"""Even what has not changed is written again, in case the object was deleted."""
 
 
 class Publication:
@@ -52,23 +55,26 @@ class Publication:
         self._now = now
         self._unix_now = unix_now
         self._published: Sequence[ModelServer] | None = None
-        self._written_s = 0.0
+        self._written_s = -inf
         self._timer: asyncio.TimerHandle | None = None
 
     def note_change(self) -> None:
-        """Publish a change of the servers, now or, if it is only about load, when it is due; returns immediately."""
+        """Publish a change of the servers, now or, if it is only about load, when it is due; returns immediately.
+
+        Must be called once to begin with.
+        """
+        self.stop()
+        due_s = self._written_s + choose_pause_s(self._published, self._states()) - self._now()
+        if due_s <= 0:
+            self._published, self._written_s, due_s = self._states(), self._now(), REFRESH_S
+            self._writes.put(Write(KIND, self._node, self._send))
+        self._timer = asyncio.get_running_loop().call_later(due_s, self.note_change)
+
+    def stop(self) -> None:
+        """Publish nothing more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        pause_s = choose_pause_s(self._published, self._states())
-        if pause_s is None:
-            return
-        due_s = self._written_s + pause_s - self._now()
-        if due_s > 0:
-            self._timer = asyncio.get_running_loop().call_later(due_s, self.note_change)
-            return
-        self._published, self._written_s = self._states(), self._now()
-        self._writes.put(Write(KIND, self._node, self._send))
 
     async def _send(self) -> None:
         """Write the newest state."""
@@ -105,10 +111,10 @@ class Publication:
                 raise
 
 
-def choose_pause_s(published: Sequence[ModelServer] | None, states: Sequence[ModelServer]) -> float | None:
-    """Return how long after the last write a change has to wait, in seconds; None if nothing has changed."""
+def choose_pause_s(published: Sequence[ModelServer] | None, states: Sequence[ModelServer]) -> float:
+    """Return how long after the last write the next one is due, in seconds."""
     if published == states:
-        return None
+        return REFRESH_S
     if published is None or [_standing(one) for one in published] != [_standing(one) for one in states]:
         return 0.0
     if [one.foreign for one in published] != [one.foreign for one in states]:

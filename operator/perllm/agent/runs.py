@@ -89,6 +89,7 @@ class Runs:
     def withdraw(self, assignment: Assignment) -> None:
         """Forget an assignment; if its request is in process, it is closed at once."""
         self._reports.drop(assignment)
+        self._guard.clear("task", assignment.key)
         self._waiting.pop(assignment.id, None)
         request = self._running.get(assignment.id)
         if request is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from random import Random
 
 import aiohttp
@@ -91,9 +92,12 @@ class ModelServers:
         return [one for one in self._known.values() if one.serves(model)]
 
     def adopt(self, addresses: Iterable[ServerAddress]) -> None:
-        """Look at these servers from now on, at most `MAX_SERVERS` of them, and at no others."""
-        wanted = list(dict.fromkeys(addresses))[:MAX_SERVERS]
-        self._known = {one: self._known.get(one) or KnownServer(one, self._open_endpoint(one)) for one in wanted}
+        """Look at these servers from now on, the first `MAX_SERVERS` of them, and at no others."""
+        wanted: dict[str, ServerAddress] = {}
+        for one in addresses:
+            wanted.setdefault(one.url, one)
+        first = islice(wanted.values(), MAX_SERVERS)
+        self._known = {one: self._known.get(one) or KnownServer(one, self._open_endpoint(one)) for one in first}
         self._adopted.set()
         self._note_change()
 

@@ -110,6 +110,13 @@ async def test_a_load_that_is_what_it_was_is_not_written() -> None:
         assert setting.written == before
 
 
+async def test_an_object_that_was_deleted_is_there_again_within_minutes() -> None:
+    async with publish() as setting:
+        setting.api.remove(PATH)
+        await asyncio.sleep(301)
+        assert setting.item["status"]["ready"] == "1/2"
+
+
 async def test_an_api_server_that_was_away_gets_the_newest_state() -> None:
     async with publish() as setting:
         setting.api.fail("PATCH", *[ApiUnreachableError("connection refused")] * 3)

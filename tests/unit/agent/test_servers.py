@@ -101,3 +101,10 @@ async def test_of_too_many_servers_the_first_are_known(servers: ModelServers) ->
     servers.adopt([ServerAddress(f"http://127.0.0.1:1/{number}/v1") for number in range(MAX_SERVERS + 5)])
     await asyncio.wait_for(servers.synced.wait(), 2)
     assert len(servers.states) == MAX_SERVERS
+
+
+async def test_a_server_that_is_configured_and_found_as_well_is_one(servers: ModelServers, changes: Changes) -> None:
+    async with FakeEngine.serve() as server:
+        servers.adopt([ServerAddress(server.url, slots=2), ServerAddress(server.url)])
+        await changes.wait_for_ready(1)
+        assert [state.slots for state in servers.states] == [2]
