@@ -15,8 +15,7 @@ import click
 import yaml
 from prometheus_client import CollectorRegistry
 
-from perllm.agent.agent import Agent
-from perllm.agent.config import AgentConfig, load_agent_config
+from perllm.agent.command import agent
 from perllm.api.crd import crd_files
 from perllm.cluster.authors import build_author_policy
 from perllm.cluster.client import ApiError, Client
@@ -62,6 +61,9 @@ def main() -> None:
     """Place LLM inference tasks on edge and cloud nodes, to meet deadlines at the least energy, learning online."""
 
 
+main.add_command(agent)
+
+
 @main.command()
 @click.option("--config", "config_file", type=_FILE, help="Configuration file (YAML). Default: all defaults.")
 @click.option(
@@ -96,24 +98,6 @@ def run(
     collect_rarely()
     with journal.open("wb") if journal is not None else nullcontext() as file:
         asyncio.run(_run(config, credentials, file, starts))
-
-
-@main.command()
-@click.option("--node", required=True, envvar="NODE_NAME", show_envvar=True, help="Name of the node that it serves.")
-@click.option("--config", "config_file", type=_FILE, help="Configuration file (YAML) of the agent.")
-@click.option(
-    "--kubeconfig", type=_FILE, help="Kubeconfig. Default: $KUBECONFIG, ~/.kube/config, then the service account."
-)
-@click.option("--context", help="Context of the kubeconfig.")
-@_explained
-def agent(node: str, config_file: Path | None, kubeconfig: Path | None, context: str | None) -> None:
-    """Run the agent of a node until SIGTERM or Ctrl-C: it sends served tasks to the model servers of the node.
-
-    When it is stopped, requests in process get the grace period of the configuration to end.
-    """
-    config = load_agent_config(config_file)
-    configure_logging(config.log)
-    asyncio.run(_run_agent(node, config, load_credentials(kubeconfig, context)))
 
 
 @main.command()
@@ -250,15 +234,6 @@ async def _run(config: Config, credentials: Credentials, journal: IO[bytes] | No
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, operator.stop)
         await operator.run()
-
-
-async def _run_agent(node: str, config: AgentConfig, credentials: Credentials) -> None:
-    async with Client(credentials, max_connections=MAX_CONNECTIONS) as client:
-        node_agent = Agent(client, node, config, registry=CollectorRegistry())
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, node_agent.stop)
-        await node_agent.run()
 
 
 async def _release(credentials: Credentials, namespaces: tuple[str, ...], stop: str | None) -> None:
