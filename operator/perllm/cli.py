@@ -15,6 +15,7 @@ import click
 import yaml
 from prometheus_client import CollectorRegistry
 
+from perllm.agent.command import agent
 from perllm.api.crd import crd_files
 from perllm.cluster.authors import build_author_policy
 from perllm.cluster.client import ApiError, Client
@@ -24,12 +25,13 @@ from perllm.cluster.rbac import build_manifests
 from perllm.cluster.release import ReleaseError, release_pods, stop_deployment
 from perllm.cluster.release_policy import build_release_policy
 from perllm.collector import collect_rarely
-from perllm.config import Config, ConfigError, load_config
+from perllm.config import Config, load_config
 from perllm.doctor.command import examine
 from perllm.doctor.rights import Account
 from perllm.extender.scheduler import scheduler_configuration
 from perllm.logs import configure_logging
 from perllm.operator import Operator
+from perllm.settings_file import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,9 @@ def _explained(command: Callable[_P, None]) -> Callable[_P, None]:
 @click.version_option(package_name="perllm")
 def main() -> None:
     """Place LLM inference tasks on edge and cloud nodes, to meet deadlines at the least energy, learning online."""
+
+
+main.add_command(agent)
 
 
 @main.command()
