@@ -16,11 +16,12 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from perllm.api.crd import crd_files
+from perllm.cluster.agent_policy import build_agent_policies
 from perllm.cluster.authors import build_author_policy
 from perllm.cluster.client import ApiError, Client
 from perllm.cluster.credentials import Credentials, CredentialsError, load_credentials
 from perllm.cluster.leadership import LeadershipError
-from perllm.cluster.rbac import build_manifests
+from perllm.cluster.rbac import build_agent_manifests, build_manifests
 from perllm.cluster.release import ReleaseError, release_pods, stop_deployment
 from perllm.cluster.release_policy import build_release_policy
 from perllm.collector import collect_rarely
@@ -118,35 +119,52 @@ def crds(output: Path | None) -> None:
     show_default=True,
     help="Service account of kube-scheduler; may be that of the operator.",
 )
+@click.option("--agent-service-account", help="Service account of the agents. Default: no roles for agents.")
+@click.option(
+    "--server-namespace",
+    "server_namespaces",
+    multiple=True,
+    help="Namespace where agents look for pods of model servers; may be repeated. Default: that of --namespace.",
+)
 @_explained
-def rbac(config_file: Path | None, namespace: str, service_account: str, scheduler_service_account: str) -> None:
-    """Print the least roles that the operator and its kube-scheduler need with a configuration.
+def rbac(
+    config_file: Path | None,
+    namespace: str,
+    service_account: str,
+    scheduler_service_account: str,
+    agent_service_account: str | None,
+    server_namespaces: tuple[str, ...],
+) -> None:
+    """Print the least roles that the operator, its kube-scheduler and the agents need with a configuration.
 
     If the configuration lists namespaces, rights about tasks are granted only there.
     """
     config = load_config(config_file)
-    operator, scheduler = (
-        {"kind": "ServiceAccount", "name": name, "namespace": namespace}
-        for name in (service_account, scheduler_service_account)
-    )
-    manifests = build_manifests(
-        operator, scheduler, namespaces=config.namespaces, namespace=namespace, lease=config.leader_lease
-    )
+    places = config.namespaces
+    operator, scheduler = (_account_subject(name, namespace) for name in (service_account, scheduler_service_account))
+    manifests = build_manifests(operator, scheduler, namespaces=places, namespace=namespace, lease=config.leader_lease)
+    if agent_service_account:
+        agent = _account_subject(agent_service_account, namespace)
+        manifests += build_agent_manifests(agent, namespace, namespaces=places, server_namespaces=server_namespaces)
     click.echo(yaml.safe_dump_all(manifests, sort_keys=False), nl=False)
 
 
 @main.command("admission-policy")
 @click.option("--namespace", default="perllm-system", show_default=True, help="Namespace of the service account.")
 @click.option("--service-account", default="perllm", show_default=True, help="Service account of the operator.")
+@click.option("--agent-service-account", help="Service account of the agents. Default: no policies about agents.")
 @_explained
-def admission_policy(namespace: str, service_account: str) -> None:
-    """Print the admission policies about authors of tasks and about the operator.
+def admission_policy(namespace: str, service_account: str, agent_service_account: str | None) -> None:
+    """Print the admission policies about authors of tasks, about the operator, and about agents.
 
-    Only users who may create pods in a namespace may create tasks there; and of a pod's status and metadata, the
-    operator may change nothing but its own finalizer. Leave the second one out if kube-scheduler has the same account.
+    Only users who may create pods in a namespace may create tasks with a template there; of a pod's status and
+    metadata, the operator may change nothing but its own finalizer; and the agent of a node may write nothing that
+    concerns another node. Leave the second one out if kube-scheduler has the same account.
     """
     account = Account(namespace, service_account)
     manifests = [*build_author_policy(), *build_release_policy(account.user)]
+    if agent_service_account:
+        manifests += build_agent_policies(Account(namespace, agent_service_account).user)
     click.echo(yaml.safe_dump_all(manifests, sort_keys=False), nl=False)
 
 
@@ -220,6 +238,10 @@ def doctor(
     place = Account(namespace, service_account)
     if not asyncio.run(examine(config, kubeconfig, context, place, as_json=output == "json")):
         sys.exit(1)
+
+
+def _account_subject(name: str, namespace: str) -> dict[str, str]:
+    return {"kind": "ServiceAccount", "name": name, "namespace": namespace}
 
 
 async def _run(config: Config, credentials: Credentials, journal: IO[bytes] | None, starts: Path | None) -> None:

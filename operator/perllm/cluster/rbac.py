@@ -1,8 +1,11 @@
-"""The least rights with which the operator and its private kube-scheduler work.
+"""The least rights with which the operator, its private kube-scheduler and the agents of the nodes work.
 
 Rules about nodes apply to the whole cluster, since nodes belong to no namespace. Rules about tasks apply to the whole
 cluster or, if the operator serves only some namespaces, to those. kube-scheduler reads pods everywhere in either case,
 because the free resources of a node depend on all of them.
+
+All agents have the same account. RBAC knows neither their nodes nor field selectors, so what they write is confined to
+their own node by an admission policy (`agent_policy`), and what they read is not.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,9 +17,15 @@ Rule = dict[str, Any]
 Subject = dict[str, Any]
 
 RBAC_GROUP = "rbac.authorization.k8s.io"
+LEASE_GROUP = "coordination.k8s.io"
 NODES_ROLE = "perllm-nodes"
 TASKS_ROLE = "perllm-tasks"
 LEASE_ROLE = "perllm-lease"
+AGENT_LEASES_ROLE = "perllm-agent-leases"
+AGENT_ROLE = "perllm-agent"
+AGENT_TASKS_ROLE = "perllm-agent-tasks"
+AGENT_SERVERS_ROLE = "perllm-agent-servers"
+AGENT_OWN_LEASES_ROLE = "perllm-agent-own-leases"
 SCHEDULER_LEASE_ROLE = "perllm-scheduler-lease"
 SCHEDULER_ROLES = ("system:kube-scheduler", "system:volume-scheduler")
 
@@ -27,6 +36,7 @@ def node_rules() -> list[Rule]:
         _rule("", ["nodes"], "list", "watch"),
         _rule(names.GROUP, [names.NODE_PROFILE_PLURAL], "list", "watch", "create"),
         _rule(names.GROUP, [f"{names.NODE_PROFILE_PLURAL}/status"], "patch"),
+        _rule(names.GROUP, [names.NODE_SERVER_PLURAL], "list", "watch"),
     ]
 
 
@@ -50,12 +60,44 @@ def namespace_rules() -> list[Rule]:
 
 def lease_rules(lease: str) -> list[Rule]:
     """Return the operator's rights in its own namespace to follow a Lease, and to give it up."""
-    return [_rule("coordination.k8s.io", ["leases"], "get", "patch", only=lease)]
+    return [_rule(LEASE_GROUP, ["leases"], "get", "patch", only=lease)]
+
+
+def agent_lease_rules() -> list[Rule]:
+    """Return the operator's rights in its own namespace to see which agents are alive."""
+    return [_rule(LEASE_GROUP, ["leases"], "list", "watch")]
+
+
+def agent_rules() -> list[Rule]:
+    """Return the agents' rights to cluster-scoped objects; a node owns the object about its model servers."""
+    return [
+        _rule("", ["nodes"], "get"),
+        _rule(names.GROUP, [names.NODE_SERVER_PLURAL], "get", "create"),
+        _rule(names.GROUP, [f"{names.NODE_SERVER_PLURAL}/status"], "patch"),
+    ]
+
+
+def agent_task_rules() -> list[Rule]:
+    """Return the agents' rights in the namespaces whose tasks are served."""
+    return [
+        _rule(names.GROUP, [names.TASK_PLURAL], "list", "watch"),
+        _rule(names.GROUP, [f"{names.TASK_PLURAL}/status"], "patch"),
+    ]
+
+
+def agent_server_rules() -> list[Rule]:
+    """Return the agents' rights in the namespaces where they look for the pods of model servers."""
+    return [_rule("", ["pods"], "list", "watch")]
+
+
+def agent_own_lease_rules() -> list[Rule]:
+    """Return the agents' rights to Leases in their own namespace."""
+    return [_rule(LEASE_GROUP, ["leases"], "get", "create", "update", "patch")]
 
 
 def scheduler_lease_rules(lease: str) -> list[Rule]:
     """Return kube-scheduler's rights to the Lease, in addition to its own role, which lets it create any Lease."""
-    return [_rule("coordination.k8s.io", ["leases"], "get", "update", only=lease)]
+    return [_rule(LEASE_GROUP, ["leases"], "get", "update", only=lease)]
 
 
 def build_manifests(
@@ -67,7 +109,7 @@ def build_manifests(
         operator: the operator.
         scheduler: its kube-scheduler.
         namespaces: namespaces whose tasks are served; all if empty.
-        namespace: namespace of both, and of the Lease.
+        namespace: namespace of both, of the Lease, and of the agents' Leases; empty if there are none.
         lease: name of the Lease that decides which of several replicas is active; empty for a single replica.
     """
     manifests = _grant(NODES_ROLE, node_rules(), operator)
@@ -75,12 +117,33 @@ def build_manifests(
         manifests += _grant(TASKS_ROLE, task_rules(), operator, place)
     if not namespaces:
         manifests += _grant(TASKS_ROLE, task_rules() + namespace_rules(), operator)
+    if namespace:
+        manifests += _grant(AGENT_LEASES_ROLE, agent_lease_rules(), operator, namespace)
     for role in SCHEDULER_ROLES:
         manifests.append(_bind(f"perllm-{role.removeprefix('system:')}", "ClusterRole", role, scheduler))
     if lease:
         manifests += _grant(LEASE_ROLE, lease_rules(lease), operator, namespace)
         manifests += _grant(SCHEDULER_LEASE_ROLE, scheduler_lease_rules(lease), scheduler, namespace)
     return manifests
+
+
+def build_agent_manifests(
+    agent: Subject, namespace: str, *, namespaces: Sequence[str] = (), server_namespaces: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Return roles and bindings for an RBAC subject, the account of all agents.
+
+    Args:
+        agent: the account.
+        namespace: namespace of the agents' Leases.
+        namespaces: namespaces whose tasks are served; all if empty.
+        server_namespaces: namespaces of the pods of model servers; that of the Leases if empty.
+    """
+    manifests = _grant(AGENT_ROLE, agent_rules(), agent)
+    for place in namespaces or ("",):
+        manifests += _grant(AGENT_TASKS_ROLE, agent_task_rules(), agent, place)
+    for place in server_namespaces or (namespace,):
+        manifests += _grant(AGENT_SERVERS_ROLE, agent_server_rules(), agent, place)
+    return manifests + _grant(AGENT_OWN_LEASES_ROLE, agent_own_lease_rules(), agent, namespace)
 
 
 def collection_path(manifest: Mapping[str, Any]) -> str:
