@@ -20,6 +20,20 @@
 {{ include "perllm.name" . | trunc 53 | trimSuffix "-" }}-uninstall
 {{- end }}
 
+{{- define "perllm.agentServiceAccountName" -}}
+{{ include "perllm.fullname" . }}-agent
+{{- end }}
+
+{{- define "perllm.agentSelectorLabels" -}}
+app.kubernetes.io/name: {{ include "perllm.name" . | trunc 57 | trimSuffix "-" }}-agent
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* Namespaces of the pods of model servers, as a JSON list. */}}
+{{- define "perllm.serverNamespaces" -}}
+{{ default (list .Release.Namespace) .Values.agent.serverNamespaces | toJson }}
+{{- end }}
+
 {{- define "perllm.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "perllm.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
