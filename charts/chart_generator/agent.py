@@ -17,13 +17,13 @@ class ApiKeySecret(Section):
     key: str = Field(default="api-key", min_length=1, description="Key in the Secret.")
 
 
-class ServerAddress(Section):
+class AgentServer(Section):
     """A model server that is not in a labelled pod, such as one on the host."""
 
     url: str = Field(
-        pattern="^https?://[^/?#@]+(/[^?#]*)?$",
-        description="Its address up to the version, such as http://$(NODE_IP):8000/v1; $(NODE_IP) is the address of "
-        "the node.",
+        max_length=256,
+        pattern="^https?://[^/?#@]+/[^/?#][^?#]*$",
+        description="Its address up to the version, such as http://127.0.0.1:8000/v1; the same on every node.",
     )
     api_key_secret: ApiKeySecret | None = Field(default=None, description="Where its API key is, if it needs one.")
     slots: Annotated[int, Field(ge=1)] | None = Field(
@@ -39,24 +39,24 @@ class AgentValues(Section):
         description="Whether there are agents. Without them, tasks that state a prompt instead of a pod template have "
         "no model server that is already up.",
     )
-    servers: list[ServerAddress] = Field(
+    servers: list[AgentServer] = Field(
         default=[],
         max_length=MAX_SERVERS,
-        description="Model servers outside of labelled pods, on every node: url, slots, and apiKeySecret with name and "
-        "key. One that does not answer on a node is not used there.",
+        description="Model servers outside of labelled pods, with the same address on every node: url, slots, and "
+        "apiKeySecret with name and key. One that does not answer is not used.",
     )
     server_namespaces: list[Namespace] = Field(
         default=[],
         description="Namespaces in which a pod with the label perllm.io/server=true is a model server, and receives "
         "prompts; that of the release when empty. List only namespaces that you trust with every prompt.",
     )
-    health_port: Port = Field(default=10262, description="Port of /healthz, /readyz and /metrics.")
+    health_port: Port = Field(default=8081, description="Port of /healthz, /readyz and /metrics.")
     resources: Object = Field(
         default={"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}},
         description="Their resources.",
     )
     termination_grace_period_seconds: int = Field(
-        default=60, ge=10, description="Seconds in which an agent that is stopped may finish its requests."
+        default=60, ge=20, description="Seconds to stop; all but the last 10 are for requests that are in process."
     )
     max_unavailable: int | str = Field(
         default="10%", description="How many agents, or what share of them, an upgrade may replace at a time."

@@ -72,7 +72,7 @@ def agent_rules() -> list[Rule]:
     """Return the agents' rights to cluster-scoped objects; a node owns the object about its model servers."""
     return [
         _rule("", ["nodes"], "get"),
-        _rule(names.GROUP, [names.NODE_SERVER_PLURAL], "get", "create"),
+        _rule(names.GROUP, [names.NODE_SERVER_PLURAL], "create"),
         _rule(names.GROUP, [f"{names.NODE_SERVER_PLURAL}/status"], "patch"),
     ]
 
@@ -92,7 +92,7 @@ def agent_server_rules() -> list[Rule]:
 
 def agent_own_lease_rules() -> list[Rule]:
     """Return the agents' rights to Leases in their own namespace."""
-    return [_rule(LEASE_GROUP, ["leases"], "get", "create", "update", "patch")]
+    return [_rule(LEASE_GROUP, ["leases"], "create", "patch")]
 
 
 def scheduler_lease_rules(lease: str) -> list[Rule]:

@@ -25,7 +25,7 @@ EVERYTHING = {
     "replicaCount": 2,
     "config": {"namespaces": ["team"]},
     **{name: {"enabled": True} for name in ("serviceMonitor", "prometheusRule", "dashboard", "networkPolicy")},
-    "agent": {"enabled": True, "servers": [{"url": "http://$(NODE_IP):8000/v1"}]},
+    "agent": {"enabled": True, "servers": [{"url": "http://127.0.0.1:8000/v1"}]},
 }
 
 

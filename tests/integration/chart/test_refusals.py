@@ -59,6 +59,7 @@ def list_sections(entries: Iterable[ChartValue], prefix: str = "") -> Iterator[s
             {"agent": {"servers": [{"url": "http://user:password@models/v1"}]}},
             "at '/agent/servers/0/url': 'http://user:password@models/v1' does not match pattern",
         ),
+        ({"agent": {"servers": [{"url": "http://models:8000"}]}}, "at '/agent/servers/0/url'"),
         ({"agent": {"servers": [{"slots": 4}]}}, "at '/agent/servers/0': missing property 'url'"),
         ({"config": {"namespaces": ["a", "a"]}}, "at '/config/namespaces': items at 0 and 1 are equal"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.name must be set when serviceAccount.create is false"),

@@ -293,7 +293,8 @@ def test_agents_are_configured_with_the_namespaces_of_tasks_and_servers(render: 
 
     assert config["namespaces"] == ["team"]
     assert config["server_namespaces"] == [NAMESPACE, "models"]
-    assert [one["url"] for one in config["servers"]] == ["http://$(NODE_IP):8000/v1", "https://models.example.com/v1"]
+    assert config["lease_namespace"] == NAMESPACE
+    assert [one["url"] for one in config["servers"]] == ["http://127.0.0.1:8000/v1", "https://models.example.com/v1"]
 
 
 def test_only_agents_mount_the_keys_of_servers_and_only_those_that_are_named(render: Render) -> None:
