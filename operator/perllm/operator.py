@@ -46,6 +46,7 @@ from perllm.extender.server import build_app
 from perllm.guard import Guard
 from perllm.loop_lag import watch_loop
 from perllm.metrics import OperatorMetrics
+from perllm.nodes.agents import AgentLease, NodeAgents, Offer, read_lease, read_offer
 from perllm.nodes.circuit_writer import CircuitWriter
 from perllm.nodes.profile_store import ProfileStore
 from perllm.nodes.upkeep import NodeUpkeep
@@ -146,6 +147,14 @@ class Operator:
             metadata_only=True,
             labelSelector=names.select_instance(config.instance),
         )
+        self._agents = NodeAgents(
+            scheduler,
+            control.controller.lose_runs,
+            can_see=lambda: self._leases is None or self._leases.topic not in self._outages,
+            now_s=time.monotonic,
+            unix_now=time.time,
+        )
+        self._offers, self._leases = self._build_agent_informers()
         self._watch = TaskWatch(
             credentials,
             lambda item, deleted: control.controller.on_task(item, deleted=deleted),
@@ -207,6 +216,14 @@ class Operator:
             path = "/api/v1/namespaces"
             obstacles.append(self._inform("namespace", path, read_namespace, controller.on_namespace))
         return nodes, pods, obstacles
+
+    def _build_agent_informers(self) -> tuple[Informer[Offer], Informer[AgentLease] | None]:
+        """Return the informers of model servers and, if there may be agents, of their Leases."""
+        offers = self._inform("model server", names.node_servers_path(), read_offer, self._agents.on_offer)
+        namespace = self._config.agents.lease_namespace
+        if not namespace:
+            return offers, None
+        return offers, self._inform("lease", names.leases_path(namespace), read_lease, self._agents.on_lease)
 
     def _inform(
         self,
@@ -287,6 +304,10 @@ class Operator:
             self._begin(work, "retirement of tasks", self._control.retirement.run)
             self._begin(work, "comparison of the ledger", self._control.drift.run)
             self._begin(work, "upkeep of nodes", self._upkeep.run)
+            if self._leases is not None:
+                self._begin(work, "watch of model servers", self._offers.run)
+                self._begin(work, "watch of agents", self._leases.run)
+                self._begin(work, "upkeep of agents", self._agents.run)
             self._watch.start()
             stack.push_async_callback(self._watch.stop)
             # Last, so that it ends first: the watch may take seconds to end, and no call may be answered then.

@@ -50,7 +50,7 @@ class Generation(Resource):
     temperature: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = Field(
         default=None, description="Sampling temperature."
     )
-    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = Field(
+    top_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
         default=None, description="Only the most probable tokens with this total probability are sampled."
     )
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = Field(

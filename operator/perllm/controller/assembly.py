@@ -158,7 +158,7 @@ def build_task_control(
         guard=guard,
     )
     history = History(pods, settings.history, unix_now)
-    retirement = Retirement(tracking, history, reconciler, writer, guard=guard, unix_now=unix_now)
+    retirement = Retirement(tracking, history, reconciler, writer, outcomes, guard=guard, unix_now=unix_now)
     releases = PodReleases(
         tracking,
         writer,

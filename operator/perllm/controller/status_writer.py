@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from perllm.api import names
+from perllm.api.task_status import RunsAs
 from perllm.cluster.client import ApiError, Client, Object, PatchKind
 from perllm.cluster.shapes import as_object, as_objects
 from perllm.cluster.writes import Write, WriteQueue
@@ -22,22 +23,27 @@ ESSENTIALS = ("observedGeneration", "phase", "attempts")
 SCHEMA_ERRORS = (400, 413, 422)
 
 TEST_FAILED = "the server rejected our request due to an error in our request"
-"""The API server's words, and all it says, if a JSON patch cannot be applied: the task has another uid."""
+"""The API server's words, and all it says, if a JSON patch cannot be applied: the task has another uid, or an agent has
+reported its run. The watch brings what is there instead."""
 
 
 def is_written_by_others(item: Object) -> bool:
     """Whether another client has changed something in the status of a task since PerLLM wrote it."""
     fields = as_objects(as_object(item.get("metadata")).get("managedFields"))
-    return any(one.get("subresource") == "status" and one.get("manager") != names.FIELD_MANAGER for one in fields)
+    ours = (names.FIELD_MANAGER, names.AGENT_FIELD_MANAGER)
+    return any(one.get("subresource") == "status" and one.get("manager") not in ours for one in fields)
 
 
 def build_patch(uid: str, fields: Fields) -> list[Fields]:
     """Return the JSON patch (RFC 6902) that replaces a status, if the task has this uid.
 
-    The API server ignores a uid in the other kinds of patches of a custom resource's status.
+    The API server ignores a uid in the other kinds of patches of a custom resource's status. What an agent has reported
+    in the meantime is not replaced by a status that does not contain it.
     """
-    test = [{"op": "test", "path": "/metadata/uid", "value": uid}] if uid else []
-    return [*test, {"op": "add", "path": "/status", "value": fields}]
+    tests: list[Fields] = [{"op": "test", "path": "/metadata/uid", "value": uid}] if uid else []
+    if fields.get("runsAs") == RunsAs.REQUEST and "run" not in fields:
+        tests.append({"op": "test", "path": "/status/run", "value": None})
+    return [*tests, {"op": "add", "path": "/status", "value": fields}]
 
 
 class StatusWriter:
@@ -130,7 +136,8 @@ class StatusWriter:
         if self._stored.get(key) is not stored:
             return  # forgotten in the meantime; another object may have its name by now
         if written is None:
-            self.forget(key)
+            if self._wanted.get(key) is fields:
+                self.forget(key)
             return
         self._stored[key] = written
         if self._wanted.get(key) is fields:

@@ -107,11 +107,14 @@ class FakeApiServer:
             raise ApiError(404, "NotFound", f"{at} not found")
         metadata = self._objects[at]["metadata"]
         if kind is PatchKind.JSON:
-            *tests, change = body
-            if any(test["value"] != metadata["uid"] for test in tests):
+            tests = [one for one in body if one["op"] == "test"]
+            if any(test["value"] != _find(self._objects[at], test["path"]) for test in tests):
                 raise ApiError(422, "Invalid", "the server rejected our request due to an error in our request")
-            self._objects[at] = {one: value for one, value in self._objects[at].items() if one != "status"}
-            body = {"status": change["value"]}
+            changed = copy.deepcopy(self._objects[at])
+            for change in body[len(tests) :]:
+                parent, _, field = change["path"].rpartition("/")
+                _find(changed, parent)[field] = change["value"]
+            self._objects[at], body = {**changed, "status": {}}, {"status": changed["status"]}
         if kind is PatchKind.STRATEGIC:
             dropped = body["metadata"]["$deleteFromPrimitiveList/finalizers"]
             body = {"metadata": {"finalizers": [one for one in metadata.get("finalizers", ()) if one not in dropped]}}
@@ -169,6 +172,13 @@ class FakeApiServer:
         seen = copy.deepcopy(item)
         self._history.append((self._version, kind, seen))
         self.send({"type": kind, "object": seen})
+
+
+def _find(item: Object, pointer: str) -> Any:
+    """Return what a JSON pointer (RFC 6901) points to; None for nothing, as the API server has it."""
+    for name in pointer.split("/")[1:]:
+        item = item.get(name) or {}
+    return item or None
 
 
 def _is_selected(item: Object, selector: str) -> bool:
