@@ -119,7 +119,9 @@ def crds(output: Path | None) -> None:
     show_default=True,
     help="Service account of kube-scheduler; may be that of the operator.",
 )
-@click.option("--agent-service-account", help="Service account of the agents. Default: no roles for agents.")
+@click.option(
+    "--agent-service-account", default="perllm-agent", show_default=True, help="Service account of the agents."
+)
 @click.option(
     "--server-namespace",
     "server_namespaces",
@@ -132,39 +134,50 @@ def rbac(
     namespace: str,
     service_account: str,
     scheduler_service_account: str,
-    agent_service_account: str | None,
+    agent_service_account: str,
     server_namespaces: tuple[str, ...],
 ) -> None:
     """Print the least roles that the operator, its kube-scheduler and the agents need with a configuration.
 
-    If the configuration lists namespaces, rights about tasks are granted only there.
+    If the configuration lists namespaces, rights about tasks are granted only there. If it has no namespace for the
+    Leases of agents (agents.lease_namespace), there are no agents.
     """
     config = load_config(config_file)
-    places = config.namespaces
-    operator, scheduler = (_account_subject(name, namespace) for name in (service_account, scheduler_service_account))
-    manifests = build_manifests(operator, scheduler, namespaces=places, namespace=namespace, lease=config.leader_lease)
-    if agent_service_account:
-        agent = _account_subject(agent_service_account, namespace)
-        manifests += build_agent_manifests(agent, namespace, namespaces=places, server_namespaces=server_namespaces)
+    places, agent_place = config.namespaces, config.agents.lease_namespace
+    operator, scheduler, agent = (
+        {"kind": "ServiceAccount", "name": name, "namespace": namespace}
+        for name in (service_account, scheduler_service_account, agent_service_account)
+    )
+    manifests = build_manifests(
+        operator,
+        scheduler,
+        namespaces=places,
+        namespace=namespace,
+        lease=config.leader_lease,
+        agent_namespace=agent_place,
+    )
+    if agent_place:
+        servers = server_namespaces or (namespace,)
+        manifests += build_agent_manifests(agent, agent_place, namespaces=places, server_namespaces=servers)
     click.echo(yaml.safe_dump_all(manifests, sort_keys=False), nl=False)
 
 
 @main.command("admission-policy")
 @click.option("--namespace", default="perllm-system", show_default=True, help="Namespace of the service account.")
 @click.option("--service-account", default="perllm", show_default=True, help="Service account of the operator.")
-@click.option("--agent-service-account", help="Service account of the agents. Default: no policies about agents.")
+@click.option(
+    "--agent-service-account", default="perllm-agent", show_default=True, help="Service account of the agents."
+)
 @_explained
-def admission_policy(namespace: str, service_account: str, agent_service_account: str | None) -> None:
+def admission_policy(namespace: str, service_account: str, agent_service_account: str) -> None:
     """Print the admission policies about authors of tasks, about the operator, and about agents.
 
     Only users who may create pods in a namespace may create tasks with a template there; of a pod's status and
     metadata, the operator may change nothing but its own finalizer; and the agent of a node may write nothing that
     concerns another node. Leave the second one out if kube-scheduler has the same account.
     """
-    account = Account(namespace, service_account)
-    manifests = [*build_author_policy(), *build_release_policy(account.user)]
-    if agent_service_account:
-        manifests += build_agent_policies(Account(namespace, agent_service_account).user)
+    operator, agent = (Account(namespace, name).user for name in (service_account, agent_service_account))
+    manifests = [*build_author_policy(), *build_release_policy(operator), *build_agent_policies(agent)]
     click.echo(yaml.safe_dump_all(manifests, sort_keys=False), nl=False)
 
 
@@ -238,10 +251,6 @@ def doctor(
     place = Account(namespace, service_account)
     if not asyncio.run(examine(config, kubeconfig, context, place, as_json=output == "json")):
         sys.exit(1)
-
-
-def _account_subject(name: str, namespace: str) -> dict[str, str]:
-    return {"kind": "ServiceAccount", "name": name, "namespace": namespace}
 
 
 async def _run(config: Config, credentials: Credentials, journal: IO[bytes] | None, starts: Path | None) -> None:

@@ -138,7 +138,8 @@ async def site(served: ControlPlane) -> AsyncIterator[Site]:
         tokens = [await issue_token(admin, node) for node in (OWN, OTHER, None)]
         agents = [await stack.enter_async_context(Client(with_token(credentials, token))) for token in tokens]
         site = Site(admin, *agents)
-        manifests = [*build_agent_manifests(ACCOUNT, NAMESPACE, namespaces=[NAMESPACE]), *build_agent_policies(USER)]
+        rights = build_agent_manifests(ACCOUNT, NAMESPACE, namespaces=[NAMESPACE], server_namespaces=[NAMESPACE])
+        manifests = [*rights, *build_agent_policies(USER)]
         for manifest in manifests:
             await admin.post(collection_path(manifest), manifest)
         await wait_until_confined(site)

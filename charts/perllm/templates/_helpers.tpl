@@ -29,6 +29,11 @@ app.kubernetes.io/name: {{ include "perllm.name" . | trunc 57 | trimSuffix "-" }
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{/* Namespace of the Leases of agents; empty if there are no agents. */}}
+{{- define "perllm.agentLeaseNamespace" -}}
+{{ default (ternary .Release.Namespace "" .Values.agent.enabled) .Values.config.agents.lease_namespace }}
+{{- end }}
+
 {{/* Namespaces of the pods of model servers, as a JSON list. */}}
 {{- define "perllm.serverNamespaces" -}}
 {{ default (list .Release.Namespace) .Values.agent.serverNamespaces | toJson }}

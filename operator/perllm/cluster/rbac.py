@@ -21,6 +21,7 @@ LEASE_GROUP = "coordination.k8s.io"
 NODES_ROLE = "perllm-nodes"
 TASKS_ROLE = "perllm-tasks"
 LEASE_ROLE = "perllm-lease"
+SERVERS_ROLE = "perllm-servers"
 AGENT_LEASES_ROLE = "perllm-agent-leases"
 AGENT_ROLE = "perllm-agent"
 AGENT_TASKS_ROLE = "perllm-agent-tasks"
@@ -36,7 +37,6 @@ def node_rules() -> list[Rule]:
         _rule("", ["nodes"], "list", "watch"),
         _rule(names.GROUP, [names.NODE_PROFILE_PLURAL], "list", "watch", "create"),
         _rule(names.GROUP, [f"{names.NODE_PROFILE_PLURAL}/status"], "patch"),
-        _rule(names.GROUP, [names.NODE_SERVER_PLURAL], "list", "watch"),
     ]
 
 
@@ -63,8 +63,13 @@ def lease_rules(lease: str) -> list[Rule]:
     return [_rule(LEASE_GROUP, ["leases"], "get", "patch", only=lease)]
 
 
+def server_rules() -> list[Rule]:
+    """Return the operator's rights to see the model servers of nodes."""
+    return [_rule(names.GROUP, [names.NODE_SERVER_PLURAL], "list", "watch")]
+
+
 def agent_lease_rules() -> list[Rule]:
-    """Return the operator's rights in its own namespace to see which agents are alive."""
+    """Return the operator's rights in the namespace of the agents' Leases, to see which agents are alive."""
     return [_rule(LEASE_GROUP, ["leases"], "list", "watch")]
 
 
@@ -91,7 +96,7 @@ def agent_server_rules() -> list[Rule]:
 
 
 def agent_own_lease_rules() -> list[Rule]:
-    """Return the agents' rights to Leases in their own namespace."""
+    """Return the agents' rights in the namespace of their Leases."""
     return [_rule(LEASE_GROUP, ["leases"], "create", "patch")]
 
 
@@ -101,7 +106,13 @@ def scheduler_lease_rules(lease: str) -> list[Rule]:
 
 
 def build_manifests(
-    operator: Subject, scheduler: Subject, *, namespaces: Sequence[str] = (), namespace: str = "", lease: str = ""
+    operator: Subject,
+    scheduler: Subject,
+    *,
+    namespaces: Sequence[str] = (),
+    namespace: str = "",
+    lease: str = "",
+    agent_namespace: str = "",
 ) -> list[dict[str, Any]]:
     """Return roles and bindings for two RBAC subjects, the operator and its kube-scheduler.
 
@@ -109,16 +120,18 @@ def build_manifests(
         operator: the operator.
         scheduler: its kube-scheduler.
         namespaces: namespaces whose tasks are served; all if empty.
-        namespace: namespace of both, of the Lease, and of the agents' Leases; empty if there are none.
+        namespace: namespace of both, and of the Lease.
         lease: name of the Lease that decides which of several replicas is active; empty for a single replica.
+        agent_namespace: namespace of the agents' Leases; empty if there are no agents.
     """
     manifests = _grant(NODES_ROLE, node_rules(), operator)
     for place in namespaces:
         manifests += _grant(TASKS_ROLE, task_rules(), operator, place)
     if not namespaces:
         manifests += _grant(TASKS_ROLE, task_rules() + namespace_rules(), operator)
-    if namespace:
-        manifests += _grant(AGENT_LEASES_ROLE, agent_lease_rules(), operator, namespace)
+    if agent_namespace:
+        manifests += _grant(SERVERS_ROLE, server_rules(), operator)
+        manifests += _grant(AGENT_LEASES_ROLE, agent_lease_rules(), operator, agent_namespace)
     for role in SCHEDULER_ROLES:
         manifests.append(_bind(f"perllm-{role.removeprefix('system:')}", "ClusterRole", role, scheduler))
     if lease:
@@ -128,22 +141,22 @@ def build_manifests(
 
 
 def build_agent_manifests(
-    agent: Subject, namespace: str, *, namespaces: Sequence[str] = (), server_namespaces: Sequence[str] = ()
+    agent: Subject, lease_namespace: str, *, server_namespaces: Sequence[str], namespaces: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """Return roles and bindings for an RBAC subject, the account of all agents.
 
     Args:
         agent: the account.
-        namespace: namespace of the agents' Leases.
+        lease_namespace: namespace of the agents' Leases.
+        server_namespaces: namespaces of the pods of model servers.
         namespaces: namespaces whose tasks are served; all if empty.
-        server_namespaces: namespaces of the pods of model servers; that of the Leases if empty.
     """
     manifests = _grant(AGENT_ROLE, agent_rules(), agent)
     for place in namespaces or ("",):
         manifests += _grant(AGENT_TASKS_ROLE, agent_task_rules(), agent, place)
-    for place in server_namespaces or (namespace,):
+    for place in server_namespaces:
         manifests += _grant(AGENT_SERVERS_ROLE, agent_server_rules(), agent, place)
-    return manifests + _grant(AGENT_OWN_LEASES_ROLE, agent_own_lease_rules(), agent, namespace)
+    return manifests + _grant(AGENT_OWN_LEASES_ROLE, agent_own_lease_rules(), agent, lease_namespace)
 
 
 def collection_path(manifest: Mapping[str, Any]) -> str:

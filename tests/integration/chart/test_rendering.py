@@ -29,6 +29,7 @@ HERE = Path(__file__).parent
 SETS = sorted(path.stem for path in (HERE / "values").glob("*.yaml"))
 FLAGS = ("--show-only=templates/deployment.yaml", "--kube-version=1.37.2")
 LEASE = {"leader_lease": "perllm"}
+AGENTS = {"agents": {"lease_namespace": NAMESPACE}}
 TEAMS = {"config": {"namespaces": ["a", "b"]}}
 Render = Callable[[str], list[Object]]
 
@@ -76,7 +77,7 @@ def test_resource_definitions_are_not_kept_if_the_values_say_so(render: Render) 
 
 @pytest.mark.parametrize("values", SETS)
 def test_operator_gets_its_configuration(values: str, render: Render) -> None:
-    given = load_values(values).get("config", {})
+    given = load_values(values).get("config", {}) | (AGENTS if values == "agent" else {})
     data = find(render(values), "ConfigMap", "placer" if values == "own-rbac" else "perllm")["data"]
 
     assert Config.model_validate(yaml.safe_load(data["perllm.yaml"])) == Config.model_validate(LEASE | given)
@@ -117,6 +118,12 @@ def account(name: str) -> Object:
         (TEAMS, "perllm", "perllm-scheduler", {"namespaces": ["a", "b"]}),
         ({"scheduler": {"serviceAccount": {"create": False}}}, "perllm", "perllm", {}),
         (load_values("shared-account"), "existing", "existing", {}),
+        (
+            {"config": {"agents": {"lease_namespace": "leases"}}},
+            "perllm",
+            "perllm-scheduler",
+            {"agent_namespace": "leases"},
+        ),
     ],
 )
 def test_grants_the_rights_that_the_operator_lists_and_no_others(
@@ -130,17 +137,25 @@ def test_grants_the_rights_that_the_operator_lists_and_no_others(
 @pytest.mark.parametrize(
     ("values", "scope"),
     [
-        ({"agent": {"enabled": True}}, {}),
+        ({"agent": {"enabled": True}}, {"server_namespaces": [NAMESPACE]}),
         (load_values("agent"), {"namespaces": ["team"], "server_namespaces": [NAMESPACE, "models"]}),
     ],
     ids=["all namespaces", "some"],
 )
-def test_grants_agents_the_rights_that_they_need_and_no_others(values: Object, scope: Object, helm: Helm) -> None:
-    wanted = build_agent_manifests(account("perllm-agent"), NAMESPACE, **scope)
+def test_agents_get_the_rights_that_they_need_and_the_operator_those_to_watch_them(
+    values: Object, scope: Object, helm: Helm
+) -> None:
+    accounts = (account("perllm"), account("perllm-scheduler"))
+    of_operator = build_manifests(
+        *accounts,
+        namespace=NAMESPACE,
+        lease="perllm",
+        agent_namespace=NAMESPACE,
+        namespaces=scope.get("namespaces", ()),
+    )
+    wanted = [*of_operator, *build_agent_manifests(account("perllm-agent"), NAMESPACE, **scope)]
 
-    grants = list_grants([one for one in helm.render(values) if not is_hook(one)])
-
-    assert [one for one in grants if "'name': 'perllm-agent'" in one.partition(" in ")[0]] == list_grants(wanted)
+    assert list_grants([one for one in helm.render(values) if not is_hook(one)]) == list_grants(wanted)
 
 
 @pytest.mark.parametrize("values", ["default", "shared-account"])
@@ -322,7 +337,7 @@ def test_nothing_takes_the_pod_of_an_agent_for_one_of_the_operator(render: Rende
 def test_there_are_no_agents_unless_they_are_enabled(render: Render) -> None:
     names = {(one["kind"], one["metadata"]["name"]) for one in render("observability") + render("network-policy")}
 
-    assert {name for _, name in names if "agent" in name} == {"perllm-agent-leases"}
+    assert {name for _, name in names if "agent" in name} == set()
 
 
 def test_operator_that_shares_its_account_with_the_scheduler_is_not_limited(render: Render) -> None:

@@ -17,6 +17,7 @@ from perllm.cluster.rbac import (
     namespace_rules,
     node_rules,
     scheduler_lease_rules,
+    server_rules,
     task_rules,
 )
 from perllm.cluster.release_policy import build_release_policy
@@ -55,7 +56,7 @@ def test_with_namespaces_nothing_about_tasks_may_be_done_elsewhere() -> None:
 
 def test_the_lease_is_read_and_given_up_by_the_operator_and_renewed_by_its_scheduler() -> None:
     manifests = build_manifests(OPERATOR, SCHEDULER, namespace="home", lease="turns")
-    assert granted(manifests, OPERATOR, "home") == agent_lease_rules() + lease_rules("turns")
+    assert granted(manifests, OPERATOR, "home") == lease_rules("turns")
     assert granted(manifests, SCHEDULER, "home") == scheduler_lease_rules("turns")
     assert {tuple(rule["resourceNames"]) for rule in lease_rules("turns") + scheduler_lease_rules("turns")} == {
         ("turns",)
@@ -69,8 +70,14 @@ def test_the_scheduler_has_the_roles_of_every_kube_scheduler_wherever_tasks_are(
         assert bound == {"system:kube-scheduler", "system:volume-scheduler"}
 
 
-def test_agents_find_tasks_where_they_are_served_and_servers_in_their_own_namespace() -> None:
-    manifests = build_agent_manifests(AGENT, "home")
+def test_the_operator_watches_agents_only_where_there_may_be_some() -> None:
+    manifests = build_manifests(OPERATOR, SCHEDULER, namespaces=["a"], namespace="home", agent_namespace="agents")
+    assert granted(manifests, OPERATOR, None) == node_rules() + server_rules()
+    assert granted(manifests, OPERATOR, "agents") == agent_lease_rules()
+
+
+def test_agents_of_an_operator_that_serves_all_namespaces_find_tasks_everywhere() -> None:
+    manifests = build_agent_manifests(AGENT, "home", server_namespaces=["home"])
     assert granted(manifests, AGENT, None) == agent_rules() + agent_task_rules()
     assert granted(manifests, AGENT, "home") == agent_server_rules() + agent_own_lease_rules()
 
@@ -91,6 +98,7 @@ def test_agents_have_rights_to_tasks_and_pods_only_in_the_namespaces_listed_for_
         namespace_rules(),
         lease_rules("x"),
         scheduler_lease_rules("x"),
+        server_rules(),
         agent_lease_rules(),
         agent_rules(),
         agent_task_rules(),
@@ -106,7 +114,7 @@ def test_no_rule_says_everything_or_reaches_secrets(rules: list[dict[str, Any]])
 
 def test_every_object_tells_where_it_is_created() -> None:
     rights = build_manifests(OPERATOR, SCHEDULER, namespaces=["a"], namespace="home", lease="turns")
-    rights += build_agent_manifests(AGENT, "home", namespaces=["a"])
+    rights += build_agent_manifests(AGENT, "home", namespaces=["a"], server_namespaces=["a"])
     policies = [*build_author_policy(), *build_release_policy("operator"), *build_agent_policies("agent")]
     manifests = [*rights, *policies]
     paths = {collection_path(one) for one in manifests}

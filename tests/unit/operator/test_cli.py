@@ -49,7 +49,6 @@ def test_rbac_is_for_the_service_accounts_and_the_configuration(tmp_path: Path) 
         "perllm-nodes",
         "perllm-tasks",
         "perllm-lease",
-        "perllm-agent-leases",
     }
     assert {role for role, one in holders.items() if one["name"] == "perllm-scheduler"} == {
         "perllm-kube-scheduler",
@@ -59,8 +58,10 @@ def test_rbac_is_for_the_service_accounts_and_the_configuration(tmp_path: Path) 
     assert {one["metadata"].get("namespace") for one in documents} == {None, "a", "place"}
 
 
-def test_roles_of_agents_are_printed_for_their_account() -> None:
-    output = perllm("rbac", "--agent-service-account", "mine", "--server-namespace", "servers").stdout
+def test_with_a_namespace_for_leases_of_agents_their_roles_are_printed(tmp_path: Path) -> None:
+    file = tmp_path / "perllm.yaml"
+    file.write_text("agents: {lease_namespace: leases}\n")
+    output = perllm("rbac", "--config", file, "--agent-service-account", "mine", "--server-namespace", "servers").stdout
     bindings = [one for one in yaml.safe_load_all(output) if one["kind"].endswith("Binding")]
     places = {
         one["metadata"]["name"]: one["metadata"].get("namespace")
@@ -71,11 +72,11 @@ def test_roles_of_agents_are_printed_for_their_account() -> None:
         "perllm-agent": None,
         "perllm-agent-tasks": None,
         "perllm-agent-servers": "servers",
-        "perllm-agent-own-leases": "perllm-system",
+        "perllm-agent-own-leases": "leases",
     }
 
 
-def test_policies_about_agents_are_printed_for_their_account() -> None:
+def test_the_policies_about_agents_are_for_their_account() -> None:
     output = perllm("admission-policy", "--agent-service-account", "mine").stdout
     policies = [one for one in yaml.safe_load_all(output) if one["kind"] == "ValidatingAdmissionPolicy"]
     concerned = [one["metadata"]["name"] for one in policies if "perllm-system:mine'" in str(one["spec"])]
@@ -84,7 +85,7 @@ def test_policies_about_agents_are_printed_for_their_account() -> None:
 
 def test_the_policies_come_with_their_bindings_and_one_is_for_the_service_account() -> None:
     output = perllm("admission-policy", "--namespace", "place", "--service-account", "me").stdout
-    authors, its_binding, releases, binding = yaml.safe_load_all(output)
+    authors, its_binding, releases, binding, *_ = yaml.safe_load_all(output)
     assert authors["kind"] == releases["kind"] == "ValidatingAdmissionPolicy"
     assert its_binding["spec"] == {"policyName": authors["metadata"]["name"], "validationActions": ["Deny"]}
     assert binding["spec"] == {"policyName": releases["metadata"]["name"], "validationActions": ["Deny"]}
