@@ -309,7 +309,10 @@ def test_agents_are_configured_with_the_namespaces_of_tasks_and_servers(render: 
     assert config["namespaces"] == ["team"]
     assert config["server_namespaces"] == [NAMESPACE, "models"]
     assert config["lease_namespace"] == NAMESPACE
-    assert [one["url"] for one in config["servers"]] == ["http://127.0.0.1:8000/v1", "https://models.example.com/v1"]
+    assert [one["url"] for one in config["servers"]] == [
+        "http://models.example.com:8000/v1",
+        "https://models.example.com/v1",
+    ]
 
 
 def test_only_agents_mount_the_keys_of_servers_and_only_those_that_are_named(render: Render) -> None:
@@ -332,6 +335,12 @@ def test_nothing_takes_the_pod_of_an_agent_for_one_of_the_operator(render: Rende
 
     assert not find(objects, "Deployment")["spec"]["selector"]["matchLabels"].items() <= labels.items()
     assert not find(objects, "Service")["spec"]["selector"].items() <= labels.items()
+
+
+def test_agents_in_the_network_of_the_host_still_find_services_by_name(helm: Helm) -> None:
+    pod = find(helm.render({"agent": {"enabled": True, "hostNetwork": True}}), "DaemonSet")["spec"]["template"]["spec"]
+
+    assert (pod["hostNetwork"], pod["dnsPolicy"]) == (True, "ClusterFirstWithHostNet")
 
 
 def test_there_are_no_agents_unless_they_are_enabled(render: Render) -> None:
