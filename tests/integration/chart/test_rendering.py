@@ -7,7 +7,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from integration.chart.helm import CHART, NAMESPACE, Helm, Object, find, is_hook, load_values
-from perllm.api.crd import node_profile_crd, node_server_crd, task_crd
+from perllm.api.crd import list_crds
 from perllm.cluster.agent_policy import build_agent_policies
 from perllm.cluster.authors import build_author_policy
 from perllm.cluster.rbac import build_agent_manifests, build_manifests
@@ -63,7 +63,7 @@ def test_schemas_reject_unknown_fields(render: Render, schemas: dict[Kind, Schem
 def test_resource_definitions_are_those_of_the_operator(render: Render) -> None:
     objects = render("default")
 
-    for crd in (task_crd(), node_profile_crd(), node_server_crd()):
+    for crd in list_crds():
         rendered = find(objects, "CustomResourceDefinition", crd["metadata"]["name"])
         assert rendered["spec"] == crd["spec"]
         assert rendered["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
