@@ -1,3 +1,4 @@
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,3 +53,11 @@ def test_examples_are_valid_tasks(path: Path) -> None:
     assert tasks
     for task in tasks:
         TaskSpec.model_validate(task["spec"])
+
+
+def test_the_task_in_the_documentation_of_served_tasks_is_valid() -> None:
+    (text,) = re.findall(
+        r"```yaml\n(apiVersion: perllm.io/.*?)```", (ROOT / "docs/served-tasks.md").read_text(), re.DOTALL
+    )
+
+    assert TaskSpec.model_validate(yaml.safe_load(text)["spec"]).is_served
