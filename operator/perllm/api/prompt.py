@@ -14,8 +14,8 @@ MAX_MESSAGES = 256
 MAX_STOPS = 4
 MAX_STOP_LENGTH = 256
 
-MAX_SEED = 2**31 - 1
-"""The API server takes no larger bound of an integer without a format."""
+MAX_SEED = 2**53 - 1
+"""The greatest integer that every JSON parser keeps; Helm, for one, reads numbers as floating point."""
 
 CHARACTERS_PER_TOKEN = 4.0
 """Of English text, with the vocabularies of current models; published by OpenAI as a rule of thumb."""
