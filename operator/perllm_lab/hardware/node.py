@@ -17,9 +17,9 @@ __all__ = ["Finished", "Job", "SimulatedNode", "unloaded_latency_s"]
 class SimulatedNode:
     """Event-driven simulation of one node in simulated seconds.
 
-    A job goes pod start (unless it is a request) -> transfer -> model load (the first time; the model then stays) -> the GPU with the fewest
-    tasks -> wait for a slot -> prefill -> decode. Calls must not go back in time; each costs O(log jobs + GPUs) per
-    event that became due.
+    A job goes pod start (unless it is a request) -> transfer -> model load (the first time; the model then stays) ->
+    the GPU with the fewest tasks -> wait for a slot -> prefill -> decode. Calls must not go back in time; each costs
+    O(log jobs + GPUs) per event that became due.
 
     Args:
         gpu: Type of each of its GPUs; idle power is per GPU.
