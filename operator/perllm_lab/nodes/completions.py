@@ -83,7 +83,7 @@ async def _stream(request: web.Request, served: ServedRequest, answer: ChatAnswe
             break
         await response.write(answer.part(served.tokens))
     _check_answered(request, served)
-    await response.write(answer.end())
+    await response.write_eof(answer.end())
     return response
 
 

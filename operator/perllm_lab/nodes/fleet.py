@@ -143,8 +143,8 @@ class SimulatedFleet:
                 host.kubelet.see(item)
 
     def _build_hosts(self, seed: int) -> dict[str, Host]:
-        of_pods = Surroundings(self._writer.submit, self._truth.add_pod)
-        of_requests = ServerSurroundings(Pacer(), self._truth.add_request)
+        of_pods = Surroundings(self._writer.submit, self._truth.add_run)
+        of_requests = ServerSurroundings(Pacer(), self._truth.add_run)
         rngs = np.random.default_rng(seed).spawn(len(self._nodes))
         machines = [Machine(spec, rng, self._clock) for spec, rng in zip(self._nodes, rngs, strict=True)]
         return {

@@ -35,6 +35,7 @@ class PodTruth:
     output_tokens: int
     input_bytes: int
     energy_j: float
+    kind: str = "pod"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class RequestTruth:
     output_tokens: int
     input_bytes: int
     energy_j: float
+    kind: str = "request"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +98,15 @@ class GroundTruth:
         if self._file:
             self._file.close()
 
-    def add_pod(self, truth: PodTruth) -> None:
-        """Write the line of one pod, unbuffered, so that a crash loses nothing."""
-        self._append({"kind": "pod", **asdict(truth)})
-
-    def add_request(self, truth: RequestTruth) -> None:
-        """Write the line of one request, unbuffered as well."""
-        self._append({"kind": "request", **asdict(truth)})
+    def add_run(self, truth: PodTruth | RequestTruth) -> None:
+        """Write the line of one pod or request, unbuffered, so that a crash loses nothing."""
+        self._append(truth)
 
     def add_fleet(self, totals: Mapping[str, object]) -> None:
         """Write the totals of all nodes, as `fleet_totals` returns them, as one line."""
         self._append(totals)
 
-    def _append(self, line: Mapping[str, object]) -> None:
+    def _append(self, line: Mapping[str, object] | PodTruth | RequestTruth) -> None:
         if self._file:
             self._file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
 

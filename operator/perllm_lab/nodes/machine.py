@@ -68,6 +68,7 @@ class Machine:
         self._past_idle_j = 0.0
         self._runs = 0
         self._jobs: dict[str, JobCallbacks] = {}
+        self._due_s: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, job: Job, callbacks: JobCallbacks) -> float:
@@ -90,10 +91,9 @@ class Machine:
         """Return how many tokens of its answer a running job had got at the last step."""
         return self._node.generated(key)
 
-    def step(self, due_s: float = 0.0) -> float:
+    def step(self) -> float:
         """Advance the hardware to the present, and return the simulated time."""
-        # A timer may fire early by a rounding error; without `due_s` it would be set again for the same time.
-        self._now_s = max(self._now_s, due_s, self.clock.now_s())
+        self._now_s = max(self._now_s, self.clock.now_s())
         for finished in self._node.advance(self._now_s):
             self._runs += 1
             self._jobs.pop(finished.job.key).on_finish(finished)
@@ -155,12 +155,22 @@ class Machine:
         self._jobs[key].on_decode()
 
     def _plan(self) -> None:
-        self._stop_timer()
         due_s = self._node.next_event_s()
+        if due_s == self._due_s:
+            return
+        self._stop_timer()
         if due_s is not None:
-            self._timer = asyncio.get_running_loop().call_at(self.clock.loop_s(due_s), self.step, due_s)
+            self._due_s = due_s
+            self._timer = asyncio.get_running_loop().call_at(self.clock.loop_s(due_s), self._fire, due_s)
+
+    def _fire(self, due_s: float) -> None:
+        # A timer may fire early by a rounding error; without `due_s` it would be set again for the same time.
+        self._now_s = max(self._now_s, due_s)
+        self._due_s = None
+        self.step()
 
     def _stop_timer(self) -> None:
+        self._due_s = None
         if self._timer:
             self._timer.cancel()
             self._timer = None
