@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Callable
 
 CHUNKS_PER_S = 20
-FLEET_CHUNKS_PER_S = 250
+FLEET_CHUNKS_PER_S = 100
 
 
 class Pacer:
     """Refreshes all streams of a fleet at regular intervals, in wall time.
 
-    A stream is refreshed 20 times a second, and more rarely where that would be more than 250 chunks a second in all,
+    A stream is refreshed 20 times a second, and more rarely where that would be more than 100 chunks a second in all,
     so that streams do not take the time of the process from the simulation.
     """
 
