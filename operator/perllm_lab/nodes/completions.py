@@ -1,5 +1,6 @@
 """The HTTP side of the model servers: OpenAI's API and the pages of vLLM, at a path of its own for each node."""
 
+import asyncio
 from collections.abc import Callable
 
 from aiohttp import web
@@ -33,10 +34,11 @@ class CompletionRoutes:
         ]
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
-        server = self._find_up(request)
+        content = await request.read()
+        server = await self._find_up(request)
         spec, request_id = server.machine.spec, request.headers.get("X-Request-Id", "")
         try:
-            chat = read_chat(await request.read(), spec.model)
+            chat = read_chat(content, spec.model)
             served = ServedRequest(request_id, chat.work.task, streams=chat.streams)
             server.submit(served, chat.work)
         except ChatError as error:
@@ -54,23 +56,23 @@ class CompletionRoutes:
             server.abort(served)
 
     async def _models(self, request: web.Request) -> web.Response:
-        server = self._find_up(request)
+        server = await self._find_up(request)
         model = {"id": server.machine.spec.model, "object": "model", "created": 0, "owned_by": "perllm-lab"}
         return web.json_response({"object": "list", "data": [model]})
 
     async def _health(self, request: web.Request) -> web.Response:
-        self._find_up(request)
+        await self._find_up(request)
         return web.Response()
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        server = self._find_up(request)
+        server = await self._find_up(request)
         page = render_server(server.machine.spec, server.machine.sample_engines(), server.first_token_s)
         return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE})
 
-    def _find_up(self, request: web.Request) -> SimulatedServer:
+    async def _find_up(self, request: web.Request) -> SimulatedServer:
         server = self._find(request)
         if not server.is_up:
-            _hang_up(request)
+            await _hang_up(request)
         return server
 
 
@@ -82,7 +84,7 @@ async def _stream(request: web.Request, served: ServedRequest, answer: ChatAnswe
         if served.end is not None:
             break
         await response.write(answer.part(served.tokens))
-    _check_answered(request, served)
+    await _check_answered(request, served)
     await response.write_eof(answer.end())
     return response
 
@@ -90,17 +92,18 @@ async def _stream(request: web.Request, served: ServedRequest, answer: ChatAnswe
 async def _send(request: web.Request, served: ServedRequest, answer: ChatAnswer) -> web.StreamResponse:
     while served.end is None:
         await served.wait()
-    _check_answered(request, served)
+    await _check_answered(request, served)
     return web.json_response(answer.whole())
 
 
-def _check_answered(request: web.Request, served: ServedRequest) -> None:
+async def _check_answered(request: web.Request, served: ServedRequest) -> None:
     if served.end is not RequestEnd.SUCCEEDED:
-        _hang_up(request)
+        await _hang_up(request)
 
 
-def _hang_up(request: web.Request) -> None:
-    """Close the connection without an answer, as the kernel does for a process that has died."""
+async def _hang_up(request: web.Request) -> None:
+    """Close the connection without an answer, as the kernel does for a process that has died, and end the handler."""
     if request.transport is not None:
         request.transport.abort()
-    raise ConnectionResetError
+    # aiohttp cancels the handler here.
+    await asyncio.Event().wait()
