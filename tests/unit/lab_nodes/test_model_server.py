@@ -110,6 +110,14 @@ async def test_a_stream_begins_after_the_prefill_and_grows_at_the_pace_of_the_en
         assert len(read_text(halfway).split()) == pytest.approx(50, abs=2)
 
 
+async def test_the_first_piece_comes_with_the_end_of_the_prefill():
+    slow = dataclasses.replace(SPEC.gpu, iteration_base_s=1.0)
+    async with serve(dataclasses.replace(WARM, gpu=slow)) as client:
+        events = await client.stream(output=3)
+        # simulated: round trip 1 s, prefill 1 s, 3 tokens of 1 s each; the first is seen before the second is due
+        assert [at_s for at_s, _ in events[:-1]] == pytest.approx([1.0, 2.0, 2.5], abs=0.1)
+
+
 async def test_a_stream_says_the_same_as_a_whole_answer_and_ends_with_the_reason():
     async with serve(WARM) as client:
         events = await client.stream(output=23)
@@ -140,6 +148,7 @@ async def test_a_prompt_without_a_mark_is_measured_by_its_text():
     async with serve(WARM) as client:
         answer = await client.complete(text="a word, " * 50)
         assert answer.body["usage"] == {"prompt_tokens": 100, "completion_tokens": 129, "total_tokens": 229}
+        assert client.node.records[0].input_bytes == pytest.approx(400, abs=100)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +180,7 @@ async def test_pods_and_requests_share_the_batch_and_its_energy():
 
 async def test_a_request_beyond_the_batch_waits_until_the_client_of_another_closes_its_connection():
     async with serve(WARM) as client:
-        leaving, staying = (asyncio.create_task(client.stream(output=1000)) for _ in range(2))
+        leaving, staying = (asyncio.create_task(ask(output=1000)) for ask in (client.complete, client.stream))
         await asyncio.sleep(5)
         waiting = asyncio.create_task(client.complete(output=10))
         await asyncio.sleep(5)
