@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import NoReturn
 
 from aiohttp import web
 
@@ -51,6 +52,8 @@ class CompletionRoutes:
         answer = ChatAnswer(chat, name=f"chatcmpl-{request_id or served.key}", model=spec.model, created_s=created_s)
         try:
             return await (_stream if chat.streams else _send)(request, served, answer)
+        except ConnectionError:
+            await _hang_up(request)
         finally:
             # aiohttp cancels this handler as soon as the client closes the connection.
             server.abort(served)
@@ -101,9 +104,9 @@ async def _check_answered(request: web.Request, served: ServedRequest) -> None:
         await _hang_up(request)
 
 
-async def _hang_up(request: web.Request) -> None:
+async def _hang_up(request: web.Request) -> NoReturn:
     """Close the connection without an answer, as the kernel does for a process that has died, and end the handler."""
     if request.transport is not None:
         request.transport.abort()
-    # aiohttp cancels the handler here.
     await asyncio.Event().wait()
+    raise AssertionError("aiohttp cancels the handler of a closed connection")
