@@ -60,7 +60,7 @@ class CompletionRoutes:
 
     async def _models(self, request: web.Request) -> web.Response:
         server = await self._find_up(request)
-        model = {"id": server.machine.spec.model, "object": "model", "created": 0, "owned_by": "perllm-lab"}
+        model = {"id": server.machine.spec.model, "object": "model", "created": 0, "owned_by": "vllm"}
         return web.json_response({"object": "list", "data": [model]})
 
     async def _health(self, request: web.Request) -> web.Response:
@@ -69,7 +69,7 @@ class CompletionRoutes:
 
     async def _metrics(self, request: web.Request) -> web.Response:
         server = await self._find_up(request)
-        page = render_server(server.machine.spec, server.machine.sample_engines(), server.first_token_s)
+        page = render_server(server.machine.spec, server.machine.sample_engines(), server.first_tokens)
         return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE})
 
     async def _find_up(self, request: web.Request) -> SimulatedServer:

@@ -28,14 +28,12 @@ class EngineReading:
     Attributes:
         running: jobs whose prompt is being processed, or that decode.
         waiting: jobs that wait for one of them to end, or for the model to be loaded.
-        slots: jobs that can decode at a time.
         prompt_tokens: prompt tokens processed.
         output_tokens: tokens generated.
     """
 
     running: int
     waiting: int
-    slots: int
     prompt_tokens: int
     output_tokens: int
 
@@ -109,7 +107,7 @@ class Machine:
         """Advance the hardware to the present and read the load and the counters of its engines."""
         self.step()
         node = self._node
-        return EngineReading(node.running, node.waiting, self.spec.slots, node.prompt_tokens, int(node.output_tokens))
+        return EngineReading(node.running, node.waiting, node.prompt_tokens, int(node.output_tokens))
 
     def truth(self) -> NodeTruth:
         """Return the node's totals, including those before a reboot."""

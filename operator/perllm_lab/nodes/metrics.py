@@ -4,18 +4,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import NAMESPACE_DNS, uuid5
 
-from prometheus_client import Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.nodes.machine import EngineReading, HardwareReading
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-FIRST_TOKEN = "vllm:time_to_first_token_seconds"
-# Those of vLLM.
-FIRST_TOKEN_BUCKETS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0,
-                       40.0, 80.0, 160.0, 640.0, 2560.0)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +20,19 @@ class _Page(Collector):
 
     def collect(self) -> Iterable[Metric]:
         return self.metrics
+
+
+@dataclass(slots=True)
+class FirstTokens:
+    """The times to the first token of the requests to a model server, in wall seconds from their last byte."""
+
+    count: int = 0
+    sum_s: float = 0.0
+
+    def add(self, first_token_s: float) -> None:
+        """Count one request."""
+        self.count += 1
+        self.sum_s += first_token_s
 
 
 def render_dcgm(spec: NodeSpec, sample: HardwareReading, speed: float) -> bytes:
@@ -55,39 +64,24 @@ def render_node(spec: NodeSpec, sample: HardwareReading, speed: float) -> bytes:
     return generate_latest(_Page((received, sent, nominal)))
 
 
-def build_first_token_histogram() -> Histogram:
-    """Return an empty histogram of times to the first token, in seconds."""
-    return Histogram(
-        FIRST_TOKEN, "Histogram of time to first token in seconds.", registry=None, buckets=FIRST_TOKEN_BUCKETS
-    )
-
-
-def render_server(spec: NodeSpec, sample: EngineReading, first_token_s: Histogram) -> bytes:
+def render_server(spec: NodeSpec, sample: EngineReading, first_tokens: FirstTokens) -> bytes:
     """Return the page of the node's model server, which sees the requests of pods too, as they share its batch.
 
-    The hardware has no law of its key-value cache: it is taken to be full where the batch is.
+    The hardware has no law of its key-value cache: it is taken to be as full as the batch.
     """
     labels = {"model_name": spec.model, "engine": "0"}
-    gauges = {
-        "num_requests_running": ("Number of requests in model execution batches.", sample.running),
-        "num_requests_waiting": ("Number of requests waiting to be processed.", sample.waiting),
-        "kv_cache_usage_perc": ("KV-cache usage. 1 means 100 percent usage.", min(sample.running / sample.slots, 1.0)),
-    }
-    counters = {
-        "prompt_tokens": ("Number of prefill tokens processed.", sample.prompt_tokens),
-        "generation_tokens": ("Number of generation tokens processed.", sample.output_tokens),
-    }
-    metrics: list[Metric] = []
-    for name, (help_text, value) in gauges.items():
-        gauge = GaugeMetricFamily(f"vllm:{name}", help_text)
-        gauge.add_sample(gauge.name, labels, value)
-        metrics.append(gauge)
-    for name, (help_text, value) in counters.items():
-        counter = CounterMetricFamily(f"vllm:{name}", help_text)
-        counter.add_sample(f"{counter.name}_total", labels, value)
-        metrics.append(counter)
-    for metric in first_token_s.collect():
-        samples = [each._replace(labels={**labels, **each.labels}) for each in metric.samples]
-        metric.samples = samples
-        metrics.append(metric)
-    return generate_latest(_Page(tuple(metrics)))
+    running = GaugeMetricFamily("vllm:num_requests_running", "Number of requests in model execution batches.")
+    running.add_sample(running.name, labels, sample.running)
+    waiting = GaugeMetricFamily("vllm:num_requests_waiting", "Number of requests waiting to be processed.")
+    waiting.add_sample(waiting.name, labels, sample.waiting)
+    cache = GaugeMetricFamily("vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.")
+    cache.add_sample(cache.name, labels, min(sample.running / spec.slots, 1.0))
+    prompt = CounterMetricFamily("vllm:prompt_tokens", "Number of prefill tokens processed.")
+    prompt.add_sample(f"{prompt.name}_total", labels, sample.prompt_tokens)
+    output = CounterMetricFamily("vllm:generation_tokens", "Number of generation tokens processed.")
+    output.add_sample(f"{output.name}_total", labels, sample.output_tokens)
+    first = HistogramMetricFamily(
+        "vllm:time_to_first_token_seconds", "Histogram of time to first token in seconds.", labels=tuple(labels)
+    )
+    first.add_metric(tuple(labels.values()), [("+Inf", first_tokens.count)], first_tokens.sum_s)
+    return generate_latest(_Page((running, waiting, cache, prompt, output, first)))

@@ -8,7 +8,7 @@ from functools import partial
 from perllm_lab.hardware.node import Finished, Job
 from perllm_lab.nodes.ground_truth import RequestTruth
 from perllm_lab.nodes.machine import JobCallbacks, Machine
-from perllm_lab.nodes.metrics import build_first_token_histogram
+from perllm_lab.nodes.metrics import FirstTokens
 from perllm_lab.nodes.pacer import Pacer
 from perllm_lab.nodes.records import request_truth
 from perllm_lab.nodes.served_request import RequestEnd, ServedRequest
@@ -32,14 +32,13 @@ class SimulatedServer:
 
     Attributes:
         machine: runs them.
-        first_token_s: the times to the first token, in wall seconds from the arrival of the last byte, of all requests
-            that have succeeded.
+        first_tokens: the times to the first token of the requests that have succeeded.
         max_waiting: how many may wait in the server before it accepts no more; None for any number, as vLLM does.
     """
 
     def __init__(self, machine: Machine, surroundings: ServerSurroundings) -> None:
         self.machine = machine
-        self.first_token_s = build_first_token_histogram()
+        self.first_tokens = FirstTokens()
         self.max_waiting: int | None = None
         self._around = surroundings
         self._requests: dict[str, ServedRequest] = {}
@@ -97,7 +96,7 @@ class SimulatedServer:
     def _finish(self, request: ServedRequest, run: Finished) -> None:
         request.tokens = run.job.output_tokens
         self._end(request, run, RequestEnd.SUCCEEDED)
-        self.first_token_s.observe((run.decode_s - run.transferred_s) / self.machine.clock.speed)
+        self.first_tokens.add((run.decode_s - run.transferred_s) / self.machine.clock.speed)
 
     def _stop(self, request: ServedRequest, end: RequestEnd) -> None:
         self.machine.step()
