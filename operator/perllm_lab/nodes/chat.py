@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from perllm.api.base import MAX_TOKENS
 from perllm.api.prompt import estimate_tokens
 from perllm_lab.workload.prompts import PromptMark, read_mark
 
@@ -22,7 +23,7 @@ _TOKENS = len(_WORDS) // _TOKEN_LENGTH
 
 
 class ChatError(Exception):
-    """A request that cannot be answered.
+    """A request that is not answered.
 
     Attributes:
         status: of HTTP.
@@ -71,13 +72,12 @@ def read_chat(content: bytes, model: str) -> ChatRequest:
     if body.get("model") != model:
         raise ChatError(f"The model `{body.get('model')}` does not exist.", 404, "NotFoundError")
     work = _read_work(_read_texts(body.get("messages")), len(content))
-    limit = _read_limit(body)
-    is_cut = limit is not None and limit < work.output_tokens
+    output_tokens = min(work.output_tokens, _read_limit(body))
     return ChatRequest(
-        work=replace(work, output_tokens=limit) if is_cut and limit else work,
+        work=replace(work, output_tokens=output_tokens),
         streams=bool(body.get("stream")),
         has_usage=bool((body.get("stream_options") or {}).get("include_usage")),
-        finish_reason="length" if is_cut else "stop",
+        finish_reason="length" if output_tokens < work.output_tokens else "stop",
     )
 
 
@@ -165,8 +165,11 @@ def _read_work(texts: list[str], size_bytes: int) -> PromptMark:
     return PromptMark("", estimate_tokens(sum(map(len, texts))), DEFAULT_OUTPUT_TOKENS, size_bytes)
 
 
-def _read_limit(body: Object) -> int | None:
+def _read_limit(body: Object) -> int:
+    """Return how many tokens the answer may have."""
     limit = body.get("max_completion_tokens") or body.get("max_tokens")
-    if limit is None or (type(limit) is int and limit > 0):
+    if limit is None:
+        return MAX_TOKENS
+    if type(limit) is int and limit > 0:
         return limit
-    raise ChatError(f"max_tokens must be a whole number of at least 1, got {limit}.")
+    raise ChatError(f"max_tokens must be a whole number of at least 1, not {limit}")
