@@ -76,20 +76,28 @@ async def stop_deployment(client: Client, namespace: str, name: str, *, report: 
         raise ReleaseError(f"pods of deployment {namespace}/{name} have not ended: {pods}") from None
 
 
-async def list_retained(client: Client, path: str, *, selector: str = "") -> AsyncIterator[list[Object]]:
+async def list_retained(
+    client: Client, path: str, *, selector: str = "", field_selector: str = ""
+) -> AsyncIterator[list[Object]]:
     """Yield the metadata of retained pods in pages.
 
     Args:
         client: the API server.
         path: API path of the pods.
         selector: of their labels; all pods if empty.
+        field_selector: of their fields; all pods if empty.
 
     Raises:
         ApiError: they cannot be listed.
     """
     token = ""
     while True:
-        query = {"limit": PAGE_SIZE, "continue": token, "labelSelector": selector}
+        query = {
+            "limit": PAGE_SIZE,
+            "continue": token,
+            "labelSelector": selector,
+            "fieldSelector": field_selector,
+        }
         page = await client.list_metadata(path, **query)
         # A list of metadata that is empty has null for its items.
         found = [item["metadata"] for item in page["items"] or ()]

@@ -138,6 +138,7 @@ def build_task_control(
         scheduler, context.settlement, node_health, outcomes, metrics, patience=settings.patience, unix_now=unix_now
     )
     pods = PodKeeper(context.client, context.writes, scheduler_name=settings.scheduler_name)
+    stray_pods = StrayPods(context.client, pods, context.pod_paths)
     writer = StatusWriter(context.client, context.writes, on_written=outcomes.note_written)
     reconciler = Reconciler(
         tracking,
@@ -158,6 +159,7 @@ def build_task_control(
         tracking=tracking,
         reconciler=reconciler,
         pods=pods,
+        stray_pods=stray_pods,
         announcer=context.announcer,
         admission=settings.admission,
         guard=guard,
@@ -200,7 +202,6 @@ def build_task_control(
         now_s=context.now_s,
     )
     _show_queue(scheduler, parts, metrics)
-    stray_pods = StrayPods(context.client, pods, context.pod_paths)
     return TaskControl(
         controller, dispatcher, releases, retirement, drift, stray_pods, writer, node_health, clocks, decisions
     )

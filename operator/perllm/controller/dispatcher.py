@@ -5,11 +5,14 @@ import contextlib
 from functools import partial
 
 from perllm.api import names
+from perllm.cluster.client import ApiError
 from perllm.controller.announcer import Announcer
 from perllm.controller.conditions import Note
 from perllm.controller.pod_keeper import InvalidTemplateError, PodKeeper
 from perllm.controller.reconciler import Reconciler
 from perllm.controller.served_runs import begin_run
+from perllm.controller.stray_pods import StrayPods
+from perllm.controller.task import Task
 from perllm.controller.tracking import Tracked, Tracking
 from perllm.guard import Guard, describe
 from perllm.scheduling.admission import Admission, explain_wait
@@ -34,6 +37,7 @@ class Dispatcher:
         tracking: the tasks.
         reconciler: rejects tasks, and explains why they wait.
         pods: creates pods.
+        stray_pods: removes those that are in the way.
         announcer: announces that a task is postponed.
         admission: explains rejections.
         guard: contains failures about single tasks.
@@ -47,6 +51,7 @@ class Dispatcher:
         tracking: Tracking,
         reconciler: Reconciler,
         pods: PodKeeper,
+        stray_pods: StrayPods,
         announcer: Announcer,
         admission: Admission,
         guard: Guard,
@@ -56,6 +61,7 @@ class Dispatcher:
         self._tracking = tracking
         self._reconciler = reconciler
         self._pods = pods
+        self._stray_pods = stray_pods
         self._announcer = announcer
         self._admission = admission
         self._guard = guard
@@ -138,10 +144,17 @@ class Dispatcher:
         except Exception as error:
             self._guard.note("pod creation", task.key, error)
             denial = PodDenial(DenialCause.FAULT, describe(error))
+        if denial is not None and denial.cause is DenialCause.NAME_TAKEN:
+            await self._remove_stray(tracked.task, task.attempt)
         if denial is None or self._is_own(task, denial):
             self._scheduler.note_created(task)
         elif self._scheduler.note_denied(task, denial):
             self._guard.run("denied pod", task.key, partial(self._explain_denial, task, denial), again=False)
+
+    async def _remove_stray(self, task: Task, attempt: int) -> None:
+        """Remove the pod that has the name of this attempt's, if it is one that lost its label."""
+        with contextlib.suppress(ApiError):  # then the next attempt to create the pod brings us here again
+            await self._stray_pods.remove(task.namespace, names.pod_name(task.name, attempt))
 
     def _is_own(self, task: PendingTask, denial: PodDenial) -> bool:
         """Whether the pod that has the name is this attempt's own, created and seen earlier."""

@@ -1,7 +1,7 @@
-"""Removes pods of tasks that lost the label which the operator selects pods by, while no operator was there to see it.
+"""Removes pods of tasks that lost the label which the operator selects pods by, without the operator seeing it.
 
-A running operator sees such a pod vanish from its selection, and its task gets another pod. One that starts later would
-never learn of it, and the finalizer would retain it for ever.
+While it watches, the operator sees such a pod vanish from its selection, and the task gets another pod. If the label is
+lost while no watch is open, or no operator is running, the pod would be retained for ever, and its name be taken.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ SELECTOR = f"!{names.TASK_LABEL}"
 
 
 class StrayPods:
-    """Looks for stray pods once.
+    """Looks for stray pods.
 
     Args:
         client: the API server.
@@ -32,18 +32,29 @@ class StrayPods:
         self._paths = paths
 
     async def run(self) -> None:
-        """Release and delete all stray pods, then wait until cancelled.
+        """Release and delete all stray pods once, then wait until cancelled.
 
         Raises:
             ApiError: pods cannot be listed.
         """
-        slices = Slices()
         for path in self._paths:
-            async for page in list_retained(self._client, path, selector=SELECTOR):
-                for metadata in page:
-                    self._remove(metadata)
-                    await slices.pause()
+            await self._remove_all(path)
         await asyncio.Event().wait()
+
+    async def remove(self, namespace: str, name: str) -> None:
+        """Release and delete the pod of this name if it is a stray one.
+
+        Raises:
+            ApiError: pods cannot be listed.
+        """
+        await self._remove_all(names.pods_path(namespace), field_selector=f"metadata.name={name}")
+
+    async def _remove_all(self, path: str, *, field_selector: str = "") -> None:
+        slices = Slices()
+        async for page in list_retained(self._client, path, selector=SELECTOR, field_selector=field_selector):
+            for metadata in page:
+                self._remove(metadata)
+                await slices.pause()
 
     def _remove(self, metadata: dict[str, object]) -> None:
         pod = read_pod({"metadata": metadata})

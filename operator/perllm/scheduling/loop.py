@@ -133,6 +133,9 @@ class DispatchLoop:
             self._lines.requeue(task.key)
             return
         self._postponed.remove(task.key)
+        # What is still held for an earlier attempt: its pod ended before it was seen.
+        self.release_room(task.key)
+        self._claims.pop(task.key)
         self._tasks[task.key] = task
         self._queue(task)
 

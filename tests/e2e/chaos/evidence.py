@@ -131,9 +131,11 @@ def read_stories(
 
 
 def _collect_tasks(changes: Iterable[Change]) -> dict[str, Object]:
-    """Return each task as it was last stored."""
+    """Return each task as it was last stored, apart from what others wrote into its status."""
     tasks: dict[str, Object] = {}
     for one in changes:
+        if one.kind == f"{names.TASK_PLURAL}/status" and one.user != OPERATOR_USER:
+            continue
         if one.stored.get("kind") == names.TASK_KIND:
             tasks[_key(one.stored)] = one.stored
         elif one.kind == f"{names.TASK_PLURAL}/status" and one.may_be_made:

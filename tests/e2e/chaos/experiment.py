@@ -95,9 +95,10 @@ class ChaosExperiment:
 
     async def _count_unfinished(self) -> tuple[int, ...]:
         """Return what changes as long as the operator has something to do."""
-        pods = await self._list_pods()
-        leaving = sum("deletionTimestamp" in pod["metadata"] or bool(pod["metadata"].get("finalizers")) for pod in pods)
-        return len(await self._list_tasks()), len(pods), leaving, await self.rig.stage.learned()
+        tasks, pods = await self._list_tasks(), await self._list_pods()
+        owners = {task["metadata"]["uid"] for task in tasks.values()}
+        leaving = sum(_is_leaving(pod["metadata"], owners) for pod in pods)
+        return len(tasks), len(pods), leaving, await self.rig.stage.learned()
 
     async def _judge(self, chunk: int, injector: Injector, processes: Processes, took_s: float) -> ChunkFindings:
         changes, tasks, pods = read_all(self.rig.audit), await self._list_tasks(), await self._list_pods()
@@ -150,3 +151,9 @@ def read_memory_mib(pid: int) -> float:
     """Return the resident set of a process."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
+
+
+def _is_leaving(metadata: Object, owners: set[str]) -> bool:
+    """Whether a pod is to be released, or deleted: Kubernetes' own garbage collector takes its time after an outage."""
+    is_orphan = metadata["ownerReferences"][0]["uid"] not in owners
+    return is_orphan or "deletionTimestamp" in metadata or bool(metadata.get("finalizers"))

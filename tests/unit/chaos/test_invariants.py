@@ -12,6 +12,7 @@ from e2e.chaos.invariants import (
     find_repetitions,
 )
 from perllm.learning.node_state import pack
+from perllm_lab.lab import OPERATOR_USER
 
 SUCCESS = Run("ns/a", "edge-0", "Succeeded", 10.0, 12.0, 12.1, ())
 AGAIN = dataclasses.replace(SUCCESS, started_s=20.0, finished_s=22.0, known_s=22.1)
@@ -149,6 +150,8 @@ def test_the_last_status_counts_even_if_it_was_never_answered():
         },
     )
     sent = {"status": {"phase": "Succeeded"}}
-    unanswered = change("llminferencetasks/status", "patch", "ns/a", asked_s=12.0, code=504, sent=sent)
+    unanswered = change(
+        "llminferencetasks/status", "patch", "ns/a", user=OPERATOR_USER, asked_s=12.0, code=504, sent=sent
+    )
     (one,) = read_stories(["ns/a"], {}, [], [created, unanswered])
     assert (one.uid, one.status) == ("u", {"phase": "Succeeded"})

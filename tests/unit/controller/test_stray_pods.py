@@ -10,6 +10,7 @@ from perllm.controller.pod_keeper import PodKeeper
 from perllm.controller.stray_pods import StrayPods
 from unit.cluster.fake_api import FakeApiServer
 from unit.cluster.queues import make_writes
+from unit.controller.test_controller import Cluster
 
 pytestmark = pytest.mark.looptime
 
@@ -48,3 +49,25 @@ async def test_pods_without_a_finalizer_are_left_alone() -> None:
 
     assert not api.calls_of("PATCH")
     assert not api.calls_of("DELETE")
+
+
+async def test_one_that_has_the_name_of_a_pod_to_be_created_makes_way() -> None:
+    cluster = Cluster()
+    retained = {"namespace": "lab", "uid": "uid-stray", "finalizers": [names.OUTCOME_FINALIZER]}
+    cluster.api.store(f"{PODS}/t-1", metadata=retained)
+    cluster.create()
+    await asyncio.sleep(10)
+    pod = cluster.api.read(f"{PODS}/t-1")
+    cluster.stop()
+    assert pod is not None
+    assert names.TASK_LABEL in pod["metadata"]["labels"]
+
+
+async def test_a_pod_of_others_that_has_the_name_of_one_to_be_created_is_left_alone() -> None:
+    cluster = Cluster()
+    cluster.api.store(f"{PODS}/t-1", metadata={"namespace": "lab"})
+    cluster.create()
+    await asyncio.sleep(10)
+    cluster.stop()
+    assert not cluster.api.calls_of("DELETE")
+    assert cluster.condition("Scheduled")["reason"] == "PodNameTaken"

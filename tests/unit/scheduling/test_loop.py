@@ -308,3 +308,20 @@ async def test_a_round_that_cannot_be_decided_jointly_is_decided_task_by_task(mo
     on.add(make_task("one"), make_task("other"))
     async with on.at_work():
         assert set(on.names) == {"one", "other"}
+
+
+@pytest.mark.looptime
+async def test_the_pod_of_an_earlier_attempt_that_was_never_seen_is_not_waited_for() -> None:
+    """It may end while no watch is open: the next attempt is all that counts."""
+    on = Dispatched(make_node("a", slots=9))
+    on.shows_pods = False
+    task = make_task()
+    on.add(task)
+    async with on.at_work():
+        on.add(task, attempt=2)
+        await asyncio.sleep(0.1)
+        assert on.created == [("t", 1), ("t", 2)]
+        on.scheduler.withdraw(task.key)
+        await asyncio.sleep(2 * SIGHT_PATIENCE_S)
+        assert on.scheduler.waiting == 0
+        assert on.created == [("t", 1), ("t", 2)]
