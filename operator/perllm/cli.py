@@ -15,6 +15,7 @@ import click
 import yaml
 from prometheus_client import CollectorRegistry
 
+from perllm.agent.command import agent
 from perllm.api.crd import crd_files
 from perllm.cluster.agent_policy import build_agent_policies
 from perllm.cluster.authors import build_author_policy
@@ -25,12 +26,13 @@ from perllm.cluster.rbac import build_agent_manifests, build_manifests
 from perllm.cluster.release import ReleaseError, release_pods, stop_deployment
 from perllm.cluster.release_policy import build_release_policy
 from perllm.collector import collect_rarely
-from perllm.config import Config, ConfigError, load_config
+from perllm.config import Config, load_config
 from perllm.doctor.command import examine
 from perllm.doctor.rights import Account
 from perllm.extender.scheduler import scheduler_configuration
 from perllm.logs import configure_logging
 from perllm.operator import Operator
+from perllm.settings_file import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,9 @@ def _explained(command: Callable[_P, None]) -> Callable[_P, None]:
 @click.version_option(package_name="perllm")
 def main() -> None:
     """Place LLM inference tasks on edge and cloud nodes, to meet deadlines at the least energy, learning online."""
+
+
+main.add_command(agent)
 
 
 @main.command()

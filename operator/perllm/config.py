@@ -5,21 +5,18 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from perllm.api import names
 from perllm.api.base import MAX_TTL_S
 from perllm.api.quantities import DURATION_PATTERN, parse_duration_s
 from perllm.api.task import Tier
+from perllm.logs import LogSettings
 from perllm.policy.cs_ucb import CsUcb, CsUcbParameters
 from perllm.policy.net_hits import NetHits, NetHitsParameters
 from perllm.policy.problem import Policy
+from perllm.settings_file import read_settings
 from perllm.telemetry.settings import TelemetrySettings
-
-
-class ConfigError(Exception):
-    """The configuration is invalid; the message names the field and the expected value."""
 
 
 def _check_every_tier(values: dict[Tier, float]) -> dict[Tier, float]:
@@ -185,15 +182,6 @@ class ServerSettings(_Section):
     health_port: int = Field(default=8080, ge=0, le=65535, description="Port of /healthz, /readyz and /metrics.")
 
 
-class LogSettings(_Section):
-    """How the operator logs."""
-
-    format: str = Field(default="text", pattern="^(text|json)$", description="text for people, json for machines.")
-    level: str = Field(
-        default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Lowest level that is logged."
-    )
-
-
 class Config(_Section):
     """The configuration of the operator."""
 
@@ -247,15 +235,4 @@ def load_config(file: Path | None) -> Config:
     Raises:
         ConfigError: the file cannot be read, or it is invalid.
     """
-    if file is None:
-        return Config()
-    try:
-        values: Any = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"configuration file {file} cannot be read: {error}") from error
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=False, include_input=False)
-        lines = "\n".join(f"  {'.'.join(map(str, one['loc'])) or 'file'}: {one['msg']}" for one in problems)
-        raise ConfigError(f"configuration file {file} is wrong:\n{lines}") from error
+    return read_settings(Config, file)

@@ -7,10 +7,10 @@ from textwrap import indent
 from types import TracebackType
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
-from perllm.config import LogSettings
 from perllm.text import ELLIPSIS, clean_line, clean_text
 
 # Attributes that Kopf adds to records for its own formatter; `settings` holds objects that cannot be written as JSON.
@@ -26,6 +26,17 @@ MAX_DEPTH = 4
 """Levels of lists and objects in a field; deeper ones are written as text."""
 
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+
+
+class LogSettings(BaseModel):
+    """How a process logs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: str = Field(default="text", pattern="^(text|json)$", description="text for people, json for machines.")
+    level: str = Field(
+        default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Lowest level that is logged."
+    )
 
 
 class TextFormatter(logging.Formatter):

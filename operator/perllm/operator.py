@@ -198,6 +198,7 @@ class Operator:
             show_circuit=circuits.put,
             wake=wake,
             has_tasks=lambda: self._watch.is_ready,
+            pod_paths=_find_pod_paths(config),
         )
 
     def _build_informers(self) -> tuple[Informer[Node], list[Informer[Pod]], list[Informer[Obstacle]]]:
@@ -206,7 +207,7 @@ class Operator:
         nodes = self._inform("node", "/api/v1/nodes", self._upkeep.read, self._upkeep.on_node)
         pods = [
             self._inform("pod", path, read_pod, controller.on_pod, labelSelector=names.TASK_LABEL)
-            for path in map(names.pods_path, namespaces or (None,))
+            for path in _find_pod_paths(self._config)
         ]
         obstacles = [
             self._inform("quota", path, read_quota, controller.on_quota)
@@ -301,6 +302,7 @@ class Operator:
             self._begin(work, "profiles", self._profiles.run)
             self._begin(work, "watch of profiles", self._profile_watch.run)
             self._begin(work, "releases of pods", self._control.releases.run)
+            self._begin(work, "search for stray pods", self._control.stray_pods.run)
             self._begin(work, "retirement of tasks", self._control.retirement.run)
             self._begin(work, "comparison of the ledger", self._control.drift.run)
             self._begin(work, "upkeep of nodes", self._upkeep.run)
@@ -380,6 +382,10 @@ class Operator:
         """Return the age of a node's figures; None unless its power is known and fresh."""
         figures = self._telemetry.snapshot.of(name)
         return None if figures.power_w.fresh_value is None else figures.age_s(time.time())
+
+
+def _find_pod_paths(config: Config) -> list[str]:
+    return [names.pods_path(namespace) for namespace in config.namespaces or (None,)]
 
 
 def _read_controller_settings(config: Config) -> ControllerSettings:

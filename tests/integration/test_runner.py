@@ -11,7 +11,7 @@ import yaml
 
 from perllm.runner.errors import ExitCode
 from perllm_lab.kubernetes.control_plane import ControlPlane
-from unit.runner.model_server import FakeModelServer
+from unit.completions.model_server import FakeModelServer
 
 EXAMPLE = Path(__file__).parents[2] / "examples/batch-of-prompts.yaml"
 NAMESPACE = "runner"

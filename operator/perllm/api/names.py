@@ -36,6 +36,7 @@ FIELD_MANAGER = "perllm"
 AGENT_FIELD_MANAGER = "perllm-agent"
 AGENT_LEASE_PREFIX = "perllm-agent-"
 SERVER_LABEL = f"{GROUP}/server"
+SERVER_PORT_ANNOTATION = f"{GROUP}/server-port"
 
 OUTCOME_FINALIZER = f"{GROUP}/outcome"
 

@@ -174,6 +174,7 @@ class Controller:
         if status is tracked.status:
             return
         tracked.status = status
+        self._writer.observe(tracked.task.key, as_object(item.get("status")))
         run = read_run(tracked.task, status)
         if run is not None:
             self._take_pod(run, is_gone=False)

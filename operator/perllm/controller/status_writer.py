@@ -34,14 +34,19 @@ def is_written_by_others(item: Object) -> bool:
     return any(one.get("subresource") == "status" and one.get("manager") not in ours for one in fields)
 
 
-def build_patch(uid: str, fields: Fields) -> list[Fields]:
+def build_patch(uid: str, fields: Fields, stored: Fields) -> list[Fields]:
     """Return the JSON patch (RFC 6902) that replaces a status, if the task has this uid.
 
     The API server ignores a uid in the other kinds of patches of a custom resource's status. What an agent has reported
-    in the meantime is not replaced by a status that does not contain it.
+    in the meantime is not replaced by a status that was made without it.
+
+    Args:
+        uid: uid of the task; empty if it is not known.
+        fields: the new status.
+        stored: the status that it replaces, as far as known.
     """
     tests: list[Fields] = [{"op": "test", "path": "/metadata/uid", "value": uid}] if uid else []
-    if fields.get("runsAs") == RunsAs.REQUEST and "run" not in fields:
+    if stored.get("runsAs") == RunsAs.REQUEST and "run" not in stored:
         tests.append({"op": "test", "path": "/status/run", "value": None})
     return [*tests, {"op": "add", "path": "/status", "value": fields}]
 
@@ -89,6 +94,10 @@ class StatusWriter:
             self._queue(key, uid)
         elif key not in self._delays:
             self._delays[key] = asyncio.get_running_loop().call_later(delay_s, self._queue, key, uid), uid
+
+    def observe(self, key: str, present: Fields) -> None:
+        """Note what is stored, after an agent has added its report; the next status is made with it."""
+        self._stored[key] = present
 
     def restore(self, key: str, uid: str, present: Fields) -> None:
         """Write a status again that another client has changed to what is present."""
@@ -161,7 +170,7 @@ class StatusWriter:
         return fields
 
     async def _replace(self, key: str, uid: str, fields: Fields) -> None:
-        path, patch = names.task_status_path(*key.split("/")), build_patch(uid, fields)
+        path, patch = names.task_status_path(*key.split("/")), build_patch(uid, fields, self._stored.get(key, {}))
         await self._client.patch(path, patch, kind=PatchKind.JSON, fieldManager=names.FIELD_MANAGER)
 
 

@@ -13,8 +13,8 @@ import click
 from yarl import URL
 
 from perllm.api.report import MAX_REPORT_LENGTH
-from perllm.runner.endpoint import AnswerPatience, Sampling
 from perllm.runner.job import Settings, run
+from perllm.runner.patience import AnswerPatience, Sampling
 from perllm.runner.prompts import PromptError, collect_prompts
 from perllm.runner.result import Destination, DestinationKind
 

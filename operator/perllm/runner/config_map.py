@@ -12,7 +12,7 @@ from perllm.api.report import RunReport
 from perllm.backoff import Backoff
 from perllm.cluster.client import ApiError, Client, PatchKind
 from perllm.cluster.credentials import CredentialsError, load_credentials
-from perllm.runner.answer import Answer
+from perllm.completions.answer import Answer
 from perllm.runner.errors import ResultError
 from perllm.runner.report import fit_answers
 

@@ -10,9 +10,10 @@ import aiohttp
 import click
 
 from perllm.api.report import RunReport
-from perllm.runner.answer import Answer
-from perllm.runner.endpoint import AnswerPatience, Endpoint, Sampling
+from perllm.completions.answer import Answer
+from perllm.completions.endpoint import Endpoint
 from perllm.runner.errors import ExitCode, ResultError
+from perllm.runner.patience import AnswerPatience, PatientEndpoint, Sampling
 from perllm.runner.prompts import Prompt
 from perllm.runner.report import answer_line, cut_problem, fit_answers, fit_report, join_texts, summarise
 from perllm.runner.result import Destination, DestinationKind, write_file, write_termination_message
@@ -61,21 +62,14 @@ async def run(settings: Settings, prompts: tuple[Prompt, ...]) -> int:
     work = Work(prompts)
     deadline_s = settings.deadline_unix_s
     async with aiohttp.ClientSession(
-        headers={"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else None,
         connector=aiohttp.TCPConnector(limit=0),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
     ) as session:
+        key = settings.api_key or ""
+        endpoint = Endpoint(session, settings.url, api_key=key, now=time.monotonic, unix_now=time.time)
         await carry_out(
             work,
-            Endpoint(
-                session,
-                settings.url,
-                settings.sampling,
-                settings.patience,
-                now=time.monotonic,
-                unix_now=time.time,
-                rng=Random(),
-            ),
+            PatientEndpoint(endpoint, settings.sampling, settings.patience, now=time.monotonic, rng=Random()),
             _choose_listener(settings, len(prompts)),
             concurrency=settings.concurrency,
             time_left_s=None if deadline_s is None else deadline_s - time.time(),

@@ -8,7 +8,7 @@ import orjson
 
 from perllm.api.base import MAX_TOKENS
 from perllm.api.report import RunReport, TokenSource
-from perllm.runner.answer import Answer
+from perllm.completions.answer import Answer
 from perllm.runner.errors import ResultError
 from perllm.runner.work import Work
 from perllm.text import clean_line, clean_text

@@ -5,9 +5,9 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from perllm.runner.answer import Answer
-from perllm.runner.endpoint import Endpoint
+from perllm.completions.answer import Answer
 from perllm.runner.errors import EndpointError, ExitCode
+from perllm.runner.patience import PatientEndpoint
 from perllm.runner.prompts import Prompt
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -52,7 +52,7 @@ class Listener:
 
 
 async def carry_out(
-    work: Work, endpoint: Endpoint, listener: Listener, *, concurrency: int, time_left_s: float | None
+    work: Work, endpoint: PatientEndpoint, listener: Listener, *, concurrency: int, time_left_s: float | None
 ) -> None:
     """Answer the prompts until all are done, time is up, a signal arrives or the server is gone.
 
@@ -86,7 +86,7 @@ async def carry_out(
             loop.add_signal_handler(number, lambda: None)
 
 
-async def _ask_all(work: Work, endpoint: Endpoint, listener: Listener, concurrency: int) -> None:
+async def _ask_all(work: Work, endpoint: PatientEndpoint, listener: Listener, concurrency: int) -> None:
     remaining = iter(range(len(work.prompts)))
     try:
         async with asyncio.TaskGroup() as group:
@@ -98,7 +98,7 @@ async def _ask_all(work: Work, endpoint: Endpoint, listener: Listener, concurren
             work.end(first.code, str(first))
 
 
-async def _ask_some(remaining: Iterator[int], work: Work, endpoint: Endpoint, listener: Listener) -> None:
+async def _ask_some(remaining: Iterator[int], work: Work, endpoint: PatientEndpoint, listener: Listener) -> None:
     for index in remaining:
         answer = work.answers[index]
         try:

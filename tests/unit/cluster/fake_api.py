@@ -85,12 +85,18 @@ class FakeApiServer:
 
     async def get(self, path: str, **query: str) -> Object:
         await self._enter("GET", path, query)
+        if path in self._objects:
+            return copy.deepcopy(self._objects[path])
         items = [item for at, item in self._objects.items() if at.rpartition("/")[0] == path]
         items = [item for item in items if _is_selected(item, query.get("labelSelector", ""))]
         start = int(query.get("continue") or 0)
         page = copy.deepcopy(items[start : start + self.page_size])
         token = str(start + self.page_size) if start + self.page_size < len(items) else ""
         return {"items": page, "metadata": {"resourceVersion": str(self._version), "continue": token}}
+
+    async def list_metadata(self, path: str, **query: str) -> Object:
+        page = await self.get(path, **query)
+        return {**page, "items": [{"metadata": item["metadata"]} for item in page["items"]] or None}
 
     async def post(self, path: str, body: Any, **query: str) -> Object:
         self.queries.append(("POST", query))
@@ -107,14 +113,7 @@ class FakeApiServer:
             raise ApiError(404, "NotFound", f"{at} not found")
         metadata = self._objects[at]["metadata"]
         if kind is PatchKind.JSON:
-            tests = [one for one in body if one["op"] == "test"]
-            if any(test["value"] != _find(self._objects[at], test["path"]) for test in tests):
-                raise ApiError(422, "Invalid", "the server rejected our request due to an error in our request")
-            changed = copy.deepcopy(self._objects[at])
-            for change in body[len(tests) :]:
-                parent, _, field = change["path"].rpartition("/")
-                _find(changed, parent)[field] = change["value"]
-            self._objects[at], body = {**changed, "status": {}}, {"status": changed["status"]}
+            self._objects[at], body = _apply(self._objects[at], body), {}
         if kind is PatchKind.STRATEGIC:
             dropped = body["metadata"]["$deleteFromPrimitiveList/finalizers"]
             body = {"metadata": {"finalizers": [one for one in metadata.get("finalizers", ()) if one not in dropped]}}
@@ -174,19 +173,27 @@ class FakeApiServer:
         self.send({"type": kind, "object": seen})
 
 
-def _find(item: Object, pointer: str) -> Any:
-    """Return what a JSON pointer (RFC 6901) points to; None for nothing, as the API server has it."""
-    for name in pointer.split("/")[1:]:
-        item = item.get(name) or {}
-    return item or None
-
-
 def _is_selected(item: Object, selector: str) -> bool:
     """Judge the selectors "label=value", "label" and "!label"."""
     labels = item["metadata"].get("labels") or {}
     name, equals, value = selector.removeprefix("!").partition("=")
     holds = not name or (labels.get(name) == value if equals else name in labels)
     return holds != selector.startswith("!")
+
+
+def _apply(item: Object, patch: list[dict[str, Any]]) -> Object:
+    """Apply the operations test, add and replace of a JSON patch (RFC 6902), as far as they are about objects."""
+    patched = copy.deepcopy(item)
+    for change in patch:
+        *parents, name = change["path"].removeprefix("/").split("/")
+        place = patched
+        for parent in parents:
+            place = place[parent]
+        if change["op"] != "test":
+            place[name] = copy.deepcopy(change["value"])
+        elif place.get(name) != change["value"]:
+            raise ApiError(422, "Invalid", "the server rejected our request due to an error in our request")
+    return patched
 
 
 def _merge(old: Any, patch: Any) -> Any:

@@ -6,10 +6,11 @@ import pytest
 from pydantic import BaseModel
 
 from perllm.api.task import Tier
-from perllm.config import Config, ConfigError, load_config
+from perllm.config import Config, load_config
 from perllm.policy.cs_ucb import CsUcb, CsUcbParameters
 from perllm.policy.net_hits import NetHits, NetHitsParameters
 from perllm.policy.problem import Policy
+from perllm.settings_file import ConfigError
 
 
 def write(directory: Path, text: str) -> Path:

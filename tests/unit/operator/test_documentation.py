@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from chart_generator.values import Values
+from perllm.agent.metrics import AgentMetrics
 from perllm.cli import main as perllm
 from perllm.config import Config
 from perllm.metrics import OperatorMetrics
@@ -104,6 +105,7 @@ def test_all_metrics_are_explained_and_no_others() -> None:
     registry = CollectorRegistry()
     OperatorMetrics(registry)
     TelemetryMetrics(registry)
+    AgentMetrics(registry)
     exposed = {f"{family.name}_total" if family.type == "counter" else family.name for family in registry.collect()}
     explained = set(re.findall(r"`(perllm_[a-z_]+)`", read(ROOT / "docs/operate.md")))
     assert explained == exposed

@@ -9,11 +9,10 @@ from prometheus_client import CollectorRegistry
 from perllm.api.task_status import EnergyQuality, TaskStatus
 from perllm.cluster.events import EventRecorder, Subject
 from perllm.cluster.pod import Pod
-from perllm.config import LogSettings
 from perllm.controller.announcer import Announcer
 from perllm.controller.lifecycle import advance
 from perllm.controller.task import Task
-from perllm.logs import MAX_MESSAGE, MAX_TRACEBACK, configure_logging
+from perllm.logs import MAX_MESSAGE, MAX_TRACEBACK, LogSettings, configure_logging
 from perllm.metrics import OperatorMetrics
 from unit.controller.samples import failed, make_task, succeeded
 from unit.placement.records import make_decision

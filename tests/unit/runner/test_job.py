@@ -11,12 +11,12 @@ import pytest
 
 from perllm.api.report import RunReport, TokenSource, parse_run_report
 from perllm.runner import config_map
-from perllm.runner.endpoint import AnswerPatience, Sampling
 from perllm.runner.errors import ExitCode
 from perllm.runner.job import Settings, run
+from perllm.runner.patience import AnswerPatience, Sampling
 from perllm.runner.prompts import Prompt, collect_prompts
 from perllm.runner.result import Destination
-from unit.runner.model_server import FakeModelServer, chunk, encode, hang, hang_up, refuse, stream
+from unit.completions.model_server import FakeModelServer, chunk, encode, hang, hang_up, refuse, stream
 
 FAR_S = 3600.0
 

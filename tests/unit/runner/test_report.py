@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from perllm.api.base import MAX_TOKENS
 from perllm.api.report import MAX_REPORT_LENGTH, RunReport, TokenSource, parse_run_report
-from perllm.runner.answer import Answer
+from perllm.completions.answer import Answer
 from perllm.runner.cli import MIN_REPORT_LENGTH
 from perllm.runner.errors import ResultError
 from perllm.runner.prompts import Prompt

@@ -6,8 +6,8 @@ import pytest
 
 from perllm.api.report import RunReport
 from perllm.cluster.client import ApiError, ApiUnreachableError, PatchKind
+from perllm.completions.answer import Answer
 from perllm.runner import config_map
-from perllm.runner.answer import Answer
 from perllm.runner.errors import ResultError
 from perllm.runner.result import Destination, DestinationKind, write_file, write_termination_message
 

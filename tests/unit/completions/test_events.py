@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perllm.runner.errors import EndpointError
-from perllm.runner.events import ServerEvent, read_events
+from perllm.completions.errors import CompletionError
+from perllm.completions.events import ServerEvent, read_events
 
 STREAM = ': hello\n\ndata: {"a": "é"}\n\nevent: x\ndata:one\ndata: two\n\nid: 1\n\ndata: [DONE]\n\n'.encode()
 EVENTS = ['{"a": "é"}'.encode(), b"one\ntwo", b"[DONE]"]
@@ -46,5 +46,5 @@ async def test_an_event_that_is_called_an_error_is_one(content: bytes) -> None:
 
 
 async def test_a_line_without_end_is_given_up() -> None:
-    with pytest.raises(EndpointError, match="an event of more than"):
+    with pytest.raises(CompletionError, match="an event of more than"):
         await read([b"data: ", *[b"x" * 2**20] * 20])

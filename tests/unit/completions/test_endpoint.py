@@ -1,17 +1,16 @@
 import asyncio
 from collections.abc import AsyncIterator
-from random import Random
 
 import aiohttp
 import pytest
 from aiohttp import web
 
 from perllm.api.report import TokenSource
-from perllm.runner.answer import Answer
-from perllm.runner.endpoint import AnswerPatience, Endpoint, Sampling, read_retry_after_s
-from perllm.runner.errors import EndpointError, ExitCode
-from perllm.runner.prompts import Prompt
-from unit.runner.model_server import (
+from perllm.completions import completion
+from perllm.completions.answer import Answer
+from perllm.completions.endpoint import ChatRequest, Endpoint, read_retry_after_s
+from perllm.completions.errors import CompletionError, PromptRejectedError, ServerFailedError, UnavailableError
+from unit.completions.model_server import (
     FakeModelServer,
     Handler,
     chunk,
@@ -23,30 +22,18 @@ from unit.runner.model_server import (
     usage_chunk,
 )
 
-PROMPT = Prompt(messages=({"role": "user", "content": "Hi"},))
+REQUEST = ChatRequest("m", ({"role": "user", "content": "Hi"},), {"max_tokens": 50, "temperature": 0.0})
 UNIX_S = 1_767_225_600.0  # Thu, 01 Jan 2026 00:00:00 GMT
 
 
-class LongestPauses(Random):
-    """Chance that never makes a pause shorter."""
-
-    def random(self) -> float:
-        return 1.0
-
-
 class FakeClock:
-    """Virtual time: sleeping is what makes it pass."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now_s = 100.0
-        self.pauses: list[float] = []
 
     def now(self) -> float:
         return self.now_s
-
-    async def sleep(self, seconds: float) -> None:
-        self.now_s += seconds
-        self.pauses.append(seconds)
 
 
 @pytest.fixture
@@ -66,34 +53,13 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-def endpoint_of(
-    server_url: str,
-    session: aiohttp.ClientSession,
-    clock: FakeClock,
-    *,
-    sampling: Sampling | None = None,
-    patience: AnswerPatience | None = None,
-) -> Endpoint:
-    return Endpoint(
-        session,
-        server_url,
-        sampling or Sampling("m"),
-        patience or AnswerPatience(0.0, 30.0),
-        now=clock.now,
-        unix_now=lambda: UNIX_S,
-        rng=LongestPauses(),
-        sleep=clock.sleep,
-    )
+def endpoint_of(server_url: str, session: aiohttp.ClientSession, clock: FakeClock, *, key: str = "") -> Endpoint:
+    return Endpoint(session, server_url, api_key=key, now=clock.now, unix_now=lambda: UNIX_S)
 
 
-async def ask(
-    server_url: str, session: aiohttp.ClientSession, clock: FakeClock, *, wait_s: float = 20.0, timeout_s: float = 30.0
-) -> Answer:
+async def ask(server_url: str, session: aiohttp.ClientSession, clock: FakeClock) -> Answer:
     answer = Answer()
-    sampling = Sampling("m", max_tokens=50, temperature=0.0)
-    patience = AnswerPatience(wait_s, timeout_s)
-    endpoint = endpoint_of(server_url, session, clock, sampling=sampling, patience=patience)
-    await endpoint.ask(PROMPT, answer, lambda text: None)
+    await endpoint_of(server_url, session, clock).ask(REQUEST, answer)
     return answer
 
 
@@ -108,7 +74,7 @@ async def test_answer_is_streamed_and_measured(
         clock.now_s += 1.0
 
     endpoint = endpoint_of(server.url, session, clock)
-    await endpoint.ask(PROMPT, answer, note)
+    await endpoint.ask(REQUEST, answer, note)
 
     assert (answer.text, pieces) == ("Hello there", ["Hello", " there"])
     assert (answer.sent_s, answer.first_s, answer.ended_s) == (100.0, 100.0, 102.0)
@@ -153,7 +119,7 @@ async def test_older_server_is_asked_without_usage(
     endpoint = endpoint_of(server.url, session, clock)
     answers = [Answer(), Answer()]
     for answer in answers:
-        await endpoint.ask(PROMPT, answer, lambda text: None)
+        await endpoint.ask(REQUEST, answer)
 
     assert [answer.text for answer in answers] == ["Hello there"] * 2
     assert ["stream_options" in request for request in server.requests] == [True, False, False]
@@ -188,15 +154,6 @@ async def test_usage_that_was_told_before_the_text_says_nothing_of_it(
     assert (answer.reported_prompt_tokens, answer.output_tokens, answer.token_source) == (7, 2, TokenSource.CHUNKS)
 
 
-async def test_a_prompt_may_have_a_length_and_a_temperature_of_its_own(
-    server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
-) -> None:
-    endpoint = endpoint_of(server.url, session, clock, sampling=Sampling("m", max_tokens=50, temperature=1.0))
-    await endpoint.ask(PROMPT.model_copy(update={"max_tokens": 5, "temperature": 0.0}), Answer(), lambda text: None)
-
-    assert (server.requests[0]["max_tokens"], server.requests[0]["temperature"]) == (5, 0.0)
-
-
 ODD = {
     "a character cut between two pieces": ([b'"Hi \\ud83d"', b'"\\ude00!"'], "Hi 😀!"),
     "half a character": ([b'"Hi \\ud83d"', b'"!"', b'"\\ud83d"'], "Hi \ufffd!\ufffd"),
@@ -221,7 +178,7 @@ async def test_odd_text_is_taken(
     pieces: list[str] = []
     answer = Answer()
 
-    await endpoint_of(server.url, session, clock).ask(PROMPT, answer, pieces.append)
+    await endpoint_of(server.url, session, clock).ask(REQUEST, answer, pieces.append)
 
     assert answer.text == "".join(pieces) == text
     assert answer.chunks == len(contents)
@@ -272,7 +229,7 @@ async def test_explanation_of_a_refusal_is_read_to_its_end(
 
     server.script = [refuse_in_pieces]
 
-    with pytest.raises(EndpointError, match=r"answered 400: too long$"):
+    with pytest.raises(PromptRejectedError, match=r"answered 400: too long$"):
         await ask(server.url, session, clock)
 
 
@@ -294,34 +251,6 @@ async def test_dialects_of_the_last_chunk(
     assert (answer.text, answer.output_tokens) == ("x", 2)
 
 
-async def test_server_that_loads_is_asked_again_with_growing_pauses(
-    server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
-) -> None:
-    server.script = [
-        refuse(503),
-        refuse(408),
-        refuse(429, **{"Retry-After": "3"}),
-        refuse(529),
-        stream(b"", then=hang_up),
-    ]
-
-    answer = await ask(server.url, session, clock)
-
-    assert answer.text == "Hello there"
-    assert clock.pauses == [0.25, 0.5, 3.0, 1.0, 1.0]
-    assert answer.sent_s == 100.0 + sum(clock.pauses)
-
-
-async def test_server_that_is_not_there_yet_is_waited_for_only_so_long(
-    session: aiohttp.ClientSession, clock: FakeClock, unused_tcp_port: int
-) -> None:
-    with pytest.raises(EndpointError, match=r"was not ready within 20 s \(--wait\)") as caught:
-        await ask(f"http://127.0.0.1:{unused_tcp_port}/v1", session, clock)
-
-    assert caught.value.code is ExitCode.UNREACHABLE
-    assert sum(clock.pauses) <= 20.0
-
-
 @pytest.mark.parametrize(
     ("after", "date", "seconds"),
     [
@@ -340,89 +269,129 @@ def test_a_server_says_after_or_at_what_time_to_ask_again(after: str, date: str 
     assert read_retry_after_s(headers, UNIX_S) == seconds
 
 
-async def test_a_server_that_wants_more_patience_than_there_is_is_given_up_at_once(
-    server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
-) -> None:
-    server.script = [refuse(429, **{"Retry-After": "300"})]
-
-    with pytest.raises(EndpointError, match=r"not ready within 20 s \(--wait\) and asked for a retry in 300 s"):
-        await ask(server.url, session, clock)
-
-    assert clock.pauses == []
-
-
 BROKEN = [
-    (refuse(404, {"error": {"message": "no such model"}}), ExitCode.REFUSED, "answered 404: no such model"),
-    (refuse(400, {"error": "prompt too long"}), ExitCode.REFUSED, "prompt too long"),
-    (refuse(307, Location="http://elsewhere/"), ExitCode.REFUSED, "answered 307"),
-    (refuse(500), ExitCode.UNREACHABLE, "answered 500: status 500"),
-    (refuse(200), ExitCode.UNREACHABLE, "reported an error: status 200"),
-    (refuse(200, {"choices": []}), ExitCode.REFUSED, "gave an empty answer"),
-    (refuse(200, ["list"]), ExitCode.REFUSED, "answered with application/json, not with a completion: .*list"),
-    (stream(encode(chunk("a")), b"data: {oops\n\n"), ExitCode.REFUSED, "not part of a chat completion"),
-    (stream(encode(["list"])), ExitCode.REFUSED, "not part of a chat completion"),
-    (stream(encode(chunk([5]))), ExitCode.REFUSED, "not part of a chat completion"),  # type: ignore[arg-type]
-    (stream(b"data: " + b"[" * 5000 + b"\n\n"), ExitCode.REFUSED, "not part of a chat completion"),
-    (stream(encode(chunk("a"))), ExitCode.UNREACHABLE, "ended the stream before the answer was complete"),
-    (stream(encode(chunk("a")), then=hang_up), ExitCode.UNREACHABLE, "aborted the answer"),
-    (stream(encode({"error": {"code": 400, "message": "bad"}})), ExitCode.REFUSED, "reported an error: bad"),
+    (refuse(404, {"error": {"message": "no such model"}}), PromptRejectedError, "answered 404: no such model"),
+    (refuse(400, {"error": "prompt too long"}), PromptRejectedError, "prompt too long"),
+    (refuse(307, Location="http://elsewhere/"), PromptRejectedError, "answered 307"),
+    (refuse(500), ServerFailedError, "answered 500: status 500"),
+    (refuse(200), ServerFailedError, "reported an error: status 200"),
+    (refuse(200, {"choices": []}), PromptRejectedError, "gave an empty answer"),
+    (refuse(200, ["list"]), PromptRejectedError, "answered with application/json, not with a completion: .*list"),
+    (stream(encode(chunk("a")), b"data: {oops\n\n"), PromptRejectedError, "not part of a chat completion"),
+    (stream(encode(["list"])), PromptRejectedError, "not part of a chat completion"),
+    (stream(encode(chunk([5]))), PromptRejectedError, "not part of a chat completion"),  # type: ignore[arg-type]
+    (stream(b"data: " + b"[" * 5000 + b"\n\n"), PromptRejectedError, "not part of a chat completion"),
+    (stream(encode(chunk("a"))), ServerFailedError, "ended the stream before the answer was complete"),
+    (stream(encode(chunk("a")), then=hang_up), ServerFailedError, "aborted the answer"),
+    (stream(encode({"error": {"code": 400, "message": "bad"}})), PromptRejectedError, "reported an error: bad"),
     (
         stream(encode({"error": {"type": "invalid_request_error", "message": "worse"}})),
-        ExitCode.REFUSED,
+        PromptRejectedError,
         "error: worse",
     ),
-    (stream(encode({"error": "out of memory"})), ExitCode.UNREACHABLE, "error: out of memory"),
-    (stream(encode({"error": {}}, "[DONE]")), ExitCode.UNREACHABLE, "error: {}"),
-    (stream(encode({"error": {"odd": [1]}}, "[DONE]")), ExitCode.UNREACHABLE, "error: {.odd.: .1.}"),
+    (stream(encode({"error": "out of memory"})), ServerFailedError, "error: out of memory"),
+    (stream(encode({"error": {}}, "[DONE]")), ServerFailedError, "error: {}"),
+    (stream(encode({"error": {"odd": [1]}}, "[DONE]")), ServerFailedError, "error: {.odd.: .1.}"),
     (
         stream(encode({"object": "error", "message": "flat", "code": 500}, "[DONE]")),
-        ExitCode.UNREACHABLE,
+        ServerFailedError,
         "error: flat",
     ),
-    (stream(encode({"type": "error", "message": "typed"}, "[DONE]")), ExitCode.UNREACHABLE, "error: typed"),
-    (stream(encode({"detail": "of a framework"}, "[DONE]")), ExitCode.UNREACHABLE, "error: of a framework"),
-    (stream(encode({"choices": [{"error": {"message": "inside"}}]})), ExitCode.UNREACHABLE, "error: inside"),
-    (stream(b'event: error\ndata: {"message": "named"}\n\n'), ExitCode.UNREACHABLE, "error: named"),
-    (stream(b"event: error\ndata: words\n\n"), ExitCode.UNREACHABLE, "error: words"),
-    (stream(b'error: {"code": 500, "message": "field"}\n\n'), ExitCode.UNREACHABLE, "error: field"),
-    (stream(b'{"error": {"message": "bare"}}\n'), ExitCode.UNREACHABLE, "error: bare"),
-    (stream(encode(chunk("half"), chunk(None, "abort"), "[DONE]")), ExitCode.UNREACHABLE, "finish reason abort"),
-    (stream(encode(chunk("half"), chunk(None, "error"), "[DONE]")), ExitCode.UNREACHABLE, "finish reason error"),
-    (stream(encode(chunk(None, "content_filter"), "[DONE]")), ExitCode.REFUSED, "finish reason content_filter"),
-    (stream(encode(chunk(""), chunk(None, "stop"), "[DONE]")), ExitCode.REFUSED, "empty answer, finish reason stop"),
-    (stream(encode("[DONE]")), ExitCode.REFUSED, "gave an empty answer"),
-    (stream(b""), ExitCode.UNREACHABLE, "ended the stream before the answer was complete"),
-    (stream(encode({"error": {"message": "\x1b[31mred\nline"}})), ExitCode.UNREACHABLE, "error: red line"),
+    (stream(encode({"type": "error", "message": "typed"}, "[DONE]")), ServerFailedError, "error: typed"),
+    (stream(encode({"detail": "of a framework"}, "[DONE]")), ServerFailedError, "error: of a framework"),
+    (stream(encode({"choices": [{"error": {"message": "inside"}}]})), ServerFailedError, "error: inside"),
+    (stream(b'event: error\ndata: {"message": "named"}\n\n'), ServerFailedError, "error: named"),
+    (stream(b"event: error\ndata: words\n\n"), ServerFailedError, "error: words"),
+    (stream(b'error: {"code": 500, "message": "field"}\n\n'), ServerFailedError, "error: field"),
+    (stream(b'{"error": {"message": "bare"}}\n'), ServerFailedError, "error: bare"),
+    (stream(encode(chunk("half"), chunk(None, "abort"), "[DONE]")), ServerFailedError, "finish reason abort"),
+    (stream(encode(chunk("half"), chunk(None, "error"), "[DONE]")), ServerFailedError, "finish reason error"),
+    (stream(encode(chunk(None, "content_filter"), "[DONE]")), PromptRejectedError, "finish reason content_filter"),
+    (stream(encode(chunk(""), chunk(None, "stop"), "[DONE]")), PromptRejectedError, "empty answer, finish reason stop"),
+    (stream(encode("[DONE]")), PromptRejectedError, "gave an empty answer"),
+    (stream(b""), ServerFailedError, "ended the stream before the answer was complete"),
+    (stream(encode({"error": {"message": "\x1b[31mred\nline"}})), ServerFailedError, "error: red line"),
 ]
 
 
-@pytest.mark.parametrize(("handler", "code", "message"), BROKEN, ids=[message for _, _, message in BROKEN])
+@pytest.mark.parametrize(("handler", "kind", "message"), BROKEN, ids=[message for _, _, message in BROKEN])
 async def test_what_is_no_answer_is_told_apart(
     server: FakeModelServer,
     session: aiohttp.ClientSession,
     clock: FakeClock,
     handler: Handler,
-    code: ExitCode,
+    kind: type[CompletionError],
     message: str,
 ) -> None:
     server.script = [handler]
 
-    with pytest.raises(EndpointError, match=message) as caught:
+    with pytest.raises(kind, match=message):
         await ask(server.url, session, clock)
 
-    assert caught.value.code is code
     assert len(server.requests) == 1
 
 
-async def test_answer_that_takes_too_long_is_given_up_and_what_came_is_kept(
+@pytest.mark.parametrize("status", [408, 425, 429, 502, 503, 504, 521, 529])
+async def test_a_server_that_is_not_ready_did_not_accept_the_request(
+    server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock, status: int
+) -> None:
+    server.script = [refuse(status, **{"Retry-After": "3"})]
+    answer = Answer()
+
+    with pytest.raises(UnavailableError, match=f"answered {status}") as caught:
+        await endpoint_of(server.url, session, clock).ask(REQUEST, answer)
+
+    assert (caught.value.retry_after_s, answer.sent_s, answer.ended_s) == (3.0, None, None)
+
+
+async def test_a_server_that_hangs_up_before_the_first_token_did_not_accept_the_request(
     server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
 ) -> None:
-    server.script = [stream(encode(chunk("so far")), then=hang)]
-    answer = Answer()
-    endpoint = endpoint_of(server.url, session, clock, patience=AnswerPatience(0.0, 0.2))
+    server.script = [stream(b"", then=hang_up)]
 
-    with pytest.raises(EndpointError, match=r"longer than 0.2 s \(--timeout\)") as caught:
-        await endpoint.ask(PROMPT, answer, lambda text: None)
+    with pytest.raises(UnavailableError):
+        await ask(server.url, session, clock)
 
-    assert caught.value.code is ExitCode.OUT_OF_TIME
-    assert (answer.text, answer.problem) == ("so far", "is not complete")
+
+async def test_a_cancelled_request_closes_its_connection_and_keeps_what_came(
+    server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
+) -> None:
+    closed = asyncio.Event()
+
+    async def wait_for_the_end(request: web.Request) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    server.script = [stream(encode(chunk("so far")), then=wait_for_the_end)]
+    answer, came = Answer(), asyncio.Event()
+    endpoint = endpoint_of(server.url, session, clock)
+    asking = asyncio.create_task(endpoint.ask(REQUEST, answer, lambda text: came.set()))
+    await came.wait()
+
+    asking.cancel()
+
+    await asyncio.wait_for(closed.wait(), 1.0)
+    assert (answer.text, answer.problem, answer.ended_s) == ("so far", "is not complete", 100.0)
+
+
+async def test_the_key_is_sent_and_removed_from_what_the_server_says(
+    server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
+) -> None:
+    server.script = [refuse(401, {"error": {"message": "Wrong key: sk-secret"}})]
+
+    with pytest.raises(PromptRejectedError, match=r"Wrong key: \*\*\*$"):
+        await endpoint_of(server.url, session, clock, key="sk-secret").ask(REQUEST, Answer())
+
+    assert server.keys == ["Bearer sk-secret"]
+
+
+async def test_an_answer_without_end_is_given_up(
+    server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completion, "MAX_ANSWER_CHARACTERS", 10)
+    server.script = [stream(encode(*[chunk("word")] * 3), then=hang)]
+
+    with pytest.raises(PromptRejectedError, match="an answer of more than 10 characters"):
+        await ask(server.url, session, clock)

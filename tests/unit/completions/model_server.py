@@ -56,12 +56,15 @@ class FakeModelServer:
     @asynccontextmanager
     async def serve(cls) -> AsyncIterator[Self]:
         server = cls()
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", server._answer)
-        server._server = TestServer(app)
+        server._server = TestServer(server.build_app())
         await server._server.start_server()
         yield server
         await server._server.close()
+
+    def build_app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", self._answer)
+        return app
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(await request.json())

@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from perllm.api.base import MAX_TOKENS
-from perllm.runner.answer import Answer
-from perllm.runner.errors import EndpointError, ExitCode
+from perllm.completions.answer import Answer
+from perllm.completions.errors import CompletionError, PromptRejectedError, ServerFailedError
 from perllm.text import clean_line
 
 MAX_WORDS = 4000
 """Characters of a server's error message that are read; the key is removed from them before they are shortened."""
+
+MAX_ANSWER_CHARACTERS = 16 * 2**20
+"""No answer is that long; the limit keeps a server that never ends an answer from filling the memory."""
 
 REFUSALS = ("content_filter", "safety", "refus", "prohibited", "blocklist", "sensitive", "recitation")
 FAILURES = ("error", "abort", "cancel", "fail", "timeout", "interrupt", "overload", "unavailable", "insufficient")
@@ -37,6 +40,7 @@ class Reading:
     def __init__(self, answer: Answer, now: Callable[[], float]) -> None:
         self._answer = answer
         self._now = now
+        self._length = 0
         # A piece may end between the two surrogates of a character.
         self._halves = codecs.getincrementaldecoder("utf-16-le")("replace")
 
@@ -44,12 +48,15 @@ class Reading:
         """Read one part of a stream; return its text.
 
         Raises:
-            EndpointError: it reports a failure, or is not part of a completion.
+            CompletionError: it reports a failure, or is not part of a completion.
         """
         answer, values = self._answer, read_object(content)
         choice = _first_choice(values)
         text, has_thought = _read_text(choice.get("delta") or choice.get("message") or choice, values)
         piece = self._halves.decode(text.encode("utf-16-le", "surrogatepass"))
+        self._length += len(piece)
+        if self._length > MAX_ANSWER_CHARACTERS:
+            raise PromptRejectedError(f"the server gave an answer of more than {MAX_ANSWER_CHARACTERS} characters")
         if text or has_thought:
             answer.first_s = self._now() if answer.first_s is None else answer.first_s
             answer.chunks += 1
@@ -62,7 +69,7 @@ class Reading:
         """Read a completion that was not streamed; return its text.
 
         Raises:
-            EndpointError: it reports a failure, or is not a completion.
+            CompletionError: it reports a failure, or is not a completion.
         """
         self._answer.is_streamed = False
         text = self.take_part(content)
@@ -73,19 +80,19 @@ class Reading:
         """Check that the answer is complete; return the rest of its text.
 
         Raises:
-            EndpointError: it is incomplete or empty; the message says why.
+            CompletionError: it is incomplete or empty; the message says why.
         """
         answer = self._answer
         rest = self._halves.decode(b"", final=True)
         answer.pieces.append(rest)
         reason = (answer.finish_reason or "").lower()
         if any(part in reason for part in REFUSALS):
-            raise EndpointError(ExitCode.REFUSED, f"the server withheld the answer, finish reason {reason}")
+            raise PromptRejectedError(f"the server withheld the answer, finish reason {reason}")
         if any(part in reason for part in FAILURES):
-            raise EndpointError(ExitCode.UNREACHABLE, f"the server aborted the answer, finish reason {reason}")
+            raise ServerFailedError(f"the server aborted the answer, finish reason {reason}")
         if not answer.chunks:
             suffix = f", finish reason {reason}" if reason else ""
-            raise EndpointError(ExitCode.REFUSED, f"the server gave an empty answer{suffix}")
+            raise PromptRejectedError(f"the server gave an empty answer{suffix}")
         answer.problem = ""
         return rest
 
@@ -104,7 +111,7 @@ def read_object(content: bytes) -> Values:
     """Return the object that a server sent.
 
     Raises:
-        EndpointError: it reports a failure, or is not an object.
+        CompletionError: it reports a failure, or is not an object.
     """
     try:
         values = json.loads(content.decode(errors="replace").lstrip("\ufeff"))
@@ -118,7 +125,7 @@ def read_object(content: bytes) -> Values:
     return values
 
 
-def read_failure(content: bytes) -> EndpointError:
+def read_failure(content: bytes) -> CompletionError:
     """Return the error for what a server sent as an error, with the server's message."""
     try:
         return _describe(json.loads(content.decode(errors="replace")))
@@ -135,9 +142,9 @@ def find_words(content: bytes) -> str:
         return clean_line(text, MAX_WORDS)
 
 
-def _describe(failure: object) -> EndpointError:
-    kind = ExitCode.REFUSED if _is_refusal(failure) else ExitCode.UNREACHABLE
-    return EndpointError(kind, f"the server reported an error: {_find_words(failure)}")
+def _describe(failure: object) -> CompletionError:
+    kind = PromptRejectedError if _is_refusal(failure) else ServerFailedError
+    return kind(f"the server reported an error: {_find_words(failure)}")
 
 
 def _is_refusal(failure: object) -> bool:
@@ -207,6 +214,6 @@ def _read_count(value: object) -> int | None:
     return value if type(value) is int and 0 < value <= MAX_TOKENS else None
 
 
-def _not_a_part(content: object) -> EndpointError:
+def _not_a_part(content: object) -> CompletionError:
     message = f"the server sent something that is not part of a chat completion: {clean_line(content, 100)}"
-    return EndpointError(ExitCode.REFUSED, message)
+    return PromptRejectedError(message)

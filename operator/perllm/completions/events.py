@@ -4,7 +4,7 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from perllm.runner.errors import EndpointError, ExitCode
+from perllm.completions.errors import PromptRejectedError
 
 MAX_EVENT_BYTES = 16 * 2**20
 """No part of an answer is that long; the limit keeps a server that never ends a line from filling the memory."""
@@ -29,7 +29,7 @@ async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[ServerEvent
     ``error``.
 
     Raises:
-        EndpointError: an event is longer than any answer.
+        PromptRejectedError: an event is longer than any answer.
     """
     data: list[bytes] = []
     is_error = False
@@ -79,4 +79,4 @@ def _read_field(line: bytes) -> tuple[bytes, bytes]:
 
 def _check_length(parts: list[bytes] | tuple[bytes, ...]) -> None:
     if sum(map(len, parts)) > MAX_EVENT_BYTES:
-        raise EndpointError(ExitCode.REFUSED, f"the server sent an event of more than {MAX_EVENT_BYTES} bytes")
+        raise PromptRejectedError(f"the server sent an event of more than {MAX_EVENT_BYTES} bytes")

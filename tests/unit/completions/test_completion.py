@@ -7,9 +7,9 @@ from contextlib import suppress
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perllm.runner.answer import Answer
-from perllm.runner.completion import Reading, find_words, read_failure
-from perllm.runner.errors import EndpointError
+from perllm.completions.answer import Answer
+from perllm.completions.completion import Reading, find_words, read_failure
+from perllm.completions.errors import CompletionError
 
 UNSEEN = ("Cc", "Cs", "Zl", "Zp")
 """Control characters, surrogates, and what ends a line or a paragraph."""
@@ -31,7 +31,7 @@ CHUNKS = st.one_of(
 def test_any_json_is_text_or_an_error(values: list[object]) -> None:
     answer = Answer()
     reading = Reading(answer, lambda: 1.0)
-    with suppress(EndpointError):
+    with suppress(CompletionError):
         for value in values:
             reading.take_part(json.dumps(value).encode())
         reading.end()

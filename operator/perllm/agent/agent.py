@@ -1,0 +1,217 @@
+"""The agent: all parts, wired together and run until it is stopped.
+
+Start    the Lease, the model servers and the assignments; requests are made once each of them is known.
+Stop     no new requests; those in process end within the grace period; reports are written; then everything ends.
+
+The agent holds no state that matters: after a restart it lists its assignments, and makes those again that have no run.
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from importlib.metadata import version
+from random import Random
+
+import aiohttp
+from prometheus_client import CollectorRegistry
+
+from perllm import health
+from perllm.agent.addresses import ServerAddress, read_addresses
+from perllm.agent.assignments import Assignments, WatchedAssignments
+from perllm.agent.config import AgentConfig
+from perllm.agent.discovery import ServerPods
+from perllm.agent.lease import AgentLease
+from perllm.agent.metrics import AgentMetrics
+from perllm.agent.publication import Publication
+from perllm.agent.reports import RunReports
+from perllm.agent.runs import RunClocks, Runs
+from perllm.agent.servers import ModelServers
+from perllm.cluster.client import Client
+from perllm.cluster.outages import Outages
+from perllm.cluster.sockets import open_socket
+from perllm.cluster.writes import WriteQueue
+from perllm.completions.endpoint import Endpoint
+from perllm.guard import Guard
+from perllm.supervision import cancelled_at_exit, keep_running, serve
+
+log = logging.getLogger(__name__)
+
+DRAIN_TIMEOUT_S = 5.0
+PODS_PATIENCE_S = 10.0
+CONNECT_S = 5.0
+SILENCE_S = 600.0
+"""A request without any news for so long is given up. Servers say nothing while it waits in their queue."""
+
+KEEP_ALIVE_S = 4.0
+"""Servers close connections that are idle for five seconds; a request must not be sent while they do."""
+
+
+def open_session() -> aiohttp.ClientSession:
+    """Return a session for requests to model servers, which may take long, but not for ever without a word."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, socket_factory=open_socket),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"Accept-Encoding": "identity"},  # sizes are limited before anything is decompressed
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENCE_S),
+    )
+
+
+class Agent:
+    """All parts of a running agent. Several may run in one process, each for another node.
+
+    Args:
+        client: the API server.
+        node: name of this node.
+        config: the configuration.
+        open_session: returns a session for requests to model servers; the agent closes it.
+        registry: where metrics go; None for an agent that serves neither metrics nor health.
+        rng: jitter of pauses.
+
+    Raises:
+        ConfigError: the key of a server cannot be read.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        node: str,
+        config: AgentConfig,
+        open_session: Callable[[], aiohttp.ClientSession] = open_session,
+        registry: CollectorRegistry | None = None,
+        *,
+        rng: Random | None = None,
+    ) -> None:
+        self._node = node
+        self._config = config
+        self._registry = registry
+        self._rng = rng or Random()
+        self._session = open_session()
+        self._stopping = asyncio.Event()
+        self._has_adopted = False
+        self._metrics = AgentMetrics(registry or CollectorRegistry())
+        self._guard = Guard(lambda kind: self._metrics.faults.labels(kind).inc(), self._rng)
+        self._outages = Outages(time.monotonic)
+        self._writes = WriteQueue(self._guard, self._outages, self._rng)
+        self._configured = read_addresses(config.servers)
+        own = Counter[str]()
+        self._servers = ModelServers(
+            self._session,
+            self._open_endpoint,
+            own=own,
+            on_change=self._note_servers,
+            interval_s=config.probe_interval_s,
+            guard=self._guard,
+            rng=self._rng,
+        )
+        self._pods = ServerPods(
+            client, node, config.server_namespaces, self._adopt, guard=self._guard, outages=self._outages, rng=self._rng
+        )
+        self._lease = AgentLease(
+            client,
+            config.lease_namespace,
+            node,
+            now=time.monotonic,
+            unix_now=time.time,
+            outages=self._outages,
+            on_renewed=self._advance,
+        )
+        self._runs = Runs(
+            self._servers,
+            RunReports(client, self._writes),
+            own=own,
+            may_start=lambda: self._lease.is_valid,
+            clocks=RunClocks(time.monotonic, time.time, lambda: time.time() - self._lease.clock_ahead_s),
+            metrics=self._metrics,
+            guard=self._guard,
+        )
+        self._publication = Publication(
+            client,
+            self._writes,
+            node,
+            version("perllm"),
+            lambda: self._servers.states,
+            now=time.monotonic,
+            unix_now=time.time,
+        )
+        self._assignments: list[Assignments] = [
+            WatchedAssignments(
+                client, node, namespace, self._runs, guard=self._guard, outages=self._outages, rng=self._rng
+            )
+            for namespace in config.namespaces or (None,)
+        ]
+        self._metrics.watch(reports=lambda: len(self._writes), lease=lambda: self._lease.is_valid)
+
+    def stop(self) -> None:
+        """Stop the agent in order; `run` returns when it is done."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Run until `stop` is called, then finish what is in process."""
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._session)
+            if self._registry is not None:
+                await stack.enter_async_context(self._serve_health(self._registry))
+            stack.callback(self._publication.stop)
+            stack.push_async_callback(self._runs.stop, 0.0)  # if it is cancelled instead of stopped
+            work = await stack.enter_async_context(cancelled_at_exit())
+            self._begin(work, "lease", self._lease.run)
+            self._begin(work, "writes", self._writes.run)
+            self._begin(work, "model servers", self._servers.run)
+            for pods in self._pods.informers:
+                self._begin(work, "watch of model servers", pods.run)
+            for assignments in self._assignments:
+                self._begin(work, "assignments", assignments.run)
+            work.create_task(self._adopt_first())
+            log.info("serving node %s with %d configured model servers", self._node, len(self._configured))
+            await self._stopping.wait()
+            log.info("stopping")
+            await self._finish()
+
+    async def _finish(self) -> None:
+        await self._runs.stop(self._config.grace_s)
+        try:
+            async with asyncio.timeout(DRAIN_TIMEOUT_S):
+                await self._writes.drain()
+        except TimeoutError:
+            log.warning("%d writes were not accepted: those requests will be made again", len(self._writes))
+
+    def _begin(self, work: asyncio.TaskGroup, name: str, part: Callable[[], Awaitable[None]]) -> None:
+        """Run a part until the group ends; if it fails, the error is logged and the part is restarted."""
+        work.create_task(keep_running(name, part, self._guard, self._rng))
+
+    def _open_endpoint(self, address: ServerAddress) -> Endpoint:
+        return Endpoint(self._session, address.url, api_key=address.api_key, now=time.monotonic, unix_now=time.time)
+
+    async def _adopt_first(self) -> None:
+        """Look at the servers once all are known, so that no assignment finds its server missing."""
+        try:
+            async with asyncio.timeout(PODS_PATIENCE_S):
+                await self._pods.wait()
+        except TimeoutError:
+            log.warning("model servers in pods are not known yet: starting with those that are")
+        self._has_adopted = True
+        self._adopt()
+
+    def _adopt(self) -> None:
+        if self._has_adopted:
+            self._servers.adopt([*self._configured, *self._pods.addresses])
+
+    def _note_servers(self) -> None:
+        self._runs.advance()
+        self._publication.note_change()
+        self._metrics.show_servers(self._servers.states)
+
+    def _advance(self) -> None:
+        self._runs.advance()
+
+    def _serve_health(self, registry: CollectorRegistry) -> AbstractAsyncContextManager[None]:
+        ready = {
+            "the Lease is valid": lambda: self._lease.is_valid,
+            "every model server was looked at": self._servers.synced.is_set,
+            "the assignments are known": lambda: all(one.is_synced for one in self._assignments),
+        }
+        app = health.build_app(registry, alive={}, ready=ready)
+        return serve(app, self._config.health_host, self._config.health_port)

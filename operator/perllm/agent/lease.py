@@ -1,0 +1,121 @@
+"""The Lease by which an agent shows that it is there. While it cannot renew it, it starts nothing new.
+
+After the Lease has expired the operator may give its tasks to other nodes. The agent counts the time from before each
+renewal, by its own monotonic clock, so for the agent the Lease expires first.
+
+The answer also shows the time of the API server, so deadlines hold on a node whose clock is wrong.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from math import inf
+from typing import Any
+
+from perllm.api import names
+from perllm.cluster.client import ApiError, Client, Object
+from perllm.cluster.outages import Outages
+from perllm.cluster.times import format_time, parse_time_s
+
+LENGTH_S = 30
+RENEW_S = 10.0
+RETRY_S = 2.0
+TIMEOUT_S = 5.0
+SKEW_S = 2.0
+"""The API server's time is known to the second; clocks that differ by less are taken to agree."""
+
+
+class AgentLease:
+    """Renews a Lease.
+
+    Args:
+        client: the API server.
+        namespace: namespace of the Lease.
+        node: name of this node.
+        now: monotonic clock, in seconds.
+        unix_now: Unix time of this node, in seconds.
+        outages: records when it cannot be renewed.
+        on_renewed: called when it is valid again.
+
+    Attributes:
+        clock_ahead_s: by how much the clock of the node is ahead of that of the API server.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        namespace: str,
+        node: str,
+        *,
+        now: Callable[[], float],
+        unix_now: Callable[[], float],
+        outages: Outages,
+        on_renewed: Callable[[], None],
+    ) -> None:
+        self.clock_ahead_s = 0.0
+        self._client = client
+        self._namespace = namespace
+        self._name = f"{names.AGENT_LEASE_PREFIX}{node}"
+        self._node = node
+        self._now = now
+        self._unix_now = unix_now
+        self._outages = outages
+        self._on_renewed = on_renewed
+        self._renewed_s = -inf
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether the last renewal still counts."""
+        return self._now() < self._renewed_s + LENGTH_S
+
+    async def run(self) -> None:
+        """Renew the Lease until cancelled."""
+        topic = f"renewing the lease {self._namespace}/{self._name}"
+        while True:
+            asked_s = self._now()
+            try:
+                async with asyncio.timeout(TIMEOUT_S):
+                    lease = await self._renew()
+            except (ApiError, TimeoutError) as error:
+                is_unanswered = isinstance(error, TimeoutError) or (isinstance(error, ApiError) and error.is_unanswered)
+                self._outages.failed(topic, error or "no answer in time", is_unanswered=is_unanswered)
+                await asyncio.sleep(RETRY_S)
+                continue
+            self._outages.worked(topic)
+            self._note(lease, asked_s)
+            await asyncio.sleep(RENEW_S)
+
+    def _note(self, lease: Object, asked_s: float) -> None:
+        was_valid, self._renewed_s = self.is_valid, asked_s
+        written_s = read_written_s(lease)
+        if written_s is not None:
+            ahead_s = self._unix_now() - written_s
+            self.clock_ahead_s = ahead_s if abs(ahead_s) > SKEW_S else 0.0
+        if not was_valid:
+            self._on_renewed()
+
+    async def _renew(self) -> Object:
+        path, spec = names.lease_path(self._namespace, self._name), self._build_spec()
+        try:
+            return await self._client.patch(path, {"spec": spec}, fieldManager=names.AGENT_FIELD_MANAGER)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+        body = {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": self._name, "namespace": self._namespace},
+            "spec": spec,
+        }
+        collection = path.rpartition("/")[0]
+        return await self._client.post(collection, body, fieldManager=names.AGENT_FIELD_MANAGER)
+
+    def _build_spec(self) -> dict[str, Any]:
+        renewed = format_time(self._unix_now())
+        return {"holderIdentity": self._node, "leaseDurationSeconds": LENGTH_S, "renewTime": renewed}
+
+
+def read_written_s(lease: Mapping[str, Any]) -> float | None:
+    """Return when the API server wrote this answer to a renewal, to the second; None if it does not say."""
+    entries = (lease.get("metadata") or {}).get("managedFields") or ()
+    own = (one for one in entries if one.get("manager") == names.AGENT_FIELD_MANAGER)
+    return max((at_s for one in own if (at_s := parse_time_s(one.get("time"))) is not None), default=None)

@@ -1,0 +1,165 @@
+"""Looks at one model server: whether it is ready, what it serves, and how busy it is."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import orjson
+
+from perllm.agent.addresses import ServerAddress
+from perllm.agent.engines import (
+    NO_LOAD,
+    Load,
+    is_ollama,
+    read_load,
+    read_models,
+    read_slots,
+    recognise_metrics,
+    recognise_owner,
+)
+from perllm.api.node_server import Engine, ModelServer
+from perllm.text import clean_line, error_line
+
+TIMEOUT_S = 5.0
+"""A server that takes longer for all answers together is not ready."""
+
+METRICS_TIMEOUT_S = 2.0
+"""The load is worth less than knowing that the server is ready."""
+
+MAX_ANSWER_BYTES = 4 * 2**20
+MAX_PROBLEM = 300
+UNHEALTHY = 500
+"""Statuses of a health check from here on; lower ones mean that there is none, or that it needs other rights."""
+
+
+class _ProbeError(Exception):
+    """The server is not ready; the message says why."""
+
+
+class ServerProbe:
+    """Looks at a model server again and again.
+
+    Args:
+        session: HTTP session.
+        address: the server.
+        count_own: returns the number of requests that PerLLM has in process there.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, address: ServerAddress, count_own: Callable[[], int]) -> None:
+        self._session = session
+        self._address = address
+        self._count_own = count_own
+        self._engine = Engine.OTHER
+        self._slots: int | None = None
+        self._is_identified = False
+
+    async def look(self) -> ModelServer:
+        """Return what the server is now; whatever is wrong with it is its problem."""
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                models = await self._read_models()
+                if self._engine is not Engine.SGLANG:  # its health check generates a token
+                    await self._check_health()
+        except TimeoutError:
+            return self._describe(problem=f"did not answer within {TIMEOUT_S:g} s")
+        except (_ProbeError, aiohttp.ClientError, OSError, ValueError) as error:
+            return self._describe(problem=error_line(error))
+        own = self._count_own()
+        load = await self._read_load()
+        own = max(own, self._count_own())
+        if not self._is_identified:
+            await self._identify()
+        return self._describe(models=models, load=load, own=own)
+
+    def _describe(
+        self, *, models: tuple[str, ...] = (), load: Load = NO_LOAD, own: int = 0, problem: str = ""
+    ) -> ModelServer:
+        self._is_identified = self._is_identified and not problem  # another server may come back
+        return ModelServer(
+            url=self._address.url,
+            engine=self._engine,
+            ready=not problem,
+            problem=clean_line(problem, MAX_PROBLEM) or None,
+            models=models,
+            slots=self._address.slots or self._slots,
+            running=load.running,
+            waiting=load.waiting,
+            foreign=max(load.requests - own, 0),
+            cache_use=load.cache_use,
+        )
+
+    async def _read_models(self) -> tuple[str, ...]:
+        status, content = await self._get(f"{self._address.url}/models")
+        if status != 200:
+            raise _ProbeError(f"its list of models was answered with status {status}")
+        models = read_models(_parse(content))
+        if not models:
+            raise _ProbeError("it lists no models that a task could name")
+        self._engine = recognise_owner(models) or self._engine
+        return tuple(one["id"] for one in models)
+
+    async def _check_health(self) -> None:
+        status, _ = await self._get(f"{self._address.root}/health")
+        if status >= UNHEALTHY and status != 501:
+            raise _ProbeError(f"its health check was answered with status {status}")
+
+    async def _read_load(self) -> Load:
+        """Return the load; unknown if the server does not report it in time."""
+        try:
+            async with asyncio.timeout(METRICS_TIMEOUT_S):
+                status, content = await self._get(f"{self._address.root}/metrics")
+        except (_ProbeError, aiohttp.ClientError, OSError):
+            return NO_LOAD
+        if status != 200:
+            return NO_LOAD
+        text = content.decode(errors="replace")
+        self._engine = recognise_metrics(text) or self._engine
+        return read_load(self._engine, text)
+
+    async def _identify(self) -> None:
+        """Find out what neither the models nor the metrics show: the slots of llama.cpp, and Ollama."""
+        self._slots = None
+        if self._engine in (Engine.OTHER, Engine.LLAMA_CPP):
+            self._slots = read_slots(await self._try(f"{self._address.root}/props"))
+            if self._slots is not None:
+                self._engine = Engine.LLAMA_CPP
+        if self._engine is Engine.OTHER and is_ollama(await self._try(f"{self._address.root}/api/version")):
+            self._engine = Engine.OLLAMA
+        self._is_identified = True
+
+    async def _try(self, url: str) -> Any:
+        """Return the JSON at an address; None if there is none."""
+        try:
+            async with asyncio.timeout(METRICS_TIMEOUT_S):
+                status, content = await self._get(url)
+            return _parse(content) if status == 200 else None
+        except (_ProbeError, aiohttp.ClientError, OSError):
+            return None
+
+    async def _get(self, url: str) -> tuple[int, bytes]:
+        """Return status and body.
+
+        Raises:
+            _ProbeError: the body is larger than any that makes sense.
+        """
+        key = self._address.api_key
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        async with self._session.get(url, headers=headers, allow_redirects=False) as response:
+            try:
+                await response.content.readexactly(MAX_ANSWER_BYTES)
+            except asyncio.IncompleteReadError as whole:
+                return response.status, whole.partial
+        raise _ProbeError(f"{url} was answered with more than {MAX_ANSWER_BYTES} bytes")
+
+
+def _parse(content: bytes) -> Any:
+    """Return the JSON in an answer.
+
+    Raises:
+        _ProbeError: it is none.
+    """
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise _ProbeError(f"an answer is not JSON: {clean_line(content.decode(errors='replace'), 100)}") from error

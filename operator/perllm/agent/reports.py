@@ -1,0 +1,60 @@
+"""Reports runs to the API server: one patch of the task's status, which holds only for the attempt that it is about."""
+
+import logging
+from functools import partial
+from typing import Any
+
+from perllm.agent.assignments import Assignment
+from perllm.api import names
+from perllm.api.served_run import ServedRun
+from perllm.api.task_status import Result
+from perllm.cluster.client import ApiError, Client, PatchKind
+from perllm.cluster.writes import Write, WriteQueue
+
+log = logging.getLogger(__name__)
+
+KIND = "run"
+
+
+class RunReports:
+    """Reports runs in the background, for as long as the API server does not answer.
+
+    Args:
+        client: the API server.
+        writes: the queue for writes.
+    """
+
+    def __init__(self, client: Client, writes: WriteQueue) -> None:
+        self._client = client
+        self._writes = writes
+
+    def put(self, assignment: Assignment, run: ServedRun, result: Result | None) -> None:
+        """Queue the report of a run; returns immediately."""
+        patch = build_patch(assignment, run, result)
+        self._writes.put(Write(KIND, assignment.key, partial(self._send, assignment.key, patch)))
+
+    def drop(self, assignment: Assignment) -> None:
+        """Drop a report that was not made yet: the task is gone, or has another attempt."""
+        self._writes.drop(KIND, assignment.key)
+
+    async def _send(self, key: str, patch: list[dict[str, Any]]) -> None:
+        path = names.task_status_path(*key.split("/"))
+        try:
+            await self._client.patch(path, patch, kind=PatchKind.JSON, fieldManager=names.AGENT_FIELD_MANAGER)
+        except ApiError as error:
+            if error.is_transient:
+                raise
+            # Without the server's message, which may quote the answer.
+            log.info("the run of task %s was not accepted: %d %s", key, error.status, error.reason)
+
+
+def build_patch(assignment: Assignment, run: ServedRun, result: Result | None) -> list[dict[str, Any]]:
+    """Return the JSON patch of a task's status; the API server denies it for another task or attempt."""
+    patch: list[dict[str, Any]] = [
+        {"op": "test", "path": "/metadata/uid", "value": assignment.uid},
+        {"op": "test", "path": "/status/attempts", "value": assignment.attempt},
+        {"op": "add", "path": "/status/run", "value": run.to_object()},
+    ]
+    if result is not None:
+        patch.append({"op": "add", "path": "/status/result", "value": result.to_object()})
+    return patch

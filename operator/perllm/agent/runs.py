@@ -1,0 +1,202 @@
+"""Carries assignments out: one request each, on a server of the model, at most as many at a time as it has slots."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from perllm.agent.assignments import Assignment, AssignmentId
+from perllm.agent.metrics import AgentMetrics
+from perllm.agent.results import build_result, check_text, describe_run
+from perllm.agent.servers import KnownServer, ModelServers
+from perllm.api.served_run import ServedRun
+from perllm.api.task_status import Result
+from perllm.completions.answer import Answer
+from perllm.completions.errors import CompletionError, ServerFailedError, UnavailableError
+from perllm.guard import Guard
+
+log = logging.getLogger(__name__)
+
+
+class RunReporter(Protocol):
+    """Reports runs that have ended. Its methods must not block."""
+
+    def put(self, assignment: Assignment, run: ServedRun, result: Result | None) -> None:
+        """Report a run."""
+
+    def drop(self, assignment: Assignment) -> None:
+        """Drop a report that was not made yet: the run is no longer wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunClocks:
+    """The clocks that runs need.
+
+    Attributes:
+        now: monotonic, in seconds.
+        unix_now: Unix time of this node, in seconds; runs are reported in it.
+        cluster_now: Unix time of the cluster, in seconds; deadlines are in it.
+    """
+
+    now: Callable[[], float]
+    unix_now: Callable[[], float]
+    cluster_now: Callable[[], float]
+
+
+class Runs:
+    """The assignments that wait for a slot, and those whose requests are in process.
+
+    Args:
+        servers: the model servers.
+        reports: reports runs that have ended.
+        own: number of requests in process by URL of the server; kept here, for the servers to know.
+        may_start: whether new requests may be made.
+        clocks: the clocks.
+        metrics: counts what happens.
+        guard: records unexpected failures.
+    """
+
+    def __init__(
+        self,
+        servers: ModelServers,
+        reports: RunReporter,
+        *,
+        own: Counter[str],
+        may_start: Callable[[], bool],
+        clocks: RunClocks,
+        metrics: AgentMetrics,
+        guard: Guard,
+    ) -> None:
+        self._servers = servers
+        self._reports = reports
+        self._own = own
+        self._may_start = may_start
+        self._clocks = clocks
+        self._metrics = metrics
+        self._guard = guard
+        self._waiting: dict[AssignmentId, Assignment] = {}
+        self._running: dict[AssignmentId, asyncio.Task[None]] = {}
+        self._is_stopping = False
+
+    def assign(self, assignment: Assignment) -> None:
+        """Carry an assignment out as soon as a server of its model has a slot for it."""
+        if assignment.id not in self._running:
+            self._waiting[assignment.id] = assignment
+            self.advance()
+
+    def withdraw(self, assignment: Assignment) -> None:
+        """Forget an assignment; if its request is in process, it is closed at once."""
+        self._reports.drop(assignment)
+        self._guard.clear("task", assignment.key)
+        self._waiting.pop(assignment.id, None)
+        request = self._running.get(assignment.id)
+        if request is not None:
+            request.cancel()
+        self._show()
+
+    def advance(self) -> None:
+        """Start what can be started now, in the order of arrival."""
+        if self._is_stopping or not self._servers.synced.is_set() or not self._may_start():
+            return
+        full: set[str] = set()
+        for assignment in list(self._waiting.values()):
+            if assignment.model in full:
+                continue
+            servers = self._servers.find(assignment.model)
+            free = [server for server in servers if self._has_slot(server)]
+            if servers and not free:
+                full.add(assignment.model)
+                continue
+            del self._waiting[assignment.id]
+            if not servers:
+                self._report_missing(assignment)
+            elif self._time_left_s(assignment) != 0:
+                self._start(assignment, min(free, key=self._count_requests))
+        self._show()
+
+    async def stop(self, grace_s: float) -> None:
+        """Start nothing more, and return when no request is in process; those that take longer are closed."""
+        self._is_stopping = True
+        running = list(self._running.values())
+        if not running:
+            return
+        _, late = await asyncio.wait(running, timeout=grace_s)
+        if late:
+            log.warning("%d requests did not end within %g s: they will be made again", len(late), grace_s)
+            for request in late:
+                request.cancel()
+            await asyncio.wait(late)
+
+    def _start(self, assignment: Assignment, server: KnownServer) -> None:
+        self._own[server.address.url] += 1
+        request = asyncio.create_task(self._carry_out(assignment, server))
+        self._running[assignment.id] = request
+        request.add_done_callback(lambda done: self._end(assignment, server, done))
+
+    def _end(self, assignment: Assignment, server: KnownServer, request: asyncio.Task[None]) -> None:
+        self._own[server.address.url] -= 1
+        del self._running[assignment.id]
+        if request.cancelled():
+            self._metrics.closed.inc()
+        self.advance()
+        self._show()
+
+    async def _carry_out(self, assignment: Assignment, server: KnownServer) -> None:
+        """Make the request and report how it ended. One that ends with the deadline is closed and not reported."""
+        answer, clocks = Answer(), self._clocks
+        begun_s, begun_unix_s = clocks.now(), clocks.unix_now()
+        try:
+            async with asyncio.timeout(self._time_left_s(assignment)):
+                failure = await self._ask(assignment, server, answer)
+        except TimeoutError:
+            self._metrics.closed.inc()
+            return
+        length_s = (answer.ended_s or clocks.now()) - begun_s
+        run = describe_run(assignment.attempt, answer, failure, begun_unix_s=begun_unix_s, length_s=length_s)
+        self._report(assignment, run, None if failure is not None else build_result(answer.text))
+
+    async def _ask(self, assignment: Assignment, server: KnownServer, answer: Answer) -> CompletionError | None:
+        """Make the request; return why there is no complete answer, None if there is."""
+        try:
+            await server.endpoint.ask(assignment.to_request(), answer)
+            check_text(answer)
+        except UnavailableError as error:
+            server.hurry.set()
+            return error
+        except CompletionError as error:
+            return error
+        except Exception as error:
+            self._guard.note("task", assignment.key, error)
+            return ServerFailedError(f"the request failed unexpectedly: {type(error).__name__}")
+        return None
+
+    def _report_missing(self, assignment: Assignment) -> None:
+        error = UnavailableError(f"no model server of this node is ready for {assignment.model}")
+        now_s = self._clocks.unix_now()
+        run = describe_run(assignment.attempt, Answer(), error, begun_unix_s=now_s, length_s=0.0)
+        self._report(assignment, run, None)
+
+    def _report(self, assignment: Assignment, run: ServedRun, result: Result | None) -> None:
+        self._metrics.note_run(run)
+        self._reports.put(assignment, run, result)
+
+    def _has_slot(self, server: KnownServer) -> bool:
+        slots = server.state.slots if server.state is not None else None
+        return slots is None or self._own[server.address.url] < slots
+
+    def _count_requests(self, server: KnownServer) -> int:
+        """Return how many requests the server has, as far as known."""
+        foreign = server.state.foreign if server.state is not None else 0
+        return self._own[server.address.url] + foreign
+
+    def _time_left_s(self, assignment: Assignment) -> float | None:
+        """Return the seconds until the attempt ends with the deadline; None if it does not."""
+        if not assignment.ends_at_deadline:
+            return None
+        return max(assignment.due_unix_s - self._clocks.cluster_now(), 0.0)
+
+    def _show(self) -> None:
+        self._metrics.running.set(len(self._running))
+        self._metrics.waiting.set(len(self._waiting))

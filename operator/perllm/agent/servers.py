@@ -1,0 +1,145 @@
+"""The model servers of the node: what each of them is now, and which of them can be asked for a model."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from random import Random
+
+import aiohttp
+
+from perllm.agent.addresses import ServerAddress
+from perllm.agent.probe import ServerProbe
+from perllm.api.node_server import MAX_SERVERS, ModelServer
+from perllm.completions.endpoint import Endpoint
+from perllm.guard import Guard, describe
+
+MIN_PAUSE_S = 0.2
+"""Between two looks at a server, however many of its requests fail."""
+
+
+@dataclass(slots=True)
+class KnownServer:
+    """A model server and what is known about it.
+
+    Attributes:
+        address: where it is.
+        endpoint: sends requests to it.
+        state: what it is now; None until it was looked at.
+        hurry: set to look at it at once.
+    """
+
+    address: ServerAddress
+    endpoint: Endpoint
+    state: ModelServer | None = None
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def serves(self, model: str) -> bool:
+        """Whether it can be asked for a model now."""
+        return self.state is not None and self.state.ready and model in self.state.models
+
+
+class ModelServers:
+    """All model servers of the node, each looked at on its own, so that a broken one delays no other.
+
+    Args:
+        session: HTTP session.
+        open_endpoint: returns what sends requests to an address.
+        own: number of requests that PerLLM has in process, by URL of the server.
+        on_change: called after every change of what is known.
+        interval_s: seconds between two looks at a server.
+        guard: records unexpected failures.
+        rng: jitter of the interval.
+
+    Attributes:
+        synced: set once every server was looked at.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        open_endpoint: Callable[[ServerAddress], Endpoint],
+        *,
+        own: Counter[str],
+        on_change: Callable[[], None],
+        interval_s: float,
+        guard: Guard,
+        rng: Random,
+    ) -> None:
+        self.synced = asyncio.Event()
+        self._session = session
+        self._open_endpoint = open_endpoint
+        self._own = own
+        self._on_change = on_change
+        self._interval_s = interval_s
+        self._guard = guard
+        self._rng = rng
+        self._known: dict[ServerAddress, KnownServer] = {}
+        self._watches: dict[ServerAddress, asyncio.Task[None]] = {}
+        self._adopted = asyncio.Event()
+
+    @property
+    def states(self) -> tuple[ModelServer, ...]:
+        """What is known about each server, in the order of their URLs."""
+        states = (one.state for one in self._known.values())
+        return tuple(sorted((one for one in states if one is not None), key=lambda state: state.url))
+
+    def find(self, model: str) -> list[KnownServer]:
+        """Return the servers that can be asked for a model now."""
+        return [one for one in self._known.values() if one.serves(model)]
+
+    def adopt(self, addresses: Iterable[ServerAddress]) -> None:
+        """Look at these servers from now on, the first `MAX_SERVERS` of them, and at no others."""
+        wanted: dict[str, ServerAddress] = {}
+        for one in addresses:
+            wanted.setdefault(one.url, one)
+        first = islice(wanted.values(), MAX_SERVERS)
+        self._known = {one: self._known.get(one) or KnownServer(one, self._open_endpoint(one)) for one in first}
+        self._adopted.set()
+        self._note_change()
+
+    async def run(self) -> None:
+        """Look at the servers until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    self._adopted.clear()
+                    self._follow(group)
+                    await self._adopted.wait()
+        finally:
+            self._watches.clear()
+
+    def _follow(self, group: asyncio.TaskGroup) -> None:
+        for address in self._watches.keys() - self._known.keys():
+            self._watches.pop(address).cancel()
+        for address in self._known.keys() - self._watches.keys():
+            self._watches[address] = group.create_task(self._watch(self._known[address]))
+
+    async def _watch(self, server: KnownServer) -> None:
+        url = server.address.url
+        probe = ServerProbe(self._session, server.address, partial(self._own.__getitem__, url))
+        while True:
+            server.hurry.clear()
+            try:
+                state = await probe.look()
+            except Exception as error:
+                self._guard.note("model server", url, error)
+                state = ModelServer(url=url, problem=describe(error))
+            else:
+                self._guard.clear("model server", url)
+            if state != server.state:
+                server.state = state
+                self._note_change()
+            await asyncio.sleep(MIN_PAUSE_S)
+            pause_s = self._interval_s * self._rng.uniform(0.9, 1.1) - MIN_PAUSE_S
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(pause_s, 0.0)):
+                    await server.hurry.wait()
+
+    def _note_change(self) -> None:
+        if all(one.state is not None for one in self._known.values()):
+            self.synced.set()
+        self._on_change()

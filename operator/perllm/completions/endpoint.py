@@ -1,0 +1,204 @@
+"""An OpenAI-compatible model server: one chat completion per call, streamed."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from math import isfinite
+from typing import Any
+
+import aiohttp
+import orjson
+
+from perllm.completions.answer import Answer
+from perllm.completions.completion import Reading, find_words, read_failure
+from perllm.completions.errors import CompletionError, PromptRejectedError, ServerFailedError, UnavailableError
+from perllm.completions.events import MAX_EVENT_BYTES, ServerEvent, read_events
+from perllm.text import clean_line, error_line
+
+NOT_READY = frozenset({408, 425, 429, 502, 503, 504, *range(520, 530)})
+"""Statuses of servers, and of proxies in front of them, while a model is being loaded or all slots are taken."""
+
+MAX_REFUSAL_BYTES = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """What is asked of a model.
+
+    Attributes:
+        model: name of the model.
+        messages: the conversation, in the format of the chat API.
+        parameters: how the answer is generated, by the names of that API; what is absent is left to the server.
+    """
+
+    model: str
+    messages: Sequence[Mapping[str, Any]]
+    parameters: Mapping[str, Any]
+
+    def to_body(self, *, with_usage: bool = True) -> dict[str, Any]:
+        """Return the body of the request."""
+        body = {"model": self.model, "messages": list(self.messages), "stream": True, **self.parameters}
+        return {**body, "stream_options": {"include_usage": True}} if with_usage else body
+
+
+class Endpoint:
+    """Sends requests to a model server.
+
+    Args:
+        session: HTTP session.
+        url: base URL that ends in the version, for example http://10.0.0.7:8000/v1.
+        api_key: key of the server; empty if it has none.
+        now: monotonic clock, in seconds.
+        unix_now: wall clock, for servers that say at what time to retry.
+
+    Attributes:
+        url: where requests are sent.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        *,
+        api_key: str = "",
+        now: Callable[[], float],
+        unix_now: Callable[[], float],
+    ) -> None:
+        self.url = f"{url.rstrip('/')}/chat/completions"
+        self._session = session
+        self._key = api_key
+        self._now = now
+        self._unix_now = unix_now
+        self._has_usage = True
+
+    async def ask(
+        self, request: ChatRequest, answer: Answer, on_text: Callable[[str], None] = lambda text: None
+    ) -> None:
+        """Fill in the answer to one request. A request that is cancelled closes its connection.
+
+        Raises:
+            PromptRejectedError: the server gives no answer to this prompt.
+            ServerFailedError: the server failed, or aborted the answer.
+            UnavailableError: the server did not accept the request.
+        """
+        answer.problem = "is not complete"
+        try:
+            await self._send(request, answer, on_text)
+        except CompletionError as error:
+            error.shorten(without=self._key)
+            if isinstance(error, UnavailableError):
+                answer.sent_s = None
+            raise
+        finally:
+            answer.ended_s = None if answer.sent_s is None else self._now()
+
+    async def _send(self, request: ChatRequest, answer: Answer, on_text: Callable[[str], None]) -> None:
+        body = request.to_body(with_usage=self._has_usage)
+        answer.sent_s = self._now()
+        try:
+            async with self._session.post(
+                self.url,
+                data=orjson.dumps(body),
+                headers=self._build_headers(),
+                allow_redirects=False,  # the key is only for this server
+            ) as response:
+                if response.status == 200:
+                    await self._follow(response, answer, on_text)
+                    return
+                explanation = await _explain(response)
+                if "stream_options" in body and response.status in (400, 422) and "stream_options" in explanation:
+                    self._has_usage = False  # an older server
+                    await self._send(request, answer, on_text)
+                    return
+                raise self._judge(response, f"{self.url} answered {response.status}: {explanation}")
+        except (aiohttp.ClientError, OSError) as error:
+            message = error_line(error)
+            if answer.chunks:
+                raise ServerFailedError(f"{self.url} aborted the answer: {message}") from error
+            if isinstance(error, aiohttp.InvalidURL | aiohttp.ClientSSLError):
+                raise ServerFailedError(f"{self.url} cannot be reached: {message}") from error
+            raise UnavailableError(message) from error
+
+    async def _follow(self, response: aiohttp.ClientResponse, answer: Answer, on_text: Callable[[str], None]) -> None:
+        """Read an answer, streamed or not."""
+        reading = Reading(answer, self._now)
+        chunks: AsyncIterator[bytes] = response.content.iter_any()
+        if response.content_type != "text/event-stream":
+            content = await _read_body(response, MAX_EVENT_BYTES)
+            if content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+                on_text(reading.take_whole(content) + reading.end())
+                return
+            if b"data:" not in content:
+                kind, words = response.content_type, clean_line(content.decode(errors="replace"))
+                message = f"{self.url} answered with {kind}, not with a completion: {words}"
+                raise PromptRejectedError(message)
+            chunks = _once(content)
+        await self._follow_events(read_events(chunks), reading, answer, on_text)
+
+    async def _follow_events(
+        self, events: AsyncIterator[ServerEvent], reading: Reading, answer: Answer, on_text: Callable[[str], None]
+    ) -> None:
+        async for event in events:
+            if event.data.strip() == b"[DONE]":
+                break
+            if event.is_error:
+                raise read_failure(event.data)
+            piece = reading.take_part(event.data)
+            if piece:
+                on_text(piece)
+        else:
+            if answer.finish_reason is None:
+                raise ServerFailedError(f"{self.url} ended the stream before the answer was complete")
+        rest = reading.end()
+        if rest:
+            on_text(rest)
+
+    def _judge(self, response: aiohttp.ClientResponse, message: str) -> CompletionError:
+        if response.status in NOT_READY:
+            return UnavailableError(message, read_retry_after_s(response.headers, self._unix_now()))
+        return (ServerFailedError if response.status >= 500 else PromptRejectedError)(message)
+
+    def _build_headers(self) -> dict[str, str]:
+        headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+        return {**headers, "Authorization": f"Bearer {self._key}"} if self._key else headers
+
+
+def read_retry_after_s(headers: Mapping[str, str], unix_now_s: float) -> float:
+    """Return after how many seconds a server asks for a retry; 0 if it does not say.
+
+    A date is relative to the server's own clock, if that is known.
+    """
+    text = headers.get("Retry-After", "")
+    try:
+        seconds = float(text)
+    except ValueError:
+        at_s = _read_date_s(text)
+        if at_s is None:
+            return 0.0
+        seconds = at_s - (_read_date_s(headers.get("Date", "")) or unix_now_s)
+    return max(seconds, 0.0) if isfinite(seconds) else 0.0
+
+
+def _read_date_s(text: str) -> float | None:
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+async def _explain(response: aiohttp.ClientResponse) -> str:
+    """Return the server's own message in an unsuccessful answer."""
+    return find_words(await _read_body(response, MAX_REFUSAL_BYTES)) or response.reason or "no message"
+
+
+async def _read_body(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
+    """Return the body, or its first `limit_bytes`."""
+    try:
+        return await response.content.readexactly(limit_bytes)
+    except asyncio.IncompleteReadError as shorter:
+        return shorter.partial
+
+
+async def _once(content: bytes) -> AsyncIterator[bytes]:
+    yield content

@@ -1,0 +1,34 @@
+"""Why there is no complete answer, by what the caller can do about it."""
+
+from perllm.text import cut
+
+MAX_MESSAGE = 800
+
+
+class CompletionError(Exception):
+    """There is no complete answer; the message says why."""
+
+    def shorten(self, *, without: str) -> None:
+        """Truncate the message, and remove a key from it, which some servers repeat."""
+        message = str(self)
+        self.args = (cut(message.replace(without, "***") if without else message, MAX_MESSAGE),)
+
+
+class PromptRejectedError(CompletionError):
+    """The server gave no answer to this prompt; it may answer others."""
+
+
+class ServerFailedError(CompletionError):
+    """The server failed, or aborted the answer."""
+
+
+class UnavailableError(CompletionError):
+    """The server did not accept the request, but may do so later.
+
+    Attributes:
+        retry_after_s: after how many seconds the server asked for a retry; 0 if it did not.
+    """
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s

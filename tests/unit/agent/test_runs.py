@@ -1,0 +1,327 @@
+"""Assignments are carried out by one request each, to a real server in the test."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from random import Random
+
+import aiohttp
+import pytest
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from perllm.agent.addresses import ServerAddress
+from perllm.agent.assignments import Assignment
+from perllm.agent.metrics import AgentMetrics
+from perllm.agent.runs import RunClocks, Runs
+from perllm.agent.servers import ModelServers
+from perllm.api.report import TokenSource
+from perllm.api.served_run import RunEnd, ServedRun
+from perllm.api.task_status import MAX_ANSWER_LENGTH, Result
+from perllm.completions.endpoint import Endpoint
+from unit.agent.engines import FakeEngine, page
+from unit.agent.tasks import assignment
+from unit.cluster.queues import make_guard
+from unit.completions.model_server import Handler, chunk, encode, refuse, stream, usage_chunk
+
+
+class Inbox:
+    """Takes reports, and notes which were dropped."""
+
+    def __init__(self) -> None:
+        self.runs: list[tuple[str, ServedRun, Result | None]] = []
+        self.dropped: list[str] = []
+        self._arrived = asyncio.Event()
+
+    def put(self, assignment: Assignment, run: ServedRun, result: Result | None) -> None:
+        self.runs.append((assignment.key, run, result))
+        self._arrived.set()
+
+    def drop(self, assignment: Assignment) -> None:
+        self.dropped.append(assignment.key)
+
+    async def wait(self, count: int = 1) -> None:
+        async with asyncio.timeout(5):
+            while len(self.runs) < count:
+                self._arrived.clear()
+                await self._arrived.wait()
+
+
+@dataclass
+class Desk:
+    """The parts of an agent that make requests."""
+
+    server: FakeEngine
+    servers: ModelServers
+    runs: Runs
+    inbox: Inbox
+    own: Counter[str]
+    metrics: AgentMetrics
+    may_start: list[bool] = field(default_factory=lambda: [True])
+    cluster_s: list[float] = field(default_factory=lambda: [0.0])
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FakeEngine]:
+    async with FakeEngine.serve() as server:
+        yield server
+
+
+@pytest.fixture
+async def desk(server: FakeEngine) -> AsyncIterator[Desk]:
+    async with aiohttp.ClientSession() as session:
+        own, inbox, metrics = Counter[str](), Inbox(), AgentMetrics(CollectorRegistry())
+        may_start, cluster_s = [True], [0.0]
+        servers = ModelServers(
+            session,
+            lambda address: Endpoint(session, address.url, now=time.monotonic, unix_now=time.time),
+            own=own,
+            on_change=lambda: runs.advance(),
+            interval_s=0.05,
+            guard=make_guard(),
+            rng=Random(0),
+        )
+        runs = Runs(
+            servers,
+            inbox,
+            own=own,
+            may_start=lambda: may_start[0],
+            clocks=RunClocks(time.monotonic, time.time, lambda: cluster_s[0]),
+            metrics=metrics,
+            guard=make_guard(),
+        )
+        servers.adopt([ServerAddress(server.url, slots=2)])
+        watching = asyncio.create_task(servers.run())
+        await asyncio.wait_for(servers.synced.wait(), 2)
+        yield Desk(server, servers, runs, inbox, own, metrics, may_start, cluster_s)
+        watching.cancel()
+        await runs.stop(0.0)
+
+
+async def run_one(desk: Desk, *script: Handler) -> tuple[ServedRun, Result | None]:
+    desk.server.script = list(script)
+    desk.runs.assign(assignment())
+    await desk.inbox.wait()
+    return desk.inbox.runs[0][1:]
+
+
+async def test_an_answer_is_reported_with_times_tokens_and_text(desk: Desk) -> None:
+    before_s = time.time()
+
+    run, result = await run_one(desk)
+
+    assert (run.attempt, run.end, run.problem) == (1, RunEnd.ANSWERED, None)
+    assert (run.prompt_tokens, run.tokens, run.token_source) == (11, 7, TokenSource.USAGE)
+    assert before_s - 0.01 <= run.start_time.timestamp() <= run.end_time.timestamp() <= time.time() + 0.01
+    assert run.time_to_first_token is not None
+    assert 0 <= run.time_to_first_token <= (run.end_time - run.start_time).total_seconds() + 0.001
+    assert result == Result(text="Hello there")
+    assert desk.server.requests[0]["max_tokens"] == 50
+
+
+FAILURES: dict[str, Handler] = {
+    "the server reported an error: out of memory": stream(
+        encode(chunk("half"), {"object": "error", "message": "out of memory", "code": 500}, "[DONE]")
+    ),
+    "finish reason abort": stream(encode(chunk("half"), chunk(None, "abort"), usage_chunk(), "[DONE]")),
+    "gave an empty answer": stream(encode("[DONE]")),
+    "ended the stream before": stream(encode(chunk("half"))),
+    "answered 500": refuse(500),
+    "answered 400: too long": refuse(400, {"error": {"message": "too long"}}),
+    "the answer has no text": stream(encode({"choices": [{"delta": {"reasoning": "hm"}}]}, chunk(None, "length"))),
+}
+
+
+@pytest.mark.parametrize("problem", FAILURES)
+async def test_what_is_no_answer_is_a_failure_without_a_result(desk: Desk, problem: str) -> None:
+    run, result = await run_one(desk, FAILURES[problem])
+
+    assert (run.end, result) == (RunEnd.FAILED, None)
+    assert problem in (run.problem or "")
+    assert len(desk.server.requests) == 1
+
+
+@pytest.mark.parametrize(("status", "after", "retry_after"), [(429, "7", 7.0), (503, "", None), (529, "1e9", 3600.0)])
+async def test_a_request_that_was_not_accepted_says_when_to_retry(
+    desk: Desk, status: int, after: str, retry_after: float | None
+) -> None:
+    run, result = await run_one(desk, refuse(status, **({"Retry-After": after} if after else {})))
+
+    assert (run.end, run.retry_after, run.tokens, result) == (RunEnd.UNAVAILABLE, retry_after, None, None)
+    assert len(desk.server.requests) == 1
+
+
+async def test_without_a_ready_server_of_the_model_a_task_goes_back(desk: Desk) -> None:
+    desk.runs.assign(assignment(model="other"))
+
+    run = desk.inbox.runs[0][1]
+    assert (run.end, run.problem) == (RunEnd.UNAVAILABLE, "no model server of this node is ready for other")
+
+
+async def test_text_is_cleaned_and_cut(desk: Desk) -> None:
+    long = "\x1b[31mred\x07" + "x" * MAX_ANSWER_LENGTH
+
+    _, result = await run_one(desk, stream(encode(chunk(long, "stop"))))
+
+    assert result is not None
+    assert result.text is not None
+    assert (result.text[:4], len(result.text), result.truncated) == ("redx", MAX_ANSWER_LENGTH, True)
+
+
+class Gate:
+    """Handlers that answer when they are let, and note when their connection is closed."""
+
+    def __init__(self) -> None:
+        self.entered = 0
+        self.closed = asyncio.Event()
+        self.open = asyncio.Event()
+        self._changed = asyncio.Event()
+
+    async def pass_through(self, request: web.Request) -> web.StreamResponse:
+        self.entered += 1
+        self._changed.set()
+        try:
+            await self.open.wait()
+        except asyncio.CancelledError:
+            self.closed.set()
+            raise
+        return await stream(encode(chunk("late", "stop"), "[DONE]"))(request)
+
+    async def wait_for(self, entered: int) -> None:
+        async with asyncio.timeout(2):
+            while self.entered < entered:
+                self._changed.clear()
+                await self._changed.wait()
+
+
+@pytest.fixture
+def gate(server: FakeEngine) -> Gate:
+    gate = Gate()
+    server.script = [gate.pass_through] * 10
+    return gate
+
+
+async def test_a_withdrawn_assignment_closes_its_connection_and_is_not_reported(desk: Desk, gate: Gate) -> None:
+    desk.runs.assign(assignment())
+    await gate.wait_for(1)
+
+    desk.runs.withdraw(assignment())
+
+    await asyncio.wait_for(gate.closed.wait(), 1)
+    await asyncio.sleep(0)
+    assert (desk.inbox.runs, desk.inbox.dropped, desk.own[desk.server.url]) == ([], ["team/t"], 0)
+
+
+async def test_of_a_superseded_attempt_only_the_new_one_is_reported(desk: Desk, gate: Gate) -> None:
+    desk.runs.assign(assignment())
+    await gate.wait_for(1)
+    desk.runs.withdraw(assignment())
+    desk.runs.assign(assignment(attempt=2))
+    gate.open.set()
+
+    await desk.inbox.wait()
+
+    assert [run.attempt for _, run, _ in desk.inbox.runs] == [2]
+
+
+async def test_an_attempt_that_ends_with_the_deadline_is_closed_then_and_not_reported(desk: Desk, gate: Gate) -> None:
+    one = assignment(onDeadlineMissed="Terminate")
+    desk.cluster_s[0] = one.due_unix_s - 0.05
+
+    desk.runs.assign(one)
+
+    await asyncio.wait_for(gate.closed.wait(), 1)
+    assert desk.inbox.runs == []
+
+
+async def test_a_late_task_that_may_go_on_goes_on(desk: Desk) -> None:
+    desk.cluster_s[0] = assignment().due_unix_s + 100
+    run, _ = await run_one(desk)
+    assert run.end is RunEnd.ANSWERED
+
+
+async def test_no_more_requests_than_slots_are_made_and_the_others_follow_in_order(desk: Desk, gate: Gate) -> None:
+    for number in range(4):
+        desk.runs.assign(assignment(name=f"t{number}", prompt=f"{number}"))
+    await gate.wait_for(2)
+    await asyncio.sleep(0.05)
+    assert (gate.entered, desk.own[desk.server.url]) == (2, 2)
+
+    gate.open.set()
+    await desk.inbox.wait(4)
+
+    sent = [request["messages"][0]["content"] for request in desk.server.requests]
+    assert (sorted(sent[:2]), sent[2:]) == (["0", "1"], ["2", "3"])
+
+
+async def test_nothing_is_started_while_the_lease_is_not_valid(desk: Desk) -> None:
+    desk.may_start[0] = False
+    desk.runs.assign(assignment())
+    await asyncio.sleep(0.05)
+    assert desk.server.requests == []
+
+    desk.may_start[0] = True
+    desk.runs.advance()
+
+    await desk.inbox.wait()
+
+
+async def test_a_task_that_waits_goes_back_when_its_server_is_gone(desk: Desk, gate: Gate) -> None:
+    for number in range(3):
+        desk.runs.assign(assignment(name=f"t{number}"))
+    await gate.wait_for(2)
+
+    desk.server.pages["/health"] = page("", 503)
+    await desk.inbox.wait()
+
+    key, run, _ = desk.inbox.runs[0]
+    assert (key, run.end) == ("team/t2", RunEnd.UNAVAILABLE)
+
+
+async def test_a_stop_lets_requests_end_and_starts_no_others(desk: Desk, gate: Gate) -> None:
+    for number in range(3):
+        desk.runs.assign(assignment(name=f"t{number}"))
+    await gate.wait_for(2)
+    stopping = asyncio.create_task(desk.runs.stop(5.0))
+    await asyncio.sleep(0)
+    gate.open.set()
+    await stopping
+
+    assert sorted(key for key, _, _ in desk.inbox.runs) == ["team/t0", "team/t1"]
+    assert len(desk.server.requests) == 2
+
+
+async def test_requests_that_outlast_the_grace_period_are_closed_and_not_reported(desk: Desk, gate: Gate) -> None:
+    desk.runs.assign(assignment())
+    await gate.wait_for(1)
+
+    await desk.runs.stop(0.05)
+
+    await asyncio.wait_for(gate.closed.wait(), 1)
+    assert desk.inbox.runs == []
+
+
+async def test_prompts_and_answers_are_not_logged(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    desk.server.script = [stream(encode(chunk("secret answer", "stop"))), refuse(400, {"error": "secret prompt"})]
+
+    for number in range(2):
+        desk.runs.assign(assignment(name=f"t{number}", prompt="secret prompt"))
+    await desk.inbox.wait(2)
+
+    assert "secret" not in caplog.text
+
+
+async def test_the_least_busy_server_is_asked(desk: Desk) -> None:
+    async with FakeEngine.serve() as busy:
+        busy.show_load(running=50, waiting=0)
+        desk.servers.synced.clear()
+        desk.servers.adopt([ServerAddress(busy.url), ServerAddress(desk.server.url)])
+        await asyncio.wait_for(desk.servers.synced.wait(), 2)
+
+        desk.runs.assign(assignment())
+        await desk.inbox.wait()
+
+        assert (len(desk.server.requests), len(busy.requests)) == (1, 0)
