@@ -46,7 +46,7 @@ from perllm.extender.server import build_app
 from perllm.guard import Guard
 from perllm.loop_lag import watch_loop
 from perllm.metrics import OperatorMetrics
-from perllm.nodes.agents import AgentLease, NodeAgents, Offer, read_lease, read_offer
+from perllm.nodes.agents import SeenLease, NodeAgents, Offer, read_lease, read_offer
 from perllm.nodes.circuit_writer import CircuitWriter
 from perllm.nodes.profile_store import ProfileStore
 from perllm.nodes.upkeep import NodeUpkeep
@@ -218,7 +218,7 @@ class Operator:
             obstacles.append(self._inform("namespace", path, read_namespace, controller.on_namespace))
         return nodes, pods, obstacles
 
-    def _build_agent_informers(self) -> tuple[Informer[Offer], Informer[AgentLease] | None]:
+    def _build_agent_informers(self) -> tuple[Informer[Offer], Informer[SeenLease] | None]:
         """Return the informers of model servers and, if there may be agents, of their Leases."""
         offers = self._inform("model server", names.node_servers_path(), read_offer, self._agents.on_offer)
         namespace = self._config.agents.lease_namespace

@@ -34,7 +34,7 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class AgentLease:
+class SeenLease:
     """The Lease of the agent of a node; times as the agent wrote them, Unix seconds."""
 
     node: str
@@ -59,14 +59,14 @@ def read_offer(item: Object) -> Offer:
     return Offer(item["metadata"]["name"], serving)
 
 
-def read_lease(item: Object) -> AgentLease | None:
+def read_lease(item: Object) -> SeenLease | None:
     """Return the Lease of an agent; None if it is that of somebody else."""
     name, spec = str(item["metadata"]["name"]), as_object(item.get("spec"))
     renewed_s, duration_s = parse_time_s(spec.get("renewTime")), spec.get("leaseDurationSeconds")
     if not name.startswith(names.AGENT_LEASE_PREFIX) or renewed_s is None:
         return None
     duration_s = float(duration_s) if type(duration_s) is int and duration_s > 0 else DURATION_S
-    return AgentLease(name.removeprefix(names.AGENT_LEASE_PREFIX), renewed_s, duration_s)
+    return SeenLease(name.removeprefix(names.AGENT_LEASE_PREFIX), renewed_s, duration_s)
 
 
 class NodeAgents:
@@ -108,7 +108,7 @@ class NodeAgents:
             self._offers.pop(old.node, None)
             self._pass_on(old.node)
 
-    def on_lease(self, old: AgentLease | None, new: AgentLease | None) -> None:
+    def on_lease(self, old: SeenLease | None, new: SeenLease | None) -> None:
         """Handle a Lease that was created, renewed or deleted."""
         if new is not None:
             # What is seen for the first time may have expired long ago.

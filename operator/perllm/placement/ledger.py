@@ -145,9 +145,13 @@ class Ledger:
         self._queues.remove(task_id)
 
     def put_foreign(self, row: int, tasks: float, now_s: float) -> None:
-        """Note how many requests of others a node processes: they are part of its occupancy."""
+        """Note how many requests a node processes that no agent made: they are part of its occupancy.
+
+        Pods of tasks make requests too, which are counted already.
+        """
         nodes = self._nodes
         nodes.cover(row + 1)
+        tasks = max(tasks - float(nodes.taken[row]), 0.0)
         change = tasks - nodes.foreign[row]
         if change:
             nodes.advance(row, now_s)

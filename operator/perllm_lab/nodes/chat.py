@@ -41,7 +41,7 @@ class ChatError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class ChatRequest:
+class ReceivedChat:
     """A request for a chat completion.
 
     Attributes:
@@ -57,7 +57,7 @@ class ChatRequest:
     finish_reason: str
 
 
-def read_chat(content: bytes, model: str) -> ChatRequest:
+def read_chat(content: bytes, model: str) -> ReceivedChat:
     """Read a request to a server of `model`.
 
     Raises:
@@ -73,7 +73,7 @@ def read_chat(content: bytes, model: str) -> ChatRequest:
         raise ChatError(f"The model `{body.get('model')}` does not exist.", 404, "NotFoundError")
     work = _read_work(_read_texts(body.get("messages")), len(content))
     output_tokens = min(work.output_tokens, _read_limit(body))
-    return ChatRequest(
+    return ReceivedChat(
         work=replace(work, output_tokens=output_tokens),
         streams=bool(body.get("stream")),
         has_usage=bool((body.get("stream_options") or {}).get("include_usage")),
@@ -91,7 +91,7 @@ class ChatAnswer:
         created_s: Unix time.
     """
 
-    def __init__(self, request: ChatRequest, *, name: str, model: str, created_s: int) -> None:
+    def __init__(self, request: ReceivedChat, *, name: str, model: str, created_s: int) -> None:
         self._request = request
         self._head = {"id": name, "created": created_s, "model": model}
         self._sent = 0

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from perllm.api import names
-from perllm.nodes.agents import DURATION_S, MARGIN_S, AgentLease, NodeAgents, read_lease, read_offer
+from perllm.nodes.agents import DURATION_S, MARGIN_S, SeenLease, NodeAgents, read_lease, read_offer
 from perllm.placement.serving import NOTHING, Serving
 
 EXPIRY_S = DURATION_S + MARGIN_S
@@ -36,13 +36,13 @@ class Agents:
             now_s=lambda: self.now_s,
             unix_now=lambda: self.now_s + 1000.0,
         )
-        self.lease: AgentLease | None = None
+        self.lease: SeenLease | None = None
 
     def offer(self, *servers: dict[str, Any]) -> None:
         self.agents.on_offer(None, read_offer({"metadata": {"name": "n"}, "status": {"servers": list(servers)}}))
 
     def renew(self, age_s: float = 0.0) -> None:
-        new = AgentLease("n", self.now_s + 1000.0 - age_s, DURATION_S)
+        new = SeenLease("n", self.now_s + 1000.0 - age_s, DURATION_S)
         self.agents.on_lease(self.lease, new)
         self.lease = new
 
