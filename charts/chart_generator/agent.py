@@ -5,9 +5,9 @@ from typing import Annotated
 from pydantic import Field
 
 from chart_generator.sections import Object, Port, Section, Strings
+from perllm.agent.config import Namespace
+from perllm.agent.engines import MAX_SLOTS
 from perllm.api.node_server import MAX_SERVERS
-
-Namespace = Annotated[str, Field(pattern="^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 
 
 class ApiKeySecret(Section):
@@ -26,7 +26,7 @@ class AgentServer(Section):
         description="Its address up to the version, such as http://127.0.0.1:8000/v1; the same on every node.",
     )
     api_key_secret: ApiKeySecret | None = Field(default=None, description="Where its API key is, if it needs one.")
-    slots: Annotated[int, Field(ge=1)] | None = Field(
+    slots: Annotated[int, Field(ge=1, le=MAX_SLOTS)] | None = Field(
         default=None, description="How many requests it processes at a time; found out by the agent if absent."
     )
 

@@ -341,7 +341,7 @@ async def test_a_token_that_is_bound_to_no_pod_is_of_no_node(site: Site) -> None
 
     assert reason in await denial(site.unbound.patch(path, make_report(), kind=PatchKind.JSON))
     assert reason in await denial(site.unbound.post(names.node_servers_path(), make_node_server("unbound")))
-    assert reason in await denial(site.unbound.post(LEASES, make_lease(names.AGENT_LEASE_PREFIX)))
+    assert reason in await denial(site.unbound.post(LEASES, make_lease(f"{names.AGENT_LEASE_PREFIX}x")))
 
 
 async def test_other_accounts_are_not_affected(site: Site) -> None:

@@ -7,6 +7,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from integration.chart.helm import CHART, NAMESPACE, Helm, Object, find, is_hook, load_values
+from perllm.agent.config import AgentConfig
 from perllm.api.crd import list_crds
 from perllm.cluster.agent_policy import build_agent_policies
 from perllm.cluster.authors import build_author_policy
@@ -303,16 +304,22 @@ def test_agents_run_where_the_operator_places_tasks(helm: Helm) -> None:
     assert term == {"matchExpressions": [{"key": "example.com/tier", "operator": "Exists"}]}
 
 
-def test_agents_are_configured_with_the_namespaces_of_tasks_and_servers(render: Render) -> None:
-    config = yaml.safe_load(find(render("agent"), "ConfigMap", "perllm-agent")["data"]["agent.yaml"])
+def test_agents_get_a_configuration_that_they_understand(render: Render) -> None:
+    objects = render("agent")
+    text = find(objects, "ConfigMap", "perllm-agent")["data"]["agent.yaml"]
 
-    assert config["namespaces"] == ["team"]
-    assert config["server_namespaces"] == [NAMESPACE, "models"]
-    assert config["lease_namespace"] == NAMESPACE
-    assert [one["url"] for one in config["servers"]] == [
-        "http://models.example.com:8000/v1",
-        "https://models.example.com/v1",
+    config = AgentConfig.model_validate(yaml.safe_load(text))
+
+    assert (config.namespaces, config.server_namespaces, config.lease_namespace) == (
+        ("team",),
+        (NAMESPACE, "models"),
+        NAMESPACE,
+    )
+    assert [(one.url, one.slots) for one in config.servers] == [
+        ("http://models.example.com:8000/v1", 8),
+        ("https://models.example.com/v1", None),
     ]
+    assert config.grace_s < find(objects, "DaemonSet")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
 
 
 def test_only_agents_mount_the_keys_of_servers_and_only_those_that_are_named(render: Render) -> None:
