@@ -46,7 +46,7 @@ from perllm.extender.server import build_app
 from perllm.guard import Guard
 from perllm.loop_lag import watch_loop
 from perllm.metrics import OperatorMetrics
-from perllm.nodes.agents import SeenLease, NodeAgents, Offer, read_lease, read_offer
+from perllm.nodes.agents import NodeAgents, Offer, SeenLease, read_lease, read_offer
 from perllm.nodes.circuit_writer import CircuitWriter
 from perllm.nodes.profile_store import ProfileStore
 from perllm.nodes.upkeep import NodeUpkeep

@@ -18,10 +18,11 @@ import yaml
 
 from perllm.api import names
 from perllm.api.crd import list_crds
+from perllm.cluster.agent_policy import build_agent_policies
 from perllm.cluster.authors import build_author_policy
 from perllm.cluster.client import ApiError, Client, Object
 from perllm.cluster.credentials import load_credentials
-from perllm.cluster.rbac import RBAC_GROUP, build_manifests, collection_path
+from perllm.cluster.rbac import RBAC_GROUP, build_agent_manifests, build_manifests, collection_path
 from perllm.cluster.release_policy import build_release_policy
 from perllm.extender.scheduler import scheduler_configuration
 from perllm.telemetry.settings import TelemetrySettings
@@ -30,6 +31,8 @@ from perllm_lab.kubernetes.control_plane import ControlPlane
 from perllm_lab.kubernetes.probe import answers
 from perllm_lab.kubernetes.process import Process, find_free_ports
 from perllm_lab.kubernetes.prometheus import Prometheus, ScrapeTarget
+from perllm_lab.nodes.agents import ACCOUNT as AGENT_ACCOUNT
+from perllm_lab.nodes.agents import NAMESPACE as AGENT_NAMESPACE
 from perllm_lab.nodes.registration import NODES
 
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "prometheus")
@@ -53,6 +56,7 @@ class LabSettings:
         operator_config: settings of the operator in addition to those that the lab needs; they win.
         flags: additional command line flags of the control plane's components, by name.
         records: whether the operator records what its decisions depend on.
+        has_agents: whether every node has an agent, so that served tasks can be answered.
     """
 
     scenario_name: str = "modern"
@@ -62,6 +66,7 @@ class LabSettings:
     operator_config: Mapping[str, Any] | None = None
     flags: Mapping[str, Sequence[str]] = field(default_factory=dict)
     records: bool = False
+    has_agents: bool = False
 
 
 class Lab:
@@ -89,6 +94,7 @@ class Lab:
         self._stack = AsyncExitStack()
         self.operator: Process
         self.nodes: Process
+        self.agents: Process
         self.client: Client
 
     @property
@@ -158,7 +164,8 @@ class Lab:
         await self._stack.enter_async_context(self.control_plane)
         credentials = load_credentials(self.control_plane.admin_kubeconfig)
         self.client = await self._stack.enter_async_context(Client(credentials, max_connections=64))
-        await install(self.client, (self.settings.operator_config or {}).get("namespaces", ()))
+        namespaces = (self.settings.operator_config or {}).get("namespaces", ())
+        await install(self.client, namespaces, has_agents=self.settings.has_agents)
         await _remove_nodes_except(self.client, {node.name for node in self.scenario.nodes()})
         self.nodes = self._build_nodes()
         self._stack.push_async_callback(self.nodes.stop)
@@ -167,6 +174,10 @@ class Lab:
         self.operator = self._build_operator()
         self._stack.push_async_callback(self.operator.stop)
         await self.start_operator()
+        if self.settings.has_agents:
+            self.agents = self._build_agents()
+            self._stack.push_async_callback(self.agents.stop)
+            await self.agents.start()
         configuration = scheduler_configuration(f"http://{LOOPBACK}:{self._extender_port}")
         await self.control_plane.start_scheduler("perllm-scheduler", configuration, user=SCHEDULER_USER)
 
@@ -183,6 +194,16 @@ class Lab:
         argv = [sys.executable, "-m", "perllm_lab.nodes", *(str(part) for pair in arguments.items() for part in pair)]
         return Process("nodes", argv, log_file=self.folder / "nodes.log")
 
+    def _build_agents(self) -> Process:
+        arguments = {
+            "--kubeconfig": self.control_plane.admin_kubeconfig,
+            "--scenario": self.settings.scenario_name,
+            "--servers": self.nodes_url,
+        }
+        argv = [sys.executable, "-m", "perllm_lab.nodes.agents"]
+        argv += [str(part) for pair in arguments.items() for part in pair]
+        return Process("agents", argv, log_file=self.folder / "agents.log")
+
     def _build_operator(self) -> Process:
         config = {
             "telemetry": self._telemetry_config(),
@@ -192,6 +213,7 @@ class Lab:
                 "health_port": self._health_port,
             },
             "log": {"format": "json"},
+            "agents": {"lease_namespace": AGENT_NAMESPACE if self.settings.has_agents else ""},
             "energy_patience_s": 20 * self.settings.scrape_interval_s,
             **(self.settings.operator_config or {}),
         }
@@ -219,12 +241,13 @@ class Lab:
         ]
 
 
-async def install(client: Client, namespaces: Sequence[str] = ()) -> None:
+async def install(client: Client, namespaces: Sequence[str] = (), *, has_agents: bool = False) -> None:
     """Install the resource definitions, least rights and admission policies, as users do before the first start.
 
     Args:
         client: of a user with the rights to do so.
         namespaces: are created, and are the only ones where the operator may manage tasks; all when empty.
+        has_agents: whether the rights of agents are installed too.
     """
     for namespace in namespaces:
         await _apply(client, "/api/v1/namespaces", {"metadata": {"name": namespace}})
@@ -232,8 +255,18 @@ async def install(client: Client, namespaces: Sequence[str] = ()) -> None:
         await _apply(client, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
         await _wait_served(client, f"/apis/{names.API_VERSION}/{crd['spec']['names']['plural']}")
     operator, scheduler = (rbac_user(name) for name in (OPERATOR_USER, SCHEDULER_USER))
+    agent_namespace = AGENT_NAMESPACE if has_agents else ""
+    rights = build_manifests(operator, scheduler, namespaces=namespaces, agent_namespace=agent_namespace)
     policies = [*build_author_policy(), *build_release_policy(OPERATOR_USER)]
-    for manifest in [*build_manifests(operator, scheduler, namespaces=namespaces), *policies]:
+    if has_agents:
+        await _apply(client, "/api/v1/namespaces", {"metadata": {"name": AGENT_NAMESPACE}})
+        account = {"kind": "ServiceAccount", "name": AGENT_ACCOUNT, "namespace": AGENT_NAMESPACE}
+        await _apply(
+            client, f"/api/v1/namespaces/{AGENT_NAMESPACE}/serviceaccounts", {"metadata": {"name": AGENT_ACCOUNT}}
+        )
+        rights += build_agent_manifests(account, AGENT_NAMESPACE, namespaces=namespaces, server_namespaces=())
+        policies += build_agent_policies(f"system:serviceaccount:{AGENT_NAMESPACE}:{AGENT_ACCOUNT}")
+    for manifest in [*rights, *policies]:
         await _apply(client, collection_path(manifest), manifest)
 
 

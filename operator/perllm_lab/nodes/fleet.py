@@ -29,7 +29,11 @@ log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 
-BOUND_AND_ALIVE = {"fieldSelector": "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"}
+BOUND_AND_ALIVE = {
+    "fieldSelector": "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed",
+    # Agents run as a process of the lab.
+    "labelSelector": "app.kubernetes.io/component!=agent",
+}
 REGISTRATIONS_AT_ONCE = 8
 MAX_BACKLOG = 2000
 DRAIN_S = 3.0

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from perllm.api import names
-from perllm.nodes.agents import DURATION_S, MARGIN_S, SeenLease, NodeAgents, read_lease, read_offer
+from perllm.nodes.agents import DURATION_S, MARGIN_S, NodeAgents, SeenLease, read_lease, read_offer
 from perllm.placement.serving import NOTHING, Serving
 
 EXPIRY_S = DURATION_S + MARGIN_S
