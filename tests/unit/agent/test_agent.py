@@ -15,7 +15,7 @@ from perllm.agent.agent import Agent
 from perllm.agent.config import AgentConfig, ModelServerSettings
 from perllm.cluster.client import ApiUnreachableError, Client
 from unit.agent.engines import FakeEngine
-from unit.agent.tasks import PATH, task
+from unit.agent.tasks import CREATED, PATH, task
 from unit.cluster.fake_api import FakeApiServer
 from unit.completions.model_server import ANSWER, stream
 
@@ -100,6 +100,14 @@ async def test_an_api_server_that_is_away_gets_the_run_later_and_once(api: FakeA
     assert all(body == reports[0] for body in reports)
 
 
+async def test_a_deadline_holds_by_the_clock_of_the_cluster(api: FakeApiServer, server: FakeEngine) -> None:
+    api.store(LEASE, metadata={"managedFields": [{"manager": "perllm-agent", "time": CREATED}]})
+    api.store(PATH, **task(onDeadlineMissed="Terminate"))
+
+    async with run_agent(api, server):
+        assert (await wait_for(api, PATH, "run"))["end"] == "Answered"
+
+
 async def test_a_deleted_task_closes_its_connection(api: FakeApiServer, server: FakeEngine) -> None:
     closed = asyncio.Event()
 
@@ -119,9 +127,10 @@ async def test_a_deleted_task_closes_its_connection(api: FakeApiServer, server: 
     assert [path for path, _ in api.calls_of("PATCH") if path.startswith(PATH)] == []
 
 
-async def test_a_stop_ends_what_is_in_process_and_reports_it(api: FakeApiServer, server: FakeEngine) -> None:
+async def test_a_stop_waits_for_what_is_in_process_and_its_report(api: FakeApiServer, server: FakeEngine) -> None:
     async def answer_late(request: web.Request) -> web.StreamResponse:
         await asyncio.sleep(0.2)
+        api.fail("PATCH", ApiUnreachableError("connection refused"))
         return await stream(ANSWER)(request)
 
     server.script = [answer_late]
