@@ -88,6 +88,7 @@ class Agent:
         self._config = config
         self._registry = registry
         self._rng = rng or Random()
+        self._configured = read_addresses(config.servers)
         self._session = open_session()
         self._stopping = asyncio.Event()
         self._has_adopted = False
@@ -95,7 +96,6 @@ class Agent:
         self._guard = Guard(lambda kind: self._metrics.faults.labels(kind).inc(), self._rng)
         self._outages = Outages(time.monotonic)
         self._writes = WriteQueue(self._guard, self._outages, self._rng)
-        self._configured = read_addresses(config.servers)
         own = Counter[str]()
         self._servers = ModelServers(
             self._session,
@@ -116,26 +116,10 @@ class Agent:
             now=time.monotonic,
             unix_now=time.time,
             outages=self._outages,
-            on_renewed=self._advance,
+            on_renewed=lambda: self._runs.advance(),
         )
-        self._runs = Runs(
-            self._servers,
-            RunReports(client, self._writes),
-            own=own,
-            may_start=lambda: self._lease.is_valid,
-            clocks=RunClocks(time.monotonic, time.time, lambda: time.time() - self._lease.clock_ahead_s),
-            metrics=self._metrics,
-            guard=self._guard,
-        )
-        self._publication = Publication(
-            client,
-            self._writes,
-            node,
-            version("perllm"),
-            lambda: self._servers.states,
-            now=time.monotonic,
-            unix_now=time.time,
-        )
+        self._runs = self._build_runs(RunReports(client, self._writes), own)
+        self._publication = self._build_publication(client)
         self._assignments: list[Assignments] = [
             WatchedAssignments(
                 client, node, namespace, self._runs, guard=self._guard, outages=self._outages, rng=self._rng
@@ -143,6 +127,28 @@ class Agent:
             for namespace in config.namespaces or (None,)
         ]
         self._metrics.watch(reports=lambda: len(self._writes), lease=lambda: self._lease.is_valid)
+
+    def _build_runs(self, reports: RunReports, own: Counter[str]) -> Runs:
+        return Runs(
+            self._servers,
+            reports,
+            own=own,
+            may_start=lambda: self._lease.is_valid,
+            clocks=RunClocks(time.monotonic, time.time, lambda: time.time() - self._lease.clock_ahead_s),
+            metrics=self._metrics,
+            guard=self._guard,
+        )
+
+    def _build_publication(self, client: Client) -> Publication:
+        return Publication(
+            client,
+            self._writes,
+            self._node,
+            version("perllm"),
+            lambda: self._servers.states,
+            now=time.monotonic,
+            unix_now=time.time,
+        )
 
     def stop(self) -> None:
         """Stop the agent in order; `run` returns when it is done."""
@@ -201,11 +207,9 @@ class Agent:
 
     def _note_servers(self) -> None:
         self._runs.advance()
-        self._publication.note_change()
+        if self._servers.synced.is_set():  # until then, what an earlier agent published is closer to the truth
+            self._publication.note_change()
         self._metrics.show_servers(self._servers.states)
-
-    def _advance(self) -> None:
-        self._runs.advance()
 
     def _serve_health(self, registry: CollectorRegistry) -> AbstractAsyncContextManager[None]:
         ready = {

@@ -100,6 +100,26 @@ async def test_an_api_server_that_is_away_gets_the_run_later_and_once(api: FakeA
     assert all(body == reports[0] for body in reports)
 
 
+async def test_what_was_published_stands_until_every_server_was_looked_at(
+    api: FakeApiServer, server: FakeEngine
+) -> None:
+    looked = asyncio.Event()
+
+    async def answer_late(request: web.Request) -> web.StreamResponse:
+        looked.set()
+        await asyncio.sleep(0.2)
+        return web.Response()
+
+    server.pages["/health"] = answer_late
+    async with run_agent(api, server):
+        await asyncio.wait_for(looked.wait(), 2)
+        assert api.read(NODE_SERVER) is None
+        await wait_for(api, NODE_SERVER, "models")
+
+    written = [body[0]["value"]["ready"] for path, body in api.calls_of("PATCH") if path == f"{NODE_SERVER}/status"]
+    assert set(written) == {"1/1"}
+
+
 async def test_a_deadline_holds_by_the_clock_of_the_cluster(api: FakeApiServer, server: FakeEngine) -> None:
     api.store(LEASE, metadata={"managedFields": [{"manager": "perllm-agent", "time": CREATED}]})
     api.store(PATH, **task(onDeadlineMissed="Terminate"))
