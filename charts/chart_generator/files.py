@@ -13,6 +13,7 @@ from chart_generator.render import render_values
 from chart_generator.schema import build_schema
 from chart_generator.values import Values
 from perllm.api.crd import crd_files
+from perllm.cluster.agent_policy import object_policy_spec, report_policy_spec
 from perllm.cluster.authors import author_policy_spec
 from perllm.cluster.release_policy import release_policy_spec
 
@@ -30,8 +31,10 @@ def build_files(chart: Path) -> dict[Path, str]:
         Path("values.yaml"): HEADER + render_values(list_entries(Values())),
         Path("values.schema.json"): _render_json(build_schema()),
         Path("README.md"): render_readme(template),
-        Path("files/admission-policy.yaml"): yaml.safe_dump(author_policy_spec(), sort_keys=False, width=120),
-        Path("files/release-policy.yaml"): yaml.safe_dump(release_policy_spec("USER"), sort_keys=False, width=120),
+        Path("files/admission-policy.yaml"): _render_yaml(author_policy_spec()),
+        Path("files/release-policy.yaml"): _render_yaml(release_policy_spec("USER")),
+        Path("files/agent-report-policy.yaml"): _render_yaml(report_policy_spec("USER")),
+        Path("files/agent-object-policy.yaml"): _render_yaml(object_policy_spec("USER")),
         Path("files/dashboard.json"): _render_json(build_dashboard()),
         **{Path("files/crds") / name: text for name, text in crd_files().items()},
     }
@@ -42,6 +45,10 @@ def write_files(chart: Path) -> None:
     for path, text in build_files(chart).items():
         (chart / path).parent.mkdir(parents=True, exist_ok=True)
         (chart / path).write_text(text, encoding="utf-8")
+
+
+def _render_yaml(value: dict[str, Any]) -> str:
+    return yaml.safe_dump(value, sort_keys=False, width=120)
 
 
 def _render_json(value: dict[str, Any]) -> str:

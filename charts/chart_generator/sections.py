@@ -105,13 +105,14 @@ class Crds(Section):
 
 
 class AdmissionPolicy(Section):
-    """The ValidatingAdmissionPolicies for authors of tasks and for the operator."""
+    """The ValidatingAdmissionPolicies for authors of tasks, the operator and agents."""
 
     enabled: bool = Field(
         default=True,
-        description="Whether only users who may create pods in a namespace may create tasks there, and the operator "
-        "may change nothing in the status and metadata of pods but its own finalizer. Without them anyone who may "
-        "create tasks gets pods through the operator's rights, and the operator may report any status of any pod.",
+        description="Whether only users who may create pods in a namespace may create tasks with a template there, the "
+        "operator may change nothing in the status and metadata of pods but its own finalizer, and the agent of a node "
+        "may write nothing that concerns another node. Without them anyone who may create tasks gets pods through the "
+        "operator's rights, the operator may report any status of any pod, and an agent any status of any task.",
     )
 
 

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from chart_generator.agent import AgentValues
 from chart_generator.sections import (
     RESTRICTED_CONTAINER,
     RESTRICTED_POD,
@@ -42,15 +43,20 @@ class Values(Section):
     config: Config = Field(
         default=Config(),
         description="The operator's configuration, with its own names and defaults. An empty leader_lease means the "
-        "name of all objects.",
+        "name of all objects; an empty agents.lease_namespace that of the release, if agent.enabled.",
     )
     scheduler: SchedulerValues = Field(
         default=SchedulerValues(), description="The private kube-scheduler that queries the operator, in the same pod."
     )
+    agent: AgentValues = Field(
+        default=AgentValues(),
+        description="The agents of the nodes, which send tasks that state a prompt to the model servers of their node. "
+        "The tier label (config.nodes.tier_label) selects the nodes.",
+    )
     crds: Crds = Field(default=Crds(), description="The resource definitions.")
     admission_policy: AdmissionPolicy = Field(
         default=AdmissionPolicy(),
-        description="The ValidatingAdmissionPolicies for authors of tasks and for the operator.",
+        description="The ValidatingAdmissionPolicies for authors of tasks, the operator and agents.",
     )
     uninstall_hook: UninstallHook = Field(
         default=UninstallHook(), description="The Job that `helm uninstall` runs before it deletes anything."
@@ -101,7 +107,8 @@ class Values(Section):
     )
     network_policy: NetworkPolicy = Field(
         default=NetworkPolicy(),
-        description="NetworkPolicy: ingress to the metrics; egress to API server, Prometheus and DNS; nothing else.",
+        description="NetworkPolicy: ingress to the metrics; egress to API server, Prometheus and DNS; nothing else. "
+        "For agents: egress to API server, DNS and model servers.",
     )
     enabled: bool = Field(
         default=True, description="Not used here: serves as the condition in charts that depend on this one."

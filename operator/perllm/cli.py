@@ -17,11 +17,12 @@ from prometheus_client import CollectorRegistry
 
 from perllm.agent.command import agent
 from perllm.api.crd import crd_files
+from perllm.cluster.agent_policy import build_agent_policies
 from perllm.cluster.authors import build_author_policy
 from perllm.cluster.client import ApiError, Client
 from perllm.cluster.credentials import Credentials, CredentialsError, load_credentials
 from perllm.cluster.leadership import LeadershipError
-from perllm.cluster.rbac import build_manifests
+from perllm.cluster.rbac import build_agent_manifests, build_manifests
 from perllm.cluster.release import ReleaseError, release_pods, stop_deployment
 from perllm.cluster.release_policy import build_release_policy
 from perllm.collector import collect_rarely
@@ -123,35 +124,65 @@ def crds(output: Path | None) -> None:
     show_default=True,
     help="Service account of kube-scheduler; may be that of the operator.",
 )
+@click.option(
+    "--agent-service-account", default="perllm-agent", show_default=True, help="Service account of the agents."
+)
+@click.option(
+    "--server-namespace",
+    "server_namespaces",
+    multiple=True,
+    help="Namespace where agents look for pods of model servers; may be repeated. Default: that of --namespace.",
+)
 @_explained
-def rbac(config_file: Path | None, namespace: str, service_account: str, scheduler_service_account: str) -> None:
-    """Print the least roles that the operator and its kube-scheduler need with a configuration.
+def rbac(
+    config_file: Path | None,
+    namespace: str,
+    service_account: str,
+    scheduler_service_account: str,
+    agent_service_account: str,
+    server_namespaces: tuple[str, ...],
+) -> None:
+    """Print the least roles that the operator, its kube-scheduler and the agents need with a configuration.
 
-    If the configuration lists namespaces, rights about tasks are granted only there.
+    If the configuration lists namespaces, rights about tasks are granted only there. If it has no namespace for the
+    Leases of agents (agents.lease_namespace), there are no agents.
     """
     config = load_config(config_file)
-    operator, scheduler = (
+    places, agent_place = config.namespaces, config.agents.lease_namespace
+    operator, scheduler, agent = (
         {"kind": "ServiceAccount", "name": name, "namespace": namespace}
-        for name in (service_account, scheduler_service_account)
+        for name in (service_account, scheduler_service_account, agent_service_account)
     )
     manifests = build_manifests(
-        operator, scheduler, namespaces=config.namespaces, namespace=namespace, lease=config.leader_lease
+        operator,
+        scheduler,
+        namespaces=places,
+        namespace=namespace,
+        lease=config.leader_lease,
+        agent_namespace=agent_place,
     )
+    if agent_place:
+        servers = server_namespaces or (namespace,)
+        manifests += build_agent_manifests(agent, agent_place, namespaces=places, server_namespaces=servers)
     click.echo(yaml.safe_dump_all(manifests, sort_keys=False), nl=False)
 
 
 @main.command("admission-policy")
 @click.option("--namespace", default="perllm-system", show_default=True, help="Namespace of the service account.")
 @click.option("--service-account", default="perllm", show_default=True, help="Service account of the operator.")
+@click.option(
+    "--agent-service-account", default="perllm-agent", show_default=True, help="Service account of the agents."
+)
 @_explained
-def admission_policy(namespace: str, service_account: str) -> None:
-    """Print the admission policies about authors of tasks and about the operator.
+def admission_policy(namespace: str, service_account: str, agent_service_account: str) -> None:
+    """Print the admission policies about authors of tasks, about the operator, and about agents.
 
-    Only users who may create pods in a namespace may create tasks there; and of a pod's status and metadata, the
-    operator may change nothing but its own finalizer. Leave the second one out if kube-scheduler has the same account.
+    Only users who may create pods in a namespace may create tasks with a template there; of a pod's status and
+    metadata, the operator may change nothing but its own finalizer; and the agent of a node may write nothing that
+    concerns another node. Leave the second one out if kube-scheduler has the same account.
     """
-    account = Account(namespace, service_account)
-    manifests = [*build_author_policy(), *build_release_policy(account.user)]
+    operator, agent = (Account(namespace, name).user for name in (service_account, agent_service_account))
+    manifests = [*build_author_policy(), *build_release_policy(operator), *build_agent_policies(agent)]
     click.echo(yaml.safe_dump_all(manifests, sort_keys=False), nl=False)
 
 

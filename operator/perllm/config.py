@@ -165,6 +165,15 @@ class FairnessSettings(_Section):
     )
 
 
+class AgentSettings(_Section):
+    """The agents of nodes, which make the requests of served tasks."""
+
+    lease_namespace: _NameOrNothing = Field(
+        default="",
+        description="Namespace of the Leases that agents renew. Empty if there are no agents; then served tasks wait.",
+    )
+
+
 class ServerSettings(_Section):
     """The addresses that the operator listens on."""
 
@@ -182,6 +191,7 @@ class Config(_Section):
     tasks: TaskSettings = Field(default_factory=TaskSettings, description="How long finished tasks are kept.")
     nodes: NodeSettings = Field(default_factory=NodeSettings, description="The nodes.")
     fairness: FairnessSettings = Field(default_factory=FairnessSettings, description="Sharing between namespaces.")
+    agents: AgentSettings = Field(default_factory=AgentSettings, description="The agents of nodes.")
     server: ServerSettings = Field(default_factory=ServerSettings, description="Ports.")
     log: LogSettings = Field(default_factory=LogSettings, description="Logging.")
     namespaces: Annotated[tuple[_Name, ...], AfterValidator(_check_unique)] = Field(

@@ -46,6 +46,7 @@ from perllm.extender.server import build_app
 from perllm.guard import Guard
 from perllm.loop_lag import watch_loop
 from perllm.metrics import OperatorMetrics
+from perllm.nodes.agents import SeenLease, NodeAgents, Offer, read_lease, read_offer
 from perllm.nodes.circuit_writer import CircuitWriter
 from perllm.nodes.profile_store import ProfileStore
 from perllm.nodes.upkeep import NodeUpkeep
@@ -146,6 +147,14 @@ class Operator:
             metadata_only=True,
             labelSelector=names.select_instance(config.instance),
         )
+        self._agents = NodeAgents(
+            scheduler,
+            control.controller.lose_runs,
+            can_see=lambda: self._leases is None or self._leases.topic not in self._outages,
+            now_s=time.monotonic,
+            unix_now=time.time,
+        )
+        self._offers, self._leases = self._build_agent_informers()
         self._watch = TaskWatch(
             credentials,
             lambda item, deleted: control.controller.on_task(item, deleted=deleted),
@@ -189,6 +198,7 @@ class Operator:
             show_circuit=circuits.put,
             wake=wake,
             has_tasks=lambda: self._watch.is_ready,
+            pod_paths=_find_pod_paths(config),
         )
 
     def _build_informers(self) -> tuple[Informer[Node], list[Informer[Pod]], list[Informer[Obstacle]]]:
@@ -197,7 +207,7 @@ class Operator:
         nodes = self._inform("node", "/api/v1/nodes", self._upkeep.read, self._upkeep.on_node)
         pods = [
             self._inform("pod", path, read_pod, controller.on_pod, labelSelector=names.TASK_LABEL)
-            for path in map(names.pods_path, namespaces or (None,))
+            for path in _find_pod_paths(self._config)
         ]
         obstacles = [
             self._inform("quota", path, read_quota, controller.on_quota)
@@ -207,6 +217,14 @@ class Operator:
             path = "/api/v1/namespaces"
             obstacles.append(self._inform("namespace", path, read_namespace, controller.on_namespace))
         return nodes, pods, obstacles
+
+    def _build_agent_informers(self) -> tuple[Informer[Offer], Informer[SeenLease] | None]:
+        """Return the informers of model servers and, if there may be agents, of their Leases."""
+        offers = self._inform("model server", names.node_servers_path(), read_offer, self._agents.on_offer)
+        namespace = self._config.agents.lease_namespace
+        if not namespace:
+            return offers, None
+        return offers, self._inform("lease", names.leases_path(namespace), read_lease, self._agents.on_lease)
 
     def _inform(
         self,
@@ -284,9 +302,14 @@ class Operator:
             self._begin(work, "profiles", self._profiles.run)
             self._begin(work, "watch of profiles", self._profile_watch.run)
             self._begin(work, "releases of pods", self._control.releases.run)
+            self._begin(work, "search for stray pods", self._control.stray_pods.run)
             self._begin(work, "retirement of tasks", self._control.retirement.run)
             self._begin(work, "comparison of the ledger", self._control.drift.run)
             self._begin(work, "upkeep of nodes", self._upkeep.run)
+            if self._leases is not None:
+                self._begin(work, "watch of model servers", self._offers.run)
+                self._begin(work, "watch of agents", self._leases.run)
+                self._begin(work, "upkeep of agents", self._agents.run)
             self._watch.start()
             stack.push_async_callback(self._watch.stop)
             # Last, so that it ends first: the watch may take seconds to end, and no call may be answered then.
@@ -359,6 +382,10 @@ class Operator:
         """Return the age of a node's figures; None unless its power is known and fresh."""
         figures = self._telemetry.snapshot.of(name)
         return None if figures.power_w.fresh_value is None else figures.age_s(time.time())
+
+
+def _find_pod_paths(config: Config) -> list[str]:
+    return [names.pods_path(namespace) for namespace in config.namespaces or (None,)]
 
 
 def _read_controller_settings(config: Config) -> ControllerSettings:

@@ -17,7 +17,7 @@ import orjson
 import yaml
 
 from perllm.api import names
-from perllm.api.crd import node_profile_crd, task_crd
+from perllm.api.crd import list_crds
 from perllm.cluster.authors import build_author_policy
 from perllm.cluster.client import ApiError, Client, Object
 from perllm.cluster.credentials import load_credentials
@@ -228,7 +228,7 @@ async def install(client: Client, namespaces: Sequence[str] = ()) -> None:
     """
     for namespace in namespaces:
         await _apply(client, "/api/v1/namespaces", {"metadata": {"name": namespace}})
-    for crd in (task_crd(), node_profile_crd()):
+    for crd in list_crds():
         await _apply(client, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
         await _wait_served(client, f"/apis/{names.API_VERSION}/{crd['spec']['names']['plural']}")
     operator, scheduler = (rbac_user(name) for name in (OPERATOR_USER, SCHEDULER_USER))

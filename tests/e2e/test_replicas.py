@@ -19,6 +19,9 @@ from perllm_lab.lab import OPERATOR_USER, SCHEDULER_USER, Lab, rbac_user
 LEASE = "turns"
 LEASE_S = 5
 SLACK_S = 10.0
+START_S = 30.0
+"""An operator starts within two seconds, or ten where other tests take the processors."""
+
 TAKEOVER_S = 8.0
 TASKS = 60
 
@@ -87,7 +90,7 @@ async def test_an_operator_that_crashes_repeatedly_hands_over(pair: Pair) -> Non
     for _ in range(MAX_STARTS - 1):
         await active.operator.kill()
         await active.operator.start()
-        await wait_until(active.is_active, timeout_s=SLACK_S)
+        await wait_until(active.is_active, timeout_s=START_S)
     await active.operator.kill()
     start_s = time.monotonic()
     await active.operator.start()
@@ -106,7 +109,7 @@ async def test_a_single_operator_that_crashes_repeatedly_comes_back_by_itself(pa
     for _ in range(MAX_STARTS):
         await active.operator.kill()
         await active.operator.start()
-        await wait_until(lambda: _has_decided(active), timeout_s=SLACK_S)
+        await wait_until(lambda: _has_decided(active), timeout_s=START_S)
     await wait_until(lambda: _has_scheduler_ended(active), timeout_s=LEASE_S + SLACK_S)
     start_s = time.monotonic()
     await active.lab.control_plane.start_component(active.name)

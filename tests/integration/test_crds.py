@@ -137,6 +137,94 @@ def test_invalid_task_is_denied_with_what_is_valid(kubectl: Kubectl, changes: di
     assert message in kubectl.refusal("create", "--dry-run=server", "-f", "-", body=make_task(**changes))
 
 
+def make_served(**changes: Any) -> dict[str, Any]:
+    task = make_task()
+    task["spec"] = {"model": "llama", "deadline": "5s", **changes}
+    return task
+
+
+LONG = "x" * 131_072
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        {"prompt": "Which?"},
+        {"prompt": LONG},
+        {"prompt": "\N{GRINNING FACE}" * 131_072},
+        {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Which?"}]},
+        {
+            "prompt": "Which?",
+            "system": "Be brief.",
+            "maxTokens": 9,
+            "temperature": 0.5,
+            "topP": 1,
+            "seed": 3,
+            "stop": ["."],
+        },
+    ],
+    ids=["prompt", "long", "wide characters", "messages", "parameters"],
+)
+def test_a_task_may_state_its_prompt_instead_of_a_pod(kubectl: Kubectl, work: dict[str, Any]) -> None:
+    spec = create(kubectl, make_served(**work))["spec"]
+
+    assert {key: spec[key] for key in work} == work
+
+
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [
+        ({}, "exactly one of spec.prompt, spec.messages and spec.template must be given"),
+        (
+            {"prompt": "Which?", "messages": [{"role": "user", "content": "Which?"}]},
+            "exactly one of spec.prompt, spec.messages and spec.template must be given",
+        ),
+        ({"prompt": ""}, "spec.prompt in body should be at least 1 chars long"),
+        ({"prompt": LONG + "x"}, "spec.prompt: Too long: may not be more than 131072"),
+        ({"prompt": LONG, "system": "x"}, "spec.prompt and spec.system may have at most 131072 characters together"),
+        (
+            {"messages": [{"role": "user", "content": LONG}, {"role": "user", "content": "x"}]},
+            "spec.messages and spec.system may have at most 131072 characters together; split them into several tasks",
+        ),
+        ({"messages": [{"role": "tool", "content": "x"}]}, 'Unsupported value: "tool"'),
+        ({"prompt": "Which?", "stop": ["."] * 5}, "spec.stop: Too many: 5: must have at most 4 items"),
+        ({"template": make_task()["spec"]["template"]}, "spec.promptTokens is required with a template"),
+        (
+            {**make_task()["spec"], "maxTokens": 5},
+            "sampling parameters and spec.system belong to spec.prompt and spec.messages",
+        ),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
+)
+def test_a_prompt_that_cannot_be_sent_is_denied(kubectl: Kubectl, work: dict[str, Any], message: str) -> None:
+    assert message in kubectl.refusal("create", "--dry-run=server", "-f", "-", body=make_served(**work))
+
+
+def test_a_status_can_be_written_only_if_no_run_was_reported(kubectl: Kubectl) -> None:
+    """The operator relies on it: a test for null passes where there is nothing."""
+    kubectl("create", "-f", "-", body={**make_served(prompt="Which?"), "metadata": {"name": "reported"}})
+    patch = [
+        {"op": "test", "path": "/status/run", "value": None},
+        {"op": "add", "path": "/status", "value": {"phase": "Running", "attempts": 1}},
+    ]
+    write = ("patch", "llmtask", "reported", "--subresource=status", "--type=json", "-p", json.dumps(patch))
+    run = {"attempt": 1, "end": "Answered", "startTime": "2026-01-02T03:04:05Z", "endTime": "2026-01-02T03:04:06Z"}
+    status = json.dumps({"status": {"phase": "Pending"}})
+    kubectl("patch", "llmtask", "reported", "--subresource=status", "--type=merge", "-p", status)
+    kubectl(*write)
+    kubectl(
+        "patch",
+        "llmtask",
+        "reported",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        json.dumps({"status": {"run": run}}),
+    )
+
+    assert "the server rejected our request due to an error in our request" in kubectl.refusal(*write)
+
+
 def make_template(*, metadata: Any = None, **spec: Any) -> dict[str, Any]:
     template: dict[str, Any] = {"spec": {"containers": [{"name": "main", "image": "llm"}], **spec}}
     return template if metadata is None else {**template, "metadata": metadata}

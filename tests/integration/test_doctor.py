@@ -187,6 +187,7 @@ async def test_an_empty_cluster_lacks_everything(place: Place) -> None:
     assert [line.partition(":")[0] for line in place.before] == [
         "FAIL resources",
         "FAIL resources",
+        "FAIL resources",
         "FAIL pods of PerLLM",
         "FAIL rights",
         "FAIL lease",

@@ -48,10 +48,10 @@ def read_kubernetes_schemas(folder: Path) -> dict[Kind, Schema]:
 
 
 def list_prometheus_crds(folder: Path) -> list[Path]:
-    """List the files of the resource definitions of ServiceMonitor and PrometheusRule."""
+    """List the files of the resource definitions of ServiceMonitor, PodMonitor and PrometheusRule."""
     return [
         folder / _PROMETHEUS_CRDS / f"monitoring.coreos.com_{name}.yaml"
-        for name in ("servicemonitors", "prometheusrules")
+        for name in ("servicemonitors", "podmonitors", "prometheusrules")
     ]
 
 
@@ -67,7 +67,7 @@ def read_crd_schemas(crds: Iterable[Mapping[str, Any]]) -> dict[Kind, Schema]:
 
 
 def read_prometheus_schemas(folder: Path) -> dict[Kind, Schema]:
-    """Read the schemas of ServiceMonitor and PrometheusRule from the sources of the Prometheus operator."""
+    """Read the schemas of ServiceMonitor, PodMonitor and PrometheusRule from the sources of the Prometheus operator."""
     return read_crd_schemas(yaml.safe_load(file.read_text()) for file in list_prometheus_crds(folder))
 
 

@@ -20,6 +20,25 @@
 {{ include "perllm.name" . | trunc 53 | trimSuffix "-" }}-uninstall
 {{- end }}
 
+{{- define "perllm.agentServiceAccountName" -}}
+{{ include "perllm.fullname" . }}-agent
+{{- end }}
+
+{{- define "perllm.agentSelectorLabels" -}}
+app.kubernetes.io/name: {{ include "perllm.name" . | trunc 57 | trimSuffix "-" }}-agent
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* Namespace of the Leases of agents; empty if there are no agents. */}}
+{{- define "perllm.agentLeaseNamespace" -}}
+{{ default (ternary .Release.Namespace "" .Values.agent.enabled) .Values.config.agents.lease_namespace }}
+{{- end }}
+
+{{/* Namespaces of the pods of model servers, as a JSON list. */}}
+{{- define "perllm.serverNamespaces" -}}
+{{ default (list .Release.Namespace) .Values.agent.serverNamespaces | toJson }}
+{{- end }}
+
 {{- define "perllm.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "perllm.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}

@@ -21,7 +21,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from perllm.api.node_server import MAX_SERVED_MODELS, Engine
+from perllm.api.node_server import MAX_SERVED_MODELS, InferenceEngine
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,252}")
 """What a task can name; other models cannot be asked for."""
@@ -48,19 +48,19 @@ class MetricNames:
     cache_use: tuple[str, ...] = ()
 
 
-ENGINES: Mapping[Engine, MetricNames] = MappingProxyType(
+ENGINES: Mapping[InferenceEngine, MetricNames] = MappingProxyType(
     {
-        Engine.VLLM: MetricNames(
+        InferenceEngine.VLLM: MetricNames(
             "vllm:",
             "vllm:num_requests_running",
             "vllm:num_requests_waiting",
             ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
         ),
-        Engine.SGLANG: MetricNames(
+        InferenceEngine.SGLANG: MetricNames(
             "sglang:", "sglang:num_running_reqs", "sglang:num_queue_reqs", ("sglang:token_usage",)
         ),
-        Engine.TGI: MetricNames("tgi_", "tgi_batch_current_size", "tgi_queue_size"),
-        Engine.LLAMA_CPP: MetricNames(
+        InferenceEngine.TGI: MetricNames("tgi_", "tgi_batch_current_size", "tgi_queue_size"),
+        InferenceEngine.LLAMA_CPP: MetricNames(
             "llamacpp:",
             "llamacpp:requests_processing",
             "llamacpp:requests_deferred",
@@ -69,8 +69,8 @@ ENGINES: Mapping[Engine, MetricNames] = MappingProxyType(
     }
 )
 
-OWNERS: Mapping[str, Engine] = MappingProxyType(
-    {"vllm": Engine.VLLM, "sglang": Engine.SGLANG, "llamacpp": Engine.LLAMA_CPP}
+OWNERS: Mapping[str, InferenceEngine] = MappingProxyType(
+    {"vllm": InferenceEngine.VLLM, "sglang": InferenceEngine.SGLANG, "llamacpp": InferenceEngine.LLAMA_CPP}
 )
 
 
@@ -97,7 +97,7 @@ class Load:
 NO_LOAD = Load()
 
 
-def recognise_metrics(text: str) -> Engine | None:
+def recognise_metrics(text: str) -> InferenceEngine | None:
     """Return the engine whose metrics these are; None if they are of none in the table."""
     for engine, names in ENGINES.items():
         if text.startswith(names.prefix) or f"\n{names.prefix}" in text:
@@ -105,7 +105,7 @@ def recognise_metrics(text: str) -> Engine | None:
     return None
 
 
-def read_load(engine: Engine, text: str) -> Load:
+def read_load(engine: InferenceEngine, text: str) -> Load:
     """Return the load in the metrics of an engine; what is missing or makes no sense is unknown.
 
     An engine that runs several times in one server has a sample for each.
@@ -122,7 +122,7 @@ def read_load(engine: Engine, text: str) -> Load:
     )
 
 
-def recognise_owner(models: Iterable[Mapping[str, Any]]) -> Engine | None:
+def recognise_owner(models: Iterable[Mapping[str, Any]]) -> InferenceEngine | None:
     """Return the engine that a list of models names as the owner; None if it names none in the table."""
     owners = (OWNERS.get(str(one.get("owned_by"))) for one in models)
     return next((engine for engine in owners if engine is not None), None)

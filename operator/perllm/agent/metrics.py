@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from perllm.api.node_server import ModelServer
+from perllm.api.node_server import NodeModelServer
 from perllm.api.served_run import ServedRun
 
 _LENGTH_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
@@ -62,7 +62,7 @@ class AgentMetrics:
         self.reports.set_function(reports)
         self.lease.set_function(lease)
 
-    def show_servers(self, states: Sequence[ModelServer]) -> None:
+    def show_servers(self, states: Sequence[NodeModelServer]) -> None:
         """Set what there is to say about the model servers."""
         ready = sum(one.ready for one in states)
         self.servers.labels("true").set(ready)

@@ -18,7 +18,7 @@ from perllm.agent.engines import (
     recognise_metrics,
     recognise_owner,
 )
-from perllm.api.node_server import Engine, ModelServer
+from perllm.api.node_server import InferenceEngine, NodeModelServer
 from perllm.text import clean_line, error_line
 
 TIMEOUT_S = 5.0
@@ -50,16 +50,16 @@ class ServerProbe:
         self._session = session
         self._address = address
         self._count_own = count_own
-        self._engine = Engine.OTHER
+        self._engine = InferenceEngine.OTHER
         self._slots: int | None = None
         self._is_identified = False
 
-    async def look(self) -> ModelServer:
+    async def look(self) -> NodeModelServer:
         """Return what the server is now; whatever is wrong with it is its problem."""
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 models = await self._read_models()
-                if self._engine is not Engine.SGLANG:  # its health check generates a token
+                if self._engine is not InferenceEngine.SGLANG:  # its health check generates a token
                     await self._check_health()
         except TimeoutError:
             return self._fail(f"did not answer within {TIMEOUT_S:g} s")
@@ -70,7 +70,7 @@ class ServerProbe:
         own = max(own, self._count_own())
         if not self._is_identified:
             await self._identify()
-        return ModelServer(
+        return NodeModelServer(
             url=self._address.url,
             engine=self._engine,
             ready=True,
@@ -82,9 +82,9 @@ class ServerProbe:
             cache_use=load.cache_use,
         )
 
-    def _fail(self, problem: str) -> ModelServer:
+    def _fail(self, problem: str) -> NodeModelServer:
         self._is_identified = False  # another server may come back
-        return ModelServer(
+        return NodeModelServer(
             url=self._address.url,
             engine=self._engine,
             problem=clean_line(problem, MAX_PROBLEM),
@@ -122,12 +122,12 @@ class ServerProbe:
     async def _identify(self) -> None:
         """Find out what neither the models nor the metrics show: the slots of llama.cpp, and Ollama."""
         self._slots = None
-        if self._engine in (Engine.OTHER, Engine.LLAMA_CPP):
+        if self._engine in (InferenceEngine.OTHER, InferenceEngine.LLAMA_CPP):
             self._slots = read_slots(await self._try(f"{self._address.root}/props"))
             if self._slots is not None:
-                self._engine = Engine.LLAMA_CPP
-        if self._engine is Engine.OTHER and is_ollama(await self._try(f"{self._address.root}/api/version")):
-            self._engine = Engine.OLLAMA
+                self._engine = InferenceEngine.LLAMA_CPP
+        if self._engine is InferenceEngine.OTHER and is_ollama(await self._try(f"{self._address.root}/api/version")):
+            self._engine = InferenceEngine.OLLAMA
         self._is_identified = True
 
     async def _try(self, url: str) -> Any:

@@ -12,7 +12,7 @@ from math import inf
 from typing import Any
 
 from perllm.api import names
-from perllm.api.node_server import MAX_SERVED_MODELS, ModelServer, NodeServerStatus
+from perllm.api.node_server import MAX_SERVED_MODELS, NodeModelServer, NodeServerStatus
 from perllm.cluster.client import ApiError, Client, PatchKind
 from perllm.cluster.writes import Write, WriteQueue
 
@@ -42,7 +42,7 @@ class Publication:
         writes: WriteQueue,
         node: str,
         version: str,
-        states: Callable[[], Sequence[ModelServer]],
+        states: Callable[[], Sequence[NodeModelServer]],
         *,
         now: Callable[[], float],
         unix_now: Callable[[], float],
@@ -54,7 +54,7 @@ class Publication:
         self._states = states
         self._now = now
         self._unix_now = unix_now
-        self._published: Sequence[ModelServer] | None = None
+        self._published: Sequence[NodeModelServer] | None = None
         self._written_s = -inf
         self._timer: asyncio.TimerHandle | None = None
 
@@ -111,7 +111,7 @@ class Publication:
                 raise
 
 
-def choose_pause_s(published: Sequence[ModelServer] | None, states: Sequence[ModelServer]) -> float:
+def choose_pause_s(published: Sequence[NodeModelServer] | None, states: Sequence[NodeModelServer]) -> float:
     """Return how long after the last write the next one is due, in seconds."""
     if published == states:
         return REFRESH_S
@@ -122,7 +122,7 @@ def choose_pause_s(published: Sequence[ModelServer] | None, states: Sequence[Mod
     return LOAD_S
 
 
-def build_status(states: Sequence[ModelServer], version: str, unix_now_s: float) -> NodeServerStatus:
+def build_status(states: Sequence[NodeModelServer], version: str, unix_now_s: float) -> NodeServerStatus:
     """Return the status of the node's object."""
     ready = [one for one in states if one.ready]
     models = dict.fromkeys(model for one in ready for model in one.models)
@@ -137,6 +137,6 @@ def build_status(states: Sequence[ModelServer], version: str, unix_now_s: float)
     )
 
 
-def _standing(server: ModelServer) -> ModelServer:
+def _standing(server: NodeModelServer) -> NodeModelServer:
     """Return what of a server does not change with its load."""
     return server.model_copy(update={"running": None, "waiting": None, "foreign": 0, "cache_use": None})

@@ -13,7 +13,7 @@ import aiohttp
 
 from perllm.agent.addresses import ServerAddress
 from perllm.agent.probe import ServerProbe
-from perllm.api.node_server import MAX_SERVERS, ModelServer
+from perllm.api.node_server import MAX_SERVERS, NodeModelServer
 from perllm.completions.endpoint import Endpoint
 from perllm.guard import Guard, describe
 
@@ -34,7 +34,7 @@ class KnownServer:
 
     address: ServerAddress
     endpoint: Endpoint
-    state: ModelServer | None = None
+    state: NodeModelServer | None = None
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
 
     def serves(self, model: str) -> bool:
@@ -82,7 +82,7 @@ class ModelServers:
         self._adopted = asyncio.Event()
 
     @property
-    def states(self) -> tuple[ModelServer, ...]:
+    def states(self) -> tuple[NodeModelServer, ...]:
         """What is known about each server, in the order of their URLs."""
         states = (one.state for one in self._known.values())
         return tuple(sorted((one for one in states if one is not None), key=lambda state: state.url))
@@ -127,7 +127,7 @@ class ModelServers:
                 state = await probe.look()
             except Exception as error:
                 self._guard.note("model server", url, error)
-                state = ModelServer(url=url, problem=describe(error))
+                state = NodeModelServer(url=url, problem=describe(error))
             else:
                 self._guard.clear("model server", url)
             if state != server.state:

@@ -84,13 +84,17 @@ def node_server_crd() -> Schema:
     return _definition(kind, "Cluster", schema, _NODE_SERVER_COLUMNS)
 
 
+def list_crds() -> tuple[Schema, ...]:
+    """Return all CustomResourceDefinitions."""
+    return task_crd(), node_profile_crd(), node_server_crd()
+
+
 def crd_files() -> dict[str, str]:
     """Return the text of every generated file by file name, such as ``perllm.io_llminferencetasks.yaml``."""
-    definitions = (task_crd(), node_profile_crd(), node_server_crd())
     return {
         f"{names.GROUP}_{definition['spec']['names']['plural']}.yaml": HEADER
         + yaml.safe_dump(definition, sort_keys=False, width=120, allow_unicode=True)
-        for definition in definitions
+        for definition in list_crds()
     }
 
 

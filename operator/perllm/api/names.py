@@ -103,9 +103,14 @@ def quotas_path(namespace: str | None = None) -> str:
     return f"/api/v1/{_in_namespace(namespace)}resourcequotas"
 
 
+def leases_path(namespace: str) -> str:
+    """Return the API path of the leases of one namespace."""
+    return f"/apis/coordination.k8s.io/v1/{_in_namespace(namespace)}leases"
+
+
 def lease_path(namespace: str, name: str) -> str:
     """Return the API path of one lease."""
-    return f"/apis/coordination.k8s.io/v1/{_in_namespace(namespace)}leases/{name}"
+    return f"{leases_path(namespace)}/{name}"
 
 
 def select_instance(instance: str) -> str:

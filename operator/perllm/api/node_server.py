@@ -12,7 +12,7 @@ MAX_SERVERS = 16
 MAX_SERVED_MODELS = 64
 
 
-class Engine(StrEnum):
+class InferenceEngine(StrEnum):
     """The inference engine of a model server."""
 
     VLLM = "vllm"
@@ -23,11 +23,13 @@ class Engine(StrEnum):
     OTHER = "other"
 
 
-class ModelServer(Resource):
+class NodeModelServer(Resource):
     """One model server."""
 
     url: Text = Field(description="Where the agent sends requests to, up to the version, such as .../v1.")
-    engine: Engine = Field(default=Engine.OTHER, description="The inference engine, as far as it can be recognised.")
+    engine: InferenceEngine = Field(
+        default=InferenceEngine.OTHER, description="The inference engine, as far as it can be recognised."
+    )
     ready: bool = Field(default=False, description="Whether it accepts requests.")
     problem: Message | None = Field(default=None, description="Why it is not ready.")
     models: tuple[ModelName, ...] = Field(
@@ -63,7 +65,7 @@ class NodeServerStatus(Resource):
     foreign: Annotated[int, Field(ge=0)] = Field(
         default=0, description="Requests of all servers that are not PerLLM's, in process or waiting."
     )
-    servers: tuple[ModelServer, ...] = Field(
+    servers: tuple[NodeModelServer, ...] = Field(
         default=(),
         max_length=MAX_SERVERS,
         description="The model servers.",

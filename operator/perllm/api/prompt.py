@@ -14,6 +14,9 @@ MAX_MESSAGES = 256
 MAX_STOPS = 4
 MAX_STOP_LENGTH = 256
 
+MAX_SEED = 2**53 - 1
+"""The greatest integer that every JSON parser keeps; Helm, for one, reads numbers as floating point."""
+
 CHARACTERS_PER_TOKEN = 4.0
 """Of English text, with the vocabularies of current models; published by OpenAI as a rule of thumb."""
 
@@ -47,10 +50,10 @@ class Generation(Resource):
     temperature: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = Field(
         default=None, description="Sampling temperature."
     )
-    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = Field(
+    top_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
         default=None, description="Only the most probable tokens with this total probability are sampled."
     )
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = Field(
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = Field(
         default=None, description="Seed of the sampling, for servers that support it."
     )
     stop: Annotated[tuple[Stop, ...], Field(min_length=1, max_length=MAX_STOPS)] | None = Field(

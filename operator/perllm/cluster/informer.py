@@ -81,6 +81,7 @@ class Informer(Generic[T]):
 
     Attributes:
         path: API path of the collection.
+        topic: topic under which its outages are recorded.
         synced: set once the first list has been processed.
     """
 
@@ -109,7 +110,7 @@ class Informer(Generic[T]):
         self._rng = rng or random.Random()
         self._guard = guard or Guard(lambda _: None, self._rng)
         self._outages = outages or Outages(time.monotonic)
-        self._topic = f"watch of {path}"
+        self.topic = f"watch of {path}"
         self._copies: dict[str, _Copy[T]] = {}
         self._version: str | None = None
 
@@ -131,7 +132,7 @@ class Informer(Generic[T]):
                     await self._follow(self._version)
                     await asyncio.sleep(RECONNECT_DELAY_S)
             except ApiError as error:
-                self._outages.failed(self._topic, error, is_unanswered=error.is_unanswered)
+                self._outages.failed(self.topic, error, is_unanswered=error.is_unanswered)
             failures = 1 if loop.time() - begun_s > LASTING_S else failures + 1
             await asyncio.sleep(RETRY.pause_s(failures, self._rng))
 
@@ -180,7 +181,7 @@ class Informer(Generic[T]):
         with ExitStack() as timers:
 
             def note_open() -> None:
-                timers.callback(loop.call_later(SETTLED_S, self._outages.worked, self._topic).cancel)
+                timers.callback(loop.call_later(SETTLED_S, self._outages.worked, self.topic).cancel)
 
             try:
                 events = self._client.watch(self.path, query, metadata_only=self._metadata_only, on_open=note_open)

@@ -77,6 +77,7 @@ class Pod:
         linger_s: how long containers may keep running after the work is done; None if none does.
         report: run report of the first container.
         decision_record: the decision record that was written with the binding.
+        is_served: whether this is not a pod, but a request to a model server (controller/served_runs.py).
     """
 
     key: str
@@ -107,6 +108,7 @@ class Pod:
     linger_s: float | None
     report: RunReport | None
     decision_record: str | None
+    is_served: bool = False
 
     @property
     def is_finished(self) -> bool:

@@ -1,8 +1,11 @@
-"""The least rights with which the operator and its private kube-scheduler work.
+"""The least rights with which the operator, its private kube-scheduler and the agents of the nodes work.
 
 Rules about nodes apply to the whole cluster, since nodes belong to no namespace. Rules about tasks apply to the whole
 cluster or, if the operator serves only some namespaces, to those. kube-scheduler reads pods everywhere in either case,
 because the free resources of a node depend on all of them.
+
+All agents have the same account. RBAC knows neither their nodes nor field selectors, so what they write is confined to
+their own node by an admission policy (`agent_policy`), and what they read is not.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,9 +17,16 @@ Rule = dict[str, Any]
 Subject = dict[str, Any]
 
 RBAC_GROUP = "rbac.authorization.k8s.io"
+LEASE_GROUP = "coordination.k8s.io"
 NODES_ROLE = "perllm-nodes"
 TASKS_ROLE = "perllm-tasks"
 LEASE_ROLE = "perllm-lease"
+SERVERS_ROLE = "perllm-servers"
+AGENT_LEASES_ROLE = "perllm-agent-leases"
+AGENT_ROLE = "perllm-agent"
+AGENT_TASKS_ROLE = "perllm-agent-tasks"
+AGENT_SERVERS_ROLE = "perllm-agent-servers"
+AGENT_OWN_LEASES_ROLE = "perllm-agent-own-leases"
 SCHEDULER_LEASE_ROLE = "perllm-scheduler-lease"
 SCHEDULER_ROLES = ("system:kube-scheduler", "system:volume-scheduler")
 
@@ -50,16 +60,59 @@ def namespace_rules() -> list[Rule]:
 
 def lease_rules(lease: str) -> list[Rule]:
     """Return the operator's rights in its own namespace to follow a Lease, and to give it up."""
-    return [_rule("coordination.k8s.io", ["leases"], "get", "patch", only=lease)]
+    return [_rule(LEASE_GROUP, ["leases"], "get", "patch", only=lease)]
+
+
+def server_rules() -> list[Rule]:
+    """Return the operator's rights to see the model servers of nodes."""
+    return [_rule(names.GROUP, [names.NODE_SERVER_PLURAL], "list", "watch")]
+
+
+def agent_lease_rules() -> list[Rule]:
+    """Return the operator's rights in the namespace of the agents' Leases, to see which agents are alive."""
+    return [_rule(LEASE_GROUP, ["leases"], "list", "watch")]
+
+
+def agent_rules() -> list[Rule]:
+    """Return the agents' rights to cluster-scoped objects; a node owns the object about its model servers."""
+    return [
+        _rule("", ["nodes"], "get"),
+        _rule(names.GROUP, [names.NODE_SERVER_PLURAL], "create"),
+        _rule(names.GROUP, [f"{names.NODE_SERVER_PLURAL}/status"], "patch"),
+    ]
+
+
+def agent_task_rules() -> list[Rule]:
+    """Return the agents' rights in the namespaces whose tasks are served."""
+    return [
+        _rule(names.GROUP, [names.TASK_PLURAL], "list", "watch"),
+        _rule(names.GROUP, [f"{names.TASK_PLURAL}/status"], "patch"),
+    ]
+
+
+def agent_server_rules() -> list[Rule]:
+    """Return the agents' rights in the namespaces where they look for the pods of model servers."""
+    return [_rule("", ["pods"], "list", "watch")]
+
+
+def agent_own_lease_rules() -> list[Rule]:
+    """Return the agents' rights in the namespace of their Leases."""
+    return [_rule(LEASE_GROUP, ["leases"], "create", "patch")]
 
 
 def scheduler_lease_rules(lease: str) -> list[Rule]:
     """Return kube-scheduler's rights to the Lease, in addition to its own role, which lets it create any Lease."""
-    return [_rule("coordination.k8s.io", ["leases"], "get", "update", only=lease)]
+    return [_rule(LEASE_GROUP, ["leases"], "get", "update", only=lease)]
 
 
 def build_manifests(
-    operator: Subject, scheduler: Subject, *, namespaces: Sequence[str] = (), namespace: str = "", lease: str = ""
+    operator: Subject,
+    scheduler: Subject,
+    *,
+    namespaces: Sequence[str] = (),
+    namespace: str = "",
+    lease: str = "",
+    agent_namespace: str = "",
 ) -> list[dict[str, Any]]:
     """Return roles and bindings for two RBAC subjects, the operator and its kube-scheduler.
 
@@ -69,18 +122,41 @@ def build_manifests(
         namespaces: namespaces whose tasks are served; all if empty.
         namespace: namespace of both, and of the Lease.
         lease: name of the Lease that decides which of several replicas is active; empty for a single replica.
+        agent_namespace: namespace of the agents' Leases; empty if there are no agents.
     """
     manifests = _grant(NODES_ROLE, node_rules(), operator)
     for place in namespaces:
         manifests += _grant(TASKS_ROLE, task_rules(), operator, place)
     if not namespaces:
         manifests += _grant(TASKS_ROLE, task_rules() + namespace_rules(), operator)
+    if agent_namespace:
+        manifests += _grant(SERVERS_ROLE, server_rules(), operator)
+        manifests += _grant(AGENT_LEASES_ROLE, agent_lease_rules(), operator, agent_namespace)
     for role in SCHEDULER_ROLES:
         manifests.append(_bind(f"perllm-{role.removeprefix('system:')}", "ClusterRole", role, scheduler))
     if lease:
         manifests += _grant(LEASE_ROLE, lease_rules(lease), operator, namespace)
         manifests += _grant(SCHEDULER_LEASE_ROLE, scheduler_lease_rules(lease), scheduler, namespace)
     return manifests
+
+
+def build_agent_manifests(
+    agent: Subject, lease_namespace: str, *, server_namespaces: Sequence[str], namespaces: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Return roles and bindings for an RBAC subject, the account of all agents.
+
+    Args:
+        agent: the account.
+        lease_namespace: namespace of the agents' Leases.
+        server_namespaces: namespaces of the pods of model servers.
+        namespaces: namespaces whose tasks are served; all if empty.
+    """
+    manifests = _grant(AGENT_ROLE, agent_rules(), agent)
+    for place in namespaces or ("",):
+        manifests += _grant(AGENT_TASKS_ROLE, agent_task_rules(), agent, place)
+    for place in server_namespaces:
+        manifests += _grant(AGENT_SERVERS_ROLE, agent_server_rules(), agent, place)
+    return manifests + _grant(AGENT_OWN_LEASES_ROLE, agent_own_lease_rules(), agent, lease_namespace)
 
 
 def collection_path(manifest: Mapping[str, Any]) -> str:

@@ -41,7 +41,8 @@ async def release_pods(client: Client, namespaces: Sequence[str], *, report: Cal
     """
     released, failures = 0, list[Exception]()
     for path in map(names.pods_path, namespaces or (None,)):
-        async for pods in _list_retained(client, path):
+        # Labels do not matter, since anybody may have removed them.
+        async for pods in list_retained(client, path):
             results = await asyncio.gather(*(_release(client, pod) for pod in pods), return_exceptions=True)
             failures += [one for one in results if isinstance(one, Exception)]
             released += results.count(True)
@@ -75,12 +76,23 @@ async def stop_deployment(client: Client, namespace: str, name: str, *, report: 
         raise ReleaseError(f"pods of deployment {namespace}/{name} have not ended: {pods}") from None
 
 
-async def _list_retained(client: Client, path: str) -> AsyncIterator[list[Object]]:
-    """Yield the metadata of retained pods in pages. Labels do not matter, since anybody may have removed them."""
+async def list_retained(client: Client, path: str, *, selector: str = "") -> AsyncIterator[list[Object]]:
+    """Yield the metadata of retained pods in pages.
+
+    Args:
+        client: the API server.
+        path: API path of the pods.
+        selector: of their labels; all pods if empty.
+
+    Raises:
+        ApiError: they cannot be listed.
+    """
     token = ""
     while True:
-        page = await client.get(path, limit=PAGE_SIZE, **{"continue": token})
-        found = [item["metadata"] for item in page["items"]]
+        query = {"limit": PAGE_SIZE, "continue": token, "labelSelector": selector}
+        page = await client.list_metadata(path, **query)
+        # A list of metadata that is empty has null for its items.
+        found = [item["metadata"] for item in page["items"] or ()]
         yield [one for one in found if names.OUTCOME_FINALIZER in one.get("finalizers", ())]
         token = page["metadata"].get("continue", "")
         if not token:

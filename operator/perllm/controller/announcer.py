@@ -58,7 +58,9 @@ class Announcer:
                 "reason": decision.reason,
             },
         )
-        self._events.record(_subject(task), "Placed", summary)
+        if not task.valid_spec.is_served:
+            # One per request would be a third of all writes; its status says the same.
+            self._events.record(_subject(task), "Placed", summary)
         self._metrics.decisions.labels(decision.policy, decision.tier, str(assessment.explored).lower()).inc()
 
     def missed(self, task: Task, status: TaskStatus) -> None:

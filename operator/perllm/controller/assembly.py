@@ -1,7 +1,7 @@
 """Assembles the controller."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -24,6 +24,7 @@ from perllm.controller.pod_releases import PodReleases
 from perllm.controller.reconciler import Reconciler
 from perllm.controller.retirement import Retirement
 from perllm.controller.status_writer import StatusWriter
+from perllm.controller.stray_pods import StrayPods
 from perllm.controller.tracking import Tracking
 from perllm.energy.settlement import Settlement
 from perllm.guard import Guard
@@ -69,6 +70,7 @@ class ControllerContext:
         show_circuit: called with a node and the state of its circuits.
         wake: set whenever there may be something to decide.
         has_tasks: whether all tasks are known at the moment.
+        pod_paths: API paths of the pods that the operator may read.
     """
 
     client: Client
@@ -82,6 +84,7 @@ class ControllerContext:
     show_circuit: Callable[[str, CircuitStatus], None]
     wake: asyncio.Event
     has_tasks: Callable[[], bool]
+    pod_paths: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,7 @@ class TaskControl:
         releases: release pods whose ends are recorded.
         retirement: moves tasks that are over to the history.
         drift: compares the ledger with the pods.
+        stray_pods: removes pods that lost their label unseen.
         writer: writes statuses.
         node_health: follows the circuits of nodes.
         clocks: judge the times that nodes report.
@@ -105,6 +109,7 @@ class TaskControl:
     releases: PodReleases
     retirement: Retirement
     drift: DriftMonitor
+    stray_pods: StrayPods
     writer: StatusWriter
     node_health: NodeHealth
     clocks: Clocks
@@ -158,7 +163,7 @@ def build_task_control(
         guard=guard,
     )
     history = History(pods, settings.history, unix_now)
-    retirement = Retirement(tracking, history, reconciler, writer, guard=guard, unix_now=unix_now)
+    retirement = Retirement(tracking, history, reconciler, writer, outcomes, guard=guard, unix_now=unix_now)
     releases = PodReleases(
         tracking,
         writer,
@@ -195,7 +200,10 @@ def build_task_control(
         now_s=context.now_s,
     )
     _show_queue(scheduler, parts, metrics)
-    return TaskControl(controller, dispatcher, releases, retirement, drift, writer, node_health, clocks, decisions)
+    stray_pods = StrayPods(context.client, pods, context.pod_paths)
+    return TaskControl(
+        controller, dispatcher, releases, retirement, drift, stray_pods, writer, node_health, clocks, decisions
+    )
 
 
 def _show_queue(scheduler: Scheduler, parts: Parts, metrics: OperatorMetrics) -> None:

@@ -20,12 +20,14 @@ from perllm.controller.pod_accounts import PodAccounts
 from perllm.controller.pod_releases import PodReleases
 from perllm.controller.reconciler import Reconciler
 from perllm.controller.retirement import read_stub
+from perllm.controller.served_runs import adopt_report, read_run
 from perllm.controller.status_writer import StatusWriter, is_written_by_others
 from perllm.controller.task import Task, read_task
 from perllm.controller.tracking import Tracked, Tracking
 from perllm.guard import Guard
 from perllm.learning.learner import Learner
 from perllm.nodes.node_health import find_avoided
+from perllm.placement.demand import NO_POD
 from perllm.placement.request import PlacementRequest
 from perllm.scheduling.scheduler import Scheduler
 
@@ -141,6 +143,8 @@ class Controller:
             return
         known = stub if tracked is None else tracked.task
         if known is not None and _is_seen(item, known):
+            if tracked is not None:
+                self._take_report(tracked, item)
             if is_written_by_others(item):
                 self._restore_status(item, stub)
             return
@@ -156,12 +160,33 @@ class Controller:
             if task.spec is not None and status.received_time is None:
                 self._scheduler.note_arrival(task.to_request())
             tracked = self._tracking.add(task, status)
-            for pod in list(tracked.pods.values()):
+            run = read_run(task, status)
+            for pod in [*tracked.pods.values(), *([] if run is None else [run])]:
                 self._guard.run("pod", pod.key, partial(self._take_pod, pod, is_gone=False))
         else:
             tracked.task = task
         self._reconciler.reconcile(key)
         self._outcomes.learn(tracked)
+
+    def _take_report(self, tracked: Tracked, item: Object) -> None:
+        """Take in what an agent has reported about a request."""
+        status = adopt_report(tracked.status, item)
+        if status is tracked.status:
+            return
+        tracked.status = status
+        self._writer.observe(tracked.task.key, as_object(item.get("status")))
+        run = read_run(tracked.task, status)
+        if run is not None:
+            self._take_pod(run, is_gone=False)
+
+    def lose_runs(self, is_lost: Callable[[str], bool]) -> None:
+        """Treat the requests on some nodes as lost: their agents do not answer any more."""
+        for tracked in self._tracking:
+            if tracked.task.demand is not NO_POD or tracked.status.phase.is_final:
+                continue
+            for run in list(tracked.pods.values()):
+                if not run.is_finished and run.node is not None and is_lost(run.node):
+                    self._reconciler.lose(tracked, run)
 
     def _drop_task(self, key: str, uid: str) -> None:
         tracked, stub = self._tracking.get(key), self._history.get(key)

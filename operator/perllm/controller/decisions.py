@@ -62,10 +62,13 @@ def _is_own(task: Task, pod: Pod, decision: Decision) -> bool:
     created_s = pod.created_s if pod.created_s is not None else task.received_s
     was_then = created_s - CLOCK_SLACK_S <= decision.decided_s
     foresaw_deadline = abs(decision.decided_s + decision.inference.time_left_s - task.due_s) <= ROUNDING_S
-    asked = (float(spec.prompt_tokens), None if spec.output_tokens is None else float(spec.output_tokens))
+    inference = decision.inference
+    asked_tokens = spec.prompt_tokens in (None, inference.prompt_tokens)
     return (
         is_about_it
         and was_then
         and foresaw_deadline
-        and (decision.inference.prompt_tokens, decision.inference.hint_tokens) == asked
+        and asked_tokens
+        and inference.hint_tokens == spec.output_tokens
+        and inference.is_served == spec.is_served
     )

@@ -9,6 +9,7 @@ from perllm.controller.announcer import Announcer
 from perllm.controller.conditions import Note
 from perllm.controller.pod_keeper import InvalidTemplateError, PodKeeper
 from perllm.controller.reconciler import Reconciler
+from perllm.controller.served_runs import begin_run
 from perllm.controller.tracking import Tracked, Tracking
 from perllm.guard import Guard, describe
 from perllm.scheduling.admission import Admission, explain_wait
@@ -81,6 +82,8 @@ class Dispatcher:
     def _carry_out(self, action: Action, group: asyncio.TaskGroup) -> None:
         task = action.task
         match action:
+            case Start() if task.request.is_served:
+                self._guard.run("placement", task.key, partial(self._begin, action))
             case Start():
                 self._guard.clear("placement", task.key)
                 group.create_task(self._create(task))
@@ -92,6 +95,17 @@ class Dispatcher:
                 self._guard.note("placement", task.key, action.error)
                 denial = PodDenial(DenialCause.FAULT, describe(action.error))
                 self._guard.run("denied pod", task.key, partial(self._explain_denial, task, denial), again=False)
+
+    def _begin(self, action: Start) -> None:
+        """Begin a request: unlike a pod it needs nobody else to place it."""
+        task, node = action.task, action.placement.node
+        tracked = self._find(task)
+        decision = self._scheduler.settle(task.uid, node) if tracked is not None and node is not None else None
+        if tracked is None or decision is None:
+            self._scheduler.note_abandoned(task)
+            return
+        self._scheduler.note_created(task)
+        self._reconciler.begin(tracked, begin_run(tracked.task, task.attempt, decision))
 
     def _explain_wait(self, action: Wait) -> None:
         tracked = self._find(action.task)

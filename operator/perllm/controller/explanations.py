@@ -17,17 +17,21 @@ def explain_start(pod: Pod) -> str:
 
 def explain_failure(pod: Pod) -> str:
     """Return why a pod failed by itself."""
-    code = f" with exit code {pod.exit_code}" if pod.exit_code else ""
+    code = f" with exit code {pod.exit_code}" if pod.exit_code and not pod.is_served else ""
     where = f" in container {pod.culprit}" if pod.culprit else ""
     problem = pod.report.problem if pod.report else None
     reason = "" if pod.reason == "Error" and pod.message else pod.reason
     words = (problem,) if problem else (reason, pod.message)
-    return _join(f"pod {pod.name} failed{code}{where}", *words)
+    return _join(f"{_name(pod)} failed{code}{where}", *words)
 
 
 def explain_refusal(pod: Pod) -> str:
     """Return why a pod was refused or lost, which is not its own fault."""
-    return _join(f"pod {pod.name} was refused or lost by node {pod.node or 'none'}", pod.reason, pod.message)
+    return _join(f"{_name(pod)} was refused or lost by node {pod.node or 'none'}", pod.reason, pod.message)
+
+
+def _name(pod: Pod) -> str:
+    return f"request {pod.attempt}" if pod.is_served else f"pod {pod.name}"
 
 
 def _join(*words: str | None) -> str:

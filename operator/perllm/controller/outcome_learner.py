@@ -71,7 +71,11 @@ class OutcomeLearner:
     def is_recorded(self, tracked: Tracked) -> bool:
         """Whether a settled task's outcome is part of the stored learned state, or there is nothing to learn."""
         self.learn(tracked)
-        return tracked.is_learned and self._revisions.is_stored(tracked.status.node_name or "", tracked.revision)
+        return tracked.is_learned and self.is_stored(tracked)
+
+    def is_stored(self, tracked: Tracked) -> bool:
+        """Whether nothing of what was learned from a task would be lost if this process ended now."""
+        return self._revisions.is_stored(tracked.status.node_name or "", tracked.revision)
 
     def learn_ended(self, tracked: Tracked, pod: Pod, decision: Decision | None) -> None:
         """Learn from a task that was ended at its deadline, unless its node may have been the cause."""

@@ -18,7 +18,7 @@ def build_outcome(
         return None
     energy_j = observed.energy_joules
     run = CompletedRun(
-        prompt_tokens=(pod.report.prompt_tokens if pod.report else None) or task.valid_spec.prompt_tokens,
+        prompt_tokens=(pod.report.prompt_tokens if pod.report else None) or decision.inference.prompt_tokens,
         output_tokens=observed.tokens,
         bound_s=decision.decided_s,
         finished_s=task.received_s + observed.latency,

@@ -12,7 +12,7 @@ from perllm.controller.task import Task
 def build_pod(task: Task, attempt: int, scheduler_name: str) -> dict[str, Any]:
     """Return the pod of an attempt, made from the task's template, which stays unchanged."""
     spec = task.valid_spec
-    template = copy.deepcopy(spec.template)
+    template = copy.deepcopy(spec.template or {})
     metadata = template.get("metadata") or {}
     pod_spec = {"restartPolicy": "Never", **template["spec"], "schedulerName": scheduler_name}
     labels = {

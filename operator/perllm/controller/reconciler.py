@@ -7,7 +7,8 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from perllm.api.task_status import TaskPhase, TaskStatus
+from perllm.api import names
+from perllm.api.task_status import RunsAs, TaskPhase, TaskStatus
 from perllm.cluster.pod import Pod
 from perllm.cluster.pod_ends import PodPatience, next_look_s
 from perllm.controller import lifecycle
@@ -16,6 +17,7 @@ from perllm.controller.conditions import Note
 from perllm.controller.decisions import Decisions, read_decision
 from perllm.controller.pod_accounts import PodAccounts
 from perllm.controller.pod_keeper import PodKeeper
+from perllm.controller.served_runs import lose_run
 from perllm.controller.status_writer import StatusWriter
 from perllm.controller.summary import is_settled
 from perllm.controller.task import Task
@@ -93,6 +95,19 @@ class Reconciler:
             self._adopt(tracked, lifecycle.reject(task, status, reason, message, self._unix_now()))
         self.reconcile(task.key)
 
+    def begin(self, tracked: Tracked, run: Pod) -> None:
+        """Begin an attempt of a served task: its status, once stored, is the order to the agent of the node."""
+        tracked.pods[run.name] = run
+        self._accounts.account(tracked, run)
+        self.reconcile(tracked.task.key)
+
+    def lose(self, tracked: Tracked, run: Pod) -> None:
+        """Treat an attempt of a served task as lost with the agent of its node."""
+        lost = tracked.pods[run.name] = lose_run(run)
+        self._accounts.note_change(lost, run, tracked.task.valid_spec.model)
+        self._accounts.account(tracked, lost)
+        self.reconcile(tracked.task.key)
+
     def explain(self, tracked: Tracked, note: Note) -> bool:
         """Explain in a task's status why it has no pod; return whether that is new."""
         if tracked.note == note or tracked.status.phase.is_final:
@@ -140,10 +155,18 @@ class Reconciler:
             else:
                 self._scheduler.note_pod(key)
         for pod in step.doomed:
-            self._pods.delete(f"/api/v1/namespaces/{task.namespace}/pods/{pod.name}", pod.uid)
+            self._end_pod(tracked, pod)
         if step.finished is not None:
             self._settle(tracked, step.finished)
         self._schedule(tracked, step, now_s)
+
+    def _end_pod(self, tracked: Tracked, pod: Pod) -> None:
+        """End a pod that is not needed any more. The agent ends a request when it sees the status of the task."""
+        if not pod.is_served:
+            self._pods.delete(f"{names.pods_path(tracked.task.namespace)}/{pod.name}", pod.uid)
+            return
+        tracked.pods.pop(pod.name, None)
+        self._accounts.account(tracked, pod, is_gone=True)
 
     def _clear_queue_faults(self, key: str) -> None:
         for kind in ("placement", "pod creation", "denied pod"):
@@ -165,8 +188,8 @@ class Reconciler:
             self._announcer.ended(task, status)
         if is_settled(status) and not is_settled(before):
             self._announcer.settled(task, status, self._unix_now())
-        delay_s = 0.0 if status.phase.is_final else UNFINISHED_DELAY_S
-        self._writer.put(task.key, task.uid, status.to_object(), delay_s=delay_s)
+        is_urgent = status.phase.is_final or _is_order(before, status)
+        self._writer.put(task.key, task.uid, status.to_object(), delay_s=0.0 if is_urgent else UNFINISHED_DELAY_S)
 
     def _settle(self, tracked: Tracked, pod: Pod) -> None:
         """Measure the energy of a finished task as soon as the metrics cover its run."""
@@ -204,3 +227,9 @@ class Reconciler:
     def _wake(self, task: Task) -> None:
         if self._tracking.find(task.key, task.uid) is not None:
             self.reconcile(task.key)
+
+
+def _is_order(before: TaskStatus, status: TaskStatus) -> bool:
+    """Whether a status makes an agent begin or end a request."""
+    is_served = RunsAs.REQUEST in (before.runs_as, status.runs_as)
+    return is_served and (before.node_name, before.attempts) != (status.node_name, status.attempts)

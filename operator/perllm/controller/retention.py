@@ -47,9 +47,11 @@ def may_release(pod: Pod, records: Records, now_s: float) -> bool:
         return False
     if status.phase is TaskPhase.SUCCEEDED and status.pod_name == pod.name:
         return is_settled(status) and records.is_learned
-    return pod.is_finished or (pod.is_deleting and _has_no_end(pod, now_s))
+    # Once the task is over, the end of the pod changes nothing any more.
+    margin_s = 0.0 if status.phase.is_final else MARGIN_S
+    return pod.is_finished or (pod.is_deleting and _has_no_end(pod, now_s - margin_s))
 
 
 def _has_no_end(pod: Pod, now_s: float) -> bool:
-    """Whether a deleted pod will never report its end."""
-    return pod.node is None or (pod.gone_by_s is not None and now_s >= pod.gone_by_s + MARGIN_S)
+    """Whether a deleted pod should have reported its end by now, if it ever will."""
+    return pod.node is None or (pod.gone_by_s is not None and now_s >= pod.gone_by_s)

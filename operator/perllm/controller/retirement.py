@@ -11,6 +11,7 @@ from perllm.cluster.pod import Pod
 from perllm.cluster.shapes import as_object, as_text
 from perllm.controller.history import History, Stub, pack_status
 from perllm.controller.lifecycle import find_end_s
+from perllm.controller.outcome_learner import OutcomeLearner
 from perllm.controller.reconciler import Reconciler
 from perllm.controller.status_writer import StatusWriter
 from perllm.controller.summary import is_settled
@@ -31,6 +32,7 @@ class Retirement:
         history: the finished tasks.
         reconciler: drops what is not needed any more.
         writer: knows which statuses are stored.
+        outcomes: know which outcomes are stored.
         guard: contains failures about single tasks.
         unix_now: wall clock.
     """
@@ -41,6 +43,7 @@ class Retirement:
         history: History,
         reconciler: Reconciler,
         writer: StatusWriter,
+        outcomes: OutcomeLearner,
         *,
         guard: Guard,
         unix_now: Callable[[], float],
@@ -49,6 +52,7 @@ class Retirement:
         self._history = history
         self._reconciler = reconciler
         self._writer = writer
+        self._outcomes = outcomes
         self._guard = guard
         self._unix_now = unix_now
 
@@ -69,7 +73,7 @@ class Retirement:
     def examine(self, tracked: Tracked) -> None:
         """Retire a task if it is over."""
         key = tracked.task.key
-        if self._writer.is_stored(key) and is_over(tracked):
+        if self._writer.is_stored(key) and is_over(tracked) and self._outcomes.is_stored(tracked):
             self._guard.run("retirement", key, partial(self._retire, tracked), again=False)
 
     def _retire(self, tracked: Tracked) -> None:
@@ -100,7 +104,8 @@ def read_stub(item: Object, pods: Collection[Pod], history: History, learner: Le
     generation = metadata.get("generation", 1)
     if not is_settled(status) or status.observed_generation != generation or any(map(_is_needed, pods)):
         return None
-    if any(pod.decision_record for pod in pods) and not _has_learned(learner, metadata["uid"], status):
+    has_record = status.decision_record is not None or any(pod.decision_record for pod in pods)
+    if has_record and not _has_learned(learner, metadata["uid"], status):
         return None
     ended_s = find_end_s(status, 0.0)
     return Stub(

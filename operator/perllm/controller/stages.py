@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from perllm.api.report import RunReport
-from perllm.api.task_status import ConditionType, Observation, Result, TaskPhase, TaskStatus
+from perllm.api.task_status import ConditionType, Observation, Result, RunsAs, TaskPhase, TaskStatus
 from perllm.cluster.pod import Pod
 from perllm.controller.clocks import RESOLUTION_S
 from perllm.controller.conditions import set_condition
@@ -29,7 +29,14 @@ def place(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatus:
     if status.node_name == pod.node and status.pod_name == pod.name and status.decision is not None:
         return status
     decision = read_decision(task, pod)
-    status = status.model_copy(update={"node_name": pod.node, "pod_name": pod.name})
+    status = status.model_copy(
+        update={
+            "node_name": pod.node,
+            "pod_name": pod.name,
+            "runs_as": RunsAs.REQUEST if pod.is_served else RunsAs.POD,
+            "decision_record": pod.decision_record if pod.is_served else None,
+        }
+    )
     if decision is not None:
         status = status.model_copy(
             update={
@@ -54,8 +61,8 @@ def place(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatus:
 
 def unplace(status: TaskStatus) -> TaskStatus:
     """Forget where an earlier attempt was placed."""
-    fields = ("pod_name", "node_name", "tier", "gpu_type", "start_time", "decision")
-    return status.model_copy(update=dict.fromkeys(fields))
+    place = ("pod_name", "node_name", "tier", "gpu_type", "start_time", "decision", "decision_record")
+    return status.model_copy(update=dict.fromkeys((*place, "runs_as", "run", "result")))
 
 
 def succeed(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatus:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from perllm.api import names
+from perllm.api.task_status import RunsAs
 from perllm.cluster.client import ApiError, Client, Object, PatchKind
 from perllm.cluster.shapes import as_object, as_objects
 from perllm.cluster.writes import Write, WriteQueue
@@ -22,22 +23,32 @@ ESSENTIALS = ("observedGeneration", "phase", "attempts")
 SCHEMA_ERRORS = (400, 413, 422)
 
 TEST_FAILED = "the server rejected our request due to an error in our request"
-"""The API server's words, and all it says, if a JSON patch cannot be applied: the task has another uid."""
+"""The API server's words, and all it says, if a JSON patch cannot be applied: the task has another uid, or an agent has
+reported its run. The watch brings what is there instead."""
 
 
 def is_written_by_others(item: Object) -> bool:
     """Whether another client has changed something in the status of a task since PerLLM wrote it."""
     fields = as_objects(as_object(item.get("metadata")).get("managedFields"))
-    return any(one.get("subresource") == "status" and one.get("manager") != names.FIELD_MANAGER for one in fields)
+    ours = (names.FIELD_MANAGER, names.AGENT_FIELD_MANAGER)
+    return any(one.get("subresource") == "status" and one.get("manager") not in ours for one in fields)
 
 
-def build_patch(uid: str, fields: Fields) -> list[Fields]:
+def build_patch(uid: str, fields: Fields, stored: Fields) -> list[Fields]:
     """Return the JSON patch (RFC 6902) that replaces a status, if the task has this uid.
 
-    The API server ignores a uid in the other kinds of patches of a custom resource's status.
+    The API server ignores a uid in the other kinds of patches of a custom resource's status. What an agent has reported
+    in the meantime is not replaced by a status that was made without it.
+
+    Args:
+        uid: uid of the task; empty if it is not known.
+        fields: the new status.
+        stored: the status that it replaces, as far as known.
     """
-    test = [{"op": "test", "path": "/metadata/uid", "value": uid}] if uid else []
-    return [*test, {"op": "add", "path": "/status", "value": fields}]
+    tests: list[Fields] = [{"op": "test", "path": "/metadata/uid", "value": uid}] if uid else []
+    if stored.get("runsAs") == RunsAs.REQUEST and "run" not in stored:
+        tests.append({"op": "test", "path": "/status/run", "value": None})
+    return [*tests, {"op": "add", "path": "/status", "value": fields}]
 
 
 class StatusWriter:
@@ -83,6 +94,10 @@ class StatusWriter:
             self._queue(key, uid)
         elif key not in self._delays:
             self._delays[key] = asyncio.get_running_loop().call_later(delay_s, self._queue, key, uid), uid
+
+    def observe(self, key: str, present: Fields) -> None:
+        """Note what is stored, after an agent has added its report; the next status is made with it."""
+        self._stored[key] = present
 
     def restore(self, key: str, uid: str, present: Fields) -> None:
         """Write a status again that another client has changed to what is present."""
@@ -130,7 +145,8 @@ class StatusWriter:
         if self._stored.get(key) is not stored:
             return  # forgotten in the meantime; another object may have its name by now
         if written is None:
-            self.forget(key)
+            if self._wanted.get(key) is fields:
+                self.forget(key)
             return
         self._stored[key] = written
         if self._wanted.get(key) is fields:
@@ -154,7 +170,7 @@ class StatusWriter:
         return fields
 
     async def _replace(self, key: str, uid: str, fields: Fields) -> None:
-        path, patch = names.task_status_path(*key.split("/")), build_patch(uid, fields)
+        path, patch = names.task_status_path(*key.split("/")), build_patch(uid, fields, self._stored.get(key, {}))
         await self._client.patch(path, patch, kind=PatchKind.JSON, fieldManager=names.FIELD_MANAGER)
 
 

@@ -10,7 +10,7 @@ from perllm.api.task import MAX_PRIORITY, TaskSpec
 from perllm.api.task_status import TaskStatus
 from perllm.cluster.client import Object
 from perllm.cluster.times import parse_time_s
-from perllm.placement.demand import ONE_SLOT, PodDemand, read_demand
+from perllm.placement.demand import NO_POD, ONE_SLOT, PodDemand, read_demand
 from perllm.placement.request import PlacementRequest
 from perllm.scheduling.pending import PendingTask
 from perllm.text import clean_line
@@ -65,7 +65,7 @@ class Task:
         return PlacementRequest(
             task_id=self.uid,
             model=spec.model,
-            prompt_tokens=spec.prompt_tokens,
+            prompt_tokens=spec.expected_prompt_tokens,
             output_tokens=spec.output_tokens,
             input_bytes=spec.input_size_bytes,
             tiers=spec.allowed_tiers,
@@ -74,6 +74,7 @@ class Task:
             namespace=self.namespace,
             demand=self.demand,
             avoided=avoided,
+            is_served=spec.is_served,
         )
 
     def to_pending(self, attempt: int, avoided: frozenset[str] = frozenset()) -> PendingTask:
@@ -119,10 +120,16 @@ def read_task(item: Object, now_s: float, gpu_resource: str = names.GPU_RESOURCE
         spec,
         problem,
         received_s,
-        demand=ONE_SLOT if spec is None else read_demand(spec.template["spec"], gpu_resource),
+        demand=_read_demand(spec, gpu_resource),
         is_deleting=bool(metadata.get("deletionTimestamp")),
     )
     return task, status
+
+
+def _read_demand(spec: TaskSpec | None, gpu_resource: str) -> PodDemand:
+    if spec is None:
+        return ONE_SLOT
+    return NO_POD if spec.template is None else read_demand(spec.template["spec"], gpu_resource)
 
 
 def _read_spec(values: dict[str, Any]) -> tuple[TaskSpec | None, str]:

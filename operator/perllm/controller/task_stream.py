@@ -27,6 +27,8 @@ from perllm.cluster.credentials import Credentials
 from perllm.cluster.decoding import UndecodableError, decode, prune
 from perllm.cluster.informer import object_key
 from perllm.cluster.outages import Outages
+from perllm.cluster.pod import MAX_ATTEMPT
+from perllm.cluster.shapes import as_object
 from perllm.cluster.sockets import open_socket
 from perllm.controller.handover import Handover
 from perllm.controller.status_writer import is_written_by_others
@@ -49,7 +51,7 @@ OnList = Callable[[str | None, Mapping[str, str]], None]
 """Called with (namespace or None for all, uid of every task there by namespace/name) after the tasks of a list."""
 
 Generation = int
-"""Twice the generation of a task, and one more if it is being deleted: it changes with everything but the status."""
+"""Changes with everything about a task that is not the operator's own status."""
 
 
 class _MalformedError(Exception):
@@ -247,8 +249,9 @@ def _read_event(line: bytes) -> Object:
 
 
 def _read_generation(item: Object) -> Generation:
-    metadata = item["metadata"]
-    return 2 * int(metadata.get("generation", 1)) + bool(metadata.get("deletionTimestamp"))
+    metadata, run = item["metadata"], as_object(as_object(item.get("status")).get("run"))
+    generation = 2 * int(metadata.get("generation", 1)) + bool(metadata.get("deletionTimestamp"))
+    return generation * (MAX_ATTEMPT + 1) + int(run.get("attempt", 0))
 
 
 def _keep_version(event: Object) -> bytes:

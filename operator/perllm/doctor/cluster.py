@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from perllm.api import names
-from perllm.api.crd import node_profile_crd, task_crd
+from perllm.api.crd import list_crds
 from perllm.doctor.finding import Finding, fail, ok, warn
 
 Schema = Mapping[str, Any]
@@ -37,7 +37,7 @@ def check_version(version: Mapping[str, str], server: str) -> Finding:
 
 def check_resources(document: Mapping[str, Any] | None) -> Iterator[Finding]:
     """Check the OpenAPI document of PerLLM's API group, which all accounts may read; None if there is none."""
-    for crd in (task_crd(), node_profile_crd()):
+    for crd in list_crds():
         yield _check_resource(crd, document)
 
 

@@ -4,7 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from perllm.cluster.rbac import Rule, lease_rules, namespace_rules, node_rules, task_rules
+from perllm.cluster.rbac import (
+    Rule,
+    agent_lease_rules,
+    lease_rules,
+    namespace_rules,
+    node_rules,
+    server_rules,
+    task_rules,
+)
 from perllm.config import Config
 from perllm.doctor.finding import Finding, fail, ok
 
@@ -63,6 +71,9 @@ def list_needed(config: Config, namespace: str) -> list[Access]:
         needed += _expand(task_rules(), place)
     if not config.namespaces:
         needed += _expand(namespace_rules())
+    if config.agents.lease_namespace:
+        needed += _expand(server_rules())
+        needed += _expand(agent_lease_rules(), config.agents.lease_namespace)
     if config.leader_lease:
         needed += _expand(lease_rules(config.leader_lease), namespace)
     return needed

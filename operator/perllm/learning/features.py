@@ -5,10 +5,10 @@ nearly independent of B, so a task's share of it falls as 1/B. Prefill takes tim
 another task's prompt is processed no task decodes: so the prompts of others that a task sits through cost it as much
 as its own. Hence
 
-    seconds  x = [1, (prompt + others' prompts)/1000, output/100, (B - 1) output/100]
+    seconds  x = [pods, (prompt + others' prompts)/1000, output/100, (B - 1) output/100]
     joules   x = [prompt/1000, output/100, (output/100) / B]
 
-B and the others' prompts are counted per GPU of the node.
+B and the others' prompts are counted per GPU of the node. A task starts one pod, or none if it runs as a request.
 """
 
 import numpy as np
@@ -30,10 +30,12 @@ FIXED_FEATURES = 2
 """How many features of a task's time, the first ones, do not depend on its answer."""
 
 
-def latency_features(prompt_tokens: float, others_tokens: float, output_tokens: float, occupancy: float) -> FloatArray:
+def latency_features(
+    prompt_tokens: float, others_tokens: float, output_tokens: float, occupancy: float, *, is_served: bool = False
+) -> FloatArray:
     """Return the features of one task's time, shape (4,), for a mean occupancy B >= 1."""
-    hundreds = output_tokens / OUTPUT_UNIT
-    return np.array([1.0, (prompt_tokens + others_tokens) / PROMPT_UNIT, hundreds, (occupancy - 1.0) * hundreds])
+    hundreds, pods = output_tokens / OUTPUT_UNIT, 0.0 if is_served else 1.0
+    return np.array([pods, (prompt_tokens + others_tokens) / PROMPT_UNIT, hundreds, (occupancy - 1.0) * hundreds])
 
 
 def energy_features(prompt_tokens: float, output_tokens: float, occupancy: float) -> FloatArray:

@@ -148,7 +148,7 @@ class Learner:
         known = self._know(outcome.model, row)
         occupancy, prompt, output = max(outcome.occupancy, 1.0), outcome.prompt_tokens, outcome.output_tokens
         others = _readable_tokens(outcome.others_tokens, outcome.run_s, known.latency.coefficients[row])
-        features = latency_features(prompt, others, output, occupancy)
+        features = latency_features(prompt, others, output, occupancy, is_served=outcome.is_served)
         if outcome.cold > 0.0:
             self._learn_load(known, row, outcome, float(known.latency.coefficients[row] @ features))
         else:
@@ -346,7 +346,8 @@ def _check_laws(state: dict[str, Any], prior: Prior) -> None:
 def _written_tokens(ended: Ended, coefficients: FloatArray) -> float:
     """Return how many tokens a run should have written by its end, by the law and what it met on its node."""
     others = _readable_tokens(ended.others_tokens, ended.run_s, coefficients)
-    parts = coefficients * latency_features(ended.prompt_tokens, others, 1.0, max(ended.occupancy, 1.0))
+    occupancy = max(ended.occupancy, 1.0)
+    parts = coefficients * latency_features(ended.prompt_tokens, others, 1.0, occupancy, is_served=ended.is_served)
     fixed_s, token_s = float(parts[:FIXED_FEATURES].sum()), float(parts[FIXED_FEATURES:].sum())
     return (ended.run_s - fixed_s) / max(token_s, 1e-9)
 

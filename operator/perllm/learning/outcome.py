@@ -56,6 +56,7 @@ class Outcome:
         resource_slack: compute and bandwidth slack when it was placed.
         finished_s: Unix time of completion.
         is_length_known: whether `output_tokens` was observed.
+        is_served: whether it ran as a request, so that no pod had to start.
     """
 
     task_id: str
@@ -78,6 +79,7 @@ class Outcome:
     resource_slack: float
     finished_s: float
     is_length_known: bool = True
+    is_served: bool = False
 
     @property
     def energy_j(self) -> float | None:
@@ -116,6 +118,7 @@ class Ended:
         foreseen_fixed_s: time to its first token that had been foreseen, without the transfer.
         foreseen_token_s: time per token that had been foreseen.
         ended_s: Unix time of its end.
+        is_served: as in `Outcome`.
     """
 
     task_id: str
@@ -130,6 +133,7 @@ class Ended:
     foreseen_fixed_s: float
     foreseen_token_s: float
     ended_s: float
+    is_served: bool = False
 
     def find_fault(self) -> ImplausibleFigure | None:
         """Return which of its figures is impossible; None if none is."""

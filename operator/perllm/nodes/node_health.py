@@ -119,7 +119,7 @@ def find_fault(before: Pod, pod: Pod) -> NodeFault | None:
     if not is_lost(pod):
         return None if is_refusal(pod) else NodeFault.FAILED
     is_stopped = pod.was_deleted or pod.is_disrupted or pod.reason in STOPPED
-    has_run = before.phase is PodPhase.RUNNING or pod.started_s is not None
+    has_run = (before.phase is PodPhase.RUNNING or pod.started_s is not None) and not pod.is_served
     return None if is_stopped or has_run or pod.reason in OF_THE_POD else NodeFault.REFUSED
 
 

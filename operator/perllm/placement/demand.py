@@ -115,6 +115,8 @@ class PodDemand:
 
 
 ONE_SLOT = PodDemand()
+NO_POD = PodDemand(slots=0.0)
+"""Of a task that runs as a request: it takes a slot of a model server, none that pods could have."""
 
 
 def read_demand(pod_spec: object, gpu_resource: str) -> PodDemand:

@@ -7,6 +7,7 @@ The first of these that holds of a node excludes it:
     selector        its labels do not satisfy the pod's nodeSelector or required node affinity      lasting
     taint           the pod does not tolerate a taint of it                                         lasting
     node-condition  the same of a taint by which Kubernetes shows the node's state
+    server          no model server of it that is ready serves the model; served tasks only
     circuit         the last tasks were refused or failed there (circuits.py)
     hold            the task itself was refused, and waits before it is tried again
     avoided         an earlier attempt at the task ended badly there, and another node may take it
@@ -22,6 +23,7 @@ import numpy as np
 from perllm.api.task import Tier
 from perllm.placement.circuit import Circuit
 from perllm.placement.circuits import Circuits
+from perllm.placement.demand import PodDemand
 from perllm.placement.fitting import Fit, find_untolerated
 from perllm.placement.fleet import Fleet
 from perllm.placement.ledger import Ledger
@@ -33,6 +35,7 @@ EXCLUDED_SIZE = "size"
 EXCLUDED_SELECTOR = "selector"
 EXCLUDED_TAINT = "taint"
 EXCLUDED_CONDITION = "node-condition"
+EXCLUDED_SERVER = "server"
 EXCLUDED_CIRCUIT = "circuit"
 EXCLUDED_HOLD = "hold"
 EXCLUDED_AVOIDED = "avoided"
@@ -103,7 +106,7 @@ class Gate:
         unmet = [
             f"{self._describe_unmet(reason, request, names)} ({count} {'node' if count == 1 else 'nodes'})"
             for reason, count in found.excluded.items()
-            if reason in (*LASTING, EXCLUDED_CONDITION)
+            if reason in (*LASTING, EXCLUDED_CONDITION, EXCLUDED_SERVER)
         ]
         parts = [f"no node satisfies: {', '.join(unmet)}"] if unmet else []
         if EXCLUDED_CIRCUIT in found.excluded:
@@ -120,18 +123,25 @@ class Gate:
         found, fleet, demand = Eligibility(np.ones(len(rows), dtype=np.bool_)), self._fleet, request.demand
         if len(request.tiers) < len(Tier):
             found.keep(fleet.tier_allowed(rows, request.tiers), EXCLUDED_TIER)
-        if demand.slots > 1.0:
-            found.keep(fleet.sizes(rows) >= demand.slots, EXCLUDED_SIZE)
-        fits = fleet.fits(demand.rules, rows)
-        if fits.any():
-            for fit, reason in _BY_FIT.items():
-                found.keep(fits != fit, reason)
+        if request.is_served:
+            found.keep(fleet.serves(request.model, rows), EXCLUDED_SERVER)
+        else:
+            self._check_pod(found, demand, rows)
         found.circuits = self._circuits.blocking(
             request.task_id, request.namespace, request.model, self._ledger.__contains__
         )
         if found.circuits:
             found.keep(~self._among(found.circuits, rows), EXCLUDED_CIRCUIT)
         return found
+
+    def _check_pod(self, found: Eligibility, demand: PodDemand, rows: IntArray) -> None:
+        """Exclude the nodes that the pod of a task does not fit on."""
+        if demand.slots > 1.0:
+            found.keep(self._fleet.sizes(rows) >= demand.slots, EXCLUDED_SIZE)
+        fits = self._fleet.fits(demand.rules, rows)
+        if fits.any():
+            for fit, reason in _BY_FIT.items():
+                found.keep(fits != fit, reason)
 
     def _can_go_elsewhere(self, request: PlacementRequest) -> bool:
         """Whether a node of the fleet may take a task that it does not avoid, with room or without."""
@@ -150,6 +160,8 @@ class Gate:
         if reason == EXCLUDED_SIZE:
             largest = max(node.slots for node in nodes)
             return f"{demand.resource}: {demand.slots:g} on one node, the largest has {largest:g}"
+        if reason == EXCLUDED_SERVER:
+            return f"a ready model server of {request.model}"
         if reason == EXCLUDED_SELECTOR:
             return demand.rules.describe()
         taints = {str(taint): None for node in nodes for taint in find_untolerated(demand.rules, node.taints)}

@@ -9,6 +9,7 @@ from perllm.api.task import Tier
 from perllm.cluster.node import Node
 from perllm.placement.demand import NodeRules
 from perllm.placement.fitting import FitArray, Fitting
+from perllm.placement.serving import NOTHING, Serving
 from perllm.policy.arrays import extend
 from perllm.policy.problem import BoolArray, FloatArray, IntArray
 
@@ -40,6 +41,10 @@ class Fleet:
         self._sizes = np.zeros(0)
         self._gpus = np.ones(0)
         self._fitting = Fitting()
+        self._serving: dict[str, Serving] = {}
+        self._servers: dict[str, BoolArray] = {}
+        self._models: dict[int, frozenset[str]] = {}
+        self._served_slots = np.zeros(0)
         self._all_nodes: tuple[list[str], IntArray] | None = None
         self._bandwidth_capacity_bps = np.zeros(0)
         self._bandwidth_used_bps = np.zeros(0)
@@ -57,12 +62,26 @@ class Fleet:
         self._all_nodes = None
         self._fitting.put(node, row)
         self.put_bandwidth(node.name, bandwidth)
+        self._show_serving(node, row)
 
     def put_bandwidth(self, name: str, bandwidth: Bandwidth) -> None:
         """Replace what is known of a node's uplink."""
         row = self._rows[name]
         self._bandwidth_capacity_bps[row] = bandwidth.capacity_bps
         self._bandwidth_used_bps[row] = bandwidth.used_bps
+
+    def put_serving(self, name: str, serving: Serving) -> None:
+        """Replace what the model servers of a node offer; the node may still be unknown."""
+        known = self.serving_of(name)
+        self._serving[name] = serving
+        node = self.nodes.get(name)
+        if node is not None and (known.models, known.slots) != (serving.models, serving.slots):
+            self.version += 1
+            self._show_serving(node, self._rows[name])
+
+    def serving_of(self, name: str) -> Serving:
+        """Return what the model servers of a node offer."""
+        return self._serving.get(name, NOTHING)
 
     def remove(self, name: str) -> None:
         """Forget a node that left the cluster; its row stays its own should it return."""
@@ -119,6 +138,19 @@ class Fleet:
         """Return the `Fit` of each node for a pod with these rules."""
         return self._fitting.fits(rules)[rows]
 
+    def serves(self, model: str, rows: IntArray) -> BoolArray:
+        """Return whether a ready model server of each node serves a model."""
+        servers = self._servers.get(model)
+        if servers is None:
+            return np.zeros(len(rows), dtype=np.bool_)
+        self._servers[model] = servers = extend(servers, len(self._tier))
+        served: BoolArray = servers[rows]
+        return served
+
+    def served_slots(self, rows: IntArray) -> FloatArray:
+        """Return how many requests the model servers of each node process at a time; inf where there are none."""
+        return self._served_slots[rows]
+
     def gpus(self, rows: IntArray) -> FloatArray:
         """Return the GPUs of each node."""
         return self._gpus[rows]
@@ -131,7 +163,20 @@ class Fleet:
         """Return the measured use of each node's uplink."""
         return self._bandwidth_used_bps[rows]
 
+    def _show_serving(self, node: Node, row: int) -> None:
+        serving, shown = self.serving_of(node.name), self._models.get(row, frozenset())
+        for model in shown ^ serving.models:
+            servers = extend(self._servers.get(model, np.zeros(0, dtype=np.bool_)), row + 1)
+            servers[row] = model in serving.models
+            self._servers[model] = servers
+            if not servers.any():
+                del self._servers[model]
+        self._models[row] = serving.models
+        slots = node.slots if serving.slots is None else serving.slots
+        self._served_slots[row] = np.inf if not serving.models else slots if node.is_open else 0.0
+
     def _cover(self, rows: int) -> None:
+        self._served_slots = extend(self._served_slots, rows, fill=np.inf)
         self._tier = extend(self._tier, rows)
         self._slots = extend(self._slots, rows)
         self._sizes = extend(self._sizes, rows)

@@ -22,6 +22,7 @@ class Inference:
         length_spread: spread around it.
         input_bits: size of the input.
         time_left_s: time to the deadline when the task was placed; negative when that had passed.
+        is_served: whether it runs as a request, so that no pod has to start.
     """
 
     model: str
@@ -32,6 +33,7 @@ class Inference:
     length_spread: float
     input_bits: float
     time_left_s: float
+    is_served: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,7 +55,7 @@ class _Scene:
         used_bps: uplink in use there.
         demand_bps: uplink that would bring the input there in time.
         transmission_j: energy of moving the input there.
-        start_s: seconds from binding to the first token read.
+        start_s: seconds from binding to the first token read; none for requests.
         read_s: seconds per `PROMPT_UNIT` tokens read.
         solo_token_s: seconds per token written, were the task alone.
         contention_s: seconds per token that each further task adds.
@@ -157,6 +157,7 @@ class Forecaster:
         laws, fleet = self._learner.laws(task.model, rows), self._fleet
         loads = self._ledger.loads(rows, now_s, model=task.model, namespace=request.namespace)
         start_s, read_s, solo_token_s, contention_s = laws.latency.coefficients[rows].T
+        slots, used = self._find_room(request, rows, loads)
         capacity_bps = fleet.bandwidth_capacity_bps(rows)
         return _Scene(
             task=task,
@@ -164,20 +165,33 @@ class Forecaster:
             allowed=allowed,
             laws=laws,
             loads=loads,
-            slots=fleet.slots(rows),
-            used=loads.taken + request.demand.slots,
+            slots=slots,
+            used=used,
             gpus=fleet.gpus(rows),
             is_cloud=fleet.is_cloud(rows),
             capacity_bps=capacity_bps,
             used_bps=np.maximum(fleet.bandwidth_used_bps(rows), loads.demand_bps),
             demand_bps=_find_demand(task, capacity_bps),
             transmission_j=task.input_bits * self._transmission_j_per_bit[fleet.tier_codes(rows)],
-            start_s=start_s,
+            start_s=np.zeros_like(start_s) if task.is_served else start_s,
             read_s=read_s,
             solo_token_s=solo_token_s / OUTPUT_UNIT,
             contention_s=contention_s / OUTPUT_UNIT,
             cold=laws.cold(rows, now_s),
         )
+
+    def _find_room(self, request: PlacementRequest, rows: IntArray, loads: NodeLoads) -> tuple[FloatArray, FloatArray]:
+        """Return the slots of each node for a task, and how many are in use if it ran there.
+
+        A request needs a slot of a model server. A pod needs slots of the node and, since it uses the same GPU, may not
+        take what the model servers of the node are busy with.
+        """
+        slots, served_slots = self._fleet.slots(rows), self._fleet.served_slots(rows)
+        free = served_slots - loads.running
+        if request.is_served:
+            capacity = np.where(np.isfinite(served_slots), served_slots, slots)
+            return capacity, loads.running + request.slots
+        return slots, request.demand.slots + np.maximum(loads.taken, slots - free)
 
 
 def _build_arms(

@@ -69,6 +69,7 @@ def judge_run(decision: Decision, run: CompletedRun) -> Outcome:
         resource_slack=decision.assessment.resource_slack,
         finished_s=run.finished_s,
         is_length_known=run.output_tokens is not None,
+        is_served=inference.is_served,
     )
 
 
@@ -89,6 +90,7 @@ def judge_ended(decision: Decision, ended_s: float, residence: Residence | None)
         foreseen_fixed_s=times.fixed_s - times.transfer_s,
         foreseen_token_s=times.token_s,
         ended_s=ended_s,
+        is_served=inference.is_served,
     )
 
 

@@ -124,7 +124,7 @@ class Ledger:
         residence = _find_residence(flight, begin, nodes, now_s)
         self._count(flight, -1)
         self._table.remove(task_id)
-        if nodes.running[row] <= 0.0:
+        if nodes.running[row] <= nodes.foreign[row]:
             # Whatever was thought to be left of them, tasks that are gone leave no work.
             nodes.work[row] = nodes.backlog[row] = 0.0
         return residence
@@ -143,6 +143,20 @@ class Ledger:
     def stop_waiting(self, task_id: str) -> None:
         """Forget that a task waits."""
         self._queues.remove(task_id)
+
+    def put_foreign(self, row: int, tasks: float, now_s: float) -> None:
+        """Note how many requests a node processes that no agent made: they are part of its occupancy.
+
+        Pods of tasks make requests too, which are counted already.
+        """
+        nodes = self._nodes
+        nodes.cover(row + 1)
+        tasks = max(tasks - float(nodes.taken[row]), 0.0)
+        change = tasks - nodes.foreign[row]
+        if change:
+            nodes.advance(row, now_s)
+            nodes.running[row] += change
+            nodes.foreign[row] = tasks
 
     def put_bandwidth(self, rows: IntArray, bandwidth_bps: FloatArray) -> None:
         """Note how fast the nodes' links drain."""

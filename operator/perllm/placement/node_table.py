@@ -2,7 +2,8 @@
 
 Each figure is kept at constant cost per change:
 
-    running     tasks there, and their number integrated over time (area): the mean of any run is two subtractions
+    running     tasks there, requests of others included, and their number integrated over time (area): the mean of any
+                run is two subtractions
     taken       slots that they take, one or more each: what room is left, and nothing else
     backlog     prompt tokens that wait to be read: a fluid queue that drains at the node's reading speed
     link        bits that wait to be fetched: a fluid queue that drains at the uplink's bandwidth
@@ -37,6 +38,7 @@ class NodeTable:
     """Sums and averages by row; those that change with time are as of `changed_s`."""
 
     running: FloatArray = field(default_factory=_empty)
+    foreign: FloatArray = field(default_factory=_empty)
     taken: FloatArray = field(default_factory=_empty)
     demand_bps: FloatArray = field(default_factory=_empty)
     gpus: FloatArray = field(default_factory=_empty)

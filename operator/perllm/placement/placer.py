@@ -190,6 +190,7 @@ class Placer:
             length_spread=length.spread,
             input_bits=float(request.input_bytes * BITS_PER_BYTE),
             time_left_s=request.due_s - decided_s,
+            is_served=request.is_served,
         )
         outlook = self._forecaster.look_out(
             request, inference, length.points, rows=rows, allowed=eligibility.allowed, now_s=now_s

@@ -22,6 +22,7 @@ class PlacementRequest:
         namespace: of the task.
         demand: what its pod asks of a node.
         avoided: nodes where earlier attempts at it ended badly.
+        is_served: whether it runs as a request to a model server of the node.
     """
 
     task_id: str
@@ -35,3 +36,9 @@ class PlacementRequest:
     namespace: str = ""
     demand: PodDemand = ONE_SLOT
     avoided: frozenset[str] = frozenset()
+    is_served: bool = False
+
+    @property
+    def slots(self) -> float:
+        """Slots that it takes: of the node, or of its model servers."""
+        return 1.0 if self.is_served else self.demand.slots

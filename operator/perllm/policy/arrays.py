@@ -5,7 +5,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-S = TypeVar("S", np.float64, np.int64, np.int8)
+S = TypeVar("S", np.float64, np.int64, np.int8, np.bool_)
 
 
 def extend(values: NDArray[S], size: int, fill: float = 0.0) -> NDArray[S]:

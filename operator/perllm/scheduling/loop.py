@@ -299,7 +299,7 @@ class DispatchLoop:
     def _start(self, task: PendingTask, placement: Placement, arm: int) -> None:
         """Charge the namespace of a task that starts, and reserve its slots and its places."""
         now_s, row = self._now_s(), int(placement.rows[arm])
-        work_s = float(placement.outlook.times.work_s[arm]) * placement.request.demand.slots
+        work_s = float(placement.outlook.times.work_s[arm]) * placement.request.slots
         timer = self._timers.call_at(now_s + CREATION_PATIENCE_S, partial(self.release_room, task.key))
         self._claims.put(task.key, task.uid, task.namespace, Claim(work_s, row, timer), now_s)
         self._lines.remove(task.key, work_s=work_s)
@@ -310,11 +310,11 @@ class DispatchLoop:
     def _await(self, task: PendingTask, placement: Placement) -> None:
         """Put a task into the line of its node; decisions about other tasks take it into account."""
         arm, request = placement.choice.awaited, placement.request
-        line: Line = request.tiers, request.demand, request.avoided
+        line: Line = request.tiers, request.demand, request.avoided, request.model if request.is_served else None
         if arm is not None:
             line = int(placement.rows[arm])
             work_s = float(placement.outlook.times.work_s[arm])
-            self._ledger.wait(task.uid, line, work_s, slots=request.demand.slots, namespace=request.namespace)
+            self._ledger.wait(task.uid, line, work_s, slots=request.slots, namespace=request.namespace)
         self._lines.wait(task.key, line)
 
     def _await_sight(self, task: PendingTask, claim: Claim) -> None:

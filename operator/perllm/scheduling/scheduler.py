@@ -1,6 +1,6 @@
 """Everything that decides about tasks, in one place: each input that a decision depends on is a method of `Scheduler`.
 
-    nodes       put_node, remove_node, put_bandwidth, warm
+    nodes       put_node, remove_node, put_serving, put_bandwidth, warm
     tasks       note_arrival, submit, withdraw, forget
     pods        note_pod, note_created, note_denied, note_abandoned, release_room, retry, retry_namespace
     placement   decide, settle (kube-scheduler asks), confirm, cancel, end, drop, free
@@ -30,6 +30,7 @@ from perllm.placement.flight import Residence
 from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placement, Placer
 from perllm.placement.request import PlacementRequest
+from perllm.placement.serving import NOTHING, Serving
 from perllm.policy.problem import Policy
 from perllm.scheduling.denial import DenialCause, PodDenial
 from perllm.scheduling.journal import Inputs, recorded
@@ -135,6 +136,7 @@ class Scheduler:
             self._learner.cool(node.name)
             self._circuits.forget_node(node.name)
         self._fleet.put(node, row, bandwidth)
+        self._take_serving(node.name, NOTHING)
         self._placer.note_bandwidth()
         self._loop.examine_all()
 
@@ -146,6 +148,14 @@ class Scheduler:
             self._fleet.remove(name)
             self._circuits.forget_node(name)
             self._loop.examine_all()
+
+    @recorded
+    def put_serving(self, node: str, serving: Serving) -> None:
+        """Note what the model servers of a node offer; the node may still be unknown."""
+        known = self._fleet.serving_of(node)
+        self._fleet.put_serving(node, serving)
+        if node in self._fleet.nodes:
+            self._take_serving(node, known)
 
     @recorded
     def put_bandwidth(self, bandwidth: dict[str, Bandwidth]) -> None:
@@ -319,6 +329,16 @@ class Scheduler:
         late = self._placer.expire()
         self._placer.trim()
         return late
+
+    def _take_serving(self, node: str, known: Serving) -> None:
+        serving = self._fleet.serving_of(node)
+        self._ledger.put_foreign(self._fleet.row(node), serving.foreign, self._now_s())
+        for model in serving.models - known.models:
+            self._learner.warm(node, model)
+        if serving.models != known.models or serving.slots != known.slots:
+            self._loop.examine_all()
+        elif serving.foreign < known.foreign:
+            self._loop.free(node)
 
     def _apply(self, changes: list[CircuitChange]) -> list[CircuitChange]:
         for change in changes:

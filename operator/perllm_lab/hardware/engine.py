@@ -10,16 +10,33 @@ from perllm_lab.hardware.gpu import GpuType
 class EngineRun:
     """One task inside the engine. Times in simulated seconds, nan until they happen."""
 
-    __slots__ = ("_decode_from_j", "_ticket", "energy_j", "key", "output_tokens", "prefill_at_s", "prompt_tokens")
+    __slots__ = (
+        "_decode_from_j",
+        "_decode_from_tokens",
+        "_ticket",
+        "decode_at_s",
+        "energy_j",
+        "key",
+        "output_tokens",
+        "prefill_at_s",
+        "prompt_tokens",
+    )
 
     def __init__(self, key: str, prompt_tokens: int, output_tokens: int) -> None:
         self.key = key
         self.prompt_tokens = prompt_tokens
         self.output_tokens = output_tokens
         self.prefill_at_s = float("nan")
+        self.decode_at_s = float("nan")
         self.energy_j = 0.0
         self._decode_from_j = 0.0
+        self._decode_from_tokens = 0.0
         self._ticket = 0
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether it is in the decode batch."""
+        return self._ticket != 0
 
 
 class Engine:
@@ -36,6 +53,8 @@ class Engine:
         power_w: Power now.
         batch: Tasks that decode now.
         tasks: Tasks in any state.
+        prompt_tokens: Prompt tokens processed so far.
+        output_tokens: Tokens generated so far.
     """
 
     __slots__ = (
@@ -55,7 +74,9 @@ class Engine:
         "energy_j",
         "idle_energy_j",
         "next_s",
+        "output_tokens",
         "power_w",
+        "prompt_tokens",
         "tasks",
     )
 
@@ -76,8 +97,19 @@ class Engine:
         self.tasks = 0
         self.energy_j = 0.0
         self.idle_energy_j = 0.0
+        self.prompt_tokens = 0
+        self.output_tokens = 0.0
         self.next_s = inf
         self.power_w = gpu.idle_power_w
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that wait for a place in the batch."""
+        return len(self._waiting)
+
+    def generated(self, run: EngineRun) -> int:
+        """Returns how many tokens a task that has not ended has gained until the last event or `elapse`."""
+        return int(self._tokens - run._decode_from_tokens) if run._ticket else 0
 
     def submit(self, run: EngineRun, now_s: float) -> None:
         """Queues a task whose input has arrived. `now_s` is at most `next_s`."""
@@ -103,15 +135,15 @@ class Engine:
         self.tasks -= 1
         self._plan()
 
-    def fire(self) -> EngineRun | None:
-        """Advances to `next_s`; returns the task that finishes there, or None when a prefill ended."""
+    def fire(self) -> EngineRun:
+        """Advances to `next_s`; returns the task that finishes there, or that begins to decode (`is_decoding`)."""
         self.elapse(self.next_s)
         run = self._prefilling
         if run is not None:
             self._prefilling = None
             self._join(run)
             self._plan()
-            return None
+            return run
         self._tokens, _, run = heappop(self._ends)
         run._ticket = 0
         run.energy_j += self._share_j - run._decode_from_j
@@ -132,7 +164,9 @@ class Engine:
             self._prefilling.energy_j += used_j
         elif self.batch:
             self._share_j += used_j / self.batch
-            self._tokens += span_s * self._tokens_per_s
+            gained = span_s * self._tokens_per_s
+            self._tokens += gained
+            self.output_tokens += gained * self.batch
         else:
             self.idle_energy_j += used_j
 
@@ -153,7 +187,10 @@ class Engine:
     def _join(self, run: EngineRun) -> None:
         self._tickets += 1
         run._ticket = self._tickets
+        run.decode_at_s = self._now_s
         run._decode_from_j = self._share_j
+        run._decode_from_tokens = self._tokens
+        self.prompt_tokens += run.prompt_tokens
         self.batch += 1
         heappush(self._ends, (self._tokens + run.output_tokens, run._ticket, run))
 

@@ -8,12 +8,16 @@ from perllm_lab.hardware.engine import Engine, EngineRun
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a task asks of a node; `output_tokens` is the true length of its answer."""
+    """What a task asks of a node; `output_tokens` is the true length of its answer.
+
+    A request to the node's model server (`is_request`) needs no pod to start.
+    """
 
     key: str
     prompt_tokens: int
     output_tokens: int
     input_bytes: int
+    is_request: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +32,13 @@ class Finished:
     started_s: float
     transferred_s: float
     prefill_s: float
+    decode_s: float
     finished_s: float
     energy_j: float
 
     @property
     def transfer_s(self) -> float:
-        """Seconds from the container's start to the last input byte."""
+        """Seconds from the container's start, or the request, to the last input byte."""
         return self.transferred_s - self.started_s
 
     @property
@@ -74,6 +79,7 @@ class RunningJob:
             started_s=self.started_s,
             transferred_s=self.transferred_s,
             prefill_s=self.run.prefill_at_s,
+            decode_s=self.run.decode_at_s,
             finished_s=now_s,
             energy_j=self.run.energy_j,
         )

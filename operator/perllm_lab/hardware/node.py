@@ -1,6 +1,7 @@
 """One simulated node: pods start, their input arrives, the model loads, the engines run them."""
 
-from collections import deque
+from collections.abc import Callable
+from heapq import heappop, heappush
 from math import inf
 
 from numpy.random import Generator
@@ -16,9 +17,9 @@ __all__ = ["Finished", "Job", "SimulatedNode", "unloaded_latency_s"]
 class SimulatedNode:
     """Event-driven simulation of one node in simulated seconds.
 
-    A job goes pod start -> transfer -> model load (the first time; the model then stays) -> the GPU with the fewest
-    tasks -> wait for a slot -> prefill -> decode. Calls must not go back in time; each costs O(log jobs + GPUs) per
-    event that became due.
+    A job goes pod start (unless it is a request) -> transfer -> model load (the first time; the model then stays) ->
+    the GPU with the fewest tasks -> wait for a slot -> prefill -> decode. Calls must not go back in time; each costs
+    O(log jobs + GPUs) per event that became due.
 
     Args:
         gpu: Type of each of its GPUs; idle power is per GPU.
@@ -27,6 +28,7 @@ class SimulatedNode:
         resident: Whether the model is loaded from the start.
         gpus: How many GPUs, each with an engine of its own.
         now_s: When the node is powered on.
+        on_decode: Is called with the key of each job whose prompt has been processed; must not call the node.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class SimulatedNode:
         resident: bool = False,
         gpus: int = 1,
         now_s: float = 0.0,
+        on_decode: Callable[[str], None] | None = None,
     ) -> None:
         self.speed_factor = 1.0
         self.gpu = gpu
@@ -46,10 +49,12 @@ class SimulatedNode:
         self._engines = [Engine(gpu, now_s=now_s) for _ in range(gpus)]
         self._uplink = Uplink(link, rng, now_s=now_s)
         self._tasks: dict[str, RunningJob] = {}
-        self._opening: deque[RunningJob] = deque()
+        self._opening: list[tuple[float, int, RunningJob]] = []
+        self._tickets = 0
         self._loaded_at_s = -inf if resident else inf
         self._awaiting_model: list[RunningJob] = []
         self._finished: list[Finished] = []
+        self._on_decode = on_decode
         self._powered = True
         self._due_s = inf
 
@@ -85,6 +90,26 @@ class SimulatedNode:
         return len(self._tasks)
 
     @property
+    def running(self) -> int:
+        """Jobs whose prompt is being processed, or that decode."""
+        return sum(engine.tasks - engine.waiting for engine in self._engines)
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait for a place in a batch, or for the model to be loaded."""
+        return sum(engine.waiting for engine in self._engines) + len(self._awaiting_model)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Prompt tokens processed so far."""
+        return sum(engine.prompt_tokens for engine in self._engines)
+
+    @property
+    def output_tokens(self) -> float:
+        """Tokens generated so far."""
+        return sum(engine.output_tokens for engine in self._metered())
+
+    @property
     def is_powered(self) -> bool:
         """Whether the node is on."""
         return self._powered
@@ -96,8 +121,10 @@ class SimulatedNode:
         if not self._powered:
             raise ValueError(f"job {job.key} was given to a node that is off")
         self._run_to(now_s)
-        task = self._tasks[job.key] = RunningJob(job, now_s, now_s + self.gpu.pod_start_s)
-        self._opening.append(task)
+        start_s = 0.0 if job.is_request else self.gpu.pod_start_s
+        task = self._tasks[job.key] = RunningJob(job, now_s, now_s + start_s)
+        self._tickets += 1
+        heappush(self._opening, (task.started_s + self.link.rtt_s, self._tickets, task))
         self._plan()
 
     def advance(self, now_s: float) -> list[Finished]:
@@ -107,6 +134,14 @@ class SimulatedNode:
         if finished:
             self._finished = []
         return finished
+
+    def generated(self, key: str) -> int:
+        """Returns how many tokens of its answer a job on this node has got so far."""
+        task = self._tasks[key]
+        if task.engine is None:
+            return 0
+        task.engine.elapse(self._now_s)
+        return task.engine.generated(task.run)
 
     def next_event_s(self) -> float | None:
         """When the next event is due; None while the node is idle."""
@@ -179,10 +214,10 @@ class SimulatedNode:
             if engine.next_s < due_s:
                 due_s = engine.next_s
         opening = self._opening
-        while opening and opening[0].phase is JobPhase.GONE:
-            opening.popleft()
+        while opening and opening[0][2].phase is JobPhase.GONE:
+            heappop(opening)
         if opening:
-            due_s = min(due_s, opening[0].started_s + self.link.rtt_s)
+            due_s = min(due_s, opening[0][0])
         if self._awaiting_model:
             due_s = min(due_s, self._loaded_at_s)
         self._due_s = due_s
@@ -190,12 +225,12 @@ class SimulatedNode:
     def _fire(self, due_s: float) -> None:
         for engine in self._engines:
             if engine.next_s <= due_s:
-                self._finish(engine.fire(), due_s)
+                self._follow(engine.fire(), due_s)
                 return
         if self._uplink.next_s <= due_s:
             self._arrive(self._uplink.fire(), due_s)
-        elif self._opening and self._opening[0].started_s + self.link.rtt_s <= due_s:
-            task = self._opening.popleft()
+        elif self._opening and self._opening[0][0] <= due_s:
+            _, _, task = heappop(self._opening)
             task.phase = JobPhase.TRANSFER
             self._uplink.add(task.job.key, task.job.input_bytes, due_s)
         else:
@@ -225,9 +260,11 @@ class SimulatedNode:
         task.engine = engine
         engine.submit(task.run, now_s)
 
-    def _finish(self, run: EngineRun | None, now_s: float) -> None:
-        if run is not None:
+    def _follow(self, run: EngineRun, now_s: float) -> None:
+        if not run.is_decoding:
             self._finished.append(self._tasks.pop(run.key).outcome(now_s))
+        elif self._on_decode is not None:
+            self._on_decode(run.key)
 
 
 def unloaded_latency_s(

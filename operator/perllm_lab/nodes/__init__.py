@@ -1,4 +1,4 @@
-"""Simulated GPU nodes on a real API server: kubelets, hardware exporters and the lab's ground truth."""
+"""Simulated GPU nodes on a real API server: kubelets, model servers, exporters and the ground truth."""
 
 from perllm_lab.nodes.fleet import SimulatedFleet
 

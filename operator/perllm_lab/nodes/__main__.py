@@ -41,7 +41,7 @@ async def _serve(
         Client(load_credentials(kubeconfig)) as client,
         SimulatedFleet(scenario, client, speed=speed, seed=seed, truth_file=truth, port=port) as fleet,
     ):
-        click.echo(f"ready port={fleet.port} nodes={len(fleet.kubelets)}")
+        click.echo(f"ready port={fleet.port} nodes={len(fleet.hosts)}")
         await _first(asyncio.create_task(stop.wait()), asyncio.create_task(fleet.wait()))
 
 

@@ -1,4 +1,4 @@
-"""The fleet's HTTP server: one port, the metrics of each node at a path of its own, and fault injection for tests."""
+"""The fleet's HTTP server: one port, each node's metrics and model server at paths of its own, and fault injection."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
@@ -6,8 +6,12 @@ from typing import Protocol, Self
 
 from aiohttp import web
 
-from perllm_lab.nodes.kubelet import HardwareReading, Kubelet
+from perllm_lab.nodes.completions import CompletionRoutes
+from perllm_lab.nodes.host import Host
 from perllm_lab.nodes.metrics import CONTENT_TYPE, render_dcgm, render_node
+from perllm_lab.nodes.model_server import SimulatedServer
+
+MAX_BODY_BYTES = 4 * 2**20
 
 Render = Callable[..., bytes]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -17,8 +21,8 @@ class ExportedFleet(Protocol):
     """What the server exposes and controls."""
 
     @property
-    def kubelets(self) -> Mapping[str, Kubelet]:
-        """The kubelets by node name."""
+    def hosts(self) -> Mapping[str, Host]:
+        """The nodes by name."""
 
     @property
     def speed(self) -> float:
@@ -42,12 +46,13 @@ class Exporter:
 
     def __init__(self, fleet: ExportedFleet, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self._fleet = fleet
-        self._host, self._port = host, port
-        self._runner = web.AppRunner(self._app(), access_log=None)
+        self._address = (host, port)
+        # A request ends when its client closes the connection.
+        self._runner = web.AppRunner(self._app(), access_log=None, handler_cancellation=True)
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, self._port).start()
+        await web.TCPSite(self._runner, *self._address).start()
         return self
 
     async def __aexit__(
@@ -61,7 +66,8 @@ class Exporter:
         return int(self._runner.addresses[0][1])
 
     def _app(self) -> web.Application:
-        app = web.Application()
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app.router.add_routes(CompletionRoutes(self._server).build())
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/truth", self._truth)
         app.router.add_get("/nodes/{name}/dcgm", self._page(render_dcgm))
@@ -71,15 +77,17 @@ class Exporter:
         app.router.add_post("/nodes/{name}/refuse", self._refuse)
         app.router.add_post("/nodes/{name}/accept", self._accept)
         app.router.add_post("/nodes/{name}/clock/{ahead_s}", self._set_clock)
+        app.router.add_post("/nodes/{name}/server/stop", self._stop_server)
+        app.router.add_post("/nodes/{name}/server/start", self._start_server)
+        app.router.add_post("/nodes/{name}/server/max-waiting/{count}", self._set_max_waiting)
         return app
 
     def _page(self, render: Render) -> Handler:
         async def show(request: web.Request) -> web.Response:
-            kubelet = self._kubelet(request)
-            if not kubelet.is_up:
+            machine = self._host(request).machine
+            if not machine.is_up:
                 raise web.HTTPServiceUnavailable(text="the node is down")
-            sample: HardwareReading = kubelet.sample()
-            body = render(kubelet.spec, sample, self._fleet.speed)
+            body = render(machine.spec, machine.sample(), self._fleet.speed)
             return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
         return show
@@ -92,28 +100,44 @@ class Exporter:
         return web.json_response(self._fleet.totals())
 
     async def _cut_power(self, request: web.Request) -> web.Response:
-        self._fleet.cut_power(self._kubelet(request).spec.name)
+        self._fleet.cut_power(self._host(request).machine.spec.name)
         return web.Response(text="down")
 
     async def _boot(self, request: web.Request) -> web.Response:
-        await self._fleet.boot(self._kubelet(request).spec.name)
+        await self._fleet.boot(self._host(request).machine.spec.name)
         return web.Response(text="up")
 
     async def _refuse(self, request: web.Request) -> web.Response:
-        self._kubelet(request).refuses = True
+        self._host(request).kubelet.refuses = True
         return web.Response(text="refuses pods")
 
     async def _accept(self, request: web.Request) -> web.Response:
-        self._kubelet(request).refuses = False
+        self._host(request).kubelet.refuses = False
         return web.Response(text="accepts pods")
 
     async def _set_clock(self, request: web.Request) -> web.Response:
         ahead_s = request.match_info["ahead_s"]
-        self._kubelet(request).set_clock(float(ahead_s))
+        self._host(request).kubelet.set_clock(float(ahead_s))
         return web.Response(text=f"the clock is ahead by {ahead_s} s")
 
-    def _kubelet(self, request: web.Request) -> Kubelet:
-        kubelet = self._fleet.kubelets.get(request.match_info["name"])
-        if kubelet is None:
+    async def _stop_server(self, request: web.Request) -> web.Response:
+        self._server(request).stop()
+        return web.Response(text="the model server is down")
+
+    async def _start_server(self, request: web.Request) -> web.Response:
+        self._server(request).start()
+        return web.Response(text="the model server is up")
+
+    async def _set_max_waiting(self, request: web.Request) -> web.Response:
+        count = request.match_info["count"]
+        self._server(request).max_waiting = None if count == "any" else int(count)
+        return web.Response(text=f"requests are accepted while fewer than {count} wait")
+
+    def _server(self, request: web.Request) -> SimulatedServer:
+        return self._host(request).server
+
+    def _host(self, request: web.Request) -> Host:
+        host = self._fleet.hosts.get(request.match_info["name"])
+        if host is None:
             raise web.HTTPNotFound(text="no such node")
-        return kubelet
+        return host

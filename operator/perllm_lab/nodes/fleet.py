@@ -17,7 +17,11 @@ from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.nodes.clock import Clock
 from perllm_lab.nodes.exporter import Exporter
 from perllm_lab.nodes.ground_truth import GroundTruth, fleet_totals
+from perllm_lab.nodes.host import Host
 from perllm_lab.nodes.kubelet import Kubelet, Surroundings
+from perllm_lab.nodes.machine import Machine
+from perllm_lab.nodes.model_server import ServerSurroundings, SimulatedServer
+from perllm_lab.nodes.pacer import Pacer
 from perllm_lab.nodes.registration import RENEW_S, Registrar
 from perllm_lab.nodes.writer import Writer
 
@@ -32,7 +36,7 @@ DRAIN_S = 3.0
 
 
 class SimulatedFleet:
-    """Registers the nodes of a scenario, runs the pods bound to them and exports their meters.
+    """Registers the nodes of a scenario, runs the pods bound to them, serves requests and exports the nodes' meters.
 
     Create it in the event loop that runs it; simulated time starts then.
 
@@ -46,7 +50,7 @@ class SimulatedFleet:
         speed: simulated seconds per wall second.
         seed: of the variation of the uplinks.
         truth_file: the ground truth is appended to it as JSON lines; None discards it.
-        port: Port of the exporter; 0 takes a free one, see `port`.
+        port: Port of the exporter and of the model servers; 0 takes a free one, see `port`.
     """
 
     def __init__(
@@ -69,14 +73,14 @@ class SimulatedFleet:
         self._exporter = Exporter(self, port=port)
         self._informer = Informer(client, "/api/v1/pods", keep_all, self._on_pod, query=BOUND_AND_ALIVE)
         self._clock = _start_clock(speed)
-        self._kubelets = self._build_kubelets(seed)
+        self._hosts = self._build_hosts(seed)
         self._tasks: list[asyncio.Task[None]] = []
         self._exit = AsyncExitStack()
 
     @property
-    def kubelets(self) -> Mapping[str, Kubelet]:
-        """The kubelets by node name."""
-        return self._kubelets
+    def hosts(self) -> Mapping[str, Host]:
+        """The nodes by name."""
+        return self._hosts
 
     @property
     def port(self) -> int:
@@ -92,7 +96,9 @@ class SimulatedFleet:
             self._spawn("informer", self._informer.run())
             self._spawn("writer", self._writer.run())
             for index, spec in enumerate(self._nodes):
-                beat = self._registrar.keep_alive(spec, self._kubelets[spec.name], RENEW_S * index / len(self._nodes))
+                beat = self._registrar.keep_alive(
+                    spec, self._hosts[spec.name].machine, RENEW_S * index / len(self._nodes)
+                )
                 self._spawn(f"lease-{spec.name}", beat)
             await self._informer.synced.wait()
             self._exit = stack.pop_all()
@@ -111,7 +117,7 @@ class SimulatedFleet:
 
     def totals(self) -> dict[str, object]:
         """Return energy, bytes and runs of all nodes as plain data."""
-        nodes = {name: kubelet.truth() for name, kubelet in self._kubelets.items()}
+        nodes = {name: host.machine.truth() for name, host in self._hosts.items()}
         return fleet_totals(nodes, simulated_s=self._clock.now_s(), speed=self.speed)
 
     def troubles(self) -> list[str]:
@@ -125,21 +131,25 @@ class SimulatedFleet:
 
     def cut_power(self, name: str) -> None:
         """Cut the power of a node: its runs are lost, its lease expires, its meters cannot be read."""
-        self._kubelets[name].cut_power()
+        self._hosts[name].cut_power()
 
     async def boot(self, name: str) -> None:
         """Boot a node: pods that it had started before fail, those that it had not started start now."""
-        kubelet = self._kubelets[name]
-        await self._registrar.register(kubelet.spec)
-        kubelet.boot()
+        host = self._hosts[name]
+        await self._registrar.register(host.machine.spec)
+        host.boot()
         for item in list(self._informer.objects.values()):
             if item["spec"].get("nodeName") == name:
-                kubelet.see(item)
+                host.kubelet.see(item)
 
-    def _build_kubelets(self, seed: int) -> dict[str, Kubelet]:
-        around = Surroundings(self._clock, self._writer.submit, self._truth.add_pod)
+    def _build_hosts(self, seed: int) -> dict[str, Host]:
+        of_pods = Surroundings(self._writer.submit, self._truth.add_run)
+        of_requests = ServerSurroundings(Pacer(), self._truth.add_run)
         rngs = np.random.default_rng(seed).spawn(len(self._nodes))
-        return {spec.name: Kubelet(spec, rng, around) for spec, rng in zip(self._nodes, rngs, strict=True)}
+        machines = [Machine(spec, rng, self._clock) for spec, rng in zip(self._nodes, rngs, strict=True)]
+        return {
+            each.spec.name: Host(each, Kubelet(each, of_pods), SimulatedServer(each, of_requests)) for each in machines
+        }
 
     async def _register_all(self) -> None:
         gate = asyncio.Semaphore(REGISTRATIONS_AT_ONCE)
@@ -160,8 +170,8 @@ class SimulatedFleet:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for kubelet in self._kubelets.values():
-            kubelet.cut_power()
+        for host in self._hosts.values():
+            host.cut_power()
         self._truth.add_fleet(self.totals())
 
     def _on_pod(self, old: Object | None, new: Object | None) -> None:
@@ -169,14 +179,14 @@ class SimulatedFleet:
             self._on_gone(old)
         if new is None:
             return
-        kubelet = self._kubelets.get(new["spec"].get("nodeName", ""))
-        if kubelet:
-            kubelet.see(new)
+        host = self._hosts.get(new["spec"].get("nodeName", ""))
+        if host:
+            host.kubelet.see(new)
 
     def _on_gone(self, old: Object) -> None:
-        kubelet = self._kubelets.get(old["spec"].get("nodeName", ""))
-        if kubelet:
-            kubelet.forget(old["metadata"]["uid"])
+        host = self._hosts.get(old["spec"].get("nodeName", ""))
+        if host:
+            host.kubelet.forget(old["metadata"]["uid"])
 
 
 def _start_clock(speed: float) -> Clock:

@@ -1,15 +1,15 @@
-"""Renders a node's meters under the metric names of dcgm-exporter and node-exporter."""
+"""Renders a node's meters under the metric names of dcgm-exporter, node-exporter and vLLM."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import NAMESPACE_DNS, uuid5
 
 from prometheus_client import generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from perllm_lab.hardware.scenario import NodeSpec
-from perllm_lab.nodes.kubelet import HardwareReading
+from perllm_lab.nodes.machine import EngineReading, HardwareReading
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -20,6 +20,19 @@ class _Page(Collector):
 
     def collect(self) -> Iterable[Metric]:
         return self.metrics
+
+
+@dataclass(slots=True)
+class FirstTokens:
+    """The times to the first token of the requests to a model server, in wall seconds from their last byte."""
+
+    count: int = 0
+    sum_s: float = 0.0
+
+    def add(self, first_token_s: float) -> None:
+        """Count one request."""
+        self.count += 1
+        self.sum_s += first_token_s
 
 
 def render_dcgm(spec: NodeSpec, sample: HardwareReading, speed: float) -> bytes:
@@ -49,3 +62,26 @@ def render_node(spec: NodeSpec, sample: HardwareReading, speed: float) -> bytes:
     nominal = GaugeMetricFamily("node_network_speed_bytes", "Nominal speed of the network device in bytes per second.")
     nominal.add_sample(nominal.name, labels, spec.link.bandwidth_bps / 8.0 * speed)
     return generate_latest(_Page((received, sent, nominal)))
+
+
+def render_server(spec: NodeSpec, sample: EngineReading, first_tokens: FirstTokens) -> bytes:
+    """Return the page of the node's model server, which sees the requests of pods too, as they share its batch.
+
+    The hardware has no law of its key-value cache: it is taken to be as full as the batch.
+    """
+    labels = {"model_name": spec.model, "engine": "0"}
+    running = GaugeMetricFamily("vllm:num_requests_running", "Number of requests in model execution batches.")
+    running.add_sample(running.name, labels, sample.running)
+    waiting = GaugeMetricFamily("vllm:num_requests_waiting", "Number of requests waiting to be processed.")
+    waiting.add_sample(waiting.name, labels, sample.waiting)
+    cache = GaugeMetricFamily("vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.")
+    cache.add_sample(cache.name, labels, min(sample.running / spec.slots, 1.0))
+    prompt = CounterMetricFamily("vllm:prompt_tokens", "Number of prefill tokens processed.")
+    prompt.add_sample(f"{prompt.name}_total", labels, sample.prompt_tokens)
+    output = CounterMetricFamily("vllm:generation_tokens", "Number of generation tokens processed.")
+    output.add_sample(f"{output.name}_total", labels, sample.output_tokens)
+    first = HistogramMetricFamily(
+        "vllm:time_to_first_token_seconds", "Histogram of time to first token in seconds.", labels=tuple(labels)
+    )
+    first.add_metric(tuple(labels.values()), [("+Inf", first_tokens.count)], first_tokens.sum_s)
+    return generate_latest(_Page((running, waiting, cache, prompt, output, first)))

@@ -1,4 +1,4 @@
-"""Records of a finished run: the report of its container, and the lab's ground truth."""
+"""Records of a run that has ended: the report of its container, and the lab's ground truth."""
 
 import math
 
@@ -6,8 +6,9 @@ from perllm.api.report import RunReport
 from perllm_lab.hardware.node import Finished
 from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.nodes.clock import Clock
-from perllm_lab.nodes.ground_truth import PodTruth
+from perllm_lab.nodes.ground_truth import PodTruth, RequestTruth
 from perllm_lab.nodes.pods import BoundPod
+from perllm_lab.nodes.served_request import ServedRequest
 
 
 def run_report(run: Finished, clock: Clock) -> RunReport:
@@ -41,6 +42,27 @@ def pod_truth(pod: BoundPod, run: Finished, spec: NodeSpec, clock: Clock, *, out
         inference_s=_wall_seconds(run.inference_s, clock),
         prompt_tokens=run.job.prompt_tokens,
         output_tokens=run.job.output_tokens,
+        input_bytes=run.job.input_bytes,
+        energy_j=run.energy_j,
+    )
+
+
+def request_truth(request: ServedRequest, run: Finished, spec: NodeSpec, clock: Clock) -> RequestTruth:
+    """Return what only the lab knows about a request that has ended, such as its exact energy."""
+    return RequestTruth(
+        request=request.request_id,
+        task=request.task,
+        node=spec.name,
+        tier=spec.tier,
+        gpu=spec.gpu.product,
+        outcome=str(request.end),
+        created=clock.wall(run.admitted_s).isoformat(timespec="microseconds"),
+        finished=clock.wall(run.finished_s).isoformat(timespec="microseconds"),
+        transfer_s=_wall_seconds(run.transfer_s, clock),
+        first_token_s=_wall_seconds(run.decode_s - run.admitted_s, clock),
+        inference_s=_wall_seconds(run.inference_s, clock),
+        prompt_tokens=run.job.prompt_tokens,
+        output_tokens=request.tokens,
         input_bytes=run.job.input_bytes,
         energy_j=run.energy_j,
     )

@@ -15,6 +15,9 @@ from perllm.api.quantities import parse_quantity
 from perllm.cluster.times import parse_time_s
 from perllm_lab.workload.requests import Request
 
+RUN_KINDS = ("pod", "request")
+"""Lines of the ground truth about a run: of a pod, or of a request to a model server."""
+
 
 @dataclass(frozen=True, slots=True)
 class RequestResult:
@@ -78,7 +81,7 @@ def join_runs(
     """
     done: dict[str, Mapping[str, Any]] = {}
     for line in truth:
-        if line.get("kind") == "pod" and line["outcome"] == "Succeeded":
+        if line.get("kind") in RUN_KINDS and line["outcome"] == "Succeeded":
             done[line["task"] or line["pod"]] = line
     return [_join(request, created_s[request.name], done.get(request.name), speed) for request in requests]
 
@@ -141,7 +144,7 @@ def energy_errors(
     tasks: Iterable[Mapping[str, Any]], truth: Iterable[Mapping[str, Any]], transmission_j_per_bit: Mapping[str, float]
 ) -> EnergyErrors:
     """Compare the measured energy of finished tasks, net of transmission, with the ground truth."""
-    true_j = {line["task"]: line["energy_j"] for line in truth if line.get("kind") == "pod" and line["energy_j"]}
+    true_j = {line["task"]: line["energy_j"] for line in truth if line.get("kind") in RUN_KINDS and line["energy_j"]}
     pairs, missing = [], 0
     for task in tasks:
         status, name = task.get("status") or {}, task["metadata"]["name"]

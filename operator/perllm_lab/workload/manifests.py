@@ -10,6 +10,7 @@ from perllm_lab.workload.names import (
     OUTPUT_TOKENS_ANNOTATION,
     PROMPT_TOKENS_ANNOTATION,
 )
+from perllm_lab.workload.prompts import write_prompt
 from perllm_lab.workload.requests import Request
 
 Object = dict[str, Any]
@@ -20,18 +21,13 @@ MEMORY_REQUEST = "2Gi"
 
 
 def task_manifest(request: Request, *, namespace: str, speed: float = 1.0) -> Object:
-    """Returns the LLMInferenceTask of a request; its deadline shrinks by the lab's `speed`."""
-    spec: Object = {
-        "model": request.model,
-        "promptTokens": request.prompt_tokens,
-        "inputBytes": request.input_bytes,
-        "deadline": format_duration(request.deadline_s / speed),
-        "template": _template(request),
-    }
-    if request.hint_tokens is not None:
-        spec["outputTokens"] = request.hint_tokens
-    metadata = {"name": request.name, "namespace": namespace}
-    return {"apiVersion": API_VERSION, "kind": TASK_KIND, "metadata": metadata, "spec": spec}
+    """Returns the pod task of a request; its deadline shrinks by the lab's `speed`."""
+    return _task(request, {"template": _template(request)}, namespace, speed)
+
+
+def served_task_manifest(request: Request, *, namespace: str, speed: float = 1.0) -> Object:
+    """Returns the served task of a request; its deadline shrinks by the lab's `speed`."""
+    return _task(request, {"prompt": write_prompt(request)}, namespace, speed)
 
 
 def pod_manifest(request: Request, *, namespace: str) -> Object:
@@ -45,6 +41,20 @@ def pod_manifest(request: Request, *, namespace: str) -> Object:
 def format_duration(seconds: float) -> str:
     """Writes a duration the way Kubernetes reads it, to the microsecond: 12.5 -> "12.5s"."""
     return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
+
+
+def _task(request: Request, work: Object, namespace: str, speed: float) -> Object:
+    spec: Object = {
+        "model": request.model,
+        "promptTokens": request.prompt_tokens,
+        "inputBytes": request.input_bytes,
+        "deadline": format_duration(request.deadline_s / speed),
+        **work,
+    }
+    if request.hint_tokens is not None:
+        spec["outputTokens"] = request.hint_tokens
+    metadata = {"name": request.name, "namespace": namespace}
+    return {"apiVersion": API_VERSION, "kind": TASK_KIND, "metadata": metadata, "spec": spec}
 
 
 def _template(request: Request) -> Object:

@@ -32,6 +32,9 @@ from e2e.stage import is_settled, list_tracebacks, wait_until
 from perllm.cluster.client import ApiError, Object
 
 END_TIMEOUT_S = 150.0
+LEAVING = 2
+"""Place of the pods that are to be released or deleted in what is counted."""
+
 # Longer than a write of the learned state takes, and than it takes until a pod whose task is gone is deleted.
 QUIET_S = 8.0
 QUIET_TIMEOUT_S = 90.0
@@ -79,7 +82,7 @@ class ChaosExperiment:
         before, deadline_s = None, time.monotonic() + QUIET_TIMEOUT_S
         while time.monotonic() < deadline_s:
             now = await self._count_unfinished()
-            if now == before:
+            if now == before and not now[LEAVING]:
                 return
             before = now
             await asyncio.sleep(QUIET_S)

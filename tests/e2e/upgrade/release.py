@@ -15,7 +15,7 @@ import yaml
 
 from e2e.stage import wait_until
 from integration.chart.helm import NAMESPACE, Helm
-from perllm.api.crd import node_profile_crd, task_crd
+from perllm.api.crd import list_crds
 from perllm.cluster.authors import build_author_policy
 from perllm.cluster.client import ApiError, Client
 from perllm.cluster.rbac import build_manifests, collection_path
@@ -115,7 +115,7 @@ async def _uninstall(client: Client) -> None:
     users = rbac_user(OPERATOR_USER), rbac_user(SCHEDULER_USER)
     for manifest in [*build_manifests(*users), *build_author_policy()]:
         await client.delete(f"{collection_path(manifest)}/{manifest['metadata']['name']}")
-    for definition in (task_crd(), node_profile_crd()):
+    for definition in list_crds():
         path = f"{collection_path(definition)}/{definition['metadata']['name']}"
         await client.delete(path)
         await wait_until(partial(is_gone, client, path), timeout_s=30)

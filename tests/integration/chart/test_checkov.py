@@ -8,7 +8,7 @@ import yaml
 from integration.chart.helm import Object
 
 HERE = Path(__file__).parent
-SETS = ("default", "replicas", "observability", "network-policy")
+SETS = ("default", "replicas", "observability", "network-policy", "agent")
 """Together they render every object of the chart."""
 
 # In an environment of its own, since its requirements conflict with those of this project.

@@ -30,7 +30,7 @@ def normalise(objects: list[Object]) -> str:
         one["metadata"]["labels"] = {
             key: text for key, text in one["metadata"]["labels"].items() if key not in STANDARD_LABELS
         }
-        if one["kind"] == "Deployment":
+        if one["kind"] in ("Deployment", "DaemonSet"):
             one["spec"]["template"]["metadata"]["annotations"].pop("checksum/config")
         if one["kind"] == "ConfigMap":
             one["data"] = dict.fromkeys(one["data"], "as its source says")

@@ -25,6 +25,7 @@ EVERYTHING = {
     "replicaCount": 2,
     "config": {"namespaces": ["team"]},
     **{name: {"enabled": True} for name in ("serviceMonitor", "prometheusRule", "dashboard", "networkPolicy")},
+    "agent": {"enabled": True, "servers": [{"url": "http://127.0.0.1:8000/v1"}]},
 }
 
 
@@ -137,6 +138,13 @@ def test_pod_of_the_uninstallation_passes_restricted_pod_security(release: str, 
     cluster.kubectl("create", "--dry-run=server", "-n", NAMESPACE, "-f", "-", body=pod)
 
 
+def test_pod_of_an_agent_passes_restricted_pod_security(release: str, cluster: Cluster) -> None:
+    daemon_set = find(cluster.helm.render(EVERYTHING), "DaemonSet")
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": daemon_set["spec"]["template"]["spec"]}
+
+    cluster.kubectl("create", "--dry-run=server", "-n", NAMESPACE, "-f", "-", body=pod)
+
+
 def test_token_of_the_scheduler_is_created(release: str, cluster: Cluster) -> None:
     cluster.kubectl("wait", "secret/perllm-scheduler", "-n", NAMESPACE, "--for=jsonpath={.data.token}", "--timeout=20s")
 
@@ -167,6 +175,12 @@ async def test_real_schedulers_elect_a_leader_and_the_standby_is_ready(release: 
         ("perllm", "patch", "leases/other", NAMESPACE, False),
         ("perllm", "patch", "pods", "team", False),
         ("perllm", "patch", "deployments/perllm", NAMESPACE, False),
+        ("perllm", "list", "leases", NAMESPACE, True),
+        ("perllm-agent", "list", "llminferencetasks.perllm.io", "team", True),
+        ("perllm-agent", "list", "llminferencetasks.perllm.io", "default", False),
+        ("perllm-agent", "delete", "llminferencetasks.perllm.io", "team", False),
+        ("perllm-agent", "list", "pods", "team", False),
+        ("perllm-agent", "get", "secrets", NAMESPACE, False),
         ("perllm-scheduler", "update", "leases/perllm", NAMESPACE, True),
         ("perllm-scheduler", "update", "leases/other", NAMESPACE, False),
         ("perllm-scheduler", "get", "secrets", NAMESPACE, False),
@@ -238,6 +252,7 @@ def test_upgrade_keeps_tasks_and_uninstallation_leaves_only_what_it_should(relea
     assert cluster.list_objects(NAMESPACE) == {
         "CustomResourceDefinition//llminferencetasks.perllm.io",
         "CustomResourceDefinition//llmnodeprofiles.perllm.io",
+        "CustomResourceDefinition//llmnodeservers.perllm.io",
     }
     assert cluster.get("llmtasks", "-n", "team")["items"]
 

@@ -55,6 +55,12 @@ def list_sections(entries: Iterable[ChartValue], prefix: str = "") -> Iterator[s
             "must differ: all are in the same pod, and they are [10261 10261 10259]",
         ),
         ({"config": {"server": {"health_host": "127.0.0.1"}}}, "must be an address that kubelet and Prometheus reach"),
+        (
+            {"agent": {"servers": [{"url": "http://user:password@models/v1"}]}},
+            "at '/agent/servers/0/url': 'http://user:password@models/v1' does not match pattern",
+        ),
+        ({"agent": {"servers": [{"url": "http://models:8000"}]}}, "at '/agent/servers/0/url'"),
+        ({"agent": {"servers": [{"slots": 4}]}}, "at '/agent/servers/0': missing property 'url'"),
         ({"config": {"namespaces": ["a", "a"]}}, "at '/config/namespaces': items at 0 and 1 are equal"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.name must be set when serviceAccount.create is false"),
         (

@@ -7,9 +7,10 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from integration.chart.helm import CHART, NAMESPACE, Helm, Object, find, is_hook, load_values
-from perllm.api.crd import node_profile_crd, task_crd
+from perllm.api.crd import list_crds
+from perllm.cluster.agent_policy import build_agent_policies
 from perllm.cluster.authors import build_author_policy
-from perllm.cluster.rbac import build_manifests
+from perllm.cluster.rbac import build_agent_manifests, build_manifests
 from perllm.cluster.release_policy import build_release_policy
 from perllm.config import Config
 from perllm.extender.scheduler import scheduler_configuration
@@ -28,6 +29,7 @@ HERE = Path(__file__).parent
 SETS = sorted(path.stem for path in (HERE / "values").glob("*.yaml"))
 FLAGS = ("--show-only=templates/deployment.yaml", "--kube-version=1.37.2")
 LEASE = {"leader_lease": "perllm"}
+AGENTS = {"agents": {"lease_namespace": NAMESPACE}}
 TEAMS = {"config": {"namespaces": ["a", "b"]}}
 Render = Callable[[str], list[Object]]
 
@@ -61,7 +63,7 @@ def test_schemas_reject_unknown_fields(render: Render, schemas: dict[Kind, Schem
 def test_resource_definitions_are_those_of_the_operator(render: Render) -> None:
     objects = render("default")
 
-    for crd in (task_crd(), node_profile_crd()):
+    for crd in list_crds():
         rendered = find(objects, "CustomResourceDefinition", crd["metadata"]["name"])
         assert rendered["spec"] == crd["spec"]
         assert rendered["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
@@ -70,12 +72,12 @@ def test_resource_definitions_are_those_of_the_operator(render: Render) -> None:
 def test_resource_definitions_are_not_kept_if_the_values_say_so(render: Render) -> None:
     crds = [one for one in render("own-rbac") if one["kind"] == "CustomResourceDefinition"]
 
-    assert ["annotations" in crd["metadata"] for crd in crds] == [False, False]
+    assert ["annotations" in crd["metadata"] for crd in crds] == [False] * 3
 
 
 @pytest.mark.parametrize("values", SETS)
 def test_operator_gets_its_configuration(values: str, render: Render) -> None:
-    given = load_values(values).get("config", {})
+    given = load_values(values).get("config", {}) | (AGENTS if values == "agent" else {})
     data = find(render(values), "ConfigMap", "placer" if values == "own-rbac" else "perllm")["data"]
 
     assert Config.model_validate(yaml.safe_load(data["perllm.yaml"])) == Config.model_validate(LEASE | given)
@@ -116,12 +118,42 @@ def account(name: str) -> Object:
         (TEAMS, "perllm", "perllm-scheduler", {"namespaces": ["a", "b"]}),
         ({"scheduler": {"serviceAccount": {"create": False}}}, "perllm", "perllm", {}),
         (load_values("shared-account"), "existing", "existing", {}),
+        (
+            {"config": {"agents": {"lease_namespace": "leases"}}},
+            "perllm",
+            "perllm-scheduler",
+            {"agent_namespace": "leases"},
+        ),
     ],
 )
 def test_grants_the_rights_that_the_operator_lists_and_no_others(
     values: Object, operator: str, scheduler: str, scope: Object, helm: Helm
 ) -> None:
     wanted = build_manifests(account(operator), account(scheduler), namespace=NAMESPACE, lease="perllm", **scope)
+
+    assert list_grants([one for one in helm.render(values) if not is_hook(one)]) == list_grants(wanted)
+
+
+@pytest.mark.parametrize(
+    ("values", "scope"),
+    [
+        ({"agent": {"enabled": True}}, {"server_namespaces": [NAMESPACE]}),
+        (load_values("agent"), {"namespaces": ["team"], "server_namespaces": [NAMESPACE, "models"]}),
+    ],
+    ids=["all namespaces", "some"],
+)
+def test_agents_get_the_rights_that_they_need_and_the_operator_those_to_watch_them(
+    values: Object, scope: Object, helm: Helm
+) -> None:
+    accounts = (account("perllm"), account("perllm-scheduler"))
+    of_operator = build_manifests(
+        *accounts,
+        namespace=NAMESPACE,
+        lease="perllm",
+        agent_namespace=NAMESPACE,
+        namespaces=scope.get("namespaces", ()),
+    )
+    wanted = [*of_operator, *build_agent_manifests(account("perllm-agent"), NAMESPACE, **scope)]
 
     assert list_grants([one for one in helm.render(values) if not is_hook(one)]) == list_grants(wanted)
 
@@ -252,6 +284,69 @@ def test_admission_policies_are_those_of_the_operator(render: Render) -> None:
     wanted = [*build_author_policy(authors), *build_release_policy(user, releases)]
 
     assert list_policies(render("default")) == sorted((one["metadata"]["name"], str(one["spec"])) for one in wanted)
+
+
+def test_agents_are_confined_by_the_policies_for_their_account(render: Render) -> None:
+    reports, objects = (f"{NAMESPACE}.perllm-{name}" for name in ("agent-reports", "agent-objects"))
+    wanted = build_agent_policies(f"system:serviceaccount:{NAMESPACE}:perllm-agent", reports, objects)
+
+    assert {(one["metadata"]["name"], str(one["spec"])) for one in wanted} <= set(list_policies(render("agent")))
+    assert find(render("agent"), "DaemonSet")["spec"]["template"]["spec"]["serviceAccountName"] == "perllm-agent"
+
+
+def test_agents_run_where_the_operator_places_tasks(helm: Helm) -> None:
+    values = {"agent": {"enabled": True}, "config": {"nodes": {"tier_label": "example.com/tier"}}}
+
+    affinity = find(helm.render(values), "DaemonSet")["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
+
+    (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert term == {"matchExpressions": [{"key": "example.com/tier", "operator": "Exists"}]}
+
+
+def test_agents_are_configured_with_the_namespaces_of_tasks_and_servers(render: Render) -> None:
+    config = yaml.safe_load(find(render("agent"), "ConfigMap", "perllm-agent")["data"]["agent.yaml"])
+
+    assert config["namespaces"] == ["team"]
+    assert config["server_namespaces"] == [NAMESPACE, "models"]
+    assert config["lease_namespace"] == NAMESPACE
+    assert [one["url"] for one in config["servers"]] == [
+        "http://models.example.com:8000/v1",
+        "https://models.example.com/v1",
+    ]
+
+
+def test_only_agents_mount_the_keys_of_servers_and_only_those_that_are_named(render: Render) -> None:
+    objects = render("agent")
+    config = yaml.safe_load(find(objects, "ConfigMap", "perllm-agent")["data"]["agent.yaml"])
+    (volume,) = (
+        one for one in find(objects, "DaemonSet")["spec"]["template"]["spec"]["volumes"] if one["name"] == "keys"
+    )
+
+    assert volume["projected"]["sources"] == [
+        {"secret": {"name": "models", "items": [{"key": "token", "path": "server-1"}]}}
+    ]
+    assert [one.get("api_key_file") for one in config["servers"]] == [None, "/etc/perllm-keys/server-1"]
+    assert "models" not in str(find(objects, "Deployment"))
+
+
+def test_nothing_takes_the_pod_of_an_agent_for_one_of_the_operator(render: Render) -> None:
+    objects = render("agent")
+    labels = find(objects, "DaemonSet")["spec"]["template"]["metadata"]["labels"]
+
+    assert not find(objects, "Deployment")["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert not find(objects, "Service")["spec"]["selector"].items() <= labels.items()
+
+
+def test_agents_in_the_network_of_the_host_still_find_services_by_name(helm: Helm) -> None:
+    pod = find(helm.render({"agent": {"enabled": True, "hostNetwork": True}}), "DaemonSet")["spec"]["template"]["spec"]
+
+    assert (pod["hostNetwork"], pod["dnsPolicy"]) == (True, "ClusterFirstWithHostNet")
+
+
+def test_there_are_no_agents_unless_they_are_enabled(render: Render) -> None:
+    names = {(one["kind"], one["metadata"]["name"]) for one in render("observability") + render("network-policy")}
+
+    assert {name for _, name in names if "agent" in name} == set()
 
 
 def test_operator_that_shares_its_account_with_the_scheduler_is_not_limited(render: Render) -> None:

@@ -10,7 +10,7 @@ from aiohttp import web
 from perllm.agent import probe
 from perllm.agent.addresses import ServerAddress
 from perllm.agent.probe import ServerProbe
-from perllm.api.node_server import Engine, ModelServer
+from perllm.api.node_server import InferenceEngine, NodeModelServer
 from unit.agent.engines import FakeEngine, list_models, page
 from unit.completions.model_server import Handler, hang_up
 
@@ -36,9 +36,9 @@ async def open_probe(server: FakeEngine) -> AsyncIterator[Probe]:
 async def test_a_server_that_is_ready_is_shown_with_models_and_load(server: FakeEngine, open_probe: Probe) -> None:
     server.show_load(running=5, waiting=2)
 
-    assert await open_probe(slots=8).look() == ModelServer(
+    assert await open_probe(slots=8).look() == NodeModelServer(
         url=server.url,
-        engine=Engine.VLLM,
+        engine=InferenceEngine.VLLM,
         ready=True,
         models=("m",),
         slots=8,
@@ -123,7 +123,7 @@ async def test_sglang_is_not_asked_for_its_health_which_would_generate_a_token(
 
     state = await open_probe().look()
 
-    assert (state.engine, state.ready) == (Engine.SGLANG, True)
+    assert (state.engine, state.ready) == (InferenceEngine.SGLANG, True)
     assert "/health" not in server.looks
 
 
@@ -134,7 +134,7 @@ async def test_llama_cpp_says_how_many_slots_it_has_and_is_asked_once(server: Fa
 
     states = [await one.look(), await one.look()]
 
-    assert {(state.engine, state.slots) for state in states} == {(Engine.LLAMA_CPP, 4)}
+    assert {(state.engine, state.slots) for state in states} == {(InferenceEngine.LLAMA_CPP, 4)}
     assert server.looks.count("/props") == 1
 
 
@@ -155,7 +155,7 @@ async def test_ollama_is_recognised_by_its_version(server: FakeEngine, open_prob
 
     state = await open_probe().look()
 
-    assert (state.engine, state.models) == (Engine.OLLAMA, ("llama3.2:1b",))
+    assert (state.engine, state.models) == (InferenceEngine.OLLAMA, ("llama3.2:1b",))
 
 
 async def test_the_key_goes_to_the_server_and_to_no_other(server: FakeEngine, open_probe: Probe) -> None:

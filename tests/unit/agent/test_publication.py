@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from perllm.agent.publication import Publication, build_status
-from perllm.api.node_server import ModelServer
+from perllm.api.node_server import NodeModelServer
 from perllm.cluster.client import ApiUnreachableError, Client
 from unit.agent.tasks import CREATED_S
 from unit.cluster.fake_api import FakeApiServer
@@ -15,8 +15,8 @@ from unit.cluster.queues import make_writes
 pytestmark = pytest.mark.looptime
 
 PATH = "/apis/perllm.io/v1alpha1/llmnodeservers/n"
-READY = ModelServer(url="http://a/v1", ready=True, models=("m",), running=1, waiting=0)
-BROKEN = ModelServer(url="http://b/v1", problem="gone", models=("x",), foreign=0)
+READY = NodeModelServer(url="http://a/v1", ready=True, models=("m",), running=1, waiting=0)
+BROKEN = NodeModelServer(url="http://b/v1", problem="gone", models=("x",), foreign=0)
 
 
 class Setting:
@@ -25,7 +25,7 @@ class Setting:
     def __init__(self) -> None:
         self.api = FakeApiServer()
         self.api.store("/api/v1/nodes/n", metadata={"uid": "uid-of-n"})
-        self.states: list[ModelServer] = []
+        self.states: list[NodeModelServer] = []
         self.writes = make_writes()
         now = asyncio.get_running_loop().time
         self._publication = Publication(
@@ -38,7 +38,7 @@ class Setting:
             unix_now=lambda: CREATED_S + now(),
         )
 
-    async def show(self, *states: ModelServer) -> None:
+    async def show(self, *states: NodeModelServer) -> None:
         self.states = list(states)
         self._publication.note_change()
         await self.writes.drain()

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -5,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from perllm.api.crd import crd_files, node_profile_crd, task_crd
+from perllm.api.crd import crd_files, list_crds
 from perllm.api.task import TaskSpec
 
 ROOT = Path(__file__).parents[3]
@@ -30,14 +31,14 @@ def test_written_definitions_are_the_generated_ones() -> None:
     assert written == crd_files(), "run `perllm crds` to write crds/ again"
 
 
-@pytest.mark.parametrize("definition", [task_crd(), node_profile_crd()], ids=["task", "node profile"])
+@pytest.mark.parametrize("definition", list_crds(), ids=lambda definition: definition["spec"]["names"]["kind"])
 def test_every_field_is_explained(definition: dict[str, Any]) -> None:
     unexplained = [path for path, part in fields(root_schema(definition)) if not part.get("description")]
 
     assert unexplained == [".metadata"]
 
 
-@pytest.mark.parametrize("definition", [task_crd(), node_profile_crd()], ids=["task", "node profile"])
+@pytest.mark.parametrize("definition", list_crds(), ids=lambda definition: definition["spec"]["names"]["kind"])
 def test_schema_holds_nothing_that_kubernetes_refuses(definition: dict[str, Any]) -> None:
     text = yaml.safe_dump(root_schema(definition))
 
@@ -52,3 +53,11 @@ def test_examples_are_valid_tasks(path: Path) -> None:
     assert tasks
     for task in tasks:
         TaskSpec.model_validate(task["spec"])
+
+
+def test_the_task_in_the_documentation_of_served_tasks_is_valid() -> None:
+    (text,) = re.findall(
+        r"```yaml\n(apiVersion: perllm.io/.*?)```", (ROOT / "docs/served-tasks.md").read_text(), re.DOTALL
+    )
+
+    assert TaskSpec.model_validate(yaml.safe_load(text)["spec"]).is_served

@@ -96,6 +96,10 @@ class FakeApiServer:
         token = str(start + self.page_size) if start + self.page_size < len(items) else ""
         return {"items": page, "metadata": {"resourceVersion": str(self._version), "continue": token}}
 
+    async def list_metadata(self, path: str, **query: str) -> Object:
+        page = await self.get(path, **query)
+        return {**page, "items": [{"metadata": item["metadata"]} for item in page["items"]] or None}
+
     async def post(self, path: str, body: Any, **query: str) -> Object:
         self.queries.append(("POST", query))
         await self._enter("POST", path, body)

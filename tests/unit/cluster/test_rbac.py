@@ -2,20 +2,29 @@ from typing import Any
 
 import pytest
 
+from perllm.cluster.agent_policy import build_agent_policies
 from perllm.cluster.authors import build_author_policy
 from perllm.cluster.rbac import (
+    agent_lease_rules,
+    agent_own_lease_rules,
+    agent_rules,
+    agent_server_rules,
+    agent_task_rules,
+    build_agent_manifests,
     build_manifests,
     collection_path,
     lease_rules,
     namespace_rules,
     node_rules,
     scheduler_lease_rules,
+    server_rules,
     task_rules,
 )
 from perllm.cluster.release_policy import build_release_policy
 
 OPERATOR = {"kind": "ServiceAccount", "name": "operator", "namespace": "home"}
 SCHEDULER = {"kind": "ServiceAccount", "name": "scheduler", "namespace": "home"}
+AGENT = {"kind": "ServiceAccount", "name": "agent", "namespace": "home"}
 
 
 def place_of(manifest: dict[str, Any]) -> tuple[str, str, str | None]:
@@ -61,8 +70,41 @@ def test_the_scheduler_has_the_roles_of_every_kube_scheduler_wherever_tasks_are(
         assert bound == {"system:kube-scheduler", "system:volume-scheduler"}
 
 
+def test_the_operator_watches_agents_only_where_there_may_be_some() -> None:
+    manifests = build_manifests(OPERATOR, SCHEDULER, namespaces=["a"], namespace="home", agent_namespace="agents")
+    assert granted(manifests, OPERATOR, None) == node_rules() + server_rules()
+    assert granted(manifests, OPERATOR, "agents") == agent_lease_rules()
+
+
+def test_agents_of_an_operator_that_serves_all_namespaces_find_tasks_everywhere() -> None:
+    manifests = build_agent_manifests(AGENT, "home", server_namespaces=["home"])
+    assert granted(manifests, AGENT, None) == agent_rules() + agent_task_rules()
+    assert granted(manifests, AGENT, "home") == agent_server_rules() + agent_own_lease_rules()
+
+
+def test_agents_have_rights_to_tasks_and_pods_only_in_the_namespaces_listed_for_each() -> None:
+    manifests = build_agent_manifests(AGENT, "home", namespaces=["a"], server_namespaces=["servers"])
+    assert granted(manifests, AGENT, None) == agent_rules()
+    assert granted(manifests, AGENT, "a") == agent_task_rules()
+    assert granted(manifests, AGENT, "servers") == agent_server_rules()
+    assert granted(manifests, AGENT, "home") == agent_own_lease_rules()
+
+
 @pytest.mark.parametrize(
-    "rules", [node_rules(), task_rules(), namespace_rules(), lease_rules("x"), scheduler_lease_rules("x")]
+    "rules",
+    [
+        node_rules(),
+        task_rules(),
+        namespace_rules(),
+        lease_rules("x"),
+        scheduler_lease_rules("x"),
+        server_rules(),
+        agent_lease_rules(),
+        agent_rules(),
+        agent_task_rules(),
+        agent_server_rules(),
+        agent_own_lease_rules(),
+    ],
 )
 def test_no_rule_says_everything_or_reaches_secrets(rules: list[dict[str, Any]]) -> None:
     for rule in rules:
@@ -72,7 +114,9 @@ def test_no_rule_says_everything_or_reaches_secrets(rules: list[dict[str, Any]])
 
 def test_every_object_tells_where_it_is_created() -> None:
     rights = build_manifests(OPERATOR, SCHEDULER, namespaces=["a"], namespace="home", lease="turns")
-    manifests = [*rights, *build_author_policy(), *build_release_policy("operator")]
+    rights += build_agent_manifests(AGENT, "home", namespaces=["a"], server_namespaces=["a"])
+    policies = [*build_author_policy(), *build_release_policy("operator"), *build_agent_policies("agent")]
+    manifests = [*rights, *policies]
     paths = {collection_path(one) for one in manifests}
     assert paths == {
         "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies",

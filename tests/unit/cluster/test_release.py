@@ -20,10 +20,11 @@ class Api:
         self.polls_left = 0
 
     async def get(self, path: str, **query: Any) -> Object:
-        if "labelSelector" in query:
-            assert (path, query["labelSelector"]) == ("/api/v1/namespaces/home/pods", "app=perllm")
-            self.polls_left -= 1
-            return {"items": [{"metadata": {"name": "perllm-1"}}] * (self.polls_left > 0)}
+        assert (path, query["labelSelector"]) == ("/api/v1/namespaces/home/pods", "app=perllm")
+        self.polls_left -= 1
+        return {"items": [{"metadata": {"name": "perllm-1"}}] * (self.polls_left > 0)}
+
+    async def list_metadata(self, path: str, **query: Any) -> Object:
         start = int(query["continue"] or 0)
         metadata = [
             {"namespace": "team", "name": name, "uid": f"uid-{name}", "finalizers": finalizers}

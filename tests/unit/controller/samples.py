@@ -35,7 +35,7 @@ def task_object(name: str = "t", *, uid: str | None = None, status: Any = None, 
             "generation": 1,
             "creationTimestamp": "1970-01-01T00:16:40Z",
         },
-        "spec": {**SPEC, **spec},
+        "spec": {key: value for key, value in {**SPEC, **spec}.items() if value is not None},
         "status": status or {},
     }
 

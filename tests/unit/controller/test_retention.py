@@ -70,6 +70,12 @@ class TestAPodThatHasNotEnded:
         assert not may_release(deleted, records, NOW_S + MARGIN_S - 1)
         assert may_release(deleted, records, NOW_S + MARGIN_S)
 
+    def test_is_released_when_it_should_be_gone_if_its_task_is_over(self) -> None:
+        ended = Records(TaskStatus(phase=TaskPhase.FAILED, attempts=1), is_stored=True)
+        deleted = bound(is_deleting=True, gone_by_s=NOW_S)
+        assert not may_release(deleted, ended, NOW_S - 1)
+        assert may_release(deleted, ended, NOW_S)
+
 
 def test_a_pod_whose_task_is_gone_is_released_once_it_ends_or_is_deleted() -> None:
     gone = Records(None)

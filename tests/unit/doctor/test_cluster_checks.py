@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from perllm.api.crd import node_profile_crd, task_crd
+from perllm.api.crd import list_crds
 from perllm.doctor.cluster import check_resources, check_version
 from perllm.doctor.finding import Level
 
@@ -28,7 +28,7 @@ def served() -> dict[str, Any]:
     """Return the OpenAPI document of a cluster with this version's resources."""
     schemas = {
         f"io.perllm.v1alpha1.{crd['spec']['names']['kind']}": crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-        for crd in (task_crd(), node_profile_crd())
+        for crd in list_crds()
     }
     return {"components": {"schemas": copy.deepcopy(schemas)}}
 
@@ -38,13 +38,13 @@ def levels(document: dict[str, Any] | None) -> list[Level]:
 
 
 def test_resources_of_this_version_are_fine() -> None:
-    assert levels(served()) == [Level.OK, Level.OK]
+    assert levels(served()) == [Level.OK] * 3
 
 
 @pytest.mark.parametrize("document", [None, {}, {"components": {"schemas": {}}}])
 def test_resources_that_are_not_installed_fail(document: dict[str, Any] | None) -> None:
     findings = list(check_resources(document))
-    assert [finding.level for finding in findings] == [Level.FAIL, Level.FAIL]
+    assert [finding.level for finding in findings] == [Level.FAIL] * 3
     assert "llminferencetasks.perllm.io is not installed" in findings[0].message
 
 
@@ -52,7 +52,7 @@ def test_fields_that_would_be_dropped_are_named() -> None:
     document = served()
     properties = document["components"]["schemas"]["io.perllm.v1alpha1.LLMNodeProfile"]["properties"]
     del properties["status"]["properties"]["models"]["items"]["properties"]["energy"]
-    _, finding = check_resources(document)
+    _, finding, _ = check_resources(document)
     assert finding.level is Level.FAIL
     assert "without status.models[].energy" in finding.message
 
@@ -61,4 +61,4 @@ def test_other_differences_are_a_warning() -> None:
     document = served()
     spec = document["components"]["schemas"]["io.perllm.v1alpha1.LLMInferenceTask"]["properties"]["spec"]
     spec["properties"]["fromTheFuture"] = {"type": "string"}
-    assert levels(document) == [Level.WARN, Level.OK]
+    assert levels(document) == [Level.WARN, Level.OK, Level.OK]

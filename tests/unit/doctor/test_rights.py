@@ -1,4 +1,4 @@
-from perllm.config import Config
+from perllm.config import AgentSettings, Config
 from perllm.doctor.finding import Level
 from perllm.doctor.rights import Access, Account, build_review, check_rights, list_needed
 
@@ -17,6 +17,12 @@ def test_without_namespaces_tasks_are_needed_everywhere_and_no_lease() -> None:
     needed = list_needed(Config(), "home")
     assert Access("create", "", "pods/binding") in needed
     assert not [access for access in needed if access.resource == "leases"]
+
+
+def test_with_agents_their_leases_and_servers_are_watched() -> None:
+    needed = list_needed(Config(agents=AgentSettings(lease_namespace="agents")), "home")
+    assert Access("watch", "perllm.io", "llmnodeservers") in needed
+    assert Access("watch", "coordination.k8s.io", "leases", "agents") in needed
 
 
 def test_whoever_asks_asks_about_himself() -> None:

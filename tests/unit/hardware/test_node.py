@@ -61,6 +61,31 @@ def test_an_unloaded_latency_is_that_of_a_lone_job_with_the_model_loaded():
     assert drain(node)["a"].finished_s == pytest.approx(expected_s)
 
 
+def test_a_request_starts_no_pod_and_overtakes_pods_that_start():
+    node = make_node()
+    node.admit(job("pod"), 0.0)
+    node.admit(dataclasses.replace(job("request"), is_request=True), 0.5)
+    runs = drain(node)
+    assert runs["request"].started_s == runs["request"].prefill_s == pytest.approx(0.5)
+    assert runs["pod"].prefill_s == pytest.approx(1.5)  # waits for the request's prefill
+
+
+def test_the_engines_count_jobs_and_tokens():
+    begun = []
+    node = SimulatedNode(GPU, LINK, np.random.default_rng(0), resident=True, on_decode=begun.append)
+    for key in "abc":
+        node.admit(job(key), 0.0)
+    node.advance(1.5)
+    assert (node.running, node.waiting, node.prompt_tokens, begun) == (1, 2, 0, [])
+    node.advance(3.0 + 0.95)  # two prefills of 1 s, then 0.3 s an iteration
+    assert (node.running, node.waiting, node.prompt_tokens, begun) == (2, 1, 200, ["a", "b"])
+    assert (node.generated("a"), node.generated("b"), node.generated("c")) == (3, 3, 0)
+    assert node.output_tokens == pytest.approx(2 * 0.95 / 0.3)
+    drain(node)
+    assert (node.running, node.waiting, node.prompt_tokens) == (0, 0, 300)
+    assert node.output_tokens == pytest.approx(30)
+
+
 def test_a_prefill_blocks_decoding_and_a_batch_shares_its_energy():
     node = make_node()
     node.admit(job("first"), 0.0)

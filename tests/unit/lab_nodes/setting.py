@@ -8,7 +8,11 @@ from perllm_lab.hardware.catalogue import JETSON_ORIN
 from perllm_lab.hardware.link import LinkType
 from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.nodes.clock import Clock
+from perllm_lab.nodes.host import Host
 from perllm_lab.nodes.kubelet import Kubelet, Surroundings
+from perllm_lab.nodes.machine import Machine
+from perllm_lab.nodes.model_server import ServerSurroundings, SimulatedServer
+from perllm_lab.nodes.pacer import Pacer
 
 EPOCH_S = 1_800_000_000.0  # 2027-01-15T08:00:00Z
 
@@ -51,7 +55,7 @@ def pod_object(name="pod-1", *, uid=None, prompt="100", output="10", size="0", g
 
 
 def start_node(spec=SPEC):
-    """Returns a kubelet at speed 2 whose writes and records are kept as (loop seconds since the start, what).
+    """Returns a node at speed 2 whose writes and records are kept as (loop seconds since the start, what).
 
     To be called in the test itself: virtual time begins there.
     """
@@ -59,8 +63,10 @@ def start_node(spec=SPEC):
     start_s = loop.time()
     writes, records = [], []
     clock = Clock(loop.time, start_s, EPOCH_S, speed=2.0)
-    around = Surroundings(
-        clock, lambda key, write: writes.append((round(loop.time() - start_s, 3), write)), records.append
+    of_pods = Surroundings(lambda key, write: writes.append((round(loop.time() - start_s, 3), write)), records.append)
+    machine = Machine(spec, np.random.default_rng(0), clock)
+    server = SimulatedServer(machine, ServerSurroundings(Pacer(), records.append))
+    host = Host(machine, Kubelet(machine, of_pods), server)
+    return SimpleNamespace(
+        host=host, machine=machine, kubelet=host.kubelet, server=server, writes=writes, records=records
     )
-    kubelet = Kubelet(spec, np.random.default_rng(0), around)
-    return SimpleNamespace(kubelet=kubelet, writes=writes, records=records)

@@ -12,14 +12,14 @@ async def fleet():
     node = start_node()
 
     async def boot(name):
-        node.kubelet.boot()
+        node.host.boot()
 
     return SimpleNamespace(
-        kubelets={"edge-0": node.kubelet},
+        hosts={"edge-0": node.host},
         speed=2.0,
         totals=lambda: {"kind": "fleet"},
         troubles=list,
-        cut_power=lambda name: node.kubelet.cut_power(),
+        cut_power=lambda name: node.host.cut_power(),
         boot=boot,
     )
 
@@ -51,7 +51,7 @@ async def test_a_node_without_power_has_no_metrics_until_it_boots(ask):
 
 
 async def test_a_node_can_be_switched_to_refuse_pods_and_back(ask, fleet):
-    kubelet = fleet.kubelets["edge-0"]
+    kubelet = fleet.hosts["edge-0"].kubelet
     await ask("/nodes/edge-0/refuse", "POST")
     assert kubelet.refuses
     await ask("/nodes/edge-0/accept", "POST")
@@ -60,7 +60,7 @@ async def test_a_node_can_be_switched_to_refuse_pods_and_back(ask, fleet):
 
 async def test_the_clock_of_a_node_can_be_set(ask, fleet):
     set_to_s = []
-    fleet.kubelets["edge-0"].set_clock = set_to_s.append
+    fleet.hosts["edge-0"].kubelet.set_clock = set_to_s.append
     await ask("/nodes/edge-0/clock/-60", "POST")
     assert set_to_s == [-60.0]
 

@@ -2,6 +2,7 @@ import asyncio
 import copy
 import json
 
+import aiohttp
 import pytest
 
 from perllm.cluster.client import ApiError
@@ -81,6 +82,21 @@ async def test_pods_run_on_the_node_they_are_bound_to_and_others_are_left_alone(
     assert phases == {"there": "Succeeded", "elsewhere": "Pending", "later": "Succeeded"}
     *runs, totals = read_truth(tmp_path / "truth")
     assert {run["pod"]: run["node"] for run in runs} == {"there": "edge-1", "later": "edge-0"}
+    active_j = sum(node["energy_j"] - node["idle_energy_j"] for node in totals["nodes"].values())
+    assert active_j == pytest.approx(sum(run["energy_j"] for run in runs))
+
+
+async def test_every_node_serves_requests_and_the_truth_holds_them(tmp_path):
+    async with (
+        SimulatedFleet(SCENARIO, MemoryApi(), speed=10.0, truth_file=tmp_path / "truth") as fleet,
+        aiohttp.ClientSession(f"http://127.0.0.1:{fleet.port}", timeout=aiohttp.ClientTimeout()) as session,
+    ):
+        body = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
+        for node in ("edge-0", "edge-1"):
+            async with session.post(f"/nodes/{node}/v1/chat/completions", json=body) as response:
+                assert response.status == 200
+    *runs, totals = read_truth(tmp_path / "truth")
+    assert [(run["kind"], run["node"]) for run in runs] == [("request", "edge-0"), ("request", "edge-1")]
     active_j = sum(node["energy_j"] - node["idle_energy_j"] for node in totals["nodes"].values())
     assert active_j == pytest.approx(sum(run["energy_j"] for run in runs))
 

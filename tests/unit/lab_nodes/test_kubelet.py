@@ -47,7 +47,7 @@ async def test_the_truth_holds_the_exact_energy():
     assert truth.outcome == "Succeeded"
     assert truth.task == "task-of-pod-1"
     assert truth.energy_j == pytest.approx(100 + 10 * 2)
-    totals = node.kubelet.truth()
+    totals = node.machine.truth()
     assert totals.energy_j - totals.idle_energy_j == pytest.approx(truth.energy_j)
     assert totals.idle_energy_j == pytest.approx((120 - 2) * 10)
 
@@ -159,27 +159,27 @@ async def test_after_a_power_cut_nothing_is_written_and_the_runs_are_lost():
     node = start_node()
     node.kubelet.see(pod_object())
     await asyncio.sleep(2)
-    node.kubelet.cut_power()
+    node.host.cut_power()
     written = len(node.writes)
     node.kubelet.see(pod_object("ignored"))
     await asyncio.sleep(60)
     assert len(node.writes) == written
     assert [truth.outcome for truth in node.records] == ["Lost"]
-    assert node.kubelet.truth().energy_j == pytest.approx(4 * 10)
+    assert node.machine.truth().energy_j == pytest.approx(4 * 10)
 
 
 async def test_a_node_that_boots_counts_from_zero_and_loads_its_model_again():
     node = start_node()
     node.kubelet.see(pod_object("before"))
     await asyncio.sleep(60)
-    node.kubelet.cut_power()
-    node.kubelet.boot()
-    assert node.kubelet.sample().energy_j == 0.0
+    node.host.cut_power()
+    node.host.boot()
+    assert node.machine.sample().energy_j == 0.0
     node.kubelet.see(pod_object("after"))
     await asyncio.sleep(60)
     assert phases(node)[-1] == (64.5, "Succeeded")
     assert sum(truth.energy_j for truth in node.records) == pytest.approx(240)
-    totals = node.kubelet.truth()
+    totals = node.machine.truth()
     assert totals.energy_j - totals.idle_energy_j == pytest.approx(240)
     assert totals.runs == 2
 

@@ -1,7 +1,7 @@
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from perllm_lab.nodes.kubelet import HardwareReading
+from perllm_lab.nodes.machine import HardwareReading
 from perllm_lab.nodes.metrics import render_dcgm, render_node
 from unit.lab_nodes.setting import SPEC
 

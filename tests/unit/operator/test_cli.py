@@ -20,19 +20,20 @@ def test_every_command_explains_itself(command: list[str]) -> None:
     assert "Usage:" in result.output
 
 
-def test_crds_print_both_resources_as_valid_yaml() -> None:
+def test_crds_print_all_resources_as_valid_yaml() -> None:
     documents = list(yaml.safe_load_all(perllm("crds").stdout))
     assert {one["kind"] for one in documents} == {"CustomResourceDefinition"}
     assert {one["metadata"]["name"] for one in documents} == {
         "llminferencetasks.perllm.io",
         "llmnodeprofiles.perllm.io",
+        "llmnodeservers.perllm.io",
     }
 
 
 def test_crds_can_be_written_to_files(tmp_path: Path) -> None:
     assert perllm("crds", "--output", tmp_path / "new").exit_code == 0
     files = sorted((tmp_path / "new").iterdir())
-    assert len(files) == 2
+    assert len(files) == 3
     assert all(yaml.safe_load(file.read_text())["kind"] == "CustomResourceDefinition" for file in files)
 
 
@@ -57,9 +58,34 @@ def test_rbac_is_for_the_service_accounts_and_the_configuration(tmp_path: Path) 
     assert {one["metadata"].get("namespace") for one in documents} == {None, "a", "place"}
 
 
+def test_with_a_namespace_for_leases_of_agents_their_roles_are_printed(tmp_path: Path) -> None:
+    file = tmp_path / "perllm.yaml"
+    file.write_text("agents: {lease_namespace: leases}\n")
+    output = perllm("rbac", "--config", file, "--agent-service-account", "mine", "--server-namespace", "servers").stdout
+    bindings = [one for one in yaml.safe_load_all(output) if one["kind"].endswith("Binding")]
+    places = {
+        one["metadata"]["name"]: one["metadata"].get("namespace")
+        for one in bindings
+        if one["subjects"][0]["name"] == "mine"
+    }
+    assert places == {
+        "perllm-agent": None,
+        "perllm-agent-tasks": None,
+        "perllm-agent-servers": "servers",
+        "perllm-agent-own-leases": "leases",
+    }
+
+
+def test_the_policies_about_agents_are_for_their_account() -> None:
+    output = perllm("admission-policy", "--agent-service-account", "mine").stdout
+    policies = [one for one in yaml.safe_load_all(output) if one["kind"] == "ValidatingAdmissionPolicy"]
+    concerned = [one["metadata"]["name"] for one in policies if "perllm-system:mine'" in str(one["spec"])]
+    assert concerned == ["perllm-agent-reports", "perllm-agent-objects"]
+
+
 def test_the_policies_come_with_their_bindings_and_one_is_for_the_service_account() -> None:
     output = perllm("admission-policy", "--namespace", "place", "--service-account", "me").stdout
-    authors, its_binding, releases, binding = yaml.safe_load_all(output)
+    authors, its_binding, releases, binding, *_ = yaml.safe_load_all(output)
     assert authors["kind"] == releases["kind"] == "ValidatingAdmissionPolicy"
     assert its_binding["spec"] == {"policyName": authors["metadata"]["name"], "validationActions": ["Deny"]}
     assert binding["spec"] == {"policyName": releases["metadata"]["name"], "validationActions": ["Deny"]}

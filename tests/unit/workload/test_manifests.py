@@ -1,7 +1,7 @@
 import pytest
 
 from perllm.api.task import TaskSpec
-from perllm_lab.workload.manifests import format_duration, pod_manifest, task_manifest
+from perllm_lab.workload.manifests import format_duration, pod_manifest, served_task_manifest, task_manifest
 from perllm_lab.workload.requests import Request
 
 REQUEST = Request("task-1", "chat", 0.0, 1000, 200, 2_000_000, 25.0)
@@ -24,6 +24,13 @@ def test_a_task_hides_its_true_length_from_the_scheduler():
 def test_a_hint_becomes_the_expected_length():
     hinted = Request("task-1", "chat", 0.0, 1000, 200, 0, 25.0, hint_tokens=170)
     assert task_manifest(hinted, namespace="lab")["spec"]["outputTokens"] == 170
+
+
+def test_a_served_task_asks_for_the_same_with_a_prompt():
+    spec = TaskSpec.model_validate(served_task_manifest(REQUEST, namespace="lab", speed=20.0)["spec"])
+    assert spec.is_served
+    assert (spec.model, spec.prompt_tokens, spec.input_size_bytes, spec.deadline_s) == ("chat", 1000, 2_000_000, 1.25)
+    assert (spec.output_tokens, spec.max_tokens) == (None, None)
 
 
 def test_task_and_bare_pod_run_the_same_container_on_one_slot():

@@ -1,0 +1,159 @@
+"""Follows the agents of nodes: what their model servers offer to served tasks, and whether they are alive.
+
+An agent renews a Lease. How long ago that was is judged by the operator's own clock, from the moment at which it saw
+the renewal, since the clocks of nodes may be wrong. While the operator cannot see renewals, no Lease expires.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from perllm.api import names
+from perllm.api.node_server import NodeServerStatus
+from perllm.cluster.client import Object
+from perllm.cluster.shapes import as_object
+from perllm.cluster.times import parse_time_s
+from perllm.placement.serving import NOTHING, Serving
+from perllm.scheduling.scheduler import Scheduler
+
+log = logging.getLogger(__name__)
+
+INTERVAL_S = 1.0
+DURATION_S = 30.0
+MARGIN_S = 5.0
+"""How much later than its agent the operator takes a Lease to be expired, so that the agent has stopped by then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What the model servers of a node offer."""
+
+    node: str
+    serving: Serving
+
+
+@dataclass(frozen=True, slots=True)
+class SeenLease:
+    """The Lease of the agent of a node; times as the agent wrote them, Unix seconds."""
+
+    node: str
+    renewed_s: float
+    duration_s: float
+
+
+def read_offer(item: Object) -> Offer:
+    """Return what an `LLMNodeServer` offers.
+
+    Raises:
+        ValidationError: it is malformed.
+    """
+    status = NodeServerStatus.model_validate(as_object(item.get("status")))
+    ready = [server for server in status.servers if server.ready]
+    slots = [server.slots for server in ready]
+    serving = Serving(
+        models=frozenset(model for server in ready for model in server.models),
+        slots=None if None in slots else float(sum(one for one in slots if one is not None)),
+        foreign=float(sum(server.foreign for server in ready)),
+    )
+    return Offer(item["metadata"]["name"], serving)
+
+
+def read_lease(item: Object) -> SeenLease | None:
+    """Return the Lease of an agent; None if it is that of somebody else."""
+    name, spec = str(item["metadata"]["name"]), as_object(item.get("spec"))
+    renewed_s, duration_s = parse_time_s(spec.get("renewTime")), spec.get("leaseDurationSeconds")
+    if not name.startswith(names.AGENT_LEASE_PREFIX) or renewed_s is None:
+        return None
+    duration_s = float(duration_s) if type(duration_s) is int and duration_s > 0 else DURATION_S
+    return SeenLease(name.removeprefix(names.AGENT_LEASE_PREFIX), renewed_s, duration_s)
+
+
+class NodeAgents:
+    """The agents of all nodes.
+
+    Args:
+        scheduler: receives what model servers offer.
+        lose_runs: called regularly with a test of whether a node's requests are lost.
+        can_see: whether renewals can be seen at the moment.
+        now_s: monotonic clock.
+        unix_now: wall clock.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        lose_runs: Callable[[Callable[[str], bool]], None],
+        *,
+        can_see: Callable[[], bool],
+        now_s: Callable[[], float],
+        unix_now: Callable[[], float],
+    ) -> None:
+        self._scheduler = scheduler
+        self._lose_runs = lose_runs
+        self._can_see = can_see
+        self._now_s = now_s
+        self._unix_now = unix_now
+        self._offers: dict[str, Serving] = {}
+        self._passed: dict[str, Serving] = {}
+        self._until_s: dict[str, float] = {}
+        self._begun_s = now_s()
+
+    def on_offer(self, old: Offer | None, new: Offer | None) -> None:
+        """Handle the model servers of a node that were added, changed or deleted."""
+        if new is not None:
+            self._offers[new.node] = new.serving
+            self._pass_on(new.node)
+        elif old is not None:
+            self._offers.pop(old.node, None)
+            self._pass_on(old.node)
+
+    def on_lease(self, old: SeenLease | None, new: SeenLease | None) -> None:
+        """Handle a Lease that was created, renewed or deleted."""
+        if new is not None:
+            # What is seen for the first time may have expired long ago.
+            passed_s = 0.0 if old is not None else min(max(self._unix_now() - new.renewed_s, 0.0), new.duration_s)
+            self._until_s[new.node] = self._now_s() + new.duration_s + MARGIN_S - passed_s
+            self._pass_on(new.node)
+        elif old is not None:
+            self._until_s.pop(old.node, None)
+            self._pass_on(old.node)
+
+    def is_alive(self, node: str) -> bool:
+        """Whether the Lease of a node's agent has not expired."""
+        return self._now_s() < self._until_s.get(node, 0.0)
+
+    def is_lost(self, node: str) -> bool:
+        """Whether requests on a node will not be reported; soon after the start a Lease may not be known yet."""
+        return not self.is_alive(node) and self._now_s() >= self._begun_s + DURATION_S + MARGIN_S
+
+    async def run(self) -> None:
+        """Examine the Leases until cancelled."""
+        while True:
+            await asyncio.sleep(INTERVAL_S)
+            self.examine()
+
+    def examine(self) -> None:
+        """Take nodes whose agents are not alive out of service, and their requests as lost."""
+        if not self._can_see():
+            blind_until_s = self._now_s() + DURATION_S + MARGIN_S
+            self._until_s = {node: max(until_s, blind_until_s) for node, until_s in self._until_s.items()}
+            return
+        for node in list(self._passed):
+            self._pass_on(node)
+        self._lose_runs(self.is_lost)
+
+    def _pass_on(self, node: str) -> None:
+        before = self._passed.get(node, NOTHING)
+        serving = self._offers.get(node, NOTHING) if self.is_alive(node) else NOTHING
+        if serving == before:
+            return
+        if before.models and not serving.models:
+            log.warning("node %s: no model server takes requests%s", node, self._explain(node))
+        elif serving.models and not before.models:
+            log.info("node %s: model servers take requests for %s", node, ", ".join(sorted(serving.models)))
+        self._passed[node] = serving
+        self._scheduler.put_serving(node, serving)
+
+    def _explain(self, node: str) -> str:
+        return "" if self.is_alive(node) else "; its agent has not renewed its Lease"

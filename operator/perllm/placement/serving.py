@@ -1,0 +1,21 @@
+"""What the model servers of a node offer to served tasks."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """The model servers of one node, taken together.
+
+    Attributes:
+        models: the models that can be asked for now.
+        slots: requests that they process at a time; None if that is not known.
+        foreign: requests there that are not PerLLM's.
+    """
+
+    models: frozenset[str] = frozenset()
+    slots: float | None = None
+    foreign: float = 0.0
+
+
+NOTHING = Serving()

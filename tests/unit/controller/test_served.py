@@ -1,0 +1,206 @@
+"""A task that states its prompt runs as a request to a model server: the operator's side."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from perllm.api import names
+from perllm.cluster.times import format_time
+from perllm.energy.settlement import SETTLING_S
+from perllm.placement.serving import NOTHING, Serving
+from unit.controller.test_controller import Cluster
+from unit.placement.cluster_of import make_node
+from unit.scheduling.schedulers import UPLINK
+
+pytestmark = pytest.mark.looptime
+
+SERVING = Serving(models=frozenset({"m"}), slots=2.0)
+PATH = names.task_path("lab", "t")
+
+
+class ServedCluster(Cluster):
+    """A cluster whose node n has a model server for model m, with two slots."""
+
+    def start(self) -> None:
+        if self.running is None:
+            self.scheduler.put_serving("n", SERVING)
+        super().start()
+
+    def ask(self, name: str = "t", **fields: Any) -> None:
+        """Create a served task."""
+        self.create(name, **{"template": None, "promptTokens": None, "prompt": "Which?", **fields})
+
+    def report(self, name: str = "t", *, attempt: int = 1, end: str = "Answered", **fields: Any) -> None:
+        """Report a run, as the agent of the node does."""
+        now = datetime.fromtimestamp(self.now_s(), UTC).isoformat()
+        start = datetime.fromtimestamp(self.now_s() - 1.0, UTC).isoformat()
+        run = {"attempt": attempt, "end": end, "startTime": start, "endTime": now, **fields}
+        result = {"result": {"text": "This."}} if end == "Answered" else {}
+        status = {**self.status(name), "run": run, **result}
+        item = self.api.store(names.task_path("lab", name), status=status)
+        self.controller.on_task(item, deleted=False)
+
+    @property
+    def statuses(self) -> int:
+        """How often a status was written."""
+        return len(self.api.calls_of("PATCH"))
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[ServedCluster]:
+    cluster = ServedCluster()
+    yield cluster
+    cluster.stop()
+
+
+async def test_a_prompt_is_placed_by_one_write_and_needs_no_pod(cluster: ServedCluster) -> None:
+    cluster.ask()
+    await asyncio.sleep(0.05)
+    status = cluster.status()
+    assert (status["phase"], status["nodeName"], status["attempts"], status["runsAs"]) == ("Running", "n", 1, "request")
+    assert status["decisionRecord"]
+    assert cluster.statuses == 1
+    assert cluster.pods == []
+
+
+async def test_an_answer_completes_the_task_and_is_learned(cluster: ServedCluster) -> None:
+    cluster.ask()
+    await asyncio.sleep(2)
+    cluster.report(promptTokens=5, tokens=30, tokenSource="usage")
+    await asyncio.sleep(0.05)
+    status = cluster.status()
+    assert (status["phase"], status["deadlineMet"], status["result"]["text"]) == ("Succeeded", True, "This.")
+    assert status["observed"]["latency"] == pytest.approx(2.0, abs=0.1)
+    assert status["observed"]["inference"] == 1.0
+    assert len(cluster.parts.ledger) == 0
+    await asyncio.sleep(SETTLING_S + 2)
+    assert cluster.status()["observed"]["energyQuality"] == "coarse"
+    assert cluster.parts.learner.summaries("n")["m"].count == 1
+
+
+async def test_a_task_waits_for_a_node_that_serves_its_model(cluster: ServedCluster) -> None:
+    cluster.start()
+    cluster.scheduler.put_serving("n", NOTHING)
+    cluster.ask()
+    await asyncio.sleep(2)
+    assert cluster.status()["phase"] == "Pending"
+    assert "no node satisfies: a ready model server of m (1 node)" in cluster.status()["message"]
+    cluster.scheduler.put_serving("n", SERVING)
+    await asyncio.sleep(0.1)
+    assert cluster.status()["nodeName"] == "n"
+
+
+async def test_requests_take_the_slots_of_the_server_and_pods_see_them_taken(cluster: ServedCluster) -> None:
+    for name in ("a", "b", "c"):
+        cluster.ask(name)
+    cluster.create("pod")
+    await asyncio.sleep(1.5)
+    assert [cluster.status(name)["phase"] for name in ("a", "b", "c")] == ["Running", "Running", "Pending"]
+    assert cluster.pods == []
+    cluster.report("a", tokens=3)
+    await asyncio.sleep(0.1)
+    assert cluster.status("c")["phase"] == "Running"
+
+
+async def test_foreign_requests_take_slots_too(cluster: ServedCluster) -> None:
+    cluster.start()
+    cluster.scheduler.put_serving("n", Serving(models=frozenset({"m"}), slots=2.0, foreign=2.0))
+    cluster.ask()
+    await asyncio.sleep(2)
+    assert cluster.status()["phase"] == "Pending"
+    cluster.scheduler.put_serving("n", SERVING)
+    await asyncio.sleep(0.1)
+    assert cluster.status()["phase"] == "Running"
+
+
+async def test_a_failed_request_uses_up_a_retry(cluster: ServedCluster) -> None:
+    cluster.ask(retries=1)
+    await asyncio.sleep(1)
+    cluster.report(end="Failed", problem="the server aborted the answer")
+    await asyncio.sleep(1.5)
+    status = cluster.status()
+    assert (status["attempts"], status["failedAttempts"], status["phase"]) == (2, [1], "Running")
+    assert "run" not in status
+    cluster.report(attempt=2, end="Failed", problem="the server aborted the answer")
+    await asyncio.sleep(0.1)
+    assert cluster.status()["phase"] == "Failed"
+    assert cluster.status()["message"] == "request 2 failed: the server aborted the answer"
+
+
+async def test_a_server_that_does_not_accept_a_request_is_no_failure_of_the_task(cluster: ServedCluster) -> None:
+    cluster.ask()
+    await asyncio.sleep(1)
+    cluster.report(end="Unavailable", problem="429")
+    await asyncio.sleep(0.1)
+    assert cluster.status()["phase"] == "Pending"
+    await asyncio.sleep(20)
+    assert (cluster.status()["attempts"], cluster.status()["phase"]) == (2, "Running")
+    assert "failedAttempts" not in cluster.status()
+
+
+async def test_the_run_of_an_earlier_attempt_changes_nothing(cluster: ServedCluster) -> None:
+    cluster.ask(retries=1)
+    await asyncio.sleep(1)
+    cluster.report(end="Failed")
+    await asyncio.sleep(1.5)
+    cluster.report(attempt=1)
+    await asyncio.sleep(0.1)
+    assert cluster.status()["phase"] == "Running"
+
+
+async def test_a_request_whose_agent_is_lost_is_made_again(cluster: ServedCluster) -> None:
+    cluster.ask()
+    await asyncio.sleep(1)
+    cluster.scheduler.put_node(make_node("spare"), UPLINK)
+    cluster.scheduler.put_serving("spare", SERVING)
+    cluster.scheduler.put_serving("n", NOTHING)
+    cluster.controller.lose_runs(lambda node: node == "n")
+    await asyncio.sleep(1)
+    status = cluster.status()
+    assert (status["nodeName"], status["attempts"], status["phase"]) == ("spare", 2, "Running")
+    assert len(cluster.parts.ledger) == 1
+
+
+async def test_a_request_is_ended_at_the_deadline_if_the_task_asks_for_it(cluster: ServedCluster) -> None:
+    cluster.ask(deadline="5s", onDeadlineMissed="Terminate")
+    await asyncio.sleep(5.2)
+    assert cluster.status()["phase"] == "Failed"
+    assert len(cluster.parts.ledger) == 0
+
+
+async def test_a_restart_knows_what_was_placed_and_what_was_answered_meanwhile(cluster: ServedCluster) -> None:
+    cluster.ask("runs")
+    cluster.ask("ends")
+    await asyncio.sleep(2)
+    cluster.stop()
+    now = format_time(cluster.now_s())
+    run = {"attempt": 1, "end": "Answered", "startTime": now, "endTime": now, "tokens": 3}
+    ends = names.task_path("lab", "ends")
+    cluster.api.store(ends, status={**cluster.status("ends"), "run": run, "result": {"text": "Yes."}})
+    restarted = ServedCluster(cluster.api, cluster.begun_s)
+    restarted.start()
+    for name in ("runs", "ends"):
+        item = cluster.api.read(names.task_path("lab", name))
+        assert item is not None
+        restarted.controller.on_task(item, deleted=False)
+    await asyncio.sleep(0.2)
+    assert (cluster.status("runs")["phase"], cluster.status("runs")["attempts"]) == ("Running", 1)
+    assert cluster.status("ends")["phase"] == "Succeeded"
+    assert len(restarted.parts.ledger) == 1
+    restarted.stop()
+
+
+async def test_a_status_does_not_replace_a_run_that_was_reported_in_the_meantime(cluster: ServedCluster) -> None:
+    cluster.ask(deadline="5s")
+    await asyncio.sleep(4)
+    now = format_time(cluster.now_s())
+    run = {"attempt": 1, "end": "Answered", "startTime": now, "endTime": now, "tokens": 3}
+    item = cluster.api.store(PATH, status={**cluster.status(), "run": run, "result": {"text": "Yes."}})
+    await asyncio.sleep(3)  # the deadline passes, which the status is to say, before the watch brings the run
+    assert cluster.status()["run"]["tokens"] == 3
+    cluster.controller.on_task(item, deleted=False)
+    await asyncio.sleep(0.1)
+    assert (cluster.status()["phase"], cluster.status()["deadlineMet"]) == ("Succeeded", True)

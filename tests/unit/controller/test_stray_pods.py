@@ -1,0 +1,50 @@
+"""Pods that lost their label while no operator was there to see it."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from perllm.api import names
+from perllm.controller.pod_keeper import PodKeeper
+from perllm.controller.stray_pods import StrayPods
+from unit.cluster.fake_api import FakeApiServer
+from unit.cluster.queues import make_writes
+
+pytestmark = pytest.mark.looptime
+
+PODS = names.pods_path("lab")
+
+
+async def search(api: FakeApiServer) -> None:
+    client: Any = api
+    writes = make_writes()
+    stray_pods = StrayPods(client, PodKeeper(client, writes, scheduler_name="perllm"), [PODS])
+    running = [asyncio.create_task(work) for work in (writes.run(), stray_pods.run())]
+    await asyncio.sleep(1)
+    for task in running:
+        task.cancel()
+
+
+async def test_a_retained_pod_without_its_label_is_released_and_deleted() -> None:
+    api = FakeApiServer()
+    api.page_size = 1
+    retained = {"namespace": "lab", "finalizers": [names.OUTCOME_FINALIZER]}
+    api.store(f"{PODS}/stray", metadata=retained)
+    api.store(f"{PODS}/task", metadata={**retained, "labels": {names.TASK_LABEL: "t"}})
+    api.store(f"{PODS}/other", metadata={"namespace": "lab", "finalizers": ["example.com/held"]})
+
+    await search(api)
+
+    assert [path for path, _ in api.calls_of("PATCH")] == [f"{PODS}/stray/status"]
+    assert [path for path, _ in api.calls_of("DELETE")] == [f"{PODS}/stray"]
+
+
+async def test_pods_without_a_finalizer_are_left_alone() -> None:
+    api = FakeApiServer()
+    api.store(f"{PODS}/web", metadata={"namespace": "lab"})
+
+    await search(api)
+
+    assert not api.calls_of("PATCH")
+    assert not api.calls_of("DELETE")

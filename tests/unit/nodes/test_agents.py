@@ -1,0 +1,117 @@
+"""What the operator makes of agents: what their servers offer, and when they count as gone."""
+
+from typing import Any
+
+import pytest
+
+from perllm.api import names
+from perllm.nodes.agents import DURATION_S, MARGIN_S, SeenLease, NodeAgents, read_lease, read_offer
+from perllm.placement.serving import NOTHING, Serving
+
+EXPIRY_S = DURATION_S + MARGIN_S
+SERVER = {"url": "http://127.0.0.1:8000/v1", "engine": "vllm", "ready": True, "models": ["m"], "slots": 8}
+OFFER = Serving(models=frozenset({"m"}), slots=8.0)
+
+
+class FakeScheduler:
+    def __init__(self) -> None:
+        self.servings: dict[str, Serving] = {}
+
+    def put_serving(self, node: str, serving: Serving) -> None:
+        self.servings[node] = serving
+
+
+class Agents:
+    """The agents of a cluster, at a time that a test sets."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.can_see = True
+        self.lost: list[str] = []
+        self.scheduler: Any = FakeScheduler()
+        self.agents = NodeAgents(
+            self.scheduler,
+            lambda is_lost: self.lost.extend(node for node in ("n",) if is_lost(node)),
+            can_see=lambda: self.can_see,
+            now_s=lambda: self.now_s,
+            unix_now=lambda: self.now_s + 1000.0,
+        )
+        self.lease: SeenLease | None = None
+
+    def offer(self, *servers: dict[str, Any]) -> None:
+        self.agents.on_offer(None, read_offer({"metadata": {"name": "n"}, "status": {"servers": list(servers)}}))
+
+    def renew(self, age_s: float = 0.0) -> None:
+        new = SeenLease("n", self.now_s + 1000.0 - age_s, DURATION_S)
+        self.agents.on_lease(self.lease, new)
+        self.lease = new
+
+    def wait(self, seconds: float) -> None:
+        for _ in range(int(seconds)):
+            self.now_s += 1.0
+            self.agents.examine()
+
+    @property
+    def serving(self) -> Serving:
+        found: Serving = self.scheduler.servings.get("n", NOTHING)
+        return found
+
+
+def test_a_node_serves_while_its_agent_renews_its_lease() -> None:
+    cluster = Agents()
+    cluster.offer(SERVER)
+    assert cluster.serving == NOTHING
+    cluster.renew()
+    assert cluster.serving == OFFER
+    cluster.wait(EXPIRY_S)
+    assert cluster.serving == NOTHING
+    assert cluster.lost
+    cluster.renew()
+    assert cluster.serving == OFFER
+
+
+def test_what_servers_that_are_not_ready_offer_does_not_count() -> None:
+    cluster = Agents()
+    cluster.renew()
+    cluster.offer(SERVER, {**SERVER, "ready": False, "models": ["other"]})
+    assert cluster.serving == OFFER
+
+
+def test_the_slots_of_a_node_are_unknown_if_those_of_one_server_are() -> None:
+    cluster = Agents()
+    cluster.renew()
+    cluster.offer(SERVER, {key: value for key, value in SERVER.items() if key != "slots"})
+    assert cluster.serving.slots is None
+
+
+def test_no_lease_expires_while_renewals_cannot_be_seen() -> None:
+    cluster = Agents()
+    cluster.offer(SERVER)
+    cluster.renew()
+    cluster.can_see = False
+    cluster.wait(60.0)
+    cluster.can_see = True
+    cluster.wait(DURATION_S)
+    assert cluster.serving == OFFER
+    assert cluster.lost == []
+
+
+def test_a_lease_that_had_expired_before_it_was_seen_does_not_count() -> None:
+    cluster = Agents()
+    cluster.offer(SERVER)
+    cluster.renew(age_s=3600.0)
+    cluster.wait(MARGIN_S)
+    assert cluster.serving == NOTHING
+
+
+def test_a_lease_is_recognised_by_its_name() -> None:
+    spec = {"renewTime": "2026-01-01T00:00:00.000000Z", "leaseDurationSeconds": 30}
+    own = read_lease({"metadata": {"name": f"{names.AGENT_LEASE_PREFIX}n"}, "spec": spec})
+    assert own is not None
+    assert (own.node, own.duration_s) == ("n", 30.0)
+    assert read_lease({"metadata": {"name": "perllm"}, "spec": spec}) is None
+
+
+@pytest.mark.parametrize("spec", [{}, {"renewTime": 5}, {"renewTime": "soon"}])
+def test_a_lease_without_a_time_is_none(spec: dict[str, Any]) -> None:
+    assert read_lease({"metadata": {"name": f"{names.AGENT_LEASE_PREFIX}n"}, "spec": spec}) is None
