@@ -1,7 +1,8 @@
 """The agent: all parts, wired together and run until it is stopped.
 
 Start    the Lease, the model servers and the assignments; requests are made once each of them is known.
-Stop     no new requests; those in process end within the grace period; reports are written; then everything ends.
+Stop     no new requests, and the operator is shown that no server takes any; those in process end within the grace
+         period; their runs are reported; the Lease is given up.
 
 The agent holds no state that matters: after a restart it lists its assignments, and makes those again that have no run.
 """
@@ -29,6 +30,7 @@ from perllm.agent.publication import Publication
 from perllm.agent.reports import RunReports
 from perllm.agent.runs import RunClocks, Runs
 from perllm.agent.servers import ModelServers
+from perllm.api.node_server import NodeModelServer
 from perllm.cluster.client import Client
 from perllm.cluster.outages import Outages
 from perllm.cluster.sockets import open_socket
@@ -39,6 +41,7 @@ from perllm.supervision import cancelled_at_exit, keep_running, serve
 
 log = logging.getLogger(__name__)
 
+STOPPING = {"ready": False, "problem": "the agent of the node is being stopped"}
 DRAIN_TIMEOUT_S = 5.0
 PODS_PATIENCE_S = 10.0
 CONNECT_S = 5.0
@@ -145,7 +148,7 @@ class Agent:
             self._writes,
             self._node,
             version("perllm"),
-            lambda: self._servers.states,
+            self._list_states,
             now=time.monotonic,
             unix_now=time.time,
         )
@@ -177,12 +180,14 @@ class Agent:
             await self._finish()
 
     async def _finish(self) -> None:
+        self._publication.note_change()
         await self._runs.stop(self._config.grace_s)
         try:
             async with asyncio.timeout(DRAIN_TIMEOUT_S):
                 await self._writes.drain()
         except TimeoutError:
             log.warning("%d writes were not accepted: those requests will be made again", len(self._writes))
+        await self._lease.give_up()
 
     def _begin(self, work: asyncio.TaskGroup, name: str, part: Callable[[], Awaitable[None]]) -> None:
         """Run a part until the group ends; if it fails, the error is logged and the part is restarted."""
@@ -204,6 +209,11 @@ class Agent:
     def _adopt(self) -> None:
         if self._has_adopted:
             self._servers.adopt([*self._configured, *self._pods.addresses])
+
+    def _list_states(self) -> tuple[NodeModelServer, ...]:
+        """Return what to publish of the servers: once the agent is being stopped, none takes requests."""
+        states = self._servers.states
+        return tuple(one.model_copy(update=STOPPING) for one in states) if self._stopping.is_set() else states
 
     def _note_servers(self) -> None:
         self._runs.advance()
