@@ -1,7 +1,8 @@
 """The agent: all parts, wired together and run until it is stopped.
 
 Start    the Lease, the model servers and the assignments; requests are made once each of them is known.
-Stop     no new requests; those in process end within the grace period; reports are written; then everything ends.
+Stop     no new requests, and the operator is shown that no server takes any; those in process end within the grace
+         period; their runs are reported; the Lease is given up.
 
 The agent holds no state that matters: after a restart it lists its assignments, and makes those again that have no run.
 """
@@ -29,6 +30,7 @@ from perllm.agent.publication import Publication
 from perllm.agent.reports import RunReports
 from perllm.agent.runs import RunClocks, Runs
 from perllm.agent.servers import ModelServers
+from perllm.api.node_server import NodeModelServer
 from perllm.cluster.client import Client
 from perllm.cluster.outages import Outages
 from perllm.cluster.sockets import open_socket
@@ -39,6 +41,7 @@ from perllm.supervision import cancelled_at_exit, keep_running, serve
 
 log = logging.getLogger(__name__)
 
+STOPPING = {"ready": False, "problem": "the agent of the node is being stopped"}
 DRAIN_TIMEOUT_S = 5.0
 PODS_PATIENCE_S = 10.0
 CONNECT_S = 5.0
@@ -88,6 +91,7 @@ class Agent:
         self._config = config
         self._registry = registry
         self._rng = rng or Random()
+        self._configured = read_addresses(config.servers)
         self._session = open_session()
         self._stopping = asyncio.Event()
         self._has_adopted = False
@@ -95,7 +99,6 @@ class Agent:
         self._guard = Guard(lambda kind: self._metrics.faults.labels(kind).inc(), self._rng)
         self._outages = Outages(time.monotonic)
         self._writes = WriteQueue(self._guard, self._outages, self._rng)
-        self._configured = read_addresses(config.servers)
         own = Counter[str]()
         self._servers = ModelServers(
             self._session,
@@ -116,26 +119,10 @@ class Agent:
             now=time.monotonic,
             unix_now=time.time,
             outages=self._outages,
-            on_renewed=self._advance,
+            on_renewed=lambda: self._runs.advance(),
         )
-        self._runs = Runs(
-            self._servers,
-            RunReports(client, self._writes),
-            own=own,
-            may_start=lambda: self._lease.is_valid,
-            clocks=RunClocks(time.monotonic, time.time, lambda: time.time() - self._lease.clock_ahead_s),
-            metrics=self._metrics,
-            guard=self._guard,
-        )
-        self._publication = Publication(
-            client,
-            self._writes,
-            node,
-            version("perllm"),
-            lambda: self._servers.states,
-            now=time.monotonic,
-            unix_now=time.time,
-        )
+        self._runs = self._build_runs(RunReports(client, self._writes), own)
+        self._publication = self._build_publication(client)
         self._assignments: list[Assignments] = [
             WatchedAssignments(
                 client, node, namespace, self._runs, guard=self._guard, outages=self._outages, rng=self._rng
@@ -143,6 +130,28 @@ class Agent:
             for namespace in config.namespaces or (None,)
         ]
         self._metrics.watch(reports=lambda: len(self._writes), lease=lambda: self._lease.is_valid)
+
+    def _build_runs(self, reports: RunReports, own: Counter[str]) -> Runs:
+        return Runs(
+            self._servers,
+            reports,
+            own=own,
+            may_start=lambda: self._lease.is_valid,
+            clocks=RunClocks(time.monotonic, time.time, lambda: time.time() - self._lease.clock_ahead_s),
+            metrics=self._metrics,
+            guard=self._guard,
+        )
+
+    def _build_publication(self, client: Client) -> Publication:
+        return Publication(
+            client,
+            self._writes,
+            self._node,
+            version("perllm"),
+            self._list_states,
+            now=time.monotonic,
+            unix_now=time.time,
+        )
 
     def stop(self) -> None:
         """Stop the agent in order; `run` returns when it is done."""
@@ -171,12 +180,14 @@ class Agent:
             await self._finish()
 
     async def _finish(self) -> None:
+        self._publication.note_change()
         await self._runs.stop(self._config.grace_s)
         try:
             async with asyncio.timeout(DRAIN_TIMEOUT_S):
                 await self._writes.drain()
         except TimeoutError:
             log.warning("%d writes were not accepted: those requests will be made again", len(self._writes))
+        await self._lease.give_up()
 
     def _begin(self, work: asyncio.TaskGroup, name: str, part: Callable[[], Awaitable[None]]) -> None:
         """Run a part until the group ends; if it fails, the error is logged and the part is restarted."""
@@ -199,13 +210,16 @@ class Agent:
         if self._has_adopted:
             self._servers.adopt([*self._configured, *self._pods.addresses])
 
+    def _list_states(self) -> tuple[NodeModelServer, ...]:
+        """Return what to publish of the servers: once the agent is being stopped, none takes requests."""
+        states = self._servers.states
+        return tuple(one.model_copy(update=STOPPING) for one in states) if self._stopping.is_set() else states
+
     def _note_servers(self) -> None:
         self._runs.advance()
-        self._publication.note_change()
+        if self._servers.synced.is_set():  # until then, what an earlier agent published is closer to the truth
+            self._publication.note_change()
         self._metrics.show_servers(self._servers.states)
-
-    def _advance(self) -> None:
-        self._runs.advance()
 
     def _serve_health(self, registry: CollectorRegistry) -> AbstractAsyncContextManager[None]:
         ready = {

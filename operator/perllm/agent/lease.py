@@ -8,6 +8,7 @@ The answer also shows the time of the API server, so deadlines hold on a node wh
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from math import inf
 from typing import Any
 
@@ -17,6 +18,7 @@ from perllm.cluster.outages import Outages
 from perllm.cluster.times import format_time, parse_time_s
 
 LENGTH_S = 30
+LAST_LENGTH_S = 1
 RENEW_S = 10.0
 RETRY_S = 2.0
 TIMEOUT_S = 5.0
@@ -61,6 +63,7 @@ class AgentLease:
         self._outages = outages
         self._on_renewed = on_renewed
         self._renewed_s = -inf
+        self._length_s = LENGTH_S
 
     @property
     def is_valid(self) -> bool:
@@ -83,6 +86,13 @@ class AgentLease:
             self._outages.worked(topic)
             self._note(lease, asked_s)
             await asyncio.sleep(RENEW_S)
+
+    async def give_up(self) -> None:
+        """Let the Lease expire at once, so that the operator does not wait for an agent that has ended in order."""
+        self._length_s = LAST_LENGTH_S
+        with suppress(ApiError, TimeoutError):
+            async with asyncio.timeout(TIMEOUT_S):
+                await self._renew()
 
     def _note(self, lease: Object, asked_s: float) -> None:
         was_valid, self._renewed_s = self.is_valid, asked_s
@@ -111,7 +121,7 @@ class AgentLease:
 
     def _build_spec(self) -> dict[str, Any]:
         renewed = format_time(self._unix_now())
-        return {"holderIdentity": self._node, "leaseDurationSeconds": LENGTH_S, "renewTime": renewed}
+        return {"holderIdentity": self._node, "leaseDurationSeconds": self._length_s, "renewTime": renewed}
 
 
 def read_written_s(lease: Mapping[str, Any]) -> float | None:

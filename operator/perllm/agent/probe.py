@@ -62,31 +62,33 @@ class ServerProbe:
                 if self._engine is not InferenceEngine.SGLANG:  # its health check generates a token
                     await self._check_health()
         except TimeoutError:
-            return self._describe(problem=f"did not answer within {TIMEOUT_S:g} s")
+            return self._fail(f"did not answer within {TIMEOUT_S:g} s")
         except (_ProbeError, aiohttp.ClientError, OSError, ValueError) as error:
-            return self._describe(problem=error_line(error))
+            return self._fail(error_line(error))
         own = self._count_own()
         load = await self._read_load()
         own = max(own, self._count_own())
         if not self._is_identified:
             await self._identify()
-        return self._describe(models=models, load=load, own=own)
-
-    def _describe(
-        self, *, models: tuple[str, ...] = (), load: Load = NO_LOAD, own: int = 0, problem: str = ""
-    ) -> NodeModelServer:
-        self._is_identified = self._is_identified and not problem  # another server may come back
         return NodeModelServer(
             url=self._address.url,
             engine=self._engine,
-            ready=not problem,
-            problem=clean_line(problem, MAX_PROBLEM) or None,
+            ready=True,
             models=models,
             slots=self._address.slots or self._slots,
             running=load.running,
             waiting=load.waiting,
             foreign=max(load.requests - own, 0),
             cache_use=load.cache_use,
+        )
+
+    def _fail(self, problem: str) -> NodeModelServer:
+        self._is_identified = False  # another server may come back
+        return NodeModelServer(
+            url=self._address.url,
+            engine=self._engine,
+            problem=clean_line(problem, MAX_PROBLEM),
+            slots=self._address.slots or self._slots,
         )
 
     async def _read_models(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import logging
 from functools import partial
 from typing import Any
 
-from perllm.agent.assignments import Assignment
+from perllm.agent.assignments import Assignment, AssignmentId
 from perllm.api import names
 from perllm.api.served_run import ServedRun
 from perllm.api.task_status import Result
@@ -27,25 +27,38 @@ class RunReports:
     def __init__(self, client: Client, writes: WriteQueue) -> None:
         self._client = client
         self._writes = writes
+        self._wanted: dict[str, AssignmentId] = {}
 
     def put(self, assignment: Assignment, run: ServedRun, result: Result | None) -> None:
         """Queue the report of a run; returns immediately."""
         patch = build_patch(assignment, run, result)
-        self._writes.put(Write(KIND, assignment.key, partial(self._send, assignment.key, patch)))
+        self._wanted[assignment.key] = assignment.id
+        self._writes.put(Write(KIND, assignment.key, partial(self._send, assignment, patch)))
 
     def drop(self, assignment: Assignment) -> None:
-        """Drop a report that was not made yet: the task is gone, or has another attempt."""
-        self._writes.drop(KIND, assignment.key)
+        """Drop a report that was not made yet: the task is gone, has ended, or has another attempt."""
+        if self._forget(assignment):
+            self._writes.drop(KIND, assignment.key)
 
-    async def _send(self, key: str, patch: list[dict[str, Any]]) -> None:
-        path = names.task_status_path(*key.split("/"))
+    async def _send(self, assignment: Assignment, patch: list[dict[str, Any]]) -> None:
+        if self._wanted.get(assignment.key) != assignment.id:
+            return  # dropped while an earlier attempt to write it was under way
+        path = names.task_status_path(*assignment.key.split("/"))
         try:
             await self._client.patch(path, patch, kind=PatchKind.JSON, fieldManager=names.AGENT_FIELD_MANAGER)
         except ApiError as error:
             if error.is_transient:
                 raise
             # Without the server's message, which may quote the answer.
-            log.info("the run of task %s was not accepted: %d %s", key, error.status, error.reason)
+            log.info("the run of task %s was not accepted: %d %s", assignment.key, error.status, error.reason)
+        self._forget(assignment)
+
+    def _forget(self, assignment: Assignment) -> bool:
+        """Return whether its report was wanted until now."""
+        was_wanted = self._wanted.get(assignment.key) == assignment.id
+        if was_wanted:
+            del self._wanted[assignment.key]
+        return was_wanted
 
 
 def build_patch(assignment: Assignment, run: ServedRun, result: Result | None) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from perllm.agent.agent import Agent
 from perllm.agent.config import AgentConfig, ModelServerSettings
 from perllm.cluster.client import ApiUnreachableError, Client
 from unit.agent.engines import FakeEngine
-from unit.agent.tasks import PATH, task
+from unit.agent.tasks import CREATED, PATH, task
 from unit.cluster.fake_api import FakeApiServer
 from unit.completions.model_server import ANSWER, stream
 
@@ -64,12 +64,12 @@ async def test_a_task_that_is_placed_on_the_node_is_answered(api: FakeApiServer,
     async with run_agent(api, server):
         api.store(PATH, **task())
         result = await wait_for(api, PATH, "result")
+        assert await wait_for(api, NODE_SERVER, "models") == ["m"]
+        assert (api.read(LEASE) or {})["spec"]["holderIdentity"] == "n"
 
     run = (api.read(PATH) or {})["status"]["run"]
     assert (result, run["end"], run["attempt"], run["tokens"]) == ({"text": "Hello there"}, "Answered", 1, 7)
     assert len(server.requests) == 1
-    assert (api.read(LEASE) or {})["spec"]["holderIdentity"] == "n"
-    assert (api.read(NODE_SERVER) or {})["status"]["models"] == ["m"]
 
 
 async def test_an_agent_that_is_started_again_makes_requests_without_a_run_and_no_others(
@@ -100,6 +100,35 @@ async def test_an_api_server_that_is_away_gets_the_run_later_and_once(api: FakeA
     assert all(body == reports[0] for body in reports)
 
 
+async def test_what_was_published_stands_until_every_server_was_looked_at(
+    api: FakeApiServer, server: FakeEngine
+) -> None:
+    looked = asyncio.Event()
+
+    async def answer_late(request: web.Request) -> web.StreamResponse:
+        looked.set()
+        await asyncio.sleep(0.2)
+        return web.Response()
+
+    server.pages["/health"] = answer_late
+    async with run_agent(api, server):
+        await asyncio.wait_for(looked.wait(), 2)
+        assert api.read(NODE_SERVER) is None
+        await wait_for(api, NODE_SERVER, "models")
+        calls = api.calls_of("PATCH")
+
+    written = [body[0]["value"]["ready"] for path, body in calls if path == f"{NODE_SERVER}/status"]
+    assert set(written) == {"1/1"}
+
+
+async def test_a_deadline_holds_by_the_clock_of_the_cluster(api: FakeApiServer, server: FakeEngine) -> None:
+    api.store(LEASE, metadata={"managedFields": [{"manager": "perllm-agent", "time": CREATED}]})
+    api.store(PATH, **task(onDeadlineMissed="Terminate"))
+
+    async with run_agent(api, server):
+        assert (await wait_for(api, PATH, "run"))["end"] == "Answered"
+
+
 async def test_a_deleted_task_closes_its_connection(api: FakeApiServer, server: FakeEngine) -> None:
     closed = asyncio.Event()
 
@@ -119,9 +148,12 @@ async def test_a_deleted_task_closes_its_connection(api: FakeApiServer, server: 
     assert [path for path, _ in api.calls_of("PATCH") if path.startswith(PATH)] == []
 
 
-async def test_a_stop_ends_what_is_in_process_and_reports_it(api: FakeApiServer, server: FakeEngine) -> None:
+async def test_a_stop_takes_the_node_out_of_service_and_waits_for_what_is_in_process(
+    api: FakeApiServer, server: FakeEngine
+) -> None:
     async def answer_late(request: web.Request) -> web.StreamResponse:
         await asyncio.sleep(0.2)
+        api.fail("PATCH", ApiUnreachableError("connection refused"))
         return await stream(ANSWER)(request)
 
     server.script = [answer_late]
@@ -129,7 +161,11 @@ async def test_a_stop_ends_what_is_in_process_and_reports_it(api: FakeApiServer,
         api.store(PATH, **task())
         await asyncio.wait_for(server.asked.wait(), 2)
         agent.stop()
+        await asyncio.sleep(0.05)
+        assert (api.read(NODE_SERVER) or {})["status"]["ready"] == "0/1"
+        assert (api.read(LEASE) or {})["spec"]["leaseDurationSeconds"] == 30
 
+    assert (api.read(LEASE) or {})["spec"]["leaseDurationSeconds"] == 1
     assert (api.read(PATH) or {})["status"]["run"]["end"] == "Answered"
 
 

@@ -35,7 +35,7 @@ def test_a_pod_is_asked_at_the_port_called_http_or_the_one_in_its_annotation() -
         pod(annotation="80/admin"),
         pod(annotation="0"),
         pod(annotation="99999"),
-        pod(status={"phase": "Pending"}),
+        pod(status={"phase": "Failed", "podIP": "10.0.0.7"}),
         pod(status={"phase": "Running"}),
         pod(spec={"containers": [{"name": "server"}]}),
         pod(metadata={"name": "p", "deletionTimestamp": "2026-01-01T00:00:00Z"}),

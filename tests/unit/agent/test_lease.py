@@ -75,6 +75,15 @@ async def test_it_expires_thirty_seconds_after_the_last_renewal_and_is_valid_aga
         assert (setting.lease.is_valid, setting.renewals) == (True, 2)
 
 
+async def test_a_renewal_counts_from_when_it_was_asked_for() -> None:
+    async with renew() as setting:
+        setting.api.slow_s = 4.0
+        await asyncio.sleep(14)  # the answer to the renewal at 10 s has come
+        setting.cut_off()
+        await asyncio.sleep(26.5)
+        assert not setting.lease.is_valid
+
+
 def managed(manager: str, time: object) -> dict[str, object]:
     return {"metadata": {"managedFields": [{"manager": manager, "time": time}]}}
 

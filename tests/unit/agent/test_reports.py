@@ -9,7 +9,7 @@ import pytest
 from perllm.agent.reports import RunReports
 from perllm.agent.results import build_result, describe_run
 from perllm.api import names
-from perllm.cluster.client import ApiError, ApiUnreachableError, Client
+from perllm.cluster.client import ApiError, ApiTimeoutError, ApiUnreachableError, Client
 from perllm.cluster.writes import WriteQueue
 from perllm.completions.answer import Answer
 from unit.agent.tasks import CREATED_S, PATH, assignment, task
@@ -108,3 +108,27 @@ async def test_a_report_of_a_task_that_is_gone_is_dropped(
     reports.drop(assignment())
 
     assert len(writes) == 0
+
+
+async def test_a_report_that_was_dropped_while_it_was_written_is_not_repeated(
+    api: FakeApiServer, reports: RunReports, writes: WriteQueue
+) -> None:
+    api.slow_s = 1.0
+    api.fail("PATCH", ApiTimeoutError("no answer in time"))
+    reports.put(assignment(), RUN, RESULT)
+    await asyncio.sleep(0.5)
+    reports.drop(assignment())
+    await asyncio.sleep(600)
+
+    assert (len(api.calls_of("PATCH")), len(writes)) == (1, 0)
+
+
+async def test_the_end_of_an_earlier_attempt_does_not_drop_the_report_of_a_later_one(
+    api: FakeApiServer, reports: RunReports, writes: WriteQueue
+) -> None:
+    api.store(PATH, status={"attempts": 2})
+    reports.put(assignment(attempt=2), RUN, RESULT)
+    reports.drop(assignment())
+    await writes.drain()
+
+    assert "run" in status_of(api)

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from random import Random
 
 import aiohttp
@@ -49,18 +48,38 @@ class Inbox:
                 await self._arrived.wait()
 
 
-@dataclass
 class Desk:
     """The parts of an agent that make requests."""
 
-    server: FakeEngine
-    servers: ModelServers
-    runs: Runs
-    inbox: Inbox
-    own: Counter[str]
-    metrics: AgentMetrics
-    may_start: list[bool] = field(default_factory=lambda: [True])
-    cluster_s: list[float] = field(default_factory=lambda: [0.0])
+    def __init__(self, session: aiohttp.ClientSession, server: FakeEngine) -> None:
+        self.server = server
+        self.inbox = Inbox()
+        self.own = Counter[str]()
+        self.changed = asyncio.Event()
+        self.may_start = True
+        self.cluster_s = 0.0
+        self.servers = ModelServers(
+            session,
+            lambda address: Endpoint(session, address.url, now=time.monotonic, unix_now=time.time),
+            own=self.own,
+            on_change=self._note_change,
+            interval_s=60.0,
+            guard=make_guard(),
+            rng=Random(0),
+        )
+        self.runs = Runs(
+            self.servers,
+            self.inbox,
+            own=self.own,
+            may_start=lambda: self.may_start,
+            clocks=RunClocks(time.monotonic, time.time, lambda: self.cluster_s),
+            metrics=AgentMetrics(CollectorRegistry()),
+            guard=make_guard(),
+        )
+
+    def _note_change(self) -> None:
+        self.changed.set()
+        self.runs.advance()
 
 
 @pytest.fixture
@@ -72,32 +91,13 @@ async def server() -> AsyncIterator[FakeEngine]:
 @pytest.fixture
 async def desk(server: FakeEngine) -> AsyncIterator[Desk]:
     async with aiohttp.ClientSession() as session:
-        own, inbox, metrics = Counter[str](), Inbox(), AgentMetrics(CollectorRegistry())
-        may_start, cluster_s = [True], [0.0]
-        servers = ModelServers(
-            session,
-            lambda address: Endpoint(session, address.url, now=time.monotonic, unix_now=time.time),
-            own=own,
-            on_change=lambda: runs.advance(),
-            interval_s=0.05,
-            guard=make_guard(),
-            rng=Random(0),
-        )
-        runs = Runs(
-            servers,
-            inbox,
-            own=own,
-            may_start=lambda: may_start[0],
-            clocks=RunClocks(time.monotonic, time.time, lambda: cluster_s[0]),
-            metrics=metrics,
-            guard=make_guard(),
-        )
-        servers.adopt([ServerAddress(server.url, slots=2)])
-        watching = asyncio.create_task(servers.run())
-        await asyncio.wait_for(servers.synced.wait(), 2)
-        yield Desk(server, servers, runs, inbox, own, metrics, may_start, cluster_s)
+        desk = Desk(session, server)
+        desk.servers.adopt([ServerAddress(server.url, slots=2)])
+        watching = asyncio.create_task(desk.servers.run())
+        await asyncio.wait_for(desk.servers.synced.wait(), 2)
+        yield desk
         watching.cancel()
-        await runs.stop(0.0)
+        await desk.runs.stop(0.0)
 
 
 async def run_one(desk: Desk, *script: Handler) -> tuple[ServedRun, Result | None]:
@@ -228,7 +228,7 @@ async def test_of_a_superseded_attempt_only_the_new_one_is_reported(desk: Desk, 
 
 async def test_an_attempt_that_ends_with_the_deadline_is_closed_then_and_not_reported(desk: Desk, gate: Gate) -> None:
     one = assignment(onDeadlineMissed="Terminate")
-    desk.cluster_s[0] = one.due_unix_s - 0.05
+    desk.cluster_s = one.due_unix_s - 0.05
 
     desk.runs.assign(one)
 
@@ -237,7 +237,7 @@ async def test_an_attempt_that_ends_with_the_deadline_is_closed_then_and_not_rep
 
 
 async def test_a_late_task_that_may_go_on_goes_on(desk: Desk) -> None:
-    desk.cluster_s[0] = assignment().due_unix_s + 100
+    desk.cluster_s = assignment().due_unix_s + 100
     run, _ = await run_one(desk)
     assert run.end is RunEnd.ANSWERED
 
@@ -257,12 +257,12 @@ async def test_no_more_requests_than_slots_are_made_and_the_others_follow_in_ord
 
 
 async def test_nothing_is_started_while_the_lease_is_not_valid(desk: Desk) -> None:
-    desk.may_start[0] = False
+    desk.may_start = False
     desk.runs.assign(assignment())
     await asyncio.sleep(0.05)
     assert desk.server.requests == []
 
-    desk.may_start[0] = True
+    desk.may_start = True
     desk.runs.advance()
 
     await desk.inbox.wait()
@@ -274,10 +274,21 @@ async def test_a_task_that_waits_goes_back_when_its_server_is_gone(desk: Desk, g
     await gate.wait_for(2)
 
     desk.server.pages["/health"] = page("", 503)
+    desk.servers.find("m")[0].hurry.set()
     await desk.inbox.wait()
 
     key, run, _ = desk.inbox.runs[0]
     assert (key, run.end) == ("team/t2", RunEnd.UNAVAILABLE)
+
+
+async def test_a_server_that_did_not_accept_a_request_is_looked_at(desk: Desk) -> None:
+    desk.server.pages["/health"] = page("", 503)
+    desk.changed.clear()
+
+    await run_one(desk, refuse(503))
+
+    await asyncio.wait_for(desk.changed.wait(), 2)
+    assert desk.servers.find("m") == []
 
 
 async def test_a_stop_lets_requests_end_and_starts_no_others(desk: Desk, gate: Gate) -> None:
@@ -288,6 +299,7 @@ async def test_a_stop_lets_requests_end_and_starts_no_others(desk: Desk, gate: G
     await asyncio.sleep(0)
     gate.open.set()
     await stopping
+    await asyncio.sleep(0.05)
 
     assert sorted(key for key, _, _ in desk.inbox.runs) == ["team/t0", "team/t1"]
     assert len(desk.server.requests) == 2

@@ -19,6 +19,7 @@ class FakeApiServer:
         failures: raised by the next requests, one each.
         watch_failures: the same for watches.
         page_size: objects per page of a list.
+        slow_s: seconds that every answer takes.
         asked: set once there was a request.
     """
 
@@ -28,6 +29,7 @@ class FakeApiServer:
         self.watch_failures: list[ApiError] = []
         self.queries: list[tuple[str, dict[str, str]]] = []
         self.page_size = 1000
+        self.slow_s = 0.0
         self.asked = asyncio.Event()
         self.oldest_version = 0
         self._version = 0
@@ -161,7 +163,7 @@ class FakeApiServer:
     async def _enter(self, method: str, path: str, body: Any) -> None:
         self.calls.append((method, path, copy.deepcopy(body)))
         self.asked.set()
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.slow_s)
         refusals = self._failures.get(method)
         failure = refusals.pop(0) if refusals else self.failures.pop(0) if self.failures else None
         if failure is not None:
