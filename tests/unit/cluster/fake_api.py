@@ -91,8 +91,8 @@ class FakeApiServer:
             return copy.deepcopy(self._objects[path])
         items = [item for at, item in self._objects.items() if at.rpartition("/")[0] == path]
         items = [item for item in items if _is_selected(item, query.get("labelSelector", ""))]
-        name = query.get("fieldSelector", "").removeprefix("metadata.name=")
-        items = [item for item in items if name in ("", item["metadata"]["name"])]
+        field, _, name = query.get("fieldSelector", "").partition("=")
+        items = [item for item in items if field != "metadata.name" or item["metadata"]["name"] == name]
         start = int(query.get("continue") or 0)
         page = copy.deepcopy(items[start : start + self.page_size])
         token = str(start + self.page_size) if start + self.page_size < len(items) else ""
