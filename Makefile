@@ -72,7 +72,7 @@ hostile: $(VENV)/ready ## Feed generated hostile input to a running operator tha
 	@PYTHONPATH=tests $(BIN)/python -m e2e.hostile $(ARGS)
 
 bench: $(VENV)/ready ## Ratios against the plain kube-scheduler, latencies, memory, starvation; minutes
-	@$(BIN)/python tests/bench/run.py $(ARGS)
+	@PYTHONPATH=tests $(BIN)/python tests/bench/run.py $(ARGS)
 
 figures: $(addprefix figure-,$(FIGURES)) ## Every figure of docs/simulator.md, into .lab/figures (ARGS="--seeds 3"); hours
 

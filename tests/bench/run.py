@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import click
@@ -12,6 +12,7 @@ from binding import Pace, measure_binding
 from decision import measure_decisions
 from latency import measure_latency
 from rich.console import Console
+from served import measure_served
 from simulator import measure_simulator
 from stalls import measure_stalls
 from starvation import measure_starvation
@@ -21,7 +22,7 @@ from whole_loop import measure_loop
 from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
 from perllm_lab.lab import COMPONENTS
 
-PARTS = ("decision", "simulator", "latency", "binding", "loop", "starvation", "stalls")
+PARTS = ("decision", "simulator", "latency", "binding", "loop", "starvation", "stalls", "served")
 WITHOUT_CLUSTER = {"decision", "simulator"}
 SIZES = (100, 1000)
 WIDTH = 160
@@ -54,16 +55,17 @@ async def _measure(parts: set[str], pace: Pace, folder: Path, console: Console) 
         return rows
     say("programs: built on first use, minutes")
     binaries = await provide(list(COMPONENTS), cache_folder=default_cache_folder())
-    if "latency" in parts:
-        rows += await measure_latency(SIZES[-1], folder / "latency", say)
-    if "binding" in parts:
-        rows += await measure_binding(binaries, SIZES, pace, folder / "binding", say)
-    if "loop" in parts:
-        rows += await measure_loop(binaries, SIZES[0], pace.rounds, folder / "loop", say)
-    if "starvation" in parts:
-        rows += await measure_starvation(binaries, folder / "starvation", say)
-    if "stalls" in parts:
-        rows += await measure_stalls(binaries, folder / "stalls", say)
+    measurements: dict[str, Callable[[Path], Awaitable[list[Row]]]] = {
+        "latency": lambda place: measure_latency(SIZES[-1], place, say),
+        "binding": lambda place: measure_binding(binaries, SIZES, pace, place, say),
+        "loop": lambda place: measure_loop(binaries, SIZES[0], pace.rounds, place, say),
+        "starvation": lambda place: measure_starvation(binaries, place, say),
+        "stalls": lambda place: measure_stalls(binaries, place, say),
+        "served": lambda place: measure_served(binaries, place, say),
+    }
+    for name, measure in measurements.items():
+        if name in parts:
+            rows += await measure(folder / name)
     return rows
 
 

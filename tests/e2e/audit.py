@@ -116,9 +116,9 @@ def record_all_changes() -> list[Object]:
     ]
 
 
-def record_writes_of(user: str) -> list[Object]:
-    """Return a rule that records all changes of one user, without their content."""
-    return [{"level": "Metadata", "users": [user], "verbs": list(CHANGES), "omitStages": ["RequestReceived"]}]
+def record_writes_of(*users: str) -> list[Object]:
+    """Return a rule that records all changes of some users, without their content."""
+    return [{"level": "Metadata", "users": list(users), "verbs": list(CHANGES), "omitStages": ["RequestReceived"]}]
 
 
 def read_all(log: AuditLog) -> list[Change]:
