@@ -12,6 +12,7 @@ from e2e.chaos.invariants import (
     find_repetitions,
 )
 from perllm.learning.node_state import pack
+from perllm.learning.recent import CAPACITY
 from perllm_lab.lab import OPERATOR_USER
 
 SUCCESS = Run("ns/a", "edge-0", "Succeeded", 10.0, 12.0, 12.1, ())
@@ -82,6 +83,11 @@ def test_every_success_is_learned_once_on_its_node():
     twice = {"edge-0": profile(uid), "edge-1": profile(uid)}
     assert "was learned on" in find_learning_errors([story()], twice, [], [])[-1]
     assert "counts 2 outcomes" in find_learning_errors([story()], {"edge-0": profile(uid, outcomes=2)}, [], [])[0]
+
+
+def test_an_outcome_is_known_by_the_count_once_later_runs_have_taken_the_place_of_its_id():
+    ended_at_their_deadlines = [f"{number:08x}-1234" for number in range(CAPACITY)]
+    assert find_learning_errors([story()], {"edge-0": profile(*ended_at_their_deadlines, outcomes=1)}, [], []) == []
 
 
 def test_an_outcome_may_be_forgotten_only_if_the_operator_was_away_while_its_profile_did_not_exist():
