@@ -9,7 +9,7 @@ from perllm.api.task import Tier
 from perllm.cluster.node import Node
 from perllm.placement.demand import NodeRules
 from perllm.placement.fitting import FitArray, Fitting
-from perllm.placement.serving import NOTHING, Serving
+from perllm.placement.serving import NOTHING, UNKNOWN_SLOTS, Serving
 from perllm.policy.arrays import extend
 from perllm.policy.problem import BoolArray, FloatArray, IntArray
 
@@ -172,7 +172,7 @@ class Fleet:
             if not servers.any():
                 del self._servers[model]
         self._models[row] = serving.models
-        slots = node.slots if serving.slots is None else serving.slots
+        slots = UNKNOWN_SLOTS if serving.slots is None else serving.slots
         self._served_slots[row] = np.inf if not serving.models else slots if node.is_open else 0.0
 
     def _cover(self, rows: int) -> None:

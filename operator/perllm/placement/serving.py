@@ -19,3 +19,6 @@ class Serving:
 
 
 NOTHING = Serving()
+
+UNKNOWN_SLOTS = 64.0
+"""Slots of servers that do not say how many they have. vLLM batches up to 256 requests by default, if they fit."""

@@ -54,6 +54,15 @@ class TestRows:
 
 
 class TestLearning:
+    def test_requests_teach_nothing_about_the_start_of_pods(self, learner: Learner) -> None:
+        before = learner.laws("m", ROW).latency.coefficients[0].copy()
+        for number in range(50):
+            learner.learn(make_outcome(number, run_s=0.5, is_served=True))
+        after = learner.laws("m", ROW).latency.coefficients[0]
+        ratio = float(np.exp(np.log(after[1:] / before[1:]).mean()))
+        assert ratio < 0.7
+        assert after[0] == pytest.approx(before[0], rel=0.5)
+
     def test_brings_predictions_near_to_what_was_observed(self, learner: Learner) -> None:
         for number in range(100):
             learner.learn(make_outcome(number, run_s=4.0, inference_energy_j=300.0))
