@@ -157,7 +157,7 @@ class TestLoop:
         async with on.at_work():
             await asyncio.sleep(SIGHT_PATIENCE_S - 1)
             on.shows_pods = True
-            await asyncio.sleep(10 * SIGHT_PATIENCE_S)
+            await asyncio.sleep(3 * SIGHT_PATIENCE_S)
             assert on.names == ["t", "t"]
 
     async def test_waits_for_the_sight_of_a_pod_that_is_bound(self) -> None:
@@ -169,7 +169,7 @@ class TestLoop:
             decision = on.scheduler.settle(task.uid, "a")
             assert decision is not None
             on.scheduler.confirm(decision, 1.0)
-            await asyncio.sleep(10 * SIGHT_PATIENCE_S)
+            await asyncio.sleep(3 * SIGHT_PATIENCE_S)
             assert (on.names, len(on.parts.ledger)) == (["t"], 1)
 
     async def test_rejects_what_is_hopeless_if_the_task_says_so(self) -> None:
