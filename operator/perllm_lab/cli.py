@@ -11,6 +11,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from perllm.api.task_status import RunsAs
 from perllm.cluster.client import ApiError
 from perllm.scheduling.journal import JournalError
 from perllm_lab.claim import ClaimedError, claim, find_holder
@@ -31,6 +32,7 @@ from perllm_lab.workload.trace import TraceError
 
 DEFAULT_FOLDER = Path(".lab")
 PID_FILE = "lab.pid"
+WORK = {f"{kind}s": kind for kind in RunsAs}
 MAX_SHOWN = 20
 """Differences of a replay that are shown."""
 
@@ -63,6 +65,16 @@ _SPEED = click.option(
     default=2.0,
     show_default=True,
     help="Speed of the simulated hardware, as a multiple of real time.",
+)
+_WORK = click.option(
+    "--work",
+    "runs_as",
+    type=click.Choice(list(WORK)),
+    callback=lambda _, __, name: WORK[name],
+    default="pods",
+    show_default=True,
+    help="What tasks run as: each a pod of its own, or requests to model servers that are up already. "
+    "Published figures are of pods unless they say otherwise.",
 )
 _SEED = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
 
@@ -119,6 +131,7 @@ def _parse_hints(_: click.Context, __: click.Parameter, text: str | None) -> flo
 
 @main.command(context_settings={"show_default": True})
 @click.option("--scenario", default="modern", help="Scenario of the lab, or a YAML file.")
+@_WORK
 @click.option("--trace", help="Trace file, or synthetic:NAME.  [default: what the scenario names]")
 @click.option("--policies", default="all", help="Comma-separated names, or all.")
 @click.option("--seeds", type=click.IntRange(min=1), default=5, help="Runs of each policy and load.")

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from perllm.api.task import Tier
 from perllm.policy import cs_ucb, net_hits
 from perllm.policy.cs_ucb import CsUcb, CsUcbParameters
 from perllm.policy.net_hits import NetHits, NetHitsParameters
@@ -68,14 +67,12 @@ def build_scheduler(name: str, context: BuildContext) -> Strategy:
     Raises:
         UnknownPolicyError: there is no such policy.
     """
-    transmission = {tier: context.settings.j_per_bit(tier.value) for tier in Tier}
     if name == net_hits.NAME or name in ABLATIONS:
         policy = NetHits(ABLATIONS.get(name))
-        return Placing(name, policy, OPERATOR_MODE, transmission_j_per_bit=transmission)
+        return Placing(name, policy, OPERATOR_MODE, context.settings)
     if name == CLAIRVOYANT:
         policy = NetHits(CLAIRVOYANT_PARAMETERS)
-        learner = TrueLearner(policy)
-        return Placing(name, policy, OPERATOR_MODE, transmission_j_per_bit=transmission, learner=learner)
+        return Placing(name, policy, OPERATOR_MODE, context.settings, learner=TrueLearner(policy))
     return build_baseline(name, context, find_parameters(load_tuned(), name, context.scenario.name))
 
 
@@ -90,9 +87,8 @@ def build_baseline(name: str, context: BuildContext, parameters: Mapping[str, An
 
 def deploy(name: str, baseline: Policy, context: BuildContext) -> Strategy:
     """Return a scheduler that carries out a baseline's choices in the deployment mode that `name` says."""
-    transmission = {tier: context.settings.j_per_bit(tier.value) for tier in Tier}
     mode = EXTENDED_MODE if name.endswith(EXTENDED) else PLAIN_MODE
-    return Placing(name, baseline, mode, transmission_j_per_bit=transmission)
+    return Placing(name, baseline, mode, context.settings)
 
 
 def select_policies(text: str) -> tuple[str, ...]:
