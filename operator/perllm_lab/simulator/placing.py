@@ -19,7 +19,7 @@ from perllm.placement.hindsight import CompletedRun, judge_ended, judge_run
 from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placement
 from perllm.placement.request import PlacementRequest
-from perllm.placement.serving import NOTHING, Serving
+from perllm.placement.serving import Serving
 from perllm.policy.problem import Policy
 from perllm.scheduling.admission import Admission
 from perllm.scheduling.clock import HeldClock
@@ -141,15 +141,11 @@ class Placing:
         if node.resident:
             self._scheduler.warm(node.name, node.model)
         if self._is_served:
-            self._scheduler.put_serving(
-                node.name, Serving(models=frozenset({node.model}), slots=float(node.slots))
-            )
+            self._scheduler.put_serving(node.name, Serving(models=frozenset({node.model}), slots=float(node.slots)))
 
     def leave(self, node: str, now_s: float) -> None:
         """Remove a node from the fleet."""
         self._now_s = now_s
-        if self._is_served:
-            self._scheduler.put_serving(node, NOTHING)
         self._scheduler.remove_node(node)
 
     def observe(self, readings: Mapping[str, NodeReading], now_s: float) -> None:
