@@ -8,6 +8,7 @@ BASELINE+x      the same baseline in extended mode: with the order, dropping, en
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -17,12 +18,13 @@ from perllm.policy import cs_ucb, net_hits
 from perllm.policy.cs_ucb import CsUcb, CsUcbParameters
 from perllm.policy.net_hits import NetHits, NetHitsParameters
 from perllm.policy.problem import Policy
+from perllm.scheduling.admission import MIN_HIT_CHANCE
 from perllm_lab.baselines import registry
 from perllm_lab.baselines.agod import Agod
 from perllm_lab.baselines.tuned import find_parameters, load_agod_weights, load_tuned
 from perllm_lab.simulator.clairvoyant import TrueLearner
 from perllm_lab.simulator.experiment import BuildContext
-from perllm_lab.simulator.placing import EXTENDED_MODE, OPERATOR_MODE, PLAIN_MODE, Placing
+from perllm_lab.simulator.placing import EXTENDED_MODE, LENIENT_MODE, OPERATOR_MODE, PLAIN_MODE, Placing
 from perllm_lab.simulator.scheduler import Strategy
 
 ALL = "all"
@@ -74,6 +76,12 @@ def build_scheduler(name: str, context: BuildContext) -> Strategy:
         policy = NetHits(CLAIRVOYANT_PARAMETERS)
         return Placing(name, policy, OPERATOR_MODE, context.settings, learner=TrueLearner(policy))
     return build_baseline(name, context, find_parameters(load_tuned(), name, context.scenario.name))
+
+
+def build_operator(context: BuildContext, *, strict: bool) -> Strategy:
+    """Return the operator as it is by default, for tasks that may be rejected and ended, or for those that may not."""
+    mode = replace(OPERATOR_MODE, min_hit_chance=MIN_HIT_CHANCE) if strict else LENIENT_MODE
+    return Placing(net_hits.NAME, NetHits(), mode, context.settings)
 
 
 def build_baseline(name: str, context: BuildContext, parameters: Mapping[str, Any]) -> Strategy:

@@ -70,6 +70,9 @@ _AT_DEADLINE = QueueRules(StationOrder.DEADLINE, drops=True, ends_at_deadline=Tr
 OPERATOR_MODE = DeploymentMode(_AT_DEADLINE, Order.URGENCY, may_reject=True)
 """The operator's own rules, except that the policy alone decides what is rejected, so that policies are compared."""
 
+LENIENT_MODE = DeploymentMode(QueueRules(StationOrder.DEADLINE), Order.URGENCY, may_reject=False)
+"""The operator's rules for tasks that are neither rejected nor ended, as by default."""
+
 PLAIN_MODE = DeploymentMode(QueueRules(), Order.ARRIVAL, may_reject=False)
 """First come, first served: tasks are sent at once and wait at their nodes; none is dropped, ended or rejected."""
 
