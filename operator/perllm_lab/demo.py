@@ -195,9 +195,10 @@ def describe_forecast(settings: DemoSettings, lab: LabSettings, run: SchedulerRu
     build = partial(build_operator, strict=settings.strict)
     requests = [one.request for one in run.runs]
     predicted = forecast(build, scenario, requests, conditions, seeds=FORECAST_SEEDS)
-    measured = observe(run.runs, run.truth)
-    kind = f"{settings.runs_as}s"
-    return f"Forecast for {PERLLM} with {kind}, simulated: {predicted}, without idle nodes; measured: {measured}"
+    return (
+        f"{PERLLM}'s {settings.runs_as}s as the simulator predicts them: {predicted}, idle nodes left out\n"
+        f"{PERLLM}'s {settings.runs_as}s as they were:                   {observe(run.runs, run.truth)}"
+    )
 
 
 def find_start_s(run: SchedulerRun) -> float:
