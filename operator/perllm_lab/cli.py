@@ -11,6 +11,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from perllm.api.task_status import RunsAs
 from perllm.cluster.client import ApiError
 from perllm.scheduling.journal import JournalError
 from perllm_lab.claim import ClaimedError, claim, find_holder
@@ -31,6 +32,15 @@ from perllm_lab.workload.trace import TraceError
 
 DEFAULT_FOLDER = Path(".lab")
 PID_FILE = "lab.pid"
+WORK = {f"{kind}s": kind for kind in RunsAs}
+EXAMPLE = """\
+or a task that is answered by a model server (kubectl get llmservers):
+kubectl create -f - <<END
+apiVersion: perllm.io/v1alpha1
+kind: LLMInferenceTask
+metadata: {{generateName: hello-}}
+spec: {{model: {model}, deadline: 30s, prompt: "Which is the largest planet?"}}
+END"""
 MAX_SHOWN = 20
 """Differences of a replay that are shown."""
 
@@ -64,6 +74,16 @@ _SPEED = click.option(
     show_default=True,
     help="Speed of the simulated hardware, as a multiple of real time.",
 )
+_WORK = click.option(
+    "--work",
+    "runs_as",
+    type=click.Choice(list(WORK)),
+    callback=lambda _, __, name: WORK[name],
+    default="pods",
+    show_default=True,
+    help="What tasks run as: each a pod of its own, or requests to model servers that are up already. "
+    "Published figures are of pods unless they say otherwise.",
+)
 _SEED = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
 
 
@@ -84,10 +104,11 @@ def main() -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Trace to replay: CSV with TIMESTAMP, ContextTokens, GeneratedTokens (also .gz). Synthetic without it.",
 )
+@_WORK
 @click.option("--strict", is_flag=True, help="Let PerLLM reject tasks, and end them at their deadline.")
-def demo(scenario: str, speed: float, seed: int, folder: Path, tasks: int, trace: Path | None, strict: bool) -> None:
+def demo(folder: Path, **options: Any) -> None:
     """Place the same tasks with PerLLM and with the plain kube-scheduler, and compare."""
-    settings = DemoSettings(scenario, tasks, trace, speed, seed, (folder / "demo").absolute(), strict)
+    settings = DemoSettings(**options, folder=(folder / "demo").absolute())
     faults = _run(run_demo(settings, Display(Console())))
     for fault in faults:
         click.echo(f"FAULT: {fault}", err=True)
@@ -119,6 +140,7 @@ def _parse_hints(_: click.Context, __: click.Parameter, text: str | None) -> flo
 
 @main.command(context_settings={"show_default": True})
 @click.option("--scenario", default="modern", help="Scenario of the lab, or a YAML file.")
+@_WORK
 @click.option("--trace", help="Trace file, or synthetic:NAME.  [default: what the scenario names]")
 @click.option("--policies", default="all", help="Comma-separated names, or all.")
 @click.option("--seeds", type=click.IntRange(min=1), default=5, help="Runs of each policy and load.")
@@ -202,9 +224,16 @@ def tune(out: Path | None, processes: int | None, **options: Any) -> None:
 @_SEED
 @_FOLDER
 @click.option("--fresh", is_flag=True, help="Start over, without the tasks and learned state of earlier runs.")
-def up(scenario: str, speed: float, seed: int, folder: Path, fresh: bool) -> None:
+@click.option(
+    "--agents/--no-agents",
+    default=True,
+    show_default=True,
+    help="Every node has a model server, its model loaded, and an agent, so that tasks with a prompt are answered.",
+)
+def up(scenario: str, speed: float, seed: int, folder: Path, fresh: bool, agents: bool) -> None:
     """Start a lab, with the state it had before, and keep it running until Ctrl-C or `perllm-lab down`."""
-    _run(_up(LabSettings(scenario, speed, seed), folder.absolute(), Display(Console()), fresh=fresh))
+    settings = LabSettings(scenario, speed, seed, has_agents=agents)
+    _run(_up(settings, folder.absolute(), Display(Console()), fresh=fresh))
 
 
 @main.command()
@@ -250,6 +279,8 @@ async def _up(settings: LabSettings, folder: Path, display: Display, *, fresh: b
             display.say(f"export KUBECONFIG={lab.control_plane.admin_kubeconfig}")
             display.say(f"kubectl: {binaries['kubectl']}    prometheus: {lab.prometheus.url}")
             display.say("try: kubectl apply -f examples/   kubectl get llmtasks -w   kubectl get llmnodes")
+            if settings.has_agents:
+                display.say(EXAMPLE.format(model=lab.scenario.model))
             display.say("Stop it with Ctrl-C, or with perllm-lab down from another terminal")
             await stop.wait()
 

@@ -4,17 +4,23 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import aiohttp
 import numpy as np
 
+from perllm.api.task_status import RunsAs
 from perllm.config import NodeSettings
 from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.kubernetes.build import Progress
 from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
 from perllm_lab.lab import COMPONENTS, Lab, LabSettings
+from perllm_lab.lab_forecast import LabConditions, forecast, observe
+from perllm_lab.policies import build_operator
 from perllm_lab.report.progress import Display, Stage
 from perllm_lab.report.results import FleetEnergy, RequestResult, energy_errors, fleet_energy, join_runs
 from perllm_lab.report.tables import compare, describe_energy
@@ -34,6 +40,12 @@ LEGEND = (
     "fleet J              energy of all nodes, idle ones too, per task in time, over the same span for both",
 )
 MEASURE_TIMEOUT_S = 60.0
+FORECAST_SEEDS = 3
+KINDS = {
+    RunsAs.POD: "Every task is a pod, for both",
+    RunsAs.REQUEST: "Tasks of PerLLM are requests to model servers; for kube-scheduler, which places pods only, "
+    "each is a pod",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +60,7 @@ class DemoSettings:
         seed: of everything random.
         folder: where the run keeps its files.
         strict: whether PerLLM may reject tasks, and ends them at their deadline.
+        runs_as: whether PerLLM gets pod tasks, or served tasks.
     """
 
     scenario: str
@@ -57,12 +70,14 @@ class DemoSettings:
     seed: int
     folder: Path
     strict: bool = False
+    runs_as: RunsAs = RunsAs.POD
 
 
 @dataclass(frozen=True, slots=True)
 class SchedulerRun:
     """The results of one scheduler."""
 
+    sent_s: Mapping[str, float]
     runs: list[RequestResult]
     fleet: FleetEnergy
     truth: list[dict[str, Any]]
@@ -76,19 +91,22 @@ async def run_demo(settings: DemoSettings, display: Display) -> list[str]:
     binaries = await provide_binaries(COMPONENTS, display)
     shutil.rmtree(settings.folder, ignore_errors=True)
     settings.folder.mkdir(parents=True)
-    lab_settings = LabSettings(settings.scenario, settings.speed, settings.seed)
+    has_agents = settings.runs_as is RunsAs.REQUEST
+    lab_settings = LabSettings(settings.scenario, settings.speed, settings.seed, has_agents=has_agents)
     display.say(
         f"{len(requests)} tasks on {len(scenario.nodes())} simulated nodes ({scenario.name}), "
         f"{settings.speed:g} times as fast as real time; files in {settings.folder}"
     )
+    display.say(KINDS[settings.runs_as])
     async with Lab(binaries, scenario, settings.folder, lab_settings) as lab:
         display.say(f"Control plane, Prometheus and operator are up: {lab.control_plane.url}")
-        perllm = await _replay(
-            lab, PERLLM, as_tasks(NAMESPACE, settings.speed, strict=settings.strict), requests, display
-        )
+        tasks = as_tasks(NAMESPACE, settings.speed, strict=settings.strict, runs_as=settings.runs_as)
+        perllm = await _replay(lab, PERLLM, tasks, requests, display)
         await lab.restart_nodes()
         plain = await _replay(lab, KUBE_SCHEDULER, as_pods(NAMESPACE), requests, display)
         _report(lab, {PERLLM: perllm, KUBE_SCHEDULER: plain}, display)
+        display.say(describe_forecast(settings, lab_settings, perllm, scenario))
+        _show_files(lab.folder, display)
         return find_faults(perllm.objects, lab.operator_log.read_text(encoding="utf-8"))
 
 
@@ -149,7 +167,7 @@ async def _replay(
     await replay.clear()
     idle_w = sum(node.gpu.idle_power_w for node in lab.scenario.nodes())
     runs = join_runs(requests, replay.created_s, truth, lab.settings.speed)
-    return SchedulerRun(runs, fleet_energy(before, after, idle_w), truth, objects)
+    return SchedulerRun(replay.created_s, runs, fleet_energy(before, after, idle_w), truth, objects)
 
 
 async def read_totals(lab: Lab) -> dict[str, Any]:
@@ -169,7 +187,29 @@ def _report(lab: Lab, phases: Mapping[str, SchedulerRun], display: Display) -> N
     for line in LEGEND:
         display.say(line)
     display.say(describe_energy(energy_errors(perllm.objects, perllm.truth, rates)))
-    display.say(f"\nWhere to look next, in {lab.folder}:")
+
+
+def describe_forecast(settings: DemoSettings, lab: LabSettings, run: SchedulerRun, scenario: Scenario) -> str:
+    """Return what the simulator predicts for PerLLM's tasks, run as they were here, and what came of them."""
+    conditions = LabConditions(lab.speed, find_start_s(run), lab.scrape_interval_s, settings.runs_as)
+    build = partial(build_operator, strict=settings.strict)
+    requests = [one.request for one in run.runs]
+    predicted = forecast(build, scenario, requests, conditions, seeds=FORECAST_SEEDS)
+    return (
+        f"{PERLLM}'s {settings.runs_as}s as the simulator predicts them: {predicted}, idle nodes left out\n"
+        f"{PERLLM}'s {settings.runs_as}s as they were:                   {observe(run.runs, run.truth)}"
+    )
+
+
+def find_start_s(run: SchedulerRun) -> float:
+    """Return the median of the seconds from sending a task to the start of its pod; 0 for requests, which need none."""
+    lines = [line for line in run.truth if line["kind"] == "pod" and line["task"] in run.sent_s]
+    starts_s = [datetime.fromisoformat(line["started"]).timestamp() - run.sent_s[line["task"]] for line in lines]
+    return median(starts_s) if starts_s else 0.0
+
+
+def _show_files(folder: Path, display: Display) -> None:
+    display.say(f"\nWhere to look next, in {folder}:")
     display.say("  operator.log      every decision and why, one JSON object a line")
     display.say("  perllm.json       the tasks with status and decision, as kubectl get -o json shows them")
     display.say("  truth.jsonl       what really happened on the simulated nodes")

@@ -56,7 +56,8 @@ class LabSettings:
         operator_config: settings of the operator in addition to those that the lab needs; they win.
         flags: additional command line flags of the control plane's components, by name.
         records: whether the operator records what its decisions depend on.
-        has_agents: whether every node has an agent, so that served tasks can be answered.
+        has_agents: whether every node has an agent, so that served tasks can be answered; then its model is loaded from
+            the start, as where a model server is up.
     """
 
     scenario_name: str = "modern"
@@ -178,8 +179,15 @@ class Lab:
             self.agents = self._build_agents()
             self._stack.push_async_callback(self.agents.stop)
             await self.agents.start()
+            await self.agents.wait_until(self._serve_all, timeout_s=START_TIMEOUT_S)
         configuration = scheduler_configuration(f"http://{LOOPBACK}:{self._extender_port}")
         await self.control_plane.start_scheduler("perllm-scheduler", configuration, user=SCHEDULER_USER)
+
+    async def _serve_all(self) -> bool:
+        """Return whether the model servers of all nodes take requests."""
+        listing = await self.client.get(names.node_servers_path())
+        ready = [item for item in listing["items"] if (item.get("status") or {}).get("ready") == "1/1"]
+        return len(ready) >= len(self.scenario.nodes())
 
     def _build_nodes(self) -> Process:
         settings = self.settings
@@ -192,6 +200,8 @@ class Lab:
             "--truth": self.truth_file,
         }
         argv = [sys.executable, "-m", "perllm_lab.nodes", *(str(part) for pair in arguments.items() for part in pair)]
+        if settings.has_agents:
+            argv.append("--resident")
         return Process("nodes", argv, log_file=self.folder / "nodes.log")
 
     def _build_agents(self) -> Process:

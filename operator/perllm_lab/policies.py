@@ -8,22 +8,23 @@ BASELINE+x      the same baseline in extended mode: with the order, dropping, en
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from perllm.api.task import Tier
 from perllm.policy import cs_ucb, net_hits
 from perllm.policy.cs_ucb import CsUcb, CsUcbParameters
 from perllm.policy.net_hits import NetHits, NetHitsParameters
 from perllm.policy.problem import Policy
+from perllm.scheduling.admission import MIN_HIT_CHANCE
 from perllm_lab.baselines import registry
 from perllm_lab.baselines.agod import Agod
 from perllm_lab.baselines.tuned import find_parameters, load_agod_weights, load_tuned
 from perllm_lab.simulator.clairvoyant import TrueLearner
 from perllm_lab.simulator.experiment import BuildContext
-from perllm_lab.simulator.placing import EXTENDED_MODE, OPERATOR_MODE, PLAIN_MODE, Placing
+from perllm_lab.simulator.placing import EXTENDED_MODE, LENIENT_MODE, OPERATOR_MODE, PLAIN_MODE, Placing
 from perllm_lab.simulator.scheduler import Strategy
 
 ALL = "all"
@@ -68,15 +69,19 @@ def build_scheduler(name: str, context: BuildContext) -> Strategy:
     Raises:
         UnknownPolicyError: there is no such policy.
     """
-    transmission = {tier: context.settings.j_per_bit(tier.value) for tier in Tier}
     if name == net_hits.NAME or name in ABLATIONS:
         policy = NetHits(ABLATIONS.get(name))
-        return Placing(name, policy, OPERATOR_MODE, transmission_j_per_bit=transmission)
+        return Placing(name, policy, OPERATOR_MODE, context.settings)
     if name == CLAIRVOYANT:
         policy = NetHits(CLAIRVOYANT_PARAMETERS)
-        learner = TrueLearner(policy)
-        return Placing(name, policy, OPERATOR_MODE, transmission_j_per_bit=transmission, learner=learner)
+        return Placing(name, policy, OPERATOR_MODE, context.settings, learner=TrueLearner(policy))
     return build_baseline(name, context, find_parameters(load_tuned(), name, context.scenario.name))
+
+
+def build_operator(context: BuildContext, *, strict: bool) -> Strategy:
+    """Return the operator as it is by default, for tasks that may be rejected and ended, or for those that may not."""
+    mode = replace(OPERATOR_MODE, min_hit_chance=MIN_HIT_CHANCE) if strict else LENIENT_MODE
+    return Placing(net_hits.NAME, NetHits(), mode, context.settings)
 
 
 def build_baseline(name: str, context: BuildContext, parameters: Mapping[str, Any]) -> Strategy:
@@ -90,9 +95,8 @@ def build_baseline(name: str, context: BuildContext, parameters: Mapping[str, An
 
 def deploy(name: str, baseline: Policy, context: BuildContext) -> Strategy:
     """Return a scheduler that carries out a baseline's choices in the deployment mode that `name` says."""
-    transmission = {tier: context.settings.j_per_bit(tier.value) for tier in Tier}
     mode = EXTENDED_MODE if name.endswith(EXTENDED) else PLAIN_MODE
-    return Placing(name, baseline, mode, transmission_j_per_bit=transmission)
+    return Placing(name, baseline, mode, context.settings)
 
 
 def select_policies(text: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from tempfile import NamedTemporaryFile
 
 from numpy.random import default_rng
 
+from perllm.api.task_status import RunsAs
 from perllm_lab.hardware.events import ChangeKind
 from perllm_lab.hardware.link import VARIATION
 from perllm_lab.hardware.scenario import Scenario
@@ -44,8 +45,9 @@ class SimulateSettings:
         hints: "none", or the error of the hints; None for what the scenario says.
         inventory: list of machines that become the nodes.
         pod_start_s: from binding to the start of a container; None for what the scenario says.
-        resident: whether models are loaded from the start; None for what the scenario says.
+        resident: whether models are loaded from the start; None for what the scenario says, with served tasks for yes.
         scrape_s: seconds between two readings of the nodes.
+        runs_as: whether all tasks are pod tasks, or served tasks.
         json: file for the results as JSON; None for one in `out`.
         processes: how many runs at once.
     """
@@ -63,6 +65,7 @@ class SimulateSettings:
     pod_start_s: float | None = None
     resident: bool | None = None
     scrape_s: float = 5.0
+    runs_as: RunsAs = RunsAs.POD
     json: Path | None = None
     processes: int = 1
 
@@ -112,7 +115,7 @@ def make_experiment(settings: SimulateSettings) -> Experiment:
         loads=tuple(dict.fromkeys(settings.loads)),
         seeds=tuple(range(settings.seed_base, settings.seed_base + settings.seeds)),
         build=build_scheduler,
-        settings=SimulationSettings(scrape_s=settings.scrape_s),
+        settings=SimulationSettings(scrape_s=settings.scrape_s, runs_as=settings.runs_as),
     )
 
 
@@ -131,6 +134,8 @@ def compute_bound(experiment: Experiment, job: RunSpec) -> float:
         for kind in (ChangeKind.BANDWIDTH, ChangeKind.SPEED)
     }
     conditions = Conditions(bandwidth=(1.0 + VARIATION) * best[ChangeKind.BANDWIDTH], speed=best[ChangeKind.SPEED])
+    if experiment.settings.runs_as is RunsAs.REQUEST:
+        scenario = scenario.model_copy(update={"pod_start_s": 0.0})
     return goodput_bound(scenario.nodes(), judged, end_s - begin_s, conditions)
 
 
@@ -175,6 +180,9 @@ def _adapt(scenario: Scenario, settings: SimulateSettings) -> Scenario:
         changed["pod_start_s"] = settings.pod_start_s
     if settings.resident is not None:
         changed["resident"] = settings.resident
+    elif settings.runs_as is RunsAs.REQUEST:
+        # A model server has loaded its model by the time it serves it.
+        changed["resident"] = True
     if settings.hints is not None:
         error = None if settings.hints == NO_HINTS else settings.hints
         changed["workload"] = scenario.workload.model_copy(update={"hint_log_error": error})

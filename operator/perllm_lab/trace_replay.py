@@ -9,10 +9,10 @@ from typing import Any
 
 from perllm.api import names
 from perllm.api.task import OnDeadlineMissed, OnInfeasible
-from perllm.api.task_status import TaskPhase
+from perllm.api.task_status import RunsAs, TaskPhase
 from perllm.cluster.client import ApiError, Client, Object
 from perllm.cluster.informer import Informer, keep_all
-from perllm_lab.workload.manifests import pod_manifest, task_manifest
+from perllm_lab.workload.manifests import pod_manifest, served_task_manifest, task_manifest
 from perllm_lab.workload.requests import Request
 
 FINAL_PHASES = frozenset(phase.value for phase in TaskPhase if phase.is_final)
@@ -34,11 +34,12 @@ class SubmissionKind:
     build: Callable[[Request], Object]
 
 
-def as_tasks(namespace: str, speed: float, *, strict: bool = False) -> SubmissionKind:
+def as_tasks(namespace: str, speed: float, *, strict: bool = False, runs_as: RunsAs = RunsAs.POD) -> SubmissionKind:
     """Return requests as LLMInferenceTasks; strict ones may be rejected, and are ended at their deadline."""
+    write = served_task_manifest if runs_as is RunsAs.REQUEST else task_manifest
 
     def build(request: Request) -> Object:
-        manifest = task_manifest(request, namespace=namespace, speed=speed)
+        manifest = write(request, namespace=namespace, speed=speed)
         manifest["spec"].update(STRICT if strict else {})
         return manifest
 

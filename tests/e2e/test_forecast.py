@@ -8,6 +8,7 @@ Energy per task is the ground truth of all runs, ended ones too, and of moving i
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import nan
 from pathlib import Path
 from statistics import median
@@ -15,7 +16,6 @@ from statistics import median
 import pytest
 import pytest_asyncio
 
-from e2e.forecast import Figures, LabConditions, forecast, observe
 from e2e.requests import trace_requests
 from e2e.stage import Stage, open_stage, wait_until
 from perllm.api import names
@@ -23,7 +23,8 @@ from perllm.cluster.times import parse_time_s
 from perllm.placement.decision import read_record
 from perllm_lab.baselines.tuned import find_parameters, load_tuned
 from perllm_lab.lab import Lab, LabSettings
-from perllm_lab.policies import EXTENDED
+from perllm_lab.lab_forecast import Figures, LabConditions, forecast, observe
+from perllm_lab.policies import EXTENDED, build_scheduler
 from perllm_lab.report.results import join_runs
 from perllm_lab.trace_replay import FINAL_PHASES, SubmissionKind, TraceReplay, as_pods, as_tasks
 from perllm_lab.workload.requests import Request
@@ -118,7 +119,7 @@ def measure_start_s(stage: Stage, sent_s: Mapping[str, float]) -> float:
 def predicted(trials: dict[str, Trial], requests: list[Request]) -> Figures:
     """What the simulator predicts for net-hits with the same requests and nodes."""
     conditions = LabConditions(SPEED, trials[OURS].start_s, SCRAPE_S)
-    figures = forecast(OURS, SCENARIO, requests, conditions, seeds=SEEDS)
+    figures = forecast(partial(build_scheduler, OURS), SCENARIO, requests, conditions, seeds=SEEDS)
     print(f"{'predicted':15} {figures}, with containers {conditions.start_s:.2f} s after their requests")
     return figures
 

@@ -20,12 +20,16 @@ from perllm_lab.workload.scenarios import load_scenario
 @click.option("--speed", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="0 takes a free port.")
+@click.option("--resident", is_flag=True, help="Models are loaded from the start, as where model servers are up.")
 @click.option("--truth", type=click.Path(path_type=Path, dir_okay=False), help="Where to append the ground truth.")
-def main(kubeconfig: Path | None, scenario: str, speed: float, seed: int, port: int, truth: Path | None) -> None:
+def main(
+    kubeconfig: Path | None, scenario: str, speed: float, seed: int, port: int, resident: bool, truth: Path | None
+) -> None:
     """Simulate the nodes of a scenario until SIGTERM or SIGINT; print the port once all nodes are registered."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         nodes = load_scenario(scenario)
+        nodes = nodes.model_copy(update={"resident": nodes.resident or resident})
         asyncio.run(_serve(nodes, kubeconfig, speed=speed, seed=seed, port=port, truth=truth))
     except (ApiError, CredentialsError, ScenarioError, OSError) as error:
         raise click.ClickException(str(error)) from error

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from numpy.random import SeedSequence
 
+from perllm.api.task_status import RunsAs
 from perllm_lab.hardware.events import NodeChange
 from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.simulator.seeds import derive_seed
@@ -47,6 +48,7 @@ class SimulationSettings:
         edge_j_per_bit: energy of moving a bit to an edge node.
         cloud_j_per_bit: energy of moving a bit to a cloud node.
         warmup_share: share of the tasks, the first ones, that do not count.
+        runs_as: whether all tasks are pod tasks, or served tasks.
     """
 
     scrape_s: float = 5.0
@@ -54,6 +56,7 @@ class SimulationSettings:
     edge_j_per_bit: float = 0.3e-6
     cloud_j_per_bit: float = 1.0e-6
     warmup_share: float = 0.2
+    runs_as: RunsAs = RunsAs.POD
 
     def __post_init__(self) -> None:
         if not self.scrape_s > 0.0:

@@ -7,6 +7,7 @@ from math import inf, isclose, nan
 import numpy as np
 from numpy.random import SeedSequence, default_rng
 
+from perllm.api.task_status import RunsAs
 from perllm_lab.hardware.job import Finished, Job
 from perllm_lab.simulator.agenda import Agenda, Trigger
 from perllm_lab.simulator.fleet import FleetPlan, SimulationError, SimulationSettings
@@ -60,8 +61,9 @@ class Floor:
         ]
         self._by_name = {station.spec.name: station for station in self._stations}
         self._state = [State.COMING] * len(requests)
+        is_request = settings.runs_as is RunsAs.REQUEST
         self._jobs = [
-            Job(str(number), request.prompt_tokens, request.output_tokens, request.input_bytes)
+            Job(str(number), request.prompt_tokens, request.output_tokens, request.input_bytes, is_request)
             for number, request in enumerate(requests)
         ]
         self._errors = _draw_errors(fleet.derive("attribution"), settings.energy_error, len(requests))

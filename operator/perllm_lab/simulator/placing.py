@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from perllm.api.task import OnInfeasible, Tier
+from perllm.api.task_status import RunsAs
 from perllm.cluster.node import Node
 from perllm.learning.learner import Learner
 from perllm.placement.circuits import Circuits
@@ -18,6 +19,7 @@ from perllm.placement.hindsight import CompletedRun, judge_ended, judge_run
 from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placement
 from perllm.placement.request import PlacementRequest
+from perllm.placement.serving import Serving
 from perllm.policy.problem import Policy
 from perllm.scheduling.admission import Admission
 from perllm.scheduling.clock import HeldClock
@@ -28,6 +30,7 @@ from perllm.scheduling.scheduler import Parts, Scheduler
 from perllm.scheduling.shares import Shares
 from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.simulator.clairvoyant import TrueLearner
+from perllm_lab.simulator.fleet import SimulationSettings
 from perllm_lab.simulator.scheduler import (
     Completion,
     Forecast,
@@ -67,6 +70,9 @@ _AT_DEADLINE = QueueRules(StationOrder.DEADLINE, drops=True, ends_at_deadline=Tr
 OPERATOR_MODE = DeploymentMode(_AT_DEADLINE, Order.URGENCY, may_reject=True)
 """The operator's own rules, except that the policy alone decides what is rejected, so that policies are compared."""
 
+LENIENT_MODE = DeploymentMode(QueueRules(StationOrder.DEADLINE), Order.URGENCY, may_reject=False)
+"""The operator's rules for tasks that are neither rejected nor ended, as by default."""
+
 PLAIN_MODE = DeploymentMode(QueueRules(), Order.ARRIVAL, may_reject=False)
 """First come, first served: tasks are sent at once and wait at their nodes; none is dropped, ended or rejected."""
 
@@ -81,7 +87,7 @@ class Placing:
         name: of the policy in results.
         policy: chooses among arms.
         mode: how its choices are carried out.
-        transmission_j_per_bit: energy of moving one bit to a node, by tier.
+        settings: of the simulation; if tasks are served tasks, every node serves its model.
         learner: predicts; a new one unless given.
     """
 
@@ -90,8 +96,8 @@ class Placing:
         name: str,
         policy: Policy,
         mode: DeploymentMode,
+        settings: SimulationSettings,
         *,
-        transmission_j_per_bit: Mapping[Tier, float],
         learner: Learner | None = None,
     ) -> None:
         self.name = name
@@ -100,13 +106,14 @@ class Placing:
         self._learner = learner or Learner(policy)
         self._fleet = Fleet()
         self._now_s = 0.0
+        self._is_served = settings.runs_as is RunsAs.REQUEST
         rng = Random(0)
         self._scheduler = Scheduler(
             Parts(policy, self._learner, self._fleet, Ledger(), Circuits(rng)),
             inputs=Inputs(HeldClock(lambda: self._now_s, lambda: self._now_s)),
             rules=DispatchRules(mode.order, Admission(mode.min_hit_chance, min_net_chance=mode.min_net_chance)),
             shares=Shares(),
-            transmission_j_per_bit=transmission_j_per_bit,
+            transmission_j_per_bit={tier: settings.j_per_bit(tier.value) for tier in Tier},
             rng=rng,
         )
         self._requests: dict[str, PlacementRequest] = {}
@@ -136,6 +143,8 @@ class Placing:
         )
         if node.resident:
             self._scheduler.warm(node.name, node.model)
+        if self._is_served:
+            self._scheduler.put_serving(node.name, Serving(models=frozenset({node.model}), slots=float(node.slots)))
 
     def leave(self, node: str, now_s: float) -> None:
         """Remove a node from the fleet."""
@@ -167,6 +176,7 @@ class Placing:
             tiers=ALL_TIERS,
             due_s=request.at_s + request.deadline_s,
             deadline_s=request.deadline_s,
+            is_served=self._is_served,
         )
         self._truths[task_id], self._requests[task_id] = request, asked
         self._scheduler.note_arrival(asked)
@@ -235,14 +245,14 @@ class Placing:
         self._scheduler.learn(judge_run(decision, run), decision.gpu_type)
 
     def _send(self, start: Start) -> SendTask:
-        """Do what the extender and the controller do from the creation of a pod to its binding."""
+        """Do what the extender and the controller do from the decision to the binding of a pod, or to the request."""
         task, placement = start.task, start.placement
         node = placement.node
         decision = None if node is None else self._scheduler.settle(task.uid, node)
         if node is None or decision is None:
             raise AssertionError(f"task {task.key} starts without a node")
         self._scheduler.note_created(task)
-        self._scheduler.confirm(decision, placement.request.demand.slots)
+        self._scheduler.confirm(decision, placement.request.slots)
         self._scheduler.withdraw(task.key)
         self._decisions[task.key] = decision
         return SendTask(int(task.key), node, self._forecast(decision, placement), decision.assessment.explored)

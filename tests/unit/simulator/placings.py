@@ -6,13 +6,14 @@ By those laws a task of 1,000 prompt tokens and 200 tokens of answer takes about
 
 from dataclasses import replace
 
-from perllm.api.task import Tier
+from perllm.api.task_status import RunsAs
 from perllm.learning.learner import Learner
 from perllm.policy.net_hits import NetHits, NetHitsParameters
 from perllm.policy.problem import Policy
 from perllm_lab.hardware.catalogue import CATALOGUE
 from perllm_lab.hardware.link import LinkType
 from perllm_lab.hardware.scenario import NodeSpec
+from perllm_lab.simulator.fleet import SimulationSettings
 from perllm_lab.simulator.placing import OPERATOR_MODE, DeploymentMode, Placing
 from perllm_lab.simulator.scheduler import Completion, RejectTask, SendTask
 from perllm_lab.workload.requests import Request
@@ -22,8 +23,6 @@ SLOW = "jetson-agx-orin-8b"
 LINK = LinkType(bandwidth_bps=1e9, rtt_s=0.0)
 DEADLINES_FIRST = NetHitsParameters(rent=0.0, price=1000.0)
 """Chance and harm decide, energy between equals only."""
-
-TRANSMISSION = {Tier.EDGE: 0.3e-6, Tier.CLOUD: 1.0e-6}
 
 
 def node(name: str, gpu: str = FAST, slots: int | None = None) -> NodeSpec:
@@ -40,11 +39,17 @@ def request(deadline_s: float, at_s: float = 0.0, prompt_tokens: int = 1000, out
 class Desk:
     """A scheduler with its nodes; tasks are numbered as they are asked for."""
 
-    def __init__(self, *nodes: NodeSpec, policy: Policy | None = None, mode: DeploymentMode | None = None) -> None:
+    def __init__(
+        self,
+        *nodes: NodeSpec,
+        policy: Policy | None = None,
+        mode: DeploymentMode | None = None,
+        runs_as: RunsAs = RunsAs.POD,
+    ) -> None:
         policy = policy or NetHits(DEADLINES_FIRST)
         self.learner = Learner(policy)
         self.placing = Placing(
-            policy.name, policy, mode or OPERATOR_MODE, transmission_j_per_bit=TRANSMISSION, learner=self.learner
+            policy.name, policy, mode or OPERATOR_MODE, SimulationSettings(runs_as=runs_as), learner=self.learner
         )
         for spec in nodes:
             self.placing.join(spec, 0.0)

@@ -8,19 +8,17 @@ from perllm_lab.hardware.catalogue import CATALOGUE
 from perllm_lab.hardware.node import unloaded_latency_s
 from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.simulator.clairvoyant import TrueLearner
-from perllm_lab.simulator.fleet import FleetPlan
+from perllm_lab.simulator.fleet import FleetPlan, SimulationSettings
 from perllm_lab.simulator.placing import OPERATOR_MODE, Placing
 from perllm_lab.simulator.result import Fate, TaskTable
 from perllm_lab.simulator.simulation import simulate
 from perllm_lab.workload.requests import Request
-from unit.simulator.placings import FAST, LINK, SLOW, TRANSMISSION, node, request
+from unit.simulator.placings import FAST, LINK, SLOW, node, request
 
 
 def run(requests: list[Request], *nodes: NodeSpec) -> TaskTable:
     policy = NetHits()
-    placing = Placing(
-        "clairvoyant", policy, OPERATOR_MODE, transmission_j_per_bit=TRANSMISSION, learner=TrueLearner(policy)
-    )
+    placing = Placing("clairvoyant", policy, OPERATOR_MODE, SimulationSettings(), learner=TrueLearner(policy))
     return simulate(FleetPlan("test", nodes), requests, placing).tasks
 
 

@@ -7,10 +7,11 @@ from typing import TypeVar
 import pytest
 from click.testing import CliRunner
 
+from perllm.api.task_status import RunsAs
 from perllm_lab import simulate
 from perllm_lab.cli import main
 from perllm_lab.policies import UnknownPolicyError, select_policies
-from perllm_lab.simulate import SimulateSettings, make_experiment, write_atomically
+from perllm_lab.simulate import SimulateSettings, compute_bound, make_experiment, write_atomically
 from perllm_lab.simulator.experiment import BuildContext, Experiment, RunSpec, run_job
 from perllm_lab.simulator.pool import OnProgress
 from perllm_lab.simulator.scheduler import Strategy
@@ -74,6 +75,7 @@ def test_it_writes_results_and_a_report_and_shows_the_headline_figures(tmp_path:
         (["--scenario", "nowhere"], "no scenario nowhere"),
         (["--trace", "synthetic:poems"], "no synthetic trace 'poems'"),
         (["--policies", "nobody"], "no policy nobody; known: "),
+        (["--work", "both"], "'both' is not one of 'pods', 'requests'"),
     ],
 )
 def test_what_it_does_not_know_is_said_and_nothing_is_written(tmp_path: Path, options: list[str], message: str) -> None:
@@ -107,6 +109,33 @@ def test_options_take_the_place_of_what_the_scenario_says(tmp_path: Path) -> Non
     assert {node.gpu.pod_start_s for node in scenario.nodes()} == {0.5}
     assert all(node.resident for node in scenario.nodes())
     assert scenario.workload.hint_log_error is None
+
+
+@pytest.mark.usefixtures("simple")
+def test_results_say_what_tasks_ran_as(tmp_path: Path) -> None:
+    for options, kind in (((), "pod"), (("--work", "requests"), "request")):
+        asked = ["simulate", "--policies", "a", "--seeds", "1", "--tasks", "60", *options, "--out", str(tmp_path)]
+        assert CliRunner().invoke(main, asked).exit_code == 0
+        assert json.loads((tmp_path / "results.json").read_text())["setting"]["runs_as"] == kind
+
+
+@pytest.mark.usefixtures("simple")
+@pytest.mark.parametrize(("resident", "loaded"), [(None, True), (False, False)])
+def test_servers_have_their_model_loaded_unless_asked_otherwise(
+    tmp_path: Path, resident: bool | None, loaded: bool
+) -> None:
+    settings = SimulateSettings("modern", "a", tmp_path, runs_as=RunsAs.REQUEST, resident=resident)
+    assert {node.resident for node in make_experiment(settings).scenario.nodes()} == {loaded}
+
+
+@pytest.mark.usefixtures("simple")
+def test_the_bound_of_requests_has_no_pod_start(tmp_path: Path) -> None:
+    pods = SimulateSettings("paper", "a", tmp_path, tasks=50, pod_start_s=10.0)
+    bounds = [
+        compute_bound(make_experiment(settings), RunSpec("upper bound", 0.9, 0))
+        for settings in (pods, replace(pods, runs_as=RunsAs.REQUEST))
+    ]
+    assert bounds[0] == 0.0 < bounds[1], "no deadline is longer than 6 s"
 
 
 def test_a_file_that_cannot_be_written_as_a_whole_is_not_written(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ The simulator runs the nodes as the lab does, `speed` times as fast, in real sec
 assumptions hold equally in both. Its links vary by the same law, with other random numbers.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -13,13 +13,14 @@ import numpy as np
 from numpy.random import default_rng
 
 from perllm.api.task import Tier
+from perllm.api.task_status import RunsAs
 from perllm.config import NodeSettings
 from perllm_lab.hardware.scenario import NodeSpec, Scenario
-from perllm_lab.policies import build_scheduler
 from perllm_lab.report.results import RequestResult
 from perllm_lab.simulator.experiment import BuildContext
 from perllm_lab.simulator.fleet import FleetPlan, SimulationSettings
 from perllm_lab.simulator.result import Fate, RunResult
+from perllm_lab.simulator.scheduler import Strategy
 from perllm_lab.simulator.simulation import simulate
 from perllm_lab.workload.requests import Request
 
@@ -47,33 +48,48 @@ class LabConditions:
 
     Attributes:
         speed: how many times as fast as real.
-        start_s: real seconds from sending a request to the start of its container, as measured there.
+        start_s: of pod tasks, real seconds from sending a request to the start of its container, as measured there.
         scrape_s: real seconds between two scrapes.
+        runs_as: whether requests become pod tasks, or served tasks.
     """
 
     speed: float
     start_s: float
     scrape_s: float
+    runs_as: RunsAs = RunsAs.POD
 
 
 def forecast(
-    policy: str, scenario: Scenario, requests: Sequence[Request], conditions: LabConditions, *, seeds: int
+    build: Callable[[BuildContext], Strategy],
+    scenario: Scenario,
+    requests: Sequence[Request],
+    conditions: LabConditions,
+    *,
+    seeds: int,
 ) -> Figures:
-    """Return the means over `seeds` simulations of the requests, each with its own variation of the links."""
+    """Return the means over simulations of the requests, each with its own variation of the links.
+
+    Args:
+        build: makes the scheduler of a simulation.
+        scenario: of the lab.
+        requests: in the order of their arrival.
+        conditions: of the lab.
+        seeds: how many simulations.
+    """
     speed = conditions.speed
     nodes = tuple(_speed_up(node, conditions) for node in scenario.nodes())
     fast = [replace(one, at_s=one.at_s / speed, deadline_s=one.deadline_s / speed) for one in requests]
-    settings = SimulationSettings(scrape_s=conditions.scrape_s, warmup_share=0.0)
+    settings = SimulationSettings(scrape_s=conditions.scrape_s, warmup_share=0.0, runs_as=conditions.runs_as)
     found = []
     for seed in range(seeds):
         context = BuildContext(scenario, default_rng(seed), settings)
         fleet = FleetPlan(scenario.name, nodes, seed=seed)
-        found.append(_read_result(simulate(fleet, fast, build_scheduler(policy, context), settings)))
+        found.append(_read_result(simulate(fleet, fast, build(context), settings)))
     return Figures(fmean(one.hit_share for one in found), fmean(one.energy_j for one in found))
 
 
 def observe(runs: Sequence[RequestResult], truth: Iterable[Mapping[str, Any]]) -> Figures:
-    """Return the figures of a replay from the lines of the simulated nodes, one per run of a pod."""
+    """Return the figures of a replay from the lines of the simulated nodes, one per run of a pod, or per request."""
     rates = NodeSettings().transmission_microjoule_per_bit
     joules = sum(line["energy_j"] + line["input_bytes"] * 8e-6 * rates[Tier(line["tier"])] for line in truth)
     met = sum(run.met for run in runs)
@@ -101,5 +117,7 @@ def _speed_up(node: NodeSpec, conditions: LabConditions) -> NodeSpec:
             model_load_s=gpu.model_load_s / speed,
             pod_start_s=conditions.start_s,
         ),
+        # A lab with agents starts its nodes with their models loaded.
+        resident=node.resident or conditions.runs_as is RunsAs.REQUEST,
         link=replace(link, bandwidth_bps=link.bandwidth_bps * speed, rtt_s=link.rtt_s / speed),
     )

@@ -1,0 +1,74 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from perllm.api.task import TaskSpec
+from perllm.api.task_status import RunsAs
+from perllm_lab import cli
+from perllm_lab.cli import EXAMPLE
+from perllm_lab.demo import DemoSettings, SchedulerRun, find_start_s
+from perllm_lab.lab import LabSettings
+from perllm_lab.report.results import FleetEnergy
+from perllm_lab.trace_replay import as_tasks
+from perllm_lab.workload.requests import Request
+
+
+@pytest.mark.parametrize(("options", "kind"), [((), RunsAs.POD), (("--work", "requests"), RunsAs.REQUEST)])
+def test_the_demo_runs_tasks_as_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: tuple[str, ...], kind: RunsAs
+) -> None:
+    asked: list[DemoSettings] = []
+
+    async def run_demo(settings: DemoSettings, _: object) -> list[str]:
+        asked.append(settings)
+        return []
+
+    monkeypatch.setattr(cli, "run_demo", run_demo)
+    result = CliRunner().invoke(cli.main, ["demo", "--folder", str(tmp_path), "--tasks", "7", *options])
+    assert result.exit_code == 0, result.output
+    assert [(one.runs_as, one.tasks, one.folder) for one in asked] == [(kind, 7, tmp_path / "demo")]
+
+
+@pytest.mark.parametrize(("options", "has_agents"), [((), True), (("--no-agents",), False)])
+def test_a_lab_has_agents_unless_asked_otherwise(
+    monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], has_agents: bool
+) -> None:
+    asked: list[LabSettings] = []
+
+    async def run_lab(settings: LabSettings, *_: object, fresh: bool) -> None:
+        asked.append(settings)
+
+    monkeypatch.setattr(cli, "_up", run_lab)
+    result = CliRunner().invoke(cli.main, ["up", *options])
+    assert result.exit_code == 0, result.output
+    assert [one.has_agents for one in asked] == [has_agents]
+
+
+def test_the_example_that_a_lab_prints_is_a_served_task() -> None:
+    manifest = EXAMPLE.format(model="chat").split("<<END\n")[1].removesuffix("END")
+    assert TaskSpec.model_validate(yaml.safe_load(manifest)["spec"]).is_served
+
+
+@pytest.mark.parametrize(("kind", "field"), [(RunsAs.POD, "template"), (RunsAs.REQUEST, "prompt")])
+def test_a_replay_sends_tasks_of_the_kind(kind: RunsAs, field: str) -> None:
+    request = Request("task-0", "chat", 0.0, 100, 20, 400, 10.0)
+    spec = as_tasks("default", 2.0, strict=True, runs_as=kind).build(request)["spec"]
+    assert {"template", "prompt"} & set(spec) == {field}
+    assert (spec["deadline"], spec["onInfeasible"]) == ("5s", "Reject")
+
+
+def make_run(*truth: dict[str, Any]) -> SchedulerRun:
+    sent_s = {"a": 0.0, "b": 0.0, "c": 0.0}
+    return SchedulerRun(sent_s, [], FleetEnergy(0.0, 0.0, 1.0), list(truth), [])
+
+
+def test_the_start_of_pods_is_the_median_since_tasks_were_sent() -> None:
+    lines = [
+        {"kind": "pod", "task": name, "started": f"1970-01-01T00:00:0{second}+00:00"}
+        for name, second in (("a", 1), ("b", 2), ("c", 9))
+    ]
+    assert find_start_s(make_run(*lines)) == 2.0
+    assert find_start_s(make_run({"kind": "request", "task": "a"})) == 0.0
