@@ -1,7 +1,8 @@
 """What became of a prompt: one line of the output, and the sum of all lines."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Self
 
 import orjson
 from pydantic import ConfigDict, Field
@@ -95,6 +96,14 @@ class Tally:
     output_tokens: int = 0
     energy_j: float = 0.0
     measured: int = 0
+
+    @classmethod
+    def of(cls, lines: Iterable[AnswerLine]) -> Self:
+        """Return the sum of these lines."""
+        tally = cls()
+        for line in lines:
+            tally.add(line)
+        return tally
 
     @property
     def finished(self) -> int:

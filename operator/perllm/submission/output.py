@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
@@ -13,13 +13,23 @@ from pydantic import ValidationError
 from perllm.runner.prompts import first_error
 from perllm.submission.answers import AnswerLine
 
+LINE_START = b'{"index":'
+
 
 class OutputError(Exception):
     """The output cannot be continued; the message says what to do."""
 
 
 class Output(Protocol):
-    """Takes the answers as they come."""
+    """Takes the answers as they come.
+
+    Attributes:
+        lines: what it had when it was opened.
+        has_energies: whether lines have the energy of their task, which is known seconds after its end.
+    """
+
+    lines: Sequence[AnswerLine]
+    has_energies: bool
 
     def write(self, line: AnswerLine) -> None:
         """Write one line; once it returns, the line is not lost.
@@ -36,18 +46,20 @@ class AnswerFile:
 
     Args:
         path: the file; it is created if it does not exist.
+        tasks: names of the tasks that its lines may be about.
 
     Raises:
         OutputError: another process writes to it, or it is not such a file.
         OSError: it cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tasks: Collection[str]) -> None:
+        self.has_energies = True
         self._path = path
         self._file: BinaryIO = path.open("a+b")
         try:
             self._lock()
-            self.lines = self._read()
+            self.lines: Sequence[AnswerLine] = self._read(tasks)
         except BaseException:
             self._file.close()
             raise
@@ -59,14 +71,6 @@ class AnswerFile:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._file.close()
-
-    def check(self, tasks: Collection[str]) -> None:
-        """Raise OutputError if a line is about none of these tasks."""
-        for number, line in enumerate(self.lines, start=1):
-            if line.task not in tasks:
-                raise OutputError(
-                    f"{self._path} has answers to other prompts or options (line {number}): give another --output"
-                )
 
     def write(self, line: AnswerLine) -> None:
         """Append a line, and wait until it is on the disk."""
@@ -80,28 +84,38 @@ class AnswerFile:
         except BlockingIOError as error:
             raise OutputError(f"{self._path}: another process writes to this file") from error
 
-    def _read(self) -> list[AnswerLine]:
+    def _read(self, tasks: Collection[str]) -> list[AnswerLine]:
         self._file.seek(0)
         lines, end = [], 0
         for number, content in enumerate(self._file, start=1):
-            if not content.endswith(b"\n"):
+            if not content.endswith(b"\n") and _is_cut_off(content):
                 break
-            lines.append(self._parse(content, number))
+            lines.append(self._parse(content, number, tasks))
             end += len(content)
         self._file.truncate(end)
         return lines
 
-    def _parse(self, content: bytes, number: int) -> AnswerLine:
+    def _parse(self, content: bytes, number: int, tasks: Collection[str]) -> AnswerLine:
+        place = f"{self._path}, line {number},"
         try:
-            return AnswerLine.model_validate_json(content)
+            line = AnswerLine.model_validate_json(content)
         except ValidationError as error:
-            raise OutputError(
-                f"{self._path}, line {number}, is not an answer ({first_error(error)}): give another --output"
-            ) from error
+            raise OutputError(f"{place} is not an answer ({first_error(error)}): give another --output") from error
+        if line.task not in tasks:
+            raise OutputError(f"{place} belongs to other prompts or options: give another --output")
+        return line
+
+
+def _is_cut_off(content: bytes) -> bool:
+    """Whether this can be the beginning of a line, and not what some other program wrote."""
+    return content.startswith(LINE_START) or LINE_START.startswith(content)
 
 
 class LinePrinter:
     """Prints lines to standard output."""
+
+    lines: Sequence[AnswerLine] = ()
+    has_energies = True
 
     def write(self, line: AnswerLine) -> None:
         """Print a line."""
@@ -110,6 +124,9 @@ class LinePrinter:
 
 class TextPrinter:
     """Prints the text of answers to standard output."""
+
+    lines: Sequence[AnswerLine] = ()
+    has_energies = False
 
     def write(self, line: AnswerLine) -> None:
         """Print the text, and on standard error why it is missing or not complete."""
