@@ -66,12 +66,16 @@ SPEC_OPTIONS = (
     "--priority", type=click.IntRange(-MAX_PRIORITY, MAX_PRIORITY), help="Tasks of higher priority are placed first."
 )
 @click.option(
-    "--tier", "tiers", multiple=True, type=click.Choice([*Tier]), help="Tier to run on; may be repeated. Default: all."
+    "--tier",
+    "tiers",
+    multiple=True,
+    type=click.Choice([one.value for one in Tier]),
+    help="Tier to run on; may be repeated. Default: all.",
 )
 @click.option("--retries", type=click.IntRange(0, MAX_RETRIES), help="How many times a failed attempt is repeated.")
 @click.option(
     "--on-infeasible",
-    type=click.Choice([*OnInfeasible]),
+    type=click.Choice([one.value for one in OnInfeasible]),
     help="What to do with a task that no node is expected to finish in time. Default: BestEffort.",
 )
 @click.option(
