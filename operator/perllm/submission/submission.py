@@ -190,12 +190,12 @@ class Submission:
         if not state.has_our_spec:
             self._fail(self._explain_conflict(state.name))
         elif new is None:
-            self._finish(build_line_of_deleted(task), state.uid)
-        elif new.line is not None:
-            self._finish(new.line, new.uid)
-        elif not new.is_final:
+            self._finish(state.line or build_line_of_deleted(task), state.uid)
+        elif new.line is None:
             self._unfinished.add(new.name)
             return
+        elif new.is_due:
+            self._finish(new.line, new.uid)
         self._unfinished.discard(state.name)
         self._room.set()
 

@@ -1,6 +1,6 @@
 """Batches, and an API server on which a test plays the operator."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, cast
 
@@ -40,10 +40,16 @@ class Lines:
 
 
 def submission(
-    api: FakeApiServer, batch: Batch, output: Output, *, window: int = 200, deletes: bool = False
+    api: FakeApiServer,
+    batch: Batch,
+    output: Output,
+    *,
+    window: int = 200,
+    deletes: bool = False,
+    report: Callable[[str], None] = lambda _: None,
 ) -> Submission:
     client = cast(Client, api)
-    return Submission(client, batch, output, window=window, deletes=deletes, report=lambda _: None, rng=Random(0))
+    return Submission(client, batch, output, window=window, deletes=deletes, report=report, rng=Random(0))
 
 
 def path(name: str) -> str:

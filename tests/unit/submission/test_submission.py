@@ -81,6 +81,37 @@ async def test_a_line_waits_for_the_energy_but_frees_its_place_at_once() -> None
         finish(api, SECOND)
 
 
+async def test_an_answer_is_not_lost_when_its_task_is_deleted_before_its_energy_is_known() -> None:
+    api, output, one = FakeApiServer(), Lines(), batch("a")
+
+    async with under_way(submission(api, one, output)):
+        finish(api, one.tasks[0].name, observed={"latency": 1.0})
+        await asyncio.sleep(1)
+        api.remove(path(one.tasks[0].name))
+
+    assert [(line.phase, line.problem) for line in output.written] == [(TaskPhase.SUCCEEDED, None)]
+
+
+async def test_fields_that_a_newer_api_server_adds_do_not_matter() -> None:
+    api, output, one = FakeApiServer(), Lines(), batch("a")
+
+    async with under_way(submission(api, one, output)):
+        api.store(path(one.tasks[0].name), spec={"added": True})
+        finish(api, one.tasks[0].name)
+
+    assert len(output.written) == 1
+
+
+async def test_progress_is_reported_from_time_to_time_if_there_is_any() -> None:
+    api, reports = FakeApiServer(), list[str]()
+
+    async with under_way(submission(api, TWO, Lines(), report=reports.append)):
+        finish(api, FIRST)
+        await asyncio.sleep(60)
+        assert reports == ["1 of 2 finished, 1 in process"]
+        finish(api, SECOND)
+
+
 async def test_an_answer_cannot_control_a_terminal() -> None:
     api, output = FakeApiServer(), Lines()
 
