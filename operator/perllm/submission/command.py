@@ -143,24 +143,16 @@ def _open_output(path: Path | None, batch: Batch) -> AbstractContextManager[Outp
 
 async def _submit(batch: Batch, options: dict[str, Any]) -> bool:
     """Return whether all prompts of the batch were answered."""
-    credentials = load_credentials(options["kubeconfig"], options["context"])
+    client = Client(load_credentials(options["kubeconfig"], options["context"]))
     with _open_output(options["output"], batch) as output:
-        async with Client(credentials) as client:
-            submission = Submission(
-                client,
-                batch,
-                output,
-                window=options["window"],
-                deletes=options["deletes"],
-                report=_report,
-                rng=Random(),
-            )
-            carrying = asyncio.ensure_future(
-                carry_out(submission, cancels=options["cancel_on_interrupt"], report=_report)
-            )
+        async with client:
+            window, deletes = options["window"], options["deletes"]
+            submission = Submission(client, batch, output, window=window, deletes=deletes, report=_report, rng=Random())
+            carried_out = carry_out(submission, cancels=options["cancel_on_interrupt"], report=_report)
+            task = asyncio.ensure_future(carried_out)
             for number in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(number, carrying.cancel)
-            return await carrying
+                asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+            return await task
 
 
 def _report(words: str) -> None:

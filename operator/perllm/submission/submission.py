@@ -135,7 +135,7 @@ class Submission:
                 await self._room.wait()
             if task.name in self._missing and task.name not in self._known:
                 self._unfinished.add(task.name)
-                self._write("creation", task.name, partial(self._create, task))
+                self._write("task", task.name, partial(self._create, task))
 
     def _write(self, kind: str, name: str, send: Callable[[], Awaitable[None]]) -> None:
         self._writes.put(Write(kind, f"{self.batch.namespace}/{name}", send))
