@@ -18,7 +18,7 @@ from perllm.guard import Guard
 from perllm.submission.answers import AnswerLine, Tally, build_line_of_deleted
 from perllm.submission.batch import Batch, BatchTask
 from perllm.submission.output import Output
-from perllm.submission.task_state import TaskState, has_spec, read_state
+from perllm.submission.task_state import TaskState, read_state
 
 PROGRESS_S = 5.0
 DENIED = (401, 403)
@@ -161,10 +161,10 @@ class Submission:
         return not error.is_transient and error.status != 409
 
     async def _adopt(self, task: BatchTask) -> None:
-        """Accept the task of this name that exists, if it is the same one."""
+        """Accept the task of this name that exists, if it is of this batch: then it is watched, and its spec checked."""
         item = await self._client.get(names.task_path(self.batch.namespace, task.name))
         labels = item["metadata"].get("labels") or {}
-        if labels.get(names.BATCH_LABEL) != self.batch.name or not has_spec(item, task.spec):
+        if labels.get(names.BATCH_LABEL) != self.batch.name:
             self._fail(self._explain_conflict(task.name))
 
     async def _delete(self, name: str, uid: str) -> None:

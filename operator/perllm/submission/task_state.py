@@ -45,12 +45,12 @@ def read_state(item: Object, task: BatchTask, *, waits_for_energy: bool) -> Task
     return TaskState(
         name=task.name,
         uid=item["metadata"]["uid"],
-        has_our_spec=has_spec(item, task.spec),
+        has_our_spec=_has_spec(item, task.spec),
         line=build_line(task, status) if is_final else None,
         is_due=is_final and (is_settled or not waits_for_energy),
     )
 
 
-def has_spec(item: Object, spec: TaskSpec) -> bool:
+def _has_spec(item: Object, spec: TaskSpec) -> bool:
     """Whether a task on the API server asks this; what the server has added by itself does not matter."""
     return all(item["spec"].get(field) == value for field, value in spec.to_object().items())

@@ -146,19 +146,21 @@ async def test_what_runs_since_an_earlier_call_takes_a_place_of_the_window() -> 
 
 async def test_a_repeated_call_adopts_what_exists_and_skips_what_is_written() -> None:
     api = FakeApiServer()
-    three = batch(*"abc")
-    written, finished, missing = three.tasks
-    api.store(path(finished.name), **three.to_object(finished))
+    four = batch(*"abcd")
+    written, finished, running, missing = four.tasks
+    for task in (finished, running):
+        api.store(path(task.name), **four.to_object(task))
     finish(api, finished.name)
     output = Lines([AnswerLine(index=0, task=written.name, phase=TaskPhase.SUCCEEDED, text="old")])
-    repeated = submission(api, three, output)
+    repeated = submission(api, four, output)
 
     async with under_way(repeated):
         assert created(api) == [missing.name]
         finish(api, missing.name)
+        finish(api, running.name)
 
-    assert [line.task for line in output.written] == [finished.name, missing.name]
-    assert repeated.tally.answered == 3
+    assert [line.task for line in output.written] == [finished.name, missing.name, running.name]
+    assert repeated.tally.answered == 4
 
 
 async def test_when_all_is_written_nothing_is_asked() -> None:
