@@ -161,7 +161,7 @@ class Submission:
         return not error.is_transient and error.status != 409
 
     async def _adopt(self, task: BatchTask) -> None:
-        """Accept the task of this name that exists, if it is of this batch: then it is watched, and its spec checked."""
+        """Accept the task of this name that exists if it is of this batch; the watch then checks what it asks."""
         item = await self._client.get(names.task_path(self.batch.namespace, task.name))
         labels = item["metadata"].get("labels") or {}
         if labels.get(names.BATCH_LABEL) != self.batch.name:
