@@ -33,6 +33,7 @@ from perllm.extender.scheduler import scheduler_configuration
 from perllm.logs import configure_logging
 from perllm.operator import Operator
 from perllm.settings_file import ConfigError
+from perllm.submission.command import submit
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ def main() -> None:
 
 
 main.add_command(agent)
+main.add_command(submit)
 
 
 @main.command()

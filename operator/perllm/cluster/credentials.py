@@ -70,6 +70,24 @@ def load_credentials(kubeconfig: Path | None = None, context: str | None = None)
     )
 
 
+def load_namespace(kubeconfig: Path | None = None, context: str | None = None) -> str | None:
+    """Return the namespace of the context, as kubectl does; None if it names none, or there is no kubeconfig.
+
+    Raises:
+        CredentialsError: the kubeconfig cannot be read, or has no such context.
+    """
+    try:
+        contexts, current = config.list_kube_config_contexts(config_file=str(kubeconfig) if kubeconfig else None)
+    except (config.ConfigException, OSError, TypeError, YAMLError) as error:
+        if kubeconfig or context:
+            raise CredentialsError(f"no contexts in {kubeconfig or 'the kubeconfig'}: {error}") from error
+        return None
+    chosen = next((one for one in contexts if one["name"] == context), None) if context else current
+    if chosen is None:
+        raise CredentialsError(f"the kubeconfig has no context {context!r}")
+    return chosen["context"].get("namespace") or None
+
+
 def _load(kubeconfig: Path | None, context: str | None, configuration: client.Configuration) -> None:
     file = str(kubeconfig) if kubeconfig else None
     try:

@@ -1,6 +1,7 @@
 """The prompts of a task, from arguments, files or standard input."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
@@ -34,6 +35,19 @@ class Prompt(BaseModel):
     id: Annotated[str, Field(max_length=256)] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PlacedPrompt:
+    """A prompt, and where it was found.
+
+    Attributes:
+        place: in words, such as "a.jsonl, line 3,".
+        prompt: the prompt.
+    """
+
+    place: str
+    prompt: Prompt
+
+
 KNOWN_FIELDS = ("prompt", *Prompt.model_fields)
 
 
@@ -55,7 +69,7 @@ def collect_prompts(
     Raises:
         PromptError: a file cannot be read, a line is not a prompt, or there are no prompts or too many.
     """
-    found = tuple(islice(_read_all(texts, files, stdin, system), MAX_PROMPTS + 1))
+    found = tuple(one.prompt for one in islice(read_prompts(texts, files, stdin, system), MAX_PROMPTS + 1))
     if not found:
         raise PromptError("there is no prompt: give --prompt, --prompt-file or prompts on standard input")
     if len(found) > MAX_PROMPTS:
@@ -63,10 +77,17 @@ def collect_prompts(
     return found
 
 
-def _read_all(
+def read_prompts(
     texts: Sequence[str], files: Iterable[Path], stdin: BinaryIO | None, system: str | None
-) -> Iterator[Prompt]:
-    yield from (_converse(text, system) for text in texts if text.strip())
+) -> Iterator[PlacedPrompt]:
+    """Yield all prompts in the order of `collect_prompts`, which describes the arguments; there may be none.
+
+    Raises:
+        PromptError: a file cannot be read, or a line is not a prompt.
+    """
+    for number, text in enumerate(texts, start=1):
+        if text.strip():
+            yield PlacedPrompt(f"prompt {number} of the command line", _converse(text, system))
     for file in files:
         try:
             with file.open("rb") as stream:
@@ -74,10 +95,10 @@ def _read_all(
         except OSError as error:
             raise PromptError(f"{file} cannot be read: {error}") from error
     if stdin is not None:
-        yield from (_converse(line, system) for _, line in _read_lines(stdin, "standard input"))
+        yield from _read_plain(stdin, "standard input", system)
 
 
-def _read_file(stream: BinaryIO, file: Path, system: str | None) -> Iterator[Prompt]:
+def _read_file(stream: BinaryIO, file: Path, system: str | None) -> Iterator[PlacedPrompt]:
     match file.suffix.lower():
         case ".jsonl":
             for place, line in _read_lines(stream, str(file)):
@@ -85,7 +106,12 @@ def _read_file(stream: BinaryIO, file: Path, system: str | None) -> Iterator[Pro
         case ".json":
             yield from _read_array(_parse(_decode(stream.read(), str(file)), str(file)), file, system)
         case _:
-            yield from (_converse(line, system) for _, line in _read_lines(stream, str(file)))
+            yield from _read_plain(stream, str(file), system)
+
+
+def _read_plain(stream: BinaryIO, name: str, system: str | None) -> Iterator[PlacedPrompt]:
+    for place, line in _read_lines(stream, name):
+        yield PlacedPrompt(place, _converse(line, system))
 
 
 def _read_lines(stream: BinaryIO, name: str) -> Iterator[tuple[str, str]]:
@@ -116,14 +142,14 @@ def _converse(text: str, system: str | None) -> Prompt:
     return Prompt(messages=(*before, {"role": "user", "content": text}))
 
 
-def _read_array(values: object, file: Path, system: str | None) -> Iterator[Prompt]:
+def _read_array(values: object, file: Path, system: str | None) -> Iterator[PlacedPrompt]:
     if not isinstance(values, list):
         raise PromptError(f"{file} must be an array of objects; a file with one object per line ends in .jsonl")
     for number, value in enumerate(values, start=1):
         yield _read_object(value, f"{file}, object {number},", system)
 
 
-def _read_object(values: object, place: str, system: str | None) -> Prompt:
+def _read_object(values: object, place: str, system: str | None) -> PlacedPrompt:
     if not isinstance(values, dict) or ("prompt" in values) == ("messages" in values):
         raise PromptError(f'{place} must be an object with "prompt", a string, or "messages", a list of objects')
     unknown = values.keys() - set(KNOWN_FIELDS)
@@ -136,7 +162,12 @@ def _read_object(values: object, place: str, system: str | None) -> Prompt:
             raise PromptError(f'{place} has a "prompt" that is not a string, or empty')
         values["messages"] = _converse(text, system).messages
     try:
-        return Prompt.model_validate(values)
+        return PlacedPrompt(place, Prompt.model_validate(values))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        raise PromptError(f"{place} {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise PromptError(f"{place} {first_error(error)}") from error
+
+
+def first_error(error: ValidationError) -> str:
+    """Return the first of a model's errors: the field, and what is wrong with it, without its value."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first["loc"] else first["msg"]

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from kubernetes.config import incluster_config, kube_config
 
-from perllm.cluster.credentials import CredentialsError, load_credentials
+from perllm.cluster.credentials import CredentialsError, load_credentials, load_namespace
 
 
 def write_kubeconfig(directory: Path, *, cluster: dict[str, object], user: dict[str, object]) -> Path:
@@ -68,3 +68,19 @@ def test_an_unknown_context_is_named(tmp_path: Path) -> None:
     file = write_kubeconfig(tmp_path, cluster={"server": "http://localhost:8001"}, user={})
     with pytest.raises(CredentialsError, match="other"):
         load_credentials(file, context="other")
+
+
+def test_the_namespace_is_that_of_the_context_if_it_names_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write_kubeconfig(tmp_path, cluster={"server": "http://localhost:8001"}, user={})
+    content = yaml.safe_load(file.read_text())
+    content["contexts"].append({"name": "two", "context": {"cluster": "c", "user": "u", "namespace": "team"}})
+    file.write_text(yaml.safe_dump(content))
+
+    assert load_namespace(file) is None
+    assert load_namespace(file, "two") == "team"
+    with pytest.raises(CredentialsError, match="has no context 'three'"):
+        load_namespace(file, "three")
+    with pytest.raises(CredentialsError):
+        load_namespace(tmp_path / "none")
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+    assert load_namespace() is None

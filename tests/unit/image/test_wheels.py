@@ -25,7 +25,7 @@ def read_project(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("project", "package", "scripts"),
-    [(OPERATOR, "perllm", ["perllm", "perllm-runner"]), (LAB, "perllm_lab", ["perllm-lab"])],
+    [(OPERATOR, "perllm", ["kubectl-perllm", "perllm", "perllm-runner"]), (LAB, "perllm_lab", ["perllm-lab"])],
     ids=["operator", "lab"],
 )
 def test_each_wheel_holds_one_package_and_its_commands(

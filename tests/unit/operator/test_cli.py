@@ -12,7 +12,8 @@ def perllm(*arguments: object) -> Result:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["run"], ["crds"], ["rbac"], ["admission-policy"], ["release"], ["scheduler-config"], ["doctor"]]
+    "command",
+    [[], ["run"], ["crds"], ["rbac"], ["admission-policy"], ["release"], ["scheduler-config"], ["doctor"], ["submit"]],
 )
 def test_every_command_explains_itself(command: list[str]) -> None:
     result = perllm(*command, "--help")

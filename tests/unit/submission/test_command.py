@@ -1,0 +1,138 @@
+import asyncio
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from click.testing import CliRunner, Result
+
+from perllm.api import names
+from perllm.cli import main
+from perllm.cluster.client import Object
+from perllm.submission import command
+from unit.cluster.fake_api import FakeApiServer
+from unit.submission.batches import TASKS
+
+ENDS = {"good": {"phase": "Succeeded", "result": {"text": "fine"}}, "bad": {"phase": "Failed"}}
+
+
+class Cluster(FakeApiServer):
+    """Finishes each task at once; what the prompt is decides how. It takes the place of the client."""
+
+    def __call__(self, credentials: object) -> "Cluster":
+        return self
+
+    async def __aenter__(self) -> "Cluster":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def post(self, path: str, body: Any, **query: str) -> Object:
+        item = await super().post(path, body, **query)
+        ends = ENDS[body["spec"]["messages"][-1]["content"]]
+        finish = partial(self.store, f"{path}/{item['metadata']['name']}", status=ends)
+        asyncio.get_running_loop().call_soon(finish)
+        return item
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    cluster = Cluster()
+    monkeypatch.setattr(command, "Client", cluster)
+    monkeypatch.setattr(command, "load_credentials", lambda *_: None)
+    monkeypatch.setattr(command, "load_namespace", lambda *_: "team")
+    return cluster
+
+
+def submit(*arguments: object, stdin: str | None = None) -> Result:
+    options = [str(one) for one in ("submit", "--model", "m", "--deadline", "60s", *arguments)]
+    return CliRunner().invoke(main, options, input=stdin)
+
+
+def specs(cluster: Cluster) -> list[dict[str, Any]]:
+    return [body["spec"] for _, body in cluster.calls_of("POST")]
+
+
+def test_a_file_of_prompts_becomes_a_file_of_answers(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text('{"prompt": "good", "id": "x"}\n{"prompt": "good"}\n')
+
+    result = submit("--file", tmp_path / "p.jsonl", "--output", tmp_path / "a.jsonl")
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ""
+    lines = [orjson.loads(line) for line in (tmp_path / "a.jsonl").read_bytes().splitlines()]
+    assert sorted((line["index"], line.get("id"), line["phase"]) for line in lines) == [
+        (0, "x", "Succeeded"),
+        (1, None, "Succeeded"),
+    ]
+
+
+def test_a_repeated_command_creates_nothing_and_writes_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("good\nbad\n")
+    once = submit("--file", tmp_path / "p.txt", "--output", tmp_path / "a.jsonl")
+    content, calls = (tmp_path / "a.jsonl").read_bytes(), len(cluster.calls_of("POST"))
+
+    again = submit("--file", tmp_path / "p.txt", "--output", tmp_path / "a.jsonl")
+
+    assert (once.exit_code, again.exit_code) == (1, 1)
+    assert again.stderr == once.stderr
+    assert ((tmp_path / "a.jsonl").read_bytes(), len(cluster.calls_of("POST"))) == (content, calls)
+
+
+def test_the_text_of_a_single_prompt_is_printed(cluster: Cluster) -> None:
+    result = submit("--prompt", "good")
+
+    assert (result.exit_code, result.stdout) == (0, "fine\n")
+
+
+def test_a_prompt_without_an_answer_is_exit_code_1(cluster: Cluster) -> None:
+    result = submit("--file", "-", stdin="good\nbad\n")
+
+    assert result.exit_code == 1
+    assert "1 answered, 1 failed" in result.stderr
+    assert sorted(orjson.loads(line)["phase"] for line in result.stdout.splitlines()) == ["Failed", "Succeeded"]
+
+
+def test_an_invalid_line_creates_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text('{"prompt": "good"}\n{"prompt": "good", "max_tokens": 99999999}\n')
+
+    result = submit("--file", tmp_path / "p.jsonl", "--output", tmp_path / "a.jsonl")
+
+    assert result.exit_code == 2
+    assert "p.jsonl, line 2, max_tokens" in result.stderr
+    assert cluster.calls == []
+    assert not (tmp_path / "a.jsonl").exists()
+
+
+def test_options_are_fields_of_each_task(cluster: Cluster) -> None:
+    sampling = ("--system", "Be brief.", "--max-tokens", 5, "--temperature", 0, "--seed", 7)
+    rules = ("--priority", 2, "--tier", "edge", "--retries", 1, "--on-infeasible", "Reject", "--ttl", "1h")
+
+    assert submit("--prompt", "good", *sampling, *rules).exit_code == 0
+
+    assert specs(cluster) == [
+        {
+            "model": "m",
+            "deadline": "60s",
+            "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "good"}],
+            "maxTokens": 5,
+            "temperature": 0.0,
+            "seed": 7,
+            "priority": 2,
+            "tiers": ["edge"],
+            "retries": 1,
+            "onInfeasible": "Reject",
+            "onDeadlineMissed": "Continue",
+            "ttlAfterFinished": "1h",
+            "inputBytes": 0,
+        }
+    ]
+
+
+def test_the_namespace_is_that_of_the_context_unless_it_is_given(cluster: Cluster) -> None:
+    submit("--prompt", "good")
+    submit("--prompt", "good", "--namespace", "other")
+
+    assert [path for path, _ in cluster.calls_of("POST")] == [TASKS, names.tasks_path("other")]
