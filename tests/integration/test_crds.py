@@ -205,7 +205,7 @@ def test_a_status_can_be_written_only_if_no_run_was_reported(kubectl: Kubectl) -
     kubectl("create", "-f", "-", body={**make_served(prompt="Which?"), "metadata": {"name": "reported"}})
     patch = [
         {"op": "test", "path": "/status/run", "value": None},
-        {"op": "add", "path": "/status", "value": {"phase": "Running", "attempts": 1}},
+        {"op": "add", "path": "/status", "value": {"phase": "Scheduled", "attempts": 1}},
     ]
     write = ("patch", "llmtask", "reported", "--subresource=status", "--type=json", "-p", json.dumps(patch))
     run = {"attempt": 1, "end": "Answered", "startTime": "2026-01-02T03:04:05Z", "endTime": "2026-01-02T03:04:06Z"}
