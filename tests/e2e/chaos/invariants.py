@@ -111,14 +111,19 @@ def find_learning_errors(
 
 
 def find_leftovers(pods: Iterable[Object], tasks: Mapping[str, Object]) -> list[str]:
-    """No pod is being deleted, runs, belongs to no task, or is retained although its task has ended."""
+    """No pod runs, belongs to no task, or is retained although its task has ended.
+
+    To remove a pod that has ended, was deleted and is released is up to its kubelet, and the simulated ones do not see
+    pods that have ended.
+    """
     problems = []
     for pod in pods:
         metadata, phase = pod["metadata"], pod["status"]["phase"]
         key, owner = f"{metadata['namespace']}/{metadata['name']}", metadata["ownerReferences"][0]["name"]
         kept_by = [one for one in metadata.get("finalizers", ()) if one.startswith(names.GROUP)]
         is_leaving = "deletionTimestamp" in metadata
-        if is_leaving or kept_by or phase not in FINAL_PHASES or f"{metadata['namespace']}/{owner}" not in tasks:
+        is_orphan = f"{metadata['namespace']}/{owner}" not in tasks and not is_leaving
+        if is_orphan or kept_by or phase not in FINAL_PHASES:
             leaving = ", is being deleted" if is_leaving else ""
             problems.append(f"pod {key} of {owner} is left over: {phase}{leaving}, finalizers {kept_by}")
     return problems
