@@ -2,7 +2,8 @@
 
 An API server that is down breaks every watch and write at the same time. That is one outage: the first failure is
 logged, and the outage lasts until all of them work again. An API server that has just started denies requests until it
-has read the roles, and has no answer for some resources; that belongs to the same outage.
+has read the roles, and has no answer for some resources; that belongs to the same outage. One that is shutting down
+still answers on some connections, so an outage ends only when nothing has failed for a moment.
 """
 
 import logging
@@ -18,10 +19,16 @@ WARM_UP_S = 20.0
 """For so long errors that an API server answers with belong to its outage, while that lasts."""
 
 
+SETTLED_S = 2.0
+"""An outage ends with a success that nothing has failed for so long before."""
+
+
 @dataclass(slots=True)
 class _Outage:
     since_s: float
+    failed_s: float
     failures: int = 0
+    worked_s: float | None = None
 
 
 class Outages:
@@ -56,23 +63,31 @@ class Outages:
             self._names[topic] = name
             outage = self._current.get(name)
             if outage is None:
-                outage = self._current[name] = _Outage(self._now())
+                outage = self._current[name] = _Outage(self._now(), self._now())
                 log.warning("%s: %s; retrying until it works", name, words)
             outage.failures += 1
+            outage.failed_s, outage.worked_s = self._now(), None
 
     def worked(self, topic: str) -> None:
-        """Record a success; it is logged if it ends an outage, that is, if no other topic still fails for its cause."""
+        """Record a success; an outage ends with it if no other topic still fails for its cause."""
         with self._lock:
             self._answered_s.pop(topic, None)
             self._end(topic)
+            self._log_ends()
 
     def _end(self, topic: str) -> None:
         name = self._names.pop(topic, None)
-        if name is None or name in self._names.values():
-            return
-        outage = self._current.pop(name)
-        lasted_s = self._now() - outage.since_s
-        log.info("%s: works again after %.1f s and %d failed attempts", name, lasted_s, outage.failures)
+        if name is not None and name not in self._names.values():
+            self._current[name].worked_s = self._now()
+
+    def _log_ends(self) -> None:
+        """Log the end of every outage that nothing has failed for since a moment."""
+        for name, outage in list(self._current.items()):
+            if outage.worked_s is None or self._now() < outage.failed_s + SETTLED_S:
+                continue
+            del self._current[name]
+            lasted_s = outage.worked_s - outage.since_s
+            log.info("%s: works again after %.1f s and %d failed attempts", name, lasted_s, outage.failures)
 
     def _find_cause(self, topic: str, is_unanswered: bool) -> str:
         if is_unanswered:

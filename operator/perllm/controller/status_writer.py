@@ -28,7 +28,12 @@ reported its run. The watch brings what is there instead."""
 
 
 def is_written_by_others(item: Object) -> bool:
-    """Whether another client has changed something in the status of a task since PerLLM wrote it."""
+    """Whether another client has changed something in the status of a task since PerLLM wrote it.
+
+    One that is gone as a whole has no writer, and may be that of a task that PerLLM has not written to yet.
+    """
+    if not item.get("status"):
+        return True
     fields = as_objects(as_object(item.get("metadata")).get("managedFields"))
     ours = (names.FIELD_MANAGER, names.AGENT_FIELD_MANAGER)
     return any(one.get("subresource") == "status" and one.get("manager") not in ours for one in fields)

@@ -8,12 +8,13 @@ import asyncio
 from collections.abc import Sequence
 
 from perllm.api import names
-from perllm.cluster.client import Client
+from perllm.cluster.client import ApiError, Client
 from perllm.cluster.pod import read_pod
 from perllm.cluster.release import list_retained
 from perllm.controller.pod_keeper import PodKeeper
 from perllm.slices import Slices
 
+RETRY_S = 5.0
 SELECTOR = f"!{names.TASK_LABEL}"
 
 
@@ -32,13 +33,10 @@ class StrayPods:
         self._paths = paths
 
     async def run(self) -> None:
-        """Release and delete all stray pods once, then wait until cancelled.
-
-        Raises:
-            ApiError: pods cannot be listed.
-        """
+        """Release and delete all stray pods once, as soon as they can be listed, then wait until cancelled."""
         for path in self._paths:
-            await self._remove_all(path)
+            while not await self._try_to_remove_all(path):  # noqa: ASYNC110 - nothing signals that it is back
+                await asyncio.sleep(RETRY_S)
         await asyncio.Event().wait()
 
     async def remove(self, namespace: str, name: str) -> None:
@@ -48,6 +46,13 @@ class StrayPods:
             ApiError: pods cannot be listed.
         """
         await self._remove_all(names.pods_path(namespace), field_selector=f"metadata.name={name}")
+
+    async def _try_to_remove_all(self, path: str) -> bool:
+        try:
+            await self._remove_all(path)
+        except ApiError:
+            return False  # the watch of the same pods reports it
+        return True
 
     async def _remove_all(self, path: str, *, field_selector: str = "") -> None:
         slices = Slices()

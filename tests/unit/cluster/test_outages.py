@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from perllm.cluster.outages import WARM_UP_S, Outages
+from perllm.cluster.outages import SETTLED_S, WARM_UP_S, Outages
 
 
 def test_an_outage_is_two_lines_however_often_it_was_tried(caplog: pytest.LogCaptureFixture) -> None:
@@ -34,28 +34,47 @@ def test_topics_are_apart(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_an_api_server_that_is_away_is_one_outage_for_all_who_ask_it(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    outages = Outages(lambda: 0.0)
+    now_s = 0.0
+    outages = Outages(lambda: now_s)
     topics = ("watch of pods", "watch of nodes", "reading the lease")
     for topic in topics * 9:
         outages.failed(topic, "connection refused", is_unanswered=True)
     outages.failed("API server", "connection refused")
+    now_s = SETTLED_S
     for topic in (*topics, "API server"):
         assert len(caplog.records) == 1
         outages.worked(topic)
-    assert caplog.messages[1:] == ["API server: works again after 0.0 s and 28 failed attempts"]
+    assert caplog.messages[1:] == ["API server: works again after 2.0 s and 28 failed attempts"]
+
+
+def test_an_api_server_that_answers_now_and_then_while_it_shuts_down_is_one_outage(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    now_s = 0.0
+    outages = Outages(lambda: now_s)
+    for now_s in (0.0, 0.5, 1.0):  # noqa: B007
+        outages.failed("writing status", "connection refused", is_unanswered=True)
+        outages.worked("writing status")
+    assert len(caplog.messages) == 1
+    now_s = 3.0
+    outages.worked("watch of pods")
+    assert caplog.messages[1:] == ["API server: works again after 1.0 s and 3 failed attempts"]
 
 
 def test_an_api_server_that_starts_again_and_denies_everything_is_the_same_outage(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    outages = Outages(lambda: 0.0)
+    now_s = 0.0
+    outages = Outages(lambda: now_s)
     outages.failed("watch of pods", "connection refused", is_unanswered=True)
     outages.failed("watch of pods", "403 Forbidden")
     outages.failed("writing status", "403 Forbidden")
+    now_s = SETTLED_S
     outages.worked("writing status")
     outages.worked("watch of pods")
-    assert caplog.messages[1:] == ["API server: works again after 0.0 s and 3 failed attempts"]
+    assert caplog.messages[1:] == ["API server: works again after 2.0 s and 3 failed attempts"]
 
 
 def test_what_is_still_denied_later_is_an_outage_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
@@ -66,6 +85,7 @@ def test_what_is_still_denied_later_is_an_outage_of_its_own(caplog: pytest.LogCa
         outages.failed(topic, "connection refused", is_unanswered=True)
     for now_s in (1.0, WARM_UP_S, WARM_UP_S + 1.0, 2 * WARM_UP_S, 3 * WARM_UP_S):  # noqa: B007
         outages.failed("watch of pods", "403 Forbidden")
+    now_s += SETTLED_S
     outages.worked("watch of pods")
     outages.worked("watch of nodes")
     assert [message.partition(" after")[0] for message in caplog.messages] == [

@@ -37,7 +37,7 @@ class FakeTaskServer:
     def store(self, name: str, **spec: Any) -> dict[str, Any]:
         """Create a task that is not reported to the watch."""
         self._version += 1
-        item = task_object(name, **spec)
+        item = task_object(name, status={"phase": "Pending"}, **spec)
         item |= {"apiVersion": names.API_VERSION, "kind": names.TASK_KIND}
         item["metadata"]["resourceVersion"] = str(self._version)
         self.tasks[name] = item

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from perllm.api import names
 from perllm.cluster.client import Object
 from perllm.cluster.credentials import Credentials
-from perllm.cluster.outages import Outages
+from perllm.cluster.outages import SETTLED_S, Outages
 from perllm.controller import watch
 from perllm.controller.handover import Handover
 from perllm.controller.task_stream import TaskStream
@@ -103,6 +103,7 @@ async def test_a_malformed_event_leads_to_a_new_list_and_is_logged_once(
         watched.server.send(line)
         await watched.knows(name)
         await watched.until(lambda: watched.watch.is_ready)
+    await asyncio.sleep(SETTLED_S)
     watched.server.create("later")
     await watched.knows("later")
     assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.INFO]
