@@ -223,8 +223,8 @@ class Lab:
                 "health_port": self._health_port,
             },
             "log": {"format": "json"},
-            "agents": {"lease_namespace": AGENT_NAMESPACE if self.settings.has_agents else ""},
             "energy_patience_s": 20 * self.settings.scrape_interval_s,
+            **({"agents": {"lease_namespace": AGENT_NAMESPACE}} if self.settings.has_agents else {}),
             **(self.settings.operator_config or {}),
         }
         options = ("--record", str(self.journal)) if self.settings.records else ()
