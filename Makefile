@@ -13,7 +13,7 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 LAB := operator/perllm_lab
 MODEL_SERVER := tests/realnode/model_server
-# The tests of a file share what they start. Labs wait more than they compute, so two cores carry four at a time.
+# The tests of a file share what they start. Labs wait more than they compute, so two cores carry three at a time.
 FILES_AT_A_TIME := --dist loadfile --numprocesses
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
@@ -55,7 +55,7 @@ integration: $(VENV)/ready ## Tests against a real control plane and a real Prom
 	@$(BIN)/pytest -q $(FILES_AT_A_TIME) 2 tests/integration
 
 e2e: $(VENV)/ready ## A trace through the whole system, faults in the middle of it; minutes
-	@$(BIN)/pytest -q -rP $(FILES_AT_A_TIME) 4 -m "not alone" tests/e2e --ignore tests/e2e/real
+	@$(BIN)/pytest -q -rP $(FILES_AT_A_TIME) 3 -m "not alone" tests/e2e --ignore tests/e2e/real
 	@$(BIN)/pytest -q -rP -m alone tests/e2e --ignore tests/e2e/real
 	@$(BIN)/pytest -q -rPs tests/e2e/real
 
