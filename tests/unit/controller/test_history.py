@@ -150,6 +150,19 @@ class TestATask:
         await asyncio.sleep(0.1)
         assert cluster.status() == before
 
+    @pytest.mark.parametrize("waits_s", [0.0, 5.0], ids=["while tracked", "in the history"])
+    async def test_whose_status_another_client_removes_gets_it_back(self, cluster: Cluster, waits_s: float) -> None:
+        """Then no client is named as having written to it."""
+        cluster.create()
+        await asyncio.sleep(2)
+        cluster.bind()
+        cluster.finish(exit_code=3)
+        await asyncio.sleep(0.1 + waits_s)
+        before = cluster.status()
+        cluster.controller.on_task(cluster.api.store(names.task_path("lab", "t"), status=None), deleted=False)
+        await asyncio.sleep(0.1)
+        assert cluster.status() == before
+
     async def test_that_gets_a_pod_after_its_end_has_it_deleted_and_takes_no_slot(self, cluster: Cluster) -> None:
         cluster.create(deadline="1s", onDeadlineMissed="Terminate")
         await asyncio.sleep(3)
