@@ -165,7 +165,12 @@ class Operator:
             namespaces=config.namespaces,
         )
         self._extender = Extender(
-            scheduler, parts.ledger, client, control.controller.request_of, control.decisions.note_bound
+            scheduler,
+            parts.ledger,
+            client,
+            control.controller.request_of,
+            control.decisions.note_bound,
+            control.decisions.forget,
         )
 
     def _build_context(self, wake: asyncio.Event) -> ControllerContext:

@@ -36,6 +36,7 @@ class Extender:
         client: binds pods.
         request_of: returns what a pod's task asks of placement; None while the task is not known.
         note_bound: called with the uid of a pod and its decision record before it is bound.
+        note_denied: called with the uid of a pod if the API server denies the binding.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class Extender:
         client: Client,
         request_of: Callable[[Object], PlacementRequest | None],
         note_bound: Callable[[str, str], None],
+        note_denied: Callable[[str], None],
     ) -> None:
         self._scheduler = scheduler
         self._ledger = ledger
         self._client = client
         self._request_of = request_of
         self._note_bound = note_bound
+        self._note_denied = note_denied
         self._placements: dict[str, Placement] = {}
         self._arms = 0
 
@@ -87,6 +90,9 @@ class Extender:
         except ApiError as error:
             if self._is_same(flight):
                 self._scheduler.cancel(decision.task_id)
+            if not error.is_unanswered:
+                # An earlier binding may have been carried out though its answer was lost; its record is on the pod.
+                self._note_denied(uid)
             log.info("pod %s not bound to %s: %s", arguments["PodName"], node, error)
             return binding_answer(str(error))
         if self._is_same(flight):

@@ -75,7 +75,14 @@ async def setting() -> AsyncIterator[Setting]:
 
     api, registry = FakeApiServer(), CollectorRegistry()
     records: dict[str, str] = {}
-    extender = Extender(made.scheduler, made.parts.ledger, api, request_of, records.__setitem__)  # type: ignore[arg-type]
+    extender = Extender(
+        made.scheduler,
+        made.parts.ledger,
+        api,  # type: ignore[arg-type]
+        request_of,
+        records.__setitem__,
+        lambda uid: records.pop(uid, None),
+    )
     async with TestClient(TestServer(build_app(extender, OperatorMetrics(registry), make_guard()))) as http:
         yield Setting(http, made, api, registry, records)
 
@@ -149,6 +156,15 @@ async def test_a_task_that_is_deleted_while_its_pod_is_bound_leaves_nothing_in_f
     await setting.filter()
     assert await setting.bind() == ""
     assert in_flight(setting) == [0, 0]
+
+
+async def test_a_record_is_forgotten_if_its_binding_is_denied_but_not_if_the_answer_is_lost(setting: Setting) -> None:
+    """The binding whose answer was lost may have been carried out; a later one is then denied."""
+    for error, remembered in ((ApiUnreachableError("gone"), ["uid-t1"]), (ApiError(409, "Conflict", "assigned"), [])):
+        await setting.filter()
+        setting.api.failures.append(error)
+        await setting.bind(node=NODES[0])
+        assert list(setting.records) == remembered
 
 
 async def test_the_next_attempt_at_a_task_keeps_its_place_when_the_binding_of_an_earlier_one_returns(
