@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 from perllm.api.names import GROUP, MAX_LABEL_LENGTH
-from perllm.api.prompt import MAX_PROMPT_LENGTH
+from perllm.api.prompt import MAX_PROMPT_LENGTH, Generation
 from perllm.api.quantities import DURATION_PATTERN
 from perllm.api.template import MAX_KEY_LENGTH
 
 Rule = dict[str, str]
 
-GENERATION_FIELDS = ("maxTokens", "temperature", "topP", "seed", "stop")
+GENERATION_FIELDS = tuple(field.alias or name for name, field in Generation.model_fields.items())
 
 # Decisions are based on these fields, so they must not change; all others may change while the task exists.
 IMMUTABLE_FIELDS = (

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
+from perllm.api.task_status import RunsAs
 from perllm.cluster.client import Object
 from perllm.cluster.informer import object_key
 from perllm.cluster.obstacles import Obstacle
@@ -27,7 +28,6 @@ from perllm.controller.tracking import Tracked, Tracking
 from perllm.guard import Guard
 from perllm.learning.learner import Learner
 from perllm.nodes.node_health import find_avoided
-from perllm.placement.demand import NO_POD
 from perllm.placement.request import PlacementRequest
 from perllm.scheduling.scheduler import Scheduler
 
@@ -182,7 +182,7 @@ class Controller:
     def lose_runs(self, is_lost: Callable[[str], bool]) -> None:
         """Treat the requests on some nodes as lost: their agents do not answer any more."""
         for tracked in self._tracking:
-            if tracked.task.demand is not NO_POD or tracked.status.phase.is_final:
+            if tracked.status.runs_as is not RunsAs.REQUEST or tracked.status.phase.is_final:
                 continue
             for run in list(tracked.pods.values()):
                 if not run.is_finished and run.node is not None and is_lost(run.node):

@@ -121,8 +121,7 @@ class History:
     def remove_late(self, pod: Pod) -> None:
         """Delete a pod that was created while its task ended, and runs although nobody waits for it."""
         if not (pod.is_finished or pod.is_deleting):
-            namespace = _namespace_of(pod.key)
-            self._pods.delete(f"{names.pods_path(namespace)}/{pod.name}", pod.uid)
+            self._pods.delete_pod(pod)
 
     def tidy(self) -> None:
         """Delete tasks whose time is over, and those that ended first where there are too many."""

@@ -65,8 +65,7 @@ class PodKeeper:
         self._writes.put(Write("release", pod.key, partial(self._release, pod)))
 
     async def _release(self, pod: Pod) -> None:
-        namespace = pod.key.partition("/")[0]
-        path = f"{names.pods_path(namespace)}/{pod.name}/status"
+        path = f"{_pod_path(pod)}/status"
         try:
             await self._client.patch(path, build_release(pod.uid), kind=PatchKind.STRATEGIC)
         except ApiError as error:
@@ -75,6 +74,15 @@ class PodKeeper:
             # 404, 409 or 422: gone, or another pod by now.
             if error.status not in (404, 409, 422):
                 log.warning("%s not released: %s", path, error)
+
+    def remove(self, pod: Pod) -> None:
+        """Release a pod and delete it: it belongs to no task any more. Returns at once."""
+        self.release(pod)
+        self.delete_pod(pod)
+
+    def delete_pod(self, pod: Pod) -> None:
+        """Delete a pod; returns at once. While it is retained it stays until it is released."""
+        self.delete(_pod_path(pod), pod.uid)
 
     def delete(self, path: str, uid: str) -> None:
         """Delete the object at `path` if it still has this uid; returns at once."""
@@ -90,6 +98,10 @@ class PodKeeper:
             # 404 or 409: gone, or another object by now. Any other lasting obstacle is worth a log line.
             if error.status not in (404, 409):
                 log.warning("%s not deleted: %s", path, error)
+
+
+def _pod_path(pod: Pod) -> str:
+    return f"{names.pods_path(pod.key.partition('/')[0])}/{pod.name}"
 
 
 def _give_up(task: Task, error: Exception) -> InvalidTemplateError:

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from perllm.api import names
 from perllm.cluster.pod import Pod
 from perllm.controller.outcome_learner import OutcomeLearner
 from perllm.controller.pod_keeper import PodKeeper
@@ -62,8 +61,7 @@ class PodReleases:
         selected by. Its task gets another pod, so it must not run on.
         """
         if is_gone and pod.is_retained:
-            self._pods.release(pod)
-            self._pods.delete(f"{names.pods_path(pod.key.partition('/')[0])}/{pod.name}", pod.uid)
+            self._pods.remove(pod)
         if is_gone or not pod.is_retained:
             self._retained.pop(pod.uid, None)
             self._released_s.pop(pod.uid, None)

@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from perllm.api import names
 from perllm.api.task_status import RunsAs, TaskPhase, TaskStatus
 from perllm.cluster.pod import Pod
 from perllm.cluster.pod_ends import PodPatience, next_look_s
@@ -163,7 +162,7 @@ class Reconciler:
     def _end_pod(self, tracked: Tracked, pod: Pod) -> None:
         """End a pod that is not needed any more. The agent ends a request when it sees the status of the task."""
         if not pod.is_served:
-            self._pods.delete(f"{names.pods_path(tracked.task.namespace)}/{pod.name}", pod.uid)
+            self._pods.delete_pod(pod)
             return
         tracked.pods.pop(pod.name, None)
         self._accounts.account(tracked, pod, is_gone=True)

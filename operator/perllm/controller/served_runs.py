@@ -25,13 +25,12 @@ from perllm.placement.decision import Decision
 AGENT_LOST = "AgentLost"
 UNAVAILABLE = "ServerUnavailable"
 
-_PHASES = {
-    RunEnd.ANSWERED: PodPhase.SUCCEEDED,
-    RunEnd.FAILED: PodPhase.FAILED,
-    RunEnd.UNAVAILABLE: PodPhase.FAILED,
+_ENDS: dict[RunEnd, tuple[PodPhase, int | None, str]] = {
+    RunEnd.ANSWERED: (PodPhase.SUCCEEDED, 0, ""),
+    RunEnd.FAILED: (PodPhase.FAILED, 1, ""),
+    RunEnd.UNAVAILABLE: (PodPhase.FAILED, None, UNAVAILABLE),
 }
-_EXIT_CODES = {RunEnd.ANSWERED: 0, RunEnd.FAILED: 1, RunEnd.UNAVAILABLE: None}
-_REASONS = {RunEnd.ANSWERED: "", RunEnd.FAILED: "", RunEnd.UNAVAILABLE: UNAVAILABLE}
+"""Phase, exit code and reason of a pod that ends like that."""
 
 
 def begin_run(task: Task, attempt: int, decision: Decision) -> Pod:
@@ -51,6 +50,7 @@ def read_run(task: Task, status: TaskStatus) -> Pod | None:
 
 def end_run(pod: Pod, run: ServedRun) -> Pod:
     """Return an attempt as its agent reports it."""
+    phase, exit_code, reason = _ENDS[run.end]
     started_s, finished_s = run.start_time.timestamp(), run.end_time.timestamp()
     report = RunReport(
         started_at=run.start_time,
@@ -63,10 +63,10 @@ def end_run(pod: Pod, run: ServedRun) -> Pod:
     )
     return replace(
         pod,
-        phase=_PHASES[run.end],
-        reason=_REASONS[run.end],
+        phase=phase,
+        reason=reason,
         message=run.problem or "",
-        exit_code=_EXIT_CODES[run.end],
+        exit_code=exit_code,
         started_s=started_s,
         finished_s=finished_s,
         report=report,

@@ -64,5 +64,4 @@ class StrayPods:
     def _remove(self, metadata: dict[str, object]) -> None:
         pod = read_pod({"metadata": metadata})
         if pod is not None:
-            self._pods.release(pod)
-            self._pods.delete(f"{names.pods_path(pod.key.partition('/')[0])}/{pod.name}", pod.uid)
+            self._pods.remove(pod)
