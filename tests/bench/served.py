@@ -14,10 +14,9 @@ from typing import Any
 from cluster import CpuUse, clear, create_all, describe_cpu, read_metric, wait_until
 from fleets import TASKS
 from tables import Row, percentile
-from whole_loop import LEARNED
+from whole_loop import LEARNED, find_pids
 
 from e2e.audit import AuditLog, record_writes_of
-from perllm.api import names
 from perllm.cluster.client import Client, Object
 from perllm.cluster.informer import Informer, keep_all
 from perllm_lab.lab import OPERATOR_USER, Lab, LabSettings
@@ -55,8 +54,6 @@ async def measure_served(binaries: Mapping[str, Path], folder: Path, say: Callab
     audit = AuditLog(folder / "audit", record_writes_of(OPERATOR_USER, AGENT_USER))
     settings = LabSettings("modern", 1.0, has_agents=True, flags={"kube-apiserver": audit.flags})
     async with Lab(binaries, scenario, folder, settings) as lab:
-        await _wait_served(lab)
-        await _warm(lab)
         rows = [
             *await _measure_overhead(lab, "request", served_task_manifest, RATE_PER_S, OVERHEAD_S, say),
             *await _measure_overhead(lab, "pod", task_manifest, POD_RATE_PER_S, POD_OVERHEAD_S, say),
@@ -101,7 +98,7 @@ async def _measure_flow(lab: Lab, audit: AuditLog, kind: str, build: Build, say:
     """Return tasks per second from creation to learned outcome while a bounded number is unfinished."""
     list(audit.read_new())
     before, created, learned = await read_metric(lab.health_url, LEARNED), 0, 0.0
-    start_s, cpu = time.monotonic(), CpuUse(_pids(lab))
+    start_s, cpu = time.monotonic(), CpuUse(find_pids(lab))
     while time.monotonic() - start_s < FLOW_S:
         if created - learned <= WINDOW - BATCH:
             requests = (_make_request(f"flow-{kind}-{created + number}") for number in range(BATCH))
@@ -162,36 +159,3 @@ def _watch(client: Client) -> Iterator[Sightings]:
         yield sightings
     finally:
         following.cancel()
-
-
-async def _wait_served(lab: Lab) -> None:
-    async def is_served() -> bool:
-        listing = await lab.client.get(names.node_servers_path())
-        ready = [item for item in listing["items"] if (item.get("status") or {}).get("ready") == "1/1"]
-        return len(ready) == len(lab.scenario.nodes())
-
-    await wait_until(is_served, "all model servers are ready")
-
-
-async def _warm(lab: Lab) -> None:
-    """Have every node load its model, so that what is measured is the way there."""
-    nodes = lab.scenario.nodes()
-    requests = [_make_request(f"warm-{number}") for number in range(4 * len(nodes))]
-    await create_all(lab.client, TASKS, [served_task_manifest(one, namespace="default") for one in requests])
-
-    async def all_ended() -> bool:
-        return await read_metric(lab.health_url, LEARNED) >= len(requests)
-
-    await wait_until(all_ended, "the nodes are warm")
-    await clear(lab.client)
-
-
-def _pids(lab: Lab) -> dict[str, int]:
-    processes = {
-        **lab.control_plane.processes,
-        "operator": lab.operator,
-        "agents": lab.agents,
-        "simulated nodes": lab.nodes,
-        "prometheus": lab.prometheus.process,
-    }
-    return {name: process.pid for name, process in processes.items() if process.pid is not None}

@@ -28,7 +28,7 @@ async def measure_loop(
     rates, cpu_shares, operator_cpu_s, note = [], [], [], ""
     async with Lab(binaries, scenario, folder, LabSettings(str(file), SPEED)) as lab:
         for number in range(rounds):
-            start_s, cpu = time.monotonic(), CpuUse(_pids(lab))
+            start_s, cpu = time.monotonic(), CpuUse(find_pids(lab))
             await _run(lab, number)
             span_s, spent_s = time.monotonic() - start_s, cpu.spent_s()
             rates.append(COUNT / span_s)
@@ -65,11 +65,13 @@ async def _run(lab: Lab, number: int) -> None:
     await wait_until(all_learned, f"{COUNT} outcomes are learned")
 
 
-def _pids(lab: Lab) -> dict[str, int]:
+def find_pids(lab: Lab) -> dict[str, int]:
+    """Return the processes of a lab by what they are."""
     processes = {
         **lab.control_plane.processes,
         "operator": lab.operator,
         "simulated nodes": lab.nodes,
         "prometheus": lab.prometheus.process,
+        **({"agents": lab.agents} if lab.settings.has_agents else {}),
     }
     return {name: process.pid for name, process in processes.items() if process.pid is not None}

@@ -12,6 +12,7 @@ import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
 from perllm.api import names
+from perllm.api.task_status import RunsAs
 from perllm.cluster.client import ApiError, Object
 from perllm.cluster.informer import Informer, keep_all
 from perllm_lab.lab import Lab
@@ -43,10 +44,9 @@ class Stage:
     def pods_path(self) -> str:
         return f"/api/v1/namespaces/{self.namespace}/pods"
 
-    def replay(self, requests: Sequence[Request]) -> TraceReplay:
-        return TraceReplay(
-            self.lab.client, as_tasks(self.namespace, self.lab.settings.speed), requests, self.lab.settings.speed
-        )
+    def replay(self, requests: Sequence[Request], *, runs_as: RunsAs = RunsAs.POD) -> TraceReplay:
+        speed = self.lab.settings.speed
+        return TraceReplay(self.lab.client, as_tasks(self.namespace, speed, runs_as=runs_as), requests, speed)
 
     async def create(
         self,

@@ -3,20 +3,15 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from functools import partial
 
 import pytest
-import pytest_asyncio
 
 from e2e.requests import synthetic_requests
 from e2e.stage import Stage, is_settled, wait_until
 from perllm.api import names
+from perllm.api.task_status import RunsAs
 from perllm.cluster.client import Object
 from perllm_lab.lab import Lab, LabSettings
-from perllm_lab.trace_replay import SubmissionKind, TraceReplay
-from perllm_lab.workload.manifests import served_task_manifest
-from perllm_lab.workload.requests import Request
 
 TASKS = 60
 FIVE_LINES = {"model": "llama-3.1-8b", "deadline": "20s", "prompt": "Which is the largest planet?"}
@@ -25,25 +20,6 @@ FIVE_LINES = {"model": "llama-3.1-8b", "deadline": "20s", "prompt": "Which is th
 @pytest.fixture(scope="module")
 def lab_settings() -> LabSettings:
     return LabSettings("modern", 1.0, has_agents=True)
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def served(stage: Stage) -> AsyncIterator[Stage]:
-    """A stage whose nodes all take requests."""
-
-    async def is_served() -> bool:
-        listing = await stage.lab.client.get(names.node_servers_path())
-        ready = [item for item in listing["items"] if (item.get("status") or {}).get("ready") == "1/1"]
-        return len(ready) == len(stage.lab.scenario.nodes())
-
-    await wait_until(is_served, timeout_s=60)
-    yield stage
-
-
-def make_replay(stage: Stage, requests: list[Request]) -> TraceReplay:
-    build = partial(served_task_manifest, namespace=stage.namespace, speed=stage.lab.settings.speed)
-    kind = SubmissionKind(names.tasks_path(stage.namespace), build)
-    return TraceReplay(stage.lab.client, kind, requests, stage.lab.settings.speed)
 
 
 def requests_in_truth(stage: Stage) -> Counter[str]:
@@ -62,53 +38,54 @@ async def create(stage: Stage, name: str, **spec: object) -> None:
     await stage.lab.client.post(names.tasks_path(stage.namespace), manifest)
 
 
-async def test_five_lines_are_answered_without_a_pod(served: Stage) -> None:
+async def test_five_lines_are_answered_without_a_pod(stage: Stage) -> None:
     start_s = time.monotonic()
-    await create(served, "hello", maxTokens=16)
-    task = await served.wait_final("hello")
+    await create(stage, "hello", maxTokens=16)
+    task = await stage.wait_final("hello")
     status = task["status"]
     print(f"final {time.monotonic() - start_s:.2f} s after the creation was requested, {status['observed']}")
     assert (status["phase"], status["runsAs"], status["deadlineMet"]) == ("Succeeded", "request", True)
     assert status["result"]["text"]
     assert (status["observed"]["tokens"], status["observed"]["tokenSource"]) == (16, "usage")
-    assert await served.pods() == {}
+    assert await stage.pods() == {}
 
 
-async def test_a_replay_is_answered_once_measured_and_learned(served: Stage) -> None:
-    before = await served.learned()
-    replay = make_replay(served, synthetic_requests(served.lab.scenario, TASKS, rate_per_s=6.0, seed=[3]))
+async def test_a_replay_is_answered_once_measured_and_learned(stage: Stage) -> None:
+    before = await stage.learned()
+    requests = synthetic_requests(stage.lab.scenario, TASKS, rate_per_s=6.0, seed=[3])
+    replay = stage.replay(requests, runs_as=RunsAs.REQUEST)
     await replay.run(timeout_s=120.0)
-    tasks = await served.wait_all_settled(list(replay.objects), timeout_s=60.0)
+    tasks = await stage.wait_all_settled(list(replay.objects), timeout_s=60.0)
     phases = Counter(task["status"]["phase"] for task in tasks.values())
     qualities = Counter(task["status"]["observed"]["energyQuality"] for task in tasks.values())
     print(phases, qualities, Counter(task["status"]["tier"] for task in tasks.values()))
     assert phases == {"Succeeded": TASKS}
-    assert set(requests_in_truth(served).values()) == {1}
+    assert set(requests_in_truth(stage).values()) == {1}
     assert qualities["missing"] == 0
-    await served.wait_learned(before + TASKS, timeout_s=30.0)
+    await stage.wait_learned(before + TASKS, timeout_s=30.0)
 
 
-async def test_a_deleted_task_frees_its_slot_within_a_second(served: Stage) -> None:
-    await create(served, "long", prompt=_long_prompt(), deadline="300s")
-    await served.wait_status("long", lambda status: status.get("phase") == "Running")
+async def test_a_deleted_task_frees_its_slot_within_a_second(stage: Stage) -> None:
+    await create(stage, "long", prompt=_long_prompt(), deadline="300s")
+    await stage.wait_status("long", lambda status: status.get("phase") == "Running")
     await asyncio.sleep(0.5)
-    assert await served.metric("perllm_tasks_in_flight") == 1
-    await served.lab.client.delete(names.task_path(served.namespace, "long"))
+    assert await stage.metric("perllm_tasks_in_flight") == 1
+    await stage.lab.client.delete(names.task_path(stage.namespace, "long"))
     deleted_s = time.monotonic()
 
     async def is_aborted() -> bool:
-        lines = served.lab.read_truth(served.truth_start)
+        lines = stage.lab.read_truth(stage.truth_start)
         return any(line["kind"] == "request" and line["outcome"] == "Aborted" for line in lines)
 
     await wait_until(is_aborted, timeout_s=2.0)
     print(f"aborted {time.monotonic() - deleted_s:.2f} s after the deletion")
-    assert await served.metric("perllm_tasks_in_flight") == 0
+    assert await stage.metric("perllm_tasks_in_flight") == 0
 
 
-async def test_nothing_is_lost_or_learned_twice_when_operator_and_agents_are_killed(served: Stage, lab: Lab) -> None:
-    before = await served.learned()
-    requests = synthetic_requests(served.lab.scenario, TASKS, rate_per_s=5.0, seed=[4])
-    replay = make_replay(served, requests)
+async def test_nothing_is_lost_or_learned_twice_when_operator_and_agents_are_killed(stage: Stage, lab: Lab) -> None:
+    before = await stage.learned()
+    requests = synthetic_requests(stage.lab.scenario, TASKS, rate_per_s=5.0, seed=[4])
+    replay = stage.replay(requests, runs_as=RunsAs.REQUEST)
     running = asyncio.create_task(replay.run(timeout_s=180.0))
     await asyncio.sleep(3.0)
     await lab.operator.kill()
@@ -117,11 +94,11 @@ async def test_nothing_is_lost_or_learned_twice_when_operator_and_agents_are_kil
     await lab.agents.kill()
     await lab.agents.start()
     await running
-    tasks = await served.wait_all_settled([one.name for one in requests], timeout_s=90.0)
+    tasks = await stage.wait_all_settled([one.name for one in requests], timeout_s=90.0)
     assert Counter(task["status"]["phase"] for task in tasks.values()) == {"Succeeded": TASKS}
-    await served.wait_learned(before + TASKS, timeout_s=30.0)
-    assert await served.learned() == before + TASKS
-    print("duplicate work:", sum(requests_in_truth(served).values()) - TASKS)
+    await stage.wait_learned(before + TASKS, timeout_s=30.0)
+    assert await stage.learned() == before + TASKS
+    print("duplicate work:", sum(requests_in_truth(stage).values()) - TASKS)
     assert all(is_settled(task["status"]) for task in tasks.values())
 
 

@@ -3,9 +3,9 @@
 import asyncio
 import json
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from perllm.api.prompt import MAX_PROMPT_LENGTH
 from perllm.api.task_status import MAX_ANSWER_LENGTH, MAX_RECORD_LENGTH
 from perllm.cluster.agent_policy import AGENT_FIELDS, build_agent_policies
 from perllm.cluster.client import ApiError, Client, Object, PatchKind
-from perllm.cluster.credentials import Credentials, load_credentials
+from perllm.cluster.credentials import load_credentials
 from perllm.cluster.rbac import build_agent_manifests, collection_path
 from perllm_lab.kubernetes.control_plane import ControlPlane
+from perllm_lab.nodes.agents import with_token
 
 CRDS = Path(__file__).parents[2] / "crds"
 NAMESPACE = "agents"
@@ -113,11 +114,6 @@ async def issue_token(admin: Client, node: str | None) -> str:
     path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{ACCOUNT['name']}/token"
     token: str = (await admin.post(path, {"spec": spec}))["status"]["token"]
     return token
-
-
-def with_token(credentials: Credentials, token: str) -> Credentials:
-    read: Callable[[], str] = lambda: token  # noqa: E731
-    return replace(credentials, certificate_file=None, key_file=None, token=read)
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ the simulated model server of the node.
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -90,8 +90,7 @@ async def issue_token(admin: Client, node: str) -> str:
 
 def with_token(credentials: Credentials, token: str) -> Credentials:
     """Return credentials for the same API server with a token instead of a certificate."""
-    read: Callable[[], str] = lambda: token  # noqa: E731
-    return replace(credentials, certificate_file=None, key_file=None, token=read)
+    return replace(credentials, certificate_file=None, key_file=None, token=partial(str, token))
 
 
 async def _find_pod(admin: Client, node: str) -> Object:
