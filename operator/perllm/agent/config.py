@@ -54,8 +54,8 @@ class AgentConfig(_AgentSection):
     )
     server_namespaces: tuple[Namespace, ...] = Field(
         default=(),
-        description="Namespaces in which pods with the label perllm.io/server=true are model servers. Whoever may "
-        "create pods there receives prompts.",
+        description="Namespaces in which pods with the label perllm.io/server=true are model servers. Anyone who "
+        "can create pods there receives prompts.",
     )
     namespaces: tuple[Namespace, ...] = Field(
         default=(), description="Namespaces whose tasks are served; all if empty."

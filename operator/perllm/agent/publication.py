@@ -6,7 +6,6 @@ every two seconds, and the rest of the load less often, since the operator knows
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from math import inf
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from perllm.api import names
 from perllm.api.node_server import MAX_SERVED_MODELS, NodeModelServer, NodeServerStatus
 from perllm.cluster.client import ApiError, Client, PatchKind
+from perllm.cluster.times import to_time
 from perllm.cluster.writes import Write, WriteQueue
 
 KIND = "node server"
@@ -128,7 +128,7 @@ def build_status(states: Sequence[NodeModelServer], version: str, unix_now_s: fl
     models = dict.fromkeys(model for one in ready for model in one.models)
     return NodeServerStatus(
         agent_version=version,
-        updated_time=datetime.fromtimestamp(unix_now_s, UTC),
+        updated_time=to_time(unix_now_s),
         ready=f"{len(ready)}/{len(states)}",
         models=tuple(models)[:MAX_SERVED_MODELS],
         running=sum(one.running or 0 for one in states),

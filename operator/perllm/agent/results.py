@@ -1,9 +1,8 @@
 """What is reported about a request: how it ended, when, how long it took, and the answer."""
 
-from datetime import UTC, datetime
-
 from perllm.api.served_run import RunEnd, ServedRun
 from perllm.api.task_status import MAX_ANSWER_LENGTH, Result
+from perllm.cluster.times import to_time
 from perllm.completions.answer import Answer
 from perllm.completions.errors import CompletionError, ServerFailedError, UnavailableError
 from perllm.text import clean_line, clean_text, cut
@@ -27,8 +26,8 @@ def describe_run(
     return ServedRun(
         attempt=attempt,
         end=_judge(error),
-        start_time=_time(begun_unix_s),
-        end_time=_time(begun_unix_s + length_s),
+        start_time=to_time(begun_unix_s),
+        end_time=to_time(begun_unix_s + length_s),
         time_to_first_token=answer.first_token_s,
         prompt_tokens=answer.reported_prompt_tokens,
         tokens=answer.output_tokens if has_tokens else None,
@@ -66,7 +65,3 @@ def _read_retry_after_s(error: CompletionError | None) -> float | None:
     if not isinstance(error, UnavailableError) or not error.retry_after_s:
         return None
     return min(error.retry_after_s, MAX_RETRY_AFTER_S)
-
-
-def _time(unix_s: float) -> datetime:
-    return datetime.fromtimestamp(unix_s, UTC)

@@ -64,8 +64,8 @@ class TaskSpec(Generation):
     )
     prompt: Characters | None = Field(
         default=None,
-        description="The prompt. Exactly one of prompt, messages and template is given. Whoever may read the task may "
-        "read the prompt and the answer.",
+        description="The prompt. Exactly one of prompt, messages and template is given. Anyone who can read the task "
+        "can read the prompt and the answer.",
     )
     messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=MAX_MESSAGES)] | None = Field(
         default=None,

@@ -18,6 +18,11 @@ def parse_time_s(text: object) -> float | None:
     return unix_s if 0.0 < unix_s < END_OF_TIME_S else None
 
 
+def to_time(unix_s: float) -> datetime:
+    """Return Unix seconds as a timestamp for a status."""
+    return datetime.fromtimestamp(unix_s, UTC)
+
+
 def format_time(unix_s: float) -> str:
     """Return an RFC 3339 time with microseconds, as in metav1.MicroTime."""
-    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return to_time(unix_s).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -15,6 +15,7 @@ from perllm.api.task import OnDeadlineMissed
 from perllm.api.task_status import MAX_FAILED_ATTEMPTS, ConditionType, EnergyQuality, TaskPhase, TaskStatus
 from perllm.cluster.pod import Pod, PodPhase
 from perllm.cluster.pod_ends import is_overdue, is_refusal
+from perllm.cluster.times import to_time
 from perllm.controller.conditions import Note
 from perllm.controller.explanations import explain_failure, explain_refusal, explain_start, explain_wait
 from perllm.controller.stages import (
@@ -26,7 +27,6 @@ from perllm.controller.stages import (
     put_condition,
     read_result,
     succeed,
-    to_time,
     unplace,
 )
 from perllm.controller.task import Task

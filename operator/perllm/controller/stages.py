@@ -1,10 +1,9 @@
 """The status of a task at each stage of its life; lifecycle.py decides which stage comes next."""
 
-from datetime import UTC, datetime
-
 from perllm.api.report import RunReport
 from perllm.api.task_status import ConditionType, Observation, Result, RunsAs, TaskPhase, TaskStatus
 from perllm.cluster.pod import Pod
+from perllm.cluster.times import to_time
 from perllm.controller.clocks import RESOLUTION_S
 from perllm.controller.conditions import set_condition
 from perllm.controller.decisions import read_decision
@@ -136,11 +135,6 @@ def put_condition(
     """Set one condition of a task."""
     conditions = set_condition(status.conditions, kind, value, reason, message, generation=task.generation, now_s=now_s)
     return status.model_copy(update={"conditions": conditions})
-
-
-def to_time(unix_s: float) -> datetime:
-    """Return Unix seconds as a timestamp for a status."""
-    return datetime.fromtimestamp(unix_s, UTC)
 
 
 def _find_start_s(status: TaskStatus, pod: Pod) -> float | None:
