@@ -1,6 +1,6 @@
 # The image of the operator and the runner. Any base with Python 3.11 or newer will do; nothing is compiled, so it is the
 # same for amd64 and arm64.
-#   docker build --tag registry.example.com/perllm/perllm:0.1.0 .
+#   make image IMAGE=registry.example.com/perllm/perllm
 # A private package index or certificate authority is passed to pip in secrets, which leave no trace in the image:
 #   --secret id=pip,src=pip.conf --secret id=ca,src=ca.pem      with "cert = /run/secrets/ca" in pip.conf
 ARG BASE_IMAGE=python:3.13-slim
@@ -40,7 +40,7 @@ RUN library=$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))'
 # Copied from scratch, so that removed files are not kept in a layer.
 FROM scratch
 ARG BASE_IMAGE
-ARG VERSION=0.1.0
+ARG VERSION
 COPY --from=base / /
 COPY --from=build /opt/perllm /opt/perllm
 ENV PATH=/opt/perllm/bin:/usr/local/bin:/usr/bin:/bin LANG=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1

@@ -26,7 +26,7 @@ figure-ablation: OPTIONS = --scenario modern --load $(LOADS) --policies net-hits
 figure-inventory: OPTIONS = --scenario inventory --load 0.9 --tasks 20000 --policies net-hits,cs-ucb,cs-ucb+x,clairvoyant
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test check unit integration e2e chaos soak upgrade hostile bench figures crds chart image lock clean
+.PHONY: help demo lab test format coverage check unit integration e2e chaos soak upgrade hostile bench figures crds chart image release lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,13 @@ test: $(VENV)/ready ## Everything that CI runs
 	@$(MAKE) --no-print-directory --jobs 2 check unit
 	@$(MAKE) --no-print-directory integration
 	@$(MAKE) --no-print-directory e2e
+
+format: $(VENV)/ready ## Format the code, and mend what ruff can mend
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+coverage: $(VENV)/ready ## Unit tests, and which lines they leave out
+	@$(BIN)/pytest -q $(FILES_AT_A_TIME) 2 --cov perllm --cov-report term:skip-covered tests/unit
 
 check: $(VENV)/ready ## Style, types, layers of the architecture
 	@$(BIN)/ruff check
@@ -87,7 +94,10 @@ chart: $(VENV)/ready ## Generate the chart's values, their schema, its README, C
 
 image: ## Build the image (IMAGE=registry.example.com/perllm/perllm, ENGINE=podman, BASE_IMAGE=..., ARGS="--push")
 	@test -n "$(IMAGE)" || { echo "Set IMAGE to a name that your nodes can pull: make image IMAGE=registry.example.com/perllm/perllm"; exit 1; }
-	$(ENGINE) build $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) --tag $(IMAGE):$(VERSION) $(ARGS) .
+	$(ENGINE) build $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) --build-arg VERSION=$(VERSION) --tag $(IMAGE):$(VERSION) $(ARGS) .
+
+release: $(VENV)/ready ## Push and sign image and chart (REGISTRY=... BASE_IMAGE=...@sha256:... PROJECT_URL=... MAINTAINER="Jo <jo@...>" DRY_RUN=1)
+	@REGISTRY="$(REGISTRY)" BASE_IMAGE="$(BASE_IMAGE)" PROJECT_URL="$(PROJECT_URL)" MAINTAINER="$(MAINTAINER)" DRY_RUN="$(DRY_RUN)" .ci/release
 
 lock: $(VENV)/ready ## Upgrade and lock the dependencies of development, the operator, its build and the model server
 	@$(COMPILE) --upgrade $(LAB)/pyproject.toml --group dev --no-emit-package perllm --output-file requirements.lock

@@ -1,6 +1,8 @@
-"""Write the generated files of the chart."""
+"""Write the generated files."""
 
-from chart_generator.files import CHART, write_files
+from pathlib import Path
+
+from chart_generator.files import write_files
 
 if __name__ == "__main__":
-    write_files(CHART)
+    write_files(Path())
