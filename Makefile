@@ -104,10 +104,11 @@ image: ## Build the image (IMAGE=registry.example.com/perllm/perllm, ENGINE=podm
 release: $(VENV)/ready ## Push and sign image and chart (REGISTRY=... BASE_IMAGE=...@sha256:... PROJECT_URL=... MAINTAINER="Jo <jo@...>" DRY_RUN=1)
 	@REGISTRY="$(REGISTRY)" BASE_IMAGE="$(BASE_IMAGE)" PROJECT_URL="$(PROJECT_URL)" MAINTAINER="$(MAINTAINER)" DRY_RUN="$(DRY_RUN)" .ci/release
 
-lock: $(VENV)/ready ## Upgrade and lock the dependencies of development, the operator, its build and the model server
+lock: $(VENV)/ready ## Upgrade and lock the dependencies of development, the operator, its build, the model server and the peer
 	@$(COMPILE) --upgrade $(LAB)/pyproject.toml --group dev --no-emit-package perllm --output-file requirements.lock
 	@$(COMPILE) --upgrade pyproject.toml --constraint requirements.lock --output-file requirements-operator.lock
 	@$(COMPILE) --upgrade --group build --constraint requirements.lock --output-file requirements-build.lock
+	@$(COMPILE) --upgrade tests/bench/router.in --output-file tests/bench/router.lock
 	@cd $(MODEL_SERVER) && for part in tools server; do $(CURDIR)/$(COMPILE) --upgrade $$part.in --output-file $$part.lock || exit 1; done
 
 clean: ## Remove the virtual environment and the lab's files; built programs stay in the user's cache

@@ -11,6 +11,7 @@ import click
 from binding import Pace, measure_binding
 from decision import measure_decisions
 from latency import measure_latency
+from peer import measure_peer
 from rich.console import Console
 from served import measure_served
 from simulator import measure_simulator
@@ -22,7 +23,7 @@ from whole_loop import measure_loop
 from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
 from perllm_lab.lab import COMPONENTS
 
-PARTS = ("decision", "simulator", "latency", "binding", "loop", "starvation", "stalls", "served")
+PARTS = ("decision", "simulator", "latency", "binding", "loop", "starvation", "stalls", "served", "peer")
 WITHOUT_CLUSTER = {"decision", "simulator"}
 SIZES = (100, 1000)
 WIDTH = 160
@@ -62,6 +63,7 @@ async def _measure(parts: set[str], pace: Pace, folder: Path, console: Console) 
         "starvation": lambda place: measure_starvation(binaries, place, say),
         "stalls": lambda place: measure_stalls(binaries, place, say),
         "served": lambda place: measure_served(binaries, place, say),
+        "peer": lambda place: measure_peer(binaries, place, say),
     }
     for name, measure in measurements.items():
         if name in parts:

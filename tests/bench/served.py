@@ -69,7 +69,7 @@ async def _measure_overhead(
 ) -> list[Row]:
     """Return the time of a task from its creation to its visible answer, less the time that its node worked on it."""
     start, count = lab.truth_size(), round(rate_per_s * span_s)
-    with _watch(lab.client) as sightings:
+    with watch_answers(lab.client) as sightings:
         begun_s = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for number in range(count):
@@ -151,7 +151,8 @@ def _read_s(text: str) -> float:
 
 
 @contextmanager
-def _watch(client: Client) -> Iterator[Sightings]:
+def watch_answers(client: Client) -> Iterator[Sightings]:
+    """Follow the answers of tasks."""
     sightings = Sightings()
     informer = Informer(client, TASKS, keep_all, sightings.see)
     following = asyncio.get_running_loop().create_task(informer.run())
