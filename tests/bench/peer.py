@@ -1,9 +1,10 @@
 """The same requests to the same simulated model servers, through PerLLM and through vllm-router.
 
-vllm-router spreads chats: it knows neither deadlines nor energy, keeps no task, and sends a request on immediately. PerLLM
-knows both, stores every task and its answer on the API server, and may let a task wait. Both start from nothing: PerLLM
-has learned nothing, and all servers are idle. What counts is when the client has the whole answer, with PerLLM the moment
-at which a watch of the API server shows it. A client of the router closes its request at the deadline, as PerLLM does.
+vllm-router spreads chats: it knows neither deadlines nor energy, keeps no task, and sends a request on immediately.
+PerLLM knows both, stores every task and its answer on the API server, and may let a task wait. Both start from nothing:
+PerLLM has learned nothing, and all servers are idle. What counts is when the client has the whole answer, with PerLLM
+the moment at which a watch of the API server shows it. A client of the router closes its request at the deadline, as
+PerLLM does.
 """
 
 import asyncio
