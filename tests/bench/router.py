@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import shutil
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -47,7 +48,7 @@ async def _install(folder: Path) -> None:
     )
     for argv in ((sys.executable, "-m", "venv", str(folder)), (*pip, "--requirement", str(LOCK))):
         lines: list[str] = []
-        if await run(argv, lines.append) != 0:
+        if await run(argv, lines.append, dict(os.environ)) != 0:
             raise ToolchainError(f"vllm-router could not be installed: {' '.join(argv)}\n" + "\n".join(lines[-15:]))
     (folder / "ready").touch()
 
