@@ -6,7 +6,7 @@ UV_VERSION := 0.13.9
 
 FIGURES := paper paper-hints modern tight bursty drift outage hints ablation inventory
 LOADS := 0.3,0.6,0.9,1.2
-ABLATIONS := net-hits-no-harm,net-hits-no-rent,net-hits-no-admission,net-hits-no-waiting,net-hits-no-energy
+ABLATIONS := cs-ucb-no-harm,cs-ucb-no-rent,cs-ucb-no-admission,cs-ucb-no-waiting,cs-ucb-no-energy
 
 ENGINE ?= docker
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
@@ -21,9 +21,9 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 figure-%: OPTIONS = --scenario $* --load $(LOADS)
 figure-paper: OPTIONS = --scenario paper --load $(LOADS),1.5
 figure-paper-hints: OPTIONS = --scenario paper --load $(LOADS),1.5 --hints 0.5
-figure-hints: OPTIONS = --scenario modern --load $(LOADS) --hints 0.5 --policies net-hits,cs-ucb,cs-ucb+x,clairvoyant
-figure-ablation: OPTIONS = --scenario modern --load $(LOADS) --policies net-hits,clairvoyant,$(ABLATIONS)
-figure-inventory: OPTIONS = --scenario inventory --load 0.9 --tasks 20000 --policies net-hits,cs-ucb,cs-ucb+x,clairvoyant
+figure-hints: OPTIONS = --scenario modern --load $(LOADS) --hints 0.5 --policies cs-ucb,cs-ucb-table,cs-ucb-table+x,clairvoyant
+figure-ablation: OPTIONS = --scenario modern --load $(LOADS) --policies cs-ucb,clairvoyant,$(ABLATIONS)
+figure-inventory: OPTIONS = --scenario inventory --load 0.9 --tasks 20000 --policies cs-ucb,cs-ucb-table,cs-ucb-table+x,clairvoyant
 
 .DEFAULT_GOAL := help
 .PHONY: help demo lab test format coverage check unit integration e2e labs real chaos soak upgrade hostile bench figures crds chart image release lock clean

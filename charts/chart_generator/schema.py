@@ -4,11 +4,11 @@ from typing import Any
 
 from chart_generator.entries import describe_attributes
 from chart_generator.values import Values
-from perllm.policy.cs_ucb import CsUcbParameters
-from perllm.policy.net_hits import NetHitsParameters
+from perllm.policy.contextual import CsUcbParameters
+from perllm.policy.table import CsUcbTableParameters
 
 _DROPPED = frozenset({"title", "format"})
-_PARAMETERS = (NetHitsParameters, CsUcbParameters)
+_PARAMETERS = (CsUcbParameters, CsUcbTableParameters)
 
 
 def build_schema() -> dict[str, Any]:

@@ -90,13 +90,13 @@ def run(
 ) -> None:
     """Run the operator until SIGTERM or Ctrl-C.
 
-    The configuration selects the policy: policy.name is net-hits, PerLLM's own, or cs-ucb, that of the paper. The
-    sections policy.net_hits and policy.cs_ucb hold their parameters.
+    The configuration selects the policy: policy.name is cs-ucb, or cs-ucb-table, the paper's, with one mean per arm.
+    The sections policy.cs_ucb and policy.cs_ucb_table hold their parameters.
     """
     config = load_config(config_file)
     configure_logging(config.log)
-    if config.telemetry.queries.transmitted is not None:
-        log.warning("config.telemetry.queries.transmitted is no longer used: remove it")
+    for deprecation in config.deprecations:
+        log.warning("%s: %s", *deprecation)
     credentials = load_credentials(kubeconfig, context)
     collect_rarely()
     with journal.open("wb") if journal is not None else nullcontext() as file:

@@ -3,7 +3,7 @@
 from dataclasses import asdict, fields
 from math import inf, isfinite
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -12,9 +12,9 @@ from perllm.api.base import MAX_TTL_S
 from perllm.api.quantities import DURATION_PATTERN, parse_duration_s
 from perllm.api.task import Tier
 from perllm.logs import LogSettings
-from perllm.policy.cs_ucb import CsUcb, CsUcbParameters
-from perllm.policy.net_hits import NetHits, NetHitsParameters
+from perllm.policy.contextual import CsUcb, CsUcbParameters
 from perllm.policy.problem import Policy
+from perllm.policy.table import CsUcbTable, CsUcbTableParameters
 from perllm.settings_file import read_settings
 from perllm.telemetry.settings import TelemetrySettings
 
@@ -25,7 +25,7 @@ def _check_every_tier(values: dict[Tier, float]) -> dict[Tier, float]:
     return values
 
 
-_Parameters = TypeVar("_Parameters", NetHitsParameters, CsUcbParameters)
+_Parameters = TypeVar("_Parameters", CsUcbParameters, CsUcbTableParameters)
 
 
 def _check_parameters(parameters: _Parameters) -> _Parameters:
@@ -61,30 +61,43 @@ class _Section(BaseModel):
 
 
 class PolicySettings(_Section):
-    """The policy, and the parameters of each one; policy/net_hits.py and policy/cs_ucb.py have the equations."""
+    """The policy, and the parameters of each one; policy/contextual.py and policy/table.py have the equations."""
 
-    name: Literal["net-hits", "cs-ucb"] = Field(
-        default="net-hits", description="The policy: net-hits, PerLLM's own, or cs-ucb, that of the paper."
-    )
-    net_hits: Annotated[NetHitsParameters, AfterValidator(_check_parameters)] = Field(
-        default=NetHitsParameters(), description="Parameters of net-hits."
+    name: Literal["cs-ucb", "cs-ucb-table", "net-hits"] = Field(
+        default="cs-ucb",
+        description="The policy: cs-ucb, or cs-ucb-table, the paper's, with one mean per arm. net-hits is the former "
+        "name of cs-ucb.",
     )
     cs_ucb: Annotated[CsUcbParameters, AfterValidator(_check_parameters)] = Field(
-        default=CsUcbParameters(), description="Parameters of cs-ucb. The values used in the paper are unknown."
+        default=CsUcbParameters(), description="Parameters of cs-ucb."
+    )
+    cs_ucb_table: Annotated[CsUcbTableParameters, AfterValidator(_check_parameters)] = Field(
+        default=CsUcbTableParameters(),
+        description="Parameters of cs-ucb-table. The values used in the paper are unknown.",
+    )
+    net_hits: Annotated[CsUcbParameters, AfterValidator(_check_parameters)] | None = Field(
+        default=None, description="Former name of cs_ucb, which it replaces if it is set."
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_flat(cls, values: Any) -> Any:
-        """Explain where the parameters of cs-ucb are now, which earlier versions had in the section itself."""
-        flat = [field.name for field in fields(CsUcbParameters) if isinstance(values, dict) and field.name in values]
-        if flat:
-            raise ValueError(f"{', '.join(flat)} of cs-ucb must be in the section policy.cs_ucb")
+    def _refuse_moved(cls, values: Any) -> Any:
+        """Explain where the parameters of the paper's policy are now: earlier versions had them in other sections."""
+        section = values.get("cs_ucb") if isinstance(values, dict) else None
+        places = [place for place in (values, section) if isinstance(place, dict)]
+        moved = [field.name for field in fields(CsUcbTableParameters) if any(field.name in place for place in places)]
+        if moved:
+            raise ValueError(
+                f"{', '.join(moved)} must be in the section policy.cs_ucb_table: the policy that was called cs-ucb is "
+                "cs-ucb-table now"
+            )
         return values
 
     def build(self) -> Policy:
         """Return a policy that has learned nothing yet."""
-        return CsUcb(self.cs_ucb) if self.name == "cs-ucb" else NetHits(self.net_hits)
+        if self.name == "cs-ucb-table":
+            return CsUcbTable(self.cs_ucb_table)
+        return CsUcb(self.net_hits or self.cs_ucb)
 
 
 class AdmissionSettings(_Section):
@@ -182,6 +195,13 @@ class ServerSettings(_Section):
     health_port: int = Field(default=8080, ge=0, le=65535, description="Port of /healthz, /readyz and /metrics.")
 
 
+class Deprecation(NamedTuple):
+    """Something that is configured in a form that a later version may not accept, and what to do about it."""
+
+    finding: str
+    advice: str
+
+
 class Config(_Section):
     """The configuration of the operator."""
 
@@ -227,6 +247,22 @@ class Config(_Section):
         description="Seconds to wait, after a run, for samples that cover it. The default is three scrape intervals "
         "of 30 s.",
     )
+
+    @property
+    def deprecations(self) -> tuple[Deprecation, ...]:
+        """What is configured in a form that a later version may not accept."""
+        is_configured = {
+            Deprecation("config.policy.name is net-hits, which is called cs-ucb now", "rename it"): (
+                self.policy.name == "net-hits"
+            ),
+            Deprecation("config.policy.net_hits is called config.policy.cs_ucb now", "rename it"): (
+                self.policy.net_hits is not None
+            ),
+            Deprecation("config.telemetry.queries.transmitted is no longer used", "remove it"): (
+                self.telemetry.queries.transmitted is not None
+            ),
+        }
+        return tuple(deprecation for deprecation, holds in is_configured.items() if holds)
 
 
 def load_config(file: Path | None) -> Config:

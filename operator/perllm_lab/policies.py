@@ -1,10 +1,12 @@
 """Everything that can be simulated, by name.
 
-net-hits        ours, with its order, dropping, ending and admission, which are part of it
-net-hits-...    ours without one of its parts, for the ablation
-clairvoyant     net-hits with the true laws and the true lengths
-BASELINE        a baseline in plain mode: first come, first served; no task is dropped, ended or rejected
-BASELINE+x      the same baseline in extended mode: with the order, dropping, ending and admission of ours
+cs-ucb        ours, with its order, dropping, ending and admission, which are part of it
+cs-ucb-...    ours without one of its parts, for the ablation
+clairvoyant   cs-ucb with the true laws and the true lengths
+BASELINE      a baseline in plain mode: first come, first served; no task is dropped, ended or rejected
+BASELINE+x    the same baseline in extended mode: with the order, dropping, ending and admission of ours
+
+The paper's own policy, cs-ucb-table, is a baseline. Former names are accepted: net-hits for cs-ucb.
 """
 
 from collections.abc import Mapping
@@ -14,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from perllm.policy import cs_ucb, net_hits
-from perllm.policy.cs_ucb import CsUcb, CsUcbParameters
-from perllm.policy.net_hits import NetHits, NetHitsParameters
+from perllm.policy import contextual, table
+from perllm.policy.contextual import CsUcb, CsUcbParameters
 from perllm.policy.problem import Policy
+from perllm.policy.table import CsUcbTable, CsUcbTableParameters
 from perllm.scheduling.admission import MIN_HIT_CHANCE
 from perllm_lab.baselines import registry
 from perllm_lab.baselines.agod import Agod
@@ -31,16 +33,16 @@ ALL = "all"
 EXTENDED = "+x"
 CLAIRVOYANT = "clairvoyant"
 
-CLAIRVOYANT_PARAMETERS = NetHitsParameters(price=20.0)
+CLAIRVOYANT_PARAMETERS = CsUcbParameters(price=20.0)
 """Deadlines first, then energy."""
 
-ABLATIONS: Mapping[str, NetHitsParameters] = MappingProxyType(
+ABLATIONS: Mapping[str, CsUcbParameters] = MappingProxyType(
     {
-        "net-hits-no-harm": NetHitsParameters(harm_weight=0.0),
-        "net-hits-no-rent": NetHitsParameters(rent=0.0),
-        "net-hits-no-admission": NetHitsParameters(floor=-np.inf),
-        "net-hits-no-waiting": NetHitsParameters(waits=False),
-        "net-hits-no-energy": NetHitsParameters(price=1e6),
+        "cs-ucb-no-harm": CsUcbParameters(harm_weight=0.0),
+        "cs-ucb-no-rent": CsUcbParameters(rent=0.0),
+        "cs-ucb-no-admission": CsUcbParameters(floor=-np.inf),
+        "cs-ucb-no-waiting": CsUcbParameters(waits=False),
+        "cs-ucb-no-energy": CsUcbParameters(price=1e6),
     }
 )
 
@@ -51,13 +53,13 @@ class UnknownPolicyError(ValueError):
 
 def baseline_names() -> tuple[str, ...]:
     """Return the names of all baselines."""
-    return (cs_ucb.NAME, *registry.policy_names())
+    return (table.NAME, *registry.policy_names())
 
 
 def policy_names() -> tuple[str, ...]:
     """Return the names of all policies but the ablations, each baseline in both deployment modes."""
     deployed = [name + mode for name in baseline_names() for mode in ("", EXTENDED)]
-    return (net_hits.NAME, *deployed, CLAIRVOYANT)
+    return (contextual.NAME, *deployed, CLAIRVOYANT)
 
 
 def build_scheduler(name: str, context: BuildContext) -> Strategy:
@@ -69,11 +71,11 @@ def build_scheduler(name: str, context: BuildContext) -> Strategy:
     Raises:
         UnknownPolicyError: there is no such policy.
     """
-    if name == net_hits.NAME or name in ABLATIONS:
-        policy = NetHits(ABLATIONS.get(name))
+    if name == contextual.NAME or name in ABLATIONS:
+        policy = CsUcb(ABLATIONS.get(name))
         return Placing(name, policy, OPERATOR_MODE, context.settings)
     if name == CLAIRVOYANT:
-        policy = NetHits(CLAIRVOYANT_PARAMETERS)
+        policy = CsUcb(CLAIRVOYANT_PARAMETERS)
         return Placing(name, policy, OPERATOR_MODE, context.settings, learner=TrueLearner(policy))
     return build_baseline(name, context, find_parameters(load_tuned(), name, context.scenario.name))
 
@@ -81,7 +83,7 @@ def build_scheduler(name: str, context: BuildContext) -> Strategy:
 def build_operator(context: BuildContext, *, strict: bool) -> Strategy:
     """Return the operator as it is by default, for tasks that may be rejected and ended, or for those that may not."""
     mode = replace(OPERATOR_MODE, min_hit_chance=MIN_HIT_CHANCE) if strict else LENIENT_MODE
-    return Placing(net_hits.NAME, NetHits(), mode, context.settings)
+    return Placing(contextual.NAME, CsUcb(), mode, context.settings)
 
 
 def build_baseline(name: str, context: BuildContext, parameters: Mapping[str, Any]) -> Strategy:
@@ -100,7 +102,7 @@ def deploy(name: str, baseline: Policy, context: BuildContext) -> Strategy:
 
 
 def select_policies(text: str) -> tuple[str, ...]:
-    """Return the policies that a list such as "cs-ucb,random+x", or "all", names; each once.
+    """Return the policies that a list such as "cs-ucb-table,random+x", or "all", names; each once.
 
     Raises:
         UnknownPolicyError: one of them does not exist.
@@ -108,17 +110,22 @@ def select_policies(text: str) -> tuple[str, ...]:
     known = (*policy_names(), *ABLATIONS)
     if text.strip() == ALL:
         return policy_names()
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    names = tuple(dict.fromkeys(_rename(name.strip()) for name in text.split(",") if name.strip()))
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         raise UnknownPolicyError(f"no policy {', '.join(unknown) or repr(text)}; known: {', '.join(known)}, or {ALL}")
     return names
 
 
+def _rename(name: str) -> str:
+    former = contextual.FORMER_NAME
+    return name.replace(former, contextual.NAME, 1) if name.startswith(former) else name
+
+
 def _make_baseline(deployed: str, context: BuildContext, parameters: Mapping[str, Any]) -> Policy:
     name = deployed.removesuffix(EXTENDED)
-    if name == cs_ucb.NAME:
-        return CsUcb(CsUcbParameters(**parameters))
+    if name == table.NAME:
+        return CsUcbTable(CsUcbTableParameters(**parameters))
     if name not in registry.policy_names():
         raise UnknownPolicyError(f"no policy {name!r}; known: {', '.join(policy_names())}")
     baseline = registry.build_policy(name, context.rng, parameters)

@@ -29,9 +29,9 @@ from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placer
 from perllm.placement.request import PlacementRequest
-from perllm.policy.cs_ucb import CsUcb
-from perllm.policy.net_hits import NetHits
+from perllm.policy.contextual import CsUcb
 from perllm.policy.problem import Policy
+from perllm.policy.table import CsUcbTable
 from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.workload.capacity import capacity_per_s
 from perllm_lab.workload.synthetic import generate_arrivals
@@ -45,22 +45,22 @@ LOAD = 0.9
 DEADLINE_S = 30.0
 MODEL = "chat"
 TRANSMISSION_J_PER_BIT = {Tier.EDGE: 0.3e-6, Tier.CLOUD: 1.0e-6}
-POLICIES: dict[str, Callable[[], Policy]] = {"net-hits": NetHits, "cs-ucb": CsUcb}
+POLICIES: dict[str, Callable[[], Policy]] = {"cs-ucb": CsUcb, "cs-ucb-table": CsUcbTable}
 
 Spans = dict[str, dict[int, list[list[float]]]]
 
 
 def measure_decisions(rounds: int, say: Callable[[str], None]) -> list[Row]:
-    """Return times of decisions: of net-hits against cs-ucb, their growth, and absolute; and the memory they need."""
+    """Return times of decisions, of cs-ucb against cs-ucb-table, their growth, and absolute; and their memory."""
     spans_ms: Spans = {name: {size: [] for size in SIZES} for name in POLICIES}
     for size in SIZES:
         say(f"decision: {rounds} x {DECISIONS} decisions among {size} nodes")
         for _ in range(rounds):
             for name, policy in POLICIES.items():
                 spans_ms[name][size].append(_Desk(build_scenario(size), policy()).work())
-    ours = spans_ms["net-hits"]
+    ours = spans_ms["cs-ucb"]
     return [
-        *(_ratio_row(size, ours[size], spans_ms["cs-ucb"][size]) for size in SIZES),
+        *(_ratio_row(size, ours[size], spans_ms["cs-ucb-table"][size]) for size in SIZES),
         *(_growth_row(few, many, ours) for few, many in pairwise(SIZES)),
         *(_time_row(size, ours[size]) for size in SIZES),
         *(_memory_row(size) for size in (SIZES[0], SIZES[-1])),
@@ -166,7 +166,7 @@ class _Desk:
 def _ratio_row(size: int, ours: list[list[float]], theirs: list[list[float]]) -> Row:
     ratios = [median(one) / median(other) for one, other in zip(ours, theirs, strict=True)]
     tails = [percentile(one, 0.99) / percentile(other, 0.99) for one, other in zip(ours, theirs, strict=True)]
-    return Row(f"decision, {size} nodes: net-hits / cs-ucb, p50", ratios, "x", "", f"p99 {median(tails):.2f} x")
+    return Row(f"decision, {size} nodes: cs-ucb / cs-ucb-table, p50", ratios, "x", "", f"p99 {median(tails):.2f} x")
 
 
 def _growth_row(few: int, many: int, ours: dict[int, list[list[float]]]) -> Row:
@@ -190,7 +190,7 @@ def _memory_row(size: int) -> Row:
     scenario = build_scenario(size)
     tracemalloc.start()
     try:
-        desk = _Desk(scenario, NetHits())
+        desk = _Desk(scenario, CsUcb())
         without = tracemalloc.get_traced_memory()[0]
         desk.learn_much()
         used = tracemalloc.get_traced_memory()[0]

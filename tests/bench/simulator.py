@@ -10,7 +10,7 @@ from time import perf_counter
 
 from tables import Row
 
-POLICY = "net-hits"
+POLICY = "cs-ucb"
 LOAD = "0.9"
 CASES = (("modern", 19_366, 10.0), ("inventory", 20_000, 90.0))
 """Scenario, tasks, and what is expected, in seconds. 19,366 tasks are an hour of the Azure conversation trace."""

@@ -41,7 +41,7 @@ TOLERANCE = 0.10
 HIT_MARGIN = 0.02
 TAIL_TIMEOUT_S = 120.0
 
-OURS, PAPER, PLAIN = "net-hits", "cs-ucb", "kube-scheduler"
+OURS, PAPER, PLAIN = "cs-ucb", "cs-ucb-table", "kube-scheduler"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,9 @@ def requests() -> list[Request]:
 async def trials(
     binaries: dict[str, Path], requests: list[Request], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Trial]:
-    """Replay by every scheduler, one after the other; cs-ucb with the parameters that suit it best in the simulator."""
+    """Replay by every scheduler, one after the other; cs-ucb-table with the parameters tuned in the simulator."""
     tuned = dict(find_parameters(load_tuned(), f"{PAPER}{EXTENDED}", SCENARIO.name))
-    configurations = {OURS: {"name": OURS}, PAPER: {"name": PAPER, "cs_ucb": tuned}, PLAIN: {}}
+    configurations = {OURS: {"name": OURS}, PAPER: {"name": PAPER, "cs_ucb_table": tuned}, PLAIN: {}}
     found = {}
     for name, policy in configurations.items():
         # The policies are compared, so each decides by itself what it rejects.
@@ -117,7 +117,7 @@ def measure_start_s(stage: Stage, sent_s: Mapping[str, float]) -> float:
 
 @pytest.fixture(scope="module")
 def predicted(trials: dict[str, Trial], requests: list[Request]) -> Figures:
-    """What the simulator predicts for net-hits with the same requests and nodes."""
+    """What the simulator predicts for cs-ucb with the same requests and nodes."""
     conditions = LabConditions(SPEED, trials[OURS].start_s, SCRAPE_S)
     figures = forecast(partial(build_scheduler, OURS), SCENARIO, requests, conditions, seeds=SEEDS)
     print(f"{'predicted':15} {figures}, with containers {conditions.start_s:.2f} s after their requests")
@@ -133,7 +133,7 @@ async def test_the_energy_per_task_is_as_predicted(trials: dict[str, Trial], pre
 
 
 @pytest.mark.parametrize("baseline", [PAPER, PLAIN])
-async def test_net_hits_is_better_than(trials: dict[str, Trial], baseline: str) -> None:
+async def test_cs_ucb_is_better_than(trials: dict[str, Trial], baseline: str) -> None:
     """Not more than two points of hit rate below the baseline, and less energy per task in time."""
     ours, theirs = trials[OURS].figures, trials[baseline].figures
     assert ours.hit_share >= theirs.hit_share - HIT_MARGIN

@@ -38,7 +38,7 @@ PLACED = {
     "runsAs": "request",
     "attempts": 2,
     "tier": "edge",
-    "decision": {"policy": "net-hits", "candidates": 3, "rejected": {"late": 1}},
+    "decision": {"policy": "cs-ucb", "candidates": 3, "rejected": {"late": 1}},
     "conditions": [{"type": "Scheduled", "status": "True", "lastTransitionTime": TIME, "reason": "Placed"}],
 }
 

@@ -15,7 +15,7 @@ from perllm.cluster.client import Client
 from perllm.cluster.credentials import load_credentials
 from perllm.cluster.node import Node
 from perllm.learning.learner import Learner
-from perllm.policy.cs_ucb import CsUcb
+from perllm.policy.table import CsUcbTable
 from perllm_lab.kubernetes.control_plane import ControlPlane
 from perllm_lab.lab import install
 from unit.learning.outcomes import make_outcome
@@ -42,7 +42,7 @@ async def run(command: str, folder: Path, plane: ControlPlane) -> str:
 
 
 def start(client: Client, node: Node, instance: str) -> tuple[Learner, Saved]:
-    learner = Learner(CsUcb())
+    learner = Learner(CsUcbTable())
     learner.register(node.name, node.gpu_type)
     store = Saved(client, learner, {node.name: node}.get, instance=instance)
     return learner, store

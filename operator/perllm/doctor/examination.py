@@ -9,6 +9,7 @@ from perllm.api import names
 from perllm.cluster.client import ApiError, ApiUnreachableError, Client, Object
 from perllm.config import Config
 from perllm.doctor import clocks, cluster, nodes, pods, rights, tasks, telemetry
+from perllm.doctor.configuration import check_configuration
 from perllm.doctor.finding import Finding, fail, warn
 from perllm.doctor.rights import Access, Account
 from perllm.telemetry.queries import select_window
@@ -43,6 +44,8 @@ class Examination:
 
     async def run(self) -> AsyncIterator[Finding]:
         """Yield the findings, one check after the other."""
+        for finding in check_configuration(self.config):
+            yield finding
         try:
             yield cluster.check_version(await self.client.get("/version"), self.server)
         except ApiError as error:

@@ -6,6 +6,7 @@ from perllm.learning.learner import Learner
 from perllm.learning.model_laws import ArmSummary
 from perllm.learning.node_state import ArmState, NodeState, StateError
 from perllm.learning.recent import RecentOutcomes
+from perllm.policy import contextual, table
 from perllm.text import clean_line
 
 
@@ -24,9 +25,8 @@ def restore(learner: Learner, name: str, state: NodeState, policy: str, now_s: f
     """
     times_s = [min(time_s, now_s) for time_s in state.recent_times]
     recent = RecentOutcomes(state.recent, times_s, min(state.recent_since, now_s))
-    arms = [
-        (arm.model, _summarise(arm, now_s), _to_laws(arm, has_policy=state.policy == policy)) for arm in state.models
-    ]
+    has_policy = _name_policy(state) == policy
+    arms = [(arm.model, _summarise(arm, now_s), _to_laws(arm, has_policy=has_policy)) for arm in state.models]
     learner.register(name, state.gpu_type)
     try:
         learner.import_node(name, arms, recent)
@@ -34,6 +34,15 @@ def restore(learner: Learner, name: str, state: NodeState, policy: str, now_s: f
         raise StateError(clean_line(error)) from error
     learner.forgotten[name] = state.forgotten
     return sum(arm.count for arm in state.models)
+
+
+def _name_policy(state: NodeState) -> str:
+    """Return the present name of the policy that wrote a state."""
+    if state.policy == contextual.FORMER_NAME:
+        return contextual.NAME
+    if state.policy == table.FORMER_NAME and any(table.MEAN_REWARD in (arm.policy or {}) for arm in state.models):
+        return table.NAME
+    return state.policy
 
 
 def _summarise(arm: ArmState, now_s: float) -> ArmSummary:

@@ -1,6 +1,6 @@
 """The clairvoyant knows the true laws of the hardware and the true answer length of every task that has arrived.
 
-It decides by the rule of net-hits, deadlines first, then energy, with the same parameters. It does not know future
+It decides by the rule of cs-ucb, deadlines first, then energy, with the same parameters. It does not know future
 arrivals, nor their statistics: where arrivals come in bursts of long prompts, forecasts learned from experience can
 serve better than true laws alone. So it is a strong reference, not a bound.
 """

@@ -66,7 +66,7 @@ class RunResult:
 
     Attributes:
         scenario: name of the scenario.
-        policy: name of the policy with its deployment mode, such as "cs-ucb" or "cs-ucb+x".
+        policy: name of the policy with its deployment mode, such as "cs-ucb-table" or "cs-ucb-table+x".
         load: offered work as a share of the fleet's capacity.
         seed: of everything random.
         nodes: names of all nodes.

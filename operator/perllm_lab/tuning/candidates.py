@@ -7,7 +7,7 @@ from math import inf
 from types import MappingProxyType
 from typing import Any
 
-from perllm.policy import cs_ucb
+from perllm.policy import table
 from perllm_lab.baselines.fineinfer import FineInfer
 from perllm_lab.baselines.rewardless_guidance import RewardlessGuidance
 from perllm_lab.baselines.tuned import Tuned
@@ -23,7 +23,7 @@ TIE = 0.005
 
 GRIDS: Mapping[str, Mapping[str, tuple[float, ...]]] = MappingProxyType(
     {
-        cs_ucb.NAME: {"constraint_weight": (0.5, 1.0, 2.0), "exploration": (0.1, 0.03, 0.3), "penalty_weight": (1.0,)},
+        table.NAME: {"constraint_weight": (0.5, 1.0, 2.0), "exploration": (0.1, 0.03, 0.3), "penalty_weight": (1.0,)},
         FineInfer.name: {"risk": (2.0, 1.0, 4.0)},
         RewardlessGuidance.name: {"curiosity": (0.5, 0.1, 2.0)},
     }

@@ -44,7 +44,7 @@ class Replica:
         self._metrics.extender.labels("filter").observe(0.001 if self.healthy else 0.4)
         self._metrics.loop_lag.observe(0.001 if self.healthy else 0.8)
         if self.healthy:
-            self._metrics.decisions.labels("net-hits", "edge", "false").inc()
+            self._metrics.decisions.labels("cs-ucb", "edge", "false").inc()
         else:
             self._metrics.deadlines.labels("edge", "false").inc(9)
             self._metrics.extender_errors.labels("filter").inc()

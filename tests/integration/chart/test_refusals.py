@@ -29,7 +29,7 @@ def list_sections(entries: Iterable[ChartValue], prefix: str = "") -> Iterator[s
         ({"image": {"pullPolicy": "Sometimes"}}, "at '/image/pullPolicy'"),
         (
             {"config": {"policy": {"name": "best"}}},
-            "at '/config/policy/name': value must be one of 'net-hits', 'cs-ucb'",
+            "at '/config/policy/name': value must be one of 'cs-ucb', 'cs-ucb-table'",
         ),
         (
             {"config": {"policy": {"exploration": 1}}},

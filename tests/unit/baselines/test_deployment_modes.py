@@ -35,7 +35,7 @@ def test_who_may_choose_a_full_node_waits_there_others_wait_centrally(name: str,
     assert tasks.decided_s[1] == pytest.approx(decided_s, abs=0.01)
 
 
-@pytest.mark.parametrize("name", ["least-loaded", "cs-ucb", "agod"])
+@pytest.mark.parametrize("name", ["least-loaded", "cs-ucb-table", "agod"])
 @pytest.mark.parametrize(("mode", "fate"), [("", Fate.LATE), ("+x", Fate.REFUSED)])
 def test_a_hopeless_task_runs_in_plain_mode_and_is_refused_with_x(name: str, mode: str, fate: Fate) -> None:
     assert run(name + mode, requests((0.0, 2.0, 1.2))).fate[0] == fate

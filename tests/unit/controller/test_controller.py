@@ -30,7 +30,7 @@ from perllm.energy.settlement import SETTLING_S, Settlement
 from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics
 from perllm.placement.decision import Decision
-from perllm.policy.net_hits import NetHits
+from perllm.policy.contextual import CsUcb
 from unit.cluster.fake_api import FakeApiServer
 from unit.cluster.queues import make_writes
 from unit.controller.samples import make_own_decision, task_object
@@ -54,7 +54,7 @@ class Cluster:
         self.running: asyncio.Task[None] | None = None
         self.begun_s: float | None = START_S
         self._wake = asyncio.Event()
-        made = make_scheduler(make_node("n", slots=2), now_s=self.now_s, policy=NetHits(), notify=self._wake.set)
+        made = make_scheduler(make_node("n", slots=2), now_s=self.now_s, policy=CsUcb(), notify=self._wake.set)
         self.scheduler, self.parts = made.scheduler, made.parts
         self.registry = CollectorRegistry()
         metrics = OperatorMetrics(self.registry)

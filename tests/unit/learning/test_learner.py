@@ -12,7 +12,7 @@ from perllm.learning.learner import Learner
 from perllm.learning.outcome import Ended
 from perllm.learning.priors import find_prior
 from perllm.learning.recent import CAPACITY, RecentOutcomes
-from perllm.policy.cs_ucb import CsUcb
+from perllm.policy.table import CsUcbTable
 from unit.learning.outcomes import make_outcome
 
 ROW = np.array([0])
@@ -35,7 +35,7 @@ def energy_j(learner: Learner, rows: np.ndarray) -> float:
 
 @pytest.fixture
 def learner() -> Learner:
-    learner = Learner(CsUcb())
+    learner = Learner(CsUcbTable())
     learner.register("a", "type-y")
     return learner
 
@@ -137,7 +137,7 @@ class TestImpossibleOutcomes:
     )
     def test_teach_nothing_and_are_counted(self, wrong: dict[str, float], reason: str) -> None:
         refused: list[str] = []
-        learner = Learner(CsUcb(), refused.append)
+        learner = Learner(CsUcbTable(), refused.append)
         learner.register("a", "type-y")
         assert learner.learn(make_outcome(**wrong)) is None
         assert refused == [reason]
@@ -147,7 +147,7 @@ class TestImpossibleOutcomes:
     @pytest.mark.parametrize("wrong", [{"run_s": math.nan}, {"prompt_tokens": 0}, {"foreseen_token_s": math.inf}])
     def test_of_ended_tasks_teach_nothing_either(self, wrong: dict[str, float]) -> None:
         refused: list[str] = []
-        learner = Learner(CsUcb(), refused.append)
+        learner = Learner(CsUcbTable(), refused.append)
         learner.register("a", "type-y")
         assert not learner.learn_ended(dataclasses.replace(ENDED, **wrong))
         assert len(refused) == 1
@@ -249,7 +249,7 @@ class TestState:
     def test_survives_export_and_import(self, learner: Learner) -> None:
         for number in range(10):
             learner.learn(make_outcome(number))
-        new = Learner(CsUcb())
+        new = Learner(CsUcbTable())
         new.register("a", "type-y")
         new.import_node("a", [("m", learner.summaries("a")["m"], learner.export_arm("a", "m"))], learner.recent("a"))
         assert new.export_arm("a", "m") == learner.export_arm("a", "m")
@@ -268,11 +268,11 @@ class TestState:
     def test_that_fits_in_part_only_changes_nothing(self, learner: Learner, part: str, rubbish: Any) -> None:
         learner.learn(make_outcome())
         summary, state = learner.summaries("a")["m"], learner.export_arm("a", "m")
-        new = Learner(CsUcb())
+        new = Learner(CsUcbTable())
         new.register("a", "type-y")
         fresh = latency_s(new, ROW), energy_j(new, ROW), new.expect_length("m", 1000, None).mean
         damaged = [{**state[part][0], **rubbish}, None] if part == "lengths" else {**state[part], **rubbish}
-        with pytest.raises(ValueError, match=r"model n: |not a state of cs-ucb"):
+        with pytest.raises(ValueError, match=r"model n: |not a state of cs-ucb-table"):
             new.import_node("a", [("m", summary, state), ("n", summary, {**state, part: damaged})], learner.recent("a"))
         assert (latency_s(new, ROW), energy_j(new, ROW), new.expect_length("m", 1000, None).mean) == fresh
         assert new.export_arm("a", "m")["policy"]["plays"] == 0

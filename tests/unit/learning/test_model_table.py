@@ -2,12 +2,12 @@ import numpy as np
 
 from perllm.learning.learner import MAX_ARMS, Learner
 from perllm.learning.model_table import MAX_ARRIVED, MAX_MODELS, ModelTable
-from perllm.policy.cs_ucb import CsUcb
+from perllm.policy.table import CsUcbTable
 from unit.learning.outcomes import make_outcome
 
 
 def test_a_look_at_a_model_leaves_nothing_behind() -> None:
-    learner = Learner(CsUcb())
+    learner = Learner(CsUcbTable())
     learner.register("a", "T4")
     rows = np.array([0])
     shared = learner.laws("m-0", rows)
@@ -31,7 +31,7 @@ def test_the_usual_task_of_a_model_is_kept_until_it_is_known() -> None:
 
 
 def test_models_without_outcomes_are_forgotten_first_then_those_used_least_recently() -> None:
-    learner = Learner(CsUcb())
+    learner = Learner(CsUcbTable())
     learner.register("a", "T4")
     for number in range(MAX_ARMS):
         learner.learn(make_outcome(number, model=f"learned-{number}"))
@@ -51,7 +51,7 @@ def test_models_without_outcomes_are_forgotten_first_then_those_used_least_recen
 
 
 def test_a_node_remembers_the_models_with_the_latest_outcomes() -> None:
-    learner = Learner(CsUcb())
+    learner = Learner(CsUcbTable())
     learner.register("a", "T4")
     for number in range(MAX_ARMS):
         learner.learn(make_outcome(number, model=f"m-{number}"))
@@ -79,7 +79,7 @@ def test_tasks_in_flight_keep_the_shape_that_they_refer_to() -> None:
 
 
 def test_ten_thousand_models_leave_as_much_behind_as_five_hundred() -> None:
-    learner = Learner(CsUcb())
+    learner = Learner(CsUcbTable())
     learner.register("a", "T4")
     for number in range(10_000):
         learner.load(0, f"m-{number}", 0.0)

@@ -25,7 +25,7 @@ class Saved(ProfileStore):
         rng, outages = Random(0), Outages(asyncio.get_running_loop().time)
         guard = Guard(lambda _: None, rng)
         self.writes = WriteQueue(guard, outages, rng)
-        policy, unix_now = fields.get("policy", "cs-ucb"), fields.get("unix_now", time.time)
+        policy, unix_now = fields.get("policy", "cs-ucb-table"), fields.get("unix_now", time.time)
 
         def restore_node(name: str, state: NodeState) -> int:
             return restore(learner, name, state, policy, unix_now())

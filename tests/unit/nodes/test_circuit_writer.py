@@ -10,7 +10,7 @@ from perllm.api.node_profile import CircuitState, CircuitStatus
 from perllm.cluster.node import Node
 from perllm.learning.learner import Learner
 from perllm.nodes.circuit_writer import CircuitWriter
-from perllm.policy.cs_ucb import CsUcb
+from perllm.policy.table import CsUcbTable
 from unit.cluster.fake_api import FakeApiServer
 from unit.nodes.stores import Saved
 from unit.placement.cluster_of import make_node
@@ -31,7 +31,7 @@ class Writing:
     def __init__(self) -> None:
         self.api = FakeApiServer()
         client: Any = self.api
-        self.profiles = Saved(client, Learner(CsUcb()), NODES.get)
+        self.profiles = Saved(client, Learner(CsUcbTable()), NODES.get)
         writes = self.profiles.writes
         self.writer = CircuitWriter(
             client, writes, node_of=NODES.get, create_profile=self.profiles.create, prefix=names.profile_prefix("")

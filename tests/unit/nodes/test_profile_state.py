@@ -19,13 +19,13 @@ from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placer
 from perllm.placement.request import PlacementRequest
-from perllm.policy.cs_ucb import CsUcb
-from perllm.policy.net_hits import NetHits
+from perllm.policy.contextual import CsUcb
 from perllm.policy.problem import Policy
+from perllm.policy.table import CsUcbTable
 from unit.learning.outcomes import make_outcome
 from unit.nodes.stored import MODELS, NODE, NOW_S, change, close_data, open_data, store, teach, to_old, walk
 
-POLICIES = (NetHits, CsUcb)
+POLICIES = (CsUcb, CsUcbTable)
 STORED = {policy.name: store(teach(policy()), policy()) for policy in POLICIES}
 STATES = {name: open_data(status) for name, status in STORED.items()}
 OLD = {name: to_old(status) for name, status in STORED.items()}
@@ -93,6 +93,27 @@ def test_what_was_stored_is_taken_back_as_it_was(policy: type[Policy], form: str
     exercise(learner, learner._policy)
 
 
+@pytest.mark.parametrize(("policy", "former"), [(CsUcb, "net-hits"), (CsUcbTable, "cs-ucb")])
+@pytest.mark.parametrize("form", ["new", "old"])
+def test_what_was_stored_under_the_former_name_of_a_policy_is_taken_back(
+    policy: type[Policy], former: str, form: str
+) -> None:
+    state = {**STATES[policy.name], "policy": former}
+    status = {
+        "new": {**STORED[policy.name], "state": {"data": close_data(state)}},
+        "old": {**OLD[policy.name], "policy": former},
+    }[form]
+    assert open_data(store(take_back(status, policy()), policy())) == STATES[policy.name]
+
+
+def test_means_of_the_paper_s_policy_do_not_get_into_the_policy_that_has_its_name_now() -> None:
+    state = {**STATES["cs-ucb-table"], "policy": "cs-ucb"}
+    learner = take_back({**STORED["cs-ucb-table"], "state": {"data": close_data(state)}}, CsUcb())
+    arms = open_data(store(learner, CsUcb()))["models"]
+    assert [arm["policy"] for arm in arms] == [{"meanEnergyJoules": 0.0, "outcomes": 0}] * len(arms)
+    assert [arm["latency"] for arm in arms] == [arm["latency"] for arm in STATES["cs-ucb-table"]["models"]]
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_any_change_of_a_stored_profile_is_harmless_or_refused(data: st.DataObject) -> None:
@@ -135,13 +156,13 @@ def test_any_change_of_a_stored_profile_is_harmless_or_refused(data: st.DataObje
     )
 )
 def test_whatever_can_be_learned_can_be_stored_and_taken_back(outcomes: list[Any]) -> None:
-    policy = NetHits()
+    policy = CsUcb()
     learner = Learner(policy)
     learner.register(NODE.name, NODE.gpu_type)
     for outcome in outcomes:
         learner.learn(outcome)
     status = store(learner, policy)
-    assert open_data(store(take_back(status, NetHits()), policy))["models"] == open_data(status)["models"]
+    assert open_data(store(take_back(status, CsUcb()), policy))["models"] == open_data(status)["models"]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +174,7 @@ def test_whatever_can_be_learned_can_be_stored_and_taken_back(outcomes: list[Any
         ({"state": {}}, "state.data"),
         ({"state": None}, "state.data"),
         ({"state": {"data": "no base64!"}}, "state.data"),
-        ({"state": {"data": STORED["net-hits"]["state"]["data"][:-8]}}, "state.data"),
+        ({"state": {"data": STORED["cs-ucb"]["state"]["data"][:-8]}}, "state.data"),
         ({"state": {"data": base64.b64encode(Random(0).randbytes(100)).decode()}}, "state.data"),
         ({"state": {"data": close_data({"policy": "x"})}}, "gpuType"),
         ({"state": {"data": "A" * (MAX_DATA + 1)}}, "state.data"),
@@ -163,7 +184,7 @@ def test_whatever_can_be_learned_can_be_stored_and_taken_back(outcomes: list[Any
 )
 def test_what_is_no_state_is_refused_with_the_field(damage: dict[str, Any], field: str) -> None:
     with pytest.raises(StateError, match=field):
-        read_state({**STORED["net-hits"], **damage})
+        read_state({**STORED["cs-ucb"], **damage})
 
 
 @pytest.mark.parametrize(
@@ -181,7 +202,7 @@ def test_what_is_no_state_is_refused_with_the_field(damage: dict[str, Any], fiel
         (("models", 0, "lengths", 0, "scale"), [0.0], "model m: lengths"),
         (("models", 0, "lengths", 0, "scale", 0), 0.0, "model m: lengths: scale"),
         (("models", 0, "lengths", 0, "counts", 50), -5.0, "model m: lengths: counts"),
-        (("models", 0, "policy", "outcomes"), -1.0, "net-hits"),
+        (("models", 0, "policy", "outcomes"), -1.0, "cs-ucb"),
         (("models", 0, "loadSeconds"), -1.0, "loadSeconds"),
         (("models", 1, "model"), "m", "each model once"),
         (("recentTimes",), [1.0], "recentTimes"),
@@ -191,23 +212,23 @@ def test_what_is_no_state_is_refused_with_the_field(damage: dict[str, Any], fiel
 def test_numbers_that_nothing_can_have_taught_are_refused_with_the_field(
     path: tuple[str | int, ...], value: object, field: str
 ) -> None:
-    state = change(STATES["net-hits"], path, value)
+    state = change(STATES["cs-ucb"], path, value)
     assert state["models"][0]["model"] == "m"
     with pytest.raises(StateError, match=field):
-        take_back({**STORED["net-hits"], "state": {"data": close_data(state)}}, NetHits())
+        take_back({**STORED["cs-ucb"], "state": {"data": close_data(state)}}, CsUcb())
 
 
 def test_times_beyond_now_hide_no_outcome() -> None:
-    state = {**STATES["net-hits"], "recentSince": 3e9}
-    learner = take_back({**STORED["net-hits"], "state": {"data": close_data(state)}}, NetHits())
+    state = {**STATES["cs-ucb"], "recentSince": 3e9}
+    learner = take_back({**STORED["cs-ucb"], "state": {"data": close_data(state)}}, CsUcb())
     assert learner.learn(make_outcome(999, finished_s=NOW_S + 1)) is not None
 
 
 def test_less_informed_laws_override_none() -> None:
-    policy = NetHits()
+    policy = CsUcb()
     learner = teach(policy, outcomes=100)
     before = learner.export_arm("a", "m")
-    few = teach(NetHits(), outcomes=4)
+    few = teach(CsUcb(), outcomes=4)
     restore(learner, "b", read_state(store(few, policy)), policy.name, NOW_S)
     after = learner.export_arm("a", "m")
     assert {key: after[key] for key in ("latency", "energy", "lengths", "loadSeconds")} == {
@@ -216,19 +237,19 @@ def test_less_informed_laws_override_none() -> None:
 
 
 def test_of_an_old_profile_with_many_models_the_latest_are_kept() -> None:
-    old = OLD["net-hits"]
+    old = OLD["cs-ucb"]
     model = old["models"][0]
     models = [
         {**model, "model": f"m-{number}", "lastOutcomeTime": f"1970-01-01T00:{number // 60:02}:{number % 60:02}Z"}
         for number in range(200)
     ]
-    learner = take_back({**old, "models": models}, NetHits())
+    learner = take_back({**old, "models": models}, CsUcb())
     assert list(learner.summaries("a")) == [f"m-{number}" for number in range(200 - MAX_ARMS, 200)]
     assert learner.forgotten["a"] == 200 - MAX_ARMS
 
 
 def test_a_profile_is_small_with_as_many_models_as_there_can_be() -> None:
-    policy = NetHits()
+    policy = CsUcb()
     names = tuple(f"{number:03}-{'x' * 249}" for number in range(MAX_ARMS))
     status = store(teach(policy, outcomes=20 * MAX_ARMS, models=names), policy)
     assert len(status["models"]) == MAX_ARMS

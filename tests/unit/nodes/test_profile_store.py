@@ -13,7 +13,7 @@ from perllm.cluster.node import Node
 from perllm.learning.learner import MAX_ARMS, Learner
 from perllm.nodes import profile_store
 from perllm.nodes.profile_state import export_status
-from perllm.policy.cs_ucb import CsUcb
+from perllm.policy.table import CsUcbTable
 from unit.cluster.fake_api import FakeApiServer
 from unit.learning.outcomes import make_outcome
 from unit.nodes.stored import to_old
@@ -25,9 +25,9 @@ NODES = {name: Node(name, f"uid-{name}", Tier.EDGE, "T4", 4.0, frozenset(), True
 PROFILE_A = names.node_profile_path("a")
 
 
-def start(api: FakeApiServer, policy: str = "cs-ucb", instance: str = "") -> tuple[Learner, Saved]:
+def start(api: FakeApiServer, policy: str = "cs-ucb-table", instance: str = "") -> tuple[Learner, Saved]:
     """Return a learner and its store, as of a process that has just started."""
-    learner = Learner(CsUcb())
+    learner = Learner(CsUcbTable())
     return learner, make_store(api, learner, policy=policy, instance=instance)
 
 
@@ -68,7 +68,12 @@ async def test_a_profile_goes_with_its_node_and_reads_well() -> None:
         "uid": "uid-a",
     }
     status = profile["status"]
-    assert (status["policy"], status["gpuType"], status["tier"], status["outcomes"]) == ("cs-ucb", "T4", "edge", 3)
+    assert (status["policy"], status["gpuType"], status["tier"], status["outcomes"]) == (
+        "cs-ucb-table",
+        "T4",
+        "edge",
+        3,
+    )
     assert (status["meanLatencySeconds"], status["meanEnergyJoules"]) == (5.0, 310.0)
     (model,) = status["models"]
     assert (model["model"], model["deadlineMetShare"]) == ("m", 1.0)
@@ -175,7 +180,7 @@ async def test_a_profile_of_version_2_is_carried_over() -> None:
 
 async def test_forgotten_models_are_told_once_per_burst_counted_and_shown(caplog: pytest.LogCaptureFixture) -> None:
     api, counts = FakeApiServer(), []
-    learner = Learner(CsUcb())
+    learner = Learner(CsUcbTable())
     store = make_store(api, learner, count_forgotten=counts.append)
     learner.register("a", "T4")
     for number in range(MAX_ARMS + 20):
@@ -262,7 +267,7 @@ async def test_a_profile_that_was_deleted_is_written_again() -> None:
 
 async def test_what_was_learned_on_a_node_that_left_is_written_when_it_returns() -> None:
     api, nodes = FakeApiServer(), dict[str, Node]()
-    learner = Learner(CsUcb())
+    learner = Learner(CsUcbTable())
     store = Saved(api, learner, nodes.get)
     learner.register("a", "T4")
     learner.learn(make_outcome(0))
@@ -293,7 +298,7 @@ async def test_profiles_that_changed_together_leave_the_event_loop_to_others_in_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     nodes = {str(number): replace(NODES["a"], name=str(number)) for number in range(40)}
-    learner = Learner(CsUcb())
+    learner = Learner(CsUcbTable())
     for name, node in nodes.items():
         learner.register(name, node.gpu_type)
         learner.learn(make_outcome(int(name), node=name))

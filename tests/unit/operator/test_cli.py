@@ -135,11 +135,22 @@ def test_missing_credentials_say_what_to_pass(tmp_path: Path) -> None:
     assert "Pass --kubeconfig FILE" in result.stderr
 
 
-def test_a_query_that_is_no_longer_used_is_accepted_with_a_warning(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        (
+            "telemetry: {queries: {transmitted: 'bytes_sent[{window}]'}}",
+            "config.telemetry.queries.transmitted is no longer used: remove it",
+        ),
+        ("policy: {name: net-hits}", "config.policy.name is net-hits, which is called cs-ucb now: rename it"),
+        ("policy: {net_hits: {price: 9}}", "config.policy.net_hits is called config.policy.cs_ucb now: rename it"),
+    ],
+)
+def test_a_deprecated_setting_is_accepted_with_a_warning(tmp_path: Path, text: str, warning: str) -> None:
     file = tmp_path / "perllm.yaml"
-    file.write_text("telemetry: {queries: {transmitted: 'bytes_sent[{window}]'}}")
+    file.write_text(text)
     result = perllm("run", "--config", file, "--kubeconfig", tmp_path / "absent")
-    assert "telemetry.queries.transmitted is no longer used: remove it" in result.stderr
+    assert warning in result.stderr
 
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ from pydantic import BaseModel
 
 from perllm.api.task import Tier
 from perllm.config import Config, load_config
-from perllm.policy.cs_ucb import CsUcb, CsUcbParameters
-from perllm.policy.net_hits import NetHits, NetHitsParameters
+from perllm.policy.contextual import CsUcb, CsUcbParameters
 from perllm.policy.problem import Policy
+from perllm.policy.table import CsUcbTable, CsUcbTableParameters
 from perllm.settings_file import ConfigError
+from unit.policy.arms import make_feedback
 
 
 def write(directory: Path, text: str) -> Path:
@@ -25,31 +26,46 @@ def test_without_settings_all_defaults_hold(tmp_path: Path, text: str) -> None:
 
 
 def test_the_defaults_of_a_policy_are_its_own() -> None:
-    assert (Config().policy.net_hits, Config().policy.cs_ucb) == (NetHitsParameters(), CsUcbParameters())
+    assert (Config().policy.cs_ucb, Config().policy.cs_ucb_table) == (CsUcbParameters(), CsUcbTableParameters())
 
 
-@pytest.mark.parametrize(("text", "kind"), [("{}", NetHits), ("{name: net-hits}", NetHits), ("{name: cs-ucb}", CsUcb)])
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("{}", CsUcb),
+        ("{name: cs-ucb}", CsUcb),
+        ("{name: net-hits}", CsUcb),
+        ("{name: cs-ucb-table}", CsUcbTable),
+    ],
+)
 def test_the_policy_is_chosen_by_name(tmp_path: Path, text: str, kind: type[Policy]) -> None:
     assert isinstance(load_config(write(tmp_path, f"policy: {text}")).policy.build(), kind)
 
 
 def test_a_policy_is_built_with_its_parameters(tmp_path: Path) -> None:
-    config = load_config(write(tmp_path, "policy: {name: cs-ucb, cs_ucb: {constraint_weight: 0}}"))
+    config = load_config(write(tmp_path, "policy: {name: cs-ucb-table, cs_ucb_table: {constraint_weight: 0}}"))
     policy = config.policy.build()
     policy.learn_miss("m", 0)
     assert policy.export_state("m", 0) == {"plays": 1, "meanReward": -1.0}
 
 
-def test_parameters_that_have_moved_say_where_they_are(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"exploration, penalty_weight of cs-ucb .* policy\.cs_ucb"):
-        load_config(write(tmp_path, "policy: {exploration: 0.7, penalty_weight: 1}"))
+@pytest.mark.parametrize("section", ["{exploration: 0.7, penalty_weight: 1}", "{cs_ucb: {exploration: 0.7}}"])
+def test_parameters_that_have_moved_say_where_they_are(tmp_path: Path, section: str) -> None:
+    with pytest.raises(ConfigError, match=r"exploration.* must be in the section policy\.cs_ucb_table"):
+        load_config(write(tmp_path, f"policy: {section}"))
+
+
+def test_the_former_name_of_a_section_is_accepted_with_advice(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, "policy: {name: net-hits, net_hits: {price: 5}}"))
+    assert config.policy.build().learn(make_feedback(0, energy_j=10.0)) == pytest.approx(1 - 1 / 5)
+    assert [advice for _, advice in config.deprecations] == ["rename it", "rename it"]
 
 
 def test_a_setting_replaces_its_default_only(tmp_path: Path) -> None:
-    text = "policy: {cs_ucb: {exploration: 0.7}}\nnamespaces: [a, b]\nlog: {format: json}\ntelemetry: {interval_s: 1}\n"
+    text = "policy: {cs_ucb_table: {exploration: 0.7}}\nnamespaces: [a, b]\nlog: {format: json}\n"
     config = load_config(write(tmp_path, text))
-    assert (config.policy.cs_ucb.exploration, config.namespaces, config.log.format) == (0.7, ("a", "b"), "json")
-    assert config.policy.cs_ucb.penalty_weight == CsUcbParameters().penalty_weight
+    assert (config.policy.cs_ucb_table.exploration, config.namespaces, config.log.format) == (0.7, ("a", "b"), "json")
+    assert config.policy.cs_ucb_table.penalty_weight == CsUcbTableParameters().penalty_weight
 
 
 @pytest.mark.parametrize(
@@ -57,10 +73,10 @@ def test_a_setting_replaces_its_default_only(tmp_path: Path) -> None:
     [
         ("polcy: {}", "polcy"),
         ("policy: {name: best}", "policy.name"),
-        ("policy: {cs_ucb: {exploration: -1}}", "policy.cs_ucb: Value error, exploration must be"),
-        ("policy: {net_hits: {floor: .nan}}", "policy.net_hits: Value error, floor must be"),
-        ("policy: {cs_ucb: {exploration: much}}", "policy.cs_ucb.exploration"),
-        ("policy: {net_hits: {exploration: 1}}", "policy.net_hits.exploration"),
+        ("policy: {cs_ucb_table: {exploration: -1}}", "policy.cs_ucb_table: Value error, exploration must be"),
+        ("policy: {cs_ucb: {floor: .nan}}", "policy.cs_ucb: Value error, floor must be"),
+        ("policy: {cs_ucb_table: {exploration: much}}", "policy.cs_ucb_table.exploration"),
+        ("policy: {cs_ucb: {prise: 1}}", "policy.cs_ucb.prise"),
         ("server: {extender_port: 70000}", "server.extender_port"),
         ("log: {level: LOUD}", "log.level"),
         ("telemetry: {url: prometheus:9090}", "telemetry.url"),
@@ -131,6 +147,6 @@ def test_every_field_explains_itself() -> None:
     assert undocumented(Config) == []
 
 
-@pytest.mark.parametrize("parameters", [NetHitsParameters, CsUcbParameters])
+@pytest.mark.parametrize("parameters", [CsUcbParameters, CsUcbTableParameters])
 def test_every_parameter_of_a_policy_explains_itself(parameters: type) -> None:
     assert [one.name for one in fields(parameters) if f"\n        {one.name}: " not in (parameters.__doc__ or "")] == []

@@ -12,7 +12,7 @@ from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placer
 from perllm.placement.request import PlacementRequest
-from perllm.policy.net_hits import NetHits
+from perllm.policy.contextual import CsUcb
 from perllm.policy.problem import Policy
 
 EDGE, CLOUD = Tier.EDGE, Tier.CLOUD
@@ -36,7 +36,7 @@ class Setting:
 
 
 def make_setting(*nodes: Node, bandwidth_bps: float = 100e6, policy: Policy | None = None) -> Setting:
-    policy = policy or NetHits()
+    policy = policy or CsUcb()
     learner, fleet, ledger, circuits = Learner(policy), Fleet(), Ledger(), Circuits(Random(0))
     for node in nodes:
         fleet.put(node, learner.register(node.name, node.gpu_type), Bandwidth(bandwidth_bps, 0.0))

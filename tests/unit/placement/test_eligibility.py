@@ -11,9 +11,9 @@ from perllm.placement.circuits import PAUSE
 from perllm.placement.demand import PodDemand, read_demand
 from perllm.placement.holds import HOLD
 from perllm.placement.placer import Placement
-from perllm.policy.cs_ucb import CsUcb
-from perllm.policy.net_hits import NetHits
+from perllm.policy.contextual import CsUcb
 from perllm.policy.problem import Policy, Verdict
+from perllm.policy.table import CsUcbTable
 from perllm.scheduling.admission import Admission
 from unit.placement.cluster_of import CLOUD, EDGE, Setting, make_node, make_request, make_setting
 
@@ -65,7 +65,7 @@ class TestSlots:
         assert placement.arms.compute_used.tolist() == [6.0]
 
     def test_that_are_waited_for_count_for_those_behind(self) -> None:
-        setting = make_setting(make_node("a", slots=2), policy=NetHits())
+        setting = make_setting(make_node("a", slots=2), policy=CsUcb())
         placer = setting.placer
         placer.reserve(placer.choose(make_request("busy", demand=ask(2))), "a")
         first = placer.choose(make_request()).arms.latency_s[0]
@@ -75,7 +75,7 @@ class TestSlots:
         assert third / first == pytest.approx(2.5 / 1.5)
 
 
-@pytest.mark.parametrize("policy", [CsUcb, NetHits])
+@pytest.mark.parametrize("policy", [CsUcbTable, CsUcb])
 class TestWhatCanNeverFit:
     @pytest.mark.parametrize(
         ("nodes", "demand", "message"),
@@ -132,13 +132,13 @@ class TestWhatCanNeverFit:
 
 class TestCircuits:
     def test_send_tasks_elsewhere(self) -> None:
-        setting = make_setting(make_node("broken", gpu_type="H100"), make_node("b"), policy=NetHits())
+        setting = make_setting(make_node("broken", gpu_type="H100"), make_node("b"), policy=CsUcb())
         assert setting.placer.choose(make_request()).node == "broken"
         refuse(setting, "broken", "t0", "t1", "t2")
         placement = setting.placer.choose(make_request())
         assert (placement.node, placement.choice.excluded, placement.obstacle) == ("b", {"circuit": 1}, "")
 
-    @pytest.mark.parametrize("policy", [CsUcb, NetHits])
+    @pytest.mark.parametrize("policy", [CsUcbTable, CsUcb])
     def test_of_all_nodes_make_tasks_wait_for_a_probe(self, policy: type[Policy]) -> None:
         setting = make_setting(make_node("a"), policy=policy())
         refuse(setting, "a", "t0", "t1", "t2")
@@ -156,7 +156,7 @@ class TestCircuits:
         assert setting.placer.choose(make_request("second")).node == "a"
 
     def test_refuse_a_task_only_once_it_is_late(self) -> None:
-        setting = make_setting(make_node("a"), policy=NetHits())
+        setting = make_setting(make_node("a"), policy=CsUcb())
         refuse(setting, "a", "t0", "t1", "t2")
         late = setting.placer.choose(make_request(due_s=setting.now_s - 1))
         assert judge(late) == (WAIT, REJECT)
@@ -181,7 +181,7 @@ class TestEarlierAttempts:
         assert placer.choose(request).node == "a"
 
     def test_that_were_refused_make_it_wait_where_it_cannot_go_elsewhere(self) -> None:
-        setting = make_setting(make_node("a"), policy=NetHits())
+        setting = make_setting(make_node("a"), policy=CsUcb())
         refuse(setting, "a", "t")
         request = make_request("t", avoided=frozenset({"a"}))
         held = setting.placer.choose(request)

@@ -8,7 +8,7 @@ from perllm.placement.decision import read_record
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.flight import Residence
 from perllm.placement.placer import Placement
-from perllm.policy.cs_ucb import CsUcb
+from perllm.policy.table import CsUcbTable
 from unit.placement.cluster_of import CLOUD, EDGE, Setting, make_node, make_request, make_setting
 
 
@@ -142,7 +142,7 @@ class TestTransfer:
         assert transfer_s == pytest.approx([4 * 2.0, 2.0])
 
     def test_promises_the_link_to_tasks_in_flight_whatever_is_measured_yet(self) -> None:
-        placer = make_setting(make_node("a"), bandwidth_bps=100e6, policy=CsUcb()).placer
+        placer = make_setting(make_node("a"), bandwidth_bps=100e6, policy=CsUcbTable()).placer
         # 450 MB within 60 s need 60 Mbit/s: one fits, two do not.
         first = placer.choose(make_request("t1", input_bytes=450_000_000))
         placer.reserve(first, "a")
@@ -174,7 +174,7 @@ class TestExplanation:
         setting.ages_s["b"] = 2.5
         placement = setting.placer.choose(make_request(input_bytes=1_000_000, tiers=frozenset({CLOUD})))
         decision = setting.placer.explain(placement, "b")
-        assert (decision.task_id, decision.policy, decision.inference.model) == ("uid-t", "net-hits", "m")
+        assert (decision.task_id, decision.policy, decision.inference.model) == ("uid-t", "cs-ucb", "m")
         assert (decision.node, decision.tier, decision.gpu_type) == ("b", CLOUD, "H100")
         assert (decision.decided_s, decision.inference.time_left_s, decision.metrics_age_s) == (1000.0, 60.0, 2.5)
         assert decision.forecast.times.latency_s == placement.arms.latency_s[arm(placement, "b")]

@@ -11,7 +11,7 @@ from perllm.learning.learner import Learner
 from perllm.placement.circuits import Circuits
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.ledger import Ledger
-from perllm.policy.net_hits import NetHits
+from perllm.policy.contextual import CsUcb
 from perllm.policy.problem import Policy
 from perllm.scheduling.admission import Admission
 from perllm.scheduling.clock import HeldClock
@@ -41,7 +41,7 @@ def make_scheduler(
     journal: IO[bytes] | None = None,
     notify: Callable[[], None] = lambda: None,
 ) -> Made:
-    policy, rng = policy or NetHits(), Random(1)
+    policy, rng = policy or CsUcb(), Random(1)
     parts = Parts(policy, Learner(policy), Fleet(), Ledger(), Circuits(rng))
     scheduler = Scheduler(
         parts,

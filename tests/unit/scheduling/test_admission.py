@@ -6,9 +6,9 @@ import pytest
 from perllm.api.task import OnInfeasible, Tier
 from perllm.cluster.node import Node
 from perllm.placement.placer import Placement
-from perllm.policy.cs_ucb import CsUcb
-from perllm.policy.net_hits import NetHits
+from perllm.policy.contextual import CsUcb
 from perllm.policy.problem import Policy, Verdict
+from perllm.policy.table import CsUcbTable
 from perllm.scheduling.admission import Admission
 from unit.placement.cluster_of import CLOUD, make_node, make_request, make_setting
 
@@ -29,7 +29,7 @@ def place(
     return placer.choose(make_request(due_s=NOW_S + left_s, tiers=tiers))
 
 
-@pytest.mark.parametrize("policy", [CsUcb, NetHits])
+@pytest.mark.parametrize("policy", [CsUcbTable, CsUcb])
 @pytest.mark.parametrize(
     ("arrange", "best_effort", "reject"),
     [
@@ -52,26 +52,26 @@ SLOW, FAST = make_node("slow", slots=4, gpu_type="Jetson-Orin"), make_node("fast
 
 
 def test_a_task_waits_for_the_node_that_can_do_it_in_time() -> None:
-    placement = place(NetHits(), FAST, SLOW, busy=1, left_s=9.0)
+    placement = place(CsUcb(), FAST, SLOW, busy=1, left_s=9.0)
     assert (placement.choice.verdict, placement.choice.awaited) == (WAIT, 0)
     assert {Admission().judge(placement, terms) for terms in OnInfeasible} == {WAIT}
 
 
 def test_a_pod_that_exists_goes_where_there_is_room_although_its_task_would_wait() -> None:
-    placement = place(NetHits(), FAST, SLOW, busy=1, left_s=9.0)
+    placement = place(CsUcb(), FAST, SLOW, busy=1, left_s=9.0)
     assert placement.node == "slow"
     assert placement.open_scores[0] == -float("inf") < placement.open_scores[1]
     assert placement.favourite == 0
 
 
 def test_a_task_for_a_tier_without_nodes_waits_or_is_rejected() -> None:
-    placement = place(CsUcb(), make_node("a"), tiers=frozenset({CLOUD}))
+    placement = place(CsUcbTable(), make_node("a"), tiers=frozenset({CLOUD}))
     assert Admission().judge(placement, OnInfeasible.BEST_EFFORT) is WAIT
     assert Admission().judge(placement, OnInfeasible.REJECT) is REJECT
 
 
 def test_a_task_that_waits_for_a_node_is_rejected_once_its_deadline_has_passed() -> None:
-    assert Admission().judge(place(NetHits(), left_s=-1.0), OnInfeasible.REJECT) is REJECT
+    assert Admission().judge(place(CsUcb(), left_s=-1.0), OnInfeasible.REJECT) is REJECT
 
 
 class TestConfidence:
@@ -80,7 +80,7 @@ class TestConfidence:
     @staticmethod
     def unsure() -> Placement:
         """Return a placement that the policy would start, with a chance between a fifth and a half."""
-        placement = place(NetHits(), make_node("a"), left_s=7.0)
+        placement = place(CsUcb(), make_node("a"), left_s=7.0)
         assert placement.choice.verdict is START
         assert 0.2 < placement.arms.hit_chance[0] < 0.5
         return placement
@@ -91,7 +91,7 @@ class TestConfidence:
         assert admission.judge(self.unsure(), OnInfeasible.REJECT) is verdict
 
     def test_outweighs_a_policy_that_gives_the_task_up(self) -> None:
-        placement = place(NetHits(), make_node("a"), left_s=4.0)
+        placement = place(CsUcb(), make_node("a"), left_s=4.0)
         assert placement.choice.verdict is REJECT
         chance = float(placement.arms.hit_chance[0])
         assert Admission(chance).judge(placement, OnInfeasible.REJECT) is START
@@ -100,7 +100,7 @@ class TestConfidence:
         assert Admission(1.0).judge(self.unsure(), OnInfeasible.BEST_EFFORT) is START
 
     def test_of_one_node_is_enough_wherever_the_policy_sends_the_task(self) -> None:
-        placement = place(NetHits(), FAST, SLOW, left_s=60.0)
+        placement = place(CsUcb(), FAST, SLOW, left_s=60.0)
         best = float(placement.arms.hit_chance.max())
         assert Admission(best).judge(placement, OnInfeasible.REJECT) is START
 
@@ -130,18 +130,18 @@ class TestProbes:
         return verdicts
 
     def test_are_the_configured_share(self) -> None:
-        assert self.judged(place(NetHits(), make_node("a"), left_s=self.NARROW_S)) == {REJECT: 75, START: 25}
+        assert self.judged(place(CsUcb(), make_node("a"), left_s=self.NARROW_S)) == {REJECT: 75, START: 25}
 
     def test_are_none_while_others_of_the_model_start(self) -> None:
-        started = place(NetHits(), make_node("a"))
-        assert self.judged(place(NetHits(), make_node("a"), left_s=self.NARROW_S), started=started) == {REJECT: 100}
+        started = place(CsUcb(), make_node("a"))
+        assert self.judged(place(CsUcb(), make_node("a"), left_s=self.NARROW_S), started=started) == {REJECT: 100}
 
     def test_are_none_where_no_error_could_explain_the_prediction(self) -> None:
-        assert self.judged(place(NetHits(), make_node("a"), left_s=0.1)) == {REJECT: 100}
+        assert self.judged(place(CsUcb(), make_node("a"), left_s=0.1)) == {REJECT: 100}
 
     def test_are_none_where_they_would_harm_others(self) -> None:
-        crowded = place(NetHits(), make_node("a", slots=4), left_s=self.NARROW_S, busy=3)
+        crowded = place(CsUcb(), make_node("a", slots=4), left_s=self.NARROW_S, busy=3)
         assert self.judged(crowded) == {REJECT: 100}
 
     def test_are_none_once_the_deadline_has_passed(self) -> None:
-        assert self.judged(place(NetHits(), make_node("a"), left_s=-5.0)) == {REJECT: 100}
+        assert self.judged(place(CsUcb(), make_node("a"), left_s=-5.0)) == {REJECT: 100}

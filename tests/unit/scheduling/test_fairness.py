@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from perllm.controller.task import Task
-from perllm.policy.net_hits import NetHits
+from perllm.policy.contextual import CsUcb
 from perllm.scheduling.denial import DenialCause, PodDenial
 from perllm.scheduling.loop import CREATION_PATIENCE_S
 from perllm.scheduling.shares import LEAD_S
@@ -22,7 +22,7 @@ AT_ONCE_S = 0.5
 
 def make_cluster(slots: int = 4) -> Dispatched:
     """Return two nodes where every pod runs for RUN_S."""
-    on = Dispatched(make_node("a", slots=slots / 2), make_node("b", slots=slots / 2), policy=NetHits())
+    on = Dispatched(make_node("a", slots=slots / 2), make_node("b", slots=slots / 2), policy=CsUcb())
     on.runs_s = lambda _: RUN_S
     return on
 

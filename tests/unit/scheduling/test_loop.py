@@ -7,7 +7,7 @@ import pytest
 
 from perllm.api.task import Tier
 from perllm.controller.task import Task
-from perllm.policy.net_hits import NetHits
+from perllm.policy.contextual import CsUcb
 from perllm.policy.problem import Arms, Choice, TaskFeatures
 from perllm.scheduling.claims import MAX_UNBOUND_PODS, UNBOUND_PATIENCE_S
 from perllm.scheduling.denial import DenialCause
@@ -187,14 +187,14 @@ def hasty(name: str, left_s: float = 8.0, **spec: object) -> Task:
 
 @pytest.mark.looptime
 class TestLateBinding:
-    """Node fast has one slot, node slow is too slow for the tasks; net-hits decides."""
+    """Node fast has one slot, node slow is too slow for the tasks; cs-ucb decides."""
 
     @staticmethod
     def busy() -> Dispatched:
         on = Dispatched(
             make_node("fast", slots=1, gpu_type="H100"),
             make_node("slow", slots=9, gpu_type="Orin"),
-            policy=NetHits(),
+            policy=CsUcb(),
         )
         for name in ("fast", "slow"):
             on.parts.learner.warm(name, "m")
@@ -245,7 +245,7 @@ class TestLateBinding:
             assert on.parts.ledger.loads(np.arange(2), on.now_s()).waiting.tolist() == [0, 0]
 
 
-class Joint(NetHits):
+class Joint(CsUcb):
     """Decides about a round at once, and records it."""
 
     def __init__(self) -> None:
@@ -255,7 +255,7 @@ class Joint(NetHits):
 
     def choose_jointly(self, tasks: Sequence[TaskFeatures], arms: Sequence[Arms]) -> Sequence[Choice]:
         self.rounds.append([task.deadline_s for task in tasks])
-        return [NetHits.choose(self, *one) for one in zip(tasks, arms, strict=True)]
+        return [CsUcb.choose(self, *one) for one in zip(tasks, arms, strict=True)]
 
     def choose(self, task: TaskFeatures, arms: Arms) -> Choice:
         self.single += 1

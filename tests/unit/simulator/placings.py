@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from perllm.api.task_status import RunsAs
 from perllm.learning.learner import Learner
-from perllm.policy.net_hits import NetHits, NetHitsParameters
+from perllm.policy.contextual import CsUcb, CsUcbParameters
 from perllm.policy.problem import Policy
 from perllm_lab.hardware.catalogue import CATALOGUE
 from perllm_lab.hardware.link import LinkType
@@ -21,7 +21,7 @@ from perllm_lab.workload.requests import Request
 FAST = "h100-8b"
 SLOW = "jetson-agx-orin-8b"
 LINK = LinkType(bandwidth_bps=1e9, rtt_s=0.0)
-DEADLINES_FIRST = NetHitsParameters(rent=0.0, price=1000.0)
+DEADLINES_FIRST = CsUcbParameters(rent=0.0, price=1000.0)
 """Chance and harm decide, energy between equals only."""
 
 
@@ -46,7 +46,7 @@ class Desk:
         mode: DeploymentMode | None = None,
         runs_as: RunsAs = RunsAs.POD,
     ) -> None:
-        policy = policy or NetHits(DEADLINES_FIRST)
+        policy = policy or CsUcb(DEADLINES_FIRST)
         self.learner = Learner(policy)
         self.placing = Placing(
             policy.name, policy, mode or OPERATOR_MODE, SimulationSettings(runs_as=runs_as), learner=self.learner

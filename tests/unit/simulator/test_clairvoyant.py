@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from perllm.policy.net_hits import NetHits
+from perllm.policy.contextual import CsUcb
 from perllm_lab.hardware.catalogue import CATALOGUE
 from perllm_lab.hardware.node import unloaded_latency_s
 from perllm_lab.hardware.scenario import NodeSpec
@@ -17,7 +17,7 @@ from unit.simulator.placings import FAST, LINK, SLOW, node, request
 
 
 def run(requests: list[Request], *nodes: NodeSpec) -> TaskTable:
-    policy = NetHits()
+    policy = CsUcb()
     placing = Placing("clairvoyant", policy, OPERATOR_MODE, SimulationSettings(), learner=TrueLearner(policy))
     return simulate(FleetPlan("test", nodes), requests, placing).tasks
 

@@ -85,7 +85,7 @@ def test_every_policy_ends_every_task_and_sends_none_where_it_cannot_run(name: s
             assert result.nodes.index(change.node) not in tasks.node[early], "sent to a node that was not there yet"
 
 
-@pytest.mark.parametrize("name", ["net-hits", "clairvoyant", "cs-ucb+x", "least-allocated"])
+@pytest.mark.parametrize("name", ["cs-ucb", "clairvoyant", "cs-ucb-table+x", "least-allocated"])
 def test_who_holds_tasks_back_sends_none_to_a_node_without_room(name: str) -> None:
     tasks = run(name).tasks
     bound = np.isfinite(tasks.bound_s)
@@ -99,14 +99,14 @@ def test_a_plain_baseline_drops_ends_and_rejects_nothing(name: str) -> None:
 
 @settings(max_examples=6, deadline=None)
 @given(st.permutations(KINDS))
-def test_the_order_of_the_nodes_does_not_matter_to_net_hits(kinds: list[str]) -> None:
-    one, other = run_in(fleet_of(KINDS), "net-hits"), run_in(fleet_of(kinds), "net-hits")
+def test_the_order_of_the_nodes_does_not_matter_to_cs_ucb(kinds: list[str]) -> None:
+    one, other = run_in(fleet_of(KINDS), "cs-ucb"), run_in(fleet_of(kinds), "cs-ucb")
     assert one.tasks.fate.tolist() == other.tasks.fate.tolist()
     assert _places(one) == _places(other)
 
 
 def test_runs_are_the_same_in_another_process() -> None:
-    names = ("net-hits", "agod+x")
+    names = ("cs-ucb", "agod+x")
     asked = experiment(EVENTFUL, *names)
     for name, found in zip(names, run_experiment(asked, processes=1), strict=True):
         here = run(name)
@@ -120,16 +120,20 @@ def test_all_are_ours_the_clairvoyant_and_every_baseline_in_both_deployment_mode
     names = select_policies("all")
     assert names == policy_names()
     assert len(set(names)) == len(names) == 2 + 2 * len(baseline_names())
-    assert {"net-hits", "clairvoyant", "cs-ucb", "cs-ucb+x", "agod", "fineinfer+x"} <= set(names)
+    assert {"cs-ucb", "clairvoyant", "cs-ucb-table", "cs-ucb-table+x", "agod", "fineinfer+x"} <= set(names)
 
 
 def test_policies_are_run_once_in_the_order_in_which_they_are_named() -> None:
-    assert select_policies("random, net-hits-no-harm,random") == ("random", "net-hits-no-harm")
+    assert select_policies("random, cs-ucb-no-harm,random") == ("random", "cs-ucb-no-harm")
 
 
-@pytest.mark.parametrize("text", ["", ",", "nobody", "net-hits+x", "clairvoyant+x", "random+y"])
+def test_the_former_name_of_our_policy_is_accepted() -> None:
+    assert select_policies("net-hits,net-hits-no-rent,cs-ucb") == ("cs-ucb", "cs-ucb-no-rent")
+
+
+@pytest.mark.parametrize("text", ["", ",", "nobody", "cs-ucb+x", "clairvoyant+x", "random+y"])
 def test_a_policy_that_does_not_exist_is_an_error_that_names_those_that_do(text: str) -> None:
-    with pytest.raises(UnknownPolicyError, match="known: net-hits, cs-ucb"):
+    with pytest.raises(UnknownPolicyError, match="known: cs-ucb, cs-ucb-table"):
         select_policies(text)
 
 

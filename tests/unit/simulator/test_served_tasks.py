@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from perllm.api.task_status import RunsAs
-from perllm.policy.net_hits import NetHits
+from perllm.policy.contextual import CsUcb
 from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.simulator.clairvoyant import TrueLearner
 from perllm_lab.simulator.fleet import FleetPlan, SimulationSettings
@@ -17,7 +17,7 @@ POD_START_S = 1.3
 
 def run(runs_as: RunsAs, spec: NodeSpec) -> TaskTable:
     """One task by the clairvoyant, whose forecasts are right if it assumes what happens."""
-    settings, policy = SimulationSettings(runs_as=runs_as), NetHits()
+    settings, policy = SimulationSettings(runs_as=runs_as), CsUcb()
     placing = Placing("clairvoyant", policy, OPERATOR_MODE, settings, learner=TrueLearner(policy))
     return simulate(FleetPlan("test", (spec,)), [request(500.0)], placing, settings).tasks
 

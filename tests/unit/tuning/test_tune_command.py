@@ -66,10 +66,13 @@ def test_most_in_time_wins_and_energy_where_shares_tie() -> None:
 
 
 def test_what_was_tuned_before_stays_unless_it_is_tuned_again() -> None:
-    before = {"fineinfer": {"paper": {"risk": 2.0}, "tight": {"risk": 3.0}}, "cs-ucb": {"paper": {"exploration": 0.1}}}
+    before = {
+        "fineinfer": {"paper": {"risk": 2.0}, "tight": {"risk": 3.0}},
+        "cs-ucb-table": {"paper": {"exploration": 0.1}},
+    }
     assert merge_chosen(before, [candidate(4.0)]) == {
         "fineinfer": {"paper": {"risk": 4.0}, "tight": {"risk": 3.0}},
-        "cs-ucb": {"paper": {"exploration": 0.1}},
+        "cs-ucb-table": {"paper": {"exploration": 0.1}},
     }
 
 
@@ -127,7 +130,7 @@ def test_without_joint_episodes_agod_keeps_what_it_learned_of_other_scenarios(
     ("options", "message"),
     [
         (["--seed-base", "7"], "1000"),
-        (["--policies", "random"], "nothing to tune for random; known: agod, cs-ucb"),
+        (["--policies", "random"], "nothing to tune for random; known: agod, cs-ucb-table"),
         (["--scenarios", "nowhere"], "no scenario nowhere"),
     ],
 )

@@ -5,20 +5,20 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from perllm.policy.net_hits import NetHits, NetHitsParameters
+from perllm.policy.contextual import CsUcb, CsUcbParameters
 from perllm.policy.problem import Verdict
 from unit.policy.arms import make_arms, make_feedback, make_task
 
 
-def policy(**parameters: float) -> NetHits:
-    return NetHits(NetHitsParameters(**{"rent": 0.0, **parameters}))
+def policy(**parameters: float) -> CsUcb:
+    return CsUcb(CsUcbParameters(**{"rent": 0.0, **parameters}))
 
 
-def priced(price_j: float, **parameters: float) -> NetHits:
+def priced(price_j: float, **parameters: float) -> CsUcb:
     """Return a policy that takes a deadline for worth this much: ten times the energy of its one outcome."""
-    net_hits = policy(price=10.0, **parameters)
-    net_hits.learn(make_feedback(0, energy_j=price_j / 10.0))
-    return net_hits
+    cs_ucb = policy(price=10.0, **parameters)
+    cs_ucb.learn(make_feedback(0, energy_j=price_j / 10.0))
+    return cs_ucb
 
 
 class TestScore:
@@ -115,10 +115,10 @@ class TestPrice:
     ARMS = make_arms(latency_s=[5, 5], hit_chance=[0.9, 0.9], marginal_energy_j=[100, 300])
 
     def test_is_a_multiple_of_the_mean_energy_of_outcomes(self) -> None:
-        net_hits = policy(price=5.0)
+        cs_ucb = policy(price=5.0)
         for energy_j in (100.0, 300.0):
-            net_hits.learn(make_feedback(0, energy_j=energy_j))
-        assert net_hits.choose(make_task(), self.ARMS).scores == pytest.approx([0.9 - 100 / 1000, 0.9 - 300 / 1000])
+            cs_ucb.learn(make_feedback(0, energy_j=energy_j))
+        assert cs_ucb.choose(make_task(), self.ARMS).scores == pytest.approx([0.9 - 100 / 1000, 0.9 - 300 / 1000])
 
     def test_before_any_outcome_is_one_of_what_is_expected_of_the_task(self) -> None:
         scores = policy(price=5.0).choose(make_task(), self.ARMS).scores
@@ -149,9 +149,9 @@ class TestState:
 
     @pytest.mark.parametrize("damage", [{"meanEnergyJoules": math.nan}, {"outcomes": -1}, {"meanEnergyJoules": None}])
     def test_that_makes_no_sense_is_refused(self, damage: dict[str, float]) -> None:
-        net_hits = policy()
-        with pytest.raises(ValueError, match="not a state of net-hits"):
-            net_hits.import_state("m", 0, {**net_hits.export_state("m", 0), **damage})
+        cs_ucb = policy()
+        with pytest.raises(ValueError, match="not a state of cs-ucb"):
+            cs_ucb.import_state("m", 0, {**cs_ucb.export_state("m", 0), **damage})
 
 
 ARM = st.tuples(
@@ -184,7 +184,7 @@ def test_the_chosen_arm_has_room_and_its_order_does_not_matter(rows: list[tuple[
             assert used[choice.arm] <= slots[choice.arm]
         if choice.verdict is Verdict.START:
             assert choice.arm is not None
-            assert chance[choice.arm] - harm[choice.arm] > NetHitsParameters().floor
+            assert chance[choice.arm] - harm[choice.arm] > CsUcbParameters().floor
         best = None if choice.arm is None else float(choice.scores[choice.arm])
         return choice.verdict, best, choice.candidates, dict(choice.excluded)
 
@@ -194,7 +194,7 @@ def test_the_chosen_arm_has_room_and_its_order_does_not_matter(rows: list[tuple[
 
 
 def test_it_learns_nothing_from_choosing() -> None:
-    net_hits = priced(1000.0)
+    cs_ucb = priced(1000.0)
     arms = make_arms(latency_s=[5, 5], hit_chance=[0.9, 0.8])
-    first = net_hits.choose(make_task(), arms).scores
-    assert np.array_equal(net_hits.choose(make_task(), arms).scores, first)
+    first = cs_ucb.choose(make_task(), arms).scores
+    assert np.array_equal(cs_ucb.choose(make_task(), arms).scores, first)

@@ -1,4 +1,4 @@
-"""CS-UCB, the constraint-satisfaction upper confidence bound of PerLLM (arXiv 2405.14636), kept faithful.
+"""cs-ucb-table: the constraint-satisfaction upper confidence bound of PerLLM (arXiv 2405.14636), kept faithful.
 
 Notation
     a = (model, node)   an arm
@@ -41,13 +41,18 @@ from perllm.policy.problem import (
     Verdict,
 )
 
-NAME = "cs-ucb"
+NAME = "cs-ucb-table"
+FORMER_NAME = "cs-ucb"
+
+MEAN_REWARD = "meanReward"
+"""Key of R(a) in an exported state; no other policy exports one."""
+
 FIRST_TRY = "first try of this node, least predicted energy of those untried"
 
 
 @dataclass(frozen=True, slots=True)
-class CsUcbParameters:
-    """Weights of CS-UCB.
+class CsUcbTableParameters:
+    """Weights of cs-ucb-table.
 
     Attributes:
         constraint_weight: lambda, what slack is worth relative to energy. 0.5 lets energy lead and slack break ties.
@@ -77,13 +82,13 @@ class _Statistics:
         self.plays, self.mean = extend(self.plays, rows), extend(self.mean, rows)
 
 
-class CsUcb:
+class CsUcbTable:
     """The paper's policy."""
 
     name = NAME
 
-    def __init__(self, parameters: CsUcbParameters | None = None) -> None:
-        self._parameters = parameters or CsUcbParameters()
+    def __init__(self, parameters: CsUcbTableParameters | None = None) -> None:
+        self._parameters = parameters or CsUcbTableParameters()
         self._models: dict[str, _Statistics] = {}
         # Shared by all models without plays: any tenant may ask for a model of any name.
         self._unknown = _begin()
@@ -131,7 +136,7 @@ class CsUcb:
     def export_state(self, model: str, row: int) -> dict[str, float]:
         """Return plays and mean reward of an arm."""
         statistics = self._statistics(model, row)
-        return {"plays": int(statistics.plays[row]), "meanReward": float(statistics.mean[row])}
+        return {"plays": int(statistics.plays[row]), MEAN_REWARD: float(statistics.mean[row])}
 
     def import_state(self, model: str, row: int, state: Mapping[str, float]) -> None:
         """Restore plays and mean reward of an arm.
@@ -139,7 +144,7 @@ class CsUcb:
         Raises:
             ValueError: a number is missing, not finite, or negative where it must not be.
         """
-        plays, mean = state.get("plays"), state.get("meanReward")
+        plays, mean = state.get("plays"), state.get(MEAN_REWARD)
         if plays is None or mean is None or plays < 0 or not np.isfinite([plays, mean]).all():
             raise ValueError(f"not a state of {NAME}: {dict(state)}")
         statistics = self._statistics(model, row)

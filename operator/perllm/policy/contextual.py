@@ -1,4 +1,4 @@
-"""net-hits: the node where a task adds most to the deadlines met, net of what it costs others, and of its energy.
+"""cs-ucb: the node where a task adds most to the deadlines met, net of what it costs others, and of its energy.
 
 Notation, for a task i and an arm a
     P(i, a)   chance that i is complete in time if it is sent to a now, the wait for room included  (Arms.hit_chance)
@@ -48,7 +48,9 @@ from perllm.policy.problem import (
     Verdict,
 )
 
-NAME = "net-hits"
+NAME = "cs-ucb"
+FORMER_NAME = "net-hits"
+
 MAX_SCARCITY = 0.75
 """Where more than this is scarce energy still counts a quarter of what it does else."""
 
@@ -57,8 +59,8 @@ MEAN_OVER = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class NetHitsParameters:
-    """Settings of net-hits.
+class CsUcbParameters:
+    """Settings of cs-ucb.
 
     Attributes:
         harm_weight: k, what the deadline of a running task counts, relative to that of the task to be placed; above 1,
@@ -78,13 +80,13 @@ class NetHitsParameters:
     waits: bool = True
 
 
-class NetHits:
+class CsUcb:
     """The default policy."""
 
     name = NAME
 
-    def __init__(self, parameters: NetHitsParameters | None = None) -> None:
-        self._parameters = parameters or NetHitsParameters()
+    def __init__(self, parameters: CsUcbParameters | None = None) -> None:
+        self._parameters = parameters or CsUcbParameters()
         self._mean_energy_j = 0.0
         self._outcomes = 0
 
