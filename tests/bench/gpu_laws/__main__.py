@@ -2,8 +2,8 @@
 
     PYTHONPATH=tests python3 -m bench.gpu_laws --out laws.json
 
-Needs Linux, a GPU that nobody else uses, and a Python with PyTorch, nvidia-ml-py and numpy, which PerLLM itself does not
-need. It takes about five minutes. docs/measured-gpu.md says what is measured and how.
+Needs Linux, a GPU that nobody else uses, and a Python with PyTorch, nvidia-ml-py and numpy; PerLLM itself needs no
+PyTorch. It takes about four minutes. docs/measured-gpu.md says what is measured and how.
 """
 
 import argparse
@@ -14,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from bench.gpu_laws.shapes import SHAPES
 
 NEEDED = {"torch": "torch", "pynvml": "nvidia-ml-py", "numpy": "numpy"}
 PARTS = ("decoding", "reading", "meters", "mixed")
@@ -35,7 +37,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="file for the results (JSON)")
     parser.add_argument("--readings", type=Path, help="file for all readings of the meters (CSV)")
     parser.add_argument("--gpu", type=int, default=0, help="number of the GPU, as nvidia-smi counts")
-    parser.add_argument("--shape", default="llama-8b", help="shape of the model: llama-8b, llama-3b or llama-1b")
+    parser.add_argument("--shape", choices=SHAPES, default="llama-8b", help="sizes of the model")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure, in this order")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long each point is measured")
     parser.add_argument("--every", type=float, default=0.01, help="seconds between readings of the meters")
@@ -46,7 +48,7 @@ def _measure(options: argparse.Namespace) -> None:
     import torch
 
     from bench.gpu_laws import parts
-    from bench.gpu_laws.decoder import SHAPES, Decoder
+    from bench.gpu_laws.decoder import Decoder
     from bench.gpu_laws.meter import Meter, Recorder
     from bench.gpu_laws.stopwatch import Stopwatch
 
@@ -62,7 +64,7 @@ def _measure(options: argparse.Namespace) -> None:
         "idle_w": idle_w,
     }
     with Recorder(meter, every_s=options.every) as recorder:
-        watch = Stopwatch(recorder, meter, time.perf_counter)
+        watch = Stopwatch(recorder, meter, time.perf_counter, for_s=options.seconds)
         try:
             idle_w["no context"] = watch.rest(IDLE_S)
             torch.zeros(1, device="cuda")
@@ -71,7 +73,7 @@ def _measure(options: argparse.Namespace) -> None:
             torch.cuda.synchronize()
             idle_w["weights loaded"] = watch.rest(IDLE_S)
             for name in options.parts:
-                results[name] = parts.PARTS[name](watch, decoder, options.seconds)
+                results[name] = getattr(parts, f"measure_{name}")(watch, decoder)
                 options.out.write_text(json.dumps(results, indent=1))
                 print(f"{name}: measured", flush=True)
         finally:

@@ -8,29 +8,11 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from bench.gpu_laws.shapes import Shape
+
 ROPE_THETA = 500_000.0
 NORM_EPSILON = 1e-5
 WEIGHT_DEVIATION = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Sizes of a model."""
-
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    head_size: int
-    feed_forward: int
-    vocabulary: int = 128_256
-
-
-SHAPES = {
-    "llama-8b": Shape(layers=32, hidden=4096, heads=32, kv_heads=8, head_size=128, feed_forward=14336),
-    "llama-3b": Shape(layers=28, hidden=3072, heads=24, kv_heads=8, head_size=128, feed_forward=8192),
-    "llama-1b": Shape(layers=16, hidden=2048, heads=32, kv_heads=8, head_size=64, feed_forward=8192),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +70,7 @@ class Decoder:
 class Pass:
     """One pass through the model: some tasks gain a token each, and a prompt is read, either of them possibly none.
 
-    The tasks stay at their context: a pass overwrites the last place of the cache, so that a thousand passes measure
+    The tasks keep their context: a pass overwrites the last place of the cache, so that a thousand passes measure
     one length.
 
     Args:

@@ -19,11 +19,6 @@ class Fit:
     coefficients: list[float]
     errors: list[float]
 
-    @property
-    def worst(self) -> float:
-        """The largest relative error, without its sign."""
-        return max(map(abs, self.errors))
-
 
 def fit_relative(terms: Sequence[ArrayLike], measured: ArrayLike) -> Fit:
     """Fit `sum of coefficient x term` by least squares of the relative error.

@@ -1,9 +1,8 @@
 """The parts of the measurement: decoding, reading, both at once, and how meters follow a load."""
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,39 +10,39 @@ import torch
 
 from bench.gpu_laws.decoder import Decoder, Pass
 from bench.gpu_laws.fits import fit_relative
-from bench.gpu_laws.readings import Readings, compare_gauge, count_energy_j, find_interval_s, find_rise_s, mean_power_w
+from bench.gpu_laws.readings import Readings, find_interval_s, find_rise_s, mean_power_w
+from bench.gpu_laws.scrapes import SOURCES, describe_run, describe_window
 from bench.gpu_laws.stopwatch import Stopwatch
 
 Table = dict[str, Any]
 
 CONTEXT = 1000
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
-OTHER_CONTEXTS = ((16, 256), (16, 4000), (64, 256), (64, 4000))
-PROMPTS = (128, 512, 2048, 8192)
+OTHERS = ((16, 256), (16, 4000), (64, 256), (64, 4000), (256, CONTEXT))
+PROMPTS = (128, 256, 512, 1024, 2048, 8192)
 MIXED_BATCH = 16
 MIXED_PROMPTS = (512, 2048)
 DECODES_PER_PROMPT = 50
 RUNS_S = (10.0, 2.0, 0.5)
-SCRAPES_S = (1.0, 5.0, 15.0)
 REST_S = 20.0
 
 
-def measure_decoding(watch: Stopwatch, decoder: Decoder, for_s: float) -> Table:
-    """Measure iterations at each batch, and at a few with other contexts."""
+def measure_decoding(watch: Stopwatch, decoder: Decoder) -> Table:
+    """Measure iterations at each batch, and at other contexts and a larger batch."""
     rows = []
-    for tasks, context in (*((tasks, CONTEXT) for tasks in BATCHES), *OTHER_CONTEXTS):
-        steady = watch.measure(Pass(decoder, tasks=tasks, context=context).capture(), for_s=for_s)
+    for tasks, context in (*((tasks, CONTEXT) for tasks in BATCHES), *OTHERS):
+        steady = watch.measure(Pass(decoder, tasks=tasks, context=context).capture())
         per_token = {"token_j": steady.energy_j / tasks}
         rows.append({"batch": tasks, "context": context, **asdict(steady), **per_token})
         torch.cuda.empty_cache()
     return {"rows": rows, "fits": _fit_decoding(rows)}
 
 
-def measure_reading(watch: Stopwatch, decoder: Decoder, for_s: float) -> Table:
+def measure_reading(watch: Stopwatch, decoder: Decoder) -> Table:
     """Measure prompts that are read one after the other while nothing decodes."""
     rows = []
     for prompt in PROMPTS:
-        steady = watch.measure(Pass(decoder, prompt=prompt).capture(), for_s=for_s)
+        steady = watch.measure(Pass(decoder, prompt=prompt).capture())
         per_token = {"token_s": steady.once_s / prompt, "token_j": steady.energy_j / prompt}
         rows.append({"prompt": prompt, **asdict(steady), **per_token})
         torch.cuda.empty_cache()
@@ -52,26 +51,26 @@ def measure_reading(watch: Stopwatch, decoder: Decoder, for_s: float) -> Table:
     return {"rows": rows, "fits": {"a + b n + c n^2, s": asdict(law)}}
 
 
-def measure_mixed(watch: Stopwatch, decoder: Decoder, for_s: float) -> Table:
+def measure_mixed(watch: Stopwatch, decoder: Decoder) -> Table:
     """Measure a prompt that arrives while a batch decodes: between iterations, in one pass, on a stream of its own."""
     decode = Pass(decoder, tasks=MIXED_BATCH, context=CONTEXT).capture()
-    table: Table = {"batch": MIXED_BATCH, "decode": asdict(watch.measure(decode, for_s=for_s)), "rows": []}
+    table: Table = {"batch": MIXED_BATCH, "decode": asdict(watch.measure(decode)), "rows": []}
     for prompt in MIXED_PROMPTS:
         read = Pass(decoder, prompt=prompt).capture()
         both = Pass(decoder, tasks=MIXED_BATCH, context=CONTEXT, prompt=prompt).capture()
         row = {
             "prompt": prompt,
             "decodes_per_prompt": DECODES_PER_PROMPT,
-            "read": asdict(watch.measure(read, for_s=for_s)),
-            "one_pass": asdict(watch.measure(both, for_s=for_s)),
-            "between_iterations": asdict(watch.measure(_alternate(decode, read), for_s=for_s)),
+            "read": asdict(watch.measure(read)),
+            "one_pass": asdict(watch.measure(both)),
+            "between_iterations": asdict(watch.measure(_alternate(decode, read))),
             "own_stream": _overlap(decode, read),
         }
         table["rows"].append(row)
     return table
 
 
-def measure_meters(watch: Stopwatch, decoder: Decoder, _for_s: float) -> Table:
+def measure_meters(watch: Stopwatch, decoder: Decoder) -> Table:
     """Measure how counter and gauges follow runs of some seconds with rests between them."""
     decode = Pass(decoder, tasks=MIXED_BATCH, context=CONTEXT).capture()
     watch.repeat(decode, for_s=0.1, chunk=1)
@@ -85,29 +84,24 @@ def measure_meters(watch: Stopwatch, decoder: Decoder, _for_s: float) -> Table:
     readings = watch.recorder.readings()
     return {
         "rests": rests,
-        "runs": [_describe_run(readings, window) for window in windows],
-        "whole": _describe_whole(readings, windows),
+        "runs": [describe_run(readings, window) for window in windows],
+        "whole": describe_window(readings, (windows[0][0] - REST_S / 4, windows[-1][1] + REST_S / 4)),
         **_describe_steps(readings, windows[0]),
     }
 
 
-def _fit_decoding(rows: Iterable[Table]) -> Table:
-    every = list(rows)
-    one = [row for row in every if row["context"] == CONTEXT]
-
-    def column(name: str, of: list[Table]) -> np.ndarray[Any, np.dtype[np.float64]]:
-        return np.array([row[name] for row in of], dtype=np.float64)
-
-    batch, tokens = column("batch", one), column("batch", every) * column("context", every)
+def _fit_decoding(rows: list[Table]) -> Table:
+    batch, context, once_s, token_j = (
+        np.array([row[name] for row in rows], dtype=np.float64) for name in ("batch", "context", "once_s", "token_j")
+    )
+    plain = (context == CONTEXT) & np.isin(batch, BATCHES)
     laws = {
-        "a + b B, s": fit_relative([1.0, batch], column("once_s", one)),
-        "e0 + e1 / B, J": fit_relative([1.0, 1.0 / batch], column("token_j", one)),
-        "a + b B + c B context, s": fit_relative([1.0, column("batch", every), tokens], column("once_s", every)),
-        "e0 + e1 / B + e2 context, J": fit_relative(
-            [1.0, 1.0 / column("batch", every), column("context", every)], column("token_j", every)
-        ),
+        "a + b B, s": fit_relative([1.0, batch[plain]], once_s[plain]),
+        "e0 + e1 / B, J": fit_relative([1.0, 1.0 / batch[plain]], token_j[plain]),
+        "a + b B + c B context, s": fit_relative([1.0, batch, batch * context], once_s),
+        "e0 + e1 / B + e2 context, J": fit_relative([1.0, 1.0 / batch, context], token_j),
     }
-    return {law: asdict(fit) | {"worst": fit.worst} for law, fit in laws.items()}
+    return {law: asdict(fit) for law, fit in laws.items()}
 
 
 def _alternate(decode: Callable[[], object], read: Callable[[], object]) -> Callable[[], None]:
@@ -152,48 +146,17 @@ def _rest(watch: Stopwatch) -> Table:
     return {"start_s": start_s, "each_2s_w": [mean_power_w(readings, *span) for span in seconds]}
 
 
-def _describe_run(readings: Readings, window: tuple[float, float]) -> Table:
-    def spread(gauge: str, every_s: float) -> Table:
-        errors = compare_gauge(readings, getattr(readings, gauge), window, every_s=every_s)
-        low, middle, high = np.quantile(errors, (0.05, 0.5, 0.95))
-        return {"mean": errors.mean(), "median_size": np.median(abs(errors)), "p5": low, "p50": middle, "p95": high}
-
-    return {
-        "window_s": window,
-        "length_s": window[1] - window[0],
-        "counter_j": count_energy_j(readings, *window),
-        "errors": {
-            gauge: {f"{every_s:g} s": spread(gauge, every_s) for every_s in SCRAPES_S}
-            for gauge in ("average_w", "instant_w")
-        },
-    }
-
-
-def _describe_whole(readings: Readings, windows: list[tuple[float, float]]) -> Table:
-    """Return what scrapes make of all runs and the rests between them together."""
-    window = (windows[0][0] - REST_S / 4, windows[-1][1] + REST_S / 4)
-    return _describe_run(readings, window)
-
-
 def _describe_steps(readings: Readings, window: tuple[float, float]) -> Table:
     start_s, end_s = window
     loaded = readings.between(start_s, end_s)
     step = readings.between(start_s - 2.0, end_s)
-    gauges = ("average_w", "instant_w")
     return {
-        "changes_every_s": {
-            name: find_interval_s(loaded.time_s, getattr(loaded, name)) for name in ("energy_j", *gauges)
-        },
+        "changes_every_s": {name: find_interval_s(loaded.time_s, getattr(loaded, name)) for name in SOURCES},
         "rise_s": {
             name: {
                 f"{share:.0%}": find_rise_s(step.time_s, getattr(step, name), start_s, share=share)
                 for share in (0.1, 0.5, 0.9)
             }
-            for name in gauges
+            for name in SOURCES[1:]
         },
     }
-
-
-PARTS: Mapping[str, Callable[[Stopwatch, Decoder, float], Table]] = MappingProxyType(
-    {"decoding": measure_decoding, "reading": measure_reading, "meters": measure_meters, "mixed": measure_mixed}
-)

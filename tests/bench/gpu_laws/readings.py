@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 
+SETTLE_S = 1.1
+"""After this time all meters have forgotten a load: a gauge's mean of a second, and a step of a tenth."""
+
 
 class Reading(NamedTuple):
     """One look at a GPU.
@@ -60,9 +63,9 @@ def find_interval_s(time_s: FloatArray, values: FloatArray) -> float:
 
 
 def mean_power_w(readings: Readings, start_s: float, end_s: float) -> float:
-    """Return the mean power by the counter, from its first to its last step inside the window.
+    """Return the mean power by the counter, from its first to its last step inside the window; nan without two steps.
 
-    The counter moves in steps, so reading it at the ends of the window would be wrong by up to a step at either end.
+    Read at the ends of the window, the counter would be up to a step behind at either end.
     """
     window = readings.between(start_s, end_s)
     steps = find_changes(window.energy_j)
@@ -79,6 +82,12 @@ def count_energy_j(readings: Readings, start_s: float, end_s: float) -> float:
     return float(end_j - begin_j)
 
 
+def count_run_j(readings: Readings, window: tuple[float, float], idle_w: float) -> float:
+    """Return the joules of a run on an otherwise idle GPU, by a counter that may be late to show its end."""
+    start_s, end_s = window
+    return count_energy_j(readings, start_s, end_s + SETTLE_S) - idle_w * SETTLE_S
+
+
 def integrate_gauge_j(time_s: FloatArray, power_w: FloatArray, start_s: float, end_s: float) -> float:
     """Return the joules of a window by trapezoids between samples of a gauge."""
     inside = (time_s > start_s) & (time_s < end_s)
@@ -86,44 +95,15 @@ def integrate_gauge_j(time_s: FloatArray, power_w: FloatArray, start_s: float, e
     return float(np.trapezoid(np.interp(bounds, time_s, power_w), bounds))
 
 
-def compare_gauge(
-    readings: Readings, gauge_w: FloatArray, window: tuple[float, float], *, every_s: float, phases: int = 50
-) -> FloatArray:
-    """Return by how much a gauge that is scraped differs from the counter, over one window.
-
-    Args:
-        readings: They cover the window, and a scrape's interval before and after it.
-        gauge_w: One of the gauges of the readings.
-        window: Its start and its end.
-        every_s: Interval of the scrapes.
-        phases: Number of ways in which the scrapes may fall, evenly spread over an interval.
-
-    Returns:
-        Energy by trapezoids over that by the counter, minus one, shape (phases,).
-    """
-    start_s, end_s = window
-    true_j = count_energy_j(readings, start_s, end_s)
-    energies = []
-    for phase in range(phases):
-        first_s = start_s - (1.0 + phase / phases) * every_s
-        scraped_s = np.arange(first_s, end_s + 2.0 * every_s, every_s)
-        # A scrape sees the reading before it.
-        seen = np.clip(np.searchsorted(readings.time_s, scraped_s, side="right") - 1, 0, None)
-        energies.append(integrate_gauge_j(scraped_s, gauge_w[seen], start_s, end_s))
-    return np.asarray(energies) / true_j - 1.0
-
-
 def find_rise_s(time_s: FloatArray, power_w: FloatArray, start_s: float, *, share: float) -> float:
-    """Return how long after a step at `start_s` power has made a share of its way to its median at the end.
+    """Return how long after the start of a load a gauge has made a share of its way to its last values.
 
     Args:
-        time_s: Of the readings; they end while the step still lasts.
+        time_s: Of the readings, which end while the load lasts.
         power_w: Same shape.
-        start_s: When the load began or ended.
-        share: Of the difference between the power before and after the step.
+        start_s: When the load began.
+        share: Of the difference that the load makes.
     """
-    before_w = float(np.median(power_w[time_s < start_s][-20:]))
-    after_w = float(np.median(power_w[-20:]))
-    made = (power_w - before_w) / (after_w - before_w)
-    reached = np.flatnonzero((time_s >= start_s) & (made >= share))
+    before_w, after_w = np.median(power_w[time_s < start_s]), np.median(power_w[-20:])
+    reached = np.flatnonzero((time_s >= start_s) & (power_w - before_w >= share * (after_w - before_w)))
     return float(time_s[reached[0]] - start_s) if reached.size else float("nan")

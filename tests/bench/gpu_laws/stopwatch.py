@@ -9,6 +9,7 @@ import torch
 from bench.gpu_laws.meter import Meter, Recorder
 from bench.gpu_laws.readings import mean_power_w
 
+WARM_S = 1.0
 CHUNK_S = 0.25
 """The host waits for the GPU this often, so that it launches far enough ahead and the spread can be seen."""
 
@@ -51,25 +52,21 @@ class Stopwatch:
         recorder: Of the GPU; it is recording.
         meter: Of the same GPU.
         clock: Returns seconds; that of the meter.
+        for_s: How long work is measured.
     """
 
-    def __init__(self, recorder: Recorder, meter: Meter, clock: Callable[[], float]) -> None:
+    def __init__(self, recorder: Recorder, meter: Meter, clock: Callable[[], float], *, for_s: float) -> None:
         self.recorder = recorder
         self.clock = clock
         self._meter = meter
+        self._for_s = for_s
 
-    def measure(self, launch: Callable[[], object], *, for_s: float, warm_s: float = 1.0) -> Steady:
-        """Repeat for some seconds, after warming up.
-
-        Args:
-            launch: Launches the work once; it need not wait for it.
-            for_s: How long to measure.
-            warm_s: How long to do the same before that.
-        """
-        warm_counts, warm_spans_s = self.repeat(launch, for_s=warm_s, chunk=1)
+    def measure(self, launch: Callable[[], object]) -> Steady:
+        """Repeat what `launch` launches, without waiting for it each time; first for a while to warm up."""
+        warm_counts, warm_spans_s = self.repeat(launch, for_s=WARM_S, chunk=1)
         chunk = max(1, round(CHUNK_S * sum(warm_counts) / sum(warm_spans_s)))
         start_s = self.clock()
-        counts, spans_s = self.repeat(launch, for_s=for_s, chunk=chunk)
+        counts, spans_s = self.repeat(launch, for_s=self._for_s, chunk=chunk)
         end_s = self.clock()
         once_s = sum(spans_s) / sum(counts)
         each_s = [span_s / count for span_s, count in zip(spans_s, counts, strict=True)]
