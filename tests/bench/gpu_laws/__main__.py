@@ -3,7 +3,7 @@
     PYTHONPATH=tests python3 -m bench.gpu_laws --out laws.json
 
 Needs Linux, a GPU that nobody else uses, and a Python with PyTorch, nvidia-ml-py and numpy; PerLLM itself needs no
-PyTorch. It takes about four minutes. docs/measured-gpu.md says what is measured and how.
+PyTorch. It takes about five minutes. docs/measured-gpu.md says what is measured and how.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def _measure(options: argparse.Namespace) -> None:
     if not torch.cuda.is_available():
         sys.exit("PyTorch finds no CUDA GPU here.")
     if meter.count_users():
-        sys.exit("Other processes use this GPU; what they draw cannot be told from what is measured.")
+        sys.exit("Other processes use this GPU; what they draw would be measured too.")
     idle_w: dict[str, float] = {}
     results: dict[str, Any] = {
         "environment": meter.describe() | {"torch": torch.__version__, "cuda": torch.version.cuda},
