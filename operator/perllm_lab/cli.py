@@ -2,9 +2,12 @@
 
 import asyncio
 import os
+import shlex
 import shutil
 import signal
-from collections.abc import Coroutine
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from perllm.api.task_status import RunsAs
 from perllm.cluster.client import ApiError
 from perllm.scheduling.journal import JournalError
 from perllm_lab.claim import ClaimedError, claim, find_holder
-from perllm_lab.demo import DemoSettings, provide_binaries, run_demo
+from perllm_lab.demo import CONTENDERS, DemoSettings, SlowMachineError, provide_binaries, run_demo
 from perllm_lab.hardware.scenario import ScenarioError
 from perllm_lab.kubernetes.build import ToolchainError
 from perllm_lab.kubernetes.process import ProcessError
@@ -33,8 +36,10 @@ from perllm_lab.workload.trace import TraceError
 DEFAULT_FOLDER = Path(".lab")
 PID_FILE = "lab.pid"
 WORK = {f"{kind}s": kind for kind in RunsAs}
+ENVIRONMENT = "env"
+WATCH_INTERVAL_S = 2.0
 EXAMPLE = """\
-or a task that is answered by a model server (kubectl get llmservers):
+A task to try:
 kubectl create -f - <<END
 apiVersion: perllm.io/v1alpha1
 kind: LLMInferenceTask
@@ -48,6 +53,7 @@ EXPECTED = (
     ClaimedError,
     ToolchainError,
     ProcessError,
+    SlowMachineError,
     ScenarioError,
     TraceError,
     TraceReplayError,
@@ -74,16 +80,21 @@ _SPEED = click.option(
     show_default=True,
     help="Speed of the simulated hardware, as a multiple of real time.",
 )
-_WORK = click.option(
-    "--work",
-    "runs_as",
-    type=click.Choice(list(WORK)),
-    callback=lambda _, __, name: WORK[name],
-    default="pods",
-    show_default=True,
-    help="What tasks run as: each a pod of its own, or requests to model servers that are up already. "
-    "Published figures are of pods unless they say otherwise.",
-)
+
+
+def _work(default: RunsAs) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(
+        "--work",
+        "runs_as",
+        type=click.Choice(list(WORK)),
+        callback=lambda _, __, name: WORK[name],
+        default=f"{default}s",
+        show_default=True,
+        help="What tasks run as: each a pod of its own, or requests to model servers that are up already. "
+        "Published figures are of pods unless they say otherwise.",
+    )
+
+
 _SEED = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
 
 
@@ -93,21 +104,51 @@ def main() -> None:
     """An edge-cloud cluster on a laptop: a real control plane, Prometheus and operator, and simulated GPU nodes."""
 
 
+def _parse_contenders(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:
+    names = _parse_names(_, __, text)
+    unknown = [name for name in names if name not in CONTENDERS]
+    if unknown:
+        raise click.BadParameter(f"there is no {', '.join(unknown)}; choose from {', '.join(CONTENDERS)}")
+    return names
+
+
+def _parse_names(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise click.BadParameter("must name at least one")
+    return names
+
+
 @main.command()
-@_SCENARIO
+@click.option("--scenario", default="demo", show_default=True, help=f"{', '.join(scenario_names())}, or a YAML file.")
 @_SPEED
 @_SEED
 @_FOLDER
+@click.option(
+    "--policy",
+    "contenders",
+    default=",".join(CONTENDERS),
+    callback=_parse_contenders,
+    show_default=True,
+    help="What to compare; the others are compared with the first.",
+)
+@click.option(
+    "--load",
+    type=click.FloatRange(min=0, min_open=True, max=2),
+    default=0.8,
+    show_default=True,
+    help="Offered work as a share of what the nodes can do.",
+)
 @click.option("--tasks", type=click.IntRange(min=1), default=300, show_default=True, help="Number of tasks.")
 @click.option(
     "--trace",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Trace to replay: CSV with TIMESTAMP, ContextTokens, GeneratedTokens (also .gz). Synthetic without it.",
 )
-@_WORK
+@_work(RunsAs.REQUEST)
 @click.option("--strict", is_flag=True, help="Let PerLLM reject tasks, and end them at their deadline.")
 def demo(folder: Path, **options: Any) -> None:
-    """Place the same tasks with PerLLM and with the plain kube-scheduler, and compare."""
+    """Place the same tasks with policies of PerLLM and with the plain kube-scheduler, and compare."""
     settings = DemoSettings(**options, folder=(folder / "demo").absolute())
     faults = _run(run_demo(settings, Display(Console())))
     for fault in faults:
@@ -140,7 +181,7 @@ def _parse_hints(_: click.Context, __: click.Parameter, text: str | None) -> flo
 
 @main.command(context_settings={"show_default": True})
 @click.option("--scenario", default="modern", help="Scenario of the lab, or a YAML file.")
-@_WORK
+@_work(RunsAs.POD)
 @click.option("--trace", help="Trace file, or synthetic:NAME.  [default: what the scenario names]")
 @click.option("--policies", default="all", help="Comma-separated names, or all.")
 @click.option("--seeds", type=click.IntRange(min=1), default=5, help="Runs of each policy and load.")
@@ -176,13 +217,6 @@ def simulate(processes: int | None, **options: Any) -> None:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt as error:
         raise click.Abort from error
-
-
-def _parse_names(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    if not names:
-        raise click.BadParameter("must name at least one")
-    return names
 
 
 @main.command(context_settings={"show_default": True})
@@ -276,13 +310,43 @@ async def _up(settings: LabSettings, folder: Path, display: Display, *, fresh: b
         if lab.control_plane.has_data:
             display.say("Resuming the lab with its tasks and what it learned; --fresh starts over")
         async with lab:
-            display.say(f"export KUBECONFIG={lab.control_plane.admin_kubeconfig}")
-            display.say(f"kubectl: {binaries['kubectl']}    prometheus: {lab.prometheus.url}")
-            display.say("try: kubectl apply -f examples/   kubectl get llmtasks -w   kubectl get llmnodes")
+            environment = folder / ENVIRONMENT
+            environment.write_text(_describe_environment(lab, binaries["kubectl"]), encoding="utf-8")
+            display.say(f"Prometheus: {lab.prometheus.url}")
+            display.say(f"In another terminal, for KUBECONFIG and kubectl:   source {environment}")
             if settings.has_agents:
                 display.say(EXAMPLE.format(model=lab.scenario.model))
+            display.say(
+                "kubectl get llmtasks --watch      kubectl get llmnodes      perllm doctor --config $PERLLM_CONFIG"
+            )
+            display.say(
+                f"Why tasks ran where they did:   tail -f {lab.operator_log} | jq 'select(.event == \"decision\")'"
+            )
             display.say("Stop it with Ctrl-C, or with perllm-lab down from another terminal")
-            await stop.wait()
+            await _wait_for_end(lab, stop)
+
+
+def _describe_environment(lab: Lab, kubectl: Path) -> str:
+    """Return a file for `source`: the lab's cluster, its programs and ours."""
+    folders = f"{kubectl.parent}:{Path(sys.executable).parent}"
+    return (
+        f"export KUBECONFIG={shlex.quote(str(lab.control_plane.admin_kubeconfig))}\n"
+        f"export PERLLM_CONFIG={shlex.quote(str(lab.operator_config))}\n"
+        f"export PATH={shlex.quote(folders)}:$PATH\n"
+    )
+
+
+async def _wait_for_end(lab: Lab, stop: asyncio.Event) -> None:
+    """Wait until the lab is to stop.
+
+    Raises:
+        ProcessError: one of its processes has ended by itself.
+    """
+    while not stop.is_set():
+        for process in (lab.operator, lab.nodes, *lab.control_plane.processes.values()):
+            process.check()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), WATCH_INTERVAL_S)
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:

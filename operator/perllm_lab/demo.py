@@ -1,4 +1,4 @@
-"""The demonstration: the same tasks on the same simulated nodes, placed by PerLLM and by the plain kube-scheduler."""
+"""The demonstration: the same tasks on the same simulated nodes, placed by policies of PerLLM and by kube-scheduler."""
 
 import json
 import shutil
@@ -11,27 +11,30 @@ from statistics import median
 from typing import Any
 
 import aiohttp
-import numpy as np
 
 from perllm.api.task_status import RunsAs
 from perllm.config import NodeSettings
+from perllm.policy import contextual, table
 from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.kubernetes.build import Progress
 from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
 from perllm_lab.lab import COMPONENTS, Lab, LabSettings
 from perllm_lab.lab_forecast import LabConditions, forecast, observe
-from perllm_lab.policies import build_operator
+from perllm_lab.lateness import find_shortage, measure_lateness
+from perllm_lab.policies import build_operator, configure_operator
 from perllm_lab.report.progress import Display, Stage
 from perllm_lab.report.results import FleetEnergy, RequestResult, energy_errors, fleet_energy, join_runs
 from perllm_lab.report.tables import compare, describe_energy
+from perllm_lab.report.verdict import describe_verdict
+from perllm_lab.simulator.workload import draw_requests
 from perllm_lab.trace_replay import FINAL_PHASES, SubmissionKind, TraceReplay, as_pods, as_tasks
-from perllm_lab.workload.requests import Request, build_requests
+from perllm_lab.workload.requests import Request
 from perllm_lab.workload.scenarios import load_scenario
-from perllm_lab.workload.sources import SYNTHETIC, load_arrivals
+from perllm_lab.workload.sources import SYNTHETIC
 
 NAMESPACE = "default"
-PERLLM = "PerLLM"
 KUBE_SCHEDULER = "kube-scheduler"
+CONTENDERS = (contextual.NAME, table.NAME, KUBE_SCHEDULER)
 TAIL_TIMEOUT_S = 240.0
 LEGEND = (
     "in time, tokens      share of the tasks, and of their tokens, that were complete by their deadline",
@@ -39,13 +42,18 @@ LEGEND = (
     "J/task               a task's share of its node's energy while it ran (ground truth)",
     "fleet J              energy of all nodes, idle ones too, per task in time, over the same span for both",
 )
+OBJECTS = "objects.json"
 MEASURE_TIMEOUT_S = 60.0
 FORECAST_SEEDS = 3
 KINDS = {
-    RunsAs.POD: "Every task is a pod, for both",
+    RunsAs.POD: "Every task is a pod, for all",
     RunsAs.REQUEST: "Tasks of PerLLM are requests to model servers; for kube-scheduler, which places pods only, "
-    "each is a pod",
+    "each is a pod, which takes a second to start",
 }
+
+
+class SlowMachineError(Exception):
+    """The machine was too slow for the demonstration; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,8 @@ class DemoSettings:
         scenario: scenario of the lab, or a YAML file.
         tasks: how many tasks.
         trace: trace file to replay; None for a synthetic one.
+        load: offered work as a share of the nodes' capacity.
+        contenders: policies of PerLLM and kube-scheduler, compared with the first.
         speed: of the hardware, as a multiple of real time.
         seed: of everything random.
         folder: where the run keeps its files.
@@ -66,11 +76,13 @@ class DemoSettings:
     scenario: str
     tasks: int
     trace: Path | None
+    load: float
+    contenders: Sequence[str]
     speed: float
     seed: int
     folder: Path
     strict: bool = False
-    runs_as: RunsAs = RunsAs.POD
+    runs_as: RunsAs = RunsAs.REQUEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,36 +97,50 @@ class SchedulerRun:
 
 
 async def run_demo(settings: DemoSettings, display: Display) -> list[str]:
-    """Run the demonstration and return the faults found; an empty list when there are none."""
+    """Run the demonstration and return the faults found; an empty list when there are none.
+
+    Raises:
+        SlowMachineError: what was measured would not mean anything.
+    """
     scenario = load_scenario(settings.scenario)
     requests = make_requests(settings, scenario)
     binaries = await provide_binaries(COMPONENTS, display)
     shutil.rmtree(settings.folder, ignore_errors=True)
-    settings.folder.mkdir(parents=True)
-    has_agents = settings.runs_as is RunsAs.REQUEST
-    lab_settings = LabSettings(settings.scenario, settings.speed, settings.seed, has_agents=has_agents)
     display.say(
-        f"{len(requests)} tasks on {len(scenario.nodes())} simulated nodes ({scenario.name}), "
-        f"{settings.speed:g} times as fast as real time; files in {settings.folder}"
+        f"{len(requests)} tasks on {len(scenario.nodes())} simulated nodes ({scenario.name}) at {settings.load:.0%} of "
+        f"their capacity, {settings.speed:g} times as fast as real time; files in {settings.folder}"
     )
     display.say(KINDS[settings.runs_as])
-    async with Lab(binaries, scenario, settings.folder, lab_settings) as lab:
-        display.say(f"Control plane, Prometheus and operator are up: {lab.control_plane.url}")
-        tasks = as_tasks(NAMESPACE, settings.speed, strict=settings.strict, runs_as=settings.runs_as)
-        perllm = await _replay(lab, PERLLM, tasks, requests, display)
-        await lab.restart_nodes()
-        plain = await _replay(lab, KUBE_SCHEDULER, as_pods(NAMESPACE), requests, display)
-        _report(lab, {PERLLM: perllm, KUBE_SCHEDULER: plain}, display)
-        display.say(describe_forecast(settings, lab_settings, perllm, scenario))
-        _show_files(lab.folder, display)
-        return find_faults(perllm.objects, lab.operator_log.read_text(encoding="utf-8"))
+    runs, faults = {}, []
+    for name in settings.contenders:
+        lab_settings = _configure(name, settings)
+        async with Lab(binaries, scenario, settings.folder / name, lab_settings) as lab:
+            runs[name] = await _replay(lab, name, _submission(name, settings), requests, display)
+            faults += [] if name == KUBE_SCHEDULER else find_faults(runs[name].objects, lab.operator_log.read_text())
+    _report(runs, display)
+    if contextual.NAME in runs:
+        display.say(describe_forecast(settings, runs[contextual.NAME], scenario))
+    _show_files(settings, display)
+    return faults
+
+
+def _configure(name: str, settings: DemoSettings) -> LabSettings:
+    """Return the lab of a contender; what is not a policy is run beside an operator that has nothing to do."""
+    policy = {} if name == KUBE_SCHEDULER else {"policy": configure_operator(name, settings.scenario)}
+    has_agents = settings.runs_as is RunsAs.REQUEST
+    return LabSettings(settings.scenario, settings.speed, settings.seed, operator_config=policy, has_agents=has_agents)
+
+
+def _submission(name: str, settings: DemoSettings) -> SubmissionKind:
+    if name == KUBE_SCHEDULER:
+        return as_pods(NAMESPACE)
+    return as_tasks(NAMESPACE, settings.speed, strict=settings.strict, runs_as=settings.runs_as)
 
 
 def make_requests(settings: DemoSettings, scenario: Scenario) -> list[Request]:
     """Return the requests to replay: from the trace file, or from the synthetic trace that fits the scenario."""
-    arrivals_rng, mix_rng = (np.random.default_rng([settings.seed, part]) for part in (1, 2))
     trace = f"{SYNTHETIC}{scenario.workload.arrivals}" if settings.trace is None else str(settings.trace)
-    return build_requests(load_arrivals(trace, settings.tasks, arrivals_rng), scenario, mix_rng)
+    return draw_requests(scenario, trace, settings.tasks, settings.load, settings.seed)
 
 
 async def provide_binaries(names: Sequence[str], display: Display) -> Mapping[str, Path]:
@@ -148,7 +174,11 @@ def find_faults(tasks: Sequence[Mapping[str, Any]], log: str) -> list[str]:
 async def _replay(
     lab: Lab, title: str, kind: SubmissionKind, requests: Sequence[Request], display: Display
 ) -> SchedulerRun:
-    """Replay the requests through one scheduler, and delete them afterwards."""
+    """Replay the requests through one scheduler.
+
+    Raises:
+        SlowMachineError: the lab could not keep up.
+    """
     before, start = await read_totals(lab), lab.truth_size()
     replay = TraceReplay(lab.client, kind, requests, lab.settings.speed)
     with display.stage(f"{title:<15}") as stage:
@@ -159,12 +189,13 @@ async def _replay(
 
         await replay.run(timeout_s=TAIL_TIMEOUT_S, on_progress=show)
     after = await read_totals(lab)
-    if title == PERLLM:
+    lateness = measure_lateness(replay.sent_late_s, replay.created_in_s, await _read(lab, "lateness"))
+    if shortage := find_shortage(lateness, requests, lab.settings.speed):
+        raise SlowMachineError(shortage)
+    if title != KUBE_SCHEDULER:
         await replay.wait_measured(timeout_s=MEASURE_TIMEOUT_S)
-    objects = list(replay.objects.values())
-    truth = lab.read_truth(start)
-    (lab.folder / f"{title.lower()}.json").write_text(json.dumps(objects), encoding="utf-8")
-    await replay.clear()
+    objects, truth = list(replay.objects.values()), lab.read_truth(start)
+    (lab.folder / OBJECTS).write_text(json.dumps(objects), encoding="utf-8")
     idle_w = sum(node.gpu.idle_power_w for node in lab.scenario.nodes())
     runs = join_runs(requests, replay.created_s, truth, lab.settings.speed)
     return SchedulerRun(replay.created_s, runs, fleet_energy(before, after, idle_w), truth, objects)
@@ -172,32 +203,41 @@ async def _replay(
 
 async def read_totals(lab: Lab) -> dict[str, Any]:
     """Return the energy of all nodes so far."""
-    async with aiohttp.ClientSession() as session, session.get(f"{lab.nodes_url}/truth") as answer:
-        totals: dict[str, Any] = await answer.json()
-        return totals
+    totals: dict[str, Any] = await _read(lab, "truth")
+    return totals
 
 
-def _report(lab: Lab, phases: Mapping[str, SchedulerRun], display: Display) -> None:
-    rates = {tier.value: value * 1e-6 for tier, value in NodeSettings().transmission_microjoule_per_bit.items()}
-    perllm = phases[PERLLM]
-    table = compare(
-        {name: phase.runs for name, phase in phases.items()}, {name: phase.fleet for name, phase in phases.items()}
-    )
-    display.console.print(table)
+async def _read(lab: Lab, page: str) -> Any:
+    async with aiohttp.ClientSession() as session, session.get(f"{lab.nodes_url}/{page}") as answer:
+        return await answer.json()
+
+
+def _report(results: Mapping[str, SchedulerRun], display: Display) -> None:
+    runs = {name: one.runs for name, one in results.items()}
+    fleets = {name: one.fleet for name, one in results.items()}
+    display.console.print(compare(runs, fleets))
     for line in LEGEND:
         display.say(line)
-    display.say(describe_energy(energy_errors(perllm.objects, perllm.truth, rates)))
+    first, *others = results
+    if others:
+        display.say("")
+        for sentence in describe_verdict(first, runs, fleets):
+            display.say(sentence)
+        display.say("All joules are of simulated GPUs. One run, one seed: perllm-lab simulate repeats it with many.\n")
+    rates = {tier.value: value * 1e-6 for tier, value in NodeSettings().transmission_microjoule_per_bit.items()}
+    display.say(describe_energy(energy_errors(results[first].objects, results[first].truth, rates)))
 
 
-def describe_forecast(settings: DemoSettings, lab: LabSettings, run: SchedulerRun, scenario: Scenario) -> str:
+def describe_forecast(settings: DemoSettings, run: SchedulerRun, scenario: Scenario) -> str:
     """Return what the simulator predicts for PerLLM's tasks, run as they were here, and what came of them."""
-    conditions = LabConditions(lab.speed, find_start_s(run), lab.scrape_interval_s, settings.runs_as)
+    scrape_s = LabSettings().scrape_interval_s
+    conditions = LabConditions(settings.speed, find_start_s(run), scrape_s, settings.runs_as)
     build = partial(build_operator, strict=settings.strict)
     requests = [one.request for one in run.runs]
     predicted = forecast(build, scenario, requests, conditions, seeds=FORECAST_SEEDS)
     return (
-        f"{PERLLM}'s {settings.runs_as}s as the simulator predicts them: {predicted}, idle nodes left out\n"
-        f"{PERLLM}'s {settings.runs_as}s as they were:                   {observe(run.runs, run.truth)}"
+        f"{contextual.NAME} as the simulator predicts it: {predicted}, idle nodes left out\n"
+        f"{contextual.NAME} as it was:                     {observe(run.runs, run.truth)}"
     )
 
 
@@ -208,10 +248,10 @@ def find_start_s(run: SchedulerRun) -> float:
     return median(starts_s) if starts_s else 0.0
 
 
-def _show_files(folder: Path, display: Display) -> None:
-    display.say(f"\nWhere to look next, in {folder}:")
+def _show_files(settings: DemoSettings, display: Display) -> None:
+    display.say(f"\nWhere to look next, in {settings.folder / settings.contenders[0]}:")
     display.say("  operator.log      every decision and why, one JSON object a line")
-    display.say("  perllm.json       the tasks with status and decision, as kubectl get -o json shows them")
+    display.say(f"  {OBJECTS}      the tasks with status and decision, as kubectl get -o json shows them")
     display.say("  truth.jsonl       what really happened on the simulated nodes")
     display.say("  make lab          keeps a lab running for kubectl")
 

@@ -41,6 +41,7 @@ SCHEDULER_USER = "perllm-scheduler"
 START_TIMEOUT_S = 60.0
 LOOPBACK = "127.0.0.1"
 OPERATOR_LOG = "operator.log"
+OPERATOR_CONFIG = "operator.yaml"
 JOURNAL = "decisions.jsonl"
 
 
@@ -107,6 +108,11 @@ class Lab:
     def operator_log(self) -> Path:
         """The operator's log, one JSON object per line."""
         return self.folder / OPERATOR_LOG
+
+    @property
+    def operator_config(self) -> Path:
+        """The operator's configuration file."""
+        return self.folder / OPERATOR_CONFIG
 
     @property
     def journal(self) -> Path:
@@ -289,7 +295,7 @@ def build_operator(
     control_plane: ControlPlane, folder: Path, config: Mapping[str, Any], options: Sequence[str] = ()
 ) -> Process:
     """Return the operator as a process with its configuration and its log in `folder`."""
-    file = folder / "operator.yaml"
+    file = folder / OPERATOR_CONFIG
     file.write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
     kubeconfig = control_plane.write_kubeconfig(OPERATOR_USER)
     argv = [sys.executable, "-m", "perllm", "run", "--config", str(file), "--kubeconfig", str(kubeconfig)]

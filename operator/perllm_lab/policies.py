@@ -86,6 +86,12 @@ def build_operator(context: BuildContext, *, strict: bool) -> Strategy:
     return Placing(contextual.NAME, CsUcb(), mode, context.settings)
 
 
+def configure_operator(name: str, scenario: str) -> dict[str, Any]:
+    """Return the operator's `policy` setting for one of its policies, with the parameters found for a scenario."""
+    parameters = dict(find_parameters(load_tuned(), name + EXTENDED, scenario))
+    return {"name": name, **({name.replace("-", "_"): parameters} if parameters else {})}
+
+
 def build_baseline(name: str, context: BuildContext, parameters: Mapping[str, Any]) -> Strategy:
     """Return a baseline with these parameters, in the deployment mode that its name says.
 

@@ -58,6 +58,8 @@ class TraceReplay:
     Attributes:
         created_s: Unix time at which each request was sent, by name.
         objects: the present objects, by name.
+        sent_late_s: by how much each request was sent too late, in real seconds.
+        created_in_s: after how long the API server had created each, in real seconds.
     """
 
     client: Client
@@ -66,6 +68,8 @@ class TraceReplay:
     speed: float
     created_s: dict[str, float] = field(default_factory=dict)
     objects: dict[str, Object] = field(default_factory=dict)
+    sent_late_s: list[float] = field(default_factory=list)
+    created_in_s: list[float] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -144,15 +148,18 @@ class TraceReplay:
         start_s = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for request in self.requests:
-                await asyncio.sleep(max(start_s + request.at_s / self.speed - time.monotonic(), 0.0))
+                due_s = start_s + request.at_s / self.speed
+                await asyncio.sleep(max(due_s - time.monotonic(), 0.0))
+                self.sent_late_s.append(time.monotonic() - due_s)
                 group.create_task(self._send(request))
 
     async def _send(self, request: Request) -> None:
         self.created_s[request.name] = time.time()
-        body = self.kind.build(request)
+        body, start_s = self.kind.build(request), time.monotonic()
         for _ in range(CREATE_ATTEMPTS):
             try:
                 await self.client.post(self.kind.path, body)
+                self.created_in_s.append(time.monotonic() - start_s)
                 return
             except ApiError as error:
                 if error.status == 409:

@@ -67,6 +67,15 @@ class Process:
             except OSError as error:
                 raise ProcessError(f"{self.name} cannot be started: {error}. Is {self.argv[0]} executable?") from error
 
+    def check(self) -> None:
+        """Do nothing while it runs.
+
+        Raises:
+            ProcessError: it has ended by itself; the message quotes the end of the log.
+        """
+        if not self.running:
+            raise ProcessError(self._describe("has ended"))
+
     async def stop(self, *, grace_s: float = 10.0) -> None:
         """Terminate the process (SIGTERM), and kill it (SIGKILL) after the grace period."""
         if self._child is not None:

@@ -1,6 +1,6 @@
 """The fleet's HTTP server: one port, each node's metrics and model server at paths of its own, and fault injection."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -27,6 +27,10 @@ class ExportedFleet(Protocol):
     @property
     def speed(self) -> float:
         """Simulated seconds per wall second."""
+
+    @property
+    def late_s(self) -> Sequence[float]:
+        """By how many real seconds work was done too late."""
 
     def totals(self) -> dict[str, object]:
         """Return energy and work of all nodes."""
@@ -70,6 +74,7 @@ class Exporter:
         app.router.add_routes(CompletionRoutes(self._server).build())
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/truth", self._truth)
+        app.router.add_get("/lateness", self._lateness)
         app.router.add_get("/nodes/{name}/dcgm", self._page(render_dcgm))
         app.router.add_get("/nodes/{name}/node", self._page(render_node))
         app.router.add_post("/nodes/{name}/cut-power", self._cut_power)
@@ -98,6 +103,9 @@ class Exporter:
 
     async def _truth(self, request: web.Request) -> web.Response:
         return web.json_response(self._fleet.totals())
+
+    async def _lateness(self, _: web.Request) -> web.Response:
+        return web.json_response(list(self._fleet.late_s))
 
     async def _cut_power(self, request: web.Request) -> web.Response:
         self._fleet.cut_power(self._host(request).machine.spec.name)

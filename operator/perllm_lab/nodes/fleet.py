@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Mapping
+from collections import deque
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,7 @@ import numpy as np
 
 from perllm.cluster.client import Client
 from perllm.cluster.informer import Informer, keep_all
+from perllm.loop_lag import watch_loop
 from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.nodes.clock import Clock
 from perllm_lab.nodes.exporter import Exporter
@@ -36,6 +38,7 @@ BOUND_AND_ALIVE = {
 }
 REGISTRATIONS_AT_ONCE = 8
 MAX_BACKLOG = 2000
+LATE_KEPT = 20_000
 DRAIN_S = 3.0
 
 
@@ -78,6 +81,7 @@ class SimulatedFleet:
         self._informer = Informer(client, "/api/v1/pods", keep_all, self._on_pod, query=BOUND_AND_ALIVE)
         self._clock = _start_clock(speed)
         self._hosts = self._build_hosts(seed)
+        self._late_s: deque[float] = deque(maxlen=LATE_KEPT)
         self._tasks: list[asyncio.Task[None]] = []
         self._exit = AsyncExitStack()
 
@@ -85,6 +89,11 @@ class SimulatedFleet:
     def hosts(self) -> Mapping[str, Host]:
         """The nodes by name."""
         return self._hosts
+
+    @property
+    def late_s(self) -> Sequence[float]:
+        """By how many real seconds the nodes did their work too late, measured at regular intervals."""
+        return self._late_s
 
     @property
     def port(self) -> int:
@@ -99,6 +108,7 @@ class SimulatedFleet:
             stack.push_async_callback(self._stop)
             self._spawn("informer", self._informer.run())
             self._spawn("writer", self._writer.run())
+            self._spawn("lateness", watch_loop(self._late_s.append))
             for index, spec in enumerate(self._nodes):
                 beat = self._registrar.keep_alive(
                     spec, self._hosts[spec.name].machine, RENEW_S * index / len(self._nodes)

@@ -16,7 +16,7 @@ from perllm_lab.trace_replay import as_tasks
 from perllm_lab.workload.requests import Request
 
 
-@pytest.mark.parametrize(("options", "kind"), [((), RunsAs.POD), (("--work", "requests"), RunsAs.REQUEST)])
+@pytest.mark.parametrize(("options", "kind"), [((), RunsAs.REQUEST), (("--work", "pods"), RunsAs.POD)])
 def test_the_demo_runs_tasks_as_asked(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: tuple[str, ...], kind: RunsAs
 ) -> None:
