@@ -31,7 +31,7 @@ figure-inventory: OPTIONS = --scenario inventory --load 0.9 --tasks 20000 --poli
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/ready ## Place 300 tasks with PerLLM and with the plain kube-scheduler, and compare (ARGS="--trace FILE ...")
+demo: $(VENV)/ready ## Place 300 tasks with PerLLM, the paper's policy and the plain kube-scheduler, and compare (ARGS="--trace FILE ...")
 	@$(BIN)/perllm-lab demo $(ARGS)
 
 lab: $(VENV)/ready ## Run a lab for kubectl until Ctrl-C; it resumes where it stopped (ARGS="--fresh" to start over)
