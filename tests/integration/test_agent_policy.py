@@ -13,7 +13,8 @@ import pytest
 import pytest_asyncio
 
 from perllm.api import names
-from perllm.api.prompt import MAX_PROMPT_LENGTH
+from perllm.api.prompt import MAX_PROMPT_LENGTH, MAX_PROMPTS
+from perllm.api.task_answer import MAX_STORED_LENGTH
 from perllm.api.task_status import MAX_ANSWER_LENGTH, MAX_RECORD_LENGTH
 from perllm.cluster.agent_policy import AGENT_FIELDS, build_agent_policies
 from perllm.cluster.client import ApiError, Client, Object, PatchKind
@@ -27,6 +28,7 @@ NAMESPACE = "agents"
 ACCOUNT = {"kind": "ServiceAccount", "name": "agent", "namespace": NAMESPACE}
 USER = f"system:serviceaccount:{NAMESPACE}:agent"
 OWN, OTHER = "agents-node-a", "agents-node-b"
+ANSWERS = names.task_answers_path(NAMESPACE)
 LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
 TIMEOUT_S = 30.0
 TIME = "2026-01-01T00:00:00.000000Z"
@@ -288,6 +290,87 @@ async def test_the_largest_status_is_within_the_limits_of_the_policy(site: Site)
     assert len(json.dumps(stored)) > MAX_PROMPT_LENGTH + MAX_ANSWER_LENGTH + 16 * 32768
 
 
+async def test_an_agent_stores_an_answer_of_its_node_and_names_it_in_the_status(site: Site) -> None:
+    path = await site.place("long")
+    task = await site.admin.get(path)
+    answer = make_answer(task)
+    name = answer["metadata"]["name"]
+
+    stored = await site.own.post(ANSWERS, answer)
+    with pytest.raises(ApiError) as repeated:
+        await site.own.post(ANSWERS, answer)
+    status = (await site.report(path, add("result", {"answerName": name})))["status"]
+
+    assert (stored["answers"], repeated.value.reason) == (answer["answers"], "AlreadyExists")
+    assert status["result"] == {"answerName": name}
+    for request in (
+        site.own.get(f"{ANSWERS}/{name}"),
+        site.own.delete(f"{ANSWERS}/{name}"),
+        site.own.patch(f"{ANSWERS}/{name}", {"attempt": 3}),
+    ):
+        with pytest.raises(ApiError, match="403"):
+            await request
+
+
+async def test_the_largest_answers_fit_into_an_object(site: Site) -> None:
+    task = await site.admin.get(await site.place("largest"))
+    texts = ["<" * (MAX_STORED_LENGTH // MAX_PROMPTS)] * MAX_PROMPTS
+    answers = [{"index": at, "text": text, "finishReason": "stop", "outputTokens": 9} for at, text in enumerate(texts)]
+
+    stored = await site.own.post(ANSWERS, {**make_answer(task), "answers": answers})
+
+    assert stored["answers"] == answers
+
+
+@pytest.mark.parametrize(
+    ("of", "name"),
+    [("node", f"UID-2.{OTHER}"), ("attempt", f"UID-3.{OWN}"), ("no-node", "UID-2"), ("task", f"another-2.{OWN}")],
+)
+async def test_an_answer_is_named_after_its_task_attempt_and_node(site: Site, of: str, name: str) -> None:
+    task = await site.admin.get(await site.place(f"of-another-{of}"))
+    answer = make_answer(task)
+    answer["metadata"]["name"] = name.replace("UID", task["metadata"]["uid"])
+
+    reason = await denial(site.own.post(ANSWERS, answer))
+
+    assert f"the agent of node {OWN} may not write the llmtaskanswers of others" in reason
+
+
+async def test_an_answer_belongs_to_its_task_and_nothing_else(site: Site) -> None:
+    task = await site.admin.get(await site.place("owned"))
+    node = {"apiVersion": "v1", "kind": "Node", "name": OWN, "uid": "1"}
+    (owner,) = make_answer(task)["metadata"]["ownerReferences"]
+    for owners in ([], [owner, node], [{**owner, "kind": "Node"}]):
+        answer = make_answer(task)
+        answer["metadata"]["ownerReferences"] = owners
+        assert "an answer must be owned by its task and nothing else" in await denial(site.own.post(ANSWERS, answer))
+
+
+@pytest.mark.parametrize("name", [f"UID-1.{OWN}", f"UID-2.{OTHER}", "another"])
+async def test_a_status_names_only_the_answer_of_its_node_to_the_current_attempt(site: Site, name: str) -> None:
+    path = await site.place(f"naming-{name.lower().replace('.', '-')}")
+    uid = (await site.admin.get(path))["metadata"]["uid"]
+
+    reason = await site.deny(path, add("result", {"answerName": name.replace("UID", uid)}))
+
+    assert f"the answer to the current attempt is called {uid}-2.{OWN}" in reason
+
+
+def make_answer(task: Object, node: str = OWN) -> Object:
+    metadata = task["metadata"]
+    owner = {key: value for key, value in metadata.items() if key in ("name", "uid")}
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.TASK_ANSWER_KIND,
+        "metadata": {
+            "name": names.task_answer_name(metadata["uid"], 2, node),
+            "ownerReferences": [{"apiVersion": names.API_VERSION, "kind": names.TASK_KIND, **owner}],
+        },
+        "attempt": 2,
+        "answers": [{"index": 0, "text": "Jupiter", "finishReason": "stop", "outputTokens": 3}],
+    }
+
+
 async def test_an_agent_keeps_the_object_of_its_node(site: Site) -> None:
     await site.own.post(names.node_servers_path(), make_node_server(OWN))
 
@@ -303,6 +386,17 @@ async def test_an_agent_may_not_write_the_object_of_another_node(site: Site) -> 
     await site.other.post(names.node_servers_path(), make_node_server(OTHER))
     change = {"status": {"running": 3}}
     assert reason in await denial(site.own.patch(names.node_server_status_path(OTHER), change))
+
+
+async def test_kubectl_shows_what_a_node_serves_next_to_what_was_learned(site: Site, served: ControlPlane) -> None:
+    await site.admin.post(names.node_servers_path(), make_node_server("shown"))
+    profile = {"apiVersion": names.API_VERSION, "kind": names.NODE_PROFILE_KIND, "metadata": {"name": "shown"}}
+    await site.admin.post(names.node_profiles_path(), profile)
+
+    argv = [*served.kubectl_argv, "get", "llmnodes", "shown", "--output=name"]
+    shown = await asyncio.to_thread(subprocess.run, argv, check=True, capture_output=True, text=True)
+
+    assert set(shown.stdout.split()) == {"llmnodeprofile.perllm.io/shown", "llmnodeserver.perllm.io/shown"}
 
 
 def make_node_server(node: str) -> Object:

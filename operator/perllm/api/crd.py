@@ -12,6 +12,7 @@ from perllm.api import names, rules
 from perllm.api.node_profile import NodeProfileStatus
 from perllm.api.node_server import NodeServerStatus
 from perllm.api.task import TaskSpec
+from perllm.api.task_answer import TaskAnswer
 from perllm.api.task_status import TaskStatus
 from perllm.api.template import PodTemplate
 
@@ -44,6 +45,11 @@ _NODE_SERVER_COLUMNS = (
     ("Models", "string", ".status.models", "The models that can be asked for now."),
     ("Running", "integer", ".status.running", "Requests in process."),
     ("Foreign", "integer", ".status.foreign", "Requests that are not PerLLM's."),
+    ("Age", "date", ".metadata.creationTimestamp", "Time since creation."),
+)
+_TASK_ANSWER_COLUMNS = (
+    ("Task", "string", ".metadata.ownerReferences[0].name", "The task."),
+    ("Attempt", "integer", ".attempt", "The attempt that answered."),
     ("Age", "date", ".metadata.creationTimestamp", "Time since creation."),
 )
 # Fields that `kubectl get --field-selector` accepts.
@@ -84,9 +90,19 @@ def node_server_crd() -> Schema:
     return _definition(kind, "Cluster", schema, _NODE_SERVER_COLUMNS)
 
 
+def task_answer_crd() -> Schema:
+    """Return the CustomResourceDefinition of ``LLMTaskAnswer``."""
+    description = "The answers of an attempt at a task that its status cannot hold. Created only by agents."
+    answer = structural_schema(TaskAnswer, description)
+    root = _root_schema(description)
+    schema = {**root, "required": answer["required"], "properties": {**root["properties"], **answer["properties"]}}
+    kind = (names.TASK_ANSWER_KIND, names.TASK_ANSWER_PLURAL, names.TASK_ANSWER_SHORT_NAME)
+    return _definition(kind, "Namespaced", schema, _TASK_ANSWER_COLUMNS)
+
+
 def list_crds() -> tuple[Schema, ...]:
     """Return all CustomResourceDefinitions."""
-    return task_crd(), node_profile_crd(), node_server_crd()
+    return task_crd(), task_answer_crd(), node_profile_crd(), node_server_crd()
 
 
 def crd_files() -> dict[str, str]:
@@ -128,7 +144,7 @@ def _is_nullable(schema: Schema) -> bool:
     return {"type": "null"} in schema.get("anyOf", ())
 
 
-def _root_schema(description: str, status: Schema, spec: Schema | None = None) -> Schema:
+def _root_schema(description: str, status: Schema | None = None, spec: Schema | None = None) -> Schema:
     properties: Schema = {
         "apiVersion": {"type": "string", "description": "Version of the schema of this object."},
         "kind": {"type": "string", "description": "Kind of this object."},
@@ -136,7 +152,8 @@ def _root_schema(description: str, status: Schema, spec: Schema | None = None) -
     }
     if spec is not None:
         properties["spec"] = spec
-    properties["status"] = status
+    if status is not None:
+        properties["status"] = status
     required = {"required": ["spec"]} if spec is not None else {}
     return {"type": "object", "description": description, **required, "properties": properties}
 
@@ -145,6 +162,8 @@ def _definition(
     kind: tuple[str, str, str], scope: str, schema: Schema, columns: tuple[tuple[str, str, str, str], ...]
 ) -> Schema:
     name, plural, short_name = kind
+    # `kubectl get llmnodes` shows all that there is about nodes, and they are all that is not in a namespace.
+    categories = [names.CATEGORY] if scope == "Namespaced" else [names.CATEGORY, names.NODE_CATEGORY]
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -161,14 +180,14 @@ def _definition(
                 "plural": plural,
                 "singular": name.lower(),
                 "shortNames": [short_name, f"{short_name}s"],  # kubectl does not derive the plural of a short name
-                "categories": [names.CATEGORY],
+                "categories": categories,
             },
             "versions": [
                 {
                     "name": names.VERSION,
                     "served": True,
                     "storage": True,
-                    "subresources": {"status": {}},
+                    **({"subresources": {"status": {}}} if "status" in schema["properties"] else {}),
                     "additionalPrinterColumns": [
                         {"name": title, "type": kind_, "jsonPath": path, "description": text}
                         for title, kind_, path, text in columns

@@ -95,9 +95,10 @@ class Learner:
         """Return the laws of a model, with every row in `rows` known to them; to be read only."""
         return self._cover(self._models.find(model), rows)
 
-    def expect_length(self, model: str, prompt_tokens: float, hint_tokens: float | None) -> Length:
-        """Return what is known of an answer before it is begun."""
-        return self._models.find(model).lengths.predict(prompt_tokens, hint_tokens)
+    def expect_length(self, model: str, prompt_tokens: float, hint_tokens: float | None, *, prompts: int = 1) -> Length:
+        """Return what is known of an answer before it is begun, or of the answers to several prompts together."""
+        hint = None if hint_tokens is None else hint_tokens / prompts
+        return self._models.find(model).lengths.predict(prompt_tokens / prompts, hint).repeated(prompts)
 
     def note_arrival(self, model: str, prompt_tokens: float, output_tokens: float) -> None:
         """Count a task that has arrived in the usual task of its model."""
@@ -257,7 +258,7 @@ class Learner:
 
     def _learn_censored(self, known: ModelLaws, row: int, ended: Ended) -> None:
         written = _written_tokens(ended, known.latency.coefficients[row])
-        if written > 1.0 and known.latency.weight(row) >= PROVEN_WEIGHT:
+        if ended.is_one_answer and written > 1.0 and known.latency.weight(row) >= PROVEN_WEIGHT:
             known.lengths.learn_censored(ended.prompt_tokens, ended.hint_tokens, written)
             self._models.publish(known)
         foreseen_s = ended.foreseen_fixed_s + max(written, 1.0) * ended.foreseen_token_s
