@@ -388,17 +388,6 @@ async def test_an_agent_may_not_write_the_object_of_another_node(site: Site) -> 
     assert reason in await denial(site.own.patch(names.node_server_status_path(OTHER), change))
 
 
-async def test_kubectl_shows_what_a_node_serves_next_to_what_was_learned(site: Site, served: ControlPlane) -> None:
-    await site.admin.post(names.node_servers_path(), make_node_server("shown"))
-    profile = {"apiVersion": names.API_VERSION, "kind": names.NODE_PROFILE_KIND, "metadata": {"name": "shown"}}
-    await site.admin.post(names.node_profiles_path(), profile)
-
-    argv = [*served.kubectl_argv, "get", "llmnodes", "shown", "--output=name"]
-    shown = await asyncio.to_thread(subprocess.run, argv, check=True, capture_output=True, text=True)
-
-    assert set(shown.stdout.split()) == {"llmnodeprofile.perllm.io/shown", "llmnodeserver.perllm.io/shown"}
-
-
 def make_node_server(node: str) -> Object:
     return {"apiVersion": names.API_VERSION, "kind": names.NODE_SERVER_KIND, "metadata": {"name": node}}
 

@@ -38,6 +38,9 @@ _NODE_PROFILE_COLUMNS = (
     ("Outcomes", "integer", ".status.outcomes", "Number of outcomes learned from."),
     ("Latency(s)", "number", ".status.meanLatencySeconds", "Mean seconds from creation to completion."),
     ("Energy(J)", "number", ".status.meanEnergyJoules", "Mean joules per task."),
+    ("Serves", "string", ".status.serving.models", "The models that can be asked for now."),
+    ("Busy", "string", ".status.serving.busy", "Requests that its model servers process, of how many at a time."),
+    ("Foreign", "integer", ".status.serving.foreign", "Requests there that are not PerLLM's."),
     ("Age", "date", ".metadata.creationTimestamp", "Time since creation."),
 )
 _NODE_SERVER_COLUMNS = (
@@ -162,8 +165,6 @@ def _definition(
     kind: tuple[str, str, str], scope: str, schema: Schema, columns: tuple[tuple[str, str, str, str], ...]
 ) -> Schema:
     name, plural, short_name = kind
-    # `kubectl get llmnodes` shows all that there is about nodes, and they are all that is not in a namespace.
-    categories = [names.CATEGORY] if scope == "Namespaced" else [names.CATEGORY, names.NODE_CATEGORY]
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -180,7 +181,7 @@ def _definition(
                 "plural": plural,
                 "singular": name.lower(),
                 "shortNames": [short_name, f"{short_name}s"],  # kubectl does not derive the plural of a short name
-                "categories": categories,
+                "categories": [names.CATEGORY],
             },
             "versions": [
                 {

@@ -20,8 +20,6 @@ TASK_ANSWER_KIND = "LLMTaskAnswer"
 TASK_ANSWER_PLURAL = "llmtaskanswers"
 TASK_ANSWER_SHORT_NAME = "llmanswer"
 CATEGORY = "perllm"
-NODE_CATEGORY = "llmnodes"
-"""kubectl resolves a category before a short name."""
 
 SCHEDULER_NAME = "perllm"
 

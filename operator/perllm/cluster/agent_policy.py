@@ -136,7 +136,7 @@ def _belongs_to_a_task() -> dict[str, Any]:
 def _names_its_answer() -> dict[str, Any]:
     name = "string(object.metadata.uid) + '-' + string(oldObject.?status.?attempts.orValue(0)) + '.' + variables.node"
     return _forbid_unless(
-        f"object.status.?result.?answerName.orValue({name}) == {name}",
+        f"object.status.?result.?answerName.orValue('') in ['', {name}]",
         f"'the answer to the current attempt is called ' + {name}",
         "an agent may name only the answer of its own node to the current attempt",
     )
