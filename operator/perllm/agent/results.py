@@ -66,6 +66,7 @@ def build_report(
         prompt_tokens=_sum([one.reported_prompt_tokens for one in counted]),
         tokens=tokens,
         token_source=source,
+        finish_reason=None if inquiry.has_several else inquiry.replies[0].answer.finish_reason,
         problem=_explain(inquiry, error) if error is not None else None,
         retry_after=_read_retry_after_s(error),
         prompts=_count_prompts(inquiry) if inquiry.has_several else None,

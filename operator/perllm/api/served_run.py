@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, Field
 
-from perllm.api.base import Message, Resource, Seconds, Tokens
+from perllm.api.base import Message, Resource, Seconds, Text, Tokens
 from perllm.api.report import TokenSource
 
 
@@ -47,6 +47,9 @@ class ServedRun(Resource):
     token_source: TokenSource | None = Field(
         default=None,
         description="usage: reported by the model server; chunks: pieces of its stream, which may hold several tokens.",
+    )
+    finish_reason: Text | None = Field(
+        default=None, description="Why the model server ended the answer, for example stop or length."
     )
     problem: Message | None = Field(default=None, description="Why there is no complete answer.")
     retry_after: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(

@@ -95,10 +95,9 @@ class Learner:
         """Return the laws of a model, with every row in `rows` known to them; to be read only."""
         return self._cover(self._models.find(model), rows)
 
-    def expect_length(self, model: str, prompt_tokens: float, hint_tokens: float | None, *, prompts: int = 1) -> Length:
-        """Return what is known of an answer before it is begun, or of the answers to several prompts together."""
-        hint = None if hint_tokens is None else hint_tokens / prompts
-        return self._models.find(model).lengths.predict(prompt_tokens / prompts, hint).repeated(prompts)
+    def expect_length(self, model: str, prompt_tokens: float, hint_tokens: float | None) -> Length:
+        """Return what is known of an answer before it is begun."""
+        return self._models.find(model).lengths.predict(prompt_tokens, hint_tokens)
 
     def note_arrival(self, model: str, prompt_tokens: float, output_tokens: float) -> None:
         """Count a task that has arrived in the usual task of its model."""

@@ -208,9 +208,10 @@ class Placer:
         return _View(request, names, rows, eligibility, inference, outlook, task, decided_s)
 
     def _expect_length(self, request: PlacementRequest) -> Length:
-        return self._learner.expect_length(
-            request.model, request.prompt_tokens, request.output_tokens, prompts=request.prompts
-        )
+        """Return what is known of the answers to all prompts of a task together."""
+        count, hint = request.prompts, request.output_tokens
+        hint_each = None if hint is None else hint / count
+        return self._learner.expect_length(request.model, request.prompt_tokens / count, hint_each).repeated(count)
 
     def _place(self, view: _View, choice: Choice) -> Placement:
         eligibility = view.eligibility
