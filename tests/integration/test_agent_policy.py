@@ -12,6 +12,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from perllm.agent.assignments import read_assignment
+from perllm.agent.inquiry import Inquiry, Reply
+from perllm.agent.reports import RunReports
+from perllm.agent.results import build_report
 from perllm.api import names
 from perllm.api.prompt import MAX_PROMPT_LENGTH, MAX_PROMPTS
 from perllm.api.task_answer import MAX_STORED_LENGTH
@@ -20,8 +24,10 @@ from perllm.cluster.agent_policy import AGENT_FIELDS, build_agent_policies
 from perllm.cluster.client import ApiError, Client, Object, PatchKind
 from perllm.cluster.credentials import load_credentials
 from perllm.cluster.rbac import build_agent_manifests, collection_path
+from perllm.completions.answer import Answer
 from perllm_lab.kubernetes.control_plane import ControlPlane
 from perllm_lab.nodes.agents import with_token
+from unit.cluster.queues import make_writes
 
 CRDS = Path(__file__).parents[2] / "crds"
 NAMESPACE = "agents"
@@ -312,14 +318,25 @@ async def test_an_agent_stores_an_answer_of_its_node_and_names_it_in_the_status(
             await request
 
 
-async def test_the_largest_answers_fit_into_an_object(site: Site) -> None:
-    task = await site.admin.get(await site.place("largest"))
-    texts = ["<" * (MAX_STORED_LENGTH // MAX_PROMPTS)] * MAX_PROMPTS
-    answers = [{"index": at, "text": text, "finishReason": "stop", "outputTokens": 9} for at, text in enumerate(texts)]
+async def test_the_largest_answers_are_reported_by_an_agent_and_fit_into_an_object(site: Site) -> None:
+    path = await site.place("largest")
+    assignment = read_assignment(await site.admin.get(path))
+    assert assignment is not None
+    # In JSON, this character takes six bytes.
+    answer = Answer(pieces=["<" * MAX_STORED_LENGTH], chunks=1, finish_reason="stop")
+    inquiry = Inquiry([Reply(answer, None)] * MAX_PROMPTS)
+    name = names.task_answer_name(*assignment.id, OWN)
+    report = build_report(assignment.attempt, inquiry, name, begun_unix_s=0.0, length_s=1.0)
 
-    stored = await site.own.post(ANSWERS, {**make_answer(task), "answers": answers})
+    writes = make_writes()
+    RunReports(site.own, writes).put(assignment, report)
+    running = asyncio.create_task(writes.run())
+    await writes.drain()
+    running.cancel()
 
-    assert stored["answers"] == answers
+    status, stored = (await site.admin.get(path))["status"], await site.admin.get(f"{ANSWERS}/{name}")
+    assert (status["run"]["end"], status["result"]) == ("Answered", {"answerName": name})
+    assert {len(one["text"]) for one in stored["answers"]} == {MAX_STORED_LENGTH // MAX_PROMPTS}
 
 
 @pytest.mark.parametrize(

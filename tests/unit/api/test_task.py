@@ -89,6 +89,8 @@ def test_several_prompts_have_limits(prompts: list[str]) -> None:
 
 def test_a_system_message_counts_once_however_many_prompts_there_are() -> None:
     make_spec(**PROMPTED, prompts=["x"] * 10, system="z" * (MAX_PROMPT_LENGTH - 10))
+    with pytest.raises(ValidationError):
+        make_spec(**PROMPTED, prompts=["x"] * 10, system="z" * (MAX_PROMPT_LENGTH - 9))
 
 
 def test_status_survives_the_way_through_kubernetes() -> None:
