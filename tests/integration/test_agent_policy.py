@@ -324,7 +324,7 @@ async def test_the_largest_answers_are_reported_by_an_agent_and_fit_into_an_obje
     assert assignment is not None
     # In JSON, this character takes six bytes.
     answer = Answer(pieces=["<" * MAX_STORED_LENGTH], chunks=1, finish_reason="stop")
-    inquiry = Inquiry([Reply(answer, None)] * MAX_PROMPTS)
+    inquiry = Inquiry([Reply(answer, None)] * MAX_PROMPTS, has_list=True)
     name = names.task_answer_name(*assignment.id, OWN)
     report = build_report(assignment.attempt, inquiry, name, begun_unix_s=0.0, length_s=1.0)
 

@@ -30,7 +30,7 @@ class Assignment:
         model: name of the model.
         conversations: the messages that are sent, for each prompt.
         generation: how answers are generated.
-        retries: how many times a prompt that failed is repeated, if there are several.
+        prompt_retries: how many times a failed prompt of a list is repeated; None if the task states no list.
         due_unix_s: when the deadline passes, by the clock of the cluster.
         ends_at_deadline: whether the attempt ends when the deadline passes.
     """
@@ -41,7 +41,7 @@ class Assignment:
     model: str
     conversations: tuple[tuple[ChatMessage, ...], ...]
     generation: Generation
-    retries: int
+    prompt_retries: int | None
     due_unix_s: float
     ends_at_deadline: bool
 
@@ -80,7 +80,7 @@ def read_assignment(item: Object) -> Assignment | None:
         model=spec.model,
         conversations=spec.conversations,
         generation=spec.to_generation(),
-        retries=spec.retries,
+        prompt_retries=None if spec.prompts is None else spec.retries,
         due_unix_s=received_s + spec.deadline_s,
         ends_at_deadline=spec.on_deadline_missed is OnDeadlineMissed.TERMINATE,
     )

@@ -1,7 +1,7 @@
-"""Asks a model server what a task wants to know: one prompt, or several, one after the other.
+"""Asks a model server what a task wants to know: one prompt, or those of a list, one after the other.
 
 A task takes one slot, however many prompts it has, so what is foreseen and learned of time and energy per token holds
-for it as for any other. Of several prompts
+for it as for any other. Of the prompts of a list
 
 * one that the server does not accept is asked again after a pause, for as long as `PATIENCE_S`; then all of them go
   back to the queue, since another node may answer them;
@@ -11,7 +11,7 @@ for it as for any other. Of several prompts
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 
 from perllm.backoff import Backoff
@@ -42,16 +42,13 @@ class Inquiry:
         replies: the last reply to each prompt, in their order.
         repeated: requests that were made again.
         error: why the attempt has no result; None if it has, that is, if a prompt was answered.
+        has_list: whether the task states a list of prompts, even if that is of one.
     """
 
-    replies: list[Reply] = field(default_factory=list)
+    replies: list[Reply]
     repeated: int = 0
     error: CompletionError | None = None
-
-    @property
-    def has_several(self) -> bool:
-        """Whether there was more than one prompt."""
-        return len(self.replies) > 1
+    has_list: bool = False
 
     @property
     def answers(self) -> list[Answer]:
@@ -59,20 +56,20 @@ class Inquiry:
         return [reply.answer for reply in self.replies if reply.error is None]
 
 
-async def inquire(requests: Sequence[ChatRequest], ask: Ask, *, retries: int, rng: Random) -> Inquiry:
+async def inquire(requests: Sequence[ChatRequest], ask: Ask, *, retries: int | None, rng: Random) -> Inquiry:
     """Ask all prompts, and return what became of them.
 
     Args:
         requests: one for each prompt.
         ask: makes a request.
-        retries: how many times a failed prompt is repeated, if there are several.
+        retries: how many times a failed prompt of a list is repeated; None if there is one prompt and no list.
         rng: jitter of pauses.
     """
-    if len(requests) == 1:
+    if retries is None:
         reply = await _ask_once(requests[0], ask)
         return Inquiry([reply], error=reply.error)
     not_asked = Reply(Answer(), UnavailableError("was not asked"))
-    inquiry, due = Inquiry([not_asked] * len(requests)), list(range(len(requests)))
+    inquiry, due = Inquiry([not_asked] * len(requests), has_list=True), list(range(len(requests)))
     for turn in range(1 + retries):
         inquiry.repeated += len(due) if turn else 0
         for index in due:
@@ -93,7 +90,7 @@ async def _ask_once(request: ChatRequest, ask: Ask) -> Reply:
 
 
 async def _ask_patiently(request: ChatRequest, ask: Ask, inquiry: Inquiry, rng: Random) -> Reply:
-    """Ask one of several prompts until the server has accepted it, or for as long as there is patience."""
+    """Ask a prompt of a list until the server has accepted it, or for as long as there is patience."""
     waited_s, refusals = 0.0, 0
     while True:
         reply = await _ask_once(request, ask)

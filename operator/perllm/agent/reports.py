@@ -21,7 +21,6 @@ log = logging.getLogger(__name__)
 
 KIND = "run"
 
-
 QUOTA_EXCEEDED = "exceeded quota"
 """The API server's words if a namespace may not have more objects of a kind."""
 

@@ -54,8 +54,8 @@ def build_report(
         length_s: seconds until the last one ended.
     """
     error = inquiry.error
-    # Of a single prompt it is reported how far it came.
-    counted = inquiry.answers if inquiry.has_several else [reply.answer for reply in inquiry.replies]
+    # Without a list it is reported how far the one answer came.
+    counted = inquiry.answers if inquiry.has_list else [reply.answer for reply in inquiry.replies]
     tokens, source = _count_tokens(counted)
     run = ServedRun(
         attempt=attempt,
@@ -66,10 +66,10 @@ def build_report(
         prompt_tokens=_sum([one.reported_prompt_tokens for one in counted]),
         tokens=tokens,
         token_source=source,
-        finish_reason=None if inquiry.has_several else inquiry.replies[0].answer.finish_reason,
+        finish_reason=None if inquiry.has_list else inquiry.replies[0].answer.finish_reason,
         problem=_explain(inquiry, error) if error is not None else None,
         retry_after=_read_retry_after_s(error),
-        prompts=_count_prompts(inquiry) if inquiry.has_several else None,
+        prompts=_count_prompts(inquiry) if inquiry.has_list else None,
     )
     return AttemptReport(run) if error is not None else _add_answer(run, inquiry, answer_name)
 
@@ -87,8 +87,8 @@ def check_text(answer: Answer) -> None:
 
 def _add_answer(run: ServedRun, inquiry: Inquiry, answer_name: str) -> AttemptReport:
     """Return the report of an attempt that has answers: one that is short in the status, others in an object."""
-    texts = [clean_text(reply.answer.text, len(reply.answer.text)) for reply in inquiry.replies]
-    if inquiry.has_several:
+    texts = [_read_text(reply) for reply in inquiry.replies]
+    if inquiry.has_list:
         result = Result(answer_name=answer_name)
     elif len(texts[0]) <= MAX_ANSWER_LENGTH:
         return AttemptReport(run, Result(text=texts[0]))
@@ -102,16 +102,20 @@ def _add_answer(run: ServedRun, inquiry: Inquiry, answer_name: str) -> AttemptRe
 
 def _describe_reply(index: int, reply: Reply, text: str, limit: int) -> PromptAnswer:
     answer, (tokens, _) = reply.answer, _count_tokens([reply.answer])
-    is_complete = reply.error is None
     return PromptAnswer(
         index=index,
-        text=cut(text, limit) if is_complete else None,
-        truncated=True if is_complete and len(text) > limit else None,
-        problem=None if is_complete else clean_line(reply.error, MAX_PROMPT_PROBLEM),
+        text=cut(text, limit) if reply.error is None else None,
+        truncated=True if len(text) > limit else None,
+        problem=None if reply.error is None else clean_line(reply.error, MAX_PROMPT_PROBLEM),
         finish_reason=answer.finish_reason,
         prompt_tokens=answer.reported_prompt_tokens,
         output_tokens=tokens,
     )
+
+
+def _read_text(reply: Reply) -> str:
+    """Return the text of a complete answer; nothing of one that is not."""
+    return "" if reply.error is not None else clean_text(reply.answer.text, len(reply.answer.text))
 
 
 def _count_prompts(inquiry: Inquiry) -> PromptCounts:
@@ -139,7 +143,7 @@ def _mean(spans_s: Sequence[float | None]) -> float | None:
 
 
 def _explain(inquiry: Inquiry, error: CompletionError) -> str:
-    if not inquiry.has_several or isinstance(error, UnavailableError):
+    if not inquiry.has_list or isinstance(error, UnavailableError):
         return clean_line(error)
     return clean_line(f"none of the {len(inquiry.replies)} prompts was answered; the last one: {error}")
 

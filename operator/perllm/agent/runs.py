@@ -161,7 +161,7 @@ class Runs:
         ask = partial(self._ask, assignment, server)
         try:
             async with asyncio.timeout(self._time_left_s(assignment)):
-                inquiry = await inquire(assignment.to_requests(), ask, retries=assignment.retries, rng=self._rng)
+                inquiry = await inquire(assignment.to_requests(), ask, retries=assignment.prompt_retries, rng=self._rng)
         except TimeoutError:
             self._metrics.closed.inc()
             return

@@ -36,7 +36,7 @@ class Server:
         errors = self._script.get(request.model)
         return errors.pop(0) if errors else None
 
-    async def inquire(self, *prompts: str, retries: int = 0) -> Inquiry:
+    async def inquire(self, *prompts: str, retries: int | None = 0) -> Inquiry:
         requests = [ChatRequest(prompt, (), {}) for prompt in prompts]
         return await inquire(requests, self.ask, retries=retries, rng=Random(0))
 
@@ -46,12 +46,12 @@ def errors(inquiry: Inquiry) -> list[CompletionError | None]:
 
 
 @pytest.mark.parametrize("error", [None, FAILED, REJECTED, AWAY])
-async def test_a_single_prompt_is_asked_once_whatever_becomes_of_it(error: CompletionError | None) -> None:
+async def test_a_prompt_without_a_list_is_asked_once_whatever_becomes_of_it(error: CompletionError | None) -> None:
     server = Server(a=[error])
 
-    inquiry = await server.inquire("a", retries=5)
+    inquiry = await server.inquire("a", retries=None)
 
-    assert (server.asked, inquiry.error, inquiry.has_several) == (["a"], error, False)
+    assert (server.asked, inquiry.error, inquiry.has_list) == (["a"], error, False)
 
 
 async def test_prompts_at_which_the_server_failed_are_repeated_after_the_others_as_often_as_the_task_says() -> None:

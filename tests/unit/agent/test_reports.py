@@ -25,7 +25,7 @@ ANSWER_PATH = names.task_answer_path("team", NAME)
 
 
 def build(*texts: str) -> AttemptReport:
-    inquiry = Inquiry([Reply(Answer(pieces=[text]), None) for text in texts])
+    inquiry = Inquiry([Reply(Answer(pieces=[text]), None) for text in texts], has_list=len(texts) > 1)
     return build_report(1, inquiry, NAME, begun_unix_s=CREATED_S, length_s=1.0)
 
 

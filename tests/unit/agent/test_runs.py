@@ -380,6 +380,12 @@ async def test_times_and_tokens_of_several_prompts_are_those_of_all_together(des
     assert before_s - 0.01 <= run.start_time.timestamp() <= run.end_time.timestamp() <= time.time() + 0.01
 
 
+async def test_a_list_of_one_prompt_is_answered_as_any_list(desk: Desk) -> None:
+    run, result = await run_one(desk, prompt=None, prompts=["a"])
+
+    assert (run.prompts, result) == (PromptCounts(total=1, answered=1, failed=0), Result(answer_name="uid-t-1.n"))
+
+
 async def test_a_prompt_without_an_answer_does_not_cost_the_others_theirs(desk: Desk) -> None:
     rejected = refuse(400, {"error": {"message": "too long"}})
 
