@@ -149,9 +149,15 @@ class Placer:
         self._refreshed_s = -np.inf
         self._refreshed_at = 0
 
+    def expect_length(self, request: PlacementRequest) -> Length:
+        """Return what is known of the answers to all prompts of a task together."""
+        count, hint = request.prompts, request.output_tokens
+        hint_each = None if hint is None else hint / count
+        return self._learner.expect_length(request.model, request.prompt_tokens / count, hint_each).repeated(count)
+
     def note_arrival(self, request: PlacementRequest) -> None:
         """Count a task that has arrived in the mean task of its model."""
-        length = self._expect_length(request)
+        length = self.expect_length(request)
         self._learner.note_arrival(request.model, request.prompt_tokens, length.mean)
 
     def choose(self, request: PlacementRequest, candidates: Sequence[str] | None = None) -> Placement:
@@ -181,7 +187,7 @@ class Placer:
         now_s, decided_s = self._now(), self._unix_now()
         self._refresh(now_s)
         eligibility = self._gate.find(request, rows, now_s)
-        length = self._expect_length(request)
+        length = self.expect_length(request)
         inference = Inference(
             model=request.model,
             prompt_tokens=request.prompt_tokens,
@@ -206,12 +212,6 @@ class Placer:
             deadline_s=request.deadline_s,
         )
         return _View(request, names, rows, eligibility, inference, outlook, task, decided_s)
-
-    def _expect_length(self, request: PlacementRequest) -> Length:
-        """Return what is known of the answers to all prompts of a task together."""
-        count, hint = request.prompts, request.output_tokens
-        hint_each = None if hint is None else hint / count
-        return self._learner.expect_length(request.model, request.prompt_tokens / count, hint_each).repeated(count)
 
     def _place(self, view: _View, choice: Choice) -> Placement:
         eligibility = view.eligibility
