@@ -4,7 +4,7 @@ A task takes one slot, however many prompts it has, so what is foreseen and lear
 for it as for any other. Of the prompts of a list
 
 * one that the server does not accept is asked again after a pause, for as long as `PATIENCE_S`; then all of them go
-  back to the queue, since another node may answer them;
+  back to the queue, since another node may answer them, unless each has been asked already;
 * those at which the server failed are repeated at the end, as often as the task says, unless it failed at all;
 * one that the server rejects, or does not answer, is left without an answer.
 """
@@ -75,7 +75,7 @@ async def inquire(requests: Sequence[ChatRequest], ask: Ask, *, retries: int | N
         for index in due:
             reply = inquiry.replies[index] = await _ask_patiently(requests[index], ask, inquiry, rng)
             if isinstance(reply.error, UnavailableError):
-                inquiry.error = reply.error
+                inquiry.error = None if turn else reply.error
                 return inquiry
         due = [index for index in due if isinstance(inquiry.replies[index].error, ServerFailedError)]
         if not due or not inquiry.answers:

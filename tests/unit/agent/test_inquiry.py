@@ -91,6 +91,14 @@ async def test_a_server_that_is_not_ready_is_asked_again_after_a_pause() -> None
     assert (errors(inquiry), inquiry.repeated) == ([None] * 3, 2)
 
 
+async def test_a_server_that_goes_away_while_failed_prompts_are_repeated_costs_no_answers() -> None:
+    server = Server(a=[FAILED, *[AWAY] * 99])
+
+    inquiry = await server.inquire(*THREE, retries=1)
+
+    assert (errors(inquiry), inquiry.error) == ([AWAY, None, None], None)
+
+
 async def test_a_server_that_remains_away_sends_all_prompts_back() -> None:
     server = Server(b=[AWAY] * 99)
 
