@@ -47,8 +47,9 @@ from perllm.guard import Guard
 from perllm.loop_lag import watch_loop
 from perllm.metrics import OperatorMetrics
 from perllm.nodes.agents import NodeAgents, Offer, SeenLease, read_lease, read_offer
-from perllm.nodes.circuit_writer import CircuitWriter
+from perllm.nodes.profile_parts import ProfileParts
 from perllm.nodes.profile_store import ProfileStore
+from perllm.nodes.serving_display import ServingDisplay
 from perllm.nodes.upkeep import NodeUpkeep
 from perllm.scheduling.assembly import build_admission, build_scheduler, read_settings
 from perllm.scheduling.clock import HeldClock
@@ -125,6 +126,14 @@ class Operator:
             instance=config.instance,
             count_forgotten=self._metrics.models_forgotten.inc,
         )
+        self._profile_parts = ProfileParts(
+            client,
+            self._writes,
+            node_of=parts.fleet.nodes.get,
+            create_profile=self._profiles.create,
+            prefix=names.profile_prefix(config.instance),
+        )
+        self._display = ServingDisplay(partial(self._profile_parts.put, "serving"), now_s=time.monotonic)
         control = self._control = build_task_control(
             scheduler, parts, self._build_context(wake), _read_controller_settings(config)
         )
@@ -150,6 +159,7 @@ class Operator:
         self._agents = NodeAgents(
             scheduler,
             control.controller.lose_runs,
+            show=self._display.show,
             can_see=lambda: self._leases is None or self._leases.topic not in self._outages,
             now_s=time.monotonic,
             unix_now=time.time,
@@ -175,13 +185,6 @@ class Operator:
 
     def _build_context(self, wake: asyncio.Event) -> ControllerContext:
         config, client = self._config, self._client
-        circuits = CircuitWriter(
-            client,
-            self._writes,
-            node_of=self._fleet.nodes.get,
-            create_profile=self._profiles.create,
-            prefix=names.profile_prefix(config.instance),
-        )
         settlement = Settlement(
             self._telemetry.energy,
             IdlePower(),
@@ -200,7 +203,7 @@ class Operator:
             guard=self._guard,
             now_s=time.monotonic,
             unix_now=time.time,
-            show_circuit=circuits.put,
+            show_circuit=partial(self._profile_parts.put, "circuit"),
             wake=wake,
             has_tasks=lambda: self._watch.is_ready,
             pod_paths=_find_pod_paths(config),
@@ -257,6 +260,7 @@ class Operator:
     def _note_profile(self, old: str | None, new: str | None) -> None:
         if old is not None and new is None:
             self._profiles.note_missing(old)
+            self._display.forget(old.removeprefix(names.profile_prefix(self._config.instance)))
 
     def stop(self) -> None:
         """Stop the operator; a start that still waits for the API server is abandoned."""

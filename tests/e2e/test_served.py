@@ -28,12 +28,13 @@ def requests_in_truth(stage: Stage) -> Counter[str]:
     return Counter(line["task"] for line in lines if line["kind"] == "request" and line["outcome"] == "Succeeded")
 
 
-async def create(stage: Stage, name: str, **spec: object) -> None:
+async def create(stage: Stage, name: str, **changes: object) -> None:
+    spec = {**FIVE_LINES, "model": stage.lab.scenario.model, **changes}
     manifest: Object = {
         "apiVersion": names.API_VERSION,
         "kind": names.TASK_KIND,
         "metadata": {"name": name},
-        "spec": {**FIVE_LINES, "model": stage.lab.scenario.model, **spec},
+        "spec": {field: value for field, value in spec.items() if value is not None},
     }
     await stage.lab.client.post(names.tasks_path(stage.namespace), manifest)
 
@@ -48,6 +49,16 @@ async def test_five_lines_are_answered_without_a_pod(stage: Stage) -> None:
     assert status["result"]["text"]
     assert (status["observed"]["tokens"], status["observed"]["tokenSource"]) == (16, "usage")
     assert await stage.pods() == {}
+
+
+async def test_several_prompts_have_their_answers_in_an_object_of_the_task(stage: Stage) -> None:
+    await create(
+        stage, "several", prompt=None, prompts=["Which is the largest planet?", "And the smallest?"], maxTokens=16
+    )
+    status = (await stage.wait_final("several"))["status"]
+    assert (status["phase"], status["run"]["prompts"]["answered"], status["observed"]["tokens"]) == ("Succeeded", 2, 32)
+    answer = await stage.lab.client.get(names.task_answer_path(stage.namespace, status["result"]["answerName"]))
+    assert [bool(one["text"]) for one in answer["answers"]] == [True, True]
 
 
 async def test_a_replay_is_answered_once_measured_and_learned(stage: Stage) -> None:

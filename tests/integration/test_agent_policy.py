@@ -12,21 +12,29 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from perllm.agent.assignments import read_assignment
+from perllm.agent.inquiry import Inquiry, Reply
+from perllm.agent.reports import RunReports
+from perllm.agent.results import build_report
 from perllm.api import names
-from perllm.api.prompt import MAX_PROMPT_LENGTH
+from perllm.api.prompt import MAX_PROMPT_LENGTH, MAX_PROMPTS
+from perllm.api.task_answer import MAX_STORED_LENGTH
 from perllm.api.task_status import MAX_ANSWER_LENGTH, MAX_RECORD_LENGTH
 from perllm.cluster.agent_policy import AGENT_FIELDS, build_agent_policies
 from perllm.cluster.client import ApiError, Client, Object, PatchKind
 from perllm.cluster.credentials import load_credentials
 from perllm.cluster.rbac import build_agent_manifests, collection_path
+from perllm.completions.answer import Answer
 from perllm_lab.kubernetes.control_plane import ControlPlane
 from perllm_lab.nodes.agents import with_token
+from unit.cluster.queues import make_writes
 
 CRDS = Path(__file__).parents[2] / "crds"
 NAMESPACE = "agents"
 ACCOUNT = {"kind": "ServiceAccount", "name": "agent", "namespace": NAMESPACE}
 USER = f"system:serviceaccount:{NAMESPACE}:agent"
 OWN, OTHER = "agents-node-a", "agents-node-b"
+ANSWERS = names.task_answers_path(NAMESPACE)
 LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
 TIMEOUT_S = 30.0
 TIME = "2026-01-01T00:00:00.000000Z"
@@ -286,6 +294,98 @@ async def test_the_largest_status_is_within_the_limits_of_the_policy(site: Site)
         stored = await site.report(path, text="z" * MAX_ANSWER_LENGTH)
 
     assert len(json.dumps(stored)) > MAX_PROMPT_LENGTH + MAX_ANSWER_LENGTH + 16 * 32768
+
+
+async def test_an_agent_stores_an_answer_of_its_node_and_names_it_in_the_status(site: Site) -> None:
+    path = await site.place("long")
+    task = await site.admin.get(path)
+    answer = make_answer(task)
+    name = answer["metadata"]["name"]
+
+    stored = await site.own.post(ANSWERS, answer)
+    with pytest.raises(ApiError) as repeated:
+        await site.own.post(ANSWERS, answer)
+    status = (await site.report(path, add("result", {"answerName": name})))["status"]
+
+    assert (stored["answers"], repeated.value.reason) == (answer["answers"], "AlreadyExists")
+    assert status["result"] == {"answerName": name}
+    for request in (
+        site.own.get(f"{ANSWERS}/{name}"),
+        site.own.delete(f"{ANSWERS}/{name}"),
+        site.own.patch(f"{ANSWERS}/{name}", {"attempt": 3}),
+    ):
+        with pytest.raises(ApiError, match="403"):
+            await request
+
+
+async def test_the_largest_answers_are_reported_by_an_agent_and_fit_into_an_object(site: Site) -> None:
+    path = await site.place("largest")
+    assignment = read_assignment(await site.admin.get(path))
+    assert assignment is not None
+    # In JSON, this character takes six bytes.
+    answer = Answer(pieces=["<" * MAX_STORED_LENGTH], chunks=1, finish_reason="stop")
+    inquiry = Inquiry([Reply(answer, None)] * MAX_PROMPTS, has_list=True)
+    name = names.task_answer_name(*assignment.id, OWN)
+    report = build_report(assignment.attempt, inquiry, name, begun_unix_s=0.0, length_s=1.0)
+
+    writes = make_writes()
+    RunReports(site.own, writes).put(assignment, report)
+    running = asyncio.create_task(writes.run())
+    await writes.drain()
+    running.cancel()
+
+    status, stored = (await site.admin.get(path))["status"], await site.admin.get(f"{ANSWERS}/{name}")
+    assert (status["run"]["end"], status["result"]) == ("Answered", {"answerName": name})
+    assert {len(one["text"]) for one in stored["answers"]} == {MAX_STORED_LENGTH // MAX_PROMPTS}
+
+
+@pytest.mark.parametrize(
+    ("of", "name"),
+    [("node", f"UID-2.{OTHER}"), ("attempt", f"UID-3.{OWN}"), ("no-node", "UID-2"), ("task", f"another-2.{OWN}")],
+)
+async def test_an_answer_is_named_after_its_task_attempt_and_node(site: Site, of: str, name: str) -> None:
+    task = await site.admin.get(await site.place(f"of-another-{of}"))
+    answer = make_answer(task)
+    answer["metadata"]["name"] = name.replace("UID", task["metadata"]["uid"])
+
+    reason = await denial(site.own.post(ANSWERS, answer))
+
+    assert f"the agent of node {OWN} may not write the llmtaskanswers of others" in reason
+
+
+async def test_an_answer_belongs_to_its_task_and_nothing_else(site: Site) -> None:
+    task = await site.admin.get(await site.place("owned"))
+    node = {"apiVersion": "v1", "kind": "Node", "name": OWN, "uid": "1"}
+    (owner,) = make_answer(task)["metadata"]["ownerReferences"]
+    for owners in ([], [owner, node], [{**owner, "kind": "Node"}]):
+        answer = make_answer(task)
+        answer["metadata"]["ownerReferences"] = owners
+        assert "an answer must be owned by its task and nothing else" in await denial(site.own.post(ANSWERS, answer))
+
+
+@pytest.mark.parametrize("name", [f"UID-1.{OWN}", f"UID-2.{OTHER}", "another"])
+async def test_a_status_names_only_the_answer_of_its_node_to_the_current_attempt(site: Site, name: str) -> None:
+    path = await site.place(f"naming-{name.lower().replace('.', '-')}")
+    uid = (await site.admin.get(path))["metadata"]["uid"]
+
+    reason = await site.deny(path, add("result", {"answerName": name.replace("UID", uid)}))
+
+    assert f"the answer to the current attempt is called {uid}-2.{OWN}" in reason
+
+
+def make_answer(task: Object, node: str = OWN) -> Object:
+    metadata = task["metadata"]
+    owner = {key: value for key, value in metadata.items() if key in ("name", "uid")}
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.TASK_ANSWER_KIND,
+        "metadata": {
+            "name": names.task_answer_name(metadata["uid"], 2, node),
+            "ownerReferences": [{"apiVersion": names.API_VERSION, "kind": names.TASK_KIND, **owner}],
+        },
+        "attempt": 2,
+        "answers": [{"index": 0, "text": "Jupiter", "finishReason": "stop", "outputTokens": 3}],
+    }
 
 
 async def test_an_agent_keeps_the_object_of_its_node(site: Site) -> None:

@@ -153,6 +153,7 @@ LONG = "x" * 131_072
         {"prompt": LONG},
         {"prompt": "\N{GRINNING FACE}" * 131_072},
         {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Which?"}]},
+        {"prompts": ["Which?"] * 256, "system": "Be brief."},
         {
             "prompt": "Which?",
             "system": "Be brief.",
@@ -163,7 +164,7 @@ LONG = "x" * 131_072
             "stop": ["."],
         },
     ],
-    ids=["prompt", "long", "wide characters", "messages", "parameters"],
+    ids=["prompt", "long", "wide characters", "messages", "prompts", "parameters"],
 )
 def test_a_task_may_state_its_prompt_instead_of_a_pod(kubectl: Kubectl, work: dict[str, Any]) -> None:
     spec = create(kubectl, make_served(**work))["spec"]
@@ -174,10 +175,10 @@ def test_a_task_may_state_its_prompt_instead_of_a_pod(kubectl: Kubectl, work: di
 @pytest.mark.parametrize(
     ("work", "message"),
     [
-        ({}, "exactly one of spec.prompt, spec.messages and spec.template must be given"),
+        ({}, "exactly one of spec.prompt, spec.messages, spec.prompts and spec.template must be given"),
         (
             {"prompt": "Which?", "messages": [{"role": "user", "content": "Which?"}]},
-            "exactly one of spec.prompt, spec.messages and spec.template must be given",
+            "exactly one of spec.prompt, spec.messages, spec.prompts and spec.template must be given",
         ),
         ({"prompt": ""}, "spec.prompt in body should be at least 1 chars long"),
         ({"prompt": LONG + "x"}, "spec.prompt: Too long: may not be more than 131072"),
@@ -186,12 +187,18 @@ def test_a_task_may_state_its_prompt_instead_of_a_pod(kubectl: Kubectl, work: di
             {"messages": [{"role": "user", "content": LONG}, {"role": "user", "content": "x"}]},
             "spec.messages and spec.system may have at most 131072 characters together; split them into several tasks",
         ),
+        (
+            {"prompts": [LONG, "x"]},
+            "spec.prompts and spec.system may have at most 131072 characters together; split them into several tasks",
+        ),
+        ({"prompts": ["x"] * 257}, "spec.prompts: Too many: 257: must have at most 256 items"),
+        ({"prompts": []}, "spec.prompts in body should have at least 1 items"),
         ({"messages": [{"role": "tool", "content": "x"}]}, 'Unsupported value: "tool"'),
         ({"prompt": "Which?", "stop": ["."] * 5}, "spec.stop: Too many: 5: must have at most 4 items"),
         ({"template": make_task()["spec"]["template"]}, "spec.promptTokens is required with a template"),
         (
             {**make_task()["spec"], "maxTokens": 5},
-            "sampling parameters and spec.system belong to spec.prompt and spec.messages",
+            "sampling parameters and spec.system belong to spec.prompt, spec.messages and spec.prompts",
         ),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",

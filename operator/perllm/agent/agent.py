@@ -135,11 +135,13 @@ class Agent:
         return Runs(
             self._servers,
             reports,
+            node=self._node,
             own=own,
             may_start=lambda: self._lease.is_valid,
             clocks=RunClocks(time.monotonic, time.time, lambda: time.time() - self._lease.clock_ahead_s),
             metrics=self._metrics,
             guard=self._guard,
+            rng=self._rng,
         )
 
     def _build_publication(self, client: Client) -> Publication:

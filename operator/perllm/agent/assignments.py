@@ -28,8 +28,9 @@ class Assignment:
         uid: identity of the task.
         attempt: number of the attempt.
         model: name of the model.
-        conversation: the messages that are sent.
-        generation: how the answer is generated.
+        conversations: the messages that are sent, for each prompt.
+        generation: how answers are generated.
+        prompt_retries: how many times a failed prompt of a list is repeated; None if the task states no list.
         due_unix_s: when the deadline passes, by the clock of the cluster.
         ends_at_deadline: whether the attempt ends when the deadline passes.
     """
@@ -38,8 +39,9 @@ class Assignment:
     uid: str
     attempt: int
     model: str
-    conversation: tuple[ChatMessage, ...]
+    conversations: tuple[tuple[ChatMessage, ...], ...]
     generation: Generation
+    prompt_retries: int | None
     due_unix_s: float
     ends_at_deadline: bool
 
@@ -48,10 +50,11 @@ class Assignment:
         """What distinguishes it from other tasks, and from other attempts at the same task."""
         return self.uid, self.attempt
 
-    def to_request(self) -> ChatRequest:
-        """Return the request to the model server."""
-        messages = [message.to_object() for message in self.conversation]
-        return ChatRequest(self.model, messages, self.generation.to_body())
+    def to_requests(self) -> list[ChatRequest]:
+        """Return the requests to the model server, one for each prompt."""
+        parameters = self.generation.to_body()
+        conversations = ([message.to_object() for message in one] for one in self.conversations)
+        return [ChatRequest(self.model, messages, parameters) for messages in conversations]
 
 
 def read_assignment(item: Object) -> Assignment | None:
@@ -75,8 +78,9 @@ def read_assignment(item: Object) -> Assignment | None:
         uid=metadata["uid"],
         attempt=attempt,
         model=spec.model,
-        conversation=spec.conversation,
+        conversations=spec.conversations,
         generation=spec.to_generation(),
+        prompt_retries=None if spec.prompts is None else spec.retries,
         due_unix_s=received_s + spec.deadline_s,
         ends_at_deadline=spec.on_deadline_missed is OnDeadlineMissed.TERMINATE,
     )

@@ -17,7 +17,7 @@ class AgentMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
             "perllm_agent_requests",
-            "Requests that ended, by how: Answered, Failed or Unavailable.",
+            "Requests that ended, by how: Answered, Failed or Unavailable; those of one task count once.",
             ["end"],
             registry=registry,
         )

@@ -1,23 +1,32 @@
-"""Reports runs to the API server: one patch of the task's status, which holds only for the attempt that it is about."""
+"""Reports attempts to the API server: one patch of the task's status, which holds only for the attempt it is about.
+
+What the status cannot hold is stored first, in an object of its own, which the status then names. An object that exists
+already is of the same attempt: its name says so, and no other agent can have created it. After a restart an agent may
+have other answers to the same prompts; those that were stored first count. That of a superseded attempt is never named
+by a status, and is deleted with the task.
+"""
 
 import logging
 from functools import partial
 from typing import Any
 
 from perllm.agent.assignments import Assignment, AssignmentId
+from perllm.agent.results import AttemptReport
 from perllm.api import names
-from perllm.api.served_run import ServedRun
-from perllm.api.task_status import Result
-from perllm.cluster.client import ApiError, Client, PatchKind
+from perllm.api.task_answer import TaskAnswer
+from perllm.cluster.client import ApiError, Client, Object, PatchKind
 from perllm.cluster.writes import Write, WriteQueue
 
 log = logging.getLogger(__name__)
 
 KIND = "run"
 
+QUOTA_EXCEEDED = "exceeded quota"
+"""The API server's words if a namespace may not have more objects of a kind."""
+
 
 class RunReports:
-    """Reports runs in the background, for as long as the API server does not answer.
+    """Reports attempts in the background, for as long as the API server does not answer.
 
     Args:
         client: the API server.
@@ -29,20 +38,20 @@ class RunReports:
         self._writes = writes
         self._wanted: dict[str, AssignmentId] = {}
 
-    def put(self, assignment: Assignment, run: ServedRun, result: Result | None) -> None:
-        """Queue the report of a run; returns immediately."""
-        patch = build_patch(assignment, run, result)
+    def put(self, assignment: Assignment, report: AttemptReport) -> None:
+        """Queue the report of an attempt; returns immediately."""
         self._wanted[assignment.key] = assignment.id
-        self._writes.put(Write(KIND, assignment.key, partial(self._send, assignment, patch)))
+        self._writes.put(Write(KIND, assignment.key, partial(self._send, assignment, report)))
 
     def drop(self, assignment: Assignment) -> None:
         """Drop a report that was not made yet: the task is gone, has ended, or has another attempt."""
         if self._forget(assignment):
             self._writes.drop(KIND, assignment.key)
 
-    async def _send(self, assignment: Assignment, patch: list[dict[str, Any]]) -> None:
+    async def _send(self, assignment: Assignment, report: AttemptReport) -> None:
         if self._wanted.get(assignment.key) != assignment.id:
             return  # dropped while an earlier attempt to write it was under way
+        patch = build_patch(assignment, await self._store_answer(assignment, report))
         path = names.task_status_path(*assignment.key.split("/"))
         try:
             await self._client.patch(path, patch, kind=PatchKind.JSON, fieldManager=names.AGENT_FIELD_MANAGER)
@@ -53,6 +62,22 @@ class RunReports:
             log.info("the run of task %s was not accepted: %d %s", assignment.key, error.status, error.reason)
         self._forget(assignment)
 
+    async def _store_answer(self, assignment: Assignment, report: AttemptReport) -> AttemptReport:
+        """Store what the status cannot hold; return what is left to report."""
+        if report.answer is None or report.result is None:
+            return report
+        path = names.task_answers_path(assignment.key.partition("/")[0])
+        body = build_answer(assignment, report.answer, report.result.answer_name)
+        try:
+            await self._client.post(path, body, fieldManager=names.AGENT_FIELD_MANAGER)
+        except ApiError as error:
+            if error.is_transient and QUOTA_EXCEEDED not in error.message:
+                raise
+            if error.reason != "AlreadyExists":
+                log.info("the answer of task %s was not accepted: %d %s", assignment.key, error.status, error.reason)
+                return report.without_answer(f"{error.status} {error.reason}")
+        return report
+
     def _forget(self, assignment: Assignment) -> bool:
         """Return whether its report was wanted until now."""
         was_wanted = self._wanted.get(assignment.key) == assignment.id
@@ -61,13 +86,25 @@ class RunReports:
         return was_wanted
 
 
-def build_patch(assignment: Assignment, run: ServedRun, result: Result | None) -> list[dict[str, Any]]:
+def build_answer(assignment: Assignment, answer: TaskAnswer, name: str | None) -> Object:
+    """Return the object with what the status of a task cannot hold; it is deleted with the task."""
+    namespace, _, task = assignment.key.partition("/")
+    owner = {"apiVersion": names.API_VERSION, "kind": names.TASK_KIND, "name": task, "uid": assignment.uid}
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.TASK_ANSWER_KIND,
+        "metadata": {"namespace": namespace, "name": name, "ownerReferences": [owner]},
+        **answer.to_object(),
+    }
+
+
+def build_patch(assignment: Assignment, report: AttemptReport) -> list[dict[str, Any]]:
     """Return the JSON patch of a task's status; the API server denies it for another task or attempt."""
     patch: list[dict[str, Any]] = [
         {"op": "test", "path": "/metadata/uid", "value": assignment.uid},
         {"op": "test", "path": "/status/attempts", "value": assignment.attempt},
-        {"op": "add", "path": "/status/run", "value": run.to_object()},
+        {"op": "add", "path": "/status/run", "value": report.run.to_object()},
     ]
-    if result is not None:
-        patch.append({"op": "add", "path": "/status/result", "value": result.to_object()})
+    if report.result is not None:
+        patch.append({"op": "add", "path": "/status/result", "value": report.result.to_object()})
     return patch

@@ -1,19 +1,25 @@
-"""Carries assignments out: one request each, on a server of the model, at most as many at a time as it has slots."""
+"""Carries assignments out on servers of their models, at most as many at a time as a server has slots.
+
+Each makes one request at a time.
+"""
 
 import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from random import Random
 from typing import Protocol
 
 from perllm.agent.assignments import Assignment, AssignmentId
+from perllm.agent.inquiry import Inquiry, Reply, inquire
 from perllm.agent.metrics import AgentMetrics
-from perllm.agent.results import build_result, check_text, describe_run
+from perllm.agent.results import AttemptReport, build_report, check_text
 from perllm.agent.servers import KnownServer, ModelServers
-from perllm.api.served_run import ServedRun
-from perllm.api.task_status import Result
+from perllm.api import names
 from perllm.completions.answer import Answer
+from perllm.completions.endpoint import ChatRequest
 from perllm.completions.errors import CompletionError, ServerFailedError, UnavailableError
 from perllm.guard import Guard
 
@@ -21,10 +27,10 @@ log = logging.getLogger(__name__)
 
 
 class RunReporter(Protocol):
-    """Reports runs that have ended. Its methods must not block."""
+    """Reports attempts that have ended. Its methods must not block."""
 
-    def put(self, assignment: Assignment, run: ServedRun, result: Result | None) -> None:
-        """Report a run."""
+    def put(self, assignment: Assignment, report: AttemptReport) -> None:
+        """Report an attempt."""
 
     def drop(self, assignment: Assignment) -> None:
         """Drop a report that was not made yet: the run is no longer wanted."""
@@ -50,12 +56,14 @@ class Runs:
 
     Args:
         servers: the model servers.
-        reports: reports runs that have ended.
+        reports: reports attempts that have ended.
+        node: name of this node.
         own: number of requests in process by URL of the server; kept here, for the servers to know.
         may_start: whether new requests may be made.
         clocks: the clocks.
         metrics: counts what happens.
         guard: records unexpected failures.
+        rng: jitter of pauses.
     """
 
     def __init__(
@@ -63,19 +71,23 @@ class Runs:
         servers: ModelServers,
         reports: RunReporter,
         *,
+        node: str,
         own: Counter[str],
         may_start: Callable[[], bool],
         clocks: RunClocks,
         metrics: AgentMetrics,
         guard: Guard,
+        rng: Random,
     ) -> None:
         self._servers = servers
         self._reports = reports
+        self._node = node
         self._own = own
         self._may_start = may_start
         self._clocks = clocks
         self._metrics = metrics
         self._guard = guard
+        self._rng = rng
         self._waiting: dict[AssignmentId, Assignment] = {}
         self._running: dict[AssignmentId, asyncio.Task[None]] = {}
         self._is_stopping = False
@@ -144,23 +156,23 @@ class Runs:
         self._show()
 
     async def _carry_out(self, assignment: Assignment, server: KnownServer) -> None:
-        """Make the request and report how it ended. One that ends with the deadline is closed and not reported."""
-        answer, clocks = Answer(), self._clocks
-        begun_s, begun_unix_s = clocks.now(), clocks.unix_now()
+        """Ask and report how it ended. What ends with the deadline is closed and not reported."""
+        begun_s, begun_unix_s = self._clocks.now(), self._clocks.unix_now()
+        ask = partial(self._ask, assignment, server)
         try:
             async with asyncio.timeout(self._time_left_s(assignment)):
-                failure = await self._ask(assignment, server, answer)
+                inquiry = await inquire(assignment.to_requests(), ask, retries=assignment.prompt_retries, rng=self._rng)
         except TimeoutError:
             self._metrics.closed.inc()
             return
-        length_s = (answer.ended_s or clocks.now()) - begun_s
-        run = describe_run(assignment.attempt, answer, failure, begun_unix_s=begun_unix_s, length_s=length_s)
-        self._report(assignment, run, None if failure is not None else build_result(answer.text))
+        self._report(assignment, inquiry, begun_unix_s, self._clocks.now() - begun_s)
 
-    async def _ask(self, assignment: Assignment, server: KnownServer, answer: Answer) -> CompletionError | None:
-        """Make the request; return why there is no complete answer, None if there is."""
+    async def _ask(
+        self, assignment: Assignment, server: KnownServer, request: ChatRequest, answer: Answer
+    ) -> CompletionError | None:
+        """Make a request; return why there is no complete answer, None if there is."""
         try:
-            await server.endpoint.ask(assignment.to_request(), answer)
+            await server.endpoint.ask(request, answer)
             check_text(answer)
         except UnavailableError as error:
             server.hurry.set()
@@ -174,13 +186,13 @@ class Runs:
 
     def _report_missing(self, assignment: Assignment) -> None:
         error = UnavailableError(f"no model server of this node is ready for {assignment.model}")
-        now_s = self._clocks.unix_now()
-        run = describe_run(assignment.attempt, Answer(), error, begun_unix_s=now_s, length_s=0.0)
-        self._report(assignment, run, None)
+        self._report(assignment, Inquiry([Reply(Answer(), error)], error=error), self._clocks.unix_now(), 0.0)
 
-    def _report(self, assignment: Assignment, run: ServedRun, result: Result | None) -> None:
-        self._metrics.note_run(run)
-        self._reports.put(assignment, run, result)
+    def _report(self, assignment: Assignment, inquiry: Inquiry, begun_unix_s: float, length_s: float) -> None:
+        attempt, name = assignment.attempt, names.task_answer_name(*assignment.id, self._node)
+        report = build_report(attempt, inquiry, name, begun_unix_s=begun_unix_s, length_s=length_s)
+        self._metrics.note_run(report.run)
+        self._reports.put(assignment, report)
 
     def _has_slot(self, server: KnownServer) -> bool:
         slots = server.state.slots if server.state is not None else None

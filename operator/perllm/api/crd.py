@@ -12,6 +12,7 @@ from perllm.api import names, rules
 from perllm.api.node_profile import NodeProfileStatus
 from perllm.api.node_server import NodeServerStatus
 from perllm.api.task import TaskSpec
+from perllm.api.task_answer import TaskAnswer
 from perllm.api.task_status import TaskStatus
 from perllm.api.template import PodTemplate
 
@@ -37,6 +38,9 @@ _NODE_PROFILE_COLUMNS = (
     ("Outcomes", "integer", ".status.outcomes", "Number of outcomes learned from."),
     ("Latency(s)", "number", ".status.meanLatencySeconds", "Mean seconds from creation to completion."),
     ("Energy(J)", "number", ".status.meanEnergyJoules", "Mean joules per task."),
+    ("Serves", "string", ".status.serving.models", "The models that can be asked for now."),
+    ("Busy", "string", ".status.serving.busy", "Requests that its model servers process, of how many at a time."),
+    ("Foreign", "integer", ".status.serving.foreign", "Requests there that are not PerLLM's."),
     ("Age", "date", ".metadata.creationTimestamp", "Time since creation."),
 )
 _NODE_SERVER_COLUMNS = (
@@ -44,6 +48,11 @@ _NODE_SERVER_COLUMNS = (
     ("Models", "string", ".status.models", "The models that can be asked for now."),
     ("Running", "integer", ".status.running", "Requests in process."),
     ("Foreign", "integer", ".status.foreign", "Requests that are not PerLLM's."),
+    ("Age", "date", ".metadata.creationTimestamp", "Time since creation."),
+)
+_TASK_ANSWER_COLUMNS = (
+    ("Task", "string", ".metadata.ownerReferences[0].name", "The task."),
+    ("Attempt", "integer", ".attempt", "The attempt that answered."),
     ("Age", "date", ".metadata.creationTimestamp", "Time since creation."),
 )
 # Fields that `kubectl get --field-selector` accepts.
@@ -84,9 +93,19 @@ def node_server_crd() -> Schema:
     return _definition(kind, "Cluster", schema, _NODE_SERVER_COLUMNS)
 
 
+def task_answer_crd() -> Schema:
+    """Return the CustomResourceDefinition of ``LLMTaskAnswer``."""
+    description = "The answers of an attempt at a task that its status cannot hold. Created only by agents."
+    answer = structural_schema(TaskAnswer, description)
+    root = _root_schema(description)
+    schema = {**root, "required": answer["required"], "properties": {**root["properties"], **answer["properties"]}}
+    kind = (names.TASK_ANSWER_KIND, names.TASK_ANSWER_PLURAL, names.TASK_ANSWER_SHORT_NAME)
+    return _definition(kind, "Namespaced", schema, _TASK_ANSWER_COLUMNS)
+
+
 def list_crds() -> tuple[Schema, ...]:
     """Return all CustomResourceDefinitions."""
-    return task_crd(), node_profile_crd(), node_server_crd()
+    return task_crd(), task_answer_crd(), node_profile_crd(), node_server_crd()
 
 
 def crd_files() -> dict[str, str]:
@@ -128,7 +147,7 @@ def _is_nullable(schema: Schema) -> bool:
     return {"type": "null"} in schema.get("anyOf", ())
 
 
-def _root_schema(description: str, status: Schema, spec: Schema | None = None) -> Schema:
+def _root_schema(description: str, status: Schema | None = None, spec: Schema | None = None) -> Schema:
     properties: Schema = {
         "apiVersion": {"type": "string", "description": "Version of the schema of this object."},
         "kind": {"type": "string", "description": "Kind of this object."},
@@ -136,7 +155,8 @@ def _root_schema(description: str, status: Schema, spec: Schema | None = None) -
     }
     if spec is not None:
         properties["spec"] = spec
-    properties["status"] = status
+    if status is not None:
+        properties["status"] = status
     required = {"required": ["spec"]} if spec is not None else {}
     return {"type": "object", "description": description, **required, "properties": properties}
 
@@ -168,7 +188,7 @@ def _definition(
                     "name": names.VERSION,
                     "served": True,
                     "storage": True,
-                    "subresources": {"status": {}},
+                    **({"subresources": {"status": {}}} if "status" in schema["properties"] else {}),
                     "additionalPrinterColumns": [
                         {"name": title, "type": kind_, "jsonPath": path, "description": text}
                         for title, kind_, path, text in columns

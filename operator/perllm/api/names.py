@@ -16,6 +16,9 @@ NODE_PROFILE_SHORT_NAME = "llmnode"
 NODE_SERVER_KIND = "LLMNodeServer"
 NODE_SERVER_PLURAL = "llmnodeservers"
 NODE_SERVER_SHORT_NAME = "llmserver"
+TASK_ANSWER_KIND = "LLMTaskAnswer"
+TASK_ANSWER_PLURAL = "llmtaskanswers"
+TASK_ANSWER_SHORT_NAME = "llmanswer"
 CATEGORY = "perllm"
 
 SCHEDULER_NAME = "perllm"
@@ -62,6 +65,25 @@ def task_path(namespace: str, name: str) -> str:
 def task_status_path(namespace: str, name: str) -> str:
     """Return the API path of one task's status."""
     return f"{task_path(namespace, name)}/status"
+
+
+def task_answers_path(namespace: str) -> str:
+    """Return the API path of the answers of tasks of one namespace."""
+    return f"/apis/{API_VERSION}/{_in_namespace(namespace)}{TASK_ANSWER_PLURAL}"
+
+
+def task_answer_path(namespace: str, name: str) -> str:
+    """Return the API path of one answer."""
+    return f"{task_answers_path(namespace)}/{name}"
+
+
+def task_answer_name(uid: str, attempt: int, node: str) -> str:
+    """Return the name of the answer of an attempt at a task; only the agent of the node may give it.
+
+    Of a uid there is only one, so an answer is never taken for that of an earlier task of the same name. A uid has no
+    dots, so it is clear where the node's name begins.
+    """
+    return f"{uid}-{attempt}.{node}"
 
 
 def node_profiles_path() -> str:

@@ -106,6 +106,25 @@ class CircuitStatus(Resource):
     )
 
 
+class ServingStatus(Resource):
+    """What the model servers of the node serve. The LLMNodeServer of the node has more, and is always current."""
+
+    ready: Text = Field(default="0/0", description="How many of the model servers accept requests.")
+    models: tuple[ModelName, ...] = Field(
+        default=(),
+        max_length=MAX_MODELS,
+        description="The models that can be asked for now.",
+        json_schema_extra=_ATOMIC,
+    )
+    busy: Text = Field(
+        default="0",
+        description="Requests in process, of how many at a time if that is known, such as 7/16. Up to a minute old.",
+    )
+    foreign: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Requests that are not PerLLM's, in process or waiting. Up to a minute old."
+    )
+
+
 class NodeProfileStatus(Resource):
     """What has been learned about the node. Written only by PerLLM."""
 
@@ -128,6 +147,9 @@ class NodeProfileStatus(Resource):
         default=None, ge=0, allow_inf_nan=False, description="Power of the idle node in watts."
     )
     circuit: CircuitStatus | None = Field(default=None, description="Whether the node receives tasks.")
+    serving: ServingStatus | None = Field(
+        default=None, description="What the model servers of the node serve, if it has an agent."
+    )
     models: tuple[ModelProfile, ...] = Field(
         default=(),
         max_length=MAX_MODELS,

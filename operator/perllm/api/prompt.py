@@ -8,9 +8,12 @@ from pydantic import ConfigDict, Field
 from perllm.api.base import MAX_TOKENS, Resource
 
 MAX_PROMPT_LENGTH = 131_072
-"""Characters of all messages together; a task is one object in etcd, which takes 1.5 MB."""
+"""Characters of all prompts or messages together; a task is one object in etcd, which takes 1.5 MB."""
 
 MAX_MESSAGES = 256
+MAX_PROMPTS = 256
+"""Prompts of one task."""
+
 MAX_STOPS = 4
 MAX_STOP_LENGTH = 256
 

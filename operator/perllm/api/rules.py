@@ -23,6 +23,7 @@ IMMUTABLE_FIELDS = (
     "template",
     "prompt",
     "messages",
+    "prompts",
     "system",
     *GENERATION_FIELDS,
 )
@@ -47,8 +48,9 @@ def _work_rules() -> tuple[Rule, ...]:
     of_a_request = " || ".join(f"has(self.{field})" for field in ("system", *GENERATION_FIELDS))
     return (
         {
-            "rule": "[has(self.prompt), has(self.messages), has(self.template)].filter(given, given).size() == 1",
-            "message": "exactly one of spec.prompt, spec.messages and spec.template must be given",
+            "rule": "[has(self.prompt), has(self.messages), has(self.prompts), has(self.template)]"
+            ".filter(given, given).size() == 1",
+            "message": "exactly one of spec.prompt, spec.messages, spec.prompts and spec.template must be given",
         },
         {
             "rule": "!has(self.template) || has(self.promptTokens)",
@@ -56,14 +58,20 @@ def _work_rules() -> tuple[Rule, ...]:
         },
         {
             "rule": f"!has(self.template) || !({of_a_request})",
-            "message": "sampling parameters and spec.system belong to spec.prompt and spec.messages; with a template "
-            "the pod's own arguments state them",
+            "message": "sampling parameters and spec.system belong to spec.prompt, spec.messages and spec.prompts; "
+            "with a template the pod's own arguments state them",
         },
         {
             "rule": "!has(self.messages) || self.messages.map(one, size(one.content)).sum() + "
             f"(has(self.system) ? size(self.system) : 0) <= {MAX_PROMPT_LENGTH}",
             "message": f"spec.messages and spec.system may have at most {MAX_PROMPT_LENGTH} characters together; "
             "split them into several tasks, or mount a file into the pod of a template",
+        },
+        {
+            "rule": "!has(self.prompts) || self.prompts.map(one, size(one)).sum() + "
+            f"(has(self.system) ? size(self.system) : 0) <= {MAX_PROMPT_LENGTH}",
+            "message": f"spec.prompts and spec.system may have at most {MAX_PROMPT_LENGTH} characters together; split "
+            "them into several tasks, as perllm submit does",
         },
         {
             "rule": "!has(self.prompt) || size(self.prompt) + (has(self.system) ? size(self.system) : 0) <= "

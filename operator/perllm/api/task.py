@@ -5,6 +5,7 @@ A served task states its prompt, and runs as a request to a model server that is
 
 from enum import StrEnum
 from functools import cached_property
+from itertools import chain
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
@@ -13,6 +14,7 @@ from perllm.api.base import Deadline, InputBytes, Tokens, Ttl
 from perllm.api.prompt import (
     MAX_MESSAGES,
     MAX_PROMPT_LENGTH,
+    MAX_PROMPTS,
     Characters,
     ChatMessage,
     ChatRole,
@@ -64,15 +66,21 @@ class TaskSpec(Generation):
     )
     prompt: Characters | None = Field(
         default=None,
-        description="The prompt. Exactly one of prompt, messages and template is given. Anyone who can read the task "
-        "can read the prompt and the answer.",
+        description="The prompt. Exactly one of prompt, messages, prompts and template is given. Anyone who can read "
+        "the task can read the prompt and the answer.",
     )
     messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=MAX_MESSAGES)] | None = Field(
         default=None,
         description="The prompt as a conversation.",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
-    system: Characters | None = Field(default=None, description="System message that goes before the prompt.")
+    prompts: Annotated[tuple[Characters, ...], Field(min_length=1, max_length=MAX_PROMPTS)] | None = Field(
+        default=None,
+        description="Several prompts, which are asked one after the other on the same node. The answers are in an "
+        "LLMTaskAnswer.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
+    system: Characters | None = Field(default=None, description="System message that goes before every prompt.")
     prompt_tokens: Annotated[Tokens, Field(ge=1)] | None = Field(
         default=None,
         description="Number of tokens in the prompt, or in all prompts of a batch. Required with a template; without "
@@ -80,7 +88,8 @@ class TaskSpec(Generation):
     )
     output_tokens: Annotated[Tokens, Field(ge=1)] | None = Field(
         default=None,
-        description="Expected number of generated tokens. If absent, the length learned for the model is used.",
+        description="Expected number of generated tokens, of all answers together. If absent, the length learned for "
+        "the model is used.",
     )
     input_bytes: InputBytes = Field(
         default=0,
@@ -112,8 +121,9 @@ class TaskSpec(Generation):
     )
     retries: Annotated[int, Field(ge=0, le=MAX_RETRIES)] = Field(
         default=0,
-        description="How many times a failed attempt is repeated. Pods that a node refused, requests that a model "
-        "server did not accept, and what was lost with its node, do not count.",
+        description="How many times a failed attempt is repeated; of several prompts, only those that failed. Pods "
+        "that a node refused, requests that a model server did not accept, and what was lost with its node, do not "
+        "count.",
     )
     ttl_after_finished: Ttl | None = Field(
         default=None,
@@ -127,16 +137,22 @@ class TaskSpec(Generation):
     @model_validator(mode="after")
     def _check_work(self) -> "TaskSpec":
         """Raise unless the work is given in exactly one way, with what belongs to it."""
-        given = [one for one in (self.prompt, self.messages, self.template) if one is not None]
+        given = [one for one in (self.prompt, self.messages, self.prompts, self.template) if one is not None]
         if len(given) != 1:
-            raise ValueError("exactly one of prompt, messages and template must be given")
+            raise ValueError("exactly one of prompt, messages, prompts and template must be given")
         if self.template is not None and self.prompt_tokens is None:
             raise ValueError("promptTokens is required with a template")
         if self.template is not None and (self.system is not None or self.to_generation().to_body()):
-            raise ValueError("sampling parameters and system belong to prompt and messages, not to a template")
-        if self.prompt_length > MAX_PROMPT_LENGTH:
-            raise ValueError(f"the messages together may have at most {MAX_PROMPT_LENGTH} characters")
+            raise ValueError("sampling parameters and system belong to prompts and messages, not to a template")
+        if self._stated_length > MAX_PROMPT_LENGTH:
+            raise ValueError(f"prompts and messages together may have at most {MAX_PROMPT_LENGTH} characters")
         return self
+
+    @property
+    def _stated_length(self) -> int:
+        """Characters as they are stated: a system message counts once, however many prompts it goes before."""
+        contents = (message.content for message in self.messages or ())
+        return sum(map(len, (self.system or "", self.prompt or "", *(self.prompts or ()), *contents)))
 
     @property
     def is_served(self) -> bool:
@@ -144,22 +160,25 @@ class TaskSpec(Generation):
         return self.template is None
 
     @cached_property
-    def conversation(self) -> tuple[ChatMessage, ...]:
-        """The messages that are sent to the model server; empty for a pod task."""
+    def conversations(self) -> tuple[tuple[ChatMessage, ...], ...]:
+        """The messages that are sent to the model server for each prompt; none for a pod task."""
         before = () if self.system is None else (ChatMessage(role=ChatRole.SYSTEM, content=self.system),)
-        if self.prompt is not None:
-            return (*before, ChatMessage(role=ChatRole.USER, content=self.prompt))
-        return (*before, *(self.messages or ()))
+        if self.messages is not None:
+            return ((*before, *self.messages),)
+        prompts = self.prompts or (() if self.prompt is None else (self.prompt,))
+        return tuple((*before, ChatMessage(role=ChatRole.USER, content=prompt)) for prompt in prompts)
 
-    @cached_property
-    def prompt_length(self) -> int:
-        """Characters of all messages."""
-        return sum(len(message.content) for message in self.conversation)
+    @property
+    def conversation(self) -> tuple[ChatMessage, ...]:
+        """The messages of a single prompt; none for a list of prompts and for a pod task."""
+        return () if self.prompts is not None or not self.conversations else self.conversations[0]
 
     @cached_property
     def expected_prompt_tokens(self) -> int:
-        """Number of tokens in the prompt, estimated if the task does not state it."""
-        return estimate_tokens(self.prompt_length) if self.prompt_tokens is None else self.prompt_tokens
+        """Number of tokens in all prompts, estimated if the task does not state it."""
+        if self.prompt_tokens is not None:
+            return self.prompt_tokens
+        return estimate_tokens(sum(len(message.content) for message in chain(*self.conversations)))
 
     def to_generation(self) -> Generation:
         """Return how the answer is generated."""
@@ -177,8 +196,9 @@ class TaskSpec(Generation):
 
     @cached_property
     def input_size_bytes(self) -> int:
-        """The size of the payload in bytes; at least that of the prompt."""
-        return max(parse_quantity(self.input_bytes), sum(len(one.content.encode()) for one in self.conversation))
+        """The size of the payload in bytes; at least that of the prompts."""
+        text_bytes = sum(len(message.content.encode()) for message in chain(*self.conversations))
+        return max(parse_quantity(self.input_bytes), text_bytes)
 
     @cached_property
     def allowed_tiers(self) -> frozenset[Tier]:

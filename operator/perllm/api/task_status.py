@@ -125,6 +125,10 @@ class Result(Resource):
     location: Text | None = Field(
         default=None, description="Where the full answer is, for example configmap:answers or file:/output/a.jsonl."
     )
+    answer_name: Text | None = Field(
+        default=None,
+        description="Name of the LLMTaskAnswer with the full answer, or with those to several prompts.",
+    )
 
 
 class Condition(Resource):

@@ -24,6 +24,8 @@ _NODE_IS_KNOWN = {
     "message": "the token of an agent must be bound to a pod that runs on a node",
     "reason": "Forbidden",
 }
+_IS_NO_ANSWER = f"request.resource.resource != '{names.TASK_ANSWER_PLURAL}'"
+_OWNER = "object.metadata.ownerReferences[0]"
 _FINAL_PHASES = sorted(phase.value for phase in TaskPhase if phase.is_final)
 # The API server itself keeps the spec and the identity of an object whose status is changed.
 _KEPT_METADATA = ("labels", "annotations", "finalizers", "ownerReferences")
@@ -36,22 +38,43 @@ def report_policy_spec(user: str) -> dict[str, Any]:
     once, until the task has ended.
     """
     resources = [_rule(names.GROUP, ["UPDATE"], f"{names.TASK_PLURAL}/status")]
-    return _policy_spec(user, resources, _is_placed_here(), _is_open(), _is_current(), _is_first(), _keeps_the_rest())
+    return _policy_spec(
+        user,
+        resources,
+        _is_placed_here(),
+        _is_open(),
+        _is_current(),
+        _is_first(),
+        _names_its_answer(),
+        _keeps_the_rest(),
+    )
 
 
 def object_policy_spec(user: str) -> dict[str, Any]:
-    """Return the spec of the policy about the objects that belong to agents: the one of their node, and their Lease."""
+    """Return the spec of the policy about the objects of agents: that of their node, their Lease, and answers.
+
+    The name of an answer says of which attempt at which task it is, and which node gave it. Admission does not see that
+    task here, but it does where the status of the task names the answer: only the answer of its own node to the current
+    attempt. So what an agent creates for a task of another node is never an answer to it.
+    """
     return _policy_spec(
         user,
         [
-            _rule(names.GROUP, ["CREATE", "UPDATE"], names.NODE_SERVER_PLURAL, f"{names.NODE_SERVER_PLURAL}/status"),
+            _rule(
+                names.GROUP,
+                ["CREATE", "UPDATE"],
+                names.NODE_SERVER_PLURAL,
+                f"{names.NODE_SERVER_PLURAL}/status",
+                names.TASK_ANSWER_PLURAL,
+            ),
             _rule("coordination.k8s.io", ["CREATE", "UPDATE"], "leases"),
         ],
+        _belongs_to_a_task(),
         _forbid_unless(
-            f"object.metadata.name == (request.resource.resource == 'leases' ? '{names.AGENT_LEASE_PREFIX}' : '') + "
-            "variables.node",
+            f"object.metadata.name == (request.resource.resource == 'leases' ? '{names.AGENT_LEASE_PREFIX}' : "
+            f"{_IS_NO_ANSWER} ? '' : {_OWNER}.uid + '-' + string(object.attempt) + '.') + variables.node",
             "'the agent of node ' + variables.node + ' may not write the ' + request.resource.resource + ' of others'",
-            "an agent may write only the object and the Lease of its own node",
+            "an agent may write only the object, the Lease and the answers of its own node",
         ),
     )
 
@@ -98,6 +121,24 @@ def _is_first() -> dict[str, Any]:
         f"oldObject.?status.?run.?attempt.orValue(0) != object.?status.?run.?attempt.orValue(0) || ({is_same})",
         "'attempt ' + string(oldObject.?status.?attempts.orValue(0)) + ' has a result already'",
         "an attempt has one result, which an agent may not change",
+    )
+
+
+def _belongs_to_a_task() -> dict[str, Any]:
+    owners = "object.metadata.?ownerReferences.orValue([])"
+    return {
+        "expression": f"{_IS_NO_ANSWER} || ({owners}.size() == 1 && {_OWNER}.kind == '{names.TASK_KIND}')",
+        "message": "an answer must be owned by its task and nothing else",
+        "reason": "Forbidden",
+    }
+
+
+def _names_its_answer() -> dict[str, Any]:
+    name = "string(object.metadata.uid) + '-' + string(oldObject.?status.?attempts.orValue(0)) + '.' + variables.node"
+    return _forbid_unless(
+        f"object.status.?result.?answerName.orValue('') in ['', {name}]",
+        f"'the answer to the current attempt is called ' + {name}",
+        "an agent may name only the answer of its own node to the current attempt",
     )
 
 

@@ -87,6 +87,7 @@ def agent_task_rules() -> list[Rule]:
     return [
         _rule(names.GROUP, [names.TASK_PLURAL], "list", "watch"),
         _rule(names.GROUP, [f"{names.TASK_PLURAL}/status"], "patch"),
+        _rule(names.GROUP, [names.TASK_ANSWER_PLURAL], "create"),
     ]
 
 

@@ -12,9 +12,9 @@ from perllm.placement.hindsight import CompletedRun, judge_run
 def build_outcome(
     task: Task, status: TaskStatus, pod: Pod, decision: Decision, residence: Residence | None
 ) -> Outcome | None:
-    """Return the outcome of a settled task; None if it did not succeed."""
+    """Return the outcome of a settled task; None if it did not succeed, or took time for more than its tokens."""
     observed = status.observed
-    if observed is None or observed.latency is None:
+    if observed is None or observed.latency is None or _has_waste(status):
         return None
     energy_j = observed.energy_joules
     run = CompletedRun(
@@ -31,3 +31,9 @@ def build_outcome(
         residence=residence,
     )
     return judge_run(decision, run)
+
+
+def _has_waste(status: TaskStatus) -> bool:
+    """Whether requests failed or were repeated: they took time and energy, and their tokens are not counted."""
+    prompts = status.run.prompts if status.run else None
+    return prompts is not None and bool(prompts.failed or prompts.repeated)

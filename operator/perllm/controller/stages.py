@@ -1,6 +1,7 @@
 """The status of a task at each stage of its life; lifecycle.py decides which stage comes next."""
 
 from perllm.api.report import RunReport
+from perllm.api.served_run import ServedRun
 from perllm.api.task_status import ConditionType, Observation, Result, RunsAs, TaskPhase, TaskStatus
 from perllm.cluster.pod import Pod
 from perllm.cluster.times import to_time
@@ -85,7 +86,7 @@ def succeed(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatu
     status = status.model_copy(
         update={
             "phase": TaskPhase.SUCCEEDED,
-            "message": None,
+            "message": _describe_unanswered(status.run),
             "start_time": None if started_s is None else to_time(started_s),
             "completion_time": to_time(task.received_s + latency_s),
             "observed": observed,
@@ -135,6 +136,12 @@ def put_condition(
     """Set one condition of a task."""
     conditions = set_condition(status.conditions, kind, value, reason, message, generation=task.generation, now_s=now_s)
     return status.model_copy(update={"conditions": conditions})
+
+
+def _describe_unanswered(run: ServedRun | None) -> str | None:
+    """Return how many prompts have no answer although the task has succeeded; None if all have one."""
+    prompts = run.prompts if run else None
+    return f"{prompts.failed} of {prompts.total} prompts were not answered" if prompts and prompts.failed else None
 
 
 def _find_start_s(status: TaskStatus, pod: Pod) -> float | None:

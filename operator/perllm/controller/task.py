@@ -74,6 +74,7 @@ class Task:
             namespace=self.namespace,
             demand=self.demand,
             avoided=avoided,
+            prompts=max(len(spec.conversations), 1),
             is_served=spec.is_served,
         )
 

@@ -18,6 +18,7 @@ TESTED_MINORS = range(35, 38)
 
 _TESTED = f"PerLLM is tested with Kubernetes 1.{TESTED_MINORS[0]} to 1.{TESTED_MINORS[-1]}"
 
+_COMMON_PARTS = ("apiVersion", "kind", "metadata")
 _UPDATE = "helm upgrade with crds.enabled=true, or: perllm crds | kubectl apply --server-side -f -"
 
 
@@ -50,11 +51,10 @@ def _check_resource(crd: Mapping[str, Any], document: Mapping[str, Any] | None) 
         return fail(RESOURCES, f"{name} is not installed", _UPDATE)
     own = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
     lacking, different = [], False
-    for part in ("spec", "status"):
-        if part in own:
-            theirs = served.get("properties", {}).get(part, {})
-            lacking += _find_lacking(own[part], theirs, part)
-            different |= theirs != own[part]
+    for part in (one for one in own if one not in _COMMON_PARTS):
+        theirs = served.get("properties", {}).get(part, {})
+        lacking += _find_lacking(own[part], theirs, part)
+        different |= theirs != own[part]
     if lacking:
         return fail(RESOURCES, f"{name} is from another version, without {', '.join(lacking[:3])}", _UPDATE)
     if different:

@@ -257,7 +257,7 @@ class Learner:
 
     def _learn_censored(self, known: ModelLaws, row: int, ended: Ended) -> None:
         written = _written_tokens(ended, known.latency.coefficients[row])
-        if written > 1.0 and known.latency.weight(row) >= PROVEN_WEIGHT:
+        if ended.is_one_answer and written > 1.0 and known.latency.weight(row) >= PROVEN_WEIGHT:
             known.lengths.learn_censored(ended.prompt_tokens, ended.hint_tokens, written)
             self._models.publish(known)
         foreseen_s = ended.foreseen_fixed_s + max(written, 1.0) * ended.foreseen_token_s

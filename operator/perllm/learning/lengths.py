@@ -70,6 +70,17 @@ class Length:
     points: FloatArray
     mean: float
 
+    def repeated(self, count: int) -> "Length":
+        """Return the sum of that many independent answers of this length: mean and variance are exact.
+
+        Its shape is that of one answer, drawn together around the mean.
+        """
+        if count == 1:
+            return self
+        points = count * self.mean + np.sqrt(count) * (self.points - self.mean)
+        spread = max(self.spread / float(np.sqrt(count)), MIN_SPREAD)
+        return Length(float(np.log(np.median(points))), spread, points, count * self.mean)
+
 
 class LengthLaw:
     """Lengths of one model's answers.

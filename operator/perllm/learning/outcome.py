@@ -55,7 +55,7 @@ class Outcome:
         energy_error: the same of the energy.
         resource_slack: compute and bandwidth slack when it was placed.
         finished_s: Unix time of completion.
-        is_length_known: whether `output_tokens` was observed.
+        is_length_known: whether `output_tokens` is the observed length of one answer.
         is_served: whether it ran as a request, so that no pod had to start.
     """
 
@@ -119,6 +119,7 @@ class Ended:
         foreseen_token_s: time per token that had been foreseen.
         ended_s: Unix time of its end.
         is_served: as in `Outcome`.
+        is_one_answer: whether it was to write one answer, not those to several prompts.
     """
 
     task_id: str
@@ -134,6 +135,7 @@ class Ended:
     foreseen_token_s: float
     ended_s: float
     is_served: bool = False
+    is_one_answer: bool = True
 
     def find_fault(self) -> ImplausibleFigure | None:
         """Return which of its figures is impossible; None if none is."""

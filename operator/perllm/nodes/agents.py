@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from perllm.api import names
+from perllm.api.node_profile import ServingStatus
 from perllm.api.node_server import NodeServerStatus
 from perllm.cluster.client import Object
 from perllm.cluster.shapes import as_object
@@ -27,10 +28,11 @@ MARGIN_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What the model servers of a node offer."""
+    """What the model servers of a node offer, and what people see of it."""
 
     node: str
     serving: Serving
+    shown: ServingStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,9 @@ def read_offer(item: Object) -> Offer:
         slots=None if None in slots else float(sum(one for one in slots if one is not None)),
         foreign=float(sum(server.foreign for server in ready)),
     )
-    return Offer(item["metadata"]["name"], serving)
+    busy = str(status.running) if serving.slots is None else f"{status.running}/{serving.slots:g}"
+    shown = ServingStatus(ready=status.ready, models=status.models, busy=busy, foreign=status.foreign)
+    return Offer(item["metadata"]["name"], serving, shown)
 
 
 def read_lease(item: Object) -> SeenLease | None:
@@ -75,6 +79,7 @@ class NodeAgents:
     Args:
         scheduler: receives what model servers offer.
         lose_runs: called regularly with a test of whether a node's requests are lost.
+        show: called again and again with what a node serves; None if it has no agent.
         can_see: whether renewals can be seen at the moment.
         now_s: monotonic clock.
         unix_now: wall clock.
@@ -85,16 +90,18 @@ class NodeAgents:
         scheduler: Scheduler,
         lose_runs: Callable[[Callable[[str], bool]], None],
         *,
+        show: Callable[[str, ServingStatus | None], None],
         can_see: Callable[[], bool],
         now_s: Callable[[], float],
         unix_now: Callable[[], float],
     ) -> None:
         self._scheduler = scheduler
         self._lose_runs = lose_runs
+        self._show = show
         self._can_see = can_see
         self._now_s = now_s
         self._unix_now = unix_now
-        self._offers: dict[str, Serving] = {}
+        self._offers: dict[str, Offer] = {}
         self._passed: dict[str, Serving] = {}
         self._until_s: dict[str, float] = {}
         self._begun_s = now_s()
@@ -102,7 +109,7 @@ class NodeAgents:
     def on_offer(self, old: Offer | None, new: Offer | None) -> None:
         """Handle the model servers of a node that were added, changed or deleted."""
         if new is not None:
-            self._offers[new.node] = new.serving
+            self._offers[new.node] = new
             self._pass_on(new.node)
         elif old is not None:
             self._offers.pop(old.node, None)
@@ -144,8 +151,9 @@ class NodeAgents:
         self._lose_runs(self.is_lost)
 
     def _pass_on(self, node: str) -> None:
-        before = self._passed.get(node, NOTHING)
-        serving = self._offers.get(node, NOTHING) if self.is_alive(node) else NOTHING
+        before, offer, is_alive = self._passed.get(node, NOTHING), self._offers.get(node), self.is_alive(node)
+        serving = offer.serving if offer is not None and is_alive else NOTHING
+        self._show(node, offer.shown if offer is not None and is_alive else ServingStatus() if offer else None)
         if serving == before:
             return
         if before.models and not serving.models:

@@ -1,4 +1,8 @@
-"""From what was decided and what was observed to what there is to learn; the simulator uses the same."""
+"""From what was decided and what was observed to what there is to learn; the simulator uses the same.
+
+Several prompts of a task are asked one after the other. Its time and energy are the sums of theirs, and the laws are
+linear in tokens, so both are learned from it. The sum of its answers says little about the length of one, which is not.
+"""
 
 from dataclasses import dataclass
 from math import log
@@ -68,7 +72,7 @@ def judge_run(decision: Decision, run: CompletedRun) -> Outcome:
         energy_error=energy_error,
         resource_slack=decision.assessment.resource_slack,
         finished_s=run.finished_s,
-        is_length_known=run.output_tokens is not None,
+        is_length_known=run.output_tokens is not None and inference.prompts == 1,
         is_served=inference.is_served,
     )
 
@@ -91,6 +95,7 @@ def judge_ended(decision: Decision, ended_s: float, residence: Residence | None)
         foreseen_token_s=times.token_s,
         ended_s=ended_s,
         is_served=inference.is_served,
+        is_one_answer=inference.prompts == 1,
     )
 
 

@@ -22,6 +22,7 @@ class PlacementRequest:
         namespace: of the task.
         demand: what its pod asks of a node.
         avoided: nodes where earlier attempts at it ended badly.
+        prompts: number of prompts, each with an answer of its own.
         is_served: whether it runs as a request to a model server of the node.
     """
 
@@ -36,6 +37,7 @@ class PlacementRequest:
     namespace: str = ""
     demand: PodDemand = ONE_SLOT
     avoided: frozenset[str] = frozenset()
+    prompts: int = 1
     is_served: bool = False
 
     @property

@@ -20,7 +20,6 @@ from functools import partial
 from random import Random
 
 from perllm.guard import describe
-from perllm.learning.learner import Learner
 from perllm.placement.circuits import Circuits
 from perllm.placement.fleet import Fleet
 from perllm.placement.ledger import Ledger
@@ -75,7 +74,6 @@ class DispatchLoop:
 
     Args:
         placer: chooses a node for a task.
-        learner: predicts the lengths of answers.
         fleet: the nodes.
         ledger: the tasks in flight.
         circuits: of the nodes.
@@ -89,7 +87,6 @@ class DispatchLoop:
         self,
         placer: Placer,
         *,
-        learner: Learner,
         fleet: Fleet,
         ledger: Ledger,
         circuits: Circuits,
@@ -99,7 +96,6 @@ class DispatchLoop:
         rng: Random,
     ) -> None:
         self._placer = placer
-        self._learner = learner
         self._fleet = fleet
         self._ledger = ledger
         self._shares = shares
@@ -356,6 +352,6 @@ class DispatchLoop:
         request = task.request
         if self._rules.order is Order.ARRIVAL:
             return (request.due_s - request.deadline_s,)
-        length = self._learner.expect_length(request.model, request.prompt_tokens, request.output_tokens)
+        length = self._placer.expect_length(request)
         residence_s = self._residence_times.expect_s(request.model, request.prompt_tokens, length.mean)
         return -task.priority, request.due_s - residence_s

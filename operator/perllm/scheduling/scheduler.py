@@ -102,7 +102,6 @@ class Scheduler:
         )
         self._loop = DispatchLoop(
             self._placer,
-            learner=parts.learner,
             fleet=parts.fleet,
             ledger=parts.ledger,
             circuits=parts.circuits,

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Self
 
-import orjson
-from pydantic import ConfigDict, Field
+from pydantic import AwareDatetime, ConfigDict, Field
 
 from perllm.api.base import Joules, Resource, Seconds, Tokens
 from perllm.api.served_run import ServedRun
+from perllm.api.task_answer import MAX_STORED_LENGTH, TaskAnswer
 from perllm.api.task_status import MAX_ANSWER_LENGTH, Observation, Result, TaskPhase, TaskStatus
 from perllm.submission.batch import BatchTask
 from perllm.text import clean_line, clean_text
@@ -27,10 +27,12 @@ class AnswerLine(Resource):
     phase: TaskPhase | None = None
     text: str | None = None
     truncated: bool | None = None
+    finish_reason: str | None = None
     problem: str | None = None
     deadline_met: bool | None = None
     latency_seconds: Seconds | None = None
     energy_joules: Joules | None = None
+    completion_time: AwareDatetime | None = None
     node: str | None = None
     prompt_tokens: Tokens | None = None
     output_tokens: Tokens | None = None
@@ -40,9 +42,11 @@ class AnswerLine(Resource):
         """Whether the prompt has its answer."""
         return self.phase is TaskPhase.SUCCEEDED
 
-    def to_bytes(self) -> bytes:
-        """Return the line, with its end."""
-        return orjson.dumps(self.to_object(), option=orjson.OPT_APPEND_NEWLINE)
+    def with_whole(self, answer: TaskAnswer) -> Self:
+        """Return the line with the whole text, of which the status of the task has the beginning."""
+        (whole, *_) = answer.answers
+        text = None if whole.text is None else clean_text(whole.text, MAX_STORED_LENGTH)
+        return self.model_copy(update={"text": text, "truncated": whole.truncated})
 
 
 def build_line(task: BatchTask, status: TaskStatus) -> AnswerLine:
@@ -56,10 +60,12 @@ def build_line(task: BatchTask, status: TaskStatus) -> AnswerLine:
         phase=status.phase,
         text=None if result.text is None else clean_text(result.text, MAX_ANSWER_LENGTH),
         truncated=result.truncated,
+        finish_reason=status.run.finish_reason if status.run else None,
         problem=None if answered else _find_problem(status.message, status.run),
         deadline_met=status.deadline_met,
         latency_seconds=observed.latency,
         energy_joules=observed.energy_joules,
+        completion_time=status.completion_time,
         node=status.node_name,
         prompt_tokens=observed.prompt_tokens,
         output_tokens=observed.tokens,

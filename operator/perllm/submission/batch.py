@@ -111,15 +111,15 @@ def build_batch(
 def _check_common(common: Mapping[str, Any]) -> None:
     """Raise if a field of all tasks is invalid, which is not the fault of a line."""
     try:
-        TaskSpec.model_validate({**common, "prompt": "?"})
+        TaskSpec.model_validate({"model": "any", **common, "prompt": "?"})
     except ValidationError as error:
         raise BatchError(first_error(error)) from error
 
 
 def _build_spec(placed: PlacedPrompt, common: Mapping[str, Any]) -> TaskSpec:
-    own = placed.prompt.model_dump(include={"messages", "max_tokens", "temperature"}, exclude_none=True)
+    own = placed.prompt.model_dump(include={"messages", "model"}, exclude_none=True)
     try:
-        return TaskSpec.model_validate({**common, **own})
+        return TaskSpec.model_validate({**common, **own, **placed.prompt.parameters})
     except ValidationError as error:
         raise PromptError(f"{placed.place} {first_error(error)}") from error
 

@@ -18,6 +18,7 @@ from perllm.cluster.credentials import CredentialsError, load_credentials, load_
 from perllm.cluster.leadership import LeadershipError, find_namespace
 from perllm.runner.prompts import PlacedPrompt, PromptError, read_prompts
 from perllm.submission.batch import Batch, BatchError, build_batch
+from perllm.submission.formats import OpenAiFormat, PlainFormat
 from perllm.submission.output import AnswerFile, LinePrinter, Output, OutputError, TextPrinter
 from perllm.submission.session import carry_out
 from perllm.submission.submission import Submission, SubmissionError
@@ -47,17 +48,25 @@ SPEC_OPTIONS = (
     multiple=True,
     type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
     help='File with one prompt per line; if it ends in .jsonl, one JSON object per line, with "prompt" or "messages" '
-    'and optionally "max_tokens", "temperature" and "id"; if it ends in .json, an array of such objects; - for one '
-    "prompt per line from standard input. May be repeated.",
+    'and optionally "id", "model", "max_tokens", "temperature", "top_p", "seed" and "stop", or a request of OpenAI\'s '
+    "Batch API; if it ends in .json, an array of such objects; - for one prompt per line from standard input. May be "
+    "repeated.",
 )
 @click.option("--prompt", "texts", multiple=True, metavar="TEXT", help="A prompt; may be repeated.")
 @click.option("--system", metavar="TEXT", help="System message for every prompt without messages of its own.")
-@click.option("--model", required=True, help="Name of the model, as kubectl get llmservers shows it.")
+@click.option("--model", help="Name of the model, as kubectl get llmservers shows it, of prompts that name none.")
 @click.option("--deadline", required=True, metavar="DURATION", help="Time allowed for each task, such as 60s.")
 @click.option(
     "--output",
     type=_FILE,
     help="Append the answers to this file, as JSON lines. Default: print them; the text only if there is one prompt.",
+)
+@click.option(
+    "--format",
+    "line_format",
+    type=click.Choice(["perllm", "openai"]),
+    default="perllm",
+    help="Format of the lines: PerLLM's own, or that of the output files of OpenAI's Batch API.",
 )
 @click.option("--max-tokens", type=int, help="Longest answer. Default: the server's own limit.")
 @click.option("--temperature", type=float, help="Sampling temperature. Default: the server's own.")
@@ -135,16 +144,19 @@ def _find_namespace(kubeconfig: Path | None, context: str | None) -> str:
         return "default"
 
 
-def _open_output(path: Path | None, batch: Batch) -> AbstractContextManager[Output]:
+def _open_output(path: Path | None, batch: Batch, format_name: str) -> AbstractContextManager[Output]:
+    models = {task.name: task.spec.model for task in batch.tasks}
+    line_format = OpenAiFormat(models) if format_name == "openai" else PlainFormat()
     if path is not None:
-        return AnswerFile(path, {task.name for task in batch.tasks})
-    return nullcontext(LinePrinter() if len(batch.tasks) > 1 else TextPrinter())
+        return AnswerFile(path, models, line_format)
+    has_lines = len(batch.tasks) > 1 or format_name == "openai"
+    return nullcontext(LinePrinter(line_format) if has_lines else TextPrinter())
 
 
 async def _submit(batch: Batch, options: dict[str, Any]) -> bool:
     """Return whether all prompts of the batch were answered."""
     client = Client(load_credentials(options["kubeconfig"], options["context"]))
-    with _open_output(options["output"], batch) as output:
+    with _open_output(options["output"], batch, options["line_format"]) as output:
         async with client:
             window, deletes = options["window"], options["deletes"]
             submission = Submission(client, batch, output, window=window, deletes=deletes, report=_report, rng=Random())

@@ -12,8 +12,7 @@ from pydantic import ValidationError
 
 from perllm.runner.prompts import first_error
 from perllm.submission.answers import AnswerLine
-
-LINE_START = b'{"index":'
+from perllm.submission.formats import LineFormat
 
 
 class OutputError(Exception):
@@ -47,14 +46,16 @@ class AnswerFile:
     Args:
         path: the file; it is created if it does not exist.
         tasks: names of the tasks that its lines may be about.
+        line_format: how a line is written.
 
     Raises:
         OutputError: another process writes to it, or it is not such a file.
         OSError: it cannot be opened.
     """
 
-    def __init__(self, path: Path, tasks: Collection[str]) -> None:
+    def __init__(self, path: Path, tasks: Collection[str], line_format: LineFormat) -> None:
         self.has_energies = True
+        self._format = line_format
         self._path = path
         self._file: BinaryIO = path.open("a+b")
         try:
@@ -74,7 +75,7 @@ class AnswerFile:
 
     def write(self, line: AnswerLine) -> None:
         """Append a line, and wait until it is on the disk."""
-        self._file.write(line.to_bytes())
+        self._file.write(self._format.encode(line))
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -88,7 +89,7 @@ class AnswerFile:
         self._file.seek(0)
         lines, end = [], 0
         for number, content in enumerate(self._file, start=1):
-            if not content.endswith(b"\n") and _is_cut_off(content):
+            if not content.endswith(b"\n") and self._is_cut_off(content):
                 break
             lines.append(self._parse(content, number, tasks))
             end += len(content)
@@ -98,28 +99,35 @@ class AnswerFile:
     def _parse(self, content: bytes, number: int, tasks: Collection[str]) -> AnswerLine:
         place = f"{self._path}, line {number},"
         try:
-            line = AnswerLine.model_validate_json(content)
+            line = self._format.decode(content)
         except ValidationError as error:
             raise OutputError(f"{place} is not an answer ({first_error(error)}): give another --output") from error
         if line.task not in tasks:
             raise OutputError(f"{place} belongs to other prompts or options: give another --output")
         return line
 
-
-def _is_cut_off(content: bytes) -> bool:
-    """Whether this can be the beginning of a line, and not what some other program wrote."""
-    return content.startswith(LINE_START) or LINE_START.startswith(content)
+    def _is_cut_off(self, content: bytes) -> bool:
+        """Whether this can be the beginning of a line, and not what some other program wrote."""
+        start = self._format.start
+        return content.startswith(start) or start.startswith(content)
 
 
 class LinePrinter:
-    """Prints lines to standard output."""
+    """Prints lines to standard output.
+
+    Args:
+        line_format: how a line is written.
+    """
 
     lines: Sequence[AnswerLine] = ()
     has_energies = True
 
+    def __init__(self, line_format: LineFormat) -> None:
+        self._format = line_format
+
     def write(self, line: AnswerLine) -> None:
         """Print a line."""
-        click.echo(line.to_bytes(), nl=False)
+        click.echo(self._format.encode(line), nl=False)
 
 
 class TextPrinter:

@@ -6,10 +6,15 @@ made again.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from random import Random
 
+from pydantic import ValidationError
+
 from perllm.api import names
+from perllm.api.task_answer import TaskAnswer
+from perllm.backoff import Backoff
 from perllm.cluster.client import ApiError, Client, Object
 from perllm.cluster.informer import Informer
 from perllm.cluster.outages import Outages
@@ -19,13 +24,24 @@ from perllm.submission.answers import AnswerLine, Tally, build_line_of_deleted
 from perllm.submission.batch import Batch, BatchTask
 from perllm.submission.output import Output
 from perllm.submission.task_state import TaskState, read_state
+from perllm.text import error_line
 
 PROGRESS_S = 5.0
+READ_AGAIN = Backoff(first_s=0.5, limit_s=10.0)
 DENIED = (401, 403)
 
 
 class SubmissionError(Exception):
     """The submission cannot go on; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    """A task that has finished: its line, its uid, and the name of the object with the whole text of the line."""
+
+    line: AnswerLine
+    uid: str
+    answer_name: str | None
 
 
 class Submission:
@@ -65,12 +81,13 @@ class Submission:
         self._window = window
         self._deletes = deletes
         self._notify = report
+        self._rng = rng
         written = {line.task for line in output.lines}
         self._missing = {task.name: task for task in batch.tasks if task.name not in written}
         self._known: set[str] = set()
         self._unfinished: set[str] = set()
         self._room = asyncio.Event()
-        self._due: asyncio.Queue[tuple[AnswerLine, str]] = asyncio.Queue()
+        self._due: asyncio.Queue[_Finished] = asyncio.Queue()
         self._failure: asyncio.Future[SubmissionError] = loop.create_future()
         self._may_create = False
         self._writes = WriteQueue(guard, outages, rng)
@@ -190,26 +207,42 @@ class Submission:
         if not state.has_our_spec:
             self._fail(self._explain_conflict(state.name))
         elif new is None:
-            self._finish(state.line or build_line_of_deleted(task), state.uid)
+            self._finish(state, state.line or build_line_of_deleted(task))
         elif new.line is None:
             self._unfinished.add(new.name)
             return
         elif new.is_due:
-            self._finish(new.line, new.uid)
+            self._finish(new, new.line)
         self._unfinished.discard(state.name)
         self._room.set()
 
-    def _finish(self, line: AnswerLine, uid: str) -> None:
+    def _finish(self, state: TaskState, line: AnswerLine) -> None:
         del self._missing[line.task]
-        self._due.put_nowait((line, uid))
+        self._due.put_nowait(_Finished(line, state.uid, state.answer_name))
 
     async def _gather(self) -> None:
         while self._missing or not self._due.empty():
-            line, uid = await self._due.get()
+            finished = await self._due.get()
+            line = await self._complete(finished.line, finished.answer_name)
             self._output.write(line)
             self.tally.add(line)
             if self._deletes:
-                self._write("deletion", line.task, partial(self._delete, line.task, uid))
+                self._write("deletion", line.task, partial(self._delete, line.task, finished.uid))
+
+    async def _complete(self, line: AnswerLine, answer_name: str | None) -> AnswerLine:
+        """Return the line with the whole text, or as it is if that cannot be read."""
+        failures = 0
+        while answer_name is not None:
+            try:
+                item = await self._client.get(names.task_answer_path(self.batch.namespace, answer_name))
+                return line.with_whole(TaskAnswer.model_validate(item))
+            except (ApiError, ValidationError) as error:
+                if not isinstance(error, ApiError) or not error.is_transient or error.status in DENIED:
+                    self._notify(f"the end of the answer of task {line.task} cannot be read: {error_line(error)}")
+                    break
+            failures += 1
+            await asyncio.sleep(READ_AGAIN.pause_s(failures, self._rng))
+        return line
 
     async def _report_progress(self) -> None:
         total, last = len(self.batch.tasks), ""

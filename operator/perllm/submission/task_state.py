@@ -18,6 +18,7 @@ class TaskState:
         uid: its identity.
         has_our_spec: whether it asks what the batch asks.
         line: its line of the output; None until it has finished.
+        answer_name: name of the object with the whole text of the line; None if the line has it.
         is_due: whether the line has all that it waits for.
     """
 
@@ -25,6 +26,7 @@ class TaskState:
     uid: str
     has_our_spec: bool
     line: AnswerLine | None
+    answer_name: str | None
     is_due: bool
 
 
@@ -47,6 +49,7 @@ def read_state(item: Object, task: BatchTask, *, waits_for_energy: bool) -> Task
         uid=item["metadata"]["uid"],
         has_our_spec=_has_spec(item, task.spec),
         line=build_line(task, status) if is_final else None,
+        answer_name=status.result.answer_name if status.result else None,
         is_due=is_final and (is_settled or not waits_for_energy),
     )
 

@@ -253,6 +253,7 @@ def test_upgrade_keeps_tasks_and_uninstallation_leaves_only_what_it_should(relea
         "CustomResourceDefinition//llminferencetasks.perllm.io",
         "CustomResourceDefinition//llmnodeprofiles.perllm.io",
         "CustomResourceDefinition//llmnodeservers.perllm.io",
+        "CustomResourceDefinition//llmtaskanswers.perllm.io",
     }
     assert cluster.get("llmtasks", "-n", "team")["items"]
 

@@ -73,7 +73,7 @@ def test_resource_definitions_are_those_of_the_operator(render: Render) -> None:
 def test_resource_definitions_are_not_kept_if_the_values_say_so(render: Render) -> None:
     crds = [one for one in render("own-rbac") if one["kind"] == "CustomResourceDefinition"]
 
-    assert ["annotations" in crd["metadata"] for crd in crds] == [False] * 3
+    assert ["annotations" in crd["metadata"] for crd in crds] == [False] * 4
 
 
 @pytest.mark.parametrize("values", SETS)

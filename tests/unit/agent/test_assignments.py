@@ -17,11 +17,23 @@ from unit.cluster.queues import make_guard
 def test_a_placed_task_is_a_request_with_its_conversation_and_parameters() -> None:
     read = assignment(system="Be brief.", temperature=0, seed=7, topP=0.5, stop=["."])
 
-    assert read.to_request() == ChatRequest(
-        "m",
-        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
-        {"max_tokens": 50, "temperature": 0.0, "top_p": 0.5, "seed": 7, "stop": ["."]},
-    )
+    assert read.to_requests() == [
+        ChatRequest(
+            "m",
+            [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
+            {"max_tokens": 50, "temperature": 0.0, "top_p": 0.5, "seed": 7, "stop": ["."]},
+        )
+    ]
+
+
+def test_each_of_several_prompts_is_a_request_with_the_same_parameters() -> None:
+    read = assignment(prompt=None, prompts=["one", "two"], system="Be brief.")
+
+    assert [[message["content"] for message in request.messages] for request in read.to_requests()] == [
+        ["Be brief.", "one"],
+        ["Be brief.", "two"],
+    ]
+    assert [request.parameters for request in read.to_requests()] == [{"max_tokens": 50}] * 2
 
 
 def test_its_deadline_counts_from_when_it_was_received_which_is_more_precise_than_its_creation() -> None:

@@ -6,9 +6,11 @@ from typing import Any, cast
 
 import pytest
 
+from perllm.agent.inquiry import Inquiry, Reply
 from perllm.agent.reports import RunReports
-from perllm.agent.results import build_result, describe_run
+from perllm.agent.results import AttemptReport, build_report
 from perllm.api import names
+from perllm.api.task_status import MAX_ANSWER_LENGTH
 from perllm.cluster.client import ApiError, ApiTimeoutError, ApiUnreachableError, Client
 from perllm.cluster.writes import WriteQueue
 from perllm.completions.answer import Answer
@@ -18,8 +20,18 @@ from unit.cluster.queues import make_writes
 
 pytestmark = pytest.mark.looptime
 
-RUN = describe_run(1, Answer(), None, begun_unix_s=CREATED_S, length_s=1.0)
-RESULT = build_result("Blue.")
+NAME = "uid-t-1.n"
+ANSWER_PATH = names.task_answer_path("team", NAME)
+
+
+def build(*texts: str) -> AttemptReport:
+    inquiry = Inquiry([Reply(Answer(pieces=[text]), None) for text in texts], has_list=len(texts) > 1)
+    return build_report(1, inquiry, NAME, begun_unix_s=CREATED_S, length_s=1.0)
+
+
+REPORT = build("Blue.")
+SEVERAL = build("Blue.", "Red.")
+LONG = build("x" * (MAX_ANSWER_LENGTH + 1))
 
 
 @pytest.fixture
@@ -53,10 +65,10 @@ async def test_run_and_answer_are_added_to_the_status_and_nothing_else(
     api: FakeApiServer, reports: RunReports, writes: WriteQueue
 ) -> None:
     before = status_of(api)
-    reports.put(assignment(), RUN, RESULT)
+    reports.put(assignment(), REPORT)
     await writes.drain()
 
-    assert status_of(api) == {**before, "run": RUN.to_object(), "result": {"text": "Blue."}}
+    assert status_of(api) == {**before, "run": REPORT.run.to_object(), "result": {"text": "Blue."}}
     assert [path for path, _ in api.calls_of("PATCH")] == [names.task_status_path("team", "t")]
 
 
@@ -64,7 +76,7 @@ async def test_an_api_server_that_was_down_gets_the_report_once(
     api: FakeApiServer, reports: RunReports, writes: WriteQueue
 ) -> None:
     api.fail("PATCH", *[ApiUnreachableError("connection refused")] * 5)
-    reports.put(assignment(), RUN, RESULT)
+    reports.put(assignment(), REPORT)
     await asyncio.sleep(60)
     await writes.drain()
 
@@ -79,7 +91,7 @@ async def test_the_run_of_another_task_or_attempt_is_denied_and_not_repeated(
     api: FakeApiServer, reports: RunReports, writes: WriteQueue, changes: dict[str, Any]
 ) -> None:
     api.store(PATH, **changes)
-    reports.put(assignment(), RUN, RESULT)
+    reports.put(assignment(), REPORT)
     await asyncio.sleep(600)
 
     assert len(api.calls_of("PATCH")) == 1
@@ -92,7 +104,7 @@ async def test_a_report_that_will_never_be_accepted_is_given_up(
 ) -> None:
     caplog.set_level("INFO")
     api.fail("PATCH", ApiError(status, "Invalid", "status.result.text: Invalid value: 'Blue.'"))
-    reports.put(assignment(), RUN, RESULT)
+    reports.put(assignment(), REPORT)
     await asyncio.sleep(600)
 
     assert (len(api.calls_of("PATCH")), len(writes)) == (1, 0)
@@ -103,7 +115,7 @@ async def test_a_report_of_a_task_that_is_gone_is_dropped(
     api: FakeApiServer, reports: RunReports, writes: WriteQueue
 ) -> None:
     api.fail("PATCH", *[ApiUnreachableError("connection refused")] * 1000)
-    reports.put(assignment(), RUN, RESULT)
+    reports.put(assignment(), REPORT)
     await asyncio.sleep(60)
     reports.drop(assignment())
 
@@ -115,7 +127,7 @@ async def test_a_report_that_was_dropped_while_it_was_written_is_not_repeated(
 ) -> None:
     api.slow_s = 1.0
     api.fail("PATCH", ApiTimeoutError("no answer in time"))
-    reports.put(assignment(), RUN, RESULT)
+    reports.put(assignment(), REPORT)
     await asyncio.sleep(0.5)
     reports.drop(assignment())
     await asyncio.sleep(600)
@@ -127,8 +139,85 @@ async def test_the_end_of_an_earlier_attempt_does_not_drop_the_report_of_a_later
     api: FakeApiServer, reports: RunReports, writes: WriteQueue
 ) -> None:
     api.store(PATH, status={"attempts": 2})
-    reports.put(assignment(attempt=2), RUN, RESULT)
+    reports.put(assignment(attempt=2), REPORT)
     reports.drop(assignment())
     await writes.drain()
 
     assert "run" in status_of(api)
+
+
+async def test_several_answers_are_an_object_that_the_task_owns_and_its_status_names(
+    api: FakeApiServer, reports: RunReports, writes: WriteQueue
+) -> None:
+    reports.put(assignment(), SEVERAL)
+    await writes.drain()
+
+    stored = api.read(ANSWER_PATH)
+    assert stored is not None
+    owner = {"apiVersion": "perllm.io/v1alpha1", "kind": "LLMInferenceTask", "name": "t", "uid": "uid-t"}
+    assert stored["metadata"]["ownerReferences"] == [owner]
+    assert (stored["kind"], stored["attempt"]) == ("LLMTaskAnswer", 1)
+    assert [one["text"] for one in stored["answers"]] == ["Blue.", "Red."]
+    assert status_of(api)["result"] == {"answerName": NAME}
+
+
+async def test_a_long_answer_is_whole_in_an_object_and_begins_in_the_status(
+    api: FakeApiServer, reports: RunReports, writes: WriteQueue
+) -> None:
+    reports.put(assignment(), LONG)
+    await writes.drain()
+
+    result = status_of(api)["result"]
+    assert (len(result["text"]), result["truncated"], result["answerName"]) == (MAX_ANSWER_LENGTH, True, NAME)
+    assert len((api.read(ANSWER_PATH) or {})["answers"][0]["text"]) == MAX_ANSWER_LENGTH + 1
+
+
+async def test_an_answer_that_was_stored_before_a_restart_counts(
+    api: FakeApiServer, reports: RunReports, writes: WriteQueue
+) -> None:
+    api.store(ANSWER_PATH, attempt=1, answers=[{"index": 0, "text": "first"}])
+    reports.put(assignment(), SEVERAL)
+    await writes.drain()
+
+    assert (api.read(ANSWER_PATH) or {})["answers"] == [{"index": 0, "text": "first"}]
+    assert status_of(api)["result"] == {"answerName": NAME}
+
+
+async def test_an_api_server_that_was_down_gets_the_answer_before_the_report(
+    api: FakeApiServer, reports: RunReports, writes: WriteQueue
+) -> None:
+    api.fail("POST", *[ApiUnreachableError("connection refused")] * 5)
+    reports.put(assignment(), SEVERAL)
+    await asyncio.sleep(60)
+    await writes.drain()
+
+    assert [method for method, _, _ in api.calls] == ["POST"] * 6 + ["PATCH"]
+
+
+REFUSALS = [ApiError(422, "Invalid", "too long"), ApiError(403, "Forbidden", "exceeded quota: answers")]
+
+
+@pytest.mark.parametrize("error", REFUSALS)
+async def test_answers_that_cannot_be_stored_are_a_failure(
+    api: FakeApiServer, reports: RunReports, writes: WriteQueue, error: ApiError
+) -> None:
+    api.fail("POST", error)
+    reports.put(assignment(), SEVERAL)
+    await writes.drain()
+
+    status = status_of(api)
+    problem = f"the answers could not be stored: {error.status} {error.reason}"
+    assert (status["run"]["end"], status["run"]["problem"]) == ("Failed", problem)
+    assert "result" not in status
+
+
+async def test_of_a_long_answer_that_cannot_be_stored_the_beginning_remains(
+    api: FakeApiServer, reports: RunReports, writes: WriteQueue
+) -> None:
+    api.fail("POST", REFUSALS[0])
+    reports.put(assignment(), LONG)
+    await writes.drain()
+
+    status = status_of(api)
+    assert (status["run"]["end"], status["result"]["truncated"]) == ("Answered", True)
+    assert "answerName" not in status["result"]

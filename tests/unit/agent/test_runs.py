@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from random import Random
+from typing import Any
 
 import aiohttp
 import pytest
@@ -14,10 +15,12 @@ from prometheus_client import CollectorRegistry
 from perllm.agent.addresses import ServerAddress
 from perllm.agent.assignments import Assignment
 from perllm.agent.metrics import AgentMetrics
+from perllm.agent.results import AttemptReport
 from perllm.agent.runs import RunClocks, Runs
 from perllm.agent.servers import ModelServers
 from perllm.api.report import TokenSource
-from perllm.api.served_run import RunEnd, ServedRun
+from perllm.api.served_run import PromptCounts, RunEnd, ServedRun
+from perllm.api.task_answer import MAX_STORED_LENGTH, PromptAnswer, TaskAnswer
 from perllm.api.task_status import MAX_ANSWER_LENGTH, Result
 from perllm.completions.endpoint import Endpoint
 from unit.agent.engines import FakeEngine, page
@@ -31,11 +34,13 @@ class Inbox:
 
     def __init__(self) -> None:
         self.runs: list[tuple[str, ServedRun, Result | None]] = []
+        self.answers: list[TaskAnswer | None] = []
         self.dropped: list[str] = []
         self._arrived = asyncio.Event()
 
-    def put(self, assignment: Assignment, run: ServedRun, result: Result | None) -> None:
-        self.runs.append((assignment.key, run, result))
+    def put(self, assignment: Assignment, report: AttemptReport) -> None:
+        self.runs.append((assignment.key, report.run, report.result))
+        self.answers.append(report.answer)
         self._arrived.set()
 
     def drop(self, assignment: Assignment) -> None:
@@ -70,11 +75,13 @@ class Desk:
         self.runs = Runs(
             self.servers,
             self.inbox,
+            node="n",
             own=self.own,
             may_start=lambda: self.may_start,
             clocks=RunClocks(time.monotonic, time.time, lambda: self.cluster_s),
             metrics=AgentMetrics(CollectorRegistry()),
             guard=make_guard(),
+            rng=Random(0),
         )
 
     def _note_change(self) -> None:
@@ -100,9 +107,9 @@ async def desk(server: FakeEngine) -> AsyncIterator[Desk]:
         await desk.runs.stop(0.0)
 
 
-async def run_one(desk: Desk, *script: Handler) -> tuple[ServedRun, Result | None]:
+async def run_one(desk: Desk, *script: Handler, **changes: Any) -> tuple[ServedRun, Result | None]:
     desk.server.script = list(script)
-    desk.runs.assign(assignment())
+    desk.runs.assign(assignment(**changes))
     await desk.inbox.wait()
     return desk.inbox.runs[0][1:]
 
@@ -160,7 +167,7 @@ async def test_without_a_ready_server_of_the_model_a_task_goes_back(desk: Desk) 
     assert (run.end, run.problem) == (RunEnd.UNAVAILABLE, "no model server of this node is ready for other")
 
 
-async def test_text_is_cleaned_and_cut(desk: Desk) -> None:
+async def test_text_is_cleaned_and_what_the_status_cannot_hold_is_stored_next_to_it(desk: Desk) -> None:
     long = "\x1b[31mred\x07" + "x" * MAX_ANSWER_LENGTH
 
     _, result = await run_one(desk, stream(encode(chunk(long, "stop"))))
@@ -168,6 +175,10 @@ async def test_text_is_cleaned_and_cut(desk: Desk) -> None:
     assert result is not None
     assert result.text is not None
     assert (result.text[:4], len(result.text), result.truncated) == ("redx", MAX_ANSWER_LENGTH, True)
+    assert result.answer_name == "uid-t-1.n"
+    (answer,) = desk.inbox.answers
+    assert answer is not None
+    assert [len(one.text or "") for one in answer.answers] == [MAX_ANSWER_LENGTH + 3]
 
 
 class Gate:
@@ -337,3 +348,89 @@ async def test_the_least_busy_server_is_asked(desk: Desk) -> None:
         await desk.inbox.wait()
 
         assert (len(desk.server.requests), len(busy.requests)) == (1, 0)
+
+
+async def test_several_prompts_are_asked_one_after_the_other_and_answered_together(desk: Desk, gate: Gate) -> None:
+    prompts = ["one", "two", "three"]
+    desk.runs.assign(assignment(prompt=None, prompts=prompts, system="Be brief."))
+    await gate.wait_for(1)
+    await asyncio.sleep(0.05)
+    assert (gate.entered, desk.own[desk.server.url]) == (1, 1)
+
+    gate.open.set()
+    await desk.inbox.wait()
+
+    sent = [[message["content"] for message in request["messages"]] for request in desk.server.requests]
+    assert sent == [["Be brief.", prompt] for prompt in prompts]
+    _, run, result = desk.inbox.runs[0]
+    assert (run.end, run.tokens, run.prompts) == (RunEnd.ANSWERED, 3, PromptCounts(total=3, answered=3, failed=0))
+    assert result == Result(answer_name="uid-t-1.n")
+    one = PromptAnswer(index=0, text="late", finish_reason="stop", output_tokens=1)
+    assert desk.inbox.answers == [
+        TaskAnswer(attempt=1, answers=tuple(one.model_copy(update={"index": at}) for at in range(3)))
+    ]
+
+
+async def test_times_and_tokens_of_several_prompts_are_those_of_all_together(desk: Desk) -> None:
+    before_s = time.time()
+
+    run, _ = await run_one(desk, prompt=None, prompts=["a", "b"])
+
+    assert (run.prompt_tokens, run.tokens, run.token_source) == (22, 14, TokenSource.USAGE)
+    assert before_s - 0.01 <= run.start_time.timestamp() <= run.end_time.timestamp() <= time.time() + 0.01
+
+
+async def test_a_list_of_one_prompt_is_answered_as_any_list(desk: Desk) -> None:
+    run, result = await run_one(desk, prompt=None, prompts=["a"])
+
+    assert (run.prompts, result) == (PromptCounts(total=1, answered=1, failed=0), Result(answer_name="uid-t-1.n"))
+
+
+async def test_a_prompt_without_an_answer_does_not_cost_the_others_theirs(desk: Desk) -> None:
+    rejected = refuse(400, {"error": {"message": "too long"}})
+
+    run, _ = await run_one(desk, rejected, prompt=None, prompts=["a", "b"])
+
+    assert (run.end, run.problem, run.prompts) == (
+        RunEnd.ANSWERED,
+        None,
+        PromptCounts(total=2, answered=1, failed=1),
+    )
+    (answer,) = desk.inbox.answers
+    assert answer is not None
+    assert [one.text for one in answer.answers] == [None, "Hello there"]
+    assert "answered 400: too long" in (answer.answers[0].problem or "")
+
+
+async def test_an_attempt_fails_if_no_prompt_was_answered(desk: Desk) -> None:
+    run, result = await run_one(desk, refuse(500), refuse(500), prompt=None, prompts=["a", "b"], retries=3)
+
+    assert (run.end, result, desk.inbox.answers) == (RunEnd.FAILED, None, [None])
+    assert (run.problem or "").startswith("none of the 2 prompts was answered; the last one: ")
+    assert len(desk.server.requests) == 2
+
+
+async def test_answers_that_are_too_long_together_are_cut_to_equal_shares(desk: Desk) -> None:
+    long = stream(encode(chunk("x" * MAX_STORED_LENGTH, "stop")))
+    short = stream(encode(chunk("y", "stop")))
+
+    await run_one(desk, long, short, prompt=None, prompts=["a", "b"])
+
+    (answer,) = desk.inbox.answers
+    assert answer is not None
+    assert [(len(one.text or ""), one.truncated) for one in answer.answers] == [
+        (MAX_STORED_LENGTH // 2, True),
+        (1, None),
+    ]
+
+
+async def test_several_prompts_are_withdrawn_together(desk: Desk, gate: Gate) -> None:
+    one = assignment(prompt=None, prompts=["a", "b"])
+    desk.runs.assign(one)
+    await gate.wait_for(1)
+
+    desk.runs.withdraw(one)
+    await asyncio.wait_for(gate.closed.wait(), 1)
+    await asyncio.sleep(0.05)
+
+    assert (gate.entered, desk.inbox.runs) == (1, [])

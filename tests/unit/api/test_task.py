@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from perllm.api.prompt import MAX_PROMPT_LENGTH, MAX_PROMPTS
 from perllm.api.task import OnDeadlineMissed, OnInfeasible, TaskSpec, Tier
 from perllm.api.task_status import Condition, DecisionStatus, Observation, TaskPhase, TaskStatus
 
@@ -63,6 +64,41 @@ def test_quantities_and_durations_are_given_as_numbers_with_units() -> None:
 def test_what_makes_no_sense_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         make_spec(**change)
+
+
+PROMPTED = {"template": None, "promptTokens": None}
+
+
+def test_the_tokens_of_several_prompts_are_those_of_all_requests() -> None:
+    spec = make_spec(**PROMPTED, prompts=["x" * 400, "y" * 800], system="z" * 40)
+
+    assert spec.expected_prompt_tokens == (440 + 840) / 4
+    assert spec.input_size_bytes == 440 + 840
+    assert [message.content[0] for conversation in spec.conversations for message in conversation] == [*"zxzy"]
+    assert spec.conversation == ()
+
+
+def test_a_single_prompt_is_a_conversation_and_a_template_is_none() -> None:
+    spec = make_spec(**PROMPTED, prompt="Hi", system="Be brief.")
+
+    assert [message.content for message in spec.conversation] == ["Be brief.", "Hi"]
+    assert make_spec().conversation == ()
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [[], [""], ["x"] * (MAX_PROMPTS + 1), ["x" * MAX_PROMPT_LENGTH, "y"]],
+    ids=["none", "an empty one", "too many", "too long together"],
+)
+def test_several_prompts_have_limits(prompts: list[str]) -> None:
+    with pytest.raises(ValidationError):
+        make_spec(**PROMPTED, prompts=prompts)
+
+
+def test_a_system_message_counts_once_however_many_prompts_there_are() -> None:
+    make_spec(**PROMPTED, prompts=["x"] * 10, system="z" * (MAX_PROMPT_LENGTH - 10))
+    with pytest.raises(ValidationError):
+        make_spec(**PROMPTED, prompts=["x"] * 10, system="z" * (MAX_PROMPT_LENGTH - 9))
 
 
 def test_status_survives_the_way_through_kubernetes() -> None:

@@ -1,5 +1,9 @@
 import math
+from datetime import UTC, datetime
 
+import pytest
+
+from perllm.api.served_run import PromptCounts, RunEnd, ServedRun
 from perllm.api.task_status import TaskStatus
 from perllm.cluster.pod import Pod
 from perllm.controller.lifecycle import advance
@@ -42,3 +46,14 @@ class TestOutcome:
 
     def test_of_a_task_that_did_not_succeed_is_none(self) -> None:
         assert build_outcome(self.TASK, TaskStatus(), running(), make_decision(), None) is None
+
+    @pytest.mark.parametrize(("failed", "repeated", "is_learned"), [(0, 0, True), (1, 0, False), (0, 1, False)])
+    def test_of_several_prompts_is_none_where_time_went_into_what_failed(
+        self, failed: int, repeated: int, is_learned: bool
+    ) -> None:
+        counts = PromptCounts(total=3, answered=3 - failed, failed=failed, repeated=repeated)
+        time = datetime.fromtimestamp(1010.0, UTC)
+        run = ServedRun(attempt=1, end=RunEnd.ANSWERED, start_time=time, end_time=time, prompts=counts)
+        status = self.settled(succeeded()).model_copy(update={"run": run})
+        outcome = build_outcome(self.TASK, status, succeeded(), make_decision(), None)
+        assert (outcome is not None) == is_learned

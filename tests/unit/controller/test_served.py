@@ -81,6 +81,18 @@ async def test_an_answer_completes_the_task_and_is_learned(cluster: ServedCluste
     assert cluster.parts.learner.summaries("n")["m"].count == 1
 
 
+async def test_several_prompts_are_placed_as_a_whole_and_succeed_if_one_was_answered(cluster: ServedCluster) -> None:
+    cluster.ask(prompt=None, prompts=["x" * 4000] * 3)
+    await asyncio.sleep(2)
+    (flight,) = (cluster.parts.ledger.flight(task) for task in cluster.parts.ledger.confirmed)
+    assert flight is not None
+    assert (flight.inference.prompt_tokens, flight.inference.prompts) == (3000, 3)
+    cluster.report(tokens=30, prompts={"total": 3, "answered": 2, "failed": 1})
+    await asyncio.sleep(SETTLING_S + 2)
+    assert (cluster.status()["phase"], cluster.status()["message"]) == ("Succeeded", "1 of 3 prompts were not answered")
+    assert cluster.parts.learner.summaries("n") == {}
+
+
 async def test_a_task_waits_for_a_node_that_serves_its_model(cluster: ServedCluster) -> None:
     cluster.start()
     cluster.scheduler.put_serving("n", NOTHING)

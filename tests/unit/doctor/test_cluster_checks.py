@@ -38,13 +38,13 @@ def levels(document: dict[str, Any] | None) -> list[Level]:
 
 
 def test_resources_of_this_version_are_fine() -> None:
-    assert levels(served()) == [Level.OK] * 3
+    assert levels(served()) == [Level.OK] * 4
 
 
 @pytest.mark.parametrize("document", [None, {}, {"components": {"schemas": {}}}])
 def test_resources_that_are_not_installed_fail(document: dict[str, Any] | None) -> None:
     findings = list(check_resources(document))
-    assert [finding.level for finding in findings] == [Level.FAIL] * 3
+    assert [finding.level for finding in findings] == [Level.FAIL] * 4
     assert "llminferencetasks.perllm.io is not installed" in findings[0].message
 
 
@@ -52,7 +52,7 @@ def test_fields_that_would_be_dropped_are_named() -> None:
     document = served()
     properties = document["components"]["schemas"]["io.perllm.v1alpha1.LLMNodeProfile"]["properties"]
     del properties["status"]["properties"]["models"]["items"]["properties"]["energy"]
-    _, finding, _ = check_resources(document)
+    _, _, finding, _ = check_resources(document)
     assert finding.level is Level.FAIL
     assert "without status.models[].energy" in finding.message
 
@@ -61,4 +61,12 @@ def test_other_differences_are_a_warning() -> None:
     document = served()
     spec = document["components"]["schemas"]["io.perllm.v1alpha1.LLMInferenceTask"]["properties"]["spec"]
     spec["properties"]["fromTheFuture"] = {"type": "string"}
-    assert levels(document) == [Level.WARN, Level.OK, Level.OK]
+    assert levels(document) == [Level.WARN, Level.OK, Level.OK, Level.OK]
+
+
+def test_a_resource_without_spec_and_status_is_compared_as_well() -> None:
+    document = served()
+    answers = document["components"]["schemas"]["io.perllm.v1alpha1.LLMTaskAnswer"]["properties"]["answers"]
+    del answers["items"]["properties"]["text"]
+    _, finding, *_ = check_resources(document)
+    assert "without answers[].text" in finding.message

@@ -179,6 +179,13 @@ class TestEnded:
         learner.learn_ended(ended)
         assert learner.expect_length("m", 1000, None).mean == before
 
+    def test_with_several_answers_tells_nothing_of_the_length_of_one(self, learner: Learner) -> None:
+        for number in range(10):
+            learner.learn(make_outcome(number))
+        before = learner.expect_length("m", 1000, None).mean
+        learner.learn_ended(dataclasses.replace(ENDED, is_one_answer=False))
+        assert learner.expect_length("m", 1000, None).mean == before
+
     def test_before_it_wrote_anything_tells_nothing_about_its_length(self, learner: Learner) -> None:
         before = learner.expect_length("m", 1000, None).mean
         learner.learn_ended(dataclasses.replace(ENDED, run_s=0.5))

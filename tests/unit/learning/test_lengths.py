@@ -128,3 +128,16 @@ def test_a_law_of_tasks_that_are_all_alike_never_loses_its_hold() -> None:
     for _ in range(3):
         law.learn(1000, None, 100)
     assert median(law.predict(10, None)) == pytest.approx(100, rel=0.5)
+
+
+def test_the_answers_to_several_prompts_have_the_mean_and_the_variance_of_their_sum() -> None:
+    one, rng = LengthLaw(points=200).predict(1000, None), np.random.default_rng(1)
+    sums = rng.choice(one.points, (20_000, 9)).sum(axis=1)
+
+    nine = one.repeated(9)
+
+    assert nine.mean == pytest.approx(sums.mean(), rel=0.02)
+    assert nine.points.std() == pytest.approx(sums.std(), rel=0.03)
+    assert nine.centre == pytest.approx(np.log(np.median(sums)), abs=0.1)
+    assert nine.spread == pytest.approx(one.spread / 3)
+    assert one.repeated(1) is one

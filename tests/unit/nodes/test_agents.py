@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from perllm.api import names
+from perllm.api.node_profile import ServingStatus
 from perllm.nodes.agents import DURATION_S, MARGIN_S, NodeAgents, SeenLease, read_lease, read_offer
 from perllm.placement.serving import NOTHING, Serving
 
@@ -28,10 +29,12 @@ class Agents:
         self.now_s = 100.0
         self.can_see = True
         self.lost: list[str] = []
+        self.shown: list[ServingStatus | None] = []
         self.scheduler: Any = FakeScheduler()
         self.agents = NodeAgents(
             self.scheduler,
             lambda is_lost: self.lost.extend(node for node in ("n",) if is_lost(node)),
+            show=lambda _, serving: self.shown.append(serving),
             can_see=lambda: self.can_see,
             now_s=lambda: self.now_s,
             unix_now=lambda: self.now_s + 1000.0,
@@ -115,3 +118,17 @@ def test_a_lease_is_recognised_by_its_name() -> None:
 @pytest.mark.parametrize("spec", [{}, {"renewTime": 5}, {"renewTime": "soon"}])
 def test_a_lease_without_a_time_is_none(spec: dict[str, Any]) -> None:
     assert read_lease({"metadata": {"name": f"{names.AGENT_LEASE_PREFIX}n"}, "spec": spec}) is None
+
+
+def test_people_see_what_a_node_serves_while_its_agent_is_alive() -> None:
+    agents = Agents()
+    status = {"ready": "1/1", "models": ["m"], "running": 5, "foreign": 2, "servers": [SERVER]}
+    offer = read_offer({"metadata": {"name": "n"}, "status": status})
+
+    agents.renew()
+    agents.agents.on_offer(None, offer)
+    assert agents.shown[-1] == ServingStatus(ready="1/1", models=("m",), busy="5/8", foreign=2)
+    agents.wait(EXPIRY_S + 1)
+    assert agents.shown[-1] == ServingStatus()
+    agents.agents.on_offer(offer, None)
+    assert agents.shown[-1] is None

@@ -28,13 +28,14 @@ def test_crds_print_all_resources_as_valid_yaml() -> None:
         "llminferencetasks.perllm.io",
         "llmnodeprofiles.perllm.io",
         "llmnodeservers.perllm.io",
+        "llmtaskanswers.perllm.io",
     }
 
 
 def test_crds_can_be_written_to_files(tmp_path: Path) -> None:
     assert perllm("crds", "--output", tmp_path / "new").exit_code == 0
     files = sorted((tmp_path / "new").iterdir())
-    assert len(files) == 3
+    assert len(files) == 4
     assert all(yaml.safe_load(file.read_text())["kind"] == "CustomResourceDefinition" for file in files)
 
 

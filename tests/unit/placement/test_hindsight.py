@@ -49,6 +49,13 @@ def test_without_tokens_no_error_can_be_told_and_the_length_is_not_learned() -> 
     assert outcome.output_tokens == 100.0
 
 
+def test_the_length_of_one_answer_is_not_learned_from_several_but_time_and_energy_are() -> None:
+    several, one = judge_run(make_decision(prompts=3), RUN), judge_run(make_decision(), RUN)
+    assert (several.is_length_known, one.is_length_known) == (False, True)
+    assert dataclasses.replace(several, is_length_known=True) == one
+    assert not judge_ended(make_decision(prompts=3), 1010.0, None).is_one_answer
+
+
 def test_without_a_measured_energy_its_error_is_unknown() -> None:
     outcome = judge_run(make_decision(), run(inference_energy_j=None))
     assert outcome.energy_error is None

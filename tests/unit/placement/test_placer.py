@@ -116,6 +116,14 @@ class TestChoice:
         assert unknown.inference.output_tokens == setting.learner.expect_length("m", 1000, None).mean
         assert hinted.inference.output_tokens < unknown.inference.output_tokens / 2
 
+    def test_expects_several_prompts_to_have_as_many_answers(self) -> None:
+        placer = make_setting(make_node("a")).placer
+        request = make_request(output_tokens=None)
+        one, several = (placer.choose(dataclasses.replace(request, prompts=count)).inference for count in (1, 4))
+        assert several.output_tokens == pytest.approx(4 * one.output_tokens)
+        assert several.length_spread == pytest.approx(one.length_spread / 2)
+        assert several.prompts == 4
+
     def test_does_not_see_the_task_itself_as_one_that_waits(self) -> None:
         setting = make_setting(make_node("a", slots=1))
         placer = setting.placer

@@ -29,6 +29,14 @@ def test_the_parameters_of_a_line_precede_those_of_the_command() -> None:
     assert (second.spec.max_tokens, second.spec.temperature) == (9, 1.0)
 
 
+def test_a_line_may_name_its_model_and_must_if_the_command_does_not() -> None:
+    common = {"deadline": "60s"}
+    own = build_batch([placed("a", model="other")], {**COMMON, **common}, namespace="team", name="b", stem="")
+    assert own.tasks[0].spec.model == "other"
+    with pytest.raises(PromptError, match=r"a\.jsonl, line 1, model: Field required"):
+        build_batch([placed("a")], common, namespace="team", name="b", stem="")
+
+
 def test_names_are_the_same_for_the_same_contents_and_differ_for_others() -> None:
     assert batch("a", "b") == batch("a", "b")
     kept, changed = batch("a", "b").tasks, batch("a", "c").tasks

@@ -136,3 +136,24 @@ def test_the_namespace_is_that_of_the_context_unless_it_is_given(cluster: Cluste
     submit("--prompt", "good", "--namespace", "other")
 
     assert [path for path, _ in cluster.calls_of("POST")] == [TASKS, names.tasks_path("other")]
+
+
+def test_requests_of_openais_batch_api_become_its_responses_and_are_not_made_twice(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    requests = [
+        {"custom_id": f"q-{text}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+        for text in ("good", "bad")
+        for body in [{"model": "own", "messages": [{"role": "user", "content": text}], "max_tokens": 5}]
+    ]
+    (tmp_path / "p.JSONL").write_bytes(b"\n".join(map(orjson.dumps, requests)))
+    arguments = ("--file", tmp_path / "p.JSONL", "--output", tmp_path / "a.jsonl", "--format", "openai")
+
+    once, again = submit(*arguments), submit(*arguments)
+
+    lines = [orjson.loads(line) for line in (tmp_path / "a.jsonl").read_bytes().splitlines()]
+    answers = {line["custom_id"]: line["response"] and line["response"]["body"]["choices"][0] for line in lines}
+    assert answers["q-good"]["message"]["content"] == "fine"
+    assert answers["q-bad"] is None
+    assert [(spec["model"], spec["maxTokens"]) for spec in specs(cluster)] == [("own", 5)] * 2
+    assert again.stderr == once.stderr

@@ -5,9 +5,11 @@ import pytest
 
 from perllm.api.task_status import TaskPhase
 from perllm.submission.answers import AnswerLine
+from perllm.submission.formats import PlainFormat
 from perllm.submission.output import AnswerFile, LinePrinter, OutputError, TextPrinter
 
 TASKS = ("b-0", "b-1")
+PLAIN = PlainFormat()
 
 
 def line(index: int) -> AnswerLine:
@@ -20,7 +22,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_line_is_one_json_object_and_survives_a_crash(path: Path) -> None:
-    with AnswerFile(path, TASKS) as file:
+    with AnswerFile(path, TASKS, PLAIN) as file:
         file.write(line(0))
         content = path.read_bytes()
 
@@ -35,25 +37,25 @@ def test_a_line_is_one_json_object_and_survives_a_crash(path: Path) -> None:
 
 
 def test_lines_are_appended_to_those_of_earlier_calls(path: Path) -> None:
-    with AnswerFile(path, TASKS) as file:
+    with AnswerFile(path, TASKS, PLAIN) as file:
         file.write(line(1))
-    with AnswerFile(path, TASKS) as file:
+    with AnswerFile(path, TASKS, PLAIN) as file:
         file.write(line(0))
         assert file.lines == [line(1)]
 
-    with AnswerFile(path, TASKS) as file:
+    with AnswerFile(path, TASKS, PLAIN) as file:
         assert file.lines == [line(1), line(0)]
 
 
 @pytest.mark.parametrize("length", [1, 8, 30])
 def test_a_line_that_a_crash_cut_off_is_removed(path: Path, length: int) -> None:
-    path.write_bytes(line(0).to_bytes() + line(1).to_bytes()[:length])
+    path.write_bytes(PLAIN.encode(line(0)) + PLAIN.encode(line(1))[:length])
 
-    with AnswerFile(path, TASKS) as file:
+    with AnswerFile(path, TASKS, PLAIN) as file:
         assert file.lines == [line(0)]
         file.write(line(1))
 
-    assert path.read_bytes() == line(0).to_bytes() + line(1).to_bytes()
+    assert path.read_bytes() == PLAIN.encode(line(0)) + PLAIN.encode(line(1))
 
 
 @pytest.mark.parametrize("content", [b"precious", b'{"prompt": "x"}\n', b"\n"])
@@ -61,28 +63,28 @@ def test_a_file_of_something_else_is_not_touched(path: Path, content: bytes) -> 
     path.write_bytes(content)
 
     with pytest.raises(OutputError, match="line 1, is not an answer"):
-        AnswerFile(path, TASKS)
+        AnswerFile(path, TASKS, PLAIN)
 
     assert path.read_bytes() == content
 
 
 def test_answers_to_other_prompts_are_an_error_that_says_what_to_do(path: Path) -> None:
-    path.write_bytes(line(0).to_bytes())
+    path.write_bytes(PLAIN.encode(line(0)))
 
     with pytest.raises(OutputError, match="line 1, belongs to other prompts or options: give another --output"):
-        AnswerFile(path, ("c-0",))
+        AnswerFile(path, ("c-0",), PLAIN)
 
 
 def test_only_one_process_writes(path: Path) -> None:
-    with AnswerFile(path, TASKS), pytest.raises(OutputError, match="another process writes to this file"):
-        AnswerFile(path, TASKS)
+    with AnswerFile(path, TASKS, PLAIN), pytest.raises(OutputError, match="another process writes to this file"):
+        AnswerFile(path, TASKS, PLAIN)
 
 
 def test_printed_are_the_text_of_a_single_answer_and_the_lines_of_several(capsys: pytest.CaptureFixture[str]) -> None:
     TextPrinter().write(line(0))
-    LinePrinter().write(line(1))
+    LinePrinter(PLAIN).write(line(1))
 
-    assert capsys.readouterr().out == "ä\nb\n" + line(1).to_bytes().decode()
+    assert capsys.readouterr().out == "ä\nb\n" + PLAIN.encode(line(1)).decode()
 
 
 def test_why_a_single_answer_is_missing_is_said_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,6 +92,33 @@ async def test_an_answer_is_not_lost_when_its_task_is_deleted_before_its_energy_
     assert [(line.phase, line.problem) for line in output.written] == [(TaskPhase.SUCCEEDED, None)]
 
 
+ANSWER = names.task_answer_path("team", "uid-1.n")
+CUT_OFF = {"text": "It be…", "truncated": True, "answerName": "uid-1.n"}
+
+
+async def test_the_whole_of_a_long_answer_is_gathered() -> None:
+    api, output, one = FakeApiServer(), Lines(), batch("a")
+    api.store(ANSWER, attempt=1, answers=[{"index": 0, "text": "It begins,\x07 and ends."}])
+
+    async with under_way(submission(api, one, output)):
+        api.fail("GET", *[ApiUnreachableError("away")] * 3)
+        finish(api, one.tasks[0].name, result=CUT_OFF)
+
+    assert [(line.text, line.truncated) for line in output.written] == [("It begins, and ends.", None)]
+
+
+@pytest.mark.parametrize("error", [ApiError(404, "NotFound", "gone"), ApiError(403, "Forbidden", "no right")])
+async def test_a_long_answer_that_cannot_be_read_keeps_its_beginning(error: ApiError) -> None:
+    api, output, one, reports = FakeApiServer(), Lines(), batch("a"), list[str]()
+
+    async with under_way(submission(api, one, output, report=reports.append)):
+        api.fail("GET", error)
+        finish(api, one.tasks[0].name, result=CUT_OFF)
+
+    assert [(line.text, line.truncated) for line in output.written] == [("It be…", True)]
+    assert f"the end of the answer of task {one.tasks[0].name} cannot be read: {error}" in reports
+
+
 async def test_fields_that_a_newer_api_server_adds_do_not_matter() -> None:
     api, output, one = FakeApiServer(), Lines(), batch("a")
 

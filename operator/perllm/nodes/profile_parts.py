@@ -1,17 +1,17 @@
-"""Writes the state of circuits into the profiles of nodes; learned state is not touched."""
+"""Writes what else the profiles of nodes show, such as their circuits; learned state is not touched."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
 
 from perllm.api import names
-from perllm.api.node_profile import CircuitStatus
-from perllm.cluster.client import ApiError, Client
+from perllm.api.base import Resource
+from perllm.cluster.client import ApiError, Client, Object
 from perllm.cluster.node import Node
 from perllm.cluster.writes import Write, WriteQueue
 
 
-class CircuitWriter:
-    """Writes circuits to the API server.
+class ProfileParts:
+    """Writes parts of the statuses of profiles to the API server.
 
     Args:
         client: the API server.
@@ -36,13 +36,13 @@ class CircuitWriter:
         self._create_profile = create_profile
         self._prefix = prefix
 
-    def put(self, node: str, status: CircuitStatus) -> None:
-        """Queue a write of the state of a node's circuits; returns immediately."""
-        self._writes.put(Write("circuit", node, partial(self._send, node, status)))
+    def put(self, part: str, node: str, status: Resource | None) -> None:
+        """Queue a write of a part of the profile of a node, or its removal; returns immediately."""
+        value = None if status is None else status.to_object()
+        self._writes.put(Write(part, node, partial(self._send, node, {"status": {part: value}})))
 
-    async def _send(self, name: str, status: CircuitStatus) -> None:
+    async def _send(self, name: str, patch: Object) -> None:
         path = names.node_profile_status_path(self._prefix + name)
-        patch = {"status": {"circuit": status.to_object()}}
         try:
             await self._client.patch(path, patch)
         except ApiError as error:

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from perllm.api import names
-from perllm.api.node_profile import CircuitState, CircuitStatus
+from perllm.api.node_profile import CircuitState, CircuitStatus, ServingStatus
 from perllm.cluster.node import Node
 from perllm.learning.learner import Learner
-from perllm.nodes.circuit_writer import CircuitWriter
+from perllm.nodes.profile_parts import ProfileParts
 from perllm.policy.table import CsUcbTable
 from unit.cluster.fake_api import FakeApiServer
 from unit.nodes.stores import Saved
@@ -33,13 +33,13 @@ class Writing:
         client: Any = self.api
         self.profiles = Saved(client, Learner(CsUcbTable()), NODES.get)
         writes = self.profiles.writes
-        self.writer = CircuitWriter(
+        self.writer = ProfileParts(
             client, writes, node_of=NODES.get, create_profile=self.profiles.create, prefix=names.profile_prefix("")
         )
         self.running = asyncio.create_task(writes.run())
 
     async def show(self, node: str, status: CircuitStatus) -> dict[str, Any]:
-        self.writer.put(node, status)
+        self.writer.put("circuit", node, status)
         await asyncio.sleep(0.1)
         return (self.api.read(names.node_profile_path(node)) or {}).get("status") or {}
 
@@ -88,3 +88,14 @@ async def test_what_an_earlier_process_left_open_is_found(writing: Writing) -> N
     await writing.show("a", OPEN)
     await writing.profiles.load()
     assert writing.profiles.tripped == {"a"}
+
+
+async def test_parts_do_not_touch_each_other_and_can_be_removed(writing: Writing) -> None:
+    await writing.show("a", CLOSED)
+    writing.writer.put("serving", "a", ServingStatus(ready="1/1", models=("m",), busy="3/8"))
+    await asyncio.sleep(0.1)
+    status = (writing.api.read(PROFILE) or {})["status"]
+    assert status["serving"] == {"ready": "1/1", "models": ["m"], "busy": "3/8", "foreign": 0}
+    writing.writer.put("serving", "a", None)
+    await asyncio.sleep(0.1)
+    assert list((writing.api.read(PROFILE) or {})["status"]) == ["circuit"]
