@@ -125,7 +125,7 @@ async def run_demo(settings: DemoSettings, display: Display) -> list[str]:
 
 
 def _configure(name: str, settings: DemoSettings) -> LabSettings:
-    """Return the lab of a contender; what is not a policy is run beside an operator that has nothing to do."""
+    """Return the lab of a contender; what is not a policy is run next to an idle operator."""
     policy = {} if name == KUBE_SCHEDULER else {"policy": configure_operator(name, settings.scenario)}
     has_agents = settings.runs_as is RunsAs.REQUEST
     return LabSettings(settings.scenario, settings.speed, settings.seed, operator_config=policy, has_agents=has_agents)
