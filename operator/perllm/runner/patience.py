@@ -28,12 +28,9 @@ class Sampling:
 
     def to_request(self, prompt: Prompt) -> ChatRequest:
         """Return the request for a prompt, whose own parameters take precedence."""
-        parameters = {
-            "max_tokens": self.max_tokens if prompt.max_tokens is None else prompt.max_tokens,
-            "temperature": self.temperature if prompt.temperature is None else prompt.temperature,
-        }
-        given = {key: value for key, value in parameters.items() if value is not None}
-        return ChatRequest(self.model, prompt.messages, given)
+        usual = {"max_tokens": self.max_tokens, "temperature": self.temperature}
+        given = {key: value for key, value in usual.items() if value is not None}
+        return ChatRequest(self.model, prompt.messages, {**given, **prompt.parameters})
 
 
 @dataclass(frozen=True, slots=True)

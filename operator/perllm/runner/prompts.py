@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from perllm.api.prompt_variables import PREFIX
 
 Message = dict[str, Any]
 MAX_PROMPTS = 100_000
@@ -24,6 +26,9 @@ class Prompt(BaseModel):
         messages: the conversation, in the format of the chat API.
         max_tokens: longest answer; None for that of the command line.
         temperature: sampling temperature; None for that of the command line.
+        top_p: total probability of the tokens that are sampled; None for the server's own.
+        seed: seed of the sampling.
+        stop: texts at which the answer ends.
         id: id that its answer will carry.
     """
 
@@ -32,7 +37,15 @@ class Prompt(BaseModel):
     messages: Annotated[tuple[Message, ...], Field(min_length=1)]
     max_tokens: Annotated[int, Field(strict=True, ge=1)] | None = None
     temperature: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)] | None = None
+    seed: Annotated[int, Field(strict=True, ge=0)] | None = None
+    stop: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] | None = None
     id: Annotated[str, Field(max_length=256)] | None = None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """How its answer is generated, as far as it says so, by the names of the chat API."""
+        return self.model_dump(mode="json", exclude={"messages", "id"}, exclude_none=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +65,26 @@ KNOWN_FIELDS = ("prompt", *Prompt.model_fields)
 
 
 def collect_prompts(
-    texts: Sequence[str], files: Iterable[Path], stdin: BinaryIO | None, system: str | None
+    texts: Sequence[str], files: Iterable[Path], stdin: BinaryIO | None, system: str | None, *, variables: str = ""
 ) -> tuple[Prompt, ...]:
-    """Return all prompts: from arguments, then from files, then from standard input.
+    """Return all prompts: from environment variables, then from arguments, files and standard input.
 
     A file has one prompt per line; one that ends in ``.jsonl`` has one JSON object per line, one that ends in ``.json``
-    an array of them. An object has ``prompt`` or ``messages``, and may have ``max_tokens``, ``temperature`` and ``id``.
-    Empty lines are ignored.
+    an array of them. An object has ``prompt`` or ``messages``, and may have ``max_tokens``, ``temperature``, ``top_p``,
+    ``seed``, ``stop`` and ``id``. Empty lines are ignored.
 
     Args:
         texts: prompts given as arguments.
         files: files with prompts, in UTF-8.
         stdin: one prompt per line, in UTF-8; None if it is not to be read.
         system: system message for every prompt without messages of its own.
+        variables: a prompt as a JSON object, from environment variables; empty for none.
 
     Raises:
         PromptError: a file cannot be read, a line is not a prompt, or there are no prompts or too many.
     """
-    found = tuple(one.prompt for one in islice(read_prompts(texts, files, stdin, system), MAX_PROMPTS + 1))
+    placed = chain(_read_variables(variables, system), read_prompts(texts, files, stdin, system))
+    found = tuple(one.prompt for one in islice(placed, MAX_PROMPTS + 1))
     if not found:
         raise PromptError("there is no prompt: give --prompt, --prompt-file or prompts on standard input")
     if len(found) > MAX_PROMPTS:
@@ -96,6 +111,12 @@ def read_prompts(
             raise PromptError(f"{file} cannot be read: {error}") from error
     if stdin is not None:
         yield from _read_plain(stdin, "standard input", system)
+
+
+def _read_variables(text: str, system: str | None) -> Iterator[PlacedPrompt]:
+    if text:
+        place = f"{PREFIX}*"
+        yield _read_object(_parse(text, place), place, system)
 
 
 def _read_file(stream: BinaryIO, file: Path, system: str | None) -> Iterator[PlacedPrompt]:

@@ -41,11 +41,13 @@ def test_a_line_of_a_plain_file_is_a_prompt_even_if_it_looks_like_json(tmp_path:
 
 
 def test_a_line_may_say_how_its_prompt_is_to_be_answered(tmp_path: Path) -> None:
-    (tmp_path / "x.jsonl").write_text('{"id": 7, "prompt": "x", "max_tokens": 5, "temperature": 0}')
+    own = '"max_tokens": 5, "temperature": 0, "top_p": 0.5, "seed": 3, "stop": ["."]'
+    (tmp_path / "x.jsonl").write_text(f'{{"id": 7, "prompt": "x", {own}}}')
 
     (prompt,) = collect_prompts([], [tmp_path / "x.jsonl"], None, None)
 
-    assert (prompt.id, prompt.max_tokens, prompt.temperature) == ("7", 5, 0.0)
+    assert prompt.id == "7"
+    assert prompt.parameters == {"max_tokens": 5, "temperature": 0.0, "top_p": 0.5, "seed": 3, "stop": ["."]}
 
 
 def test_a_file_may_hold_an_array_and_the_case_of_its_ending_does_not_matter(tmp_path: Path) -> None:
@@ -73,9 +75,11 @@ def test_a_wrong_array_is_named(tmp_path: Path, content: str, message: str) -> N
 
 
 def test_what_would_be_ignored_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.jsonl").write_text('{"prompt": "x", "top_p": 0.5, "stop": "."}')
+    (tmp_path / "x.jsonl").write_text('{"prompt": "x", "top_k": 5, "logprobs": true}')
 
-    with pytest.raises(PromptError, match="fields that would be ignored: stop, top_p; known are prompt, messages, max"):
+    with pytest.raises(
+        PromptError, match="fields that would be ignored: logprobs, top_k; known are prompt, messages, max"
+    ):
         collect_prompts([], [tmp_path / "x.jsonl"], None, None)
 
 
