@@ -174,6 +174,34 @@ class AgentSettings(_Section):
     )
 
 
+class RunnerResources(_Section):
+    """The resources of a runner pod, in addition to one unit of nodes.gpu_resource."""
+
+    requests: dict[str, str] = Field(default={"cpu": "50m", "memory": "96Mi"}, description="What it requests.")
+    limits: dict[str, str] = Field(default={"memory": "256Mi"}, description="What it may use.")
+
+
+class RunnerSettings(_Section):
+    """The pods that the operator makes for served tasks whose model no agent serves."""
+
+    server_url: str = Field(
+        default="",
+        pattern="^(https?://[^/?#@\\s]+(/[^?#@\\s]*)?)?$",
+        max_length=256,
+        description="Base URL at which the model server of each node answers, for example http://$(NODE_IP):8000/v1, "
+        "with $(NODE_IP) for the address of the node. Empty if there are no such servers; then served tasks wait for "
+        "agents.",
+    )
+    image: str = Field(default="", max_length=512, description="Image with perllm-runner, such as the operator's own.")
+    resources: RunnerResources = Field(default_factory=RunnerResources, description="Their resources.")
+
+    @model_validator(mode="after")
+    def _check_image(self) -> "RunnerSettings":
+        if self.server_url and not self.image:
+            raise ValueError("image must be set with server_url")
+        return self
+
+
 class ServerSettings(_Section):
     """The addresses that the operator listens on."""
 
@@ -192,6 +220,9 @@ class Config(_Section):
     nodes: NodeSettings = Field(default_factory=NodeSettings, description="The nodes.")
     fairness: FairnessSettings = Field(default_factory=FairnessSettings, description="Sharing between namespaces.")
     agents: AgentSettings = Field(default_factory=AgentSettings, description="The agents of nodes.")
+    runner: RunnerSettings = Field(
+        default_factory=RunnerSettings, description="Pods for served tasks whose model no agent serves."
+    )
     server: ServerSettings = Field(default_factory=ServerSettings, description="Ports.")
     log: LogSettings = Field(default_factory=LogSettings, description="Logging.")
     namespaces: Annotated[tuple[_Name, ...], AfterValidator(_check_unique)] = Field(

@@ -38,6 +38,7 @@ from perllm.config import Config
 from perllm.controller.announcer import Announcer
 from perllm.controller.assembly import ControllerContext, ControllerSettings, build_task_control
 from perllm.controller.history import HistoryLimits
+from perllm.controller.runner_pods import RunnerShape
 from perllm.controller.watch import TaskWatch
 from perllm.energy.attribution import IdlePower
 from perllm.energy.settlement import Settlement
@@ -111,7 +112,7 @@ class Operator:
             count_discarded=lambda reason: self._metrics.outcomes_refused.labels(reason).inc(),
             metrics_age_s=self._find_metrics_age_s,
         )
-        self._fleet, self._policy = parts.fleet, parts.policy
+        self._scheduler, self._fleet, self._policy = scheduler, parts.fleet, parts.policy
         self._profiles = ProfileStore(
             client,
             self._writes,
@@ -315,6 +316,8 @@ class Operator:
                 self._begin(work, "watch of model servers", self._offers.run)
                 self._begin(work, "watch of agents", self._leases.run)
                 self._begin(work, "upkeep of agents", self._agents.run)
+            else:
+                self._scheduler.note_servers_known()
             self._watch.start()
             stack.push_async_callback(self._watch.stop)
             # Last, so that it ends first: the watch may take seconds to end, and no call may be answered then.
@@ -326,11 +329,14 @@ class Operator:
             await self._write_out()
 
     async def _dispatch(self) -> None:
-        """Start tasks once all of them are known, so that the most urgent ones come first."""
+        """Start tasks once all of them are known, so that the most urgent ones come first, and so are model servers."""
         with suppress(TimeoutError):
             async with asyncio.timeout(TASKS_PATIENCE_S):
                 while not self._watch.is_ready:  # noqa: ASYNC110 - it depends on another thread
                     await asyncio.sleep(TASKS_POLL_S)
+                if self._leases is not None:
+                    await self._offers.synced.wait()
+                    await self._leases.synced.wait()
         await self._control.dispatcher.run()
 
     def _begin(self, work: asyncio.TaskGroup, name: str, part: Callable[[], Awaitable[None]]) -> None:
@@ -394,12 +400,21 @@ def _find_pod_paths(config: Config) -> list[str]:
 
 
 def _read_controller_settings(config: Config) -> ControllerSettings:
+    runner = config.runner
+    shape = RunnerShape(
+        image=runner.image,
+        server_url=runner.server_url,
+        requests=runner.resources.requests,
+        limits=runner.resources.limits,
+        gpu_resource=config.nodes.gpu_resource,
+    )
     return ControllerSettings(
         scheduler_name=config.scheduler_name,
         gpu_resource=config.nodes.gpu_resource,
         patience=PodPatience(start_s=config.start_timeout_s),
         admission=build_admission(config.admission),
         history=HistoryLimits(config.tasks.default_ttl_s, config.tasks.max_history),
+        runner=shape if runner.server_url else None,
     )
 
 

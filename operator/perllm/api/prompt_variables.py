@@ -1,7 +1,7 @@
 """A prompt in environment variables, as the operator hands it to a runner pod.
 
-It is a JSON object as in a file that ends in .jsonl, split over PERLLM_PROMPT_0, PERLLM_PROMPT_1, ..., since Linux takes
-at most 128 KiB per variable.
+It is a JSON object as in a file that ends in .jsonl, split over PERLLM_PROMPT_0, PERLLM_PROMPT_1, ..., since Linux
+takes at most 128 KiB per variable.
 """
 
 from collections.abc import Mapping, Sequence

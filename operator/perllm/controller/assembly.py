@@ -23,6 +23,7 @@ from perllm.controller.pod_keeper import PodKeeper
 from perllm.controller.pod_releases import PodReleases
 from perllm.controller.reconciler import Reconciler
 from perllm.controller.retirement import Retirement
+from perllm.controller.runner_pods import RunnerPods, RunnerShape
 from perllm.controller.status_writer import StatusWriter
 from perllm.controller.stray_pods import StrayPods
 from perllm.controller.tracking import Tracking
@@ -45,6 +46,7 @@ class ControllerSettings:
         patience: how long pods may take.
         admission: explains rejections.
         history: how long finished tasks are kept.
+        runner: the shape of runner pods; None if served tasks get none.
     """
 
     scheduler_name: str = names.SCHEDULER_NAME
@@ -52,6 +54,7 @@ class ControllerSettings:
     patience: PodPatience = field(default_factory=PodPatience)
     admission: Admission = field(default_factory=Admission)
     history: HistoryLimits = field(default_factory=HistoryLimits)
+    runner: RunnerShape | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,8 @@ def build_task_control(
     accounts = PodAccounts(
         scheduler, context.settlement, node_health, outcomes, metrics, patience=settings.patience, unix_now=unix_now
     )
-    pods = PodKeeper(context.client, context.writes, scheduler_name=settings.scheduler_name)
+    runners = None if settings.runner is None else RunnerPods(settings.runner, lambda: parts.fleet.nodes.values())
+    pods = PodKeeper(context.client, context.writes, scheduler_name=settings.scheduler_name, runners=runners)
     stray_pods = StrayPods(context.client, pods, context.pod_paths)
     writer = StatusWriter(context.client, context.writes, on_written=outcomes.note_written)
     reconciler = Reconciler(
@@ -190,6 +194,7 @@ def build_task_control(
         guard=guard,
         unix_now=unix_now,
         gpu_resource=settings.gpu_resource,
+        has_runners=runners is not None,
     )
     drift = DriftMonitor(
         tracking,

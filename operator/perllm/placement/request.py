@@ -1,6 +1,6 @@
 """What a task asks of placement."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perllm.api.task import Tier
 from perllm.placement.demand import ONE_SLOT, PodDemand
@@ -23,6 +23,7 @@ class PlacementRequest:
         demand: what its pod asks of a node.
         avoided: nodes where earlier attempts at it ended badly.
         is_served: whether it runs as a request to a model server of the node.
+        runner: what its runner pod asks of a node, if it may get one while no model server is known.
     """
 
     task_id: str
@@ -37,8 +38,13 @@ class PlacementRequest:
     demand: PodDemand = ONE_SLOT
     avoided: frozenset[str] = frozenset()
     is_served: bool = False
+    runner: PodDemand | None = None
 
     @property
     def slots(self) -> float:
         """Slots that it takes: of the node, or of its model servers."""
         return 1.0 if self.is_served else self.demand.slots
+
+    def as_pod(self, demand: PodDemand) -> "PlacementRequest":
+        """Return what the task asks for as a pod that asks this of its node."""
+        return replace(self, is_served=False, demand=demand, runner=None)

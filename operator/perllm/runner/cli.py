@@ -114,8 +114,8 @@ def _read_namespace() -> str:
     multiple=True,
     type=_FILE,
     help='File with one prompt per line; if it ends in .jsonl, one JSON object per line, with "prompt" or "messages" '
-    'and optionally "max_tokens", "temperature", "top_p", "seed", "stop" and "id"; if it ends in .json, an array of such '
-    "objects.",
+    'and optionally "max_tokens", "temperature", "top_p", "seed", "stop" and "id"; if it ends in .json, an array of '
+    "such objects.",
 )
 @click.option(
     "--prompt-from-env",

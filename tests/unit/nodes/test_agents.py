@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from perllm.api import names
-from perllm.nodes.agents import DURATION_S, MARGIN_S, NodeAgents, SeenLease, read_lease, read_offer
+from perllm.nodes.agents import DURATION_S, MARGIN_S, RENEWAL_S, NodeAgents, SeenLease, read_lease, read_offer
 from perllm.placement.serving import NOTHING, Serving
 
 EXPIRY_S = DURATION_S + MARGIN_S
@@ -16,9 +16,13 @@ OFFER = Serving(models=frozenset({"m"}), slots=8.0)
 class FakeScheduler:
     def __init__(self) -> None:
         self.servings: dict[str, Serving] = {}
+        self.knows_servers = False
 
     def put_serving(self, node: str, serving: Serving) -> None:
         self.servings[node] = serving
+
+    def note_servers_known(self) -> None:
+        self.knows_servers = True
 
 
 class Agents:
@@ -94,6 +98,17 @@ def test_no_lease_expires_while_renewals_cannot_be_seen() -> None:
     cluster.wait(DURATION_S)
     assert cluster.serving == OFFER
     assert cluster.lost == []
+
+
+def test_agents_have_time_to_renew_their_leases_before_models_count_as_unserved() -> None:
+    agents = Agents()
+    agents.wait(RENEWAL_S + MARGIN_S - 1.0)
+    agents.can_see = False
+    agents.wait(5.0)
+    assert not agents.scheduler.knows_servers
+    agents.can_see = True
+    agents.wait(1.0)
+    assert agents.scheduler.knows_servers
 
 
 def test_a_lease_that_had_expired_before_it_was_seen_does_not_count() -> None:
