@@ -170,15 +170,20 @@ class AgentSettings(_Section):
 
     lease_namespace: _NameOrNothing = Field(
         default="",
-        description="Namespace of the Leases that agents renew. Empty if there are no agents; then served tasks wait.",
+        description="Namespace of the Leases that agents renew. Empty if there are no agents; then served tasks wait, "
+        "or get runner pods.",
     )
 
 
 class RunnerResources(_Section):
-    """The resources of a runner pod, in addition to one unit of nodes.gpu_resource."""
+    """The resources of a runner pod."""
 
-    requests: dict[str, str] = Field(default={"cpu": "50m", "memory": "96Mi"}, description="What it requests.")
-    limits: dict[str, str] = Field(default={"memory": "256Mi"}, description="What it may use.")
+    requests: dict[str, str] = Field(
+        default={"cpu": "50m", "memory": "96Mi"}, description="What a runner pod requests, by resource."
+    )
+    limits: dict[str, str] = Field(
+        default={"memory": "256Mi"}, description="Its limits, by resource; one unit of nodes.gpu_resource is added."
+    )
 
 
 class RunnerSettings(_Section):
@@ -188,11 +193,11 @@ class RunnerSettings(_Section):
         default="",
         pattern="^(https?://[^/?#@\\s]+(/[^?#@\\s]*)?)?$",
         max_length=256,
-        description="Base URL at which the model server of each node answers, for example http://$(NODE_IP):8000/v1, "
-        "with $(NODE_IP) for the address of the node. Empty if there are no such servers; then served tasks wait for "
-        "agents.",
+        description="Base URL at which the model server of each node answers, for example "
+        "http://$(NODE_IP):8000/v1, with $(NODE_IP) for the address of the node, in brackets if that is one of IPv6. Servers that need a key cannot "
+        "be used. Empty for no runner pods; then served tasks wait for agents.",
     )
-    image: str = Field(default="", max_length=512, description="Image with perllm-runner, such as the operator's own.")
+    image: str = Field(default="", max_length=512, description="Image with perllm-runner: that of PerLLM.")
     resources: RunnerResources = Field(default_factory=RunnerResources, description="Their resources.")
 
     @model_validator(mode="after")
