@@ -193,8 +193,8 @@ class RunnerSettings(_Section):
         default="",
         pattern="^(https?://[^/?#@\\s]+(/[^?#@\\s]*)?)?$",
         max_length=256,
-        description="Base URL at which the model server of each node answers, for example "
-        "http://$(NODE_IP):8000/v1, with $(NODE_IP) for the address of the node, in brackets if that is one of IPv6. Servers that need a key cannot "
+        description="Base URL at which the model server of each node answers, for example http://$(NODE_IP):8000/v1; "
+        "$(NODE_IP) is the address of the node, and needs brackets if it is one of IPv6. Servers that need a key cannot "
         "be used. Empty for no runner pods; then served tasks wait for agents.",
     )
     image: str = Field(default="", max_length=512, description="Image with perllm-runner: that of PerLLM.")
