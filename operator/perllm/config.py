@@ -193,9 +193,9 @@ class RunnerSettings(_Section):
         default="",
         pattern="^(https?://[^/?#@\\s]+(/[^?#@\\s]*)?)?$",
         max_length=256,
-        description="Base URL at which the model server of each node answers, for example http://$(NODE_IP):8000/v1; "
-        "$(NODE_IP) is the address of the node, and needs brackets if it is one of IPv6. Servers that need a key cannot "
-        "be used. Empty for no runner pods; then served tasks wait for agents.",
+        description="Base URL at which the model server of each node answers, such as http://$(NODE_IP):8000/v1; "
+        "$(NODE_IP) is the address of the node, and needs brackets if it is one of IPv6. Servers that need a key "
+        "cannot be used. Empty for no runner pods; then served tasks wait for agents.",
     )
     image: str = Field(default="", max_length=512, description="Image with perllm-runner: that of PerLLM.")
     resources: RunnerResources = Field(default_factory=RunnerResources, description="Their resources.")

@@ -1,8 +1,8 @@
 """Served tasks without agents on a real control plane: they run as pods that the operator makes."""
 
 import asyncio
+import subprocess
 import sys
-from asyncio.subprocess import PIPE
 from pathlib import Path
 from typing import Any
 
@@ -45,18 +45,15 @@ async def wait_served(stage: Stage, log_start: int) -> None:
     await wait_until(are_seen, timeout_s=30.0)
 
 
-async def run_container(pod: Object, url: str, report_file: Path) -> RunReport | None:
+def run_container(pod: Object, url: str, report_file: Path) -> RunReport | None:
     """Run the container of a runner pod as kubelet does, with a model server at `url`; return its report."""
     report_file.touch()
     container: dict[str, Any] = pod["spec"]["containers"][0]
     environment = {one["name"]: one.get("value", "") for one in container["env"]} | {"PERLLM_URL": url}
     assert container["command"] == ["perllm-runner"]
     arguments = ["-m", "perllm.runner.cli", *container["args"], f"--termination-log={report_file}"]
-    program = await asyncio.create_subprocess_exec(
-        sys.executable, *arguments, env=environment, stdout=PIPE, stderr=PIPE
-    )
-    output, errors = await program.communicate()
-    assert (program.returncode, output) == (0, b""), errors.decode()
+    program = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
+    assert (program.returncode, program.stdout) == (0, ""), program.stderr
     return parse_run_report(report_file.read_text())
 
 
@@ -80,7 +77,7 @@ async def test_five_lines_run_as_a_pod_while_no_agent_is_there(stage: Stage, lab
 
     pod = stage.seen["hello-1"][-1]
     url = f"{lab.nodes_url}/nodes/{pod['spec']['nodeName']}/v1"
-    report = await run_container(pod, url, tmp_path / "report")
+    report = await asyncio.to_thread(run_container, pod, url, tmp_path / "report")
     assert report is not None
     assert (report.output_tokens, report.prompt_tokens) == (16, 20)
     assert report.text

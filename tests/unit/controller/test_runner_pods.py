@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 
@@ -53,6 +54,17 @@ class UnservedCluster(ServedCluster):
         """Have an agent find a server of the model."""
         self.scheduler.put_serving("n", SERVING)
 
+    @property
+    def events(self) -> list[str]:
+        """The reasons of all events."""
+        return [body["reason"] for path, body in self.api.calls_of("POST") if path.endswith("events")]
+
+    @property
+    def slots_taken(self) -> float:
+        """Slots of node n that tasks in flight take, as a node has them for pods."""
+        row = np.array([self.parts.fleet.row("n")])
+        return float(self.parts.ledger.loads(row, self.now_s()).taken[0])
+
     def answer(self, name: str = "t-1", exit_code: int = 0) -> None:
         """End a runner pod."""
         ended = {
@@ -63,6 +75,12 @@ class UnservedCluster(ServedCluster):
         }
         statuses = [{"name": "runner", "state": {"terminated": ended}}]
         self.pod(name, status={"phase": "Failed" if exit_code else "Succeeded", "containerStatuses": statuses})
+
+
+class ClusterWithoutRunners(UnservedCluster):
+    """The same, where the operator makes none."""
+
+    settings = ControllerSettings()
 
 
 @pytest.fixture
@@ -85,6 +103,7 @@ async def test_a_task_that_no_agent_serves_is_answered_by_a_pod(cluster: Unserve
     assert status["result"] == {"text": "This.", "truncated": True}
     assert cluster.parts.learner.summaries("n")["m"].count == 1
     assert len(cluster.parts.ledger) == 0
+    assert cluster.events == ["Placed"]
 
 
 async def test_runner_pods_take_slots_of_the_node(cluster: UnservedCluster) -> None:
@@ -155,9 +174,11 @@ async def test_an_attempt_keeps_its_way_and_the_next_one_may_go_the_other(cluste
 async def test_a_restart_knows_which_way_each_attempt_went(cluster: UnservedCluster) -> None:
     cluster.ask("pod")
     await asyncio.sleep(1)
+    cluster.bind("pod-1", task_id="uid-pod")
     cluster.serve()
     cluster.ask("request")
     await asyncio.sleep(1)
+    assert cluster.slots_taken == 1.0
     cluster.stop()
     posts = len(cluster.api.calls_of("POST"))
     restarted = UnservedCluster(cluster.api, cluster.begun_s)
@@ -170,7 +191,8 @@ async def test_a_restart_knows_which_way_each_attempt_went(cluster: UnservedClus
         restarted.controller.on_task(cluster.api.read(names.task_path("lab", name)) or {}, deleted=False)
     await asyncio.sleep(2)
     assert len(cluster.api.calls_of("POST")) == posts
-    assert cluster.status("request")["runsAs"] == "request"
+    assert (cluster.status("pod")["runsAs"], cluster.status("request")["runsAs"]) == ("pod", "request")
+    assert restarted.slots_taken == 1.0
     assert cluster.api.read(f"{PODS}/pod-1") is not None
     assert cluster.api.read(f"{PODS}/request-1") is None
     restarted.stop()
@@ -186,17 +208,14 @@ async def test_a_pod_that_the_api_server_finds_invalid_is_tried_again(cluster: U
 
 
 async def test_without_runners_status_and_event_say_that_no_node_serves_the_model() -> None:
-    cluster = ServedCluster()
-    cluster.start()
-    cluster.scheduler.put_serving("n", NOTHING)
+    cluster = ClusterWithoutRunners()
     cluster.ask()
     await asyncio.sleep(5)
     assert cluster.condition("Scheduled")["reason"] == "NoModelServer"
     assert (
         "no node satisfies: a ready model server of m (1 node); kubectl get llmservers" in cluster.status()["message"]
     )
-    events = [body for path, body in cluster.api.calls_of("POST") if path.endswith("events")]
-    assert [event["reason"] for event in events] == ["NoModelServer"]
+    assert cluster.events == ["NoModelServer"]
     cluster.stop()
 
 
@@ -204,9 +223,14 @@ async def test_agents_that_are_lost_take_no_pods_with_them(cluster: UnservedClus
     cluster.ask()
     await asyncio.sleep(1)
     cluster.bind()
-    cluster.controller.lose_runs(lambda node: True)
+    cluster.serve()
+    cluster.pod(metadata={"deletionTimestamp": format_time(cluster.now_s() + 30.0)})
     await asyncio.sleep(2)
-    assert (cluster.status()["attempts"], cluster.pods) == (1, ["t-1"])
+    assert (cluster.status()["runsAs"], cluster.status()["attempts"]) == ("request", 2)
+    cluster.controller.lose_runs(lambda node: True)
+    cluster.answer()
+    await asyncio.sleep(2)
+    assert (cluster.status()["phase"], cluster.status()["podName"]) == ("Succeeded", "t-1")
 
 
 def build(*taints: Taint, **spec: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What the operator makes of agents: what their servers offer, and when they count as gone."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -109,6 +110,17 @@ def test_agents_have_time_to_renew_their_leases_before_models_count_as_unserved(
     agents.can_see = True
     agents.wait(1.0)
     assert agents.scheduler.knows_servers
+
+
+@pytest.mark.looptime
+async def test_the_time_as_a_standby_does_not_count() -> None:
+    agents = Agents()
+    agents.now_s += 1000.0
+    work = asyncio.create_task(agents.agents.run())
+    await asyncio.sleep(1.5)
+    work.cancel()
+    assert not agents.scheduler.knows_servers
+    assert agents.lost == []
 
 
 def test_a_lease_that_had_expired_before_it_was_seen_does_not_count() -> None:
