@@ -38,7 +38,6 @@ from perllm.config import Config
 from perllm.controller.announcer import Announcer
 from perllm.controller.assembly import ControllerContext, ControllerSettings, build_task_control
 from perllm.controller.history import HistoryLimits
-from perllm.controller.runner_pods import RunnerShape
 from perllm.controller.watch import TaskWatch
 from perllm.energy.attribution import IdlePower
 from perllm.energy.settlement import Settlement
@@ -400,21 +399,13 @@ def _find_pod_paths(config: Config) -> list[str]:
 
 
 def _read_controller_settings(config: Config) -> ControllerSettings:
-    runner = config.runner
-    shape = RunnerShape(
-        image=runner.image,
-        server_url=runner.server_url,
-        requests=runner.resources.requests,
-        limits=runner.resources.limits,
-        gpu_resource=config.nodes.gpu_resource,
-    )
     return ControllerSettings(
         scheduler_name=config.scheduler_name,
         gpu_resource=config.nodes.gpu_resource,
         patience=PodPatience(start_s=config.start_timeout_s),
         admission=build_admission(config.admission),
         history=HistoryLimits(config.tasks.default_ttl_s, config.tasks.max_history),
-        runner=shape if runner.server_url else None,
+        runner=config.runner,
     )
 
 

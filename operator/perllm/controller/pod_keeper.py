@@ -30,12 +30,10 @@ class PodKeeper:
         client: the API server.
         writes: the queue that carries everything there.
         scheduler_name: scheduler of the pods.
-        runners: makes the templates for served tasks; None if these get no pods.
+        runners: makes the templates of runner pods.
     """
 
-    def __init__(
-        self, client: Client, writes: WriteQueue, *, scheduler_name: str, runners: RunnerPods | None = None
-    ) -> None:
+    def __init__(self, client: Client, writes: WriteQueue, *, scheduler_name: str, runners: RunnerPods) -> None:
         self._client = client
         self._writes = writes
         self._scheduler_name = scheduler_name
@@ -47,15 +45,17 @@ class PodKeeper:
         Raises:
             InvalidTemplateError: the pod can never be created.
         """
+        spec = task.valid_spec
         try:
-            pod = build_pod(task, attempt, self._scheduler_name, runner_template=self._build_runner(task))
+            template = self._runners.build_template(spec) if spec.is_served else None
+            pod = build_pod(task, attempt, self._scheduler_name, runner_template=template)
         except Exception as error:
             raise _give_up(task, error) from error
         name = f"{task.namespace}/{pod['metadata']['name']}"
         try:
             await self._writes.once(Write("pod", name, partial(self._post, task.namespace, pod)))
         except ApiError as error:
-            if is_invalid(error) and task.valid_spec.is_served:
+            if is_invalid(error) and spec.is_served:
                 # Not the task is wrong, but the configuration, and that can be corrected.
                 return PodDenial(DenialCause.FORBIDDEN, error.message)
             if is_invalid(error):
@@ -64,10 +64,6 @@ class PodKeeper:
         except TypeError as error:
             raise _give_up(task, error) from error  # it cannot be written as JSON
         return None
-
-    def _build_runner(self, task: Task) -> dict[str, Any] | None:
-        spec = task.valid_spec
-        return self._runners.build_template(spec) if self._runners is not None and spec.is_served else None
 
     async def _post(self, namespace: str, pod: dict[str, Any]) -> None:
         await self._client.post(f"/api/v1/namespaces/{namespace}/pods", pod, fieldValidation="Strict")

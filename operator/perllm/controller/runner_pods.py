@@ -4,13 +4,13 @@ Everything in it but the prompt, which is data in environment variables, is the 
 task needs no right to create pods for it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from perllm.api.prompt_variables import write_variables
 from perllm.api.task import TaskSpec
 from perllm.cluster.node import Node
+from perllm.config import RunnerSettings
 from perllm.placement.fitting import is_passing
 
 CONTAINER = "runner"
@@ -18,35 +18,18 @@ MIN_TIMEOUT_S = 600.0
 """Seconds that an answer may take at least, even if the deadline is sooner."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunnerShape:
-    """What all runner pods have in common.
-
-    Attributes:
-        image: image with `perllm-runner`.
-        server_url: base URL of the node's model server; $(NODE_IP) stands for the node's address.
-        requests: requested resources.
-        limits: limits of resources.
-        gpu_resource: resource of which it takes one unit, its slot.
-    """
-
-    image: str
-    server_url: str
-    requests: Mapping[str, str]
-    limits: Mapping[str, str]
-    gpu_resource: str
-
-
 class RunnerPods:
     """Makes the templates of runner pods.
 
     Args:
-        shape: what they have in common.
+        settings: what they have in common.
+        gpu_resource: resource of which each takes one unit, its slot.
         list_nodes: returns the nodes of the fleet.
     """
 
-    def __init__(self, shape: RunnerShape, list_nodes: Callable[[], Iterable[Node]]) -> None:
-        self._shape = shape
+    def __init__(self, settings: RunnerSettings, gpu_resource: str, list_nodes: Callable[[], Iterable[Node]]) -> None:
+        self._settings = settings
+        self._gpu_resource = gpu_resource
         self._list_nodes = list_nodes
 
     def build_template(self, spec: TaskSpec) -> dict[str, Any]:
@@ -62,19 +45,20 @@ class RunnerPods:
         }
 
     def _build_container(self, spec: TaskSpec) -> dict[str, Any]:
-        shape, variables = self._shape, write_variables(spec.conversation, spec.to_generation())
+        settings, variables = self._settings, write_variables(spec.conversation, spec.to_generation())
+        resources, slot = settings.resources, {self._gpu_resource: "1"}
         timeout_s = max(spec.deadline_s, MIN_TIMEOUT_S)
         return {
             "name": CONTAINER,
-            "image": shape.image,
+            "image": settings.image,
             "command": ["perllm-runner"],
             "args": [f"--model={spec.model}", "--prompt-from-env", f"--timeout={timeout_s:g}", "--quiet"],
             "env": [
                 {"name": "NODE_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}},
-                {"name": "PERLLM_URL", "value": shape.server_url},
+                {"name": "PERLLM_URL", "value": settings.server_url},
                 *({"name": name, "value": value} for name, value in variables.items()),
             ],
-            "resources": {"requests": dict(shape.requests), "limits": {**shape.limits, shape.gpu_resource: "1"}},
+            "resources": {"requests": dict(resources.requests), "limits": {**resources.limits, **slot}},
             "securityContext": {
                 "allowPrivilegeEscalation": False,
                 "readOnlyRootFilesystem": True,

@@ -14,9 +14,10 @@ from perllm.api.prompt_variables import read_variables
 from perllm.cluster.client import ApiError, ApiTimeoutError
 from perllm.cluster.node import Taint
 from perllm.cluster.times import format_time
+from perllm.config import RunnerSettings
 from perllm.controller.assembly import ControllerSettings
 from perllm.controller.pods import build_pod
-from perllm.controller.runner_pods import RunnerPods, RunnerShape
+from perllm.controller.runner_pods import RunnerPods
 from perllm.energy.settlement import SETTLING_S
 from perllm.placement.serving import NOTHING
 from unit.controller.samples import make_task
@@ -27,13 +28,7 @@ from unit.scheduling.schedulers import UPLINK
 
 pytestmark = pytest.mark.looptime
 
-SHAPE = RunnerShape(
-    image="registry/perllm:1",
-    server_url="http://$(NODE_IP):8000/v1",
-    requests={"cpu": "50m"},
-    limits={"memory": "256Mi"},
-    gpu_resource=names.GPU_RESOURCE,
-)
+RUNNER = RunnerSettings(image="registry/perllm:1", server_url="http://$(NODE_IP):8000/v1")
 REPORT = {"inferenceSeconds": 4.0, "outputTokens": 30, "text": "This.", "truncated": True}
 QUOTA = ApiError(403, "Forbidden", "exceeded quota")
 
@@ -41,7 +36,7 @@ QUOTA = ApiError(403, "Forbidden", "exceeded quota")
 class UnservedCluster(ServedCluster):
     """A cluster without agents, where the operator may make runner pods."""
 
-    settings = ControllerSettings(runner=SHAPE)
+    settings = ControllerSettings(runner=RUNNER)
 
     def start(self) -> None:
         is_new = self.running is None
@@ -236,7 +231,7 @@ async def test_agents_that_are_lost_take_no_pods_with_them(cluster: UnservedClus
 def build(*taints: Taint, **spec: Any) -> dict[str, Any]:
     node = replace(make_node("n"), taints=taints)
     task = make_task(**{"template": None, "promptTokens": None, "prompt": "Which?", **spec})
-    template = RunnerPods(SHAPE, lambda: [node]).build_template(task.valid_spec)
+    template = RunnerPods(RUNNER, names.GPU_RESOURCE, lambda: [node]).build_template(task.valid_spec)
     return build_pod(task, 1, "perllm", runner_template=template)
 
 
@@ -244,7 +239,7 @@ def test_a_runner_pod_gets_prompt_address_and_slot_and_nothing_else_of_the_task(
     pod = build(prompt="Is $(NODE_IP) one?", maxTokens=5)
     (container,) = pod["spec"]["containers"]
     variables = {one["name"]: one.get("value", "") for one in container["env"]}
-    assert (variables["PERLLM_URL"], container["image"]) == (SHAPE.server_url, SHAPE.image)
+    assert (variables["PERLLM_URL"], container["image"]) == (RUNNER.server_url, RUNNER.image)
     assert orjson.loads(read_variables(variables)) == {
         "messages": [{"role": "user", "content": "Is $(NODE_IP) one?"}],
         "max_tokens": 5,
