@@ -10,12 +10,17 @@ import pytest
 
 from e2e.stage import Stage, wait_until
 from perllm.api import names
+from perllm.api.prompt import MAX_PROMPT_LENGTH
 from perllm.api.report import RunReport, parse_run_report
 from perllm.cluster.client import Object
 from perllm_lab.lab import Lab, LabSettings
 
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 SERVER_URL = "http://$(NODE_IP):8000/v1"
 PROMPT = 'Which is "the" largest of $(NODE_IP)? [[lab task=hello prompt=20 output=16 bytes=100]]'
+
+LONGEST = "\x01" * MAX_PROMPT_LENGTH
+"""Takes the most room in JSON: six bytes a character."""
 
 
 @pytest.fixture(scope="module")
@@ -24,25 +29,31 @@ def lab_settings() -> LabSettings:
     return LabSettings("modern", 1.0, operator_config={"runner": runner}, has_agents=True)
 
 
-async def create(stage: Stage, name: str) -> None:
+async def create(stage: Stage, name: str, prompt: str = PROMPT) -> None:
     manifest: Object = {
         "apiVersion": names.API_VERSION,
         "kind": names.TASK_KIND,
         "metadata": {"name": name},
-        "spec": {"model": stage.lab.scenario.model, "deadline": "60s", "prompt": PROMPT},
+        "spec": {"model": stage.lab.scenario.model, "deadline": "60s", "prompt": prompt},
     }
     await stage.lab.client.post(names.tasks_path(stage.namespace), manifest)
 
 
-async def wait_served(stage: Stage, log_start: int) -> None:
-    """Wait until the operator has seen the model servers of all nodes."""
+async def wait_logged(stage: Stage, words: str, log_start: int) -> None:
+    """Wait until the operator has said something about the model servers of all nodes."""
     nodes = len(stage.lab.scenario.nodes())
 
-    async def are_seen() -> bool:
+    async def is_logged() -> bool:
         lines = stage.read_log(log_start)
-        return sum("model servers take requests" in str(line.get("message")) for line in lines) >= nodes
+        return sum(words in str(line.get("message")) for line in lines) >= nodes
 
-    await wait_until(are_seen, timeout_s=30.0)
+    await wait_until(is_logged, timeout_s=30.0)
+
+
+async def stop_agents(stage: Stage) -> None:
+    log_start = stage.lab.operator_log.stat().st_size
+    await stage.lab.agents.stop()
+    await wait_logged(stage, "no model server takes requests", log_start)
 
 
 def run_container(pod: Object, url: str, report_file: Path) -> RunReport | None:
@@ -59,14 +70,15 @@ def run_container(pod: Object, url: str, report_file: Path) -> RunReport | None:
 
 async def test_five_lines_run_as_a_pod_while_no_agent_is_there(stage: Stage, lab: Lab, tmp_path: Path) -> None:
     before = await stage.learned()
-    await lab.agents.stop()
+    await lab.client.patch(f"/api/v1/namespaces/{stage.namespace}", {"metadata": {"labels": RESTRICTED}})
+    await stop_agents(stage)
     await create(stage, "hello")
     await stage.wait_bound(1, timeout_s=30.0)
     await lab.operator.kill()
     log_start = lab.operator_log.stat().st_size
     await lab.agents.start()
     await lab.start_operator()
-    await wait_served(stage, log_start)
+    await wait_logged(stage, "model servers take requests", log_start)
     await create(stage, "again")
     tasks = await stage.wait_all_settled(["hello", "again"], timeout_s=60.0)
     ways = {name: (task["status"]["runsAs"], task["status"]["attempts"]) for name, task in tasks.items()}
@@ -81,3 +93,10 @@ async def test_five_lines_run_as_a_pod_while_no_agent_is_there(stage: Stage, lab
     assert report is not None
     assert (report.output_tokens, report.prompt_tokens) == (16, 20)
     assert report.text
+
+
+async def test_the_longest_prompt_reaches_a_node(stage: Stage) -> None:
+    await stop_agents(stage)
+    await create(stage, "long", LONGEST)
+    task = await stage.wait_final("long", timeout_s=60.0)
+    assert (task["status"]["phase"], task["status"]["runsAs"]) == ("Succeeded", "pod")

@@ -15,10 +15,7 @@ from perllm.policy.problem import Verdict
 NO_MODEL_SERVER = "NoModelServer"
 """Reason of a served task that waits because no node has a model server for it."""
 
-NO_SERVER_ADVICE = (
-    "kubectl get llmservers shows which models agents have found; config.runner.server_url is for nodes whose servers "
-    "no agent looks for"
-)
+NO_SERVER_ADVICE = "start one where an agent finds it (kubectl get llmservers), or set config.runner.server_url"
 
 MIN_HIT_CHANCE = 0.5
 PROBE_SHARE = 0.05

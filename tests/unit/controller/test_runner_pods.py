@@ -207,9 +207,8 @@ async def test_without_runners_status_and_event_say_that_no_node_serves_the_mode
     cluster.ask()
     await asyncio.sleep(5)
     assert cluster.condition("Scheduled")["reason"] == "NoModelServer"
-    assert (
-        "no node satisfies: a ready model server of m (1 node); kubectl get llmservers" in cluster.status()["message"]
-    )
+    message = cluster.status()["message"]
+    assert "no node satisfies: a ready model server of m (1 node); start one where an agent finds it" in message
     assert cluster.events == ["NoModelServer"]
     cluster.stop()
 
