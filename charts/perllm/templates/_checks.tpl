@@ -14,11 +14,11 @@
 {{- define "perllm.checkSections" -}}
 {{- range $path := list
   "image" "config" "config.telemetry" "config.telemetry.queries" "config.policy" "config.policy.net_hits"
-  "config.policy.cs_ucb" "config.admission" "config.tasks" "config.fairness" "config.agents" "config.runner" "config.nodes"
-  "config.server"
+  "config.policy.cs_ucb" "config.admission" "config.tasks" "config.fairness" "config.agents" "config.nodes" "config.server"
   "config.log" "scheduler" "scheduler.image" "scheduler.serviceAccount" "agent" "crds" "admissionPolicy" "uninstallHook" "rbac"
   "serviceAccount" "podDisruptionBudget" "service" "serviceMonitor" "prometheusRule" "dashboard" "networkPolicy"
   "networkPolicy.apiServer" "networkPolicy.prometheus" "global" "config.telemetry.url" "config.scheduler_name"
+  "config.runner"
 -}}
 {{- $value := $.Values -}}
 {{- range splitList "." $path -}}

@@ -114,9 +114,10 @@ def _read_namespace() -> str:
     multiple=True,
     type=_FILE,
     help='File with one prompt per line; if it ends in .jsonl, one JSON object per line, with "prompt" or "messages" '
-    'and optionally "max_tokens", "temperature", "top_p", "seed", "stop" and "id"; if it ends in .json, an array of '
-    "such objects.",
+    'and optionally "id", "model", "max_tokens", "temperature", "top_p", "seed" and "stop", or a request of OpenAI\'s '
+    "Batch API; if it ends in .json, an array of such objects.",
 )
+@click.option("--stdin", "use_stdin", is_flag=True, help="Also read one prompt per line from standard input.")
 @click.option(
     "--prompt-from-env",
     "use_variables",
@@ -124,7 +125,6 @@ def _read_namespace() -> str:
     help=f"Also read a prompt from the variables {PREFIX}0, {PREFIX}1, ...: one JSON object as in a .jsonl file, in as "
     "many parts as it takes.",
 )
-@click.option("--stdin", "use_stdin", is_flag=True, help="Also read one prompt per line from standard input.")
 @click.option("--system", metavar="TEXT", help="System message for every prompt without messages of its own.")
 @click.option(
     "--model", required=True, envvar="PERLLM_MODEL", show_envvar=True, help="Name of the model on the server."

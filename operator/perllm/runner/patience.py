@@ -28,9 +28,9 @@ class Sampling:
 
     def to_request(self, prompt: Prompt) -> ChatRequest:
         """Return the request for a prompt, whose own parameters take precedence."""
-        usual = {"max_tokens": self.max_tokens, "temperature": self.temperature}
-        given = {key: value for key, value in usual.items() if value is not None}
-        return ChatRequest(self.model, prompt.messages, {**given, **prompt.parameters})
+        common = {"max_tokens": self.max_tokens, "temperature": self.temperature}
+        given = {key: value for key, value in common.items() if value is not None}
+        return ChatRequest(prompt.model or self.model, prompt.messages, {**given, **prompt.parameters})
 
 
 @dataclass(frozen=True, slots=True)

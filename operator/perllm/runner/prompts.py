@@ -4,19 +4,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from perllm.api.prompt_variables import PREFIX
 
 Message = dict[str, Any]
 MAX_PROMPTS = 100_000
+PARAMETERS = {"max_tokens", "temperature", "top_p", "seed", "stop"}
 
 
 class PromptError(Exception):
     """The prompts are invalid; the message names the line."""
+
+
+def _wrap_text(value: object) -> object:
+    return [value] if isinstance(value, str) else value
 
 
 class Prompt(BaseModel):
@@ -24,9 +29,10 @@ class Prompt(BaseModel):
 
     Attributes:
         messages: the conversation, in the format of the chat API.
-        max_tokens: longest answer; None for that of the command line.
-        temperature: sampling temperature; None for that of the command line.
-        top_p: total probability of the tokens that are sampled; None for the server's own.
+        model: the model; None for that of the command line, as for the parameters.
+        max_tokens: longest answer.
+        temperature: sampling temperature.
+        top_p: only the most probable tokens with this total probability are sampled.
         seed: seed of the sampling.
         stop: texts at which the answer ends.
         id: id that its answer will carry.
@@ -35,17 +41,36 @@ class Prompt(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
     messages: Annotated[tuple[Message, ...], Field(min_length=1)]
+    model: Annotated[str, Field(strict=True, min_length=1)] | None = None
     max_tokens: Annotated[int, Field(strict=True, ge=1)] | None = None
     temperature: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] | None = None
-    top_p: Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
     seed: Annotated[int, Field(strict=True, ge=0)] | None = None
-    stop: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] | None = None
+    stop: Annotated[tuple[str, ...], BeforeValidator(_wrap_text), Field(min_length=1)] | None = None
     id: Annotated[str, Field(max_length=256)] | None = None
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """How its answer is generated, as far as it says so, by the names of the chat API."""
-        return self.model_dump(mode="json", exclude={"messages", "id"}, exclude_none=True)
+        """How its answer is generated, by the names of the chat API; what is absent is that of the command line."""
+        return self.model_dump(mode="json", include=PARAMETERS, exclude_none=True)
+
+
+class BatchRequest(BaseModel):
+    """A request in the format of OpenAI's Batch API, which asks a prompt in its body."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    custom_id: str | None = None
+    method: Literal["POST"] = "POST"
+    url: Literal["/v1/chat/completions"] = "/v1/chat/completions"
+    body: dict[str, Any]
+
+    def to_prompt(self) -> dict[str, Any]:
+        """Return the fields of a prompt."""
+        body = dict(self.body)
+        if "max_completion_tokens" in body:
+            body.setdefault("max_tokens", body.pop("max_completion_tokens"))
+        return body if self.custom_id is None else {"id": self.custom_id, **body}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +95,8 @@ def collect_prompts(
     """Return all prompts: from environment variables, then from arguments, files and standard input.
 
     A file has one prompt per line; one that ends in ``.jsonl`` has one JSON object per line, one that ends in ``.json``
-    an array of them. An object has ``prompt`` or ``messages``, and may have ``max_tokens``, ``temperature``, ``top_p``,
-    ``seed``, ``stop`` and ``id``. Empty lines are ignored.
+    an array of them. An object has ``prompt`` or ``messages``, and may have ``id``, ``model`` and the parameters of the
+    chat API that `Prompt` has; or it is a request of OpenAI's Batch API. Empty lines are ignored.
 
     Args:
         texts: prompts given as arguments.
@@ -171,6 +196,8 @@ def _read_array(values: object, file: Path, system: str | None) -> Iterator[Plac
 
 
 def _read_object(values: object, place: str, system: str | None) -> PlacedPrompt:
+    if isinstance(values, dict) and "body" in values:
+        values = _read_request(values, place)
     if not isinstance(values, dict) or ("prompt" in values) == ("messages" in values):
         raise PromptError(f'{place} must be an object with "prompt", a string, or "messages", a list of objects')
     unknown = values.keys() - set(KNOWN_FIELDS)
@@ -184,6 +211,13 @@ def _read_object(values: object, place: str, system: str | None) -> PlacedPrompt
         values["messages"] = _converse(text, system).messages
     try:
         return PlacedPrompt(place, Prompt.model_validate(values))
+    except ValidationError as error:
+        raise PromptError(f"{place} {first_error(error)}") from error
+
+
+def _read_request(values: dict[str, Any], place: str) -> dict[str, Any]:
+    try:
+        return BatchRequest.model_validate(values).to_prompt()
     except ValidationError as error:
         raise PromptError(f"{place} {first_error(error)}") from error
 

@@ -117,9 +117,9 @@ def _check_common(common: Mapping[str, Any]) -> None:
 
 
 def _build_spec(placed: PlacedPrompt, common: Mapping[str, Any]) -> TaskSpec:
-    own = placed.prompt
+    own = placed.prompt.model_dump(include={"messages", "model"}, exclude_none=True)
     try:
-        return TaskSpec.model_validate({**common, "messages": own.messages, **own.parameters})
+        return TaskSpec.model_validate({**common, **own, **placed.prompt.parameters})
     except ValidationError as error:
         raise PromptError(f"{placed.place} {first_error(error)}") from error
 

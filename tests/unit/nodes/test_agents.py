@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from perllm.api import names
-from perllm.nodes.agents import DURATION_S, MARGIN_S, RENEWAL_S, NodeAgents, SeenLease, read_lease, read_offer
+from perllm.nodes.agents import DURATION_S, MARGIN_S, NodeAgents, SeenLease, read_lease, read_offer
 from perllm.placement.serving import NOTHING, Serving
 
 EXPIRY_S = DURATION_S + MARGIN_S
@@ -103,7 +103,7 @@ def test_no_lease_expires_while_renewals_cannot_be_seen() -> None:
 
 def test_agents_have_time_to_renew_their_leases_before_models_count_as_unserved() -> None:
     agents = Agents()
-    agents.wait(RENEWAL_S + MARGIN_S - 1.0)
+    agents.wait(14.0)
     agents.can_see = False
     agents.wait(5.0)
     assert not agents.scheduler.knows_servers

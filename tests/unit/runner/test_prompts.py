@@ -1,4 +1,5 @@
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -41,13 +42,45 @@ def test_a_line_of_a_plain_file_is_a_prompt_even_if_it_looks_like_json(tmp_path:
 
 
 def test_a_line_may_say_how_its_prompt_is_to_be_answered(tmp_path: Path) -> None:
-    own = '"max_tokens": 5, "temperature": 0, "top_p": 0.5, "seed": 3, "stop": ["."]'
-    (tmp_path / "x.jsonl").write_text(f'{{"id": 7, "prompt": "x", {own}}}')
+    own = {"max_tokens": 5, "temperature": 0, "top_p": 0.5, "seed": 3, "stop": "."}
+    (tmp_path / "x.jsonl").write_text(json.dumps({"id": 7, "prompt": "x", "model": "own", **own}))
 
     (prompt,) = collect_prompts([], [tmp_path / "x.jsonl"], None, None)
 
-    assert prompt.id == "7"
-    assert prompt.parameters == {"max_tokens": 5, "temperature": 0.0, "top_p": 0.5, "seed": 3, "stop": ["."]}
+    assert (prompt.id, prompt.model, prompt.parameters) == ("7", "own", {**own, "stop": ["."]})
+
+
+def make_request(**body: object) -> dict[str, object]:
+    body = {"model": "m", "messages": [{"role": "user", "content": "a"}], **body}
+    return {"custom_id": "q-1", "method": "POST", "url": "/v1/chat/completions", "body": body}
+
+
+@pytest.mark.parametrize("limit", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_a_line_may_be_a_request_of_openais_batch_api(tmp_path: Path, name: str, limit: str) -> None:
+    request = make_request(**{limit: 5})
+    (tmp_path / name).write_text(json.dumps([request] if name == "a.json" else request))
+
+    (prompt,) = collect_prompts([], [tmp_path / name], None, None)
+
+    assert prompt == Prompt(messages=user("a").messages, model="m", max_tokens=5, id="q-1")
+
+
+@pytest.mark.parametrize(
+    ("request_", "problem"),
+    [
+        (make_request(tools=[]), "fields that would be ignored: tools"),
+        ({**make_request(), "url": "/v1/embeddings"}, "url: Input should be '/v1/chat/completions'"),
+        ({**make_request(), "priority": 1}, "priority: Extra inputs are not permitted"),
+        ({**make_request(), "body": []}, "body: Input should be a valid dictionary"),
+    ],
+    ids=["field of the body", "url", "field", "body"],
+)
+def test_a_request_that_no_task_can_make_is_refused(tmp_path: Path, request_: dict[str, object], problem: str) -> None:
+    (tmp_path / "x.jsonl").write_text(json.dumps(request_))
+
+    with pytest.raises(PromptError, match=rf"x\.jsonl, line 1, .*{problem}"):
+        collect_prompts([], [tmp_path / "x.jsonl"], None, None)
 
 
 def test_a_file_may_hold_an_array_and_the_case_of_its_ending_does_not_matter(tmp_path: Path) -> None:
@@ -75,11 +108,9 @@ def test_a_wrong_array_is_named(tmp_path: Path, content: str, message: str) -> N
 
 
 def test_what_would_be_ignored_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.jsonl").write_text('{"prompt": "x", "top_k": 5, "logprobs": true}')
+    (tmp_path / "x.jsonl").write_text('{"prompt": "x", "top_k": 5, "n": 2}')
 
-    with pytest.raises(
-        PromptError, match="fields that would be ignored: logprobs, top_k; known are prompt, messages, max"
-    ):
+    with pytest.raises(PromptError, match="fields that would be ignored: n, top_k; known are prompt, messages, model"):
         collect_prompts([], [tmp_path / "x.jsonl"], None, None)
 
 
