@@ -111,7 +111,7 @@ class Operator:
             count_discarded=lambda reason: self._metrics.outcomes_refused.labels(reason).inc(),
             metrics_age_s=self._find_metrics_age_s,
         )
-        self._scheduler, self._fleet, self._policy = scheduler, parts.fleet, parts.policy
+        self._fleet, self._policy = parts.fleet, parts.policy
         self._profiles = ProfileStore(
             client,
             self._writes,
@@ -128,6 +128,7 @@ class Operator:
         control = self._control = build_task_control(
             scheduler, parts, self._build_context(wake), _read_controller_settings(config)
         )
+        self._scheduler = scheduler
         self._upkeep = NodeUpkeep(
             scheduler,
             parts.fleet,

@@ -9,8 +9,6 @@ from typing import Annotated, Any, BinaryIO, Literal
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from perllm.api.prompt_variables import PREFIX
-
 Message = dict[str, Any]
 MAX_PROMPTS = 100_000
 PARAMETERS = {"max_tokens", "temperature", "top_p", "seed", "stop"}
@@ -140,7 +138,7 @@ def read_prompts(
 
 def _read_variables(text: str, system: str | None) -> Iterator[PlacedPrompt]:
     if text:
-        place = f"{PREFIX}*"
+        place = "the prompt in environment variables"
         yield _read_object(_parse(text, place), place, system)
 
 
