@@ -173,7 +173,7 @@ class Controller:
         tracked = self._tracking.add(task, status)
         run = read_run(task, status)
         if run is not None and run.name in tracked.pods:
-            self._reconciler.discard(tracked.pods.pop(run.name))
+            self._reconciler.remove(tracked.pods.pop(run.name))
         for pod in [*tracked.pods.values(), *([] if run is None else [run])]:
             self._guard.run("pod", pod.key, partial(self._take_pod, pod, is_gone=False))
         return tracked
@@ -230,7 +230,7 @@ class Controller:
         tracked = self._tracking.find(pod.task_key, pod.task_uid)
         if tracked is not None and _is_surplus(tracked, pod):
             if not is_gone:
-                self._reconciler.discard(pod)
+                self._reconciler.remove(pod)
             return
         pods = self._tracking.pods_of(pod)
         before = pods.get(pod.name)

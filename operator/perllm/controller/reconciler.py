@@ -107,7 +107,7 @@ class Reconciler:
         self._accounts.account(tracked, lost)
         self.reconcile(tracked.task.key)
 
-    def discard(self, pod: Pod) -> None:
+    def remove(self, pod: Pod) -> None:
         """Remove the pod of an attempt that is a request: its creation seemed to have failed."""
         self._pods.remove(pod)
 
