@@ -89,6 +89,9 @@ async def test_a_task_that_no_agent_serves_is_answered_by_a_pod(cluster: Unserve
     cluster.ask()
     await asyncio.sleep(2)
     assert cluster.pods == ["t-1"]
+    cluster.see_pod()
+    await asyncio.sleep(1.5)
+    assert (cluster.status()["phase"], cluster.status()["runsAs"]) == ("Pending", "pod")
     cluster.bind()
     await asyncio.sleep(6)
     cluster.answer()
