@@ -264,14 +264,14 @@ class Controller:
             self._scheduler.release_room(pod.task_key)
 
 
-def _is_surplus(tracked: Tracked, pod: Pod) -> bool:
-    """Whether a pod is of an attempt that is a request by now: the API server was too slow to create it."""
-    run = tracked.pods.get(pod.name)
-    return run is not None and run.is_served and not pod.is_served
-
-
 def _is_seen(item: Object, known: Task | Stub) -> bool:
     """Whether this is only our own status coming back, as most events of a watch are."""
     metadata = item["metadata"]
     seen = metadata["uid"], metadata.get("generation", 1), bool(metadata.get("deletionTimestamp"))
     return (known.uid, known.generation, known.is_deleting) == seen
+
+
+def _is_surplus(tracked: Tracked, pod: Pod) -> bool:
+    """Whether a pod is of an attempt that is a request by now: the API server was too slow to create it."""
+    run = tracked.pods.get(pod.name)
+    return run is not None and run.is_served and not pod.is_served
