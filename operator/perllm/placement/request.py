@@ -21,9 +21,9 @@ class PlacementRequest:
         deadline_s: the deadline as given.
         namespace: of the task.
         demand: what its pod asks of a node.
+        runner: what its runner pod asks of a node, if it may get one while no model server is known.
         avoided: nodes where earlier attempts at it ended badly.
         is_served: whether it runs as a request to a model server of the node.
-        runner: what its runner pod asks of a node, if it may get one while no model server is known.
     """
 
     task_id: str
@@ -36,9 +36,9 @@ class PlacementRequest:
     deadline_s: float
     namespace: str = ""
     demand: PodDemand = ONE_SLOT
+    runner: PodDemand | None = None
     avoided: frozenset[str] = frozenset()
     is_served: bool = False
-    runner: PodDemand | None = None
 
     @property
     def slots(self) -> float:
