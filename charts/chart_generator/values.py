@@ -43,7 +43,8 @@ class Values(Section):
     config: Config = Field(
         default=Config(),
         description="The operator's configuration, with its own names and defaults. An empty leader_lease means the "
-        "name of all objects; an empty agents.lease_namespace that of the release, if agent.enabled.",
+        "name of all objects; an empty agents.lease_namespace that of the release, if agent.enabled; an empty "
+        "runner.image the image of PerLLM.",
     )
     scheduler: SchedulerValues = Field(
         default=SchedulerValues(), description="The private kube-scheduler that queries the operator, in the same pod."

@@ -183,8 +183,41 @@ class AgentSettings(_Section):
 
     lease_namespace: _NameOrNothing = Field(
         default="",
-        description="Namespace of the Leases that agents renew. Empty if there are no agents; then served tasks wait.",
+        description="Namespace of the Leases that agents renew. Empty if there are no agents; then served tasks wait, "
+        "or get runner pods.",
     )
+
+
+class RunnerResources(_Section):
+    """The resources of a runner pod."""
+
+    requests: dict[str, str] = Field(
+        default={"cpu": "50m", "memory": "96Mi"}, description="What a runner pod requests, by resource."
+    )
+    limits: dict[str, str] = Field(
+        default={"memory": "256Mi"}, description="Its limits, by resource; one unit of nodes.gpu_resource is added."
+    )
+
+
+class RunnerSettings(_Section):
+    """The pods that the operator makes for served tasks whose model no agent serves."""
+
+    server_url: str = Field(
+        default="",
+        pattern="^(https?://[^/?#@\\s]+(/[^?#@\\s]*)?)?$",
+        max_length=256,
+        description="Base URL at which the model server of each node answers, such as http://$(NODE_IP):8000/v1; "
+        "$(NODE_IP) is the address of the node, and needs brackets if it is one of IPv6. Servers that need a key "
+        "cannot be used. Empty for no runner pods; then served tasks wait for agents.",
+    )
+    image: str = Field(default="", max_length=512, description="Image with perllm-runner: that of PerLLM.")
+    resources: RunnerResources = Field(default_factory=RunnerResources, description="Their resources.")
+
+    @model_validator(mode="after")
+    def _check_image(self) -> "RunnerSettings":
+        if self.server_url and not self.image:
+            raise ValueError("image must be set with server_url")
+        return self
 
 
 class ServerSettings(_Section):
@@ -212,6 +245,9 @@ class Config(_Section):
     nodes: NodeSettings = Field(default_factory=NodeSettings, description="The nodes.")
     fairness: FairnessSettings = Field(default_factory=FairnessSettings, description="Sharing between namespaces.")
     agents: AgentSettings = Field(default_factory=AgentSettings, description="The agents of nodes.")
+    runner: RunnerSettings = Field(
+        default_factory=RunnerSettings, description="Pods for served tasks whose model no agent serves."
+    )
     server: ServerSettings = Field(default_factory=ServerSettings, description="Ports.")
     log: LogSettings = Field(default_factory=LogSettings, description="Logging.")
     namespaces: Annotated[tuple[_Name, ...], AfterValidator(_check_unique)] = Field(

@@ -137,6 +137,7 @@ class Operator:
         control = self._control = build_task_control(
             scheduler, parts, self._build_context(wake), _read_controller_settings(config)
         )
+        self._scheduler = scheduler
         self._upkeep = NodeUpkeep(
             scheduler,
             parts.fleet,
@@ -319,6 +320,8 @@ class Operator:
                 self._begin(work, "watch of model servers", self._offers.run)
                 self._begin(work, "watch of agents", self._leases.run)
                 self._begin(work, "upkeep of agents", self._agents.run)
+            else:
+                self._scheduler.note_servers_known()
             self._watch.start()
             stack.push_async_callback(self._watch.stop)
             # Last, so that it ends first: the watch may take seconds to end, and no call may be answered then.
@@ -330,11 +333,14 @@ class Operator:
             await self._write_out()
 
     async def _dispatch(self) -> None:
-        """Start tasks once all of them are known, so that the most urgent ones come first."""
+        """Start tasks once all of them are known, so that the most urgent ones come first, and so are model servers."""
         with suppress(TimeoutError):
             async with asyncio.timeout(TASKS_PATIENCE_S):
                 while not self._watch.is_ready:  # noqa: ASYNC110 - it depends on another thread
                     await asyncio.sleep(TASKS_POLL_S)
+                if self._leases is not None:
+                    await self._offers.synced.wait()
+                    await self._leases.synced.wait()
         await self._control.dispatcher.run()
 
     def _begin(self, work: asyncio.TaskGroup, name: str, part: Callable[[], Awaitable[None]]) -> None:
@@ -404,6 +410,7 @@ def _read_controller_settings(config: Config) -> ControllerSettings:
         patience=PodPatience(start_s=config.start_timeout_s),
         admission=build_admission(config.admission),
         history=HistoryLimits(config.tasks.default_ttl_s, config.tasks.max_history),
+        runner=config.runner,
     )
 
 

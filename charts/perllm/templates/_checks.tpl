@@ -18,6 +18,7 @@
   "config.log" "scheduler" "scheduler.image" "scheduler.serviceAccount" "agent" "crds" "admissionPolicy" "uninstallHook" "rbac"
   "serviceAccount" "podDisruptionBudget" "service" "serviceMonitor" "prometheusRule" "dashboard" "networkPolicy"
   "networkPolicy.apiServer" "networkPolicy.prometheus" "global" "config.telemetry.url" "config.scheduler_name"
+  "config.runner"
 -}}
 {{- $value := $.Values -}}
 {{- range splitList "." $path -}}

@@ -167,7 +167,9 @@ class TaskStatus(Resource):
     tier: Tier | None = Field(default=None, description="The node's tier.")
     gpu_type: Text | None = Field(default=None, description="The node's GPU type.")
     runs_as: RunsAs | None = Field(
-        default=None, description="pod: it runs as a pod; request: as a request to a model server of the node."
+        default=None,
+        description="pod: it runs as a pod, made from its template or, for a prompt, by PerLLM; request: as a request "
+        "to a model server of the node.",
     )
     attempts: int = Field(default=0, ge=0, description="Number of pods created, or requests made, for the task.")
     failed_attempts: Annotated[tuple[int, ...], Field(max_length=MAX_FAILED_ATTEMPTS)] | None = Field(

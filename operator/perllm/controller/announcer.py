@@ -13,6 +13,7 @@ from perllm.controller.task import Task
 from perllm.energy.attribution import Attribution
 from perllm.metrics import OperatorMetrics
 from perllm.placement.decision import Decision
+from perllm.scheduling.admission import NO_MODEL_SERVER
 
 log = logging.getLogger("perllm.decisions")
 
@@ -58,7 +59,7 @@ class Announcer:
                 "reason": decision.reason,
             },
         )
-        if not task.valid_spec.is_served:
+        if not decision.inference.is_served:
             # One per request would be a third of all writes; its status says the same.
             self._events.record(_subject(task), "Placed", summary)
         self._metrics.decisions.labels(decision.policy, decision.tier, str(assessment.explored).lower()).inc()
@@ -101,6 +102,10 @@ class Announcer:
         self._metrics.energy_quality.labels(energy.quality.value).inc()
         if energy.energy_j is not None and tier is not None:
             self._metrics.energy.labels(tier.value).observe(energy.energy_j)
+
+    def unserved(self, task: Task, note: str) -> None:
+        """Announce that no node has a model server for a task."""
+        self._events.record(_subject(task), NO_MODEL_SERVER, note, warning=True)
 
     def postponed(self, task: Task, note: str) -> None:
         """Announce why a task gets no pod for now."""

@@ -10,6 +10,7 @@ from perllm.api.node_profile import CircuitStatus
 from perllm.cluster.client import Client
 from perllm.cluster.pod_ends import PodPatience
 from perllm.cluster.writes import WriteQueue
+from perllm.config import RunnerSettings
 from perllm.controller.announcer import Announcer
 from perllm.controller.clocks import Clocks
 from perllm.controller.controller import Controller
@@ -23,6 +24,7 @@ from perllm.controller.pod_keeper import PodKeeper
 from perllm.controller.pod_releases import PodReleases
 from perllm.controller.reconciler import Reconciler
 from perllm.controller.retirement import Retirement
+from perllm.controller.runner_pods import RunnerPods
 from perllm.controller.status_writer import StatusWriter
 from perllm.controller.stray_pods import StrayPods
 from perllm.controller.tracking import Tracking
@@ -45,6 +47,7 @@ class ControllerSettings:
         patience: how long pods may take.
         admission: explains rejections.
         history: how long finished tasks are kept.
+        runner: what runner pods have in common, and whether there are any.
     """
 
     scheduler_name: str = names.SCHEDULER_NAME
@@ -52,6 +55,7 @@ class ControllerSettings:
     patience: PodPatience = field(default_factory=PodPatience)
     admission: Admission = field(default_factory=Admission)
     history: HistoryLimits = field(default_factory=HistoryLimits)
+    runner: RunnerSettings = field(default_factory=RunnerSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +141,8 @@ def build_task_control(
     accounts = PodAccounts(
         scheduler, context.settlement, node_health, outcomes, metrics, patience=settings.patience, unix_now=unix_now
     )
-    pods = PodKeeper(context.client, context.writes, scheduler_name=settings.scheduler_name)
+    runners = RunnerPods(settings.runner, settings.gpu_resource, lambda: parts.fleet.nodes.values())
+    pods = PodKeeper(context.client, context.writes, scheduler_name=settings.scheduler_name, runners=runners)
     stray_pods = StrayPods(context.client, pods, context.pod_paths)
     writer = StatusWriter(context.client, context.writes, on_written=outcomes.note_written)
     reconciler = Reconciler(
@@ -190,6 +195,7 @@ def build_task_control(
         guard=guard,
         unix_now=unix_now,
         gpu_resource=settings.gpu_resource,
+        has_runners=bool(settings.runner.server_url),
     )
     drift = DriftMonitor(
         tracking,

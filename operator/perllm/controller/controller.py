@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
-from perllm.api.task_status import RunsAs
+from perllm.api.task_status import RunsAs, TaskStatus
 from perllm.cluster.client import Object
 from perllm.cluster.informer import object_key
 from perllm.cluster.obstacles import Obstacle
@@ -50,6 +50,7 @@ class Controller:
         guard: contains failures about single objects.
         unix_now: wall clock.
         gpu_resource: resource that slots are units of.
+        has_runners: whether served tasks may get runner pods.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Controller:
         guard: Guard,
         unix_now: Callable[[], float],
         gpu_resource: str,
+        has_runners: bool,
     ) -> None:
         self._tracking = tracking
         self._scheduler = scheduler
@@ -84,14 +86,15 @@ class Controller:
         self._guard = guard
         self._unix_now = unix_now
         self._gpu_resource = gpu_resource
+        self._has_runners = has_runners
 
     def request_of(self, pod: Object) -> PlacementRequest | None:
         """Return what the task of a pod asks for; None if the task is not known (yet)."""
         seen = read_pod(pod)
         tracked = self._tracking.find(seen.task_key, seen.task_uid) if seen else None
-        if tracked is None or tracked.task.spec is None:
+        if seen is None or tracked is None or tracked.task.spec is None or _is_surplus(tracked, seen):
             return None
-        return tracked.task.to_request(find_avoided(tracked.all_pods))
+        return tracked.task.to_request(find_avoided(tracked.all_pods)).as_pod(tracked.task.demand)
 
     def on_task(self, item: Object, *, deleted: bool) -> None:
         """Handle a task that was added, changed or deleted."""
@@ -151,22 +154,29 @@ class Controller:
         self._history.forget(key)
         if tracked is None and self._put_to_history(item):
             return
-        task, status = read_task(item, self._unix_now(), self._gpu_resource)
+        task, status = read_task(item, self._unix_now(), self._gpu_resource, has_runners=self._has_runners)
         if tracked is not None and tracked.task.uid != task.uid:
             self._reconciler.forget(key)
             tracked = None
         if tracked is None:
-            self._writer.seed(key, item.get("status") or {})
-            if task.spec is not None and status.received_time is None:
-                self._scheduler.note_arrival(task.to_request())
-            tracked = self._tracking.add(task, status)
-            run = read_run(task, status)
-            for pod in [*tracked.pods.values(), *([] if run is None else [run])]:
-                self._guard.run("pod", pod.key, partial(self._take_pod, pod, is_gone=False))
+            tracked = self._track(task, status, item)
         else:
             tracked.task = task
         self._reconciler.reconcile(key)
         self._outcomes.learn(tracked)
+
+    def _track(self, task: Task, status: TaskStatus, item: Object) -> Tracked:
+        """Begin to follow a task, with the pods and the request that it has already."""
+        self._writer.seed(task.key, item.get("status") or {})
+        if task.spec is not None and status.received_time is None:
+            self._scheduler.note_arrival(task.to_request())
+        tracked = self._tracking.add(task, status)
+        run = read_run(task, status)
+        if run is not None and run.name in tracked.pods:
+            self._reconciler.remove(tracked.pods.pop(run.name))
+        for pod in [*tracked.pods.values(), *([] if run is None else [run])]:
+            self._guard.run("pod", pod.key, partial(self._take_pod, pod, is_gone=False))
+        return tracked
 
     def _take_report(self, tracked: Tracked, item: Object) -> None:
         """Take in what an agent has reported about a request."""
@@ -185,7 +195,7 @@ class Controller:
             if tracked.status.runs_as is not RunsAs.REQUEST or tracked.status.phase.is_final:
                 continue
             for run in list(tracked.pods.values()):
-                if not run.is_finished and run.node is not None and is_lost(run.node):
+                if run.is_served and not run.is_finished and run.node is not None and is_lost(run.node):
                     self._reconciler.lose(tracked, run)
 
     def _drop_task(self, key: str, uid: str) -> None:
@@ -218,6 +228,10 @@ class Controller:
             self._take_late_pod(pod, is_gone=is_gone)
             return
         tracked = self._tracking.find(pod.task_key, pod.task_uid)
+        if tracked is not None and _is_surplus(tracked, pod):
+            if not is_gone:
+                self._reconciler.remove(pod)
+            return
         pods = self._tracking.pods_of(pod)
         before = pods.get(pod.name)
         pod = self._decisions.restore(self._clocks.see(pod, before, self._unix_now()), before)
@@ -255,3 +269,9 @@ def _is_seen(item: Object, known: Task | Stub) -> bool:
     metadata = item["metadata"]
     seen = metadata["uid"], metadata.get("generation", 1), bool(metadata.get("deletionTimestamp"))
     return (known.uid, known.generation, known.is_deleting) == seen
+
+
+def _is_surplus(tracked: Tracked, pod: Pod) -> bool:
+    """Whether a pod is of an attempt that is a request by now: the API server was too slow to create it."""
+    run = tracked.pods.get(pod.name)
+    return run is not None and run.is_served and not pod.is_served

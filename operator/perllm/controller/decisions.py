@@ -70,5 +70,5 @@ def _is_own(task: Task, pod: Pod, decision: Decision) -> bool:
         and foresaw_deadline
         and asked_tokens
         and inference.hint_tokens == spec.output_tokens
-        and inference.is_served == spec.is_served
+        and inference.is_served == pod.is_served
     )

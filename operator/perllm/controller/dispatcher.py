@@ -15,7 +15,7 @@ from perllm.controller.stray_pods import StrayPods
 from perllm.controller.task import Task
 from perllm.controller.tracking import Tracked, Tracking
 from perllm.guard import Guard, describe
-from perllm.scheduling.admission import Admission, explain_wait
+from perllm.scheduling.admission import NO_MODEL_SERVER, Admission, explain_wait, lacks_server
 from perllm.scheduling.denial import DenialCause, PodDenial
 from perllm.scheduling.pending import Action, PendingTask, Reject, SetAside, Start, Wait
 from perllm.scheduling.scheduler import Scheduler
@@ -88,7 +88,7 @@ class Dispatcher:
     def _carry_out(self, action: Action, group: asyncio.TaskGroup) -> None:
         task = action.task
         match action:
-            case Start() if task.request.is_served:
+            case Start() if action.placement.request.is_served:
                 self._guard.run("placement", task.key, partial(self._begin, action))
             case Start():
                 self._guard.clear("placement", task.key)
@@ -115,8 +115,12 @@ class Dispatcher:
 
     def _explain_wait(self, action: Wait) -> None:
         tracked = self._find(action.task)
-        if tracked is not None:
-            self._reconciler.explain(tracked, Note("Waiting", explain_wait(action.placement)))
+        if tracked is None:
+            return
+        has_no_server = lacks_server(action.placement)
+        note = Note(NO_MODEL_SERVER if has_no_server else "Waiting", explain_wait(action.placement))
+        if self._reconciler.explain(tracked, note) and has_no_server:
+            self._announcer.unserved(tracked.task, note.message)
 
     def _reject(self, action: Reject) -> None:
         tracked = self._find(action.task)

@@ -21,6 +21,7 @@ from perllm.controller.explanations import explain_failure, explain_refusal, exp
 from perllm.controller.stages import (
     accept,
     end,
+    find_way,
     follow,
     miss_deadline,
     place,
@@ -185,7 +186,7 @@ def _retry(task: Task, status: TaskStatus, pods: Sequence[Pod], current: Pod, no
 
 
 def _progress(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatus:
-    status = status.model_copy(update={"pod_name": pod.name})
+    status = status.model_copy(update={"pod_name": pod.name, "runs_as": find_way(pod)})
     if pod.node is None:
         reason, message = explain_wait(pod)
         status = put_condition(task, status, ConditionType.SCHEDULED, False, reason, message, now_s)

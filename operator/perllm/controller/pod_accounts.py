@@ -68,7 +68,7 @@ class PodAccounts:
             tracked.residence = self._scheduler.end(pod.task_uid, pod.node) or tracked.residence
             self._outcomes.learn_ended(tracked, pod, decision)
         elif decision is not None and not is_superseded:
-            self._scheduler.confirm(decision, tracked.task.demand.slots)
+            self._scheduler.confirm(decision, 0.0 if pod.is_served else tracked.task.demand.slots)
             if not pod.is_finished:
                 self._settlement.begin(pod, self._unix_now())
 

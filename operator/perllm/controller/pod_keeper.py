@@ -11,9 +11,10 @@ from perllm.cluster.release import build_release
 from perllm.cluster.writes import Write, WriteQueue
 from perllm.controller.denial import is_invalid, read_denial
 from perllm.controller.pods import build_pod
+from perllm.controller.runner_pods import RunnerPods
 from perllm.controller.task import Task
 from perllm.guard import describe
-from perllm.scheduling.denial import PodDenial
+from perllm.scheduling.denial import DenialCause, PodDenial
 
 log = logging.getLogger(__name__)
 
@@ -29,12 +30,14 @@ class PodKeeper:
         client: the API server.
         writes: the queue that carries everything there.
         scheduler_name: scheduler of the pods.
+        runners: makes the templates of runner pods.
     """
 
-    def __init__(self, client: Client, writes: WriteQueue, *, scheduler_name: str) -> None:
+    def __init__(self, client: Client, writes: WriteQueue, *, scheduler_name: str, runners: RunnerPods) -> None:
         self._client = client
         self._writes = writes
         self._scheduler_name = scheduler_name
+        self._runners = runners
 
     async def create(self, task: Task, attempt: int) -> PodDenial | None:
         """Create the pod of an attempt at a task; if it was denied but may be created later, return why.
@@ -42,14 +45,19 @@ class PodKeeper:
         Raises:
             InvalidTemplateError: the pod can never be created.
         """
+        spec = task.valid_spec
         try:
-            pod = build_pod(task, attempt, self._scheduler_name)
+            template = self._runners.build_template(spec) if spec.is_served else None
+            pod = build_pod(task, attempt, self._scheduler_name, runner_template=template)
         except Exception as error:
             raise _give_up(task, error) from error
         name = f"{task.namespace}/{pod['metadata']['name']}"
         try:
             await self._writes.once(Write("pod", name, partial(self._post, task.namespace, pod)))
         except ApiError as error:
+            if is_invalid(error) and spec.is_served:
+                # Not the task is wrong, but the configuration, and that can be corrected.
+                return PodDenial(DenialCause.FORBIDDEN, error.message)
             if is_invalid(error):
                 raise InvalidTemplateError(f"the API server denied its pod: {error.message}") from error
             return read_denial(error)

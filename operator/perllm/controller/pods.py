@@ -9,10 +9,12 @@ from perllm.cluster.times import format_time
 from perllm.controller.task import Task
 
 
-def build_pod(task: Task, attempt: int, scheduler_name: str) -> dict[str, Any]:
-    """Return the pod of an attempt, made from the task's template, which stays unchanged."""
+def build_pod(
+    task: Task, attempt: int, scheduler_name: str, *, runner_template: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the pod of an attempt, made from the task's template, or from that of its runner pod if it has none."""
     spec = task.valid_spec
-    template = copy.deepcopy(spec.template or {})
+    template = copy.deepcopy(spec.template or runner_template or {})
     metadata = template.get("metadata") or {}
     pod_spec = {"restartPolicy": "Never", **template["spec"], "schedulerName": scheduler_name}
     labels = {

@@ -107,6 +107,10 @@ class Reconciler:
         self._accounts.account(tracked, lost)
         self.reconcile(tracked.task.key)
 
+    def remove(self, pod: Pod) -> None:
+        """Remove the pod of an attempt that is a request: its creation seemed to have failed."""
+        self._pods.remove(pod)
+
     def explain(self, tracked: Tracked, note: Note) -> bool:
         """Explain in a task's status why it has no pod; return whether that is new."""
         if tracked.note == note or tracked.status.phase.is_final:

@@ -33,7 +33,7 @@ def place(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatus:
         update={
             "node_name": pod.node,
             "pod_name": pod.name,
-            "runs_as": RunsAs.REQUEST if pod.is_served else RunsAs.POD,
+            "runs_as": find_way(pod),
             "decision_record": pod.decision_record if pod.is_served else None,
         }
     )
@@ -57,6 +57,11 @@ def place(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatus:
         "" if fresh else "placed without current metrics of the node; learned estimates and defaults were used",
         now_s,
     )
+
+
+def find_way(pod: Pod) -> RunsAs:
+    """Return what carries out an attempt."""
+    return RunsAs.REQUEST if pod.is_served else RunsAs.POD
 
 
 def unplace(status: TaskStatus) -> TaskStatus:

@@ -10,7 +10,7 @@ from perllm.api.task import MAX_PRIORITY, TaskSpec
 from perllm.api.task_status import TaskStatus
 from perllm.cluster.client import Object
 from perllm.cluster.times import parse_time_s
-from perllm.placement.demand import NO_POD, ONE_SLOT, PodDemand, read_demand
+from perllm.placement.demand import NO_POD, ONE_SLOT, PodDemand, demand_of_runner, read_demand
 from perllm.placement.request import PlacementRequest
 from perllm.scheduling.pending import PendingTask
 from perllm.text import clean_line
@@ -32,7 +32,8 @@ class Task:
         spec: its spec; None if that cannot be understood.
         problem: why the spec cannot be understood; empty if it can.
         received_s: Unix time at which it was created, as precisely as known.
-        demand: what its pod needs of a node.
+        demand: what its pod needs of a node; of a served task, its runner pod.
+        may_have_runner: whether it is a served task that may get a runner pod.
         is_deleting: whether its deletion was requested, though a finalizer may still hold it.
     """
 
@@ -45,6 +46,7 @@ class Task:
     problem: str
     received_s: float
     demand: PodDemand = ONE_SLOT
+    may_have_runner: bool = False
     is_deleting: bool = False
 
     @property
@@ -72,10 +74,11 @@ class Task:
             due_s=self.due_s,
             deadline_s=spec.deadline_s,
             namespace=self.namespace,
-            demand=self.demand,
+            demand=NO_POD if spec.is_served else self.demand,
             avoided=avoided,
             prompts=max(len(spec.conversations), 1),
             is_served=spec.is_served,
+            runner=self.demand if self.may_have_runner else None,
         )
 
     def to_pending(self, attempt: int, avoided: frozenset[str] = frozenset()) -> PendingTask:
@@ -99,8 +102,12 @@ def read_status(values: dict[str, Any]) -> TaskStatus:
         return TaskStatus()
 
 
-def read_task(item: Object, now_s: float, gpu_resource: str = names.GPU_RESOURCE) -> tuple[Task, TaskStatus]:
-    """Return the task and the status in `item`; its pod takes a slot for each unit of `gpu_resource`.
+def read_task(
+    item: Object, now_s: float, gpu_resource: str = names.GPU_RESOURCE, *, has_runners: bool = False
+) -> tuple[Task, TaskStatus]:
+    """Return the task and the status in `item`.
+
+    Its pod takes a slot for each unit of `gpu_resource`. If it is served, it may get a runner pod if `has_runners`.
 
     Creation times are in whole seconds, so the moment at which the task is first seen counts as its creation, within
     the second that follows the creation time. The status stores it to the microsecond, so that a restart keeps it.
@@ -122,6 +129,7 @@ def read_task(item: Object, now_s: float, gpu_resource: str = names.GPU_RESOURCE
         problem,
         received_s,
         demand=_read_demand(spec, gpu_resource),
+        may_have_runner=has_runners and spec is not None and bool(spec.conversation),
         is_deleting=bool(metadata.get("deletionTimestamp")),
     )
     return task, status
@@ -130,7 +138,9 @@ def read_task(item: Object, now_s: float, gpu_resource: str = names.GPU_RESOURCE
 def _read_demand(spec: TaskSpec | None, gpu_resource: str) -> PodDemand:
     if spec is None:
         return ONE_SLOT
-    return NO_POD if spec.template is None else read_demand(spec.template["spec"], gpu_resource)
+    if spec.template is None:
+        return demand_of_runner(gpu_resource)
+    return read_demand(spec.template["spec"], gpu_resource)
 
 
 def _read_spec(values: dict[str, Any]) -> tuple[TaskSpec | None, str]:

@@ -7,6 +7,7 @@ from perllm.api.task_status import ConditionType, TaskPhase
 from perllm.cluster.client import Object
 from perllm.cluster.times import parse_time_s
 from perllm.doctor.finding import MAX_NAMED, Finding, fail, name_some, ok, warn
+from perllm.scheduling.admission import NO_MODEL_SERVER
 from perllm.scheduling.denial import DenialCause
 
 TASKS = "tasks"
@@ -16,15 +17,20 @@ UNSEEN_S = 30.0
 LONG_S = 300.0
 
 
-DENIED = frozenset(DenialCause)
-"""Reasons of tasks whose pods the API server denies. Somebody has to act, so these are reported immediately."""
+URGENT = frozenset((*DenialCause, NO_MODEL_SERVER))
+"""Reasons of tasks for which somebody has to act, so these are reported immediately."""
+
+SERVER_ADVICE = (
+    "kubectl get llmservers: start a model server where an agent finds it (agent.enabled), or set "
+    "config.runner.server_url if servers answer at an address of every node"
+)
 
 
 def check_tasks(items: Sequence[Object], now_s: float) -> Iterator[Finding]:
     """Check all tasks of the namespaces served."""
     unseen = [_name(one) for one in items if not _phase(one) and _age_s(one, now_s) > UNSEEN_S]
     pending = [one for one in items if _phase(one) == TaskPhase.PENDING]
-    waiting = [one for one in pending if _age_s(one, now_s) > LONG_S or _reason(one) in DENIED]
+    waiting = [one for one in pending if _age_s(one, now_s) > LONG_S or _reason(one) in URGENT]
     if unseen:
         advice = "is the operator running, and does it serve their namespace (config.namespaces)?"
         yield fail(TASKS, f"no operator has picked up {name_some(unseen)}", advice)
@@ -53,7 +59,8 @@ def _report_wait(namespace: str, items: Sequence[Object], now_s: float) -> Findi
     longest_s = max(_age_s(one, now_s) for one in items)
     why = str(first["status"].get("message") or "no reason given")
     message = f"{len(items)} of namespace {namespace} are waiting, the first one for {longest_s:.0f} s"
-    return warn(TASKS, f"{message}; {reason}: {count}, for example {_name(first)}: {why}", _describe(first))
+    advice = SERVER_ADVICE if reason == NO_MODEL_SERVER else _describe(first)
+    return warn(TASKS, f"{message}; {reason}: {count}, for example {_name(first)}: {why}", advice)
 
 
 def _reason(task: Object) -> str:

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 INTERVAL_S = 1.0
 DURATION_S = 30.0
+RENEWAL_S = 10.0
 MARGIN_S = 5.0
 """How much later than its agent the operator takes a Lease to be expired, so that the agent has stopped by then."""
 
@@ -105,6 +106,7 @@ class NodeAgents:
         self._passed: dict[str, Serving] = {}
         self._until_s: dict[str, float] = {}
         self._begun_s = now_s()
+        self._are_known = False
 
     def on_offer(self, old: Offer | None, new: Offer | None) -> None:
         """Handle the model servers of a node that were added, changed or deleted."""
@@ -136,6 +138,7 @@ class NodeAgents:
 
     async def run(self) -> None:
         """Examine the Leases until cancelled."""
+        self._begun_s = self._now_s()
         while True:
             await asyncio.sleep(INTERVAL_S)
             self.examine()
@@ -148,6 +151,10 @@ class NodeAgents:
             return
         for node in list(self._passed):
             self._pass_on(node)
+        if not self._are_known and self._now_s() >= self._begun_s + RENEWAL_S + MARGIN_S:
+            # The Lease of an agent may have seemed expired because the API server was away, or its clock is wrong.
+            self._are_known = True
+            self._scheduler.note_servers_known()
         self._lose_runs(self.is_lost)
 
     def _pass_on(self, node: str) -> None:

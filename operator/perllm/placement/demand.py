@@ -81,12 +81,14 @@ class NodeRules:
         tolerations: of taints.
         resources: extended resources that the pod asks for. Taints named after one of them may be tolerated by the time
             the pod exists: the API server's plugin ExtendedResourceToleration sees to that where it is on.
+        tolerates_lasting: whether the pod will tolerate all taints of the fleet that last.
     """
 
     selector: tuple[tuple[str, str], ...] = ()
     terms: tuple[Term, ...] | None = None
     tolerations: tuple[Toleration, ...] = ()
     resources: frozenset[str] = frozenset()
+    tolerates_lasting: bool = False
 
     def describe(self) -> str:
         """Return the rules about labels in one line."""
@@ -117,6 +119,11 @@ class PodDemand:
 ONE_SLOT = PodDemand()
 NO_POD = PodDemand(slots=0.0)
 """Of a task that runs as a request: it takes a slot of a model server, none that pods could have."""
+
+
+def demand_of_runner(gpu_resource: str) -> PodDemand:
+    """Return what a runner pod asks of its node."""
+    return PodDemand(rules=NodeRules(tolerates_lasting=True), resource=gpu_resource)
 
 
 def read_demand(pod_spec: object, gpu_resource: str) -> PodDemand:

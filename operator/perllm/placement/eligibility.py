@@ -74,6 +74,12 @@ class Eligibility:
         """Whether there are nodes, and none of them may take the task now."""
         return len(self.allowed) > 0 and not self.allowed.any()
 
+    @property
+    def is_unserved(self) -> bool:
+        """Whether there are nodes, and no model server on those that the tiers of a served task allow."""
+        unserved = self.excluded.get(EXCLUDED_SERVER, 0)
+        return unserved > 0 and unserved + self.excluded.get(EXCLUDED_TIER, 0) == len(self.allowed)
+
     def keep(self, holds: BoolArray, reason: str) -> None:
         """Exclude the nodes that `holds` is not true of."""
         left = self.allowed & holds

@@ -93,7 +93,7 @@ def find_fit(rules: NodeRules, node: Node) -> Fit:
     against = find_untolerated(rules, node.taints)
     if not against:
         return Fit.FITS
-    return Fit.PASSING_TAINT if all(PASSING in taint.key for taint in against) else Fit.TAINT
+    return Fit.PASSING_TAINT if all(map(is_passing, against)) else Fit.TAINT
 
 
 def find_untolerated(rules: NodeRules, taints: Iterable[Taint]) -> list[Taint]:
@@ -101,8 +101,15 @@ def find_untolerated(rules: NodeRules, taints: Iterable[Taint]) -> list[Taint]:
     return [
         taint
         for taint in taints
-        if taint.key not in rules.resources and not any(_tolerates(one, taint) for one in rules.tolerations)
+        if taint.key not in rules.resources
+        and not (rules.tolerates_lasting and not is_passing(taint))
+        and not any(_tolerates(one, taint) for one in rules.tolerations)
     ]
+
+
+def is_passing(taint: Taint) -> bool:
+    """Whether a taint comes and goes with the state of its node."""
+    return PASSING in taint.key
 
 
 def _holds(requirement: Requirement, node: Node) -> bool:

@@ -1,6 +1,6 @@
 """What a task asks of placement."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perllm.api.task import Tier
 from perllm.placement.demand import ONE_SLOT, PodDemand
@@ -21,6 +21,7 @@ class PlacementRequest:
         deadline_s: the deadline as given.
         namespace: of the task.
         demand: what its pod asks of a node.
+        runner: what its runner pod asks of a node, if it may get one while no model server is known.
         avoided: nodes where earlier attempts at it ended badly.
         prompts: number of prompts, each with an answer of its own.
         is_served: whether it runs as a request to a model server of the node.
@@ -36,6 +37,7 @@ class PlacementRequest:
     deadline_s: float
     namespace: str = ""
     demand: PodDemand = ONE_SLOT
+    runner: PodDemand | None = None
     avoided: frozenset[str] = frozenset()
     prompts: int = 1
     is_served: bool = False
@@ -44,3 +46,7 @@ class PlacementRequest:
     def slots(self) -> float:
         """Slots that it takes: of the node, or of its model servers."""
         return 1.0 if self.is_served else self.demand.slots
+
+    def as_pod(self, demand: PodDemand) -> "PlacementRequest":
+        """Return what the task asks for as a pod that asks this of its node."""
+        return replace(self, is_served=False, demand=demand, runner=None)

@@ -12,6 +12,7 @@ from typing import Any
 import click
 from yarl import URL
 
+from perllm.api.prompt_variables import PREFIX, read_variables
 from perllm.api.report import MAX_REPORT_LENGTH
 from perllm.runner.job import Settings, run
 from perllm.runner.patience import AnswerPatience, Sampling
@@ -117,6 +118,13 @@ def _read_namespace() -> str:
     "Batch API; if it ends in .json, an array of such objects.",
 )
 @click.option("--stdin", "use_stdin", is_flag=True, help="Also read one prompt per line from standard input.")
+@click.option(
+    "--prompt-from-env",
+    "use_variables",
+    is_flag=True,
+    help=f"Also read a prompt from the variables {PREFIX}0, {PREFIX}1, ...: one JSON object as in a .jsonl file, in as "
+    "many parts as it takes.",
+)
 @click.option("--system", metavar="TEXT", help="System message for every prompt without messages of its own.")
 @click.option(
     "--model", required=True, envvar="PERLLM_MODEL", show_envvar=True, help="Name of the model on the server."
@@ -215,7 +223,8 @@ def main(**options: Any) -> None:
     stdin = sys.stdin.buffer if options["use_stdin"] else None
     try:
         "".join((options["model"], options["system"] or "", *options["texts"])).encode()
-        prompts = collect_prompts(options["texts"], options["files"], stdin, options["system"])
+        variables = read_variables(os.environ) if options["use_variables"] else ""
+        prompts = collect_prompts(options["texts"], options["files"], stdin, options["system"], variables=variables)
     except UnicodeEncodeError as error:
         raise click.UsageError(f"the arguments are not valid UTF-8: {error}") from error
     except PromptError as error:

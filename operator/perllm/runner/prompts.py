@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
 
@@ -88,9 +88,9 @@ KNOWN_FIELDS = ("prompt", *Prompt.model_fields)
 
 
 def collect_prompts(
-    texts: Sequence[str], files: Iterable[Path], stdin: BinaryIO | None, system: str | None
+    texts: Sequence[str], files: Iterable[Path], stdin: BinaryIO | None, system: str | None, *, variables: str = ""
 ) -> tuple[Prompt, ...]:
-    """Return all prompts: from arguments, then from files, then from standard input.
+    """Return all prompts: from environment variables, then from arguments, files and standard input.
 
     A file has one prompt per line; one that ends in ``.jsonl`` has one JSON object per line, one that ends in ``.json``
     an array of them. An object has ``prompt`` or ``messages``, and may have ``id``, ``model`` and the parameters of the
@@ -101,11 +101,13 @@ def collect_prompts(
         files: files with prompts, in UTF-8.
         stdin: one prompt per line, in UTF-8; None if it is not to be read.
         system: system message for every prompt without messages of its own.
+        variables: a prompt as a JSON object, from environment variables; empty for none.
 
     Raises:
         PromptError: a file cannot be read, a line is not a prompt, or there are no prompts or too many.
     """
-    found = tuple(one.prompt for one in islice(read_prompts(texts, files, stdin, system), MAX_PROMPTS + 1))
+    placed = chain(_read_variables(variables, system), read_prompts(texts, files, stdin, system))
+    found = tuple(one.prompt for one in islice(placed, MAX_PROMPTS + 1))
     if not found:
         raise PromptError("there is no prompt: give --prompt, --prompt-file or prompts on standard input")
     if len(found) > MAX_PROMPTS:
@@ -132,6 +134,12 @@ def read_prompts(
             raise PromptError(f"{file} cannot be read: {error}") from error
     if stdin is not None:
         yield from _read_plain(stdin, "standard input", system)
+
+
+def _read_variables(text: str, system: str | None) -> Iterator[PlacedPrompt]:
+    if text:
+        place = "the prompt in environment variables"
+        yield _read_object(_parse(text, place), place, system)
 
 
 def _read_file(stream: BinaryIO, file: Path, system: str | None) -> Iterator[PlacedPrompt]:

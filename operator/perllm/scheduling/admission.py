@@ -12,6 +12,11 @@ from perllm.api.task import OnInfeasible
 from perllm.placement.placer import Placement
 from perllm.policy.problem import Verdict
 
+NO_MODEL_SERVER = "NoModelServer"
+"""Reason of a served task that waits because no node has a model server for it."""
+
+NO_SERVER_ADVICE = "start one where an agent finds it (kubectl get llmservers), or set config.runner.server_url"
+
 MIN_HIT_CHANCE = 0.5
 PROBE_SHARE = 0.05
 
@@ -110,10 +115,17 @@ class Admission:
         return self._due[model] >= 1.0
 
 
+def lacks_server(placement: Placement) -> bool:
+    """Whether a served task waits for a model server that somebody has to start."""
+    return placement.request.runner is None and placement.eligibility.is_unserved
+
+
 def explain_wait(placement: Placement) -> str:
     """Return why a task waits, without figures: they change all the time, and each change would be written."""
     if not placement.names:
         return "waiting: no node carries the tier label and a GPU"
+    if lacks_server(placement):
+        return f"waiting: {placement.obstacle}; {NO_SERVER_ADVICE}"
     if placement.obstacle:
         return f"waiting: {placement.obstacle}"
     excluded = ", ".join(placement.choice.excluded)

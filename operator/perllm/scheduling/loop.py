@@ -109,6 +109,7 @@ class DispatchLoop:
         self._claims = Claims()
         self._is_cut_short = False
         self._must_examine_all = False
+        self._knows_servers = False
         self._standing = StandingDecisions(fleet, ledger, circuits)
 
     @property
@@ -207,6 +208,11 @@ class DispatchLoop:
         """Have the next round examine all waiting tasks: a node joined, left or changed; mostly several do."""
         self._must_examine_all = True
 
+    def note_servers_known(self) -> None:
+        """Note that agents have had time to report: where no model server is known now, there is none."""
+        self._knows_servers = True
+        self.examine_all()
+
     def due(self) -> list[Action]:
         """Return what is to be done now; the caller carries it out and reports the results."""
         now_s = self._now_s()
@@ -282,6 +288,8 @@ class DispatchLoop:
         """Seek a node for a task, unless the round already has one; None if the task yields to others."""
         self._ledger.stop_waiting(task.uid)
         placement = placement or self._placer.choose(task.request)
+        if task.request.runner is not None and self._knows_servers and placement.eligibility.is_unserved:
+            placement = self._placer.choose(task.request.as_pod(task.request.runner))
         verdict = self._rules.admission.judge(placement, task.on_infeasible)
         if verdict is Verdict.REJECT:
             self.withdraw(task.key)

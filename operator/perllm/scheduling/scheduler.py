@@ -1,6 +1,6 @@
 """Everything that decides about tasks, in one place: each input that a decision depends on is a method of `Scheduler`.
 
-    nodes       put_node, remove_node, put_serving, put_bandwidth, warm
+    nodes       put_node, remove_node, put_serving, note_servers_known, put_bandwidth, warm
     tasks       note_arrival, submit, withdraw, forget
     pods        note_pod, note_created, note_denied, note_abandoned, release_room, retry, retry_namespace
     placement   decide, settle (kube-scheduler asks), confirm, cancel, end, drop, free
@@ -155,6 +155,11 @@ class Scheduler:
         self._fleet.put_serving(node, serving)
         if node in self._fleet.nodes:
             self._take_serving(node, known)
+
+    @recorded
+    def note_servers_known(self) -> None:
+        """Note that agents have had time to report, so that served tasks may get runner pods where none is known."""
+        self._loop.note_servers_known()
 
     @recorded
     def put_bandwidth(self, bandwidth: dict[str, Bandwidth]) -> None:

@@ -6,7 +6,7 @@ import pytest_asyncio
 import yaml
 from jsonschema import Draft202012Validator
 
-from integration.chart.helm import CHART, NAMESPACE, Helm, Object, find, is_hook, load_values
+from integration.chart.helm import CHART, IMAGE, NAMESPACE, Helm, Object, find, is_hook, load_values
 from perllm.agent.config import AgentConfig
 from perllm.api.crd import list_crds
 from perllm.cluster.agent_policy import build_agent_policies
@@ -93,6 +93,16 @@ def test_examples_of_values_are_valid(file: Path, helm: Helm) -> None:
     data = find(helm.render(values), "ConfigMap")["data"]
 
     assert Config.model_validate(yaml.safe_load(data["perllm.yaml"])) == Config.model_validate(LEASE | values["config"])
+
+
+@pytest.mark.parametrize(("image", "expected"), [("", f"{IMAGE}:0.1.0"), ("mirror/perllm:1", "mirror/perllm:1")])
+def test_runner_pods_have_the_image_of_the_operator_unless_another_is_named(
+    image: str, expected: str, helm: Helm
+) -> None:
+    values = {"config": {"runner": {"server_url": "http://$(NODE_IP):8000/v1", "image": image}}}
+    data = find(helm.render(values), "ConfigMap", "perllm")["data"]
+
+    assert Config.model_validate(yaml.safe_load(data["perllm.yaml"])).runner.image == expected
 
 
 @pytest.mark.parametrize("values", SETS)

@@ -49,6 +49,8 @@ class Cluster:
     Time and the controller start with the first task: virtual time begins in the test itself, not in its fixtures.
     """
 
+    settings = ControllerSettings()
+
     def __init__(self, api: FakeApiServer | None = None, begun_s: float | None = None) -> None:
         self.api = api or FakeApiServer()
         self.running: asyncio.Task[None] | None = None
@@ -80,7 +82,7 @@ class Cluster:
             wake=self._wake,
             has_tasks=lambda: True,
         )
-        self.control = build_task_control(self.scheduler, self.parts, context, ControllerSettings())
+        self.control = build_task_control(self.scheduler, self.parts, context, self.settings)
         self.controller = self.control.controller
         self.begun_s = begun_s
 
@@ -587,7 +589,7 @@ def container(state: dict[str, Any], name: str = "llm") -> dict[str, Any]:
 async def test_a_task_that_cannot_be_read_is_forgotten_when_it_is_deleted(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise KeyError("no such thing")
 
     monkeypatch.setattr(controller, "read_task", fail)
@@ -758,7 +760,7 @@ async def test_a_task_is_handled_although_perllm_fails_on_the_first_sight_of_its
 async def test_a_deleted_task_that_perllm_fails_on_is_left_alone(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise KeyError("no such thing")
 
     monkeypatch.setattr(controller, "read_task", fail)

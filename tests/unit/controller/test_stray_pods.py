@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from perllm.api import names
+from perllm.config import RunnerSettings
 from perllm.controller.pod_keeper import PodKeeper
+from perllm.controller.runner_pods import RunnerPods
 from perllm.controller.stray_pods import StrayPods
 from unit.cluster.fake_api import FakeApiServer
 from unit.cluster.queues import make_writes
@@ -20,7 +22,9 @@ PODS = names.pods_path("lab")
 async def search(api: FakeApiServer) -> None:
     client: Any = api
     writes = make_writes()
-    stray_pods = StrayPods(client, PodKeeper(client, writes, scheduler_name="perllm"), [PODS])
+    runners = RunnerPods(RunnerSettings(), names.GPU_RESOURCE, list)
+    pods = PodKeeper(client, writes, scheduler_name="perllm", runners=runners)
+    stray_pods = StrayPods(client, pods, [PODS])
     running = [asyncio.create_task(work) for work in (writes.run(), stray_pods.run())]
     await asyncio.sleep(1)
     for task in running:

@@ -69,6 +69,13 @@ def test_tasks_that_wait_for_long_tell_why() -> None:
     assert finding.advice == "kubectl describe llmtask two -n a"
 
 
+def test_tasks_without_a_model_server_are_reported_at_once_with_what_to_do() -> None:
+    (finding,) = check_tasks([refused_task("t", 6, "team-a", "NoModelServer")], NOW_S)
+    assert finding.level == Level.WARN
+    assert finding.advice.startswith("kubectl get llmservers: start a model server")
+    assert "config.runner.server_url" in finding.advice
+
+
 def refused_task(name: str, age_s: float, namespace: str, reason: str = "QuotaExceeded") -> Object:
     item = task(name, age_s, "Pending", "exceeded quota: none")
     item["metadata"]["namespace"] = namespace

@@ -1,5 +1,6 @@
 """What the operator makes of agents: what their servers offer, and when they count as gone."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -17,9 +18,13 @@ OFFER = Serving(models=frozenset({"m"}), slots=8.0)
 class FakeScheduler:
     def __init__(self) -> None:
         self.servings: dict[str, Serving] = {}
+        self.knows_servers = False
 
     def put_serving(self, node: str, serving: Serving) -> None:
         self.servings[node] = serving
+
+    def note_servers_known(self) -> None:
+        self.knows_servers = True
 
 
 class Agents:
@@ -97,6 +102,28 @@ def test_no_lease_expires_while_renewals_cannot_be_seen() -> None:
     cluster.wait(DURATION_S)
     assert cluster.serving == OFFER
     assert cluster.lost == []
+
+
+def test_agents_have_time_to_renew_their_leases_before_models_count_as_unserved() -> None:
+    agents = Agents()
+    agents.wait(14.0)
+    agents.can_see = False
+    agents.wait(5.0)
+    assert not agents.scheduler.knows_servers
+    agents.can_see = True
+    agents.wait(1.0)
+    assert agents.scheduler.knows_servers
+
+
+@pytest.mark.looptime
+async def test_the_time_as_a_standby_does_not_count() -> None:
+    agents = Agents()
+    agents.now_s += 1000.0
+    work = asyncio.create_task(agents.agents.run())
+    await asyncio.sleep(1.5)
+    work.cancel()
+    assert not agents.scheduler.knows_servers
+    assert agents.lost == []
 
 
 def test_a_lease_that_had_expired_before_it_was_seen_does_not_count() -> None:

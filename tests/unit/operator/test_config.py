@@ -91,6 +91,8 @@ def test_a_setting_replaces_its_default_only(tmp_path: Path) -> None:
         ("tasks: {default_ttl: soon}", "tasks.default_ttl"),
         ("tasks: {default_ttl: 721h}", "tasks.default_ttl: Value error, must be at most 720h, or never"),
         ("tasks: {history_limit: 0}", "tasks.history_limit"),
+        ("runner: {server_url: 'http://h/v1'}", "runner: Value error, image must be set with server_url"),
+        ("runner: {server_url: 'http://me:secret@h/v1', image: i}", "runner.server_url"),
         ("[1, 2]", "file"),
     ],
 )

@@ -1,10 +1,14 @@
 """Model servers in the fleet: which nodes serve a model, and how much room they have."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from perllm.api.task import Tier
+from perllm.placement.demand import NO_POD
 from perllm.placement.serving import NOTHING, UNKNOWN_SLOTS, Serving
-from unit.placement.cluster_of import make_node
+from unit.placement.cluster_of import CLOUD, EDGE, make_node, make_request, make_setting
 from unit.scheduling.schedulers import UPLINK, Made, make_scheduler
 
 SERVING = Serving(models=frozenset({"m"}), slots=8.0)
@@ -43,6 +47,19 @@ def test_what_a_node_serves_may_be_known_before_the_node(made: Made) -> None:
 def test_servers_that_do_not_say_how_many_slots_they_have_get_a_usual_number(made: Made) -> None:
     made.scheduler.put_serving("a", Serving(models=frozenset({"m"})))
     assert slots(made) == UNKNOWN_SLOTS
+
+
+def test_a_task_is_unserved_if_no_node_of_its_tiers_has_a_server() -> None:
+    setting = make_setting(make_node("a"), make_node("c", CLOUD))
+
+    def is_unserved(*tiers: Tier) -> bool:
+        request = replace(make_request(tiers=frozenset(tiers), demand=NO_POD), is_served=True)
+        return setting.placer.choose(request).eligibility.is_unserved
+
+    assert is_unserved(EDGE, CLOUD)
+    setting.fleet.put_serving("a", SERVING)
+    assert not is_unserved(EDGE, CLOUD)
+    assert is_unserved(CLOUD)
 
 
 def test_a_cordoned_node_takes_no_requests(made: Made) -> None:

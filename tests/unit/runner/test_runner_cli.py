@@ -41,6 +41,12 @@ def settings_of(recorder: Recorder, *args: str, env: dict[str, str] | None = Non
     return recorder.settings
 
 
+def test_a_prompt_comes_from_the_environment(recorder: Recorder) -> None:
+    parts = {"PERLLM_PROMPT_0": '{"messages": [{"role": "user", ', "PERLLM_PROMPT_1": '"content": "Hi"}], "seed": 7}'}
+    invoke("--model", "m", "--prompt-from-env", env=parts)
+    assert recorder.prompts == (Prompt(messages=({"role": "user", "content": "Hi"},), seed=7),)
+
+
 def test_exit_code_is_that_of_the_run(recorder: Recorder) -> None:
     assert invoke("--model", "m", "--prompt", "Hi").exit_code == ExitCode.REFUSED
     assert recorder.prompts == (Prompt(messages=({"role": "user", "content": "Hi"},)),)

@@ -1,0 +1,73 @@
+"""The pod that sends a served task to the model server of its node, where no agent does.
+
+Everything in it but the prompt, which is data in environment variables, is the platform's choice: so the author of a
+task needs no right to create pods for it.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from perllm.api.prompt_variables import write_variables
+from perllm.api.task import TaskSpec
+from perllm.cluster.node import Node
+from perllm.config import RunnerSettings
+from perllm.placement.fitting import is_passing
+
+CONTAINER = "runner"
+MIN_TIMEOUT_S = 600.0
+"""Seconds that an answer may take at least, even if the deadline is sooner."""
+
+
+class RunnerPods:
+    """Makes the templates of runner pods.
+
+    Args:
+        settings: what they have in common.
+        gpu_resource: resource of which each takes one unit, its slot.
+        list_nodes: returns the nodes of the fleet.
+    """
+
+    def __init__(self, settings: RunnerSettings, gpu_resource: str, list_nodes: Callable[[], Iterable[Node]]) -> None:
+        self._settings = settings
+        self._gpu_resource = gpu_resource
+        self._list_nodes = list_nodes
+
+    def build_template(self, spec: TaskSpec) -> dict[str, Any]:
+        """Return the template of the pod for a served task."""
+        return {
+            "spec": {
+                "automountServiceAccountToken": False,
+                "enableServiceLinks": False,
+                "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+                "tolerations": self._build_tolerations(),
+                "containers": [self._build_container(spec)],
+            }
+        }
+
+    def _build_container(self, spec: TaskSpec) -> dict[str, Any]:
+        settings, variables = self._settings, write_variables(spec.conversation, spec.to_generation())
+        resources, slot = settings.resources, {self._gpu_resource: "1"}
+        timeout_s = max(spec.deadline_s, MIN_TIMEOUT_S)
+        return {
+            "name": CONTAINER,
+            "image": settings.image,
+            "command": ["perllm-runner"],
+            "args": [f"--model={spec.model}", "--prompt-from-env", f"--timeout={timeout_s:g}", "--quiet"],
+            "env": [
+                {"name": "NODE_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}},
+                {"name": "PERLLM_URL", "value": settings.server_url},
+                *({"name": name, "value": value} for name, value in variables.items()),
+            ],
+            "resources": {"requests": dict(resources.requests), "limits": {**resources.limits, **slot}},
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            },
+        }
+
+    def _build_tolerations(self) -> list[dict[str, str]]:
+        """Return tolerations of the taints that last; those that show a node's state keep pods off, as they should."""
+        taints = (taint for node in self._list_nodes() for taint in node.taints if not is_passing(taint))
+        kinds = sorted({(taint.key, taint.effect) for taint in taints})
+        return [{"key": key, "operator": "Exists", "effect": effect} for key, effect in kinds]
