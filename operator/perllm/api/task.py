@@ -168,11 +168,6 @@ class TaskSpec(Generation):
         prompts = self.prompts or (() if self.prompt is None else (self.prompt,))
         return tuple((*before, ChatMessage(role=ChatRole.USER, content=prompt)) for prompt in prompts)
 
-    @property
-    def conversation(self) -> tuple[ChatMessage, ...]:
-        """The messages of a single prompt; none for a list of prompts and for a pod task."""
-        return () if self.prompts is not None or not self.conversations else self.conversations[0]
-
     @cached_property
     def expected_prompt_tokens(self) -> int:
         """Number of tokens in all prompts, estimated if the task does not state it."""

@@ -45,7 +45,7 @@ class RunnerPods:
         }
 
     def _build_container(self, spec: TaskSpec) -> dict[str, Any]:
-        settings, variables = self._settings, write_variables(spec.conversation, spec.to_generation())
+        settings, variables = self._settings, write_variables(spec.conversations[0], spec.to_generation())
         resources, slot = settings.resources, {self._gpu_resource: "1"}
         timeout_s = max(spec.deadline_s, MIN_TIMEOUT_S)
         return {

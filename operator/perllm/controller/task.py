@@ -129,7 +129,7 @@ def read_task(
         problem,
         received_s,
         demand=_read_demand(spec, gpu_resource),
-        may_have_runner=has_runners and spec is not None and bool(spec.conversation),
+        may_have_runner=has_runners and spec is not None and len(spec.conversations) == 1,
         is_deleting=bool(metadata.get("deletionTimestamp")),
     )
     return task, status

@@ -75,14 +75,14 @@ def test_the_tokens_of_several_prompts_are_those_of_all_requests() -> None:
     assert spec.expected_prompt_tokens == (440 + 840) / 4
     assert spec.input_size_bytes == 440 + 840
     assert [message.content[0] for conversation in spec.conversations for message in conversation] == [*"zxzy"]
-    assert spec.conversation == ()
 
 
 def test_a_single_prompt_is_a_conversation_and_a_template_is_none() -> None:
     spec = make_spec(**PROMPTED, prompt="Hi", system="Be brief.")
 
-    assert [message.content for message in spec.conversation] == ["Be brief.", "Hi"]
-    assert make_spec().conversation == ()
+    (conversation,) = spec.conversations
+    assert [message.content for message in conversation] == ["Be brief.", "Hi"]
+    assert make_spec().conversations == ()
 
 
 @pytest.mark.parametrize(
