@@ -53,9 +53,16 @@ class ServerProbe:
         self._engine = InferenceEngine.OTHER
         self._slots: int | None = None
         self._is_identified = False
+        self._ready: NodeModelServer | None = None
 
     async def look(self) -> NodeModelServer:
-        """Return what the server is now; whatever is wrong with it is its problem."""
+        """Return what the server is now; whatever is wrong with it is its problem.
+
+        A server of an unknown engine is not asked while it answers us: llama-cpp-python ends a stream as soon as any
+        other request arrives (its option ``interrupt_requests``), and has no load to report.
+        """
+        if self._ready and self._engine is InferenceEngine.OTHER and self._count_own():
+            return self._ready
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 models = await self._read_models()
@@ -70,7 +77,7 @@ class ServerProbe:
         own = max(own, self._count_own())
         if not self._is_identified:
             await self._identify()
-        return NodeModelServer(
+        self._ready = NodeModelServer(
             url=self._address.url,
             engine=self._engine,
             ready=True,
@@ -81,9 +88,11 @@ class ServerProbe:
             foreign=max(load.requests - own, 0),
             cache_use=load.cache_use,
         )
+        return self._ready
 
     def _fail(self, problem: str) -> NodeModelServer:
         self._is_identified = False  # another server may come back
+        self._ready = None
         return NodeModelServer(
             url=self._address.url,
             engine=self._engine,

@@ -90,9 +90,10 @@ class Reading:
             raise PromptRejectedError(f"the server withheld the answer, finish reason {reason}")
         if any(part in reason for part in FAILURES):
             raise ServerFailedError(f"the server aborted the answer, finish reason {reason}")
+        if not reason:
+            raise ServerFailedError("the server ended the answer without a finish reason, so it may be incomplete")
         if not answer.chunks:
-            suffix = f", finish reason {reason}" if reason else ""
-            raise PromptRejectedError(f"the server gave an empty answer{suffix}")
+            raise PromptRejectedError(f"the server gave an empty answer, finish reason {reason}")
         answer.problem = ""
         return rest
 

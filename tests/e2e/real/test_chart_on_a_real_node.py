@@ -1,23 +1,29 @@
 """The chart as users install it: real helm, a real kubelet, the real image, the real service accounts."""
 
+import json
+import os
 import re
+import sys
 import time
 from collections import Counter
 from pathlib import Path
+from statistics import median
+from string import ascii_uppercase
 from typing import Any
 
 import yaml
 
-from e2e.real.cluster import ON_REAL_NODE, REAL_NODE, RealCluster
+from e2e.real.cluster import ON_REAL_NODE, REAL_NODE, RealCluster, call
 from e2e.real.release import Release, make_namespace
 from e2e.real.work import open_replay
 from e2e.stage import phases, wait_until
 from perllm.api import names
 from perllm.cluster.client import Object
 from perllm_lab.trace_replay import FINAL_PHASES
-from realnode.model_server.server import MODEL
+from realnode.model_server.server import MODEL, PORT
 
 TASKS = 50
+LETTERS = ascii_uppercase[:20]
 EXAMPLE = Path(__file__).parents[3] / "examples" / "server-on-node.yaml"
 
 
@@ -115,6 +121,44 @@ async def test_a_missing_image_is_reported_in_the_words_of_kubelet(release: Rele
     print(f"\nfrom creation to the reason: {time.monotonic() - begun_s:.1f} s: {status['message']}")
     task = await _wait_final(cluster, "stuck", "ask-the-node")
     assert (task["status"]["phase"], "ErrImageNeverPull" in task["status"]["message"]) == ("Failed", True)
+
+
+async def test_twenty_prompts_are_answered_by_the_agent_of_the_node(
+    release: Release, cluster: RealCluster, tmp_path: Path
+) -> None:
+    await release.install(agent=await _agent_values(cluster))
+    await make_namespace(cluster, "prompts", restricted=True)
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("".join(f"Name an animal that begins with the letter {letter}.\n" for letter in LETTERS))
+    # One at a time, so that what is not the model's work is overhead and not a queue.
+    options = ("--file", str(prompts), "--model", MODEL, "--max-tokens", "16", "--deadline", "60s", "--window", "1")
+    printed = await _submit(cluster, "--namespace", "prompts", *options)
+    lines = [json.loads(line) for line in printed.splitlines()]
+    assert [bool(line["text"].strip()) for line in lines] == [True] * len(LETTERS), lines
+    tasks = (await cluster.client.get(names.tasks_path("prompts")))["items"]
+    assert {(one["status"]["runsAs"], one["status"]["nodeName"]) for one in tasks} == {("request", REAL_NODE.name)}
+    observed = [task["status"]["observed"] for task in tasks]
+    overhead_s = sorted(one["latency"] - one["transfer"] - one["inference"] for one in observed)
+    tokens = sum(one["tokens"] for one in observed)
+    print(f"\n{tokens} tokens, overhead median {median(overhead_s):.3f} s, at most {overhead_s[-1]:.3f} s")
+
+
+async def _agent_values(cluster: RealCluster) -> dict[str, Any]:
+    """Return the values of an agent on the real node only, for the server at the node's address."""
+    node = await cluster.client.get(f"/api/v1/nodes/{REAL_NODE.name}")
+    address = next(one["address"] for one in node["status"]["addresses"] if one["type"] == "InternalIP")
+    return {"enabled": True, "servers": [{"url": f"http://{address}:{PORT}/v1", "slots": 1}], **ON_REAL_NODE}
+
+
+async def _submit(cluster: RealCluster, *options: str) -> str:
+    """Return what `kubectl perllm submit` prints."""
+    kubectl, *_ = cluster.control_plane.kubectl_argv
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "KUBECONFIG": str(cluster.control_plane.admin_kubeconfig),
+    }
+    return await call(kubectl, "perllm", "submit", *options, environment=environment)
 
 
 def _read_rights(printed: str) -> list[tuple[str, str]]:

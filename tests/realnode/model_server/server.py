@@ -32,6 +32,7 @@ class ModelServer:
             "--host": sandbox.network.node,
             "--port": PORT,
             "--n_ctx": _CONTEXT_TOKENS,
+            "--interrupt_requests": "false",
         }
         words = (str(word) for option in options.items() for word in option)
         argv = sandbox.wrap(installation.python, "-m", "llama_cpp.server", *words)

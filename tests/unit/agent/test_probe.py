@@ -158,6 +158,18 @@ async def test_ollama_is_recognised_by_its_version(server: FakeEngine, open_prob
     assert (state.engine, state.models) == (InferenceEngine.OLLAMA, ("llama3.2:1b",))
 
 
+async def test_a_server_of_an_unknown_engine_is_left_alone_while_it_answers_us(
+    server: FakeEngine, open_probe: Probe
+) -> None:
+    server.pages["/v1/models"] = list_models("m")
+    probe = open_probe(own=1)
+    state = await probe.look()
+    server.looks.clear()
+
+    assert (state.engine, await probe.look()) == (InferenceEngine.OTHER, state)
+    assert server.looks == []
+
+
 async def test_the_key_goes_to_the_server_and_to_no_other(server: FakeEngine, open_probe: Probe) -> None:
     seen: list[str | None] = []
 

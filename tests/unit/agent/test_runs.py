@@ -133,7 +133,7 @@ FAILURES: dict[str, Handler] = {
         encode(chunk("half"), {"object": "error", "message": "out of memory", "code": 500}, "[DONE]")
     ),
     "finish reason abort": stream(encode(chunk("half"), chunk(None, "abort"), usage_chunk(), "[DONE]")),
-    "gave an empty answer": stream(encode("[DONE]")),
+    "without a finish reason": stream(encode("[DONE]")),
     "ended the stream before": stream(encode(chunk("half"))),
     "answered 500": refuse(500),
     "answered 400: too long": refuse(400, {"error": {"message": "too long"}}),

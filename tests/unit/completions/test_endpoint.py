@@ -174,7 +174,7 @@ async def test_odd_text_is_taken(
     text: str,
 ) -> None:
     parts = [b'data: {"choices": [{"delta": {"content": %s}, "logprob": NaN}]}\n\n' % one for one in contents]
-    server.script = [stream(*parts, encode("[DONE]"))]
+    server.script = [stream(*parts, encode(chunk(None, "stop"), "[DONE]"))]
     pieces: list[str] = []
     answer = Answer()
 
@@ -275,7 +275,7 @@ BROKEN = [
     (refuse(307, Location="http://elsewhere/"), PromptRejectedError, "answered 307"),
     (refuse(500), ServerFailedError, "answered 500: status 500"),
     (refuse(200), ServerFailedError, "reported an error: status 200"),
-    (refuse(200, {"choices": []}), PromptRejectedError, "gave an empty answer"),
+    (refuse(200, {"choices": []}), ServerFailedError, "without a finish reason"),
     (refuse(200, ["list"]), PromptRejectedError, "answered with application/json, not with a completion: .*list"),
     (stream(encode(chunk("a")), b"data: {oops\n\n"), PromptRejectedError, "not part of a chat completion"),
     (stream(encode(["list"])), PromptRejectedError, "not part of a chat completion"),
@@ -308,7 +308,8 @@ BROKEN = [
     (stream(encode(chunk("half"), chunk(None, "error"), "[DONE]")), ServerFailedError, "finish reason error"),
     (stream(encode(chunk(None, "content_filter"), "[DONE]")), PromptRejectedError, "finish reason content_filter"),
     (stream(encode(chunk(""), chunk(None, "stop"), "[DONE]")), PromptRejectedError, "empty answer, finish reason stop"),
-    (stream(encode("[DONE]")), PromptRejectedError, "gave an empty answer"),
+    (stream(encode("[DONE]")), ServerFailedError, "without a finish reason, so it may be incomplete"),
+    (stream(encode(chunk("half"), "[DONE]")), ServerFailedError, "ended the answer without a finish reason"),
     (stream(b""), ServerFailedError, "ended the stream before the answer was complete"),
     (stream(encode({"error": {"message": "\x1b[31mred\nline"}})), ServerFailedError, "error: red line"),
 ]
