@@ -29,6 +29,7 @@ RATE_PER_S, OVERHEAD_S = 20.0, 30.0
 POD_RATE_PER_S, POD_OVERHEAD_S = 5.0, 20.0
 WINDOW, FLOW_S = 200, 60.0
 BATCH = 20
+POLL_S = 0.25
 TTL = "10s"
 AGENT_USER = f"system:serviceaccount:{NAMESPACE}:{ACCOUNT}"
 
@@ -105,7 +106,7 @@ async def _measure_flow(lab: Lab, audit: AuditLog, kind: str, build: Build, say:
             await create_all(lab.client, TASKS, [_with_ttl(build(one, namespace="default")) for one in requests])
             created += BATCH
         else:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(POLL_S)
         learned = await read_metric(lab.health_url, LEARNED) - before
     span_s, spent_s = time.monotonic() - start_s, cpu.spent_s()
     writes = Counter(f"{one.verb} {one.kind}" for one in audit.read_new() if one.code < 300)

@@ -232,6 +232,18 @@ def test_a_status_can_be_written_only_if_no_run_was_reported(kubectl: Kubectl) -
     assert "the server rejected our request due to an error in our request" in kubectl.refusal(*write)
 
 
+def test_the_writer_of_a_status_is_known_for_the_status_as_a_whole(kubectl: Kubectl) -> None:
+    """The operator relies on it: whatever another client changes or removes, that client is the writer."""
+    kubectl("create", "-f", "-", body={**make_served(prompt="Which?"), "metadata": {"name": "written"}})
+    for manager, status in (("perllm", {"phase": "Pending", "message": "x"}), ("another", {"message": None})):
+        patch = ("--type=merge", "-p", json.dumps({"status": status}), f"--field-manager={manager}")
+        kubectl("patch", "llmtask", "written", "--subresource=status", *patch)
+
+    written = json.loads(kubectl("get", "llmtask", "written", "--output=json", "--show-managed-fields"))
+    entries = [one for one in written["metadata"]["managedFields"] if one.get("subresource") == "status"]
+    assert [(one["manager"], one["fieldsV1"]) for one in entries] == [("another", {"f:status": {}})]
+
+
 def make_template(*, metadata: Any = None, **spec: Any) -> dict[str, Any]:
     template: dict[str, Any] = {"spec": {"containers": [{"name": "main", "image": "llm"}], **spec}}
     return template if metadata is None else {**template, "metadata": metadata}

@@ -99,7 +99,7 @@ class WriteQueue:
 
     def __len__(self) -> int:
         """Number of unfinished writes."""
-        return len(self._wanted) + len(self._in_progress - self._wanted.keys())
+        return len(self._wanted) + sum(key not in self._wanted for key in self._in_progress)
 
     def put(self, write: Write) -> None:
         """Queue a write; returns immediately."""
@@ -272,7 +272,7 @@ class WriteQueue:
             pause.cancel()
 
     def _note_idle(self) -> None:
-        if not len(self):
+        if not self._wanted and not self._in_progress:
             self._idle.set()
 
 

@@ -7,7 +7,6 @@ from perllm.api.task_status import Observation
 from perllm.cluster.pod import Pod
 from perllm.cluster.pod_ends import is_lost
 from perllm.controller import lifecycle
-from perllm.controller.decisions import read_decision
 from perllm.controller.evidence import find_fault
 from perllm.controller.outcomes import build_outcome
 from perllm.controller.status_writer import Fields
@@ -91,7 +90,7 @@ class OutcomeLearner:
         observed, pod = tracked.status.observed, tracked.find_pod(tracked.status.pod_name)
         if tracked.is_learned or observed is None or pod is None:
             return
-        decision = read_decision(tracked.task, pod)
+        decision = tracked.decision_of(pod)
         if pod.decision_record is not None:
             self._learn_run(tracked, observed, pod, decision)
         tracked.is_learned = True

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 from perllm.cluster.pod import Pod
 from perllm.cluster.pod_ends import PodPatience, call_end, is_refusal
-from perllm.controller.decisions import read_decision
 from perllm.controller.outcome_learner import OutcomeLearner
 from perllm.controller.tracking import Tracked
 from perllm.energy.settlement import Settlement
@@ -57,7 +56,7 @@ class PodAccounts:
         """Bring the in-flight tasks and their energy windows in line with a pod."""
         if pod.node is None:
             return
-        decision = read_decision(tracked.task, pod)
+        decision = tracked.decision_of(pod)
         is_superseded = any(other.attempt > pod.attempt for other in tracked.pods.values())
         if decision is not None and (is_gone or pod.is_finished):
             self._settlement.end(pod, self._unix_now())
@@ -75,7 +74,7 @@ class PodAccounts:
     def find_flight(self, tracked: Tracked) -> Decision | None:
         """Return the decision by which a task is in flight, going by its pods; None if it is not."""
         pod = find_flying(tracked)
-        return None if pod is None else read_decision(tracked.task, pod)
+        return None if pod is None else tracked.decision_of(pod)
 
     def call_ends(self, tracked: Tracked, now_s: float) -> None:
         """Treat pods as ended that the operator no longer waits for."""

@@ -13,7 +13,7 @@ from perllm.cluster.pod_ends import PodPatience, next_look_s
 from perllm.controller import lifecycle
 from perllm.controller.announcer import Announcer
 from perllm.controller.conditions import Note
-from perllm.controller.decisions import Decisions, read_decision
+from perllm.controller.decisions import Decisions
 from perllm.controller.pod_accounts import PodAccounts
 from perllm.controller.pod_keeper import PodKeeper
 from perllm.controller.served_runs import lose_run
@@ -181,7 +181,7 @@ class Reconciler:
         tracked.status = status
         if status.node_name and (status.node_name, status.pod_name) != (before.node_name, before.pod_name):
             pod = tracked.find_pod(status.pod_name)
-            decision = read_decision(task, pod) if pod else None
+            decision = tracked.decision_of(pod) if pod else None
             if decision is not None:
                 self._announcer.placed(task, decision)
         has_failed = status.phase in (TaskPhase.FAILED, TaskPhase.REJECTED)
@@ -199,7 +199,7 @@ class Reconciler:
         observed = tracked.status.observed
         if observed is None or observed.energy_quality is not None:
             return
-        decision = read_decision(tracked.task, pod)
+        decision = tracked.decision_of(pod)
         transmission_energy_j = decision.forecast.energy.transmission_energy_j if decision else 0.0
         measured = self._settlement.measure(pod, transmission_energy_j, self._unix_now())
         if measured is None:

@@ -6,7 +6,8 @@ sends is read here first. A malformed event becomes "410 Gone", after which Kopf
 is nested too deeply is left out.
 
 Kopf needs a worker, a queue and half a millisecond for each object. So lists are passed on from here, page by page, and
-Kopf gets empty ones; and of an event that brings nothing new but our own status, Kopf only gets the version.
+Kopf gets empty ones. Of an event that brings nothing new but our own status, or the report of an agent, which is passed
+on from here too, Kopf only gets the version.
 """
 
 import asyncio
@@ -195,10 +196,15 @@ class TaskStream:
         return (prune(line) if self._is_news(path, event) else _keep_version(event)) + b"\n"
 
     def _is_news(self, path: str, event: Object) -> bool:
-        """Whether an event is more than our own status coming back, as most are."""
+        """Whether an event is more to Kopf than our own status coming back, as most are, or the report of an agent."""
         kind, item = event["type"], event["object"]
         if kind in ("ADDED", "MODIFIED"):
-            return self._note_generation(path, item) or is_written_by_others(item)
+            before = self._generations.get(path, {}).get(item["metadata"]["uid"])
+            is_news = self._note_generation(path, item)
+            if is_news and before is not None and _is_report(before, item):
+                self.hand_on(item, False)
+                is_news = False
+            return is_news or is_written_by_others(item)
         if kind == "DELETED":
             self._generations[path].pop(item["metadata"]["uid"], None)
         elif kind == "ERROR":
@@ -252,6 +258,11 @@ def _read_generation(item: Object) -> Generation:
     metadata, run = item["metadata"], as_object(as_object(item.get("status")).get("run"))
     generation = 2 * int(metadata.get("generation", 1)) + bool(metadata.get("deletionTimestamp"))
     return generation * (MAX_ATTEMPT + 1) + int(run.get("attempt", 0))
+
+
+def _is_report(before: Generation, item: Object) -> bool:
+    """Whether nothing but what an agent has reported is new about a task that had this generation."""
+    return before // (MAX_ATTEMPT + 1) == _read_generation(item) // (MAX_ATTEMPT + 1)
 
 
 def _keep_version(event: Object) -> bytes:

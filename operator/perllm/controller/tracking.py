@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from perllm.api.task_status import TaskStatus
 from perllm.cluster.pod import Pod
 from perllm.controller.conditions import Note
+from perllm.controller.decisions import read_decision
 from perllm.controller.task import Task
+from perllm.placement.decision import Decision
 from perllm.placement.flight import Residence
 
 
@@ -26,6 +28,7 @@ class Tracked:
         note: why it has no pod yet.
         cause: why it needs another pod.
         ended: the pod that ended last; it may be gone.
+        read: the pod whose record was read last, and the decision in it.
     """
 
     task: Task
@@ -38,6 +41,7 @@ class Tracked:
     note: Note | None = None
     cause: str = ""
     ended: Pod | None = None
+    read: tuple[object, Decision | None] = (None, None)
 
     @property
     def all_pods(self) -> list[Pod]:
@@ -48,6 +52,13 @@ class Tracked:
     def find_pod(self, name: str | None) -> Pod | None:
         """Return one of its pods; None if it is no longer known."""
         return next((pod for pod in self.all_pods if pod.name == name), None)
+
+    def decision_of(self, pod: Pod) -> Decision | None:
+        """Return the decision that bound one of its pods, as `read_decision` does, but read each record once."""
+        about = self.task, pod.uid, pod.node, pod.decision_record
+        if self.read[0] != about:
+            self.read = about, read_decision(self.task, pod)
+        return self.read[1]
 
 
 class Tracking:

@@ -1,6 +1,6 @@
 """Attribution: splits the energy of a node among the tasks that ran on it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +37,9 @@ class Attribution:
 MISSING = Attribution(None, EnergyQuality.MISSING)
 
 
-def attribute(intervals: Intervals, windows: Sequence[Window], idle_w: float | None) -> dict[str, Attribution]:
+def attribute(
+    intervals: Intervals, windows: Sequence[Window], idle_w: float | None, *, wanted: Container[str] | None = None
+) -> dict[str, Attribution]:
     """Split the energy of a node among its tasks.
 
     In each interval, idle power accounts for its whole length, and the rest is active energy, which is spread over the
@@ -48,12 +50,14 @@ def attribute(intervals: Intervals, windows: Sequence[Window], idle_w: float | N
         intervals: The energy of the node.
         windows: Windows of all tasks that were on the node in that time, not only of those whose energy is needed.
         idle_w: The idle power of the node; None if unknown, in which case all energy is active.
+        wanted: The tasks whose energies are returned; None for all.
     """
+    asked = [window for window in windows if wanted is None or window.task_id in wanted]
     if not len(intervals.energy_j):
-        return {window.task_id: MISSING for window in windows}
+        return {window.task_id: MISSING for window in asked}
     times_s, shares_j = _accumulate_shares(intervals, windows, idle_w or 0.0)
     gaps = np.concatenate([[0], np.cumsum(np.isnan(intervals.energy_j))])
-    return {window.task_id: _read(window, intervals, gaps, times_s, shares_j) for window in windows}
+    return {window.task_id: _read(window, intervals, gaps, times_s, shares_j) for window in asked}
 
 
 def estimate_idle_power_w(intervals: Intervals, windows: Sequence[Window]) -> float | None:

@@ -14,6 +14,7 @@ from perllm.api.task_status import EnergyQuality
 from perllm.cluster.pod import Pod, Timing
 from perllm.energy.attribution import MISSING, Attribution, IdlePower, Window, attribute
 from perllm.energy.history import EnergyHistory
+from perllm.energy.intervals import Array
 from perllm.learning.features import energy_features
 from perllm.learning.priors import GENERIC
 
@@ -116,7 +117,8 @@ class Settlement:
         first_s, last_s = intervals.times_s[0], intervals.times_s[-1]
         others = (one for one in self._spans.get(pod.node, {}).values() if one.pod_uid != own.pod_uid)
         spans = [own, *(one for one in others if one.start_s < last_s and one.end_s > first_s)]
-        share = attribute(intervals, weigh(spans), self._idle_power_w(pod.node))[own.pod_uid]
+        idle_w = self._idle_power_w(pod.node)
+        share = attribute(intervals, weigh(spans), idle_w, wanted={own.pod_uid})[own.pod_uid]
         if share.energy_j is None:
             return share
         return Attribution(share.energy_j + transmission_energy_j, _limit_quality(share.quality, pod.timing))
@@ -164,14 +166,16 @@ def weigh(spans: Sequence[Span]) -> list[Window]:
     closed = [span for span in spans if span.end_s < FOREVER_S]
     span_s = max(span.end_s for span in closed) - min(span.start_s for span in closed) if closed else 0.0
     occupancy = max(sum(span.end_s - span.start_s for span in closed) / max(span_s, MIN_SPAN_S), 1.0)
-    weights = {span.pod_uid: _expected_energy_j(span, occupancy) / span.length_s for span in closed}
+    powers_w = _expected_energies_j(closed, occupancy) / np.array([span.length_s for span in closed])
+    weights = dict(zip((span.pod_uid for span in closed), powers_w.tolist(), strict=True))
     usual = sum(weights.values()) / len(weights) if weights else 1.0
     return [span.to_window(weights.get(span.pod_uid, usual)) for span in spans]
 
 
-def _expected_energy_j(span: Span, occupancy: float) -> float:
-    features = energy_features(span.prompt_tokens, span.output_tokens, occupancy)
-    return max(float(features @ np.array(GENERIC.energy)), 1e-3)
+def _expected_energies_j(spans: Sequence[Span], occupancy: float) -> Array:
+    prompts, outputs = np.array([one.prompt_tokens for one in spans]), np.array([one.output_tokens for one in spans])
+    energies_j: Array = np.maximum(np.array(GENERIC.energy) @ energy_features(prompts, outputs, occupancy), 1e-3)
+    return energies_j
 
 
 def _read_span(pod: Pod, now_s: float) -> Span:

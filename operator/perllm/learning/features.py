@@ -38,7 +38,9 @@ def latency_features(
     return np.array([pods, (prompt_tokens + others_tokens) / PROMPT_UNIT, hundreds, (occupancy - 1.0) * hundreds])
 
 
-def energy_features(prompt_tokens: float, output_tokens: float, occupancy: float) -> FloatArray:
-    """Return the features of one task's energy, shape (3,), for a mean occupancy B >= 1."""
+def energy_features(
+    prompt_tokens: float | FloatArray, output_tokens: float | FloatArray, occupancy: float
+) -> FloatArray:
+    """Return the features of a task's energy, shape (3,), or of n tasks', shape (3, n), for a mean occupancy B >= 1."""
     hundreds = output_tokens / OUTPUT_UNIT
     return np.array([prompt_tokens / PROMPT_UNIT, hundreds, hundreds / occupancy])

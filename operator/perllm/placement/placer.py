@@ -141,6 +141,7 @@ class Placer:
         self._circuits = circuits
         self._gate = Gate(fleet, ledger, circuits)
         self._policy = policy
+        self._joint_policy = policy if isinstance(policy, JointPolicy) else None
         j_per_bit = np.array([transmission_j_per_bit[tier] for tier in Tier])
         self._forecaster = Forecaster(learner, fleet, ledger, j_per_bit)
         self._metrics_age_s = metrics_age_s
@@ -168,7 +169,7 @@ class Placer:
     @property
     def decides_jointly(self) -> bool:
         """Whether the policy can decide about a whole round of tasks at once."""
-        return isinstance(self._policy, JointPolicy)
+        return self._joint_policy is not None
 
     def choose_round(self, requests: Sequence[PlacementRequest]) -> list[Placement]:
         """Choose for a round of waiting tasks, most urgent first.
@@ -176,10 +177,11 @@ class Placer:
         Raises:
             TypeError: the policy decides about one task at a time.
         """
-        if not isinstance(self._policy, JointPolicy):
+        if self._joint_policy is None:
             raise TypeError(f"policy {self._policy.name} decides about one task at a time")
         views = [self._look_out(request, None) for request in requests]
-        choices = self._policy.choose_jointly([view.task for view in views], [view.outlook.arms for view in views])
+        tasks, arms = [view.task for view in views], [view.outlook.arms for view in views]
+        choices = self._joint_policy.choose_jointly(tasks, arms)
         return [self._place(view, choice) for view, choice in zip(views, choices, strict=True)]
 
     def _look_out(self, request: PlacementRequest, candidates: Sequence[str] | None) -> _View:

@@ -1,6 +1,7 @@
 """A real Kubernetes control plane as child processes, on the loopback interface unless pods must reach it."""
 
 import asyncio
+import os
 import ssl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ _START_TIMEOUT_S = 60.0
 _REQUEST_TIMEOUT_S = 5.0
 # An API server with open watches would wait for them, and its data is not needed any more.
 _STOP_GRACE_S = 3.0
+# By Go's default of 100, an API server with few objects collects garbage for a fifth of its processor time.
+_API_SERVER_ENVIRONMENT = {"GOGC": "200"}
 
 
 class ControlPlane:
@@ -203,7 +206,9 @@ class ControlPlane:
 
     def _add(self, name: str, program: str, argv: Sequence[str], health_url: str, prefix: Sequence[str] = ()) -> None:
         line = (*prefix, str(self._binaries[program]), *argv, *self._flags.get(name, ()))
-        self._processes[name] = Process(name, line, log_file=self.folder / "logs" / f"{name}.log")
+        environment = _API_SERVER_ENVIRONMENT | os.environ if program == API_SERVER else None
+        log_file = self.folder / "logs" / f"{name}.log"
+        self._processes[name] = Process(name, line, log_file=log_file, environment=environment)
         self._health[name] = health_url
 
     def _open_session(self) -> aiohttp.ClientSession:

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from perllm.api.task_status import TaskStatus
 from perllm.controller.decisions import MAX_REMEMBERED, Decisions, read_decision
+from perllm.controller.tracking import Tracked
 from perllm.placement.decision import Decision
 from unit.controller.samples import bound, make_own_decision, make_task, waiting
 
@@ -53,6 +55,14 @@ class TestRecord:
         decision = read_decision(make_task(), bound(decision_record=changed(reason="best\n\x1b[2Jforged line")))
         assert decision is not None
         assert decision.reason == "best forged line"
+
+    def test_of_a_tracked_task_is_read_once_for_each_pod_and_record(self) -> None:
+        tracked = Tracked(make_task(), TaskStatus())
+        decision = tracked.decision_of(bound())
+        assert decision == make_own_decision()
+        assert tracked.decision_of(bound()) is decision
+        assert tracked.decision_of(bound(decision_record=changed(node="another"))) is None
+        assert tracked.decision_of(waiting()) is None
 
 
 class TestMemory:

@@ -93,3 +93,20 @@ async def test_kopf_gets_what_others_write_to_a_status_and_of_our_own_writes_the
     await read(stream, "lab", "t")
     assert await deliver(names.FIELD_MANAGER) == "BOOKMARK"
     assert await deliver("kubectl-edit") == "MODIFIED"
+
+
+async def test_the_report_of_an_agent_goes_straight_to_the_controller() -> None:
+    loop, taken = asyncio.get_running_loop(), []
+    stream = TaskStream(
+        lambda item, _: taken.append(item), lambda *_: None, Handover(loop), Outages(loop.time), Random(0)
+    )
+    await read(stream, "lab", "t")
+    item = task_object("t", status={"run": {"attempt": 1}})
+    item["metadata"] |= {
+        "resourceVersion": "2",
+        "managedFields": [{"manager": names.AGENT_FIELD_MANAGER, "subresource": "status"}],
+    }
+    line = await stream._check(names.tasks_path("lab"), json.dumps({"type": "MODIFIED", "object": item}).encode())
+    await asyncio.sleep(0.01)
+    assert json.loads(line)["type"] == "BOOKMARK"
+    assert taken[-1] == item

@@ -47,6 +47,13 @@ def test_tasks_share_equally_the_time_they_have_in_common() -> None:
     assert found["b"].energy_j == pytest.approx(100 + 200)
 
 
+def test_the_energy_of_one_task_can_be_asked_for() -> None:
+    windows = [Window("a", 0, 4), Window("b", 2, 6)]
+    found = attribute(intervals_of([100] * 6), windows, IDLE_W, wanted={"b"})
+
+    assert {task: one.energy_j for task, one in found.items()} == {"b": pytest.approx(300)}
+
+
 def test_running_task_takes_its_share_although_it_cannot_be_measured_yet() -> None:
     found = attribute(intervals_of([100] * 4), [Window("a", 0, 4), Window("runs", 2, math.inf)], IDLE_W)
 
