@@ -1,6 +1,6 @@
 """Attribution: splits the energy of a node among the tasks that ran on it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,21 +72,20 @@ def estimate_idle_power_w(intervals: Intervals, windows: Sequence[Window]) -> fl
 
 
 class IdlePower:
-    """The idle power of every node, remembered while the node is busy."""
+    """The idle power of every node by its meters, remembered while the node is busy."""
 
-    def __init__(self, known_w: Mapping[str, float] | None = None) -> None:
-        self._power_w = dict(known_w or {})
+    def __init__(self) -> None:
+        self._power_w: dict[tuple[str, tuple[str, ...]], float] = {}
 
-    def get(self, node: str) -> float | None:
-        """Return the idle power of a node in watts; None if the node has never been idle."""
-        return self._power_w.get(node)
+    def get(self, node: str, meters: tuple[str, ...]) -> float | None:
+        """Return the idle power of a node in watts, as these meters measure it; None if they never saw it idle."""
+        return self._power_w.get((node, meters))
 
-    def observe(self, node: str, intervals: Intervals, windows: Sequence[Window]) -> float | None:
-        """Update the idle power of a node from recent intervals; return it in watts, None if it has never been idle."""
+    def observe(self, node: str, intervals: Intervals, windows: Sequence[Window]) -> None:
+        """Update the idle power of a node from recent intervals, if it was idle."""
         power_w = estimate_idle_power_w(intervals, windows)
         if power_w is not None:
-            self._power_w[node] = power_w
-        return self._power_w.get(node)
+            self._power_w[node, intervals.meters] = power_w
 
 
 def _accumulate_shares(intervals: Intervals, windows: Sequence[Window], idle_w: float) -> tuple[Array, Array]:
@@ -128,7 +127,8 @@ def _read(window: Window, intervals: Intervals, gaps: Array, times_s: Array, sha
         return MISSING
     start_j, end_j = np.interp([window.start_s, window.end_s], times_s, shares_j)
     inner = np.searchsorted(bounds_s, window.end_s, side="right") - np.searchsorted(bounds_s, window.start_s) - 1
-    measured = inner >= _MIN_INTERVALS_MEASURED
+    has_changed = bool(((intervals.changes_s > window.start_s) & (intervals.changes_s < window.end_s)).any())
+    measured = inner >= _MIN_INTERVALS_MEASURED and not has_changed
     return Attribution(
         float(end_j - start_j) * window.weight, EnergyQuality.MEASURED if measured else EnergyQuality.COARSE
     )

@@ -1,94 +1,191 @@
-"""Recent samples of counters, per node and device."""
+"""The energy of all nodes in the last minutes, from whatever measures them."""
 
 import math
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from perllm.energy.intervals import Intervals, join_counters
+import numpy as np
+
+from perllm.energy.devices import fill_gaps, integrate_power, measure_counter
+from perllm.energy.intervals import EMPTY, DeviceEnergy, Intervals, sum_devices
+from perllm.energy.series import DeviceHistory, TimeSeries
+
+SERVER = "server"
+"""The part of a node that contains all others: a meter of it counts alone."""
+
+_MAX_SAMPLES = 8192
 
 
 @dataclass(frozen=True, slots=True)
-class Counter:
-    """The samples of one counter, in order of time; times are seconds since the epoch."""
+class Meter:
+    """What measures the energy of one part of nodes, with its samples.
 
-    times_s: list[float] = field(default_factory=list)
-    values: list[float] = field(default_factory=list)
-
-    def merge(self, samples: Iterable[tuple[float, float]], oldest_s: float, *, keep_repeated: bool) -> None:
-        """Add samples, except those with a known timestamp and those older than ``oldest_s``."""
-        for time_s, value in samples:
-            index = bisect_left(self.times_s, time_s)
-            is_known = index < len(self.times_s) and self.times_s[index] == time_s
-            is_repeated = not keep_repeated and index > 0 and self.values[index - 1] == value
-            if time_s >= oldest_s and not is_known and not is_repeated:
-                self.times_s.insert(index, time_s)
-                self.values.insert(index, value)
-
-    def forget(self, oldest_s: float, max_samples: int) -> None:
-        """Drop samples older than ``oldest_s``, and the oldest ones if there are more than ``max_samples``."""
-        drop = max(bisect_left(self.times_s, oldest_s), len(self.times_s) - max_samples)
-        if drop > 0:
-            del self.times_s[:drop], self.values[:drop]
-
-    def select(self, start_s: float, end_s: float) -> "Counter":
-        """Return the samples in a window, and one on either side of it."""
-        first = max(bisect_right(self.times_s, start_s) - 1, 0)
-        last = bisect_left(self.times_s, end_s) + 1
-        return Counter(self.times_s[first:last], self.values[first:last])
-
-
-class CounterHistory:
-    """Counters of all nodes and devices, with a limit on the age and number of samples.
-
-    Args:
-        length_s: How long samples are kept.
-        max_samples: Maximum number of samples per device.
-        keep_repeated: Whether to keep a sample whose value equals the previous one. For an energy counter it carries no
-            information: a GPU always draws power, so its exporter has only repeated an earlier reading.
+    Attributes:
+        name: Its name, as configured.
+        part: What it measures: ``server``, or some part of a node, such as its GPUs.
+        max_device_power_w: A device cannot draw more, so a larger figure is an error.
+        counters: Joules of each device.
+        gauges: Watts of each device.
     """
 
-    def __init__(self, length_s: float, max_samples: int, *, keep_repeated: bool) -> None:
-        self._length_s = length_s
-        self._max_samples = max_samples
-        self._keep_repeated = keep_repeated
-        self._nodes: dict[str, dict[str, Counter]] = {}
+    name: str
+    part: str
+    max_device_power_w: float
+    counters: DeviceHistory = field(repr=False)
+    gauges: DeviceHistory = field(repr=False)
 
-    def merge(self, node: str, device: str, samples: Iterable[tuple[float, float]], now_s: float) -> None:
-        """Add samples of one device; samples that are already known are ignored."""
-        counter = self._nodes.setdefault(node, {}).setdefault(device, Counter())
-        counter.merge(samples, now_s - self._length_s, keep_repeated=self._keep_repeated)
+    @classmethod
+    def build(cls, name: str, part: str, max_device_power_w: float, length_s: float) -> "Meter":
+        """Return a meter that keeps samples for ``length_s`` seconds."""
+        counters = DeviceHistory(length_s, _MAX_SAMPLES, keep_repeated=False)
+        return cls(name, part, max_device_power_w, counters, DeviceHistory(length_s, _MAX_SAMPLES, keep_repeated=True))
 
-    def forget(self, now_s: float) -> None:
-        """Drop samples that are too old, and devices and nodes that have none left."""
-        for node, devices in list(self._nodes.items()):
-            for device, counter in list(devices.items()):
-                counter.forget(now_s - self._length_s, self._max_samples)
-                if not counter.times_s:
-                    del devices[device]
-            if not devices:
-                del self._nodes[node]
+    def read(self, node: str, absent_after_s: float) -> Iterator["_Device"]:
+        """Yield the devices of a node.
 
-    def devices(self, node: str) -> Mapping[str, Counter]:
-        """Return the counters of one node by device."""
-        return self._nodes.get(node, {})
+        A device counts by its counter, or by its gauge if it has no counter, or one that has stopped. Gauges whose
+        names have nothing in common with those of the counters may be of the same devices, so they do not count.
+        """
+        counters, gauges = self.counters.devices(node), self.gauges.devices(node)
+        if counters and not counters.keys() & gauges.keys():
+            gauges = {}
+        for name in sorted(counters.keys() | gauges.keys()):
+            counter, gauge = counters.get(name), gauges.get(name)
+            if counter and gauge and counter.times_s[-1] < gauge.times_s[-1] - absent_after_s:
+                counter = None
+            yield _Device(self, counter, gauge)
+
+
+@dataclass(frozen=True, slots=True)
+class _Device:
+    """The samples of one device: a counter, a gauge, or both."""
+
+    meter: Meter
+    counter: TimeSeries | None
+    gauge: TimeSeries | None
+
+    @property
+    def series(self) -> TimeSeries:
+        """The samples that decide how far the energy is known."""
+        series = self.gauge if self.counter is None else self.counter
+        assert series is not None
+        return series
+
+    @property
+    def first_s(self) -> float:
+        return self.series.times_s[0]
+
+    @property
+    def last_s(self) -> float:
+        return self.series.times_s[-1]
+
+    def measure(self, start_s: float, end_s: float, absent_after_s: float) -> DeviceEnergy:
+        """Return the energy between the samples that cover the window."""
+        series = self.series.select(start_s, end_s)
+        first_s, last_s = series.times_s[0], series.times_s[-1]
+        limit_w = self.meter.max_device_power_w
+        if self.counter is None:
+            return DeviceEnergy(integrate_power(series, limit_w, absent_after_s), first_s, last_s)
+        if len(series.times_s) < 2:
+            return DeviceEnergy((), first_s, last_s)
+        counted = measure_counter(series, limit_w)
+        if self.gauge is not None:
+            gauge = self.gauge.select(first_s, last_s)
+            counted = fill_gaps(counted, integrate_power(gauge, limit_w, absent_after_s))
+        return DeviceEnergy((counted,), first_s, last_s)
+
+    def find_power_w(self) -> tuple[float, float] | None:
+        """Return the time of the latest power and the power; None if there is no such figure."""
+        if self.gauge is not None:
+            return self.gauge.times_s[-1], self.gauge.values[-1]
+        if len(self.series.times_s) < 2:
+            return None
+        latest = measure_counter(self.series.select(self.series.times_s[-2], math.inf), self.meter.max_device_power_w)
+        power_w = latest.energy_j[-1] / (latest.times_s[-1] - latest.times_s[-2])
+        return None if math.isnan(power_w) else (self.last_s, float(power_w))
 
 
 class EnergyHistory:
-    """Recent samples of the energy counters of all nodes. Values are joules."""
+    """Chooses, for each node, the meters that count, and adds up their devices.
 
-    def __init__(self, counters: CounterHistory, max_device_power_w: float) -> None:
-        self._counters = counters
-        self._max_device_power_w = max_device_power_w
+    Args:
+        meters: All meters, the preferred ones first. Of several with the same part the first one that covers a window
+            counts. Different parts are added up, except that ``server`` contains all others: of it and the others, the
+            one that comes first counts.
+        absent_after_s: A device without samples for as long, while others have some, is absent.
+    """
+
+    def __init__(self, meters: Sequence[Meter], *, absent_after_s: float) -> None:
+        self._meters = meters
+        self._absent_after_s = absent_after_s
 
     def intervals(self, node: str, start_s: float = -math.inf, end_s: float = math.inf) -> Intervals:
         """Return the node's energy between the samples that cover the window, as far as there are any."""
-        devices: Sequence[Counter] = [
-            counter.select(start_s, end_s) for counter in self._counters.devices(node).values()
-        ]
-        return join_counters([(device.times_s, device.values) for device in devices], self._max_device_power_w)
+        chosen = [self._choose(devices, start_s, end_s) for devices in self._find_parts(node).values()]
+        return self._measure([device for devices in chosen for device in devices], start_s, end_s)
 
     def covers(self, node: str, end_s: float) -> bool:
         """Whether all samples up to ``end_s`` are known, so that there is no reason to wait longer."""
-        devices = self._counters.devices(node).values()
-        return bool(devices) and all(device.times_s and device.times_s[-1] >= end_s for device in devices)
+        parts = self._find_parts(node)
+        return bool(parts) and all(
+            any(all(device.last_s >= end_s for device in self._present(devices)) for devices in meters)
+            for meters in parts.values()
+        )
+
+    def find_power_w(self, node: str) -> tuple[float, float] | None:
+        """Return the power of the node in watts, after the time of its oldest part; None if it is not measured."""
+        chosen = [meters[0] for meters in self._find_parts(node).values()]
+        found = [device.find_power_w() for devices in chosen for device in self._present(devices)]
+        known = [one for one in found if one is not None]
+        if not known:
+            return None
+        return min(time_s for time_s, _ in known), sum(power_w for _, power_w in known)
+
+    def _find_parts(self, node: str) -> Mapping[str, list[list[_Device]]]:
+        """Return the parts of a node that count, each with the devices of its meters in order of preference."""
+        parts: dict[str, list[list[_Device]]] = {}
+        for meter in self._meters:
+            devices = list(meter.read(node, self._absent_after_s))
+            overlaps = parts and meter.part not in parts and (SERVER in parts or meter.part == SERVER)
+            if devices and not overlaps:
+                parts.setdefault(meter.part, []).append(devices)
+        newest_s = max((_find_last_s(devices) for meters in parts.values() for devices in meters), default=0.0)
+        for meters in parts.values():
+            # A meter that has stopped is still better than none for the time before.
+            meters.sort(key=lambda devices: _find_last_s(devices) < newest_s - self._absent_after_s)
+        return parts
+
+    def _choose(self, meters: Sequence[list[_Device]], start_s: float, end_s: float) -> list[_Device]:
+        """Return the devices of the first meter that covers the window without a gap; else those of the first one."""
+        if len(meters) > 1 and math.isfinite(end_s - start_s):
+            for devices in meters:
+                if _is_complete(self._measure(devices, start_s, end_s), start_s, end_s):
+                    return devices
+        return meters[0]
+
+    def _measure(self, devices: Sequence[_Device], start_s: float, end_s: float) -> Intervals:
+        if not devices:
+            return EMPTY
+        first_s, last_s = min(device.first_s for device in devices), max(device.last_s for device in devices)
+        energies = []
+        for device in devices:
+            measured = device.measure(start_s, end_s, self._absent_after_s)
+            was_added = device.first_s > first_s + self._absent_after_s
+            is_gone = device.last_s < last_s - self._absent_after_s
+            energies.append(replace(measured, was_added=was_added, is_gone=is_gone))
+        return replace(sum_devices(energies), meters=tuple(dict.fromkeys(device.meter.name for device in devices)))
+
+    def _present(self, devices: Sequence[_Device]) -> list[_Device]:
+        """Return the devices without those whose samples ended while others went on."""
+        newest_s = _find_last_s(devices)
+        return [device for device in devices if device.last_s >= newest_s - self._absent_after_s]
+
+
+def _find_last_s(devices: Sequence[_Device]) -> float:
+    return max(device.last_s for device in devices)
+
+
+def _is_complete(intervals: Intervals, start_s: float, end_s: float) -> bool:
+    times_s = intervals.times_s
+    is_covered = len(times_s) > 0 and times_s[0] <= start_s and end_s <= times_s[-1]
+    return is_covered and not np.isnan(intervals.energy_j).any()

@@ -50,7 +50,7 @@ class Settlement:
     """Measures the energy of finished tasks.
 
     Args:
-        history: energy counters of the nodes.
+        history: energy of the nodes.
         idle_power: idle power of the nodes.
         patience_s: how long to wait for samples after the end of a run.
         retry_s: how often to check for them.
@@ -116,7 +116,7 @@ class Settlement:
         first_s, last_s = intervals.times_s[0], intervals.times_s[-1]
         others = (one for one in self._spans.get(pod.node, {}).values() if one.pod_uid != own.pod_uid)
         spans = [own, *(one for one in others if one.start_s < last_s and one.end_s > first_s)]
-        share = attribute(intervals, weigh(spans), self._idle_power_w(pod.node))[own.pod_uid]
+        share = attribute(intervals, weigh(spans), self._find_idle_power_w(pod.node, intervals.meters))[own.pod_uid]
         if share.energy_j is None:
             return share
         return Attribution(share.energy_j + transmission_energy_j, _limit_quality(share.quality, pod.timing))
@@ -140,13 +140,13 @@ class Settlement:
             del windows[pod_uid]
             self._nodes.pop(pod_uid, None)
 
-    def _idle_power_w(self, node: str) -> float | None:
+    def _find_idle_power_w(self, node: str, meters: tuple[str, ...]) -> float | None:
         now_s = self._now()
-        if now_s - self._estimated_s.get(node, -FOREVER_S) < IDLE_INTERVAL_S:
-            return self._idle_power.get(node)
-        self._estimated_s[node] = now_s
-        windows = [span.to_window(1.0) for span in self._spans.get(node, {}).values()]
-        return self._idle_power.observe(node, self._history.intervals(node), windows)
+        if now_s - self._estimated_s.get(node, -FOREVER_S) >= IDLE_INTERVAL_S:
+            self._estimated_s[node] = now_s
+            windows = [span.to_window(1.0) for span in self._spans.get(node, {}).values()]
+            self._idle_power.observe(node, self._history.intervals(node), windows)
+        return self._idle_power.get(node, meters)
 
 
 def _limit_quality(quality: EnergyQuality, timing: Timing) -> EnergyQuality:

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from perllm.telemetry.queries import Queries
+from perllm.telemetry.queries import MeterSettings, Queries
 
 
 def _check_url(url: str) -> str:
@@ -21,6 +21,13 @@ def _check_url(url: str) -> str:
             "must be http(s)://HOST[:PORT][/PATH]; in user and password write / as %2F, # as %23, ? as %3F"
         )
     return url
+
+
+def _check_names(meters: tuple[MeterSettings, ...]) -> tuple[MeterSettings, ...]:
+    names = [meter.name for meter in meters]
+    if len(set(names)) < len(names):
+        raise ValueError("must have each name only once")
+    return meters
 
 
 class TelemetrySettings(BaseModel):
@@ -63,15 +70,26 @@ class TelemetrySettings(BaseModel):
     max_device_power_w: float = Field(
         default=2000.0,
         gt=0,
-        description="An energy counter that rises faster than this has jumped; the energy in between is unknown.",
+        description="No device draws more. A counter that rises faster has jumped, and the energy in between is "
+        "unknown; a power above it is ignored.",
     )
     node_labels: tuple[str, ...] = Field(
-        default=("node", "Hostname", "kubernetes_node", "instance"),
+        default=("node", "Hostname", "hostname", "kubernetes_node", "instance"),
         min_length=1,
         description="Labels of a series that may hold the name or address of its node; the first match is used.",
     )
     device_labels: tuple[str, ...] = Field(
-        default=("UUID", "gpu_uuid", "gpu", "device"),
-        description="Labels that distinguish the devices of a node; the first one present is used.",
+        default=("UUID", "gpu_uuid", "uuid", "gpu", "gpu_id", "device"),
+        description="Labels that distinguish the measured devices of a node; the first one present is used.",
+    )
+    matchers: dict[Annotated[str, Field(pattern="^[a-zA-Z_][a-zA-Z0-9_]*$")], str] = Field(
+        default_factory=dict,
+        description="Labels that series must have, for all queries, such as cluster where one Prometheus or Thanos has "
+        "the series of several clusters.",
     )
     queries: Queries = Field(default_factory=Queries, description="Queries to Prometheus.")
+    meters: Annotated[tuple[MeterSettings, ...], AfterValidator(_check_names)] = Field(
+        default=(),
+        description="What measures energy, the preferred ones first. If empty, there is one: queries.energy and "
+        "queries.power.",
+    )

@@ -1,5 +1,6 @@
 """How true the attribution is on nodes that prefill one task at a time and decode the others together."""
 
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
@@ -8,7 +9,8 @@ from statistics import mean, median
 import pytest
 
 from perllm.energy.attribution import Attribution, Window, attribute, estimate_idle_power_w
-from perllm.energy.intervals import join_counters
+from perllm.energy.devices import measure_counter
+from perllm.energy.series import TimeSeries
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def judge(load: Load, sample_every_s: float) -> tuple[list[float], float, list[A
     """Return the relative errors, the bias of the sum and what was attributed."""
     tasks, samples = run(load, sample_every_s)
     windows = [Window(str(index), task.start_s, task.end_s or 0.0) for index, task in enumerate(tasks)]
-    intervals = join_counters([tuple(zip(*samples, strict=True))], max_device_power_w=2000)  # type: ignore[list-item]
+    intervals = measure_counter(TimeSeries(*(array("d", one) for one in zip(*samples, strict=True))), 2000)
     found = attribute(intervals, windows, estimate_idle_power_w(intervals, windows))
     pairs = [(found[str(index)].energy_j, task.energy_j) for index, task in enumerate(tasks)]
     known = [(estimate, true) for estimate, true in pairs if estimate is not None]

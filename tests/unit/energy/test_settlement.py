@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 
 from perllm.api.task_status import EnergyQuality
 from perllm.cluster.pod import Pod
 from perllm.energy.attribution import IdlePower
-from perllm.energy.history import CounterHistory, EnergyHistory
+from perllm.energy.history import EnergyHistory, Meter
+from perllm.energy.intervals import Intervals
 from perllm.energy.settlement import SETTLING_S, Settlement
 from unit.controller.samples import bound, running, succeeded
 
@@ -14,10 +16,12 @@ class Metered:
     """A settlement over node n, whose counter rises by 100 W, and by 20 W before 1003 s, in samples a second apart."""
 
     def __init__(self, *, idle_w: float | None = 20.0) -> None:
-        self.counters = CounterHistory(900.0, 10_000, keep_repeated=False)
-        idle = IdlePower({} if idle_w is None else {"n": idle_w})
+        self.meter = Meter.build("dcgm", "gpu", 2000.0, length_s=900.0)
+        idle = IdlePower()
+        if idle_w is not None:
+            idle.observe("n", Intervals(np.array([0.0, 1.0]), np.array([idle_w]), meters=("dcgm",)), [])
         self.settlement = Settlement(
-            EnergyHistory(self.counters, 2000.0),
+            EnergyHistory([self.meter], absent_after_s=60.0),
             idle,
             patience_s=PATIENCE_S,
             retry_s=1.0,
@@ -31,7 +35,7 @@ class Metered:
         while self.sampled_s < until_s:
             self.sampled_s += 1
             self.joules += 100.0 if self.sampled_s > 1003 else 20.0
-            self.counters.merge("n", "gpu", [(self.sampled_s, self.joules)], self.sampled_s)
+            self.meter.counters.merge("n", "gpu", [(self.sampled_s, self.joules)], self.sampled_s)
 
     def run(self, pod: Pod, now_s: float = 1020.0) -> None:
         self.settlement.begin(pod, pod.started_s or now_s)
