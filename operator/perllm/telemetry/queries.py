@@ -1,7 +1,6 @@
 """The Prometheus queries: one per metric, for all nodes at once."""
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -103,13 +102,15 @@ def add_matchers(query: str, matchers: Mapping[str, str]) -> str:
     if not matchers:
         return query
     listed = ", ".join(f"{label}={_quote(value)}" for label, value in matchers.items())
-    window = re.escape(f"[{WINDOW}]")
-    query = re.sub(rf"(?<!\}})\s*(?={window})", "{}", query)
-    return re.sub(rf"(\{{)?\s*,?\s*\}}\s*(?={window})", lambda found: _close(found.group(1), listed), query)
+    *selectors, rest = query.split(f"[{WINDOW}]")
+    return f"[{WINDOW}]".join([*(_restrict(selector.rstrip(), listed) for selector in selectors), rest])
 
 
-def _close(opened: str | None, listed: str) -> str:
-    return f"{{{listed}}}" if opened else f", {listed}}}"
+def _restrict(selector: str, matchers: str) -> str:
+    if not selector.endswith("}"):
+        return f"{selector}{{{matchers}}}"
+    opened = selector[:-1].rstrip(" ,")
+    return f"{opened}{matchers}}}" if opened.endswith("{") else f"{opened}, {matchers}}}"
 
 
 def _quote(value: str) -> str:

@@ -5,13 +5,11 @@ from random import Random
 
 import pytest
 from prometheus_client import CollectorRegistry
-from pydantic import ValidationError
 
 from perllm.guard import Guard
+from perllm.telemetry.feeds import list_feeds
 from perllm.telemetry.metrics import TelemetryMetrics
 from perllm.telemetry.poller import Telemetry
-from perllm.telemetry.queries import Queries
-from perllm.telemetry.feeds import list_feeds
 from perllm.telemetry.readings import Readings
 from perllm.telemetry.series import Series
 from perllm.telemetry.settings import TelemetrySettings
@@ -219,8 +217,3 @@ async def test_series_of_unknown_nodes_are_counted(setup: Setup) -> None:
 
     assert setup.metric("unmapped_series", metric="power") == 1
     assert setup.metric("unmapped_series", metric="energy") == 0
-
-
-def test_query_without_a_window_is_refused() -> None:
-    with pytest.raises(ValidationError, match=r"must select a range with \[\{window\}\]"):
-        Queries(power="DCGM_FI_DEV_POWER_USAGE")
