@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from perllm.telemetry.queries import MeterSettings, Queries
 
@@ -43,6 +43,10 @@ class TelemetrySettings(BaseModel):
     )
     token_file: Path | None = Field(
         default=None, description="File with a bearer token; read for every request, so it may be rotated."
+    )
+    username: str = Field(default="", description="User name for basic authentication.")
+    password_file: Path | None = Field(
+        default=None, description="File with its password; read for every request, so it may be rotated."
     )
     ca_file: Path | None = Field(
         default=None, description="Certificate authority of the server; the system's if not set."
@@ -93,3 +97,11 @@ class TelemetrySettings(BaseModel):
         description="What measures energy, the preferred ones first. If empty, there is one: queries.energy and "
         "queries.power.",
     )
+
+    @model_validator(mode="after")
+    def _check_authentication(self) -> "TelemetrySettings":
+        if bool(self.username) != (self.password_file is not None):
+            raise ValueError("username and password_file must be set together")
+        if self.username and self.token_file is not None:
+            raise ValueError("must have either a token_file, or username and password_file")
+        return self
