@@ -11,6 +11,7 @@ from perllm.energy.intervals import Array, Intervals
 _MIN_INTERVALS_MEASURED = 2
 # A low quantile, since idle power is a lower bound, but not the minimum: a single odd sample should not decide.
 _IDLE_QUANTILE = 0.1
+_IDLE_STRETCH_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,26 @@ class Attribution:
 MISSING = Attribution(None, EnergyQuality.MISSING)
 
 
-def attribute(intervals: Intervals, windows: Sequence[Window], idle_w: float | None) -> dict[str, Attribution]:
-    """Split the energy of a node among its tasks.
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What a task is charged for being present.
 
-    In each interval, idle power accounts for its whole length, and the rest is active energy, which is spread over the
-    time in which any task was present. At each instant the tasks present share the power by their weights. No task is
-    charged for the idle power of an empty node. Takes O((samples + windows) log(samples + windows)).
+    Attributes:
+        times_s: Shape ``(n,)``: ascending.
+        charged_j: Shape ``(n,)``: joules per unit of weight charged until then to a task present from the start.
+    """
+
+    times_s: Array
+    charged_j: Array
+
+    def sum_j(self, window: Window) -> float:
+        """Return what one task is charged, for the part of its window that lies within these times."""
+        start_j, end_j = np.interp([window.start_s, window.end_s], self.times_s, self.charged_j)
+        return float(end_j - start_j) * window.weight
+
+
+def attribute(intervals: Intervals, windows: Sequence[Window], idle_w: float | None) -> dict[str, Attribution]:
+    """Split the energy of a node among its tasks, as ``share_energy`` does.
 
     Args:
         intervals: The energy of the node.
@@ -51,13 +66,40 @@ def attribute(intervals: Intervals, windows: Sequence[Window], idle_w: float | N
     """
     if not len(intervals.energy_j):
         return {window.task_id: MISSING for window in windows}
-    times_s, shares_j = _accumulate_shares(intervals, windows, idle_w or 0.0)
+    shares = share_energy(intervals, windows, idle_w or 0.0)
     gaps = np.concatenate([[0], np.cumsum(np.isnan(intervals.energy_j))])
-    return {window.task_id: _read(window, intervals, gaps, times_s, shares_j) for window in windows}
+    return {window.task_id: _read(window, intervals, gaps, shares) for window in windows}
+
+
+def share_energy(intervals: Intervals, windows: Sequence[Window], idle_w: float) -> Shares:
+    """Return what tasks are charged.
+
+    In each interval, idle power accounts for its whole length, and the rest is active energy, which is spread over the
+    time in which any task was present. At each instant the tasks present share the power by their weights. No task is
+    charged for the idle power of an empty node. Takes O((samples + windows) log(samples + windows)).
+    """
+    first_s, last_s = intervals.times_s[0], intervals.times_s[-1]
+    starts_s = np.clip([window.start_s for window in windows], first_s, last_s)
+    ends_s = np.clip([window.end_s for window in windows], first_s, last_s)
+    times_s = np.unique(np.concatenate([intervals.times_s, starts_s, ends_s]))
+    from_s, length_s = times_s[:-1], np.diff(times_s)
+    weights = np.array([window.weight for window in windows])
+    ones = np.ones_like(weights)
+    present = _sum_until(starts_s, ones, from_s) - _sum_until(ends_s, ones, from_s)
+    weight = _sum_until(starts_s, weights, from_s) - _sum_until(ends_s, weights, from_s)
+    interval = np.searchsorted(intervals.times_s, from_s, side="right") - 1
+    busy_s = np.bincount(interval, length_s * (present > 0.5), minlength=len(intervals.energy_j))
+    active_j = np.maximum(np.nan_to_num(intervals.energy_j) - idle_w * np.diff(intervals.times_s), 0.0)
+    power_w = np.minimum(idle_w, _mean_power_w(intervals)) + active_j / np.maximum(busy_s, 1e-9)
+    shared_w = np.where(present > 0.5, power_w[interval] / np.maximum(weight, 1e-9), 0.0)
+    return Shares(times_s, np.concatenate([[0.0], np.cumsum(shared_w * length_s)]))
 
 
 def estimate_idle_power_w(intervals: Intervals, windows: Sequence[Window]) -> float | None:
-    """Return a low quantile of the node's power in intervals without tasks; None if there are no such intervals."""
+    """Return a low quantile of the node's power without tasks; None if there was always one.
+
+    It is taken over stretches of some seconds, since the times of single samples are not exact.
+    """
     if not len(intervals.energy_j):
         return None
     starts_s = np.sort([window.start_s for window in windows])
@@ -67,8 +109,11 @@ def estimate_idle_power_w(intervals: Intervals, windows: Sequence[Window]) -> fl
     empty = (begun == ended) & ~np.isnan(intervals.energy_j)
     if not empty.any():
         return None
-    power_w = intervals.energy_j[empty] / np.diff(intervals.times_s)[empty]
-    return float(np.quantile(power_w, _IDLE_QUANTILE))
+    length_s, energy_j = np.diff(intervals.times_s)[empty], intervals.energy_j[empty]
+    stretch = ((np.cumsum(length_s) - length_s) // _IDLE_STRETCH_S).astype(int)
+    total_s, total_j = np.bincount(stretch, length_s), np.bincount(stretch, energy_j)
+    whole = total_s >= min(_IDLE_STRETCH_S / 2, total_s.max())
+    return float(np.quantile(total_j[whole] / total_s[whole], _IDLE_QUANTILE))
 
 
 class IdlePower:
@@ -88,25 +133,6 @@ class IdlePower:
             self._power_w[node, intervals.meters] = power_w
 
 
-def _accumulate_shares(intervals: Intervals, windows: Sequence[Window], idle_w: float) -> tuple[Array, Array]:
-    """Return times and, for each, the cumulative joules per unit of weight charged to a task present from the start."""
-    first_s, last_s = intervals.times_s[0], intervals.times_s[-1]
-    starts_s = np.clip([window.start_s for window in windows], first_s, last_s)
-    ends_s = np.clip([window.end_s for window in windows], first_s, last_s)
-    times_s = np.unique(np.concatenate([intervals.times_s, starts_s, ends_s]))
-    from_s, length_s = times_s[:-1], np.diff(times_s)
-    weights = np.array([window.weight for window in windows])
-    ones = np.ones_like(weights)
-    present = _sum_until(starts_s, ones, from_s) - _sum_until(ends_s, ones, from_s)
-    weight = _sum_until(starts_s, weights, from_s) - _sum_until(ends_s, weights, from_s)
-    interval = np.searchsorted(intervals.times_s, from_s, side="right") - 1
-    busy_s = np.bincount(interval, length_s * (present > 0.5), minlength=len(intervals.energy_j))
-    active_j = np.maximum(np.nan_to_num(intervals.energy_j) - idle_w * np.diff(intervals.times_s), 0.0)
-    power_w = np.minimum(idle_w, _mean_power_w(intervals)) + active_j / np.maximum(busy_s, 1e-9)
-    shared_w = np.where(present > 0.5, power_w[interval] / np.maximum(weight, 1e-9), 0.0)
-    return times_s, np.concatenate([[0.0], np.cumsum(shared_w * length_s)])
-
-
 def _sum_until(events_s: Array, values: Array, times_s: Array) -> Array:
     """Return, for each of the times, the sum of the values of all events up to then."""
     order = np.argsort(events_s)
@@ -118,17 +144,17 @@ def _mean_power_w(intervals: Intervals) -> Array:
     return np.nan_to_num(intervals.energy_j) / np.diff(intervals.times_s)
 
 
-def _read(window: Window, intervals: Intervals, gaps: Array, times_s: Array, shares_j: Array) -> Attribution:
+def _read(window: Window, intervals: Intervals, gaps: Array, shares: Shares) -> Attribution:
     bounds_s = intervals.times_s
     if not bounds_s[0] <= window.start_s < window.end_s <= bounds_s[-1]:
         return MISSING
     outer = np.searchsorted(bounds_s, window.start_s, side="right") - 1, np.searchsorted(bounds_s, window.end_s)
     if gaps[outer[1]] > gaps[outer[0]]:
         return MISSING
-    start_j, end_j = np.interp([window.start_s, window.end_s], times_s, shares_j)
-    inner = np.searchsorted(bounds_s, window.end_s, side="right") - np.searchsorted(bounds_s, window.start_s) - 1
-    has_changed = bool(((intervals.changes_s > window.start_s) & (intervals.changes_s < window.end_s)).any())
-    measured = inner >= _MIN_INTERVALS_MEASURED and not has_changed
-    return Attribution(
-        float(end_j - start_j) * window.weight, EnergyQuality.MEASURED if measured else EnergyQuality.COARSE
-    )
+    inner = _count(bounds_s, window) - _count(intervals.steps_s, window) - 1
+    measured = inner >= _MIN_INTERVALS_MEASURED and not _count(intervals.changes_s, window)
+    return Attribution(shares.sum_j(window), EnergyQuality.MEASURED if measured else EnergyQuality.COARSE)
+
+
+def _count(times_s: Array, window: Window) -> int:
+    return int(np.count_nonzero((times_s >= window.start_s) & (times_s <= window.end_s)))

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from perllm.energy.devices import fill_gaps, integrate_power, measure_counter
+from perllm.energy.devices import Limits, fill_gaps, integrate_power, measure_counter
 from perllm.energy.intervals import EMPTY, DeviceEnergy, Intervals, sum_devices
+from perllm.energy.presence import NOBODY, Presence
 from perllm.energy.series import DeviceHistory, TimeSeries
 
 SERVER = "server"
@@ -79,19 +80,18 @@ class _Device:
     def last_s(self) -> float:
         return self.series.times_s[-1]
 
-    def measure(self, start_s: float, end_s: float, absent_after_s: float) -> DeviceEnergy:
+    def measure(self, start_s: float, end_s: float, absent_after_s: float, presence: Presence) -> DeviceEnergy:
         """Return the energy between the samples that cover the window."""
         series = self.series.select(start_s, end_s)
         first_s, last_s = series.times_s[0], series.times_s[-1]
-        limit_w = self.meter.max_device_power_w
+        limits = Limits(self.meter.max_device_power_w, absent_after_s)
         if self.counter is None:
-            return DeviceEnergy(integrate_power(series, limit_w, absent_after_s), first_s, last_s)
+            return DeviceEnergy(integrate_power(self.series, (start_s, end_s), limits, presence), first_s, last_s)
         if len(series.times_s) < 2:
             return DeviceEnergy((), first_s, last_s)
-        counted = measure_counter(series, limit_w)
+        counted = measure_counter(series, limits.max_power_w)
         if self.gauge is not None:
-            gauge = self.gauge.select(first_s, last_s)
-            counted = fill_gaps(counted, integrate_power(gauge, limit_w, absent_after_s))
+            counted = fill_gaps(counted, integrate_power(self.gauge, (first_s, last_s), limits, presence))
         return DeviceEnergy((counted,), first_s, last_s)
 
     def find_power_w(self) -> tuple[float, float] | None:
@@ -119,10 +119,15 @@ class EnergyHistory:
         self._meters = meters
         self._absent_after_s = absent_after_s
 
-    def intervals(self, node: str, start_s: float = -math.inf, end_s: float = math.inf) -> Intervals:
-        """Return the node's energy between the samples that cover the window, as far as there are any."""
+    def intervals(
+        self, node: str, start_s: float = -math.inf, end_s: float = math.inf, presence: Presence = NOBODY
+    ) -> Intervals:
+        """Return the node's energy between the samples that cover the window, as far as there are any.
+
+        The presence of tasks there says when the power of devices without a counter may have changed.
+        """
         chosen = [self._choose(devices, start_s, end_s) for devices in self._find_parts(node).values()]
-        return self._measure([device for devices in chosen for device in devices], start_s, end_s)
+        return self._measure([device for devices in chosen for device in devices], start_s, end_s, presence)
 
     def covers(self, node: str, end_s: float) -> bool:
         """Whether all samples up to ``end_s`` are known, so that there is no reason to wait longer."""
@@ -163,13 +168,15 @@ class EnergyHistory:
                     return devices
         return meters[0]
 
-    def _measure(self, devices: Sequence[_Device], start_s: float, end_s: float) -> Intervals:
+    def _measure(
+        self, devices: Sequence[_Device], start_s: float, end_s: float, presence: Presence = NOBODY
+    ) -> Intervals:
         if not devices:
             return EMPTY
         first_s, last_s = min(device.first_s for device in devices), max(device.last_s for device in devices)
         energies = []
         for device in devices:
-            measured = device.measure(start_s, end_s, self._absent_after_s)
+            measured = device.measure(start_s, end_s, self._absent_after_s, presence)
             was_added = device.first_s > first_s + self._absent_after_s
             is_gone = device.last_s < last_s - self._absent_after_s
             energies.append(replace(measured, was_added=was_added, is_gone=is_gone))

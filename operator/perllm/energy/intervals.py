@@ -21,12 +21,14 @@ class Intervals:
         times_s: Shape ``(n + 1,)``, or empty: bounds of the intervals in seconds since the epoch, ascending.
         energy_j: Shape ``(n,)``: joules; NaN where unknown (a gap).
         changes_s: When a device appeared or vanished: from then on the energy is that of other devices.
+        steps_s: Those of the bounds at which nothing was sampled, but tasks began or ended.
         meters: Names of the meters that it comes from. Energies of different meters are not comparable.
     """
 
     times_s: Array
     energy_j: Array
     changes_s: Array = field(default_factory=_nothing)
+    steps_s: Array = field(default_factory=_nothing)
     meters: tuple[str, ...] = ()
 
 
@@ -74,7 +76,8 @@ def sum_devices(devices: Sequence[DeviceEnergy]) -> Intervals:
         measured |= inside
     edges_s = np.concatenate([segment.times_s[[0, -1]] for segment in segments])
     changes_s = np.unique(edges_s[(edges_s > bounds_s[0]) & (edges_s < bounds_s[-1])])
-    return Intervals(bounds_s, np.where(measured, energy_j, np.nan), changes_s)
+    steps_s = np.intersect1d(bounds_s, np.concatenate([segment.steps_s for segment in segments]))
+    return Intervals(bounds_s, np.where(measured, energy_j, np.nan), changes_s, steps_s)
 
 
 def _spread(segment: Intervals, bounds_s: Array) -> Array:

@@ -14,6 +14,7 @@ from perllm.api.task_status import EnergyQuality
 from perllm.cluster.pod import Pod, Timing
 from perllm.energy.attribution import MISSING, Attribution, IdlePower, Window, attribute
 from perllm.energy.history import EnergyHistory
+from perllm.energy.presence import Presence
 from perllm.learning.features import energy_features
 from perllm.learning.priors import GENERIC
 
@@ -110,7 +111,7 @@ class Settlement:
             return None
         if not self._history.covers(pod.node, own.end_s):
             return None if now_s - own.end_s < self._patience_s else MISSING
-        intervals = self._history.intervals(pod.node, own.start_s, own.end_s)
+        intervals = self._history.intervals(pod.node, own.start_s, own.end_s, self._find_presence(pod.node))
         if not len(intervals.times_s):
             return MISSING
         first_s, last_s = intervals.times_s[0], intervals.times_s[-1]
@@ -145,8 +146,13 @@ class Settlement:
         if now_s - self._estimated_s.get(node, -FOREVER_S) >= IDLE_INTERVAL_S:
             self._estimated_s[node] = now_s
             windows = [span.to_window(1.0) for span in self._spans.get(node, {}).values()]
-            self._idle_power.observe(node, self._history.intervals(node), windows)
+            intervals = self._history.intervals(node, presence=self._find_presence(node))
+            self._idle_power.observe(node, intervals, windows)
         return self._idle_power.get(node, meters)
+
+    def _find_presence(self, node: str) -> Presence:
+        spans = self._spans.get(node, {}).values()
+        return Presence.build([span.start_s for span in spans], [span.end_s for span in spans])
 
 
 def _limit_quality(quality: EnergyQuality, timing: Timing) -> EnergyQuality:

@@ -140,6 +140,22 @@ def test_idle_power_of_a_server_is_not_that_of_its_gpus() -> None:
     assert idle_power.get("n", ("redfish",)) is None
 
 
+def test_idle_power_is_not_misled_by_samples_whose_times_are_not_exact() -> None:
+    jittered = intervals_of([10 * (0.9 if index % 2 else 1.1) for index in range(60)])
+
+    assert estimate_idle_power_w(jittered, []) == pytest.approx(10, rel=0.02)
+
+
+def test_idle_power_is_low_although_others_use_the_node_for_most_of_the_time() -> None:
+    assert estimate_idle_power_w(intervals_of([200] * 150 + [10] * 30), []) == pytest.approx(10)
+
+
+def test_moments_at_which_only_tasks_change_are_no_samples() -> None:
+    stepped = replace(intervals_of([100] * 6), steps_s=np.array([2.0, 3.0]))
+
+    assert attribute(stepped, [Window("a", 1, 4)], IDLE_W)["a"].quality is EnergyQuality.COARSE
+
+
 def test_task_during_which_a_gpu_vanished_is_coarse() -> None:
     changed = replace(intervals_of([100] * 6), changes_s=np.array([3.5]))
 

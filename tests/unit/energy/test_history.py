@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from perllm.energy.history import SERVER, EnergyHistory, Meter
+from perllm.energy.presence import Presence
 
 ABSENT_AFTER_S = 60.0
 
@@ -237,3 +238,33 @@ def test_a_node_that_nothing_measures_has_no_energy() -> None:
 
     assert not len(history.intervals("n").times_s)
     assert history.find_power_w("n") is None
+
+
+def test_power_steps_where_a_task_begins_and_ends_between_samples() -> None:
+    meter = meter_of()
+    meter.gauges.merge("n", "a", [(0, 10), (10, 100), (20, 10)], 0.0)
+
+    found = history_of(meter).intervals("n", presence=Presence.build([2.0], [11.0]))
+
+    assert found.times_s.tolist() == [0, 2, 10, 11, 20]
+    assert found.energy_j.tolist() == [20, 800, 100, 90]
+    assert found.steps_s.tolist() == [2, 11]
+
+
+def test_a_task_between_two_samples_draws_what_others_did_when_they_were_sampled() -> None:
+    meter = meter_of()
+    meter.gauges.merge("n", "a", [(0, 10), (10, 100), (20, 10), (30, 10)], 0.0)
+    presence = Presence.build([8.0, 22.0], [12.0, 25.0])
+
+    found = history_of(meter).intervals("n", 20, 30, presence)
+
+    assert found.times_s.tolist() == [20, 22, 25, 30]
+    assert found.energy_j.tolist() == [20, 300, 50]
+
+
+def test_two_tasks_are_not_taken_for_one_and_an_unsampled_number_for_the_nearest() -> None:
+    meter = meter_of()
+    meter.gauges.merge("n", "a", [(0, 10), (10, 100), (20, 150), (30, 10), (60, 10)], 0.0)
+    presence = Presence.build([8.0, 18.0, 18.0, *[40.0] * 3], [12.0, 22.0, 22.0, *[50.0] * 3])
+
+    assert history_of(meter).intervals("n", 30, 60, presence).energy_j.tolist() == [100, 1500, 100]

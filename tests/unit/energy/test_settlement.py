@@ -162,3 +162,14 @@ def test_a_pod_that_never_ran_leaves_no_trace() -> None:
     energy = metered.settlement.measure(OWN, 0.0, 1020.0)
     assert energy is not None
     assert energy.energy_j == pytest.approx(600, rel=0.01)
+
+
+def test_a_task_on_a_board_that_reports_only_its_power_is_measured() -> None:
+    metered = Metered(idle_w=None)
+    metered.meter.gauges.merge(
+        "n", "board", [(time_s, 15.0 if 1004 < time_s <= 1010 else 5.0) for time_s in range(900, 1031, 5)], 1030.0
+    )
+    metered.run(OWN)
+    energy = metered.settlement.measure(OWN, 0.0, 1030.0)
+    assert energy is not None
+    assert energy.energy_j == pytest.approx(6 * 15.0)
