@@ -39,7 +39,9 @@ from perllm.controller.announcer import Announcer
 from perllm.controller.assembly import ControllerContext, ControllerSettings, build_task_control
 from perllm.controller.history import HistoryLimits
 from perllm.controller.watch import TaskWatch
+from perllm.energy.accounts import AccountMetrics, EnergyAccounts
 from perllm.energy.attribution import IdlePower
+from perllm.energy.foreign import ForeignLoad
 from perllm.energy.settlement import Settlement
 from perllm.extender.extender import Extender
 from perllm.extender.server import build_app
@@ -112,6 +114,17 @@ class Operator:
             metrics_age_s=self._find_metrics_age_s,
         )
         self._fleet, self._policy = parts.fleet, parts.policy
+        self._foreign = ForeignLoad(config.telemetry.history_s)
+        self._settlement = self._build_settlement()
+        self._accounts = EnergyAccounts(
+            self._telemetry.energy,
+            self._settlement,
+            lambda: self._fleet.nodes,
+            AccountMetrics(registry),
+            guard=self._guard,
+            window_s=config.telemetry.history_s,
+            unix_now=time.time,
+        )
         self._profiles = ProfileStore(
             client,
             self._writes,
@@ -135,7 +148,7 @@ class Operator:
             health=control.node_health,
             snapshot=lambda: self._telemetry.snapshot,
             guard=self._guard,
-            on_gone=control.clocks.forget,
+            on_gone=self._forget_node,
         )
         self._leadership = _follow_lease(config, client, self._outages, starts)
         self._nodes, self._pods, self._obstacles = self._build_informers()
@@ -150,6 +163,7 @@ class Operator:
         self._agents = NodeAgents(
             scheduler,
             control.controller.lose_runs,
+            self._foreign,
             can_see=lambda: self._leases is None or self._leases.topic not in self._outages,
             now_s=time.monotonic,
             unix_now=time.time,
@@ -173,6 +187,18 @@ class Operator:
             control.decisions.forget,
         )
 
+    def _build_settlement(self) -> Settlement:
+        config = self._config
+        return Settlement(
+            self._telemetry.energy,
+            IdlePower(),
+            self._foreign,
+            patience_s=config.energy_patience_s,
+            retry_s=max(config.telemetry.interval_s / 2, 0.1),
+            window_s=config.telemetry.history_s,
+            now=time.monotonic,
+        )
+
     def _build_context(self, wake: asyncio.Event) -> ControllerContext:
         config, client = self._config, self._client
         circuits = CircuitWriter(
@@ -182,19 +208,11 @@ class Operator:
             create_profile=self._profiles.create,
             prefix=names.profile_prefix(config.instance),
         )
-        settlement = Settlement(
-            self._telemetry.energy,
-            IdlePower(),
-            patience_s=config.energy_patience_s,
-            retry_s=max(config.telemetry.interval_s / 2, 0.1),
-            window_s=config.telemetry.history_s,
-            now=time.monotonic,
-        )
         events = EventRecorder(client, self._writes, instance=socket.gethostname(), unix_now=time.time)
         return ControllerContext(
             client=client,
             writes=self._writes,
-            settlement=settlement,
+            settlement=self._settlement,
             announcer=Announcer(events, self._metrics),
             metrics=self._metrics,
             guard=self._guard,
@@ -296,6 +314,7 @@ class Operator:
             self._begin(work, "watch of nodes", self._nodes.run)
             await self._nodes.synced.wait()
             self._begin(work, "telemetry", self._telemetry.run)
+            self._begin(work, "energy accounts", self._accounts.run)
             for pods in self._pods:
                 self._begin(work, "watch of pods", pods.run)
             for path in await wait_for_first_lists(self._pods, PODS_PATIENCE_S):
@@ -379,6 +398,10 @@ class Operator:
         """Serve the extender on the loopback interface: kube-scheduler runs in the same pod."""
         app = build_app(self._extender, self._metrics, self._guard)
         return serve(app, "127.0.0.1", self._config.server.extender_port)
+
+    def _forget_node(self, name: str) -> None:
+        self._control.clocks.forget(name)
+        self._foreign.forget(name)
 
     def _is_standby(self) -> bool:
         return self._leadership is not None and not self._leadership.won.is_set()

@@ -7,6 +7,7 @@ import numpy as np
 
 from perllm.api.task_status import EnergyQuality
 from perllm.energy.intervals import Array, Intervals
+from perllm.energy.presence import Presence
 
 _MIN_INTERVALS_MEASURED = 2
 # A low quantile, since idle power is a lower bound, but not the minimum: a single odd sample should not decide.
@@ -114,6 +115,11 @@ def estimate_idle_power_w(intervals: Intervals, windows: Sequence[Window]) -> fl
     total_s, total_j = np.bincount(stretch, length_s), np.bincount(stretch, energy_j)
     whole = total_s >= min(_IDLE_STRETCH_S / 2, total_s.max())
     return float(np.quantile(total_j[whole] / total_s[whole], _IDLE_QUANTILE))
+
+
+def find_presence(windows: Sequence[Window]) -> Presence:
+    """Return how many of the windows there are at each moment."""
+    return Presence.build([window.start_s for window in windows], [window.end_s for window in windows])
 
 
 class IdlePower:

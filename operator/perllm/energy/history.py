@@ -131,10 +131,17 @@ class EnergyHistory:
 
     def covers(self, node: str, end_s: float) -> bool:
         """Whether all samples up to ``end_s`` are known, so that there is no reason to wait longer."""
-        parts = self._find_parts(node)
-        return bool(parts) and all(
-            any(all(device.last_s >= end_s for device in self._present(devices)) for devices in meters)
-            for meters in parts.values()
+        covered_s = self.find_covered_s(node)
+        return covered_s is not None and covered_s >= end_s
+
+    def find_covered_s(self, node: str) -> float | None:
+        """Return the time up to which all samples of a node are known; None if it is not measured."""
+        return min(
+            (
+                max(min(device.last_s for device in self._present(devices)) for devices in meters)
+                for meters in self._find_parts(node).values()
+            ),
+            default=None,
         )
 
     def find_power_w(self, node: str) -> tuple[float, float] | None:

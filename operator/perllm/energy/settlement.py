@@ -7,18 +7,19 @@ container started.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
 from perllm.api.task_status import EnergyQuality
 from perllm.cluster.pod import Pod, Timing
-from perllm.energy.attribution import MISSING, Attribution, IdlePower, Window, attribute
+from perllm.energy.attribution import MISSING, Attribution, IdlePower, Window, attribute, find_presence
+from perllm.energy.foreign import ForeignLoad
 from perllm.energy.history import EnergyHistory
-from perllm.energy.presence import Presence
 from perllm.learning.features import energy_features
 from perllm.learning.priors import GENERIC
 
-FOREVER_S = float("inf")
+FOREVER_S = inf
 MIN_SPAN_S = 0.001
 SETTLING_S = 2.0
 """How long after a run the API server may still report pods that ran at the same time and share its energy."""
@@ -53,6 +54,7 @@ class Settlement:
     Args:
         history: energy of the nodes.
         idle_power: idle power of the nodes.
+        foreign: foreign requests on the nodes, which share the energy.
         patience_s: how long to wait for samples after the end of a run.
         retry_s: how often to check for them.
         window_s: how far back the energy history reaches.
@@ -63,6 +65,7 @@ class Settlement:
         self,
         history: EnergyHistory,
         idle_power: IdlePower,
+        foreign: ForeignLoad,
         *,
         patience_s: float,
         retry_s: float,
@@ -72,6 +75,7 @@ class Settlement:
         self.retry_s = retry_s
         self._history = history
         self._idle_power = idle_power
+        self._foreign = foreign
         self._patience_s = patience_s
         self._window_s = window_s
         self._now = now
@@ -111,16 +115,35 @@ class Settlement:
             return None
         if not self._history.covers(pod.node, own.end_s):
             return None if now_s - own.end_s < self._patience_s else MISSING
-        intervals = self._history.intervals(pod.node, own.start_s, own.end_s, self._find_presence(pod.node))
+        presence = find_presence(self._list_all_windows(pod.node))
+        intervals = self._history.intervals(pod.node, own.start_s, own.end_s, presence)
         if not len(intervals.times_s):
             return MISSING
         first_s, last_s = intervals.times_s[0], intervals.times_s[-1]
-        others = (one for one in self._spans.get(pod.node, {}).values() if one.pod_uid != own.pod_uid)
-        spans = [own, *(one for one in others if one.start_s < last_s and one.end_s > first_s)]
-        share = attribute(intervals, weigh(spans), self._find_idle_power_w(pod.node, intervals.meters))[own.pod_uid]
+        tasks, foreign = self.list_windows(pod.node, first_s, last_s, own)
+        idle_w = self.find_idle_power_w(pod.node, intervals.meters)
+        share = attribute(intervals, [*tasks, *foreign], idle_w)[own.pod_uid]
         if share.energy_j is None:
             return share
         return Attribution(share.energy_j + transmission_energy_j, _limit_quality(share.quality, pod.timing))
+
+    def list_windows(
+        self, node: str, first_s: float, last_s: float, own: Span | None = None
+    ) -> tuple[list[Window], list[Window]]:
+        """Return the windows of the tasks on a node, and of foreign requests, that overlap a time.
+
+        ``own`` is a task that counts in any case.
+        """
+        spans = self._spans.get(node, {})
+        listed = {**spans, own.pod_uid: own} if own else spans
+        tasks = weigh([one for one in listed.values() if one is own or _overlaps(one, first_s, last_s)])
+        usual = sum(window.weight for window in tasks) / len(tasks) if tasks else 1.0
+        foreign = self._foreign.list_windows(node, usual)
+        return tasks, [one for one in foreign if _overlaps(one, first_s, last_s)]
+
+    def find_begun_s(self, node: str) -> float:
+        """Return since when there have been tasks on a node that still run; infinite if there are none."""
+        return min((one.start_s for one in self._spans.get(node, {}).values() if one.end_s == FOREVER_S), default=inf)
 
     def forget(self, pod_uid: str) -> None:
         """Forget the open window of a pod that is gone; closed ones still matter for other pods."""
@@ -141,18 +164,22 @@ class Settlement:
             del windows[pod_uid]
             self._nodes.pop(pod_uid, None)
 
-    def _find_idle_power_w(self, node: str, meters: tuple[str, ...]) -> float | None:
+    def find_idle_power_w(self, node: str, meters: tuple[str, ...]) -> float | None:
+        """Return the idle power of a node as these meters measure it; None if they never saw it idle."""
         now_s = self._now()
         if now_s - self._estimated_s.get(node, -FOREVER_S) >= IDLE_INTERVAL_S:
             self._estimated_s[node] = now_s
-            windows = [span.to_window(1.0) for span in self._spans.get(node, {}).values()]
-            intervals = self._history.intervals(node, presence=self._find_presence(node))
-            self._idle_power.observe(node, intervals, windows)
+            windows = self._list_all_windows(node)
+            self._idle_power.observe(node, self._history.intervals(node, presence=find_presence(windows)), windows)
         return self._idle_power.get(node, meters)
 
-    def _find_presence(self, node: str) -> Presence:
-        spans = self._spans.get(node, {}).values()
-        return Presence.build([span.start_s for span in spans], [span.end_s for span in spans])
+    def _list_all_windows(self, node: str) -> list[Window]:
+        tasks = [span.to_window(1.0) for span in self._spans.get(node, {}).values()]
+        return [*tasks, *self._foreign.list_windows(node, 1.0)]
+
+
+def _overlaps(one: Span | Window, first_s: float, last_s: float) -> bool:
+    return one.start_s < last_s and one.end_s > first_s
 
 
 def _limit_quality(quality: EnergyQuality, timing: Timing) -> EnergyQuality:

@@ -4,6 +4,7 @@ import pytest
 from perllm.api.task_status import EnergyQuality
 from perllm.cluster.pod import Pod
 from perllm.energy.attribution import IdlePower
+from perllm.energy.foreign import ForeignLoad
 from perllm.energy.history import EnergyHistory, Meter
 from perllm.energy.intervals import Intervals
 from perllm.energy.settlement import SETTLING_S, Settlement
@@ -20,9 +21,11 @@ class Metered:
         idle = IdlePower()
         if idle_w is not None:
             idle.observe("n", Intervals(np.array([0.0, 1.0]), np.array([idle_w]), meters=("dcgm",)), [])
+        self.foreign = ForeignLoad(900.0)
         self.settlement = Settlement(
             EnergyHistory([self.meter], absent_after_s=60.0),
             idle,
+            self.foreign,
             patience_s=PATIENCE_S,
             retry_s=1.0,
             window_s=900.0,
@@ -162,6 +165,17 @@ def test_a_pod_that_never_ran_leaves_no_trace() -> None:
     energy = metered.settlement.measure(OWN, 0.0, 1020.0)
     assert energy is not None
     assert energy.energy_j == pytest.approx(600, rel=0.01)
+
+
+def test_foreign_requests_have_their_share() -> None:
+    metered = Metered()
+    metered.sample_until(1015)
+    metered.foreign.see("n", 1.0, 1000.0)
+    metered.foreign.see("n", 0.0, 1007.0)
+    metered.run(OWN)
+    energy = metered.settlement.measure(OWN, 0.0, 1020.0)
+    assert energy is not None
+    assert energy.energy_j == pytest.approx(3 * 50 + 3 * 100)
 
 
 def test_a_task_on_a_board_that_reports_only_its_power_is_measured() -> None:
