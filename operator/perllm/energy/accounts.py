@@ -51,7 +51,7 @@ def divide_energy(
     other times as well, and whatever else an empty node uses is in none of them.
     """
     windows = [*tasks, *foreign]
-    shares = share_energy(intervals, windows, idle_w or 0.0)
+    charges = share_energy(intervals, windows, idle_w or 0.0)
     presence = find_presence(windows)
     first_s, last_s = intervals.times_s[0], intervals.times_s[-1]
     bounds_s = np.union1d(intervals.times_s, presence.between(first_s, last_s))
@@ -59,8 +59,8 @@ def divide_energy(
     is_empty = (presence.at(bounds_s[:-1]) == 0) & ~np.isnan(intervals.energy_j)[interval]
     return EnergyParts(
         measured_j=float(np.nansum(intervals.energy_j)),
-        tasks_j=sum(shares.sum_j(window) for window in tasks),
-        foreign_j=sum(shares.sum_j(window) for window in foreign),
+        tasks_j=sum(charges.sum_j(window) for window in tasks),
+        foreign_j=sum(charges.sum_j(window) for window in foreign),
         idle_j=(idle_w or 0.0) * float(np.diff(bounds_s)[is_empty].sum()),
     )
 

@@ -40,7 +40,7 @@ MISSING = Attribution(None, EnergyQuality.MISSING)
 
 
 @dataclass(frozen=True, slots=True)
-class Shares:
+class Charges:
     """What a task is charged for being present.
 
     Attributes:
@@ -67,12 +67,12 @@ def attribute(intervals: Intervals, windows: Sequence[Window], idle_w: float | N
     """
     if not len(intervals.energy_j):
         return {window.task_id: MISSING for window in windows}
-    shares = share_energy(intervals, windows, idle_w or 0.0)
+    charges = share_energy(intervals, windows, idle_w or 0.0)
     gaps = np.concatenate([[0], np.cumsum(np.isnan(intervals.energy_j))])
-    return {window.task_id: _read(window, intervals, gaps, shares) for window in windows}
+    return {window.task_id: _read(window, intervals, gaps, charges) for window in windows}
 
 
-def share_energy(intervals: Intervals, windows: Sequence[Window], idle_w: float) -> Shares:
+def share_energy(intervals: Intervals, windows: Sequence[Window], idle_w: float) -> Charges:
     """Return what tasks are charged.
 
     In each interval, idle power accounts for its whole length, and the rest is active energy, which is spread over the
@@ -93,7 +93,7 @@ def share_energy(intervals: Intervals, windows: Sequence[Window], idle_w: float)
     active_j = np.maximum(np.nan_to_num(intervals.energy_j) - idle_w * np.diff(intervals.times_s), 0.0)
     power_w = np.minimum(idle_w, _mean_power_w(intervals)) + active_j / np.maximum(busy_s, 1e-9)
     shared_w = np.where(present > 0.5, power_w[interval] / np.maximum(weight, 1e-9), 0.0)
-    return Shares(times_s, np.concatenate([[0.0], np.cumsum(shared_w * length_s)]))
+    return Charges(times_s, np.concatenate([[0.0], np.cumsum(shared_w * length_s)]))
 
 
 def estimate_idle_power_w(intervals: Intervals, windows: Sequence[Window]) -> float | None:
@@ -150,7 +150,7 @@ def _mean_power_w(intervals: Intervals) -> Array:
     return np.nan_to_num(intervals.energy_j) / np.diff(intervals.times_s)
 
 
-def _read(window: Window, intervals: Intervals, gaps: Array, shares: Shares) -> Attribution:
+def _read(window: Window, intervals: Intervals, gaps: Array, charges: Charges) -> Attribution:
     bounds_s = intervals.times_s
     if not bounds_s[0] <= window.start_s < window.end_s <= bounds_s[-1]:
         return MISSING
@@ -159,7 +159,7 @@ def _read(window: Window, intervals: Intervals, gaps: Array, shares: Shares) -> 
         return MISSING
     inner = _count(bounds_s, window) - _count(intervals.steps_s, window) - 1
     measured = inner >= _MIN_INTERVALS_MEASURED and not _count(intervals.changes_s, window)
-    return Attribution(shares.sum_j(window), EnergyQuality.MEASURED if measured else EnergyQuality.COARSE)
+    return Attribution(charges.sum_j(window), EnergyQuality.MEASURED if measured else EnergyQuality.COARSE)
 
 
 def _count(times_s: Array, window: Window) -> int:
