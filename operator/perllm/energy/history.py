@@ -90,7 +90,7 @@ class _Device:
         if len(series.times_s) < 2:
             return DeviceEnergy((), first_s, last_s)
         counted = measure_counter(series, limits.max_power_w)
-        if self.gauge is not None:
+        if self.gauge is not None and np.isnan(counted.energy_j).any():
             counted = fill_gaps(counted, integrate_power(self.gauge, (first_s, last_s), limits, presence))
         return DeviceEnergy((counted,), first_s, last_s)
 

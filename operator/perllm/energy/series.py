@@ -23,8 +23,9 @@ class TimeSeries:
     def merge(self, samples: Iterable[tuple[float, float]], oldest_s: float, *, keep_repeated: bool) -> None:
         """Add samples, except those with a known timestamp and those older than ``oldest_s``."""
         for time_s, value in samples:
-            index = bisect_left(self.times_s, time_s)
-            is_known = index < len(self.times_s) and self.times_s[index] == time_s
+            is_newest = not self.times_s or time_s > self.times_s[-1]
+            index = len(self.times_s) if is_newest else bisect_left(self.times_s, time_s)
+            is_known = not is_newest and self.times_s[index] == time_s
             is_repeated = not keep_repeated and index > 0 and self.values[index - 1] == value
             if time_s >= oldest_s and not is_known and not is_repeated:
                 self.times_s.insert(index, time_s)
