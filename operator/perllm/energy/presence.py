@@ -38,6 +38,12 @@ class Presence:
         inside = (self.changes_s > start_s) & (self.changes_s < end_s)
         return np.unique(self.changes_s[inside])
 
+    def find_mean(self) -> float:
+        """Return the mean number of tasks while there are any; 1 if there never are. All of them must end."""
+        lengths_s, counts = np.diff(self.changes_s), self.counts[1:-1]
+        busy_s = float(lengths_s[counts > 0].sum())
+        return float(lengths_s @ counts) / busy_s if busy_s else 1.0
+
 
 NOBODY = Presence.build((), ())
 """No task at any time."""

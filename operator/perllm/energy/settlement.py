@@ -16,6 +16,7 @@ from perllm.cluster.pod import Pod, Timing
 from perllm.energy.attribution import MISSING, Attribution, IdlePower, Window, attribute, find_presence
 from perllm.energy.foreign import ForeignLoad
 from perllm.energy.history import EnergyHistory
+from perllm.energy.presence import Presence
 from perllm.learning.features import energy_features
 from perllm.learning.priors import GENERIC
 
@@ -135,15 +136,24 @@ class Settlement:
         ``own`` is a task that counts in any case.
         """
         spans = self._spans.get(node, {})
-        listed = {**spans, own.pod_uid: own} if own else spans
-        tasks = weigh([one for one in listed.values() if one is own or _overlaps(one, first_s, last_s)])
+        # The weights are those of all tasks, so that a task has the same one whichever other is measured.
+        tasks = weigh([*({**spans, own.pod_uid: own} if own else spans).values()])
         usual = sum(window.weight for window in tasks) / len(tasks) if tasks else 1.0
         foreign = self._foreign.list_windows(node, usual)
-        return tasks, [one for one in foreign if _overlaps(one, first_s, last_s)]
+        return _select(tasks, first_s, last_s), _select(foreign, first_s, last_s)
 
     def find_begun_s(self, node: str) -> float:
         """Return since when there have been tasks on a node that still run; infinite if there are none."""
         return min((one.start_s for one in self._spans.get(node, {}).values() if one.end_s == FOREVER_S), default=inf)
+
+    def find_idle_power_w(self, node: str, meters: tuple[str, ...]) -> float | None:
+        """Return the idle power of a node as these meters measure it; None if they never saw it idle."""
+        now_s = self._now()
+        if now_s - self._estimated_s.get(node, -FOREVER_S) >= IDLE_INTERVAL_S:
+            self._estimated_s[node] = now_s
+            windows = self._list_all_windows(node)
+            self._idle_power.observe(node, self._history.intervals(node, presence=find_presence(windows)), windows)
+        return self._idle_power.get(node, meters)
 
     def forget(self, pod_uid: str) -> None:
         """Forget the open window of a pod that is gone; closed ones still matter for other pods."""
@@ -164,22 +174,13 @@ class Settlement:
             del windows[pod_uid]
             self._nodes.pop(pod_uid, None)
 
-    def find_idle_power_w(self, node: str, meters: tuple[str, ...]) -> float | None:
-        """Return the idle power of a node as these meters measure it; None if they never saw it idle."""
-        now_s = self._now()
-        if now_s - self._estimated_s.get(node, -FOREVER_S) >= IDLE_INTERVAL_S:
-            self._estimated_s[node] = now_s
-            windows = self._list_all_windows(node)
-            self._idle_power.observe(node, self._history.intervals(node, presence=find_presence(windows)), windows)
-        return self._idle_power.get(node, meters)
-
     def _list_all_windows(self, node: str) -> list[Window]:
         tasks = [span.to_window(1.0) for span in self._spans.get(node, {}).values()]
         return [*tasks, *self._foreign.list_windows(node, 1.0)]
 
 
-def _overlaps(one: Span | Window, first_s: float, last_s: float) -> bool:
-    return one.start_s < last_s and one.end_s > first_s
+def _select(windows: Sequence[Window], first_s: float, last_s: float) -> list[Window]:
+    return [one for one in windows if one.start_s < last_s and one.end_s > first_s]
 
 
 def _limit_quality(quality: EnergyQuality, timing: Timing) -> EnergyQuality:
@@ -191,19 +192,18 @@ def weigh(spans: Sequence[Span]) -> list[Window]:
     """Return the spans as windows, weighted by their expected power.
 
     Tasks in a batch use the same energy per token, but the energy of prefill belongs to one task. So the weight of a
-    task is its expected energy by published figures, at the mean occupancy, divided by the time it took. A task that is
-    still running gets the mean weight of the others.
+    task is its expected energy by published figures, at the mean occupancy of the busy node, divided by the time it
+    took. A task that is still running gets the mean weight of the others.
     """
     closed = [span for span in spans if span.end_s < FOREVER_S]
-    span_s = max(span.end_s for span in closed) - min(span.start_s for span in closed) if closed else 0.0
-    occupancy = max(sum(span.end_s - span.start_s for span in closed) / max(span_s, MIN_SPAN_S), 1.0)
+    occupancy = Presence.build([span.start_s for span in closed], [span.end_s for span in closed]).find_mean()
     weights = {span.pod_uid: _expected_energy_j(span, occupancy) / span.length_s for span in closed}
     usual = sum(weights.values()) / len(weights) if weights else 1.0
     return [span.to_window(weights.get(span.pod_uid, usual)) for span in spans]
 
 
 def _expected_energy_j(span: Span, occupancy: float) -> float:
-    features = energy_features(span.prompt_tokens, span.output_tokens, occupancy)
+    features = energy_features(span.prompt_tokens, span.output_tokens, max(occupancy, 1.0))
     return max(float(features @ np.array(GENERIC.energy)), 1e-3)
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from perllm.energy.history import EnergyHistory, Meter
+from perllm.energy.history import EnergyHistory
+from perllm.energy.meters import Meter
 from perllm.energy.series import DeviceHistory, TimeSeries
 from perllm.telemetry.feeds import Feed, NodeMetric, list_meters
 from perllm.telemetry.settings import TelemetrySettings

@@ -26,7 +26,8 @@ from perllm.controller.pods import build_pod
 from perllm.controller.task import Task, read_task
 from perllm.energy.attribution import IdlePower
 from perllm.energy.foreign import ForeignLoad
-from perllm.energy.history import EnergyHistory, Meter
+from perllm.energy.history import EnergyHistory
+from perllm.energy.meters import Meter
 from perllm.energy.settlement import SETTLING_S, Settlement
 from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics

@@ -6,7 +6,8 @@ from functools import cache
 from math import inf
 from random import Random
 
-from perllm.energy.history import EnergyHistory, Meter
+from perllm.energy.history import EnergyHistory
+from perllm.energy.meters import Meter
 
 
 @dataclass(frozen=True)

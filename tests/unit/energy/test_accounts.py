@@ -10,8 +10,9 @@ from perllm.energy.accounts import AccountMetrics, EnergyAccounts, divide_energy
 from perllm.energy.attribution import IdlePower, Window, attribute, estimate_idle_power_w, find_presence
 from perllm.energy.devices import measure_counter
 from perllm.energy.foreign import ForeignLoad
-from perllm.energy.history import EnergyHistory, Meter
+from perllm.energy.history import EnergyHistory
 from perllm.energy.intervals import Intervals
+from perllm.energy.meters import Meter
 from perllm.energy.series import TimeSeries
 from perllm.energy.settlement import Settlement, Span, weigh
 from perllm.guard import Guard

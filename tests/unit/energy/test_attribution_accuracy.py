@@ -57,7 +57,7 @@ def test_energy_is_attributed_to_within_a_few_percent(name: str, kind: str, ever
 
     assert median(errors) < 0.05
     # Prompts that are read while others wait make the difference on the slowest GPU.
-    assert errors[int(0.9 * len(errors))] < (0.18 if name.startswith("T4") else 0.11)
+    assert errors[int(0.9 * len(errors))] < (0.17 if name.startswith("T4") else 0.11)
     assert abs(find_bias(judged)) < (0.01 if kind == "counter" else 0.02)
 
 

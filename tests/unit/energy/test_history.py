@@ -6,7 +6,8 @@ from math import inf
 import numpy as np
 import pytest
 
-from perllm.energy.history import SERVER, EnergyHistory, Meter
+from perllm.energy.history import EnergyHistory
+from perllm.energy.meters import SERVER, Meter
 from perllm.energy.presence import Presence
 
 ABSENT_AFTER_S = 60.0

@@ -5,8 +5,9 @@ from perllm.api.task_status import EnergyQuality
 from perllm.cluster.pod import Pod
 from perllm.energy.attribution import IdlePower
 from perllm.energy.foreign import ForeignLoad
-from perllm.energy.history import EnergyHistory, Meter
+from perllm.energy.history import EnergyHistory
 from perllm.energy.intervals import Intervals
+from perllm.energy.meters import Meter
 from perllm.energy.settlement import SETTLING_S, Settlement
 from unit.controller.samples import bound, running, succeeded
 
