@@ -1,6 +1,7 @@
 """The command line of the operator."""
 
 import asyncio
+import logging
 import re
 import signal
 import sys
@@ -33,6 +34,8 @@ from perllm.logs import configure_logging
 from perllm.operator import Operator
 from perllm.settings_file import ConfigError
 from perllm.submission.command import submit
+
+log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 128
 """More than the concurrent writes, so that bindings and watches never wait for webhooks that hang."""
@@ -92,6 +95,8 @@ def run(
     """
     config = load_config(config_file)
     configure_logging(config.log)
+    if config.telemetry.queries.transmitted is not None:
+        log.warning("config.telemetry.queries.transmitted is no longer used: remove it")
     credentials = load_credentials(kubeconfig, context)
     collect_rarely()
     with journal.open("wb") if journal is not None else nullcontext() as file:

@@ -22,7 +22,7 @@ class NodeMetric(StrEnum):
     ENERGY = "energy"
     POWER = "power"
     RECEIVED = "received"
-    TRANSMITTED = "transmitted"
+    TRANSMITTED = "transmitted_shared"
     LINK_SPEED = "link_speed"
 
 
@@ -89,7 +89,7 @@ def list_feeds(settings: TelemetrySettings) -> tuple[Feed, ...]:
     queries = settings.queries
     for metric, query in (
         (NodeMetric.RECEIVED, queries.received),
-        (NodeMetric.TRANSMITTED, queries.transmitted),
+        (NodeMetric.TRANSMITTED, queries.transmitted_shared),
         (NodeMetric.LINK_SPEED, queries.link_speed),
     ):
         if query is not None:

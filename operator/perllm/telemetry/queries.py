@@ -49,7 +49,7 @@ class Queries(BaseModel):
         default=f"node_network_receive_bytes_total{_PHYSICAL}[{WINDOW}]",
         description="Bytes received, per network interface. The one that carries most is the uplink of its node.",
     )
-    transmitted: Query | None = Field(
+    transmitted_shared: Query | None = Field(
         default=f"node_network_transmit_bytes_total{_SHARED}[{WINDOW}]",
         description="Bytes transmitted, per network interface on which both directions share the bandwidth, such as "
         "Wi-Fi; they are added to those received there. null if there are none.",
@@ -58,6 +58,7 @@ class Queries(BaseModel):
         default=f"node_network_speed_bytes{_PHYSICAL}[{WINDOW}]",
         description="Bytes per second that a network interface can carry.",
     )
+    transmitted: Query | None = Field(default=None, description="No longer used; remove it.")
 
 
 class MeterSettings(BaseModel):

@@ -135,6 +135,13 @@ def test_missing_credentials_say_what_to_pass(tmp_path: Path) -> None:
     assert "Pass --kubeconfig FILE" in result.stderr
 
 
+def test_a_query_that_is_no_longer_used_is_accepted_with_a_warning(tmp_path: Path) -> None:
+    file = tmp_path / "perllm.yaml"
+    file.write_text("telemetry: {queries: {transmitted: 'bytes_sent[{window}]'}}")
+    result = perllm("run", "--config", file, "--kubeconfig", tmp_path / "absent")
+    assert "telemetry.queries.transmitted is no longer used: remove it" in result.stderr
+
+
 def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = perllm("crds", "--output", tmp_path / "file" / "below")

@@ -80,7 +80,7 @@ def test_feeds_are_named_after_their_metric_and_other_meters_than_the_default() 
 
 
 def test_transmitted_bytes_need_not_be_queried() -> None:
-    feeds = list_feeds(TelemetrySettings(queries=Queries(transmitted=None)))
+    feeds = list_feeds(TelemetrySettings(queries=Queries(transmitted_shared=None)))
 
     assert NodeMetric.TRANSMITTED not in {feed.metric for feed in feeds}
 
