@@ -103,9 +103,12 @@ class Device:
     def find_power_w(self) -> tuple[float, float] | None:
         """Return the time of the latest power and the power; None if there is no such figure."""
         if self.gauge is not None:
-            return self.gauge.times_s[-1], self.gauge.values[-1]
-        if len(self.series.times_s) < 2:
+            time_s, power_w = self.gauge.times_s[-1], self.gauge.values[-1]
+            is_current = time_s >= self.last_s - self.limits.absent_after_s
+            if is_current and 0.0 <= power_w <= self.limits.max_power_w:
+                return time_s, power_w
+        if self.counter is None or len(self.counter.times_s) < 2:
             return None
-        latest = measure_counter(self.series.select(self.series.times_s[-2], math.inf), self.limits.max_power_w)
-        power_w = latest.energy_j[-1] / (latest.times_s[-1] - latest.times_s[-2])
-        return None if math.isnan(power_w) else (self.last_s, float(power_w))
+        latest = measure_counter(self.counter.select(self.counter.times_s[-2], math.inf), self.limits.max_power_w)
+        power_w = float(latest.energy_j[-1] / (latest.times_s[-1] - latest.times_s[-2]))
+        return None if math.isnan(power_w) else (self.last_s, power_w)

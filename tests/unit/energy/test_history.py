@@ -234,6 +234,23 @@ def test_window_is_covered_once_a_sample_after_its_end_has_come() -> None:
     assert not history.covers("unknown", 2.5)
 
 
+def test_power_that_no_device_can_draw_is_no_figure() -> None:
+    meter = meter_of()
+    meter.gauges.merge("n", "a", [(0, 100.0), (10, 9.2e18)], 0.0)
+    assert history_of(meter).find_power_w("n") is None
+
+    count(meter, "a", 70, [0, 10])
+    assert history_of(meter).find_power_w("n") == (10, 70)
+
+
+def test_power_of_a_gauge_that_has_stopped_is_the_rate_of_the_counter() -> None:
+    meter = meter_of()
+    gauge(meter, "a", 100, [0, 10])
+    count(meter, "a", 70, range(0, 201, 10))
+
+    assert history_of(meter).find_power_w("n") == (200, 70)
+
+
 def test_a_node_that_nothing_measures_has_no_energy() -> None:
     history = history_of(meter_of())
 
