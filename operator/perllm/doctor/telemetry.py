@@ -1,7 +1,8 @@
 """Checks whether Prometheus has the figures that PerLLM queries."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from urllib.parse import urlsplit
 
 from perllm.doctor.finding import Finding, fail, name_some, ok, warn
@@ -16,12 +17,44 @@ from perllm.telemetry.snapshot import Figure, NodeFigures
 
 CHECK = "Prometheus"
 
-_METERED = (NodeMetric.ENERGY, NodeMetric.POWER)
-_LOST = {
-    "energy": "the energy of tasks there is neither measured nor learned",
-    "received": "their uplinks are assumed to be idle",
-    "link_speed": "config.nodes.default_bandwidth_mbit_s is assumed there",
-}
+
+@dataclass(frozen=True, slots=True)
+class _FigureKind:
+    """A figure that every node should have.
+
+    Attributes:
+        name: its name.
+        metrics: what it is computed from.
+        choose: returns it.
+        lost: what follows where it is missing.
+    """
+
+    name: str
+    metrics: tuple[NodeMetric, ...]
+    choose: Callable[[NodeFigures], Figure]
+    lost: str
+
+
+_KINDS = (
+    _FigureKind(
+        "energy",
+        (NodeMetric.ENERGY, NodeMetric.POWER),
+        attrgetter("power_w"),
+        "the energy of tasks there is neither measured nor learned",
+    ),
+    _FigureKind(
+        "received",
+        (NodeMetric.RECEIVED,),
+        attrgetter("bandwidth_used_bps"),
+        "their uplinks are assumed to be idle",
+    ),
+    _FigureKind(
+        "link_speed",
+        (NodeMetric.LINK_SPEED,),
+        attrgetter("bandwidth_total_bps"),
+        "config.nodes.default_bandwidth_mbit_s is assumed there",
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +85,6 @@ class Nodes:
     fleet: Collection[str]
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What was found for one figure: the feeds that it comes from, their series, and those of no known node."""
-
-    feeds: Sequence[Feed]
-    series: int
-    strangers: Sequence[Series]
-
-
 def check_telemetry(
     answers: Answers, nodes: Nodes, settings: TelemetrySettings, now_s: float, *, is_inside: bool
 ) -> Iterator[Finding]:
@@ -82,18 +106,13 @@ def check_telemetry(
         yield from _read_devices(assignment, feed, readings, now_s)
         strangers[feed] = assignment.unmapped
     figures = {node: readings.figures(node, now_s) for node in sorted(nodes.fleet)}
-    for name, metrics in (
-        ("energy", _METERED),
-        ("received", (NodeMetric.RECEIVED,)),
-        ("link_speed", (NodeMetric.LINK_SPEED,)),
-    ):
-        feeds = [feed for feed in list_feeds(settings) if feed.metric in metrics]
-        if not all(feed in answers.errors for feed in feeds):
-            known = [feed for feed in feeds if feed in strangers]
-            unknown = [series for feed in known for series in strangers[feed]]
-            found_here = _Found(feeds, sum(len(answers.series[feed]) for feed in known), unknown)
-            chosen = {node: _choose(name, one) for node, one in figures.items()}
-            yield _check_figure(name, chosen, found_here, settings, now_s)
+    for kind in _KINDS:
+        feeds = [feed for feed in list_feeds(settings) if feed.metric in kind.metrics and feed not in answers.errors]
+        if feeds:
+            unknown = [series for feed in feeds for series in strangers.get(feed, ())]
+            advice = _advise(feeds, any(answers.series.get(feed) for feed in feeds), unknown, settings)
+            chosen = {node: kind.choose(one) for node, one in figures.items()}
+            yield _check_figure(kind, chosen, settings, now_s, judge=fail if unknown else warn, advice=advice)
     for message, advice in check_devices(readings, settings, nodes.fleet):
         yield warn(CHECK, message, advice)
 
@@ -124,41 +143,41 @@ def _read_devices(assignment: SeriesAssignment, feed: Feed, readings: Readings, 
         yield warn(CHECK, message, "check the output of their exporter, and rules that rewrite it")
 
 
-def _choose(name: str, figures: NodeFigures) -> Figure:
-    if name == "energy":
-        return figures.power_w
-    return figures.bandwidth_used_bps if name == "received" else figures.bandwidth_total_bps
-
-
 def _check_figure(
-    name: str, figures: Mapping[str, Figure], found: _Found, settings: TelemetrySettings, now_s: float
+    kind: _FigureKind,
+    figures: Mapping[str, Figure],
+    settings: TelemetrySettings,
+    now_s: float,
+    *,
+    judge: Callable[[str, str, str], Finding],
+    advice: str,
 ) -> Finding:
+    """Check one figure of all nodes; ``judge`` and ``advice`` are for the case that no node has it."""
     ages_s = {node: now_s - one.sampled_s for node, one in figures.items() if one.sampled_s is not None}
     lacking = [node for node in figures if node not in ages_s]
     if lacking:
+        message = f"{kind.name}: no usable series of {name_some(lacking)}; {kind.lost}"
         # Nodes without exporters are fine, but series that exist should identify a node.
-        judge = fail if found.strangers and not ages_s else warn
-        message = f"{name}: no series of {name_some(lacking)}; {_LOST[name]}"
-        return judge(CHECK, message, _advise(found, settings))
+        return (warn if ages_s else judge)(CHECK, message, advice)
     ahead = [node for node, age_s in ages_s.items() if -age_s > settings.stale_after_s]
     if ahead:
-        message = f"{name}: samples of {name_some(ahead)} are in the future and are ignored"
+        message = f"{kind.name}: samples of {name_some(ahead)} are in the future and are ignored"
         return warn(CHECK, message, "compare the clocks of Prometheus, its exporters and PerLLM")
-    message = f"{name}: all {len(ages_s)} nodes, newest samples {min(ages_s.values()):.0f} to "
-    message += f"{max(ages_s.values()):.0f} s old"
+    youngest_s, oldest_s = min(ages_s.values()), max(ages_s.values())
+    message = f"{kind.name}: all {len(ages_s)} nodes, newest samples {youngest_s:.0f} to {oldest_s:.0f} s old"
     stale = [node for node, age_s in ages_s.items() if age_s > settings.stale_after_s]
     if stale:
         return warn(CHECK, f"{message}; too old: {name_some(stale)}", "check their exporters, or raise stale_after_s")
     return ok(CHECK, message)
 
 
-def _advise(found: _Found, settings: TelemetrySettings) -> str:
-    if not found.series:
-        named = " and ".join(dict.fromkeys(feed.setting for feed in found.feeds))
+def _advise(feeds: Sequence[Feed], has_series: bool, unknown: Sequence[Series], settings: TelemetrySettings) -> str:
+    if not has_series:
+        named = " and ".join(dict.fromkeys(feed.setting for feed in feeds))
         return f"the query returns nothing: run its exporter, or set {named}"
-    if not found.strangers:
+    if not unknown:
         return "run the exporter there"
     return (
-        f"{len(found.strangers)} series name no known node in {', '.join(settings.node_labels)}, for example "
-        f"{describe_labels(found.strangers[0].labels)}: set config.telemetry.node_labels, or relabel"
+        f"{len(unknown)} series name no known node in {', '.join(settings.node_labels)}, for example "
+        f"{describe_labels(unknown[0].labels)}: set config.telemetry.node_labels, or relabel"
     )

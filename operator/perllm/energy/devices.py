@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from perllm.energy.intervals import Array, Intervals
-from perllm.energy.presence import NOBODY, Presence, find_power_w, learn_powers_w
+from perllm.energy.presence import NO_TASKS, Presence, find_power_w, learn_powers_w
 from perllm.energy.series import TimeSeries
 
 _MIN_DROPS = 3
@@ -48,7 +48,7 @@ def measure_counter(series: TimeSeries, max_power_w: float) -> Intervals:
 
 
 def integrate_power(
-    gauge: TimeSeries, window_s: tuple[float, float], limits: Limits, presence: Presence = NOBODY
+    gauge: TimeSeries, window_s: tuple[float, float], limits: Limits, presence: Presence = NO_TASKS
 ) -> tuple[Intervals, ...]:
     """Return the energy between the samples of a power gauge that cover a window, over their true times.
 

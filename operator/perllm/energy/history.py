@@ -8,7 +8,7 @@ import numpy as np
 
 from perllm.energy.intervals import EMPTY, Intervals, sum_devices
 from perllm.energy.meters import SERVER, Device, Meter
-from perllm.energy.presence import NOBODY, Presence
+from perllm.energy.presence import NO_TASKS, Presence
 
 
 class EnergyHistory:
@@ -26,7 +26,7 @@ class EnergyHistory:
         self._absent_after_s = absent_after_s
 
     def intervals(
-        self, node: str, start_s: float = -math.inf, end_s: float = math.inf, presence: Presence = NOBODY
+        self, node: str, start_s: float = -math.inf, end_s: float = math.inf, presence: Presence = NO_TASKS
     ) -> Intervals:
         """Return the node's energy between the samples that cover the window, as far as there are any.
 
@@ -82,7 +82,7 @@ class EnergyHistory:
         return meters[0]
 
     def _measure(
-        self, devices: Sequence[Device], start_s: float, end_s: float, presence: Presence = NOBODY
+        self, devices: Sequence[Device], start_s: float, end_s: float, presence: Presence = NO_TASKS
     ) -> Intervals:
         if not devices:
             return EMPTY

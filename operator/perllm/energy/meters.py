@@ -8,7 +8,7 @@ import numpy as np
 
 from perllm.energy.devices import Limits, fill_gaps, integrate_power, measure_counter
 from perllm.energy.intervals import DeviceEnergy
-from perllm.energy.presence import NOBODY, Presence
+from perllm.energy.presence import NO_TASKS, Presence
 from perllm.energy.series import DeviceHistory, TimeSeries
 
 SERVER = "server"
@@ -87,7 +87,7 @@ class Device:
         """When it was last sampled."""
         return self.series.times_s[-1]
 
-    def measure(self, start_s: float, end_s: float, presence: Presence = NOBODY) -> DeviceEnergy:
+    def measure(self, start_s: float, end_s: float, presence: Presence = NO_TASKS) -> DeviceEnergy:
         """Return the energy between the samples that cover the window."""
         series = self.series.select(start_s, end_s)
         first_s, last_s = series.times_s[0], series.times_s[-1]

@@ -45,7 +45,7 @@ class Presence:
         return float(lengths_s @ counts) / busy_s if busy_s else 1.0
 
 
-NOBODY = Presence.build((), ())
+NO_TASKS = Presence.build((), ())
 """No task at any time."""
 
 

@@ -23,8 +23,8 @@ def choose_uplink(received: Mapping[str, TimeSeries], speeds: Mapping[str, TimeS
     """Return the interface that carries the traffic of a node; empty if there is none.
 
     It is the one that has received most: lately, or since the boot while all are nearly idle. Speed says nothing about
-    that: virtual interfaces may report any, and an unused port that of its cable. It decides only among interfaces that
-    carry the same, and where nothing is known about traffic.
+    that: virtual interfaces may report any, and an unused port that of its cable. But of interfaces that carry about
+    the same, one whose speed is known is preferred, and without any traffic the fastest one.
     """
     lately = {device: _count_received(series) for device, series in received.items() if _is_usable(series)}
     if max(lately.values(), default=0.0) < _MIN_CARRIED:
@@ -32,9 +32,9 @@ def choose_uplink(received: Mapping[str, TimeSeries], speeds: Mapping[str, TimeS
     enough = _AS_MUCH * max(lately.values(), default=0.0)
     candidates = {device for device, carried in lately.items() if carried >= enough} or speeds.keys()
 
-    def rank(device: str) -> tuple[float, float, str]:
+    def rank(device: str) -> tuple[bool, float, float, str]:
         speed = speeds[device].values[-1] if device in speeds else 0.0
-        return speed, lately.get(device, 0.0), device
+        return device in speeds, lately.get(device, 0.0), speed, device
 
     return max(candidates, key=rank, default="")
 

@@ -44,7 +44,7 @@ def test_figures_of_every_node_are_fine_and_their_age_is_told() -> None:
 def test_nodes_without_a_figure_are_named_with_what_follows() -> None:
     finding = check({ENERGY: [series("node", "a")]})["energy"]
     assert finding.level is Level.WARN
-    assert "no series of bb; the energy of tasks there is neither measured nor learned" in finding.message
+    assert "no usable series of bb; the energy of tasks there is neither measured nor learned" in finding.message
     assert finding.advice == "run the exporter there"
 
 
@@ -122,7 +122,7 @@ def test_an_address_of_two_nodes_is_named() -> None:
     assert "10.0.0.9 is of a, b" in finding.message
 
 
-def test_nodes_of_two_clusters_with_one_name_are_told_to_set_matchers() -> None:
+def test_nodes_of_two_clusters_with_one_name_need_matchers() -> None:
     both = [series("node", "a", cluster="here"), series("node", "a", cluster="there"), series("node", "bb")]
     found = {FEEDS[ENERGY]: both}
     finding = next(iter(check_telemetry(Answers(found, {}), NODES, SETTINGS, NOW_S, is_inside=True)))

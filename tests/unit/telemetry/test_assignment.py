@@ -45,7 +45,7 @@ def test_two_gpus_under_one_identifier_are_unknown_rather_than_one_of_them() -> 
     assert fine.samples == ((100.0, 90),)
 
 
-def test_counters_under_one_identifier_are_told_apart_by_more_than_some_seconds_of_energy() -> None:
+def test_counters_under_one_identifier_differ_by_more_than_some_seconds_of_energy() -> None:
     (same,) = assign(ENERGY, gpu(1e9, pod="x"), gpu(1e9 + 5e6, pod="y")).list_devices()
     (different,) = assign(ENERGY, gpu(1e9, gpu="0"), gpu(2e9, gpu="1")).list_devices()
 

@@ -45,6 +45,12 @@ def test_a_port_with_a_speed_is_preferred_to_the_bridge_over_it() -> None:
     assert choose_uplink({"br0": series(0, 1.001e9), "eno1": series(0, 1e9)}, {"eno1": series(GIGABIT)}) == "eno1"
 
 
+def test_an_interface_of_a_pod_that_receives_nearly_everything_is_not_the_uplink() -> None:
+    speeds = {"eno1": series(GIGABIT), "pod0": series(10 * GIGABIT)}
+
+    assert choose_uplink({"eno1": series(0, 1e9), "pod0": series(0, 0.98e9)}, speeds) == "eno1"
+
+
 def test_without_traffic_figures_the_fastest_interface_stands_for_the_node() -> None:
     assert choose_uplink({}, {"eth0": series(GIGABIT), "eth1": series(10 * GIGABIT)}) == "eth1"
     assert choose_uplink({}, {}) == ""
