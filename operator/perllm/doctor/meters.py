@@ -21,9 +21,8 @@ def check_devices(readings: Readings, settings: TelemetrySettings, fleet: Collec
             continue
         if feed.metric is not NodeMetric.POWER:
             yield from _check_mixed(feed, devices)
-        if feed.metric is NodeMetric.ENERGY:
-            yield from _check_speed(feed, devices, limits_w[feed.meter])
         if feed.meter:
+            yield from _check_limit(feed, devices, limits_w[feed.meter])
             yield from _check_gone(feed, readings, fleet, settings.stale_after_s)
 
 
@@ -43,12 +42,13 @@ def _check_mixed(feed: Feed, devices: Mapping[str, TimeSeries]) -> Iterator[tupl
         yield f"{feed.name}: {name_some(mixed)} falls again and again, and is ignored", advice
 
 
-def _check_speed(feed: Feed, devices: Mapping[str, TimeSeries], limit_w: float) -> Iterator[tuple[str, str]]:
-    powers_w = {name: _find_power_w(series) for name, series in devices.items() if len(series.times_s) > 1}
-    fast = [name for name, power_w in powers_w.items() if power_w > limit_w]
-    if fast:
-        message = f"{feed.name}: {name_some(fast)} rises by {powers_w[fast[0]]:.0f} W, above the limit of {limit_w:.0f}"
-        yield f"{message} W, and is ignored", "correct energy_unit_j, or raise max_device_power_w"
+def _check_limit(feed: Feed, devices: Mapping[str, TimeSeries], limit_w: float) -> Iterator[tuple[str, str]]:
+    powers_w = {name: _find_power_w(feed, series) for name, series in devices.items()}
+    impossible = [name for name, power_w in powers_w.items() if power_w > limit_w]
+    if impossible:
+        message = f"{feed.name}: {name_some(impossible)} draws {powers_w[impossible[0]]:.0f} W, above the limit of "
+        unit = "energy_unit_j" if feed.metric is NodeMetric.ENERGY else "power_unit_w"
+        yield f"{message}{limit_w:.0f} W, and is ignored", f"correct {unit}, or raise max_device_power_w"
 
 
 def _check_gone(
@@ -64,6 +64,9 @@ def _check_gone(
         yield message, "if the device is still there, check its exporter; energies of that time are coarse"
 
 
-def _find_power_w(series: TimeSeries) -> float:
-    """Return the median power between the samples of a counter."""
-    return float(np.median(np.diff(np.array(series.values)) / np.diff(np.array(series.times_s))))
+def _find_power_w(feed: Feed, series: TimeSeries) -> float:
+    """Return the median power of the samples; 0 if there are too few."""
+    times_s, values = np.array(series.times_s), np.array(series.values)
+    if feed.metric is NodeMetric.ENERGY:
+        values = np.diff(values) / np.diff(times_s)
+    return float(np.median(values)) if len(values) else 0.0

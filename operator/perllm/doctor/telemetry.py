@@ -1,60 +1,19 @@
-"""Checks whether Prometheus has the figures that PerLLM queries."""
+"""Checks the answers of Prometheus to the queries that PerLLM makes."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from urllib.parse import urlsplit
 
-from perllm.doctor.finding import Finding, fail, name_some, ok, warn
+from perllm.doctor.figures import CHECK as CHECK
+from perllm.doctor.figures import Evidence, check_figures
+from perllm.doctor.finding import Finding, fail, name_some, warn
 from perllm.doctor.meters import check_devices
 from perllm.telemetry.assignment import SeriesAssignment
-from perllm.telemetry.feeds import Feed, NodeMetric, list_feeds
+from perllm.telemetry.feeds import Feed
 from perllm.telemetry.mapping import NodeMapping
 from perllm.telemetry.readings import Readings
-from perllm.telemetry.series import Series, describe_labels
+from perllm.telemetry.series import Series
 from perllm.telemetry.settings import TelemetrySettings
-from perllm.telemetry.snapshot import Figure, NodeFigures
-
-CHECK = "Prometheus"
-
-
-@dataclass(frozen=True, slots=True)
-class _FigureKind:
-    """A figure that every node should have.
-
-    Attributes:
-        name: its name.
-        metrics: what it is computed from.
-        choose: returns it.
-        lost: what follows where it is missing.
-    """
-
-    name: str
-    metrics: tuple[NodeMetric, ...]
-    choose: Callable[[NodeFigures], Figure]
-    lost: str
-
-
-_KINDS = (
-    _FigureKind(
-        "energy",
-        (NodeMetric.ENERGY, NodeMetric.POWER),
-        attrgetter("power_w"),
-        "the energy of tasks there is neither measured nor learned",
-    ),
-    _FigureKind(
-        "received",
-        (NodeMetric.RECEIVED,),
-        attrgetter("bandwidth_used_bps"),
-        "their uplinks are assumed to be idle",
-    ),
-    _FigureKind(
-        "link_speed",
-        (NodeMetric.LINK_SPEED,),
-        attrgetter("bandwidth_total_bps"),
-        "config.nodes.default_bandwidth_mbit_s is assumed there",
-    ),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,22 +57,11 @@ def check_telemetry(
         return
     mapping = NodeMapping.build(nodes.addresses, settings.node_labels)
     yield from _check_addresses(mapping, nodes)
-    readings, strangers = Readings(settings), dict[Feed, list[Series]]()
+    evidence = Evidence(settings, Readings(settings))
     for feed, found in answers.series.items():
-        assignment = SeriesAssignment(feed, mapping)
-        for series in found:
-            assignment.add(series)
-        yield from _read_devices(assignment, feed, readings, now_s)
-        strangers[feed] = assignment.unmapped
-    figures = {node: readings.figures(node, now_s) for node in sorted(nodes.fleet)}
-    for kind in _KINDS:
-        feeds = [feed for feed in list_feeds(settings) if feed.metric in kind.metrics and feed not in answers.errors]
-        if feeds:
-            unknown = [series for feed in feeds for series in strangers.get(feed, ())]
-            advice = _advise(feeds, any(answers.series.get(feed) for feed in feeds), unknown, settings)
-            chosen = {node: kind.choose(one) for node, one in figures.items()}
-            yield _check_figure(kind, chosen, settings, now_s, judge=fail if unknown else warn, advice=advice)
-    for message, advice in check_devices(readings, settings, nodes.fleet):
+        yield from _collect(evidence, feed, found, mapping, now_s)
+    yield from check_figures(evidence, nodes.fleet, now_s)
+    for message, advice in check_devices(evidence.readings, settings, nodes.fleet):
         yield warn(CHECK, message, advice)
 
 
@@ -132,52 +80,19 @@ def _check_addresses(mapping: NodeMapping, nodes: Nodes) -> Iterator[Finding]:
         yield warn(CHECK, f"{message}{name_some(names)}", "let Prometheus add a label with the node's name: node")
 
 
-def _read_devices(assignment: SeriesAssignment, feed: Feed, readings: Readings, now_s: float) -> Iterator[Finding]:
-    """Keep the samples of a feed; yield a finding if there are series that cannot be used."""
+def _collect(
+    evidence: Evidence, feed: Feed, found: Sequence[Series], mapping: NodeMapping, now_s: float
+) -> Iterator[Finding]:
+    """Add the series of a feed to the evidence; yield a finding if some of them cannot be used."""
+    assignment, history = SeriesAssignment(feed, mapping), evidence.readings.find_history(feed)
+    for series in found:
+        assignment.add(series)
+    evidence.nodes[feed], evidence.strangers[feed] = set(), assignment.unmapped
     faults = assignment.faults
     for device in assignment.list_devices():
-        readings.find_history(feed).merge(device.node, device.device, device.samples, now_s)
+        evidence.nodes[feed].add(device.node)
+        history.merge(device.node, device.device, device.samples, now_s)
         faults += [device.fault] if device.fault else []
     if faults:
         message = f"{feed.name}: {len(faults)} series cannot be used, for example {faults[0]}"
         yield warn(CHECK, message, "check the output of their exporter, and rules that rewrite it")
-
-
-def _check_figure(
-    kind: _FigureKind,
-    figures: Mapping[str, Figure],
-    settings: TelemetrySettings,
-    now_s: float,
-    *,
-    judge: Callable[[str, str, str], Finding],
-    advice: str,
-) -> Finding:
-    """Check one figure of all nodes; ``judge`` and ``advice`` are for the case that no node has it."""
-    ages_s = {node: now_s - one.sampled_s for node, one in figures.items() if one.sampled_s is not None}
-    lacking = [node for node in figures if node not in ages_s]
-    if lacking:
-        message = f"{kind.name}: no usable series of {name_some(lacking)}; {kind.lost}"
-        # Nodes without exporters are fine, but series that exist should identify a node.
-        return (warn if ages_s else judge)(CHECK, message, advice)
-    ahead = [node for node, age_s in ages_s.items() if -age_s > settings.stale_after_s]
-    if ahead:
-        message = f"{kind.name}: samples of {name_some(ahead)} are in the future and are ignored"
-        return warn(CHECK, message, "compare the clocks of Prometheus, its exporters and PerLLM")
-    youngest_s, oldest_s = min(ages_s.values()), max(ages_s.values())
-    message = f"{kind.name}: all {len(ages_s)} nodes, newest samples {youngest_s:.0f} to {oldest_s:.0f} s old"
-    stale = [node for node, age_s in ages_s.items() if age_s > settings.stale_after_s]
-    if stale:
-        return warn(CHECK, f"{message}; too old: {name_some(stale)}", "check their exporters, or raise stale_after_s")
-    return ok(CHECK, message)
-
-
-def _advise(feeds: Sequence[Feed], has_series: bool, unknown: Sequence[Series], settings: TelemetrySettings) -> str:
-    if not has_series:
-        named = " and ".join(dict.fromkeys(feed.setting for feed in feeds))
-        return f"the query returns nothing: run its exporter, or set {named}"
-    if not unknown:
-        return "run the exporter there"
-    return (
-        f"{len(unknown)} series name no known node in {', '.join(settings.node_labels)}, for example "
-        f"{describe_labels(unknown[0].labels)}: set config.telemetry.node_labels, or relabel"
-    )

@@ -4,10 +4,11 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-# What the scrape, the exporter's pod and the pods that use a device add. These change while the device is the same.
+# What the scrape, the exporter's pod and the pods that use a device add, and the names of the node. These may change
+# while the device is the same.
 _PASSING_LABELS = frozenset(
     {"__name__", "container", "endpoint", "instance", "job", "namespace", "pod", "prometheus", "prometheus_replica"}
-    | {"replica", "service"}
+    | {"replica", "service", "node", "Hostname", "hostname", "kubernetes_node", "node_name"}
 )
 _MIN_ZEROS = 8
 

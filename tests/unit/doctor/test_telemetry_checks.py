@@ -1,5 +1,8 @@
 """What the doctor says about Prometheus, for nodes a and bb."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import pytest
 
 from perllm.doctor.finding import Finding, Level
@@ -22,16 +25,18 @@ def series(label: str, value: str, *, age_s: float = 3.0, rate: float = 1.0, **l
     return Series({"__name__": "m", label: value, **labels}, samples)
 
 
-def check(found: dict[NodeMetric, list[Series]], **fields: object) -> dict[str, Finding]:
+def check(
+    found: dict[NodeMetric, list[Series]], errors: Mapping[NodeMetric, str] = MappingProxyType({})
+) -> dict[str, Finding]:
     """Return the findings by what they are about; every metric that is not given is complete.
 
     Of several findings about one metric the last counts.
     """
     complete = {metric: [series("node", "a"), series("instance", "10.0.0.2:9100")] for metric in NodeMetric}
     complete[POWER] = []
-    answers = {FEEDS[metric]: found for metric, found in {**complete, **found}.items()}
-    errors = {FEEDS[metric]: error for metric, error in fields.pop("errors", {}).items()}  # type: ignore[attr-defined]
-    findings = check_telemetry(Answers(answers, errors), NODES, SETTINGS, NOW_S, is_inside=True)
+    answers = {FEEDS[metric]: found for metric, found in {**complete, **found}.items() if metric not in errors}
+    failed = {FEEDS[metric]: error for metric, error in errors.items()}
+    findings = check_telemetry(Answers(answers, failed), NODES, SETTINGS, NOW_S, is_inside=True)
     return {one.message.partition(":")[0]: one for one in findings}
 
 
@@ -133,8 +138,17 @@ def test_nodes_of_two_clusters_with_one_name_need_matchers() -> None:
 
 def test_a_counter_that_rises_faster_than_any_device_is_named_with_its_power() -> None:
     finding = check({ENERGY: [series("node", "a"), series("node", "bb", UUID="x", rate=5e6)]})["energy"]
-    assert "bb/x rises by 5000 W, above the limit of 2000 W" in finding.message
+    assert "bb/x draws 5000 W, above the limit of 2000 W" in finding.message
     assert "raise max_device_power_w" in finding.advice
+
+
+def test_a_power_in_another_unit_is_named_and_its_node_is_not_sent_an_exporter() -> None:
+    answers = {FEEDS[ENERGY]: [series("node", "a")], FEEDS[POWER]: [series("node", "bb", UUID="x", rate=0.015)]}
+    findings = list(check_telemetry(Answers(answers, {}), NODES, SETTINGS, NOW_S, is_inside=True))
+    lacking = next(one for one in findings if "no usable series of bb" in one.message)
+    named = next(one for one in findings if "bb/x draws" in one.message)
+    assert lacking.advice == "their series cannot be used: see the other warnings"
+    assert named.advice == "correct power_unit_w, or raise max_device_power_w"
 
 
 def test_a_gpu_that_vanished_is_named() -> None:
