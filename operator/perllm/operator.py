@@ -106,6 +106,7 @@ class Operator:
             guard=self._guard,
             rng=rng,
         )
+        self._foreign = ForeignLoad(config.telemetry.history_s)
         wake = asyncio.Event()
         scheduler, parts = build_scheduler(
             read_settings(config, seed=rng.getrandbits(32)),
@@ -113,18 +114,7 @@ class Operator:
             count_discarded=lambda reason: self._metrics.outcomes_refused.labels(reason).inc(),
             metrics_age_s=self._find_metrics_age_s,
         )
-        self._fleet, self._policy = parts.fleet, parts.policy
-        self._foreign = ForeignLoad(config.telemetry.history_s)
-        self._settlement = self._build_settlement()
-        self._accounts = EnergyAccounts(
-            self._telemetry.energy,
-            self._settlement,
-            lambda: self._fleet.nodes,
-            AccountMetrics(registry),
-            guard=self._guard,
-            window_s=config.telemetry.history_s,
-            unix_now=time.time,
-        )
+        self._fleet, self._ledger, self._policy = parts.fleet, parts.ledger, parts.policy
         self._profiles = ProfileStore(
             client,
             self._writes,
@@ -148,7 +138,7 @@ class Operator:
             health=control.node_health,
             snapshot=lambda: self._telemetry.snapshot,
             guard=self._guard,
-            on_gone=self._forget_node,
+            on_gone=control.clocks.forget,
         )
         self._leadership = _follow_lease(config, client, self._outages, starts)
         self._nodes, self._pods, self._obstacles = self._build_informers()
@@ -163,7 +153,6 @@ class Operator:
         self._agents = NodeAgents(
             scheduler,
             control.controller.lose_runs,
-            self._foreign,
             can_see=lambda: self._leases is None or self._leases.topic not in self._outages,
             now_s=time.monotonic,
             unix_now=time.time,
@@ -187,18 +176,6 @@ class Operator:
             control.decisions.forget,
         )
 
-    def _build_settlement(self) -> Settlement:
-        config = self._config
-        return Settlement(
-            self._telemetry.energy,
-            IdlePower(),
-            self._foreign,
-            patience_s=config.energy_patience_s,
-            retry_s=max(config.telemetry.interval_s / 2, 0.1),
-            window_s=config.telemetry.history_s,
-            now=time.monotonic,
-        )
-
     def _build_context(self, wake: asyncio.Event) -> ControllerContext:
         config, client = self._config, self._client
         circuits = CircuitWriter(
@@ -208,11 +185,29 @@ class Operator:
             create_profile=self._profiles.create,
             prefix=names.profile_prefix(config.instance),
         )
+        settlement = Settlement(
+            self._telemetry.energy,
+            IdlePower(),
+            self._foreign,
+            patience_s=config.energy_patience_s,
+            retry_s=max(config.telemetry.interval_s / 2, 0.1),
+            window_s=config.telemetry.history_s,
+            now=time.monotonic,
+        )
+        self._accounts = EnergyAccounts(
+            self._telemetry.energy,
+            settlement,
+            lambda: self._fleet.nodes,
+            AccountMetrics(self._registry),
+            guard=self._guard,
+            window_s=config.telemetry.history_s,
+            unix_now=time.time,
+        )
         events = EventRecorder(client, self._writes, instance=socket.gethostname(), unix_now=time.time)
         return ControllerContext(
             client=client,
             writes=self._writes,
-            settlement=self._settlement,
+            settlement=settlement,
             announcer=Announcer(events, self._metrics),
             metrics=self._metrics,
             guard=self._guard,
@@ -315,6 +310,7 @@ class Operator:
             await self._nodes.synced.wait()
             self._begin(work, "telemetry", self._telemetry.run)
             self._begin(work, "energy accounts", self._accounts.run)
+            self._begin(work, "foreign load", partial(self._foreign.follow, self._find_foreign, time.time))
             for pods in self._pods:
                 self._begin(work, "watch of pods", pods.run)
             for path in await wait_for_first_lists(self._pods, PODS_PATIENCE_S):
@@ -399,9 +395,8 @@ class Operator:
         app = build_app(self._extender, self._metrics, self._guard)
         return serve(app, "127.0.0.1", self._config.server.extender_port)
 
-    def _forget_node(self, name: str) -> None:
-        self._control.clocks.forget(name)
-        self._foreign.forget(name)
+    def _find_foreign(self) -> dict[str, float]:
+        return {name: self._ledger.find_foreign(self._fleet.row(name)) for name in self._fleet.nodes}
 
     def _is_standby(self) -> bool:
         return self._leadership is not None and not self._leadership.won.is_set()

@@ -14,7 +14,6 @@ from perllm.api.node_server import NodeServerStatus
 from perllm.cluster.client import Object
 from perllm.cluster.shapes import as_object
 from perllm.cluster.times import parse_time_s
-from perllm.energy.foreign import ForeignLoad
 from perllm.placement.serving import NOTHING, Serving
 from perllm.scheduling.scheduler import Scheduler
 
@@ -76,7 +75,6 @@ class NodeAgents:
     Args:
         scheduler: receives what model servers offer.
         lose_runs: called regularly with a test of whether a node's requests are lost.
-        foreign: keeps the foreign requests, for the energy that they use.
         can_see: whether renewals can be seen at the moment.
         now_s: monotonic clock.
         unix_now: wall clock.
@@ -86,7 +84,6 @@ class NodeAgents:
         self,
         scheduler: Scheduler,
         lose_runs: Callable[[Callable[[str], bool]], None],
-        foreign: ForeignLoad,
         *,
         can_see: Callable[[], bool],
         now_s: Callable[[], float],
@@ -94,7 +91,6 @@ class NodeAgents:
     ) -> None:
         self._scheduler = scheduler
         self._lose_runs = lose_runs
-        self._foreign = foreign
         self._can_see = can_see
         self._now_s = now_s
         self._unix_now = unix_now
@@ -158,7 +154,6 @@ class NodeAgents:
             log.info("node %s: model servers take requests for %s", node, ", ".join(sorted(serving.models)))
         self._passed[node] = serving
         self._scheduler.put_serving(node, serving)
-        self._foreign.see(node, serving.foreign, self._unix_now())
 
     def _explain(self, node: str) -> str:
         return "" if self.is_alive(node) else "; its agent has not renewed its Lease"

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from perllm.api import names
-from perllm.energy.foreign import ForeignLoad
 from perllm.nodes.agents import DURATION_S, MARGIN_S, NodeAgents, SeenLease, read_lease, read_offer
 from perllm.placement.serving import NOTHING, Serving
 
@@ -33,7 +32,6 @@ class Agents:
         self.agents = NodeAgents(
             self.scheduler,
             lambda is_lost: self.lost.extend(node for node in ("n",) if is_lost(node)),
-            ForeignLoad(900.0),
             can_see=lambda: self.can_see,
             now_s=lambda: self.now_s,
             unix_now=lambda: self.now_s + 1000.0,
