@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from perllm.energy.attribution import Window, find_presence, share_energy
+from perllm.energy.attribution import Window, count_present, share_energy
 from perllm.energy.history import EnergyHistory
 from perllm.energy.intervals import Intervals
 from perllm.energy.settlement import SETTLING_S, Settlement
@@ -52,7 +52,7 @@ def divide_energy(
     """
     windows = [*tasks, *foreign]
     charges = share_energy(intervals, windows, idle_w or 0.0)
-    presence = find_presence(windows)
+    presence = count_present(windows)
     first_s, last_s = intervals.times_s[0], intervals.times_s[-1]
     bounds_s = np.union1d(intervals.times_s, presence.between(first_s, last_s))
     interval = np.searchsorted(intervals.times_s, bounds_s[:-1], side="right") - 1
@@ -157,9 +157,8 @@ class EnergyAccounts:
         if end_s <= start_s:
             return
         tasks, foreign = self._settlement.list_windows(node, start_s, end_s)
-        intervals = _clip(
-            self._history.intervals(node, start_s, end_s, find_presence([*tasks, *foreign])), start_s, end_s
-        )
+        found = self._history.intervals(node, start_s, end_s, lambda: self._settlement.find_presence(node))
+        intervals = _clip(found, start_s, end_s)
         if not len(intervals.energy_j):
             return
         self._until_s[node] = float(intervals.times_s[-1])

@@ -117,7 +117,7 @@ def estimate_idle_power_w(intervals: Intervals, windows: Sequence[Window]) -> fl
     return float(np.quantile(total_j[whole] / total_s[whole], _IDLE_QUANTILE))
 
 
-def find_presence(windows: Sequence[Window]) -> Presence:
+def count_present(windows: Sequence[Window]) -> Presence:
     """Return how many of the windows there are at each moment."""
     return Presence.build([window.start_s for window in windows], [window.end_s for window in windows])
 

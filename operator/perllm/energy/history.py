@@ -3,12 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
 from perllm.energy.intervals import EMPTY, Intervals, sum_devices
-from perllm.energy.meters import SERVER, Device, Meter
-from perllm.energy.presence import NO_TASKS, Presence
+from perllm.energy.meters import SERVER, Device, FindPresence, Meter, find_no_tasks
 
 
 class EnergyHistory:
@@ -26,14 +26,15 @@ class EnergyHistory:
         self._absent_after_s = absent_after_s
 
     def intervals(
-        self, node: str, start_s: float = -math.inf, end_s: float = math.inf, presence: Presence = NO_TASKS
+        self, node: str, start_s: float = -math.inf, end_s: float = math.inf, presence: FindPresence = find_no_tasks
     ) -> Intervals:
         """Return the node's energy between the samples that cover the window, as far as there are any.
 
-        The presence of tasks there says when the power of devices without a counter may have changed.
+        ``presence`` returns when tasks were there, so when the power may have changed. It is called only if there are
+        devices without a counter.
         """
         chosen = [self._choose(devices, start_s, end_s) for devices in self._find_parts(node).values()]
-        return self._measure([device for devices in chosen for device in devices], start_s, end_s, presence)
+        return self._measure([device for devices in chosen for device in devices], start_s, end_s, cache(presence))
 
     def covers(self, node: str, end_s: float) -> bool:
         """Whether all samples up to ``end_s`` are known, so that there is no reason to wait longer."""
@@ -82,7 +83,7 @@ class EnergyHistory:
         return meters[0]
 
     def _measure(
-        self, devices: Sequence[Device], start_s: float, end_s: float, presence: Presence = NO_TASKS
+        self, devices: Sequence[Device], start_s: float, end_s: float, presence: FindPresence = find_no_tasks
     ) -> Intervals:
         if not devices:
             return EMPTY

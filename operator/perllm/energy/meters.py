@@ -1,7 +1,7 @@
 """What measures the energy of nodes, and the samples of its devices."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,13 @@ SERVER = "server"
 """The part of a node that contains all others: a meter of it counts alone."""
 
 _MAX_SAMPLES = 8192
+
+FindPresence = Callable[[], Presence]
+
+
+def find_no_tasks() -> Presence:
+    """Return that there were no tasks."""
+    return NO_TASKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +94,19 @@ class Device:
         """When it was last sampled."""
         return self.series.times_s[-1]
 
-    def measure(self, start_s: float, end_s: float, presence: Presence = NO_TASKS) -> DeviceEnergy:
+    def measure(self, start_s: float, end_s: float, presence: FindPresence) -> DeviceEnergy:
         """Return the energy between the samples that cover the window."""
         series = self.series.select(start_s, end_s)
         first_s, last_s = series.times_s[0], series.times_s[-1]
         if self.counter is None:
-            return DeviceEnergy(integrate_power(self.series, (start_s, end_s), self.limits, presence), first_s, last_s)
+            return DeviceEnergy(
+                integrate_power(self.series, (start_s, end_s), self.limits, presence()), first_s, last_s
+            )
         if len(series.times_s) < 2:
             return DeviceEnergy((), first_s, last_s)
         counted = measure_counter(series, self.limits.max_power_w)
         if self.gauge is not None and np.isnan(counted.energy_j).any():
-            counted = fill_gaps(counted, integrate_power(self.gauge, (first_s, last_s), self.limits, presence))
+            counted = fill_gaps(counted, integrate_power(self.gauge, (first_s, last_s), self.limits, presence()))
         return DeviceEnergy((counted,), first_s, last_s)
 
     def find_power_w(self) -> tuple[float, float] | None:

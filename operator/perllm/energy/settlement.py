@@ -8,12 +8,13 @@ container started.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
+from typing import TypeVar
 
 import numpy as np
 
 from perllm.api.task_status import EnergyQuality
 from perllm.cluster.pod import Pod, Timing
-from perllm.energy.attribution import MISSING, Attribution, IdlePower, Window, attribute, find_presence
+from perllm.energy.attribution import MISSING, Attribution, IdlePower, Window, attribute, count_present
 from perllm.energy.foreign import ForeignLoad
 from perllm.energy.history import EnergyHistory
 from perllm.energy.presence import Presence
@@ -25,8 +26,8 @@ MIN_SPAN_S = 0.001
 SETTLING_S = 2.0
 """How long after a run the API server may still report pods that ran at the same time and share its energy."""
 
-IDLE_INTERVAL_S = 10.0
-"""How often the idle power of a node is estimated."""
+OBSERVATION_S = 10.0
+"""How often the idle power and the occupancy of a node are estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,8 @@ class Settlement:
         self._now = now
         self._spans: dict[str, dict[str, Span]] = {}
         self._nodes: dict[str, str] = {}
-        self._estimated_s: dict[str, float] = {}
+        self._occupancies: dict[str, float] = {}
+        self._observed_s: dict[str, float] = {}
 
     def begin(self, pod: Pod, now_s: float) -> None:
         """Record that a pod is running; before it has started it uses no energy.
@@ -116,13 +118,13 @@ class Settlement:
             return None
         if not self._history.covers(pod.node, own.end_s):
             return None if now_s - own.end_s < self._patience_s else MISSING
-        presence = find_presence(self._list_all_windows(pod.node))
-        intervals = self._history.intervals(pod.node, own.start_s, own.end_s, presence)
+        node = pod.node
+        intervals = self._history.intervals(node, own.start_s, own.end_s, lambda: self.find_presence(node))
         if not len(intervals.times_s):
             return MISSING
         first_s, last_s = intervals.times_s[0], intervals.times_s[-1]
-        tasks, foreign = self.list_windows(pod.node, first_s, last_s, own)
-        idle_w = self.find_idle_power_w(pod.node, intervals.meters)
+        tasks, foreign = self.list_windows(node, first_s, last_s, own)
+        idle_w = self.find_idle_power_w(node, intervals.meters)
         share = attribute(intervals, [*tasks, *foreign], idle_w)[own.pod_uid]
         if share.energy_j is None:
             return share
@@ -135,12 +137,13 @@ class Settlement:
 
         ``own`` is a task that counts in any case.
         """
-        spans = self._spans.get(node, {})
-        # The weights are those of all tasks, so that a task has the same one whichever other is measured.
-        tasks = weigh([*({**spans, own.pod_uid: own} if own else spans).values()])
+        self._observe(node)
+        spans = [one for one in self._spans.get(node, {}).values() if own is None or one.pod_uid != own.pod_uid]
+        spans = [*([own] if own else []), *_select(spans, first_s, last_s)]
+        # The occupancy is that of the node, so that a task has the same weight whichever other is measured.
+        tasks = weigh(spans, self._occupancies.get(node, 1.0))
         usual = sum(window.weight for window in tasks) / len(tasks) if tasks else 1.0
-        foreign = self._foreign.list_windows(node, usual)
-        return _select(tasks, first_s, last_s), _select(foreign, first_s, last_s)
+        return tasks, _select(self._foreign.list_windows(node, usual), first_s, last_s)
 
     def find_begun_s(self, node: str) -> float:
         """Return since when there have been tasks on a node that still run; infinite if there are none."""
@@ -148,12 +151,12 @@ class Settlement:
 
     def find_idle_power_w(self, node: str, meters: tuple[str, ...]) -> float | None:
         """Return the idle power of a node as these meters measure it; None if they never saw it idle."""
-        now_s = self._now()
-        if now_s - self._estimated_s.get(node, -FOREVER_S) >= IDLE_INTERVAL_S:
-            self._estimated_s[node] = now_s
-            windows = self._list_all_windows(node)
-            self._idle_power.observe(node, self._history.intervals(node, presence=find_presence(windows)), windows)
+        self._observe(node)
         return self._idle_power.get(node, meters)
+
+    def find_presence(self, node: str) -> Presence:
+        """Return how many tasks and foreign loads there were on a node at each moment of the last minutes."""
+        return count_present(self._list_windows(node))
 
     def forget(self, pod_uid: str) -> None:
         """Forget the open window of a pod that is gone; closed ones still matter for other pods."""
@@ -174,12 +177,26 @@ class Settlement:
             del windows[pod_uid]
             self._nodes.pop(pod_uid, None)
 
-    def _list_all_windows(self, node: str) -> list[Window]:
+    def _observe(self, node: str) -> None:
+        """Estimate the idle power and the occupancy of a node, which takes long, if that is due."""
+        now_s = self._now()
+        if now_s - self._observed_s.get(node, -FOREVER_S) < OBSERVATION_S:
+            return
+        self._observed_s[node] = now_s
+        intervals = self._history.intervals(node, presence=lambda: self.find_presence(node))
+        self._idle_power.observe(node, intervals, self._list_windows(node))
+        ended = [span.to_window(1.0) for span in self._spans.get(node, {}).values() if span.end_s < FOREVER_S]
+        self._occupancies[node] = count_present(ended).find_mean()
+
+    def _list_windows(self, node: str) -> list[Window]:
         tasks = [span.to_window(1.0) for span in self._spans.get(node, {}).values()]
         return [*tasks, *self._foreign.list_windows(node, 1.0)]
 
 
-def _select(windows: Sequence[Window], first_s: float, last_s: float) -> list[Window]:
+_Timed = TypeVar("_Timed", Span, Window)
+
+
+def _select(windows: Sequence[_Timed], first_s: float, last_s: float) -> list[_Timed]:
     return [one for one in windows if one.start_s < last_s and one.end_s > first_s]
 
 
@@ -188,7 +205,7 @@ def _limit_quality(quality: EnergyQuality, timing: Timing) -> EnergyQuality:
     return quality if timing is Timing.NODE else EnergyQuality.COARSE
 
 
-def weigh(spans: Sequence[Span]) -> list[Window]:
+def weigh(spans: Sequence[Span], occupancy: float) -> list[Window]:
     """Return the spans as windows, weighted by their expected power.
 
     Tasks in a batch use the same energy per token, but the energy of prefill belongs to one task. So the weight of a
@@ -196,14 +213,13 @@ def weigh(spans: Sequence[Span]) -> list[Window]:
     took. A task that is still running gets the mean weight of the others.
     """
     closed = [span for span in spans if span.end_s < FOREVER_S]
-    occupancy = Presence.build([span.start_s for span in closed], [span.end_s for span in closed]).find_mean()
     weights = {span.pod_uid: _expected_energy_j(span, occupancy) / span.length_s for span in closed}
     usual = sum(weights.values()) / len(weights) if weights else 1.0
     return [span.to_window(weights.get(span.pod_uid, usual)) for span in spans]
 
 
 def _expected_energy_j(span: Span, occupancy: float) -> float:
-    features = energy_features(span.prompt_tokens, span.output_tokens, max(occupancy, 1.0))
+    features = energy_features(span.prompt_tokens, span.output_tokens, occupancy)
     return max(float(features @ np.array(GENERIC.energy)), 1e-3)
 
 

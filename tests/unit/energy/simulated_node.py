@@ -1,13 +1,16 @@
 """A node that prefills one task at a time and decodes the others together, with the energy of each."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from math import inf
 from random import Random
 
+from perllm.energy.attribution import Window
 from perllm.energy.history import EnergyHistory
 from perllm.energy.meters import Meter
+from perllm.energy.presence import Presence
+from perllm.energy.settlement import Span, weigh
 
 
 @dataclass(frozen=True)
@@ -122,3 +125,9 @@ def sample(name: str, kind: str, every_s: float) -> EnergyHistory:
         history, value = (meter.counters, energy_j) if kind == "counter" else (meter.gauges, power_w)
         history.merge("n", "gpu", [(time_s, value)], time_s)
     return EnergyHistory([meter], absent_after_s=2 * every_s + 1)
+
+
+def weigh_all(spans: Sequence[Span]) -> list[Window]:
+    """Return the spans of all tasks of a node as windows, as their settlement does."""
+    presence = Presence.build([span.start_s for span in spans], [span.end_s for span in spans])
+    return weigh(spans, presence.find_mean())

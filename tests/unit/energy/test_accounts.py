@@ -7,17 +7,17 @@ from prometheus_client import CollectorRegistry
 
 from perllm.agent.publication import FOREIGN_S
 from perllm.energy.accounts import AccountMetrics, EnergyAccounts, divide_energy
-from perllm.energy.attribution import IdlePower, Window, attribute, estimate_idle_power_w, find_presence
+from perllm.energy.attribution import IdlePower, Window, attribute, count_present, estimate_idle_power_w
 from perllm.energy.devices import measure_counter
 from perllm.energy.foreign import ForeignLoad
 from perllm.energy.history import EnergyHistory
 from perllm.energy.intervals import Intervals
 from perllm.energy.meters import Meter
 from perllm.energy.series import TimeSeries
-from perllm.energy.settlement import Settlement, Span, weigh
+from perllm.energy.settlement import Settlement, Span
 from perllm.guard import Guard
 from unit.controller.samples import running, succeeded
-from unit.energy.simulated_node import LOADS, run, sample
+from unit.energy.simulated_node import LOADS, run, sample, weigh_all
 
 IDLE_W = 10.0
 
@@ -64,8 +64,8 @@ def test_parts_add_up_to_what_was_measured_and_to_the_energies_of_the_tasks(
     spans = [
         Span(str(index), task.start_s, task.end_s or 0.0, task.prompt, task.output) for index, task in enumerate(tasks)
     ]
-    windows = weigh(spans)
-    intervals = sample(name, kind, every_s).intervals("n", presence=find_presence(windows))
+    windows = weigh_all(spans)
+    intervals = sample(name, kind, every_s).intervals("n", presence=lambda: count_present(windows))
     idle_w = estimate_idle_power_w(intervals, windows)
 
     parts = divide_energy(intervals, windows, [], idle_w)
@@ -86,7 +86,7 @@ def test_the_energy_of_foreign_requests_is_found_by_their_number(name: str) -> N
     load = ForeignLoad(1e9)
     for time_s in np.arange(0.0, 600.0, FOREIGN_S):
         load.see("n", sum(one.start_s <= time_s < (one.end_s or 0.0) for one in others), float(time_s))
-    windows = weigh(own)
+    windows = weigh_all(own)
     foreign = load.list_windows("n", sum(one.weight for one in windows) / len(windows))
     intervals = sample(name, "counter", 1.0).intervals("n")
 

@@ -7,9 +7,9 @@ from statistics import median
 
 import pytest
 
-from perllm.energy.attribution import attribute, estimate_idle_power_w, find_presence
-from perllm.energy.settlement import Span, weigh
-from unit.energy.simulated_node import LOADS, run, sample
+from perllm.energy.attribution import attribute, count_present, estimate_idle_power_w
+from perllm.energy.settlement import Span
+from unit.energy.simulated_node import LOADS, run, sample, weigh_all
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ def judge(name: str, kind: str, every_s: float) -> list[Judged]:
     spans = [
         Span(str(index), task.start_s, task.end_s or 0.0, task.prompt, task.output) for index, task in enumerate(tasks)
     ]
-    windows = weigh(spans)
-    intervals = sample(name, kind, every_s).intervals("n", presence=find_presence(windows))
+    windows = weigh_all(spans)
+    intervals = sample(name, kind, every_s).intervals("n", presence=lambda: count_present(windows))
     found = attribute(intervals, windows, estimate_idle_power_w(intervals, windows))
     judged = [
         Judged(span.end_s, span.length_s, energy_j, task.energy_j)

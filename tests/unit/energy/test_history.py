@@ -262,7 +262,7 @@ def test_power_steps_where_a_task_begins_and_ends_between_samples() -> None:
     meter = meter_of()
     meter.gauges.merge("n", "a", [(0, 10), (10, 100), (20, 10)], 0.0)
 
-    found = history_of(meter).intervals("n", presence=Presence.build([2.0], [11.0]))
+    found = history_of(meter).intervals("n", presence=lambda: Presence.build([2.0], [11.0]))
 
     assert found.times_s.tolist() == [0, 2, 10, 11, 20]
     assert found.energy_j.tolist() == [20, 800, 100, 90]
@@ -274,7 +274,7 @@ def test_a_task_between_two_samples_draws_what_others_did_when_they_were_sampled
     meter.gauges.merge("n", "a", [(0, 10), (10, 100), (20, 10), (30, 10)], 0.0)
     presence = Presence.build([8.0, 22.0], [12.0, 25.0])
 
-    found = history_of(meter).intervals("n", 20, 30, presence)
+    found = history_of(meter).intervals("n", 20, 30, lambda: presence)
 
     assert found.times_s.tolist() == [20, 22, 25, 30]
     assert found.energy_j.tolist() == [20, 300, 50]
@@ -285,4 +285,4 @@ def test_two_tasks_are_not_taken_for_one_and_an_unsampled_number_for_the_nearest
     meter.gauges.merge("n", "a", [(0, 10), (10, 100), (20, 150), (30, 10), (60, 10)], 0.0)
     presence = Presence.build([8.0, 18.0, 18.0, *[40.0] * 3], [12.0, 22.0, 22.0, *[50.0] * 3])
 
-    assert history_of(meter).intervals("n", 30, 60, presence).energy_j.tolist() == [100, 1500, 100]
+    assert history_of(meter).intervals("n", 30, 60, lambda: presence).energy_j.tolist() == [100, 1500, 100]
