@@ -5,7 +5,7 @@ energy history reaches back. The window of a running task is open; its inference
 container started.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import TypeVar
@@ -138,8 +138,8 @@ class Settlement:
         ``own`` is a task that counts in any case.
         """
         self._observe(node)
-        spans = [one for one in self._spans.get(node, {}).values() if own is None or one.pod_uid != own.pod_uid]
-        spans = [*([own] if own else []), *_select(spans, first_s, last_s)]
+        others = _select(self._spans.get(node, {}).values(), first_s, last_s)
+        spans = [own, *(one for one in others if one.pod_uid != own.pod_uid)] if own else others
         # The occupancy is that of the node, so that a task has the same weight whichever other is measured.
         tasks = weigh(spans, self._occupancies.get(node, 1.0))
         usual = sum(window.weight for window in tasks) / len(tasks) if tasks else 1.0
@@ -196,7 +196,7 @@ class Settlement:
 _Timed = TypeVar("_Timed", Span, Window)
 
 
-def _select(windows: Sequence[_Timed], first_s: float, last_s: float) -> list[_Timed]:
+def _select(windows: Iterable[_Timed], first_s: float, last_s: float) -> list[_Timed]:
     return [one for one in windows if one.start_s < last_s and one.end_s > first_s]
 
 
