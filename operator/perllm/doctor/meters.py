@@ -7,14 +7,14 @@ import numpy as np
 from perllm.doctor.finding import name_some
 from perllm.energy.devices import is_mixed
 from perllm.energy.series import TimeSeries
-from perllm.telemetry.feeds import Feed, NodeMetric, list_feeds, list_meters
+from perllm.telemetry.feeds import Feed, NodeMetric, find_limit_w, list_feeds, list_meters
 from perllm.telemetry.readings import Readings
 from perllm.telemetry.settings import TelemetrySettings
 
 
 def check_devices(readings: Readings, settings: TelemetrySettings, fleet: Collection[str]) -> Iterator[tuple[str, str]]:
     """Yield what is wrong with the devices of the fleet, and what to do about it."""
-    limits_w = {meter.name: meter.max_device_power_w or 0.0 for meter in list_meters(settings)}
+    limits_w = {meter.name: find_limit_w(meter, settings) for meter in list_meters(settings)}
     for feed in list_feeds(settings):
         devices = _name_devices(readings, feed, fleet)
         if feed.metric is NodeMetric.LINK_SPEED:

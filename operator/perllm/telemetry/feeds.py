@@ -61,9 +61,9 @@ class Feed:
 
 
 def list_meters(settings: TelemetrySettings) -> tuple[MeterSettings, ...]:
-    """Return the meters, the preferred ones first, with nothing left to default."""
+    """Return the meters, the preferred ones first."""
     queries = settings.queries
-    meters = settings.meters or (
+    return settings.meters or (
         MeterSettings(
             name=QUERIED,
             energy=queries.energy,
@@ -72,20 +72,16 @@ def list_meters(settings: TelemetrySettings) -> tuple[MeterSettings, ...]:
             power_unit_w=queries.power_unit_w,
         ),
     )
-    return tuple(
-        meter.model_copy(
-            update={
-                "device_labels": settings.device_labels if meter.device_labels is None else meter.device_labels,
-                "max_device_power_w": meter.max_device_power_w or settings.max_device_power_w,
-            }
-        )
-        for meter in meters
-    )
+
+
+def find_limit_w(meter: MeterSettings, settings: TelemetrySettings) -> float:
+    """Return what no device of a meter can draw more than."""
+    return meter.max_device_power_w or settings.max_device_power_w
 
 
 def list_feeds(settings: TelemetrySettings) -> tuple[Feed, ...]:
     """Return all feeds, those of meters first."""
-    feeds = [feed for meter in list_meters(settings) for feed in _list_meter_feeds(meter)]
+    feeds = [feed for meter in list_meters(settings) for feed in _list_meter_feeds(meter, settings)]
     queries = settings.queries
     for metric, query in (
         (NodeMetric.RECEIVED, queries.received),
@@ -97,15 +93,14 @@ def list_feeds(settings: TelemetrySettings) -> tuple[Feed, ...]:
     return tuple(feeds)
 
 
-def _list_meter_feeds(meter: MeterSettings) -> list[Feed]:
-    labels, feeds = meter.device_labels or (), []
+def _list_meter_feeds(meter: MeterSettings, settings: TelemetrySettings) -> list[Feed]:
+    labels = settings.device_labels if meter.device_labels is None else meter.device_labels
+    unit_j, unit_w = meter.energy_unit_j, meter.power_unit_w
+    tolerance_j = _COUNTER_TOLERANCE_S * find_limit_w(meter, settings)
+    feeds = []
     if meter.energy is not None:
-        tolerance_j = _COUNTER_TOLERANCE_S * (meter.max_device_power_w or 0.0)
-        feeds.append(
-            Feed(NodeMetric.ENERGY, meter.energy, labels, meter.energy_unit_j, meter.name, tolerance=tolerance_j)
-        )
+        feeds.append(Feed(NodeMetric.ENERGY, meter.energy, labels, unit_j, meter.name, tolerance=tolerance_j))
     if meter.power is not None:
-        unit_w = meter.power_unit_w
         feeds.append(
             Feed(NodeMetric.POWER, meter.power, labels, unit_w, meter.name, relative_tolerance=_POWER_TOLERANCE)
         )

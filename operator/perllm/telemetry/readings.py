@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from perllm.energy.history import EnergyHistory
 from perllm.energy.meters import Meter
 from perllm.energy.series import DeviceHistory, TimeSeries
-from perllm.telemetry.feeds import Feed, NodeMetric, list_meters
+from perllm.telemetry.feeds import Feed, NodeMetric, find_limit_w, list_meters
 from perllm.telemetry.settings import TelemetrySettings
 from perllm.telemetry.snapshot import MISSING, Figure, NodeFigures, Quality
 from perllm.telemetry.uplink import Sample, choose_uplink, find_rate_bps, find_speed_bps
@@ -26,7 +26,7 @@ class Readings:
         # A stale figure is still reported, so its samples must be kept beyond the moment at which it becomes stale.
         kept_s = max(settings.history_s, 2 * settings.stale_after_s)
         self._meters = {
-            meter.name: Meter.build(meter.name, meter.part, meter.max_device_power_w or 0.0, kept_s)
+            meter.name: Meter.build(meter.name, meter.part, find_limit_w(meter, settings), kept_s)
             for meter in list_meters(settings)
         }
         self._links = {

@@ -3,7 +3,7 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from perllm.telemetry.feeds import NodeMetric, list_feeds, list_meters
+from perllm.telemetry.feeds import NodeMetric, find_limit_w, list_feeds, list_meters
 from perllm.telemetry.queries import (
     SHARED_DEVICES,
     VIRTUAL_DEVICES,
@@ -68,10 +68,10 @@ def test_default_queries_are_the_only_meter_unless_others_are_set() -> None:
 
 
 def test_meters_take_what_they_lack_from_the_common_settings() -> None:
-    dcgm, redfish = list_meters(TelemetrySettings(meters=METERS, device_labels=("UUID",), max_device_power_w=700))
+    settings = TelemetrySettings(meters=METERS, device_labels=("UUID",), max_device_power_w=700)
 
-    assert (dcgm.device_labels, dcgm.max_device_power_w) == (("UUID",), 700)
-    assert (redfish.device_labels, redfish.max_device_power_w) == (("id",), 9000)
+    assert [feed.device_labels for feed in list_feeds(settings)][:2] == [("UUID",), ("id",)]
+    assert [find_limit_w(meter, settings) for meter in list_meters(settings)] == [700, 9000]
 
 
 def test_feeds_are_named_after_their_metric_and_other_meters_than_the_default() -> None:
