@@ -116,6 +116,15 @@ _ROWS: tuple[tuple[Panel, ...], ...] = (
             stacked=True,
         ),
         Panel(
+            "Where the power of the nodes goes",
+            "watt",
+            {
+                _rate("perllm_node_energy_part_joules_total", "part"): "{{part}}",
+                "sum(deriv(perllm_energy_unattributed_joules{SCOPE}[$__rate_interval]))": "unattributed",
+            },
+            stacked=True,
+        ),
+        Panel(
             "Age of the readings", "s", {"max(perllm_telemetry_age_seconds{SCOPE})": "since the last successful poll"}
         ),
     ),

@@ -39,7 +39,9 @@ from perllm.controller.announcer import Announcer
 from perllm.controller.assembly import ControllerContext, ControllerSettings, build_task_control
 from perllm.controller.history import HistoryLimits
 from perllm.controller.watch import TaskWatch
+from perllm.energy.accounts import AccountMetrics, EnergyAccounts
 from perllm.energy.attribution import IdlePower
+from perllm.energy.foreign import ForeignLoad
 from perllm.energy.settlement import Settlement
 from perllm.extender.extender import Extender
 from perllm.extender.server import build_app
@@ -105,6 +107,7 @@ class Operator:
             guard=self._guard,
             rng=rng,
         )
+        self._foreign = ForeignLoad(config.telemetry.history_s)
         wake = asyncio.Event()
         scheduler, parts = build_scheduler(
             read_settings(config, seed=rng.getrandbits(32)),
@@ -112,7 +115,7 @@ class Operator:
             count_discarded=lambda reason: self._metrics.outcomes_refused.labels(reason).inc(),
             metrics_age_s=self._find_metrics_age_s,
         )
-        self._fleet, self._policy = parts.fleet, parts.policy
+        self._fleet, self._ledger, self._policy = parts.fleet, parts.ledger, parts.policy
         self._profiles = ProfileStore(
             client,
             self._writes,
@@ -189,10 +192,20 @@ class Operator:
         settlement = Settlement(
             self._telemetry.energy,
             IdlePower(),
+            self._foreign,
             patience_s=config.energy_patience_s,
             retry_s=max(config.telemetry.interval_s / 2, 0.1),
             window_s=config.telemetry.history_s,
             now=time.monotonic,
+        )
+        self._accounts = EnergyAccounts(
+            self._telemetry.energy,
+            settlement,
+            lambda: self._fleet.nodes,
+            AccountMetrics(self._registry),
+            guard=self._guard,
+            window_s=config.telemetry.history_s,
+            unix_now=time.time,
         )
         events = EventRecorder(client, self._writes, instance=socket.gethostname(), unix_now=time.time)
         return ControllerContext(
@@ -301,6 +314,8 @@ class Operator:
             self._begin(work, "watch of nodes", self._nodes.run)
             await self._nodes.synced.wait()
             self._begin(work, "telemetry", self._telemetry.run)
+            self._begin(work, "energy accounts", self._accounts.run)
+            self._begin(work, "foreign load", partial(self._foreign.follow, self._find_foreign, time.time))
             for pods in self._pods:
                 self._begin(work, "watch of pods", pods.run)
             for path in await wait_for_first_lists(self._pods, PODS_PATIENCE_S):
@@ -389,6 +404,9 @@ class Operator:
         """Serve the extender on the loopback interface: kube-scheduler runs in the same pod."""
         app = build_app(self._extender, self._metrics, self._guard)
         return serve(app, "127.0.0.1", self._config.server.extender_port)
+
+    def _find_foreign(self) -> dict[str, float]:
+        return {name: self._ledger.find_foreign(self._fleet.row(name)) for name in self._fleet.nodes}
 
     def _is_standby(self) -> bool:
         return self._leadership is not None and not self._leadership.won.is_set()

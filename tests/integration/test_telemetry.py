@@ -1,20 +1,26 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import aiohttp.web
 import pytest
 import pytest_asyncio
 import requests
+import yaml
 from prometheus_client import CollectorRegistry
 
 from perllm.api.task_status import EnergyQuality
+from perllm.config import Config
 from perllm.energy.attribution import Window, attribute, estimate_idle_power_w
 from perllm.guard import Guard
+from perllm.telemetry.feeds import list_feeds
 from perllm.telemetry.metrics import TelemetryMetrics
 from perllm.telemetry.poller import Telemetry
+from perllm.telemetry.queries import MeterSettings, select_window
 from perllm.telemetry.settings import TelemetrySettings
 from perllm.telemetry.snapshot import Quality
 from perllm.telemetry.source import PrometheusSource, TelemetryError, TelemetryUnreachableError
@@ -25,6 +31,10 @@ RECEIVED_BPS = 8e6
 SPEED_BPS = 1e9
 SCRAPE_S = 0.5
 STALE_S = 3.0
+READY_MADE = [
+    Config.model_validate(yaml.safe_load(path.read_text())["config"]).telemetry
+    for path in (Path(__file__).parents[2] / "examples/values").glob("*.yaml")
+]
 
 Handler = Callable[[aiohttp.web.Request], Awaitable[aiohttp.web.StreamResponse]]
 
@@ -82,15 +92,16 @@ async def prometheus(binaries: dict[str, Path], tmp_path: Path, exporter: Export
         yield prometheus
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def telemetry(prometheus: Prometheus) -> AsyncIterator[Telemetry]:
-    settings = TelemetrySettings(
-        url=prometheus.url, interval_s=0.3, timeout_s=1, max_backoff_s=0.6, stale_after_s=STALE_S
+@asynccontextmanager
+async def polled(url: str, **settings: Any) -> AsyncIterator[Telemetry]:
+    """Poll a Prometheus for the figures of node edge-1."""
+    config = TelemetrySettings(
+        url=url, interval_s=0.3, timeout_s=1, max_backoff_s=0.6, stale_after_s=STALE_S, **settings
     )
-    source = PrometheusSource(settings, requests.Session())
+    source = PrometheusSource(config, requests.Session())
     telemetry = Telemetry(
         source,
-        settings,
+        config,
         lambda: {"edge-1": ["10.0.0.1"]},
         time.time,
         TelemetryMetrics(CollectorRegistry()),
@@ -98,9 +109,17 @@ async def telemetry(prometheus: Prometheus) -> AsyncIterator[Telemetry]:
         rng=Random(0),
     )
     polling = asyncio.create_task(telemetry.run())
-    yield telemetry
-    polling.cancel()
-    source.close()
+    try:
+        yield telemetry
+    finally:
+        polling.cancel()
+        source.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def telemetry(prometheus: Prometheus) -> AsyncIterator[Telemetry]:
+    async with polled(prometheus.url) as telemetry:
+        yield telemetry
 
 
 async def eventually(check: Callable[[], bool], timeout_s: float = 20.0) -> None:
@@ -134,6 +153,33 @@ async def test_energy_of_a_task_is_measured(telemetry: Telemetry) -> None:
 
     assert found.energy_j == pytest.approx(POWER_W * (window.end_s - window.start_s), rel=0.05)
     assert found.quality is EnergyQuality.MEASURED
+
+
+async def test_energy_of_a_node_that_has_only_power_is_its_integral(prometheus: Prometheus) -> None:
+    board = MeterSettings(name="board", part="server", power="DCGM_FI_DEV_POWER_USAGE[{window}]", power_unit_w=0.5)
+    async with polled(prometheus.url, meters=(board,), matchers={"job": "gpu"}) as telemetry:
+        await eventually(lambda: len(telemetry.energy.intervals("edge-1").energy_j) > 2)
+        found = telemetry.energy.intervals("edge-1")
+
+    assert found.meters == ("board",)
+    assert found.energy_j.sum() == pytest.approx(POWER_W / 2 * (found.times_s[-1] - found.times_s[0]))
+
+
+async def test_series_of_another_cluster_are_not_asked_for(prometheus: Prometheus) -> None:
+    async with polled(prometheus.url, matchers={"job": "elsewhere"}) as telemetry:
+        await eventually(lambda: telemetry.healthy)
+
+        assert telemetry.snapshot.of("edge-1").power_w.quality is Quality.MISSING
+
+
+async def test_queries_of_all_ready_made_values_are_valid(prometheus: Prometheus) -> None:
+    source = PrometheusSource(TelemetrySettings(url=prometheus.url), requests.Session())
+    try:
+        for settings in READY_MADE:
+            for feed in list_feeds(settings):
+                await source.query(select_window(feed.query, 60.0, {"cluster": "edge"}))
+    finally:
+        source.close()
 
 
 async def test_outage_makes_figures_stale_and_restart_makes_them_fresh(

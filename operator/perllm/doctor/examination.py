@@ -12,8 +12,8 @@ from perllm.doctor import clocks, cluster, nodes, pods, rights, tasks, telemetry
 from perllm.doctor.configuration import check_configuration
 from perllm.doctor.finding import Finding, fail, warn
 from perllm.doctor.rights import Access, Account
+from perllm.telemetry.feeds import Feed, list_feeds
 from perllm.telemetry.queries import select_window
-from perllm.telemetry.readings import NodeMetric
 from perllm.telemetry.series import Series
 from perllm.telemetry.source import MetricSource, TelemetryError, TelemetryUnreachableError
 
@@ -128,17 +128,17 @@ class Examination:
         return bool((answer.get("status") or {}).get("allowed"))
 
     async def _ask_prometheus(self) -> telemetry.Answers:
-        series: dict[NodeMetric, tuple[Series, ...]] = {}
-        errors: dict[NodeMetric, str] = {}
+        series: dict[Feed, tuple[Series, ...]] = {}
+        errors: dict[Feed, str] = {}
         settings = self.config.telemetry
-        for metric in NodeMetric:
-            query = select_window(getattr(settings.queries, metric.value), settings.history_s)
+        for feed in list_feeds(settings):
+            query = select_window(feed.query, settings.history_s, settings.matchers)
             try:
-                series[metric] = tuple(await self.source.query(query))
+                series[feed] = tuple(await self.source.query(query))
             except TelemetryUnreachableError as error:
                 return telemetry.Answers({}, {}, unreachable=str(error))
             except TelemetryError as error:
-                errors[metric] = str(error)
+                errors[feed] = str(error)
         return telemetry.Answers(series, errors)
 
     async def _read(self, path: str) -> dict[str, Any] | None:

@@ -1,23 +1,19 @@
-"""Checks whether Prometheus has the figures that PerLLM queries."""
+"""Checks the answers of Prometheus to the queries that PerLLM makes."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from perllm.doctor.finding import Finding, fail, name_some, ok, warn
+from perllm.doctor.figures import CHECK as CHECK
+from perllm.doctor.figures import Evidence, check_figures
+from perllm.doctor.finding import Finding, fail, name_some, warn
+from perllm.doctor.meters import check_devices
+from perllm.telemetry.assignment import SeriesAssignment
+from perllm.telemetry.feeds import Feed
 from perllm.telemetry.mapping import NodeMapping
-from perllm.telemetry.readings import NodeMetric
-from perllm.telemetry.series import Series, describe_labels
+from perllm.telemetry.readings import Readings
+from perllm.telemetry.series import Series
 from perllm.telemetry.settings import TelemetrySettings
-
-CHECK = "Prometheus"
-
-_LOST = {
-    NodeMetric.ENERGY: "the energy of tasks there is neither measured nor learned",
-    NodeMetric.POWER: "the condition MetricsAvailable of tasks there is False",
-    NodeMetric.RECEIVED: "their uplinks are assumed to be idle",
-    NodeMetric.LINK_SPEED: "config.nodes.default_bandwidth_mbit_s is assumed there",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +21,13 @@ class Answers:
     """The answers of Prometheus.
 
     Attributes:
-        series: series that were found, by metric.
-        errors: why there is no answer, by metric.
+        series: series that were found, by feed.
+        errors: why there is no answer, by feed.
         unreachable: why Prometheus does not answer at all; empty if it does.
     """
 
-    series: Mapping[NodeMetric, Sequence[Series]]
-    errors: Mapping[NodeMetric, str]
+    series: Mapping[Feed, Sequence[Series]]
+    errors: Mapping[Feed, str]
     unreachable: str = ""
 
 
@@ -55,14 +51,18 @@ def check_telemetry(
     if answers.unreachable:
         yield _explain_unreachable(answers.unreachable, settings, is_inside=is_inside)
         return
-    for metric in NodeMetric:
-        if metric in answers.errors:
-            advice = f"correct config.telemetry.queries.{metric}"
-            yield fail(CHECK, f"{metric}: {answers.errors[metric]}", advice)
-        elif nodes.fleet:
-            found = answers.series.get(metric, ())
-            yield _check_metric(metric, [one for one in found if not one.fault], nodes, settings, now_s)
-            yield from _check_series(metric, found)
+    for feed, error in answers.errors.items():
+        yield fail(CHECK, f"{feed.name}: {error}", f"correct {feed.setting}")
+    if not nodes.fleet:
+        return
+    mapping = NodeMapping.build(nodes.addresses, settings.node_labels)
+    yield from _check_addresses(mapping, nodes)
+    evidence = Evidence(settings, Readings(settings))
+    for feed, found in answers.series.items():
+        yield from _collect(evidence, feed, found, mapping, now_s)
+    yield from check_figures(evidence, nodes.fleet, now_s)
+    for message, advice in check_devices(evidence.readings, settings, nodes.fleet):
+        yield warn(CHECK, message, advice)
 
 
 def _explain_unreachable(error: str, settings: TelemetrySettings, *, is_inside: bool) -> Finding:
@@ -73,59 +73,26 @@ def _explain_unreachable(error: str, settings: TelemetrySettings, *, is_inside: 
     return fail(CHECK, error, "set config.telemetry.url and token_file, or networkPolicy.prometheus")
 
 
-def _check_series(metric: NodeMetric, found: Sequence[Series]) -> Iterator[Finding]:
-    faulty = [f"{describe_labels(one.labels)}: {one.fault}" for one in found if one.fault]
-    if faulty:
-        message = f"{metric}: {len(faulty)} of {len(found)} series cannot be used, for example {faulty[0]}"
-        yield warn(CHECK, message, "check the output of their exporter, and rules that rewrite it")
+def _check_addresses(mapping: NodeMapping, nodes: Nodes) -> Iterator[Finding]:
+    shared = {address: names for address, names in mapping.shared.items() if not set(names).isdisjoint(nodes.fleet)}
+    for address, names in sorted(shared.items())[:1]:
+        message = f"{len(shared)} addresses are those of several nodes and identify none: {address} is of "
+        yield warn(CHECK, f"{message}{name_some(names)}", "let Prometheus add a label with the node's name: node")
 
 
-def _check_metric(
-    metric: NodeMetric, found: Sequence[Series], nodes: Nodes, settings: TelemetrySettings, now_s: float
-) -> Finding:
-    newest, strangers = _find_newest(found, nodes, settings)
-    lacking = sorted(name for name in nodes.fleet if name not in newest)
-    stale = sorted(name for name, time_s in newest.items() if now_s - time_s > settings.stale_after_s)
-    if lacking:
-        message = f"{metric}: no series of {name_some(lacking)}; {_LOST[metric]}"
-        # Nodes without exporters are fine, but series that exist should identify a node.
-        judge = fail if strangers and not newest else warn
-        return judge(CHECK, message, _advise(metric, found, strangers, settings))
-    ahead = sorted(name for name, time_s in newest.items() if time_s - now_s > settings.stale_after_s)
-    if ahead:
-        message = f"{metric}: samples of {name_some(ahead)} are in the future and are ignored"
-        return warn(CHECK, message, "compare the clocks of Prometheus, its exporters and PerLLM")
-    ages = sorted(now_s - time_s for time_s in newest.values())
-    message = f"{metric}: all {len(newest)} nodes, newest samples {ages[0]:.0f} to {ages[-1]:.0f} s old"
-    if stale:
-        return warn(CHECK, f"{message}; too old: {name_some(stale)}", "check their exporters, or raise stale_after_s")
-    return ok(CHECK, message)
-
-
-def _find_newest(
-    found: Sequence[Series], nodes: Nodes, settings: TelemetrySettings
-) -> tuple[dict[str, float], list[Series]]:
-    """Return the time of the newest sample of each node of the fleet, and series that belong to no known node."""
-    mapping = NodeMapping.build(nodes.addresses, settings.node_labels)
-    newest: dict[str, float] = {}
-    strangers = []
+def _collect(
+    evidence: Evidence, feed: Feed, found: Sequence[Series], mapping: NodeMapping, now_s: float
+) -> Iterator[Finding]:
+    """Add the series of a feed to the evidence; yield a finding if some of them cannot be used."""
+    assignment, history = SeriesAssignment(feed, mapping), evidence.readings.find_history(feed)
     for series in found:
-        name = mapping.find(series.labels)
-        if name is None:
-            strangers.append(series)
-        elif series.samples and name in nodes.fleet:
-            newest[name] = max(newest.get(name, 0.0), series.samples[-1][0])
-    return newest, strangers
-
-
-def _advise(
-    metric: NodeMetric, found: Sequence[Series], strangers: Sequence[Series], settings: TelemetrySettings
-) -> str:
-    if not found:
-        return f"the query returns nothing: run its exporter, or set config.telemetry.queries.{metric}"
-    if not strangers:
-        return "run the exporter there"
-    return (
-        f"{len(strangers)} series name no known node in {', '.join(settings.node_labels)}, for example "
-        f"{describe_labels(strangers[0].labels)}: set config.telemetry.node_labels, or relabel"
-    )
+        assignment.add(series)
+    evidence.nodes[feed], evidence.strangers[feed] = set(), assignment.unmapped
+    faults = assignment.faults
+    for device in assignment.list_devices():
+        evidence.nodes[feed].add(device.node)
+        history.merge(device.node, device.device, device.samples, now_s)
+        faults += [device.fault] if device.fault else []
+    if faults:
+        message = f"{feed.name}: {len(faults)} series cannot be used, for example {faults[0]}"
+        yield warn(CHECK, message, "check the output of their exporter, and rules that rewrite it")

@@ -1,16 +1,18 @@
 """Attribution: splits the energy of a node among the tasks that ran on it."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from perllm.api.task_status import EnergyQuality
 from perllm.energy.intervals import Array, Intervals
+from perllm.energy.presence import Presence
 
 _MIN_INTERVALS_MEASURED = 2
 # A low quantile, since idle power is a lower bound, but not the minimum: a single odd sample should not decide.
 _IDLE_QUANTILE = 0.1
+_IDLE_STRETCH_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +39,28 @@ class Attribution:
 MISSING = Attribution(None, EnergyQuality.MISSING)
 
 
+@dataclass(frozen=True, slots=True)
+class Charges:
+    """What a task is charged for being present.
+
+    Attributes:
+        times_s: Shape ``(n,)``: ascending.
+        charged_j: Shape ``(n,)``: joules per unit of weight charged until then to a task present from the start.
+    """
+
+    times_s: Array
+    charged_j: Array
+
+    def sum_j(self, window: Window) -> float:
+        """Return what one task is charged, for the part of its window that lies within these times."""
+        start_j, end_j = np.interp([window.start_s, window.end_s], self.times_s, self.charged_j)
+        return float(end_j - start_j) * window.weight
+
+
 def attribute(
     intervals: Intervals, windows: Sequence[Window], idle_w: float | None, *, wanted: Container[str] | None = None
 ) -> dict[str, Attribution]:
-    """Split the energy of a node among its tasks.
-
-    In each interval, idle power accounts for its whole length, and the rest is active energy, which is spread over the
-    time in which any task was present. At each instant the tasks present share the power by their weights. No task is
-    charged for the idle power of an empty node. Takes O((samples + windows) log(samples + windows)).
+    """Split the energy of a node among its tasks, as ``share_energy`` does.
 
     Args:
         intervals: The energy of the node.
@@ -55,46 +71,18 @@ def attribute(
     asked = [window for window in windows if wanted is None or window.task_id in wanted]
     if not len(intervals.energy_j):
         return {window.task_id: MISSING for window in asked}
-    times_s, shares_j = _accumulate_shares(intervals, windows, idle_w or 0.0)
+    charges = share_energy(intervals, windows, idle_w or 0.0)
     gaps = np.concatenate([[0], np.cumsum(np.isnan(intervals.energy_j))])
-    return {window.task_id: _read(window, intervals, gaps, times_s, shares_j) for window in asked}
+    return {window.task_id: _read(window, intervals, gaps, charges) for window in asked}
 
 
-def estimate_idle_power_w(intervals: Intervals, windows: Sequence[Window]) -> float | None:
-    """Return a low quantile of the node's power in intervals without tasks; None if there are no such intervals."""
-    if not len(intervals.energy_j):
-        return None
-    starts_s = np.sort([window.start_s for window in windows])
-    ends_s = np.sort([window.end_s for window in windows])
-    begun = np.searchsorted(starts_s, intervals.times_s[1:])
-    ended = np.searchsorted(ends_s, intervals.times_s[:-1], side="right")
-    empty = (begun == ended) & ~np.isnan(intervals.energy_j)
-    if not empty.any():
-        return None
-    power_w = intervals.energy_j[empty] / np.diff(intervals.times_s)[empty]
-    return float(np.quantile(power_w, _IDLE_QUANTILE))
+def share_energy(intervals: Intervals, windows: Sequence[Window], idle_w: float) -> Charges:
+    """Return what tasks are charged.
 
-
-class IdlePower:
-    """The idle power of every node, remembered while the node is busy."""
-
-    def __init__(self, known_w: Mapping[str, float] | None = None) -> None:
-        self._power_w = dict(known_w or {})
-
-    def get(self, node: str) -> float | None:
-        """Return the idle power of a node in watts; None if the node has never been idle."""
-        return self._power_w.get(node)
-
-    def observe(self, node: str, intervals: Intervals, windows: Sequence[Window]) -> float | None:
-        """Update the idle power of a node from recent intervals; return it in watts, None if it has never been idle."""
-        power_w = estimate_idle_power_w(intervals, windows)
-        if power_w is not None:
-            self._power_w[node] = power_w
-        return self._power_w.get(node)
-
-
-def _accumulate_shares(intervals: Intervals, windows: Sequence[Window], idle_w: float) -> tuple[Array, Array]:
-    """Return times and, for each, the cumulative joules per unit of weight charged to a task present from the start."""
+    In each interval, idle power accounts for its whole length, and the rest is active energy, which is spread over the
+    time in which any task was present. At each instant the tasks present share the power by their weights. No task is
+    charged for the idle power of an empty node. Takes O((samples + windows) log(samples + windows)).
+    """
     first_s, last_s = intervals.times_s[0], intervals.times_s[-1]
     starts_s = np.clip([window.start_s for window in windows], first_s, last_s)
     ends_s = np.clip([window.end_s for window in windows], first_s, last_s)
@@ -109,7 +97,50 @@ def _accumulate_shares(intervals: Intervals, windows: Sequence[Window], idle_w: 
     active_j = np.maximum(np.nan_to_num(intervals.energy_j) - idle_w * np.diff(intervals.times_s), 0.0)
     power_w = np.minimum(idle_w, _mean_power_w(intervals)) + active_j / np.maximum(busy_s, 1e-9)
     shared_w = np.where(present > 0.5, power_w[interval] / np.maximum(weight, 1e-9), 0.0)
-    return times_s, np.concatenate([[0.0], np.cumsum(shared_w * length_s)])
+    return Charges(times_s, np.concatenate([[0.0], np.cumsum(shared_w * length_s)]))
+
+
+def estimate_idle_power_w(intervals: Intervals, windows: Sequence[Window]) -> float | None:
+    """Return a low quantile of the node's power without tasks; None if there was always one.
+
+    It is taken over stretches of some seconds, since the times of single samples are not exact.
+    """
+    if not len(intervals.energy_j):
+        return None
+    starts_s = np.sort([window.start_s for window in windows])
+    ends_s = np.sort([window.end_s for window in windows])
+    begun = np.searchsorted(starts_s, intervals.times_s[1:])
+    ended = np.searchsorted(ends_s, intervals.times_s[:-1], side="right")
+    empty = (begun == ended) & ~np.isnan(intervals.energy_j)
+    if not empty.any():
+        return None
+    length_s, energy_j = np.diff(intervals.times_s)[empty], intervals.energy_j[empty]
+    stretch = ((np.cumsum(length_s) - length_s) // _IDLE_STRETCH_S).astype(int)
+    total_s, total_j = np.bincount(stretch, length_s), np.bincount(stretch, energy_j)
+    whole = total_s >= min(_IDLE_STRETCH_S / 2, total_s.max())
+    return float(np.quantile(total_j[whole] / total_s[whole], _IDLE_QUANTILE))
+
+
+def count_present(windows: Sequence[Window]) -> Presence:
+    """Return how many of the windows there are at each moment."""
+    return Presence.build([window.start_s for window in windows], [window.end_s for window in windows])
+
+
+class IdlePower:
+    """The idle power of every node by its meters, remembered while the node is busy."""
+
+    def __init__(self) -> None:
+        self._power_w: dict[tuple[str, tuple[str, ...]], float] = {}
+
+    def get(self, node: str, meters: tuple[str, ...]) -> float | None:
+        """Return the idle power of a node in watts, as these meters measure it; None if they never saw it idle."""
+        return self._power_w.get((node, meters))
+
+    def observe(self, node: str, intervals: Intervals, windows: Sequence[Window]) -> None:
+        """Update the idle power of a node from recent intervals, if it was idle."""
+        power_w = estimate_idle_power_w(intervals, windows)
+        if power_w is not None:
+            self._power_w[node, intervals.meters] = power_w
 
 
 def _sum_until(events_s: Array, values: Array, times_s: Array) -> Array:
@@ -123,16 +154,17 @@ def _mean_power_w(intervals: Intervals) -> Array:
     return np.nan_to_num(intervals.energy_j) / np.diff(intervals.times_s)
 
 
-def _read(window: Window, intervals: Intervals, gaps: Array, times_s: Array, shares_j: Array) -> Attribution:
+def _read(window: Window, intervals: Intervals, gaps: Array, charges: Charges) -> Attribution:
     bounds_s = intervals.times_s
     if not bounds_s[0] <= window.start_s < window.end_s <= bounds_s[-1]:
         return MISSING
     outer = np.searchsorted(bounds_s, window.start_s, side="right") - 1, np.searchsorted(bounds_s, window.end_s)
     if gaps[outer[1]] > gaps[outer[0]]:
         return MISSING
-    start_j, end_j = np.interp([window.start_s, window.end_s], times_s, shares_j)
-    inner = np.searchsorted(bounds_s, window.end_s, side="right") - np.searchsorted(bounds_s, window.start_s) - 1
-    measured = inner >= _MIN_INTERVALS_MEASURED
-    return Attribution(
-        float(end_j - start_j) * window.weight, EnergyQuality.MEASURED if measured else EnergyQuality.COARSE
-    )
+    inner = _count(bounds_s, window) - _count(intervals.steps_s, window) - 1
+    measured = inner >= _MIN_INTERVALS_MEASURED and not _count(intervals.changes_s, window)
+    return Attribution(charges.sum_j(window), EnergyQuality.MEASURED if measured else EnergyQuality.COARSE)
+
+
+def _count(times_s: Array, window: Window) -> int:
+    return int(np.count_nonzero((times_s >= window.start_s) & (times_s <= window.end_s)))

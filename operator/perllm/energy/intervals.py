@@ -1,12 +1,16 @@
-"""The energy of a node between the samples of its devices' counters."""
+"""The energy of a node between the samples of its devices."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+
+def _nothing() -> Array:
+    return np.empty(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,37 +20,68 @@ class Intervals:
     Attributes:
         times_s: Shape ``(n + 1,)``, or empty: bounds of the intervals in seconds since the epoch, ascending.
         energy_j: Shape ``(n,)``: joules; NaN where unknown (a gap).
+        changes_s: When a device appeared or vanished: from then on the energy is that of other devices.
+        steps_s: Those of the bounds at which nothing was sampled, but tasks began or ended.
+        meters: Names of the meters that it comes from. Energies of different meters are not comparable.
     """
 
     times_s: Array
     energy_j: Array
+    changes_s: Array = field(default_factory=_nothing)
+    steps_s: Array = field(default_factory=_nothing)
+    meters: tuple[str, ...] = ()
 
 
 EMPTY = Intervals(np.empty(0), np.empty(0))
 
 
-def join_counters(devices: Sequence[tuple[Sequence[float], Sequence[float]]], max_device_power_w: float) -> Intervals:
-    """Return the total energy of a node's devices, for the time in which all of them have samples.
+@dataclass(frozen=True, slots=True)
+class DeviceEnergy:
+    """The energy of one device in a window.
 
-    Args:
-        devices: Times in seconds and joules of each device's counter, in order of time.
-        max_device_power_w: A counter that rises faster than this has jumped, and one that falls was reset: a gap.
+    Attributes:
+        segments: Where it was measured, in order of time. They do not overlap.
+        first_s: Its first sample, of those in the window and one on either side.
+        last_s: Its last one.
+        was_added: Whether the node was measured before the device was, so that it counts only from then on.
+        is_gone: Whether it is measured no longer although the node is, so that it counts only until then.
     """
-    parts = [(np.asarray(times_s), np.asarray(energy_j)) for times_s, energy_j in devices]
-    if not parts or any(len(times_s) < 2 for times_s, _ in parts):
+
+    segments: tuple[Intervals, ...]
+    first_s: float
+    last_s: float
+    was_added: bool = False
+    is_gone: bool = False
+
+
+def sum_devices(devices: Sequence[DeviceEnergy]) -> Intervals:
+    """Return the energy of a node, for the time in which all its devices that should be measured are.
+
+    A device that was added or is gone spoils nothing else: it contributes while it is there. Where no device is
+    measured, and where one is whose energy is unknown, the energy of the node is unknown.
+    """
+    segments = [segment for device in devices for segment in device.segments]
+    if not segments:
         return EMPTY
-    start_s, end_s = max(times_s[0] for times_s, _ in parts), min(times_s[-1] for times_s, _ in parts)
-    bounds_s = np.unique(np.concatenate([times_s for times_s, _ in parts]))
+    start_s = max((device.first_s for device in devices if not device.was_added), default=-np.inf)
+    end_s = min((device.last_s for device in devices if not device.is_gone), default=np.inf)
+    bounds_s = np.unique(np.concatenate([segment.times_s for segment in segments]))
     bounds_s = bounds_s[(bounds_s >= start_s) & (bounds_s <= end_s)]
     if len(bounds_s) < 2:
         return EMPTY
-    return Intervals(bounds_s, sum((_spread(part, bounds_s, max_device_power_w) for part in parts), np.zeros(1)))
+    energy_j, measured = np.zeros(len(bounds_s) - 1), np.zeros(len(bounds_s) - 1, dtype=bool)
+    for segment in segments:
+        inside = (bounds_s[:-1] >= segment.times_s[0]) & (bounds_s[1:] <= segment.times_s[-1])
+        energy_j[inside] += _spread(segment, bounds_s)[inside]
+        measured |= inside
+    edges_s = np.concatenate([segment.times_s[[0, -1]] for segment in segments])
+    changes_s = np.unique(edges_s[(edges_s > bounds_s[0]) & (edges_s < bounds_s[-1])])
+    steps_s = np.intersect1d(bounds_s, np.concatenate([segment.steps_s for segment in segments]))
+    return Intervals(bounds_s, np.where(measured, energy_j, np.nan), changes_s, steps_s)
 
 
-def _spread(device: tuple[Array, Array], bounds_s: Array, max_power_w: float) -> Array:
+def _spread(segment: Intervals, bounds_s: Array) -> Array:
     """Return the joules of one device per common interval, assuming constant power between its own samples."""
-    times_s, energy_j = device
-    power_w = np.diff(energy_j) / np.diff(times_s)
-    power_w[(power_w < 0) | (power_w > max_power_w)] = np.nan
-    own = np.searchsorted(times_s, bounds_s[:-1], side="right") - 1
-    return np.asarray(power_w[own] * np.diff(bounds_s))
+    power_w = segment.energy_j / np.diff(segment.times_s)
+    own = np.searchsorted(segment.times_s, bounds_s[:-1], side="right") - 1
+    return np.asarray(power_w[np.clip(own, 0, len(power_w) - 1)] * np.diff(bounds_s))

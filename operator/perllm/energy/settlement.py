@@ -5,26 +5,30 @@ energy history reaches back. The window of a running task is open; its inference
 container started.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
+from typing import TypeVar
 
 import numpy as np
 
 from perllm.api.task_status import EnergyQuality
 from perllm.cluster.pod import Pod, Timing
-from perllm.energy.attribution import MISSING, Attribution, IdlePower, Window, attribute
+from perllm.energy.attribution import MISSING, Attribution, IdlePower, Window, attribute, count_present
+from perllm.energy.foreign import ForeignLoad
 from perllm.energy.history import EnergyHistory
 from perllm.energy.intervals import Array
+from perllm.energy.presence import Presence
 from perllm.learning.features import energy_features
 from perllm.learning.priors import GENERIC
 
-FOREVER_S = float("inf")
+FOREVER_S = inf
 MIN_SPAN_S = 0.001
 SETTLING_S = 2.0
 """How long after a run the API server may still report pods that ran at the same time and share its energy."""
 
-IDLE_INTERVAL_S = 10.0
-"""How often the idle power of a node is estimated."""
+OBSERVATION_S = 10.0
+"""How often the idle power and the occupancy of a node are estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +55,9 @@ class Settlement:
     """Measures the energy of finished tasks.
 
     Args:
-        history: energy counters of the nodes.
+        history: energy of the nodes.
         idle_power: idle power of the nodes.
+        foreign: foreign requests on the nodes, which share the energy.
         patience_s: how long to wait for samples after the end of a run.
         retry_s: how often to check for them.
         window_s: how far back the energy history reaches.
@@ -63,6 +68,7 @@ class Settlement:
         self,
         history: EnergyHistory,
         idle_power: IdlePower,
+        foreign: ForeignLoad,
         *,
         patience_s: float,
         retry_s: float,
@@ -72,12 +78,14 @@ class Settlement:
         self.retry_s = retry_s
         self._history = history
         self._idle_power = idle_power
+        self._foreign = foreign
         self._patience_s = patience_s
         self._window_s = window_s
         self._now = now
         self._spans: dict[str, dict[str, Span]] = {}
         self._nodes: dict[str, str] = {}
-        self._estimated_s: dict[str, float] = {}
+        self._occupancies: dict[str, float] = {}
+        self._observed_s: dict[str, float] = {}
 
     def begin(self, pod: Pod, now_s: float) -> None:
         """Record that a pod is running; before it has started it uses no energy.
@@ -111,17 +119,45 @@ class Settlement:
             return None
         if not self._history.covers(pod.node, own.end_s):
             return None if now_s - own.end_s < self._patience_s else MISSING
-        intervals = self._history.intervals(pod.node, own.start_s, own.end_s)
+        node = pod.node
+        intervals = self._history.intervals(node, own.start_s, own.end_s, lambda: self.find_presence(node))
         if not len(intervals.times_s):
             return MISSING
         first_s, last_s = intervals.times_s[0], intervals.times_s[-1]
-        others = (one for one in self._spans.get(pod.node, {}).values() if one.pod_uid != own.pod_uid)
-        spans = [own, *(one for one in others if one.start_s < last_s and one.end_s > first_s)]
-        idle_w = self._idle_power_w(pod.node)
-        share = attribute(intervals, weigh(spans), idle_w, wanted={own.pod_uid})[own.pod_uid]
+        tasks, foreign = self.list_windows(node, first_s, last_s, own)
+        idle_w = self.find_idle_power_w(node, intervals.meters)
+        share = attribute(intervals, [*tasks, *foreign], idle_w, wanted={own.pod_uid})[own.pod_uid]
         if share.energy_j is None:
             return share
         return Attribution(share.energy_j + transmission_energy_j, _limit_quality(share.quality, pod.timing))
+
+    def list_windows(
+        self, node: str, first_s: float, last_s: float, own: Span | None = None
+    ) -> tuple[list[Window], list[Window]]:
+        """Return the windows of the tasks on a node, and of foreign requests, that overlap a time.
+
+        ``own`` is a task that counts in any case.
+        """
+        self._observe(node)
+        others = _select(self._spans.get(node, {}).values(), first_s, last_s)
+        spans = [own, *(one for one in others if one.pod_uid != own.pod_uid)] if own else others
+        # The occupancy is that of the node, so that a task has the same weight whichever other is measured.
+        tasks = weigh(spans, self._occupancies.get(node, 1.0))
+        usual = sum(window.weight for window in tasks) / len(tasks) if tasks else 1.0
+        return tasks, _select(self._foreign.list_windows(node, usual), first_s, last_s)
+
+    def find_begun_s(self, node: str) -> float:
+        """Return since when there have been tasks on a node that still run; infinite if there are none."""
+        return min((one.start_s for one in self._spans.get(node, {}).values() if one.end_s == FOREVER_S), default=inf)
+
+    def find_idle_power_w(self, node: str, meters: tuple[str, ...]) -> float | None:
+        """Return the idle power of a node as these meters measure it; None if they never saw it idle."""
+        self._observe(node)
+        return self._idle_power.get(node, meters)
+
+    def find_presence(self, node: str) -> Presence:
+        """Return how many tasks and foreign loads there were on a node at each moment of the last minutes."""
+        return count_present(self._list_windows(node))
 
     def forget(self, pod_uid: str) -> None:
         """Forget the open window of a pod that is gone; closed ones still matter for other pods."""
@@ -142,13 +178,27 @@ class Settlement:
             del windows[pod_uid]
             self._nodes.pop(pod_uid, None)
 
-    def _idle_power_w(self, node: str) -> float | None:
+    def _observe(self, node: str) -> None:
+        """Estimate the idle power and the occupancy of a node, which takes long, if that is due."""
         now_s = self._now()
-        if now_s - self._estimated_s.get(node, -FOREVER_S) < IDLE_INTERVAL_S:
-            return self._idle_power.get(node)
-        self._estimated_s[node] = now_s
-        windows = [span.to_window(1.0) for span in self._spans.get(node, {}).values()]
-        return self._idle_power.observe(node, self._history.intervals(node), windows)
+        if now_s - self._observed_s.get(node, -FOREVER_S) < OBSERVATION_S:
+            return
+        self._observed_s[node] = now_s
+        intervals = self._history.intervals(node, presence=lambda: self.find_presence(node))
+        self._idle_power.observe(node, intervals, self._list_windows(node))
+        ended = [span.to_window(1.0) for span in self._spans.get(node, {}).values() if span.end_s < FOREVER_S]
+        self._occupancies[node] = count_present(ended).find_mean()
+
+    def _list_windows(self, node: str) -> list[Window]:
+        tasks = [span.to_window(1.0) for span in self._spans.get(node, {}).values()]
+        return [*tasks, *self._foreign.list_windows(node, 1.0)]
+
+
+_Timed = TypeVar("_Timed", Span, Window)
+
+
+def _select(windows: Iterable[_Timed], first_s: float, last_s: float) -> list[_Timed]:
+    return [one for one in windows if one.start_s < last_s and one.end_s > first_s]
 
 
 def _limit_quality(quality: EnergyQuality, timing: Timing) -> EnergyQuality:
@@ -156,16 +206,14 @@ def _limit_quality(quality: EnergyQuality, timing: Timing) -> EnergyQuality:
     return quality if timing is Timing.NODE else EnergyQuality.COARSE
 
 
-def weigh(spans: Sequence[Span]) -> list[Window]:
+def weigh(spans: Sequence[Span], occupancy: float) -> list[Window]:
     """Return the spans as windows, weighted by their expected power.
 
     Tasks in a batch use the same energy per token, but the energy of prefill belongs to one task. So the weight of a
-    task is its expected energy by published figures, at the mean occupancy, divided by the time it took. A task that is
-    still running gets the mean weight of the others.
+    task is its expected energy by published figures, at the mean occupancy of the busy node, divided by the time it
+    took. A task that is still running gets the mean weight of the others.
     """
     closed = [span for span in spans if span.end_s < FOREVER_S]
-    span_s = max(span.end_s for span in closed) - min(span.start_s for span in closed) if closed else 0.0
-    occupancy = max(sum(span.end_s - span.start_s for span in closed) / max(span_s, MIN_SPAN_S), 1.0)
     powers_w = _expected_energies_j(closed, occupancy) / np.array([span.length_s for span in closed])
     weights = dict(zip((span.pod_uid for span in closed), powers_w.tolist(), strict=True))
     usual = sum(weights.values()) / len(weights) if weights else 1.0

@@ -158,6 +158,10 @@ class Ledger:
             nodes.running[row] += change
             nodes.foreign[row] = tasks
 
+    def find_foreign(self, row: int) -> float:
+        """Return how many requests a node processes that are no task's."""
+        return float(self._nodes.foreign[row]) if row < len(self._nodes.foreign) else 0.0
+
     def put_bandwidth(self, rows: IntArray, bandwidth_bps: FloatArray) -> None:
         """Note how fast the nodes' links drain."""
         self._cover(rows)

@@ -7,13 +7,15 @@ from collections.abc import Callable, Collection, Mapping
 from random import Random
 
 from perllm.backoff import Backoff
-from perllm.energy.history import EnergyHistory
+from perllm.energy.series import MAX_DEVICES
 from perllm.guard import Guard, describe
-from perllm.telemetry.mapping import NodeMapping, find_device
+from perllm.telemetry.assignment import DeviceSamples, SeriesAssignment
+from perllm.telemetry.feeds import Feed, NodeMetric, list_feeds
+from perllm.telemetry.mapping import NodeMapping
 from perllm.telemetry.metrics import TelemetryMetrics
 from perllm.telemetry.queries import select_window
-from perllm.telemetry.readings import NodeMetric, Readings
-from perllm.telemetry.series import Series, describe_labels
+from perllm.telemetry.readings import Readings
+from perllm.telemetry.series import Series
 from perllm.telemetry.settings import TelemetrySettings
 from perllm.telemetry.snapshot import UNKNOWN_NODE, NodeFigures, Snapshot
 from perllm.telemetry.source import MetricSource, TelemetryError, TelemetryUnreachableError
@@ -41,7 +43,7 @@ class Telemetry:
 
     Attributes:
         snapshot: The latest figures. Replaced by each poll, never modified.
-        energy: Recent samples of the energy counters.
+        energy: The energy of the nodes in the last minutes.
         last_success_s: When a poll last succeeded, in seconds since the epoch; None if none has.
         failures: Number of polls that have failed since then.
     """
@@ -65,11 +67,12 @@ class Telemetry:
         self._guard = guard
         self._rng = rng
         self._backoff = Backoff(settings.interval_s, settings.max_backoff_s)
-        self._faults: dict[NodeMetric, str] = {}
+        self._feeds = list_feeds(settings)
+        self._faults: dict[Feed, str] = {}
         self._logger = logging.getLogger(__name__)
-        self._readings = Readings(history_s=settings.history_s, stale_after_s=settings.stale_after_s)
-        self._queried_s: dict[NodeMetric, float] = {}
-        self.energy = EnergyHistory(self._readings.energy, settings.max_device_power_w)
+        self._readings = Readings(settings)
+        self._queried_s: dict[Feed, float] = {}
+        self.energy = self._readings.energy
         self.snapshot = Snapshot({})
         self.last_success_s: float | None = None
         self.failures = 0
@@ -100,76 +103,80 @@ class Telemetry:
     async def _query_all(self) -> str:
         """Make every query; return the last failure in words, empty if there was none."""
         fault = ""
-        for metric in NodeMetric:
+        for feed in self._feeds:
             try:
-                await self._read(metric)
-                self._guard.clear("query", metric)
+                await self._read(feed)
+                self._guard.clear("query", feed.name)
             except TelemetryUnreachableError as error:
                 return str(error)
             except TelemetryError as error:
-                fault = f"{metric}: {error}"
+                fault = f"{feed.name}: {error}"
             except Exception as error:
-                self._guard.note("query", metric, error)
-                fault = f"{metric}: {describe(error)}"
+                self._guard.note("query", feed.name, error)
+                fault = f"{feed.name}: {describe(error)}"
         return fault
 
-    async def _read(self, metric: NodeMetric) -> None:
+    async def _read(self, feed: Feed) -> None:
         started_s = self._clock()
-        query = getattr(self._settings.queries, metric.value)
-        with self._metrics.query_time.labels(metric.value).time():
-            series = await self._source.query(select_window(query, self._window_s(metric, started_s)))
-        await self._add(metric, series, started_s)
-        self._queried_s[metric] = started_s
+        query = select_window(feed.query, self._window_s(feed, started_s), self._settings.matchers)
+        with self._metrics.query_time.labels(feed.name).time():
+            series = await self._source.query(query)
+        await self._add(feed, series, started_s)
+        self._queried_s[feed] = started_s
 
-    def _window_s(self, metric: NodeMetric, now_s: float) -> float:
+    def _window_s(self, feed: Feed, now_s: float) -> float:
         """Return how far a query reaches back: to the previous one, with some overlap for late samples."""
-        longest_s = self._settings.history_s if metric is NodeMetric.ENERGY else self._settings.stale_after_s
-        if metric not in self._queried_s:
+        is_energy = feed.metric in (NodeMetric.ENERGY, NodeMetric.POWER)
+        longest_s = self._settings.history_s if is_energy else self._settings.stale_after_s
+        if feed not in self._queried_s:
             return longest_s
-        unseen_s = now_s - self._queried_s[metric]
+        unseen_s = now_s - self._queried_s[feed]
         return min(longest_s, unseen_s + self._settings.interval_s + _LATENESS_S)
 
-    async def _add(self, metric: NodeMetric, all_series: Collection[Series], now_s: float) -> None:
-        mapping = NodeMapping.build(self._nodes(), self._settings.node_labels)
-        unmapped = 0
-        faults = []
+    async def _add(self, feed: Feed, all_series: Collection[Series], now_s: float) -> None:
+        assignment = SeriesAssignment(feed, NodeMapping.build(self._nodes(), self._settings.node_labels))
         for index, series in enumerate(all_series):
+            assignment.add(series)
             await _yield_per_batch(index)
-            if series.fault:
-                faults.append(f"{describe_labels(series.labels)}: {series.fault}")
-            elif (node := mapping.find(series.labels)) is None:
-                unmapped += 1
-            elif fault := self._take(metric, node, series, now_s):
-                faults.append(f"{describe_labels(series.labels)}: {fault}")
-        self._readings.forget(metric, now_s)
-        self._metrics.unmapped.labels(metric.value).set(unmapped)
-        self._report_faults(metric, faults)
+        faults = assignment.faults
+        for index, device in enumerate(assignment.list_devices()):
+            fault = device.fault or self._take(feed, device, now_s)
+            faults += [fault] if fault else []
+            await _yield_per_batch(index)
+        self._readings.find_history(feed).forget(now_s)
+        self._metrics.unmapped.labels(feed.name).set(len(assignment.unmapped))
+        self._report_faults(feed, faults)
 
-    def _take(self, metric: NodeMetric, node: str, series: Series, now_s: float) -> str:
-        """Store the samples of a series; return why some were not stored, empty if all were."""
-        unit = self._settings.queries.energy_unit_j if metric is NodeMetric.ENERGY else 1.0
-        device = find_device(series.labels, self._settings.device_labels)
+    def _take(self, feed: Feed, device: DeviceSamples, now_s: float) -> str:
+        """Store the samples of a device; return why some were not stored, empty if all were."""
         # Samples from the future would look fresh until that time has come.
         last_s = now_s + self._settings.stale_after_s
-        samples = [(time_s, value * unit) for time_s, value in series.samples if time_s <= last_s]
-        name = f"{metric} of {node} {device}"
+        samples = [(time_s, value) for time_s, value in device.samples if time_s <= last_s]
+        name, history = f"{feed.name} of {device.node} {device.device}", self._readings.find_history(feed)
+        found: list[bool] = []
         if not self._guard.run(
-            "series", name, lambda: self._readings.add(metric, node, device, samples, now_s), again=False
+            "series",
+            name,
+            lambda: found.append(history.merge(device.node, device.device, samples, now_s)),
+            again=False,
         ):
-            return "processing it failed, see the log"
-        if len(samples) < len(series.samples):
-            return f"samples {series.samples[-1][0] - now_s:.0f} s in the future are ignored; compare the clocks"
+            return f"{name}: processing it failed, see the log"
+        if not all(found):
+            return f"{name}: the node has more than {MAX_DEVICES} devices; set device_labels"
+        if len(samples) < len(device.samples):
+            newest_s = max(time_s for time_s, _ in device.samples)
+            return f"{name}: samples {newest_s - now_s:.0f} s in the future are ignored; compare the clocks"
         return ""
 
-    def _report_faults(self, metric: NodeMetric, faults: Collection[str]) -> None:
+    def _report_faults(self, feed: Feed, faults: Collection[str]) -> None:
         """Count unusable series; log one of them when the first ones appear, and when there are none left."""
-        self._metrics.unusable.labels(metric.value).set(len(faults))
-        if faults and not self._faults.get(metric):
-            self._faults[metric] = next(iter(faults))
+        self._metrics.unusable.labels(feed.name).set(len(faults))
+        if faults and not self._faults.get(feed):
+            self._faults[feed] = next(iter(faults))
             what = "%d series of %s cannot be used, the others are not affected; for example %s"
-            self._logger.warning(what, len(faults), metric.value, clean_line(self._faults[metric]))
-        elif not faults and self._faults.pop(metric, ""):
-            self._logger.info("all series of %s can be used again", metric.value)
+            self._logger.warning(what, len(faults), feed.name, clean_line(self._faults[feed]))
+        elif not faults and self._faults.pop(feed, ""):
+            self._logger.info("all series of %s can be used again", feed.name)
 
     def _record_poll(self, fault: str) -> None:
         if not fault:

@@ -1,78 +1,69 @@
 """The latest samples of all nodes, and the figures computed from them."""
 
-from collections.abc import Iterable, Mapping
-from enum import StrEnum
-from itertools import pairwise
+from collections.abc import Mapping
 
-from perllm.energy.history import Counter, CounterHistory
+from perllm.energy.history import EnergyHistory
+from perllm.energy.meters import Meter
+from perllm.energy.series import DeviceHistory, TimeSeries
+from perllm.telemetry.feeds import Feed, NodeMetric, find_limit_w, list_meters
+from perllm.telemetry.settings import TelemetrySettings
 from perllm.telemetry.snapshot import MISSING, Figure, NodeFigures, Quality
+from perllm.telemetry.uplink import Sample, choose_uplink, find_rate_bps, find_speed_bps
 
-_BITS_PER_BYTE = 8
-# Long enough to smooth out single bursts, short enough to notice a download that has just begun.
-_RATE_WINDOW_S = 10.0
-_MAX_ENERGY_SAMPLES = 8192
 _MAX_RECENT_SAMPLES = 32
-
-Sample = tuple[float, float]
-
-
-class NodeMetric(StrEnum):
-    """The metrics that are read for every node."""
-
-    ENERGY = "energy"
-    POWER = "power"
-    RECEIVED = "received"
-    LINK_SPEED = "link_speed"
+_LINK_METRICS = (NodeMetric.RECEIVED, NodeMetric.TRANSMITTED, NodeMetric.LINK_SPEED)
 
 
 class Readings:
-    """Holds the samples of all metrics, wherever they come from."""
+    """Holds the samples of all feeds.
 
-    def __init__(self, *, history_s: float, stale_after_s: float) -> None:
-        self._stale_after_s = stale_after_s
-        self.energy = CounterHistory(history_s, _MAX_ENERGY_SAMPLES, keep_repeated=False)
+    Attributes:
+        energy: The energy of all nodes.
+    """
+
+    def __init__(self, settings: TelemetrySettings) -> None:
+        self._stale_after_s = settings.stale_after_s
         # A stale figure is still reported, so its samples must be kept beyond the moment at which it becomes stale.
-        kept_s = max(history_s, 2 * stale_after_s)
-        self._counters = {
-            NodeMetric.ENERGY: self.energy,
-            **{
-                metric: CounterHistory(kept_s, _MAX_RECENT_SAMPLES, keep_repeated=True)
-                for metric in (NodeMetric.POWER, NodeMetric.RECEIVED, NodeMetric.LINK_SPEED)
-            },
+        kept_s = max(settings.history_s, 2 * settings.stale_after_s)
+        self._meters = {
+            meter.name: Meter.build(meter.name, meter.part, find_limit_w(meter, settings), kept_s)
+            for meter in list_meters(settings)
         }
+        self._links = {
+            metric: DeviceHistory(kept_s, _MAX_RECENT_SAMPLES, keep_repeated=True) for metric in _LINK_METRICS
+        }
+        self.energy = EnergyHistory(tuple(self._meters.values()), absent_after_s=settings.stale_after_s)
 
-    def add(self, metric: NodeMetric, node: str, device: str, samples: Iterable[Sample], now_s: float) -> None:
-        """Add samples of one device of a node; samples that are already known are ignored."""
-        self._counters[metric].merge(node, device, samples, now_s)
-
-    def forget(self, metric: NodeMetric, now_s: float) -> None:
-        """Drop samples of a metric that are too old to matter."""
-        self._counters[metric].forget(now_s)
+    def find_history(self, feed: Feed) -> DeviceHistory:
+        """Return where the samples of a feed are kept."""
+        if feed.metric in self._links:
+            return self._links[feed.metric]
+        meter = self._meters[feed.meter]
+        return meter.counters if feed.metric is NodeMetric.ENERGY else meter.gauges
 
     def figures(self, node: str, now_s: float) -> NodeFigures:
         """Return the figures of a node, with their quality as of now."""
         speeds = {
-            device: counter
-            for device, counter in self._present(NodeMetric.LINK_SPEED, node).items()
+            device: series
+            for device, series in self._present(NodeMetric.LINK_SPEED, node).items()
             # Interfaces of unknown speed report -1.
-            if counter.values[-1] > 0
+            if series.values[-1] > 0
         }
         received = self._present(NodeMetric.RECEIVED, node)
-        link = _choose_link(speeds, received)
+        link = choose_uplink(received, speeds)
+        transmitted = self._present(NodeMetric.TRANSMITTED, node).get(link)
         return NodeFigures(
-            power_w=self._judge(_sum_last(self._present(NodeMetric.POWER, node)), now_s),
-            bandwidth_total_bps=self._judge(_last_bits(speeds.get(link)), now_s),
-            bandwidth_used_bps=self._judge(_rate_bits(received.get(link)), now_s),
+            power_w=self._judge(self.energy.find_power_w(node), now_s),
+            bandwidth_total_bps=self._judge(find_speed_bps(speeds.get(link)), now_s),
+            bandwidth_used_bps=self._judge(_add(find_rate_bps(received.get(link)), find_rate_bps(transmitted)), now_s),
         )
 
-    def _present(self, metric: NodeMetric, node: str) -> Mapping[str, Counter]:
+    def _present(self, metric: NodeMetric, node: str) -> Mapping[str, TimeSeries]:
         """Return the node's devices, without those whose samples ended while others went on."""
-        devices = self._counters[metric].devices(node)
-        newest_s = max((counter.times_s[-1] for counter in devices.values() if counter.times_s), default=0.0)
+        devices = self._links[metric].devices(node)
+        newest_s = max((series.times_s[-1] for series in devices.values()), default=0.0)
         return {
-            device: counter
-            for device, counter in devices.items()
-            if counter.times_s and counter.times_s[-1] >= newest_s - self._stale_after_s
+            device: series for device, series in devices.items() if series.times_s[-1] >= newest_s - self._stale_after_s
         }
 
     def _judge(self, sample: Sample | None, now_s: float) -> Figure:
@@ -84,39 +75,7 @@ class Readings:
         return Figure(value, sampled_s, Quality.FRESH if is_fresh else Quality.STALE)
 
 
-def _choose_link(speeds: Mapping[str, Counter], received: Mapping[str, Counter]) -> str:
-    """Return the fastest interface; among those of equal or unknown speed, the one that has received most."""
-    devices = speeds.keys() | received.keys()
-
-    def rank(device: str) -> tuple[float, float, str]:
-        speed = speeds[device].values[-1] if device in speeds else 0.0
-        return speed, received[device].values[-1] if device in received else 0.0, device
-
-    return max(devices, key=rank, default="")
-
-
-def _sum_last(devices: Mapping[str, Counter]) -> Sample | None:
-    if not devices:
-        return None
-    oldest_s = min(counter.times_s[-1] for counter in devices.values())
-    return oldest_s, sum(counter.values[-1] for counter in devices.values())
-
-
-def _last_bits(counter: Counter | None) -> Sample | None:
-    return None if counter is None else (counter.times_s[-1], counter.values[-1] * _BITS_PER_BYTE)
-
-
-def _rate_bits(counter: Counter | None) -> Sample | None:
-    """Return bits per second over the last seconds; steps in which the counter was reset are left out."""
-    if counter is None or len(counter.times_s) < 2:
-        return None
-    end_s = counter.times_s[-1]
-    recent = counter.select(min(end_s - _RATE_WINDOW_S, counter.times_s[-2]), end_s)
-    steps = [
-        (later_s - earlier_s, after - before)
-        for (earlier_s, before), (later_s, after) in pairwise(zip(recent.times_s, recent.values, strict=True))
-        if after >= before
-    ]
-    if not steps:
-        return None
-    return end_s, _BITS_PER_BYTE * sum(size for _, size in steps) / sum(length_s for length_s, _ in steps)
+def _add(received: Sample | None, transmitted: Sample | None) -> Sample | None:
+    if received is None or transmitted is None:
+        return received
+    return min(received[0], transmitted[0]), received[1] + transmitted[1]

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from perllm.telemetry.queries import Queries
+from perllm.telemetry.queries import MeterSettings, Queries
 
 
 def _check_url(url: str) -> str:
@@ -23,6 +23,13 @@ def _check_url(url: str) -> str:
     return url
 
 
+def _check_names(meters: tuple[MeterSettings, ...]) -> tuple[MeterSettings, ...]:
+    names = [meter.name for meter in meters]
+    if len(set(names)) < len(names):
+        raise ValueError("must have each name only once")
+    return meters
+
+
 class TelemetrySettings(BaseModel):
     """Where the figures come from, how often they are queried and how long they are trusted."""
 
@@ -36,6 +43,10 @@ class TelemetrySettings(BaseModel):
     )
     token_file: Path | None = Field(
         default=None, description="File with a bearer token; read for every request, so it may be rotated."
+    )
+    username: str = Field(default="", description="User name for basic authentication.")
+    password_file: Path | None = Field(
+        default=None, description="File with its password; read for every request, so it may be rotated."
     )
     ca_file: Path | None = Field(
         default=None, description="Certificate authority of the server; the system's if not set."
@@ -63,15 +74,34 @@ class TelemetrySettings(BaseModel):
     max_device_power_w: float = Field(
         default=2000.0,
         gt=0,
-        description="An energy counter that rises faster than this has jumped; the energy in between is unknown.",
+        description="No device draws more. A counter that rises faster has jumped, and the energy in between is "
+        "unknown; a power above it is ignored.",
     )
     node_labels: tuple[str, ...] = Field(
-        default=("node", "Hostname", "kubernetes_node", "instance"),
+        default=("node", "Hostname", "hostname", "kubernetes_node", "instance"),
         min_length=1,
         description="Labels of a series that may hold the name or address of its node; the first match is used.",
     )
     device_labels: tuple[str, ...] = Field(
-        default=("UUID", "gpu_uuid", "gpu", "device"),
-        description="Labels that distinguish the devices of a node; the first one present is used.",
+        default=("UUID", "gpu_uuid", "uuid", "gpu", "gpu_id", "device"),
+        description="Labels that distinguish the measured devices of a node; the first one present is used.",
+    )
+    matchers: dict[Annotated[str, Field(pattern="^[a-zA-Z_][a-zA-Z0-9_]*$")], str] = Field(
+        default_factory=dict,
+        description="Labels that series must have, for all queries, such as cluster where one Prometheus or Thanos has "
+        "the series of several clusters.",
     )
     queries: Queries = Field(default_factory=Queries, description="Queries to Prometheus.")
+    meters: Annotated[tuple[MeterSettings, ...], AfterValidator(_check_names)] = Field(
+        default=(),
+        description="What measures energy, the preferred ones first. If empty, there is one: queries.energy and "
+        "queries.power.",
+    )
+
+    @model_validator(mode="after")
+    def _check_authentication(self) -> "TelemetrySettings":
+        if bool(self.username) != (self.password_file is not None):
+            raise ValueError("username and password_file must be set together")
+        if self.username and self.token_file is not None:
+            raise ValueError("must have either a token_file, or username and password_file")
+        return self

@@ -41,9 +41,10 @@ class NodeFigures:
     """The figures of one node.
 
     Attributes:
-        power_w: Watts of all its GPUs.
-        bandwidth_total_bps: Bits per second that its fastest network interface can carry.
-        bandwidth_used_bps: Bits per second received on that interface; payloads travel in this direction.
+        power_w: Watts of all that its energy is measured of.
+        bandwidth_total_bps: Bits per second that its uplink can carry.
+        bandwidth_used_bps: Bits per second received on the uplink, since payloads travel in this direction; both
+            directions where they share the bandwidth.
     """
 
     power_w: Figure = MISSING

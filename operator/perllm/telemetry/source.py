@@ -5,11 +5,11 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
-from pathlib import Path
 from typing import Protocol
 
 import requests
 from prometheus_api_client import PrometheusApiClientException, PrometheusConnect
+from requests.auth import HTTPBasicAuth
 
 from perllm.telemetry.series import Series, SeriesError, read_result
 from perllm.telemetry.settings import TelemetrySettings
@@ -58,7 +58,7 @@ class PrometheusSource:
         self._connection = PrometheusConnect(
             url=settings.url.rstrip("/"),
             headers=dict(settings.headers),
-            auth=_authorize_from(settings.token_file),
+            auth=_authorize_from(settings),
             timeout=settings.timeout_s,
             session=session,
         )
@@ -129,12 +129,18 @@ def hide_credentials(text: str) -> str:
     return re.sub(r"//[^\s'\"]*@", "//", text)
 
 
-def _authorize_from(token_file: Path | None) -> Callable[[requests.PreparedRequest], requests.PreparedRequest] | None:
-    if token_file is None:
+def _authorize_from(
+    settings: TelemetrySettings,
+) -> Callable[[requests.PreparedRequest], requests.PreparedRequest] | None:
+    if settings.token_file is None and settings.password_file is None:
         return None
 
     def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {token_file.read_text().strip()}"
+        if settings.password_file is not None:
+            password = settings.password_file.read_text("utf-8").strip()
+            return HTTPBasicAuth(settings.username.encode(), password.encode())(request)
+        if settings.token_file is not None:
+            request.headers["Authorization"] = f"Bearer {settings.token_file.read_text().strip()}"
         return request
 
     return authorize

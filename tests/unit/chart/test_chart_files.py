@@ -17,6 +17,7 @@ from chart_generator.schema import build_schema
 from chart_generator.values import Values
 from perllm.config import Config
 from perllm.doctor.cluster import TESTED_MINORS
+from perllm.energy.accounts import AccountMetrics
 from perllm.metrics import OperatorMetrics
 from perllm.scheduling.denial import DenialCause
 from perllm.telemetry.metrics import TelemetryMetrics
@@ -135,7 +136,7 @@ def test_schema_rejects_what_the_operator_rejects(config: dict[str, Any]) -> Non
 def list_series() -> set[str]:
     """Return the names of the operator's metrics in Prometheus."""
     registry = CollectorRegistry()
-    OperatorMetrics(registry), TelemetryMetrics(registry)
+    OperatorMetrics(registry), TelemetryMetrics(registry), AccountMetrics(registry)
     suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
     return {family.name + end for family in registry.collect() for end in suffixes.get(family.type, [""])}
 

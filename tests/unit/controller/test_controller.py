@@ -25,7 +25,9 @@ from perllm.controller.assembly import ControllerContext, ControllerSettings, bu
 from perllm.controller.pods import build_pod
 from perllm.controller.task import Task, read_task
 from perllm.energy.attribution import IdlePower
-from perllm.energy.history import CounterHistory, EnergyHistory
+from perllm.energy.foreign import ForeignLoad
+from perllm.energy.history import EnergyHistory
+from perllm.energy.meters import Meter
 from perllm.energy.settlement import SETTLING_S, Settlement
 from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics
@@ -60,11 +62,11 @@ class Cluster:
         self.scheduler, self.parts = made.scheduler, made.parts
         self.registry = CollectorRegistry()
         metrics = OperatorMetrics(self.registry)
-        counters = CounterHistory(900.0, 1000, keep_repeated=True)
-        counters.merge("n", "gpu", [(time_s, 100.0 * time_s) for time_s in range(1000, 1030)], 1030.0)
-        settlement = Settlement(
-            EnergyHistory(counters, 2000.0), IdlePower(), patience_s=30, retry_s=1, window_s=900, now=self.now_s
-        )
+        meter = Meter.build("dcgm", "gpu", 2000.0, length_s=900.0)
+        meter.counters.merge("n", "gpu", [(time_s, 100.0 * time_s) for time_s in range(1000, 1030)], 1030.0)
+        energy = EnergyHistory([meter], absent_after_s=60.0)
+        foreign = ForeignLoad(900.0)
+        settlement = Settlement(energy, IdlePower(), foreign, patience_s=30, retry_s=1, window_s=900, now=self.now_s)
         client: Any = self.api
         self.writes = make_writes()
         self.guard = Guard(lambda kind: metrics.faults.labels(kind).inc(), Random(0))

@@ -1,15 +1,24 @@
 import math
+from array import array
 from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from perllm.api.task_status import EnergyQuality
 from perllm.energy.attribution import IdlePower, Window, attribute, estimate_idle_power_w
-from perllm.energy.intervals import Intervals, join_counters
+from perllm.energy.devices import measure_counter
+from perllm.energy.intervals import EMPTY, Intervals
+from perllm.energy.series import TimeSeries
 
 IDLE_W = 10.0
+
+
+def counted(times_s: Sequence[float], energy_j: Sequence[float]) -> Intervals:
+    return measure_counter(TimeSeries(array("d", times_s), array("d", energy_j)), max_power_w=1000)
 
 
 def intervals_of(powers_w: Sequence[float], every_s: float = 1.0) -> Intervals:
@@ -17,7 +26,7 @@ def intervals_of(powers_w: Sequence[float], every_s: float = 1.0) -> Intervals:
     for power_w in powers_w:
         times_s.append(times_s[-1] + every_s)
         energy_j.append(energy_j[-1] + power_w * every_s)
-    return join_counters([(times_s, energy_j)], max_device_power_w=1000)
+    return counted(times_s, energy_j)
 
 
 def test_lone_task_gets_the_energy_of_its_time() -> None:
@@ -77,11 +86,11 @@ def test_window_that_the_samples_do_not_cover_is_missing_not_zero(window: Window
 
 
 def test_without_a_counter_everything_is_missing() -> None:
-    assert attribute(join_counters([], 1000), [Window("a", 0, 1)], IDLE_W)["a"].energy_j is None
+    assert attribute(EMPTY, [Window("a", 0, 1)], IDLE_W)["a"].energy_j is None
 
 
 def test_gap_spoils_only_the_tasks_it_touches() -> None:
-    reset = join_counters([([0, 1, 2, 3, 4, 5], [0, 100, 200, 5, 105, 205])], max_device_power_w=1000)
+    reset = counted([0, 1, 2, 3, 4, 5], [0, 100, 200, 5, 105, 205])
 
     def energy_j(start_s: float, end_s: float) -> float | None:
         return attribute(reset, [Window("a", start_s, end_s)], IDLE_W)["a"].energy_j
@@ -123,6 +132,41 @@ def test_idle_power_is_read_where_no_task_ran() -> None:
 def test_idle_power_of_a_busy_node_is_the_one_remembered() -> None:
     idle_power, busy = IdlePower(), [Window("a", 0, math.inf)]
 
-    assert idle_power.observe("n", intervals_of([100]), busy) is None
-    assert idle_power.observe("n", intervals_of([10]), []) == pytest.approx(10)
-    assert idle_power.observe("n", intervals_of([100]), busy) == pytest.approx(10)
+    idle_power.observe("n", intervals_of([100]), busy)
+    assert idle_power.get("n", ()) is None
+    idle_power.observe("n", intervals_of([10]), [])
+    idle_power.observe("n", intervals_of([100]), busy)
+    assert idle_power.get("n", ()) == pytest.approx(10)
+
+
+def test_idle_power_of_a_server_is_not_that_of_its_gpus() -> None:
+    idle_power = IdlePower()
+
+    idle_power.observe("n", replace(intervals_of([10]), meters=("dcgm",)), [])
+
+    assert idle_power.get("n", ("redfish",)) is None
+
+
+def test_idle_power_is_not_misled_by_samples_whose_times_are_not_exact() -> None:
+    jittered = intervals_of([10 * (0.9 if index % 2 else 1.1) for index in range(60)])
+
+    assert estimate_idle_power_w(jittered, []) == pytest.approx(10, rel=0.02)
+
+
+def test_idle_power_is_low_although_others_use_the_node_for_most_of_the_time() -> None:
+    assert estimate_idle_power_w(intervals_of([200] * 150 + [10] * 30), []) == pytest.approx(10)
+
+
+def test_moments_at_which_only_tasks_change_are_no_samples() -> None:
+    stepped = replace(intervals_of([100] * 6), steps_s=np.array([2.0, 3.0]))
+
+    assert attribute(stepped, [Window("a", 1, 4)], IDLE_W)["a"].quality is EnergyQuality.COARSE
+
+
+def test_task_during_which_a_gpu_vanished_is_coarse() -> None:
+    changed = replace(intervals_of([100] * 6), changes_s=np.array([3.5]))
+
+    found = attribute(changed, [Window("before", 0, 3), Window("during", 3, 6)], IDLE_W)
+
+    assert found["before"].quality is EnergyQuality.MEASURED
+    assert found["during"].quality is EnergyQuality.COARSE

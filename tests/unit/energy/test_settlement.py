@@ -1,9 +1,13 @@
+import numpy as np
 import pytest
 
 from perllm.api.task_status import EnergyQuality
 from perllm.cluster.pod import Pod
 from perllm.energy.attribution import IdlePower
-from perllm.energy.history import CounterHistory, EnergyHistory
+from perllm.energy.foreign import ForeignLoad
+from perllm.energy.history import EnergyHistory
+from perllm.energy.intervals import Intervals
+from perllm.energy.meters import Meter
 from perllm.energy.settlement import SETTLING_S, Settlement
 from unit.controller.samples import bound, running, succeeded
 
@@ -14,11 +18,15 @@ class Metered:
     """A settlement over node n, whose counter rises by 100 W, and by 20 W before 1003 s, in samples a second apart."""
 
     def __init__(self, *, idle_w: float | None = 20.0) -> None:
-        self.counters = CounterHistory(900.0, 10_000, keep_repeated=False)
-        idle = IdlePower({} if idle_w is None else {"n": idle_w})
+        self.meter = Meter.build("dcgm", "gpu", 2000.0, length_s=900.0)
+        idle = IdlePower()
+        if idle_w is not None:
+            idle.observe("n", Intervals(np.array([0.0, 1.0]), np.array([idle_w]), meters=("dcgm",)), [])
+        self.foreign = ForeignLoad(900.0)
         self.settlement = Settlement(
-            EnergyHistory(self.counters, 2000.0),
+            EnergyHistory([self.meter], absent_after_s=60.0),
             idle,
+            self.foreign,
             patience_s=PATIENCE_S,
             retry_s=1.0,
             window_s=900.0,
@@ -31,7 +39,7 @@ class Metered:
         while self.sampled_s < until_s:
             self.sampled_s += 1
             self.joules += 100.0 if self.sampled_s > 1003 else 20.0
-            self.counters.merge("n", "gpu", [(self.sampled_s, self.joules)], self.sampled_s)
+            self.meter.counters.merge("n", "gpu", [(self.sampled_s, self.joules)], self.sampled_s)
 
     def run(self, pod: Pod, now_s: float = 1020.0) -> None:
         self.settlement.begin(pod, pod.started_s or now_s)
@@ -158,3 +166,25 @@ def test_a_pod_that_never_ran_leaves_no_trace() -> None:
     energy = metered.settlement.measure(OWN, 0.0, 1020.0)
     assert energy is not None
     assert energy.energy_j == pytest.approx(600, rel=0.01)
+
+
+def test_foreign_requests_have_their_share() -> None:
+    metered = Metered()
+    metered.sample_until(1015)
+    metered.foreign.see("n", 1.0, 1000.0)
+    metered.foreign.see("n", 0.0, 1007.0)
+    metered.run(OWN)
+    energy = metered.settlement.measure(OWN, 0.0, 1020.0)
+    assert energy is not None
+    assert energy.energy_j == pytest.approx(3 * 50 + 3 * 100)
+
+
+def test_a_task_on_a_board_that_reports_only_its_power_is_measured() -> None:
+    metered = Metered(idle_w=None)
+    metered.meter.gauges.merge(
+        "n", "board", [(time_s, 15.0 if 1004 < time_s <= 1010 else 5.0) for time_s in range(900, 1031, 5)], 1030.0
+    )
+    metered.run(OWN)
+    energy = metered.settlement.measure(OWN, 0.0, 1030.0)
+    assert energy is not None
+    assert energy.energy_j == pytest.approx(6 * 15.0)

@@ -24,6 +24,39 @@ def test_a_type_without_published_figures_seems_thrifty_so_that_it_is_tried() ->
     assert all(np.less_equal(GENERIC.energy, find_prior(name).energy).all() for name in ORDER_OF_SPEED)
 
 
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("NVIDIA-A100-SXM4-80GB-SHARED", "NVIDIA-A100-SXM4-80GB"),
+        ("NVIDIA-A100-PCIE-40GB", "NVIDIA-A100-SXM4-80GB"),
+        ("a100", "NVIDIA-A100-SXM4-80GB"),
+        ("tesla-t4", "Tesla-T4"),
+        ("Orin-(nvgpu)", "NVIDIA-Jetson-AGX-Orin"),
+    ],
+)
+def test_spellings_of_a_type_share_its_figures(name: str, known: str) -> None:
+    assert find_prior(name) is find_prior(known) is not GENERIC
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "NVIDIA-RTX-A1000",
+        "NVIDIA-T400-4GB",
+        "NVIDIA-Jetson-T4000",
+        "NVIDIA-A10G",
+        "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb",
+        "GRID-A100-10C",
+        "NVIDIA-A10-24Q",
+        "NVIDIA-GeForce-RTX-4090-Laptop-GPU",
+        "NVIDIA-Jetson-Orin-Nano",
+        "Orin-NX-SHARED",
+    ],
+)
+def test_another_or_a_smaller_gpu_is_not_taken_for_a_known_one(name: str) -> None:
+    assert find_prior(name) is GENERIC
+
+
 @pytest.mark.parametrize("name", ["", "unknown", "Some-Future-GPU"])
 def test_a_type_without_published_figures_starts_in_the_middle(name: str) -> None:
     assert find_prior(name) is GENERIC

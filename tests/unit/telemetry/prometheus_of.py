@@ -8,8 +8,8 @@ Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def served(answer: Answer) -> AsyncIterator[str]:
-    """Answer every request; yield the address."""
+async def served(answer: Answer, seen: list[str] | None = None) -> AsyncIterator[str]:
+    """Answer every request, and add it to those seen; yield the address."""
 
     handlers: list[asyncio.Task[None]] = []
 
@@ -17,7 +17,9 @@ async def served(answer: Answer) -> AsyncIterator[str]:
         handlers.append(asyncio.current_task())  # type: ignore[arg-type]
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError):
-                await reader.readuntil(b"\r\n\r\n")
+                request = await reader.readuntil(b"\r\n\r\n")
+                if seen is not None:
+                    seen.append(request.decode())
                 await answer(writer)
                 await writer.drain()
         finally:

@@ -5,13 +5,12 @@ from random import Random
 
 import pytest
 from prometheus_client import CollectorRegistry
-from pydantic import ValidationError
 
 from perllm.guard import Guard
+from perllm.telemetry.feeds import list_feeds
 from perllm.telemetry.metrics import TelemetryMetrics
 from perllm.telemetry.poller import Telemetry
-from perllm.telemetry.queries import Queries
-from perllm.telemetry.readings import NodeMetric, Readings
+from perllm.telemetry.readings import Readings
 from perllm.telemetry.series import Series
 from perllm.telemetry.settings import TelemetrySettings
 from perllm.telemetry.snapshot import NodeFigures, Quality
@@ -141,7 +140,7 @@ async def test_energy_missed_during_an_outage_is_fetched_afterwards(setup: Setup
     await run_for(setup.telemetry, 1)
 
     assert setup.telemetry.energy.intervals("n").energy_j.tolist() == [100.0] * 106
-    assert setup.source.asked[-len(NodeMetric)] == "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION[116s]"
+    assert setup.source.asked[-len(list_feeds(setup.settings))] == "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION[116s]"
 
 
 async def test_one_broken_query_does_not_keep_the_others_from_being_read(setup: Setup) -> None:
@@ -189,7 +188,7 @@ async def test_an_error_that_nobody_foresaw_ends_nothing(setup: Setup, caplog: p
 
     assert setup.metric("up") == 0
     assert set(setup.faults) == {"query"}
-    assert sum(record.exc_info is not None for record in caplog.records) == len(NodeMetric)
+    assert sum(record.exc_info is not None for record in caplog.records) == len(list_feeds(setup.settings))
     setup.source.error = None
     await run_for(setup.telemetry, 31)
     assert setup.metric("up") == 1
@@ -218,8 +217,3 @@ async def test_series_of_unknown_nodes_are_counted(setup: Setup) -> None:
 
     assert setup.metric("unmapped_series", metric="power") == 1
     assert setup.metric("unmapped_series", metric="energy") == 0
-
-
-def test_query_without_a_window_is_refused() -> None:
-    with pytest.raises(ValidationError, match=r"must select a range with \[\{window\}\]"):
-        Queries(power="DCGM_FI_DEV_POWER_USAGE")

@@ -1,8 +1,11 @@
 import asyncio
+import base64
 import gzip
+import re
 import threading
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 import requests
@@ -38,6 +41,34 @@ async def test_errors_do_not_tell_the_password_of_a_url(password: str) -> None:
     assert str(error.value).startswith("Prometheus at http://127.0.0.1:9 ")
     assert "cret" not in str(error.value)
     assert hide_credentials(f"Failed to parse: {settings.url}/api") == "Failed to parse: http://127.0.0.1:9/api"
+
+
+async def test_basic_authentication_reads_its_password_for_every_request(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    password_file = tmp_path / "password"
+    async with served(say('{"data": {"result": []}}'), seen) as address:
+        settings = TelemetrySettings(url=f"http://{address}", username="édge", password_file=password_file)
+        with closing(PrometheusSource(settings, requests.Session())) as source:
+            for password in ("old", "p@ss:word"):
+                password_file.write_text(f"{password}\n")
+                await source.query("up[1m]")
+
+    credentials = [re.search(r"Authorization: Basic (\S+)", request) for request in seen]
+    assert [base64.b64decode(found[1]).decode() for found in credentials if found] == ["édge:old", "édge:p@ss:word"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"username": "u"}, "must be set together"),
+        ({"password_file": "p"}, "must be set together"),
+        ({"username": "u", "password_file": "p", "token_file": "t"}, "either a token_file, or username"),
+    ],
+)
+def test_authentication_that_is_half_or_double_is_refused(fields: dict[str, str], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        TelemetrySettings.model_validate(fields)
 
 
 @pytest.mark.parametrize("url", ["http://user:se/cret@host", "http://user:12/cret@host", "http://u:x#@host", "http://"])

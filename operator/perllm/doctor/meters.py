@@ -1,0 +1,72 @@
+"""Looks for devices whose energy cannot be right, or is no longer measured."""
+
+from collections.abc import Collection, Iterator, Mapping
+
+import numpy as np
+
+from perllm.doctor.finding import name_some
+from perllm.energy.devices import is_mixed
+from perllm.energy.series import TimeSeries
+from perllm.telemetry.feeds import Feed, NodeMetric, find_limit_w, list_feeds, list_meters
+from perllm.telemetry.readings import Readings
+from perllm.telemetry.settings import TelemetrySettings
+
+
+def check_devices(readings: Readings, settings: TelemetrySettings, fleet: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the devices of the fleet, and what to do about it."""
+    limits_w = {meter.name: find_limit_w(meter, settings) for meter in list_meters(settings)}
+    for feed in list_feeds(settings):
+        devices = _name_devices(readings, feed, fleet)
+        if feed.metric is NodeMetric.LINK_SPEED:
+            continue
+        if feed.metric is not NodeMetric.POWER:
+            yield from _check_mixed(feed, devices)
+        if feed.meter:
+            yield from _check_limit(feed, devices, limits_w[feed.meter])
+            yield from _check_gone(feed, readings, fleet, settings.stale_after_s)
+
+
+def _name_devices(readings: Readings, feed: Feed, fleet: Collection[str]) -> dict[str, TimeSeries]:
+    history = readings.find_history(feed)
+    return {
+        f"{node}/{device}" if device else node: series
+        for node in sorted(fleet)
+        for device, series in history.devices(node).items()
+    }
+
+
+def _check_mixed(feed: Feed, devices: Mapping[str, TimeSeries]) -> Iterator[tuple[str, str]]:
+    mixed = [name for name, series in devices.items() if is_mixed(np.array(series.values))]
+    if mixed:
+        advice = "several counters have one name: set config.telemetry.matchers or device_labels"
+        yield f"{feed.name}: {name_some(mixed)} falls again and again, and is ignored", advice
+
+
+def _check_limit(feed: Feed, devices: Mapping[str, TimeSeries], limit_w: float) -> Iterator[tuple[str, str]]:
+    powers_w = {name: _find_power_w(feed, series) for name, series in devices.items()}
+    impossible = [name for name, power_w in powers_w.items() if power_w > limit_w]
+    if impossible:
+        message = f"{feed.name}: {name_some(impossible)} draws {powers_w[impossible[0]]:.0f} W, above the limit of "
+        unit = "energy_unit_j" if feed.metric is NodeMetric.ENERGY else "power_unit_w"
+        yield f"{message}{limit_w:.0f} W, and is ignored", f"correct {unit}, or raise max_device_power_w"
+
+
+def _check_gone(
+    feed: Feed, readings: Readings, fleet: Collection[str], stale_after_s: float
+) -> Iterator[tuple[str, str]]:
+    gone = []
+    for node in sorted(fleet):
+        devices = readings.find_history(feed).devices(node)
+        newest_s = max((series.times_s[-1] for series in devices.values()), default=0.0)
+        gone += [f"{node}/{name}" for name, series in devices.items() if series.times_s[-1] < newest_s - stale_after_s]
+    if gone:
+        message = f"{feed.name}: {name_some(gone)} is measured no longer, although others of the node are"
+        yield message, "if the device is still there, check its exporter; energies of that time are coarse"
+
+
+def _find_power_w(feed: Feed, series: TimeSeries) -> float:
+    """Return the median power of the samples; 0 if there are too few."""
+    times_s, values = np.array(series.times_s), np.array(series.values)
+    if feed.metric is NodeMetric.ENERGY:
+        values = np.diff(values) / np.diff(times_s)
+    return float(np.median(values)) if len(values) else 0.0

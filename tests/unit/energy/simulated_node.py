@@ -1,0 +1,133 @@
+"""A node that prefills one task at a time and decodes the others together, with the energy of each."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from math import inf
+from random import Random
+
+from perllm.energy.attribution import Window
+from perllm.energy.history import EnergyHistory
+from perllm.energy.meters import Meter
+from perllm.energy.presence import Presence
+from perllm.energy.settlement import Span, weigh
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Iteration time ``a + b * batch``, energy of a decoded token ``e0 + e1 / batch``."""
+
+    iteration_s: float
+    iteration_per_task_s: float
+    token_j: float
+    iteration_j: float
+    prefill_token_s: float
+    prefill_w: float
+    idle_w: float
+
+
+@dataclass
+class Task:
+    prompt: int
+    output: float
+    arrival_s: float
+    start_s: float = 0.0
+    energy_j: float = 0.0
+    end_s: float | None = None
+    decoded: float = 0.0
+
+
+@dataclass
+class Node:
+    gpu: Gpu
+    now_s: float = 0.0
+    counter_j: float = 0.0
+    decoding: list[Task] = field(default_factory=list)
+    waiting: list[Task] = field(default_factory=list)
+
+    def step(self, length_s: float) -> None:
+        self.now_s += length_s
+        if self.waiting:
+            self._prefill(self.waiting[0], length_s)
+        elif self.decoding:
+            self._decode(length_s)
+        else:
+            self.counter_j += self.gpu.idle_w * length_s
+
+    def _prefill(self, task: Task, length_s: float) -> None:
+        self.counter_j += self.gpu.prefill_w * length_s
+        task.energy_j += self.gpu.prefill_w * length_s
+        task.start_s = task.start_s or self.now_s - length_s
+        if self.now_s - task.start_s >= task.prompt * self.gpu.prefill_token_s:
+            self.decoding.append(self.waiting.pop(0))
+
+    def _decode(self, length_s: float) -> None:
+        batch = len(self.decoding)
+        iterations = length_s / (self.gpu.iteration_s + self.gpu.iteration_per_task_s * batch)
+        each_j = iterations * (self.gpu.token_j + self.gpu.iteration_j / batch)
+        self.counter_j += each_j * batch
+        for task in self.decoding:
+            task.energy_j += each_j
+            task.decoded += iterations
+        for task in [task for task in self.decoding if task.decoded >= task.output]:
+            task.end_s = self.now_s
+            self.decoding.remove(task)
+
+
+@dataclass(frozen=True)
+class Load:
+    gpu: Gpu
+    arrivals_per_s: float
+    mean_tokens: int
+
+
+T4 = Gpu(0.056, 0.003, 0.33, 6.2, 0.0008, 110, 40)
+RTX_4090 = Gpu(0.0182, 0.00035, 0.16, 7.2, 0.00011, 480, 80)
+A100 = Gpu(0.0109, 0.000124, 0.084, 5.2, 0.0001, 550, 180)
+LOADS = {
+    "T4, a few tasks": Load(T4, 0.15, 60),
+    "RTX 4090, a few tasks": Load(RTX_4090, 0.4, 200),
+    "RTX 4090, busy": Load(RTX_4090, 1.2, 200),
+    "A100, busy": Load(A100, 2.0, 250),
+}
+STEP_S = 0.005
+LENGTH_S = 600.0
+MAX_TASKS = 8
+
+
+def arrivals(load: Load, random: Random) -> Iterator[Task]:
+    time_s = random.expovariate(load.arrivals_per_s)
+    while time_s < LENGTH_S - 60:
+        yield Task(random.randint(50, 1000), load.mean_tokens * random.lognormvariate(-0.18, 0.6), time_s)
+        time_s += random.expovariate(load.arrivals_per_s)
+
+
+@cache
+def run(name: str) -> tuple[list[Task], list[tuple[float, float, float]]]:
+    """Return the finished tasks, and at each step the time, the counter and the power."""
+    load, random = LOADS[name], Random(7)
+    node, pending, trace = Node(load.gpu), list(arrivals(load, random)), []
+    tasks = list(pending)
+    while node.now_s < LENGTH_S:
+        while pending and pending[0].arrival_s <= node.now_s and len(node.waiting) + len(node.decoding) < MAX_TASKS:
+            node.waiting.append(pending.pop(0))
+        before_j = node.counter_j
+        node.step(STEP_S)
+        trace.append((node.now_s, node.counter_j, (node.counter_j - before_j) / STEP_S))
+    return [task for task in tasks if task.end_s is not None], trace
+
+
+def sample(name: str, kind: str, every_s: float) -> EnergyHistory:
+    """Return the history of node n as a counter or a power gauge shows it, with a sample every ``every_s`` seconds."""
+    _, trace = run(name)
+    meter = Meter.build("m", "gpu", 2000.0, length_s=inf)
+    for time_s, energy_j, power_w in trace[int(0.3 * every_s / STEP_S) :: int(every_s / STEP_S)]:
+        history, value = (meter.counters, energy_j) if kind == "counter" else (meter.gauges, power_w)
+        history.merge("n", "gpu", [(time_s, value)], time_s)
+    return EnergyHistory([meter], absent_after_s=2 * every_s + 1)
+
+
+def weigh_all(spans: Sequence[Span]) -> list[Window]:
+    """Return the spans of all tasks of a node as windows, as their settlement does."""
+    presence = Presence.build([span.start_s for span in spans], [span.end_s for span in spans])
+    return weigh(spans, presence.find_mean())
