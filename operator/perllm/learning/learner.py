@@ -189,7 +189,7 @@ class Learner:
         known = self._know(ended.model, row)
         if ended.cold <= 0.0:
             self._learn_censored(known, row, ended)
-        self._policy.learn_miss(ended.model, row)
+        self._policy.learn_miss(ended.model, row, ended.prompt_tokens)
         recent.add(ended.task_id, ended.ended_s)
         self.revisions.change(ended.node)
         return True

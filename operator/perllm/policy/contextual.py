@@ -133,7 +133,7 @@ class CsUcb:
         in_time = float(feedback.latency_s <= feedback.deadline_s)
         return in_time - feedback.energy_j / max(self._parameters.price * self._mean_energy_j, 1e-9)
 
-    def learn_miss(self, model: str, row: int) -> None:
+    def learn_miss(self, model: str, row: int, prompt_tokens: float) -> None:
         """Nothing: a missed deadline teaches how long answers and how slow nodes are, and that the learner learns."""
 
     def export_state(self, model: str, row: int) -> dict[str, float]:

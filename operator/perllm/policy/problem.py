@@ -187,8 +187,8 @@ class Policy(Protocol):
     def learn(self, feedback: Feedback) -> float:
         """Account for an outcome and return its reward."""
 
-    def learn_miss(self, model: str, row: int) -> None:
-        """Account for a run that was ended at its deadline."""
+    def learn_miss(self, model: str, row: int, prompt_tokens: float) -> None:
+        """Account for a run that was ended at its deadline: how much it wrote is not known, what it read is."""
 
     def export_state(self, model: str, row: int) -> dict[str, float]:
         """Return what was learned about an arm, as plain numbers."""
