@@ -87,6 +87,9 @@ class PooledLaw:
         self._prior: FloatArray = np.asarray(prior, dtype=np.float64)
         self._least = np.full(len(prior), LEAST_SHARE) if least is None else np.asarray(least, dtype=np.float64)
         self._groups: dict[int, _Group] = {}
+        self._thetas: FloatArray = np.zeros((0, len(prior)))
+        self._covariances: FloatArray = np.zeros((0, len(prior), len(prior)))
+        self._most_doubt: FloatArray = np.zeros(0)
         self._priors: dict[int, FloatArray] = {}
         self.group_of_row = np.zeros(0, dtype=np.int64)
         self._log_ratio = np.zeros(0)
@@ -96,9 +99,11 @@ class PooledLaw:
         self.low = np.zeros(0)
         self.high = np.zeros(0)
 
-    def set_prior(self, group: int, prior: Sequence[float]) -> None:
-        """Give a group a prior of its own, before any node is assigned to it."""
+    def set_prior(self, group: int, prior: Sequence[float], doubt: float = 1.0) -> None:
+        """Give a group a prior of its own, before any node is assigned to it, and say how far to doubt it at most."""
+        self._cover_groups(group + 1)
         self._priors[group] = np.asarray(prior, dtype=np.float64)
+        self._most_doubt[group] = doubt
 
     def assign(self, row: int, group: int) -> None:
         """Set the GPU type of the node of `row`; needed before anything else about that row."""
@@ -106,6 +111,8 @@ class PooledLaw:
         if group not in self._groups:
             prior = self._priors.get(group, self._prior)
             self._groups[group] = _Group(prior, self._least * prior)
+            self._cover_groups(group + 1)
+            self._publish(group)
         if self.group_of_row[row] == group:
             return
         self.group_of_row[row] = group
@@ -142,6 +149,21 @@ class PooledLaw:
     def deviation(self, row: int) -> float:
         """Return the standard deviation of ln y around its prediction, that of a type hardly known included."""
         return float(self.scale[row])
+
+    def doubt(self, rows: IntArray, features: FloatArray) -> FloatArray:
+        """Return what is not known of the laws of types: the standard deviation of ln(theta'x) as learned so far.
+
+        Unlike `deviation` it vanishes with the number of outcomes. Linear in the number of nodes.
+
+        Args:
+            rows: the nodes, shape (n,).
+            features: of the task on each of them, shape (n, d).
+        """
+        groups = self.group_of_row[rows]
+        variance = np.einsum("ni,nij,nj->n", features, self._covariances[groups], features)
+        expected = np.einsum("ni,ni->n", features, self._thetas[groups])
+        doubt: FloatArray = np.sqrt(np.maximum(variance, 0.0)) / np.maximum(expected, 1e-9)
+        return np.minimum(doubt, self._most_doubt[groups])
 
     def weight(self, row: int) -> float:
         """Return how many outcomes the law of the node's type rests on, faded ones counted less."""
@@ -189,7 +211,20 @@ class PooledLaw:
         self._variance[row] = (1.0 - gain) * variance
 
     def _refresh_all(self, number: int) -> None:
+        self._publish(number)
         self._refresh(number, np.flatnonzero(self.group_of_row == number))
+
+    def _cover_groups(self, size: int) -> None:
+        missing = size - len(self._thetas)
+        if missing <= 0:
+            return
+        self._thetas = np.pad(self._thetas, ((0, missing), (0, 0)))
+        self._covariances = np.pad(self._covariances, ((0, missing), (0, 0), (0, 0)))
+        self._most_doubt = extend(self._most_doubt, size, fill=1.0)
+
+    def _publish(self, number: int) -> None:
+        group = self._groups[number]
+        self._thetas[number], self._covariances[number] = group.theta, group.covariance
 
     def _refresh(self, number: int, rows: IntArray) -> None:
         group = self._groups[number]
@@ -221,6 +256,7 @@ class _Group:
         self.gram: FloatArray = np.zeros(self.prior_precision.shape)
         self.moment = np.zeros_like(prior)
         self.theta = prior.copy()
+        self.covariance: FloatArray = np.diag(prior**2.0)
         self.weight = 0.0
         self._squares = PRIOR_WEIGHT * PRIOR_SCALE**2
         self._square_weight = PRIOR_WEIGHT
@@ -245,8 +281,8 @@ class _Group:
         self.solve()
 
     def solve(self) -> None:
-        theta = np.linalg.solve(self.prior_precision + self.gram, self.prior_moment + self.moment)
-        self.theta = np.maximum(theta, self._least)
+        self.covariance = np.linalg.inv(self.prior_precision + self.gram).astype(np.float64)
+        self.theta = np.maximum(self.covariance @ (self.prior_moment + self.moment), self._least)
 
     def account(self, error: float) -> None:
         step = STEER * self.scale * max(1.0, 10.0 / (1.0 + self.weight))

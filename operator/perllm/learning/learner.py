@@ -318,8 +318,8 @@ class Learner:
     def _assign(self, known: ModelLaws, row: int) -> None:
         group = self._group_of_row[row]
         prior = find_prior(self._gpu_types[group])
-        known.latency.set_prior(group, prior.latency)
-        known.energy.set_prior(group, prior.energy)
+        known.latency.set_prior(group, prior.latency, prior.doubt)
+        known.energy.set_prior(group, prior.energy, prior.doubt)
         known.latency.assign(row, group)
         known.energy.assign(row, group)
         known.load_s[row] = known.load_s[known.alike(row)[0]]

@@ -57,6 +57,7 @@ class Outcome:
         finished_s: Unix time of completion.
         is_length_known: whether `output_tokens` was observed.
         is_served: whether it ran as a request, so that no pod had to start.
+        doubt: what was not known of the law of its time when it was placed.
     """
 
     task_id: str
@@ -80,6 +81,7 @@ class Outcome:
     finished_s: float
     is_length_known: bool = True
     is_served: bool = False
+    doubt: float = 0.0
 
     @property
     def energy_j(self) -> float | None:

@@ -70,6 +70,7 @@ def judge_run(decision: Decision, run: CompletedRun) -> Outcome:
         finished_s=run.finished_s,
         is_length_known=run.output_tokens is not None,
         is_served=inference.is_served,
+        doubt=forecast.doubt,
     )
 
 

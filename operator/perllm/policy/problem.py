@@ -66,9 +66,14 @@ class Arms:
         is_cloud: whether the node is of the cloud tier.
         hit_chance: chance to be complete in time if placed there now.
         harm: tasks running there that are expected to miss their deadline because of it.
-        marginal_energy_j: by how much the energy of the fleet is expected to rise.
+        marginal_energy_j: by how much the energy of the fleet is expected to rise, transmission included.
+        transmission_j: the transmission's part of it.
         work: GPU time of the task there, as a multiple of that of a mean task.
         load: work that the node was given beyond what it can do by now, in nodes full of mean tasks.
+        doubt: what is not known of the law of the task's time there: a standard deviation of its logarithm, which
+            vanishes with the number of outcomes, unlike what will always scatter.
+        plays: how many outcomes such a doubt corresponds to, and tasks in flight that the same law will learn from.
+        spread: standard deviation of ln(time) by what will always scatter, the length of the answer above all.
     """
 
     rows: IntArray
@@ -84,8 +89,12 @@ class Arms:
     hit_chance: FloatArray
     harm: FloatArray
     marginal_energy_j: FloatArray
+    transmission_j: FloatArray
     work: FloatArray
     load: FloatArray
+    doubt: FloatArray
+    plays: FloatArray
+    spread: FloatArray
 
 
 class Verdict(StrEnum):
