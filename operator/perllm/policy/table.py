@@ -159,7 +159,7 @@ class CsUcbTable:
             mean = [state.get(f"{MEAN_REWARD}{number}", state[MEAN_REWARD]) for number in range(CLASSES)]
         except KeyError as error:
             raise ValueError(f"not a state of {NAME}: {dict(state)}") from error
-        if min(plays) < 0 or not np.isfinite([plays, mean]).all():
+        if min(state["plays"], *plays) < 0 or not np.isfinite([*state.values(), *plays, *mean]).all():
             raise ValueError(f"not a state of {NAME}: {dict(state)}")
         statistics = self._statistics(model, row)
         statistics.plays[:, row], statistics.mean[:, row] = plays, mean
