@@ -31,6 +31,9 @@ from perllm.policy.problem import Feedback, FloatArray, IntArray, Policy
 MAX_ARMS = 64
 """Models whose outcomes on one node are remembered; at 2 kB each a node has a tenth of what can be stored."""
 
+LOAD_DOUBT = 0.5
+"""Standard deviation of the time to load a model, as a share of it."""
+
 LOAD_STEP = 0.3
 """Weight of the newest run on a node that had to load its model, in the mean loading time of its type."""
 
@@ -150,9 +153,9 @@ class Learner:
         others = _readable_tokens(outcome.others_tokens, outcome.run_s, known.latency.coefficients[row])
         features = latency_features(prompt, others, output, occupancy, is_served=outcome.is_served)
         if outcome.cold > 0.0:
-            self._learn_load(known, row, outcome, float(known.latency.coefficients[row] @ features))
+            self._learn_cold(known, row, outcome, features)
         else:
-            known.latency.learn(row, features, outcome.run_s, outcome.run_error)
+            known.latency.learn(row, features, outcome.run_s, outcome.run_error, doubt=outcome.doubt)
         if outcome.inference_energy_j is not None:
             features = energy_features(prompt, output, occupancy)
             known.energy.learn(row, features, outcome.inference_energy_j, outcome.energy_error)
@@ -308,6 +311,18 @@ class Learner:
                 if row not in known.assigned:
                     self._assign(known, row)
         return known
+
+    def _learn_cold(self, known: ModelLaws, row: int, outcome: Outcome, features: FloatArray) -> None:
+        """Learn from a run that may have waited for its model.
+
+        One that took less than expected is an observation of the law as well: neither part of it can have taken longer
+        than both. Of one that took more it is not known which part did, and the time to load varies more.
+        """
+        loading_s = float(known.load_s[row]) * outcome.cold
+        warm_s = max(outcome.run_s - loading_s, 0.0)
+        if warm_s < known.latency.coefficients[row] @ features:
+            known.latency.learn_roughly(row, features, warm_s, LOAD_DOUBT * loading_s)
+        self._learn_load(known, row, outcome, float(known.latency.coefficients[row] @ features))
 
     def _learn_load(self, known: ModelLaws, row: int, outcome: Outcome, warm_s: float) -> None:
         """Move the loading time of a GPU type towards what a run took beyond one on a node that has the model."""

@@ -165,3 +165,32 @@ def test_moments_of_another_law_are_refused_and_change_nothing(damage: dict[str,
     with pytest.raises(ValueError):  # noqa: PT011 - numpy words some of them
         law.import_moments(0, {**law.export_moments(0), **damage})
     assert predict(law, 0) == pytest.approx(float(np.array(PRIOR) @ TASK))
+
+
+class TestDoubt:
+    def test_shrinks_as_outcomes_come_and_what_scatters_stays(self) -> None:
+        law, doubts = make_law(0), []
+        for count in (0, 20, 60):
+            observe(law, 0, TRUTH, count, noise=0.3)
+            doubts.append(float(law.doubt(np.array([0]), TASK[None])[0]))
+        assert doubts[0] > 0.5
+        assert doubts[1] < 0.2 * doubts[0]
+        assert doubts[2] < 0.8 * doubts[1]
+        assert law.deviation(0) > doubts[2]
+
+    def test_is_shared_by_all_nodes_of_a_type_and_no_more_than_its_figures_leave(self) -> None:
+        law = PooledLaw(PRIOR)
+        law.set_prior(1, PRIOR, 0.3)
+        for row, group in enumerate((0, 0, 1)):
+            law.assign(row, group)
+        observe(law, 0, TRUTH, 20)
+        first, second, vouched = law.doubt(np.arange(3), np.tile(TASK, (3, 1)))
+        assert first == second
+        assert vouched == 0.3
+
+    def test_explains_errors_that_would_else_count_as_scatter(self) -> None:
+        sure, doubtful = make_law(0), make_law(0)
+        for _ in range(20):
+            sure.account(0, 1.0)
+            doubtful.account(0, 1.0, 1.0)
+        assert doubtful.deviation(0) < 0.6 * sure.deviation(0)
