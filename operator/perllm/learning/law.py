@@ -125,9 +125,7 @@ class PooledLaw:
         self._groups[number].add(features, value / float(np.exp(self._log_ratio[row])), deviation)
         self._refresh_all(number)
 
-    def learn(
-        self, row: int, features: FloatArray, value: float, error: float | None = None, *, doubt: float = 0.0
-    ) -> None:
+    def learn(self, row: int, features: FloatArray, value: float, error: float | None = None) -> None:
         """Account for an observation: a task with `features`, shape (d,), cost `value` on the node of `row`.
 
         Args:
@@ -136,26 +134,22 @@ class PooledLaw:
             value: what it cost, positive.
             error: ln of (what came / what was foreseen at the decision); this, not the error of the fit, is what
                 intervals have to hold. None when no decision is known.
-            doubt: what was not known of the law at the decision.
         """
         group_number = int(self.group_of_row[row])
         group = self._groups[group_number]
         fitted = max(float(self.coefficients[row] @ features), 1e-9)
         misfit = float(np.log(max(value, 1e-9) / fitted))
         if error is not None:
-            self.account(row, error, doubt)
+            self.account(row, error)
         self._walk(row, min(max(misfit, -MAX_ERROR), MAX_ERROR), group.spread)
         group.learn(features, value, float(np.exp(self._log_ratio[row])))
         self._refresh_all(group_number)
 
-    def account(self, row: int, error: float, doubt: float = 0.0) -> None:
-        """Account for how far off a decision was, ln of (what came / what was foreseen), and not for the law.
-
-        As much of the error as was to be expected of a law in `doubt` says nothing about what will always scatter.
-        """
+    def account(self, row: int, error: float) -> None:
+        """Account for how far off a decision was, ln of (what came / what was foreseen), and not for the law."""
         number = int(self.group_of_row[row])
         group = self._groups[number]
-        group.account(error, doubt)
+        group.account(error)
         self._refresh_errors(group, self.group_of_row == number)
 
     def deviation(self, row: int) -> float:
@@ -300,14 +294,13 @@ class _Group:
         self.covariance = np.linalg.inv(self.prior_precision + self.gram).astype(np.float64)
         self.theta = np.maximum(self.covariance @ (self.prior_moment + self.moment), self._least)
 
-    def account(self, error: float, doubt: float) -> None:
-        scattered = self.scale**2 / (self.scale**2 + doubt**2)
-        step = scattered * STEER * self.scale * max(1.0, 10.0 / (1.0 + self.weight))
+    def account(self, error: float) -> None:
+        step = STEER * self.scale * max(1.0, 10.0 / (1.0 + self.weight))
         self.low += step * (TAIL - float(error < self.low)) / (1 - TAIL)
         self.high += step * (float(error > self.high) - TAIL) / (1 - TAIL)
         clipped = min(max(error, -MAX_ERROR), MAX_ERROR)
         self._square_weight = self._square_weight * ERROR_MEMORY + 1.0
-        self._squares = self._squares * ERROR_MEMORY + scattered * doubt**2 + (scattered * clipped) ** 2
+        self._squares = self._squares * ERROR_MEMORY + clipped**2
         self.scale = max(float(np.sqrt(self._squares / self._square_weight)), 0.01)
 
     def export_errors(self) -> list[float]:

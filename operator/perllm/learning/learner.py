@@ -155,7 +155,8 @@ class Learner:
         if outcome.cold > 0.0:
             self._learn_cold(known, row, outcome, features)
         else:
-            known.latency.learn(row, features, outcome.run_s, outcome.run_error, doubt=outcome.doubt)
+            error = _find_scatter(outcome, features, known.latency.coefficients[row])
+            known.latency.learn(row, features, outcome.run_s, error)
         if outcome.inference_energy_j is not None:
             features = energy_features(prompt, output, occupancy)
             known.energy.learn(row, features, outcome.inference_energy_j, outcome.energy_error)
@@ -356,6 +357,17 @@ def _check_laws(state: dict[str, Any], prior: Prior) -> None:
         LengthLaw().import_better(state["lengths"])
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+def _find_scatter(outcome: Outcome, features: FloatArray, coefficients: FloatArray) -> float | None:
+    """Return how far off the decision would have been by the present law; None if that is not known.
+
+    What the law has learned since is not an error that later decisions will make.
+    """
+    if outcome.run_error is None or outcome.law_s <= 0.0:
+        return outcome.run_error
+    start_s, present_s = float(features[0] * coefficients[0]), float(features[1:] @ coefficients[1:])
+    return outcome.run_error - float(np.log((start_s + present_s) / (start_s + outcome.law_s)))
 
 
 def _written_tokens(ended: Ended, coefficients: FloatArray) -> float:

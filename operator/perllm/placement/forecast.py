@@ -94,7 +94,6 @@ class ArmForecast:
         demand_bps: uplink that the task needs to bring its input there in time.
         occupancy: tasks on the node, this one included.
         gpus: GPUs of the node.
-        doubt: what is not known of the law of its time, a standard deviation of ln(seconds).
     """
 
     times: RunTimes[float]
@@ -106,7 +105,6 @@ class ArmForecast:
     demand_bps: float
     occupancy: float
     gpus: float
-    doubt: float = 0.0
 
     def latency_given_s(self, output_tokens: float) -> float:
         """Return the latency that would have been predicted, had the length been known; seconds."""

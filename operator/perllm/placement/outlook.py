@@ -54,7 +54,6 @@ class Outlook:
             demand_bps=float(self.demand_bps[arm]),
             occupancy=float(self.running[arm]) + 1.0,
             gpus=float(self.gpus[arm]),
-            doubt=float(self.arms.doubt[arm]),
         )
 
     def _latency_range_s(self, arm: int) -> tuple[float, float]:

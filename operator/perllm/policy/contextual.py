@@ -86,7 +86,7 @@ class CsUcbParameters:
     price: float = 15.0
     floor: float = 0.15
     waits: bool = True
-    confidence: float = 0.5
+    confidence: float = 0.3
     transmission_weight: float = 1.0
     inference_weight: float = 1.0
 

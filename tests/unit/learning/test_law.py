@@ -187,10 +187,3 @@ class TestDoubt:
         first, second, vouched = law.doubt(np.arange(3), np.tile(TASK, (3, 1)))
         assert first == second
         assert vouched == 0.3
-
-    def test_explains_errors_that_would_else_count_as_scatter(self) -> None:
-        sure, doubtful = make_law(0), make_law(0)
-        for _ in range(20):
-            sure.account(0, 1.0)
-            doubtful.account(0, 1.0, 1.0)
-        assert doubtful.deviation(0) < 0.6 * sure.deviation(0)

@@ -106,6 +106,11 @@ class TestLearning:
         laws = learner.laws("m", ROW)
         assert laws.latency.coefficients[0, 1] > 0.1 * find_prior("type-x").latency[1]
 
+    def test_does_not_take_for_scatter_what_the_law_has_learned_since_the_decision(self, learner: Learner) -> None:
+        for number in range(60):
+            learner.learn(make_outcome(number, run_s=2.0, run_error=math.log(2.0 / 9.0), law_s=8.0))
+        assert learner.laws("m", ROW).latency.deviation(0) < 0.15
+
     def test_of_a_run_that_loaded_its_model_and_took_less_than_expected_learns_that_it_was_not_so_slow(
         self, learner: Learner
     ) -> None:
