@@ -34,14 +34,14 @@ LOGISTIC = 1.702
 LEAST_CHANCE = 1e-9
 
 
-class Bounds(NamedTuple):
+class ConfidenceBounds(NamedTuple):
     """Bounds by arm, shape (n,): of the chance to be in time, and of the energy, in energies of a mean task."""
 
     chance: FloatArray
     saving: FloatArray
 
 
-def find_bounds(arms: Arms, width: float) -> Bounds:
+def find_bounds(arms: Arms, width: float) -> ConfidenceBounds:
     """Return the bounds of every arm; linear in their number.
 
     Args:
@@ -55,4 +55,4 @@ def find_bounds(arms: Arms, width: float) -> Bounds:
     odds, per_log = np.log(chances / (1.0 - chances)), LOGISTIC / np.hypot(arms.spread, arms.doubt)
     cautious = 1.0 / (1.0 + np.exp(per_log * caution - odds))
     best = 1.0 / (1.0 + np.exp(-per_log * radius - odds))
-    return Bounds(cautious + cautious * (best - cautious), cautious * radius - (1.0 - cautious) * caution)
+    return ConfidenceBounds(cautious + cautious * (best - cautious), cautious * radius - (1.0 - cautious) * caution)

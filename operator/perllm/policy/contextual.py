@@ -1,4 +1,6 @@
-"""cs-ucb: the node where a task adds most to the deadlines met, net of what it costs others, and of its energy.
+"""cs-ucb: constraint-satisfaction upper confidence bounds with context.
+
+The node where a task adds most to the deadlines met, net of what it costs others, and of its energy.
 
 Notation, for a task i and an arm a
     P(i, a)   chance that i is complete in time if it is sent to a now, the wait for room included: by its favourable

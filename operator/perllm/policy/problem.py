@@ -3,10 +3,10 @@
 Shapes: every array of `Arms` has length n, one entry per arm (model, node), all for the task's model.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -211,11 +211,3 @@ class Policy(Protocol):
 
     def forget(self, model: str) -> None:
         """Forget what was learned about the arms of a model."""
-
-
-@runtime_checkable
-class JointPolicy(Policy, Protocol):
-    """A policy that can decide about a whole round of waiting tasks at once."""
-
-    def choose_jointly(self, tasks: Sequence[TaskFeatures], arms: Sequence[Arms]) -> Sequence[Choice]:
-        """Choose an arm for each of the tasks, most urgent first, so that all choices can be carried out together."""
