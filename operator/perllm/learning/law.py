@@ -156,20 +156,19 @@ class PooledLaw:
         """Return the standard deviation of ln y around its prediction, that of a type hardly known included."""
         return float(self.scale[row])
 
-    def doubt(self, rows: IntArray, features: FloatArray) -> FloatArray:
+    def doubt(self, features: FloatArray) -> FloatArray:
         """Return what is not known of the laws of types: the standard deviation of ln(theta'x) as learned so far.
 
-        Unlike `deviation` it vanishes with the number of outcomes. Linear in the number of nodes.
+        Unlike `deviation` it vanishes with the number of outcomes.
 
         Args:
-            rows: the nodes, shape (n,).
-            features: of the task on each of them, shape (n, d).
+            features: of a task on each of the first g types, shape (g, d).
         """
-        groups = self.group_of_row[rows]
-        variance = np.einsum("ni,nij,nj->n", features, self._covariances[groups], features)
-        expected = np.einsum("ni,ni->n", features, self._thetas[groups])
+        types = len(features)
+        variance = np.einsum("gi,gij,gj->g", features, self._covariances[:types], features)
+        expected = np.einsum("gi,gi->g", features, self._thetas[:types])
         doubt: FloatArray = np.sqrt(np.maximum(variance, 0.0)) / np.maximum(expected, 1e-9)
-        return np.minimum(doubt, self._most_doubt[groups])
+        return np.minimum(doubt, self._most_doubt[:types])
 
     def weight(self, row: int) -> float:
         """Return how many outcomes the law of the node's type rests on, faded ones counted less."""

@@ -232,28 +232,38 @@ def _build_arms(
         work=times.work_s / np.maximum(usual_s, 1e-9),
         load=loads.work_s / np.maximum(scene.slots_per_gpu * usual_s, LEAST_S),
         doubt=doubt,
-        plays=(RELATIVE_NOISE / np.maximum(doubt, LEAST_S)) ** 2 + _count_plays_in_flight(scene),
+        plays=_count_plays(scene, doubt),
         spread=spread,
     )
 
 
 def _find_doubt(scene: _Scene) -> FloatArray:
-    """Return what is not known of the law of the task's time on each node, as a deviation of its logarithm."""
-    hundreds = scene.task.output_tokens / OUTPUT_UNIT
-    features = np.empty((len(scene.rows), 4))
-    features[:, 0] = 0.0 if scene.task.is_served else 1.0
-    features[:, 1] = (scene.task.prompt_tokens + scene.loads.backlog_tokens / scene.gpus) / PROMPT_UNIT
-    features[:, 2] = hundreds
-    features[:, 3] = scene.occupancy * hundreds
-    return scene.laws.latency.doubt(scene.rows, features)
+    """Return what is not known of the law of the task's time on each node, as a deviation of its logarithm.
 
-
-def _count_plays_in_flight(scene: _Scene) -> FloatArray:
-    """Return how many tasks of the model are in flight on all nodes of each node's type: one law learns from them."""
-    types = scene.laws.latency.group_of_row[scene.rows]
-    if not len(types):
+    Found for a node of each type that is as busy as all of that type are in the mean.
+    """
+    if not len(scene.rows):
         return np.zeros(0)
-    return np.bincount(types, scene.loads.running_model).astype(np.float64)[types]
+    task, types = scene.task, scene.laws.latency.group_of_row[scene.rows]
+    counts = np.maximum(np.bincount(types), 1)
+    waiting = np.bincount(types, scene.loads.backlog_tokens / scene.gpus) / counts
+    hundreds = task.output_tokens / OUTPUT_UNIT
+    features = np.empty((len(counts), 4))
+    features[:, 0] = 0.0 if task.is_served else 1.0
+    features[:, 1] = (task.prompt_tokens + waiting) / PROMPT_UNIT
+    features[:, 2] = hundreds
+    features[:, 3] = np.bincount(types, scene.occupancy) / counts * hundreds
+    return scene.laws.latency.doubt(features)[types]
+
+
+def _count_plays(scene: _Scene, doubt: FloatArray) -> FloatArray:
+    """Return how many outcomes a doubt corresponds to, and tasks in flight on all nodes of a type: its law learns."""
+    if not len(scene.rows):
+        return np.zeros(0)
+    types = scene.laws.latency.group_of_row[scene.rows]
+    in_flight = np.bincount(types, scene.loads.running_model)[types]
+    plays: FloatArray = (RELATIVE_NOISE / np.maximum(doubt, LEAST_S)) ** 2 + in_flight
+    return plays
 
 
 def _find_times(scene: _Scene) -> RunTimes[FloatArray]:

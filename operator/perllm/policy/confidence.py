@@ -51,8 +51,8 @@ def find_bounds(arms: Arms, width: float) -> ConfidenceBounds:
     reach = width * np.sqrt(np.log(max(float(arms.plays.sum()), 1.0)))
     radius = reach * SIGMA / np.sqrt(np.maximum(arms.plays, SIGMA**2))
     caution = reach * arms.doubt
-    chances = np.clip(arms.hit_chance, LEAST_CHANCE, 1.0 - LEAST_CHANCE)
-    odds, per_log = np.log(chances / (1.0 - chances)), LOGISTIC / np.hypot(arms.spread, arms.doubt)
-    cautious = 1.0 / (1.0 + np.exp(per_log * caution - odds))
-    best = 1.0 / (1.0 + np.exp(-per_log * radius - odds))
+    odds_against = 1.0 / np.maximum(arms.hit_chance, LEAST_CHANCE) - 1.0
+    per_log = LOGISTIC / np.hypot(arms.spread, arms.doubt)
+    cautious = 1.0 / (1.0 + odds_against * np.exp(per_log * caution))
+    best = 1.0 / (1.0 + odds_against * np.exp(-per_log * radius))
     return ConfidenceBounds(cautious + cautious * (best - cautious), cautious * radius - (1.0 - cautious) * caution)
