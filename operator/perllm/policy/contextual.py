@@ -45,6 +45,7 @@ from perllm.policy.problem import (
     EXCLUDED_LATE,
     EXCLUDED_PRICE,
     EXCLUDED_TIER,
+    MAX_PLAYS,
     Arms,
     BoolArray,
     Choice,
@@ -160,12 +161,12 @@ class CsUcb:
         """Restore a mean energy, if it comes of more outcomes than the present one.
 
         Raises:
-            ValueError: a number is missing, not finite, or negative.
+            ValueError: a number is missing, not finite, or not one that outcomes lead to.
         """
         energy_j, outcomes = state.get("meanEnergyJoules"), state.get("outcomes")
         if energy_j is None or outcomes is None or not np.isfinite([energy_j, outcomes]).all():
             raise ValueError(f"not a state of {NAME}: {dict(state)}")
-        if min(energy_j, outcomes) < 0:
+        if min(energy_j, outcomes) < 0 or outcomes > MAX_PLAYS:
             raise ValueError(f"not a state of {NAME}: {dict(state)}")
         if outcomes >= self._outcomes:
             self._mean_energy_j, self._outcomes = energy_j, int(outcomes)

@@ -15,6 +15,9 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
+MAX_PLAYS = 1e9
+"""No process has learned from more outcomes."""
+
 EXCLUDED_TIER = "tier"
 EXCLUDED_COMPUTE = "compute"
 EXCLUDED_BANDWIDTH = "bandwidth"

@@ -32,6 +32,7 @@ from perllm.policy.constraints import Slacks, measure_slacks, time_slack
 from perllm.policy.problem import (
     EXCLUDED_BANDWIDTH,
     EXCLUDED_COMPUTE,
+    MAX_PLAYS,
     Arms,
     Choice,
     Feedback,
@@ -152,14 +153,17 @@ class CsUcbTable:
         """Restore plays and mean rewards of a node; one that has them over all classes only has them for each.
 
         Raises:
-            ValueError: a number is missing, not finite, or negative where it must not be.
+            ValueError: a number is missing, not finite, or not one that outcomes lead to.
         """
         try:
             plays = [state.get(f"plays{number}", state["plays"]) for number in range(CLASSES)]
             mean = [state.get(f"{MEAN_REWARD}{number}", state[MEAN_REWARD]) for number in range(CLASSES)]
         except KeyError as error:
             raise ValueError(f"not a state of {NAME}: {dict(state)}") from error
-        if min(state["plays"], *plays) < 0 or not np.isfinite([*state.values(), *plays, *mean]).all():
+        if (
+            not 0 <= min(state["plays"], *plays) <= max(state["plays"], *plays) <= MAX_PLAYS
+            or not np.isfinite([*state.values(), *plays, *mean]).all()
+        ):
             raise ValueError(f"not a state of {NAME}: {dict(state)}")
         statistics = self._statistics(model, row)
         statistics.plays[:, row], statistics.mean[:, row] = plays, mean

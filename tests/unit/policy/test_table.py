@@ -189,6 +189,7 @@ class TestState:
             {"plays": 3},
             {"meanReward": 0.1},
             {"plays": -1, "meanReward": 0.1},
+            {"plays": 1e12, "meanReward": 0.1},
             {"plays": 3, "meanReward": math.nan},
             {"plays": math.inf, "meanReward": 0.1},
         ],
