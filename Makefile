@@ -6,7 +6,7 @@ UV_VERSION := 0.13.9
 
 FIGURES := paper paper-hints modern tight bursty drift outage hints ablation inventory
 LOADS := 0.3,0.6,0.9,1.2
-ABLATIONS := cs-ucb-no-harm,cs-ucb-no-rent,cs-ucb-no-admission,cs-ucb-no-waiting,cs-ucb-no-energy
+ABLATIONS := cs-ucb-no-harm,cs-ucb-no-rent,cs-ucb-no-admission,cs-ucb-no-waiting,cs-ucb-no-energy,cs-ucb-no-confidence
 
 ENGINE ?= docker
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)

@@ -33,7 +33,7 @@ ALL = "all"
 EXTENDED = "+x"
 CLAIRVOYANT = "clairvoyant"
 
-CLAIRVOYANT_PARAMETERS = CsUcbParameters(price=20.0)
+CLAIRVOYANT_PARAMETERS = CsUcbParameters(price=20.0, confidence=0.0)
 """Deadlines first, then energy."""
 
 ABLATIONS: Mapping[str, CsUcbParameters] = MappingProxyType(
@@ -43,6 +43,7 @@ ABLATIONS: Mapping[str, CsUcbParameters] = MappingProxyType(
         "cs-ucb-no-admission": CsUcbParameters(floor=-np.inf),
         "cs-ucb-no-waiting": CsUcbParameters(waits=False),
         "cs-ucb-no-energy": CsUcbParameters(price=1e6),
+        "cs-ucb-no-confidence": CsUcbParameters(confidence=0.0),
     }
 )
 

@@ -87,6 +87,9 @@ class PooledLaw:
         self._prior: FloatArray = np.asarray(prior, dtype=np.float64)
         self._least = np.full(len(prior), LEAST_SHARE) if least is None else np.asarray(least, dtype=np.float64)
         self._groups: dict[int, _Group] = {}
+        self._thetas: FloatArray = np.zeros((0, len(prior)))
+        self._covariances: FloatArray = np.zeros((0, len(prior), len(prior)))
+        self._most_doubt: FloatArray = np.zeros(0)
         self._priors: dict[int, FloatArray] = {}
         self.group_of_row = np.zeros(0, dtype=np.int64)
         self._log_ratio = np.zeros(0)
@@ -96,9 +99,11 @@ class PooledLaw:
         self.low = np.zeros(0)
         self.high = np.zeros(0)
 
-    def set_prior(self, group: int, prior: Sequence[float]) -> None:
-        """Give a group a prior of its own, before any node is assigned to it."""
+    def set_prior(self, group: int, prior: Sequence[float], doubt: float = 1.0) -> None:
+        """Give a group a prior of its own, before any node is assigned to it, and say how far to doubt it at most."""
+        self._cover_groups(group + 1)
         self._priors[group] = np.asarray(prior, dtype=np.float64)
+        self._most_doubt[group] = doubt
 
     def assign(self, row: int, group: int) -> None:
         """Set the GPU type of the node of `row`; needed before anything else about that row."""
@@ -106,11 +111,19 @@ class PooledLaw:
         if group not in self._groups:
             prior = self._priors.get(group, self._prior)
             self._groups[group] = _Group(prior, self._least * prior)
+            self._cover_groups(group + 1)
+            self._publish(group)
         if self.group_of_row[row] == group:
             return
         self.group_of_row[row] = group
         self._log_ratio[row], self._variance[row] = 0.0, NODE_DEVIATION**2
         self._refresh(group, np.array([row]))
+
+    def learn_roughly(self, row: int, features: FloatArray, value: float, deviation: float) -> None:
+        """Account for an observation of which a part is only estimated, with this standard deviation."""
+        number = int(self.group_of_row[row])
+        self._groups[number].add(features, value / float(np.exp(self._log_ratio[row])), deviation)
+        self._refresh_all(number)
 
     def learn(self, row: int, features: FloatArray, value: float, error: float | None = None) -> None:
         """Account for an observation: a task with `features`, shape (d,), cost `value` on the node of `row`.
@@ -142,6 +155,20 @@ class PooledLaw:
     def deviation(self, row: int) -> float:
         """Return the standard deviation of ln y around its prediction, that of a type hardly known included."""
         return float(self.scale[row])
+
+    def doubt(self, features: FloatArray) -> FloatArray:
+        """Return what is not known of the laws of types: the standard deviation of ln(theta'x) as learned so far.
+
+        Unlike `deviation` it vanishes with the number of outcomes.
+
+        Args:
+            features: of a task on each of the first g types, shape (g, d).
+        """
+        types = len(features)
+        variance = np.einsum("gi,gij,gj->g", features, self._covariances[:types], features)
+        expected = np.einsum("gi,gi->g", features, self._thetas[:types])
+        doubt: FloatArray = np.sqrt(np.maximum(variance, 0.0)) / np.maximum(expected, 1e-9)
+        return np.minimum(doubt, self._most_doubt[:types])
 
     def weight(self, row: int) -> float:
         """Return how many outcomes the law of the node's type rests on, faded ones counted less."""
@@ -189,7 +216,20 @@ class PooledLaw:
         self._variance[row] = (1.0 - gain) * variance
 
     def _refresh_all(self, number: int) -> None:
+        self._publish(number)
         self._refresh(number, np.flatnonzero(self.group_of_row == number))
+
+    def _cover_groups(self, size: int) -> None:
+        missing = size - len(self._thetas)
+        if missing <= 0:
+            return
+        self._thetas = np.pad(self._thetas, ((0, missing), (0, 0)))
+        self._covariances = np.pad(self._covariances, ((0, missing), (0, 0), (0, 0)))
+        self._most_doubt = extend(self._most_doubt, size, fill=1.0)
+
+    def _publish(self, number: int) -> None:
+        group = self._groups[number]
+        self._thetas[number], self._covariances[number] = group.theta, group.covariance
 
     def _refresh(self, number: int, rows: IntArray) -> None:
         group = self._groups[number]
@@ -221,6 +261,7 @@ class _Group:
         self.gram: FloatArray = np.zeros(self.prior_precision.shape)
         self.moment = np.zeros_like(prior)
         self.theta = prior.copy()
+        self.covariance: FloatArray = np.diag(prior**2.0)
         self.weight = 0.0
         self._squares = PRIOR_WEIGHT * PRIOR_SCALE**2
         self._square_weight = PRIOR_WEIGHT
@@ -236,7 +277,11 @@ class _Group:
         self._misfits = self._misfits * ERROR_MEMORY + misfit**2
         self._misfit_weight = self._misfit_weight * ERROR_MEMORY + 1.0
         self.spread = max(float(np.sqrt(self._misfits / self._misfit_weight)), MIN_SPREAD)
-        weighted = features / (fitted * RELATIVE_NOISE) ** 2
+        self.add(features, value)
+
+    def add(self, features: FloatArray, value: float, deviation: float = 0.0) -> None:
+        fitted = max(float(self.theta @ features), 1e-9)
+        weighted = features / ((fitted * RELATIVE_NOISE) ** 2 + deviation**2)
         self.gram *= MEMORY
         self.moment *= MEMORY
         self.gram += np.outer(weighted, features)
@@ -245,8 +290,8 @@ class _Group:
         self.solve()
 
     def solve(self) -> None:
-        theta = np.linalg.solve(self.prior_precision + self.gram, self.prior_moment + self.moment)
-        self.theta = np.maximum(theta, self._least)
+        self.covariance = np.linalg.inv(self.prior_precision + self.gram).astype(np.float64)
+        self.theta = np.maximum(self.covariance @ (self.prior_moment + self.moment), self._least)
 
     def account(self, error: float) -> None:
         step = STEER * self.scale * max(1.0, 10.0 / (1.0 + self.weight))

@@ -31,6 +31,9 @@ from perllm.policy.problem import Feedback, FloatArray, IntArray, Policy
 MAX_ARMS = 64
 """Models whose outcomes on one node are remembered; at 2 kB each a node has a tenth of what can be stored."""
 
+LOAD_DOUBT = 0.5
+"""Standard deviation of the time to load a model, as a share of it."""
+
 LOAD_STEP = 0.3
 """Weight of the newest run on a node that had to load its model, in the mean loading time of its type."""
 
@@ -150,9 +153,10 @@ class Learner:
         others = _readable_tokens(outcome.others_tokens, outcome.run_s, known.latency.coefficients[row])
         features = latency_features(prompt, others, output, occupancy, is_served=outcome.is_served)
         if outcome.cold > 0.0:
-            self._learn_load(known, row, outcome, float(known.latency.coefficients[row] @ features))
+            self._learn_cold(known, row, outcome, features)
         else:
-            known.latency.learn(row, features, outcome.run_s, outcome.run_error)
+            error = _find_scatter(outcome, features, known.latency.coefficients[row])
+            known.latency.learn(row, features, outcome.run_s, error)
         if outcome.inference_energy_j is not None:
             features = energy_features(prompt, output, occupancy)
             known.energy.learn(row, features, outcome.inference_energy_j, outcome.energy_error)
@@ -189,7 +193,7 @@ class Learner:
         known = self._know(ended.model, row)
         if ended.cold <= 0.0:
             self._learn_censored(known, row, ended)
-        self._policy.learn_miss(ended.model, row)
+        self._policy.learn_miss(ended.model, row, ended.prompt_tokens)
         recent.add(ended.task_id, ended.ended_s)
         self.revisions.change(ended.node)
         return True
@@ -309,6 +313,18 @@ class Learner:
                     self._assign(known, row)
         return known
 
+    def _learn_cold(self, known: ModelLaws, row: int, outcome: Outcome, features: FloatArray) -> None:
+        """Learn from a run that may have waited for its model.
+
+        One that took less than expected is an observation of the law as well: neither part of it can have taken longer
+        than both. Of one that took more it is not known which part did, and the time to load varies more.
+        """
+        loading_s = float(known.load_s[row]) * outcome.cold
+        warm_s = max(outcome.run_s - loading_s, 0.0)
+        if warm_s < known.latency.coefficients[row] @ features:
+            known.latency.learn_roughly(row, features, warm_s, LOAD_DOUBT * loading_s)
+        self._learn_load(known, row, outcome, float(known.latency.coefficients[row] @ features))
+
     def _learn_load(self, known: ModelLaws, row: int, outcome: Outcome, warm_s: float) -> None:
         """Move the loading time of a GPU type towards what a run took beyond one on a node that has the model."""
         seen_s = max(outcome.run_s - warm_s, 0.0) / max(outcome.cold, UNPROVEN)
@@ -318,8 +334,8 @@ class Learner:
     def _assign(self, known: ModelLaws, row: int) -> None:
         group = self._group_of_row[row]
         prior = find_prior(self._gpu_types[group])
-        known.latency.set_prior(group, prior.latency)
-        known.energy.set_prior(group, prior.energy)
+        known.latency.set_prior(group, prior.latency, prior.doubt)
+        known.energy.set_prior(group, prior.energy, prior.doubt)
         known.latency.assign(row, group)
         known.energy.assign(row, group)
         known.load_s[row] = known.load_s[known.alike(row)[0]]
@@ -341,6 +357,17 @@ def _check_laws(state: dict[str, Any], prior: Prior) -> None:
         LengthLaw().import_better(state["lengths"])
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+def _find_scatter(outcome: Outcome, features: FloatArray, coefficients: FloatArray) -> float | None:
+    """Return how far off the decision would have been by the present law; None if that is not known.
+
+    What the law has learned since is not an error that later decisions will make.
+    """
+    if outcome.run_error is None or outcome.law_s <= 0.0:
+        return outcome.run_error
+    start_s, present_s = float(features[0] * coefficients[0]), float(features[1:] @ coefficients[1:])
+    return outcome.run_error - float(np.log((start_s + present_s) / (start_s + outcome.law_s)))
 
 
 def _written_tokens(ended: Ended, coefficients: FloatArray) -> float:

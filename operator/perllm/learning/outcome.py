@@ -57,6 +57,8 @@ class Outcome:
         finished_s: Unix time of completion.
         is_length_known: whether `output_tokens` is the observed length of one answer.
         is_served: whether it ran as a request, so that no pod had to start.
+        law_s: seconds, without the start, that the law of its decision gives to the run as it turned out; 0 if it is
+            not known.
     """
 
     task_id: str
@@ -80,6 +82,7 @@ class Outcome:
     finished_s: float
     is_length_known: bool = True
     is_served: bool = False
+    law_s: float = 0.0
 
     @property
     def energy_j(self) -> float | None:

@@ -36,13 +36,15 @@ class Prior:
         latency: seconds: start-up, per 1,000 prompt tokens, per 100 output tokens, per 100 output
             tokens and further running task.
         energy: joules: per 1,000 prompt tokens, per 100 output tokens fixed, per 100 output tokens shared by the batch.
+        doubt: how far the figures may be off, as a standard deviation of the logarithm.
     """
 
     latency: tuple[float, float, float, float]
     energy: tuple[float, float, float]
+    doubt: float = 0.3
 
 
-GENERIC = Prior((START_UP_S, 0.3, 4.0, 0.1), (20.0, 6.9, 264.0))
+GENERIC = Prior((START_UP_S, 0.3, 4.0, 0.1), (20.0, 6.9, 264.0), doubt=1.0)
 
 _BY_GPU = {
     "h100": Prior((START_UP_S, 0.05, 0.67, 0.0076), (30.0, 6.9, 308.0)),

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from perllm.learning.features import OUTPUT_UNIT, PROMPT_UNIT
+from perllm.learning.law import RELATIVE_NOISE
 from perllm.learning.learner import Learner
 from perllm.learning.model_laws import ModelLaws
 from perllm.placement.fleet import Fleet
@@ -136,7 +137,8 @@ class Forecaster:
         """
         scene = self._survey(request, task, rows=rows, allowed=allowed, now_s=now_s)
         times, energy, errors = _find_times(scene), _find_energy(scene), scene.laws.latency
-        scale = np.maximum(errors.scale[rows], MIN_SCALE)
+        scatter, doubt = np.maximum(errors.scale[rows], MIN_SCALE), _find_doubt(scene)
+        scale = np.maximum(scatter, doubt)
         hit_chance = _find_hit_chances(task.time_left_s, lengths, times, scale)
         return Outlook(
             times=times,
@@ -148,7 +150,14 @@ class Forecaster:
             low=np.exp(errors.low[rows]),
             high=np.exp(errors.high[rows]),
             lengths=lengths,
-            arms=_build_arms(scene, times, energy, hit_chance),
+            arms=_build_arms(
+                scene,
+                times,
+                energy,
+                hit_chance,
+                doubt=doubt,
+                spread=np.hypot(scatter, task.length_spread),
+            ),
         )
 
     def _survey(
@@ -195,7 +204,13 @@ class Forecaster:
 
 
 def _build_arms(
-    scene: _Scene, times: RunTimes[FloatArray], energy: RunEnergy[FloatArray], hit_chance: FloatArray
+    scene: _Scene,
+    times: RunTimes[FloatArray],
+    energy: RunEnergy[FloatArray],
+    hit_chance: FloatArray,
+    *,
+    doubt: FloatArray,
+    spread: FloatArray,
 ) -> Arms:
     usual, loads = scene.laws.usual, scene.loads
     usual_s = scene.read_s * (usual.prompt_tokens / PROMPT_UNIT) + usual.output_tokens * scene.full_token_s
@@ -213,9 +228,42 @@ def _build_arms(
         hit_chance=hit_chance,
         harm=_find_harm(scene, times),
         marginal_energy_j=_find_marginal_energy(scene, energy),
+        transmission_j=scene.transmission_j,
         work=times.work_s / np.maximum(usual_s, 1e-9),
         load=loads.work_s / np.maximum(scene.slots_per_gpu * usual_s, LEAST_S),
+        doubt=doubt,
+        plays=_count_plays(scene, doubt),
+        spread=spread,
     )
+
+
+def _find_doubt(scene: _Scene) -> FloatArray:
+    """Return what is not known of the law of the task's time on each node, as a deviation of its logarithm.
+
+    Found for a node of each type that is as busy as all of that type are in the mean.
+    """
+    if not len(scene.rows):
+        return np.zeros(0)
+    task, types = scene.task, scene.laws.latency.group_of_row[scene.rows]
+    counts = np.maximum(np.bincount(types), 1)
+    waiting = np.bincount(types, scene.loads.backlog_tokens / scene.gpus) / counts
+    hundreds = task.output_tokens / OUTPUT_UNIT
+    features = np.empty((len(counts), 4))
+    features[:, 0] = 0.0 if task.is_served else 1.0
+    features[:, 1] = (task.prompt_tokens + waiting) / PROMPT_UNIT
+    features[:, 2] = hundreds
+    features[:, 3] = np.bincount(types, scene.occupancy) / counts * hundreds
+    return scene.laws.latency.doubt(features)[types]
+
+
+def _count_plays(scene: _Scene, doubt: FloatArray) -> FloatArray:
+    """Return how many outcomes a doubt corresponds to, and tasks in flight on all nodes of a type: its law learns."""
+    if not len(scene.rows):
+        return np.zeros(0)
+    types = scene.laws.latency.group_of_row[scene.rows]
+    in_flight = np.bincount(types, scene.loads.running_model)[types]
+    plays: FloatArray = (RELATIVE_NOISE / np.maximum(doubt, LEAST_S)) ** 2 + in_flight
+    return plays
 
 
 def _find_times(scene: _Scene) -> RunTimes[FloatArray]:

@@ -74,6 +74,7 @@ def judge_run(decision: Decision, run: CompletedRun) -> Outcome:
         finished_s=run.finished_s,
         is_length_known=run.output_tokens is not None and inference.prompts == 1,
         is_served=inference.is_served,
+        law_s=_apply_law(decision, tokens, met),
     )
 
 
@@ -106,6 +107,14 @@ def expected_residence(decision: Decision, output_tokens: float) -> Residence:
     free_s = times.solo_token_s + times.contention_s * max(occupancy - 1.0, 0.0)
     reading_s = max(times.token_s - free_s, 0.0) * output_tokens
     return Residence(occupancy, reading_s * decision.inference.prompt_tokens / max(times.reading_s, LEAST))
+
+
+def _apply_law(decision: Decision, output_tokens: float, met: Residence) -> float:
+    """Return the seconds that a run takes by the law that its decision was made by, without its start."""
+    times, inference = decision.forecast.times, decision.inference
+    token_s = times.solo_token_s + times.contention_s * max(met.occupancy - 1.0, 0.0)
+    prompts = 1.0 + met.others_tokens / inference.prompt_tokens
+    return times.reading_s * prompts + output_tokens * token_s
 
 
 def _log_ratio(came: float, foreseen: float) -> float:

@@ -24,7 +24,7 @@ from perllm.placement.ledger import Ledger
 from perllm.placement.outlook import Outlook
 from perllm.placement.reasons import explain_arm
 from perllm.placement.request import PlacementRequest
-from perllm.policy.problem import EXCLUDED_TIER, Arms, Choice, FloatArray, IntArray, JointPolicy, Policy, TaskFeatures
+from perllm.policy.problem import EXCLUDED_TIER, Arms, Choice, FloatArray, IntArray, Policy, TaskFeatures
 
 BITS_PER_BYTE = 8
 
@@ -165,24 +165,6 @@ class Placer:
         """Choose among `candidates`, or among the whole fleet; reserves nothing."""
         view = self._look_out(request, candidates)
         return self._place(view, self._policy.choose(view.task, view.outlook.arms))
-
-    @property
-    def decides_jointly(self) -> bool:
-        """Whether the policy can decide about a whole round of tasks at once."""
-        return self._joint_policy is not None
-
-    def choose_round(self, requests: Sequence[PlacementRequest]) -> list[Placement]:
-        """Choose for a round of waiting tasks, most urgent first.
-
-        Raises:
-            TypeError: the policy decides about one task at a time.
-        """
-        if self._joint_policy is None:
-            raise TypeError(f"policy {self._policy.name} decides about one task at a time")
-        views = [self._look_out(request, None) for request in requests]
-        tasks, arms = [view.task for view in views], [view.outlook.arms for view in views]
-        choices = self._joint_policy.choose_jointly(tasks, arms)
-        return [self._place(view, choice) for view, choice in zip(views, choices, strict=True)]
 
     def _look_out(self, request: PlacementRequest, candidates: Sequence[str] | None) -> _View:
         names, rows = self._nodes(candidates)

@@ -1,9 +1,14 @@
-"""cs-ucb: the node where a task adds most to the deadlines met, net of what it costs others, and of its energy.
+"""cs-ucb: constraint-satisfaction upper confidence bounds with context.
+
+The node where a task adds most to the deadlines met, net of what it costs others, and of its energy.
 
 Notation, for a task i and an arm a
-    P(i, a)   chance that i is complete in time if it is sent to a now, the wait for room included  (Arms.hit_chance)
+    P(i, a)   chance that i is complete in time if it is sent to a now, the wait for room included: by its favourable
+              bound as far as i has slack there, else by its cautious one               (Arms.hit_chance, confidence.py)
     H(i, a)   tasks running on a that are expected to miss their deadline because of i              (Arms.harm)
-    E(i, a)   joules by which the energy of the fleet rises                                  (Arms.marginal_energy_j)
+    E(i, a)   joules by which the energy of the fleet rises: transmission and inference, each with its weight omega
+                                                                          (Arms.transmission_j, Arms.marginal_energy_j)
+    B(i, a)   how much less that may be, what is not known of a's law considered; in mean energies      (confidence.py)
     Q(a)      work that a was given beyond what it can do by now: a virtual queue, in nodes full of
               mean tasks                                                                                 (Arms.load)
     w(i, a)   GPU time of i on a, as a multiple of that of a mean task                                   (Arms.work)
@@ -13,7 +18,8 @@ Notation, for a task i and an arm a
 Objective and rule
     maximise  sum over tasks of (deadlines met) V - energy
     net       N(i, a) = P(i, a) - k H(i, a) - rho Q(a) w(i, a)
-    value     N(i, a) - E(i, a) / V, the net value: deadlines met, net of harm and rent, less the energy at its price
+    value     N(i, a) - (E(i, a) - B(i, a) mean energy) / V, the net value: deadlines met, net of harm and rent, less
+              the energy at its price
     choice    argmax over a of the net value, nodes without room included
     binding   if the best arm has room the task starts there; else it waits for it, and is decided again once there is
               room
@@ -32,12 +38,14 @@ from functools import partial
 
 import numpy as np
 
+from perllm.policy.confidence import find_bounds
 from perllm.policy.problem import (
     EXCLUDED_COMPUTE,
     EXCLUDED_HARM,
     EXCLUDED_LATE,
     EXCLUDED_PRICE,
     EXCLUDED_TIER,
+    MAX_PLAYS,
     Arms,
     BoolArray,
     Choice,
@@ -71,6 +79,9 @@ class CsUcbParameters:
         floor: deadlines met, net of harm and rent, below which a task is not worth starting; and chance below which it
             is hopeless.
         waits: whether a task may wait for a better node than those with room.
+        confidence: delta, width of the bounds of what is not known yet; 0 takes what is learned for true.
+        transmission_weight: omega of the energy of moving inputs.
+        inference_weight: omega of the energy of inference.
     """
 
     harm_weight: float = 1.5
@@ -78,6 +89,9 @@ class CsUcbParameters:
     price: float = 15.0
     floor: float = 0.15
     waits: bool = True
+    confidence: float = 0.3
+    transmission_weight: float = 1.0
+    inference_weight: float = 1.0
 
 
 class CsUcb:
@@ -97,11 +111,14 @@ class CsUcb:
         open_arms = arms.allowed & (arms.compute_capacity > 0)
         harm = self._parameters.harm_weight * arms.harm
         rent = self._parameters.rent * arms.load * arms.work
-        net: FloatArray = arms.hit_chance - harm - rent
+        bounds = find_bounds(arms, self._parameters.confidence)
+        net: FloatArray = bounds.chance - harm - rent
         worth = open_arms & (net > floor)
-        price_j = self._price_j(arms)
-        energy = arms.marginal_energy_j / price_j
+        energy_j, mean_j = self._weigh_energy(arms), self._mean_j(arms)
+        price_j = self._price_j(arms, mean_j)
+        energy = (energy_j - bounds.saving * mean_j) / price_j
         scores = np.where(open_arms, net - energy, -np.inf)
+        expected = scores - bounds.chance + arms.hit_chance - bounds.saving * (mean_j / price_j)
         hopeful = open_arms & (arms.hit_chance > floor)
         arm, verdict, awaited = self._pick(scores, room, worth, is_hopeless=not hopeful.any())
         candidates = int(np.count_nonzero(room & worth))
@@ -112,13 +129,13 @@ class CsUcb:
             scores=scores,
             slack=-1.0 if arm is None else float(net[arm]),
             resource_slack=0.0,
-            explored=False,
+            explored=arm is not None and bool(expected[arm] < expected[room].max()),
             reason=_name_reason(arm, awaited, verdict, price_j),
             verdict=verdict,
             awaited=awaited,
-            is_harmless=arm is not None and bool(arms.hit_chance[arm] - net[arm] <= floor),
+            is_harmless=arm is not None and bool(bounds.chance[arm] - net[arm] <= floor),
             terms=(
-                Term("chance", arms.hit_chance),
+                Term("chance", bounds.chance),
                 Term("harm", harm, -1),
                 Term("rent", rent, -1),
                 Term("energy", energy, -1),
@@ -133,7 +150,7 @@ class CsUcb:
         in_time = float(feedback.latency_s <= feedback.deadline_s)
         return in_time - feedback.energy_j / max(self._parameters.price * self._mean_energy_j, 1e-9)
 
-    def learn_miss(self, model: str, row: int) -> None:
+    def learn_miss(self, model: str, row: int, prompt_tokens: float) -> None:
         """Nothing: a missed deadline teaches how long answers and how slow nodes are, and that the learner learns."""
 
     def export_state(self, model: str, row: int) -> dict[str, float]:
@@ -144,12 +161,12 @@ class CsUcb:
         """Restore a mean energy, if it comes of more outcomes than the present one.
 
         Raises:
-            ValueError: a number is missing, not finite, or negative.
+            ValueError: a number is missing, not finite, or not one that outcomes lead to.
         """
         energy_j, outcomes = state.get("meanEnergyJoules"), state.get("outcomes")
         if energy_j is None or outcomes is None or not np.isfinite([energy_j, outcomes]).all():
             raise ValueError(f"not a state of {NAME}: {dict(state)}")
-        if min(energy_j, outcomes) < 0:
+        if min(energy_j, outcomes) < 0 or outcomes > MAX_PLAYS:
             raise ValueError(f"not a state of {NAME}: {dict(state)}")
         if outcomes >= self._outcomes:
             self._mean_energy_j, self._outcomes = energy_j, int(outcomes)
@@ -157,12 +174,20 @@ class CsUcb:
     def forget(self, model: str) -> None:
         """Nothing: the mean energy is one for all models."""
 
-    def _price_j(self, arms: Arms) -> float:
-        """Return V; before the first outcome in terms of what is expected of this task."""
-        if not len(arms.rows):
-            return 1.0
-        mean_j = self._mean_energy_j or float(arms.marginal_energy_j.mean())
-        scarcity = min(float(arms.load.mean()), MAX_SCARCITY)
+    def _weigh_energy(self, arms: Arms) -> FloatArray:
+        weights, inference_j = self._parameters, arms.marginal_energy_j - arms.transmission_j
+        energy_j: FloatArray = (
+            weights.transmission_weight * arms.transmission_j + weights.inference_weight * inference_j
+        )
+        return energy_j
+
+    def _mean_j(self, arms: Arms) -> float:
+        """Return the mean energy of a task; before the first outcome that of this one."""
+        return self._mean_energy_j or (float(arms.marginal_energy_j.mean()) if len(arms.rows) else 0.0)
+
+    def _price_j(self, arms: Arms, mean_j: float) -> float:
+        """Return V."""
+        scarcity = min(float(arms.load.mean()), MAX_SCARCITY) if len(arms.rows) else 0.0
         return max(self._parameters.price * mean_j / (1.0 - scarcity), 1e-9)
 
     def _pick(

@@ -3,10 +3,10 @@
 Shapes: every array of `Arms` has length n, one entry per arm (model, node), all for the task's model.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
+
+MAX_PLAYS = 1e9
+"""No process has learned from more outcomes."""
 
 EXCLUDED_TIER = "tier"
 EXCLUDED_COMPUTE = "compute"
@@ -66,9 +69,14 @@ class Arms:
         is_cloud: whether the node is of the cloud tier.
         hit_chance: chance to be complete in time if placed there now.
         harm: tasks running there that are expected to miss their deadline because of it.
-        marginal_energy_j: by how much the energy of the fleet is expected to rise.
+        marginal_energy_j: by how much the energy of the fleet is expected to rise, transmission included.
+        transmission_j: the transmission's part of it.
         work: GPU time of the task there, as a multiple of that of a mean task.
         load: work that the node was given beyond what it can do by now, in nodes full of mean tasks.
+        doubt: what is not known of the law of the task's time there: a standard deviation of its logarithm, which
+            vanishes with the number of outcomes, unlike what will always scatter.
+        plays: how many outcomes such a doubt corresponds to, and tasks in flight that the same law will learn from.
+        spread: standard deviation of ln(time) by what will always scatter, the length of the answer above all.
     """
 
     rows: IntArray
@@ -84,8 +92,12 @@ class Arms:
     hit_chance: FloatArray
     harm: FloatArray
     marginal_energy_j: FloatArray
+    transmission_j: FloatArray
     work: FloatArray
     load: FloatArray
+    doubt: FloatArray
+    plays: FloatArray
+    spread: FloatArray
 
 
 class Verdict(StrEnum):
@@ -187,8 +199,8 @@ class Policy(Protocol):
     def learn(self, feedback: Feedback) -> float:
         """Account for an outcome and return its reward."""
 
-    def learn_miss(self, model: str, row: int) -> None:
-        """Account for a run that was ended at its deadline."""
+    def learn_miss(self, model: str, row: int, prompt_tokens: float) -> None:
+        """Account for a run that was ended at its deadline: how much it wrote is not known, what it read is."""
 
     def export_state(self, model: str, row: int) -> dict[str, float]:
         """Return what was learned about an arm, as plain numbers."""
@@ -202,11 +214,3 @@ class Policy(Protocol):
 
     def forget(self, model: str) -> None:
         """Forget what was learned about the arms of a model."""
-
-
-@runtime_checkable
-class JointPolicy(Policy, Protocol):
-    """A policy that can decide about a whole round of waiting tasks at once."""
-
-    def choose_jointly(self, tasks: Sequence[TaskFeatures], arms: Sequence[Arms]) -> Sequence[Choice]:
-        """Choose an arm for each of the tasks, most urgent first, so that all choices can be carried out together."""

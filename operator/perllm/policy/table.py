@@ -1,10 +1,10 @@
 """cs-ucb-table: the constraint-satisfaction upper confidence bound of PerLLM (arXiv 2405.14636), kept faithful.
 
 Notation
-    a = (model, node)   an arm
-    t                   plays of all arms of the model so far, those in flight included
+    a = (model, class, node)   an arm; the service class of a task is the size of its prompt (`CLASS_BOUNDS`)
+    t                   plays of all arms of the model and class so far, those in flight included
     L(a)                plays of arm a, those in flight included: feedback comes seconds later, and a burst that
-                        counted only finished plays would pile onto one arm
+                        counted only finished plays would pile onto one arm. Those in flight are of any class
     R(a)                mean reward of the finished plays of arm a
     y, f(y)             the assignment and its smallest normalised slack (constraints.py, equation 3)
     E_norm              energy over that of a task of its size at the references per token, clipped to [0, 1]
@@ -21,6 +21,7 @@ The values of lambda, delta and theta in the paper are not known to us; the defa
 number of arms, an update takes constant time.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ from perllm.policy.constraints import Slacks, measure_slacks, time_slack
 from perllm.policy.problem import (
     EXCLUDED_BANDWIDTH,
     EXCLUDED_COMPUTE,
+    MAX_PLAYS,
     Arms,
     Choice,
     Feedback,
@@ -47,6 +49,11 @@ FORMER_NAME = "cs-ucb"
 MEAN_REWARD = "meanReward"
 """Key of R(a) in an exported state; no other policy exports one."""
 
+CLASS_BOUNDS = (512.0, 2048.0)
+"""Prompt tokens from which a task is of the next service class. The paper keeps arms per service; here services are
+distinguished by the size of their prompts, which is known beforehand and what time and energy depend on."""
+
+CLASSES = len(CLASS_BOUNDS) + 1
 FIRST_TRY = "first try of this node, least predicted energy of those untried"
 
 
@@ -73,7 +80,7 @@ class CsUcbTableParameters:
 
 @dataclass(slots=True)
 class _Statistics:
-    """Finished plays and mean reward of each arm of one model, by row."""
+    """Finished plays and mean reward of each arm of one model, by class and row; shape (classes, rows)."""
 
     plays: IntArray
     mean: FloatArray
@@ -97,7 +104,7 @@ class CsUcbTable:
         """Choose the arm of the highest index among the feasible ones; see the module's notation."""
         slacks = measure_slacks(task, arms)
         eligible = slacks.feasible if slacks.feasible.any() else slacks.placeable
-        mean, bonus, penalty = self._index_terms(task.model, arms, slacks)
+        mean, bonus, penalty = self._index_terms(task, arms, slacks)
         index = np.where(eligible, mean + bonus + penalty, -np.inf)
         if not eligible.any():
             return Choice(
@@ -126,48 +133,59 @@ class CsUcbTable:
     def learn(self, feedback: Feedback) -> float:
         """Update R(a) with the reward of an outcome and return the reward."""
         reward = self._reward(feedback)
-        self._update(feedback.model, feedback.row, reward)
+        self._update(feedback.model, feedback.row, _classify(feedback.prompt_tokens), reward)
         return reward
 
-    def learn_miss(self, model: str, row: int) -> None:
+    def learn_miss(self, model: str, row: int, prompt_tokens: float) -> None:
         """Update R(a) with the least reward there is, -1 - lambda: what it took is unknown, that it was late is not."""
-        self._update(model, row, -1.0 - self._parameters.constraint_weight)
+        self._update(model, row, _classify(prompt_tokens), -1.0 - self._parameters.constraint_weight)
 
     def export_state(self, model: str, row: int) -> dict[str, float]:
-        """Return plays and mean reward of an arm."""
+        """Return plays and mean reward of a node, over all classes and of each."""
         statistics = self._statistics(model, row)
-        return {"plays": int(statistics.plays[row]), MEAN_REWARD: float(statistics.mean[row])}
+        plays, mean = statistics.plays[:, row], statistics.mean[:, row]
+        state = {"plays": int(plays.sum()), MEAN_REWARD: float(plays @ mean / max(plays.sum(), 1))}
+        for number in range(CLASSES):
+            state |= {f"plays{number}": int(plays[number]), f"{MEAN_REWARD}{number}": float(mean[number])}
+        return state
 
     def import_state(self, model: str, row: int, state: Mapping[str, float]) -> None:
-        """Restore plays and mean reward of an arm.
+        """Restore plays and mean rewards of a node; one that has them over all classes only has them for each.
 
         Raises:
-            ValueError: a number is missing, not finite, or negative where it must not be.
+            ValueError: a number is missing, not finite, or not one that outcomes lead to.
         """
-        plays, mean = state.get("plays"), state.get(MEAN_REWARD)
-        if plays is None or mean is None or plays < 0 or not np.isfinite([plays, mean]).all():
+        try:
+            plays = [state.get(f"plays{number}", state["plays"]) for number in range(CLASSES)]
+            mean = [state.get(f"{MEAN_REWARD}{number}", state[MEAN_REWARD]) for number in range(CLASSES)]
+        except KeyError as error:
+            raise ValueError(f"not a state of {NAME}: {dict(state)}") from error
+        if (
+            not 0 <= min(state["plays"], *plays) <= max(state["plays"], *plays) <= MAX_PLAYS
+            or not np.isfinite([*state.values(), *plays, *mean]).all()
+        ):
             raise ValueError(f"not a state of {NAME}: {dict(state)}")
         statistics = self._statistics(model, row)
-        statistics.plays[row], statistics.mean[row] = int(plays), mean
+        statistics.plays[:, row], statistics.mean[:, row] = plays, mean
 
     def forget(self, model: str) -> None:
         """Forget plays and mean rewards of a model's arms."""
         self._models.pop(model, None)
 
-    def _index_terms(self, model: str, arms: Arms, slacks: Slacks) -> tuple[FloatArray, FloatArray, FloatArray]:
-        statistics = self._models.get(model, self._unknown)
+    def _index_terms(self, task: TaskFeatures, arms: Arms, slacks: Slacks) -> tuple[FloatArray, FloatArray, FloatArray]:
+        statistics, number = self._models.get(task.model, self._unknown), _classify(task.prompt_tokens)
         statistics.cover(int(arms.rows.max(initial=0)) + 1)
-        plays = statistics.plays[arms.rows] + arms.in_flight
+        plays = statistics.plays[number, arms.rows] + arms.in_flight
         total = max(float(plays.sum()), 1.0)
         with np.errstate(divide="ignore", invalid="ignore"):
             bonus = np.where(plays > 0, self._parameters.exploration * np.sqrt(np.log(total) / plays), np.inf)
         penalty = self._parameters.penalty_weight * np.minimum(slacks.total, 0.0)
-        return statistics.mean[arms.rows], bonus, penalty
+        return statistics.mean[number, arms.rows], bonus, penalty
 
-    def _update(self, model: str, row: int, reward: float) -> None:
-        statistics = self._statistics(model, row)
-        statistics.plays[row] += 1
-        statistics.mean[row] += (reward - statistics.mean[row]) / statistics.plays[row]
+    def _update(self, model: str, row: int, number: int, reward: float) -> None:
+        statistics, arm = self._statistics(model, row), (number, row)
+        statistics.plays[arm] += 1
+        statistics.mean[arm] += (reward - statistics.mean[arm]) / statistics.plays[arm]
 
     def _reward(self, feedback: Feedback) -> float:
         slack = min(float(time_slack(np.array([feedback.latency_s]), feedback.deadline_s)[0]), feedback.resource_slack)
@@ -185,7 +203,11 @@ class CsUcbTable:
 
 
 def _begin() -> _Statistics:
-    return _Statistics(np.zeros(0, dtype=np.int64), np.zeros(0))
+    return _Statistics(np.zeros((CLASSES, 0), dtype=np.int64), np.zeros((CLASSES, 0)))
+
+
+def _classify(prompt_tokens: float) -> int:
+    return bisect_right(CLASS_BOUNDS, prompt_tokens)
 
 
 def _first(index: FloatArray, penalty: FloatArray, energy_j: FloatArray) -> int:

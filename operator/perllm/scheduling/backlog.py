@@ -101,11 +101,6 @@ class Backlog(Generic[K]):
         found = self._first()
         return None if found is None else found[1]
 
-    def due(self) -> list[RankedTask[K]]:
-        """Return the new tasks and the head of every called line, most urgent first."""
-        heads = (self.head(line) for line in list(self._called))
-        return sorted([*(self._tasks[key] for key in self._is_new), *(head for head in heads if head is not None)])
-
     def entry(self, key: K) -> RankedTask[K]:
         """Return a task with its rank."""
         return self._tasks[key]

@@ -118,17 +118,6 @@ class WaitingLines(Generic[K]):
         """Return when `due` must be called next even if nothing happens; inf for never."""
         return max(self._next_review_s, now_s) if self._namespace_of else inf
 
-    def peek(self, count: int) -> list[K]:
-        """Return the new tasks and the heads of called lines, by the standing of their namespaces, then by urgency."""
-        entries = [
-            (namespace, entry)
-            for namespace in self._due
-            if namespace in self._backlogs
-            for entry in self._backlogs[namespace].due()
-        ]
-        entries.sort(key=lambda one: (self._shares.standing(one[0], one[1].priority), one[1]))
-        return [entry.key for _, entry in entries[:count]]
-
     def due(self, now_s: float, may_start: Callable[[str], bool] = lambda _: True) -> Iterator[K]:
         """Yield the tasks to examine now; the caller puts each into a line or removes it before it takes the next.
 

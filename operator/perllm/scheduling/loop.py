@@ -221,10 +221,9 @@ class DispatchLoop:
             self._lines.requeue_all()
         self._must_examine_all = self._is_cut_short = False
         actions: list[Action] = []
-        joint = self._decide_jointly()
         waiting = self._lines.due(now_s, lambda namespace: self._claims.may_start(namespace, now_s))
         for examined, key in enumerate(waiting, start=1):
-            action = self._examine_safely(self._tasks[key], joint.pop(key, None))
+            action = self._examine_safely(self._tasks[key])
             if action is not None:
                 actions.append(action)
             if examined == MAX_EXAMINED:
@@ -262,32 +261,18 @@ class DispatchLoop:
         self._placer.reserve(placement, node)
         return placement
 
-    def _decide_jointly(self) -> dict[str, Placement]:
-        """Return the decisions about all tasks of the round, by key; empty unless the policy decides jointly."""
-        if not self._placer.decides_jointly:
-            return {}
-        keys = self._lines.peek(MAX_EXAMINED)
-        for key in keys:
-            self._ledger.stop_waiting(self._tasks[key].uid)
+    def _examine_safely(self, task: PendingTask) -> Action | None:
         try:
-            placements = self._placer.choose_round([self._tasks[key].request for key in keys])
-        except Exception:
-            # The task that caused it fails again when it is examined alone; the others do not.
-            return {}
-        return dict(zip(keys, placements, strict=True))
-
-    def _examine_safely(self, task: PendingTask, placement: Placement | None) -> Action | None:
-        try:
-            return self._examine(task, placement)
+            return self._examine(task)
         except Exception as error:
             self._lines.remove(task.key)
             self._postpone(task, PodDenial(DenialCause.FAULT, describe(error)))
             return SetAside(task, error)
 
-    def _examine(self, task: PendingTask, placement: Placement | None) -> Action | None:
-        """Seek a node for a task, unless the round already has one; None if the task yields to others."""
+    def _examine(self, task: PendingTask) -> Action | None:
+        """Seek a node for a task; None if the task yields to others."""
         self._ledger.stop_waiting(task.uid)
-        placement = placement or self._placer.choose(task.request)
+        placement = self._placer.choose(task.request)
         if task.request.runner is not None and self._knows_servers and placement.eligibility.is_unserved:
             placement = self._placer.choose(task.request.as_pod(task.request.runner))
         verdict = self._rules.admission.judge(placement, task.on_infeasible)

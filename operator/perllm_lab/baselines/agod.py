@@ -111,7 +111,7 @@ class Agod(Baseline):
         in_time = feedback.latency_s <= feedback.deadline_s
         return self._remember(self._pending.take(feedback), in_time=in_time)
 
-    def learn_miss(self, model: str, row: int) -> None:
+    def learn_miss(self, model: str, row: int, prompt_tokens: float) -> None:
         """Remember that a task was ended at its deadline: the oldest one placed there."""
         self._remember(self._pending.take_oldest(model, row), in_time=False)
 

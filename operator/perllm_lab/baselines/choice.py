@@ -30,7 +30,7 @@ class Baseline:
         """Return 1 for a task in time, else 0."""
         return float(feedback.latency_s <= feedback.deadline_s)
 
-    def learn_miss(self, model: str, row: int) -> None:
+    def learn_miss(self, model: str, row: int, prompt_tokens: float) -> None:
         """Ignore a task that was ended at its deadline."""
 
     def forget(self, model: str) -> None:

@@ -110,7 +110,7 @@ class RewardlessGuidance(Baseline):
         in_time = feedback.latency_s <= feedback.deadline_s
         return float(in_time) * (1.0 / max(feedback.latency_s, SHORTEST_S) + observed.quality)
 
-    def learn_miss(self, model: str, row: int) -> None:
+    def learn_miss(self, model: str, row: int, prompt_tokens: float) -> None:
         """Forget a decision whose task was ended: how long it would have taken is not known."""
         self._pending.take_oldest(model, row)
 

@@ -1,6 +1,8 @@
 """Curves of a run: learning, regret, and the distribution of latency."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log, sqrt
 
 import numpy as np
 
@@ -66,6 +68,14 @@ def regret(run: RunResult, reference: RunResult, block: int | None = None) -> Re
     ends = _block_ends(run.tasks.at_s.size, block)
     difference = np.cumsum(hits(reference), dtype=np.float64) - np.cumsum(hits(run), dtype=np.float64)
     return RegretCurve(ends.astype(np.float64), difference[ends - 1])
+
+
+def bound_regret(tasks: Sequence[float], nodes: int) -> list[float]:
+    """Return the part of the paper's bound that is known, sqrt(2 M N ln L), for M = 1 service, after L = `tasks`.
+
+    Reg <= sqrt(2 M N ln L) + theta P(t) (arXiv 2405.14636); in rewards, which a task in time earns about one of.
+    """
+    return [sqrt(2.0 * nodes * log(max(count, 1.0))) for count in tasks]
 
 
 def latency_quantiles(run: RunResult) -> Floats | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from perllm_lab.report.blocks import figure, table, tag
 from perllm_lab.report.charts import PERCENT, PLAIN, Bar, Frame, Line, Part, draw_bars, draw_lines, draw_parts
+from perllm_lab.report.curves import bound_regret
 from perllm_lab.report.numbers import is_share, number, percent, title_of, with_interval
 from perllm_lab.report.style import COLOURS, QUIET, Look, rank
 
@@ -108,8 +109,14 @@ def _regret(document: Json, load: str, order: Sequence[str], looks: Mapping[str,
     lines = _curves(document, load, order, looks, "regret")
     if not lines:
         return ""
-    chart = draw_lines(lines, Frame("tasks so far", marks=_warm_up(document, load)))
-    note = "Tasks in time so far, fewer than the reference had; a flat line is as good as the reference."
+    limits = bound_regret(lines[0].x, nodes=document["setting"]["nodes"])
+    bound = Line("the paper's bound", Look(QUIET, is_dashed=True), lines[0].x, limits)
+    chart = draw_lines([bound, *lines], Frame("tasks so far", marks=_warm_up(document, load)))
+    note = (
+        "Tasks in time so far, fewer than the reference had; a flat line is as good as the reference. The paper bounds "
+        "the regret of its policy, in rewards, by sqrt(2 M N ln L) and a penalty that it does not bound; drawn is the "
+        "first part, for M = 1 service, N nodes and L tasks."
+    )
     return figure(f"regret against {document['reference']}, tasks", chart, note)
 
 

@@ -47,8 +47,12 @@ def make_arms(
         hit_chance=ones,
         harm=zeros,
         marginal_energy_j=ones,
+        transmission_j=zeros,
         work=ones,
         load=zeros,
+        doubt=zeros,
+        plays=ones,
+        spread=ones,
     )
 
 

@@ -86,5 +86,5 @@ def test_learns_from_tasks_ended_at_their_deadline() -> None:
         if arm == int(arms.compute_used.argmin()):
             policy.learn(make_feedback(arm, 5.0, task=task))
         else:
-            policy.learn_miss("m", arm)
+            policy.learn_miss("m", arm, 100)
     assert play(policy, default_rng(3), 100) > 0.85

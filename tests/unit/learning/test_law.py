@@ -165,3 +165,24 @@ def test_moments_of_another_law_are_refused_and_change_nothing(damage: dict[str,
     with pytest.raises(ValueError):  # noqa: PT011 - numpy words some of them
         law.import_moments(0, {**law.export_moments(0), **damage})
     assert predict(law, 0) == pytest.approx(float(np.array(PRIOR) @ TASK))
+
+
+class TestDoubt:
+    def test_shrinks_as_outcomes_come_and_what_scatters_stays(self) -> None:
+        law, doubts = make_law(0), []
+        for count in (0, 20, 60):
+            observe(law, 0, TRUTH, count, noise=0.3)
+            doubts.append(float(law.doubt(TASK[None])[0]))
+        assert doubts[0] > 0.5
+        assert doubts[1] < 0.2 * doubts[0]
+        assert doubts[2] < 0.8 * doubts[1]
+        assert law.deviation(0) > doubts[2]
+
+    def test_is_of_a_type_and_no_more_than_its_figures_leave(self) -> None:
+        law = PooledLaw(PRIOR)
+        law.set_prior(1, PRIOR, 0.3)
+        for row, group in enumerate((0, 1)):
+            law.assign(row, group)
+        observe(law, 0, TRUTH, 20)
+        learned, vouched = law.doubt(np.tile(TASK, (2, 1)))
+        assert learned < vouched == 0.3

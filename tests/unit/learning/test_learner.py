@@ -106,6 +106,18 @@ class TestLearning:
         laws = learner.laws("m", ROW)
         assert laws.latency.coefficients[0, 1] > 0.1 * find_prior("type-x").latency[1]
 
+    def test_does_not_take_for_scatter_what_the_law_has_learned_since_the_decision(self, learner: Learner) -> None:
+        for number in range(60):
+            learner.learn(make_outcome(number, run_s=2.0, run_error=math.log(2.0 / 9.0), law_s=8.0))
+        assert learner.laws("m", ROW).latency.deviation(0) < 0.15
+
+    def test_of_a_run_that_loaded_its_model_and_took_less_than_expected_learns_that_it_was_not_so_slow(
+        self, learner: Learner
+    ) -> None:
+        before_s = latency_s(learner, ROW)
+        learner.learn(make_outcome(1, run_s=0.9 * before_s, cold=1.0))
+        assert latency_s(learner, ROW) < 0.8 * before_s
+
     def test_of_a_length_that_was_not_reported_learns_none(self, learner: Learner) -> None:
         before = learner.expect_length("m", 1000, None).mean
         learner.learn(make_outcome(output_tokens=5000, is_length_known=False))
@@ -158,7 +170,8 @@ class TestEnded:
     def test_at_its_deadline_is_a_miss_once(self, learner: Learner) -> None:
         assert learner.learn_ended(ENDED)
         assert not learner.learn_ended(ENDED)
-        assert learner.export_arm("a", "m")["policy"] == {"plays": 1, "meanReward": -1.5}
+        policy = learner.export_arm("a", "m")["policy"]
+        assert (policy["plays"], policy["meanReward"]) == (1, -1.5)
         assert learner.laws("m", ROW).latency.scale[0] > PRIOR_SCALE
         assert learner.revisions.take_changed() == {"a"}
 

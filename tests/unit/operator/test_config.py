@@ -45,8 +45,8 @@ def test_the_policy_is_chosen_by_name(tmp_path: Path, text: str, kind: type[Poli
 def test_a_policy_is_built_with_its_parameters(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, "policy: {name: cs-ucb-table, cs_ucb_table: {constraint_weight: 0}}"))
     policy = config.policy.build()
-    policy.learn_miss("m", 0)
-    assert policy.export_state("m", 0) == {"plays": 1, "meanReward": -1.0}
+    policy.learn_miss("m", 0, 100)
+    assert policy.export_state("m", 0)["meanReward"] == -1.0
 
 
 @pytest.mark.parametrize("section", ["{exploration: 0.7, penalty_weight: 1}", "{cs_ucb: {exploration: 0.7}}"])

@@ -173,6 +173,23 @@ class TestTransfer:
         assert placement.choice.excluded == {"late": 1}
 
 
+class TestConfidence:
+    def test_counts_tasks_in_flight_as_plays_of_all_nodes_whose_law_learns_from_them(self) -> None:
+        nodes = make_node("a", gpu_type="T4"), make_node("b", gpu_type="T4"), make_node("c", gpu_type="H100")
+        placer = make_setting(*nodes).placer
+        first = placer.choose(make_request("t-1"))
+        placer.reserve(first, "a")
+        second = placer.choose(make_request("t-2"))
+        assert (second.arms.plays - first.arms.plays).tolist() == pytest.approx([1.0, 1.0, 0.0], abs=0.1)
+
+    def test_doubts_a_type_without_figures_more(self) -> None:
+        placement = make_setting(make_node("a", gpu_type="T4"), make_node("b", gpu_type="new")).placer.choose(
+            make_request()
+        )
+        assert placement.arms.doubt[0] == 0.3
+        assert placement.arms.doubt[1] > 0.5
+
+
 class TestExplanation:
     @pytest.fixture
     def setting(self) -> Setting:

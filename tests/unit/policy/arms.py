@@ -24,8 +24,12 @@ def make_arms(
     hit_chance: Sequence[float] | None = None,
     harm: Sequence[float] | None = None,
     marginal_energy_j: Sequence[float] | None = None,
+    transmission_j: Sequence[float] | None = None,
     work: Sequence[float] | None = None,
     load: Sequence[float] | None = None,
+    doubt: Sequence[float] | None = None,
+    plays: Sequence[float] | None = None,
+    spread: Sequence[float] | None = None,
 ) -> Arms:
     """Return arms; `compute` and `bandwidth` are pairs of (used with the task, capacity), roomy by default."""
     n = len(latency_s)
@@ -45,8 +49,12 @@ def make_arms(
         hit_chance=np.array(hit_chance or [1.0] * n),
         harm=np.array(harm or [0.0] * n),
         marginal_energy_j=np.array(marginal_energy_j or [1.0] * n, dtype=np.float64),
+        transmission_j=np.array(transmission_j or [0.0] * n),
         work=np.array(work or [1.0] * n),
         load=np.array(load or [0.0] * n),
+        doubt=np.array(doubt or [0.0] * n),
+        plays=np.array(plays or [1.0] * n),
+        spread=np.array(spread or [1.0] * n),
     )
 
 

@@ -11,7 +11,7 @@ from unit.policy.arms import make_arms, make_feedback, make_task
 
 
 def policy(**parameters: float) -> CsUcb:
-    return CsUcb(CsUcbParameters(**{"rent": 0.0, **parameters}))
+    return CsUcb(CsUcbParameters(**{"rent": 0.0, "confidence": 0.0, **parameters}))
 
 
 def priced(price_j: float, **parameters: float) -> CsUcb:

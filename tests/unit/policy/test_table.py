@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,11 @@ from unit.policy.arms import make_arms, make_feedback, make_task
 
 def policy(**parameters: float) -> CsUcbTable:
     return CsUcbTable(CsUcbTableParameters(**parameters))
+
+
+def read_state(cs_ucb_table: CsUcbTable, row: int) -> tuple[float, float]:
+    state = cs_ucb_table.export_state("m", row)
+    return state["plays"], state["meanReward"]
 
 
 def play(cs_ucb_table: CsUcbTable, row: int, *energies_j: float) -> None:
@@ -39,8 +45,8 @@ class TestReward:
 
     def test_of_a_run_that_was_ended_at_its_deadline_is_the_least_there_is(self) -> None:
         cs_ucb_table = policy(constraint_weight=0.5)
-        cs_ucb_table.learn_miss("m", 0)
-        assert cs_ucb_table.export_state("m", 0) == {"plays": 1, "meanReward": -1.5}
+        cs_ucb_table.learn_miss("m", 0, 0)
+        assert read_state(cs_ucb_table, 0) == (1, -1.5)
 
 
 class TestVerdict:
@@ -77,6 +83,14 @@ class TestIndex:
         assert choice.scores == pytest.approx(
             [-0.1 + 0.2 * math.sqrt(math.log(5) / 4), -0.1 + 0.2 * math.sqrt(math.log(5) / 1)]
         )
+
+    def test_is_kept_for_each_service_class_alone(self) -> None:
+        cs_ucb_table = policy()
+        cs_ucb_table.learn(make_feedback(0, prompt_tokens=5000))
+        short, long = (replace(make_task(), prompt_tokens=tokens) for tokens in (100, 4000))
+        arms = make_arms(latency_s=[5])
+        assert np.isposinf(cs_ucb_table.choose(short, arms).scores[0])
+        assert np.isfinite(cs_ucb_table.choose(long, arms).scores[0])
 
     def test_is_kept_for_each_model_alone(self) -> None:
         cs_ucb_table = policy()
@@ -150,7 +164,14 @@ class TestState:
     def test_is_the_number_and_mean_of_the_rewards(self) -> None:
         cs_ucb_table = policy()
         play(cs_ucb_table, 2, 100, 200, 600)
-        assert cs_ucb_table.export_state("m", 2) == {"plays": 3, "meanReward": pytest.approx(-0.3)}
+        assert read_state(cs_ucb_table, 2) == (3, pytest.approx(-0.3))
+
+    def test_of_a_version_without_classes_is_that_of_every_class(self) -> None:
+        cs_ucb_table = policy()
+        cs_ucb_table.import_state("m", 0, {"plays": 3, "meanReward": -0.3})
+        tasks = [replace(make_task(), prompt_tokens=tokens) for tokens in (100, 4000)]
+        scores = [cs_ucb_table.choose(task, make_arms(latency_s=[5])).terms[0].values for task in tasks]
+        assert scores == [-0.3, -0.3]
 
     def test_survives_export_and_import(self) -> None:
         old, new = policy(), policy()
@@ -168,6 +189,7 @@ class TestState:
             {"plays": 3},
             {"meanReward": 0.1},
             {"plays": -1, "meanReward": 0.1},
+            {"plays": 1e12, "meanReward": 0.1},
             {"plays": 3, "meanReward": math.nan},
             {"plays": math.inf, "meanReward": 0.1},
         ],
@@ -177,7 +199,7 @@ class TestState:
         play(cs_ucb_table, 0, 100)
         with pytest.raises(ValueError, match="not a state of cs-ucb-table"):
             cs_ucb_table.import_state("m", 0, state)
-        assert cs_ucb_table.export_state("m", 0) == {"plays": 1, "meanReward": pytest.approx(-0.1)}
+        assert read_state(cs_ucb_table, 0) == (1, pytest.approx(-0.1))
 
 
 ARM = st.tuples(

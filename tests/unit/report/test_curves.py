@@ -1,8 +1,9 @@
+import math
 from collections.abc import Callable
 
 import pytest
 
-from perllm_lab.report.curves import block_size, latency_quantiles, learn_curve, regret
+from perllm_lab.report.curves import block_size, bound_regret, latency_quantiles, learn_curve, regret
 from perllm_lab.simulator.result import Fate, RunResult
 
 IN, LATE, REFUSED = Fate.IN_TIME, Fate.LATE, Fate.REFUSED
@@ -26,6 +27,10 @@ def test_regret_is_hits_behind_the_reference(build_run: Builder) -> None:
     best = build_run([IN, IN, IN, LATE], policy="clairvoyant")
     found = regret(build_run([LATE, IN, LATE, IN]), best, block=1)
     assert found.regret.tolist() == [1, 1, 2, 1]
+
+
+def test_the_bound_of_the_paper_grows_with_the_root_of_the_logarithm() -> None:
+    assert bound_regret([1.0, math.e**2, math.e**8], nodes=9) == pytest.approx([0.0, 6.0, 12.0])
 
 
 def test_regret_needs_the_same_tasks(build_run: Builder) -> None:

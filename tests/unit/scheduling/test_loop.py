@@ -1,5 +1,4 @@
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -245,32 +244,6 @@ class TestLateBinding:
             assert on.parts.ledger.loads(np.arange(2), on.now_s()).waiting.tolist() == [0, 0]
 
 
-class Joint(CsUcb):
-    """Decides about a round at once, and records it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rounds: list[list[float]] = []
-        self.single = 0
-
-    def choose_jointly(self, tasks: Sequence[TaskFeatures], arms: Sequence[Arms]) -> Sequence[Choice]:
-        self.rounds.append([task.deadline_s for task in tasks])
-        return [CsUcb.choose(self, *one) for one in zip(tasks, arms, strict=True)]
-
-    def choose(self, task: TaskFeatures, arms: Arms) -> Choice:
-        self.single += 1
-        return super().choose(task, arms)
-
-
-@pytest.mark.looptime
-async def test_a_joint_policy_is_given_the_whole_round_most_urgent_first() -> None:
-    policy = Joint()
-    on = Dispatched(make_node("a", slots=9), policy=policy)
-    on.add(make_task("calm", deadline="90s"), make_task("hasty", deadline="30s"))
-    async with on.at_work():
-        assert (policy.rounds[0], policy.single, on.names) == ([30.0, 90.0], 0, ["hasty", "calm"])
-
-
 @pytest.mark.looptime
 async def test_a_node_is_sought_once_for_a_task_from_its_arrival_to_its_binding(
     monkeypatch: pytest.MonkeyPatch,
@@ -295,19 +268,6 @@ async def test_a_decision_whose_node_has_changed_since_is_made_again() -> None:
         chosen = on.parts.fleet.nodes[on.scheduler.decide(task.to_request(), ["a", "b"]).node or ""]
         on.scheduler.put_node(replace(chosen, is_open=False), UPLINK)
         assert on.bind(task) != chosen.name
-
-
-@pytest.mark.looptime
-async def test_a_round_that_cannot_be_decided_jointly_is_decided_task_by_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> Sequence[Choice]:
-        raise ValueError("odd task")
-
-    policy = Joint()
-    monkeypatch.setattr(policy, "choose_jointly", fail)
-    on = Dispatched(make_node("a", slots=9), policy=policy)
-    on.add(make_task("one"), make_task("other"))
-    async with on.at_work():
-        assert set(on.names) == {"one", "other"}
 
 
 @pytest.mark.looptime
