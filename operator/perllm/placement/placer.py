@@ -141,7 +141,6 @@ class Placer:
         self._circuits = circuits
         self._gate = Gate(fleet, ledger, circuits)
         self._policy = policy
-        self._joint_policy = policy if isinstance(policy, JointPolicy) else None
         j_per_bit = np.array([transmission_j_per_bit[tier] for tier in Tier])
         self._forecaster = Forecaster(learner, fleet, ledger, j_per_bit)
         self._metrics_age_s = metrics_age_s
