@@ -3,8 +3,9 @@
 net-hits        ours, with its order, dropping, ending and admission, which are part of it
 net-hits-...    ours without one of its parts, for the ablation
 clairvoyant     net-hits with the true laws and the true lengths
-BASELINE        a baseline in plain mode: first come, first served; no task is dropped, ended or rejected
-BASELINE+x      the same baseline in extended mode: with the order, dropping, ending and admission of ours
+BASELINE        a baseline by its own rules: first come, first served; no task is dropped, ended or rejected
+BASELINE+d      the same by deadline: earliest deadline first, dropped and ended at the deadline; none is rejected
+BASELINE+x      the same extended: with the order and the whole admission of ours; the baseline only says where
 """
 
 from collections.abc import Mapping
@@ -20,15 +21,20 @@ from perllm.policy.net_hits import NetHits, NetHitsParameters
 from perllm.policy.problem import Policy
 from perllm.scheduling.admission import MIN_HIT_CHANCE
 from perllm_lab.baselines import registry
+from perllm_lab.baselines.admitted import Admitted
 from perllm_lab.baselines.agod import Agod
 from perllm_lab.baselines.tuned import find_parameters, load_agod_weights, load_tuned
 from perllm_lab.simulator.clairvoyant import TrueLearner
 from perllm_lab.simulator.experiment import BuildContext
-from perllm_lab.simulator.placing import EXTENDED_MODE, LENIENT_MODE, OPERATOR_MODE, PLAIN_MODE, Placing
+from perllm_lab.simulator.placing import DEADLINE_MODE, LENIENT_MODE, OPERATOR_MODE, PLAIN_MODE, Placing
 from perllm_lab.simulator.scheduler import Strategy
 
 ALL = "all"
+DEADLINE = "+d"
 EXTENDED = "+x"
+DEPLOYMENTS = ("", DEADLINE, EXTENDED)
+"""Suffixes of the deployment modes of a baseline."""
+
 CLAIRVOYANT = "clairvoyant"
 
 CLAIRVOYANT_PARAMETERS = NetHitsParameters(price=20.0)
@@ -55,8 +61,8 @@ def baseline_names() -> tuple[str, ...]:
 
 
 def policy_names() -> tuple[str, ...]:
-    """Return the names of all policies but the ablations, each baseline in both deployment modes."""
-    deployed = [name + mode for name in baseline_names() for mode in ("", EXTENDED)]
+    """Return the names of all policies but the ablations, each baseline in every deployment mode."""
+    deployed = [name + mode for name in baseline_names() for mode in DEPLOYMENTS]
     return (net_hits.NAME, *deployed, CLAIRVOYANT)
 
 
@@ -95,8 +101,15 @@ def build_baseline(name: str, context: BuildContext, parameters: Mapping[str, An
 
 def deploy(name: str, baseline: Policy, context: BuildContext) -> Strategy:
     """Return a scheduler that carries out a baseline's choices in the deployment mode that `name` says."""
-    mode = EXTENDED_MODE if name.endswith(EXTENDED) else PLAIN_MODE
-    return Placing(name, baseline, mode, context.settings)
+    if name.endswith(EXTENDED):
+        ours = NetHitsParameters()
+        return Placing(name, Admitted(baseline, NetHits(ours), ours.floor), OPERATOR_MODE, context.settings)
+    return Placing(name, baseline, DEADLINE_MODE if name.endswith(DEADLINE) else PLAIN_MODE, context.settings)
+
+
+def base_name(name: str) -> str:
+    """Return the name of a baseline without its deployment mode."""
+    return name.removesuffix(DEADLINE).removesuffix(EXTENDED)
 
 
 def select_policies(text: str) -> tuple[str, ...]:
@@ -116,7 +129,7 @@ def select_policies(text: str) -> tuple[str, ...]:
 
 
 def _make_baseline(deployed: str, context: BuildContext, parameters: Mapping[str, Any]) -> Policy:
-    name = deployed.removesuffix(EXTENDED)
+    name = base_name(deployed)
     if name == cs_ucb.NAME:
         return CsUcb(CsUcbParameters(**parameters))
     if name not in registry.policy_names():

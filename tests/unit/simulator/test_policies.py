@@ -116,11 +116,11 @@ def test_runs_are_the_same_in_another_process() -> None:
         assert np.array_equal(found.node_energy_j, here.node_energy_j)
 
 
-def test_all_are_ours_the_clairvoyant_and_every_baseline_in_both_deployment_modes() -> None:
+def test_all_are_ours_the_clairvoyant_and_every_baseline_in_every_deployment_mode() -> None:
     names = select_policies("all")
     assert names == policy_names()
-    assert len(set(names)) == len(names) == 2 + 2 * len(baseline_names())
-    assert {"net-hits", "clairvoyant", "cs-ucb", "cs-ucb+x", "agod", "fineinfer+x"} <= set(names)
+    assert len(set(names)) == len(names) == 2 + 3 * len(baseline_names())
+    assert {"net-hits", "clairvoyant", "cs-ucb", "cs-ucb+d", "cs-ucb+x", "agod", "fineinfer+x"} <= set(names)
 
 
 def test_policies_are_run_once_in_the_order_in_which_they_are_named() -> None:

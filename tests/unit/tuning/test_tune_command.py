@@ -39,13 +39,13 @@ def run_here(
     return [work(shared, job) for job in jobs]
 
 
-def test_candidates_are_the_grid_in_both_deployment_modes_with_the_default_first() -> None:
+def test_candidates_are_the_grid_in_every_deployment_mode_with_the_default_first() -> None:
     found = list_candidates(["agod", "fineinfer"], ["paper", "modern"])
     assert found[:3] == [candidate(2.0), candidate(1.0), candidate(4.0)]
     assert {(each.policy, each.scenario) for each in found} == {
-        (policy, scenario) for policy in ("fineinfer", "fineinfer+x") for scenario in ("paper", "modern")
+        (policy, scenario) for policy in ("fineinfer", "fineinfer+d", "fineinfer+x") for scenario in ("paper", "modern")
     }
-    assert len(found) == 12
+    assert len(found) == 18
 
 
 def test_the_default_and_the_best_others_go_on() -> None:
@@ -81,8 +81,7 @@ def test_the_command_writes_parameters_and_weights(tmp_path: Path, monkeypatch: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["agod_weights.npz", "tuned.json"]
     tuned = json.loads((tmp_path / "tuned.json").read_text())
     assert {policy: list(scenarios) for policy, scenarios in tuned.items()} == {
-        "fineinfer": ["paper"],
-        "fineinfer+x": ["paper"],
+        policy: ["paper"] for policy in ("fineinfer", "fineinfer+d", "fineinfer+x")
     }
     assert re.search(r"fineinfer\+x +paper .*% .*% .* risk \d", result.output)
 
@@ -101,7 +100,9 @@ def test_agod_learns_from_one_episode_after_another(small: dict[str, Experiment]
     assert not any(map(np.array_equal, one, two))
 
 
-@pytest.mark.parametrize(("gain", "owners"), [(1, [("agod", "paper"), ("agod+x", "paper")]), (0, [])])
+@pytest.mark.parametrize(
+    ("gain", "owners"), [(1, [("agod", "paper"), ("agod+d", "paper"), ("agod+x", "paper")]), (0, [])]
+)
 def test_what_agod_learned_in_one_scenario_is_kept_where_it_helps(
     gain: int, owners: list[tuple[str, str]], small: dict[str, Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
