@@ -34,6 +34,16 @@ def with_interval(spread: Json, unit: Json | None = None) -> str:
     return f"{mean * scale:,.{digits}f}{half}{suffix}"
 
 
+def with_worst(spread: Json, unit: Json) -> str:
+    """Return mean ± half of the interval, and the value of the worst seed of several."""
+    known = [value for value in spread["seeds"] if value is not None]
+    if spread["mean"] is None or len(known) < 2 or unit["better"] is None:
+        return with_interval(spread, unit)
+    worst = min(known) if unit["better"] == "more" else max(known)
+    shown = f"{worst * 100:,.1f}" if is_share(unit) else f"{worst:,.{_decimals(worst)}f}"
+    return f"{with_interval(spread, unit)} ({shown})"
+
+
 def with_range(ratio: Json) -> str:
     """Return a ratio and its interval."""
     if ratio["mean"] is None:

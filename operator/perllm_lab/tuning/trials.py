@@ -15,9 +15,9 @@ from pathlib import Path
 
 from perllm_lab.baselines.agod import Agod
 from perllm_lab.baselines.tuned import AGOD_WEIGHTS, JOINT, TUNED, Tuned, WeightsByOwner, read_weights
+from perllm_lab.campaign.files import write_atomically
 from perllm_lab.policies import UnknownPolicyError, build_baseline, build_scheduler
 from perllm_lab.report.progress import Display
-from perllm_lab.simulate import write_atomically
 from perllm_lab.simulator.experiment import Experiment, RunSpec, run_job
 from perllm_lab.simulator.pool import run_parallel
 from perllm_lab.tuning.candidates import (

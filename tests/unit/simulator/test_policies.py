@@ -14,13 +14,15 @@ from perllm_lab.hardware.events import ChangeKind, FleetEvent
 from perllm_lab.hardware.scenario import NodeGroup, Scenario
 from perllm_lab.policies import (
     ABLATIONS,
+    HINDSIGHT,
     UnknownPolicyError,
     baseline_names,
     build_scheduler,
     policy_names,
     select_policies,
 )
-from perllm_lab.simulator.experiment import Experiment, RunSpec, run_experiment, run_job
+from perllm_lab.simulator.experiment import Experiment, RunSpec, run_job
+from perllm_lab.simulator.pool import run_parallel
 from perllm_lab.simulator.result import Fate, RunResult
 
 TASKS = 80
@@ -58,7 +60,9 @@ EVENTFUL = fleet_of(
 
 
 def experiment(scenario: Scenario, *policies: str) -> Experiment:
-    return Experiment(scenario, "synthetic:conversation", TASKS, policies, (0.9,), (0,), build_scheduler)
+    return Experiment(
+        scenario, "synthetic:conversation", TASKS, policies, (0.9,), (0,), build_scheduler, hindsight=dict(HINDSIGHT)
+    )
 
 
 @cache
@@ -108,7 +112,7 @@ def test_the_order_of_the_nodes_does_not_matter_to_net_hits(kinds: list[str]) ->
 def test_runs_are_the_same_in_another_process() -> None:
     names = ("net-hits", "agod+x")
     asked = experiment(EVENTFUL, *names)
-    for name, found in zip(names, run_experiment(asked, processes=1), strict=True):
+    for name, found in zip(names, run_parallel(run_job, asked, asked.jobs(), 1), strict=True):
         here = run(name)
         for field in fields(here.tasks):
             if field.name != "forecast":

@@ -1,8 +1,6 @@
 import json
 import re
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +13,6 @@ from perllm_lab.baselines.tuned import JOINT, read_weights
 from perllm_lab.cli import main
 from perllm_lab.report.progress import Display
 from perllm_lab.simulator.experiment import Experiment
-from perllm_lab.simulator.pool import OnProgress
 from perllm_lab.tuning import pretraining, trials
 from perllm_lab.tuning.candidates import (
     FINALISTS,
@@ -27,16 +24,11 @@ from perllm_lab.tuning.candidates import (
     pick_finalists,
 )
 from perllm_lab.tuning.pretraining import learn_jointly, specialise, write_weights
+from unit.simulator.in_process import run_here
 
 
 def candidate(risk: float, policy: str = "fineinfer", scenario: str = "paper") -> Candidate:
     return Candidate(policy, scenario, (("risk", risk),))
-
-
-def run_here(
-    work: Callable[[Any, Any], Any], shared: object, jobs: Sequence[object], processes: int, on_progress: OnProgress
-) -> list[Any]:
-    return [work(shared, job) for job in jobs]
 
 
 def test_candidates_are_the_grid_in_every_deployment_mode_with_the_default_first() -> None:
