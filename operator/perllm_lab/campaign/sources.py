@@ -13,8 +13,8 @@ PACKAGES = ("perllm", "perllm_lab")
 ROOTS = ("perllm_lab.policies", "perllm_lab.simulator.experiment", "perllm_lab.report.digest")
 """What builds a policy, runs it, and takes its figures."""
 
-DATA = ("perllm_lab.baselines",)
-"""Packages whose data files matter too: parameters and weights of baselines."""
+DATA = ("perllm_lab/baselines/tuned.json", "perllm_lab/baselines/agod_weights.npz")
+"""Parameters and weights of baselines."""
 
 
 def hash_sources(folder: Path | None = None) -> str:
@@ -25,7 +25,7 @@ def hash_sources(folder: Path | None = None) -> str:
     """
     base = folder or Path(str(files(PACKAGES[1]))).parent
     digest = sha256(f"{platform.python_version()} {platform.machine()} {np.__version__}".encode())
-    for path in [*find_modules(base), *_find_data(base)]:
+    for path in [*find_modules(base), *filter(Path.is_file, map(base.joinpath, DATA))]:
         digest.update(path.relative_to(base).as_posix().encode())
         digest.update(sha256(path.read_bytes()).digest())
     return digest.hexdigest()
@@ -59,8 +59,3 @@ def _read_imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def _find_data(base: Path) -> list[Path]:
-    folders = [base.joinpath(*name.split(".")) for name in DATA]
-    return sorted(file for folder in folders for file in folder.iterdir() if file.suffix in (".json", ".npz"))

@@ -70,11 +70,14 @@ def test_the_command_writes_parameters_and_weights(tmp_path: Path, monkeypatch: 
     asked = ["tune", "--scenarios", "paper", "--policies", "agod,fineinfer", "--load", "0.6,0.9", "--tasks", "30"]
     result = CliRunner().invoke(main, [*asked, "--episodes", "2", "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["agod_weights.npz", "tuned.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["agod_weights.npz", "tuned.json", "tuning.json"]
     tuned = json.loads((tmp_path / "tuned.json").read_text())
     assert {policy: list(scenarios) for policy, scenarios in tuned.items()} == {
         policy: ["paper"] for policy in ("fineinfer", "fineinfer+d", "fineinfer+x")
     }
+    record = json.loads((tmp_path / "tuning.json").read_text())["fineinfer+d"]["paper"]
+    assert (record["loads"], record["seeds"], record["tasks"]) == ([0.6, 0.9], [1000], 30)
+    assert tuned["fineinfer+d"]["paper"] in [each["parameters"] for each in record["finalists"]]
     assert re.search(r"fineinfer\+x +paper .*% .*% .* risk \d", result.output)
 
 
