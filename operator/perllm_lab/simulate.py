@@ -10,16 +10,21 @@ from numpy.random import default_rng
 from perllm.api.task_status import RunsAs
 from perllm_lab.campaign.files import write_atomically
 from perllm_lab.campaign.runs import find_digests
+from perllm_lab.hardware.events import ChangeKind
 from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.policies import HINDSIGHT, build_scheduler, select_policies
+from perllm_lab.report.claim_section import has_claim
 from perllm_lab.report.digest import RunDigest
 from perllm_lab.report.document import build_document
 from perllm_lab.report.headline import LEGEND, describe_loads, headline_table
 from perllm_lab.report.loads import FLEET
 from perllm_lab.report.progress import Display
-from perllm_lab.simulator.experiment import Experiment
+from perllm_lab.simulator.capacity_limit import limit_capacity
+from perllm_lab.simulator.experiment import Experiment, RunSpec
 from perllm_lab.simulator.fleet import SimulationSettings
-from perllm_lab.simulator.workload import draw_arrivals
+from perllm_lab.simulator.pool import run_parallel
+from perllm_lab.simulator.simulation import GRACE_DEADLINES, judged_window_s
+from perllm_lab.simulator.workload import draw_arrivals, draw_requests
 from perllm_lab.workload.capacity import capacity_per_s
 from perllm_lab.workload.scenarios import load_scenario
 from perllm_lab.workload.sources import SYNTHETIC, load_arrivals
@@ -92,7 +97,8 @@ def publish(experiment: Experiment, runs: Sequence[RunDigest], settings: Simulat
     # Charts take half a second to import, which the worker processes and the other commands can do without.
     from perllm_lab.report.page import render_page
 
-    document = build_document(runs, describe(experiment, settings), capacity=find_capacity(experiment))
+    limits = find_limits(experiment, settings.processes) if has_claim(run.policy for run in runs) else {}
+    document = build_document(runs, describe(experiment, settings), capacity=find_capacity(experiment), limits=limits)
     target = settings.json or settings.out / RESULTS
     write_atomically(target, json.dumps(document, indent=1, allow_nan=False) + "\n")
     write_atomically(settings.out / PAGE, render_page(document))
@@ -133,6 +139,31 @@ def find_capacity(experiment: Experiment) -> dict[str, float]:
     )
     tiers = {tier: [node for node in nodes if node.tier == tier] for tier in sorted({node.tier for node in nodes})}
     return {name: capacity_per_s(members, arrivals) for name, members in {FLEET: nodes, **tiers}.items()}
+
+
+def find_limits(experiment: Experiment, processes: int) -> dict[tuple[float, int], dict[str, float]]:
+    """Returns what capacity allows at most in each run, as figures of the judged tasks, by load and seed."""
+    cells = [RunSpec("capacity", load, seed) for load in experiment.loads for seed in experiment.seeds]
+    found = run_parallel(find_limit, experiment, cells, processes)
+    return {(cell.load, cell.seed): limit for cell, limit in zip(cells, found, strict=True)}
+
+
+def find_limit(experiment: Experiment, job: RunSpec) -> dict[str, float]:
+    """Returns the largest share of tasks in time and the most tokens per second of a run under any policy."""
+    scenario, settings = experiment.scenario, experiment.settings
+    requests = draw_requests(scenario, experiment.trace, experiment.tasks, job.load, job.seed)
+    begin_s, end_s = judged_window_s(requests, settings.warmup_share)
+    judged = [request for request in requests if request.at_s >= begin_s]
+    speeds = [change.factor for change in scenario.changes(end_s) if change.kind is ChangeKind.SPEED]
+    # A run goes on for so long after the last arrival.
+    until_s = end_s + GRACE_DEADLINES * max(request.deadline_s for request in requests)
+    if settings.runs_as is RunsAs.REQUEST:
+        scenario = scenario.model_copy(update={"pod_start_s": 0.0})
+    limit = limit_capacity(scenario.nodes(), judged, until_s - begin_s, max([1.0, *speeds]))
+    return {
+        "hit_share": min(limit.tasks_in_time / len(judged), 1.0),
+        "tokens_per_s": limit.output_tokens / (end_s - begin_s),
+    }
 
 
 def describe(experiment: Experiment, settings: SimulateSettings) -> dict[str, object]:

@@ -7,11 +7,11 @@ energy, and neither at which load nor whether late tasks count. So there are thr
     tasks in time         goodput
     energy                joules of the whole fleet per task in time
 
-Next to each factor is the one that capacity allows at most: all that is offered, but no more than the fleet can do at
-full batches, over what the baseline did. Energy has no such limit; there it is the factor of the clairvoyant.
+Next to each factor is the one that capacity allows at most (`simulator/capacity_limit.py`), whatever the policy. Energy
+has no such limit; there it is the factor of the clairvoyant.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
@@ -42,8 +42,8 @@ def render_claim(document: Json) -> str:
             "p",
             escape(
                 f"{subject} over each baseline of the PerLLM paper, which states 2.2, 2.1 and 1.6 times the throughput "
-                "of FineInfer, AGOD and RewardlessGuidance, and less than half the energy. At most: all that was "
-                "offered, but no more than the fleet does at full batches, over what the baseline did."
+                "of FineInfer, AGOD and RewardlessGuidance, and less than half the energy. At most: what capacity and "
+                "deadlines allow, however tasks are placed, over what the baseline did."
             ),
         ),
     ]
@@ -53,10 +53,15 @@ def render_claim(document: Json) -> str:
     return tag("section", *parts)
 
 
+def has_claim(policies: Iterable[str]) -> bool:
+    """Return whether any of the paper's baselines is among the policies."""
+    return any(name.split("+")[0] in PAPERS for name in policies)
+
+
 def find_subject(document: Json) -> str | None:
     """Return the policy whose claim it is; None where there is nothing to compare it with."""
     policies = document["policies"]
-    if not any(name.split("+")[0] in PAPERS for name in policies):
+    if not has_claim(policies):
         return None
     named = document["setting"].get("subject")
     return str(named) if named in policies else None
@@ -73,12 +78,13 @@ def _row(document: Json, subject: str, other: str, load: str) -> list[str]:
     own, theirs = (document["policies"][name][load] for name in (subject, other))
     ratios = document["comparisons"][subject][load][other]
     share = theirs["hit_share"]["mean"] or 0.0
-    possible = min(1.0, 1.0 / float(load))
-    tokens = [_factor(ratios["tokens_per_s"]), _limit(theirs["offered_tokens_per_s"], possible, theirs["tokens_per_s"])]
+    limits = document["limits"].get(load, {})
+    tokens = [_factor(ratios["tokens_per_s"]), _divide(limits.get("tokens_per_s"), theirs["tokens_per_s"])]
     if share < LEAST_SHARE:
+        possible = limits["hit_share"]["mean"] if limits else None
         in_time = [f"{percent(own['hit_share']['mean'])} against {percent(share)}", percent(possible)]
         return [other, *tokens, *in_time, "-", "-"]
-    in_time = [_factor(ratios["goodput_per_s"]), f"{number(possible / share)}"]
+    in_time = [_factor(ratios["goodput_per_s"]), _divide(limits.get("hit_share"), theirs["hit_share"])]
     best = document["comparisons"].get(document["reference"] or "", {}).get(load, {}).get(other)
     return [other, *tokens, *in_time, _factor(ratios["fleet_j_per_hit"]), _factor(best and best["fleet_j_per_hit"])]
 
@@ -87,5 +93,5 @@ def _factor(ratio: Json | None) -> str:
     return "-" if ratio is None or ratio["mean"] is None else number(ratio["mean"])
 
 
-def _limit(offered: Json, possible: float, reached: Json) -> str:
-    return number(offered["mean"] * possible / reached["mean"]) if offered["mean"] and reached["mean"] else "-"
+def _divide(limit: Json | None, reached: Json) -> str:
+    return number(limit["mean"] / reached["mean"]) if limit and limit["mean"] and reached["mean"] else "-"

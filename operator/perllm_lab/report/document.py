@@ -29,7 +29,11 @@ BySeed = Mapping[int, float | None]
 
 
 def build_document(
-    results: Sequence[RunDigest], setting: Mapping[str, object], *, capacity: Mapping[str, float] | None = None
+    results: Sequence[RunDigest],
+    setting: Mapping[str, object],
+    *,
+    capacity: Mapping[str, float] | None = None,
+    limits: Mapping[tuple[float, int], Mapping[str, float]] | None = None,
 ) -> Json:
     """Return the document of all runs of one scenario.
 
@@ -37,6 +41,7 @@ def build_document(
         results: one run per policy, load and seed, in any order; seeds may be missing.
         setting: what was run, for people; JSON values.
         capacity: tasks per second of the "fleet", which loads are shares of, and of each tier.
+        limits: what capacity allows at most, by load and seed: figures by name, where they were computed.
 
     Raises:
         ValueError: there are no runs, or runs of several scenarios, or one run twice.
@@ -69,6 +74,7 @@ def build_document(
         "reference": reference,
         "units": {name: _describe(metric) for name, metric in {**METRICS, **TIMINGS}.items()},
         "capacity": dict(capacity or {}),
+        "limits": _spread_limits(limits or {}, seeds),
         "workload": {load_key(load): _workload(_runs_at(grid, load), seeds) for load in loads},
         "caveats": {load_key(load): list_caveats(_runs_at(grid, load)) for load in loads},
         **sections,
@@ -211,6 +217,14 @@ def _workload(runs: Sequence[RunDigest], seeds: Sequence[int]) -> Json:
         "tasks": [run and run.tasks for run in known],
         "judged_from_task": [run and run.judged_from_task for run in known],
     }
+
+
+def _spread_limits(limits: Mapping[tuple[float, int], Mapping[str, float]], seeds: Sequence[int]) -> Json:
+    found: dict[str, dict[str, dict[int, float | None]]] = defaultdict(lambda: defaultdict(dict))
+    for (load, seed), figures_of in sorted(limits.items()):
+        for name, value in figures_of.items():
+            found[load_key(load)][name][seed] = value
+    return {load: {name: _spread(values, seeds) for name, values in cells.items()} for load, cells in found.items()}
 
 
 def _describe(metric: Measure) -> Json:

@@ -99,6 +99,7 @@ class Document(_Part):
     reference: str | None
     units: dict[str, Unit]
     capacity: dict[str, FiniteFloat]
+    limits: dict[str, dict[str, Spread]]
     workload: dict[str, Workload]
     caveats: dict[str, list[str]]
     policies: dict[str, dict[str, dict[str, Spread]]]

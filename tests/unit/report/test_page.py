@@ -128,17 +128,19 @@ class TestClaim:
             build_run([IN] * count + [LATE] * (100 - count), policy=policy, load=1.25)
             for policy, count in (("ours", 80), ("fineinfer", hits), ("random", 10))
         ]
-        shown = read(document_of(runs, {"subject": "ours"})).shown
+        limits = {(1.25, 0): {"hit_share": 0.9, "tokens_per_s": 20.0}}
+        document = build_document([digest_run(run) for run in runs], {"subject": "ours"}, limits=limits)
+        shown = read(document).shown
         return shown[shown.index("The paper's claim") : shown.index("Load 1.25", shown.index("clairvoyant's"))]
 
     def test_it_has_three_readings_and_what_capacity_allows(self, build_run: Builder) -> None:
         shown = self.shown(build_run, 40)
-        # All tokens are written in both, of which the fleet can do 1 / 1.25; 80 over 40 tasks in time, 80 possible.
-        assert "fineinfer1.000.8002.002.000.500-" in shown
+        # Both write 1,000 tokens in 99 s, and 20 a second are possible; 80 over 40 tasks are in time, 90 possible.
+        assert "fineinfer1.001.982.002.250.500-" in shown
         assert "random" not in shown, "it is none of the paper's baselines"
 
     def test_a_baseline_that_has_next_to_nothing_in_time_gets_no_factor(self, build_run: Builder) -> None:
-        assert "fineinfer1.000.80080 % against 2 %80 %--" in self.shown(build_run, 2)
+        assert "fineinfer1.001.9880 % against 2 %90 %--" in self.shown(build_run, 2)
 
     def test_without_the_papers_baselines_there_is_none(self, build_run: Builder) -> None:
         assert "The paper's claim" not in read(build(build_run, 2, 1, subject="p1")).shown
