@@ -16,7 +16,7 @@ from html import escape
 from typing import Any
 
 from perllm_lab.report.blocks import table, tag
-from perllm_lab.report.document import load_key
+from perllm_lab.report.document import LEAST_SHARE, load_key
 from perllm_lab.report.loads import describe_load
 from perllm_lab.report.numbers import number, percent
 
@@ -24,9 +24,6 @@ Json = Mapping[str, Any]
 
 PAPERS = ("fineinfer", "agod", "rewardless-guidance")
 """The baselines of the paper."""
-
-LEAST_SHARE = 0.05
-"""Of a baseline with less in time, a factor would say how near to nothing that is."""
 
 HEAD = ("against", "tokens/s", "at most", "in time", "at most", "energy per task in time", "the clairvoyant's")
 

@@ -23,6 +23,9 @@ CLAIRVOYANT = "clairvoyant"
 # Shares by node say little about a large fleet, and would be most of the document.
 MAX_NODES = 100
 CURVE_DIGITS = 6
+LEAST_SHARE = 0.05
+"""Of a policy with less in time, a ratio would say how near to nothing that is."""
+
 
 Json = dict[str, Any]
 BySeed = Mapping[int, float | None]
@@ -199,9 +202,11 @@ def _compare(cell: Mapping[int, Measures], other: Mapping[int, Measures]) -> Jso
     """Return the ratios over the seeds that both have run."""
     both = [seed for seed in cell if seed in other]
     own, theirs = [figures(cell[seed]) for seed in both], [figures(other[seed]) for seed in both]
+    has_hits = all((row["hit_share"] or 0.0) >= LEAST_SHARE for row in (*own, *theirs))
     ratios: Json = {}
     for name in COMPARED:
-        found = paired_ratio([row[name] for row in own], [row[name] for row in theirs])
+        is_stated = has_hits or name == "tokens_per_s"
+        found = paired_ratio([row[name] for row in own], [row[name] for row in theirs]) if is_stated else None
         ratios[name] = {end: getattr(found, end, None) for end in ("mean", "low", "high")}
     return ratios
 

@@ -47,6 +47,13 @@ def test_ratios_compare_policies_at_the_same_load(runs: list[RunResult]) -> None
     assert ratio["fleet_j_per_hit"]["mean"] == pytest.approx(0.5)
 
 
+def test_next_to_nothing_is_no_denominator(build_run: Builder) -> None:
+    runs = [build_run([IN] * hits + [LATE] * (100 - hits), policy=policy) for policy, hits in (("a", 80), ("b", 4))]
+    for policy, other in (("a", "b"), ("b", "a")):
+        ratios = build(runs)["comparisons"][policy]["0.9"][other]
+        assert {name for name, ratio in ratios.items() if ratio["mean"] is not None} == {"tokens_per_s"}
+
+
 def test_regret_is_against_the_clairvoyant(runs: list[RunResult]) -> None:
     document = build(runs)
     assert document["reference"] == "clairvoyant"
