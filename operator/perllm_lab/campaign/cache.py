@@ -32,15 +32,16 @@ class RunCache:
     def find(self, job: RunSpec) -> RunDigest | None:
         """Return the digest of a run; None if there is none, or none that can be read."""
         try:
-            return _DIGEST.validate_json(self._path(job).read_bytes())
+            return _DIGEST.validate_json(self.path(job).read_bytes())
         except (FileNotFoundError, ValidationError):
             return None
 
     def put(self, job: RunSpec, digest: RunDigest) -> None:
         """Keep the digest of a run."""
-        write_atomically(self._path(job), _DIGEST.dump_json(digest).decode())
+        write_atomically(self.path(job), _DIGEST.dump_json(digest).decode())
 
-    def _path(self, job: RunSpec) -> Path:
+    def path(self, job: RunSpec) -> Path:
+        """Return the file of a run; the same for equal runs of different experiments."""
         key = json.dumps({**self._common, **asdict(job)}, sort_keys=True)
         digest = sha256(key.encode()).hexdigest()
         return self._folder / digest[:2] / f"{digest[2:]}.json"

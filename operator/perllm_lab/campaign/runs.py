@@ -20,6 +20,11 @@ class PlannedRun:
     job: RunSpec
     cache: RunCache | None
 
+    @property
+    def key(self) -> object:
+        """The same for runs that are the same; without a cache every run is one of its own."""
+        return id(self) if self.cache is None else self.cache.path(self.job)
+
     def __str__(self) -> str:
         return f"{self.experiment.scenario.name}, {self.job}"
 
@@ -34,7 +39,8 @@ def find_all_digests(
 ) -> list[list[RunDigest]]:
     """Return the digests of all runs, in the order of the experiments and of `Experiment.jobs`.
 
-    Each run is kept as soon as it is complete, so what was interrupted continues where it stopped.
+    Each run is kept as soon as it is complete, so what was interrupted continues where it stopped. With a folder, a run
+    that several experiments have in common is made once.
 
     Args:
         experiments: what is run.
@@ -51,13 +57,15 @@ def find_all_digests(
         for experiment in experiments
         for job in experiment.jobs()
     ]
-    found = [each.cache.find(each.job) if each.cache else None for each in planned]
-    missing = [each for each, digest in zip(planned, found, strict=True) if digest is None]
+    found = {each.key: each.cache.find(each.job) if each.cache else None for each in planned}
+    missing = list({each.key: each for each in planned if found[each.key] is None}.values())
     if len(missing) < len(planned):
-        display.say(f"{len(planned) - len(missing)} of {len(planned)} runs are in {folder}")
+        display.say(f"{len(planned) - len(missing)} of {len(planned)} runs are in {folder} or asked for twice")
     with display.stage("runs") as stage:
-        made = iter(run_parallel(make_run, None, missing, processes, stage.update)) if missing else iter(())
-    digests = iter([next(made) if digest is None else digest for digest in found])
+        made = run_parallel(make_run, None, missing, processes, stage.update) if missing else []
+    known = {key: digest for key, digest in found.items() if digest is not None}
+    known |= {each.key: digest for each, digest in zip(missing, made, strict=True)}
+    digests = iter([known[each.key] for each in planned])
     return [[next(digests) for _ in experiment.jobs()] for experiment in experiments]
 
 

@@ -111,3 +111,9 @@ def test_without_a_folder_everything_is_run_and_nothing_is_kept(made: list[RunSp
 def test_each_experiment_gets_its_own_runs(made: list[RunSpec]) -> None:
     one, two = find_all_digests([replace(EXPERIMENT, seeds=(3,)), replace(EXPERIMENT, seeds=(4,))], None, 1, QUIET)
     assert ({run.seed for run in one}, {run.seed for run in two}) == ({3}, {4})
+
+
+def test_a_run_of_two_experiments_is_made_once(tmp_path: Path, made: list[RunSpec]) -> None:
+    one, two = find_all_digests([EXPERIMENT, replace(EXPERIMENT, seeds=(4, 5))], tmp_path, 1, QUIET)
+    assert [job.seed for job in made] == [3, 3, 4, 4, 5, 5]
+    assert one[2:] == two[:2]
