@@ -154,12 +154,18 @@ def find_limit(experiment: Experiment, job: RunSpec) -> dict[str, float]:
     requests = draw_requests(scenario, experiment.trace, experiment.tasks, job.load, job.seed)
     begin_s, end_s = judged_window_s(requests, settings.warmup_share)
     judged = [request for request in requests if request.at_s >= begin_s]
-    speeds = [change.factor for change in scenario.changes(end_s) if change.kind is ChangeKind.SPEED]
+    changes = scenario.changes(end_s)
+    best_speed, best_bandwidth = (
+        max([1.0, *(change.factor for change in changes if change.kind is kind)])
+        for kind in (ChangeKind.SPEED, ChangeKind.BANDWIDTH)
+    )
     # A run goes on for so long after the last arrival.
     until_s = end_s + GRACE_DEADLINES * max(request.deadline_s for request in requests)
     if settings.runs_as is RunsAs.REQUEST:
         scenario = scenario.model_copy(update={"pod_start_s": 0.0})
-    limit = limit_capacity(scenario.nodes(), judged, until_s - begin_s, max([1.0, *speeds]))
+    limit = limit_capacity(
+        scenario.nodes(), judged, until_s - begin_s, best_speed=best_speed, best_bandwidth=best_bandwidth
+    )
     return {
         "hit_share": min(limit.tasks_in_time / len(judged), 1.0),
         "tokens_per_s": limit.output_tokens / (end_s - begin_s),

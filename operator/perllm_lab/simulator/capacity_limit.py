@@ -20,7 +20,7 @@ and every batch is as good as the task allows. So it says what a factor cannot b
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -59,7 +59,12 @@ class _Tasks:
 
 
 def limit_capacity(
-    nodes: Sequence[NodeSpec], requests: Sequence[Request], seconds: float, best_speed: float = 1.0
+    nodes: Sequence[NodeSpec],
+    requests: Sequence[Request],
+    seconds: float,
+    *,
+    best_speed: float = 1.0,
+    best_bandwidth: float = 1.0,
 ) -> CapacityLimit:
     """Return what is possible at most with the requests in so many seconds.
 
@@ -68,13 +73,16 @@ def limit_capacity(
         requests: those that count.
         seconds: from the first arrival to the last moment at which one of them may be worked on.
         best_speed: of the GPUs in the run, as a factor of nominal.
+        best_bandwidth: of the uplinks, as a factor of nominal; random variation comes on top.
     """
     kinds: Counter[tuple[GpuType, LinkType]] = Counter()
     for node in nodes:
         kinds[node.gpu, node.link] += node.gpus
     tasks = _read(requests)
     gpu_s = np.array([count * seconds * best_speed for count in kinds.values()])
-    in_time = np.stack([_find_work(gpu, link, tasks, best_speed) for gpu, link in kinds], axis=1)
+    in_time = np.stack(
+        [_find_work(gpu, _improve(link, best_bandwidth), tasks, best_speed) for gpu, link in kinds], axis=1
+    )
     ever = np.stack([_find_full_work(gpu, tasks) for gpu, _ in kinds], axis=1)
     return CapacityLimit(
         tasks_in_time=bound_value(np.ones(len(requests)), in_time, gpu_s),
@@ -116,9 +124,13 @@ def _read(requests: Sequence[Request]) -> _Tasks:
     )
 
 
+def _improve(link: LinkType, factor: float) -> LinkType:
+    return replace(link, bandwidth_bps=link.bandwidth_bps * factor * (1.0 + VARIATION))
+
+
 def _find_work(gpu: GpuType, link: LinkType, tasks: _Tasks, best_speed: float) -> Floats:
     """Return the least GPU seconds at nominal speed of each task if it is in time; inf where it cannot be."""
-    opening_s = gpu.pod_start_s + link.rtt_s + tasks.input_bits / (link.bandwidth_bps * (1.0 + VARIATION))
+    opening_s = gpu.pod_start_s + link.rtt_s + tasks.input_bits / link.bandwidth_bps
     prefill_s = gpu.prefill_s(tasks.prompt_tokens)
     token_s = ((tasks.time_s - opening_s) * best_speed - prefill_s) / np.maximum(tasks.output_tokens, 1.0)
     per_task_s = max(gpu.iteration_per_task_s, SAFETY * gpu.iteration_base_s)
