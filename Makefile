@@ -4,10 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 
-FIGURES := paper paper-hints modern tight bursty drift outage hints ablation inventory
-LOADS := 0.3,0.6,0.9,1.2
-ABLATIONS := cs-ucb-no-harm,cs-ucb-no-rent,cs-ucb-no-admission,cs-ucb-no-waiting,cs-ucb-no-energy,cs-ucb-no-confidence
-
 ENGINE ?= docker
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
@@ -18,18 +14,11 @@ FILES_AT_A_TIME := --dist loadfile --numprocesses
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
 
-figure-%: OPTIONS = --scenario $* --load $(LOADS)
-figure-paper: OPTIONS = --scenario paper --load $(LOADS),1.5
-figure-paper-hints: OPTIONS = --scenario paper --load $(LOADS),1.5 --hints 0.5
-figure-hints: OPTIONS = --scenario modern --load $(LOADS) --hints 0.5 --policies cs-ucb,cs-ucb-table,cs-ucb-table+x,clairvoyant
-figure-ablation: OPTIONS = --scenario modern --load $(LOADS) --policies cs-ucb,clairvoyant,$(ABLATIONS)
-figure-inventory: OPTIONS = --scenario inventory --load 0.9 --tasks 20000 --policies cs-ucb,cs-ucb-table,cs-ucb-table+x,clairvoyant
-
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test format coverage check unit integration e2e labs real chaos soak upgrade hostile bench figures crds chart image release lock clean
+.PHONY: help demo lab test format coverage check unit integration e2e labs real chaos soak upgrade hostile bench figures figures-all crds chart image release lock clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/ready ## Place 300 tasks with PerLLM, the paper's policy and the plain kube-scheduler, and compare (ARGS="--trace FILE ...")
 	@$(BIN)/perllm-lab demo $(ARGS)
@@ -86,10 +75,14 @@ hostile: $(VENV)/ready ## Feed generated hostile input to a running operator tha
 bench: $(VENV)/ready ## Ratios against the plain kube-scheduler, latencies, memory, starvation; minutes
 	@PYTHONPATH=tests $(BIN)/python tests/bench/run.py $(ARGS)
 
-figures: $(addprefix figure-,$(FIGURES)) ## Every figure of docs/simulator.md, into .lab/figures (ARGS="--seeds 3"); hours
+figures: $(VENV)/ready ## The headline figures of docs/simulator.md, into .lab/figures; an hour on two cores, resumable
+	@$(BIN)/perllm-lab figures $(ARGS)
+
+figures-all: $(VENV)/ready ## Every figure, with the runs of the headline reused; most of a day
+	@$(BIN)/perllm-lab figures --all $(ARGS)
 
 figure-%: $(VENV)/ready
-	@$(BIN)/perllm-lab simulate $(OPTIONS) --out .lab/figures/$* $(ARGS)
+	@$(BIN)/perllm-lab figures --only $* $(ARGS)
 
 crds: $(VENV)/ready ## Generate crds/ from the resource models
 	@$(BIN)/perllm crds --output crds

@@ -19,6 +19,7 @@ from perllm.cluster.client import ApiError
 from perllm.scheduling.journal import JournalError
 from perllm_lab.claim import ClaimedError, claim, find_holder
 from perllm_lab.demo import CONTENDERS, DemoSettings, SlowMachineError, provide_binaries, run_demo
+from perllm_lab.figures import FigureSettings, UnknownFigureError, make_figures
 from perllm_lab.hardware.scenario import ScenarioError
 from perllm_lab.kubernetes.build import ToolchainError
 from perllm_lab.kubernetes.process import ProcessError
@@ -58,6 +59,7 @@ EXPECTED = (
     TraceError,
     TraceReplayError,
     ApiError,
+    UnknownFigureError,
     UnknownPolicyError,
     ParallelError,
     OSError,
@@ -96,6 +98,11 @@ def _work(default: RunsAs) -> Callable[[Callable[..., None]], Callable[..., None
 
 
 _SEED = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+_CACHE = click.option(
+    "--cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder that keeps the figures of runs; those of the same code, scenario, policy, load and seed are reused.",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -207,12 +214,34 @@ def _parse_hints(_: click.Context, __: click.Parameter, text: str | None) -> flo
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the results.")
 @click.option("--json", type=click.Path(dir_okay=False, path_type=Path), help="Results as JSON.  [default: in --out]")
+@_CACHE
+@click.option("--subject", help="Policy that is compared with all others.  [default: the best one]")
 @click.option("--processes", type=click.IntRange(min=1), help="Runs at once.  [default: as many as processors]")
 def simulate(processes: int | None, **options: Any) -> None:
     """Simulate policies on the lab's hardware without a cluster: same requests for all, much faster than real time."""
     settings = SimulateSettings(**options, processes=processes or os.cpu_count() or 1)
     try:
         run_simulation(settings, Display(Console()))
+    except EXPECTED as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt as error:
+        raise click.Abort from error
+
+
+@main.command(context_settings={"show_default": True})
+@click.option("--all", "everything", is_flag=True, help="Every figure, which takes most of a day; else the headline.")
+@click.option("--only", help="Comma-separated names of figures.")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), default=DEFAULT_FOLDER / "figures", help="Folder."
+)
+@_CACHE
+@click.option("--processes", type=click.IntRange(min=1), help="Runs at once.  [default: as many as processors]")
+def figures(only: str | None, processes: int | None, **options: Any) -> None:
+    """Make the published figures; runs that are complete are kept, so that the command can be interrupted."""
+    names = tuple(name.strip() for name in (only or "").split(",") if name.strip())
+    settings = FigureSettings(**options, only=names, processes=processes or os.cpu_count() or 1)
+    try:
+        make_figures(settings, Display(Console()))
     except EXPECTED as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt as error:

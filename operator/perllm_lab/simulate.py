@@ -1,25 +1,31 @@
 """The command `perllm-lab simulate`: runs an experiment and writes its results."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from numpy.random import default_rng
 
 from perllm.api.task_status import RunsAs
+from perllm_lab.campaign.files import write_atomically
+from perllm_lab.campaign.runs import find_digests
 from perllm_lab.hardware.events import ChangeKind
-from perllm_lab.hardware.link import VARIATION
 from perllm_lab.hardware.scenario import Scenario
-from perllm_lab.policies import build_scheduler, select_policies
+from perllm_lab.policies import HINDSIGHT, build_scheduler, select_policies
+from perllm_lab.report.claim_section import has_claim
+from perllm_lab.report.digest import RunDigest
 from perllm_lab.report.document import build_document
-from perllm_lab.report.headline import LEGEND, headline_table
+from perllm_lab.report.headline import LEGEND, describe_loads, headline_table
+from perllm_lab.report.loads import FLEET
 from perllm_lab.report.progress import Display
-from perllm_lab.simulator.experiment import Experiment, RunSpec, run_experiment
+from perllm_lab.simulator.capacity_limit import limit_capacity
+from perllm_lab.simulator.experiment import Experiment, RunSpec
 from perllm_lab.simulator.fleet import SimulationSettings
 from perllm_lab.simulator.pool import run_parallel
-from perllm_lab.simulator.simulation import judged_window_s
-from perllm_lab.simulator.workload import draw_requests
+from perllm_lab.simulator.simulation import GRACE_DEADLINES, judged_window_s
+from perllm_lab.simulator.workload import draw_arrivals, draw_requests
+from perllm_lab.workload.capacity import capacity_per_s
 from perllm_lab.workload.scenarios import load_scenario
 from perllm_lab.workload.sources import SYNTHETIC, load_arrivals
 
@@ -48,6 +54,8 @@ class SimulateSettings:
         resident: whether models are loaded from the start; None for what the scenario says, with served tasks for yes.
         scrape_s: seconds between two readings of the nodes.
         runs_as: whether all tasks are pod tasks, or served tasks.
+        cache: folder in which runs are kept and found again; None for neither.
+        subject: the policy that is compared with all others; None for the best one.
         json: file for the results as JSON; None for one in `out`.
         processes: how many runs at once.
     """
@@ -66,6 +74,8 @@ class SimulateSettings:
     resident: bool | None = None
     scrape_s: float = 5.0
     runs_as: RunsAs = RunsAs.POD
+    cache: Path | None = None
+    subject: str | None = None
     json: Path | None = None
     processes: int = 1
 
@@ -73,27 +83,28 @@ class SimulateSettings:
 def run_simulation(settings: SimulateSettings, display: Display) -> None:
     """Runs the experiment, writes its results as JSON and as a page, and shows the headline figures."""
     experiment = make_experiment(settings)
-    settings.out.mkdir(parents=True, exist_ok=True)
     scenario = experiment.scenario
     display.say(
         f"{len(scenario.nodes())} nodes ({scenario.name}), {experiment.trace}, {len(experiment.policies)} policies, "
         f"{len(experiment.loads)} loads, {len(experiment.seeds)} seeds: {len(experiment.jobs())} runs"
     )
-    with display.stage("bounds") as stage:
-        cells = [RunSpec("upper bound", load, seed) for load in experiment.loads for seed in experiment.seeds]
-        found = run_parallel(compute_bound, experiment, cells, settings.processes, stage.update)
-    bounds = {(cell.load, cell.seed): value for cell, value in zip(cells, found, strict=True)}
-    with display.stage("runs") as stage:
-        results = run_experiment(experiment, settings.processes, stage.update)
+    runs = find_digests(experiment, settings.cache, settings.processes, display)
+    publish(experiment, runs, settings, display)
+
+
+def publish(experiment: Experiment, runs: Sequence[RunDigest], settings: SimulateSettings, display: Display) -> None:
+    """Writes the results of runs as JSON and as a page, and shows the headline figures."""
     # Charts take half a second to import, which the worker processes and the other commands can do without.
     from perllm_lab.report.page import render_page
 
-    document = build_document(results, describe(experiment, settings), bounds=bounds)
+    limits = find_limits(experiment, settings.processes) if has_claim(run.policy for run in runs) else {}
+    document = build_document(runs, describe(experiment, settings), capacity=find_capacity(experiment), limits=limits)
     target = settings.json or settings.out / RESULTS
     write_atomically(target, json.dumps(document, indent=1, allow_nan=False) + "\n")
     write_atomically(settings.out / PAGE, render_page(document))
     display.console.print(headline_table(document))
-    display.say(LEGEND)
+    for line in (LEGEND, "", *describe_loads(document)):
+        display.say(line)
     display.say(f"\nresults: {target}    report: {settings.out / PAGE}")
 
 
@@ -115,28 +126,50 @@ def make_experiment(settings: SimulateSettings) -> Experiment:
         loads=tuple(dict.fromkeys(settings.loads)),
         seeds=tuple(range(settings.seed_base, settings.seed_base + settings.seeds)),
         build=build_scheduler,
+        hindsight=dict(HINDSIGHT),
         settings=SimulationSettings(scrape_s=settings.scrape_s, runs_as=settings.runs_as),
     )
 
 
-def compute_bound(experiment: Experiment, job: RunSpec) -> float:
-    """Returns an upper bound on the goodput of the judged tasks of a run under any policy."""
-    # Its solver takes long to import and no other command needs it.
-    from perllm_lab.simulator.bound import Conditions, goodput_bound
+def find_capacity(experiment: Experiment) -> dict[str, float]:
+    """Returns the capacity, tasks per second, of the fleet and of each tier; that of the first seed's lengths."""
+    nodes = experiment.scenario.nodes()
+    arrivals = draw_arrivals(
+        experiment.scenario, experiment.trace, experiment.tasks, experiment.loads[0], experiment.seeds[0]
+    )
+    tiers = {tier: [node for node in nodes if node.tier == tier] for tier in sorted({node.tier for node in nodes})}
+    return {name: capacity_per_s(members, arrivals) for name, members in {FLEET: nodes, **tiers}.items()}
 
-    scenario = experiment.scenario
+
+def find_limits(experiment: Experiment, processes: int) -> dict[tuple[float, int], dict[str, float]]:
+    """Returns what capacity allows at most in each run, as figures of the judged tasks, by load and seed."""
+    cells = [RunSpec("capacity", load, seed) for load in experiment.loads for seed in experiment.seeds]
+    found = run_parallel(find_limit, experiment, cells, processes)
+    return {(cell.load, cell.seed): limit for cell, limit in zip(cells, found, strict=True)}
+
+
+def find_limit(experiment: Experiment, job: RunSpec) -> dict[str, float]:
+    """Returns the largest share of tasks in time and the most tokens per second of a run under any policy."""
+    scenario, settings = experiment.scenario, experiment.settings
     requests = draw_requests(scenario, experiment.trace, experiment.tasks, job.load, job.seed)
-    begin_s, end_s = judged_window_s(requests, experiment.settings.warmup_share)
+    begin_s, end_s = judged_window_s(requests, settings.warmup_share)
     judged = [request for request in requests if request.at_s >= begin_s]
-    changes = scenario.changes(requests[-1].at_s)
-    best = {
-        kind: max([1.0, *(change.factor for change in changes if change.kind is kind)])
-        for kind in (ChangeKind.BANDWIDTH, ChangeKind.SPEED)
-    }
-    conditions = Conditions(bandwidth=(1.0 + VARIATION) * best[ChangeKind.BANDWIDTH], speed=best[ChangeKind.SPEED])
-    if experiment.settings.runs_as is RunsAs.REQUEST:
+    changes = scenario.changes(end_s)
+    best_speed, best_bandwidth = (
+        max([1.0, *(change.factor for change in changes if change.kind is kind)])
+        for kind in (ChangeKind.SPEED, ChangeKind.BANDWIDTH)
+    )
+    # A run goes on for so long after the last arrival.
+    until_s = end_s + GRACE_DEADLINES * max(request.deadline_s for request in requests)
+    if settings.runs_as is RunsAs.REQUEST:
         scenario = scenario.model_copy(update={"pod_start_s": 0.0})
-    return goodput_bound(scenario.nodes(), judged, end_s - begin_s, conditions)
+    limit = limit_capacity(
+        scenario.nodes(), judged, until_s - begin_s, best_speed=best_speed, best_bandwidth=best_bandwidth
+    )
+    return {
+        "hit_share": min(limit.tasks_in_time / len(judged), 1.0),
+        "tokens_per_s": limit.output_tokens / (end_s - begin_s),
+    }
 
 
 def describe(experiment: Experiment, settings: SimulateSettings) -> dict[str, object]:
@@ -151,27 +184,12 @@ def describe(experiment: Experiment, settings: SimulateSettings) -> dict[str, ob
         "tasks": experiment.tasks,
         "policies": list(experiment.policies),
         "workload": scenario.workload.model_dump(mode="json"),
+        "subject": settings.subject,
         "events": [event.model_dump(mode="json") for event in scenario.events],
         "pod_start_s": scenario.pod_start_s,
         "resident": scenario.resident,
         **asdict(experiment.settings),
     }
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file completely or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        part = Path(file.name)
-        try:
-            file.write(text)
-            file.close()
-            # Temporary files are readable by their owner only; results are for all who may read the folder.
-            part.chmod(0o644)
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
 
 
 def _adapt(scenario: Scenario, settings: SimulateSettings) -> Scenario:

@@ -17,7 +17,7 @@ CASES = (("modern", 19_366, 10.0), ("inventory", 20_000, 90.0))
 
 
 def measure_simulator(folder: Path, say: Callable[[str], None]) -> list[Row]:
-    """Return the seconds of a run, and those of the whole command, which computes the upper bound as well."""
+    """Return the seconds of a run, and those of the whole command, which writes the page as well."""
     return [_measure(scenario, tasks, limit_s, folder, say) for scenario, tasks, limit_s in CASES]
 
 

@@ -34,20 +34,11 @@ class Admission:
         min_hit_chance: a task that may be rejected is rejected if no node gives it this chance to be in time, whatever
             the policy says; None leaves it to the policy.
         probe_share: share of the rejected tasks that is started to learn, while no other task of their model starts.
-        min_net_chance: a task that may be rejected is rejected unless its chance on the chosen node, minus the harm to
-            the tasks there, is above this; for policies that do not judge that themselves.
     """
 
-    def __init__(
-        self,
-        min_hit_chance: float | None = MIN_HIT_CHANCE,
-        probe_share: float = PROBE_SHARE,
-        *,
-        min_net_chance: float | None = None,
-    ) -> None:
+    def __init__(self, min_hit_chance: float | None = MIN_HIT_CHANCE, probe_share: float = PROBE_SHARE) -> None:
         self._min_hit_chance = min_hit_chance
         self._probe_share = probe_share
-        self._min_net_chance = min_net_chance
         self._due: dict[str, float] = {}
 
     def judge(self, placement: Placement, on_infeasible: OnInfeasible) -> Verdict:
@@ -83,9 +74,10 @@ class Admission:
             return Verdict.REJECT
         if placement.eligibility.is_blocked:
             return Verdict.REJECT if placement.eligibility.is_impossible else Verdict.WAIT
+        verdict = placement.choice.verdict
         if self._min_hit_chance is None:
-            return self._judge_by_policy(placement)
-        verdict, best = placement.choice.verdict, _find_likeliest(placement)
+            return self._probe_or_reject(placement) if verdict is Verdict.REJECT else verdict
+        best = _find_likeliest(placement)
         if best is None:
             return verdict
         if placement.arms.hit_chance[best] < self._min_hit_chance:
@@ -93,15 +85,6 @@ class Admission:
         if verdict is Verdict.REJECT:
             # The policy gives it up, but it has the chance that the configuration requires.
             return Verdict.WAIT if placement.arm is None else Verdict.START
-        return verdict
-
-    def _judge_by_policy(self, placement: Placement) -> Verdict:
-        verdict, arm = placement.choice.verdict, placement.choice.arm
-        if verdict is Verdict.REJECT:
-            return self._probe_or_reject(placement)
-        if verdict is Verdict.START and arm is not None and self._min_net_chance is not None:
-            net_chance = float(placement.arms.hit_chance[arm] - placement.arms.harm[arm])
-            return Verdict.START if net_chance > self._min_net_chance else Verdict.REJECT
         return verdict
 
     def _probe_or_reject(self, placement: Placement) -> Verdict:

@@ -53,6 +53,7 @@ class Order(Enum):
     """In which order the waiting tasks of a namespace are examined."""
 
     URGENCY = "priority, then least laxity"
+    DEADLINE = "deadline"
     ARRIVAL = "arrival"
 
 
@@ -345,6 +346,8 @@ class DispatchLoop:
         request = task.request
         if self._rules.order is Order.ARRIVAL:
             return (request.due_s - request.deadline_s,)
+        if self._rules.order is Order.DEADLINE:
+            return (request.due_s,)
         length = self._placer.expect_length(request)
         residence_s = self._residence_times.expect_s(request.model, request.prompt_tokens, length.mean)
         return -task.priority, request.due_s - residence_s

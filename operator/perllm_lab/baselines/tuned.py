@@ -1,6 +1,7 @@
-"""The results of tuning, on seeds that are not judged; `perllm-lab tune` writes both files.
+"""The results of tuning, on seeds that are not judged; `perllm-lab tune` writes all files.
 
 tuned.json          {policy with its deployment mode: {scenario: {parameter: value}}}
+tuning.json         what they were chosen from: {policy: {scenario: loads, seeds, tasks, finalists with their scores}}
 agod_weights.npz    pretrained weights of AGOD
 """
 
@@ -14,6 +15,7 @@ import numpy as np
 from perllm_lab.baselines.network import Tensor
 
 TUNED = "tuned.json"
+RECORD = "tuning.json"
 AGOD_WEIGHTS = "agod_weights.npz"
 FALLBACK = "modern"
 """The scenario whose parameters are used in scenarios that were not tuned for."""

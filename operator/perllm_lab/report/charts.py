@@ -74,12 +74,12 @@ class Frame:
     marks: Sequence[tuple[float, str]] = ()
 
 
-def draw_bars(bars: Sequence[Bar], axis_format: str = PLAIN, mark: tuple[float, str] | None = None) -> str | None:
+def draw_bars(bars: Sequence[Bar], axis_format: str = PLAIN) -> str | None:
     """Return horizontal bars with intervals; a bar far beyond the others is cut and marked. None without figures."""
     values = [bar.value for bar in bars if bar.value is not None]
     if not values:
         return None
-    limit = _limit_bars(values, [bar.high for bar in bars if bar.high is not None] + ([mark[0]] if mark else []))
+    limit = _limit_bars(values, [bar.high for bar in bars if bar.high is not None])
 
     def paint(axes: Axes) -> None:
         lengths = [bar.value or 0.0 for bar in bars]
@@ -91,8 +91,6 @@ def draw_bars(bars: Sequence[Bar], axis_format: str = PLAIN, mark: tuple[float, 
                 end = bar.high
             _write_end(axes, row, end, limit, bar.shown)
         _finish_bars(axes, limit, axis_format)
-        if mark is not None:
-            _mark(axes, *mark)
 
     return _draw(ROW_IN * len(bars) + MARGIN_IN, paint)
 

@@ -1,4 +1,7 @@
-"""Curves of a run: learning, regret, and the distribution of latency."""
+"""Curves of a run: learning, regret, and the distribution of latency.
+
+The first two are drawn from the number of tasks in time in each block, over the whole run, warm-up included.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +9,7 @@ from math import log, sqrt
 
 import numpy as np
 
-from perllm_lab.report.measures import completions, hits, judged_tasks
+from perllm_lab.report.measures import Mask, completions, judged_tasks
 from perllm_lab.simulator.result import Floats, RunResult
 
 BLOCK_TASKS = 100
@@ -16,7 +19,7 @@ QUANTILES = (0.01, *(at / 20 for at in range(1, 20)), 0.98, 0.99, 0.999, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class LearningCurve:
-    """Share of tasks in time over the whole run, warm-up included. All arrays have one entry per block.
+    """Share of tasks in time. All arrays have one entry per block.
 
     Attributes:
         tasks: number of tasks up to the end of the block.
@@ -29,45 +32,29 @@ class LearningCurve:
     cumulative_share: Floats
 
 
-@dataclass(frozen=True, slots=True)
-class RegretCurve:
-    """How many fewer tasks than a reference a run had in time, over the whole run, warm-up included.
-
-    Attributes:
-        tasks: number of tasks so far, shape (points,).
-        regret: tasks in time of the reference so far less those of the run, shape (points,).
-    """
-
-    tasks: Floats
-    regret: Floats
-
-
 def block_size(tasks: int) -> int:
     """Return tasks per block: 100, or a multiple of it that gives a hundred blocks at most."""
     return BLOCK_TASKS * max(1, -(-tasks // (BLOCK_TASKS * MAX_BLOCKS)))
 
 
-def learn_curve(run: RunResult, block: int | None = None) -> LearningCurve:
-    """Return the learning curve in blocks of `block` tasks; the last one may be shorter."""
-    ends = _block_ends(run.tasks.at_s.size, block)
-    so_far = np.concatenate(([0.0], np.cumsum(hits(run), dtype=np.float64)))[ends]
-    in_block = np.diff(so_far, prepend=0.0)
-    sizes = np.diff(ends, prepend=0)
-    return LearningCurve(ends.astype(np.float64), in_block / sizes, so_far / ends)
+def count_block_hits(hit: Mask) -> tuple[int, ...]:
+    """Return the number of tasks in time in each block; the last one may be shorter."""
+    starts = np.arange(0, hit.size, block_size(hit.size))
+    counts: list[int] = np.add.reduceat(hit, starts, dtype=np.int64).tolist()
+    return tuple(counts)
 
 
-def regret(run: RunResult, reference: RunResult, block: int | None = None) -> RegretCurve:
-    """Return the regret of `run` against `reference`, usually the clairvoyant, at the ends of blocks.
+def learn_curve(block_hits: Sequence[int], tasks: int) -> LearningCurve:
+    """Return the learning curve of a run of so many tasks."""
+    ends = np.minimum(np.arange(1, len(block_hits) + 1) * block_size(tasks), tasks).astype(np.float64)
+    counts = np.asarray(block_hits, dtype=np.float64)
+    return LearningCurve(ends, counts / np.diff(ends, prepend=0.0), np.cumsum(counts) / ends)
 
-    Raises ValueError when the two did not see the same tasks.
-    """
-    if not np.array_equal(run.tasks.at_s, reference.tasks.at_s):
-        raise ValueError(
-            f"{run.policy} and {reference.policy} did not see the same tasks: compare the same seed and load"
-        )
-    ends = _block_ends(run.tasks.at_s.size, block)
-    difference = np.cumsum(hits(reference), dtype=np.float64) - np.cumsum(hits(run), dtype=np.float64)
-    return RegretCurve(ends.astype(np.float64), difference[ends - 1])
+
+def find_regret(block_hits: Sequence[int], reference: Sequence[int]) -> Floats:
+    """Return how many fewer tasks than a reference a run had in time by the end of each block."""
+    regret: Floats = np.cumsum(np.subtract(reference, block_hits), dtype=np.float64)
+    return regret
 
 
 def bound_regret(tasks: Sequence[float], nodes: int) -> list[float]:
@@ -84,8 +71,3 @@ def latency_quantiles(run: RunResult) -> Floats | None:
     if not chosen.any():
         return None
     return np.quantile((run.tasks.finished_s - run.tasks.at_s)[chosen], QUANTILES)
-
-
-def _block_ends(tasks: int, block: int | None) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    size = block or block_size(tasks)
-    return np.append(np.arange(size, tasks, size), tasks).astype(np.int64)

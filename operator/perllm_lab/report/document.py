@@ -9,35 +9,42 @@ from typing import Any
 
 import numpy as np
 
-from perllm_lab.report.curves import QUANTILES, latency_quantiles, learn_curve, regret
+from perllm_lab.report.caveats import list_caveats
+from perllm_lab.report.curves import QUANTILES, find_regret, learn_curve
+from perllm_lab.report.digest import RunDigest
 from perllm_lab.report.forecasts import Reliability
-from perllm_lab.report.measures import GroupMeasures, Measures, judged_tasks, measure
+from perllm_lab.report.measures import GroupMeasures, Measures
 from perllm_lab.report.metrics import COMPARED, METRICS, TIMINGS, Measure, figures
 from perllm_lab.report.schema import SCHEMA_VERSION, Document
 from perllm_lab.report.statistics import estimate, paired_ratio
-from perllm_lab.simulator.result import Floats, RunResult
+from perllm_lab.simulator.result import Floats
 
 CLAIRVOYANT = "clairvoyant"
 # Shares by node say little about a large fleet, and would be most of the document.
 MAX_NODES = 100
 CURVE_DIGITS = 6
+LEAST_SHARE = 0.05
+"""Of a policy with less in time, a ratio would say how near to nothing that is."""
+
 
 Json = dict[str, Any]
 BySeed = Mapping[int, float | None]
 
 
 def build_document(
-    results: Sequence[RunResult],
+    results: Sequence[RunDigest],
     setting: Mapping[str, object],
     *,
-    bounds: Mapping[tuple[float, int], float] | None = None,
+    capacity: Mapping[str, float] | None = None,
+    limits: Mapping[tuple[float, int], Mapping[str, float]] | None = None,
 ) -> Json:
     """Return the document of all runs of one scenario.
 
     Args:
         results: one run per policy, load and seed, in any order; seeds may be missing.
         setting: what was run, for people; JSON values.
-        bounds: upper bounds on goodput in tasks per second by load and seed, where they were computed.
+        capacity: tasks per second of the "fleet", which loads are shares of, and of each tier.
+        limits: what capacity allows at most, by load and seed: figures by name, where they were computed.
 
     Raises:
         ValueError: there are no runs, or runs of several scenarios, or one run twice.
@@ -45,7 +52,7 @@ def build_document(
     grid = _arrange(results)
     seeds = sorted({run.seed for run in results})
     loads = sorted({run.load for run in results})
-    measured = {key: {seed: measure(run) for seed, run in runs.items()} for key, runs in grid.items()}
+    measured = {key: {seed: run.measures for seed, run in runs.items()} for key, runs in grid.items()}
     reference = _reference(policy for policy, _ in grid)
     sections: dict[str, dict[str, Json]] = defaultdict(lambda: defaultdict(dict))
     for (policy, load), runs in grid.items():
@@ -56,7 +63,7 @@ def build_document(
             "tiers": _groups({seed: found.tiers for seed, found in cell}, seeds),
             "gpu_types": _groups({seed: found.gpu_types for seed, found in cell}, seeds),
             "nodes": _mean_shares([found.nodes for _, found in cell]),
-            "curves": _curves(runs, [found for _, found in cell], grid.get((reference or "", load), {})),
+            "curves": _curves(runs, grid.get((reference or "", load), {})),
             "comparisons": {other: _compare(dict(cell), found) for other, found in others.items()},
             "timing": _spread_figures(cell, seeds, TIMINGS, _timings),
         }.items():
@@ -69,8 +76,10 @@ def build_document(
         "seeds": seeds,
         "reference": reference,
         "units": {name: _describe(metric) for name, metric in {**METRICS, **TIMINGS}.items()},
-        "workload": {load_key(load): _workload(grid, load, seeds) for load in loads},
-        "bounds": _spread_bounds(bounds or {}, seeds),
+        "capacity": dict(capacity or {}),
+        "limits": _spread_limits(limits or {}, seeds),
+        "workload": {load_key(load): _workload(_runs_at(grid, load), seeds) for load in loads},
+        "caveats": {load_key(load): list_caveats(_runs_at(grid, load)) for load in loads},
         **sections,
     }
     return Document.model_validate(document).model_dump(mode="json")
@@ -81,12 +90,12 @@ def load_key(load: float) -> str:
     return f"{load:g}"
 
 
-def _arrange(results: Sequence[RunResult]) -> dict[tuple[str, float], dict[int, RunResult]]:
+def _arrange(results: Sequence[RunDigest]) -> dict[tuple[str, float], dict[int, RunDigest]]:
     if not results:
         raise ValueError("there are no runs to report")
     if len(scenarios := {run.scenario for run in results}) > 1:
         raise ValueError(f"runs of several scenarios: {', '.join(sorted(scenarios))}; build one document for each")
-    grid: dict[tuple[str, float], dict[int, RunResult]] = defaultdict(dict)
+    grid: dict[tuple[str, float], dict[int, RunDigest]] = defaultdict(dict)
     for run in sorted(results, key=lambda run: (run.policy, run.load, run.seed)):
         cell = grid[run.policy, run.load]
         if run.seed in cell:
@@ -141,19 +150,26 @@ def _mean_shares(cells: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: sum(cell.get(name, 0.0) for cell in cells) / len(cells) for name in names}
 
 
-def _curves(runs: Mapping[int, RunResult], cell: Sequence[Measures], reference: Mapping[int, RunResult]) -> Json:
-    learned = [learn_curve(run) for run in runs.values()]
-    regrets = [regret(run, reference[seed]) for seed, run in runs.items() if seed in reference]
-    quantiles = [latency_quantiles(run) for run in runs.values()]
-    known = [found for found in quantiles if found is not None]
+def _curves(runs: Mapping[int, RunDigest], reference: Mapping[int, RunDigest]) -> Json:
+    learned = [learn_curve(run.block_hits, run.tasks) for run in runs.values()]
+    regrets = [_find_regret(run, reference[seed]) for seed, run in runs.items() if seed in reference]
+    known = [np.asarray(run.latency_s) for run in runs.values() if run.latency_s is not None]
     x = min((found.tasks for found in learned), key=len)
     return {
         "block_hit_share": _curve(x, [found.block_share for found in learned]),
         "cumulative_hit_share": _curve(x, [found.cumulative_share for found in learned]),
-        "regret": _curve(x, [found.regret for found in regrets]) if regrets else None,
-        "latency_s": _curve(np.asarray(QUANTILES), known) if len(known) == len(quantiles) else None,
-        "reliability": _pool([found.forecasts.reliability for found in cell]),
+        "regret": _curve(x, regrets) if regrets else None,
+        "latency_s": _curve(np.asarray(QUANTILES), known) if len(known) == len(runs) else None,
+        "reliability": _pool([run.measures.forecasts.reliability for run in runs.values()]),
     }
+
+
+def _find_regret(run: RunDigest, reference: RunDigest) -> Floats:
+    if run.arrivals != reference.arrivals:
+        raise ValueError(
+            f"{run.policy} and {reference.policy} did not see the same tasks: compare the same seed and load"
+        )
+    return find_regret(run.block_hits, reference.block_hits)
 
 
 def _curve(x: Floats, rows: Sequence[Floats]) -> Json:
@@ -186,29 +202,35 @@ def _compare(cell: Mapping[int, Measures], other: Mapping[int, Measures]) -> Jso
     """Return the ratios over the seeds that both have run."""
     both = [seed for seed in cell if seed in other]
     own, theirs = [figures(cell[seed]) for seed in both], [figures(other[seed]) for seed in both]
+    has_hits = all((row["hit_share"] or 0.0) >= LEAST_SHARE for row in (*own, *theirs))
     ratios: Json = {}
     for name in COMPARED:
-        found = paired_ratio([row[name] for row in own], [row[name] for row in theirs])
+        is_stated = has_hits or name == "tokens_per_s"
+        found = paired_ratio([row[name] for row in own], [row[name] for row in theirs]) if is_stated else None
         ratios[name] = {end: getattr(found, end, None) for end in ("mean", "low", "high")}
     return ratios
 
 
-def _workload(grid: Mapping[tuple[str, float], Mapping[int, RunResult]], load: float, seeds: Sequence[int]) -> Json:
-    runs = {seed: run for (_, at), cell in grid.items() if at == load for seed, run in cell.items()}
-    sizes = {seed: run.tasks.at_s.size for seed, run in runs.items()}
-    first = {seed: int(np.argmax(judged_tasks(run))) + 1 for seed, run in runs.items()}
+def _runs_at(grid: Mapping[tuple[str, float], Mapping[int, RunDigest]], load: float) -> list[RunDigest]:
+    return [run for (_, at), cell in grid.items() if at == load for run in cell.values()]
+
+
+def _workload(runs: Sequence[RunDigest], seeds: Sequence[int]) -> Json:
+    by_seed = {run.seed: run for run in runs}
+    known = [by_seed.get(seed) for seed in seeds]
     return {
-        "tasks": [sizes.get(seed) for seed in seeds],
-        "judged_from_task": [first.get(seed) for seed in seeds],
+        "tasks": [run and run.tasks for run in known],
+        "judged_from_task": [run and run.judged_from_task for run in known],
     }
 
 
-def _spread_bounds(bounds: Mapping[tuple[float, int], float], seeds: Sequence[int]) -> Json:
-    by_load: dict[float, dict[int, float | None]] = defaultdict(dict)
-    for (load, seed), value in sorted(bounds.items()):
-        by_load[load][seed] = value
-    return {load_key(load): _spread(values, seeds) for load, values in sorted(by_load.items())}
+def _spread_limits(limits: Mapping[tuple[float, int], Mapping[str, float]], seeds: Sequence[int]) -> Json:
+    found: dict[str, dict[str, dict[int, float | None]]] = defaultdict(lambda: defaultdict(dict))
+    for (load, seed), figures_of in sorted(limits.items()):
+        for name, value in figures_of.items():
+            found[load_key(load)][name][seed] = value
+    return {load: {name: _spread(values, seeds) for name, values in cells.items()} for load, cells in found.items()}
 
 
 def _describe(metric: Measure) -> Json:
-    return {"title": metric.title, "unit": metric.unit, "meaning": metric.meaning}
+    return {"title": metric.title, "unit": metric.unit, "meaning": metric.meaning, "better": metric.better}

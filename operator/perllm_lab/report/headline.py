@@ -6,43 +6,54 @@ from typing import Any
 from rich.table import Table
 
 from perllm_lab.report.document import load_key
-from perllm_lab.report.numbers import with_interval
+from perllm_lab.report.loads import describe_load
+from perllm_lab.report.numbers import find_worst, number, percent, with_interval
 from perllm_lab.report.style import rank
 
-COLUMNS = {
-    "goodput_per_s": "tasks/s",
-    "hit_share": "in time",
-    "token_hit_share": "tokens",
-    "fleet_j_per_hit": "fleet J",
-    "latency_p95_s": "p95 s",
-}
-BOUND = "upper bound"
+HEADINGS = ("tasks/s", "in time", "worst", "tokens", "fleet J", "worst")
 LEGEND = """\
 tasks/s, in time, tokens: goodput, and the share of the tasks and of their tokens complete by their deadline
-fleet J: energy of all nodes, idle ones too, and of transmission, per task in time; p95 s: from arrival to completion\
+fleet J: energy of all nodes, idle ones too, and of transmission, per task in time; worst: of all seeds\
 """
 """The meaning of the headings."""
 
 
 def headline_table(document: Mapping[str, Any]) -> Table:
-    """Return the headline figures of a results document, policies by goodput at each load, the bound above them."""
+    """Return the headline figures of a results document, policies by goodput at each load."""
     table = Table(title=_describe(document), title_justify="left", box=None)
     table.add_column("load", no_wrap=True, min_width=4)
     table.add_column("policy", no_wrap=True)
-    for heading in COLUMNS.values():
+    for heading in HEADINGS:
         table.add_column(heading, justify="right")
-    units = document["units"]
     for load in map(load_key, document["loads"]):
-        if load in document["bounds"]:
-            table.add_row(load, BOUND, with_interval(document["bounds"][load], units["goodput_per_s"]))
         for policy in rank(document, load):
-            cell = document["policies"][policy][load]
-            table.add_row(load, policy, *(with_interval(cell[name], units[name]) for name in COLUMNS))
+            table.add_row(load, policy, *_list_cells(document["policies"][policy][load], document["units"]))
         table.add_section()
     return table
+
+
+def describe_loads(document: Mapping[str, Any]) -> list[str]:
+    """Return a line per load: what it is a share of, and what its runs are too few or too short for."""
+    return [
+        f"load {describe_load(document, load)}" + "".join(f"; {caveat}" for caveat in document["caveats"][load])
+        for load in map(load_key, document["loads"])
+    ]
 
 
 def _describe(document: Mapping[str, Any]) -> str:
     seeds = len(document["seeds"])
     spread = f"mean of {seeds} seeds ± 95 % interval" if seeds > 1 else "one seed"
     return f"{document['scenario']}: {spread}"
+
+
+def _list_cells(cell: Mapping[str, Any], units: Mapping[str, Any]) -> list[str]:
+    """Return what stands below the headings; narrow enough, with a policy's name, for 80 columns."""
+    shares, energy, share_unit = cell["hit_share"], cell["fleet_j_per_hit"], units["hit_share"]
+    return [
+        number(cell["goodput_per_s"]["mean"]),
+        with_interval(shares, share_unit),
+        percent(find_worst(shares, share_unit)),
+        percent(cell["token_hit_share"]["mean"]),
+        with_interval(energy, units["fleet_j_per_hit"]),
+        number(find_worst(energy, units["fleet_j_per_hit"])),
+    ]

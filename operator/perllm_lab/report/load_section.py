@@ -2,12 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 from perllm_lab.report.blocks import figure, table, tag
 from perllm_lab.report.charts import PERCENT, PLAIN, Bar, Frame, Line, Part, draw_bars, draw_lines, draw_parts
 from perllm_lab.report.curves import bound_regret
-from perllm_lab.report.numbers import is_share, number, percent, title_of, with_interval
+from perllm_lab.report.loads import describe_load
+from perllm_lab.report.numbers import is_share, number, percent, title_of, with_interval, with_worst
 from perllm_lab.report.style import COLOURS, QUIET, Look, rank
 
 Json = Mapping[str, Any]
@@ -29,7 +31,7 @@ def render_load(document: Json, load: str, looks: Mapping[str, Look]) -> str:
     order = rank(document, load)
     cells = {policy: document["policies"][policy][load] for policy in order}
     units = document["units"]
-    rows = [[policy, *[with_interval(cell[name], units[name]) for name in HEADLINE]] for policy, cell in cells.items()]
+    rows = [[policy, *[with_worst(cell[name], units[name]) for name in HEADLINE]] for policy, cell in cells.items()]
     charts = [
         *[_bars(document, load, name, cells, looks) for name in BARS],
         _places(document, load, order),
@@ -41,6 +43,8 @@ def render_load(document: Json, load: str, looks: Mapping[str, Look]) -> str:
     return tag(
         "section",
         tag("h2", f"Load {load}"),
+        tag("p", escape(f"{describe_load(document, load)}. In brackets: the worst seed.")),
+        *[tag("p", tag("strong", escape(caveat))) for caveat in document["caveats"][load]],
         table(["policy", *[title_of(units[name]) for name in HEADLINE]], rows),
         tag("div", *charts, class_="charts"),
         id=f"load-{load}",
@@ -48,10 +52,9 @@ def render_load(document: Json, load: str, looks: Mapping[str, Look]) -> str:
 
 
 def _bars(document: Json, load: str, name: str, cells: Mapping[str, Json], looks: Mapping[str, Look]) -> str:
-    unit, bound = document["units"][name], document["bounds"].get(load, {}).get("mean")
+    unit = document["units"][name]
     bars = [_bar(policy, cell[name], unit, looks[policy]) for policy, cell in cells.items()]
-    mark = (bound, f"upper bound {number(bound)}") if name == "goodput_per_s" and bound is not None else None
-    chart = draw_bars(bars, PERCENT if is_share(unit) else PLAIN, mark)
+    chart = draw_bars(bars, PERCENT if is_share(unit) else PLAIN)
     return figure(title_of(unit), chart, unit["meaning"])
 
 

@@ -47,11 +47,13 @@ class Measures:
     Attributes:
         tasks: tasks that arrived in the window.
         window_s: length of the window.
+        window_deadlines: the same as a multiple of the mean deadline of its tasks.
         goodput_per_s: tasks in time per second of the window.
         hit_share: share of tasks in time.
         token_hit_share: the same weighted by prompt and output tokens.
         completed_share: share of tasks that ran to their end, in time or late.
         tokens_per_s: output tokens of the completed tasks per second of the window.
+        offered_tokens_per_s: output tokens of all tasks per second of the window.
         latency_p50_s: median seconds from arrival to completion of the completed tasks.
         latency_p95_s: their 95 % quantile.
         latency_p99_s: their 99 % quantile.
@@ -76,11 +78,13 @@ class Measures:
 
     tasks: int
     window_s: float
+    window_deadlines: float
     goodput_per_s: float
     hit_share: float | None
     token_hit_share: float | None
     completed_share: float | None
     tokens_per_s: float
+    offered_tokens_per_s: float
     latency_p50_s: float | None
     latency_p95_s: float | None
     latency_p99_s: float | None
@@ -121,11 +125,13 @@ def measure(run: RunResult) -> Measures:
     return Measures(
         tasks=int(judged.sum()),
         window_s=window_s,
+        window_deadlines=window_s / float(tasks.deadline_s[judged].mean()),
         goodput_per_s=in_time / window_s,
         hit_share=share(hit[judged]),
         token_hit_share=_divide(float(tokens[judged & hit].sum()), float(tokens[judged].sum())),
         completed_share=share(completed[judged]),
         tokens_per_s=float(tasks.output_tokens[completed].sum()) / window_s,
+        offered_tokens_per_s=float(tasks.output_tokens[judged].sum()) / window_s,
         latency_p50_s=p50_s,
         latency_p95_s=p95_s,
         latency_p99_s=p99_s,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from perllm_lab.report.measures import Measures
 from perllm_lab.simulator.result import Fate
@@ -15,23 +16,26 @@ class Measure:
         title: its name for people.
         unit: of its values; "share" is between 0 and 1.
         meaning: one sentence.
+        better: whether more or less of it is better; None where neither is.
     """
 
     title: str
     unit: str
     meaning: str
+    better: Literal["more", "less"] | None = None
 
 
 METRICS: Mapping[str, Measure] = {
-    "goodput_per_s": Measure("goodput", "tasks/s", "Tasks in time per second of the window."),
-    "hit_share": Measure("in time", "share", "Share of tasks in time."),
-    "token_hit_share": Measure("tokens in time", "share", "The same weighted by prompt and output tokens."),
-    "fleet_j_per_hit": Measure("fleet energy per task in time", "J", "Whole fleet, idle nodes included."),
-    "active_j_per_hit": Measure("active energy per task in time", "J", "Without what idle nodes drew."),
-    "latency_p50_s": Measure("latency p50", "s", "From arrival to completion, of completed tasks."),
-    "latency_p95_s": Measure("latency p95", "s", "The same, 95 % quantile."),
-    "latency_p99_s": Measure("latency p99", "s", "The same, 99 % quantile."),
-    "tokens_per_s": Measure("tokens per second", "tokens/s", "Output tokens of completed tasks."),
+    "goodput_per_s": Measure("goodput", "tasks/s", "Tasks in time per second of the window.", "more"),
+    "hit_share": Measure("in time", "share", "Share of tasks in time.", "more"),
+    "token_hit_share": Measure("tokens in time", "share", "The same weighted by prompt and output tokens.", "more"),
+    "fleet_j_per_hit": Measure("fleet energy per task in time", "J", "Whole fleet, idle nodes included.", "less"),
+    "active_j_per_hit": Measure("active energy per task in time", "J", "Without what idle nodes drew.", "less"),
+    "latency_p50_s": Measure("latency p50", "s", "From arrival to completion, of completed tasks.", "less"),
+    "latency_p95_s": Measure("latency p95", "s", "The same, 95 % quantile.", "less"),
+    "latency_p99_s": Measure("latency p99", "s", "The same, 99 % quantile.", "less"),
+    "tokens_per_s": Measure("tokens per second", "tokens/s", "Output tokens of completed tasks.", "more"),
+    "offered_tokens_per_s": Measure("offered tokens", "tokens/s", "Output tokens of all tasks that arrived."),
     "completed_share": Measure("completed", "share", "Share of tasks that ran to their end, in time or late."),
     "fleet_energy_j": Measure("fleet energy", "J", "Nodes and transmission over the window, the three parts below."),
     "transmission_j": Measure("transmission energy", "J", "Moving the inputs of tasks bound in the window."),
@@ -39,6 +43,7 @@ METRICS: Mapping[str, Measure] = {
     "idle_j": Measure("idle energy", "J", "Drawn by nodes that did nothing."),
     "tasks": Measure("tasks", "tasks", "Tasks that arrived in the window."),
     "window_s": Measure("window", "s", "Length of the judged window."),
+    "window_deadlines": Measure("window in deadlines", "ratio", "The same as a multiple of the mean deadline."),
     **{
         f"tasks_{fate.name.lower()}": Measure(f"tasks {fate.name.lower().replace('_', ' ')}", "tasks", meaning)
         for fate, meaning in {
@@ -51,7 +56,9 @@ METRICS: Mapping[str, Measure] = {
         }.items()
     },
     "explored_share": Measure("explored", "share", "Share of placed tasks that were placed to learn."),
-    "learning_misses": Measure("misses while learning", "tasks", "Not in time among the first 500 of the whole run."),
+    "learning_misses": Measure(
+        "misses while learning", "tasks", "Not in time among the first 500 of the whole run.", "less"
+    ),
     "settled_ratio": Measure("settled", "ratio", "Share in time of tasks 501 to 1000 over that of all later ones."),
     "energy_error": Measure("energy error", "share", "Median relative error, given the realised tokens."),
     "latency_error": Measure("latency error", "share", "Median relative error, given the realised tokens."),
@@ -70,7 +77,7 @@ TIMINGS: Mapping[str, Measure] = {
     "wall_s": Measure("run", "s", "Wall-clock time of the whole run."),
 }
 
-COMPARED = ("goodput_per_s", "hit_share", "token_hit_share", "fleet_j_per_hit", "active_j_per_hit")
+COMPARED = ("goodput_per_s", "hit_share", "token_hit_share", "tokens_per_s", "fleet_j_per_hit", "active_j_per_hit")
 
 
 def figures(measures: Measures) -> dict[str, float | None]:

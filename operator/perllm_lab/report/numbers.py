@@ -34,6 +34,23 @@ def with_interval(spread: Json, unit: Json | None = None) -> str:
     return f"{mean * scale:,.{digits}f}{half}{suffix}"
 
 
+def with_worst(spread: Json, unit: Json) -> str:
+    """Return mean ± half of the interval, and the value of the worst seed of several."""
+    worst = find_worst(spread, unit)
+    if worst is None or spread["high"] is None:
+        return with_interval(spread, unit)
+    shown = f"{worst * 100:,.1f}" if is_share(unit) else f"{worst:,.{_decimals(worst)}f}"
+    return f"{with_interval(spread, unit)} ({shown})"
+
+
+def find_worst(spread: Json, unit: Json) -> float | None:
+    """Return the value of the worst seed; None without a mean, or where neither more nor less is better."""
+    known = [value for value in spread["seeds"] if value is not None]
+    if spread["mean"] is None or unit["better"] is None:
+        return None
+    return float(min(known) if unit["better"] == "more" else max(known))
+
+
 def with_range(ratio: Json) -> str:
     """Return a ratio and its interval."""
     if ratio["mean"] is None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from perllm_lab.report.blocks import figure, fold, table, tag
 from perllm_lab.report.charts import PERCENT, PLAIN, Frame, Line, draw_lines
+from perllm_lab.report.claim_section import render_claim
 from perllm_lab.report.document import load_key
 from perllm_lab.report.load_section import render_load
 from perllm_lab.report.metrics import COMPARED
@@ -33,6 +34,7 @@ def render_page(document: Json) -> str:
         tag("h1", escape(title)),
         _introduce(document),
         tag("nav", *links, tag("a", "comparison", href="#comparison"), tag("a", "all figures", href="#figures")),
+        render_claim(document),
         _overview(document, loads, looks) if len(loads) > 1 else "",
         *[render_load(document, load, looks) for load in loads],
         _comparison(document, loads),
@@ -92,8 +94,6 @@ def _overview(document: Json, loads: Sequence[str], looks: Mapping[str, Look]) -
     for name in OVERVIEW:
         unit = document["units"][name]
         lines = [_load_line(document, policy, name, look) for policy, look in looks.items()]
-        if document["bounds"] and name == "goodput_per_s":
-            lines.append(_bound_line(document))
         frame = Frame(
             "load, share of capacity",
             PERCENT if is_share(unit) else PLAIN,
@@ -102,7 +102,7 @@ def _overview(document: Json, loads: Sequence[str], looks: Mapping[str, Look]) -
         )
         charts.append(figure(title_of(unit), draw_lines(lines, frame), unit["meaning"]))
     note = (
-        "Bands are 95 % intervals. Dashed lines are baselines in extended mode (+x). "
+        "Bands are 95 % intervals. Dashed lines are baselines by deadline (+d) or with our admission (+x). "
         "Values far beyond the others are cut at the edge."
     )
     return tag("section", tag("h2", "Over load"), tag("p", note), tag("div", *charts, class_="charts"))
@@ -112,13 +112,6 @@ def _load_line(document: Json, policy: str, name: str, look: Look) -> Line:
     cells = document["policies"][policy]
     there = [(load, cells[load_key(load)][name]) for load in document["loads"] if load_key(load) in cells]
     return _spread_line(policy, there, look)
-
-
-def _bound_line(document: Json) -> Line:
-    there = [
-        (load, document["bounds"][load_key(load)]) for load in document["loads"] if load_key(load) in document["bounds"]
-    ]
-    return _spread_line("upper bound", there, Look(SOFT, is_dashed=True))
 
 
 def _spread_line(name: str, cells: Sequence[tuple[float, Json]], look: Look) -> Line:

@@ -6,7 +6,15 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 PLAIN_INTERVAL_S = 10.0
 
@@ -40,6 +48,8 @@ class Display:
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
             console=self.console,
             refresh_per_second=4,
@@ -68,8 +78,15 @@ class _Lines:
         self._said = ""
 
     def update(self, done: int, total: int, note: str = "") -> None:
-        now_s, line = self._now(), f"{self._title}: {done}/{total or '?'} {note}"
+        now_s = self._now()
+        line = f"{self._title}: {done}/{total or '?'}{self._left(done, total, now_s)} {note}"
         is_due = now_s - self._said_s >= PLAIN_INTERVAL_S or (done == total and total > 0)
         if is_due and line != self._said:
             self._said_s, self._said = now_s, line
             self._display.say(f"[{now_s - self._start_s:4.0f} s] {line}")
+
+    def _left(self, done: int, total: int, now_s: float) -> str:
+        """Return the time left at the mean pace so far, in minutes."""
+        if not 0 < done < total:
+            return ""
+        return f", {(now_s - self._start_s) / done * (total - done) / 60.0:.0f} min left"

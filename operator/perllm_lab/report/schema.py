@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 
 Number = FiniteFloat | None
 Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
@@ -35,11 +35,12 @@ class Ratio(_Part):
 
 
 class Unit(_Part):
-    """Unit and meaning of a figure."""
+    """Unit and meaning of a figure, and whether more or less of it is better."""
 
     title: str
     unit: str
     meaning: str
+    better: Literal["more", "less"] | None
 
 
 class Workload(_Part):
@@ -90,19 +91,21 @@ class Curves(_Part):
 class Document(_Part):
     """Results of one scenario."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     scenario: str
     setting: dict[str, JsonValue]
     loads: list[FiniteFloat]
     seeds: list[int]
     reference: str | None
     units: dict[str, Unit]
+    capacity: dict[str, FiniteFloat]
+    limits: dict[str, dict[str, Spread]]
     workload: dict[str, Workload]
+    caveats: dict[str, list[str]]
     policies: dict[str, dict[str, dict[str, Spread]]]
     tiers: dict[str, dict[str, dict[str, Group]]]
     gpu_types: dict[str, dict[str, dict[str, Group]]]
     nodes: dict[str, dict[str, dict[str, Share]]]
     curves: dict[str, dict[str, Curves]]
     comparisons: dict[str, dict[str, dict[str, dict[str, Ratio]]]]
-    bounds: dict[str, Spread]
     timing: dict[str, dict[str, dict[str, Spread]]]

@@ -1,8 +1,10 @@
 """The clairvoyant knows the true laws of the hardware and the true answer length of every task that has arrived.
 
-It decides by the rule of cs-ucb, deadlines first, then energy, with the same parameters. It does not know future
-arrivals, nor their statistics: where arrivals come in bursts of long prompts, forecasts learned from experience can
-serve better than true laws alone. So it is a strong reference, not a bound.
+It decides by the rule of cs-ucb, deadlines first, then energy. It does not know future arrivals: they delay the tasks
+that run, so although a length is certain the seconds are not, and a clairvoyant that takes them for certain packs its
+nodes until the next burst makes all of them late. How much doubt is right depends on what will arrive. That is known
+afterwards: a run is made with little doubt and with much, and the better one counts (`policies.HINDSIGHT`). So it is a
+reference that no policy should beat, but not a bound: nothing proves that no order of the tasks is better.
 """
 
 import numpy as np
@@ -14,15 +16,20 @@ from perllm.policy.problem import Feedback, FloatArray, Policy
 from perllm_lab.hardware.gpu import GpuType
 from perllm_lab.hardware.scenario import NodeSpec
 
-EXACT = 0.03
-"""Spread of the logarithm of a known length: the tokens of a task are certain, its seconds nearly so."""
+LEAST_S = 1e-6
 
 
 class TrueLearner(Learner):
-    """A learner with nothing to learn: laws come from the hardware, and lengths from exact hints."""
+    """A learner with nothing to learn: laws come from the hardware, and lengths from exact hints.
 
-    def __init__(self, policy: Policy) -> None:
+    Args:
+        policy: whose statistics are kept.
+        doubt: standard deviation of the logarithm of what is left of a running task, where its harm is concerned.
+    """
+
+    def __init__(self, policy: Policy, doubt: float) -> None:
         super().__init__(policy)
+        self._doubt = doubt
         self._nodes: dict[str, NodeSpec] = {}
         self._speeds: dict[str, float] = {}
 
@@ -50,7 +57,7 @@ class TrueLearner(Learner):
         """Return the true length, which is given as the hint."""
         tokens = float(hint_tokens or 1.0)
         points: FloatArray = np.array([tokens])
-        return Length(float(np.log(tokens)), EXACT, points, tokens)
+        return Length(float(np.log(tokens)), self._doubt, points, tokens)
 
     def learn(self, outcome: Outcome) -> float | None:
         """Record that the model is loaded, and learn what the true laws do not contain: how other tasks come and go."""
@@ -73,7 +80,12 @@ class TrueLearner(Learner):
         )
 
     def learn_ended(self, ended: Ended) -> bool:
-        """Do nothing: lengths and laws are known."""
+        """Account for a run that was ended: it took longer than foreseen, or as long at least."""
+        row = self._rows[ended.node]
+        foreseen_s = ended.foreseen_fixed_s + (ended.hint_tokens or 1.0) * ended.foreseen_token_s
+        error = float(np.log(max(ended.run_s, LEAST_S) / max(foreseen_s, LEAST_S)))
+        if ended.cold <= 0.0:
+            self._know(ended.model, row).latency.account(row, max(error, 0.0))
         return True
 
 

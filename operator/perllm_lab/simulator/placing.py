@@ -55,14 +55,12 @@ class DeploymentMode:
         order: in which waiting tasks are examined.
         may_reject: whether tasks may be rejected, as with `onInfeasible: Reject`.
         min_hit_chance: tasks are rejected if no node gives them this chance; None leaves it to the policy.
-        min_net_chance: tasks are rejected unless their chance net of harm is above this; None leaves it to the policy.
     """
 
     queue_rules: QueueRules
     order: Order
     may_reject: bool
     min_hit_chance: float | None = None
-    min_net_chance: float | None = None
 
 
 _AT_DEADLINE = QueueRules(StationOrder.DEADLINE, drops=True, ends_at_deadline=True)
@@ -76,8 +74,8 @@ LENIENT_MODE = DeploymentMode(QueueRules(StationOrder.DEADLINE), Order.URGENCY, 
 PLAIN_MODE = DeploymentMode(QueueRules(), Order.ARRIVAL, may_reject=False)
 """First come, first served: tasks are sent at once and wait at their nodes; none is dropped, ended or rejected."""
 
-EXTENDED_MODE = DeploymentMode(_AT_DEADLINE, Order.URGENCY, may_reject=True, min_net_chance=0.15)
-"""The operator's rules, for policies that do not decide which tasks to reject."""
+DEADLINE_MODE = DeploymentMode(_AT_DEADLINE, Order.DEADLINE, may_reject=False)
+"""Earliest deadline first; tasks are dropped and ended at their deadline, and none is rejected."""
 
 
 class Placing:
@@ -111,7 +109,7 @@ class Placing:
         self._scheduler = Scheduler(
             Parts(policy, self._learner, self._fleet, Ledger(), Circuits(rng)),
             inputs=Inputs(HeldClock(lambda: self._now_s, lambda: self._now_s)),
-            rules=DispatchRules(mode.order, Admission(mode.min_hit_chance, min_net_chance=mode.min_net_chance)),
+            rules=DispatchRules(mode.order, Admission(mode.min_hit_chance)),
             shares=Shares(),
             transmission_j_per_bit={tier: settings.j_per_bit(tier.value) for tier in Tier},
             rng=rng,

@@ -4,6 +4,7 @@ from numpy.random import default_rng
 
 from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.simulator.seeds import derive_seed
+from perllm_lab.workload.arrivals import Arrival
 from perllm_lab.workload.capacity import capacity_per_s, scale_arrivals
 from perllm_lab.workload.requests import Request, build_requests
 from perllm_lab.workload.sources import load_arrivals
@@ -22,9 +23,16 @@ def draw_requests(scenario: Scenario, trace: str, tasks: int | None, load: float
     Raises:
         TraceError: there is no such trace, or it cannot be read.
     """
-    arrivals_rng, mix_rng = (
-        default_rng(derive_seed(scenario.name, load, seed, purpose)) for purpose in ("arrivals", "requests")
-    )
-    arrivals = load_arrivals(trace, tasks, arrivals_rng)
+    mix_rng = default_rng(derive_seed(scenario.name, load, seed, "requests"))
+    arrivals = draw_arrivals(scenario, trace, tasks, load, seed)
     arrivals = scale_arrivals(arrivals, load * capacity_per_s(scenario.nodes(), arrivals))
     return build_requests(arrivals, scenario, mix_rng)
+
+
+def draw_arrivals(scenario: Scenario, trace: str, tasks: int | None, load: float, seed: int) -> list[Arrival]:
+    """Return the arrivals of a run at the rate of the trace.
+
+    Raises:
+        TraceError: there is no such trace, or it cannot be read.
+    """
+    return load_arrivals(trace, tasks, default_rng(derive_seed(scenario.name, load, seed, "arrivals")))

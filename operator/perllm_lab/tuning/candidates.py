@@ -11,7 +11,7 @@ from perllm.policy import table
 from perllm_lab.baselines.fineinfer import FineInfer
 from perllm_lab.baselines.rewardless_guidance import RewardlessGuidance
 from perllm_lab.baselines.tuned import Tuned
-from perllm_lab.policies import EXTENDED
+from perllm_lab.policies import DEPLOYMENTS
 from perllm_lab.report.measures import measure
 from perllm_lab.simulator.result import RunResult
 
@@ -79,10 +79,10 @@ Scores = Mapping[Candidate, Score]
 
 
 def list_candidates(policies: Sequence[str], scenarios: Sequence[str]) -> list[Candidate]:
-    """Return every point of the grids of these policies, in both deployment modes; the defaults first."""
+    """Return every point of the grids of these policies, in every deployment mode; the defaults first."""
     return [
         Candidate(policy + mode, scenario, tuple(zip(GRIDS[policy], values, strict=True)))
-        for scenario, policy, mode in product(scenarios, (name for name in policies if name in GRIDS), ("", EXTENDED))
+        for scenario, policy, mode in product(scenarios, (name for name in policies if name in GRIDS), DEPLOYMENTS)
         for values in product(*GRIDS[policy].values())
     ]
 

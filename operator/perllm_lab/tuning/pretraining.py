@@ -15,7 +15,7 @@ from numpy.random import default_rng
 
 from perllm_lab.baselines.agod import Agod, AgodParameters
 from perllm_lab.baselines.tuned import Weights, WeightsByOwner
-from perllm_lab.policies import EXTENDED, deploy
+from perllm_lab.policies import DEPLOYMENTS, deploy
 from perllm_lab.report.progress import Stage
 from perllm_lab.simulator.experiment import BuildContext, Experiment, RunSpec, run_job
 from perllm_lab.simulator.scheduler import Strategy
@@ -56,7 +56,7 @@ def specialise(joint: Weights, experiments: Mapping[str, Experiment], seed: int,
         for episode, load in enumerate(islice(cycle(sorted(experiment.loads)), OWN_EPISODES)):
             own, _ = _learn(own, GENTLE, experiment, RunSpec(Agod.name, load, seed + OWN_SEED + episode))
         notes = []
-        for policy in (Agod.name, Agod.name + EXTENDED):
+        for policy in (Agod.name + mode for mode in DEPLOYMENTS):
             shares = [_test(weights, experiment, policy, seed + TEST_SEED).hit_share for weights in (joint, own)]
             if shares[1] > shares[0] + TIE:
                 found[policy, scenario] = own

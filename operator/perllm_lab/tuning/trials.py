@@ -14,10 +14,10 @@ from itertools import product
 from pathlib import Path
 
 from perllm_lab.baselines.agod import Agod
-from perllm_lab.baselines.tuned import AGOD_WEIGHTS, JOINT, TUNED, Tuned, WeightsByOwner, read_weights
+from perllm_lab.baselines.tuned import AGOD_WEIGHTS, JOINT, RECORD, TUNED, Tuned, WeightsByOwner, read_weights
+from perllm_lab.campaign.files import write_atomically
 from perllm_lab.policies import UnknownPolicyError, build_baseline, build_scheduler
 from perllm_lab.report.progress import Display
-from perllm_lab.simulate import write_atomically
 from perllm_lab.simulator.experiment import Experiment, RunSpec, run_job
 from perllm_lab.simulator.pool import run_parallel
 from perllm_lab.tuning.candidates import (
@@ -86,7 +86,7 @@ class Trial:
 
 
 def run_tuning(settings: TuneSettings, display: Display) -> None:
-    """Tunes, writes the parameters found and shows the gains.
+    """Tunes, writes the parameters found and what they were chosen from, and shows the gains.
 
     Raises:
         ScenarioError: there is no such scenario.
@@ -106,6 +106,7 @@ def run_tuning(settings: TuneSettings, display: Display) -> None:
         scores = try_candidates(candidates, experiments, settings, display)
         chosen = choose_candidates(scores)
         write_parameters(settings.out / TUNED, chosen)
+        write_record(settings.out / RECORD, scores, settings)
         for line in describe_gains(scores, chosen):
             display.say(line)
     display.say(f"written to {settings.out}")
@@ -172,6 +173,19 @@ def write_parameters(path: Path, chosen: Sequence[Candidate]) -> None:
     write_atomically(path, json.dumps(merge_chosen(before, chosen), indent=1, sort_keys=True) + "\n")
 
 
+def write_record(path: Path, scores: Scores, settings: TuneSettings) -> None:
+    """Updates a file with what the parameters were chosen from: the finalists with their scores, over all runs."""
+    record = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    for default, *others in group_candidates(scores):
+        record.setdefault(default.policy, {})[default.scenario] = {
+            "loads": list(settings.loads),
+            "seeds": list(range(settings.seed_base, settings.seed_base + settings.seeds)),
+            "tasks": settings.tasks,
+            "finalists": [_describe_finalist(each, scores[each]) for each in (default, *others)],
+        }
+    write_atomically(path, json.dumps(record, indent=1, sort_keys=True) + "\n")
+
+
 def describe_gains(scores: Scores, chosen: Sequence[Candidate]) -> list[str]:
     """Returns a line per policy and scenario: scores of the default and the chosen parameters, and the latter."""
     lines = ["", f"{'policy':<24}{'scenario':<10}{'default in time, fleet J':>26}{'chosen':>18}"]
@@ -184,6 +198,11 @@ def describe_gains(scores: Scores, chosen: Sequence[Candidate]) -> list[str]:
 def default_folder() -> Path:
     """Returns the folder from which tuned parameters are read."""
     return Path(str(files("perllm_lab.baselines")))
+
+
+def _describe_finalist(candidate: Candidate, score: Score) -> dict[str, object]:
+    j_per_hit = score.energy_j / score.hits if score.hits else None
+    return {"parameters": dict(candidate.parameters), "hit_share": score.hit_share, "fleet_j_per_hit": j_per_hit}
 
 
 def _try_all(

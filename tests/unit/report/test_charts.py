@@ -20,12 +20,6 @@ def test_a_bar_far_beyond_the_others_is_cut_and_marked() -> None:
     assert "400" not in texts(chart), "the axis ends where the bar is cut"
 
 
-def test_a_mark_beyond_the_axis_is_left_out() -> None:
-    bars = [Bar("a", 1.0, None, None, "1", "red")]
-    assert "bound" in texts(draw_bars(bars, mark=(1.5, "bound")))
-    assert "bound" not in texts(draw_bars(bars, mark=(1e3, "bound")))
-
-
 def test_parts_show_their_figures_where_there_is_room_and_their_sum() -> None:
     chart = draw_parts(["a"], [Part("big", [9.8], "red"), Part("small", [0.2], "blue")], number, PLAIN, has_sums=True)
     assert {"a", "big", "small", "9.80", "10.0"} <= set(texts(chart))

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from perllm_lab.report.digest import digest_run
 from perllm_lab.report.document import build_document
 from perllm_lab.report.metrics import METRICS
 from perllm_lab.report.schema import Document
@@ -26,12 +27,12 @@ def runs(build_run: Builder) -> list[RunResult]:
 
 
 def build(runs: list[RunResult]) -> dict[str, Any]:
-    return build_document(runs, {"trace": "synthetic"})
+    return build_document([digest_run(run) for run in runs], {"trace": "synthetic"})
 
 
 def test_document_is_valid_json_of_its_schema(runs: list[RunResult]) -> None:
     text = json.dumps(build(runs), allow_nan=False)
-    assert Document.model_validate_json(text).schema_version == 1
+    assert Document.model_validate_json(text).schema_version == 2
 
 
 def test_every_figure_is_a_mean_with_its_interval_and_seeds(runs: list[RunResult]) -> None:
@@ -44,6 +45,13 @@ def test_ratios_compare_policies_at_the_same_load(runs: list[RunResult]) -> None
     ratio = build(runs)["comparisons"]["clairvoyant"]["0.6"]["b"]
     assert ratio["goodput_per_s"]["mean"] == pytest.approx(2.0)
     assert ratio["fleet_j_per_hit"]["mean"] == pytest.approx(0.5)
+
+
+def test_next_to_nothing_is_no_denominator(build_run: Builder) -> None:
+    runs = [build_run([IN] * hits + [LATE] * (100 - hits), policy=policy) for policy, hits in (("a", 80), ("b", 4))]
+    for policy, other in (("a", "b"), ("b", "a")):
+        ratios = build(runs)["comparisons"][policy]["0.9"][other]
+        assert {name for name, ratio in ratios.items() if ratio["mean"] is not None} == {"tokens_per_s"}
 
 
 def test_regret_is_against_the_clairvoyant(runs: list[RunResult]) -> None:
@@ -75,9 +83,10 @@ def test_figures_that_do_not_exist_are_null(build_run: Builder) -> None:
     assert figures["fleet_j_per_hit"] == {"mean": None, "low": None, "high": None, "seeds": [None]}
 
 
-def test_bounds_are_kept_by_load(runs: list[RunResult]) -> None:
-    bounds = {(0.6, 1): 2.0, (0.6, 2): 4.0}
-    assert build_document(runs, {}, bounds=bounds)["bounds"]["0.6"]["mean"] == 3.0
+def test_regret_needs_the_same_tasks(runs: list[RunResult], build_run: Builder) -> None:
+    later = build_run([IN, IN, IN, IN], policy="c", load=0.6, seed=1, at_s=[0.0, 1.0, 2.0, 4.0])
+    with pytest.raises(ValueError, match="same seed and load"):
+        build([*runs, later])
 
 
 def test_a_run_twice_is_refused(runs: list[RunResult]) -> None:
@@ -88,3 +97,22 @@ def test_a_run_twice_is_refused(runs: list[RunResult]) -> None:
 def test_runs_of_two_scenarios_are_refused(runs: list[RunResult]) -> None:
     with pytest.raises(ValueError, match="one document for each"):
         build([*runs, replace(runs[0], scenario="other", seed=9)])
+
+
+def test_few_or_short_runs_are_called_so(build_run: Builder) -> None:
+    few = [build_run([IN] * 40, seed=seed) for seed in range(4)]
+    seeds, length = build(few)["caveats"]["0.9"]
+    assert seeds == "too few seeds: 4; at least 5 are needed"
+    assert length.startswith(
+        "too short: 40 tasks and 7.8 mean deadlines after the warm-up; at least 19,000 tasks or 20"
+    )
+
+
+def test_five_seeds_of_twenty_deadlines_are_enough(build_run: Builder) -> None:
+    assert build([build_run([IN] * 101, seed=seed) for seed in range(5)])["caveats"]["0.9"] == []
+
+
+def test_one_policy_with_few_seeds_is_enough_to_say_so(build_run: Builder) -> None:
+    runs = [build_run([IN] * 101, seed=seed) for seed in range(5)]
+    found = build([*runs, build_run([IN] * 101, policy="b")])["caveats"]["0.9"]
+    assert found == ["too few seeds: 1; at least 5 are needed"]

@@ -1,5 +1,5 @@
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from html.parser import HTMLParser
 from io import StringIO
 from typing import Any
@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from perllm_lab.report.digest import digest_run
 from perllm_lab.report.document import build_document
-from perllm_lab.report.headline import headline_table
+from perllm_lab.report.headline import describe_loads, headline_table
 from perllm_lab.report.page import render_page
 from perllm_lab.simulator.result import Fate, RunResult
 
@@ -49,6 +50,10 @@ def read(document: dict[str, Any]) -> Reader:
     return reader
 
 
+def document_of(runs: Sequence[RunResult], setting: Mapping[str, object]) -> dict[str, Any]:
+    return build_document([digest_run(run) for run in runs], setting)
+
+
 def build(build_run: Builder, policies: int, loads: int, **setting: object) -> dict[str, Any]:
     runs = [
         build_run([IN] * (20 - number) + [LATE] * number, policy=f"p{number}", load=0.3 * (at + 1), seed=seed)
@@ -56,7 +61,7 @@ def build(build_run: Builder, policies: int, loads: int, **setting: object) -> d
         for at in range(loads)
         for seed in (0, 1)
     ]
-    return build_document(runs, setting)
+    return document_of(runs, setting)
 
 
 @pytest.mark.parametrize(("policies", "loads"), [(1, 1), (10, 2)])
@@ -75,7 +80,7 @@ def test_page_names_every_policy_and_the_best_first(build_run: Builder) -> None:
 def test_text_of_others_cannot_become_markup(build_run: Builder) -> None:
     evil = "<script>alert(1)</script>"
     runs = [build_run([IN, LATE], policy=evil), build_run([IN, IN], policy='" onload="x')]
-    document = build_document(runs, {evil: [evil, {"deep": evil}]})
+    document = document_of(runs, {evil: [evil, {"deep": evil}]})
     page = render_page(document)
     assert "<script" not in page
     assert 'onload="x"' not in page
@@ -84,7 +89,7 @@ def test_text_of_others_cannot_become_markup(build_run: Builder) -> None:
 
 def test_page_of_a_policy_without_a_single_figure(build_run: Builder) -> None:
     runs = [build_run([REFUSED, REFUSED], node=[-1, -1]), build_run([IN, IN], policy="clairvoyant")]
-    reader = read(build_document(runs, {"nodes": 1}))
+    reader = read(document_of(runs, {"nodes": 1}))
     assert (reader.wrong, reader.open) == ([], [])
 
 
@@ -95,14 +100,54 @@ def test_the_setting_names_the_policy_that_is_compared(build_run: Builder) -> No
 def test_headline_shows_figures_with_their_intervals(build_run: Builder) -> None:
     runs = [build_run([IN] * hits + [LATE] * (10 - hits), seed=seed) for seed, hits in enumerate((5, 6, 7))]
     console = Console(width=160, record=True, file=StringIO())
-    console.print(headline_table(build_document(runs, {})))
+    console.print(headline_table(document_of(runs, {})))
     text = console.export_text()
     assert "60.0 ±24.8 %" in text
-    assert "0.667 ±0.276" in text
+    assert "67.9 ±28.5" in text
 
 
-def test_headline_shows_the_bound_at_each_load(build_run: Builder) -> None:
-    document = build_document([build_run([IN, IN])], {}, bounds={(0.9, 0): 1.25})
+def test_headline_shows_the_worst_seed(build_run: Builder) -> None:
+    runs = [build_run([IN] * hits + [LATE] * (10 - hits), seed=seed) for seed, hits in enumerate((5, 6, 7))]
     console = Console(width=160, record=True, file=StringIO())
-    console.print(headline_table(document))
-    assert re.search(r"0\.9 +upper bound +1\.25", console.export_text())
+    console.print(headline_table(document_of(runs, {})))
+    # tasks/s, in time, its worst, tokens, fleet J, its worst: of energy the most
+    assert re.search(r"0\.667 +60\.0 ±24\.8 % +50 % +60 % +67\.9 ±28\.5 +80\.0", console.export_text())
+
+
+def test_page_shows_the_worst_seed(build_run: Builder) -> None:
+    runs = [build_run([IN] * hits + [LATE] * (10 - hits), seed=seed) for seed, hits in enumerate((5, 6, 7))]
+    shown = read(document_of(runs, {})).shown
+    assert "60.0 ±24.8 % (50.0)" in shown
+    assert "67.9 ±28.5 (80.0)" in shown
+
+
+def test_a_load_is_named_as_a_share_of_the_fleet_and_of_its_tiers(build_run: Builder) -> None:
+    runs = [digest_run(build_run([IN] * 200, load=0.6))]
+    document = build_document(runs, {}, capacity={"fleet": 6.0, "cloud": 3.0, "edge": 3.0})
+    words = "0.6: 3.60 tasks/s, 0.600 of the fleet, 1.20 of the cloud, 1.20 of the edge"
+    assert describe_loads(document) == [f"load {words}; too few seeds: 1; at least 5 are needed"]
+    assert words in read(document).shown
+
+
+class TestClaim:
+    def shown(self, build_run: Builder, hits: int) -> str:
+        runs = [
+            build_run([IN] * count + [LATE] * (100 - count), policy=policy, load=1.25)
+            for policy, count in (("ours", 80), ("fineinfer", hits), ("random", 10))
+        ]
+        limits = {(1.25, 0): {"hit_share": 0.9, "tokens_per_s": 20.0}}
+        document = build_document([digest_run(run) for run in runs], {"subject": "ours"}, limits=limits)
+        shown = read(document).shown
+        return shown[shown.index("The paper's claim") : shown.index("Load 1.25", shown.index("clairvoyant's"))]
+
+    def test_it_has_three_readings_and_what_capacity_allows(self, build_run: Builder) -> None:
+        shown = self.shown(build_run, 40)
+        # Both write 1,000 tokens in 99 s, and 20 a second are possible; 80 over 40 tasks are in time, 90 possible.
+        assert "fineinfer1.001.982.002.250.500-" in shown
+        assert "random" not in shown, "it is none of the paper's baselines"
+
+    def test_a_baseline_that_has_next_to_nothing_in_time_gets_no_factor(self, build_run: Builder) -> None:
+        assert "fineinfer1.001.9880 % against 2 %90 %--" in self.shown(build_run, 2)
+
+    def test_without_the_papers_baselines_there_is_none(self, build_run: Builder) -> None:
+        assert "The paper's claim" not in read(build(build_run, 2, 1, subject="p1")).shown

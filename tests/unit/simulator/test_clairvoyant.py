@@ -3,22 +3,29 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from perllm.learning.outcome import Ended
 from perllm.policy.contextual import CsUcb
 from perllm_lab.hardware.catalogue import CATALOGUE
 from perllm_lab.hardware.node import unloaded_latency_s
 from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.simulator.clairvoyant import TrueLearner
+from perllm_lab.simulator.experiment import BuildContext, Experiment, RunSpec, run_job
 from perllm_lab.simulator.fleet import FleetPlan, SimulationSettings
 from perllm_lab.simulator.placing import OPERATOR_MODE, Placing
 from perllm_lab.simulator.result import Fate, TaskTable
+from perllm_lab.simulator.scheduler import RejectTask, SendTask, Strategy
 from perllm_lab.simulator.simulation import simulate
 from perllm_lab.workload.requests import Request
+from perllm_lab.workload.scenarios import load_scenario
 from unit.simulator.placings import FAST, LINK, SLOW, node, request
+from unit.simulator.schedulers import RoundRobin
 
 
 def run(requests: list[Request], *nodes: NodeSpec) -> TaskTable:
     policy = CsUcb()
-    placing = Placing("clairvoyant", policy, OPERATOR_MODE, SimulationSettings(), learner=TrueLearner(policy))
+    placing = Placing(
+        "clairvoyant", policy, OPERATOR_MODE, SimulationSettings(), learner=TrueLearner(policy, doubt=0.25)
+    )
     return simulate(FleetPlan("test", nodes), requests, placing).tasks
 
 
@@ -59,3 +66,42 @@ def test_it_does_not_know_what_will_arrive() -> None:
     alone, followed = run(asked[:1], *nodes), run(asked, *nodes)
     assert alone.node[0] == followed.node[0]
     assert np.array_equal(alone.forecast["hit_chance"], followed.forecast["hit_chance"][:1])
+
+
+class FirstOnes(RoundRobin):
+    """Sends the first tasks to the first node, and rejects the others."""
+
+    def __init__(self, name: str, count: int) -> None:
+        super().__init__()
+        self.name = name
+        self.count = count
+
+    def place(self, number: int) -> SendTask | RejectTask:
+        return SendTask(number, self.nodes[0]) if number < self.count else RejectTask(number)
+
+
+@pytest.mark.parametrize(("fates", "best"), [({"bold": 3, "wary": 4}, "wary"), ({"bold": 4, "wary": 3}, "bold")])
+def test_the_better_of_two_attitudes_counts(fates: dict[str, int], best: str) -> None:
+    built = []
+
+    def build(name: str, context: BuildContext) -> Strategy:
+        built.append(name)
+        return FirstOnes(name, fates[name])
+
+    paper = load_scenario("paper")
+    scenario = paper.model_copy(update={"workload": paper.workload.model_copy(update={"deadline_s": (99.0, 99.0)})})
+    asked = Experiment(scenario, "synthetic:short", 10, (), (0.1,), (0,), build, hindsight={"c": tuple(fates)})
+    found = run_job(asked, RunSpec("c", 0.1, 0))
+    assert (found.policy, built) == ("c", list(fates))
+    assert np.count_nonzero(found.tasks.fate == Fate.IN_TIME) == fates[best]
+
+
+def test_it_counts_a_run_that_was_ended_as_longer_than_foreseen() -> None:
+    learner = TrueLearner(CsUcb(), doubt=0.25)
+    learner.seed_node(node("only", FAST))
+    row = np.array([learner.register("only", CATALOGUE[FAST].product)])
+    before = learner.laws("chat", row).latency.scale[0]
+    ended = Ended("t", "chat", "only", 1000.0, 200.0, 30.0, 1.0, 0.0, 0.0, 1.0, 0.01, 60.0)
+    for _ in range(20):
+        learner.learn_ended(ended)
+    assert learner.laws("chat", row).latency.scale[0] > 2 * before

@@ -1,10 +1,10 @@
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import numpy as np
 import pytest
 
-from perllm_lab.simulator.experiment import Experiment, RunSpec, run_experiment, run_job
-from perllm_lab.simulator.pool import ParallelError
+from perllm_lab.simulator.experiment import Experiment, RunSpec, run_job
+from perllm_lab.simulator.pool import ParallelError, run_parallel
 from perllm_lab.simulator.result import RunResult
 from perllm_lab.simulator.workload import draw_requests
 from perllm_lab.workload.scenarios import load_scenario
@@ -37,7 +37,7 @@ def same(one: RunResult, other: RunResult) -> bool:
 def test_a_result_does_not_depend_on_how_many_processes_there_are() -> None:
     progress: list[tuple[int, int, str]] = []
     jobs = EXPERIMENT.jobs()
-    found = run_experiment(EXPERIMENT, 2, lambda *step: progress.append(step))
+    found = run_parallel(run_job, EXPERIMENT, jobs, 2, lambda *step: progress.append(step))
     assert [RunSpec(run.policy, run.load, run.seed) for run in found] == jobs
     assert all(same(run, run_job(EXPERIMENT, job)) for run, job in zip(found, jobs, strict=True))
     assert not same(found[0], found[2]), "another seed, another run"
@@ -65,4 +65,4 @@ def test_requests_come_as_fast_as_the_load_says() -> None:
 )
 def test_a_run_that_fails_is_named_with_its_error(policy: str, message: str) -> None:
     with pytest.raises(ParallelError, match=message):
-        run_experiment(replace(EXPERIMENT, policies=(policy,), seeds=(3,)), 1)
+        run_parallel(run_job, EXPERIMENT, [RunSpec(policy, 0.9, 3)], 1)

@@ -4,7 +4,7 @@ from numpy.random import default_rng
 
 from perllm_lab.baselines.registry import build_policy
 from perllm_lab.simulator.fleet import FleetPlan
-from perllm_lab.simulator.placing import EXTENDED_MODE, PLAIN_MODE, DeploymentMode
+from perllm_lab.simulator.placing import DEADLINE_MODE, PLAIN_MODE, DeploymentMode
 from perllm_lab.simulator.result import Fate
 from perllm_lab.simulator.simulation import simulate
 from unit.simulator.placings import FAST, SLOW, Desk, node, request
@@ -48,7 +48,7 @@ def test_a_task_waits_where_it_would_endanger_more_than_it_meets() -> None:
     assert busy.ask(long, now_s=10.0) == []
 
 
-@pytest.mark.parametrize(("mode", "second"), [(PLAIN_MODE, 1), (EXTENDED_MODE, 2)])
+@pytest.mark.parametrize(("mode", "second"), [(PLAIN_MODE, 1), (DEADLINE_MODE, 2)])
 def test_waiting_tasks_are_served_in_the_order_of_the_deployment_mode(mode: DeploymentMode, second: int) -> None:
     desk = Desk(node("only", slots=1), policy=build_policy("fastest-first", default_rng(0)), mode=mode)
     assert desk.ask(request(deadline_s=30.0)) == [(0, "only")]
@@ -57,11 +57,10 @@ def test_waiting_tasks_are_served_in_the_order_of_the_deployment_mode(mode: Depl
     assert desk.decide(3.0) == [(second, "only")]
 
 
-@pytest.mark.parametrize("admits", [False, True])
-def test_a_baseline_has_hopeless_tasks_rejected_only_where_its_deployment_mode_says_so(admits: bool) -> None:
-    mode = EXTENDED_MODE if admits else PLAIN_MODE
+@pytest.mark.parametrize("mode", [PLAIN_MODE, DEADLINE_MODE])
+def test_a_baseline_by_its_own_forecasts_has_no_task_rejected(mode: DeploymentMode) -> None:
     desk = Desk(node("only"), policy=build_policy("round-robin", default_rng(0)), mode=mode)
-    assert desk.ask(request(deadline_s=0.5)) == [(0, None if admits else "only")]
+    assert desk.ask(request(deadline_s=0.5)) == [(0, "only")]
 
 
 def test_a_task_of_a_lost_node_is_decided_again_and_not_learned() -> None:

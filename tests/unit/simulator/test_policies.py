@@ -14,13 +14,15 @@ from perllm_lab.hardware.events import ChangeKind, FleetEvent
 from perllm_lab.hardware.scenario import NodeGroup, Scenario
 from perllm_lab.policies import (
     ABLATIONS,
+    HINDSIGHT,
     UnknownPolicyError,
     baseline_names,
     build_scheduler,
     policy_names,
     select_policies,
 )
-from perllm_lab.simulator.experiment import Experiment, RunSpec, run_experiment, run_job
+from perllm_lab.simulator.experiment import Experiment, RunSpec, run_job
+from perllm_lab.simulator.pool import run_parallel
 from perllm_lab.simulator.result import Fate, RunResult
 
 TASKS = 80
@@ -58,7 +60,9 @@ EVENTFUL = fleet_of(
 
 
 def experiment(scenario: Scenario, *policies: str) -> Experiment:
-    return Experiment(scenario, "synthetic:conversation", TASKS, policies, (0.9,), (0,), build_scheduler)
+    return Experiment(
+        scenario, "synthetic:conversation", TASKS, policies, (0.9,), (0,), build_scheduler, hindsight=dict(HINDSIGHT)
+    )
 
 
 @cache
@@ -108,7 +112,7 @@ def test_the_order_of_the_nodes_does_not_matter_to_cs_ucb(kinds: list[str]) -> N
 def test_runs_are_the_same_in_another_process() -> None:
     names = ("cs-ucb", "agod+x")
     asked = experiment(EVENTFUL, *names)
-    for name, found in zip(names, run_experiment(asked, processes=1), strict=True):
+    for name, found in zip(names, run_parallel(run_job, asked, asked.jobs(), 1), strict=True):
         here = run(name)
         for field in fields(here.tasks):
             if field.name != "forecast":
@@ -116,11 +120,11 @@ def test_runs_are_the_same_in_another_process() -> None:
         assert np.array_equal(found.node_energy_j, here.node_energy_j)
 
 
-def test_all_are_ours_the_clairvoyant_and_every_baseline_in_both_deployment_modes() -> None:
+def test_all_are_ours_the_clairvoyant_and_every_baseline_in_every_deployment_mode() -> None:
     names = select_policies("all")
     assert names == policy_names()
-    assert len(set(names)) == len(names) == 2 + 2 * len(baseline_names())
-    assert {"cs-ucb", "clairvoyant", "cs-ucb-table", "cs-ucb-table+x", "agod", "fineinfer+x"} <= set(names)
+    assert len(set(names)) == len(names) == 2 + 3 * len(baseline_names())
+    assert {"cs-ucb", "clairvoyant", "cs-ucb-table", "cs-ucb-table+d", "agod", "fineinfer+x"} <= set(names)
 
 
 def test_policies_are_run_once_in_the_order_in_which_they_are_named() -> None:

@@ -18,7 +18,7 @@ POD_START_S = 1.3
 def run(runs_as: RunsAs, spec: NodeSpec) -> TaskTable:
     """One task by the clairvoyant, whose forecasts are right if it assumes what happens."""
     settings, policy = SimulationSettings(runs_as=runs_as), CsUcb()
-    placing = Placing("clairvoyant", policy, OPERATOR_MODE, settings, learner=TrueLearner(policy))
+    placing = Placing("clairvoyant", policy, OPERATOR_MODE, settings, learner=TrueLearner(policy, doubt=0.25))
     return simulate(FleetPlan("test", (spec,)), [request(500.0)], placing, settings).tasks
 
 

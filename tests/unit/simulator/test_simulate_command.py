@@ -1,24 +1,22 @@
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from click.testing import CliRunner
 
 from perllm.api.task_status import RunsAs
 from perllm_lab import simulate
+from perllm_lab.campaign import runs
+from perllm_lab.campaign.files import write_atomically
 from perllm_lab.cli import main
 from perllm_lab.policies import UnknownPolicyError, select_policies
-from perllm_lab.simulate import SimulateSettings, compute_bound, make_experiment, write_atomically
-from perllm_lab.simulator.experiment import BuildContext, Experiment, RunSpec, run_job
-from perllm_lab.simulator.pool import OnProgress
+from perllm_lab.simulate import SimulateSettings, make_experiment
+from perllm_lab.simulator.experiment import BuildContext
 from perllm_lab.simulator.scheduler import Strategy
 from perllm_lab.workload.trace import TraceError
+from unit.simulator.in_process import run_here
 from unit.simulator.schedulers import RoundRobin
-
-T = TypeVar("T")
 
 
 def build(name: str, context: BuildContext) -> Strategy:
@@ -27,27 +25,12 @@ def build(name: str, context: BuildContext) -> Strategy:
     return scheduler
 
 
-def run_here(experiment: Experiment, processes: int, on_progress: OnProgress) -> list[object]:
-    return [run_job(experiment, job) for job in experiment.jobs()]
-
-
-def compute_here(
-    work: Callable[[Experiment, RunSpec], T],
-    shared: Experiment,
-    jobs: list[RunSpec],
-    processes: int,
-    on_progress: OnProgress,
-) -> list[float]:
-    return [1e3 for _ in jobs]
-
-
 @pytest.fixture
 def simple(monkeypatch: pytest.MonkeyPatch) -> None:
     """Round robin is all there is, and everything runs in this process."""
     monkeypatch.setattr(simulate, "build_scheduler", build)
     monkeypatch.setattr(simulate, "select_policies", lambda text: tuple(text.split(",")))
-    monkeypatch.setattr(simulate, "run_experiment", run_here)
-    monkeypatch.setattr(simulate, "run_parallel", compute_here)
+    monkeypatch.setattr(runs, "run_parallel", run_here)
 
 
 @pytest.mark.usefixtures("simple")
@@ -60,7 +43,9 @@ def test_it_writes_results_and_a_report_and_shows_the_headline_figures(tmp_path:
     assert (list(document["policies"]), document["loads"], document["seeds"]) == (["a", "b"], [0.3, 0.9], [7, 8])
     assert document["setting"]["workload"]["hint_log_error"] == 0.5
     assert document["setting"]["pod_start_s"] == 0.25
-    assert document["bounds"]["0.3"]["mean"] == 1e3
+    assert document["capacity"]["fleet"] == pytest.approx(51, rel=0.3)
+    assert "too few seeds: 2" in result.output
+    assert "too short: 60 tasks" in result.output
     assert (out / "report.html").read_text().lstrip().lower().startswith("<!doctype html>")
     assert "goodput" in result.output
     assert sorted(path.name for path in out.iterdir()) == ["report.html", "results.json"]
@@ -126,16 +111,6 @@ def test_servers_have_their_model_loaded_unless_asked_otherwise(
 ) -> None:
     settings = SimulateSettings("modern", "a", tmp_path, runs_as=RunsAs.REQUEST, resident=resident)
     assert {node.resident for node in make_experiment(settings).scenario.nodes()} == {loaded}
-
-
-@pytest.mark.usefixtures("simple")
-def test_the_bound_of_requests_has_no_pod_start(tmp_path: Path) -> None:
-    pods = SimulateSettings("paper", "a", tmp_path, tasks=50, pod_start_s=10.0)
-    bounds = [
-        compute_bound(make_experiment(settings), RunSpec("upper bound", 0.9, 0))
-        for settings in (pods, replace(pods, runs_as=RunsAs.REQUEST))
-    ]
-    assert bounds[0] == 0.0 < bounds[1], "no deadline is longer than 6 s"
 
 
 def test_a_file_that_cannot_be_written_as_a_whole_is_not_written(tmp_path: Path) -> None:

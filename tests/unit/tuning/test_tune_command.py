@@ -1,8 +1,6 @@
 import json
 import re
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +13,6 @@ from perllm_lab.baselines.tuned import JOINT, read_weights
 from perllm_lab.cli import main
 from perllm_lab.report.progress import Display
 from perllm_lab.simulator.experiment import Experiment
-from perllm_lab.simulator.pool import OnProgress
 from perllm_lab.tuning import pretraining, trials
 from perllm_lab.tuning.candidates import (
     FINALISTS,
@@ -27,25 +24,20 @@ from perllm_lab.tuning.candidates import (
     pick_finalists,
 )
 from perllm_lab.tuning.pretraining import learn_jointly, specialise, write_weights
+from unit.simulator.in_process import run_here
 
 
 def candidate(risk: float, policy: str = "fineinfer", scenario: str = "paper") -> Candidate:
     return Candidate(policy, scenario, (("risk", risk),))
 
 
-def run_here(
-    work: Callable[[Any, Any], Any], shared: object, jobs: Sequence[object], processes: int, on_progress: OnProgress
-) -> list[Any]:
-    return [work(shared, job) for job in jobs]
-
-
-def test_candidates_are_the_grid_in_both_deployment_modes_with_the_default_first() -> None:
+def test_candidates_are_the_grid_in_every_deployment_mode_with_the_default_first() -> None:
     found = list_candidates(["agod", "fineinfer"], ["paper", "modern"])
     assert found[:3] == [candidate(2.0), candidate(1.0), candidate(4.0)]
     assert {(each.policy, each.scenario) for each in found} == {
-        (policy, scenario) for policy in ("fineinfer", "fineinfer+x") for scenario in ("paper", "modern")
+        (policy, scenario) for policy in ("fineinfer", "fineinfer+d", "fineinfer+x") for scenario in ("paper", "modern")
     }
-    assert len(found) == 12
+    assert len(found) == 18
 
 
 def test_the_default_and_the_best_others_go_on() -> None:
@@ -81,12 +73,14 @@ def test_the_command_writes_parameters_and_weights(tmp_path: Path, monkeypatch: 
     asked = ["tune", "--scenarios", "paper", "--policies", "agod,fineinfer", "--load", "0.6,0.9", "--tasks", "30"]
     result = CliRunner().invoke(main, [*asked, "--episodes", "2", "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["agod_weights.npz", "tuned.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["agod_weights.npz", "tuned.json", "tuning.json"]
     tuned = json.loads((tmp_path / "tuned.json").read_text())
     assert {policy: list(scenarios) for policy, scenarios in tuned.items()} == {
-        "fineinfer": ["paper"],
-        "fineinfer+x": ["paper"],
+        policy: ["paper"] for policy in ("fineinfer", "fineinfer+d", "fineinfer+x")
     }
+    record = json.loads((tmp_path / "tuning.json").read_text())["fineinfer+d"]["paper"]
+    assert (record["loads"], record["seeds"], record["tasks"]) == ([0.6, 0.9], [1000], 30)
+    assert tuned["fineinfer+d"]["paper"] in [each["parameters"] for each in record["finalists"]]
     assert re.search(r"fineinfer\+x +paper .*% .*% .* risk \d", result.output)
 
 
@@ -104,7 +98,9 @@ def test_agod_learns_from_one_episode_after_another(small: dict[str, Experiment]
     assert not any(map(np.array_equal, one, two))
 
 
-@pytest.mark.parametrize(("gain", "owners"), [(1, [("agod", "paper"), ("agod+x", "paper")]), (0, [])])
+@pytest.mark.parametrize(
+    ("gain", "owners"), [(1, [("agod", "paper"), ("agod+d", "paper"), ("agod+x", "paper")]), (0, [])]
+)
 def test_what_agod_learned_in_one_scenario_is_kept_where_it_helps(
     gain: int, owners: list[tuple[str, str]], small: dict[str, Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:

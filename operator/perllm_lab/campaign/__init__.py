@@ -1,0 +1,1 @@
+"""Campaigns: many runs, kept so that they can be resumed."""
