@@ -18,7 +18,7 @@ from perllm.policy.problem import FloatArray
 PROMPT_UNIT = 1000.0
 OUTPUT_UNIT = 100.0
 
-LEAST_LATENCY_SHARES = (0.25, 0.25, 0.02, 0.02)
+LEAST_LATENCY_SHARES = (0.01, 0.1, 0.02, 0.02)
 """How far below its prior each coefficient of time may fall. On a busy node it is not known exactly which of the
 others' prompts were read during a run; left to itself a regression explains them away, the node seems to read for
 nothing, is sent more than it can read, and completes nothing that would teach otherwise."""

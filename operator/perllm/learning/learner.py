@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from perllm.learning.features import (
-    FIXED_FEATURES,
     LEAST_LATENCY_SHARES,
     MAX_READING,
     PROMPT_UNIT,
@@ -33,9 +32,6 @@ MAX_ARMS = 64
 
 LOAD_STEP = 0.3
 """Weight of the newest run on a node that had to load its model, in the mean loading time of its type."""
-
-PROVEN_WEIGHT = 3.0
-"""Outcomes after which a law of time is believed as to how far an ended task had come."""
 
 Arm = tuple[str, ArmSummary, dict[str, Any]]
 """A model, what was observed of it on a node, and the machine part of what was learned."""
@@ -187,8 +183,8 @@ class Learner:
         if recent.contains(ended.task_id, ended.ended_s) or self._discards(ended):
             return False
         known = self._know(ended.model, row)
-        if ended.cold <= 0.0:
-            self._learn_censored(known, row, ended)
+        if ended.cold <= 0.0 and ended.run_s > 0.0:
+            self._learn_from_end(known, row, ended)
         self._policy.learn_miss(ended.model, row)
         recent.add(ended.task_id, ended.ended_s)
         self.revisions.change(ended.node)
@@ -255,13 +251,23 @@ class Learner:
             self._remember(row, model)
         self._recent[node] = recent
 
-    def _learn_censored(self, known: ModelLaws, row: int, ended: Ended) -> None:
-        written = _written_tokens(ended, known.latency.coefficients[row])
-        if written > 1.0 and known.latency.weight(row) >= PROVEN_WEIGHT:
-            known.lengths.learn_censored(ended.prompt_tokens, ended.hint_tokens, written)
-            self._models.publish(known)
-        foreseen_s = ended.foreseen_fixed_s + max(written, 1.0) * ended.foreseen_token_s
-        known.latency.account(row, float(np.log(max(ended.run_s, 1e-6) / max(foreseen_s, 1e-6))))
+    def _learn_from_end(self, known: ModelLaws, row: int, ended: Ended) -> None:
+        lengths, shares = known.lengths.possible(ended.prompt_tokens, ended.hint_tokens)
+        others = _readable_tokens(ended.others_tokens, ended.run_s, known.latency.coefficients[row])
+        occupancy = max(ended.occupancy, 1.0)
+        none, one = (
+            latency_features(ended.prompt_tokens, others, tokens, occupancy, is_served=ended.is_served)
+            for tokens in (0.0, 1.0)
+        )
+        features = none + lengths[:, None] * (one - none)
+        explained = known.latency.explain(row, features, shares, ended.run_s)
+        expected_s = features @ known.latency.coefficients[row]
+        foreseen_s = np.maximum(ended.foreseen_fixed_s + lengths * ended.foreseen_token_s, 1e-6)
+        errors = np.log(np.maximum(expected_s, 1e-6) / foreseen_s) + explained.excess
+        known.latency.account(row, float(explained.shares @ errors))
+        known.latency.learn_ended(row, features, explained)
+        known.lengths.learn_ended(ended.prompt_tokens, ended.hint_tokens, explained.shares)
+        self._models.publish(known)
 
     def _import_policy(self, row: int, arms: Sequence[Arm]) -> None:
         before = [(model, self._policy.export_state(model, row)) for model, _, _ in arms]
@@ -341,15 +347,6 @@ def _check_laws(state: dict[str, Any], prior: Prior) -> None:
         LengthLaw().import_better(state["lengths"])
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-
-
-def _written_tokens(ended: Ended, coefficients: FloatArray) -> float:
-    """Return how many tokens a run should have written by its end, by the law and what it met on its node."""
-    others = _readable_tokens(ended.others_tokens, ended.run_s, coefficients)
-    occupancy = max(ended.occupancy, 1.0)
-    parts = coefficients * latency_features(ended.prompt_tokens, others, 1.0, occupancy, is_served=ended.is_served)
-    fixed_s, token_s = float(parts[:FIXED_FEATURES].sum()), float(parts[FIXED_FEATURES:].sum())
-    return (ended.run_s - fixed_s) / max(token_s, 1e-9)
 
 
 def _readable_tokens(tokens: float, run_s: float, coefficients: FloatArray) -> float:

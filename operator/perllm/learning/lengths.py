@@ -36,9 +36,6 @@ FADE = 0.5
 PRIOR_COUNT = 20.0
 """Answers that outweigh the prior shape, a normal one."""
 
-MAX_CENSORED = 2.5
-"""Ended tasks that would have got further than this z are ignored: rather their node was slower than estimated."""
-
 MIN_SPREAD = 0.02
 TYPICAL_TOKENS = 130.0
 """Median answer of the Azure LLM inference trace 2023 (conversation): 129 tokens."""
@@ -52,6 +49,7 @@ RIDGE = 1e-6
 """Share of the prior that never fades: where all tasks of a model are alike nothing else would hold the law."""
 
 _EDGES: FloatArray = np.linspace(-REACH, REACH, round(2 * REACH * BINS_PER_UNIT) + 1)
+_MIDDLES: FloatArray = (_EDGES[:-1] + _EDGES[1:]) / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +101,17 @@ class LengthLaw:
         self._laws[kind].learn(features, float(np.log(max(output_tokens, 1.0))))
         self.shapes[kind] = self._laws[kind].cdf
 
-    def learn_censored(self, prompt_tokens: float, hint_tokens: float | None, at_least_tokens: float) -> None:
-        """Account for an answer that was ended when it had this many tokens."""
+    def possible(self, prompt_tokens: float, hint_tokens: float | None) -> tuple[FloatArray, FloatArray]:
+        """Return what an answer may be: lengths, shape (bins,), and their shares."""
         kind, features = _features(prompt_tokens, hint_tokens)
-        self._laws[kind].learn_censored(features, float(np.log(max(at_least_tokens, 1.0))))
+        law = self._laws[kind]
+        logs = float(law.coefficients @ features) + law.spread * _MIDDLES
+        return np.exp(np.clip(logs, 0.0, MAX_LOG_TOKENS)), np.diff(law.cdf)
+
+    def learn_ended(self, prompt_tokens: float, hint_tokens: float | None, shares: FloatArray) -> None:
+        """Account for an answer that was ended, of which `shares` is known: of the lengths of `possible`."""
+        kind, features = _features(prompt_tokens, hint_tokens)
+        self._laws[kind].learn_ended(features, shares)
         self.shapes[kind] = self._laws[kind].cdf
 
     def export_state(self) -> list[dict[str, list[float]] | None]:
@@ -162,27 +167,21 @@ class _Law:
         self._counts[_bin(z)] += 1.0
         self._fit(features, log_tokens)
 
-    def learn_censored(self, features: FloatArray, log_tokens: float) -> None:
+    def learn_ended(self, features: FloatArray, shares: FloatArray) -> None:
         centre = float(self.coefficients @ features)
-        z = (log_tokens - centre) / self.spread
-        above = self._counts.copy()
-        above[: _bin(z)] = 0.0
-        total = float(above.sum())
-        if z > MAX_CENSORED or total <= 0.0:
-            return
-        self._counts = self._counts * self._memory + above / total
-        expected = float(((_EDGES[:-1] + _EDGES[1:]) / 2) @ above) / total
-        self._fit(features, centre + self.spread * max(expected, z))
+        self._counts = self._counts * self._memory + shares
+        squares = self.spread**2 * float(shares @ _MIDDLES**2)
+        self._fit(features, centre + self.spread * float(shares @ _MIDDLES), squares)
 
     @property
     def _memory(self) -> float:
         return min(1.0 - FADE / self.weight, MEMORY)
 
-    def _fit(self, features: FloatArray, log_tokens: float) -> None:
+    def _fit(self, features: FloatArray, log_tokens: float, squares: float | None = None) -> None:
         residual = _clip(log_tokens - float(self.coefficients @ features))
         memory = self._memory
         self.weight = self.weight * memory + 1.0
-        self._squares = self._squares * memory + residual**2
+        self._squares = self._squares * memory + (residual**2 if squares is None else squares)
         self._gram = self._gram * memory + np.outer(features, features)
         self._moment = self._moment * memory + features * log_tokens
         self._solve()
@@ -242,6 +241,6 @@ def _bin(z: float) -> int:
 
 
 def _normal_counts() -> FloatArray:
-    density = np.exp(-(((_EDGES[:-1] + _EDGES[1:]) / 2) ** 2) / 2)
+    density = np.exp(-(_MIDDLES**2) / 2)
     counts: FloatArray = density / density.sum()
     return counts

@@ -89,6 +89,7 @@ class ArmForecast:
         energy: how much energy it takes.
         latency_low_s: 5 % quantile of the latency, the length of the answer being unknown.
         latency_high_s: 95 % quantile of it.
+        time_spread: standard deviation of ln(actual / expected seconds), the length of the answer being known.
         hit_chance: chance to be in time.
         harm: tasks running there that are expected to miss their deadline because of this one.
         demand_bps: uplink that the task needs to bring its input there in time.
@@ -105,6 +106,7 @@ class ArmForecast:
     demand_bps: float
     occupancy: float
     gpus: float
+    time_spread: float = 0.3
 
     def latency_given_s(self, output_tokens: float) -> float:
         """Return the latency that would have been predicted, had the length been known; seconds."""

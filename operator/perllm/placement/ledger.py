@@ -115,18 +115,14 @@ class Ledger:
 
     def release(self, task_id: str, now_s: float) -> Residence | None:
         """Forget a task and return what it met on its node; None if it was unknown."""
-        flight = self._flights.pop(task_id, None)
-        self._expiry.pop(task_id, None)
+        flight = self._flights.get(task_id)
         if flight is None:
             return None
-        begin, row, nodes = self._begun.pop(task_id), flight.row, self._nodes
-        nodes.advance(row, now_s)
+        begin, nodes = self._begun[task_id], self._nodes
+        nodes.advance(flight.row, now_s)
         residence = _find_residence(flight, begin, nodes, now_s)
-        self._count(flight, -1)
-        self._table.remove(task_id)
-        if nodes.running[row] <= nodes.foreign[row]:
-            # Whatever was thought to be left of them, tasks that are gone leave no work.
-            nodes.work[row] = nodes.backlog[row] = 0.0
+        nodes.correct_work(flight, residence.occupancy, now_s)
+        self._remove(flight)
         return residence
 
     def expire(self, now_s: float) -> list[str]:
@@ -228,10 +224,21 @@ class Ledger:
     def _undo(self, task_id: str, now_s: float) -> None:
         """Forget a task that was never sent: nothing of it flows to its node after all."""
         flight = self._flights.get(task_id)
-        if flight is not None:
-            placed_s = self._begun[task_id].at_s
-            self.release(task_id, now_s)
-            self._nodes.undo(flight, placed_s, now_s)
+        if flight is None:
+            return
+        self._nodes.advance(flight.row, now_s)
+        self._nodes.undo(flight, self._begun[task_id].at_s, now_s)
+        self._remove(flight)
+
+    def _remove(self, flight: Flight) -> None:
+        task_id, row, nodes = flight.task_id, flight.row, self._nodes
+        del self._flights[task_id], self._begun[task_id]
+        self._expiry.pop(task_id, None)
+        self._count(flight, -1)
+        self._table.remove(task_id)
+        if nodes.running[row] <= nodes.foreign[row]:
+            # Whatever was thought to be left of them, tasks that are gone leave no work.
+            nodes.work[row] = nodes.backlog[row] = 0.0
 
     def _count(self, flight: Flight, change: int) -> None:
         self._nodes.count(flight, change)

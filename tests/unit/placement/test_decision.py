@@ -25,7 +25,7 @@ def test_the_keys_of_a_record_stay_so_that_pods_bound_before_an_upgrade_are_unde
         '"reason":"highest index of 3 candidates"}'
     )
     assert read_record(written) == USUAL
-    assert orjson.loads(USUAL.to_record()) == orjson.loads(written) | {"is_served": False}
+    assert orjson.loads(USUAL.to_record()) == orjson.loads(written) | {"is_served": False, "time_spread": 0.3}
 
 
 def test_a_record_without_score_and_metrics_reads_back() -> None:
