@@ -54,6 +54,9 @@ MAX_ODDITY = 3.0
 """Observations further from the law than this many deviations, what is not known of it included, count as if they were
 this far."""
 
+MAX_LIGHTNESS = float(np.exp(1.5 * MAX_ODDITY))
+"""No observation counts as less than this share of what its law predicts, as far as the law itself may be off."""
+
 LEAST_INFORMATION = 1e-3
 """Ended runs that say less than this of a law, in complete runs, are left out of it."""
 
@@ -302,7 +305,7 @@ class _Group:
     def solve(self) -> None:
         """Find the coefficients: those that would fall below their least are set to it, and the others to fit."""
         precision, moment = self.prior_precision + self.gram, self.prior_moment + self.moment
-        self.covariance = np.linalg.inv(precision)
+        self.covariance = np.asarray(np.linalg.inv(precision), dtype=np.float64)
         theta: FloatArray = self.covariance @ moment
         free = np.ones(len(moment), dtype=np.bool_)
         while (theta[free] < self._least[free]).any():
@@ -337,8 +340,8 @@ class _Group:
         group.gram.T[upper] = gram
         group.moment[:] = _read(state, "moment", size)
         group._import_errors(_read(state, "errors", 5))
-        # An observation weighs 1 / (noise times what the law says of its task), which is never below its least.
-        most = 1.001 * (group.weight + 0.001) / (RELATIVE_NOISE * self._least) ** 2
+        # An observation weighs 1 / (noise^2 predicted observed), of which the former is never below its least.
+        most = MAX_LIGHTNESS * (group.weight + 0.001) / (RELATIVE_NOISE * self._least) ** 2
         if not is_gram(group.gram) or (np.diag(group.gram) > most).any():
             raise ValueError("gram is not a sum of squares of as many outcomes")
         group.solve()
