@@ -19,7 +19,7 @@ from perllm.learning.features import (
 )
 from perllm.learning.law import PooledLaw
 from perllm.learning.lengths import Length, LengthLaw
-from perllm.learning.model_laws import UNPROVEN, ArmEstimate, ArmSummary, ModelLaws
+from perllm.learning.model_laws import ArmEstimate, ArmSummary, ModelLaws
 from perllm.learning.model_table import ModelTable
 from perllm.learning.outcome import MAX_RUN_S, Ended, ImplausibleFigure, Outcome
 from perllm.learning.priors import Prior, find_prior
@@ -59,6 +59,7 @@ class Learner:
         self._groups: dict[str, int] = {}
         self._gpu_types: list[str] = []
         self._group_of_row: list[int] = []
+        self._registrations = 0
         self._models = ModelTable()
         self._arms: dict[int, dict[str, None]] = defaultdict(dict)
         self._recent: dict[str, RecentOutcomes] = defaultdict(RecentOutcomes)
@@ -77,10 +78,10 @@ class Learner:
         if row == len(self._group_of_row):
             self._group_of_row.append(group)
             self._names.append(node)
+            self._registrations += 1
         elif self._group_of_row[row] != group:
             self._group_of_row[row] = group
-            for model in self._models:
-                model.assigned.discard(row)
+            self._registrations += 1
         return row
 
     def knows(self, node: str) -> bool:
@@ -308,18 +309,23 @@ class Learner:
         return fault is not None
 
     def _cover(self, known: ModelLaws, rows: IntArray) -> ModelLaws:
-        if len(known.assigned) < len(self._rows):
+        if known.registrations != self._registrations:
             known.cover(len(self._rows))
-            for row in rows.tolist():
-                if row not in known.assigned:
-                    self._assign(known, row)
+            groups = np.array(self._group_of_row, dtype=np.int64)
+            for row in np.flatnonzero(known.latency.group_of_row != groups).tolist():
+                self._assign(known, row)
+            known.registrations = self._registrations
         return known
 
     def _learn_load(self, known: ModelLaws, row: int, outcome: Outcome, warm_s: float) -> None:
-        """Move the loading time of a GPU type towards what a run took beyond one on a node that has the model."""
-        seen_s = max(outcome.run_s - warm_s, 0.0) / max(outcome.cold, UNPROVEN)
-        load_s = known.load_s[row] + LOAD_STEP * outcome.cold * (seen_s - known.load_s[row])
-        known.load_s[known.alike(row)] = min(load_s, MAX_RUN_S)
+        """Move the loading time of a GPU type towards what a run took beyond one on a node that has the model.
+
+        That is `cold` times the loading time and whatever else was unusual: a step of least squares, in which a run
+        that met the end of the loading says next to nothing.
+        """
+        beyond_s = max(outcome.run_s - warm_s, 0.0) - outcome.cold * known.load_s[row]
+        load_s = known.load_s[row] + LOAD_STEP * outcome.cold * beyond_s
+        known.load_s[known.alike(row)] = min(max(load_s, 0.0), MAX_RUN_S)
 
     def _assign(self, known: ModelLaws, row: int) -> None:
         group = self._group_of_row[row]
@@ -329,7 +335,6 @@ class Learner:
         known.latency.assign(row, group)
         known.energy.assign(row, group)
         known.load_s[row] = known.load_s[known.alike(row)[0]]
-        known.assigned.add(row)
 
 
 def _check_laws(state: dict[str, Any], prior: Prior) -> None:

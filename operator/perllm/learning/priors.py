@@ -18,6 +18,7 @@ Where a source gives no slope over B, 2 % per further task is taken; where it gi
 decoding.
 """
 
+import re
 from dataclasses import dataclass
 
 START_UP_S = 1.0
@@ -47,6 +48,7 @@ _BY_GPU = (
     ("H100", Prior((START_UP_S, 0.05, 0.67, 0.0076), (30.0, 6.9, 308.0))),
     ("A100", Prior((START_UP_S, 0.13, 1.43, 0.032), (40.0, 12.4, 320.0))),
     ("A10", Prior((START_UP_S, 0.37, 3.6, 0.07), (70.0, 20.0, 630.0))),
+    ("A10G", Prior((START_UP_S, 0.37, 3.6, 0.07), (70.0, 20.0, 630.0))),
     ("T4", Prior((START_UP_S, 0.81, 5.9, 0.12), (60.0, 20.0, 394.0))),
     ("4090", Prior((START_UP_S, 0.11, 1.84, 0.037), (40.0, 245.0, 515.0))),
     ("Orin", Prior((START_UP_S, 0.85, 10.0, 0.2), (20.0, 15.0, 264.0))),
@@ -54,5 +56,9 @@ _BY_GPU = (
 
 
 def find_prior(gpu_type: str) -> Prior:
-    """Return the starting point of a GPU type, the value of its label; a generic one for types not listed."""
-    return next((prior for part, prior in _BY_GPU if part in gpu_type), GENERIC)
+    """Return the starting point of a GPU type, the value of its label; a generic one for types not listed.
+
+    A name counts where it is a whole word of the label: an RTX A1000 is no A100.
+    """
+    words = re.split(r"[^A-Za-z0-9]+", gpu_type)
+    return next((prior for name, prior in _BY_GPU if name in words), GENERIC)

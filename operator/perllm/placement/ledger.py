@@ -121,7 +121,7 @@ class Ledger:
         begin, nodes = self._begun[task_id], self._nodes
         nodes.advance(flight.row, now_s)
         residence = _find_residence(flight, begin, nodes, now_s)
-        nodes.correct_work(flight, residence.occupancy, now_s)
+        nodes.give_back(flight, residence.occupancy, now_s)
         self._remove(flight)
         return residence
 

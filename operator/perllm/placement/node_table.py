@@ -109,17 +109,17 @@ class NodeTable:
         _reduce(self.reading, row, keep * times.reading_s / gpus / AVERAGE_S)
         _reduce(self.work, row, times.work_s / gpus)
 
-    def correct_work(self, flight: Flight, occupancy: float, now_s: float) -> None:
-        """Replace the work that a task was expected to bring by what it took, since it has left its node by now.
+    def give_back(self, flight: Flight, occupancy: float, now_s: float) -> None:
+        """Take back the work that a task was expected to bring and has not done, since it has left its node by now.
 
-        Its answer was shorter or longer than expected, or was ended; without this the work of one that was expected
-        to be long keeps others away from a node that has none left.
+        Without this the work of an answer that was expected to be long, or was ended, keeps tasks off a node that has
+        none of it left. What a task did beyond the expectation is done: it keeps nobody off.
         """
-        times, inference = flight.forecast.times, flight.inference
-        token_s = times.token_s + times.contention_s * (occupancy - flight.forecast.occupancy / flight.forecast.gpus)
+        forecast, times = flight.forecast, flight.forecast.times
+        token_s = times.token_s + times.contention_s * (occupancy - forecast.occupancy / forecast.gpus)
         written = max(now_s - flight.writes_from_s, 0.0) / max(token_s, times.solo_token_s)
-        answer_s = (times.work_s - times.reading_s) * (written / max(inference.output_tokens, 1.0) - 1.0)
-        self.work[flight.row] = max(self.work[flight.row] + answer_s / flight.forecast.gpus, 0.0)
+        missing = max(1.0 - written / max(flight.inference.output_tokens, 1.0), 0.0)
+        _reduce(self.work, flight.row, missing * (times.work_s - times.reading_s) / forecast.gpus)
 
     def count(self, flight: Flight, change: int) -> None:
         """Count a task that came (1) or left (-1)."""

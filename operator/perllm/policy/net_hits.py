@@ -8,7 +8,7 @@ Notation, for a task i and an arm a
               mean tasks                                                                                 (Arms.load)
     w(i, a)   GPU time of i on a, as a multiple of that of a mean task                                   (Arms.work)
     V         price of a deadline in joules: a multiple of the mean energy of a task, more where capacity is scarce
-    S         scarcity: mean of Q over the nodes, at most 3/4
+    S         scarcity: mean of Q over the nodes that may run i, at most 3/4
 
 Objective and rule
     maximise  sum over tasks of (deadlines met) V - energy
@@ -97,7 +97,7 @@ class NetHits:
         rent = self._parameters.rent * arms.load * arms.work
         net: FloatArray = arms.hit_chance - harm - rent
         worth = open_arms & (net > floor)
-        price_j = self._price_j(arms)
+        price_j = self._price_j(arms, open_arms)
         energy = arms.marginal_energy_j / price_j
         scores = np.where(open_arms, net - energy, -np.inf)
         hopeful = open_arms & (arms.hit_chance > floor)
@@ -155,12 +155,12 @@ class NetHits:
     def forget(self, model: str) -> None:
         """Nothing: the mean energy is one for all models."""
 
-    def _price_j(self, arms: Arms) -> float:
+    def _price_j(self, arms: Arms, open_arms: BoolArray) -> float:
         """Return V; before the first outcome in terms of what is expected of this task."""
-        if not len(arms.rows):
+        if not open_arms.any():
             return 1.0
-        mean_j = self._mean_energy_j or float(arms.marginal_energy_j.mean())
-        scarcity = min(float(arms.load.mean()), MAX_SCARCITY)
+        mean_j = self._mean_energy_j or float(arms.marginal_energy_j[open_arms].mean())
+        scarcity = min(float(arms.load[open_arms].mean()), MAX_SCARCITY)
         return max(self._parameters.price * mean_j / (1.0 - scarcity), 1e-9)
 
     def _pick(

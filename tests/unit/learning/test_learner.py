@@ -53,6 +53,15 @@ class TestRows:
         assert latency_s(learner, np.array([1])) < before_s / 2
 
 
+    def test_are_looked_up_once_for_each_model_also_when_a_node_has_left(
+        self, learner: Learner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        learner.register("left", "type-y")
+        learner.laws("m", ROW)
+        monkeypatch.setattr(learner, "_group_of_row", None)
+        assert learner.laws("m", ROW).latency.coefficients.shape[0] == 2
+
+
 class TestLearning:
     def test_requests_teach_nothing_about_the_start_of_pods(self, learner: Learner) -> None:
         before = learner.laws("m", ROW).latency.coefficients[0].copy()
@@ -241,6 +250,11 @@ class TestModels:
         assert laws.load_s[:2] == pytest.approx([20.0, 20.0], rel=0.15)
         learner.register("c", "type-y")
         assert learner.laws("m", np.array([2])).load_s[2] == laws.load_s[0]
+
+    def test_that_were_all_but_loaded_say_next_to_nothing_of_the_loading(self, learner: Learner) -> None:
+        before_s = learner.laws("m", ROW).load_s[0]
+        learner.learn(make_outcome(run_s=150.0, cold=0.02))
+        assert learner.laws("m", ROW).load_s[0] < 1.2 * before_s
 
     @pytest.mark.parametrize("cold", [1e-3, 0.5, 1.0])
     def test_never_take_less_than_no_time_to_load(self, learner: Learner, cold: float) -> None:

@@ -24,6 +24,6 @@ def test_a_type_without_published_figures_seems_thrifty_so_that_it_is_tried() ->
     assert all(np.less_equal(GENERIC.energy, find_prior(name).energy).all() for name in ORDER_OF_SPEED)
 
 
-@pytest.mark.parametrize("name", ["", "unknown", "Some-Future-GPU"])
+@pytest.mark.parametrize("name", ["", "unknown", "Some-Future-GPU", "NVIDIA-RTX-A1000", "Quadro-T400", "NVIDIA-GH100"])
 def test_a_type_without_published_figures_starts_in_the_middle(name: str) -> None:
     assert find_prior(name) is GENERIC
