@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 import orjson
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.alias_generators import to_camel
 
 from perllm.api.base import MAX_TOKENS
@@ -78,6 +78,16 @@ class LengthState(_Stored):
 
 class ArmState(_Stored):
     """What was learned of one model on the node; `policy` is None where another policy wrote it."""
+
+    @field_validator("latency")
+    @classmethod
+    def _add_requests(cls, law: LawState) -> LawState:
+        """Return a law of time with a term for requests, which it had none for before they had a round trip."""
+        if (len(law.moment), len(law.gram)) != (4, 10):
+            return law
+        rows = (law.gram[:4], law.gram[4:7], law.gram[7:9], law.gram[9:], ())
+        gram = tuple(number for row in rows for number in (*row, 0.0))
+        return law.model_copy(update={"moment": (*law.moment, 0.0), "gram": gram})
 
     model: Annotated[str, Field(min_length=1, max_length=253)]
     count: _Count

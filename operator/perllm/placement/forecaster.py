@@ -55,7 +55,7 @@ class _Scene:
         used_bps: uplink in use there.
         demand_bps: uplink that would bring the input there in time.
         transmission_j: energy of moving the input there.
-        start_s: seconds from binding to the first token read; none for requests.
+        start_s: seconds until its input is fetched: a pod's start, or the round trip of a request.
         read_s: seconds per `PROMPT_UNIT` tokens read.
         solo_token_s: seconds per token written, were the task alone.
         contention_s: seconds per token that each further task adds.
@@ -156,7 +156,7 @@ class Forecaster:
     ) -> _Scene:
         laws, fleet = self._learner.laws(task.model, rows), self._fleet
         loads = self._ledger.loads(rows, now_s, model=task.model, namespace=request.namespace)
-        start_s, read_s, solo_token_s, contention_s = laws.latency.coefficients[rows].T
+        start_s, read_s, solo_token_s, contention_s, trip_s = laws.latency.coefficients[rows].T
         slots, used = self._find_room(request, rows, loads)
         capacity_bps = fleet.bandwidth_capacity_bps(rows)
         return _Scene(
@@ -173,7 +173,7 @@ class Forecaster:
             used_bps=np.maximum(fleet.bandwidth_used_bps(rows), loads.demand_bps),
             demand_bps=_find_demand(task, capacity_bps),
             transmission_j=task.input_bits * self._transmission_j_per_bit[fleet.tier_codes(rows)],
-            start_s=np.zeros_like(start_s) if task.is_served else start_s,
+            start_s=trip_s if task.is_served else start_s,
             read_s=read_s,
             solo_token_s=solo_token_s / OUTPUT_UNIT,
             contention_s=contention_s / OUTPUT_UNIT,
@@ -198,7 +198,8 @@ def _build_arms(
     scene: _Scene, times: RunTimes[FloatArray], energy: RunEnergy[FloatArray], hit_chance: FloatArray
 ) -> Arms:
     usual, loads = scene.laws.usual, scene.loads
-    usual_s = scene.read_s * (usual.prompt_tokens / PROMPT_UNIT) + usual.output_tokens * scene.full_token_s
+    expected_s = scene.read_s * (usual.prompt_tokens / PROMPT_UNIT) + usual.output_tokens * scene.full_token_s
+    usual_s = np.where(loads.usual_work_s > 0.0, loads.usual_work_s, expected_s)
     return Arms(
         rows=scene.rows,
         allowed=scene.allowed,

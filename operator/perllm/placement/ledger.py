@@ -35,6 +35,7 @@ class NodeLoads:
         reading_share: share of the time in which prompts were read lately.
         occupancy: tasks that are to be expected to write.
         work_s: work given to the node beyond what it can do by now, or awaited; GPU seconds per GPU.
+        usual_work_s: GPU seconds that a task takes there in the mean, of whichever model; 0 before the first one.
         waiting: slots that are waited for.
         stall_harm: misses per second by which the node is held up.
         slow_harm: misses per unit by which it gets slower.
@@ -50,6 +51,7 @@ class NodeLoads:
     reading_share: FloatArray
     occupancy: FloatArray
     work_s: FloatArray
+    usual_work_s: FloatArray
     waiting: FloatArray
     stall_harm: FloatArray
     slow_harm: FloatArray
@@ -159,6 +161,11 @@ class Ledger:
         self._cover(rows)
         self._nodes.link_bps[rows] = bandwidth_bps
 
+    def note_usual(self, rows: IntArray, work_s: FloatArray) -> None:
+        """Note the GPU seconds that a task which is placed would take on each of the nodes that it may run on."""
+        self._cover(rows)
+        self._nodes.note_usual(rows, work_s)
+
     def refresh(self, now_s: float, shapes: FloatArray) -> None:
         """Find again how tight the tasks in flight are; linear in their number.
 
@@ -187,6 +194,7 @@ class Ledger:
             reading_share=nodes.reading_share(rows, now_s),
             occupancy=nodes.expected_occupancy(rows, now_s),
             work_s=nodes.excess_work_s(rows, now_s) + waiting_work_s,
+            usual_work_s=nodes.usual[rows],
             waiting=waiting,
             stall_harm=nodes.stall_harm[rows],
             slow_harm=nodes.slow_harm[rows],

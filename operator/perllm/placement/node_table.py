@@ -9,6 +9,8 @@ Each figure is kept at constant cost per change:
     link        bits that wait to be fetched: a fluid queue that drains at the uplink's bandwidth
     reading     share of the time the node reads prompts, averaged over the last seconds
     work        GPU seconds given to it per GPU beyond what it can have done by now
+    usual       GPU seconds that a task would take there, in the mean of the tasks of all models that were placed lately
+                on whichever node: with the work of one model alone as the unit, a small one would pay for the large
     occupancy   tasks there, averaged over the last seconds
     opening     time from placement to the first token, summed over the tasks placed: a task that opens does not write
 """
@@ -24,6 +26,9 @@ from perllm.policy.problem import FloatArray, IntArray
 
 AVERAGE_S = 10.0
 """Time constant of the averages: some runs long, so that a burst fades as its tasks end."""
+
+TASKS_AVERAGED = 200.0
+"""How many tasks the usual work is an average of."""
 
 TARGET = 0.95
 """Share of its time that a node is meant to work at most; what it is given beyond that queues, virtually."""
@@ -54,6 +59,8 @@ class NodeTable:
     reading: FloatArray = field(default_factory=_empty)
     occupancy: FloatArray = field(default_factory=_empty)
     work: FloatArray = field(default_factory=_empty)
+    usual: FloatArray = field(default_factory=_empty)
+    judged: FloatArray = field(default_factory=_empty)
     stall_harm: FloatArray = field(default_factory=_empty)
     slow_harm: FloatArray = field(default_factory=_empty)
     harmed_s: FloatArray = field(default_factory=_empty)
@@ -108,6 +115,11 @@ class NodeTable:
         _reduce(self.link_bits, row, flight.inference.input_bits)
         _reduce(self.reading, row, keep * times.reading_s / gpus / AVERAGE_S)
         _reduce(self.work, row, times.work_s / gpus)
+
+    def note_usual(self, rows: IntArray, work_s: FloatArray) -> None:
+        """Average the GPU seconds in that a task would take on each of the nodes that it may run on."""
+        self.judged[rows] = np.minimum(self.judged[rows] + 1.0, TASKS_AVERAGED)
+        self.usual[rows] += (work_s - self.usual[rows]) / self.judged[rows]
 
     def give_back(self, flight: Flight, occupancy: float, now_s: float) -> None:
         """Take back the work that a task was expected to bring and has not done, since it has left its node by now.

@@ -224,6 +224,9 @@ class Placer:
         arm, now_s = placement.names.index(node), self._now()
         request, inference, row = placement.request, placement.inference, int(placement.rows[arm])
         self._learner.load(row, inference.model, now_s)
+        if request.task_id not in self._ledger:
+            allowed = placement.arms.allowed
+            self._ledger.note_usual(placement.rows[allowed], placement.outlook.times.work_s[allowed])
         flight = Flight(
             task_id=request.task_id,
             row=row,

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from perllm.learning.features import energy_features, latency_features
 from perllm.learning.law import PooledLaw
 
-PRIOR = (1.0, 0.4, 4.0, 0.1)
-TRUTH = np.array([2.0, 0.5, 1.0, 0.05])
-"""Seconds: start-up, per 1,000 prompt tokens, per 100 output tokens, per 100 output tokens and further task."""
+PRIOR = (1.0, 0.4, 4.0, 0.1, 0.05)
+TRUTH = np.array([2.0, 0.5, 1.0, 0.05, 0.05])
+"""Seconds: start, per 1,000 prompt tokens, per 100 output tokens, per 100 output tokens and further task, round trip."""
 
 TASK = latency_features(1000, 0, 300, 4)
 USUAL = float(TRUTH @ TASK)
@@ -40,8 +40,9 @@ def predict(law: PooledLaw, row: int) -> float:
 
 
 def test_features_are_those_of_continuous_batching() -> None:
-    assert latency_features(2000, 0, 300, 1).tolist() == [1, 2, 3, 0]
-    assert latency_features(2000, 500, 300, 5).tolist() == [1, 2.5, 3, 12]
+    assert latency_features(2000, 0, 300, 1).tolist() == [1, 2, 3, 0, 0]
+    assert latency_features(2000, 500, 300, 5).tolist() == [1, 2.5, 3, 12, 0]
+    assert latency_features(2000, 500, 300, 5, is_served=True).tolist() == [0, 2.5, 3, 12, 1]
     assert energy_features(2000, 300, 5) == pytest.approx([2, 3, 0.6])
 
 
@@ -53,13 +54,13 @@ def test_a_law_without_data_is_its_prior() -> None:
     assert predict(law, 1) == pytest.approx(2 * predict(law, 0))
 
 
-@pytest.mark.parametrize(("least", "is_kept"), [(None, False), ((0.25, 0.25, 0.02, 0.02), True)])
+@pytest.mark.parametrize(("least", "is_kept"), [(None, False), ((0.25, 0.25, 0.02, 0.02, 0.02), True)])
 def test_no_coefficient_of_a_type_falls_below_its_share_of_the_prior(
     least: Sequence[float] | None, is_kept: bool
 ) -> None:
     law = PooledLaw(PRIOR, least)
     law.assign(0, 0)
-    observe(law, 0, np.array([0.0, 0.0, 1.0, 0.05]), 300)
+    observe(law, 0, np.array([0.0, 0.0, 1.0, 0.05, 0.0]), 300)
     assert (law.coefficients[0, :2] > 0.15 * np.array(PRIOR[:2])).all() == is_kept
 
 

@@ -52,7 +52,6 @@ class TestRows:
         learner.register("b", "type-y")
         assert latency_s(learner, np.array([1])) < before_s / 2
 
-
     def test_are_looked_up_once_for_each_model_also_when_a_node_has_left(
         self, learner: Learner, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -71,6 +70,13 @@ class TestLearning:
         ratio = float(np.exp(np.log(after[1:] / before[1:]).mean()))
         assert ratio < 0.7
         assert after[0] == pytest.approx(before[0], rel=0.5)
+
+    def test_requests_teach_how_long_a_round_trip_takes(self, learner: Learner) -> None:
+        for number in range(200):
+            tokens = 50.0 + 10.0 * (number % 20)
+            run_s = 0.2 + 0.02 * tokens
+            learner.learn(make_outcome(number, run_s=run_s, output_tokens=tokens, prompt_tokens=10, is_served=True))
+        assert learner.laws("m", ROW).latency.coefficients[0, 4] == pytest.approx(0.2, rel=0.25)
 
     def test_brings_predictions_near_to_what_was_observed(self, learner: Learner) -> None:
         for number in range(100):
@@ -210,7 +216,7 @@ class TestSelection:
         for _ in range(400):
             self.serve(learner, "a", slow_s, rng)
             self.serve(learner, "b", 0.01, rng)
-        [start_s, read_s, hundred_s, _] = learner.laws("m", np.array([0, 1])).latency.coefficients[0]
+        [start_s, read_s, hundred_s, *_] = learner.laws("m", np.array([0, 1])).latency.coefficients[0]
         assert start_s + read_s + 1.3 * hundred_s == pytest.approx(1.3 + 130 * slow_s, rel=0.1)
         assert learner.expect_length("m", 1000, None).mean == pytest.approx(130.0 * np.exp(0.32), rel=0.15)
 
