@@ -11,7 +11,7 @@ from perllm.learning.law import PooledLaw
 
 PRIOR = (1.0, 0.4, 4.0, 0.1, 0.05)
 TRUTH = np.array([2.0, 0.5, 1.0, 0.05, 0.05])
-"""Seconds: start, per 1,000 prompt tokens, per 100 output tokens, per 100 output tokens and further task, round trip."""
+"""Seconds: start, per 1,000 prompt tokens, per 100 output tokens, per 100 output tokens and further task, trip."""
 
 TASK = latency_features(1000, 0, 300, 4)
 USUAL = float(TRUTH @ TASK)
