@@ -92,9 +92,9 @@ class Learner:
         """Return the laws of a model, with every row in `rows` known to them; to be read only."""
         return self._cover(self._models.find(model), rows)
 
-    def expect_length(self, model: str, prompt_tokens: float, hint_tokens: float | None) -> Length:
+    def expect_length(self, model: str, prompt_tokens: float, hint_tokens: float | None, service: str = "") -> Length:
         """Return what is known of an answer before it is begun."""
-        return self._models.find(model).lengths.predict(prompt_tokens, hint_tokens)
+        return self._models.find(model).lengths.predict(prompt_tokens, hint_tokens, service)
 
     def note_arrival(self, model: str, prompt_tokens: float, output_tokens: float) -> None:
         """Count a task that has arrived in the usual task of its model."""
@@ -154,7 +154,7 @@ class Learner:
             features = energy_features(prompt, output, occupancy)
             known.energy.learn(row, features, outcome.inference_energy_j, outcome.energy_error)
         if outcome.is_length_known:
-            known.lengths.learn(prompt, outcome.hint_tokens, output)
+            known.lengths.learn(prompt, outcome.hint_tokens, output, outcome.service)
             self._models.publish(known)
         known.loads_from_s[row] = -np.inf
         known.summaries.setdefault(row, ArmSummary()).add(outcome)
@@ -253,7 +253,7 @@ class Learner:
         self._recent[node] = recent
 
     def _learn_from_end(self, known: ModelLaws, row: int, ended: Ended) -> None:
-        lengths, shares = known.lengths.possible(ended.prompt_tokens, ended.hint_tokens)
+        lengths, shares = known.lengths.possible(ended.prompt_tokens, ended.hint_tokens, ended.service)
         others = _readable_tokens(ended.others_tokens, ended.run_s, known.latency.coefficients[row])
         occupancy = max(ended.occupancy, 1.0)
         none, one = (
@@ -267,7 +267,7 @@ class Learner:
         errors = np.log(np.maximum(expected_s, 1e-6) / foreseen_s) + explained.excess
         known.latency.account(row, float(explained.shares @ errors))
         known.latency.learn_ended(row, features, explained)
-        known.lengths.learn_ended(ended.prompt_tokens, ended.hint_tokens, explained.shares)
+        known.lengths.learn_ended(ended.prompt_tokens, ended.hint_tokens, explained.shares, ended.service)
         self._models.publish(known)
 
     def _import_policy(self, row: int, arms: Sequence[Arm]) -> None:

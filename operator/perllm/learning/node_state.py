@@ -20,6 +20,7 @@ from perllm.api.base import MAX_TOKENS
 from perllm.learning.learner import MAX_ARMS
 from perllm.learning.outcome import MAX_ENERGY_J, MAX_RUN_S, MAX_UNIX_S
 from perllm.learning.recent import CAPACITY, ID_LENGTH
+from perllm.learning.services import MAX_GROUPS
 from perllm.text import clean_line
 
 SCHEMA_VERSION = 3
@@ -74,6 +75,9 @@ class LengthState(_Stored):
     moment: _Numbers
     scale: _Numbers
     counts: _Numbers
+    services: Annotated[
+        dict[_Name, Annotated[tuple[_Number, ...], Field(min_length=3, max_length=3)]], Field(max_length=MAX_GROUPS)
+    ] = {}
 
 
 class ArmState(_Stored):

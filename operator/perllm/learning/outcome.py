@@ -57,6 +57,7 @@ class Outcome:
         finished_s: Unix time of completion.
         is_length_known: whether `output_tokens` was observed.
         is_served: whether it ran as a request, so that no pod had to start.
+        service: whose answer it was, `<namespace>/<name>`, or the namespace alone; empty if that is not known.
     """
 
     task_id: str
@@ -80,6 +81,7 @@ class Outcome:
     finished_s: float
     is_length_known: bool = True
     is_served: bool = False
+    service: str = ""
 
     @property
     def energy_j(self) -> float | None:
@@ -119,6 +121,7 @@ class Ended:
         foreseen_token_s: time per token that had been foreseen.
         ended_s: Unix time of its end.
         is_served: as in `Outcome`.
+        service: as in `Outcome`.
     """
 
     task_id: str
@@ -134,6 +137,7 @@ class Ended:
     foreseen_token_s: float
     ended_s: float
     is_served: bool = False
+    service: str = ""
 
     def find_fault(self) -> ImplausibleFigure | None:
         """Return which of its figures is impossible; None if none is."""

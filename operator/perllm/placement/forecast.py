@@ -23,6 +23,7 @@ class Inference:
         input_bits: size of the input.
         time_left_s: time to the deadline when the task was placed; negative when that had passed.
         is_served: whether it runs as a request, so that no pod has to start.
+        service: whose answer it asks for, `<namespace>/<name>`, or the namespace alone; empty if that is not known.
     """
 
     model: str
@@ -34,6 +35,7 @@ class Inference:
     input_bits: float
     time_left_s: float
     is_served: bool = False
+    service: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

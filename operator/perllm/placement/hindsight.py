@@ -70,6 +70,7 @@ def judge_run(decision: Decision, run: CompletedRun) -> Outcome:
         finished_s=run.finished_s,
         is_length_known=run.output_tokens is not None,
         is_served=inference.is_served,
+        service=inference.service,
     )
 
 
@@ -91,6 +92,7 @@ def judge_ended(decision: Decision, ended_s: float, residence: Residence | None)
         foreseen_token_s=times.token_s,
         ended_s=ended_s,
         is_served=inference.is_served,
+        service=inference.service,
     )
 
 

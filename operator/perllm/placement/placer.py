@@ -12,6 +12,7 @@ import numpy as np
 
 from perllm.api.task import Tier
 from perllm.learning.learner import Learner
+from perllm.learning.lengths import Length
 from perllm.placement.circuits import Circuits
 from perllm.placement.decision import Assessment, Decision
 from perllm.placement.eligibility import Eligibility, Gate
@@ -150,7 +151,7 @@ class Placer:
 
     def note_arrival(self, request: PlacementRequest) -> None:
         """Count a task that has arrived in the mean task of its model."""
-        length = self._learner.expect_length(request.model, request.prompt_tokens, request.output_tokens)
+        length = self._expect_length(request)
         self._learner.note_arrival(request.model, request.prompt_tokens, length.mean)
 
     def choose(self, request: PlacementRequest, candidates: Sequence[str] | None = None) -> Placement:
@@ -180,7 +181,7 @@ class Placer:
         now_s, decided_s = self._now(), self._unix_now()
         self._refresh(now_s)
         eligibility = self._gate.find(request, rows, now_s)
-        length = self._learner.expect_length(request.model, request.prompt_tokens, request.output_tokens)
+        length = self._expect_length(request)
         inference = Inference(
             model=request.model,
             prompt_tokens=request.prompt_tokens,
@@ -191,6 +192,7 @@ class Placer:
             input_bits=float(request.input_bytes * BITS_PER_BYTE),
             time_left_s=request.due_s - decided_s,
             is_served=request.is_served,
+            service=request.origin,
         )
         outlook = self._forecaster.look_out(
             request, inference, length.points, rows=rows, allowed=eligibility.allowed, now_s=now_s
@@ -292,6 +294,9 @@ class Placer:
     def trim(self) -> None:
         """Let the learner forget models without tasks in flight, when it knows too many."""
         self._learner.trim(self._ledger.models)
+
+    def _expect_length(self, request: PlacementRequest) -> Length:
+        return self._learner.expect_length(request.model, request.prompt_tokens, request.output_tokens, request.origin)
 
     def _refresh(self, now_s: float) -> None:
         placed = self._ledger.placed - self._refreshed_at

@@ -23,6 +23,7 @@ class PlacementRequest:
         demand: what its pod asks of a node.
         avoided: nodes where earlier attempts at it ended badly.
         is_served: whether it runs as a request to a model server of the node.
+        service: name of the service that it belongs to, in its namespace; empty if it names none.
     """
 
     task_id: str
@@ -37,6 +38,12 @@ class PlacementRequest:
     demand: PodDemand = ONE_SLOT
     avoided: frozenset[str] = frozenset()
     is_served: bool = False
+    service: str = ""
+
+    @property
+    def origin(self) -> str:
+        """Whose answer it asks for: `<namespace>/<service>`, or the namespace alone."""
+        return f"{self.namespace}/{self.service}" if self.service else self.namespace
 
     @property
     def slots(self) -> float:

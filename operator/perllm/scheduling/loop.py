@@ -356,6 +356,8 @@ class DispatchLoop:
         request = task.request
         if self._rules.order is Order.ARRIVAL:
             return (request.due_s - request.deadline_s,)
-        length = self._learner.expect_length(request.model, request.prompt_tokens, request.output_tokens)
+        length = self._learner.expect_length(
+            request.model, request.prompt_tokens, request.output_tokens, request.origin
+        )
         residence_s = self._residence_times.expect_s(request.model, request.prompt_tokens, length.mean)
         return -task.priority, request.due_s - residence_s

@@ -46,7 +46,7 @@ class TrueLearner(Learner):
         slowed = np.array([1.0, 1.0 / speed, 1.0 / speed, 1.0 / speed, 1.0])
         self._know(node.model, row).latency.coefficients[row] = _latency_law(node.gpu, node.link.rtt_s) * slowed
 
-    def expect_length(self, model: str, prompt_tokens: float, hint_tokens: float | None) -> Length:
+    def expect_length(self, model: str, prompt_tokens: float, hint_tokens: float | None, service: str = "") -> Length:
         """Return the true length, which is given as the hint."""
         tokens = float(hint_tokens or 1.0)
         points: FloatArray = np.array([tokens])
