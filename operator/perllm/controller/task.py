@@ -75,6 +75,7 @@ class Task:
             demand=self.demand,
             avoided=avoided,
             is_served=spec.is_served,
+            service=spec.service_name,
         )
 
     def to_pending(self, attempt: int, avoided: frozenset[str] = frozenset()) -> PendingTask:

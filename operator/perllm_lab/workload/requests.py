@@ -102,6 +102,7 @@ def build_requests(
             input_bytes=sizes[index],
             deadline_s=deadlines_s[index],
             hint_tokens=_hint(arrival, drawn[index], chosen),
+            service=arrival.service,
         )
         for index, arrival in enumerate(arrivals)
     ]
