@@ -23,10 +23,11 @@ LEAST_SLOPE = 0.1
 """Promises rise with the chance: who has more is promised more."""
 
 PRIOR_DEVIATION = 0.3
-"""Of a and b around (0, 1)."""
+"""Of a and b around (0, 1) before the first outcome; later they are held there by a deviation of 1 only."""
 
 _START: FloatArray = np.array([0.0, 1.0])
 _PRIOR: FloatArray = np.eye(2) / PRIOR_DEVIATION**2
+_LATER: FloatArray = np.eye(2)
 
 
 class Promises:
@@ -46,7 +47,7 @@ class Promises:
         """Account for what became of a task that had this chance by the laws."""
         x = _features(chance)
         share = _share(float(self._line @ x))
-        forgotten = (1.0 - MEMORY) * _PRIOR
+        forgotten = (1.0 - MEMORY) * _LATER
         self._information = MEMORY * self._information + forgotten + share * (1.0 - share) * np.outer(x, x)
         step = (float(is_in_time) - share) * x + forgotten @ (_START - self._line)
         self._line = self._line + np.linalg.solve(self._information, step)

@@ -161,10 +161,16 @@ class Ledger:
         self._cover(rows)
         self._nodes.link_bps[rows] = bandwidth_bps
 
-    def note_usual(self, rows: IntArray, work_s: FloatArray) -> None:
-        """Note the GPU seconds that a task which is placed would take on each of the nodes that it may run on."""
+    def note_usual(self, rows: IntArray, work_s: FloatArray, usual_s: FloatArray) -> None:
+        """Note the GPU seconds that a task which is placed would take on each of the nodes that it may run on.
+
+        Args:
+            rows: the nodes.
+            work_s: what the task would take there.
+            usual_s: what it was compared with.
+        """
         self._cover(rows)
-        self._nodes.note_usual(rows, work_s)
+        self._nodes.note_usual(rows, work_s, usual_s)
 
     def refresh(self, now_s: float, shapes: FloatArray) -> None:
         """Find again how tight the tasks in flight are; linear in their number.

@@ -27,8 +27,9 @@ from perllm.policy.problem import FloatArray, IntArray
 AVERAGE_S = 10.0
 """Time constant of the averages: some runs long, so that a burst fades as its tasks end."""
 
+FIRST_AVERAGED = 20.0
 TASKS_AVERAGED = 200.0
-"""How many tasks the usual work is an average of."""
+"""How many tasks the usual work is an average of, what was thought before the first one included."""
 
 TARGET = 0.95
 """Share of its time that a node is meant to work at most; what it is given beyond that queues, virtually."""
@@ -116,10 +117,16 @@ class NodeTable:
         _reduce(self.reading, row, keep * times.reading_s / gpus / AVERAGE_S)
         _reduce(self.work, row, times.work_s / gpus)
 
-    def note_usual(self, rows: IntArray, work_s: FloatArray) -> None:
-        """Average the GPU seconds in that a task would take on each of the nodes that it may run on."""
-        self.judged[rows] = np.minimum(self.judged[rows] + 1.0, TASKS_AVERAGED)
-        self.usual[rows] += (work_s - self.usual[rows]) / self.judged[rows]
+    def note_usual(self, rows: IntArray, work_s: FloatArray, usual_s: FloatArray) -> None:
+        """Average the GPU seconds in that a task would take on each of the nodes that it may run on.
+
+        Args:
+            rows: the nodes.
+            work_s: what the task would take there.
+            usual_s: what a task took so far, or is thought to take before the first one.
+        """
+        self.judged[rows] = np.clip(self.judged[rows] + 1.0, FIRST_AVERAGED, TASKS_AVERAGED)
+        self.usual[rows] = usual_s + (work_s - usual_s) / self.judged[rows]
 
     def give_back(self, flight: Flight, occupancy: float, now_s: float) -> None:
         """Take back the work that a task was expected to bring and has not done, since it has left its node by now.

@@ -228,7 +228,8 @@ class Placer:
         self._learner.load(row, inference.model, now_s)
         if request.task_id not in self._ledger:
             allowed = placement.arms.allowed
-            self._ledger.note_usual(placement.rows[allowed], placement.outlook.times.work_s[allowed])
+            work_s = placement.outlook.times.work_s[allowed]
+            self._ledger.note_usual(placement.rows[allowed], work_s, work_s / placement.arms.work[allowed])
         flight = Flight(
             task_id=request.task_id,
             row=row,
