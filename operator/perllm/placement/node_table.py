@@ -27,9 +27,8 @@ from perllm.policy.problem import FloatArray, IntArray
 AVERAGE_S = 10.0
 """Time constant of the averages: some runs long, so that a burst fades as its tasks end."""
 
-FIRST_AVERAGED = 20.0
 TASKS_AVERAGED = 200.0
-"""How many tasks the usual work is an average of, what was thought before the first one included."""
+"""How many tasks the usual work is an average of."""
 
 TARGET = 0.95
 """Share of its time that a node is meant to work at most; what it is given beyond that queues, virtually."""
@@ -61,7 +60,6 @@ class NodeTable:
     occupancy: FloatArray = field(default_factory=_empty)
     work: FloatArray = field(default_factory=_empty)
     usual: FloatArray = field(default_factory=_empty)
-    judged: FloatArray = field(default_factory=_empty)
     stall_harm: FloatArray = field(default_factory=_empty)
     slow_harm: FloatArray = field(default_factory=_empty)
     harmed_s: FloatArray = field(default_factory=_empty)
@@ -125,8 +123,7 @@ class NodeTable:
             work_s: what the task would take there.
             usual_s: what a task took so far, or is thought to take before the first one.
         """
-        self.judged[rows] = np.clip(self.judged[rows] + 1.0, FIRST_AVERAGED, TASKS_AVERAGED)
-        self.usual[rows] = usual_s + (work_s - usual_s) / self.judged[rows]
+        self.usual[rows] = usual_s + (work_s - usual_s) / TASKS_AVERAGED
 
     def give_back(self, flight: Flight, occupancy: float, now_s: float) -> None:
         """Take back the work that a task was expected to bring and has not done, since it has left its node by now.
