@@ -54,6 +54,9 @@ MAX_ODDITY = 3.0
 """Observations further from the law than this many deviations, what is not known of it included, count as if they were
 this far."""
 
+MAX_DOUBT = 2.0
+"""No law is taken for more uncertain, as a deviation of ln y."""
+
 MAX_LIGHTNESS = float(np.exp(1.5 * MAX_ODDITY))
 """No observation counts as less than this share of what its law predicts, as far as the law itself may be off."""
 
@@ -289,7 +292,7 @@ class _Group:
         """Return how uncertain the law is of tasks with `features`, shape (k, d): a deviation of ln y, shape (k,)."""
         variances = np.einsum("ki,ij,kj->k", features, self.covariance, features)
         deviation: FloatArray = np.sqrt(np.maximum(variances, 0.0)) / np.maximum(features @ self.theta, 1e-9)
-        return deviation
+        return np.minimum(deviation, MAX_DOUBT)
 
     def _add(self, features: FloatArray, values: FloatArray, weights: FloatArray) -> None:
         """Add observations, shape (k, d) and (k,), that together weigh at most one."""

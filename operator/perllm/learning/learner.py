@@ -90,7 +90,7 @@ class Learner:
 
     def laws(self, model: str, rows: IntArray) -> ModelLaws:
         """Return the laws of a model, with every row in `rows` known to them; to be read only."""
-        return self._cover(self._models.find(model), rows)
+        return self._cover(self._models.find(model))
 
     def expect_length(self, model: str, prompt_tokens: float, hint_tokens: float | None, service: str = "") -> Length:
         """Return what is known of an answer before it is begun."""
@@ -294,7 +294,7 @@ class Learner:
 
     def _know(self, model: str, row: int) -> ModelLaws:
         """Return the laws of a model about which something is to be learned on the node of `row`."""
-        return self._cover(self._models.use(model), np.array([row]))
+        return self._cover(self._models.use(model))
 
     def _remember(self, row: int, model: str) -> None:
         """Note that a model has had an outcome on a node; that with the oldest outcome there makes room for it."""
@@ -312,7 +312,7 @@ class Learner:
             self._count_discarded(fault)
         return fault is not None
 
-    def _cover(self, known: ModelLaws, rows: IntArray) -> ModelLaws:
+    def _cover(self, known: ModelLaws) -> ModelLaws:
         if known.registrations != self._registrations:
             known.cover(len(self._rows))
             groups = np.array(self._group_of_row, dtype=np.int64)

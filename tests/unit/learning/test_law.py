@@ -157,6 +157,19 @@ def test_no_cost_is_ever_negative_whatever_was_observed(values: list[tuple[float
     assert (law.coefficients[0] > 0).all()
 
 
+@pytest.mark.parametrize("ended_s", [1e-6, 1.0, 1e6])
+def test_no_ended_run_makes_a_law_impossible(ended_s: float) -> None:
+    law = make_law(0)
+    features = np.stack([latency_features(1, 0, tokens, 1) for tokens in (1.0, 100.0, 1e7)])
+    for _ in range(200):
+        explained = law.explain(0, features, np.array([0.3, 0.6, 0.1]), ended_s)
+        assert explained.shares.sum() == pytest.approx(1.0)
+        law.learn_ended(0, features, explained)
+    assert np.isfinite(law.coefficients[0]).all()
+    assert (law.coefficients[0] > 0).all()
+    make_law(0).import_moments(0, law.export_moments(0))
+
+
 def test_what_is_known_survives_json() -> None:
     old, new = make_law(0, 0), make_law(0, 0)
     observe(old, 0, TRUTH, 30)
