@@ -156,8 +156,6 @@ class Learner:
         if outcome.is_length_known:
             known.lengths.learn(prompt, outcome.hint_tokens, output, outcome.service)
             self._models.publish(known)
-        if outcome.law_chance is not None:
-            known.promises.learn(outcome.law_chance, is_in_time=outcome.latency_s <= outcome.deadline_s)
         known.loads_from_s[row] = -np.inf
         known.summaries.setdefault(row, ArmSummary()).add(outcome)
         self._remember(row, outcome.model)
@@ -188,8 +186,6 @@ class Learner:
         known = self._know(ended.model, row)
         if ended.cold <= 0.0 and ended.run_s > 0.0:
             self._learn_from_end(known, row, ended)
-        if ended.law_chance is not None:
-            known.promises.learn(ended.law_chance, is_in_time=False)
         self._policy.learn_miss(ended.model, row)
         recent.add(ended.task_id, ended.ended_s)
         self.revisions.change(ended.node)

@@ -9,7 +9,6 @@ from perllm.learning.law import PooledLaw
 from perllm.learning.lengths import LengthLaw
 from perllm.learning.outcome import Outcome
 from perllm.learning.priors import GENERIC, LOAD_S
-from perllm.learning.promises import Promises
 from perllm.policy.arrays import extend
 from perllm.policy.problem import FloatArray, IntArray
 
@@ -92,7 +91,6 @@ class ModelLaws:
         summaries: by row, of nodes whose outcomes are remembered.
         registrations: of nodes, as many as it knows the GPU types of.
         usual: the mean task lately.
-        promises: how chances to be in time have to be read.
         load_s: by row, how long its GPU type takes to load it.
         loads_from_s: by row, when the node began to load it: -inf where it has served it, inf where it never did.
     """
@@ -103,7 +101,6 @@ class ModelLaws:
     summaries: dict[int, ArmSummary] = field(default_factory=dict)
     registrations: int = 0
     usual: UsualTask = field(default_factory=UsualTask)
-    promises: Promises = field(default_factory=Promises)
     load_s: FloatArray = field(default_factory=lambda: np.zeros(0))
     loads_from_s: FloatArray = field(default_factory=lambda: np.zeros(0))
 

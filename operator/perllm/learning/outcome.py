@@ -58,7 +58,6 @@ class Outcome:
         is_length_known: whether `output_tokens` was observed.
         is_served: whether it ran as a request, so that no pod had to start.
         service: whose answer it was, `<namespace>/<name>`, or the namespace alone; empty if that is not known.
-        law_chance: chance to be in time by the laws when it was placed; None if that is not known.
     """
 
     task_id: str
@@ -83,7 +82,6 @@ class Outcome:
     is_length_known: bool = True
     is_served: bool = False
     service: str = ""
-    law_chance: float | None = None
 
     @property
     def energy_j(self) -> float | None:
@@ -124,7 +122,6 @@ class Ended:
         ended_s: Unix time of its end.
         is_served: as in `Outcome`.
         service: as in `Outcome`.
-        law_chance: as in `Outcome`.
     """
 
     task_id: str
@@ -141,7 +138,6 @@ class Ended:
     ended_s: float
     is_served: bool = False
     service: str = ""
-    law_chance: float | None = None
 
     def find_fault(self) -> ImplausibleFigure | None:
         """Return which of its figures is impossible; None if none is."""

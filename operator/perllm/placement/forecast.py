@@ -92,8 +92,7 @@ class ArmForecast:
         latency_low_s: 5 % quantile of the latency, the length of the answer being unknown.
         latency_high_s: 95 % quantile of it.
         time_spread: standard deviation of ln(actual / expected seconds), the length of the answer being known.
-        hit_chance: chance to be in time, as is promised.
-        law_chance: the same by the laws alone, as the policy knows it; None in records from before promises.
+        hit_chance: chance to be in time.
         harm: tasks running there that are expected to miss their deadline because of this one.
         demand_bps: uplink that the task needs to bring its input there in time.
         occupancy: tasks on the node, this one included.
@@ -110,7 +109,6 @@ class ArmForecast:
     occupancy: float
     gpus: float
     time_spread: float = 0.3
-    law_chance: float | None = None
 
     def latency_given_s(self, output_tokens: float) -> float:
         """Return the latency that would have been predicted, had the length been known; seconds."""

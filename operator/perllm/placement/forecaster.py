@@ -149,7 +149,6 @@ class Forecaster:
             high=np.exp(errors.high[rows]),
             lengths=lengths,
             arms=_build_arms(scene, times, energy, hit_chance),
-            promises=scene.laws.promises,
         )
 
     def _survey(

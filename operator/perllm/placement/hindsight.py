@@ -71,7 +71,6 @@ def judge_run(decision: Decision, run: CompletedRun) -> Outcome:
         is_length_known=run.output_tokens is not None,
         is_served=inference.is_served,
         service=inference.service,
-        law_chance=forecast.law_chance,
     )
 
 
@@ -94,7 +93,6 @@ def judge_ended(decision: Decision, ended_s: float, residence: Residence | None)
         ended_s=ended_s,
         is_served=inference.is_served,
         service=inference.service,
-        law_chance=decision.forecast.law_chance,
     )
 
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from perllm.learning.promises import Promises
 from perllm.placement.forecast import ArmForecast, RunEnergy, RunTimes
 from perllm.policy.problem import Arms, FloatArray
 
@@ -29,7 +28,6 @@ class Outlook:
         high: 95 % quantile of it.
         lengths: equally likely lengths of the answer, shape (k,).
         arms: what the policy chooses among.
-        promises: how its chances have to be read.
     """
 
     times: RunTimes[FloatArray]
@@ -42,7 +40,6 @@ class Outlook:
     high: FloatArray
     lengths: FloatArray
     arms: Arms
-    promises: Promises
 
     def at(self, arm: int) -> ArmForecast:
         """Return what is expected on one node."""
@@ -52,8 +49,7 @@ class Outlook:
             energy=RunEnergy(**_pick(self.energy, arm)),
             latency_low_s=low_s,
             latency_high_s=high_s,
-            hit_chance=self.promises.read(float(self.arms.hit_chance[arm])),
-            law_chance=float(self.arms.hit_chance[arm]),
+            hit_chance=float(self.arms.hit_chance[arm]),
             harm=float(self.arms.harm[arm]),
             demand_bps=float(self.demand_bps[arm]),
             occupancy=float(self.running[arm]) + 1.0,

@@ -193,7 +193,7 @@ class TestExplanation:
         assert (decision.decided_s, decision.inference.time_left_s, decision.metrics_age_s) == (1000.0, 60.0, 2.5)
         assert decision.forecast.times.latency_s == placement.arms.latency_s[arm(placement, "b")]
         assert decision.forecast.latency_low_s < decision.forecast.times.latency_s < decision.forecast.latency_high_s
-        assert decision.forecast.law_chance == placement.arms.hit_chance[arm(placement, "b")]
+        assert decision.forecast.hit_chance == placement.arms.hit_chance[arm(placement, "b")]
         assert decision.forecast.energy.energy_j == placement.arms.energy_j[arm(placement, "b")]
         assert decision.forecast.energy.transmission_energy_j == pytest.approx(16.0)
         assert decision.forecast.demand_bps == pytest.approx(8e6 / 60)
