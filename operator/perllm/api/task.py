@@ -5,6 +5,7 @@ A served task states its prompt, and runs as a request to a model server that is
 
 from enum import StrEnum
 from functools import cached_property
+from hashlib import sha256
 from itertools import chain
 from typing import Annotated, Any
 
@@ -91,6 +92,12 @@ class TaskSpec(Generation):
         description="Expected number of generated tokens, of all answers together. If absent, the length learned for "
         "the model is used.",
     )
+    service: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = Field(
+        default=None,
+        description="Name of the service, or of the kind of request, that the task belongs to, within its namespace. "
+        "Lengths of answers are learned per service. If absent, tasks with the same system message and maxTokens are "
+        "taken for a service, or else all tasks of the namespace.",
+    )
     input_bytes: InputBytes = Field(
         default=0,
         description="Size of the payload that must reach the node before inference, as a quantity such as 2Mi.",
@@ -158,6 +165,17 @@ class TaskSpec(Generation):
     def is_served(self) -> bool:
         """Whether it runs as a request to a model server, not as a pod."""
         return self.template is None
+
+    @cached_property
+    def service_name(self) -> str:
+        """The service that the task names, or one made of its system message and its limit; empty without any."""
+        if self.service is not None:
+            return self.service
+        first = self.conversations[0][0] if self.conversations else None
+        system = first.content if first is not None and first.role is ChatRole.SYSTEM else ""
+        if not system and self.max_tokens is None:
+            return ""
+        return f"{sha256(system.encode()).hexdigest()[:12]}-{self.max_tokens or 'any'}"
 
     @cached_property
     def conversations(self) -> tuple[tuple[ChatMessage, ...], ...]:

@@ -79,6 +79,7 @@ class Task:
             prompts=max(len(spec.conversations), 1),
             is_served=spec.is_served,
             runner=self.demand if self.may_have_runner else None,
+            service=spec.service_name,
         )
 
     def to_pending(self, attempt: int, avoided: frozenset[str] = frozenset()) -> PendingTask:

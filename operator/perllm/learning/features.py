@@ -5,10 +5,11 @@ nearly independent of B, so a task's share of it falls as 1/B. Prefill takes tim
 another task's prompt is processed no task decodes: so the prompts of others that a task sits through cost it as much
 as its own. Hence
 
-    seconds  x = [pods, (prompt + others' prompts)/1000, output/100, (B - 1) output/100]
+    seconds  x = [pods, (prompt + others' prompts)/1000, output/100, (B - 1) output/100, requests]
     joules   x = [prompt/1000, output/100, (output/100) / B]
 
-B and the others' prompts are counted per GPU of the node. A task starts one pod, or none if it runs as a request.
+B and the others' prompts are counted per GPU of the node. A task starts one pod or makes one request: what takes time
+in either case, whatever is asked, is the start of a container, or the round trip to the model server.
 """
 
 import numpy as np
@@ -18,24 +19,22 @@ from perllm.policy.problem import FloatArray
 PROMPT_UNIT = 1000.0
 OUTPUT_UNIT = 100.0
 
-LEAST_LATENCY_SHARES = (0.25, 0.25, 0.02, 0.02)
+LEAST_LATENCY_SHARES = (0.01, 0.1, 0.02, 0.02, 0.01)
 """How far below its prior each coefficient of time may fall. On a busy node it is not known exactly which of the
-others' prompts were read during a run; left to itself a regression explains them away, the node seems to read for
-nothing, is sent more than it can read, and completes nothing that would teach otherwise."""
+others' prompts were read during a run; left to itself a regression explains them away, and the node seems to read for
+nothing."""
 
 MAX_READING = 0.8
 """Nodes read prompts for at most this share of the time: there is always something to decode in between."""
-
-FIXED_FEATURES = 2
-"""How many features of a task's time, the first ones, do not depend on its answer."""
 
 
 def latency_features(
     prompt_tokens: float, others_tokens: float, output_tokens: float, occupancy: float, *, is_served: bool = False
 ) -> FloatArray:
-    """Return the features of one task's time, shape (4,), for a mean occupancy B >= 1."""
-    hundreds, pods = output_tokens / OUTPUT_UNIT, 0.0 if is_served else 1.0
-    return np.array([pods, (prompt_tokens + others_tokens) / PROMPT_UNIT, hundreds, (occupancy - 1.0) * hundreds])
+    """Return the features of one task's time, shape (5,), for a mean occupancy B >= 1."""
+    hundreds, requests = output_tokens / OUTPUT_UNIT, float(is_served)
+    read = (prompt_tokens + others_tokens) / PROMPT_UNIT
+    return np.array([1.0 - requests, read, hundreds, (occupancy - 1.0) * hundreds, requests])
 
 
 def energy_features(

@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from perllm.learning.censoring import Explanation, explain
 from perllm.policy.arrays import extend
 from perllm.policy.problem import BoolArray, FloatArray, IntArray
 
@@ -48,6 +49,19 @@ MAX_ERROR = 1.0
 
 TAIL = 0.05
 """What each bound of the interval leaves out."""
+
+MAX_ODDITY = 3.0
+"""Observations further from the law than this many deviations, what is not known of it included, count as if they were
+this far."""
+
+MAX_DOUBT = 2.0
+"""No law is taken for more uncertain, as a deviation of ln y."""
+
+MAX_LIGHTNESS = float(np.exp(1.5 * MAX_ODDITY))
+"""No observation counts as less than this share of what its law predicts, as far as the law itself may be off."""
+
+LEAST_INFORMATION = 1e-3
+"""Ended runs that say less than this of a law, in complete runs, are left out of it."""
 
 LEAST_SHARE = 0.01
 """No coefficient falls below this share of its prior where a law is given no others: physical rates are positive."""
@@ -122,7 +136,7 @@ class PooledLaw:
     def learn_roughly(self, row: int, features: FloatArray, value: float, deviation: float) -> None:
         """Account for an observation of which a part is only estimated, with this standard deviation."""
         number = int(self.group_of_row[row])
-        self._groups[number].add(features, value / float(np.exp(self._log_ratio[row])), deviation)
+        self._groups[number].learn_roughly(features, value / float(np.exp(self._log_ratio[row])), deviation)
         self._refresh_all(number)
 
     def learn(self, row: int, features: FloatArray, value: float, error: float | None = None) -> None:
@@ -144,6 +158,31 @@ class PooledLaw:
         self._walk(row, min(max(misfit, -MAX_ERROR), MAX_ERROR), group.spread)
         group.learn(features, value, float(np.exp(self._log_ratio[row])))
         self._refresh_all(group_number)
+
+    def explain(self, row: int, features: FloatArray, shares: FloatArray, ended_s: float) -> Explanation:
+        """Explain a run that was ended after `ended_s` seconds on the node of `row`.
+
+        Args:
+            row: the node.
+            features: of the run at each possible length of its answer, shape (k, d).
+            shares: of these lengths, shape (k,).
+            ended_s: when it was ended.
+        """
+        group = self._groups[int(self.group_of_row[row])]
+        expected_s = np.maximum(features @ self.coefficients[row], 1e-9)
+        return explain(shares, expected_s, np.hypot(RELATIVE_NOISE, group.doubt(features)), ended_s)
+
+    def learn_ended(self, row: int, features: FloatArray, explained: Explanation) -> None:
+        """Account for a run that was ended, with `features` as in `explain`."""
+        number = int(self.group_of_row[row])
+        group, weights = self._groups[number], explained.shares * explained.information
+        information = float(weights.sum())
+        if information < LEAST_INFORMATION:
+            return
+        misfit = float(explained.shares @ explained.excess) / information
+        self._walk(row, min(max(misfit, -MAX_ERROR), MAX_ERROR), group.spread, information)
+        group.learn_ended(features, explained)
+        self._refresh_all(number)
 
     def account(self, row: int, error: float) -> None:
         """Account for how far off a decision was, ln of (what came / what was foreseen), and not for the law."""
@@ -206,11 +245,11 @@ class PooledLaw:
         self._refresh_all(group_number)
         return is_better
 
-    def _walk(self, row: int, misfit: float, spread: float) -> None:
+    def _walk(self, row: int, misfit: float, spread: float, information: float = 1.0) -> None:
         """Move the node's ratio towards what was seen, as far as it is less certain than its type's law."""
-        keep = 1.0 - NODE_RETURN
-        variance = keep**2 * self._variance[row] + NODE_WALK**2
-        gain = variance / (variance + spread**2)
+        keep = 1.0 - NODE_RETURN * information
+        variance = keep**2 * self._variance[row] + NODE_WALK**2 * information
+        gain = variance / (variance + spread**2 / information)
         log_ratio = keep * self._log_ratio[row] + gain * misfit
         self._log_ratio[row] = min(max(log_ratio, -MAX_LOG_RATIO), MAX_LOG_RATIO)
         self._variance[row] = (1.0 - gain) * variance
@@ -272,26 +311,58 @@ class _Group:
         self.low, self.high = -1.645 * PRIOR_SCALE, 1.645 * PRIOR_SCALE
 
     def learn(self, features: FloatArray, value: float, ratio: float) -> None:
-        fitted, value = max(float(self.theta @ features), 1e-9), value / ratio
-        misfit = min(max(float(np.log(max(value, 1e-9) / fitted)), -MAX_ERROR), MAX_ERROR)
-        self._misfits = self._misfits * ERROR_MEMORY + misfit**2
+        fitted = max(float(self.theta @ features), 1e-9)
+        misfit = float(np.log(max(value / ratio, 1e-9) / fitted))
+        most = min(MAX_ODDITY * float(np.hypot(self.spread, self.doubt(features[None])[0])), np.log(MAX_LIGHTNESS))
+        clipped = min(max(misfit, -MAX_ERROR), MAX_ERROR)
+        self._misfits = self._misfits * ERROR_MEMORY + clipped**2
         self._misfit_weight = self._misfit_weight * ERROR_MEMORY + 1.0
         self.spread = max(float(np.sqrt(self._misfits / self._misfit_weight)), MIN_SPREAD)
-        self.add(features, value)
+        values = fitted * np.exp(np.array([min(max(misfit, -most), most)]))
+        self._add(features[None], values, np.ones(1))
 
-    def add(self, features: FloatArray, value: float, deviation: float = 0.0) -> None:
+    def learn_roughly(self, features: FloatArray, value: float, deviation: float) -> None:
         fitted = max(float(self.theta @ features), 1e-9)
-        weighted = features / ((fitted * RELATIVE_NOISE) ** 2 + deviation**2)
-        self.gram *= MEMORY
-        self.moment *= MEMORY
-        self.gram += np.outer(weighted, features)
-        self.moment += weighted * value
-        self.weight = self.weight * MEMORY + 1.0
+        value = max(value, fitted / np.exp(MAX_ERROR))
+        variance = fitted * value * RELATIVE_NOISE**2
+        self._add(features[None], np.array([value]), np.array([variance / (variance + deviation**2)]))
+
+    def learn_ended(self, features: FloatArray, explained: Explanation) -> None:
+        weights = explained.shares * explained.information
+        fitted = np.maximum(features @ self.theta, 1e-9)
+        # Newton's working response of a censored observation.
+        values = fitted * (1.0 + np.expm1(explained.excess) / np.maximum(explained.information, 1e-12))
+        self._add(features, values, weights)
+
+    def doubt(self, features: FloatArray) -> FloatArray:
+        """Return how uncertain the law is of tasks with `features`, shape (k, d): a deviation of ln y, shape (k,)."""
+        variances = np.einsum("ki,ij,kj->k", features, self.covariance, features)
+        deviation: FloatArray = np.sqrt(np.maximum(variances, 0.0)) / np.maximum(features @ self.theta, 1e-9)
+        return np.minimum(deviation, MAX_DOUBT)
+
+    def _add(self, features: FloatArray, values: FloatArray, weights: FloatArray) -> None:
+        """Add observations, shape (k, d) and (k,), that together weigh at most one."""
+        fitted = np.maximum(features @ self.theta, 1e-9)
+        weighted = features * (weights / (fitted * values * RELATIVE_NOISE**2))[:, None]
+        total = float(weights.sum())
+        keep = MEMORY**total
+        self.gram = self.gram * keep + weighted.T @ features
+        self.moment = self.moment * keep + weighted.T @ values
+        self.weight = self.weight * keep + total
         self.solve()
 
     def solve(self) -> None:
-        self.covariance = np.linalg.inv(self.prior_precision + self.gram).astype(np.float64)
-        self.theta = np.maximum(self.covariance @ (self.prior_moment + self.moment), self._least)
+        """Find the coefficients: those that would fall below their least are set to it, and the others to fit."""
+        precision, moment = self.prior_precision + self.gram, self.prior_moment + self.moment
+        self.covariance = np.asarray(np.linalg.inv(precision), dtype=np.float64)
+        theta: FloatArray = self.covariance @ moment
+        free = np.ones(len(moment), dtype=np.bool_)
+        while (theta[free] < self._least[free]).any():
+            free &= theta >= self._least
+            theta = self._least.copy()
+            rest = moment[free] - precision[np.ix_(free, ~free)] @ theta[~free]
+            theta[free] = np.linalg.solve(precision[np.ix_(free, free)], rest)
+        self.theta = theta
 
     def account(self, error: float) -> None:
         step = STEER * self.scale * max(1.0, 10.0 / (1.0 + self.weight))
@@ -318,8 +389,8 @@ class _Group:
         group.gram.T[upper] = gram
         group.moment[:] = _read(state, "moment", size)
         group._import_errors(_read(state, "errors", 5))
-        # An observation weighs 1 / (noise times what the law says of its task), which is never below its least.
-        most = 1.001 * (group.weight + 0.001) / (RELATIVE_NOISE * self._least) ** 2
+        # An observation weighs 1 / (noise^2 predicted observed), of which the former is never below its least.
+        most = MAX_LIGHTNESS * (group.weight + 0.001) / (RELATIVE_NOISE * self._least) ** 2
         if not is_gram(group.gram) or (np.diag(group.gram) > most).any():
             raise ValueError("gram is not a sum of squares of as many outcomes")
         group.solve()

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from perllm.learning.features import (
-    FIXED_FEATURES,
     LEAST_LATENCY_SHARES,
     MAX_READING,
     PROMPT_UNIT,
@@ -20,7 +19,7 @@ from perllm.learning.features import (
 )
 from perllm.learning.law import PooledLaw
 from perllm.learning.lengths import Length, LengthLaw
-from perllm.learning.model_laws import UNPROVEN, ArmEstimate, ArmSummary, ModelLaws
+from perllm.learning.model_laws import ArmEstimate, ArmSummary, ModelLaws
 from perllm.learning.model_table import ModelTable
 from perllm.learning.outcome import MAX_RUN_S, Ended, ImplausibleFigure, Outcome
 from perllm.learning.priors import Prior, find_prior
@@ -36,9 +35,6 @@ LOAD_DOUBT = 0.5
 
 LOAD_STEP = 0.3
 """Weight of the newest run on a node that had to load its model, in the mean loading time of its type."""
-
-PROVEN_WEIGHT = 3.0
-"""Outcomes after which a law of time is believed as to how far an ended task had come."""
 
 Arm = tuple[str, ArmSummary, dict[str, Any]]
 """A model, what was observed of it on a node, and the machine part of what was learned."""
@@ -66,6 +62,7 @@ class Learner:
         self._groups: dict[str, int] = {}
         self._gpu_types: list[str] = []
         self._group_of_row: list[int] = []
+        self._registrations = 0
         self._models = ModelTable()
         self._arms: dict[int, dict[str, None]] = defaultdict(dict)
         self._recent: dict[str, RecentOutcomes] = defaultdict(RecentOutcomes)
@@ -84,10 +81,10 @@ class Learner:
         if row == len(self._group_of_row):
             self._group_of_row.append(group)
             self._names.append(node)
+            self._registrations += 1
         elif self._group_of_row[row] != group:
             self._group_of_row[row] = group
-            for model in self._models:
-                model.assigned.discard(row)
+            self._registrations += 1
         return row
 
     def knows(self, node: str) -> bool:
@@ -96,11 +93,11 @@ class Learner:
 
     def laws(self, model: str, rows: IntArray) -> ModelLaws:
         """Return the laws of a model, with every row in `rows` known to them; to be read only."""
-        return self._cover(self._models.find(model), rows)
+        return self._cover(self._models.find(model))
 
-    def expect_length(self, model: str, prompt_tokens: float, hint_tokens: float | None) -> Length:
+    def expect_length(self, model: str, prompt_tokens: float, hint_tokens: float | None, service: str = "") -> Length:
         """Return what is known of an answer before it is begun."""
-        return self._models.find(model).lengths.predict(prompt_tokens, hint_tokens)
+        return self._models.find(model).lengths.predict(prompt_tokens, hint_tokens, service)
 
     def note_arrival(self, model: str, prompt_tokens: float, output_tokens: float) -> None:
         """Count a task that has arrived in the usual task of its model."""
@@ -161,7 +158,7 @@ class Learner:
             features = energy_features(prompt, output, occupancy)
             known.energy.learn(row, features, outcome.inference_energy_j, outcome.energy_error)
         if outcome.is_length_known:
-            known.lengths.learn(prompt, outcome.hint_tokens, output)
+            known.lengths.learn(prompt, outcome.hint_tokens, output, outcome.service)
             self._models.publish(known)
         known.loads_from_s[row] = -np.inf
         known.summaries.setdefault(row, ArmSummary()).add(outcome)
@@ -191,8 +188,8 @@ class Learner:
         if recent.contains(ended.task_id, ended.ended_s) or self._discards(ended):
             return False
         known = self._know(ended.model, row)
-        if ended.cold <= 0.0:
-            self._learn_censored(known, row, ended)
+        if ended.is_one_answer and ended.cold <= 0.0 and ended.run_s > 0.0:
+            self._learn_from_end(known, row, ended)
         self._policy.learn_miss(ended.model, row, ended.prompt_tokens)
         recent.add(ended.task_id, ended.ended_s)
         self.revisions.change(ended.node)
@@ -259,13 +256,23 @@ class Learner:
             self._remember(row, model)
         self._recent[node] = recent
 
-    def _learn_censored(self, known: ModelLaws, row: int, ended: Ended) -> None:
-        written = _written_tokens(ended, known.latency.coefficients[row])
-        if ended.is_one_answer and written > 1.0 and known.latency.weight(row) >= PROVEN_WEIGHT:
-            known.lengths.learn_censored(ended.prompt_tokens, ended.hint_tokens, written)
-            self._models.publish(known)
-        foreseen_s = ended.foreseen_fixed_s + max(written, 1.0) * ended.foreseen_token_s
-        known.latency.account(row, float(np.log(max(ended.run_s, 1e-6) / max(foreseen_s, 1e-6))))
+    def _learn_from_end(self, known: ModelLaws, row: int, ended: Ended) -> None:
+        lengths, shares = known.lengths.possible(ended.prompt_tokens, ended.hint_tokens, ended.service)
+        others = _readable_tokens(ended.others_tokens, ended.run_s, known.latency.coefficients[row])
+        occupancy = max(ended.occupancy, 1.0)
+        none, one = (
+            latency_features(ended.prompt_tokens, others, tokens, occupancy, is_served=ended.is_served)
+            for tokens in (0.0, 1.0)
+        )
+        features = none + lengths[:, None] * (one - none)
+        explained = known.latency.explain(row, features, shares, ended.run_s)
+        expected_s = features @ known.latency.coefficients[row]
+        foreseen_s = np.maximum(ended.foreseen_fixed_s + lengths * ended.foreseen_token_s, 1e-6)
+        errors = np.log(np.maximum(expected_s, 1e-6) / foreseen_s) + explained.excess
+        known.latency.account(row, float(explained.shares @ errors))
+        known.latency.learn_ended(row, features, explained)
+        known.lengths.learn_ended(ended.prompt_tokens, ended.hint_tokens, explained.shares, ended.service)
+        self._models.publish(known)
 
     def _import_policy(self, row: int, arms: Sequence[Arm]) -> None:
         before = [(model, self._policy.export_state(model, row)) for model, _, _ in arms]
@@ -287,7 +294,7 @@ class Learner:
 
     def _know(self, model: str, row: int) -> ModelLaws:
         """Return the laws of a model about which something is to be learned on the node of `row`."""
-        return self._cover(self._models.use(model), np.array([row]))
+        return self._cover(self._models.use(model))
 
     def _remember(self, row: int, model: str) -> None:
         """Note that a model has had an outcome on a node; that with the oldest outcome there makes room for it."""
@@ -305,12 +312,13 @@ class Learner:
             self._count_discarded(fault)
         return fault is not None
 
-    def _cover(self, known: ModelLaws, rows: IntArray) -> ModelLaws:
-        if len(known.assigned) < len(self._rows):
+    def _cover(self, known: ModelLaws) -> ModelLaws:
+        if known.registrations != self._registrations:
             known.cover(len(self._rows))
-            for row in rows.tolist():
-                if row not in known.assigned:
-                    self._assign(known, row)
+            groups = np.array(self._group_of_row, dtype=np.int64)
+            for row in np.flatnonzero(known.latency.group_of_row != groups).tolist():
+                self._assign(known, row)
+            known.registrations = self._registrations
         return known
 
     def _learn_cold(self, known: ModelLaws, row: int, outcome: Outcome, features: FloatArray) -> None:
@@ -326,10 +334,14 @@ class Learner:
         self._learn_load(known, row, outcome, float(known.latency.coefficients[row] @ features))
 
     def _learn_load(self, known: ModelLaws, row: int, outcome: Outcome, warm_s: float) -> None:
-        """Move the loading time of a GPU type towards what a run took beyond one on a node that has the model."""
-        seen_s = max(outcome.run_s - warm_s, 0.0) / max(outcome.cold, UNPROVEN)
-        load_s = known.load_s[row] + LOAD_STEP * outcome.cold * (seen_s - known.load_s[row])
-        known.load_s[known.alike(row)] = min(load_s, MAX_RUN_S)
+        """Move the loading time of a GPU type towards what a run took beyond one on a node that has the model.
+
+        That is `cold` times the loading time and whatever else was unusual: a step of least squares, in which a run
+        that met the end of the loading says next to nothing.
+        """
+        beyond_s = max(outcome.run_s - warm_s, 0.0) - outcome.cold * known.load_s[row]
+        load_s = known.load_s[row] + LOAD_STEP * outcome.cold * beyond_s
+        known.load_s[known.alike(row)] = min(max(load_s, 0.0), MAX_RUN_S)
 
     def _assign(self, known: ModelLaws, row: int) -> None:
         group = self._group_of_row[row]
@@ -339,7 +351,6 @@ class Learner:
         known.latency.assign(row, group)
         known.energy.assign(row, group)
         known.load_s[row] = known.load_s[known.alike(row)[0]]
-        known.assigned.add(row)
 
 
 def _check_laws(state: dict[str, Any], prior: Prior) -> None:
@@ -366,17 +377,9 @@ def _find_scatter(outcome: Outcome, features: FloatArray, coefficients: FloatArr
     """
     if outcome.run_error is None or outcome.law_s <= 0.0:
         return outcome.run_error
-    start_s, present_s = float(features[0] * coefficients[0]), float(features[1:] @ coefficients[1:])
+    parts_s = features * coefficients
+    start_s, present_s = float(parts_s[0] + parts_s[4]), float(parts_s[1:4].sum())
     return outcome.run_error - float(np.log((start_s + present_s) / (start_s + outcome.law_s)))
-
-
-def _written_tokens(ended: Ended, coefficients: FloatArray) -> float:
-    """Return how many tokens a run should have written by its end, by the law and what it met on its node."""
-    others = _readable_tokens(ended.others_tokens, ended.run_s, coefficients)
-    occupancy = max(ended.occupancy, 1.0)
-    parts = coefficients * latency_features(ended.prompt_tokens, others, 1.0, occupancy, is_served=ended.is_served)
-    fixed_s, token_s = float(parts[:FIXED_FEATURES].sum()), float(parts[FIXED_FEATURES:].sum())
-    return (ended.run_s - fixed_s) / max(token_s, 1e-9)
 
 
 def _readable_tokens(tokens: float, run_s: float, coefficients: FloatArray) -> float:

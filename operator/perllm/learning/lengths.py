@@ -3,24 +3,26 @@
 Notation
     L       tokens of an answer;  p  tokens of its prompt;  h  the task's own hint, if it gives one
     x       [1, ln(p / 1000)] without a hint, [1, ln(p / 1000), ln(h / 100)] with one: two separate laws
-    ln L    = x'w + s z
+    ln L    = x'w + u + s z
     w       Bayesian linear regression in logarithms; the coefficient of ln h is how far hints have proven good:
             1 for exact ones, near 0 for noise
+    u       offset of the task's service, and of its namespace (services.py)
     s       spread of what is left;  z  has no given shape, its distribution is counted in bins of width 0.1
 
-A task that was ended before its end is known to be longer than it came: its weight in the count goes to the bins above,
-in proportion to what they hold (redistribution to the right, Efron 1967). Leaving it out would make answers look short.
-Old observations fade: the latest half of all counts three times as much as the half before, so a law that began wrong
-is soon rid of it; the memory ends at some thousands.
+A task that was ended is counted by the lengths that explain it (censoring.py). Leaving it out would make answers look
+short. Old observations fade: the latest half of all counts three times as much as the half before, so a law that began
+wrong is soon rid of it; the memory ends at some thousands.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from perllm.api.base import MAX_TOKENS
 from perllm.learning.law import is_gram
+from perllm.learning.services import ServiceOffsets, restore_offsets
 from perllm.policy.problem import FloatArray, IntArray
 
 BINS_PER_UNIT = 10
@@ -36,9 +38,6 @@ FADE = 0.5
 PRIOR_COUNT = 20.0
 """Answers that outweigh the prior shape, a normal one."""
 
-MAX_CENSORED = 2.5
-"""Ended tasks that would have got further than this z are ignored: rather their node was slower than estimated."""
-
 MIN_SPREAD = 0.02
 TYPICAL_TOKENS = 130.0
 """Median answer of the Azure LLM inference trace 2023 (conversation): 129 tokens."""
@@ -52,6 +51,7 @@ RIDGE = 1e-6
 """Share of the prior that never fades: where all tasks of a model are alike nothing else would hold the law."""
 
 _EDGES: FloatArray = np.linspace(-REACH, REACH, round(2 * REACH * BINS_PER_UNIT) + 1)
+_MIDDLES: FloatArray = (_EDGES[:-1] + _EDGES[1:]) / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,32 +99,43 @@ class LengthLaw:
         self._shares: FloatArray = (np.arange(points) + 0.5) / points
         self.shapes: FloatArray = np.stack([law.cdf for law in self._laws])
 
-    def predict(self, prompt_tokens: float, hint_tokens: float | None) -> Length:
+    def predict(self, prompt_tokens: float, hint_tokens: float | None, service: str = "") -> Length:
         """Return what is known of an answer before it is begun."""
         kind, features = _features(prompt_tokens, hint_tokens)
         law = self._laws[kind]
-        centre, spread = _clip(float(law.coefficients @ features)), law.spread
+        centre, spread = law.expect(features, service)
         z = np.interp(self._shares, law.cdf, _EDGES)
         points = np.exp(np.clip(centre + spread * z, 0.0, MAX_LOG_TOKENS))
         return Length(centre, spread, points, float(points.sum()) / len(points))
 
-    def learn(self, prompt_tokens: float, hint_tokens: float | None, output_tokens: float) -> None:
+    def learn(self, prompt_tokens: float, hint_tokens: float | None, output_tokens: float, service: str = "") -> None:
         """Account for a complete answer."""
         kind, features = _features(prompt_tokens, hint_tokens)
-        self._laws[kind].learn(features, float(np.log(max(output_tokens, 1.0))))
+        self._laws[kind].learn(features, float(np.log(max(output_tokens, 1.0))), service)
         self.shapes[kind] = self._laws[kind].cdf
 
-    def learn_censored(self, prompt_tokens: float, hint_tokens: float | None, at_least_tokens: float) -> None:
-        """Account for an answer that was ended when it had this many tokens."""
+    def possible(
+        self, prompt_tokens: float, hint_tokens: float | None, service: str = ""
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return what an answer may be: lengths, shape (bins,), and their shares."""
         kind, features = _features(prompt_tokens, hint_tokens)
-        self._laws[kind].learn_censored(features, float(np.log(max(at_least_tokens, 1.0))))
+        law = self._laws[kind]
+        centre, spread = law.expect(features, service)
+        return np.exp(np.clip(centre + spread * _MIDDLES, 0.0, MAX_LOG_TOKENS)), np.diff(law.cdf)
+
+    def learn_ended(
+        self, prompt_tokens: float, hint_tokens: float | None, shares: FloatArray, service: str = ""
+    ) -> None:
+        """Account for an answer that was ended, of which `shares` is known: of the lengths of `possible`."""
+        kind, features = _features(prompt_tokens, hint_tokens)
+        self._laws[kind].learn_ended(features, shares, service)
         self.shapes[kind] = self._laws[kind].cdf
 
-    def export_state(self) -> list[dict[str, list[float]] | None]:
+    def export_state(self) -> list[dict[str, Any] | None]:
         """Return both laws as plain numbers; None of one that has seen nothing."""
         return [law.export_state() if law.weight > PRIOR_COUNT else None for law in self._laws]
 
-    def import_better(self, state: Sequence[Mapping[str, Sequence[float]] | None]) -> None:
+    def import_better(self, state: Sequence[Mapping[str, Any] | None]) -> None:
         """Restore what `export_state` returned, of each law if it has seen more than the present one.
 
         Raises:
@@ -165,37 +176,41 @@ class _Law:
         self._squares = PRIOR_COUNT * spread**2
         self._counts = _normal_counts() * PRIOR_COUNT
         self.spread = spread
+        self._services = ServiceOffsets()
         self.cdf = self._count_up()
 
-    def learn(self, features: FloatArray, log_tokens: float) -> None:
-        z = (log_tokens - float(self.coefficients @ features)) / self.spread
-        self._counts *= self._memory
-        self._counts[_bin(z)] += 1.0
-        self._fit(features, log_tokens)
+    def expect(self, features: FloatArray, service: str) -> tuple[float, float]:
+        """Return the median of ln L, and the spread around it."""
+        offset, spread = self._services.find(service, self.spread)
+        return _clip(float(self.coefficients @ features) + offset), max(spread, MIN_SPREAD)
 
-    def learn_censored(self, features: FloatArray, log_tokens: float) -> None:
-        centre = float(self.coefficients @ features)
-        z = (log_tokens - centre) / self.spread
-        above = self._counts.copy()
-        above[: _bin(z)] = 0.0
-        total = float(above.sum())
-        if z > MAX_CENSORED or total <= 0.0:
-            return
-        self._counts = self._counts * self._memory + above / total
-        expected = float(((_EDGES[:-1] + _EDGES[1:]) / 2) @ above) / total
-        self._fit(features, centre + self.spread * max(expected, z))
+    def learn(self, features: FloatArray, log_tokens: float, service: str) -> None:
+        centre, spread = self.expect(features, service)
+        shares = np.zeros(len(_MIDDLES))
+        shares[_bin((log_tokens - centre) / spread)] = 1.0
+        error = _clip(log_tokens - float(self.coefficients @ features))
+        self._add(features, shares, service, (error, error**2))
+
+    def learn_ended(self, features: FloatArray, shares: FloatArray, service: str) -> None:
+        centre, spread = self.expect(features, service)
+        errors = centre + spread * _MIDDLES - float(self.coefficients @ features)
+        self._add(features, shares, service, (_clip(float(shares @ errors)), float(shares @ errors**2)))
 
     @property
     def _memory(self) -> float:
         return min(1.0 - FADE / self.weight, MEMORY)
 
-    def _fit(self, features: FloatArray, log_tokens: float) -> None:
-        residual = _clip(log_tokens - float(self.coefficients @ features))
-        memory = self._memory
+    def _add(self, features: FloatArray, shares: FloatArray, service: str, moments: tuple[float, float]) -> None:
+        """Add an answer with the mean and the square of its ln L - w'x, both as expected."""
+        error, square = moments
+        offset, _ = self._services.find(service, self.spread)
+        memory, log_tokens = self._memory, float(self.coefficients @ features) + error - offset
+        self._counts = self._counts * memory + shares
         self.weight = self.weight * memory + 1.0
-        self._squares = self._squares * memory + residual**2
+        self._squares = self._squares * memory + min(square, MAX_LOG_TOKENS**2)
         self._gram = self._gram * memory + np.outer(features, features)
         self._moment = self._moment * memory + features * log_tokens
+        self._services.add(service, error, square)
         self._solve()
 
     def _solve(self) -> None:
@@ -205,16 +220,17 @@ class _Law:
         self.spread = max(float(np.sqrt(self._squares / self.weight)), MIN_SPREAD)
         self.cdf = self._count_up()
 
-    def export_state(self) -> dict[str, list[float]]:
+    def export_state(self) -> dict[str, Any]:
         return {
             "gram": self._gram.ravel().tolist(),
             "moment": self._moment.tolist(),
             "scale": [self.weight, self._squares],
             # Counts are of some tens at least, and most of what is stored.
             "counts": np.round(self._counts, 4).tolist(),
+            "services": self._services.export_state(),
         }
 
-    def restored(self, state: Mapping[str, Sequence[float]]) -> "_Law":
+    def restored(self, state: Mapping[str, Any]) -> "_Law":
         law = _Law(self._prior.tolist(), self.spread)
         size = len(self._prior)
         gram, moment, scale, counts = (np.asarray(state[key], float) for key in ("gram", "moment", "scale", "counts"))
@@ -223,6 +239,7 @@ class _Law:
             raise ValueError("not the state of a law of lengths")
         law._gram, law._moment, law._counts = gram.reshape(size, size), moment, counts
         law.weight, law._squares = float(scale[0]), float(scale[1])
+        law._services = restore_offsets(state.get("services", {}), MAX_LOG_TOKENS)
         law._check()
         law._solve()
         if not (np.abs(law.coefficients) <= MAX_COEFFICIENT).all():
@@ -253,6 +270,6 @@ def _bin(z: float) -> int:
 
 
 def _normal_counts() -> FloatArray:
-    density = np.exp(-(((_EDGES[:-1] + _EDGES[1:]) / 2) ** 2) / 2)
+    density = np.exp(-(_MIDDLES**2) / 2)
     counts: FloatArray = density / density.sum()
     return counts

@@ -89,7 +89,7 @@ class ModelLaws:
         energy: joules of inference.
         lengths: of its answers.
         summaries: by row, of nodes whose outcomes are remembered.
-        assigned: rows that it knows the GPU type of.
+        registrations: of nodes, as many as it knows the GPU types of.
         usual: the mean task lately.
         load_s: by row, how long its GPU type takes to load it.
         loads_from_s: by row, when the node began to load it: -inf where it has served it, inf where it never did.
@@ -99,7 +99,7 @@ class ModelLaws:
     latency: PooledLaw = field(default_factory=lambda: PooledLaw(GENERIC.latency, LEAST_LATENCY_SHARES))
     energy: PooledLaw = field(default_factory=lambda: PooledLaw(GENERIC.energy))
     summaries: dict[int, ArmSummary] = field(default_factory=dict)
-    assigned: set[int] = field(default_factory=set)
+    registrations: int = 0
     usual: UsualTask = field(default_factory=UsualTask)
     load_s: FloatArray = field(default_factory=lambda: np.zeros(0))
     loads_from_s: FloatArray = field(default_factory=lambda: np.zeros(0))

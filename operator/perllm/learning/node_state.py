@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 import orjson
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.alias_generators import to_camel
 
 from perllm.api.base import MAX_TOKENS
 from perllm.learning.learner import MAX_ARMS
 from perllm.learning.outcome import MAX_ENERGY_J, MAX_RUN_S, MAX_UNIX_S
 from perllm.learning.recent import CAPACITY, ID_LENGTH
+from perllm.learning.services import MAX_GROUPS
 from perllm.text import clean_line
 
 SCHEMA_VERSION = 3
@@ -74,10 +75,23 @@ class LengthState(_Stored):
     moment: _Numbers
     scale: _Numbers
     counts: _Numbers
+    services: Annotated[
+        dict[_Name, Annotated[tuple[_Number, ...], Field(min_length=3, max_length=3)]], Field(max_length=MAX_GROUPS)
+    ] = {}
 
 
 class ArmState(_Stored):
     """What was learned of one model on the node; `policy` is None where another policy wrote it."""
+
+    @field_validator("latency")
+    @classmethod
+    def _add_requests(cls, law: LawState) -> LawState:
+        """Return a law of time with a term for requests, which it had none for before they had a round trip."""
+        if (len(law.moment), len(law.gram)) != (4, 10):
+            return law
+        rows = (law.gram[:4], law.gram[4:7], law.gram[7:9], law.gram[9:], ())
+        gram = tuple(number for row in rows for number in (*row, 0.0))
+        return law.model_copy(update={"moment": (*law.moment, 0.0), "gram": gram})
 
     model: Annotated[str, Field(min_length=1, max_length=253)]
     count: _Count

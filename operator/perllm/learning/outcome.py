@@ -59,6 +59,7 @@ class Outcome:
         is_served: whether it ran as a request, so that no pod had to start.
         law_s: seconds, without the start, that the law of its decision gives to the run as it turned out; 0 if it is
             not known.
+        service: whose answer it was, `<namespace>/<name>`, or the namespace alone; empty if that is not known.
     """
 
     task_id: str
@@ -83,6 +84,7 @@ class Outcome:
     is_length_known: bool = True
     is_served: bool = False
     law_s: float = 0.0
+    service: str = ""
 
     @property
     def energy_j(self) -> float | None:
@@ -123,6 +125,7 @@ class Ended:
         ended_s: Unix time of its end.
         is_served: as in `Outcome`.
         is_one_answer: whether it was to write one answer, not those to several prompts.
+        service: as in `Outcome`.
     """
 
     task_id: str
@@ -139,6 +142,7 @@ class Ended:
     ended_s: float
     is_served: bool = False
     is_one_answer: bool = True
+    service: str = ""
 
     def find_fault(self) -> ImplausibleFigure | None:
         """Return which of its figures is impossible; None if none is."""

@@ -24,6 +24,9 @@ from dataclasses import dataclass
 START_UP_S = 1.0
 """From binding to the first token read: a container whose image is there starts in about a second."""
 
+ROUND_TRIP_S = 0.1
+"""From sending a request to the first token read on a model server that has nothing else to do."""
+
 LOAD_S = 6.0
 """To load a model where it was not: 16 GB of weights at the 1 to 5 GB/s of a local disk."""
 
@@ -33,26 +36,26 @@ class Prior:
     """Coefficients of the laws, in the order of the features.
 
     Attributes:
-        latency: seconds: start-up, per 1,000 prompt tokens, per 100 output tokens, per 100 output
-            tokens and further running task.
+        latency: seconds: start-up of a pod, per 1,000 prompt tokens, per 100 output tokens, per 100 output tokens and
+            further running task, round trip of a request.
         energy: joules: per 1,000 prompt tokens, per 100 output tokens fixed, per 100 output tokens shared by the batch.
         doubt: how far the figures may be off, as a standard deviation of the logarithm.
     """
 
-    latency: tuple[float, float, float, float]
+    latency: tuple[float, float, float, float, float]
     energy: tuple[float, float, float]
     doubt: float = 0.3
 
 
-GENERIC = Prior((START_UP_S, 0.3, 4.0, 0.1), (20.0, 6.9, 264.0), doubt=1.0)
+GENERIC = Prior((START_UP_S, 0.3, 4.0, 0.1, ROUND_TRIP_S), (20.0, 6.9, 264.0), doubt=1.0)
 
 _BY_GPU = {
-    "h100": Prior((START_UP_S, 0.05, 0.67, 0.0076), (30.0, 6.9, 308.0)),
-    "a100": Prior((START_UP_S, 0.13, 1.43, 0.032), (40.0, 12.4, 320.0)),
-    "a10": Prior((START_UP_S, 0.37, 3.6, 0.07), (70.0, 20.0, 630.0)),
-    "t4": Prior((START_UP_S, 0.81, 5.9, 0.12), (60.0, 20.0, 394.0)),
-    "4090": Prior((START_UP_S, 0.11, 1.84, 0.037), (40.0, 245.0, 515.0)),
-    "orin": Prior((START_UP_S, 0.85, 10.0, 0.2), (20.0, 15.0, 264.0)),
+    "h100": Prior((START_UP_S, 0.05, 0.67, 0.0076, ROUND_TRIP_S), (30.0, 6.9, 308.0)),
+    "a100": Prior((START_UP_S, 0.13, 1.43, 0.032, ROUND_TRIP_S), (40.0, 12.4, 320.0)),
+    "a10": Prior((START_UP_S, 0.37, 3.6, 0.07, ROUND_TRIP_S), (70.0, 20.0, 630.0)),
+    "t4": Prior((START_UP_S, 0.81, 5.9, 0.12, ROUND_TRIP_S), (60.0, 20.0, 394.0)),
+    "4090": Prior((START_UP_S, 0.11, 1.84, 0.037, ROUND_TRIP_S), (40.0, 245.0, 515.0)),
+    "orin": Prior((START_UP_S, 0.85, 10.0, 0.2, ROUND_TRIP_S), (20.0, 15.0, 264.0)),
 }
 # A slice by MIG, the variants of a GPU with less power, and profiles of virtual GPUs, such as A100-10C.
 _SMALLER = re.compile(r"mig|laptop|nano|nx|\d+[abcq]")

@@ -84,7 +84,7 @@ def _describe(model: str, summary: ArmSummary, estimate: ArmEstimate, policy: Ma
 
 
 def _latency_law(estimate: ArmEstimate) -> LatencyLaw:
-    start_s, prompt_s, output_s, contention_s = estimate.latency
+    start_s, prompt_s, output_s, contention_s, _ = estimate.latency
     return LatencyLaw(
         start_seconds=start_s,
         load_seconds=estimate.load_s,

@@ -7,6 +7,8 @@ Notation, for a task that has written w tokens and has s seconds left, at t seco
     stall   slope of miss per second that the node is held up: slow / s
 """
 
+from math import hypot
+
 import numpy as np
 
 from perllm.learning.lengths import survival
@@ -48,7 +50,7 @@ class FlightTable:
             times.solo_token_s,
             times.contention_s,
             inference.length_centre,
-            inference.length_spread,
+            hypot(inference.length_spread, flight.forecast.time_spread),
         )
 
     def remove(self, task_id: str) -> None:

@@ -24,6 +24,7 @@ class Inference:
         time_left_s: time to the deadline when the task was placed; negative when that had passed.
         is_served: whether it runs as a request, so that no pod has to start.
         prompts: number of prompts; tokens and lengths are those of all together.
+        service: whose answer it asks for, `<namespace>/<name>`, or the namespace alone; empty if that is not known.
     """
 
     model: str
@@ -36,6 +37,7 @@ class Inference:
     time_left_s: float
     is_served: bool = False
     prompts: int = 1
+    service: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,7 @@ class ArmForecast:
         energy: how much energy it takes.
         latency_low_s: 5 % quantile of the latency, the length of the answer being unknown.
         latency_high_s: 95 % quantile of it.
+        time_spread: standard deviation of ln(actual / expected seconds), the length of the answer being known.
         hit_chance: chance to be in time.
         harm: tasks running there that are expected to miss their deadline because of this one.
         demand_bps: uplink that the task needs to bring its input there in time.
@@ -107,6 +110,7 @@ class ArmForecast:
     demand_bps: float
     occupancy: float
     gpus: float
+    time_spread: float = 0.3
 
     def latency_given_s(self, output_tokens: float) -> float:
         """Return the latency that would have been predicted, had the length been known; seconds."""

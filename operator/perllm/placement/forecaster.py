@@ -56,7 +56,7 @@ class _Scene:
         used_bps: uplink in use there.
         demand_bps: uplink that would bring the input there in time.
         transmission_j: energy of moving the input there.
-        start_s: seconds from binding to the first token read; none for requests.
+        start_s: seconds until its input is fetched: a pod's start, or the round trip of a request.
         read_s: seconds per `PROMPT_UNIT` tokens read.
         solo_token_s: seconds per token written, were the task alone.
         contention_s: seconds per token that each further task adds.
@@ -165,7 +165,7 @@ class Forecaster:
     ) -> _Scene:
         laws, fleet = self._learner.laws(task.model, rows), self._fleet
         loads = self._ledger.loads(rows, now_s, model=task.model, namespace=request.namespace)
-        start_s, read_s, solo_token_s, contention_s = laws.latency.coefficients[rows].T
+        start_s, read_s, solo_token_s, contention_s, trip_s = laws.latency.coefficients[rows].T
         slots, used = self._find_room(request, rows, loads)
         capacity_bps = fleet.bandwidth_capacity_bps(rows)
         return _Scene(
@@ -182,7 +182,7 @@ class Forecaster:
             used_bps=np.maximum(fleet.bandwidth_used_bps(rows), loads.demand_bps),
             demand_bps=_find_demand(task, capacity_bps),
             transmission_j=task.input_bits * self._transmission_j_per_bit[fleet.tier_codes(rows)],
-            start_s=np.zeros_like(start_s) if task.is_served else start_s,
+            start_s=trip_s if task.is_served else start_s,
             read_s=read_s,
             solo_token_s=solo_token_s / OUTPUT_UNIT,
             contention_s=contention_s / OUTPUT_UNIT,
@@ -213,7 +213,8 @@ def _build_arms(
     spread: FloatArray,
 ) -> Arms:
     usual, loads = scene.laws.usual, scene.loads
-    usual_s = scene.read_s * (usual.prompt_tokens / PROMPT_UNIT) + usual.output_tokens * scene.full_token_s
+    expected_s = scene.read_s * (usual.prompt_tokens / PROMPT_UNIT) + usual.output_tokens * scene.full_token_s
+    usual_s = np.where(loads.usual_work_s > 0.0, loads.usual_work_s, expected_s)
     return Arms(
         rows=scene.rows,
         allowed=scene.allowed,
@@ -248,11 +249,12 @@ def _find_doubt(scene: _Scene) -> FloatArray:
     counts = np.maximum(np.bincount(types), 1)
     waiting = np.bincount(types, scene.loads.backlog_tokens / scene.gpus) / counts
     hundreds = task.output_tokens / OUTPUT_UNIT
-    features = np.empty((len(counts), 4))
+    features = np.empty((len(counts), 5))
     features[:, 0] = 0.0 if task.is_served else 1.0
     features[:, 1] = (task.prompt_tokens + waiting) / PROMPT_UNIT
     features[:, 2] = hundreds
     features[:, 3] = np.bincount(types, scene.occupancy) / counts * hundreds
+    features[:, 4] = 1.0 - features[:, 0]
     return scene.laws.latency.doubt(features)[types]
 
 

@@ -75,6 +75,7 @@ def judge_run(decision: Decision, run: CompletedRun) -> Outcome:
         is_length_known=run.output_tokens is not None and inference.prompts == 1,
         is_served=inference.is_served,
         law_s=_apply_law(decision, tokens, met),
+        service=inference.service,
     )
 
 
@@ -97,6 +98,7 @@ def judge_ended(decision: Decision, ended_s: float, residence: Residence | None)
         ended_s=ended_s,
         is_served=inference.is_served,
         is_one_answer=inference.prompts == 1,
+        service=inference.service,
     )
 
 

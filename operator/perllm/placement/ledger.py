@@ -35,6 +35,7 @@ class NodeLoads:
         reading_share: share of the time in which prompts were read lately.
         occupancy: tasks that are to be expected to write.
         work_s: work given to the node beyond what it can do by now, or awaited; GPU seconds per GPU.
+        usual_work_s: GPU seconds that a task takes there in the mean, of whichever model; 0 before the first one.
         waiting: slots that are waited for.
         stall_harm: misses per second by which the node is held up.
         slow_harm: misses per unit by which it gets slower.
@@ -50,6 +51,7 @@ class NodeLoads:
     reading_share: FloatArray
     occupancy: FloatArray
     work_s: FloatArray
+    usual_work_s: FloatArray
     waiting: FloatArray
     stall_harm: FloatArray
     slow_harm: FloatArray
@@ -115,18 +117,14 @@ class Ledger:
 
     def release(self, task_id: str, now_s: float) -> Residence | None:
         """Forget a task and return what it met on its node; None if it was unknown."""
-        flight = self._flights.pop(task_id, None)
-        self._expiry.pop(task_id, None)
+        flight = self._flights.get(task_id)
         if flight is None:
             return None
-        begin, row, nodes = self._begun.pop(task_id), flight.row, self._nodes
-        nodes.advance(row, now_s)
+        begin, nodes = self._begun[task_id], self._nodes
+        nodes.advance(flight.row, now_s)
         residence = _find_residence(flight, begin, nodes, now_s)
-        self._count(flight, -1)
-        self._table.remove(task_id)
-        if nodes.running[row] <= nodes.foreign[row]:
-            # Whatever was thought to be left of them, tasks that are gone leave no work.
-            nodes.work[row] = nodes.backlog[row] = 0.0
+        nodes.give_back(flight, residence.occupancy, now_s)
+        self._remove(flight)
         return residence
 
     def expire(self, now_s: float) -> list[str]:
@@ -167,6 +165,17 @@ class Ledger:
         self._cover(rows)
         self._nodes.link_bps[rows] = bandwidth_bps
 
+    def note_usual(self, rows: IntArray, work_s: FloatArray, usual_s: FloatArray) -> None:
+        """Note the GPU seconds that a task which is placed would take on each of the nodes that it may run on.
+
+        Args:
+            rows: the nodes.
+            work_s: what the task would take there.
+            usual_s: what it was compared with.
+        """
+        self._cover(rows)
+        self._nodes.note_usual(rows, work_s, usual_s)
+
     def refresh(self, now_s: float, shapes: FloatArray) -> None:
         """Find again how tight the tasks in flight are; linear in their number.
 
@@ -195,6 +204,7 @@ class Ledger:
             reading_share=nodes.reading_share(rows, now_s),
             occupancy=nodes.expected_occupancy(rows, now_s),
             work_s=nodes.excess_work_s(rows, now_s) + waiting_work_s,
+            usual_work_s=nodes.usual[rows],
             waiting=waiting,
             stall_harm=nodes.stall_harm[rows],
             slow_harm=nodes.slow_harm[rows],
@@ -232,10 +242,21 @@ class Ledger:
     def _undo(self, task_id: str, now_s: float) -> None:
         """Forget a task that was never sent: nothing of it flows to its node after all."""
         flight = self._flights.get(task_id)
-        if flight is not None:
-            placed_s = self._begun[task_id].at_s
-            self.release(task_id, now_s)
-            self._nodes.undo(flight, placed_s, now_s)
+        if flight is None:
+            return
+        self._nodes.advance(flight.row, now_s)
+        self._nodes.undo(flight, self._begun[task_id].at_s, now_s)
+        self._remove(flight)
+
+    def _remove(self, flight: Flight) -> None:
+        task_id, row, nodes = flight.task_id, flight.row, self._nodes
+        del self._flights[task_id], self._begun[task_id]
+        self._expiry.pop(task_id, None)
+        self._count(flight, -1)
+        self._table.remove(task_id)
+        if nodes.running[row] <= nodes.foreign[row]:
+            # Whatever was thought to be left of them, tasks that are gone leave no work.
+            nodes.work[row] = nodes.backlog[row] = 0.0
 
     def _count(self, flight: Flight, change: int) -> None:
         self._nodes.count(flight, change)

@@ -9,6 +9,8 @@ Each figure is kept at constant cost per change:
     link        bits that wait to be fetched: a fluid queue that drains at the uplink's bandwidth
     reading     share of the time the node reads prompts, averaged over the last seconds
     work        GPU seconds given to it per GPU beyond what it can have done by now
+    usual       GPU seconds that a task would take there, in the mean of the tasks of all models that were placed lately
+                on whichever node: with the work of one model alone as the unit, a small one would pay for the large
     occupancy   tasks there, averaged over the last seconds
     opening     time from placement to the first token, summed over the tasks placed: a task that opens does not write
 """
@@ -24,6 +26,9 @@ from perllm.policy.problem import FloatArray, IntArray
 
 AVERAGE_S = 10.0
 """Time constant of the averages: some runs long, so that a burst fades as its tasks end."""
+
+TASKS_AVERAGED = 200.0
+"""How many tasks the usual work is an average of."""
 
 TARGET = 0.95
 """Share of its time that a node is meant to work at most; what it is given beyond that queues, virtually."""
@@ -54,6 +59,7 @@ class NodeTable:
     reading: FloatArray = field(default_factory=_empty)
     occupancy: FloatArray = field(default_factory=_empty)
     work: FloatArray = field(default_factory=_empty)
+    usual: FloatArray = field(default_factory=_empty)
     stall_harm: FloatArray = field(default_factory=_empty)
     slow_harm: FloatArray = field(default_factory=_empty)
     harmed_s: FloatArray = field(default_factory=_empty)
@@ -108,6 +114,28 @@ class NodeTable:
         _reduce(self.link_bits, row, flight.inference.input_bits)
         _reduce(self.reading, row, keep * times.reading_s / gpus / AVERAGE_S)
         _reduce(self.work, row, times.work_s / gpus)
+
+    def note_usual(self, rows: IntArray, work_s: FloatArray, usual_s: FloatArray) -> None:
+        """Average the GPU seconds in that a task would take on each of the nodes that it may run on.
+
+        Args:
+            rows: the nodes.
+            work_s: what the task would take there.
+            usual_s: what a task took so far, or is thought to take before the first one.
+        """
+        self.usual[rows] = usual_s + (work_s - usual_s) / TASKS_AVERAGED
+
+    def give_back(self, flight: Flight, occupancy: float, now_s: float) -> None:
+        """Take back the work that a task was expected to bring and has not done, since it has left its node by now.
+
+        Without this the work of an answer that was expected to be long, or was ended, keeps tasks off a node that has
+        none of it left. What a task did beyond the expectation is done: it keeps nobody off.
+        """
+        forecast, times = flight.forecast, flight.forecast.times
+        token_s = times.token_s + times.contention_s * (occupancy - forecast.occupancy / forecast.gpus)
+        written = max(now_s - flight.writes_from_s, 0.0) / max(token_s, times.solo_token_s)
+        missing = max(1.0 - written / max(flight.inference.output_tokens, 1.0), 0.0)
+        _reduce(self.work, flight.row, missing * (times.work_s - times.reading_s) / forecast.gpus)
 
     def count(self, flight: Flight, change: int) -> None:
         """Count a task that came (1) or left (-1)."""

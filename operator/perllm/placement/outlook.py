@@ -54,6 +54,7 @@ class Outlook:
             demand_bps=float(self.demand_bps[arm]),
             occupancy=float(self.running[arm]) + 1.0,
             gpus=float(self.gpus[arm]),
+            time_spread=float(self.scale[arm]),
         )
 
     def _latency_range_s(self, arm: int) -> tuple[float, float]:

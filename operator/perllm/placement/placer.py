@@ -153,7 +153,8 @@ class Placer:
         """Return what is known of the answers to all prompts of a task together."""
         count, hint = request.prompts, request.output_tokens
         hint_each = None if hint is None else hint / count
-        return self._learner.expect_length(request.model, request.prompt_tokens / count, hint_each).repeated(count)
+        prompt_each = request.prompt_tokens / count
+        return self._learner.expect_length(request.model, prompt_each, hint_each, request.origin).repeated(count)
 
     def note_arrival(self, request: PlacementRequest) -> None:
         """Count a task that has arrived in the mean task of its model."""
@@ -182,6 +183,7 @@ class Placer:
             time_left_s=request.due_s - decided_s,
             is_served=request.is_served,
             prompts=request.prompts,
+            service=request.origin,
         )
         outlook = self._forecaster.look_out(
             request, inference, length.points, rows=rows, allowed=eligibility.allowed, now_s=now_s
@@ -215,6 +217,10 @@ class Placer:
         arm, now_s = placement.names.index(node), self._now()
         request, inference, row = placement.request, placement.inference, int(placement.rows[arm])
         self._learner.load(row, inference.model, now_s)
+        if request.task_id not in self._ledger:
+            allowed = placement.arms.allowed
+            work_s = placement.outlook.times.work_s[allowed]
+            self._ledger.note_usual(placement.rows[allowed], work_s, work_s / placement.arms.work[allowed])
         flight = Flight(
             task_id=request.task_id,
             row=row,

@@ -25,6 +25,7 @@ class PlacementRequest:
         avoided: nodes where earlier attempts at it ended badly.
         prompts: number of prompts, each with an answer of its own.
         is_served: whether it runs as a request to a model server of the node.
+        service: name of the service that it belongs to, in its namespace; empty if it names none.
     """
 
     task_id: str
@@ -41,6 +42,12 @@ class PlacementRequest:
     avoided: frozenset[str] = frozenset()
     prompts: int = 1
     is_served: bool = False
+    service: str = ""
+
+    @property
+    def origin(self) -> str:
+        """Whose answer it asks for: `<namespace>/<service>`, or the namespace alone."""
+        return f"{self.namespace}/{self.service}" if self.service else self.namespace
 
     @property
     def slots(self) -> float:

@@ -13,7 +13,7 @@ Notation, for a task i and an arm a
               mean tasks                                                                                 (Arms.load)
     w(i, a)   GPU time of i on a, as a multiple of that of a mean task                                   (Arms.work)
     V         price of a deadline in joules: a multiple of the mean energy of a task, more where capacity is scarce
-    S         scarcity: mean of Q over the nodes, at most 3/4
+    S         scarcity: mean of Q over the nodes that may run i, at most 3/4
 
 Objective and rule
     maximise  sum over tasks of (deadlines met) V - energy
@@ -114,8 +114,8 @@ class CsUcb:
         bounds = find_bounds(arms, self._parameters.confidence)
         net: FloatArray = bounds.chance - harm - rent
         worth = open_arms & (net > floor)
-        energy_j, mean_j = self._weigh_energy(arms), self._mean_j(arms)
-        price_j = self._price_j(arms, mean_j)
+        energy_j, mean_j = self._weigh_energy(arms), self._mean_j(arms, open_arms)
+        price_j = self._price_j(arms, mean_j, open_arms)
         energy = (energy_j - bounds.saving * mean_j) / price_j
         scores = np.where(open_arms, net - energy, -np.inf)
         expected = scores - bounds.chance + arms.hit_chance - bounds.saving * (mean_j / price_j)
@@ -181,13 +181,15 @@ class CsUcb:
         )
         return energy_j
 
-    def _mean_j(self, arms: Arms) -> float:
+    def _mean_j(self, arms: Arms, open_arms: BoolArray) -> float:
         """Return the mean energy of a task; before the first outcome that of this one."""
-        return self._mean_energy_j or (float(arms.marginal_energy_j.mean()) if len(arms.rows) else 0.0)
+        if self._mean_energy_j or not open_arms.any():
+            return self._mean_energy_j
+        return float(arms.marginal_energy_j[open_arms].mean())
 
-    def _price_j(self, arms: Arms, mean_j: float) -> float:
+    def _price_j(self, arms: Arms, mean_j: float, open_arms: BoolArray) -> float:
         """Return V."""
-        scarcity = min(float(arms.load.mean()), MAX_SCARCITY) if len(arms.rows) else 0.0
+        scarcity = min(float(arms.load[open_arms].mean()), MAX_SCARCITY) if open_arms.any() else 0.0
         return max(self._parameters.price * mean_j / (1.0 - scarcity), 1e-9)
 
     def _pick(

@@ -50,10 +50,10 @@ class TrueLearner(Learner):
         if self._speeds.get(name, 1.0) == speed:
             return
         self._speeds[name], node, row = speed, self._nodes[name], self._rows[name]
-        slowed = np.array([1.0, 1.0 / speed, 1.0 / speed, 1.0 / speed])
+        slowed = np.array([1.0, 1.0 / speed, 1.0 / speed, 1.0 / speed, 1.0])
         self._know(node.model, row).latency.coefficients[row] = _latency_law(node.gpu, node.link.rtt_s) * slowed
 
-    def expect_length(self, model: str, prompt_tokens: float, hint_tokens: float | None) -> Length:
+    def expect_length(self, model: str, prompt_tokens: float, hint_tokens: float | None, service: str = "") -> Length:
         """Return the true length, which is given as the hint."""
         tokens = float(hint_tokens or 1.0)
         points: FloatArray = np.array([tokens])
@@ -91,7 +91,8 @@ class TrueLearner(Learner):
 
 def _latency_law(gpu: GpuType, rtt_s: float) -> FloatArray:
     per_token_s, per_task_s = gpu.iteration_s(1), gpu.iteration_per_task_s
-    return np.array([gpu.pod_start_s + rtt_s, 1000 * gpu.prefill_per_token_s, 100 * per_token_s, 100 * per_task_s])
+    start_s, read_s = gpu.pod_start_s + rtt_s, 1000 * gpu.prefill_per_token_s
+    return np.array([start_s, read_s, 100 * per_token_s, 100 * per_task_s, rtt_s])
 
 
 def _energy_law(gpu: GpuType) -> FloatArray:

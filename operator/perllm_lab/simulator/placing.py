@@ -175,6 +175,7 @@ class Placing:
             due_s=request.at_s + request.deadline_s,
             deadline_s=request.deadline_s,
             is_served=self._is_served,
+            service=request.service,
         )
         self._truths[task_id], self._requests[task_id] = request, asked
         self._scheduler.note_arrival(asked)

@@ -25,7 +25,8 @@ BYTES_PER_TOKEN = 4
 class Request:
     """One task to be created; times are in seconds of the simulated hardware.
 
-    `output_tokens` is the true length, which no scheduler knows beforehand; `hint_tokens` is what it may be given.
+    `output_tokens` is the true length, which no scheduler knows beforehand; `hint_tokens` is what it may be given, and
+    `service` the name of what the task belongs to.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Request:
     input_bytes: int
     deadline_s: float
     hint_tokens: int | None = None
+    service: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ def build_requests(
             input_bytes=sizes[index],
             deadline_s=deadlines_s[index],
             hint_tokens=_hint(arrival, drawn[index], chosen),
+            service=arrival.service,
         )
         for index, arrival in enumerate(arrivals)
     ]

@@ -126,3 +126,34 @@ def test_status_is_written_without_absent_values_and_with_microseconds() -> None
 
 def test_status_of_a_newer_version_can_be_read() -> None:
     assert TaskStatus.model_validate({"phase": "Failed", "invented": 1}).phase.is_final
+
+
+SERVED = {"template": None, "prompt": "Hi"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "service"),
+    [
+        ({}, ""),
+        ({"service": "search"}, "search"),
+        ({**SERVED, "service": "search", "system": "Be brief."}, "search"),
+        (SERVED, ""),
+        ({**SERVED, "maxTokens": 50}, "e3b0c44298fc-50"),
+    ],
+)
+def test_a_task_belongs_to_the_service_that_it_names_or_that_its_prompt_is_made_for(
+    changes: dict[str, Any], service: str
+) -> None:
+    assert make_spec(**changes).service_name == service
+
+
+def test_tasks_of_one_system_message_are_a_service_however_it_is_given() -> None:
+    brief, same = (
+        make_spec(**SERVED, system="Be brief."),
+        make_spec(
+            template=None,
+            messages=[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is a node?"}],
+        ),
+    )
+    assert brief.service_name == same.service_name != ""
+    assert brief.service_name != make_spec(**SERVED, system="Be thorough.").service_name

@@ -77,7 +77,9 @@ def test_answers_that_were_ended_do_not_make_answers_look_short() -> None:
             honest.learn(1000, None, tokens)
             deaf.learn(1000, None, tokens)
         else:
-            honest.learn_censored(1000, None, 400)
+            lengths, shares = honest.possible(1000, None)
+            longer = np.where(lengths > 400, shares, 0.0)
+            honest.learn_ended(1000, None, longer / longer.sum())
     assert median(deaf.predict(1000, None)) < 265
     assert median(honest.predict(1000, None)) == pytest.approx(300, rel=0.1)
     assert honest.predict(1000, None).mean > deaf.predict(1000, None).mean * 1.15

@@ -57,6 +57,6 @@ def test_another_or_a_smaller_gpu_is_not_taken_for_a_known_one(name: str) -> Non
     assert find_prior(name) is GENERIC
 
 
-@pytest.mark.parametrize("name", ["", "unknown", "Some-Future-GPU"])
+@pytest.mark.parametrize("name", ["", "unknown", "Some-Future-GPU", "NVIDIA-RTX-A1000", "Quadro-T400", "NVIDIA-GH100"])
 def test_a_type_without_published_figures_starts_in_the_middle(name: str) -> None:
     assert find_prior(name) is GENERIC

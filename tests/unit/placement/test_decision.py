@@ -24,8 +24,9 @@ def test_the_keys_of_a_record_stay_so_that_pods_bound_before_an_upgrade_are_unde
         '"meets_deadline":true,"explored":false,"candidates":3,"rejected":{"compute":2,"late":1},"metrics_age_s":1.5,'
         '"reason":"highest index of 3 candidates"}'
     )
+    new = {"is_served": False, "prompts": 1, "service": "", "time_spread": 0.3}
     assert read_record(written) == USUAL
-    assert orjson.loads(USUAL.to_record()) == orjson.loads(written) | {"is_served": False, "prompts": 1}
+    assert orjson.loads(USUAL.to_record()) == orjson.loads(written) | new
 
 
 def test_a_record_without_score_and_metrics_reads_back() -> None:

@@ -136,6 +136,21 @@ class TestFlows:
         ledger.wait("w", 1, 2.5)
         assert ledger.loads(ROWS, 60.0).work_s.tolist() == [0, 2.5, 0]
 
+    def test_a_task_that_leaves_early_gives_back_the_work_that_it_did_not_do(self) -> None:
+        ledger = Ledger()
+        ledger.confirm(make_flight("stays", fixed_s=0.0, work_s=10.0), 0.0)
+        ledger.confirm(make_flight("leaves", work_s=500.0, output_tokens=5000.0), 0.0)
+        before_s = float(ledger.loads(ROWS, 3.0).work_s[0])
+        ledger.release("leaves", 3.0)
+        assert ledger.loads(ROWS, 3.0).work_s[0] < 0.05 * before_s
+
+    def test_a_task_that_was_never_sent_leaves_no_work(self) -> None:
+        ledger = Ledger()
+        ledger.confirm(make_flight("sent", work_s=10.0), 0.0)
+        ledger.reserve(make_flight("never", work_s=7.0), 0.0)
+        ledger.cancel("never", 0.0)
+        assert ledger.loads(ROWS, 0.0).work_s[0] == pytest.approx(10.0)
+
     def test_a_node_without_tasks_has_nothing_left_to_do(self) -> None:
         ledger = Ledger()
         ledger.reserve(make_flight("a", 0, work_s=900.0, prompt_tokens=1e6), 0.0)

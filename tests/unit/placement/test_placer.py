@@ -73,6 +73,20 @@ class TestChoice:
         placement = placer.choose(make_request(tiers=frozenset({CLOUD})))
         assert (placement.node, placement.choice.excluded) == ("c", {"tier": 1})
 
+    def test_takes_a_node_for_as_loaded_for_a_small_model_as_for_a_large_one(self) -> None:
+        setting = make_setting(make_node("a", slots=100))
+        large, small = (
+            dataclasses.replace(make_request(output_tokens=tokens), model=f"of-{tokens}") for tokens in (3000, 10)
+        )
+        for number in range(20):
+            for request in (large, small):
+                setting.placer.note_arrival(request)
+                one = dataclasses.replace(request, task_id=f"{request.model}-{number}")
+                setting.placer.reserve(setting.placer.choose(one), "a")
+        arms = [setting.placer.choose(request).arms for request in (large, small)]
+        assert arms[0].load[0] == pytest.approx(arms[1].load[0])
+        assert arms[0].work[0] > 5 * arms[1].work[0]
+
     def test_reserves_nothing(self) -> None:
         setting = make_setting(make_node("a"))
         placer = setting.placer

@@ -130,6 +130,13 @@ class TestPrice:
         scores = priced(1000.0).choose(make_task(), arms).scores
         assert scores == pytest.approx([0.9 - 0.1 / factor, 0.9 - 0.3 / factor])
 
+    def test_ignores_nodes_that_may_not_or_cannot_run_the_task(self) -> None:
+        arms = make_arms(
+            latency_s=[5] * 3, load=[0.0, 9.0, 9.0], allowed=[True, False, True], compute=[(1, 4), (1, 4), (1, 0)]
+        )
+        choice = priced(1000.0).choose(make_task(), arms)
+        assert choice.reason == "highest net value at 1000 J a deadline"
+
     def test_makes_the_worth_of_an_outcome(self) -> None:
         assert priced(1000.0).learn(make_feedback(0, energy_j=100.0)) == pytest.approx(1 - 100 / 1000)
         assert priced(1000.0).learn(make_feedback(0, energy_j=100.0, latency_s=11.0)) == pytest.approx(-100 / 1000)

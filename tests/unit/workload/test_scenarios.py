@@ -7,7 +7,7 @@ from perllm_lab.hardware.scenario import ScenarioError
 from perllm_lab.workload.scenarios import load_scenario, scenario_names
 from perllm_lab.workload.synthetic import LAWS
 
-NAMES = ["bursty", "drift", "inventory", "modern", "outage", "paper", "tight"]
+NAMES = ["bursty", "demo", "drift", "inventory", "modern", "outage", "paper", "tight"]
 INVENTORY = "sn,cpu_milli,memory_mib,gpu,model\nn-0,96000,393216,8,G2\nn-1,64000,262144,0,\nn-2,96000,393216,2,T4\n"
 
 

@@ -45,3 +45,11 @@ def test_an_unknown_synthetic_trace_lists_the_known_ones():
 def test_a_missing_file_is_refused_by_name():
     with pytest.raises(TraceError, match=r"nowhere\.csv"):
         load_arrivals("nowhere.csv", 10, np.random.default_rng(1))
+
+
+def test_joined_traces_are_services_of_the_same_rate_over_the_same_time():
+    mixed = load_arrivals("synthetic:conversation+synthetic:code", 400, np.random.default_rng(1))
+    times = {name: [one.at_s for one in mixed if one.service == name] for name in ("conversation", "code")}
+    assert [len(times[name]) for name in times] == [200, 200]
+    assert times["code"][-1] == pytest.approx(times["conversation"][-1])
+    assert [one.at_s for one in mixed] == sorted(one.at_s for one in mixed)
