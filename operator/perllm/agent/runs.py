@@ -91,7 +91,8 @@ class Runs:
         self._reports.drop(assignment)
         self._guard.clear("task", assignment.key)
         self._waiting.pop(assignment.id, None)
-        request = self._running.get(assignment.id)
+        # It is assigned again if somebody removes the status of the task and the operator restores it.
+        request = self._running.pop(assignment.id, None)
         if request is not None:
             request.cancel()
         self._show()
@@ -137,7 +138,8 @@ class Runs:
 
     def _end(self, assignment: Assignment, server: KnownServer, request: asyncio.Task[None]) -> None:
         self._own[server.address.url] -= 1
-        del self._running[assignment.id]
+        if self._running.get(assignment.id) is request:
+            del self._running[assignment.id]
         if request.cancelled():
             self._metrics.closed.inc()
         self.advance()

@@ -226,6 +226,18 @@ async def test_of_a_superseded_attempt_only_the_new_one_is_reported(desk: Desk, 
     assert [run.attempt for _, run, _ in desk.inbox.runs] == [2]
 
 
+async def test_an_attempt_that_is_withdrawn_and_assigned_again_at_once_is_made_again(desk: Desk, gate: Gate) -> None:
+    desk.runs.assign(assignment())
+    await gate.wait_for(1)
+
+    desk.runs.withdraw(assignment())
+    desk.runs.assign(assignment())
+    gate.open.set()
+
+    await desk.inbox.wait()
+    assert len(desk.server.requests) == 2
+
+
 async def test_an_attempt_that_ends_with_the_deadline_is_closed_then_and_not_reported(desk: Desk, gate: Gate) -> None:
     one = assignment(onDeadlineMissed="Terminate")
     desk.cluster_s = one.due_unix_s - 0.05
