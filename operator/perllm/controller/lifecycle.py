@@ -34,7 +34,10 @@ from perllm.controller.task import Task
 DEADLINE_EXCEEDED = "DeadlineExceeded"
 
 MAX_REFUSALS = 10
-"""Pods of one task that nodes may refuse or lose before the task is given up."""
+"""Pods of one task that nodes may refuse or lose before the task is given up.
+
+Requests are made again until the deadline: servers that are overloaded for a while say nothing about a task.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +165,9 @@ def _count(status: TaskStatus, pods: Sequence[Pod]) -> TaskStatus:
 def _want_pod(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float, cause: str = "") -> Step:
     """Return the step of a task that needs a pod; `cause` is why it needs another one."""
     lost = status.attempts - len(status.failed_attempts or ())
-    if lost > MAX_REFUSALS:
-        message = f"{lost} pods were refused or lost by their nodes" + (f"; last: {cause}" if cause else "")
+    if lost > MAX_REFUSALS and not (task.valid_spec.is_served and now_s < task.due_s):
+        attempts = "requests" if task.valid_spec.is_served else "pods"
+        message = f"{lost} {attempts} were refused or lost by their nodes" + (f"; last: {cause}" if cause else "")
         return Step(end(task, status, TaskPhase.FAILED, "TooManyRefusals", message, now_s))
     message = _join("waiting for its turn", cause)
     waiting = unplace(status).model_copy(update={"phase": TaskPhase.PENDING, "message": message})
