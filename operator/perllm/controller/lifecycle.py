@@ -40,6 +40,10 @@ Requests are made again until the deadline: servers that are overloaded for a wh
 """
 
 
+REPORT_S = 0.5
+"""How long the report of a request that ended in time may take to be seen. Its agent ends it at the deadline itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """What is to be done about a task now.
@@ -102,6 +106,12 @@ def find_end_s(status: TaskStatus, now_s: float) -> float:
     return ended.timestamp() if ended else now_s
 
 
+def find_verdict_s(task: Task, pods: Sequence[Pod]) -> float:
+    """Return the Unix time from which a task that has not ended has missed its deadline."""
+    is_awaited = any(pod.is_served and not pod.is_finished for pod in pods)
+    return task.due_s + (REPORT_S if is_awaited else 0.0)
+
+
 def _go_on(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) -> Step:
     """Return the next step of a task that has not ended."""
     status = accept(task, status, now_s)
@@ -116,7 +126,7 @@ def _go_on(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) ->
         return Step(succeed(task, status, ran, now_s))
     if task.is_deleting:
         return Step(end(task, status, TaskPhase.FAILED, "Deleted", "the task was deleted before it had ended", now_s))
-    if now_s >= task.due_s:
+    if now_s >= find_verdict_s(task, pods):
         status = miss_deadline(task, status, now_s)
         if task.valid_spec.on_deadline_missed is OnDeadlineMissed.TERMINATE:
             message = f"not complete by its deadline of {task.valid_spec.deadline}; onDeadlineMissed is Terminate"

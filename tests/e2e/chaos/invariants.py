@@ -16,7 +16,7 @@ from perllm_lab.trace_replay import FINAL_PHASES
 
 Span = tuple[float, float]
 
-SIGHT_S = 1.0
+SIGHT_S = 3.0
 """An operator on a busy machine may see so much later what the API server has stored."""
 
 AWAY_S = 30.0

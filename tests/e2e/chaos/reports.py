@@ -79,12 +79,16 @@ class Disturbance:
 
 
 def read_reports(changes: Sequence[Change]) -> list[Report]:
-    """Return the reports that the API server has stored, each once: an agent repeats one without an answer."""
+    """Return the reports that the API server has stored, each once: an agent repeats one without an answer.
+
+    An API server that is killed stores some without logging that; the statuses that the operator writes show them.
+    """
     found: dict[tuple[str, int, str], Report] = {}
     for one in select(changes, STATUS, "patch"):
-        if one.user == AGENT_USER and one.code < 300 and one.stored.get("kind") == names.TASK_KIND:
+        run = (one.stored.get("status") or {}).get("run")
+        if run and one.code < 300 and one.user in (AGENT_USER, OPERATOR_USER):
             report = _read_report(one)
-            found.setdefault((report.uid, report.attempt, str(one.stored["status"]["run"])), report)
+            found.setdefault((report.uid, report.attempt, str(run)), report)
     return list(found.values())
 
 

@@ -14,6 +14,7 @@ from e2e.chaos.served_invariants import (
     find_report_errors,
     find_unfounded_failures,
 )
+from perllm_lab.lab import OPERATOR_USER
 
 RUN = Run("ns/a", "edge-0", "Succeeded", 10.0, 12.0, 12.1, ())
 REPORT = Report("ns/a", "uid", 1, 1, "edge-0", "Answered", 10.0, 12.0, 12.1)
@@ -42,6 +43,10 @@ def change(**fields):
 
 def test_a_report_that_is_repeated_because_its_answer_was_lost_counts_once():
     assert read_reports([change(), change(request="s", asked_s=13.0), change(code=422), change(code=0)]) == [REPORT]
+
+
+def test_a_report_that_a_killed_api_server_has_not_logged_is_seen_in_what_the_operator_writes():
+    assert read_reports([change(code=0), change(user=OPERATOR_USER)]) == [REPORT]
 
 
 def test_a_request_succeeds_only_with_a_stored_answer():

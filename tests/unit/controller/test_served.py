@@ -9,7 +9,7 @@ import pytest
 
 from perllm.api import names
 from perllm.cluster.times import format_time
-from perllm.controller.lifecycle import MAX_REFUSALS
+from perllm.controller.lifecycle import MAX_REFUSALS, REPORT_S
 from perllm.energy.settlement import SETTLING_S
 from perllm.placement.serving import NOTHING, Serving
 from unit.controller.test_controller import Cluster
@@ -167,9 +167,21 @@ async def test_a_request_whose_agent_is_lost_is_made_again(cluster: ServedCluste
 
 async def test_a_request_is_ended_at_the_deadline_if_the_task_asks_for_it(cluster: ServedCluster) -> None:
     cluster.ask(deadline="5s", onDeadlineMissed="Terminate")
-    await asyncio.sleep(5.2)
+    await asyncio.sleep(5.1 + REPORT_S)
     assert cluster.status()["phase"] == "Failed"
     assert len(cluster.parts.ledger) == 0
+
+
+async def test_a_request_that_ended_in_time_has_succeeded_though_its_report_is_seen_after_the_deadline(
+    cluster: ServedCluster,
+) -> None:
+    cluster.ask(deadline="5s", onDeadlineMissed="Terminate")
+    await asyncio.sleep(4.9)
+    ended = format_time(cluster.now_s())
+    await asyncio.sleep(REPORT_S)
+    cluster.report(endTime=ended)
+    await asyncio.sleep(0.1)
+    assert (cluster.status()["phase"], cluster.status()["deadlineMet"]) == ("Succeeded", True)
 
 
 async def test_a_restart_knows_what_was_placed_and_what_was_answered_meanwhile(cluster: ServedCluster) -> None:
