@@ -19,7 +19,7 @@ def describe_run(
         attempt: number of the attempt.
         answer: the answer as far as it came.
         error: why it is not complete; None if it is.
-        begun_unix_s: Unix time at which the request was sent, by the clock of the node.
+        begun_unix_s: Unix time at which the request was sent, by the clock of the cluster.
         length_s: seconds until it ended.
     """
     has_tokens = answer.chunks > 0 and answer.output_tokens is not None

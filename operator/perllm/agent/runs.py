@@ -36,12 +36,10 @@ class RunClocks:
 
     Attributes:
         now: monotonic, in seconds.
-        unix_now: Unix time of this node, in seconds; runs are reported in it.
-        cluster_now: Unix time of the cluster, in seconds; deadlines are in it.
+        cluster_now: Unix time of the cluster, in seconds; deadlines are in it, and runs are reported in it.
     """
 
     now: Callable[[], float]
-    unix_now: Callable[[], float]
     cluster_now: Callable[[], float]
 
 
@@ -148,7 +146,7 @@ class Runs:
     async def _carry_out(self, assignment: Assignment, server: KnownServer) -> None:
         """Make the request and report how it ended. One that ends with the deadline is closed and not reported."""
         answer, clocks = Answer(), self._clocks
-        begun_s, begun_unix_s = clocks.now(), clocks.unix_now()
+        begun_s, begun_unix_s = clocks.now(), clocks.cluster_now()
         try:
             async with asyncio.timeout(self._time_left_s(assignment)):
                 failure = await self._ask(assignment, server, answer)
@@ -176,7 +174,7 @@ class Runs:
 
     def _report_missing(self, assignment: Assignment) -> None:
         error = UnavailableError(f"no model server of this node is ready for {assignment.model}")
-        now_s = self._clocks.unix_now()
+        now_s = self._clocks.cluster_now()
         run = describe_run(assignment.attempt, Answer(), error, begun_unix_s=now_s, length_s=0.0)
         self._report(assignment, run, None)
 

@@ -72,7 +72,7 @@ class Desk:
             self.inbox,
             own=self.own,
             may_start=lambda: self.may_start,
-            clocks=RunClocks(time.monotonic, time.time, lambda: self.cluster_s),
+            clocks=RunClocks(time.monotonic, lambda: self.cluster_s),
             metrics=AgentMetrics(CollectorRegistry()),
             guard=make_guard(),
         )
@@ -108,13 +108,14 @@ async def run_one(desk: Desk, *script: Handler) -> tuple[ServedRun, Result | Non
 
 
 async def test_an_answer_is_reported_with_times_tokens_and_text(desk: Desk) -> None:
-    before_s = time.time()
+    desk.cluster_s, before_s = 1000.0, time.monotonic()
 
     run, result = await run_one(desk)
 
     assert (run.attempt, run.end, run.problem) == (1, RunEnd.ANSWERED, None)
     assert (run.prompt_tokens, run.tokens, run.token_source) == (11, 7, TokenSource.USAGE)
-    assert before_s - 0.01 <= run.start_time.timestamp() <= run.end_time.timestamp() <= time.time() + 0.01
+    assert run.start_time.timestamp() == desk.cluster_s
+    assert desk.cluster_s <= run.end_time.timestamp() <= desk.cluster_s + time.monotonic() - before_s + 0.01
     assert run.time_to_first_token is not None
     assert 0 <= run.time_to_first_token <= (run.end_time - run.start_time).total_seconds() + 0.001
     assert result == Result(text="Hello there")
