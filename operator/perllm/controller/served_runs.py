@@ -18,11 +18,11 @@ from perllm.api.served_run import RunEnd, ServedRun
 from perllm.api.task_status import Result, RunsAs, TaskStatus
 from perllm.cluster.client import Object
 from perllm.cluster.pod import Pod, PodPhase, Timing
+from perllm.cluster.pod_ends import AGENT_LOST
 from perllm.cluster.shapes import as_object
 from perllm.controller.task import Task
 from perllm.placement.decision import Decision
 
-AGENT_LOST = "AgentLost"
 UNAVAILABLE = "ServerUnavailable"
 
 _ENDS: dict[RunEnd, tuple[PodPhase, int | None, str]] = {

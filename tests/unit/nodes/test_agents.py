@@ -96,6 +96,18 @@ def test_no_lease_expires_while_renewals_cannot_be_seen() -> None:
     assert cluster.lost == []
 
 
+def test_no_lease_expires_while_the_operator_is_stopped() -> None:
+    cluster = Agents()
+    cluster.offer(SERVER)
+    cluster.renew()
+    cluster.wait(20)
+    cluster.now_s += 600.0
+    cluster.agents.examine()
+    assert (cluster.serving, cluster.lost) == (OFFER, [])
+    cluster.wait(EXPIRY_S - 20)
+    assert (cluster.serving, set(cluster.lost)) == (NOTHING, {"n"})
+
+
 def test_a_lease_that_had_expired_before_it_was_seen_does_not_count() -> None:
     cluster = Agents()
     cluster.offer(SERVER)
