@@ -85,8 +85,10 @@ def read_reports(changes: Sequence[Change]) -> list[Report]:
     """
     found: dict[tuple[str, int, str], Report] = {}
     for one in select(changes, STATUS, "patch"):
-        run = (one.stored.get("status") or {}).get("run")
-        if run and one.code < 300 and one.user in (AGENT_USER, OPERATOR_USER):
+        if one.stored.get("kind") != names.TASK_KIND or one.user not in (AGENT_USER, OPERATOR_USER):
+            continue
+        run = one.stored["status"].get("run")
+        if run:
             report = _read_report(one)
             found.setdefault((report.uid, report.attempt, str(run)), report)
     return list(found.values())

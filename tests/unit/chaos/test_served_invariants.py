@@ -20,6 +20,7 @@ RUN = Run("ns/a", "edge-0", "Succeeded", 10.0, 12.0, 12.1, ())
 REPORT = Report("ns/a", "uid", 1, 1, "edge-0", "Answered", 10.0, 12.0, 12.1)
 STATUS = {"phase": "Succeeded", "attempts": 1, "run": {"attempt": 1}, "receivedTime": "1970-01-01T00:00:05Z"}
 LINE = {"kind": "request", "task": "ns/a", "node": "edge-0", "outcome": "Succeeded"}
+DENIAL = {"kind": "Status", "status": "Failure"}
 OUTAGE = "2026-01-01 WARNING perllm.cluster.outages: API server: no answer; retrying until it works"
 
 
@@ -42,11 +43,13 @@ def change(**fields):
 
 
 def test_a_report_that_is_repeated_because_its_answer_was_lost_counts_once():
-    assert read_reports([change(), change(request="s", asked_s=13.0), change(code=422), change(code=0)]) == [REPORT]
+    assert read_reports(
+        [change(), change(request="s", asked_s=13.0), change(code=422, stored=DENIAL), change(code=0, stored={})]
+    ) == [REPORT]
 
 
 def test_a_report_that_a_killed_api_server_has_not_logged_is_seen_in_what_the_operator_writes():
-    assert read_reports([change(code=0), change(user=OPERATOR_USER)]) == [REPORT]
+    assert read_reports([change(code=0, stored={}), change(user=OPERATOR_USER)]) == [REPORT]
 
 
 def test_a_request_succeeds_only_with_a_stored_answer():
