@@ -68,8 +68,8 @@ class ChaosFindings:
         """Return a table of the faults by kind, with a summary."""
         table = Table("fault", "count", title="Chaos", title_justify="left")
         faults = self._sum("faults")
-        for kind in FaultKind:
-            table.add_row(kind.value, str(faults[kind.value]))
+        for kind in (kind.value for kind in FaultKind if faults[kind.value]):
+            table.add_row(kind, str(faults[kind]))
         phases, chunks = self._sum("phases"), self.chunks
         table.caption = (
             f"{faults.total()} faults, {sum(one.skipped for one in chunks)} more had nothing to hit; "
