@@ -133,6 +133,8 @@ class NodeAgents:
 
     async def run(self) -> None:
         """Examine the Leases until cancelled."""
+        # A replica on standby has waited until here.
+        self._begun_s = self._examined_s = self._now_s()
         while True:
             await asyncio.sleep(INTERVAL_S)
             self.examine()

@@ -1,5 +1,6 @@
 """What the operator makes of agents: what their servers offer, and when they count as gone."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -127,3 +128,16 @@ def test_a_lease_is_recognised_by_its_name() -> None:
 @pytest.mark.parametrize("spec", [{}, {"renewTime": 5}, {"renewTime": "soon"}])
 def test_a_lease_without_a_time_is_none(spec: dict[str, Any]) -> None:
     assert read_lease({"metadata": {"name": f"{names.AGENT_LEASE_PREFIX}n"}, "spec": spec}) is None
+
+
+@pytest.mark.looptime
+async def test_what_a_replica_on_standby_has_waited_extends_no_lease() -> None:
+    cluster = Agents()
+    cluster.now_s += 3600.0
+    cluster.offer(SERVER)
+    cluster.renew()
+    examining = asyncio.create_task(cluster.agents.run())
+    await asyncio.sleep(0)
+    cluster.wait(EXPIRY_S + 1)
+    examining.cancel()
+    assert cluster.serving == NOTHING
