@@ -43,7 +43,8 @@ def build_patch(uid: str, fields: Fields, stored: Fields) -> list[Fields]:
     """Return the JSON patch (RFC 6902) that replaces a status, if the task has this uid.
 
     The API server ignores a uid in the other kinds of patches of a custom resource's status. What an agent has reported
-    in the meantime is not replaced by a status that was made without it.
+    in the meantime is not replaced by a status that was made without it; the agent may have its order even if the
+    answer to that write was lost.
 
     Args:
         uid: uid of the task; empty if it is not known.
@@ -51,7 +52,10 @@ def build_patch(uid: str, fields: Fields, stored: Fields) -> list[Fields]:
         stored: the status that it replaces, as far as known.
     """
     tests: list[Fields] = [{"op": "test", "path": "/metadata/uid", "value": uid}] if uid else []
-    if stored.get("runsAs") == RunsAs.REQUEST and "run" not in stored:
+    may_be_reported = stored.get("runsAs") == RunsAs.REQUEST or (
+        fields.get("runsAs") == RunsAs.REQUEST and "run" not in fields
+    )
+    if may_be_reported and "run" not in stored:
         tests.append({"op": "test", "path": "/status/run", "value": None})
     return [*tests, {"op": "add", "path": "/status", "value": fields}]
 

@@ -114,6 +114,14 @@ class TestStatusWriter:
         assert setting.patches
         assert len(caplog.records) == 1
 
+    async def test_replaces_no_report_though_the_answer_to_the_order_was_lost(self, setting: Setting) -> None:
+        setting.writer.seed(KEY, {"phase": "Pending"})
+        reported = {"phase": "Running", "runsAs": "request", "run": {"attempt": 1}}
+        setting.api.store(PATH, status=reported)
+        setting.writer.put(KEY, UID, {"phase": "Running", "runsAs": "request", "deadlineMet": False})
+        await setting.writes.drain()
+        assert setting.stored == reported
+
     async def test_forgets_an_object_that_no_longer_exists(self, setting: Setting) -> None:
         setting.api.remove(PATH)
         setting.writer.put(KEY, UID, {"number": 1})
