@@ -149,9 +149,14 @@ def _collect_learned(profiles: Mapping[str, Object]) -> dict[str, list[str]]:
 
 
 def _index_successes(stories: Iterable[Story]) -> Mapping[str, set[str]]:
-    """Return the shortened ids of the tasks that have succeeded on each node."""
+    """Return the shortened ids of the tasks that have succeeded on each node.
+
+    A task that was ended at its deadline is known by id too, but is no outcome, even if a run has succeeded too late.
+    """
     found: dict[str, set[str]] = defaultdict(set)
     for story in stories:
+        if story.status.get("phase") == "Failed":
+            continue
         for run in story.successes:
             found[run.node].add(story.uid[:ID_LENGTH])
     return found
