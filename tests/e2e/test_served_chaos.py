@@ -20,7 +20,6 @@ from perllm_lab.workload.scenarios import load_scenario
 
 TASKS, OVER_S = 150, 15.0
 FAULTS = (
-    Fault(1.5, FaultKind.KILL, "operator", 0.3, 0.0),
     Fault(2.0, FaultKind.REFUSALS, "", 3.0, 0.1),
     Fault(1.5, FaultKind.DELETE_RUNNING_TASK, "", 0.0, 0.5),
     Fault(1.0, FaultKind.SERVER_CRASH, AGENT_NODE, 2.0, 0.0),
@@ -28,6 +27,7 @@ FAULTS = (
     Fault(3.0, FaultKind.EDIT_STATUS, "", 0.0, 0.5),
     Fault(0.5, FaultKind.CUT, AGENTS_LINK, 2.0, 0.0),
     Fault(1.0, FaultKind.STALL, OPERATOR_LINK, 2.0, 0.0),
+    Fault(2.5, FaultKind.KILL, "operator", 0.3, 0.0),
 )
 
 

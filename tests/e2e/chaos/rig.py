@@ -19,6 +19,7 @@ from perllm_lab.workload.scenarios import load_scenario
 SCENARIO, SPEED = "modern", 3.0
 NAMESPACES = ("alpha", "beta", "gamma")
 NODES_USER = "lab-nodes"
+START_S = 60.0
 LINKS = {
     RunsAs.POD: (OPERATOR_LINK, NODES_LINK),
     RunsAs.REQUEST: (OPERATOR_LINK, NODES_LINK, AGENTS_LINK, AGENT_LINK),
@@ -71,6 +72,7 @@ async def open_rig(binaries: Mapping[str, Path], folder: Path, runs_as: RunsAs) 
             for process in agents.values():
                 stack.push_async_callback(process.stop)
                 await process.start()
+            await agents[AGENTS].wait_until(lab.serves_all, timeout_s=START_S)
         stages = {name: await stack.enter_async_context(open_stage(lab, name)) for name in NAMESPACES}
         yield ChaosRig(lab, runs_as, links, agents, stages, audit)
 
