@@ -60,7 +60,7 @@ labs: $(VENV)/ready ## The end-to-end tests on simulated nodes
 real: $(VENV)/ready ## The end-to-end tests on a real node, if run by root and containerd is there
 	@$(BIN)/pytest -q -rPs tests/e2e/real
 
-chaos: $(VENV)/ready ## Inject faults of all kinds while tasks flow (ARGS="--seed 7 --faults 250 --tasks 2500 --resume")
+chaos: $(VENV)/ready ## Inject faults of all kinds while tasks flow (ARGS="--work requests --seed 7 --faults 250 --tasks 2500 --resume")
 	@PYTHONPATH=tests $(BIN)/python -m e2e.chaos $(ARGS)
 
 soak: $(VENV)/ready ## Let 100,000 tasks flow through a lab, and report whether memory and time stay flat (ARGS="--tasks 20000")

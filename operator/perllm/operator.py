@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from random import Random
 from typing import IO, TypeVar
@@ -300,6 +301,7 @@ class Operator:
                 raise
 
     async def _run(self) -> None:
+        log.info("starting PerLLM %s", version("perllm"))
         async with AsyncExitStack() as stack:
             stack.callback(self._source.close)
             await stack.enter_async_context(self._serve_health())

@@ -185,11 +185,11 @@ class Lab:
             self.agents = self._build_agents()
             self._stack.push_async_callback(self.agents.stop)
             await self.agents.start()
-            await self.agents.wait_until(self._serve_all, timeout_s=START_TIMEOUT_S)
+            await self.agents.wait_until(self.serves_all, timeout_s=START_TIMEOUT_S)
         configuration = scheduler_configuration(f"http://{LOOPBACK}:{self._extender_port}")
         await self.control_plane.start_scheduler("perllm-scheduler", configuration, user=SCHEDULER_USER)
 
-    async def _serve_all(self) -> bool:
+    async def serves_all(self) -> bool:
         """Return whether the model servers of all nodes take requests."""
         listing = await self.client.get(names.node_servers_path())
         ready = [item for item in listing["items"] if (item.get("status") or {}).get("ready") == "1/1"]

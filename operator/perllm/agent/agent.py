@@ -132,13 +132,16 @@ class Agent:
         self._metrics.watch(reports=lambda: len(self._writes), lease=lambda: self._lease.is_valid)
 
     def _build_runs(self, reports: RunReports, own: Counter[str]) -> Runs:
+        def cluster_now() -> float:
+            return time.time() - self._lease.clock_ahead_s
+
         return Runs(
             self._servers,
             reports,
             node=self._node,
             own=own,
             may_start=lambda: self._lease.is_valid,
-            clocks=RunClocks(time.monotonic, time.time, lambda: time.time() - self._lease.clock_ahead_s),
+            clocks=RunClocks(time.monotonic, cluster_now),
             metrics=self._metrics,
             guard=self._guard,
             rng=self._rng,

@@ -22,8 +22,11 @@ LAST_LENGTH_S = 1
 RENEW_S = 10.0
 RETRY_S = 2.0
 TIMEOUT_S = 5.0
-SKEW_S = 2.0
-"""The API server's time is known to the second; clocks that differ by less are taken to agree."""
+RESOLUTION_S = 1.0
+"""The API server's time is known to the second."""
+
+SKEW_S = 1.0
+"""Clocks that may differ by no more than this are taken to agree."""
 
 
 class AgentLease:
@@ -98,8 +101,7 @@ class AgentLease:
         was_valid, self._renewed_s = self.is_valid, asked_s
         written_s = read_written_s(lease)
         if written_s is not None:
-            ahead_s = self._unix_now() - written_s
-            self.clock_ahead_s = ahead_s if abs(ahead_s) > SKEW_S else 0.0
+            self.clock_ahead_s = find_ahead_s(written_s, self._unix_now(), self._now() - asked_s)
         if not was_valid:
             self._on_renewed()
 
@@ -122,6 +124,19 @@ class AgentLease:
     def _build_spec(self) -> dict[str, Any]:
         renewed = format_time(self._unix_now())
         return {"holderIdentity": self._node, "leaseDurationSeconds": self._length_s, "renewTime": renewed}
+
+
+def find_ahead_s(written_s: float, answered_s: float, took_s: float) -> float:
+    """Return by how many seconds a clock is ahead of that of the API server; 0 if both may agree.
+
+    Args:
+        written_s: when the API server wrote, by its own clock, to the second.
+        answered_s: when its answer arrived, by the other clock.
+        took_s: seconds since it was asked; on a slow link it may have written at any time since then.
+    """
+    most_s = answered_s - written_s
+    least_s = most_s - took_s - RESOLUTION_S
+    return 0.0 if least_s <= SKEW_S and most_s >= -SKEW_S else (least_s + most_s) / 2
 
 
 def read_written_s(lease: Mapping[str, Any]) -> float | None:

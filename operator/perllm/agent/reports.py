@@ -14,6 +14,7 @@ from perllm.agent.assignments import Assignment, AssignmentId
 from perllm.agent.results import AttemptReport
 from perllm.api import names
 from perllm.api.task_answer import TaskAnswer
+from perllm.cluster.agent_policy import is_denied_report
 from perllm.cluster.client import ApiError, Client, Object, PatchKind
 from perllm.cluster.writes import Write, WriteQueue
 
@@ -56,7 +57,7 @@ class RunReports:
         try:
             await self._client.patch(path, patch, kind=PatchKind.JSON, fieldManager=names.AGENT_FIELD_MANAGER)
         except ApiError as error:
-            if error.is_transient:
+            if error.is_transient and not is_denied_report(error):
                 raise
             # Without the server's message, which may quote the answer.
             log.info("the run of task %s was not accepted: %d %s", assignment.key, error.status, error.reason)

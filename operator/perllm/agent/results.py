@@ -50,7 +50,7 @@ def build_report(
         attempt: its number.
         inquiry: what became of its prompts.
         answer_name: name of the object for what the status cannot hold.
-        begun_unix_s: Unix time at which the first request was sent, by the clock of the node.
+        begun_unix_s: Unix time at which the first request was sent, by the clock of the cluster.
         length_s: seconds until the last one ended.
     """
     error = inquiry.error

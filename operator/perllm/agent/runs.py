@@ -42,12 +42,10 @@ class RunClocks:
 
     Attributes:
         now: monotonic, in seconds.
-        unix_now: Unix time of this node, in seconds; runs are reported in it.
-        cluster_now: Unix time of the cluster, in seconds; deadlines are in it.
+        cluster_now: Unix time of the cluster, in seconds; deadlines are in it, and runs are reported in it.
     """
 
     now: Callable[[], float]
-    unix_now: Callable[[], float]
     cluster_now: Callable[[], float]
 
 
@@ -103,7 +101,8 @@ class Runs:
         self._reports.drop(assignment)
         self._guard.clear("task", assignment.key)
         self._waiting.pop(assignment.id, None)
-        request = self._running.get(assignment.id)
+        # It is assigned again if somebody removes the status of the task and the operator restores it.
+        request = self._running.pop(assignment.id, None)
         if request is not None:
             request.cancel()
         self._show()
@@ -149,7 +148,8 @@ class Runs:
 
     def _end(self, assignment: Assignment, server: KnownServer, request: asyncio.Task[None]) -> None:
         self._own[server.address.url] -= 1
-        del self._running[assignment.id]
+        if self._running.get(assignment.id) is request:
+            del self._running[assignment.id]
         if request.cancelled():
             self._metrics.closed.inc()
         self.advance()
@@ -157,7 +157,8 @@ class Runs:
 
     async def _carry_out(self, assignment: Assignment, server: KnownServer) -> None:
         """Ask and report how it ended. What ends with the deadline is closed and not reported."""
-        begun_s, begun_unix_s = self._clocks.now(), self._clocks.unix_now()
+        clocks = self._clocks
+        begun_s, begun_unix_s = clocks.now(), clocks.cluster_now()
         ask = partial(self._ask, assignment, server)
         try:
             async with asyncio.timeout(self._time_left_s(assignment)):
@@ -186,7 +187,7 @@ class Runs:
 
     def _report_missing(self, assignment: Assignment) -> None:
         error = UnavailableError(f"no model server of this node is ready for {assignment.model}")
-        self._report(assignment, Inquiry([Reply(Answer(), error)], error=error), self._clocks.unix_now(), 0.0)
+        self._report(assignment, Inquiry([Reply(Answer(), error)], error=error), self._clocks.cluster_now(), 0.0)
 
     def _report(self, assignment: Assignment, inquiry: Inquiry, begun_unix_s: float, length_s: float) -> None:
         attempt, name = assignment.attempt, names.task_answer_name(*assignment.id, self._node)

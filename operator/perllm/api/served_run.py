@@ -37,7 +37,7 @@ class ServedRun(Resource):
         description="Answered: the answer is complete, or of several prompts at least one; Failed: the request failed; "
         "Unavailable: the server did not accept it, so that it does not count as a failure of the task."
     )
-    start_time: AwareDatetime = Field(description="When the agent sent the request, by the clock of the node.")
+    start_time: AwareDatetime = Field(description="When the agent sent the request, by the clock of the API server.")
     end_time: AwareDatetime = Field(description="When the answer was complete, or the request failed.")
     time_to_first_token: Seconds | None = Field(
         default=None, description="Seconds from the request to the first token; the mean over all prompts."

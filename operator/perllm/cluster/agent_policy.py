@@ -10,8 +10,10 @@ from typing import Any
 from perllm.api import names
 from perllm.api.task_status import RunsAs, TaskPhase, TaskStatus
 from perllm.cluster.admission import build_policy
+from perllm.cluster.client import ApiError
 
-REPORT_POLICY_NAME = "perllm-agent-reports"
+_REPORTS = "-agent-reports"
+REPORT_POLICY_NAME = f"perllm{_REPORTS}"
 OBJECT_POLICY_NAME = "perllm-agent-objects"
 
 AGENT_FIELDS = frozenset({"run", "result"})
@@ -87,6 +89,11 @@ def build_agent_policies(
         *build_policy(report_name, report_policy_spec(user)),
         *build_policy(object_name, object_policy_spec(user)),
     ]
+
+
+def is_denied_report(error: ApiError) -> bool:
+    """Whether the policy about reports denied one, whatever release it belongs to: it would be denied again."""
+    return error.status == 403 and f"{_REPORTS}'" in error.message
 
 
 def _is_placed_here() -> dict[str, Any]:

@@ -78,6 +78,7 @@ class Pod:
         report: run report of the first container.
         decision_record: the decision record that was written with the binding.
         is_served: whether this is not a pod, but a request to a model server (controller/served_runs.py).
+        retry_after_s: how long the model server that did not accept it asked to wait.
     """
 
     key: str
@@ -109,6 +110,7 @@ class Pod:
     report: RunReport | None
     decision_record: str | None
     is_served: bool = False
+    retry_after_s: float = 0.0
 
     @property
     def is_finished(self) -> bool:

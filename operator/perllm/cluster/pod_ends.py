@@ -13,7 +13,10 @@ START_TIMEOUT = "StartTimeout"
 MISTAKES = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError")
 """Reasons of containers that cannot start on any node."""
 
-STOPPED = ("Evicted", "Preempting")
+AGENT_LOST = "AgentLost"
+"""Reason of a request whose agent does not renew its Lease any more."""
+
+STOPPED = ("Evicted", "Preempting", AGENT_LOST)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,9 @@ A pod cannot start before the API server has created it, nor end after the opera
 Times within these bounds are taken from the node, to the second, or from the container's own report where both agree.
 Once a time lies outside, the clock of the node is wrong and none of that pod's times are believed: the moments at which
 its start and its end were seen count instead.
+
+Agents report the times of requests by the clock of the API server, and after an outage long after they have ended. So
+how late a report is seen says nothing about the clock of its node.
 """
 
 import logging
@@ -75,6 +78,8 @@ class Clocks:
                 is_retained=pod.is_retained,
                 linger_s=pod.linger_s,
             )
+        if pod.is_served:
+            return bound_times(pod, before, now_s)
         if before is not None and pod.node is not None and self._is_member(pod.node):
             self._compare(pod.node, pod, before, now_s)
         return bound_times(pod, before, now_s, is_trusted=pod.node not in self._skewed)

@@ -21,7 +21,7 @@ from perllm.controller.pod_accounts import PodAccounts
 from perllm.controller.pod_releases import PodReleases
 from perllm.controller.reconciler import Reconciler
 from perllm.controller.retirement import read_stub
-from perllm.controller.served_runs import adopt_report, read_run
+from perllm.controller.served_runs import adopt_report, is_late_report, read_run
 from perllm.controller.status_writer import StatusWriter, is_written_by_others
 from perllm.controller.task import Task, read_task
 from perllm.controller.tracking import Tracked, Tracking
@@ -148,7 +148,7 @@ class Controller:
         if known is not None and _is_seen(item, known):
             if tracked is not None:
                 self._take_report(tracked, item)
-            if is_written_by_others(item):
+            if is_written_by_others(item) or (stub is not None and _has_other_run(item, stub)):
                 self._restore_status(item, stub)
             return
         self._history.forget(key)
@@ -180,11 +180,15 @@ class Controller:
 
     def _take_report(self, tracked: Tracked, item: Object) -> None:
         """Take in what an agent has reported about a request."""
-        status = adopt_report(tracked.status, item)
+        key, status = tracked.task.key, adopt_report(tracked.status, item)
+        if is_late_report(status, item):
+            # It has kept the status that ends or replaces its attempt from being written.
+            self._writer.observe(key, as_object(item.get("status")))
+            self._writer.put(key, tracked.task.uid, status.to_object())
         if status is tracked.status:
             return
         tracked.status = status
-        self._writer.observe(tracked.task.key, as_object(item.get("status")))
+        self._writer.observe(key, as_object(item.get("status")))
         run = read_run(tracked.task, status)
         if run is not None:
             self._take_pod(run, is_gone=False)
@@ -262,6 +266,12 @@ class Controller:
         self._reconciler.reconcile(pod.task_key)
         if pod.node is None and pod.wait_reason:
             self._scheduler.release_room(pod.task_key)
+
+
+def _has_other_run(item: Object, stub: Stub) -> bool:
+    """Whether the report of a run has kept the last status of a finished task from being written."""
+    run = as_object(item.get("status")).get("run")
+    return run is not None and run != stub.status.get("run")
 
 
 def _is_seen(item: Object, known: Task | Stub) -> bool:

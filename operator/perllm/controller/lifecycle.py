@@ -35,7 +35,14 @@ from perllm.controller.task import Task
 DEADLINE_EXCEEDED = "DeadlineExceeded"
 
 MAX_REFUSALS = 10
-"""Pods of one task that nodes may refuse or lose before the task is given up."""
+"""Pods of one task that nodes may refuse or lose before the task is given up.
+
+Requests are made again until the deadline: servers that are overloaded for a while say nothing about a task.
+"""
+
+
+REPORT_S = 0.5
+"""How long the report of a request that ended in time may take to be seen. Its agent ends it at the deadline itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,12 @@ def find_end_s(status: TaskStatus, now_s: float) -> float:
     return ended.timestamp() if ended else now_s
 
 
+def find_verdict_s(task: Task, pods: Sequence[Pod]) -> float:
+    """Return the Unix time from which a task that has not ended has missed its deadline."""
+    is_awaited = any(pod.is_served and not pod.is_finished for pod in pods)
+    return task.due_s + (REPORT_S if is_awaited else 0.0)
+
+
 def _go_on(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) -> Step:
     """Return the next step of a task that has not ended."""
     status = accept(task, status, now_s)
@@ -114,7 +127,7 @@ def _go_on(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) ->
         return Step(succeed(task, status, ran, now_s))
     if task.is_deleting:
         return Step(end(task, status, TaskPhase.FAILED, "Deleted", "the task was deleted before it had ended", now_s))
-    if now_s >= task.due_s:
+    if now_s >= find_verdict_s(task, pods):
         status = miss_deadline(task, status, now_s)
         if task.valid_spec.on_deadline_missed is OnDeadlineMissed.TERMINATE:
             message = f"not complete by its deadline of {task.valid_spec.deadline}; onDeadlineMissed is Terminate"
@@ -163,8 +176,9 @@ def _count(status: TaskStatus, pods: Sequence[Pod]) -> TaskStatus:
 def _want_pod(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float, cause: str = "") -> Step:
     """Return the step of a task that needs a pod; `cause` is why it needs another one."""
     lost = status.attempts - len(status.failed_attempts or ())
-    if lost > MAX_REFUSALS:
-        message = f"{lost} pods were refused or lost by their nodes" + (f"; last: {cause}" if cause else "")
+    if lost > MAX_REFUSALS and not (task.valid_spec.is_served and now_s < task.due_s):
+        attempts = "requests" if task.valid_spec.is_served else "pods"
+        message = f"{lost} {attempts} were refused or lost by their nodes" + (f"; last: {cause}" if cause else "")
         return Step(end(task, status, TaskPhase.FAILED, "TooManyRefusals", message, now_s))
     message = _join("waiting for its turn", cause)
     waiting = unplace(status).model_copy(update={"phase": TaskPhase.PENDING, "message": message})

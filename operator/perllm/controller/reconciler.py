@@ -220,7 +220,8 @@ class Reconciler:
         looks_s = [next_look_s(pod, self._patience, task.due_s) for pod in tracked.pods.values()]
         waits_s = [look_s - now_s for look_s in looks_s if look_s is not None and look_s > now_s]
         if not status.phase.is_final:
-            waits_s += [task.due_s - now_s] if task.due_s > now_s else []
+            verdict_s = lifecycle.find_verdict_s(task, tracked.all_pods)
+            waits_s += [verdict_s - now_s] if verdict_s > now_s else []
         elif status.observed is not None and status.observed.energy_quality is None and step.finished is not None:
             waits_s.append(self._settlement.retry_s)
         if waits_s:

@@ -18,11 +18,11 @@ from perllm.api.served_run import RunEnd, ServedRun
 from perllm.api.task_status import Result, RunsAs, TaskStatus
 from perllm.cluster.client import Object
 from perllm.cluster.pod import Pod, PodPhase, Timing
+from perllm.cluster.pod_ends import AGENT_LOST
 from perllm.cluster.shapes import as_object
 from perllm.controller.task import Task
 from perllm.placement.decision import Decision
 
-AGENT_LOST = "AgentLost"
 UNAVAILABLE = "ServerUnavailable"
 
 _ENDS: dict[RunEnd, tuple[PodPhase, int | None, str]] = {
@@ -70,6 +70,7 @@ def end_run(pod: Pod, run: ServedRun) -> Pod:
         started_s=started_s,
         finished_s=finished_s,
         report=report,
+        retry_after_s=run.retry_after or 0.0,
     )
 
 
@@ -84,17 +85,34 @@ def adopt_report(status: TaskStatus, item: Object) -> TaskStatus:
 
     Another attempt than the current one, and anything after the end, is ignored.
     """
-    stored = as_object(item.get("status"))
-    if status.runs_as is not RunsAs.REQUEST or status.phase.is_final or not stored.get("run"):
+    report = _read_report(item)
+    if report is None or not _is_awaited(status, report[0]) or report[0] == status.run:
         return status
+    run, result = report
+    return status.model_copy(update={"run": run, "result": result})
+
+
+def is_late_report(status: TaskStatus, item: Object) -> bool:
+    """Whether a stored task has a report of an attempt that was ended or replaced before the report was seen."""
+    report = _read_report(item)
+    return report is not None and not _is_awaited(status, report[0]) and report[0] != status.run
+
+
+def _read_report(item: Object) -> tuple[ServedRun, Result | None] | None:
+    """Return what an agent has written into the status of a stored task."""
+    stored = as_object(item.get("status"))
+    if not stored.get("run"):
+        return None
     try:
         run = ServedRun.model_validate(stored["run"])
-        result = Result.model_validate(stored["result"]) if stored.get("result") else None
+        return run, Result.model_validate(stored["result"]) if stored.get("result") else None
     except ValidationError:
-        return status
-    if run.attempt != status.attempts or run == status.run:
-        return status
-    return status.model_copy(update={"run": run, "result": result})
+        return None
+
+
+def _is_awaited(status: TaskStatus, run: ServedRun) -> bool:
+    is_current = status.runs_as is RunsAs.REQUEST and run.attempt == status.attempts
+    return is_current and not status.phase.is_final
 
 
 def _build_run(task: Task, attempt: int, node: str, record: str | None, started_s: float) -> Pod:

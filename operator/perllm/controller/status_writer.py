@@ -78,6 +78,7 @@ class StatusWriter:
         self._stored: dict[str, Fields] = {}
         self._wanted: dict[str, Fields] = {}
         self._delays: dict[str, tuple[asyncio.TimerHandle, str]] = {}
+        self._doubtful: set[str] = set()
 
     def seed(self, key: str, stored: Fields) -> None:
         """Record the status that was read from the API server, unless one is known."""
@@ -103,6 +104,7 @@ class StatusWriter:
     def observe(self, key: str, present: Fields) -> None:
         """Note what is stored, after an agent has added its report; the next status is made with it."""
         self._stored[key] = present
+        self._doubtful.discard(key)
 
     def restore(self, key: str, uid: str, present: Fields) -> None:
         """Write a status again that another client has changed to what is present."""
@@ -124,6 +126,7 @@ class StatusWriter:
         """Drop everything about an object that no longer exists."""
         self._stored.pop(key, None)
         self._wanted.pop(key, None)
+        self._doubtful.discard(key)
         self._end_delay(key)
         self._writes.drop(KIND, key)
 
@@ -137,14 +140,20 @@ class StatusWriter:
             timer.cancel()
 
     async def _send(self, key: str, uid: str) -> None:
+        if key in self._doubtful and not await self._look(key, uid):
+            self.forget(key)
         fields = self._wanted.get(key)
-        if fields is None:
-            return  # forgotten
+        if fields is not None:
+            await self._store(key, uid, fields)
+
+    async def _store(self, key: str, uid: str, fields: Fields) -> None:
         stored = self._stored.setdefault(key, {})
         try:
             written = fields if stored == fields else await self._patch(key, uid, fields)
         except ApiError as error:
             if not _is_about_another(error):
+                if _may_be_made(error) and fields.get("runsAs") == RunsAs.REQUEST:
+                    self._doubtful.add(key)
                 raise
             written = None
         if self._stored.get(key) is not stored:
@@ -158,6 +167,24 @@ class StatusWriter:
             del self._wanted[key]
         if written is fields:
             self._on_written(key, fields)
+
+    async def _look(self, key: str, uid: str) -> bool:
+        """Read what is stored after a write without an answer, which may have been an agent's order.
+
+        Return whether the newest status may be written: not if the task is gone, or the agent has reported meanwhile,
+        which the watch will show.
+        """
+        namespace, name = key.split("/")
+        # A list, since the operator has no right to get tasks.
+        listing = await self._client.get(names.tasks_path(namespace), fieldSelector=f"metadata.name={name}")
+        item: Object = next((one for one in listing["items"] if one["metadata"]["name"] == name), {})
+        if key not in self._doubtful:
+            return True  # forgotten, or observed meanwhile
+        present, wanted = as_object(item.get("status")), self._wanted.get(key, {})
+        run = as_object(present.get("run"))
+        self.observe(key, present)
+        is_same = bool(item) and uid in ("", item["metadata"]["uid"])
+        return is_same and (not run or "run" in wanted or run.get("attempt") != wanted.get("attempts"))
 
     async def _patch(self, key: str, uid: str, fields: Fields) -> Fields:
         """Return what is stored now: all of it, or the essentials if the schema does not admit the rest."""
@@ -177,6 +204,11 @@ class StatusWriter:
     async def _replace(self, key: str, uid: str, fields: Fields) -> None:
         path, patch = names.task_status_path(*key.split("/")), build_patch(uid, fields, self._stored.get(key, {}))
         await self._client.patch(path, patch, kind=PatchKind.JSON, fieldManager=names.FIELD_MANAGER)
+
+
+def _may_be_made(error: ApiError) -> bool:
+    """Whether a change may have been made although it was not confirmed."""
+    return error.status == 0 or error.status >= 500
 
 
 def _is_about_another(error: ApiError) -> bool:

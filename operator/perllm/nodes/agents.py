@@ -1,7 +1,8 @@
 """Follows the agents of nodes: what their model servers offer to served tasks, and whether they are alive.
 
 An agent renews a Lease. How long ago that was is judged by the operator's own clock, from the moment at which it saw
-the renewal, since the clocks of nodes may be wrong. While the operator cannot see renewals, no Lease expires.
+the renewal, since the clocks of nodes may be wrong. While the operator cannot see renewals, no Lease expires; nor while
+it is stopped itself.
 """
 
 import asyncio
@@ -21,6 +22,9 @@ from perllm.scheduling.scheduler import Scheduler
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 1.0
+LATE_S = 1.0
+"""An examination that comes so much later than planned shows that the operator was stopped, or very busy."""
+
 DURATION_S = 30.0
 RENEWAL_S = 10.0
 MARGIN_S = 5.0
@@ -105,7 +109,7 @@ class NodeAgents:
         self._offers: dict[str, Offer] = {}
         self._passed: dict[str, Serving] = {}
         self._until_s: dict[str, float] = {}
-        self._begun_s = now_s()
+        self._begun_s = self._examined_s = now_s()
         self._are_known = False
 
     def on_offer(self, old: Offer | None, new: Offer | None) -> None:
@@ -138,13 +142,18 @@ class NodeAgents:
 
     async def run(self) -> None:
         """Examine the Leases until cancelled."""
-        self._begun_s = self._now_s()
+        # A replica on standby has waited until here.
+        self._begun_s = self._examined_s = self._now_s()
         while True:
             await asyncio.sleep(INTERVAL_S)
             self.examine()
 
     def examine(self) -> None:
         """Take nodes whose agents are not alive out of service, and their requests as lost."""
+        late_s, self._examined_s = self._now_s() - self._examined_s - INTERVAL_S, self._now_s()
+        if late_s > LATE_S:
+            self._begun_s += late_s
+            self._until_s = {node: until_s + late_s for node, until_s in self._until_s.items()}
         if not self._can_see():
             blind_until_s = self._now_s() + DURATION_S + MARGIN_S
             self._until_s = {node: max(until_s, blind_until_s) for node, until_s in self._until_s.items()}

@@ -64,7 +64,7 @@ class NodeHealth:
         """Record what a change of a task's pod says about its node; a pod seen for the first time says nothing."""
         if before is None or before.is_finished or pod.node is None:
             return
-        attempt = Attempt(pod.task_uid, pod.task_key.partition("/")[0], model, pod.node)
+        attempt = Attempt(pod.task_uid, pod.task_key.partition("/")[0], model, pod.node, pod.retry_after_s)
         kind = find_fault(before, pod)
         if kind is NodeFault.REFUSED:
             self._report(self._scheduler.note_refused(attempt, _describe(pod)))

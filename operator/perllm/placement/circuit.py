@@ -28,12 +28,21 @@ class CircuitKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A pod of a task on a node."""
+    """A pod of a task on a node, or a request.
+
+    Attributes:
+        task_id: uid of the task.
+        namespace: of the task.
+        model: of the task.
+        node: where it was placed.
+        retry_after_s: how long the node asked to wait, if it did not accept it.
+    """
 
     task_id: str
     namespace: str
     model: str
     node: str
+    retry_after_s: float = 0.0
 
 
 @dataclass(slots=True, kw_only=True)

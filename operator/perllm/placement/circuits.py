@@ -92,7 +92,7 @@ class Circuits:
 
     def note_refused(self, attempt: Attempt, reason: str, now_s: float) -> list[CircuitChange]:
         """Note that a node did not run a pod."""
-        self._holds.add(attempt.task_id, now_s)
+        self._holds.add(attempt.task_id, now_s, attempt.retry_after_s)
         return self._note_bad(BadEnd(attempt, NodeFault.REFUSED, reason, now_s), fleet_size=0)
 
     def note_failed(self, attempt: Attempt, reason: str, now_s: float, fleet_size: int) -> list[CircuitChange]:

@@ -1,7 +1,7 @@
 """How long a task waits after a node refused its pod.
 
 After its first refusal it goes to another node at once; after further ones, or where there is no other, it waits first,
-longer each time.
+longer each time. Where there is no other, it also waits as long as the node asked for, within the limit of all pauses.
 """
 
 from collections import OrderedDict
@@ -18,6 +18,7 @@ HOLD = Backoff(first_s=1.0, limit_s=60.0)
 class _Hold:
     refusals: int = 0
     until_s: float = 0.0
+    asked_until_s: float = 0.0
 
 
 class Holds:
@@ -31,11 +32,12 @@ class Holds:
         self._rng = rng
         self._holds: OrderedDict[str, _Hold] = OrderedDict()
 
-    def add(self, task_id: str, now_s: float) -> None:
-        """Hold a task whose pod was refused."""
+    def add(self, task_id: str, now_s: float, retry_after_s: float = 0.0) -> None:
+        """Hold a task whose pod was refused by a node that asked to wait so long."""
         hold = remember(self._holds, task_id, _Hold)
         hold.refusals += 1
         hold.until_s = now_s + HOLD.pause_s(hold.refusals, self._rng)
+        hold.asked_until_s = now_s + min(retry_after_s, HOLD.limit_s)
 
     def forget(self, task_id: str) -> None:
         """Forget a task."""
@@ -44,6 +46,8 @@ class Holds:
     def is_held(self, task_id: str, now_s: float, *, can_go_elsewhere: bool) -> bool:
         """Whether a task has to wait before it is tried again."""
         hold = self._holds.get(task_id)
-        if hold is None or (hold.refusals == 1 and can_go_elsewhere):
+        if hold is None:
             return False
-        return now_s < hold.until_s
+        if can_go_elsewhere:
+            return hold.refusals > 1 and now_s < hold.until_s
+        return now_s < max(hold.until_s, hold.asked_until_s)

@@ -1,4 +1,4 @@
-"""The agents of all simulated nodes in one process: `python -m perllm_lab.nodes.agents --scenario modern`.
+"""The agents of simulated nodes in one process: `python -m perllm_lab.nodes.agents --scenario modern`.
 
 Each has the identity of an agent of the chart, a token that is bound to a pod on its node, and makes its requests to
 the simulated model server of the node.
@@ -28,17 +28,20 @@ AGENT_LABELS = {"app.kubernetes.io/component": "agent"}
 TOKEN_S = 7 * 24 * 3600
 MAX_CONNECTIONS = 8
 STARTS_AT_ONCE = 8
+RETRY_S = 1.0
 
 
 @click.command()
 @click.option("--kubeconfig", type=click.Path(path_type=Path, dir_okay=False), help="Of an administrator.")
 @click.option("--scenario", default="modern", show_default=True, help="A scenario of the lab, or a YAML file.")
 @click.option("--servers", required=True, help="Base URL of the simulated nodes' server.")
-def main(kubeconfig: Path | None, scenario: str, servers: str) -> None:
+@click.option("--node", "names", multiple=True, help="Only the agent of this node; may be repeated.")
+def main(kubeconfig: Path | None, scenario: str, servers: str, names: tuple[str, ...]) -> None:
     """Run the agents of the nodes of a scenario until SIGTERM or SIGINT."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        asyncio.run(_serve(load_scenario(scenario).nodes(), load_credentials(kubeconfig), servers))
+        nodes = [node for node in load_scenario(scenario).nodes() if not names or node.name in names]
+        asyncio.run(_serve(nodes, load_credentials(kubeconfig), servers))
     except (ApiError, CredentialsError, ScenarioError, OSError) as error:
         raise click.ClickException(str(error)) from error
 
@@ -50,7 +53,7 @@ async def _serve(nodes: list[NodeSpec], credentials: Credentials, servers: str) 
 
         async def build(node: NodeSpec) -> Agent:
             async with gate:
-                own = with_token(credentials, await issue_token(admin, node.name))
+                own = with_token(credentials, await _wait_for_token(admin, node.name))
             client = await stack.enter_async_context(Client(own, max_connections=MAX_CONNECTIONS))
             return Agent(client, node.name, build_config(node, servers))
 
@@ -86,6 +89,17 @@ async def issue_token(admin: Client, node: str) -> str:
     request = {"spec": {"boundObjectRef": reference, "expirationSeconds": TOKEN_S}}
     token: str = (await admin.post(path, request))["status"]["token"]
     return token
+
+
+async def _wait_for_token(admin: Client, node: str) -> str:
+    """Return a token once the API server issues it, as kubelet starts a pod only then."""
+    while True:
+        try:
+            return await issue_token(admin, node)
+        except ApiError as error:
+            if not error.is_transient:
+                raise
+        await asyncio.sleep(RETRY_S)
 
 
 def with_token(credentials: Credentials, token: str) -> Credentials:

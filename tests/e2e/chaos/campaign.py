@@ -14,6 +14,7 @@ from e2e.chaos.plan import Fault, plan_faults
 from e2e.chaos.rig import NAMESPACES, SCENARIO, SPEED, open_rig
 from e2e.chaos.workload import Order, plan_tasks
 from e2e.command import Say
+from perllm.api.task_status import RunsAs
 from perllm_lab.workload.scenarios import load_scenario
 
 CHUNK_FAULTS = 25
@@ -29,24 +30,27 @@ class Chunk:
     number: int
     faults: Sequence[Fault]
     orders: Sequence[Order]
+    runs_as: RunsAs
 
 
-def plan_chunks(seed: int, faults: int, tasks: int) -> list[Chunk]:
+def plan_chunks(seed: int, faults: int, tasks: int, runs_as: RunsAs = RunsAs.POD) -> list[Chunk]:
     """Return the parts of a campaign with about so many faults and tasks; none depends on those before it."""
     scenario, rng = load_scenario(SCENARIO), Random(seed)
-    planned = itertools.islice(plan_faults(rng, [node.name for node in scenario.nodes()]), faults)
+    planned = itertools.islice(plan_faults(rng, [node.name for node in scenario.nodes()], runs_as), faults)
     chunks: list[Chunk] = []
     while chosen := list(itertools.islice(planned, CHUNK_FAULTS)):
         over_s, number = sum(fault.pause_s for fault in chosen), len(chunks)
         count = round(tasks * len(chosen) / faults)
-        orders = plan_tasks(scenario, NAMESPACES, count, over_s=over_s, speed=SPEED, seed=[seed, number])
-        chunks.append(Chunk(number, chosen, orders))
+        orders = plan_tasks(
+            scenario, NAMESPACES, count, over_s=over_s, speed=SPEED, seed=[seed, number], runs_as=runs_as
+        )
+        chunks.append(Chunk(number, chosen, orders, runs_as))
     return chunks
 
 
 async def run_chunk(chunk: Chunk, binaries: Mapping[str, Path], folder: Path, say: Say) -> ChunkFindings:
     """Run one part in a folder without files of an earlier lab."""
-    async with open_rig(binaries, folder) as rig:
+    async with open_rig(binaries, folder, chunk.runs_as) as rig:
         return await ChaosExperiment(rig, chunk.faults, chunk.orders, say).run(chunk.number)
 
 

@@ -155,11 +155,11 @@ def _apply(status: Object, sent: Object | list[Object]) -> Object:
 
 def _read_run(line: Truth, ends_s: Mapping[str, list[float]], hits: Mapping[str, list[Hit]]) -> Run:
     pod, node = f"{line['namespace']}/{line['pod']}", line["node"]
-    from_s, finished_s = _unix_s(line["created"]) - RESOLUTION_S, _unix_s(line["finished"])
+    from_s, finished_s = unix_s(line["created"]) - RESOLUTION_S, unix_s(line["finished"])
     known_s = min((at_s for at_s in ends_s[pod] if at_s >= finished_s - RESOLUTION_S), default=inf)
     found = [hit.what for hit in (*hits[pod], *hits[node]) if from_s <= hit.at_s <= (inf if hit.hides else known_s)]
     lost = ["the power of its node was cut"] if line["outcome"] == "Lost" else []
-    started_s, task = _unix_s(line["started"]), f"{line['namespace']}/{line['task']}"
+    started_s, task = unix_s(line["started"]), f"{line['namespace']}/{line['task']}"
     return Run(task, node, line["outcome"], started_s, finished_s, known_s, (*lost, *found))
 
 
@@ -186,7 +186,8 @@ def _by_others(changes: Iterable[Change]) -> Iterator[Change]:
     return (one for one in changes if one.user not in (OPERATOR_USER, NODES_USER))
 
 
-def _unix_s(text: str) -> float:
+def unix_s(text: str) -> float:
+    """Return a time of RFC 3339 as Unix time."""
     return datetime.fromisoformat(text).timestamp()
 
 

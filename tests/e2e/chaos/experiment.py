@@ -3,13 +3,13 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from e2e.audit import read_all
-from e2e.chaos.evidence import read_runs, read_stories
+from e2e.audit import Change, read_all
+from e2e.chaos.evidence import Run, Story, read_runs, read_stories
 from e2e.chaos.findings import ChunkFindings
 from e2e.chaos.injector import Injected, Injector
 from e2e.chaos.invariants import (
@@ -23,12 +23,22 @@ from e2e.chaos.invariants import (
     find_repetitions,
 )
 from e2e.chaos.outage_log import find_logging_errors
-from e2e.chaos.plan import BLINDING, Fault
+from e2e.chaos.plan import BLINDING, BLINDING_AGENTS, Fault
 from e2e.chaos.processes import Processes
+from e2e.chaos.reports import Report, list_disturbances, read_reports, read_requests
 from e2e.chaos.rig import ChaosRig
+from e2e.chaos.served_invariants import (
+    count_wasted,
+    find_late_releases,
+    find_repeated_outages,
+    find_report_errors,
+    find_unfounded_failures,
+    measure_releases,
+)
 from e2e.chaos.workload import Order, create_tasks
 from e2e.command import Say
 from e2e.stage import is_settled, list_tracebacks, wait_until
+from perllm.api.task_status import RunsAs
 from perllm.cluster.client import ApiError, Object
 
 END_TIMEOUT_S = 150.0
@@ -63,7 +73,7 @@ class ChaosExperiment:
 
     async def run(self, chunk: int = 0) -> ChunkFindings:
         """Inject the faults while the tasks arrive, wait until all is over, and judge."""
-        start_s, processes = time.monotonic(), Processes(self.rig.lab)
+        start_s, processes = time.monotonic(), Processes(self.rig.lab, self.rig.agents)
         injector = Injector(self.rig, processes, self.say)
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(processes.watch())
@@ -102,17 +112,21 @@ class ChaosExperiment:
 
     async def _judge(self, chunk: int, injector: Injector, processes: Processes, took_s: float) -> ChunkFindings:
         changes, tasks, pods = read_all(self.rig.audit), await self._list_tasks(), await self._list_pods()
-        runs, profiles = read_runs(self.rig.lab.read_truth(), changes), await self.rig.stage.profiles()
+        reports, profiles = read_reports(changes), await self.rig.stage.profiles()
+        runs = self._read_runs(changes, reports, injector)
         stories = read_stories([order.key for order in self.orders], tasks, runs, changes)
         self.problems += [
             *find_losses(stories),
             *find_repetitions(stories),
-            *find_contradictions(stories, _find_blind_spans(injector.injected)),
+            *find_contradictions(stories, _find_blind_spans(injector.injected, BLINDING)),
             *find_learning_errors(stories, profiles, changes, processes.absences),
             *find_leftovers(pods, tasks),
             *find_drift({name: await self.rig.stage.metric(name) for name in GAUGES}),
             *self._find_logged_problems(injector),
         ]
+        blind = _find_blind_spans(injector.injected, BLINDING_AGENTS)
+        if self.rig.runs_as is RunsAs.REQUEST:
+            self.problems += self._find_served_problems(stories, reports, changes, blind)
         return ChunkFindings(
             chunk=chunk,
             faults=dict(Counter(one.fault.kind.value for one in injector.injected)),
@@ -124,7 +138,28 @@ class ChaosExperiment:
             took_s=round(took_s, 1),
             memory_mib=round(read_memory_mib(self.rig.lab.operator.pid or 0), 1),
             problems=tuple(self.problems),
+            wasted=count_wasted(stories),
+            freed_s=round(max(measure_releases(stories, changes, blind), default=0.0), 3),
         )
+
+    def _read_runs(self, changes: Sequence[Change], reports: Sequence[Report], injector: Injector) -> list[Run]:
+        truth = self.rig.lab.read_truth()
+        if self.rig.runs_as is RunsAs.POD:
+            return read_runs(truth, changes)
+        nodes = (node.name for node in self.rig.lab.scenario.nodes())
+        return read_requests(truth, reports, list_disturbances(injector.injected, changes, nodes))
+
+    def _find_served_problems(
+        self, stories: Sequence[Story], reports: Sequence[Report], changes: Sequence[Change], blind: Sequence[Span]
+    ) -> list[str]:
+        log = self.rig.lab.agents.log_file.read_text(encoding="utf-8", errors="replace").splitlines()
+        return [
+            *find_report_errors(stories, reports),
+            *find_unfounded_failures(stories),
+            *find_late_releases(stories, changes, blind),
+            *find_repeated_outages(log, len(self.rig.lab.scenario.nodes()), len(blind)),
+            *(f"agents.log: {line[-400:]}" for line in list_tracebacks(log)),
+        ]
 
     def _find_logged_problems(self, injector: Injector) -> list[str]:
         log = self.rig.lab.operator_log.read_text(encoding="utf-8", errors="replace")
@@ -142,9 +177,9 @@ class ChaosExperiment:
         return [pod for stage in self.rig.stages.values() for pod in (await stage.pods()).values()]
 
 
-def _find_blind_spans(injected: Iterable[Injected]) -> list[Span]:
-    """Return from when to when faults kept the operator from seeing the cluster, with its pauses between retries."""
-    return [(one.begun_s, one.over_s + RETRY_S) for one in injected if one.fault.target in BLINDING]
+def _find_blind_spans(injected: Iterable[Injected], targets: Collection[str]) -> list[Span]:
+    """Return from when to when faults of these targets kept others from seeing the cluster, with pauses for retries."""
+    return [(one.begun_s, one.over_s + RETRY_S) for one in injected if one.fault.target in targets]
 
 
 def read_memory_mib(pid: int) -> float:

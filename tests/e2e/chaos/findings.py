@@ -26,6 +26,8 @@ class ChunkFindings:
         took_s: seconds that the part took.
         memory_mib: resident memory of the operator at the end.
         problems: one line per defect.
+        wasted: requests that were answered to their end, and their answers were not accepted.
+        freed_s: longest time for which a request occupied its slot after its task was not wanted any more.
     """
 
     chunk: int
@@ -38,6 +40,8 @@ class ChunkFindings:
     took_s: float
     memory_mib: float
     problems: Sequence[str]
+    wasted: int = 0
+    freed_s: float = 0.0
 
     def to_line(self) -> bytes:
         """Return a line of JSON."""
@@ -64,13 +68,15 @@ class ChaosFindings:
         """Return a table of the faults by kind, with a summary."""
         table = Table("fault", "count", title="Chaos", title_justify="left")
         faults = self._sum("faults")
-        for kind in FaultKind:
-            table.add_row(kind.value, str(faults[kind.value]))
+        for kind in (kind.value for kind in FaultKind if faults[kind.value]):
+            table.add_row(kind, str(faults[kind]))
         phases, chunks = self._sum("phases"), self.chunks
         table.caption = (
             f"{faults.total()} faults, {sum(one.skipped for one in chunks)} more had nothing to hit; "
             f"{phases.total()} tasks: {dict(phases)}; {sum(one.repeated for one in chunks)} started again; "
+            f"{sum(one.wasted for one in chunks)} answers made again; "
             f"{sum(one.learned for one in chunks)} of {sum(one.successes for one in chunks)} successes learned; "
+            f"slots freed within {max((one.freed_s for one in chunks), default=0.0):.2f} s; "
             f"operator's memory at most {max((one.memory_mib for one in chunks), default=0.0):.0f} MiB at the end; "
             f"{len(self.list_problems())} problems"
         )

@@ -56,6 +56,7 @@ class Hand:
             FaultKind.DELETE_TASK: self._delete_task,
             FaultKind.EDIT_STATUS: self._edit_status,
             FaultKind.DELETE_PROFILE: self._delete_profile,
+            FaultKind.DELETE_RUNNING_TASK: self._delete_running_task,
         }[fault.kind]
 
     async def _delete_finished_pod(self, draw: float) -> str:
@@ -77,7 +78,13 @@ class Hand:
         return _key(pod)
 
     async def _delete_task(self, draw: float) -> str:
-        task = _choose(await self._tasks(), draw)
+        return await self._delete(_choose(await self._tasks(), draw))
+
+    async def _delete_running_task(self, draw: float) -> str:
+        tasks = await self._tasks()
+        return await self._delete(_choose([task for task in tasks if _runs(task)], draw))
+
+    async def _delete(self, task: Object) -> str:
         await self.client.delete(names.task_path(task["metadata"]["namespace"], task["metadata"]["name"]))
         return _key(task)
 
@@ -112,6 +119,10 @@ def _choose(candidates: Sequence[Object], draw: float) -> Object:
 
 def _has_ended(pod: Object) -> bool:
     return pod["status"]["phase"] in FINAL_PHASES
+
+
+def _runs(task: Object) -> bool:
+    return (task.get("status") or {}).get("phase") == "Running"
 
 
 def _path(pod: Object) -> str:

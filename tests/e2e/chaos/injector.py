@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from random import Random
 
 import aiohttp
 
 from e2e.chaos.hand import Hand, NothingToHitError
-from e2e.chaos.plan import BY_HAND, ON_PROCESSES, Fault, FaultKind
+from e2e.chaos.plan import AGENT, AGENT_NODE, BY_HAND, ON_PROCESSES, ON_SERVERS, Fault, FaultKind
 from e2e.chaos.processes import Processes
 from e2e.chaos.rig import NAMESPACES, ChaosRig
 from e2e.command import Say
@@ -88,6 +89,8 @@ class Injector:
             await self.processes.strike(fault.kind, fault.target, fault.lasts_s)
         elif fault.kind in BY_HAND:
             return await Hand(self.rig.lab.client, NAMESPACES).act(fault)
+        elif fault.kind in ON_SERVERS:
+            return await self._disturb_servers(fault)
         else:
             async with self.locks[fault.target]:
                 await (self._disturb_link(fault) if fault.target in self.rig.links else self._disturb_node(fault))
@@ -98,7 +101,7 @@ class Injector:
         if fault.kind is FaultKind.SILENCE:
             link.silence()
             return
-        if fault.kind is FaultKind.CUT:
+        if fault.kind in (FaultKind.CUT, FaultKind.ISOLATION):
             link.cut()
         elif fault.kind is FaultKind.STALL:
             link.stall()
@@ -106,6 +109,16 @@ class Injector:
             link.delay_s = SLOW_S
         await asyncio.sleep(fault.lasts_s)
         link.restore()
+
+    async def _disturb_servers(self, fault: Fault) -> str:
+        before, after, nodes = "server/stop", "server/start", [fault.target]
+        if fault.kind is FaultKind.REFUSALS:
+            names = [node.name for node in self.rig.lab.scenario.nodes()]
+            before, after, nodes = "server/max-waiting/0", "server/max-waiting/any", _halve(names, fault.draw)
+        await asyncio.gather(*(self._ask(node, before) for node in nodes))
+        await asyncio.sleep(fault.lasts_s)
+        await asyncio.gather(*(self._ask(node, after) for node in nodes))
+        return ", ".join(nodes)
 
     async def _disturb_node(self, fault: Fault) -> None:
         node = fault.target
@@ -115,7 +128,10 @@ class Injector:
             await self._ask(node, "clock/0")
             return
         await (self._ask(node, "cut-power") if fault.kind is FaultKind.POWER_CUT else self._delete_node(node))
-        await asyncio.sleep(fault.lasts_s)
+        if node == AGENT_NODE and self.processes.agents:
+            await self.processes.strike(FaultKind.KILL, AGENT, fault.lasts_s)
+        else:
+            await asyncio.sleep(fault.lasts_s)
 
         async def boots() -> bool:
             with suppress(AssertionError, aiohttp.ClientError):
@@ -138,3 +154,7 @@ class Injector:
 
     async def _ask(self, node: str, action: str) -> None:
         await self.rig.stage.switch_node(node, action)
+
+
+def _halve(names: list[str], draw: float) -> list[str]:
+    return Random(draw).sample(names, len(names) // 2)

@@ -16,7 +16,7 @@ from perllm_lab.trace_replay import FINAL_PHASES
 
 Span = tuple[float, float]
 
-SIGHT_S = 1.0
+SIGHT_S = 3.0
 """An operator on a busy machine may see so much later what the API server has stored."""
 
 AWAY_S = 30.0
@@ -44,7 +44,7 @@ def find_repetitions(stories: Iterable[Story]) -> list[str]:
     for story in stories:
         for before, after in zip(story.runs, story.runs[1:], strict=False):
             if before.outcome != "Failed" and not before.hits:
-                problems.append(f"{story.key} started on {_tell(after)} although it was {_tell(before)}")
+                problems.append(f"{story.key} started on {tell(after)} although it was {tell(before)}")
     return problems
 
 
@@ -62,14 +62,14 @@ def find_contradictions(stories: Iterable[Story], blind: Sequence[Span]) -> list
         has_succeeded = story.status.get("phase") == "Succeeded"
         if has_succeeded and not story.successes:
             problems.append(
-                f"{story.key} is Succeeded although it was {', '.join(map(_tell, story.runs)) or 'never run'}"
+                f"{story.key} is Succeeded although it was {', '.join(map(tell, story.runs)) or 'never run'}"
             )
         if has_succeeded or story.is_removed or story.status.get("phase") not in FINAL_PHASES:
             continue
-        due_s = _due_s(story)
-        missed = [run for run in story.successes if not run.hits and run.known_s < due_s - SIGHT_S]
-        if missed and not any(from_s < due_s and to_s > missed[0].known_s for from_s, to_s in blind):
-            problems.append(f"{story.key} is {story.status['phase']} although it was {_tell(missed[0])}")
+        ended_s = due_s(story)
+        missed = [run for run in story.successes if not run.hits and run.known_s < ended_s - SIGHT_S]
+        if missed and not any(from_s < ended_s and to_s > missed[0].known_s for from_s, to_s in blind):
+            problems.append(f"{story.key} is {story.status['phase']} although it was {tell(missed[0])}")
     return problems
 
 
@@ -100,7 +100,7 @@ def find_learning_errors(
         (run,) = runs
         is_excused = run.hits or run.node in forgotten or _is_within(run.finished_s, away[run.node])
         if not is_excused:
-            missing[run.node].append(f"{story.key} was not learned; {_tell(run)}, {story.status.get('observed')}")
+            missing[run.node].append(f"{story.key} was not learned; {tell(run)}, {story.status.get('observed')}")
     for node, lines in missing.items():
         # A profile counts all outcomes, and knows the last ones by id, those of runs ended at their deadlines included.
         profile = profiles.get(node, {})
@@ -149,9 +149,14 @@ def _collect_learned(profiles: Mapping[str, Object]) -> dict[str, list[str]]:
 
 
 def _index_successes(stories: Iterable[Story]) -> Mapping[str, set[str]]:
-    """Return the shortened ids of the tasks that have succeeded on each node."""
+    """Return the shortened ids of the tasks that have succeeded on each node.
+
+    A task that was ended at its deadline is known by id too, but is no outcome, even if a run has succeeded too late.
+    """
     found: dict[str, set[str]] = defaultdict(set)
     for story in stories:
+        if story.status.get("phase") == "Failed":
+            continue
         for run in story.successes:
             found[run.node].add(story.uid[:ID_LENGTH])
     return found
@@ -201,13 +206,15 @@ def _is_within(at_s: float, spans: Iterable[Span]) -> bool:
     return any(from_s <= at_s <= to_s for from_s, to_s in spans)
 
 
-def _due_s(story: Story) -> float:
+def due_s(story: Story) -> float:
+    """Return the Unix time of a task's deadline."""
     # Somebody may have removed the status.
     received = story.status.get("receivedTime") or story.task["metadata"]["creationTimestamp"]
     return datetime.fromisoformat(received).timestamp() + parse_duration_s(story.task["spec"]["deadline"])
 
 
-def _tell(run: Run) -> str:
+def tell(run: Run) -> str:
+    """Return what became of a run, in a few words."""
     hits = f", {'; '.join(run.hits)}" if run.hits else ""
     return f"{run.outcome} on {run.node} from {_clock(run.started_s)} to {_clock(run.finished_s)}{hits}"
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-BEGIN, END, START = "; retrying until it works", ": works again after ", "learned state restored"
+BEGIN, END, START = "; retrying until it works", ": works again after ", "starting PerLLM"
 
 
 def count_outages(lines: Iterable[Mapping[str, Any]]) -> Counter[str]:

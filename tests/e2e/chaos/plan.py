@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
 
+from perllm.api.task_status import RunsAs
+
 
 class FaultKind(StrEnum):
     """What is done to the cluster."""
@@ -26,16 +28,33 @@ class FaultKind(StrEnum):
     DELETE_TASK = "delete a task"
     EDIT_STATUS = "edit the status of a task"
     DELETE_PROFILE = "delete a profile"
+    LONG_ABSENCE = "end for a minute"
+    ISOLATION = "isolate for a minute"
+    SERVER_CRASH = "end the model server of"
+    REFUSALS = "let half of the model servers refuse requests"
+    DELETE_RUNNING_TASK = "delete a running task"
 
 
-PROCESSES = ("etcd", "kube-apiserver", "prometheus", "operator", "perllm-scheduler")
-OPERATOR_LINK, NODES_LINK = "the operator", "the nodes"
+CONTROL_PLANE = ("etcd", "kube-apiserver", "prometheus", "operator")
+AGENT_NODE = "h100-0"
+"""The node whose agent is a process of its own, so that it can fail alone."""
 
-ON_PROCESSES = (FaultKind.KILL, FaultKind.TERMINATE, FaultKind.STOP)
+AGENTS, AGENT = "agents", f"the agent of {AGENT_NODE}"
+PROCESSES = {
+    RunsAs.POD: (*CONTROL_PLANE, "perllm-scheduler"),
+    RunsAs.REQUEST: (*CONTROL_PLANE, AGENTS, AGENT),
+}
+OPERATOR_LINK, NODES_LINK, AGENTS_LINK, AGENT_LINK = "the operator", "the nodes", "the agents", AGENT
+
+ON_PROCESSES = (FaultKind.KILL, FaultKind.TERMINATE, FaultKind.STOP, FaultKind.LONG_ABSENCE)
 ON_NODES = (FaultKind.POWER_CUT, FaultKind.WRONG_CLOCK, FaultKind.NODE_DELETION)
+ON_SERVERS = (FaultKind.SERVER_CRASH, FaultKind.REFUSALS)
 ON_LINKS = (FaultKind.CUT, FaultKind.STALL, FaultKind.SLOW)
 BLINDING = ("etcd", "kube-apiserver", "operator", OPERATOR_LINK)
 """Targets of faults while which the operator does not see the cluster."""
+
+BLINDING_AGENTS = ("etcd", "kube-apiserver", AGENTS, AGENT, AGENTS_LINK, AGENT_NODE)
+"""Targets of faults while which agents do not see what is wanted of them."""
 
 BY_HAND = (
     FaultKind.DELETE_FINISHED_POD,
@@ -45,6 +64,7 @@ BY_HAND = (
     FaultKind.DELETE_TASK,
     FaultKind.EDIT_STATUS,
     FaultKind.DELETE_PROFILE,
+    FaultKind.DELETE_RUNNING_TASK,
 )
 
 PAUSE_S = (2.0, 6.0)
@@ -58,6 +78,10 @@ LASTS_S = {
     FaultKind.CUT: (1.0, 8.0),
     FaultKind.STALL: (2.0, 15.0),
     FaultKind.SLOW: (5.0, 15.0),
+    FaultKind.LONG_ABSENCE: (55.0, 65.0),
+    FaultKind.ISOLATION: (55.0, 65.0),
+    FaultKind.SERVER_CRASH: (0.5, 20.0),
+    FaultKind.REFUSALS: (5.0, 30.0),
 }
 
 Target = tuple[FaultKind, str]
@@ -82,21 +106,42 @@ class Fault:
     draw: float
 
 
-def plan_faults(rng: Random, nodes: Sequence[str]) -> Iterator[Fault]:
+def plan_faults(rng: Random, nodes: Sequence[str], runs_as: RunsAs) -> Iterator[Fault]:
     """Yield faults for ever; each kind has a turn on each target before any has a second one."""
+    list_targets = {RunsAs.POD: _list_targets_of_pods, RunsAs.REQUEST: _list_targets_of_requests}[runs_as]
     while True:
-        deck = _list_targets(rng, nodes)
+        deck = list_targets(rng, nodes)
         for kind, target in rng.sample(deck, len(deck)):
             lasts_s = rng.uniform(*LASTS_S.get(kind, (0.0, 0.0)))
             yield Fault(rng.uniform(*PAUSE_S), kind, target, lasts_s, rng.random())
 
 
-def _list_targets(rng: Random, nodes: Sequence[str]) -> list[Target]:
+def _list_targets_of_pods(rng: Random, nodes: Sequence[str]) -> list[Target]:
     return [
-        *((kind, process) for kind in ON_PROCESSES for process in PROCESSES),
+        *_list_processes(RunsAs.POD),
         *((kind, rng.choice(nodes)) for kind in (*ON_NODES, FaultKind.POWER_CUT)),
         *((kind, link) for kind in ON_LINKS for link in (OPERATOR_LINK, NODES_LINK)),
         # The nodes are not under test; a connection that never ends would only make them wait for their own timeout.
         (FaultKind.SILENCE, OPERATOR_LINK),
-        *((kind, "") for kind in BY_HAND),
+        *((kind, "") for kind in BY_HAND if kind is not FaultKind.DELETE_RUNNING_TASK),
     ]
+
+
+def _list_targets_of_requests(rng: Random, nodes: Sequence[str]) -> list[Target]:
+    return [
+        *_list_processes(RunsAs.REQUEST),
+        (FaultKind.LONG_ABSENCE, "kube-apiserver"),
+        (FaultKind.ISOLATION, AGENT_LINK),
+        # With the power of a node its agent ends too.
+        (FaultKind.POWER_CUT, AGENT_NODE),
+        *((FaultKind.SERVER_CRASH, node) for node in (AGENT_NODE, *rng.sample(nodes, 2))),
+        *[(FaultKind.REFUSALS, "")] * 2,
+        *((kind, link) for kind in (*ON_LINKS, FaultKind.SILENCE) for link in (OPERATOR_LINK, AGENTS_LINK)),
+        *[(FaultKind.DELETE_RUNNING_TASK, "")] * 3,
+        *((kind, "") for kind in (FaultKind.DELETE_TASK, FaultKind.EDIT_STATUS, FaultKind.DELETE_PROFILE)),
+    ]
+
+
+def _list_processes(runs_as: RunsAs) -> list[Target]:
+    kinds = (FaultKind.KILL, FaultKind.TERMINATE, FaultKind.STOP)
+    return [(kind, process) for kind in kinds for process in PROCESSES[runs_as]]

@@ -25,11 +25,14 @@ class Processes:
     """The processes of a lab.
 
     Attributes:
+        lab: whose processes these are.
+        agents: its processes with agents, by name.
         deaths: processes that ended although no fault ended them, each with the end of its log.
         absences: from when to when the operator was not there, in Unix time; its start is over once it is ready.
     """
 
     lab: Lab
+    agents: Mapping[str, Process] = field(default_factory=dict)
     deaths: list[str] = field(default_factory=list)
     absences: list[Span] = field(default_factory=list)
     locks: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
@@ -42,6 +45,7 @@ class Processes:
             "prometheus": lab.prometheus.process,
             "operator": lab.operator,
             "nodes": lab.nodes,
+            **self.agents,
         }
 
     async def strike(self, kind: FaultKind, name: str, lasts_s: float) -> None:
@@ -56,7 +60,7 @@ class Processes:
                 await _stop_for(process, lasts_s)
                 return
             with self._note_absence(name):
-                await (process.kill() if kind is FaultKind.KILL else process.stop())
+                await (process.stop() if kind is FaultKind.TERMINATE else process.kill())
                 await asyncio.sleep(lasts_s)
                 await self._restore(name)
 
@@ -95,6 +99,7 @@ class Processes:
             "operator": self.lab.start_operator,
             "prometheus": self.lab.prometheus.start,
             "nodes": self.lab.start_nodes,
+            **{name: process.start for name, process in self.agents.items()},
         }
         await starts.get(name, partial(self.lab.control_plane.start_component, name))()
 

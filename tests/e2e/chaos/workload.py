@@ -3,15 +3,17 @@
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from e2e.requests import synthetic_requests
 from perllm.api import names
+from perllm.api.task_status import RunsAs
 from perllm.cluster.client import ApiError, Client, Object
 from perllm_lab.hardware.scenario import Scenario
-from perllm_lab.workload.manifests import task_manifest
+from perllm_lab.workload.manifests import served_task_manifest, task_manifest
 from perllm_lab.workload.names import FAIL_ANNOTATION
+from perllm_lab.workload.prompts import write_prompt
 from perllm_lab.workload.requests import Request
 
 SHORT_TTL = {"ttlAfterFinished": "1s"}
@@ -21,6 +23,9 @@ TERMINATED = {"onDeadlineMissed": "Terminate"}
 OPTIONS = ((SHORT_TTL, 0.25), (RETRIES, 0.2), (TERMINATED, 0.2))
 FAILING_SHARE = 0.04
 RETRY_S = 0.5
+# Served tasks are short, so that a small machine carries many of them, apart from some that faults find running.
+SHORT_TOKENS = 64
+LONG_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,14 @@ class Order:
 
 
 def plan_tasks(
-    scenario: Scenario, namespaces: Sequence[str], count: int, *, over_s: float, speed: float, seed: Sequence[int]
+    scenario: Scenario,
+    namespaces: Sequence[str],
+    count: int,
+    *,
+    over_s: float,
+    speed: float,
+    seed: Sequence[int],
+    runs_as: RunsAs,
 ) -> list[Order]:
     """Return about `count` tasks of all namespaces together, which arrive at random in `over_s`."""
     orders: list[Order] = []
@@ -46,7 +58,10 @@ def plan_tasks(
         share = -(-count // len(namespaces))
         requests = synthetic_requests(scenario, share, rate_per_s=share / over_s / speed, seed=[*seed, number])
         rng = Random(repr([*seed, number]))
-        orders += [_order(request, namespace, speed, rng) for request in requests]
+        build = {RunsAs.POD: _build_pod_task, RunsAs.REQUEST: _build_served_task}[runs_as]
+        orders += [
+            Order(request.at_s / speed, namespace, build(request, namespace, speed, rng)) for request in requests
+        ]
     return sorted(orders, key=lambda order: order.at_s)
 
 
@@ -75,12 +90,27 @@ async def _create(client: Client, order: Order) -> None:
         await asyncio.sleep(RETRY_S)
 
 
-def _order(request: Request, namespace: str, speed: float, rng: Random) -> Order:
+def _build_pod_task(request: Request, namespace: str, speed: float, rng: Random) -> Object:
     manifest = task_manifest(request, namespace=namespace, speed=speed)
+    manifest["spec"].update(_choose_option(rng))
+    if rng.random() < FAILING_SHARE:
+        manifest["spec"]["template"]["metadata"]["annotations"][FAIL_ANNOTATION] = "true"
+    return manifest
+
+
+def _build_served_task(request: Request, namespace: str, speed: float, rng: Random) -> Object:
+    option, is_long = _choose_option(rng), rng.random() < LONG_SHARE
+    tokens = request.output_tokens if is_long else min(request.output_tokens, SHORT_TOKENS)
+    request = replace(request, prompt_tokens=min(request.prompt_tokens, SHORT_TOKENS), output_tokens=tokens)
+    manifest = served_task_manifest(request, namespace=namespace, speed=speed)
+    # The ground truth has the key of the task: its name exists in each namespace.
+    prompt = write_prompt(replace(request, name=f"{namespace}/{request.name}"))
+    manifest["spec"].update({"prompt": prompt, **option})
+    return manifest
+
+
+def _choose_option(rng: Random) -> Object:
     options = [each for each, _ in OPTIONS]
     shares = [share for _, share in OPTIONS]
     (option,) = rng.choices([{}, *options], [1.0 - sum(shares), *shares])
-    manifest["spec"].update(option)
-    if rng.random() < FAILING_SHARE:
-        manifest["spec"]["template"]["metadata"]["annotations"][FAIL_ANNOTATION] = "true"
-    return Order(request.at_s / speed, namespace, manifest)
+    return option

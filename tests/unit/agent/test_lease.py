@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 
-from perllm.agent.lease import AgentLease, read_written_s
+from perllm.agent.lease import AgentLease, find_ahead_s, read_written_s
 from perllm.cluster.client import ApiUnreachableError, Client
 from perllm.cluster.outages import Outages
 from unit.agent.tasks import CREATED, CREATED_S
@@ -101,3 +101,10 @@ async def test_the_clock_of_the_node_is_compared_with_that_of_the_api_server(wri
         setting.api.store(PATH, **managed("perllm-agent", written))
         await asyncio.sleep(10)
         assert setting.lease.clock_ahead_s == pytest.approx(ahead_s, abs=1.0)
+
+
+@pytest.mark.parametrize(
+    ("answered_s", "took_s", "ahead_s"), [(104.8, 4.5, 0.0), (104.8, 0.1, 4.25), (97.0, 0.1, -3.55), (98.0, 0.1, -2.55)]
+)
+def test_a_slow_answer_is_no_wrong_clock(answered_s: float, took_s: float, ahead_s: float) -> None:
+    assert find_ahead_s(100.0, answered_s, took_s) == pytest.approx(ahead_s)

@@ -98,6 +98,21 @@ async def test_the_run_of_another_task_or_attempt_is_denied_and_not_repeated(
     assert "run" not in status_of(api)
 
 
+DENIED = (
+    "ValidatingAdmissionPolicy 'perllm-agent-reports' with binding 'perllm-agent-reports' denied request: ended already"
+)
+
+
+async def test_a_report_that_the_policy_of_agents_denies_is_given_up(
+    api: FakeApiServer, reports: RunReports, writes: WriteQueue
+) -> None:
+    api.fail("PATCH", ApiError(403, "Forbidden", DENIED))
+    reports.put(assignment(), REPORT)
+    await asyncio.sleep(600)
+
+    assert len(api.calls_of("PATCH")) == 1
+
+
 @pytest.mark.parametrize("status", [400, 404, 409, 413, 422])
 async def test_a_report_that_will_never_be_accepted_is_given_up(
     api: FakeApiServer, reports: RunReports, writes: WriteQueue, status: int, caplog: pytest.LogCaptureFixture

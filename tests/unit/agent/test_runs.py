@@ -78,7 +78,7 @@ class Desk:
             node="n",
             own=self.own,
             may_start=lambda: self.may_start,
-            clocks=RunClocks(time.monotonic, time.time, lambda: self.cluster_s),
+            clocks=RunClocks(time.monotonic, lambda: self.cluster_s),
             metrics=AgentMetrics(CollectorRegistry()),
             guard=make_guard(),
             rng=Random(0),
@@ -115,13 +115,14 @@ async def run_one(desk: Desk, *script: Handler, **changes: Any) -> tuple[ServedR
 
 
 async def test_an_answer_is_reported_with_times_tokens_and_text(desk: Desk) -> None:
-    before_s = time.time()
+    desk.cluster_s, before_s = 1000.0, time.monotonic()
 
     run, result = await run_one(desk)
 
     assert (run.attempt, run.end, run.problem) == (1, RunEnd.ANSWERED, None)
     assert (run.prompt_tokens, run.tokens, run.token_source) == (11, 7, TokenSource.USAGE)
-    assert before_s - 0.01 <= run.start_time.timestamp() <= run.end_time.timestamp() <= time.time() + 0.01
+    assert run.start_time.timestamp() == desk.cluster_s
+    assert desk.cluster_s <= run.end_time.timestamp() <= desk.cluster_s + time.monotonic() - before_s + 0.01
     assert run.time_to_first_token is not None
     assert 0 <= run.time_to_first_token <= (run.end_time - run.start_time).total_seconds() + 0.001
     assert result == Result(text="Hello there")
@@ -235,6 +236,18 @@ async def test_of_a_superseded_attempt_only_the_new_one_is_reported(desk: Desk, 
     await desk.inbox.wait()
 
     assert [run.attempt for _, run, _ in desk.inbox.runs] == [2]
+
+
+async def test_an_attempt_that_is_withdrawn_and_assigned_again_at_once_is_made_again(desk: Desk, gate: Gate) -> None:
+    desk.runs.assign(assignment())
+    await gate.wait_for(1)
+
+    desk.runs.withdraw(assignment())
+    desk.runs.assign(assignment())
+    gate.open.set()
+
+    await desk.inbox.wait()
+    assert len(desk.server.requests) == 2
 
 
 async def test_an_attempt_that_ends_with_the_deadline_is_closed_then_and_not_reported(desk: Desk, gate: Gate) -> None:
@@ -372,12 +385,12 @@ async def test_several_prompts_are_asked_one_after_the_other_and_answered_togeth
 
 
 async def test_times_and_tokens_of_several_prompts_are_those_of_all_together(desk: Desk) -> None:
-    before_s = time.time()
+    before_s = time.monotonic()
 
     run, _ = await run_one(desk, prompt=None, prompts=["a", "b"])
 
     assert (run.prompt_tokens, run.tokens, run.token_source) == (22, 14, TokenSource.USAGE)
-    assert before_s - 0.01 <= run.start_time.timestamp() <= run.end_time.timestamp() <= time.time() + 0.01
+    assert 0.0 < (run.end_time - run.start_time).total_seconds() <= time.monotonic() - before_s + 0.01
 
 
 async def test_a_list_of_one_prompt_is_answered_as_any_list(desk: Desk) -> None:

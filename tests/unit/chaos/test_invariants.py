@@ -90,6 +90,13 @@ def test_an_outcome_is_known_by_the_count_once_later_runs_have_taken_the_place_o
     assert find_learning_errors([story()], {"edge-0": profile(*ended_at_their_deadlines, outcomes=1)}, [], []) == []
 
 
+def test_a_task_that_failed_though_a_run_succeeded_too_late_is_known_by_id_and_is_no_outcome():
+    failed = story("Failed")
+    failed.task["metadata"] = {"uid": "00000000-1234-1234"}
+    named = [f"{number:08x}-1234" for number in range(CAPACITY)]
+    assert find_learning_errors([story(), failed], {"edge-0": profile(*named, outcomes=1)}, [], []) == []
+
+
 def test_an_outcome_may_be_forgotten_only_if_the_operator_was_away_while_its_profile_did_not_exist():
     deletion = change("llmnodeprofiles", "delete", "edge-0", asked_s=15.0)
     written = change("llmnodeprofiles/status", "patch", "edge-0", user="perllm", asked_s=17.0)

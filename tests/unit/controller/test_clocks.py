@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from perllm.api.report import RunReport
 from perllm.cluster.pod import Pod, Timing
-from perllm.controller.clocks import SKEWED_S, Clocks, bound_times
+from perllm.controller.clocks import MIN_SIGHTS, SKEWED_S, Clocks, bound_times
 from unit.controller.samples import bound, refused, running, succeeded
 
 CREATED_S, STARTED_S, ENDED_S, LATENCY_S = 1000.0, 1002.0, 1010.0, 0.3
@@ -51,6 +51,13 @@ class TestTimes:
     def test_are_bounded_by_the_api_server_where_the_operator_saw_them_late(self) -> None:
         pod = bound_times(end(-120.0, reported_s=1010.0), None, 5000.0)
         assert (pod.started_s, pod.finished_s, pod.timing) == (1003.0, 1011.0, Timing.OPERATOR)
+
+    def test_of_requests_are_those_of_the_agent_however_late_its_reports_are_seen(self) -> None:
+        clocks = Clocks(lambda _: True, lambda *_: None)
+        for _ in range(MIN_SIGHTS + 1):
+            begun = dataclasses.replace(start(), is_served=True)
+            pod = clocks.see(end(is_served=True), begun, ENDED_S + 60.0)
+            assert (pod.started_s, pod.finished_s) == (STARTED_S, ENDED_S + 1.0)
 
     def test_that_cannot_be_known_are_marked_as_unknown(self) -> None:
         pod = bound_times(end(-120.0), None, 5000.0)

@@ -9,6 +9,7 @@ import pytest
 
 from perllm.api import names
 from perllm.cluster.times import format_time
+from perllm.controller.lifecycle import MAX_REFUSALS, REPORT_S
 from perllm.energy.settlement import SETTLING_S
 from perllm.placement.serving import NOTHING, Serving
 from unit.controller.test_controller import Cluster
@@ -178,9 +179,21 @@ async def test_a_request_whose_agent_is_lost_is_made_again(cluster: ServedCluste
 
 async def test_a_request_is_ended_at_the_deadline_if_the_task_asks_for_it(cluster: ServedCluster) -> None:
     cluster.ask(deadline="5s", onDeadlineMissed="Terminate")
-    await asyncio.sleep(5.2)
+    await asyncio.sleep(5.1 + REPORT_S)
     assert cluster.status()["phase"] == "Failed"
     assert len(cluster.parts.ledger) == 0
+
+
+async def test_a_request_that_ended_in_time_has_succeeded_though_its_report_is_seen_after_the_deadline(
+    cluster: ServedCluster,
+) -> None:
+    cluster.ask(deadline="5s", onDeadlineMissed="Terminate")
+    await asyncio.sleep(4.9)
+    ended = format_time(cluster.now_s())
+    await asyncio.sleep(REPORT_S)
+    cluster.report(endTime=ended)
+    await asyncio.sleep(0.1)
+    assert (cluster.status()["phase"], cluster.status()["deadlineMet"]) == ("Succeeded", True)
 
 
 async def test_a_restart_knows_what_was_placed_and_what_was_answered_meanwhile(cluster: ServedCluster) -> None:
@@ -216,3 +229,41 @@ async def test_a_status_does_not_replace_a_run_that_was_reported_in_the_meantime
     cluster.controller.on_task(item, deleted=False)
     await asyncio.sleep(0.1)
     assert (cluster.status()["phase"], cluster.status()["deadlineMet"]) == ("Succeeded", True)
+
+
+async def test_an_end_that_a_report_came_before_is_written_all_the_same(cluster: ServedCluster) -> None:
+    cluster.ask(deadline="5s", onDeadlineMissed="Terminate")
+    await asyncio.sleep(4)
+    now = format_time(cluster.now_s())
+    run = {"attempt": 1, "end": "Answered", "startTime": now, "endTime": now, "tokens": 3}
+    item = cluster.api.store(PATH, status={**cluster.status(), "run": run, "result": {"text": "Yes."}})
+    await asyncio.sleep(3)  # the task is ended at its deadline before the watch brings the run
+    assert cluster.status()["phase"] == "Running"
+    cluster.controller.on_task(item, deleted=False)
+    await asyncio.sleep(0.1)
+    assert cluster.status()["phase"] == "Failed"
+
+
+async def test_a_request_is_made_again_until_the_deadline_however_often_servers_do_not_accept_it(
+    cluster: ServedCluster,
+) -> None:
+    refusals = MAX_REFUSALS + 2
+    cluster.ask(deadline="1h")
+    for attempt in range(1, refusals + 1):
+        await asyncio.sleep(65)
+        assert (cluster.status()["phase"], cluster.status()["attempts"]) == ("Running", attempt)
+        cluster.report(attempt=attempt, end="Unavailable", problem="429")
+    await asyncio.sleep(65)
+    cluster.report(attempt=refusals + 1)
+    await asyncio.sleep(0.1)
+    assert cluster.status()["phase"] == "Succeeded"
+
+
+async def test_a_server_is_asked_again_after_the_time_that_it_asked_for(cluster: ServedCluster) -> None:
+    cluster.ask()
+    await asyncio.sleep(1)
+    cluster.report(end="Unavailable", problem="429", retryAfter=10.0)
+    await asyncio.sleep(9.5)
+    assert cluster.status()["phase"] == "Pending"
+    await asyncio.sleep(2)
+    assert cluster.status()["phase"] == "Running"

@@ -114,6 +114,23 @@ class TestStatusWriter:
         assert setting.patches
         assert len(caplog.records) == 1
 
+    async def test_replaces_no_report_though_the_answer_to_the_order_was_lost(self, setting: Setting) -> None:
+        order = {"phase": "Running", "runsAs": "request", "attempts": 1}
+        setting.api.failures = [ApiUnreachableError("reset")]
+        setting.writer.put(KEY, UID, order)
+        await setting.api.asked.wait()
+        setting.api.store(PATH, status={**order, "run": {"attempt": 1}})
+        setting.writer.put(KEY, UID, {**order, "deadlineMet": False})
+        await setting.writes.drain()
+        assert setting.stored == {**order, "run": {"attempt": 1}}
+
+    async def test_repeats_an_order_that_was_not_stored(self, setting: Setting) -> None:
+        order = {"phase": "Running", "runsAs": "request", "attempts": 1}
+        setting.api.failures = [ApiUnreachableError("reset")]
+        setting.writer.put(KEY, UID, order)
+        await setting.writes.drain()
+        assert setting.stored == order
+
     async def test_forgets_an_object_that_no_longer_exists(self, setting: Setting) -> None:
         setting.api.remove(PATH)
         setting.writer.put(KEY, UID, {"number": 1})

@@ -126,6 +126,18 @@ async def test_the_time_as_a_standby_does_not_count() -> None:
     assert agents.lost == []
 
 
+def test_no_lease_expires_while_the_operator_is_stopped() -> None:
+    cluster = Agents()
+    cluster.offer(SERVER)
+    cluster.renew()
+    cluster.wait(20)
+    cluster.now_s += 600.0
+    cluster.agents.examine()
+    assert (cluster.serving, cluster.lost) == (OFFER, [])
+    cluster.wait(EXPIRY_S - 20)
+    assert (cluster.serving, set(cluster.lost)) == (NOTHING, {"n"})
+
+
 def test_a_lease_that_had_expired_before_it_was_seen_does_not_count() -> None:
     cluster = Agents()
     cluster.offer(SERVER)
@@ -159,3 +171,16 @@ def test_people_see_what_a_node_serves_while_its_agent_is_alive() -> None:
     assert agents.shown[-1] == ServingStatus()
     agents.agents.on_offer(offer, None)
     assert agents.shown[-1] is None
+
+
+@pytest.mark.looptime
+async def test_what_a_replica_on_standby_has_waited_extends_no_lease() -> None:
+    cluster = Agents()
+    cluster.now_s += 3600.0
+    cluster.offer(SERVER)
+    cluster.renew()
+    examining = asyncio.create_task(cluster.agents.run())
+    await asyncio.sleep(0)
+    cluster.wait(EXPIRY_S + 1)
+    examining.cancel()
+    assert cluster.serving == NOTHING

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from perllm.api.node_profile import CircuitState, CircuitStatus
 from perllm.cluster.pod import Pod, PodPhase
+from perllm.cluster.pod_ends import AGENT_LOST
 from perllm.metrics import OperatorMetrics
 from perllm.nodes.node_health import NodeHealth, find_avoided, find_fault
 from perllm.placement.circuit import NodeFault
@@ -16,6 +17,8 @@ from perllm.placement.circuits import PAUSE, TRIP
 from unit.controller.samples import bound, failed, refused, running, succeeded, waiting
 from unit.placement.cluster_of import make_node
 from unit.scheduling.schedulers import make_scheduler
+
+SERVED = replace(running(), is_served=True)
 
 
 class TestFaults:
@@ -33,6 +36,8 @@ class TestFaults:
             (running(), replace(refused(), started_s=1003.0), None),
             (running(), failed(is_deleting=True, was_deleted=True), None),
             (running(), failed(is_disrupted=True), None),
+            (SERVED, replace(refused(), is_served=True, reason="ServerUnavailable"), NodeFault.REFUSED),
+            (SERVED, replace(refused(), is_served=True, reason=AGENT_LOST), None),
         ],
         ids=[
             "refused",
@@ -46,6 +51,8 @@ class TestFaults:
             "lost while it ran",
             "deleted while it ran",
             "preempted while it ran",
+            "not accepted by its server",
+            "lost with its agent, whose Lease says when it is back",
         ],
     )
     def test_of_a_node_are_what_nothing_else_explains(self, before: Pod, pod: Pod, fault: NodeFault | None) -> None:
