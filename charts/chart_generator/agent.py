@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from chart_generator.sections import Object, Port, Section, Strings
+from chart_generator.sections import Object, Port, Probes, Section, Strings
 from perllm.agent.config import Namespace
 from perllm.agent.engines import MAX_SLOTS
 from perllm.api.node_server import MAX_SERVERS
@@ -54,6 +54,10 @@ class AgentValues(Section):
     resources: Object = Field(
         default={"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}},
         description="Their resources.",
+    )
+    probes: Probes = Field(
+        default=Probes(readiness={"periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 2}),
+        description="Their probes, without what they request.",
     )
     termination_grace_period_seconds: int = Field(
         default=60, ge=20, description="Seconds to stop; all but the last 10 are for requests that are in process."

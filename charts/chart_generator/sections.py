@@ -78,6 +78,18 @@ class SchedulerServiceAccount(Section):
     annotations: Strings = Field(default={}, description="Its annotations.")
 
 
+class Probes(Section):
+    """The probes of a container."""
+
+    startup: Object = Field(default={"periodSeconds": 2, "failureThreshold": 60}, description="Of its start.")
+    liveness: Object = Field(
+        default={"periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 3}, description="Of its life."
+    )
+    readiness: Object = Field(
+        default={"periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 2}, description="Of its readiness."
+    )
+
+
 class SchedulerValues(Section):
     """The private kube-scheduler in the operator's pod. It serves pods whose schedulerName is config.scheduler_name."""
 
@@ -88,6 +100,7 @@ class SchedulerValues(Section):
         default={"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
         description="Its resources.",
     )
+    probes: Probes = Field(default=Probes(), description="Its probes, without what they request.")
     extra_args: list[str] = Field(default=[], description="Additional arguments, such as --v=2.")
     extra_env: list[Object] = Field(default=[], description="Additional environment variables.")
 
