@@ -109,8 +109,8 @@ class TestWhatCanNeverFit:
             (
                 [labelled("a"), labelled("b")],
                 ask(64),
-                "no node satisfies: nvidia.com/gpu: 64 on one node, the largest has 4 (2 nodes); a task runs on one node: "
-                "what needs several is for a LeaderWorkerSet, a JobSet or Volcano",
+                "no node satisfies: nvidia.com/gpu: 64 on one node, the largest has 4 (2 nodes); a task runs on one "
+                "node: what needs several is for a LeaderWorkerSet, a JobSet or Volcano",
             ),
             (
                 [labelled(f"n{number}", zone="y") for number in range(12)],
