@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from perllm.api.node_profile import CircuitState
 from perllm.api.task import Tier
 from perllm.cluster.client import Object
-from perllm.cluster.node import KEEPS_OFF, Node, read_node
+from perllm.cluster.node import KEEPS_OFF, UNKNOWN_GPU, Node, read_node
 from perllm.cluster.slots import read_label, read_resources
 from perllm.config import NodeSettings
 from perllm.doctor.finding import Finding, fail, name_some, ok, warn
@@ -116,7 +116,7 @@ def _find_cause(item: Object, settings: NodeSettings) -> tuple[str, str]:
 def _check_members(items: Sequence[Object], fleet: Sequence[Node], settings: NodeSettings) -> Iterator[Finding]:
     by_name = {item["metadata"]["name"]: item for item in items}
     closed = [node.name for node in fleet if not node.is_open]
-    untyped = [node.name for node in fleet if settings.gpu_type_label not in _labels(by_name[node.name])]
+    untyped = [node.name for node in fleet if node.gpu_type == UNKNOWN_GPU]
     unknown = sorted({node.gpu_type for node in fleet if node.name not in untyped and _is_unknown(node.gpu_type)})
     shared = defaultdict(list)
     for node in fleet:

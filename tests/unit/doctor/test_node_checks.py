@@ -86,6 +86,13 @@ def test_a_taint_is_named_after_what_the_node_has(allocatable: dict[str, str], t
     assert f"kubectl taint node NAME {taint}=:NoSchedule" in check(node)[-1].advice
 
 
+def test_a_node_of_another_vendor_is_well_described_by_the_labels_of_that_vendor() -> None:
+    labels = {"perllm.io__tier": "edge", "amd.com__gpu.product-name": "AMD_Instinct_MI300X_OAM"}
+    node = make_node("n", **labels)
+    node["status"]["allocatable"] = {"amd.com/gpu": "8"}
+    assert "without nvidia.com/gpu.product" not in str(check(node))
+
+
 def test_a_node_that_lacks_only_the_tier_is_named_with_its_resource() -> None:
     node = make_node("n")
     node["status"]["allocatable"] = {"gpu.intel.com/i915": "2"}
