@@ -118,6 +118,7 @@ def _check_members(items: Sequence[Object], fleet: Sequence[Node], settings: Nod
     closed = [node.name for node in fleet if not node.is_open]
     untyped = [node.name for node in fleet if node.gpu_type == UNKNOWN_GPU]
     unknown = sorted({node.gpu_type for node in fleet if node.name not in untyped and _is_unknown(node.gpu_type)})
+    mixed = [f"{node.name} ({', '.join(sorted(node.resources))})" for node in fleet if len(node.resources) > 1]
     shared = defaultdict(list)
     for node in fleet:
         if not _keeps_others_off(by_name[node.name]):
@@ -132,6 +133,11 @@ def _check_members(items: Sequence[Object], fleet: Sequence[Node], settings: Nod
     if unknown:
         message = f"no published figures for {name_some(unknown)}"
         yield warn(NODES, message, "nothing to do; predictions for the first few tasks there will be inaccurate")
+    if mixed:
+        message = f"slots of several kinds: {name_some(mixed)}"
+        yield warn(
+            NODES, message, "their times are learned together; one kind or MIG profile per node is predicted better"
+        )
     for resource, names in shared.items():
         message = f"no taint keeps other schedulers off {name_some(names)}"
         yield warn(NODES, message, f"kubectl taint node NAME {resource}=:NoSchedule, and tolerate it in tasks")

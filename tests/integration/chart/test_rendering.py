@@ -390,6 +390,8 @@ def list_policies(objects: list[Object]) -> list[tuple[str, str]]:
         ("perllm", {}, "perllm"),
         ("prod", {}, "prod-perllm"),
         ("my.perllm", {}, "my-perllm"),
+        # Names of Services begin with a letter.
+        ("1st", {}, "perllm-1st"),
         ("prod", {"nameOverride": "placer"}, "prod-placer"),
         ("prod", {"fullnameOverride": "placer"}, "placer"),
     ],

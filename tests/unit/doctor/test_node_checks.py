@@ -86,6 +86,14 @@ def test_a_taint_is_named_after_what_the_node_has(allocatable: dict[str, str], t
     assert f"kubectl taint node NAME {taint}=:NoSchedule" in check(node)[-1].advice
 
 
+def test_a_node_with_several_kinds_of_slots_is_named_since_it_learns_them_together() -> None:
+    node = make_node("n", **EDGE)
+    node["status"]["allocatable"] = {"nvidia.com/mig-1g.10gb": "4", "nvidia.com/mig-3g.40gb": "1"}
+    assert "slots of several kinds: n (nvidia.com/mig-1g.10gb, nvidia.com/mig-3g.40gb)" in [
+        one.message for one in check(node)
+    ]
+
+
 def test_a_node_of_another_vendor_is_well_described_by_the_labels_of_that_vendor() -> None:
     labels = {"perllm.io__tier": "edge", "amd.com__gpu.product-name": "AMD_Instinct_MI300X_OAM"}
     node = make_node("n", **labels)
