@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from chart_generator.agent import AgentValues
+from chart_generator.scheduler import SchedulerValues
 from chart_generator.sections import (
     RESTRICTED_CONTAINER,
     RESTRICTED_POD,
@@ -17,7 +18,6 @@ from chart_generator.sections import (
     Probes,
     PrometheusRule,
     Rbac,
-    SchedulerValues,
     Section,
     Service,
     ServiceAccount,
