@@ -7,6 +7,7 @@ from pydantic import Field
 from chart_generator.sections import Object, Port, Probes, Section, Strings
 from perllm.agent.config import Namespace
 from perllm.agent.engines import MAX_SLOTS
+from perllm.api.names import TAINT_KEYS
 from perllm.api.node_server import MAX_SERVERS
 
 
@@ -57,7 +58,7 @@ class AgentValues(Section):
     )
     probes: Probes = Field(
         default=Probes(readiness={"periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 2}),
-        description="Their probes, without what they request.",
+        description="Their probes, but for what they request; one that is null is left out.",
     )
     termination_grace_period_seconds: int = Field(
         default=60, ge=20, description="Seconds to stop; all but the last 10 are for requests that are in process."
@@ -75,5 +76,6 @@ class AgentValues(Section):
         default={"kubernetes.io/os": "linux"}, description="Node selector, in addition to the tier label."
     )
     tolerations: list[Object] = Field(
-        default=[{"key": "nvidia.com/gpu", "operator": "Exists"}], description="Tolerations; those of GPU nodes."
+        default=[{"key": key, "operator": "Exists"} for key in TAINT_KEYS],
+        description="Tolerations; those of GPU nodes.",
     )

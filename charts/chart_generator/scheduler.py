@@ -39,6 +39,8 @@ class SchedulerValues(Section):
         default={"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
         description="Its resources.",
     )
-    probes: Probes = Field(default=Probes(), description="Its probes, without what they request.")
+    probes: Probes = Field(
+        default=Probes(), description="Its probes, but for what they request; one that is null is left out."
+    )
     extra_args: list[str] = Field(default=[], description="Additional arguments, such as --v=2.")
     extra_env: list[Object] = Field(default=[], description="Additional environment variables.")

@@ -57,12 +57,12 @@ class ServiceAccount(Section):
 class Probes(Section):
     """The probes of a container."""
 
-    startup: Object = Field(default={"periodSeconds": 2, "failureThreshold": 60}, description="Of its start.")
+    startup: Object = Field(default={"periodSeconds": 2, "failureThreshold": 60}, description="When it has started.")
     liveness: Object = Field(
-        default={"periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 3}, description="Of its life."
+        default={"periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 3}, description="When it is restarted."
     )
     readiness: Object = Field(
-        default={"periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 2}, description="Of its readiness."
+        default={"periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 2}, description="When it is ready."
     )
 
 

@@ -74,7 +74,10 @@ class Values(Section):
         default={"requests": {"cpu": "100m", "memory": "192Mi"}, "limits": {"memory": "1Gi"}},
         description="Resources of the operator. A CPU limit would only delay decisions.",
     )
-    probes: Probes = Field(default=Probes(), description="Probes of the operator, without what they request.")
+    probes: Probes = Field(
+        default=Probes(),
+        description="Probes of the operator, but for what they request; one that is null is left out.",
+    )
     strategy: Object = Field(
         default={},
         description="Update strategy of the Deployment; when empty, a new pod is ready before an old one ends. It is "

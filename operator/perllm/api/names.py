@@ -58,6 +58,8 @@ GPU_RESOURCES = (
     "gpu.intel.com/xe",
 )
 """Resources of the usual device plugins; * stands for any characters."""
+TAINT_KEYS = (GPU_RESOURCE, "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe", SLOTS_LABEL)
+"""Keys of the taints that keep other pods off such nodes; the programs of each vendor tolerate its own."""
 DEVICE_RESOURCES = (MIG_RESOURCES, "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe")
 """Those of which each unit is a GPU of its own, or a slice that shares nothing but power with others."""
 

@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+from perllm.api.names import GPU_RESOURCE
 from perllm.api.node_profile import CircuitState
 from perllm.api.task import Tier
 from perllm.cluster.client import Object
@@ -122,7 +123,7 @@ def _check_members(items: Sequence[Object], fleet: Sequence[Node], settings: Nod
     shared = defaultdict(list)
     for node in fleet:
         if not _keeps_others_off(by_name[node.name]):
-            shared[node.main_resource or settings.slots_label].append(node.name)
+            shared[_find_taint_key(node, settings)].append(node.name)
     if closed:
         yield warn(NODES, f"not ready or cordoned: {name_some(closed)}", "kubectl describe node NAME")
     if untyped:
@@ -138,9 +139,16 @@ def _check_members(items: Sequence[Object], fleet: Sequence[Node], settings: Nod
         yield warn(
             NODES, message, "their times are learned together; one kind or MIG profile per node is predicted better"
         )
-    for resource, names in shared.items():
+    for key, names in shared.items():
         message = f"no taint keeps other schedulers off {name_some(names)}"
-        yield warn(NODES, message, f"kubectl taint node NAME {resource}=:NoSchedule, and tolerate it in tasks")
+        yield warn(NODES, message, f"kubectl taint node NAME {key}=:NoSchedule, and tolerate it in tasks")
+
+
+def _find_taint_key(node: Node, settings: NodeSettings) -> str:
+    """Return the key that the vendor's own programs tolerate: of NVIDIA, one for slices and replicas as well."""
+    if node.main_resource.startswith("nvidia.com/"):
+        return GPU_RESOURCE
+    return node.main_resource or settings.slots_label
 
 
 def _keeps_others_off(item: Object) -> bool:

@@ -76,11 +76,11 @@ def test_a_node_without_slots_gets_the_advice_that_fits(status: dict[str, Any], 
     ("allocatable", "taint"),
     [
         ({"amd.com/gpu": "8"}, "amd.com/gpu"),
-        ({"nvidia.com/gpu": "0", "nvidia.com/mig-1g.10gb": "7"}, "nvidia.com/mig-1g.10gb"),
+        ({"nvidia.com/gpu": "0", "nvidia.com/mig-1g.10gb": "7"}, "nvidia.com/gpu"),
         ({}, "perllm.io/slots"),
     ],
 )
-def test_a_taint_is_named_after_what_the_node_has(allocatable: dict[str, str], taint: str) -> None:
+def test_a_taint_is_one_that_the_programs_of_the_vendor_tolerate(allocatable: dict[str, str], taint: str) -> None:
     node = make_node("n", taints=False, **{**EDGE, "perllm.io__slots": "4"})
     node["status"]["allocatable"] = allocatable
     assert f"kubectl taint node NAME {taint}=:NoSchedule" in check(node)[-1].advice
