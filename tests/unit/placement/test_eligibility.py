@@ -75,6 +75,14 @@ class TestSlots:
         assert placement.node == "a"
         assert (placement.arms.compute_used, placement.arms.compute_capacity) == ([1.0], [4.0])
 
+    def test_are_counted_by_resource_after_a_restart_as_well(self) -> None:
+        node = replace(make_node("a", slots=5), resources={GPU: 4.0, MIG: 1.0})
+        decision = make_setting(node).placer.explain(make_setting(node).placer.choose(make_request("t")), "a")
+        placer = make_setting(node).placer
+        placer.confirm(decision, 1.0, MIG)
+        assert placer.choose(make_request(demand=PodDemand(resource=MIG))).node is None
+        assert placer.choose(make_request(demand=PodDemand(4.0, resource=GPU))).node == "a"
+
     def test_are_of_every_resource_for_tasks_that_ask_for_none(self) -> None:
         node = replace(make_node("a", slots=2), resources={GPU: 1.0, MIG: 1.0})
         placer = make_setting(node).placer
