@@ -39,6 +39,7 @@ class Fleet:
         self._tier = np.zeros(0, dtype=np.int64)
         self._is_open = np.zeros(0)
         self._sizes = {"": np.zeros(0)}
+        # Slots that are units of whatever a pod asks for, so of any resource that no node names.
         self._unnamed = np.zeros(0)
         self._gpus = np.ones(0)
         self._fitting = Fitting()
