@@ -4,9 +4,9 @@
 # last two; you set the tier. Replace the names of the nodes with yours.
 set -eu
 
-# Jetson AGX Orin: it has no NVML, so all labels are set by hand.
+# Jetson AGX Orin: it has no NVML, so all labels are set by hand. The last one counts if no device plugin reports its GPU.
 kubectl label --overwrite node jetson-1 \
-  perllm.io/tier=edge nvidia.com/gpu.product=Jetson-AGX-Orin nvidia.com/gpu.count=1
+  perllm.io/tier=edge nvidia.com/gpu.product=Jetson-AGX-Orin nvidia.com/gpu.count=1 perllm.io/slots=1
 
 # A server with a T4 at the edge, without gpu-feature-discovery.
 kubectl label --overwrite node t4-1 \

@@ -4,9 +4,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from chart_generator.sections import Object, Port, Section, Strings
+from chart_generator.sections import Object, Port, Probes, Section, Strings
 from perllm.agent.config import Namespace
 from perllm.agent.engines import MAX_SLOTS
+from perllm.api.names import TAINT_KEYS
 from perllm.api.node_server import MAX_SERVERS
 
 
@@ -55,6 +56,10 @@ class AgentValues(Section):
         default={"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}},
         description="Their resources.",
     )
+    probes: Probes = Field(
+        default=Probes(readiness={"periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 2}),
+        description="Their probes, but for what they request; one that is null is left out.",
+    )
     termination_grace_period_seconds: int = Field(
         default=60, ge=20, description="Seconds to stop; all but the last 10 are for requests that are in process."
     )
@@ -71,5 +76,6 @@ class AgentValues(Section):
         default={"kubernetes.io/os": "linux"}, description="Node selector, in addition to the tier label."
     )
     tolerations: list[Object] = Field(
-        default=[{"key": "nvidia.com/gpu", "operator": "Exists"}], description="Tolerations; those of GPU nodes."
+        default=[{"key": key, "operator": "Exists"} for key in TAINT_KEYS],
+        description="Tolerations; those of GPU nodes.",
     )

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,14 @@ def list_entries(section: Any) -> Iterator[ChartValue]:
             yield _entry(one.name, texts[one.name], getattr(section, one.name))
 
 
+def list_sections(entries: Sequence[ChartValue], path: str = "values") -> Iterator[tuple[str, dict[str, Any]]]:
+    """List every section by its path, the outer ones first, with the defaults of its own values."""
+    yield path, {entry.key: entry.default for entry in entries if not entry.children}
+    for entry in entries:
+        if entry.children:
+            yield from list_sections(entry.children, f"{path}.{entry.key}")
+
+
 def describe_attributes(kind: type) -> dict[str, str]:
     """Read the section `Attributes` of a docstring: description by name."""
     _, _, section = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")
@@ -47,9 +55,10 @@ def describe_attributes(kind: type) -> dict[str, str]:
 
 
 def _entry(key: str, description: str, default: Any) -> ChartValue:
-    children = tuple(list_entries(default)) if _is_section(default) else ()
+    children = tuple(list_entries(default)) if is_section(default) else ()
     return ChartValue(key, description, TypeAdapter(Any).dump_python(default, mode="json", by_alias=True), children)
 
 
-def _is_section(value: Any) -> bool:
+def is_section(value: Any) -> bool:
+    """Whether a value has values of its own."""
     return isinstance(value, BaseModel) or dataclasses.is_dataclass(value)

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from chart_generator.dashboard import build_dashboard
-from chart_generator.entries import list_entries
+from chart_generator.entries import list_entries, list_sections
 from chart_generator.metadata import name_image, read_version, render_metadata
 from chart_generator.readme import render_readme
 from chart_generator.render import render_values
@@ -40,6 +40,7 @@ def build_files(project: Path) -> dict[Path, str]:
             yaml.safe_load(examples[EXAMPLES / "task.yaml"]),
         ),
         "values.yaml": HEADER + render_values(list_entries(Values())),
+        "files/defaults.yaml": _render_defaults(),
         "values.schema.json": _render_json(build_schema()),
         "README.md": render_readme((chart / "README.md.template").read_text(encoding="utf-8")),
         "files/admission-policy.yaml": _render_yaml(author_policy_spec()),
@@ -59,7 +60,12 @@ def write_files(project: Path) -> None:
         (project / path).write_text(text, encoding="utf-8")
 
 
-def _render_yaml(value: dict[str, Any]) -> str:
+def _render_defaults() -> str:
+    sections = list_sections(tuple(list_entries(Values())))
+    return _render_yaml([{"path": path, "defaults": defaults} for path, defaults in sections])
+
+
+def _render_yaml(value: Any) -> str:
     return yaml.safe_dump(value, sort_keys=False, width=120)
 
 

@@ -1,9 +1,14 @@
 """values.schema.json: the schema of the models, without the keywords that matter only to Python."""
 
+from collections.abc import Iterator
 from typing import Any
 
-from chart_generator.entries import describe_attributes
+from pydantic import BaseModel
+from pydantic.alias_generators import to_camel
+
+from chart_generator.entries import describe_attributes, is_section
 from chart_generator.values import Values
+from perllm.config import Config
 from perllm.policy.contextual import CsUcbParameters
 from perllm.policy.table import CsUcbTableParameters
 
@@ -16,6 +21,8 @@ def build_schema() -> dict[str, Any]:
     schema = Values.model_json_schema(by_alias=True)
     for kind in _PARAMETERS:
         _describe_parameters(schema["$defs"][kind.__name__], describe_attributes(kind))
+    for name in _list_section_names(Config()):
+        _accept_camel_case(schema["$defs"][name]["properties"], name)
     stripped: dict[str, Any] = _strip(schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **stripped}
 
@@ -27,6 +34,19 @@ def _describe_parameters(definition: dict[str, Any], texts: dict[str, str]) -> N
         field["description"] = texts[name]
         if field["type"] == "number":
             field["minimum"] = 0
+
+
+def _list_section_names(section: Any) -> Iterator[str]:
+    yield type(section).__name__
+    for _, value in section if isinstance(section, BaseModel) else ():
+        if is_section(value):
+            yield from _list_section_names(value)
+
+
+def _accept_camel_case(properties: dict[str, Any], definition: str) -> None:
+    """Accept the settings of the operator in the spelling of the other values as well; the chart renames them."""
+    for name in [name for name in properties if to_camel(name) != name]:
+        properties[to_camel(name)] = {"$ref": f"#/$defs/{definition}/properties/{name}"}
 
 
 def _strip(schema: Any) -> Any:

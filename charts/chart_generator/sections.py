@@ -46,18 +46,6 @@ class Image(Section):
     )
 
 
-class SchedulerImage(Image):
-    """The image of kube-scheduler."""
-
-    repository: str = Field(
-        default="registry.k8s.io/kube-scheduler", min_length=1, description="Registry and name of the image."
-    )
-    tag: str = Field(
-        default="",
-        description="Tag; the version of the cluster when empty. One minor version older than the cluster is allowed.",
-    )
-
-
 class ServiceAccount(Section):
     """The service account of the operator."""
 
@@ -66,30 +54,16 @@ class ServiceAccount(Section):
     annotations: Strings = Field(default={}, description="Its annotations.")
 
 
-class SchedulerServiceAccount(Section):
-    """The service account of kube-scheduler."""
+class Probes(Section):
+    """The probes of a container."""
 
-    create: bool = Field(
-        default=True,
-        description="Whether kube-scheduler gets an account of its own, so that the operator has none of its rights. A "
-        "pod has only one account, so the token of the second comes from a Secret and does not expire. When false, the "
-        "operator's account, whose tokens do expire, has the rights of both.",
+    startup: Object = Field(default={"periodSeconds": 2, "failureThreshold": 60}, description="When it has started.")
+    liveness: Object = Field(
+        default={"periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 3}, description="When it is restarted."
     )
-    annotations: Strings = Field(default={}, description="Its annotations.")
-
-
-class SchedulerValues(Section):
-    """The private kube-scheduler in the operator's pod. It serves pods whose schedulerName is config.scheduler_name."""
-
-    image: SchedulerImage = Field(default=SchedulerImage(), description="Its image.")
-    service_account: SchedulerServiceAccount = Field(default=SchedulerServiceAccount(), description="Its account.")
-    port: Port = Field(default=10259, description="HTTPS port of its probes and metrics.")
-    resources: Object = Field(
-        default={"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
-        description="Its resources.",
+    readiness: Object = Field(
+        default={"periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 2}, description="When it is ready."
     )
-    extra_args: list[str] = Field(default=[], description="Additional arguments, such as --v=2.")
-    extra_env: list[Object] = Field(default=[], description="Additional environment variables.")
 
 
 class Crds(Section):

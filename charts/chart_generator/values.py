@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from chart_generator.agent import AgentValues
+from chart_generator.scheduler import SchedulerValues
 from chart_generator.sections import (
     RESTRICTED_CONTAINER,
     RESTRICTED_POD,
@@ -14,9 +15,9 @@ from chart_generator.sections import (
     NetworkPolicy,
     Object,
     PodDisruptionBudget,
+    Probes,
     PrometheusRule,
     Rbac,
-    SchedulerValues,
     Section,
     Service,
     ServiceAccount,
@@ -40,6 +41,9 @@ class Values(Section):
     image_pull_secrets: list[Object] = Field(default=[], description="Secrets for pulling both images.")
     name_override: str = Field(default="", description="Replaces the chart's name in names and labels.")
     fullname_override: str = Field(default="", description="Replaces the name of all objects.")
+    namespace_override: str = Field(
+        default="", description="Namespace of all objects; that of the release when empty. It must exist."
+    )
     config: Config = Field(
         default=Config(),
         description="The operator's configuration, with its own names and defaults. An empty leader_lease means the "
@@ -70,6 +74,15 @@ class Values(Section):
         default={"requests": {"cpu": "100m", "memory": "192Mi"}, "limits": {"memory": "1Gi"}},
         description="Resources of the operator. A CPU limit would only delay decisions.",
     )
+    probes: Probes = Field(
+        default=Probes(),
+        description="Probes of the operator, but for what they request; one that is null is left out.",
+    )
+    strategy: Object = Field(
+        default={},
+        description="Update strategy of the Deployment; when empty, a new pod is ready before an old one ends. It is "
+        "Recreate in any case while the Lease changes its name.",
+    )
     pod_security_context: Object = Field(default=RESTRICTED_POD, description="Security context of the pod.")
     security_context: Object = Field(default=RESTRICTED_CONTAINER, description="Security context of both containers.")
     termination_grace_period_seconds: int = Field(
@@ -84,6 +97,8 @@ class Values(Section):
     topology_spread_constraints: list[Object] = Field(
         default=[], description="Topology spread of the pods; if possible over nodes and zones when empty."
     )
+    dns_policy: str = Field(default="", description="DNS policy of all pods; the cluster's default when empty.")
+    dns_config: Object = Field(default={}, description="DNS configuration of all pods.")
     pod_disruption_budget: PodDisruptionBudget = Field(
         default=PodDisruptionBudget(), description="Disruption budget; created from two replicas on."
     )
@@ -92,9 +107,18 @@ class Values(Section):
     pod_labels: Strings = Field(default={}, description="Labels of the pods.")
     pod_annotations: Strings = Field(default={}, description="Annotations of the pods.")
     extra_env: list[Object] = Field(default=[], description="Additional environment variables of the operator.")
-    extra_volumes: list[Object] = Field(default=[], description="Additional volumes, such as a Secret with a token.")
+    prometheus_secret: str = Field(
+        default="",
+        description="Secret in the namespace of all objects, for access to Prometheus. Each of its keys is a file in "
+        "/etc/perllm-prometheus, which config.telemetry can name: a token, a password, a certificate authority.",
+    )
+    extra_volumes: list[Object] = Field(default=[], description="Additional volumes of the pods.")
     extra_volume_mounts: list[Object] = Field(
         default=[], description="Where they are mounted in the operator's container."
+    )
+    extra_containers: list[Object] = Field(default=[], description="Additional containers of the pods.")
+    extra_objects: list[Object] = Field(
+        default=[], description="Additional objects, in which templates are rendered, such as {{ .Release.Name }}."
     )
     service: Service = Field(default=Service(), description="The Service of the metrics.")
     service_monitor: ServiceMonitor = Field(

@@ -11,6 +11,7 @@ from perllm.api import names
 from perllm.api.base import MAX_TTL_S
 from perllm.api.quantities import DURATION_PATTERN, parse_duration_s
 from perllm.api.task import Tier
+from perllm.cluster.node import NodeLabels
 from perllm.logs import LogSettings
 from perllm.policy.contextual import CsUcb, CsUcbParameters
 from perllm.policy.problem import Policy
@@ -153,9 +154,19 @@ class NodeSettings(_Section):
 
     tier_label: str = Field(default=names.TIER_LABEL, description="Node label whose value is edge or cloud.")
     gpu_type_label: str = Field(default=names.GPU_TYPE_LABEL, description="Node label whose value is the GPU type.")
-    gpu_resource: str = Field(
-        default=names.GPU_RESOURCE,
-        description="Allocatable resource whose quantity is the number of tasks that a node can run at a time.",
+    gpu_resources: tuple[Annotated[str, Field(pattern="^[-_./*A-Za-z0-9]+$")], ...] = Field(
+        default=names.GPU_RESOURCES,
+        min_length=1,
+        description="Allocatable resources of which a task takes one unit or more. Their quantities add up to the "
+        "number of tasks that a node can run at a time. * stands for any characters.",
+    )
+    gpu_resource: str | None = Field(
+        default=None, description="Former setting for a single resource, which replaces gpu_resources if it is set."
+    )
+    slots_label: str = Field(
+        default=names.SLOTS_LABEL,
+        description="Node label whose value is the number of tasks that a node can run at a time, if it has none of "
+        "gpu_resources because there is no device plugin.",
     )
     default_bandwidth_mbit_s: _PerTier = Field(
         default={Tier.EDGE: 100.0, Tier.CLOUD: 300.0},
@@ -166,6 +177,15 @@ class NodeSettings(_Section):
         description="Energy of moving a bit to a node, which is not measured. Estimates for access networks (edge) "
         "and wide-area networks (cloud).",
     )
+
+    @property
+    def resources(self) -> tuple[str, ...]:
+        """The resources of which tasks take units."""
+        return self.gpu_resources if self.gpu_resource is None else (self.gpu_resource,)
+
+    def to_labels(self) -> NodeLabels:
+        """Return which labels and resources describe a node."""
+        return NodeLabels(self.tier_label, self.gpu_type_label, self.resources, self.slots_label)
 
 
 class FairnessSettings(_Section):
@@ -195,7 +215,8 @@ class RunnerResources(_Section):
         default={"cpu": "50m", "memory": "96Mi"}, description="What a runner pod requests, by resource."
     )
     limits: dict[str, str] = Field(
-        default={"memory": "256Mi"}, description="Its limits, by resource; one unit of nodes.gpu_resource is added."
+        default={"memory": "256Mi"},
+        description="Its limits, by resource; one unit of the GPU resource of its node is added.",
     )
 
 
@@ -293,6 +314,9 @@ class Config(_Section):
             ),
             Deprecation("config.policy.net_hits is called config.policy.cs_ucb now", "rename it"): (
                 self.policy.net_hits is not None
+            ),
+            Deprecation("config.nodes.gpu_resource is one of config.nodes.gpu_resources now", "list it there"): (
+                self.nodes.gpu_resource is not None
             ),
             Deprecation("config.telemetry.queries.transmitted is no longer used", "remove it"): (
                 self.telemetry.queries.transmitted is not None

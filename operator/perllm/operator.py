@@ -426,7 +426,7 @@ def _find_pod_paths(config: Config) -> list[str]:
 def _read_controller_settings(config: Config) -> ControllerSettings:
     return ControllerSettings(
         scheduler_name=config.scheduler_name,
-        gpu_resource=config.nodes.gpu_resource,
+        gpu_resources=config.nodes.resources,
         patience=PodPatience(start_s=config.start_timeout_s),
         admission=build_admission(config.admission),
         history=HistoryLimits(config.tasks.default_ttl_s, config.tasks.max_history),

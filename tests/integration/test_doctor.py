@@ -188,6 +188,7 @@ async def test_an_empty_cluster_lacks_everything(place: Place) -> None:
         "FAIL resources",
         "FAIL resources",
         "FAIL resources",
+        "FAIL resources",
         "FAIL pods of PerLLM",
         "FAIL rights",
         "FAIL lease",

@@ -1,6 +1,5 @@
 {{/* Combinations that cannot work are rejected before anything is installed. */}}
 {{- define "perllm.check" -}}
-{{- include "perllm.checkSections" . -}}
 {{- include "perllm.checkImage" . -}}
 {{- include "perllm.checkConfig" . -}}
 {{- include "perllm.checkSchedulerArguments" . -}}
@@ -8,26 +7,6 @@
 {{- include "perllm.checkMonitoring" . -}}
 {{- include "perllm.checkCrds" . -}}
 {{- include "perllm.checkNeighbours" . -}}
-{{- end }}
-
-{{/* Helm drops null values, even whole sections, and an upgrade with --reuse-values lacks new ones. */}}
-{{- define "perllm.checkSections" -}}
-{{- range $path := list
-  "image" "config" "config.telemetry" "config.telemetry.queries" "config.policy" "config.policy.cs_ucb"
-  "config.policy.cs_ucb_table" "config.admission" "config.tasks" "config.fairness" "config.agents" "config.nodes" "config.server"
-  "config.log" "scheduler" "scheduler.image" "scheduler.serviceAccount" "agent" "crds" "admissionPolicy" "uninstallHook" "rbac"
-  "serviceAccount" "podDisruptionBudget" "service" "serviceMonitor" "prometheusRule" "dashboard" "networkPolicy"
-  "networkPolicy.apiServer" "networkPolicy.prometheus" "global" "config.telemetry.url" "config.scheduler_name"
-  "config.runner"
--}}
-{{- $value := $.Values -}}
-{{- range splitList "." $path -}}
-{{- $value = get $value . -}}
-{{- end -}}
-{{- if not $value -}}
-{{- fail (printf "%s must not be null or empty: leave it out for its default; after --reuse-values, upgrade with --reset-then-reuse-values instead" $path) -}}
-{{- end -}}
-{{- end -}}
 {{- end }}
 
 {{- define "perllm.checkImage" -}}
@@ -78,15 +57,19 @@
 {{- end -}}
 {{- end }}
 
-{{/* Helm's own message names neither the other release nor the remedy. */}}
+{{/* Those of a release that is gone are left to Helm, whose flag --take-ownership adopts them. */}}
 {{- define "perllm.checkCrds" -}}
 {{- if .Values.crds.enabled -}}
+{{- $releases := list -}}
+{{- range (lookup "rbac.authorization.k8s.io/v1" "ClusterRoleBinding" "" "").items -}}
+{{- $releases = append $releases (include "perllm.owner" .) -}}
+{{- end -}}
 {{- range $path, $_ := .Files.Glob "files/crds/*.yaml" -}}
 {{- $name := ($.Files.Get $path | fromYaml).metadata.name -}}
 {{- $there := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" $name -}}
 {{- $owner := include "perllm.owner" $there -}}
-{{- if and $owner (ne $owner (printf "%s/%s" $.Release.Namespace $.Release.Name)) -}}
-{{- fail (printf "crds.enabled: %s belongs to release %s. If that release still exists, set crds.enabled=false here. If it is gone, take them over: kubectl annotate --overwrite crd -l app.kubernetes.io/part-of=perllm meta.helm.sh/release-name=%s meta.helm.sh/release-namespace=%s" $name $owner $.Release.Name $.Release.Namespace) -}}
+{{- if and $owner (has $owner $releases) (ne $owner (printf "%s/%s" $.Release.Namespace $.Release.Name)) -}}
+{{- fail (printf "crds.enabled: %s belongs to release %s; set crds.enabled=false here" $name $owner) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

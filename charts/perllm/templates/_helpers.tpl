@@ -1,14 +1,24 @@
-{{/* Name of all objects in the namespace of the release. Names of Services cannot contain dots. */}}
+{{/* Name of all objects in the namespace of the release. Names of Services contain no dots and begin with a letter. */}}
 {{- define "perllm.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- $release := .Release.Name | replace "." "-" -}}
-{{- $full := ternary $release (printf "%s-%s" $release $name) (contains $name $release) -}}
+{{- $full := printf "%s-%s" $release $name -}}
+{{- if regexMatch "^[0-9]" $release -}}
+{{- $full = printf "%s-%s" $name $release -}}
+{{- else if contains $name $release -}}
+{{- $full = $release -}}
+{{- end -}}
 {{- default $full .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- end }}
+
+{{/* Namespace of all objects that have one. */}}
+{{- define "perllm.namespace" -}}
+{{ default .Release.Namespace .Values.namespaceOverride }}
 {{- end }}
 
 {{/* Name of cluster-scoped objects, unique among releases of the same name in different namespaces. */}}
 {{- define "perllm.clusterName" -}}
-{{ .Release.Namespace }}:{{ include "perllm.fullname" . }}
+{{ include "perllm.namespace" . }}:{{ include "perllm.fullname" . }}
 {{- end }}
 
 {{- define "perllm.name" -}}
@@ -25,23 +35,23 @@
 {{- end }}
 
 {{- define "perllm.agentSelectorLabels" -}}
-app.kubernetes.io/name: {{ include "perllm.name" . | trunc 57 | trimSuffix "-" }}-agent
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: "{{ include "perllm.name" . | trunc 57 | trimSuffix "-" }}-agent"
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{/* Namespace of the Leases of agents; empty if there are no agents. */}}
 {{- define "perllm.agentLeaseNamespace" -}}
-{{ default (ternary .Release.Namespace "" .Values.agent.enabled) .Values.config.agents.lease_namespace }}
+{{ default (ternary (include "perllm.namespace" .) "" .Values.agent.enabled) .Values.config.agents.lease_namespace }}
 {{- end }}
 
 {{/* Namespaces of the pods of model servers, as a JSON list. */}}
 {{- define "perllm.serverNamespaces" -}}
-{{ default (list .Release.Namespace) .Values.agent.serverNamespaces | toJson }}
+{{ default (list (include "perllm.namespace" .)) .Values.agent.serverNamespaces | toJson }}
 {{- end }}
 
 {{- define "perllm.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "perllm.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "perllm.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "perllm.labels" -}}
@@ -53,6 +63,13 @@ app.kubernetes.io/part-of: perllm
 {{- with .Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
+{{- end }}
+
+{{/* Subject of a binding: pass (dict "root" . "account" name). */}}
+{{- define "perllm.subject" -}}
+- kind: ServiceAccount
+  name: {{ .account | quote }}
+  namespace: {{ include "perllm.namespace" .root | quote }}
 {{- end }}
 
 {{- define "perllm.serviceAccountName" -}}
@@ -81,8 +98,8 @@ Lease whatever the number of replicas before and after a rollout or rollback.
 
 {{/* Whether new and existing pods follow the same Lease; empty in an upgrade that introduces or renames it. */}}
 {{- define "perllm.followsLease" -}}
-{{- $old := lookup "apps/v1" "Deployment" .Release.Namespace (include "perllm.fullname" .) -}}
-{{- if or (not $old) (lookup "coordination.k8s.io/v1" "Lease" .Release.Namespace (include "perllm.lease" .)) -}}
+{{- $old := lookup "apps/v1" "Deployment" (include "perllm.namespace" .) (include "perllm.fullname" .) -}}
+{{- if or (not $old) (lookup "coordination.k8s.io/v1" "Lease" (include "perllm.namespace" .) (include "perllm.lease" .)) -}}
 true
 {{- end -}}
 {{- end }}
@@ -129,6 +146,28 @@ v{{ $version.Major }}.{{ $version.Minor }}.{{ $version.Patch }}
 {{- else -}}
 {{ default (ternary "443" "80" (eq $url.scheme "https")) $port }}
 {{- end -}}
+{{- end }}
+
+{{/* Probes of a container: pass (dict "probes" values "get" (dict "port" . "scheme" .) "live" path "ready" path). */}}
+{{- define "perllm.probes" -}}
+{{- $paths := dict "startup" .live "liveness" .live "readiness" .ready -}}
+{{- range $kind := list "startup" "liveness" "readiness" }}
+{{- with get $.probes $kind }}
+{{ $kind }}Probe:
+  {{- merge (dict) . (dict "httpGet" (merge (dict "path" (get $paths $kind)) $.get)) | toYaml | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* DNS of a pod: pass (dict "values" .Values "policy" default). */}}
+{{- define "perllm.dns" -}}
+{{- with default .policy .values.dnsPolicy }}
+dnsPolicy: {{ . | quote }}
+{{- end }}
+{{- with .values.dnsConfig }}
+dnsConfig:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{/* The token of the pod's account, for one container only; by default kubelet would mount it in all of them. */}}

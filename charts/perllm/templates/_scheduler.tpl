@@ -8,20 +8,20 @@ leaderElection:
   renewDeadline: 4s
   retryPeriod: 500ms
   resourceLock: leases
-  resourceName: {{ include "perllm.lease" . }}
-  resourceNamespace: {{ .Release.Namespace }}
+  resourceName: {{ include "perllm.lease" . | quote }}
+  resourceNamespace: {{ include "perllm.namespace" . | quote }}
 enableProfiling: false
 percentageOfNodesToScore: 100
 podInitialBackoffSeconds: 1
 podMaxBackoffSeconds: 2
 profiles:
-  - schedulerName: {{ .Values.config.scheduler_name }}
+  - schedulerName: {{ .Values.config.scheduler_name | quote }}
     plugins:
       score:
         disabled:
           - name: "*"
 extenders:
-  - urlPrefix: http://127.0.0.1:{{ .Values.config.server.extender_port }}
+  - urlPrefix: "http://127.0.0.1:{{ .Values.config.server.extender_port }}"
     filterVerb: filter
     prioritizeVerb: prioritize
     bindVerb: bind

@@ -30,7 +30,10 @@ TIER_LABEL = f"{GROUP}/tier"
 BATCH_LABEL = f"{GROUP}/batch"
 INSTANCE_LABEL = f"{GROUP}/instance"
 GPU_TYPE_LABEL = "nvidia.com/gpu.product"
+VENDOR_TYPE_LABELS = ("amd.com/gpu.product-name", "gpu.intel.com/product")
+"""Labels that hold the GPU type where GPUs are not NVIDIA's."""
 GPU_COUNT_LABEL = "nvidia.com/gpu.count"
+SLOTS_LABEL = f"{GROUP}/slots"
 
 DECISION_ANNOTATION = f"{GROUP}/decision"
 DEADLINE_ANNOTATION = f"{GROUP}/deadline"
@@ -45,6 +48,20 @@ SERVER_PORT_ANNOTATION = f"{GROUP}/server-port"
 OUTCOME_FINALIZER = f"{GROUP}/outcome"
 
 GPU_RESOURCE = "nvidia.com/gpu"
+MIG_RESOURCES = "nvidia.com/mig-*"
+GPU_RESOURCES = (
+    GPU_RESOURCE,
+    "nvidia.com/gpu.shared",
+    MIG_RESOURCES,
+    "amd.com/gpu",
+    "gpu.intel.com/i915",
+    "gpu.intel.com/xe",
+)
+"""Resources of the usual device plugins; * stands for any characters."""
+TAINT_KEYS = (GPU_RESOURCE, "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe", SLOTS_LABEL)
+"""Keys of the taints that keep other pods off such nodes; the programs of each vendor tolerate its own."""
+DEVICE_RESOURCES = (MIG_RESOURCES, "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe")
+"""Those of which each unit is a GPU of its own, or a slice that shares nothing but power with others."""
 
 MAX_LABEL_LENGTH = 63
 MAX_POD_NAME = 63

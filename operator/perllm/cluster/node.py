@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from perllm.api import names
-from perllm.api.quantities import parse_quantity
 from perllm.api.task import Tier
 from perllm.cluster.client import Object
+from perllm.cluster.slots import is_device, read_label, read_resources
 
 UNKNOWN_GPU = "unknown"
 KEEPS_OFF = ("NoSchedule", "NoExecute")
@@ -35,12 +35,14 @@ class Node:
         uid: uid of the node object; a node that is recreated has another one.
         tier: edge or cloud.
         gpu_type: value of the GPU type label.
-        slots: tasks that it can run at a time: its allocatable GPUs, or time-sliced replicas of them.
+        slots: tasks that it can run at a time: units of all its resources together.
         addresses: its addresses, to recognise it in metrics.
         is_open: whether it accepts new pods: it is not cordoned and not reported as unready.
         gpus: number of GPUs that the slots are spread over.
         labels: its labels, by which pods may select it.
         taints: taints that pods have to tolerate.
+        resources: slots by the resource that they are units of, with an empty name for those that a label states; if
+            there are none, slots are units of whatever a pod asks for.
     """
 
     name: str
@@ -53,48 +55,72 @@ class Node:
     gpus: float = 1.0
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     taints: tuple[Taint, ...] = ()
+    resources: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    def slots_of(self, resource: str) -> float:
+        """Return the slots for pods that ask for a resource; all slots for those that ask for none."""
+        return self.resources.get(resource, 0.0) if resource and self.resources else self.slots
+
+    @property
+    def main_resource(self) -> str:
+        """The resource that most of its slots are units of; empty if they are units of none."""
+        return max(self.resources, key=self.resources.__getitem__, default="")
 
 
 @dataclass(frozen=True, slots=True)
 class NodeLabels:
-    """Which labels and resource describe a node."""
+    """Which labels and resources describe a node; `*` in a resource stands for any characters."""
 
     tier: str = names.TIER_LABEL
     gpu_type: str = names.GPU_TYPE_LABEL
-    gpu_resource: str = names.GPU_RESOURCE
+    gpu_resources: tuple[str, ...] = names.GPU_RESOURCES
+    slots: str = names.SLOTS_LABEL
     gpu_count: str = names.GPU_COUNT_LABEL
 
 
 def read_node(item: Object, labels: NodeLabels) -> Node | None:
     """Return the node that `item` describes; None if it does not belong to PerLLM's fleet.
 
-    A node belongs when it carries a valid tier label and has at least one slot.
+    A node belongs when it carries a valid tier label and has at least one slot: a unit of a GPU resource, or, without
+    any, one that its label states.
     """
     metadata, spec, status = item["metadata"], item.get("spec", {}), item.get("status", {})
     own: Mapping[str, str] = metadata.get("labels", {})
     tier = own.get(labels.tier)
-    slots = parse_quantity(status.get("allocatable", {}).get(labels.gpu_resource, "0"))
-    if tier not in set(Tier) or slots <= 0:
+    resources = read_resources(status.get("allocatable", {}), labels.gpu_resources)
+    if not resources and (labelled := read_label(own.get(labels.slots))):
+        resources = {"": float(labelled)}
+    if tier not in set(Tier) or not resources:
         return None
+    slots = sum(resources.values())
+    main = max(resources, key=resources.__getitem__)
     return Node(
         name=metadata["name"],
         uid=metadata["uid"],
         tier=Tier(tier),
-        gpu_type=own.get(labels.gpu_type, UNKNOWN_GPU),
-        slots=float(slots),
+        gpu_type=_read_gpu_type(own, labels, main),
+        slots=slots,
         addresses=frozenset(address["address"] for address in status.get("addresses", ())),
         is_open=not spec.get("unschedulable") and not _is_unready(status),
-        gpus=_read_gpus(own.get(labels.gpu_count), slots),
+        gpus=slots if is_device(main) else _read_gpus(own.get(labels.gpu_count), slots),
         labels=own,
         taints=tuple(
             Taint(one["key"], one.get("value") or "", one["effect"])
             for one in spec.get("taints") or ()
             if one["effect"] in KEEPS_OFF
         ),
+        resources=resources,
     )
 
 
-def _read_gpus(label: str | None, slots: int | float) -> float:
+def _read_gpu_type(own: Mapping[str, str], labels: NodeLabels, resource: str) -> str:
+    """Return the GPU type; that of its slices if its slots are those, since they are slower than the whole."""
+    slices = f"{resource}.product"  # as GPU feature discovery names it for each profile of MIG
+    keys = (slices if is_device(resource) else labels.gpu_type, labels.gpu_type, *names.VENDOR_TYPE_LABELS)
+    return next((own[key] for key in keys if key in own), UNKNOWN_GPU)
+
+
+def _read_gpus(label: str | None, slots: float) -> float:
     """Return the number of GPUs in the label, at most one per slot; 1 if there is no valid label."""
     labelled = int(label) if label and label.isdecimal() else 1
     return float(max(min(labelled, slots), 1))

@@ -43,7 +43,7 @@ class ControllerSettings:
 
     Attributes:
         scheduler_name: scheduler of the pods.
-        gpu_resource: resource that slots are units of.
+        gpu_resources: resources that slots are units of.
         patience: how long pods may take.
         admission: explains rejections.
         history: how long finished tasks are kept.
@@ -51,7 +51,7 @@ class ControllerSettings:
     """
 
     scheduler_name: str = names.SCHEDULER_NAME
-    gpu_resource: str = names.GPU_RESOURCE
+    gpu_resources: tuple[str, ...] = names.GPU_RESOURCES
     patience: PodPatience = field(default_factory=PodPatience)
     admission: Admission = field(default_factory=Admission)
     history: HistoryLimits = field(default_factory=HistoryLimits)
@@ -141,7 +141,7 @@ def build_task_control(
     accounts = PodAccounts(
         scheduler, context.settlement, node_health, outcomes, metrics, patience=settings.patience, unix_now=unix_now
     )
-    runners = RunnerPods(settings.runner, settings.gpu_resource, lambda: parts.fleet.nodes.values())
+    runners = RunnerPods(settings.runner, parts.fleet.nodes)
     pods = PodKeeper(context.client, context.writes, scheduler_name=settings.scheduler_name, runners=runners)
     stray_pods = StrayPods(context.client, pods, context.pod_paths)
     writer = StatusWriter(context.client, context.writes, on_written=outcomes.note_written)
@@ -194,7 +194,7 @@ def build_task_control(
         decisions=decisions,
         guard=guard,
         unix_now=unix_now,
-        gpu_resource=settings.gpu_resource,
+        gpu_resources=settings.gpu_resources,
         has_runners=bool(settings.runner.server_url),
     )
     drift = DriftMonitor(

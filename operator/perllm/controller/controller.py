@@ -3,7 +3,7 @@
 task seen, pod seen, timer due  ->  Reconciler  ->  scheduler, pods, statuses, announcements, outcomes
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -49,7 +49,7 @@ class Controller:
         decisions: remember which decision bound a pod.
         guard: contains failures about single objects.
         unix_now: wall clock.
-        gpu_resource: resource that slots are units of.
+        gpu_resources: resources that slots are units of.
         has_runners: whether served tasks may get runner pods.
     """
 
@@ -69,7 +69,7 @@ class Controller:
         decisions: Decisions,
         guard: Guard,
         unix_now: Callable[[], float],
-        gpu_resource: str,
+        gpu_resources: Sequence[str],
         has_runners: bool,
     ) -> None:
         self._tracking = tracking
@@ -85,7 +85,7 @@ class Controller:
         self._decisions = decisions
         self._guard = guard
         self._unix_now = unix_now
-        self._gpu_resource = gpu_resource
+        self._gpu_resources = gpu_resources
         self._has_runners = has_runners
 
     def request_of(self, pod: Object) -> PlacementRequest | None:
@@ -154,7 +154,7 @@ class Controller:
         self._history.forget(key)
         if tracked is None and self._put_to_history(item):
             return
-        task, status = read_task(item, self._unix_now(), self._gpu_resource, has_runners=self._has_runners)
+        task, status = read_task(item, self._unix_now(), self._gpu_resources, has_runners=self._has_runners)
         if tracked is not None and tracked.task.uid != task.uid:
             self._reconciler.forget(key)
             tracked = None

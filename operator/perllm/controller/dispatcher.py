@@ -92,7 +92,7 @@ class Dispatcher:
                 self._guard.run("placement", task.key, partial(self._begin, action))
             case Start():
                 self._guard.clear("placement", task.key)
-                group.create_task(self._create(task))
+                group.create_task(self._create(task, action.placement.node))
             case Wait():
                 self._guard.run("placement", task.key, partial(self._explain_wait, action))
             case Reject():
@@ -129,14 +129,14 @@ class Dispatcher:
             message = self._admission.explain_rejection(action.placement, deadline)
             self._reconciler.reject(tracked, "Infeasible", message)
 
-    async def _create(self, task: PendingTask) -> None:
-        """Create the pod of a task, and report the result to the scheduler."""
+    async def _create(self, task: PendingTask, node: str | None) -> None:
+        """Create the pod of a task for a node, and report the result to the scheduler."""
         tracked = self._find(task)
         if tracked is None:
             self._scheduler.note_abandoned(task)
             return
         try:
-            denial = await self._pods.create(tracked.task, task.attempt)
+            denial = await self._pods.create(tracked.task, task.attempt, node)
         except asyncio.CancelledError:
             self._scheduler.note_abandoned(task)
             raise

@@ -79,7 +79,8 @@ class DriftMonitor:
             if tracked is None:
                 self._scheduler.drop(task_id)
             elif (decision := self._accounts.find_flight(tracked)) is not None:
-                self._scheduler.confirm(decision, tracked.task.demand.slots)
+                demand = tracked.task.demand
+                self._scheduler.confirm(decision, demand.slots, demand.resource)
 
     def _is_in_flight(self, tracked: Tracked, confirmed: set[str]) -> bool:
         if tracked.task.uid in confirmed:

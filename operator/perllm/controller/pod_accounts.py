@@ -10,6 +10,7 @@ from perllm.energy.settlement import Settlement
 from perllm.metrics import OperatorMetrics
 from perllm.nodes.node_health import NodeHealth
 from perllm.placement.decision import Decision
+from perllm.placement.demand import NO_POD
 from perllm.scheduling.scheduler import Scheduler
 
 
@@ -67,7 +68,8 @@ class PodAccounts:
             tracked.residence = self._scheduler.end(pod.task_uid, pod.node) or tracked.residence
             self._outcomes.learn_ended(tracked, pod, decision)
         elif decision is not None and not is_superseded:
-            self._scheduler.confirm(decision, 0.0 if pod.is_served else tracked.task.demand.slots)
+            demand = NO_POD if pod.is_served else tracked.task.demand
+            self._scheduler.confirm(decision, demand.slots, demand.resource)
             if not pod.is_finished:
                 self._settlement.begin(pod, self._unix_now())
 

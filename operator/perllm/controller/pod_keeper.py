@@ -39,15 +39,15 @@ class PodKeeper:
         self._scheduler_name = scheduler_name
         self._runners = runners
 
-    async def create(self, task: Task, attempt: int) -> PodDenial | None:
-        """Create the pod of an attempt at a task; if it was denied but may be created later, return why.
+    async def create(self, task: Task, attempt: int, node: str | None) -> PodDenial | None:
+        """Create the pod of an attempt at a task, which is meant for a node; if it was denied for now, return why.
 
         Raises:
             InvalidTemplateError: the pod can never be created.
         """
         spec = task.valid_spec
         try:
-            template = self._runners.build_template(spec) if spec.is_served else None
+            template = self._runners.build_template(spec, node) if spec.is_served else None
             pod = build_pod(task, attempt, self._scheduler_name, runner_template=template)
         except Exception as error:
             raise _give_up(task, error) from error

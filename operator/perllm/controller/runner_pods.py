@@ -4,7 +4,7 @@ Everything in it but the prompt, which is data in environment variables, is the 
 task needs no right to create pods for it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
 from typing import Any
 
 from perllm.api.prompt_variables import write_variables
@@ -23,30 +23,33 @@ class RunnerPods:
 
     Args:
         settings: what they have in common.
-        gpu_resource: resource of which each takes one unit, its slot.
-        list_nodes: returns the nodes of the fleet.
+        nodes: the fleet, by name.
     """
 
-    def __init__(self, settings: RunnerSettings, gpu_resource: str, list_nodes: Callable[[], Iterable[Node]]) -> None:
+    def __init__(self, settings: RunnerSettings, nodes: Mapping[str, Node]) -> None:
         self._settings = settings
-        self._gpu_resource = gpu_resource
-        self._list_nodes = list_nodes
+        self._nodes = nodes
 
-    def build_template(self, spec: TaskSpec) -> dict[str, Any]:
-        """Return the template of the pod for a served task."""
+    def build_template(self, spec: TaskSpec, node: str | None) -> dict[str, Any]:
+        """Return the template of the pod for a served task; it asks for the resource that this node has."""
         return {
             "spec": {
                 "automountServiceAccountToken": False,
                 "enableServiceLinks": False,
                 "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
                 "tolerations": self._build_tolerations(),
-                "containers": [self._build_container(spec)],
+                "containers": [self._build_container(spec, self._find_slot(node))],
             }
         }
 
-    def _build_container(self, spec: TaskSpec) -> dict[str, Any]:
+    def _find_slot(self, node: str | None) -> dict[str, str]:
+        """Return the limit by which a pod gets a slot of a node; none where slots are no resource."""
+        known = self._nodes.get(node or "")
+        return {known.main_resource: "1"} if known is not None and known.main_resource else {}
+
+    def _build_container(self, spec: TaskSpec, slot: dict[str, str]) -> dict[str, Any]:
         settings, variables = self._settings, write_variables(spec.conversations[0], spec.to_generation())
-        resources, slot = settings.resources, {self._gpu_resource: "1"}
+        resources = settings.resources
         timeout_s = max(spec.deadline_s, MIN_TIMEOUT_S)
         return {
             "name": CONTAINER,
@@ -68,6 +71,6 @@ class RunnerPods:
 
     def _build_tolerations(self) -> list[dict[str, str]]:
         """Return tolerations of the taints that last; those that show a node's state keep pods off, as they should."""
-        taints = (taint for node in self._list_nodes() for taint in node.taints if not is_passing(taint))
+        taints = (taint for node in self._nodes.values() for taint in node.taints if not is_passing(taint))
         kinds = sorted({(taint.key, taint.effect) for taint in taints})
         return [{"key": key, "operator": "Exists", "effect": effect} for key, effect in kinds]

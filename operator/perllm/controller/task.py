@@ -1,5 +1,6 @@
 """A task as the controller knows it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from perllm.api.task import MAX_PRIORITY, TaskSpec
 from perllm.api.task_status import TaskStatus
 from perllm.cluster.client import Object
 from perllm.cluster.times import parse_time_s
-from perllm.placement.demand import NO_POD, ONE_SLOT, PodDemand, demand_of_runner, read_demand
+from perllm.placement.demand import NO_POD, ONE_SLOT, RUNNER, PodDemand, read_demand
 from perllm.placement.request import PlacementRequest
 from perllm.scheduling.pending import PendingTask
 from perllm.text import clean_line
@@ -104,11 +105,12 @@ def read_status(values: dict[str, Any]) -> TaskStatus:
 
 
 def read_task(
-    item: Object, now_s: float, gpu_resource: str = names.GPU_RESOURCE, *, has_runners: bool = False
+    item: Object, now_s: float, gpu_resources: Sequence[str] = names.GPU_RESOURCES, *, has_runners: bool = False
 ) -> tuple[Task, TaskStatus]:
     """Return the task and the status in `item`.
 
-    Its pod takes a slot for each unit of `gpu_resource`. If it is served, it may get a runner pod if `has_runners`.
+    Its pod takes a slot for each unit of one of `gpu_resources`. If it is served, it may get a runner pod if
+    `has_runners`.
 
     Creation times are in whole seconds, so the moment at which the task is first seen counts as its creation, within
     the second that follows the creation time. The status stores it to the microsecond, so that a restart keeps it.
@@ -129,19 +131,19 @@ def read_task(
         spec,
         problem,
         received_s,
-        demand=_read_demand(spec, gpu_resource),
+        demand=_read_demand(spec, gpu_resources),
         may_have_runner=has_runners and spec is not None and len(spec.conversations) == 1,
         is_deleting=bool(metadata.get("deletionTimestamp")),
     )
     return task, status
 
 
-def _read_demand(spec: TaskSpec | None, gpu_resource: str) -> PodDemand:
+def _read_demand(spec: TaskSpec | None, gpu_resources: Sequence[str]) -> PodDemand:
     if spec is None:
         return ONE_SLOT
     if spec.template is None:
-        return demand_of_runner(gpu_resource)
-    return read_demand(spec.template["spec"], gpu_resource)
+        return RUNNER
+    return read_demand(spec.template["spec"], gpu_resources)
 
 
 def _read_spec(values: dict[str, Any]) -> tuple[TaskSpec | None, str]:

@@ -1,22 +1,27 @@
 """Checks whether PerLLM can use the nodes: their labels, GPUs, taints and circuits."""
 
+import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+from perllm.api.names import GPU_RESOURCE
 from perllm.api.node_profile import CircuitState
-from perllm.api.quantities import parse_quantity
 from perllm.api.task import Tier
 from perllm.cluster.client import Object
-from perllm.cluster.node import KEEPS_OFF, Node, NodeLabels, read_node
+from perllm.cluster.node import KEEPS_OFF, UNKNOWN_GPU, Node, read_node
+from perllm.cluster.slots import read_label, read_resources
 from perllm.config import NodeSettings
 from perllm.doctor.finding import Finding, fail, name_some, ok, warn
 from perllm.learning.priors import GENERIC, find_prior
 
 NODES = "nodes"
 
+_MAYBE_GPU = re.compile(r"^(nvidia|amd)\.com/|gpu")
+
 
 def find_fleet(items: Sequence[Object], settings: NodeSettings) -> list[Node]:
     """Return the nodes that PerLLM places tasks on."""
-    labels = NodeLabels(settings.tier_label, settings.gpu_type_label, settings.gpu_resource)
+    labels = settings.to_labels()
     return [node for item in items if (node := read_node(item, labels)) is not None]
 
 
@@ -55,43 +60,70 @@ def _node_of(profile: Object) -> str:
 
 def _check_fleet(fleet: Sequence[Node], settings: NodeSettings) -> Finding:
     if not fleet:
-        advice = f"kubectl label node NAME {settings.tier_label}=edge (or cloud), on nodes with {settings.gpu_resource}"
-        return fail(NODES, f"no node has the label {settings.tier_label} and {settings.gpu_resource}", advice)
+        resources = name_some(settings.resources)
+        advice = f"kubectl label node NAME {settings.tier_label}=edge (or cloud), on nodes with a GPU"
+        return fail(NODES, f"no node has the label {settings.tier_label} and one of {resources}", advice)
     parts = [f"{sum(node.tier is tier for node in fleet)} {tier}" for tier in Tier]
     return ok(NODES, f"{', '.join(parts)}, {sum(node.slots for node in fleet):g} tasks at a time")
 
 
 def _check_labels(items: Sequence[Object], settings: NodeSettings) -> Iterator[Finding]:
     """Compare tier labels with GPUs."""
-    wrong, empty, unlabelled = [], [], []
+    wrong, empty, unlabelled = [], [], defaultdict(list)
     for item in items:
         name, tier = item["metadata"]["name"], _labels(item).get(settings.tier_label)
-        has_gpu = _slots(item, settings) > 0
+        resources = read_resources(_allocatable(item), settings.resources)
+        has_slots = bool(resources or read_label(_labels(item).get(settings.slots_label)))
         if tier is not None and tier not in set(Tier):
             wrong.append(f"{name} ({tier!r})")
-        elif tier is not None and not has_gpu:
-            empty.append(name)
-        elif tier is None and has_gpu:
-            unlabelled.append(name)
+        elif tier is not None and not has_slots:
+            empty.append(item)
+        elif tier is None and has_slots:
+            unlabelled[", ".join(sorted(resources)) or settings.slots_label].append(name)
     if wrong:
         message = f"{settings.tier_label} is neither edge nor cloud on {name_some(wrong)}"
         yield fail(NODES, message, f"kubectl label --overwrite node NAME {settings.tier_label}=edge (or cloud)")
-    if empty:
-        message = f"labelled, but without allocatable {settings.gpu_resource}: {name_some(empty)}"
-        yield fail(NODES, message, "install the device plugin there, or set config.nodes.gpu_resource")
-    if unlabelled:
-        message = f"with {settings.gpu_resource}, but without {settings.tier_label}: {name_some(unlabelled)}"
+    yield from _check_empty(empty, settings)
+    for resource, names in unlabelled.items():
+        message = f"with {resource}, but without {settings.tier_label}: {name_some(names)}"
         yield warn(
             NODES, message, f"kubectl label node NAME {settings.tier_label}=edge (or cloud), if tasks may run there"
         )
 
 
+def _check_empty(items: Sequence[Object], settings: NodeSettings) -> Iterator[Finding]:
+    """Report nodes with a tier label and without a slot, by what there is instead."""
+    causes = defaultdict(list)
+    for item in items:
+        causes[_find_cause(item, settings)].append(item["metadata"]["name"])
+    for (cause, advice), names in causes.items():
+        yield fail(NODES, f"labelled, but {cause}: {name_some(names)}", advice)
+
+
+def _find_cause(item: Object, settings: NodeSettings) -> tuple[str, str]:
+    """Return why a node has no slots, and what to do about it."""
+    capacity, label = item.get("status", {}).get("capacity") or {}, f"{settings.slots_label}=NUMBER"
+    if broken := sorted(read_resources(capacity, settings.resources)):
+        cause = f"none of its {name_some(broken)} can be allocated"
+        return cause, "the log of the device plugin there says why; its GPUs may be unhealthy"
+    if others := [name for name in sorted(_allocatable(item)) if _MAYBE_GPU.search(name)]:
+        return f"only with {name_some(others)}", "add what a task takes a unit of to config.nodes.gpu_resources"
+    if settings.slots_label in _labels(item):
+        return f"{settings.slots_label} is no number above 0", f"kubectl label --overwrite node NAME {label}"
+    advice = f"install the device plugin there; if there is none, as on a Jetson: kubectl label node NAME {label}"
+    return "without a GPU that can be allocated", advice
+
+
 def _check_members(items: Sequence[Object], fleet: Sequence[Node], settings: NodeSettings) -> Iterator[Finding]:
     by_name = {item["metadata"]["name"]: item for item in items}
     closed = [node.name for node in fleet if not node.is_open]
-    untyped = [node.name for node in fleet if settings.gpu_type_label not in _labels(by_name[node.name])]
+    untyped = [node.name for node in fleet if node.gpu_type == UNKNOWN_GPU]
     unknown = sorted({node.gpu_type for node in fleet if node.name not in untyped and _is_unknown(node.gpu_type)})
-    shared = [node.name for node in fleet if not _keeps_others_off(by_name[node.name])]
+    mixed = [f"{node.name} ({', '.join(sorted(node.resources))})" for node in fleet if len(node.resources) > 1]
+    shared = defaultdict(list)
+    for node in fleet:
+        if not _keeps_others_off(by_name[node.name]):
+            shared[_find_taint_key(node, settings)].append(node.name)
     if closed:
         yield warn(NODES, f"not ready or cordoned: {name_some(closed)}", "kubectl describe node NAME")
     if untyped:
@@ -102,11 +134,21 @@ def _check_members(items: Sequence[Object], fleet: Sequence[Node], settings: Nod
     if unknown:
         message = f"no published figures for {name_some(unknown)}"
         yield warn(NODES, message, "nothing to do; predictions for the first few tasks there will be inaccurate")
-    if shared:
-        message = f"no taint keeps other schedulers off {name_some(shared)}"
+    if mixed:
+        message = f"slots of several kinds: {name_some(mixed)}"
         yield warn(
-            NODES, message, f"kubectl taint node NAME {settings.gpu_resource}=:NoSchedule, and tolerate it in tasks"
+            NODES, message, "their times are learned together; one kind or MIG profile per node is predicted better"
         )
+    for key, names in shared.items():
+        message = f"no taint keeps other schedulers off {name_some(names)}"
+        yield warn(NODES, message, f"kubectl taint node NAME {key}=:NoSchedule, and tolerate it in tasks")
+
+
+def _find_taint_key(node: Node, settings: NodeSettings) -> str:
+    """Return the key that the vendor's own programs tolerate: of NVIDIA, one for slices and replicas as well."""
+    if node.main_resource.startswith("nvidia.com/"):
+        return GPU_RESOURCE
+    return node.main_resource or settings.slots_label
 
 
 def _keeps_others_off(item: Object) -> bool:
@@ -123,5 +165,5 @@ def _labels(item: Object) -> dict[str, str]:
     return item["metadata"].get("labels") or {}
 
 
-def _slots(item: Object, settings: NodeSettings) -> float:
-    return float(parse_quantity(item.get("status", {}).get("allocatable", {}).get(settings.gpu_resource, "0")))
+def _allocatable(item: Object) -> dict[str, str]:
+    return item.get("status", {}).get("allocatable") or {}

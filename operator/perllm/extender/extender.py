@@ -96,7 +96,8 @@ class Extender:
             log.info("pod %s not bound to %s: %s", arguments["PodName"], node, error)
             return binding_answer(str(error))
         if self._is_same(flight):
-            self._scheduler.confirm(decision, placement.request.demand.slots)
+            demand = placement.request.demand
+            self._scheduler.confirm(decision, demand.slots, demand.resource)
         return binding_answer()
 
     def _is_same(self, flight: Flight | None) -> bool:

@@ -7,7 +7,7 @@ from functools import partial
 
 from perllm.api.task import Tier
 from perllm.cluster.client import Object
-from perllm.cluster.node import Node, NodeLabels, read_node
+from perllm.cluster.node import Node, read_node
 from perllm.config import NodeSettings
 from perllm.guard import Guard
 from perllm.nodes.node_health import NodeHealth
@@ -48,7 +48,7 @@ class NodeUpkeep:
         self._scheduler = scheduler
         self._fleet = fleet
         self._settings = settings
-        self._labels = NodeLabels(settings.tier_label, settings.gpu_type_label, settings.gpu_resource)
+        self._labels = settings.to_labels()
         self._health = health
         self._snapshot = snapshot
         self._guard = guard

@@ -3,7 +3,8 @@
 Read from a template as its author wrote it: nothing in here raises. What cannot be understood counts as not asked,
 since the API server denies such a pod and says why, and kube-scheduler has the last word in any case.
 
-    slots       requests of the GPU resource (limits where there are none), as kube-scheduler adds them up:
+    resource    the first GPU resource that it asks for, in the order of the configuration
+    slots       requests of that resource (limits where there are none), as kube-scheduler adds them up:
                 max(containers + sidecars, any init container + the sidecars started before it); at least 1
     selector    nodeSelector
     terms       requiredDuringSchedulingIgnoredDuringExecution of the node affinity; one of them has to hold
@@ -17,8 +18,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from perllm.api import names
 from perllm.api.quantities import parse_quantity
+from perllm.cluster.slots import find_resource
 from perllm.text import clean_line
 
 MAX_SLOTS = 1e6
@@ -108,12 +109,12 @@ class PodDemand:
     Attributes:
         slots: slots it takes.
         rules: what must hold of the node.
-        resource: the GPU resource that slots are counted by.
+        resource: the GPU resource that it asks for; empty if it asks for none, and takes a slot nevertheless.
     """
 
     slots: float = 1.0
     rules: NodeRules = ANYWHERE
-    resource: str = names.GPU_RESOURCE
+    resource: str = ""
 
 
 ONE_SLOT = PodDemand()
@@ -121,15 +122,15 @@ NO_POD = PodDemand(slots=0.0)
 """Of a task that runs as a request: it takes a slot of a model server, none that pods could have."""
 
 
-def demand_of_runner(gpu_resource: str) -> PodDemand:
-    """Return what a runner pod asks of its node."""
-    return PodDemand(rules=NodeRules(tolerates_lasting=True), resource=gpu_resource)
+RUNNER = PodDemand(rules=NodeRules(tolerates_lasting=True))
+"""Of a runner pod: it asks for whatever resource its node has."""
 
 
-def read_demand(pod_spec: object, gpu_resource: str) -> PodDemand:
-    """Return what a pod with this spec asks of its node, in units of one slot for each of `gpu_resource`."""
+def read_demand(pod_spec: object, gpu_resources: Sequence[str]) -> PodDemand:
+    """Return what a pod with this spec asks of its node, in units of one slot for each of a resource."""
     spec = _mapping(pod_spec)
-    return PodDemand(_read_slots(spec, gpu_resource), _read_rules(spec), gpu_resource)
+    resource = find_resource(_extended_resources(spec), gpu_resources)
+    return PodDemand(_read_slots(spec, resource), _read_rules(spec), resource)
 
 
 def _read_slots(spec: Mapping[str, Any], resource: str) -> float:

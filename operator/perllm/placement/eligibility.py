@@ -3,7 +3,7 @@
 The first of these that holds of a node excludes it:
 
     tier            the task's tiers do not allow it                                                lasting
-    size            it has fewer slots than the pod asks for                                        lasting
+    size            it has fewer slots than the pod asks for, of the resource that it asks for      lasting
     selector        its labels do not satisfy the pod's nodeSelector or required node affinity      lasting
     taint           the pod does not tolerate a taint of it                                         lasting
     node-condition  the same of a taint by which Kubernetes shows the node's state
@@ -42,6 +42,8 @@ EXCLUDED_AVOIDED = "avoided"
 
 LASTING = (EXCLUDED_TIER, EXCLUDED_SIZE, EXCLUDED_SELECTOR, EXCLUDED_TAINT)
 _BY_FIT = {Fit.SELECTOR: EXCLUDED_SELECTOR, Fit.TAINT: EXCLUDED_TAINT, Fit.PASSING_TAINT: EXCLUDED_CONDITION}
+
+SEVERAL_NODES = "a task runs on one node: what needs several is for a LeaderWorkerSet, a JobSet or Volcano"
 
 MAX_NAMED = 3
 
@@ -115,6 +117,8 @@ class Gate:
             if reason in (*LASTING, EXCLUDED_CONDITION, EXCLUDED_SERVER)
         ]
         parts = [f"no node satisfies: {', '.join(unmet)}"] if unmet else []
+        if EXCLUDED_SIZE in found.excluded and self._needs_several_nodes(request.demand, names):
+            parts.append(SEVERAL_NODES)
         if EXCLUDED_CIRCUIT in found.excluded:
             troubled = (f"{name} ({circuit.reason})" for name, circuit in sorted(found.circuits.items()))
             parts.append(f"not tried for now after refusals or failures there: {_name_some(troubled)}")
@@ -142,8 +146,8 @@ class Gate:
 
     def _check_pod(self, found: Eligibility, demand: PodDemand, rows: IntArray) -> None:
         """Exclude the nodes that the pod of a task does not fit on."""
-        if demand.slots > 1.0:
-            found.keep(self._fleet.sizes(rows) >= demand.slots, EXCLUDED_SIZE)
+        if demand.resource or demand.slots > 1.0:
+            found.keep(self._fleet.sizes(rows, demand.resource) >= demand.slots, EXCLUDED_SIZE)
         fits = self._fleet.fits(demand.rules, rows)
         if fits.any():
             for fit, reason in _BY_FIT.items():
@@ -153,7 +157,11 @@ class Gate:
         """Whether a node of the fleet may take a task that it does not avoid, with room or without."""
         _, rows = self._fleet.all_nodes()
         others = self._find_open(request, rows).allowed & ~self._among(request.avoided, rows)
-        return bool((others & (self._fleet.slots(rows) >= request.demand.slots)).any())
+        return bool((others & (self._fleet.slots(rows, request.resource) >= request.demand.slots)).any())
+
+    def _needs_several_nodes(self, demand: PodDemand, names: Sequence[str]) -> bool:
+        """Whether nodes have the resource that a pod asks for, and none of them has enough."""
+        return 0.0 < max(self._fleet.nodes[name].slots_of(demand.resource) for name in names) < demand.slots
 
     def _among(self, names: Collection[str], rows: IntArray) -> BoolArray:
         among: BoolArray = np.isin(rows, self._fleet.rows(self._fleet.known(names)))
@@ -164,8 +172,9 @@ class Gate:
         if reason == EXCLUDED_TIER:
             return f"tiers {', '.join(sorted(request.tiers))}"
         if reason == EXCLUDED_SIZE:
-            largest = max(node.slots for node in nodes)
-            return f"{demand.resource}: {demand.slots:g} on one node, the largest has {largest:g}"
+            largest = max(node.slots_of(demand.resource) for node in nodes)
+            size = f": {demand.slots:g} on one node, the largest has {largest:g}"
+            return f"{demand.resource}{size if largest else ''}"
         if reason == EXCLUDED_SERVER:
             return f"a ready model server of {request.model}"
         if reason == EXCLUDED_SELECTOR:

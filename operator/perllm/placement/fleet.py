@@ -37,8 +37,10 @@ class Fleet:
         self.nodes: dict[str, Node] = {}
         self._rows: dict[str, int] = {}
         self._tier = np.zeros(0, dtype=np.int64)
-        self._slots = np.zeros(0)
-        self._sizes = np.zeros(0)
+        self._is_open = np.zeros(0)
+        self._sizes = {"": np.zeros(0)}
+        # Slots that are units of whatever a pod asks for, so of any resource that no node names.
+        self._unnamed = np.zeros(0)
         self._gpus = np.ones(0)
         self._fitting = Fitting()
         self._serving: dict[str, Serving] = {}
@@ -56,8 +58,12 @@ class Fleet:
         self.nodes[node.name] = node
         self._rows[node.name] = row
         self._tier[row] = _TIERS.index(node.tier)
-        self._slots[row] = node.slots if node.is_open else 0.0
-        self._sizes[row] = node.slots
+        self._is_open[row] = node.is_open
+        for resource in node.resources.keys() - self._sizes.keys():
+            self._sizes[resource] = self._unnamed.copy()
+        for resource, sizes in self._sizes.items():
+            sizes[row] = node.slots_of(resource)
+        self._unnamed[row] = 0.0 if node.resources else node.slots
         self._gpus[row] = node.gpus
         self._all_nodes = None
         self._fitting.put(node, row)
@@ -126,13 +132,14 @@ class Fleet:
         cloud: BoolArray = self._tier[rows] == _TIERS.index(Tier.CLOUD)
         return cloud
 
-    def slots(self, rows: IntArray) -> FloatArray:
-        """Return the slots of each node; none while it takes no new pods."""
-        return self._slots[rows]
+    def slots(self, rows: IntArray, resource: str = "") -> FloatArray:
+        """Return the slots of each node for pods that ask for a resource, or for none; 0 while it takes no new pods."""
+        return self.sizes(rows, resource) * self._is_open[rows]
 
-    def sizes(self, rows: IntArray) -> FloatArray:
+    def sizes(self, rows: IntArray, resource: str = "") -> FloatArray:
         """Return the slots that each node has while it takes pods."""
-        return self._sizes[rows]
+        sizes: FloatArray = self._sizes.get(resource, self._unnamed)[rows]
+        return sizes
 
     def fits(self, rules: NodeRules, rows: IntArray) -> FitArray:
         """Return the `Fit` of each node for a pod with these rules."""
@@ -178,8 +185,9 @@ class Fleet:
     def _cover(self, rows: int) -> None:
         self._served_slots = extend(self._served_slots, rows, fill=np.inf)
         self._tier = extend(self._tier, rows)
-        self._slots = extend(self._slots, rows)
-        self._sizes = extend(self._sizes, rows)
+        self._is_open = extend(self._is_open, rows)
+        self._sizes = {resource: extend(sizes, rows) for resource, sizes in self._sizes.items()}
+        self._unnamed = extend(self._unnamed, rows)
         self._gpus = extend(self._gpus, rows, fill=1.0)
         self._bandwidth_capacity_bps = extend(self._bandwidth_capacity_bps, rows)
         self._bandwidth_used_bps = extend(self._bandwidth_used_bps, rows)

@@ -17,6 +17,7 @@ class Flight:
         forecast: what is expected of it there.
         length_kind: number of the shape that the length of its answer has.
         slots: slots of the node that it takes.
+        resource: what they are units of; empty if its pod asks for no resource.
     """
 
     task_id: str
@@ -26,6 +27,7 @@ class Flight:
     forecast: ArmForecast
     length_kind: int
     slots: float = 1.0
+    resource: str = ""
 
     @property
     def due_s(self) -> float:

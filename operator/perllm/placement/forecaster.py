@@ -164,7 +164,9 @@ class Forecaster:
         self, request: PlacementRequest, task: Inference, *, rows: IntArray, allowed: BoolArray, now_s: float
     ) -> _Scene:
         laws, fleet = self._learner.laws(task.model, rows), self._fleet
-        loads = self._ledger.loads(rows, now_s, model=task.model, namespace=request.namespace)
+        loads = self._ledger.loads(
+            rows, now_s, model=task.model, namespace=request.namespace, resource=request.resource
+        )
         start_s, read_s, solo_token_s, contention_s, trip_s = laws.latency.coefficients[rows].T
         slots, used = self._find_room(request, rows, loads)
         capacity_bps = fleet.bandwidth_capacity_bps(rows)
@@ -195,7 +197,7 @@ class Forecaster:
         A request needs a slot of a model server. A pod needs slots of the node and, since it uses the same GPU, may not
         take what the model servers of the node are busy with.
         """
-        slots, served_slots = self._fleet.slots(rows), self._fleet.served_slots(rows)
+        slots, served_slots = self._fleet.slots(rows, request.resource), self._fleet.served_slots(rows)
         free = served_slots - loads.running
         if request.is_served:
             capacity = np.where(np.isfinite(served_slots), served_slots, slots)

@@ -28,7 +28,7 @@ class NodeLoads:
     Attributes:
         running: tasks in flight.
         running_model: those of one model.
-        taken: slots that tasks in flight take.
+        taken: slots that tasks in flight take of a resource.
         demand_bps: uplink promised to tasks in flight.
         backlog_tokens: prompt tokens that wait to be read.
         link_bits: bits that wait to be fetched.
@@ -85,6 +85,7 @@ class Ledger:
         self._nodes = NodeTable()
         self._table = FlightTable()
         self._by_model: dict[str, FloatArray] = {}
+        self._taken_of: dict[str, FloatArray] = {}
         self._flights_of: dict[str, int] = defaultdict(int)
 
     def __len__(self) -> int:
@@ -186,7 +187,9 @@ class Ledger:
         nodes = self._nodes
         nodes.stall_harm, nodes.slow_harm, nodes.harmed_s = self._table.find_harms(nodes, now_s, shapes)
 
-    def loads(self, rows: IntArray, now_s: float, *, model: str = "", namespace: str = "") -> NodeLoads:
+    def loads(
+        self, rows: IntArray, now_s: float, *, model: str = "", namespace: str = "", resource: str = ""
+    ) -> NodeLoads:
         """Return what is in flight on each node; harms are as of the last `refresh`.
 
         Of the waiting tasks those count that go before the next task of the namespace.
@@ -197,7 +200,7 @@ class Ledger:
         return NodeLoads(
             running=nodes.running[rows],
             running_model=self._counts(model)[rows] if model in self._by_model else np.zeros(len(rows)),
-            taken=nodes.taken[rows],
+            taken=self._find_taken(rows, resource),
             demand_bps=nodes.demand_bps[rows],
             backlog_tokens=nodes.backlog_tokens(rows, now_s),
             link_bits=nodes.link_backlog_bits(rows, now_s),
@@ -260,11 +263,21 @@ class Ledger:
 
     def _count(self, flight: Flight, change: int) -> None:
         self._nodes.count(flight, change)
+        taken = self._taken_of.get(flight.resource, np.zeros(0))
+        taken = self._taken_of[flight.resource] = extend(taken, len(self._nodes))
+        taken[flight.row] += change * flight.slots
         model = flight.inference.model
         self._flights_of[model] += change
         self._counts(model)[flight.row] += change
         if not self._flights_of[model]:
             del self._flights_of[model], self._by_model[model]
+
+    def _find_taken(self, rows: IntArray, resource: str) -> FloatArray:
+        """Return the slots in use of a resource; what a task without a resource uses counts as one of each."""
+        if not resource:
+            return self._nodes.taken[rows]
+        known = [self._taken_of[one] for one in (resource, "") if one in self._taken_of]
+        return sum((extend(taken, len(self._nodes))[rows] for taken in known), np.zeros(len(rows)))
 
     def _counts(self, model: str) -> FloatArray:
         """Return the number of tasks of a model in flight by row, which is counted from now on."""

@@ -229,11 +229,12 @@ class Placer:
             forecast=placement.outlook.at(arm),
             length_kind=self._length_kind(inference),
             slots=request.demand.slots,
+            resource=request.demand.resource,
         )
         self._ledger.reserve(flight, now_s)
         self._circuits.note_placed(node, request.task_id, request.namespace, request.model)
 
-    def confirm(self, decision: Decision, slots: float = 1.0) -> None:
+    def confirm(self, decision: Decision, slots: float = 1.0, resource: str = "") -> None:
         """Count a bound task, which takes so many slots of its node, as in flight."""
         now_s, row = self._now(), self._fleet.row(decision.node)
         # First, so that the model is known and its lengths have a shape of their own.
@@ -246,6 +247,7 @@ class Placer:
             forecast=decision.forecast,
             length_kind=self._length_kind(decision.inference),
             slots=slots,
+            resource=resource,
         )
         self._ledger.confirm(flight, now_s)
 

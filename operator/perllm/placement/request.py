@@ -54,6 +54,11 @@ class PlacementRequest:
         """Slots that it takes: of the node, or of its model servers."""
         return 1.0 if self.is_served else self.demand.slots
 
+    @property
+    def resource(self) -> str:
+        """What these slots are units of, if its pod asks for a resource."""
+        return "" if self.is_served else self.demand.resource
+
     def as_pod(self, demand: PodDemand) -> "PlacementRequest":
         """Return what the task asks for as a pod that asks this of its node."""
         return replace(self, is_served=False, demand=demand, runner=None)

@@ -243,10 +243,10 @@ class Scheduler:
         return None if placement is None else self._placer.explain(placement, node)
 
     @recorded
-    def confirm(self, decision: Decision, slots: float) -> None:
-        """Count a bound task as in flight, with its slots; does nothing if its node has left."""
+    def confirm(self, decision: Decision, slots: float, resource: str = "") -> None:
+        """Count a bound task as in flight, with its slots of a resource; does nothing if its node has left."""
         if decision.node in self._fleet.nodes:
-            self._placer.confirm(decision, slots)
+            self._placer.confirm(decision, slots, resource)
 
     @recorded
     def cancel(self, task_id: str) -> None:

@@ -42,14 +42,24 @@ class Helm:
             raise HelmError(done.stderr)
         return done.stdout
 
+    def template(self, release: str, namespace: str, *flags: str, values: Mapping[str, Any]) -> str:
+        """Return the text that would be installed."""
+        return self("template", release, str(CHART), "--namespace", namespace, *flags, values=values)
+
     def render(
-        self, values: Mapping[str, Any], *, version: str = "1.37.2", apis: tuple[str, ...] = (MONITORING,)
+        self,
+        values: Mapping[str, Any],
+        *,
+        release: str = "perllm",
+        namespace: str = NAMESPACE,
+        version: str = "1.37.2",
+        apis: tuple[str, ...] = (MONITORING,),
     ) -> list[Object]:
         """Return the objects that would be installed; the same values are rendered once."""
-        key = json.dumps([values, version, apis], sort_keys=True)
+        key = json.dumps([values, release, namespace, version, apis], sort_keys=True)
         if key not in self.rendered:
             flags = [f"--kube-version={version}", *(f"--api-versions={api}" for api in apis)]
-            text = self("template", "perllm", str(CHART), "--namespace", NAMESPACE, *flags, values=values)
+            text = self.template(release, namespace, *flags, values=values)
             self.rendered[key] = [document for document in yaml.load_all(text, yaml.CSafeLoader) if document]
         return copy.deepcopy(self.rendered[key])
 

@@ -1,7 +1,8 @@
 import asyncio
 import json
+import shutil
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,8 +48,8 @@ class Cluster:
         found: Object = json.loads(self.kubectl("get", *arguments, "--output=json"))
         return found
 
-    def install(self, namespace: str, values: Object, release: str = "perllm") -> str:
-        return self.helm(*self._line("install", namespace, release), values=values)
+    def install(self, namespace: str, values: Object, release: str = "perllm", flags: Sequence[str] = ()) -> str:
+        return self.helm(*self._line("install", namespace, release), *flags, values=values)
 
     def fail(self, namespace: str, values: Object, release: str = "perllm") -> str:
         return self.helm.fail(*self._line("install", namespace, release), values=values)
@@ -280,6 +281,24 @@ def read_election(cluster: Cluster) -> tuple[int, str, str]:
     return deployment["replicas"], lease["metadata"]["name"], deployment["strategy"]["type"]
 
 
+def test_upgrade_that_reuses_values_has_the_defaults_of_new_ones(cluster: Cluster, tmp_path: Path) -> None:
+    """An old chart is one whose values lack what is new."""
+    old = tmp_path / "perllm"
+    shutil.copytree(CHART, old)
+    values = yaml.safe_load((old / "values.yaml").read_text())
+    del values["probes"], values["strategy"], values["scheduler"]["probes"], values["config"]["runner"]
+    (old / "values.yaml").write_text(yaml.safe_dump(values))
+    access = ("--namespace", NAMESPACE, "--kubeconfig", str(cluster.plane.admin_kubeconfig))
+    cluster.helm("install", "perllm", str(old), *access, values={"replicaCount": 2})
+    before = cluster.get("deployment", "perllm", "-n", NAMESPACE)["spec"]
+
+    cluster.helm("upgrade", "perllm", str(CHART), "--reuse-values", *access)
+    after = cluster.get("deployment", "perllm", "-n", NAMESPACE)["spec"]
+    cluster.uninstall(NAMESPACE)
+
+    assert after == before
+
+
 def test_old_pods_end_first_when_the_lease_is_renamed(cluster: Cluster) -> None:
     cluster.install(NAMESPACE, {})
     strategies = []
@@ -289,6 +308,17 @@ def test_old_pods_end_first_when_the_lease_is_renamed(cluster: Cluster) -> None:
     cluster.uninstall(NAMESPACE)
 
     assert strategies == ["Recreate", "RollingUpdate"]
+
+
+def test_a_release_takes_over_what_one_that_is_gone_has_kept(cluster: Cluster) -> None:
+    cluster.install(NAMESPACE, {})
+    cluster.uninstall(NAMESPACE)
+
+    assert 'key "meta.helm.sh/release-namespace" must equal "lab"' in cluster.fail("lab", {})
+    cluster.install("lab", {}, flags=["--take-ownership"])
+    cluster.uninstall("lab")
+    cluster.install(NAMESPACE, {}, flags=["--take-ownership"])
+    cluster.uninstall(NAMESPACE)
 
 
 def test_release_that_keeps_nothing_leaves_nothing(cluster: Cluster) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import yaml
+
 from integration.chart.helm import STANDARD_LABELS, Object, find, load_values
 
 Render = Callable[[str], list[Object]]
@@ -98,3 +100,55 @@ def test_dashboard_takes_its_annotations(render: Render) -> None:
 
     assert dashboard["metadata"]["annotations"] == load_values("observability")["dashboard"]["annotations"]
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
+def test_another_namespace_holds_everything_that_has_one(render: Render) -> None:
+    objects = render("extras")
+    data = yaml.safe_load(find(objects, "ConfigMap", "perllm")["data"]["scheduler.yaml"])
+    subjects = [one for binding in objects for one in binding.get("subjects", ())]
+
+    assert {one["metadata"].get("namespace", "team") for one in objects} == {"team"}
+    assert {one["namespace"] for one in subjects} == {"team"}
+    assert data["leaderElection"]["resourceNamespace"] == "team"
+
+
+def test_probes_take_other_times_or_are_left_out(render: Render) -> None:
+    objects = render("extras")
+    operator, scheduler, _ = find(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    (agent,) = find(objects, "DaemonSet")["spec"]["template"]["spec"]["containers"]
+
+    assert "startupProbe" not in operator
+    assert operator["livenessProbe"] == {
+        "httpGet": {"path": "/healthz", "port": "health"},
+        "periodSeconds": 10,
+        "timeoutSeconds": 20,
+        "failureThreshold": 3,
+    }
+    assert scheduler["readinessProbe"]["successThreshold"] == 1
+    assert agent["startupProbe"]["failureThreshold"] == 300
+
+
+def test_deployment_takes_another_strategy(render: Render) -> None:
+    assert find(render("extras"), "Deployment")["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_all_pods_take_dns_settings(render: Render) -> None:
+    given, objects = load_values("extras"), render("extras")
+    pods = [find(objects, kind)["spec"]["template"]["spec"] for kind in ("Deployment", "DaemonSet", "Job")]
+
+    assert [(pod["dnsPolicy"], pod["dnsConfig"]) for pod in pods] == [(given["dnsPolicy"], given["dnsConfig"])] * 3
+
+
+def test_secret_for_prometheus_is_mounted_for_the_operator_only(render: Render) -> None:
+    pod = find(render("extras"), "Deployment")["spec"]["template"]["spec"]
+    mounts = {one["name"]: {mount["mountPath"] for mount in one.get("volumeMounts", ())} for one in pod["containers"]}
+
+    assert [name for name, paths in mounts.items() if "/etc/perllm-prometheus" in paths] == ["operator"]
+    assert {"name": "prometheus", "secret": {"secretName": "prometheus-access"}} in pod["volumes"]
+
+
+def test_containers_and_objects_can_be_added(render: Render) -> None:
+    given, objects = load_values("extras"), render("extras")
+
+    assert find(objects, "Deployment")["spec"]["template"]["spec"]["containers"][2:] == given["extraContainers"]
+    assert find(objects, "ConfigMap", "perllm-notes")["metadata"]["labels"] == {"release": "perllm"}

@@ -30,7 +30,6 @@ HERE = Path(__file__).parent
 SETS = sorted(path.stem for path in (HERE / "values").glob("*.yaml"))
 FLAGS = ("--show-only=templates/deployment.yaml", "--kube-version=1.37.2")
 LEASE = {"leader_lease": "perllm"}
-AGENTS = {"agents": {"lease_namespace": NAMESPACE}}
 TEAMS = {"config": {"namespaces": ["a", "b"]}}
 Render = Callable[[str], list[Object]]
 
@@ -78,8 +77,11 @@ def test_resource_definitions_are_not_kept_if_the_values_say_so(render: Render) 
 
 @pytest.mark.parametrize("values", SETS)
 def test_operator_gets_its_configuration(values: str, render: Render) -> None:
-    given = load_values(values).get("config", {}) | (AGENTS if values == "agent" else {})
-    data = find(render(values), "ConfigMap", "placer" if values == "own-rbac" else "perllm")["data"]
+    deployment = find(render(values), "Deployment")["metadata"]
+    has_agents = load_values(values).get("agent", {}).get("enabled")
+    agents = {"agents": {"lease_namespace": deployment["namespace"]}} if has_agents else {}
+    given = load_values(values).get("config", {}) | agents
+    data = find(render(values), "ConfigMap", deployment["name"])["data"]
 
     assert Config.model_validate(yaml.safe_load(data["perllm.yaml"])) == Config.model_validate(LEASE | given)
 
@@ -107,14 +109,15 @@ def test_runner_pods_have_the_image_of_the_operator_unless_another_is_named(
 
 @pytest.mark.parametrize("values", SETS)
 def test_scheduler_gets_the_configuration_that_the_operator_prints(values: str, render: Render) -> None:
-    data = find(render(values), "ConfigMap", "placer" if values == "own-rbac" else "perllm")["data"]
+    deployment = find(render(values), "Deployment")["metadata"]
+    data = find(render(values), "ConfigMap", deployment["name"])["data"]
     config = Config.model_validate(yaml.safe_load(data["perllm.yaml"]))
 
     assert yaml.safe_load(data["scheduler.yaml"]) == scheduler_configuration(
         f"http://127.0.0.1:{config.server.extender_port}",
         config.scheduler_name,
         lease=config.leader_lease,
-        namespace=NAMESPACE,
+        namespace=deployment["namespace"],
     )
 
 
@@ -387,6 +390,8 @@ def list_policies(objects: list[Object]) -> list[tuple[str, str]]:
         ("perllm", {}, "perllm"),
         ("prod", {}, "prod-perllm"),
         ("my.perllm", {}, "my-perllm"),
+        # Names of Services begin with a letter.
+        ("1st", {}, "perllm-1st"),
         ("prod", {"nameOverride": "placer"}, "prod-placer"),
         ("prod", {"fullnameOverride": "placer"}, "placer"),
     ],

@@ -57,9 +57,48 @@ class TestNode:
     def test_may_be_described_by_other_labels(self) -> None:
         item = node_object(labels={"site": "cloud", "accelerator": "h100"})
         item["status"]["allocatable"] = {"amd.com/gpu": "8"}
-        node = read_node(item, NodeLabels("site", "accelerator", "amd.com/gpu"))
+        node = read_node(item, NodeLabels("site", "accelerator", ("amd.com/gpu",)))
         assert node is not None
         assert (node.tier, node.gpu_type, node.slots) == (Tier.CLOUD, "h100", 8.0)
+
+    @pytest.mark.parametrize(
+        ("allocatable", "labels", "resources", "gpu_type", "gpus"),
+        [
+            ({"amd.com/gpu": "8"}, {"amd.com/gpu.product-name": "MI300X"}, {"amd.com/gpu": 8}, "MI300X", 8),
+            ({"gpu.intel.com/xe": "2"}, {"gpu.intel.com/product": "B60"}, {"gpu.intel.com/xe": 2}, "B60", 2),
+            ({names.GPU_RESOURCE: "0", "nvidia.com/gpu.shared": "16"}, {}, {"nvidia.com/gpu.shared": 16}, "T4", 1),
+            (
+                {names.GPU_RESOURCE: "0", "nvidia.com/mig-1g.10gb": "4", "nvidia.com/mig-3g.40gb": "1"},
+                {"nvidia.com/mig-1g.10gb.product": "A100-MIG-1g.10gb"},
+                {"nvidia.com/mig-1g.10gb": 4, "nvidia.com/mig-3g.40gb": 1},
+                "A100-MIG-1g.10gb",
+                5,
+            ),
+            ({"cpu": "6"}, {names.SLOTS_LABEL: "3"}, {"": 3}, "T4", 1),
+            ({names.GPU_RESOURCE: "2"}, {names.SLOTS_LABEL: "3"}, {names.GPU_RESOURCE: 2}, "T4", 1),
+        ],
+        ids=["AMD", "Intel", "time-slicing, renamed", "several MIG profiles", "no device plugin", "both"],
+    )
+    def test_has_slots_of_any_usual_resource(
+        self,
+        allocatable: dict[str, str],
+        labels: dict[str, str],
+        resources: dict[str, float],
+        gpu_type: str,
+        gpus: float,
+    ) -> None:
+        types = {} if "product" in str(labels) else {names.GPU_TYPE_LABEL: "T4"}
+        item = node_object(labels={names.TIER_LABEL: "edge", **types, **labels})
+        item["status"]["allocatable"] = allocatable
+        node = read_node(item, NodeLabels())
+        assert node is not None
+        assert (node.resources, node.slots) == (resources, sum(resources.values()))
+        assert (node.gpu_type, node.gpus) == (gpu_type, gpus)
+
+    @pytest.mark.parametrize("text", ["0", "-1", "1.5", "many", "", "٣", "9" * 30])
+    def test_takes_no_odd_number_of_slots_from_a_label(self, text: str) -> None:
+        item = node_object(labels={names.TIER_LABEL: "edge", names.SLOTS_LABEL: text}, gpus="0")
+        assert read_node(item, NodeLabels()) is None
 
     def test_without_a_gpu_type_has_an_unknown_one(self) -> None:
         node = read_node(node_object(labels={names.TIER_LABEL: "edge"}), NodeLabels())

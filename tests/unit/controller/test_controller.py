@@ -743,10 +743,10 @@ async def test_a_task_is_handled_although_perllm_fails_on_the_first_sight_of_its
     restarted.see_pod()
     confirm, failures = restarted.scheduler.confirm, [ValueError("odd record")]
 
-    def fail_once(decision: Decision, slots: float) -> None:
+    def fail_once(decision: Decision, slots: float, resource: str) -> None:
         if failures:
             raise failures.pop()
-        confirm(decision, slots)
+        confirm(decision, slots, resource)
 
     monkeypatch.setattr(restarted.scheduler, "confirm", fail_once)
     item = cluster.api.read(names.task_path("lab", "t"))

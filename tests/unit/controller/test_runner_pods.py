@@ -231,9 +231,9 @@ async def test_agents_that_are_lost_take_no_pods_with_them(cluster: UnservedClus
 
 
 def build(*taints: Taint, **spec: Any) -> dict[str, Any]:
-    node = replace(make_node("n"), taints=taints)
+    node = replace(make_node("n"), taints=taints, resources={names.GPU_RESOURCE: 4.0})
     task = make_task(**{"template": None, "promptTokens": None, "prompt": "Which?", **spec})
-    template = RunnerPods(RUNNER, names.GPU_RESOURCE, lambda: [node]).build_template(task.valid_spec)
+    template = RunnerPods(RUNNER, {"n": node}).build_template(task.valid_spec, "n")
     return build_pod(task, 1, "perllm", runner_template=template)
 
 
@@ -249,6 +249,18 @@ def test_a_runner_pod_gets_prompt_address_and_slot_and_nothing_else_of_the_task(
     assert container["args"] == ["--model=m", "--prompt-from-env", "--timeout=600", "--quiet"]
     assert container["resources"]["limits"] == {"memory": "256Mi", names.GPU_RESOURCE: "1"}
     assert pod["metadata"]["finalizers"] == [names.OUTCOME_FINALIZER]
+
+
+@pytest.mark.parametrize(
+    ("resources", "limits"),
+    [({"amd.com/gpu": 8.0}, {"amd.com/gpu": "1"}), ({"": 1.0}, {})],
+    ids=["AMD", "no device plugin"],
+)
+def test_a_runner_pod_asks_for_what_its_node_has(resources: dict[str, float], limits: dict[str, str]) -> None:
+    node = replace(make_node("n"), resources=resources)
+    task = make_task(template=None, promptTokens=None, prompt="Which?")
+    template = RunnerPods(RUNNER, {"n": node}).build_template(task.valid_spec, "n")
+    assert template["spec"]["containers"][0]["resources"]["limits"] == {"memory": "256Mi", **limits}
 
 
 def test_a_runner_pod_is_restricted() -> None:

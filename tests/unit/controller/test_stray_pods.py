@@ -22,7 +22,7 @@ PODS = names.pods_path("lab")
 async def search(api: FakeApiServer) -> None:
     client: Any = api
     writes = make_writes()
-    runners = RunnerPods(RunnerSettings(), names.GPU_RESOURCE, list)
+    runners = RunnerPods(RunnerSettings(), {})
     pods = PodKeeper(client, writes, scheduler_name="perllm", runners=runners)
     stray_pods = StrayPods(client, pods, [PODS])
     running = [asyncio.create_task(work) for work in (writes.run(), stray_pods.run())]

@@ -31,8 +31,12 @@ def test_a_cluster_without_nodes_of_perllm_fails_and_says_how_to_label() -> None
     ("node", "level", "message"),
     [
         (make_node("odd", **{**EDGE, "perllm.io__tier": "fog"}), Level.FAIL, "neither edge nor cloud on odd ('fog')"),
-        (make_node("bare", gpus=None, **EDGE), Level.FAIL, "without allocatable nvidia.com/gpu: bare"),
-        (make_node("zero", gpus="0", **EDGE), Level.FAIL, "without allocatable nvidia.com/gpu: zero"),
+        (make_node("bare", gpus=None, **EDGE), Level.FAIL, "labelled, but without a GPU that can be allocated: bare"),
+        (
+            make_node("no", gpus=None, **{**EDGE, "perllm.io__slots": "many"}),
+            Level.FAIL,
+            "labelled, but perllm.io/slots is no number above 0: no",
+        ),
         (make_node("new"), Level.WARN, "without perllm.io/tier: new"),
         (make_node("off", ready="Unknown", **EDGE), Level.WARN, "not ready or cordoned: off"),
         (make_node("plain", **{"perllm.io__tier": "edge"}), Level.WARN, "without nvidia.com/gpu.product: plain"),
@@ -46,6 +50,63 @@ def test_what_is_wrong_with_a_node_is_named(node: dict[str, Any], level: Level, 
     assert first.level is Level.OK
     assert [(one.level, one.message) for one in others] == [(level, others[0].message)]
     assert message in others[0].message
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "advice"),
+    [
+        ({"allocatable": {}}, "without a GPU that can be allocated", "kubectl label node NAME perllm.io/slots=NUMBER"),
+        (
+            {"allocatable": {"nvidia.com/gpu": "0"}, "capacity": {"nvidia.com/gpu": "4"}},
+            "none of its nvidia.com/gpu can be allocated",
+            "the log of the device plugin",
+        ),
+        ({"allocatable": {"amd.com/cpx_nps4": "64"}}, "only with amd.com/cpx_nps4", "config.nodes.gpu_resources"),
+    ],
+)
+def test_a_node_without_slots_gets_the_advice_that_fits(status: dict[str, Any], message: str, advice: str) -> None:
+    node = make_node("n", **EDGE)
+    node["status"] |= status
+    finding = check(make_node("good", **EDGE), node)[-1]
+    assert (finding.level, finding.message) == (Level.FAIL, f"labelled, but {message}: n")
+    assert advice in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("allocatable", "taint"),
+    [
+        ({"amd.com/gpu": "8"}, "amd.com/gpu"),
+        ({"nvidia.com/gpu": "0", "nvidia.com/mig-1g.10gb": "7"}, "nvidia.com/gpu"),
+        ({}, "perllm.io/slots"),
+    ],
+)
+def test_a_taint_is_one_that_the_programs_of_the_vendor_tolerate(allocatable: dict[str, str], taint: str) -> None:
+    node = make_node("n", taints=False, **{**EDGE, "perllm.io__slots": "4"})
+    node["status"]["allocatable"] = allocatable
+    assert f"kubectl taint node NAME {taint}=:NoSchedule" in check(node)[-1].advice
+
+
+def test_a_node_with_several_kinds_of_slots_is_named_since_it_learns_them_together() -> None:
+    node = make_node("n", **EDGE)
+    node["status"]["allocatable"] = {"nvidia.com/mig-1g.10gb": "4", "nvidia.com/mig-3g.40gb": "1"}
+    assert "slots of several kinds: n (nvidia.com/mig-1g.10gb, nvidia.com/mig-3g.40gb)" in [
+        one.message for one in check(node)
+    ]
+
+
+def test_a_node_of_another_vendor_is_well_described_by_the_labels_of_that_vendor() -> None:
+    labels = {"perllm.io__tier": "edge", "amd.com__gpu.product-name": "AMD_Instinct_MI300X_OAM"}
+    node = make_node("n", **labels)
+    node["status"]["allocatable"] = {"amd.com/gpu": "8"}
+    assert "without nvidia.com/gpu.product" not in str(check(node))
+
+
+def test_a_node_that_lacks_only_the_tier_is_named_with_its_resource() -> None:
+    node = make_node("n")
+    node["status"]["allocatable"] = {"gpu.intel.com/i915": "2"}
+    assert (
+        check(make_node("good", **EDGE), node)[-1].message == "with gpu.intel.com/i915, but without perllm.io/tier: n"
+    )
 
 
 def test_many_nodes_are_not_all_named() -> None:

@@ -61,6 +61,12 @@ def test_the_former_name_of_a_section_is_accepted_with_advice(tmp_path: Path) ->
     assert [advice for _, advice in config.deprecations] == ["rename it", "rename it"]
 
 
+def test_the_former_setting_of_a_single_resource_replaces_the_list(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, "nodes: {gpu_resource: perllm.io/slot}"))
+    assert config.nodes.to_labels().gpu_resources == ("perllm.io/slot",)
+    assert [advice for _, advice in config.deprecations] == ["list it there"]
+
+
 def test_a_setting_replaces_its_default_only(tmp_path: Path) -> None:
     text = "policy: {cs_ucb_table: {exploration: 0.7}}\nnamespaces: [a, b]\nlog: {format: json}\n"
     config = load_config(write(tmp_path, text))

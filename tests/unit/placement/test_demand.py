@@ -24,7 +24,7 @@ def make_node(name: str = "n", *taints: Taint, **labels: str) -> Node:
 
 
 def rules(**spec: Any) -> NodeRules:
-    return read_demand({"containers": [container(1)], **spec}, GPU).rules
+    return read_demand({"containers": [container(1)], **spec}, (GPU,)).rules
 
 
 def affinity(*expressions: Any, **fields: Any) -> dict[str, Any]:
@@ -56,11 +56,20 @@ class TestSlots:
         ],
     )
     def test_are_what_kube_scheduler_counts_and_at_least_one(self, spec: dict[str, Any], slots: float) -> None:
-        assert read_demand(spec, GPU).slots == slots
+        assert read_demand(spec, (GPU,)).slots == slots
 
     def test_are_of_the_resource_that_counts(self) -> None:
-        spec = {"containers": [{"resources": {"limits": {"amd.com/gpu": 2, GPU: 4}}}]}
-        assert read_demand(spec, "amd.com/gpu").slots == 2
+        spec = {"containers": [{"resources": {"limits": {"amd.com/gpu": 2, "example.com/npu": 4, GPU: 8}}}]}
+        demand = read_demand(spec, ("nvidia.com/mig-*", "amd.com/gpu", GPU))
+        assert (demand.resource, demand.slots) == ("amd.com/gpu", 2)
+
+    def test_are_of_a_resource_that_a_pattern_names(self) -> None:
+        spec = {"containers": [{"resources": {"limits": {"nvidia.com/mig-1g.10gb": 3}}}]}
+        demand = read_demand(spec, (GPU, "nvidia.com/mig-*"))
+        assert (demand.resource, demand.slots) == ("nvidia.com/mig-1g.10gb", 3)
+
+    def test_are_one_of_no_resource_if_none_is_asked_for(self) -> None:
+        assert read_demand({"containers": [container(2)]}, ("amd.com/gpu",)).resource == ""
 
 
 class TestSelectors:
@@ -212,8 +221,8 @@ SPEC = JSON | st.fixed_dictionaries(
 
 @given(SPEC)
 def test_whatever_a_template_holds_is_understood_somehow(spec: Any) -> None:
-    demand = read_demand(spec, GPU)
+    demand = read_demand(spec, (GPU,))
     assert demand.slots >= ONE_SLOT.slots
     assert find_fit(demand.rules, make_node("n", SPOT, zone="a", memory="8")) in set(Fit)
     assert isinstance(demand.rules.describe(), str)
-    assert hash(demand) == hash(read_demand(spec, GPU))
+    assert hash(demand) == hash(read_demand(spec, (GPU,)))

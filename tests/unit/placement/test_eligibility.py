@@ -1,5 +1,6 @@
 """Which nodes a task may be sent to, and what is said of the others."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,12 +18,12 @@ from perllm.policy.table import CsUcbTable
 from perllm.scheduling.admission import Admission
 from unit.placement.cluster_of import CLOUD, EDGE, Setting, make_node, make_request, make_setting
 
-GPU = "nvidia.com/gpu"
+GPU, MIG = "nvidia.com/gpu", "nvidia.com/mig-1g.10gb"
 WAIT, REJECT = Verdict.WAIT, Verdict.REJECT
 
 
 def ask(gpus: int = 1, **spec: Any) -> PodDemand:
-    return read_demand({"containers": [{"resources": {"limits": {GPU: gpus}}}], **spec}, GPU)
+    return read_demand({"containers": [{"resources": {"limits": {GPU: gpus}}}], **spec}, (GPU,))
 
 
 def labelled(name: str, *taints: Taint, **labels: str) -> Node:
@@ -64,6 +65,39 @@ class TestSlots:
         assert placer.explain(placement, "a").forecast.occupancy == 2.0
         assert placement.arms.compute_used.tolist() == [6.0]
 
+    def test_are_counted_by_resource(self) -> None:
+        node = replace(make_node("a", slots=5), resources={GPU: 4.0, MIG: 1.0})
+        placer = make_setting(node, make_node("label", slots=9)).placer
+        slice_, whole = PodDemand(resource=MIG), PodDemand(resource=GPU)
+        placer.reserve(placer.choose(make_request("t", demand=slice_), ["a"]), "a")
+        assert placer.choose(make_request(demand=slice_), ["a"]).node is None
+        placement = placer.choose(make_request(demand=whole), ["a"])
+        assert placement.node == "a"
+        assert (placement.arms.compute_used, placement.arms.compute_capacity) == ([1.0], [4.0])
+
+    def test_are_counted_by_resource_after_a_restart_as_well(self) -> None:
+        node = replace(make_node("a", slots=5), resources={GPU: 4.0, MIG: 1.0})
+        decision = make_setting(node).placer.explain(make_setting(node).placer.choose(make_request("t")), "a")
+        placer = make_setting(node).placer
+        placer.confirm(decision, 1.0, MIG)
+        assert placer.choose(make_request(demand=PodDemand(resource=MIG))).node is None
+        assert placer.choose(make_request(demand=PodDemand(4.0, resource=GPU))).node == "a"
+
+    def test_are_of_every_resource_for_tasks_that_ask_for_none(self) -> None:
+        node = replace(make_node("a", slots=2), resources={GPU: 1.0, MIG: 1.0})
+        placer = make_setting(node).placer
+        placer.reserve(placer.choose(make_request("t")), "a")
+        assert placer.choose(make_request(demand=PodDemand(resource=GPU))).node is None
+        assert placer.choose(make_request()).node == "a"
+
+    def test_are_none_where_a_node_lacks_the_resource(self) -> None:
+        amd = replace(make_node("amd"), resources={"amd.com/gpu": 4.0})
+        jetson = replace(make_node("jetson"), resources={"": 4.0})
+        placer = make_setting(amd, jetson).placer
+        placement = placer.choose(make_request(demand=PodDemand(resource=GPU)))
+        assert (placement.node, placement.obstacle) == (None, "no node satisfies: nvidia.com/gpu (2 nodes)")
+        assert placer.choose(make_request(demand=PodDemand(resource="amd.com/gpu"))).node == "amd"
+
     def test_that_are_waited_for_count_for_those_behind(self) -> None:
         setting = make_setting(make_node("a", slots=2), policy=CsUcb())
         placer = setting.placer
@@ -83,7 +117,8 @@ class TestWhatCanNeverFit:
             (
                 [labelled("a"), labelled("b")],
                 ask(64),
-                "no node satisfies: nvidia.com/gpu: 64 on one node, the largest has 4 (2 nodes)",
+                "no node satisfies: nvidia.com/gpu: 64 on one node, the largest has 4 (2 nodes); a task runs on one "
+                "node: what needs several is for a LeaderWorkerSet, a JobSet or Volcano",
             ),
             (
                 [labelled(f"n{number}", zone="y") for number in range(12)],

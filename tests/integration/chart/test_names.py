@@ -1,0 +1,77 @@
+"""Names that YAML could take for something else."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import yaml
+from jsonschema import Draft202012Validator
+
+from integration.chart.helm import Helm, Object, find, load_values
+from perllm_lab.kubernetes.control_plane import ControlPlane
+from perllm_lab.kubernetes.toolchain import default_cache_folder
+from schemas.objects import (
+    KUBERNETES,
+    PROMETHEUS_OPERATOR,
+    Kind,
+    Schema,
+    read_kubernetes_schemas,
+    read_prometheus_schemas,
+)
+from schemas.sources import fetch
+
+SETS = sorted(path.stem for path in (Path(__file__).parent / "values").glob("*.yaml"))
+NAMES = ("123", "true", "0x1", "on", "null")
+EVERYWHERE: Object = {
+    "config": {"scheduler_name": "1e3", "leader_lease": "010", "instance": "123", "namespaces": ["true", "123"]},
+    "agent": {"enabled": True, "priorityClassName": "123", "serverNamespaces": ["1e3"]},
+    "fullnameOverride": "123",
+    "nameOverride": "true",
+    "replicaCount": 2,
+    "priorityClassName": "true",
+    "prometheusSecret": "1e3",
+    "commonLabels": {"team": "true"},
+    **{name: {"enabled": True} for name in ("serviceMonitor", "prometheusRule", "dashboard", "networkPolicy")},
+}
+
+UNKNOWN: Object = {name: {"enabled": False} for name in ("serviceMonitor", "prometheusRule")}
+"""Kinds that the API server does not know."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def schemas() -> dict[Kind, Schema]:
+    kubernetes = await fetch([*KUBERNETES.values()][-1], cache_folder=default_cache_folder())
+    operator = await fetch(PROMETHEUS_OPERATOR, cache_folder=default_cache_folder())
+    return read_kubernetes_schemas(kubernetes) | read_prometheus_schemas(operator)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_texts_wherever_they_are(name: str, helm: Helm, schemas: dict[Kind, Schema]) -> None:
+    objects = helm.render(EVERYWHERE, release=name, namespace=name)
+
+    problems = [
+        f"{one['kind']} {one['metadata']['name']}: {error.json_path}: {error.message}"
+        for one in objects
+        for error in Draft202012Validator(schemas[one["apiVersion"], one["kind"]]).iter_errors(one)
+    ]
+    assert problems == []
+    scheduler = yaml.safe_load(find(objects, "ConfigMap", "123")["data"]["scheduler.yaml"])
+    assert scheduler["profiles"][0]["schedulerName"] == "1e3"
+    assert scheduler["leaderElection"]["resourceNamespace"] == name
+
+
+@pytest.mark.parametrize("values", SETS)
+def test_the_api_server_accepts_every_set_of_values(values: str, helm: Helm, control_plane: ControlPlane) -> None:
+    """A dry run of what Helm renders, as a program that does not read numbers as Kubernetes does would alter it."""
+    text = helm.template("123", "1e3", "--kube-version=1.37.2", values=load_values(values) | UNKNOWN)
+    for name in {one["metadata"].get("namespace", "default") for one in yaml.safe_load_all(text) if one}:
+        kubectl(control_plane, "create", "namespace", name)
+
+    assert kubectl(control_plane, "create", "--dry-run=server", "--validate=strict", "-f", "-", body=text) == ""
+
+
+def kubectl(plane: ControlPlane, *arguments: str, body: str = "") -> str:
+    """Return what a command has to complain about."""
+    line = [*plane.kubectl_argv, *arguments]
+    return subprocess.run(line, input=body, capture_output=True, text=True, check=False).stderr
