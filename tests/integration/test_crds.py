@@ -432,7 +432,8 @@ def test_node_profile_keeps_learned_state_and_shows_figures(kubectl: Kubectl) ->
     kept = json.loads(kubectl("get", "llmnode", "edge-1", "--output=json"))["status"]
     kubectl("delete", "llmnode", "edge-1")
 
-    assert header.split() == ["NAME", "GPU", "TIER", "CIRCUIT", "OUTCOMES", "LATENCY(S)", "ENERGY(J)", "AGE"]
+    learned, served = ["OUTCOMES", "LATENCY(S)", "ENERGY(J)"], ["SERVES", "BUSY", "FOREIGN"]
+    assert header.split() == ["NAME", "GPU", "TIER", "CIRCUIT", *learned, *served, "AGE"]
     assert row.split()[:-1] == ["edge-1", "Jetson-AGX-Orin", "edge", "7", "3.5", "90"]
     assert kept["models"][0]["state"] == state
 
