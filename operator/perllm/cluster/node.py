@@ -41,6 +41,8 @@ class Node:
         gpus: number of GPUs that the slots are spread over.
         labels: its labels, by which pods may select it.
         taints: taints that pods have to tolerate.
+        cpu_cores: what its pods may request of its processors.
+        memory_bytes: what they may request of its memory.
     """
 
     name: str
@@ -53,6 +55,8 @@ class Node:
     gpus: float = 1.0
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     taints: tuple[Taint, ...] = ()
+    cpu_cores: float = 0.0
+    memory_bytes: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,8 @@ def read_node(item: Object, labels: NodeLabels) -> Node | None:
     metadata, spec, status = item["metadata"], item.get("spec", {}), item.get("status", {})
     own: Mapping[str, str] = metadata.get("labels", {})
     tier = own.get(labels.tier)
-    slots = parse_quantity(status.get("allocatable", {}).get(labels.gpu_resource, "0"))
+    allocatable: Mapping[str, str] = status.get("allocatable", {})
+    slots = parse_quantity(allocatable.get(labels.gpu_resource, "0"))
     if tier not in set(Tier) or slots <= 0:
         return None
     return Node(
@@ -91,6 +96,8 @@ def read_node(item: Object, labels: NodeLabels) -> Node | None:
             for one in spec.get("taints") or ()
             if one["effect"] in KEEPS_OFF
         ),
+        cpu_cores=float(parse_quantity(allocatable.get("cpu", "0"))),
+        memory_bytes=float(parse_quantity(allocatable.get("memory", "0"))),
     )
 
 

@@ -13,11 +13,13 @@ from perllm.controller.outcomes import build_outcome
 from perllm.controller.status_writer import Fields
 from perllm.controller.tracking import Tracked, Tracking
 from perllm.guard import Guard
+from perllm.learning.outcome import Outcome
 from perllm.learning.revisions import Revisions
 from perllm.metrics import OperatorMetrics
+from perllm.placement.counterfactual import Savings
 from perllm.placement.decision import Decision
 from perllm.placement.fleet import Fleet
-from perllm.placement.hindsight import judge_ended
+from perllm.placement.hindsight import judge_choice, judge_ended
 from perllm.scheduling.scheduler import Scheduler
 
 MAX_ENDING_S = 40.0
@@ -32,6 +34,7 @@ class OutcomeLearner:
         scheduler: learns.
         fleet: the nodes.
         metrics: count what is learned.
+        savings: compare what tasks took with the counterfactual.
         revisions: which of the learned state are stored.
         guard: contains failures about single outcomes.
         unix_now: wall clock.
@@ -44,6 +47,7 @@ class OutcomeLearner:
         fleet: Fleet,
         metrics: OperatorMetrics,
         *,
+        savings: Savings,
         revisions: Revisions,
         guard: Guard,
         unix_now: Callable[[], float],
@@ -52,6 +56,7 @@ class OutcomeLearner:
         self._scheduler = scheduler
         self._fleet = fleet
         self._metrics = metrics
+        self._savings = savings
         self._revisions = revisions
         self._guard = guard
         self._unix_now = unix_now
@@ -85,7 +90,9 @@ class OutcomeLearner:
         node = self._fleet.nodes.get(decision.node)
         was_at_once = self._unix_now() <= task.due_s + MAX_ENDING_S
         if node is not None and node.is_open and was_at_once and not (pod.is_disrupted or is_lost(pod)):
-            self._scheduler.learn_ended(judge_ended(decision, task.due_s, tracked.residence))
+            is_new = self._scheduler.learn_ended(judge_ended(decision, task.due_s, tracked.residence))
+            if is_new:
+                self._compare(decision, task.due_s, None)
 
     def _learn(self, tracked: Tracked) -> None:
         observed, pod = tracked.status.observed, tracked.find_pod(tracked.status.pod_name)
@@ -110,3 +117,9 @@ class OutcomeLearner:
         if reward is not None:
             self._metrics.outcomes.inc()
             self._metrics.reward.observe(reward)
+            self._compare(decision, tracked.task.due_s, outcome)
+
+    def _compare(self, decision: Decision, due_s: float, outcome: Outcome | None) -> None:
+        ending = judge_choice(decision, due_s, outcome)
+        if ending is not None:
+            self._savings.note(ending)

@@ -40,6 +40,8 @@ class Fleet:
         self._slots = np.zeros(0)
         self._sizes = np.zeros(0)
         self._gpus = np.ones(0)
+        self._cpu_cores = np.zeros(0)
+        self._memory_bytes = np.zeros(0)
         self._fitting = Fitting()
         self._serving: dict[str, Serving] = {}
         self._servers: dict[str, BoolArray] = {}
@@ -59,6 +61,8 @@ class Fleet:
         self._slots[row] = node.slots if node.is_open else 0.0
         self._sizes[row] = node.slots
         self._gpus[row] = node.gpus
+        self._cpu_cores[row] = node.cpu_cores
+        self._memory_bytes[row] = node.memory_bytes
         self._all_nodes = None
         self._fitting.put(node, row)
         self.put_bandwidth(node.name, bandwidth)
@@ -155,6 +159,14 @@ class Fleet:
         """Return the GPUs of each node."""
         return self._gpus[rows]
 
+    def cpu_cores(self, rows: IntArray) -> FloatArray:
+        """Return the processors of each node that its pods may request."""
+        return self._cpu_cores[rows]
+
+    def memory_bytes(self, rows: IntArray) -> FloatArray:
+        """Return the memory of each node that its pods may request."""
+        return self._memory_bytes[rows]
+
     def bandwidth_capacity_bps(self, rows: IntArray) -> FloatArray:
         """Return the uplink of each node."""
         return self._bandwidth_capacity_bps[rows]
@@ -181,5 +193,7 @@ class Fleet:
         self._slots = extend(self._slots, rows)
         self._sizes = extend(self._sizes, rows)
         self._gpus = extend(self._gpus, rows, fill=1.0)
+        self._cpu_cores = extend(self._cpu_cores, rows)
+        self._memory_bytes = extend(self._memory_bytes, rows)
         self._bandwidth_capacity_bps = extend(self._bandwidth_capacity_bps, rows)
         self._bandwidth_used_bps = extend(self._bandwidth_used_bps, rows)

@@ -22,19 +22,11 @@ from perllm.learning.features import OUTPUT_UNIT, PROMPT_UNIT
 from perllm.learning.learner import Learner
 from perllm.learning.model_laws import ModelLaws
 from perllm.placement.fleet import Fleet
-from perllm.placement.forecast import Inference, RunEnergy, RunTimes
+from perllm.placement.forecast import LEAST_S, MIN_SCALE, Inference, RunEnergy, RunTimes, find_hit_chance
 from perllm.placement.ledger import Ledger, NodeLoads
-from perllm.placement.outlook import LEAST_S, Outlook
+from perllm.placement.outlook import Outlook
 from perllm.placement.request import PlacementRequest
 from perllm.policy.problem import Arms, BoolArray, FloatArray, IntArray
-
-LOGISTIC = 1.702
-"""The logistic function of 1.702 x is within 0.01 of the normal distribution function of x."""
-
-MAX_EXPONENT = 700.0
-"""The exponential of more is not a float."""
-
-MIN_SCALE = 0.03
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,11 +127,12 @@ class Forecaster:
             now_s: now, by the ledger's clock.
         """
         scene = self._survey(request, task, rows=rows, allowed=allowed, now_s=now_s)
-        times, energy, errors = _find_times(scene), _find_energy(scene), scene.laws.latency
+        (times, queue_s), energy, errors = _find_times(scene), _find_energy(scene), scene.laws.latency
         scale = np.maximum(errors.scale[rows], MIN_SCALE)
         hit_chance = _find_hit_chances(task.time_left_s, lengths, times, scale)
         return Outlook(
             times=times,
+            queue_s=queue_s,
             energy=energy,
             demand_bps=scene.demand_bps,
             running=scene.loads.running,
@@ -218,7 +211,8 @@ def _build_arms(
     )
 
 
-def _find_times(scene: _Scene) -> RunTimes[FloatArray]:
+def _find_times(scene: _Scene) -> tuple[RunTimes[FloatArray], FloatArray]:
+    """Return how long the task takes on each node, and how long of it it waits for room."""
     task, loads, slots, used = scene.task, scene.loads, scene.slots, scene.used
     reading_s = scene.read_s * (task.prompt_tokens / PROMPT_UNIT)
     wait_s = scene.read_s * (loads.backlog_tokens / scene.gpus / PROMPT_UNIT)
@@ -229,7 +223,7 @@ def _find_times(scene: _Scene) -> RunTimes[FloatArray]:
     residence_s = fixed_s + task.output_tokens * token_s
     turns = np.where(used <= slots, 0.0, used + loads.waiting - slots) / np.maximum(slots, 1.0)
     queue_s = turns * residence_s
-    return RunTimes(
+    times = RunTimes(
         latency_s=residence_s + queue_s,
         fixed_s=fixed_s + queue_s,
         transfer_s=transfer_s,
@@ -240,6 +234,7 @@ def _find_times(scene: _Scene) -> RunTimes[FloatArray]:
         contention_s=scene.contention_s,
         cold=scene.cold,
     )
+    return times, queue_s
 
 
 def _find_energy(scene: _Scene) -> RunEnergy[FloatArray]:
@@ -275,11 +270,8 @@ def _find_hit_chances(
     time_left_s: float, lengths: FloatArray, times: RunTimes[FloatArray], scale: FloatArray
 ) -> FloatArray:
     """Return the chance to be in time on each node."""
-    if time_left_s <= 0:
-        return np.zeros_like(times.fixed_s)
-    times_s = np.maximum(times.fixed_s[:, None] + times.token_s[:, None] * lengths, LEAST_S)
-    late = np.minimum((LOGISTIC / scale)[:, None] * np.log(times_s / time_left_s), MAX_EXPONENT)
-    chances: FloatArray = (1.0 / (1.0 + np.exp(late))).sum(axis=1)
+    times_s = times.fixed_s[:, None] + times.token_s[:, None] * lengths
+    chances: FloatArray = find_hit_chance(times_s, time_left_s, scale[:, None]).sum(axis=1)
     chances /= len(lengths)
     return chances
 

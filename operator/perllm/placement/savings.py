@@ -56,6 +56,7 @@ class Comparison:
         gpu_type: of the real node.
         other_gpu_type: of the other node.
         is_same: whether both are the same node.
+        has_run: whether it ran at all; a rejected task takes nothing, and says nothing about the laws.
     """
 
     observed: float
@@ -64,6 +65,7 @@ class Comparison:
     gpu_type: str
     other_gpu_type: str
     is_same: bool
+    has_run: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +119,11 @@ class Tally:
         self._unit = unit
         self._recent: list[Comparison] = []
         self._earlier = Difference()
+        self._known: Difference | None = None
 
     def add(self, comparison: Comparison) -> None:
         """Count a task."""
+        self._known = None
         self._recent.append(comparison)
         if len(self._recent) == BLOCK:
             self._earlier += estimate(self._recent, self._unit)
@@ -128,7 +132,9 @@ class Tally:
     @property
     def difference(self) -> Difference:
         """How much more the other choice comes to, over all tasks that were counted."""
-        return self._earlier + estimate(self._recent, self._unit) if self._recent else self._earlier
+        if self._known is None:
+            self._known = self._earlier + estimate(self._recent, self._unit)
+        return self._known
 
 
 def estimate(comparisons: Sequence[Comparison], unit: Unit) -> Difference:
@@ -145,6 +151,7 @@ def estimate(comparisons: Sequence[Comparison], unit: Unit) -> Difference:
         gpu_type=np.array([place[one.gpu_type] for one in comparisons]),
         other_type=np.array([place[one.other_gpu_type] for one in comparisons]),
         differs=np.array([not one.is_same for one in comparisons]),
+        has_run=np.array([one.has_run for one in comparisons]),
         types=len(types),
     )
     differences, parts = _compare(sample, is_relative=unit is Unit.JOULES)
@@ -166,12 +173,13 @@ class _Sample:
     gpu_type: IntArray
     other_type: IntArray
     differs: BoolArray
+    has_run: BoolArray
     types: int
 
 
 def _compare(sample: _Sample, *, is_relative: bool) -> tuple[FloatArray, FloatArray]:
     """Return the difference of each task, and its part in the error of their sum; shape (n,) each."""
-    weight = sample.expected if is_relative else np.ones_like(sample.expected)
+    weight = np.where(sample.has_run, sample.expected if is_relative else 1.0, 0.0)
     other_weight = np.where(sample.differs, sample.other if is_relative else 1.0, 0.0)
     missed, types = sample.observed - sample.expected, sample.types
     total_weight = max(float(weight.sum()), 1e-9)

@@ -27,6 +27,7 @@ from perllm.placement.circuits import Circuits
 from perllm.placement.decision import Decision
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.flight import Residence
+from perllm.placement.kube_scheduler import KubeScheduler
 from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placement, Placer
 from perllm.placement.request import PlacementRequest
@@ -95,6 +96,7 @@ class Scheduler:
             parts.fleet,
             parts.ledger,
             circuits=parts.circuits,
+            kube_scheduler=KubeScheduler(parts.fleet, Random(rng.getrandbits(32))),
             transmission_j_per_bit=dict(transmission_j_per_bit),
             metrics_age_s=metrics_age_s,
             unix_now=clock.unix_s,

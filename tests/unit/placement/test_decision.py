@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perllm.placement.counterfactual import Prospect
 from perllm.placement.decision import MAX_RECORD, RecordError, read_record
 from unit.placement.records import USUAL, make_decision
 
@@ -25,7 +26,26 @@ def test_the_keys_of_a_record_stay_so_that_pods_bound_before_an_upgrade_are_unde
         '"reason":"highest index of 3 candidates"}'
     )
     assert read_record(written) == USUAL
-    assert orjson.loads(USUAL.to_record()) == orjson.loads(written) | {"is_served": False, "prompts": 1}
+    assert orjson.loads(USUAL.to_record()) == orjson.loads(written) | {
+        "is_served": False,
+        "prompts": 1,
+        "scale": 0.2,
+        "counterfactual": None,
+    }
+
+
+def test_the_counterfactual_travels_with_the_record() -> None:
+    other = Prospect(node="k", gpu_type="A100", at_s=1001.0, forecast=make_decision(energy_j=900.0).forecast)
+    decision = make_decision(counterfactual=other)
+    assert read_record(decision.to_record()) == decision
+    assert len(decision.to_record()) < MAX_RECORD / 2
+
+
+def test_impossible_figures_of_the_counterfactual_are_refused_too() -> None:
+    record = orjson.loads(make_decision(counterfactual=USUAL.to_prospect()).to_record())
+    record["counterfactual"]["scale"] = 0.0
+    with pytest.raises(RecordError, match="impossible figures of scale"):
+        read_record(orjson.dumps(record).decode())
 
 
 def test_a_record_without_score_and_metrics_reads_back() -> None:

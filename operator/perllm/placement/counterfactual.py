@@ -1,0 +1,106 @@
+"""What was expected of a task on the node where another scheduler would have put it, or did.
+
+In active mode the other scheduler is the plain kube-scheduler, in shadow mode PerLLM. Both choices are about the same
+task in the same situation: the one in which it was seen first.
+"""
+
+from dataclasses import dataclass
+
+from perllm.placement.forecast import ArmForecast
+from perllm.placement.savings import Comparison, Difference, Tally, Unit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prospect:
+    """What is expected of a task on one node at one moment.
+
+    Attributes:
+        node: the node.
+        gpu_type: of the node.
+        at_s: Unix time of the moment.
+        forecast: what is expected.
+    """
+
+    node: str
+    gpu_type: str
+    at_s: float
+    forecast: ArmForecast
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What became of a task under the real choice.
+
+    Attributes:
+        real: what was expected of it where it ran; None if it was rejected.
+        other: what was expected of it under the other choice.
+        output_tokens: length of its answer, as observed; as expected where it is not known.
+        due_s: Unix time of its deadline.
+        is_met: whether it was in time.
+        energy_j: what it took, transmission included; None where that could not be measured.
+    """
+
+    real: Prospect | None
+    other: Prospect
+    output_tokens: float
+    due_s: float
+    is_met: bool
+    energy_j: float | None
+
+
+class Savings:
+    """What PerLLM saves, or in shadow mode would save, against the other scheduler.
+
+    Args:
+        is_foretold: whether the real choices are those of the other scheduler.
+    """
+
+    def __init__(self, *, is_foretold: bool) -> None:
+        self._is_foretold = is_foretold
+        self._tallies = {unit: Tally(unit) for unit in Unit}
+
+    def note(self, ending: Ending) -> None:
+        """Count a task; its energy only where that is known."""
+        self._tallies[Unit.DEADLINES].add(_compare_deadline(ending))
+        if ending.energy_j is not None:
+            self._tallies[Unit.JOULES].add(_compare_energy(ending, ending.energy_j))
+
+    def of(self, unit: Unit) -> Difference:
+        """Return the joules that PerLLM takes less, or the deadlines that it meets more."""
+        more = self._tallies[unit].difference
+        return more if (unit is Unit.JOULES) is not self._is_foretold else -more
+
+
+def _compare_energy(ending: Ending, energy_j: float) -> Comparison:
+    real, other, tokens = ending.real, ending.other, ending.output_tokens
+    return Comparison(
+        observed=energy_j,
+        expected=real.forecast.energy_given_j(tokens) if real else 0.0,
+        other_expected=other.forecast.energy_given_j(tokens),
+        gpu_type=real.gpu_type if real else "",
+        other_gpu_type=other.gpu_type,
+        is_same=real is not None and real.node == other.node,
+        has_run=real is not None,
+    )
+
+
+def _compare_deadline(ending: Ending) -> Comparison:
+    """Return whether a task was in time, and its chance to be so elsewhere.
+
+    The other choice is charged with the deadlines that it costs the tasks there, and credited with those that the real
+    one cost.
+    """
+    real, other = ending.real, ending.other
+    return Comparison(
+        observed=float(ending.is_met),
+        expected=_hit_chance(real, ending) if real else 0.0,
+        other_expected=_hit_chance(other, ending) - other.forecast.harm + (real.forecast.harm if real else 0.0),
+        gpu_type=real.gpu_type if real else "",
+        other_gpu_type=other.gpu_type,
+        is_same=real is not None and real.node == other.node,
+        has_run=real is not None,
+    )
+
+
+def _hit_chance(choice: Prospect, ending: Ending) -> float:
+    return choice.forecast.hit_chance_given(ending.output_tokens, ending.due_s - choice.at_s)
