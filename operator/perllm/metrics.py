@@ -137,8 +137,8 @@ class OperatorMetrics:
         self.saved = {
             unit: Gauge(
                 f"perllm_saved_{unit}",
-                f"{unit.capitalize()} saved against the plain kube-scheduler since the start, or that PerLLM would have "
-                "saved in shadow mode: in total, and the ends of its 90 % interval.",
+                f"{unit.capitalize()} saved against the plain kube-scheduler since the start, or, in shadow mode, that "
+                "would have been saved: in total, and the ends of the 90 % interval.",
                 ["bound"],
                 registry=registry,
             )
@@ -148,6 +148,12 @@ class OperatorMetrics:
             "perllm_compared_tasks",
             "Tasks that the savings were estimated from, by what was compared.",
             ["unit"],
+            registry=registry,
+        )
+        self.shadowed = Counter(
+            "perllm_shadowed_pods",
+            "Pods of other schedulers that shadow mode compared, by PerLLM's choice: same, other, or none.",
+            ["choice"],
             registry=registry,
         )
         self.watch_restarts = Counter("perllm_watch_restarts", "Restarts of the task watch.", registry=registry)

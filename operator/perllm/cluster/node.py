@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from perllm.api import names
-from perllm.api.quantities import parse_quantity
+from perllm.api.quantities import parse_amount, parse_quantity
 from perllm.api.task import Tier
 from perllm.cluster.client import Object
 
@@ -96,8 +96,8 @@ def read_node(item: Object, labels: NodeLabels) -> Node | None:
             for one in spec.get("taints") or ()
             if one["effect"] in KEEPS_OFF
         ),
-        cpu_cores=float(parse_quantity(allocatable.get("cpu", "0"))),
-        memory_bytes=float(parse_quantity(allocatable.get("memory", "0"))),
+        cpu_cores=parse_amount(allocatable.get("cpu", "0")),
+        memory_bytes=parse_amount(allocatable.get("memory", "0")),
     )
 
 

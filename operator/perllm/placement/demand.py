@@ -19,7 +19,7 @@ from enum import StrEnum
 from typing import Any
 
 from perllm.api import names
-from perllm.api.quantities import parse_quantity
+from perllm.api.quantities import parse_amount
 from perllm.text import clean_line
 
 MAX_SLOTS = 1e6
@@ -175,7 +175,7 @@ def _read_amount(amount: object) -> float:
     if not isinstance(amount, int | str):
         return 0.0
     try:
-        return float(min(max(parse_quantity(amount), 0), MAX_AMOUNT))
+        return min(max(parse_amount(amount), 0.0), MAX_AMOUNT)
     except ValueError:
         return 0.0
 

@@ -3,7 +3,7 @@
     nodes       put_node, remove_node, put_serving, note_servers_known, put_bandwidth, warm
     tasks       note_arrival, submit, withdraw, forget
     pods        note_pod, note_created, note_denied, note_abandoned, release_room, retry, retry_namespace
-    placement   decide, settle (kube-scheduler asks), confirm, cancel, end, drop, free
+    placement   decide, settle (kube-scheduler asks), consider (in shadow mode), confirm, cancel, end, drop, free
     outcomes    restore, learn, learn_ended
     circuits    note_refused, note_failed, note_began, note_succeeded, tend_circuits
     time        due, refresh
@@ -237,6 +237,15 @@ class Scheduler:
     def decide(self, request: PlacementRequest, candidates: list[str]) -> Placement:
         """Return the decision about a pod that kube-scheduler is about to place among `candidates`."""
         return self._loop.decide(request, candidates)
+
+    @recorded
+    def consider(self, request: PlacementRequest) -> Placement:
+        """Return what would be decided about a task now; nothing is reserved."""
+        return self._placer.choose(request)
+
+    def explain(self, placement: Placement, node: str) -> Decision:
+        """Return the decision for a node that another scheduler chose."""
+        return self._placer.explain(placement, node)
 
     @recorded
     def settle(self, task_id: str, node: str) -> Decision | None:

@@ -1,0 +1,78 @@
+"""Announces what shadow mode finds: a log line and a count for each pod."""
+
+import logging
+
+from perllm.cluster.pod import Pod
+from perllm.metrics import OperatorMetrics
+from perllm.placement.counterfactual import Ending
+from perllm.placement.placer import Placement
+
+log = logging.getLogger("perllm.decisions")
+
+
+class ShadowReport:
+    """Informs people; nothing depends on it."""
+
+    def __init__(self, metrics: OperatorMetrics) -> None:
+        self._metrics = metrics
+
+    def foretold(self, pod: Pod, placement: Placement) -> None:
+        """Announce what PerLLM would have done with a pod that has arrived."""
+        arm = placement.favourite
+        if arm is None:
+            log.info("%s would wait: %s", pod.key, placement.choice.reason, extra={"event": "foretold", "pod": pod.key})
+            return
+        forecast, wait_s = placement.outlook.at(arm), float(placement.outlook.queue_s[arm])
+        when = "now" if placement.choice.awaited is None and not wait_s else f"after about {wait_s:.1f} s"
+        log.info(
+            "%s would go to %s %s: %.2f s and %.0f J predicted, in time with a chance of %.1f %%",
+            pod.key,
+            placement.names[arm],
+            when,
+            forecast.times.latency_s,
+            forecast.energy.energy_j,
+            100 * forecast.hit_chance,
+            extra={
+                "event": "foretold",
+                "pod": pod.key,
+                "node": placement.names[arm],
+                "wait_s": round(wait_s, 3),
+                "predicted_latency_s": round(forecast.times.latency_s, 3),
+                "predicted_energy_j": round(forecast.energy.energy_j, 2),
+                "hit_chance": round(forecast.hit_chance, 4),
+            },
+        )
+
+    def bound(self, pod: Pod, placement: Placement, node: str) -> None:
+        """Count a pod by whether its scheduler chose as PerLLM would have."""
+        arm = placement.favourite
+        choice = "none" if arm is None else "same" if placement.names[arm] == node else "other"
+        self._metrics.shadowed.labels(choice).inc()
+
+    def compared(self, pod: Pod, ending: Ending, latency_s: float) -> None:
+        """Announce what a pod took, next to what was expected of it where PerLLM would have put it."""
+        real, other = ending.real, ending.other
+        other_j = other.forecast.energy_given_j(ending.output_tokens)
+        other_s = other.forecast.latency_given_s(ending.output_tokens)
+        log.info(
+            "%s took %.2f s and %s on %s, %s; on %s %.2f s and %.0f J were expected",
+            pod.key,
+            latency_s,
+            "unknown energy" if ending.energy_j is None else f"{ending.energy_j:.0f} J",
+            real.node if real else "no node",
+            "in time" if ending.is_met else "too late",
+            other.node,
+            other_s,
+            other_j,
+            extra={
+                "event": "compared",
+                "pod": pod.key,
+                "node": real.node if real else None,
+                "other_node": other.node,
+                "observed_latency_s": round(latency_s, 3),
+                "observed_energy_j": ending.energy_j,
+                "other_latency_s": round(other_s, 3),
+                "other_energy_j": round(other_j, 2),
+                "deadline_met": ending.is_met,
+            },
+        )
