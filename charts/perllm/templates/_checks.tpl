@@ -18,7 +18,7 @@
   "config.log" "scheduler" "scheduler.image" "scheduler.serviceAccount" "agent" "crds" "admissionPolicy" "uninstallHook" "rbac"
   "serviceAccount" "podDisruptionBudget" "service" "serviceMonitor" "prometheusRule" "dashboard" "networkPolicy"
   "networkPolicy.apiServer" "networkPolicy.prometheus" "global" "config.telemetry.url" "config.scheduler_name"
-  "config.runner"
+  "config.runner" "config.mode" "config.shadow"
 -}}
 {{- $value := $.Values -}}
 {{- range splitList "." $path -}}
@@ -44,6 +44,11 @@
 {{- end -}}
 {{- if ne (len (uniq $ports)) 3 -}}
 {{- fail (printf "config.server.extender_port, config.server.health_port and scheduler.port must differ: all are in the same pod, and they are %v" $ports) -}}
+{{- end -}}
+{{- if include "perllm.isShadow" . -}}
+{{- if or (ne (int .Values.replicaCount) 1) .Values.agent.enabled -}}
+{{- fail "config.mode shadow needs replicaCount 1 and agent.enabled false: an operator that only watches has no Lease by which replicas take turns, and no tasks for agents" -}}
+{{- end -}}
 {{- end -}}
 {{- if regexMatch "^(localhost|127\\.|::1$)" $server.health_host -}}
 {{- fail (printf "config.server.health_host must be an address that kubelet and Prometheus reach, such as 0.0.0.0 or ::, not %s" $server.health_host) -}}
