@@ -26,7 +26,6 @@ from perllm.learning.learner import Learner
 from perllm.learning.recent import CAPACITY
 from perllm.placement.circuits import Circuits
 from perllm.placement.fleet import Bandwidth, Fleet
-from perllm.placement.kube_scheduler import KubeScheduler
 from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placer
 from perllm.placement.request import PlacementRequest
@@ -91,7 +90,6 @@ class _Desk:
             self._fleet,
             Ledger(),
             circuits=Circuits(Random(0)),
-            kube_scheduler=KubeScheduler(self._fleet, Random(0)),
             transmission_j_per_bit=TRANSMISSION_J_PER_BIT,
             metrics_age_s=lambda _: 0.0,
             unix_now=self._clock,

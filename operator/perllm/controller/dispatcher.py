@@ -135,7 +135,7 @@ class Dispatcher:
             self._note_rejection(action)
 
     def _note_rejection(self, action: Reject) -> None:
-        other, request = action.placement.counterfactual, action.task.request
+        request, other = action.task.request, self._scheduler.find_counterfactual(action.task.uid)
         if other is not None:
             tokens = action.placement.inference.output_tokens
             self._savings.note(

@@ -1,7 +1,6 @@
-"""What was expected of a task on the node where another scheduler would have put it, or did.
+"""What a task took where it ran, next to what was expected of it where the other scheduler would have put it.
 
-In active mode the other scheduler is the plain kube-scheduler, in shadow mode PerLLM. Both choices are about the same
-task in the same situation: the one in which it was seen first.
+In active mode the other scheduler is the plain kube-scheduler, in shadow mode PerLLM (rehearsal.py).
 """
 
 from dataclasses import dataclass
@@ -85,16 +84,12 @@ def _compare_energy(ending: Ending, energy_j: float) -> Comparison:
 
 
 def _compare_deadline(ending: Ending) -> Comparison:
-    """Return whether a task was in time, and its chance to be so elsewhere.
-
-    The other choice is charged with the deadlines that it costs the tasks there, and credited with those that the real
-    one cost.
-    """
+    """Return whether a task was in time, and its chance to be so elsewhere."""
     real, other = ending.real, ending.other
     return Comparison(
         observed=float(ending.is_met),
         expected=_hit_chance(real, ending) if real else 0.0,
-        other_expected=_hit_chance(other, ending) - other.forecast.harm + (real.forecast.harm if real else 0.0),
+        other_expected=_hit_chance(other, ending),
         gpu_type=real.gpu_type if real else "",
         other_gpu_type=other.gpu_type,
         is_same=real is not None and real.node == other.node,

@@ -24,6 +24,7 @@ from perllm.learning.model_laws import ModelLaws
 from perllm.placement.fleet import Fleet
 from perllm.placement.forecast import LEAST_S, MIN_SCALE, Inference, RunEnergy, RunTimes, find_hit_chance
 from perllm.placement.ledger import Ledger, NodeLoads
+from perllm.placement.loaded_models import LoadedModels
 from perllm.placement.outlook import Outlook
 from perllm.placement.request import PlacementRequest
 from perllm.policy.problem import Arms, BoolArray, FloatArray, IntArray
@@ -98,13 +99,22 @@ class Forecaster:
         fleet: the nodes.
         ledger: the tasks in flight.
         transmission_j_per_bit: energy of moving one bit to a node, in the order of `Tier`.
+        loaded: models that nodes count as having, besides those that are known to be loaded.
     """
 
-    def __init__(self, learner: Learner, fleet: Fleet, ledger: Ledger, transmission_j_per_bit: FloatArray) -> None:
+    def __init__(
+        self,
+        learner: Learner,
+        fleet: Fleet,
+        ledger: Ledger,
+        transmission_j_per_bit: FloatArray,
+        loaded: LoadedModels,
+    ) -> None:
         self._learner = learner
         self._fleet = fleet
         self._ledger = ledger
         self._transmission_j_per_bit = transmission_j_per_bit
+        self._loaded = loaded
 
     def look_out(
         self,
@@ -170,7 +180,7 @@ class Forecaster:
             read_s=read_s,
             solo_token_s=solo_token_s / OUTPUT_UNIT,
             contention_s=contention_s / OUTPUT_UNIT,
-            cold=laws.cold(rows, now_s),
+            cold=np.where(self._loaded.has(task.model, rows), 0.0, laws.cold(rows, now_s)),
         )
 
     def _find_room(self, request: PlacementRequest, rows: IntArray, loads: NodeLoads) -> tuple[FloatArray, FloatArray]:

@@ -12,23 +12,19 @@ Each task in flight is taken to request what this one does, and other pods to re
 plugins of the default profile score such pods alike on all nodes, or nearly so.
 """
 
-from collections.abc import Sequence
 from random import Random
 
 import numpy as np
 
-from perllm.placement.counterfactual import Prospect
-from perllm.placement.demand import PodDemand
 from perllm.placement.fleet import Fleet
-from perllm.placement.outlook import Outlook
-from perllm.placement.request import PlacementRequest
+from perllm.placement.placer import Placement
 from perllm.policy.problem import FloatArray
 
 MAX_NODE_SCORE = 100
 
 
 class KubeScheduler:
-    """Chooses as kube-scheduler does by default, once for each task.
+    """Chooses as kube-scheduler does by default.
 
     Args:
         fleet: the nodes.
@@ -38,31 +34,10 @@ class KubeScheduler:
     def __init__(self, fleet: Fleet, rng: Random) -> None:
         self._fleet = fleet
         self._rng = rng
-        self._prospects: dict[str, Prospect] = {}
 
-    def foresee(
-        self, request: PlacementRequest, names: Sequence[str], outlook: Outlook, at_s: float
-    ) -> Prospect | None:
-        """Return what was expected of a task on kube-scheduler's choice when it was examined first.
-
-        Returns None for tasks that kube-scheduler does not place: requests to model servers, and pods that fit nowhere.
-        """
-        known = self._prospects.get(request.task_id)
-        arm = None if known or request.is_served else self.choose(request.demand, outlook)
-        if arm is None:
-            return known
-        gpu_type = self._fleet.nodes[names[arm]].gpu_type
-        found = Prospect(node=names[arm], gpu_type=gpu_type, at_s=at_s, forecast=outlook.at(arm))
-        self._prospects[request.task_id] = found
-        return found
-
-    def forget(self, task_id: str) -> None:
-        """Forget a task that has left its node, or is gone."""
-        self._prospects.pop(task_id, None)
-
-    def choose(self, demand: PodDemand, outlook: Outlook) -> int | None:
-        """Return the position of the node for a pod; None if it fits on none."""
-        arms = outlook.arms
+    def choose(self, placement: Placement) -> int | None:
+        """Return the arm for the pod of a task; None if it fits on none."""
+        demand, outlook, arms = placement.request.demand, placement.outlook, placement.arms
         fits = arms.allowed & (arms.compute_capacity > 0)
         has_room = fits & (arms.compute_used <= arms.compute_capacity)
         if not has_room.any():

@@ -14,15 +14,14 @@ from perllm.api.task import Tier
 from perllm.learning.learner import Learner
 from perllm.learning.lengths import Length
 from perllm.placement.circuits import Circuits
-from perllm.placement.counterfactual import Prospect
 from perllm.placement.decision import Assessment, Decision
 from perllm.placement.eligibility import Eligibility, Gate
 from perllm.placement.fleet import Fleet
 from perllm.placement.flight import Flight, Residence
 from perllm.placement.forecast import Inference
 from perllm.placement.forecaster import Forecaster
-from perllm.placement.kube_scheduler import KubeScheduler
 from perllm.placement.ledger import Ledger
+from perllm.placement.loaded_models import LoadedModels
 from perllm.placement.outlook import Outlook
 from perllm.placement.reasons import explain_arm
 from perllm.placement.request import PlacementRequest
@@ -45,8 +44,6 @@ class Placement:
 
     Attributes:
         obstacle: what keeps the task from all of them, room aside, in words; empty if nothing does.
-        counterfactual: what was expected of it on kube-scheduler's choice when it was first examined; None for tasks
-            that kube-scheduler would not place.
     """
 
     request: PlacementRequest
@@ -58,7 +55,6 @@ class Placement:
     choice: Choice
     decided_s: float
     obstacle: str = ""
-    counterfactual: Prospect | None = None
 
     @property
     def arms(self) -> Arms:
@@ -121,11 +117,11 @@ class Placer:
         fleet: the nodes.
         ledger: the tasks in flight.
         circuits: of the nodes.
-        kube_scheduler: makes the choice that ours is compared with.
         transmission_j_per_bit: energy of moving one bit to a node, by tier.
         metrics_age_s: returns the age of a node's metrics, None when there are none.
         unix_now: wall clock, for deadlines.
         now: monotonic clock, for the ledger.
+        loaded: models that nodes count as having, besides those that are known to be loaded.
     """
 
     def __init__(
@@ -136,11 +132,11 @@ class Placer:
         ledger: Ledger,
         *,
         circuits: Circuits,
-        kube_scheduler: KubeScheduler,
         transmission_j_per_bit: dict[Tier, float],
         metrics_age_s: Callable[[str], float | None],
         unix_now: Callable[[], float],
         now: Callable[[], float],
+        loaded: LoadedModels | None = None,
     ) -> None:
         self._learner = learner
         self._fleet = fleet
@@ -148,9 +144,8 @@ class Placer:
         self._circuits = circuits
         self._gate = Gate(fleet, ledger, circuits)
         self._policy = policy
-        self._kube_scheduler = kube_scheduler
         j_per_bit = np.array([transmission_j_per_bit[tier] for tier in Tier])
-        self._forecaster = Forecaster(learner, fleet, ledger, j_per_bit)
+        self._forecaster = Forecaster(learner, fleet, ledger, j_per_bit, loaded or LoadedModels())
         self._metrics_age_s = metrics_age_s
         self._unix_now = unix_now
         self._now = now
@@ -233,7 +228,6 @@ class Placer:
             choice=_with_true_reasons(choice, eligibility),
             decided_s=view.decided_s,
             obstacle=self._gate.describe(view.request, eligibility, view.names) if eligibility.is_blocked else "",
-            counterfactual=self._kube_scheduler.foresee(view.request, view.names, view.outlook, view.decided_s),
         )
 
     def reserve(self, placement: Placement, node: str) -> None:
@@ -280,7 +274,6 @@ class Placer:
 
     def release(self, task_id: str) -> Residence | None:
         """Forget a task in flight; return what it met on its node, None if it was not in flight."""
-        self._kube_scheduler.forget(task_id)
         return self._ledger.release(task_id, self._now())
 
     def expire(self) -> list[str]:
@@ -302,7 +295,6 @@ class Placer:
             inference=placement.inference,
             forecast=placement.outlook.at(arm),
             assessment=_assess(placement, arm),
-            counterfactual=placement.counterfactual,
         )
 
     def trim(self) -> None:

@@ -28,6 +28,7 @@ class SchedulerSettings(BaseModel):
         weights: of namespaces.
         transmission_j_per_bit: energy of moving one bit to a node, by tier.
         seed: of the jitter of pauses.
+        is_shadow: whether tasks are placed by another scheduler.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,6 +38,7 @@ class SchedulerSettings(BaseModel):
     weights: dict[str, float]
     transmission_j_per_bit: dict[Tier, float]
     seed: int
+    is_shadow: bool = False
 
 
 def read_settings(config: Config, seed: int) -> SchedulerSettings:
@@ -47,6 +49,7 @@ def read_settings(config: Config, seed: int) -> SchedulerSettings:
         weights=config.fairness.weights,
         transmission_j_per_bit={tier: config.nodes.transmission_microjoule_per_bit[tier] * 1e-6 for tier in Tier},
         seed=seed,
+        is_shadow=config.mode == "shadow",
     )
 
 
@@ -81,5 +84,6 @@ def build_scheduler(
         transmission_j_per_bit=settings.transmission_j_per_bit,
         rng=rng,
         metrics_age_s=metrics_age_s,
+        is_shadow=settings.is_shadow,
     )
     return scheduler, parts

@@ -3,7 +3,8 @@
     nodes       put_node, remove_node, put_serving, note_servers_known, put_bandwidth, warm
     tasks       note_arrival, submit, withdraw, forget
     pods        note_pod, note_created, note_denied, note_abandoned, release_room, retry, retry_namespace
-    placement   decide, settle (kube-scheduler asks), consider (in shadow mode), confirm, cancel, end, drop, free
+    placement   decide, settle (kube-scheduler asks), confirm, cancel, end, drop, free
+    shadow mode consider, rehearse
     outcomes    restore, learn, learn_ended
     circuits    note_refused, note_failed, note_began, note_succeeded, tend_circuits
     time        due, refresh
@@ -12,7 +13,8 @@ The operator and the simulator give the same inputs to the same code, and a reco
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 
 from perllm.api.node_profile import CircuitState
@@ -24,12 +26,15 @@ from perllm.learning.outcome import Ended, Outcome
 from perllm.learning.restoration import restore
 from perllm.placement.circuit import Attempt, CircuitChange
 from perllm.placement.circuits import Circuits
+from perllm.placement.counterfactual import Prospect
 from perllm.placement.decision import Decision
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.flight import Residence
 from perllm.placement.kube_scheduler import KubeScheduler
 from perllm.placement.ledger import Ledger
+from perllm.placement.loaded_models import LoadedModels
 from perllm.placement.placer import Placement, Placer
+from perllm.placement.rehearsal import Rehearsal, Rehearsed
 from perllm.placement.request import PlacementRequest
 from perllm.placement.serving import NOTHING, Serving
 from perllm.policy.problem import Policy
@@ -70,6 +75,7 @@ class Scheduler:
         transmission_j_per_bit: energy of moving one bit to a node, by tier.
         rng: for the jitter of pauses.
         metrics_age_s: returns the age of a node's metrics, None when there are none; shown, but not decided on.
+        is_shadow: whether tasks are placed by another scheduler, so that our choices are the rehearsed ones.
     """
 
     def __init__(
@@ -82,6 +88,7 @@ class Scheduler:
         transmission_j_per_bit: Mapping[Tier, float],
         rng: Random,
         metrics_age_s: Callable[[str], float | None] = lambda _: None,
+        is_shadow: bool = False,
     ) -> None:
         self.inputs = inputs
         self._policy = parts.policy
@@ -90,17 +97,28 @@ class Scheduler:
         self._ledger = parts.ledger
         self._circuits = parts.circuits
         clock = inputs.clock
-        self._placer = Placer(
+        build_placer = partial(
+            Placer,
             parts.policy,
             parts.learner,
             parts.fleet,
-            parts.ledger,
             circuits=parts.circuits,
-            kube_scheduler=KubeScheduler(parts.fleet, Random(rng.getrandbits(32))),
             transmission_j_per_bit=dict(transmission_j_per_bit),
             metrics_age_s=metrics_age_s,
             unix_now=clock.unix_s,
             now=clock.now_s,
+        )
+        self._placer = build_placer(parts.ledger)
+        ledger, loaded = Ledger(), LoadedModels()
+        kube_scheduler = KubeScheduler(parts.fleet, Random(rng.getrandbits(32)))
+        self._rehearsal = Rehearsal(
+            build_placer(ledger, loaded=loaded),
+            ledger,
+            loaded,
+            fleet=parts.fleet,
+            learner=parts.learner,
+            choose=(lambda placement: placement.favourite) if is_shadow else kube_scheduler.choose,
+            now_s=clock.now_s,
         )
         self._loop = DispatchLoop(
             self._placer,
@@ -139,6 +157,7 @@ class Scheduler:
         self._fleet.put(node, row, bandwidth)
         self._take_serving(node.name, NOTHING)
         self._placer.note_bandwidth()
+        self._rehearsal.note_bandwidth()
         self._loop.examine_all()
 
     @recorded
@@ -170,6 +189,7 @@ class Scheduler:
             if name in self._fleet.nodes:
                 self._fleet.put_bandwidth(name, one)
         self._placer.note_bandwidth()
+        self._rehearsal.note_bandwidth()
 
     @recorded
     def warm(self, node: str, model: str) -> None:
@@ -184,6 +204,7 @@ class Scheduler:
     @recorded
     def submit(self, task: PendingTask) -> None:
         """Queue a task for its next pod."""
+        self._rehearsal.place(task.request)
         self._loop.submit(task)
 
     @recorded
@@ -195,6 +216,7 @@ class Scheduler:
     def forget(self, key: str, task_id: str) -> None:
         """Forget a task that no longer exists."""
         self._loop.withdraw(key)
+        self._rehearsal.forget(task_id)
         self._placer.release(task_id)
         self._circuits.forget_task(task_id)
 
@@ -243,6 +265,15 @@ class Scheduler:
         """Return what would be decided about a task now; nothing is reserved."""
         return self._placer.choose(request)
 
+    @recorded
+    def rehearse(self, request: PlacementRequest) -> Rehearsed | None:
+        """Return what would have been decided about a task if all tasks were ours, in shadow mode."""
+        return self._rehearsal.place(request)
+
+    def find_counterfactual(self, task_id: str) -> Prospect | None:
+        """Return what was expected of a task under the other choice; None if there is none."""
+        return self._rehearsal.find(task_id)
+
     def explain(self, placement: Placement, node: str) -> Decision:
         """Return the decision for a node that another scheduler chose."""
         return self._placer.explain(placement, node)
@@ -251,7 +282,9 @@ class Scheduler:
     def settle(self, task_id: str, node: str) -> Decision | None:
         """Return the decision for the node that kube-scheduler chose; None if it has to be made again."""
         placement = self._loop.settle(task_id, node)
-        return None if placement is None else self._placer.explain(placement, node)
+        if placement is None:
+            return None
+        return replace(self._placer.explain(placement, node), counterfactual=self._rehearsal.find(task_id))
 
     @recorded
     def confirm(self, decision: Decision, slots: float) -> None:

@@ -21,6 +21,7 @@ from perllm.placement.fleet import Fleet
 from perllm.placement.flight import Residence
 from perllm.placement.hindsight import CompletedRun, judge_run
 from perllm.placement.placer import Placement
+from perllm.placement.rehearsal import Rehearsed
 from perllm.placement.request import PlacementRequest
 from perllm.scheduling.scheduler import Scheduler
 from perllm.shadow.report import ShadowReport
@@ -37,14 +38,16 @@ class Followed:
     Attributes:
         pod: as last seen.
         request: what its task would have asked of placement.
-        foretold: what would have been decided when it arrived; None if it is not compared.
+        arrival: what was to be expected of it when it arrived; None if it is not compared.
+        rehearsed: what PerLLM would have done; None if it is not compared, or had no node for it.
         decision: its real placement in the form of a decision; None while it has no node of the fleet.
         residence: what it met on its node; None until it has left.
     """
 
     pod: Pod
     request: PlacementRequest
-    foretold: Placement | None
+    arrival: Placement | None = None
+    rehearsed: Rehearsed | None = None
     decision: Decision | None = None
     residence: Residence | None = None
 
@@ -120,19 +123,19 @@ class ShadowObserver:
         # The API server writes whole seconds: within the second, the moment at which the pod was seen is closer.
         request = shadowed.to_request(min(max(now_s, created_s), created_s + 1.0))
         if not is_new:
-            return Followed(pod, request, None)
+            return Followed(pod, request)
         self._scheduler.note_arrival(request)
-        foretold = self._scheduler.consider(request)
-        self._report.foretold(pod, foretold)
+        arrival, rehearsed = self._scheduler.consider(request), self._scheduler.rehearse(request)
+        self._report.foretold(pod, rehearsed)
         # Its node is a change to what was seen of it first: without one.
-        return Followed(replace(pod, node=None), request, foretold)
+        return Followed(replace(pod, node=None), request, arrival, rehearsed)
 
     def _note_binding(self, followed: Followed, node: str) -> None:
         placement = self._scheduler.consider(followed.request)
         followed.decision = decision = self._scheduler.explain(placement, node)
         self._scheduler.confirm(decision, followed.request.demand.slots)
-        if followed.foretold is not None:
-            self._report.bound(followed.pod, followed.foretold, node)
+        if followed.arrival is not None:
+            self._report.bound(followed.rehearsed, node)
 
     def _end(self, followed: Followed) -> None:
         pod, decision = followed.pod, followed.decision
@@ -140,7 +143,7 @@ class ShadowObserver:
             return
         self._settlement.end(pod, self._unix_now())
         followed.residence = self._scheduler.end(pod.uid, decision.node)
-        if pod.phase is PodPhase.SUCCEEDED and followed.foretold is not None:
+        if pod.phase is PodPhase.SUCCEEDED and followed.arrival is not None:
             self._guard.run("outcome", pod.key, partial(self._settle, pod.uid))
 
     def _settle(self, uid: str) -> None:
@@ -154,24 +157,21 @@ class ShadowObserver:
             again = partial(self._guard.run, "outcome", followed.pod.key, partial(self._settle, uid))
             asyncio.get_running_loop().call_later(self._settlement.retry_s, again)
             return
-        self._account(followed, followed.decision, energy)
         del self._followed[uid]
+        self._account(followed, followed.decision, energy)
+        self._scheduler.forget(followed.pod.key, uid)
 
     def _account(self, followed: Followed, decision: Decision, energy: Attribution) -> None:
         run = _read_run(followed, decision, energy)
         outcome = judge_run(decision, run)
         if self._scheduler.learn(outcome, decision.gpu_type) is None:
             return  # it cannot be true
-        foretold = followed.foretold
-        if foretold is None or foretold.favourite is None:
-            return
-        real = self._foresee(foretold, decision.node)
-        other = self._foresee(foretold, foretold.names[foretold.favourite])
-        if real is None or other is None:
+        real = None if followed.arrival is None else self._foresee(followed.arrival, decision.node)
+        if real is None or followed.rehearsed is None:
             return
         ending = Ending(
             real=real,
-            other=other,
+            other=followed.rehearsed.prospect,
             output_tokens=outcome.output_tokens,
             due_s=followed.request.due_s,
             is_met=run.latency_s <= run.deadline_s,
@@ -192,9 +192,10 @@ class ShadowObserver:
     def _drop(self, pod: Pod) -> None:
         """Forget a pod that is gone, unless it has ended and its energy is awaited."""
         followed = self._followed.get(pod.uid)
-        if followed is None or (followed.pod.phase is PodPhase.SUCCEEDED and followed.foretold is not None):
+        if followed is None or (followed.pod.phase is PodPhase.SUCCEEDED and followed.arrival is not None):
             return
         del self._followed[pod.uid]
+        self._scheduler.forget(pod.key, pod.uid)
         self._settlement.forget(pod.uid)
         if followed.decision is not None and followed.residence is None:
             self._scheduler.end(pod.uid, followed.decision.node)

@@ -5,7 +5,7 @@ import logging
 from perllm.cluster.pod import Pod
 from perllm.metrics import OperatorMetrics
 from perllm.placement.counterfactual import Ending
-from perllm.placement.placer import Placement
+from perllm.placement.rehearsal import Rehearsed
 
 log = logging.getLogger("perllm.decisions")
 
@@ -16,26 +16,24 @@ class ShadowReport:
     def __init__(self, metrics: OperatorMetrics) -> None:
         self._metrics = metrics
 
-    def foretold(self, pod: Pod, placement: Placement) -> None:
+    def foretold(self, pod: Pod, rehearsed: Rehearsed | None) -> None:
         """Announce what PerLLM would have done with a pod that has arrived."""
-        arm = placement.favourite
-        if arm is None:
-            log.info("%s would wait: %s", pod.key, placement.choice.reason, extra={"event": "foretold", "pod": pod.key})
+        if rehearsed is None:
+            log.info("%s would get no node", pod.key, extra={"event": "foretold", "pod": pod.key})
             return
-        forecast, wait_s = placement.outlook.at(arm), float(placement.outlook.queue_s[arm])
-        when = "now" if placement.choice.awaited is None and not wait_s else f"after about {wait_s:.1f} s"
+        prospect, forecast, wait_s = rehearsed.prospect, rehearsed.prospect.forecast, rehearsed.wait_s
         log.info(
             "%s would go to %s %s: %.2f s and %.0f J predicted, in time with a chance of %.1f %%",
             pod.key,
-            placement.names[arm],
-            when,
+            prospect.node,
+            f"after about {wait_s:.1f} s" if wait_s else "now",
             forecast.times.latency_s,
             forecast.energy.energy_j,
             100 * forecast.hit_chance,
             extra={
                 "event": "foretold",
                 "pod": pod.key,
-                "node": placement.names[arm],
+                "node": prospect.node,
                 "wait_s": round(wait_s, 3),
                 "predicted_latency_s": round(forecast.times.latency_s, 3),
                 "predicted_energy_j": round(forecast.energy.energy_j, 2),
@@ -43,10 +41,9 @@ class ShadowReport:
             },
         )
 
-    def bound(self, pod: Pod, placement: Placement, node: str) -> None:
+    def bound(self, rehearsed: Rehearsed | None, node: str) -> None:
         """Count a pod by whether its scheduler chose as PerLLM would have."""
-        arm = placement.favourite
-        choice = "none" if arm is None else "same" if placement.names[arm] == node else "other"
+        choice = "none" if rehearsed is None else "same" if rehearsed.prospect.node == node else "other"
         self._metrics.shadowed.labels(choice).inc()
 
     def compared(self, pod: Pod, ending: Ending, latency_s: float) -> None:

@@ -13,6 +13,7 @@ from perllm.cluster.node import Node
 from perllm.learning.learner import Learner
 from perllm.placement.circuits import Circuits
 from perllm.placement.decision import Decision
+from perllm.placement.demand import PodDemand
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.flight import Residence
 from perllm.placement.hindsight import CompletedRun, judge_ended, judge_run
@@ -43,6 +44,9 @@ from perllm_lab.simulator.scheduler import (
 from perllm_lab.workload.requests import Request
 
 ALL_TIERS = frozenset(Tier)
+POD_DEMAND = PodDemand(cpu_cores=1.0, memory_bytes=2.0 * 2**30)
+"""What pods of tasks request in the lab (workload/manifests.py)."""
+
 DEADLINE_SLACK_S = 1e-6
 
 
@@ -138,6 +142,8 @@ class Placing:
                 addresses=frozenset(),
                 is_open=True,
                 gpus=float(node.gpus),
+                cpu_cores=float(node.gpu.cpus),
+                memory_bytes=node.gpu.memory_gib * 2.0**30,
             ),
             uplink,
         )
@@ -176,6 +182,7 @@ class Placing:
             tiers=ALL_TIERS,
             due_s=request.at_s + request.deadline_s,
             deadline_s=request.deadline_s,
+            demand=POD_DEMAND,
             is_served=self._is_served,
         )
         self._truths[task_id], self._requests[task_id] = request, asked

@@ -16,7 +16,6 @@ from perllm.learning.outcome import MAX_ENERGY_J, MAX_RUN_S
 from perllm.learning.restoration import restore
 from perllm.placement.circuits import Circuits
 from perllm.placement.fleet import Bandwidth, Fleet
-from perllm.placement.kube_scheduler import KubeScheduler
 from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placer
 from perllm.placement.request import PlacementRequest
@@ -56,7 +55,6 @@ def exercise(learner: Learner, policy: Policy) -> None:
         fleet,
         ledger,
         circuits=Circuits(Random(0)),
-        kube_scheduler=KubeScheduler(fleet, Random(0)),
         transmission_j_per_bit=dict.fromkeys(Tier, 1e-07),
         metrics_age_s=lambda _: None,
         unix_now=lambda: NOW_S,

@@ -9,7 +9,6 @@ from perllm.learning.learner import Learner
 from perllm.placement.circuits import Circuits
 from perllm.placement.demand import ONE_SLOT, PodDemand
 from perllm.placement.fleet import Bandwidth, Fleet
-from perllm.placement.kube_scheduler import KubeScheduler
 from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placer
 from perllm.placement.request import PlacementRequest
@@ -47,7 +46,6 @@ def make_setting(*nodes: Node, bandwidth_bps: float = 100e6, policy: Policy | No
         fleet,
         ledger,
         circuits=circuits,
-        kube_scheduler=KubeScheduler(fleet, Random(0)),
         transmission_j_per_bit={EDGE: 1e-6, CLOUD: 2e-6},
         metrics_age_s=lambda name: setting.ages_s.get(name),
         unix_now=lambda: setting.now_s,

@@ -1,0 +1,120 @@
+"""What another scheduler would have done: the same tasks on the same nodes, with a ledger of its own.
+
+The other scheduler is given each task when it arrives, and sees the nodes as its own earlier choices left them, not as
+the real ones did: otherwise the nodes that one scheduler avoids would always look empty to the other. Its tasks run
+as the laws say. A task that finds no room waits at its node; it ends when its expected latency has passed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from heapq import heappop, heappush
+
+from perllm.learning.learner import Learner
+from perllm.placement.counterfactual import Prospect
+from perllm.placement.fleet import Fleet
+from perllm.placement.flight import Flight
+from perllm.placement.ledger import Ledger
+from perllm.placement.loaded_models import LoadedModels
+from perllm.placement.placer import Placement, Placer
+from perllm.placement.request import PlacementRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """A choice of the other scheduler.
+
+    Attributes:
+        prospect: what was expected of the task on the chosen node.
+        wait_s: the part of the latency in which it waits for room.
+    """
+
+    prospect: Prospect
+    wait_s: float
+
+
+class Rehearsal:
+    """Follows the other scheduler.
+
+    Args:
+        placer: looks out from `ledger`.
+        ledger: of the tasks as the other scheduler has placed them.
+        loaded: the models that these have loaded.
+        fleet: the nodes.
+        learner: its laws.
+        choose: returns the arm that the other scheduler chooses; None if it places the task nowhere.
+        now_s: monotonic clock.
+    """
+
+    def __init__(
+        self,
+        placer: Placer,
+        ledger: Ledger,
+        loaded: LoadedModels,
+        *,
+        fleet: Fleet,
+        learner: Learner,
+        choose: Callable[[Placement], int | None],
+        now_s: Callable[[], float],
+    ) -> None:
+        self._placer = placer
+        self._ledger = ledger
+        self._loaded = loaded
+        self._fleet = fleet
+        self._learner = learner
+        self._choose = choose
+        self._now_s = now_s
+        self._rehearsed: dict[str, Rehearsed] = {}
+        self._ends: list[tuple[float, str]] = []
+
+    def place(self, request: PlacementRequest) -> Rehearsed | None:
+        """Give a task to the other scheduler unless it has it; return its choice, None if there is none.
+
+        Requests to model servers are not placed by kube-scheduler, so there is none for them.
+        """
+        known = self._rehearsed.get(request.task_id)
+        if known is not None or request.is_served:
+            return known
+        now_s = self._now_s()
+        self._end_tasks(now_s)
+        placement = self._placer.choose(request)
+        arm = self._choose(placement)
+        return None if arm is None else self._begin(placement, arm, now_s)
+
+    def find(self, task_id: str) -> Prospect | None:
+        """Return what was expected of a task on the other choice; None if there is none."""
+        known = self._rehearsed.get(task_id)
+        return None if known is None else known.prospect
+
+    def forget(self, task_id: str) -> None:
+        """Forget the choice for a task that exists no longer; in the rehearsal it runs on."""
+        self._rehearsed.pop(task_id, None)
+
+    def note_bandwidth(self) -> None:
+        """Pass the bandwidth of the nodes on to the ledger."""
+        self._placer.note_bandwidth()
+
+    def _begin(self, placement: Placement, arm: int, now_s: float) -> Rehearsed:
+        request, inference, name = placement.request, placement.inference, placement.names[arm]
+        forecast, row = placement.outlook.at(arm), int(placement.rows[arm])
+        has_hint = inference.hint_tokens is not None
+        flight = Flight(
+            task_id=request.task_id,
+            row=row,
+            placed_s=now_s,
+            inference=inference,
+            forecast=forecast,
+            length_kind=self._learner.length_kind(inference.model, has_hint=has_hint),
+            slots=request.demand.slots,
+        )
+        self._ledger.confirm(flight, now_s)
+        self._loaded.note(inference.model, row)
+        heappush(self._ends, (now_s + forecast.times.latency_s, request.task_id))
+        gpu_type = self._fleet.nodes[name].gpu_type
+        prospect = Prospect(node=name, gpu_type=gpu_type, at_s=placement.decided_s, forecast=forecast)
+        chosen = self._rehearsed[request.task_id] = Rehearsed(prospect, float(placement.outlook.queue_s[arm]))
+        return chosen
+
+    def _end_tasks(self, now_s: float) -> None:
+        while self._ends and self._ends[0][0] <= now_s:
+            end_s, task_id = heappop(self._ends)
+            self._ledger.release(task_id, end_s)
