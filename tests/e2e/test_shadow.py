@@ -42,8 +42,8 @@ async def test_pods_of_another_scheduler_are_compared_and_nothing_but_profiles_i
     await stage.wait_learned(PODS, timeout_s=20)
     low, total, high = [await stage.metric("perllm_saved_joules", bound=bound) for bound in ("low", "total", "high")]
     assert low < total < high
-    lines = [line for line in stage.read_log() if line.get("event") in ("foretold", "compared")]
-    assert sorted(line["event"] for line in lines) == ["compared"] * PODS + ["foretold"] * PODS
+    lines = [line for line in stage.read_log() if line.get("event") in ("shadow_decision", "shadow_ended")]
+    assert sorted(line["event"] for line in lines) == ["shadow_decision"] * PODS + ["shadow_ended"] * PODS
     assert await stage.metric("perllm_shadowed_pods_total") == PODS
 
     await lab.operator.stop()

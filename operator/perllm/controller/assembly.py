@@ -131,7 +131,7 @@ def build_task_control(
     node_health = NodeHealth(
         scheduler, parts.circuits, metrics, show=context.show_circuit, now_s=context.now_s, unix_now=unix_now
     )
-    savings = Savings(is_foretold=False)
+    savings = Savings(is_shadow=False)
     for unit in Unit:
         metrics.show_savings(unit, partial(savings.of, unit))
     outcomes = OutcomeLearner(

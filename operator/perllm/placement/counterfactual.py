@@ -51,11 +51,11 @@ class Savings:
     """What PerLLM saves, or in shadow mode would save, against the other scheduler.
 
     Args:
-        is_foretold: whether the real choices are those of the other scheduler.
+        is_shadow: whether the real choices are the other scheduler's, and the rehearsed ones PerLLM's.
     """
 
-    def __init__(self, *, is_foretold: bool) -> None:
-        self._is_foretold = is_foretold
+    def __init__(self, *, is_shadow: bool) -> None:
+        self._is_shadow = is_shadow
         self._tallies = {unit: Tally(unit) for unit in Unit}
 
     def note(self, ending: Ending) -> None:
@@ -67,7 +67,7 @@ class Savings:
     def of(self, unit: Unit) -> Difference:
         """Return the joules that PerLLM takes less, or the deadlines that it meets more."""
         more = self._tallies[unit].difference
-        return more if (unit is Unit.JOULES) is not self._is_foretold else -more
+        return more if (unit is Unit.JOULES) is not self._is_shadow else -more
 
 
 def _compare_energy(ending: Ending, energy_j: float) -> Comparison:

@@ -8,6 +8,8 @@ as the laws say. A task that finds no room waits at its node; it ends when its e
 from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from math import exp
+from random import Random
 
 from perllm.learning.learner import Learner
 from perllm.placement.counterfactual import Prospect
@@ -17,6 +19,9 @@ from perllm.placement.ledger import Ledger
 from perllm.placement.loaded_models import LoadedModels
 from perllm.placement.placer import Placement, Placer
 from perllm.placement.request import PlacementRequest
+
+ERROR_SHARE = 0.05
+"""Weight of the latest run in the mean error of forecasts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,7 @@ class Rehearsal:
         fleet: the nodes.
         learner: its laws.
         choose: returns the arm that the other scheduler chooses; None if it places the task nowhere.
+        rng: draws the lengths of answers.
         now_s: monotonic clock.
     """
 
@@ -54,6 +60,7 @@ class Rehearsal:
         fleet: Fleet,
         learner: Learner,
         choose: Callable[[Placement], int | None],
+        rng: Random,
         now_s: Callable[[], float],
     ) -> None:
         self._placer = placer
@@ -63,6 +70,8 @@ class Rehearsal:
         self._learner = learner
         self._choose = choose
         self._now_s = now_s
+        self._rng = rng
+        self._run_error = 0.0
         self._rehearsed: dict[str, Rehearsed] = {}
         self._ends: list[tuple[float, str]] = []
 
@@ -89,6 +98,11 @@ class Rehearsal:
         """Forget the choice for a task that exists no longer; in the rehearsal it runs on."""
         self._rehearsed.pop(task_id, None)
 
+    def note_run(self, run_error: float | None) -> None:
+        """Note how wrong a real run's forecast was; ln of (actual / expected seconds), None if that is not known."""
+        if run_error is not None:
+            self._run_error += ERROR_SHARE * (run_error - self._run_error)
+
     def note_bandwidth(self) -> None:
         """Pass the bandwidth of the nodes on to the ledger."""
         self._placer.note_bandwidth()
@@ -108,7 +122,9 @@ class Rehearsal:
         )
         self._ledger.confirm(flight, now_s)
         self._loaded.note(inference.model, row)
-        heappush(self._ends, (now_s + forecast.times.latency_s, request.task_id))
+        length = self._rng.choice(placement.outlook.lengths)
+        took_s = forecast.latency_given_s(float(length)) * exp(self._run_error)
+        heappush(self._ends, (now_s + took_s, request.task_id))
         gpu_type = self._fleet.nodes[name].gpu_type
         prospect = Prospect(node=name, gpu_type=gpu_type, at_s=placement.decided_s, forecast=forecast)
         chosen = self._rehearsed[request.task_id] = Rehearsed(prospect, float(placement.outlook.queue_s[arm]))

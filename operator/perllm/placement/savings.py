@@ -32,8 +32,8 @@ PRIOR_TASKS = 10.0
 MIN_TASKS = 8
 """Of fewer tasks nothing is known about the spread."""
 
-BLOCK = 512
-"""Tasks that are evaluated together; their sum is kept, they are not."""
+BLOCK = 128
+"""Tasks that are evaluated together, and then only as a sum: the errors of laws change as they learn."""
 
 _Z95 = 1.6449
 
@@ -125,9 +125,10 @@ class Tally:
         """Count a task."""
         self._known = None
         self._recent.append(comparison)
-        if len(self._recent) == BLOCK:
-            self._earlier += estimate(self._recent, self._unit)
-            self._recent.clear()
+        if len(self._recent) == 2 * BLOCK:
+            # Half of them are kept, so that there are always enough to know their spread.
+            self._earlier += estimate(self._recent[:BLOCK], self._unit)
+            del self._recent[:BLOCK]
 
     @property
     def difference(self) -> Difference:

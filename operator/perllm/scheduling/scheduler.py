@@ -110,7 +110,8 @@ class Scheduler:
         )
         self._placer = build_placer(parts.ledger)
         ledger, loaded = Ledger(), LoadedModels()
-        kube_scheduler = KubeScheduler(parts.fleet, Random(rng.getrandbits(32)))
+        other_rng = Random(rng.getrandbits(32))
+        kube_scheduler = KubeScheduler(parts.fleet, other_rng)
         self._rehearsal = Rehearsal(
             build_placer(ledger, loaded=loaded),
             ledger,
@@ -118,6 +119,7 @@ class Scheduler:
             fleet=parts.fleet,
             learner=parts.learner,
             choose=(lambda placement: placement.favourite) if is_shadow else kube_scheduler.choose,
+            rng=other_rng,
             now_s=clock.now_s,
         )
         self._loop = DispatchLoop(
@@ -334,7 +336,10 @@ class Scheduler:
         """
         if not self._learner.knows(outcome.node):
             self._learner.register(outcome.node, gpu_type)
-        return self._learner.learn(outcome)
+        reward = self._learner.learn(outcome)
+        if reward is not None:
+            self._rehearsal.note_run(outcome.run_error)
+        return reward
 
     @recorded
     def learn_ended(self, ended: Ended) -> bool:

@@ -126,7 +126,7 @@ class ShadowObserver:
             return Followed(pod, request)
         self._scheduler.note_arrival(request)
         arrival, rehearsed = self._scheduler.consider(request), self._scheduler.rehearse(request)
-        self._report.foretold(pod, rehearsed)
+        self._report.decided(pod, rehearsed)
         # Its node is a change to what was seen of it first: without one.
         return Followed(replace(pod, node=None), request, arrival, rehearsed)
 
@@ -178,7 +178,7 @@ class ShadowObserver:
             energy_j=energy.energy_j,
         )
         self._savings.note(ending)
-        self._report.compared(followed.pod, ending, run.latency_s)
+        self._report.ended(followed.pod, ending, run.latency_s)
 
     def _foresee(self, placement: Placement, node: str) -> Prospect | None:
         """Return what was expected on a node when the pod arrived; None if it has joined since, or left."""

@@ -119,7 +119,7 @@ class ShadowOperator:
             unix_now=time.time,
         )
         clocks = Clocks(parts.fleet.nodes.__contains__, metrics.show_clock_skew)
-        savings = Savings(is_foretold=True)
+        savings = Savings(is_shadow=True)
         for unit in Unit:
             metrics.show_savings(unit, partial(savings.of, unit))
         self._observer = ShadowObserver(

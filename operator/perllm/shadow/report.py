@@ -16,10 +16,10 @@ class ShadowReport:
     def __init__(self, metrics: OperatorMetrics) -> None:
         self._metrics = metrics
 
-    def foretold(self, pod: Pod, rehearsed: Rehearsed | None) -> None:
+    def decided(self, pod: Pod, rehearsed: Rehearsed | None) -> None:
         """Announce what PerLLM would have done with a pod that has arrived."""
         if rehearsed is None:
-            log.info("%s would get no node", pod.key, extra={"event": "foretold", "pod": pod.key})
+            log.info("%s would get no node", pod.key, extra={"event": "shadow_decision", "pod": pod.key})
             return
         prospect, forecast, wait_s = rehearsed.prospect, rehearsed.prospect.forecast, rehearsed.wait_s
         log.info(
@@ -31,7 +31,7 @@ class ShadowReport:
             forecast.energy.energy_j,
             100 * forecast.hit_chance,
             extra={
-                "event": "foretold",
+                "event": "shadow_decision",
                 "pod": pod.key,
                 "node": prospect.node,
                 "wait_s": round(wait_s, 3),
@@ -46,7 +46,7 @@ class ShadowReport:
         choice = "none" if rehearsed is None else "same" if rehearsed.prospect.node == node else "other"
         self._metrics.shadowed.labels(choice).inc()
 
-    def compared(self, pod: Pod, ending: Ending, latency_s: float) -> None:
+    def ended(self, pod: Pod, ending: Ending, latency_s: float) -> None:
         """Announce what a pod took, next to what was expected of it where PerLLM would have put it."""
         real, other = ending.real, ending.other
         other_j = other.forecast.energy_given_j(ending.output_tokens)
@@ -62,7 +62,7 @@ class ShadowReport:
             other_s,
             other_j,
             extra={
-                "event": "compared",
+                "event": "shadow_ended",
                 "pod": pod.key,
                 "node": real.node if real else None,
                 "other_node": other.node,

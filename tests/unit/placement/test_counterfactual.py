@@ -29,33 +29,33 @@ def note_many(
 
 
 def test_in_active_mode_what_kube_scheduler_would_have_taken_more_is_saved() -> None:
-    savings = Savings(is_foretold=False)
+    savings = Savings(is_shadow=False)
     note_many(savings)
     assert savings.of(Unit.JOULES).total == pytest.approx(20 * 500.0)
     assert savings.of(Unit.DEADLINES).total == pytest.approx(20.0, abs=0.3)
 
 
 def test_in_shadow_mode_the_same_tasks_would_have_been_worse_off_with_perllm() -> None:
-    savings = Savings(is_foretold=True)
+    savings = Savings(is_shadow=True)
     note_many(savings)
     assert savings.of(Unit.JOULES).total == pytest.approx(-20 * 500.0)
     assert savings.of(Unit.DEADLINES).total == pytest.approx(-20.0, abs=0.3)
 
 
 def test_a_task_whose_energy_is_not_known_counts_for_deadlines_only() -> None:
-    savings = Savings(is_foretold=False)
+    savings = Savings(is_shadow=False)
     note_many(savings, energy_j=None)
     assert (savings.of(Unit.JOULES).tasks, savings.of(Unit.DEADLINES).tasks) == (0, 20)
 
 
 def test_the_same_node_saves_nothing() -> None:
-    savings = Savings(is_foretold=False)
+    savings = Savings(is_shadow=False)
     note_many(savings, is_met=False, energy_j=5000.0, other=USUAL.to_prospect())
     assert (savings.of(Unit.JOULES).total, savings.of(Unit.DEADLINES).total) == (0.0, 0.0)
 
 
 def test_a_rejected_task_saves_its_energy_and_costs_the_deadline_that_it_might_have_met() -> None:
-    savings = Savings(is_foretold=False)
+    savings = Savings(is_shadow=False)
     note_many(savings)
     before = {unit: savings.of(unit).total for unit in Unit}
     quick = USUAL.to_prospect()

@@ -42,7 +42,7 @@ class Watched:
         counters = CounterHistory(900.0, 1000, keep_repeated=True)
         for node in nodes:
             counters.merge(node.name, "gpu", [(time_s, 100.0 * time_s) for time_s in range(1000, 1060)], 1060.0)
-        self.savings = Savings(is_foretold=True)
+        self.savings = Savings(is_shadow=True)
         self.guard = Guard(lambda _: None, Random(0))
         self._known: dict[str, ShadowedPod] = {}
         health = NodeHealth(
@@ -79,7 +79,7 @@ class Watched:
         return self.registry.get_sample_value("perllm_shadowed_pods_total", {"choice": choice}) or 0.0
 
     async def run_pod(self, name: str, node: str | None) -> None:
-        """Have a pod placed at once, run for 8 s, and its energy settled; None is a node that PerLLM would not choose."""
+        """Have a pod placed, run for 8 s, and its energy settled; None is a node that PerLLM would not choose."""
         created_s = self.now_s()
         self.show(pod_object(name, created_s=created_s))
         choice = self.scheduler.find_counterfactual(f"uid-{name}")

@@ -1,0 +1,110 @@
+"""The other scheduler in virtual time, next to real tasks that it does not see."""
+
+from dataclasses import dataclass, replace
+from random import Random
+
+import numpy as np
+
+from perllm.placement.ledger import Ledger
+from perllm.placement.loaded_models import LoadedModels
+from perllm.placement.placer import Placement
+from perllm.placement.rehearsal import Rehearsal
+from unit.placement.cluster_of import Setting, make_node, make_placer, make_request, make_setting
+
+
+@dataclass
+class Rehearsed:
+    """A rehearsal, and the real side with a ledger of its own."""
+
+    real: Setting
+    rehearsal: Rehearsal
+
+    def foresee(self, task: str) -> float:
+        """Return the seconds that are expected of a task."""
+        known = self.rehearsal.place(make_request(task))
+        assert known is not None
+        return known.prospect.forecast.times.latency_s
+
+    def wait_s(self, task: str) -> float:
+        """Return the seconds that a task is expected to wait for room."""
+        known = self.rehearsal.place(make_request(task))
+        assert known is not None
+        return known.wait_s
+
+
+def choose_first(placement: Placement) -> int | None:
+    return 0 if len(placement.names) else None
+
+
+def make_rehearsed(slots: float = 4.0) -> Rehearsed:
+    real = make_setting(make_node("n", slots=slots))
+    ledger, loaded = Ledger(), LoadedModels()
+    rehearsal = Rehearsal(
+        make_placer(real, ledger, loaded),
+        ledger,
+        loaded,
+        fleet=real.fleet,
+        learner=real.learner,
+        choose=choose_first,
+        rng=Random(0),
+        now_s=lambda: real.now_s,
+    )
+    rehearsal.note_bandwidth()
+    return Rehearsed(real, rehearsal)
+
+
+def test_it_meets_its_own_tasks_and_not_the_real_ones() -> None:
+    rehearsed = make_rehearsed(slots=2.0)
+    setting = rehearsed.real
+    for number in range(2):
+        setting.placer.reserve(setting.placer.choose(make_request(f"real-{number}")), "n")
+    waits = [rehearsed.wait_s(task) for task in ("a", "b", "c")]
+    assert [wait_s > 0 for wait_s in waits] == [False, False, True]
+
+
+def test_a_task_leaves_when_its_expected_latency_has_passed() -> None:
+    rehearsed = make_rehearsed(slots=1.0)
+    took_s = rehearsed.foresee("a")
+    assert rehearsed.wait_s("b") > 0
+    rehearsed.real.now_s += 20 * took_s
+    assert rehearsed.wait_s("c") == 0
+
+
+def test_a_task_leaves_later_once_real_runs_have_taken_longer_than_expected() -> None:
+    quick, slow = make_rehearsed(slots=1.0), make_rehearsed(slots=1.0)
+    for _ in range(200):
+        slow.rehearsal.note_run(2.0)
+    for rehearsed in (quick, slow):
+        took_s = rehearsed.foresee("a")
+        rehearsed.real.now_s += 3 * took_s
+    assert (quick.wait_s("b"), slow.wait_s("b") > 0) == (0.0, True)
+
+
+def test_the_model_is_loaded_once_and_the_real_node_does_not_count_as_having_it() -> None:
+    rehearsed = make_rehearsed()
+    cold_s = rehearsed.foresee("a")
+    rehearsed.real.now_s += 1000.0
+    assert rehearsed.foresee("b") < cold_s
+    placement = rehearsed.real.placer.choose(make_request("real", due_s=1e6))
+    assert placement.outlook.times.cold[0] == 1.0
+
+
+def test_a_choice_is_made_once_and_kept_until_the_task_is_gone() -> None:
+    rehearsal = make_rehearsed().rehearsal
+    first = rehearsal.place(make_request("a"))
+    assert rehearsal.place(make_request("a")) is first
+    assert first is not None
+    assert rehearsal.find("a") == first.prospect
+    rehearsal.forget("a")
+    assert rehearsal.find("a") is None
+
+
+def test_requests_to_model_servers_are_not_rehearsed() -> None:
+    assert make_rehearsed().rehearsal.place(replace(make_request("a"), is_served=True)) is None
+
+
+def test_models_are_known_by_node() -> None:
+    loaded = LoadedModels()
+    loaded.note("m", 2)
+    assert loaded.has("m", np.array([0, 2, 5])).tolist() == [False, True, False]
+    assert loaded.has("other", np.array([2])).tolist() == [False]
