@@ -9,7 +9,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from perllm.api.task import Tier
-from perllm.api.task_status import DecisionStatus
+from perllm.api.task_status import CounterfactualStatus, DecisionStatus
 from perllm.placement.counterfactual import Prospect
 from perllm.placement.forecast import ArmForecast, Inference, RunEnergy, RunTimes
 from perllm.text import clean_line, cut
@@ -113,7 +113,18 @@ class Decision:
             candidates=assessment.candidates,
             rejected=dict(assessment.excluded),
             metrics_age=self.metrics_age_s,
+            counterfactual=None if self.counterfactual is None else _to_status(self.counterfactual, created_s),
         )
+
+
+def _to_status(other: Prospect, created_s: float) -> CounterfactualStatus:
+    forecast = other.forecast
+    return CounterfactualStatus(
+        node=other.node,
+        predicted_latency=other.at_s - created_s + forecast.times.latency_s,
+        predicted_energy=forecast.energy.energy_j,
+        hit_chance=min(max(forecast.hit_chance, 0.0), 1.0),
+    )
 
 
 _PARTS = (Inference, ArmForecast, RunTimes, RunEnergy, Assessment)

@@ -41,6 +41,13 @@ def test_the_counterfactual_travels_with_the_record() -> None:
     assert len(decision.to_record()) < MAX_RECORD / 2
 
 
+def test_the_status_shows_the_counterfactual_from_the_creation_of_the_task_on() -> None:
+    other = Prospect(node="k", gpu_type="A100", at_s=1001.0, forecast=make_decision(energy_j=900.0).forecast)
+    shown = make_decision(counterfactual=other).to_status(1000.0).counterfactual
+    assert shown is not None
+    assert (shown.node, shown.predicted_latency, shown.predicted_energy, shown.hit_chance) == ("k", 5.0, 900.0, 0.9)
+
+
 def test_impossible_figures_of_the_counterfactual_are_refused_too() -> None:
     record = orjson.loads(make_decision(counterfactual=USUAL.to_prospect()).to_record())
     record["counterfactual"]["scale"] = 0.0
