@@ -13,7 +13,7 @@ _LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _HANDLER_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
 
 
-class Estimate(Protocol):
+class Interval(Protocol):
     """A sum over tasks, with an interval."""
 
     @property
@@ -158,7 +158,7 @@ class OperatorMetrics:
         )
         self.watch_restarts = Counter("perllm_watch_restarts", "Restarts of the task watch.", registry=registry)
 
-    def show_savings(self, unit: str, read: Callable[[], Estimate]) -> None:
+    def show_savings(self, unit: str, read: Callable[[], Interval]) -> None:
         """Have the savings of one unit, joules or deadlines, read whenever they are scraped."""
         for bound in _BOUNDS:
             self.saved[unit].labels(bound).set_function(partial(_read_bound, read, bound))
@@ -172,6 +172,6 @@ class OperatorMetrics:
             self.clock_skew.labels(node).set(ahead_s)
 
 
-def _read_bound(read: Callable[[], Estimate], bound: Literal["low", "total", "high"]) -> float:
+def _read_bound(read: Callable[[], Interval], bound: Literal["low", "total", "high"]) -> float:
     estimate = read()
     return {"low": estimate.low, "total": estimate.total, "high": estimate.high}[bound]

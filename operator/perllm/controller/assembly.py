@@ -33,7 +33,7 @@ from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics
 from perllm.nodes.node_health import NodeHealth
 from perllm.placement.counterfactual import Savings
-from perllm.placement.savings import Unit
+from perllm.placement.savings import SavedUnit
 from perllm.scheduling.admission import Admission
 from perllm.scheduling.denial import DenialCause
 from perllm.scheduling.scheduler import Parts, Scheduler
@@ -132,7 +132,7 @@ def build_task_control(
         scheduler, parts.circuits, metrics, show=context.show_circuit, now_s=context.now_s, unix_now=unix_now
     )
     savings = Savings(is_shadow=False)
-    for unit in Unit:
+    for unit in SavedUnit:
         metrics.show_savings(unit, partial(savings.of, unit))
     outcomes = OutcomeLearner(
         tracking,

@@ -6,7 +6,7 @@ In active mode the other scheduler is the plain kube-scheduler, in shadow mode P
 from dataclasses import dataclass
 
 from perllm.placement.forecast import ArmForecast
-from perllm.placement.savings import Comparison, Difference, Tally, Unit
+from perllm.placement.savings import Comparison, Excess, RunningExcess, SavedUnit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,18 +56,18 @@ class Savings:
 
     def __init__(self, *, is_shadow: bool) -> None:
         self._is_shadow = is_shadow
-        self._tallies = {unit: Tally(unit) for unit in Unit}
+        self._tallies = {unit: RunningExcess(unit) for unit in SavedUnit}
 
     def note(self, ending: Ending) -> None:
         """Count a task; its energy only where that is known."""
-        self._tallies[Unit.DEADLINES].add(_compare_deadline(ending))
+        self._tallies[SavedUnit.DEADLINES].add(_compare_deadline(ending))
         if ending.energy_j is not None:
-            self._tallies[Unit.JOULES].add(_compare_energy(ending, ending.energy_j))
+            self._tallies[SavedUnit.JOULES].add(_compare_energy(ending, ending.energy_j))
 
-    def of(self, unit: Unit) -> Difference:
+    def of(self, unit: SavedUnit) -> Excess:
         """Return the joules that PerLLM takes less, or the deadlines that it meets more."""
-        more = self._tallies[unit].difference
-        return more if (unit is Unit.JOULES) is not self._is_shadow else -more
+        more = self._tallies[unit].excess
+        return more if (unit is SavedUnit.JOULES) is not self._is_shadow else -more
 
 
 def _compare_energy(ending: Ending, energy_j: float) -> Comparison:

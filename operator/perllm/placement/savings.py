@@ -38,7 +38,7 @@ BLOCK = 128
 _Z95 = 1.6449
 
 
-class Unit(StrEnum):
+class SavedUnit(StrEnum):
     """What is compared."""
 
     JOULES = "joules"
@@ -69,7 +69,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class Excess:
     """How much more the other choice comes to.
 
     Attributes:
@@ -94,11 +94,11 @@ class Difference:
         """Upper end of the 90 % interval."""
         return self.total + self._reach
 
-    def __neg__(self) -> "Difference":
-        return Difference(-self.total, self.error, self.tasks, self.batches)
+    def __neg__(self) -> "Excess":
+        return Excess(-self.total, self.error, self.tasks, self.batches)
 
-    def __add__(self, other: "Difference") -> "Difference":
-        return Difference(
+    def __add__(self, other: "Excess") -> "Excess":
+        return Excess(
             self.total + other.total,
             sqrt(self.error**2 + other.error**2),
             self.tasks + other.tasks,
@@ -112,14 +112,14 @@ class Difference:
         return inf if self.batches < 2 else _student95(self.batches - 1) * self.error
 
 
-class Tally:
+class RunningExcess:
     """The running difference of one unit, in memory of a bounded size."""
 
-    def __init__(self, unit: Unit) -> None:
+    def __init__(self, unit: SavedUnit) -> None:
         self._unit = unit
         self._recent: list[Comparison] = []
-        self._earlier = Difference()
-        self._known: Difference | None = None
+        self._earlier = Excess()
+        self._known: Excess | None = None
 
     def add(self, comparison: Comparison) -> None:
         """Count a task."""
@@ -131,18 +131,18 @@ class Tally:
             del self._recent[:BLOCK]
 
     @property
-    def difference(self) -> Difference:
+    def excess(self) -> Excess:
         """How much more the other choice comes to, over all tasks that were counted."""
         if self._known is None:
             self._known = self._earlier + estimate(self._recent, self._unit)
         return self._known
 
 
-def estimate(comparisons: Sequence[Comparison], unit: Unit) -> Difference:
+def estimate(comparisons: Sequence[Comparison], unit: SavedUnit) -> Excess:
     """Return how much more the other choice comes to, over tasks in the order of their ends."""
     count = len(comparisons)
     if not count:
-        return Difference()
+        return Excess()
     types = sorted({name for one in comparisons for name in (one.gpu_type, one.other_gpu_type)})
     place = {name: number for number, name in enumerate(types)}
     sample = _Sample(
@@ -155,13 +155,13 @@ def estimate(comparisons: Sequence[Comparison], unit: Unit) -> Difference:
         has_run=np.array([one.has_run for one in comparisons]),
         types=len(types),
     )
-    differences, parts = _compare(sample, is_relative=unit is Unit.JOULES)
+    differences, parts = _compare(sample, is_relative=unit is SavedUnit.JOULES)
     if count < MIN_TASKS:
-        return Difference(float(differences.sum()), inf, count, 0)
+        return Excess(float(differences.sum()), inf, count, 0)
     batches = int(sqrt(count))
     sums = np.array([part.sum() for part in np.array_split(parts - parts.mean(), batches)])
     error = sqrt(batches / (batches - 1) * float((sums**2).sum()))
-    return Difference(float(differences.sum()), error, count, batches)
+    return Excess(float(differences.sum()), error, count, batches)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,7 @@ from perllm.nodes.node_health import NodeHealth
 from perllm.nodes.profile_store import ProfileStore
 from perllm.nodes.upkeep import NodeUpkeep
 from perllm.placement.counterfactual import Savings
-from perllm.placement.savings import Unit
+from perllm.placement.savings import SavedUnit
 from perllm.scheduling.assembly import build_scheduler, read_settings
 from perllm.scheduling.clock import HeldClock
 from perllm.scheduling.journal import Inputs
@@ -120,7 +120,7 @@ class ShadowOperator:
         )
         clocks = Clocks(parts.fleet.nodes.__contains__, metrics.show_clock_skew)
         savings = Savings(is_shadow=True)
-        for unit in Unit:
+        for unit in SavedUnit:
             metrics.show_savings(unit, partial(savings.of, unit))
         self._observer = ShadowObserver(
             scheduler,

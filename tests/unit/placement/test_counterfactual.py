@@ -3,7 +3,7 @@
 import pytest
 
 from perllm.placement.counterfactual import Ending, Prospect, Savings
-from perllm.placement.savings import Unit
+from perllm.placement.savings import SavedUnit
 from unit.placement.records import USUAL, make_decision
 
 COSTLY = Prospect(
@@ -31,34 +31,34 @@ def note_many(
 def test_in_active_mode_what_kube_scheduler_would_have_taken_more_is_saved() -> None:
     savings = Savings(is_shadow=False)
     note_many(savings)
-    assert savings.of(Unit.JOULES).total == pytest.approx(20 * 500.0)
-    assert savings.of(Unit.DEADLINES).total == pytest.approx(20.0, abs=0.3)
+    assert savings.of(SavedUnit.JOULES).total == pytest.approx(20 * 500.0)
+    assert savings.of(SavedUnit.DEADLINES).total == pytest.approx(20.0, abs=0.3)
 
 
 def test_in_shadow_mode_the_same_tasks_would_have_been_worse_off_with_perllm() -> None:
     savings = Savings(is_shadow=True)
     note_many(savings)
-    assert savings.of(Unit.JOULES).total == pytest.approx(-20 * 500.0)
-    assert savings.of(Unit.DEADLINES).total == pytest.approx(-20.0, abs=0.3)
+    assert savings.of(SavedUnit.JOULES).total == pytest.approx(-20 * 500.0)
+    assert savings.of(SavedUnit.DEADLINES).total == pytest.approx(-20.0, abs=0.3)
 
 
 def test_a_task_whose_energy_is_not_known_counts_for_deadlines_only() -> None:
     savings = Savings(is_shadow=False)
     note_many(savings, energy_j=None)
-    assert (savings.of(Unit.JOULES).tasks, savings.of(Unit.DEADLINES).tasks) == (0, 20)
+    assert (savings.of(SavedUnit.JOULES).tasks, savings.of(SavedUnit.DEADLINES).tasks) == (0, 20)
 
 
 def test_the_same_node_saves_nothing() -> None:
     savings = Savings(is_shadow=False)
     note_many(savings, is_met=False, energy_j=5000.0, other=USUAL.to_prospect())
-    assert (savings.of(Unit.JOULES).total, savings.of(Unit.DEADLINES).total) == (0.0, 0.0)
+    assert (savings.of(SavedUnit.JOULES).total, savings.of(SavedUnit.DEADLINES).total) == (0.0, 0.0)
 
 
 def test_a_rejected_task_saves_its_energy_and_costs_the_deadline_that_it_might_have_met() -> None:
     savings = Savings(is_shadow=False)
     note_many(savings)
-    before = {unit: savings.of(unit).total for unit in Unit}
+    before = {unit: savings.of(unit).total for unit in SavedUnit}
     quick = USUAL.to_prospect()
     savings.note(Ending(real=None, other=quick, output_tokens=100.0, due_s=1010.0, is_met=False, energy_j=0.0))
-    assert savings.of(Unit.JOULES).total - before[Unit.JOULES] == pytest.approx(500.0)
-    assert savings.of(Unit.DEADLINES).total - before[Unit.DEADLINES] == pytest.approx(-1.0, abs=0.1)
+    assert savings.of(SavedUnit.JOULES).total - before[SavedUnit.JOULES] == pytest.approx(500.0)
+    assert savings.of(SavedUnit.DEADLINES).total - before[SavedUnit.DEADLINES] == pytest.approx(-1.0, abs=0.1)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from perllm.placement.savings import BLOCK, Comparison, Difference, Tally, Unit, estimate
+from perllm.placement.savings import BLOCK, Comparison, Excess, RunningExcess, SavedUnit, estimate
 
 MEAN_J = 35.0
 """Of what the other choice takes more: half of the tasks 100 J, 15 % of them 100 J less."""
@@ -35,12 +35,12 @@ def draw(seed: int, count: int, *, bias: float = 1.0, spread: float = 0.1) -> li
 
 def test_an_error_that_the_laws_make_on_all_nodes_alike_does_not_matter() -> None:
     drawn, biased = draw(1, 400), draw(1, 400, bias=1.5)
-    assert estimate(biased, Unit.JOULES).total == pytest.approx(estimate(drawn, Unit.JOULES).total, rel=1e-9)
+    assert estimate(biased, SavedUnit.JOULES).total == pytest.approx(estimate(drawn, SavedUnit.JOULES).total, rel=1e-9)
 
 
 @pytest.mark.parametrize("bias", [1.0, 0.8])
 def test_the_interval_holds_the_truth_about_nine_times_in_ten(bias: float) -> None:
-    found = [estimate(draw(seed, 200, bias=bias), Unit.JOULES) for seed in range(200)]
+    found = [estimate(draw(seed, 200, bias=bias), SavedUnit.JOULES) for seed in range(200)]
     held = sum(one.low <= 200 * MEAN_J <= one.high for one in found)
     assert 170 <= held <= 190
 
@@ -49,7 +49,7 @@ def test_the_same_node_saves_nothing_however_wrong_the_laws_are() -> None:
     same = Comparison(
         observed=90.0, expected=60.0, other_expected=60.0, gpu_type="T4", other_gpu_type="T4", is_same=True
     )
-    assert estimate([same] * 20, Unit.JOULES) == Difference(0.0, 0.0, 20, 4)
+    assert estimate([same] * 20, SavedUnit.JOULES) == Excess(0.0, 0.0, 20, 4)
 
 
 def test_deadlines_are_corrected_by_what_the_laws_hoped_for_in_excess() -> None:
@@ -65,11 +65,11 @@ def test_deadlines_are_corrected_by_what_the_laws_hoped_for_in_excess() -> None:
         )
         for number in range(100)
     ]
-    assert estimate(tasks, Unit.DEADLINES).total == pytest.approx(-30.0)
+    assert estimate(tasks, SavedUnit.DEADLINES).total == pytest.approx(-30.0)
 
 
 def test_of_too_few_tasks_no_interval_is_claimed() -> None:
-    found = estimate(draw(0, 5), Unit.JOULES)
+    found = estimate(draw(0, 5), SavedUnit.JOULES)
     assert (found.low, found.high) == (-np.inf, np.inf)
 
 
@@ -91,16 +91,16 @@ def test_tasks_of_one_busy_minute_count_as_fewer_than_independent_ones() -> None
             for error in errors
         ]
 
-    together, shuffled = (estimate(tasks(one), Unit.JOULES) for one in (errors, rng.permutation(errors)))
+    together, shuffled = (estimate(tasks(one), SavedUnit.JOULES) for one in (errors, rng.permutation(errors)))
     assert together.error > 2 * shuffled.error
 
 
 def test_a_tally_sums_blocks_so_that_early_errors_of_the_laws_do_not_distort_later_tasks() -> None:
     drawn = draw(3, 3 * BLOCK)
-    tally = Tally(Unit.JOULES)
+    tally = RunningExcess(SavedUnit.JOULES)
     for one in drawn[: 2 * BLOCK + 1]:
         tally.add(one)
-    parts = estimate(drawn[:BLOCK], Unit.JOULES), estimate(drawn[BLOCK : 2 * BLOCK + 1], Unit.JOULES)
-    assert tally.difference == parts[0] + parts[1]
-    assert tally.difference.tasks == 2 * BLOCK + 1
-    assert tally.difference.high < np.inf
+    parts = estimate(drawn[:BLOCK], SavedUnit.JOULES), estimate(drawn[BLOCK : 2 * BLOCK + 1], SavedUnit.JOULES)
+    assert tally.excess == parts[0] + parts[1]
+    assert tally.excess.tasks == 2 * BLOCK + 1
+    assert tally.excess.high < np.inf

@@ -17,7 +17,7 @@ from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics
 from perllm.nodes.node_health import NodeHealth
 from perllm.placement.counterfactual import Savings
-from perllm.placement.savings import Unit
+from perllm.placement.savings import SavedUnit
 from perllm.shadow.observer import ShadowObserver
 from perllm.shadow.report import ShadowReport
 from perllm.shadow.shadowed_pod import ShadowedPod, read_shadowed_pod
@@ -96,8 +96,8 @@ async def test_a_pod_on_the_node_that_perllm_would_have_chosen_saves_nothing_and
     watched = Watched(make_node("only"))
     await watched.run_pod("p", "only")
     assert watched.count("same") == 1
-    assert watched.savings.of(Unit.JOULES).total == 0.0
-    assert (watched.savings.of(Unit.JOULES).tasks, watched.savings.of(Unit.DEADLINES).tasks) == (1, 1)
+    assert watched.savings.of(SavedUnit.JOULES).total == 0.0
+    assert (watched.savings.of(SavedUnit.JOULES).tasks, watched.savings.of(SavedUnit.DEADLINES).tasks) == (1, 1)
     assert watched.parts.learner.summaries("only")
 
 
@@ -105,8 +105,8 @@ async def test_a_pod_on_another_node_is_compared_with_what_was_expected_on_perll
     watched = Watched(make_node("a"), make_node("b", gpu_type="NVIDIA-A100-SXM4-80GB"))
     await watched.run_pod("p", None)
     assert watched.count("other") == 1
-    assert watched.savings.of(Unit.DEADLINES).tasks == 1
-    assert watched.savings.of(Unit.JOULES).total != 0.0
+    assert watched.savings.of(SavedUnit.DEADLINES).tasks == 1
+    assert watched.savings.of(SavedUnit.JOULES).total != 0.0
 
 
 async def test_real_pods_are_work_of_their_nodes_until_they_end() -> None:
@@ -126,7 +126,7 @@ async def test_a_pod_that_ran_before_it_was_seen_is_work_but_nothing_is_learned_
     watched.show(pod_object("p", created_s=START_S, node="only", started_s=START_S + 1, finished_s=START_S + 24))
     await asyncio.sleep(5.0)
     assert len(watched.parts.ledger) == 0
-    assert watched.savings.of(Unit.DEADLINES).tasks == 0
+    assert watched.savings.of(SavedUnit.DEADLINES).tasks == 0
     assert not watched.parts.learner.summaries("only")
 
 
@@ -138,11 +138,11 @@ async def test_a_pod_that_is_deleted_while_its_energy_is_awaited_still_counts() 
     watched.show(pod_object("p", created_s=START_S, node="only", started_s=START_S, finished_s=START_S + 8))
     watched.remove("p")
     await asyncio.sleep(5.0)
-    assert watched.savings.of(Unit.JOULES).tasks == 1
+    assert watched.savings.of(SavedUnit.JOULES).tasks == 1
 
 
 async def test_a_pod_on_a_node_that_is_not_of_the_fleet_is_left_alone() -> None:
     watched = Watched(make_node("only"))
     await watched.run_pod("p", "elsewhere")
-    assert watched.savings.of(Unit.DEADLINES).tasks == 0
+    assert watched.savings.of(SavedUnit.DEADLINES).tasks == 0
     assert len(watched.parts.ledger) == 0
