@@ -13,13 +13,12 @@ from perllm.controller.outcomes import build_outcome
 from perllm.controller.status_writer import Fields
 from perllm.controller.tracking import Tracked, Tracking
 from perllm.guard import Guard
-from perllm.learning.outcome import Outcome
 from perllm.learning.revisions import Revisions
 from perllm.metrics import OperatorMetrics
 from perllm.placement.counterfactual import Savings
 from perllm.placement.decision import Decision
 from perllm.placement.fleet import Fleet
-from perllm.placement.hindsight import judge_choice, judge_ended
+from perllm.placement.hindsight import judge_ended
 from perllm.scheduling.scheduler import Scheduler
 
 MAX_ENDING_S = 40.0
@@ -90,9 +89,9 @@ class OutcomeLearner:
         node = self._fleet.nodes.get(decision.node)
         was_at_once = self._unix_now() <= task.due_s + MAX_ENDING_S
         if node is not None and node.is_open and was_at_once and not (pod.is_disrupted or is_lost(pod)):
-            is_new = self._scheduler.learn_ended(judge_ended(decision, task.due_s, tracked.residence))
-            if is_new:
-                self._compare(decision, task.due_s, None)
+            ending = self._scheduler.review(decision, task.due_s, None)
+            if self._scheduler.learn_ended(judge_ended(decision, task.due_s, tracked.residence)) and ending is not None:
+                self._savings.note(ending)
 
     def _learn(self, tracked: Tracked) -> None:
         observed, pod = tracked.status.observed, tracked.find_pod(tracked.status.pod_name)
@@ -112,14 +111,11 @@ class OutcomeLearner:
         outcome = build_outcome(tracked.task, tracked.status, pod, decision, tracked.residence)
         if outcome is None:
             return
+        ending = self._scheduler.review(decision, tracked.task.due_s, outcome)
         reward = self._scheduler.learn(outcome, decision.gpu_type)
         tracked.revision = self._revisions.current(outcome.node)
         if reward is not None:
             self._metrics.outcomes.inc()
             self._metrics.reward.observe(reward)
-            self._compare(decision, tracked.task.due_s, outcome)
-
-    def _compare(self, decision: Decision, due_s: float, outcome: Outcome | None) -> None:
-        ending = judge_choice(decision, due_s, outcome)
-        if ending is not None:
-            self._savings.note(ending)
+            if ending is not None:
+                self._savings.note(ending)

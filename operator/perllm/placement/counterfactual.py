@@ -3,8 +3,11 @@
 In active mode the other scheduler is the plain kube-scheduler, in shadow mode PerLLM (rehearsal.py).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from perllm.learning.features import energy_features, latency_features
+from perllm.learning.model_laws import ModelLaws
+from perllm.placement.flight import Residence
 from perllm.placement.forecast import ArmForecast
 from perllm.placement.savings import Comparison, Excess, RunningExcess, SavedUnit
 
@@ -18,12 +21,55 @@ class Prospect:
         gpu_type: of the node.
         at_s: Unix time of the moment.
         forecast: what is expected.
+        wait_s: the part of the latency in which the task waits for room.
     """
 
     node: str
     gpu_type: str
     at_s: float
     forecast: ArmForecast
+    wait_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Circumstances:
+    """What is known of a run once it has ended.
+
+    Attributes:
+        prompt_tokens: tokens read.
+        output_tokens: tokens written.
+        residence: what it met on its node.
+        is_served: whether it ran as a request.
+    """
+
+    prompt_tokens: float
+    output_tokens: float
+    residence: Residence
+    is_served: bool = False
+
+
+def revise(prospect: Prospect, laws: ModelLaws, row: int, *, run: Circumstances) -> Prospect:
+    """Return what the laws expect once it is known what the task met on the node, and wrote.
+
+    Args:
+        prospect: what was expected before.
+        laws: of the task's model.
+        row: the node.
+        run: what is known by now.
+    """
+    times, energy, occupancy = prospect.forecast.times, prospect.forecast.energy, max(run.residence.occupancy, 1.0)
+    seconds = latency_features(
+        run.prompt_tokens, run.residence.others_tokens, run.output_tokens, occupancy, is_served=run.is_served
+    )
+    joules = energy_features(run.prompt_tokens, run.output_tokens, occupancy)
+    run_s = float(laws.latency.coefficients[row] @ seconds) + float(laws.load_s[row]) * times.cold
+    run_j = float(laws.energy.coefficients[row] @ joules)
+    forecast = replace(
+        prospect.forecast,
+        times=replace(times, fixed_s=prospect.wait_s + times.transfer_s + run_s, token_s=0.0),
+        energy=replace(energy, fixed_j=energy.transmission_energy_j + run_j, token_j=0.0),
+    )
+    return replace(prospect, forecast=forecast)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import log
 
 from perllm.learning.outcome import Ended, Outcome
-from perllm.placement.counterfactual import Ending
+from perllm.placement.counterfactual import Circumstances
 from perllm.placement.decision import Decision
 from perllm.placement.flight import Residence
 
@@ -100,23 +100,13 @@ def judge_ended(decision: Decision, ended_s: float, residence: Residence | None)
     )
 
 
-def judge_choice(decision: Decision, due_s: float, outcome: Outcome | None) -> Ending | None:
-    """Return what became of a task next to its counterfactual; None if it has none.
-
-    Args:
-        decision: by which it ran.
-        due_s: Unix time of its deadline.
-        outcome: None if it was ended at its deadline.
-    """
-    if decision.counterfactual is None:
-        return None
-    return Ending(
-        real=decision.to_prospect(),
-        other=decision.counterfactual,
-        output_tokens=decision.inference.output_tokens if outcome is None else outcome.output_tokens,
-        due_s=due_s,
-        is_met=outcome is not None and outcome.latency_s <= outcome.deadline_s,
-        energy_j=None if outcome is None else outcome.energy_j,
+def read_circumstances(outcome: Outcome) -> Circumstances:
+    """Return what is known of a run that has ended."""
+    return Circumstances(
+        prompt_tokens=outcome.prompt_tokens,
+        output_tokens=outcome.output_tokens,
+        residence=Residence(outcome.occupancy, outcome.others_tokens),
+        is_served=outcome.is_served,
     )
 
 

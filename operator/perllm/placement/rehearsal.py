@@ -6,7 +6,6 @@ as the laws say. A task that finds no room waits at its node; it ends when its e
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import exp
 from random import Random
@@ -14,7 +13,7 @@ from random import Random
 from perllm.learning.learner import Learner
 from perllm.placement.counterfactual import Prospect
 from perllm.placement.fleet import Fleet
-from perllm.placement.flight import Flight
+from perllm.placement.flight import Flight, Residence
 from perllm.placement.ledger import Ledger
 from perllm.placement.loaded_models import LoadedModels
 from perllm.placement.placer import Placement, Placer
@@ -22,19 +21,6 @@ from perllm.placement.request import PlacementRequest
 
 ERROR_SHARE = 0.05
 """Weight of the latest run in the mean error of forecasts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rehearsed:
-    """A choice of the other scheduler.
-
-    Attributes:
-        prospect: what was expected of the task on the chosen node.
-        wait_s: the part of the latency in which it waits for room.
-    """
-
-    prospect: Prospect
-    wait_s: float
 
 
 class Rehearsal:
@@ -72,15 +58,16 @@ class Rehearsal:
         self._now_s = now_s
         self._rng = rng
         self._run_error = 0.0
-        self._rehearsed: dict[str, Rehearsed] = {}
+        self._prospects: dict[str, Prospect] = {}
+        self._residences: dict[str, Residence] = {}
         self._ends: list[tuple[float, str]] = []
 
-    def place(self, request: PlacementRequest) -> Rehearsed | None:
+    def place(self, request: PlacementRequest) -> Prospect | None:
         """Give a task to the other scheduler unless it has it; return its choice, None if there is none.
 
         Requests to model servers are not placed by kube-scheduler, so there is none for them.
         """
-        known = self._rehearsed.get(request.task_id)
+        known = self._prospects.get(request.task_id)
         if known is not None or request.is_served:
             return known
         now_s = self._now_s()
@@ -91,12 +78,18 @@ class Rehearsal:
 
     def find(self, task_id: str) -> Prospect | None:
         """Return what was expected of a task on the other choice; None if there is none."""
-        known = self._rehearsed.get(task_id)
-        return None if known is None else known.prospect
+        return self._prospects.get(task_id)
+
+    def find_residence(self, task_id: str) -> Residence | None:
+        """Return what a task has met on the node of the other choice so far; None if it was not rehearsed."""
+        now_s = self._now_s()
+        self._end_tasks(now_s)
+        return self._residences.get(task_id) or self._ledger.observe(task_id, now_s)
 
     def forget(self, task_id: str) -> None:
         """Forget the choice for a task that exists no longer; in the rehearsal it runs on."""
-        self._rehearsed.pop(task_id, None)
+        self._prospects.pop(task_id, None)
+        self._residences.pop(task_id, None)
 
     def note_run(self, run_error: float | None) -> None:
         """Note how wrong a real run's forecast was; ln of (actual / expected seconds), None if that is not known."""
@@ -107,7 +100,7 @@ class Rehearsal:
         """Pass the bandwidth of the nodes on to the ledger."""
         self._placer.note_bandwidth()
 
-    def _begin(self, placement: Placement, arm: int, now_s: float) -> Rehearsed:
+    def _begin(self, placement: Placement, arm: int, now_s: float) -> Prospect:
         request, inference, name = placement.request, placement.inference, placement.names[arm]
         forecast, row = placement.outlook.at(arm), int(placement.rows[arm])
         has_hint = inference.hint_tokens is not None
@@ -126,11 +119,18 @@ class Rehearsal:
         took_s = forecast.latency_given_s(float(length)) * exp(self._run_error)
         heappush(self._ends, (now_s + took_s, request.task_id))
         gpu_type = self._fleet.nodes[name].gpu_type
-        prospect = Prospect(node=name, gpu_type=gpu_type, at_s=placement.decided_s, forecast=forecast)
-        chosen = self._rehearsed[request.task_id] = Rehearsed(prospect, float(placement.outlook.queue_s[arm]))
-        return chosen
+        prospect = self._prospects[request.task_id] = Prospect(
+            node=name,
+            gpu_type=gpu_type,
+            at_s=placement.decided_s,
+            forecast=forecast,
+            wait_s=float(placement.outlook.queue_s[arm]),
+        )
+        return prospect
 
     def _end_tasks(self, now_s: float) -> None:
         while self._ends and self._ends[0][0] <= now_s:
             end_s, task_id = heappop(self._ends)
-            self._ledger.release(task_id, end_s)
+            residence = self._ledger.release(task_id, end_s)
+            if residence is not None and task_id in self._prospects:
+                self._residences[task_id] = residence

@@ -26,15 +26,16 @@ from perllm.learning.outcome import Ended, Outcome
 from perllm.learning.restoration import restore
 from perllm.placement.circuit import Attempt, CircuitChange
 from perllm.placement.circuits import Circuits
-from perllm.placement.counterfactual import Prospect
+from perllm.placement.counterfactual import Circumstances, Ending, Prospect, revise
 from perllm.placement.decision import Decision
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.flight import Residence
+from perllm.placement.hindsight import read_circumstances
 from perllm.placement.kube_scheduler import KubeScheduler
 from perllm.placement.ledger import Ledger
 from perllm.placement.loaded_models import LoadedModels
 from perllm.placement.placer import Placement, Placer
-from perllm.placement.rehearsal import Rehearsal, Rehearsed
+from perllm.placement.rehearsal import Rehearsal
 from perllm.placement.request import PlacementRequest
 from perllm.placement.serving import NOTHING, Serving
 from perllm.policy.problem import Policy
@@ -268,7 +269,7 @@ class Scheduler:
         return self._placer.choose(request)
 
     @recorded
-    def rehearse(self, request: PlacementRequest) -> Rehearsed | None:
+    def rehearse(self, request: PlacementRequest) -> Prospect | None:
         """Return what would have been decided about a task if all tasks were ours, in shadow mode."""
         return self._rehearsal.place(request)
 
@@ -277,8 +278,35 @@ class Scheduler:
         return self._rehearsal.find(task_id)
 
     def explain(self, placement: Placement, node: str) -> Decision:
-        """Return the decision for a node that another scheduler chose."""
-        return self._placer.explain(placement, node)
+        """Return the decision for a node, whichever scheduler chose it, with its counterfactual."""
+        counterfactual = self._rehearsal.find(placement.request.task_id)
+        return replace(self._placer.explain(placement, node), counterfactual=counterfactual)
+
+    def review(self, decision: Decision, due_s: float, outcome: Outcome | None) -> Ending | None:
+        """Return what became of a task next to its counterfactual; None if it has none. To be called before `learn`.
+
+        Both sides are revised by what the task met on the real and on the rehearsed node, as far as that is known.
+
+        Args:
+            decision: by which it ran.
+            due_s: Unix time of its deadline.
+            outcome: of its run; None if it was ended at its deadline.
+        """
+        real, other = decision.to_prospect(), decision.counterfactual
+        if other is None:
+            return None
+        if outcome is not None:
+            run = read_circumstances(outcome)
+            real, met = self._revise(real, outcome.model, run), self._rehearsal.find_residence(decision.task_id)
+            other = other if met is None else self._revise(other, outcome.model, replace(run, residence=met))
+        return Ending(
+            real=real,
+            other=other,
+            output_tokens=decision.inference.output_tokens if outcome is None else outcome.output_tokens,
+            due_s=due_s,
+            is_met=outcome is not None and outcome.latency_s <= outcome.deadline_s,
+            energy_j=None if outcome is None else outcome.energy_j,
+        )
 
     @recorded
     def settle(self, task_id: str, node: str) -> Decision | None:
@@ -286,7 +314,7 @@ class Scheduler:
         placement = self._loop.settle(task_id, node)
         if placement is None:
             return None
-        return replace(self._placer.explain(placement, node), counterfactual=self._rehearsal.find(task_id))
+        return self.explain(placement, node)
 
     @recorded
     def confirm(self, decision: Decision, slots: float) -> None:
@@ -398,6 +426,12 @@ class Scheduler:
             if change.state is not CircuitState.OPEN:
                 self._loop.free(change.node)
         return changes
+
+    def _revise(self, prospect: Prospect, model: str, run: Circumstances) -> Prospect:
+        if prospect.node not in self._fleet.nodes:
+            return prospect
+        row = self._fleet.row(prospect.node)
+        return revise(prospect, self._learner.laws(model, self._fleet.rows([prospect.node])), row, run=run)
 
     def _now_s(self) -> float:
         return self.inputs.clock.now_s()

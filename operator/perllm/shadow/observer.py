@@ -15,13 +15,11 @@ from perllm.energy.attribution import Attribution
 from perllm.energy.settlement import Settlement
 from perllm.guard import Guard
 from perllm.nodes.node_health import NodeHealth
-from perllm.placement.counterfactual import Ending, Prospect, Savings
+from perllm.placement.counterfactual import Savings
 from perllm.placement.decision import Decision
 from perllm.placement.fleet import Fleet
 from perllm.placement.flight import Residence
 from perllm.placement.hindsight import CompletedRun, judge_run
-from perllm.placement.placer import Placement
-from perllm.placement.rehearsal import Rehearsed
 from perllm.placement.request import PlacementRequest
 from perllm.scheduling.scheduler import Scheduler
 from perllm.shadow.report import ShadowReport
@@ -38,16 +36,14 @@ class Followed:
     Attributes:
         pod: as last seen.
         request: what its task would have asked of placement.
-        arrival: what was to be expected of it when it arrived; None if it is not compared.
-        rehearsed: what PerLLM would have done; None if it is not compared, or had no node for it.
+        is_compared: whether it was seen as it arrived.
         decision: its real placement in the form of a decision; None while it has no node of the fleet.
         residence: what it met on its node; None until it has left.
     """
 
     pod: Pod
     request: PlacementRequest
-    arrival: Placement | None = None
-    rehearsed: Rehearsed | None = None
+    is_compared: bool
     decision: Decision | None = None
     residence: Residence | None = None
 
@@ -123,19 +119,18 @@ class ShadowObserver:
         # The API server writes whole seconds: within the second, the moment at which the pod was seen is closer.
         request = shadowed.to_request(min(max(now_s, created_s), created_s + 1.0))
         if not is_new:
-            return Followed(pod, request)
+            return Followed(pod, request, is_compared=False)
         self._scheduler.note_arrival(request)
-        arrival, rehearsed = self._scheduler.consider(request), self._scheduler.rehearse(request)
-        self._report.decided(pod, rehearsed)
+        self._report.decided(pod, self._scheduler.rehearse(request))
         # Its node is a change to what was seen of it first: without one.
-        return Followed(replace(pod, node=None), request, arrival, rehearsed)
+        return Followed(replace(pod, node=None), request, is_compared=True)
 
     def _note_binding(self, followed: Followed, node: str) -> None:
         placement = self._scheduler.consider(followed.request)
         followed.decision = decision = self._scheduler.explain(placement, node)
         self._scheduler.confirm(decision, followed.request.demand.slots)
-        if followed.arrival is not None:
-            self._report.bound(followed.rehearsed, node)
+        if followed.is_compared:
+            self._report.bound(decision)
 
     def _end(self, followed: Followed) -> None:
         pod, decision = followed.pod, followed.decision
@@ -143,7 +138,7 @@ class ShadowObserver:
             return
         self._settlement.end(pod, self._unix_now())
         followed.residence = self._scheduler.end(pod.uid, decision.node)
-        if pod.phase is PodPhase.SUCCEEDED and followed.arrival is not None:
+        if pod.phase is PodPhase.SUCCEEDED and followed.is_compared:
             self._guard.run("outcome", pod.key, partial(self._settle, pod.uid))
 
     def _settle(self, uid: str) -> None:
@@ -164,35 +159,15 @@ class ShadowObserver:
     def _account(self, followed: Followed, decision: Decision, energy: Attribution) -> None:
         run = _read_run(followed, decision, energy)
         outcome = judge_run(decision, run)
-        if self._scheduler.learn(outcome, decision.gpu_type) is None:
-            return  # it cannot be true
-        real = None if followed.arrival is None else self._foresee(followed.arrival, decision.node)
-        if real is None or followed.rehearsed is None:
-            return
-        ending = Ending(
-            real=real,
-            other=followed.rehearsed.prospect,
-            output_tokens=outcome.output_tokens,
-            due_s=followed.request.due_s,
-            is_met=run.latency_s <= run.deadline_s,
-            energy_j=energy.energy_j,
-        )
-        self._savings.note(ending)
-        self._report.ended(followed.pod, ending, run.latency_s)
-
-    def _foresee(self, placement: Placement, node: str) -> Prospect | None:
-        """Return what was expected on a node when the pod arrived; None if it has joined since, or left."""
-        if node not in placement.names or node not in self._fleet.nodes:
-            return None
-        forecast = placement.outlook.at(placement.names.index(node))
-        return Prospect(
-            node=node, gpu_type=self._fleet.nodes[node].gpu_type, at_s=placement.decided_s, forecast=forecast
-        )
+        ending = self._scheduler.review(decision, followed.request.due_s, outcome)
+        if self._scheduler.learn(outcome, decision.gpu_type) is not None and ending is not None:
+            self._savings.note(ending)
+            self._report.ended(followed.pod, ending, run.latency_s)
 
     def _drop(self, pod: Pod) -> None:
         """Forget a pod that is gone, unless it has ended and its energy is awaited."""
         followed = self._followed.get(pod.uid)
-        if followed is None or (followed.pod.phase is PodPhase.SUCCEEDED and followed.arrival is not None):
+        if followed is None or (followed.pod.phase is PodPhase.SUCCEEDED and followed.is_compared):
             return
         del self._followed[pod.uid]
         self._scheduler.forget(pod.key, pod.uid)

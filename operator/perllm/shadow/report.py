@@ -4,8 +4,8 @@ import logging
 
 from perllm.cluster.pod import Pod
 from perllm.metrics import OperatorMetrics
-from perllm.placement.counterfactual import Ending
-from perllm.placement.rehearsal import Rehearsed
+from perllm.placement.counterfactual import Ending, Prospect
+from perllm.placement.decision import Decision
 
 log = logging.getLogger("perllm.decisions")
 
@@ -16,12 +16,12 @@ class ShadowReport:
     def __init__(self, metrics: OperatorMetrics) -> None:
         self._metrics = metrics
 
-    def decided(self, pod: Pod, rehearsed: Rehearsed | None) -> None:
+    def decided(self, pod: Pod, prospect: Prospect | None) -> None:
         """Announce what PerLLM would have done with a pod that has arrived."""
-        if rehearsed is None:
+        if prospect is None:
             log.info("%s would get no node", pod.key, extra={"event": "shadow_decision", "pod": pod.key})
             return
-        prospect, forecast, wait_s = rehearsed.prospect, rehearsed.prospect.forecast, rehearsed.wait_s
+        forecast, wait_s = prospect.forecast, prospect.wait_s
         log.info(
             "%s would go to %s %s: %.2f s and %.0f J predicted, in time with a chance of %.1f %%",
             pod.key,
@@ -41,9 +41,10 @@ class ShadowReport:
             },
         )
 
-    def bound(self, rehearsed: Rehearsed | None, node: str) -> None:
+    def bound(self, decision: Decision) -> None:
         """Count a pod by whether its scheduler chose as PerLLM would have."""
-        choice = "none" if rehearsed is None else "same" if rehearsed.prospect.node == node else "other"
+        other = decision.counterfactual
+        choice = "none" if other is None else "same" if other.node == decision.node else "other"
         self._metrics.shadowed.labels(choice).inc()
 
     def ended(self, pod: Pod, ending: Ending, latency_s: float) -> None:

@@ -23,7 +23,7 @@ class Rehearsed:
         """Return the seconds that are expected of a task."""
         known = self.rehearsal.place(make_request(task))
         assert known is not None
-        return known.prospect.forecast.times.latency_s
+        return known.forecast.times.latency_s
 
     def wait_s(self, task: str) -> float:
         """Return the seconds that a task is expected to wait for room."""
@@ -94,7 +94,7 @@ def test_a_choice_is_made_once_and_kept_until_the_task_is_gone() -> None:
     first = rehearsal.place(make_request("a"))
     assert rehearsal.place(make_request("a")) is first
     assert first is not None
-    assert rehearsal.find("a") == first.prospect
+    assert rehearsal.find("a") == first
     rehearsal.forget("a")
     assert rehearsal.find("a") is None
 
