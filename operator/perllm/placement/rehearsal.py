@@ -1,17 +1,20 @@
 """What another scheduler would have done: the same tasks on the same nodes, with a ledger of its own.
 
 The other scheduler is given each task when it arrives, and sees the nodes as its own earlier choices left them, not as
-the real ones did: otherwise the nodes that one scheduler avoids would always look empty to the other. Its tasks run
-as the laws say. A task that finds no room waits at its node; it ends when its expected latency has passed.
+the real ones did: otherwise the nodes that one scheduler avoids would always look empty to the other. A task that finds
+no room waits at its node. It ends when it has been there for as long as the laws say, given what it has met so far and
+an answer whose length is drawn from what was learned: its end is planned as if it were alone, and put off as needed.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from heapq import heappop, heappush
-from math import exp
 from random import Random
 
+import numpy as np
+
 from perllm.learning.learner import Learner
-from perllm.placement.counterfactual import Prospect
+from perllm.placement.counterfactual import Circumstances, Prospect, revise
 from perllm.placement.fleet import Fleet
 from perllm.placement.flight import Flight, Residence
 from perllm.placement.ledger import Ledger
@@ -19,8 +22,17 @@ from perllm.placement.loaded_models import LoadedModels
 from perllm.placement.placer import Placement, Placer
 from perllm.placement.request import PlacementRequest
 
-ERROR_SHARE = 0.05
-"""Weight of the latest run in the mean error of forecasts."""
+STEP_S = 0.1
+"""An end is put off by at least so much, and not for less."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A task on the node of the other choice; its answer is as long as drawn."""
+
+    prospect: Prospect
+    flight: Flight
+    output_tokens: float
 
 
 class Rehearsal:
@@ -57,9 +69,9 @@ class Rehearsal:
         self._choose = choose
         self._now_s = now_s
         self._rng = rng
-        self._run_error = 0.0
         self._prospects: dict[str, Prospect] = {}
         self._residences: dict[str, Residence] = {}
+        self._runs: dict[str, _Run] = {}
         self._ends: list[tuple[float, str]] = []
 
     def place(self, request: PlacementRequest) -> Prospect | None:
@@ -91,11 +103,6 @@ class Rehearsal:
         self._prospects.pop(task_id, None)
         self._residences.pop(task_id, None)
 
-    def note_run(self, run_error: float | None) -> None:
-        """Note how wrong a real run's forecast was; ln of (actual / expected seconds), None if that is not known."""
-        if run_error is not None:
-            self._run_error += ERROR_SHARE * (run_error - self._run_error)
-
     def note_bandwidth(self) -> None:
         """Pass the bandwidth of the nodes on to the ledger."""
         self._placer.note_bandwidth()
@@ -115,22 +122,37 @@ class Rehearsal:
         )
         self._ledger.confirm(flight, now_s)
         self._loaded.note(inference.model, row)
-        length = self._rng.choice(placement.outlook.lengths)
-        took_s = forecast.latency_given_s(float(length)) * exp(self._run_error)
-        heappush(self._ends, (now_s + took_s, request.task_id))
-        gpu_type = self._fleet.nodes[name].gpu_type
         prospect = self._prospects[request.task_id] = Prospect(
             node=name,
-            gpu_type=gpu_type,
+            gpu_type=self._fleet.nodes[name].gpu_type,
             at_s=placement.decided_s,
             forecast=forecast,
             wait_s=float(placement.outlook.queue_s[arm]),
         )
+        length = float(self._rng.choice(placement.outlook.lengths))
+        self._runs[request.task_id] = _Run(prospect, flight, length)
+        heappush(self._ends, (flight.writes_from_s + length * forecast.times.solo_token_s, request.task_id))
         return prospect
 
     def _end_tasks(self, now_s: float) -> None:
         while self._ends and self._ends[0][0] <= now_s:
             end_s, task_id = heappop(self._ends)
+            due_s = self._find_end_s(self._runs[task_id], end_s)
+            if due_s > end_s + STEP_S:
+                heappush(self._ends, (due_s, task_id))
+                continue
+            del self._runs[task_id]
             residence = self._ledger.release(task_id, end_s)
             if residence is not None and task_id in self._prospects:
                 self._residences[task_id] = residence
+
+    def _find_end_s(self, run: _Run, now_s: float) -> float:
+        """Return when a task ends, as far as known by what it has met until now."""
+        flight, met = run.flight, self._ledger.observe(run.flight.task_id, now_s)
+        if met is None:
+            return now_s
+        circumstances = Circumstances(
+            prompt_tokens=flight.inference.prompt_tokens, output_tokens=run.output_tokens, residence=met
+        )
+        laws = self._learner.laws(flight.inference.model, np.array([flight.row]))
+        return flight.placed_s + revise(run.prospect, laws, flight.row, run=circumstances).forecast.times.fixed_s

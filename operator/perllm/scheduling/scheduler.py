@@ -364,10 +364,7 @@ class Scheduler:
         """
         if not self._learner.knows(outcome.node):
             self._learner.register(outcome.node, gpu_type)
-        reward = self._learner.learn(outcome)
-        if reward is not None:
-            self._rehearsal.note_run(outcome.run_error)
-        return reward
+        return self._learner.learn(outcome)
 
     @recorded
     def learn_ended(self, ended: Ended) -> bool:

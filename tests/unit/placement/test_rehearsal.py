@@ -18,6 +18,7 @@ class Rehearsed:
 
     real: Setting
     rehearsal: Rehearsal
+    ledger: Ledger
 
     def foresee(self, task: str) -> float:
         """Return the seconds that are expected of a task."""
@@ -50,7 +51,7 @@ def make_rehearsed(slots: float = 4.0) -> Rehearsed:
         now_s=lambda: real.now_s,
     )
     rehearsal.note_bandwidth()
-    return Rehearsed(real, rehearsal)
+    return Rehearsed(real, rehearsal, ledger)
 
 
 def test_it_meets_its_own_tasks_and_not_the_real_ones() -> None:
@@ -70,14 +71,19 @@ def test_a_task_leaves_when_its_expected_latency_has_passed() -> None:
     assert rehearsed.wait_s("c") == 0
 
 
-def test_a_task_leaves_later_once_real_runs_have_taken_longer_than_expected() -> None:
-    quick, slow = make_rehearsed(slots=1.0), make_rehearsed(slots=1.0)
-    for _ in range(200):
-        slow.rehearsal.note_run(2.0)
-    for rehearsed in (quick, slow):
-        took_s = rehearsed.foresee("a")
-        rehearsed.real.now_s += 3 * took_s
-    assert (quick.wait_s("b"), slow.wait_s("b") > 0) == (0.0, True)
+def test_a_task_leaves_later_if_others_join_it() -> None:
+    def residence_s(others: int) -> float:
+        rehearsed = make_rehearsed(slots=20.0)
+        rehearsed.foresee("a")
+        for number in range(others):
+            rehearsed.foresee(f"other-{number}")
+        begun_s = rehearsed.real.now_s
+        while "a" in rehearsed.ledger:
+            rehearsed.real.now_s += 0.5
+            rehearsed.rehearsal.find_residence("a")
+        return rehearsed.real.now_s - begun_s
+
+    assert residence_s(10) > 1.2 * residence_s(0)
 
 
 def test_the_model_is_loaded_once_and_the_real_node_does_not_count_as_having_it() -> None:
