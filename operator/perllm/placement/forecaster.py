@@ -180,7 +180,7 @@ class Forecaster:
             read_s=read_s,
             solo_token_s=solo_token_s / OUTPUT_UNIT,
             contention_s=contention_s / OUTPUT_UNIT,
-            cold=np.where(self._loaded.has(task.model, rows), 0.0, laws.cold(rows, now_s)),
+            cold=np.minimum(laws.cold(rows, now_s), self._loaded.cold(task.model, rows, laws.load_s[rows], now_s)),
         )
 
     def _find_room(self, request: PlacementRequest, rows: IntArray, loads: NodeLoads) -> tuple[FloatArray, FloatArray]:

@@ -121,7 +121,7 @@ class Rehearsal:
             slots=request.demand.slots,
         )
         self._ledger.confirm(flight, now_s)
-        self._loaded.note(inference.model, row)
+        self._loaded.note(inference.model, row, now_s)
         prospect = self._prospects[request.task_id] = Prospect(
             node=name,
             gpu_type=self._fleet.nodes[name].gpu_type,

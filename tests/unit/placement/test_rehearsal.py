@@ -109,8 +109,10 @@ def test_requests_to_model_servers_are_not_rehearsed() -> None:
     assert make_rehearsed().rehearsal.place(replace(make_request("a"), is_served=True)) is None
 
 
-def test_models_are_known_by_node() -> None:
-    loaded = LoadedModels()
-    loaded.note("m", 2)
-    assert loaded.has("m", np.array([0, 2, 5])).tolist() == [False, True, False]
-    assert loaded.has("other", np.array([2])).tolist() == [False]
+def test_a_model_is_loaded_from_the_first_task_on() -> None:
+    loaded, rows, load_s = LoadedModels(), np.array([0, 2, 5]), np.full(3, 10.0)
+    loaded.note("m", 2, 100.0)
+    loaded.note("m", 2, 104.0)
+    assert loaded.cold("m", rows, load_s, 105.0).tolist() == [1.0, 0.5, 1.0]
+    assert loaded.cold("m", rows, load_s, 200.0).tolist() == [1.0, 0.0, 1.0]
+    assert loaded.cold("other", rows, load_s, 105.0).tolist() == [1.0, 1.0, 1.0]
