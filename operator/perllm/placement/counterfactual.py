@@ -102,17 +102,17 @@ class Savings:
 
     def __init__(self, *, is_shadow: bool) -> None:
         self._is_shadow = is_shadow
-        self._tallies = {unit: RunningExcess(unit) for unit in SavedUnit}
+        self._excesses = {unit: RunningExcess(unit) for unit in SavedUnit}
 
     def note(self, ending: Ending) -> None:
         """Count a task; its energy only where that is known."""
-        self._tallies[SavedUnit.DEADLINES].add(_compare_deadline(ending))
+        self._excesses[SavedUnit.DEADLINES].add(_compare_deadline(ending))
         if ending.energy_j is not None:
-            self._tallies[SavedUnit.JOULES].add(_compare_energy(ending, ending.energy_j))
+            self._excesses[SavedUnit.JOULES].add(_compare_energy(ending, ending.energy_j))
 
     def of(self, unit: SavedUnit) -> Excess:
         """Return the joules that PerLLM takes less, or the deadlines that it meets more."""
-        more = self._tallies[unit].excess
+        more = self._excesses[unit].excess
         return more if (unit is SavedUnit.JOULES) is not self._is_shadow else -more
 
 

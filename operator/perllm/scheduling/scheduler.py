@@ -5,7 +5,7 @@
     pods        note_pod, note_created, note_denied, note_abandoned, release_room, retry, retry_namespace
     placement   decide, settle (kube-scheduler asks), confirm, cancel, end, drop, free
     shadow mode consider, rehearse
-    outcomes    restore, learn, learn_ended
+    outcomes    restore, review, learn, learn_ended
     circuits    note_refused, note_failed, note_began, note_succeeded, tend_circuits
     time        due, refresh
 
@@ -282,6 +282,7 @@ class Scheduler:
         counterfactual = self._rehearsal.find(placement.request.task_id)
         return replace(self._placer.explain(placement, node), counterfactual=counterfactual)
 
+    @recorded
     def review(self, decision: Decision, due_s: float, outcome: Outcome | None) -> Ending | None:
         """Return what became of a task next to its counterfactual; None if it has none. To be called before `learn`.
 
