@@ -8,6 +8,7 @@ an answer whose length is drawn from what was learned: its end is planned as if 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from heapq import heappop, heappush
 from random import Random
 
@@ -24,6 +25,14 @@ from perllm.placement.request import PlacementRequest
 
 STEP_S = 0.1
 """An end is put off by at least so much, and not for less."""
+
+
+class OtherScheduler(StrEnum):
+    """Whose choices are rehearsed."""
+
+    NONE = "none"
+    KUBE_SCHEDULER = "kube-scheduler"
+    PERLLM = "perllm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +53,8 @@ class Rehearsal:
         loaded: the models that these have loaded.
         fleet: the nodes.
         learner: its laws.
-        choose: returns the arm that the other scheduler chooses; None if it places the task nowhere.
+        choose: returns the arm that the other scheduler chooses, None if it places the task nowhere; None to rehearse
+            nothing.
         rng: draws the lengths of answers.
         now_s: monotonic clock.
     """
@@ -57,7 +67,7 @@ class Rehearsal:
         *,
         fleet: Fleet,
         learner: Learner,
-        choose: Callable[[Placement], int | None],
+        choose: Callable[[Placement], int | None] | None,
         rng: Random,
         now_s: Callable[[], float],
     ) -> None:
@@ -80,7 +90,7 @@ class Rehearsal:
         Requests to model servers are not placed by kube-scheduler, so there is none for them.
         """
         known = self._prospects.get(request.task_id)
-        if known is not None or request.is_served:
+        if known is not None or request.is_served or self._choose is None:
             return known
         now_s = self._now_s()
         self._end_tasks(now_s)

@@ -12,6 +12,7 @@ from perllm.learning.outcome import ImplausibleFigure
 from perllm.placement.circuits import Circuits
 from perllm.placement.fleet import Fleet
 from perllm.placement.ledger import Ledger
+from perllm.placement.rehearsal import OtherScheduler
 from perllm.scheduling.admission import Admission
 from perllm.scheduling.journal import Inputs
 from perllm.scheduling.loop import DispatchRules, Order
@@ -28,7 +29,7 @@ class SchedulerSettings(BaseModel):
         weights: of namespaces.
         transmission_j_per_bit: energy of moving one bit to a node, by tier.
         seed: of the jitter of pauses.
-        is_shadow: whether tasks are placed by another scheduler.
+        other: whose choices are rehearsed.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -38,7 +39,7 @@ class SchedulerSettings(BaseModel):
     weights: dict[str, float]
     transmission_j_per_bit: dict[Tier, float]
     seed: int
-    is_shadow: bool = False
+    other: OtherScheduler = OtherScheduler.NONE
 
 
 def read_settings(config: Config, seed: int) -> SchedulerSettings:
@@ -49,7 +50,7 @@ def read_settings(config: Config, seed: int) -> SchedulerSettings:
         weights=config.fairness.weights,
         transmission_j_per_bit={tier: config.nodes.transmission_microjoule_per_bit[tier] * 1e-6 for tier in Tier},
         seed=seed,
-        is_shadow=config.mode == "shadow",
+        other=OtherScheduler.PERLLM if config.mode == "shadow" else OtherScheduler.KUBE_SCHEDULER,
     )
 
 
@@ -84,6 +85,6 @@ def build_scheduler(
         transmission_j_per_bit=settings.transmission_j_per_bit,
         rng=rng,
         metrics_age_s=metrics_age_s,
-        is_shadow=settings.is_shadow,
+        other=settings.other,
     )
     return scheduler, parts

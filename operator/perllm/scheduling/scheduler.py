@@ -35,7 +35,7 @@ from perllm.placement.kube_scheduler import KubeScheduler
 from perllm.placement.ledger import Ledger
 from perllm.placement.loaded_models import LoadedModels
 from perllm.placement.placer import Placement, Placer
-from perllm.placement.rehearsal import Rehearsal
+from perllm.placement.rehearsal import OtherScheduler, Rehearsal
 from perllm.placement.request import PlacementRequest
 from perllm.placement.serving import NOTHING, Serving
 from perllm.policy.problem import Policy
@@ -76,7 +76,7 @@ class Scheduler:
         transmission_j_per_bit: energy of moving one bit to a node, by tier.
         rng: for the jitter of pauses.
         metrics_age_s: returns the age of a node's metrics, None when there are none; shown, but not decided on.
-        is_shadow: whether tasks are placed by another scheduler, so that our choices are the rehearsed ones.
+        other: whose choices are rehearsed: kube-scheduler's, or, if that places the tasks, ours.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Scheduler:
         transmission_j_per_bit: Mapping[Tier, float],
         rng: Random,
         metrics_age_s: Callable[[str], float | None] = lambda _: None,
-        is_shadow: bool = False,
+        other: OtherScheduler = OtherScheduler.NONE,
     ) -> None:
         self.inputs = inputs
         self._policy = parts.policy
@@ -112,14 +112,13 @@ class Scheduler:
         self._placer = build_placer(parts.ledger)
         ledger, loaded = Ledger(), LoadedModels()
         other_rng = Random(rng.getrandbits(32))
-        kube_scheduler = KubeScheduler(parts.fleet, other_rng)
         self._rehearsal = Rehearsal(
             build_placer(ledger, loaded=loaded),
             ledger,
             loaded,
             fleet=parts.fleet,
             learner=parts.learner,
-            choose=(lambda placement: placement.favourite) if is_shadow else kube_scheduler.choose,
+            choose=_find_rule(other, parts.fleet, other_rng),
             rng=other_rng,
             now_s=clock.now_s,
         )
@@ -433,3 +432,14 @@ class Scheduler:
 
     def _now_s(self) -> float:
         return self.inputs.clock.now_s()
+
+
+def _find_rule(other: OtherScheduler, fleet: Fleet, rng: Random) -> Callable[[Placement], int | None] | None:
+    """Return how the other scheduler chooses."""
+    match other:
+        case OtherScheduler.KUBE_SCHEDULER:
+            return KubeScheduler(fleet, rng).choose
+        case OtherScheduler.PERLLM:
+            return lambda placement: placement.favourite
+        case OtherScheduler.NONE:
+            return None

@@ -17,6 +17,7 @@ from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics
 from perllm.nodes.node_health import NodeHealth
 from perllm.placement.counterfactual import Savings
+from perllm.placement.rehearsal import OtherScheduler
 from perllm.placement.savings import SavedUnit
 from perllm.shadow.observer import ShadowObserver
 from perllm.shadow.report import ShadowReport
@@ -35,7 +36,7 @@ class Watched:
 
     def __init__(self, *nodes: Node) -> None:
         self._begun_s = asyncio.get_running_loop().time()
-        made = make_scheduler(*nodes, now_s=self.now_s)
+        made = make_scheduler(*nodes, now_s=self.now_s, other=OtherScheduler.PERLLM)
         self.scheduler = made.scheduler
         self.parts, self.registry = made.parts, CollectorRegistry()
         metrics = OperatorMetrics(self.registry)
