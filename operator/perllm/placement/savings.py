@@ -10,7 +10,8 @@ Notation, for a task i that ran on a node of GPU type c, and that the other choi
 
     total    sum D_i
     error    standard deviation of the total: each D_i with its part in the errors d_g (the derivative of the total),
-             summed over successive batches, since the tasks of one busy minute err together
+             summed over successive batches, since the tasks of one busy minute err together; for deadlines also that
+             of what the other choice's chances x' would have come to, sum x' (1 - x')
     interval total -+ t error, with the 95 % quantile t of Student's distribution for so many batches
 
 What all of the laws' predictions have in common thus cancels: a law that is 10 % too high is so on both nodes. This is
@@ -160,7 +161,11 @@ def estimate(comparisons: Sequence[Comparison], unit: SavedUnit) -> Excess:
         return Excess(float(differences.sum()), inf, count, 0)
     batches = int(sqrt(count))
     sums = np.array([part.sum() for part in np.array_split(parts - parts.mean(), batches)])
-    error = sqrt(batches / (batches - 1) * float((sums**2).sum()))
+    variance = batches / (batches - 1) * float((sums**2).sum())
+    if unit is SavedUnit.DEADLINES:
+        chances = np.clip(sample.other[sample.differs], 0.0, 1.0)
+        variance += float((chances * (1.0 - chances)).sum())
+    error = sqrt(variance)
     return Excess(float(differences.sum()), error, count, batches)
 
 

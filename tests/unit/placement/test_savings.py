@@ -68,6 +68,13 @@ def test_deadlines_are_corrected_by_what_the_laws_hoped_for_in_excess() -> None:
     assert estimate(tasks, SavedUnit.DEADLINES).total == pytest.approx(-30.0)
 
 
+def test_what_chances_would_have_come_to_is_uncertain_even_if_all_differences_are_alike() -> None:
+    task = Comparison(
+        observed=1.0, expected=1.0, other_expected=0.5, gpu_type="T4", other_gpu_type="A100", is_same=False
+    )
+    assert estimate([task] * 100, SavedUnit.DEADLINES).error == pytest.approx(5.0)
+
+
 def test_of_too_few_tasks_no_interval_is_claimed() -> None:
     found = estimate(draw(0, 5), SavedUnit.JOULES)
     assert (found.low, found.high) == (-np.inf, np.inf)
