@@ -47,6 +47,11 @@ class Followed:
     decision: Decision | None = None
     residence: Residence | None = None
 
+    @property
+    def is_settling(self) -> bool:
+        """Whether it has succeeded, and its energy is awaited."""
+        return self.pod.phase is PodPhase.SUCCEEDED and self.is_compared and self.decision is not None
+
 
 class ShadowObserver:
     """Compares pods of other schedulers with what PerLLM would have done.
@@ -138,7 +143,7 @@ class ShadowObserver:
             return
         self._settlement.end(pod, self._unix_now())
         followed.residence = self._scheduler.end(pod.uid, decision.node)
-        if pod.phase is PodPhase.SUCCEEDED and followed.is_compared:
+        if followed.is_settling:
             self._guard.run("outcome", pod.key, partial(self._settle, pod.uid))
 
     def _settle(self, uid: str) -> None:
@@ -167,7 +172,7 @@ class ShadowObserver:
     def _drop(self, pod: Pod) -> None:
         """Forget a pod that is gone, unless it has ended and its energy is awaited."""
         followed = self._followed.get(pod.uid)
-        if followed is None or (followed.pod.phase is PodPhase.SUCCEEDED and followed.is_compared):
+        if followed is None or followed.is_settling:
             return
         del self._followed[pod.uid]
         self._scheduler.forget(pod.key, pod.uid)

@@ -147,3 +147,5 @@ async def test_a_pod_on_a_node_that_is_not_of_the_fleet_is_left_alone() -> None:
     await watched.run_pod("p", "elsewhere")
     assert watched.savings.of(SavedUnit.DEADLINES).tasks == 0
     assert len(watched.parts.ledger) == 0
+    watched.remove("p")
+    assert watched.scheduler.find_counterfactual("uid-p") is None
