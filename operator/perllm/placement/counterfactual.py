@@ -104,11 +104,12 @@ class Savings:
         self._is_shadow = is_shadow
         self._excesses = {unit: RunningExcess(unit) for unit in SavedUnit}
 
-    def note(self, ending: Ending) -> None:
-        """Count a task; its energy only where that is known."""
-        self._excesses[SavedUnit.DEADLINES].add(_compare_deadline(ending))
-        if ending.energy_j is not None:
-            self._excesses[SavedUnit.JOULES].add(_compare_energy(ending, ending.energy_j))
+    def note(self, *endings: Ending) -> None:
+        """Count tasks; their energy only where that is known."""
+        for ending in endings:
+            self._excesses[SavedUnit.DEADLINES].add(_compare_deadline(ending))
+            if ending.energy_j is not None:
+                self._excesses[SavedUnit.JOULES].add(_compare_energy(ending, ending.energy_j))
 
     def of(self, unit: SavedUnit) -> Excess:
         """Return the joules that PerLLM takes less, or the deadlines that it meets more."""

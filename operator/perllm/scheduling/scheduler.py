@@ -206,8 +206,8 @@ class Scheduler:
     @recorded
     def submit(self, task: PendingTask) -> None:
         """Queue a task for its next pod."""
-        self._rehearsal.place(task.request)
         self._loop.submit(task)
+        self._rehearsal.place(task.request)
 
     @recorded
     def withdraw(self, key: str) -> None:
