@@ -22,7 +22,7 @@ from perllm.cluster.authors import build_author_policy
 from perllm.cluster.client import ApiError, Client
 from perllm.cluster.credentials import Credentials, CredentialsError, load_credentials
 from perllm.cluster.leadership import LeadershipError
-from perllm.cluster.rbac import build_agent_manifests, build_manifests
+from perllm.cluster.rbac import build_agent_manifests, build_manifests, build_shadow_manifests
 from perllm.cluster.release import ReleaseError, release_pods, stop_deployment
 from perllm.cluster.release_policy import build_release_policy
 from perllm.collector import collect_rarely
@@ -33,6 +33,7 @@ from perllm.extender.scheduler import scheduler_configuration
 from perllm.logs import configure_logging
 from perllm.operator import Operator
 from perllm.settings_file import ConfigError
+from perllm.shadow.operator import ShadowOperator
 from perllm.submission.command import submit
 
 log = logging.getLogger(__name__)
@@ -147,7 +148,8 @@ def rbac(
     """Print the least roles that the operator, its kube-scheduler and the agents need with a configuration.
 
     If the configuration lists namespaces, rights about tasks are granted only there. If it has no namespace for the
-    Leases of agents (agents.lease_namespace), there are no agents.
+    Leases of agents (agents.lease_namespace), there are no agents. In shadow mode (mode: shadow) the operator only
+    reads, except for the profiles of nodes.
     """
     config = load_config(config_file)
     places, agent_place = config.namespaces, config.agents.lease_namespace
@@ -155,6 +157,9 @@ def rbac(
         {"kind": "ServiceAccount", "name": name, "namespace": namespace}
         for name in (service_account, scheduler_service_account, agent_service_account)
     )
+    if config.mode == "shadow":
+        click.echo(yaml.safe_dump_all(build_shadow_manifests(operator, namespaces=places), sort_keys=False), nl=False)
+        return
     manifests = build_manifests(
         operator,
         scheduler,
@@ -262,7 +267,11 @@ def doctor(
 
 async def _run(config: Config, credentials: Credentials, journal: IO[bytes] | None, starts: Path | None) -> None:
     async with Client(credentials, max_connections=MAX_CONNECTIONS) as client:
-        operator = Operator(config, client, credentials, CollectorRegistry(), journal, starts)
+        operator: Operator | ShadowOperator
+        if config.mode == "shadow":
+            operator = ShadowOperator(config, client, CollectorRegistry(), journal)
+        else:
+            operator = Operator(config, client, credentials, CollectorRegistry(), journal, starts)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, operator.stop)

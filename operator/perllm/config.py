@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from perllm.api import names
-from perllm.api.base import MAX_TTL_S
+from perllm.api.base import MAX_INPUT_BYTES, MAX_TOKENS, MAX_TTL_S, Deadline
 from perllm.api.quantities import DURATION_PATTERN, parse_duration_s
 from perllm.api.task import Tier
 from perllm.cluster.node import NodeLabels
@@ -241,6 +241,32 @@ class RunnerSettings(_Section):
         return self
 
 
+class ShadowSettings(_Section):
+    """Which pods of other schedulers shadow mode compares: those that name their model in the annotation
+    perllm.io/model, and those that carry all of these labels.
+    """
+
+    match_labels: dict[str, str] = Field(
+        default={}, description="Labels of pods that are compared even without annotations. None if empty."
+    )
+    model: str = Field(default="", max_length=253, description="Model of those pods.")
+    deadline: Deadline = Field(
+        default="60s", pattern=DURATION_PATTERN, description="Deadline of pods without perllm.io/deadline."
+    )
+    prompt_tokens: int = Field(
+        default=1000, ge=1, le=MAX_TOKENS, description="Tokens of the prompts of pods without perllm.io/prompt-tokens."
+    )
+    input_bytes: int = Field(
+        default=0, ge=0, le=MAX_INPUT_BYTES, description="Bytes of the input of pods without perllm.io/input-bytes."
+    )
+
+    @model_validator(mode="after")
+    def _check_model(self) -> "ShadowSettings":
+        if self.match_labels and not self.model:
+            raise ValueError("model must be set with match_labels")
+        return self
+
+
 class ServerSettings(_Section):
     """The addresses that the operator listens on."""
 
@@ -259,6 +285,10 @@ class Deprecation(NamedTuple):
 class Config(_Section):
     """The configuration of the operator."""
 
+    mode: Literal["active", "shadow"] = Field(
+        default="active",
+        description="active, or shadow: place nothing, and compare with what other schedulers do. See docs/shadow.md.",
+    )
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings, description="Prometheus.")
     policy: PolicySettings = Field(default_factory=PolicySettings, description="The policy.")
     admission: AdmissionSettings = Field(default_factory=AdmissionSettings, description="When tasks are rejected.")
@@ -269,6 +299,7 @@ class Config(_Section):
     runner: RunnerSettings = Field(
         default_factory=RunnerSettings, description="Pods for served tasks whose model no agent serves."
     )
+    shadow: ShadowSettings = Field(default_factory=ShadowSettings, description="Shadow mode.")
     server: ServerSettings = Field(default_factory=ServerSettings, description="Ports.")
     log: LogSettings = Field(default_factory=LogSettings, description="Logging.")
     namespaces: Annotated[tuple[_Name, ...], AfterValidator(_check_unique)] = Field(

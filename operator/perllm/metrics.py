@@ -1,11 +1,36 @@
 """The operator's own metrics. Names and labels are a stable interface; no label has unbounded values."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, Protocol
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+_BOUNDS: tuple[Literal["low", "total", "high"], ...] = ("low", "total", "high")
 _LATENCY_BUCKETS = (0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
 _ENERGY_BUCKETS = (10, 30, 100, 300, 1000, 3000, 10000, 30000)
 _LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _HANDLER_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
+
+
+class Interval(Protocol):
+    """A sum over tasks, with an interval."""
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval."""
+
+    @property
+    def total(self) -> float:
+        """The estimate."""
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval."""
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks."""
 
 
 class OperatorMetrics:
@@ -109,7 +134,35 @@ class OperatorMetrics:
             "Pods in flight on which the ledger and the API server have differed for too long.",
             registry=registry,
         )
+        self.saved = {
+            unit: Gauge(
+                f"perllm_saved_{unit}",
+                f"{unit.capitalize()} saved against the plain kube-scheduler since the start, or, in shadow mode, that "
+                "would have been saved: in total, and the ends of the 90 % interval.",
+                ["bound"],
+                registry=registry,
+            )
+            for unit in ("joules", "deadlines")
+        }
+        self.compared = Gauge(
+            "perllm_compared_tasks",
+            "Tasks that the savings were estimated from, by what was compared.",
+            ["unit"],
+            registry=registry,
+        )
+        self.shadowed = Counter(
+            "perllm_shadowed_pods",
+            "Pods of other schedulers that shadow mode compared, by PerLLM's choice: same, other, or none.",
+            ["choice"],
+            registry=registry,
+        )
         self.watch_restarts = Counter("perllm_watch_restarts", "Restarts of the task watch.", registry=registry)
+
+    def show_savings(self, unit: str, read: Callable[[], Interval]) -> None:
+        """Have the savings of one unit, joules or deadlines, read whenever they are scraped."""
+        for bound in _BOUNDS:
+            self.saved[unit].labels(bound).set_function(partial(_read_bound, read, bound))
+        self.compared.labels(unit).set_function(lambda: read().tasks)
 
     def show_clock_skew(self, node: str, ahead_s: float | None) -> None:
         """Set by how much a node's clock is ahead; None if the node is gone."""
@@ -117,3 +170,8 @@ class OperatorMetrics:
             self.clock_skew.remove(node)
         else:
             self.clock_skew.labels(node).set(ahead_s)
+
+
+def _read_bound(read: Callable[[], Interval], bound: Literal["low", "total", "high"]) -> float:
+    estimate = read()
+    return {"low": estimate.low, "total": estimate.total, "high": estimate.high}[bound]

@@ -22,7 +22,13 @@ from perllm.cluster.agent_policy import build_agent_policies
 from perllm.cluster.authors import build_author_policy
 from perllm.cluster.client import ApiError, Client, Object
 from perllm.cluster.credentials import load_credentials
-from perllm.cluster.rbac import RBAC_GROUP, build_agent_manifests, build_manifests, collection_path
+from perllm.cluster.rbac import (
+    RBAC_GROUP,
+    build_agent_manifests,
+    build_manifests,
+    build_shadow_manifests,
+    collection_path,
+)
 from perllm.cluster.release_policy import build_release_policy
 from perllm.extender.scheduler import scheduler_configuration
 from perllm.telemetry.settings import TelemetrySettings
@@ -69,6 +75,11 @@ class LabSettings:
     flags: Mapping[str, Sequence[str]] = field(default_factory=dict)
     records: bool = False
     has_agents: bool = False
+
+    @property
+    def is_shadow(self) -> bool:
+        """Whether the operator only watches what the default kube-scheduler does."""
+        return (self.operator_config or {}).get("mode") == "shadow"
 
 
 class Lab:
@@ -172,7 +183,7 @@ class Lab:
         credentials = load_credentials(self.control_plane.admin_kubeconfig)
         self.client = await self._stack.enter_async_context(Client(credentials, max_connections=64))
         namespaces = (self.settings.operator_config or {}).get("namespaces", ())
-        await install(self.client, namespaces, has_agents=self.settings.has_agents)
+        await install(self.client, namespaces, has_agents=self.settings.has_agents, is_shadow=self.settings.is_shadow)
         await _remove_nodes_except(self.client, {node.name for node in self.scenario.nodes()})
         self.nodes = self._build_nodes()
         self._stack.push_async_callback(self.nodes.stop)
@@ -186,6 +197,8 @@ class Lab:
             self._stack.push_async_callback(self.agents.stop)
             await self.agents.start()
             await self.agents.wait_until(self.serves_all, timeout_s=START_TIMEOUT_S)
+        if self.settings.is_shadow:
+            return
         configuration = scheduler_configuration(f"http://{LOOPBACK}:{self._extender_port}")
         await self.control_plane.start_scheduler("perllm-scheduler", configuration, user=SCHEDULER_USER)
 
@@ -257,13 +270,16 @@ class Lab:
         ]
 
 
-async def install(client: Client, namespaces: Sequence[str] = (), *, has_agents: bool = False) -> None:
+async def install(
+    client: Client, namespaces: Sequence[str] = (), *, has_agents: bool = False, is_shadow: bool = False
+) -> None:
     """Install the resource definitions, least rights and admission policies, as users do before the first start.
 
     Args:
         client: of a user with the rights to do so.
         namespaces: are created, and are the only ones where the operator may manage tasks; all when empty.
         has_agents: whether the rights of agents are installed too.
+        is_shadow: whether the operator gets the rights of shadow mode only.
     """
     for namespace in namespaces:
         await _apply(client, "/api/v1/namespaces", {"metadata": {"name": namespace}})
@@ -272,7 +288,11 @@ async def install(client: Client, namespaces: Sequence[str] = (), *, has_agents:
         await _wait_served(client, f"/apis/{names.API_VERSION}/{crd['spec']['names']['plural']}")
     operator, scheduler = (rbac_user(name) for name in (OPERATOR_USER, SCHEDULER_USER))
     agent_namespace = AGENT_NAMESPACE if has_agents else ""
-    rights = build_manifests(operator, scheduler, namespaces=namespaces, agent_namespace=agent_namespace)
+    rights = (
+        build_shadow_manifests(operator, namespaces=namespaces)
+        if is_shadow
+        else build_manifests(operator, scheduler, namespaces=namespaces, agent_namespace=agent_namespace)
+    )
     policies = [*build_author_policy(), *build_release_policy(OPERATOR_USER)]
     if has_agents:
         await _apply(client, "/api/v1/namespaces", {"metadata": {"name": AGENT_NAMESPACE}})

@@ -24,6 +24,11 @@
 {{- if ne (len (uniq $ports)) 3 -}}
 {{- fail (printf "config.server.extender_port, config.server.health_port and scheduler.port must differ: all are in the same pod, and they are %v" $ports) -}}
 {{- end -}}
+{{- if include "perllm.isShadow" . -}}
+{{- if or (ne (int .Values.replicaCount) 1) .Values.agent.enabled -}}
+{{- fail "config.mode shadow needs replicaCount 1 and agent.enabled false: an operator that only watches has no Lease by which replicas take turns, and no tasks for agents" -}}
+{{- end -}}
+{{- end -}}
 {{- if regexMatch "^(localhost|127\\.|::1$)" $server.health_host -}}
 {{- fail (printf "config.server.health_host must be an address that kubelet and Prometheus reach, such as 0.0.0.0 or ::, not %s" $server.health_host) -}}
 {{- end -}}

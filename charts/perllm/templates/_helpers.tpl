@@ -96,6 +96,13 @@ Lease whatever the number of replicas before and after a rollout or rollback.
 {{ default (include "perllm.fullname" .) .Values.config.leader_lease }}
 {{- end }}
 
+{{/* Whether the operator only watches: it has no kube-scheduler, no Lease and one replica, and may change nothing. */}}
+{{- define "perllm.isShadow" -}}
+{{- if eq .Values.config.mode "shadow" -}}
+true
+{{- end -}}
+{{- end }}
+
 {{/* Whether new and existing pods follow the same Lease; empty in an upgrade that introduces or renames it. */}}
 {{- define "perllm.followsLease" -}}
 {{- $old := lookup "apps/v1" "Deployment" (include "perllm.namespace" .) (include "perllm.fullname" .) -}}

@@ -35,6 +35,10 @@ VENDOR_TYPE_LABELS = ("amd.com/gpu.product-name", "gpu.intel.com/product")
 GPU_COUNT_LABEL = "nvidia.com/gpu.count"
 SLOTS_LABEL = f"{GROUP}/slots"
 
+MODEL_ANNOTATION = f"{GROUP}/model"
+PROMPT_TOKENS_ANNOTATION = f"{GROUP}/prompt-tokens"
+OUTPUT_TOKENS_ANNOTATION = f"{GROUP}/output-tokens"
+INPUT_BYTES_ANNOTATION = f"{GROUP}/input-bytes"
 DECISION_ANNOTATION = f"{GROUP}/decision"
 DEADLINE_ANNOTATION = f"{GROUP}/deadline"
 CONTAINERS_ANNOTATION = f"{GROUP}/containers"

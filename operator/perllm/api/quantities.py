@@ -45,11 +45,22 @@ def parse_quantity(value: int | str) -> int:
     Raises:
         ValueError: the value is not a quantity.
     """
-    if isinstance(value, int):
-        return value
+    return value if isinstance(value, int) else int(_parse(value).to_integral_value(rounding="ROUND_CEILING"))
+
+
+def parse_amount(value: int | str) -> float:
+    """Return a Kubernetes quantity as it is, fractions such as ``250m`` included.
+
+    Raises:
+        ValueError: the value is not a quantity.
+    """
+    return float(value if isinstance(value, int) else _parse(value))
+
+
+def _parse(value: str) -> Decimal:
     match = _QUANTITY.fullmatch(value)
     if match is None:
         raise ValueError(f"{value!r} is not a quantity: write for example 512Ki, 2Mi or 1500000")
     number, suffix = Decimal(match[1]), match[2] or ""
     scale = _SUFFIXES[suffix] if suffix in _SUFFIXES else Decimal(10) ** int(suffix[1:])
-    return int((number * scale).to_integral_value(rounding="ROUND_CEILING"))
+    return number * scale

@@ -59,6 +59,15 @@ class ConditionType(StrEnum):
     METRICS_AVAILABLE = "MetricsAvailable"
 
 
+class CounterfactualStatus(Resource):
+    """Where the plain kube-scheduler would have run the task, and what was expected of it there."""
+
+    node: Text = Field(description="The node.")
+    predicted_latency: Seconds | None = Field(default=None, description="Expected seconds from creation to completion.")
+    predicted_energy: Joules | None = Field(default=None, description="Expected joules.")
+    hit_chance: Share | None = Field(default=None, description="Chance to be in time.")
+
+
 class DecisionStatus(Resource):
     """Where the task runs, and why."""
 
@@ -86,6 +95,10 @@ class DecisionStatus(Resource):
     rejected: dict[Text, int] = Field(default_factory=dict, description="Number of excluded nodes, by reason.")
     metrics_age: Seconds | None = Field(
         default=None, description="Age of the chosen node's metrics in seconds; absent if there were none."
+    )
+    counterfactual: CounterfactualStatus | None = Field(
+        default=None,
+        description="Where the plain kube-scheduler would have run the task; absent if it would not have placed it.",
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from perllm.api import names
+from perllm.api.quantities import parse_amount
 from perllm.api.task import Tier
 from perllm.cluster.client import Object
 from perllm.cluster.slots import is_device, read_label, read_resources
@@ -43,6 +44,8 @@ class Node:
         taints: taints that pods have to tolerate.
         resources: slots by the resource that they are units of, with an empty name for those that a label states; if
             there are none, slots are units of whatever a pod asks for.
+        cpu_cores: what its pods may request of its processors.
+        memory_bytes: what they may request of its memory.
     """
 
     name: str
@@ -56,6 +59,8 @@ class Node:
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     taints: tuple[Taint, ...] = ()
     resources: Mapping[str, float] = field(default_factory=dict, hash=False)
+    cpu_cores: float = 0.0
+    memory_bytes: float = 0.0
 
     def slots_of(self, resource: str) -> float:
         """Return the slots for pods that ask for a resource; all slots for those that ask for none."""
@@ -87,7 +92,8 @@ def read_node(item: Object, labels: NodeLabels) -> Node | None:
     metadata, spec, status = item["metadata"], item.get("spec", {}), item.get("status", {})
     own: Mapping[str, str] = metadata.get("labels", {})
     tier = own.get(labels.tier)
-    resources = read_resources(status.get("allocatable", {}), labels.gpu_resources)
+    allocatable: Mapping[str, str] = status.get("allocatable", {})
+    resources = read_resources(allocatable, labels.gpu_resources)
     if not resources and (labelled := read_label(own.get(labels.slots))):
         resources = {"": float(labelled)}
     if tier not in set(Tier) or not resources:
@@ -110,6 +116,8 @@ def read_node(item: Object, labels: NodeLabels) -> Node | None:
             if one["effect"] in KEEPS_OFF
         ),
         resources=resources,
+        cpu_cores=parse_amount(allocatable.get("cpu", "0")),
+        memory_bytes=parse_amount(allocatable.get("memory", "0")),
     )
 
 

@@ -131,13 +131,30 @@ def read_pod(item: Object) -> Pod | None:
 
     Users may write to pods, so parts of an unexpected type count as absent. Never raises.
     """
+    metadata = as_object(item.get("metadata"))
+    owner, attempt = _find_owner(metadata), _read_attempt(as_object(metadata.get("labels")))
+    if not attempt or as_text(metadata.get("name")) != names.pod_name(as_text(owner.get("name")), attempt):
+        owner = {}
+    pod = _read_any(item, as_text(owner.get("uid")), as_text(owner.get("name")), attempt)
+    return pod if pod is not None and (owner or pod.is_retained) else None
+
+
+def read_other_pod(item: Object) -> Pod | None:
+    """Return a pod of another scheduler as if it were the only attempt at a task of its own; None if it is one of ours.
+
+    Users may write to pods, so parts of an unexpected type count as absent. Never raises.
+    """
+    metadata = as_object(item.get("metadata"))
+    if _find_owner(metadata):
+        return None
+    return _read_any(item, as_text(metadata.get("uid")), as_text(metadata.get("name")), 1)
+
+
+def _read_any(item: Object, task_uid: str, task_name: str, attempt: int) -> Pod | None:
+    """Return a pod; None if it has no name, namespace or uid."""
     metadata, spec, status = (as_object(item.get(part)) for part in ("metadata", "spec", "status"))
     namespace, name, uid = (as_text(metadata.get(field)) for field in ("namespace", "name", "uid"))
-    owner, attempt = _find_owner(metadata), _read_attempt(as_object(metadata.get("labels")))
-    if not attempt or name != names.pod_name(as_text(owner.get("name")), attempt):
-        owner = {}
-    is_retained = names.OUTCOME_FINALIZER in as_list(metadata.get("finalizers"))
-    if not (namespace and name and uid and (owner or is_retained)):
+    if not (namespace and name and uid):
         return None
     annotations = as_object(metadata.get("annotations"))
     containers = read_containers(spec, status, read_own_names(annotations))
@@ -153,14 +170,14 @@ def read_pod(item: Object) -> Pod | None:
         key=f"{namespace}/{name}",
         name=name,
         uid=uid,
-        task_uid=as_text(owner.get("uid")),
-        task_key=f"{namespace}/{as_text(owner.get('name'))}",
+        task_uid=task_uid,
+        task_key=f"{namespace}/{task_name}",
         attempt=attempt,
         node=node,
         phase=phase,
         is_deleting=bool(metadata.get("deletionTimestamp")),
         gone_by_s=parse_time_s(metadata.get("deletionTimestamp")),
-        is_retained=is_retained,
+        is_retained=names.OUTCOME_FINALIZER in as_list(metadata.get("finalizers")),
         is_disrupted=_find_condition(status, "DisruptionTarget").get("status") == "True",
         was_deleted=phase is PodPhase.FAILED and _ended_by_deletion(metadata, first),
         reason=clean_line(as_text(status.get("reason")), MAX_REASON) or (last.reason if last else ""),

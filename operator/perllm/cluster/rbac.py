@@ -58,6 +58,11 @@ def namespace_rules() -> list[Rule]:
     return [_rule("", ["namespaces"], "list", "watch")]
 
 
+def shadow_rules() -> list[Rule]:
+    """Return the rights of an operator in shadow mode in the namespaces whose pods it compares."""
+    return [_rule("", ["pods"], "list", "watch")]
+
+
 def lease_rules(lease: str) -> list[Rule]:
     """Return the operator's rights in its own namespace to follow a Lease, and to give it up."""
     return [_rule(LEASE_GROUP, ["leases"], "get", "patch", only=lease)]
@@ -138,6 +143,19 @@ def build_manifests(
     if lease:
         manifests += _grant(LEASE_ROLE, lease_rules(lease), operator, namespace)
         manifests += _grant(SCHEDULER_LEASE_ROLE, scheduler_lease_rules(lease), scheduler, namespace)
+    return manifests
+
+
+def build_shadow_manifests(operator: Subject, *, namespaces: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Return roles and bindings for an operator in shadow mode, which has neither a kube-scheduler nor agents.
+
+    Args:
+        operator: the operator.
+        namespaces: namespaces whose pods it compares; all if empty.
+    """
+    manifests = _grant(NODES_ROLE, node_rules(), operator)
+    for place in namespaces or ("",):
+        manifests += _grant(TASKS_ROLE, shadow_rules(), operator, place)
     return manifests
 
 

@@ -32,6 +32,8 @@ from perllm.energy.settlement import Settlement
 from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics
 from perllm.nodes.node_health import NodeHealth
+from perllm.placement.counterfactual import Savings
+from perllm.placement.savings import SavedUnit
 from perllm.scheduling.admission import Admission
 from perllm.scheduling.denial import DenialCause
 from perllm.scheduling.scheduler import Parts, Scheduler
@@ -129,11 +131,15 @@ def build_task_control(
     node_health = NodeHealth(
         scheduler, parts.circuits, metrics, show=context.show_circuit, now_s=context.now_s, unix_now=unix_now
     )
+    savings = Savings(is_shadow=False)
+    for unit in SavedUnit:
+        metrics.show_savings(unit, partial(savings.of, unit))
     outcomes = OutcomeLearner(
         tracking,
         scheduler,
         parts.fleet,
         metrics,
+        savings=savings,
         revisions=parts.learner.revisions,
         guard=guard,
         unix_now=unix_now,
@@ -167,6 +173,7 @@ def build_task_control(
         stray_pods=stray_pods,
         announcer=context.announcer,
         admission=settings.admission,
+        savings=savings,
         guard=guard,
     )
     history = History(pods, settings.history, unix_now)

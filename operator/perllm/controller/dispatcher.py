@@ -15,6 +15,7 @@ from perllm.controller.stray_pods import StrayPods
 from perllm.controller.task import Task
 from perllm.controller.tracking import Tracked, Tracking
 from perllm.guard import Guard, describe
+from perllm.placement.counterfactual import Ending, Savings
 from perllm.scheduling.admission import NO_MODEL_SERVER, Admission, explain_wait, lacks_server
 from perllm.scheduling.denial import DenialCause, PodDenial
 from perllm.scheduling.pending import Action, PendingTask, Reject, SetAside, Start, Wait
@@ -40,6 +41,7 @@ class Dispatcher:
         stray_pods: removes those that are in the way.
         announcer: announces that a task is postponed.
         admission: explains rejections.
+        savings: count what rejected tasks would have taken otherwise.
         guard: contains failures about single tasks.
     """
 
@@ -54,6 +56,7 @@ class Dispatcher:
         stray_pods: StrayPods,
         announcer: Announcer,
         admission: Admission,
+        savings: Savings,
         guard: Guard,
     ) -> None:
         self._scheduler = scheduler
@@ -64,6 +67,7 @@ class Dispatcher:
         self._stray_pods = stray_pods
         self._announcer = announcer
         self._admission = admission
+        self._savings = savings
         self._guard = guard
 
     async def run(self) -> None:
@@ -128,6 +132,15 @@ class Dispatcher:
             deadline = tracked.task.valid_spec.deadline
             message = self._admission.explain_rejection(action.placement, deadline)
             self._reconciler.reject(tracked, "Infeasible", message)
+            self._note_rejection(action)
+
+    def _note_rejection(self, action: Reject) -> None:
+        request, other = action.task.request, self._scheduler.find_counterfactual(action.task.uid)
+        if other is not None:
+            tokens = action.placement.inference.output_tokens
+            self._savings.note(
+                Ending(real=None, other=other, output_tokens=tokens, due_s=request.due_s, is_met=False, energy_j=0.0)
+            )
 
     async def _create(self, task: PendingTask, node: str | None) -> None:
         """Create the pod of a task for a node, and report the result to the scheduler."""

@@ -12,8 +12,10 @@ from perllm.controller.outcomes import build_outcome
 from perllm.controller.status_writer import Fields
 from perllm.controller.tracking import Tracked, Tracking
 from perllm.guard import Guard
+from perllm.learning.outcome import Outcome
 from perllm.learning.revisions import Revisions
 from perllm.metrics import OperatorMetrics
+from perllm.placement.counterfactual import Ending, Savings
 from perllm.placement.decision import Decision
 from perllm.placement.fleet import Fleet
 from perllm.placement.hindsight import judge_ended
@@ -31,6 +33,7 @@ class OutcomeLearner:
         scheduler: learns.
         fleet: the nodes.
         metrics: count what is learned.
+        savings: compare what tasks took with the counterfactual.
         revisions: which of the learned state are stored.
         guard: contains failures about single outcomes.
         unix_now: wall clock.
@@ -43,6 +46,7 @@ class OutcomeLearner:
         fleet: Fleet,
         metrics: OperatorMetrics,
         *,
+        savings: Savings,
         revisions: Revisions,
         guard: Guard,
         unix_now: Callable[[], float],
@@ -51,6 +55,7 @@ class OutcomeLearner:
         self._scheduler = scheduler
         self._fleet = fleet
         self._metrics = metrics
+        self._savings = savings
         self._revisions = revisions
         self._guard = guard
         self._unix_now = unix_now
@@ -84,7 +89,9 @@ class OutcomeLearner:
         node = self._fleet.nodes.get(decision.node)
         was_at_once = self._unix_now() <= task.due_s + MAX_ENDING_S
         if node is not None and node.is_open and was_at_once and not (pod.is_disrupted or is_lost(pod)):
-            self._scheduler.learn_ended(judge_ended(decision, task.due_s, tracked.residence))
+            endings = self._review(tracked, decision, None)
+            if self._scheduler.learn_ended(judge_ended(decision, task.due_s, tracked.residence)):
+                self._savings.note(*endings)
 
     def _learn(self, tracked: Tracked) -> None:
         observed, pod = tracked.status.observed, tracked.find_pod(tracked.status.pod_name)
@@ -104,8 +111,24 @@ class OutcomeLearner:
         outcome = build_outcome(tracked.task, tracked.status, pod, decision, tracked.residence)
         if outcome is None:
             return
+        endings = self._review(tracked, decision, outcome)
         reward = self._scheduler.learn(outcome, decision.gpu_type)
         tracked.revision = self._revisions.current(outcome.node)
         if reward is not None:
             self._metrics.outcomes.inc()
             self._metrics.reward.observe(reward)
+            self._savings.note(*endings)
+
+    def _review(self, tracked: Tracked, decision: Decision, outcome: Outcome | None) -> list[Ending]:
+        """Compare a run with its counterfactual, before it is learned from; return nothing without one.
+
+        What is learned does not depend on it, so a failure here must not stop that.
+        """
+        key, endings = tracked.task.key, list[Ending]()
+
+        def review() -> None:
+            ending = self._scheduler.review(decision, tracked.task.due_s, outcome)
+            endings.extend([] if ending is None else [ending])
+
+        self._guard.run("savings", key, review, again=False)
+        return endings

@@ -11,6 +11,7 @@ from perllm.cluster.rbac import (
     namespace_rules,
     node_rules,
     server_rules,
+    shadow_rules,
     task_rules,
 )
 from perllm.config import Config
@@ -67,6 +68,8 @@ class Access:
 def list_needed(config: Config, namespace: str) -> list[Access]:
     """Return all access that an operator with this configuration needs when it runs in `namespace`."""
     needed = list(_expand(node_rules()))
+    if config.mode == "shadow":
+        return needed + [access for place in config.namespaces or ("",) for access in _expand(shadow_rules(), place)]
     for place in config.namespaces or ("",):
         needed += _expand(task_rules(), place)
     if not config.namespaces:

@@ -9,7 +9,8 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from perllm.api.task import Tier
-from perllm.api.task_status import DecisionStatus
+from perllm.api.task_status import CounterfactualStatus, DecisionStatus
+from perllm.placement.counterfactual import Prospect
 from perllm.placement.forecast import ArmForecast, Inference, RunEnergy, RunTimes
 from perllm.text import clean_line, cut
 
@@ -68,6 +69,7 @@ class Decision:
         inference: what the task asks of its model.
         forecast: what is expected of it on the node.
         assessment: what the policy made of that.
+        counterfactual: what was expected of it where the plain kube-scheduler would have put it; None if unknown.
     """
 
     task_id: str
@@ -81,14 +83,18 @@ class Decision:
     inference: Inference
     forecast: ArmForecast
     assessment: Assessment
+    counterfactual: Prospect | None = None
+
+    def to_prospect(self) -> Prospect:
+        """Return what was expected of the task on the chosen node."""
+        return Prospect(node=self.node, gpu_type=self.gpu_type, at_s=self.decided_s, forecast=self.forecast)
 
     def to_record(self) -> str:
         """Return the decision as one compact line of JSON of at most `MAX_RECORD` characters.
 
-        It is flat: the fields of all parts, by the keys of `_KEYS` or their own names.
+        It is flat: the fields of all parts, by the keys of `_KEYS` or their own names. So is the counterfactual in it.
         """
-        record = {key: _bounded(value, _LENGTHS.get(key, MAX_NAME)) for key, value in _flatten(self).items()}
-        return orjson.dumps(record).decode()
+        return orjson.dumps(_to_plain(self)).decode()
 
     def to_status(self, created_s: float) -> DecisionStatus:
         """Return the part of the decision that the task's status shows; times count from the task's creation."""
@@ -107,7 +113,18 @@ class Decision:
             candidates=assessment.candidates,
             rejected=dict(assessment.excluded),
             metrics_age=self.metrics_age_s,
+            counterfactual=None if self.counterfactual is None else _to_status(self.counterfactual, created_s),
         )
+
+
+def _to_status(other: Prospect, created_s: float) -> CounterfactualStatus:
+    forecast = other.forecast
+    return CounterfactualStatus(
+        node=other.node,
+        predicted_latency=other.at_s - created_s + forecast.times.latency_s,
+        predicted_energy=forecast.energy.energy_j,
+        hit_chance=min(max(forecast.hit_chance, 0.0), 1.0),
+    )
 
 
 _PARTS = (Inference, ArmForecast, RunTimes, RunEnergy, Assessment)
@@ -121,7 +138,7 @@ _RECORD = TypeAdapter(Decision)
 _KEYS = {"solo_token_s": "alone_s", "contention_s": "crowd_s", "excluded": "rejected"}
 """Keys of the record that are not the field's name: pods bound before an upgrade carry them."""
 
-_POSITIVE = frozenset({"prompt_tokens", "hint_tokens", "output_tokens", "length_spread", "gpus", "alone_s"})
+_POSITIVE = frozenset({"prompt_tokens", "hint_tokens", "output_tokens", "length_spread", "gpus", "alone_s", "scale"})
 """What follows divides by these or takes their logarithms."""
 
 _ANY_SIGN = frozenset({"time_left_s", "length_centre", "score", "slack", "resource_slack", "hit_chance", "harm"})
@@ -139,10 +156,25 @@ def read_record(text: str) -> Decision:
         decision = _RECORD.validate_python(_nest(orjson.loads(text)))
     except (orjson.JSONDecodeError, ValidationError) as error:
         raise RecordError(f"unreadable decision record: {clean_line(error)}") from error
-    wrong = [key for key, value in _flatten(decision).items() if not _is_possible(key, value)]
+    wrong = _find_impossible(decision)
     if wrong:
         raise RecordError(f"unreadable decision record: impossible figures of {', '.join(wrong)}")
     return _clean(decision)
+
+
+def _to_plain(part: Any) -> dict[str, object]:
+    return {
+        key: _to_plain(value) if isinstance(value, Prospect) else _bounded(value, _LENGTHS.get(key, MAX_NAME))
+        for key, value in _flatten(part).items()
+    }
+
+
+def _find_impossible(part: Any) -> list[str]:
+    """Return the names of the figures that cannot be true."""
+    figures = _flatten(part)
+    other = figures.pop("counterfactual", None)
+    wrong = [key for key, value in figures.items() if not _is_possible(key, value)]
+    return wrong + (_find_impossible(other) if other is not None else [])
 
 
 def _flatten(part: Any) -> dict[str, object]:
@@ -160,17 +192,20 @@ def _nest(record: object) -> object:
         return record
     flat = {**record, **{name: record[key] for name, key in _KEYS.items() if key in record}}
     forecast = {**flat, "times": flat, "energy": flat}
-    return {**flat, "inference": flat, "forecast": forecast, "assessment": flat}
+    other = _nest(record.get("counterfactual"))
+    return {**flat, "inference": flat, "forecast": forecast, "assessment": flat, "counterfactual": other}
 
 
 def _clean(decision: Decision) -> Decision:
     """Return the decision with words that fit into a status; any client that may write pods may have written them."""
     excluded = {clean_line(name, MAX_REJECTED_NAME): count for name, count in decision.assessment.excluded.items()}
+    other = decision.counterfactual
     return replace(
         decision,
         policy=clean_line(decision.policy, MAX_NAME),
         gpu_type=clean_line(decision.gpu_type, MAX_NAME),
         reason=clean_line(decision.reason, MAX_REASON),
+        counterfactual=other and replace(other, gpu_type=clean_line(other.gpu_type, MAX_NAME)),
         assessment=replace(decision.assessment, excluded=excluded),
     )
 

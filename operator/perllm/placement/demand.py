@@ -6,11 +6,12 @@ since the API server denies such a pod and says why, and kube-scheduler has the 
     resource    the first GPU resource that it asks for, in the order of the configuration
     slots       requests of that resource (limits where there are none), as kube-scheduler adds them up:
                 max(containers + sidecars, any init container + the sidecars started before it); at least 1
+    cpu, memory added up likewise; a container that requests none counts with what kube-scheduler scores it with
     selector    nodeSelector
     terms       requiredDuringSchedulingIgnoredDuringExecution of the node affinity; one of them has to hold
     tolerations of taints
 
-Ignored: resourceClaims, affinity to other pods, topology, other resources than the GPU.
+Ignored: resourceClaims, affinity to other pods, topology, other resources.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,12 +19,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from perllm.api.quantities import parse_quantity
+from perllm.api.quantities import parse_amount
 from perllm.cluster.slots import find_resource
 from perllm.text import clean_line
 
 MAX_SLOTS = 1e6
 """More than any node has."""
+
+USUAL_CPU_CORES = 0.1
+USUAL_MEMORY_BYTES = 200.0 * 2**20
+"""What kube-scheduler scores a container with that requests nothing (DefaultMilliCPURequest, DefaultMemoryRequest)."""
+
+MAX_AMOUNT = 1e18
 
 MAX_RULES = 32
 """Selectors, requirements and tolerations that are examined; a pod with more is left to kube-scheduler."""
@@ -110,11 +117,15 @@ class PodDemand:
         slots: slots it takes.
         rules: what must hold of the node.
         resource: the GPU resource that it asks for; empty if it asks for none, and takes a slot nevertheless.
+        cpu_cores: processors that it requests.
+        memory_bytes: memory that it requests.
     """
 
     slots: float = 1.0
     rules: NodeRules = ANYWHERE
     resource: str = ""
+    cpu_cores: float = USUAL_CPU_CORES
+    memory_bytes: float = USUAL_MEMORY_BYTES
 
 
 ONE_SLOT = PodDemand()
@@ -130,35 +141,42 @@ def read_demand(pod_spec: object, gpu_resources: Sequence[str]) -> PodDemand:
     """Return what a pod with this spec asks of its node, in units of one slot for each of a resource."""
     spec = _mapping(pod_spec)
     resource = find_resource(_extended_resources(spec), gpu_resources)
-    return PodDemand(_read_slots(spec, resource), _read_rules(spec), resource)
+    return PodDemand(
+        slots=min(max(_add_up(spec, resource, 0.0), 1.0), MAX_SLOTS),
+        rules=_read_rules(spec),
+        resource=resource,
+        cpu_cores=_add_up(spec, "cpu", USUAL_CPU_CORES),
+        memory_bytes=_add_up(spec, "memory", USUAL_MEMORY_BYTES),
+    )
 
 
-def _read_slots(spec: Mapping[str, Any], resource: str) -> float:
+def _add_up(spec: Mapping[str, Any], resource: str, usual: float) -> float:
+    """Return how much of a resource a pod requests; a container that does not say takes the usual amount."""
     sidecars = peak = 0.0
     for container in _mappings(spec.get("initContainers")):
-        asked = _asked(container, resource)
+        asked = _asked(container, resource, usual)
         if container.get("restartPolicy") == "Always":
             sidecars += asked
             asked = 0.0
         peak = max(peak, sidecars + asked)
-    total = sidecars + sum(_asked(container, resource) for container in _mappings(spec.get("containers")))
-    return min(max(total, peak, 1.0), MAX_SLOTS)
+    total = sidecars + sum(_asked(container, resource, usual) for container in _mappings(spec.get("containers")))
+    return max(total, peak)
 
 
-def _asked(container: Mapping[str, Any], resource: str) -> float:
+def _asked(container: Mapping[str, Any], resource: str, usual: float) -> float:
     resources = _mapping(container.get("resources"))
     for part in ("requests", "limits"):
         amount = _mapping(resources.get(part)).get(resource)
         if amount is not None:
             return _read_amount(amount)
-    return 0.0
+    return usual
 
 
 def _read_amount(amount: object) -> float:
     if not isinstance(amount, int | str):
         return 0.0
     try:
-        return float(min(max(parse_quantity(amount), 0), MAX_SLOTS))
+        return min(max(parse_amount(amount), 0.0), MAX_AMOUNT)
     except ValueError:
         return 0.0
 

@@ -42,6 +42,8 @@ class Fleet:
         # Slots that are units of whatever a pod asks for, so of any resource that no node names.
         self._unnamed = np.zeros(0)
         self._gpus = np.ones(0)
+        self._cpu_cores = np.zeros(0)
+        self._memory_bytes = np.zeros(0)
         self._fitting = Fitting()
         self._serving: dict[str, Serving] = {}
         self._servers: dict[str, BoolArray] = {}
@@ -65,6 +67,8 @@ class Fleet:
             sizes[row] = node.slots_of(resource)
         self._unnamed[row] = 0.0 if node.resources else node.slots
         self._gpus[row] = node.gpus
+        self._cpu_cores[row] = node.cpu_cores
+        self._memory_bytes[row] = node.memory_bytes
         self._all_nodes = None
         self._fitting.put(node, row)
         self.put_bandwidth(node.name, bandwidth)
@@ -162,6 +166,14 @@ class Fleet:
         """Return the GPUs of each node."""
         return self._gpus[rows]
 
+    def cpu_cores(self, rows: IntArray) -> FloatArray:
+        """Return the processors of each node that its pods may request."""
+        return self._cpu_cores[rows]
+
+    def memory_bytes(self, rows: IntArray) -> FloatArray:
+        """Return the memory of each node that its pods may request."""
+        return self._memory_bytes[rows]
+
     def bandwidth_capacity_bps(self, rows: IntArray) -> FloatArray:
         """Return the uplink of each node."""
         return self._bandwidth_capacity_bps[rows]
@@ -189,5 +201,7 @@ class Fleet:
         self._sizes = {resource: extend(sizes, rows) for resource, sizes in self._sizes.items()}
         self._unnamed = extend(self._unnamed, rows)
         self._gpus = extend(self._gpus, rows, fill=1.0)
+        self._cpu_cores = extend(self._cpu_cores, rows)
+        self._memory_bytes = extend(self._memory_bytes, rows)
         self._bandwidth_capacity_bps = extend(self._bandwidth_capacity_bps, rows)
         self._bandwidth_used_bps = extend(self._bandwidth_used_bps, rows)

@@ -23,19 +23,12 @@ from perllm.learning.law import RELATIVE_NOISE
 from perllm.learning.learner import Learner
 from perllm.learning.model_laws import ModelLaws
 from perllm.placement.fleet import Fleet
-from perllm.placement.forecast import Inference, RunEnergy, RunTimes
+from perllm.placement.forecast import LEAST_S, MIN_SCALE, Inference, RunEnergy, RunTimes, find_hit_chance
 from perllm.placement.ledger import Ledger, NodeLoads
-from perllm.placement.outlook import LEAST_S, Outlook
+from perllm.placement.loaded_models import LoadedModels
+from perllm.placement.outlook import Outlook
 from perllm.placement.request import PlacementRequest
 from perllm.policy.problem import Arms, BoolArray, FloatArray, IntArray
-
-LOGISTIC = 1.702
-"""The logistic function of 1.702 x is within 0.01 of the normal distribution function of x."""
-
-MAX_EXPONENT = 700.0
-"""The exponential of more is not a float."""
-
-MIN_SCALE = 0.03
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,13 +100,22 @@ class Forecaster:
         fleet: the nodes.
         ledger: the tasks in flight.
         transmission_j_per_bit: energy of moving one bit to a node, in the order of `Tier`.
+        loaded: models that nodes count as having, besides those that are known to be loaded.
     """
 
-    def __init__(self, learner: Learner, fleet: Fleet, ledger: Ledger, transmission_j_per_bit: FloatArray) -> None:
+    def __init__(
+        self,
+        learner: Learner,
+        fleet: Fleet,
+        ledger: Ledger,
+        transmission_j_per_bit: FloatArray,
+        loaded: LoadedModels,
+    ) -> None:
         self._learner = learner
         self._fleet = fleet
         self._ledger = ledger
         self._transmission_j_per_bit = transmission_j_per_bit
+        self._loaded = loaded
 
     def look_out(
         self,
@@ -136,12 +138,13 @@ class Forecaster:
             now_s: now, by the ledger's clock.
         """
         scene = self._survey(request, task, rows=rows, allowed=allowed, now_s=now_s)
-        times, energy, errors = _find_times(scene), _find_energy(scene), scene.laws.latency
+        (times, queue_s), energy, errors = _find_times(scene), _find_energy(scene), scene.laws.latency
         scatter, doubt = np.maximum(errors.scale[rows], MIN_SCALE), _find_doubt(scene)
         scale = np.maximum(scatter, doubt)
         hit_chance = _find_hit_chances(task.time_left_s, lengths, times, scale)
         return Outlook(
             times=times,
+            queue_s=queue_s,
             energy=energy,
             demand_bps=scene.demand_bps,
             running=scene.loads.running,
@@ -188,7 +191,7 @@ class Forecaster:
             read_s=read_s,
             solo_token_s=solo_token_s / OUTPUT_UNIT,
             contention_s=contention_s / OUTPUT_UNIT,
-            cold=laws.cold(rows, now_s),
+            cold=np.minimum(laws.cold(rows, now_s), self._loaded.cold(task.model, rows, laws.load_s[rows], now_s)),
         )
 
     def _find_room(self, request: PlacementRequest, rows: IntArray, loads: NodeLoads) -> tuple[FloatArray, FloatArray]:
@@ -270,7 +273,8 @@ def _count_plays(scene: _Scene, doubt: FloatArray) -> FloatArray:
     return plays
 
 
-def _find_times(scene: _Scene) -> RunTimes[FloatArray]:
+def _find_times(scene: _Scene) -> tuple[RunTimes[FloatArray], FloatArray]:
+    """Return how long the task takes on each node, and how long of it it waits for room."""
     task, loads, slots, used = scene.task, scene.loads, scene.slots, scene.used
     reading_s = scene.read_s * (task.prompt_tokens / PROMPT_UNIT)
     wait_s = scene.read_s * (loads.backlog_tokens / scene.gpus / PROMPT_UNIT)
@@ -281,7 +285,7 @@ def _find_times(scene: _Scene) -> RunTimes[FloatArray]:
     residence_s = fixed_s + task.output_tokens * token_s
     turns = np.where(used <= slots, 0.0, used + loads.waiting - slots) / np.maximum(slots, 1.0)
     queue_s = turns * residence_s
-    return RunTimes(
+    times = RunTimes(
         latency_s=residence_s + queue_s,
         fixed_s=fixed_s + queue_s,
         transfer_s=transfer_s,
@@ -292,6 +296,7 @@ def _find_times(scene: _Scene) -> RunTimes[FloatArray]:
         contention_s=scene.contention_s,
         cold=scene.cold,
     )
+    return times, queue_s
 
 
 def _find_energy(scene: _Scene) -> RunEnergy[FloatArray]:
@@ -327,11 +332,8 @@ def _find_hit_chances(
     time_left_s: float, lengths: FloatArray, times: RunTimes[FloatArray], scale: FloatArray
 ) -> FloatArray:
     """Return the chance to be in time on each node."""
-    if time_left_s <= 0:
-        return np.zeros_like(times.fixed_s)
-    times_s = np.maximum(times.fixed_s[:, None] + times.token_s[:, None] * lengths, LEAST_S)
-    late = np.minimum((LOGISTIC / scale)[:, None] * np.log(times_s / time_left_s), MAX_EXPONENT)
-    chances: FloatArray = (1.0 / (1.0 + np.exp(late))).sum(axis=1)
+    times_s = times.fixed_s[:, None] + times.token_s[:, None] * lengths
+    chances: FloatArray = find_hit_chance(times_s, time_left_s, scale[:, None]).sum(axis=1)
     chances /= len(lengths)
     return chances
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import log
 
 from perllm.learning.outcome import Ended, Outcome
+from perllm.placement.counterfactual import Circumstances
 from perllm.placement.decision import Decision
 from perllm.placement.flight import Residence
 
@@ -99,6 +100,16 @@ def judge_ended(decision: Decision, ended_s: float, residence: Residence | None)
         is_served=inference.is_served,
         is_one_answer=inference.prompts == 1,
         service=inference.service,
+    )
+
+
+def read_circumstances(outcome: Outcome) -> Circumstances:
+    """Return what is known of a run that has ended."""
+    return Circumstances(
+        prompt_tokens=outcome.prompt_tokens,
+        output_tokens=outcome.output_tokens,
+        residence=Residence(outcome.occupancy, outcome.others_tokens),
+        is_served=outcome.is_served,
     )
 
 

@@ -223,6 +223,14 @@ class Ledger:
         """Return a task in flight."""
         return self._flights.get(task_id)
 
+    def observe(self, task_id: str, now_s: float) -> Residence | None:
+        """Return what a task has met on its node so far; None if it is not in flight."""
+        flight = self._flights.get(task_id)
+        if flight is None:
+            return None
+        self._nodes.advance(flight.row, now_s)
+        return _find_residence(flight, self._begun[task_id], self._nodes, now_s)
+
     def _add(self, flight: Flight, now_s: float) -> None:
         self._undo(flight.task_id, now_s)
         nodes, row = self._nodes, flight.row

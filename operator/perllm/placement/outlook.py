@@ -4,10 +4,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from perllm.placement.forecast import ArmForecast, RunEnergy, RunTimes
+from perllm.placement.forecast import LEAST_S, ArmForecast, RunEnergy, RunTimes
 from perllm.policy.problem import Arms, FloatArray
-
-LEAST_S = 1e-6
 
 _QUANTILES = np.array([-1.645, -1.036, -0.674, -0.385, -0.126, 0.126, 0.385, 0.674, 1.036, 1.645])
 """Middles of ten equally likely ranges of the standard normal distribution."""
@@ -19,6 +17,7 @@ class Outlook:
 
     Attributes:
         times: how long the task takes.
+        queue_s: the part of it in which it waits for room.
         energy: how much energy it takes.
         demand_bps: uplink that brings the input there in time.
         running: tasks in flight there.
@@ -31,6 +30,7 @@ class Outlook:
     """
 
     times: RunTimes[FloatArray]
+    queue_s: FloatArray
     energy: RunEnergy[FloatArray]
     demand_bps: FloatArray
     running: FloatArray

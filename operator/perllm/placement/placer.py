@@ -21,6 +21,7 @@ from perllm.placement.flight import Flight, Residence
 from perllm.placement.forecast import Inference
 from perllm.placement.forecaster import Forecaster
 from perllm.placement.ledger import Ledger
+from perllm.placement.loaded_models import LoadedModels
 from perllm.placement.outlook import Outlook
 from perllm.placement.reasons import explain_arm
 from perllm.placement.request import PlacementRequest
@@ -120,6 +121,7 @@ class Placer:
         metrics_age_s: returns the age of a node's metrics, None when there are none.
         unix_now: wall clock, for deadlines.
         now: monotonic clock, for the ledger.
+        loaded: models that nodes count as having, besides those that are known to be loaded.
     """
 
     def __init__(
@@ -134,6 +136,7 @@ class Placer:
         metrics_age_s: Callable[[str], float | None],
         unix_now: Callable[[], float],
         now: Callable[[], float],
+        loaded: LoadedModels | None = None,
     ) -> None:
         self._learner = learner
         self._fleet = fleet
@@ -142,7 +145,7 @@ class Placer:
         self._gate = Gate(fleet, ledger, circuits)
         self._policy = policy
         j_per_bit = np.array([transmission_j_per_bit[tier] for tier in Tier])
-        self._forecaster = Forecaster(learner, fleet, ledger, j_per_bit)
+        self._forecaster = Forecaster(learner, fleet, ledger, j_per_bit, loaded or LoadedModels())
         self._metrics_age_s = metrics_age_s
         self._unix_now = unix_now
         self._now = now

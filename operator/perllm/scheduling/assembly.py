@@ -12,6 +12,7 @@ from perllm.learning.outcome import ImplausibleFigure
 from perllm.placement.circuits import Circuits
 from perllm.placement.fleet import Fleet
 from perllm.placement.ledger import Ledger
+from perllm.placement.rehearsal import OtherScheduler
 from perllm.scheduling.admission import Admission
 from perllm.scheduling.journal import Inputs
 from perllm.scheduling.loop import DispatchRules, Order
@@ -28,6 +29,7 @@ class SchedulerSettings(BaseModel):
         weights: of namespaces.
         transmission_j_per_bit: energy of moving one bit to a node, by tier.
         seed: of the jitter of pauses.
+        other: whose choices are rehearsed.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,6 +39,7 @@ class SchedulerSettings(BaseModel):
     weights: dict[str, float]
     transmission_j_per_bit: dict[Tier, float]
     seed: int
+    other: OtherScheduler = OtherScheduler.NONE
 
 
 def read_settings(config: Config, seed: int) -> SchedulerSettings:
@@ -47,6 +50,7 @@ def read_settings(config: Config, seed: int) -> SchedulerSettings:
         weights=config.fairness.weights,
         transmission_j_per_bit={tier: config.nodes.transmission_microjoule_per_bit[tier] * 1e-6 for tier in Tier},
         seed=seed,
+        other=OtherScheduler.PERLLM if config.mode == "shadow" else OtherScheduler.KUBE_SCHEDULER,
     )
 
 
@@ -81,5 +85,6 @@ def build_scheduler(
         transmission_j_per_bit=settings.transmission_j_per_bit,
         rng=rng,
         metrics_age_s=metrics_age_s,
+        other=settings.other,
     )
     return scheduler, parts

@@ -4,7 +4,8 @@
     tasks       note_arrival, submit, withdraw, forget
     pods        note_pod, note_created, note_denied, note_abandoned, release_room, retry, retry_namespace
     placement   decide, settle (kube-scheduler asks), confirm, cancel, end, drop, free
-    outcomes    restore, learn, learn_ended
+    shadow mode consider, rehearse
+    outcomes    restore, review, learn, learn_ended
     circuits    note_refused, note_failed, note_began, note_succeeded, tend_circuits
     time        due, refresh
 
@@ -12,7 +13,8 @@ The operator and the simulator give the same inputs to the same code, and a reco
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 
 from perllm.api.node_profile import CircuitState
@@ -24,11 +26,16 @@ from perllm.learning.outcome import Ended, Outcome
 from perllm.learning.restoration import restore
 from perllm.placement.circuit import Attempt, CircuitChange
 from perllm.placement.circuits import Circuits
+from perllm.placement.counterfactual import Circumstances, Ending, Prospect, revise
 from perllm.placement.decision import Decision
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.flight import Residence
+from perllm.placement.hindsight import read_circumstances
+from perllm.placement.kube_scheduler import KubeScheduler
 from perllm.placement.ledger import Ledger
+from perllm.placement.loaded_models import LoadedModels
 from perllm.placement.placer import Placement, Placer
+from perllm.placement.rehearsal import OtherScheduler, Rehearsal
 from perllm.placement.request import PlacementRequest
 from perllm.placement.serving import NOTHING, Serving
 from perllm.policy.problem import Policy
@@ -69,6 +76,7 @@ class Scheduler:
         transmission_j_per_bit: energy of moving one bit to a node, by tier.
         rng: for the jitter of pauses.
         metrics_age_s: returns the age of a node's metrics, None when there are none; shown, but not decided on.
+        other: whose choices are rehearsed: kube-scheduler's, or, if that places the tasks, ours.
     """
 
     def __init__(
@@ -81,6 +89,7 @@ class Scheduler:
         transmission_j_per_bit: Mapping[Tier, float],
         rng: Random,
         metrics_age_s: Callable[[str], float | None] = lambda _: None,
+        other: OtherScheduler = OtherScheduler.NONE,
     ) -> None:
         self.inputs = inputs
         self._policy = parts.policy
@@ -89,16 +98,29 @@ class Scheduler:
         self._ledger = parts.ledger
         self._circuits = parts.circuits
         clock = inputs.clock
-        self._placer = Placer(
+        build_placer = partial(
+            Placer,
             parts.policy,
             parts.learner,
             parts.fleet,
-            parts.ledger,
             circuits=parts.circuits,
             transmission_j_per_bit=dict(transmission_j_per_bit),
             metrics_age_s=metrics_age_s,
             unix_now=clock.unix_s,
             now=clock.now_s,
+        )
+        self._placer = build_placer(parts.ledger)
+        ledger, loaded = Ledger(), LoadedModels()
+        other_rng = Random(rng.getrandbits(32))
+        self._rehearsal = Rehearsal(
+            build_placer(ledger, loaded=loaded),
+            ledger,
+            loaded,
+            fleet=parts.fleet,
+            learner=parts.learner,
+            choose=_find_rule(other, parts.fleet, other_rng),
+            rng=other_rng,
+            now_s=clock.now_s,
         )
         self._loop = DispatchLoop(
             self._placer,
@@ -137,6 +159,7 @@ class Scheduler:
         self._fleet.put(node, row, bandwidth)
         self._take_serving(node.name, NOTHING)
         self._placer.note_bandwidth()
+        self._rehearsal.note_bandwidth()
         self._loop.examine_all()
 
     @recorded
@@ -168,6 +191,7 @@ class Scheduler:
             if name in self._fleet.nodes:
                 self._fleet.put_bandwidth(name, one)
         self._placer.note_bandwidth()
+        self._rehearsal.note_bandwidth()
 
     @recorded
     def warm(self, node: str, model: str) -> None:
@@ -183,6 +207,7 @@ class Scheduler:
     def submit(self, task: PendingTask) -> None:
         """Queue a task for its next pod."""
         self._loop.submit(task)
+        self._rehearsal.place(task.request)
 
     @recorded
     def withdraw(self, key: str) -> None:
@@ -193,6 +218,7 @@ class Scheduler:
     def forget(self, key: str, task_id: str) -> None:
         """Forget a task that no longer exists."""
         self._loop.withdraw(key)
+        self._rehearsal.forget(task_id)
         self._placer.release(task_id)
         self._circuits.forget_task(task_id)
 
@@ -237,10 +263,58 @@ class Scheduler:
         return self._loop.decide(request, candidates)
 
     @recorded
+    def consider(self, request: PlacementRequest) -> Placement:
+        """Return what would be decided about a task now; nothing is reserved."""
+        return self._placer.choose(request)
+
+    @recorded
+    def rehearse(self, request: PlacementRequest) -> Prospect | None:
+        """Return what would have been decided about a task if all tasks were ours, in shadow mode."""
+        return self._rehearsal.place(request)
+
+    def find_counterfactual(self, task_id: str) -> Prospect | None:
+        """Return what was expected of a task under the other choice; None if there is none."""
+        return self._rehearsal.find(task_id)
+
+    def explain(self, placement: Placement, node: str) -> Decision:
+        """Return the decision for a node, whichever scheduler chose it, with its counterfactual."""
+        counterfactual = self._rehearsal.find(placement.request.task_id)
+        return replace(self._placer.explain(placement, node), counterfactual=counterfactual)
+
+    @recorded
+    def review(self, decision: Decision, due_s: float, outcome: Outcome | None) -> Ending | None:
+        """Return what became of a task next to its counterfactual; None if it has none. To be called before `learn`.
+
+        Both sides are revised by what the task met on the real and on the rehearsed node, as far as that is known.
+
+        Args:
+            decision: by which it ran.
+            due_s: Unix time of its deadline.
+            outcome: of its run; None if it was ended at its deadline.
+        """
+        real, other = decision.to_prospect(), decision.counterfactual
+        if other is None:
+            return None
+        if outcome is not None:
+            run = read_circumstances(outcome)
+            real, met = self._revise(real, outcome.model, run), self._rehearsal.find_residence(decision.task_id)
+            other = other if met is None else self._revise(other, outcome.model, replace(run, residence=met))
+        return Ending(
+            real=real,
+            other=other,
+            output_tokens=decision.inference.output_tokens if outcome is None else outcome.output_tokens,
+            due_s=due_s,
+            is_met=outcome is not None and outcome.latency_s <= outcome.deadline_s,
+            energy_j=None if outcome is None else outcome.energy_j,
+        )
+
+    @recorded
     def settle(self, task_id: str, node: str) -> Decision | None:
         """Return the decision for the node that kube-scheduler chose; None if it has to be made again."""
         placement = self._loop.settle(task_id, node)
-        return None if placement is None else self._placer.explain(placement, node)
+        if placement is None:
+            return None
+        return self.explain(placement, node)
 
     @recorded
     def confirm(self, decision: Decision, slots: float, resource: str = "") -> None:
@@ -350,5 +424,22 @@ class Scheduler:
                 self._loop.free(change.node)
         return changes
 
+    def _revise(self, prospect: Prospect, model: str, run: Circumstances) -> Prospect:
+        if prospect.node not in self._fleet.nodes:
+            return prospect
+        row = self._fleet.row(prospect.node)
+        return revise(prospect, self._learner.laws(model, self._fleet.rows([prospect.node])), row, run=run)
+
     def _now_s(self) -> float:
         return self.inputs.clock.now_s()
+
+
+def _find_rule(other: OtherScheduler, fleet: Fleet, rng: Random) -> Callable[[Placement], int | None] | None:
+    """Return how the other scheduler chooses."""
+    match other:
+        case OtherScheduler.KUBE_SCHEDULER:
+            return KubeScheduler(fleet, rng).choose
+        case OtherScheduler.PERLLM:
+            return lambda placement: placement.favourite
+        case OtherScheduler.NONE:
+            return None

@@ -12,12 +12,15 @@ from perllm.api.task_status import RunsAs
 from perllm.cluster.node import Node
 from perllm.learning.learner import Learner
 from perllm.placement.circuits import Circuits
+from perllm.placement.counterfactual import Savings
 from perllm.placement.decision import Decision
+from perllm.placement.demand import PodDemand
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.flight import Residence
 from perllm.placement.hindsight import CompletedRun, judge_ended, judge_run
 from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placement
+from perllm.placement.rehearsal import OtherScheduler
 from perllm.placement.request import PlacementRequest
 from perllm.placement.serving import Serving
 from perllm.policy.problem import Policy
@@ -43,6 +46,9 @@ from perllm_lab.simulator.scheduler import (
 from perllm_lab.workload.requests import Request
 
 ALL_TIERS = frozenset(Tier)
+POD_DEMAND = PodDemand(cpu_cores=1.0, memory_bytes=2.0 * 2**30)
+"""What pods of tasks request in the lab (workload/manifests.py)."""
+
 DEADLINE_SLACK_S = 1e-6
 
 
@@ -87,6 +93,10 @@ class Placing:
         mode: how its choices are carried out.
         settings: of the simulation; if tasks are served tasks, every node serves its model.
         learner: predicts; a new one unless given.
+        other: whose choices are rehearsed, to estimate savings.
+
+    Attributes:
+        savings: what PerLLM is estimated to save.
     """
 
     def __init__(
@@ -97,6 +107,7 @@ class Placing:
         settings: SimulationSettings,
         *,
         learner: Learner | None = None,
+        other: OtherScheduler = OtherScheduler.NONE,
     ) -> None:
         self.name = name
         self.queue_rules = mode.queue_rules
@@ -113,7 +124,9 @@ class Placing:
             shares=Shares(),
             transmission_j_per_bit={tier: settings.j_per_bit(tier.value) for tier in Tier},
             rng=rng,
+            other=other,
         )
+        self.savings = Savings(is_shadow=other is OtherScheduler.PERLLM)
         self._requests: dict[str, PlacementRequest] = {}
         self._truths: dict[str, Request] = {}
         self._decisions: dict[str, Decision] = {}
@@ -136,6 +149,8 @@ class Placing:
                 addresses=frozenset(),
                 is_open=True,
                 gpus=float(node.gpus),
+                cpu_cores=float(node.gpu.cpus),
+                memory_bytes=node.gpu.memory_gib * 2.0**30,
             ),
             uplink,
         )
@@ -164,21 +179,7 @@ class Placing:
         """Queue a task."""
         self._now_s = now_s
         task_id = str(number)
-        is_clairvoyant = isinstance(self._learner, TrueLearner)
-        asked = PlacementRequest(
-            task_id=task_id,
-            model=request.model,
-            prompt_tokens=request.prompt_tokens,
-            output_tokens=request.output_tokens if is_clairvoyant else request.hint_tokens,
-            input_bytes=request.input_bytes,
-            tiers=ALL_TIERS,
-            due_s=request.at_s + request.deadline_s,
-            deadline_s=request.deadline_s,
-            is_served=self._is_served,
-            service=request.service,
-        )
-        self._truths[task_id], self._requests[task_id] = request, asked
-        self._scheduler.note_arrival(asked)
+        asked = self._note_arrival(task_id, request)
         self._scheduler.submit(PendingTask(task_id, 1, 1, asked, on_infeasible=self._on_infeasible))
 
     def decide(self, now_s: float) -> Sequence[SendTask | RejectTask]:
@@ -241,7 +242,31 @@ class Placing:
             inference_energy_j=completion.energy_j,
             residence=residence,
         )
-        self._scheduler.learn(judge_run(decision, run), decision.gpu_type)
+        outcome = judge_run(decision, run)
+        ending = self._scheduler.review(decision, request.due_s, outcome)
+        if ending is not None:
+            self.savings.note(ending)
+        self._scheduler.learn(outcome, decision.gpu_type)
+
+    def _note_arrival(self, task_id: str, request: Request) -> PlacementRequest:
+        """Return what a task that has arrived asks of placement."""
+        is_clairvoyant = isinstance(self._learner, TrueLearner)
+        asked = PlacementRequest(
+            task_id=task_id,
+            model=request.model,
+            prompt_tokens=request.prompt_tokens,
+            output_tokens=request.output_tokens if is_clairvoyant else request.hint_tokens,
+            input_bytes=request.input_bytes,
+            tiers=ALL_TIERS,
+            due_s=request.at_s + request.deadline_s,
+            deadline_s=request.deadline_s,
+            demand=POD_DEMAND,
+            is_served=self._is_served,
+            service=request.service,
+        )
+        self._truths[task_id], self._requests[task_id] = request, asked
+        self._scheduler.note_arrival(asked)
+        return asked
 
     def _send(self, start: Start) -> SendTask:
         """Do what the extender and the controller do from the decision to the binding of a pod, or to the request."""

@@ -42,6 +42,8 @@ from integration.chart.helm import CHART, Helm, Object
             {"config": {"server": {"health_port": 10261}}},
             "must differ: all are in the same pod, and they are [10261 10261 10259]",
         ),
+        ({"config": {"mode": "shadow"}, "replicaCount": 2}, "config.mode shadow needs replicaCount 1"),
+        ({"config": {"mode": "shadow"}, "agent": {"enabled": True}}, "config.mode shadow needs replicaCount 1"),
         ({"config": {"server": {"health_host": "127.0.0.1"}}}, "must be an address that kubelet and Prometheus reach"),
         (
             {"agent": {"servers": [{"url": "http://user:password@models/v1"}]}},

@@ -11,7 +11,7 @@ from perllm.agent.config import AgentConfig
 from perllm.api.crd import list_crds
 from perllm.cluster.agent_policy import build_agent_policies
 from perllm.cluster.authors import build_author_policy
-from perllm.cluster.rbac import build_agent_manifests, build_manifests
+from perllm.cluster.rbac import build_agent_manifests, build_manifests, build_shadow_manifests
 from perllm.cluster.release_policy import build_release_policy
 from perllm.config import Config
 from perllm.extender.scheduler import scheduler_configuration
@@ -400,3 +400,33 @@ def test_names_follow_the_release(release: str, overrides: Object, expected: str
     text = helm("template", release, str(CHART), *FLAGS, values=overrides)
 
     assert yaml.safe_load(text)["metadata"]["name"] == expected
+
+
+SHADOW: Object = {"config": {"mode": "shadow"}}
+
+
+@pytest.mark.parametrize("namespaces", [[], ["a", "b"]], ids=["all namespaces", "some"])
+def test_in_shadow_mode_everything_is_read_only_but_the_profiles_of_nodes(namespaces: list[str], helm: Helm) -> None:
+    objects = helm.render({"config": {"mode": "shadow", "namespaces": namespaces}})
+
+    assert list_grants(objects) == list_grants(build_shadow_manifests(account("perllm"), namespaces=namespaces))
+    bound = {one["roleRef"]["name"] for one in objects if one["kind"].endswith("RoleBinding")}
+    roles = {one["metadata"]["name"]: one for one in objects if one["kind"] in ("Role", "ClusterRole")}
+    rules = [rule for name in bound for rule in roles[name]["rules"]]
+    writes = [rule for rule in rules if set(rule["verbs"]) - {"get", "list", "watch"}]
+    assert [resource for rule in writes for resource in rule["resources"]] == [
+        "llmnodeprofiles",
+        "llmnodeprofiles/status",
+    ]
+
+
+def test_in_shadow_mode_there_is_no_kube_scheduler_and_nothing_that_others_are_subject_to(helm: Helm) -> None:
+    objects = helm.render(SHADOW)
+    pod = find(objects, "Deployment")["spec"]["template"]["spec"]
+
+    assert [one["name"] for one in pod["containers"]] == ["operator"]
+    assert {one["name"] for one in pod["volumes"]} == {"config", "state", "operator-token"}
+    assert not {"Lease", "Secret", "ValidatingAdmissionPolicy", "Job"} & {one["kind"] for one in objects}
+    assert find(objects, "Deployment")["spec"]["strategy"] == {"type": "Recreate"}
+    config = Config.model_validate(yaml.safe_load(find(objects, "ConfigMap", "perllm")["data"]["perllm.yaml"]))
+    assert config == Config(mode="shadow")

@@ -12,12 +12,14 @@ from perllm.cluster.rbac import (
     agent_task_rules,
     build_agent_manifests,
     build_manifests,
+    build_shadow_manifests,
     collection_path,
     lease_rules,
     namespace_rules,
     node_rules,
     scheduler_lease_rules,
     server_rules,
+    shadow_rules,
     task_rules,
 )
 from perllm.cluster.release_policy import build_release_policy
@@ -52,6 +54,21 @@ def test_with_namespaces_nothing_about_tasks_may_be_done_elsewhere() -> None:
     manifests = build_manifests(OPERATOR, SCHEDULER, namespaces=["a", "b"])
     assert granted(manifests, OPERATOR, None) == node_rules()
     assert granted(manifests, OPERATOR, "a") == granted(manifests, OPERATOR, "b") == task_rules()
+
+
+@pytest.mark.parametrize("namespaces", [(), ("a", "b")])
+def test_in_shadow_mode_only_profiles_are_written(namespaces: tuple[str, ...]) -> None:
+    manifests = build_shadow_manifests(OPERATOR, namespaces=namespaces)
+    writes = {
+        (resource, verb)
+        for place in (None, *namespaces)
+        for rule in granted(manifests, OPERATOR, place)
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        if verb not in ("list", "watch")
+    }
+    assert writes == {("llmnodeprofiles", "create"), ("llmnodeprofiles/status", "patch")}
+    assert granted(manifests, OPERATOR, namespaces[0] if namespaces else None)[-1] == shadow_rules()[0]
 
 
 def test_the_lease_is_read_and_given_up_by_the_operator_and_renewed_by_its_scheduler() -> None:
@@ -96,6 +113,7 @@ def test_agents_have_rights_to_tasks_and_pods_only_in_the_namespaces_listed_for_
         node_rules(),
         task_rules(),
         namespace_rules(),
+        shadow_rules(),
         lease_rules("x"),
         scheduler_lease_rules("x"),
         server_rules(),

@@ -54,6 +54,13 @@ class TestNode:
     def test_is_none_of_the_fleet_otherwise(self, item: dict[str, Any]) -> None:
         assert read_node(item, NodeLabels()) is None
 
+    def test_has_the_cpu_and_memory_that_its_pods_may_request(self) -> None:
+        item = node_object()
+        item["status"]["allocatable"] |= {"cpu": "3920m", "memory": "15Gi"}
+        node = read_node(item, NodeLabels())
+        assert node is not None
+        assert (node.cpu_cores, node.memory_bytes) == (3.92, 15 * 2**30)
+
     def test_may_be_described_by_other_labels(self) -> None:
         item = node_object(labels={"site": "cloud", "accelerator": "h100"})
         item["status"]["allocatable"] = {"amd.com/gpu": "8"}

@@ -31,6 +31,7 @@ from perllm.energy.meters import Meter
 from perllm.energy.settlement import SETTLING_S, Settlement
 from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics
+from perllm.placement.counterfactual import Prospect
 from perllm.placement.decision import Decision
 from perllm.policy.contextual import CsUcb
 from unit.cluster.fake_api import FakeApiServer
@@ -228,6 +229,36 @@ async def test_a_task_is_run_measured_learned_and_announced(cluster: Cluster) ->
     assert cluster.metric("perllm_outcomes_learned_total") == 1
     assert cluster.metric("perllm_decisions_total", policy="cs-ucb", tier="edge", explored="false") == 1
     assert cluster.metric("perllm_deadlines_total", tier="edge", met="true") == 1
+
+
+async def run_with_counterfactual(cluster: Cluster) -> None:
+    """Let task t run on node n, with a decision that says what was expected elsewhere."""
+    cluster.create()
+    await asyncio.sleep(2)
+    elsewhere = make_own_decision(energy_j=5000.0, fixed_j=4600.0).forecast
+    cluster.bind(counterfactual=Prospect(node="k", gpu_type="A100", at_s=START_S, forecast=elsewhere))
+    await asyncio.sleep(8.5)
+    cluster.finish()
+    await asyncio.sleep(SETTLING_S + 1)
+
+
+async def test_a_task_is_compared_with_its_counterfactual(cluster: Cluster) -> None:
+    await run_with_counterfactual(cluster)
+    assert cluster.status()["decision"]["counterfactual"]["node"] == "k"
+    assert cluster.metric("perllm_compared_tasks", unit="joules") == 1
+    assert cluster.metric("perllm_saved_joules", bound="total") > 3000
+
+
+async def test_a_task_is_learned_from_even_if_the_comparison_fails(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("no")
+
+    monkeypatch.setattr(type(cluster.scheduler), "review", fail)
+    await run_with_counterfactual(cluster)
+    assert cluster.parts.learner.summaries("n")["m"].count == 1
+    assert cluster.metric("perllm_compared_tasks", unit="joules") == 0
 
 
 async def test_an_outcome_is_learned_once_it_is_stored(cluster: Cluster) -> None:

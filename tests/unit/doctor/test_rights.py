@@ -25,6 +25,14 @@ def test_with_agents_their_leases_and_servers_are_watched() -> None:
     assert Access("watch", "coordination.k8s.io", "leases", "agents") in needed
 
 
+def test_in_shadow_mode_pods_are_only_watched() -> None:
+    needed = list_needed(Config(mode="shadow", namespaces=("a",)), "home")
+    assert [access for access in needed if access.resource.startswith(("pods", "llminferencetasks"))] == [
+        Access("list", "", "pods", "a"),
+        Access("watch", "", "pods", "a"),
+    ]
+
+
 def test_whoever_asks_asks_about_himself() -> None:
     path, body = build_review(Access("create", "", "pods/binding", "a"), None)
     assert path.endswith("/selfsubjectaccessreviews")

@@ -10,6 +10,7 @@ from perllm.placement.circuits import Circuits
 from perllm.placement.demand import ONE_SLOT, PodDemand
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.ledger import Ledger
+from perllm.placement.loaded_models import LoadedModels
 from perllm.placement.placer import Placer
 from perllm.placement.request import PlacementRequest
 from perllm.policy.contextual import CsUcb
@@ -31,6 +32,7 @@ class Setting:
     fleet: Fleet
     ledger: Ledger
     circuits: Circuits
+    policy: Policy
     ages_s: dict[str, float] = field(default_factory=dict)
     now_s: float = 1000.0
 
@@ -40,20 +42,26 @@ def make_setting(*nodes: Node, bandwidth_bps: float = 100e6, policy: Policy | No
     learner, fleet, ledger, circuits = Learner(policy), Fleet(), Ledger(), Circuits(Random(0))
     for node in nodes:
         fleet.put(node, learner.register(node.name, node.gpu_type), Bandwidth(bandwidth_bps, 0.0))
-    placer = Placer(
-        policy,
-        learner,
-        fleet,
+    setting = Setting(None, learner, fleet, ledger, circuits, policy)  # type: ignore[arg-type]
+    setting.placer = make_placer(setting, ledger)
+    setting.placer.note_bandwidth()
+    return setting
+
+
+def make_placer(setting: Setting, ledger: Ledger, loaded: LoadedModels | None = None) -> Placer:
+    """Return a placer over the nodes of a setting, with a ledger of its own."""
+    return Placer(
+        setting.policy,
+        setting.learner,
+        setting.fleet,
         ledger,
-        circuits=circuits,
+        circuits=setting.circuits,
         transmission_j_per_bit={EDGE: 1e-6, CLOUD: 2e-6},
         metrics_age_s=lambda name: setting.ages_s.get(name),
         unix_now=lambda: setting.now_s,
         now=lambda: setting.now_s,
+        loaded=loaded,
     )
-    placer.note_bandwidth()
-    setting = Setting(placer, learner, fleet, ledger, circuits)
-    return setting
 
 
 def make_request(

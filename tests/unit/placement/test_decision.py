@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perllm.placement.counterfactual import Prospect
 from perllm.placement.decision import MAX_RECORD, RecordError, read_record
 from unit.placement.records import USUAL, make_decision
 
@@ -26,7 +27,28 @@ def test_the_keys_of_a_record_stay_so_that_pods_bound_before_an_upgrade_are_unde
     )
     new = {"is_served": False, "prompts": 1, "service": "", "time_spread": 0.3}
     assert read_record(written) == USUAL
-    assert orjson.loads(USUAL.to_record()) == orjson.loads(written) | new
+    assert orjson.loads(USUAL.to_record()) == orjson.loads(written) | new | {"time_spread": 0.2, "counterfactual": None}
+
+
+def test_the_counterfactual_travels_with_the_record() -> None:
+    other = Prospect(node="k", gpu_type="A100", at_s=1001.0, forecast=make_decision(energy_j=900.0).forecast)
+    decision = make_decision(counterfactual=other)
+    assert read_record(decision.to_record()) == decision
+    assert len(decision.to_record()) < MAX_RECORD / 2
+
+
+def test_the_status_shows_the_counterfactual_from_the_creation_of_the_task_on() -> None:
+    other = Prospect(node="k", gpu_type="A100", at_s=1001.0, forecast=make_decision(energy_j=900.0).forecast)
+    shown = make_decision(counterfactual=other).to_status(1000.0).counterfactual
+    assert shown is not None
+    assert (shown.node, shown.predicted_latency, shown.predicted_energy, shown.hit_chance) == ("k", 5.0, 900.0, 0.9)
+
+
+def test_impossible_figures_of_the_counterfactual_are_refused_too() -> None:
+    record = orjson.loads(make_decision(counterfactual=USUAL.to_prospect()).to_record())
+    record["counterfactual"]["time_spread"] = 0.0
+    with pytest.raises(RecordError, match="impossible figures of time_spread"):
+        read_record(orjson.dumps(record).decode())
 
 
 def test_a_record_without_score_and_metrics_reads_back() -> None:

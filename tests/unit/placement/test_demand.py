@@ -37,6 +37,12 @@ def expression(operator: str, *values: str, key: str = "zone") -> dict[str, Any]
     return {"key": key, "operator": operator, **({"values": list(values)} if values else {})}
 
 
+def test_cpu_and_memory_are_what_kube_scheduler_scores_a_pod_with() -> None:
+    asked = {"resources": {"requests": {"cpu": "250m", "memory": "1Gi"}}}
+    demand = read_demand({"containers": [asked, {"name": "asks nothing"}]}, GPU)
+    assert (demand.cpu_cores, demand.memory_bytes) == (0.35, 2**30 + 200 * 2**20)
+
+
 class TestSlots:
     @pytest.mark.parametrize(
         ("spec", "slots"),

@@ -11,6 +11,7 @@ from perllm.learning.learner import Learner
 from perllm.placement.circuits import Circuits
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.ledger import Ledger
+from perllm.placement.rehearsal import OtherScheduler
 from perllm.policy.contextual import CsUcb
 from perllm.policy.problem import Policy
 from perllm.scheduling.admission import Admission
@@ -40,6 +41,7 @@ def make_scheduler(
     weights: Mapping[str, float] | None = None,
     journal: IO[bytes] | None = None,
     notify: Callable[[], None] = lambda: None,
+    other: OtherScheduler = OtherScheduler.NONE,
 ) -> Made:
     policy, rng = policy or CsUcb(), Random(1)
     parts = Parts(policy, Learner(policy), Fleet(), Ledger(), Circuits(rng))
@@ -49,6 +51,7 @@ def make_scheduler(
         rules=DispatchRules(order, Admission()),
         shares=Shares(weights),
         transmission_j_per_bit=TRANSMISSION,
+        other=other,
         rng=rng,
     )
     for node in nodes:

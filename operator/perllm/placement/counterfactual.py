@@ -1,0 +1,148 @@
+"""What a task took where it ran, next to what was expected of it where the other scheduler would have put it.
+
+In active mode the other scheduler is the plain kube-scheduler, in shadow mode PerLLM (rehearsal.py).
+"""
+
+from dataclasses import dataclass, replace
+
+from perllm.learning.features import energy_features, latency_features
+from perllm.learning.model_laws import ModelLaws
+from perllm.placement.flight import Residence
+from perllm.placement.forecast import ArmForecast
+from perllm.placement.savings import Comparison, Excess, RunningExcess, SavedUnit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prospect:
+    """What is expected of a task on one node at one moment.
+
+    Attributes:
+        node: the node.
+        gpu_type: of the node.
+        at_s: Unix time of the moment.
+        forecast: what is expected.
+        wait_s: the part of the latency in which the task waits for room.
+    """
+
+    node: str
+    gpu_type: str
+    at_s: float
+    forecast: ArmForecast
+    wait_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Circumstances:
+    """What is known of a run once it has ended.
+
+    Attributes:
+        prompt_tokens: tokens read.
+        output_tokens: tokens written.
+        residence: what it met on its node.
+        is_served: whether it ran as a request.
+    """
+
+    prompt_tokens: float
+    output_tokens: float
+    residence: Residence
+    is_served: bool = False
+
+
+def revise(prospect: Prospect, laws: ModelLaws, row: int, *, run: Circumstances) -> Prospect:
+    """Return what the laws expect once it is known what the task met on the node, and wrote.
+
+    Args:
+        prospect: what was expected before.
+        laws: of the task's model.
+        row: the node.
+        run: what is known by now.
+    """
+    times, energy, occupancy = prospect.forecast.times, prospect.forecast.energy, max(run.residence.occupancy, 1.0)
+    seconds = latency_features(
+        run.prompt_tokens, run.residence.others_tokens, run.output_tokens, occupancy, is_served=run.is_served
+    )
+    joules = energy_features(run.prompt_tokens, run.output_tokens, occupancy)
+    run_s = float(laws.latency.coefficients[row] @ seconds) + float(laws.load_s[row]) * times.cold
+    run_j = float(laws.energy.coefficients[row] @ joules)
+    forecast = replace(
+        prospect.forecast,
+        times=replace(times, fixed_s=prospect.wait_s + times.transfer_s + run_s, token_s=0.0),
+        energy=replace(energy, fixed_j=energy.transmission_energy_j + run_j, token_j=0.0),
+    )
+    return replace(prospect, forecast=forecast)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What became of a task under the real choice.
+
+    Attributes:
+        real: what was expected of it where it ran; None if it was rejected.
+        other: what was expected of it under the other choice.
+        output_tokens: length of its answer, as observed; as expected where it is not known.
+        due_s: Unix time of its deadline.
+        is_met: whether it was in time.
+        energy_j: what it took, transmission included; None where that could not be measured.
+    """
+
+    real: Prospect | None
+    other: Prospect
+    output_tokens: float
+    due_s: float
+    is_met: bool
+    energy_j: float | None
+
+
+class Savings:
+    """What PerLLM saves, or in shadow mode would save, against the other scheduler.
+
+    Args:
+        is_shadow: whether the real choices are the other scheduler's, and the rehearsed ones PerLLM's.
+    """
+
+    def __init__(self, *, is_shadow: bool) -> None:
+        self._is_shadow = is_shadow
+        self._excesses = {unit: RunningExcess(unit) for unit in SavedUnit}
+
+    def note(self, *endings: Ending) -> None:
+        """Count tasks; their energy only where that is known."""
+        for ending in endings:
+            self._excesses[SavedUnit.DEADLINES].add(_compare_deadline(ending))
+            if ending.energy_j is not None:
+                self._excesses[SavedUnit.JOULES].add(_compare_energy(ending, ending.energy_j))
+
+    def of(self, unit: SavedUnit) -> Excess:
+        """Return the joules that PerLLM takes less, or the deadlines that it meets more."""
+        more = self._excesses[unit].excess
+        return more if (unit is SavedUnit.JOULES) is not self._is_shadow else -more
+
+
+def _compare_energy(ending: Ending, energy_j: float) -> Comparison:
+    real, other, tokens = ending.real, ending.other, ending.output_tokens
+    return Comparison(
+        observed=energy_j,
+        expected=real.forecast.energy_given_j(tokens) if real else 0.0,
+        other_expected=other.forecast.energy_given_j(tokens),
+        gpu_type=real.gpu_type if real else "",
+        other_gpu_type=other.gpu_type,
+        is_same=real is not None and real.node == other.node,
+        has_run=real is not None,
+    )
+
+
+def _compare_deadline(ending: Ending) -> Comparison:
+    """Return whether a task was in time, and its chance to be so elsewhere."""
+    real, other = ending.real, ending.other
+    return Comparison(
+        observed=float(ending.is_met),
+        expected=_hit_chance(real, ending) if real else 0.0,
+        other_expected=_hit_chance(other, ending),
+        gpu_type=real.gpu_type if real else "",
+        other_gpu_type=other.gpu_type,
+        is_same=real is not None and real.node == other.node,
+        has_run=real is not None,
+    )
+
+
+def _hit_chance(choice: Prospect, ending: Ending) -> float:
+    return choice.forecast.hit_chance_given(ending.output_tokens, ending.due_s - choice.at_s)

@@ -1,0 +1,37 @@
+"""The models that tasks load on nodes where the real ones may not have."""
+
+import numpy as np
+
+from perllm.policy.arrays import extend
+from perllm.policy.problem import FloatArray, IntArray
+
+
+class LoadedModels:
+    """When nodes began to load models, by the monotonic clock."""
+
+    def __init__(self) -> None:
+        self._from_s: dict[str, FloatArray] = {}
+
+    def note(self, model: str, row: int, now_s: float) -> None:
+        """Note that a task of a model was placed on a node, which loads it unless it has it or does so already."""
+        known = self._cover(model, row + 1)
+        known[row] = min(known[row], now_s)
+
+    def cold(self, model: str, rows: IntArray, load_s: FloatArray, now_s: float) -> FloatArray:
+        """Return which share of the loading time each node still needs, shape (n,).
+
+        Args:
+            model: the model.
+            rows: the nodes.
+            load_s: how long each of them takes to load it, shape (n,).
+            now_s: now.
+        """
+        if model not in self._from_s:
+            return np.ones(len(rows))
+        from_s = self._cover(model, int(rows.max(initial=-1)) + 1)[rows]
+        left: FloatArray = np.clip(1.0 - (now_s - from_s) / np.maximum(load_s, 1e-9), 0.0, 1.0)
+        return left
+
+    def _cover(self, model: str, rows: int) -> FloatArray:
+        known = self._from_s[model] = extend(self._from_s.get(model, np.zeros(0)), rows, fill=np.inf)
+        return known

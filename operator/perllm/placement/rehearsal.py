@@ -1,0 +1,168 @@
+"""What another scheduler would have done: the same tasks on the same nodes, with a ledger of its own.
+
+The other scheduler is given each task when it arrives, and sees the nodes as its own earlier choices left them, not as
+the real ones did: otherwise the nodes that one scheduler avoids would always look empty to the other. A task that finds
+no room waits at its node. It ends when it has been there for as long as the laws say, given what it has met so far and
+an answer whose length is drawn from what was learned: its end is planned as if it were alone, and put off as needed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from heapq import heappop, heappush
+from random import Random
+
+import numpy as np
+
+from perllm.learning.learner import Learner
+from perllm.placement.counterfactual import Circumstances, Prospect, revise
+from perllm.placement.fleet import Fleet
+from perllm.placement.flight import Flight, Residence
+from perllm.placement.ledger import Ledger
+from perllm.placement.loaded_models import LoadedModels
+from perllm.placement.placer import Placement, Placer
+from perllm.placement.request import PlacementRequest
+
+STEP_S = 0.1
+"""An end is put off by at least so much, and not for less."""
+
+
+class OtherScheduler(StrEnum):
+    """Whose choices are rehearsed."""
+
+    NONE = "none"
+    KUBE_SCHEDULER = "kube-scheduler"
+    PERLLM = "perllm"
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A task on the node of the other choice; its answer is as long as drawn."""
+
+    prospect: Prospect
+    flight: Flight
+    output_tokens: float
+
+
+class Rehearsal:
+    """Follows the other scheduler.
+
+    Args:
+        placer: looks out from `ledger`.
+        ledger: of the tasks as the other scheduler has placed them.
+        loaded: the models that these have loaded.
+        fleet: the nodes.
+        learner: its laws.
+        choose: returns the arm that the other scheduler chooses, None if it places the task nowhere; None to rehearse
+            nothing.
+        rng: draws the lengths of answers.
+        now_s: monotonic clock.
+    """
+
+    def __init__(
+        self,
+        placer: Placer,
+        ledger: Ledger,
+        loaded: LoadedModels,
+        *,
+        fleet: Fleet,
+        learner: Learner,
+        choose: Callable[[Placement], int | None] | None,
+        rng: Random,
+        now_s: Callable[[], float],
+    ) -> None:
+        self._placer = placer
+        self._ledger = ledger
+        self._loaded = loaded
+        self._fleet = fleet
+        self._learner = learner
+        self._choose = choose
+        self._now_s = now_s
+        self._rng = rng
+        self._prospects: dict[str, Prospect] = {}
+        self._residences: dict[str, Residence] = {}
+        self._runs: dict[str, _Run] = {}
+        self._ends: list[tuple[float, str]] = []
+
+    def place(self, request: PlacementRequest) -> Prospect | None:
+        """Give a task to the other scheduler unless it has it; return its choice, None if there is none.
+
+        Requests to model servers are not placed by kube-scheduler, so there is none for them.
+        """
+        known = self._prospects.get(request.task_id)
+        if known is not None or request.is_served or self._choose is None:
+            return known
+        now_s = self._now_s()
+        self._end_tasks(now_s)
+        placement = self._placer.choose(request)
+        arm = self._choose(placement)
+        return None if arm is None else self._begin(placement, arm, now_s)
+
+    def find(self, task_id: str) -> Prospect | None:
+        """Return what was expected of a task on the other choice; None if there is none."""
+        return self._prospects.get(task_id)
+
+    def find_residence(self, task_id: str) -> Residence | None:
+        """Return what a task has met on the node of the other choice so far; None if it was not rehearsed."""
+        now_s = self._now_s()
+        self._end_tasks(now_s)
+        return self._residences.get(task_id) or self._ledger.observe(task_id, now_s)
+
+    def forget(self, task_id: str) -> None:
+        """Forget the choice for a task that exists no longer; in the rehearsal it runs on."""
+        self._prospects.pop(task_id, None)
+        self._residences.pop(task_id, None)
+
+    def note_bandwidth(self) -> None:
+        """Pass the bandwidth of the nodes on to the ledger."""
+        self._placer.note_bandwidth()
+
+    def _begin(self, placement: Placement, arm: int, now_s: float) -> Prospect:
+        request, inference, name = placement.request, placement.inference, placement.names[arm]
+        forecast, row = placement.outlook.at(arm), int(placement.rows[arm])
+        has_hint = inference.hint_tokens is not None
+        flight = Flight(
+            task_id=request.task_id,
+            row=row,
+            placed_s=now_s,
+            inference=inference,
+            forecast=forecast,
+            length_kind=self._learner.length_kind(inference.model, has_hint=has_hint),
+            slots=request.demand.slots,
+        )
+        self._ledger.confirm(flight, now_s)
+        self._loaded.note(inference.model, row, now_s)
+        prospect = self._prospects[request.task_id] = Prospect(
+            node=name,
+            gpu_type=self._fleet.nodes[name].gpu_type,
+            at_s=placement.decided_s,
+            forecast=forecast,
+            wait_s=float(placement.outlook.queue_s[arm]),
+        )
+        length = float(self._rng.choice(placement.outlook.lengths))
+        self._runs[request.task_id] = _Run(prospect, flight, length)
+        heappush(self._ends, (flight.writes_from_s + length * forecast.times.solo_token_s, request.task_id))
+        return prospect
+
+    def _end_tasks(self, now_s: float) -> None:
+        while self._ends and self._ends[0][0] <= now_s:
+            end_s, task_id = heappop(self._ends)
+            due_s = self._find_end_s(self._runs[task_id], end_s)
+            if due_s > end_s + STEP_S:
+                heappush(self._ends, (due_s, task_id))
+                continue
+            del self._runs[task_id]
+            residence = self._ledger.release(task_id, end_s)
+            if residence is not None and task_id in self._prospects:
+                self._residences[task_id] = residence
+
+    def _find_end_s(self, run: _Run, now_s: float) -> float:
+        """Return when a task ends, as far as known by what it has met until now."""
+        flight, met = run.flight, self._ledger.observe(run.flight.task_id, now_s)
+        if met is None:
+            return now_s
+        circumstances = Circumstances(
+            prompt_tokens=flight.inference.prompt_tokens, output_tokens=run.output_tokens, residence=met
+        )
+        laws = self._learner.laws(flight.inference.model, np.array([flight.row]))
+        return flight.placed_s + revise(run.prospect, laws, flight.row, run=circumstances).forecast.times.fixed_s

@@ -1,0 +1,64 @@
+"""What a task took, next to what was expected of it elsewhere."""
+
+import pytest
+
+from perllm.placement.counterfactual import Ending, Prospect, Savings
+from perllm.placement.savings import SavedUnit
+from unit.placement.records import USUAL, make_decision
+
+COSTLY = Prospect(
+    node="k", gpu_type="A100", at_s=1002.0, forecast=make_decision(fixed_j=200.0, token_j=8.0, fixed_s=20.0).forecast
+)
+"""Twice the energy of the usual forecast, and too late: the usual one is 100 J and 4 J a token after 2 s."""
+
+
+def note_many(
+    savings: Savings, *, is_met: bool = True, energy_j: float | None = 500.0, other: Prospect = COSTLY
+) -> None:
+    for _ in range(20):
+        savings.note(
+            Ending(
+                real=USUAL.to_prospect(),
+                other=other,
+                output_tokens=100.0,
+                due_s=1010.0,
+                is_met=is_met,
+                energy_j=energy_j,
+            )
+        )
+
+
+def test_in_active_mode_what_kube_scheduler_would_have_taken_more_is_saved() -> None:
+    savings = Savings(is_shadow=False)
+    note_many(savings)
+    assert savings.of(SavedUnit.JOULES).total == pytest.approx(20 * 500.0)
+    assert savings.of(SavedUnit.DEADLINES).total == pytest.approx(20.0, abs=0.3)
+
+
+def test_in_shadow_mode_the_same_tasks_would_have_been_worse_off_with_perllm() -> None:
+    savings = Savings(is_shadow=True)
+    note_many(savings)
+    assert savings.of(SavedUnit.JOULES).total == pytest.approx(-20 * 500.0)
+    assert savings.of(SavedUnit.DEADLINES).total == pytest.approx(-20.0, abs=0.3)
+
+
+def test_a_task_whose_energy_is_not_known_counts_for_deadlines_only() -> None:
+    savings = Savings(is_shadow=False)
+    note_many(savings, energy_j=None)
+    assert (savings.of(SavedUnit.JOULES).tasks, savings.of(SavedUnit.DEADLINES).tasks) == (0, 20)
+
+
+def test_the_same_node_saves_nothing() -> None:
+    savings = Savings(is_shadow=False)
+    note_many(savings, is_met=False, energy_j=5000.0, other=USUAL.to_prospect())
+    assert (savings.of(SavedUnit.JOULES).total, savings.of(SavedUnit.DEADLINES).total) == (0.0, 0.0)
+
+
+def test_a_rejected_task_saves_its_energy_and_costs_the_deadline_that_it_might_have_met() -> None:
+    savings = Savings(is_shadow=False)
+    note_many(savings)
+    before = {unit: savings.of(unit).total for unit in SavedUnit}
+    quick = USUAL.to_prospect()
+    savings.note(Ending(real=None, other=quick, output_tokens=100.0, due_s=1010.0, is_met=False, energy_j=0.0))
+    assert savings.of(SavedUnit.JOULES).total - before[SavedUnit.JOULES] == pytest.approx(500.0)
+    assert savings.of(SavedUnit.DEADLINES).total - before[SavedUnit.DEADLINES] == pytest.approx(-1.0, abs=0.1)

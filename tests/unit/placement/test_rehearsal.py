@@ -1,0 +1,118 @@
+"""The other scheduler in virtual time, next to real tasks that it does not see."""
+
+from dataclasses import dataclass, replace
+from random import Random
+
+import numpy as np
+
+from perllm.placement.ledger import Ledger
+from perllm.placement.loaded_models import LoadedModels
+from perllm.placement.placer import Placement
+from perllm.placement.rehearsal import Rehearsal
+from unit.placement.cluster_of import Setting, make_node, make_placer, make_request, make_setting
+
+
+@dataclass
+class Rehearsed:
+    """A rehearsal, and the real side with a ledger of its own."""
+
+    real: Setting
+    rehearsal: Rehearsal
+    ledger: Ledger
+
+    def foresee(self, task: str) -> float:
+        """Return the seconds that are expected of a task."""
+        known = self.rehearsal.place(make_request(task))
+        assert known is not None
+        return known.forecast.times.latency_s
+
+    def wait_s(self, task: str) -> float:
+        """Return the seconds that a task is expected to wait for room."""
+        known = self.rehearsal.place(make_request(task))
+        assert known is not None
+        return known.wait_s
+
+
+def choose_first(placement: Placement) -> int | None:
+    return 0 if len(placement.names) else None
+
+
+def make_rehearsed(slots: float = 4.0) -> Rehearsed:
+    real = make_setting(make_node("n", slots=slots))
+    ledger, loaded = Ledger(), LoadedModels()
+    rehearsal = Rehearsal(
+        make_placer(real, ledger, loaded),
+        ledger,
+        loaded,
+        fleet=real.fleet,
+        learner=real.learner,
+        choose=choose_first,
+        rng=Random(0),
+        now_s=lambda: real.now_s,
+    )
+    rehearsal.note_bandwidth()
+    return Rehearsed(real, rehearsal, ledger)
+
+
+def test_it_meets_its_own_tasks_and_not_the_real_ones() -> None:
+    rehearsed = make_rehearsed(slots=2.0)
+    setting = rehearsed.real
+    for number in range(2):
+        setting.placer.reserve(setting.placer.choose(make_request(f"real-{number}")), "n")
+    waits = [rehearsed.wait_s(task) for task in ("a", "b", "c")]
+    assert [wait_s > 0 for wait_s in waits] == [False, False, True]
+
+
+def test_a_task_leaves_when_its_expected_latency_has_passed() -> None:
+    rehearsed = make_rehearsed(slots=1.0)
+    took_s = rehearsed.foresee("a")
+    assert rehearsed.wait_s("b") > 0
+    rehearsed.real.now_s += 20 * took_s
+    assert rehearsed.wait_s("c") == 0
+
+
+def test_a_task_leaves_later_if_others_join_it() -> None:
+    def residence_s(others: int) -> float:
+        rehearsed = make_rehearsed(slots=20.0)
+        rehearsed.foresee("a")
+        for number in range(others):
+            rehearsed.foresee(f"other-{number}")
+        begun_s = rehearsed.real.now_s
+        while "a" in rehearsed.ledger:
+            rehearsed.real.now_s += 0.5
+            rehearsed.rehearsal.find_residence("a")
+        return rehearsed.real.now_s - begun_s
+
+    assert residence_s(10) > 1.2 * residence_s(0)
+
+
+def test_the_model_is_loaded_once_and_the_real_node_does_not_count_as_having_it() -> None:
+    rehearsed = make_rehearsed()
+    cold_s = rehearsed.foresee("a")
+    rehearsed.real.now_s += 1000.0
+    assert rehearsed.foresee("b") < cold_s
+    placement = rehearsed.real.placer.choose(make_request("real", due_s=1e6))
+    assert placement.outlook.times.cold[0] == 1.0
+
+
+def test_a_choice_is_made_once_and_kept_until_the_task_is_gone() -> None:
+    rehearsal = make_rehearsed().rehearsal
+    first = rehearsal.place(make_request("a"))
+    assert rehearsal.place(make_request("a")) is first
+    assert first is not None
+    assert rehearsal.find("a") == first
+    rehearsal.forget("a")
+    assert rehearsal.find("a") is None
+
+
+def test_requests_to_model_servers_are_not_rehearsed() -> None:
+    assert make_rehearsed().rehearsal.place(replace(make_request("a"), is_served=True)) is None
+
+
+def test_a_model_is_loaded_from_the_first_task_on() -> None:
+    loaded, rows, load_s = LoadedModels(), np.array([0, 2, 5]), np.full(3, 10.0)
+    loaded.note("m", 2, 100.0)
+    loaded.note("m", 2, 104.0)
+    assert loaded.cold("m", rows, load_s, 105.0).tolist() == [1.0, 0.5, 1.0]
+    assert loaded.cold("m", rows, load_s, 200.0).tolist() == [1.0, 0.0, 1.0]
+    assert loaded.cold("other", rows, load_s, 105.0).tolist() == [1.0, 1.0, 1.0]

@@ -1,0 +1,151 @@
+"""Shadow mode in virtual time: pods come, are placed by another scheduler, run and end; what is said about them?"""
+
+import asyncio
+from random import Random
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from perllm.cluster.node import Node
+from perllm.config import ShadowSettings
+from perllm.controller.clocks import Clocks
+from perllm.energy.attribution import IdlePower
+from perllm.energy.history import CounterHistory, EnergyHistory
+from perllm.energy.settlement import Settlement
+from perllm.guard import Guard
+from perllm.metrics import OperatorMetrics
+from perllm.nodes.node_health import NodeHealth
+from perllm.placement.counterfactual import Savings
+from perllm.placement.rehearsal import OtherScheduler
+from perllm.placement.savings import SavedUnit
+from perllm.shadow.observer import ShadowObserver
+from perllm.shadow.report import ShadowReport
+from perllm.shadow.shadowed_pod import ShadowedPod, read_shadowed_pod
+from unit.placement.cluster_of import make_node
+from unit.scheduling.schedulers import make_scheduler
+from unit.shadow.pods import pod_object
+
+pytestmark = pytest.mark.looptime
+
+START_S = 1000.0
+
+
+class Watched:
+    """A shadow operator's observer, and what it sees of a cluster; every node draws 100 W."""
+
+    def __init__(self, *nodes: Node) -> None:
+        self._begun_s = asyncio.get_running_loop().time()
+        made = make_scheduler(*nodes, now_s=self.now_s, other=OtherScheduler.PERLLM)
+        self.scheduler = made.scheduler
+        self.parts, self.registry = made.parts, CollectorRegistry()
+        metrics = OperatorMetrics(self.registry)
+        counters = CounterHistory(900.0, 1000, keep_repeated=True)
+        for node in nodes:
+            counters.merge(node.name, "gpu", [(time_s, 100.0 * time_s) for time_s in range(1000, 1060)], 1060.0)
+        self.savings = Savings(is_shadow=True)
+        self.guard = Guard(lambda _: None, Random(0))
+        self._known: dict[str, ShadowedPod] = {}
+        health = NodeHealth(
+            made.scheduler, made.parts.circuits, metrics, show=lambda *_: None, now_s=self.now_s, unix_now=self.now_s
+        )
+        self.observer = ShadowObserver(
+            made.scheduler,
+            made.parts.fleet,
+            settlement=Settlement(
+                EnergyHistory(counters, 2000.0), IdlePower(), patience_s=30, retry_s=1, window_s=900, now=self.now_s
+            ),
+            savings=self.savings,
+            node_health=health,
+            clocks=Clocks(made.parts.fleet.nodes.__contains__, lambda *_: None),
+            report=ShadowReport(metrics),
+            guard=self.guard,
+            unix_now=self.now_s,
+        )
+
+    def now_s(self) -> float:
+        return START_S + asyncio.get_running_loop().time() - self._begun_s
+
+    def show(self, item: dict[str, Any]) -> None:
+        name, old = item["metadata"]["name"], self._known.get(item["metadata"]["name"])
+        new = read_shadowed_pod(item, ShadowSettings(), "nvidia.com/gpu")
+        assert new is not None
+        self._known[name] = new
+        self.observer.on_pod(old, new)
+
+    def remove(self, name: str) -> None:
+        self.observer.on_pod(self._known.pop(name), None)
+
+    def count(self, choice: str) -> float:
+        return self.registry.get_sample_value("perllm_shadowed_pods_total", {"choice": choice}) or 0.0
+
+    async def run_pod(self, name: str, node: str | None) -> None:
+        """Have a pod placed, run for 8 s, and its energy settled; None is a node that PerLLM would not choose."""
+        created_s = self.now_s()
+        self.show(pod_object(name, created_s=created_s))
+        choice = self.scheduler.find_counterfactual(f"uid-{name}")
+        node = node or next(other for other in self.parts.fleet.nodes if choice and other != choice.node)
+        self.show(pod_object(name, created_s=created_s, node=node))
+        await asyncio.sleep(1.0)
+        self.show(pod_object(name, created_s=created_s, node=node, started_s=created_s + 1))
+        await asyncio.sleep(8.0)
+        self.show(pod_object(name, created_s=created_s, node=node, started_s=created_s + 1, finished_s=created_s + 9))
+        await asyncio.sleep(5.0)
+
+
+async def test_a_pod_on_the_node_that_perllm_would_have_chosen_saves_nothing_and_is_learned_from() -> None:
+    watched = Watched(make_node("only"))
+    await watched.run_pod("p", "only")
+    assert watched.count("same") == 1
+    assert watched.savings.of(SavedUnit.JOULES).total == 0.0
+    assert (watched.savings.of(SavedUnit.JOULES).tasks, watched.savings.of(SavedUnit.DEADLINES).tasks) == (1, 1)
+    assert watched.parts.learner.summaries("only")
+
+
+async def test_a_pod_on_another_node_is_compared_with_what_was_expected_on_perllms_choice() -> None:
+    watched = Watched(make_node("a"), make_node("b", gpu_type="NVIDIA-A100-SXM4-80GB"))
+    await watched.run_pod("p", None)
+    assert watched.count("other") == 1
+    assert watched.savings.of(SavedUnit.DEADLINES).tasks == 1
+    assert watched.savings.of(SavedUnit.JOULES).total != 0.0
+
+
+async def test_real_pods_are_work_of_their_nodes_until_they_end() -> None:
+    watched = Watched(make_node("only"))
+    watched.show(pod_object("p", created_s=START_S, node="only", started_s=START_S))
+    assert len(watched.parts.ledger) == 1
+    watched.remove("p")
+    assert len(watched.parts.ledger) == 0
+
+
+async def test_a_pod_that_ran_before_it_was_seen_is_work_but_nothing_is_learned_or_compared() -> None:
+    watched = Watched(make_node("only"))
+    await asyncio.sleep(20.0)
+    watched.show(pod_object("p", created_s=START_S, node="only", started_s=START_S + 1))
+    assert len(watched.parts.ledger) == 1
+    await asyncio.sleep(5.0)
+    watched.show(pod_object("p", created_s=START_S, node="only", started_s=START_S + 1, finished_s=START_S + 24))
+    await asyncio.sleep(5.0)
+    assert len(watched.parts.ledger) == 0
+    assert watched.savings.of(SavedUnit.DEADLINES).tasks == 0
+    assert not watched.parts.learner.summaries("only")
+
+
+async def test_a_pod_that_is_deleted_while_its_energy_is_awaited_still_counts() -> None:
+    watched = Watched(make_node("only"))
+    watched.show(pod_object("p", created_s=START_S))
+    watched.show(pod_object("p", created_s=START_S, node="only", started_s=START_S))
+    await asyncio.sleep(8.0)
+    watched.show(pod_object("p", created_s=START_S, node="only", started_s=START_S, finished_s=START_S + 8))
+    watched.remove("p")
+    await asyncio.sleep(5.0)
+    assert watched.savings.of(SavedUnit.JOULES).tasks == 1
+
+
+async def test_a_pod_on_a_node_that_is_not_of_the_fleet_is_left_alone() -> None:
+    watched = Watched(make_node("only"))
+    await watched.run_pod("p", "elsewhere")
+    assert watched.savings.of(SavedUnit.DEADLINES).tasks == 0
+    assert len(watched.parts.ledger) == 0
+    watched.remove("p")
+    assert watched.scheduler.find_counterfactual("uid-p") is None
