@@ -11,7 +11,9 @@ from perllm.cluster.node import Node
 from perllm.config import ShadowSettings
 from perllm.controller.clocks import Clocks
 from perllm.energy.attribution import IdlePower
-from perllm.energy.history import CounterHistory, EnergyHistory
+from perllm.energy.foreign import ForeignLoad
+from perllm.energy.history import EnergyHistory
+from perllm.energy.meters import Meter
 from perllm.energy.settlement import Settlement
 from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics
@@ -40,9 +42,9 @@ class Watched:
         self.scheduler = made.scheduler
         self.parts, self.registry = made.parts, CollectorRegistry()
         metrics = OperatorMetrics(self.registry)
-        counters = CounterHistory(900.0, 1000, keep_repeated=True)
+        meter = Meter.build("dcgm", "gpu", 2000.0, length_s=900.0)
         for node in nodes:
-            counters.merge(node.name, "gpu", [(time_s, 100.0 * time_s) for time_s in range(1000, 1060)], 1060.0)
+            meter.counters.merge(node.name, "gpu", [(time_s, 100.0 * time_s) for time_s in range(1000, 1060)], 1060.0)
         self.savings = Savings(is_shadow=True)
         self.guard = Guard(lambda _: None, Random(0))
         self._known: dict[str, ShadowedPod] = {}
@@ -53,7 +55,13 @@ class Watched:
             made.scheduler,
             made.parts.fleet,
             settlement=Settlement(
-                EnergyHistory(counters, 2000.0), IdlePower(), patience_s=30, retry_s=1, window_s=900, now=self.now_s
+                EnergyHistory([meter], absent_after_s=60.0),
+                IdlePower(),
+                ForeignLoad(900.0),
+                patience_s=30,
+                retry_s=1,
+                window_s=900,
+                now=self.now_s,
             ),
             savings=self.savings,
             node_health=health,
