@@ -138,7 +138,9 @@ _RECORD = TypeAdapter(Decision)
 _KEYS = {"solo_token_s": "alone_s", "contention_s": "crowd_s", "excluded": "rejected"}
 """Keys of the record that are not the field's name: pods bound before an upgrade carry them."""
 
-_POSITIVE = frozenset({"prompt_tokens", "hint_tokens", "output_tokens", "length_spread", "gpus", "alone_s", "time_spread"})
+_POSITIVE = frozenset(
+    {"prompt_tokens", "hint_tokens", "output_tokens", "length_spread", "gpus", "alone_s", "time_spread"}
+)
 """What follows divides by these or takes their logarithms."""
 
 _ANY_SIGN = frozenset({"time_left_s", "length_centre", "score", "slack", "resource_slack", "hit_chance", "harm"})
