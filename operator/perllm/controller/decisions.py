@@ -21,14 +21,18 @@ ROUNDING_S = 2.0
 
 
 class Decisions:
-    """Remembers the records of the pods that this process has bound."""
+    """Remembers the records of the pods that this process has bound.
+
+    A pod has one for each node that it was to be bound to: a binding whose answer is lost may have been carried out,
+    and kube-scheduler tries another node.
+    """
 
     def __init__(self) -> None:
-        self._records: OrderedDict[str, str] = OrderedDict()
+        self._records: OrderedDict[str, dict[str, str]] = OrderedDict()
 
-    def note_bound(self, pod_uid: str, record: str) -> None:
-        """Note that a pod is about to be bound with a record."""
-        self._records[pod_uid] = record
+    def note_bound(self, pod_uid: str, node: str, record: str) -> None:
+        """Note that a pod is about to be bound to a node with a record."""
+        self._records.setdefault(pod_uid, {})[node] = record
         if len(self._records) > MAX_REMEMBERED:
             self._records.popitem(last=False)
 
@@ -38,7 +42,7 @@ class Decisions:
 
     def restore(self, pod: Pod, before: Pod | None) -> Pod:
         """Return the pod with the record that it was bound with, whatever has been written to it since."""
-        record = self._records.get(pod.uid)
+        record = self._records.get(pod.uid, {}).get(pod.node or "")
         if record is None and before is not None and (before.uid, before.node) == (pod.uid, pod.node):
             record = before.decision_record
         return pod if record is None else replace(pod, decision_record=record)

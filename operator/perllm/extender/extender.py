@@ -35,7 +35,7 @@ class Extender:
         ledger: the tasks in flight.
         client: binds pods.
         request_of: returns what a pod's task asks of placement; None while the task is not known.
-        note_bound: called with the uid of a pod and its decision record before it is bound.
+        note_bound: called with the uid of a pod, the node and the decision record before it is bound.
         note_denied: called with the uid of a pod if the API server denies the binding.
     """
 
@@ -45,7 +45,7 @@ class Extender:
         ledger: Ledger,
         client: Client,
         request_of: Callable[[Object], PlacementRequest | None],
-        note_bound: Callable[[str, str], None],
+        note_bound: Callable[[str, str, str], None],
         note_denied: Callable[[str], None],
     ) -> None:
         self._scheduler = scheduler
@@ -84,7 +84,7 @@ class Extender:
         if placement is None or decision is None:
             return binding_answer(f"PerLLM has no decision for pod {arguments['PodName']}; it will decide again")
         record, flight = decision.to_record(), self._ledger.flight(decision.task_id)
-        self._note_bound(uid, record)
+        self._note_bound(uid, node, record)
         try:
             await self._client.post(_binding_path(arguments), _binding(arguments, record))
         except ApiError as error:

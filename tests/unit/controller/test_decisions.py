@@ -68,9 +68,15 @@ class TestRecord:
 class TestMemory:
     def test_of_what_was_bound_outweighs_what_is_written(self) -> None:
         decisions = Decisions()
-        decisions.note_bound("uid-t-1", RECORD)
+        decisions.note_bound("uid-t-1", "n", RECORD)
         forged = bound(decision_record=changed(latency_s=0.1))
         assert decisions.restore(forged, None).decision_record == RECORD
+
+    def test_is_of_the_node_whose_binding_was_carried_out_though_its_answer_was_lost(self) -> None:
+        decisions = Decisions()
+        decisions.note_bound("uid-t-1", "n", RECORD)
+        decisions.note_bound("uid-t-1", "another", changed(node="another"))
+        assert decisions.restore(bound(), None).decision_record == RECORD
 
     def test_of_what_was_first_read_outweighs_what_is_written_later(self) -> None:
         forged = bound(decision_record=changed(latency_s=0.1))
@@ -80,7 +86,7 @@ class TestMemory:
     def test_is_bounded_and_ends_with_the_pod(self) -> None:
         decisions = Decisions()
         for number in range(MAX_REMEMBERED + 1):
-            decisions.note_bound(f"uid-{number}", RECORD)
+            decisions.note_bound(f"uid-{number}", "n", RECORD)
         decisions.forget("uid-2")
         forgotten = [
             decisions.restore(bound(uid=uid, decision_record=None), None).decision_record is None

@@ -80,7 +80,7 @@ async def setting() -> AsyncIterator[Setting]:
         made.parts.ledger,
         api,  # type: ignore[arg-type]
         request_of,
-        records.__setitem__,
+        lambda uid, _, record: records.__setitem__(uid, record),
         lambda uid: records.pop(uid, None),
     )
     async with TestClient(TestServer(build_app(extender, OperatorMetrics(registry), make_guard()))) as http:
