@@ -111,8 +111,13 @@ def main() -> None:
     """An edge-cloud cluster on a laptop: a real control plane, Prometheus and operator, and simulated GPU nodes."""
 
 
-def _parse_contenders(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:
-    names = _parse_names(_, __, text)
+def _split(text: str) -> tuple[str, ...]:
+    """Return the names in a list that is separated by commas, each once."""
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def _parse_contenders(context: click.Context, parameter: click.Parameter, text: str) -> tuple[str, ...]:
+    names = _parse_names(context, parameter, text)
     unknown = [name for name in names if name not in CONTENDERS]
     if unknown:
         raise click.BadParameter(f"there is no {', '.join(unknown)}; choose from {', '.join(CONTENDERS)}")
@@ -120,7 +125,7 @@ def _parse_contenders(_: click.Context, __: click.Parameter, text: str) -> tuple
 
 
 def _parse_names(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    names = _split(text)
     if not names:
         raise click.BadParameter("must name at least one")
     return names
@@ -238,8 +243,7 @@ def simulate(processes: int | None, **options: Any) -> None:
 @click.option("--processes", type=click.IntRange(min=1), help="Runs at once.  [default: as many as processors]")
 def figures(only: str | None, processes: int | None, **options: Any) -> None:
     """Make the published figures; runs that are complete are kept, so that the command can be interrupted."""
-    names = tuple(name.strip() for name in (only or "").split(",") if name.strip())
-    settings = FigureSettings(**options, only=names, processes=processes or os.cpu_count() or 1)
+    settings = FigureSettings(**options, only=_split(only or ""), processes=processes or os.cpu_count() or 1)
     try:
         make_figures(settings, Display(Console()))
     except EXPECTED as error:
