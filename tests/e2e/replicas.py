@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,20 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from perllm.extender.scheduler import scheduler_configuration
-from perllm_lab.kubernetes.process import LOOPBACK, Process, find_free_ports
+from perllm_lab.kubernetes.process import LOOPBACK, Process, ProcessError, find_free_ports
 from perllm_lab.lab import OPERATOR_USER, SCHEDULER_USER, Lab
 
 NAMESPACE = "kube-system"
+RESTART_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OperatorReplica:
-    """One operator and its kube-scheduler, which see the name of the replica as their host name."""
+    """One operator and its kube-scheduler, which see the name of the replica as their host name.
+
+    Attributes:
+        is_wanted: whether both should run: they were started, and neither stopped nor killed.
+    """
 
     name: str
     lab: Lab
@@ -31,16 +36,27 @@ class OperatorReplica:
     starts_file: Path
     health_url: str
     extender_url: str
+    is_wanted: bool = False
 
     async def start(self) -> None:
-        await self.operator.start()
-        await self.lab.control_plane.start_component(self.name)
+        await self._start_both()
+        self.is_wanted = True
+
+    async def keep_running(self) -> None:
+        """Start again what ended by itself, as the kubelet does: a starved machine makes replicas lose their lease."""
+        while True:
+            await asyncio.sleep(RESTART_S)
+            if self.is_wanted:
+                with suppress(ProcessError):
+                    await self._start_both()
 
     async def kill(self) -> None:
+        self.is_wanted = False
         await self.lab.control_plane.kill_component(self.name)
         await self.operator.kill()
 
     async def stop(self) -> None:
+        self.is_wanted = False
         await self.lab.control_plane.stop_component(self.name)
         await self.operator.stop()
 
@@ -70,6 +86,10 @@ class OperatorReplica:
 
     def read_log(self) -> str:
         return self.operator.log_file.read_text()
+
+    async def _start_both(self) -> None:
+        await self.operator.start()
+        await self.lab.control_plane.start_component(self.name)
 
 
 @asynccontextmanager
