@@ -194,6 +194,7 @@ class Operator:
             self._telemetry.energy,
             IdlePower(),
             self._foreign,
+            count_gpus=self._fleet.count_gpus,
             patience_s=config.energy_patience_s,
             retry_s=max(config.telemetry.interval_s / 2, 0.1),
             window_s=config.telemetry.history_s,

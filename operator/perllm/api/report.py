@@ -38,8 +38,9 @@ class RunReport(Resource):
     """What a workload measured about its own run, and its result; every field is optional.
 
     Inference took the last ``inference_seconds`` before ``finished_at``. Token counts are those that the model server
-    reported (usage), or the number of pieces in its stream (chunks), each of which may hold several tokens. ``text`` is
-    as much of the answer as fits, ``result`` says where the full answer is, and ``problem`` what went wrong.
+    reported (usage), or the number of pieces in its stream (chunks), each of which may hold several tokens. The time to
+    the first token is the mean over all ``prompts``, one if their number is missing. ``text`` is as much of the answer
+    as fits, ``result`` says where the full answer is, and ``problem`` what went wrong.
     """
 
     started_at: _Time | None = None
@@ -50,6 +51,7 @@ class RunReport(Resource):
     output_tokens: _Tokens | None = None
     token_source: TokenSource | None = None
     time_to_first_token_seconds: _Seconds | None = None
+    prompts: _Tokens | None = None
     problem: Annotated[str, Field(max_length=MAX_PROBLEM_LENGTH)] | None = None
     result: Annotated[str, Field(max_length=256)] | None = None
     truncated: bool | None = None

@@ -71,7 +71,7 @@ class PodAccounts:
             demand = NO_POD if pod.is_served else tracked.task.demand
             self._scheduler.confirm(decision, demand.slots, demand.resource)
             if not pod.is_finished:
-                self._settlement.begin(pod, self._unix_now())
+                self._settlement.begin(pod, decision.inference.prompt_tokens, self._unix_now())
 
     def find_flight(self, tracked: Tracked) -> Decision | None:
         """Return the decision by which a task is in flight, going by its pods; None if it is not."""

@@ -60,6 +60,7 @@ def end_run(pod: Pod, run: ServedRun) -> Pod:
         output_tokens=run.tokens,
         token_source=run.token_source,
         time_to_first_token_seconds=run.time_to_first_token,
+        prompts=run.prompts.total if run.prompts else None,
     )
     return replace(
         pod,

@@ -16,16 +16,33 @@ _IDLE_STRETCH_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
+class Phase:
+    """A part of a task's run with a weight of its own."""
+
+    start_s: float
+    end_s: float
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """When a task's inference ran; ``end_s`` is infinite while it is running.
 
-    ``weight`` is its expected power. The tasks present at a moment are charged in proportion to their weights.
+    ``weight`` is its expected power, after the ``lead`` if there is one. The tasks present at a moment are charged in
+    proportion to their weights.
     """
 
     task_id: str
     start_s: float
     end_s: float
     weight: float = 1.0
+    lead: tuple[Phase, ...] = ()
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """All parts of the run, without gaps."""
+        start_s = self.lead[-1].end_s if self.lead else self.start_s
+        return (*self.lead, Phase(start_s, self.end_s, self.weight))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +70,9 @@ class Charges:
 
     def sum_j(self, window: Window) -> float:
         """Return what one task is charged, for the part of its window that lies within these times."""
-        start_j, end_j = np.interp([window.start_s, window.end_s], self.times_s, self.charged_j)
-        return float(end_j - start_j) * window.weight
+        bounds_s = [(phase.start_s, phase.end_s) for phase in window.phases]
+        charged_j = np.diff(np.interp(bounds_s, self.times_s, self.charged_j))[:, 0]
+        return float(charged_j @ np.array([phase.weight for phase in window.phases]))
 
 
 def attribute(
@@ -84,11 +102,12 @@ def share_energy(intervals: Intervals, windows: Sequence[Window], idle_w: float)
     charged for the idle power of an empty node. Takes O((samples + windows) log(samples + windows)).
     """
     first_s, last_s = intervals.times_s[0], intervals.times_s[-1]
-    starts_s = np.clip([window.start_s for window in windows], first_s, last_s)
-    ends_s = np.clip([window.end_s for window in windows], first_s, last_s)
+    phases = [phase for window in windows for phase in window.phases]
+    starts_s = np.clip([phase.start_s for phase in phases], first_s, last_s)
+    ends_s = np.clip([phase.end_s for phase in phases], first_s, last_s)
     times_s = np.unique(np.concatenate([intervals.times_s, starts_s, ends_s]))
     from_s, length_s = times_s[:-1], np.diff(times_s)
-    weights = np.array([window.weight for window in windows])
+    weights = np.array([phase.weight for phase in phases])
     ones = np.ones_like(weights)
     present = _sum_until(starts_s, ones, from_s) - _sum_until(ends_s, ones, from_s)
     weight = _sum_until(starts_s, weights, from_s) - _sum_until(ends_s, weights, from_s)

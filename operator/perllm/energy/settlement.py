@@ -5,50 +5,24 @@ energy history reaches back. The window of a running task is open; its inference
 container started.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from math import inf
 from typing import TypeVar
 
-import numpy as np
-
+from perllm.api.report import RunReport
 from perllm.api.task_status import EnergyQuality
 from perllm.cluster.pod import Pod, Timing
 from perllm.energy.attribution import MISSING, Attribution, IdlePower, Window, attribute, count_present
 from perllm.energy.foreign import ForeignLoad
 from perllm.energy.history import EnergyHistory
-from perllm.energy.intervals import Array
 from perllm.energy.presence import Presence
-from perllm.learning.features import energy_features
-from perllm.learning.priors import GENERIC
+from perllm.energy.spans import FOREVER_S, MIN_SPAN_S, Span, Usage, observe_usage, weigh
 
-FOREVER_S = inf
-MIN_SPAN_S = 0.001
 SETTLING_S = 2.0
 """How long after a run the API server may still report pods that ran at the same time and share its energy."""
 
 OBSERVATION_S = 10.0
-"""How often the idle power and the occupancy of a node are estimated."""
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """When a pod's inference ran, and what it processed; ``end_s`` is infinite while it is running."""
-
-    pod_uid: str
-    start_s: float
-    end_s: float
-    prompt_tokens: float = 0.0
-    output_tokens: float = 0.0
-
-    @property
-    def length_s(self) -> float:
-        """How long it ran."""
-        return max(self.end_s - self.start_s, MIN_SPAN_S)
-
-    def to_window(self, weight: float) -> Window:
-        """Return the span as a window for energy attribution."""
-        return Window(self.pod_uid, self.start_s, self.end_s, weight)
+"""How often the idle power and the usage of a node are estimated."""
 
 
 class Settlement:
@@ -58,6 +32,7 @@ class Settlement:
         history: energy of the nodes.
         idle_power: idle power of the nodes.
         foreign: foreign requests on the nodes, which share the energy.
+        count_gpus: returns how many GPUs a node has, by its name.
         patience_s: how long to wait for samples after the end of a run.
         retry_s: how often to check for them.
         window_s: how far back the energy history reaches.
@@ -70,6 +45,7 @@ class Settlement:
         idle_power: IdlePower,
         foreign: ForeignLoad,
         *,
+        count_gpus: Callable[[str], float],
         patience_s: float,
         retry_s: float,
         window_s: float,
@@ -79,16 +55,17 @@ class Settlement:
         self._history = history
         self._idle_power = idle_power
         self._foreign = foreign
+        self._count_gpus = count_gpus
         self._patience_s = patience_s
         self._window_s = window_s
         self._now = now
         self._spans: dict[str, dict[str, Span]] = {}
         self._nodes: dict[str, str] = {}
-        self._occupancies: dict[str, float] = {}
+        self._usages: dict[str, Usage] = {}
         self._observed_s: dict[str, float] = {}
 
-    def begin(self, pod: Pod, now_s: float) -> None:
-        """Record that a pod is running; before it has started it uses no energy.
+    def begin(self, pod: Pod, prompt_tokens: float, now_s: float) -> None:
+        """Record that a pod is running, and how long its prompt should be; before it has started it uses no energy.
 
         Kubernetes reports the start in whole seconds, so within the following second the moment at which the pod was
         first seen running counts instead.
@@ -96,7 +73,7 @@ class Settlement:
         if pod.node is None or pod.started_s is None or pod.uid in self._nodes:
             return
         start_s = min(max(now_s, pod.started_s), pod.started_s + 1.0)
-        self._put(pod.node, Span(pod.uid, start_s, FOREVER_S))
+        self._put(pod.node, Span(pod.uid, start_s, FOREVER_S, prompt_tokens))
 
     def end(self, pod: Pod, now_s: float) -> None:
         """Record that a pod has left its node; one that never ran is forgotten."""
@@ -141,8 +118,8 @@ class Settlement:
         self._observe(node)
         others = _select(self._spans.get(node, {}).values(), first_s, last_s)
         spans = [own, *(one for one in others if one.pod_uid != own.pod_uid)] if own else others
-        # The occupancy is that of the node, so that a task has the same weight whichever other is measured.
-        tasks = weigh(spans, self._occupancies.get(node, 1.0))
+        # The usage is that of the node, so that a task has the same weight whichever other is measured.
+        tasks = weigh(spans, self._usages.get(node, Usage()))
         usual = sum(window.weight for window in tasks) / len(tasks) if tasks else 1.0
         return tasks, _select(self._foreign.list_windows(node, usual), first_s, last_s)
 
@@ -179,18 +156,18 @@ class Settlement:
             self._nodes.pop(pod_uid, None)
 
     def _observe(self, node: str) -> None:
-        """Estimate the idle power and the occupancy of a node, which takes long, if that is due."""
+        """Estimate the idle power and the usage of a node, which takes long, if that is due."""
         now_s = self._now()
         if now_s - self._observed_s.get(node, -FOREVER_S) < OBSERVATION_S:
             return
         self._observed_s[node] = now_s
         intervals = self._history.intervals(node, presence=lambda: self.find_presence(node))
         self._idle_power.observe(node, intervals, self._list_windows(node))
-        ended = [span.to_window(1.0) for span in self._spans.get(node, {}).values() if span.end_s < FOREVER_S]
-        self._occupancies[node] = count_present(ended).find_mean()
+        ended = [span for span in self._spans.get(node, {}).values() if span.end_s < FOREVER_S]
+        self._usages[node] = observe_usage(ended, self._count_gpus(node))
 
     def _list_windows(self, node: str) -> list[Window]:
-        tasks = [span.to_window(1.0) for span in self._spans.get(node, {}).values()]
+        tasks = [Window(span.pod_uid, span.start_s, span.end_s) for span in self._spans.get(node, {}).values()]
         return [*tasks, *self._foreign.list_windows(node, 1.0)]
 
 
@@ -204,26 +181,6 @@ def _select(windows: Iterable[_Timed], first_s: float, last_s: float) -> list[_T
 def _limit_quality(quality: EnergyQuality, timing: Timing) -> EnergyQuality:
     """Return the quality of an energy; at most coarse if the window is not by the clock of the node."""
     return quality if timing is Timing.NODE else EnergyQuality.COARSE
-
-
-def weigh(spans: Sequence[Span], occupancy: float) -> list[Window]:
-    """Return the spans as windows, weighted by their expected power.
-
-    Tasks in a batch use the same energy per token, but the energy of prefill belongs to one task. So the weight of a
-    task is its expected energy by published figures, at the mean occupancy of the busy node, divided by the time it
-    took. A task that is still running gets the mean weight of the others.
-    """
-    closed = [span for span in spans if span.end_s < FOREVER_S]
-    powers_w = _expected_energies_j(closed, occupancy) / np.array([span.length_s for span in closed])
-    weights = dict(zip((span.pod_uid for span in closed), powers_w.tolist(), strict=True))
-    usual = sum(weights.values()) / len(weights) if weights else 1.0
-    return [span.to_window(weights.get(span.pod_uid, usual)) for span in spans]
-
-
-def _expected_energies_j(spans: Sequence[Span], occupancy: float) -> Array:
-    prompts, outputs = np.array([one.prompt_tokens for one in spans]), np.array([one.output_tokens for one in spans])
-    energies_j: Array = np.maximum(np.array(GENERIC.energy) @ energy_features(prompts, outputs, occupancy), 1e-3)
-    return energies_j
 
 
 def _read_span(pod: Pod, now_s: float) -> Span:
@@ -242,4 +199,13 @@ def _read_span(pod: Pod, now_s: float) -> Span:
             end_s = window[1]
         # Inference cannot begin before its container; one second of tolerance, since that start is rounded down.
         start_s = max(end_s - report.inference_seconds, start_s - 1.0)
-    return Span(pod.uid, min(start_s, end_s - MIN_SPAN_S), end_s, prompt, output)
+    start_s = min(start_s, end_s - MIN_SPAN_S)
+    return Span(pod.uid, start_s, end_s, prompt, output, _find_first_token_s(report, start_s, end_s))
+
+
+def _find_first_token_s(report: RunReport | None, start_s: float, end_s: float) -> float | None:
+    """Return when the only prompt of a run had been read; None if there were several, or the report does not say."""
+    if report is None or report.time_to_first_token_seconds is None or (report.prompts or 1) > 1:
+        return None
+    first_token_s = start_s + report.time_to_first_token_seconds
+    return first_token_s if first_token_s < end_s else None

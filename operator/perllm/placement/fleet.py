@@ -166,6 +166,11 @@ class Fleet:
         """Return the GPUs of each node."""
         return self._gpus[rows]
 
+    def count_gpus(self, name: str) -> float:
+        """Return the GPUs of a node; 1 if it is unknown."""
+        node = self.nodes.get(name)
+        return node.gpus if node else 1.0
+
     def cpu_cores(self, rows: IntArray) -> FloatArray:
         """Return the processors of each node that its pods may request."""
         return self._cpu_cores[rows]

@@ -41,6 +41,7 @@ def summarise(work: Work, *, started_s: float, finished_s: float, unix_offset_s:
         output_tokens=output_tokens,
         token_source=None if output_tokens is None else TokenSource.USAGE if is_reported else TokenSource.CHUNKS,
         time_to_first_token_seconds=round(sum(first_s) / len(first_s), 6) if first_s else None,
+        prompts=len(answers) if len(answers) > 1 else None,
         problem=cut_problem(work.problem),
     )
 

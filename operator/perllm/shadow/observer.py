@@ -115,7 +115,7 @@ class ShadowObserver:
         if pod.is_finished:
             self._end(followed)
         else:
-            self._settlement.begin(pod, self._unix_now())
+            self._settlement.begin(pod, followed.decision.inference.prompt_tokens, self._unix_now())
 
     def _begin(self, shadowed: ShadowedPod) -> Followed:
         now_s, pod = self._unix_now(), shadowed.pod

@@ -20,6 +20,7 @@ def run_report(run: Finished, clock: Clock) -> RunReport:
         inference_seconds=run.inference_s / clock.speed,
         prompt_tokens=run.job.prompt_tokens,
         output_tokens=run.job.output_tokens,
+        time_to_first_token_seconds=(run.decode_s - run.finished_s + run.inference_s) / clock.speed,
     )
 
 

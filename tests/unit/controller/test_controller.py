@@ -67,7 +67,16 @@ class Cluster:
         meter.counters.merge("n", "gpu", [(time_s, 100.0 * time_s) for time_s in range(1000, 1030)], 1030.0)
         energy = EnergyHistory([meter], absent_after_s=60.0)
         foreign = ForeignLoad(900.0)
-        settlement = Settlement(energy, IdlePower(), foreign, patience_s=30, retry_s=1, window_s=900, now=self.now_s)
+        settlement = Settlement(
+            energy,
+            IdlePower(),
+            foreign,
+            count_gpus=lambda _: 1.0,
+            patience_s=30,
+            retry_s=1,
+            window_s=900,
+            now=self.now_s,
+        )
         client: Any = self.api
         self.writes = make_writes()
         self.guard = Guard(lambda kind: metrics.faults.labels(kind).inc(), Random(0))

@@ -9,8 +9,7 @@ from random import Random
 from perllm.energy.attribution import Window
 from perllm.energy.history import EnergyHistory
 from perllm.energy.meters import Meter
-from perllm.energy.presence import Presence
-from perllm.energy.settlement import Span, weigh
+from perllm.energy.spans import Span, observe_usage, weigh
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,8 @@ class Task:
     output: float
     arrival_s: float
     start_s: float = 0.0
+    reading_s: float = 0.0
+    first_token_s: float = 0.0
     energy_j: float = 0.0
     end_s: float | None = None
     decoded: float = 0.0
@@ -57,8 +58,9 @@ class Node:
     def _prefill(self, task: Task, length_s: float) -> None:
         self.counter_j += self.gpu.prefill_w * length_s
         task.energy_j += self.gpu.prefill_w * length_s
-        task.start_s = task.start_s or self.now_s - length_s
-        if self.now_s - task.start_s >= task.prompt * self.gpu.prefill_token_s:
+        task.reading_s += length_s
+        if task.reading_s >= task.prompt * self.gpu.prefill_token_s:
+            task.first_token_s = self.now_s
             self.decoding.append(self.waiting.pop(0))
 
     def _decode(self, length_s: float) -> None:
@@ -79,16 +81,19 @@ class Load:
     gpu: Gpu
     arrivals_per_s: float
     mean_tokens: int
+    longest_prompt: int = 1000
 
 
 T4 = Gpu(0.056, 0.003, 0.33, 6.2, 0.0008, 110, 40)
 RTX_4090 = Gpu(0.0182, 0.00035, 0.16, 7.2, 0.00011, 480, 80)
+V100 = Gpu(0.023, 0.0006, 0.20, 5.6, 0.0004, 320, 70)
 A100 = Gpu(0.0109, 0.000124, 0.084, 5.2, 0.0001, 550, 180)
 LOADS = {
     "T4, a few tasks": Load(T4, 0.15, 60),
     "RTX 4090, a few tasks": Load(RTX_4090, 0.4, 200),
     "RTX 4090, busy": Load(RTX_4090, 1.2, 200),
     "A100, busy": Load(A100, 2.0, 250),
+    "V100, long prompts": Load(V100, 0.5, 100, longest_prompt=4000),
 }
 STEP_S = 0.005
 LENGTH_S = 600.0
@@ -98,7 +103,9 @@ MAX_TASKS = 8
 def arrivals(load: Load, random: Random) -> Iterator[Task]:
     time_s = random.expovariate(load.arrivals_per_s)
     while time_s < LENGTH_S - 60:
-        yield Task(random.randint(50, 1000), load.mean_tokens * random.lognormvariate(-0.18, 0.6), time_s)
+        yield Task(
+            random.randint(50, load.longest_prompt), load.mean_tokens * random.lognormvariate(-0.18, 0.6), time_s
+        )
         time_s += random.expovariate(load.arrivals_per_s)
 
 
@@ -110,7 +117,9 @@ def run(name: str) -> tuple[list[Task], list[tuple[float, float, float]]]:
     tasks = list(pending)
     while node.now_s < LENGTH_S:
         while pending and pending[0].arrival_s <= node.now_s and len(node.waiting) + len(node.decoding) < MAX_TASKS:
-            node.waiting.append(pending.pop(0))
+            task = pending.pop(0)
+            task.start_s = node.now_s
+            node.waiting.append(task)
         before_j = node.counter_j
         node.step(STEP_S)
         trace.append((node.now_s, node.counter_j, (node.counter_j - before_j) / STEP_S))
@@ -129,5 +138,4 @@ def sample(name: str, kind: str, every_s: float) -> EnergyHistory:
 
 def weigh_all(spans: Sequence[Span]) -> list[Window]:
     """Return the spans of all tasks of a node as windows, as their settlement does."""
-    presence = Presence.build([span.start_s for span in spans], [span.end_s for span in spans])
-    return weigh(spans, presence.find_mean())
+    return weigh(spans, observe_usage(spans, 1.0))

@@ -110,6 +110,7 @@ class Kept:
             history,
             IdlePower(),
             ForeignLoad(900.0),
+            count_gpus=lambda _: 1.0,
             patience_s=30.0,
             retry_s=1.0,
             window_s=900.0,
@@ -146,7 +147,7 @@ def test_an_account_begins_when_the_node_is_first_seen_and_follows_its_samples()
 def test_an_account_waits_for_tasks_that_run_and_then_contains_them() -> None:
     kept = Kept()
     kept.advance(1000.0)
-    kept.settlement.begin(running(started_s=1003.0), 1003.0)
+    kept.settlement.begin(running(started_s=1003.0), 0.0, 1003.0)
     assert kept.advance(1040.0) == pytest.approx(5 * 20)
 
     kept.settlement.end(succeeded(started_s=1003.0, finished_s=1040.0, report=None), 1041.0)

@@ -27,6 +27,7 @@ class Metered:
             EnergyHistory([self.meter], absent_after_s=60.0),
             idle,
             self.foreign,
+            count_gpus=lambda _: 1.0,
             patience_s=PATIENCE_S,
             retry_s=1.0,
             window_s=900.0,
@@ -42,7 +43,7 @@ class Metered:
             self.meter.counters.merge("n", "gpu", [(self.sampled_s, self.joules)], self.sampled_s)
 
     def run(self, pod: Pod, now_s: float = 1020.0) -> None:
-        self.settlement.begin(pod, pod.started_s or now_s)
+        self.settlement.begin(pod, 0.0, pod.started_s or now_s)
         self.settlement.end(pod, now_s)
 
 
@@ -96,7 +97,7 @@ def test_one_that_still_runs_has_its_share() -> None:
     metered = Metered()
     metered.sample_until(1015)
     other = running(name="x", uid="uid-x", task_uid="task-x", started_s=1000.0)
-    metered.settlement.begin(other, 1000.0)
+    metered.settlement.begin(other, 0.0, 1000.0)
     metered.run(OWN)
     energy = metered.settlement.measure(OWN, 0.0, 1020.0)
     assert energy is not None
@@ -114,7 +115,7 @@ def test_an_earlier_attempt_of_the_task_has_its_own_share() -> None:
     for pod in (neighbour, first):
         metered.run(pod, now_s=1012.0)
     before = metered.settlement.measure(neighbour, 0.0, 1030.0)
-    metered.settlement.begin(running(2, started_s=1020.0), 1020.0)
+    metered.settlement.begin(running(2, started_s=1020.0), 0.0, 1020.0)
     metered.settlement.forget(second.uid)
     assert metered.settlement.measure(neighbour, 0.0, 1030.0) == before
 
@@ -133,7 +134,7 @@ def test_the_answer_waits_for_pods_that_ran_beside_it_and_are_told_of_late() -> 
     metered.sample_until(1015)
     metered.run(OWN)
     assert metered.settlement.measure(OWN, 0.0, 1010.0 + SETTLING_S - 0.1) is None
-    metered.settlement.begin(running(name="x", uid="uid-x", task_uid="task-x", started_s=1003.0), 1011.0)
+    metered.settlement.begin(running(name="x", uid="uid-x", task_uid="task-x", started_s=1003.0), 0.0, 1011.0)
     energy = metered.settlement.measure(OWN, 0.0, 1010.0 + SETTLING_S)
     assert energy is not None
     assert energy.energy_j == pytest.approx(300, rel=0.05)
@@ -160,7 +161,7 @@ def test_a_pod_that_never_ran_leaves_no_trace() -> None:
     metered = Metered()
     metered.sample_until(1015)
     pod = bound(name="x", uid="uid-x", task_uid="task-x")
-    metered.settlement.begin(pod, 1004.0)
+    metered.settlement.begin(pod, 0.0, 1004.0)
     metered.settlement.end(pod, 1008.0)
     metered.run(OWN)
     energy = metered.settlement.measure(OWN, 0.0, 1020.0)

@@ -1,0 +1,153 @@
+"""Spans: when tasks ran on a node, and what power each is expected to have drawn at each moment.
+
+A model server reads one prompt at a time, in the order of arrival, which keeps the GPU busy; the other tasks of the
+batch hardly proceed meanwhile. So while a prompt is read, the power of the GPU belongs to that task, and otherwise to
+those that decode. When a prompt was read follows from the first tokens: it ends with the first token of its own task,
+and begins with the one before, or with the request if that came later.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+
+from perllm.energy.attribution import Phase, Window
+from perllm.energy.intervals import Array
+from perllm.energy.presence import Presence
+from perllm.learning.features import energy_features
+from perllm.learning.priors import GENERIC
+
+FOREVER_S = inf
+MIN_SPAN_S = 0.001
+
+_READING, _WAITING = 1e3, 1e-3
+"""Weights of a task whose prompt is read by the only GPU, and of one that waits, relative to one that decodes."""
+
+_MAX_READING = 3.0
+"""A prompt that seems to take longer than usual by this factor has been waiting for a place in the batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """When a pod's inference ran, and what it processed.
+
+    While it is running, ``end_s`` is infinite and ``prompt_tokens`` is what is expected. ``first_token_s`` is None if
+    it is unknown, or one of several.
+    """
+
+    pod_uid: str
+    start_s: float
+    end_s: float
+    prompt_tokens: float = 0.0
+    output_tokens: float = 0.0
+    first_token_s: float | None = None
+
+    @property
+    def length_s(self) -> float:
+        """How long it ran."""
+        return max(self.end_s - self.start_s, MIN_SPAN_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How a node is usually used.
+
+    Attributes:
+        occupancy: Mean number of tasks while there are any.
+        gpus: How many prompts it can read at the same time.
+        token_s: Seconds in which it reads a token of a prompt; infinite if unknown.
+    """
+
+    occupancy: float = 1.0
+    gpus: float = 1.0
+    token_s: float = inf
+
+
+def weigh(spans: Sequence[Span], usage: Usage) -> list[Window]:
+    """Return the spans as windows, weighted by their expected power.
+
+    Tasks in a batch use the same energy per token. So the weight of a task that decodes is its expected energy by
+    published figures, at the mean occupancy of the busy node, divided by the time it took. Where it is not known when
+    its prompt was read, the energy of that is spread over the whole run. A task that is still running gets the mean
+    weight of the others, and is expected to have read its prompt, since others would be charged for that otherwise.
+    """
+    closed = [span for span in spans if span.end_s < FOREVER_S]
+    readings = find_readings(closed, usage)
+    readings |= _expect_readings([span for span in spans if span.end_s == FOREVER_S], readings.values(), usage)
+    powers_w = [_expected_power_w(span, usage.occupancy, is_read=span.pod_uid in readings) for span in closed]
+    usual_w = sum(powers_w) / len(powers_w) if powers_w else 1.0
+    weights = dict(zip((span.pod_uid for span in closed), powers_w, strict=True))
+    reader_w = usual_w * _weigh_reader(usage)
+    windows = []
+    for span in spans:
+        reading = readings.get(span.pod_uid)
+        lead = (
+            (Phase(span.start_s, reading[0], usual_w * _WAITING), Phase(*reading, reader_w))
+            if reading is not None
+            else ()
+        )
+        windows.append(Window(span.pod_uid, span.start_s, span.end_s, weights.get(span.pod_uid, usual_w), lead))
+    return windows
+
+
+def find_readings(spans: Sequence[Span], usage: Usage) -> dict[str, tuple[float, float]]:
+    """Return when the prompts of tasks were read, by pod, as far as that is known."""
+    known = [span for span in spans if span.first_token_s is not None and span.prompt_tokens > 0]
+    if not known:
+        return {}
+    starts_s = np.array([span.start_s for span in known])
+    firsts_s = np.array([span.first_token_s for span in known], dtype=float)
+    longest_s = _MAX_READING * usage.token_s * np.array([span.prompt_tokens for span in known])
+    begins_s = np.maximum(np.maximum(starts_s, _find_previous(firsts_s, round(usage.gpus))), firsts_s - longest_s)
+    return {
+        span.pod_uid: (begin_s, first_s)
+        for span, begin_s, first_s in zip(known, begins_s.tolist(), firsts_s.tolist(), strict=True)
+    }
+
+
+def observe_usage(spans: Sequence[Span], gpus: float) -> Usage:
+    """Return how a node with so many GPUs was used by tasks that have ended."""
+    occupancy = Presence.build([span.start_s for span in spans], [span.end_s for span in spans]).find_mean()
+    readings = find_readings(spans, Usage(gpus=gpus))
+    lengths_s = np.array([end_s - start_s for start_s, end_s in readings.values()])
+    prompts = np.array([span.prompt_tokens for span in spans if span.pod_uid in readings])
+    return Usage(occupancy, gpus, float(np.median(lengths_s / prompts)) if readings else inf)
+
+
+def _expect_readings(
+    spans: Sequence[Span], known: Collection[tuple[float, float]], usage: Usage
+) -> dict[str, tuple[float, float]]:
+    """Return when the prompts of running tasks should have been read: after those that were queued before them."""
+    if not known or usage.token_s == inf:
+        return {}
+    begins_s, ends_s = np.array(list(known)).T
+    readings = {}
+    for span in spans:
+        before = ends_s[(begins_s <= span.start_s) & (ends_s > span.start_s)]
+        begin_s = float(before.max(initial=span.start_s))
+        readings[span.pod_uid] = (begin_s, begin_s + span.prompt_tokens * usage.token_s)
+    return readings
+
+
+def _find_previous(firsts_s: Array, gpus: int) -> Array:
+    """Return when a GPU became free for each prompt: at the first token of that many prompts before."""
+    order = np.argsort(firsts_s, kind="stable")
+    previous_s = np.full(len(firsts_s), -inf)
+    previous_s[order[gpus:]] = firsts_s[order[:-gpus]]
+    return previous_s
+
+
+def _weigh_reader(usage: Usage) -> float:
+    """Return the weight of a task whose prompt is read, relative to one that decodes: it has a GPU to itself."""
+    if usage.gpus <= 1.0:
+        return _READING
+    return max(usage.occupancy - 1.0, 1.0) / (usage.gpus - 1.0)
+
+
+def _expected_power_w(span: Span, occupancy: float, *, is_read: bool) -> float:
+    """Return the power that a task is expected to draw: only while it decodes if it is known when it was read."""
+    prompt_tokens = 0.0 if is_read else span.prompt_tokens
+    energy_j = float(np.array(GENERIC.energy) @ energy_features(prompt_tokens, span.output_tokens, occupancy))
+    start_s = span.first_token_s if is_read and span.first_token_s is not None else span.start_s
+    return max(energy_j, 1e-3) / max(span.end_s - start_s, MIN_SPAN_S)
