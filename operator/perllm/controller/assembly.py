@@ -10,7 +10,7 @@ from perllm.api.node_profile import CircuitStatus
 from perllm.cluster.client import Client
 from perllm.cluster.pod_ends import PodPatience
 from perllm.cluster.writes import WriteQueue
-from perllm.config import RunnerSettings
+from perllm.config import Config, RunnerSettings
 from perllm.controller.announcer import Announcer
 from perllm.controller.clocks import Clocks
 from perllm.controller.controller import Controller
@@ -35,6 +35,7 @@ from perllm.nodes.node_health import NodeHealth
 from perllm.placement.counterfactual import Savings
 from perllm.placement.savings import SavedUnit
 from perllm.scheduling.admission import Admission
+from perllm.scheduling.assembly import build_admission
 from perllm.scheduling.denial import DenialCause
 from perllm.scheduling.scheduler import Parts, Scheduler
 
@@ -58,6 +59,18 @@ class ControllerSettings:
     admission: Admission = field(default_factory=Admission)
     history: HistoryLimits = field(default_factory=HistoryLimits)
     runner: RunnerSettings = field(default_factory=RunnerSettings)
+
+
+def read_controller_settings(config: Config) -> ControllerSettings:
+    """Return the settings of an operator's controller."""
+    return ControllerSettings(
+        scheduler_name=config.scheduler_name,
+        gpu_resources=config.nodes.resources,
+        patience=PodPatience(start_s=config.start_timeout_s),
+        admission=build_admission(config.admission),
+        history=HistoryLimits(config.tasks.default_ttl_s, config.tasks.max_history),
+        runner=config.runner,
+    )
 
 
 @dataclass(frozen=True, slots=True)
