@@ -86,7 +86,7 @@ class Foundations:
             outages=self.outages,
             rng=self.rng,
             instance=self.config.instance,
-            count_forgotten=self.metrics.models_forgotten.inc,
+            count_forgotten=self.metrics.learning.models_forgotten.inc,
             unix_now=self.unix_now,
         )
 
@@ -166,13 +166,13 @@ def lay_foundations(
         wake: called whenever there may be something to decide.
     """
     rng, metrics = Random(), OperatorMetrics(registry)
-    guard = Guard(lambda kind: metrics.faults.labels(kind).inc(), rng)
+    guard = Guard(lambda kind: metrics.process.faults.labels(kind).inc(), rng)
     outages = Outages(now_s)
     writes = WriteQueue(guard, outages, rng)
     scheduler, parts = build_scheduler(
         read_settings(config, seed=rng.getrandbits(32)),
         Inputs(HeldClock(now_s, unix_now), journal, wake),
-        count_discarded=lambda reason: metrics.outcomes_refused.labels(reason).inc(),
+        count_discarded=lambda reason: metrics.learning.discarded.labels(reason).inc(),
         metrics_age_s=lambda node: _find_metrics_age_s(telemetry, node, unix_now()),
     )
     source = PrometheusSource(config.telemetry, requests.Session())

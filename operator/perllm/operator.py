@@ -164,7 +164,7 @@ class Operator:
             stack.callback(base.source.close)
             await stack.enter_async_context(self._serve_health())
             work = await stack.enter_async_context(cancelled_at_exit())
-            base.begin(work, "watch of the event loop", partial(watch_loop, base.metrics.loop_lag.observe))
+            base.begin(work, "watch of the event loop", partial(watch_loop, base.metrics.process.loop_lag.observe))
             await self._take_turn(work)
             await self._start(work)
             self._tasks.start()
@@ -230,7 +230,7 @@ class Operator:
             log.info("standby until the kube-scheduler in this pod holds the lease %s", self._base.config.leader_lease)
             await self._leadership.won.wait()
             log.info("active: the kube-scheduler in this pod holds the lease as %s", self._leadership.holder)
-        self._base.metrics.active.set(1)
+        self._base.metrics.process.active.set(1)
 
     async def _write_out(self) -> None:
         try:

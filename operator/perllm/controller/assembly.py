@@ -140,13 +140,13 @@ def build_task_control(
 ) -> TaskControl:
     """Return a controller without tasks."""
     tracking, metrics, guard, unix_now = Tracking(), context.metrics, context.guard, context.unix_now
-    clocks, decisions = Clocks(parts.fleet.nodes.__contains__, metrics.show_clock_skew), Decisions()
+    clocks, decisions = Clocks(parts.fleet.nodes.__contains__, metrics.fleet.show_clock_skew), Decisions()
     node_health = NodeHealth(
         scheduler, parts.circuits, metrics, show=context.show_circuit, now_s=context.now_s, unix_now=unix_now
     )
     savings = Savings(is_shadow=False)
     for unit in SavedUnit:
-        metrics.show_savings(unit, partial(savings.of, unit))
+        metrics.savings.show(unit, partial(savings.of, unit))
     outcomes = OutcomeLearner(
         tracking,
         scheduler,
@@ -235,7 +235,7 @@ def build_task_control(
 
 def _show_queue(scheduler: Scheduler, parts: Parts, metrics: OperatorMetrics) -> None:
     """Have the metrics read the numbers of waiting tasks and tasks in flight whenever they are scraped."""
-    metrics.waiting.set_function(lambda: scheduler.waiting)
+    metrics.queue.waiting.set_function(lambda: scheduler.waiting)
     for cause in DenialCause:
-        metrics.postponed.labels(cause).set_function(partial(scheduler.postponed, cause))
-    metrics.in_flight.set_function(lambda: len(parts.ledger))
+        metrics.queue.postponed.labels(cause).set_function(partial(scheduler.postponed, cause))
+    metrics.queue.in_flight.set_function(lambda: len(parts.ledger))

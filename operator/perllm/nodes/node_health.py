@@ -82,7 +82,7 @@ class NodeHealth:
 
     def forget(self, node: str) -> None:
         """Publish that the circuits of a node that is gone, or was replaced under its name, are forgotten."""
-        self._metrics.circuits.remove(node)
+        self._metrics.fleet.circuits.remove(node)
         if node in self._shown:
             self.show(node)
 
@@ -108,7 +108,7 @@ class NodeHealth:
         for change in changes:
             _announce(change)
         for node in {change.node for change in changes}:
-            self._metrics.circuits.labels(node).set(len(self._circuits.of(node)))
+            self._metrics.fleet.circuits.labels(node).set(len(self._circuits.of(node)))
             self.show(node)
 
 

@@ -53,7 +53,7 @@ class ShadowOperator:
             now_s=base.now_s,
             unix_now=base.unix_now,
         )
-        clocks = Clocks(base.parts.fleet.nodes.__contains__, base.metrics.show_clock_skew)
+        clocks = Clocks(base.parts.fleet.nodes.__contains__, base.metrics.fleet.show_clock_skew)
         self._observer = self._build_observer(node_health, clocks)
         self._upkeep = base.build_upkeep(node_health, clocks.forget)
         self._nodes = base.build_informer("node", "/api/v1/nodes", self._upkeep.read, self._upkeep.on_node)
@@ -66,7 +66,7 @@ class ShadowOperator:
     def _build_observer(self, node_health: NodeHealth, clocks: Clocks) -> ShadowObserver:
         base, savings = self._base, Savings(is_shadow=True)
         for unit in SavedUnit:
-            base.metrics.show_savings(unit, partial(savings.of, unit))
+            base.metrics.savings.show(unit, partial(savings.of, unit))
         return ShadowObserver(
             base.scheduler,
             base.parts.fleet,
@@ -100,7 +100,7 @@ class ShadowOperator:
 
     async def _start(self, work: asyncio.TaskGroup) -> None:
         base, begin = self._base, partial(self._base.begin, work)
-        begin("watch of the event loop", partial(watch_loop, base.metrics.loop_lag.observe))
+        begin("watch of the event loop", partial(watch_loop, base.metrics.process.loop_lag.observe))
         outcomes = await self._profiles.load()
         log.info("learned state restored: %d outcomes", outcomes)
         begin("watch of nodes", self._nodes.run)
@@ -113,7 +113,7 @@ class ShadowOperator:
             begin("watch of pods", pods.run)
         for path in await wait_for_first_lists(self._pods, PODS_PATIENCE_S):
             log.warning("started without %s, which cannot be read yet: pods there are not counted", path)
-        base.metrics.active.set(1)
+        base.metrics.process.active.set(1)
         log.info("shadow mode: nothing is placed, %d nodes", len(base.parts.fleet.nodes))
 
     async def _write_out(self) -> None:
