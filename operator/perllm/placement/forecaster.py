@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from perllm.learning.features import OUTPUT_UNIT, PROMPT_UNIT
-from perllm.learning.law import RELATIVE_NOISE
 from perllm.learning.learner import Learner
 from perllm.learning.model_laws import ModelLaws
+from perllm.learning.type_law import RELATIVE_NOISE
 from perllm.placement.fleet import Fleet
 from perllm.placement.forecast import LEAST_S, MIN_SCALE, Inference, RunEnergy, RunTimes, find_hit_chance
 from perllm.placement.ledger import Ledger, NodeLoads

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from perllm.api.base import MAX_TOKENS
+from perllm.learning.decision_errors import PRIOR_SCALE
 from perllm.learning.features import energy_features, latency_features
-from perllm.learning.law import PRIOR_SCALE
 from perllm.learning.learner import Learner
 from perllm.learning.outcome import Ended
 from perllm.learning.priors import find_prior
