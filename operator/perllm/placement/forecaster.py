@@ -23,7 +23,7 @@ from perllm.learning.learner import Learner
 from perllm.learning.model_laws import ModelLaws
 from perllm.learning.type_law import RELATIVE_NOISE
 from perllm.placement.fleet import Fleet
-from perllm.placement.forecast import LEAST_S, MIN_SCALE, Inference, RunEnergy, RunTimes, find_hit_chance
+from perllm.placement.forecast import LEAST_S, MIN_TIME_SPREAD, Inference, RunEnergy, RunTimes, find_hit_chance
 from perllm.placement.ledger import Ledger, NodeLoads
 from perllm.placement.loaded_models import LoadedModels
 from perllm.placement.outlook import Outlook
@@ -139,9 +139,9 @@ class Forecaster:
         """
         scene = self._survey(request, task, rows=rows, allowed=allowed, now_s=now_s)
         (times, queue_s), energy, errors = _find_times(scene), _find_energy(scene), scene.laws.latency
-        scatter, doubt = np.maximum(errors.scale[rows], MIN_SCALE), _find_doubt(scene)
-        scale = np.maximum(scatter, doubt)
-        hit_chance = _find_hit_chances(task.time_left_s, lengths, times, scale)
+        scatter, doubt = np.maximum(errors.scale[rows], MIN_TIME_SPREAD), _find_doubt(scene)
+        time_spread = np.maximum(scatter, doubt)
+        hit_chance = _find_hit_chances(task.time_left_s, lengths, times, time_spread)
         return Outlook(
             times=times,
             queue_s=queue_s,
@@ -149,7 +149,7 @@ class Forecaster:
             demand_bps=scene.demand_bps,
             running=scene.loads.running,
             gpus=scene.gpus,
-            scale=scale,
+            time_spread=time_spread,
             low=np.exp(errors.low[rows]),
             high=np.exp(errors.high[rows]),
             lengths=lengths,
@@ -329,11 +329,11 @@ def _find_harm(scene: _Scene, times: RunTimes[FloatArray]) -> FloatArray:
 
 
 def _find_hit_chances(
-    time_left_s: float, lengths: FloatArray, times: RunTimes[FloatArray], scale: FloatArray
+    time_left_s: float, lengths: FloatArray, times: RunTimes[FloatArray], time_spread: FloatArray
 ) -> FloatArray:
     """Return the chance to be in time on each node."""
     times_s = times.fixed_s[:, None] + times.token_s[:, None] * lengths
-    chances: FloatArray = find_hit_chance(times_s, time_left_s, scale[:, None]).sum(axis=1)
+    chances: FloatArray = find_hit_chance(times_s, time_left_s, time_spread[:, None]).sum(axis=1)
     chances /= len(lengths)
     return chances
 
