@@ -42,7 +42,7 @@ async def install_environment(
         # Its scripts hold absolute paths, so it is created in place, and a marker says that it is complete.
         shutil.rmtree(folder, ignore_errors=True)
         pip = (str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes")
-        commands = [(sys.executable, "-m", "venv", str(folder))]
+        commands: list[tuple[str, ...]] = [(sys.executable, "-m", "venv", str(folder))]
         commands += [(*pip, "--only-binary", ":all:", "--requirement", str(lock)) for lock in locks]
         if compiled is not None:
             commands.append((*pip, "--no-build-isolation", "--requirement", str(compiled)))
