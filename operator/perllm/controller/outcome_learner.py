@@ -113,7 +113,7 @@ class OutcomeLearner:
             return
         endings = self._review(tracked, decision, outcome)
         reward = self._scheduler.learn(outcome, decision.gpu_type)
-        tracked.revision = self._revisions.current(outcome.node)
+        tracked.revision = self._revisions.current(outcome.run.node)
         if reward is not None:
             self._metrics.learning.learned.inc()
             self._metrics.learning.reward.observe(reward)

@@ -127,8 +127,8 @@ class Rehearsal:
             return None
         if outcome is not None:
             run = read_circumstances(outcome)
-            real, met = self._revise(real, outcome.model, run), self.find_residence(decision.task_id)
-            other = other if met is None else self._revise(other, outcome.model, replace(run, residence=met))
+            real, met = self._revise(real, outcome.run.model, run), self.find_residence(decision.task_id)
+            other = other if met is None else self._revise(other, outcome.run.model, replace(run, residence=met))
         return Ending(
             real=real,
             other=other,

@@ -334,8 +334,8 @@ class Scheduler:
             outcome: the outcome.
             gpu_type: of its node; needed if the node has left the cluster and this process has never seen it.
         """
-        if not self._learner.knows(outcome.node):
-            self._learner.register(outcome.node, gpu_type)
+        if not self._learner.knows(outcome.run.node):
+            self._learner.register(outcome.run.node, gpu_type)
         return self._learner.learn(outcome)
 
     @recorded
