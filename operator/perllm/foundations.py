@@ -1,4 +1,4 @@
-"""What an operator stands on, whether it places tasks or only watches: scheduler, telemetry, learned state, writes."""
+"""The parts that every operator has, whether it places tasks or only watches: scheduler, telemetry, profiles, writes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping

@@ -1,4 +1,4 @@
-"""The law of one GPU type: Bayesian linear regression with relative errors and coefficients that stay positive.
+"""The law of one GPU type: Bayesian linear regression with relative errors and positive coefficients.
 
 The notation is that of law.py: a posterior over theta_g, from the prior m0 and the sums of weighted observations.
 """
