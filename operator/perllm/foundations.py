@@ -1,4 +1,4 @@
-"""The parts that every operator has, whether it places tasks or only watches: scheduler, telemetry, profiles, writes."""
+"""The parts of every operator, whether it places tasks or only watches: scheduler, telemetry, profiles, writes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
