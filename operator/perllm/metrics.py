@@ -33,11 +33,10 @@ class Interval(Protocol):
         """Number of tasks."""
 
 
-class OperatorMetrics:
-    """All metrics of the operator, in the registry that is passed in."""
+class TaskMetrics:
+    """What became of tasks."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.active = Gauge("perllm_active", "1 if this replica is active, 0 if it is standby.", registry=registry)
         self.decisions = Counter(
             "perllm_decisions",
             "Placed tasks, by policy, tier and whether it was exploration.",
@@ -68,30 +67,12 @@ class OperatorMetrics:
         self.energy_quality = Counter(
             "perllm_energy_measurements", "Energy measurements by quality.", ["quality"], registry=registry
         )
-        self.outcomes = Counter("perllm_outcomes_learned", "Outcomes learned from.", registry=registry)
-        self.outcomes_refused = Counter(
-            "perllm_outcomes_refused",
-            "Outcomes that were discarded because they cannot be true.",
-            ["reason"],
-            registry=registry,
-        )
-        self.models_forgotten = Counter(
-            "perllm_models_forgotten",
-            "Models forgotten on a node because its profile was full.",
-            registry=registry,
-        )
-        self.clock_skew = Gauge(
-            "perllm_node_clock_skew_seconds",
-            "Seconds by which a node's clock is ahead of the operator's, judged by its pods; 0 within one second.",
-            ["node"],
-            registry=registry,
-        )
-        self.reward = Histogram(
-            "perllm_reward",
-            "Reward of learned outcomes.",
-            buckets=(-1, -0.75, -0.5, -0.25, 0, 0.25, 0.5),
-            registry=registry,
-        )
+
+
+class QueueMetrics:
+    """Tasks that wait, and tasks that are placed."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
         self.waiting = Gauge("perllm_tasks_waiting", "Tasks that are waiting for a pod.", registry=registry)
         self.postponed = Gauge(
             "perllm_tasks_postponed",
@@ -100,6 +81,41 @@ class OperatorMetrics:
             registry=registry,
         )
         self.in_flight = Gauge("perllm_tasks_in_flight", "Tasks that are placed and have not ended.", registry=registry)
+        self.ledger_drift = Gauge(
+            "perllm_ledger_drift",
+            "Pods in flight on which the ledger and the API server have differed for too long.",
+            registry=registry,
+        )
+
+
+class LearningMetrics:
+    """Outcomes, and what was learned from them."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.learned = Counter("perllm_outcomes_learned", "Outcomes learned from.", registry=registry)
+        self.discarded = Counter(
+            "perllm_outcomes_refused",
+            "Outcomes that were discarded because they cannot be true.",
+            ["reason"],
+            registry=registry,
+        )
+        self.reward = Histogram(
+            "perllm_reward",
+            "Reward of learned outcomes.",
+            buckets=(-1, -0.75, -0.5, -0.25, 0, 0.25, 0.5),
+            registry=registry,
+        )
+        self.models_forgotten = Counter(
+            "perllm_models_forgotten",
+            "Models forgotten on a node because its profile was full.",
+            registry=registry,
+        )
+
+
+class FleetMetrics:
+    """The nodes, judged by their pods."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
         self.refusals = Counter("perllm_pods_refused", "Pods refused or lost by their node.", registry=registry)
         self.circuits = Gauge(
             "perllm_circuits_open",
@@ -107,33 +123,25 @@ class OperatorMetrics:
             ["node"],
             registry=registry,
         )
-        self.extender = Histogram(
-            "perllm_extender_seconds",
-            "Time in the extender's handlers.",
-            ["verb"],
-            buckets=_HANDLER_BUCKETS,
+        self.clock_skew = Gauge(
+            "perllm_node_clock_skew_seconds",
+            "Seconds by which a node's clock is ahead of the operator's, judged by its pods; 0 within one second.",
+            ["node"],
             registry=registry,
         )
-        self.extender_errors = Counter(
-            "perllm_extender_errors", "Extender calls that were answered with an error.", ["verb"], registry=registry
-        )
-        self.faults = Counter(
-            "perllm_faults",
-            "Unexpected failures, by the kind of object; work on other objects continued.",
-            ["kind"],
-            registry=registry,
-        )
-        self.loop_lag = Histogram(
-            "perllm_loop_lag_seconds",
-            "By how much the event loop was late.",
-            buckets=_LAG_BUCKETS,
-            registry=registry,
-        )
-        self.ledger_drift = Gauge(
-            "perllm_ledger_drift",
-            "Pods in flight on which the ledger and the API server have differed for too long.",
-            registry=registry,
-        )
+
+    def show_clock_skew(self, node: str, ahead_s: float | None) -> None:
+        """Set by how much a node's clock is ahead; None if the node is gone."""
+        if ahead_s is None:
+            self.clock_skew.remove(node)
+        else:
+            self.clock_skew.labels(node).set(ahead_s)
+
+
+class SavingsMetrics:
+    """What was saved against another scheduler."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
         self.saved = {
             unit: Gauge(
                 f"perllm_saved_{unit}",
@@ -156,20 +164,61 @@ class OperatorMetrics:
             ["choice"],
             registry=registry,
         )
-        self.watch_restarts = Counter("perllm_watch_restarts", "Restarts of the task watch.", registry=registry)
 
-    def show_savings(self, unit: str, read: Callable[[], Interval]) -> None:
+    def show(self, unit: str, read: Callable[[], Interval]) -> None:
         """Have the savings of one unit, joules or deadlines, read whenever they are scraped."""
         for bound in _BOUNDS:
             self.saved[unit].labels(bound).set_function(partial(_read_bound, read, bound))
         self.compared.labels(unit).set_function(lambda: read().tasks)
 
-    def show_clock_skew(self, node: str, ahead_s: float | None) -> None:
-        """Set by how much a node's clock is ahead; None if the node is gone."""
-        if ahead_s is None:
-            self.clock_skew.remove(node)
-        else:
-            self.clock_skew.labels(node).set(ahead_s)
+
+class ExtenderMetrics:
+    """Calls of kube-scheduler."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.seconds = Histogram(
+            "perllm_extender_seconds",
+            "Time in the extender's handlers.",
+            ["verb"],
+            buckets=_HANDLER_BUCKETS,
+            registry=registry,
+        )
+        self.errors = Counter(
+            "perllm_extender_errors", "Extender calls that were answered with an error.", ["verb"], registry=registry
+        )
+
+
+class ProcessMetrics:
+    """The process of the operator."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.active = Gauge("perllm_active", "1 if this replica is active, 0 if it is standby.", registry=registry)
+        self.faults = Counter(
+            "perllm_faults",
+            "Unexpected failures, by the kind of object; work on other objects continued.",
+            ["kind"],
+            registry=registry,
+        )
+        self.loop_lag = Histogram(
+            "perllm_loop_lag_seconds",
+            "By how much the event loop was late.",
+            buckets=_LAG_BUCKETS,
+            registry=registry,
+        )
+        self.watch_restarts = Counter("perllm_watch_restarts", "Restarts of the task watch.", registry=registry)
+
+
+class OperatorMetrics:
+    """All metrics of the operator, in the registry that is passed in."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.tasks = TaskMetrics(registry)
+        self.queue = QueueMetrics(registry)
+        self.learning = LearningMetrics(registry)
+        self.fleet = FleetMetrics(registry)
+        self.savings = SavingsMetrics(registry)
+        self.extender = ExtenderMetrics(registry)
+        self.process = ProcessMetrics(registry)
 
 
 def _read_bound(read: Callable[[], Interval], bound: Literal["low", "total", "high"]) -> float:

@@ -27,7 +27,7 @@ from perllm.config import Config
 from perllm.extender.extender import Extender
 from perllm.extender.server import build_app
 from perllm.guard import Guard
-from perllm.learning.outcome import Outcome
+from perllm.learning.outcome import ObservedRun, Outcome
 from perllm.metrics import OperatorMetrics
 from perllm.placement.fleet import Bandwidth
 from perllm.placement.request import PlacementRequest
@@ -103,21 +103,23 @@ def _read(spec: NodeSpec) -> Node:
 def _outcome(spec: NodeSpec, index: int, rng: np.random.Generator) -> Outcome:
     run_s = 1.0 + 100 * spec.gpu.iteration_s(1) * rng.uniform(0.8, 1.2)
     return Outcome(
-        task_id=f"{spec.name}-{index}",
-        model="chat",
-        node=spec.name,
-        prompt_tokens=400.0,
+        run=ObservedRun(
+            task_id=f"{spec.name}-{index}",
+            model="chat",
+            node=spec.name,
+            prompt_tokens=400.0,
+            hint_tokens=None,
+            run_s=run_s,
+            occupancy=1.0,
+            others_tokens=0.0,
+            cold=0.0,
+        ),
         output_tokens=100.0,
-        run_s=run_s,
         latency_s=run_s + 1.0,
         deadline_s=DEADLINE_S,
         inference_energy_j=100 * (spec.gpu.token_energy_j + spec.gpu.iteration_energy_j),
         transmission_energy_j=0.01,
         predicted_energy_j=500.0,
-        occupancy=1.0,
-        others_tokens=0.0,
-        cold=0.0,
-        hint_tokens=None,
         run_error=None,
         energy_error=None,
         resource_slack=0.9,

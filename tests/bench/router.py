@@ -2,16 +2,14 @@
 
 import asyncio
 import hashlib
-import os
-import shutil
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from perllm_lab.kubernetes.build import ToolchainError, hold_lock, run
 from perllm_lab.kubernetes.probe import answers
 from perllm_lab.kubernetes.process import LOOPBACK, Process, find_free_ports
+from programs.environment import install_environment
 
 POLICIES = ("round_robin", "power_of_two", "cache_aware")
 LOCK = Path(__file__).with_name("router.lock")
@@ -28,29 +26,8 @@ async def install_router(cache_folder: Path) -> Path:
     """
     key = hashlib.sha256(f"{sys.version}\0{LOCK.read_text()}".encode()).hexdigest()[:16]
     folder = cache_folder / f"vllm-router-{key}"
-    async with hold_lock(folder.with_name(f"{folder.name}.lock"), lambda: None):
-        if not (folder / "ready").exists():
-            await _install(folder)
+    await install_environment(folder, [LOCK])
     return folder / "bin" / "vllm-router"
-
-
-async def _install(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    pip = (
-        str(folder / "bin" / "python"),
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--require-hashes",
-        "--only-binary",
-        ":all:",
-    )
-    for argv in ((sys.executable, "-m", "venv", str(folder)), (*pip, "--requirement", str(LOCK))):
-        lines: list[str] = []
-        if await run(argv, lines.append, dict(os.environ)) != 0:
-            raise ToolchainError(f"vllm-router could not be installed: {' '.join(argv)}\n" + "\n".join(lines[-15:]))
-    (folder / "ready").touch()
 
 
 @asynccontextmanager

@@ -62,7 +62,7 @@ class Announcer:
         if not decision.inference.is_served:
             # One per request would be a third of all writes; its status says the same.
             self._events.record(_subject(task), "Placed", summary)
-        self._metrics.decisions.labels(decision.policy, decision.tier, str(assessment.explored).lower()).inc()
+        self._metrics.tasks.decisions.labels(decision.policy, decision.tier, str(assessment.explored).lower()).inc()
 
     def missed(self, task: Task, status: TaskStatus) -> None:
         """Announce that a task was not complete by its deadline, whether it still runs or has just completed."""
@@ -75,14 +75,14 @@ class Announcer:
 
     def ended(self, task: Task, status: TaskStatus) -> None:
         """Count a task that reached its final phase, and announce it if it did not succeed."""
-        self._metrics.finished.labels(status.phase.value).inc()
+        self._metrics.tasks.finished.labels(status.phase.value).inc()
         tier = status.tier.value if status.tier else "none"
         if status.deadline_met is not None:
-            self._metrics.deadlines.labels(tier, str(status.deadline_met).lower()).inc()
+            self._metrics.tasks.deadlines.labels(tier, str(status.deadline_met).lower()).inc()
         if status.phase is not TaskPhase.SUCCEEDED:
             self._events.record(_subject(task), status.phase.value, status.message or "", warning=True)
         elif status.observed is not None and status.observed.latency is not None:
-            self._metrics.latency.labels(tier).observe(status.observed.latency)
+            self._metrics.tasks.latency.labels(tier).observe(status.observed.latency)
 
     def settled(self, task: Task, status: TaskStatus, now_s: float) -> None:
         """Log the one line about a task that has ended and about which nothing more will be known.
@@ -91,7 +91,7 @@ class Announcer:
         succeed that is its end, for a task that is deleted earlier its deletion.
         """
         if not status.phase.is_final:
-            self._metrics.finished.labels(DELETED).inc()
+            self._metrics.tasks.finished.labels(DELETED).inc()
         is_as_wanted = status.deadline_met is True or status.phase is not TaskPhase.SUCCEEDED
         level = logging.INFO if is_as_wanted and status.phase is not TaskPhase.FAILED else logging.WARNING
         ending = describe_ending(task, status, now_s)
@@ -99,9 +99,9 @@ class Announcer:
 
     def measured(self, tier: Tier | None, energy: Attribution) -> None:
         """Count an energy measurement."""
-        self._metrics.energy_quality.labels(energy.quality.value).inc()
+        self._metrics.tasks.energy_quality.labels(energy.quality.value).inc()
         if energy.energy_j is not None and tier is not None:
-            self._metrics.energy.labels(tier.value).observe(energy.energy_j)
+            self._metrics.tasks.energy.labels(tier.value).observe(energy.energy_j)
 
     def unserved(self, task: Task, note: str) -> None:
         """Announce that no node has a model server for a task."""

@@ -10,7 +10,7 @@ from perllm.api.node_profile import CircuitStatus
 from perllm.cluster.client import Client
 from perllm.cluster.pod_ends import PodPatience
 from perllm.cluster.writes import WriteQueue
-from perllm.config import RunnerSettings
+from perllm.config import Config, RunnerSettings
 from perllm.controller.announcer import Announcer
 from perllm.controller.clocks import Clocks
 from perllm.controller.controller import Controller
@@ -35,6 +35,7 @@ from perllm.nodes.node_health import NodeHealth
 from perllm.placement.counterfactual import Savings
 from perllm.placement.savings import SavedUnit
 from perllm.scheduling.admission import Admission
+from perllm.scheduling.assembly import build_admission
 from perllm.scheduling.denial import DenialCause
 from perllm.scheduling.scheduler import Parts, Scheduler
 
@@ -58,6 +59,18 @@ class ControllerSettings:
     admission: Admission = field(default_factory=Admission)
     history: HistoryLimits = field(default_factory=HistoryLimits)
     runner: RunnerSettings = field(default_factory=RunnerSettings)
+
+
+def read_controller_settings(config: Config) -> ControllerSettings:
+    """Return the settings of an operator's controller."""
+    return ControllerSettings(
+        scheduler_name=config.scheduler_name,
+        gpu_resources=config.nodes.resources,
+        patience=PodPatience(start_s=config.start_timeout_s),
+        admission=build_admission(config.admission),
+        history=HistoryLimits(config.tasks.default_ttl_s, config.tasks.max_history),
+        runner=config.runner,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +140,13 @@ def build_task_control(
 ) -> TaskControl:
     """Return a controller without tasks."""
     tracking, metrics, guard, unix_now = Tracking(), context.metrics, context.guard, context.unix_now
-    clocks, decisions = Clocks(parts.fleet.nodes.__contains__, metrics.show_clock_skew), Decisions()
+    clocks, decisions = Clocks(parts.fleet.nodes.__contains__, metrics.fleet.show_clock_skew), Decisions()
     node_health = NodeHealth(
         scheduler, parts.circuits, metrics, show=context.show_circuit, now_s=context.now_s, unix_now=unix_now
     )
     savings = Savings(is_shadow=False)
     for unit in SavedUnit:
-        metrics.show_savings(unit, partial(savings.of, unit))
+        metrics.savings.show(unit, partial(savings.of, unit))
     outcomes = OutcomeLearner(
         tracking,
         scheduler,
@@ -222,7 +235,7 @@ def build_task_control(
 
 def _show_queue(scheduler: Scheduler, parts: Parts, metrics: OperatorMetrics) -> None:
     """Have the metrics read the numbers of waiting tasks and tasks in flight whenever they are scraped."""
-    metrics.waiting.set_function(lambda: scheduler.waiting)
+    metrics.queue.waiting.set_function(lambda: scheduler.waiting)
     for cause in DenialCause:
-        metrics.postponed.labels(cause).set_function(partial(scheduler.postponed, cause))
-    metrics.in_flight.set_function(lambda: len(parts.ledger))
+        metrics.queue.postponed.labels(cause).set_function(partial(scheduler.postponed, cause))
+    metrics.queue.in_flight.set_function(lambda: len(parts.ledger))

@@ -105,7 +105,7 @@ class OutcomeLearner:
     def _learn_run(self, tracked: Tracked, observed: Observation, pod: Pod, decision: Decision | None) -> None:
         fault = find_fault(tracked.task, observed, pod, decision)
         if fault is not None:
-            self._metrics.outcomes_refused.labels(fault).inc()
+            self._metrics.learning.discarded.labels(fault).inc()
         if fault is not None or decision is None:
             return
         outcome = build_outcome(tracked.task, tracked.status, pod, decision, tracked.residence)
@@ -113,10 +113,10 @@ class OutcomeLearner:
             return
         endings = self._review(tracked, decision, outcome)
         reward = self._scheduler.learn(outcome, decision.gpu_type)
-        tracked.revision = self._revisions.current(outcome.node)
+        tracked.revision = self._revisions.current(outcome.run.node)
         if reward is not None:
-            self._metrics.outcomes.inc()
-            self._metrics.reward.observe(reward)
+            self._metrics.learning.learned.inc()
+            self._metrics.learning.reward.observe(reward)
             self._savings.note(*endings)
 
     def _review(self, tracked: Tracked, decision: Decision, outcome: Outcome | None) -> list[Ending]:

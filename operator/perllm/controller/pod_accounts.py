@@ -49,7 +49,7 @@ class PodAccounts:
     def note_change(self, pod: Pod, before: Pod | None, model: str | None) -> None:
         """Note that a pod was added or changed; `model` is that of its task, None while the task is not known."""
         if is_refusal(pod) and not (before and is_refusal(before)):
-            self._metrics.refusals.inc()
+            self._metrics.fleet.refusals.inc()
         if model is not None:
             self._node_health.see(before, pod, model)
 

@@ -128,7 +128,7 @@ class TaskWatch:
             if self._stopping.is_set():
                 return
             failures = 1 if self._target.time() - begun_s > LASTING_S else failures + 1
-            self._metrics.watch_restarts.inc()
+            self._metrics.process.watch_restarts.inc()
             if TOPIC not in self._outages:
                 self._outages.failed(TOPIC, f"{words}; Kopf is restarted")
             self._stopping.wait(RESTART.pause_s(failures, self._rng))

@@ -38,7 +38,7 @@ def _handle(
     verb: str, work: Handler, answer_error: Callable[[str], Any], metrics: OperatorMetrics, guard: Guard
 ) -> Callable[[web.Request], Awaitable[web.Response]]:
     """Wrap a verb: decode the call, time it, and turn every failure into an answer that kube-scheduler understands."""
-    timer, errors = metrics.extender.labels(verb), metrics.extender_errors.labels(verb)
+    timer, errors = metrics.extender.seconds.labels(verb), metrics.extender.errors.labels(verb)
     kind = f"{verb} call for pod"
 
     def fail(message: str) -> Any:

@@ -135,7 +135,7 @@ class Learner:
 
     def has_learned(self, outcome: Outcome) -> bool:
         """Whether this outcome is already part of the learned state."""
-        return self._recent[outcome.node].contains(outcome.task_id, outcome.finished_s)
+        return self._recent[outcome.run.node].contains(outcome.run.task_id, outcome.finished_s)
 
     def learn(self, outcome: Outcome) -> float | None:
         """Learn from an outcome and return its reward; None when it was learned before or is implausible.
@@ -144,35 +144,35 @@ class Learner:
         """
         if self.has_learned(outcome) or self._discards(outcome):
             return None
-        row = self._rows[outcome.node]
-        known = self._know(outcome.model, row)
-        occupancy, prompt, output = max(outcome.occupancy, 1.0), outcome.prompt_tokens, outcome.output_tokens
-        others = _readable_tokens(outcome.others_tokens, outcome.run_s, known.latency.coefficients[row])
-        features = latency_features(prompt, others, output, occupancy, is_served=outcome.is_served)
-        if outcome.cold > 0.0:
+        row = self._rows[outcome.run.node]
+        known = self._know(outcome.run.model, row)
+        occupancy, prompt, output = max(outcome.run.occupancy, 1.0), outcome.run.prompt_tokens, outcome.output_tokens
+        others = _readable_tokens(outcome.run.others_tokens, outcome.run.run_s, known.latency.coefficients[row])
+        features = latency_features(prompt, others, output, occupancy, is_served=outcome.run.is_served)
+        if outcome.run.cold > 0.0:
             self._learn_cold(known, row, outcome, features)
         else:
             error = _find_scatter(outcome, features, known.latency.coefficients[row])
-            known.latency.learn(row, features, outcome.run_s, error)
+            known.latency.learn(row, features, outcome.run.run_s, error)
         if outcome.inference_energy_j is not None:
             features = energy_features(prompt, output, occupancy)
             known.energy.learn(row, features, outcome.inference_energy_j, outcome.energy_error)
         if outcome.is_length_known:
-            known.lengths.learn(prompt, outcome.hint_tokens, output, outcome.service)
+            known.lengths.learn(prompt, outcome.run.hint_tokens, output, outcome.run.service)
             self._models.publish(known)
         known.loads_from_s[row] = -np.inf
         known.summaries.setdefault(row, ArmSummary()).add(outcome)
-        self._remember(row, outcome.model)
-        self._recent[outcome.node].add(outcome.task_id, outcome.finished_s)
-        self.revisions.change(outcome.node)
+        self._remember(row, outcome.run.model)
+        self._recent[outcome.run.node].add(outcome.run.task_id, outcome.finished_s)
+        self.revisions.change(outcome.run.node)
         return self._policy.learn(
             Feedback(
-                model=outcome.model,
+                model=outcome.run.model,
                 row=row,
                 latency_s=outcome.latency_s,
                 deadline_s=outcome.deadline_s,
                 energy_j=outcome.predicted_energy_j if outcome.energy_j is None else outcome.energy_j,
-                prompt_tokens=outcome.prompt_tokens,
+                prompt_tokens=outcome.run.prompt_tokens,
                 output_tokens=outcome.output_tokens,
                 resource_slack=outcome.resource_slack,
             )
@@ -184,15 +184,15 @@ class Learner:
         Its answer is longer than it came, and its deadline was missed. The node must have been registered. How far it
         came is not known while the model was loaded, nor by a law without outcomes.
         """
-        recent, row = self._recent[ended.node], self._rows[ended.node]
-        if recent.contains(ended.task_id, ended.ended_s) or self._discards(ended):
+        recent, row = self._recent[ended.run.node], self._rows[ended.run.node]
+        if recent.contains(ended.run.task_id, ended.ended_s) or self._discards(ended):
             return False
-        known = self._know(ended.model, row)
-        if ended.is_one_answer and ended.cold <= 0.0 and ended.run_s > 0.0:
+        known = self._know(ended.run.model, row)
+        if ended.is_one_answer and ended.run.cold <= 0.0 and ended.run.run_s > 0.0:
             self._learn_from_end(known, row, ended)
-        self._policy.learn_miss(ended.model, row, ended.prompt_tokens)
-        recent.add(ended.task_id, ended.ended_s)
-        self.revisions.change(ended.node)
+        self._policy.learn_miss(ended.run.model, row, ended.run.prompt_tokens)
+        recent.add(ended.run.task_id, ended.ended_s)
+        self.revisions.change(ended.run.node)
         return True
 
     def summaries(self, node: str) -> dict[str, ArmSummary]:
@@ -257,21 +257,21 @@ class Learner:
         self._recent[node] = recent
 
     def _learn_from_end(self, known: ModelLaws, row: int, ended: Ended) -> None:
-        lengths, shares = known.lengths.possible(ended.prompt_tokens, ended.hint_tokens, ended.service)
-        others = _readable_tokens(ended.others_tokens, ended.run_s, known.latency.coefficients[row])
-        occupancy = max(ended.occupancy, 1.0)
+        lengths, shares = known.lengths.possible(ended.run.prompt_tokens, ended.run.hint_tokens, ended.run.service)
+        others = _readable_tokens(ended.run.others_tokens, ended.run.run_s, known.latency.coefficients[row])
+        occupancy = max(ended.run.occupancy, 1.0)
         none, one = (
-            latency_features(ended.prompt_tokens, others, tokens, occupancy, is_served=ended.is_served)
+            latency_features(ended.run.prompt_tokens, others, tokens, occupancy, is_served=ended.run.is_served)
             for tokens in (0.0, 1.0)
         )
         features = none + lengths[:, None] * (one - none)
-        explained = known.latency.explain(row, features, shares, ended.run_s)
+        explained = known.latency.explain(row, features, shares, ended.run.run_s)
         expected_s = features @ known.latency.coefficients[row]
         foreseen_s = np.maximum(ended.foreseen_fixed_s + lengths * ended.foreseen_token_s, 1e-6)
         errors = np.log(np.maximum(expected_s, 1e-6) / foreseen_s) + explained.excess
         known.latency.account(row, float(explained.shares @ errors))
         known.latency.learn_ended(row, features, explained)
-        known.lengths.learn_ended(ended.prompt_tokens, ended.hint_tokens, explained.shares, ended.service)
+        known.lengths.learn_ended(ended.run.prompt_tokens, ended.run.hint_tokens, explained.shares, ended.run.service)
         self._models.publish(known)
 
     def _import_policy(self, row: int, arms: Sequence[Arm]) -> None:
@@ -327,8 +327,8 @@ class Learner:
         One that took less than expected is an observation of the law as well: neither part of it can have taken longer
         than both. Of one that took more it is not known which part did, and the time to load varies more.
         """
-        loading_s = float(known.load_s[row]) * outcome.cold
-        warm_s = max(outcome.run_s - loading_s, 0.0)
+        loading_s = float(known.load_s[row]) * outcome.run.cold
+        warm_s = max(outcome.run.run_s - loading_s, 0.0)
         if warm_s < known.latency.coefficients[row] @ features:
             known.latency.learn_roughly(row, features, warm_s, LOAD_DOUBT * loading_s)
         self._learn_load(known, row, outcome, float(known.latency.coefficients[row] @ features))
@@ -339,8 +339,8 @@ class Learner:
         That is `cold` times the loading time and whatever else was unusual: a step of least squares, in which a run
         that met the end of the loading says next to nothing.
         """
-        beyond_s = max(outcome.run_s - warm_s, 0.0) - outcome.cold * known.load_s[row]
-        load_s = known.load_s[row] + LOAD_STEP * outcome.cold * beyond_s
+        beyond_s = max(outcome.run.run_s - warm_s, 0.0) - outcome.run.cold * known.load_s[row]
+        load_s = known.load_s[row] + LOAD_STEP * outcome.run.cold * beyond_s
         known.load_s[known.alike(row)] = min(max(load_s, 0.0), MAX_RUN_S)
 
     def _assign(self, known: ModelLaws, row: int) -> None:

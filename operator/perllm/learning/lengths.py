@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from perllm.api.base import MAX_TOKENS
-from perllm.learning.law import is_gram
 from perllm.learning.services import ServiceOffsets, restore_offsets
+from perllm.learning.type_law import is_gram
 from perllm.policy.problem import FloatArray, IntArray
 
 BINS_PER_UNIT = 10

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from perllm.learning.features import LEAST_LATENCY_SHARES
+from perllm.learning.features import LEAST_LATENCY_SHARES, OUTPUT_UNIT, PROMPT_UNIT
 from perllm.learning.law import PooledLaw
 from perllm.learning.lengths import LengthLaw
 from perllm.learning.outcome import Outcome
@@ -80,6 +80,40 @@ class ArmEstimate:
     length_spread: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRates:
+    """The law of a model's time on n nodes, as what a run there consists of; arrays have shape (n,).
+
+    Attributes:
+        start_s: seconds until its input is fetched: a pod's start, or the round trip of a request.
+        load_s: seconds to load the model.
+        read_s: seconds per `PROMPT_UNIT` tokens read.
+        solo_token_s: seconds per token written, were the task alone.
+        contention_s: seconds per token that each further task on the same GPU adds.
+    """
+
+    start_s: FloatArray
+    load_s: FloatArray
+    read_s: FloatArray
+    solo_token_s: FloatArray
+    contention_s: FloatArray
+
+    def find_first_s(self, read_tokens: float | FloatArray, cold: float | FloatArray) -> FloatArray:
+        """Return the seconds to the first token written.
+
+        Args:
+            read_tokens: tokens read until then, those of others included.
+            cold: share of the time to load the model that is still to come.
+        """
+        first_s: FloatArray = self.start_s + self.load_s * cold + self.read_s * (read_tokens / PROMPT_UNIT)
+        return first_s
+
+    def find_token_s(self, others: float | FloatArray) -> FloatArray:
+        """Return the seconds per token written among so many other tasks per GPU, while no prompts are read."""
+        token_s: FloatArray = self.solo_token_s + self.contention_s * others
+        return token_s
+
+
 @dataclass(slots=True)
 class ModelLaws:
     """What is known of one model on all nodes.
@@ -110,6 +144,17 @@ class ModelLaws:
         self.energy.cover(rows)
         self.loads_from_s = extend(self.loads_from_s, rows, fill=np.inf)
         self.load_s = extend(self.load_s, rows, fill=LOAD_S)
+
+    def find_rates(self, rows: IntArray, *, is_served: bool) -> RunRates:
+        """Return the law of time on the nodes of `rows`, for a request or for a pod."""
+        start_s, read_s, solo_token_s, contention_s, trip_s = self.latency.coefficients[rows].T
+        return RunRates(
+            start_s=trip_s if is_served else start_s,
+            load_s=self.load_s[rows],
+            read_s=read_s,
+            solo_token_s=solo_token_s / OUTPUT_UNIT,
+            contention_s=contention_s / OUTPUT_UNIT,
+        )
 
     def alike(self, row: int) -> IntArray:
         """Return the rows of the nodes with the same GPU type, itself included."""

@@ -30,35 +30,21 @@ class ImplausibleFigure(StrEnum):
     DECISION = "decision"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """One finished run of a task on a node; times in seconds, energy in joules.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedRun:
+    """What is known of a run of a task on a node, however it ended; times in seconds.
 
     Attributes:
         task_id: uid of the task.
         model: the model it ran.
         node: where it ran.
-        prompt_tokens: tokens read.
-        output_tokens: tokens written; the expectation where the run did not say.
-        run_s: from binding to completion, without the transfer of the input.
-        latency_s: from creation to completion.
-        deadline_s: the task's deadline.
-        inference_energy_j: its share of the node's energy; None where it could not be measured.
-        transmission_energy_j: energy of moving its input.
-        predicted_energy_j: both together, as expected when the task was placed.
+        prompt_tokens: tokens read, or to read.
+        hint_tokens: length of the answer that the task announced; None if it did not.
+        run_s: from binding to its end, without the transfer of the input.
         occupancy: mean number of tasks per GPU of the node while it ran, itself included.
         others_tokens: prompt tokens of others, per GPU, that it sat through.
         cold: share of the time to load the model that was still to come.
-        hint_tokens: length of the answer that the task announced; None if it did not.
-        run_error: ln of (decision to completion / what had been foreseen for the tokens it turned out to have); None
-            if that is not known.
-        energy_error: the same of the energy.
-        resource_slack: compute and bandwidth slack when it was placed.
-        finished_s: Unix time of completion.
-        is_length_known: whether `output_tokens` is the observed length of one answer.
         is_served: whether it ran as a request, so that no pod had to start.
-        law_s: seconds, without the start, that the law of its decision gives to the run as it turned out; 0 if it is
-            not known.
         service: whose answer it was, `<namespace>/<name>`, or the namespace alone; empty if that is not known.
     """
 
@@ -66,25 +52,61 @@ class Outcome:
     model: str
     node: str
     prompt_tokens: float
-    output_tokens: float
+    hint_tokens: float | None
     run_s: float
+    occupancy: float
+    others_tokens: float
+    cold: float
+    is_served: bool = False
+    service: str = ""
+
+    @property
+    def has_possible_tokens(self) -> bool:
+        """Whether its numbers of tokens are possible."""
+        return _are_tokens(self.prompt_tokens) and (self.hint_tokens is None or _are_tokens(self.hint_tokens))
+
+    @property
+    def has_possible_load(self) -> bool:
+        """Whether what it is said to have met on its node is possible."""
+        is_met = 0 <= self.occupancy <= MAX_OTHERS and 0 <= self.others_tokens <= MAX_TOKENS * MAX_OTHERS
+        return is_met and 0 <= self.cold <= 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One finished run of a task on a node; times in seconds, energy in joules.
+
+    Attributes:
+        run: the run.
+        output_tokens: tokens written; the expectation where the run did not say.
+        latency_s: from creation to completion.
+        deadline_s: the task's deadline.
+        inference_energy_j: its share of the node's energy; None where it could not be measured.
+        transmission_energy_j: energy of moving its input.
+        predicted_energy_j: both together, as expected when the task was placed.
+        run_error: ln of (decision to completion / what had been foreseen for the tokens it turned out to have); None
+            if that is not known.
+        energy_error: the same of the energy.
+        resource_slack: compute and bandwidth slack when it was placed.
+        finished_s: Unix time of completion.
+        is_length_known: whether `output_tokens` is the observed length of one answer.
+        law_s: seconds, without the start, that the law of its decision gives to the run as it turned out; 0 if it is
+            not known.
+    """
+
+    run: ObservedRun
+    output_tokens: float
     latency_s: float
     deadline_s: float
     inference_energy_j: float | None
     transmission_energy_j: float
     predicted_energy_j: float
-    occupancy: float
-    others_tokens: float
-    cold: float
-    hint_tokens: float | None
     run_error: float | None
     energy_error: float | None
     resource_slack: float
     finished_s: float
     is_length_known: bool = True
-    is_served: bool = False
     law_s: float = 0.0
-    service: str = ""
 
     @property
     def energy_j(self) -> float | None:
@@ -93,77 +115,52 @@ class Outcome:
 
     def find_fault(self) -> ImplausibleFigure | None:
         """Return which of its figures is impossible; None if none is."""
-        if not (_are_tokens(self.prompt_tokens, self.output_tokens) and _is_hint(self.hint_tokens)):
+        if not (self.run.has_possible_tokens and _are_tokens(self.output_tokens)):
             return ImplausibleFigure.TOKENS
-        if not (0 < self.run_s <= MAX_RUN_S and 0 <= self.latency_s <= MAX_RUN_S and 0 < self.finished_s < MAX_UNIX_S):
+        if not (
+            0 < self.run.run_s <= MAX_RUN_S and 0 <= self.latency_s <= MAX_RUN_S and 0 < self.finished_s < MAX_UNIX_S
+        ):
             return ImplausibleFigure.TIME
         energies_j = (self.inference_energy_j or 0.0, self.transmission_energy_j, self.predicted_energy_j)
         if not all(0 <= energy_j <= MAX_ENERGY_J for energy_j in energies_j):
             return ImplausibleFigure.ENERGY
         errors = (self.run_error or 0.0, self.energy_error or 0.0, self.resource_slack)
-        if not (self.deadline_s > 0 and all(abs(error) <= MAX_LOG_RATIO for error in errors) and _is_met(self)):
+        if not (
+            self.deadline_s > 0 and all(abs(error) <= MAX_LOG_RATIO for error in errors) and self.run.has_possible_load
+        ):
             return ImplausibleFigure.DECISION
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
     """A run that was ended at its deadline; times in seconds.
 
     Attributes:
-        task_id: uid of the task.
-        model: the model it ran.
-        node: where it ran.
-        prompt_tokens: tokens to read.
-        hint_tokens: length of the answer that the task announced; None if it did not.
-        run_s: from binding to its end, without the transfer of its input.
-        occupancy: as in `Outcome`.
-        others_tokens: as in `Outcome`.
-        cold: as in `Outcome`.
+        run: the run.
         foreseen_fixed_s: time to its first token that had been foreseen, without the transfer.
         foreseen_token_s: time per token that had been foreseen.
         ended_s: Unix time of its end.
-        is_served: as in `Outcome`.
         is_one_answer: whether it was to write one answer, not those to several prompts.
-        service: as in `Outcome`.
     """
 
-    task_id: str
-    model: str
-    node: str
-    prompt_tokens: float
-    hint_tokens: float | None
-    run_s: float
-    occupancy: float
-    others_tokens: float
-    cold: float
+    run: ObservedRun
     foreseen_fixed_s: float
     foreseen_token_s: float
     ended_s: float
-    is_served: bool = False
     is_one_answer: bool = True
-    service: str = ""
 
     def find_fault(self) -> ImplausibleFigure | None:
         """Return which of its figures is impossible; None if none is."""
-        if not (_are_tokens(self.prompt_tokens) and _is_hint(self.hint_tokens)):
+        if not self.run.has_possible_tokens:
             return ImplausibleFigure.TOKENS
-        if not (0 <= self.run_s <= MAX_RUN_S and 0 < self.ended_s < MAX_UNIX_S):
+        if not (0 <= self.run.run_s <= MAX_RUN_S and 0 < self.ended_s < MAX_UNIX_S):
             return ImplausibleFigure.TIME
         foreseen = (self.foreseen_fixed_s, self.foreseen_token_s)
-        if not (all(abs(span_s) <= MAX_RUN_S for span_s in foreseen) and _is_met(self)):
+        if not (all(abs(span_s) <= MAX_RUN_S for span_s in foreseen) and self.run.has_possible_load):
             return ImplausibleFigure.DECISION
         return None
 
 
-def _are_tokens(*counts: float) -> bool:
-    return all(0 < count <= MAX_TOKENS for count in counts)
-
-
-def _is_hint(tokens: float | None) -> bool:
-    return tokens is None or _are_tokens(tokens)
-
-
-def _is_met(one: Outcome | Ended) -> bool:
-    """Whether what a run is said to have met on its node is possible."""
-    return 0 <= one.occupancy <= MAX_OTHERS and 0 <= one.others_tokens <= MAX_TOKENS * MAX_OTHERS and 0 <= one.cold <= 1
+def _are_tokens(count: float) -> bool:
+    return 0 < count <= MAX_TOKENS

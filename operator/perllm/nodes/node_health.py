@@ -2,11 +2,11 @@
 
 import logging
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 
 from perllm.api.node_profile import CircuitState, CircuitStatus
 from perllm.cluster.pod import Pod, PodPhase
 from perllm.cluster.pod_ends import STOPPED, is_lost, is_own_failure, is_refusal
+from perllm.cluster.times import to_time
 from perllm.metrics import OperatorMetrics
 from perllm.placement.circuit import Attempt, Circuit, CircuitChange, NodeFault
 from perllm.placement.circuits import Circuits
@@ -82,7 +82,7 @@ class NodeHealth:
 
     def forget(self, node: str) -> None:
         """Publish that the circuits of a node that is gone, or was replaced under its name, are forgotten."""
-        self._metrics.circuits.remove(node)
+        self._metrics.fleet.circuits.remove(node)
         if node in self._shown:
             self.show(node)
 
@@ -91,14 +91,14 @@ class NodeHealth:
         circuits = self._circuits.of(node)
         if not circuits:
             self._shown.discard(node)
-            self._show(node, CircuitStatus(state=CircuitState.CLOSED, since=_time(self._unix_now())))
+            self._show(node, CircuitStatus(state=CircuitState.CLOSED, since=to_time(round(self._unix_now()))))
             return
         self._shown.add(node)
         is_open = any(circuit.state is CircuitState.OPEN for circuit in circuits)
         status = CircuitStatus(
             state=CircuitState.OPEN if is_open else CircuitState.HALF_OPEN,
             reason=circuits[0].reason,
-            since=_time(self._unix_now() - self._now_s() + min(circuit.since_s for circuit in circuits)),
+            since=to_time(round(self._unix_now() - self._now_s() + min(circuit.since_s for circuit in circuits))),
             models=_unless_all(circuit.model for circuit in circuits),
             namespaces=_unless_all(circuit.namespace for circuit in circuits),
         )
@@ -108,7 +108,7 @@ class NodeHealth:
         for change in changes:
             _announce(change)
         for node in {change.node for change in changes}:
-            self._metrics.circuits.labels(node).set(len(self._circuits.of(node)))
+            self._metrics.fleet.circuits.labels(node).set(len(self._circuits.of(node)))
             self.show(node)
 
 
@@ -156,7 +156,3 @@ def _unless_all(names: Iterable[str]) -> tuple[str, ...]:
     """Return the names, or none where one of them stands for all."""
     known = sorted(set(names))
     return () if "" in known else tuple(known)
-
-
-def _time(unix_s: float) -> datetime:
-    return datetime.fromtimestamp(round(unix_s), UTC)

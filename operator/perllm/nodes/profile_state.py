@@ -4,11 +4,11 @@ The status has a part for people, and the learner's own state in a single field.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from perllm.api.node_profile import AnswerLength, EnergyLaw, LatencyLaw, ModelProfile, NodeProfileStatus
 from perllm.cluster.node import Node
+from perllm.cluster.times import to_time
 from perllm.learning.learner import Learner
 from perllm.learning.model_laws import ArmEstimate, ArmSummary
 from perllm.learning.node_state import SCHEMA_VERSION, pack
@@ -25,7 +25,7 @@ def export_status(learner: Learner, node: Node, policy: str, now_s: float) -> No
         policy=policy,
         gpu_type=node.gpu_type,
         tier=node.tier,
-        updated_time=datetime.fromtimestamp(now_s, UTC),
+        updated_time=to_time(now_s),
         outcomes=count,
         forgotten_models=learner.forgotten[node.name],
         mean_latency_seconds=sum(one.count * one.latency_s for one in summaries.values()) / max(count, 1),
@@ -76,7 +76,7 @@ def _describe(model: str, summary: ArmSummary, estimate: ArmEstimate, policy: Ma
         mean_latency_seconds=summary.latency_s,
         mean_energy_joules=summary.energy_j if summary.energy_count else None,
         deadline_met_share=summary.met / max(summary.count, 1),
-        last_outcome_time=datetime.fromtimestamp(summary.last_outcome_s, UTC),
+        last_outcome_time=to_time(summary.last_outcome_s),
         latency=_latency_law(estimate),
         energy=_energy_law(estimate),
         answers=AnswerLength(median_tokens=estimate.median_tokens, relative_spread=estimate.length_spread),

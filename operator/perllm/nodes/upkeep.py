@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from functools import partial
 
 from perllm.api.task import Tier
@@ -53,11 +53,6 @@ class NodeUpkeep:
         self._snapshot = snapshot
         self._guard = guard
         self._on_gone = on_gone
-
-    @property
-    def addresses(self) -> Mapping[str, Collection[str]]:
-        """The addresses of each node, by which its figures are found."""
-        return {name: node.addresses for name, node in self._fleet.nodes.items()}
 
     def read(self, item: Object) -> Node | None:
         """Return the node that `item` describes; None if it does not belong to the fleet."""

@@ -5,7 +5,9 @@ In active mode the other scheduler is the plain kube-scheduler, in shadow mode P
 
 from dataclasses import dataclass, replace
 
-from perllm.learning.features import energy_features, latency_features
+import numpy as np
+
+from perllm.learning.features import energy_features
 from perllm.learning.model_laws import ModelLaws
 from perllm.placement.flight import Residence
 from perllm.placement.forecast import ArmForecast
@@ -58,12 +60,10 @@ def revise(prospect: Prospect, laws: ModelLaws, row: int, *, run: Circumstances)
         run: what is known by now.
     """
     times, energy, occupancy = prospect.forecast.times, prospect.forecast.energy, max(run.residence.occupancy, 1.0)
-    seconds = latency_features(
-        run.prompt_tokens, run.residence.others_tokens, run.output_tokens, occupancy, is_served=run.is_served
-    )
-    joules = energy_features(run.prompt_tokens, run.output_tokens, occupancy)
-    run_s = float(laws.latency.coefficients[row] @ seconds) + float(laws.load_s[row]) * times.cold
-    run_j = float(laws.energy.coefficients[row] @ joules)
+    rates = laws.find_rates(np.array([row]), is_served=run.is_served)
+    first_s = rates.find_first_s(run.prompt_tokens + run.residence.others_tokens, times.cold)
+    run_s = float((first_s + run.output_tokens * rates.find_token_s(occupancy - 1.0))[0])
+    run_j = float(laws.energy.coefficients[row] @ energy_features(run.prompt_tokens, run.output_tokens, occupancy))
     forecast = replace(
         prospect.forecast,
         times=replace(times, fixed_s=prospect.wait_s + times.transfer_s + run_s, token_s=0.0),

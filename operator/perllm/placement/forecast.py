@@ -15,10 +15,10 @@ LOGISTIC = 1.702
 MAX_EXPONENT = 700.0
 """The exponential of more is not a float."""
 
-USUAL_SCALE = 0.2
+USUAL_TIME_SPREAD = 0.2
 """Of forecasts in records of earlier versions, which do not have it."""
 
-MIN_SCALE = 0.03
+MIN_TIME_SPREAD = 0.03
 
 V = TypeVar("V", float, FloatArray)
 """The figures of one node, or of n nodes, shape (n,)."""
@@ -125,7 +125,7 @@ class ArmForecast:
     demand_bps: float
     occupancy: float
     gpus: float
-    time_spread: float = USUAL_SCALE
+    time_spread: float = USUAL_TIME_SPREAD
 
     def latency_given_s(self, output_tokens: float) -> float:
         """Return the latency that would have been predicted, had the length been known; seconds."""
@@ -137,20 +137,20 @@ class ArmForecast:
 
     def hit_chance_given(self, output_tokens: float, time_left_s: float) -> float:
         """Return the chance to be in time that would have been predicted, had the length been known."""
-        times_s, scale = np.array(self.latency_given_s(output_tokens)), np.array(max(self.time_spread, MIN_SCALE))
-        return float(find_hit_chance(times_s, time_left_s, scale))
+        time_s, spread = self.latency_given_s(output_tokens), max(self.time_spread, MIN_TIME_SPREAD)
+        return float(find_hit_chance(np.array(time_s), time_left_s, np.array(spread)))
 
 
-def find_hit_chance(times_s: FloatArray, time_left_s: float, scale: FloatArray) -> FloatArray:
+def find_hit_chance(times_s: FloatArray, time_left_s: float, time_spread: FloatArray) -> FloatArray:
     """Return the chance that expected seconds of any shape turn out to be at most those that are left.
 
     Args:
         times_s: expected seconds.
         time_left_s: seconds that are left.
-        scale: standard deviation of ln(actual / expected seconds), of a shape that fits.
+        time_spread: standard deviation of ln(actual / expected seconds), of a shape that fits.
     """
     if time_left_s <= 0:
         return np.zeros_like(times_s)
-    late = np.minimum((LOGISTIC / scale) * np.log(np.maximum(times_s, LEAST_S) / time_left_s), MAX_EXPONENT)
+    late = np.minimum((LOGISTIC / time_spread) * np.log(np.maximum(times_s, LEAST_S) / time_left_s), MAX_EXPONENT)
     chances: FloatArray = 1.0 / (1.0 + np.exp(late))
     return chances

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from perllm.learning.features import OUTPUT_UNIT, PROMPT_UNIT
-from perllm.learning.law import RELATIVE_NOISE
 from perllm.learning.learner import Learner
-from perllm.learning.model_laws import ModelLaws
+from perllm.learning.model_laws import ModelLaws, RunRates
+from perllm.learning.type_law import RELATIVE_NOISE
 from perllm.placement.fleet import Fleet
-from perllm.placement.forecast import LEAST_S, MIN_SCALE, Inference, RunEnergy, RunTimes, find_hit_chance
+from perllm.placement.forecast import LEAST_S, MIN_TIME_SPREAD, Inference, RunEnergy, RunTimes, find_hit_chance
 from perllm.placement.ledger import Ledger, NodeLoads
 from perllm.placement.loaded_models import LoadedModels
 from perllm.placement.outlook import Outlook
@@ -49,10 +49,7 @@ class _Scene:
         used_bps: uplink in use there.
         demand_bps: uplink that would bring the input there in time.
         transmission_j: energy of moving the input there.
-        start_s: seconds until its input is fetched: a pod's start, or the round trip of a request.
-        read_s: seconds per `PROMPT_UNIT` tokens read.
-        solo_token_s: seconds per token written, were the task alone.
-        contention_s: seconds per token that each further task adds.
+        rates: of the model on the nodes.
         cold: share of the time to load the model that is still to come.
     """
 
@@ -69,10 +66,7 @@ class _Scene:
     used_bps: FloatArray
     demand_bps: FloatArray
     transmission_j: FloatArray
-    start_s: FloatArray
-    read_s: FloatArray
-    solo_token_s: FloatArray
-    contention_s: FloatArray
+    rates: RunRates
     cold: FloatArray
 
     @property
@@ -89,7 +83,7 @@ class _Scene:
     def full_token_s(self) -> FloatArray:
         """GPU seconds per token written of a node whose batch is full."""
         per_gpu = self.slots_per_gpu
-        return (self.solo_token_s + self.contention_s * (per_gpu - 1.0)) / per_gpu
+        return self.rates.find_token_s(per_gpu - 1.0) / per_gpu
 
 
 class Forecaster:
@@ -139,9 +133,9 @@ class Forecaster:
         """
         scene = self._survey(request, task, rows=rows, allowed=allowed, now_s=now_s)
         (times, queue_s), energy, errors = _find_times(scene), _find_energy(scene), scene.laws.latency
-        scatter, doubt = np.maximum(errors.scale[rows], MIN_SCALE), _find_doubt(scene)
-        scale = np.maximum(scatter, doubt)
-        hit_chance = _find_hit_chances(task.time_left_s, lengths, times, scale)
+        scatter, doubt = np.maximum(errors.scale[rows], MIN_TIME_SPREAD), _find_doubt(scene)
+        time_spread = np.maximum(scatter, doubt)
+        hit_chance = _find_hit_chances(task.time_left_s, lengths, times, time_spread)
         return Outlook(
             times=times,
             queue_s=queue_s,
@@ -149,7 +143,7 @@ class Forecaster:
             demand_bps=scene.demand_bps,
             running=scene.loads.running,
             gpus=scene.gpus,
-            scale=scale,
+            time_spread=time_spread,
             low=np.exp(errors.low[rows]),
             high=np.exp(errors.high[rows]),
             lengths=lengths,
@@ -170,7 +164,6 @@ class Forecaster:
         loads = self._ledger.loads(
             rows, now_s, model=task.model, namespace=request.namespace, resource=request.resource
         )
-        start_s, read_s, solo_token_s, contention_s, trip_s = laws.latency.coefficients[rows].T
         slots, used = self._find_room(request, rows, loads)
         capacity_bps = fleet.bandwidth_capacity_bps(rows)
         return _Scene(
@@ -187,10 +180,7 @@ class Forecaster:
             used_bps=np.maximum(fleet.bandwidth_used_bps(rows), loads.demand_bps),
             demand_bps=_find_demand(task, capacity_bps),
             transmission_j=task.input_bits * self._transmission_j_per_bit[fleet.tier_codes(rows)],
-            start_s=trip_s if task.is_served else start_s,
-            read_s=read_s,
-            solo_token_s=solo_token_s / OUTPUT_UNIT,
-            contention_s=contention_s / OUTPUT_UNIT,
+            rates=laws.find_rates(rows, is_served=task.is_served),
             cold=np.minimum(laws.cold(rows, now_s), self._loaded.cold(task.model, rows, laws.load_s[rows], now_s)),
         )
 
@@ -218,7 +208,7 @@ def _build_arms(
     spread: FloatArray,
 ) -> Arms:
     usual, loads = scene.laws.usual, scene.loads
-    expected_s = scene.read_s * (usual.prompt_tokens / PROMPT_UNIT) + usual.output_tokens * scene.full_token_s
+    expected_s = scene.rates.read_s * (usual.prompt_tokens / PROMPT_UNIT) + usual.output_tokens * scene.full_token_s
     usual_s = np.where(loads.usual_work_s > 0.0, loads.usual_work_s, expected_s)
     return Arms(
         rows=scene.rows,
@@ -275,13 +265,11 @@ def _count_plays(scene: _Scene, doubt: FloatArray) -> FloatArray:
 
 def _find_times(scene: _Scene) -> tuple[RunTimes[FloatArray], FloatArray]:
     """Return how long the task takes on each node, and how long of it it waits for room."""
-    task, loads, slots, used = scene.task, scene.loads, scene.slots, scene.used
-    reading_s = scene.read_s * (task.prompt_tokens / PROMPT_UNIT)
-    wait_s = scene.read_s * (loads.backlog_tokens / scene.gpus / PROMPT_UNIT)
-    token_s = (scene.solo_token_s + scene.contention_s * scene.occupancy) / (1.0 - loads.reading_share)
+    task, loads, slots, used, rates = scene.task, scene.loads, scene.slots, scene.used, scene.rates
+    reading_s = rates.read_s * (task.prompt_tokens / PROMPT_UNIT)
+    token_s = rates.find_token_s(scene.occupancy) / (1.0 - loads.reading_share)
     transfer_s = (task.input_bits + loads.link_bits) / np.maximum(scene.capacity_bps, 1.0)
-    load_s = scene.laws.load_s[scene.rows] * scene.cold
-    fixed_s = scene.start_s + transfer_s + load_s + wait_s + reading_s
+    fixed_s = transfer_s + rates.find_first_s(task.prompt_tokens + loads.backlog_tokens / scene.gpus, scene.cold)
     residence_s = fixed_s + task.output_tokens * token_s
     turns = np.where(used <= slots, 0.0, used + loads.waiting - slots) / np.maximum(slots, 1.0)
     queue_s = turns * residence_s
@@ -292,8 +280,8 @@ def _find_times(scene: _Scene) -> tuple[RunTimes[FloatArray], FloatArray]:
         reading_s=reading_s,
         work_s=reading_s + task.output_tokens * scene.full_token_s,
         token_s=token_s,
-        solo_token_s=scene.solo_token_s,
-        contention_s=scene.contention_s,
+        solo_token_s=rates.solo_token_s,
+        contention_s=rates.contention_s,
         cold=scene.cold,
     )
     return times, queue_s
@@ -329,11 +317,11 @@ def _find_harm(scene: _Scene, times: RunTimes[FloatArray]) -> FloatArray:
 
 
 def _find_hit_chances(
-    time_left_s: float, lengths: FloatArray, times: RunTimes[FloatArray], scale: FloatArray
+    time_left_s: float, lengths: FloatArray, times: RunTimes[FloatArray], time_spread: FloatArray
 ) -> FloatArray:
     """Return the chance to be in time on each node."""
     times_s = times.fixed_s[:, None] + times.token_s[:, None] * lengths
-    chances: FloatArray = find_hit_chance(times_s, time_left_s, scale[:, None]).sum(axis=1)
+    chances: FloatArray = find_hit_chance(times_s, time_left_s, time_spread[:, None]).sum(axis=1)
     chances /= len(lengths)
     return chances
 

@@ -7,7 +7,7 @@ linear in tokens, so both are learned from it. The sum of its answers says littl
 from dataclasses import dataclass
 from math import log
 
-from perllm.learning.outcome import Ended, Outcome
+from perllm.learning.outcome import Ended, ObservedRun, Outcome
 from perllm.placement.counterfactual import Circumstances
 from perllm.placement.decision import Decision
 from perllm.placement.flight import Residence
@@ -54,29 +54,19 @@ def judge_run(decision: Decision, run: CompletedRun) -> Outcome:
         spent_j = run.inference_energy_j + energy.transmission_energy_j
         energy_error = _log_ratio(spent_j, forecast.energy_given_j(tokens))
     return Outcome(
-        task_id=decision.task_id,
-        model=inference.model,
-        node=decision.node,
-        prompt_tokens=run.prompt_tokens,
+        run=_describe_run(decision, met, run.prompt_tokens, run.finished_s - run.bound_s - run.transfer_s),
         output_tokens=tokens,
-        run_s=max(run.finished_s - run.bound_s - run.transfer_s, 0.0),
         latency_s=run.latency_s,
         deadline_s=run.deadline_s,
         inference_energy_j=run.inference_energy_j,
         transmission_energy_j=energy.transmission_energy_j,
         predicted_energy_j=energy.energy_j,
-        occupancy=met.occupancy,
-        others_tokens=met.others_tokens,
-        cold=forecast.times.cold,
-        hint_tokens=inference.hint_tokens,
         run_error=run_error,
         energy_error=energy_error,
         resource_slack=decision.assessment.resource_slack,
         finished_s=run.finished_s,
         is_length_known=run.output_tokens is not None and inference.prompts == 1,
-        is_served=inference.is_served,
         law_s=_apply_law(decision, tokens, met),
-        service=inference.service,
     )
 
 
@@ -85,31 +75,21 @@ def judge_ended(decision: Decision, ended_s: float, residence: Residence | None)
     inference, times = decision.inference, decision.forecast.times
     met = residence or expected_residence(decision, inference.output_tokens)
     return Ended(
-        task_id=decision.task_id,
-        model=inference.model,
-        node=decision.node,
-        prompt_tokens=inference.prompt_tokens,
-        hint_tokens=inference.hint_tokens,
-        run_s=max(ended_s - decision.decided_s - times.transfer_s, 0.0),
-        occupancy=met.occupancy,
-        others_tokens=met.others_tokens,
-        cold=times.cold,
+        run=_describe_run(decision, met, inference.prompt_tokens, ended_s - decision.decided_s - times.transfer_s),
         foreseen_fixed_s=times.fixed_s - times.transfer_s,
         foreseen_token_s=times.token_s,
         ended_s=ended_s,
-        is_served=inference.is_served,
         is_one_answer=inference.prompts == 1,
-        service=inference.service,
     )
 
 
 def read_circumstances(outcome: Outcome) -> Circumstances:
     """Return what is known of a run that has ended."""
     return Circumstances(
-        prompt_tokens=outcome.prompt_tokens,
+        prompt_tokens=outcome.run.prompt_tokens,
         output_tokens=outcome.output_tokens,
-        residence=Residence(outcome.occupancy, outcome.others_tokens),
-        is_served=outcome.is_served,
+        residence=Residence(outcome.run.occupancy, outcome.run.others_tokens),
+        is_served=outcome.run.is_served,
     )
 
 
@@ -120,6 +100,23 @@ def expected_residence(decision: Decision, output_tokens: float) -> Residence:
     free_s = times.solo_token_s + times.contention_s * max(occupancy - 1.0, 0.0)
     reading_s = max(times.token_s - free_s, 0.0) * output_tokens
     return Residence(occupancy, reading_s * decision.inference.prompt_tokens / max(times.reading_s, LEAST))
+
+
+def _describe_run(decision: Decision, met: Residence, prompt_tokens: float, run_s: float) -> ObservedRun:
+    inference = decision.inference
+    return ObservedRun(
+        task_id=decision.task_id,
+        model=inference.model,
+        node=decision.node,
+        prompt_tokens=prompt_tokens,
+        hint_tokens=inference.hint_tokens,
+        run_s=max(run_s, 0.0),
+        occupancy=met.occupancy,
+        others_tokens=met.others_tokens,
+        cold=decision.forecast.times.cold,
+        is_served=inference.is_served,
+        service=inference.service,
+    )
 
 
 def _apply_law(decision: Decision, output_tokens: float, met: Residence) -> float:

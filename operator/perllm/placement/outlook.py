@@ -22,7 +22,7 @@ class Outlook:
         demand_bps: uplink that brings the input there in time.
         running: tasks in flight there.
         gpus: GPUs of the node.
-        scale: standard deviation of ln(actual / expected seconds).
+        time_spread: standard deviation of ln(actual / expected seconds).
         low: 5 % quantile of actual / expected seconds.
         high: 95 % quantile of it.
         lengths: equally likely lengths of the answer, shape (k,).
@@ -35,7 +35,7 @@ class Outlook:
     demand_bps: FloatArray
     running: FloatArray
     gpus: FloatArray
-    scale: FloatArray
+    time_spread: FloatArray
     low: FloatArray
     high: FloatArray
     lengths: FloatArray
@@ -54,14 +54,14 @@ class Outlook:
             demand_bps=float(self.demand_bps[arm]),
             occupancy=float(self.running[arm]) + 1.0,
             gpus=float(self.gpus[arm]),
-            time_spread=float(self.scale[arm]),
+            time_spread=float(self.time_spread[arm]),
         )
 
     def _latency_range_s(self, arm: int) -> tuple[float, float]:
         """Return the 5 % and 95 % quantiles of the latency on a node, the length of the answer being unknown."""
         times_s = self.times.fixed_s[arm] + self.times.token_s[arm] * self.lengths
         logs = np.log(np.maximum(times_s, LEAST_S))
-        grid = np.sort((logs[:, None] + float(self.scale[arm]) * _QUANTILES).ravel())
+        grid = np.sort((logs[:, None] + float(self.time_spread[arm]) * _QUANTILES).ravel())
         last = len(grid) - 1
         return float(np.exp(grid[round(0.05 * last)])), float(np.exp(grid[round(0.95 * last)]))
 

@@ -7,7 +7,7 @@ an answer whose length is drawn from what was learned: its end is planned as if 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from heapq import heappop, heappush
 from random import Random
@@ -15,9 +15,13 @@ from random import Random
 import numpy as np
 
 from perllm.learning.learner import Learner
-from perllm.placement.counterfactual import Circumstances, Prospect, revise
+from perllm.learning.outcome import Outcome
+from perllm.placement.counterfactual import Circumstances, Ending, Prospect, revise
+from perllm.placement.decision import Decision
 from perllm.placement.fleet import Fleet
 from perllm.placement.flight import Flight, Residence
+from perllm.placement.hindsight import read_circumstances
+from perllm.placement.kube_scheduler import KubeScheduler
 from perllm.placement.ledger import Ledger
 from perllm.placement.loaded_models import LoadedModels
 from perllm.placement.placer import Placement, Placer
@@ -108,6 +112,32 @@ class Rehearsal:
         self._end_tasks(now_s)
         return self._residences.get(task_id) or self._ledger.observe(task_id, now_s)
 
+    def review(self, decision: Decision, due_s: float, outcome: Outcome | None) -> Ending | None:
+        """Return what became of a task next to its counterfactual; None if it has none.
+
+        Both sides are revised by what the task met on the real and on the rehearsed node, as far as that is known.
+
+        Args:
+            decision: by which it ran.
+            due_s: Unix time of its deadline.
+            outcome: of its run; None if it was ended at its deadline.
+        """
+        real, other = decision.to_prospect(), decision.counterfactual
+        if other is None:
+            return None
+        if outcome is not None:
+            run = read_circumstances(outcome)
+            real, met = self._revise(real, outcome.run.model, run), self.find_residence(decision.task_id)
+            other = other if met is None else self._revise(other, outcome.run.model, replace(run, residence=met))
+        return Ending(
+            real=real,
+            other=other,
+            output_tokens=decision.inference.output_tokens if outcome is None else outcome.output_tokens,
+            due_s=due_s,
+            is_met=outcome is not None and outcome.latency_s <= outcome.deadline_s,
+            energy_j=None if outcome is None else outcome.energy_j,
+        )
+
     def forget(self, task_id: str) -> None:
         """Forget the choice for a task that exists no longer; in the rehearsal it runs on."""
         self._prospects.pop(task_id, None)
@@ -116,6 +146,12 @@ class Rehearsal:
     def note_bandwidth(self) -> None:
         """Pass the bandwidth of the nodes on to the ledger."""
         self._placer.note_bandwidth()
+
+    def _revise(self, prospect: Prospect, model: str, run: Circumstances) -> Prospect:
+        if prospect.node not in self._fleet.nodes:
+            return prospect
+        row = self._fleet.row(prospect.node)
+        return revise(prospect, self._learner.laws(model, self._fleet.rows([prospect.node])), row, run=run)
 
     def _begin(self, placement: Placement, arm: int, now_s: float) -> Prospect:
         request, inference, name = placement.request, placement.inference, placement.names[arm]
@@ -166,3 +202,38 @@ class Rehearsal:
         )
         laws = self._learner.laws(flight.inference.model, np.array([flight.row]))
         return flight.placed_s + revise(run.prospect, laws, flight.row, run=circumstances).forecast.times.fixed_s
+
+
+def build_rehearsal(
+    build_placer: Callable[..., Placer],
+    fleet: Fleet,
+    learner: Learner,
+    *,
+    other: OtherScheduler,
+    rng: Random,
+    now_s: Callable[[], float],
+) -> Rehearsal:
+    """Return a rehearsal of the other scheduler with a ledger of its own, empty.
+
+    Args:
+        build_placer: returns a placer that looks out from a ledger, given `loaded` models.
+        fleet: the nodes.
+        learner: its laws.
+        other: whose choices are rehearsed.
+        rng: draws the lengths of answers, and breaks ties.
+        now_s: monotonic clock.
+    """
+    ledger, loaded = Ledger(), LoadedModels()
+    placer, choose = build_placer(ledger, loaded=loaded), _find_rule(other, fleet, rng)
+    return Rehearsal(placer, ledger, loaded, fleet=fleet, learner=learner, choose=choose, rng=rng, now_s=now_s)
+
+
+def _find_rule(other: OtherScheduler, fleet: Fleet, rng: Random) -> Callable[[Placement], int | None] | None:
+    """Return how the other scheduler chooses."""
+    match other:
+        case OtherScheduler.KUBE_SCHEDULER:
+            return KubeScheduler(fleet, rng).choose
+        case OtherScheduler.PERLLM:
+            return lambda placement: placement.favourite
+        case OtherScheduler.NONE:
+            return None

@@ -2,12 +2,12 @@
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
 
 import orjson
 
 from perllm.api.base import MAX_TOKENS
 from perllm.api.report import RunReport, TokenSource
+from perllm.cluster.times import to_time
 from perllm.completions.answer import Answer
 from perllm.runner.errors import ResultError
 from perllm.runner.work import Work
@@ -34,8 +34,8 @@ def summarise(work: Work, *, started_s: float, finished_s: float, unix_offset_s:
     output_tokens = _add_up(one.output_tokens for one in sent)
     is_reported = {one.token_source for one in answers if one.chunks} == {TokenSource.USAGE}
     return RunReport(
-        started_at=_time(started_s + unix_offset_s),
-        finished_at=_time(end_s + unix_offset_s),
+        started_at=to_time(started_s + unix_offset_s),
+        finished_at=to_time(end_s + unix_offset_s),
         inference_seconds=round(end_s - min(sent_s), 6) if sent_s else None,
         prompt_tokens=_add_up(one.reported_prompt_tokens for one in sent),
         output_tokens=output_tokens,
@@ -114,7 +114,3 @@ def _add_up(tokens: Iterable[int | None]) -> int | None:
     known = [count for count in counts if count is not None]
     total = sum(known)
     return total if 0 < len(known) == len(counts) and total <= MAX_TOKENS else None
-
-
-def _time(unix_s: float) -> datetime:
-    return datetime.fromtimestamp(unix_s, UTC)

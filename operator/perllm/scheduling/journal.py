@@ -1,6 +1,6 @@
 """A journal of everything that decisions depend on, one JSON object per line, from which they can be made again.
 
-    {"version": 1, "settings": {...}}                                      the first line
+    {"version": 2, "settings": {...}}                                      the first line
     {"now_s": ..., "unix_s": ..., "input": "submit", "with": [...], "result": ...}
 
 Inputs are the methods of an object that are marked `recorded`. Arguments are written and read by the types that the
@@ -25,7 +25,7 @@ from perllm.scheduling.pending import Reject, SetAside, Start, Wait
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 
 P = ParamSpec("P")
 R = TypeVar("R")

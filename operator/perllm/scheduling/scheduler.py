@@ -26,16 +26,13 @@ from perllm.learning.outcome import Ended, Outcome
 from perllm.learning.restoration import restore
 from perllm.placement.circuit import Attempt, CircuitChange
 from perllm.placement.circuits import Circuits
-from perllm.placement.counterfactual import Circumstances, Ending, Prospect, revise
+from perllm.placement.counterfactual import Ending, Prospect
 from perllm.placement.decision import Decision
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.flight import Residence
-from perllm.placement.hindsight import read_circumstances
-from perllm.placement.kube_scheduler import KubeScheduler
 from perllm.placement.ledger import Ledger
-from perllm.placement.loaded_models import LoadedModels
 from perllm.placement.placer import Placement, Placer
-from perllm.placement.rehearsal import OtherScheduler, Rehearsal
+from perllm.placement.rehearsal import OtherScheduler, build_rehearsal
 from perllm.placement.request import PlacementRequest
 from perllm.placement.serving import NOTHING, Serving
 from perllm.policy.problem import Policy
@@ -110,17 +107,8 @@ class Scheduler:
             now=clock.now_s,
         )
         self._placer = build_placer(parts.ledger)
-        ledger, loaded = Ledger(), LoadedModels()
-        other_rng = Random(rng.getrandbits(32))
-        self._rehearsal = Rehearsal(
-            build_placer(ledger, loaded=loaded),
-            ledger,
-            loaded,
-            fleet=parts.fleet,
-            learner=parts.learner,
-            choose=_find_rule(other, parts.fleet, other_rng),
-            rng=other_rng,
-            now_s=clock.now_s,
+        self._rehearsal = build_rehearsal(
+            build_placer, parts.fleet, parts.learner, other=other, rng=Random(rng.getrandbits(32)), now_s=clock.now_s
         )
         self._loop = DispatchLoop(
             self._placer,
@@ -285,28 +273,12 @@ class Scheduler:
     def review(self, decision: Decision, due_s: float, outcome: Outcome | None) -> Ending | None:
         """Return what became of a task next to its counterfactual; None if it has none. To be called before `learn`.
 
-        Both sides are revised by what the task met on the real and on the rehearsed node, as far as that is known.
-
         Args:
             decision: by which it ran.
             due_s: Unix time of its deadline.
             outcome: of its run; None if it was ended at its deadline.
         """
-        real, other = decision.to_prospect(), decision.counterfactual
-        if other is None:
-            return None
-        if outcome is not None:
-            run = read_circumstances(outcome)
-            real, met = self._revise(real, outcome.model, run), self._rehearsal.find_residence(decision.task_id)
-            other = other if met is None else self._revise(other, outcome.model, replace(run, residence=met))
-        return Ending(
-            real=real,
-            other=other,
-            output_tokens=decision.inference.output_tokens if outcome is None else outcome.output_tokens,
-            due_s=due_s,
-            is_met=outcome is not None and outcome.latency_s <= outcome.deadline_s,
-            energy_j=None if outcome is None else outcome.energy_j,
-        )
+        return self._rehearsal.review(decision, due_s, outcome)
 
     @recorded
     def settle(self, task_id: str, node: str) -> Decision | None:
@@ -362,8 +334,8 @@ class Scheduler:
             outcome: the outcome.
             gpu_type: of its node; needed if the node has left the cluster and this process has never seen it.
         """
-        if not self._learner.knows(outcome.node):
-            self._learner.register(outcome.node, gpu_type)
+        if not self._learner.knows(outcome.run.node):
+            self._learner.register(outcome.run.node, gpu_type)
         return self._learner.learn(outcome)
 
     @recorded
@@ -424,22 +396,5 @@ class Scheduler:
                 self._loop.free(change.node)
         return changes
 
-    def _revise(self, prospect: Prospect, model: str, run: Circumstances) -> Prospect:
-        if prospect.node not in self._fleet.nodes:
-            return prospect
-        row = self._fleet.row(prospect.node)
-        return revise(prospect, self._learner.laws(model, self._fleet.rows([prospect.node])), row, run=run)
-
     def _now_s(self) -> float:
         return self.inputs.clock.now_s()
-
-
-def _find_rule(other: OtherScheduler, fleet: Fleet, rng: Random) -> Callable[[Placement], int | None] | None:
-    """Return how the other scheduler chooses."""
-    match other:
-        case OtherScheduler.KUBE_SCHEDULER:
-            return KubeScheduler(fleet, rng).choose
-        case OtherScheduler.PERLLM:
-            return lambda placement: placement.favourite
-        case OtherScheduler.NONE:
-            return None

@@ -45,7 +45,7 @@ class ShadowReport:
         """Count a pod by whether its scheduler chose as PerLLM would have."""
         other = decision.counterfactual
         choice = "none" if other is None else "same" if other.node == decision.node else "other"
-        self._metrics.shadowed.labels(choice).inc()
+        self._metrics.savings.shadowed.labels(choice).inc()
 
     def ended(self, pod: Pod, ending: Ending, latency_s: float) -> None:
         """Announce what a pod took, next to what was expected of it where PerLLM would have put it."""

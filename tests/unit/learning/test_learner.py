@@ -1,4 +1,3 @@
-import dataclasses
 import math
 from typing import Any
 
@@ -6,19 +5,15 @@ import numpy as np
 import pytest
 
 from perllm.api.base import MAX_TOKENS
+from perllm.learning.decision_errors import PRIOR_SCALE
 from perllm.learning.features import energy_features, latency_features
-from perllm.learning.law import PRIOR_SCALE
 from perllm.learning.learner import Learner
-from perllm.learning.outcome import Ended
 from perllm.learning.priors import find_prior
 from perllm.learning.recent import CAPACITY, RecentOutcomes
 from perllm.policy.table import CsUcbTable
-from unit.learning.outcomes import make_outcome
+from unit.learning.outcomes import make_ended, make_outcome
 
 ROW = np.array([0])
-ENDED = Ended(
-    "task-ended", "m", "a", 1000, None, 15.0, 2.0, 0.0, 0.0, foreseen_fixed_s=1.0, foreseen_token_s=0.01, ended_s=2000.0
-)
 
 
 def latency_s(learner: Learner, rows: np.ndarray) -> float:
@@ -176,15 +171,15 @@ class TestImpossibleOutcomes:
         refused: list[str] = []
         learner = Learner(CsUcbTable(), refused.append)
         learner.register("a", "type-y")
-        assert not learner.learn_ended(dataclasses.replace(ENDED, **wrong))
+        assert not learner.learn_ended(make_ended(**wrong))
         assert len(refused) == 1
         assert not learner.revisions.take_changed()
 
 
 class TestEnded:
     def test_at_its_deadline_is_a_miss_once(self, learner: Learner) -> None:
-        assert learner.learn_ended(ENDED)
-        assert not learner.learn_ended(ENDED)
+        assert learner.learn_ended(make_ended())
+        assert not learner.learn_ended(make_ended())
         policy = learner.export_arm("a", "m")["policy"]
         assert (policy["plays"], policy["meanReward"]) == (1, -1.5)
         assert learner.laws("m", ROW).latency.scale[0] > PRIOR_SCALE
@@ -195,24 +190,24 @@ class TestEnded:
             learner.learn(make_outcome(number))
         before = learner.expect_length("m", 1000, None).mean
         for number in range(30):
-            learner.learn_ended(dataclasses.replace(ENDED, task_id=f"task-{number}"))
+            learner.learn_ended(make_ended(task_id=f"task-{number}"))
         assert learner.expect_length("m", 1000, None).mean > before
 
     def test_while_the_model_was_loaded_says_nothing_of_lengths(self, learner: Learner) -> None:
         before = learner.expect_length("m", 1000, None).mean
-        learner.learn_ended(dataclasses.replace(ENDED, cold=0.02))
+        learner.learn_ended(make_ended(cold=0.02))
         assert learner.expect_length("m", 1000, None).mean == before
 
     def test_with_several_answers_tells_nothing_of_the_length_of_one(self, learner: Learner) -> None:
         for number in range(10):
             learner.learn(make_outcome(number))
         before = learner.expect_length("m", 1000, None).mean
-        learner.learn_ended(dataclasses.replace(ENDED, is_one_answer=False))
+        learner.learn_ended(make_ended(is_one_answer=False))
         assert learner.expect_length("m", 1000, None).mean == before
 
     def test_before_it_wrote_anything_says_nothing_of_its_length(self, learner: Learner) -> None:
         before = learner.expect_length("m", 1000, None).mean
-        learner.learn_ended(dataclasses.replace(ENDED, run_s=0.1))
+        learner.learn_ended(make_ended(run_s=0.1))
         assert learner.expect_length("m", 1000, None).mean == pytest.approx(before, rel=0.02)
 
 
@@ -226,7 +221,7 @@ class TestSelection:
         if run_s <= 8.0:
             learner.learn(make_outcome(number, node=node, output_tokens=tokens, run_s=run_s, occupancy=1.0))
         else:
-            ended = dataclasses.replace(ENDED, task_id=str(number), node=node, run_s=8.0, occupancy=1.0)
+            ended = make_ended(task_id=str(number), node=node, run_s=8.0, occupancy=1.0)
             learner.learn_ended(ended)
 
     @pytest.mark.parametrize("slow_s", [0.03, 0.12])

@@ -7,7 +7,7 @@ from perllm.metrics import OperatorMetrics
 
 def client(*, runs: bool = True, synced: bool = True, stands_by: bool = False) -> TestClient:
     registry = CollectorRegistry()
-    OperatorMetrics(registry).watch_restarts.inc()
+    OperatorMetrics(registry).process.watch_restarts.inc()
     alive, ready = {"watch runs": lambda: runs}, {"nodes were listed": lambda: synced}
     app = build_app(registry, alive=alive, ready=ready, standby=lambda: stands_by)
     return TestClient(TestServer(app))

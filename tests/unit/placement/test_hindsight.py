@@ -32,13 +32,13 @@ def test_errors_are_those_of_the_forecast_for_the_tokens_that_came() -> None:
     assert outcome.run_error == pytest.approx(math.log(12 / (2 + 200 * 0.02)))
     assert outcome.energy_error is not None
     assert outcome.energy_error == pytest.approx(math.log((1790 + 10) / (100 + 200 * 4)))
-    assert (outcome.run_s, outcome.occupancy, outcome.others_tokens) == (10.5, 2.5, 800.0)
-    assert (outcome.hint_tokens, outcome.cold) == (None, 0.0)
+    assert (outcome.run.run_s, outcome.run.occupancy, outcome.run.others_tokens) == (10.5, 2.5, 800.0)
+    assert (outcome.run.hint_tokens, outcome.run.cold) == (None, 0.0)
 
 
 def test_time_at_the_node_before_it_was_bound_is_no_part_of_the_run() -> None:
     outcome = judge_run(make_decision(), run(bound_s=1005.0))
-    assert outcome.run_s == 7.5
+    assert outcome.run.run_s == 7.5
     assert outcome.run_error is not None
     assert outcome.run_error == pytest.approx(math.log(12 / 6))
 
@@ -65,7 +65,7 @@ def test_without_a_measured_energy_its_error_is_unknown() -> None:
 def test_where_nobody_watched_the_stay_is_the_expected_one() -> None:
     # 0.012 s a token with one other task, 0.02 s expected: 0.008 s go to the prompts of others, at 0.4 ms a token.
     outcome = judge_run(make_decision(), run(residence=None))
-    assert (outcome.occupancy, outcome.others_tokens) == pytest.approx((2.0, 200 * 0.008 / 0.0004))
+    assert (outcome.run.occupancy, outcome.run.others_tokens) == pytest.approx((2.0, 200 * 0.008 / 0.0004))
 
 
 def test_the_expected_stay_counts_per_gpu() -> None:
@@ -74,5 +74,5 @@ def test_the_expected_stay_counts_per_gpu() -> None:
 
 def test_a_run_that_was_ended_lasted_from_the_decision_without_the_transfer() -> None:
     ended = judge_ended(make_decision(), 1010.0, Residence(3.0, 400.0))
-    assert (ended.run_s, ended.occupancy, ended.others_tokens) == (7.5, 3.0, 400.0)
-    assert (ended.task_id, ended.model, ended.node, ended.ended_s) == ("uid-t", "m", "n", 1010.0)
+    assert (ended.run.run_s, ended.run.occupancy, ended.run.others_tokens) == (7.5, 3.0, 400.0)
+    assert (ended.run.task_id, ended.run.model, ended.run.node, ended.ended_s) == ("uid-t", "m", "n", 1010.0)

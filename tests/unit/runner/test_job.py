@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -22,17 +21,11 @@ FAR_S = 3600.0
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[FakeModelServer]:
-    async with FakeModelServer.serve() as server:
-        yield server
-
-
-@pytest.fixture
-def settings(server: FakeModelServer, tmp_path: Path) -> Settings:
+def settings(model_server: FakeModelServer, tmp_path: Path) -> Settings:
     log = tmp_path / "termination-log"
     log.touch()
     return Settings(
-        url=server.url,
+        url=model_server.url,
         api_key=None,
         sampling=Sampling("m"),
         patience=AnswerPatience(wait_s=0.0, timeout_s=30.0),
@@ -76,17 +69,17 @@ async def test_termination_message_tells_text_tokens_and_times(
 
 async def test_key_is_sent_and_shown_nowhere(
     settings: Settings,
-    server: FakeModelServer,
+    model_server: FakeModelServer,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("DEBUG")
-    server.script = [refuse(401, {"error": {"message": "Wrong key: sk-secret"}})]
+    model_server.script = [refuse(401, {"error": {"message": "Wrong key: sk-secret"}})]
 
     code = await run(dataclasses.replace(settings, api_key="sk-secret"), prompts())
 
     output = capsys.readouterr()
-    assert (code, server.keys) == (ExitCode.REFUSED, ["Bearer sk-secret"])
+    assert (code, model_server.keys) == (ExitCode.REFUSED, ["Bearer sk-secret"])
     assert "sk-secret" not in output.out + output.err + caplog.text + settings.termination_log.read_text()
 
 
@@ -105,19 +98,21 @@ async def test_several_answers_go_to_a_file_and_the_report_says_where(
     assert capsys.readouterr().out == lines
 
 
-async def test_prompts_are_asked_at_the_same_time_if_asked_to(settings: Settings, server: FakeModelServer) -> None:
+async def test_prompts_are_asked_at_the_same_time_if_asked_to(
+    settings: Settings, model_server: FakeModelServer
+) -> None:
     both = asyncio.Barrier(2)
 
     async def meet(request: object) -> None:
         await both.wait()
 
-    server.script = [stream(encode(chunk("x", "stop")), then=meet)] * 2  # type: ignore[arg-type]
+    model_server.script = [stream(encode(chunk("x", "stop")), then=meet)] * 2  # type: ignore[arg-type]
 
     assert await run(dataclasses.replace(settings, concurrency=5), prompts("a", "b")) == ExitCode.DONE
 
 
-async def test_refused_prompt_does_not_stop_the_others(settings: Settings, server: FakeModelServer) -> None:
-    server.script = [refuse(400, {"error": {"message": "too long"}})]
+async def test_refused_prompt_does_not_stop_the_others(settings: Settings, model_server: FakeModelServer) -> None:
+    model_server.script = [refuse(400, {"error": {"message": "too long"}})]
 
     code = await run(settings, prompts("a", "b"))
 
@@ -126,8 +121,8 @@ async def test_refused_prompt_does_not_stop_the_others(settings: Settings, serve
     assert "too long" in (report.problem or "")
 
 
-async def test_lost_server_counts_more_than_a_refused_prompt(settings: Settings, server: FakeModelServer) -> None:
-    server.script = [refuse(400), stream(encode(chunk("half an")), then=hang_up)]
+async def test_lost_server_counts_more_than_a_refused_prompt(settings: Settings, model_server: FakeModelServer) -> None:
+    model_server.script = [refuse(400), stream(encode(chunk("half an")), then=hang_up)]
 
     code = await run(settings, prompts("a", "b"))
 
@@ -135,19 +130,21 @@ async def test_lost_server_counts_more_than_a_refused_prompt(settings: Settings,
     assert "aborted the answer" in (read_report(settings).problem or "")
 
 
-async def test_lost_server_ends_the_run_and_what_came_is_reported(settings: Settings, server: FakeModelServer) -> None:
-    server.script = [stream(encode(chunk("half an")), then=hang_up)]
+async def test_lost_server_ends_the_run_and_what_came_is_reported(
+    settings: Settings, model_server: FakeModelServer
+) -> None:
+    model_server.script = [stream(encode(chunk("half an")), then=hang_up)]
 
     code = await run(settings, prompts("a", "b"))
 
     report = read_report(settings)
-    assert (code, len(server.requests)) == (ExitCode.UNREACHABLE, 1)
+    assert (code, len(model_server.requests)) == (ExitCode.UNREACHABLE, 1)
     assert (report.text, report.output_tokens, report.token_source) == ("half an", 1, TokenSource.CHUNKS)
     assert "aborted the answer" in (report.problem or "")
 
 
-async def test_waiting_for_a_server_is_no_inference(settings: Settings, server: FakeModelServer) -> None:
-    server.script = [refuse(503)]
+async def test_waiting_for_a_server_is_no_inference(settings: Settings, model_server: FakeModelServer) -> None:
+    model_server.script = [refuse(503)]
 
     code = await run(settings, prompts())
 
@@ -157,8 +154,10 @@ async def test_waiting_for_a_server_is_no_inference(settings: Settings, server: 
     assert (report.inference_seconds, report.output_tokens, report.token_source) == (None, None, None)
 
 
-async def test_deadline_ends_the_run_and_what_came_is_reported(settings: Settings, server: FakeModelServer) -> None:
-    server.script = [stream(encode(chunk("half an")), then=hang)]
+async def test_deadline_ends_the_run_and_what_came_is_reported(
+    settings: Settings, model_server: FakeModelServer
+) -> None:
+    model_server.script = [stream(encode(chunk("half an")), then=hang)]
 
     code = await run(dataclasses.replace(settings, deadline_unix_s=time.time() + 0.2), prompts())
 
@@ -167,19 +166,21 @@ async def test_deadline_ends_the_run_and_what_came_is_reported(settings: Setting
     assert report.problem == "the deadline passed: 0 of 1 prompts were answered"
 
 
-async def test_passed_deadline_keeps_the_server_free(settings: Settings, server: FakeModelServer) -> None:
+async def test_passed_deadline_keeps_the_server_free(settings: Settings, model_server: FakeModelServer) -> None:
     code = await run(dataclasses.replace(settings, deadline_unix_s=time.time() - 1), prompts())
 
-    assert (code, server.requests) == (ExitCode.OUT_OF_TIME, [])
+    assert (code, model_server.requests) == (ExitCode.OUT_OF_TIME, [])
     assert read_report(settings).inference_seconds is None
 
 
-async def test_sigterm_ends_the_run_and_what_came_is_reported(settings: Settings, server: FakeModelServer) -> None:
+async def test_sigterm_ends_the_run_and_what_came_is_reported(
+    settings: Settings, model_server: FakeModelServer
+) -> None:
     async def stop(request: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.Event().wait()
 
-    server.script = [stream(encode(chunk("half an")), then=stop)]  # type: ignore[arg-type]
+    model_server.script = [stream(encode(chunk("half an")), then=stop)]  # type: ignore[arg-type]
 
     code = await run(settings, prompts())
 

@@ -1,6 +1,5 @@
 """A server that is not ready is asked again, for as long as the user is willing to wait."""
 
-from collections.abc import AsyncIterator
 from random import Random
 
 import aiohttp
@@ -39,18 +38,6 @@ class SleepingClock:
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[FakeModelServer]:
-    async with FakeModelServer.serve() as server:
-        yield server
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
-@pytest.fixture
 def clock() -> SleepingClock:
     return SleepingClock()
 
@@ -80,9 +67,9 @@ async def ask(server_url: str, session: aiohttp.ClientSession, clock: SleepingCl
 
 
 async def test_server_that_loads_is_asked_again_with_growing_pauses(
-    server: FakeModelServer, session: aiohttp.ClientSession, clock: SleepingClock
+    model_server: FakeModelServer, session: aiohttp.ClientSession, clock: SleepingClock
 ) -> None:
-    server.script = [
+    model_server.script = [
         refuse(503),
         refuse(408),
         refuse(429, **{"Retry-After": "3"}),
@@ -90,7 +77,7 @@ async def test_server_that_loads_is_asked_again_with_growing_pauses(
         stream(b"", then=hang_up),
     ]
 
-    answer = await ask(server.url, session, clock)
+    answer = await ask(model_server.url, session, clock)
 
     assert answer.text == "Hello there"
     assert clock.pauses == [0.25, 0.5, 3.0, 1.0, 1.0]
@@ -108,31 +95,31 @@ async def test_server_that_is_not_there_yet_is_waited_for_only_so_long(
 
 
 async def test_a_server_that_wants_more_patience_than_there_is_is_given_up_at_once(
-    server: FakeModelServer, session: aiohttp.ClientSession, clock: SleepingClock
+    model_server: FakeModelServer, session: aiohttp.ClientSession, clock: SleepingClock
 ) -> None:
-    server.script = [refuse(429, **{"Retry-After": "300"})]
+    model_server.script = [refuse(429, **{"Retry-After": "300"})]
 
     with pytest.raises(EndpointError, match=r"not ready within 20 s \(--wait\) and asked for a retry in 300 s"):
-        await ask(server.url, session, clock)
+        await ask(model_server.url, session, clock)
 
     assert clock.pauses == []
 
 
 async def test_a_prompt_may_have_a_length_and_a_temperature_of_its_own(
-    server: FakeModelServer, session: aiohttp.ClientSession, clock: SleepingClock
+    model_server: FakeModelServer, session: aiohttp.ClientSession, clock: SleepingClock
 ) -> None:
-    endpoint = endpoint_of(server.url, session, clock, sampling=Sampling("m", max_tokens=50, temperature=1.0))
+    endpoint = endpoint_of(model_server.url, session, clock, sampling=Sampling("m", max_tokens=50, temperature=1.0))
     await endpoint.ask(PROMPT.model_copy(update={"max_tokens": 5, "temperature": 0.0}), Answer(), lambda text: None)
 
-    assert (server.requests[0]["max_tokens"], server.requests[0]["temperature"]) == (5, 0.0)
+    assert (model_server.requests[0]["max_tokens"], model_server.requests[0]["temperature"]) == (5, 0.0)
 
 
 async def test_answer_that_takes_too_long_is_given_up_and_what_came_is_kept(
-    server: FakeModelServer, session: aiohttp.ClientSession, clock: SleepingClock
+    model_server: FakeModelServer, session: aiohttp.ClientSession, clock: SleepingClock
 ) -> None:
-    server.script = [stream(encode(chunk("so far")), then=hang)]
+    model_server.script = [stream(encode(chunk("so far")), then=hang)]
     answer = Answer()
-    endpoint = endpoint_of(server.url, session, clock, patience=AnswerPatience(0.0, 0.2))
+    endpoint = endpoint_of(model_server.url, session, clock, patience=AnswerPatience(0.0, 0.2))
 
     with pytest.raises(EndpointError, match=r"longer than 0.2 s \(--timeout\)") as caught:
         await endpoint.ask(PROMPT, answer, lambda text: None)

@@ -3,7 +3,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from perllm.learning.outcome import Ended
 from perllm.policy.contextual import CsUcb
 from perllm_lab.hardware.catalogue import CATALOGUE
 from perllm_lab.hardware.node import unloaded_latency_s
@@ -17,6 +16,7 @@ from perllm_lab.simulator.scheduler import RejectTask, SendTask, Strategy
 from perllm_lab.simulator.simulation import simulate
 from perllm_lab.workload.requests import Request
 from perllm_lab.workload.scenarios import load_scenario
+from unit.learning.outcomes import make_ended
 from unit.simulator.placings import FAST, LINK, SLOW, node, request
 from unit.simulator.schedulers import RoundRobin
 
@@ -101,7 +101,9 @@ def test_it_counts_a_run_that_was_ended_as_longer_than_foreseen() -> None:
     learner.seed_node(node("only", FAST))
     row = np.array([learner.register("only", CATALOGUE[FAST].product)])
     before = learner.laws("chat", row).latency.scale[0]
-    ended = Ended("t", "chat", "only", 1000.0, 200.0, 30.0, 1.0, 0.0, 0.0, 1.0, 0.01, 60.0)
+    ended = make_ended(
+        model="chat", node="only", hint_tokens=200.0, run_s=30.0, foreseen_fixed_s=1.0, foreseen_token_s=0.01
+    )
     for _ in range(20):
         learner.learn_ended(ended)
     assert learner.laws("chat", row).latency.scale[0] > 2 * before

@@ -108,7 +108,7 @@ def test_what_the_last_moment_cut_off_is_left_out(journal: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}\n", "[]\n", '{"version": 99, "settings": {}}\n', '{"version": 1, "settings": {}}\n']
+    "text", ["", "{}\n", "[]\n", '{"version": 99, "settings": {}}\n', '{"version": 2, "settings": {}}\n']
 )
 def test_what_is_not_a_journal_is_an_error_that_says_so(tmp_path: Path, text: str) -> None:
     path = tmp_path / "other.jsonl"

@@ -1,0 +1,182 @@
+"""The law of one GPU type: Bayesian linear regression with relative errors and positive coefficients.
+
+The notation is that of law.py: a posterior over theta_g, from the prior m0 and the sums of weighted observations.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from perllm.learning.censoring import Explanation
+from perllm.learning.decision_errors import ERROR_MEMORY, MAX_ERROR, PRIOR_WEIGHT, DecisionErrors
+from perllm.policy.problem import FloatArray
+
+RELATIVE_NOISE = 0.15
+"""Spread of tasks of equal features around their law, for the weight of observations."""
+
+MEMORY = 0.997
+"""Weight of an observation of a type after the next one of that type."""
+
+MIN_SPREAD = 0.05
+
+MAX_ODDITY = 3.0
+"""Observations further from the law than this many deviations, what is not known of it included, count as if they were
+this far."""
+
+MAX_DOUBT = 2.0
+"""No law is taken for more uncertain, as a deviation of ln y."""
+
+MAX_LIGHTNESS = float(np.exp(1.5 * MAX_ODDITY))
+"""No observation counts as less than this share of what its law predicts, as far as the law itself may be off."""
+
+MAX_COEFFICIENT = 1e12
+"""A law that has learned from possible tasks has none larger."""
+
+SINGULAR = 1e-10
+"""How far below zero an eigenvalue of a matrix of squares comes by rounding, as a share of its largest."""
+
+
+class TypeLaw:
+    """Coefficients of one quantity on the nodes of one GPU type.
+
+    Args:
+        prior: m0, shape (d,), positive.
+        least: below which no coefficient falls, shape (d,).
+
+    Attributes:
+        gram, moment: sums over the observations, faded, shapes (d, d) and (d,).
+        theta, covariance: of the coefficients, shapes (d,) and (d, d).
+        weight: how many outcomes these rest on, faded ones counted less.
+        spread: how far observations scatter around the law, as a deviation of ln y.
+        errors: of the decisions on these nodes.
+    """
+
+    def __init__(self, prior: FloatArray, least: FloatArray) -> None:
+        self._prior, self._least = prior, least
+        self._prior_precision = np.diag(prior**-2.0)
+        self._prior_moment: FloatArray = self._prior_precision @ prior
+        self.gram: FloatArray = np.zeros(self._prior_precision.shape)
+        self.moment = np.zeros_like(prior)
+        self.theta = prior.copy()
+        self.covariance: FloatArray = np.diag(prior**2.0)
+        self.weight = 0.0
+        self._misfits = PRIOR_WEIGHT
+        self._misfit_weight = PRIOR_WEIGHT
+        self.spread = 1.0
+        self.errors = DecisionErrors()
+
+    def learn(self, features: FloatArray, value: float, ratio: float) -> None:
+        """Account for an observation: a task with `features`, shape (d,), cost `value` on a node of this ratio."""
+        fitted = max(float(self.theta @ features), 1e-9)
+        misfit = float(np.log(max(value / ratio, 1e-9) / fitted))
+        most = min(MAX_ODDITY * float(np.hypot(self.spread, self.doubt(features[None])[0])), np.log(MAX_LIGHTNESS))
+        clipped = min(max(misfit, -MAX_ERROR), MAX_ERROR)
+        self._misfits = self._misfits * ERROR_MEMORY + clipped**2
+        self._misfit_weight = self._misfit_weight * ERROR_MEMORY + 1.0
+        self.spread = max(float(np.sqrt(self._misfits / self._misfit_weight)), MIN_SPREAD)
+        values = fitted * np.exp(np.array([min(max(misfit, -most), most)]))
+        self._add(features[None], values, np.ones(1))
+
+    def learn_roughly(self, features: FloatArray, value: float, deviation: float) -> None:
+        """Account for an observation of which a part is only estimated, with this standard deviation."""
+        fitted = max(float(self.theta @ features), 1e-9)
+        value = max(value, fitted / np.exp(MAX_ERROR))
+        variance = fitted * value * RELATIVE_NOISE**2
+        self._add(features[None], np.array([value]), np.array([variance / (variance + deviation**2)]))
+
+    def learn_ended(self, features: FloatArray, explained: Explanation) -> None:
+        """Account for a run that was ended, with features of shape (k, d) at each possible length of its answer."""
+        weights = explained.shares * explained.information
+        fitted = np.maximum(features @ self.theta, 1e-9)
+        # Newton's working response of a censored observation.
+        values = fitted * (1.0 + np.expm1(explained.excess) / np.maximum(explained.information, 1e-12))
+        self._add(features, values, weights)
+
+    def doubt(self, features: FloatArray) -> FloatArray:
+        """Return how uncertain the law is of tasks with `features`, shape (k, d): a deviation of ln y, shape (k,)."""
+        variances = np.einsum("ki,ij,kj->k", features, self.covariance, features)
+        deviation: FloatArray = np.sqrt(np.maximum(variances, 0.0)) / np.maximum(features @ self.theta, 1e-9)
+        return np.minimum(deviation, MAX_DOUBT)
+
+    def _add(self, features: FloatArray, values: FloatArray, weights: FloatArray) -> None:
+        """Add observations, shape (k, d) and (k,), that together weigh at most one."""
+        fitted = np.maximum(features @ self.theta, 1e-9)
+        weighted = features * (weights / (fitted * values * RELATIVE_NOISE**2))[:, None]
+        total = float(weights.sum())
+        keep = MEMORY**total
+        self.gram = self.gram * keep + weighted.T @ features
+        self.moment = self.moment * keep + weighted.T @ values
+        self.weight = self.weight * keep + total
+        self._solve()
+
+    def _solve(self) -> None:
+        """Find the coefficients: those that would fall below their least are set to it, and the others to fit."""
+        precision, moment = self._prior_precision + self.gram, self._prior_moment + self.moment
+        self.covariance = np.asarray(np.linalg.inv(precision), dtype=np.float64)
+        theta: FloatArray = self.covariance @ moment
+        free = np.ones(len(moment), dtype=np.bool_)
+        while (theta[free] < self._least[free]).any():
+            free &= theta >= self._least
+            theta = self._least.copy()
+            rest = moment[free] - precision[np.ix_(free, ~free)] @ theta[~free]
+            theta[free] = np.linalg.solve(precision[np.ix_(free, free)], rest)
+        self.theta = theta
+
+    def export_moments(self) -> dict[str, list[float]]:
+        """Return what is known as plain numbers."""
+        upper = np.triu_indices(len(self._prior))
+        return {
+            "gram": self.gram[upper].tolist(),
+            "moment": self.moment.tolist(),
+            "errors": [self.weight, *self.errors.export()],
+        }
+
+    def restored(self, state: Mapping[str, Sequence[float]]) -> "TypeLaw":
+        """Return a law with the numbers that `export_moments` returned.
+
+        Raises:
+            ValueError: they cannot have been learned.
+        """
+        law, size = TypeLaw(self._prior, self._least), len(self._prior)
+        upper = np.triu_indices(size)
+        gram = read_numbers(state, "gram", len(upper[0]))
+        law.gram[upper] = gram
+        law.gram.T[upper] = gram
+        law.moment[:] = read_numbers(state, "moment", size)
+        weight, *errors = read_numbers(state, "errors", 5).tolist()
+        if not 0.0 <= weight <= 1.001 / (1.0 - MEMORY):
+            raise ValueError("errors are impossible")
+        law.weight = weight
+        law.errors.restore(*errors)
+        # An observation weighs 1 / (noise^2 predicted observed), of which the former is never below its least.
+        most = MAX_LIGHTNESS * (law.weight + 0.001) / (RELATIVE_NOISE * self._least) ** 2
+        if not is_gram(law.gram) or (np.diag(law.gram) > most).any():
+            raise ValueError("gram is not a sum of squares of as many outcomes")
+        law._solve()
+        if not (law.theta <= MAX_COEFFICIENT).all():
+            raise ValueError("moment is not that of possible tasks")
+        return law
+
+
+def is_gram(matrix: FloatArray) -> bool:
+    """Whether a symmetric matrix, shape (d, d), can be a sum of outer products of vectors with themselves."""
+    diagonal = np.diag(matrix)
+    if (diagonal < 0.0).any():
+        return False
+    length = np.sqrt(diagonal)
+    if (np.abs(matrix) > 1.001 * np.outer(length, length)).any():
+        return False
+    scale = np.where(length > 0.0, length, 1.0)
+    return bool(np.linalg.eigvalsh(matrix / scale[:, None] / scale)[0] >= -SINGULAR)
+
+
+def read_numbers(state: Mapping[str, Sequence[float]], name: str, size: int) -> FloatArray:
+    """Return an array of a state, shape (size,).
+
+    Raises:
+        ValueError: it has another size, or holds something that is no finite number.
+    """
+    numbers = np.asarray(state[name], dtype=np.float64)
+    if numbers.shape != (size,) or not np.isfinite(numbers).all():
+        raise ValueError(f"{name} must hold {size} finite numbers")
+    return numbers

@@ -1,0 +1,121 @@
+"""What the operator watches on the API server, apart from tasks: nodes, pods, obstacles to pods, profiles, agents."""
+
+from functools import partial
+
+from perllm.api import names
+from perllm.cluster.informer import Informer
+from perllm.cluster.obstacles import Obstacle, read_namespace, read_quota
+from perllm.cluster.pod import read_pod
+from perllm.config import Config
+from perllm.controller.controller import Controller
+from perllm.foundations import Foundations
+from perllm.nodes.agents import NodeAgents, read_lease, read_offer
+from perllm.nodes.profile_parts import ProfileParts
+from perllm.nodes.profile_store import ProfileStore
+from perllm.nodes.serving_display import ServingDisplay
+from perllm.nodes.upkeep import NodeUpkeep
+
+
+class Watches:
+    """The informers of the operator.
+
+    Args:
+        base: what they are built on.
+        controller: receives pods and obstacles.
+        upkeep: receives nodes.
+        profiles: is notified of profiles that were deleted.
+        parts: shows in profiles what nodes serve.
+
+    Attributes:
+        nodes: the informer of nodes.
+        pods: those of pods, one per namespace unless there is one for all.
+        obstacles: those of quotas and namespaces.
+        profiles: that of profiles.
+        agents: the watch of agents and model servers; None if there can be no agents.
+    """
+
+    def __init__(
+        self,
+        base: Foundations,
+        controller: Controller,
+        upkeep: NodeUpkeep,
+        profiles: ProfileStore,
+        parts: ProfileParts,
+    ) -> None:
+        config = base.config
+        self._store = profiles
+        self._prefix = names.profile_prefix(config.instance)
+        self._display = ServingDisplay(partial(parts.put, "serving"), now_s=base.now_s)
+        self.nodes = base.build_informer("node", "/api/v1/nodes", upkeep.read, upkeep.on_node)
+        self.pods = [
+            base.build_informer("pod", path, read_pod, controller.on_pod, labelSelector=names.TASK_LABEL)
+            for path in find_pod_paths(config)
+        ]
+        self.obstacles = _build_obstacles(base, controller)
+        self.profiles = base.build_informer(
+            "profile",
+            names.node_profiles_path(),
+            lambda item: str(item["metadata"]["name"]),
+            self._on_profile,
+            metadata_only=True,
+            labelSelector=names.select_instance(config.instance),
+        )
+        self.agents = AgentWatch(base, controller, self._display) if config.agents.lease_namespace else None
+
+    def _on_profile(self, old: str | None, new: str | None) -> None:
+        if old is not None and new is None:
+            self._store.note_missing(old)
+            self._display.forget(old.removeprefix(self._prefix))
+
+
+class AgentWatch:
+    """The informers of model servers and of the Leases of agents.
+
+    Args:
+        base: what they are built on.
+        controller: loses the requests of agents that are gone.
+        display: shows what nodes serve.
+
+    Attributes:
+        offers: the informer of model servers.
+        leases: that of Leases.
+    """
+
+    def __init__(self, base: Foundations, controller: Controller, display: ServingDisplay) -> None:
+        self._agents = NodeAgents(
+            base.scheduler,
+            controller.lose_runs,
+            show=display.show,
+            can_see=lambda: self.leases.topic not in base.outages,
+            now_s=base.now_s,
+            unix_now=base.unix_now,
+        )
+        path = names.leases_path(base.config.agents.lease_namespace)
+        self.offers = base.build_informer("model server", names.node_servers_path(), read_offer, self._agents.on_offer)
+        self.leases = base.build_informer("lease", path, read_lease, self._agents.on_lease)
+
+    async def run(self) -> None:
+        """Examine the Leases until cancelled."""
+        await self._agents.run()
+
+    async def wait_until_synced(self) -> None:
+        """Return once the first lists have been processed."""
+        await self.offers.synced.wait()
+        await self.leases.synced.wait()
+
+
+def find_pod_paths(config: Config) -> list[str]:
+    """Return the API paths of the pods that the operator may read."""
+    return [names.pods_path(namespace) for namespace in config.namespaces or (None,)]
+
+
+def _build_obstacles(base: Foundations, controller: Controller) -> list[Informer[Obstacle]]:
+    namespaces = base.config.namespaces
+    obstacles = [
+        base.build_informer("quota", names.quotas_path(namespace), read_quota, controller.on_quota)
+        for namespace in namespaces or (None,)
+    ]
+    if not namespaces:
+        path = "/api/v1/namespaces"
+        obstacles.append(base.build_informer("namespace", path, read_namespace, controller.on_namespace))
+    return obstacles
