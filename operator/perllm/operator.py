@@ -22,6 +22,8 @@ import requests
 from prometheus_client import CollectorRegistry
 
 from perllm import health
+from perllm.annotated.assembly import build_annotated_pods
+from perllm.annotated.pods import SeenPod
 from perllm.api import names
 from perllm.cluster.client import Client, Object
 from perllm.cluster.credentials import Credentials
@@ -45,6 +47,8 @@ from perllm.energy.attribution import IdlePower
 from perllm.energy.foreign import ForeignLoad
 from perllm.energy.settlement import Settlement
 from perllm.extender.extender import Extender
+from perllm.extender.protocol import Unplaceable
+from perllm.extender.retries import Retries
 from perllm.extender.server import build_app
 from perllm.guard import Guard
 from perllm.loop_lag import watch_loop
@@ -54,6 +58,7 @@ from perllm.nodes.profile_parts import ProfileParts
 from perllm.nodes.profile_store import ProfileStore
 from perllm.nodes.serving_display import ServingDisplay
 from perllm.nodes.upkeep import NodeUpkeep
+from perllm.placement.request import PlacementRequest
 from perllm.scheduling.assembly import build_admission, build_scheduler, read_settings
 from perllm.scheduling.clock import HeldClock
 from perllm.scheduling.journal import Inputs
@@ -138,10 +143,21 @@ class Operator:
             prefix=names.profile_prefix(config.instance),
         )
         self._display = ServingDisplay(partial(self._profile_parts.put, "serving"), now_s=time.monotonic)
-        control = self._control = build_task_control(
-            scheduler, parts, self._build_context(wake), _read_controller_settings(config)
-        )
+        events = EventRecorder(client, self._writes, instance=socket.gethostname(), unix_now=time.time)
+        context = self._build_context(wake, events)
+        control = self._control = build_task_control(scheduler, parts, context, _read_controller_settings(config))
         self._scheduler = scheduler
+        self._retries = Retries(
+            client,
+            self._writes,
+            has_room=lambda request: scheduler.consider(request).node is not None,
+            now_s=time.monotonic,
+            unix_now=time.time,
+        )
+        self._annotated = build_annotated_pods(
+            scheduler, parts, context, control, events=events, retries=self._retries, config=config
+        )
+        self._annotated_pods = self._build_annotated_informers()
         self._upkeep = NodeUpkeep(
             scheduler,
             parts.fleet,
@@ -183,12 +199,13 @@ class Operator:
             scheduler,
             parts.ledger,
             client,
-            control.controller.request_of,
+            self._find_request,
+            self._retries,
             control.decisions.note_bound,
             control.decisions.forget,
         )
 
-    def _build_context(self, wake: asyncio.Event) -> ControllerContext:
+    def _build_context(self, wake: asyncio.Event, events: EventRecorder) -> ControllerContext:
         config, client = self._config, self._client
         settlement = Settlement(
             self._telemetry.energy,
@@ -208,7 +225,6 @@ class Operator:
             window_s=config.telemetry.history_s,
             unix_now=time.time,
         )
-        events = EventRecorder(client, self._writes, instance=socket.gethostname(), unix_now=time.time)
         return ControllerContext(
             client=client,
             writes=self._writes,
@@ -222,6 +238,7 @@ class Operator:
             wake=wake,
             has_tasks=lambda: self._watch.is_ready,
             pod_paths=_find_pod_paths(config),
+            is_annotated=lambda uid: self._annotated.is_in_flight(uid),
         )
 
     def _build_informers(self) -> tuple[Informer[Node], list[Informer[Pod]], list[Informer[Obstacle]]]:
@@ -240,6 +257,23 @@ class Operator:
             path = "/api/v1/namespaces"
             obstacles.append(self._inform("namespace", path, read_namespace, controller.on_namespace))
         return nodes, pods, obstacles
+
+    def _build_annotated_informers(self) -> list[Informer[SeenPod]]:
+        """Return the informers of pods that are no task's but have our schedulerName; none if they are not placed."""
+        if not self._config.annotated_pods.enabled:
+            return []
+        selector = f"spec.schedulerName={self._config.scheduler_name}"
+        return [
+            self._inform(
+                "annotated pod",
+                path,
+                self._annotated.read,
+                self._annotated.on_pod,
+                fieldSelector=selector,
+                labelSelector=f"!{names.TASK_LABEL}",
+            )
+            for path in _find_pod_paths(self._config)
+        ]
 
     def _build_agent_informers(self) -> tuple[Informer[Offer], Informer[SeenLease] | None]:
         """Return the informers of model servers and, if there may be agents, of their Leases."""
@@ -320,7 +354,9 @@ class Operator:
             self._begin(work, "foreign load", partial(self._foreign.follow, self._find_foreign, time.time))
             for pods in self._pods:
                 self._begin(work, "watch of pods", pods.run)
-            for path in await wait_for_first_lists(self._pods, PODS_PATIENCE_S):
+            for annotated in self._annotated_pods:
+                self._begin(work, "watch of annotated pods", annotated.run)
+            for path in await wait_for_first_lists([*self._pods, *self._annotated_pods], PODS_PATIENCE_S):
                 log.warning("started without %s, which cannot be read yet: pods there are not counted", path)
             for obstacles in self._obstacles:
                 self._begin(work, "watch of quotas and namespaces", obstacles.run)
@@ -329,6 +365,7 @@ class Operator:
             self._begin(work, "profiles", self._profiles.run)
             self._begin(work, "watch of profiles", self._profile_watch.run)
             self._begin(work, "releases of pods", self._control.releases.run)
+            self._begin(work, "retries of rejected pods", self._retries.run)
             self._begin(work, "search for stray pods", self._control.stray_pods.run)
             self._begin(work, "retirement of tasks", self._control.retirement.run)
             self._begin(work, "comparison of the ledger", self._control.drift.run)
@@ -396,6 +433,7 @@ class Operator:
             "the learned state was read": self._learned.is_set,
             "nodes were listed": self._nodes.synced.is_set,
             "pods were listed": lambda: all(pods.synced.is_set() for pods in self._pods),
+            "annotated pods were listed": lambda: all(pods.synced.is_set() for pods in self._annotated_pods),
             "tasks are watched": lambda: self._watch.is_ready,
             "some node carries the tier label": lambda: bool(self._fleet.nodes),
         }
@@ -406,6 +444,11 @@ class Operator:
         """Serve the extender on the loopback interface: kube-scheduler runs in the same pod."""
         app = build_app(self._extender, self._metrics, self._guard)
         return serve(app, "127.0.0.1", self._config.server.extender_port)
+
+    def _find_request(self, pod: Object) -> PlacementRequest | Unplaceable | None:
+        """Return what a pod asks of placement: a task's pod, or an annotated one."""
+        request = self._control.controller.request_of(pod)
+        return self._annotated.request_of(pod) if request is None and self._annotated_pods else request
 
     def _find_foreign(self) -> dict[str, float]:
         return {name: self._ledger.find_foreign(self._fleet.row(name)) for name in self._fleet.nodes}

@@ -16,6 +16,7 @@ import requests
 from prometheus_client import CollectorRegistry
 
 from perllm import health
+from perllm.annotated.annotated_pod import AnnotatedPod
 from perllm.api import names
 from perllm.cluster.client import Client
 from perllm.cluster.informer import Informer, wait_for_first_lists
@@ -40,7 +41,7 @@ from perllm.scheduling.journal import Inputs
 from perllm.scheduling.scheduler import Parts, Scheduler
 from perllm.shadow.observer import ShadowObserver
 from perllm.shadow.report import ShadowReport
-from perllm.shadow.shadowed_pod import ShadowedPod, read_shadowed_pod
+from perllm.shadow.selection import read_shadowed_pod
 from perllm.supervision import cancelled_at_exit, keep_running, serve
 from perllm.telemetry.metrics import TelemetryMetrics
 from perllm.telemetry.poller import Telemetry
@@ -152,7 +153,7 @@ class ShadowOperator:
             on_gone=clocks.forget,
         )
 
-    def _watch_pods(self, namespace: str | None) -> Informer[ShadowedPod]:
+    def _watch_pods(self, namespace: str | None) -> Informer[AnnotatedPod]:
         config = self._config
         return Informer(
             self._client,
