@@ -11,9 +11,10 @@ from perllm.api.task import Tier
 from perllm.cluster.client import ApiError, Client, Object
 from perllm.cluster.events import EventRecorder, Subject
 from perllm.cluster.pod import Pod
+from perllm.cluster.pod_ends import is_refusal
 from perllm.cluster.writes import Write, WriteQueue
 from perllm.controller.announcer import count_decision, describe_decision, list_decision
-from perllm.controller.explanations import explain_failure
+from perllm.controller.explanations import explain_failure, explain_refusal
 from perllm.energy.attribution import Attribution
 from perllm.metrics import OperatorMetrics
 from perllm.placement.decision import Decision
@@ -93,11 +94,12 @@ class PodReport:
 
     def failed(self, annotated: AnnotatedPod) -> None:
         """Announce that a pod has failed."""
-        pod = annotated.pod
-        words = explain_failure(pod)
+        pod, was_refused = annotated.pod, is_refusal(annotated.pod)
+        words = explain_refusal(pod) if was_refused else explain_failure(pod)
         log.warning("%s %s", pod.key, words, extra={**_list_end(annotated), "outcome": FAILED, "detail": words})
         self._events.record(_subject(pod), FAILED, words, warning=True)
         self._metrics.finished.labels(FAILED).inc()
+        self._metrics.refusals.inc(was_refused)
 
     def completed(self, annotated: AnnotatedPod, decision: Decision, taken: Taken) -> None:
         """Announce what a pod took that has succeeded, once its energy is known or known to be missing."""

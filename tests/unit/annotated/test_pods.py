@@ -262,6 +262,19 @@ async def test_a_failed_pod_is_announced_and_makes_room(make_cluster: MakeCluste
     assert cluster.metric("perllm_outcomes_learned_total") == 0
 
 
+async def test_a_pod_that_its_node_refuses_is_announced_and_counted(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster()
+    node = cluster.bind("p")
+    refused = pod_object("p", node=node)
+    refused["metadata"]["annotations"][names.DECISION_ANNOTATION] = cluster.records["p"]
+    refused["status"] = {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "GPU is lost"}
+    cluster.pods.on_pod(cluster.pods.read(refused), cluster.pods.read(refused))
+    await asyncio.sleep(0.1)
+    assert cluster.events == [("p", "Placed"), ("p", "Failed")]
+    assert cluster.api.calls_of("POST")[-1][1]["note"].startswith(f"pod p was refused or lost by node {node}")
+    assert cluster.metric("perllm_pods_refused_total") == 1
+
+
 async def test_a_deleted_pod_makes_room_and_is_not_learned_from(make_cluster: MakeCluster) -> None:
     cluster = make_cluster()
     node = cluster.bind("p")
