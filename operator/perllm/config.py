@@ -241,6 +241,20 @@ class RunnerSettings(_Section):
         return self
 
 
+class AnnotatedPodSettings(_Section):
+    """Pods of any owner with schedulerName and annotations of their own; docs/pods.md has the annotations."""
+
+    enabled: bool = Field(
+        default=True,
+        description="Whether pods with the schedulerName of this operator are placed that belong to no task. If not, "
+        "they wait, and their events say so.",
+    )
+    annotate_results: bool = Field(
+        default=False,
+        description="Whether a pod that has succeeded is annotated with what it took. Its events say it in any case.",
+    )
+
+
 class ShadowSettings(_Section):
     """Which pods of other schedulers shadow mode compares: those that name their model in the annotation
     perllm.io/model, and those that carry all of these labels.
@@ -299,6 +313,9 @@ class Config(_Section):
     runner: RunnerSettings = Field(
         default_factory=RunnerSettings, description="Pods for served tasks whose model no agent serves."
     )
+    annotated_pods: AnnotatedPodSettings = Field(
+        default_factory=AnnotatedPodSettings, description="Pods that belong to no task."
+    )
     shadow: ShadowSettings = Field(default_factory=ShadowSettings, description="Shadow mode.")
     server: ServerSettings = Field(default_factory=ServerSettings, description="Ports.")
     log: LogSettings = Field(default_factory=LogSettings, description="Logging.")
@@ -310,7 +327,7 @@ class Config(_Section):
     scheduler_name: str = Field(
         default=names.SCHEDULER_NAME,
         pattern="^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$",
-        description="schedulerName of the pods of tasks. Each operator in a cluster needs its own.",
+        description="schedulerName of the pods of tasks and annotated pods. Each operator in a cluster needs its own.",
     )
     instance: _NameOrNothing = Field(
         default="",

@@ -19,8 +19,9 @@ from typing import IO
 from prometheus_client import CollectorRegistry
 
 from perllm import health
+from perllm.annotated.assembly import build_annotated_pods
 from perllm.api import names
-from perllm.cluster.client import Client
+from perllm.cluster.client import Client, Object
 from perllm.cluster.credentials import Credentials
 from perllm.cluster.events import EventRecorder
 from perllm.cluster.informer import wait_for_first_lists
@@ -33,10 +34,13 @@ from perllm.controller.watch import TaskWatch
 from perllm.energy.accounts import AccountMetrics, EnergyAccounts
 from perllm.energy.settlement import Settlement
 from perllm.extender.extender import Extender
+from perllm.extender.protocol import Unplaceable
+from perllm.extender.retries import Retries
 from perllm.extender.server import build_app
 from perllm.foundations import Foundations, lay_foundations
 from perllm.loop_lag import watch_loop
 from perllm.nodes.profile_parts import ProfileParts
+from perllm.placement.request import PlacementRequest
 from perllm.supervision import cancelled_at_exit, serve
 from perllm.watches import Watches, find_pod_paths
 
@@ -80,12 +84,26 @@ class Operator:
         )
         settlement = base.build_settlement()
         self._accounts = self._build_accounts(settlement)
+        events = EventRecorder(client, base.writes, instance=socket.gethostname(), unix_now=base.unix_now)
+        context = self._build_context(settlement, events, wake)
         control = self._control = build_task_control(
-            base.scheduler, base.parts, self._build_context(settlement, wake), read_controller_settings(config)
+            base.scheduler, base.parts, context, read_controller_settings(config)
+        )
+        self._retries = Retries(
+            client,
+            base.writes,
+            has_room=lambda request: base.scheduler.consider(request).node is not None,
+            now_s=base.now_s,
+            unix_now=base.unix_now,
+        )
+        self._annotated = build_annotated_pods(
+            base.scheduler, base.parts, context, control, events=events, retries=self._retries, config=config
         )
         self._upkeep = base.build_upkeep(control.node_health, control.clocks.forget)
         self._leadership = _follow_lease(base, starts)
-        self._watches = Watches(base, control.controller, self._upkeep, self._profiles, self._profile_parts)
+        self._watches = Watches(
+            base, control.controller, self._annotated, self._upkeep, self._profiles, self._profile_parts
+        )
         self._tasks = TaskWatch(
             credentials,
             lambda item, deleted: control.controller.on_task(item, deleted=deleted),
@@ -99,7 +117,8 @@ class Operator:
             base.scheduler,
             base.parts.ledger,
             client,
-            control.controller.request_of,
+            self._find_request,
+            self._retries,
             control.decisions.note_bound,
             control.decisions.forget,
         )
@@ -116,9 +135,8 @@ class Operator:
             unix_now=base.unix_now,
         )
 
-    def _build_context(self, settlement: Settlement, wake: asyncio.Event) -> ControllerContext:
+    def _build_context(self, settlement: Settlement, events: EventRecorder, wake: asyncio.Event) -> ControllerContext:
         base = self._base
-        events = EventRecorder(base.client, base.writes, instance=socket.gethostname(), unix_now=base.unix_now)
         return ControllerContext(
             client=base.client,
             writes=base.writes,
@@ -132,6 +150,7 @@ class Operator:
             wake=wake,
             has_tasks=lambda: self._tasks.is_ready,
             pod_paths=find_pod_paths(base.config),
+            is_annotated=lambda uid: self._annotated.is_in_flight(uid),
         )
 
     def stop(self) -> None:
@@ -192,7 +211,9 @@ class Operator:
         begin("foreign load", partial(base.foreign.follow, self._find_foreign, base.unix_now))
         for pods in self._watches.pods:
             begin("watch of pods", pods.run)
-        for path in await wait_for_first_lists(self._watches.pods, PODS_PATIENCE_S):
+        for annotated in self._watches.annotated:
+            begin("watch of annotated pods", annotated.run)
+        for path in await wait_for_first_lists(self._watches.all_pods, PODS_PATIENCE_S):
             log.warning("started without %s, which cannot be read yet: pods there are not counted", path)
         for obstacles in self._watches.obstacles:
             begin("watch of quotas and namespaces", obstacles.run)
@@ -201,6 +222,7 @@ class Operator:
         begin("profiles", self._profiles.run)
         begin("watch of profiles", self._watches.profiles.run)
         begin("releases of pods", control.releases.run)
+        begin("retries of rejected pods", self._retries.run)
         begin("search for stray pods", control.stray_pods.run)
         begin("retirement of tasks", control.retirement.run)
         begin("comparison of the ledger", control.drift.run)
@@ -255,6 +277,7 @@ class Operator:
             "the learned state was read": self._learned.is_set,
             "nodes were listed": watches.nodes.synced.is_set,
             "pods were listed": lambda: all(pods.synced.is_set() for pods in watches.pods),
+            "annotated pods were listed": lambda: all(pods.synced.is_set() for pods in watches.annotated),
             "tasks are watched": lambda: self._tasks.is_ready,
             "some node carries the tier label": lambda: bool(base.parts.fleet.nodes),
         }
@@ -265,6 +288,11 @@ class Operator:
         """Serve the extender on the loopback interface: kube-scheduler runs in the same pod."""
         app = build_app(self._extender, self._base.metrics, self._base.guard)
         return serve(app, "127.0.0.1", self._base.config.server.extender_port)
+
+    def _find_request(self, pod: Object) -> PlacementRequest | Unplaceable | None:
+        """Return what a pod asks of placement: a task's pod, or an annotated one."""
+        request = self._control.controller.request_of(pod)
+        return self._annotated.request_of(pod) if request is None and self._watches.annotated else request
 
     def _find_foreign(self) -> dict[str, float]:
         fleet, ledger = self._base.parts.fleet, self._base.parts.ledger

@@ -1,7 +1,9 @@
 """What the operator watches on the API server, apart from tasks: nodes, pods, obstacles to pods, profiles, agents."""
 
 from functools import partial
+from typing import Any
 
+from perllm.annotated.pods import AnnotatedPods, SeenPod
 from perllm.api import names
 from perllm.cluster.informer import Informer
 from perllm.cluster.obstacles import Obstacle, read_namespace, read_quota
@@ -22,6 +24,7 @@ class Watches:
     Args:
         base: what they are built on.
         controller: receives pods and obstacles.
+        annotated: receives the pods that belong to no task.
         upkeep: receives nodes.
         profiles: is notified of profiles that were deleted.
         parts: shows in profiles what nodes serve.
@@ -29,6 +32,7 @@ class Watches:
     Attributes:
         nodes: the informer of nodes.
         pods: those of pods, one per namespace unless there is one for all.
+        annotated: those of pods that belong to no task; none if these are not placed.
         obstacles: those of quotas and namespaces.
         profiles: that of profiles.
         agents: the watch of agents and model servers; None if there can be no agents.
@@ -38,6 +42,7 @@ class Watches:
         self,
         base: Foundations,
         controller: Controller,
+        annotated: AnnotatedPods,
         upkeep: NodeUpkeep,
         profiles: ProfileStore,
         parts: ProfileParts,
@@ -51,6 +56,7 @@ class Watches:
             base.build_informer("pod", path, read_pod, controller.on_pod, labelSelector=names.TASK_LABEL)
             for path in find_pod_paths(config)
         ]
+        self.annotated = _build_annotated(base, annotated)
         self.obstacles = _build_obstacles(base, controller)
         self.profiles = base.build_informer(
             "profile",
@@ -61,6 +67,11 @@ class Watches:
             labelSelector=names.select_instance(config.instance),
         )
         self.agents = AgentWatch(base, controller, self._display) if config.agents.lease_namespace else None
+
+    @property
+    def all_pods(self) -> list[Informer[Any]]:
+        """All informers of pods."""
+        return [*self.pods, *self.annotated]
 
     def _on_profile(self, old: str | None, new: str | None) -> None:
         if old is not None and new is None:
@@ -107,6 +118,23 @@ class AgentWatch:
 def find_pod_paths(config: Config) -> list[str]:
     """Return the API paths of the pods that the operator may read."""
     return [names.pods_path(namespace) for namespace in config.namespaces or (None,)]
+
+
+def _build_annotated(base: Foundations, annotated: AnnotatedPods) -> list[Informer[SeenPod]]:
+    config = base.config
+    if not config.annotated_pods.enabled:
+        return []
+    return [
+        base.build_informer(
+            "annotated pod",
+            path,
+            annotated.read,
+            annotated.on_pod,
+            fieldSelector=f"spec.schedulerName={config.scheduler_name}",
+            labelSelector=f"!{names.TASK_LABEL}",
+        )
+        for path in find_pod_paths(config)
+    ]
 
 
 def _build_obstacles(base: Foundations, controller: Controller) -> list[Informer[Obstacle]]:

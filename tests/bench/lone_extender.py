@@ -23,8 +23,11 @@ from perllm.api.task import Tier
 from perllm.cluster.client import Client, Object
 from perllm.cluster.credentials import load_credentials
 from perllm.cluster.node import Node, NodeLabels, read_node
+from perllm.cluster.outages import Outages
+from perllm.cluster.writes import WriteQueue
 from perllm.config import Config
 from perllm.extender.extender import Extender
+from perllm.extender.retries import Retries
 from perllm.extender.server import build_app
 from perllm.guard import Guard
 from perllm.learning.outcome import ObservedRun, Outcome
@@ -71,8 +74,17 @@ async def _serve(nodes: int, port: int, kubeconfig: Path | None) -> None:
 
 async def _listen(nodes: int, port: int, client: Client) -> None:
     scheduler, parts = build_loaded_scheduler(nodes)
-    extender = Extender(scheduler, parts.ledger, client, _request_of, lambda _uid, _record: None, lambda _uid: None)
-    guard = Guard(lambda _: None, Random(0))
+    guard, rng = Guard(lambda _: None, Random(0)), Random(0)
+    retries = Retries(
+        client,
+        WriteQueue(guard, Outages(time.monotonic), rng),
+        has_room=lambda request: scheduler.consider(request).node is not None,
+        now_s=time.monotonic,
+        unix_now=time.time,
+    )
+    extender = Extender(
+        scheduler, parts.ledger, client, _request_of, retries, lambda _uid, _node, _record: None, lambda _uid: None
+    )
     runner = web.AppRunner(build_app(extender, OperatorMetrics(CollectorRegistry()), guard), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()

@@ -171,6 +171,20 @@ async def test_the_operator_may_change_nothing_else_in_a_pod(site: Site, change:
     assert (denial.value.status, denial.value.reason) == (403, "Forbidden")
 
 
+@pytest.mark.parametrize(
+    "metadata", [{"labels": {names.RETRY_LABEL: "1"}}, {"annotations": {names.ENERGY_ANNOTATION: "310.00"}}], ids=str
+)
+async def test_the_operator_marks_pods_for_a_retry_and_with_what_they_took(site: Site, metadata: Object) -> None:
+    pod = await site.create(f"marked-{time.monotonic_ns()}", finalizers=())
+
+    marked = await site.change(pod, {"metadata": metadata})
+    ((field, marks),) = metadata.items()
+    again = await site.change(pod, {"metadata": {field: dict.fromkeys(marks, "2")}})
+
+    assert marked["metadata"][field] == {**pod["metadata"].get(field, {}), **marks}
+    assert "2" in again["metadata"][field].values()
+
+
 async def test_other_accounts_are_not_affected(site: Site) -> None:
     pod = await site.create("free")
 

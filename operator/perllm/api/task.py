@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from perllm.api.base import Deadline, InputBytes, Tokens, Ttl
+from perllm.api.base import Deadline, InputBytes, ModelName, Tokens, Ttl
 from perllm.api.prompt import (
     MAX_MESSAGES,
     MAX_PROMPT_LENGTH,
@@ -61,7 +61,7 @@ class TaskSpec(Generation):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$")] = Field(
+    model: ModelName = Field(
         description="Name of the model, for example meta-llama/Llama-3.1-8B. Times and energies are learned per model "
         "and node."
     )

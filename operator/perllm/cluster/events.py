@@ -1,4 +1,4 @@
-"""Kubernetes Events on tasks, posted in the background. They inform people; nothing depends on them."""
+"""Kubernetes Events on tasks and pods, posted in the background. They inform people; nothing depends on them."""
 
 import logging
 from collections.abc import Callable
@@ -23,11 +23,13 @@ MAX_NOTE = 1024
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The task that an event is about."""
+    """The object that an event is about, by default a task."""
 
     namespace: str
     name: str
     uid: str
+    api_version: str = names.API_VERSION
+    kind: str = names.TASK_KIND
 
 
 class EventRecorder:
@@ -50,7 +52,7 @@ class EventRecorder:
         self._is_dropping = False
 
     def record(self, subject: Subject, reason: str, note: str, *, warning: bool = False) -> None:
-        """Queue an event on a task; returns at once."""
+        """Queue an event on an object; returns at once."""
         self._count += 1
         now_s = self._unix_now()
         event = {
@@ -68,8 +70,8 @@ class EventRecorder:
             "type": "Warning" if warning else "Normal",
             "note": cut(note, MAX_NOTE),
             "regarding": {
-                "apiVersion": names.API_VERSION,
-                "kind": names.TASK_KIND,
+                "apiVersion": subject.api_version,
+                "kind": subject.kind,
                 "namespace": subject.namespace,
                 "name": subject.name,
                 "uid": subject.uid,

@@ -4,6 +4,7 @@ All times count from the creation of the task, as in its status.
 """
 
 import logging
+from typing import Any
 
 from perllm.api.task import Tier
 from perllm.api.task_status import TaskPhase, TaskStatus
@@ -27,42 +28,14 @@ class Announcer:
 
     def placed(self, task: Task, decision: Decision) -> None:
         """Announce a decision that was carried out."""
-        summary = describe_decision(task, decision)
-        waited_s = decision.decided_s - task.received_s
-        inference, forecast, assessment = decision.inference, decision.forecast, decision.assessment
-        log.info(
-            "%s %s",
-            task.key,
-            summary,
-            extra={
-                "event": "decision",
-                "task": task.key,
-                "uid": task.uid,
-                "node": decision.node,
-                "tier": decision.tier.value,
-                "gpu": decision.gpu_type,
-                "policy": decision.policy,
-                "waited_s": round(waited_s, 3),
-                "predicted_latency_s": round(waited_s + forecast.times.latency_s, 3),
-                "latency_low_s": round(waited_s + forecast.latency_low_s, 3),
-                "latency_high_s": round(waited_s + forecast.latency_high_s, 3),
-                "deadline_s": task.valid_spec.deadline_s,
-                "hit_chance": round(forecast.hit_chance, 4),
-                "harm": round(forecast.harm, 4),
-                "output_tokens": round(inference.output_tokens, 1),
-                "time_left_s": round(inference.time_left_s, 3),
-                "predicted_energy_j": round(forecast.energy.energy_j, 2),
-                "meets_deadline": assessment.meets_deadline,
-                "explored": assessment.explored,
-                "candidates": assessment.candidates,
-                "rejected": dict(assessment.excluded),
-                "reason": decision.reason,
-            },
-        )
+        moment = decision.decided_s - task.received_s, task.valid_spec.deadline_s
+        summary = describe_decision(decision, *moment)
+        fields = {"event": "decision", "task": task.key, "uid": task.uid, **list_decision(decision, *moment)}
+        log.info("%s %s", task.key, summary, extra=fields)
         if not decision.inference.is_served:
             # One per request would be a third of all writes; its status says the same.
             self._events.record(_subject(task), "Placed", summary)
-        self._metrics.tasks.decisions.labels(decision.policy, decision.tier, str(assessment.explored).lower()).inc()
+        count_decision(self._metrics, decision)
 
     def missed(self, task: Task, status: TaskStatus) -> None:
         """Announce that a task was not complete by its deadline, whether it still runs or has just completed."""
@@ -112,16 +85,51 @@ class Announcer:
         self._events.record(_subject(task), "Postponed", note, warning=True)
 
 
-def describe_decision(task: Task, decision: Decision) -> str:
-    """Return a decision in one line for people."""
-    waited_s, forecast, assessment = decision.decided_s - task.received_s, decision.forecast, decision.assessment
+def count_decision(metrics: OperatorMetrics, decision: Decision) -> None:
+    """Count a decision that was carried out."""
+    metrics.tasks.decisions.labels(decision.policy, decision.tier, str(decision.assessment.explored).lower()).inc()
+
+
+def list_decision(decision: Decision, waited_s: float, deadline_s: float | None) -> dict[str, Any]:
+    """Return a decision in fields for programs; `waited_s` is the time from creation to decision."""
+    inference, forecast, assessment = decision.inference, decision.forecast, decision.assessment
+    return {
+        "node": decision.node,
+        "tier": decision.tier.value,
+        "gpu": decision.gpu_type,
+        "policy": decision.policy,
+        "waited_s": round(waited_s, 3),
+        "predicted_latency_s": round(waited_s + forecast.times.latency_s, 3),
+        "latency_low_s": round(waited_s + forecast.latency_low_s, 3),
+        "latency_high_s": round(waited_s + forecast.latency_high_s, 3),
+        "deadline_s": deadline_s,
+        "hit_chance": round(forecast.hit_chance, 4),
+        "harm": round(forecast.harm, 4),
+        "output_tokens": round(inference.output_tokens, 1),
+        "time_left_s": round(inference.time_left_s, 3),
+        "predicted_energy_j": round(forecast.energy.energy_j, 2),
+        "meets_deadline": assessment.meets_deadline,
+        "explored": assessment.explored,
+        "candidates": assessment.candidates,
+        "rejected": dict(assessment.excluded),
+        "reason": decision.reason,
+    }
+
+
+def describe_decision(decision: Decision, waited_s: float, deadline_s: float | None) -> str:
+    """Return a decision in one line for people; `waited_s` is the time from creation to decision."""
+    forecast, assessment = decision.forecast, decision.assessment
     verdict = "in time" if assessment.meets_deadline else "TOO LATE"
+    due = (
+        "since its creation, without a deadline"
+        if deadline_s is None
+        else f"of the {deadline_s:g} s since its creation, {verdict} with a chance of {forecast.hit_chance:.1%}"
+    )
     excluded = ", ".join(f"{count} {reason}" for reason, count in assessment.excluded.items()) or "none"
     return (
         f"-> {decision.node} ({decision.tier}, {decision.gpu_type}) by {decision.policy}: "
         f"{waited_s + forecast.times.latency_s:.2f} s predicted ({waited_s + forecast.latency_low_s:.2f} to "
-        f"{waited_s + forecast.latency_high_s:.2f} s) of the {task.valid_spec.deadline_s:g} s since its creation, "
-        f"{verdict} with a chance of {forecast.hit_chance:.1%}; {forecast.energy.energy_j:.0f} J; {decision.reason}; "
+        f"{waited_s + forecast.latency_high_s:.2f} s) {due}; {forecast.energy.energy_j:.0f} J; {decision.reason}; "
         f"excluded nodes: {excluded}"
     )
 

@@ -90,6 +90,7 @@ class ControllerContext:
         wake: set whenever there may be something to decide.
         has_tasks: whether all tasks are known at the moment.
         pod_paths: API paths of the pods that the operator may read.
+        is_annotated: whether a uid is that of an annotated pod, which is no task's but in the ledger.
     """
 
     client: Client
@@ -104,6 +105,7 @@ class ControllerContext:
     wake: asyncio.Event
     has_tasks: Callable[[], bool]
     pod_paths: Sequence[str] = ()
+    is_annotated: Callable[[str], bool] = lambda _: False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,7 @@ class TaskControl:
         node_health: follows the circuits of nodes.
         clocks: judge the times that nodes report.
         decisions: remember which decision bound a pod.
+        savings: account what tasks and annotated pods saved.
     """
 
     controller: Controller
@@ -133,6 +136,7 @@ class TaskControl:
     node_health: NodeHealth
     clocks: Clocks
     decisions: Decisions
+    savings: Savings
 
 
 def build_task_control(
@@ -224,12 +228,13 @@ def build_task_control(
         parts.fleet,
         scheduler,
         has_tasks=context.has_tasks,
+        is_annotated=context.is_annotated,
         metrics=metrics,
         now_s=context.now_s,
     )
     _show_queue(scheduler, parts, metrics)
     return TaskControl(
-        controller, dispatcher, releases, retirement, drift, stray_pods, writer, node_health, clocks, decisions
+        controller, dispatcher, releases, retirement, drift, stray_pods, writer, node_health, clocks, decisions, savings
     )
 
 

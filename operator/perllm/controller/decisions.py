@@ -10,6 +10,7 @@ from dataclasses import replace
 from perllm.cluster.pod import Pod
 from perllm.controller.task import Task
 from perllm.placement.decision import Decision, RecordError, read_record
+from perllm.placement.request import PlacementRequest
 
 MAX_REMEMBERED = 16384
 """Records of pods in flight; forgotten with their pods, or, beyond this number, the oldest first."""
@@ -36,6 +37,10 @@ class Decisions:
         if len(self._records) > MAX_REMEMBERED:
             self._records.popitem(last=False)
 
+    def has_bound(self, pod: Pod) -> bool:
+        """Whether this process has bound a pod to the node that it is on."""
+        return pod.node in self._records.get(pod.uid, {})
+
     def forget(self, pod_uid: str) -> None:
         """Forget a pod that is gone."""
         self._records.pop(pod_uid, None)
@@ -52,27 +57,29 @@ def read_decision(task: Task, pod: Pod) -> Decision | None:
     """Return the decision that bound a pod of a task; None if it has no record that can be believed."""
     if pod.decision_record is None or pod.node is None or task.spec is None:
         return None
+    request, created_s = task.to_request(), task.received_s if pod.created_s is None else pod.created_s
+    decision = read_own_record(pod.decision_record, pod.node, request, created_s)
+    if decision is None or decision.inference.is_served != pod.is_served:
+        return None
+    return decision if task.spec.prompt_tokens in (None, decision.inference.prompt_tokens) else None
+
+
+def read_own_record(record: str, node: str, request: PlacementRequest, created_s: float) -> Decision | None:
+    """Return the decision in a record if it was made for this request and this node, and can be believed.
+
+    Args:
+        record: the decision record.
+        node: the node that the pod is on.
+        request: what was asked of placement.
+        created_s: Unix time at which the pod was created.
+    """
     try:
-        decision = read_record(pod.decision_record)
+        decision = read_record(record)
     except RecordError:
         return None
-    return decision if _is_own(task, pod, decision) else None
-
-
-def _is_own(task: Task, pod: Pod, decision: Decision) -> bool:
-    """Whether a decision was made for this pod and from what its task asks for."""
-    spec = task.valid_spec
-    is_about_it = (decision.task_id, decision.node, decision.inference.model) == (task.uid, pod.node, spec.model)
-    created_s = pod.created_s if pod.created_s is not None else task.received_s
-    was_then = created_s - CLOCK_SLACK_S <= decision.decided_s
-    foresaw_deadline = abs(decision.decided_s + decision.inference.time_left_s - task.due_s) <= ROUNDING_S
     inference = decision.inference
-    asked_tokens = spec.prompt_tokens in (None, inference.prompt_tokens)
-    return (
-        is_about_it
-        and was_then
-        and foresaw_deadline
-        and asked_tokens
-        and inference.hint_tokens == spec.output_tokens
-        and inference.is_served == pod.is_served
-    )
+    is_about_it = (decision.task_id, decision.node, inference.model) == (request.task_id, node, request.model)
+    was_then = created_s - CLOCK_SLACK_S <= decision.decided_s
+    foresaw_deadline = abs(decision.decided_s + inference.time_left_s - request.due_s) <= ROUNDING_S
+    is_own = is_about_it and was_then and foresaw_deadline and inference.hint_tokens == request.output_tokens
+    return decision if is_own else None

@@ -32,6 +32,7 @@ class DriftMonitor:
         fleet: the nodes; pods on others are not counted.
         scheduler: repairs the ledger.
         has_tasks: whether all tasks are known at the moment.
+        is_annotated: whether a uid is that of an annotated pod, which is no task's.
         metrics: show the drift.
         now_s: monotonic clock.
     """
@@ -45,6 +46,7 @@ class DriftMonitor:
         scheduler: Scheduler,
         *,
         has_tasks: Callable[[], bool],
+        is_annotated: Callable[[str], bool],
         metrics: OperatorMetrics,
         now_s: Callable[[], float],
     ) -> None:
@@ -54,6 +56,7 @@ class DriftMonitor:
         self._fleet = fleet
         self._scheduler = scheduler
         self._has_tasks = has_tasks
+        self._is_annotated = is_annotated
         self._metrics = metrics
         self._now_s = now_s
         self._since_s: dict[str, float] = {}
@@ -67,7 +70,8 @@ class DriftMonitor:
 
     def compare(self) -> None:
         """Repair every difference that has lasted."""
-        now_s, confirmed = self._now_s(), set(self._ledger.confirmed)
+        now_s = self._now_s()
+        confirmed = {task_id for task_id in self._ledger.confirmed if not self._is_annotated(task_id)}
         pods = {one.task.uid: one for one in self._tracking if self._is_in_flight(one, confirmed)}
         differing = confirmed ^ pods.keys()
         self._since_s = {task_id: self._since_s.get(task_id, now_s) for task_id in differing}

@@ -2,7 +2,6 @@
 
 from perllm.api.task_status import Observation
 from perllm.cluster.pod import Pod, Timing
-from perllm.controller.task import Task
 from perllm.learning.outcome import ImplausibleFigure
 from perllm.placement.decision import Decision
 
@@ -15,12 +14,14 @@ SLACK_S = 2.0
 """How much the times of one run may contradict each other: two of them are in whole seconds."""
 
 
-def find_fault(task: Task, observed: Observation, pod: Pod, decision: Decision | None) -> ImplausibleFigure | None:
-    """Return which figure of a successful run is impossible; None if none is."""
+def find_fault(
+    finished_s: float, observed: Observation, pod: Pod, decision: Decision | None
+) -> ImplausibleFigure | None:
+    """Return which figure of a successful run, which ended at this Unix time, is impossible; None if none is."""
     if decision is None:
         return ImplausibleFigure.DECISION
     transfer_s, inference_s = observed.transfer or 0.0, observed.inference
-    run_s = task.received_s + (observed.latency or 0.0) - decision.decided_s
+    run_s = finished_s - decision.decided_s
     if pod.timing is Timing.UNKNOWN or run_s <= 0.0 or transfer_s + (inference_s or 0.0) > run_s + SLACK_S:
         return ImplausibleFigure.TIME
     work_s = run_s if inference_s is None else inference_s

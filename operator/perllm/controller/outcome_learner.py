@@ -103,7 +103,7 @@ class OutcomeLearner:
         tracked.is_learned = True
 
     def _learn_run(self, tracked: Tracked, observed: Observation, pod: Pod, decision: Decision | None) -> None:
-        fault = find_fault(tracked.task, observed, pod, decision)
+        fault = find_fault(tracked.task.received_s + (observed.latency or 0.0), observed, pod, decision)
         if fault is not None:
             self._metrics.learning.discarded.labels(fault).inc()
         if fault is not None or decision is None:

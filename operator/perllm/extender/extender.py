@@ -11,7 +11,16 @@ from typing import Any
 
 from perllm.api import names
 from perllm.cluster.client import ApiError, Client, Object
-from perllm.extender.protocol import Answer, binding_answer, filter_answer, filter_error, priorities
+from perllm.extender.protocol import (
+    Answer,
+    Unplaceable,
+    binding_answer,
+    filter_answer,
+    filter_error,
+    priorities,
+    unplaceable_answer,
+)
+from perllm.extender.retries import Retries
 from perllm.placement.flight import Flight
 from perllm.placement.ledger import Ledger
 from perllm.placement.placer import Placement
@@ -34,7 +43,8 @@ class Extender:
         scheduler: decides.
         ledger: the tasks in flight.
         client: binds pods.
-        request_of: returns what a pod's task asks of placement; None while the task is not known.
+        request_of: returns what a pod asks of placement; None while its task is not known.
+        retries: have kube-scheduler retry the pods that got no node.
         note_bound: called with the uid of a pod, the node and the decision record before it is bound.
         note_denied: called with the uid of a pod if the API server denies the binding.
     """
@@ -44,7 +54,8 @@ class Extender:
         scheduler: Scheduler,
         ledger: Ledger,
         client: Client,
-        request_of: Callable[[Object], PlacementRequest | None],
+        request_of: Callable[[Object], PlacementRequest | Unplaceable | None],
+        retries: Retries,
         note_bound: Callable[[str, str, str], None],
         note_denied: Callable[[str], None],
     ) -> None:
@@ -52,6 +63,7 @@ class Extender:
         self._ledger = ledger
         self._client = client
         self._request_of = request_of
+        self._retries = retries
         self._note_bound = note_bound
         self._note_denied = note_denied
         self._placements: dict[str, Placement] = {}
@@ -60,12 +72,19 @@ class Extender:
     def filter(self, arguments: dict[str, Any]) -> Answer:
         """Return the nodes that could take the pod now."""
         pod, asked = arguments["Pod"], _asked(arguments)
+        uid, name = pod["metadata"]["uid"], f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
         request = self._request_of(pod)
         if request is None:
-            name = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
             return filter_error(f"pod {name} belongs to no {names.TASK_KIND} that PerLLM knows; create a task instead")
+        if isinstance(request, Unplaceable):
+            self._retries.note_rejected(uid, name, None)
+            return unplaceable_answer(request.reason, asked)
         placement = self._scheduler.decide(request, asked)
-        self._remember(pod["metadata"]["uid"], placement)
+        if placement.node is None:
+            self._retries.note_rejected(uid, name, request)
+        else:
+            self._retries.forget(uid)
+        self._remember(uid, placement)
         return filter_answer(placement, asked)
 
     def prioritize(self, arguments: dict[str, Any]) -> list[Answer]:

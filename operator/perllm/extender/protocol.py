@@ -7,6 +7,7 @@ and forth, which at a thousand nodes is most of what an extender costs.
 """
 
 from collections.abc import Sequence, Set
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -19,12 +20,28 @@ MAX_SCORE = 10
 Answer = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Unplaceable:
+    """A pod that no node may take, whatever its room, until it is changed."""
+
+    reason: str
+
+
 def filter_answer(placement: Placement, asked: Sequence[str]) -> Answer:
     """Return the chosen node and the next best ones; if there is none, why the nodes that were asked about fail."""
     passed = _shortlist(placement, set(asked))
-    why = placement.obstacle or "a constraint does not hold"
-    failed = {} if passed else dict.fromkeys(asked, f"excluded by PerLLM: {why}")
+    failed = {} if passed else _exclude(asked, placement.obstacle or _describe_lack(placement))
     return {"NodeNames": passed, "FailedNodes": failed, "FailedAndUnresolvableNodes": {}, "Error": ""}
+
+
+def unplaceable_answer(reason: str, asked: Sequence[str]) -> Answer:
+    """Return a filter answer by which no node can take a pod, not even if others were preempted."""
+    return {
+        "NodeNames": [],
+        "FailedNodes": {},
+        "FailedAndUnresolvableNodes": _exclude(asked, reason),
+        "Error": "",
+    }
 
 
 def filter_error(message: str) -> Answer:
@@ -45,6 +62,15 @@ def priorities(placement: Placement, asked: Sequence[str]) -> list[Answer]:
 def binding_answer(error: str = "") -> Answer:
     """Return the answer to a bind call."""
     return {"Error": error}
+
+
+def _exclude(asked: Sequence[str], why: str) -> dict[str, str]:
+    return dict.fromkeys(asked, f"excluded by PerLLM: {why}")
+
+
+def _describe_lack(placement: Placement) -> str:
+    has_room = placement.arms.compute_used <= placement.arms.compute_capacity
+    return "a constraint does not hold" if has_room.any() else "no slot is free"
 
 
 def _shortlist(placement: Placement, asked: Set[str]) -> list[str]:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from perllm.annotated.annotated_pod import AnnotatedPod
+from perllm.annotated.completed import read_run
 from perllm.cluster.pod import Pod, PodPhase
 from perllm.controller.clocks import Clocks
 from perllm.energy.attribution import Attribution
@@ -19,11 +21,10 @@ from perllm.placement.counterfactual import Savings
 from perllm.placement.decision import Decision
 from perllm.placement.fleet import Fleet
 from perllm.placement.flight import Residence
-from perllm.placement.hindsight import CompletedRun, judge_run
+from perllm.placement.hindsight import judge_run
 from perllm.placement.request import PlacementRequest
 from perllm.scheduling.scheduler import Scheduler
 from perllm.shadow.report import ShadowReport
-from perllm.shadow.shadowed_pod import ShadowedPod
 
 FRESH_S = 5.0
 """A pod that is no older when it is first seen is seen as it arrives, even if it has a node already."""
@@ -92,14 +93,14 @@ class ShadowObserver:
         self._unix_now = unix_now
         self._followed: dict[str, Followed] = {}
 
-    def on_pod(self, old: ShadowedPod | None, new: ShadowedPod | None) -> None:
+    def on_pod(self, old: AnnotatedPod | None, new: AnnotatedPod | None) -> None:
         """Handle a pod that was added, changed or deleted; called inside the guard."""
         if old is not None and (new is None or new.pod.uid != old.pod.uid):
             self._drop(old.pod)
         if new is not None:
             self._take(new)
 
-    def _take(self, shadowed: ShadowedPod) -> None:
+    def _take(self, shadowed: AnnotatedPod) -> None:
         followed = self._followed.get(shadowed.pod.uid)
         if followed is None:
             if shadowed.pod.is_finished:
@@ -117,7 +118,7 @@ class ShadowObserver:
         else:
             self._settlement.begin(pod, followed.decision.inference.prompt_tokens, self._unix_now())
 
-    def _begin(self, shadowed: ShadowedPod) -> Followed:
+    def _begin(self, shadowed: AnnotatedPod) -> Followed:
         now_s, pod = self._unix_now(), shadowed.pod
         created_s = now_s if pod.created_s is None else pod.created_s
         is_new = now_s - created_s <= FRESH_S and pod.started_s is None
@@ -162,7 +163,7 @@ class ShadowObserver:
         self._scheduler.forget(followed.pod.key, uid)
 
     def _account(self, followed: Followed, decision: Decision, energy: Attribution) -> None:
-        run = _read_run(followed, decision, energy)
+        run = read_run(followed.pod, followed.request, decision, energy, followed.residence)
         outcome = judge_run(decision, run)
         ending = self._scheduler.review(decision, followed.request.due_s, outcome)
         if self._scheduler.learn(outcome, decision.gpu_type) is not None and ending is not None:
@@ -179,20 +180,3 @@ class ShadowObserver:
         self._settlement.forget(pod.uid)
         if followed.decision is not None and followed.residence is None:
             self._scheduler.end(pod.uid, followed.decision.node)
-
-
-def _read_run(followed: Followed, decision: Decision, energy: Attribution) -> CompletedRun:
-    pod, request, report = followed.pod, followed.request, followed.pod.report
-    finished_s = decision.decided_s if pod.finished_s is None else pod.finished_s
-    transmission_j = decision.forecast.energy.transmission_energy_j
-    return CompletedRun(
-        prompt_tokens=(report.prompt_tokens if report else None) or request.prompt_tokens,
-        output_tokens=report.output_tokens if report else None,
-        bound_s=decision.decided_s,
-        finished_s=finished_s,
-        transfer_s=(report.transfer_seconds if report else None) or 0.0,
-        latency_s=max(finished_s - (request.due_s - request.deadline_s), 0.0),
-        deadline_s=request.deadline_s,
-        inference_energy_j=None if energy.energy_j is None else max(energy.energy_j - transmission_j, 0.0),
-        residence=followed.residence,
-    )

@@ -25,7 +25,7 @@ from perllm.placement.counterfactual import Savings
 from perllm.placement.savings import SavedUnit
 from perllm.shadow.observer import ShadowObserver
 from perllm.shadow.report import ShadowReport
-from perllm.shadow.shadowed_pod import read_shadowed_pod
+from perllm.shadow.selection import read_shadowed_pod
 from perllm.supervision import cancelled_at_exit, serve
 
 log = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ def fault_of(report: dict[str, Any], decision: Decision | None = DECISION, **fie
     task, pod = make_task(), succeeded(report=report, **fields)
     observed = advance(task, TaskStatus(), [pod], 1010.5).status.observed
     assert observed is not None
-    return find_fault(task, observed, pod, decision)
+    return find_fault(task.received_s + (observed.latency or 0.0), observed, pod, decision)
 
 
 @pytest.mark.parametrize("report", [SOUND, {}, {"outputTokens": 5}, {"inferenceSeconds": 6.0}])

@@ -11,12 +11,14 @@ from prometheus_client import CollectorRegistry
 from perllm.api import names
 from perllm.cluster.client import ApiError, ApiUnreachableError
 from perllm.extender.extender import Extender
+from perllm.extender.protocol import Unplaceable
+from perllm.extender.retries import Retries
 from perllm.extender.server import build_app
 from perllm.metrics import OperatorMetrics
 from perllm.placement.decision import read_record
 from perllm.placement.request import PlacementRequest
 from unit.cluster.fake_api import FakeApiServer
-from unit.cluster.queues import make_guard
+from unit.cluster.queues import make_guard, make_writes
 from unit.placement.cluster_of import make_node, make_request
 from unit.scheduling.schedulers import Made, make_scheduler
 
@@ -24,7 +26,10 @@ NODES = ["a", "b"]
 
 
 class Setting:
-    """An extender over nodes a and b with a slot each; it knows the tasks of pods whose name begins with t."""
+    """An extender over nodes a and b with a slot each.
+
+    It knows the tasks of pods whose names begin with t; a pod whose name begins with u may go nowhere.
+    """
 
     def __init__(
         self,
@@ -33,8 +38,10 @@ class Setting:
         api: FakeApiServer,
         registry: CollectorRegistry,
         records: dict[str, str],
+        retries: Retries,
     ) -> None:
         self.http = http
+        self.retries = retries
         self.scheduler, self.parts = made.scheduler, made.parts
         self.api = api
         self.registry = registry
@@ -69,22 +76,32 @@ def pod_of(name: str) -> dict[str, Any]:
 async def setting() -> AsyncIterator[Setting]:
     made = make_scheduler(*(make_node(name, slots=1) for name in NODES), now_s=lambda: 1000.0)
 
-    def request_of(pod: dict[str, Any]) -> PlacementRequest | None:
+    def request_of(pod: dict[str, Any]) -> PlacementRequest | Unplaceable | None:
         name = pod["metadata"]["name"]
+        if name.startswith("u"):
+            return Unplaceable("annotation perllm.io/model is missing")
         return make_request(f"task-{name}") if name.startswith("t") else None
 
     api, registry = FakeApiServer(), CollectorRegistry()
     records: dict[str, str] = {}
+    retries = Retries(
+        api,  # type: ignore[arg-type]
+        make_writes(),
+        has_room=lambda request: made.scheduler.consider(request).node is not None,
+        now_s=lambda: 1000.0,
+        unix_now=lambda: 1000.0,
+    )
     extender = Extender(
         made.scheduler,
         made.parts.ledger,
         api,  # type: ignore[arg-type]
         request_of,
+        retries,
         lambda uid, _, record: records.__setitem__(uid, record),
         lambda uid: records.pop(uid, None),
     )
     async with TestClient(TestServer(build_app(extender, OperatorMetrics(registry), make_guard()))) as http:
-        yield Setting(http, made, api, registry, records)
+        yield Setting(http, made, api, registry, records, retries)
 
 
 def in_flight(setting: Setting) -> list[float]:
@@ -215,3 +232,20 @@ async def test_a_malformed_call_is_answered_and_counted_once(setting: Setting, v
     else:
         assert "cannot read" in content["Error"]
     assert setting.errors(verb) == 1
+
+
+async def test_a_pod_that_got_no_node_waits_to_be_retried_until_it_may_get_one(setting: Setting) -> None:
+    await setting.filter("t1")
+    await setting.filter("t2")
+    await setting.filter("t3")
+    assert [f"uid-t{number}" in setting.retries for number in (1, 2, 3)] == [False, False, True]
+    setting.scheduler.cancel("task-t1")
+    assert (await setting.filter("t3"))["NodeNames"]
+    assert "uid-t3" not in setting.retries
+
+
+async def test_a_pod_that_may_go_nowhere_says_why_and_waits_for_a_change_of_it(setting: Setting) -> None:
+    answer = await setting.filter("u1")
+    assert answer["FailedAndUnresolvableNodes"]["a"] == "excluded by PerLLM: annotation perllm.io/model is missing"
+    assert (answer["Error"], setting.errors("filter")) == ("", 0)
+    assert "uid-u1" in setting.retries

@@ -1,10 +1,17 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 
-from perllm.extender.protocol import filter_answer, priorities
+from perllm.extender.protocol import filter_answer, priorities, unplaceable_answer
 from perllm.extender.scheduler import WEIGHT, scheduler_configuration
 from perllm.placement.placer import Placement
+
+
+@dataclass
+class _Arms:
+    compute_used: np.ndarray
+    compute_capacity: np.ndarray
 
 
 @dataclass
@@ -13,13 +20,15 @@ class _Placement:
     open_scores: np.ndarray
     arm: int | None
     node: str | None
-    obstacle: str = ""
+    obstacle: str
+    arms: _Arms
 
 
-def placement(scores: dict[str, float], node: str | None, obstacle: str = "") -> Placement:
+def placement(scores: dict[str, float], node: str | None, obstacle: str = "", used: float = 1.0) -> Placement:
     nodes = list(scores)
     arm = None if node is None else nodes.index(node)
-    return _Placement(nodes, np.array(list(scores.values())), arm, node, obstacle)  # type: ignore[return-value]
+    arms = _Arms(np.full(len(nodes), used), np.ones(len(nodes)))
+    return _Placement(nodes, np.array(list(scores.values())), arm, node, obstacle, arms)  # type: ignore[return-value]
 
 
 def test_filter_passes_the_chosen_node_and_the_next_best_but_none_that_is_excluded() -> None:
@@ -40,6 +49,19 @@ def test_where_no_node_passes_all_may_be_tried_again() -> None:
     answer = filter_answer(placement({"a": -np.inf, "b": -np.inf}, None), ["a", "b", "unknown"])
     assert (answer["NodeNames"], set(answer["FailedNodes"])) == ([], {"a", "b", "unknown"})
     assert (answer["FailedAndUnresolvableNodes"], answer["Error"]) == ({}, "")
+
+
+@pytest.mark.parametrize(("used", "why"), [(2.0, "no slot is free"), (1.0, "a constraint does not hold")])
+def test_without_an_obstacle_it_is_the_lack_of_room_or_a_constraint(used: float, why: str) -> None:
+    answer = filter_answer(placement({"a": -np.inf}, None, used=used), ["a"])
+    assert answer["FailedNodes"] == {"a": f"excluded by PerLLM: {why}"}
+
+
+def test_preemption_is_not_tried_for_a_pod_that_no_node_may_take() -> None:
+    answer = unplaceable_answer("annotation perllm.io/model is missing", ["a"])
+    assert (answer["NodeNames"], answer["FailedNodes"], answer["Error"]) == ([], {}, "")
+    failed = {"a": "excluded by PerLLM: annotation perllm.io/model is missing"}
+    assert answer["FailedAndUnresolvableNodes"] == failed
 
 
 def test_what_keeps_a_pod_from_all_nodes_is_reported_for_each() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from perllm.annotated.annotated_pod import AnnotatedPod
 from perllm.cluster.node import Node
 from perllm.config import ShadowSettings
 from perllm.controller.clocks import Clocks
@@ -23,10 +24,10 @@ from perllm.placement.rehearsal import OtherScheduler
 from perllm.placement.savings import SavedUnit
 from perllm.shadow.observer import ShadowObserver
 from perllm.shadow.report import ShadowReport
-from perllm.shadow.shadowed_pod import ShadowedPod, read_shadowed_pod
+from perllm.shadow.selection import read_shadowed_pod
+from unit.annotated.pods import pod_object
 from unit.placement.cluster_of import make_node
 from unit.scheduling.schedulers import make_scheduler
-from unit.shadow.pods import pod_object
 
 pytestmark = pytest.mark.looptime
 
@@ -47,7 +48,7 @@ class Watched:
             meter.counters.merge(node.name, "gpu", [(time_s, 100.0 * time_s) for time_s in range(1000, 1060)], 1060.0)
         self.savings = Savings(is_shadow=True)
         self.guard = Guard(lambda _: None, Random(0))
-        self._known: dict[str, ShadowedPod] = {}
+        self._known: dict[str, AnnotatedPod] = {}
         health = NodeHealth(
             made.scheduler, made.parts.circuits, metrics, show=lambda *_: None, now_s=self.now_s, unix_now=self.now_s
         )

@@ -1,13 +1,14 @@
 import pytest
 
+from perllm.annotated.annotated_pod import AnnotatedPod
 from perllm.config import ShadowSettings
-from perllm.shadow.shadowed_pod import ShadowedPod, read_shadowed_pod
-from unit.shadow.pods import pod_object
+from perllm.shadow.selection import read_shadowed_pod
+from unit.annotated.pods import pod_object
 
 LABELLED = ShadowSettings(match_labels={"app": "llm"}, model="usual", deadline="20s", prompt_tokens=300)
 
 
-def read(settings: ShadowSettings | None = None, **fields: object) -> ShadowedPod | None:
+def read(settings: ShadowSettings | None = None, **fields: object) -> AnnotatedPod | None:
     return read_shadowed_pod(pod_object(**fields), settings or ShadowSettings(), "nvidia.com/gpu")  # type: ignore[arg-type]
 
 

@@ -1,0 +1,1 @@
+"""Pods of any owner that say in annotations what they ask for."""

@@ -1,0 +1,173 @@
+"""A pod that is no task's, and what its annotations say about the work in it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from perllm.api import names
+from perllm.api.base import Deadline, InputBytes, ModelName, Tokens
+from perllm.api.quantities import parse_duration_s, parse_quantity
+from perllm.api.task import Tier
+from perllm.cluster.client import Object
+from perllm.cluster.pod import Pod, read_other_pod
+from perllm.cluster.shapes import as_object, as_objects
+from perllm.placement.demand import PodDemand, read_demand
+from perllm.placement.request import PlacementRequest
+from perllm.text import clean_line
+
+USUAL_PROMPT_TOKENS = 1000
+
+NO_DEADLINE_S = 30 * 24 * 3600.0
+"""Stands for no deadline: every node is in time by then, so harm to others and energy alone decide."""
+
+MAX_PROBLEM = 500
+
+_ANNOTATIONS = {
+    "model": names.MODEL_ANNOTATION,
+    "deadline": names.DEADLINE_ANNOTATION,
+    "prompt_tokens": names.PROMPT_TOKENS_ANNOTATION,
+    "output_tokens": names.OUTPUT_TOKENS_ANNOTATION,
+    "input_bytes": names.INPUT_BYTES_ANNOTATION,
+    "tiers": names.TIERS_ANNOTATION,
+}
+
+
+def _split(text: Any) -> Any:
+    return [part.strip() for part in text.split(",")] if isinstance(text, str) else text
+
+
+class Announcement(BaseModel):
+    """What the annotations of a pod say about its work; values are text, as in all annotations."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: ModelName
+    deadline: Deadline | None = None
+    prompt_tokens: Annotated[Tokens, Field(ge=1)] = USUAL_PROMPT_TOKENS
+    output_tokens: Annotated[Tokens, Field(ge=1)] | None = None
+    input_bytes: InputBytes = 0
+    tiers: Annotated[frozenset[Tier], BeforeValidator(_split)] = frozenset(Tier)
+
+    @property
+    def deadline_s(self) -> float | None:
+        """Seconds from the pod's creation to its completion; None without a deadline."""
+        return None if self.deadline is None else parse_duration_s(self.deadline)
+
+
+class AnnouncementError(ValueError):
+    """The annotations of a pod do not say what it asks for; the message names the annotation."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatedPod:
+    """A pod that is no task's.
+
+    Attributes:
+        pod: the pod, as if it were the only attempt at a task of its own.
+        announcement: what it says about its work.
+        demand: what it asks of its node.
+        is_lasting: whether it does not end by itself, as the servers of a Deployment.
+        was_restarted: whether a container of it ran more than once, so its times are not those of its work.
+    """
+
+    pod: Pod
+    announcement: Announcement
+    demand: PodDemand
+    is_lasting: bool = False
+    was_restarted: bool = False
+
+    @property
+    def created_s(self) -> float:
+        """Unix time of its creation, in whole seconds; 0 if it is not known."""
+        return self.pod.created_s or 0.0
+
+    def to_request(self, arrived_s: float) -> PlacementRequest:
+        """Return what its work would ask of placement, had it arrived at this Unix time."""
+        asked, deadline_s = self.announcement, self.announcement.deadline_s or NO_DEADLINE_S
+        return PlacementRequest(
+            task_id=self.pod.uid,
+            model=asked.model,
+            prompt_tokens=asked.prompt_tokens,
+            output_tokens=asked.output_tokens,
+            input_bytes=parse_quantity(asked.input_bytes),
+            tiers=asked.tiers,
+            due_s=arrived_s + deadline_s,
+            deadline_s=deadline_s,
+            namespace=self.pod.key.partition("/")[0],
+            demand=self.demand,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadablePod:
+    """A pod that is no task's, and whose annotations do not say what it asks for.
+
+    Attributes:
+        pod: the pod.
+        problem: which annotation is wrong or missing.
+        was_restarted: as in `AnnotatedPod`.
+    """
+
+    pod: Pod
+    problem: str
+    was_restarted: bool = False
+
+
+def read_own_pod(item: Object, gpu_resources: Sequence[str]) -> AnnotatedPod | UnreadablePod | None:
+    """Return a pod that PerLLM is to place; None if it is a task's. Never raises."""
+    try:
+        return read_annotated_pod(item, gpu_resources)
+    except AnnouncementError as error:
+        pod = read_other_pod(item)
+        return None if pod is None else UnreadablePod(pod, str(error), _was_restarted(item))
+
+
+def read_annotated_pod(
+    item: Object, gpu_resources: Sequence[str], defaults: Mapping[str, object] | None = None
+) -> AnnotatedPod | None:
+    """Return the pod that `item` describes; None if it is a task's, or not a pod.
+
+    Args:
+        item: the pod.
+        gpu_resources: resources that slots are units of.
+        defaults: what counts where an annotation is missing, by the field of the announcement.
+
+    Raises:
+        AnnouncementError: an annotation is missing, or not understood.
+    """
+    pod = read_other_pod(item)
+    if pod is None:
+        return None
+    annotations = as_object(as_object(item.get("metadata")).get("annotations"))
+    announcement = _read_announcement(annotations, defaults or {})
+    spec = as_object(item.get("spec"))
+    return AnnotatedPod(
+        pod,
+        announcement,
+        read_demand(spec, gpu_resources),
+        is_lasting=spec.get("restartPolicy", "Always") == "Always",
+        was_restarted=_was_restarted(item),
+    )
+
+
+def _read_announcement(annotations: Mapping[str, object], defaults: Mapping[str, object]) -> Announcement:
+    said = {field: annotations[key] for field, key in _ANNOTATIONS.items() if key in annotations}
+    if "model" not in {**defaults, **said}:
+        raise AnnouncementError(f"annotation {names.MODEL_ANNOTATION} is missing")
+    try:
+        return Announcement.model_validate({**defaults, **said})
+    except ValidationError as error:
+        raise AnnouncementError(_describe(error)) from error
+
+
+def _describe(error: ValidationError) -> str:
+    details = error.errors(include_url=False, include_context=False, include_input=False)
+    problems = {f"annotation {_ANNOTATIONS[str(one['loc'][0])]}: {one['msg']}": None for one in details}
+    return clean_line("; ".join(problems), MAX_PROBLEM)
+
+
+def _was_restarted(item: Object) -> bool:
+    statuses = as_objects(as_object(item.get("status")).get("containerStatuses"))
+    return any(one.get("restartCount") not in (None, 0) for one in statuses)

@@ -1,0 +1,68 @@
+"""Learns from annotated pods that have succeeded, and accounts what they saved."""
+
+from perllm.annotated.annotated_pod import AnnotatedPod
+from perllm.annotated.completed import read_run
+from perllm.api.report import RunReport
+from perllm.api.task_status import Observation
+from perllm.controller.evidence import find_fault
+from perllm.energy.attribution import Attribution
+from perllm.metrics import OperatorMetrics
+from perllm.placement.counterfactual import Savings
+from perllm.placement.decision import Decision
+from perllm.placement.flight import Residence
+from perllm.placement.hindsight import CompletedRun, judge_run
+from perllm.placement.request import PlacementRequest
+from perllm.scheduling.scheduler import Scheduler
+
+
+class PodOutcomes:
+    """Learns from each outcome once: the learner recognises those that it has learned before.
+
+    Args:
+        scheduler: learns.
+        metrics: count what is learned.
+        savings: compare what pods took with the counterfactual.
+    """
+
+    def __init__(self, scheduler: Scheduler, metrics: OperatorMetrics, savings: Savings) -> None:
+        self._scheduler = scheduler
+        self._metrics = metrics
+        self._savings = savings
+
+    def learn(
+        self,
+        annotated: AnnotatedPod,
+        request: PlacementRequest,
+        decision: Decision,
+        energy: Attribution,
+        residence: Residence | None,
+    ) -> CompletedRun:
+        """Learn from a pod if its times are those of its work, and return what was observed of it."""
+        run = read_run(annotated.pod, request, decision, energy, residence)
+        fault = find_fault(run.finished_s, _observe(annotated.pod.report), annotated.pod, decision)
+        if fault is not None:
+            self._metrics.learning.discarded.labels(fault).inc()
+        elif not annotated.was_restarted:
+            self._learn(run, request, decision)
+        return run
+
+    def _learn(self, run: CompletedRun, request: PlacementRequest, decision: Decision) -> None:
+        outcome = judge_run(decision, run)
+        ending = self._scheduler.review(decision, request.due_s, outcome)
+        reward = self._scheduler.learn(outcome, decision.gpu_type)
+        if reward is None:
+            return
+        self._metrics.learning.learned.inc()
+        self._metrics.learning.reward.observe(reward)
+        if ending is not None:
+            self._savings.note(ending)
+
+
+def _observe(report: RunReport | None) -> Observation:
+    report = report or RunReport()
+    return Observation(
+        transfer=report.transfer_seconds,
+        inference=report.inference_seconds,
+        prompt_tokens=report.prompt_tokens,
+        tokens=report.output_tokens,
+    )

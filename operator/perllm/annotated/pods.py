@@ -1,0 +1,285 @@
+"""Annotated pods from their creation to their end: what they ask for, what they occupy, what is learned from them.
+
+Their lives are their owners': they get no finalizer, and nothing here creates, deletes or replaces one. All that is
+known of a pod is on the pod, so a restart begins with what the API server has.
+
+    waits       kube-scheduler asks what it asks for
+    has a node  it counts as in flight there, by its decision record
+    has ended   it is learned from and announced once its energy is known; a lasting pod only makes room
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from perllm.annotated.annotated_pod import AnnotatedPod, UnreadablePod, read_own_pod
+from perllm.annotated.outcomes import PodOutcomes
+from perllm.annotated.report import PodReport, Taken
+from perllm.cluster.client import Object
+from perllm.cluster.pod import Pod, PodPhase
+from perllm.controller.clocks import Clocks
+from perllm.controller.decisions import Decisions, read_own_record
+from perllm.energy.settlement import Settlement
+from perllm.extender.protocol import Unplaceable
+from perllm.extender.retries import Retries
+from perllm.guard import Guard
+from perllm.learning.learner import Learner
+from perllm.nodes.node_health import NodeHealth
+from perllm.placement.decision import Decision
+from perllm.placement.fleet import Fleet
+from perllm.placement.flight import Residence
+from perllm.placement.request import PlacementRequest
+from perllm.scheduling.scheduler import Scheduler
+
+SeenPod = AnnotatedPod | UnreadablePod
+
+UNSCHEDULABLE = "Unschedulable"
+"""Reason of a pod that kube-scheduler found no node for."""
+
+
+@dataclass(slots=True)
+class FollowedPod:
+    """A pod that exists, or whose energy is awaited.
+
+    Attributes:
+        annotated: as last seen; what it says about its work is as it was when it got its node.
+        decision: by which it is in flight; None while it has no node of the fleet.
+        is_ours: whether PerLLM made that decision.
+        residence: what it met on its node; None until it has left.
+        has_left: whether it no longer occupies its node.
+        is_settling: whether its energy is awaited.
+        is_gone: whether it exists no longer.
+    """
+
+    annotated: AnnotatedPod
+    decision: Decision | None = None
+    is_ours: bool = False
+    residence: Residence | None = None
+    has_left: bool = False
+    is_settling: bool = False
+    is_gone: bool = False
+
+    @property
+    def pod(self) -> Pod:
+        """The pod."""
+        return self.annotated.pod
+
+    @property
+    def request(self) -> PlacementRequest:
+        """What it asks of placement; creation times are in whole seconds, so its deadline is up to one early."""
+        return self.annotated.to_request(self.annotated.created_s)
+
+
+class AnnotatedPods:
+    """Follows the annotated pods of the cluster.
+
+    Args:
+        scheduler: counts them as in flight.
+        fleet: its nodes.
+        learner: knows which outcomes it contains.
+        settlement: measures energy.
+        outcomes: learns.
+        node_health: judges nodes by the ends of pods.
+        clocks: judge the times that nodes report.
+        decisions: remember which decision bound a pod.
+        retries: have kube-scheduler retry pods.
+        report: announces what becomes of pods.
+        guard: contains failures about single pods.
+        unix_now: wall clock.
+        gpu_resources: resources that slots are units of.
+        namespaces: namespaces that are served; all if empty.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        fleet: Fleet,
+        learner: Learner,
+        *,
+        settlement: Settlement,
+        outcomes: PodOutcomes,
+        node_health: NodeHealth,
+        clocks: Clocks,
+        decisions: Decisions,
+        retries: Retries,
+        report: PodReport,
+        guard: Guard,
+        unix_now: Callable[[], float],
+        gpu_resources: Sequence[str],
+        namespaces: Collection[str],
+    ) -> None:
+        self._scheduler = scheduler
+        self._fleet = fleet
+        self._learner = learner
+        self._settlement = settlement
+        self._outcomes = outcomes
+        self._node_health = node_health
+        self._clocks = clocks
+        self._decisions = decisions
+        self._retries = retries
+        self._report = report
+        self._guard = guard
+        self._unix_now = unix_now
+        self._gpu_resources = gpu_resources
+        self._namespaces = namespaces
+        self._followed: dict[str, FollowedPod] = {}
+
+    def read(self, item: Object) -> SeenPod | None:
+        """Return what is to be known of a pod; None if it is a task's."""
+        return read_own_pod(item, self._gpu_resources)
+
+    def request_of(self, item: Object) -> PlacementRequest | Unplaceable | None:
+        """Return what a pod asks for, or why no node may take it; None if it is a task's."""
+        seen = self.read(item)
+        if seen is None:
+            return None
+        namespace = seen.pod.key.partition("/")[0]
+        if self._namespaces and namespace not in self._namespaces:
+            return Unplaceable(f"namespace {namespace} is not one of config.namespaces")
+        return Unplaceable(seen.problem) if isinstance(seen, UnreadablePod) else self._meet(seen).request
+
+    def is_in_flight(self, uid: str) -> bool:
+        """Whether a pod of this uid is followed, and may occupy a node."""
+        followed = self._followed.get(uid)
+        return followed is not None and not followed.has_left
+
+    def on_pod(self, old: SeenPod | None, new: SeenPod | None) -> None:
+        """Handle a pod that was added, changed or deleted; called inside the guard."""
+        if old is not None and (new is None or new.pod.uid != old.pod.uid):
+            self._drop(old.pod)
+        if new is not None:
+            self._take(new)
+        if old is not None and new is not None and _asked(old) != _asked(new):
+            self._retries.retry(new.pod.uid)
+
+    def _meet(self, annotated: AnnotatedPod) -> FollowedPod:
+        """Return what is known of a pod; it has arrived if it was not known, and waits."""
+        uid = annotated.pod.uid
+        followed = self._followed.get(uid)
+        if followed is None:
+            followed = self._followed[uid] = FollowedPod(annotated)
+            if annotated.pod.node is None and not annotated.is_lasting:
+                self._scheduler.note_arrival(followed.request)
+                self._scheduler.rehearse(followed.request)
+        elif followed.decision is None:
+            followed.annotated = replace(annotated, pod=followed.pod)
+        return followed
+
+    def _take(self, seen: SeenPod) -> None:
+        known = self._followed.get(seen.pod.uid)
+        if known is None and (isinstance(seen, UnreadablePod) or self._is_over(seen)):
+            return
+        followed = self._meet(seen) if isinstance(seen, AnnotatedPod) else known
+        if followed is None:
+            return
+        before = None if known is None else known.pod
+        pod = self._decisions.restore(self._clocks.see(seen.pod, before, self._unix_now()), before)
+        followed.annotated = replace(followed.annotated, pod=pod, was_restarted=seen.was_restarted)
+        self._node_health.see(before, pod, followed.annotated.announcement.model)
+        if pod.node is not None:
+            self._follow(followed, was_finished=before is not None and before.is_finished)
+        elif before is None and pod.wait_reason == UNSCHEDULABLE:
+            # An earlier process rejected it, or kube-scheduler did.
+            self._retries.note_rejected(pod.uid, pod.key, followed.request)
+
+    def _is_over(self, annotated: AnnotatedPod) -> bool:
+        """Whether a pod had ended before this process saw it, and there is nothing to learn from it."""
+        pod = annotated.pod
+        if not pod.is_finished:
+            return False
+        if pod.phase is PodPhase.FAILED or annotated.is_lasting or annotated.was_restarted:
+            return True
+        if pod.node is None or pod.finished_s is None or pod.decision_record is None:
+            return True
+        return self._learner.recent(pod.node).contains(pod.uid, pod.finished_s)
+
+    def _follow(self, followed: FollowedPod, *, was_finished: bool) -> None:
+        """Bring what counts as in flight in line with a pod that has a node."""
+        pod, is_lasting = followed.pod, followed.annotated.is_lasting
+        if followed.decision is None and pod.node in self._fleet.nodes:
+            self._note_binding(followed, pod.node)
+        if followed.decision is None:
+            return
+        if not pod.is_finished:
+            if not is_lasting:
+                self._settlement.begin(pod, followed.decision.inference.prompt_tokens, self._unix_now())
+            return
+        if not was_finished and not is_lasting:
+            self._settlement.end(pod, self._unix_now())
+        if pod.linger_s is None:
+            self._leave(followed)
+        if not was_finished:
+            self._end(followed)
+
+    def _note_binding(self, followed: FollowedPod, node: str) -> None:
+        """Note by which decision a pod is in flight: by that in its record, or, if others placed it, by one of now."""
+        pod, request = followed.pod, followed.request
+        record = pod.decision_record
+        decision = read_own_record(record, node, request, followed.annotated.created_s) if record else None
+        followed.is_ours = decision is not None
+        if decision is None:
+            decision = self._scheduler.explain(self._scheduler.consider(request), node)
+        followed.decision = decision
+        if not pod.is_finished or pod.linger_s is not None:
+            self._scheduler.confirm(decision, request.demand.slots, request.demand.resource)
+        if followed.is_ours and self._decisions.has_bound(pod):
+            self._report.placed(followed.annotated, decision)
+
+    def _leave(self, followed: FollowedPod) -> None:
+        if followed.decision is not None and not followed.has_left:
+            followed.residence = self._scheduler.end(followed.pod.uid, followed.decision.node)
+            followed.has_left = True
+
+    def _end(self, followed: FollowedPod) -> None:
+        pod = followed.pod
+        if not followed.is_ours:
+            return
+        if pod.phase is PodPhase.FAILED:
+            self._report.failed(followed.annotated)
+        elif not followed.annotated.is_lasting:
+            followed.is_settling = True
+            self._guard.run("outcome", pod.key, partial(self._settle, pod.uid))
+
+    def _settle(self, uid: str) -> None:
+        """Learn from a pod that succeeded, once its energy is known or known to be missing."""
+        followed = self._followed.get(uid)
+        if followed is None or followed.decision is None or not followed.is_settling:
+            return
+        pod, decision = followed.pod, followed.decision
+        transmission_j = decision.forecast.energy.transmission_energy_j
+        energy = self._settlement.measure(pod, transmission_j, self._unix_now())
+        if energy is None:
+            again = partial(self._guard.run, "outcome", pod.key, partial(self._settle, uid))
+            asyncio.get_running_loop().call_later(self._settlement.retry_s, again)
+            return
+        followed.is_settling = False
+        run = self._outcomes.learn(followed.annotated, followed.request, decision, energy, followed.residence)
+        taken = Taken(run.latency_s, followed.annotated.announcement.deadline_s, energy)
+        self._report.completed(followed.annotated, decision, taken)
+        if followed.is_gone:
+            self._forget(followed)
+
+    def _drop(self, pod: Pod) -> None:
+        """Note that a pod is gone; it is forgotten unless its energy is awaited."""
+        self._retries.forget(pod.uid)
+        self._decisions.forget(pod.uid)
+        followed = self._followed.get(pod.uid)
+        if followed is None:
+            return
+        followed.is_gone = True
+        if followed.decision is not None and not followed.pod.is_finished and not followed.annotated.is_lasting:
+            self._settlement.end(followed.pod, self._unix_now())
+        self._leave(followed)
+        if not followed.is_settling:
+            self._forget(followed)
+
+    def _forget(self, followed: FollowedPod) -> None:
+        uid = followed.pod.uid
+        del self._followed[uid]
+        # Not by its name, which a task may have as well.
+        self._scheduler.forget(uid, uid)
+
+
+def _asked(seen: SeenPod) -> object:
+    return seen.problem if isinstance(seen, UnreadablePod) else seen.announcement

@@ -1,0 +1,184 @@
+"""Pods that belong to no task, placed by their annotations: of Jobs, CronJobs and StatefulSets, and bare ones."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+import yaml
+
+from e2e.stage import Stage, wait_until
+from perllm.api import names
+from perllm.cluster.client import Object
+from perllm.placement.decision import read_record
+from perllm_lab.lab import LabSettings
+from perllm_lab.workload.manifests import pod_manifest
+from perllm_lab.workload.names import OUTPUT_TOKENS_ANNOTATION
+from perllm_lab.workload.requests import Request
+
+EDGE_SLOTS = 4
+SCENARIO = {
+    "name": "pair",
+    "description": "One node of four slots at the edge, and one in the cloud",
+    "model": "chat",
+    "groups": [
+        {"name": "t4", "count": 1, "tier": "edge", "gpu": "t4-8b", "uplink_mbps": 100, "rtt_ms": 5},
+        {"name": "h100", "count": 1, "tier": "cloud", "gpu": "h100-8b", "uplink_mbps": 300, "rtt_ms": 40},
+    ],
+    "workload": {"arrivals": "conversation"},
+}
+BACKOFF_S = 2.0
+"""kube-scheduler's longest pause after a failure."""
+
+
+@pytest.fixture(scope="module")
+def lab_settings(tmp_path_factory: pytest.TempPathFactory) -> LabSettings:
+    scenario = tmp_path_factory.mktemp("scenario") / "pair.yaml"
+    scenario.write_text(yaml.safe_dump(SCENARIO))
+    config = {"annotated_pods": {"annotate_results": True}}
+    return LabSettings(str(scenario), 3.0, operator_config=config, has_agents=True)
+
+
+def template(stage: Stage, *, output_tokens: int = 60, policy: str = "Never", **annotations: str) -> Object:
+    """Return a pod template; the annotations are those of PerLLM without the prefix, with _ for -."""
+    pod = pod_manifest(
+        Request("p", stage.lab.scenario.model, 0.0, 200, output_tokens, 1000, 60.0), namespace=stage.namespace
+    )
+    said = {f"{names.GROUP}/{key.replace('_', '-')}": value for key, value in annotations.items()}
+    return {
+        "metadata": {
+            "labels": {"app": "llm"},
+            "annotations": {**pod["metadata"]["annotations"], names.MODEL_ANNOTATION: stage.lab.scenario.model, **said},
+        },
+        "spec": {**pod["spec"], "schedulerName": names.SCHEDULER_NAME, "restartPolicy": policy},
+    }
+
+
+async def create(stage: Stage, api: str, kind: str, name: str, spec: Object) -> None:
+    plural = f"{kind.lower()}s"
+    manifest = {"apiVersion": api, "kind": kind, "metadata": {"name": name}, "spec": spec}
+    await stage.lab.client.post(f"/apis/{api}/namespaces/{stage.namespace}/{plural}", manifest)
+
+
+async def create_pod(stage: Stage, name: str, pod: Object) -> None:
+    metadata = {**pod["metadata"], "name": name}
+    await stage.lab.client.post(stage.pods_path, {"metadata": metadata, "spec": pod["spec"]})
+
+
+async def create_task(stage: Stage, name: str, *, output_tokens: int) -> None:
+    """Create a served task for the edge that writes so many tokens."""
+    mark = f"Hello [[lab task={name} prompt=20 output={output_tokens} bytes=100]]"
+    spec: Object = {"model": stage.lab.scenario.model, "deadline": "1h", "prompt": mark, "tiers": ["edge"]}
+    manifest = {"apiVersion": names.API_VERSION, "kind": names.TASK_KIND, "metadata": {"name": name}, "spec": spec}
+    await stage.lab.client.post(names.tasks_path(stage.namespace), manifest)
+
+
+async def wait_event(stage: Stage, prefix: str, reason: str, *, timeout_s: float = 60.0) -> str:
+    """Wait until a pod whose name begins so has an event of this reason; return the latest note."""
+    notes: list[str] = []
+
+    async def is_there() -> bool:
+        found = await stage.events(reason)
+        about = [one for name, events in found.items() if name.startswith(prefix) for one in events]
+        notes.extend(one["note"] for one in about if one["regarding"]["kind"] == "Pod")
+        return bool(notes)
+
+    await wait_until(is_there, timeout_s=timeout_s, describe=lambda: f"{prefix} has no event {reason}")
+    return notes[-1]
+
+
+async def wait_node(stage: Stage, name: str, *, timeout_s: float) -> None:
+    async def has_node() -> bool:
+        return bool((await stage.pods())[name]["spec"].get("nodeName"))
+
+    await wait_until(has_node, timeout_s=timeout_s, describe=lambda: f"{name} has no node")
+
+
+def only_pod(stage: Stage, prefix: str) -> list[Object]:
+    """Return every state of the only pod whose name begins so."""
+    (states,) = (states for name, states in stage.seen.items() if name.startswith(prefix))
+    return states
+
+
+async def test_pods_of_jobs_and_bare_pods_are_placed_measured_and_learned_from(stage: Stage) -> None:
+    before = await stage.learned()
+    job = template(stage, deadline="30s", prompt_tokens="200", output_tokens="60", input_bytes="1000")
+    await create(stage, "batch/v1", "Job", "job", {"template": job})
+    cron = {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": template(stage, policy="OnFailure")}}}
+    await create(stage, "batch/v1", "CronJob", "nightly", cron)
+    await create_pod(stage, "bare", template(stage, tiers="cloud"))
+    for prefix in ("job-", "nightly-", "bare"):
+        assert await wait_event(stage, prefix, "Placed", timeout_s=90.0)
+        note = await wait_event(stage, prefix, "Completed")
+        assert note.startswith("took ")
+        assert " J (" in note
+    await stage.lab.client.delete(f"/apis/batch/v1/namespaces/{stage.namespace}/cronjobs/nightly")
+    states = only_pod(stage, "bare")
+    assert all("finalizers" not in state["metadata"] for state in states)
+    annotations: dict[str, Any] = states[-1]["metadata"]["annotations"]
+    assert read_record(annotations[names.DECISION_ANNOTATION]).tier == "cloud"
+    assert float(annotations[names.ENERGY_ANNOTATION]) > 0.0
+    await stage.wait_learned(before + 3, timeout_s=30.0)
+    decided = {line["pod"].partition("/")[2] for line in stage.read_log() if line.get("event") == "ended"}
+    assert {name for name in decided if name in stage.seen} == stage.seen.keys()
+
+
+async def test_the_servers_of_a_stateful_set_are_present_while_they_exist(stage: Stage) -> None:
+    flying = await stage.metric("perllm_tasks_in_flight")
+    servers = template(stage, output_tokens=100_000, policy="Always")
+    spec = {
+        "replicas": 2,
+        "serviceName": "server",
+        "podManagementPolicy": "Parallel",
+        "selector": {"matchLabels": {"app": "llm"}},
+        "template": servers,
+    }
+    await create(stage, "apps/v1", "StatefulSet", "server", spec)
+    for name in ("server-0", "server-1"):
+        assert "without a deadline" in await wait_event(stage, name, "Placed")
+    assert await stage.metric("perllm_tasks_in_flight") == flying + 2
+
+    await stage.lab.operator.kill()
+    await stage.lab.start_operator()
+    assert await stage.metric("perllm_tasks_in_flight") == flying + 2
+    await asyncio.sleep(12.0)  # for longer than the ledger may differ from the pods
+    assert await stage.metric("perllm_tasks_in_flight") == flying + 2
+    assert await stage.metric("perllm_ledger_drift") == 0
+
+    await stage.lab.client.delete(f"/apis/apps/v1/namespaces/{stage.namespace}/statefulsets/server")
+
+    async def are_gone() -> bool:
+        return await stage.metric("perllm_tasks_in_flight") == flying
+
+    await wait_until(are_gone, timeout_s=30.0)
+    assert await stage.events("Completed") == {}
+
+
+async def test_wrong_annotations_are_named_in_an_event_and_can_be_corrected(stage: Stage) -> None:
+    await create_pod(stage, "wrong", template(stage, deadline="soon"))
+    assert "annotation perllm.io/deadline: " in await wait_event(stage, "wrong", "FailedScheduling")
+    silent = template(stage)
+    del silent["metadata"]["annotations"][names.MODEL_ANNOTATION]
+    await create_pod(stage, "silent", silent)
+    assert "annotation perllm.io/model is missing" in await wait_event(stage, "silent", "FailedScheduling")
+    change = {"metadata": {"annotations": {names.DEADLINE_ANNOTATION: "60s"}}}
+    await stage.lab.client.patch(f"{stage.pods_path}/wrong", change)
+    await wait_event(stage, "wrong", "Completed")
+
+
+async def test_a_rejected_pod_is_bound_soon_after_a_served_task_has_made_room(stage: Stage) -> None:
+    for number in range(EDGE_SLOTS):
+        await create_task(stage, f"long-{number}", output_tokens=500 if number == 0 else 20_000)
+    for number in range(EDGE_SLOTS):
+        await stage.wait_status(f"long-{number}", lambda status: status.get("phase") == "Running")
+    await create_pod(stage, "waits", template(stage, tiers="edge"))
+    assert "no slot is free" in await wait_event(stage, "waits", "FailedScheduling")
+    await stage.wait_final("long-0", timeout_s=90.0)
+    ended_s = time.monotonic()
+    await wait_node(stage, "waits", timeout_s=30.0)
+    waited_s = time.monotonic() - ended_s
+    print(f"bound {waited_s:.2f} s after the task had ended")
+    assert waited_s <= BACKOFF_S + 2.0
+    attempts = [one for one in stage.seen["waits"] if names.RETRY_LABEL in one["metadata"].get("labels", {})]
+    assert attempts
+    assert OUTPUT_TOKENS_ANNOTATION in stage.seen["waits"][-1]["metadata"]["annotations"]
