@@ -431,6 +431,7 @@ def _read_controller_settings(config: Config) -> ControllerSettings:
         admission=build_admission(config.admission),
         history=HistoryLimits(config.tasks.default_ttl_s, config.tasks.max_history),
         runner=config.runner,
+        named_nodes=config.pods.named_nodes,
     )
 
 

@@ -42,6 +42,7 @@ INPUT_BYTES_ANNOTATION = f"{GROUP}/input-bytes"
 DECISION_ANNOTATION = f"{GROUP}/decision"
 DEADLINE_ANNOTATION = f"{GROUP}/deadline"
 CONTAINERS_ANNOTATION = f"{GROUP}/containers"
+NAMED_NODES_ANNOTATION = f"{GROUP}/named-nodes"
 
 FIELD_MANAGER = "perllm"
 AGENT_FIELD_MANAGER = "perllm-agent"

@@ -50,6 +50,7 @@ class ControllerSettings:
         admission: explains rejections.
         history: how long finished tasks are kept.
         runner: what runner pods have in common, and whether there are any.
+        named_nodes: nodes that a pod names at most; 0 for pods that may be placed on any.
     """
 
     scheduler_name: str = names.SCHEDULER_NAME
@@ -58,6 +59,7 @@ class ControllerSettings:
     admission: Admission = field(default_factory=Admission)
     history: HistoryLimits = field(default_factory=HistoryLimits)
     runner: RunnerSettings = field(default_factory=RunnerSettings)
+    named_nodes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,7 @@ def build_task_control(
         admission=settings.admission,
         savings=savings,
         guard=guard,
+        named_nodes=settings.named_nodes,
     )
     history = History(pods, settings.history, unix_now)
     retirement = Retirement(tracking, history, reconciler, writer, outcomes, guard=guard, unix_now=unix_now)

@@ -9,6 +9,11 @@ def explain_wait(pod: Pod) -> tuple[str, str]:
     return pod.wait_reason or "Waiting", _join("waiting for a node", pod.wait_message)
 
 
+def explain_misfit(pod: Pod) -> tuple[str, str]:
+    """Return reason and message for a pod that is replaced, because it fits on none of the nodes that it names."""
+    return pod.wait_reason, _join("its pod is replaced, since it fits on none of the nodes it names", pod.wait_message)
+
+
 def explain_start(pod: Pod) -> str:
     """Return why a pod that has a node is not running yet."""
     reason = "" if pod.wait_reason in USUAL_WAITS else pod.wait_reason

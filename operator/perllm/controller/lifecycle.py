@@ -5,7 +5,8 @@
 Level-triggered: the answer follows from the present state, not from what happened, so the function may be called at any
 time, any number of times, even after a crash. The highest attempt counts, unless an earlier one succeeds. A container's
 own failure uses up a retry; a pod that a node refused or lost does not. What either says about the node is judged in
-node_health.py.
+node_health.py. A pod that fits on none of the nodes that it names is no attempt: once it is gone, another one gets its
+number.
 """
 
 from collections.abc import Sequence
@@ -14,10 +15,10 @@ from dataclasses import dataclass, replace
 from perllm.api.task import OnDeadlineMissed
 from perllm.api.task_status import MAX_FAILED_ATTEMPTS, ConditionType, EnergyQuality, TaskPhase, TaskStatus
 from perllm.cluster.pod import Pod, PodPhase
-from perllm.cluster.pod_ends import is_overdue, is_refusal
+from perllm.cluster.pod_ends import is_overdue, is_refusal, is_to_replace
 from perllm.cluster.times import to_time
 from perllm.controller.conditions import Note
-from perllm.controller.explanations import explain_failure, explain_refusal, explain_start, explain_wait
+from perllm.controller.explanations import explain_failure, explain_misfit, explain_refusal, explain_start, explain_wait
 from perllm.controller.stages import (
     accept,
     end,
@@ -55,6 +56,7 @@ class Step:
         cause: why it needs another pod after the last one; empty for the first pod.
         doomed: pods to delete.
         finished: the pod that ended the task, once it has.
+        replaced: the pod whose number another one gets once it is gone.
     """
 
     status: TaskStatus
@@ -62,6 +64,7 @@ class Step:
     cause: str = ""
     doomed: tuple[Pod, ...] = ()
     finished: Pod | None = None
+    replaced: Pod | None = None
 
 
 def advance(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float, note: Note | None = None) -> Step:
@@ -132,6 +135,8 @@ def _go_on(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) ->
         if task.valid_spec.on_deadline_missed is OnDeadlineMissed.TERMINATE:
             message = f"not complete by its deadline of {task.valid_spec.deadline}; onDeadlineMissed is Terminate"
             return Step(end(task, status, TaskPhase.FAILED, DEADLINE_EXCEEDED, message, now_s))
+    if current is not None and is_to_replace(current, now_s):
+        return _replace(task, status, current, now_s)
     if current is None or (current.is_deleting and not current.is_finished):
         return _want_pod(task, status, pods, now_s)
     if current.phase is PodPhase.FAILED:
@@ -184,6 +189,16 @@ def _want_pod(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float,
     waiting = unplace(status).model_copy(update={"phase": TaskPhase.PENDING, "message": message})
     waiting = put_condition(task, waiting, ConditionType.SCHEDULED, False, "Waiting", message, now_s)
     return Step(waiting, attempt=status.attempts + 1, cause=cause, doomed=_overdue(pods, now_s))
+
+
+def _replace(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> Step:
+    """Return the step of a task whose pod fits on none of the nodes that it names."""
+    reason, message = explain_misfit(pod)
+    status = unplace(status).model_copy(
+        update={"phase": TaskPhase.PENDING, "attempts": pod.attempt - 1, "message": message}
+    )
+    status = put_condition(task, status, ConditionType.SCHEDULED, False, reason, message, now_s)
+    return Step(status, doomed=() if pod.is_deleting else (pod,), replaced=pod)
 
 
 def _join(message: str, cause: str) -> str:

@@ -150,6 +150,9 @@ class Reconciler:
         self._adopt(tracked, step.status)
         if step.attempt is not None:
             self._scheduler.submit(task.to_pending(step.attempt, find_avoided(tracked.all_pods)))
+        elif step.replaced is not None:
+            tracked.widened = step.replaced.attempt
+            self._scheduler.retract(key)
         else:
             tracked.note = None
             if step.status.phase.is_final or step.status.node_name is not None:
@@ -191,7 +194,9 @@ class Reconciler:
             self._announcer.ended(task, status)
         if is_settled(status) and not is_settled(before):
             self._announcer.settled(task, status, self._unix_now())
-        is_urgent = status.phase.is_final or _is_order(before, status)
+        # The number of a pod that is replaced is not free until this is stored.
+        is_replacement = status.attempts < before.attempts
+        is_urgent = status.phase.is_final or is_replacement or _is_order(before, status)
         self._writer.put(task.key, task.uid, status.to_object(), delay_s=0.0 if is_urgent else UNFINISHED_DELAY_S)
 
     def _settle(self, tracked: Tracked, pod: Pod) -> None:

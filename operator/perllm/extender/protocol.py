@@ -10,8 +10,6 @@ from collections.abc import Sequence, Set
 from itertools import islice
 from typing import Any
 
-import numpy as np
-
 from perllm.placement.placer import Placement
 
 MAX_SCORE = 10
@@ -49,10 +47,4 @@ def binding_answer(error: str = "") -> Answer:
 
 def _shortlist(placement: Placement, asked: Set[str]) -> list[str]:
     """Return the chosen node, then the best others with room among those that were asked about."""
-    chosen = placement.arm
-    if chosen is None:
-        return []
-    scores = placement.open_scores
-    names = (placement.names[arm] for arm in np.argsort(-scores, kind="stable").tolist() if scores[arm] > -np.inf)
-    others = (name for name in names if name in asked and name != placement.names[chosen])
-    return [placement.names[chosen], *islice(others, MAX_SCORE - 1)]
+    return list(islice((name for name in placement.best_open if name in asked), MAX_SCORE))

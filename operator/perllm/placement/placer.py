@@ -5,8 +5,9 @@
 Nothing here waits: it is the hot path, called by the extender for every pod.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 
@@ -78,6 +79,13 @@ class Placement:
         has_room = self.arms.compute_used <= self.arms.compute_capacity
         scores: FloatArray = np.where(has_room, self.choice.scores, -np.inf)
         return scores
+
+    @property
+    def best_open(self) -> Iterator[str]:
+        """The node of `arm`, then the others with room, best first; empty if none has room."""
+        scores, node = self.open_scores, self.node
+        ranked = (self.names[arm] for arm in np.argsort(-scores, kind="stable").tolist() if scores[arm] > -np.inf)
+        return iter(()) if node is None else chain((node,), (name for name in ranked if name != node))
 
     @property
     def best_with_room(self) -> int | None:

@@ -14,6 +14,7 @@ class _Placement:
     arm: int | None
     node: str | None
     obstacle: str = ""
+    best_open = Placement.best_open
 
 
 def placement(scores: dict[str, float], node: str | None, obstacle: str = "") -> Placement:
