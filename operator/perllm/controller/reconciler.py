@@ -82,9 +82,11 @@ class Reconciler:
         """Say in a task's status that PerLLM failed on it."""
         tracked = self._tracking.get(key)
         status = tracked.status if tracked is not None else TaskStatus()
+        if tracked is not None:
+            tracked.put = None
         if not status.phase.is_final:
             message = f"PerLLM failed on this task and will retry: {words}"
-            fields = status.model_copy(update={"message": message}).to_object()
+            fields = status.change(message=message).to_object()
             self._writer.put(key, tracked.task.uid if tracked is not None else "", fields)
 
     def reject(self, tracked: Tracked, reason: str, message: str) -> None:
@@ -180,8 +182,10 @@ class Reconciler:
 
     def _adopt(self, tracked: Tracked, status: TaskStatus) -> None:
         """Make `status` the task's, announce what is new in it, and have it written."""
+        if status is tracked.put:
+            return
         task, before = tracked.task, tracked.status
-        tracked.status = status
+        tracked.status = tracked.put = status
         if status.node_name and (status.node_name, status.pod_name) != (before.node_name, before.pod_name):
             pod = tracked.find_pod(status.pod_name)
             decision = tracked.decision_of(pod) if pod else None
@@ -210,9 +214,9 @@ class Reconciler:
         if measured is None:
             return
         energy_j = None if measured.energy_j is None else round(measured.energy_j, 3)
-        observed = observed.model_copy(update={"energy_joules": energy_j, "energy_quality": measured.quality})
+        observed = observed.change(energy_joules=energy_j, energy_quality=measured.quality)
         self._announcer.measured(tracked.status.tier, measured)
-        self._adopt(tracked, tracked.status.model_copy(update={"observed": observed}))
+        self._adopt(tracked, tracked.status.change(observed=observed))
 
     def _schedule(self, tracked: Tracked, step: lifecycle.Step, now_s: float) -> None:
         """Plan the next reconciliation for when time alone changes something."""

@@ -29,6 +29,7 @@ class Tracked:
         cause: why it needs another pod.
         widened: number of the attempt whose pod fitted on none of the nodes that it named; the next one names none.
         ended: the pod that ended last; it may be gone.
+        put: the status that was last given to the writer; None if that has another one.
         read: the pod whose record was read last, and the decision in it.
     """
 
@@ -43,6 +44,7 @@ class Tracked:
     cause: str = ""
     widened: int = 0
     ended: Pod | None = None
+    put: TaskStatus | None = None
     read: tuple[object, Decision | None] = (None, None)
 
     @property

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from math import isfinite
 from typing import Any
 
@@ -146,8 +147,9 @@ _POSITIVE = frozenset(
 _ANY_SIGN = frozenset({"time_left_s", "length_centre", "score", "slack", "resource_slack", "hit_chance", "harm"})
 
 
+@lru_cache(maxsize=512)
 def read_record(text: str) -> Decision:
-    """Return the decision in a record.
+    """Return the decision in a record; the last ones are remembered, since each is read several times.
 
     Raises:
         RecordError: the text is not a record of this version.
