@@ -18,7 +18,14 @@ from perllm.cluster.pod import Pod, PodPhase
 from perllm.cluster.pod_ends import is_overdue, is_refusal, is_to_replace
 from perllm.cluster.times import to_time
 from perllm.controller.conditions import Note
-from perllm.controller.explanations import explain_failure, explain_misfit, explain_refusal, explain_start, explain_wait
+from perllm.controller.explanations import (
+    AWAITS_TURN,
+    explain_failure,
+    explain_misfit,
+    explain_refusal,
+    explain_start,
+    explain_wait,
+)
 from perllm.controller.stages import (
     accept,
     end,
@@ -183,7 +190,7 @@ def _want_pod(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float,
         attempts = "requests" if task.valid_spec.is_served else "pods"
         message = f"{lost} {attempts} were refused or lost by their nodes" + (f"; last: {cause}" if cause else "")
         return Step(end(task, status, TaskPhase.FAILED, "TooManyRefusals", message, now_s))
-    message = _join("waiting for its turn", cause)
+    message = _join(AWAITS_TURN, cause)
     waiting = unplace(status).change(phase=TaskPhase.PENDING, message=message)
     waiting = put_condition(task, waiting, ConditionType.SCHEDULED, False, "Waiting", message, now_s)
     return Step(waiting, attempt=status.attempts + 1, cause=cause, doomed=_overdue(pods, now_s))

@@ -14,6 +14,7 @@ from perllm.controller import lifecycle
 from perllm.controller.announcer import Announcer
 from perllm.controller.conditions import Note
 from perllm.controller.decisions import Decisions
+from perllm.controller.explanations import USUAL_MESSAGES
 from perllm.controller.pod_accounts import PodAccounts
 from perllm.controller.pod_keeper import PodKeeper
 from perllm.controller.served_runs import lose_run
@@ -26,8 +27,11 @@ from perllm.guard import Guard
 from perllm.nodes.node_health import find_avoided
 from perllm.scheduling.scheduler import Scheduler
 
+PROGRESS_DELAY_S = 3.0
+"""How long a status waits to be written that only says how far a task is: most are replaced by then."""
+
 UNFINISHED_DELAY_S = 1.0
-"""How long the status of an unfinished task waits to be written: most are replaced by the next one within that time."""
+"""The same for a status with a message for people, which another one may follow at once."""
 
 
 class Reconciler:
@@ -185,7 +189,7 @@ class Reconciler:
         if status is tracked.put:
             return
         task, before = tracked.task, tracked.status
-        tracked.status = tracked.put = status
+        tracked.status = status
         if status.node_name and (status.node_name, status.pod_name) != (before.node_name, before.pod_name):
             pod = tracked.find_pod(status.pod_name)
             decision = tracked.decision_of(pod) if pod else None
@@ -198,10 +202,8 @@ class Reconciler:
             self._announcer.ended(task, status)
         if is_settled(status) and not is_settled(before):
             self._announcer.settled(task, status, self._unix_now())
-        # The number of a pod that is replaced is not free until this is stored.
-        is_replacement = status.attempts < before.attempts
-        is_urgent = status.phase.is_final or is_replacement or _is_order(before, status)
-        self._writer.put(task.key, task.uid, status.to_object(), delay_s=0.0 if is_urgent else UNFINISHED_DELAY_S)
+        self._writer.put(task.key, task.uid, status.to_object(), delay_s=_find_delay_s(before, status))
+        tracked.put = status
 
     def _settle(self, tracked: Tracked, pod: Pod) -> None:
         """Measure the energy of a finished task as soon as the metrics cover its run."""
@@ -240,6 +242,15 @@ class Reconciler:
     def _wake(self, task: Task) -> None:
         if self._tracking.find(task.key, task.uid) is not None:
             self.reconcile(task.key)
+
+
+def _find_delay_s(before: TaskStatus, status: TaskStatus) -> float:
+    """Return how long a status may wait to be written."""
+    # The number of a pod that is replaced is not free until that is stored.
+    is_replacement = status.attempts < before.attempts
+    if status.phase.is_final or is_replacement or _is_order(before, status):
+        return 0.0
+    return PROGRESS_DELAY_S if status.message in USUAL_MESSAGES else UNFINISHED_DELAY_S
 
 
 def _is_order(before: TaskStatus, status: TaskStatus) -> bool:

@@ -13,6 +13,7 @@ from perllm.cluster.pod_ends import FIT_PATIENCE_S
 from perllm.cluster.times import format_time
 from perllm.controller.assembly import ControllerSettings
 from perllm.controller.narrowing import MAX_TERMS, narrow
+from perllm.controller.reconciler import PROGRESS_DELAY_S
 from unit.controller.test_controller import PODS, START_S, Cluster
 
 POD = f"{PODS}/t-1"
@@ -150,7 +151,7 @@ class TestMisfit:
         await asyncio.sleep(0.1)
         assert (cluster.pods, cluster.named) == (["t-1", "t-1"], ["n", None])
         cluster.pod(status={"phase": "Pending"})
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(PROGRESS_DELAY_S + 0.1)
         assert (cluster.status()["attempts"], cluster.status().get("failedAttempts")) == (1, None)
 
     async def test_holds_no_slots_and_is_not_charged(self, cluster: NarrowedCluster) -> None:
