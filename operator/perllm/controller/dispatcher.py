@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from functools import partial
-from itertools import islice
 
 from perllm.api import names
 from perllm.cluster.client import ApiError
@@ -153,7 +152,7 @@ class Dispatcher:
         if tracked is None:
             self._scheduler.note_abandoned(task)
             return
-        named = () if tracked.widened == task.attempt else tuple(islice(placement.best_open, self._named_nodes))
+        named = placement.name_best(0 if tracked.widened == task.attempt else self._named_nodes)
         try:
             denial = await self._pods.create(tracked.task, task.attempt, placement.node, named=named)
         except asyncio.CancelledError:

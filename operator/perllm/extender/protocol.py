@@ -1,13 +1,12 @@
 """The messages between kube-scheduler and its extender (k8s.io/kube-scheduler/extender/v1); pure functions.
 
 Field names are capitalised on the wire. A pod that exists is placed as soon as a node has room, even if its task had
-better waited. Filter returns that node and the next best ones, in case it fails in the meantime; Prioritize gives the
-chosen node ten points and the others fewer, by rank. Ten is the maximum, so more than ten nodes would only be sent back
-and forth, which at a thousand nodes is most of what an extender costs.
+better waited. Filter returns that node alone, so kube-scheduler need not ask for scores; no other node would get the
+pod in any case, since kube-scheduler begins again if the chosen one fails. Prioritize gives the chosen node ten points
+and the others fewer, by rank, for a kube-scheduler that asks nevertheless.
 """
 
-from collections.abc import Sequence, Set
-from itertools import islice
+from collections.abc import Sequence
 from typing import Any
 
 from perllm.placement.placer import Placement
@@ -18,8 +17,8 @@ Answer = dict[str, Any]
 
 
 def filter_answer(placement: Placement, asked: Sequence[str]) -> Answer:
-    """Return the chosen node and the next best ones; if there is none, why the nodes that were asked about fail."""
-    passed = _shortlist(placement, set(asked))
+    """Return the chosen node; if there is none, why the nodes that were asked about fail."""
+    passed = [placement.node] if placement.node in asked else []
     why = placement.obstacle or "a constraint does not hold"
     failed = {} if passed else dict.fromkeys(asked, f"excluded by PerLLM: {why}")
     return {"NodeNames": passed, "FailedNodes": failed, "FailedAndUnresolvableNodes": {}, "Error": ""}
@@ -43,8 +42,3 @@ def priorities(placement: Placement, asked: Sequence[str]) -> list[Answer]:
 def binding_answer(error: str = "") -> Answer:
     """Return the answer to a bind call."""
     return {"Error": error}
-
-
-def _shortlist(placement: Placement, asked: Set[str]) -> list[str]:
-    """Return the chosen node, then the best others with room among those that were asked about."""
-    return list(islice((name for name in placement.best_open if name in asked), MAX_SCORE))

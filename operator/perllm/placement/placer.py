@@ -5,9 +5,8 @@
 Nothing here waits: it is the hot path, called by the extender for every pod.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 
 import numpy as np
 
@@ -81,17 +80,19 @@ class Placement:
         return scores
 
     @property
-    def best_open(self) -> Iterator[str]:
-        """The node of `arm`, then the others with room, best first; empty if none has room."""
-        scores, node = self.open_scores, self.node
-        ranked = (self.names[arm] for arm in np.argsort(-scores, kind="stable").tolist() if scores[arm] > -np.inf)
-        return iter(()) if node is None else chain((node,), (name for name in ranked if name != node))
-
-    @property
     def best_with_room(self) -> int | None:
         """The arm of the highest score among those with room."""
         scores = self.open_scores
         return int(np.argmax(scores)) if (scores > -np.inf).any() else None
+
+    def name_best(self, count: int) -> tuple[str, ...]:
+        """Return the node of `arm` and the next best ones with room, `count` at most; none if no node has room."""
+        scores, node = self.open_scores, self.node
+        if node is None or not count:
+            return ()
+        best = np.argsort(-scores, kind="stable")[:count].tolist()
+        others = [self.names[arm] for arm in best if scores[arm] > -np.inf and self.names[arm] != node]
+        return node, *others[: count - 1]
 
     @property
     def favourite(self) -> int | None:
