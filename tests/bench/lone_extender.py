@@ -71,7 +71,7 @@ async def _serve(nodes: int, port: int, kubeconfig: Path | None) -> None:
 
 async def _listen(nodes: int, port: int, client: Client) -> None:
     scheduler, parts = build_loaded_scheduler(nodes)
-    extender = Extender(scheduler, parts.ledger, client, _request_of, lambda _uid, _record: None, lambda _uid: None)
+    extender = Extender(scheduler, parts.ledger, client, _request_of, lambda *_: None, lambda _: None)
     guard = Guard(lambda _: None, Random(0))
     runner = web.AppRunner(build_app(extender, OperatorMetrics(CollectorRegistry()), guard), access_log=None)
     await runner.setup()

@@ -186,7 +186,7 @@ class Reconciler:
 
     def _adopt(self, tracked: Tracked, status: TaskStatus) -> None:
         """Make `status` the task's, announce what is new in it, and have it written."""
-        if status is tracked.put:
+        if status == tracked.put:
             return
         task, before = tracked.task, tracked.status
         tracked.status = status
@@ -234,7 +234,7 @@ class Reconciler:
             verdict_s = lifecycle.find_verdict_s(task, tracked.all_pods)
             waits_s += [verdict_s - now_s] if verdict_s > now_s else []
         elif status.observed is not None and status.observed.energy_quality is None and step.finished is not None:
-            waits_s.append(self._settlement.retry_s)
+            waits_s.append(self._settlement.find_pause_s(step.finished, now_s))
         if waits_s:
             loop = asyncio.get_running_loop()
             tracked.timer = loop.call_later(max(min(waits_s), 0.0) + 0.001, self._wake, task)

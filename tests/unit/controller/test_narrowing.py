@@ -150,6 +150,7 @@ class TestMisfit:
         cluster.lose_pod()
         await asyncio.sleep(0.1)
         assert (cluster.pods, cluster.named) == (["t-1", "t-1"], ["n", None])
+        assert cluster.metric("perllm_pods_replaced_total") == 1
         cluster.pod(status={"phase": "Pending"})
         await asyncio.sleep(PROGRESS_DELAY_S + 0.1)
         assert (cluster.status()["attempts"], cluster.status().get("failedAttempts")) == (1, None)
