@@ -17,6 +17,11 @@ def required_names(pod: Object) -> list[str]:
     return [name for term in required["nodeSelectorTerms"] for field in term["matchFields"] for name in field["values"]]
 
 
+def message_of(pod: Object) -> str:
+    conditions = pod["status"].get("conditions", ())
+    return next((one.get("message", "") for one in conditions if one["type"] == "PodScheduled"), "")
+
+
 async def test_a_pod_is_placed_on_a_node_that_it_names(stage: Stage) -> None:
     tasks = await stage.wait_all_final(await stage.create_many("t", 5))
     for name, task in tasks.items():
@@ -40,6 +45,8 @@ async def test_a_pod_that_fits_on_none_of_its_nodes_is_replaced_and_is_no_attemp
     await wait_until(is_replaced, timeout_s=30, describe=lambda: str(stage.seen["wide-1"][-1:]))
     await _leave_cores(stage, {nodes[0]: before[nodes[0]]["status"]["allocatable"]["cpu"]})
     task = await stage.wait_final("wide", timeout_s=60)
+    # In kube-scheduler's words: the nodes that are not named were not even filtered.
+    assert any("didn't satisfy plugin(s) [NodeAffinity]" in message_of(pod) for pod in stage.seen["wide-1"])
     uids = {pod["metadata"]["uid"] for pod in stage.seen["wide-1"]}
     assert (task["status"]["phase"], task["status"]["nodeName"]) == ("Succeeded", nodes[0])
     assert (task["status"]["attempts"], task["status"].get("failedAttempts")) == (1, None)
