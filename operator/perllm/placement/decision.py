@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import isfinite
 from typing import Any
 
@@ -184,10 +184,19 @@ def _find_impossible(part: Any) -> list[str]:
 def _flatten(part: Any) -> dict[str, object]:
     """Return the fields of a decision and of its parts, by the keys of the record."""
     flat: dict[str, object] = {}
-    for one in fields(part):
-        value = getattr(part, one.name)
-        flat |= _flatten(value) if isinstance(value, _PARTS) else {_KEYS.get(one.name, one.name): value}
+    for name, key in _list_keys(type(part)):
+        value = getattr(part, name)
+        if isinstance(value, _PARTS):
+            flat |= _flatten(value)
+        else:
+            flat[key] = value
     return flat
+
+
+@cache
+def _list_keys(kind: Any) -> tuple[tuple[str, str], ...]:
+    """Return the fields of a part, each with its key in the record."""
+    return tuple((one.name, _KEYS.get(one.name, one.name)) for one in fields(kind))
 
 
 def _nest(record: object) -> object:
