@@ -225,9 +225,16 @@ class Placer:
         )
 
     def reserve(self, placement: Placement, node: str) -> None:
-        """Count the task as in flight on `node` until it is confirmed, released or expired."""
+        """Count the task as in flight on `node` until it is confirmed, released or expired.
+
+        If it is already there by the same decision, only its time begins again.
+        """
         arm, now_s = placement.names.index(node), self._now()
         request, inference, row = placement.request, placement.inference, int(placement.rows[arm])
+        known = self._ledger.flight(request.task_id)
+        if known is not None and known.row == row and known.inference is inference:
+            self._ledger.renew(request.task_id, now_s)
+            return
         self._learner.load(row, inference.model, now_s)
         if request.task_id not in self._ledger:
             allowed = placement.arms.allowed
