@@ -149,6 +149,20 @@ class TaskSettings(_Section):
         return None if self.history_limit == "unlimited" else self.history_limit
 
 
+class PodSettings(_Section):
+    """The pods of tasks."""
+
+    named_nodes: int = Field(
+        default=4,
+        ge=0,
+        le=10,
+        description="Nodes that a pod names, the best ones with room, as required node affinity: kube-scheduler "
+        "examines these only, so its speed does not depend on the size of the cluster. A pod that fits on none of "
+        "them for three seconds is replaced by one that names none. 0 names none from the start, as is needed where "
+        "a cluster autoscaler has to see by the pods that a new node would help.",
+    )
+
+
 class NodeSettings(_Section):
     """How nodes are recognised, and what is assumed about unmeasured ones."""
 
@@ -307,6 +321,7 @@ class Config(_Section):
     policy: PolicySettings = Field(default_factory=PolicySettings, description="The policy.")
     admission: AdmissionSettings = Field(default_factory=AdmissionSettings, description="When tasks are rejected.")
     tasks: TaskSettings = Field(default_factory=TaskSettings, description="How long finished tasks are kept.")
+    pods: PodSettings = Field(default_factory=PodSettings, description="The pods of tasks.")
     nodes: NodeSettings = Field(default_factory=NodeSettings, description="The nodes.")
     fairness: FairnessSettings = Field(default_factory=FairnessSettings, description="Sharing between namespaces.")
     agents: AgentSettings = Field(default_factory=AgentSettings, description="The agents of nodes.")

@@ -117,6 +117,11 @@ class FleetMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.refusals = Counter("perllm_pods_refused", "Pods refused or lost by their node.", registry=registry)
+        self.replaced = Counter(
+            "perllm_pods_replaced",
+            "Pods that fitted on none of the nodes they named, and were replaced by pods that name none.",
+            registry=registry,
+        )
         self.circuits = Gauge(
             "perllm_circuits_open",
             "Circuits of a node that are not closed: it receives no tasks, or none of some models or namespaces.",

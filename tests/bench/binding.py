@@ -7,6 +7,7 @@ backlog     all pods exist before the scheduler starts; from the first binding t
 
 plain       the cluster's kube-scheduler
 extender    a private kube-scheduler with PerLLM's extender alone
+narrowed    the same with pods that name their nodes, as those of tasks do
 tasks       everything: the operator makes a pod of each task, announces its placement and writes its status
 """
 
@@ -26,8 +27,10 @@ from fleets import PODS, TASKS, build_pods, build_scenario, build_tasks
 from latency import answers
 from tables import Row
 
-from perllm.cluster.client import Client
+from perllm.cluster.client import Client, Object
 from perllm.cluster.credentials import load_credentials
+from perllm.config import PodSettings
+from perllm.controller.narrowing import narrow
 from perllm.extender.scheduler import scheduler_configuration
 from perllm_lab.kubernetes import probe
 from perllm_lab.kubernetes.components import SCHEDULER
@@ -38,11 +41,12 @@ from perllm_lab.nodes.registration import Registrar
 
 Say = Callable[[str], None]
 
-PLAIN, EXTENDER, TASK_PATH = "plain", "extender", "tasks"
+PLAIN, EXTENDER, NARROWED, TASK_PATH = "plain", "extender", "narrowed", "tasks"
 NEVER = "--node-monitor-grace-period=1h"
-SCHEDULERS = {PLAIN: SCHEDULER, EXTENDER: "bench-scheduler", TASK_PATH: "perllm-scheduler"}
-SCHEDULER_NAMES = {PLAIN: "default-scheduler", EXTENDER: "bench", TASK_PATH: "perllm"}
-EXPECTED = ">= 0.7x"
+BENCH_SCHEDULER = "bench-scheduler"
+SCHEDULERS = {PLAIN: SCHEDULER, EXTENDER: BENCH_SCHEDULER, NARROWED: BENCH_SCHEDULER, TASK_PATH: "perllm-scheduler"}
+SCHEDULER_NAMES = {PLAIN: "default-scheduler", EXTENDER: "bench", NARROWED: "bench", TASK_PATH: "perllm"}
+NAMED_NODES = PodSettings().named_nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,10 @@ class Turn:
     is_backlog: bool
 
 
-TURNS = (*(Turn(kind, False) for kind in SCHEDULERS), Turn(PLAIN, True), Turn(EXTENDER, True))
+TURNS = (
+    *(Turn(kind, is_backlog=False) for kind in SCHEDULERS),
+    *(Turn(kind, is_backlog=True) for kind in (PLAIN, EXTENDER, NARROWED)),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +104,7 @@ class Arena:
         self.operator: Process
         self._stack = AsyncExitStack()
         self.helpers: dict[str, Process] = {}
-        self._nodes: set[str] = set()
+        self.nodes: list[str] = []
         self._numbers = itertools.count()
 
     async def __aenter__(self) -> "Arena":
@@ -138,8 +145,8 @@ class Arena:
             async with gate:
                 await registrar.register(wanted[name])
 
-        await asyncio.gather(*(register(name) for name in wanted.keys() - self._nodes))
-        self._nodes |= wanted.keys()
+        await asyncio.gather(*(register(name) for name in wanted.keys() - set(self.nodes)))
+        self.nodes = list(wanted)
         await self.operator.stop()
         await self.operator.start()
         await self.operator.wait_until(lambda: probe.answers(f"{self.health_url}/readyz"), timeout_s=60)
@@ -172,7 +179,7 @@ async def _compare(arena: Arena, size: int, pace: Pace, say: Say) -> tuple[dict[
     rates: dict[Turn, list[float]] = {turn: [] for turn in TURNS}
     notes: dict[Turn, str] = {}
     for number, turn in itertools.product(range(pace.rounds), TURNS):
-        async with _extender(arena, size) if turn.kind == EXTENDER else nullcontext():
+        async with _extender(arena, size) if turn.kind in (EXTENDER, NARROWED) else nullcontext():
             rate, notes[turn] = await _take(turn, arena, pace.pods)
         if turn.kind != PLAIN:
             await arena.plane.stop_component(SCHEDULERS[turn.kind])
@@ -202,6 +209,8 @@ async def _take(turn: Turn, arena: Arena, pods: int) -> tuple[float, str]:
     path, bodies = PODS, build_pods(prefix, pods, SCHEDULER_NAMES[turn.kind])
     if turn.kind == TASK_PATH:
         path, bodies = TASKS, build_tasks(prefix, pods)
+    elif turn.kind == NARROWED:
+        bodies = [_narrow(body, number, arena.nodes) for number, body in enumerate(bodies)]
     with watch_bindings(arena.client) as bindings:
 
         async def all_bound() -> bool:
@@ -219,16 +228,24 @@ async def _take(turn: Turn, arena: Arena, pods: int) -> tuple[float, str]:
     return bindings.rate(None if turn.is_backlog else start_s), note
 
 
+def _narrow(pod: Object, number: int, nodes: Sequence[str]) -> Object:
+    """Return a pod that names its nodes; the next pod names the nodes that follow."""
+    named = [nodes[(number * NAMED_NODES + step) % len(nodes)] for step in range(NAMED_NODES)]
+    return {**pod, "spec": narrow(pod["spec"], named) or pod["spec"]}
+
+
 def _rows(size: int, rates: Mapping[Turn, Sequence[float]], notes: Mapping[Turn, str]) -> list[Row]:
     titles = {
-        Turn(TASK_PATH, False): "tasks created / pods created, plain",
-        Turn(EXTENDER, False): "pods created, extender alone / plain",
-        Turn(EXTENDER, True): "pods exist, extender alone / plain",
+        Turn(TASK_PATH, is_backlog=False): ("tasks created / pods created, plain", ">= 0.5x"),
+        Turn(EXTENDER, is_backlog=False): ("pods created, extender alone / plain", ">= 0.7x"),
+        Turn(NARROWED, is_backlog=False): ("narrowed pods created, extender alone / plain", ">= 0.75x"),
+        Turn(EXTENDER, is_backlog=True): ("pods exist, extender alone / plain", ">= 0.7x"),
+        Turn(NARROWED, is_backlog=True): ("narrowed pods exist, extender alone / plain", ">= 0.75x"),
     }
     rows = []
-    for turn, title in titles.items():
-        plain = Turn(PLAIN, turn.is_backlog)
+    for turn, (title, expected) in titles.items():
+        plain = Turn(PLAIN, is_backlog=turn.is_backlog)
         ratios = [own / other for own, other in zip(rates[turn], rates[plain], strict=True)]
         detail = f"{median(rates[turn]):.0f} / {median(rates[plain]):.0f} pods/s; {notes[turn]}"
-        rows.append(Row(f"bound per second, {size} nodes: {title}", ratios, "x", EXPECTED, detail))
+        rows.append(Row(f"bound per second, {size} nodes: {title}", ratios, "x", expected, detail))
     return rows

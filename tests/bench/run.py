@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -26,24 +26,26 @@ from perllm_lab.lab import COMPONENTS
 PARTS = ("decision", "simulator", "latency", "binding", "loop", "starvation", "stalls", "served", "peer")
 WITHOUT_CLUSTER = {"decision", "simulator"}
 SIZES = (100, 1000)
+LATENCY_NODES = 1000
 WIDTH = 160
 
 
 @click.command(help=__doc__)
 @click.option("--part", "parts", type=click.Choice(PARTS), multiple=True, help="Measure only this; may be repeated.")
 @click.option("--pods", default=300, show_default=True, help="Pods in one burst of the binding part.")
+@click.option("--nodes", "sizes", type=int, multiple=True, default=SIZES, help="Nodes of the binding part; repeatable.")
 @click.option("--rounds", default=3, show_default=True, help="Turns of each contender.")
 @click.option("--keep", type=click.Path(path_type=Path, file_okay=False), help="Keep the logs, in a new folder here.")
-def main(parts: tuple[str, ...], pods: int, rounds: int, keep: Path | None) -> None:
+def main(parts: tuple[str, ...], pods: int, sizes: tuple[int, ...], rounds: int, keep: Path | None) -> None:
     """Run the chosen parts, all by default."""
     console = Console(stderr=True)
     with _folder(keep) as folder:
-        rows = asyncio.run(_measure(set(parts or PARTS), Pace(pods, rounds), folder, console))
+        rows = asyncio.run(_measure(set(parts or PARTS), Pace(pods, rounds), sizes, folder, console))
     terminal = Console()
     (terminal if terminal.is_terminal else Console(width=WIDTH)).print(render(rows))
 
 
-async def _measure(parts: set[str], pace: Pace, folder: Path, console: Console) -> list[Row]:
+async def _measure(parts: set[str], pace: Pace, sizes: Sequence[int], folder: Path, console: Console) -> list[Row]:
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
@@ -57,8 +59,8 @@ async def _measure(parts: set[str], pace: Pace, folder: Path, console: Console) 
     say("programs: built on first use, minutes")
     binaries = await provide(list(COMPONENTS), cache_folder=default_cache_folder())
     measurements: dict[str, Callable[[Path], Awaitable[list[Row]]]] = {
-        "latency": lambda place: measure_latency(SIZES[-1], place, say),
-        "binding": lambda place: measure_binding(binaries, SIZES, pace, place, say),
+        "latency": lambda place: measure_latency(LATENCY_NODES, place, say),
+        "binding": lambda place: measure_binding(binaries, sizes, pace, place, say),
         "loop": lambda place: measure_loop(binaries, SIZES[0], pace.rounds, place, say),
         "starvation": lambda place: measure_starvation(binaries, place, say),
         "stalls": lambda place: measure_stalls(binaries, place, say),

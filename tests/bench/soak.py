@@ -18,6 +18,7 @@ from fleets import TASKS, build_scenario, build_tasks
 from rich.console import Console
 from tables import Row, render
 from whole_loop import LEARNED, SPEED, write_scenario
+from write_counts import count_writes, summarize_writes
 
 from e2e.audit import AuditLog, record_writes_of
 from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
@@ -110,14 +111,14 @@ class Soak:
         """Create tasks while few are unfinished, and take a sample whenever enough have finished."""
         start_s, cpu_before_s, created, finished = time.monotonic(), cpu_s(lab.operator.pid or 0), 0, 0
         writes, changed_s = Counter[str](), start_s
-        list(audit.read_new())
+        count_writes(audit)
         while finished < tasks:
             if created < tasks and created - finished <= WINDOW - BATCH:
                 await create_all(lab.client, TASKS, _build_batch(created))
                 created += BATCH
             else:
                 await asyncio.sleep(POLL_S)
-            writes.update(f"{one.verb} {one.kind}" for one in audit.read_new() if one.code < 300)
+            writes.update(count_writes(audit))
             before, counts = finished, await read_metrics(lab.health_url, FINISHED, LEARNED)
             finished = round(counts[FINISHED])
             changed_s = time.monotonic() if finished > before else changed_s
@@ -153,7 +154,7 @@ def summarize(samples: Sequence[Sample]) -> list[Row]:
         Row("operator CPU per task", [1e3 * _per_task(one, "cpu_s") for one in ends], "ms", "<= 8, flat", detail),
         Row("operator memory", memory, "MiB", "flat", f"{slope:+.3f} MiB per 1,000 tasks"),
         Row("outcomes learned", [last.learned], "", "all", f"of {last.tasks} tasks, the last ones may follow"),
-        *_summarize_writes(last),
+        *summarize_writes(last.writes, last.tasks),
     ]
 
 
@@ -161,24 +162,6 @@ def _per_task(steps: Sequence[tuple[Sample, Sample]], field: str) -> float:
     first, last = steps[0][0], steps[-1][1]
     spent: float = getattr(last, field) - getattr(first, field)
     return spent / (last.tasks - first.tasks)
-
-
-def _summarize_writes(sample: Sample) -> list[Row]:
-    apart = {"Events": "events", "profiles": "llmnodeprofiles"}
-    groups: dict[str, dict[str, int]] = {"tasks and pods": {}, **{name: {} for name in apart}}
-    for what, count in sample.writes.items():
-        name = next((name for name, kind in apart.items() if kind in what), "tasks and pods")
-        groups[name][what] = count
-    return [
-        Row(
-            f"writes per task: {name}",
-            [sum(counts.values()) / sample.tasks],
-            "",
-            "<= 5" if name == "tasks and pods" else "",
-            ", ".join(f"{what} {count / sample.tasks:.2f}" for what, count in sorted(counts.items())),
-        )
-        for name, counts in groups.items()
-    ]
 
 
 def _build_batch(number: int) -> list[dict[str, object]]:

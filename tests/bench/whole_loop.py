@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
@@ -10,9 +11,11 @@ import yaml
 from cluster import CpuUse, clear, create_all, describe_cpu, peak_memory_mib, read_metric, wait_until
 from fleets import TASKS, build_scenario, build_tasks
 from tables import Row
+from write_counts import count_writes, summarize_writes
 
+from e2e.audit import AuditLog, record_writes_of
 from perllm_lab.hardware.scenario import Scenario
-from perllm_lab.lab import Lab, LabSettings
+from perllm_lab.lab import OPERATOR_USER, Lab, LabSettings
 
 COUNT = 500
 SPEED = 20.0
@@ -26,8 +29,11 @@ async def measure_loop(
     scenario = build_scenario(nodes)
     file = write_scenario(scenario, folder)
     rates, cpu_shares, operator_cpu_s, note = [], [], [], ""
-    async with Lab(binaries, scenario, folder, LabSettings(str(file), SPEED)) as lab:
+    audit, writes = AuditLog(folder / "audit", record_writes_of(OPERATOR_USER)), Counter[str]()
+    settings = LabSettings(str(file), SPEED, flags={"kube-apiserver": audit.flags})
+    async with Lab(binaries, scenario, folder, settings) as lab:
         for number in range(rounds):
+            count_writes(audit)
             start_s, cpu = time.monotonic(), CpuUse(find_pids(lab))
             await _run(lab, number)
             span_s, spent_s = time.monotonic() - start_s, cpu.spent_s()
@@ -37,6 +43,7 @@ async def measure_loop(
             note = describe_cpu(spent_s, COUNT)
             say(f"loop: round {number + 1}, {COUNT} tasks in {span_s:.1f} s; {note}")
             await clear(lab.client)
+            writes += count_writes(audit)
         memory_mib = peak_memory_mib(lab.operator.pid or 0)
     what = f"{COUNT} tasks at once on {nodes} simulated nodes"
     return [
@@ -44,6 +51,7 @@ async def measure_loop(
         Row("operator CPU for them", operator_cpu_s, "s", "", f"{median(operator_cpu_s) / COUNT * 1e3:.0f} ms a task"),
         Row("processors in use meanwhile", [100 * share for share in cpu_shares], "%", "", f"of {os.cpu_count()}"),
         Row("operator memory, peak RSS", [memory_mib], "MiB", "", f"after {rounds * COUNT} tasks"),
+        *summarize_writes(writes, rounds * COUNT),
     ]
 
 

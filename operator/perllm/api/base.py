@@ -1,6 +1,6 @@
 """Base class and field types shared by all resource models."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, WithJsonSchema
 from pydantic.alias_generators import to_camel
@@ -23,6 +23,11 @@ class Resource(BaseModel):
     def to_object(self) -> dict[str, Any]:
         """Return the JSON object that Kubernetes stores, without absent values."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def change(self, **fields: object) -> Self:
+        """Return a copy with other values, which are not validated; the same object if nothing differs."""
+        different = {name: value for name, value in fields.items() if getattr(self, name) != value}
+        return self.model_copy(update=different) if different else self
 
 
 def _check_deadline(text: str) -> str:

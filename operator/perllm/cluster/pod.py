@@ -42,6 +42,19 @@ class Timing(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Misfit:
+    """What is known of a pod that fits on none of the nodes that it names.
+
+    Attributes:
+        since_s: when kube-scheduler found that, Unix seconds.
+        version: resource version of the pod.
+    """
+
+    since_s: float
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pod:
     """A pod of a task. Times are Unix seconds; those that Kubernetes writes have a resolution of one second.
 
@@ -77,6 +90,7 @@ class Pod:
         linger_s: how long containers may keep running after the work is done; None if none does.
         report: run report of the first container.
         decision_record: the decision record that was written with the binding.
+        misfit: that it fits on none of the nodes that it names, as kube-scheduler says; None otherwise.
         is_served: whether this is not a pod, but a request to a model server (controller/served_runs.py).
         retry_after_s: how long the model server that did not accept it asked to wait.
     """
@@ -109,6 +123,7 @@ class Pod:
     linger_s: float | None
     report: RunReport | None
     decision_record: str | None
+    misfit: Misfit | None = None
     is_served: bool = False
     retry_after_s: float = 0.0
 
@@ -195,6 +210,7 @@ def _read_any(item: Object, task_uid: str, task_name: str, attempt: int) -> Pod 
         linger_s=_read_patience(status, own, containers),
         report=parse_run_report(first.said) if first and first.is_over else None,
         decision_record=as_text(annotations.get(names.DECISION_ANNOTATION)) or None,
+        misfit=_read_misfit(metadata, annotations, status) if node is None else None,
     )
 
 
@@ -258,6 +274,16 @@ def _find_wait(status: dict[str, Any], node: str | None, containers: Sequence[Co
     if scheduled.get("status") != "False":
         return "", ""
     return clean_line(as_text(scheduled.get("reason")), MAX_REASON), clean_line(as_text(scheduled.get("message")))
+
+
+def _read_misfit(metadata: dict[str, Any], annotations: dict[str, Any], status: dict[str, Any]) -> Misfit | None:
+    """Return since when kube-scheduler finds no place for a pod without a node; None if it does, or may use any."""
+    scheduled = _find_condition(status, "PodScheduled")
+    since_s = parse_time_s(scheduled.get("lastTransitionTime"))
+    is_misfit = (scheduled.get("status"), scheduled.get("reason")) == ("False", "Unschedulable")
+    if not is_misfit or since_s is None or names.NAMED_NODES_ANNOTATION not in annotations:
+        return None
+    return Misfit(since_s, as_text(metadata.get("resourceVersion")))
 
 
 def _ended_by_deletion(metadata: dict[str, Any], first: Container | None) -> bool:

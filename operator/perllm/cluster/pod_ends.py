@@ -10,6 +10,9 @@ from perllm.cluster.pod import DEADLINE_EXCEEDED, LINGER_S, Pod, PodPhase
 
 START_TIMEOUT = "StartTimeout"
 
+FIT_PATIENCE_S = 3.0
+"""How long a pod may fit on none of the nodes that it names: kube-scheduler tries again after one second, and two."""
+
 MISTAKES = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError")
 """Reasons of containers that cannot start on any node."""
 
@@ -49,6 +52,11 @@ def is_lost(pod: Pod) -> bool:
     return pod.phase is PodPhase.FAILED and pod.exit_code is None and not is_own_failure(pod)
 
 
+def is_to_replace(pod: Pod, now_s: float) -> bool:
+    """Whether a pod is replaced, or was deleted, because it fits on none of the nodes that it names."""
+    return pod.misfit is not None and (pod.is_deleting or now_s >= pod.misfit.since_s + FIT_PATIENCE_S)
+
+
 def call_end(pod: Pod, patience: PodPatience, due_s: float, now_s: float) -> Pod:
     """Return the pod, marked as ended if the operator has stopped waiting for it.
 
@@ -72,6 +80,8 @@ def call_end(pod: Pod, patience: PodPatience, due_s: float, now_s: float) -> Pod
 
 def next_look_s(pod: Pod, patience: PodPatience, due_s: float) -> float | None:
     """Return the Unix time at which a pod has to be examined again even if it does not change; None for never."""
+    if pod.misfit is not None:
+        return pod.misfit.since_s + FIT_PATIENCE_S
     if not pod.is_finished:
         return _find_limit_s(pod, patience, due_s)
     if pod.is_deleting or pod.linger_s is None or pod.finished_s is None:

@@ -51,6 +51,7 @@ class ControllerSettings:
         admission: explains rejections.
         history: how long finished tasks are kept.
         runner: what runner pods have in common, and whether there are any.
+        named_nodes: nodes that a pod names at most; 0 for pods that may be placed on any.
     """
 
     scheduler_name: str = names.SCHEDULER_NAME
@@ -59,6 +60,7 @@ class ControllerSettings:
     admission: Admission = field(default_factory=Admission)
     history: HistoryLimits = field(default_factory=HistoryLimits)
     runner: RunnerSettings = field(default_factory=RunnerSettings)
+    named_nodes: int = 0
 
 
 def read_controller_settings(config: Config) -> ControllerSettings:
@@ -70,6 +72,7 @@ def read_controller_settings(config: Config) -> ControllerSettings:
         admission=build_admission(config.admission),
         history=HistoryLimits(config.tasks.default_ttl_s, config.tasks.max_history),
         runner=config.runner,
+        named_nodes=config.pods.named_nodes,
     )
 
 
@@ -192,6 +195,7 @@ def build_task_control(
         admission=settings.admission,
         savings=savings,
         guard=guard,
+        named_nodes=settings.named_nodes,
     )
     history = History(pods, settings.history, unix_now)
     retirement = Retirement(tracking, history, reconciler, writer, outcomes, guard=guard, unix_now=unix_now)

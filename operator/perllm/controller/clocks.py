@@ -128,7 +128,9 @@ def bound_times(pod: Pod, before: Pod | None, now_s: float, *, is_trusted: bool 
         now_s: Unix time by the operator's clock.
         is_trusted: whether its node's clock may be believed.
     """
-    pod = replace(pod, idle_since_s=_find_idle_since(pod, before, now_s))
+    idle_since_s = _find_idle_since(pod, before, now_s)
+    if idle_since_s != pod.idle_since_s:
+        pod = replace(pod, idle_since_s=idle_since_s)
     if before is not None and before.finished_s is not None:
         return replace(pod, started_s=before.started_s, finished_s=before.finished_s, timing=before.timing)
     if pod.started_s is None and not pod.is_finished:

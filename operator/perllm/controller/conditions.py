@@ -31,14 +31,16 @@ def set_condition(
     kept = {condition.type: condition for condition in conditions}
     old = kept.get(kind)
     same = old is not None and old.status == status
-    kept[kind] = Condition(
-        type=kind,
-        status=status,
-        observed_generation=generation,
-        last_transition_time=old.last_transition_time
-        if old is not None and same
-        else datetime.fromtimestamp(int(now_s), UTC),
-        reason=reason,
-        message=message,
-    )
+    if old is not None and same:
+        kept[kind] = old.change(observed_generation=generation, reason=reason, message=message)
+    else:
+        since = datetime.fromtimestamp(int(now_s), UTC)
+        kept[kind] = Condition(
+            type=kind,
+            status=status,
+            observed_generation=generation,
+            last_transition_time=since,
+            reason=reason,
+            message=message,
+        )
     return tuple(kept.values())

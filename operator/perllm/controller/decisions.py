@@ -50,7 +50,7 @@ class Decisions:
         record = self._records.get(pod.uid, {}).get(pod.node or "")
         if record is None and before is not None and (before.uid, before.node) == (pod.uid, pod.node):
             record = before.decision_record
-        return pod if record is None else replace(pod, decision_record=record)
+        return pod if record in (None, pod.decision_record) else replace(pod, decision_record=record)
 
 
 def read_decision(task: Task, pod: Pod) -> Decision | None:

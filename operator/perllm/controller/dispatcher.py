@@ -16,6 +16,7 @@ from perllm.controller.task import Task
 from perllm.controller.tracking import Tracked, Tracking
 from perllm.guard import Guard, describe
 from perllm.placement.counterfactual import Ending, Savings
+from perllm.placement.placer import Placement
 from perllm.scheduling.admission import NO_MODEL_SERVER, Admission, explain_wait, lacks_server
 from perllm.scheduling.denial import DenialCause, PodDenial
 from perllm.scheduling.pending import Action, PendingTask, Reject, SetAside, Start, Wait
@@ -43,6 +44,7 @@ class Dispatcher:
         admission: explains rejections.
         savings: count what rejected tasks would have taken otherwise.
         guard: contains failures about single tasks.
+        named_nodes: nodes that a pod names at most; 0 for pods that may be placed on any.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Dispatcher:
         admission: Admission,
         savings: Savings,
         guard: Guard,
+        named_nodes: int,
     ) -> None:
         self._scheduler = scheduler
         self._wake = wake
@@ -69,6 +72,7 @@ class Dispatcher:
         self._admission = admission
         self._savings = savings
         self._guard = guard
+        self._named_nodes = named_nodes
 
     async def run(self) -> None:
         """Carry out decisions until cancelled."""
@@ -96,7 +100,7 @@ class Dispatcher:
                 self._guard.run("placement", task.key, partial(self._begin, action))
             case Start():
                 self._guard.clear("placement", task.key)
-                group.create_task(self._create(task, action.placement.node))
+                group.create_task(self._create(task, action.placement))
             case Wait():
                 self._guard.run("placement", task.key, partial(self._explain_wait, action))
             case Reject():
@@ -142,14 +146,15 @@ class Dispatcher:
                 Ending(real=None, other=other, output_tokens=tokens, due_s=request.due_s, is_met=False, energy_j=0.0)
             )
 
-    async def _create(self, task: PendingTask, node: str | None) -> None:
-        """Create the pod of a task for a node, and report the result to the scheduler."""
+    async def _create(self, task: PendingTask, placement: Placement) -> None:
+        """Create the pod of a task as it was decided, and report the result to the scheduler."""
         tracked = self._find(task)
         if tracked is None:
             self._scheduler.note_abandoned(task)
             return
+        named = placement.name_best(0 if tracked.widened == task.attempt else self._named_nodes)
         try:
-            denial = await self._pods.create(tracked.task, task.attempt, node)
+            denial = await self._pods.create(tracked.task, task.attempt, placement.node, named=named)
         except asyncio.CancelledError:
             self._scheduler.note_abandoned(task)
             raise

@@ -3,16 +3,27 @@
 from perllm.cluster.containers import USUAL_WAITS
 from perllm.cluster.pod import Pod
 
+AWAITS_TURN = "waiting for its turn"
+AWAITS_NODE = "waiting for a node"
+STARTS = "the pod is starting"
+USUAL_MESSAGES = (None, AWAITS_TURN, AWAITS_NODE, STARTS)
+"""Messages that say no more than the phase does."""
+
 
 def explain_wait(pod: Pod) -> tuple[str, str]:
     """Return reason and message for a pod that has no node."""
-    return pod.wait_reason or "Waiting", _join("waiting for a node", pod.wait_message)
+    return pod.wait_reason or "Waiting", _join(AWAITS_NODE, pod.wait_message)
+
+
+def explain_misfit(pod: Pod) -> tuple[str, str]:
+    """Return reason and message for a pod that is replaced, because it fits on none of the nodes that it names."""
+    return pod.wait_reason, _join("its pod is replaced, since it fits on none of the nodes it names", pod.wait_message)
 
 
 def explain_start(pod: Pod) -> str:
     """Return why a pod that has a node is not running yet."""
     reason = "" if pod.wait_reason in USUAL_WAITS else pod.wait_reason
-    return _join("the pod is starting", reason, pod.wait_message)
+    return _join(STARTS, reason, pod.wait_message)
 
 
 def explain_failure(pod: Pod) -> str:

@@ -5,7 +5,8 @@
 Level-triggered: the answer follows from the present state, not from what happened, so the function may be called at any
 time, any number of times, even after a crash. The highest attempt counts, unless an earlier one succeeds. A container's
 own failure uses up a retry; a pod that a node refused or lost does not. What either says about the node is judged in
-node_health.py.
+node_health.py. A pod that fits on none of the nodes that it names is no attempt: once it is gone, another one gets its
+number.
 """
 
 from collections.abc import Sequence
@@ -14,10 +15,17 @@ from dataclasses import dataclass, replace
 from perllm.api.task import OnDeadlineMissed
 from perllm.api.task_status import MAX_FAILED_ATTEMPTS, ConditionType, EnergyQuality, TaskPhase, TaskStatus
 from perllm.cluster.pod import Pod, PodPhase
-from perllm.cluster.pod_ends import is_overdue, is_refusal
+from perllm.cluster.pod_ends import is_overdue, is_refusal, is_to_replace
 from perllm.cluster.times import to_time
 from perllm.controller.conditions import Note
-from perllm.controller.explanations import explain_failure, explain_refusal, explain_start, explain_wait
+from perllm.controller.explanations import (
+    AWAITS_TURN,
+    explain_failure,
+    explain_misfit,
+    explain_refusal,
+    explain_start,
+    explain_wait,
+)
 from perllm.controller.stages import (
     accept,
     end,
@@ -55,6 +63,7 @@ class Step:
         cause: why it needs another pod after the last one; empty for the first pod.
         doomed: pods to delete.
         finished: the pod that ended the task, once it has.
+        replaced: the pod whose number another one gets once it is gone.
     """
 
     status: TaskStatus
@@ -62,6 +71,7 @@ class Step:
     cause: str = ""
     doomed: tuple[Pod, ...] = ()
     finished: Pod | None = None
+    replaced: Pod | None = None
 
 
 def advance(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float, note: Note | None = None) -> Step:
@@ -81,7 +91,7 @@ def advance(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float, n
 
 def reject(task: Task, status: TaskStatus, reason: str, message: str, now_s: float) -> TaskStatus:
     """Return the status of a task that is not run (again): Rejected if it never ran, otherwise Failed."""
-    rejected = unplace(status).model_copy(update={"received_time": to_time(task.received_s)})
+    rejected = unplace(status).change(received_time=to_time(task.received_s))
     for kind in (ConditionType.ACCEPTED, ConditionType.SCHEDULED):
         rejected = put_condition(task, rejected, kind, False, reason, message, now_s)
     phase = TaskPhase.FAILED if status.failed_attempts else TaskPhase.REJECTED
@@ -92,7 +102,7 @@ def note_wait(task: Task, status: TaskStatus, note: Note, cause: str, now_s: flo
     """Return the status of a task that has no pod, with the reason, and what became of its last pod."""
     message = _join(note.message, cause)
     status = put_condition(task, status, ConditionType.SCHEDULED, False, note.reason, message, now_s)
-    return status.model_copy(update={"message": message})
+    return status.change(message=message)
 
 
 def is_ended_at_deadline(status: TaskStatus) -> bool:
@@ -132,6 +142,8 @@ def _go_on(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) ->
         if task.valid_spec.on_deadline_missed is OnDeadlineMissed.TERMINATE:
             message = f"not complete by its deadline of {task.valid_spec.deadline}; onDeadlineMissed is Terminate"
             return Step(end(task, status, TaskPhase.FAILED, DEADLINE_EXCEEDED, message, now_s))
+    if current is not None and is_to_replace(current, now_s):
+        return _replace(task, status, current, now_s)
     if current is None or (current.is_deleting and not current.is_finished):
         return _want_pod(task, status, pods, now_s)
     if current.phase is PodPhase.FAILED:
@@ -147,12 +159,12 @@ def _keep(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) -> 
     observed = status.observed
     if observed is not None and observed.energy_quality is None and finished is None:
         # Without the pod it is no longer known when and where the task ran.
-        update["observed"] = observed.model_copy(update={"energy_quality": EnergyQuality.MISSING})
+        update["observed"] = observed.change(energy_quality=EnergyQuality.MISSING)
     if status.result is None:
         # A task that was ended at its deadline may still report how far it got.
         last = next((pod for pod in pods if pod.is_finished and pod.name == status.pod_name), None)
         update["result"] = read_result(last)
-    status = follow(task, status).model_copy(update=update)
+    status = follow(task, status).change(**update)
     return Step(status, doomed=(*doomed, *_overdue(pods, now_s)), finished=finished)
 
 
@@ -165,11 +177,9 @@ def _count(status: TaskStatus, pods: Sequence[Pod]) -> TaskStatus:
     attempts = max((pod.attempt for pod in pods), default=0)
     failed = {pod.attempt for pod in pods if pod.phase is PodPhase.FAILED and not is_refusal(pod)}
     failed.update(status.failed_attempts or ())
-    return status.model_copy(
-        update={
-            "attempts": max(status.attempts, attempts),
-            "failed_attempts": tuple(sorted(failed))[:MAX_FAILED_ATTEMPTS] or None,
-        }
+    return status.change(
+        attempts=max(status.attempts, attempts),
+        failed_attempts=tuple(sorted(failed))[:MAX_FAILED_ATTEMPTS] or None,
     )
 
 
@@ -180,10 +190,18 @@ def _want_pod(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float,
         attempts = "requests" if task.valid_spec.is_served else "pods"
         message = f"{lost} {attempts} were refused or lost by their nodes" + (f"; last: {cause}" if cause else "")
         return Step(end(task, status, TaskPhase.FAILED, "TooManyRefusals", message, now_s))
-    message = _join("waiting for its turn", cause)
-    waiting = unplace(status).model_copy(update={"phase": TaskPhase.PENDING, "message": message})
+    message = _join(AWAITS_TURN, cause)
+    waiting = unplace(status).change(phase=TaskPhase.PENDING, message=message)
     waiting = put_condition(task, waiting, ConditionType.SCHEDULED, False, "Waiting", message, now_s)
     return Step(waiting, attempt=status.attempts + 1, cause=cause, doomed=_overdue(pods, now_s))
+
+
+def _replace(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> Step:
+    """Return the step of a task whose pod fits on none of the nodes that it names."""
+    reason, message = explain_misfit(pod)
+    status = unplace(status).change(phase=TaskPhase.PENDING, attempts=pod.attempt - 1, message=message)
+    status = put_condition(task, status, ConditionType.SCHEDULED, False, reason, message, now_s)
+    return Step(status, doomed=() if pod.is_deleting else (pod,), replaced=pod)
 
 
 def _join(message: str, cause: str) -> str:
@@ -200,15 +218,13 @@ def _retry(task: Task, status: TaskStatus, pods: Sequence[Pod], current: Pod, no
 
 
 def _progress(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatus:
-    status = status.model_copy(update={"pod_name": pod.name, "runs_as": find_way(pod)})
+    status = status.change(pod_name=pod.name, runs_as=find_way(pod))
     if pod.node is None:
         reason, message = explain_wait(pod)
         status = put_condition(task, status, ConditionType.SCHEDULED, False, reason, message, now_s)
-        return status.model_copy(update={"phase": TaskPhase.PENDING, "message": message})
+        return status.change(phase=TaskPhase.PENDING, message=message)
     status = place(task, status, pod, now_s)
     if pod.phase is PodPhase.RUNNING:
         started = to_time(pod.started_s) if pod.started_s else None
-        return status.model_copy(
-            update={"phase": TaskPhase.RUNNING, "message": None, "start_time": status.start_time or started}
-        )
-    return status.model_copy(update={"phase": TaskPhase.SCHEDULED, "message": explain_start(pod)})
+        return status.change(phase=TaskPhase.RUNNING, message=None, start_time=status.start_time or started)
+    return status.change(phase=TaskPhase.SCHEDULED, message=explain_start(pod))

@@ -22,7 +22,7 @@ class PodAccounts:
         settlement: measures energy.
         node_health: judges nodes by the ends of pods.
         outcomes: learns from tasks that were ended at their deadlines.
-        metrics: count the pods that nodes refuse.
+        metrics: count the pods that nodes refuse, or that are replaced.
         patience: how long pods may take.
         unix_now: wall clock.
     """
@@ -50,6 +50,8 @@ class PodAccounts:
         """Note that a pod was added or changed; `model` is that of its task, None while the task is not known."""
         if is_refusal(pod) and not (before and is_refusal(before)):
             self._metrics.fleet.refusals.inc()
+        if pod.misfit and pod.is_deleting and not (before and before.is_deleting):
+            self._metrics.fleet.replaced.inc()
         if model is not None:
             self._node_health.see(before, pod, model)
 

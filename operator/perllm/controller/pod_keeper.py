@@ -1,6 +1,7 @@
 """Creates pods and releases them, and deletes objects until they are gone."""
 
 import logging
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -39,8 +40,16 @@ class PodKeeper:
         self._scheduler_name = scheduler_name
         self._runners = runners
 
-    async def create(self, task: Task, attempt: int, node: str | None) -> PodDenial | None:
-        """Create the pod of an attempt at a task, which is meant for a node; if it was denied for now, return why.
+    async def create(
+        self, task: Task, attempt: int, node: str | None, *, named: Sequence[str] = ()
+    ) -> PodDenial | None:
+        """Create the pod of an attempt at a task; if it was denied for now, return why.
+
+        Args:
+            task: the task.
+            attempt: number of the attempt.
+            node: the node that it is meant for.
+            named: nodes that it is narrowed to; none if it may be placed on any.
 
         Raises:
             InvalidTemplateError: the pod can never be created.
@@ -48,7 +57,7 @@ class PodKeeper:
         spec = task.valid_spec
         try:
             template = self._runners.build_template(spec, node) if spec.is_served else None
-            pod = build_pod(task, attempt, self._scheduler_name, runner_template=template)
+            pod = build_pod(task, attempt, self._scheduler_name, named=named, runner_template=template)
         except Exception as error:
             raise _give_up(task, error) from error
         name = f"{task.namespace}/{pod['metadata']['name']}"
@@ -89,17 +98,21 @@ class PodKeeper:
         self.delete_pod(pod)
 
     def delete_pod(self, pod: Pod) -> None:
-        """Delete a pod; returns at once. While it is retained it stays until it is released."""
-        self.delete(_pod_path(pod), pod.uid)
+        """Delete a pod; returns at once. While it is retained it stays until it is released.
 
-    def delete(self, path: str, uid: str) -> None:
-        """Delete the object at `path` if it still has this uid; returns at once."""
+        A misfit is deleted only if it has not changed, since kube-scheduler may have placed it in the meantime.
+        """
+        self.delete(_pod_path(pod), pod.uid, version=pod.misfit.version if pod.misfit else "")
+
+    def delete(self, path: str, uid: str, *, version: str = "") -> None:
+        """Delete the object at `path` if it still has this uid, and this version if one is given; returns at once."""
         name = path.partition("/namespaces/")[2]
-        self._writes.put(Write("deletion", name, partial(self._delete, path, uid)))
+        unchanged = {"uid": uid, **({"resourceVersion": version} if version else {})}
+        self._writes.put(Write("deletion", name, partial(self._delete, path, unchanged)))
 
-    async def _delete(self, path: str, uid: str) -> None:
+    async def _delete(self, path: str, preconditions: dict[str, str]) -> None:
         try:
-            await self._client.delete(path, {"preconditions": {"uid": uid}, "propagationPolicy": "Background"})
+            await self._client.delete(path, {"preconditions": preconditions, "propagationPolicy": "Background"})
         except ApiError as error:
             if error.is_transient:
                 raise

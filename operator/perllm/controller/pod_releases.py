@@ -9,6 +9,7 @@ from perllm.controller.outcome_learner import OutcomeLearner
 from perllm.controller.pod_keeper import PodKeeper
 from perllm.controller.retention import Records, may_release
 from perllm.controller.status_writer import StatusWriter
+from perllm.controller.summary import is_settled
 from perllm.controller.tracking import Tracking
 from perllm.guard import Guard
 
@@ -90,8 +91,10 @@ class PodReleases:
         if tracked is not None:
             pod = tracked.pods.get(pod.name, pod)
             if not tracked.task.is_deleting:
-                is_learned = pod.is_finished and self._outcomes.is_recorded(tracked)
-                records = Records(tracked.status, self._writer.is_stored(pod.task_key), is_learned)
+                # Most pods wait for their energy, so what takes longer to find out comes last.
+                is_stored = self._writer.is_stored(pod.task_key)
+                is_learned = is_stored and is_settled(tracked.status) and self._outcomes.is_recorded(tracked)
+                records = Records(tracked.status, is_stored, is_learned)
         if may_release(pod, records, now_s):
             self._released_s[pod.uid] = now_s
             self._pods.release(pod)

@@ -1,22 +1,33 @@
 """The pod that carries out an attempt at a task."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 from perllm.api import names
 from perllm.cluster.shapes import as_objects, as_text
 from perllm.cluster.times import format_time
+from perllm.controller.narrowing import narrow
 from perllm.controller.task import Task
 
 
 def build_pod(
-    task: Task, attempt: int, scheduler_name: str, *, runner_template: dict[str, Any] | None = None
+    task: Task,
+    attempt: int,
+    scheduler_name: str,
+    *,
+    named: Sequence[str] = (),
+    runner_template: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the pod of an attempt, made from the task's template, or from that of its runner pod if it has none."""
+    """Return the pod of an attempt, made from the task's template, or from that of its runner pod if it has none.
+
+    It is narrowed to the nodes in `named`, if there are any and it can be.
+    """
     spec = task.valid_spec
     template = copy.deepcopy(spec.template or runner_template or {})
     metadata = template.get("metadata") or {}
     pod_spec = {"restartPolicy": "Never", **template["spec"], "schedulerName": scheduler_name}
+    narrowed = narrow(pod_spec, named)
     labels = {
         **_without_ours(metadata.get("labels") or {}),
         names.TASK_LABEL: names.to_label_value(task.name),
@@ -27,6 +38,7 @@ def build_pod(
         **_without_ours(metadata.get("annotations") or {}),
         names.DEADLINE_ANNOTATION: format_time(task.due_s),
         names.CONTAINERS_ANNOTATION: ",".join(_container_names(pod_spec)),
+        **({} if narrowed is None else {names.NAMED_NODES_ANNOTATION: ",".join(named)}),
     }
     return {
         "apiVersion": "v1",
@@ -48,7 +60,7 @@ def build_pod(
                 }
             ],
         },
-        "spec": pod_spec,
+        "spec": narrowed or pod_spec,
     }
 
 

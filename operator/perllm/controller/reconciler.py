@@ -14,6 +14,7 @@ from perllm.controller import lifecycle
 from perllm.controller.announcer import Announcer
 from perllm.controller.conditions import Note
 from perllm.controller.decisions import Decisions
+from perllm.controller.explanations import USUAL_MESSAGES
 from perllm.controller.pod_accounts import PodAccounts
 from perllm.controller.pod_keeper import PodKeeper
 from perllm.controller.served_runs import lose_run
@@ -26,8 +27,11 @@ from perllm.guard import Guard
 from perllm.nodes.node_health import find_avoided
 from perllm.scheduling.scheduler import Scheduler
 
+PROGRESS_DELAY_S = 3.0
+"""How long a status waits to be written that only says how far a task is: most are replaced by then."""
+
 UNFINISHED_DELAY_S = 1.0
-"""How long the status of an unfinished task waits to be written: most are replaced by the next one within that time."""
+"""The same for a status with a message for people, which another one may follow at once."""
 
 
 class Reconciler:
@@ -82,9 +86,11 @@ class Reconciler:
         """Say in a task's status that PerLLM failed on it."""
         tracked = self._tracking.get(key)
         status = tracked.status if tracked is not None else TaskStatus()
+        if tracked is not None:
+            tracked.put = None
         if not status.phase.is_final:
             message = f"PerLLM failed on this task and will retry: {words}"
-            fields = status.model_copy(update={"message": message}).to_object()
+            fields = status.change(message=message).to_object()
             self._writer.put(key, tracked.task.uid if tracked is not None else "", fields)
 
     def reject(self, tracked: Tracked, reason: str, message: str) -> None:
@@ -150,6 +156,9 @@ class Reconciler:
         self._adopt(tracked, step.status)
         if step.attempt is not None:
             self._scheduler.submit(task.to_pending(step.attempt, find_avoided(tracked.all_pods)))
+        elif step.replaced is not None:
+            tracked.widened = step.replaced.attempt
+            self._scheduler.retract(key)
         else:
             tracked.note = None
             if step.status.phase.is_final or step.status.node_name is not None:
@@ -177,6 +186,8 @@ class Reconciler:
 
     def _adopt(self, tracked: Tracked, status: TaskStatus) -> None:
         """Make `status` the task's, announce what is new in it, and have it written."""
+        if status == tracked.put:
+            return
         task, before = tracked.task, tracked.status
         tracked.status = status
         if status.node_name and (status.node_name, status.pod_name) != (before.node_name, before.pod_name):
@@ -191,8 +202,8 @@ class Reconciler:
             self._announcer.ended(task, status)
         if is_settled(status) and not is_settled(before):
             self._announcer.settled(task, status, self._unix_now())
-        is_urgent = status.phase.is_final or _is_order(before, status)
-        self._writer.put(task.key, task.uid, status.to_object(), delay_s=0.0 if is_urgent else UNFINISHED_DELAY_S)
+        self._writer.put(task.key, task.uid, status.to_object(), delay_s=_find_delay_s(before, status))
+        tracked.put = status
 
     def _settle(self, tracked: Tracked, pod: Pod) -> None:
         """Measure the energy of a finished task as soon as the metrics cover its run."""
@@ -205,9 +216,9 @@ class Reconciler:
         if measured is None:
             return
         energy_j = None if measured.energy_j is None else round(measured.energy_j, 3)
-        observed = observed.model_copy(update={"energy_joules": energy_j, "energy_quality": measured.quality})
+        observed = observed.change(energy_joules=energy_j, energy_quality=measured.quality)
         self._announcer.measured(tracked.status.tier, measured)
-        self._adopt(tracked, tracked.status.model_copy(update={"observed": observed}))
+        self._adopt(tracked, tracked.status.change(observed=observed))
 
     def _schedule(self, tracked: Tracked, step: lifecycle.Step, now_s: float) -> None:
         """Plan the next reconciliation for when time alone changes something."""
@@ -223,7 +234,7 @@ class Reconciler:
             verdict_s = lifecycle.find_verdict_s(task, tracked.all_pods)
             waits_s += [verdict_s - now_s] if verdict_s > now_s else []
         elif status.observed is not None and status.observed.energy_quality is None and step.finished is not None:
-            waits_s.append(self._settlement.retry_s)
+            waits_s.append(self._settlement.find_pause_s(step.finished, now_s))
         if waits_s:
             loop = asyncio.get_running_loop()
             tracked.timer = loop.call_later(max(min(waits_s), 0.0) + 0.001, self._wake, task)
@@ -231,6 +242,15 @@ class Reconciler:
     def _wake(self, task: Task) -> None:
         if self._tracking.find(task.key, task.uid) is not None:
             self.reconcile(task.key)
+
+
+def _find_delay_s(before: TaskStatus, status: TaskStatus) -> float:
+    """Return how long a status may wait to be written."""
+    # The number of a pod that is replaced is not free until that is stored.
+    is_replacement = status.attempts < before.attempts
+    if status.phase.is_final or is_replacement or _is_order(before, status):
+        return 0.0
+    return PROGRESS_DELAY_S if status.message in USUAL_MESSAGES else UNFINISHED_DELAY_S
 
 
 def _is_order(before: TaskStatus, status: TaskStatus) -> bool:

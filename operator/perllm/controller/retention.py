@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from perllm.api.task_status import TaskPhase, TaskStatus
 from perllm.cluster.pod import Pod, PodPhase
+from perllm.cluster.pod_ends import is_to_replace
 from perllm.controller.summary import is_settled
 
 MARGIN_S = 30.0
@@ -41,7 +42,10 @@ def may_release(pod: Pod, records: Records, now_s: float) -> bool:
     status = records.status
     if status is None:
         return pod.is_finished or pod.is_deleting or pod.node is None
-    if not records.is_stored or not (status.phase.is_final or status.attempts >= pod.attempt):
+    if not records.is_stored:
+        return False
+    is_counted = status.attempts >= pod.attempt or (pod.is_deleting and is_to_replace(pod, now_s))
+    if not (status.phase.is_final or is_counted):
         return False
     if pod.phase is PodPhase.SUCCEEDED and not status.phase.is_final:
         return False

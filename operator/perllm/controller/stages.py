@@ -13,15 +13,15 @@ from perllm.controller.task import Task
 
 def accept(task: Task, status: TaskStatus, now_s: float) -> TaskStatus:
     """Note that PerLLM has accepted a task with its newest spec."""
-    status = follow(task, status).model_copy(update={"received_time": to_time(task.received_s)})
+    status = follow(task, status).change(received_time=to_time(task.received_s))
     status = put_condition(task, status, ConditionType.ACCEPTED, True, "Accepted", "", now_s)
     return put_condition(task, status, ConditionType.FINISHED, False, "InProgress", "", now_s)
 
 
 def follow(task: Task, status: TaskStatus) -> TaskStatus:
     """Note that a status holds for the newest spec; `kubectl wait` ignores conditions of an older one."""
-    conditions = tuple(one.model_copy(update={"observed_generation": task.generation}) for one in status.conditions)
-    return status.model_copy(update={"observed_generation": task.generation, "conditions": conditions})
+    conditions = tuple(one.change(observed_generation=task.generation) for one in status.conditions)
+    return status.change(observed_generation=task.generation, conditions=conditions)
 
 
 def place(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatus:
@@ -29,21 +29,17 @@ def place(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatus:
     if status.node_name == pod.node and status.pod_name == pod.name and status.decision is not None:
         return status
     decision = read_decision(task, pod)
-    status = status.model_copy(
-        update={
-            "node_name": pod.node,
-            "pod_name": pod.name,
-            "runs_as": find_way(pod),
-            "decision_record": pod.decision_record if pod.is_served else None,
-        }
+    status = status.change(
+        node_name=pod.node,
+        pod_name=pod.name,
+        runs_as=find_way(pod),
+        decision_record=pod.decision_record if pod.is_served else None,
     )
     if decision is not None:
-        status = status.model_copy(
-            update={
-                "tier": decision.tier,
-                "gpu_type": decision.gpu_type,
-                "decision": decision.to_status(task.received_s),
-            }
+        status = status.change(
+            tier=decision.tier,
+            gpu_type=decision.gpu_type,
+            decision=decision.to_status(task.received_s),
         )
     reason = decision.reason if decision else "bound without a decision by PerLLM"
     status = put_condition(task, status, ConditionType.SCHEDULED, True, "Placed", reason, now_s)
@@ -67,7 +63,7 @@ def find_way(pod: Pod) -> RunsAs:
 def unplace(status: TaskStatus) -> TaskStatus:
     """Forget where an earlier attempt was placed."""
     place = ("pod_name", "node_name", "tier", "gpu_type", "start_time", "decision", "decision_record")
-    return status.model_copy(update=dict.fromkeys((*place, "runs_as", "run", "result")))
+    return status.change(**dict.fromkeys((*place, "runs_as", "run", "result")))
 
 
 def succeed(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatus:
@@ -88,15 +84,13 @@ def succeed(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatu
         tokens=report.output_tokens,
         token_source=report.token_source,
     )
-    status = status.model_copy(
-        update={
-            "phase": TaskPhase.SUCCEEDED,
-            "message": _describe_unanswered(status.run),
-            "start_time": None if started_s is None else to_time(started_s),
-            "completion_time": to_time(task.received_s + latency_s),
-            "observed": observed,
-            "deadline_met": met,
-        }
+    status = status.change(
+        phase=TaskPhase.SUCCEEDED,
+        message=_describe_unanswered(status.run),
+        start_time=None if started_s is None else to_time(started_s),
+        completion_time=to_time(task.received_s + latency_s),
+        observed=observed,
+        deadline_met=met,
     )
     status = put_condition(task, status, ConditionType.COMPLETED, True, "Succeeded", "", now_s)
     status = put_condition(task, status, ConditionType.FINISHED, True, "Succeeded", "", now_s)
@@ -107,20 +101,18 @@ def succeed(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatu
 def miss_deadline(task: Task, status: TaskStatus, now_s: float) -> TaskStatus:
     """Note that the deadline has passed."""
     return put_condition(
-        task, status.model_copy(update={"deadline_met": False}), ConditionType.DEADLINE_MET, False, "Missed", "", now_s
+        task, status.change(deadline_met=False), ConditionType.DEADLINE_MET, False, "Missed", "", now_s
     )
 
 
 def end(task: Task, status: TaskStatus, phase: TaskPhase, reason: str, message: str, now_s: float) -> TaskStatus:
     """End a task that did not succeed."""
-    ended = status.model_copy(
-        update={
-            "observed_generation": task.generation,
-            "phase": phase,
-            "message": message,
-            "completion_time": to_time(now_s),
-            "deadline_met": False,
-        }
+    ended = status.change(
+        observed_generation=task.generation,
+        phase=phase,
+        message=message,
+        completion_time=to_time(now_s),
+        deadline_met=False,
     )
     for kind in (ConditionType.COMPLETED, ConditionType.DEADLINE_MET):
         ended = put_condition(task, ended, kind, False, reason, message, now_s)
@@ -140,7 +132,7 @@ def put_condition(
 ) -> TaskStatus:
     """Set one condition of a task."""
     conditions = set_condition(status.conditions, kind, value, reason, message, generation=task.generation, now_s=now_s)
-    return status.model_copy(update={"conditions": conditions})
+    return status.change(conditions=conditions)
 
 
 def _describe_unanswered(run: ServedRun | None) -> str | None:

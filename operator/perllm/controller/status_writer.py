@@ -91,15 +91,18 @@ class StatusWriter:
             key: namespace/name of the task.
             uid: its identity, so that another task of this name is left alone; empty if it is not known.
             fields: the status.
-            delay_s: how long the write may wait for a newer status that replaces it.
+            delay_s: how long the write may wait for a newer status that replaces it, however long one before it may.
         """
         if key not in self._wanted and self._stored.get(key) == fields:
             return
         self._wanted[key] = fields
         if not delay_s:
             self._queue(key, uid)
-        elif key not in self._delays:
-            self._delays[key] = asyncio.get_running_loop().call_later(delay_s, self._queue, key, uid), uid
+            return
+        loop = asyncio.get_running_loop()
+        if key not in self._delays or loop.time() + delay_s < self._delays[key][0].when():
+            self._end_delay(key)
+            self._delays[key] = loop.call_later(delay_s, self._queue, key, uid), uid
 
     def observe(self, key: str, present: Fields) -> None:
         """Note what is stored, after an agent has added its report; the next status is made with it."""

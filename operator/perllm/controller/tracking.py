@@ -27,7 +27,9 @@ class Tracked:
         revision: revision of its node's learned state that contains the outcome; 0 if none has to.
         note: why it has no pod yet.
         cause: why it needs another pod.
+        widened: number of the attempt whose pod fitted on none of the nodes that it named; the next one names none.
         ended: the pod that ended last; it may be gone.
+        put: the status that was last given to the writer; None if that has another one.
         read: the pod whose record was read last, and the decision in it.
     """
 
@@ -40,7 +42,9 @@ class Tracked:
     revision: int = 0
     note: Note | None = None
     cause: str = ""
+    widened: int = 0
     ended: Pod | None = None
+    put: TaskStatus | None = None
     read: tuple[object, Decision | None] = (None, None)
 
     @property

@@ -108,6 +108,10 @@ class Settlement:
             return share
         return Attribution(share.energy_j + transmission_energy_j, _limit_quality(share.quality, pod.timing))
 
+    def find_pause_s(self, pod: Pod, now_s: float) -> float:
+        """Return after which pause the energy of a finished pod may be measured that still cannot be."""
+        return max(self.retry_s, (pod.finished_s or now_s) + SETTLING_S - now_s)
+
     def list_windows(
         self, node: str, first_s: float, last_s: float, own: Span | None = None
     ) -> tuple[list[Window], list[Window]]:

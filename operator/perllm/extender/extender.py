@@ -1,8 +1,8 @@
 """Answers kube-scheduler: which nodes can take a pod, which is best, and the binding itself.
 
 Filter answers with the decision that the pod was created on, or with a new one if that no longer stands; Prioritize
-repeats it; Bind carries it out, with the decision record in the same transaction. They work in memory; only the binding
-goes to the API server.
+repeats it, but is not asked where Filter left one node; Bind carries it out, with the decision record in the same
+transaction. They work in memory; only the binding goes to the API server.
 """
 
 import logging

@@ -1,17 +1,14 @@
 """The messages between kube-scheduler and its extender (k8s.io/kube-scheduler/extender/v1); pure functions.
 
 Field names are capitalised on the wire. A pod that exists is placed as soon as a node has room, even if its task had
-better waited. Filter returns that node and the next best ones, in case it fails in the meantime; Prioritize gives the
-chosen node ten points and the others fewer, by rank. Ten is the maximum, so more than ten nodes would only be sent back
-and forth, which at a thousand nodes is most of what an extender costs.
+better waited. Filter returns that node alone, so kube-scheduler need not ask for scores; no other node would get the
+pod in any case, since kube-scheduler begins again if the chosen one fails. Prioritize gives the chosen node ten points
+and the others fewer, by rank, for a kube-scheduler that asks nevertheless.
 """
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
-
-import numpy as np
 
 from perllm.placement.placer import Placement
 
@@ -28,8 +25,8 @@ class Unplaceable:
 
 
 def filter_answer(placement: Placement, asked: Sequence[str]) -> Answer:
-    """Return the chosen node and the next best ones; if there is none, why the nodes that were asked about fail."""
-    passed = _shortlist(placement, set(asked))
+    """Return the chosen node; if there is none, why the nodes that were asked about fail."""
+    passed = [placement.node] if placement.node in asked else []
     failed = {} if passed else _exclude(asked, placement.obstacle or _describe_lack(placement))
     return {"NodeNames": passed, "FailedNodes": failed, "FailedAndUnresolvableNodes": {}, "Error": ""}
 
@@ -71,14 +68,3 @@ def _exclude(asked: Sequence[str], why: str) -> dict[str, str]:
 def _describe_lack(placement: Placement) -> str:
     has_room = placement.arms.compute_used <= placement.arms.compute_capacity
     return "a constraint does not hold" if has_room.any() else "no slot is free"
-
-
-def _shortlist(placement: Placement, asked: Set[str]) -> list[str]:
-    """Return the chosen node, then the best others with room among those that were asked about."""
-    chosen = placement.arm
-    if chosen is None:
-        return []
-    scores = placement.open_scores
-    names = (placement.names[arm] for arm in np.argsort(-scores, kind="stable").tolist() if scores[arm] > -np.inf)
-    others = (name for name in names if name in asked and name != placement.names[chosen])
-    return [placement.names[chosen], *islice(others, MAX_SCORE - 1)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cache, lru_cache
 from math import isfinite
 from typing import Any
 
@@ -146,8 +147,9 @@ _POSITIVE = frozenset(
 _ANY_SIGN = frozenset({"time_left_s", "length_centre", "score", "slack", "resource_slack", "hit_chance", "harm"})
 
 
+@lru_cache(maxsize=512)
 def read_record(text: str) -> Decision:
-    """Return the decision in a record.
+    """Return the decision in a record; the last ones are remembered, since each is read several times.
 
     Raises:
         RecordError: the text is not a record of this version.
@@ -182,10 +184,19 @@ def _find_impossible(part: Any) -> list[str]:
 def _flatten(part: Any) -> dict[str, object]:
     """Return the fields of a decision and of its parts, by the keys of the record."""
     flat: dict[str, object] = {}
-    for one in fields(part):
-        value = getattr(part, one.name)
-        flat |= _flatten(value) if isinstance(value, _PARTS) else {_KEYS.get(one.name, one.name): value}
+    for name, key in _list_keys(part.__class__):
+        value = getattr(part, name)
+        if isinstance(value, _PARTS):
+            flat |= _flatten(value)
+        else:
+            flat[key] = value
     return flat
+
+
+@cache
+def _list_keys(kind: Any) -> tuple[tuple[str, str], ...]:
+    """Return the fields of a part, each with its key in the record."""
+    return tuple((one.name, _KEYS.get(one.name, one.name)) for one in fields(kind))
 
 
 def _nest(record: object) -> object:

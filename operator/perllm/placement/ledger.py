@@ -104,6 +104,11 @@ class Ledger:
         self._add(flight, now_s)
         self._expiry[flight.task_id] = now_s + RESERVATION_S
 
+    def renew(self, task_id: str, now_s: float) -> None:
+        """Have the time of a reservation begin again; a confirmed task has none."""
+        if task_id in self._expiry:
+            self._expiry[task_id] = now_s + RESERVATION_S
+
     def confirm(self, flight: Flight, now_s: float) -> None:
         """Note that the task is bound to a node, reserved or not."""
         known = self._flights.get(flight.task_id)

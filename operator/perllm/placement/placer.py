@@ -85,6 +85,15 @@ class Placement:
         scores = self.open_scores
         return int(np.argmax(scores)) if (scores > -np.inf).any() else None
 
+    def name_best(self, count: int) -> tuple[str, ...]:
+        """Return the node of `arm` and the next best ones with room, `count` at most; none if no node has room."""
+        scores, node = self.open_scores, self.node
+        if node is None or not count:
+            return ()
+        best = np.argsort(-scores, kind="stable")[:count].tolist()
+        others = [self.names[arm] for arm in best if scores[arm] > -np.inf and self.names[arm] != node]
+        return node, *others[: count - 1]
+
     @property
     def favourite(self) -> int | None:
         """The arm that the task would best run on, with room or without; None when no arm may take it."""
@@ -216,9 +225,16 @@ class Placer:
         )
 
     def reserve(self, placement: Placement, node: str) -> None:
-        """Count the task as in flight on `node` until it is confirmed, released or expired."""
+        """Count the task as in flight on `node` until it is confirmed, released or expired.
+
+        If it is already there by the same decision, only its time begins again.
+        """
         arm, now_s = placement.names.index(node), self._now()
         request, inference, row = placement.request, placement.inference, int(placement.rows[arm])
+        known = self._ledger.flight(request.task_id)
+        if known is not None and known.row == row and known.inference is inference:
+            self._ledger.renew(request.task_id, now_s)
+            return
         self._learner.load(row, inference.model, now_s)
         if request.task_id not in self._ledger:
             allowed = placement.arms.allowed

@@ -148,6 +148,13 @@ class DispatchLoop:
             self._placer.release_reservation(task.uid)
             self._standing.pop(task.uid)
 
+    def retract(self, key: str) -> None:
+        """Forget a task whose pod will be replaced, and give back what it was given; it is queued once more later."""
+        task = self._tasks.get(key)
+        if task is not None:
+            self._release_claim(task)
+            self.withdraw(key)
+
     def note_pod(self, key: str) -> None:
         """Note that a task has a pod that waits for kube-scheduler, even if its creation seemed to fail."""
         task, claim = self._tasks.get(key), self._claims.get(key)

@@ -1,7 +1,7 @@
 """Everything that decides about tasks, in one place: each input that a decision depends on is a method of `Scheduler`.
 
     nodes       put_node, remove_node, put_serving, note_servers_known, put_bandwidth, warm
-    tasks       note_arrival, submit, withdraw, forget
+    tasks       note_arrival, submit, withdraw, retract, forget
     pods        note_pod, note_created, note_denied, note_abandoned, release_room, retry, retry_namespace
     placement   decide, settle (kube-scheduler asks), confirm, cancel, end, drop, free
     shadow mode consider, rehearse
@@ -201,6 +201,11 @@ class Scheduler:
     def withdraw(self, key: str) -> None:
         """Remove a task from the queue: it ended, was deleted, or its pod is bound."""
         self._loop.withdraw(key)
+
+    @recorded
+    def retract(self, key: str) -> None:
+        """Take back the decision about a task: its pod fits on none of the nodes that it names, and is replaced."""
+        self._loop.retract(key)
 
     @recorded
     def forget(self, key: str, task_id: str) -> None:

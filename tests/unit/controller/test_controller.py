@@ -23,6 +23,7 @@ from perllm.controller import controller, lifecycle
 from perllm.controller.announcer import Announcer
 from perllm.controller.assembly import ControllerContext, ControllerSettings, build_task_control
 from perllm.controller.pods import build_pod
+from perllm.controller.reconciler import PROGRESS_DELAY_S
 from perllm.controller.task import Task, read_task
 from perllm.energy.attribution import IdlePower
 from perllm.energy.foreign import ForeignLoad
@@ -692,7 +693,7 @@ async def test_a_pod_that_can_never_start_ends_the_task_with_the_message_of_kube
     cluster.bind()
     wrong = {"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "key" not found'}}
     cluster.pod(status={"phase": "Pending", "containerStatuses": [container(wrong)]})
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(1.1)
     words = 'CreateContainerConfigError: secret "key" not found'
     assert cluster.status()["message"] == f"the pod is starting: {words}"
     await asyncio.sleep(PodPatience().mistake_s + 1)
@@ -815,8 +816,19 @@ async def test_a_deleted_task_that_perllm_fails_on_is_left_alone(
     assert cluster.metric("perllm_faults_total", kind="task") == faults
     monkeypatch.undo()
     cluster.create()
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(PROGRESS_DELAY_S + 0.1)
     assert cluster.status()["phase"] == "Pending"
+
+
+async def test_progress_is_written_once_unless_there_is_something_to_explain(cluster: Cluster) -> None:
+    cluster.create()
+    await asyncio.sleep(1)
+    cluster.bind()
+    await asyncio.sleep(1)
+    cluster.pod(status={"phase": "Running", "containerStatuses": [container({"running": {}})]})
+    await asyncio.sleep(PROGRESS_DELAY_S)
+    statuses = [patch[-1]["value"] for path, patch in cluster.api.calls_of("PATCH") if path.endswith("/status")]
+    assert [status["phase"] for status in statuses] == ["Running"]
 
 
 async def test_an_earlier_pod_that_goes_later_does_not_hide_the_one_that_succeeded(cluster: Cluster) -> None:

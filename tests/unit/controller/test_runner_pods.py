@@ -17,6 +17,7 @@ from perllm.cluster.times import format_time
 from perllm.config import RunnerSettings
 from perllm.controller.assembly import ControllerSettings
 from perllm.controller.pods import build_pod
+from perllm.controller.reconciler import PROGRESS_DELAY_S
 from perllm.controller.runner_pods import RunnerPods
 from perllm.energy.settlement import SETTLING_S
 from perllm.placement.serving import NOTHING
@@ -175,7 +176,7 @@ async def test_a_restart_knows_which_way_each_attempt_went(cluster: UnservedClus
     cluster.bind("pod-1", task_id="uid-pod")
     cluster.serve()
     cluster.ask("request")
-    await asyncio.sleep(1)
+    await asyncio.sleep(PROGRESS_DELAY_S)
     assert cluster.slots_taken == 1.0
     cluster.stop()
     posts = len(cluster.api.calls_of("POST"))

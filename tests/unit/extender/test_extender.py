@@ -111,10 +111,9 @@ def in_flight(setting: Setting) -> list[float]:
 
 async def test_a_pod_is_filtered_scored_and_bound_with_its_decision(setting: Setting) -> None:
     answer = await setting.filter()
-    assert (sorted(answer["NodeNames"]), answer["Error"]) == (NODES, "")
-    points = await setting.prioritize()
-    node = max(points, key=points.__getitem__)
-    assert points[node] == 10
+    assert answer["Error"] == ""
+    (node,) = answer["NodeNames"]
+    assert (await setting.prioritize())[node] == 10
     assert await setting.bind(node=node) == ""
     ((path, binding),) = setting.api.calls_of("POST")
     assert path == "/api/v1/namespaces/lab/pods/t1/binding"
@@ -136,8 +135,9 @@ async def test_a_burst_sees_the_pods_before_it_although_none_is_bound(setting: S
 
 
 async def test_filtering_a_pod_again_does_not_count_it_twice(setting: Setting) -> None:
-    for _ in range(3):
-        assert (await setting.filter())["NodeNames"] == NODES
+    (node,) = (await setting.filter())["NodeNames"]
+    for _ in range(2):
+        assert (await setting.filter())["NodeNames"] == [node]
     assert sum(in_flight(setting)) == 1
 
 

@@ -7,6 +7,7 @@ import pytest
 from perllm.placement.decision import read_record
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.flight import Residence
+from perllm.placement.ledger import RESERVATION_S
 from perllm.placement.placer import Placement
 from perllm.policy.table import CsUcbTable
 from unit.placement.cluster_of import CLOUD, EDGE, Setting, make_node, make_request, make_setting
@@ -58,6 +59,15 @@ class TestFleet:
 
 
 class TestChoice:
+    def test_names_the_chosen_node_and_the_next_best_with_room(self) -> None:
+        setting = make_setting(make_node("a"), make_node("b", slots=1), make_node("c"), make_node("d"))
+        setting.placer.reserve(setting.placer.choose(make_request("first"), ["b"]), "b")
+        placement = setting.placer.choose(make_request("second"))
+        named = placement.name_best(4)
+        assert (named[0], set(named)) == (placement.node, {"a", "c", "d"})
+        assert placement.name_best(2) == named[:2]
+        assert placement.name_best(0) == ()
+
     def test_is_among_the_candidates_only(self) -> None:
         placer = make_setting(make_node("a"), make_node("b"), make_node("c")).placer
         placement = placer.choose(make_request(), ["b", "unknown"])
@@ -261,6 +271,18 @@ class TestFlights:
         setting = make_setting(make_node("a"))
         setting.placer.reserve(setting.placer.choose(make_request()), "a")
         setting.now_s += 100
+        assert setting.placer.expire() == ["uid-t"]
+
+    def test_last_longer_when_the_same_decision_is_reserved_again(self) -> None:
+        setting = make_setting(make_node("a"))
+        placement = setting.placer.choose(make_request())
+        setting.placer.reserve(placement, "a")
+        setting.now_s += RESERVATION_S - 1
+        setting.placer.reserve(placement, "a")
+        setting.now_s += RESERVATION_S - 1
+        assert setting.placer.expire() == []
+        assert setting.ledger.placed == 1
+        setting.now_s += 1
         assert setting.placer.expire() == ["uid-t"]
 
     def test_are_the_same_when_they_are_read_from_a_record(self) -> None:
