@@ -19,8 +19,10 @@ from perllm.cluster.times import to_time
 from perllm.controller.conditions import Note
 from perllm.controller.explanations import explain_failure, explain_refusal, explain_start, explain_wait
 from perllm.controller.stages import (
+    TURN,
     accept,
     end,
+    find_wait,
     find_way,
     follow,
     miss_deadline,
@@ -180,7 +182,7 @@ def _want_pod(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float,
         attempts = "requests" if task.valid_spec.is_served else "pods"
         message = f"{lost} {attempts} were refused or lost by their nodes" + (f"; last: {cause}" if cause else "")
         return Step(end(task, status, TaskPhase.FAILED, "TooManyRefusals", message, now_s))
-    message = _join("waiting for its turn", cause)
+    message = _join(TURN, cause)
     waiting = unplace(status).model_copy(update={"phase": TaskPhase.PENDING, "message": message})
     waiting = put_condition(task, waiting, ConditionType.SCHEDULED, False, "Waiting", message, now_s)
     return Step(waiting, attempt=status.attempts + 1, cause=cause, doomed=_overdue(pods, now_s))
@@ -203,7 +205,9 @@ def _progress(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskSta
     status = status.model_copy(update={"pod_name": pod.name, "runs_as": find_way(pod)})
     if pod.node is None:
         reason, message = explain_wait(pod)
-        status = put_condition(task, status, ConditionType.SCHEDULED, False, reason, message, now_s)
+        if pod.wait_message or find_wait(status) is None:
+            # Without a message kube-scheduler has only just got the pod: what the task waited for until now remains.
+            status = put_condition(task, status, ConditionType.SCHEDULED, False, reason, message, now_s)
         return status.model_copy(update={"phase": TaskPhase.PENDING, "message": message})
     status = place(task, status, pod, now_s)
     if pod.phase is PodPhase.RUNNING:

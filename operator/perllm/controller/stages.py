@@ -10,6 +10,9 @@ from perllm.controller.conditions import set_condition
 from perllm.controller.decisions import read_decision
 from perllm.controller.task import Task
 
+TURN = "waiting for its turn"
+"""What a task waits for that was not examined yet."""
+
 
 def accept(task: Task, status: TaskStatus, now_s: float) -> TaskStatus:
     """Note that PerLLM has accepted a task with its newest spec."""
@@ -42,7 +45,7 @@ def place(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatus:
             update={
                 "tier": decision.tier,
                 "gpu_type": decision.gpu_type,
-                "decision": decision.to_status(task.received_s),
+                "decision": decision.to_status(task.received_s).model_copy(update={"waited_for": find_wait(status)}),
             }
         )
     reason = decision.reason if decision else "bound without a decision by PerLLM"
@@ -62,6 +65,12 @@ def place(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatus:
 def find_way(pod: Pod) -> RunsAs:
     """Return what carries out an attempt."""
     return RunsAs.REQUEST if pod.is_served else RunsAs.POD
+
+
+def find_wait(status: TaskStatus) -> str | None:
+    """Return what a task has waited for until now; None if it has only waited for its turn."""
+    waits = (one for one in status.conditions if one.type == ConditionType.SCHEDULED and one.status == "False")
+    return next((one.message for one in waits if one.message != TURN), None)
 
 
 def unplace(status: TaskStatus) -> TaskStatus:
