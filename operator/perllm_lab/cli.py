@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +232,7 @@ def simulate(processes: int | None, **options: Any) -> None:
     """Simulate policies on the lab's hardware without a cluster: same requests for all, much faster than real time."""
     settings = SimulateSettings(**options, processes=processes or os.cpu_count() or 1)
     try:
-        run_simulation(settings, Display(Console()))
+        run_simulation(settings, Display(Console()), today=date.today())
     except EXPECTED as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt as error:
@@ -250,7 +251,7 @@ def figures(only: str | None, processes: int | None, **options: Any) -> None:
     """Make the published figures; runs that are complete are kept, so that the command can be interrupted."""
     settings = FigureSettings(**options, only=_split(only or ""), processes=processes or os.cpu_count() or 1)
     try:
-        make_figures(settings, Display(Console()))
+        make_figures(settings, Display(Console()), today=date.today())
     except EXPECTED as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt as error:

@@ -94,6 +94,7 @@ async def _try_plugin(folder: Path) -> None:
     assert "as a pod" in explained
     checked = await _read_output(_shell(folder, "doctor", f"{source}; perllm doctor"))
     assert "ok, 0 warn, 0 FAIL" in checked, checked
+    await _read_output(_shell(folder, "delete", f"{source}; kubectl delete llmtasks --selector perllm.io/batch"))
 
 
 def _shell(folder: Path, name: str, script: str) -> Process:

@@ -126,7 +126,7 @@ def _explain_alternatives(status: TaskStatus, decision: DecisionStatus) -> Itera
         where = "the same node" if other.node == status.node_name else other.node
         expected = f"{format_seconds(other.predicted_latency)}, {format_joules(other.predicted_energy)}"
         chance = format_share(other.hit_chance)
-        yield f"  Otherwise the plain kube-scheduler would have taken {where}: {expected}, {chance} likely to be in time"
+        yield f"  Otherwise the plain kube-scheduler would have taken {where}: {expected}, {chance} in time"
 
 
 def _count_excluded(cause: str, count: int) -> str:

@@ -106,6 +106,6 @@ def _rank_others(choice: Choice, arm: int) -> Iterator[int]:
 
 
 def _find_loss(choice: Choice, other: int, arm: int) -> str:
-    losses = {term.name: term.sign * float(term.values[other] - term.values[arm]) for term in choice.terms}
+    losses = {term.name: term.sign * (float(term.values[other]) - float(term.values[arm])) for term in choice.terms}
     worst = min(losses, key=lambda name: losses[name], default="")
     return worst if worst and losses[worst] <= -LEAST else ""

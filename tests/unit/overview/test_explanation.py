@@ -60,7 +60,7 @@ def test_excluded_nodes_have_their_cause_in_words() -> None:
 
 def test_what_kube_scheduler_would_have_done() -> None:
     text = explain(make_placed(decision={"counterfactual": {"node": "t4-1", "predictedLatency": 2.0}}))
-    assert "plain kube-scheduler would have taken the same node: 2.00 s, ?, ? likely to be in time" in text
+    assert "plain kube-scheduler would have taken the same node: 2.00 s, ?, ? in time" in text
 
 
 def test_the_prediction_stands_next_to_the_outcome() -> None:
