@@ -253,6 +253,7 @@ def scheduler_config(config_file: Path | None, namespace: str) -> None:
     show_envvar=True,
     help="User of an operator that runs outside of the cluster, as in a lab, instead of a service account.",
 )
+@click.option("--no-prometheus", "lacks_prometheus", is_flag=True, help="The cluster is meant to have no Prometheus.")
 @click.option("--prometheus", help="URL of Prometheus as seen from here, instead of the configured one.")
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Format.")
 @_explained
@@ -263,6 +264,7 @@ def doctor(
     namespace: str,
     service_account: str,
     user: str | None,
+    lacks_prometheus: bool,
     prometheus: str | None,
     output: str,
 ) -> None:
@@ -278,7 +280,16 @@ def doctor(
         telemetry = config.telemetry.model_copy(update={"url": prometheus})
         config = config.model_copy(update={"telemetry": telemetry})
     place = Account(namespace, service_account)
-    if not asyncio.run(examine(config, kubeconfig, context, place, user=user, as_json=output == "json")):
+    examination = examine(
+        config,
+        kubeconfig,
+        context,
+        place,
+        user=user,
+        has_prometheus=not lacks_prometheus,
+        as_json=output == "json",
+    )
+    if not asyncio.run(examination):
         sys.exit(1)
 
 

@@ -20,7 +20,14 @@ TIMEOUT_S = 10.0
 
 
 async def examine(
-    config: Config, kubeconfig: Path | None, context: str | None, place: Account, *, user: str | None, as_json: bool
+    config: Config,
+    kubeconfig: Path | None,
+    context: str | None,
+    place: Account,
+    *,
+    user: str | None,
+    has_prometheus: bool,
+    as_json: bool,
 ) -> bool:
     """Examine a cluster, print the findings, and return whether none of them is a FAIL.
 
@@ -31,6 +38,7 @@ async def examine(
         place: namespace that PerLLM is installed in, and name of the operator's service account; the namespace may be
             empty inside a pod.
         user: name of the operator's user if it runs outside of the cluster; None if it runs in pods.
+        has_prometheus: whether the cluster is meant to have one.
         as_json: whether to print a JSON object instead of lines.
     """
     inside = None if kubeconfig or context else _find_own_namespace()
@@ -45,7 +53,10 @@ async def examine(
     findings: list[Finding] = []
     try:
         async with Client(credentials, timeout_s=TIMEOUT_S) as client:
-            examination = Examination(client, credentials.server, source, config, namespace, account, time.time)
+            server = credentials.server
+            examination = Examination(
+                client, server, source, config, namespace, account, time.time, has_prometheus=has_prometheus
+            )
             async for finding in examination.run():
                 findings.append(finding)
                 if not as_json:

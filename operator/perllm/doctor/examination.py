@@ -32,6 +32,7 @@ class Examination:
         namespace: namespace in which PerLLM is installed.
         account: account of the operator; None if the examination itself runs with that account.
         unix_now: Unix time in seconds.
+        has_prometheus: whether the cluster is meant to have one.
     """
 
     client: Client
@@ -41,6 +42,7 @@ class Examination:
     namespace: str
     account: Account | OutsideUser | None
     unix_now: Callable[[], float]
+    has_prometheus: bool = True
 
     async def run(self) -> AsyncIterator[Finding]:
         """Yield the findings, one check after the other."""
@@ -100,6 +102,9 @@ class Examination:
             yield finding
 
     async def _examine_telemetry(self) -> AsyncIterator[Finding]:
+        if not self.has_prometheus:
+            yield ok(telemetry.CHECK, "not asked, as there is none: the energy of tasks is unknown")
+            return
         items = await self._list("/api/v1/nodes")
         fleet = {node.name for node in nodes.find_fleet(items, self.config.nodes)}
         known = telemetry.Nodes(nodes.find_addresses(items), fleet)
