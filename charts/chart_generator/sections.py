@@ -104,6 +104,23 @@ class UninstallHook(Section):
     )
 
 
+class TestHook(Section):
+    """The Job of `helm test`."""
+
+    enabled: bool = Field(
+        default=True,
+        description="Whether it is created. It runs `perllm doctor` with the operator's account and configuration, and "
+        "needs no other rights.",
+    )
+    extra_args: list[str] = Field(
+        default=[], description="Further options of `perllm doctor`, such as --no-prometheus in a cluster without one."
+    )
+    resources: Object = Field(
+        default={"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}},
+        description="Its resources.",
+    )
+
+
 class Rbac(Section):
     """Roles and bindings."""
 

@@ -23,6 +23,7 @@ from chart_generator.sections import (
     ServiceAccount,
     ServiceMonitor,
     Strings,
+    TestHook,
     UninstallHook,
 )
 from perllm.config import Config
@@ -66,6 +67,7 @@ class Values(Section):
     uninstall_hook: UninstallHook = Field(
         default=UninstallHook(), description="The Job that `helm uninstall` runs before it deletes anything."
     )
+    test_hook: TestHook = Field(default=TestHook(), description="The Job that `helm test` runs.")
     rbac: Rbac = Field(default=Rbac(), description="Roles and bindings.")
     service_account: ServiceAccount = Field(
         default=ServiceAccount(), description="The service account of the operator."

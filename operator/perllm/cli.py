@@ -32,6 +32,7 @@ from perllm.doctor.rights import Account
 from perllm.extender.scheduler import scheduler_configuration
 from perllm.logs import configure_logging
 from perllm.operator import Operator
+from perllm.overview.command import explain, top
 from perllm.settings_file import ConfigError
 from perllm.shadow.operator import ShadowOperator
 from perllm.submission.command import submit
@@ -66,6 +67,8 @@ def main() -> None:
 
 main.add_command(agent)
 main.add_command(submit)
+main.add_command(top)
+main.add_command(explain)
 
 
 @main.command()
@@ -225,7 +228,14 @@ def scheduler_config(config_file: Path | None, namespace: str) -> None:
 
 
 @main.command()
-@click.option("--config", "config_file", type=_FILE, help="Configuration file (YAML) of the operator.")
+@click.option(
+    "--config",
+    "config_file",
+    type=_FILE,
+    envvar="PERLLM_CONFIG",
+    show_envvar=True,
+    help="Configuration file (YAML) of the operator.",
+)
 @click.option(
     "--kubeconfig", type=_FILE, help="Kubeconfig. Default: $KUBECONFIG, ~/.kube/config, then the service account."
 )
@@ -237,6 +247,13 @@ def scheduler_config(config_file: Path | None, namespace: str) -> None:
     show_default=True,
     help="Service account of the operator, if it has no pods yet.",
 )
+@click.option(
+    "--user",
+    envvar="PERLLM_USER",
+    show_envvar=True,
+    help="User of an operator that runs outside of the cluster, as in a lab, instead of a service account.",
+)
+@click.option("--no-prometheus", "lacks_prometheus", is_flag=True, help="The cluster is meant to have no Prometheus.")
 @click.option("--prometheus", help="URL of Prometheus as seen from here, instead of the configured one.")
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Format.")
 @_explained
@@ -246,6 +263,8 @@ def doctor(
     context: str | None,
     namespace: str,
     service_account: str,
+    user: str | None,
+    lacks_prometheus: bool,
     prometheus: str | None,
     output: str,
 ) -> None:
@@ -261,7 +280,16 @@ def doctor(
         telemetry = config.telemetry.model_copy(update={"url": prometheus})
         config = config.model_copy(update={"telemetry": telemetry})
     place = Account(namespace, service_account)
-    if not asyncio.run(examine(config, kubeconfig, context, place, as_json=output == "json")):
+    examination = examine(
+        config,
+        kubeconfig,
+        context,
+        place,
+        user=user,
+        has_prometheus=not lacks_prometheus,
+        as_json=output == "json",
+    )
+    if not asyncio.run(examination):
         sys.exit(1)
 
 

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from perllm_lab.figures import FigureSettings, UnknownFigureError, make_figures
 from perllm_lab.hardware.scenario import ScenarioError
 from perllm_lab.kubernetes.build import ToolchainError
 from perllm_lab.kubernetes.process import ProcessError
-from perllm_lab.lab import COMPONENTS, Lab, LabSettings
+from perllm_lab.lab import COMPONENTS, OPERATOR_USER, Lab, LabSettings
 from perllm_lab.policies import UnknownPolicyError
 from perllm_lab.report.progress import Display
 from perllm_lab.simulate import NO_HINTS, SimulateSettings, run_simulation
@@ -39,14 +40,19 @@ PID_FILE = "lab.pid"
 WORK = {f"{kind}s": kind for kind in RunsAs}
 ENVIRONMENT = "env"
 WATCH_INTERVAL_S = 2.0
-EXAMPLE = """\
-A task to try:
-kubectl create -f - <<END
-apiVersion: perllm.io/v1alpha1
-kind: LLMInferenceTask
-metadata: {{generateName: hello-}}
-spec: {{model: {model}, deadline: 30s, prompt: "Which is the largest planet?"}}
-END"""
+EXAMPLE_REQUEST = """\
+  kubectl perllm submit --model {model} --deadline 30s --prompt "Which is the largest planet?" --wait"""
+EXAMPLE_POD = """\
+  kubectl apply -f examples/task.yaml"""
+GUIDE = """\
+There, try:
+{example}
+  kubectl perllm top                nodes, tasks and joules, live
+  kubectl perllm explain TASK       where it ran, why there, and what it cost
+  perllm doctor                     what is missing; nothing, in a lab
+  kubectl apply -f examples/task.yaml      a task with a pod; so do batch-of-tasks.yaml and task-complete.yaml
+Decisions are logged in {log}; to follow them:
+  tail -f {log} | jq -r 'select(.event == "decision") | .message'"""
 MAX_SHOWN = 20
 """Differences of a replay that are shown."""
 
@@ -226,7 +232,7 @@ def simulate(processes: int | None, **options: Any) -> None:
     """Simulate policies on the lab's hardware without a cluster: same requests for all, much faster than real time."""
     settings = SimulateSettings(**options, processes=processes or os.cpu_count() or 1)
     try:
-        run_simulation(settings, Display(Console()))
+        run_simulation(settings, Display(Console()), today=date.today())
     except EXPECTED as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt as error:
@@ -245,7 +251,7 @@ def figures(only: str | None, processes: int | None, **options: Any) -> None:
     """Make the published figures; runs that are complete are kept, so that the command can be interrupted."""
     settings = FigureSettings(**options, only=_split(only or ""), processes=processes or os.cpu_count() or 1)
     try:
-        make_figures(settings, Display(Console()))
+        make_figures(settings, Display(Console()), today=date.today())
     except EXPECTED as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt as error:
@@ -347,14 +353,8 @@ async def _up(settings: LabSettings, folder: Path, display: Display, *, fresh: b
             environment.write_text(_describe_environment(lab, binaries["kubectl"]), encoding="utf-8")
             display.say(f"Prometheus: {lab.prometheus.url}")
             display.say(f"In another terminal, for KUBECONFIG and kubectl:   source {environment}")
-            if settings.has_agents:
-                display.say(EXAMPLE.format(model=lab.scenario.model))
-            display.say(
-                "kubectl get llmtasks --watch      kubectl get llmnodes      perllm doctor --config $PERLLM_CONFIG"
-            )
-            display.say(
-                f"Why tasks ran where they did:   tail -f {lab.operator_log} | jq 'select(.event == \"decision\")'"
-            )
+            example = EXAMPLE_REQUEST if settings.has_agents else EXAMPLE_POD
+            display.say(GUIDE.format(example=example.format(model=lab.scenario.model), log=lab.operator_log))
             display.say("Stop it with Ctrl-C, or with perllm-lab down from another terminal")
             await _wait_for_end(lab, stop)
 
@@ -365,6 +365,7 @@ def _describe_environment(lab: Lab, kubectl: Path) -> str:
     return (
         f"export KUBECONFIG={shlex.quote(str(lab.control_plane.admin_kubeconfig))}\n"
         f"export PERLLM_CONFIG={shlex.quote(str(lab.operator_config))}\n"
+        f"export PERLLM_USER={OPERATOR_USER}\n"
         f"export PATH={shlex.quote(folders)}:$PATH\n"
     )
 

@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import date
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from perllm.policy import contextual
 from perllm_lab.campaign.runs import find_all_digests
 from perllm_lab.policies import select_policies
+from perllm_lab.report.origin import Origin
 from perllm_lab.report.progress import Display
 from perllm_lab.simulate import SimulateSettings, make_experiment, publish
 from perllm_lab.simulator.experiment import Experiment
@@ -95,7 +97,7 @@ def load_figures() -> FigureList:
     return FigureList.model_validate(yaml.safe_load((files(__package__) / LIST).read_text("utf-8")))
 
 
-def make_figures(settings: FigureSettings, display: Display) -> None:
+def make_figures(settings: FigureSettings, display: Display, *, today: date) -> None:
     """Makes the runs that are missing, and writes results and page of each figure.
 
     Raises:
@@ -110,7 +112,7 @@ def make_figures(settings: FigureSettings, display: Display) -> None:
     for name, (asked, members) in parts.items():
         runs = [run for _ in members for run in next(found)]
         display.say(f"\n{name}")
-        publish(members[0], runs, asked, display)
+        publish(members[0], runs, asked, display, origin=Origin.of(f"perllm-lab figures --only {name}", today))
 
 
 def plan_figure(figure: FigureSpec, out: Path) -> tuple[SimulateSettings, list[Experiment]]:

@@ -44,7 +44,7 @@ from perllm_lab.nodes.registration import NODES
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "prometheus")
 OPERATOR_USER = "perllm"
 SCHEDULER_USER = "perllm-scheduler"
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 180.0
 LOOPBACK = "127.0.0.1"
 OPERATOR_LOG = "operator.log"
 OPERATOR_CONFIG = "operator.yaml"

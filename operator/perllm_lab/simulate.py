@@ -1,9 +1,12 @@
 """The command `perllm-lab simulate`: runs an experiment and writes its results."""
 
 import json
+import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from datetime import date
 from pathlib import Path
+from textwrap import fill
 
 from numpy.random import default_rng
 
@@ -14,10 +17,12 @@ from perllm_lab.hardware.events import ChangeKind
 from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.policies import HINDSIGHT, build_scheduler, select_policies
 from perllm_lab.report.claim_section import has_claim
+from perllm_lab.report.conclusion import conclude
 from perllm_lab.report.digest import RunDigest
 from perllm_lab.report.document import build_document
-from perllm_lab.report.headline import LEGEND, describe_loads, headline_table
+from perllm_lab.report.headline import LEGEND, headline_table
 from perllm_lab.report.loads import FLEET
+from perllm_lab.report.origin import Origin
 from perllm_lab.report.progress import Display
 from perllm_lab.simulator.capacity_limit import limit_capacity
 from perllm_lab.simulator.experiment import Experiment, RunSpec
@@ -32,7 +37,17 @@ from perllm_lab.workload.sources import SYNTHETIC, load_arrivals
 SYNTHETIC_TASKS = 4000
 NO_HINTS = "none"
 RESULTS = "results.json"
+OPTIONS = {"loads": "--load", "runs_as": "--work", "pod_start_s": "--pod-start", "scrape_s": "--scrape"}
+"""Names of options that are not those of their settings."""
+
+REPRODUCED = frozenset(
+    {"scenario", "policies", "trace", "seeds", "seed_base", "loads", "tasks", "hints", "inventory", "pod_start_s"}
+    | {"resident", "scrape_s", "runs_as", "subject"}
+)
+"""Settings that results depend on."""
+
 PAGE = "report.html"
+WIDTH = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +94,18 @@ class SimulateSettings:
     json: Path | None = None
     processes: int = 1
 
+    @property
+    def command(self) -> str:
+        """The command line that asks for the same runs; what has its default is left out."""
+        words = ["perllm-lab", "simulate"]
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in REPRODUCED and value != field.default:
+                words += _as_option(field.name, value)
+        return shlex.join([*words, "--out", str(self.out)])
 
-def run_simulation(settings: SimulateSettings, display: Display) -> None:
+
+def run_simulation(settings: SimulateSettings, display: Display, *, today: date) -> None:
     """Runs the experiment, writes its results as JSON and as a page, and shows the headline figures."""
     experiment = make_experiment(settings)
     scenario = experiment.scenario
@@ -89,11 +114,13 @@ def run_simulation(settings: SimulateSettings, display: Display) -> None:
         f"{len(experiment.loads)} loads, {len(experiment.seeds)} seeds: {len(experiment.jobs())} runs"
     )
     runs = find_digests(experiment, settings.cache, settings.processes, display)
-    publish(experiment, runs, settings, display)
+    publish(experiment, runs, settings, display, origin=Origin.of(settings.command, today))
 
 
-def publish(experiment: Experiment, runs: Sequence[RunDigest], settings: SimulateSettings, display: Display) -> None:
-    """Writes the results of runs as JSON and as a page, and shows the headline figures."""
+def publish(
+    experiment: Experiment, runs: Sequence[RunDigest], settings: SimulateSettings, display: Display, *, origin: Origin
+) -> None:
+    """Writes the results of runs as JSON and as a page, and shows the headline figures and the verdict."""
     # Charts take half a second to import, which the worker processes and the other commands can do without.
     from perllm_lab.report.page import render_page
 
@@ -101,10 +128,10 @@ def publish(experiment: Experiment, runs: Sequence[RunDigest], settings: Simulat
     document = build_document(runs, describe(experiment, settings), capacity=find_capacity(experiment), limits=limits)
     target = settings.json or settings.out / RESULTS
     write_atomically(target, json.dumps(document, indent=1, allow_nan=False) + "\n")
-    write_atomically(settings.out / PAGE, render_page(document))
+    write_atomically(settings.out / PAGE, render_page(document, origin))
     display.console.print(headline_table(document))
-    for line in (LEGEND, "", *describe_loads(document)):
-        display.say(line)
+    for line in (LEGEND, "", *conclude(document)):
+        display.say(fill(line, WIDTH))
     display.say(f"\nresults: {target}    report: {settings.out / PAGE}")
 
 
@@ -190,6 +217,16 @@ def describe(experiment: Experiment, settings: SimulateSettings) -> dict[str, ob
         "resident": scenario.resident,
         **asdict(experiment.settings),
     }
+
+
+def _as_option(name: str, value: object) -> list[str]:
+    """Returns a setting as words of a command line."""
+    option = OPTIONS.get(name, f"--{name.replace('_', '-')}")
+    if isinstance(value, bool):
+        return ["--resident" if value else "--model-load"]
+    if isinstance(value, tuple):
+        return [option, ",".join(f"{one:g}" for one in value)]
+    return [option, f"{value}s" if isinstance(value, RunsAs) else str(value)]
 
 
 def _adapt(scenario: Scenario, settings: SimulateSettings) -> Scenario:

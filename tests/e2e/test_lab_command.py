@@ -16,7 +16,7 @@ from perllm_lab.trace_replay import FINAL_PHASES
 from perllm_lab.workload.manifests import task_manifest
 from perllm_lab.workload.requests import Request
 
-START_TIMEOUT_S = 90.0
+START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 30.0
 
 
@@ -30,6 +30,7 @@ async def test_a_lab_starts_again_after_ctrl_c_and_after_a_kill(binaries: dict[s
         assert await _phases(client) == {"first": "Succeeded"}
         await _run_task(client, "second")
         await wait_until(lambda: _has_learned(client, 2), timeout_s=30)
+        await _try_plugin(tmp_path)
         assert "works in" in await _read_output(_lab(tmp_path, "up"))
         await _signal(process, signal.SIGINT)
     async with _running(process, tmp_path) as client:
@@ -80,6 +81,24 @@ async def _phases(client: Client) -> dict[str, str]:
 async def _has_learned(client: Client, count: int) -> bool:
     profiles: list[Object] = (await client.get(names.node_profiles_path()))["items"]
     return sum((item.get("status") or {}).get("outcomes", 0) for item in profiles) == count
+
+
+async def _try_plugin(folder: Path) -> None:
+    """Do what the lab suggests, in a shell that sources its environment."""
+    source = f". {folder}/lab/env"
+    asked = "kubectl perllm submit --model chat --deadline 60s --prompt Why? --wait"
+    assert "in time, complete after" in await _read_output(_shell(folder, "submit", f"{source}; {asked}"))
+    assert "second" in await _read_output(_shell(folder, "top", f"{source}; kubectl perllm top --once"))
+    explained = await _read_output(_shell(folder, "explain", f"{source}; kubectl perllm explain llmtask/second"))
+    assert "Why not" in explained
+    assert "as a pod" in explained
+    checked = await _read_output(_shell(folder, "doctor", f"{source}; perllm doctor"))
+    assert "ok, 0 warn, 0 FAIL" in checked, checked
+    await _read_output(_shell(folder, "delete", f"{source}; kubectl delete llmtasks --selector perllm.io/batch"))
+
+
+def _shell(folder: Path, name: str, script: str) -> Process:
+    return Process(name, ["bash", "-c", script], log_file=folder / f"{name}.log")
 
 
 async def _signal(process: Process, number: signal.Signals) -> None:

@@ -30,6 +30,11 @@
 {{ include "perllm.name" . | trunc 53 | trimSuffix "-" }}-uninstall
 {{- end }}
 
+{{/* The same for the pod of `helm test`. */}}
+{{- define "perllm.testName" -}}
+{{ include "perllm.name" . | trunc 58 | trimSuffix "-" }}-test
+{{- end }}
+
 {{- define "perllm.agentServiceAccountName" -}}
 {{ include "perllm.fullname" . }}-agent
 {{- end }}

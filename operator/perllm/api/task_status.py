@@ -15,6 +15,7 @@ MAX_ANSWER_LENGTH = 65_536
 """Characters of an answer that the status holds."""
 
 MAX_RECORD_LENGTH = 8192
+MAX_ALTERNATIVES_SHOWN = 8
 
 
 class TaskPhase(StrEnum):
@@ -68,10 +69,32 @@ class CounterfactualStatus(Resource):
     hit_chance: Share | None = Field(default=None, description="Chance to be in time.")
 
 
+class AlternativeStatus(Resource):
+    """Another node that the task could have gone to, and what was expected of it there."""
+
+    node: Text = Field(description="The node.")
+    gpu_type: Text | None = Field(default=None, description="The node's GPU type.")
+    predicted_latency: Seconds | None = Field(default=None, description="Expected seconds from creation to completion.")
+    predicted_energy: Joules | None = Field(default=None, description="Expected joules.")
+    hit_chance: Share | None = Field(default=None, description="Chance to be in time.")
+    has_room: bool | None = Field(default=None, description="Whether the task could have started there at once.")
+    score: float | None = Field(
+        default=None, allow_inf_nan=False, description="The policy's score of the node; higher is better."
+    )
+    lost_by: Text | None = Field(
+        default=None,
+        description="By which part of the score it was worse than the chosen node: chance, harm, rent or energy.",
+    )
+
+
 class DecisionStatus(Resource):
     """Where the task runs, and why."""
 
     policy: Text = Field(description="Name of the policy that made the decision.")
+    waited: Seconds | None = Field(default=None, description="Seconds from creation to the decision.")
+    waited_for: Message | None = Field(
+        default=None, description="What the task waited for last; absent if it was placed at once."
+    )
     predicted_latency: Seconds | None = Field(default=None, description="Expected seconds from creation to completion.")
     predicted_latency_low: Seconds | None = Field(
         default=None, description="Seconds from creation to completion; one in twenty such tasks takes less."
@@ -99,6 +122,12 @@ class DecisionStatus(Resource):
     counterfactual: CounterfactualStatus | None = Field(
         default=None,
         description="Where the plain kube-scheduler would have run the task; absent if it would not have placed it.",
+    )
+    alternatives: tuple[AlternativeStatus, ...] = Field(
+        default=(),
+        max_length=MAX_ALTERNATIVES_SHOWN,
+        description="The best other nodes, at most one of a GPU type, the best first.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
 
 

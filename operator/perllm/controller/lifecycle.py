@@ -29,6 +29,7 @@ from perllm.controller.explanations import (
 from perllm.controller.stages import (
     accept,
     end,
+    find_wait,
     find_way,
     follow,
     miss_deadline,
@@ -221,7 +222,9 @@ def _progress(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskSta
     status = status.change(pod_name=pod.name, runs_as=find_way(pod))
     if pod.node is None:
         reason, message = explain_wait(pod)
-        status = put_condition(task, status, ConditionType.SCHEDULED, False, reason, message, now_s)
+        if pod.wait_message or find_wait(status) is None:
+            # Without a message kube-scheduler has only just got the pod: what the task waited for until now remains.
+            status = put_condition(task, status, ConditionType.SCHEDULED, False, reason, message, now_s)
         return status.change(phase=TaskPhase.PENDING, message=message)
     status = place(task, status, pod, now_s)
     if pod.phase is PodPhase.RUNNING:

@@ -8,6 +8,7 @@ from perllm.cluster.times import to_time
 from perllm.controller.clocks import RESOLUTION_S
 from perllm.controller.conditions import set_condition
 from perllm.controller.decisions import read_decision
+from perllm.controller.explanations import AWAITS_TURN
 from perllm.controller.task import Task
 
 
@@ -39,7 +40,7 @@ def place(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatus:
         status = status.change(
             tier=decision.tier,
             gpu_type=decision.gpu_type,
-            decision=decision.to_status(task.received_s),
+            decision=decision.to_status(task.received_s).change(waited_for=find_wait(status)),
         )
     reason = decision.reason if decision else "bound without a decision by PerLLM"
     status = put_condition(task, status, ConditionType.SCHEDULED, True, "Placed", reason, now_s)
@@ -58,6 +59,12 @@ def place(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatus:
 def find_way(pod: Pod) -> RunsAs:
     """Return what carries out an attempt."""
     return RunsAs.REQUEST if pod.is_served else RunsAs.POD
+
+
+def find_wait(status: TaskStatus) -> str | None:
+    """Return what a task has waited for until now; None if it has only waited for its turn."""
+    waits = (one for one in status.conditions if one.type == ConditionType.SCHEDULED and one.status == "False")
+    return next((one.message for one in waits if one.message != AWAITS_TURN), None)
 
 
 def unplace(status: TaskStatus) -> TaskStatus:

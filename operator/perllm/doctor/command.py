@@ -13,14 +13,21 @@ from perllm.cluster.leadership import LeadershipError, find_namespace
 from perllm.config import Config
 from perllm.doctor.examination import Examination
 from perllm.doctor.finding import Finding, Level, count_levels
-from perllm.doctor.rights import Account
+from perllm.doctor.rights import Account, OutsideUser
 from perllm.telemetry.source import PrometheusSource
 
 TIMEOUT_S = 10.0
 
 
 async def examine(
-    config: Config, kubeconfig: Path | None, context: str | None, place: Account, *, as_json: bool
+    config: Config,
+    kubeconfig: Path | None,
+    context: str | None,
+    place: Account,
+    *,
+    user: str | None,
+    has_prometheus: bool,
+    as_json: bool,
 ) -> bool:
     """Examine a cluster, print the findings, and return whether none of them is a FAIL.
 
@@ -30,17 +37,26 @@ async def examine(
         context: context of the kubeconfig.
         place: namespace that PerLLM is installed in, and name of the operator's service account; the namespace may be
             empty inside a pod.
+        user: name of the operator's user if it runs outside of the cluster; None if it runs in pods.
+        has_prometheus: whether the cluster is meant to have one.
         as_json: whether to print a JSON object instead of lines.
     """
     inside = None if kubeconfig or context else _find_own_namespace()
     namespace = place.namespace or inside or "perllm-system"
-    account = Account(namespace, place.name) if inside is None or namespace != inside else None
+    account: Account | OutsideUser | None = None
+    if user is not None:
+        account = OutsideUser(user)
+    elif inside is None or namespace != inside:
+        account = Account(namespace, place.name)
     credentials = load_credentials(kubeconfig, context)
     source = PrometheusSource(config.telemetry, requests.Session())
     findings: list[Finding] = []
     try:
         async with Client(credentials, timeout_s=TIMEOUT_S) as client:
-            examination = Examination(client, credentials.server, source, config, namespace, account, time.time)
+            server = credentials.server
+            examination = Examination(
+                client, server, source, config, namespace, account, time.time, has_prometheus=has_prometheus
+            )
             async for finding in examination.run():
                 findings.append(finding)
                 if not as_json:

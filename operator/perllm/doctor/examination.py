@@ -10,8 +10,8 @@ from perllm.cluster.client import ApiError, ApiUnreachableError, Client, Object
 from perllm.config import Config
 from perllm.doctor import clocks, cluster, nodes, pods, rights, tasks, telemetry
 from perllm.doctor.configuration import check_configuration
-from perllm.doctor.finding import Finding, fail, warn
-from perllm.doctor.rights import Access, Account
+from perllm.doctor.finding import Finding, fail, ok, warn
+from perllm.doctor.rights import Access, Account, OutsideUser
 from perllm.telemetry.feeds import Feed, list_feeds
 from perllm.telemetry.queries import select_window
 from perllm.telemetry.series import Series
@@ -32,6 +32,7 @@ class Examination:
         namespace: namespace in which PerLLM is installed.
         account: account of the operator; None if the examination itself runs with that account.
         unix_now: Unix time in seconds.
+        has_prometheus: whether the cluster is meant to have one.
     """
 
     client: Client
@@ -39,8 +40,9 @@ class Examination:
     source: MetricSource
     config: Config
     namespace: str
-    account: Account | None
+    account: Account | OutsideUser | None
     unix_now: Callable[[], float]
+    has_prometheus: bool = True
 
     async def run(self) -> AsyncIterator[Finding]:
         """Yield the findings, one check after the other."""
@@ -73,6 +75,9 @@ class Examination:
             yield finding
 
     async def _examine_pods(self) -> AsyncIterator[Finding]:
+        if isinstance(self.account, OutsideUser):
+            yield ok(pods.PODS, f"none, the operator runs outside of the cluster as user {self.account.user}")
+            return
         for finding in pods.check_pods(await self._list(names.pods_path(self.namespace)), self.namespace):
             yield finding
 
@@ -97,6 +102,9 @@ class Examination:
             yield finding
 
     async def _examine_telemetry(self) -> AsyncIterator[Finding]:
+        if not self.has_prometheus:
+            yield ok(telemetry.CHECK, "not asked, as there is none: the energy of tasks is unknown")
+            return
         items = await self._list("/api/v1/nodes")
         fleet = {node.name for node in nodes.find_fleet(items, self.config.nodes)}
         known = telemetry.Nodes(nodes.find_addresses(items), fleet)
@@ -118,12 +126,14 @@ class Examination:
         for finding in clocks.check_clocks(found):
             yield finding
 
-    async def _find_account(self, default: Account) -> Account:
+    async def _find_account(self, default: Account | OutsideUser) -> Account | OutsideUser:
         """Return the account that PerLLM's pods run as, or the default if there are none yet."""
+        if isinstance(default, OutsideUser):
+            return default
         own = pods.find_own(await self._list(names.pods_path(self.namespace)))
         return Account(self.namespace, own[0]["spec"]["serviceAccountName"]) if own else default
 
-    async def _may(self, access: Access, account: Account | None) -> bool:
+    async def _may(self, access: Access, account: Account | OutsideUser | None) -> bool:
         answer = await self.client.post(*rights.build_review(access, account))
         return bool((answer.get("status") or {}).get("allowed"))
 

@@ -139,6 +139,9 @@ def _check_members(items: Sequence[Object], fleet: Sequence[Node], settings: Nod
         yield warn(
             NODES, message, "their times are learned together; one kind or MIG profile per node is predicted better"
         )
+    if shared and len(fleet) == len(items):
+        yield ok(NODES, "other schedulers use them too, since the cluster has no other nodes")
+        return
     for key, names in shared.items():
         message = f"no taint keeps other schedulers off {name_some(names)}"
         yield warn(NODES, message, f"kubectl taint node NAME {key}=:NoSchedule, and tolerate it in tasks")

@@ -42,6 +42,18 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class OutsideUser:
+    """The user of an operator that runs outside of the cluster, as in a lab."""
+
+    user: str
+
+    @property
+    def groups(self) -> list[str]:
+        """The groups that it belongs to."""
+        return ["system:authenticated"]
+
+
+@dataclass(frozen=True, slots=True)
 class Access:
     """One kind of access that the operator needs.
 
@@ -82,7 +94,7 @@ def list_needed(config: Config, namespace: str) -> list[Access]:
     return needed
 
 
-def build_review(access: Access, account: Account | None) -> tuple[str, dict[str, Any]]:
+def build_review(access: Access, account: Account | OutsideUser | None) -> tuple[str, dict[str, Any]]:
     """Return path and body of an access review for an account; None for the account that sends it."""
     resource, _, subresource = access.resource.partition("/")
     attributes = {

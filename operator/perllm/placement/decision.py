@@ -11,12 +11,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from perllm.api.task import Tier
 from perllm.api.task_status import CounterfactualStatus, DecisionStatus
+from perllm.placement.alternatives import MAX_ALTERNATIVES, Alternative
 from perllm.placement.counterfactual import Prospect
 from perllm.placement.forecast import ArmForecast, Inference, RunEnergy, RunTimes
 from perllm.text import clean_line, cut
 
 MAX_RECORD = 8192
-"""Characters of a record; those that PerLLM writes have at most half of them."""
+"""Characters of a record; those that PerLLM writes have at most three quarters of them."""
 
 MAX_NAME = 253
 MAX_REASON = 500
@@ -71,6 +72,7 @@ class Decision:
         forecast: what is expected of it on the node.
         assessment: what the policy made of that.
         counterfactual: what was expected of it where the plain kube-scheduler would have put it; None if unknown.
+        alternatives: the best other nodes.
     """
 
     task_id: str
@@ -85,6 +87,7 @@ class Decision:
     forecast: ArmForecast
     assessment: Assessment
     counterfactual: Prospect | None = None
+    alternatives: tuple[Alternative, ...] = ()
 
     def to_prospect(self) -> Prospect:
         """Return what was expected of the task on the chosen node."""
@@ -93,7 +96,8 @@ class Decision:
     def to_record(self) -> str:
         """Return the decision as one compact line of JSON of at most `MAX_RECORD` characters.
 
-        It is flat: the fields of all parts, by the keys of `_KEYS` or their own names. So is the counterfactual in it.
+        It is flat: the fields of all parts, by the keys of `_KEYS` or their own names. So are the counterfactual and
+        each alternative in it.
         """
         return orjson.dumps(_to_plain(self)).decode()
 
@@ -102,6 +106,7 @@ class Decision:
         before_s, forecast, assessment = self.decided_s - created_s, self.forecast, self.assessment
         return DecisionStatus(
             policy=self.policy,
+            waited=max(before_s, 0.0),
             predicted_latency=before_s + forecast.times.latency_s,
             predicted_latency_low=before_s + forecast.latency_low_s,
             predicted_latency_high=before_s + forecast.latency_high_s,
@@ -115,6 +120,7 @@ class Decision:
             rejected=dict(assessment.excluded),
             metrics_age=self.metrics_age_s,
             counterfactual=None if self.counterfactual is None else _to_status(self.counterfactual, created_s),
+            alternatives=tuple(one.to_status(before_s) for one in self.alternatives),
         )
 
 
@@ -133,7 +139,7 @@ _PARTS = (Inference, ArmForecast, RunTimes, RunEnergy, Assessment)
 _EXACT = 1e5
 """Smaller numbers keep six digits, larger ones, such as times, four decimals."""
 
-_LENGTHS = {"reason": MAX_REASON}
+_LENGTHS = {"reason": MAX_REASON, "lost_by": MAX_REJECTED_NAME}
 _RECORD = TypeAdapter(Decision)
 
 _KEYS = {"solo_token_s": "alone_s", "contention_s": "crowd_s", "excluded": "rejected"}
@@ -167,23 +173,27 @@ def read_record(text: str) -> Decision:
 
 
 def _to_plain(part: Any) -> dict[str, object]:
-    return {
-        key: _to_plain(value) if isinstance(value, Prospect) else _bounded(value, _LENGTHS.get(key, MAX_NAME))
-        for key, value in _flatten(part).items()
-    }
+    return {key: _to_plain_value(key, value) for key, value in _flatten(part).items()}
+
+
+def _to_plain_value(key: str, value: object) -> object:
+    if isinstance(value, tuple):
+        return [_to_plain(one) for one in value]
+    return _to_plain(value) if isinstance(value, Prospect) else _bounded(value, _LENGTHS.get(key, MAX_NAME))
 
 
 def _find_impossible(part: Any) -> list[str]:
     """Return the names of the figures that cannot be true."""
     figures = _flatten(part)
-    other = figures.pop("counterfactual", None)
+    other, alternatives = figures.pop("counterfactual", None), figures.pop("alternatives", ())
     wrong = [key for key, value in figures.items() if not _is_possible(key, value)]
-    return wrong + (_find_impossible(other) if other is not None else [])
+    inner = [one for one in (other, *alternatives) if one is not None]
+    return wrong + [key for one in inner for key in _find_impossible(one)]
 
 
-def _flatten(part: Any) -> dict[str, object]:
+def _flatten(part: Any) -> dict[str, Any]:
     """Return the fields of a decision and of its parts, by the keys of the record."""
-    flat: dict[str, object] = {}
+    flat: dict[str, Any] = {}
     for name, key in _list_keys(part.__class__):
         value = getattr(part, name)
         if isinstance(value, _PARTS):
@@ -220,6 +230,7 @@ def _clean(decision: Decision) -> Decision:
         reason=clean_line(decision.reason, MAX_REASON),
         counterfactual=other and replace(other, gpu_type=clean_line(other.gpu_type, MAX_NAME)),
         assessment=replace(decision.assessment, excluded=excluded),
+        alternatives=tuple(one.cleaned() for one in decision.alternatives[:MAX_ALTERNATIVES]),
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from perllm.api.task import Tier
 from perllm.learning.learner import Learner
 from perllm.learning.lengths import Length
+from perllm.placement.alternatives import list_alternatives
 from perllm.placement.circuits import Circuits
 from perllm.placement.decision import Assessment, Decision
 from perllm.placement.eligibility import Eligibility, Gate
@@ -302,6 +303,7 @@ class Placer:
             inference=placement.inference,
             forecast=placement.outlook.at(arm),
             assessment=_assess(placement, arm),
+            alternatives=list_alternatives(placement.names, placement.arms, choice, arm, self._gpu_type_of),
         )
 
     def trim(self) -> None:
@@ -320,6 +322,10 @@ class Placer:
             return self._fleet.all_nodes()
         names = self._fleet.known(candidates)
         return names, self._fleet.rows(names)
+
+    def _gpu_type_of(self, name: str) -> str:
+        node = self._fleet.nodes.get(name)
+        return node.gpu_type if node is not None else ""
 
     def _length_kind(self, inference: Inference) -> int:
         return self._learner.length_kind(inference.model, has_hint=inference.hint_tokens is not None)

@@ -131,10 +131,16 @@ class LinePrinter:
 
 
 class TextPrinter:
-    """Prints the text of answers to standard output."""
+    """Prints the text of answers to standard output.
+
+    Args:
+        has_energies: whether it waits until the energies are known.
+    """
 
     lines: Sequence[AnswerLine] = ()
-    has_energies = False
+
+    def __init__(self, *, has_energies: bool = False) -> None:
+        self.has_energies = has_energies
 
     def write(self, line: AnswerLine) -> None:
         """Print the text, and on standard error why it is missing or not complete."""

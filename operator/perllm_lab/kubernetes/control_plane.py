@@ -16,7 +16,7 @@ from perllm_lab.kubernetes.certificates import Authority, Kubeconfig, write_secr
 from perllm_lab.kubernetes.components import API_SERVER, CONTROLLER_MANAGER, ETCD, SCHEDULER
 from perllm_lab.kubernetes.process import LOOPBACK, Process, ProcessError, find_free_ports
 
-_START_TIMEOUT_S = 60.0
+_START_TIMEOUT_S = 180.0
 _REQUEST_TIMEOUT_S = 5.0
 # An API server with open watches would wait for them, and its data is not needed any more.
 _STOP_GRACE_S = 3.0

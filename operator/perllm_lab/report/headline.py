@@ -6,14 +6,14 @@ from typing import Any
 from rich.table import Table
 
 from perllm_lab.report.document import load_key
-from perllm_lab.report.loads import describe_load
 from perllm_lab.report.numbers import find_worst, number, percent, with_interval
 from perllm_lab.report.style import rank
 
 HEADINGS = ("tasks/s", "in time", "worst", "tokens", "fleet J", "worst")
 LEGEND = """\
-tasks/s, in time, tokens: goodput, and the share of the tasks and of their tokens complete by their deadline
-fleet J: energy of all nodes, idle ones too, and of transmission, per task in time; worst: of all seeds\
+tasks/s, in time, tokens: goodput; the share of the tasks, and of their tokens,
+complete by their deadline. fleet J: energy of all nodes, idle ones too, and of
+transmission, per task in time. worst: of all seeds.\
 """
 """The meaning of the headings."""
 
@@ -30,14 +30,6 @@ def headline_table(document: Mapping[str, Any]) -> Table:
             table.add_row(load, policy, *_list_cells(document["policies"][policy][load], document["units"]))
         table.add_section()
     return table
-
-
-def describe_loads(document: Mapping[str, Any]) -> list[str]:
-    """Return a line per load: what it is a share of, and what its runs are too few or too short for."""
-    return [
-        f"load {describe_load(document, load)}" + "".join(f"; {caveat}" for caveat in document["caveats"][load])
-        for load in map(load_key, document["loads"])
-    ]
 
 
 def _describe(document: Mapping[str, Any]) -> str:

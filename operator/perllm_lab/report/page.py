@@ -8,10 +8,13 @@ from typing import Any
 from perllm_lab.report.blocks import figure, fold, table, tag
 from perllm_lab.report.charts import PERCENT, PLAIN, Frame, Line, draw_lines
 from perllm_lab.report.claim_section import render_claim
+from perllm_lab.report.conclusion import conclude
 from perllm_lab.report.document import load_key
 from perllm_lab.report.load_section import render_load
 from perllm_lab.report.metrics import COMPARED
 from perllm_lab.report.numbers import is_share, title_of, with_interval, with_range
+from perllm_lab.report.origin import Origin
+from perllm_lab.report.ranking import rank_all, subject_of
 from perllm_lab.report.style import SOFT, Look, choose_looks, rank
 
 Json = Mapping[str, Any]
@@ -20,7 +23,7 @@ OVERVIEW = ("goodput_per_s", "hit_share", "token_hit_share", "fleet_j_per_hit")
 FORECASTS = ("energy_error", "latency_error", "given_inside", "given_below", "given_above", "latency_inside", "brier")
 
 
-def render_page(document: Json) -> str:
+def render_page(document: Json, origin: Origin | None = None) -> str:
     """Return the page of a results document.
 
     Setting "subject" to a policy compares that one with all others; without it, the best
@@ -32,6 +35,7 @@ def render_page(document: Json) -> str:
     links = [tag("a", escape(f"load {load}"), href=f"#load-{load}") for load in loads]
     body = [
         tag("h1", escape(title)),
+        _conclude(document, origin),
         _introduce(document),
         tag("nav", *links, tag("a", "comparison", href="#comparison"), tag("a", "all figures", href="#figures")),
         render_claim(document),
@@ -47,19 +51,13 @@ def render_page(document: Json) -> str:
     return f'<!doctype html><html lang="en"><head>{meta}{head}</head>{tag("body", *body)}</html>\n'
 
 
-def rank_all(document: Json) -> list[str]:
-    """Return all policies, the greatest goodput at the highest load first."""
-    order = [policy for load in reversed(document["loads"]) for policy in rank(document, load_key(load))]
-    return list(dict.fromkeys(order))
-
-
-def subject_of(document: Json) -> str:
-    """Return the policy that is compared with all others."""
-    named = document["setting"].get("subject")
-    if named in document["policies"]:
-        return str(named)
-    candidates = [policy for policy in rank_all(document) if not policy.startswith("clairvoyant")]
-    return (candidates or rank_all(document))[0]
+def _conclude(document: Json, origin: Origin | None) -> str:
+    """Return the verdict, and how to get it again."""
+    lines = [tag("p", escape(line)) for line in conclude(document)]
+    if origin is not None:
+        lines.append(tag("p", escape(f"perllm-lab {origin.version}, {origin.day.isoformat()}. To reproduce it:")))
+        lines.append(tag("pre", escape(origin.command)))
+    return tag("section", tag("h2", "Verdict", id="verdict"), *lines)
 
 
 def _introduce(document: Json) -> str:
@@ -136,8 +134,9 @@ def _comparison(document: Json, loads: Sequence[str]) -> str:
 
 
 def _forecasts(document: Json, loads: Sequence[str], looks: Mapping[str, Look]) -> str:
-    rows, lines = [], []
+    rows, charts = [], []
     for load in loads:
+        lines = []
         for policy in rank(document, load):
             cell = document["policies"][policy][load]
             if all(cell[name]["mean"] is None for name in FORECASTS):
@@ -147,17 +146,20 @@ def _forecasts(document: Json, loads: Sequence[str], looks: Mapping[str, Look]) 
             )
             bins = document["curves"][policy][load]["reliability"]
             x, y = [found["chance"] for found in bins], [found["hit_share"] for found in bins]
-            lines.append(Line(f"{policy}, {load}", looks[policy], x, y))
+            lines += [Line(policy, looks[policy], x, y)] if x else []
+        charts.append(_draw_reliability(load, lines))
     if not rows:
         return ""
+    titles = [document["units"][name]["title"] for name in FORECASTS]
+    return tag("section", tag("h2", "Forecasts"), table(["", *titles], rows), tag("div", *charts, class_="charts"))
+
+
+def _draw_reliability(load: str, lines: Sequence[Line]) -> str:
     diagonal = Line("calibrated", Look(SOFT, is_dashed=True), [0.0, 1.0], [0.0, 1.0])
     frame = Frame("predicted chance to be in time", PERCENT, y_limits=(0.0, 1.0))
-    lines = [line for line in lines if line.x]
     drawn = draw_lines([*lines, diagonal], frame) if lines else None
-    titles = [document["units"][name]["title"] for name in FORECASTS]
     note = "On the dashed line, tasks are in time as often as predicted."
-    chart = figure("share in time by predicted chance", drawn, note)
-    return tag("section", tag("h2", "Forecasts"), table(["", *titles], rows), tag("div", chart, class_="charts"))
+    return figure(f"share in time by predicted chance, load {load}", drawn, note)
 
 
 def _timing(document: Json, loads: Sequence[str]) -> str:

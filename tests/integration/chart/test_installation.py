@@ -2,6 +2,7 @@ import asyncio
 import json
 import shutil
 import subprocess
+import textwrap
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,8 +133,20 @@ def test_pods_pass_restricted_pod_security(release: str, cluster: Cluster) -> No
     cluster.kubectl("wait", "deploy/perllm", "-n", NAMESPACE, "--for=jsonpath={.status.replicas}=2", "--timeout=20s")
 
 
-def test_pod_of_the_uninstallation_passes_restricted_pod_security(release: str, cluster: Cluster) -> None:
-    job = find(cluster.helm.render(EVERYTHING), "Job")
+def test_the_task_in_the_notes_is_accepted_and_runs_the_installed_image(release: str, cluster: Cluster) -> None:
+    text = release.partition("<<END\n")[2].partition("END\n")[0]
+    task = yaml.safe_load(textwrap.dedent(text))
+    cluster.kubectl("create", "--dry-run=server", "-f", "-", body=task)
+    (container,) = task["spec"]["template"]["spec"]["containers"]
+    installed = cluster.get("deployment", "perllm", "-n", NAMESPACE)["spec"]["template"]["spec"]
+    assert container["image"] == installed["containers"][0]["image"]
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "task"}, "spec": task["spec"]["template"]["spec"]}
+    cluster.kubectl("create", "--dry-run=server", "-n", NAMESPACE, "-f", "-", body=pod)
+
+
+@pytest.mark.parametrize("hook", ["uninstall", "test"])
+def test_pod_of_a_hook_passes_restricted_pod_security(hook: str, release: str, cluster: Cluster) -> None:
+    job = find(cluster.helm.render(EVERYTHING), "Job", f"perllm-{hook}")
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "hook"}, "spec": job["spec"]["template"]["spec"]}
 
     cluster.kubectl("create", "--dry-run=server", "-n", NAMESPACE, "-f", "-", body=pod)

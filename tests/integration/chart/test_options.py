@@ -134,9 +134,9 @@ def test_deployment_takes_another_strategy(render: Render) -> None:
 
 def test_all_pods_take_dns_settings(render: Render) -> None:
     given, objects = load_values("extras"), render("extras")
-    pods = [find(objects, kind)["spec"]["template"]["spec"] for kind in ("Deployment", "DaemonSet", "Job")]
+    pods = [one["spec"]["template"]["spec"] for one in objects if one["kind"] in ("Deployment", "DaemonSet", "Job")]
 
-    assert [(pod["dnsPolicy"], pod["dnsConfig"]) for pod in pods] == [(given["dnsPolicy"], given["dnsConfig"])] * 3
+    assert [(pod["dnsPolicy"], pod["dnsConfig"]) for pod in pods] == [(given["dnsPolicy"], given["dnsConfig"])] * 4
 
 
 def test_secret_for_prometheus_is_mounted_for_the_operator_only(render: Render) -> None:

@@ -193,7 +193,7 @@ def test_an_uninstallation_adds_the_rights_to_stop_one_deployment(values: str, r
 def test_an_uninstallation_stops_the_operator_and_releases_the_pods_that_it_served(
     values: Object, namespaces: list[str], helm: Helm
 ) -> None:
-    hooks = [one for one in helm.render(values) if is_hook(one)]
+    hooks = [one for one in helm.render(values | {"testHook": {"enabled": False}}) if is_hook(one)]
     (container,) = find(hooks, "Job")["spec"]["template"]["spec"]["containers"]
 
     assert container["args"] == ["release", f"--stop={NAMESPACE}/perllm", *namespaces]
@@ -203,9 +203,10 @@ def test_an_uninstallation_stops_the_operator_and_releases_the_pods_that_it_serv
     ]
 
 
-def test_nothing_takes_the_pod_of_the_uninstallation_for_one_of_the_operator(render: Render) -> None:
+@pytest.mark.parametrize("hook", ["uninstall", "test"])
+def test_nothing_takes_the_pod_of_a_hook_for_one_of_the_operator(hook: str, render: Render) -> None:
     objects = render("replicas")
-    labels = find(objects, "Job")["spec"]["template"]["metadata"]["labels"]
+    labels = find(objects, "Job", f"perllm-{hook}")["spec"]["template"]["metadata"]["labels"]
     selectors = [
         find(objects, "Deployment")["spec"]["selector"]["matchLabels"],
         find(objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
@@ -216,8 +217,27 @@ def test_nothing_takes_the_pod_of_the_uninstallation_for_one_of_the_operator(ren
 
 
 @pytest.mark.parametrize("values", [{"uninstallHook": {"enabled": False}}, {"rbac": {"create": False}}], ids=str)
-def test_hook_can_be_left_out(values: Object, helm: Helm) -> None:
-    assert not [one for one in helm.render(values) if is_hook(one)]
+def test_the_hook_of_the_uninstallation_can_be_left_out(values: Object, helm: Helm) -> None:
+    assert [one["metadata"]["name"] for one in helm.render(values) if is_hook(one)] == ["perllm-test"]
+
+
+def test_helm_test_examines_the_cluster_as_the_operator_sees_it(helm: Helm) -> None:
+    objects = helm.render({"prometheusSecret": "token", "testHook": {"extraArgs": ["--no-prometheus"]}})
+    job, operator = find(objects, "Job", "perllm-test"), find(objects, "Deployment")["spec"]["template"]["spec"]
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+
+    assert container["args"] == ["doctor", "--config=/etc/perllm/perllm.yaml", "--no-prometheus"]
+    assert pod["serviceAccountName"] == operator["serviceAccountName"]
+    # So that its log can be read after it has succeeded.
+    assert job["metadata"]["annotations"]["helm.sh/hook-delete-policy"] == "before-hook-creation"
+    mounted = {one["mountPath"] for one in container["volumeMounts"]}
+    assert mounted >= {"/etc/perllm", "/etc/perllm-prometheus", "/var/run/secrets/kubernetes.io/serviceaccount"}
+
+
+def test_helm_test_can_be_left_out(helm: Helm) -> None:
+    jobs = [one for one in helm.render({"testHook": {"enabled": False}}) if one["kind"] == "Job"]
+    assert [one["metadata"]["name"] for one in jobs] == ["perllm-uninstall"]
 
 
 def list_grants(objects: list[Object]) -> list[str]:
@@ -426,7 +446,8 @@ def test_in_shadow_mode_there_is_no_kube_scheduler_and_nothing_that_others_are_s
 
     assert [one["name"] for one in pod["containers"]] == ["operator"]
     assert {one["name"] for one in pod["volumes"]} == {"config", "state", "operator-token"}
-    assert not {"Lease", "Secret", "ValidatingAdmissionPolicy", "Job"} & {one["kind"] for one in objects}
+    assert not {"Lease", "Secret", "ValidatingAdmissionPolicy"} & {one["kind"] for one in objects}
+    assert [one["metadata"]["name"] for one in objects if one["kind"] == "Job"] == ["perllm-test"]
     assert find(objects, "Deployment")["spec"]["strategy"] == {"type": "Recreate"}
     config = Config.model_validate(yaml.safe_load(find(objects, "ConfigMap", "perllm")["data"]["perllm.yaml"]))
     assert config == Config(mode="shadow")

@@ -11,11 +11,13 @@ from perllm.api.report import RunReport, TokenSource
 from perllm.api.task import Tier
 from perllm.api.task_status import EnergyQuality, Result, TaskPhase, TaskStatus
 from perllm.cluster.pod import Pod, Timing
+from perllm.controller.conditions import Note
 from perllm.controller.lifecycle import (
     MAX_REFUSALS,
     Step,
     advance,
     find_end_s,
+    note_wait,
     reject,
 )
 from perllm.controller.task import Task
@@ -173,6 +175,19 @@ class TestMessages:
         status = step(pod).status
         assert status.message == "waiting for a node: 0/2 nodes are available: 2 Insufficient cpu."
         assert reason(status, "Scheduled") == "Unschedulable"
+
+    def test_what_a_task_waited_for_before_it_had_a_pod_is_part_of_its_decision(self) -> None:
+        note = Note("Waiting", "waiting: a node without room is worth more")
+        status = note_wait(make_task(), step().status, note, "", NOW_S)
+        status = step(waiting(), status=status).status
+        placed = step(bound(decision_record=make_own_decision().to_record()), status=status).status
+        assert placed.decision is not None
+        assert placed.decision.waited_for == "waiting: a node without room is worth more"
+
+    def test_a_task_that_was_placed_at_once_waited_for_nothing(self) -> None:
+        placed = step(bound(decision_record=make_own_decision().to_record()), status=step().status).status
+        assert placed.decision is not None
+        assert placed.decision.waited_for is None
 
     def test_of_kubelet_are_in_the_message(self) -> None:
         pod = bound(idle_since_s=1003.0, wait_reason="ErrImagePull", wait_message="manifest unknown")

@@ -10,8 +10,11 @@ from unit.doctor.cluster_objects import make_node
 EDGE = {"perllm.io__tier": "edge", "nvidia.com__gpu.product": "Tesla-T4"}
 
 
+OTHER = make_node("for-everything-else", gpus=None)
+
+
 def check(*nodes: dict[str, Any]) -> list[Finding]:
-    return list(check_nodes(nodes, NodeSettings()))
+    return list(check_nodes([*nodes, OTHER], NodeSettings()))
 
 
 def test_nodes_that_are_well_described_are_counted() -> None:
@@ -112,6 +115,11 @@ def test_a_node_that_lacks_only_the_tier_is_named_with_its_resource() -> None:
 def test_many_nodes_are_not_all_named() -> None:
     findings = check(make_node("good", **EDGE), *(make_node(f"n{number}") for number in range(100)))
     assert findings[-1].message.endswith("n0, n1, n2, n3, n4 and 95 more")
+
+
+def test_where_all_nodes_run_tasks_no_taint_is_asked_for_since_other_pods_would_have_no_place() -> None:
+    findings = list(check_nodes([make_node("n", taints=False, **EDGE)], NodeSettings()))
+    assert {one.level for one in findings} == {Level.OK}
 
 
 def test_a_taint_of_kubernetes_itself_keeps_nobody_off() -> None:

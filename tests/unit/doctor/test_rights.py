@@ -1,6 +1,6 @@
 from perllm.config import AgentSettings, Config
 from perllm.doctor.finding import Level
-from perllm.doctor.rights import Access, Account, build_review, check_rights, list_needed
+from perllm.doctor.rights import Access, Account, OutsideUser, build_review, check_rights, list_needed
 
 ACCOUNT = Account("home", "perllm")
 
@@ -54,3 +54,8 @@ def test_missing_rights_are_named() -> None:
     assert finding.level is Level.FAIL
     assert "home:perllm may not create pods/binding in a" in finding.message
     assert check_rights(dict.fromkeys(answers, True), "x").level is Level.OK
+
+
+def test_an_operator_outside_of_the_cluster_is_reviewed_as_its_user() -> None:
+    _, review = build_review(Access("list", "", "nodes"), OutsideUser("perllm"))
+    assert (review["spec"]["user"], review["spec"]["groups"]) == ("perllm", ["system:authenticated"])

@@ -1,14 +1,14 @@
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from click.testing import CliRunner
 
-from perllm.api.task import TaskSpec
 from perllm.api.task_status import RunsAs
+from perllm.submission.command import submit
 from perllm_lab import cli
-from perllm_lab.cli import EXAMPLE
+from perllm_lab.cli import EXAMPLE_REQUEST
 from perllm_lab.demo import DemoSettings, SchedulerRun, find_start_s
 from perllm_lab.lab import LabSettings
 from perllm_lab.report.results import FleetEnergy
@@ -47,9 +47,10 @@ def test_a_lab_has_agents_unless_asked_otherwise(
     assert [one.has_agents for one in asked] == [has_agents]
 
 
-def test_the_example_that_a_lab_prints_is_a_served_task() -> None:
-    manifest = EXAMPLE.format(model="chat").split("<<END\n")[1].removesuffix("END")
-    assert TaskSpec.model_validate(yaml.safe_load(manifest)["spec"]).is_served
+def test_the_example_that_a_lab_prints_is_a_command_that_there_is() -> None:
+    kubectl, plugin, command, *arguments = shlex.split(EXAMPLE_REQUEST.format(model="chat"))
+    assert (kubectl, plugin, command) == ("kubectl", "perllm", "submit")
+    assert submit.make_context(command, arguments).params["model"] == "chat"
 
 
 @pytest.mark.parametrize(("kind", "field"), [(RunsAs.POD, "template"), (RunsAs.REQUEST, "prompt")])

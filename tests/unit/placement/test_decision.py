@@ -1,8 +1,11 @@
+import dataclasses
+
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perllm.placement.alternatives import MAX_ALTERNATIVES, Alternative
 from perllm.placement.counterfactual import Prospect
 from perllm.placement.decision import MAX_RECORD, RecordError, read_record
 from unit.placement.records import USUAL, make_decision
@@ -27,7 +30,11 @@ def test_the_keys_of_a_record_stay_so_that_pods_bound_before_an_upgrade_are_unde
     )
     new = {"is_served": False, "prompts": 1, "service": "", "time_spread": 0.3}
     assert read_record(written) == USUAL
-    assert orjson.loads(USUAL.to_record()) == orjson.loads(written) | new | {"time_spread": 0.2, "counterfactual": None}
+    assert orjson.loads(USUAL.to_record()) == orjson.loads(written) | new | {
+        "time_spread": 0.2,
+        "counterfactual": None,
+        "alternatives": [],
+    }
 
 
 def test_the_counterfactual_travels_with_the_record() -> None:
@@ -42,6 +49,45 @@ def test_the_status_shows_the_counterfactual_from_the_creation_of_the_task_on() 
     shown = make_decision(counterfactual=other).to_status(1000.0).counterfactual
     assert shown is not None
     assert (shown.node, shown.predicted_latency, shown.predicted_energy, shown.hit_chance) == ("k", 5.0, 900.0, 0.9)
+
+
+OTHER = Alternative(
+    node="o",
+    gpu_type="A100",
+    latency_s=3.0,
+    energy_j=900.0,
+    hit_chance=0.95,
+    has_room=False,
+    score=0.2,
+    lost_by="energy",
+)
+
+
+def test_the_alternatives_travel_with_the_record() -> None:
+    decision = make_decision(alternatives=(OTHER, dataclasses.replace(OTHER, score=None, lost_by="")))
+    assert read_record(decision.to_record()) == decision
+
+
+def test_the_status_shows_the_alternatives_from_the_creation_of_the_task_on() -> None:
+    status = make_decision(alternatives=(OTHER,)).to_status(1000.0)
+    (shown,) = status.alternatives
+    assert (shown.node, shown.predicted_latency, shown.predicted_energy) == ("o", 5.0, 900.0)
+    assert (shown.hit_chance, shown.has_room, shown.lost_by) == (0.95, False, "energy")
+    assert status.waited == 2.0
+
+
+@pytest.mark.parametrize("wrong", [{"latency_s": float("1e300")}, {"energy_j": -1.0}])
+def test_impossible_figures_of_an_alternative_are_refused(wrong: dict[str, float]) -> None:
+    record = orjson.loads(make_decision(alternatives=(OTHER,)).to_record())
+    record["alternatives"][0] |= wrong
+    with pytest.raises(RecordError, match="impossible figures of"):
+        read_record(orjson.dumps(record).decode())
+
+
+def test_of_a_record_that_others_wrote_a_few_alternatives_are_believed() -> None:
+    record = orjson.loads(make_decision(alternatives=(OTHER,)).to_record())
+    record["alternatives"] *= 20
+    assert len(read_record(orjson.dumps(record).decode()).alternatives) == MAX_ALTERNATIVES
 
 
 def test_impossible_figures_of_the_counterfactual_are_refused_too() -> None:
@@ -102,9 +148,12 @@ def test_any_change_of_a_record_is_read_or_refused(name: str, value: object) -> 
 
 def test_a_record_is_short_whatever_it_tells() -> None:
     many = {f"{number}{'x' * 100}": number for number in range(1000)}
-    decision = make_decision(reason='"' * 10_000, model="m" * 10_000, excluded=many)
+    long = dataclasses.replace(OTHER, node="n" * 10_000, gpu_type="g" * 10_000, lost_by="l" * 10_000)
+    decision = make_decision(
+        reason='"' * 10_000, model="m" * 10_000, excluded=many, alternatives=(long,) * MAX_ALTERNATIVES
+    )
     record = decision.to_record()
-    assert len(record) < MAX_RECORD / 2
+    assert len(record) < MAX_RECORD * 3 / 4
     assert read_record(record).forecast == decision.forecast
 
 

@@ -243,6 +243,14 @@ class TestExplanation:
             False,
         )
 
+    def test_names_the_other_nodes_that_may_take_the_task(self, setting: Setting) -> None:
+        placement = setting.placer.choose(make_request())
+        for chosen, other in (("a", "b"), ("b", "a")):
+            (alternative,) = setting.placer.explain(placement, chosen).alternatives
+            assert alternative.node == other
+        placement = setting.placer.choose(make_request(tiers=frozenset({CLOUD})))
+        assert setting.placer.explain(placement, "b").alternatives == ()
+
     def test_says_when_kube_scheduler_took_another_node(self, setting: Setting) -> None:
         placement = setting.placer.choose(make_request())
         other = next(name for name in placement.names if name != placement.node)

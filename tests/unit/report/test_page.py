@@ -1,5 +1,6 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from html.parser import HTMLParser
 from io import StringIO
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from perllm_lab.report.conclusion import conclude
 from perllm_lab.report.digest import digest_run
 from perllm_lab.report.document import build_document
-from perllm_lab.report.headline import describe_loads, headline_table
+from perllm_lab.report.headline import headline_table
+from perllm_lab.report.origin import Origin
 from perllm_lab.report.page import render_page
 from perllm_lab.simulator.result import Fate, RunResult
 
@@ -125,8 +128,40 @@ def test_a_load_is_named_as_a_share_of_the_fleet_and_of_its_tiers(build_run: Bui
     runs = [digest_run(build_run([IN] * 200, load=0.6))]
     document = build_document(runs, {}, capacity={"fleet": 6.0, "cloud": 3.0, "edge": 3.0})
     words = "0.6: 3.60 tasks/s, 0.600 of the fleet, 1.20 of the cloud, 1.20 of the edge"
-    assert describe_loads(document) == [f"load {words}; too few seeds: 1; at least 5 are needed"]
+    assert conclude(document) == [
+        f"At load {words}: a has 100 % of the tasks in time.",
+        "Not conclusive: too few seeds: 1; at least 5 are needed.",
+    ]
     assert words in read(document).shown
+
+
+def test_the_page_opens_with_a_verdict_and_how_to_get_it_again(build_run: Builder) -> None:
+    page = render_page(build(build_run, 2, 1), Origin("perllm-lab simulate --seeds 2", "1.2.3", date(2026, 1, 2)))
+    reader = Reader()
+    reader.feed(page)
+    begin, end = reader.shown.index("Verdict"), reader.shown.index("Every policy saw the same tasks")
+    verdict = reader.shown[begin:end]
+    for words in ("Against p1:", "perllm-lab 1.2.3, 2026-01-02", "perllm-lab simulate --seeds 2", "too few seeds: 2"):
+        assert words in verdict
+
+
+def test_a_verdict_states_only_differences_that_seeds_agree_on(build_run: Builder) -> None:
+    def compare(hits: Sequence[int]) -> str:
+        ours = [build_run([IN] * 20, seed=seed) for seed in range(len(hits))]
+        others = [build_run([IN] * n + [LATE] * (20 - n), policy="b", seed=at) for at, n in enumerate(hits)]
+        return next(line for line in conclude(document_of([*ours, *others], {})) if line.startswith("Against b"))
+
+    assert "100.0% more tasks in time (2.00 to 2.00 times)" in compare([10] * 5)
+    assert "no certain difference in tasks in time" in compare([20, 20, 20, 20, 10])
+
+
+def test_the_terminal_shows_a_row_in_80_columns(build_run: Builder) -> None:
+    runs = [build_run([IN] * hits + [LATE] * (10 - hits), policy="cs-ucb-table", seed=hits) for hits in (5, 6, 7)]
+    console = Console(width=80, record=True, file=StringIO())
+    console.print(headline_table(document_of(runs, {})))
+    lines = console.export_text().splitlines()
+    assert len(lines) == 3
+    assert max(map(len, lines)) <= 80
 
 
 class TestClaim:

@@ -1,4 +1,6 @@
 import json
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +51,18 @@ def test_it_writes_results_and_a_report_and_shows_the_headline_figures(tmp_path:
     assert (out / "report.html").read_text().lstrip().lower().startswith("<!doctype html>")
     assert "goodput" in result.output
     assert sorted(path.name for path in out.iterdir()) == ["report.html", "results.json"]
+
+
+@pytest.mark.usefixtures("simple")
+def test_the_command_on_the_page_makes_the_same_results(tmp_path: Path) -> None:
+    asked = ["simulate", "--policies", "a,b", "--load", "0.3,0.9", "--seeds", "2", "--tasks", "60", "--model-load"]
+    assert CliRunner().invoke(main, [*asked, "--work", "requests", "--out", str(tmp_path)]).exit_code == 0
+    command = re.search(r"<pre>perllm-lab (.*)</pre>", (tmp_path / "report.html").read_text())
+    first = json.loads((tmp_path / "results.json").read_text())
+    assert command is not None
+    assert CliRunner().invoke(main, shlex.split(command[1])).exit_code == 0
+    again = json.loads((tmp_path / "results.json").read_text())
+    assert {**again, "timing": None} == {**first, "timing": None}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,11 @@ from perllm.submission import command
 from unit.cluster.fake_api import FakeApiServer
 from unit.submission.batches import TASKS
 
-ENDS = {"good": {"phase": "Succeeded", "result": {"text": "fine"}}, "bad": {"phase": "Failed"}}
+ENDS = {
+    "good": {"phase": "Succeeded", "result": {"text": "fine"}, "deadlineMet": True},
+    "late": {"phase": "Succeeded", "result": {"text": "fine"}, "deadlineMet": False},
+    "bad": {"phase": "Failed"},
+}
 
 
 class Cluster(FakeApiServer):
@@ -42,7 +46,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     cluster = Cluster()
     monkeypatch.setattr(command, "Client", cluster)
     monkeypatch.setattr(command, "load_credentials", lambda *_: None)
-    monkeypatch.setattr(command, "load_namespace", lambda *_: "team")
+    monkeypatch.setattr(command, "find_default_namespace", lambda *_: "team")
     return cluster
 
 
@@ -93,6 +97,18 @@ def test_a_prompt_without_an_answer_is_exit_code_1(cluster: Cluster) -> None:
     assert result.exit_code == 1
     assert "1 answered, 1 failed" in result.stderr
     assert sorted(orjson.loads(line)["phase"] for line in result.stdout.splitlines()) == ["Failed", "Succeeded"]
+
+
+def test_an_answer_that_comes_late_is_exit_code_3_unless_another_is_missing(cluster: Cluster) -> None:
+    assert submit("--file", "-", stdin="good\nlate\n").exit_code == 3
+    assert submit("--file", "-", stdin="late\nbad\n").exit_code == 1
+
+
+def test_of_a_single_prompt_it_is_said_on_request_where_it_ran(cluster: Cluster) -> None:
+    result = submit("--prompt", "late", "--wait")
+
+    assert (result.exit_code, result.stdout) == (3, "fine\n")
+    assert "LATE, complete" in result.stderr
 
 
 def test_an_invalid_line_creates_nothing(cluster: Cluster, tmp_path: Path) -> None:

@@ -1,0 +1,80 @@
+"""The commands, with an API server in memory."""
+
+import pytest
+from click.testing import CliRunner, Result
+
+from perllm.api import names
+from perllm.cli import main
+from perllm.cluster.client import ApiError
+from perllm.overview import command
+from unit.cluster.fake_api import FakeApiServer
+from unit.overview.objects import make_done, make_profile, make_task
+
+
+class Cluster(FakeApiServer):
+    """Takes the place of the client."""
+
+    def __call__(self, credentials: object) -> "Cluster":
+        return self
+
+    async def __aenter__(self) -> "Cluster":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    cluster = Cluster()
+    monkeypatch.setattr(command, "Client", cluster)
+    monkeypatch.setattr(command, "load_credentials", lambda *_: None)
+    monkeypatch.setattr(command, "find_default_namespace", lambda *_: "team")
+    cluster.store(names.task_path("team", "hello"), **make_done())
+    cluster.store(names.node_profile_path("t4-1"), **make_profile("t4-1"))
+    return cluster
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def test_top_once_shows_nodes_and_tasks_and_ends(cluster: Cluster) -> None:
+    result = run("top", "--once")
+    assert result.exit_code == 0, result.output
+    assert "Tasks of namespace team: 1 succeeded; 1 of 1 in time, 250 J" in result.output
+    assert "t4-1" in result.output
+
+
+def test_top_without_the_right_to_read_nodes_shows_the_tasks_and_says_so(cluster: Cluster) -> None:
+    get = cluster.get
+
+    async def deny(path: str, **query: str) -> dict[str, object]:
+        if path == names.node_profiles_path():
+            raise ApiError(403, "Forbidden", "no")
+        return await get(path, **query)
+
+    cluster.get = deny  # type: ignore[method-assign]
+    result = run("top", "--once")
+    assert (result.exit_code, "team/hello" in result.output) == (0, True)
+    assert "you may not list llmnodeprofiles" in result.output
+
+
+@pytest.mark.parametrize("name", ["hello", "llmtask/hello"])
+def test_explain_takes_a_name_as_kubectl_prints_it(cluster: Cluster, name: str) -> None:
+    result = run("explain", name)
+    assert result.output.startswith("Task team/hello (chat): in time"), result.output
+
+
+def test_a_waiting_task_is_explained_with_the_models_that_are_served(cluster: Cluster) -> None:
+    waiting = {"type": "Scheduled", "status": "False", "reason": "NoModelServer", "message": "waiting: none"}
+    condition = waiting | {"lastTransitionTime": "2026-01-01T00:00:00Z"}
+    cluster.store(names.task_path("team", "typo"), **make_task("typo", phase="Pending", conditions=[condition]))
+    cluster.store(names.node_server_path("t4-1"), status={"models": ["chat-2"]})
+    assert "No model server offers chat now; they offer chat-2." in run("explain", "typo").output
+
+
+def test_a_task_that_is_not_there_is_an_error_in_one_line(cluster: Cluster) -> None:
+    cluster.fail("GET", ApiError(404, "NotFound", 'llminferencetasks.perllm.io "gone" not found'))
+    result = run("explain", "gone")
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)

@@ -1,0 +1,63 @@
+"""The overview of all nodes and tasks at one moment."""
+
+from perllm.cluster.client import Object
+from perllm.overview.reading import read_node, read_task
+from perllm.overview.summary import summarise
+from unit.overview.objects import CREATED_S, make_done, make_placed, make_profile, make_task
+
+NOW_S = CREATED_S + 5.0
+
+
+def show(*tasks: Object, nodes: tuple[Object, ...] = (), rows: int = 10, now_s: float = NOW_S) -> str:
+    seen = [node for one in nodes if (node := read_node(one)) is not None]
+    return "\n".join(summarise([read_task(one) for one in tasks], seen, now_s, rows=rows, where="namespace team"))
+
+
+def test_tasks_are_counted_by_phase_with_what_they_took() -> None:
+    first, *_ = show(make_placed("a"), make_done("b"), make_done("c", latency_s=12.0)).splitlines()
+    assert first == "Tasks of namespace team: 1 running, 2 succeeded; 1 of 2 in time, 500 J"
+
+
+def test_unknown_energies_are_not_counted_as_zero() -> None:
+    assert "250 J of the 1 whose energy is known" in show(make_done("a"), make_done("b", energy_j=None))
+
+
+def test_what_ended_lately_is_apart() -> None:
+    assert "In the last minute: 1 ended; 1 of 1 in time, 250 J" in show(make_done(), now_s=CREATED_S + 30.0)
+    assert "In the last minute" not in show(make_done(), now_s=CREATED_S + 300.0)
+
+
+def test_causes_of_waiting_are_counted() -> None:
+    waits = [make_task(name, phase="Pending", message="waiting: no room") for name in "ab"]
+    assert "2 wait: no room\n" in show(*waits)
+
+
+def test_a_node_has_its_tasks_and_its_circuit() -> None:
+    circuit = {"state": "open", "reason": "GPU is lost", "since": "2026-01-01T00:00:00Z"}
+    serving = {"ready": "1/1", "models": ["chat"], "busy": "3/16"}
+    text = show(make_placed("a"), make_done("b"), nodes=(make_profile("t4-1", circuit=circuit, serving=serving),))
+    (line,) = (one for one in text.splitlines() if one.startswith("t4-1"))
+    assert line.split() == [
+        "t4-1",
+        "edge",
+        "T4",
+        "chat",
+        "3/16",
+        "1",
+        "1",
+        "100%",
+        "250",
+        "J",
+        "open:",
+        "GPU",
+        "is",
+        "lost",
+    ]
+
+
+def test_open_tasks_come_first_the_most_urgent_one_at_the_top() -> None:
+    urgent = make_task("urgent", spec={"deadline": "6s"}, phase="Pending")
+    text = show(make_done("done"), make_placed("later"), urgent, rows=2)
+    names = [line.split()[0] for line in text.splitlines() if line.startswith("team/")]
+    assert names == ["team/urgent", "team/later"]
+    assert text.endswith("... and 1 more")
