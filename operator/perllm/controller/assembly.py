@@ -27,6 +27,7 @@ from perllm.controller.retirement import Retirement
 from perllm.controller.runner_pods import RunnerPods
 from perllm.controller.status_writer import StatusWriter
 from perllm.controller.stray_pods import StrayPods
+from perllm.controller.suspensions import Suspensions
 from perllm.controller.tracking import Tracking
 from perllm.energy.settlement import Settlement
 from perllm.guard import Guard
@@ -77,6 +78,7 @@ class ControllerContext:
         wake: set whenever there may be something to decide.
         has_tasks: whether all tasks are known at the moment.
         pod_paths: API paths of the pods that the operator may read.
+        suspensions: know which tasks may not run for now.
     """
 
     client: Client
@@ -91,6 +93,7 @@ class ControllerContext:
     wake: asyncio.Event
     has_tasks: Callable[[], bool]
     pod_paths: Sequence[str] = ()
+    suspensions: Suspensions = field(default_factory=Suspensions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +160,7 @@ def build_task_control(
         accounts=accounts,
         settlement=context.settlement,
         decisions=decisions,
+        suspensions=context.suspensions,
         pods=pods,
         writer=writer,
         announcer=context.announcer,
@@ -199,6 +203,7 @@ def build_task_control(
         writer=writer,
         clocks=clocks,
         decisions=decisions,
+        suspensions=context.suspensions,
         guard=guard,
         unix_now=unix_now,
         gpu_resources=settings.gpu_resources,

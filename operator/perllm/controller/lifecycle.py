@@ -55,6 +55,7 @@ class Step:
         cause: why it needs another pod after the last one; empty for the first pod.
         doomed: pods to delete.
         finished: the pod that ended the task, once it has.
+        is_suspended: whether it may not run for now.
     """
 
     status: TaskStatus
@@ -62,15 +63,35 @@ class Step:
     cause: str = ""
     doomed: tuple[Pod, ...] = ()
     finished: Pod | None = None
+    is_suspended: bool = False
 
 
-def advance(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float, note: Note | None = None) -> Step:
-    """Return the next step of a task; `note` is why it has no pod, if that is known."""
+def advance(
+    task: Task,
+    status: TaskStatus,
+    pods: Sequence[Pod],
+    now_s: float,
+    note: Note | None = None,
+    *,
+    suspension: Note | None = None,
+) -> Step:
+    """Return the next step of a task.
+
+    Args:
+        task: the task.
+        status: its status.
+        pods: its pods.
+        now_s: Unix time.
+        note: why it has no pod, if that is known.
+        suspension: why it may not run for now; None if it may.
+    """
     if task.spec is None:
         is_over = status.phase.is_final
         return Step(follow(task, status) if is_over else reject(task, status, "InvalidSpec", task.problem, now_s))
     if not status.phase.is_final:
-        step = _go_on(task, status, pods, now_s)
+        step = _go_on(task, status, find_judged(status, pods), now_s)
+        if suspension is not None and not step.status.phase.is_final:
+            return _suspend(task, step.status, pods, suspension, now_s)
         if step.attempt is not None and note is not None:
             return replace(step, status=note_wait(task, step.status, note, step.cause, now_s))
         if not step.status.phase.is_final:
@@ -93,6 +114,12 @@ def note_wait(task: Task, status: TaskStatus, note: Note, cause: str, now_s: flo
     message = _join(note.message, cause)
     status = put_condition(task, status, ConditionType.SCHEDULED, False, note.reason, message, now_s)
     return status.model_copy(update={"message": message})
+
+
+def find_judged(status: TaskStatus, pods: Sequence[Pod]) -> list[Pod]:
+    """Return the pods without those that were stopped because the task may not run, unless they did their work."""
+    stopped = status.stopped_attempts or ()
+    return [pod for pod in pods if pod.attempt not in stopped or pod.phase is PodPhase.SUCCEEDED]
 
 
 def is_ended_at_deadline(status: TaskStatus) -> bool:
@@ -175,7 +202,7 @@ def _count(status: TaskStatus, pods: Sequence[Pod]) -> TaskStatus:
 
 def _want_pod(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float, cause: str = "") -> Step:
     """Return the step of a task that needs a pod; `cause` is why it needs another one."""
-    lost = status.attempts - len(status.failed_attempts or ())
+    lost = status.attempts - len(status.failed_attempts or ()) - len(status.stopped_attempts or ())
     if lost > MAX_REFUSALS and not (task.valid_spec.is_served and now_s < task.due_s):
         attempts = "requests" if task.valid_spec.is_served else "pods"
         message = f"{lost} {attempts} were refused or lost by their nodes" + (f"; last: {cause}" if cause else "")
@@ -184,6 +211,17 @@ def _want_pod(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float,
     waiting = unplace(status).model_copy(update={"phase": TaskPhase.PENDING, "message": message})
     waiting = put_condition(task, waiting, ConditionType.SCHEDULED, False, "Waiting", message, now_s)
     return Step(waiting, attempt=status.attempts + 1, cause=cause, doomed=_overdue(pods, now_s))
+
+
+def _suspend(task: Task, status: TaskStatus, pods: Sequence[Pod], suspension: Note, now_s: float) -> Step:
+    """Return the step of a task that may not run: what runs of it is stopped, and counts against nothing."""
+    running = [pod for pod in pods if not pod.is_finished]
+    stopped = {pod.attempt for pod in running}.union(status.stopped_attempts or ())
+    waiting = unplace(status).model_copy(
+        update={"phase": TaskPhase.PENDING, "stopped_attempts": tuple(sorted(stopped))[:MAX_FAILED_ATTEMPTS] or None}
+    )
+    doomed = (*(pod for pod in running if not pod.is_deleting), *_overdue(pods, now_s))
+    return Step(note_wait(task, waiting, suspension, "", now_s), doomed=doomed, is_suspended=True)
 
 
 def _join(message: str, cause: str) -> str:

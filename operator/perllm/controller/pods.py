@@ -16,7 +16,8 @@ def build_pod(
     spec = task.valid_spec
     template = copy.deepcopy(spec.template or runner_template or {})
     metadata = template.get("metadata") or {}
-    pod_spec = {"restartPolicy": "Never", **template["spec"], "schedulerName": scheduler_name}
+    pod_spec = _merge({"restartPolicy": "Never", **template["spec"]}, task.flavor.to_pod_spec())
+    pod_spec["schedulerName"] = scheduler_name
     labels = {
         **_without_ours(metadata.get("labels") or {}),
         names.TASK_LABEL: names.to_label_value(task.name),
@@ -50,6 +51,14 @@ def build_pod(
         },
         "spec": pod_spec,
     }
+
+
+def _merge(pod_spec: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]:
+    """Return the spec of a pod with a nodeSelector and tolerations added."""
+    selector = {**(pod_spec.get("nodeSelector") or {}), **added["nodeSelector"]}
+    tolerations = [*(pod_spec.get("tolerations") or []), *added["tolerations"]]
+    merged = {"nodeSelector": selector, "tolerations": tolerations}
+    return pod_spec | {name: value for name, value in merged.items() if value}
 
 
 def _without_ours(values: dict[str, str]) -> dict[str, str]:

@@ -10,8 +10,11 @@ from perllm.api import names
 from perllm.api.task import MAX_PRIORITY, TaskSpec
 from perllm.api.task_status import TaskStatus
 from perllm.cluster.client import Object
+from perllm.cluster.shapes import as_object, as_text
 from perllm.cluster.times import parse_time_s
-from perllm.placement.demand import NO_POD, ONE_SLOT, RUNNER, PodDemand, read_demand
+from perllm.kueue.flavor import ANY_NODE, Flavor
+from perllm.kueue.workload import QUEUE_LABEL
+from perllm.placement.demand import NO_POD, ONE_SLOT, RUNNER, PodDemand, add_rules, read_demand
 from perllm.placement.request import PlacementRequest
 from perllm.scheduling.pending import PendingTask
 from perllm.text import clean_line
@@ -36,6 +39,8 @@ class Task:
         demand: what its pod needs of a node; of a served task, its runner pod.
         may_have_runner: whether it is a served task that may get a runner pod.
         is_deleting: whether its deletion was requested, though a finalizer may still hold it.
+        queue: the LocalQueue of Kueue that it is in; empty if it is in none.
+        flavor: the nodes that its quota is for.
     """
 
     key: str
@@ -49,6 +54,8 @@ class Task:
     demand: PodDemand = ONE_SLOT
     may_have_runner: bool = False
     is_deleting: bool = False
+    queue: str = ""
+    flavor: Flavor = ANY_NODE
 
     @property
     def due_s(self) -> float:
@@ -61,6 +68,11 @@ class Task:
         if self.spec is None:
             raise ValueError(f"task {self.key} has no valid spec: {self.problem}")
         return self.spec
+
+    @property
+    def full_demand(self) -> PodDemand:
+        """What its pod needs of a node, including what its quota is for."""
+        return add_rules(self.demand, self.flavor.to_pod_spec())
 
     def to_request(self, avoided: frozenset[str] = frozenset()) -> PlacementRequest:
         """Return what placement needs to know; `avoided` are nodes where earlier attempts ended badly."""
@@ -75,11 +87,11 @@ class Task:
             due_s=self.due_s,
             deadline_s=spec.deadline_s,
             namespace=self.namespace,
-            demand=NO_POD if spec.is_served else self.demand,
+            demand=add_rules(NO_POD, self.flavor.to_pod_spec()) if spec.is_served else self.full_demand,
             avoided=avoided,
             prompts=max(len(spec.conversations), 1),
             is_served=spec.is_served,
-            runner=self.demand if self.may_have_runner else None,
+            runner=self.full_demand if self.may_have_runner else None,
             service=spec.service_name,
         )
 
@@ -134,6 +146,7 @@ def read_task(
         demand=_read_demand(spec, gpu_resources),
         may_have_runner=has_runners and spec is not None and len(spec.conversations) == 1,
         is_deleting=bool(metadata.get("deletionTimestamp")),
+        queue=as_text(as_object(metadata.get("labels")).get(QUEUE_LABEL)),
     )
     return task, status
 

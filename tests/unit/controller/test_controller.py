@@ -597,10 +597,10 @@ async def test_a_task_that_perllm_fails_on_says_so_and_delays_no_other(
 ) -> None:
     advance = lifecycle.advance
 
-    def fail_on_one(task: Task, *rest: Any) -> lifecycle.Step:
+    def fail_on_one(task: Task, *rest: Any, **options: Any) -> lifecycle.Step:
         if task.name == "cursed":
             raise KeyError("no such thing")
-        return advance(task, *rest)
+        return advance(task, *rest, **options)
 
     monkeypatch.setattr(lifecycle, "advance", fail_on_one)
     cluster.create("cursed")
