@@ -302,7 +302,7 @@ async def install(
         await _apply(client, "/api/v1/namespaces", {"metadata": {"name": namespace}})
     for crd in list_crds():
         await _apply(client, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
-        await _wait_served(client, f"/apis/{names.API_VERSION}/{crd['spec']['names']['plural']}")
+        await wait_served(client, f"/apis/{names.API_VERSION}/{crd['spec']['names']['plural']}")
     operator, scheduler = (rbac_user(name) for name in (OPERATOR_USER, SCHEDULER_USER))
     agent_namespace = AGENT_NAMESPACE if has_agents else ""
     rights = (
@@ -358,7 +358,7 @@ async def _remove_nodes_except(client: Client, kept: Collection[str]) -> None:
             await client.delete(f"{NODES}/{item['metadata']['name']}")
 
 
-async def _wait_served(client: Client, path: str) -> None:
+async def wait_served(client: Client, path: str) -> None:
     """Wait until the API server serves a new resource, which takes a moment."""
     async with asyncio.timeout(START_TIMEOUT_S):
         while True:
