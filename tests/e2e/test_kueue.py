@@ -40,21 +40,21 @@ class KueueLab(Lab):
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def lab(binaries: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lab]:
+async def lab(binaries: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[KueueLab]:
     settings = LabSettings("modern", 3.0, has_agents=True, operator_config={"kueue": {"enabled": True}})
     async with KueueLab(binaries, load_scenario("modern"), tmp_path_factory.mktemp("lab"), settings) as lab:
         yield lab
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def queue(stage: Stage) -> AsyncIterator[str]:
+async def queue(lab: KueueLab, stage: Stage) -> AsyncIterator[str]:
     """A queue with quota for one task, on edge nodes; its ClusterQueue has its name as well."""
-    client, name = stage.lab.client, stage.namespace
+    client, name = lab.client, stage.namespace
     await client.post(f"{QUEUES}/resourceflavors", _flavor(name))
     await client.post(f"{QUEUES}/clusterqueues", _cluster_queue(name))
     local = _object("LocalQueue", name, {"clusterQueue": name})
     await client.post(f"{QUEUES}/namespaces/{stage.namespace}/localqueues", local)
-    await wait_until(lambda: is_active(stage, name), timeout_s=20.0)
+    await wait_until(lambda: is_active(lab, name), timeout_s=30.0)
     yield name
     await client.delete(f"{QUEUES}/clusterqueues/{name}")
 
@@ -129,7 +129,7 @@ async def test_a_deleted_task_takes_its_workload_along(stage: Stage, queue: str)
 
 async def test_a_suspended_task_runs_once_it_is_not(stage: Stage) -> None:
     await stage.create("held", suspend=True)
-    held = await stage.wait_status("held", lambda status: condition({"status": status}, "Scheduled") is not None)
+    held = await stage.wait_status("held", lambda status: bool(condition({"status": status}, "Scheduled")))
     assert condition(held, "Scheduled")["reason"] == "Suspended"
     await stage.lab.client.patch(names.task_path(stage.namespace, "held"), {"spec": {"suspend": False}})
     assert (await stage.wait_final("held"))["status"]["phase"] == "Succeeded"
@@ -140,10 +140,11 @@ def is_waiting_for_quota(status: Object) -> bool:
     return status.get("phase") == "Pending" and conditions.get("Scheduled") == "WaitingForQuota"
 
 
-async def is_active(stage: Stage, name: str) -> bool:
-    """Whether Kueue admits to a ClusterQueue."""
-    stage.lab.kueue.check()
-    queue = await stage.lab.client.get(f"{QUEUES}/clusterqueues/{name}")
+async def is_active(lab: KueueLab, name: str) -> bool:
+    """Whether Kueue admits to a ClusterQueue; if it has ended, it is started again, as its Deployment would do."""
+    # It ends if discovery does not show its resources yet, which follows a moment after they are served.
+    await lab.kueue.start()
+    queue = await lab.client.get(f"{QUEUES}/clusterqueues/{name}")
     return condition(queue, "Active").get("status") == "True"
 
 
