@@ -349,7 +349,7 @@ class Operator:
                 log.warning("started without %s, which cannot be read yet: pods there are not counted", path)
             for watch in self._kueue:
                 self._begin(work, "watch of Kueue", watch.run)
-            for path in self._kueue and await wait_for_first_lists(self._kueue, PODS_PATIENCE_S):
+            for path in await wait_for_first_lists(self._kueue, PODS_PATIENCE_S) if self._kueue else ():
                 log.warning("started without %s, which cannot be read yet: tasks in queues of Kueue wait", path)
             for obstacles in self._obstacles:
                 self._begin(work, "watch of quotas and namespaces", obstacles.run)

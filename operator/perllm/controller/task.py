@@ -72,7 +72,10 @@ class Task:
     @property
     def full_demand(self) -> PodDemand:
         """What its pod needs of a node, including what its quota is for."""
-        return add_rules(self.demand, self.flavor.to_pod_spec())
+        return self._add_flavor(self.demand)
+
+    def _add_flavor(self, demand: PodDemand) -> PodDemand:
+        return demand if self.flavor == ANY_NODE else add_rules(demand, self.flavor.to_pod_spec())
 
     def to_request(self, avoided: frozenset[str] = frozenset()) -> PlacementRequest:
         """Return what placement needs to know; `avoided` are nodes where earlier attempts ended badly."""
@@ -87,7 +90,7 @@ class Task:
             due_s=self.due_s,
             deadline_s=spec.deadline_s,
             namespace=self.namespace,
-            demand=add_rules(NO_POD, self.flavor.to_pod_spec()) if spec.is_served else self.full_demand,
+            demand=self._add_flavor(NO_POD) if spec.is_served else self.full_demand,
             avoided=avoided,
             prompts=max(len(spec.conversations), 1),
             is_served=spec.is_served,

@@ -23,6 +23,7 @@ from perllm.controller import controller, lifecycle
 from perllm.controller.announcer import Announcer
 from perllm.controller.assembly import ControllerContext, ControllerSettings, build_task_control
 from perllm.controller.pods import build_pod
+from perllm.controller.suspensions import Suspensions
 from perllm.controller.task import Task, read_task
 from perllm.energy.attribution import IdlePower
 from perllm.energy.foreign import ForeignLoad
@@ -84,10 +85,14 @@ class Cluster:
             show_circuit=lambda *_: None,
             wake=self._wake,
             has_tasks=lambda: True,
+            suspensions=self.build_suspensions(),
         )
         self.control = build_task_control(self.scheduler, self.parts, context, self.settings)
         self.controller = self.control.controller
         self.begun_s = begun_s
+
+    def build_suspensions(self) -> Suspensions:
+        return Suspensions()
 
     def now_s(self) -> float:
         loop_s = asyncio.get_running_loop().time()
