@@ -49,7 +49,8 @@ from perllm.extender.extender import Extender
 from perllm.extender.server import build_app
 from perllm.guard import Guard
 from perllm.kueue.flavor import read_flavor
-from perllm.kueue.workload import flavors_path, read_workload, workloads_path
+from perllm.kueue.priority_class import read_priority_class
+from perllm.kueue.workload import flavors_path, priority_classes_path, read_workload, workloads_path
 from perllm.kueue.workloads import Workloads
 from perllm.loop_lag import watch_loop
 from perllm.metrics import OperatorMetrics
@@ -264,7 +265,12 @@ class Operator:
             self._inform("workload", path, read_workload, self._workloads.on_workload, labelSelector=names.TASK_LABEL)
             for path in map(workloads_path, self._config.namespaces or (None,))
         ]
-        return [*workloads, self._inform("resource flavor", flavors_path(), read_flavor, self._workloads.on_flavor)]
+        on_flavor, on_class = self._workloads.on_flavor, self._workloads.on_priority_class
+        return [
+            *workloads,
+            self._inform("resource flavor", flavors_path(), read_flavor, on_flavor),
+            self._inform("priority class", priority_classes_path(), read_priority_class, on_class),
+        ]
 
     def _build_agent_informers(self) -> tuple[Informer[Offer], Informer[SeenLease] | None]:
         """Return the informers of model servers and, if there may be agents, of their Leases."""

@@ -13,17 +13,25 @@ import pytest_asyncio
 from e2e.stage import Stage, condition, wait_until
 from perllm.api import names
 from perllm.cluster.client import Object
-from perllm.kueue.workload import API_VERSION, QUEUE_LABEL, workloads_path
+from perllm.kueue.workload import (
+    API_VERSION,
+    PRIORITY_CLASS_LABEL,
+    QUEUE_LABEL,
+    priority_classes_path,
+    workloads_path,
+)
 from perllm_lab.lab import Lab, LabSettings
 from perllm_lab.workload.manifests import pod_manifest, task_manifest
 from perllm_lab.workload.requests import Request
 from perllm_lab.workload.scenarios import load_scenario
 from programs.kueue import build_kueue, install_kueue
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 QUEUES = f"/apis/{API_VERSION}"
 SERVED = "perllm.io/served-tasks"
 COVERED = ("cpu", "memory", names.GPU_RESOURCE, SERVED)
-LONG = 500
+URGENT = "urgent"
+LONG = 250
 SECOND_S = 1.1
 """Kueue orders what has the same priority by times of creation, which are in whole seconds."""
 
@@ -43,6 +51,7 @@ class KueueLab(Lab):
 async def lab(binaries: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[KueueLab]:
     settings = LabSettings("modern", 3.0, has_agents=True, operator_config={"kueue": {"enabled": True}})
     async with KueueLab(binaries, load_scenario("modern"), tmp_path_factory.mktemp("lab"), settings) as lab:
+        await lab.client.post(priority_classes_path(), {"metadata": {"name": URGENT}, "value": 10_000})
         yield lab
 
 
@@ -80,7 +89,7 @@ async def test_a_task_that_is_preempted_runs_again_and_is_learned_once(stage: St
     learned = await stage.learned()
     await create(stage, "low", queue, output_tokens=LONG)
     await stage.wait_status("low", lambda status: status.get("phase") == "Running")
-    await create(stage, "high", queue, output_tokens=50, priority=100)
+    await create(stage, "high", queue, output_tokens=50, priority_class=URGENT)
     stopped = await stage.wait_status("low", is_waiting_for_quota)
     await stage.wait_all_settled(["low", "high"], timeout_s=120.0)
     low, high = [await stage.wait_final(name) for name in ("low", "high")]
@@ -135,6 +144,12 @@ async def test_a_suspended_task_runs_once_it_is_not(stage: Stage) -> None:
     assert (await stage.wait_final("held"))["status"]["phase"] == "Succeeded"
 
 
+async def test_the_examples_run(stage: Stage) -> None:
+    await stage.kubectl("apply", "--namespace", stage.namespace, "--filename", str(EXAMPLES / "kueue/queue.yaml"))
+    await stage.kubectl("apply", "--namespace", stage.namespace, "--filename", str(EXAMPLES / "queued-task.yaml"))
+    await stage.wait_status("quick", lambda status: status.get("nodeName") is not None)
+
+
 def is_waiting_for_quota(status: Object) -> bool:
     conditions = {one["type"]: one["reason"] for one in status.get("conditions", ())}
     return status.get("phase") == "Pending" and conditions.get("Scheduled") == "WaitingForQuota"
@@ -157,8 +172,12 @@ def parse(time: str) -> float:
     return datetime.fromisoformat(time).timestamp()
 
 
-async def create(stage: Stage, name: str, queue: str, *, output_tokens: int = 60, **spec: Any) -> None:
+async def create(
+    stage: Stage, name: str, queue: str, *, output_tokens: int = 60, priority_class: str = "", **spec: Any
+) -> None:
     manifest = task_manifest(_request(stage, name, output_tokens), namespace=stage.namespace)
+    if priority_class:
+        manifest["metadata"]["labels"] = {PRIORITY_CLASS_LABEL: priority_class}
     await _post(stage, manifest, queue, spec)
 
 
@@ -190,7 +209,7 @@ async def has_no_workloads(stage: Stage) -> bool:
 
 async def _post(stage: Stage, manifest: Object, queue: str, spec: Object) -> None:
     manifest["spec"].update(spec)
-    manifest["metadata"]["labels"] = {QUEUE_LABEL: queue}
+    manifest["metadata"].setdefault("labels", {})[QUEUE_LABEL] = queue
     await stage.lab.client.post(names.tasks_path(stage.namespace), manifest)
 
 

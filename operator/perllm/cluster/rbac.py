@@ -22,7 +22,7 @@ KUEUE_GROUP = "kueue.x-k8s.io"
 NODES_ROLE = "perllm-nodes"
 TASKS_ROLE = "perllm-tasks"
 LEASE_ROLE = "perllm-lease"
-FLAVORS_ROLE = "perllm-flavors"
+QUOTA_ROLE = "perllm-quota"
 WORKLOADS_ROLE = "perllm-workloads"
 SERVERS_ROLE = "perllm-servers"
 AGENT_LEASES_ROLE = "perllm-agent-leases"
@@ -61,9 +61,9 @@ def namespace_rules() -> list[Rule]:
     return [_rule("", ["namespaces"], "list", "watch")]
 
 
-def flavor_rules() -> list[Rule]:
-    """Return the operator's rights to see which nodes quota of Kueue is for."""
-    return [_rule(KUEUE_GROUP, ["resourceflavors"], "list", "watch")]
+def quota_rules() -> list[Rule]:
+    """Return the operator's rights to see which nodes quota of Kueue is for, and what its priorities are."""
+    return [_rule(KUEUE_GROUP, ["resourceflavors", "workloadpriorityclasses"], "list", "watch")]
 
 
 def workload_rules() -> list[Rule]:
@@ -157,7 +157,7 @@ def build_manifests(
         manifests += _grant(SERVERS_ROLE, server_rules(), operator)
         manifests += _grant(AGENT_LEASES_ROLE, agent_lease_rules(), operator, agent_namespace)
     if has_queues:
-        manifests += _grant(FLAVORS_ROLE, flavor_rules(), operator)
+        manifests += _grant(QUOTA_ROLE, quota_rules(), operator)
         for place in namespaces or ("",):
             manifests += _grant(WORKLOADS_ROLE, workload_rules(), operator, place)
     for role in SCHEDULER_ROLES:

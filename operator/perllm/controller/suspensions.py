@@ -64,5 +64,6 @@ class Suspensions:
             uid=task.uid,
             queue=task.queue,
             priority=spec.priority,
+            priority_class=task.priority_class,
             template=spec.template or self._request_template,
         )

@@ -13,7 +13,7 @@ from perllm.cluster.client import Object
 from perllm.cluster.shapes import as_object, as_text
 from perllm.cluster.times import parse_time_s
 from perllm.kueue.flavor import ANY_NODE, Flavor
-from perllm.kueue.workload import QUEUE_LABEL
+from perllm.kueue.workload import PRIORITY_CLASS_LABEL, QUEUE_LABEL
 from perllm.placement.demand import NO_POD, ONE_SLOT, RUNNER, PodDemand, add_rules, read_demand
 from perllm.placement.request import PlacementRequest
 from perllm.scheduling.pending import PendingTask
@@ -40,6 +40,7 @@ class Task:
         may_have_runner: whether it is a served task that may get a runner pod.
         is_deleting: whether its deletion was requested, though a finalizer may still hold it.
         queue: the LocalQueue of Kueue that it is in; empty if it is in none.
+        priority_class: the WorkloadPriorityClass of Kueue that it names; empty if it names none.
         flavor: the nodes that its quota is for.
     """
 
@@ -55,6 +56,7 @@ class Task:
     may_have_runner: bool = False
     is_deleting: bool = False
     queue: str = ""
+    priority_class: str = ""
     flavor: Flavor = ANY_NODE
 
     @property
@@ -136,7 +138,7 @@ def read_task(
     first_seen_s = now_s if status.received_time is None else status.received_time.timestamp()
     received_s = round(min(max(first_seen_s, created_s), created_s + 1), 6)
     spec, problem = _read_spec(item.get("spec") or {})
-    namespace, name = metadata["namespace"], metadata["name"]
+    namespace, name, labels = metadata["namespace"], metadata["name"], as_object(metadata.get("labels"))
     task = Task(
         f"{namespace}/{name}",
         namespace,
@@ -149,7 +151,8 @@ def read_task(
         demand=_read_demand(spec, gpu_resources),
         may_have_runner=has_runners and spec is not None and len(spec.conversations) == 1,
         is_deleting=bool(metadata.get("deletionTimestamp")),
-        queue=as_text(as_object(metadata.get("labels")).get(QUEUE_LABEL)),
+        queue=as_text(labels.get(QUEUE_LABEL)),
+        priority_class=as_text(labels.get(PRIORITY_CLASS_LABEL)),
     )
     return task, status
 

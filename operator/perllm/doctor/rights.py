@@ -7,10 +7,10 @@ from typing import Any
 from perllm.cluster.rbac import (
     Rule,
     agent_lease_rules,
-    flavor_rules,
     lease_rules,
     namespace_rules,
     node_rules,
+    quota_rules,
     server_rules,
     shadow_rules,
     task_rules,
@@ -80,7 +80,7 @@ def list_needed(config: Config, namespace: str) -> list[Access]:
         needed += _expand(server_rules())
         needed += _expand(agent_lease_rules(), config.agents.lease_namespace)
     if config.kueue.enabled:
-        needed += _expand(flavor_rules())
+        needed += _expand(quota_rules())
         needed += [access for place in config.namespaces or ("",) for access in _expand(workload_rules(), place)]
     if config.leader_lease:
         needed += _expand(lease_rules(config.leader_lease), namespace)

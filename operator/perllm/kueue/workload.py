@@ -17,6 +17,7 @@ from perllm.text import clean_line
 
 API_VERSION = f"{KUEUE_GROUP}/v1beta2"
 QUEUE_LABEL = f"{KUEUE_GROUP}/queue-name"
+PRIORITY_CLASS_LABEL = f"{KUEUE_GROUP}/priority-class"
 POD_SET = "main"
 
 ADMITTED = "Admitted"
@@ -41,6 +42,7 @@ class QueuedTask:
         uid: its identity.
         queue: the LocalQueue that it is in.
         priority: tasks of higher priority are admitted first, and may preempt others.
+        priority_class: the WorkloadPriorityClass that states the priority; empty if the task states it.
         template: the pod template whose requests it takes of the quota.
     """
 
@@ -49,6 +51,7 @@ class QueuedTask:
     uid: str
     queue: str
     priority: int
+    priority_class: str
     template: Mapping[str, Any]
 
     @property
@@ -133,7 +136,6 @@ def read_labels(values: object) -> tuple[tuple[str, str], ...]:
 
 def build_workload(task: QueuedTask) -> Object:
     """Return the Workload that asks for a task's quota."""
-    template = task.template
     return {
         "apiVersion": API_VERSION,
         "kind": "Workload",
@@ -155,9 +157,16 @@ def build_workload(task: QueuedTask) -> Object:
         "spec": {
             "queueName": task.queue,
             "priority": task.priority,
-            "podSets": [{"name": POD_SET, "count": 1, "template": {"spec": template["spec"]}}],
+            **_refer_to_class(task.priority_class),
+            "podSets": [{"name": POD_SET, "count": 1, "template": {"spec": task.template["spec"]}}],
         },
     }
+
+
+def _refer_to_class(name: str) -> Object:
+    if not name:
+        return {}
+    return {"priorityClassRef": {"group": KUEUE_GROUP, "kind": "WorkloadPriorityClass", "name": name}}
 
 
 def build_request_template(resource: str) -> dict[str, Any]:
@@ -180,6 +189,11 @@ def workloads_path(namespace: str | None = None) -> str:
     """Return the API path of the Workloads of one namespace, or of all when it is None."""
     place = f"namespaces/{namespace}/" if namespace is not None else ""
     return f"/apis/{API_VERSION}/{place}workloads"
+
+
+def priority_classes_path() -> str:
+    """Return the API path of the WorkloadPriorityClasses."""
+    return f"/apis/{API_VERSION}/workloadpriorityclasses"
 
 
 def flavors_path() -> str:

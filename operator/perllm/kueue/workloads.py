@@ -1,12 +1,14 @@
 """The Workloads of all tasks: asks for quota, follows what Kueue decides, and reports what becomes of the tasks."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 
 from perllm.api.task_status import TaskPhase
 from perllm.cluster.client import ApiError, Client, Object, PatchKind
 from perllm.cluster.writes import Write, WriteQueue
 from perllm.kueue.flavor import ANY_NODE, Flavor, merge_flavors
+from perllm.kueue.priority_class import PriorityClass
 from perllm.kueue.transitions import build_finish, build_ready, build_release
 from perllm.kueue.workload import (
     EVICTED,
@@ -49,6 +51,8 @@ class Workloads:
         self._unix_now = unix_now
         self._seen: dict[str, Workload] = {}
         self._flavors: dict[str, Flavor] = {}
+        self._priorities: dict[str, int] = {}
+        self._unranked: dict[str, QueuedTask] = {}
         self._problems: dict[str, str] = {}
         self._asked: dict[str, str] = {}
 
@@ -73,11 +77,20 @@ class Workloads:
         for workload in [one for one in self._seen.values() if new is not None and new.name in one.flavors]:
             self._on_change(workload.task_key, workload.task_uid)
 
+    def on_priority_class(self, old: PriorityClass | None, new: PriorityClass | None) -> None:
+        """Handle a WorkloadPriorityClass that was added, changed or deleted; existing Workloads keep their priority."""
+        if new is not None:
+            self._priorities[new.name] = new.value
+            for task in [one for one in self._unranked.values() if one.priority_class == new.name]:
+                self._on_change(task.key, task.uid)
+        elif old is not None:
+            self._priorities.pop(old.name, None)
+
     def find_obstacle(self, task: QueuedTask) -> str | None:
         """Return why a task may not run, in a sentence; None if it may."""
         workload = self._seen.get(task.uid)
         if workload is None:
-            return self._problems.get(task.uid) or f"its Workload for queue {task.queue} is being created"
+            return self._explain_lack(task)
         if not workload.may_run:
             return workload.explain() or f"queue {task.queue} has not admitted it yet"
         missing = [name for name in workload.flavors if name not in self._flavors]
@@ -103,7 +116,7 @@ class Workloads:
         if phase.is_final:
             self.finish(task.uid, phase)
         elif workload is None:
-            self._ask(task.uid, CREATION, task.key, partial(self._create, task))
+            self._create(task)
         elif workload.holds(EVICTED) and workload.holds(QUOTA_RESERVED) and not is_active:
             self._change(workload, "release", build_release(workload, self._unix_now()))
         elif phase is TaskPhase.RUNNING and not workload.holds(PODS_READY):
@@ -120,9 +133,26 @@ class Workloads:
     def forget(self, key: str, uid: str) -> None:
         """Forget what is only known of a task that no longer exists; its Workload is deleted with it."""
         self._problems.pop(uid, None)
+        self._unranked.pop(uid, None)
         if self._asked.get(uid) == CREATION:
             self._writes.drop("workload", key)
             del self._asked[uid]
+
+    def _explain_lack(self, task: QueuedTask) -> str:
+        """Return why a task has no Workload."""
+        if task.uid in self._unranked:
+            return f"there is no WorkloadPriorityClass {task.priority_class}"
+        return self._problems.get(task.uid) or f"its Workload for queue {task.queue} is being created"
+
+    def _create(self, task: QueuedTask) -> None:
+        """Create the Workload of a task, as soon as its priority is known."""
+        priority = self._priorities.get(task.priority_class) if task.priority_class else task.priority
+        if priority is None:
+            self._unranked[task.uid] = task
+            return
+        self._unranked.pop(task.uid, None)
+        ranked = replace(task, priority=priority)
+        self._ask(task.uid, CREATION, task.key, partial(self._post, ranked))
 
     def _change(self, workload: Workload, what: str, patch: Object) -> None:
         path = f"{workloads_path(workload.namespace)}/{workload.name}/status"
@@ -135,7 +165,7 @@ class Workloads:
             self._asked[uid] = step
             self._writes.put(Write("workload", key, send))
 
-    async def _create(self, task: QueuedTask) -> None:
+    async def _post(self, task: QueuedTask) -> None:
         try:
             await self._client.post(workloads_path(task.namespace), build_workload(task))
         except ApiError as error:

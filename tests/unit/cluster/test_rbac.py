@@ -14,10 +14,10 @@ from perllm.cluster.rbac import (
     build_manifests,
     build_shadow_manifests,
     collection_path,
-    flavor_rules,
     lease_rules,
     namespace_rules,
     node_rules,
+    quota_rules,
     scheduler_lease_rules,
     server_rules,
     shadow_rules,
@@ -97,7 +97,7 @@ def test_the_operator_watches_agents_only_where_there_may_be_some() -> None:
 
 def test_with_queues_the_operator_asks_for_quota_where_it_serves_tasks_and_only_reads_what_it_is_for() -> None:
     manifests = build_manifests(OPERATOR, SCHEDULER, namespaces=["a"], has_queues=True)
-    assert granted(manifests, OPERATOR, None) == node_rules() + flavor_rules()
+    assert granted(manifests, OPERATOR, None) == node_rules() + quota_rules()
     assert granted(manifests, OPERATOR, "a") == task_rules() + workload_rules()
 
 
@@ -130,7 +130,7 @@ def test_agents_have_rights_to_tasks_and_pods_only_in_the_namespaces_listed_for_
         agent_task_rules(),
         agent_server_rules(),
         agent_own_lease_rules(),
-        flavor_rules(),
+        quota_rules(),
         workload_rules(),
     ],
 )

@@ -11,7 +11,7 @@ EDGE = {"tier": "edge"}
 
 def make_queued(name: str = "t", **fields: Any) -> QueuedTask:
     template = {"spec": {"containers": [{"name": "llm", "resources": {"limits": {"nvidia.com/gpu": "1"}}}]}}
-    values = {"queue": "team", "priority": 0, "template": template, **fields}
+    values = {"queue": "team", "priority": 0, "priority_class": "", "template": template, **fields}
     return QueuedTask(namespace="lab", name=name, uid=f"uid-{name}", **values)
 
 

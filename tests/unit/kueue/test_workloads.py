@@ -10,6 +10,7 @@ import pytest_asyncio
 from perllm.api.task_status import TaskPhase
 from perllm.cluster.client import ApiError, Object
 from perllm.kueue.flavor import ANY_NODE, Flavor
+from perllm.kueue.priority_class import PriorityClass
 from perllm.kueue.workload import workload_name, workloads_path
 from perllm.kueue.workloads import Workloads
 from unit.cluster.fake_api import FakeApiServer
@@ -93,6 +94,19 @@ async def test_a_task_that_is_gone_does_not_ask_for_quota_any_more(setting: Sett
     count = len(setting.sent())
     await asyncio.sleep(300)
     assert len(setting.sent()) == count
+
+
+async def test_a_task_waits_for_its_priority_class_and_has_the_priority_that_it_states(setting: Setting) -> None:
+    setting.api.remove(PATH)
+    task = make_queued(priority=1, priority_class="urgent")
+    setting.workloads.report(task, TaskPhase.PENDING, is_active=False)
+    assert setting.workloads.find_obstacle(task) == "there is no WorkloadPriorityClass urgent"
+    setting.workloads.on_priority_class(None, PriorityClass("urgent", 5000))
+    assert setting.changed == [("lab/t", "uid-t")]
+    setting.workloads.report(task, TaskPhase.PENDING, is_active=False)
+    await asyncio.sleep(1)
+    spec = (setting.api.read(PATH) or {})["spec"]
+    assert (spec["priority"], spec["priorityClassRef"]["name"]) == (5000, "urgent")
 
 
 def test_an_admitted_task_may_run_on_the_nodes_of_its_flavor_once_that_is_known(setting: Setting) -> None:
