@@ -51,7 +51,8 @@ class KueueLab(Lab):
 async def lab(binaries: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[KueueLab]:
     settings = LabSettings("modern", 3.0, has_agents=True, operator_config={"kueue": {"enabled": True}})
     async with KueueLab(binaries, load_scenario("modern"), tmp_path_factory.mktemp("lab"), settings) as lab:
-        await lab.client.post(priority_classes_path(), {"metadata": {"name": URGENT}, "value": 10_000})
+        urgent = {"apiVersion": API_VERSION, "kind": "WorkloadPriorityClass", "metadata": {"name": URGENT}}
+        await lab.client.post(priority_classes_path(), urgent | {"value": 10_000})
         yield lab
 
 
