@@ -16,7 +16,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
-from typing import IO, Any, TypeVar
+from typing import IO, TypeVar
 
 import requests
 from prometheus_client import CollectorRegistry
@@ -48,10 +48,7 @@ from perllm.energy.settlement import Settlement
 from perllm.extender.extender import Extender
 from perllm.extender.server import build_app
 from perllm.guard import Guard
-from perllm.kueue.flavor import read_flavor
-from perllm.kueue.priority_class import read_priority_class
-from perllm.kueue.workload import flavors_path, priority_classes_path, read_workload, workloads_path
-from perllm.kueue.workloads import Workloads
+from perllm.kueue.watch import KueueWatch
 from perllm.loop_lag import watch_loop
 from perllm.metrics import OperatorMetrics
 from perllm.nodes.agents import NodeAgents, Offer, SeenLease, read_lease, read_offer
@@ -143,7 +140,7 @@ class Operator:
             prefix=names.profile_prefix(config.instance),
         )
         self._display = ServingDisplay(partial(self._profile_parts.put, "serving"), now_s=time.monotonic)
-        self._workloads: Workloads | None = None
+        self._kueue = self._build_kueue_watch()
         control = self._control = build_task_control(
             scheduler, parts, self._build_context(wake), _read_controller_settings(config)
         )
@@ -159,7 +156,6 @@ class Operator:
         )
         self._leadership = _follow_lease(config, client, self._outages, starts)
         self._nodes, self._pods, self._obstacles = self._build_informers()
-        self._kueue = self._build_kueue_informers()
         self._profile_watch = self._inform(
             "profile",
             names.node_profiles_path(),
@@ -216,14 +212,6 @@ class Operator:
             unix_now=time.time,
         )
         events = EventRecorder(client, self._writes, instance=socket.gethostname(), unix_now=time.time)
-        if config.kueue.enabled:
-            self._workloads = Workloads(
-                client,
-                self._writes,
-                lambda key, uid: self._control.controller.on_admission(key, uid),
-                is_known=lambda: all(watch.synced.is_set() for watch in self._kueue),
-                unix_now=time.time,
-            )
         return ControllerContext(
             client=client,
             writes=self._writes,
@@ -237,7 +225,22 @@ class Operator:
             wake=wake,
             has_tasks=lambda: self._watch.is_ready,
             pod_paths=_find_pod_paths(config),
-            suspensions=Suspensions(self._workloads, config.kueue.served_resource),
+            suspensions=Suspensions(
+                None if self._kueue is None else self._kueue.workloads, config.kueue.served_resource
+            ),
+        )
+
+    def _build_kueue_watch(self) -> KueueWatch | None:
+        """Return the watch of Kueue; None if its queues are ignored."""
+        if not self._config.kueue.enabled:
+            return None
+        return KueueWatch(
+            self._client,
+            self._writes,
+            self._inform,
+            namespaces=self._config.namespaces,
+            on_change=lambda key, uid: self._control.controller.on_admission(key, uid),
+            unix_now=time.time,
         )
 
     def _build_informers(self) -> tuple[Informer[Node], list[Informer[Pod]], list[Informer[Obstacle]]]:
@@ -256,21 +259,6 @@ class Operator:
             path = "/api/v1/namespaces"
             obstacles.append(self._inform("namespace", path, read_namespace, controller.on_namespace))
         return nodes, pods, obstacles
-
-    def _build_kueue_informers(self) -> list[Informer[Any]]:
-        """Return the informers of what Kueue knows and decides about tasks; none if its queues are ignored."""
-        if self._workloads is None:
-            return []
-        workloads = [
-            self._inform("workload", path, read_workload, self._workloads.on_workload, labelSelector=names.TASK_LABEL)
-            for path in map(workloads_path, self._config.namespaces or (None,))
-        ]
-        on_flavor, on_class = self._workloads.on_flavor, self._workloads.on_priority_class
-        return [
-            *workloads,
-            self._inform("resource flavor", flavors_path(), read_flavor, on_flavor),
-            self._inform("priority class", priority_classes_path(), read_priority_class, on_class),
-        ]
 
     def _build_agent_informers(self) -> tuple[Informer[Offer], Informer[SeenLease] | None]:
         """Return the informers of model servers and, if there may be agents, of their Leases."""
@@ -353,10 +341,9 @@ class Operator:
                 self._begin(work, "watch of pods", pods.run)
             for path in await wait_for_first_lists(self._pods, PODS_PATIENCE_S):
                 log.warning("started without %s, which cannot be read yet: pods there are not counted", path)
-            for watch in self._kueue:
-                self._begin(work, "watch of Kueue", watch.run)
-            for path in await wait_for_first_lists(self._kueue, PODS_PATIENCE_S) if self._kueue else ():
-                log.warning("started without %s, which cannot be read yet: tasks in queues of Kueue wait", path)
+            if self._kueue is not None:
+                self._begin(work, "watch of Kueue", self._kueue.run)
+                await self._kueue.wait_until_known()
             for obstacles in self._obstacles:
                 self._begin(work, "watch of quotas and namespaces", obstacles.run)
             self._begin(work, "writes", self._writes.run)
