@@ -11,18 +11,18 @@ again from what is seen then.
 from perllm.cluster.client import Object
 from perllm.cluster.shapes import as_text
 from perllm.cluster.times import to_time
-from perllm.kueue.workload import ADMITTED, EVICTED, FINISHED, PODS_READY, QUOTA_RESERVED, REQUEUED, Workload
+from perllm.kueue.workload import ADMITTED, EVICTED, FINISHED, PODS_READY, QUOTA_RESERVED, REQUEUED, TaskWorkload
 
 REQUEUED_AFTER = ("Preempted", "NodeFailures")
 """Reasons of evictions after which a Workload is queued again at once; after any other Kueue decides when."""
 
 
-def build_ready(workload: Workload, now_s: float) -> Object:
+def build_ready(workload: TaskWorkload, now_s: float) -> Object:
     """Return the patch which says that the task runs."""
     return _patch(workload, now_s, (PODS_READY, True, "Started", "The task runs"))
 
 
-def build_release(workload: Workload, now_s: float) -> Object:
+def build_release(workload: TaskWorkload, now_s: float) -> Object:
     """Return the patch which gives back the quota of an evicted task that has stopped."""
     eviction = workload.find(EVICTED)
     reason, message = as_text(eviction.get("reason")) or "Pending", as_text(eviction.get("message"))
@@ -38,12 +38,12 @@ def build_release(workload: Workload, now_s: float) -> Object:
     return patch
 
 
-def build_finish(workload: Workload, reason: str, message: str, now_s: float) -> Object:
+def build_finish(workload: TaskWorkload, reason: str, message: str, now_s: float) -> Object:
     """Return the patch which says that the task has ended."""
     return _patch(workload, now_s, (FINISHED, True, reason, message))
 
 
-def _patch(workload: Workload, now_s: float, *changes: tuple[str, bool, str, str]) -> Object:
+def _patch(workload: TaskWorkload, now_s: float, *changes: tuple[str, bool, str, str]) -> Object:
     conditions = {as_text(one.get("type")): one for one in workload.conditions}
     for kind, value, reason, message in changes:
         old, status = conditions.get(kind, {}), "True" if value else "False"

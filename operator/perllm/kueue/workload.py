@@ -61,7 +61,7 @@ class QueuedTask:
 
 
 @dataclass(frozen=True, slots=True)
-class Workload:
+class TaskWorkload:
     """A Workload as last seen.
 
     Attributes:
@@ -109,7 +109,7 @@ class Workload:
         return clean_line(as_text(self.find(telling).get("message")), MAX_MESSAGE)
 
 
-def read_workload(item: Object) -> Workload | None:
+def read_workload(item: Object) -> TaskWorkload | None:
     """Return the Workload of a task; None if no task owns it."""
     metadata, status = as_object(item.get("metadata")), as_object(item.get("status"))
     owner = next((one for one in as_objects(metadata.get("ownerReferences")) if one.get("kind") == names.TASK_KIND), {})
@@ -117,7 +117,7 @@ def read_workload(item: Object) -> Workload | None:
         return None
     assigned = as_objects(as_object(status.get("admission")).get("podSetAssignments"))
     updates = [update for check in as_objects(status.get("admissionChecks")) for update in _updates_of(check)]
-    return Workload(
+    return TaskWorkload(
         namespace=as_text(metadata.get("namespace")),
         name=as_text(metadata.get("name")),
         task=as_text(owner.get("name")),

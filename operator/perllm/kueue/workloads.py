@@ -16,7 +16,7 @@ from perllm.kueue.workload import (
     PODS_READY,
     QUOTA_RESERVED,
     QueuedTask,
-    Workload,
+    TaskWorkload,
     build_workload,
     workloads_path,
 )
@@ -49,14 +49,14 @@ class Workloads:
         self._on_change = on_change
         self.is_known = is_known
         self._unix_now = unix_now
-        self._seen: dict[str, Workload] = {}
+        self._seen: dict[str, TaskWorkload] = {}
         self._flavors: dict[str, Flavor] = {}
         self._priorities: dict[str, int] = {}
         self._unranked: dict[str, QueuedTask] = {}
         self._problems: dict[str, str] = {}
         self._asked: dict[str, str] = {}
 
-    def on_workload(self, old: Workload | None, new: Workload | None) -> None:
+    def on_workload(self, old: TaskWorkload | None, new: TaskWorkload | None) -> None:
         """Handle a Workload that was added, changed or deleted."""
         if new is not None:
             self._seen[new.task_uid] = new
@@ -154,7 +154,7 @@ class Workloads:
         ranked = replace(task, priority=priority)
         self._ask(task.uid, CREATION, task.key, partial(self._post, ranked))
 
-    def _change(self, workload: Workload, what: str, patch: Object) -> None:
+    def _change(self, workload: TaskWorkload, what: str, patch: Object) -> None:
         path = f"{workloads_path(workload.namespace)}/{workload.name}/status"
         step = f"{what} {workload.version}"
         self._ask(workload.task_uid, step, workload.task_key, partial(self._patch, path, patch))

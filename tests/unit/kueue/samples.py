@@ -3,7 +3,7 @@
 from typing import Any
 
 from perllm.cluster.client import Object
-from perllm.kueue.workload import QueuedTask, Workload, build_workload, read_workload
+from perllm.kueue.workload import QueuedTask, TaskWorkload, build_workload, read_workload
 
 SINCE = "1970-01-01T00:10:00Z"
 EDGE = {"tier": "edge"}
@@ -43,19 +43,19 @@ def workload_object(
     return item
 
 
-def make_workload(conditions: dict[str, bool] | None = None, **fields: Any) -> Workload:
+def make_workload(conditions: dict[str, bool] | None = None, **fields: Any) -> TaskWorkload:
     workload = read_workload(workload_object(conditions, **fields))
     assert workload is not None
     return workload
 
 
-def admit(*flavors: str, **fields: Any) -> Workload:
+def admit(*flavors: str, **fields: Any) -> TaskWorkload:
     """Return an admitted Workload with quota of these flavors."""
     assigned = [{"name": "main", "flavors": {f"resource-{flavor}": flavor for flavor in flavors}}]
     conditions = {"QuotaReserved": True, "Admitted": True, "Evicted": False}
     return make_workload(conditions, admission={"clusterQueue": "q", "podSetAssignments": assigned}, **fields)
 
 
-def evict(reason: str = "Preempted") -> Workload:
+def evict(reason: str = "Preempted") -> TaskWorkload:
     conditions = {"QuotaReserved": True, "Admitted": True, "Evicted": True}
     return make_workload(conditions, reason=reason, messages={"Evicted": "Preempted to make room"})
