@@ -170,6 +170,7 @@ def rbac(
         namespace=namespace,
         lease=config.leader_lease,
         agent_namespace=agent_place,
+        has_queues=config.kueue.enabled,
     )
     if agent_place:
         servers = server_namespaces or (namespace,)

@@ -269,6 +269,21 @@ class AnnotatedPodSettings(_Section):
     )
 
 
+class KueueSettings(_Section):
+    """Quota by Kueue, for the tasks that name a queue of it."""
+
+    enabled: bool = Field(
+        default=False,
+        description="Whether a task with the label kueue.x-k8s.io/queue-name waits for quota. If not, the label means "
+        "nothing.",
+    )
+    served_resource: str = Field(
+        default="perllm.io/served-tasks",
+        pattern="^[-_./A-Za-z0-9]+$",
+        description="Resource of which a task without a template takes one unit of its quota while it runs.",
+    )
+
+
 class ShadowSettings(_Section):
     """Which pods of other schedulers shadow mode compares: those that name their model in the annotation
     perllm.io/model, and those that carry all of these labels.
@@ -331,6 +346,7 @@ class Config(_Section):
     annotated_pods: AnnotatedPodSettings = Field(
         default_factory=AnnotatedPodSettings, description="Pods that belong to no task."
     )
+    kueue: KueueSettings = Field(default_factory=KueueSettings, description="Quota by Kueue.")
     shadow: ShadowSettings = Field(default_factory=ShadowSettings, description="Shadow mode.")
     server: ServerSettings = Field(default_factory=ServerSettings, description="Ports.")
     log: LogSettings = Field(default_factory=LogSettings, description="Logging.")

@@ -30,6 +30,7 @@ from perllm.cluster.starts import StartRecord
 from perllm.config import Config
 from perllm.controller.announcer import Announcer
 from perllm.controller.assembly import ControllerContext, build_task_control, read_controller_settings
+from perllm.controller.suspensions import Suspensions
 from perllm.controller.watch import TaskWatch
 from perllm.energy.accounts import AccountMetrics, EnergyAccounts
 from perllm.energy.settlement import Settlement
@@ -38,6 +39,7 @@ from perllm.extender.protocol import Unplaceable
 from perllm.extender.retries import Retries
 from perllm.extender.server import build_app
 from perllm.foundations import Foundations, lay_foundations
+from perllm.kueue.watch import KueueWatch
 from perllm.loop_lag import watch_loop
 from perllm.nodes.profile_parts import ProfileParts
 from perllm.placement.request import PlacementRequest
@@ -85,6 +87,7 @@ class Operator:
         settlement = base.build_settlement()
         self._accounts = self._build_accounts(settlement)
         events = EventRecorder(client, base.writes, instance=socket.gethostname(), unix_now=base.unix_now)
+        self._kueue = self._build_kueue_watch()
         context = self._build_context(settlement, events, wake)
         control = self._control = build_task_control(
             base.scheduler, base.parts, context, read_controller_settings(config)
@@ -151,6 +154,23 @@ class Operator:
             has_tasks=lambda: self._tasks.is_ready,
             pod_paths=find_pod_paths(base.config),
             is_annotated=lambda uid: self._annotated.is_in_flight(uid),
+            suspensions=Suspensions(
+                None if self._kueue is None else self._kueue.workloads, base.config.kueue.served_resource
+            ),
+        )
+
+    def _build_kueue_watch(self) -> KueueWatch | None:
+        """Return the watch of Kueue; None if its queues are ignored."""
+        base = self._base
+        if not base.config.kueue.enabled:
+            return None
+        return KueueWatch(
+            base.client,
+            base.writes,
+            base.build_informer,
+            namespaces=base.config.namespaces,
+            on_change=lambda key, uid: self._control.controller.on_admission(key, uid),
+            unix_now=base.unix_now,
         )
 
     def stop(self) -> None:
@@ -217,6 +237,9 @@ class Operator:
             log.warning("started without %s, which cannot be read yet: pods there are not counted", path)
         for obstacles in self._watches.obstacles:
             begin("watch of quotas and namespaces", obstacles.run)
+        if self._kueue is not None:
+            begin("watch of Kueue", self._kueue.run)
+            await self._kueue.wait_until_known()
         begin("writes", base.writes.run)
         begin("dispatcher", self._dispatch)
         begin("profiles", self._profiles.run)

@@ -77,6 +77,11 @@ class LabSettings:
     has_agents: bool = False
 
     @property
+    def has_queues(self) -> bool:
+        """Whether tasks may be in queues of Kueue."""
+        return bool((self.operator_config or {}).get("kueue", {}).get("enabled"))
+
+    @property
     def is_shadow(self) -> bool:
         """Whether the operator only watches what the default kube-scheduler does."""
         return (self.operator_config or {}).get("mode") == "shadow"
@@ -183,7 +188,13 @@ class Lab:
         credentials = load_credentials(self.control_plane.admin_kubeconfig)
         self.client = await self._stack.enter_async_context(Client(credentials, max_connections=64))
         namespaces = (self.settings.operator_config or {}).get("namespaces", ())
-        await install(self.client, namespaces, has_agents=self.settings.has_agents, is_shadow=self.settings.is_shadow)
+        await install(
+            self.client,
+            namespaces,
+            has_agents=self.settings.has_agents,
+            has_queues=self.settings.has_queues,
+            is_shadow=self.settings.is_shadow,
+        )
         await _remove_nodes_except(self.client, {node.name for node in self.scenario.nodes()})
         self.nodes = self._build_nodes()
         self._stack.push_async_callback(self.nodes.stop)
@@ -271,7 +282,12 @@ class Lab:
 
 
 async def install(
-    client: Client, namespaces: Sequence[str] = (), *, has_agents: bool = False, is_shadow: bool = False
+    client: Client,
+    namespaces: Sequence[str] = (),
+    *,
+    has_agents: bool = False,
+    has_queues: bool = False,
+    is_shadow: bool = False,
 ) -> None:
     """Install the resource definitions, least rights and admission policies, as users do before the first start.
 
@@ -279,19 +295,22 @@ async def install(
         client: of a user with the rights to do so.
         namespaces: are created, and are the only ones where the operator may manage tasks; all when empty.
         has_agents: whether the rights of agents are installed too.
+        has_queues: whether the operator may use queues of Kueue.
         is_shadow: whether the operator gets the rights of shadow mode only.
     """
     for namespace in namespaces:
         await _apply(client, "/api/v1/namespaces", {"metadata": {"name": namespace}})
     for crd in list_crds():
         await _apply(client, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
-        await _wait_served(client, f"/apis/{names.API_VERSION}/{crd['spec']['names']['plural']}")
+        await wait_served(client, f"/apis/{names.API_VERSION}/{crd['spec']['names']['plural']}")
     operator, scheduler = (rbac_user(name) for name in (OPERATOR_USER, SCHEDULER_USER))
     agent_namespace = AGENT_NAMESPACE if has_agents else ""
     rights = (
         build_shadow_manifests(operator, namespaces=namespaces)
         if is_shadow
-        else build_manifests(operator, scheduler, namespaces=namespaces, agent_namespace=agent_namespace)
+        else build_manifests(
+            operator, scheduler, namespaces=namespaces, agent_namespace=agent_namespace, has_queues=has_queues
+        )
     )
     policies = [*build_author_policy(), *build_release_policy(OPERATOR_USER)]
     if has_agents:
@@ -339,7 +358,7 @@ async def _remove_nodes_except(client: Client, kept: Collection[str]) -> None:
             await client.delete(f"{NODES}/{item['metadata']['name']}")
 
 
-async def _wait_served(client: Client, path: str) -> None:
+async def wait_served(client: Client, path: str) -> None:
     """Wait until the API server serves a new resource, which takes a moment."""
     async with asyncio.timeout(START_TIMEOUT_S):
         while True:

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 NAMESPACE = "examples"
 RESTRICTED = "examples-restricted"
-UNRESTRICTED = {"hello", "urgent", "soon", "by-tonight"}
+UNRESTRICTED = {"hello", "quick", "urgent", "soon", "by-tonight"}
 """Tasks that are kept short; everything else must be fit for namespaces that enforce the restricted standard."""
 
 

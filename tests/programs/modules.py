@@ -1,4 +1,4 @@
-"""The Go modules of programs that only tests run: what a real node consists of, and Helm."""
+"""The Go modules of programs that only tests run: what a real node consists of, Helm, and Kueue."""
 
 from pathlib import Path
 
@@ -30,5 +30,12 @@ def list_test_modules(folder: Path = Path(__file__).parent / "go") -> tuple[Modu
             package="tool",
             flags=(f"-ldflags=-s -w -X {_HELM_VERSION}={read_release(folder / 'helm' / 'go.mod', 'helm.sh/helm/v4')}",),
             programs=(Program("helm", (4, 0), ("version", "--short")),),
+        ),
+        Module(
+            name="kueue",
+            folder=folder / "kueue",
+            package=".",
+            flags=("-ldflags=-s -w",),
+            programs=(Program("kueue", (0, 17)),),
         ),
     )

@@ -137,6 +137,11 @@ class TaskSpec(Generation):
         description="How long the task is kept after it has finished, for example 1h. If absent, as long as the "
         "operator's configuration says, by default 24h.",
     )
+    suspend: bool = Field(
+        default=False,
+        description="Whether the task waits without running; if it runs, it is stopped, and begins again once this is "
+        "false. Of a task in a queue of Kueue, Kueue decides instead.",
+    )
     template: Annotated[dict[str, Any], AfterValidator(check_template), WithJsonSchema({"type": "object"})] | None = (
         Field(default=None, description="The pod that does the work, as a PodTemplateSpec.")
     )

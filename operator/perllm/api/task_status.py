@@ -217,6 +217,11 @@ class TaskStatus(Resource):
     failed_attempts: Annotated[tuple[int, ...], Field(max_length=MAX_FAILED_ATTEMPTS)] | None = Field(
         default=None, description="Attempts whose own pod failed; more of them than spec.retries end the task."
     )
+    stopped_attempts: Annotated[tuple[int, ...], Field(max_length=MAX_FAILED_ATTEMPTS)] | None = Field(
+        default=None,
+        description="Attempts that were stopped because the task was suspended or lost its quota; they count against "
+        "nothing.",
+    )
     start_time: AwareDatetime | None = Field(default=None, description="When the pod of the current attempt started.")
     completion_time: AwareDatetime | None = Field(default=None, description="When the task finished.")
     decision: DecisionStatus | None = Field(default=None, description="Where the task runs, and why.")

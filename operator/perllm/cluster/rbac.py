@@ -18,9 +18,12 @@ Subject = dict[str, Any]
 
 RBAC_GROUP = "rbac.authorization.k8s.io"
 LEASE_GROUP = "coordination.k8s.io"
+KUEUE_GROUP = "kueue.x-k8s.io"
 NODES_ROLE = "perllm-nodes"
 TASKS_ROLE = "perllm-tasks"
 LEASE_ROLE = "perllm-lease"
+QUOTA_ROLE = "perllm-quota"
+WORKLOADS_ROLE = "perllm-workloads"
 SERVERS_ROLE = "perllm-servers"
 AGENT_LEASES_ROLE = "perllm-agent-leases"
 AGENT_ROLE = "perllm-agent"
@@ -56,6 +59,19 @@ def task_rules() -> list[Rule]:
 def namespace_rules() -> list[Rule]:
     """Return the additional rights of an operator that serves all namespaces."""
     return [_rule("", ["namespaces"], "list", "watch")]
+
+
+def quota_rules() -> list[Rule]:
+    """Return the operator's rights to see which nodes quota of Kueue is for, and what its priorities are."""
+    return [_rule(KUEUE_GROUP, ["resourceflavors", "workloadpriorityclasses"], "list", "watch")]
+
+
+def workload_rules() -> list[Rule]:
+    """Return the operator's rights to ask Kueue for the quota of tasks, and to give it back."""
+    return [
+        _rule(KUEUE_GROUP, ["workloads"], "list", "watch", "create"),
+        _rule(KUEUE_GROUP, ["workloads/status"], "patch"),
+    ]
 
 
 def shadow_rules() -> list[Rule]:
@@ -119,6 +135,7 @@ def build_manifests(
     namespace: str = "",
     lease: str = "",
     agent_namespace: str = "",
+    has_queues: bool = False,
 ) -> list[dict[str, Any]]:
     """Return roles and bindings for two RBAC subjects, the operator and its kube-scheduler.
 
@@ -129,6 +146,7 @@ def build_manifests(
         namespace: namespace of both, and of the Lease.
         lease: name of the Lease that decides which of several replicas is active; empty for a single replica.
         agent_namespace: namespace of the agents' Leases; empty if there are no agents.
+        has_queues: whether tasks may be in queues of Kueue.
     """
     manifests = _grant(NODES_ROLE, node_rules(), operator)
     for place in namespaces:
@@ -138,6 +156,10 @@ def build_manifests(
     if agent_namespace:
         manifests += _grant(SERVERS_ROLE, server_rules(), operator)
         manifests += _grant(AGENT_LEASES_ROLE, agent_lease_rules(), operator, agent_namespace)
+    if has_queues:
+        manifests += _grant(QUOTA_ROLE, quota_rules(), operator)
+        for place in namespaces or ("",):
+            manifests += _grant(WORKLOADS_ROLE, workload_rules(), operator, place)
     for role in SCHEDULER_ROLES:
         manifests.append(_bind(f"perllm-{role.removeprefix('system:')}", "ClusterRole", role, scheduler))
     if lease:

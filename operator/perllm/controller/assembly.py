@@ -27,6 +27,7 @@ from perllm.controller.retirement import Retirement
 from perllm.controller.runner_pods import RunnerPods
 from perllm.controller.status_writer import StatusWriter
 from perllm.controller.stray_pods import StrayPods
+from perllm.controller.suspensions import Suspensions
 from perllm.controller.tracking import Tracking
 from perllm.energy.settlement import Settlement
 from perllm.guard import Guard
@@ -94,6 +95,7 @@ class ControllerContext:
         has_tasks: whether all tasks are known at the moment.
         pod_paths: API paths of the pods that the operator may read.
         is_annotated: whether a uid is that of an annotated pod, which is no task's but in the ledger.
+        suspensions: know which tasks may not run for now.
     """
 
     client: Client
@@ -109,6 +111,7 @@ class ControllerContext:
     has_tasks: Callable[[], bool]
     pod_paths: Sequence[str] = ()
     is_annotated: Callable[[str], bool] = lambda _: False
+    suspensions: Suspensions = field(default_factory=Suspensions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +180,7 @@ def build_task_control(
         accounts=accounts,
         settlement=context.settlement,
         decisions=decisions,
+        suspensions=context.suspensions,
         pods=pods,
         writer=writer,
         announcer=context.announcer,
@@ -220,6 +224,7 @@ def build_task_control(
         writer=writer,
         clocks=clocks,
         decisions=decisions,
+        suspensions=context.suspensions,
         guard=guard,
         unix_now=unix_now,
         gpu_resources=settings.gpu_resources,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from perllm.api.task_status import RunsAs, TaskStatus
+from perllm.api.task_status import RunsAs, TaskPhase, TaskStatus
 from perllm.cluster.client import Object
 from perllm.cluster.informer import object_key
 from perllm.cluster.obstacles import Obstacle
@@ -23,6 +23,7 @@ from perllm.controller.reconciler import Reconciler
 from perllm.controller.retirement import read_stub
 from perllm.controller.served_runs import adopt_report, is_late_report, read_run
 from perllm.controller.status_writer import StatusWriter, is_written_by_others
+from perllm.controller.suspensions import Suspensions
 from perllm.controller.task import Task, read_task
 from perllm.controller.tracking import Tracked, Tracking
 from perllm.guard import Guard
@@ -47,6 +48,7 @@ class Controller:
         writer: writes statuses.
         clocks: judge the times that nodes report.
         decisions: remember which decision bound a pod.
+        suspensions: know which tasks may not run for now.
         guard: contains failures about single objects.
         unix_now: wall clock.
         gpu_resources: resources that slots are units of.
@@ -67,6 +69,7 @@ class Controller:
         writer: StatusWriter,
         clocks: Clocks,
         decisions: Decisions,
+        suspensions: Suspensions,
         guard: Guard,
         unix_now: Callable[[], float],
         gpu_resources: Sequence[str],
@@ -83,6 +86,7 @@ class Controller:
         self._writer = writer
         self._clocks = clocks
         self._decisions = decisions
+        self._suspensions = suspensions
         self._guard = guard
         self._unix_now = unix_now
         self._gpu_resources = gpu_resources
@@ -94,7 +98,7 @@ class Controller:
         tracked = self._tracking.find(seen.task_key, seen.task_uid) if seen else None
         if seen is None or tracked is None or tracked.task.spec is None or _is_surplus(tracked, seen):
             return None
-        return tracked.task.to_request(find_avoided(tracked.all_pods)).as_pod(tracked.task.demand)
+        return tracked.task.to_request(find_avoided(tracked.judged_pods)).as_pod(tracked.task.full_demand)
 
     def on_task(self, item: Object, *, deleted: bool) -> None:
         """Handle a task that was added, changed or deleted."""
@@ -137,6 +141,14 @@ class Controller:
         """Handle a namespace that was added, relabelled or deleted."""
         if old is not None and new is not None:
             self._scheduler.retry_namespace(new.namespace)
+
+    def on_admission(self, key: str, uid: str) -> None:
+        """Handle a task about whose quota in a queue of Kueue something has changed."""
+        stub = self._history.get(key)
+        if self._tracking.find(key, uid) is not None:
+            self._reconciler.reconcile(key)
+        elif stub is not None and stub.uid == uid:
+            self._report_end(stub)
 
     def _take_task(self, item: Object, *, deleted: bool) -> None:
         key = object_key(item)
@@ -225,7 +237,11 @@ class Controller:
         if stub is not None:
             self._tracking.drop_orphans(key)
             self._history.add(key, stub)
+            self._report_end(stub)
         return stub is not None
+
+    def _report_end(self, stub: Stub) -> None:
+        self._suspensions.report_end(stub.uid, TaskPhase(stub.status["phase"]))
 
     def _take_pod(self, pod: Pod, *, is_gone: bool) -> None:
         if self._history.contains(pod.task_key, pod.task_uid):

@@ -65,6 +65,7 @@ class Step:
         doomed: pods to delete.
         finished: the pod that ended the task, once it has.
         replaced: the pod whose number another one gets once it is gone.
+        is_suspended: whether it may not run for now.
     """
 
     status: TaskStatus
@@ -73,15 +74,35 @@ class Step:
     doomed: tuple[Pod, ...] = ()
     finished: Pod | None = None
     replaced: Pod | None = None
+    is_suspended: bool = False
 
 
-def advance(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float, note: Note | None = None) -> Step:
-    """Return the next step of a task; `note` is why it has no pod, if that is known."""
+def advance(
+    task: Task,
+    status: TaskStatus,
+    pods: Sequence[Pod],
+    now_s: float,
+    note: Note | None = None,
+    *,
+    suspension: Note | None = None,
+) -> Step:
+    """Return the next step of a task.
+
+    Args:
+        task: the task.
+        status: its status.
+        pods: its pods.
+        now_s: Unix time.
+        note: why it has no pod, if that is known.
+        suspension: why it may not run for now; None if it may.
+    """
     if task.spec is None:
         is_over = status.phase.is_final
         return Step(follow(task, status) if is_over else reject(task, status, "InvalidSpec", task.problem, now_s))
     if not status.phase.is_final:
-        step = _go_on(task, status, pods, now_s)
+        step = _go_on(task, status, find_judged(status, pods), now_s)
+        if suspension is not None and not step.status.phase.is_final:
+            return _suspend(task, step.status, pods, suspension, now_s)
         if step.attempt is not None and note is not None:
             return replace(step, status=note_wait(task, step.status, note, step.cause, now_s))
         if not step.status.phase.is_final:
@@ -104,6 +125,12 @@ def note_wait(task: Task, status: TaskStatus, note: Note, cause: str, now_s: flo
     message = _join(note.message, cause)
     status = put_condition(task, status, ConditionType.SCHEDULED, False, note.reason, message, now_s)
     return status.change(message=message)
+
+
+def find_judged(status: TaskStatus, pods: Sequence[Pod]) -> list[Pod]:
+    """Return the pods without those that were stopped because the task may not run, unless they did their work."""
+    stopped = status.stopped_attempts or ()
+    return [pod for pod in pods if pod.attempt not in stopped or pod.phase is PodPhase.SUCCEEDED]
 
 
 def is_ended_at_deadline(status: TaskStatus) -> bool:
@@ -186,7 +213,7 @@ def _count(status: TaskStatus, pods: Sequence[Pod]) -> TaskStatus:
 
 def _want_pod(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float, cause: str = "") -> Step:
     """Return the step of a task that needs a pod; `cause` is why it needs another one."""
-    lost = status.attempts - len(status.failed_attempts or ())
+    lost = status.attempts - len(status.failed_attempts or ()) - len(status.stopped_attempts or ())
     if lost > MAX_REFUSALS and not (task.valid_spec.is_served and now_s < task.due_s):
         attempts = "requests" if task.valid_spec.is_served else "pods"
         message = f"{lost} {attempts} were refused or lost by their nodes" + (f"; last: {cause}" if cause else "")
@@ -203,6 +230,17 @@ def _replace(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> Step:
     status = unplace(status).change(phase=TaskPhase.PENDING, attempts=pod.attempt - 1, message=message)
     status = put_condition(task, status, ConditionType.SCHEDULED, False, reason, message, now_s)
     return Step(status, doomed=() if pod.is_deleting else (pod,), replaced=pod)
+
+
+def _suspend(task: Task, status: TaskStatus, pods: Sequence[Pod], suspension: Note, now_s: float) -> Step:
+    """Return the step of a task that may not run: what runs of it is stopped, and counts against nothing."""
+    running = [pod for pod in pods if not pod.is_finished]
+    stopped = {pod.attempt for pod in running}.union(status.stopped_attempts or ())
+    waiting = unplace(status).change(
+        phase=TaskPhase.PENDING, stopped_attempts=tuple(sorted(stopped))[:MAX_FAILED_ATTEMPTS] or None
+    )
+    doomed = (*(pod for pod in running if not pod.is_deleting), *_overdue(pods, now_s))
+    return Step(note_wait(task, waiting, suspension, "", now_s), doomed=doomed, is_suspended=True)
 
 
 def _join(message: str, cause: str) -> str:

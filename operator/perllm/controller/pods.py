@@ -26,7 +26,8 @@ def build_pod(
     spec = task.valid_spec
     template = copy.deepcopy(spec.template or runner_template or {})
     metadata = template.get("metadata") or {}
-    pod_spec = {"restartPolicy": "Never", **template["spec"], "schedulerName": scheduler_name}
+    pod_spec = _merge({"restartPolicy": "Never", **template["spec"]}, task.flavor.to_pod_spec())
+    pod_spec["schedulerName"] = scheduler_name
     narrowed = narrow(pod_spec, named)
     labels = {
         **_without_ours(metadata.get("labels") or {}),
@@ -62,6 +63,14 @@ def build_pod(
         },
         "spec": narrowed or pod_spec,
     }
+
+
+def _merge(pod_spec: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]:
+    """Return the spec of a pod with a nodeSelector and tolerations added."""
+    selector = {**(pod_spec.get("nodeSelector") or {}), **added["nodeSelector"]}
+    tolerations = [*(pod_spec.get("tolerations") or []), *added["tolerations"]]
+    merged = {"nodeSelector": selector, "tolerations": tolerations}
+    return pod_spec | {name: value for name, value in merged.items() if value}
 
 
 def _without_ours(values: dict[str, str]) -> dict[str, str]:

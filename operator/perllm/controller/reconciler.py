@@ -20,6 +20,7 @@ from perllm.controller.pod_keeper import PodKeeper
 from perllm.controller.served_runs import lose_run
 from perllm.controller.status_writer import StatusWriter
 from perllm.controller.summary import is_settled
+from perllm.controller.suspensions import Suspensions
 from perllm.controller.task import Task
 from perllm.controller.tracking import Tracked, Tracking
 from perllm.energy.settlement import Settlement
@@ -43,6 +44,7 @@ class Reconciler:
         accounts: treat pods as ended that are no longer waited for.
         settlement: measures energy.
         decisions: remember which decision bound a pod.
+        suspensions: know which tasks may not run for now.
         pods: deletes pods and tasks.
         writer: writes statuses.
         announcer: announces what has changed.
@@ -59,6 +61,7 @@ class Reconciler:
         accounts: PodAccounts,
         settlement: Settlement,
         decisions: Decisions,
+        suspensions: Suspensions,
         pods: PodKeeper,
         writer: StatusWriter,
         announcer: Announcer,
@@ -71,6 +74,7 @@ class Reconciler:
         self._accounts = accounts
         self._settlement = settlement
         self._decisions = decisions
+        self._suspensions = suspensions
         self._pods = pods
         self._writer = writer
         self._announcer = announcer
@@ -139,6 +143,7 @@ class Reconciler:
         if tracked.timer is not None:
             tracked.timer.cancel()
         self._scheduler.forget(key, tracked.task.uid)
+        self._suspensions.forget(key, tracked.task.uid)
         self._clear_queue_faults(key)
         for pod in tracked.pods.values():
             self._settlement.forget(pod.uid)
@@ -149,19 +154,21 @@ class Reconciler:
         if tracked is None:
             return  # deleted since this was planned
         # The clock is read once: what falls due between two readings would be neither done nor waited for.
-        task, now_s = tracked.task, self._unix_now()
+        task, now_s = self._suspensions.assign(tracked.task), self._unix_now()
+        tracked.task = task
         self._accounts.call_ends(tracked, now_s)
-        step = lifecycle.advance(task, tracked.status, tracked.all_pods, now_s, tracked.note)
+        suspension = self._suspensions.find(task, tracked.status)
+        step = lifecycle.advance(task, tracked.status, tracked.all_pods, now_s, tracked.note, suspension=suspension)
         tracked.cause = step.cause
         self._adopt(tracked, step.status)
         if step.attempt is not None:
-            self._scheduler.submit(task.to_pending(step.attempt, find_avoided(tracked.all_pods)))
+            self._scheduler.submit(task.to_pending(step.attempt, find_avoided(tracked.judged_pods)))
         elif step.replaced is not None:
             tracked.widened = step.replaced.attempt
             self._scheduler.retract(key)
         else:
             tracked.note = None
-            if step.status.phase.is_final or step.status.node_name is not None:
+            if step.status.phase.is_final or step.is_suspended or step.status.node_name is not None:
                 self._scheduler.withdraw(key)
                 self._clear_queue_faults(key)
             else:
@@ -170,6 +177,7 @@ class Reconciler:
             self._end_pod(tracked, pod)
         if step.finished is not None:
             self._settle(tracked, step.finished)
+        self._suspensions.report(task, tracked.status, tracked.pods.values())
         self._schedule(tracked, step, now_s)
 
     def _end_pod(self, tracked: Tracked, pod: Pod) -> None:

@@ -10,8 +10,11 @@ from perllm.api import names
 from perllm.api.task import MAX_PRIORITY, TaskSpec
 from perllm.api.task_status import TaskStatus
 from perllm.cluster.client import Object
+from perllm.cluster.shapes import as_object, as_text
 from perllm.cluster.times import parse_time_s
-from perllm.placement.demand import NO_POD, ONE_SLOT, RUNNER, PodDemand, read_demand
+from perllm.kueue.flavor import ANY_NODE, Flavor
+from perllm.kueue.workload import PRIORITY_CLASS_LABEL, QUEUE_LABEL
+from perllm.placement.demand import NO_POD, ONE_SLOT, RUNNER, PodDemand, add_rules, read_demand
 from perllm.placement.request import PlacementRequest
 from perllm.scheduling.pending import PendingTask
 from perllm.text import clean_line
@@ -36,6 +39,9 @@ class Task:
         demand: what its pod needs of a node; of a served task, its runner pod.
         may_have_runner: whether it is a served task that may get a runner pod.
         is_deleting: whether its deletion was requested, though a finalizer may still hold it.
+        queue: the LocalQueue of Kueue that it is in; empty if it is in none.
+        priority_class: the WorkloadPriorityClass of Kueue that it names; empty if it names none.
+        flavor: the nodes that its quota is for.
     """
 
     key: str
@@ -49,6 +55,9 @@ class Task:
     demand: PodDemand = ONE_SLOT
     may_have_runner: bool = False
     is_deleting: bool = False
+    queue: str = ""
+    priority_class: str = ""
+    flavor: Flavor = ANY_NODE
 
     @property
     def due_s(self) -> float:
@@ -61,6 +70,14 @@ class Task:
         if self.spec is None:
             raise ValueError(f"task {self.key} has no valid spec: {self.problem}")
         return self.spec
+
+    @property
+    def full_demand(self) -> PodDemand:
+        """What its pod needs of a node, including what its quota is for."""
+        return self._add_flavor(self.demand)
+
+    def _add_flavor(self, demand: PodDemand) -> PodDemand:
+        return demand if self.flavor == ANY_NODE else add_rules(demand, self.flavor.to_pod_spec())
 
     def to_request(self, avoided: frozenset[str] = frozenset()) -> PlacementRequest:
         """Return what placement needs to know; `avoided` are nodes where earlier attempts ended badly."""
@@ -75,11 +92,11 @@ class Task:
             due_s=self.due_s,
             deadline_s=spec.deadline_s,
             namespace=self.namespace,
-            demand=NO_POD if spec.is_served else self.demand,
+            demand=self._add_flavor(NO_POD) if spec.is_served else self.full_demand,
             avoided=avoided,
             prompts=max(len(spec.conversations), 1),
             is_served=spec.is_served,
-            runner=self.demand if self.may_have_runner else None,
+            runner=self.full_demand if self.may_have_runner else None,
             service=spec.service_name,
         )
 
@@ -121,7 +138,7 @@ def read_task(
     first_seen_s = now_s if status.received_time is None else status.received_time.timestamp()
     received_s = round(min(max(first_seen_s, created_s), created_s + 1), 6)
     spec, problem = _read_spec(item.get("spec") or {})
-    namespace, name = metadata["namespace"], metadata["name"]
+    namespace, name, labels = metadata["namespace"], metadata["name"], as_object(metadata.get("labels"))
     task = Task(
         f"{namespace}/{name}",
         namespace,
@@ -134,6 +151,8 @@ def read_task(
         demand=_read_demand(spec, gpu_resources),
         may_have_runner=has_runners and spec is not None and len(spec.conversations) == 1,
         is_deleting=bool(metadata.get("deletionTimestamp")),
+        queue=as_text(labels.get(QUEUE_LABEL)),
+        priority_class=as_text(labels.get(PRIORITY_CLASS_LABEL)),
     )
     return task, status
 

@@ -8,6 +8,7 @@ from perllm.api.task_status import TaskStatus
 from perllm.cluster.pod import Pod
 from perllm.controller.conditions import Note
 from perllm.controller.decisions import read_decision
+from perllm.controller.lifecycle import find_judged
 from perllm.controller.task import Task
 from perllm.placement.decision import Decision
 from perllm.placement.flight import Residence
@@ -52,6 +53,11 @@ class Tracked:
         """Its pods, including the one that ended last even if it is gone."""
         gone = [] if self.ended is None or self.ended.name in self.pods else [self.ended]
         return [*self.pods.values(), *gone]
+
+    @property
+    def judged_pods(self) -> list[Pod]:
+        """Its pods without those that PerLLM stopped, whose ends say nothing about task or node."""
+        return find_judged(self.status, self.all_pods)
 
     def find_pod(self, name: str | None) -> Pod | None:
         """Return one of its pods; None if it is no longer known."""

@@ -7,11 +7,13 @@ from typing import Any
 from perllm.api import names
 from perllm.api.crd import list_crds
 from perllm.doctor.finding import Finding, fail, ok, warn
+from perllm.kueue.workload import API_VERSION, QUEUE_LABEL
 
 Schema = Mapping[str, Any]
 
 API_SERVER = "API server"
 RESOURCES = "resources"
+KUEUE = "Kueue"
 
 TESTED_MINORS = range(35, 38)
 """Minor versions of Kubernetes 1. The chart rejects older ones."""
@@ -40,6 +42,14 @@ def check_resources(document: Mapping[str, Any] | None) -> Iterator[Finding]:
     """Check the OpenAPI document of PerLLM's API group, which all accounts may read; None if there is none."""
     for crd in list_crds():
         yield _check_resource(crd, document)
+
+
+def check_kueue(document: Mapping[str, Any] | None) -> Finding:
+    """Check the OpenAPI document of Kueue's API that PerLLM uses; None if there is none."""
+    if document is None:
+        advice = "install Kueue 0.15 or newer, or set config.kueue.enabled=false"
+        return fail(KUEUE, f"{API_VERSION} is not served, so tasks with the label {QUEUE_LABEL} wait", advice)
+    return ok(KUEUE, f"{API_VERSION} is served")
 
 
 def _check_resource(crd: Mapping[str, Any], document: Mapping[str, Any] | None) -> Finding:

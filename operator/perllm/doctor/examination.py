@@ -12,6 +12,7 @@ from perllm.doctor import clocks, cluster, nodes, pods, rights, tasks, telemetry
 from perllm.doctor.configuration import check_configuration
 from perllm.doctor.finding import Finding, fail, ok, warn
 from perllm.doctor.rights import Access, Account, OutsideUser
+from perllm.kueue.workload import API_VERSION
 from perllm.telemetry.feeds import Feed, list_feeds
 from perllm.telemetry.queries import select_window
 from perllm.telemetry.series import Series
@@ -73,6 +74,8 @@ class Examination:
     async def _examine_resources(self) -> AsyncIterator[Finding]:
         for finding in cluster.check_resources(await self._read(f"/openapi/v3/apis/{names.API_VERSION}")):
             yield finding
+        if self.config.kueue.enabled:
+            yield cluster.check_kueue(await self._read(f"/openapi/v3/apis/{API_VERSION}"))
 
     async def _examine_pods(self) -> AsyncIterator[Finding]:
         if isinstance(self.account, OutsideUser):

@@ -10,9 +10,11 @@ from perllm.cluster.rbac import (
     lease_rules,
     namespace_rules,
     node_rules,
+    quota_rules,
     server_rules,
     shadow_rules,
     task_rules,
+    workload_rules,
 )
 from perllm.config import Config
 from perllm.doctor.finding import Finding, fail, ok
@@ -89,6 +91,9 @@ def list_needed(config: Config, namespace: str) -> list[Access]:
     if config.agents.lease_namespace:
         needed += _expand(server_rules())
         needed += _expand(agent_lease_rules(), config.agents.lease_namespace)
+    if config.kueue.enabled:
+        needed += _expand(quota_rules())
+        needed += [access for place in config.namespaces or ("",) for access in _expand(workload_rules(), place)]
     if config.leader_lease:
         needed += _expand(lease_rules(config.leader_lease), namespace)
     return needed

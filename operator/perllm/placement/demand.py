@@ -15,7 +15,7 @@ Ignored: resourceClaims, affinity to other pods, topology, other resources.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -135,6 +135,13 @@ NO_POD = PodDemand(slots=0.0)
 
 RUNNER = PodDemand(rules=NodeRules(tolerates_lasting=True))
 """Of a runner pod: it asks for whatever resource its node has."""
+
+
+def add_rules(demand: PodDemand, pod_spec: object) -> PodDemand:
+    """Return a demand with the nodeSelector and the tolerations of a further part of the pod's spec."""
+    own, added = demand.rules, _read_rules(_mapping(pod_spec))
+    selector, tolerations = tuple(sorted({*own.selector, *added.selector})), (*own.tolerations, *added.tolerations)
+    return replace(demand, rules=replace(own, selector=selector, tolerations=tolerations))
 
 
 def read_demand(pod_spec: object, gpu_resources: Sequence[str]) -> PodDemand:

@@ -135,6 +135,8 @@ class Gate:
             found.keep(fleet.tier_allowed(rows, request.tiers), EXCLUDED_TIER)
         if request.is_served:
             found.keep(fleet.serves(request.model, rows), EXCLUDED_SERVER)
+            if demand.rules.selector:
+                found.keep(fleet.fits(demand.rules, rows) != Fit.SELECTOR, EXCLUDED_SELECTOR)
         else:
             self._check_pod(found, demand, rows)
         found.circuits = self._circuits.blocking(

@@ -138,6 +138,13 @@ def account(name: str) -> Object:
             "perllm-scheduler",
             {"agent_namespace": "leases"},
         ),
+        ({"config": {"kueue": {"enabled": True}}}, "perllm", "perllm-scheduler", {"has_queues": True}),
+        (
+            {"config": {"kueue": {"enabled": True}, "namespaces": ["a", "b"]}},
+            "perllm",
+            "perllm-scheduler",
+            {"has_queues": True, "namespaces": ["a", "b"]},
+        ),
     ],
 )
 def test_grants_the_rights_that_the_operator_lists_and_no_others(

@@ -17,10 +17,12 @@ from perllm.cluster.rbac import (
     lease_rules,
     namespace_rules,
     node_rules,
+    quota_rules,
     scheduler_lease_rules,
     server_rules,
     shadow_rules,
     task_rules,
+    workload_rules,
 )
 from perllm.cluster.release_policy import build_release_policy
 
@@ -93,6 +95,12 @@ def test_the_operator_watches_agents_only_where_there_may_be_some() -> None:
     assert granted(manifests, OPERATOR, "agents") == agent_lease_rules()
 
 
+def test_with_queues_the_operator_asks_for_quota_where_it_serves_tasks_and_only_reads_what_it_is_for() -> None:
+    manifests = build_manifests(OPERATOR, SCHEDULER, namespaces=["a"], has_queues=True)
+    assert granted(manifests, OPERATOR, None) == node_rules() + quota_rules()
+    assert granted(manifests, OPERATOR, "a") == task_rules() + workload_rules()
+
+
 def test_agents_of_an_operator_that_serves_all_namespaces_find_tasks_everywhere() -> None:
     manifests = build_agent_manifests(AGENT, "home", server_namespaces=["home"])
     assert granted(manifests, AGENT, None) == agent_rules() + agent_task_rules()
@@ -122,6 +130,8 @@ def test_agents_have_rights_to_tasks_and_pods_only_in_the_namespaces_listed_for_
         agent_task_rules(),
         agent_server_rules(),
         agent_own_lease_rules(),
+        quota_rules(),
+        workload_rules(),
     ],
 )
 def test_no_rule_says_everything_or_reaches_secrets(rules: list[dict[str, Any]]) -> None:

@@ -7,6 +7,7 @@ from perllm.api.report import RunReport
 from perllm.api.task import TaskSpec
 from perllm.cluster.pod import Pod, PodPhase, Timing
 from perllm.controller.task import Task
+from perllm.kueue.workload import QUEUE_LABEL
 from perllm.placement.decision import Decision
 from unit.placement.records import make_decision
 
@@ -26,13 +27,16 @@ def make_task(
     return Task(key, namespace, name, uid or f"uid-{name}", 1, make_spec(**spec), "", received_s)
 
 
-def task_object(name: str = "t", *, uid: str | None = None, status: Any = None, **spec: Any) -> dict[str, Any]:
+def task_object(
+    name: str = "t", *, uid: str | None = None, status: Any = None, queue: str | None = None, **spec: Any
+) -> dict[str, Any]:
     return {
         "metadata": {
             "name": name,
             "namespace": "lab",
             "uid": uid or f"uid-{name}",
             "generation": 1,
+            "labels": {} if queue is None else {QUEUE_LABEL: queue},
             "creationTimestamp": "1970-01-01T00:16:40Z",
         },
         "spec": {key: value for key, value in {**SPEC, **spec}.items() if value is not None},

@@ -24,6 +24,7 @@ from perllm.controller.announcer import Announcer
 from perllm.controller.assembly import ControllerContext, ControllerSettings, build_task_control
 from perllm.controller.pods import build_pod
 from perllm.controller.reconciler import PROGRESS_DELAY_S
+from perllm.controller.suspensions import Suspensions
 from perllm.controller.task import Task, read_task
 from perllm.energy.attribution import IdlePower
 from perllm.energy.foreign import ForeignLoad
@@ -94,10 +95,14 @@ class Cluster:
             show_circuit=lambda *_: None,
             wake=self._wake,
             has_tasks=lambda: True,
+            suspensions=self.build_suspensions(),
         )
         self.control = build_task_control(self.scheduler, self.parts, context, self.settings)
         self.controller = self.control.controller
         self.begun_s = begun_s
+
+    def build_suspensions(self) -> Suspensions:
+        return Suspensions()
 
     def now_s(self) -> float:
         loop_s = asyncio.get_running_loop().time()
@@ -607,10 +612,10 @@ async def test_a_task_that_perllm_fails_on_says_so_and_delays_no_other(
 ) -> None:
     advance = lifecycle.advance
 
-    def fail_on_one(task: Task, *rest: Any) -> lifecycle.Step:
+    def fail_on_one(task: Task, *rest: Any, **options: Any) -> lifecycle.Step:
         if task.name == "cursed":
             raise KeyError("no such thing")
-        return advance(task, *rest)
+        return advance(task, *rest, **options)
 
     monkeypatch.setattr(lifecycle, "advance", fail_on_one)
     cluster.create("cursed")

@@ -28,8 +28,14 @@ LATE_S = 1060.0
 NEW = TaskStatus()
 
 
-def step(*pods: Pod, task: Task | None = None, status: TaskStatus = NEW, now_s: float = NOW_S) -> Step:
-    return advance(task or make_task(), status, pods, now_s)
+def step(
+    *pods: Pod,
+    task: Task | None = None,
+    status: TaskStatus = NEW,
+    now_s: float = NOW_S,
+    suspension: Note | None = None,
+) -> Step:
+    return advance(task or make_task(), status, pods, now_s, suspension=suspension)
 
 
 def conditions(status: TaskStatus) -> dict[str, str]:
@@ -437,3 +443,49 @@ def test_settled_energy_stays() -> None:
     observed = status.observed.model_copy(update={"energy_joules": 5.0, "energy_quality": EnergyQuality.MEASURED})
     settled = status.model_copy(update={"observed": observed})
     assert step(succeeded(), status=settled).status == settled
+
+
+NO_QUOTA = Note("WaitingForQuota", "waiting for quota")
+
+
+def test_a_suspended_task_waits_without_a_pod_and_says_why() -> None:
+    suspended = step(suspension=NO_QUOTA)
+    assert (suspended.status.phase, suspended.attempt) == (TaskPhase.PENDING, None)
+    assert suspended.status.message == "waiting for quota"
+    assert reason(suspended.status, "Scheduled") == "WaitingForQuota"
+
+
+def test_a_task_that_is_suspended_while_it_runs_is_stopped_once() -> None:
+    first = step(running(), suspension=NO_QUOTA)
+    assert [pod.name for pod in first.doomed] == ["t-1"]
+    assert (first.status.phase, first.status.node_name) == (TaskPhase.PENDING, None)
+    second = step(running(is_deleting=True), status=first.status, suspension=NO_QUOTA)
+    assert second.doomed == ()
+    assert second.status == first.status
+
+
+@pytest.mark.parametrize(
+    "stopped", [failed(exit_code=143), failed(is_deleting=True, was_deleted=True), running(is_deleting=True)]
+)
+def test_an_attempt_that_was_stopped_counts_against_nothing(stopped: Pod) -> None:
+    status = step(running(), suspension=NO_QUOTA).status
+    again = step(stopped, status=status)
+    assert (again.attempt, again.cause) == (2, "")
+    assert (again.status.failed_attempts, again.status.stopped_attempts) == (None, (1,))
+
+
+def test_a_task_may_be_stopped_more_often_than_nodes_may_refuse_its_pods() -> None:
+    status = NEW
+    for attempt in range(1, MAX_REFUSALS + 5):
+        status = step(running(attempt), status=status, suspension=NO_QUOTA).status
+    assert step(status=status).attempt == MAX_REFUSALS + 5
+
+
+def test_an_attempt_that_ends_well_although_it_was_to_be_stopped_ends_the_task() -> None:
+    status = step(running(), suspension=NO_QUOTA).status
+    assert step(succeeded(), status=status, suspension=NO_QUOTA).status.phase is TaskPhase.SUCCEEDED
+
+
+def test_a_suspended_task_ends_at_its_deadline_if_it_asks_for_that() -> None:
+    task = make_task(onDeadlineMissed="Terminate")
+    assert step(task=task, now_s=LATE_S, suspension=NO_QUOTA).status.phase is TaskPhase.FAILED

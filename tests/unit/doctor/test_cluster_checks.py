@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from perllm.api.crd import list_crds
-from perllm.doctor.cluster import check_resources, check_version
+from perllm.doctor.cluster import check_kueue, check_resources, check_version
 from perllm.doctor.finding import Level
 
 
@@ -70,3 +70,7 @@ def test_a_resource_without_spec_and_status_is_compared_as_well() -> None:
     del answers["items"]["properties"]["text"]
     _, finding, *_ = check_resources(document)
     assert "without answers[].text" in finding.message
+
+
+def test_queues_need_the_api_of_kueue() -> None:
+    assert [check_kueue(document).level for document in (None, {})] == [Level.FAIL, Level.OK]

@@ -9,9 +9,10 @@ from perllm.api.task import OnInfeasible
 from perllm.cluster.node import Node, Taint
 from perllm.placement.circuit import Attempt
 from perllm.placement.circuits import PAUSE
-from perllm.placement.demand import PodDemand, read_demand
+from perllm.placement.demand import NO_POD, PodDemand, add_rules, read_demand
 from perllm.placement.holds import HOLD
 from perllm.placement.placer import Placement
+from perllm.placement.serving import Serving
 from perllm.policy.contextual import CsUcb
 from perllm.policy.problem import Policy, Verdict
 from perllm.policy.table import CsUcbTable
@@ -224,3 +225,12 @@ class TestEarlierAttempts:
         assert judge(held) == (WAIT, WAIT)
         setting.now_s += HOLD.first_s
         assert setting.placer.choose(request).node == "a"
+
+
+def test_a_served_task_is_kept_off_nodes_by_labels_but_not_by_taints() -> None:
+    setting = make_setting(labelled("a", Taint("spot", "", "NoSchedule"), zone="a"), labelled("b", zone="b"))
+    for name in ("a", "b"):
+        setting.fleet.put_serving(name, Serving(models=frozenset({"m"}), slots=8.0))
+    demand = add_rules(NO_POD, {"nodeSelector": {"zone": "a"}})
+    placement = setting.placer.choose(replace(make_request(demand=demand), is_served=True))
+    assert (placement.node, placement.eligibility.excluded) == ("a", {"selector": 1})

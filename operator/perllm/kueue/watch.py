@@ -1,0 +1,73 @@
+"""Watches what Kueue knows and decides about tasks."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from perllm.api import names
+from perllm.cluster.client import Client
+from perllm.cluster.informer import Informer, wait_for_first_lists
+from perllm.cluster.writes import WriteQueue
+from perllm.kueue.flavor import read_flavor
+from perllm.kueue.priority_class import read_priority_class
+from perllm.kueue.workload import flavors_path, priority_classes_path, read_workload, workloads_path
+from perllm.kueue.workloads import Workloads
+
+log = logging.getLogger(__name__)
+
+PATIENCE_S = 60.0
+"""How long the operator waits at its start for what Kueue has decided; what runs goes on in any case."""
+
+
+class KueueWatch:
+    """The Workloads of tasks, kept current.
+
+    Args:
+        client: the API server.
+        writes: the queue that carries everything there.
+        build_informer: returns an informer, from the kind of its objects, their path, what is read of them, what is
+            called with changes, and the selectors.
+        namespaces: whose tasks are served; all if empty.
+        on_change: called with key and uid of a task about whose quota something has changed.
+        unix_now: wall clock.
+
+    Attributes:
+        workloads: the Workloads.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        writes: WriteQueue,
+        build_informer: Callable[..., Informer[Any]],
+        *,
+        namespaces: Sequence[str],
+        on_change: Callable[[str, str], None],
+        unix_now: Callable[[], float],
+    ) -> None:
+        workloads = self.workloads = Workloads(
+            client, writes, on_change, is_known=self._has_first_lists, unix_now=unix_now
+        )
+        self._informers = [
+            build_informer("flavor", flavors_path(), read_flavor, workloads.on_flavor),
+            build_informer("priority class", priority_classes_path(), read_priority_class, workloads.on_priority_class),
+        ]
+        for path in map(workloads_path, namespaces or (None,)):
+            self._informers.append(
+                build_informer("workload", path, read_workload, workloads.on_workload, labelSelector=names.TASK_LABEL)
+            )
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for informer in self._informers:
+                group.create_task(informer.run())
+
+    async def wait_until_known(self) -> None:
+        """Return once everything was listed, or it takes too long; then tasks in queues wait for it."""
+        for path in await wait_for_first_lists(self._informers, PATIENCE_S):
+            log.warning("started without %s, which cannot be read yet: tasks in queues of Kueue wait", path)
+
+    def _has_first_lists(self) -> bool:
+        return all(informer.synced.is_set() for informer in self._informers)

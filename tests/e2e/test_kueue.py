@@ -1,0 +1,241 @@
+"""Tasks under the quota of a real Kueue: its queues, its preemption and its flavors decide which of them may run."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from e2e.stage import Stage, condition, wait_until
+from perllm.api import names
+from perllm.cluster.client import Object
+from perllm.kueue.workload import (
+    API_VERSION,
+    PRIORITY_CLASS_LABEL,
+    QUEUE_LABEL,
+    priority_classes_path,
+    workloads_path,
+)
+from perllm_lab.lab import Lab, LabSettings
+from perllm_lab.workload.manifests import pod_manifest, task_manifest
+from perllm_lab.workload.requests import Request
+from perllm_lab.workload.scenarios import load_scenario
+from programs.kueue import build_kueue, install_kueue
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+QUEUES = f"/apis/{API_VERSION}"
+SERVED = "perllm.io/served-tasks"
+COVERED = ("cpu", "memory", names.GPU_RESOURCE, SERVED)
+URGENT = "urgent"
+LONG = 250
+SECOND_S = 1.1
+"""Kueue orders what has the same priority by times of creation, which are in whole seconds."""
+
+
+class KueueLab(Lab):
+    """A lab with Kueue."""
+
+    async def start_operator(self) -> None:
+        await install_kueue(self.client)
+        self.kueue = await build_kueue(self.control_plane.admin_kubeconfig, self.folder / "kueue.log")
+        self._stack.push_async_callback(self.kueue.stop)
+        await self.kueue.start()
+        await super().start_operator()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def lab(binaries: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[KueueLab]:
+    settings = LabSettings("modern", 3.0, has_agents=True, operator_config={"kueue": {"enabled": True}})
+    async with KueueLab(binaries, load_scenario("modern"), tmp_path_factory.mktemp("lab"), settings) as lab:
+        urgent = {"apiVersion": API_VERSION, "kind": "WorkloadPriorityClass", "metadata": {"name": URGENT}}
+        await lab.client.post(priority_classes_path(), urgent | {"value": 10_000})
+        yield lab
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def queue(lab: KueueLab, stage: Stage) -> AsyncIterator[str]:
+    """A queue with quota for one task, on edge nodes; its ClusterQueue has its name as well."""
+    client, name = lab.client, stage.namespace
+    await client.post(f"{QUEUES}/resourceflavors", _flavor(name))
+    await client.post(f"{QUEUES}/clusterqueues", _cluster_queue(name))
+    local = _object("LocalQueue", name, {"clusterQueue": name})
+    await client.post(f"{QUEUES}/namespaces/{stage.namespace}/localqueues", local)
+    await wait_until(lambda: is_active(lab, name), timeout_s=30.0)
+    yield name
+    await client.delete(f"{QUEUES}/clusterqueues/{name}")
+
+
+async def test_three_tasks_with_quota_for_one_run_one_after_the_other(stage: Stage, queue: str) -> None:
+    waited = []
+    for name in ("first", "second", "third"):
+        await create(stage, name, queue, output_tokens=LONG)
+        await asyncio.sleep(SECOND_S)
+    for name in ("second", "third"):
+        waited.append(await stage.wait_status(name, is_waiting_for_quota))
+    tasks = await stage.wait_all_final(["first", "second", "third"], timeout_s=120.0)
+
+    runs = [span(tasks[name]) for name in ("first", "second", "third")]
+    assert [task["status"]["phase"] for task in tasks.values()] == ["Succeeded"] * 3
+    assert all(before[1] <= after[0] for before, after in pairwise(runs)), runs
+    assert all("insufficient unused quota" in task["status"]["message"] for task in waited)
+    assert {task["status"]["tier"] for task in tasks.values()} == {"edge"}
+    await wait_until(lambda: all_finished(stage, 3), timeout_s=20.0)
+
+
+async def test_a_task_that_is_preempted_runs_again_and_is_learned_once(stage: Stage, queue: str) -> None:
+    learned = await stage.learned()
+    await create(stage, "low", queue, output_tokens=LONG)
+    await stage.wait_status("low", lambda status: status.get("phase") == "Running")
+    await create(stage, "high", queue, output_tokens=50, priority_class=URGENT)
+    stopped = await stage.wait_status("low", is_waiting_for_quota)
+    await stage.wait_all_settled(["low", "high"], timeout_s=120.0)
+    low, high = [await stage.wait_final(name) for name in ("low", "high")]
+
+    assert "reempted" in stopped["status"]["message"]
+    assert span(high)[1] <= span(low)[0]
+    assert (low["status"]["phase"], low["status"]["attempts"]) == ("Succeeded", 2)
+    assert low["status"]["stoppedAttempts"] == [1]
+    assert "failedAttempts" not in low["status"]
+    assert stage.completed_runs() == {"low": 1, "high": 1}
+    await stage.wait_learned(learned + 2, timeout_s=30.0)
+    assert await stage.learned() == learned + 2
+
+
+async def test_a_job_shares_the_queue_with_tasks(stage: Stage, queue: str) -> None:
+    await create(stage, "before", queue, output_tokens=LONG)
+    await stage.wait_status("before", lambda status: status.get("phase") == "Running")
+    await create_job(stage, "job", queue)
+    await asyncio.sleep(SECOND_S)
+    await create(stage, "after", queue)
+    tasks = await stage.wait_all_final(["before", "after"], timeout_s=120.0)
+    job = await stage.lab.client.get(f"/apis/batch/v1/namespaces/{stage.namespace}/jobs/job")
+
+    begun, ended = (parse(job["status"][field]) for field in ("startTime", "completionTime"))
+    assert span(tasks["before"])[1] <= begun + 1.0
+    assert ended <= span(tasks["after"])[0] + 1.0
+
+
+async def test_served_tasks_take_turns_and_one_that_is_preempted_is_asked_again(stage: Stage, queue: str) -> None:
+    await create_served(stage, "low", queue, maxTokens=2000)
+    await stage.wait_status("low", lambda status: status.get("nodeName") is not None)
+    await create_served(stage, "high", queue, maxTokens=16, priority=100)
+    tasks = await stage.wait_all_final(["low", "high"], timeout_s=120.0)
+
+    assert [task["status"]["phase"] for task in tasks.values()] == ["Succeeded"] * 2
+    assert tasks["low"]["status"]["stoppedAttempts"] == [1]
+    assert span(tasks["high"])[1] <= span(tasks["low"])[0]
+
+
+async def test_a_deleted_task_takes_its_workload_along(stage: Stage, queue: str) -> None:
+    await create(stage, "first", queue, output_tokens=LONG)
+    await stage.wait_status("first", lambda status: status.get("phase") == "Running")
+    await stage.lab.client.delete(names.task_path(stage.namespace, "first"), {"propagationPolicy": "Background"})
+    await wait_until(lambda: has_no_workloads(stage), timeout_s=60.0)
+
+
+async def test_a_suspended_task_runs_once_it_is_not(stage: Stage) -> None:
+    await stage.create("held", suspend=True)
+    held = await stage.wait_status("held", lambda status: bool(condition({"status": status}, "Scheduled")))
+    assert condition(held, "Scheduled")["reason"] == "Suspended"
+    await stage.lab.client.patch(names.task_path(stage.namespace, "held"), {"spec": {"suspend": False}})
+    assert (await stage.wait_final("held"))["status"]["phase"] == "Succeeded"
+
+
+async def test_the_examples_run(stage: Stage) -> None:
+    await stage.kubectl("apply", "--namespace", stage.namespace, "--filename", str(EXAMPLES / "kueue/queue.yaml"))
+    await stage.kubectl("apply", "--namespace", stage.namespace, "--filename", str(EXAMPLES / "queued-task.yaml"))
+    await stage.wait_status("quick", lambda status: status.get("nodeName") is not None)
+
+
+def is_waiting_for_quota(status: Object) -> bool:
+    conditions = {one["type"]: one["reason"] for one in status.get("conditions", ())}
+    return status.get("phase") == "Pending" and conditions.get("Scheduled") == "WaitingForQuota"
+
+
+async def is_active(lab: KueueLab, name: str) -> bool:
+    """Whether Kueue admits to a ClusterQueue; if it has ended, it is started again, as its Deployment would do."""
+    # It ends if discovery does not show its resources yet, which follows a moment after they are served.
+    await lab.kueue.start()
+    queue = await lab.client.get(f"{QUEUES}/clusterqueues/{name}")
+    return condition(queue, "Active").get("status") == "True"
+
+
+def span(task: Object) -> tuple[float, float]:
+    """Return when a task started and completed, in Unix seconds."""
+    return parse(task["status"]["startTime"]), parse(task["status"]["completionTime"])
+
+
+def parse(time: str) -> float:
+    return datetime.fromisoformat(time).timestamp()
+
+
+async def create(
+    stage: Stage, name: str, queue: str, *, output_tokens: int = 60, priority_class: str = "", **spec: Any
+) -> None:
+    manifest = task_manifest(_request(stage, name, output_tokens), namespace=stage.namespace)
+    if priority_class:
+        manifest["metadata"]["labels"] = {PRIORITY_CLASS_LABEL: priority_class}
+    await _post(stage, manifest, queue, spec)
+
+
+async def create_served(stage: Stage, name: str, queue: str, **spec: Any) -> None:
+    work = {"model": stage.lab.scenario.model, "deadline": "120s", "prompt": "Which is the largest planet?"}
+    manifest = {"apiVersion": names.API_VERSION, "kind": names.TASK_KIND, "metadata": {"name": name}, "spec": work}
+    await _post(stage, manifest, queue, spec)
+
+
+async def create_job(stage: Stage, name: str, queue: str) -> None:
+    pod = pod_manifest(_request(stage, name, 60), namespace=stage.namespace)
+    template = {"metadata": {"annotations": pod["metadata"]["annotations"]}, "spec": pod["spec"]}
+    job = {
+        "metadata": {"name": name, "labels": {QUEUE_LABEL: queue}},
+        "spec": {"suspend": True, "template": template},
+    }
+    await stage.lab.client.post(f"/apis/batch/v1/namespaces/{stage.namespace}/jobs", job)
+
+
+async def all_finished(stage: Stage, count: int) -> bool:
+    workloads = (await stage.lab.client.get(workloads_path(stage.namespace)))["items"]
+    kinds = [{one["type"] for one in item["status"]["conditions"] if one["status"] == "True"} for item in workloads]
+    return len(kinds) == count and all("Finished" in types for types in kinds)
+
+
+async def has_no_workloads(stage: Stage) -> bool:
+    return not (await stage.lab.client.get(workloads_path(stage.namespace)))["items"]
+
+
+async def _post(stage: Stage, manifest: Object, queue: str, spec: Object) -> None:
+    manifest["spec"].update(spec)
+    manifest["metadata"].setdefault("labels", {})[QUEUE_LABEL] = queue
+    await stage.lab.client.post(names.tasks_path(stage.namespace), manifest)
+
+
+def _request(stage: Stage, name: str, output_tokens: int) -> Request:
+    return Request(name, stage.lab.scenario.model, 0.0, 200, output_tokens, 1000, 120.0)
+
+
+def _object(kind: str, name: str, spec: Object) -> Object:
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def _flavor(name: str) -> Object:
+    return _object("ResourceFlavor", name, {"nodeLabels": {names.TIER_LABEL: "edge"}})
+
+
+def _cluster_queue(name: str) -> Object:
+    quota = {"cpu": "100", "memory": "100Gi", names.GPU_RESOURCE: "1", SERVED: "1"}
+    resources = [{"name": resource, "nominalQuota": quota[resource]} for resource in COVERED]
+    group = {"coveredResources": list(COVERED), "flavors": [{"name": name, "resources": resources}]}
+    return _object(
+        "ClusterQueue",
+        name,
+        {
+            "namespaceSelector": {},
+            "preemption": {"withinClusterQueue": "LowerPriority"},
+            "resourceGroups": [group],
+        },
+    )

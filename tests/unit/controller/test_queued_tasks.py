@@ -1,0 +1,142 @@
+"""Tasks that may not run: suspended ones, and those in a queue of Kueue that has not admitted them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from perllm.api import names
+from perllm.cluster.client import Object
+from perllm.cluster.pod import read_pod
+from perllm.controller.pods import build_pod
+from perllm.controller.suspensions import Suspensions
+from perllm.kueue.flavor import Flavor
+from perllm.kueue.workload import workload_name, workloads_path
+from perllm.kueue.workloads import Workloads
+from unit.controller.samples import make_task, task_object
+from unit.controller.test_controller import PODS, Cluster
+from unit.kueue.samples import admit, evict
+
+pytestmark = pytest.mark.looptime
+
+WORKLOAD = f"{workloads_path('lab')}/{workload_name('t', 'uid-t')}"
+
+
+class QueueCluster(Cluster):
+    """A cluster where tasks may be in queues."""
+
+    is_known = True
+
+    def build_suspensions(self) -> Suspensions:
+        client: Any = self.api
+        self.workloads = Workloads(
+            client,
+            self.writes,
+            lambda key, uid: self.controller.on_admission(key, uid),
+            is_known=lambda: self.is_known,
+            unix_now=self.now_s,
+        )
+        self.workloads.on_flavor(None, Flavor("edge", (("tier", "edge"),)))
+        return Suspensions(self.workloads, "perllm.io/served-tasks")
+
+    def conditions(self) -> Object:
+        """Return the conditions of the Workload as they were last written, by type."""
+        bodies = [body for path, body in self.api.calls_of("PATCH") if path == f"{WORKLOAD}/status"]
+        return {one["type"]: one["status"] for body in bodies[-1:] for one in body["status"]["conditions"]}
+
+
+@pytest_asyncio.fixture
+async def cluster() -> AsyncIterator[QueueCluster]:
+    cluster = QueueCluster()
+    yield cluster
+    cluster.stop()
+
+
+async def test_a_task_in_a_queue_runs_once_it_is_admitted(cluster: QueueCluster) -> None:
+    cluster.create(queue="team")
+    await asyncio.sleep(2)
+    assert cluster.pods == []
+    assert cluster.condition("Scheduled")["reason"] == "WaitingForQuota"
+    cluster.workloads.on_workload(None, admit())
+    await asyncio.sleep(1)
+    assert cluster.pods == ["t-1"]
+
+
+async def test_a_task_whose_quota_is_for_other_nodes_does_not_run_on_these(cluster: QueueCluster) -> None:
+    cluster.create(queue="team")
+    cluster.workloads.on_workload(None, admit("edge"))
+    await asyncio.sleep(2)
+    assert cluster.pods == []
+    assert "nodeSelector tier=edge" in cluster.status()["message"]
+
+
+def test_the_pod_of_a_task_asks_for_the_nodes_that_its_quota_is_for() -> None:
+    toleration = {"key": "spot", "operator": "Exists"}
+    template = {"spec": {"containers": [{"name": "llm"}], "nodeSelector": {"zone": "a"}}}
+    flavor = Flavor("edge", (("tier", "edge"),), (toleration,))
+    spec = build_pod(replace(make_task(template=template), flavor=flavor), 1, "perllm")["spec"]
+    assert spec["nodeSelector"] == {"zone": "a", "tier": "edge"}
+    assert spec["tolerations"] == [toleration]
+
+
+async def test_a_task_that_kueue_evicts_is_stopped_and_then_gives_back_its_quota(cluster: QueueCluster) -> None:
+    cluster.create(queue="team")
+    cluster.workloads.on_workload(None, admit())
+    cluster.api.store(WORKLOAD)
+    await asyncio.sleep(2)
+    cluster.bind()
+    pod = read_pod(cluster.api.read(f"{PODS}/t-1") or {})
+    cluster.workloads.on_workload(admit(), evict())
+    await asyncio.sleep(1)
+    assert [path for path, _ in cluster.api.calls_of("DELETE")] == [f"{PODS}/t-1"]
+    assert cluster.conditions() == {}
+    cluster.controller.on_pod(pod, None)
+    await asyncio.sleep(1)
+    assert (cluster.conditions()["QuotaReserved"], cluster.conditions()["Requeued"]) == ("False", "True")
+
+
+async def test_a_task_that_ended_while_the_operator_was_away_frees_its_quota(cluster: QueueCluster) -> None:
+    cluster.api.store(WORKLOAD)
+    cluster.workloads.on_workload(None, admit())
+    status = {"phase": "Rejected", "observedGeneration": 1, "receivedTime": "1970-01-01T00:16:40Z"}
+    cluster.create(queue="team", status=status)
+    await asyncio.sleep(1)
+    assert cluster.conditions()["Finished"] == "True"
+
+
+async def test_what_runs_goes_on_while_it_is_not_known_what_kueue_has_decided(cluster: QueueCluster) -> None:
+    cluster.is_known = False
+    cluster.start()
+    cluster.api.store(names.task_path("lab", "t"), **task_object(queue="team"))
+    cluster.pod(
+        metadata={
+            "namespace": "lab",
+            "labels": {names.ATTEMPT_LABEL: "1"},
+            "ownerReferences": [{"kind": names.TASK_KIND, "name": "t", "uid": "uid-t"}],
+        },
+        spec={"nodeName": "n"},
+        status={"phase": "Running"},
+    )
+    cluster.create(queue="team", status={"podName": "t-1", "nodeName": "n", "attempts": 1, "phase": "Running"})
+    await asyncio.sleep(1)
+    assert cluster.api.calls_of("DELETE") == []
+
+
+async def test_a_suspended_task_runs_once_it_is_not_suspended(cluster: QueueCluster) -> None:
+    cluster.create(suspend=True)
+    await asyncio.sleep(2)
+    assert (cluster.pods, cluster.condition("Scheduled")["reason"]) == ([], "Suspended")
+    item = cluster.api.store(names.task_path("lab", "t"), metadata={"generation": 2}, spec={"suspend": False})
+    cluster.controller.on_task(item, deleted=False)
+    await asyncio.sleep(1)
+    assert cluster.pods == ["t-1"]
+
+
+async def test_in_a_queue_kueue_decides_and_not_the_task(cluster: QueueCluster) -> None:
+    cluster.create(queue="team", suspend=True)
+    cluster.workloads.on_workload(None, admit())
+    await asyncio.sleep(2)
+    assert cluster.pods == ["t-1"]
