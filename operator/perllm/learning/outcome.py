@@ -46,7 +46,7 @@ class Outcome:
         inference_energy_j: its share of the node's energy; None where it could not be measured.
         transmission_energy_j: energy of moving its input.
         predicted_energy_j: both together, as expected when the task was placed.
-        occupancy: mean number of tasks per GPU of the node while it ran, itself included.
+        occupancy: mean number of tasks per GPU of the node that wrote while it did, itself included.
         others_tokens: prompt tokens of others, per GPU, that it sat through.
         cold: share of the time to load the model that was still to come.
         hint_tokens: length of the answer that the task announced; None if it did not.
