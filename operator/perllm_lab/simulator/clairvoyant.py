@@ -94,7 +94,10 @@ class TrueLearner(Learner):
         node, row, speed = self._nodes[name], self._rows[name], self._speeds.get(name, 1.0)
         laws = self._know(node.model, row)
         slowed = np.array([1.0, 1.0 / speed, 1.0 / speed, 1.0 / speed, 1.0])
-        laws.latency.coefficients[row] = _latency_law(node.gpu, node.link.rtt_s, laws.usual) * slowed
+        law = _latency_law(node.gpu, node.link.rtt_s, laws.usual) * slowed
+        laws.latency.coefficients[row] = law
+        # Known, not learned: without outcomes it would be doubted as much as published figures, or a type without any.
+        laws.latency.set_prior(int(laws.latency.group_of_row[row]), law.tolist(), doubt=0.0)
 
 
 def _latency_law(gpu: GpuType, rtt_s: float, usual: UsualTask) -> FloatArray:
