@@ -81,5 +81,6 @@ class GpuType:
     def prefill_s(self, prompt_tokens: Number) -> Number:
         """Seconds to process a prompt."""
         if isinstance(prompt_tokens, np.ndarray):
-            return np.maximum(self.prefill_per_token_s * prompt_tokens, self.prefill_least_s)
+            read_s: NDArray[np.float64] = np.maximum(self.prefill_per_token_s * prompt_tokens, self.prefill_least_s)
+            return read_s
         return max(self.prefill_per_token_s * prompt_tokens, self.prefill_least_s)
