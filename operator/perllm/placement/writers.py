@@ -11,7 +11,7 @@ from heapq import heappop, heappush
 
 
 @dataclass(slots=True)
-class _Batch:
+class _NodeBatch:
     """The tasks that write on one node, and their number integrated over time until `at_s`."""
 
     count: float = 0.0
@@ -28,7 +28,7 @@ class Writers:
     """The tasks that write, by row; constant cost per task, but for the logarithm of those that open."""
 
     def __init__(self) -> None:
-        self._batches: dict[int, _Batch] = defaultdict(_Batch)
+        self._batches: dict[int, _NodeBatch] = defaultdict(_NodeBatch)
         self._opens_s: dict[str, float] = {}
         self._begun: dict[str, tuple[float, float]] = {}
 
@@ -59,7 +59,7 @@ class Writers:
             return batch.count - 1.0
         return (batch.area - area) / (now_s - begun_s) - 1.0
 
-    def _advance(self, row: int, now_s: float) -> _Batch:
+    def _advance(self, row: int, now_s: float) -> _NodeBatch:
         batch = self._batches[row]
         while batch.openings and batch.openings[0][0] <= now_s:
             opens_s, task_id = heappop(batch.openings)
