@@ -41,7 +41,7 @@ class ObservedRun:
         prompt_tokens: tokens read, or to read.
         hint_tokens: length of the answer that the task announced; None if it did not.
         run_s: from binding to its end, without the transfer of the input.
-        occupancy: mean number of tasks per GPU of the node while it ran, itself included.
+        occupancy: mean number of tasks per GPU of the node that wrote while it did, itself included.
         others_tokens: prompt tokens of others, per GPU, that it sat through.
         cold: share of the time to load the model that was still to come.
         is_served: whether it ran as a request, so that no pod had to start.

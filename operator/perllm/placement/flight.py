@@ -45,7 +45,7 @@ class Residence:
     """What a task met on its node, per GPU.
 
     Attributes:
-        occupancy: mean number of tasks that wrote, itself included.
+        occupancy: mean number of tasks that wrote while it did, itself included.
         others_tokens: prompt tokens of others that it sat through.
     """
 

@@ -9,7 +9,7 @@ Notation, per node, for a task of p prompt tokens and an answer of L tokens, wit
               which is within 0.01 of the normal one
     hit       mean of P over the equally likely lengths
     harm      delay by reading p x misses per second of delay  +  relative slow-down b / token x misses per unit of it,
-              for as long as the task stays (flight_table.py)
+              for as long as the task writes (flight_table.py)
     E         its share of the energy at B;  dE  by how much the fleet's rises: where others decode anyway an iteration
               costs nothing more, so the shared part counts 1 / B^2 instead of 1 / B
 """
@@ -310,7 +310,8 @@ def _find_marginal_energy(scene: _Scene, energy: RunEnergy[FloatArray]) -> Float
 def _find_harm(scene: _Scene, times: RunTimes[FloatArray]) -> FloatArray:
     """Return how many of the tasks on each node are expected to miss their deadline because of the task."""
     loads, delay_s = scene.loads, times.reading_s / scene.gpus
-    affected = np.minimum(times.latency_s / np.maximum(loads.harmed_s, 1e-9), 1.0)
+    writing_s = scene.task.output_tokens * times.token_s
+    affected = np.minimum(writing_s / np.maximum(loads.harmed_s, 1e-9), 1.0)
     slower = times.contention_s / np.maximum(times.token_s, 1e-9) / scene.gpus * affected
     harm: FloatArray = delay_s * loads.stall_harm + slower * loads.slow_harm
     return harm

@@ -14,6 +14,7 @@ from perllm.placement.flight import Flight, Residence
 from perllm.placement.flight_table import FlightTable
 from perllm.placement.node_queues import NodeQueues
 from perllm.placement.node_table import NodeTable
+from perllm.placement.writers import Writers
 from perllm.policy.arrays import extend
 from perllm.policy.problem import FloatArray, IntArray
 
@@ -63,8 +64,6 @@ class _Begin:
     """The sums of a node when a task was placed there."""
 
     at_s: float
-    area: float
-    opened: float
     prompts: float
     backlog: float
 
@@ -84,6 +83,7 @@ class Ledger:
         self._queues = NodeQueues()
         self._nodes = NodeTable()
         self._table = FlightTable()
+        self._writers = Writers()
         self._by_model: dict[str, FloatArray] = {}
         self._taken_of: dict[str, FloatArray] = {}
         self._flights_of: dict[str, int] = defaultdict(int)
@@ -128,9 +128,9 @@ class Ledger:
             return None
         begin, nodes = self._begun[task_id], self._nodes
         nodes.advance(flight.row, now_s)
-        residence = _find_residence(flight, begin, nodes, now_s)
+        residence = self._find_residence(flight, begin, now_s)
         nodes.give_back(flight, residence.occupancy, now_s)
-        self._remove(flight)
+        self._remove(flight, now_s)
         return residence
 
     def expire(self, now_s: float) -> list[str]:
@@ -160,6 +160,7 @@ class Ledger:
         if change:
             nodes.advance(row, now_s)
             nodes.running[row] += change
+            self._writers.add_foreign(row, change, now_s)
             nodes.foreign[row] = tasks
 
     def find_foreign(self, row: int) -> float:
@@ -234,7 +235,7 @@ class Ledger:
         if flight is None:
             return None
         self._nodes.advance(flight.row, now_s)
-        return _find_residence(flight, self._begun[task_id], self._nodes, now_s)
+        return self._find_residence(flight, self._begun[task_id], now_s)
 
     def _add(self, flight: Flight, now_s: float) -> None:
         self._undo(flight.task_id, now_s)
@@ -245,14 +246,13 @@ class Ledger:
         nodes.place(flight, now_s)
         self._begun[flight.task_id] = _Begin(
             at_s=now_s,
-            area=float(nodes.area[row]),
-            opened=float(nodes.opened[row]),
             prompts=float(nodes.prompts[row]),
             backlog=backlog,
         )
         self._flights[flight.task_id] = flight
         self.placed += 1
         self._table.put(flight)
+        self._writers.put(flight.task_id, row, flight.writes_from_s, now_s)
         self._count(flight, 1)
 
     def _undo(self, task_id: str, now_s: float) -> None:
@@ -262,14 +262,15 @@ class Ledger:
             return
         self._nodes.advance(flight.row, now_s)
         self._nodes.undo(flight, self._begun[task_id].at_s, now_s)
-        self._remove(flight)
+        self._remove(flight, now_s)
 
-    def _remove(self, flight: Flight) -> None:
+    def _remove(self, flight: Flight, now_s: float) -> None:
         task_id, row, nodes = flight.task_id, flight.row, self._nodes
         del self._flights[task_id], self._begun[task_id]
         self._expiry.pop(task_id, None)
         self._count(flight, -1)
         self._table.remove(task_id)
+        self._writers.remove(task_id, row, now_s)
         if nodes.running[row] <= nodes.foreign[row]:
             # Whatever was thought to be left of them, tasks that are gone leave no work.
             nodes.work[row] = nodes.backlog[row] = 0.0
@@ -285,6 +286,17 @@ class Ledger:
         if not self._flights_of[model]:
             del self._flights_of[model], self._by_model[model]
 
+    def _find_residence(self, flight: Flight, begin: _Begin, now_s: float) -> Residence:
+        """Return what a task met on its node, which has been brought up to now."""
+        row, gpus, nodes = flight.row, flight.forecast.gpus, self._nodes
+        duration_s = max(now_s - begin.at_s, 1e-9)
+        others = self._writers.find_others(flight.task_id, row, now_s)
+        # Prompts of those placed within the last start-up are not read before this one ends.
+        start_s = max(flight.writes_from_s - begin.at_s - flight.forecast.times.reading_s, 0.0)
+        read = max(1.0 - start_s / duration_s, 0.0)
+        prompts = begin.backlog + read * max(float(nodes.prompts[row]) - begin.prompts, 0.0)
+        return Residence(1.0 + max(others, 0.0) / gpus, prompts / gpus)
+
     def _find_taken(self, rows: IntArray, resource: str) -> FloatArray:
         """Return the slots in use of a resource; what a task without a resource uses counts as one of each."""
         if not resource:
@@ -299,17 +311,3 @@ class Ledger:
 
     def _cover(self, rows: IntArray) -> None:
         self._nodes.cover(int(rows.max(initial=-1)) + 1)
-
-
-def _find_residence(flight: Flight, begin: _Begin, nodes: NodeTable, now_s: float) -> Residence:
-    """Return what a task met on its node, which has been brought up to now."""
-    row, gpus = flight.row, flight.forecast.gpus
-    duration_s = max(now_s - begin.at_s, 1e-9)
-    # Of the tasks that were there with it, those still opening did not write.
-    others = float(nodes.area[row]) - begin.area - duration_s - (float(nodes.opened[row]) - begin.opened)
-    occupancy = 1.0 + max(others / duration_s, 0.0) / gpus
-    # Prompts of those placed within the last start-up are not read before this one ends.
-    start_s = max(flight.writes_from_s - begin.at_s - flight.forecast.times.reading_s, 0.0)
-    read = max(1.0 - start_s / duration_s, 0.0)
-    prompts = begin.backlog + read * max(float(nodes.prompts[row]) - begin.prompts, 0.0)
-    return Residence(occupancy, prompts / gpus)

@@ -2,8 +2,7 @@
 
 Each figure is kept at constant cost per change:
 
-    running     tasks there, requests of others included, and their number integrated over time (area): the mean of any
-                run is two subtractions
+    running     tasks there, requests of others included
     taken       slots that they take, one or more each: what room is left, and nothing else
     backlog     prompt tokens that wait to be read: a fluid queue that drains at the node's reading speed
     link        bits that wait to be fetched: a fluid queue that drains at the uplink's bandwidth
@@ -12,7 +11,8 @@ Each figure is kept at constant cost per change:
     usual       GPU seconds that a task would take there, in the mean of the tasks of all models that were placed lately
                 on whichever node: with the work of one model alone as the unit, a small one would pay for the large
     occupancy   tasks there, averaged over the last seconds
-    opening     time from placement to the first token, summed over the tasks placed: a task that opens does not write
+    opening     time from placement to the first token, summed over the tasks placed lately: a task that opens does not
+                write
 """
 
 from dataclasses import dataclass, field, fields
@@ -48,8 +48,6 @@ class NodeTable:
     demand_bps: FloatArray = field(default_factory=_empty)
     gpus: FloatArray = field(default_factory=_empty)
     changed_s: FloatArray = field(default_factory=_empty)
-    area: FloatArray = field(default_factory=_empty)
-    opened: FloatArray = field(default_factory=_empty)
     opening: FloatArray = field(default_factory=_empty)
     prompts: FloatArray = field(default_factory=_empty)
     backlog: FloatArray = field(default_factory=_empty)
@@ -77,7 +75,6 @@ class NodeTable:
         """Bring everything that flows on a node up to now."""
         elapsed_s = now_s - self.changed_s[row]
         keep = np.exp(-elapsed_s / AVERAGE_S)
-        self.area[row] += self.running[row] * elapsed_s
         self.backlog[row] = max(self.backlog[row] - elapsed_s * self.backlog_rate[row], 0.0)
         self.link_bits[row] = max(self.link_bits[row] - elapsed_s * self.link_bps[row], 0.0)
         self.reading[row] *= keep
@@ -93,7 +90,6 @@ class NodeTable:
         opening_s = max(flight.writes_from_s - now_s, 0.0)
         self.gpus[row] = gpus
         self.backlog_rate[row] = gpus * prompt_tokens / max(times.reading_s, 1e-6)
-        self.opened[row] += opening_s
         self.opening[row] += opening_s / AVERAGE_S
         self.prompts[row] += prompt_tokens
         self.backlog[row] += prompt_tokens
@@ -106,8 +102,6 @@ class NodeTable:
         row, gpus, times = flight.row, flight.forecast.gpus, flight.forecast.times
         keep = np.exp((placed_s - now_s) / AVERAGE_S)
         opening_s = max(flight.writes_from_s - placed_s, 0.0)
-        _reduce(self.area, row, now_s - placed_s)
-        _reduce(self.opened, row, opening_s)
         _reduce(self.opening, row, keep * opening_s / AVERAGE_S)
         _reduce(self.prompts, row, flight.inference.prompt_tokens)
         _reduce(self.backlog, row, flight.inference.prompt_tokens)

@@ -1,6 +1,7 @@
 """GPU types at the edge."""
 
 from perllm_lab.hardware.gpu import GpuType
+from perllm_lab.hardware.kv_cache import LLAMA_2_7B_BYTES, LLAMA_3_8B_BYTES, SINGLE_TOKENS, find_token_s
 
 POD_START_S = 1.3
 """Creation to Running of a pod with a local image, kubelet 1.37 and containerd 1.6, our own measurement on 2 cores."""
@@ -27,6 +28,9 @@ CPU_SERVER = GpuType(
     source="Inferred: memory-bandwidth roofline (12 cores, 100 W, 115 GB/s) scaled from the Xeon measurements of "
     "CEUR Vol-4164 paper 11 (llama.cpp Q4) and HF optimum LLM-Perf (C7i). No measurement of this CPU is "
     "published.",
+    context_token_s=find_token_s(LLAMA_2_7B_BYTES, 115.0),
+    context_tokens=SINGLE_TOKENS,
+    prefill_least_s=0.065,
 )
 
 JETSON_ORIN = GpuType(
@@ -48,6 +52,9 @@ JETSON_ORIN = GpuType(
     source="EdgeReasoning (arXiv 2511.01866), vLLM fp16 8B at batch 1: 100-103 ms per token, 2.79 J per token (GPU "
     "rail), prefill 512 tokens in 0.43 s. Prefill power from jetson-llm-maxperf (llama.cpp Q4_K_M, MAXN, all "
     "rails: 44.4 W, decode 47.6 W, idle 11.2 W). Slope with the batch and its energy split inferred.",
+    context_token_s=find_token_s(LLAMA_3_8B_BYTES, 204.8),
+    context_tokens=SINGLE_TOKENS,
+    prefill_least_s=0.098,
 )
 
 T4 = GpuType(
@@ -68,6 +75,9 @@ T4 = GpuType(
     memory_gib=64,
     source="HF optimum LLM-Perf, Llama-7B fp16, batch 1: 59 ms per token, 208 ms for 256 prompt tokens, 4.1 J "
     "(GPU) to 11 J (node) per token. Slope with the batch and its energy split inferred.",
+    context_token_s=find_token_s(LLAMA_3_8B_BYTES, 320.0),
+    context_tokens=SINGLE_TOKENS,
+    prefill_least_s=0.056,
 )
 
 A10 = GpuType(
@@ -88,6 +98,9 @@ A10 = GpuType(
     memory_gib=128,
     source="HF optimum LLM-Perf, A10G, Llama-2-7B / Llama-3-8B bf16, batch 1: 28 tokens/s, 8.8 J (node) per token, "
     "94 ms for 256 prompt tokens. Slope with the batch inferred.",
+    context_token_s=find_token_s(LLAMA_3_8B_BYTES, 600.0),
+    context_tokens=SINGLE_TOKENS,
+    prefill_least_s=0.034,
 )
 
 RTX_4090 = GpuType(
@@ -109,4 +122,7 @@ RTX_4090 = GpuType(
     source="XiongjieDai/GPU-Benchmarks, LLaMA-3-8B F16: 54.3 tokens/s, prefill 9056 tokens/s; node energy at batch "
     "1 from Fadel Argerich and Patino-Martinez, IEEE Access 2024 (7B FP16: 5.7-8.5 J per token). Batch split "
     "inferred.",
+    context_token_s=find_token_s(LLAMA_3_8B_BYTES, 1008.0),
+    context_tokens=SINGLE_TOKENS,
+    prefill_least_s=0.0182,
 )

@@ -2,7 +2,7 @@
 
 from collections import deque
 from heapq import heappop, heappush
-from math import inf
+from math import inf, sqrt
 
 from perllm_lab.hardware.gpu import GpuType
 
@@ -42,15 +42,17 @@ class EngineRun:
 class Engine:
     """Runs tasks on one GPU: a prefill blocks all decoding, then up to `slots` tasks decode together.
 
-    Every decoding task gains 1 / (a + b B) tokens a second, so each ends at a fixed count of tokens per task and one
-    event costs O(log B) without a loop over tokens. Power is constant between events, so energy is exact: prefill
-    energy belongs to its task, decode energy to the decoding tasks in equal shares, idle energy to no task.
+    Every decoding task gains a token an iteration, so each ends at a fixed count of tokens per task and one event costs
+    O(log B) without a loop over tokens. An iteration gets longer as the contexts grow, by c B with each token per
+    task: n tokens take f n + c B n^2 / 2 seconds, f being the first iteration. Its energy is constant between events,
+    so energy is exact: prefill energy belongs to its task, decode energy to the decoding tasks in equal shares, idle
+    energy to no task.
 
     Attributes:
         energy_j: Joules used so far.
         idle_energy_j: The part of it that belongs to no task.
         next_s: When the next event is due, inf while nothing runs.
-        power_w: Power now.
+        power_w: Power at the last event or `elapse`.
         batch: Tasks that decode now.
         tasks: Tasks in any state.
         prompt_tokens: Prompt tokens processed so far.
@@ -58,17 +60,20 @@ class Engine:
     """
 
     __slots__ = (
+        "_context",
         "_ends",
         "_factor",
         "_gpu",
+        "_growth_s",
         "_idle_w",
+        "_iteration_j",
+        "_iteration_s",
         "_now_s",
         "_prefill_end_s",
         "_prefilling",
         "_share_j",
         "_tickets",
         "_tokens",
-        "_tokens_per_s",
         "_waiting",
         "batch",
         "energy_j",
@@ -89,7 +94,10 @@ class Engine:
         self._ends: list[tuple[float, int, EngineRun]] = []
         self._tickets = 0
         self._tokens = 0.0
-        self._tokens_per_s = 0.0
+        self._context = 0.0
+        self._iteration_s = 0.0
+        self._growth_s = 0.0
+        self._iteration_j = 0.0
         self._share_j = 0.0
         self._factor = 1.0
         self._idle_w = gpu.idle_power_w
@@ -125,9 +133,7 @@ class Engine:
         if run is self._prefilling:
             self._prefilling = None
         elif run._ticket:
-            run.energy_j += self._share_j - run._decode_from_j
-            run._ticket = 0
-            self.batch -= 1
+            self._leave(run)
         elif run in self._waiting:
             self._waiting.remove(run)
         else:
@@ -145,9 +151,7 @@ class Engine:
             self._plan()
             return run
         self._tokens, _, run = heappop(self._ends)
-        run._ticket = 0
-        run.energy_j += self._share_j - run._decode_from_j
-        self.batch -= 1
+        self._leave(run)
         self.tasks -= 1
         self._plan()
         return run
@@ -158,15 +162,13 @@ class Engine:
         if span_s <= 0.0:
             return
         self._now_s = now_s
+        if self._prefilling is None and self.batch:
+            self._decode(span_s)
+            return
         used_j = self.power_w * span_s
         self.energy_j += used_j
         if self._prefilling is not None:
             self._prefilling.energy_j += used_j
-        elif self.batch:
-            self._share_j += used_j / self.batch
-            gained = span_s * self._tokens_per_s
-            self._tokens += gained
-            self.output_tokens += gained * self.batch
         else:
             self.idle_energy_j += used_j
 
@@ -184,6 +186,17 @@ class Engine:
         self._idle_w = self._gpu.idle_power_w if powered else 0.0
         self._plan()
 
+    def _decode(self, span_s: float) -> None:
+        first_s, growth_s = self._iteration_s, self._growth_s
+        gained = 2.0 * span_s / (first_s + sqrt(first_s * first_s + 2.0 * growth_s * span_s))
+        self._tokens += gained
+        self.output_tokens += gained * self.batch
+        used_j = gained * self._iteration_j
+        self.energy_j += used_j
+        self._share_j += used_j / self.batch
+        self._iteration_s += growth_s * gained
+        self.power_w = self._iteration_j / self._iteration_s
+
     def _join(self, run: EngineRun) -> None:
         self._tickets += 1
         run._ticket = self._tickets
@@ -192,7 +205,14 @@ class Engine:
         run._decode_from_tokens = self._tokens
         self.prompt_tokens += run.prompt_tokens
         self.batch += 1
+        self._context += run.prompt_tokens - self._tokens
         heappush(self._ends, (self._tokens + run.output_tokens, run._ticket, run))
+
+    def _leave(self, run: EngineRun) -> None:
+        run._ticket = 0
+        run.energy_j += self._share_j - run._decode_from_j
+        self.batch -= 1
+        self._context -= run.prompt_tokens - run._decode_from_tokens
 
     def _plan(self) -> None:
         gpu = self._gpu
@@ -211,6 +231,10 @@ class Engine:
         ends = self._ends
         while ends[0][2]._ticket != ends[0][1]:
             heappop(ends)
-        self._tokens_per_s = self._factor / gpu.iteration_s(self.batch)
-        self.power_w = gpu.decode_power_w(self.batch)
-        self.next_s = self._now_s + max(0.0, ends[0][0] - self._tokens) / self._tokens_per_s
+        batch, left = self.batch, max(0.0, ends[0][0] - self._tokens)
+        self._iteration_s = gpu.iteration_s(batch, self._context / batch + self._tokens) / self._factor
+        self._growth_s = gpu.context_token_s * batch / self._factor
+        # Slower, a GPU draws the same power for longer.
+        self._iteration_j = gpu.iteration_j(batch) / self._factor
+        self.power_w = self._iteration_j / self._iteration_s
+        self.next_s = self._now_s + left * (self._iteration_s + 0.5 * self._growth_s * left)

@@ -274,5 +274,6 @@ def unloaded_latency_s(
 
     For one task, or for arrays of prompts and inputs.
     """
-    inference_s = gpu.prefill_s(prompt_tokens) + output_tokens * gpu.iteration_s(1)
+    token_s = gpu.iteration_base_s + gpu.task_s(prompt_tokens + output_tokens / 2)
+    inference_s = gpu.prefill_s(prompt_tokens) + output_tokens * token_s
     return gpu.pod_start_s + link.transfer_s(input_bytes) + inference_s

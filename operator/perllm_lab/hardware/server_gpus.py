@@ -2,6 +2,7 @@
 
 from perllm_lab.hardware.edge_gpus import FP16_8B_GB, POD_START_S
 from perllm_lab.hardware.gpu import GpuType
+from perllm_lab.hardware.kv_cache import LLAMA_3_8B_BYTES, QWEN_3_32B_BYTES, SERVED_TOKENS, SINGLE_TOKENS, find_token_s
 
 FP16_33B_GB = 66.0
 
@@ -24,6 +25,9 @@ P100 = GpuType(
     source="Inferred: 13.5 GB of fp16 weights (7B) at 732 GB/s and the T4's efficiency of 0.6-0.75; 18.7 TFLOPS "
     "without tensor cores for the prefill and the slope; a Pascal GPU draws its limit while it decodes "
     "(llm-energy-bench, GTX 1080: 183 W). No measurement of an 8B model on this GPU was found.",
+    context_token_s=find_token_s(LLAMA_3_8B_BYTES, 732.0),
+    context_tokens=SINGLE_TOKENS,
+    prefill_least_s=0.030,
 )
 
 V100_16 = GpuType(
@@ -45,6 +49,9 @@ V100_16 = GpuType(
     source="Inferred: fp16 weights at 900 GB/s and the A10's efficiency of 0.7, its prefill (both 125 TFLOPS, "
     "fp16), 300 W limit; as few slots as the T4, its memory being as small. No measurement of an 8B model on this "
     "GPU was found.",
+    context_token_s=find_token_s(LLAMA_3_8B_BYTES, 900.0),
+    context_tokens=SINGLE_TOKENS,
+    prefill_least_s=0.023,
 )
 
 V100_32 = GpuType(
@@ -66,6 +73,9 @@ V100_32 = GpuType(
     source="Inferred: fp16 weights at 900 GB/s and the A10's efficiency of 0.7, its prefill (both 125 TFLOPS, "
     "fp16), 300 W limit; slots by what 32 GB hold next to the weights. No measurement of an 8B model on this GPU "
     "was found.",
+    context_token_s=find_token_s(LLAMA_3_8B_BYTES, 900.0),
+    context_tokens=SINGLE_TOKENS,
+    prefill_least_s=0.023,
 )
 
 A100_8B = GpuType(
@@ -88,6 +98,9 @@ A100_8B = GpuType(
     "+ (0.147 + 0.226 per 1,000 tokens) B ms on the 40 GB model (Llama-3-8B, vLLM, prefill included, fit within 4 "
     "% rms), whose memory is 1.31 times slower: 10.7 ms at batch 0. Energy checked against its 0.124 + 3.20 / B J "
     "per token (GPU only, fit within 1 %). Prefill, idle and the node's share inferred.",
+    context_token_s=find_token_s(LLAMA_3_8B_BYTES, 2039.0),
+    context_tokens=SERVED_TOKENS,
+    prefill_least_s=0.0109,
 )
 
 A100_33B = GpuType(
@@ -110,6 +123,9 @@ A100_33B = GpuType(
     "0.210 + 12.1 / B J per token, GPU only, within 1 %; scaled to the node) times the memory-bandwidth ratio "
     "1.64; HF optimum LLM-Perf measured Yi-34B fp16 at batch 1: 56 ms and 15.3 J (GPU) per token, 0.51 ms per "
     "prompt token.",
+    context_token_s=find_token_s(QWEN_3_32B_BYTES, 2039.0),
+    context_tokens=SERVED_TOKENS,
+    prefill_least_s=0.039,
 )
 
 H100 = GpuType(
@@ -132,6 +148,9 @@ H100 = GpuType(
     "(within 2 %), 0.068 + 3.13 / B J per token (within 5 %; GPU only, scaled to the node). Argonne's "
     "LLM-Inference-Bench, TensorRT-LLM: 7.24 + (0.039 + 0.117 per 1,000 tokens) B ms, prefill included, which "
     "bounds prefill at 0.04-0.07 ms with vLLM's 0.073. Prefill and node power inferred.",
+    context_token_s=find_token_s(LLAMA_3_8B_BYTES, 3350.0),
+    context_tokens=SERVED_TOKENS,
+    prefill_least_s=0.00667,
 )
 
 B200 = GpuType(
@@ -154,4 +173,7 @@ B200 = GpuType(
     "2 %), 0.070 + 2.62 / B J per token (within 4 %; GPU only, scaled to the node as the H100). Above 64 its "
     "iterations jump (26.7 ms at 128), so the batch ends there. Prefill, node and idle power inferred from the "
     "H100's.",
+    context_token_s=find_token_s(LLAMA_3_8B_BYTES, 8000.0),
+    context_tokens=SERVED_TOKENS,
+    prefill_least_s=0.00389,
 )

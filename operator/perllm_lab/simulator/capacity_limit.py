@@ -133,11 +133,18 @@ def _find_work(gpu: GpuType, link: LinkType, tasks: _Tasks, best_speed: float) -
     opening_s = gpu.pod_start_s + link.rtt_s + tasks.input_bits / link.bandwidth_bps
     prefill_s = gpu.prefill_s(tasks.prompt_tokens)
     token_s = ((tasks.time_s - opening_s) * best_speed - prefill_s) / np.maximum(tasks.output_tokens, 1.0)
-    per_task_s = max(gpu.iteration_per_task_s, SAFETY * gpu.iteration_base_s)
-    batch = np.clip((token_s - gpu.iteration_base_s) / per_task_s, 1.0, gpu.slots)
-    work_s = prefill_s + tasks.output_tokens * (gpu.iteration_base_s / batch + gpu.iteration_per_task_s)
-    return np.where(token_s >= gpu.iteration_s(1) * (1.0 - SAFETY), work_s, np.inf)
+    # The others of its batch could be about to begin, with next to no context.
+    least_task_s, own_task_s = max(gpu.task_s(0.0), SAFETY * gpu.iteration_base_s), gpu.task_s(_mean_context(tasks))
+    batch = np.clip((token_s - gpu.iteration_base_s) / least_task_s, 1.0, gpu.slots)
+    work_s = prefill_s + tasks.output_tokens * (gpu.iteration_base_s / batch + own_task_s)
+    return np.where(token_s >= (gpu.iteration_base_s + own_task_s) * (1.0 - SAFETY), work_s, np.inf)
 
 
 def _find_full_work(gpu: GpuType, tasks: _Tasks) -> Floats:
-    return gpu.prefill_s(tasks.prompt_tokens) + tasks.output_tokens * gpu.iteration_s(gpu.slots) / gpu.slots
+    token_s = gpu.iteration_base_s / gpu.slots + gpu.task_s(_mean_context(tasks))
+    return gpu.prefill_s(tasks.prompt_tokens) + tasks.output_tokens * token_s
+
+
+def _mean_context(tasks: _Tasks) -> Floats:
+    """Return the context of each task in the mean of the time in which it writes."""
+    return tasks.prompt_tokens + tasks.output_tokens / 2

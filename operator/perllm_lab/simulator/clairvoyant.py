@@ -11,6 +11,7 @@ import numpy as np
 
 from perllm.learning.learner import Learner
 from perllm.learning.lengths import Length
+from perllm.learning.model_laws import UsualTask
 from perllm.learning.outcome import Ended, Outcome
 from perllm.policy.problem import Feedback, FloatArray, Policy
 from perllm_lab.hardware.gpu import GpuType
@@ -39,7 +40,7 @@ class TrueLearner(Learner):
         laws = self._know(node.model, row)
         self._nodes[node.name] = node
         self._speeds.pop(node.name, None)
-        laws.latency.coefficients[row] = _latency_law(node.gpu, node.link.rtt_s)
+        self._set_latency_law(node.name)
         laws.energy.coefficients[row] = _energy_law(node.gpu)
         laws.load_s[row] = node.gpu.model_load_s
         laws.latency.scale[row] = 0.1
@@ -49,9 +50,8 @@ class TrueLearner(Learner):
         """Set the present speed of a node, as a share of nominal."""
         if self._speeds.get(name, 1.0) == speed:
             return
-        self._speeds[name], node, row = speed, self._nodes[name], self._rows[name]
-        slowed = np.array([1.0, 1.0 / speed, 1.0 / speed, 1.0 / speed, 1.0])
-        self._know(node.model, row).latency.coefficients[row] = _latency_law(node.gpu, node.link.rtt_s) * slowed
+        self._speeds[name] = speed
+        self._set_latency_law(name)
 
     def expect_length(self, model: str, prompt_tokens: float, hint_tokens: float | None, service: str = "") -> Length:
         """Return the true length, which is given as the hint."""
@@ -64,6 +64,7 @@ class TrueLearner(Learner):
         row = self._rows[outcome.run.node]
         known = self._know(outcome.run.model, row)
         known.loads_from_s[row] = -np.inf
+        self._set_latency_law(outcome.run.node)
         if outcome.run_error is not None and outcome.run.cold <= 0.0:
             known.latency.account(row, outcome.run_error)
         return self._policy.learn(
@@ -88,11 +89,23 @@ class TrueLearner(Learner):
             self._know(ended.run.model, row).latency.account(row, max(error, 0.0))
         return True
 
+    def _set_latency_law(self, name: str) -> None:
+        """Set the law of time of a node at its present speed, for the mean task of lately."""
+        node, row, speed = self._nodes[name], self._rows[name], self._speeds.get(name, 1.0)
+        laws = self._know(node.model, row)
+        slowed = np.array([1.0, 1.0 / speed, 1.0 / speed, 1.0 / speed, 1.0])
+        law = _latency_law(node.gpu, node.link.rtt_s, laws.usual) * slowed
+        laws.latency.coefficients[row] = law
+        # Known, not learned: without outcomes it would be doubted as much as published figures, or a type without any.
+        laws.latency.set_prior(int(laws.latency.group_of_row[row]), law.tolist(), doubt=0.0)
 
-def _latency_law(gpu: GpuType, rtt_s: float) -> FloatArray:
-    per_token_s, per_task_s = gpu.iteration_s(1), gpu.iteration_per_task_s
-    start_s, read_s = gpu.pod_start_s + rtt_s, 1000 * gpu.prefill_per_token_s
-    return np.array([start_s, read_s, 100 * per_token_s, 100 * per_task_s, rtt_s])
+
+def _latency_law(gpu: GpuType, rtt_s: float, usual: UsualTask) -> FloatArray:
+    prompt_tokens = max(usual.prompt_tokens, 1.0)
+    per_task_s = gpu.task_s(prompt_tokens + usual.output_tokens / 2)
+    read_s = 1000 * gpu.prefill_s(prompt_tokens) / prompt_tokens
+    per_token_s = gpu.iteration_base_s + per_task_s
+    return np.array([gpu.pod_start_s + rtt_s, read_s, 100 * per_token_s, 100 * per_task_s, rtt_s])
 
 
 def _energy_law(gpu: GpuType) -> FloatArray:

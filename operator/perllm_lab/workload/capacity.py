@@ -31,8 +31,9 @@ def capacity_per_s(nodes: Sequence[NodeSpec], arrivals: Sequence[Arrival]) -> fl
 
 
 def work_s(gpu: GpuType, prompt_tokens: float, output_tokens: float) -> float:
-    """Seconds of a GPU that a task takes in a full batch."""
-    return gpu.prefill_per_token_s * prompt_tokens + output_tokens * gpu.iteration_s(gpu.slots) / gpu.slots
+    """Seconds of a GPU that a task takes in a full batch of such tasks."""
+    iteration_s = gpu.iteration_s(gpu.slots, prompt_tokens + output_tokens / 2)
+    return gpu.prefill_s(prompt_tokens) + output_tokens * iteration_s / gpu.slots
 
 
 def scale_arrivals(arrivals: Sequence[Arrival], rate_per_s: float) -> list[Arrival]:

@@ -1,6 +1,7 @@
 import pytest
 
 from perllm_lab.hardware.catalogue import A100_8B, CATALOGUE, JETSON_ORIN
+from perllm_lab.hardware.server_gpus import H100
 
 
 def joules_per_token(gpu, batch):
@@ -10,6 +11,16 @@ def joules_per_token(gpu, batch):
 def test_an_iteration_slows_with_the_batch():
     assert JETSON_ORIN.iteration_s(1) == pytest.approx(0.101)
     assert JETSON_ORIN.iteration_s(6) == pytest.approx(0.116)
+
+
+@pytest.mark.parametrize(("batch", "context", "measured_ms"), [(16, 4000, 10.02), (64, 256, 8.32), (64, 4000, 21.1)])
+def test_an_iteration_slows_with_the_context_as_was_measured(batch, context, measured_ms):
+    assert 1e3 * H100.iteration_s(batch, context) == pytest.approx(measured_ms, rel=0.06)
+
+
+def test_no_prompt_is_read_in_less_time_than_the_weights():
+    assert H100.prefill_s(10) == H100.iteration_s(0)
+    assert H100.prefill_s(2000) == pytest.approx(0.1)
 
 
 def test_power_is_tokens_per_second_times_joules_per_token():

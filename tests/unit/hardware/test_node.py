@@ -23,6 +23,8 @@ GPU = dataclasses.replace(
     idle_power_w=10.0,
     model_load_s=5.0,
     pod_start_s=1.0,
+    context_token_s=0.0,
+    prefill_least_s=0.0,
 )
 LINK = LinkType(bandwidth_bps=8e6, rtt_s=0.0)
 
@@ -232,3 +234,13 @@ def test_a_job_never_prefilled_says_so():
     run = node.remove("a", 0.5)
     assert run is not None
     assert math.isnan(run.inference_s)
+
+
+def test_tokens_take_longer_as_the_contexts_grow():
+    node = make_node(dataclasses.replace(GPU, context_token_s=0.01, context_tokens=0.0))
+    node.admit(job("a", prompt=20), 0.0)
+    node.advance(2.0)
+    run = drain(node)["a"]
+    # Each of 10 tokens takes 0.2 s, and 0.01 s for each of 20 prompt tokens and, in the mean, of 5 written ones.
+    assert run.finished_s - run.decode_s == pytest.approx(10 * (0.2 + 0.01 * 25))
+    assert run.energy_j == pytest.approx(20 * 1.0 + 10 * 2.0)

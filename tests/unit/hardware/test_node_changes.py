@@ -24,6 +24,8 @@ GPU = dataclasses.replace(
     idle_power_w=10.0,
     model_load_s=5.0,
     pod_start_s=0.0,
+    context_token_s=0.0,
+    prefill_least_s=0.0,
 )
 LINK = LinkType(bandwidth_bps=8e6, rtt_s=0.0)  # 1 MB/s
 

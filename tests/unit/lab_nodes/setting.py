@@ -29,6 +29,8 @@ GPU = dataclasses.replace(
     idle_power_w=10.0,
     model_load_s=4.0,
     pod_start_s=2.0,
+    context_token_s=0.0,
+    prefill_least_s=0.0,
 )
 SPEC = NodeSpec("edge-0", "edge", "chat", GPU, LinkType(bandwidth_bps=8e6, rtt_s=1.0))
 

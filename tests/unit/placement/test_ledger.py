@@ -68,8 +68,6 @@ class TestFlights:
 
 
 class TestResidence:
-    """Without a start-up every task writes from the first moment on."""
-
     def test_has_the_mean_number_of_tasks_over_its_time(self) -> None:
         ledger = Ledger()
         ledger.confirm(make_flight("first", fixed_s=0.0), 0.0)
@@ -91,6 +89,17 @@ class TestResidence:
         residence = ledger.release("t", 10.0)
         assert residence is not None
         assert residence.occupancy == pytest.approx(1.5)
+
+    def test_counts_those_that_write_while_it_writes_itself(self) -> None:
+        ledger = Ledger()
+        ledger.confirm(make_flight("before", fixed_s=0.0), 0.0)
+        ledger.confirm(make_flight("t", fixed_s=6.0), 0.0)
+        ledger.confirm(make_flight("with", fixed_s=8.0), 0.0)
+        ledger.confirm(make_flight("after", fixed_s=20.0), 0.0)
+        ledger.release("before", 5.0)
+        residence = ledger.release("t", 10.0)
+        assert residence is not None
+        assert residence.occupancy == pytest.approx((2 * 1 + 2 * 2) / 4)
 
     def test_counts_per_gpu(self) -> None:
         ledger = Ledger()

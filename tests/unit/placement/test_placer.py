@@ -349,6 +349,17 @@ class TestOutlook:
         assert arms.harm[0] > 0.001
         assert arms.harm[1] == 0.0
 
+    def test_sees_no_harm_in_what_a_task_waits_for_before_it_runs(self) -> None:
+        setting = make_setting(make_node("a"))
+        placer = setting.placer
+        placer.reserve(placer.choose(make_request("t", due_s=1060.0)), "a")
+        setting.now_s += 9.0
+        at_once, fetched = (
+            placer.choose(make_request(due_s=1100.0, input_bytes=size)).arms for size in (0, 100_000_000)
+        )
+        assert fetched.latency_s[0] > at_once.latency_s[0] + 5.0
+        assert fetched.harm[0] == pytest.approx(at_once.harm[0]) != 0.0
+
     def test_is_the_same_in_whatever_order_nodes_are_listed(self) -> None:
         placer = make_setting(make_node("a"), make_node("b", CLOUD, gpu_type="H100"), make_node("c")).placer
         placer.reserve(placer.choose(make_request("t")), "a")

@@ -25,6 +25,8 @@ ONE_BY_ONE = replace(
     idle_power_w=IDLE_W,
     model_load_s=0.0,
     pod_start_s=0.0,
+    context_token_s=0.0,
+    prefill_least_s=0.0,
 )
 SHARED = replace(ONE_BY_ONE, iteration_base_s=0.0, iteration_per_task_s=TOKEN_S, slots=10_000)
 FAST_LINK = LinkType(bandwidth_bps=1e12, rtt_s=0.0)

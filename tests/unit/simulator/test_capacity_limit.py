@@ -17,7 +17,16 @@ from perllm_lab.simulator.capacity_limit import bound_value, limit_capacity
 from perllm_lab.workload.requests import Request
 
 # One task at a time, 1 s a token, 1 s a prompt token; nothing before the prompt and no slope with the batch.
-SERIAL = replace(A10, iteration_base_s=1.0, iteration_per_task_s=0.0, slots=1, prefill_per_token_s=1.0, pod_start_s=0.0)
+SERIAL = replace(
+    A10,
+    iteration_base_s=1.0,
+    iteration_per_task_s=0.0,
+    slots=1,
+    prefill_per_token_s=1.0,
+    pod_start_s=0.0,
+    context_token_s=0.0,
+    prefill_least_s=0.0,
+)
 LINK = LinkType(bandwidth_bps=8e6, rtt_s=0.0)
 
 

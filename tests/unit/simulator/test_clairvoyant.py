@@ -107,3 +107,10 @@ def test_it_counts_a_run_that_was_ended_as_longer_than_foreseen() -> None:
     for _ in range(20):
         learner.learn_ended(ended)
     assert learner.laws("chat", row).latency.scale[0] > 2 * before
+
+
+def test_it_does_not_doubt_the_laws_that_it_knows() -> None:
+    learner = TrueLearner(CsUcb(), doubt=0.25)
+    learner.seed_node(node("only", FAST))
+    laws = learner.laws("chat", np.array([learner.register("only", CATALOGUE[FAST].product)]))
+    assert laws.latency.doubt(np.ones((1, 5))).tolist() == [0.0]
