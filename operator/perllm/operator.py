@@ -38,10 +38,12 @@ from perllm.cluster.writes import WriteQueue
 from perllm.config import Config
 from perllm.controller.announcer import Announcer
 from perllm.controller.assembly import ControllerContext, ControllerSettings, build_task_control
+from perllm.controller.end_metrics import EndMetrics
 from perllm.controller.history import HistoryLimits
 from perllm.controller.watch import TaskWatch
 from perllm.energy.accounts import AccountMetrics, EnergyAccounts
 from perllm.energy.attribution import IdlePower
+from perllm.energy.bill import Bill
 from perllm.energy.foreign import ForeignLoad
 from perllm.energy.settlement import Settlement
 from perllm.extender.extender import Extender
@@ -199,11 +201,13 @@ class Operator:
             window_s=config.telemetry.history_s,
             now=time.monotonic,
         )
+        bill = Bill(self._registry)
         self._accounts = EnergyAccounts(
             self._telemetry.energy,
             settlement,
             lambda: self._fleet.nodes,
             AccountMetrics(self._registry),
+            bill,
             guard=self._guard,
             window_s=config.telemetry.history_s,
             unix_now=time.time,
@@ -213,7 +217,7 @@ class Operator:
             client=client,
             writes=self._writes,
             settlement=settlement,
-            announcer=Announcer(events, self._metrics),
+            announcer=Announcer(events, self._metrics, EndMetrics(self._registry), bill),
             metrics=self._metrics,
             guard=self._guard,
             now_s=time.monotonic,
@@ -431,6 +435,7 @@ def _read_controller_settings(config: Config) -> ControllerSettings:
         admission=build_admission(config.admission),
         history=HistoryLimits(config.tasks.default_ttl_s, config.tasks.max_history),
         runner=config.runner,
+        bill_label=config.bill.label,
     )
 
 

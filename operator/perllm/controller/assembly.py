@@ -50,6 +50,7 @@ class ControllerSettings:
         admission: explains rejections.
         history: how long finished tasks are kept.
         runner: what runner pods have in common, and whether there are any.
+        bill_label: label of tasks by whose values the bill is divided; empty for none.
     """
 
     scheduler_name: str = names.SCHEDULER_NAME
@@ -58,6 +59,7 @@ class ControllerSettings:
     admission: Admission = field(default_factory=Admission)
     history: HistoryLimits = field(default_factory=HistoryLimits)
     runner: RunnerSettings = field(default_factory=RunnerSettings)
+    bill_label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +205,7 @@ def build_task_control(
         unix_now=unix_now,
         gpu_resources=settings.gpu_resources,
         has_runners=bool(settings.runner.server_url),
+        bill_label=settings.bill_label,
     )
     drift = DriftMonitor(
         tracking,

@@ -10,7 +10,9 @@ from perllm.api import names
 from perllm.api.task import MAX_PRIORITY, TaskSpec
 from perllm.api.task_status import TaskStatus
 from perllm.cluster.client import Object
+from perllm.cluster.shapes import as_object, as_text
 from perllm.cluster.times import parse_time_s
+from perllm.energy.bill import Owner
 from perllm.placement.demand import NO_POD, ONE_SLOT, RUNNER, PodDemand, read_demand
 from perllm.placement.request import PlacementRequest
 from perllm.scheduling.pending import PendingTask
@@ -36,6 +38,7 @@ class Task:
         demand: what its pod needs of a node; of a served task, its runner pod.
         may_have_runner: whether it is a served task that may get a runner pod.
         is_deleting: whether its deletion was requested, though a finalizer may still hold it.
+        owner: whose it is, for the bill.
     """
 
     key: str
@@ -49,6 +52,7 @@ class Task:
     demand: PodDemand = ONE_SLOT
     may_have_runner: bool = False
     is_deleting: bool = False
+    owner: Owner = Owner("")
 
     @property
     def due_s(self) -> float:
@@ -105,12 +109,17 @@ def read_status(values: dict[str, Any]) -> TaskStatus:
 
 
 def read_task(
-    item: Object, now_s: float, gpu_resources: Sequence[str] = names.GPU_RESOURCES, *, has_runners: bool = False
+    item: Object,
+    now_s: float,
+    gpu_resources: Sequence[str] = names.GPU_RESOURCES,
+    *,
+    has_runners: bool = False,
+    bill_label: str = "",
 ) -> tuple[Task, TaskStatus]:
     """Return the task and the status in `item`.
 
     Its pod takes a slot for each unit of one of `gpu_resources`. If it is served, it may get a runner pod if
-    `has_runners`.
+    `has_runners`. It is billed to its value of `bill_label`.
 
     Creation times are in whole seconds, so the moment at which the task is first seen counts as its creation, within
     the second that follows the creation time. The status stores it to the microsecond, so that a restart keeps it.
@@ -134,6 +143,7 @@ def read_task(
         demand=_read_demand(spec, gpu_resources),
         may_have_runner=has_runners and spec is not None and len(spec.conversations) == 1,
         is_deleting=bool(metadata.get("deletionTimestamp")),
+        owner=Owner(namespace, as_text(as_object(metadata.get("labels")).get(bill_label))),
     )
     return task, status
 

@@ -6,7 +6,7 @@ container started.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ import numpy as np
 from perllm.api.task_status import EnergyQuality
 from perllm.cluster.pod import Pod, Timing
 from perllm.energy.attribution import MISSING, Attribution, IdlePower, Window, attribute, count_present
+from perllm.energy.bill import Owner
 from perllm.energy.foreign import ForeignLoad
 from perllm.energy.history import EnergyHistory
 from perllm.energy.intervals import Array
@@ -33,13 +34,14 @@ OBSERVATION_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """When a pod's inference ran, and what it processed; ``end_s`` is infinite while it is running."""
+    """When a pod's inference ran, what it processed, and for whom; ``end_s`` is infinite while it is running."""
 
     pod_uid: str
     start_s: float
     end_s: float
     prompt_tokens: float = 0.0
     output_tokens: float = 0.0
+    owner: Owner | None = None
 
     @property
     def length_s(self) -> float:
@@ -87,7 +89,7 @@ class Settlement:
         self._occupancies: dict[str, float] = {}
         self._observed_s: dict[str, float] = {}
 
-    def begin(self, pod: Pod, now_s: float) -> None:
+    def begin(self, pod: Pod, now_s: float, owner: Owner | None = None) -> None:
         """Record that a pod is running; before it has started it uses no energy.
 
         Kubernetes reports the start in whole seconds, so within the following second the moment at which the pod was
@@ -96,16 +98,16 @@ class Settlement:
         if pod.node is None or pod.started_s is None or pod.uid in self._nodes:
             return
         start_s = min(max(now_s, pod.started_s), pod.started_s + 1.0)
-        self._put(pod.node, Span(pod.uid, start_s, FOREVER_S))
+        self._put(pod.node, Span(pod.uid, start_s, FOREVER_S, owner=owner))
 
-    def end(self, pod: Pod, now_s: float) -> None:
+    def end(self, pod: Pod, now_s: float, owner: Owner | None = None) -> None:
         """Record that a pod has left its node; one that never ran is forgotten."""
         if pod.node is None:
             return
         if pod.started_s is None:
             self.forget(pod.uid)
             return
-        self._put(pod.node, _read_span(pod, now_s))
+        self._put(pod.node, replace(_read_span(pod, now_s), owner=owner))
         self._prune(pod.node, now_s)
 
     def measure(self, pod: Pod, transmission_energy_j: float, now_s: float) -> Attribution | None:
@@ -145,6 +147,11 @@ class Settlement:
         tasks = weigh(spans, self._occupancies.get(node, 1.0))
         usual = sum(window.weight for window in tasks) / len(tasks) if tasks else 1.0
         return tasks, _select(self._foreign.list_windows(node, usual), first_s, last_s)
+
+    def find_owner(self, node: str, pod_uid: str) -> Owner | None:
+        """Return whose a pod on a node is; None if that is unknown."""
+        span = self._spans.get(node, {}).get(pod_uid)
+        return None if span is None else span.owner
 
     def find_begun_s(self, node: str) -> float:
         """Return since when there have been tasks on a node that still run; infinite if there are none."""

@@ -24,7 +24,7 @@ Labels = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class Period:
     """A time span in whole steps; Unix times in seconds."""
 
     start_s: int
@@ -32,7 +32,7 @@ class Span:
     step_s: int
 
     @classmethod
-    def last(cls, since_s: float, now_s: float) -> "Span":
+    def last(cls, since_s: float, now_s: float) -> "Period":
         """Return the last ``since_s`` seconds, rounded up to a multiple of a step."""
         step_s = max(ceil(since_s / MAX_STEPS), MIN_STEP_S)
         end_s = int(now_s)
@@ -63,9 +63,7 @@ class Increases:
 
     def total(self, **labels: str) -> float:
         """Return the sum over the series with these labels."""
-        return sum(
-            one.amount for one in self if all(one.labels.get(name) == value for name, value in labels.items())
-        )
+        return sum(one.amount for one in self if all(one.labels.get(name) == value for name, value in labels.items()))
 
     def sum_by(self, label: str, **labels: str) -> dict[str, float]:
         """Return the sums over the series with these labels, by the value of another label."""
@@ -78,16 +76,16 @@ class Increases:
 
 
 class Past:
-    """Reads the operator's metrics of a time span.
+    """Reads the operator's metrics of a time period.
 
     Args:
         source: Prometheus.
-        span: the time span.
+        period: the time period.
         matchers: labels that all series must have.
     """
 
-    def __init__(self, source: RangeSource, span: Span, matchers: Labels) -> None:
-        self.span = span
+    def __init__(self, source: RangeSource, period: Period, matchers: Labels) -> None:
+        self.period = period
         self._source = source
         self._matchers = matchers
 
@@ -98,15 +96,15 @@ class Past:
             TelemetryError, ApiError: Prometheus does not answer.
         """
         peaks = await self.read_values(f"{counter}_total", "max")
-        span, window_s = self.span, self.span.length_s + LOOK_BACK_S
+        period, window_s = self.period, self.period.length_s + LOOK_BACK_S
         query = self._select(f"max_over_time({counter}_created[{WINDOW}])", window_s)
         created = {
             _identify(one.labels): one.samples[-1][1]
-            for one in await self._source.query_range(query, span.end_s, span.end_s, span.step_s)
+            for one in await self._source.query_range(query, period.end_s, period.end_s, period.step_s)
             if one.samples
         }
         return Increases(
-            Increase(one.labels, find_increase(one.samples, span.start_s, created.get(_identify(one.labels))))
+            Increase(one.labels, find_increase(one.samples, period.start_s, created.get(_identify(one.labels))))
             for one in peaks
         )
 
@@ -116,9 +114,9 @@ class Past:
         Raises:
             TelemetryError, ApiError: Prometheus does not answer.
         """
-        span = self.span
-        query = self._select(f"{choice}_over_time({metric}[{WINDOW}])", max(span.step_s, LOOK_BACK_S))
-        found = await self._source.query_range(query, span.start_s, span.end_s, span.step_s)
+        period = self.period
+        query = self._select(f"{choice}_over_time({metric}[{WINDOW}])", max(period.step_s, LOOK_BACK_S))
+        found = await self._source.query_range(query, period.start_s, period.end_s, period.step_s)
         return [one for one in found if one.samples]
 
     def _select(self, query: str, window_s: float) -> str:

@@ -22,9 +22,11 @@ from perllm.cluster.times import format_time
 from perllm.controller import controller, lifecycle
 from perllm.controller.announcer import Announcer
 from perllm.controller.assembly import ControllerContext, ControllerSettings, build_task_control
+from perllm.controller.end_metrics import EndMetrics
 from perllm.controller.pods import build_pod
 from perllm.controller.task import Task, read_task
 from perllm.energy.attribution import IdlePower
+from perllm.energy.bill import Bill
 from perllm.energy.foreign import ForeignLoad
 from perllm.energy.history import EnergyHistory
 from perllm.energy.meters import Meter
@@ -76,7 +78,7 @@ class Cluster:
             client=client,
             writes=self.writes,
             settlement=settlement,
-            announcer=Announcer(events, metrics),
+            announcer=Announcer(events, metrics, EndMetrics(self.registry), Bill(self.registry)),
             metrics=metrics,
             guard=self.guard,
             now_s=self.now_s,
