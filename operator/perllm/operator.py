@@ -43,7 +43,7 @@ from perllm.controller.history import HistoryLimits
 from perllm.controller.watch import TaskWatch
 from perllm.energy.accounts import AccountMetrics, EnergyAccounts
 from perllm.energy.attribution import IdlePower
-from perllm.energy.bill import Bill
+from perllm.energy.bill import BillMetrics
 from perllm.energy.foreign import ForeignLoad
 from perllm.energy.settlement import Settlement
 from perllm.extender.extender import Extender
@@ -201,7 +201,7 @@ class Operator:
             window_s=config.telemetry.history_s,
             now=time.monotonic,
         )
-        bill = Bill(self._registry)
+        bill = BillMetrics(self._registry)
         self._accounts = EnergyAccounts(
             self._telemetry.energy,
             settlement,

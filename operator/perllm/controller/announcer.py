@@ -11,7 +11,7 @@ from perllm.controller.end_metrics import EndMetrics
 from perllm.controller.summary import DELETED, describe_ending, list_ending
 from perllm.controller.task import Task
 from perllm.energy.attribution import Attribution
-from perllm.energy.bill import Bill
+from perllm.energy.bill import BillMetrics
 from perllm.metrics import OperatorMetrics
 from perllm.placement.decision import Decision
 from perllm.scheduling.admission import NO_MODEL_SERVER
@@ -22,7 +22,7 @@ log = logging.getLogger("perllm.decisions")
 class Announcer:
     """Informs people; nothing depends on it."""
 
-    def __init__(self, events: EventRecorder, metrics: OperatorMetrics, endings: EndMetrics, bill: Bill) -> None:
+    def __init__(self, events: EventRecorder, metrics: OperatorMetrics, endings: EndMetrics, bill: BillMetrics) -> None:
         self._events = events
         self._metrics = metrics
         self._endings = endings

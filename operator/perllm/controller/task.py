@@ -38,7 +38,7 @@ class Task:
         demand: what its pod needs of a node; of a served task, its runner pod.
         may_have_runner: whether it is a served task that may get a runner pod.
         is_deleting: whether its deletion was requested, though a finalizer may still hold it.
-        owner: whose it is, for the bill.
+        billed_to: its value of the label of the bill; empty without one.
     """
 
     key: str
@@ -52,7 +52,12 @@ class Task:
     demand: PodDemand = ONE_SLOT
     may_have_runner: bool = False
     is_deleting: bool = False
-    owner: Owner = Owner("")
+    billed_to: str = ""
+
+    @property
+    def owner(self) -> Owner:
+        """Whose it is, for the bill."""
+        return Owner(self.namespace, self.billed_to)
 
     @property
     def due_s(self) -> float:
@@ -119,7 +124,7 @@ def read_task(
     """Return the task and the status in `item`.
 
     Its pod takes a slot for each unit of one of `gpu_resources`. If it is served, it may get a runner pod if
-    `has_runners`. It is billed to its value of `bill_label`.
+    `has_runners`. It is billed to its value of the label `bill_label`.
 
     Creation times are in whole seconds, so the moment at which the task is first seen counts as its creation, within
     the second that follows the creation time. The status stores it to the microsecond, so that a restart keeps it.
@@ -143,7 +148,7 @@ def read_task(
         demand=_read_demand(spec, gpu_resources),
         may_have_runner=has_runners and spec is not None and len(spec.conversations) == 1,
         is_deleting=bool(metadata.get("deletionTimestamp")),
-        owner=Owner(namespace, as_text(as_object(metadata.get("labels")).get(bill_label))),
+        billed_to=as_text(as_object(metadata.get("labels")).get(bill_label)),
     )
     return task, status
 

@@ -9,7 +9,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from perllm.energy.attribution import Window, count_present, share_energy
-from perllm.energy.bill import Bill
+from perllm.energy.bill import BillMetrics
 from perllm.energy.history import EnergyHistory
 from perllm.energy.intervals import Intervals
 from perllm.energy.settlement import SETTLING_S, Settlement
@@ -126,7 +126,7 @@ class EnergyAccounts:
         settlement: Settlement,
         nodes: Callable[[], Collection[str]],
         metrics: AccountMetrics,
-        bill: Bill,
+        bill: BillMetrics,
         *,
         guard: Guard,
         window_s: float,

@@ -32,14 +32,14 @@ class Owner:
     label: str = ""
 
 
-class Bill:
+class BillMetrics:
     """The counters of all payers, in the registry that is passed in."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.joules = Counter(
             "perllm_bill_joules",
-            "Energy of a payer's tasks: inference, measured on nodes, failed attempts included; transmission, an estimate "
-            "for tasks that succeeded.",
+            "Energy of a payer's tasks: inference, measured on nodes, also of failed attempts; transmission, as "
+            "estimated for tasks that succeeded.",
             [*_KEYS, "part"],
             registry=registry,
         )

@@ -1,9 +1,9 @@
-"""By how much the operator's counters rose in a time span, over restarts and over new series.
+"""By how much the operator's counters rose in a period, over restarts and over new series.
 
 PromQL's increase() does not see what a counter has when it first appears, so a namespace's first tasks and whatever
 follows a restart of the operator would be missing, and it extrapolates, so that parts would not add up to the whole.
-Here peaks of short steps are compared. What a counter has when it appears counts if it was created within the span, as
-the ``_created`` series of the client library says; otherwise it counts from its first sample, as in increase().
+Here peaks of short steps are compared. What a counter has when it appears counts if it was created within the period,
+as the ``_created`` series of the client library says; otherwise it counts from its first sample, as in increase().
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ Labels = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """A time span in whole steps; Unix times in seconds."""
+    """A time in whole steps; Unix times in seconds."""
 
     start_s: int
     end_s: int
@@ -63,7 +63,7 @@ class Increases:
 
     def total(self, **labels: str) -> float:
         """Return the sum over the series with these labels."""
-        return sum(one.amount for one in self if all(one.labels.get(name) == value for name, value in labels.items()))
+        return sum(self.sum_by("", **labels).values())
 
     def sum_by(self, label: str, **labels: str) -> dict[str, float]:
         """Return the sums over the series with these labels, by the value of another label."""
@@ -76,11 +76,11 @@ class Increases:
 
 
 class Past:
-    """Reads the operator's metrics of a time period.
+    """Reads the operator's metrics of a period.
 
     Args:
         source: Prometheus.
-        period: the time period.
+        period: the period.
         matchers: labels that all series must have.
     """
 

@@ -42,7 +42,7 @@ class RangeSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
+class PrometheusAccess:
     """Where to find Prometheus.
 
     Attributes:
@@ -82,7 +82,7 @@ class ProxiedPrometheus:
 
 
 @asynccontextmanager
-async def open_prometheus(access: Access) -> AsyncIterator[tuple[RangeSource, TelemetrySettings]]:
+async def open_prometheus(access: PrometheusAccess) -> AsyncIterator[tuple[RangeSource, TelemetrySettings]]:
     """Yield the Prometheus of a cluster and the settings of its queries.
 
     Raises:

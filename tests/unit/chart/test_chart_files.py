@@ -19,7 +19,7 @@ from perllm.config import Config
 from perllm.controller.end_metrics import EndMetrics
 from perllm.doctor.cluster import TESTED_MINORS
 from perllm.energy.accounts import AccountMetrics
-from perllm.energy.bill import Bill
+from perllm.energy.bill import BillMetrics
 from perllm.metrics import OperatorMetrics
 from perllm.scheduling.denial import DenialCause
 from perllm.telemetry.metrics import TelemetryMetrics
@@ -142,7 +142,7 @@ def list_series() -> set[str]:
         OperatorMetrics(registry),
         TelemetryMetrics(registry),
         AccountMetrics(registry),
-        Bill(registry),
+        BillMetrics(registry),
         EndMetrics(registry),
     )
     suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}

@@ -26,7 +26,7 @@ from perllm.controller.end_metrics import EndMetrics
 from perllm.controller.pods import build_pod
 from perllm.controller.task import Task, read_task
 from perllm.energy.attribution import IdlePower
-from perllm.energy.bill import Bill
+from perllm.energy.bill import BillMetrics
 from perllm.energy.foreign import ForeignLoad
 from perllm.energy.history import EnergyHistory
 from perllm.energy.meters import Meter
@@ -78,7 +78,7 @@ class Cluster:
             client=client,
             writes=self.writes,
             settlement=settlement,
-            announcer=Announcer(events, metrics, EndMetrics(self.registry), Bill(self.registry)),
+            announcer=Announcer(events, metrics, EndMetrics(self.registry), BillMetrics(self.registry)),
             metrics=metrics,
             guard=self.guard,
             now_s=self.now_s,

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from perllm.agent.publication import FOREIGN_S
 from perllm.energy.accounts import AccountMetrics, EnergyAccounts, divide_energy
 from perllm.energy.attribution import IdlePower, Window, attribute, count_present, estimate_idle_power_w
-from perllm.energy.bill import Bill, Owner
+from perllm.energy.bill import BillMetrics, Owner
 from perllm.energy.devices import measure_counter
 from perllm.energy.foreign import ForeignLoad
 from perllm.energy.history import EnergyHistory
@@ -122,7 +122,7 @@ class Kept:
             self.settlement,
             lambda: ["n"],
             AccountMetrics(self.registry),
-            Bill(self.registry),
+            BillMetrics(self.registry),
             guard=Guard(lambda _: None, Random(0)),
             window_s=900.0,
             unix_now=lambda: self.now_s,

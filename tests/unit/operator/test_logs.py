@@ -13,7 +13,7 @@ from perllm.controller.announcer import Announcer
 from perllm.controller.end_metrics import EndMetrics
 from perllm.controller.lifecycle import advance
 from perllm.controller.task import Task
-from perllm.energy.bill import Bill
+from perllm.energy.bill import BillMetrics
 from perllm.logs import MAX_MESSAGE, MAX_TRACEBACK, LogSettings, configure_logging
 from perllm.metrics import OperatorMetrics
 from unit.controller.samples import failed, make_task, succeeded
@@ -45,7 +45,7 @@ class Announced:
         self.recorded = events.recorded
         self.registry = CollectorRegistry()
         self.announcer = Announcer(
-            events, OperatorMetrics(self.registry), EndMetrics(self.registry), Bill(self.registry)
+            events, OperatorMetrics(self.registry), EndMetrics(self.registry), BillMetrics(self.registry)
         )
 
 
