@@ -32,7 +32,7 @@ from perllm.doctor.rights import Account
 from perllm.extender.scheduler import scheduler_configuration
 from perllm.logs import configure_logging
 from perllm.operator import Operator
-from perllm.reporting.command import bill
+from perllm.reporting.command import bill, report
 from perllm.settings_file import ConfigError
 from perllm.shadow.operator import ShadowOperator
 from perllm.submission.command import submit
@@ -67,6 +67,7 @@ def main() -> None:
 
 main.add_command(agent)
 main.add_command(bill)
+main.add_command(report)
 main.add_command(submit)
 
 

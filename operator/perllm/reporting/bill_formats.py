@@ -9,10 +9,7 @@ import orjson
 
 from perllm.api.task_status import EnergyQuality
 from perllm.reporting.bill import Bill, BillLine
-
-JOULES_PER_KWH = 3.6e6
-
-Cell = str | float | None
+from perllm.reporting.units import JOULES_PER_KWH
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,9 @@ from perllm.cluster.credentials import CredentialsError
 from perllm.reporting.bill import read_bill
 from perllm.reporting.bill_formats import format_csv, format_json, format_table
 from perllm.reporting.increases import Past, Period
+from perllm.reporting.page import render_page
 from perllm.reporting.prometheus import PrometheusAccess, open_prometheus
+from perllm.reporting.report import read_report
 from perllm.settings_file import ConfigError
 from perllm.telemetry.source import TelemetryError
 
@@ -84,6 +86,22 @@ def bill(since_s: float, by: str, output: str, **access: Any) -> None:
     if not bill.lines and not bill.measured_j:
         click.echo("Prometheus has no metrics of PerLLM in this period: is the operator scraped?", err=True)
     click.echo(_FORMATS[output](bill))
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@_with_prometheus
+@click.option("--output", type=_FILE, required=True, help="File for the report, such as report.html.")
+def report(since_s: float, output: Path, **access: Any) -> None:
+    """Write what the cluster did to one HTML file: deadlines, energy, savings, promises, and what would help.
+
+    The file needs no network to be read. For the options about Prometheus see perllm bill --help.
+    """
+    found = _ask(PrometheusAccess(**access), since_s, read_report)
+    try:
+        output.write_text(render_page(found), encoding="utf-8")
+    except OSError as error:
+        raise click.ClickException(f"{output} cannot be written: {error}") from error
+    click.echo(f"{output} written", err=True)
 
 
 def _ask(access: PrometheusAccess, since_s: float, read: Callable[[Past], Awaitable[_T]]) -> _T:

@@ -96,17 +96,23 @@ class Past:
             TelemetryError, ApiError: Prometheus does not answer.
         """
         peaks = await self.read_values(f"{counter}_total", "max")
-        period, window_s = self.period, self.period.length_s + LOOK_BACK_S
-        query = self._select(f"max_over_time({counter}_created[{WINDOW}])", window_s)
-        created = {
-            _identify(one.labels): one.samples[-1][1]
-            for one in await self._source.query_range(query, period.end_s, period.end_s, period.step_s)
-            if one.samples
-        }
+        created_s = await self.read_created(counter)
+        start_s = self.period.start_s
         return Increases(
-            Increase(one.labels, find_increase(one.samples, period.start_s, created.get(_identify(one.labels))))
+            Increase(one.labels, find_increase(one.samples, start_s, created_s.get(identify(one.labels))))
             for one in peaks
         )
+
+    async def read_created(self, counter: str) -> dict[frozenset[tuple[str, str]], float]:
+        """Return the Unix time at which each series of a counter was created, by its labels.
+
+        Raises:
+            TelemetryError, ApiError: Prometheus does not answer.
+        """
+        period = self.period
+        query = self._select(f"max_over_time({counter}_created[{WINDOW}])", period.length_s + LOOK_BACK_S)
+        found = await self._source.query_range(query, period.end_s, period.end_s, period.step_s)
+        return {identify(one.labels): one.samples[-1][1] for one in found if one.samples}
 
     async def read_values(self, metric: str, choice: str = "last") -> Sequence[Series]:
         """Return the last, or the greatest (max), value of each series in each step; series without any are left out.
@@ -140,5 +146,6 @@ def find_increase(peaks: Samples, start_s: float, created_s: float | None) -> fl
     return increase
 
 
-def _identify(labels: Labels) -> frozenset[tuple[str, str]]:
+def identify(labels: Labels) -> frozenset[tuple[str, str]]:
+    """Return what series of different metrics have in common if they have the same labels."""
     return frozenset((name, value) for name, value in labels.items() if name != "__name__")
