@@ -5,12 +5,14 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter
 
-from perllm.api.task_status import Observation, TaskStatus
+from perllm.api.task_status import Observation, TaskPhase, TaskStatus
 from perllm.controller.summary import find_reason
 from perllm.label_values import LabelValues
 
 MAX_NODES = 1000
 MAX_REASONS = 50
+
+LATE = "Late"
 
 PROMISES = (0.5, 0.8, 0.9, 0.95, 0.99)
 """Chances at which one range of promises ends and the next one begins."""
@@ -45,9 +47,9 @@ class EndMetrics:
             ["node"],
             registry=registry,
         )
-        self.unsuccessful = Counter(
-            "perllm_tasks_unsuccessful",
-            "Tasks that ended without success, by phase and reason.",
+        self.missed = Counter(
+            "perllm_deadlines_missed",
+            "Ended tasks that did not meet their deadline, by phase and reason; Late if they succeeded.",
             ["phase", "reason"],
             registry=registry,
         )
@@ -79,8 +81,9 @@ class EndMetrics:
             self.node_tasks.labels(node, tier, status.gpu_type or "none", met).inc()
             for part, seconds in _divide_latency(status.observed).items():
                 self.node_seconds.labels(node, part).inc(seconds)
-        if status.deadline_met is not True and status.observed is None:
-            self.unsuccessful.labels(status.phase.value, self._reasons.bound(find_reason(status))).inc()
+        if status.deadline_met is not True:
+            reason = LATE if status.phase is TaskPhase.SUCCEEDED else find_reason(status)
+            self.missed.labels(status.phase.value, self._reasons.bound(reason)).inc()
 
 
 def name_promise(chance: float) -> str:

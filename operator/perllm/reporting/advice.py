@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from perllm.learning.priors import GENERIC, find_prior
-from perllm.reporting.report import Report
+from perllm.reporting.report import Report, add_up
 
 MIN_TASKS = 10
 """Fewer tasks say too little."""
@@ -28,7 +28,7 @@ def list_advice(report: Report) -> list[str]:
 def _advise_deadlines(report: Report) -> Iterator[str]:
     hopeless = [one for one in report.promises if one.most <= 50]
     tasks = sum(one.tasks for one in hopeless) + sum(
-        count for (_, reason), count in report.unsuccessful.items() if reason == "Infeasible"
+        count for (_, reason), count in report.missed.items() if reason == "Infeasible"
     )
     if report.judged >= MIN_TASKS and tasks >= HOPELESS_SHARE * report.judged:
         worst = max(report.bill.lines, key=lambda line: line.judged - line.met)
@@ -40,8 +40,8 @@ def _advise_deadlines(report: Report) -> Iterator[str]:
 
 
 def _advise_capacity(report: Report) -> Iterator[str]:
-    waited_s = sum(node.seconds.get("queue", 0.0) for node in report.nodes)
-    all_s = sum(sum(node.seconds.values()) for node in report.nodes)
+    seconds = add_up(report.nodes).seconds
+    waited_s, all_s = seconds.get("queue", 0.0), sum(seconds.values())
     if report.judged >= MIN_TASKS and waited_s > QUEUE_SHARE * all_s:
         yield f"More nodes or slots: tasks spent {waited_s / all_s:.0%} of their time waiting to start."
 
@@ -74,7 +74,7 @@ def _advise_metering(report: Report) -> Iterator[str]:
     tasks = sum(qualities.values())
     missing, coarse = qualities.get("missing", 0.0), qualities.get("coarse", 0.0)
     if tasks >= MIN_TASKS and missing > MISSING_SHARE * tasks:
-        yield f"Energy meters: the energy of {missing / tasks:.0%} of the tasks is missing. `perllm doctor` says why."
+        yield f"Energy meters: the energy of {missing / tasks:.0%} of the tasks is missing. perllm doctor says why."
     if tasks >= MIN_TASKS and coarse > COARSE_SHARE * tasks:
         yield f"More frequent scrapes of the energy meters: the energy of {coarse / tasks:.0%} of the tasks is coarse."
 

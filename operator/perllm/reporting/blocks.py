@@ -12,11 +12,11 @@ def tag(name: str, *children: Markup, **attributes: str) -> Markup:
     return f"<{name}{listed}>{''.join(children)}</{name}>"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Markup]]) -> Markup:
-    """Return a table; its cells are markup, and the first one of each row names it."""
+def table(head: Sequence[str], rows: Iterable[Sequence[Markup]], texts: int = 1) -> Markup:
+    """Return a table; its cells are markup, the first `texts` of each row words, and the first one names the row."""
     top = tag("thead", tag("tr", *[tag("th", escape(cell), scope="col") for cell in head]))
     body = [tag("tr", tag("th", first, scope="row"), *[tag("td", cell) for cell in cells]) for first, *cells in rows]
-    return tag("div", tag("table", top, tag("tbody", *body)), class_="scroll")
+    return tag("div", tag("table", top, tag("tbody", *body), class_=f"texts-{texts}"), class_="scroll")
 
 
 def bar(parts: Mapping[str, float], whole: float) -> Markup:

@@ -7,7 +7,7 @@ from importlib.resources import files
 
 from perllm.reporting.advice import list_advice
 from perllm.reporting.blocks import Markup, bar, legend, table, tag
-from perllm.reporting.report import NodeReport, Promise, Report
+from perllm.reporting.report import NodeReport, Promise, Report, add_up
 from perllm.reporting.saving import Saving
 from perllm.reporting.units import count, energy, kilowatt_hours, percent
 
@@ -114,7 +114,8 @@ def _render_nodes(report: Report) -> Markup:
         "No task has ended on a node.",
         rows,
         ["node", "tier", "GPU", "tasks", "in time", ""],
-        legend(["met", "missed"]),
+        key=legend(["met", "missed"]),
+        texts=3,
     )
 
 
@@ -122,12 +123,14 @@ def _render_energy(report: Report) -> Markup:
     metered = [node for node in report.nodes if node.measured_j][:MAX_ROWS]
     most = max((node.measured_j for node in metered), default=0.0)
     rows = [_list_energy(node, most) for node in metered]
+    if len(rows) > 1:
+        rows.insert(0, _list_energy(add_up(report.nodes), 0.0))
     section = _section(
         "Where the energy went",
         "No energy was measured: perllm doctor says why.",
         rows,
         ["node", "measured", "inference", "idle", "foreign", "unattributed", "transmission", ""],
-        legend(["tasks", "idle", "foreign", "unattributed"]),
+        key=legend(["inference", "idle", "foreign", "unattributed"]),
     )
     note = "Inference is what tasks were charged on nodes. Transmission is estimated, and not part of what is measured."
     return section + tag("p", note)
@@ -135,7 +138,7 @@ def _render_energy(report: Report) -> Markup:
 
 def _list_energy(node: NodeReport, most: float) -> list[Markup]:
     tasks_j, idle_j, foreign_j = (node.parts_j.get(part, 0.0) for part in ("tasks", "idle", "foreign"))
-    parts = {"tasks": tasks_j, "idle": idle_j, "foreign": foreign_j, "unattributed": node.unattributed_j}
+    parts = {"inference": tasks_j, "idle": idle_j, "foreign": foreign_j, "unattributed": node.unattributed_j}
     figures = (node.measured_j, *parts.values(), node.transmission_j)
     return [escape(node.node), *map(energy, figures), bar(parts, most)]
 
@@ -185,15 +188,23 @@ def _judge(promise: Promise) -> Markup:
 
 
 def _render_obstacles(report: Report) -> Markup:
-    ended = [[escape(reason), escape(phase), count(tasks)] for (phase, reason), tasks in report.unsuccessful.items()]
+    missed = [[escape(reason), escape(phase), count(tasks)] for (phase, reason), tasks in report.missed.items()]
     excluded = [
         [escape(reason), escape(_CAUSES.get(reason, "")), f"{nodes / report.placed:.2f}" if report.placed else "-"]
         for reason, nodes in report.exclusions.items()
     ]
     return _section(
-        "What stood in the way", "Every task that ended succeeded.", ended, ["tasks without success", "phase", "tasks"]
+        "What stood in the way",
+        "Every deadline was met.",
+        missed,
+        ["reason of missed deadlines", "phase of the task", "tasks"],
+        texts=2,
     ) + _section(
-        "", "No node was excluded.", excluded, ["nodes excluded at placements", "meaning", "nodes per placement"]
+        "",
+        "No node was excluded.",
+        excluded,
+        ["reason of excluded nodes", "meaning", "nodes per placement"],
+        texts=2,
     )
 
 
@@ -203,6 +214,8 @@ def _render_advice(report: Report) -> Markup:
     return tag("h2", "What would help") + items
 
 
-def _section(title: str, nothing: str, rows: list[list[Markup]], head: list[str], key: Markup = "") -> Markup:
+def _section(
+    title: str, nothing: str, rows: list[list[Markup]], head: list[str], *, key: Markup = "", texts: int = 1
+) -> Markup:
     heading = tag("h2", escape(title)) if title else ""
-    return heading + (key + table(head, rows) if rows else tag("p", escape(nothing)))
+    return heading + (key + table(head, rows, texts) if rows else tag("p", escape(nothing)))

@@ -1,5 +1,7 @@
 """What a report of a cluster says, as figures."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import sqrt
 from typing import TypeVar
@@ -79,7 +81,7 @@ class Report:
         shadowed: pods of other schedulers that shadow mode compared.
         nodes: the nodes, the busiest first.
         promises: by chance, the least first.
-        unsuccessful: tasks that ended without success, by phase and reason.
+        missed: tasks that did not meet their deadline, by phase and reason.
         exclusions: nodes that were excluded at placements, by reason.
         placed: placements.
     """
@@ -90,7 +92,7 @@ class Report:
     shadowed: float
     nodes: tuple[NodeReport, ...]
     promises: tuple[Promise, ...]
-    unsuccessful: dict[tuple[str, str], float]
+    missed: dict[tuple[str, str], float]
     exclusions: dict[str, float]
     placed: float
 
@@ -111,7 +113,7 @@ async def read_report(past: Past) -> Report:
     Raises:
         TelemetryError, ApiError: Prometheus does not answer.
     """
-    unsuccessful = await past.read_increases("perllm_tasks_unsuccessful")
+    missed = await past.read_increases("perllm_deadlines_missed")
     exclusions = await past.read_increases("perllm_nodes_excluded")
     return Report(
         bill=await read_bill(past, BY_NAMESPACE),
@@ -120,11 +122,11 @@ async def read_report(past: Past) -> Report:
         shadowed=(await past.read_increases("perllm_shadowed_pods")).total(),
         nodes=await _read_nodes(past),
         promises=_read_promises(await past.read_increases("perllm_promises")),
-        unsuccessful=_rank(
+        missed=_rank(
             {
                 (phase, reason): tasks
-                for phase in unsuccessful.sum_by("phase")
-                for reason, tasks in unsuccessful.sum_by("reason", phase=phase).items()
+                for phase in missed.sum_by("phase")
+                for reason, tasks in missed.sum_by("reason", phase=phase).items()
             }
         ),
         exclusions=_rank(exclusions.sum_by("reason")),
@@ -154,6 +156,29 @@ async def _read_nodes(past: Past) -> tuple[NodeReport, ...]:
         for node in sorted(about.keys() | measured.sum_by("node").keys())
     ]
     return tuple(sorted(nodes, key=lambda one: (-one.tasks, one.node)))
+
+
+def add_up(nodes: Iterable[NodeReport]) -> NodeReport:
+    """Return the sums over nodes, as of one that is called all nodes."""
+    listed = tuple(nodes)
+    return NodeReport(
+        node="all nodes",
+        tier="",
+        gpu="",
+        met=sum(one.met for one in listed),
+        missed=sum(one.missed for one in listed),
+        seconds=_merge(one.seconds for one in listed),
+        measured_j=sum(one.measured_j for one in listed),
+        parts_j=_merge(one.parts_j for one in listed),
+        transmission_j=sum(one.transmission_j for one in listed),
+    )
+
+
+def _merge(sums: Iterable[dict[str, float]]) -> dict[str, float]:
+    merged = Counter[str]()
+    for one in sums:
+        merged.update(one)
+    return dict(merged)
 
 
 def _read_promises(promises: Increases) -> tuple[Promise, ...]:

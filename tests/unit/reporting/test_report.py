@@ -58,7 +58,7 @@ def busy() -> ScrapedMetrics:
     metrics.count("perllm_bill_deadlines", 12, **by, met="false")
     for quality, tasks in (("measured", 52), ("missing", 10)):
         metrics.count("perllm_bill_measurements", tasks, **by, quality=quality)
-    metrics.count("perllm_tasks_unsuccessful", 2, phase="Rejected", reason="Infeasible")
+    metrics.count("perllm_deadlines_missed", 2, phase="Rejected", reason="Infeasible")
     metrics.count("perllm_nodes_excluded", 31, reason="late")
     metrics.count("perllm_decisions", 62, policy="cs-ucb")
     return metrics
@@ -77,7 +77,7 @@ async def test_a_report_has_nodes_promises_and_obstacles() -> None:
     assert cloud.seconds == {"queue": 10, "transfer": 1, "inference": 80}
     assert [(one.least, one.most, one.met, one.tasks) for one in found.promises] == [(0, 50, 2, 12), (90, 95, 46, 50)]
     assert (found.met, found.judged) == (50, 62)
-    assert found.unsuccessful == {("Rejected", "Infeasible"): 2}
+    assert found.missed == {("Rejected", "Infeasible"): 2}
     assert (found.exclusions, found.placed) == ({"late": 31}, 62)
 
 
