@@ -90,16 +90,16 @@ async def read_bill(past: Past, by: str) -> Bill:
         TelemetryError, ApiError: Prometheus does not answer.
     """
     columns = _Columns(
-        joules=await past.read_increases("perllm_bill_joules"),
-        tokens=await past.read_increases("perllm_bill_tokens"),
-        tasks=await past.read_increases("perllm_bill_tasks"),
-        deadlines=await past.read_increases("perllm_bill_deadlines"),
-        measurements=await past.read_increases("perllm_bill_measurements"),
+        joules=await past.read_increases("perllm_bill_joules", by=by),
+        tokens=await past.read_increases("perllm_bill_tokens", by=by),
+        tasks=await past.read_increases("perllm_bill_tasks", by=by),
+        deadlines=await past.read_increases("perllm_bill_deadlines", by=by),
+        measurements=await past.read_increases("perllm_bill_measurements", by=by),
     )
     parts = await past.read_increases("perllm_node_energy_part_joules")
     measured = await past.read_increases("perllm_node_energy_joules")
-    payers = columns.joules.sum_by("payer", by=by).keys() | columns.tasks.sum_by("payer", by=by).keys()
-    lines = [_read_line(columns, by, payer) for payer in sorted(payers)]
+    payers = columns.joules.sum_by("payer").keys() | columns.tasks.sum_by("payer").keys()
+    lines = [_read_line(columns, payer) for payer in sorted(payers)]
     charged = [line for line in lines if line.tasks or line.inference_j]
     return Bill(
         period=past.period,
@@ -111,16 +111,16 @@ async def read_bill(past: Past, by: str) -> Bill:
     )
 
 
-def _read_line(columns: _Columns, by: str, payer: str) -> BillLine:
-    deadlines = columns.deadlines.sum_by("met", by=by, payer=payer)
+def _read_line(columns: _Columns, payer: str) -> BillLine:
+    deadlines = columns.deadlines.sum_by("met", payer=payer)
     return BillLine(
         payer=payer,
-        tasks=columns.tasks.total(by=by, payer=payer),
+        tasks=columns.tasks.total(payer=payer),
         met=deadlines.get("true", 0.0),
         judged=sum(deadlines.values()),
-        prompt_tokens=columns.tokens.total(by=by, payer=payer, kind="prompt"),
-        output_tokens=columns.tokens.total(by=by, payer=payer, kind="output"),
-        inference_j=columns.joules.total(by=by, payer=payer, part=INFERENCE),
-        transmission_j=columns.joules.total(by=by, payer=payer, part=TRANSMISSION),
-        measurements=columns.measurements.sum_by("quality", by=by, payer=payer),
+        prompt_tokens=columns.tokens.total(payer=payer, kind="prompt"),
+        output_tokens=columns.tokens.total(payer=payer, kind="output"),
+        inference_j=columns.joules.total(payer=payer, part=INFERENCE),
+        transmission_j=columns.joules.total(payer=payer, part=TRANSMISSION),
+        measurements=columns.measurements.sum_by("quality", payer=payer),
     )

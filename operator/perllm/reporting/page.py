@@ -124,7 +124,8 @@ def _render_energy(report: Report) -> Markup:
     most = max((node.measured_j for node in metered), default=0.0)
     rows = [_list_energy(node, most) for node in metered]
     if len(rows) > 1:
-        rows.insert(0, _list_energy(add_up(report.nodes), 0.0))
+        total = add_up(report.nodes)
+        rows.insert(0, _list_energy(total, total.measured_j))
     section = _section(
         "Where the energy went",
         "No energy was measured: perllm doctor says why.",

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import sqrt
 
-from perllm.reporting.increases import Labels, Past, identify
+from perllm.reporting.increases import Labels, Past, find_at_start, identify
 
 ANY_COUNTER = "perllm_outcomes_learned"
 """Without labels of its own, and created when the operator starts."""
@@ -27,8 +27,8 @@ class Saving:
 class _Stand:
     """The gauges of one process at one time."""
 
-    total: float = 0.0
-    high: float | None = 0.0
+    total: float
+    high: float | None
 
     @property
     def half(self) -> float | None:
@@ -51,9 +51,9 @@ async def read_saving(past: Past, unit: str) -> Saving | None:
     for series in gauges:
         process, bound = _split(series.labels)
         after.setdefault(process, {})[bound] = series.samples[-1][1]
-        if series.samples[0][0] <= start_s or created_s.get(process, 0.0) < start_s:
-            before.setdefault(process, {})[bound] = series.samples[0][1]
-    changes = [_subtract(_read(values), _read(before.get(process))) for process, values in after.items()]
+        at_start = find_at_start(series.samples, start_s, created_s.get(process))
+        before.setdefault(process, {})[bound] = at_start
+    changes = [_subtract(_read(values), _read(before[process])) for process, values in after.items()]
     return _add_up(change for change in changes if change.total or change.half)
 
 
@@ -62,9 +62,9 @@ def _split(labels: Labels) -> tuple[frozenset[tuple[str, str]], str]:
     return identify(others), labels.get("bound", "")
 
 
-def _read(values: dict[str, float] | None) -> _Stand:
+def _read(values: dict[str, float]) -> _Stand:
     # An infinite bound is no sample.
-    return _Stand() if values is None else _Stand(values.get("total", 0.0), values.get("high"))
+    return _Stand(values.get("total", 0.0), values.get("high"))
 
 
 def _subtract(after: _Stand, before: _Stand) -> Saving:

@@ -36,7 +36,8 @@ class ScrapedMetrics:
         self.matchers.append(found[3] or "")
         answer = []
         for labels, samples in self.series:
-            if labels["__name__"] != found[2]:
+            asked = dict(re.findall(r'(\w+)="([^"]*)"', found[3] or ""))
+            if labels["__name__"] != found[2] or not asked.items() <= {**labels, "cluster": "edge"}.items():
                 continue
             values = []
             for time_s in range(start_s, end_s + 1, step_s):

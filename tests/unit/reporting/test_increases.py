@@ -49,7 +49,9 @@ async def test_series_of_replicas_add_up_and_only_matching_ones_are_asked_for() 
     assert set(metrics.matchers) == {'{cluster="edge"}'}
 
 
-@pytest.mark.parametrize(("since_s", "step_s", "steps"), [(86400.0, 180, 480), (3600.0, 15, 240), (100.0, 15, 7)])
+@pytest.mark.parametrize(
+    ("since_s", "step_s", "steps"), [(86400.0, 120, 720), (3600.0, 5, 720), (100.0, 1, 100), (1000.5, 2, 501)]
+)
 def test_a_period_ends_now_and_consists_of_whole_steps(since_s: float, step_s: int, steps: int) -> None:
     period = Period.last(since_s, END_S + 0.7)
     assert (period.end_s, period.step_s, period.length_s) == (END_S, step_s, steps * step_s)
