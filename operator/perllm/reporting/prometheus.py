@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from perllm.cluster.client import ApiError, Client
 from perllm.cluster.credentials import load_credentials
 from perllm.cluster.shapes import as_object, as_text
-from perllm.config import Config, load_config
+from perllm.config import load_config
 from perllm.settings_file import ConfigError
 from perllm.telemetry.series import Series, SeriesError, read_result
 from perllm.telemetry.settings import TelemetrySettings
@@ -101,15 +101,15 @@ async def open_prometheus(access: PrometheusAccess) -> AsyncIterator[tuple[Range
         return
     credentials = load_credentials(access.kubeconfig, access.context)
     async with Client(credentials, timeout_s=TIMEOUT_S) as client:
-        settings = (await read_config(client, access.namespace)).telemetry
+        settings = await read_telemetry(client, access.namespace)
         path = find_proxy_path(settings.url)
         if path is None:
             raise ConfigError(f"{settings.url} is no service of the cluster: pass --prometheus, or --config")
         yield ProxiedPrometheus(client, path), settings
 
 
-async def read_config(client: Client, namespace: str) -> Config:
-    """Return the configuration of the operator that is installed in a namespace.
+async def read_telemetry(client: Client, namespace: str) -> TelemetrySettings:
+    """Return where the operator that is installed in a namespace has its figures from.
 
     Raises:
         ConfigError: there is none, or more than one, or it is invalid.
@@ -120,17 +120,17 @@ async def read_config(client: Client, namespace: str) -> Config:
         items = (await client.get(path, labelSelector=SELECTOR)).get("items") or []
     except ApiError as error:
         raise ConfigError(f"config maps of {namespace} cannot be read ({error}): pass --prometheus") from error
-    texts = [as_text(as_object(item.get("data")).get(CONFIG_KEY)) for item in items]
-    found = [text for text in texts if text]
+    contents = [as_object(item.get("data")) for item in items]
+    found = [as_text(content[CONFIG_KEY]) for content in contents if CONFIG_KEY in content]
     if len(found) != 1:
         raise ConfigError(
             f"{len(found) or 'no'} config maps with {CONFIG_KEY} in {namespace}: pass --namespace, --config, or "
             "--prometheus"
         )
     try:
-        return Config.model_validate(yaml.safe_load(found[0]) or {})
+        return TelemetrySettings.model_validate(as_object(yaml.safe_load(found[0])).get("telemetry") or {})
     except (yaml.YAMLError, ValidationError) as error:
-        raise ConfigError(f"the configuration in {namespace} is not of this version: pass --prometheus") from error
+        raise ConfigError(f"config.telemetry of {namespace} is not of this version: pass --prometheus") from error
 
 
 def find_proxy_path(url: str) -> str | None:

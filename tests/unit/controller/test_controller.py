@@ -26,7 +26,7 @@ from perllm.controller.end_metrics import EndMetrics
 from perllm.controller.pods import build_pod
 from perllm.controller.task import Task, read_task
 from perllm.energy.attribution import IdlePower
-from perllm.energy.bill import BillMetrics
+from perllm.energy.bill import BillMetrics, Owner
 from perllm.energy.foreign import ForeignLoad
 from perllm.energy.history import EnergyHistory
 from perllm.energy.meters import Meter
@@ -70,6 +70,7 @@ class Cluster:
         energy = EnergyHistory([meter], absent_after_s=60.0)
         foreign = ForeignLoad(900.0)
         settlement = Settlement(energy, IdlePower(), foreign, patience_s=30, retry_s=1, window_s=900, now=self.now_s)
+        self.settlement = settlement
         client: Any = self.api
         self.writes = make_writes()
         self.guard = Guard(lambda kind: metrics.faults.labels(kind).inc(), Random(0))
@@ -231,6 +232,36 @@ async def test_a_task_is_run_measured_learned_and_announced(cluster: Cluster) ->
     assert cluster.metric("perllm_outcomes_learned_total") == 1
     assert cluster.metric("perllm_decisions_total", policy="cs-ucb", tier="edge", explored="false") == 1
     assert cluster.metric("perllm_deadlines_total", tier="edge", met="true") == 1
+
+
+class BillingCluster(Cluster):
+    """Tasks are billed by their label team."""
+
+    settings = ControllerSettings(bill_label="team")
+
+
+async def test_a_task_is_billed_to_its_namespace_and_its_value_of_the_label() -> None:
+    cluster = BillingCluster()
+    cluster.api.store(names.task_path("lab", "t"), metadata={"labels": {"team": "red"}})
+    await run_through(cluster)
+    cluster.stop()
+
+    assert cluster.settlement.find_owner("n", "uid-t-1") == Owner("lab", "red")
+    for payer in ({"by": "namespace", "payer": "lab"}, {"by": "label", "payer": "red"}):
+        assert cluster.metric("perllm_bill_tasks_total", **payer, phase="Succeeded") == 1
+        assert cluster.metric("perllm_bill_deadlines_total", **payer, met="true") == 1
+        assert cluster.metric("perllm_bill_measurements_total", **payer, quality="measured") == 1
+
+
+async def test_a_report_has_the_node_the_promise_and_the_time_of_a_task(cluster: Cluster) -> None:
+    await run_through(cluster)
+
+    assert cluster.metric("perllm_node_tasks_total", node="n", tier="edge", gpu="T4", met="true") == 1
+    assert cluster.metric("perllm_promises_total", chance="90-95", met="true") == 1
+    assert cluster.metric("perllm_node_task_seconds_total", node="n", part="queue") == pytest.approx(2, abs=1)
+    parts = ("queue", "transfer", "inference", "other")
+    all_s = sum(cluster.metric("perllm_node_task_seconds_total", node="n", part=part) for part in parts)
+    assert all_s == pytest.approx(cluster.status()["observed"]["latency"])
 
 
 async def run_with_counterfactual(cluster: Cluster) -> None:

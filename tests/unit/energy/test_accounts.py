@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from perllm.agent.publication import FOREIGN_S
 from perllm.energy.accounts import AccountMetrics, EnergyAccounts, divide_energy
 from perllm.energy.attribution import IdlePower, Window, attribute, count_present, estimate_idle_power_w
-from perllm.energy.bill import BillMetrics, Owner
+from perllm.energy.bill import MAX_PAYERS, BillMetrics, Owner
 from perllm.energy.devices import measure_counter
 from perllm.energy.foreign import ForeignLoad
 from perllm.energy.history import EnergyHistory
@@ -158,6 +158,21 @@ def test_an_account_waits_for_tasks_that_run_and_then_contains_them() -> None:
     assert kept.advance(1050.0) == pytest.approx(5 * 20 + 37 * 100)
     assert kept.part_j("tasks") == pytest.approx(37 * 100)
     assert kept.part_j("idle") == pytest.approx(5 * 20)
+
+
+def test_payers_beyond_a_number_are_counted_together() -> None:
+    registry = CollectorRegistry()
+    bill = BillMetrics(registry)
+    for number in range(MAX_PAYERS + 5):
+        bill.charge(Owner(f"n{number}"), 1.0)
+    bill.charge(Owner("n0"), 1.0)
+
+    def billed_j(payer: str) -> float | None:
+        labels = {"by": "namespace", "payer": payer, "part": "inference"}
+        return registry.get_sample_value("perllm_bill_joules_total", labels)
+
+    assert (billed_j("n0"), billed_j(f"n{MAX_PAYERS - 1}")) == (2, 1)
+    assert (billed_j("other"), billed_j(f"n{MAX_PAYERS}")) == (5, None)
 
 
 def test_payers_are_charged_what_the_account_says_of_their_tasks() -> None:
