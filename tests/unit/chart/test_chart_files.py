@@ -19,7 +19,7 @@ from perllm.config import Config
 from perllm.controller.end_metrics import EndMetrics
 from perllm.doctor.cluster import TESTED_MINORS
 from perllm.energy.accounts import AccountMetrics
-from perllm.energy.bill import BillMetrics
+from perllm.energy.bill import BY_LABEL, BY_NAMESPACE, INFERENCE, TRANSMISSION, BillMetrics
 from perllm.metrics import OperatorMetrics
 from perllm.scheduling.denial import DenialCause
 from perllm.telemetry.metrics import TelemetryMetrics
@@ -163,6 +163,8 @@ def test_alerts_and_dashboard_select_values_of_labels_that_exist() -> None:
         "quality": set(Quality),
         "cause": set(DenialCause),
         "met": {"true", "false"},
+        "by": {BY_NAMESPACE, BY_LABEL},
+        "part": {INFERENCE, TRANSMISSION},
         "verb": {"filter", "prioritize", "bind"},
     }
 
