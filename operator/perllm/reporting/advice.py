@@ -21,7 +21,7 @@ HOPELESS_SHARE = 0.05
 
 
 def list_advice(report: Report) -> list[str]:
-    """Return what would help, the most effective first; nothing if nothing stands out."""
+    """Return what would help; nothing if nothing stands out."""
     return [words for rule in _RULES for words in rule(report)]
 
 

@@ -11,8 +11,6 @@ from perllm.api.task_status import EnergyQuality
 from perllm.energy.bill import INFERENCE, TRANSMISSION
 from perllm.reporting.increases import Increases, Past, Period
 
-QUALITIES = tuple(one.value for one in EnergyQuality)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BillLine:
@@ -73,7 +71,7 @@ class Bill:
 
 
 @dataclass(frozen=True, slots=True)
-class _Columns:
+class _Counters:
     """The counters of all payers."""
 
     joules: Increases
@@ -89,7 +87,7 @@ async def read_bill(past: Past, by: str) -> Bill:
     Raises:
         TelemetryError, ApiError: Prometheus does not answer.
     """
-    columns = _Columns(
+    counters = _Counters(
         joules=await past.read_increases("perllm_bill_joules", by=by),
         tokens=await past.read_increases("perllm_bill_tokens", by=by),
         tasks=await past.read_increases("perllm_bill_tasks", by=by),
@@ -98,8 +96,8 @@ async def read_bill(past: Past, by: str) -> Bill:
     )
     parts = await past.read_increases("perllm_node_energy_part_joules")
     measured = await past.read_increases("perllm_node_energy_joules")
-    payers = columns.joules.sum_by("payer").keys() | columns.tasks.sum_by("payer").keys()
-    lines = [_read_line(columns, payer) for payer in sorted(payers)]
+    payers = counters.joules.sum_by("payer").keys() | counters.tasks.sum_by("payer").keys()
+    lines = [_read_line(counters, payer) for payer in sorted(payers)]
     charged = [line for line in lines if line.tasks or line.inference_j]
     return Bill(
         period=past.period,
@@ -111,16 +109,16 @@ async def read_bill(past: Past, by: str) -> Bill:
     )
 
 
-def _read_line(columns: _Columns, payer: str) -> BillLine:
-    deadlines = columns.deadlines.sum_by("met", payer=payer)
+def _read_line(counters: _Counters, payer: str) -> BillLine:
+    deadlines = counters.deadlines.sum_by("met", payer=payer)
     return BillLine(
         payer=payer,
-        tasks=columns.tasks.total(payer=payer),
+        tasks=counters.tasks.total(payer=payer),
         met=deadlines.get("true", 0.0),
         judged=sum(deadlines.values()),
-        prompt_tokens=columns.tokens.total(payer=payer, kind="prompt"),
-        output_tokens=columns.tokens.total(payer=payer, kind="output"),
-        inference_j=columns.joules.total(payer=payer, part=INFERENCE),
-        transmission_j=columns.joules.total(payer=payer, part=TRANSMISSION),
-        measurements=columns.measurements.sum_by("quality", payer=payer),
+        prompt_tokens=counters.tokens.total(payer=payer, kind="prompt"),
+        output_tokens=counters.tokens.total(payer=payer, kind="output"),
+        inference_j=counters.joules.total(payer=payer, part=INFERENCE),
+        transmission_j=counters.joules.total(payer=payer, part=TRANSMISSION),
+        measurements=counters.measurements.sum_by("quality", payer=payer),
     )

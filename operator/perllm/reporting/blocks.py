@@ -7,8 +7,12 @@ Markup = str
 
 
 def tag(name: str, *children: Markup, **attributes: str) -> Markup:
-    """Return an element; children are markup already, attribute values are escaped, `class_` stands for `class`."""
-    listed = "".join(f' {key.strip("_")}="{escape(value, quote=True)}"' for key, value in attributes.items())
+    """Return an element; children are markup already, attribute values are escaped, `class_` stands for `class`,
+    and `aria_hidden` for `aria-hidden`.
+    """
+    listed = "".join(
+        f' {key.strip("_").replace("_", "-")}="{escape(value, quote=True)}"' for key, value in attributes.items()
+    )
     return f"<{name}{listed}>{''.join(children)}</{name}>"
 
 
@@ -26,7 +30,7 @@ def bar(parts: Mapping[str, float], whole: float) -> Markup:
         for name, value in parts.items()
         if whole > 0 and value > 0
     ]
-    return tag("span", *boxes, class_="bar", aria_hidden="true").replace("aria_hidden", "aria-hidden")
+    return tag("span", *boxes, class_="bar", aria_hidden="true")
 
 
 def legend(names: Iterable[str]) -> Markup:

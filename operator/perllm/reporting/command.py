@@ -82,10 +82,10 @@ def bill(since_s: float, by: str, output: str, **access: Any) -> None:
     Prometheus is asked through the API server. That takes the rights to list configmaps in the namespace of PerLLM, and
     to get services/proxy in that of Prometheus.
     """
-    bill = _ask(PrometheusAccess(**access), since_s, lambda past: read_bill(past, by))
-    if not bill.lines and not bill.measured_j:
+    found = _ask(PrometheusAccess(**access), since_s, lambda past: read_bill(past, by))
+    if not found.lines and not found.measured_j:
         click.echo("Prometheus has no metrics of PerLLM in this period: is the operator scraped?", err=True)
-    click.echo(_FORMATS[output](bill))
+    click.echo(_FORMATS[output](found))
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
