@@ -125,6 +125,12 @@ _ROWS: tuple[tuple[Panel, ...], ...] = (
             stacked=True,
         ),
         Panel(
+            "Power by namespace of tasks",
+            "watt",
+            {_rate("perllm_bill_joules_total", "payer", ',by="namespace",part="inference"'): "{{payer}}"},
+            stacked=True,
+        ),
+        Panel(
             "Age of the readings", "s", {"max(perllm_telemetry_age_seconds{SCOPE})": "since the last successful poll"}
         ),
     ),

@@ -33,6 +33,7 @@ from perllm.extender.scheduler import scheduler_configuration
 from perllm.logs import configure_logging
 from perllm.operator import Operator
 from perllm.overview.command import explain, top
+from perllm.reporting.command import bill, report
 from perllm.settings_file import ConfigError
 from perllm.shadow.operator import ShadowOperator
 from perllm.submission.command import submit
@@ -66,6 +67,8 @@ def main() -> None:
 
 
 main.add_command(agent)
+main.add_command(bill)
+main.add_command(report)
 main.add_command(submit)
 main.add_command(top)
 main.add_command(explain)

@@ -318,6 +318,17 @@ class ServerSettings(_Section):
     health_port: int = Field(default=8080, ge=0, le=65535, description="Port of /healthz, /readyz and /metrics.")
 
 
+class BillSettings(_Section):
+    """The bill of energy."""
+
+    label: str = Field(
+        default="",
+        max_length=317,
+        description="Label of tasks, such as team, by whose values energy, tokens and deadlines are counted, as "
+        "they are by namespace. None if empty.",
+    )
+
+
 class Deprecation(NamedTuple):
     """Something that is configured in a form that a later version may not accept, and what to do about it."""
 
@@ -348,6 +359,7 @@ class Config(_Section):
     )
     kueue: KueueSettings = Field(default_factory=KueueSettings, description="Quota by Kueue.")
     shadow: ShadowSettings = Field(default_factory=ShadowSettings, description="Shadow mode.")
+    bill: BillSettings = Field(default_factory=BillSettings, description="The bill of energy.")
     server: ServerSettings = Field(default_factory=ServerSettings, description="Ports.")
     log: LogSettings = Field(default_factory=LogSettings, description="Logging.")
     namespaces: Annotated[tuple[_Name, ...], AfterValidator(_check_unique)] = Field(

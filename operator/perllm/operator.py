@@ -30,9 +30,11 @@ from perllm.cluster.starts import StartRecord
 from perllm.config import Config
 from perllm.controller.announcer import Announcer
 from perllm.controller.assembly import ControllerContext, build_task_control, read_controller_settings
+from perllm.controller.end_metrics import EndMetrics
 from perllm.controller.suspensions import Suspensions
 from perllm.controller.watch import TaskWatch
 from perllm.energy.accounts import AccountMetrics, EnergyAccounts
+from perllm.energy.bill import BillMetrics
 from perllm.energy.settlement import Settlement
 from perllm.extender.extender import Extender
 from perllm.extender.protocol import Unplaceable
@@ -85,10 +87,12 @@ class Operator:
             prefix=names.profile_prefix(config.instance),
         )
         settlement = base.build_settlement()
-        self._accounts = self._build_accounts(settlement)
+        bill = BillMetrics(registry)
+        self._accounts = self._build_accounts(settlement, bill)
         events = EventRecorder(client, base.writes, instance=socket.gethostname(), unix_now=base.unix_now)
         self._kueue = self._build_kueue_watch()
-        context = self._build_context(settlement, events, wake)
+        announcer = Announcer(events, base.metrics, EndMetrics(registry), bill)
+        context = self._build_context(settlement, announcer, wake)
         control = self._control = build_task_control(
             base.scheduler, base.parts, context, read_controller_settings(config)
         )
@@ -126,25 +130,26 @@ class Operator:
             control.decisions.forget,
         )
 
-    def _build_accounts(self, settlement: Settlement) -> EnergyAccounts:
+    def _build_accounts(self, settlement: Settlement, bill: BillMetrics) -> EnergyAccounts:
         base = self._base
         return EnergyAccounts(
             base.telemetry.energy,
             settlement,
             lambda: base.parts.fleet.nodes,
             AccountMetrics(base.registry),
+            bill,
             guard=base.guard,
             window_s=base.config.telemetry.history_s,
             unix_now=base.unix_now,
         )
 
-    def _build_context(self, settlement: Settlement, events: EventRecorder, wake: asyncio.Event) -> ControllerContext:
+    def _build_context(self, settlement: Settlement, announcer: Announcer, wake: asyncio.Event) -> ControllerContext:
         base = self._base
         return ControllerContext(
             client=base.client,
             writes=base.writes,
             settlement=settlement,
-            announcer=Announcer(events, base.metrics),
+            announcer=announcer,
             metrics=base.metrics,
             guard=base.guard,
             now_s=base.now_s,

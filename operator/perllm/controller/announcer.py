@@ -6,12 +6,13 @@ All times count from the creation of the task, as in its status.
 import logging
 from typing import Any
 
-from perllm.api.task import Tier
 from perllm.api.task_status import TaskPhase, TaskStatus
 from perllm.cluster.events import EventRecorder, Subject
+from perllm.controller.end_metrics import EndMetrics
 from perllm.controller.summary import DELETED, describe_ending, list_ending
 from perllm.controller.task import Task
 from perllm.energy.attribution import Attribution
+from perllm.energy.bill import BillMetrics
 from perllm.metrics import OperatorMetrics
 from perllm.placement.decision import Decision
 from perllm.scheduling.admission import NO_MODEL_SERVER
@@ -22,9 +23,11 @@ log = logging.getLogger("perllm.decisions")
 class Announcer:
     """Informs people; nothing depends on it."""
 
-    def __init__(self, events: EventRecorder, metrics: OperatorMetrics) -> None:
+    def __init__(self, events: EventRecorder, metrics: OperatorMetrics, endings: EndMetrics, bill: BillMetrics) -> None:
         self._events = events
         self._metrics = metrics
+        self._endings = endings
+        self._bill = bill
 
     def placed(self, task: Task, decision: Decision) -> None:
         """Announce a decision that was carried out."""
@@ -36,6 +39,7 @@ class Announcer:
             # One per request would be a third of all writes; its status says the same.
             self._events.record(_subject(task), "Placed", summary)
         count_decision(self._metrics, decision)
+        self._endings.note_placement(decision.assessment.excluded)
 
     def missed(self, task: Task, status: TaskStatus) -> None:
         """Announce that a task was not complete by its deadline, whether it still runs or has just completed."""
@@ -52,6 +56,8 @@ class Announcer:
         tier = status.tier.value if status.tier else "none"
         if status.deadline_met is not None:
             self._metrics.tasks.deadlines.labels(tier, str(status.deadline_met).lower()).inc()
+        self._endings.note_end(status)
+        self._bill.note_end(task.owner, status.phase.value, status.deadline_met, status.observed)
         if status.phase is not TaskPhase.SUCCEEDED:
             self._events.record(_subject(task), status.phase.value, status.message or "", warning=True)
         elif status.observed is not None and status.observed.latency is not None:
@@ -65,16 +71,20 @@ class Announcer:
         """
         if not status.phase.is_final:
             self._metrics.tasks.finished.labels(DELETED).inc()
+            self._bill.note_end(task.owner, DELETED, None, None)
         is_as_wanted = status.deadline_met is True or status.phase is not TaskPhase.SUCCEEDED
         level = logging.INFO if is_as_wanted and status.phase is not TaskPhase.FAILED else logging.WARNING
         ending = describe_ending(task, status, now_s)
         log.log(level, "%s %s", task.key, ending, extra=list_ending(task, status, now_s))
 
-    def measured(self, tier: Tier | None, energy: Attribution) -> None:
-        """Count an energy measurement."""
+    def measured(self, task: Task, status: TaskStatus, energy: Attribution, transmission_j: float) -> None:
+        """Count an energy measurement, and the part of it that is an estimate for transmission."""
         self._metrics.tasks.energy_quality.labels(energy.quality.value).inc()
-        if energy.energy_j is not None and tier is not None:
-            self._metrics.tasks.energy.labels(tier.value).observe(energy.energy_j)
+        if energy.energy_j is not None and status.tier is not None:
+            self._metrics.tasks.energy.labels(status.tier.value).observe(energy.energy_j)
+        self._bill.note_measurement(task.owner, energy.quality, transmission_j)
+        if status.node_name is not None:
+            self._endings.note_transmission(status.node_name, transmission_j)
 
     def unserved(self, task: Task, note: str) -> None:
         """Announce that no node has a model server for a task."""

@@ -53,6 +53,7 @@ class ControllerSettings:
         history: how long finished tasks are kept.
         runner: what runner pods have in common, and whether there are any.
         named_nodes: nodes that a pod names at most; 0 for pods that may be placed on any.
+        bill_label: label of tasks by whose values the bill is divided; empty for none.
     """
 
     scheduler_name: str = names.SCHEDULER_NAME
@@ -62,6 +63,7 @@ class ControllerSettings:
     history: HistoryLimits = field(default_factory=HistoryLimits)
     runner: RunnerSettings = field(default_factory=RunnerSettings)
     named_nodes: int = 0
+    bill_label: str = ""
 
 
 def read_controller_settings(config: Config) -> ControllerSettings:
@@ -74,6 +76,7 @@ def read_controller_settings(config: Config) -> ControllerSettings:
         history=HistoryLimits(config.tasks.default_ttl_s, config.tasks.max_history),
         runner=config.runner,
         named_nodes=config.pods.named_nodes,
+        bill_label=config.bill.label,
     )
 
 
@@ -229,6 +232,7 @@ def build_task_control(
         unix_now=unix_now,
         gpu_resources=settings.gpu_resources,
         has_runners=bool(settings.runner.server_url),
+        bill_label=settings.bill_label,
     )
     drift = DriftMonitor(
         tracking,

@@ -74,6 +74,7 @@ class Controller:
         unix_now: Callable[[], float],
         gpu_resources: Sequence[str],
         has_runners: bool,
+        bill_label: str,
     ) -> None:
         self._tracking = tracking
         self._scheduler = scheduler
@@ -91,6 +92,7 @@ class Controller:
         self._unix_now = unix_now
         self._gpu_resources = gpu_resources
         self._has_runners = has_runners
+        self._bill_label = bill_label
 
     def request_of(self, pod: Object) -> PlacementRequest | None:
         """Return what the task of a pod asks for; None if the task is not known (yet)."""
@@ -166,7 +168,13 @@ class Controller:
         self._history.forget(key)
         if tracked is None and self._put_to_history(item):
             return
-        task, status = read_task(item, self._unix_now(), self._gpu_resources, has_runners=self._has_runners)
+        task, status = read_task(
+            item,
+            self._unix_now(),
+            self._gpu_resources,
+            has_runners=self._has_runners,
+            bill_label=self._bill_label,
+        )
         if tracked is not None and tracked.task.uid != task.uid:
             self._reconciler.forget(key)
             tracked = None

@@ -62,7 +62,7 @@ class PodAccounts:
         decision = tracked.decision_of(pod)
         is_superseded = any(other.attempt > pod.attempt for other in tracked.pods.values())
         if decision is not None and (is_gone or pod.is_finished):
-            self._settlement.end(pod, self._unix_now())
+            self._settlement.end(pod, self._unix_now(), tracked.task.owner)
         if is_gone or (pod.is_finished and pod.linger_s is None):
             if is_superseded:
                 self._scheduler.free(pod.node)
@@ -73,7 +73,7 @@ class PodAccounts:
             demand = NO_POD if pod.is_served else tracked.task.demand
             self._scheduler.confirm(decision, demand.slots, demand.resource)
             if not pod.is_finished:
-                self._settlement.begin(pod, decision.inference.prompt_tokens, self._unix_now())
+                self._settlement.begin(pod, decision.inference.prompt_tokens, self._unix_now(), tracked.task.owner)
 
     def find_flight(self, tracked: Tracked) -> Decision | None:
         """Return the decision by which a task is in flight, going by its pods; None if it is not."""

@@ -225,7 +225,7 @@ class Reconciler:
             return
         energy_j = None if measured.energy_j is None else round(measured.energy_j, 3)
         observed = observed.change(energy_joules=energy_j, energy_quality=measured.quality)
-        self._announcer.measured(tracked.status.tier, measured)
+        self._announcer.measured(tracked.task, tracked.status, measured, transmission_energy_j)
         self._adopt(tracked, tracked.status.change(observed=observed))
 
     def _schedule(self, tracked: Tracked, step: lifecycle.Step, now_s: float) -> None:

@@ -51,7 +51,7 @@ def list_ending(task: Task, status: TaskStatus, now_s: float) -> dict[str, Any]:
         "uid": task.uid,
         "model": task.spec.model if task.spec else None,
         "outcome": name_outcome(status),
-        "reason": _find_reason(status),
+        "reason": find_reason(status),
         "detail": status.message,
         "policy": decision.policy if decision else None,
         "node": status.node_name,
@@ -102,7 +102,7 @@ def _describe_energy(status: TaskStatus) -> list[str]:
     return [f"{measured}, {status.decision.predicted_energy:.0f} J predicted"]
 
 
-def _find_reason(status: TaskStatus) -> str:
+def find_reason(status: TaskStatus) -> str:
     """Return the cause in one word, which is the reason of the condition Completed."""
     if not status.phase.is_final:
         return DELETED

@@ -12,6 +12,7 @@ from perllm.api.task_status import TaskStatus
 from perllm.cluster.client import Object
 from perllm.cluster.shapes import as_object, as_text
 from perllm.cluster.times import parse_time_s
+from perllm.energy.bill import Owner
 from perllm.kueue.flavor import ANY_NODE, Flavor
 from perllm.kueue.workload import PRIORITY_CLASS_LABEL, QUEUE_LABEL
 from perllm.placement.demand import NO_POD, ONE_SLOT, RUNNER, PodDemand, add_rules, read_demand
@@ -42,6 +43,7 @@ class Task:
         queue: the LocalQueue of Kueue that it is in; empty if it is in none.
         priority_class: the WorkloadPriorityClass of Kueue that it names; empty if it names none.
         flavor: the nodes that its quota is for.
+        billed_to: its value of the label of the bill; empty without one.
     """
 
     key: str
@@ -58,6 +60,12 @@ class Task:
     queue: str = ""
     priority_class: str = ""
     flavor: Flavor = ANY_NODE
+    billed_to: str = ""
+
+    @property
+    def owner(self) -> Owner:
+        """Whose it is, for the bill."""
+        return Owner(self.namespace, self.billed_to)
 
     @property
     def due_s(self) -> float:
@@ -122,12 +130,17 @@ def read_status(values: dict[str, Any]) -> TaskStatus:
 
 
 def read_task(
-    item: Object, now_s: float, gpu_resources: Sequence[str] = names.GPU_RESOURCES, *, has_runners: bool = False
+    item: Object,
+    now_s: float,
+    gpu_resources: Sequence[str] = names.GPU_RESOURCES,
+    *,
+    has_runners: bool = False,
+    bill_label: str = "",
 ) -> tuple[Task, TaskStatus]:
     """Return the task and the status in `item`.
 
     Its pod takes a slot for each unit of one of `gpu_resources`. If it is served, it may get a runner pod if
-    `has_runners`.
+    `has_runners`. It is billed to its value of the label `bill_label`.
 
     Creation times are in whole seconds, so the moment at which the task is first seen counts as its creation, within
     the second that follows the creation time. The status stores it to the microsecond, so that a restart keeps it.
@@ -153,6 +166,7 @@ def read_task(
         is_deleting=bool(metadata.get("deletionTimestamp")),
         queue=as_text(labels.get(QUEUE_LABEL)),
         priority_class=as_text(labels.get(PRIORITY_CLASS_LABEL)),
+        billed_to=as_text(labels.get(bill_label)),
     )
     return task, status
 

@@ -1,7 +1,7 @@
 """The accounts of nodes: where their energy went, part by part."""
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -9,6 +9,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from perllm.energy.attribution import Window, count_present, share_energy
+from perllm.energy.bill import BillMetrics
 from perllm.energy.history import EnergyHistory
 from perllm.energy.intervals import Intervals
 from perllm.energy.settlement import SETTLING_S, Settlement
@@ -26,15 +27,20 @@ class EnergyParts:
 
     Attributes:
         measured_j: all of it.
-        tasks_j: charged to tasks, with their part of the idle power.
+        charges_j: charged to each task, with its part of the idle power.
         foreign_j: charged to foreign requests in the same way.
         idle_j: the idle power of the node, for the time in which it was empty.
     """
 
     measured_j: float
-    tasks_j: float
+    charges_j: Mapping[str, float]
     foreign_j: float
     idle_j: float
+
+    @property
+    def tasks_j(self) -> float:
+        """Charged to all tasks."""
+        return sum(self.charges_j.values())
 
     @property
     def unattributed_j(self) -> float:
@@ -59,7 +65,7 @@ def divide_energy(
     is_empty = (presence.at(bounds_s[:-1]) == 0) & ~np.isnan(intervals.energy_j)[interval]
     return EnergyParts(
         measured_j=float(np.nansum(intervals.energy_j)),
-        tasks_j=sum(charges.sum_j(window) for window in tasks),
+        charges_j={window.task_id: charges.sum_j(window) for window in tasks},
         foreign_j=sum(charges.sum_j(window) for window in foreign),
         idle_j=(idle_w or 0.0) * float(np.diff(bounds_s)[is_empty].sum()),
     )
@@ -108,6 +114,7 @@ class EnergyAccounts:
         settlement: their tasks.
         nodes: returns the names of the current nodes.
         metrics: show the accounts.
+        bill: shows what tasks are charged, by payer.
         guard: contains failures about single nodes.
         window_s: how far back the energy history reaches.
         unix_now: Unix time in seconds.
@@ -119,6 +126,7 @@ class EnergyAccounts:
         settlement: Settlement,
         nodes: Callable[[], Collection[str]],
         metrics: AccountMetrics,
+        bill: BillMetrics,
         *,
         guard: Guard,
         window_s: float,
@@ -128,6 +136,7 @@ class EnergyAccounts:
         self._settlement = settlement
         self._nodes = nodes
         self._metrics = metrics
+        self._bill = bill
         self._guard = guard
         self._window_s = window_s
         self._unix_now = unix_now
@@ -163,8 +172,13 @@ class EnergyAccounts:
             return
         self._until_s[node] = float(intervals.times_s[-1])
         idle_w = self._settlement.find_idle_power_w(node, intervals.meters)
-        self._metrics.add(node, divide_energy(intervals, tasks, foreign, idle_w))
+        parts = divide_energy(intervals, tasks, foreign, idle_w)
+        self._metrics.add(node, parts)
         self._shown.add(node)
+        for pod_uid, energy_j in parts.charges_j.items():
+            owner = self._settlement.find_owner(node, pod_uid)
+            if owner is not None:
+                self._bill.charge(owner, energy_j)
 
     def _forget(self, nodes: Collection[str]) -> None:
         for node in nodes:

@@ -6,6 +6,7 @@ container started.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from math import inf
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from perllm.api.report import RunReport
 from perllm.api.task_status import EnergyQuality
 from perllm.cluster.pod import Pod, Timing
 from perllm.energy.attribution import MISSING, Attribution, IdlePower, Window, attribute, count_present
+from perllm.energy.bill import Owner
 from perllm.energy.foreign import ForeignLoad
 from perllm.energy.history import EnergyHistory
 from perllm.energy.presence import Presence
@@ -64,7 +66,7 @@ class Settlement:
         self._usages: dict[str, Usage] = {}
         self._observed_s: dict[str, float] = {}
 
-    def begin(self, pod: Pod, prompt_tokens: float, now_s: float) -> None:
+    def begin(self, pod: Pod, prompt_tokens: float, now_s: float, owner: Owner | None = None) -> None:
         """Record that a pod is running, and how long its prompt should be; before it has started it uses no energy.
 
         Kubernetes reports the start in whole seconds, so within the following second the moment at which the pod was
@@ -73,16 +75,16 @@ class Settlement:
         if pod.node is None or pod.started_s is None or pod.uid in self._nodes:
             return
         start_s = min(max(now_s, pod.started_s), pod.started_s + 1.0)
-        self._put(pod.node, Span(pod.uid, start_s, FOREVER_S, prompt_tokens))
+        self._put(pod.node, Span(pod.uid, start_s, FOREVER_S, prompt_tokens, owner=owner))
 
-    def end(self, pod: Pod, now_s: float) -> None:
+    def end(self, pod: Pod, now_s: float, owner: Owner | None = None) -> None:
         """Record that a pod has left its node; one that never ran is forgotten."""
         if pod.node is None:
             return
         if pod.started_s is None:
             self.forget(pod.uid)
             return
-        self._put(pod.node, _read_span(pod, now_s))
+        self._put(pod.node, replace(_read_span(pod, now_s), owner=owner))
         self._prune(pod.node, now_s)
 
     def measure(self, pod: Pod, transmission_energy_j: float, now_s: float) -> Attribution | None:
@@ -126,6 +128,11 @@ class Settlement:
         tasks = weigh(spans, self._usages.get(node, Usage()))
         usual = sum(window.weight for window in tasks) / len(tasks) if tasks else 1.0
         return tasks, _select(self._foreign.list_windows(node, usual), first_s, last_s)
+
+    def find_owner(self, node: str, pod_uid: str) -> Owner | None:
+        """Return whose a pod on a node is; None if that is unknown."""
+        span = self._spans.get(node, {}).get(pod_uid)
+        return None if span is None else span.owner
 
     def find_begun_s(self, node: str) -> float:
         """Return since when there have been tasks on a node that still run; infinite if there are none."""

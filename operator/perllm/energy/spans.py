@@ -13,6 +13,7 @@ from math import inf
 import numpy as np
 
 from perllm.energy.attribution import Phase, Window
+from perllm.energy.bill import Owner
 from perllm.energy.intervals import Array
 from perllm.energy.presence import Presence
 from perllm.learning.features import energy_features
@@ -30,7 +31,7 @@ _MAX_READING = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """When a pod's inference ran, and what it processed.
+    """When a pod's inference ran, what it processed, and for whom.
 
     While it is running, ``end_s`` is infinite and ``prompt_tokens`` is what is expected. ``first_token_s`` is None if
     it is unknown, or one of several.
@@ -42,6 +43,7 @@ class Span:
     prompt_tokens: float = 0.0
     output_tokens: float = 0.0
     first_token_s: float | None = None
+    owner: Owner | None = None
 
     @property
     def length_s(self) -> float:

@@ -4,8 +4,10 @@ import asyncio
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
-from typing import Protocol
+from typing import Any, Protocol
 
 import requests
 from prometheus_api_client import PrometheusApiClientException, PrometheusConnect
@@ -70,7 +72,19 @@ class PrometheusSource:
 
     async def query(self, promql: str) -> Sequence[Series]:
         """Return the series found; see ``MetricSource``."""
-        asked = asyncio.get_running_loop().run_in_executor(self._executor, self._query, promql)
+        return await self._run(promql, partial(self._connection.custom_query, promql))
+
+    async def query_range(self, promql: str, start_s: int, end_s: int, step_s: int) -> Sequence[Series]:
+        """Return the values of a query at Unix times from ``start_s`` to ``end_s``, ``step_s`` seconds apart.
+
+        Raises:
+            TelemetryError: there is no usable answer.
+        """
+        start, end = datetime.fromtimestamp(start_s, UTC), datetime.fromtimestamp(end_s, UTC)
+        return await self._run(promql, partial(self._connection.custom_query_range, promql, start, end, str(step_s)))
+
+    async def _run(self, promql: str, ask: Callable[[], Any]) -> Sequence[Series]:
+        asked = asyncio.get_running_loop().run_in_executor(self._executor, self._ask, promql, ask)
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await asked
@@ -84,10 +98,10 @@ class PrometheusSource:
         self._adapter.break_off()
         self._connection.close()
 
-    def _query(self, promql: str) -> tuple[Series, ...]:
+    def _ask(self, promql: str, ask: Callable[[], Any]) -> tuple[Series, ...]:
         # The library lets errors of the layers below it through, and raises others for answers it did not expect.
         try:
-            return read_result(self._connection.custom_query(promql))
+            return read_result(ask())
         except SeriesError as error:
             raise TelemetryError(f"{promql!r}: {error}") from error
         except requests.Timeout as error:

@@ -16,8 +16,10 @@ from chart_generator.files import CHART, EXAMPLES, build_files, write_files
 from chart_generator.schema import build_schema
 from chart_generator.values import Values
 from perllm.config import Config
+from perllm.controller.end_metrics import EndMetrics
 from perllm.doctor.cluster import TESTED_MINORS
 from perllm.energy.accounts import AccountMetrics
+from perllm.energy.bill import BY_LABEL, BY_NAMESPACE, INFERENCE, TRANSMISSION, BillMetrics
 from perllm.metrics import OperatorMetrics
 from perllm.scheduling.denial import DenialCause
 from perllm.telemetry.metrics import TelemetryMetrics
@@ -136,7 +138,13 @@ def test_schema_rejects_what_the_operator_rejects(config: dict[str, Any]) -> Non
 def list_series() -> set[str]:
     """Return the names of the operator's metrics in Prometheus."""
     registry = CollectorRegistry()
-    OperatorMetrics(registry), TelemetryMetrics(registry), AccountMetrics(registry)
+    (
+        OperatorMetrics(registry),
+        TelemetryMetrics(registry),
+        AccountMetrics(registry),
+        BillMetrics(registry),
+        EndMetrics(registry),
+    )
     suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
     return {family.name + end for family in registry.collect() for end in suffixes.get(family.type, [""])}
 
@@ -155,6 +163,8 @@ def test_alerts_and_dashboard_select_values_of_labels_that_exist() -> None:
         "quality": set(Quality),
         "cause": set(DenialCause),
         "met": {"true", "false"},
+        "by": {BY_NAMESPACE, BY_LABEL},
+        "part": {INFERENCE, TRANSMISSION},
         "verb": {"filter", "prioritize", "bind"},
     }
 

@@ -22,11 +22,13 @@ from perllm.cluster.times import format_time
 from perllm.controller import controller, lifecycle
 from perllm.controller.announcer import Announcer
 from perllm.controller.assembly import ControllerContext, ControllerSettings, build_task_control
+from perllm.controller.end_metrics import EndMetrics
 from perllm.controller.pods import build_pod
 from perllm.controller.reconciler import PROGRESS_DELAY_S
 from perllm.controller.suspensions import Suspensions
 from perllm.controller.task import Task, read_task
 from perllm.energy.attribution import IdlePower
+from perllm.energy.bill import BillMetrics, Owner
 from perllm.energy.foreign import ForeignLoad
 from perllm.energy.history import EnergyHistory
 from perllm.energy.meters import Meter
@@ -69,7 +71,7 @@ class Cluster:
         meter.counters.merge("n", "gpu", [(time_s, 100.0 * time_s) for time_s in range(1000, 1030)], 1030.0)
         energy = EnergyHistory([meter], absent_after_s=60.0)
         foreign = ForeignLoad(900.0)
-        settlement = Settlement(
+        settlement = self.settlement = Settlement(
             energy,
             IdlePower(),
             foreign,
@@ -87,7 +89,7 @@ class Cluster:
             client=client,
             writes=self.writes,
             settlement=settlement,
-            announcer=Announcer(events, metrics),
+            announcer=Announcer(events, metrics, EndMetrics(self.registry), BillMetrics(self.registry)),
             metrics=metrics,
             guard=self.guard,
             now_s=self.now_s,
@@ -244,6 +246,36 @@ async def test_a_task_is_run_measured_learned_and_announced(cluster: Cluster) ->
     assert cluster.metric("perllm_outcomes_learned_total") == 1
     assert cluster.metric("perllm_decisions_total", policy="cs-ucb", tier="edge", explored="false") == 1
     assert cluster.metric("perllm_deadlines_total", tier="edge", met="true") == 1
+
+
+class BillingCluster(Cluster):
+    """Tasks are billed by their label team."""
+
+    settings = ControllerSettings(bill_label="team")
+
+
+async def test_a_task_is_billed_to_its_namespace_and_its_value_of_the_label() -> None:
+    cluster = BillingCluster()
+    cluster.api.store(names.task_path("lab", "t"), metadata={"labels": {"team": "red"}})
+    await run_through(cluster)
+    cluster.stop()
+
+    assert cluster.settlement.find_owner("n", "uid-t-1") == Owner("lab", "red")
+    for payer in ({"by": "namespace", "payer": "lab"}, {"by": "label", "payer": "red"}):
+        assert cluster.metric("perllm_bill_tasks_total", **payer, phase="Succeeded") == 1
+        assert cluster.metric("perllm_bill_deadlines_total", **payer, met="true") == 1
+        assert cluster.metric("perllm_bill_measurements_total", **payer, quality="measured") == 1
+
+
+async def test_a_report_has_the_node_the_promise_and_the_time_of_a_task(cluster: Cluster) -> None:
+    await run_through(cluster)
+
+    assert cluster.metric("perllm_node_tasks_total", node="n", tier="edge", gpu="T4", met="true") == 1
+    assert cluster.metric("perllm_promises_total", chance="90-95", met="true") == 1
+    assert cluster.metric("perllm_node_task_seconds_total", node="n", part="queue") == pytest.approx(2, abs=1)
+    parts = ("queue", "transfer", "inference", "other")
+    all_s = sum(cluster.metric("perllm_node_task_seconds_total", node="n", part=part) for part in parts)
+    assert all_s == pytest.approx(cluster.status()["observed"]["latency"])
 
 
 async def run_with_counterfactual(cluster: Cluster) -> None:

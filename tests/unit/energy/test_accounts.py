@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from perllm.agent.publication import FOREIGN_S
 from perllm.energy.accounts import AccountMetrics, EnergyAccounts, divide_energy
 from perllm.energy.attribution import IdlePower, Window, attribute, count_present, estimate_idle_power_w
+from perllm.energy.bill import MAX_PAYERS, BillMetrics, Owner
 from perllm.energy.devices import measure_counter
 from perllm.energy.foreign import ForeignLoad
 from perllm.energy.history import EnergyHistory
@@ -122,6 +123,7 @@ class Kept:
             self.settlement,
             lambda: ["n"],
             AccountMetrics(self.registry),
+            BillMetrics(self.registry),
             guard=Guard(lambda _: None, Random(0)),
             window_s=900.0,
             unix_now=lambda: self.now_s,
@@ -131,6 +133,9 @@ class Kept:
         self.now_s = now_s
         self.accounts.advance("n")
         return self.registry.get_sample_value("perllm_node_energy_joules_total", {"node": "n"})
+
+    def billed_j(self, **labels: str) -> float | None:
+        return self.registry.get_sample_value("perllm_bill_joules_total", {**labels, "part": "inference"})
 
     def part_j(self, part: str) -> float | None:
         return self.registry.get_sample_value("perllm_node_energy_part_joules_total", {"node": "n", "part": part})
@@ -154,3 +159,33 @@ def test_an_account_waits_for_tasks_that_run_and_then_contains_them() -> None:
     assert kept.advance(1050.0) == pytest.approx(5 * 20 + 37 * 100)
     assert kept.part_j("tasks") == pytest.approx(37 * 100)
     assert kept.part_j("idle") == pytest.approx(5 * 20)
+
+
+def test_payers_beyond_a_number_are_counted_together() -> None:
+    registry = CollectorRegistry()
+    bill = BillMetrics(registry)
+    for number in range(MAX_PAYERS + 5):
+        bill.charge(Owner(f"n{number}"), 1.0)
+    bill.charge(Owner("n0"), 1.0)
+
+    def billed_j(payer: str) -> float | None:
+        labels = {"by": "namespace", "payer": payer, "part": "inference"}
+        return registry.get_sample_value("perllm_bill_joules_total", labels)
+
+    assert (billed_j("n0"), billed_j(f"n{MAX_PAYERS - 1}")) == (2, 1)
+    assert (billed_j("other"), billed_j(f"n{MAX_PAYERS}")) == (5, None)
+
+
+def test_payers_are_charged_what_the_account_says_of_their_tasks() -> None:
+    kept = Kept()
+    kept.advance(1000.0)
+    for name, start_s, end_s, owner in (("a", 1003, 1023, Owner("chat", "red")), ("b", 1023, 1040, Owner("batch"))):
+        pod = succeeded(name=name, uid=name, task_uid=name, started_s=start_s, finished_s=end_s, report=None)
+        kept.settlement.end(pod, 1041.0, owner)
+    kept.advance(1050.0)
+
+    chat_j, batch_j = (kept.billed_j(by="namespace", payer=name) or 0.0 for name in ("chat", "batch"))
+    assert (chat_j, batch_j) == (pytest.approx(20 * 100), pytest.approx(17 * 100))
+    assert chat_j + batch_j == pytest.approx(kept.part_j("tasks"))
+    assert kept.billed_j(by="label", payer="red") == chat_j
+    assert kept.billed_j(by="label", payer="none") == batch_j

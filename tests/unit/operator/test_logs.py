@@ -10,8 +10,10 @@ from perllm.api.task_status import EnergyQuality, TaskStatus
 from perllm.cluster.events import EventRecorder, Subject
 from perllm.cluster.pod import Pod
 from perllm.controller.announcer import Announcer
+from perllm.controller.end_metrics import EndMetrics
 from perllm.controller.lifecycle import advance
 from perllm.controller.task import Task
+from perllm.energy.bill import BillMetrics
 from perllm.logs import MAX_MESSAGE, MAX_TRACEBACK, LogSettings, configure_logging
 from perllm.metrics import OperatorMetrics
 from unit.controller.samples import failed, make_task, succeeded
@@ -42,7 +44,9 @@ class Announced:
         events = Recorder()
         self.recorded = events.recorded
         self.registry = CollectorRegistry()
-        self.announcer = Announcer(events, OperatorMetrics(self.registry))
+        self.announcer = Announcer(
+            events, OperatorMetrics(self.registry), EndMetrics(self.registry), BillMetrics(self.registry)
+        )
 
 
 def test_a_decision_is_one_json_line_with_all_that_explains_it(capsys: pytest.CaptureFixture[str]) -> None:

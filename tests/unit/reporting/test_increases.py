@@ -1,0 +1,57 @@
+import pytest
+
+from perllm.reporting.increases import Period
+from unit.reporting.past_of import END_S, PERIOD, ScrapedMetrics, scrape
+
+LONG_AGO_S = END_S - 100_000
+
+
+async def increase(samples: dict[int, float], created_s: int | None) -> float:
+    metrics = ScrapedMetrics()
+    metrics.put("joules_total", samples)
+    if created_s is not None:
+        metrics.put("joules_created", dict.fromkeys(samples, created_s))
+    return (await metrics.past().read_increases("joules")).total()
+
+
+async def test_a_counter_counts_from_its_value_at_the_start() -> None:
+    assert await increase(scrape((4200, 1000.0, 1.0)), LONG_AGO_S) == pytest.approx(3600, abs=60)
+
+
+async def test_a_reset_loses_nothing() -> None:
+    restarted = scrape((1800, 1000.0, 1.0), (2400, 0.0, 1.0))
+    assert await increase(restarted, PERIOD.start_s + 1200) == pytest.approx(3600, abs=90)
+
+
+async def test_a_counter_that_was_created_in_the_period_counts_from_zero() -> None:
+    created_s = PERIOD.start_s + 1000
+    first_seen_at_500 = scrape((600, 500.0, 0.0), start_s=created_s + 20)
+    assert await increase(first_seen_at_500, created_s) == 500
+
+
+async def test_what_prometheus_has_not_seen_of_an_older_counter_is_left_out() -> None:
+    after_a_gap = scrape((600, 500.0, 1.0), start_s=PERIOD.start_s + 1000)
+    assert await increase(after_a_gap, LONG_AGO_S) == pytest.approx(600, abs=60)
+    assert await increase(after_a_gap, None) == pytest.approx(600, abs=60)
+
+
+async def test_series_of_replicas_add_up_and_only_matching_ones_are_asked_for() -> None:
+    metrics = ScrapedMetrics()
+    for pod, amount in (("a", 100.0), ("b", 20.0)):
+        metrics.count("joules", amount, pod=pod, part="idle")
+    metrics.count("joules", 7.0, pod="a", part="foreign")
+
+    found = await metrics.past(cluster="edge").read_increases("joules")
+
+    assert found.total() == 127
+    assert found.sum_by("part") == {"idle": 120, "foreign": 7}
+    assert found.sum_by("pod", part="idle") == {"a": 100, "b": 20}
+    assert set(metrics.matchers) == {'{cluster="edge"}'}
+
+
+@pytest.mark.parametrize(
+    ("since_s", "step_s", "steps"), [(86400.0, 120, 720), (3600.0, 5, 720), (100.0, 1, 100), (1000.5, 2, 501)]
+)
+def test_a_period_ends_now_and_consists_of_whole_steps(since_s: float, step_s: int, steps: int) -> None:
+    period = Period.last(since_s, END_S + 0.7)
+    assert (period.end_s, period.step_s, period.length_s) == (END_S, step_s, steps * step_s)
