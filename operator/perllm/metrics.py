@@ -93,6 +93,7 @@ class OperatorMetrics:
             registry=registry,
         )
         self.waiting = Gauge("perllm_tasks_waiting", "Tasks that are waiting for a pod.", registry=registry)
+        self.deferred = Gauge("perllm_tasks_deferred", "Waiting tasks that wait for cheaper energy.", registry=registry)
         self.postponed = Gauge(
             "perllm_tasks_postponed",
             "Waiting tasks whose pod the API server denied, by cause.",

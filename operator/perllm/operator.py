@@ -40,6 +40,9 @@ from perllm.controller.announcer import Announcer
 from perllm.controller.assembly import ControllerContext, ControllerSettings, build_task_control
 from perllm.controller.history import HistoryLimits
 from perllm.controller.watch import TaskWatch
+from perllm.costs.metrics import CostMetrics
+from perllm.costs.outlook import TariffBook
+from perllm.costs.service import EnergyCosts
 from perllm.energy.accounts import AccountMetrics, EnergyAccounts
 from perllm.energy.attribution import IdlePower
 from perllm.energy.foreign import ForeignLoad
@@ -108,6 +111,7 @@ class Operator:
             guard=self._guard,
             rng=rng,
         )
+        self._cost_source = PrometheusSource(config.telemetry, requests.Session())
         self._foreign = ForeignLoad(config.telemetry.history_s)
         wake = asyncio.Event()
         scheduler, parts = build_scheduler(
@@ -117,6 +121,15 @@ class Operator:
             metrics_age_s=self._find_metrics_age_s,
         )
         self._fleet, self._ledger, self._policy = parts.fleet, parts.ledger, parts.policy
+        self._costs = EnergyCosts(
+            TariffBook.build(config.costs),
+            self._cost_source,
+            lambda: parts.fleet.nodes,
+            scheduler.put_costs,
+            metrics=CostMetrics(registry),
+            guard=self._guard,
+            unix_now=time.time,
+        )
         self._profiles = ProfileStore(
             client,
             self._writes,
@@ -222,6 +235,7 @@ class Operator:
             wake=wake,
             has_tasks=lambda: self._watch.is_ready,
             pod_paths=_find_pod_paths(config),
+            charge=self._costs.charge,
         )
 
     def _build_informers(self) -> tuple[Informer[Node], list[Informer[Pod]], list[Informer[Obstacle]]]:
@@ -304,6 +318,7 @@ class Operator:
         log.info("starting PerLLM %s", version("perllm"))
         async with AsyncExitStack() as stack:
             stack.callback(self._source.close)
+            stack.callback(self._cost_source.close)
             await stack.enter_async_context(self._serve_health())
             work = await stack.enter_async_context(cancelled_at_exit())
             self._begin(work, "watch of the event loop", partial(watch_loop, self._metrics.loop_lag.observe))
@@ -317,6 +332,8 @@ class Operator:
             await self._nodes.synced.wait()
             self._begin(work, "telemetry", self._telemetry.run)
             self._begin(work, "energy accounts", self._accounts.run)
+            if self._config.costs.has_tariffs:
+                self._begin(work, "costs of energy", self._costs.run)
             self._begin(work, "foreign load", partial(self._foreign.follow, self._find_foreign, time.time))
             for pods in self._pods:
                 self._begin(work, "watch of pods", pods.run)

@@ -28,6 +28,7 @@ from perllm.controller.runner_pods import RunnerPods
 from perllm.controller.status_writer import StatusWriter
 from perllm.controller.stray_pods import StrayPods
 from perllm.controller.tracking import Tracking
+from perllm.costs.service import Charge, charge_nothing
 from perllm.energy.settlement import Settlement
 from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics
@@ -77,6 +78,7 @@ class ControllerContext:
         wake: set whenever there may be something to decide.
         has_tasks: whether all tasks are known at the moment.
         pod_paths: API paths of the pods that the operator may read.
+        charge: returns what the energy of a task cost, by namespace, node, Unix time and joules.
     """
 
     client: Client
@@ -91,6 +93,7 @@ class ControllerContext:
     wake: asyncio.Event
     has_tasks: Callable[[], bool]
     pod_paths: Sequence[str] = ()
+    charge: Charge = charge_nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +166,7 @@ def build_task_control(
         guard=guard,
         patience=settings.patience,
         unix_now=unix_now,
+        charge=context.charge,
     )
     dispatcher = Dispatcher(
         scheduler,
@@ -223,6 +227,7 @@ def build_task_control(
 def _show_queue(scheduler: Scheduler, parts: Parts, metrics: OperatorMetrics) -> None:
     """Have the metrics read the numbers of waiting tasks and tasks in flight whenever they are scraped."""
     metrics.waiting.set_function(lambda: scheduler.waiting)
+    metrics.deferred.set_function(lambda: scheduler.deferred)
     for cause in DenialCause:
         metrics.postponed.labels(cause).set_function(partial(scheduler.postponed, cause))
     metrics.in_flight.set_function(lambda: len(parts.ledger))

@@ -30,10 +30,14 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """The energy of one task in joules, and its quality; None, never zero, if it is unknown."""
+    """The energy of one task in joules, and its quality; None, never zero, if it is unknown.
+
+    ``idle_j`` is the part of it that is idle power of the node.
+    """
 
     energy_j: float | None
     quality: EnergyQuality
+    idle_j: float | None = None
 
 
 MISSING = Attribution(None, EnergyQuality.MISSING)
@@ -46,14 +50,23 @@ class Charges:
     Attributes:
         times_s: Shape ``(n,)``: ascending.
         charged_j: Shape ``(n,)``: joules per unit of weight charged until then to a task present from the start.
+        idle_j: Shape ``(n,)``: the part of them that is idle power of the node.
     """
 
     times_s: Array
     charged_j: Array
+    idle_j: Array
 
     def sum_j(self, window: Window) -> float:
         """Return what one task is charged, for the part of its window that lies within these times."""
-        start_j, end_j = np.interp([window.start_s, window.end_s], self.times_s, self.charged_j)
+        return self._sum_j(self.charged_j, window)
+
+    def sum_idle_j(self, window: Window) -> float:
+        """Return the part of it that is idle power."""
+        return self._sum_j(self.idle_j, window)
+
+    def _sum_j(self, charged_j: Array, window: Window) -> float:
+        start_j, end_j = np.interp([window.start_s, window.end_s], self.times_s, charged_j)
         return float(end_j - start_j) * window.weight
 
 
@@ -95,9 +108,13 @@ def share_energy(intervals: Intervals, windows: Sequence[Window], idle_w: float)
     interval = np.searchsorted(intervals.times_s, from_s, side="right") - 1
     busy_s = np.bincount(interval, length_s * (present > 0.5), minlength=len(intervals.energy_j))
     active_j = np.maximum(np.nan_to_num(intervals.energy_j) - idle_w * np.diff(intervals.times_s), 0.0)
-    power_w = np.minimum(idle_w, _mean_power_w(intervals)) + active_j / np.maximum(busy_s, 1e-9)
-    shared_w = np.where(present > 0.5, power_w[interval] / np.maximum(weight, 1e-9), 0.0)
-    return Charges(times_s, np.concatenate([[0.0], np.cumsum(shared_w * length_s)]))
+    drawn_idle_w = np.minimum(idle_w, _mean_power_w(intervals))
+    power_w = drawn_idle_w + active_j / np.maximum(busy_s, 1e-9)
+    shared_s = np.where(present > 0.5, length_s / np.maximum(weight, 1e-9), 0.0)
+    charged_j, idle_j = (
+        np.concatenate([[0.0], np.cumsum(one[interval] * shared_s)]) for one in (power_w, drawn_idle_w)
+    )
+    return Charges(times_s, charged_j, idle_j)
 
 
 def estimate_idle_power_w(intervals: Intervals, windows: Sequence[Window]) -> float | None:
@@ -163,7 +180,8 @@ def _read(window: Window, intervals: Intervals, gaps: Array, charges: Charges) -
         return MISSING
     inner = _count(bounds_s, window) - _count(intervals.steps_s, window) - 1
     measured = inner >= _MIN_INTERVALS_MEASURED and not _count(intervals.changes_s, window)
-    return Attribution(charges.sum_j(window), EnergyQuality.MEASURED if measured else EnergyQuality.COARSE)
+    quality = EnergyQuality.MEASURED if measured else EnergyQuality.COARSE
+    return Attribution(charges.sum_j(window), quality, charges.sum_idle_j(window))
 
 
 def _count(times_s: Array, window: Window) -> int:

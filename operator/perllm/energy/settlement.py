@@ -129,7 +129,8 @@ class Settlement:
         share = attribute(intervals, [*tasks, *foreign], idle_w, wanted={own.pod_uid})[own.pod_uid]
         if share.energy_j is None:
             return share
-        return Attribution(share.energy_j + transmission_energy_j, _limit_quality(share.quality, pod.timing))
+        quality = _limit_quality(share.quality, pod.timing)
+        return Attribution(share.energy_j + transmission_energy_j, quality, share.idle_j)
 
     def list_windows(
         self, node: str, first_s: float, last_s: float, own: Span | None = None

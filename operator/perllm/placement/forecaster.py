@@ -54,6 +54,7 @@ class _Scene:
         solo_token_s: seconds per token written, were the task alone.
         contention_s: seconds per token that each further task adds.
         cold: share of the time to load the model that is still to come.
+        joule_cost: what a joule costs there, relative to the mean.
     """
 
     task: Inference
@@ -74,6 +75,7 @@ class _Scene:
     solo_token_s: FloatArray
     contention_s: FloatArray
     cold: FloatArray
+    joule_cost: FloatArray
 
     @property
     def occupancy(self) -> FloatArray:
@@ -125,6 +127,7 @@ class Forecaster:
         *,
         rows: IntArray,
         allowed: BoolArray,
+        joule_cost: FloatArray,
         now_s: float,
     ) -> Outlook:
         """Return what is to be expected of a task on the nodes of `rows`; linear in their number.
@@ -135,9 +138,10 @@ class Forecaster:
             lengths: equally likely lengths of its answer, shape (k,).
             rows: the nodes, shape (n,).
             allowed: whether it may be sent there at all, shape (n,).
+            joule_cost: what a joule costs there, relative to the mean, shape (n,).
             now_s: now, by the ledger's clock.
         """
-        scene = self._survey(request, task, rows=rows, allowed=allowed, now_s=now_s)
+        scene = self._survey(request, task, rows=rows, allowed=allowed, joule_cost=joule_cost, now_s=now_s)
         (times, queue_s), energy, errors = _find_times(scene), _find_energy(scene), scene.laws.latency
         scatter, doubt = np.maximum(errors.scale[rows], MIN_SCALE), _find_doubt(scene)
         scale = np.maximum(scatter, doubt)
@@ -164,7 +168,14 @@ class Forecaster:
         )
 
     def _survey(
-        self, request: PlacementRequest, task: Inference, *, rows: IntArray, allowed: BoolArray, now_s: float
+        self,
+        request: PlacementRequest,
+        task: Inference,
+        *,
+        rows: IntArray,
+        allowed: BoolArray,
+        joule_cost: FloatArray,
+        now_s: float,
     ) -> _Scene:
         laws, fleet = self._learner.laws(task.model, rows), self._fleet
         loads = self._ledger.loads(
@@ -192,6 +203,7 @@ class Forecaster:
             solo_token_s=solo_token_s / OUTPUT_UNIT,
             contention_s=contention_s / OUTPUT_UNIT,
             cold=np.minimum(laws.cold(rows, now_s), self._loaded.cold(task.model, rows, laws.load_s[rows], now_s)),
+            joule_cost=joule_cost,
         )
 
     def _find_room(self, request: PlacementRequest, rows: IntArray, loads: NodeLoads) -> tuple[FloatArray, FloatArray]:
@@ -240,6 +252,7 @@ def _build_arms(
         doubt=doubt,
         plays=_count_plays(scene, doubt),
         spread=spread,
+        joule_cost=scene.joule_cost,
     )
 
 

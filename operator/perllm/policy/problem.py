@@ -77,6 +77,7 @@ class Arms:
             vanishes with the number of outcomes, unlike what will always scatter.
         plays: how many outcomes such a doubt corresponds to, and tasks in flight that the same law will learn from.
         spread: standard deviation of ln(time) by what will always scatter, the length of the answer above all.
+        joule_cost: what a joule costs there now, relative to the mean of all nodes and times; 1 if energy is minimised.
     """
 
     rows: IntArray
@@ -98,6 +99,7 @@ class Arms:
     doubt: FloatArray
     plays: FloatArray
     spread: FloatArray
+    joule_cost: FloatArray
 
 
 class Verdict(StrEnum):

@@ -53,6 +53,7 @@ def make_arms(
         doubt=zeros,
         plays=ones,
         spread=ones,
+        joule_cost=ones,
     )
 
 
