@@ -120,6 +120,7 @@ class Operator:
             count_discarded=lambda reason: self._metrics.outcomes_refused.labels(reason).inc(),
             metrics_age_s=self._find_metrics_age_s,
         )
+        self._scheduler = scheduler
         self._fleet, self._ledger, self._policy = parts.fleet, parts.ledger, parts.policy
         self._costs = EnergyCosts(
             TariffBook.build(config.costs),
@@ -154,7 +155,6 @@ class Operator:
         control = self._control = build_task_control(
             scheduler, parts, self._build_context(wake), _read_controller_settings(config)
         )
-        self._scheduler = scheduler
         self._upkeep = NodeUpkeep(
             scheduler,
             parts.fleet,
@@ -205,7 +205,7 @@ class Operator:
         config, client = self._config, self._client
         settlement = Settlement(
             self._telemetry.energy,
-            IdlePower(),
+            IdlePower(self._scheduler.put_idle_power),
             self._foreign,
             patience_s=config.energy_patience_s,
             retry_s=max(config.telemetry.interval_s / 2, 0.1),

@@ -1,6 +1,6 @@
 """Attribution: splits the energy of a node among the tasks that ran on it."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ _MIN_INTERVALS_MEASURED = 2
 # A low quantile, since idle power is a lower bound, but not the minimum: a single odd sample should not decide.
 _IDLE_QUANTILE = 0.1
 _IDLE_STRETCH_S = 10.0
+_NOTICEABLE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +145,15 @@ def count_present(windows: Sequence[Window]) -> Presence:
 
 
 class IdlePower:
-    """The idle power of every node by its meters, remembered while the node is busy."""
+    """The idle power of every node by its meters, remembered while the node is busy.
 
-    def __init__(self) -> None:
+    Args:
+        on_change: Called with a node and its idle power in watts whenever that has changed noticeably.
+    """
+
+    def __init__(self, on_change: Callable[[str, float], None] = lambda node, power_w: None) -> None:
+        self._on_change = on_change
+        self._shown_w: dict[str, float] = {}
         self._power_w: dict[tuple[str, tuple[str, ...]], float] = {}
 
     def get(self, node: str, meters: tuple[str, ...]) -> float | None:
@@ -156,8 +163,13 @@ class IdlePower:
     def observe(self, node: str, intervals: Intervals, windows: Sequence[Window]) -> None:
         """Update the idle power of a node from recent intervals, if it was idle."""
         power_w = estimate_idle_power_w(intervals, windows)
-        if power_w is not None:
-            self._power_w[node, intervals.meters] = power_w
+        if power_w is None:
+            return
+        self._power_w[node, intervals.meters] = power_w
+        shown_w = self._shown_w.get(node)
+        if shown_w is None or abs(power_w - shown_w) > _NOTICEABLE * shown_w:
+            self._shown_w[node] = power_w
+            self._on_change(node, power_w)
 
 
 def _sum_until(events_s: Array, values: Array, times_s: Array) -> Array:

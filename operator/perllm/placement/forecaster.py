@@ -55,6 +55,7 @@ class _Scene:
         contention_s: seconds per token that each further task adds.
         cold: share of the time to load the model that is still to come.
         joule_cost: what a joule costs there, relative to the mean.
+        idle_w: what the nodes draw while they are empty; 0 where that is not known.
     """
 
     task: Inference
@@ -76,6 +77,7 @@ class _Scene:
     contention_s: FloatArray
     cold: FloatArray
     joule_cost: FloatArray
+    idle_w: FloatArray
 
     @property
     def occupancy(self) -> FloatArray:
@@ -204,6 +206,7 @@ class Forecaster:
             contention_s=contention_s / OUTPUT_UNIT,
             cold=np.minimum(laws.cold(rows, now_s), self._loaded.cold(task.model, rows, laws.load_s[rows], now_s)),
             joule_cost=joule_cost,
+            idle_w=fleet.idle_w(rows),
         )
 
     def _find_room(self, request: PlacementRequest, rows: IntArray, loads: NodeLoads) -> tuple[FloatArray, FloatArray]:
@@ -247,6 +250,7 @@ def _build_arms(
         harm=_find_harm(scene, times),
         marginal_energy_j=_find_marginal_energy(scene, energy),
         transmission_j=scene.transmission_j,
+        idle_j=_find_idle_energy(scene, times, energy),
         work=times.work_s / np.maximum(usual_s, 1e-9),
         load=loads.work_s / np.maximum(scene.slots_per_gpu * usual_s, LEAST_S),
         doubt=doubt,
@@ -330,6 +334,15 @@ def _find_marginal_energy(scene: _Scene, energy: RunEnergy[FloatArray]) -> Float
     token_j = (own_j + shared_j / (scene.occupancy + 1.0) ** 2) / OUTPUT_UNIT
     rise_j: FloatArray = energy.fixed_j + scene.task.output_tokens * token_j
     return rise_j
+
+
+def _find_idle_energy(scene: _Scene, times: RunTimes[FloatArray], energy: RunEnergy[FloatArray]) -> FloatArray:
+    """Return the task's share of the idle power of each node for the time of its inference; joules."""
+    inference_s = times.reading_s + scene.task.output_tokens * times.token_s
+    idle_j: FloatArray = np.minimum(
+        scene.idle_w * inference_s / (scene.loads.running + 1.0), energy.energy_j - scene.transmission_j
+    )
+    return idle_j
 
 
 def _find_harm(scene: _Scene, times: RunTimes[FloatArray]) -> FloatArray:

@@ -71,6 +71,7 @@ class Arms:
         harm: tasks running there that are expected to miss their deadline because of it.
         marginal_energy_j: by how much the energy of the fleet is expected to rise, transmission included.
         transmission_j: the transmission's part of it.
+        idle_j: the part of it that is the task's share of the idle power of the node; 0 where that is not known.
         work: GPU time of the task there, as a multiple of that of a mean task.
         load: work that the node was given beyond what it can do by now, in nodes full of mean tasks.
         doubt: what is not known of the law of the task's time there: a standard deviation of its logarithm, which
@@ -94,6 +95,7 @@ class Arms:
     harm: FloatArray
     marginal_energy_j: FloatArray
     transmission_j: FloatArray
+    idle_j: FloatArray
     work: FloatArray
     load: FloatArray
     doubt: FloatArray

@@ -1,6 +1,7 @@
 """Everything that decides about tasks, in one place: each input that a decision depends on is a method of `Scheduler`.
 
-    nodes       put_node, remove_node, put_serving, note_servers_known, put_bandwidth, put_costs, warm
+    nodes       put_node, remove_node, put_serving, note_servers_known, put_bandwidth, put_idle_power, put_costs,
+                warm
     tasks       note_arrival, submit, withdraw, forget
     pods        note_pod, note_created, note_denied, note_abandoned, release_room, retry, retry_namespace
     placement   decide, settle (kube-scheduler asks), confirm, cancel, end, drop, free
@@ -202,6 +203,12 @@ class Scheduler:
                 self._fleet.put_bandwidth(name, one)
         self._placer.note_bandwidth()
         self._rehearsal.note_bandwidth()
+
+    @recorded
+    def put_idle_power(self, node: str, idle_w: float) -> None:
+        """Update what a node is known to draw while it is empty; it may have left."""
+        if node in self._fleet.nodes:
+            self._fleet.put_idle_power(node, idle_w)
 
     @recorded
     def put_costs(self, outlook: CostOutlook) -> None:

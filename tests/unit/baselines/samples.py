@@ -54,6 +54,7 @@ def make_arms(
         plays=ones,
         spread=ones,
         joule_cost=ones,
+        idle_j=zeros,
     )
 
 
