@@ -9,8 +9,8 @@ Notation, for a task i and an hour h
     linear program     minimise sum of n(i) c'(i, h) x(i, h) over the hours in which i could run and be in time,
                        with  sum over h of x(i, h) = 1  and  sum over i of w(i) x(i, h) <= slot seconds of an hour
 
-It knows all tasks before they arrive, and their lengths, and needs no reserve, unlike PerLLM. Both are judged by n(i) c(h) of
-the hours in which the tasks ran.
+It knows all tasks before they arrive, and their lengths, and needs no reserve, unlike PerLLM. Both are judged by the sum
+of n(i) c(h) over the hours in which the tasks ran.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +33,7 @@ from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.simulator.fleet import FleetPlan, SimulationSettings
 from perllm_lab.simulator.placing import LENIENT_MODE, Placing
 from perllm_lab.simulator.result import Fate, RunResult
-from perllm_lab.simulator.scheduler import NodeReading
+from perllm_lab.simulator.scheduler import NodeReading, RejectTask, SendTask
 from perllm_lab.simulator.simulation import simulate
 from perllm_lab.workload.requests import Request
 from perllm_lab.workload.scenarios import load_scenario
@@ -100,6 +100,13 @@ class Patient(Placing):
         self._now_s = now_s
         asked = self._note_arrival(str(number), request)
         self._scheduler.submit(PendingTask(str(number), 1, 1, asked, kept_chance=KEPT_CHANCE))
+
+    def decide(self, now_s: float) -> Sequence[SendTask | RejectTask]:
+        """Return what is decided now; rounds in which tasks only wait are followed by the next one."""
+        actions = super().decide(now_s)
+        while not actions and self.next_decision_s() <= now_s:
+            actions = super().decide(now_s)
+        return actions
 
 
 @dataclass(frozen=True, slots=True)

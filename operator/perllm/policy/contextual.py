@@ -6,7 +6,7 @@ Notation, for a task i and an arm a
     P(i, a)   chance that i is complete in time if it is sent to a now, the wait for room included: by its favourable
               bound as far as i has slack there, else by its cautious one               (Arms.hit_chance, confidence.py)
     H(i, a)   tasks running on a that are expected to miss their deadline because of i              (Arms.harm)
-    E(i, a)   joules by which the energy of the fleet rises: transmission, inference and the share of idle power, each with
+    E(i, a)   joules by which the energy of the fleet rises, transmission, inference and a share of idle power each with
               its weight omega, times what a joule costs on a
                                              (Arms.transmission_j, Arms.marginal_energy_j, Arms.idle_j, Arms.joule_cost)
     B(i, a)   how much less that may be, what is not known of a's law considered; in mean energies      (confidence.py)

@@ -11,6 +11,7 @@ from chart_generator.values import Values
 from perllm.agent.metrics import AgentMetrics
 from perllm.cli import main as perllm
 from perllm.config import Config
+from perllm.costs.metrics import CostMetrics
 from perllm.energy.accounts import AccountMetrics
 from perllm.metrics import OperatorMetrics
 from perllm.runner.cli import main as runner
@@ -108,6 +109,7 @@ def test_all_metrics_are_explained_and_no_others() -> None:
     TelemetryMetrics(registry)
     AccountMetrics(registry)
     AgentMetrics(registry)
+    CostMetrics(registry)
     exposed = {f"{family.name}_total" if family.type == "counter" else family.name for family in registry.collect()}
     explained = set(re.findall(r"`(perllm_[a-z_]+)`", read(ROOT / "docs/operate.md")))
     assert explained == exposed
