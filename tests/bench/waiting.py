@@ -9,8 +9,8 @@ Notation, for a task i and an hour h
     linear program     minimise sum of n(i) c'(i, h) x(i, h) over the hours in which i could run and be in time,
                        with  sum over h of x(i, h) = 1  and  sum over i of w(i) x(i, h) <= slot seconds of an hour
 
-It knows all tasks before they arrive, and their lengths, and needs no reserve, unlike PerLLM. Both are judged by the sum
-of n(i) c(h) over the hours in which the tasks ran.
+It knows all tasks before they arrive, and their lengths, and needs no reserve, unlike PerLLM. Both are judged by the
+sum of n(i) c(h) over the hours in which the tasks ran.
 """
 
 from collections.abc import Callable, Mapping, Sequence
