@@ -81,6 +81,7 @@ _ROWS: tuple[tuple[Panel, ...], ...] = (
             {
                 "sum(perllm_tasks_waiting{SCOPE})": "waiting",
                 "sum(perllm_tasks_postponed{SCOPE})": "waiting, pod denied",
+                "sum(perllm_tasks_deferred{SCOPE})": "waiting for cheaper energy",
                 "sum(perllm_tasks_in_flight{SCOPE})": "in flight",
                 "max(perllm_ledger_drift{SCOPE})": "drift of the ledger",
             },

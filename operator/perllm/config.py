@@ -12,6 +12,7 @@ from perllm.api.base import MAX_INPUT_BYTES, MAX_TOKENS, MAX_TTL_S, Deadline
 from perllm.api.quantities import DURATION_PATTERN, parse_duration_s
 from perllm.api.task import Tier
 from perllm.cluster.node import NodeLabels
+from perllm.costs.settings import CostSettings
 from perllm.logs import LogSettings
 from perllm.policy.contextual import CsUcb, CsUcbParameters
 from perllm.policy.problem import Policy
@@ -346,6 +347,9 @@ class Config(_Section):
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings, description="Prometheus.")
     policy: PolicySettings = Field(default_factory=PolicySettings, description="The policy.")
     admission: AdmissionSettings = Field(default_factory=AdmissionSettings, description="When tasks are rejected.")
+    costs: CostSettings = Field(
+        default_factory=CostSettings, description="What energy costs, in money and carbon, and what is minimised."
+    )
     tasks: TaskSettings = Field(default_factory=TaskSettings, description="How long finished tasks are kept.")
     pods: PodSettings = Field(default_factory=PodSettings, description="The pods of tasks.")
     nodes: NodeSettings = Field(default_factory=NodeSettings, description="The nodes.")

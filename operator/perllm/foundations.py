@@ -95,7 +95,7 @@ class Foundations:
         telemetry = self.config.telemetry
         return Settlement(
             self.telemetry.energy,
-            IdlePower(),
+            IdlePower(self.scheduler.put_idle_power),
             self.foreign,
             count_gpus=self.parts.fleet.count_gpus,
             patience_s=self.config.energy_patience_s,

@@ -74,6 +74,7 @@ class QueueMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.waiting = Gauge("perllm_tasks_waiting", "Tasks that are waiting for a pod.", registry=registry)
+        self.deferred = Gauge("perllm_tasks_deferred", "Waiting tasks that wait for cheaper energy.", registry=registry)
         self.postponed = Gauge(
             "perllm_tasks_postponed",
             "Waiting tasks whose pod the API server denied, by cause.",

@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
+import requests
 from prometheus_client import CollectorRegistry
 
 from perllm import health
@@ -33,6 +34,9 @@ from perllm.controller.assembly import ControllerContext, build_task_control, re
 from perllm.controller.end_metrics import EndMetrics
 from perllm.controller.suspensions import Suspensions
 from perllm.controller.watch import TaskWatch
+from perllm.costs.metrics import CostMetrics
+from perllm.costs.outlook import TariffBook
+from perllm.costs.service import EnergyCosts
 from perllm.energy.accounts import AccountMetrics, EnergyAccounts
 from perllm.energy.bill import BillMetrics
 from perllm.energy.settlement import Settlement
@@ -46,6 +50,7 @@ from perllm.loop_lag import watch_loop
 from perllm.nodes.profile_parts import ProfileParts
 from perllm.placement.request import PlacementRequest
 from perllm.supervision import cancelled_at_exit, serve
+from perllm.telemetry.source import PrometheusSource
 from perllm.watches import Watches, find_pod_paths
 
 log = logging.getLogger(__name__)
@@ -85,6 +90,16 @@ class Operator:
             node_of=base.parts.fleet.nodes.get,
             create_profile=self._profiles.create,
             prefix=names.profile_prefix(config.instance),
+        )
+        self._cost_source = PrometheusSource(config.telemetry, requests.Session())
+        self._costs = EnergyCosts(
+            TariffBook.build(config.costs),
+            self._cost_source,
+            lambda: base.parts.fleet.nodes,
+            base.scheduler.put_costs,
+            metrics=CostMetrics(registry),
+            guard=base.guard,
+            unix_now=base.unix_now,
         )
         settlement = base.build_settlement()
         bill = BillMetrics(registry)
@@ -159,6 +174,7 @@ class Operator:
             has_tasks=lambda: self._tasks.is_ready,
             pod_paths=find_pod_paths(base.config),
             is_annotated=lambda uid: self._annotated.is_in_flight(uid),
+            charge=self._costs.charge,
             suspensions=Suspensions(
                 None if self._kueue is None else self._kueue.workloads, base.config.kueue.served_resource
             ),
@@ -206,6 +222,7 @@ class Operator:
         base = self._base
         async with AsyncExitStack() as stack:
             stack.callback(base.source.close)
+            stack.callback(self._cost_source.close)
             await stack.enter_async_context(self._serve_health())
             work = await stack.enter_async_context(cancelled_at_exit())
             base.begin(work, "watch of the event loop", partial(watch_loop, base.metrics.process.loop_lag.observe))
@@ -233,6 +250,8 @@ class Operator:
         await self._watches.nodes.synced.wait()
         begin("telemetry", base.telemetry.run)
         begin("energy accounts", self._accounts.run)
+        if base.config.costs.has_tariffs:
+            begin("costs of energy", self._costs.run)
         begin("foreign load", partial(base.foreign.follow, self._find_foreign, base.unix_now))
         for pods in self._watches.pods:
             begin("watch of pods", pods.run)

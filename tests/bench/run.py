@@ -18,16 +18,18 @@ from simulator import measure_simulator
 from stalls import measure_stalls
 from starvation import measure_starvation
 from tables import Row, render
+from waiting import measure_waiting
 from whole_loop import measure_loop
 
 from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
 from perllm_lab.lab import COMPONENTS
 
-PARTS = ("decision", "simulator", "latency", "binding", "loop", "starvation", "stalls", "served", "peer")
-WITHOUT_CLUSTER = {"decision", "simulator"}
+PARTS = ("decision", "simulator", "waiting", "latency", "binding", "loop", "starvation", "stalls", "served", "peer")
+WITHOUT_CLUSTER = {"decision", "simulator", "waiting"}
 SIZES = (100, 1000)
 LATENCY_NODES = 1000
 WIDTH = 160
+SERIES_HELP = "CSV file with a figure for every half hour in column 2, for the waiting part; drawn if not given."
 
 
 @click.command(help=__doc__)
@@ -36,16 +38,21 @@ WIDTH = 160
 @click.option("--nodes", "sizes", type=int, multiple=True, default=SIZES, help="Nodes of the binding part; repeatable.")
 @click.option("--rounds", default=3, show_default=True, help="Turns of each contender.")
 @click.option("--keep", type=click.Path(path_type=Path, file_okay=False), help="Keep the logs, in a new folder here.")
-def main(parts: tuple[str, ...], pods: int, sizes: tuple[int, ...], rounds: int, keep: Path | None) -> None:
+@click.option("--series", type=click.Path(path_type=Path, dir_okay=False, exists=True), help=SERIES_HELP)
+def main(
+    parts: tuple[str, ...], pods: int, sizes: tuple[int, ...], rounds: int, keep: Path | None, series: Path | None
+) -> None:
     """Run the chosen parts, all by default."""
     console = Console(stderr=True)
     with _folder(keep) as folder:
-        rows = asyncio.run(_measure(set(parts or PARTS), Pace(pods, rounds), sizes, folder, console))
+        rows = asyncio.run(_measure(set(parts or PARTS), Pace(pods, rounds), sizes, folder, console, series))
     terminal = Console()
     (terminal if terminal.is_terminal else Console(width=WIDTH)).print(render(rows))
 
 
-async def _measure(parts: set[str], pace: Pace, sizes: Sequence[int], folder: Path, console: Console) -> list[Row]:
+async def _measure(
+    parts: set[str], pace: Pace, sizes: Sequence[int], folder: Path, console: Console, series: Path | None = None
+) -> list[Row]:
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
@@ -54,6 +61,8 @@ async def _measure(parts: set[str], pace: Pace, sizes: Sequence[int], folder: Pa
         rows += measure_decisions(pace.rounds, say)
     if "simulator" in parts:
         rows += measure_simulator(folder / "simulator", say)
+    if "waiting" in parts:
+        rows += measure_waiting(say, series)
     if parts <= WITHOUT_CLUSTER:
         return rows
     say("programs: built on first use, minutes")

@@ -2,6 +2,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,6 +16,11 @@ from prometheus_client import CollectorRegistry
 
 from perllm.api.task_status import EnergyQuality
 from perllm.config import Config
+from perllm.costs.forecast import HOUR_S, HOURS
+from perllm.costs.metrics import CostMetrics
+from perllm.costs.outlook import TariffBook
+from perllm.costs.service import EnergyCosts
+from perllm.costs.settings import CostSettings
 from perllm.energy.attribution import Window, attribute, estimate_idle_power_w
 from perllm.guard import Guard
 from perllm.telemetry.feeds import list_feeds
@@ -180,6 +186,31 @@ async def test_queries_of_all_ready_made_values_are_valid(prometheus: Prometheus
                 await source.query(select_window(feed.query, 60.0, {"cluster": "edge"}))
     finally:
         source.close()
+
+
+async def test_tariffs_learn_the_pattern_of_a_week(prometheus: Prometheus) -> None:
+    # The hour of the day is a series that reaches into the past without having been scraped.
+    settings = CostSettings.model_validate({"money": [{"per_kwh": 0, "query": "hour()"}]})
+    source, book = (
+        PrometheusSource(TelemetrySettings(url=prometheus.url), requests.Session()),
+        TariffBook.build(settings),
+    )
+    costs = EnergyCosts(
+        book,
+        source,
+        dict,
+        lambda outlook: None,
+        metrics=CostMetrics(CollectorRegistry()),
+        guard=Guard(lambda _: None, Random(0)),
+        unix_now=time.time,
+    )
+    try:
+        await costs.query()
+    finally:
+        source.close()
+    now_s = time.time()
+    hours = [datetime.fromtimestamp(now_s + ahead * HOUR_S, UTC).hour for ahead in range(HOURS)]
+    assert book.money[0].expect([now_s + ahead * HOUR_S for ahead in range(HOURS)]) == pytest.approx(hours, abs=1e-6)
 
 
 async def test_outage_makes_figures_stale_and_restart_makes_them_fresh(

@@ -50,6 +50,13 @@ class OnDeadlineMissed(StrEnum):
     TERMINATE = "Terminate"
 
 
+class WhenToRun(StrEnum):
+    """When a task runs, if there is time."""
+
+    SOONEST = "Soonest"
+    CHEAPEST = "Cheapest"
+
+
 def _check_unique(tiers: tuple[Tier, ...]) -> tuple[Tier, ...]:
     if len(set(tiers)) < len(tiers):
         raise ValueError("each tier may be named only once")
@@ -125,6 +132,15 @@ class TaskSpec(Generation):
         default=OnDeadlineMissed.CONTINUE,
         description="What to do when the deadline passes before completion: Continue lets the task keep running, "
         "Terminate ends it.",
+    )
+    when_to_run: WhenToRun = Field(
+        default=WhenToRun.SOONEST,
+        description="When the task runs, if there is time: Soonest, or Cheapest: it may wait for an hour in which "
+        "energy is expected to cost less by PerLLM's configuration (costs), as far as minHitChance permits.",
+    )
+    min_hit_chance: Annotated[float, Field(ge=0.5, le=0.999, allow_inf_nan=False)] = Field(
+        default=0.95,
+        description="With whenToRun Cheapest: the chance to be in time that is to be left when the wait ends.",
     )
     retries: Annotated[int, Field(ge=0, le=MAX_RETRIES)] = Field(
         default=0,

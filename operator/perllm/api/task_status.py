@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field
 
-from perllm.api.base import Figure, Joules, Message, Resource, Seconds, Share, Text, Tokens
+from perllm.api.base import Amount, Figure, Joules, Message, Resource, Seconds, Share, Text, Tokens
 from perllm.api.report import TokenSource
 from perllm.api.served_run import ServedRun
 from perllm.api.task import Tier
@@ -143,6 +143,21 @@ class Observation(Resource):
     latency: Seconds | None = Field(default=None, description="Seconds from creation to completion.")
     energy_joules: Joules | None = Field(
         default=None, description="Joules that the task used on its node; absent if not measured."
+    )
+    transmission_joules: Joules | None = Field(
+        default=None, description="The part of them in which the payload was moved to the node, as estimated."
+    )
+    inference_joules: Joules | None = Field(
+        default=None, description="The part of them that the node drew beyond its idle power."
+    )
+    idle_joules: Joules | None = Field(
+        default=None, description="The part of them that is the task's share of the idle power of the node."
+    )
+    money: Amount | None = Field(
+        default=None, description="What the joules cost in money, if a tariff is configured (costs.money)."
+    )
+    carbon_grams: Amount | None = Field(
+        default=None, description="Grams of CO2 of the joules, if a tariff is configured (costs.carbon)."
     )
     energy_quality: EnergyQuality | None = Field(
         default=None,

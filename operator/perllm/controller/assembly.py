@@ -29,6 +29,7 @@ from perllm.controller.status_writer import StatusWriter
 from perllm.controller.stray_pods import StrayPods
 from perllm.controller.suspensions import Suspensions
 from perllm.controller.tracking import Tracking
+from perllm.costs.service import Charge, charge_nothing
 from perllm.energy.settlement import Settlement
 from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics
@@ -99,6 +100,7 @@ class ControllerContext:
         pod_paths: API paths of the pods that the operator may read.
         is_annotated: whether a uid is that of an annotated pod, which is no task's but in the ledger.
         suspensions: know which tasks may not run for now.
+        charge: returns what the energy of a task cost, by namespace, node, Unix time and joules.
     """
 
     client: Client
@@ -115,6 +117,7 @@ class ControllerContext:
     pod_paths: Sequence[str] = ()
     is_annotated: Callable[[str], bool] = lambda _: False
     suspensions: Suspensions = field(default_factory=Suspensions)
+    charge: Charge = charge_nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +193,7 @@ def build_task_control(
         guard=guard,
         patience=settings.patience,
         unix_now=unix_now,
+        charge=context.charge,
     )
     dispatcher = Dispatcher(
         scheduler,
@@ -254,6 +258,7 @@ def build_task_control(
 def _show_queue(scheduler: Scheduler, parts: Parts, metrics: OperatorMetrics) -> None:
     """Have the metrics read the numbers of waiting tasks and tasks in flight whenever they are scraped."""
     metrics.queue.waiting.set_function(lambda: scheduler.waiting)
+    metrics.queue.deferred.set_function(lambda: scheduler.deferred)
     for cause in DenialCause:
         metrics.queue.postponed.labels(cause).set_function(partial(scheduler.postponed, cause))
     metrics.queue.in_flight.set_function(lambda: len(parts.ledger))

@@ -17,7 +17,14 @@ from perllm.controller.tracking import Tracked, Tracking
 from perllm.guard import Guard, describe
 from perllm.placement.counterfactual import Ending, Savings
 from perllm.placement.placer import Placement
-from perllm.scheduling.admission import NO_MODEL_SERVER, Admission, explain_wait, lacks_server
+from perllm.scheduling.admission import (
+    DEFERRED,
+    NO_MODEL_SERVER,
+    Admission,
+    explain_deferral,
+    explain_wait,
+    lacks_server,
+)
 from perllm.scheduling.denial import DenialCause, PodDenial
 from perllm.scheduling.pending import Action, PendingTask, Reject, SetAside, Start, Wait
 from perllm.scheduling.scheduler import Scheduler
@@ -124,6 +131,9 @@ class Dispatcher:
     def _explain_wait(self, action: Wait) -> None:
         tracked = self._find(action.task)
         if tracked is None:
+            return
+        if action.until_s is not None:
+            self._reconciler.explain(tracked, Note(DEFERRED, explain_deferral(action.until_s)))
             return
         has_no_server = lacks_server(action.placement)
         note = Note(NO_MODEL_SERVER if has_no_server else "Waiting", explain_wait(action.placement))

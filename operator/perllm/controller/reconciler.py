@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from perllm.api.task_status import RunsAs, TaskPhase, TaskStatus
+from perllm.api.task_status import Observation, RunsAs, TaskPhase, TaskStatus
 from perllm.cluster.pod import Pod
 from perllm.cluster.pod_ends import PodPatience, next_look_s
 from perllm.controller import lifecycle
@@ -18,11 +18,13 @@ from perllm.controller.explanations import USUAL_MESSAGES
 from perllm.controller.pod_accounts import PodAccounts
 from perllm.controller.pod_keeper import PodKeeper
 from perllm.controller.served_runs import lose_run
+from perllm.controller.stages import note_energy
 from perllm.controller.status_writer import StatusWriter
 from perllm.controller.summary import is_settled
 from perllm.controller.suspensions import Suspensions
 from perllm.controller.task import Task
 from perllm.controller.tracking import Tracked, Tracking
+from perllm.costs.service import Charge, Expense, charge_nothing
 from perllm.energy.settlement import Settlement
 from perllm.guard import Guard
 from perllm.nodes.node_health import find_avoided
@@ -51,6 +53,7 @@ class Reconciler:
         guard: contains failures about single tasks.
         patience: how long pods may take.
         unix_now: wall clock.
+        charge: returns what the energy of a task cost, by namespace, node, Unix time and joules.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Reconciler:
         guard: Guard,
         patience: PodPatience,
         unix_now: Callable[[], float],
+        charge: Charge = charge_nothing,
     ) -> None:
         self._tracking = tracking
         self._scheduler = scheduler
@@ -81,6 +85,7 @@ class Reconciler:
         self._guard = guard
         self._patience = patience
         self._unix_now = unix_now
+        self._charge = charge
 
     def reconcile(self, key: str) -> None:
         """Reconcile a task; if that fails, its status says so, and it is retried."""
@@ -223,10 +228,18 @@ class Reconciler:
         measured = self._settlement.measure(pod, transmission_energy_j, self._unix_now())
         if measured is None:
             return
-        energy_j = None if measured.energy_j is None else round(measured.energy_j, 3)
-        observed = observed.change(energy_joules=energy_j, energy_quality=measured.quality)
+        expense = self._find_expense(tracked, observed, measured.energy_j)
+        observed = note_energy(observed, measured, transmission_energy_j, expense)
         self._announcer.measured(tracked.task, tracked.status, measured, transmission_energy_j)
         self._adopt(tracked, tracked.status.change(observed=observed))
+
+    def _find_expense(self, tracked: Tracked, observed: Observation, energy_j: float | None) -> Expense:
+        """Return what the energy of a task cost, by the tariffs in the middle of its run."""
+        task, node = tracked.task, tracked.status.node_name
+        if energy_j is None or node is None:
+            return Expense()
+        at_s = task.received_s + (observed.latency or 0.0) - (observed.inference or 0.0) / 2.0
+        return self._charge(task.namespace, node, at_s, energy_j)
 
     def _schedule(self, tracked: Tracked, step: lifecycle.Step, now_s: float) -> None:
         """Plan the next reconciliation for when time alone changes something."""

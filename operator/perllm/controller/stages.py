@@ -10,6 +10,8 @@ from perllm.controller.conditions import set_condition
 from perllm.controller.decisions import read_decision
 from perllm.controller.explanations import AWAITS_TURN
 from perllm.controller.task import Task
+from perllm.costs.service import Expense
+from perllm.energy.attribution import Attribution
 
 
 def accept(task: Task, status: TaskStatus, now_s: float) -> TaskStatus:
@@ -103,6 +105,22 @@ def succeed(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatu
     status = put_condition(task, status, ConditionType.FINISHED, True, "Succeeded", "", now_s)
     verdict = f"{latency_s:.2f} s of {task.valid_spec.deadline_s:g} s"
     return put_condition(task, status, ConditionType.DEADLINE_MET, met, "Met" if met else "Missed", verdict, now_s)
+
+
+def note_energy(observed: Observation, measured: Attribution, transmission_j: float, expense: Expense) -> Observation:
+    """Note the measured energy of a task, its parts, and what it cost; joules of all parts add up to the whole."""
+    known: dict[str, object] = {"energy_quality": measured.quality}
+    if measured.energy_j is not None:
+        energy_j, idle_j = round(measured.energy_j, 3), round(measured.idle_j or 0.0, 3)
+        known |= {
+            "energy_joules": energy_j,
+            "transmission_joules": round(transmission_j, 3),
+            "idle_joules": idle_j,
+            "inference_joules": round(energy_j - round(transmission_j, 3) - idle_j, 3),
+            "money": expense.money,
+            "carbon_grams": expense.grams,
+        }
+    return Observation.model_validate(observed.model_dump() | known)
 
 
 def miss_deadline(task: Task, status: TaskStatus, now_s: float) -> TaskStatus:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from perllm.api import names
-from perllm.api.task import MAX_PRIORITY, TaskSpec
+from perllm.api.task import MAX_PRIORITY, TaskSpec, WhenToRun
 from perllm.api.task_status import TaskStatus
 from perllm.cluster.client import Object
 from perllm.cluster.shapes import as_object, as_text
@@ -118,6 +118,7 @@ class Task:
             self.to_request(avoided),
             priority=spec.priority / MAX_PRIORITY,
             on_infeasible=spec.on_infeasible,
+            kept_chance=spec.min_hit_chance if spec.when_to_run is WhenToRun.CHEAPEST else None,
         )
 
 

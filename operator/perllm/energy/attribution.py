@@ -1,6 +1,6 @@
 """Attribution: splits the energy of a node among the tasks that ran on it."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ _MIN_INTERVALS_MEASURED = 2
 # A low quantile, since idle power is a lower bound, but not the minimum: a single odd sample should not decide.
 _IDLE_QUANTILE = 0.1
 _IDLE_STRETCH_S = 10.0
+_NOTICEABLE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +48,14 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """The energy of one task in joules, and its quality; None, never zero, if it is unknown."""
+    """The energy of one task in joules, and its quality; None, never zero, if it is unknown.
+
+    ``idle_j`` is the part of it that is idle power of the node.
+    """
 
     energy_j: float | None
     quality: EnergyQuality
+    idle_j: float | None = None
 
 
 MISSING = Attribution(None, EnergyQuality.MISSING)
@@ -63,16 +68,20 @@ class Charges:
     Attributes:
         times_s: Shape ``(n,)``: ascending.
         charged_j: Shape ``(n,)``: joules per unit of weight charged until then to a task present from the start.
+        idle_j: Shape ``(n,)``: the part of them that is idle power of the node.
     """
 
     times_s: Array
     charged_j: Array
+    idle_j: Array
 
     def sum_j(self, window: Window) -> float:
         """Return what one task is charged, for the part of its window that lies within these times."""
-        bounds_s = [(phase.start_s, phase.end_s) for phase in window.phases]
-        charged_j = np.diff(np.interp(bounds_s, self.times_s, self.charged_j))[:, 0]
-        return float(charged_j @ np.array([phase.weight for phase in window.phases]))
+        return _sum_j(self.times_s, self.charged_j, window)
+
+    def sum_idle_j(self, window: Window) -> float:
+        """Return the part of it that is idle power."""
+        return _sum_j(self.times_s, self.idle_j, window)
 
 
 def attribute(
@@ -114,9 +123,13 @@ def share_energy(intervals: Intervals, windows: Sequence[Window], idle_w: float)
     interval = np.searchsorted(intervals.times_s, from_s, side="right") - 1
     busy_s = np.bincount(interval, length_s * (present > 0.5), minlength=len(intervals.energy_j))
     active_j = np.maximum(np.nan_to_num(intervals.energy_j) - idle_w * np.diff(intervals.times_s), 0.0)
-    power_w = np.minimum(idle_w, _mean_power_w(intervals)) + active_j / np.maximum(busy_s, 1e-9)
-    shared_w = np.where(present > 0.5, power_w[interval] / np.maximum(weight, 1e-9), 0.0)
-    return Charges(times_s, np.concatenate([[0.0], np.cumsum(shared_w * length_s)]))
+    drawn_idle_w = np.minimum(idle_w, _mean_power_w(intervals))
+    power_w = drawn_idle_w + active_j / np.maximum(busy_s, 1e-9)
+    shared_s = np.where(present > 0.5, length_s / np.maximum(weight, 1e-9), 0.0)
+    charged_j, idle_j = (
+        np.concatenate([[0.0], np.cumsum(one[interval] * shared_s)]) for one in (power_w, drawn_idle_w)
+    )
+    return Charges(times_s, charged_j, idle_j)
 
 
 def estimate_idle_power_w(intervals: Intervals, windows: Sequence[Window]) -> float | None:
@@ -146,9 +159,15 @@ def count_present(windows: Sequence[Window]) -> Presence:
 
 
 class IdlePower:
-    """The idle power of every node by its meters, remembered while the node is busy."""
+    """The idle power of every node by its meters, remembered while the node is busy.
 
-    def __init__(self) -> None:
+    Args:
+        on_change: Called with a node and its idle power in watts whenever that has changed noticeably.
+    """
+
+    def __init__(self, on_change: Callable[[str, float], None] = lambda node, power_w: None) -> None:
+        self._on_change = on_change
+        self._shown_w: dict[str, float] = {}
         self._power_w: dict[tuple[str, tuple[str, ...]], float] = {}
 
     def get(self, node: str, meters: tuple[str, ...]) -> float | None:
@@ -158,8 +177,19 @@ class IdlePower:
     def observe(self, node: str, intervals: Intervals, windows: Sequence[Window]) -> None:
         """Update the idle power of a node from recent intervals, if it was idle."""
         power_w = estimate_idle_power_w(intervals, windows)
-        if power_w is not None:
-            self._power_w[node, intervals.meters] = power_w
+        if power_w is None:
+            return
+        self._power_w[node, intervals.meters] = power_w
+        shown_w = self._shown_w.get(node)
+        if shown_w is None or abs(power_w - shown_w) > _NOTICEABLE * shown_w:
+            self._shown_w[node] = power_w
+            self._on_change(node, power_w)
+
+
+def _sum_j(times_s: Array, charged_j: Array, window: Window) -> float:
+    bounds_s = [(phase.start_s, phase.end_s) for phase in window.phases]
+    gained_j = np.diff(np.interp(bounds_s, times_s, charged_j))[:, 0]
+    return float(gained_j @ np.array([phase.weight for phase in window.phases]))
 
 
 def _sum_until(events_s: Array, values: Array, times_s: Array) -> Array:
@@ -182,7 +212,8 @@ def _read(window: Window, intervals: Intervals, gaps: Array, charges: Charges) -
         return MISSING
     inner = _count(bounds_s, window) - _count(intervals.steps_s, window) - 1
     measured = inner >= _MIN_INTERVALS_MEASURED and not _count(intervals.changes_s, window)
-    return Attribution(charges.sum_j(window), EnergyQuality.MEASURED if measured else EnergyQuality.COARSE)
+    quality = EnergyQuality.MEASURED if measured else EnergyQuality.COARSE
+    return Attribution(charges.sum_j(window), quality, charges.sum_idle_j(window))
 
 
 def _count(times_s: Array, window: Window) -> int:

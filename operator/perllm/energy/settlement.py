@@ -108,7 +108,8 @@ class Settlement:
         share = attribute(intervals, [*tasks, *foreign], idle_w, wanted={own.pod_uid})[own.pod_uid]
         if share.energy_j is None:
             return share
-        return Attribution(share.energy_j + transmission_energy_j, _limit_quality(share.quality, pod.timing))
+        quality = _limit_quality(share.quality, pod.timing)
+        return Attribution(share.energy_j + transmission_energy_j, quality, share.idle_j)
 
     def find_pause_s(self, pod: Pod, now_s: float) -> float:
         """Return after which pause the energy of a finished pod may be measured that still cannot be."""

@@ -52,6 +52,7 @@ class Fleet:
         self._all_nodes: tuple[list[str], IntArray] | None = None
         self._bandwidth_capacity_bps = np.zeros(0)
         self._bandwidth_used_bps = np.zeros(0)
+        self._idle_w = np.zeros(0)
 
     def put(self, node: Node, row: int, bandwidth: Bandwidth) -> None:
         """Add a node or replace what is known of it."""
@@ -79,6 +80,10 @@ class Fleet:
         row = self._rows[name]
         self._bandwidth_capacity_bps[row] = bandwidth.capacity_bps
         self._bandwidth_used_bps[row] = bandwidth.used_bps
+
+    def put_idle_power(self, name: str, idle_w: float) -> None:
+        """Replace what a node is known to draw while it is empty."""
+        self._idle_w[self._rows[name]] = idle_w
 
     def put_serving(self, name: str, serving: Serving) -> None:
         """Replace what the model servers of a node offer; the node may still be unknown."""
@@ -187,6 +192,10 @@ class Fleet:
         """Return the measured use of each node's uplink."""
         return self._bandwidth_used_bps[rows]
 
+    def idle_w(self, rows: IntArray) -> FloatArray:
+        """Return what each node draws while it is empty, in watts; 0 where that is not known."""
+        return self._idle_w[rows]
+
     def _show_serving(self, node: Node, row: int) -> None:
         serving, shown = self.serving_of(node.name), self._models.get(row, frozenset())
         for model in shown ^ serving.models:
@@ -201,6 +210,7 @@ class Fleet:
 
     def _cover(self, rows: int) -> None:
         self._served_slots = extend(self._served_slots, rows, fill=np.inf)
+        self._idle_w = extend(self._idle_w, rows)
         self._tier = extend(self._tier, rows)
         self._is_open = extend(self._is_open, rows)
         self._sizes = {resource: extend(sizes, rows) for resource, sizes in self._sizes.items()}

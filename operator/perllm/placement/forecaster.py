@@ -51,6 +51,8 @@ class _Scene:
         transmission_j: energy of moving the input there.
         rates: of the model on the nodes.
         cold: share of the time to load the model that is still to come.
+        joule_cost: what a joule costs there, relative to the mean.
+        idle_w: what the nodes draw while they are empty; 0 where that is not known.
     """
 
     task: Inference
@@ -68,6 +70,8 @@ class _Scene:
     transmission_j: FloatArray
     rates: RunRates
     cold: FloatArray
+    joule_cost: FloatArray
+    idle_w: FloatArray
 
     @property
     def occupancy(self) -> FloatArray:
@@ -119,6 +123,7 @@ class Forecaster:
         *,
         rows: IntArray,
         allowed: BoolArray,
+        joule_cost: FloatArray,
         now_s: float,
     ) -> Outlook:
         """Return what is to be expected of a task on the nodes of `rows`; linear in their number.
@@ -129,9 +134,10 @@ class Forecaster:
             lengths: equally likely lengths of its answer, shape (k,).
             rows: the nodes, shape (n,).
             allowed: whether it may be sent there at all, shape (n,).
+            joule_cost: what a joule costs there, relative to the mean, shape (n,).
             now_s: now, by the ledger's clock.
         """
-        scene = self._survey(request, task, rows=rows, allowed=allowed, now_s=now_s)
+        scene = self._survey(request, task, rows=rows, allowed=allowed, joule_cost=joule_cost, now_s=now_s)
         (times, queue_s), energy, errors = _find_times(scene), _find_energy(scene), scene.laws.latency
         scatter, doubt = np.maximum(errors.scale[rows], MIN_TIME_SPREAD), _find_doubt(scene)
         time_spread = np.maximum(scatter, doubt)
@@ -158,7 +164,14 @@ class Forecaster:
         )
 
     def _survey(
-        self, request: PlacementRequest, task: Inference, *, rows: IntArray, allowed: BoolArray, now_s: float
+        self,
+        request: PlacementRequest,
+        task: Inference,
+        *,
+        rows: IntArray,
+        allowed: BoolArray,
+        joule_cost: FloatArray,
+        now_s: float,
     ) -> _Scene:
         laws, fleet = self._learner.laws(task.model, rows), self._fleet
         loads = self._ledger.loads(
@@ -182,6 +195,8 @@ class Forecaster:
             transmission_j=task.input_bits * self._transmission_j_per_bit[fleet.tier_codes(rows)],
             rates=laws.find_rates(rows, is_served=task.is_served),
             cold=np.minimum(laws.cold(rows, now_s), self._loaded.cold(task.model, rows, laws.load_s[rows], now_s)),
+            joule_cost=joule_cost,
+            idle_w=fleet.idle_w(rows),
         )
 
     def _find_room(self, request: PlacementRequest, rows: IntArray, loads: NodeLoads) -> tuple[FloatArray, FloatArray]:
@@ -225,11 +240,13 @@ def _build_arms(
         harm=_find_harm(scene, times),
         marginal_energy_j=_find_marginal_energy(scene, energy),
         transmission_j=scene.transmission_j,
+        idle_j=_find_idle_energy(scene, times, energy),
         work=times.work_s / np.maximum(usual_s, 1e-9),
         load=loads.work_s / np.maximum(scene.slots_per_gpu * usual_s, LEAST_S),
         doubt=doubt,
         plays=_count_plays(scene, doubt),
         spread=spread,
+        joule_cost=scene.joule_cost,
     )
 
 
@@ -305,6 +322,15 @@ def _find_marginal_energy(scene: _Scene, energy: RunEnergy[FloatArray]) -> Float
     token_j = (own_j + shared_j / (scene.occupancy + 1.0) ** 2) / OUTPUT_UNIT
     rise_j: FloatArray = energy.fixed_j + scene.task.output_tokens * token_j
     return rise_j
+
+
+def _find_idle_energy(scene: _Scene, times: RunTimes[FloatArray], energy: RunEnergy[FloatArray]) -> FloatArray:
+    """Return the task's share of the idle power of each node for the time of its inference; joules."""
+    inference_s = times.reading_s + scene.task.output_tokens * times.token_s
+    idle_j: FloatArray = np.minimum(
+        scene.idle_w * inference_s / (scene.loads.running + 1.0), energy.energy_j - scene.transmission_j
+    )
+    return idle_j
 
 
 def _find_harm(scene: _Scene, times: RunTimes[FloatArray]) -> FloatArray:

@@ -15,6 +15,7 @@ from perllm.learning.learner import Learner
 from perllm.learning.lengths import Length
 from perllm.placement.alternatives import list_alternatives
 from perllm.placement.circuits import Circuits
+from perllm.placement.costs import JouleCosts
 from perllm.placement.decision import Assessment, Decision
 from perllm.placement.eligibility import Eligibility, Gate
 from perllm.placement.fleet import Fleet
@@ -132,6 +133,7 @@ class Placer:
         unix_now: wall clock, for deadlines.
         now: monotonic clock, for the ledger.
         loaded: models that nodes count as having, besides those that are known to be loaded.
+        costs: what joules cost; the same everywhere and always unless given.
     """
 
     def __init__(
@@ -147,6 +149,7 @@ class Placer:
         unix_now: Callable[[], float],
         now: Callable[[], float],
         loaded: LoadedModels | None = None,
+        costs: JouleCosts | None = None,
     ) -> None:
         self._learner = learner
         self._fleet = fleet
@@ -156,6 +159,7 @@ class Placer:
         self._policy = policy
         j_per_bit = np.array([transmission_j_per_bit[tier] for tier in Tier])
         self._forecaster = Forecaster(learner, fleet, ledger, j_per_bit, loaded or LoadedModels())
+        self._costs = costs or JouleCosts()
         self._metrics_age_s = metrics_age_s
         self._unix_now = unix_now
         self._now = now
@@ -199,7 +203,13 @@ class Placer:
             service=request.origin,
         )
         outlook = self._forecaster.look_out(
-            request, inference, length.points, rows=rows, allowed=eligibility.allowed, now_s=now_s
+            request,
+            inference,
+            length.points,
+            rows=rows,
+            allowed=eligibility.allowed,
+            joule_cost=self._costs.at(rows, decided_s),
+            now_s=now_s,
         )
         task = TaskFeatures(
             model=request.model,

@@ -6,8 +6,9 @@ Notation, for a task i and an arm a
     P(i, a)   chance that i is complete in time if it is sent to a now, the wait for room included: by its favourable
               bound as far as i has slack there, else by its cautious one               (Arms.hit_chance, confidence.py)
     H(i, a)   tasks running on a that are expected to miss their deadline because of i              (Arms.harm)
-    E(i, a)   joules by which the energy of the fleet rises: transmission and inference, each with its weight omega
-                                                                          (Arms.transmission_j, Arms.marginal_energy_j)
+    E(i, a)   joules by which the energy of the fleet rises, transmission, inference and a share of idle power each with
+              its weight omega, times what a joule costs on a
+                                             (Arms.transmission_j, Arms.marginal_energy_j, Arms.idle_j, Arms.joule_cost)
     B(i, a)   how much less that may be, what is not known of a's law considered; in mean energies      (confidence.py)
     Q(a)      work that a was given beyond what it can do by now: a virtual queue, in nodes full of
               mean tasks                                                                                 (Arms.load)
@@ -82,6 +83,7 @@ class CsUcbParameters:
         confidence: delta, width of the bounds of what is not known yet; 0 takes what is learned for true.
         transmission_weight: omega of the energy of moving inputs.
         inference_weight: omega of the energy of inference.
+        idle_weight: omega of the part of it that is idle power of the node, shared by the tasks there.
     """
 
     harm_weight: float = 1.5
@@ -92,6 +94,7 @@ class CsUcbParameters:
     confidence: float = 0.3
     transmission_weight: float = 1.0
     inference_weight: float = 1.0
+    idle_weight: float = 1.0
 
 
 class CsUcb:
@@ -177,9 +180,11 @@ class CsUcb:
     def _weigh_energy(self, arms: Arms) -> FloatArray:
         weights, inference_j = self._parameters, arms.marginal_energy_j - arms.transmission_j
         energy_j: FloatArray = (
-            weights.transmission_weight * arms.transmission_j + weights.inference_weight * inference_j
+            weights.transmission_weight * arms.transmission_j
+            + weights.inference_weight * inference_j
+            + (weights.idle_weight - weights.inference_weight) * arms.idle_j
         )
-        return energy_j
+        return energy_j * arms.joule_cost
 
     def _mean_j(self, arms: Arms, open_arms: BoolArray) -> float:
         """Return the mean energy of a task; before the first outcome that of this one."""

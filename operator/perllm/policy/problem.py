@@ -71,12 +71,14 @@ class Arms:
         harm: tasks running there that are expected to miss their deadline because of it.
         marginal_energy_j: by how much the energy of the fleet is expected to rise, transmission included.
         transmission_j: the transmission's part of it.
+        idle_j: the part of it that is the task's share of the idle power of the node; 0 where that is not known.
         work: GPU time of the task there, as a multiple of that of a mean task.
         load: work that the node was given beyond what it can do by now, in nodes full of mean tasks.
         doubt: what is not known of the law of the task's time there: a standard deviation of its logarithm, which
             vanishes with the number of outcomes, unlike what will always scatter.
         plays: how many outcomes such a doubt corresponds to, and tasks in flight that the same law will learn from.
         spread: standard deviation of ln(time) by what will always scatter, the length of the answer above all.
+        joule_cost: what a joule costs there now, relative to the mean of all nodes and times; 1 if energy is minimised.
     """
 
     rows: IntArray
@@ -93,11 +95,13 @@ class Arms:
     harm: FloatArray
     marginal_energy_j: FloatArray
     transmission_j: FloatArray
+    idle_j: FloatArray
     work: FloatArray
     load: FloatArray
     doubt: FloatArray
     plays: FloatArray
     spread: FloatArray
+    joule_cost: FloatArray
 
 
 class Verdict(StrEnum):

@@ -6,6 +6,8 @@ found. So while no task of a model starts, a small share of its rejected tasks i
 other task anything, and that would be in time if their prediction were wrong by as much as predictions can be.
 """
 
+from datetime import UTC, datetime
+
 import numpy as np
 
 from perllm.api.task import OnInfeasible
@@ -14,6 +16,9 @@ from perllm.policy.problem import Verdict
 
 NO_MODEL_SERVER = "NoModelServer"
 """Reason of a served task that waits because no node has a model server for it."""
+
+DEFERRED = "Deferred"
+"""Reason of a task that waits for cheaper energy."""
 
 NO_SERVER_ADVICE = "start one where an agent finds it (kubectl get llmservers), or set config.runner.server_url"
 
@@ -101,6 +106,11 @@ class Admission:
 def lacks_server(placement: Placement) -> bool:
     """Whether a served task waits for a model server that somebody has to start."""
     return placement.request.runner is None and placement.eligibility.is_unserved
+
+
+def explain_deferral(until_s: float) -> str:
+    """Return that a task waits for cheaper energy, until a Unix time."""
+    return f"waiting for cheaper energy until {datetime.fromtimestamp(until_s, UTC):%Y-%m-%dT%H:%MZ}"
 
 
 def explain_wait(placement: Placement) -> str:

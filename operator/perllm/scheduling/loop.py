@@ -4,7 +4,8 @@
 
 A task starts only when a node can take it now and the policy finds no other node worth waiting for. Its slots are
 reserved at once, so that the next task of the same round sees less room, and released if no pod comes of it. A task
-whose pod the API server denies is postponed, outside all lines, until the cause may have gone.
+whose pod the API server denies is postponed, outside all lines, until the cause may have gone; one that may wait for
+cheaper energy is deferred, outside all lines too, until that is expected (deferral.py).
 
 Within a namespace tasks go by priority, then by least laxity (laxity.py); which namespace comes next is decided by the
 shares (shares.py). A node is sought once per task and round: the rank needs no decision, and the decision that a pod
@@ -13,7 +14,7 @@ was created on stands until it is bound, unless what it was based on has changed
 Pure: no I/O and no clock of its own; everything that it depends on is passed in.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -29,6 +30,8 @@ from perllm.policy.problem import Verdict
 from perllm.scheduling.admission import Admission
 from perllm.scheduling.backlog import Line
 from perllm.scheduling.claims import Claim, Claims
+from perllm.scheduling.clock import HeldClock
+from perllm.scheduling.deferral import StartPlanner
 from perllm.scheduling.denial import DenialCause, PodDenial
 from perllm.scheduling.laxity import ResidenceTimes
 from perllm.scheduling.lines import WaitingLines
@@ -37,7 +40,7 @@ from perllm.scheduling.postponed import Postponed
 from perllm.scheduling.ranking import Rank
 from perllm.scheduling.shares import EXAMINATION_S, Shares
 from perllm.scheduling.standing import StandingDecisions
-from perllm.scheduling.timers import Timers
+from perllm.scheduling.timers import Timer, Timers
 
 MAX_EXAMINED = 64
 """Waiting tasks that are examined in one round; bounds the time for which the event loop is blocked."""
@@ -80,7 +83,8 @@ class DispatchLoop:
         circuits: of the nodes.
         shares: what each namespace was given.
         rules: of the queue.
-        now_s: returns monotonic seconds.
+        planner: plans when tasks start that may wait for cheaper energy.
+        clock: that decisions go by.
         rng: for the jitter of pauses.
     """
 
@@ -93,18 +97,23 @@ class DispatchLoop:
         circuits: Circuits,
         shares: Shares,
         rules: DispatchRules,
-        now_s: Callable[[], float],
+        planner: StartPlanner,
+        clock: HeldClock,
         rng: Random,
     ) -> None:
+        now_s = clock.now_s
         self._placer = placer
         self._fleet = fleet
         self._ledger = ledger
         self._shares = shares
         self._rules = rules
+        self._planner = planner
+        self._clock = clock
         self._now_s = now_s
         self._timers = Timers()
         self._lines: WaitingLines[str] = WaitingLines(shares)
         self._postponed = Postponed(self._requeue, timers=self._timers, now_s=now_s, rng=rng)
+        self._deferred: dict[str, Timer] = {}
         self._residence_times = ResidenceTimes()
         self._tasks: dict[str, PendingTask] = {}
         self._claims = Claims()
@@ -116,7 +125,12 @@ class DispatchLoop:
     @property
     def waiting(self) -> int:
         """Number of tasks that wait for a pod."""
-        return len(self._lines) + len(self._postponed)
+        return len(self._lines) + len(self._postponed) + len(self._deferred)
+
+    @property
+    def deferred(self) -> int:
+        """Number of those that wait for cheaper energy."""
+        return len(self._deferred)
 
     def postponed(self, cause: DenialCause) -> int:
         """Return how many of them wait because their pods were denied for this cause."""
@@ -126,11 +140,13 @@ class DispatchLoop:
         """Queue a task for its next pod; repeating it is harmless, and the newest generation counts."""
         known = self._tasks.get(task.key)
         is_known = known is not None and (known.uid, known.attempt) == (task.uid, task.attempt)
-        is_changed = known is not None and known.generation != task.generation and task.key in self._lines
+        is_waiting = task.key in self._lines or task.key in self._deferred
+        is_changed = known is not None and known.generation != task.generation and is_waiting
         if is_known and not is_changed:
             self._lines.requeue(task.key)
             return
         self._postponed.remove(task.key)
+        self._resume(task.key)
         # What is still held for an earlier attempt: its pod ended before it was seen.
         self.release_room(task.key)
         self._claims.pop(task.key)
@@ -141,6 +157,7 @@ class DispatchLoop:
         """Remove a task: it ended, was deleted, or its pod is bound."""
         self._lines.remove(key)
         self._postponed.remove(key)
+        self._resume(key)
         task = self._tasks.pop(key, None)
         self._claims.pop(key)
         if task is not None:
@@ -159,6 +176,7 @@ class DispatchLoop:
         """Note that a task has a pod that waits for kube-scheduler, even if its creation seemed to fail."""
         task, claim = self._tasks.get(key), self._claims.get(key)
         self._postponed.remove(key)
+        self._resume(key)
         if claim is not None:
             claim.is_seen = True
             claim.timer.cancel()
@@ -216,6 +234,11 @@ class DispatchLoop:
         """Have the next round examine all waiting tasks: a node joined, left or changed; mostly several do."""
         self._must_examine_all = True
 
+    def note_costs(self) -> None:
+        """Plan again when deferred tasks start: what energy is expected to cost has changed."""
+        for key in list(self._deferred):
+            self._requeue(key)
+
     def note_servers_known(self) -> None:
         """Note that agents have had time to report: where no model server is known now, there is none."""
         self._knows_servers = True
@@ -227,6 +250,7 @@ class DispatchLoop:
         self._timers.run(now_s)
         if self._must_examine_all:
             self._lines.requeue_all()
+            self.note_costs()
         self._must_examine_all = self._is_cut_short = False
         actions: list[Action] = []
         waiting = self._lines.due(now_s, lambda namespace: self._claims.may_start(namespace, now_s))
@@ -287,6 +311,10 @@ class DispatchLoop:
         if verdict is Verdict.REJECT:
             self.withdraw(task.key)
             return Reject(task, placement)
+        until_s = self._find_wait(task, placement)
+        if until_s is not None:
+            self._defer(task, until_s)
+            return Wait(task, placement, until_s)
         arm = placement.arm
         if verdict is Verdict.WAIT or arm is None:
             self._await(task, placement)
@@ -295,6 +323,22 @@ class DispatchLoop:
             return None
         self._start(task, placement, arm)
         return Start(task, placement)
+
+    def _find_wait(self, task: PendingTask, placement: Placement) -> float | None:
+        """Return until which Unix time a task waits for cheaper energy; None if it does not."""
+        return None if task.kept_chance is None else self._planner.plan(placement, task.kept_chance)
+
+    def _defer(self, task: PendingTask, until_s: float) -> None:
+        self._lines.remove(task.key)
+        at_s = self._now_s() + until_s - self._clock.unix_s()
+        self._deferred[task.key] = self._timers.call_at(at_s, partial(self._requeue, task.key))
+
+    def _resume(self, key: str) -> None:
+        """Defer a task no longer, and forget when it was to start."""
+        timer = self._deferred.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+            self._planner.forget(self._tasks[key].uid)
 
     def _start(self, task: PendingTask, placement: Placement, arm: int) -> None:
         """Charge the namespace of a task that starts, and reserve its slots and its places."""
@@ -344,6 +388,7 @@ class DispatchLoop:
     def _requeue(self, key: str) -> None:
         task = self._tasks.get(key)
         if task is not None:
+            self._resume(key)
             self._queue(task)
 
     def _queue(self, task: PendingTask) -> None:

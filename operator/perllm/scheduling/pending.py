@@ -18,6 +18,8 @@ class PendingTask:
         request: what it asks of placement.
         priority: from -1 to 1.
         on_infeasible: whether it may be rejected.
+        kept_chance: the chance to be in time that it keeps while it waits for cheaper energy; None if it starts as soon
+            as it can.
     """
 
     key: str
@@ -26,6 +28,7 @@ class PendingTask:
     request: PlacementRequest
     priority: float = 0.0
     on_infeasible: OnInfeasible = OnInfeasible.BEST_EFFORT
+    kept_chance: float | None = None
 
     @property
     def uid(self) -> str:
@@ -48,10 +51,11 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The task keeps waiting, for the reasons in `placement`."""
+    """The task keeps waiting: for cheaper energy until a Unix time, or for the reasons in `placement`."""
 
     task: PendingTask
     placement: Placement
+    until_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Everything that decides about tasks, in one place: each input that a decision depends on is a method of `Scheduler`.
 
-    nodes       put_node, remove_node, put_serving, note_servers_known, put_bandwidth, warm
+    nodes       put_node, remove_node, put_serving, note_servers_known, put_bandwidth, put_idle_power, put_costs,
+                warm
     tasks       note_arrival, submit, withdraw, retract, forget
     pods        note_pod, note_created, note_denied, note_abandoned, release_room, retry, retry_namespace
     placement   decide, settle (kube-scheduler asks), confirm, cancel, end, drop, free
@@ -20,12 +21,14 @@ from random import Random
 from perllm.api.node_profile import CircuitState
 from perllm.api.task import Tier
 from perllm.cluster.node import Node
+from perllm.costs.outlook import CostOutlook
 from perllm.learning.learner import Learner
 from perllm.learning.node_state import NodeState
 from perllm.learning.outcome import Ended, Outcome
 from perllm.learning.restoration import restore
 from perllm.placement.circuit import Attempt, CircuitChange
 from perllm.placement.circuits import Circuits
+from perllm.placement.costs import JouleCosts
 from perllm.placement.counterfactual import Ending, Prospect
 from perllm.placement.decision import Decision
 from perllm.placement.fleet import Bandwidth, Fleet
@@ -36,6 +39,7 @@ from perllm.placement.rehearsal import OtherScheduler, build_rehearsal
 from perllm.placement.request import PlacementRequest
 from perllm.placement.serving import NOTHING, Serving
 from perllm.policy.problem import Policy
+from perllm.scheduling.deferral import StartPlanner
 from perllm.scheduling.denial import DenialCause, PodDenial
 from perllm.scheduling.journal import Inputs, recorded
 from perllm.scheduling.loop import DispatchLoop, DispatchRules
@@ -94,7 +98,7 @@ class Scheduler:
         self._fleet = parts.fleet
         self._ledger = parts.ledger
         self._circuits = parts.circuits
-        clock = inputs.clock
+        clock, self._costs = inputs.clock, JouleCosts()
         build_placer = partial(
             Placer,
             parts.policy,
@@ -105,6 +109,7 @@ class Scheduler:
             metrics_age_s=metrics_age_s,
             unix_now=clock.unix_s,
             now=clock.now_s,
+            costs=self._costs,
         )
         self._placer = build_placer(parts.ledger)
         self._rehearsal = build_rehearsal(
@@ -117,7 +122,8 @@ class Scheduler:
             circuits=parts.circuits,
             shares=shares,
             rules=rules,
-            now_s=clock.now_s,
+            planner=StartPlanner(self._costs, clock.unix_s),
+            clock=clock,
             rng=rng,
         )
 
@@ -129,6 +135,11 @@ class Scheduler:
     def postponed(self, cause: DenialCause) -> int:
         """Return how many of them wait because their pods were denied for this cause."""
         return self._loop.postponed(cause)
+
+    @property
+    def deferred(self) -> int:
+        """Number of those that wait for cheaper energy."""
+        return self._loop.deferred
 
     def next_s(self) -> float:
         """Return when `due` must be called next even if nothing happens, by the monotonic clock; inf for never."""
@@ -180,6 +191,18 @@ class Scheduler:
                 self._fleet.put_bandwidth(name, one)
         self._placer.note_bandwidth()
         self._rehearsal.note_bandwidth()
+
+    @recorded
+    def put_idle_power(self, node: str, idle_w: float) -> None:
+        """Update what a node is known to draw while it is empty; it may have left."""
+        if node in self._fleet.nodes:
+            self._fleet.put_idle_power(node, idle_w)
+
+    @recorded
+    def put_costs(self, outlook: CostOutlook) -> None:
+        """Update what joules cost on the nodes, now and later."""
+        self._costs.put(outlook, {name: self._fleet.row(name) for name in outlook.of_node if name in self._fleet.nodes})
+        self._loop.note_costs()
 
     @recorded
     def warm(self, node: str, model: str) -> None:

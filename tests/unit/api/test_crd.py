@@ -46,7 +46,10 @@ def test_schema_holds_nothing_that_kubernetes_refuses(definition: dict[str, Any]
         assert word not in text
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
+TASKS = [path for path in sorted((ROOT / "examples").glob("*.yaml")) if "LLMInferenceTask" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", TASKS, ids=lambda path: path.name)
 def test_examples_are_valid_tasks(path: Path) -> None:
     tasks = [task for task in yaml.safe_load_all(path.read_text()) if task["kind"] == "LLMInferenceTask"]
 

@@ -53,6 +53,8 @@ def make_arms(
         doubt=zeros,
         plays=ones,
         spread=ones,
+        joule_cost=ones,
+        idle_j=zeros,
     )
 
 

@@ -49,6 +49,12 @@ def test_idle_power_of_an_empty_node_is_charged_to_nobody() -> None:
     assert found["a"].energy_j == pytest.approx(100)
 
 
+def test_idle_power_that_is_shared_is_a_part_of_the_energy_of_tasks() -> None:
+    found = attribute(intervals_of([10, 100, 100, 10]), [Window("a", 1, 3), Window("b", 2, 3)], IDLE_W)
+
+    assert (found["a"].idle_j, found["b"].idle_j) == (pytest.approx(10 + 5), pytest.approx(5))
+
+
 def test_tasks_share_equally_the_time_they_have_in_common() -> None:
     found = attribute(intervals_of([100] * 6), [Window("a", 0, 4), Window("b", 2, 6)], IDLE_W)
 

@@ -12,6 +12,7 @@ from perllm.agent.metrics import AgentMetrics
 from perllm.cli import main as perllm
 from perllm.config import Config
 from perllm.controller.end_metrics import EndMetrics
+from perllm.costs.metrics import CostMetrics
 from perllm.energy.accounts import AccountMetrics
 from perllm.energy.bill import BillMetrics
 from perllm.metrics import OperatorMetrics
@@ -112,6 +113,7 @@ def test_all_metrics_are_explained_and_no_others() -> None:
     AgentMetrics(registry)
     EndMetrics(registry)
     BillMetrics(registry)
+    CostMetrics(registry)
     exposed = {f"{family.name}_total" if family.type == "counter" else family.name for family in registry.collect()}
     explained = set(re.findall(r"`(perllm_[a-z_]+)`", read(ROOT / "docs/operate.md")))
     assert explained == exposed

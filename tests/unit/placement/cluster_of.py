@@ -1,5 +1,6 @@
 """A placer over nodes that a test describes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 
@@ -19,8 +20,17 @@ from perllm.policy.problem import Policy
 EDGE, CLOUD = Tier.EDGE, Tier.CLOUD
 
 
-def make_node(name: str, tier: Tier = EDGE, slots: float = 4.0, gpu_type: str = "T4", *, is_open: bool = True) -> Node:
-    return Node(name, f"uid-{name}", tier, gpu_type, slots, frozenset({f"10.0.0.{len(name)}"}), is_open)
+def make_node(
+    name: str,
+    tier: Tier = EDGE,
+    slots: float = 4.0,
+    gpu_type: str = "T4",
+    *,
+    is_open: bool = True,
+    labels: Mapping[str, str] | None = None,
+) -> Node:
+    address = f"10.0.0.{len(name)}"
+    return Node(name, f"uid-{name}", tier, gpu_type, slots, frozenset({address}), is_open, labels=labels or {})
 
 
 @dataclass

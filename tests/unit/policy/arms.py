@@ -30,6 +30,8 @@ def make_arms(
     doubt: Sequence[float] | None = None,
     plays: Sequence[float] | None = None,
     spread: Sequence[float] | None = None,
+    joule_cost: Sequence[float] | None = None,
+    idle_j: Sequence[float] | None = None,
 ) -> Arms:
     """Return arms; `compute` and `bandwidth` are pairs of (used with the task, capacity), roomy by default."""
     n = len(latency_s)
@@ -55,6 +57,8 @@ def make_arms(
         doubt=np.array(doubt or [0.0] * n),
         plays=np.array(plays or [1.0] * n),
         spread=np.array(spread or [1.0] * n),
+        joule_cost=np.array(joule_cost or [1.0] * n),
+        idle_j=np.array(idle_j or [0.0] * n),
     )
 
 

@@ -42,6 +42,23 @@ class TestScore:
         choice = priced(1000.0, rent=0.1).choose(make_task(), arms)
         assert choice.scores == pytest.approx([1 - 0.1 * 2.0 * 1.5, 1.0])
 
+    def test_weighs_the_parts_of_energy(self) -> None:
+        arms = make_arms(latency_s=[5], marginal_energy_j=[100], transmission_j=[10], idle_j=[30])
+        weighted = priced(1000.0, transmission_weight=2.0, inference_weight=1.0, idle_weight=0.5)
+        assert weighted.choose(make_task(), arms).scores == pytest.approx([1 - (2 * 10 + 60 + 0.5 * 30) / 1000])
+
+    def test_counts_joules_by_what_they_cost(self) -> None:
+        arms = make_arms(latency_s=[5, 5], marginal_energy_j=[100, 120], joule_cost=[1.5, 0.5])
+        choice = priced(1000.0).choose(make_task(), arms)
+        assert choice.scores == pytest.approx([1 - 0.15, 1 - 0.06])
+
+    def test_is_not_changed_by_costs_and_parts_that_weigh_the_same(self) -> None:
+        known = {"latency_s": [5, 5], "hit_chance": [0.9, 0.8], "marginal_energy_j": [103.7, 421.3]}
+        plain = make_arms(**known, transmission_j=[0.3, 0.7])
+        with_parts = make_arms(**known, transmission_j=[0.3, 0.7], idle_j=[17.1, 33.3], joule_cost=[1.0, 1.0])
+        scores = [priced(1000.0).choose(make_task(), arms).scores.tolist() for arms in (plain, with_parts)]
+        assert scores[0] == scores[1]
+
     def test_lets_energy_lead_where_deadlines_are_met_anyway(self) -> None:
         arms = make_arms(latency_s=[1, 9], hit_chance=[0.999, 0.99], marginal_energy_j=[500, 100])
         assert priced(10_000.0).choose(make_task(), arms).arm == 1
