@@ -183,8 +183,9 @@ def _find_impossible(part: Any) -> list[str]:
 
 def _flatten(part: Any) -> dict[str, object]:
     """Return the fields of a decision and of its parts, by the keys of the record."""
+    kind: Any = type(part)
     flat: dict[str, object] = {}
-    for name, key in _list_keys(type(part)):
+    for name, key in _list_keys(kind):
         value = getattr(part, name)
         if isinstance(value, _PARTS):
             flat |= _flatten(value)
@@ -235,10 +236,8 @@ def _bounded(value: object, length: int) -> object:
 
 def _is_possible(name: str, value: object) -> bool:
     """Whether a number is finite, of a size that can be reckoned with, and of the sign that it must have."""
-    if isinstance(value, Mapping):
-        return all(_is_possible("", count) for count in value.values())
     if not isinstance(value, int | float):
-        return True
+        return not isinstance(value, Mapping) or all(_is_possible("", count) for count in value.values())
     if not isfinite(value) or abs(value) > MAX_FIGURE:
         return False
     return value > 0 if name in _POSITIVE else value >= 0 or name in _ANY_SIGN

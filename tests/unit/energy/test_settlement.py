@@ -133,6 +133,8 @@ def test_the_answer_waits_for_pods_that_ran_beside_it_and_are_told_of_late() -> 
     metered.sample_until(1015)
     metered.run(OWN)
     assert metered.settlement.measure(OWN, 0.0, 1010.0 + SETTLING_S - 0.1) is None
+    assert metered.settlement.find_pause_s(OWN, 1010.0) == SETTLING_S
+    assert metered.settlement.find_pause_s(OWN, 1010.0 + SETTLING_S) == metered.settlement.retry_s
     metered.settlement.begin(running(name="x", uid="uid-x", task_uid="task-x", started_s=1003.0), 1011.0)
     energy = metered.settlement.measure(OWN, 0.0, 1010.0 + SETTLING_S)
     assert energy is not None
