@@ -183,9 +183,8 @@ def _find_impossible(part: Any) -> list[str]:
 
 def _flatten(part: Any) -> dict[str, object]:
     """Return the fields of a decision and of its parts, by the keys of the record."""
-    kind: Any = type(part)
-    flat: dict[str, object] = {}
-    for name, key in _list_keys(kind):
+    flat: dict[str, Any] = {}
+    for name, key in _list_keys(part.__class__):
         value = getattr(part, name)
         if isinstance(value, _PARTS):
             flat |= _flatten(value)
