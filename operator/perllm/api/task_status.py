@@ -228,7 +228,12 @@ class TaskStatus(Resource):
         description="pod: it runs as a pod, made from its template or, for a prompt, by PerLLM; request: as a request "
         "to a model server of the node.",
     )
-    attempts: int = Field(default=0, ge=0, description="Number of pods created, or requests made, for the task.")
+    attempts: int = Field(
+        default=0,
+        ge=0,
+        description="Number of pods created, or requests made, for the task. A pod that is replaced because it fits on "
+        "none of the nodes it names does not count.",
+    )
     failed_attempts: Annotated[tuple[int, ...], Field(max_length=MAX_FAILED_ATTEMPTS)] | None = Field(
         default=None, description="Attempts whose own pod failed; more of them than spec.retries end the task."
     )

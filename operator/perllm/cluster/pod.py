@@ -277,11 +277,16 @@ def _find_wait(status: dict[str, Any], node: str | None, containers: Sequence[Co
 
 
 def _read_misfit(metadata: dict[str, Any], annotations: dict[str, Any], status: dict[str, Any]) -> Misfit | None:
-    """Return since when kube-scheduler finds no place for a pod without a node; None if it does, or may use any."""
+    """Return since when kube-scheduler finds no place for a pod without a node; None if it does, or may use any.
+
+    While it preempts other pods, or carries out a placement, the pod has a nominated node.
+    """
     scheduled = _find_condition(status, "PodScheduled")
     since_s = parse_time_s(scheduled.get("lastTransitionTime"))
     is_misfit = (scheduled.get("status"), scheduled.get("reason")) == ("False", "Unschedulable")
-    if not is_misfit or since_s is None or names.NAMED_NODES_ANNOTATION not in annotations:
+    if not is_misfit or since_s is None or status.get("nominatedNodeName"):
+        return None
+    if names.NAMED_NODES_ANNOTATION not in annotations:
         return None
     return Misfit(since_s, as_text(metadata.get("resourceVersion")))
 

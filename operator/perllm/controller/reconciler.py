@@ -199,10 +199,10 @@ class Reconciler:
 
     def _adopt(self, tracked: Tracked, status: TaskStatus) -> None:
         """Make `status` the task's, announce what is new in it, and have it written."""
-        if status == tracked.put:
-            return
         task, before = tracked.task, tracked.status
         tracked.status = status
+        if status == tracked.put:
+            return
         if status.node_name and (status.node_name, status.pod_name) != (before.node_name, before.pod_name):
             pod = tracked.find_pod(status.pod_name)
             decision = tracked.decision_of(pod) if pod else None

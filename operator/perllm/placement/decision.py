@@ -246,10 +246,8 @@ def _bounded(value: object, length: int) -> object:
 
 def _is_possible(name: str, value: object) -> bool:
     """Whether a number is finite, of a size that can be reckoned with, and of the sign that it must have."""
-    if isinstance(value, Mapping):
-        return all(_is_possible("", count) for count in value.values())
     if not isinstance(value, int | float):
-        return True
+        return not isinstance(value, Mapping) or all(_is_possible("", count) for count in value.values())
     if not isfinite(value) or abs(value) > MAX_FIGURE:
         return False
     return value > 0 if name in _POSITIVE else value >= 0 or name in _ANY_SIGN

@@ -128,6 +128,12 @@ def test_a_task_ends_or_has_a_pod_or_wants_a_new_one(
     assert not result.doomed or result.status.phase.is_final
 
 
+def test_a_status_in_which_nothing_changes_is_not_even_copied() -> None:
+    for make in (waiting, bound, running, succeeded):
+        status = step(make()).status
+        assert step(make(), status=status).status is status
+
+
 class TestAcceptance:
     def test_is_noted_with_the_time_of_receipt(self) -> None:
         status = step().status

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from perllm.api import names
-from perllm.cluster.pod import read_pod
+from perllm.cluster.pod import Misfit, read_pod
 from perllm.cluster.pod_ends import FIT_PATIENCE_S
 from perllm.cluster.times import format_time
 from perllm.controller.assembly import ControllerSettings
@@ -186,7 +186,7 @@ class TestMisfit:
         assert cluster.pods == ["t-1", "t-2"]
 
 
-def test_only_a_pod_that_names_nodes_can_be_a_misfit() -> None:
+def test_only_a_pod_that_names_nodes_and_waits_for_no_other_can_be_a_misfit() -> None:
     condition = {
         "type": "PodScheduled",
         "status": "False",
@@ -197,10 +197,7 @@ def test_only_a_pod_that_names_nodes_can_be_a_misfit() -> None:
     metadata = {"name": "t-1", "namespace": "lab", "uid": "u", "ownerReferences": [owner], "resourceVersion": "7"}
     item = {"metadata": metadata, "status": {"conditions": [condition]}}
     narrowed = {**item, "metadata": {**metadata, "annotations": {names.NAMED_NODES_ANNOTATION: "n"}}}
-    wide, named, placed = (read_pod(one) for one in (item, narrowed, {**narrowed, "spec": {"nodeName": "n"}}))
-    assert wide is not None
-    assert named is not None
-    assert placed is not None
-    assert (wide.misfit, placed.misfit) == (None, None)
-    assert named.misfit is not None
-    assert (named.misfit.since_s, named.misfit.version) == (START_S, "7")
+    placed = {**narrowed, "spec": {"nodeName": "n"}}
+    preempting = {**narrowed, "status": {"conditions": [condition], "nominatedNodeName": "n"}}
+    pods = [read_pod(one) for one in (narrowed, item, placed, preempting)]
+    assert [pod and pod.misfit for pod in pods] == [Misfit(START_S, "7"), None, None, None]

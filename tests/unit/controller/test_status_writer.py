@@ -62,6 +62,13 @@ class TestStatusWriter:
         await setting.writes.drain()
         assert setting.patches == [{"number": 1}, {"number": 2}]
 
+    async def test_writes_as_soon_as_the_least_patient_status_asks(self, setting: Setting) -> None:
+        setting.writer.put(KEY, UID, {"number": 1}, delay_s=3.0)
+        setting.writer.put(KEY, UID, {"number": 2}, delay_s=1.0)
+        setting.writer.put(KEY, UID, {"number": 3}, delay_s=3.0)
+        await asyncio.sleep(1.1)
+        assert setting.patches == [{"number": 3}]
+
     async def test_writes_nothing_where_nothing_changed(self, setting: Setting) -> None:
         setting.writer.seed(KEY, {"number": 1})
         setting.writer.put(KEY, UID, {"number": 1})

@@ -140,6 +140,12 @@ def test_the_answer_waits_for_pods_that_ran_beside_it_and_are_told_of_late() -> 
     assert energy.energy_j == pytest.approx(300, rel=0.05)
 
 
+def test_an_energy_is_not_looked_for_before_it_can_be_known() -> None:
+    settlement = Metered().settlement
+    assert settlement.find_pause_s(OWN, 1010.0) == SETTLING_S
+    assert settlement.find_pause_s(OWN, 1010.0 + SETTLING_S) == settlement.retry_s
+
+
 def test_what_never_comes_is_missing_not_zero() -> None:
     metered = Metered()
     assert metered.settlement.measure(OWN, 7.0, 1010.0 + PATIENCE_S - 0.1) is None
