@@ -49,10 +49,14 @@ async def test_pods_and_requests_are_billed_as_their_statuses_say_and_the_bill_i
         observed = [task["status"]["observed"] for task in tasks.values()]
         used_j = sum(one.get("energyJoules", 0.0) for one in observed)
 
-        async def is_billed() -> bool:
-            return await stage.metric("perllm_bill_joules_total", by="namespace") > 0.98 * used_j
+        billed_j = 0.0
 
-        await wait_until(is_billed, timeout_s=90)
+        async def is_billed() -> bool:
+            nonlocal billed_j
+            billed_j = await stage.metric("perllm_bill_joules_total", by="namespace")
+            return billed_j > 0.97 * used_j
+
+        await wait_until(is_billed, timeout_s=120, describe=lambda: f"{billed_j:.0f} of {used_j:.0f} J billed")
         await asyncio.sleep(3 * SCRAPE_S)
         by_namespace, by_label = await bill(prometheus, "namespace"), await bill(prometheus, "label")
 

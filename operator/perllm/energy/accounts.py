@@ -146,12 +146,19 @@ class EnergyAccounts:
     async def run(self) -> None:
         """Bring all accounts up to date again and again, until cancelled."""
         while True:
+            self.open()
             await asyncio.sleep(INTERVAL_S)
             nodes = list(self._nodes())
             for node in nodes:
                 self._guard.run("account", node, partial(self.advance, node), again=False)
                 await asyncio.sleep(0)
             self._forget(self._until_s.keys() - set(nodes))
+
+    def open(self) -> None:
+        """Begin the accounts of nodes that have none, so that tasks that end before the next round are part of them."""
+        now_s = self._unix_now()
+        for node in self._nodes():
+            self._until_s.setdefault(node, now_s)
 
     def advance(self, node: str) -> None:
         """Add what the node has used since the last time, as far as it is known and its tasks are settled."""

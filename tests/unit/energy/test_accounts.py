@@ -149,6 +149,16 @@ def test_an_account_begins_when_the_node_is_first_seen_and_follows_its_samples()
     assert kept.advance(1100.0) == pytest.approx(5 * 20 + 37 * 100)
 
 
+def test_an_account_contains_tasks_that_ended_before_its_first_round() -> None:
+    kept = Kept()
+    kept.now_s = 1002.0
+    kept.accounts.open()
+    kept.settlement.end(succeeded(started_s=1003.0, finished_s=1020.0, report=None), 1021.0)
+
+    assert kept.advance(1030.5) == pytest.approx(20 + 25 * 100, abs=100)
+    assert kept.part_j("tasks") == pytest.approx(17 * 100, abs=100)
+
+
 def test_an_account_waits_for_tasks_that_run_and_then_contains_them() -> None:
     kept = Kept()
     kept.advance(1000.0)
