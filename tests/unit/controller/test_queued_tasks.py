@@ -73,6 +73,15 @@ async def test_a_task_whose_quota_is_for_other_nodes_does_not_run_on_these(clust
     assert "nodeSelector tier=edge" in cluster.status()["message"]
 
 
+async def test_a_task_that_waits_for_room_does_not_start_once_it_has_lost_its_quota(cluster: QueueCluster) -> None:
+    cluster.create(queue="team")
+    cluster.workloads.on_workload(None, admit("edge"))
+    await asyncio.sleep(1)
+    assert cluster.scheduler.waiting == 1
+    cluster.workloads.on_workload(admit("edge"), evict())
+    assert cluster.scheduler.waiting == 0
+
+
 def test_the_pod_of_a_task_asks_for_the_nodes_that_its_quota_is_for() -> None:
     toleration = {"key": "spot", "operator": "Exists"}
     template = {"spec": {"containers": [{"name": "llm"}], "nodeSelector": {"zone": "a"}}}
