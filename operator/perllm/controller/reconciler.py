@@ -160,7 +160,10 @@ class Reconciler:
             return  # deleted since this was planned
         # The clock is read once: what falls due between two readings would be neither done nor waited for.
         task, now_s = self._suspensions.assign(tracked.task), self._unix_now()
-        tracked.task = task
+        if task is not tracked.task:
+            # It is not to start on the nodes that it was queued for.
+            self._scheduler.withdraw(key)
+            tracked.task = task
         self._accounts.call_ends(tracked, now_s)
         suspension = self._suspensions.find(task, tracked.status)
         step = lifecycle.advance(task, tracked.status, tracked.all_pods, now_s, tracked.note, suspension=suspension)

@@ -73,6 +73,27 @@ async def test_a_task_whose_quota_is_for_other_nodes_does_not_run_on_these(clust
     assert "nodeSelector tier=edge" in cluster.status()["message"]
 
 
+async def test_a_waiting_task_whose_quota_becomes_one_for_other_nodes_is_placed_there(cluster: QueueCluster) -> None:
+    cluster.create(queue="team")
+    cluster.workloads.on_workload(None, admit("edge"))
+    await asyncio.sleep(1)
+    cluster.workloads.on_flavor(None, Flavor("edge"))
+    await asyncio.sleep(1)
+    assert cluster.pods == ["t-1"]
+
+
+async def test_a_task_that_loses_its_quota_leaves_its_line_and_its_reservation(cluster: QueueCluster) -> None:
+    cluster.create(queue="team")
+    cluster.workloads.on_workload(None, admit("edge"))
+    await asyncio.sleep(1)
+    assert cluster.scheduler.waiting == 1
+    cluster.workloads.on_workload(admit("edge"), admit())
+    await asyncio.sleep(1)
+    assert (cluster.pods, "uid-t" in cluster.parts.ledger) == (["t-1"], True)
+    cluster.workloads.on_workload(admit(), evict())
+    assert (cluster.scheduler.waiting, "uid-t" in cluster.parts.ledger) == (0, False)
+
+
 def test_the_pod_of_a_task_asks_for_the_nodes_that_its_quota_is_for() -> None:
     toleration = {"key": "spot", "operator": "Exists"}
     template = {"spec": {"containers": [{"name": "llm"}], "nodeSelector": {"zone": "a"}}}

@@ -157,7 +157,7 @@ async def test_what_was_written_is_not_written_again_until_its_effect_is_seen(se
     setting.workloads.on_workload(None, admit(version="7"))
     for _ in range(3):
         setting.workloads.report(TASK, TaskPhase.FAILED, is_active=False)
-    await asyncio.sleep(1)
+        await asyncio.sleep(1)
     assert len(setting.sent()) == 1
     setting.workloads.on_workload(None, admit(version="8"))
     setting.workloads.report(TASK, TaskPhase.FAILED, is_active=False)
