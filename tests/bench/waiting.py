@@ -45,7 +45,7 @@ ARRIVALS_H = 36
 RUN_H = 50
 AHEAD_H = 26
 NODES = ("rtx4090-0",)
-TASKS = 600
+TASKS = 120
 SLACK_H = (2.0, 12.0)
 KEPT_CHANCE = 0.95
 SETTINGS = SimulationSettings(scrape_s=60.0, warmup_share=0.0)

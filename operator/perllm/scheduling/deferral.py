@@ -38,6 +38,9 @@ MAX_STEPS = 96
 MIN_SAVING = 0.02
 """A wait that saves less is not worth its risk."""
 
+EARLY_S = 0.1
+"""A wait may end slightly early because clocks round; a task would be planned for the same moment once more."""
+
 USABLE = 0.7
 """Share of a node's slot seconds that is planned for tasks that wait; the others are for those that do not."""
 
@@ -71,7 +74,7 @@ class StartPlanner:
             kept_chance: the chance to be in time that it keeps.
         """
         self.forget(placement.request.task_id)
-        now_s, rows = self._unix_now(), placement.rows
+        now_s, rows = self._unix_now() + EARLY_S, placement.rows
         first = int(now_s // STEP_S)
         steps = min(int((placement.request.due_s - now_s) // STEP_S), MAX_STEPS)
         chosen = placement.favourite

@@ -58,6 +58,12 @@ class TestDeferral:
         assert on.decide(after_h=1.9) == {}
         assert on.decide(after_h=0.1) == {"t": 0.0}
 
+    def test_a_wait_that_ends_early_by_rounding_is_over(self) -> None:
+        on = Waiting(1.0, 0.5)
+        on.add()
+        assert on.decide() == {"t": 1.0}
+        assert on.decide(after_h=1.0 - 1e-7) == {"t": 0.0}
+
     def test_a_task_starts_at_once_unless_it_may_wait(self) -> None:
         on = Waiting(1.0, 0.1)
         on.add(when_to_run="Soonest")
