@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import sys
 import time
 from collections.abc import Coroutine
 from pathlib import Path
@@ -107,7 +108,7 @@ async def _follow(
 
 def _display(lines: list[str], *, is_live: bool) -> None:
     """Print the lines; a live overview replaces the last one, and is cut where the screen ends."""
-    if is_live and click.get_text_stream("stdout").isatty():
+    if is_live and sys.stdout.isatty():
         size = shutil.get_terminal_size()
         click.clear()
         lines = [cut(line, size.columns) for line in lines[: size.lines - 1]]

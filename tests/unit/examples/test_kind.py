@@ -27,7 +27,9 @@ def test_the_values_are_values_of_the_chart() -> None:
 
 def test_the_nodes_are_known_to_the_operator() -> None:
     workers = [node for node in load("cluster.yaml")["nodes"] if node["role"] == "worker"]
-    items = [{"metadata": {"name": "n", "labels": node["labels"]}, "spec": {}, "status": {}} for node in workers]
+    items = [
+        {"metadata": {"name": "n", "uid": "u", "labels": node["labels"]}, "spec": {}, "status": {}} for node in workers
+    ]
     nodes = [read_node(item, NodeLabels()) for item in items]
     assert [(node.tier, node.slots) for node in nodes if node is not None] == [("edge", 1), ("cloud", 2)]
 
