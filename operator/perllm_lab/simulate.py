@@ -130,8 +130,11 @@ def publish(
     write_atomically(target, json.dumps(document, indent=1, allow_nan=False) + "\n")
     write_atomically(settings.out / PAGE, render_page(document, origin))
     display.console.print(headline_table(document))
-    for line in (LEGEND, "", *conclude(document)):
-        display.say(fill(line, WIDTH))
+    display.say(LEGEND)
+    for heading, sentences in conclude(document).items():
+        display.say("\n" + fill(heading, WIDTH))
+        for sentence in sentences:
+            display.say(fill(sentence, WIDTH, initial_indent="  ", subsequent_indent="    "))
     display.say(f"\nresults: {target}    report: {settings.out / PAGE}")
 
 

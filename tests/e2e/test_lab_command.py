@@ -35,7 +35,7 @@ async def test_a_lab_starts_again_after_ctrl_c_and_after_a_kill(binaries: dict[s
         await _signal(process, signal.SIGINT)
     async with _running(process, tmp_path) as client:
         assert await _phases(client) == {"first": "Succeeded", "second": "Succeeded"}
-        await wait_until(lambda: _has_learned(client, 2), timeout_s=30)
+        await wait_until(lambda: _has_learned(client, 3), timeout_s=30)
         assert "to stop" in await _read_output(_lab(tmp_path, "down"))
         await _wait_ended(process)
 

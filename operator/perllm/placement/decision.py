@@ -184,11 +184,9 @@ def _to_plain_value(key: str, value: object) -> object:
 
 def _find_impossible(part: Any) -> list[str]:
     """Return the names of the figures that cannot be true."""
-    figures = _flatten(part)
-    other, alternatives = figures.pop("counterfactual", None), figures.pop("alternatives", ())
-    wrong = [key for key, value in figures.items() if not _is_possible(key, value)]
-    inner = [one for one in (other, *alternatives) if one is not None]
-    return wrong + [key for one in inner for key in _find_impossible(one)]
+    wrong = [key for key, value in _flatten(part).items() if not _is_possible(key, value)]
+    inner = (part.counterfactual, *part.alternatives) if isinstance(part, Decision) else ()
+    return wrong + [key for one in inner if one is not None for key in _find_impossible(one)]
 
 
 def _flatten(part: Any) -> dict[str, Any]:

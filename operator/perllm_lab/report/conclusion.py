@@ -15,22 +15,21 @@ MAX_OTHERS = 4
 """Policies that are compared in words at each load, the best ones first; tables have all of them."""
 
 
-def conclude(document: Json) -> list[str]:
-    """Return the verdict on the subject of a results document, a line for each load and each other policy."""
+def conclude(document: Json) -> dict[str, list[str]]:
+    """Return the verdict on the subject of a results document: for each load a sentence, and those that follow it."""
     subject = subject_of(document)
-    return [line for load in map(load_key, document["loads"]) for line in _judge_load(document, subject, load)]
+    loads = [load for load in map(load_key, document["loads"]) if load in document["policies"][subject]]
+    return dict(_judge_load(document, subject, load) for load in loads)
 
 
-def _judge_load(document: Json, subject: str, load: str) -> list[str]:
+def _judge_load(document: Json, subject: str, load: str) -> tuple[str, list[str]]:
     cells = {policy: cell[load] for policy, cell in document["policies"].items() if load in cell}
-    if subject not in cells:
-        return []
     share = percent(cells[subject]["hit_share"]["mean"])
     others = [policy for policy in rank(document, load) if policy != subject][:MAX_OTHERS]
     ratios = document["comparisons"].get(subject, {}).get(load, {})
-    lines = [f"At load {describe_load(document, load)}: {subject} has {share} of the tasks in time."]
-    lines += [_compare(other, ratios[other]) for other in others if other in ratios]
-    return lines + [f"Not conclusive: {caveat}." for caveat in document["caveats"][load]]
+    lines = [_compare(other, ratios[other]) for other in others if other in ratios]
+    lines += [f"Not conclusive: {caveat}." for caveat in document["caveats"][load]]
+    return f"At load {describe_load(document, load)}: {subject} has {share} of the tasks in time.", lines
 
 
 def _compare(other: str, ratios: Json) -> str:

@@ -53,7 +53,9 @@ def render_page(document: Json, origin: Origin | None = None) -> str:
 
 def _conclude(document: Json, origin: Origin | None) -> str:
     """Return the verdict, and how to get it again."""
-    lines = [tag("p", escape(line)) for line in conclude(document)]
+    lines = []
+    for heading, sentences in conclude(document).items():
+        lines += [tag("p", tag("strong", escape(heading))), *[tag("p", escape(one)) for one in sentences]]
     if origin is not None:
         lines.append(tag("p", escape(f"perllm-lab {origin.version}, {origin.day.isoformat()}. To reproduce it:")))
         lines.append(tag("pre", escape(origin.command)))

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from e2e.real.cluster import ON_REAL_NODE, REAL_NODE, RealCluster, call
-from e2e.real.release import Release, make_namespace
+from e2e.real.release import READY_TIMEOUT, Release, make_namespace
 from e2e.real.work import open_replay
 from e2e.stage import phases, wait_until
 from perllm.api import names
@@ -86,6 +86,16 @@ async def test_the_doctor_in_the_pod_finds_nothing_that_fails(release: Release, 
     printed = await cluster.kubectl(*pod, "perllm", "doctor", "--config", "/etc/perllm/perllm.yaml")
     print(f"\n{printed}")
     assert [line for line in printed.splitlines() if line.startswith("FAIL")] == []
+
+
+async def test_helm_test_runs_the_doctor_with_the_rights_of_the_operator(
+    release: Release, cluster: RealCluster
+) -> None:
+    job = (f"job/{release.name}-test", "--namespace", release.namespace)
+    await release.helm.run("test", release.name, "--namespace", release.namespace, "--timeout", READY_TIMEOUT)
+    printed = await cluster.kubectl("logs", *job)
+    await cluster.kubectl("delete", *job)
+    assert "0 FAIL" in printed
 
 
 async def test_a_real_model_answers_on_the_node_and_the_status_reports_it(
