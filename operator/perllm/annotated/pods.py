@@ -255,7 +255,7 @@ class AnnotatedPods:
             return
         followed.is_settling = False
         run = self._outcomes.learn(followed.annotated, followed.request, decision, energy, followed.residence)
-        taken = Taken(run.latency_s, followed.annotated.announcement.deadline_s, energy)
+        taken = Taken(run.latency_s, followed.annotated.deadline_s, energy)
         self._report.completed(followed.annotated, decision, taken)
         if followed.is_gone:
             self._forget(followed)

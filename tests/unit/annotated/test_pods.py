@@ -250,7 +250,6 @@ async def test_a_failed_pod_is_announced_and_makes_room(make_cluster: MakeCluste
     node = cluster.bind("p")
     failed = pod_object("p", node=node, started_s=START_S)
     failed["metadata"]["annotations"][names.DECISION_ANNOTATION] = cluster.records["p"]
-    failed["spec"]["restartPolicy"] = "Never"
     failed["status"] = {
         "phase": "Failed",
         "containerStatuses": [{"name": "llm", "state": {"terminated": {"exitCode": 1, "reason": "Error"}}}],
