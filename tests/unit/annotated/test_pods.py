@@ -363,9 +363,12 @@ async def test_after_a_restart_a_finished_pod_is_learned_from_unless_it_was_befo
     assert len(cluster.events) == before
 
 
-async def test_after_a_restart_a_pod_that_waits_is_retried_once_there_is_room(make_cluster: MakeCluster) -> None:
+@pytest.mark.parametrize("annotations", [{names.MODEL_ANNOTATION: "m"}, {}], ids=["readable", "unreadable"])
+async def test_after_a_restart_a_pod_that_waits_is_remembered_for_a_retry(
+    make_cluster: MakeCluster, annotations: dict[str, str]
+) -> None:
     cluster = make_cluster()
-    item = pod_object("p")
+    item = pod_object("p", annotations=annotations)
     item["status"]["conditions"] = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]
     cluster.pods.on_pod(None, cluster.pods.read(item))
     assert "uid-p" in cluster.retries
