@@ -302,7 +302,9 @@ async def test_a_lasting_pod_is_present_while_it_exists_and_is_not_learned_from(
     assert cluster.events == [("server", "Placed")]
     assert len(cluster.parts.ledger) == 1
     assert cluster.settlement.find_begun_s(node) == float("inf")
-    cluster.remove("server")
+    cluster.show("server", node=node, started_s=START_S, finished_s=START_S + 60, restart_policy="Always")
+    await asyncio.sleep(5.0)
+    assert cluster.events == [("server", "Placed")]
     assert len(cluster.parts.ledger) == 0
     assert not cluster.learner.summaries(node)
 
@@ -334,10 +336,11 @@ async def test_after_a_restart_a_running_pod_is_counted_and_learned_from_at_its_
     cluster = make_cluster()
     node = cluster.bind("p")
     cluster.show("p", node=node, started_s=START_S)
+    await asyncio.sleep(1.0)
     cluster.start()
     cluster.show("p", node=node, started_s=START_S)
     assert list(cluster.parts.ledger.confirmed) == ["uid-p"]
-    await asyncio.sleep(9.0)
+    await asyncio.sleep(8.0)
     cluster.show("p", node=node, started_s=START_S, finished_s=START_S + 9)
     await asyncio.sleep(5.0)
     assert cluster.events == [("p", "Placed"), ("p", "Completed")]
