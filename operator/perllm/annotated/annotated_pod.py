@@ -50,11 +50,6 @@ class Announcement(BaseModel):
     input_bytes: InputBytes = 0
     tiers: Annotated[frozenset[Tier], BeforeValidator(_split)] = frozenset(Tier)
 
-    @property
-    def deadline_s(self) -> float | None:
-        """Seconds from the pod's creation to its completion; None without a deadline."""
-        return None if self.deadline is None else parse_duration_s(self.deadline)
-
 
 class AnnouncementError(ValueError):
     """The annotations of a pod do not say what it asks for; the message names the annotation."""
@@ -83,9 +78,15 @@ class AnnotatedPod:
         """Unix time of its creation, in whole seconds; 0 if it is not known."""
         return self.pod.created_s or 0.0
 
+    @property
+    def deadline_s(self) -> float | None:
+        """Seconds from its creation to its completion; None without a deadline, which a lasting pod never has."""
+        deadline = self.announcement.deadline
+        return None if deadline is None or self.is_lasting else parse_duration_s(deadline)
+
     def to_request(self, arrived_s: float) -> PlacementRequest:
         """Return what its work would ask of placement, had it arrived at this Unix time."""
-        asked, deadline_s = self.announcement, self.announcement.deadline_s or NO_DEADLINE_S
+        asked, deadline_s = self.announcement, self.deadline_s or NO_DEADLINE_S
         return PlacementRequest(
             task_id=self.pod.uid,
             model=asked.model,

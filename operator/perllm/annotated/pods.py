@@ -10,10 +10,11 @@ known of a pod is on the pod, so a restart begins with what the API server has.
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from perllm.annotated.annotated_pod import AnnotatedPod, UnreadablePod, read_own_pod
+from perllm.annotated.followed_pod import FollowedPod, is_over
 from perllm.annotated.outcomes import PodOutcomes
 from perllm.annotated.report import PodReport, Taken
 from perllm.cluster.client import Object
@@ -26,9 +27,7 @@ from perllm.extender.retries import Retries
 from perllm.guard import Guard
 from perllm.learning.learner import Learner
 from perllm.nodes.node_health import NodeHealth
-from perllm.placement.decision import Decision
 from perllm.placement.fleet import Fleet
-from perllm.placement.flight import Residence
 from perllm.placement.request import PlacementRequest
 from perllm.scheduling.scheduler import Scheduler
 
@@ -36,39 +35,6 @@ SeenPod = AnnotatedPod | UnreadablePod
 
 UNSCHEDULABLE = "Unschedulable"
 """Reason of a pod that kube-scheduler found no node for."""
-
-
-@dataclass(slots=True)
-class FollowedPod:
-    """A pod that exists, or whose energy is awaited.
-
-    Attributes:
-        annotated: as last seen; what it says about its work is as it was when it got its node.
-        decision: by which it is in flight; None while it has no node of the fleet.
-        is_ours: whether PerLLM made that decision.
-        residence: what it met on its node; None until it has left.
-        has_left: whether it no longer occupies its node.
-        is_settling: whether its energy is awaited.
-        is_gone: whether it exists no longer.
-    """
-
-    annotated: AnnotatedPod
-    decision: Decision | None = None
-    is_ours: bool = False
-    residence: Residence | None = None
-    has_left: bool = False
-    is_settling: bool = False
-    is_gone: bool = False
-
-    @property
-    def pod(self) -> Pod:
-        """The pod."""
-        return self.annotated.pod
-
-    @property
-    def request(self) -> PlacementRequest:
-        """What it asks of placement; creation times are in whole seconds, so its deadline is up to one early."""
-        return self.annotated.to_request(self.annotated.created_s)
 
 
 class AnnotatedPods:
@@ -148,10 +114,19 @@ class AnnotatedPods:
         """Handle a pod that was added, changed or deleted; called inside the guard."""
         if old is not None and (new is None or new.pod.uid != old.pod.uid):
             self._drop(old.pod)
-        if new is not None:
-            self._take(new)
-        if old is not None and new is not None and _asked(old) != _asked(new):
+        if new is None:
+            return
+        self._take(new)
+        if old is None:
+            self._resume(new)
+        elif _asked(old) != _asked(new):
             self._retries.retry(new.pod.uid)
+
+    def _resume(self, seen: SeenPod) -> None:
+        """Have a pod retried that an earlier process has rejected, or kube-scheduler itself."""
+        pod, known = seen.pod, self._followed.get(seen.pod.uid)
+        if pod.node is None and pod.wait_reason == UNSCHEDULABLE:
+            self._retries.note_rejected(pod.uid, pod.key, None if known is None else known.request)
 
     def _meet(self, annotated: AnnotatedPod) -> FollowedPod:
         """Return what is known of a pod; it has arrived if it was not known, and waits."""
@@ -168,7 +143,7 @@ class AnnotatedPods:
 
     def _take(self, seen: SeenPod) -> None:
         known = self._followed.get(seen.pod.uid)
-        if known is None and (isinstance(seen, UnreadablePod) or self._is_over(seen)):
+        if known is None and (isinstance(seen, UnreadablePod) or is_over(seen, self._learner)):
             return
         followed = self._meet(seen) if isinstance(seen, AnnotatedPod) else known
         if followed is None:
@@ -179,20 +154,6 @@ class AnnotatedPods:
         self._node_health.see(before, pod, followed.annotated.announcement.model)
         if pod.node is not None:
             self._follow(followed, was_finished=before is not None and before.is_finished)
-        elif before is None and pod.wait_reason == UNSCHEDULABLE:
-            # An earlier process rejected it, or kube-scheduler did.
-            self._retries.note_rejected(pod.uid, pod.key, followed.request)
-
-    def _is_over(self, annotated: AnnotatedPod) -> bool:
-        """Whether a pod had ended before this process saw it, and there is nothing to learn from it."""
-        pod = annotated.pod
-        if not pod.is_finished:
-            return False
-        if pod.phase is PodPhase.FAILED or annotated.is_lasting or annotated.was_restarted:
-            return True
-        if pod.node is None or pod.finished_s is None or pod.decision_record is None:
-            return True
-        return self._learner.recent(pod.node).contains(pod.uid, pod.finished_s)
 
     def _follow(self, followed: FollowedPod, *, was_finished: bool) -> None:
         """Bring what counts as in flight in line with a pod that has a node."""
@@ -255,7 +216,7 @@ class AnnotatedPods:
             return
         followed.is_settling = False
         run = self._outcomes.learn(followed.annotated, followed.request, decision, energy, followed.residence)
-        taken = Taken(run.latency_s, followed.annotated.announcement.deadline_s, energy)
+        taken = Taken(run.latency_s, followed.annotated.deadline_s, energy)
         self._report.completed(followed.annotated, decision, taken)
         if followed.is_gone:
             self._forget(followed)

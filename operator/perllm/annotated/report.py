@@ -84,7 +84,7 @@ class PodReport:
 
     def placed(self, annotated: AnnotatedPod, decision: Decision) -> None:
         """Announce a decision that was carried out."""
-        pod, deadline_s = annotated.pod, annotated.announcement.deadline_s
+        pod, deadline_s = annotated.pod, annotated.deadline_s
         moment = decision.decided_s - annotated.created_s, deadline_s
         summary = describe_decision(decision, *moment)
         fields = {"event": "decision", "pod": pod.key, "uid": pod.uid, **list_decision(decision, *moment)}
@@ -158,7 +158,7 @@ def _list_end(annotated: AnnotatedPod) -> dict[str, Any]:
         "uid": pod.uid,
         "model": annotated.announcement.model,
         "node": pod.node,
-        "deadline_s": annotated.announcement.deadline_s,
+        "deadline_s": annotated.deadline_s,
     }
 
 

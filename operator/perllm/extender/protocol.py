@@ -66,5 +66,6 @@ def _exclude(asked: Sequence[str], why: str) -> dict[str, str]:
 
 
 def _describe_lack(placement: Placement) -> str:
-    has_room = placement.arms.compute_used <= placement.arms.compute_capacity
-    return "a constraint does not hold" if has_room.any() else "no slot is free"
+    arms = placement.arms
+    has_room = arms.allowed & (arms.compute_used <= arms.compute_capacity)
+    return "a constraint does not hold" if has_room.any() else "no slot is free on a node that may take it"

@@ -131,7 +131,7 @@ class Retries:
 
     async def _send(self, uid: str, key: str) -> None:
         namespace, _, name = key.partition("/")
-        label = {names.RETRY_LABEL: str(int(self._unix_now()))}
+        label = {names.RETRY_LABEL: f"{self._unix_now():.3f}"}
         try:
             # Through the status, since the operator has no right to change anything else of a pod.
             await self._client.patch(

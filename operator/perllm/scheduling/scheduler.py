@@ -5,7 +5,7 @@
     tasks       note_arrival, submit, withdraw, retract, forget
     pods        note_pod, note_created, note_denied, note_abandoned, release_room, retry, retry_namespace
     placement   decide, settle (kube-scheduler asks), confirm, cancel, end, drop, free
-    shadow mode consider, rehearse
+    other pods  consider, rehearse
     outcomes    restore, review, learn, learn_ended
     circuits    note_refused, note_failed, note_began, note_succeeded, tend_circuits
     time        due, refresh
@@ -285,7 +285,7 @@ class Scheduler:
 
     @recorded
     def rehearse(self, request: PlacementRequest) -> Prospect | None:
-        """Return what would have been decided about a task if all tasks were ours, in shadow mode."""
+        """Return the other scheduler's choice for a task that is not queued here; None if there is none."""
         return self._rehearsal.place(request)
 
     def find_counterfactual(self, task_id: str) -> Prospect | None:

@@ -35,6 +35,7 @@ def pod_object(
         },
         "spec": {
             "schedulerName": "default-scheduler",
+            "restartPolicy": "Never",
             "containers": [{"name": "llm", "resources": {"limits": {"nvidia.com/gpu": "1"}}}],
             **({"nodeName": node} if node else {}),
         },

@@ -70,6 +70,7 @@ def test_a_pod_that_kubelet_always_restarts_is_a_lasting_one(policy: str, is_las
     seen = read_own_pod(item, GPUS)
     assert isinstance(seen, AnnotatedPod)
     assert seen.is_lasting is is_lasting
+    assert seen.deadline_s == (None if is_lasting else 60.0)
 
 
 def test_a_restart_of_a_container_is_noticed() -> None:

@@ -251,7 +251,6 @@ async def test_a_failed_pod_is_announced_and_makes_room(make_cluster: MakeCluste
     node = cluster.bind("p")
     failed = pod_object("p", node=node, started_s=START_S)
     failed["metadata"]["annotations"][names.DECISION_ANNOTATION] = cluster.records["p"]
-    failed["spec"]["restartPolicy"] = "Never"
     failed["status"] = {
         "phase": "Failed",
         "containerStatuses": [{"name": "llm", "state": {"terminated": {"exitCode": 1, "reason": "Error"}}}],
@@ -304,7 +303,9 @@ async def test_a_lasting_pod_is_present_while_it_exists_and_is_not_learned_from(
     assert cluster.events == [("server", "Placed")]
     assert len(cluster.parts.ledger) == 1
     assert cluster.settlement.find_begun_s(node) == float("inf")
-    cluster.remove("server")
+    cluster.show("server", node=node, started_s=START_S, finished_s=START_S + 60, restart_policy="Always")
+    await asyncio.sleep(5.0)
+    assert cluster.events == [("server", "Placed")]
     assert len(cluster.parts.ledger) == 0
     assert not cluster.learner.summaries(node)
 
@@ -336,10 +337,11 @@ async def test_after_a_restart_a_running_pod_is_counted_and_learned_from_at_its_
     cluster = make_cluster()
     node = cluster.bind("p")
     cluster.show("p", node=node, started_s=START_S)
+    await asyncio.sleep(1.0)
     cluster.start()
     cluster.show("p", node=node, started_s=START_S)
     assert list(cluster.parts.ledger.confirmed) == ["uid-p"]
-    await asyncio.sleep(9.0)
+    await asyncio.sleep(8.0)
     cluster.show("p", node=node, started_s=START_S, finished_s=START_S + 9)
     await asyncio.sleep(5.0)
     assert cluster.events == [("p", "Placed"), ("p", "Completed")]
@@ -365,9 +367,12 @@ async def test_after_a_restart_a_finished_pod_is_learned_from_unless_it_was_befo
     assert len(cluster.events) == before
 
 
-async def test_after_a_restart_a_pod_that_waits_is_retried_once_there_is_room(make_cluster: MakeCluster) -> None:
+@pytest.mark.parametrize("annotations", [{names.MODEL_ANNOTATION: "m"}, {}], ids=["readable", "unreadable"])
+async def test_after_a_restart_a_pod_that_waits_is_remembered_for_a_retry(
+    make_cluster: MakeCluster, annotations: dict[str, str]
+) -> None:
     cluster = make_cluster()
-    item = pod_object("p")
+    item = pod_object("p", annotations=annotations)
     item["status"]["conditions"] = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]
     cluster.pods.on_pod(None, cluster.pods.read(item))
     assert "uid-p" in cluster.retries

@@ -12,6 +12,7 @@ from perllm.placement.placer import Placement
 class _Arms:
     compute_used: np.ndarray
     compute_capacity: np.ndarray
+    allowed: np.ndarray
 
 
 @dataclass
@@ -27,7 +28,7 @@ class _Placement:
 def placement(scores: dict[str, float], node: str | None, obstacle: str = "", used: float = 1.0) -> Placement:
     nodes = list(scores)
     arm = None if node is None else nodes.index(node)
-    arms = _Arms(np.full(len(nodes), used), np.ones(len(nodes)))
+    arms = _Arms(np.full(len(nodes), used), np.ones(len(nodes)), np.ones(len(nodes), dtype=np.bool_))
     return _Placement(nodes, np.array(list(scores.values())), arm, node, obstacle, arms)  # type: ignore[return-value]
 
 
@@ -42,7 +43,9 @@ def test_where_no_node_passes_all_may_be_tried_again() -> None:
     assert (answer["FailedAndUnresolvableNodes"], answer["Error"]) == ({}, "")
 
 
-@pytest.mark.parametrize(("used", "why"), [(2.0, "no slot is free"), (1.0, "a constraint does not hold")])
+@pytest.mark.parametrize(
+    ("used", "why"), [(2.0, "no slot is free on a node that may take it"), (1.0, "a constraint does not hold")]
+)
 def test_without_an_obstacle_it_is_the_lack_of_room_or_a_constraint(used: float, why: str) -> None:
     answer = filter_answer(placement({"a": -np.inf}, None, used=used), ["a"])
     assert answer["FailedNodes"] == {"a": f"excluded by PerLLM: {why}"}

@@ -143,6 +143,9 @@ def test_options_are_fields_of_each_task(cluster: Cluster) -> None:
             "onDeadlineMissed": "Continue",
             "ttlAfterFinished": "1h",
             "inputBytes": 0,
+            "whenToRun": "Soonest",
+            "minHitChance": 0.95,
+            "suspend": False,
         }
     ]
 
