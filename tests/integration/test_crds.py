@@ -87,10 +87,13 @@ def test_valid_task_is_accepted_with_defaults(kubectl: Kubectl) -> None:
 
     assert {key: value for key, value in spec.items() if key not in make_task()["spec"]} == {
         "inputBytes": 0,
+        "minHitChance": 0.95,
         "onDeadlineMissed": "Continue",
         "onInfeasible": "BestEffort",
         "priority": 0,
         "retries": 0,
+        "suspend": False,
+        "whenToRun": "Soonest",
     }
     assert spec["template"] == make_task()["spec"]["template"]
 
