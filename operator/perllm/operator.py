@@ -119,7 +119,7 @@ class Operator:
             unix_now=base.unix_now,
         )
         self._annotated = build_annotated_pods(
-            base.scheduler, base.parts, context, control, events=events, retries=self._retries, config=config
+            base.scheduler, base.parts, context, control, events=events, bill=bill, retries=self._retries, config=config
         )
         self._upkeep = base.build_upkeep(control.node_health, control.clocks.forget)
         self._leadership = _follow_lease(base, starts)

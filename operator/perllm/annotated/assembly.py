@@ -6,6 +6,7 @@ from perllm.annotated.report import PodReport
 from perllm.cluster.events import EventRecorder
 from perllm.config import Config
 from perllm.controller.assembly import ControllerContext, TaskControl
+from perllm.energy.bill import BillMetrics
 from perllm.extender.retries import Retries
 from perllm.scheduling.scheduler import Parts, Scheduler
 
@@ -17,12 +18,13 @@ def build_annotated_pods(
     control: TaskControl,
     *,
     events: EventRecorder,
+    bill: BillMetrics,
     retries: Retries,
     config: Config,
 ) -> AnnotatedPods:
     """Return what follows annotated pods, before it has seen any; it shares what the controller works with."""
     report = PodReport(
-        events, context.metrics, context.client, context.writes, annotates=config.annotated_pods.annotate_results
+        events, context.metrics, bill, context.client, context.writes, annotates=config.annotated_pods.annotate_results
     )
     return AnnotatedPods(
         scheduler,

@@ -2,8 +2,6 @@
 
 from perllm.annotated.annotated_pod import AnnotatedPod
 from perllm.annotated.completed import read_run
-from perllm.api.report import RunReport
-from perllm.api.task_status import Observation
 from perllm.controller.evidence import find_fault
 from perllm.energy.attribution import Attribution
 from perllm.metrics import OperatorMetrics
@@ -39,7 +37,7 @@ class PodOutcomes:
     ) -> CompletedRun:
         """Learn from a pod if its times are those of its work, and return what was observed of it."""
         run = read_run(annotated.pod, request, decision, energy, residence)
-        fault = find_fault(run.finished_s, _observe(annotated.pod.report), annotated.pod, decision)
+        fault = find_fault(run.finished_s, annotated.observe(), annotated.pod, decision)
         if fault is not None:
             self._metrics.learning.discarded.labels(fault).inc()
         elif not annotated.was_restarted:
@@ -56,13 +54,3 @@ class PodOutcomes:
         self._metrics.learning.reward.observe(reward)
         if ending is not None:
             self._savings.note(ending)
-
-
-def _observe(report: RunReport | None) -> Observation:
-    report = report or RunReport()
-    return Observation(
-        transfer=report.transfer_seconds,
-        inference=report.inference_seconds,
-        prompt_tokens=report.prompt_tokens,
-        tokens=report.output_tokens,
-    )

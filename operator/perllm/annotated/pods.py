@@ -164,10 +164,12 @@ class AnnotatedPods:
             return
         if not pod.is_finished:
             if not is_lasting:
-                self._settlement.begin(pod, followed.decision.inference.prompt_tokens, self._unix_now())
+                self._settlement.begin(
+                    pod, followed.decision.inference.prompt_tokens, self._unix_now(), followed.annotated.owner
+                )
             return
         if not was_finished and not is_lasting:
-            self._settlement.end(pod, self._unix_now())
+            self._settlement.end(pod, self._unix_now(), followed.annotated.owner)
         if pod.linger_s is None:
             self._leave(followed)
         if not was_finished:
@@ -230,7 +232,7 @@ class AnnotatedPods:
             return
         followed.is_gone = True
         if followed.decision is not None and not followed.pod.is_finished and not followed.annotated.is_lasting:
-            self._settlement.end(followed.pod, self._unix_now())
+            self._settlement.end(followed.pod, self._unix_now(), followed.annotated.owner)
         self._leave(followed)
         if not followed.is_settling:
             self._forget(followed)

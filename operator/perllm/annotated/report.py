@@ -16,6 +16,7 @@ from perllm.cluster.writes import Write, WriteQueue
 from perllm.controller.announcer import count_decision, describe_decision, list_decision
 from perllm.controller.explanations import explain_failure, explain_refusal
 from perllm.energy.attribution import Attribution
+from perllm.energy.bill import BillMetrics
 from perllm.metrics import OperatorMetrics
 from perllm.placement.decision import Decision
 
@@ -62,6 +63,7 @@ class PodReport:
     Args:
         events: are posted about the pods.
         metrics: count pods as they count tasks.
+        bill: bills pods as it bills tasks.
         client: the API server.
         writes: the queue of writes.
         annotates: whether pods are annotated with what they took.
@@ -71,6 +73,7 @@ class PodReport:
         self,
         events: EventRecorder,
         metrics: OperatorMetrics,
+        bill: BillMetrics,
         client: Client,
         writes: WriteQueue,
         *,
@@ -78,6 +81,7 @@ class PodReport:
     ) -> None:
         self._events = events
         self._metrics = metrics
+        self._bill = bill
         self._client = client
         self._writes = writes
         self._annotates = annotates
@@ -99,6 +103,7 @@ class PodReport:
         log.warning("%s %s", pod.key, words, extra={**_list_end(annotated), "outcome": FAILED, "detail": words})
         self._events.record(_subject(pod), FAILED, words, warning=True)
         self._metrics.tasks.finished.labels(FAILED).inc()
+        self._bill.note_end(annotated.owner, FAILED, None, None)
         self._metrics.fleet.refusals.inc(was_refused)
 
     def completed(self, annotated: AnnotatedPod, decision: Decision, taken: Taken) -> None:
@@ -109,6 +114,7 @@ class PodReport:
         log.log(logging.INFO if taken.is_met else logging.WARNING, "%s %s", pod.key, summary, extra=fields)
         self._events.record(_subject(pod), COMPLETED if taken.is_met else MISSED, summary, warning=not taken.is_met)
         self._count(decision.tier, taken)
+        self._charge(annotated, decision, taken)
         if self._annotates:
             send = partial(self._annotate, pod, taken.to_annotations())
             self._writes.put(Write("annotations", pod.key, send))
@@ -122,6 +128,12 @@ class PodReport:
             metrics.tasks.energy.labels(tier.value).observe(energy.energy_j)
         if taken.deadline_s is not None:
             metrics.tasks.deadlines.labels(tier.value, str(taken.is_met).lower()).inc()
+
+    def _charge(self, annotated: AnnotatedPod, decision: Decision, taken: Taken) -> None:
+        is_met = None if taken.deadline_s is None else taken.is_met
+        self._bill.note_end(annotated.owner, "Succeeded", is_met, annotated.observe())
+        transmission_j = decision.forecast.energy.transmission_energy_j
+        self._bill.note_measurement(annotated.owner, taken.energy.quality, transmission_j)
 
     async def _annotate(self, pod: Pod, annotations: dict[str, str]) -> None:
         namespace = pod.key.partition("/")[0]

@@ -18,6 +18,7 @@ from perllm.cluster.node import Node
 from perllm.controller.clocks import Clocks
 from perllm.controller.decisions import Decisions
 from perllm.energy.attribution import IdlePower
+from perllm.energy.bill import BillMetrics
 from perllm.energy.foreign import ForeignLoad
 from perllm.energy.history import EnergyHistory
 from perllm.energy.meters import Meter
@@ -99,7 +100,14 @@ class Cluster:
             clocks=Clocks(self.parts.fleet.nodes.__contains__, lambda *_: None),
             decisions=self.decisions,
             retries=self.retries,
-            report=PodReport(events, metrics, self.api, self.writes, annotates=self.annotates),  # type: ignore[arg-type]
+            report=PodReport(
+                events,
+                metrics,
+                BillMetrics(self.registry),
+                self.api,  # type: ignore[arg-type]
+                self.writes,
+                annotates=self.annotates,
+            ),
             guard=guard,
             unix_now=self.now_s,
             gpu_resources=("nvidia.com/gpu",),
@@ -198,6 +206,7 @@ async def test_a_pod_is_announced_counted_measured_and_learned_from(make_cluster
     assert len(cluster.parts.ledger) == 0
     assert cluster.metric("perllm_outcomes_learned_total") == 1
     assert cluster.metric("perllm_deadlines_total", tier="edge", met="true") == 1
+    assert cluster.metric("perllm_bill_tasks_total", by="namespace", payer="lab", phase="Succeeded") == 1
     assert cluster.learner.summaries(node)
     assert cluster.savings.of(SavedUnit.DEADLINES).tasks == 1
     note = cluster.api.calls_of("POST")[-1][1]["note"]
