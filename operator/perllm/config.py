@@ -11,6 +11,7 @@ from perllm.api import names
 from perllm.api.base import MAX_INPUT_BYTES, MAX_TOKENS, MAX_TTL_S, Deadline
 from perllm.api.quantities import DURATION_PATTERN, parse_duration_s
 from perllm.api.task import Tier
+from perllm.cluster.devices import DeviceSelection
 from perllm.cluster.node import NodeLabels
 from perllm.logs import LogSettings
 from perllm.policy.contextual import CsUcb, CsUcbParameters
@@ -149,6 +150,21 @@ class TaskSettings(_Section):
         return None if self.history_limit == "unlimited" else self.history_limit
 
 
+class DeviceSettings(_Section):
+    """Devices that are GPUs, of a driver of dynamic resource allocation."""
+
+    device_class: str = Field(min_length=1, max_length=253, description="DeviceClass by which pods claim them.")
+    driver: str = Field(min_length=1, max_length=63, description="Driver that publishes them.")
+    attributes: dict[str, str] = Field(
+        default={},
+        description="Values that attributes of these devices have, as in the selector of the DeviceClass; booleans are "
+        "true or false.",
+    )
+    type_attribute: str = Field(
+        default="productName", description="Attribute with the GPU type, for nodes without gpu_type_label."
+    )
+
+
 class NodeSettings(_Section):
     """How nodes are recognised, and what is assumed about unmeasured ones."""
 
@@ -168,6 +184,11 @@ class NodeSettings(_Section):
         description="Node label whose value is the number of tasks that a node can run at a time, if it has none of "
         "gpu_resources because there is no device plugin.",
     )
+    devices: tuple[DeviceSettings, ...] = Field(
+        default=(),
+        description="Devices of which each is a slot, for GPUs that are allocated by ResourceClaims. Needs Kubernetes "
+        "1.34. Each DeviceClass once; a device that matches several counts for the first one.",
+    )
     default_bandwidth_mbit_s: _PerTier = Field(
         default={Tier.EDGE: 100.0, Tier.CLOUD: 300.0},
         description="Uplink bandwidth of nodes without a fresh figure. The paper's test bed has 100 and 300 Mbit/s.",
@@ -183,9 +204,15 @@ class NodeSettings(_Section):
         """The resources of which tasks take units."""
         return self.gpu_resources if self.gpu_resource is None else (self.gpu_resource,)
 
+    @property
+    def device_classes(self) -> tuple[str, ...]:
+        """The DeviceClasses whose devices are slots."""
+        return tuple(one.device_class for one in self.devices)
+
     def to_labels(self) -> NodeLabels:
-        """Return which labels and resources describe a node."""
-        return NodeLabels(self.tier_label, self.gpu_type_label, self.resources, self.slots_label)
+        """Return which labels, resources and devices describe a node."""
+        devices = tuple(DeviceSelection(**one.model_dump()) for one in self.devices)
+        return NodeLabels(self.tier_label, self.gpu_type_label, self.resources, self.slots_label, devices=devices)
 
 
 class FairnessSettings(_Section):

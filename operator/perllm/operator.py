@@ -187,6 +187,10 @@ class Operator:
             control.node_health.show(name)
         begin("watch of nodes", self._watches.nodes.run)
         await self._watches.nodes.synced.wait()
+        if self._watches.devices is not None:
+            for devices in self._watches.devices.informers:
+                begin("watch of devices and claims", devices.run)
+            await self._watches.devices.wait_until_synced()
         begin("telemetry", base.telemetry.run)
         begin("energy accounts", self._accounts.run)
         begin("foreign load", partial(base.foreign.follow, self._find_foreign, base.unix_now))

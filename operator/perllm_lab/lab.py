@@ -182,8 +182,14 @@ class Lab:
         await self._stack.enter_async_context(self.control_plane)
         credentials = load_credentials(self.control_plane.admin_kubeconfig)
         self.client = await self._stack.enter_async_context(Client(credentials, max_connections=64))
-        namespaces = (self.settings.operator_config or {}).get("namespaces", ())
-        await install(self.client, namespaces, has_agents=self.settings.has_agents, is_shadow=self.settings.is_shadow)
+        config = self.settings.operator_config or {}
+        await install(
+            self.client,
+            config.get("namespaces", ()),
+            has_agents=self.settings.has_agents,
+            has_devices="devices" in config.get("nodes", {}),
+            is_shadow=self.settings.is_shadow,
+        )
         await _remove_nodes_except(self.client, {node.name for node in self.scenario.nodes()})
         self.nodes = self._build_nodes()
         self._stack.push_async_callback(self.nodes.stop)
@@ -271,7 +277,12 @@ class Lab:
 
 
 async def install(
-    client: Client, namespaces: Sequence[str] = (), *, has_agents: bool = False, is_shadow: bool = False
+    client: Client,
+    namespaces: Sequence[str] = (),
+    *,
+    has_agents: bool = False,
+    has_devices: bool = False,
+    is_shadow: bool = False,
 ) -> None:
     """Install the resource definitions, least rights and admission policies, as users do before the first start.
 
@@ -279,6 +290,7 @@ async def install(
         client: of a user with the rights to do so.
         namespaces: are created, and are the only ones where the operator may manage tasks; all when empty.
         has_agents: whether the rights of agents are installed too.
+        has_devices: whether the operator may see devices and claims.
         is_shadow: whether the operator gets the rights of shadow mode only.
     """
     for namespace in namespaces:
@@ -289,9 +301,11 @@ async def install(
     operator, scheduler = (rbac_user(name) for name in (OPERATOR_USER, SCHEDULER_USER))
     agent_namespace = AGENT_NAMESPACE if has_agents else ""
     rights = (
-        build_shadow_manifests(operator, namespaces=namespaces)
+        build_shadow_manifests(operator, namespaces=namespaces, has_devices=has_devices)
         if is_shadow
-        else build_manifests(operator, scheduler, namespaces=namespaces, agent_namespace=agent_namespace)
+        else build_manifests(
+            operator, scheduler, namespaces=namespaces, agent_namespace=agent_namespace, has_devices=has_devices
+        )
     )
     policies = [*build_author_policy(), *build_release_policy(OPERATOR_USER)]
     if has_agents:

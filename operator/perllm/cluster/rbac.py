@@ -28,6 +28,7 @@ AGENT_TASKS_ROLE = "perllm-agent-tasks"
 AGENT_SERVERS_ROLE = "perllm-agent-servers"
 AGENT_OWN_LEASES_ROLE = "perllm-agent-own-leases"
 SCHEDULER_LEASE_ROLE = "perllm-scheduler-lease"
+DEVICES_ROLE = "perllm-devices"
 SCHEDULER_ROLES = ("system:kube-scheduler", "system:volume-scheduler")
 
 
@@ -56,6 +57,16 @@ def task_rules() -> list[Rule]:
 def namespace_rules() -> list[Rule]:
     """Return the additional rights of an operator that serves all namespaces."""
     return [_rule("", ["namespaces"], "list", "watch")]
+
+
+def device_rules() -> list[Rule]:
+    """Return the operator's rights to see devices."""
+    return [_rule(names.DEVICE_GROUP, ["resourceslices"], "list", "watch")]
+
+
+def claim_rules() -> list[Rule]:
+    """Return the operator's rights to see who has devices: claims of all namespaces, since their pods share nodes."""
+    return [_rule(names.DEVICE_GROUP, ["resourceclaims", "resourceclaimtemplates"], "list", "watch")]
 
 
 def shadow_rules() -> list[Rule]:
@@ -119,6 +130,7 @@ def build_manifests(
     namespace: str = "",
     lease: str = "",
     agent_namespace: str = "",
+    has_devices: bool = False,
 ) -> list[dict[str, Any]]:
     """Return roles and bindings for two RBAC subjects, the operator and its kube-scheduler.
 
@@ -129,12 +141,15 @@ def build_manifests(
         namespace: namespace of both, and of the Lease.
         lease: name of the Lease that decides which of several replicas is active; empty for a single replica.
         agent_namespace: namespace of the agents' Leases; empty if there are no agents.
+        has_devices: whether devices are slots.
     """
     manifests = _grant(NODES_ROLE, node_rules(), operator)
     for place in namespaces:
         manifests += _grant(TASKS_ROLE, task_rules(), operator, place)
     if not namespaces:
         manifests += _grant(TASKS_ROLE, task_rules() + namespace_rules(), operator)
+    if has_devices:
+        manifests += _grant(DEVICES_ROLE, device_rules() + claim_rules(), operator)
     if agent_namespace:
         manifests += _grant(SERVERS_ROLE, server_rules(), operator)
         manifests += _grant(AGENT_LEASES_ROLE, agent_lease_rules(), operator, agent_namespace)
@@ -146,14 +161,19 @@ def build_manifests(
     return manifests
 
 
-def build_shadow_manifests(operator: Subject, *, namespaces: Sequence[str] = ()) -> list[dict[str, Any]]:
+def build_shadow_manifests(
+    operator: Subject, *, namespaces: Sequence[str] = (), has_devices: bool = False
+) -> list[dict[str, Any]]:
     """Return roles and bindings for an operator in shadow mode, which has neither a kube-scheduler nor agents.
 
     Args:
         operator: the operator.
         namespaces: namespaces whose pods it compares; all if empty.
+        has_devices: whether devices are slots.
     """
     manifests = _grant(NODES_ROLE, node_rules(), operator)
+    if has_devices:
+        manifests += _grant(DEVICES_ROLE, device_rules(), operator)
     for place in namespaces or ("",):
         manifests += _grant(TASKS_ROLE, shadow_rules(), operator, place)
     return manifests

@@ -9,6 +9,7 @@ from functools import partial
 
 from perllm.api.task_status import RunsAs, TaskStatus
 from perllm.cluster.client import Object
+from perllm.cluster.devices import Claim
 from perllm.cluster.informer import object_key
 from perllm.cluster.obstacles import Obstacle
 from perllm.cluster.pod import Pod, read_pod
@@ -23,11 +24,12 @@ from perllm.controller.reconciler import Reconciler
 from perllm.controller.retirement import read_stub
 from perllm.controller.served_runs import adopt_report, is_late_report, read_run
 from perllm.controller.status_writer import StatusWriter, is_written_by_others
-from perllm.controller.task import Task, read_task
+from perllm.controller.task import Task, read_task, read_task_demand
 from perllm.controller.tracking import Tracked, Tracking
 from perllm.guard import Guard
 from perllm.learning.learner import Learner
 from perllm.nodes.node_health import find_avoided
+from perllm.placement.claims import ClaimSizes
 from perllm.placement.request import PlacementRequest
 from perllm.scheduling.scheduler import Scheduler
 
@@ -50,6 +52,7 @@ class Controller:
         guard: contains failures about single objects.
         unix_now: wall clock.
         gpu_resources: resources that slots are units of.
+        claims: the devices that pods ask for by claims.
         has_runners: whether served tasks may get runner pods.
     """
 
@@ -70,6 +73,7 @@ class Controller:
         guard: Guard,
         unix_now: Callable[[], float],
         gpu_resources: Sequence[str],
+        claims: ClaimSizes,
         has_runners: bool,
     ) -> None:
         self._tracking = tracking
@@ -86,6 +90,7 @@ class Controller:
         self._guard = guard
         self._unix_now = unix_now
         self._gpu_resources = gpu_resources
+        self._claims = claims
         self._has_runners = has_runners
 
     def request_of(self, pod: Object) -> PlacementRequest | None:
@@ -138,6 +143,24 @@ class Controller:
         if old is not None and new is not None:
             self._scheduler.retry_namespace(new.namespace)
 
+    def on_claim(self, old: Claim | None, new: Claim | None) -> None:
+        """Handle a claim, or a template of claims, that was added, changed or deleted."""
+        if new is None:
+            if old is not None:
+                self._claims.remove(old)
+        elif self._claims.put(new):
+            for tracked in self._tracking:
+                if tracked.task.namespace == new.namespace:
+                    self._read_demand_again(tracked)
+
+    def _read_demand_again(self, tracked: Tracked) -> None:
+        task = tracked.task
+        demand = read_task_demand(task.namespace, task.spec, self._gpu_resources, self._claims)
+        if demand != task.demand:
+            tracked.task = replace(task, demand=demand)
+            self._scheduler.withdraw(task.key)
+            self._reconciler.reconcile(task.key)
+
     def _take_task(self, item: Object, *, deleted: bool) -> None:
         key = object_key(item)
         tracked, stub = self._tracking.get(key), self._history.get(key)
@@ -154,7 +177,9 @@ class Controller:
         self._history.forget(key)
         if tracked is None and self._put_to_history(item):
             return
-        task, status = read_task(item, self._unix_now(), self._gpu_resources, has_runners=self._has_runners)
+        task, status = read_task(
+            item, self._unix_now(), self._gpu_resources, claims=self._claims, has_runners=self._has_runners
+        )
         if tracked is not None and tracked.task.uid != task.uid:
             self._reconciler.forget(key)
             tracked = None
