@@ -141,9 +141,7 @@ def _find_cause(item: Object, settings: NodeSettings, drivers: Collection[str]) 
     if others := [name for name in sorted(_allocatable(item)) if _MAYBE_GPU.search(name)]:
         return f"only with {name_some(others)}", "add what a task takes a unit of to config.nodes.gpu_resources"
     if selected := sorted({one.driver for one in settings.devices} & set(drivers)):
-        cause = (
-            f"none of its devices of {name_some(selected)} is one of config.nodes.devices, or their pool is incomplete"
-        )
+        cause = f"without a device of {name_some(selected)} that config.nodes.devices selects, in a complete pool"
         return cause, "compare config.nodes.devices with: kubectl get resourceslices -o yaml"
     if gpus := sorted(filter(_MAYBE_GPU.search, drivers)):
         advice = "add them to config.nodes.devices, with the DeviceClass by which pods claim them"
