@@ -356,6 +356,15 @@ class Config(_Section):
         description="Seconds within which a container must start once a pod has a node; if none does, the pod is "
         "replaced. Should be longer than the largest image takes to pull.",
     )
+    away_patience_s: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds for which a task waits for a pod that is being deleted on a node that is not ready, from "
+        "when the node stopped answering or last reported about the pod; after that the task runs again elsewhere. "
+        "For edge nodes that work on while they are disconnected. 0: at once, which is 300 s after the node stopped "
+        "answering, unless Kubernetes is configured to delete pods earlier or later.",
+    )
     energy_patience_s: float = Field(
         default=90.0,
         gt=0,

@@ -11,6 +11,7 @@ from perllm.api.task import Tier
 from perllm.cluster.client import Object
 from perllm.cluster.devices import Device, DeviceSelection
 from perllm.cluster.slots import is_device, read_label, read_resources
+from perllm.cluster.times import parse_time_s
 
 UNKNOWN_GPU = "unknown"
 
@@ -47,6 +48,8 @@ class Node:
         cpu_cores: what its pods may request of its processors.
         memory_bytes: what they may request of its memory.
         claimed: those of its resources that are DeviceClasses, which pods get by claims.
+        answers: whether its kubelet reports that it is ready.
+        answers_since_s: Unix time since which it does, or does not; None if it never reported.
     """
 
     name: str
@@ -63,6 +66,8 @@ class Node:
     cpu_cores: float = 0.0
     memory_bytes: float = 0.0
     claimed: frozenset[str] = frozenset()
+    answers: bool = True
+    answers_since_s: float | None = field(default=None, compare=False)  # kubelets of some simulators rewrite it
 
     def slots_of(self, resource: str) -> float:
         """Return the slots for pods that ask for a resource; all slots for those that ask for none."""
@@ -103,6 +108,8 @@ def read_node(item: Object, labels: NodeLabels) -> Node | None:
         return None
     slots = sum(resources.values())
     main = max(resources, key=resources.__getitem__, default="")
+    ready: Mapping[str, Any] = next((one for one in status.get("conditions", ()) if one["type"] == "Ready"), {})
+    answers = ready.get("status", "True") == "True"
     return Node(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -110,7 +117,7 @@ def read_node(item: Object, labels: NodeLabels) -> Node | None:
         gpu_type=_read_gpu_type(own, labels, main),
         slots=slots,
         addresses=frozenset(address["address"] for address in status.get("addresses", ())),
-        is_open=not spec.get("unschedulable") and not _is_unready(status),
+        is_open=not spec.get("unschedulable") and answers,
         gpus=slots if is_device(main) else _read_gpus(own.get(labels.gpu_count), slots),
         labels=own,
         taints=tuple(
@@ -121,6 +128,8 @@ def read_node(item: Object, labels: NodeLabels) -> Node | None:
         resources=resources,
         cpu_cores=parse_amount(allocatable.get("cpu", "0")),
         memory_bytes=parse_amount(allocatable.get("memory", "0")),
+        answers=answers,
+        answers_since_s=parse_time_s(ready.get("lastTransitionTime")),
     )
 
 
@@ -153,7 +162,3 @@ def _read_gpus(label: str | None, slots: float) -> float:
     """Return the number of GPUs in the label, at most one per slot; 1 if there is no valid label."""
     labelled = int(label) if label and label.isdecimal() else 1
     return float(max(min(labelled, slots), 1))
-
-
-def _is_unready(status: Mapping[str, Any]) -> bool:
-    return any(one["type"] == "Ready" and one["status"] != "True" for one in status.get("conditions", ()))

@@ -70,7 +70,7 @@ def read_controller_settings(config: Config) -> ControllerSettings:
         scheduler_name=config.scheduler_name,
         gpu_resources=config.nodes.resources,
         device_classes=config.nodes.device_classes,
-        patience=PodPatience(start_s=config.start_timeout_s),
+        patience=PodPatience(start_s=config.start_timeout_s, away_s=config.away_patience_s),
         admission=build_admission(config.admission),
         history=HistoryLimits(config.tasks.default_ttl_s, config.tasks.max_history),
         runner=config.runner,
@@ -162,7 +162,14 @@ def build_task_control(
         unix_now=unix_now,
     )
     accounts = PodAccounts(
-        scheduler, context.settlement, node_health, outcomes, metrics, patience=settings.patience, unix_now=unix_now
+        scheduler,
+        context.settlement,
+        node_health,
+        outcomes,
+        metrics,
+        patience=settings.patience,
+        node_of=parts.fleet.nodes.get,
+        unix_now=unix_now,
     )
     runners = RunnerPods(settings.runner, parts.fleet.nodes)
     pods = PodKeeper(context.client, context.writes, scheduler_name=settings.scheduler_name, runners=runners)

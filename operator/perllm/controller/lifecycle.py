@@ -17,7 +17,7 @@ from perllm.cluster.pod import Pod, PodPhase
 from perllm.cluster.pod_ends import is_overdue, is_refusal
 from perllm.cluster.times import to_time
 from perllm.controller.conditions import Note
-from perllm.controller.explanations import explain_failure, explain_refusal, explain_start, explain_wait
+from perllm.controller.explanations import explain_doubt, explain_failure, explain_refusal, explain_start, explain_wait
 from perllm.controller.stages import (
     accept,
     end,
@@ -133,6 +133,8 @@ def _go_on(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) ->
             message = f"not complete by its deadline of {task.valid_spec.deadline}; onDeadlineMissed is Terminate"
             return Step(end(task, status, TaskPhase.FAILED, DEADLINE_EXCEEDED, message, now_s))
     if current is None or (current.is_deleting and not current.is_finished):
+        if current is not None and current.may_run_until_s is not None:
+            return Step(_doubt(task, status, current, now_s))
         return _want_pod(task, status, pods, now_s)
     if current.phase is PodPhase.FAILED:
         return _retry(task, status, pods, current, now_s)
@@ -197,6 +199,11 @@ def _retry(task: Task, status: TaskStatus, pods: Sequence[Pod], current: Pod, no
     if len(status.failed_attempts or ()) <= task.valid_spec.retries:
         return _want_pod(task, status, pods, now_s, message)
     return Step(end(task, place(task, status, current, now_s), TaskPhase.FAILED, "PodFailed", message, now_s))
+
+
+def _doubt(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatus:
+    """Return the status of a task whose pod is being deleted, but may still be running."""
+    return _progress(task, status, pod, now_s).model_copy(update={"message": explain_doubt(pod)})
 
 
 def _progress(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatus:
