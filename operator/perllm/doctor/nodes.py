@@ -186,7 +186,7 @@ def _find_taint_key(node: Node, settings: NodeSettings) -> str:
     """Return the key that the vendor's own programs tolerate: of NVIDIA, one for slices and replicas as well."""
     if node.main_resource.startswith("nvidia.com/"):
         return GPU_RESOURCE
-    return node.main_resource or settings.slots_label
+    return settings.slots_label if node.main_resource in {"", *node.claimed} else node.main_resource
 
 
 def _keeps_others_off(item: Object) -> bool:
