@@ -10,9 +10,9 @@ from perllm.cluster.pod import Pod
 class NodeDevices:
     """Follows devices.
 
-    A device is foreign while it is allocated to a claim that no unfinished pod of a task uses. So a device of a pod
-    that has just ended is foreign as well until Kubernetes has given it back: the ledger no longer counts the task, and
-    no other pod could have the device yet.
+    A device is foreign while it is allocated to a claim that no pod of a task uses, unless that pod has ended. So a
+    device of a pod that has just ended is foreign until Kubernetes has given it back: the ledger no longer counts the
+    task, and no other pod could have the device yet.
 
     Args:
         show: called with a node and its devices whenever they have changed.
@@ -59,7 +59,7 @@ class NodeDevices:
         pod = new or old
         if pod is None:
             return
-        if new is not None and not new.is_finished:
+        if new is not None and not (new.is_finished and new.linger_s is None):
             self._own_pods.add(pod.uid)
         else:
             self._own_pods.discard(pod.uid)
