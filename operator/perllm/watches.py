@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from perllm.api import names
-from perllm.cluster.devices import Claim, read_claim, read_slice
+from perllm.cluster.devices import DeviceClaim, read_claim, read_slice
 from perllm.cluster.informer import Informer
 from perllm.cluster.obstacles import Obstacle, read_namespace, read_quota
 from perllm.cluster.pod import Pod, read_pod
@@ -114,7 +114,7 @@ class DeviceWatch:
         self._devices.on_pod(old, new)
         self._controller.on_pod(old, new)
 
-    def _on_claim(self, old: Claim | None, new: Claim | None) -> None:
+    def _on_claim(self, old: DeviceClaim | None, new: DeviceClaim | None) -> None:
         self._devices.on_claim(old, new)
         self._controller.on_claim(old, new)
 

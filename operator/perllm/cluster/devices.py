@@ -41,7 +41,7 @@ class DeviceSelection:
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class GpuDevice:
     """A device that counts as a slot of its node.
 
     Attributes:
@@ -58,7 +58,7 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
+class DeviceSlice:
     """A ResourceSlice: a part of a generation of a pool of devices.
 
     Attributes:
@@ -73,11 +73,11 @@ class Slice:
     pool: tuple[str, str]
     generation: int
     total: int
-    devices: tuple[Device, ...]
+    devices: tuple[GpuDevice, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class DeviceClaim:
     """A ResourceClaim, or a ResourceClaimTemplate, of which claims are made.
 
     Attributes:
@@ -97,7 +97,7 @@ class Claim:
     users: frozenset[str] = frozenset()
 
 
-def read_slice(item: Object, selections: Sequence[DeviceSelection]) -> Slice | None:
+def read_slice(item: Object, selections: Sequence[DeviceSelection]) -> DeviceSlice | None:
     """Return a slice with its selected devices; None if it is of another driver."""
     spec = as_object(item.get("spec"))
     driver, pool = as_text(spec.get("driver")), as_object(spec.get("pool"))
@@ -106,7 +106,7 @@ def read_slice(item: Object, selections: Sequence[DeviceSelection]) -> Slice | N
         return None
     name, node = as_text(pool.get("name")), as_text(spec.get("nodeName"))
     found = (_read_device(one, (driver, name), node, chosen) for one in as_objects(spec.get("devices")))
-    return Slice(
+    return DeviceSlice(
         name=item["metadata"]["name"],
         pool=(driver, name),
         generation=_as_count(pool.get("generation"), limit=None),
@@ -115,7 +115,7 @@ def read_slice(item: Object, selections: Sequence[DeviceSelection]) -> Slice | N
     )
 
 
-def find_complete(slices: Iterable[Slice]) -> tuple[Device, ...] | None:
+def find_complete(slices: Iterable[DeviceSlice]) -> tuple[GpuDevice, ...] | None:
     """Return the devices of a pool that consists of these slices; None while its newest generation is incomplete."""
     known = list(slices)
     generation = max((one.generation for one in known), default=0)
@@ -125,26 +125,26 @@ def find_complete(slices: Iterable[Slice]) -> tuple[Device, ...] | None:
     return tuple(device for one in newest for device in one.devices)
 
 
-def list_devices(slices: Iterable[Slice]) -> dict[str, list[Device]]:
+def list_devices(slices: Iterable[DeviceSlice]) -> dict[str, list[GpuDevice]]:
     """Return the devices of all complete pools, by node."""
-    pools: dict[tuple[str, str], list[Slice]] = defaultdict(list)
+    pools: dict[tuple[str, str], list[DeviceSlice]] = defaultdict(list)
     for one in slices:
         pools[one.pool].append(one)
-    found: dict[str, list[Device]] = defaultdict(list)
+    found: dict[str, list[GpuDevice]] = defaultdict(list)
     for parts in pools.values():
         for device in find_complete(parts) or ():
             found[device.node].append(device)
     return found
 
 
-def read_claim(item: Object, *, is_template: bool = False) -> Claim:
+def read_claim(item: Object, *, is_template: bool = False) -> DeviceClaim:
     """Return a claim, or a template of claims."""
     metadata, spec, status = (as_object(item.get(part)) for part in ("metadata", "spec", "status"))
     wanted = as_object(spec.get("spec")) if is_template else spec
     allocated = as_object(as_object(status.get("allocation")).get("devices"))
     # Administrators look at devices that others use.
     results = [one for one in as_objects(allocated.get("results")) if one.get("adminAccess") is not True]
-    return Claim(
+    return DeviceClaim(
         namespace=as_text(metadata.get("namespace")),
         name=as_text(metadata.get("name")),
         is_template=is_template,
@@ -158,7 +158,7 @@ def read_claim(item: Object, *, is_template: bool = False) -> Claim:
 
 def _read_device(
     item: dict[str, Any], pool: tuple[str, str], node: str, selections: Iterable[DeviceSelection]
-) -> Device | None:
+) -> GpuDevice | None:
     """Return a device as the first selection has it that it matches; None if pods cannot get it."""
     if any(taint.get("effect") in KEEPS_OFF for taint in as_objects(item.get("taints"))):
         return None
@@ -167,7 +167,7 @@ def _read_device(
         values = {key: _read_attribute(attributes, key, one.driver) for key in (*one.attributes, one.type_attribute)}
         if node and all(values[key] == value for key, value in one.attributes.items()):
             gpu_type = "-".join(values[one.type_attribute].split())
-            return Device((*pool, as_text(item.get("name"))), node, one.device_class, gpu_type)
+            return GpuDevice((*pool, as_text(item.get("name"))), node, one.device_class, gpu_type)
     return None
 
 

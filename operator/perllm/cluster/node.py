@@ -9,7 +9,7 @@ from perllm.api import names
 from perllm.api.quantities import parse_amount
 from perllm.api.task import Tier
 from perllm.cluster.client import Object
-from perllm.cluster.devices import Device, DeviceSelection
+from perllm.cluster.devices import DeviceSelection, GpuDevice
 from perllm.cluster.slots import is_device, read_label, read_resources
 from perllm.cluster.times import parse_time_s
 
@@ -133,7 +133,7 @@ def read_node(item: Object, labels: NodeLabels) -> Node | None:
     )
 
 
-def add_devices(node: Node, devices: Sequence[Device]) -> Node | None:
+def add_devices(node: Node, devices: Sequence[GpuDevice]) -> Node | None:
     """Return a node with its devices as slots, which replace those of its label; None if it has no slot at all."""
     counts = Counter(one.device_class for one in devices)
     if not counts:

@@ -9,7 +9,7 @@ from functools import partial
 
 from perllm.api.task_status import RunsAs, TaskStatus
 from perllm.cluster.client import Object
-from perllm.cluster.devices import Claim
+from perllm.cluster.devices import DeviceClaim
 from perllm.cluster.informer import object_key
 from perllm.cluster.obstacles import Obstacle
 from perllm.cluster.pod import Pod, read_pod
@@ -143,7 +143,7 @@ class Controller:
         if old is not None and new is not None:
             self._scheduler.retry_namespace(new.namespace)
 
-    def on_claim(self, old: Claim | None, new: Claim | None) -> None:
+    def on_claim(self, old: DeviceClaim | None, new: DeviceClaim | None) -> None:
         """Handle a claim, or a template of claims, that was added, changed or deleted."""
         if new is None:
             if old is not None:

@@ -8,7 +8,7 @@ from perllm.api.names import GPU_RESOURCE, KEEPS_OFF
 from perllm.api.node_profile import CircuitState
 from perllm.api.task import Tier
 from perllm.cluster.client import Object
-from perllm.cluster.devices import Device, list_devices, read_slice
+from perllm.cluster.devices import GpuDevice, list_devices, read_slice
 from perllm.cluster.node import UNKNOWN_GPU, Node, add_devices, read_node
 from perllm.cluster.shapes import as_object, as_text
 from perllm.cluster.slots import read_label, read_resources
@@ -71,7 +71,7 @@ def _check_fleet(fleet: Sequence[Node], settings: NodeSettings) -> Finding:
     return ok(NODES, f"{', '.join(parts)}, {sum(node.slots for node in fleet):g} tasks at a time")
 
 
-def _find_devices(slices: Sequence[Object], settings: NodeSettings) -> dict[str, list[Device]]:
+def _find_devices(slices: Sequence[Object], settings: NodeSettings) -> dict[str, list[GpuDevice]]:
     """Return the devices of each node that are slots."""
     selections = settings.to_labels().devices
     return list_devices(one for item in slices if (one := read_slice(item, selections)) is not None)
@@ -95,7 +95,7 @@ def _check_drivers(drivers: Mapping[str, set[str]], settings: NodeSettings) -> I
 def _check_labels(
     items: Sequence[Object],
     settings: NodeSettings,
-    devices: Mapping[str, Sequence[Device]],
+    devices: Mapping[str, Sequence[GpuDevice]],
     drivers: Mapping[str, set[str]],
 ) -> Iterator[Finding]:
     """Compare tier labels with GPUs."""

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
-from perllm.cluster.devices import Claim, Device, DeviceId, Slice, find_complete
+from perllm.cluster.devices import DeviceClaim, DeviceId, DeviceSlice, GpuDevice, find_complete
 from perllm.cluster.pod import Pod
 
 
@@ -20,19 +20,19 @@ class NodeDevices:
     """
 
     def __init__(
-        self, show: Callable[[str, Sequence[Device]], None], show_foreign: Callable[[str, dict[str, float]], None]
+        self, show: Callable[[str, Sequence[GpuDevice]], None], show_foreign: Callable[[str, dict[str, float]], None]
     ) -> None:
         self._show = show
         self._show_foreign = show_foreign
-        self._slices: dict[tuple[str, str], dict[str, Slice]] = defaultdict(dict)
-        self._pools: dict[tuple[str, str], tuple[Device, ...]] = {}
-        self._nodes: dict[str, dict[DeviceId, Device]] = defaultdict(dict)
+        self._slices: dict[tuple[str, str], dict[str, DeviceSlice]] = defaultdict(dict)
+        self._pools: dict[tuple[str, str], tuple[GpuDevice, ...]] = {}
+        self._nodes: dict[str, dict[DeviceId, GpuDevice]] = defaultdict(dict)
         self._nodes_of: dict[DeviceId, str] = {}
-        self._holders: dict[DeviceId, Claim] = {}
+        self._holders: dict[DeviceId, DeviceClaim] = {}
         self._own_pods: set[str] = set()
         self._foreign: dict[str, dict[str, float]] = {}
 
-    def on_slice(self, old: Slice | None, new: Slice | None) -> None:
+    def on_slice(self, old: DeviceSlice | None, new: DeviceSlice | None) -> None:
         """Handle a slice that was added, changed or deleted; called inside the guard."""
         if old is not None:
             self._slices[old.pool].pop(old.name, None)
@@ -44,7 +44,7 @@ class NodeDevices:
             if found is not None:
                 self._replace_pool(pool, found)
 
-    def on_claim(self, old: Claim | None, new: Claim | None) -> None:
+    def on_claim(self, old: DeviceClaim | None, new: DeviceClaim | None) -> None:
         """Handle a claim that was added, changed or deleted; called inside the guard."""
         before, after = (one.devices if one is not None else frozenset[DeviceId]() for one in (old, new))
         for device in before:
@@ -66,7 +66,7 @@ class NodeDevices:
         if pod.node is not None:
             self._refresh_foreign([pod.node])
 
-    def _replace_pool(self, pool: tuple[str, str], devices: tuple[Device, ...]) -> None:
+    def _replace_pool(self, pool: tuple[str, str], devices: tuple[GpuDevice, ...]) -> None:
         known = self._pools.get(pool, ())
         if known == devices:
             return

@@ -7,7 +7,7 @@ from functools import partial
 
 from perllm.api.task import Tier
 from perllm.cluster.client import Object
-from perllm.cluster.devices import Device
+from perllm.cluster.devices import GpuDevice
 from perllm.cluster.node import Node, add_devices, read_node
 from perllm.config import NodeSettings
 from perllm.guard import Guard
@@ -55,7 +55,7 @@ class NodeUpkeep:
         self._guard = guard
         self._on_gone = on_gone
         self._read: dict[str, Node] = {}
-        self._devices: dict[str, Sequence[Device]] = {}
+        self._devices: dict[str, Sequence[GpuDevice]] = {}
 
     def read(self, item: Object) -> Node | None:
         """Return the node that `item` describes; None if it cannot belong to the fleet, whatever devices it has."""
@@ -70,7 +70,7 @@ class NodeUpkeep:
             self._read.pop(old.name, None)
             self._remove(old.name)
 
-    def put_devices(self, name: str, devices: Sequence[Device]) -> None:
+    def put_devices(self, name: str, devices: Sequence[GpuDevice]) -> None:
         """Replace the devices of a node, which may still be unknown."""
         self._devices[name] = devices
         if name in self._read:

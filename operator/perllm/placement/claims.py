@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from perllm.cluster.devices import Claim
+from perllm.cluster.devices import DeviceClaim
 from perllm.cluster.shapes import as_object, as_objects, as_text
 
 Key = tuple[str, bool, str]
@@ -24,7 +24,7 @@ class ClaimSizes:
         self._counts: dict[Key, Mapping[str, int]] = {}
         self._missing: set[Key] = set()
 
-    def put(self, claim: Claim) -> bool:
+    def put(self, claim: DeviceClaim) -> bool:
         """Take in a claim or a template; return whether a pod has named it before it was known."""
         key = claim.namespace, claim.is_template, claim.name
         self._counts[key] = claim.counts
@@ -32,7 +32,7 @@ class ClaimSizes:
         self._missing.discard(key)
         return was_missing
 
-    def remove(self, claim: Claim) -> None:
+    def remove(self, claim: DeviceClaim) -> None:
         """Forget a claim or a template."""
         self._counts.pop((claim.namespace, claim.is_template, claim.name), None)
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from perllm.cluster.devices import Claim, DeviceSelection, Slice, read_claim, read_slice
+from perllm.cluster.devices import DeviceClaim, DeviceSelection, DeviceSlice, read_claim, read_slice
 
 DRIVER = "gpu.nvidia.com"
 GPUS = DeviceSelection(DRIVER, DRIVER, {"type": "gpu"})
@@ -23,7 +23,7 @@ def slice_object(
     }
 
 
-def make_slice(node: str, *devices: str, **fields: Any) -> Slice:
+def make_slice(node: str, *devices: str, **fields: Any) -> DeviceSlice:
     made = read_slice(slice_object(node, *map(gpu, devices), **fields), [GPUS])
     assert made is not None
     return made
@@ -39,7 +39,7 @@ def request(count: int | None = None, device_class: str = DRIVER) -> dict[str, A
     return {"name": "gpu", "exactly": exactly if count is None else {**exactly, "count": count}}
 
 
-def make_allocated(name: str, node: str, *devices: str, users: tuple[str, ...] = (), **result: Any) -> Claim:
+def make_allocated(name: str, node: str, *devices: str, users: tuple[str, ...] = (), **result: Any) -> DeviceClaim:
     results = [{"driver": DRIVER, "pool": node, "device": device, **result} for device in devices]
     reserved = [{"resource": "pods", "name": "p", "uid": uid} for uid in users]
     status = {"allocation": {"devices": {"results": results}}, "reservedFor": reserved}

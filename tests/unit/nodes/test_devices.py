@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from perllm.cluster.devices import Device
+from perllm.cluster.devices import GpuDevice
 from perllm.nodes.devices import NodeDevices
 from unit.cluster.device_objects import DRIVER, make_allocated, make_slice
 from unit.controller.samples import bound, succeeded, waiting
@@ -18,7 +18,7 @@ class Seen:
         self.foreign: dict[str, float] = {}
         self.follower = NodeDevices(self._show, self._show_foreign)
 
-    def _show(self, node: str, devices: Sequence[Device]) -> None:
+    def _show(self, node: str, devices: Sequence[GpuDevice]) -> None:
         self.devices[node] = len(devices)
 
     def _show_foreign(self, node: str, foreign: dict[str, float]) -> None:
