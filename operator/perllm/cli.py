@@ -158,13 +158,14 @@ def rbac(
     reads, except for the profiles of nodes.
     """
     config = load_config(config_file)
-    places, agent_place = config.namespaces, config.agents.lease_namespace
+    places, agent_place, has_devices = config.namespaces, config.agents.lease_namespace, bool(config.nodes.devices)
     operator, scheduler, agent = (
         {"kind": "ServiceAccount", "name": name, "namespace": namespace}
         for name in (service_account, scheduler_service_account, agent_service_account)
     )
     if config.mode == "shadow":
-        click.echo(yaml.safe_dump_all(build_shadow_manifests(operator, namespaces=places), sort_keys=False), nl=False)
+        manifests = build_shadow_manifests(operator, namespaces=places, has_devices=has_devices)
+        click.echo(yaml.safe_dump_all(manifests, sort_keys=False), nl=False)
         return
     manifests = build_manifests(
         operator,
@@ -174,6 +175,7 @@ def rbac(
         lease=config.leader_lease,
         agent_namespace=agent_place,
         has_queues=config.kueue.enabled,
+        has_devices=has_devices,
     )
     if agent_place:
         servers = server_namespaces or (namespace,)

@@ -11,6 +11,7 @@ from perllm.api import names
 from perllm.api.base import MAX_INPUT_BYTES, MAX_TOKENS, MAX_TTL_S, Deadline
 from perllm.api.quantities import DURATION_PATTERN, parse_duration_s
 from perllm.api.task import Tier
+from perllm.cluster.devices import DeviceSelection
 from perllm.cluster.node import NodeLabels
 from perllm.costs.settings import CostSettings
 from perllm.logs import LogSettings
@@ -164,6 +165,21 @@ class PodSettings(_Section):
     )
 
 
+class DeviceSettings(_Section):
+    """Devices that are GPUs, of a driver of dynamic resource allocation."""
+
+    device_class: str = Field(min_length=1, max_length=253, description="DeviceClass by which pods claim them.")
+    driver: str = Field(min_length=1, max_length=63, description="Driver that publishes them.")
+    attributes: dict[str, str] = Field(
+        default={},
+        description="Values that attributes of these devices have, as in the selector of the DeviceClass; booleans are "
+        "true or false.",
+    )
+    type_attribute: str = Field(
+        default="productName", description="Attribute with the GPU type, for nodes without gpu_type_label."
+    )
+
+
 class NodeSettings(_Section):
     """How nodes are recognised, and what is assumed about unmeasured ones."""
 
@@ -183,6 +199,11 @@ class NodeSettings(_Section):
         description="Node label whose value is the number of tasks that a node can run at a time, if it has none of "
         "gpu_resources because there is no device plugin.",
     )
+    devices: tuple[DeviceSettings, ...] = Field(
+        default=(),
+        description="Devices of which each is a slot, for GPUs that are allocated by ResourceClaims. Needs Kubernetes "
+        "1.34. Each DeviceClass once; a device that matches several counts for the first one.",
+    )
     default_bandwidth_mbit_s: _PerTier = Field(
         default={Tier.EDGE: 100.0, Tier.CLOUD: 300.0},
         description="Uplink bandwidth of nodes without a fresh figure. The paper's test bed has 100 and 300 Mbit/s.",
@@ -198,9 +219,15 @@ class NodeSettings(_Section):
         """The resources of which tasks take units."""
         return self.gpu_resources if self.gpu_resource is None else (self.gpu_resource,)
 
+    @property
+    def device_classes(self) -> tuple[str, ...]:
+        """The DeviceClasses whose devices are slots."""
+        return tuple(one.device_class for one in self.devices)
+
     def to_labels(self) -> NodeLabels:
-        """Return which labels and resources describe a node."""
-        return NodeLabels(self.tier_label, self.gpu_type_label, self.resources, self.slots_label)
+        """Return which labels, resources and devices describe a node."""
+        devices = tuple(DeviceSelection(**one.model_dump()) for one in self.devices)
+        return NodeLabels(self.tier_label, self.gpu_type_label, self.resources, self.slots_label, devices=devices)
 
 
 class FairnessSettings(_Section):
@@ -392,6 +419,15 @@ class Config(_Section):
         allow_inf_nan=False,
         description="Seconds within which a container must start once a pod has a node; if none does, the pod is "
         "replaced. Should be longer than the largest image takes to pull.",
+    )
+    away_patience_s: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds for which a task waits for a pod that is being deleted on a node that is not ready, from "
+        "when the node stopped answering or last reported about the pod; after that the task runs again elsewhere. "
+        "For edge nodes that work on while they are disconnected. 0: at once, which is 300 s after the node stopped "
+        "answering, unless Kubernetes is configured to delete pods earlier or later.",
     )
     energy_patience_s: float = Field(
         default=90.0,

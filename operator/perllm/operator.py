@@ -10,6 +10,7 @@ import asyncio
 import logging
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from functools import partial
 from importlib.metadata import version
@@ -54,6 +55,9 @@ from perllm.telemetry.source import PrometheusSource
 from perllm.watches import Watches, find_pod_paths
 
 log = logging.getLogger(__name__)
+
+Begin = Callable[[str, Callable[[], Awaitable[None]]], None]
+"""Begins a part of the operator, by its name."""
 
 DRAIN_TIMEOUT_S = 10.0
 TASKS_PATIENCE_S = 20.0
@@ -240,23 +244,40 @@ class Operator:
 
     async def _start(self, work: asyncio.TaskGroup) -> None:
         """Begin everything but the watch of tasks, each part when what it refers to is known."""
-        base, control, begin = self._base, self._control, partial(self._base.begin, work)
+        begin = partial(self._base.begin, work)
+        await self._restore()
+        await self._watch_nodes(begin)
+        self._begin_energy(begin)
+        await self._watch_pods(begin)
+        self._begin_control(begin)
+        self._watch_agents(begin)
+
+    async def _restore(self) -> None:
         outcomes = await self._profiles.load()
         self._learned.set()
         log.info("learned state restored: %d outcomes", outcomes)
         for name in self._profiles.tripped:
-            control.node_health.show(name)
+            self._control.node_health.show(name)
+
+    async def _watch_nodes(self, begin: Begin) -> None:
         begin("watch of nodes", self._watches.nodes.run)
         await self._watches.nodes.synced.wait()
+        if self._watches.devices is not None:
+            for devices in self._watches.devices.informers:
+                begin("watch of devices and claims", devices.run)
+            await self._watches.devices.wait_until_synced()
+
+    def _begin_energy(self, begin: Begin) -> None:
+        base = self._base
         begin("telemetry", base.telemetry.run)
         begin("energy accounts", self._accounts.run)
         if base.config.costs.has_tariffs:
             begin("costs of energy", self._costs.run)
         begin("foreign load", partial(base.foreign.follow, self._find_foreign, base.unix_now))
-        for pods in self._watches.pods:
+
+    async def _watch_pods(self, begin: Begin) -> None:
+        for pods in self._watches.all_pods:
             begin("watch of pods", pods.run)
-        for annotated in self._watches.annotated:
-            begin("watch of annotated pods", annotated.run)
         for path in await wait_for_first_lists(self._watches.all_pods, PODS_PATIENCE_S):
             log.warning("started without %s, which cannot be read yet: pods there are not counted", path)
         for obstacles in self._watches.obstacles:
@@ -264,7 +285,10 @@ class Operator:
         if self._kueue is not None:
             begin("watch of Kueue", self._kueue.run)
             await self._kueue.wait_until_known()
-        begin("writes", base.writes.run)
+
+    def _begin_control(self, begin: Begin) -> None:
+        control = self._control
+        begin("writes", self._base.writes.run)
         begin("dispatcher", self._dispatch)
         begin("profiles", self._profiles.run)
         begin("watch of profiles", self._watches.profiles.run)
@@ -274,9 +298,11 @@ class Operator:
         begin("retirement of tasks", control.retirement.run)
         begin("comparison of the ledger", control.drift.run)
         begin("upkeep of nodes", self._upkeep.run)
+
+    def _watch_agents(self, begin: Begin) -> None:
         agents = self._watches.agents
         if agents is None:
-            base.scheduler.note_servers_known()
+            self._base.scheduler.note_servers_known()
             return
         begin("watch of model servers", agents.offers.run)
         begin("watch of agents", agents.leases.run)

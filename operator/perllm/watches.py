@@ -1,21 +1,28 @@
 """What the operator watches on the API server, apart from tasks: nodes, pods, obstacles to pods, profiles, agents."""
 
+import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from perllm.annotated.pods import AnnotatedPods, SeenPod
 from perllm.api import names
+from perllm.cluster.devices import DeviceClaim, read_claim, read_slice
 from perllm.cluster.informer import Informer
 from perllm.cluster.obstacles import Obstacle, read_namespace, read_quota
-from perllm.cluster.pod import read_pod
+from perllm.cluster.pod import Pod, read_pod
 from perllm.config import Config
 from perllm.controller.controller import Controller
 from perllm.foundations import Foundations
 from perllm.nodes.agents import NodeAgents, read_lease, read_offer
+from perllm.nodes.devices import NodeDevices
 from perllm.nodes.profile_parts import ProfileParts
 from perllm.nodes.profile_store import ProfileStore
 from perllm.nodes.serving_display import ServingDisplay
 from perllm.nodes.upkeep import NodeUpkeep
+
+DEVICES_PATIENCE_S = 20.0
+"""Devices and claims that cannot be listed within this time are taken into account once they can."""
 
 
 class Watches:
@@ -35,6 +42,7 @@ class Watches:
         annotated: those of pods that belong to no task; none if these are not placed.
         obstacles: those of quotas and namespaces.
         profiles: that of profiles.
+        devices: the watch of devices and claims; None if devices are no slots.
         agents: the watch of agents and model servers; None if there can be no agents.
     """
 
@@ -52,8 +60,10 @@ class Watches:
         self._prefix = names.profile_prefix(config.instance)
         self._display = ServingDisplay(partial(parts.put, "serving"), now_s=base.now_s)
         self.nodes = base.build_informer("node", "/api/v1/nodes", upkeep.read, upkeep.on_node)
+        self.devices = DeviceWatch(base, controller, upkeep) if config.nodes.devices else None
+        on_pod = controller.on_pod if self.devices is None else self.devices.on_pod
         self.pods = [
-            base.build_informer("pod", path, read_pod, controller.on_pod, labelSelector=names.TASK_LABEL)
+            base.build_informer("pod", path, read_pod, on_pod, labelSelector=names.TASK_LABEL)
             for path in find_pod_paths(config)
         ]
         self.annotated = _build_annotated(base, annotated)
@@ -77,6 +87,46 @@ class Watches:
         if old is not None and new is None:
             self._store.note_missing(old)
             self._display.forget(old.removeprefix(self._prefix))
+
+
+class DeviceWatch:
+    """The informers of devices, and of the claims by which pods have them.
+
+    Args:
+        base: what they are built on.
+        controller: receives what claims ask for, and pods.
+        upkeep: receives the devices of nodes.
+
+    Attributes:
+        informers: of slices, templates of claims and claims, in the order in which they are to be listed.
+    """
+
+    def __init__(self, base: Foundations, controller: Controller, upkeep: NodeUpkeep) -> None:
+        self._controller = controller
+        self._devices = NodeDevices(upkeep.put_devices, base.scheduler.put_foreign)
+        read = partial(read_slice, selections=base.config.nodes.to_labels().devices)
+        read_template = partial(read_claim, is_template=True)
+        self.informers: list[Informer[Any]] = [
+            base.build_informer("resource slice", names.SLICES_PATH, read, self._devices.on_slice),
+            base.build_informer("claim template", names.CLAIM_TEMPLATES_PATH, read_template, controller.on_claim),
+            base.build_informer("claim", names.CLAIMS_PATH, read_claim, self._on_claim),
+        ]
+
+    async def wait_until_synced(self) -> None:
+        """Return once the first lists have been processed; a cluster that does not have devices is served without."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DEVICES_PATIENCE_S):
+                for informer in self.informers:
+                    await informer.synced.wait()
+
+    def on_pod(self, old: Pod | None, new: Pod | None) -> None:
+        """Handle a pod of a task: what it has is known before its end frees its slots."""
+        self._devices.on_pod(old, new)
+        self._controller.on_pod(old, new)
+
+    def _on_claim(self, old: DeviceClaim | None, new: DeviceClaim | None) -> None:
+        self._devices.on_claim(old, new)
+        self._controller.on_claim(old, new)
 
 
 class AgentWatch:

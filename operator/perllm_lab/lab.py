@@ -187,12 +187,13 @@ class Lab:
         await self._stack.enter_async_context(self.control_plane)
         credentials = load_credentials(self.control_plane.admin_kubeconfig)
         self.client = await self._stack.enter_async_context(Client(credentials, max_connections=64))
-        namespaces = (self.settings.operator_config or {}).get("namespaces", ())
+        config = self.settings.operator_config or {}
         await install(
             self.client,
-            namespaces,
+            config.get("namespaces", ()),
             has_agents=self.settings.has_agents,
             has_queues=self.settings.has_queues,
+            has_devices="devices" in config.get("nodes", {}),
             is_shadow=self.settings.is_shadow,
         )
         await _remove_nodes_except(self.client, {node.name for node in self.scenario.nodes()})
@@ -287,6 +288,7 @@ async def install(
     *,
     has_agents: bool = False,
     has_queues: bool = False,
+    has_devices: bool = False,
     is_shadow: bool = False,
 ) -> None:
     """Install the resource definitions, least rights and admission policies, as users do before the first start.
@@ -296,6 +298,7 @@ async def install(
         namespaces: are created, and are the only ones where the operator may manage tasks; all when empty.
         has_agents: whether the rights of agents are installed too.
         has_queues: whether the operator may use queues of Kueue.
+        has_devices: whether the operator may see devices and claims.
         is_shadow: whether the operator gets the rights of shadow mode only.
     """
     for namespace in namespaces:
@@ -306,10 +309,15 @@ async def install(
     operator, scheduler = (rbac_user(name) for name in (OPERATOR_USER, SCHEDULER_USER))
     agent_namespace = AGENT_NAMESPACE if has_agents else ""
     rights = (
-        build_shadow_manifests(operator, namespaces=namespaces)
+        build_shadow_manifests(operator, namespaces=namespaces, has_devices=has_devices)
         if is_shadow
         else build_manifests(
-            operator, scheduler, namespaces=namespaces, agent_namespace=agent_namespace, has_queues=has_queues
+            operator,
+            scheduler,
+            namespaces=namespaces,
+            agent_namespace=agent_namespace,
+            has_queues=has_queues,
+            has_devices=has_devices,
         )
     )
     policies = [*build_author_policy(), *build_release_policy(OPERATOR_USER)]

@@ -78,6 +78,14 @@ TAINT_KEYS = (GPU_RESOURCE, "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/
 DEVICE_RESOURCES = (MIG_RESOURCES, "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe")
 """Those of which each unit is a GPU of its own, or a slice that shares nothing but power with others."""
 
+KEEPS_OFF = ("NoSchedule", "NoExecute")
+"""Effects of taints by which a pod is not placed on a node, or does not get a device."""
+
+DEVICE_GROUP = "resource.k8s.io"
+SLICES_PATH = f"/apis/{DEVICE_GROUP}/v1/resourceslices"
+CLAIMS_PATH = f"/apis/{DEVICE_GROUP}/v1/resourceclaims"
+CLAIM_TEMPLATES_PATH = f"/apis/{DEVICE_GROUP}/v1/resourceclaimtemplates"
+
 MAX_LABEL_LENGTH = 63
 MAX_POD_NAME = 63
 _LABEL_VALUE = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?)?")

@@ -1,6 +1,6 @@
 """What PerLLM needs to know about a task's pod."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -21,6 +21,10 @@ LINGER_S = 30.0
 
 DEADLINE_EXCEEDED = "DeadlineExceeded"
 """Reason of a pod that exceeded its activeDeadlineSeconds."""
+
+
+OTHER_WRITERS = ("kube-controller-manager", "kube-scheduler", names.FIELD_MANAGER)
+"""Who writes statuses of pods apart from their nodes, or what speaks for these, such as KubeEdge's cloudcore."""
 
 
 class PodPhase(StrEnum):
@@ -84,6 +88,7 @@ class Pod:
         created_s: when the API server created it.
         idle_since_s: since when it has a node, but no running container; None if one runs or has run.
         reported_s: when its status was last written, by the API server's clock.
+        heard_s: when its node last wrote it, by the same clock.
         started_s: when the first container started.
         finished_s: when the first container ended.
         timing: clock of `started_s` and `finished_s`.
@@ -93,6 +98,9 @@ class Pod:
         misfit: that it fits on none of the nodes that it names, as kube-scheduler says; None otherwise.
         is_served: whether this is not a pod, but a request to a model server (controller/served_runs.py).
         retry_after_s: how long the model server that did not accept it asked to wait.
+        may_run_until_s: until when it may still be running although it is being deleted, since its node does not
+            answer; None where the deletion counts at once.
+        has_left_slots: whether its slots count as free although it is not gone.
     """
 
     key: str
@@ -126,6 +134,9 @@ class Pod:
     misfit: Misfit | None = None
     is_served: bool = False
     retry_after_s: float = 0.0
+    heard_s: float | None = None
+    may_run_until_s: float | None = None
+    has_left_slots: bool = False
 
     @property
     def is_finished(self) -> bool:
@@ -204,6 +215,7 @@ def _read_any(item: Object, task_uid: str, task_name: str, attempt: int) -> Pod 
         created_s=created_s,
         idle_since_s=(bound_s or created_s) if _is_idle(node, phase, containers) else None,
         reported_s=_read_reported(metadata),
+        heard_s=_read_reported(metadata, without=OTHER_WRITERS),
         started_s=first.started_s if first else None,
         finished_s=first.finished_s if first else None,
         timing=Timing.NODE,
@@ -301,9 +313,13 @@ def _ended_by_deletion(metadata: dict[str, Any], first: Container | None) -> boo
     return first.finished_s + 1.0 >= asked_s
 
 
-def _read_reported(metadata: dict[str, Any]) -> float | None:
-    """Return when the API server last stored a status of the pod, in Unix seconds."""
-    writes = [one for one in as_objects(metadata.get("managedFields")) if one.get("subresource") == "status"]
+def _read_reported(metadata: dict[str, Any], without: Collection[str] = ()) -> float | None:
+    """Return when the API server last stored a status of the pod, of any writer but these, in Unix seconds."""
+    writes = [
+        one
+        for one in as_objects(metadata.get("managedFields"))
+        if one.get("subresource") == "status" and one.get("manager") not in without
+    ]
     times_s = [time_s for one in writes if (time_s := parse_time_s(one.get("time"))) is not None]
     return max(times_s, default=None)
 

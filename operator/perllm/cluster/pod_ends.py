@@ -6,6 +6,7 @@ specified. It says nothing about the task if the pod was refused, lost or stoppe
 
 from dataclasses import dataclass, replace
 
+from perllm.cluster.node import Node
 from perllm.cluster.pod import DEADLINE_EXCEEDED, LINGER_S, Pod, PodPhase
 
 START_TIMEOUT = "StartTimeout"
@@ -19,6 +20,12 @@ MISTAKES = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError
 AGENT_LOST = "AgentLost"
 """Reason of a request whose agent does not renew its Lease any more."""
 
+MARGIN_S = 30.0
+"""How much later than it should a deleted pod may report its end; after that its node is taken to be dead."""
+
+RETURN_S = 30.0
+"""How long a node that answers again may take to report what became of its pods."""
+
 STOPPED = ("Evicted", "Preempting", AGENT_LOST)
 
 
@@ -29,10 +36,12 @@ class PodPatience:
     Attributes:
         start_s: from the binding until a container runs.
         mistake_s: until something that a container refers to, such as a ConfigMap, exists.
+        away_s: until a node answers again on which a pod is being deleted.
     """
 
     start_s: float = 300.0
     mistake_s: float = 30.0
+    away_s: float = 0.0
 
 
 def is_refusal(pod: Pod) -> bool:
@@ -78,10 +87,38 @@ def call_end(pod: Pod, patience: PodPatience, due_s: float, now_s: float) -> Pod
     return replace(pod, phase=PodPhase.FAILED, reason=START_TIMEOUT, message=message)
 
 
-def next_look_s(pod: Pod, patience: PodPatience, due_s: float) -> float | None:
-    """Return the Unix time at which a pod has to be examined again even if it does not change; None for never."""
+def doubt_end(pod: Pod, node: Node | None, patience: PodPatience, now_s: float) -> Pod:
+    """Return a pod that is being deleted, marked as one that may still be running if its node does not answer.
+
+    Kubernetes deletes the pods of such a node, but they run until it hears of that. A node that answers again reports
+    within moments how they ended. Slots are given up earlier: until the node answers, no other pod is placed there.
+
+    Args:
+        pod: the pod as last seen.
+        node: its node; None if that has left.
+        patience: how long the operator waits for it.
+        now_s: Unix time.
+    """
+    if not pod.is_deleting or pod.is_finished or node is None or node.answers_since_s is None:
+        return pod
+    until_s = 0.0
+    if patience.away_s:
+        heard_s = node.answers_since_s if node.answers else max(node.answers_since_s, pod.heard_s or 0.0)
+        until_s = heard_s + (RETURN_S if node.answers else patience.away_s)
+    return replace(
+        pod,
+        may_run_until_s=until_s if now_s < until_s else None,
+        has_left_slots=not node.answers and pod.gone_by_s is not None and now_s >= pod.gone_by_s + MARGIN_S,
+    )
+
+
+def next_look_s(pod: Pod, patience: PodPatience, due_s: float, now_s: float = 0.0) -> float | None:
+    """Return the Unix time after now at which a pod has to be examined even if it does not change; None for never."""
     if pod.misfit is not None:
         return pod.misfit.since_s + FIT_PATIENCE_S
+    if pod.is_deleting and not pod.is_finished:
+        frees_s = None if pod.gone_by_s is None else pod.gone_by_s + MARGIN_S
+        return min((time_s for time_s in (pod.may_run_until_s, frees_s) if time_s and time_s > now_s), default=None)
     if not pod.is_finished:
         return _find_limit_s(pod, patience, due_s)
     if pod.is_deleting or pod.linger_s is None or pod.finished_s is None:

@@ -31,6 +31,7 @@ AGENT_TASKS_ROLE = "perllm-agent-tasks"
 AGENT_SERVERS_ROLE = "perllm-agent-servers"
 AGENT_OWN_LEASES_ROLE = "perllm-agent-own-leases"
 SCHEDULER_LEASE_ROLE = "perllm-scheduler-lease"
+DEVICES_ROLE = "perllm-devices"
 SCHEDULER_ROLES = ("system:kube-scheduler", "system:volume-scheduler")
 
 
@@ -72,6 +73,16 @@ def workload_rules() -> list[Rule]:
         _rule(KUEUE_GROUP, ["workloads"], "list", "watch", "create"),
         _rule(KUEUE_GROUP, ["workloads/status"], "patch"),
     ]
+
+
+def device_rules() -> list[Rule]:
+    """Return the operator's rights to see devices."""
+    return [_rule(names.DEVICE_GROUP, ["resourceslices"], "list", "watch")]
+
+
+def claim_rules() -> list[Rule]:
+    """Return the operator's rights to see who has devices: claims of all namespaces, since their pods share nodes."""
+    return [_rule(names.DEVICE_GROUP, ["resourceclaims", "resourceclaimtemplates"], "list", "watch")]
 
 
 def shadow_rules() -> list[Rule]:
@@ -136,6 +147,7 @@ def build_manifests(
     lease: str = "",
     agent_namespace: str = "",
     has_queues: bool = False,
+    has_devices: bool = False,
 ) -> list[dict[str, Any]]:
     """Return roles and bindings for two RBAC subjects, the operator and its kube-scheduler.
 
@@ -147,12 +159,15 @@ def build_manifests(
         lease: name of the Lease that decides which of several replicas is active; empty for a single replica.
         agent_namespace: namespace of the agents' Leases; empty if there are no agents.
         has_queues: whether tasks may be in queues of Kueue.
+        has_devices: whether devices are slots.
     """
     manifests = _grant(NODES_ROLE, node_rules(), operator)
     for place in namespaces:
         manifests += _grant(TASKS_ROLE, task_rules(), operator, place)
     if not namespaces:
         manifests += _grant(TASKS_ROLE, task_rules() + namespace_rules(), operator)
+    if has_devices:
+        manifests += _grant(DEVICES_ROLE, device_rules() + claim_rules(), operator)
     if agent_namespace:
         manifests += _grant(SERVERS_ROLE, server_rules(), operator)
         manifests += _grant(AGENT_LEASES_ROLE, agent_lease_rules(), operator, agent_namespace)
@@ -168,14 +183,19 @@ def build_manifests(
     return manifests
 
 
-def build_shadow_manifests(operator: Subject, *, namespaces: Sequence[str] = ()) -> list[dict[str, Any]]:
+def build_shadow_manifests(
+    operator: Subject, *, namespaces: Sequence[str] = (), has_devices: bool = False
+) -> list[dict[str, Any]]:
     """Return roles and bindings for an operator in shadow mode, which has neither a kube-scheduler nor agents.
 
     Args:
         operator: the operator.
         namespaces: namespaces whose pods it compares; all if empty.
+        has_devices: whether devices are slots.
     """
     manifests = _grant(NODES_ROLE, node_rules(), operator)
+    if has_devices:
+        manifests += _grant(DEVICES_ROLE, device_rules(), operator)
     for place in namespaces or ("",):
         manifests += _grant(TASKS_ROLE, shadow_rules(), operator, place)
     return manifests

@@ -34,6 +34,7 @@ from perllm.energy.settlement import Settlement
 from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics
 from perllm.nodes.node_health import NodeHealth
+from perllm.placement.claims import ClaimSizes
 from perllm.placement.counterfactual import Savings
 from perllm.placement.savings import SavedUnit
 from perllm.scheduling.admission import Admission
@@ -49,6 +50,7 @@ class ControllerSettings:
     Attributes:
         scheduler_name: scheduler of the pods.
         gpu_resources: resources that slots are units of.
+        device_classes: DeviceClasses whose devices are slots.
         patience: how long pods may take.
         admission: explains rejections.
         history: how long finished tasks are kept.
@@ -59,6 +61,7 @@ class ControllerSettings:
 
     scheduler_name: str = names.SCHEDULER_NAME
     gpu_resources: tuple[str, ...] = names.GPU_RESOURCES
+    device_classes: tuple[str, ...] = ()
     patience: PodPatience = field(default_factory=PodPatience)
     admission: Admission = field(default_factory=Admission)
     history: HistoryLimits = field(default_factory=HistoryLimits)
@@ -72,7 +75,8 @@ def read_controller_settings(config: Config) -> ControllerSettings:
     return ControllerSettings(
         scheduler_name=config.scheduler_name,
         gpu_resources=config.nodes.resources,
-        patience=PodPatience(start_s=config.start_timeout_s),
+        device_classes=config.nodes.device_classes,
+        patience=PodPatience(start_s=config.start_timeout_s, away_s=config.away_patience_s),
         admission=build_admission(config.admission),
         history=HistoryLimits(config.tasks.default_ttl_s, config.tasks.max_history),
         runner=config.runner,
@@ -174,7 +178,14 @@ def build_task_control(
         unix_now=unix_now,
     )
     accounts = PodAccounts(
-        scheduler, context.settlement, node_health, outcomes, metrics, patience=settings.patience, unix_now=unix_now
+        scheduler,
+        context.settlement,
+        node_health,
+        outcomes,
+        metrics,
+        patience=settings.patience,
+        node_of=parts.fleet.nodes.get,
+        unix_now=unix_now,
     )
     runners = RunnerPods(settings.runner, parts.fleet.nodes)
     pods = PodKeeper(context.client, context.writes, scheduler_name=settings.scheduler_name, runners=runners)
@@ -235,6 +246,7 @@ def build_task_control(
         guard=guard,
         unix_now=unix_now,
         gpu_resources=settings.gpu_resources,
+        claims=ClaimSizes(settings.device_classes),
         has_runners=bool(settings.runner.server_url),
         bill_label=settings.bill_label,
     )

@@ -9,6 +9,7 @@ from functools import partial
 
 from perllm.api.task_status import RunsAs, TaskPhase, TaskStatus
 from perllm.cluster.client import Object
+from perllm.cluster.devices import DeviceClaim
 from perllm.cluster.informer import object_key
 from perllm.cluster.obstacles import Obstacle
 from perllm.cluster.pod import Pod, read_pod
@@ -24,11 +25,12 @@ from perllm.controller.retirement import read_stub
 from perllm.controller.served_runs import adopt_report, is_late_report, read_run
 from perllm.controller.status_writer import StatusWriter, is_written_by_others
 from perllm.controller.suspensions import Suspensions
-from perllm.controller.task import Task, read_task
+from perllm.controller.task import Task, read_task, read_task_demand
 from perllm.controller.tracking import Tracked, Tracking
 from perllm.guard import Guard
 from perllm.learning.learner import Learner
 from perllm.nodes.node_health import find_avoided
+from perllm.placement.claims import ClaimSizes
 from perllm.placement.request import PlacementRequest
 from perllm.scheduling.scheduler import Scheduler
 
@@ -52,6 +54,7 @@ class Controller:
         guard: contains failures about single objects.
         unix_now: wall clock.
         gpu_resources: resources that slots are units of.
+        claims: the devices that pods ask for by claims.
         has_runners: whether served tasks may get runner pods.
     """
 
@@ -73,6 +76,7 @@ class Controller:
         guard: Guard,
         unix_now: Callable[[], float],
         gpu_resources: Sequence[str],
+        claims: ClaimSizes,
         has_runners: bool,
         bill_label: str,
     ) -> None:
@@ -91,6 +95,7 @@ class Controller:
         self._guard = guard
         self._unix_now = unix_now
         self._gpu_resources = gpu_resources
+        self._claims = claims
         self._has_runners = has_runners
         self._bill_label = bill_label
 
@@ -152,6 +157,24 @@ class Controller:
         elif stub is not None and stub.uid == uid:
             self._report_end(stub)
 
+    def on_claim(self, old: DeviceClaim | None, new: DeviceClaim | None) -> None:
+        """Handle a claim, or a template of claims, that was added, changed or deleted."""
+        if new is None:
+            if old is not None:
+                self._claims.remove(old)
+        elif self._claims.put(new):
+            for tracked in self._tracking:
+                if tracked.task.namespace == new.namespace:
+                    self._read_demand_again(tracked)
+
+    def _read_demand_again(self, tracked: Tracked) -> None:
+        task = tracked.task
+        demand = read_task_demand(task.namespace, task.spec, self._gpu_resources, self._claims)
+        if demand != task.demand:
+            tracked.task = replace(task, demand=demand)
+            self._scheduler.withdraw(task.key)
+            self._reconciler.reconcile(task.key)
+
     def _take_task(self, item: Object, *, deleted: bool) -> None:
         key = object_key(item)
         tracked, stub = self._tracking.get(key), self._history.get(key)
@@ -172,6 +195,7 @@ class Controller:
             item,
             self._unix_now(),
             self._gpu_resources,
+            claims=self._claims,
             has_runners=self._has_runners,
             bill_label=self._bill_label,
         )

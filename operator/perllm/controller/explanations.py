@@ -2,6 +2,7 @@
 
 from perllm.cluster.containers import USUAL_WAITS
 from perllm.cluster.pod import Pod
+from perllm.cluster.times import format_time
 
 AWAITS_TURN = "waiting for its turn"
 AWAITS_NODE = "waiting for a node"
@@ -24,6 +25,12 @@ def explain_start(pod: Pod) -> str:
     """Return why a pod that has a node is not running yet."""
     reason = "" if pod.wait_reason in USUAL_WAITS else pod.wait_reason
     return _join(STARTS, reason, pod.wait_message)
+
+
+def explain_doubt(pod: Pod) -> str:
+    """Return why a task waits for a pod that is being deleted."""
+    until = format_time(round(pod.may_run_until_s or 0.0))
+    return f"node {pod.node} does not answer, and {_name(pod)} may still be running there: waiting for it until {until}"
 
 
 def explain_failure(pod: Pod) -> str:

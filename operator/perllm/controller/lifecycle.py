@@ -20,6 +20,7 @@ from perllm.cluster.times import to_time
 from perllm.controller.conditions import Note
 from perllm.controller.explanations import (
     AWAITS_TURN,
+    explain_doubt,
     explain_failure,
     explain_misfit,
     explain_refusal,
@@ -173,6 +174,8 @@ def _go_on(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) ->
     if current is not None and is_to_replace(current, now_s):
         return _replace(task, status, current, now_s)
     if current is None or (current.is_deleting and not current.is_finished):
+        if current is not None and current.may_run_until_s is not None:
+            return Step(_doubt(task, status, current, now_s))
         return _want_pod(task, status, pods, now_s)
     if current.phase is PodPhase.FAILED:
         return _retry(task, status, pods, current, now_s)
@@ -254,6 +257,11 @@ def _retry(task: Task, status: TaskStatus, pods: Sequence[Pod], current: Pod, no
     if len(status.failed_attempts or ()) <= task.valid_spec.retries:
         return _want_pod(task, status, pods, now_s, message)
     return Step(end(task, place(task, status, current, now_s), TaskPhase.FAILED, "PodFailed", message, now_s))
+
+
+def _doubt(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatus:
+    """Return the status of a task whose pod is being deleted, but may still be running."""
+    return _progress(task, status, pod, now_s).change(message=explain_doubt(pod))
 
 
 def _progress(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatus:

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
+from perllm.cluster.node import Node
 from perllm.cluster.pod import Pod
-from perllm.cluster.pod_ends import PodPatience, call_end, is_refusal
+from perllm.cluster.pod_ends import PodPatience, call_end, doubt_end, is_refusal
 from perllm.controller.outcome_learner import OutcomeLearner
 from perllm.controller.tracking import Tracked
 from perllm.energy.settlement import Settlement
@@ -24,6 +25,7 @@ class PodAccounts:
         outcomes: learns from tasks that were ended at their deadlines.
         metrics: count the pods that nodes refuse, or that are replaced.
         patience: how long pods may take.
+        node_of: returns a node by its name; None if it is not in the fleet.
         unix_now: wall clock.
     """
 
@@ -36,6 +38,7 @@ class PodAccounts:
         metrics: OperatorMetrics,
         *,
         patience: PodPatience,
+        node_of: Callable[[str], Node | None] = lambda _: None,
         unix_now: Callable[[], float],
     ) -> None:
         self._scheduler = scheduler
@@ -44,6 +47,7 @@ class PodAccounts:
         self._outcomes = outcomes
         self._metrics = metrics
         self._patience = patience
+        self._node_of = node_of
         self._unix_now = unix_now
 
     def note_change(self, pod: Pod, before: Pod | None, model: str | None) -> None:
@@ -63,7 +67,7 @@ class PodAccounts:
         is_superseded = any(other.attempt > pod.attempt for other in tracked.pods.values())
         if decision is not None and (is_gone or pod.is_finished):
             self._settlement.end(pod, self._unix_now(), tracked.task.owner)
-        if is_gone or (pod.is_finished and pod.linger_s is None):
+        if is_gone or pod.has_left_slots or (pod.is_finished and pod.linger_s is None):
             if is_superseded:
                 self._scheduler.free(pod.node)
                 return
@@ -81,13 +85,14 @@ class PodAccounts:
         return None if pod is None else tracked.decision_of(pod)
 
     def call_ends(self, tracked: Tracked, now_s: float) -> None:
-        """Treat pods as ended that the operator no longer waits for."""
+        """Treat pods as ended that the operator no longer waits for, and doubt the ends that nodes did not report."""
         task = tracked.task
         if task.spec is None:
             return
         for name, pod in list(tracked.pods.items()):
-            called = call_end(pod, self._patience, task.due_s, now_s)
-            if called is not pod:
+            node = None if pod.node is None else self._node_of(pod.node)
+            called = doubt_end(call_end(pod, self._patience, task.due_s, now_s), node, self._patience, now_s)
+            if called != pod:
                 tracked.pods[name] = called
                 self.note_change(called, pod, task.spec.model)
                 self.account(tracked, called)
@@ -96,6 +101,6 @@ class PodAccounts:
 def find_flying(tracked: Tracked) -> Pod | None:
     """Return the pod by which a task occupies a node; None if it occupies none."""
     last = max(tracked.pods.values(), key=lambda pod: pod.attempt, default=None)
-    if last is None or last.node is None or (last.is_finished and last.linger_s is None):
+    if last is None or last.node is None or last.has_left_slots or (last.is_finished and last.linger_s is None):
         return None
     return last

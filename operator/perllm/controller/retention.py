@@ -9,11 +9,8 @@ from dataclasses import dataclass
 
 from perllm.api.task_status import TaskPhase, TaskStatus
 from perllm.cluster.pod import Pod, PodPhase
-from perllm.cluster.pod_ends import is_to_replace
+from perllm.cluster.pod_ends import MARGIN_S, is_to_replace
 from perllm.controller.summary import is_settled
-
-MARGIN_S = 30.0
-"""How much later than it should a deleted pod may report its end; after that its node is taken to be dead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,4 +55,6 @@ def may_release(pod: Pod, records: Records, now_s: float) -> bool:
 
 def _has_no_end(pod: Pod, now_s: float) -> bool:
     """Whether a deleted pod should have reported its end by now, if it ever will."""
+    if pod.may_run_until_s is not None:
+        return False
     return pod.node is None or (pod.gone_by_s is not None and now_s >= pod.gone_by_s)

@@ -43,9 +43,11 @@ class RunnerPods:
         }
 
     def _find_slot(self, node: str | None) -> dict[str, str]:
-        """Return the limit by which a pod gets a slot of a node; none where slots are no resource."""
+        """Return the limit by which a pod gets a slot of a node; none where slots are no resource, or claimed."""
         known = self._nodes.get(node or "")
-        return {known.main_resource: "1"} if known is not None and known.main_resource else {}
+        if known is None or not known.main_resource or known.main_resource in known.claimed:
+            return {}
+        return {known.main_resource: "1"}
 
     def _build_container(self, spec: TaskSpec, slot: dict[str, str]) -> dict[str, Any]:
         settings, variables = self._settings, write_variables(spec.conversations[0], spec.to_generation())

@@ -15,6 +15,7 @@ from perllm.cluster.times import parse_time_s
 from perllm.energy.bill import Owner
 from perllm.kueue.flavor import ANY_NODE, Flavor
 from perllm.kueue.workload import PRIORITY_CLASS_LABEL, QUEUE_LABEL
+from perllm.placement.claims import ClaimSizes
 from perllm.placement.demand import NO_POD, ONE_SLOT, RUNNER, PodDemand, add_rules, read_demand
 from perllm.placement.request import PlacementRequest
 from perllm.scheduling.pending import PendingTask
@@ -135,13 +136,14 @@ def read_task(
     now_s: float,
     gpu_resources: Sequence[str] = names.GPU_RESOURCES,
     *,
+    claims: ClaimSizes | None = None,
     has_runners: bool = False,
     bill_label: str = "",
 ) -> tuple[Task, TaskStatus]:
     """Return the task and the status in `item`.
 
-    Its pod takes a slot for each unit of one of `gpu_resources`. If it is served, it may get a runner pod if
-    `has_runners`. It is billed to its value of the label `bill_label`.
+    Its pod takes a slot for each unit of one of `gpu_resources`, or for each device that it asks for by `claims`. If it
+    is served, it may get a runner pod if `has_runners`. It is billed to its value of the label `bill_label`.
 
     Creation times are in whole seconds, so the moment at which the task is first seen counts as its creation, within
     the second that follows the creation time. The status stores it to the microsecond, so that a restart keeps it.
@@ -162,7 +164,7 @@ def read_task(
         spec,
         problem,
         received_s,
-        demand=_read_demand(spec, gpu_resources),
+        demand=read_task_demand(namespace, spec, gpu_resources, claims or ClaimSizes()),
         may_have_runner=has_runners and spec is not None and len(spec.conversations) == 1,
         is_deleting=bool(metadata.get("deletionTimestamp")),
         queue=as_text(labels.get(QUEUE_LABEL)),
@@ -172,12 +174,16 @@ def read_task(
     return task, status
 
 
-def _read_demand(spec: TaskSpec | None, gpu_resources: Sequence[str]) -> PodDemand:
+def read_task_demand(
+    namespace: str, spec: TaskSpec | None, gpu_resources: Sequence[str], claims: ClaimSizes
+) -> PodDemand:
+    """Return what the pod of a task needs of a node; of a served task, its runner pod."""
     if spec is None:
         return ONE_SLOT
     if spec.template is None:
         return RUNNER
-    return read_demand(spec.template["spec"], gpu_resources)
+    pod_spec = spec.template["spec"]
+    return read_demand(pod_spec, gpu_resources, claims.find(namespace, pod_spec))
 
 
 def _read_spec(values: dict[str, Any]) -> tuple[TaskSpec | None, str]:

@@ -98,7 +98,8 @@ class Examination:
             yield pods.check_lease(lease, f"{self.namespace}/{name}", self.unix_now())
 
     async def _examine_nodes(self) -> AsyncIterator[Finding]:
-        for finding in nodes.check_nodes(await self._list("/api/v1/nodes"), self.config.nodes):
+        slices = await self._list_slices()
+        for finding in nodes.check_nodes(await self._list("/api/v1/nodes"), self.config.nodes, slices):
             yield finding
         own = {"labelSelector": names.select_instance(self.config.instance)}
         for finding in nodes.check_circuits(await self._list(names.node_profiles_path(), **own)):
@@ -109,7 +110,8 @@ class Examination:
             yield ok(telemetry.CHECK, "not asked, as there is none: the energy of tasks is unknown")
             return
         items = await self._list("/api/v1/nodes")
-        fleet = {node.name for node in nodes.find_fleet(items, self.config.nodes)}
+        slices = await self._list_slices()
+        fleet = {node.name for node in nodes.find_fleet(items, self.config.nodes, slices)}
         known = telemetry.Nodes(nodes.find_addresses(items), fleet)
         answers, now_s = await self._ask_prometheus(), self.unix_now()
         settings, is_inside = self.config.telemetry, self.account is None
@@ -161,6 +163,15 @@ class Examination:
         except ApiError as error:
             if error.status == 404:
                 return None
+            raise
+
+    async def _list_slices(self) -> list[Object]:
+        """Return all slices of devices; none if they may not be read, which matters only if they are configured."""
+        try:
+            return await self._list(names.SLICES_PATH)
+        except ApiError as error:
+            if error.status == 403:
+                return []
             raise
 
     async def _list_all(self, paths: Iterable[str], **query: str) -> list[Object]:

@@ -2,13 +2,15 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from perllm.api.names import GPU_RESOURCE
+from perllm.api.names import GPU_RESOURCE, KEEPS_OFF
 from perllm.api.node_profile import CircuitState
 from perllm.api.task import Tier
 from perllm.cluster.client import Object
-from perllm.cluster.node import KEEPS_OFF, UNKNOWN_GPU, Node, read_node
+from perllm.cluster.devices import GpuDevice, list_devices, read_slice
+from perllm.cluster.node import UNKNOWN_GPU, Node, add_devices, read_node
+from perllm.cluster.shapes import as_object, as_text
 from perllm.cluster.slots import read_label, read_resources
 from perllm.config import NodeSettings
 from perllm.doctor.finding import Finding, fail, name_some, ok, warn
@@ -19,10 +21,11 @@ NODES = "nodes"
 _MAYBE_GPU = re.compile(r"^(nvidia|amd)\.com/|gpu")
 
 
-def find_fleet(items: Sequence[Object], settings: NodeSettings) -> list[Node]:
+def find_fleet(items: Sequence[Object], settings: NodeSettings, slices: Sequence[Object] = ()) -> list[Node]:
     """Return the nodes that PerLLM places tasks on."""
-    labels = settings.to_labels()
-    return [node for item in items if (node := read_node(item, labels)) is not None]
+    labels, devices = settings.to_labels(), _find_devices(slices, settings)
+    read = [node for item in items if (node := read_node(item, labels)) is not None]
+    return [node for one in read if (node := add_devices(one, devices.get(one.name, ()))) is not None]
 
 
 def find_addresses(items: Sequence[Object]) -> dict[str, list[str]]:
@@ -33,11 +36,12 @@ def find_addresses(items: Sequence[Object]) -> dict[str, list[str]]:
     }
 
 
-def check_nodes(items: Sequence[Object], settings: NodeSettings) -> Iterator[Finding]:
-    """Check all nodes of the cluster."""
-    fleet = find_fleet(items, settings)
+def check_nodes(items: Sequence[Object], settings: NodeSettings, slices: Sequence[Object] = ()) -> Iterator[Finding]:
+    """Check all nodes of the cluster, with the ResourceSlices there."""
+    fleet, drivers = find_fleet(items, settings, slices), _find_drivers(slices)
     yield _check_fleet(fleet, settings)
-    yield from _check_labels(items, settings)
+    yield from _check_labels(items, settings, _find_devices(slices, settings), drivers)
+    yield from _check_drivers(drivers, settings)
     yield from _check_members(items, fleet, settings)
 
 
@@ -67,12 +71,39 @@ def _check_fleet(fleet: Sequence[Node], settings: NodeSettings) -> Finding:
     return ok(NODES, f"{', '.join(parts)}, {sum(node.slots for node in fleet):g} tasks at a time")
 
 
-def _check_labels(items: Sequence[Object], settings: NodeSettings) -> Iterator[Finding]:
+def _find_devices(slices: Sequence[Object], settings: NodeSettings) -> dict[str, list[GpuDevice]]:
+    """Return the devices of each node that are slots."""
+    selections = settings.to_labels().devices
+    return list_devices(one for item in slices if (one := read_slice(item, selections)) is not None)
+
+
+def _find_drivers(slices: Sequence[Object]) -> dict[str, set[str]]:
+    """Return the drivers of the devices of each node."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for spec in (as_object(item.get("spec")) for item in slices):
+        found[as_text(spec.get("nodeName"))].add(as_text(spec.get("driver")))
+    return found
+
+
+def _check_drivers(drivers: Mapping[str, set[str]], settings: NodeSettings) -> Iterator[Finding]:
+    present = set[str]().union(*drivers.values())
+    if absent := sorted({one.driver for one in settings.devices} - present):
+        advice = "install the driver; devices need Kubernetes 1.34 or later"
+        yield fail(NODES, f"no node has devices of {name_some(absent)}, which config.nodes.devices names", advice)
+
+
+def _check_labels(
+    items: Sequence[Object],
+    settings: NodeSettings,
+    devices: Mapping[str, Sequence[GpuDevice]],
+    drivers: Mapping[str, set[str]],
+) -> Iterator[Finding]:
     """Compare tier labels with GPUs."""
     wrong, empty, unlabelled = [], [], defaultdict(list)
     for item in items:
         name, tier = item["metadata"]["name"], _labels(item).get(settings.tier_label)
-        resources = read_resources(_allocatable(item), settings.resources)
+        kinds = {one.device_class for one in devices.get(name, ())}
+        resources = {*read_resources(_allocatable(item), settings.resources), *kinds}
         has_slots = bool(resources or read_label(_labels(item).get(settings.slots_label)))
         if tier is not None and tier not in set(Tier):
             wrong.append(f"{name} ({tier!r})")
@@ -83,7 +114,7 @@ def _check_labels(items: Sequence[Object], settings: NodeSettings) -> Iterator[F
     if wrong:
         message = f"{settings.tier_label} is neither edge nor cloud on {name_some(wrong)}"
         yield fail(NODES, message, f"kubectl label --overwrite node NAME {settings.tier_label}=edge (or cloud)")
-    yield from _check_empty(empty, settings)
+    yield from _check_empty(empty, settings, drivers)
     for resource, names in unlabelled.items():
         message = f"with {resource}, but without {settings.tier_label}: {name_some(names)}"
         yield warn(
@@ -91,16 +122,17 @@ def _check_labels(items: Sequence[Object], settings: NodeSettings) -> Iterator[F
         )
 
 
-def _check_empty(items: Sequence[Object], settings: NodeSettings) -> Iterator[Finding]:
+def _check_empty(items: Sequence[Object], settings: NodeSettings, drivers: Mapping[str, set[str]]) -> Iterator[Finding]:
     """Report nodes with a tier label and without a slot, by what there is instead."""
     causes = defaultdict(list)
     for item in items:
-        causes[_find_cause(item, settings)].append(item["metadata"]["name"])
+        name = item["metadata"]["name"]
+        causes[_find_cause(item, settings, drivers.get(name, set()))].append(name)
     for (cause, advice), names in causes.items():
         yield fail(NODES, f"labelled, but {cause}: {name_some(names)}", advice)
 
 
-def _find_cause(item: Object, settings: NodeSettings) -> tuple[str, str]:
+def _find_cause(item: Object, settings: NodeSettings, drivers: Collection[str]) -> tuple[str, str]:
     """Return why a node has no slots, and what to do about it."""
     capacity, label = item.get("status", {}).get("capacity") or {}, f"{settings.slots_label}=NUMBER"
     if broken := sorted(read_resources(capacity, settings.resources)):
@@ -108,6 +140,12 @@ def _find_cause(item: Object, settings: NodeSettings) -> tuple[str, str]:
         return cause, "the log of the device plugin there says why; its GPUs may be unhealthy"
     if others := [name for name in sorted(_allocatable(item)) if _MAYBE_GPU.search(name)]:
         return f"only with {name_some(others)}", "add what a task takes a unit of to config.nodes.gpu_resources"
+    if selected := sorted({one.driver for one in settings.devices} & set(drivers)):
+        cause = f"without a device of {name_some(selected)} that config.nodes.devices selects, in a complete pool"
+        return cause, "compare config.nodes.devices with: kubectl get resourceslices -o yaml"
+    if gpus := sorted(filter(_MAYBE_GPU.search, drivers)):
+        advice = "add them to config.nodes.devices, with the DeviceClass by which pods claim them"
+        return f"only with devices of {name_some(gpus)}", advice
     if settings.slots_label in _labels(item):
         return f"{settings.slots_label} is no number above 0", f"kubectl label --overwrite node NAME {label}"
     advice = f"install the device plugin there; if there is none, as on a Jetson: kubectl label node NAME {label}"
@@ -151,7 +189,7 @@ def _find_taint_key(node: Node, settings: NodeSettings) -> str:
     """Return the key that the vendor's own programs tolerate: of NVIDIA, one for slices and replicas as well."""
     if node.main_resource.startswith("nvidia.com/"):
         return GPU_RESOURCE
-    return node.main_resource or settings.slots_label
+    return settings.slots_label if node.main_resource in {"", *node.claimed} else node.main_resource
 
 
 def _keeps_others_off(item: Object) -> bool:

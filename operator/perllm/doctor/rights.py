@@ -7,6 +7,8 @@ from typing import Any
 from perllm.cluster.rbac import (
     Rule,
     agent_lease_rules,
+    claim_rules,
+    device_rules,
     lease_rules,
     namespace_rules,
     node_rules,
@@ -82,12 +84,16 @@ class Access:
 def list_needed(config: Config, namespace: str) -> list[Access]:
     """Return all access that an operator with this configuration needs when it runs in `namespace`."""
     needed = list(_expand(node_rules()))
+    if config.nodes.devices:
+        needed += _expand(device_rules())
     if config.mode == "shadow":
         return needed + [access for place in config.namespaces or ("",) for access in _expand(shadow_rules(), place)]
     for place in config.namespaces or ("",):
         needed += _expand(task_rules(), place)
     if not config.namespaces:
         needed += _expand(namespace_rules())
+    if config.nodes.devices:
+        needed += _expand(claim_rules())
     if config.agents.lease_namespace:
         needed += _expand(server_rules())
         needed += _expand(agent_lease_rules(), config.agents.lease_namespace)

@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from perllm.api.task import Tier
 from perllm.cluster.client import Object
-from perllm.cluster.node import Node, read_node
+from perllm.cluster.devices import GpuDevice
+from perllm.cluster.node import Node, add_devices, read_node
 from perllm.config import NodeSettings
 from perllm.guard import Guard
 from perllm.nodes.node_health import NodeHealth
@@ -53,16 +54,33 @@ class NodeUpkeep:
         self._snapshot = snapshot
         self._guard = guard
         self._on_gone = on_gone
+        self._read: dict[str, Node] = {}
+        self._devices: dict[str, Sequence[GpuDevice]] = {}
 
     def read(self, item: Object) -> Node | None:
-        """Return the node that `item` describes; None if it does not belong to the fleet."""
+        """Return the node that `item` describes; None if it cannot belong to the fleet, whatever devices it has."""
         return read_node(item, self._labels)
 
     def on_node(self, old: Node | None, new: Node | None) -> None:
         """Handle a node that was added, changed or deleted; called inside the guard."""
+        if new is not None:
+            self._read[new.name] = new
+            self._put(new)
+        elif old is not None:
+            self._read.pop(old.name, None)
+            self._remove(old.name)
+
+    def put_devices(self, name: str, devices: Sequence[GpuDevice]) -> None:
+        """Replace the devices of a node, which may still be unknown."""
+        self._devices[name] = devices
+        if name in self._read:
+            self._put(self._read[name])
+
+    def _put(self, read: Node) -> None:
+        """Take in a node as it was read, with its devices; one without a slot does not belong to the fleet."""
+        new = add_devices(read, self._devices.get(read.name, ()))
         if new is None:
-            if old is not None:
-                self._remove(old.name)
+            self._remove(read.name)
             return
         known = self._fleet.nodes.get(new.name)
         if known == new:

@@ -6,12 +6,13 @@ since the API server denies such a pod and says why, and kube-scheduler has the 
     resource    the first GPU resource that it asks for, in the order of the configuration
     slots       requests of that resource (limits where there are none), as kube-scheduler adds them up:
                 max(containers + sidecars, any init container + the sidecars started before it); at least 1
+                without such a resource, the devices that its claims ask for, by their DeviceClass (claims.py)
     cpu, memory added up likewise; a container that requests none counts with what kube-scheduler scores it with
     selector    nodeSelector
     terms       requiredDuringSchedulingIgnoredDuringExecution of the node affinity; one of them has to hold
     tolerations of taints
 
-Ignored: resourceClaims, affinity to other pods, topology, other resources.
+Ignored: affinity to other pods, topology, other resources.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from typing import Any
 
 from perllm.api.quantities import parse_amount
 from perllm.cluster.slots import find_resource
+from perllm.placement.claims import NO_DEVICES
 from perllm.text import clean_line
 
 MAX_SLOTS = 1e6
@@ -144,12 +146,21 @@ def add_rules(demand: PodDemand, pod_spec: object) -> PodDemand:
     return replace(demand, rules=replace(own, selector=selector, tolerations=tolerations))
 
 
-def read_demand(pod_spec: object, gpu_resources: Sequence[str]) -> PodDemand:
-    """Return what a pod with this spec asks of its node, in units of one slot for each of a resource."""
+def read_demand(pod_spec: object, gpu_resources: Sequence[str], claimed: tuple[str, float] = NO_DEVICES) -> PodDemand:
+    """Return what a pod with this spec asks of its node, in units of one slot for each of a resource.
+
+    Args:
+        pod_spec: the spec.
+        gpu_resources: patterns of the resources that slots are units of.
+        claimed: DeviceClass and number of the devices that its claims ask for.
+    """
     spec = _mapping(pod_spec)
     resource = find_resource(_extended_resources(spec), gpu_resources)
+    asked = _add_up(spec, resource, 0.0)
+    if not resource:
+        resource, asked = claimed
     return PodDemand(
-        slots=min(max(_add_up(spec, resource, 0.0), 1.0), MAX_SLOTS),
+        slots=min(max(asked, 1.0), MAX_SLOTS),
         rules=_read_rules(spec),
         resource=resource,
         cpu_cores=_add_up(spec, "cpu", USUAL_CPU_CORES),

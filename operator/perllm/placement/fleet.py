@@ -38,6 +38,8 @@ class Fleet:
         self._rows: dict[str, int] = {}
         self._tier = np.zeros(0, dtype=np.int64)
         self._is_open = np.zeros(0)
+        self._foreign: dict[str, Mapping[str, float]] = {}
+        self._foreign_slots: dict[str, FloatArray] = {}
         self._sizes = {"": np.zeros(0)}
         # Slots that are units of whatever a pod asks for, so of any resource that no node names.
         self._unnamed = np.zeros(0)
@@ -72,6 +74,7 @@ class Fleet:
         self._memory_bytes[row] = node.memory_bytes
         self._all_nodes = None
         self._fitting.put(node, row)
+        self._show_foreign(node.name)
         self.put_bandwidth(node.name, bandwidth)
         self._show_serving(node, row)
 
@@ -84,6 +87,12 @@ class Fleet:
     def put_idle_power(self, name: str, idle_w: float) -> None:
         """Replace what a node is known to draw while it is empty."""
         self._idle_w[self._rows[name]] = idle_w
+
+    def put_foreign(self, name: str, slots: Mapping[str, float]) -> None:
+        """Replace the slots of a node that pods of others take, by resource; the node may still be unknown."""
+        self._foreign[name] = slots
+        if name in self.nodes:
+            self._show_foreign(name)
 
     def put_serving(self, name: str, serving: Serving) -> None:
         """Replace what the model servers of a node offer; the node may still be unknown."""
@@ -142,8 +151,11 @@ class Fleet:
         return cloud
 
     def slots(self, rows: IntArray, resource: str = "") -> FloatArray:
-        """Return the slots of each node for pods that ask for a resource, or for none; 0 while it takes no new pods."""
-        return self.sizes(rows, resource) * self._is_open[rows]
+        """Return the slots of each node for pods of tasks, of one resource or of all; 0 while it takes no new pods."""
+        sizes, foreign = self.sizes(rows, resource), self._foreign_slots.get(resource)
+        if foreign is not None:
+            sizes = np.maximum(sizes - foreign[rows], 0.0)
+        return sizes * self._is_open[rows]
 
     def sizes(self, rows: IntArray, resource: str = "") -> FloatArray:
         """Return the slots that each node has while it takes pods."""
@@ -196,6 +208,14 @@ class Fleet:
         """Return what each node draws while it is empty, in watts; 0 where that is not known."""
         return self._idle_w[rows]
 
+    def _show_foreign(self, name: str) -> None:
+        slots, row = self._foreign.get(name, {}), self._rows[name]
+        for resource in slots.keys() - self._foreign_slots.keys() | ({""} if slots else set()):
+            known = self._foreign_slots.get(resource, np.zeros(0))
+            self._foreign_slots[resource] = extend(known, len(self._tier))
+        for resource, foreign in self._foreign_slots.items():
+            foreign[row] = slots.get(resource, 0.0) if resource else sum(slots.values())
+
     def _show_serving(self, node: Node, row: int) -> None:
         serving, shown = self.serving_of(node.name), self._models.get(row, frozenset())
         for model in shown ^ serving.models:
@@ -214,6 +234,7 @@ class Fleet:
         self._tier = extend(self._tier, rows)
         self._is_open = extend(self._is_open, rows)
         self._sizes = {resource: extend(sizes, rows) for resource, sizes in self._sizes.items()}
+        self._foreign_slots = {resource: extend(slots, rows) for resource, slots in self._foreign_slots.items()}
         self._unnamed = extend(self._unnamed, rows)
         self._gpus = extend(self._gpus, rows, fill=1.0)
         self._cpu_cores = extend(self._cpu_cores, rows)

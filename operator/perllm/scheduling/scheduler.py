@@ -1,7 +1,7 @@
 """Everything that decides about tasks, in one place: each input that a decision depends on is a method of `Scheduler`.
 
-    nodes       put_node, remove_node, put_serving, note_servers_known, put_bandwidth, put_idle_power, put_costs,
-                warm
+    nodes       put_node, remove_node, put_foreign, put_serving, note_servers_known, put_bandwidth, put_idle_power,
+                put_costs, warm
     tasks       note_arrival, submit, withdraw, retract, forget
     pods        note_pod, note_created, note_denied, note_abandoned, release_room, retry, retry_namespace
     placement   decide, settle (kube-scheduler asks), confirm, cancel, end, drop, free
@@ -169,6 +169,12 @@ class Scheduler:
             self._fleet.remove(name)
             self._circuits.forget_node(name)
             self._loop.examine_all()
+
+    @recorded
+    def put_foreign(self, node: str, slots: dict[str, float]) -> None:
+        """Note how many slots of a node pods of others take, by resource; the node may still be unknown."""
+        self._fleet.put_foreign(node, slots)
+        self._loop.free(node)
 
     @recorded
     def put_serving(self, node: str, serving: Serving) -> None:

@@ -15,11 +15,13 @@ from prometheus_client import CollectorRegistry
 from perllm import health
 from perllm.api import names
 from perllm.cluster.client import Client
+from perllm.cluster.devices import read_slice
 from perllm.cluster.informer import wait_for_first_lists
 from perllm.config import Config
 from perllm.controller.clocks import Clocks
 from perllm.foundations import lay_foundations
 from perllm.loop_lag import watch_loop
+from perllm.nodes.devices import NodeDevices
 from perllm.nodes.node_health import NodeHealth
 from perllm.placement.counterfactual import Savings
 from perllm.placement.savings import SavedUnit
@@ -57,6 +59,9 @@ class ShadowOperator:
         self._observer = self._build_observer(node_health, clocks)
         self._upkeep = base.build_upkeep(node_health, clocks.forget)
         self._nodes = base.build_informer("node", "/api/v1/nodes", self._upkeep.read, self._upkeep.on_node)
+        devices = NodeDevices(self._upkeep.put_devices, lambda *_: None)
+        read_own = partial(read_slice, selections=config.nodes.to_labels().devices)
+        self._slices = base.build_informer("resource slice", names.SLICES_PATH, read_own, devices.on_slice)
         read = partial(read_shadowed_pod, settings=config.shadow, gpu_resources=config.nodes.resources)
         self._pods = [
             base.build_informer("pod", names.pods_path(namespace), read, self._observer.on_pod)
@@ -105,6 +110,8 @@ class ShadowOperator:
         log.info("learned state restored: %d outcomes", outcomes)
         begin("watch of nodes", self._nodes.run)
         await self._nodes.synced.wait()
+        if base.config.nodes.devices:
+            begin("watch of devices", self._slices.run)
         begin("telemetry", base.telemetry.run)
         begin("writes", base.writes.run)
         begin("profiles", self._profiles.run)

@@ -31,6 +31,7 @@ SETS = sorted(path.stem for path in (HERE / "values").glob("*.yaml"))
 FLAGS = ("--show-only=templates/deployment.yaml", "--kube-version=1.37.2")
 LEASE = {"leader_lease": "perllm"}
 TEAMS = {"config": {"namespaces": ["a", "b"]}}
+DEVICES: Object = {"device_class": "gpu.nvidia.com", "driver": "gpu.nvidia.com"}
 Render = Callable[[str], list[Object]]
 
 
@@ -145,6 +146,7 @@ def account(name: str) -> Object:
             "perllm-scheduler",
             {"has_queues": True, "namespaces": ["a", "b"]},
         ),
+        ({"config": {"nodes": {"devices": [DEVICES]}}}, "perllm", "perllm-scheduler", {"has_devices": True}),
     ],
 )
 def test_grants_the_rights_that_the_operator_lists_and_no_others(

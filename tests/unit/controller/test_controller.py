@@ -3,6 +3,7 @@
 import asyncio
 import copy
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -14,6 +15,7 @@ from perllm.api import names
 from perllm.api.quantities import parse_duration_s
 from perllm.api.task_status import TaskStatus
 from perllm.cluster.client import ApiError, ApiTimeoutError, ApiUnreachableError
+from perllm.cluster.devices import read_claim
 from perllm.cluster.events import EventRecorder
 from perllm.cluster.obstacles import Obstacle
 from perllm.cluster.pod import read_pod
@@ -38,6 +40,7 @@ from perllm.metrics import OperatorMetrics
 from perllm.placement.counterfactual import Prospect
 from perllm.placement.decision import Decision
 from perllm.policy.contextual import CsUcb
+from unit.cluster.device_objects import DRIVER, claim_object, request
 from unit.cluster.fake_api import FakeApiServer
 from unit.cluster.queues import make_writes
 from unit.controller.samples import make_own_decision, task_object
@@ -351,6 +354,25 @@ async def test_a_running_task_counts_as_in_flight_after_a_restart(cluster: Clust
     assert item is not None
     restarted.controller.on_task(item, deleted=False)
     assert len(restarted.parts.ledger) == 1
+
+
+async def test_the_size_of_a_claim_that_is_created_after_its_task_counts() -> None:
+    class DeviceCluster(Cluster):
+        settings = ControllerSettings(device_classes=(DRIVER,))
+
+    cluster = DeviceCluster()
+    cluster.create("first", template=claiming("c"), deadline="1h")
+    template = replace(read_claim(claim_object("c", request(2))), is_template=True)
+    cluster.controller.on_claim(None, template)
+    cluster.create("second", template=claiming("c"), deadline="1h")
+    await asyncio.sleep(1)
+    assert cluster.pods == ["first-1"]
+    cluster.stop()
+
+
+def claiming(name: str) -> dict[str, Any]:
+    spec = {"containers": [{"name": "llm", "image": "llm"}]}
+    return {"spec": {**spec, "resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": name}]}}
 
 
 async def test_the_successor_of_a_lost_pod_stays_in_flight_when_that_is_gone_at_last(cluster: Cluster) -> None:

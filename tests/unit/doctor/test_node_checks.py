@@ -2,9 +2,10 @@ from typing import Any
 
 import pytest
 
-from perllm.config import NodeSettings
+from perllm.config import DeviceSettings, NodeSettings
 from perllm.doctor.finding import Finding, Level
 from perllm.doctor.nodes import check_circuits, check_nodes
+from unit.cluster.device_objects import DRIVER, gpu, slice_object
 from unit.doctor.cluster_objects import make_node
 
 EDGE = {"perllm.io__tier": "edge", "nvidia.com__gpu.product": "Tesla-T4"}
@@ -73,6 +74,32 @@ def test_a_node_without_slots_gets_the_advice_that_fits(status: dict[str, Any], 
     finding = check(make_node("good", **EDGE), node)[-1]
     assert (finding.level, finding.message) == (Level.FAIL, f"labelled, but {message}: n")
     assert advice in finding.advice
+
+
+DEVICES = NodeSettings(devices=(DeviceSettings(device_class=DRIVER, driver=DRIVER, attributes={"type": "gpu"}),))
+
+
+def test_a_node_with_devices_that_are_slots_is_well_described() -> None:
+    node, slices = make_node("n", gpus=None, **EDGE), [slice_object("n", gpu("0"), gpu("1"))]
+    assert [str(one) for one in check_nodes([node], DEVICES, slices)] == [
+        "ok   nodes: 1 edge, 0 cloud, 2 tasks at a time"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "slices", "message"),
+    [
+        (NodeSettings(), [slice_object("n", gpu("0"))], f"labelled, but only with devices of {DRIVER}: n"),
+        (DEVICES, [slice_object("n", gpu("0"), total=2)], f"labelled, but without a device of {DRIVER} that"),
+        (DEVICES, [], f"no node has devices of {DRIVER}, which config.nodes.devices names"),
+    ],
+    ids=["not configured", "incomplete", "no driver"],
+)
+def test_a_node_whose_devices_are_no_slots_is_named_with_the_reason(
+    settings: NodeSettings, slices: list[dict[str, Any]], message: str
+) -> None:
+    node = make_node("n", gpus=None, **EDGE)
+    assert any(one.message.startswith(message) for one in check_nodes([node], settings, slices))
 
 
 @pytest.mark.parametrize(

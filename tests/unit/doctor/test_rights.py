@@ -1,4 +1,8 @@
-from perllm.config import AgentSettings, Config
+from typing import Literal
+
+import pytest
+
+from perllm.config import AgentSettings, Config, DeviceSettings, NodeSettings
 from perllm.doctor.finding import Level
 from perllm.doctor.rights import Access, Account, OutsideUser, build_review, check_rights, list_needed
 
@@ -23,6 +27,16 @@ def test_with_agents_their_leases_and_servers_are_watched() -> None:
     needed = list_needed(Config(agents=AgentSettings(lease_namespace="agents")), "home")
     assert Access("watch", "perllm.io", "llmnodeservers") in needed
     assert Access("watch", "coordination.k8s.io", "leases", "agents") in needed
+
+
+@pytest.mark.parametrize(("mode", "needs_claims"), [("active", True), ("shadow", False)])
+def test_with_devices_they_are_watched_and_in_active_mode_claims(
+    mode: Literal["active", "shadow"], needs_claims: bool
+) -> None:
+    devices = (DeviceSettings(device_class="gpu", driver="gpu.example.com"),)
+    needed = list_needed(Config(mode=mode, nodes=NodeSettings(devices=devices)), "home")
+    assert Access("watch", "resource.k8s.io", "resourceslices") in needed
+    assert (Access("list", "resource.k8s.io", "resourceclaims") in needed) is needs_claims
 
 
 def test_in_shadow_mode_pods_are_only_watched() -> None:

@@ -1,0 +1,54 @@
+"""How many devices pods ask for by ResourceClaims, which their specs only name."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from perllm.cluster.devices import DeviceClaim
+from perllm.cluster.shapes import as_object, as_objects, as_text
+
+Key = tuple[str, bool, str]
+"""Namespace, whether it is a template, and name."""
+
+NO_DEVICES = ("", 0.0)
+
+
+class ClaimSizes:
+    """The claims and templates of claims that pods may name.
+
+    Args:
+        device_classes: DeviceClasses whose devices are slots; none if devices are not.
+    """
+
+    def __init__(self, device_classes: Sequence[str] = ()) -> None:
+        self._classes = device_classes
+        self._counts: dict[Key, Mapping[str, int]] = {}
+        self._missing: set[Key] = set()
+
+    def put(self, claim: DeviceClaim) -> bool:
+        """Take in a claim or a template; return whether a pod has named it before it was known."""
+        key = claim.namespace, claim.is_template, claim.name
+        self._counts[key] = claim.counts
+        was_missing = key in self._missing
+        self._missing.discard(key)
+        return was_missing
+
+    def remove(self, claim: DeviceClaim) -> None:
+        """Forget a claim or a template."""
+        self._counts.pop((claim.namespace, claim.is_template, claim.name), None)
+
+    def find(self, namespace: str, pod_spec: object) -> tuple[str, float]:
+        """Return the DeviceClass and the number of devices that a pod asks for; an empty name if it asks for none.
+
+        A claim that is not known counts as one device: its pod could not run yet in any case.
+        """
+        counts: Counter[str] = Counter()
+        for key in self._list_named(namespace, pod_spec) if self._classes else ():
+            if key not in self._counts:
+                self._missing.add(key)
+            counts.update(self._counts.get(key, {self._classes[0]: 1}))
+        return next(((name, float(counts[name])) for name in self._classes if counts[name]), NO_DEVICES)
+
+    def _list_named(self, namespace: str, pod_spec: object) -> Iterator[Key]:
+        for one in as_objects(as_object(pod_spec).get("resourceClaims")):
+            template = as_text(one.get("resourceClaimTemplateName"))
+            yield namespace, bool(template), template or as_text(one.get("resourceClaimName"))

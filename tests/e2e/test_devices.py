@@ -1,0 +1,94 @@
+"""Tasks whose pods claim devices: PerLLM chooses the node, kube-scheduler the devices."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from e2e.conftest import SPEED
+from e2e.stage import Stage, condition, wait_until
+from perllm.api import names
+from perllm.cluster.client import Object
+from perllm_lab.lab import Lab, LabSettings
+
+DRIVER, DEVICE_CLASS = "gpu.example.com", "gpus"
+DEVICES = 3
+CLAIM = {"name": "gpu", "resourceClaimTemplateName": "gpu"}
+
+
+@pytest.fixture(scope="module")
+def lab_settings() -> LabSettings:
+    devices = [{"device_class": DEVICE_CLASS, "driver": DRIVER}]
+    return LabSettings("modern", SPEED, operator_config={"nodes": {"devices": devices}})
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def node(lab: Lab) -> AsyncIterator[str]:
+    """The only node with devices."""
+    name = lab.scenario.nodes()[0].name
+    selector = {"cel": {"expression": f'device.driver == "{DRIVER}"'}}
+    device_class: Object = {"metadata": {"name": DEVICE_CLASS}, "spec": {"selectors": [selector]}}
+    await lab.client.post(f"/apis/{names.DEVICE_GROUP}/v1/deviceclasses", device_class)
+    pool = {"name": name, "generation": 1, "resourceSliceCount": 1}
+    devices = [{"name": f"gpu-{number}"} for number in range(DEVICES)]
+    spec = {"driver": DRIVER, "nodeName": name, "pool": pool, "devices": devices}
+    await lab.client.post(names.SLICES_PATH, {"metadata": {"name": f"{name}-gpus"}, "spec": spec})
+    yield name
+
+
+async def test_tasks_run_on_the_node_with_devices_at_most_one_for_each(stage: Stage, node: str) -> None:
+    await create_template(stage, "gpu", 1)
+    tasks = await stage.create_many("task", 2 * DEVICES, template=template(CLAIM))
+    done = await stage.wait_all_final(tasks, timeout_s=120)
+    assert {task["status"]["phase"] for task in done.values()} == {"Succeeded"}
+    assert {task["status"]["nodeName"] for task in done.values()} == {node}
+    assert await stage.metric("perllm_ledger_drift") == 0
+    unschedulable = [
+        name
+        for name, states in stage.seen.items()
+        for state in states
+        if any(one.get("reason") == "Unschedulable" for one in state["status"].get("conditions", ()))
+    ]
+    print(f"\npods that kube-scheduler found no device for at first: {len(set(unschedulable))} of {len(tasks)}")
+
+
+async def test_a_task_takes_as_many_slots_as_its_claim_asks_for_devices(stage: Stage, node: str) -> None:
+    await create_template(stage, "gpu", DEVICES + 1)
+    await stage.create("large", template=template(CLAIM), onInfeasible="Reject")
+    task = await stage.wait_final("large")
+    assert condition(task, "Accepted")["status"] == "False"
+    assert f"{DEVICE_CLASS}: {DEVICES + 1} on one node, the largest has {DEVICES}" in task["status"]["message"]
+    assert "LeaderWorkerSet" in task["status"]["message"]
+
+
+async def test_devices_that_others_hold_are_waited_for(stage: Stage, node: str) -> None:
+    await create_template(stage, "gpu", 1)
+    await create_template(stage, "most", DEVICES)
+    other: Object = {
+        "metadata": {"name": "other"},
+        "spec": template({**CLAIM, "resourceClaimTemplateName": "most"})["spec"],
+    }
+    await stage.lab.client.post(stage.pods_path, other)
+    await wait_until(lambda: is_bound(stage, "other"), timeout_s=20)
+    await stage.create("patient", template=template(CLAIM))
+    await stage.wait_status("patient", lambda status: "waiting" in (status.get("message") or "").lower())
+    assert "patient-1" not in await stage.pods()
+    await stage.lab.client.delete(f"{stage.pods_path}/other")
+    task = await stage.wait_final("patient", timeout_s=60)
+    assert (task["status"]["phase"], task["status"]["nodeName"]) == ("Succeeded", node)
+
+
+async def create_template(stage: Stage, name: str, count: int) -> None:
+    request = {"name": "gpu", "exactly": {"deviceClassName": DEVICE_CLASS, "count": count}}
+    path = f"/apis/{names.DEVICE_GROUP}/v1/namespaces/{stage.namespace}/resourceclaimtemplates"
+    spec = {"spec": {"devices": {"requests": [request]}}}
+    await stage.lab.client.post(path, {"metadata": {"name": name}, "spec": spec})
+
+
+def template(claim: Object) -> Object:
+    container = {"name": "llm", "image": "llm", "resources": {"claims": [{"name": claim["name"]}]}}
+    return {"spec": {"restartPolicy": "Never", "containers": [container], "resourceClaims": [claim]}}
+
+
+async def is_bound(stage: Stage, name: str) -> bool:
+    return bool((await stage.pods()).get(name, {}).get("spec", {}).get("nodeName"))

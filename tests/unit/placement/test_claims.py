@@ -1,0 +1,73 @@
+"""How many devices the claims of a pod ask for, and what that means for its place."""
+
+from dataclasses import replace
+from typing import Any
+
+from perllm.cluster.devices import read_claim
+from perllm.placement.claims import ClaimSizes
+from perllm.placement.demand import read_demand
+from perllm.placement.fleet import Bandwidth
+from unit.cluster.device_objects import DRIVER, claim_object, request
+from unit.placement.cluster_of import make_node, make_request, make_setting
+
+GPU = "nvidia.com/gpu"
+BY_TEMPLATE = {"resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "c"}]}
+BY_NAME = {"resourceClaims": [{"name": "gpu", "resourceClaimName": "c"}]}
+
+
+def put(sizes: ClaimSizes, *requests: dict[str, Any], is_template: bool = True) -> bool:
+    return sizes.put(replace(read_claim(claim_object("c", *requests)), is_template=is_template))
+
+
+class TestSize:
+    def test_is_that_of_the_template_or_the_claim_that_is_named(self) -> None:
+        sizes = ClaimSizes([DRIVER])
+        put(sizes, request(2))
+        put(sizes, request(3), is_template=False)
+        assert sizes.find("lab", BY_TEMPLATE) == (DRIVER, 2.0)
+        assert sizes.find("lab", BY_NAME) == (DRIVER, 3.0)
+
+    def test_is_none_for_devices_that_are_no_gpus(self) -> None:
+        sizes = ClaimSizes([DRIVER])
+        put(sizes, request(2, "nic.example.com"))
+        assert sizes.find("lab", BY_TEMPLATE) == ("", 0.0)
+
+    def test_is_one_until_the_claim_is_known_which_is_noted(self) -> None:
+        sizes = ClaimSizes([DRIVER])
+        assert not put(sizes, request(5), is_template=False)
+        assert sizes.find("lab", BY_TEMPLATE) == (DRIVER, 1.0)
+        assert put(sizes, request(2))
+        assert sizes.find("lab", BY_TEMPLATE) == (DRIVER, 2.0)
+
+    def test_is_none_where_devices_are_no_slots(self) -> None:
+        assert ClaimSizes().find("lab", BY_TEMPLATE) == ("", 0.0)
+
+    def test_yields_to_resources_that_the_pod_asks_for(self) -> None:
+        spec = {"containers": [{"resources": {"limits": {GPU: 2}}}]}
+        assert read_demand(spec, (GPU,), (DRIVER, 4.0)).resource == GPU
+        demand = read_demand({}, (GPU,), (DRIVER, 4.0))
+        assert (demand.resource, demand.slots) == (DRIVER, 4.0)
+
+
+class TestForeignDevices:
+    NODE = replace(make_node("n", slots=2), resources={DRIVER: 2.0}, claimed=frozenset({DRIVER}))
+    DEMAND = read_demand({}, (), (DRIVER, 1.0))
+
+    def test_leave_no_room_for_tasks(self) -> None:
+        setting = make_setting(self.NODE)
+        for count, has_room in [(1, True), (2, False), (0, True)]:
+            setting.fleet.put_foreign("n", {DRIVER: count} if count else {})
+            assert (setting.placer.choose(make_request(demand=self.DEMAND)).node == "n") is has_room
+
+    def test_leave_a_node_as_large_as_it_is(self) -> None:
+        setting = make_setting(self.NODE)
+        setting.fleet.put_foreign("n", {DRIVER: 2.0})
+        placement = setting.placer.choose(make_request(demand=self.DEMAND))
+        assert not placement.eligibility.is_impossible
+
+    def test_are_known_before_their_node(self) -> None:
+        setting = make_setting()
+        setting.fleet.put_foreign("n", {DRIVER: 2.0})
+        row = setting.learner.register("n", "T4")
+        setting.fleet.put(self.NODE, row, Bandwidth(100e6, 0.0))
+        assert setting.placer.choose(make_request(demand=self.DEMAND)).node is None
