@@ -349,8 +349,7 @@ class Operator:
         ready = {
             "the learned state was read": self._learned.is_set,
             "nodes were listed": watches.nodes.synced.is_set,
-            "pods were listed": lambda: all(pods.synced.is_set() for pods in watches.pods),
-            "annotated pods were listed": lambda: all(pods.synced.is_set() for pods in watches.annotated),
+            "pods were listed": lambda: all(pods.synced.is_set() for pods in watches.all_pods),
             "tasks are watched": lambda: self._tasks.is_ready,
             "some node carries the tier label": lambda: bool(base.parts.fleet.nodes),
         }
