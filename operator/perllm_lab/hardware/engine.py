@@ -220,7 +220,8 @@ class Engine:
             run = self._waiting.popleft()
             run.prefill_at_s = self._now_s
             self._prefilling = run
-            self._prefill_end_s = self._now_s + gpu.prefill_s(run.prompt_tokens) / self._factor
+            read_s = gpu.prefill_s(run.prompt_tokens) if self.batch else gpu.lone_prefill_s(run.prompt_tokens)
+            self._prefill_end_s = self._now_s + read_s / self._factor
         if self._prefilling is not None:
             self.power_w, self.next_s = gpu.prefill_power_w, self._prefill_end_s
             return

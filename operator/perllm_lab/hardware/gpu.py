@@ -33,7 +33,8 @@ class GpuType:
         source: Where the figures come from, and which are inferred.
         context_token_s: Seconds that each further token of the context of a decoding task adds to an iteration (c).
         context_tokens: Prompt and answer so far of a task, in the mean, for which b holds.
-        prefill_least_s: Seconds that even the shortest prompt takes: all weights are read for it, as for an iteration.
+        prefill_least_s: Seconds that even the shortest prompt takes on a GPU that decodes nothing: all weights are read
+            for it, as for an iteration.
     """
 
     key: str
@@ -79,8 +80,12 @@ class GpuType:
         return self.iteration_j(batch) / self.iteration_s(batch)
 
     def prefill_s(self, prompt_tokens: Number) -> Number:
-        """Seconds to process a prompt."""
+        """Seconds that a prompt adds to what the GPU does, whose iterations read the weights anyway."""
+        return self.prefill_per_token_s * prompt_tokens
+
+    def lone_prefill_s(self, prompt_tokens: Number) -> Number:
+        """Seconds to process a prompt while nothing decodes."""
         if isinstance(prompt_tokens, np.ndarray):
-            read_s: NDArray[np.float64] = np.maximum(self.prefill_per_token_s * prompt_tokens, self.prefill_least_s)
+            read_s: NDArray[np.float64] = np.maximum(self.prefill_s(prompt_tokens), self.prefill_least_s)
             return read_s
-        return max(self.prefill_per_token_s * prompt_tokens, self.prefill_least_s)
+        return max(self.prefill_s(prompt_tokens), self.prefill_least_s)

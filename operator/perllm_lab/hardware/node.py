@@ -275,5 +275,5 @@ def unloaded_latency_s(
     For one task, or for arrays of prompts and inputs.
     """
     token_s = gpu.iteration_base_s + gpu.task_s(prompt_tokens + output_tokens / 2)
-    inference_s = gpu.prefill_s(prompt_tokens) + output_tokens * token_s
+    inference_s = gpu.lone_prefill_s(prompt_tokens) + output_tokens * token_s
     return gpu.pod_start_s + link.transfer_s(input_bytes) + inference_s

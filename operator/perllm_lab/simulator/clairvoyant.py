@@ -101,9 +101,8 @@ class TrueLearner(Learner):
 
 
 def _latency_law(gpu: GpuType, rtt_s: float, usual: UsualTask) -> FloatArray:
-    prompt_tokens = max(usual.prompt_tokens, 1.0)
-    per_task_s = gpu.task_s(prompt_tokens + usual.output_tokens / 2)
-    read_s = 1000 * gpu.prefill_s(prompt_tokens) / prompt_tokens
+    per_task_s = gpu.task_s(usual.prompt_tokens + usual.output_tokens / 2)
+    read_s = gpu.prefill_s(1000.0)
     per_token_s = gpu.iteration_base_s + per_task_s
     return np.array([gpu.pod_start_s + rtt_s, read_s, 100 * per_token_s, 100 * per_task_s, rtt_s])
 

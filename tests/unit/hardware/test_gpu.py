@@ -18,9 +18,9 @@ def test_an_iteration_slows_with_the_context_as_was_measured(batch, context, mea
     assert 1e3 * H100.iteration_s(batch, context) == pytest.approx(measured_ms, rel=0.06)
 
 
-def test_no_prompt_is_read_in_less_time_than_the_weights():
-    assert H100.prefill_s(10) == H100.iteration_s(0)
-    assert H100.prefill_s(2000) == pytest.approx(0.1)
+def test_no_prompt_alone_is_read_in_less_time_than_the_weights():
+    assert H100.lone_prefill_s(10) == H100.iteration_s(0)
+    assert H100.lone_prefill_s(2000) == pytest.approx(0.1)
 
 
 def test_power_is_tokens_per_second_times_joules_per_token():

@@ -101,6 +101,15 @@ def test_a_prefill_blocks_decoding_and_a_batch_shares_its_energy():
     assert runs["second"].energy_j == pytest.approx(100 + 7.5 + 10)
 
 
+def test_only_a_prompt_that_nothing_decodes_with_waits_for_the_weights():
+    node = make_node(dataclasses.replace(GPU, prefill_least_s=0.5))
+    node.admit(job("alone", prompt=1), 0.0)
+    node.admit(job("joins", prompt=1), 1.0)
+    runs = drain(node)
+    assert runs["alone"].decode_s - runs["alone"].prefill_s == pytest.approx(0.5)
+    assert runs["joins"].decode_s - runs["joins"].prefill_s == pytest.approx(0.01)
+
+
 def test_power_follows_the_phase():
     node = make_node()
     node.admit(job("a"), 0.0)

@@ -16,8 +16,12 @@ def node(key, **fields):
 
 
 def test_capacity_is_one_task_per_mean_work_at_a_full_batch():
-    # prefill 2000 tokens at 0.35 ms, 200 tokens in full iterations of 34 + 16 * 0.7 ms, 16 of them at once
-    work_s = 2000 * 0.00035 + 200 * 0.0452 / 16
+    # prefill 2000 tokens at 0.35 ms, 200 tokens in full iterations of 34 + 16 * 0.7 ms, 16 of them at once; in the mean
+    # their contexts have 2000 + 200 / 2 tokens, 1800 more than those for which the 0.7 ms hold
+    a10 = CATALOGUE["a10-8b"]
+    iteration_s = 0.0452 + 16 * 1800 * a10.context_token_s
+    work_s = 2000 * 0.00035 + 200 * iteration_s / 16
+    assert a10.context_token_s > 0.0
     assert capacity_per_s([node("a10-8b")], ARRIVALS) == pytest.approx(1 / work_s)
 
 

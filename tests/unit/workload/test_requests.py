@@ -4,6 +4,7 @@ from statistics import median
 import numpy as np
 import pytest
 
+from perllm_lab.hardware.catalogue import CATALOGUE
 from perllm_lab.hardware.node import unloaded_latency_s
 from perllm_lab.hardware.scenario import NodeGroup
 from perllm_lab.workload.arrivals import Arrival
@@ -38,8 +39,9 @@ def test_a_deadline_is_one_to_three_times_the_median_nodes_latency():
 
 def test_the_median_latency_counts_pod_start_transfer_prefill_and_decode():
     # The median of the 24 nodes lies between the slowest A10 and the fastest T4.
-    a10_s = 1.3 + 0.005 + 16e6 / 300e6 + 0.35 + 100 * 0.0347
-    t4_s = 1.3 + 0.005 + 16e6 / 100e6 + 0.8 + 100 * 0.059
+    # Their contexts have 1000 + 100 / 2 tokens in the mean, 750 more than those for which the published times hold.
+    a10_s = 1.3 + 0.005 + 16e6 / 300e6 + 0.35 + 100 * (0.0347 + 750 * CATALOGUE["a10-8b"].context_token_s)
+    t4_s = 1.3 + 0.005 + 16e6 / 100e6 + 0.8 + 100 * (0.059 + 750 * CATALOGUE["t4-8b"].context_token_s)
     found = median_latencies_s(MODERN.nodes(), np.array([1000.0]), 100, np.array([2e6]))
     assert found == pytest.approx([(a10_s + t4_s) / 2])
 
