@@ -10,7 +10,7 @@ from e2e.chaos.campaign import plan_chunks, run_chunk
 from e2e.chaos.findings import ChaosFindings
 
 SEED = 10
-FAULTS, TASKS = 20, 200
+FAULTS, TASKS = 12, 120
 
 
 async def test_tasks_end_once_and_are_learned_once_whatever_fails(

@@ -33,7 +33,7 @@ from perllm_lab.workload.scenarios import load_scenario
 pytestmark = pytest.mark.alone
 
 SCENARIO = load_scenario("modern")
-TASKS = 300
+TASKS = 200
 SPEED = 2.5
 SCRAPE_S = 0.5
 SEEDS = 5

@@ -8,7 +8,7 @@ from e2e.hostile.bystander import PLACED_WITHIN_S
 from e2e.hostile.experiment import HostileExperiment
 from e2e.hostile.rig import open_rig
 
-OBJECTS = 150
+OBJECTS = 100
 SEED = 10
 
 
