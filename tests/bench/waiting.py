@@ -110,7 +110,7 @@ class Patient(Placing):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class WaitingOutcome:
     """What one seed showed.
 
     Attributes:
@@ -124,6 +124,13 @@ class Outcome:
     bound: float
     in_time: tuple[float, float]
     measured: float
+
+    def __str__(self) -> str:
+        before, after = self.in_time
+        return (
+            f"{self.saved:.1%} of the cost saved, {self.bound:.1%} by the linear program, {self.measured:.1%} by true "
+            f"joules; {before:.1%} in time without waiting, {after:.1%} with it"
+        )
 
 
 def measure_waiting(say: Callable[[str], None], series: Path | None = None) -> list[Row]:
@@ -145,7 +152,7 @@ def measure_waiting(say: Callable[[str], None], series: Path | None = None) -> l
     return rows
 
 
-def run_seed(seed: int, is_known: bool, series: Path | None = None) -> Outcome:
+def run_seed(seed: int, is_known: bool, series: Path | None = None) -> WaitingOutcome:
     """Run the same tasks without and with waiting, and solve the linear program."""
     rng = np.random.default_rng([seed, 1])
     figures = Figures(draw_figures(rng) if series is None else cut_figures(series, rng), is_known)
@@ -159,7 +166,7 @@ def run_seed(seed: int, is_known: bool, series: Path | None = None) -> Outcome:
     true_base, true_ours = (sum_cost(run, figures, run.tasks.energy_j) for run in (before, after))
     bound = solve(requests, figures, slot_s, HOUR_S * sum(node.slots for node in nodes))
     in_time = [float((run.tasks.fate == Fate.IN_TIME).mean()) for run in (before, after)]
-    return Outcome(1 - ours / base, 1 - bound / base, (in_time[0], in_time[1]), 1 - true_ours / true_base)
+    return WaitingOutcome(1 - ours / base, 1 - bound / base, (in_time[0], in_time[1]), 1 - true_ours / true_base)
 
 
 def draw_figures(rng: np.random.Generator) -> Floats:
