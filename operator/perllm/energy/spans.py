@@ -6,7 +6,7 @@ those that decode. When a prompt was read follows from the first tokens: it ends
 and begins with the one before, or with the request if that came later.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -77,7 +77,7 @@ def weigh(spans: Sequence[Span], usage: Usage) -> list[Window]:
     closed = [span for span in spans if span.end_s < FOREVER_S]
     readings = find_readings(closed, usage)
     readings |= _expect_readings([span for span in spans if span.end_s == FOREVER_S], readings.values(), usage)
-    powers_w = [_expected_power_w(span, usage.occupancy, is_read=span.pod_uid in readings) for span in closed]
+    powers_w = _expect_powers_w(closed, readings, usage.occupancy).tolist()
     usual_w = sum(powers_w) / len(powers_w) if powers_w else 1.0
     weights = dict(zip((span.pod_uid for span in closed), powers_w, strict=True))
     reader_w = usual_w * _weigh_reader(usage)
@@ -147,9 +147,12 @@ def _weigh_reader(usage: Usage) -> float:
     return max(usage.occupancy - 1.0, 1.0) / (usage.gpus - 1.0)
 
 
-def _expected_power_w(span: Span, occupancy: float, *, is_read: bool) -> float:
-    """Return the power that a task is expected to draw: only while it decodes if it is known when it was read."""
-    prompt_tokens = 0.0 if is_read else span.prompt_tokens
-    energy_j = float(np.array(GENERIC.energy) @ energy_features(prompt_tokens, span.output_tokens, occupancy))
-    start_s = span.first_token_s if is_read and span.first_token_s is not None else span.start_s
-    return max(energy_j, 1e-3) / max(span.end_s - start_s, MIN_SPAN_S)
+def _expect_powers_w(spans: Sequence[Span], readings: Mapping[str, tuple[float, float]], occupancy: float) -> Array:
+    """Return the power that each task is expected to draw: only while it decodes if it is known when it was read."""
+    read = [readings.get(span.pod_uid) for span in spans]
+    prompts = np.array([span.prompt_tokens if one is None else 0.0 for span, one in zip(spans, read, strict=True)])
+    starts_s = np.array([span.start_s if one is None else one[1] for span, one in zip(spans, read, strict=True)])
+    outputs, ends_s = np.array([span.output_tokens for span in spans]), np.array([span.end_s for span in spans])
+    energies_j = np.array(GENERIC.energy) @ energy_features(prompts, outputs, occupancy)
+    powers_w: Array = np.maximum(energies_j, 1e-3) / np.maximum(ends_s - starts_s, MIN_SPAN_S)
+    return powers_w
