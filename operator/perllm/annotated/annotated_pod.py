@@ -1,4 +1,4 @@
-"""A pod that is no task's, and what its annotations say about the work in it."""
+"""A pod that belongs to no task, and what its annotations say about the work in it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class AnnouncementError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedPod:
-    """A pod that is no task's.
+    """A pod that belongs to no task.
 
     Attributes:
         pod: the pod, as if it were the only attempt at a task of its own.
@@ -121,7 +121,7 @@ class AnnotatedPod:
 
 @dataclass(frozen=True, slots=True)
 class UnreadablePod:
-    """A pod that is no task's, and whose annotations do not say what it asks for.
+    """A pod that belongs to no task, and whose annotations do not say what it asks for.
 
     Attributes:
         pod: the pod.

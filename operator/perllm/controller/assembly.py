@@ -102,7 +102,7 @@ class ControllerContext:
         wake: set whenever there may be something to decide.
         has_tasks: whether all tasks are known at the moment.
         pod_paths: API paths of the pods that the operator may read.
-        is_annotated: whether a uid is that of an annotated pod, which is no task's but in the ledger.
+        is_annotated: whether a uid is that of an annotated pod, which belongs to no task but is in the ledger.
         suspensions: know which tasks may not run for now.
         charge: returns what the energy of a task cost, by namespace, node, Unix time and joules.
     """

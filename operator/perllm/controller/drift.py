@@ -32,7 +32,7 @@ class DriftMonitor:
         fleet: the nodes; pods on others are not counted.
         scheduler: repairs the ledger.
         has_tasks: whether all tasks are known at the moment.
-        is_annotated: whether a uid is that of an annotated pod, which is no task's.
+        is_annotated: whether a uid is that of an annotated pod, which belongs to no task.
         metrics: show the drift.
         now_s: monotonic clock.
     """

@@ -5,8 +5,8 @@
 Level-triggered: the answer follows from the present state, not from what happened, so the function may be called at any
 time, any number of times, even after a crash. The highest attempt counts, unless an earlier one succeeds. A container's
 own failure uses up a retry; a pod that a node refused or lost does not. What either says about the node is judged in
-node_health.py. A pod that fits on none of the nodes that it names is no attempt: once it is gone, another one gets its
-number.
+node_health.py. A pod that fits on none of the nodes that it names does not count as an attempt: once it is gone,
+another one gets its number.
 """
 
 from collections.abc import Sequence

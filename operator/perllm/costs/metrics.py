@@ -4,10 +4,8 @@ from collections.abc import Collection
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-MAX_PAYERS = 100
-BY_NAMESPACE = "namespace"
-OTHER = "other"
-"""All namespaces after the first hundred, together."""
+from perllm.energy.bill import BY_NAMESPACE, MAX_PAYERS
+from perllm.label_values import LabelValues
 
 
 class CostMetrics:
@@ -53,13 +51,11 @@ class CostMetrics:
             ["unit", "tariff"],
             registry=registry,
         )
-        self._payers: set[str] = set()
+        self._payers = LabelValues(MAX_PAYERS)
 
     def count(self, namespace: str, money: float | None, grams: float | None) -> None:
         """Count what the energy of a task has cost; a counter cannot fall, so less than nothing counts as nothing."""
-        if len(self._payers) < MAX_PAYERS:
-            self._payers.add(namespace)
-        payer = namespace if namespace in self._payers else OTHER
+        payer = self._payers.bound(namespace)
         for counter, amount in ((self.money, money), (self.grams, grams)):
             if amount is not None:
                 counter.labels(BY_NAMESPACE, payer).inc(max(amount, 0.0))

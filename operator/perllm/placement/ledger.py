@@ -164,7 +164,7 @@ class Ledger:
             nodes.foreign[row] = tasks
 
     def find_foreign(self, row: int) -> float:
-        """Return how many requests a node processes that are no task's."""
+        """Return how many foreign requests a node processes."""
         return float(self._nodes.foreign[row]) if row < len(self._nodes.foreign) else 0.0
 
     def put_bandwidth(self, rows: IntArray, bandwidth_bps: FloatArray) -> None:

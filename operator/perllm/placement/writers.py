@@ -46,7 +46,7 @@ class Writers:
             batch.count -= 1.0
 
     def add_foreign(self, row: int, change: float, now_s: float) -> None:
-        """Note that more requests, or fewer, are written that are no task's."""
+        """Note that more foreign requests, or fewer, are being written."""
         self._advance(row, now_s).count += change
 
     def find_others(self, task_id: str, row: int, now_s: float) -> float:

@@ -17,12 +17,9 @@ from perllm.cluster.events import EventRecorder
 from perllm.cluster.node import Node
 from perllm.controller.clocks import Clocks
 from perllm.controller.decisions import Decisions
-from perllm.energy.attribution import IdlePower
 from perllm.energy.bill import BillMetrics
-from perllm.energy.foreign import ForeignLoad
 from perllm.energy.history import EnergyHistory
 from perllm.energy.meters import Meter
-from perllm.energy.settlement import Settlement
 from perllm.extender.protocol import Unplaceable
 from perllm.extender.retries import Retries
 from perllm.guard import Guard
@@ -35,6 +32,7 @@ from perllm.placement.savings import SavedUnit
 from unit.annotated.pods import pod_object
 from unit.cluster.fake_api import FakeApiServer
 from unit.cluster.queues import make_writes
+from unit.energy.settlements import make_settlement
 from unit.placement.cluster_of import make_node
 from unit.scheduling.schedulers import make_scheduler
 
@@ -64,16 +62,7 @@ class Cluster:
         meter = Meter.build("dcgm", "gpu", 2000.0, length_s=900.0)
         for node in self.nodes:
             meter.counters.merge(node.name, "gpu", [(time_s, 100.0 * time_s) for time_s in range(1000, 1120)], 1120.0)
-        self.settlement = Settlement(
-            EnergyHistory([meter], absent_after_s=60.0),
-            IdlePower(),
-            ForeignLoad(900.0),
-            count_gpus=lambda _: 1.0,
-            patience_s=30,
-            retry_s=1,
-            window_s=900,
-            now=self.now_s,
-        )
+        self.settlement = make_settlement(EnergyHistory([meter], absent_after_s=60.0), self.now_s)
         self.decisions, self.savings = Decisions(), Savings(is_shadow=False)
         self.retries = Retries(
             self.api,  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 import asyncio
 import copy
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 from perllm.cluster.client import ApiError, PatchKind
 
@@ -175,6 +175,19 @@ class FakeApiServer:
         seen = copy.deepcopy(item)
         self._history.append((self._version, kind, seen))
         self.send({"type": kind, "object": seen})
+
+
+class FakeClient(FakeApiServer):
+    """Takes the place of the class Client in a command: whoever it is opened for gets this API server."""
+
+    def __call__(self, credentials: object) -> Self:
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
 
 
 def _is_selected(item: Object, selector: str) -> bool:

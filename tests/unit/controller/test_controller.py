@@ -29,12 +29,11 @@ from perllm.controller.pods import build_pod
 from perllm.controller.reconciler import PROGRESS_DELAY_S
 from perllm.controller.suspensions import Suspensions
 from perllm.controller.task import Task, read_task
-from perllm.energy.attribution import IdlePower
 from perllm.energy.bill import BillMetrics, Owner
 from perllm.energy.foreign import ForeignLoad
 from perllm.energy.history import EnergyHistory
 from perllm.energy.meters import Meter
-from perllm.energy.settlement import SETTLING_S, Settlement
+from perllm.energy.settlement import SETTLING_S
 from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics
 from perllm.placement.counterfactual import Prospect
@@ -44,6 +43,7 @@ from unit.cluster.device_objects import DRIVER, claim_object, request
 from unit.cluster.fake_api import FakeApiServer
 from unit.cluster.queues import make_writes
 from unit.controller.samples import make_own_decision, task_object
+from unit.energy.settlements import make_settlement
 from unit.placement.cluster_of import make_node
 from unit.scheduling.schedulers import make_scheduler
 
@@ -74,16 +74,7 @@ class Cluster:
         meter.counters.merge("n", "gpu", [(time_s, 100.0 * time_s) for time_s in range(1000, 1030)], 1030.0)
         energy = EnergyHistory([meter], absent_after_s=60.0)
         foreign = ForeignLoad(900.0)
-        settlement = self.settlement = Settlement(
-            energy,
-            IdlePower(),
-            foreign,
-            count_gpus=lambda _: 1.0,
-            patience_s=30,
-            retry_s=1,
-            window_s=900,
-            now=self.now_s,
-        )
+        settlement = self.settlement = make_settlement(energy, self.now_s, foreign)
         client: Any = self.api
         self.writes = make_writes()
         self.guard = Guard(lambda kind: metrics.process.faults.labels(kind).inc(), Random(0))

@@ -7,26 +7,13 @@ from perllm.api import names
 from perllm.cli import main
 from perllm.cluster.client import ApiError
 from perllm.overview import command
-from unit.cluster.fake_api import FakeApiServer
+from unit.cluster.fake_api import FakeClient
 from unit.overview.objects import make_done, make_profile, make_task
 
 
-class Cluster(FakeApiServer):
-    """Takes the place of the client."""
-
-    def __call__(self, credentials: object) -> "Cluster":
-        return self
-
-    async def __aenter__(self) -> "Cluster":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    cluster = Cluster()
+def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
+    cluster = FakeClient()
     monkeypatch.setattr(command, "Client", cluster)
     monkeypatch.setattr(command, "load_credentials", lambda *_: None)
     monkeypatch.setattr(command, "find_default_namespace", lambda *_: "team")
@@ -39,14 +26,14 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments)
 
 
-def test_top_once_shows_nodes_and_tasks_and_ends(cluster: Cluster) -> None:
+def test_top_once_shows_nodes_and_tasks_and_ends(cluster: FakeClient) -> None:
     result = run("top", "--once")
     assert result.exit_code == 0, result.output
     assert "Tasks of namespace team: 1 succeeded; 1 of 1 in time, 250 J" in result.output
     assert "t4-1" in result.output
 
 
-def test_top_without_the_right_to_read_nodes_shows_the_tasks_and_says_so(cluster: Cluster) -> None:
+def test_top_without_the_right_to_read_nodes_shows_the_tasks_and_says_so(cluster: FakeClient) -> None:
     get = cluster.get
 
     async def deny(path: str, **query: str) -> dict[str, object]:
@@ -61,12 +48,12 @@ def test_top_without_the_right_to_read_nodes_shows_the_tasks_and_says_so(cluster
 
 
 @pytest.mark.parametrize("name", ["hello", "llmtask/hello"])
-def test_explain_takes_a_name_as_kubectl_prints_it(cluster: Cluster, name: str) -> None:
+def test_explain_takes_a_name_as_kubectl_prints_it(cluster: FakeClient, name: str) -> None:
     result = run("explain", name)
     assert result.output.startswith("Task team/hello (chat): in time"), result.output
 
 
-def test_a_waiting_task_is_explained_with_the_models_that_are_served(cluster: Cluster) -> None:
+def test_a_waiting_task_is_explained_with_the_models_that_are_served(cluster: FakeClient) -> None:
     waiting = {"type": "Scheduled", "status": "False", "reason": "NoModelServer", "message": "waiting: none"}
     condition = waiting | {"lastTransitionTime": "2026-01-01T00:00:00Z"}
     cluster.store(names.task_path("team", "typo"), **make_task("typo", phase="Pending", conditions=[condition]))
@@ -74,7 +61,7 @@ def test_a_waiting_task_is_explained_with_the_models_that_are_served(cluster: Cl
     assert "No model server offers chat now; they offer chat-2." in run("explain", "typo").output
 
 
-def test_a_task_that_is_not_there_is_an_error_in_one_line(cluster: Cluster) -> None:
+def test_a_task_that_is_not_there_is_an_error_in_one_line(cluster: FakeClient) -> None:
     cluster.fail("GET", ApiError(404, "NotFound", 'llminferencetasks.perllm.io "gone" not found'))
     result = run("explain", "gone")
     assert (result.exit_code, result.output.count("\n")) == (1, 1)

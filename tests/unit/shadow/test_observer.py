@@ -11,11 +11,8 @@ from perllm.annotated.annotated_pod import AnnotatedPod
 from perllm.cluster.node import Node
 from perllm.config import ShadowSettings
 from perllm.controller.clocks import Clocks
-from perllm.energy.attribution import IdlePower
-from perllm.energy.foreign import ForeignLoad
 from perllm.energy.history import EnergyHistory
 from perllm.energy.meters import Meter
-from perllm.energy.settlement import Settlement
 from perllm.guard import Guard
 from perllm.metrics import OperatorMetrics
 from perllm.nodes.node_health import NodeHealth
@@ -26,6 +23,7 @@ from perllm.shadow.observer import ShadowObserver
 from perllm.shadow.report import ShadowReport
 from perllm.shadow.selection import read_shadowed_pod
 from unit.annotated.pods import pod_object
+from unit.energy.settlements import make_settlement
 from unit.placement.cluster_of import make_node
 from unit.scheduling.schedulers import make_scheduler
 
@@ -55,16 +53,7 @@ class Watched:
         self.observer = ShadowObserver(
             made.scheduler,
             made.parts.fleet,
-            settlement=Settlement(
-                EnergyHistory([meter], absent_after_s=60.0),
-                IdlePower(),
-                ForeignLoad(900.0),
-                count_gpus=lambda _: 1.0,
-                patience_s=30,
-                retry_s=1,
-                window_s=900,
-                now=self.now_s,
-            ),
+            settlement=make_settlement(EnergyHistory([meter], absent_after_s=60.0), self.now_s),
             savings=self.savings,
             node_health=health,
             clocks=Clocks(made.parts.fleet.nodes.__contains__, lambda *_: None),

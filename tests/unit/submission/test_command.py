@@ -11,7 +11,7 @@ from perllm.api import names
 from perllm.cli import main
 from perllm.cluster.client import Object
 from perllm.submission import command
-from unit.cluster.fake_api import FakeApiServer
+from unit.cluster.fake_api import FakeClient
 from unit.submission.batches import TASKS
 
 ENDS = {
@@ -21,17 +21,8 @@ ENDS = {
 }
 
 
-class Cluster(FakeApiServer):
-    """Finishes each task at once; what the prompt is decides how. It takes the place of the client."""
-
-    def __call__(self, credentials: object) -> "Cluster":
-        return self
-
-    async def __aenter__(self) -> "Cluster":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        pass
+class Cluster(FakeClient):
+    """Finishes each task at once; what the prompt is decides how."""
 
     async def post(self, path: str, body: Any, **query: str) -> Object:
         item = await super().post(path, body, **query)
