@@ -1,33 +1,19 @@
-"""The commands ``perllm bill`` and ``perllm report``."""
+"""The commands ``perllm bill`` and ``perllm report``; what they do is imported once they run."""
 
-import asyncio
 import re
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec
 
 import click
 
 from perllm.api.quantities import parse_duration_s
-from perllm.cluster.client import ApiError
-from perllm.cluster.credentials import CredentialsError
-from perllm.reporting.bill import read_bill
-from perllm.reporting.bill_formats import format_csv, format_json, format_table
-from perllm.reporting.increases import Past, Period
-from perllm.reporting.page import render_page
-from perllm.reporting.prometheus import PrometheusAccess, open_prometheus
-from perllm.reporting.report import read_report
-from perllm.settings_file import ConfigError
-from perllm.telemetry.source import TelemetryError
 
 DAY_S = 86400.0
 MAX_SINCE_S = 400 * DAY_S
 
 _P = ParamSpec("_P")
-_T = TypeVar("_T")
 _FILE = click.Path(dir_okay=False, path_type=Path)
-_FORMATS = {"table": format_table, "csv": format_csv, "json": format_json}
 
 
 def _read_since(_: click.Context, __: click.Parameter, text: str) -> float:
@@ -74,7 +60,9 @@ def _with_prometheus(command: Callable[_P, None]) -> Callable[_P, None]:
     show_default=True,
     help="Who pays: namespaces, or values of the label in config.bill.label.",
 )
-@click.option("--output", type=click.Choice(list(_FORMATS)), default="table", show_default=True, help="Format.")
+@click.option(
+    "--output", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True, help="Format."
+)
 def bill(since_s: float, by: str, output: str, **access: Any) -> None:
     """Print what tasks took: energy, tokens and deadlines, by namespace or by label.
 
@@ -82,10 +70,9 @@ def bill(since_s: float, by: str, output: str, **access: Any) -> None:
     Prometheus is asked through the API server. That takes the rights to list configmaps in the namespace of PerLLM, and
     to get services/proxy in that of Prometheus.
     """
-    found = _ask(PrometheusAccess(**access), since_s, lambda past: read_bill(past, by))
-    if not found.lines and not found.measured_j:
-        click.echo("Prometheus has no metrics of PerLLM in this period: is the operator scraped?", err=True)
-    click.echo(_FORMATS[output](found))
+    from perllm.reporting.printing import print_bill
+
+    print_bill(access, since_s, by, output)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -96,22 +83,6 @@ def report(since_s: float, output: Path, **access: Any) -> None:
 
     The file needs no network to be read. For the options about Prometheus see perllm bill --help.
     """
-    found = _ask(PrometheusAccess(**access), since_s, read_report)
-    try:
-        output.write_text(render_page(found), encoding="utf-8")
-    except OSError as error:
-        raise click.ClickException(f"{output} cannot be written: {error}") from error
-    click.echo(f"{output} written", err=True)
+    from perllm.reporting.printing import write_report
 
-
-def _ask(access: PrometheusAccess, since_s: float, read: Callable[[Past], Awaitable[_T]]) -> _T:
-    """Return what is read from the metrics of the last ``since_s`` seconds."""
-
-    async def ask() -> _T:
-        async with open_prometheus(access) as (source, settings):
-            return await read(Past(source, Period.last(since_s, time.time()), settings.matchers))
-
-    try:
-        return asyncio.run(ask())
-    except (ApiError, ConfigError, CredentialsError, TelemetryError, OSError) as error:
-        raise click.ClickException(str(error)) from error
+    write_report(access, since_s, output)

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,14 @@ def test_every_command_explains_itself(command: list[str]) -> None:
     result = perllm(*command, "--help")
     assert result.exit_code == 0
     assert "Usage:" in result.output
+
+
+def test_a_command_loads_what_it_does_only_when_it_runs() -> None:
+    """Of a plugin that people wait for; what would take a second is not loaded to show options."""
+    heavy = {"aiohttp", "kopf", "kubernetes", "numpy", "prometheus_api_client", "prometheus_client"}
+    script = f"import sys, perllm.cli; print(*{heavy} & sys.modules.keys())"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert loaded.stdout.split() == []
 
 
 def test_crds_print_all_resources_as_valid_yaml() -> None:

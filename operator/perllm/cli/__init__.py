@@ -1,0 +1,38 @@
+"""The command line of PerLLM.
+
+Its modules hold commands with their options; a command imports what it does once it runs. So a command of the plugin
+does not wait for all parts of the operator to be loaded.
+"""
+
+import click
+
+from perllm.agent.command import agent
+from perllm.cli.doctor import doctor
+from perllm.cli.manifests import admission_policy, crds, rbac, scheduler_config
+from perllm.cli.release import release
+from perllm.cli.run import run
+from perllm.overview.command import explain, top
+from perllm.reporting.command import bill, report
+from perllm.submission.command import submit
+
+COMMANDS = (
+    admission_policy,
+    agent,
+    bill,
+    crds,
+    doctor,
+    explain,
+    rbac,
+    release,
+    report,
+    run,
+    scheduler_config,
+    submit,
+    top,
+)
+
+
+@click.group(commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="perllm")
+def main() -> None:
+    """Place LLM inference tasks on edge and cloud nodes, to meet deadlines at the least energy, learning online."""

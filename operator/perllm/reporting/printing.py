@@ -1,0 +1,68 @@
+"""What the commands ``perllm bill`` and ``perllm report`` do."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from perllm.cluster.client import ApiError
+from perllm.cluster.credentials import CredentialsError
+from perllm.reporting.bill import read_bill
+from perllm.reporting.bill_formats import format_csv, format_json, format_table
+from perllm.reporting.increases import Past, Period
+from perllm.reporting.page import render_page
+from perllm.reporting.prometheus import PrometheusAccess, open_prometheus
+from perllm.reporting.report import read_report
+from perllm.settings_file import ConfigError
+from perllm.telemetry.source import TelemetryError
+
+_T = TypeVar("_T")
+_FORMATS = {"table": format_table, "csv": format_csv, "json": format_json}
+
+
+def print_bill(access: Mapping[str, Any], since_s: float, by: str, output: str) -> None:
+    """Print the bill of the last ``since_s`` seconds.
+
+    Args:
+        access: fields of PrometheusAccess.
+        since_s: length of the period in seconds.
+        by: who pays: "namespace" or "label".
+        output: "table", "csv" or "json".
+
+    Raises:
+        ClickException: Prometheus cannot be asked.
+    """
+    found = _ask(PrometheusAccess(**access), since_s, lambda past: read_bill(past, by))
+    if not found.lines and not found.measured_j:
+        click.echo("Prometheus has no metrics of PerLLM in this period: is the operator scraped?", err=True)
+    click.echo(_FORMATS[output](found))
+
+
+def write_report(access: Mapping[str, Any], since_s: float, output: Path) -> None:
+    """Write the report of the last ``since_s`` seconds to a file.
+
+    Raises:
+        ClickException: Prometheus cannot be asked, or the file cannot be written.
+    """
+    found = _ask(PrometheusAccess(**access), since_s, read_report)
+    try:
+        output.write_text(render_page(found), encoding="utf-8")
+    except OSError as error:
+        raise click.ClickException(f"{output} cannot be written: {error}") from error
+    click.echo(f"{output} written", err=True)
+
+
+def _ask(access: PrometheusAccess, since_s: float, read: Callable[[Past], Awaitable[_T]]) -> _T:
+    """Return what is read from the metrics of the last ``since_s`` seconds."""
+
+    async def ask() -> _T:
+        async with open_prometheus(access) as (source, settings):
+            return await read(Past(source, Period.last(since_s, time.time()), settings.matchers))
+
+    try:
+        return asyncio.run(ask())
+    except (ApiError, ConfigError, CredentialsError, TelemetryError, OSError) as error:
+        raise click.ClickException(str(error)) from error
