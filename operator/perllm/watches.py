@@ -1,12 +1,15 @@
 """What the operator watches on the API server, apart from tasks: nodes, pods, obstacles to pods, profiles, agents."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from perllm.annotated.annotated_pod import AnnotatedPod
 from perllm.annotated.pods import AnnotatedPods, SeenPod
 from perllm.api import names
+from perllm.cluster.client import Object
 from perllm.cluster.devices import DeviceClaim, read_claim, read_slice
 from perllm.cluster.informer import Informer
 from perllm.cluster.obstacles import Obstacle, read_namespace, read_quota
@@ -60,13 +63,14 @@ class Watches:
         self._prefix = names.profile_prefix(config.instance)
         self._display = ServingDisplay(partial(parts.put, "serving"), now_s=base.now_s)
         self.nodes = base.build_informer("node", "/api/v1/nodes", upkeep.read, upkeep.on_node)
-        self.devices = DeviceWatch(base, controller, upkeep) if config.nodes.devices else None
+        self.devices = DeviceWatch(base, controller, annotated, upkeep) if config.nodes.devices else None
         on_pod = controller.on_pod if self.devices is None else self.devices.on_pod
         self.pods = [
             base.build_informer("pod", path, read_pod, on_pod, labelSelector=names.TASK_LABEL)
             for path in find_pod_paths(config)
         ]
-        self.annotated = _build_annotated(base, annotated)
+        on_annotated = annotated.on_pod if self.devices is None else self.devices.on_annotated_pod
+        self.annotated = _build_annotated(base, annotated.read, on_annotated)
         self.obstacles = _build_obstacles(base, controller)
         self.profiles = base.build_informer(
             "profile",
@@ -95,14 +99,16 @@ class DeviceWatch:
     Args:
         base: what they are built on.
         controller: receives what claims ask for, and pods.
+        annotated: receives the pods that belong to no task.
         upkeep: receives the devices of nodes.
 
     Attributes:
         informers: of slices, templates of claims and claims, in the order in which they are to be listed.
     """
 
-    def __init__(self, base: Foundations, controller: Controller, upkeep: NodeUpkeep) -> None:
+    def __init__(self, base: Foundations, controller: Controller, annotated: AnnotatedPods, upkeep: NodeUpkeep) -> None:
         self._controller = controller
+        self._annotated = annotated
         self._devices = NodeDevices(upkeep.put_devices, base.scheduler.put_foreign)
         read = partial(read_slice, selections=base.config.nodes.to_labels().devices)
         read_template = partial(read_claim, is_template=True)
@@ -123,6 +129,12 @@ class DeviceWatch:
         """Handle a pod of a task: what it has is known before its end frees its slots."""
         self._devices.on_pod(old, new)
         self._controller.on_pod(old, new)
+
+    def on_annotated_pod(self, old: SeenPod | None, new: SeenPod | None) -> None:
+        """Handle a pod of another owner likewise; one whose annotations were wrong from the start counts nowhere."""
+        counts = isinstance(new, AnnotatedPod) or (new is not None and self._annotated.is_in_flight(new.pod.uid))
+        self._devices.on_pod(None if old is None else old.pod, new.pod if new is not None and counts else None)
+        self._annotated.on_pod(old, new)
 
     def _on_claim(self, old: DeviceClaim | None, new: DeviceClaim | None) -> None:
         self._devices.on_claim(old, new)
@@ -170,7 +182,11 @@ def find_pod_paths(config: Config) -> list[str]:
     return [names.pods_path(namespace) for namespace in config.namespaces or (None,)]
 
 
-def _build_annotated(base: Foundations, annotated: AnnotatedPods) -> list[Informer[SeenPod]]:
+def _build_annotated(
+    base: Foundations,
+    read: Callable[[Object], SeenPod | None],
+    on_pod: Callable[[SeenPod | None, SeenPod | None], None],
+) -> list[Informer[SeenPod]]:
     config = base.config
     if not config.annotated_pods.enabled:
         return []
@@ -178,8 +194,8 @@ def _build_annotated(base: Foundations, annotated: AnnotatedPods) -> list[Inform
         base.build_informer(
             "annotated pod",
             path,
-            annotated.read,
-            annotated.on_pod,
+            read,
+            on_pod,
             fieldSelector=f"spec.schedulerName={config.scheduler_name}",
             labelSelector=f"!{names.TASK_LABEL}",
         )

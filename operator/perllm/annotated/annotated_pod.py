@@ -16,6 +16,7 @@ from perllm.cluster.client import Object
 from perllm.cluster.pod import Pod, read_other_pod
 from perllm.cluster.shapes import as_object, as_objects
 from perllm.energy.bill import Owner
+from perllm.placement.claims import ClaimSizes
 from perllm.placement.demand import PodDemand, read_demand
 from perllm.placement.request import PlacementRequest
 from perllm.text import clean_line
@@ -90,7 +91,7 @@ class AnnotatedPod:
     @property
     def owner(self) -> Owner:
         """Whose it is, for the bill, which divides by labels of tasks only."""
-        return Owner(self.pod.key.partition("/")[0])
+        return Owner(self.pod.namespace)
 
     def observe(self) -> Observation:
         """Return what it reported of its run."""
@@ -114,7 +115,7 @@ class AnnotatedPod:
             tiers=asked.tiers,
             due_s=arrived_s + deadline_s,
             deadline_s=deadline_s,
-            namespace=self.pod.key.partition("/")[0],
+            namespace=self.pod.namespace,
             demand=self.demand,
         )
 
@@ -134,17 +135,23 @@ class UnreadablePod:
     was_restarted: bool = False
 
 
-def read_own_pod(item: Object, gpu_resources: Sequence[str]) -> AnnotatedPod | UnreadablePod | None:
+def read_own_pod(
+    item: Object, gpu_resources: Sequence[str], claims: ClaimSizes | None = None
+) -> AnnotatedPod | UnreadablePod | None:
     """Return a pod that PerLLM is to place; None if it is a task's. Never raises."""
     try:
-        return read_annotated_pod(item, gpu_resources)
+        return read_annotated_pod(item, gpu_resources, claims=claims)
     except AnnouncementError as error:
         pod = read_other_pod(item)
         return None if pod is None else UnreadablePod(pod, str(error), _was_restarted(item))
 
 
 def read_annotated_pod(
-    item: Object, gpu_resources: Sequence[str], defaults: Mapping[str, object] | None = None
+    item: Object,
+    gpu_resources: Sequence[str],
+    defaults: Mapping[str, object] | None = None,
+    *,
+    claims: ClaimSizes | None = None,
 ) -> AnnotatedPod | None:
     """Return the pod that `item` describes; None if it is a task's, or not a pod.
 
@@ -152,6 +159,7 @@ def read_annotated_pod(
         item: the pod.
         gpu_resources: resources that slots are units of.
         defaults: what counts where an annotation is missing, by the field of the announcement.
+        claims: the devices that pods ask for by claims; none if devices are no slots.
 
     Raises:
         AnnouncementError: an annotation is missing, or not understood.
@@ -162,10 +170,11 @@ def read_annotated_pod(
     annotations = as_object(as_object(item.get("metadata")).get("annotations"))
     announcement = _read_announcement(annotations, defaults or {})
     spec = as_object(item.get("spec"))
+    claimed = (claims or ClaimSizes()).find(pod.namespace, spec, item.get("status"))
     return AnnotatedPod(
         pod,
         announcement,
-        read_demand(spec, gpu_resources),
+        read_demand(spec, gpu_resources, claimed),
         is_lasting=spec.get("restartPolicy", "Always") == "Always",
         was_restarted=_was_restarted(item),
     )

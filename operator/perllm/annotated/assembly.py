@@ -40,5 +40,6 @@ def build_annotated_pods(
         guard=context.guard,
         unix_now=context.unix_now,
         gpu_resources=config.nodes.resources,
+        claims=control.claims,
         namespaces=config.namespaces,
     )

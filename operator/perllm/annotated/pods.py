@@ -27,6 +27,7 @@ from perllm.extender.retries import Retries
 from perllm.guard import Guard
 from perllm.learning.learner import Learner
 from perllm.nodes.node_health import NodeHealth
+from perllm.placement.claims import ClaimSizes
 from perllm.placement.fleet import Fleet
 from perllm.placement.request import PlacementRequest
 from perllm.scheduling.scheduler import Scheduler
@@ -54,6 +55,7 @@ class AnnotatedPods:
         guard: contains failures about single pods.
         unix_now: wall clock.
         gpu_resources: resources that slots are units of.
+        claims: the devices that pods ask for by claims.
         namespaces: namespaces that are served; all if empty.
     """
 
@@ -73,6 +75,7 @@ class AnnotatedPods:
         guard: Guard,
         unix_now: Callable[[], float],
         gpu_resources: Sequence[str],
+        claims: ClaimSizes,
         namespaces: Collection[str],
     ) -> None:
         self._scheduler = scheduler
@@ -88,19 +91,20 @@ class AnnotatedPods:
         self._guard = guard
         self._unix_now = unix_now
         self._gpu_resources = gpu_resources
+        self._claims = claims
         self._namespaces = namespaces
         self._followed: dict[str, FollowedPod] = {}
 
     def read(self, item: Object) -> SeenPod | None:
         """Return what is to be known of a pod; None if it is a task's."""
-        return read_own_pod(item, self._gpu_resources)
+        return read_own_pod(item, self._gpu_resources, self._claims)
 
     def request_of(self, item: Object) -> PlacementRequest | Unplaceable | None:
         """Return what a pod asks for, or why no node may take it; None if it is a task's."""
         seen = self.read(item)
         if seen is None:
             return None
-        namespace = seen.pod.key.partition("/")[0]
+        namespace = seen.pod.namespace
         if self._namespaces and namespace not in self._namespaces:
             return Unplaceable(f"namespace {namespace} is not one of config.namespaces")
         return Unplaceable(seen.problem) if isinstance(seen, UnreadablePod) else self._meet(seen).request
@@ -139,6 +143,10 @@ class AnnotatedPods:
                 self._scheduler.rehearse(followed.request)
         elif followed.decision is None:
             followed.annotated = replace(annotated, pod=followed.pod)
+        elif followed.annotated.demand != annotated.demand:
+            # A claim may become known only after its pod has a node.
+            followed.annotated = replace(followed.annotated, demand=annotated.demand)
+            self._count(followed)
         return followed
 
     def _take(self, seen: SeenPod) -> None:
@@ -184,10 +192,16 @@ class AnnotatedPods:
         if decision is None:
             decision = self._scheduler.explain(self._scheduler.consider(request), node)
         followed.decision = decision
-        if not pod.is_finished or pod.linger_s is not None:
-            self._scheduler.confirm(decision, request.demand.slots, request.demand.resource)
+        self._count(followed)
         if followed.is_ours and self._decisions.has_bound(pod):
             self._report.placed(followed.annotated, decision)
+
+    def _count(self, followed: FollowedPod) -> None:
+        """Count a pod that has a node as in flight there, unless it occupies nothing any more."""
+        pod, demand = followed.pod, followed.annotated.demand
+        has_ended = followed.has_left or (pod.is_finished and pod.linger_s is None)
+        if followed.decision is not None and not has_ended:
+            self._scheduler.confirm(followed.decision, demand.slots, demand.resource)
 
     def _leave(self, followed: FollowedPod) -> None:
         if followed.decision is not None and not followed.has_left:

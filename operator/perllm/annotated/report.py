@@ -136,7 +136,7 @@ class PodReport:
         self._bill.note_measurement(annotated.owner, taken.energy.quality, transmission_j)
 
     async def _annotate(self, pod: Pod, annotations: dict[str, str]) -> None:
-        namespace = pod.key.partition("/")[0]
+        namespace = pod.namespace
         change: Object = {"metadata": {"uid": pod.uid, "annotations": annotations}}
         try:
             await self._client.patch(f"{names.pods_path(namespace)}/{pod.name}/status", change)
@@ -148,7 +148,7 @@ class PodReport:
 
 
 def _subject(pod: Pod) -> Subject:
-    return Subject(pod.key.partition("/")[0], pod.name, pod.uid, "v1", "Pod")
+    return Subject(pod.namespace, pod.name, pod.uid, "v1", "Pod")
 
 
 def _describe_end(decision: Decision, taken: Taken) -> str:

@@ -139,6 +139,11 @@ class Pod:
     has_left_slots: bool = False
 
     @property
+    def namespace(self) -> str:
+        """Its namespace."""
+        return self.key.partition("/")[0]
+
+    @property
     def is_finished(self) -> bool:
         """Whether its work has ended."""
         return self.phase in (PodPhase.SUCCEEDED, PodPhase.FAILED)

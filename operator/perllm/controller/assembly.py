@@ -140,6 +140,7 @@ class TaskControl:
         clocks: judge the times that nodes report.
         decisions: remember which decision bound a pod.
         savings: account what tasks and annotated pods saved.
+        claims: the devices that pods ask for by claims.
     """
 
     controller: Controller
@@ -153,6 +154,7 @@ class TaskControl:
     clocks: Clocks
     decisions: Decisions
     savings: Savings
+    claims: ClaimSizes
 
 
 def build_task_control(
@@ -160,6 +162,7 @@ def build_task_control(
 ) -> TaskControl:
     """Return a controller without tasks."""
     tracking, metrics, guard, unix_now = Tracking(), context.metrics, context.guard, context.unix_now
+    claims = ClaimSizes(settings.device_classes)
     clocks, decisions = Clocks(parts.fleet.nodes.__contains__, metrics.fleet.show_clock_skew), Decisions()
     node_health = NodeHealth(
         scheduler, parts.circuits, metrics, show=context.show_circuit, now_s=context.now_s, unix_now=unix_now
@@ -246,7 +249,7 @@ def build_task_control(
         guard=guard,
         unix_now=unix_now,
         gpu_resources=settings.gpu_resources,
-        claims=ClaimSizes(settings.device_classes),
+        claims=claims,
         has_runners=bool(settings.runner.server_url),
         bill_label=settings.bill_label,
     )
@@ -263,7 +266,18 @@ def build_task_control(
     )
     _show_queue(scheduler, parts, metrics)
     return TaskControl(
-        controller, dispatcher, releases, retirement, drift, stray_pods, writer, node_health, clocks, decisions, savings
+        controller,
+        dispatcher,
+        releases,
+        retirement,
+        drift,
+        stray_pods,
+        writer,
+        node_health,
+        clocks,
+        decisions,
+        savings,
+        claims,
     )
 
 

@@ -10,9 +10,9 @@ from perllm.cluster.pod import Pod
 class NodeDevices:
     """Follows devices.
 
-    A device is foreign while it is allocated to a claim that no pod of a task uses, unless that pod has ended. So a
-    device of a pod that has just ended is foreign until Kubernetes has given it back: the ledger no longer counts the
-    task, and no other pod could have the device yet.
+    A device is foreign while it is allocated to a claim that none of PerLLM's pods uses, unless that pod has ended. So
+    a device of a pod that has just ended is foreign until Kubernetes has given it back: the ledger no longer counts the
+    pod, and no other one could have the device yet.
 
     Args:
         show: called with a node and its devices whenever they have changed.
@@ -55,16 +55,12 @@ class NodeDevices:
         self._refresh_foreign(self._nodes_of[device] for device in before | after if device in self._nodes_of)
 
     def on_pod(self, old: Pod | None, new: Pod | None) -> None:
-        """Handle a pod of a task that was added, changed or deleted; to be called before its end frees its slots."""
-        pod = new or old
-        if pod is None:
-            return
+        """Handle a pod that the ledger counts, added, changed or deleted; to be called before its end frees its slots."""
+        if old is not None:
+            self._own_pods.discard(old.uid)
         if new is not None and not (new.is_finished and new.linger_s is None):
-            self._own_pods.add(pod.uid)
-        else:
-            self._own_pods.discard(pod.uid)
-        if pod.node is not None:
-            self._refresh_foreign([pod.node])
+            self._own_pods.add(new.uid)
+        self._refresh_foreign(pod.node for pod in (old, new) if pod is not None and pod.node is not None)
 
     def _replace_pool(self, pool: tuple[str, str], devices: tuple[GpuDevice, ...]) -> None:
         known = self._pools.get(pool, ())

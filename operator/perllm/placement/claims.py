@@ -36,19 +36,23 @@ class ClaimSizes:
         """Forget a claim or a template."""
         self._counts.pop((claim.namespace, claim.is_template, claim.name), None)
 
-    def find(self, namespace: str, pod_spec: object) -> tuple[str, float]:
+    def find(self, namespace: str, pod_spec: object, pod_status: object = None) -> tuple[str, float]:
         """Return the DeviceClass and the number of devices that a pod asks for; an empty name if it asks for none.
 
-        A claim that is not known counts as one device: its pod could not run yet in any case.
+        A claim that is not known counts as one device: its pod could not run yet in any case. The claims that were made
+        from templates are named in the status of a pod that exists; they outlive their templates.
         """
         counts: Counter[str] = Counter()
-        for key in self._list_named(namespace, pod_spec) if self._classes else ():
+        for key in self._list_named(namespace, pod_spec, pod_status) if self._classes else ():
             if key not in self._counts:
                 self._missing.add(key)
             counts.update(self._counts.get(key, {self._classes[0]: 1}))
         return next(((name, float(counts[name])) for name in self._classes if counts[name]), NO_DEVICES)
 
-    def _list_named(self, namespace: str, pod_spec: object) -> Iterator[Key]:
+    def _list_named(self, namespace: str, pod_spec: object, pod_status: object) -> Iterator[Key]:
+        statuses = as_objects(as_object(pod_status).get("resourceClaimStatuses"))
+        made = {as_text(one.get("name")): as_text(one.get("resourceClaimName")) for one in statuses}
         for one in as_objects(as_object(pod_spec).get("resourceClaims")):
-            template = as_text(one.get("resourceClaimTemplateName"))
-            yield namespace, bool(template), template or as_text(one.get("resourceClaimName"))
+            template, name = as_text(one.get("resourceClaimTemplateName")), as_text(one.get("resourceClaimName"))
+            claim = namespace, False, name or made.get(as_text(one.get("name")), "")
+            yield claim if name or claim in self._counts else (namespace, True, template)

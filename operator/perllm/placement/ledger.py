@@ -110,9 +110,9 @@ class Ledger:
             self._expiry[task_id] = now_s + RESERVATION_S
 
     def confirm(self, flight: Flight, now_s: float) -> None:
-        """Note that the task is bound to a node, reserved or not."""
+        """Note that the task is bound to a node, reserved or not, perhaps for other slots."""
         known = self._flights.get(flight.task_id)
-        if known is None or known.row != flight.row:
+        if known is None or (known.row, known.slots, known.resource) != (flight.row, flight.slots, flight.resource):
             self._add(flight, now_s)
         self._expiry.pop(flight.task_id, None)
 

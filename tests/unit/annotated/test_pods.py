@@ -13,6 +13,7 @@ from perllm.annotated.outcomes import PodOutcomes
 from perllm.annotated.pods import AnnotatedPods, SeenPod
 from perllm.annotated.report import PodReport
 from perllm.api import names
+from perllm.cluster.devices import read_claim
 from perllm.cluster.events import EventRecorder
 from perllm.cluster.node import Node
 from perllm.controller.clocks import Clocks
@@ -26,10 +27,13 @@ from perllm.guard import Guard
 from perllm.learning.learner import Learner
 from perllm.metrics import OperatorMetrics
 from perllm.nodes.node_health import NodeHealth
+from perllm.placement.claims import ClaimSizes
 from perllm.placement.counterfactual import Savings
 from perllm.placement.rehearsal import OtherScheduler
+from perllm.placement.request import PlacementRequest
 from perllm.placement.savings import SavedUnit
 from unit.annotated.pods import pod_object
+from unit.cluster.device_objects import DRIVER, claim_object, request
 from unit.cluster.fake_api import FakeApiServer
 from unit.cluster.queues import make_writes
 from unit.energy.settlements import make_settlement
@@ -48,7 +52,7 @@ class Cluster:
     def __init__(self, *nodes: Node, annotates: bool = False, namespaces: tuple[str, ...] = ()) -> None:
         self._begun_s = asyncio.get_running_loop().time()
         self.nodes = nodes or (make_node("a", slots=1), make_node("b", slots=1))
-        self.api, self.records = FakeApiServer(), dict[str, str]()
+        self.api, self.records, self.claims = FakeApiServer(), dict[str, str](), ClaimSizes([DRIVER])
         self.annotates, self.namespaces = annotates, namespaces
         self.writes = make_writes()
         self._writing = asyncio.create_task(self.writes.run())
@@ -100,6 +104,7 @@ class Cluster:
             guard=guard,
             unix_now=self.now_s,
             gpu_resources=("nvidia.com/gpu",),
+            claims=self.claims,
             namespaces=self.namespaces,
         )
         self._known: dict[str, SeenPod] = {}
@@ -130,16 +135,15 @@ class Cluster:
 
     def bind(self, name: str, **fields: Any) -> str:
         """Have kube-scheduler place a pod where PerLLM would; return the node."""
-        request = self.pods.request_of(self.show(name, **fields))
-        assert request is not None
-        assert not isinstance(request, Unplaceable)
-        node = self.scheduler.decide(request, NAMES).node
+        asked = self.pods.request_of(self.show(name, **fields))
+        assert isinstance(asked, PlacementRequest)
+        node = self.scheduler.decide(asked, NAMES).node
         assert node is not None
-        decision = self.scheduler.settle(request.task_id, node)
+        decision = self.scheduler.settle(asked.task_id, node)
         assert decision is not None
         self.records[name] = decision.to_record()
         self.decisions.note_bound(f"uid-{name}", node, self.records[name])
-        self.scheduler.confirm(decision, 1.0, "nvidia.com/gpu")
+        self.scheduler.confirm(decision, asked.demand.slots, asked.demand.resource)
         self.show(name, node=node, **fields)
         return node
 
@@ -164,6 +168,10 @@ class Cluster:
 
     def metric(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0
+
+    def slots_of(self, uid: str) -> float:
+        flight = self.parts.ledger.flight(uid)
+        return 0.0 if flight is None else flight.slots
 
     @property
     def learner(self) -> Learner:
@@ -327,6 +335,35 @@ async def test_a_record_that_someone_else_wrote_is_not_believed(make_cluster: Ma
     cluster.show("q", node="b", started_s=START_S, finished_s=START_S + 8)
     await asyncio.sleep(5.0)
     assert ("q", "Completed") not in cluster.events
+
+
+def claiming(name: str, **fields: Any) -> dict[str, Any]:
+    """Return a pod that asks for devices by the template `two`, from which the claim `two-x` was made."""
+    item = pod_object(name, **fields)
+    item["spec"]["containers"] = [{"name": "llm"}]
+    item["spec"]["resourceClaims"] = [{"name": "gpu", "resourceClaimTemplateName": "two"}]
+    item["status"]["resourceClaimStatuses"] = [{"name": "gpu", "resourceClaimName": "two-x"}]
+    return item
+
+
+async def test_a_pod_takes_a_slot_for_each_device_that_it_claims(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster()
+    cluster.claims.put(read_claim(claim_object("two-x", request(2))))
+    asked = cluster.pods.request_of(claiming("p"))
+    assert isinstance(asked, PlacementRequest)
+    assert (asked.demand.resource, asked.demand.slots) == (DRIVER, 2.0)
+    cluster.pods.on_pod(None, cluster.pods.read(claiming("p", node="a", started_s=START_S)))
+    assert cluster.slots_of("uid-p") == 2.0
+
+
+async def test_a_claim_that_becomes_known_after_its_pod_has_a_node_counts_from_then(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster()
+    early = cluster.pods.read(claiming("p", node="a"))
+    cluster.pods.on_pod(None, early)
+    assert cluster.slots_of("uid-p") == 1.0
+    cluster.claims.put(read_claim(claim_object("two-x", request(2))))
+    cluster.pods.on_pod(early, cluster.pods.read(claiming("p", node="a", started_s=START_S)))
+    assert cluster.slots_of("uid-p") == 2.0
 
 
 async def test_after_a_restart_a_running_pod_is_counted_and_learned_from_at_its_end(

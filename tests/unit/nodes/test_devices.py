@@ -1,6 +1,7 @@
 """Devices as they come and go, and those that pods of others hold."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -78,6 +79,14 @@ def test_a_device_of_a_task_is_foreign_from_the_end_of_its_pod_until_it_is_given
     assert seen.foreign == {"n": 1.0}
     seen.follower.on_claim(claim, None)
     assert seen.foreign == {"n": 0.0}
+
+
+def test_a_pod_of_the_same_name_takes_the_place_of_another_one(seen: Seen) -> None:
+    old = waiting()
+    seen.follower.on_pod(None, old)
+    seen.follower.on_claim(None, make_allocated("c", "n", "0", users=(old.uid,)))
+    seen.follower.on_pod(old, replace(bound(node="n"), uid="another"))
+    assert seen.foreign == {"n": 1.0}
 
 
 def test_foreign_devices_are_counted_by_class(seen: Seen) -> None:

@@ -27,6 +27,15 @@ class TestSize:
         assert sizes.find("lab", BY_TEMPLATE) == (DRIVER, 2.0)
         assert sizes.find("lab", BY_NAME) == (DRIVER, 3.0)
 
+    def test_is_that_of_the_claim_that_was_made_from_a_template_even_if_the_template_is_gone(self) -> None:
+        sizes = ClaimSizes([DRIVER])
+        status = {"resourceClaimStatuses": [{"name": "gpu", "resourceClaimName": "c-x"}]}
+        put(sizes, request(2))
+        assert sizes.find("lab", BY_TEMPLATE, status) == (DRIVER, 2.0)
+        sizes.remove(replace(read_claim(claim_object("c")), is_template=True))
+        sizes.put(read_claim(claim_object("c-x", request(3))))
+        assert sizes.find("lab", BY_TEMPLATE, status) == (DRIVER, 3.0)
+
     def test_is_none_for_devices_that_are_no_gpus(self) -> None:
         sizes = ClaimSizes([DRIVER])
         put(sizes, request(2, "nic.example.com"))
