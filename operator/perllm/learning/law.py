@@ -20,6 +20,7 @@ Old observations fade, so laws follow a drift. An update costs O(d^3 + nodes of 
 """
 
 from collections.abc import Mapping, Sequence
+from math import exp, log
 
 import numpy as np
 
@@ -98,7 +99,7 @@ class PooledLaw:
     def learn_roughly(self, row: int, features: FloatArray, value: float, deviation: float) -> None:
         """Account for an observation of which a part is only estimated, with this standard deviation."""
         number = int(self.group_of_row[row])
-        self._laws[number].learn_roughly(features, value / float(np.exp(self._log_ratio[row])), deviation)
+        self._laws[number].learn_roughly(features, value / exp(self._log_ratio[row]), deviation)
         self._refresh_all(number)
 
     def learn(self, row: int, features: FloatArray, value: float, error: float | None = None) -> None:
@@ -114,11 +115,11 @@ class PooledLaw:
         number = int(self.group_of_row[row])
         group = self._laws[number]
         fitted = max(float(self.coefficients[row] @ features), 1e-9)
-        misfit = float(np.log(max(value, 1e-9) / fitted))
+        misfit = log(max(value, 1e-9) / fitted)
         if error is not None:
-            self.account(row, error)
+            group.errors.account(error, group.weight)
         self._walk(row, min(max(misfit, -MAX_ERROR), MAX_ERROR), group.spread)
-        group.learn(features, value, float(np.exp(self._log_ratio[row])))
+        group.learn(features, value, exp(self._log_ratio[row]))
         self._refresh_all(number)
 
     def explain(self, row: int, features: FloatArray, shares: FloatArray, ended_s: float) -> Explanation:

@@ -98,18 +98,27 @@ class LengthLaw:
         self._laws = (_Law([np.log(TYPICAL_TOKENS), 0.0], 0.9), _Law([np.log(100.0), 0.0, 1.0], 0.5))
         self._shares: FloatArray = (np.arange(points) + 0.5) / points
         self.shapes: FloatArray = np.stack([law.cdf for law in self._laws])
+        # The latest one: a task is asked about as it arrives, is ranked and is placed.
+        self._predicted: dict[tuple[float, float | None, str], Length] = {}
 
     def predict(self, prompt_tokens: float, hint_tokens: float | None, service: str = "") -> Length:
         """Return what is known of an answer before it is begun."""
+        asked = prompt_tokens, hint_tokens, service
+        if asked not in self._predicted:
+            self._predicted = {asked: self._predict(*asked)}
+        return self._predicted[asked]
+
+    def _predict(self, prompt_tokens: float, hint_tokens: float | None, service: str) -> Length:
         kind, features = _features(prompt_tokens, hint_tokens)
         law = self._laws[kind]
         centre, spread = law.expect(features, service)
         z = np.interp(self._shares, law.cdf, _EDGES)
-        points = np.exp(np.clip(centre + spread * z, 0.0, MAX_LOG_TOKENS))
+        points = np.exp(np.minimum(np.maximum(centre + spread * z, 0.0), MAX_LOG_TOKENS))
         return Length(centre, spread, points, float(points.sum()) / len(points))
 
     def learn(self, prompt_tokens: float, hint_tokens: float | None, output_tokens: float, service: str = "") -> None:
         """Account for a complete answer."""
+        self._predicted.clear()
         kind, features = _features(prompt_tokens, hint_tokens)
         self._laws[kind].learn(features, float(np.log(max(output_tokens, 1.0))), service)
         self.shapes[kind] = self._laws[kind].cdf
@@ -127,6 +136,7 @@ class LengthLaw:
         self, prompt_tokens: float, hint_tokens: float | None, shares: FloatArray, service: str = ""
     ) -> None:
         """Account for an answer that was ended, of which `shares` is known: of the lengths of `possible`."""
+        self._predicted.clear()
         kind, features = _features(prompt_tokens, hint_tokens)
         self._laws[kind].learn_ended(features, shares, service)
         self.shapes[kind] = self._laws[kind].cdf
@@ -144,15 +154,21 @@ class LengthLaw:
         restored = [law.restored(one) if one else law for law, one in zip(self._laws, state, strict=True)]
         laws = [max(pair, key=lambda law: law.weight) for pair in zip(self._laws, restored, strict=True)]
         self._laws = (laws[0], laws[1])
+        self._predicted.clear()
         self.shapes = np.stack([law.cdf for law in self._laws])
 
 
 def survival(shapes: FloatArray, kind: IntArray, z: FloatArray) -> FloatArray:
     """Return P(Z > z) by `shapes`, shape (kinds, bins + 1), for arrays of one shape."""
-    place = np.clip((z + REACH) * BINS_PER_UNIT, 0.0, shapes.shape[1] - 1.000001)
+    size = shapes.shape[1]
+    place = np.minimum(np.maximum((z + REACH) * BINS_PER_UNIT, 0.0), size - 1.000001)
     below = place.astype(np.int64)
-    low = shapes[kind, below]
-    upto: FloatArray = low + (place - below) * (shapes[kind, below + 1] - low)
+    place -= below
+    below += kind * size
+    flat = shapes.ravel()
+    low = flat.take(below)
+    below += 1
+    upto: FloatArray = low + place * (flat.take(below) - low)
     return 1.0 - upto
 
 
@@ -208,7 +224,7 @@ class _Law:
         self._counts = self._counts * memory + shares
         self.weight = self.weight * memory + 1.0
         self._squares = self._squares * memory + min(square, MAX_LOG_TOKENS**2)
-        self._gram = self._gram * memory + np.outer(features, features)
+        self._gram = self._gram * memory + features[:, None] * features
         self._moment = self._moment * memory + features * log_tokens
         self._services.add(service, error, square)
         self._solve()

@@ -4,6 +4,7 @@ The notation is that of law.py: a posterior over theta_g, from the prior m0 and 
 """
 
 from collections.abc import Mapping, Sequence
+from math import exp, hypot, log, sqrt
 
 import numpy as np
 
@@ -26,7 +27,7 @@ this far."""
 MAX_DOUBT = 2.0
 """No law is taken for more uncertain, as a deviation of ln y."""
 
-MAX_LIGHTNESS = float(np.exp(1.5 * MAX_ODDITY))
+MAX_LIGHTNESS = exp(1.5 * MAX_ODDITY)
 """No observation counts as less than this share of what its law predicts, as far as the law itself may be off."""
 
 MAX_COEFFICIENT = 1e12
@@ -68,19 +69,19 @@ class TypeLaw:
     def learn(self, features: FloatArray, value: float, ratio: float) -> None:
         """Account for an observation: a task with `features`, shape (d,), cost `value` on a node of this ratio."""
         fitted = max(float(self.theta @ features), 1e-9)
-        misfit = float(np.log(max(value / ratio, 1e-9) / fitted))
-        most = min(MAX_ODDITY * float(np.hypot(self.spread, self.doubt(features[None])[0])), np.log(MAX_LIGHTNESS))
+        misfit = log(max(value / ratio, 1e-9) / fitted)
+        most = min(MAX_ODDITY * hypot(self.spread, float(self.doubt(features[None])[0])), log(MAX_LIGHTNESS))
         clipped = min(max(misfit, -MAX_ERROR), MAX_ERROR)
         self._misfits = self._misfits * ERROR_MEMORY + clipped**2
         self._misfit_weight = self._misfit_weight * ERROR_MEMORY + 1.0
-        self.spread = max(float(np.sqrt(self._misfits / self._misfit_weight)), MIN_SPREAD)
-        values = fitted * np.exp(np.array([min(max(misfit, -most), most)]))
-        self._add(features[None], values, np.ones(1))
+        self.spread = max(sqrt(self._misfits / self._misfit_weight), MIN_SPREAD)
+        value = fitted * exp(min(max(misfit, -most), most))
+        self._add(features[None], np.array([value]), np.ones(1))
 
     def learn_roughly(self, features: FloatArray, value: float, deviation: float) -> None:
         """Account for an observation of which a part is only estimated, with this standard deviation."""
         fitted = max(float(self.theta @ features), 1e-9)
-        value = max(value, fitted / np.exp(MAX_ERROR))
+        value = max(value, fitted / exp(MAX_ERROR))
         variance = fitted * value * RELATIVE_NOISE**2
         self._add(features[None], np.array([value]), np.array([variance / (variance + deviation**2)]))
 
@@ -115,7 +116,7 @@ class TypeLaw:
         self.covariance = np.asarray(np.linalg.inv(precision), dtype=np.float64)
         theta: FloatArray = self.covariance @ moment
         free = np.ones(len(moment), dtype=np.bool_)
-        while (theta[free] < self._least[free]).any():
+        while (theta < self._least).any():
             free &= theta >= self._least
             theta = self._least.copy()
             rest = moment[free] - precision[np.ix_(free, ~free)] @ theta[~free]
