@@ -159,7 +159,7 @@ class LengthLaw:
 
 
 def survival(shapes: FloatArray, kind: IntArray, z: FloatArray) -> FloatArray:
-    """Return P(Z > z) by `shapes`, shape (kinds, bins + 1), for arrays of one shape."""
+    """Return P(Z > z) by `shapes`, shape (kinds, bins + 1); z has the shape of `kind`, or one that it fits."""
     size = shapes.shape[1]
     place = np.minimum(np.maximum((z + REACH) * BINS_PER_UNIT, 0.0), size - 1.000001)
     below = place.astype(np.int64)

@@ -147,7 +147,7 @@ class ModelLaws:
 
     def find_rates(self, rows: IntArray, *, is_served: bool) -> RunRates:
         """Return the law of time on the nodes of `rows`, for a request or for a pod."""
-        start_s, read_s, solo_token_s, contention_s, trip_s = self.latency.coefficients[rows].T
+        start_s, read_s, solo_token_s, contention_s, trip_s = self.latency.coefficients.T.take(rows, axis=1)
         return RunRates(
             start_s=trip_s if is_served else start_s,
             load_s=self.load_s[rows],

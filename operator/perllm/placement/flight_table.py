@@ -22,6 +22,9 @@ NUDGE = 0.05
 
 FIRST_SIZE = 64
 
+BLOCK = 4096
+"""Tasks at a time: what is found on the way fits into the processor's cache."""
+
 
 class FlightTable:
     """The tasks in flight as arrays, in no particular order."""
@@ -76,24 +79,46 @@ class FlightTable:
             shapes: of the answers' lengths, by kind, as the learner counts them.
         """
         count, size = len(self._ids), len(nodes)
-        if count == 0:
-            return np.zeros(size), np.zeros(size), np.zeros(size)
-        rows, kinds = self._rows[:count], self._kinds[:count]
-        due_s, writes_from_s, solo_token_s, contention_s, centre, spread = self._figures[:, :count]
-        per_gpu = nodes.running / np.maximum(nodes.gpus, 1.0)
+        others = np.maximum(nodes.running / np.maximum(nodes.gpus, 1.0) - 1.0, 0.0)
         slower = 1.0 / (1.0 - nodes.reading_share(np.arange(size), now_s))
-        token_s = (solo_token_s + contention_s * np.maximum(per_gpu[rows] - 1.0, 0.0)) * slower[rows]
-        written = np.maximum(now_s - writes_from_s, 0.0) / token_s
-        left_s = np.maximum(due_s - np.maximum(now_s, writes_from_s), 0.0)
-        reach = written + left_s / token_s
-        tail_now, tail, tail_nudged = (
-            survival(shapes, kinds, (np.log(np.maximum(tokens, 0.5)) - centre) / spread)
-            for tokens in (written, reach, reach - NUDGE * left_s / token_s)
-        )
-        slow = np.where(left_s > 0, (tail_nudged - tail) / np.maximum(tail_now, 1e-6) / NUDGE, 0.0)
+        slow, left_s, rows = np.empty(count), np.empty(count), self._rows[:count]
+        for begin in range(0, count, BLOCK):
+            part = slice(begin, min(begin + BLOCK, count))
+            on = rows[part]
+            slow[part], left_s[part] = self._find_slopes(part, others[on], slower[on], now_s, shapes)
         stall_harm = _sum_by(rows, slow / np.maximum(left_s, 0.1), size)
         slow_harm = _sum_by(rows, slow, size)
         return stall_harm, slow_harm, _sum_by(rows, slow * left_s, size) / np.maximum(slow_harm, 1e-9)
+
+    def _find_slopes(
+        self, part: slice, others: FloatArray, slower: FloatArray, now_s: float, shapes: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return slow of a part of the tasks, and the seconds that they have left; shapes (n,).
+
+        Args:
+            part: of the table.
+            others: other tasks per GPU on the node of each task, shape (n,).
+            slower: by which factor a token takes longer there because prompts are read, shape (n,).
+            now_s: now.
+            shapes: of the answers' lengths.
+        """
+        due_s, writes_from_s, solo_token_s, contention_s, centre, spread = self._figures[:, part]
+        token_s = (solo_token_s + contention_s * others) * slower
+        left_s = np.maximum(due_s - np.maximum(now_s, writes_from_s), 0.0)
+        to_write = left_s / token_s
+        tokens = np.empty((3, len(left_s)))
+        np.maximum(now_s - writes_from_s, 0.0, out=tokens[0])
+        tokens[0] /= token_s
+        np.add(tokens[0], to_write, out=tokens[1])
+        np.subtract(tokens[1], NUDGE * to_write, out=tokens[2])
+        np.maximum(tokens, 0.5, out=tokens)
+        np.log(tokens, out=tokens)
+        tokens -= centre
+        tokens /= spread
+        tail_now, tail, tail_nudged = survival(shapes, self._kinds[part], tokens)
+        # A slope that needs no case of its own for tasks whose time is up: both tails are one.
+        slow: FloatArray = (tail_nudged - tail) / np.maximum(tail_now, 1e-6) / NUDGE
+        return slow, left_s
 
 
 def _sum_by(rows: IntArray, values: FloatArray, size: int) -> FloatArray:

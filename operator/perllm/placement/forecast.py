@@ -138,7 +138,7 @@ class ArmForecast:
     def hit_chance_given(self, output_tokens: float, time_left_s: float) -> float:
         """Return the chance to be in time that would have been predicted, had the length been known."""
         time_s, spread = self.latency_given_s(output_tokens), max(self.time_spread, MIN_TIME_SPREAD)
-        return float(find_hit_chance(np.array(time_s), time_left_s, np.array(spread)))
+        return float(find_hit_chance(np.array([time_s]), time_left_s, np.array([spread]))[0])
 
 
 def find_hit_chance(times_s: FloatArray, time_left_s: float, time_spread: FloatArray) -> FloatArray:
@@ -147,10 +147,16 @@ def find_hit_chance(times_s: FloatArray, time_left_s: float, time_spread: FloatA
     Args:
         times_s: expected seconds.
         time_left_s: seconds that are left.
-        time_spread: standard deviation of ln(actual / expected seconds), of a shape that fits.
+        time_spread: standard deviation of ln(actual / expected seconds), of a shape that is broadcast to theirs.
     """
     if time_left_s <= 0:
         return np.zeros_like(times_s)
-    late = np.minimum((LOGISTIC / time_spread) * np.log(np.maximum(times_s, LEAST_S) / time_left_s), MAX_EXPONENT)
-    chances: FloatArray = 1.0 / (1.0 + np.exp(late))
-    return chances
+    chances: FloatArray = np.maximum(times_s, LEAST_S)
+    # In place: of a large fleet there are many, one for each node and length.
+    chances /= time_left_s
+    np.log(chances, out=chances)
+    chances *= LOGISTIC / time_spread
+    np.minimum(chances, MAX_EXPONENT, out=chances)
+    np.exp(chances, out=chances)
+    chances += 1.0
+    return np.reciprocal(chances, out=chances)

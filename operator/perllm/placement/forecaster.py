@@ -53,6 +53,10 @@ class _Scene:
         cold: share of the time to load the model that is still to come.
         joule_cost: what a joule costs there, relative to the mean.
         idle_w: what the nodes draw while they are empty; 0 where that is not known.
+        occupancy: other tasks that are to be expected to write, per GPU.
+        slots_per_gpu: tasks that a GPU runs at a time.
+        full_token_s: GPU seconds per token written of a node whose batch is full.
+        joules: coefficients of the law of energy, shape (3, n).
     """
 
     task: Inference
@@ -72,22 +76,10 @@ class _Scene:
     cold: FloatArray
     joule_cost: FloatArray
     idle_w: FloatArray
-
-    @property
-    def occupancy(self) -> FloatArray:
-        """Other tasks that are to be expected to write, per GPU."""
-        return self.loads.occupancy / self.gpus
-
-    @property
-    def slots_per_gpu(self) -> FloatArray:
-        """Tasks that a GPU runs at a time."""
-        return np.maximum(self.slots / self.gpus, 1.0)
-
-    @property
-    def full_token_s(self) -> FloatArray:
-        """GPU seconds per token written of a node whose batch is full."""
-        per_gpu = self.slots_per_gpu
-        return self.rates.find_token_s(per_gpu - 1.0) / per_gpu
+    occupancy: FloatArray
+    slots_per_gpu: FloatArray
+    full_token_s: FloatArray
+    joules: FloatArray
 
 
 class Forecaster:
@@ -178,7 +170,8 @@ class Forecaster:
             rows, now_s, model=task.model, namespace=request.namespace, resource=request.resource
         )
         slots, used = self._find_room(request, rows, loads)
-        capacity_bps = fleet.bandwidth_capacity_bps(rows)
+        capacity_bps, gpus = fleet.bandwidth_capacity_bps(rows), fleet.gpus(rows)
+        rates, slots_per_gpu = laws.find_rates(rows, is_served=task.is_served), np.maximum(slots / gpus, 1.0)
         return _Scene(
             task=task,
             rows=rows,
@@ -187,16 +180,20 @@ class Forecaster:
             loads=loads,
             slots=slots,
             used=used,
-            gpus=fleet.gpus(rows),
+            gpus=gpus,
             is_cloud=fleet.is_cloud(rows),
             capacity_bps=capacity_bps,
             used_bps=np.maximum(fleet.bandwidth_used_bps(rows), loads.demand_bps),
             demand_bps=_find_demand(task, capacity_bps),
             transmission_j=task.input_bits * self._transmission_j_per_bit[fleet.tier_codes(rows)],
-            rates=laws.find_rates(rows, is_served=task.is_served),
+            rates=rates,
             cold=np.minimum(laws.cold(rows, now_s), self._loaded.cold(task.model, rows, laws.load_s[rows], now_s)),
             joule_cost=joule_cost,
             idle_w=fleet.idle_w(rows),
+            occupancy=loads.occupancy / gpus,
+            slots_per_gpu=slots_per_gpu,
+            full_token_s=rates.find_token_s(slots_per_gpu - 1.0) / slots_per_gpu,
+            joules=laws.energy.coefficients.T.take(rows, axis=1),
         )
 
     def _find_room(self, request: PlacementRequest, rows: IntArray, loads: NodeLoads) -> tuple[FloatArray, FloatArray]:
@@ -305,7 +302,7 @@ def _find_times(scene: _Scene) -> tuple[RunTimes[FloatArray], FloatArray]:
 
 
 def _find_energy(scene: _Scene) -> RunEnergy[FloatArray]:
-    task, (prompt_j, own_j, shared_j) = scene.task, scene.laws.energy.coefficients[scene.rows].T
+    task, (prompt_j, own_j, shared_j) = scene.task, scene.joules
     fixed_j = prompt_j * (task.prompt_tokens / PROMPT_UNIT) + scene.transmission_j
     token_j = (own_j + shared_j / (scene.occupancy + 1.0)) / OUTPUT_UNIT
     return RunEnergy(
@@ -318,7 +315,7 @@ def _find_energy(scene: _Scene) -> RunEnergy[FloatArray]:
 
 def _find_marginal_energy(scene: _Scene, energy: RunEnergy[FloatArray]) -> FloatArray:
     """Return by how much the energy of the fleet rises; joules."""
-    _, own_j, shared_j = scene.laws.energy.coefficients[scene.rows].T
+    _, own_j, shared_j = scene.joules
     token_j = (own_j + shared_j / (scene.occupancy + 1.0) ** 2) / OUTPUT_UNIT
     rise_j: FloatArray = energy.fixed_j + scene.task.output_tokens * token_j
     return rise_j
@@ -347,8 +344,9 @@ def _find_hit_chances(
     time_left_s: float, lengths: FloatArray, times: RunTimes[FloatArray], time_spread: FloatArray
 ) -> FloatArray:
     """Return the chance to be in time on each node."""
-    times_s = times.fixed_s[:, None] + times.token_s[:, None] * lengths
-    chances: FloatArray = find_hit_chance(times_s, time_left_s, time_spread[:, None]).sum(axis=1)
+    times_s = lengths[:, None] * times.token_s
+    times_s += times.fixed_s
+    chances: FloatArray = find_hit_chance(times_s, time_left_s, time_spread).sum(axis=0)
     chances /= len(lengths)
     return chances
 
