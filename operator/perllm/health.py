@@ -3,7 +3,7 @@
 /healthz   whether all parts of the process are running. If it fails, a restart would help.
 /readyz    whether the process has everything it needs; if it fails, it says what is missing. A standby replica is
            ready, since it could become active.
-/metrics   the process's own metrics.
+/metrics   the process's own metrics; with name[]=NAME, as often as needed, only those of these names.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,8 +27,10 @@ def build_app(
             return _answer({**alive, "standby": standby})
         return _answer({**alive, **ready})
 
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def metrics(request: web.Request) -> web.Response:
+        names = request.query.getall("name[]", [])
+        found = registry.restricted_registry(names) if names else registry
+        return web.Response(body=generate_latest(found), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     app = web.Application()
     app.router.add_get("/healthz", healthz)

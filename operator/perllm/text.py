@@ -22,7 +22,10 @@ _SPACES = re.compile(r"\s+")
 
 def clean_line(text: object, limit: int = MAX_LINE) -> str:
     """Return `text` as one line of at most `limit` characters; an ellipsis shows that it was truncated."""
-    return cut(_SPACES.sub(" ", _strip(_head(str(text), limit))).strip(), limit)
+    line = str(text)
+    if len(line) <= limit and line.isprintable() and "  " not in line:
+        return line.strip()  # as nearly all are
+    return cut(_SPACES.sub(" ", _strip(_head(line, limit))).strip(), limit)
 
 
 def clean_text(text: object, limit: int) -> str:

@@ -36,6 +36,11 @@ PROGRESS_DELAY_S = 3.0
 UNFINISHED_DELAY_S = 1.0
 """The same for a status with a message for people, which another one may follow at once."""
 
+DELAYED_PER_S = 10.0
+MAX_DELAY_S = 30.0
+"""Where many statuses wait, each waits longer: so many of them are written a second, or more if one would wait longer
+than this."""
+
 
 class Reconciler:
     """Reconciles tasks.
@@ -218,7 +223,8 @@ class Reconciler:
             self._announcer.ended(task, status)
         if is_settled(status) and not is_settled(before):
             self._announcer.settled(task, status, self._unix_now())
-        self._writer.put(task.key, task.uid, status.to_object(), delay_s=_find_delay_s(before, status))
+        delay_s = _find_delay_s(before, status, self._writer.delayed)
+        self._writer.put(task.key, task.uid, status.to_object(), delay_s=delay_s)
         tracked.put = status
 
     def _settle(self, tracked: Tracked, pod: Pod) -> None:
@@ -268,13 +274,16 @@ class Reconciler:
             self.reconcile(task.key)
 
 
-def _find_delay_s(before: TaskStatus, status: TaskStatus) -> float:
-    """Return how long a status may wait to be written."""
+def _find_delay_s(before: TaskStatus, status: TaskStatus, delayed: int) -> float:
+    """Return how long a status may wait to be written, while so many others wait."""
     # The number of a pod that is replaced is not free until that is stored.
     is_replacement = status.attempts < before.attempts
     if status.phase.is_final or is_replacement or _is_order(before, status):
         return 0.0
-    return PROGRESS_DELAY_S if status.message in USUAL_MESSAGES else UNFINISHED_DELAY_S
+    delay_s = PROGRESS_DELAY_S if status.message in USUAL_MESSAGES else UNFINISHED_DELAY_S
+    # A pod that has ended, or is being deleted, is retained until that is stored.
+    is_setback = status.phase is TaskPhase.PENDING and before.phase is not TaskPhase.PENDING
+    return delay_s if is_setback else max(delay_s, min(delayed / DELAYED_PER_S, MAX_DELAY_S))
 
 
 def _is_order(before: TaskStatus, status: TaskStatus) -> bool:

@@ -104,6 +104,11 @@ class StatusWriter:
             self._end_delay(key)
             self._delays[key] = loop.call_later(delay_s, self._queue, key, uid), uid
 
+    @property
+    def delayed(self) -> int:
+        """How many statuses wait for newer ones that replace them."""
+        return len(self._delays)
+
     def observe(self, key: str, present: Fields) -> None:
         """Note what is stored, after an agent has added its report; the next status is made with it."""
         self._stored[key] = present

@@ -117,9 +117,8 @@ def share_energy(intervals: Intervals, windows: Sequence[Window], idle_w: float)
     times_s = np.unique(np.concatenate([intervals.times_s, starts_s, ends_s]))
     from_s, length_s = times_s[:-1], np.diff(times_s)
     weights = np.array([phase.weight for phase in phases])
-    ones = np.ones_like(weights)
-    present = _sum_until(starts_s, ones, from_s) - _sum_until(ends_s, ones, from_s)
-    weight = _sum_until(starts_s, weights, from_s) - _sum_until(ends_s, weights, from_s)
+    summed = np.stack([np.ones_like(weights), weights])
+    present, weight = _sum_until(starts_s, summed, from_s) - _sum_until(ends_s, summed, from_s)
     interval = np.searchsorted(intervals.times_s, from_s, side="right") - 1
     busy_s = np.bincount(interval, length_s * (present > 0.5), minlength=len(intervals.energy_j))
     active_j = np.maximum(np.nan_to_num(intervals.energy_j) - idle_w * np.diff(intervals.times_s), 0.0)
@@ -193,10 +192,10 @@ def _sum_j(times_s: Array, charged_j: Array, window: Window) -> float:
 
 
 def _sum_until(events_s: Array, values: Array, times_s: Array) -> Array:
-    """Return, for each of the times, the sum of the values of all events up to then."""
+    """Return, for each of the times, the sums of all events up to then; ``values`` of shape ``(k, events)``."""
     order = np.argsort(events_s)
-    sums = np.concatenate([[0.0], np.cumsum(values[order])])
-    return np.asarray(sums[np.searchsorted(events_s[order], times_s, side="right")])
+    sums = np.concatenate([np.zeros((len(values), 1)), np.cumsum(values[:, order], axis=1)], axis=1)
+    return np.asarray(sums[:, np.searchsorted(events_s[order], times_s, side="right")])
 
 
 def _mean_power_w(intervals: Intervals) -> Array:

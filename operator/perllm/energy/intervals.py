@@ -63,6 +63,8 @@ def sum_devices(devices: Sequence[DeviceEnergy]) -> Intervals:
     segments = [segment for device in devices for segment in device.segments]
     if not segments:
         return EMPTY
+    if len(devices) == len(segments) == 1:
+        return segments[0]  # as on most nodes: no other device appears, or has other times
     start_s = max((device.first_s for device in devices if not device.was_added), default=-np.inf)
     end_s = min((device.last_s for device in devices if not device.is_gone), default=np.inf)
     bounds_s = np.unique(np.concatenate([segment.times_s for segment in segments]))

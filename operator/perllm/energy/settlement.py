@@ -5,10 +5,9 @@ energy history reaches back. The window of a running task is open; its inference
 container started.
 """
 
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
-from math import inf
-from typing import TypeVar
 
 from perllm.api.report import RunReport
 from perllm.api.task_status import EnergyQuality
@@ -17,6 +16,7 @@ from perllm.energy.attribution import MISSING, Attribution, IdlePower, Window, a
 from perllm.energy.bill import Owner
 from perllm.energy.foreign import ForeignLoad
 from perllm.energy.history import EnergyHistory
+from perllm.energy.node_spans import NodeSpans
 from perllm.energy.presence import Presence
 from perllm.energy.spans import FOREVER_S, MIN_SPAN_S, Span, Usage, observe_usage, weigh
 
@@ -61,7 +61,7 @@ class Settlement:
         self._patience_s = patience_s
         self._window_s = window_s
         self._now = now
-        self._spans: dict[str, dict[str, Span]] = {}
+        self._spans: defaultdict[str, NodeSpans] = defaultdict(NodeSpans)
         self._nodes: dict[str, str] = {}
         self._usages: dict[str, Usage] = {}
         self._observed_s: dict[str, float] = {}
@@ -91,7 +91,7 @@ class Settlement:
         """Return a finished pod's energy, including transmission; None while samples are still awaited."""
         if pod.node is None or pod.timing is Timing.UNKNOWN:
             return MISSING
-        own = self._spans.get(pod.node, {}).get(pod.uid)
+        own = self._spans[pod.node].find(pod.uid)
         if own is None or own.end_s == FOREVER_S:
             own = _read_span(pod, now_s)
         if now_s < own.end_s + SETTLING_S:
@@ -123,21 +123,22 @@ class Settlement:
         ``own`` is a task that counts in any case.
         """
         self._observe(node)
-        others = _select(self._spans.get(node, {}).values(), first_s, last_s)
+        others = self._spans[node].select(first_s, last_s)
         spans = [own, *(one for one in others if one.pod_uid != own.pod_uid)] if own else others
         # The usage is that of the node, so that a task has the same weight whichever other is measured.
         tasks = weigh(spans, self._usages.get(node, Usage()))
         usual = sum(window.weight for window in tasks) / len(tasks) if tasks else 1.0
-        return tasks, _select(self._foreign.list_windows(node, usual), first_s, last_s)
+        foreign = self._foreign.list_windows(node, usual)
+        return tasks, [one for one in foreign if one.start_s < last_s and one.end_s > first_s]
 
     def find_owner(self, node: str, pod_uid: str) -> Owner | None:
         """Return whose a pod on a node is; None if that is unknown."""
-        span = self._spans.get(node, {}).get(pod_uid)
+        span = self._spans[node].find(pod_uid)
         return None if span is None else span.owner
 
     def find_begun_s(self, node: str) -> float:
         """Return since when there have been tasks on a node that still run; infinite if there are none."""
-        return min((one.start_s for one in self._spans.get(node, {}).values() if one.end_s == FOREVER_S), default=inf)
+        return self._spans[node].begun_s
 
     def find_idle_power_w(self, node: str, meters: tuple[str, ...]) -> float | None:
         """Return the idle power of a node as these meters measure it; None if they never saw it idle."""
@@ -151,20 +152,15 @@ class Settlement:
     def forget(self, pod_uid: str) -> None:
         """Forget the open window of a pod that is gone; closed ones still matter for other pods."""
         node = self._nodes.get(pod_uid)
-        window = self._spans.get(node, {}).get(pod_uid) if node else None
-        if node and window and window.end_s == FOREVER_S:
-            del self._spans[node][pod_uid]
+        if node is not None and self._spans[node].forget_running(pod_uid):
             del self._nodes[pod_uid]
 
     def _put(self, node: str, span: Span) -> None:
-        self._spans.setdefault(node, {})[span.pod_uid] = span
+        self._spans[node].put(span)
         self._nodes[span.pod_uid] = node
 
     def _prune(self, node: str, now_s: float) -> None:
-        windows = self._spans[node]
-        old = [pod_uid for pod_uid, window in windows.items() if window.end_s < now_s - self._window_s]
-        for pod_uid in old:
-            del windows[pod_uid]
+        for pod_uid in self._spans[node].forget_ended(now_s - self._window_s):
             self._nodes.pop(pod_uid, None)
 
     def _observe(self, node: str) -> None:
@@ -175,19 +171,11 @@ class Settlement:
         self._observed_s[node] = now_s
         intervals = self._history.intervals(node, presence=lambda: self.find_presence(node))
         self._idle_power.observe(node, intervals, self._list_windows(node))
-        ended = [span for span in self._spans.get(node, {}).values() if span.end_s < FOREVER_S]
-        self._usages[node] = observe_usage(ended, self._count_gpus(node))
+        self._usages[node] = observe_usage(self._spans[node].ended, self._count_gpus(node))
 
     def _list_windows(self, node: str) -> list[Window]:
-        tasks = [Window(span.pod_uid, span.start_s, span.end_s) for span in self._spans.get(node, {}).values()]
+        tasks = [Window(span.pod_uid, span.start_s, span.end_s) for span in self._spans[node]]
         return [*tasks, *self._foreign.list_windows(node, 1.0)]
-
-
-_Timed = TypeVar("_Timed", Span, Window)
-
-
-def _select(windows: Iterable[_Timed], first_s: float, last_s: float) -> list[_Timed]:
-    return [one for one in windows if one.start_s < last_s and one.end_s > first_s]
 
 
 def _limit_quality(quality: EnergyQuality, timing: Timing) -> EnergyQuality:

@@ -881,6 +881,18 @@ async def test_progress_is_written_once_unless_there_is_something_to_explain(clu
     assert [status["phase"] for status in statuses] == ["Running"]
 
 
+async def test_the_more_tasks_have_progress_to_write_the_longer_it_waits(cluster: Cluster) -> None:
+    def count_written() -> int:
+        return len({path for path, _ in cluster.api.calls_of("PATCH") if path.endswith("/status")})
+
+    for number in range(60):
+        cluster.create(f"t{number}")
+    await asyncio.sleep(PROGRESS_DELAY_S + 1.0)
+    assert 30 <= count_written() <= 45
+    await asyncio.sleep(2.1)
+    assert count_written() == 60
+
+
 async def test_an_earlier_pod_that_goes_later_does_not_hide_the_one_that_succeeded(cluster: Cluster) -> None:
     cluster.create(retries=1)
     await asyncio.sleep(1)

@@ -45,3 +45,10 @@ async def test_metrics_are_exposed_for_prometheus() -> None:
         answer = await http.get("/metrics")
         assert answer.headers["Content-Type"].startswith("text/plain")
         assert "perllm_watch_restarts_total 1.0" in await answer.text()
+
+
+async def test_single_metrics_are_exposed_without_the_others() -> None:
+    async with client() as http:
+        answer = await http.get("/metrics", params={"name[]": "perllm_watch_restarts_total"})
+        samples = [line for line in (await answer.text()).splitlines() if not line.startswith("#")]
+        assert samples == ["perllm_watch_restarts_total 1.0"]
