@@ -15,7 +15,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test busy format coverage check unit integration e2e labs real chaos soak upgrade hostile bench figures figures-all crds chart image release lock clean
+.PHONY: help demo lab test busy format coverage check unit integration e2e labs real oldest chaos soak upgrade hostile bench figures figures-all crds chart image release lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ labs: $(VENV)/ready ## The end-to-end tests on simulated nodes
 
 real: $(VENV)/ready ## The end-to-end tests on a real node, if run by root and containerd is there
 	@$(BIN)/pytest -q -rPs tests/e2e/real
+
+oldest: $(VENV)/ready ## The integration and end-to-end tests on the oldest Kubernetes that the chart accepts; an hour, and no part of CI
+	@PERLLM_KUBERNETES_VERSION=1.32 $(MAKE) --no-print-directory integration labs
 
 chaos: $(VENV)/ready ## Inject faults of all kinds while tasks flow (ARGS="--work requests --seed 7 --faults 250 --tasks 2500 --resume")
 	@PYTHONPATH=tests $(BIN)/python -m e2e.chaos $(ARGS)

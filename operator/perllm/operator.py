@@ -263,9 +263,8 @@ class Operator:
         begin("watch of nodes", self._watches.nodes.run)
         await self._watches.nodes.synced.wait()
         if self._watches.devices is not None:
-            for devices in self._watches.devices.informers:
-                begin("watch of devices and claims", devices.run)
-            await self._watches.devices.wait_until_synced()
+            begin("watch of devices and claims", self._watches.devices.run)
+            await self._watches.devices.wait_until_known()
 
     def _begin_energy(self, begin: Begin) -> None:
         base = self._base

@@ -10,6 +10,7 @@ from perllm.annotated.annotated_pod import AnnotatedPod
 from perllm.annotated.pods import AnnotatedPods, SeenPod
 from perllm.api import names
 from perllm.cluster.client import Object
+from perllm.cluster.device_api import wait_for_devices
 from perllm.cluster.devices import DeviceClaim, read_claim, read_slice
 from perllm.cluster.informer import Informer
 from perllm.cluster.obstacles import Obstacle, read_namespace, read_quota
@@ -103,27 +104,38 @@ class DeviceWatch:
         upkeep: receives the devices of nodes.
 
     Attributes:
-        informers: of slices, templates of claims and claims, in the order in which they are to be listed.
+        known: set once all of them have been listed, or if the cluster does not serve them.
     """
 
     def __init__(self, base: Foundations, controller: Controller, annotated: AnnotatedPods, upkeep: NodeUpkeep) -> None:
+        self.known = asyncio.Event()
+        self._client = base.client
         self._controller = controller
         self._annotated = annotated
         self._devices = NodeDevices(upkeep.put_devices, base.scheduler.put_foreign)
         read = partial(read_slice, selections=base.config.nodes.to_labels().devices)
         read_template = partial(read_claim, is_template=True)
-        self.informers: list[Informer[Any]] = [
+        self._informers: list[Informer[Any]] = [
             base.build_informer("resource slice", names.SLICES_PATH, read, self._devices.on_slice),
             base.build_informer("claim template", names.CLAIM_TEMPLATES_PATH, read_template, controller.on_claim),
             base.build_informer("claim", names.CLAIMS_PATH, read_claim, self._on_claim),
         ]
 
-    async def wait_until_synced(self) -> None:
-        """Return once the first lists have been processed; a cluster that does not have devices is served without."""
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        await wait_for_devices(self._client, self.known.set)
+        async with asyncio.TaskGroup() as group:
+            for informer in self._informers:
+                group.create_task(informer.run())
+            for informer in self._informers:
+                await informer.synced.wait()
+            self.known.set()
+
+    async def wait_until_known(self) -> None:
+        """Return once devices and claims are known, or it takes too long: then the cluster is served without."""
         with suppress(TimeoutError):
             async with asyncio.timeout(DEVICES_PATIENCE_S):
-                for informer in self.informers:
-                    await informer.synced.wait()
+                await self.known.wait()
 
     def on_pod(self, old: Pod | None, new: Pod | None) -> None:
         """Handle a pod of a task: what it has is known before its end frees its slots."""

@@ -10,9 +10,11 @@ from e2e.stage import Stage, condition, wait_until
 from perllm.api import names
 from perllm.cluster.client import Object
 from perllm_lab.lab import Lab, LabSettings
+from programs.kubernetes import find_minor
 
 DRIVER, DEVICE_CLASS = "gpu.example.com", "gpus"
 DEVICES = 3
+SERVED_FROM_MINOR = 34
 CLAIM = {"name": "gpu", "resourceClaimTemplateName": "gpu"}
 
 
@@ -25,6 +27,8 @@ def lab_settings() -> LabSettings:
 @pytest_asyncio.fixture(loop_scope="session", scope="module")
 async def node(lab: Lab) -> AsyncIterator[str]:
     """The only node with devices."""
+    if find_minor() < SERVED_FROM_MINOR:
+        pytest.skip(f"devices: since Kubernetes 1.{SERVED_FROM_MINOR}")
     name = lab.scenario.nodes()[0].name
     selector = {"cel": {"expression": f'device.driver == "{DRIVER}"'}}
     device_class: Object = {"metadata": {"name": DEVICE_CLASS}, "spec": {"selectors": [selector]}}
@@ -76,6 +80,14 @@ async def test_devices_that_others_hold_are_waited_for(stage: Stage, node: str) 
     await stage.lab.client.delete(f"{stage.pods_path}/other")
     task = await stage.wait_final("patient", timeout_s=60)
     assert (task["status"]["phase"], task["status"]["nodeName"]) == ("Succeeded", node)
+
+
+@pytest.mark.skipif(find_minor() >= SERVED_FROM_MINOR, reason="the cluster serves devices")
+async def test_a_cluster_without_devices_is_served_and_they_are_reported_once(stage: Stage) -> None:
+    await stage.create("plain")
+    assert (await stage.wait_final("plain"))["status"]["phase"] == "Succeeded"
+    reported = [line for line in stage.read_log(0) if names.DEVICE_GROUP in line.get("message", "")]
+    assert [line["level"] for line in reported] == ["WARNING"]
 
 
 async def create_template(stage: Stage, name: str, count: int) -> None:

@@ -82,9 +82,10 @@ KEEPS_OFF = ("NoSchedule", "NoExecute")
 """Effects of taints by which a pod is not placed on a node, or does not get a device."""
 
 DEVICE_GROUP = "resource.k8s.io"
-SLICES_PATH = f"/apis/{DEVICE_GROUP}/v1/resourceslices"
-CLAIMS_PATH = f"/apis/{DEVICE_GROUP}/v1/resourceclaims"
-CLAIM_TEMPLATES_PATH = f"/apis/{DEVICE_GROUP}/v1/resourceclaimtemplates"
+DEVICE_API = f"{DEVICE_GROUP}/v1"
+SLICES_PATH = f"/apis/{DEVICE_API}/resourceslices"
+CLAIMS_PATH = f"/apis/{DEVICE_API}/resourceclaims"
+CLAIM_TEMPLATES_PATH = f"/apis/{DEVICE_API}/resourceclaimtemplates"
 
 MAX_LABEL_LENGTH = 63
 MAX_POD_NAME = 63

@@ -15,10 +15,10 @@ API_SERVER = "API server"
 RESOURCES = "resources"
 KUEUE = "Kueue"
 
-TESTED_MINORS = range(35, 38)
-"""Minor versions of Kubernetes 1. The chart rejects older ones."""
+TESTED_MINORS = (32, 37)
+"""Minor versions of Kubernetes 1 on which the tests run: the oldest, which the chart insists on, and the newest."""
 
-_TESTED = f"PerLLM is tested with Kubernetes 1.{TESTED_MINORS[0]} to 1.{TESTED_MINORS[-1]}"
+_TESTED = f"PerLLM is tested with Kubernetes 1.{TESTED_MINORS[0]} and 1.{TESTED_MINORS[-1]}"
 
 _COMMON_PARTS = ("apiVersion", "kind", "metadata")
 _UPDATE = "helm upgrade with crds.enabled=true, or: perllm crds | kubectl apply --server-side -f -"
@@ -33,7 +33,7 @@ def check_version(version: Mapping[str, str], server: str) -> Finding:
         return warn(API_SERVER, message, f"its version cannot be read; {_TESTED}")
     if (major, minor) < (1, TESTED_MINORS[0]):
         return fail(API_SERVER, message, f"{_TESTED}: upgrade the cluster")
-    if minor not in TESTED_MINORS:
+    if (major, minor) > (1, TESTED_MINORS[-1]):
         return warn(API_SERVER, message, _TESTED)
     return ok(API_SERVER, message)
 

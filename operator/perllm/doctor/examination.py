@@ -111,7 +111,7 @@ class Examination:
             return
         items = await self._list("/api/v1/nodes")
         slices = await self._list_slices()
-        fleet = {node.name for node in nodes.find_fleet(items, self.config.nodes, slices)}
+        fleet = {node.name for node in nodes.find_fleet(items, self.config.nodes, slices or ())}
         known = telemetry.Nodes(nodes.find_addresses(items), fleet)
         answers, now_s = await self._ask_prometheus(), self.unix_now()
         settings, is_inside = self.config.telemetry, self.account is None
@@ -165,8 +165,13 @@ class Examination:
                 return None
             raise
 
-    async def _list_slices(self) -> list[Object]:
-        """Return all slices of devices; none if they may not be read, which matters only if they are configured."""
+    async def _list_slices(self) -> list[Object] | None:
+        """Return all slices of devices; None if the cluster does not serve them.
+
+        There are none if they may not be read, which matters only if devices are configured.
+        """
+        if await self._read(f"/apis/{names.DEVICE_API}") is None:
+            return None
         try:
             return await self._list(names.SLICES_PATH)
         except ApiError as error:

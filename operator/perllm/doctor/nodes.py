@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from perllm.api.names import GPU_RESOURCE, KEEPS_OFF
+from perllm.api.names import DEVICE_API, GPU_RESOURCE, KEEPS_OFF
 from perllm.api.node_profile import CircuitState
 from perllm.api.task import Tier
 from perllm.cluster.client import Object
@@ -36,12 +36,19 @@ def find_addresses(items: Sequence[Object]) -> dict[str, list[str]]:
     }
 
 
-def check_nodes(items: Sequence[Object], settings: NodeSettings, slices: Sequence[Object] = ()) -> Iterator[Finding]:
-    """Check all nodes of the cluster, with the ResourceSlices there."""
-    fleet, drivers = find_fleet(items, settings, slices), _find_drivers(slices)
+def check_nodes(
+    items: Sequence[Object], settings: NodeSettings, slices: Sequence[Object] | None = ()
+) -> Iterator[Finding]:
+    """Check all nodes of the cluster, with the ResourceSlices there; None if the cluster does not serve any."""
+    known = slices or ()
+    fleet, drivers = find_fleet(items, settings, known), _find_drivers(known)
     yield _check_fleet(fleet, settings)
-    yield from _check_labels(items, settings, _find_devices(slices, settings), drivers)
-    yield from _check_drivers(drivers, settings)
+    yield from _check_labels(items, settings, _find_devices(known, settings), drivers)
+    if slices is None and settings.devices:
+        message = f"config.nodes.devices has no effect: the cluster does not serve {DEVICE_API}"
+        yield fail(NODES, message, "devices need Kubernetes 1.34: upgrade the cluster, or remove them")
+    else:
+        yield from _check_drivers(drivers, settings)
     yield from _check_members(items, fleet, settings)
 
 
@@ -88,8 +95,8 @@ def _find_drivers(slices: Sequence[Object]) -> dict[str, set[str]]:
 def _check_drivers(drivers: Mapping[str, set[str]], settings: NodeSettings) -> Iterator[Finding]:
     present = set[str]().union(*drivers.values())
     if absent := sorted({one.driver for one in settings.devices} - present):
-        advice = "install the driver; devices need Kubernetes 1.34 or later"
-        yield fail(NODES, f"no node has devices of {name_some(absent)}, which config.nodes.devices names", advice)
+        message = f"no node has devices of {name_some(absent)}, which config.nodes.devices names"
+        yield fail(NODES, message, "install the driver")
 
 
 def _check_labels(

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from perllm import health
 from perllm.api import names
 from perllm.cluster.client import Client
+from perllm.cluster.device_api import wait_for_devices
 from perllm.cluster.devices import read_slice
 from perllm.cluster.informer import wait_for_first_lists
 from perllm.config import Config
@@ -111,7 +112,7 @@ class ShadowOperator:
         begin("watch of nodes", self._nodes.run)
         await self._nodes.synced.wait()
         if base.config.nodes.devices:
-            begin("watch of devices", self._slices.run)
+            begin("watch of devices", self._follow_devices)
         begin("telemetry", base.telemetry.run)
         begin("writes", base.writes.run)
         begin("profiles", self._profiles.run)
@@ -122,6 +123,10 @@ class ShadowOperator:
             log.warning("started without %s, which cannot be read yet: pods there are not counted", path)
         base.metrics.process.active.set(1)
         log.info("shadow mode: nothing is placed, %d nodes", len(base.parts.fleet.nodes))
+
+    async def _follow_devices(self) -> None:
+        await wait_for_devices(self._base.client)
+        await self._slices.run()
 
     async def _write_out(self) -> None:
         try:

@@ -78,8 +78,8 @@ def test_invalid_values_are_rejected_with_what_is_valid(values: Object, message:
 
 
 def test_old_clusters_are_rejected(helm: Helm) -> None:
-    assert "chart requires kubeVersion: >=1.35.0-0" in helm.fail(
-        "template", "perllm", str(CHART), "--kube-version=1.34.1", values={}
+    assert "chart requires kubeVersion: >=1.32.0-0" in helm.fail(
+        "template", "perllm", str(CHART), "--kube-version=1.31.9", values={}
     )
 
 

@@ -14,7 +14,7 @@ def version(minor: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("minor", "level"),
-    [("37", Level.OK), ("36+", Level.OK), ("99", Level.WARN), ("34", Level.FAIL)],
+    [("37", Level.OK), ("36+", Level.OK), ("99", Level.WARN), ("32", Level.OK), ("31", Level.FAIL)],
 )
 def test_old_clusters_are_refused_and_untested_ones_are_said(minor: str, level: Level) -> None:
     assert check_version(version(minor), "https://here").level is level

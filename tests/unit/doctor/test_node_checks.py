@@ -92,11 +92,12 @@ def test_a_node_with_devices_that_are_slots_is_well_described() -> None:
         (NodeSettings(), [slice_object("n", gpu("0"))], f"labelled, but only with devices of {DRIVER}: n"),
         (DEVICES, [slice_object("n", gpu("0"), total=2)], f"labelled, but without a device of {DRIVER} that"),
         (DEVICES, [], f"no node has devices of {DRIVER}, which config.nodes.devices names"),
+        (DEVICES, None, "config.nodes.devices has no effect: the cluster does not serve resource.k8s.io/v1"),
     ],
-    ids=["not configured", "incomplete", "no driver"],
+    ids=["not configured", "incomplete", "no driver", "not served"],
 )
 def test_a_node_whose_devices_are_no_slots_is_named_with_the_reason(
-    settings: NodeSettings, slices: list[dict[str, Any]], message: str
+    settings: NodeSettings, slices: list[dict[str, Any]] | None, message: str
 ) -> None:
     node = make_node("n", gpus=None, **EDGE)
     assert any(one.message.startswith(message) for one in check_nodes([node], settings, slices))

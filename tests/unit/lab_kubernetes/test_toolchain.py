@@ -43,6 +43,7 @@ def cache(tmp_path: Path) -> Path:
 def write_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
+    monkeypatch.delenv("PERLLM_KUBERNETES_VERSION", raising=False)
     return lambda compile: write_program(tmp_path / "bin" / "go", FAKE_GO.format(folder=tmp_path, compile=compile))
 
 
@@ -83,6 +84,13 @@ def test_key_changes_with_flags_and_machine() -> None:
         compute_key(module, system="other"),
     }
     assert len(keys) == 4
+
+
+def test_key_of_a_release_does_not_depend_on_the_requirements_of_another(tmp_path: Path) -> None:
+    module = copy_module(tmp_path / "module")
+    (module.folder / "1.32.mod").write_text("changed")
+    assert compute_key(module) == compute_key(list_modules()[0])
+    assert compute_key(replace(module, requirements="1.32.mod")) != compute_key(list_modules("1.32")[0])
 
 
 async def test_builds_all_programs_of_a_module_as_one(cache: Path, write_go: Callable[[str], None]) -> None:
@@ -154,6 +162,21 @@ async def test_prefers_a_complete_set_of_assets(
     assert (await provide(CONTROL_PLANE, cache_folder=cache))["etcd"] == tmp_path / "assets" / "etcd"
     (tmp_path / "assets" / "kube-scheduler").unlink()
     assert (await provide(CONTROL_PLANE, cache_folder=cache))["etcd"].is_relative_to(cache)
+
+
+async def test_an_older_kubernetes_is_built_whatever_is_installed(
+    tmp_path: Path, cache: Path, write_go: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_go("")
+    for name in CONTROL_PLANE:
+        write_program(tmp_path / "assets" / name, "")
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path / "assets"))
+    monkeypatch.setenv("PERLLM_KUBERNETES_VERSION", "1.32")
+    older = (await provide(CONTROL_PLANE, cache_folder=cache))["etcd"]
+    assert older.parent.name.startswith("control-plane-1.32-")
+    monkeypatch.setenv("PERLLM_KUBERNETES_VERSION", "1.9")
+    with pytest.raises(ToolchainError, match=r"PERLLM_KUBERNETES_VERSION is 1\.9; choose one of 1\.32, "):
+        await provide(CONTROL_PLANE, cache_folder=cache)
 
 
 @pytest.mark.parametrize(("version", "taken"), [("3.16.0", True), ("2.55.1", False), ("4.0.0", False)])
