@@ -85,6 +85,7 @@ SPEC_OPTIONS = (
     type=click.Choice([one.value for one in Tier]),
     help="Tier to run on; may be repeated. Default: all.",
 )
+@click.option("--queue", default="", metavar="NAME", help="LocalQueue of Kueue whose quota the tasks take.")
 @click.option("--retries", type=click.IntRange(0, MAX_RETRIES), help="How many times a failed attempt is repeated.")
 @click.option(
     "--on-infeasible",
@@ -136,7 +137,9 @@ def _build_batch(options: dict[str, Any]) -> Batch:
     common = {field: options[field] for field in SPEC_OPTIONS if options[field] not in (None, ())}
     namespace = options["namespace"] or find_default_namespace(options["kubeconfig"], options["context"])
     stem = next((file.stem for file in options["files"]), "")
-    return build_batch(_read(options), common, namespace=namespace, name=options["name"], stem=stem)
+    return build_batch(
+        _read(options), common, namespace=namespace, name=options["name"], stem=stem, queue=options["queue"]
+    )
 
 
 def _read(options: dict[str, Any]) -> Iterator[PlacedPrompt]:
