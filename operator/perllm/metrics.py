@@ -68,6 +68,20 @@ class TaskMetrics:
             "perllm_energy_measurements", "Energy measurements by quality.", ["quality"], registry=registry
         )
 
+    def note_end(self, phase: str, tier: str, *, is_met: bool | None = None, latency_s: float | None = None) -> None:
+        """Count what has ended; `is_met` and `latency_s` are None if there is no deadline, and no completion."""
+        self.finished.labels(phase).inc()
+        if is_met is not None:
+            self.deadlines.labels(tier, str(is_met).lower()).inc()
+        if latency_s is not None:
+            self.latency.labels(tier).observe(latency_s)
+
+    def note_energy(self, tier: str, quality: str, energy_j: float | None) -> None:
+        """Count an energy measurement; None if the energy is unknown."""
+        self.energy_quality.labels(quality).inc()
+        if energy_j is not None:
+            self.energy.labels(tier).observe(energy_j)
+
 
 class QueueMetrics:
     """Tasks that wait, and tasks that are placed."""

@@ -1,4 +1,4 @@
-"""Tasks whose pods claim devices: PerLLM chooses the node, kube-scheduler the devices."""
+"""Pods that claim devices: PerLLM chooses the node, kube-scheduler the devices."""
 
 from collections.abc import AsyncIterator
 
@@ -10,6 +10,7 @@ from e2e.stage import Stage, condition, wait_until
 from perllm.api import names
 from perllm.cluster.client import Object
 from perllm_lab.lab import Lab, LabSettings
+from perllm_lab.workload.names import OUTPUT_TOKENS_ANNOTATION
 from programs.kubernetes import find_minor
 
 DRIVER, DEVICE_CLASS = "gpu.example.com", "gpus"
@@ -88,6 +89,34 @@ async def test_a_cluster_without_devices_is_served_and_they_are_reported_once(st
     assert (await stage.wait_final("plain"))["status"]["phase"] == "Succeeded"
     reported = [line for line in stage.read_log(0) if names.DEVICE_GROUP in line.get("message", "")]
     assert [line["level"] for line in reported] == ["WARNING"]
+
+
+async def test_devices_of_an_annotated_pod_count_once_also_after_a_restart(stage: Stage, node: str) -> None:
+    await create_template(stage, "gpu", 1)
+    await create_template(stage, "most", DEVICES - 1)
+    most = {**CLAIM, "resourceClaimTemplateName": "most"}
+    await create_annotated(stage, "server", most)
+    await wait_until(lambda: is_bound(stage, "server"), timeout_s=20)
+    pod = (await stage.pods())["server"]
+    assert names.DECISION_ANNOTATION in pod["metadata"]["annotations"]
+    for round_ in ("before", "after"):
+        await stage.create(f"large-{round_}", template=template(most))
+        await stage.wait_status(f"large-{round_}", lambda status: "waiting" in (status.get("message") or "").lower())
+        await stage.create(f"small-{round_}", template=template(CLAIM))
+        assert (await stage.wait_final(f"small-{round_}"))["status"]["phase"] == "Succeeded"
+        assert f"large-{round_}-1" not in await stage.pods()
+        await stage.lab.operator.kill()
+        await stage.lab.start_operator()
+    await stage.lab.client.delete(f"{stage.pods_path}/server")
+    done = await stage.wait_all_final(["large-before", "large-after"])
+    assert {task["status"]["phase"] for task in done.values()} == {"Succeeded"}
+
+
+async def create_annotated(stage: Stage, name: str, claim: Object) -> None:
+    """Create a pod without a task that runs until it is deleted."""
+    said = {names.MODEL_ANNOTATION: stage.lab.scenario.model, OUTPUT_TOKENS_ANNOTATION: "1000000"}
+    spec = {**template(claim)["spec"], "schedulerName": names.SCHEDULER_NAME}
+    await stage.lab.client.post(stage.pods_path, {"metadata": {"name": name, "annotations": said}, "spec": spec})
 
 
 async def create_template(stage: Stage, name: str, count: int) -> None:

@@ -9,9 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from perllm.api import names
 from perllm.api.base import Deadline, InputBytes, ModelName, Tokens
 from perllm.api.quantities import parse_duration_s, parse_quantity
-from perllm.api.report import RunReport
 from perllm.api.task import Tier
-from perllm.api.task_status import Observation
 from perllm.cluster.client import Object
 from perllm.cluster.pod import Pod, read_other_pod
 from perllm.cluster.shapes import as_object, as_objects
@@ -92,16 +90,6 @@ class AnnotatedPod:
     def owner(self) -> Owner:
         """Whose it is, for the bill, which divides by labels of tasks only."""
         return Owner(self.pod.namespace)
-
-    def observe(self) -> Observation:
-        """Return what it reported of its run."""
-        report = self.pod.report or RunReport()
-        return Observation(
-            transfer=report.transfer_seconds,
-            inference=report.inference_seconds,
-            prompt_tokens=report.prompt_tokens,
-            tokens=report.output_tokens,
-        )
 
     def to_request(self, arrived_s: float) -> PlacementRequest:
         """Return what its work would ask of placement, had it arrived at this Unix time."""

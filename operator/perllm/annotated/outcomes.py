@@ -2,6 +2,7 @@
 
 from perllm.annotated.annotated_pod import AnnotatedPod
 from perllm.annotated.completed import read_run
+from perllm.api.task_status import Observation
 from perllm.controller.evidence import find_fault
 from perllm.energy.attribution import Attribution
 from perllm.metrics import OperatorMetrics
@@ -37,7 +38,7 @@ class PodOutcomes:
     ) -> CompletedRun:
         """Learn from a pod if its times are those of its work, and return what was observed of it."""
         run = read_run(annotated.pod, request, decision, energy, residence)
-        fault = find_fault(run.finished_s, annotated.observe(), annotated.pod, decision)
+        fault = find_fault(run.finished_s, Observation.of_report(annotated.pod.report), annotated.pod, decision)
         if fault is not None:
             self._metrics.learning.discarded.labels(fault).inc()
         elif not annotated.was_restarted:

@@ -7,7 +7,7 @@ from typing import Any
 
 from perllm.annotated.annotated_pod import AnnotatedPod
 from perllm.api import names
-from perllm.api.task import Tier
+from perllm.api.task_status import Observation
 from perllm.cluster.client import ApiError, Client, Object
 from perllm.cluster.events import EventRecorder, Subject
 from perllm.cluster.pod import Pod
@@ -23,6 +23,7 @@ from perllm.placement.decision import Decision
 log = logging.getLogger("perllm.decisions")
 
 COMPLETED, MISSED, FAILED, PLACED = "Completed", "DeadlineMissed", "Failed", "Placed"
+SUCCEEDED = "Succeeded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ class PodReport:
         words = explain_refusal(pod) if was_refused else explain_failure(pod)
         log.warning("%s %s", pod.key, words, extra={**_list_end(annotated), "outcome": FAILED, "detail": words})
         self._events.record(_subject(pod), FAILED, words, warning=True)
-        self._metrics.tasks.finished.labels(FAILED).inc()
+        self._metrics.tasks.note_end(FAILED, tier="none")
         self._bill.note_end(annotated.owner, FAILED, None, None)
         self._metrics.fleet.refusals.inc(was_refused)
 
@@ -110,30 +111,21 @@ class PodReport:
         """Announce what a pod took that has succeeded, once its energy is known or known to be missing."""
         pod = annotated.pod
         summary = _describe_end(decision, taken)
-        fields = {**_list_end(annotated), "outcome": "Succeeded", **_list_taken(decision, taken)}
+        fields = {**_list_end(annotated), "outcome": SUCCEEDED, **_list_taken(decision, taken)}
         log.log(logging.INFO if taken.is_met else logging.WARNING, "%s %s", pod.key, summary, extra=fields)
         self._events.record(_subject(pod), COMPLETED if taken.is_met else MISSED, summary, warning=not taken.is_met)
-        self._count(decision.tier, taken)
-        self._charge(annotated, decision, taken)
+        self._count(annotated, decision, taken)
         if self._annotates:
             send = partial(self._annotate, pod, taken.to_annotations())
             self._writes.put(Write("annotations", pod.key, send))
 
-    def _count(self, tier: Tier, taken: Taken) -> None:
-        metrics, energy = self._metrics, taken.energy
-        metrics.tasks.finished.labels("Succeeded").inc()
-        metrics.tasks.latency.labels(tier.value).observe(taken.latency_s)
-        metrics.tasks.energy_quality.labels(energy.quality.value).inc()
-        if energy.energy_j is not None:
-            metrics.tasks.energy.labels(tier.value).observe(energy.energy_j)
-        if taken.deadline_s is not None:
-            metrics.tasks.deadlines.labels(tier.value, str(taken.is_met).lower()).inc()
-
-    def _charge(self, annotated: AnnotatedPod, decision: Decision, taken: Taken) -> None:
+    def _count(self, annotated: AnnotatedPod, decision: Decision, taken: Taken) -> None:
+        tasks, energy, tier = self._metrics.tasks, taken.energy, decision.tier.value
         is_met = None if taken.deadline_s is None else taken.is_met
-        self._bill.note_end(annotated.owner, "Succeeded", is_met, annotated.observe())
-        transmission_j = decision.forecast.energy.transmission_energy_j
-        self._bill.note_measurement(annotated.owner, taken.energy.quality, transmission_j)
+        tasks.note_end(SUCCEEDED, tier, is_met=is_met, latency_s=taken.latency_s)
+        tasks.note_energy(tier, energy.quality.value, energy.energy_j)
+        self._bill.note_end(annotated.owner, SUCCEEDED, is_met, Observation.of_report(annotated.pod.report))
+        self._bill.note_measurement(annotated.owner, energy.quality, decision.forecast.energy.transmission_energy_j)
 
     async def _annotate(self, pod: Pod, annotations: dict[str, str]) -> None:
         namespace = pod.namespace

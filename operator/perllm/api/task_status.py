@@ -1,12 +1,12 @@
 """The status of an ``LLMInferenceTask``: where it runs and why, and what was observed."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, Field
 
 from perllm.api.base import Amount, Figure, Joules, Message, Resource, Seconds, Share, Text, Tokens
-from perllm.api.report import TokenSource
+from perllm.api.report import RunReport, TokenSource
 from perllm.api.served_run import ServedRun
 from perllm.api.task import Tier
 
@@ -170,6 +170,21 @@ class Observation(Resource):
         default=None,
         description="usage: reported by the model server; chunks: pieces of its stream, which may hold several tokens.",
     )
+
+    @classmethod
+    def of_report(cls, report: RunReport | None, *, queue: float | None = None, latency: float | None = None) -> Self:
+        """Return what a run has reported about itself, with the seconds that were observed of it."""
+        said = report or RunReport()
+        return cls(
+            queue=queue,
+            transfer=said.transfer_seconds,
+            inference=said.inference_seconds,
+            time_to_first_token=said.time_to_first_token_seconds,
+            latency=latency,
+            prompt_tokens=said.prompt_tokens,
+            tokens=said.output_tokens,
+            token_source=said.token_source,
+        )
 
 
 class Result(Resource):

@@ -52,16 +52,15 @@ class Announcer:
 
     def ended(self, task: Task, status: TaskStatus) -> None:
         """Count a task that reached its final phase, and announce it if it did not succeed."""
-        self._metrics.tasks.finished.labels(status.phase.value).inc()
-        tier = status.tier.value if status.tier else "none"
-        if status.deadline_met is not None:
-            self._metrics.tasks.deadlines.labels(tier, str(status.deadline_met).lower()).inc()
+        has_succeeded = status.phase is TaskPhase.SUCCEEDED
+        latency_s = status.observed.latency if has_succeeded and status.observed else None
+        self._metrics.tasks.note_end(
+            status.phase.value, _find_tier(status), is_met=status.deadline_met, latency_s=latency_s
+        )
         self._endings.note_end(status)
         self._bill.note_end(task.owner, status.phase.value, status.deadline_met, status.observed)
-        if status.phase is not TaskPhase.SUCCEEDED:
+        if not has_succeeded:
             self._events.record(_subject(task), status.phase.value, status.message or "", warning=True)
-        elif status.observed is not None and status.observed.latency is not None:
-            self._metrics.tasks.latency.labels(tier).observe(status.observed.latency)
 
     def settled(self, task: Task, status: TaskStatus, now_s: float) -> None:
         """Log the one line about a task that has ended and about which nothing more will be known.
@@ -79,9 +78,7 @@ class Announcer:
 
     def measured(self, task: Task, status: TaskStatus, energy: Attribution, transmission_j: float) -> None:
         """Count an energy measurement, and the part of it that is an estimate for transmission."""
-        self._metrics.tasks.energy_quality.labels(energy.quality.value).inc()
-        if energy.energy_j is not None and status.tier is not None:
-            self._metrics.tasks.energy.labels(status.tier.value).observe(energy.energy_j)
+        self._metrics.tasks.note_energy(_find_tier(status), energy.quality.value, energy.energy_j)
         self._bill.note_measurement(task.owner, energy.quality, transmission_j)
         if status.node_name is not None:
             self._endings.note_transmission(status.node_name, transmission_j)
@@ -142,6 +139,10 @@ def describe_decision(decision: Decision, waited_s: float, deadline_s: float | N
         f"{waited_s + forecast.latency_high_s:.2f} s) {due}; {forecast.energy.energy_j:.0f} J; {decision.reason}; "
         f"excluded nodes: {excluded}"
     )
+
+
+def _find_tier(status: TaskStatus) -> str:
+    return status.tier.value if status.tier else "none"
 
 
 def _subject(task: Task) -> Subject:

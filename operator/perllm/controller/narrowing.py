@@ -5,9 +5,10 @@ plugin NodeAffinity returns these names before any node is filtered (PreFilterRe
 grow with the cluster. The API server admits one name per term.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from perllm.cluster.rbac import KUEUE_GROUP
 from perllm.cluster.shapes import as_object
 
 MAX_TERMS = 32
@@ -19,14 +20,16 @@ TERMS = "nodeSelectorTerms"
 Term = dict[str, Any]
 
 
-def narrow(pod_spec: dict[str, Any], nodes: Sequence[str]) -> dict[str, Any] | None:
-    """Return a pod's spec that holds on these nodes only, where it held before; None if it cannot be narrowed.
+def narrow(pod_spec: dict[str, Any], labels: Iterable[str], nodes: Sequence[str]) -> dict[str, Any] | None:
+    """Return the spec of a pod with these labels that holds on these nodes only, where it held before.
 
-    It cannot if each of its own terms with each name are too many, if it is malformed, which the API server explains,
-    or if it is gated: by the time its gates are removed other nodes may be the best ones.
+    None if it cannot be narrowed: if each of its own terms with each name are too many, if it is malformed, which the
+    API server explains, or if it is gated, or will be by Kueue: by the time its gates are removed other nodes may be
+    the best ones, and one that replaces it would have to wait for quota again.
     """
     terms = _read_terms(pod_spec.get("affinity"))
-    if pod_spec.get("schedulingGates") or not 0 < len(terms) * len(nodes) <= MAX_TERMS:
+    is_gated = bool(pod_spec.get("schedulingGates")) or any(key.startswith(f"{KUEUE_GROUP}/") for key in labels)
+    if is_gated or not 0 < len(terms) * len(nodes) <= MAX_TERMS:
         return None
     affinity = as_object(pod_spec.get("affinity"))
     node_affinity = as_object(affinity.get("nodeAffinity"))

@@ -28,9 +28,10 @@ def build_pod(
     metadata = template.get("metadata") or {}
     pod_spec = _merge({"restartPolicy": "Never", **template["spec"]}, task.flavor.to_pod_spec())
     pod_spec["schedulerName"] = scheduler_name
-    narrowed = narrow(pod_spec, named)
+    own_labels = _without_ours(metadata.get("labels") or {})
+    narrowed = narrow(pod_spec, own_labels, named)
     labels = {
-        **_without_ours(metadata.get("labels") or {}),
+        **own_labels,
         names.TASK_LABEL: names.to_label_value(task.name),
         names.MODEL_LABEL: names.to_label_value(spec.model),
         names.ATTEMPT_LABEL: str(attempt),

@@ -1,6 +1,5 @@
 """The status of a task at each stage of its life; lifecycle.py decides which stage comes next."""
 
-from perllm.api.report import RunReport
 from perllm.api.served_run import ServedRun
 from perllm.api.task_status import ConditionType, Observation, Result, RunsAs, TaskPhase, TaskStatus
 from perllm.cluster.pod import Pod
@@ -81,18 +80,9 @@ def succeed(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatu
     finished_s = now_s if pod.finished_s is None else pod.finished_s
     latency_s = max(finished_s - task.received_s, 0.0)
     met = latency_s <= task.valid_spec.deadline_s
-    report = pod.report or RunReport()
     started_s = _find_start_s(status, pod)
-    observed = Observation(
-        queue=None if started_s is None else max(started_s - task.received_s, 0.0),
-        transfer=report.transfer_seconds,
-        inference=report.inference_seconds,
-        time_to_first_token=report.time_to_first_token_seconds,
-        latency=latency_s,
-        prompt_tokens=report.prompt_tokens,
-        tokens=report.output_tokens,
-        token_source=report.token_source,
-    )
+    queue_s = None if started_s is None else max(started_s - task.received_s, 0.0)
+    observed = Observation.of_report(pod.report, queue=queue_s, latency=latency_s)
     status = status.change(
         phase=TaskPhase.SUCCEEDED,
         message=_describe_unanswered(status.run),

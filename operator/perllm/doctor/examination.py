@@ -1,7 +1,7 @@
 """Reads the data that the checks need, and runs them. A failure to read becomes a finding, and the rest continues."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,7 @@ class Examination:
             (telemetry.CHECK, self._examine_telemetry()),
             (tasks.TASKS, self._examine_tasks()),
             (tasks.TASK_PODS, self._examine_task_pods()),
+            (tasks.ANNOTATED_PODS, self._examine_annotated_pods()),
         )
         for check, findings in examinations:
             try:
@@ -126,10 +127,20 @@ class Examination:
     async def _examine_task_pods(self) -> AsyncIterator[Finding]:
         paths = map(names.pods_path, self.config.namespaces or (None,))
         found = await self._list_all(paths, labelSelector=names.TASK_LABEL)
-        for finding in tasks.check_task_pods(found, self.config.scheduler_name, self.unix_now()):
+        for finding in self._check_pods(tasks.TASK_PODS, found):
             yield finding
         for finding in clocks.check_clocks(found):
             yield finding
+
+    async def _examine_annotated_pods(self) -> AsyncIterator[Finding]:
+        paths = map(names.pods_path, self.config.namespaces or (None,))
+        own = f"spec.schedulerName={self.config.scheduler_name}"
+        found = await self._list_all(paths, fieldSelector=own, labelSelector=f"!{names.TASK_LABEL}")
+        for finding in self._check_pods(tasks.ANNOTATED_PODS, found):
+            yield finding
+
+    def _check_pods(self, check: str, found: list[Object]) -> Iterator[Finding]:
+        return tasks.check_scheduled_pods(check, found, self.config.scheduler_name, self.unix_now())
 
     async def _find_account(self, default: Account | OutsideUser) -> Account | OutsideUser:
         """Return the account that PerLLM's pods run as, or the default if there are none yet."""

@@ -1,4 +1,4 @@
-"""Checks whether tasks and their pods make progress."""
+"""Checks whether tasks, their pods and annotated pods make progress."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,10 +12,13 @@ from perllm.scheduling.denial import DenialCause
 
 TASKS = "tasks"
 TASK_PODS = "pods of tasks"
+ANNOTATED_PODS = "annotated pods"
 
 UNSEEN_S = 30.0
 LONG_S = 300.0
 
+GATED = "SchedulingGated"
+"""Reason of a pod that its owner does not let kube-scheduler place yet, as Kueue does until there is quota."""
 
 URGENT = frozenset((*DenialCause, NO_MODEL_SERVER))
 """Reasons of tasks for which somebody has to act, so these are reported immediately."""
@@ -73,32 +76,38 @@ def _describe(task: Object) -> str:
     return f"kubectl describe llmtask {task['metadata']['name']} -n {task['metadata']['namespace']}"
 
 
-def check_task_pods(items: Sequence[Object], scheduler_name: str, now_s: float) -> Iterator[Finding]:
-    """Check all pods of tasks."""
-    stuck = [one for one in items if not one["spec"].get("nodeName") and _age_s(one, now_s) > UNSEEN_S]
-    unscheduled = [_name(one) for one in stuck if _scheduling(one) is None]
-    unplaced = [one for one in stuck if _scheduling(one) is not None]
-    broken = [(one, why) for one in items if (why := _trouble(one)) and _age_s(one, now_s) > UNSEEN_S]
+def check_scheduled_pods(check: str, items: Sequence[Object], scheduler_name: str, now_s: float) -> Iterator[Finding]:
+    """Check pods of one kind that PerLLM places; those that are gated wait for their owners."""
+    old = [one for one in items if _age_s(one, now_s) > UNSEEN_S and _scheduling(one).get("reason") != GATED]
+    stuck = [one for one in old if not one["spec"].get("nodeName")]
+    unscheduled = [_name(one) for one in stuck if not _scheduling(one)]
+    unplaced = [(one, str(_scheduling(one).get("message") or "")) for one in stuck if _scheduling(one)]
+    broken = [(one, why) for one in old if (why := _trouble(one))]
     if unscheduled:
         message = f"no kube-scheduler has tried to schedule {name_some(unscheduled)}"
         advice = f"is one running with the profile {scheduler_name}? Check the log of PerLLM's container scheduler"
-        yield fail(TASK_PODS, message, advice)
-    if unplaced:
-        first = unplaced[0]
-        message = f"{len(unplaced)} fit no node, for example {_name(first)}: {_scheduling(first)}"
-        yield warn(TASK_PODS, message, _describe_pod(first))
-    if broken:
-        first, why = broken[0]
-        message = f"{len(broken)} do not start, for example {_name(first)}: {why}"
-        yield warn(TASK_PODS, message, _describe_pod(first))
+        yield fail(check, message, advice)
+    yield from _report_trouble(check, "fit no node", unplaced)
+    yield from _report_trouble(check, "do not start", broken)
     if not stuck and not broken:
-        yield ok(TASK_PODS, f"{len(items)}, all are scheduled and starting")
+        yield ok(check, f"{len(items)}, all are scheduled and starting")
 
 
-def _scheduling(pod: Object) -> str | None:
-    """Return kube-scheduler's message about a pod without a node; None if there is none."""
+def _report_trouble(check: str, what: str, pods: Sequence[tuple[Object, str]]) -> Iterator[Finding]:
+    """Report how many pods are in trouble for each reason, the most frequent ones first."""
+    counts = Counter(why for _, why in pods).most_common()
+    for reason, count in counts[:MAX_NAMED]:
+        first = next(one for one, why in pods if why == reason)
+        yield warn(check, f"{count} {what}, for example {_name(first)}: {reason}", _describe_pod(first))
+    more = sum(count for _, count in counts[MAX_NAMED:])
+    if more:
+        yield warn(check, f"{more} more {what}, for other reasons", "kubectl get events --all-namespaces")
+
+
+def _scheduling(pod: Object) -> Object:
+    """Return what kube-scheduler says about a pod; empty if it has not looked at it."""
     conditions = pod.get("status", {}).get("conditions") or ()
-    return next((str(one.get("message") or "") for one in conditions if one["type"] == "PodScheduled"), None)
+    return next((one for one in conditions if one["type"] == "PodScheduled"), {})
 
 
 def _trouble(pod: Object) -> str:

@@ -58,7 +58,7 @@ _BY_GPU = {
     "orin": Prior((START_UP_S, 0.85, 10.0, 0.2, ROUND_TRIP_S), (20.0, 15.0, 264.0)),
 }
 # A slice by MIG, the variants of a GPU with less power, and profiles of virtual GPUs, such as A100-10C.
-_SMALLER = re.compile(r"mig|laptop|nano|nx|\d+[abcq]")
+_SMALLER = re.compile(r"mig|laptop|nano|nx|\d+[abcq](me)?")
 
 
 def find_prior(gpu_type: str) -> Prior:

@@ -55,7 +55,7 @@ class NodeDevices:
         self._refresh_foreign(self._nodes_of[device] for device in before | after if device in self._nodes_of)
 
     def on_pod(self, old: Pod | None, new: Pod | None) -> None:
-        """Handle a pod that the ledger counts, added, changed or deleted; to be called before its end frees its slots."""
+        """Handle a pod that PerLLM counts, added, changed or deleted; to be called before its end frees its slots."""
         if old is not None:
             self._own_pods.discard(old.uid)
         if new is not None and not (new.is_finished and new.linger_s is None):

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from perllm.api import names
 from perllm.api.task import TaskSpec
 from perllm.cluster.client import Object
+from perllm.kueue.workload import QUEUE_LABEL
 from perllm.runner.prompts import MAX_PROMPTS, PlacedPrompt, PromptError, first_error
 
 MAX_NAME_LENGTH = 40
@@ -51,11 +52,13 @@ class Batch:
         namespace: namespace of the tasks.
         name: value of their label, and prefix of their names.
         tasks: in the order of the input.
+        queue: LocalQueue of Kueue that they are in; empty for none.
     """
 
     namespace: str
     name: str
     tasks: tuple[BatchTask, ...]
+    queue: str = ""
 
     @property
     def selector(self) -> str:
@@ -70,14 +73,20 @@ class Batch:
             "metadata": {
                 "namespace": self.namespace,
                 "name": task.name,
-                "labels": {names.BATCH_LABEL: self.name},
+                "labels": {names.BATCH_LABEL: self.name, **({QUEUE_LABEL: self.queue} if self.queue else {})},
             },
             "spec": task.spec.to_object(),
         }
 
 
 def build_batch(
-    prompts: Iterable[PlacedPrompt], common: Mapping[str, Any], *, namespace: str, name: str | None, stem: str
+    prompts: Iterable[PlacedPrompt],
+    common: Mapping[str, Any],
+    *,
+    namespace: str,
+    name: str | None,
+    stem: str,
+    queue: str = "",
 ) -> Batch:
     """Return the batch of these prompts.
 
@@ -87,6 +96,7 @@ def build_batch(
         namespace: namespace of the tasks.
         name: name of the batch; if None, it is made of `stem` and a hash of all contents.
         stem: what a name that is made begins with; any text.
+        queue: LocalQueue of the tasks; empty for none.
 
     Raises:
         BatchError: the name or a common field is invalid.
@@ -105,7 +115,7 @@ def build_batch(
     batch = name or f"{_clean_stem(stem)}-{_digest(''.join(digests).encode())}"
     contents = enumerate(zip(placed, specs, digests, strict=True))
     tasks = (BatchTask(at, one.prompt.id, f"{batch}-{at}-{digest}", spec) for at, (one, spec, digest) in contents)
-    return Batch(namespace, batch, tuple(tasks))
+    return Batch(namespace, batch, tuple(tasks), queue)
 
 
 def _check_common(common: Mapping[str, Any]) -> None:

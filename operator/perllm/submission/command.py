@@ -51,6 +51,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     type=click.Choice([one.value for one in Tier]),
     help="Tier to run on; may be repeated. Default: all.",
 )
+@click.option("--queue", default="", metavar="NAME", help="LocalQueue of Kueue whose quota the tasks take.")
 @click.option("--retries", type=click.IntRange(0, MAX_RETRIES), help="How many times a failed attempt is repeated.")
 @click.option(
     "--on-infeasible",

@@ -65,7 +65,9 @@ def _build_batch(options: dict[str, Any]) -> Batch:
     common = {field: options[field] for field in SPEC_OPTIONS if options[field] not in (None, ())}
     namespace = options["namespace"] or find_default_namespace(options["kubeconfig"], options["context"])
     stem = next((file.stem for file in options["files"]), "")
-    return build_batch(_read(options), common, namespace=namespace, name=options["name"], stem=stem)
+    return build_batch(
+        _read(options), common, namespace=namespace, name=options["name"], stem=stem, queue=options["queue"]
+    )
 
 
 def _read(options: dict[str, Any]) -> Iterator[PlacedPrompt]:

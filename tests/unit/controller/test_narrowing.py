@@ -34,7 +34,7 @@ class TestAffinity:
     def test_has_one_term_for_each_node(self) -> None:
         spec = {"containers": [], "nodeSelector": {"zone": "x"}}
         expected = affinity({"matchFields": [name_of("a")]}, {"matchFields": [name_of("b")]})
-        assert narrow(spec, ["a", "b"]) == spec | expected
+        assert narrow(spec, (), ["a", "b"]) == spec | expected
 
     def test_of_the_user_is_crossed_with_the_names(self) -> None:
         terms = {"matchExpressions": [ON_LINUX]}, {"matchFields": [NOT_ON_B]}
@@ -44,18 +44,18 @@ class TestAffinity:
             {"matchFields": [NOT_ON_B, name_of("a")]},
             {"matchFields": [NOT_ON_B, name_of("b")]},
         )
-        assert narrow(affinity(*terms), ["a", "b"]) == expected
+        assert narrow(affinity(*terms), (), ["a", "b"]) == expected
 
     def test_keeps_what_is_not_about_required_nodes(self) -> None:
         preferred: dict[str, Any] = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1}]}
         spec = {"affinity": {"podAntiAffinity": {"x": []}, "nodeAffinity": preferred}}
-        narrowed = narrow(spec, ["a"])
+        narrowed = narrow(spec, (), ["a"])
         assert narrowed is not None
         assert narrowed["affinity"]["podAntiAffinity"] == {"x": []}
         assert narrowed["affinity"]["nodeAffinity"].items() > preferred.items()
 
     def test_does_not_make_a_term_hold_that_never_does(self) -> None:
-        assert narrow(affinity({}, {"matchExpressions": [ON_LINUX]}), ["a"]) == affinity(
+        assert narrow(affinity({}, {"matchExpressions": [ON_LINUX]}), (), ["a"]) == affinity(
             {"matchExpressions": [ON_LINUX], "matchFields": [name_of("a")]}
         )
 
@@ -74,11 +74,15 @@ class TestAffinity:
     )
     def test_stays_as_it_is_where_it_cannot_be_narrowed(self, spec: dict[str, Any]) -> None:
         before = copy.deepcopy(spec)
-        assert narrow(spec, ["a", "b"]) is None
+        assert narrow(spec, (), ["a", "b"]) is None
         assert spec == before
 
+    def test_stays_as_it_is_if_kueue_will_gate_the_pod(self) -> None:
+        assert narrow({}, ["app"], ["a"]) is not None
+        assert narrow({}, ["app", "kueue.x-k8s.io/queue-name"], ["a"]) is None
+
     def test_needs_nodes(self) -> None:
-        assert narrow({}, []) is None
+        assert narrow({}, (), []) is None
 
 
 class NarrowedCluster(Cluster):

@@ -3,7 +3,7 @@ import pytest
 from perllm.cluster.times import format_time
 from perllm.doctor.finding import Level
 from perllm.doctor.pods import check_lease, check_pods
-from perllm.doctor.tasks import check_task_pods, check_tasks
+from perllm.doctor.tasks import check_scheduled_pods, check_tasks
 from unit.doctor.cluster_objects import NOW_S, Object, make_item, make_own_pod
 
 
@@ -106,21 +106,40 @@ def pod(name: str, age_s: float, node: str = "", **status: object) -> Object:
 
 
 def test_pods_that_no_scheduler_looks_at_fail_and_name_the_profile() -> None:
-    (finding,) = check_task_pods([pod("new", 3), pod("old", 60)], "mine", NOW_S)
+    (finding,) = check_scheduled_pods("pods", [pod("new", 3), pod("old", 60)], "mine", NOW_S)
     assert (finding.level, finding.message) == (Level.FAIL, "no kube-scheduler has tried to schedule a/old")
     assert "profile mine" in finding.advice
 
 
 def test_pods_that_fit_nowhere_tell_why() -> None:
     condition = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}
-    (finding,) = check_task_pods([pod("p", 60, conditions=[condition])], "perllm", NOW_S)
+    (finding,) = check_scheduled_pods("pods", [pod("p", 60, conditions=[condition])], "perllm", NOW_S)
     assert finding.level is Level.WARN
     assert "for example a/p: 0/3 nodes are available" in finding.message
 
 
+def test_pods_that_fit_nowhere_are_counted_by_reason() -> None:
+    reasons = ["full", "full", "annotation perllm.io/model is missing"]
+    pods = [
+        pod(f"p{number}", 60, conditions=[{"type": "PodScheduled", "status": "False", "message": reason}])
+        for number, reason in enumerate(reasons)
+    ]
+    findings = list(check_scheduled_pods("annotated pods", pods, "perllm", NOW_S))
+    assert [(one.check, one.message) for one in findings] == [
+        ("annotated pods", "2 fit no node, for example a/p0: full"),
+        ("annotated pods", "1 fit no node, for example a/p2: annotation perllm.io/model is missing"),
+    ]
+
+
+def test_gated_pods_wait_for_their_owner() -> None:
+    condition = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}
+    (finding,) = check_scheduled_pods("pods", [pod("p", 60, conditions=[condition])], "perllm", NOW_S)
+    assert finding.level is Level.OK
+
+
 def test_pods_whose_container_cannot_start_tell_why() -> None:
     statuses = [{"state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}]
-    (finding,) = check_task_pods([pod("p", 60, "n", containerStatuses=statuses)], "perllm", NOW_S)
+    (finding,) = check_scheduled_pods("pods", [pod("p", 60, "n", containerStatuses=statuses)], "perllm", NOW_S)
     assert finding.level is Level.WARN
     assert "1 do not start, for example a/p: ErrImagePull, not found" in finding.message
 
@@ -128,14 +147,14 @@ def test_pods_whose_container_cannot_start_tell_why() -> None:
 def test_pods_and_tasks_that_move_are_fine() -> None:
     starting = [{"state": {"waiting": {"reason": "ContainerCreating"}}}]
     pods = [pod("new", 3), pod("p", 60, "n", containerStatuses=starting)]
-    findings = [*check_task_pods(pods, "perllm", NOW_S), *check_tasks([task("t", 5, "Pending")], NOW_S)]
+    findings = [*check_scheduled_pods("pods", pods, "perllm", NOW_S), *check_tasks([task("t", 5, "Pending")], NOW_S)]
     assert {one.level for one in findings} == {Level.OK}
 
 
 def test_words_of_the_cluster_move_no_cursor_and_forge_no_line() -> None:
     words = "\x1b[2J0/3 nodes\nok   tasks: 9, none waits for long" + "!" * 10_000
     condition = {"type": "PodScheduled", "status": "False", "message": words}
-    (finding,) = check_task_pods([pod("p", 60, conditions=[condition])], "perllm", NOW_S)
+    (finding,) = check_scheduled_pods("pods", [pod("p", 60, conditions=[condition])], "perllm", NOW_S)
     assert "for example a/p: 0/3 nodes ok tasks: 9" in str(finding)
     assert str(finding).isprintable()
     assert len(str(finding)) < 2500

@@ -48,6 +48,7 @@ def test_spellings_of_a_type_share_its_figures(name: str, known: str) -> None:
         "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb",
         "GRID-A100-10C",
         "NVIDIA-A10-24Q",
+        "NVIDIA-A100-1-5CME",
         "NVIDIA-GeForce-RTX-4090-Laptop-GPU",
         "NVIDIA-Jetson-Orin-Nano",
         "Orin-NX-SHARED",

@@ -76,6 +76,13 @@ def test_a_repeated_command_creates_nothing_and_writes_nothing(cluster: Cluster,
     assert ((tmp_path / "a.jsonl").read_bytes(), len(cluster.calls_of("POST"))) == (content, calls)
 
 
+@pytest.mark.parametrize(("options", "queue"), [((), None), (("--queue", "team-queue"), "team-queue")])
+def test_tasks_are_in_the_queue_that_is_named(cluster: Cluster, options: tuple[str, ...], queue: str | None) -> None:
+    assert submit("--prompt", "good", *options).exit_code == 0
+    ((_, body),) = cluster.calls_of("POST")
+    assert body["metadata"]["labels"].get("kueue.x-k8s.io/queue-name") == queue
+
+
 def test_the_text_of_a_single_prompt_is_printed(cluster: Cluster) -> None:
     result = submit("--prompt", "good")
 
