@@ -18,6 +18,7 @@ from perllm.agent.engines import (
     recognise_metrics,
     recognise_owner,
 )
+from perllm.agent.slot_learning import SlotLearning
 from perllm.api.node_server import InferenceEngine, NodeModelServer
 from perllm.text import clean_line, error_line
 
@@ -44,12 +45,20 @@ class ServerProbe:
         session: HTTP session.
         address: the server.
         count_own: returns the number of requests that PerLLM has in process there.
+        learning: how many requests it processes at a time, as far as that shows.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, address: ServerAddress, count_own: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        address: ServerAddress,
+        count_own: Callable[[], int],
+        learning: SlotLearning,
+    ) -> None:
         self._session = session
         self._address = address
         self._count_own = count_own
+        self._learning = learning
         self._engine = InferenceEngine.OTHER
         self._slots: int | None = None
         self._is_identified = False
@@ -77,21 +86,25 @@ class ServerProbe:
         own = max(own, self._count_own())
         if not self._is_identified:
             await self._identify()
+        foreign = max(load.requests - own, 0)
+        self._learning.see_load(load, own + foreign)
         self._ready = NodeModelServer(
             url=self._address.url,
             engine=self._engine,
             ready=True,
             models=models,
-            slots=self._address.slots or self._slots,
+            slots=self._address.slots or self._slots or self._learning.limit,
+            slots_learned=None if self._address.slots or self._slots or not self._learning.limit else True,
             running=load.running,
             waiting=load.waiting,
-            foreign=max(load.requests - own, 0),
+            foreign=foreign,
             cache_use=load.cache_use,
         )
         return self._ready
 
     def _fail(self, problem: str) -> NodeModelServer:
         self._is_identified = False  # another server may come back
+        self._learning.forget()
         self._ready = None
         return NodeModelServer(
             url=self._address.url,

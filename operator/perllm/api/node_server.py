@@ -41,6 +41,9 @@ class NodeModelServer(Resource):
     slots: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
         default=None, description="How many requests it processes at a time; absent if unknown."
     )
+    slots_learned: bool | None = Field(
+        default=None, description="True if the number of slots was learned from the behaviour of the server."
+    )
     running: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Requests in process.")
     waiting: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Requests that wait in the server.")
     foreign: Annotated[int, Field(ge=0)] = Field(

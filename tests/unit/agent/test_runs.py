@@ -69,6 +69,7 @@ class Desk:
             own=self.own,
             on_change=self._note_change,
             interval_s=60.0,
+            now=time.monotonic,
             guard=make_guard(),
             rng=Random(0),
         )
