@@ -172,6 +172,7 @@ class Runs:
         self, assignment: Assignment, server: KnownServer, request: ChatRequest, answer: Answer
     ) -> CompletionError | None:
         """Make a request; return why there is no complete answer, None if there is."""
+        answer.load_s = await self._servers.load(server, request.model)
         server.learning.begin(answer)
         try:
             await server.endpoint.ask(request, answer)

@@ -12,6 +12,7 @@ from random import Random
 import aiohttp
 
 from perllm.agent.addresses import ServerAddress
+from perllm.agent.loading import can_load, load_model
 from perllm.agent.probe import ServerProbe
 from perllm.agent.slot_learning import SlotLearning
 from perllm.api.node_server import MAX_SERVERS, NodeModelServer
@@ -32,6 +33,7 @@ class KnownServer:
         learning: how many requests it processes at a time, as far as that shows.
         state: what it is now; None until it was looked at.
         hurry: set to look at it at once.
+        loading: the models that it is being asked to load.
     """
 
     address: ServerAddress
@@ -39,6 +41,7 @@ class KnownServer:
     learning: SlotLearning
     state: NodeModelServer | None = None
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    loading: set[str] = field(default_factory=set)
 
     def serves(self, model: str) -> bool:
         """Whether it can be asked for a model now."""
@@ -96,6 +99,22 @@ class ModelServers:
     def find(self, model: str) -> list[KnownServer]:
         """Return the servers that can be asked for a model now."""
         return [one for one in self._known.values() if one.serves(model)]
+
+    async def load(self, server: KnownServer, model: str) -> float | None:
+        """Have a server load a model; return the seconds that took, None if it has it or cannot be asked.
+
+        Further requests that come meanwhile wait for it in the server.
+        """
+        if model in server.loading or not can_load(server.state, model):
+            return None
+        server.loading.add(model)
+        begun_s = self._now()
+        try:
+            has_loaded = await load_model(self._session, server.address, model)
+        finally:
+            server.loading.discard(model)
+            server.hurry.set()
+        return self._now() - begun_s if has_loaded else None
 
     def adopt(self, addresses: Iterable[ServerAddress]) -> None:
         """Look at these servers from now on, the first `MAX_SERVERS` of them, and at no others."""

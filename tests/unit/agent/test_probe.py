@@ -167,12 +167,30 @@ async def test_a_server_that_was_away_may_come_back_with_other_slots(server: Fak
 
 
 async def test_ollama_is_recognised_by_its_version(server: FakeEngine, open_probe: Probe) -> None:
-    server.pages["/v1/models"] = list_models("llama3.2:1b", owner="library")
-    server.pages["/api/version"] = page({"version": "0.12.6"})
+    server.become_ollama("llama3.2:1b")
 
     state = await open_probe().look()
 
     assert (state.engine, state.models) == (InferenceEngine.OLLAMA, ("llama3.2:1b",))
+
+
+async def test_what_ollama_would_have_to_load_is_known(server: FakeEngine, open_probe: Probe) -> None:
+    server.become_ollama("a", "b", loaded=("b",))
+    probe = open_probe()
+
+    assert (await probe.look()).unloaded == ("a",)
+    del server.pages["/api/ps"]
+    assert (await probe.look()).unloaded == (), "nothing is known of an older version"
+
+
+async def test_what_a_router_of_llama_cpp_would_have_to_load_is_known(server: FakeEngine, open_probe: Probe) -> None:
+    listed = [
+        {"id": name, "owned_by": "llamacpp", "status": {"value": value}}
+        for name, value in (("a", "loaded"), ("b", "unloaded"), ("c", "loading"))
+    ]
+    server.pages["/v1/models"] = page({"object": "list", "data": listed})
+
+    assert (await open_probe().look()).unloaded == ("b", "c")
 
 
 async def test_a_server_of_an_unknown_engine_is_left_alone_while_it_answers_us(
