@@ -18,8 +18,8 @@ from perllm.policy import contextual, table
 from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.kubernetes.build import Progress
 from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
-from perllm_lab.lab import COMPONENTS, Lab, LabSettings
-from perllm_lab.lab_forecast import LabConditions, forecast, observe
+from perllm_lab.lab import COMPONENTS, OPERATOR_LOG, Lab, LabSettings
+from perllm_lab.lab_forecast import Figures, LabConditions, forecast, observe
 from perllm_lab.lateness import find_shortage, measure_lateness
 from perllm_lab.policies import build_operator, configure_operator
 from perllm_lab.report.progress import Display, Stage
@@ -113,15 +113,29 @@ async def run_demo(settings: DemoSettings, display: Display) -> list[str]:
     display.say(KINDS[settings.runs_as])
     runs, faults = {}, []
     for name in settings.contenders:
-        lab_settings = _configure(name, settings)
-        async with Lab(binaries, scenario, settings.folder / name, lab_settings) as lab:
-            runs[name] = await _replay(lab, name, _submission(name, settings), requests, display)
-            faults += [] if name == KUBE_SCHEDULER else find_faults(runs[name].objects, lab.operator_log.read_text())
+        runs[name] = await run_contender(name, settings, requests, binaries, display)
+        log = settings.folder / name / OPERATOR_LOG
+        faults += [] if name == KUBE_SCHEDULER else find_faults(runs[name].objects, log.read_text())
     _report(runs, display)
-    if contextual.NAME in runs:
-        display.say(describe_forecast(settings, runs[contextual.NAME], scenario))
+    for name, run in runs.items():
+        if name != KUBE_SCHEDULER:
+            display.say(f"{name} as the simulator predicts it: {predict(name, settings, run)}, idle nodes left out")
+            display.say(f"{name} as it was:                     {observe(run.runs, run.truth)}")
     _show_files(settings, display)
     return faults
+
+
+async def run_contender(
+    name: str, settings: DemoSettings, requests: Sequence[Request], binaries: Mapping[str, Path], display: Display
+) -> SchedulerRun:
+    """Replay the requests through one scheduler, in a lab of its own that has learned nothing.
+
+    Raises:
+        SlowMachineError: what was measured would not mean anything.
+    """
+    scenario = load_scenario(settings.scenario)
+    async with Lab(binaries, scenario, settings.folder / name, _configure(name, settings)) as lab:
+        return await _replay(lab, name, _submission(name, settings), requests, display)
 
 
 def _configure(name: str, settings: DemoSettings) -> LabSettings:
@@ -228,17 +242,13 @@ def _report(results: Mapping[str, SchedulerRun], display: Display) -> None:
     display.say(describe_energy(energy_errors(results[first].objects, results[first].truth, rates)))
 
 
-def describe_forecast(settings: DemoSettings, run: SchedulerRun, scenario: Scenario) -> str:
-    """Return what the simulator predicts for PerLLM's tasks, run as they were here, and what came of them."""
+def predict(name: str, settings: DemoSettings, run: SchedulerRun) -> Figures:
+    """Return what the simulator predicts for the tasks of a policy of PerLLM, run as they were in the lab."""
     scrape_s = LabSettings().scrape_interval_s
     conditions = LabConditions(settings.speed, find_start_s(run), scrape_s, settings.runs_as)
-    build = partial(build_operator, strict=settings.strict)
+    build = partial(build_operator, name, strict=settings.strict)
     requests = [one.request for one in run.runs]
-    predicted = forecast(build, scenario, requests, conditions, seeds=FORECAST_SEEDS)
-    return (
-        f"{contextual.NAME} as the simulator predicts it: {predicted}, idle nodes left out\n"
-        f"{contextual.NAME} as it was:                     {observe(run.runs, run.truth)}"
-    )
+    return forecast(build, load_scenario(settings.scenario), requests, conditions, seeds=FORECAST_SEEDS)
 
 
 def find_start_s(run: SchedulerRun) -> float:

@@ -205,7 +205,7 @@ class Lab:
         self._stack.push_async_callback(self.operator.stop)
         await self.start_operator()
         if self.settings.has_agents:
-            self.agents = self._build_agents()
+            self.agents = self.build_agents()
             self._stack.push_async_callback(self.agents.stop)
             await self.agents.start()
             await self.agents.wait_until(self.serves_all, timeout_s=START_TIMEOUT_S)
@@ -235,7 +235,8 @@ class Lab:
             argv.append("--resident")
         return Process("nodes", argv, log_file=self.folder / "nodes.log")
 
-    def _build_agents(self) -> Process:
+    def build_agents(self, environment: Mapping[str, str] | None = None) -> Process:
+        """Return the agents of all nodes as a process."""
         arguments = {
             "--kubeconfig": self.control_plane.admin_kubeconfig,
             "--scenario": self.settings.scenario_name,
@@ -243,7 +244,7 @@ class Lab:
         }
         argv = [sys.executable, "-m", "perllm_lab.nodes.agents"]
         argv += [str(part) for pair in arguments.items() for part in pair]
-        return Process("agents", argv, log_file=self.folder / "agents.log")
+        return Process("agents", argv, log_file=self.folder / "agents.log", environment=environment)
 
     def _build_operator(self) -> Process:
         config = {

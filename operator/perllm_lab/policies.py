@@ -96,15 +96,31 @@ def build_scheduler(name: str, context: BuildContext) -> Strategy:
     return build_baseline(name, context, find_parameters(load_tuned(), name, context.scenario.name))
 
 
-def build_operator(context: BuildContext, *, strict: bool) -> Strategy:
-    """Return the operator as it is by default, for tasks that may be rejected and ended, or for those that may not."""
+def build_operator(name: str, context: BuildContext, *, strict: bool) -> Strategy:
+    """Return the operator with one of its policies, as a lab configures it.
+
+    Args:
+        name: of the policy.
+        context: of the simulation.
+        strict: whether tasks may be rejected and ended.
+    """
     mode = replace(OPERATOR_MODE, min_hit_chance=MIN_HIT_CHANCE) if strict else LENIENT_MODE
-    return Placing(contextual.NAME, CsUcb(), mode, context.settings)
+    policy = (
+        CsUcb()
+        if name == contextual.NAME
+        else _make_baseline(name, context, find_settings(name, context.scenario.name))
+    )
+    return Placing(name, policy, mode, context.settings)
+
+
+def find_settings(name: str, scenario: str) -> dict[str, Any]:
+    """Return the parameters of one of the operator's policies found for a scenario; empty for its defaults."""
+    return dict(find_parameters(load_tuned(), name + EXTENDED, scenario))
 
 
 def configure_operator(name: str, scenario: str) -> dict[str, Any]:
     """Return the operator's `policy` setting for one of its policies, with the parameters found for a scenario."""
-    parameters = dict(find_parameters(load_tuned(), name + EXTENDED, scenario))
+    parameters = find_settings(name, scenario)
     return {"name": name, **({name.replace("-", "_"): parameters} if parameters else {})}
 
 

@@ -19,12 +19,25 @@ from stalls import measure_stalls
 from starvation import measure_starvation
 from tables import Row, render
 from waiting import measure_waiting
+from watching import measure_watching
 from whole_loop import measure_loop
 
 from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
 from perllm_lab.lab import COMPONENTS
 
-PARTS = ("decision", "simulator", "waiting", "latency", "binding", "loop", "starvation", "stalls", "served", "peer")
+PARTS = (
+    "decision",
+    "simulator",
+    "waiting",
+    "latency",
+    "binding",
+    "loop",
+    "starvation",
+    "stalls",
+    "served",
+    "watching",
+    "peer",
+)
 WITHOUT_CLUSTER = {"decision", "simulator", "waiting"}
 SIZES = (100, 1000)
 LATENCY_NODES = 1000
@@ -74,6 +87,7 @@ async def _measure(
         "starvation": lambda place: measure_starvation(binaries, place, say),
         "stalls": lambda place: measure_stalls(binaries, place, say),
         "served": lambda place: measure_served(binaries, place, say),
+        "watching": lambda place: measure_watching(binaries, place, say),
         "peer": lambda place: measure_peer(binaries, place, say),
     }
     for name, measure in measurements.items():

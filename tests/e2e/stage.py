@@ -17,7 +17,7 @@ from perllm.cluster.client import ApiError, Object
 from perllm.cluster.informer import Informer, keep_all
 from perllm_lab.lab import Lab
 from perllm_lab.trace_replay import FINAL_PHASES, TraceReplay, as_tasks
-from perllm_lab.workload.manifests import task_manifest
+from perllm_lab.workload.manifests import served_task_manifest, task_manifest
 from perllm_lab.workload.names import FAIL_ANNOTATION
 from perllm_lab.workload.requests import Request
 
@@ -55,13 +55,15 @@ class Stage:
         output_tokens: int = 60,
         fails: bool = False,
         containers: list[Object] | None = None,
+        runs_as: RunsAs = RunsAs.POD,
         **spec: Any,
     ) -> None:
         """Create a task; `output_tokens` is the true length, which PerLLM does not see."""
         request = Request(name, self.lab.scenario.model, 0.0, 200, output_tokens, 1000, 120.0)
-        manifest = task_manifest(request, namespace=self.namespace)
+        write = task_manifest if runs_as is RunsAs.POD else served_task_manifest
+        manifest = write(request, namespace=self.namespace)
         manifest["spec"].update(spec)
-        template = manifest["spec"]["template"]
+        template = manifest["spec"].get("template")
         if fails:
             template["metadata"]["annotations"][FAIL_ANNOTATION] = "true"
         if containers is not None:
@@ -139,6 +141,11 @@ class Stage:
         """Return what really happened to the pods of this namespace."""
         lines = self.lab.read_truth(self.truth_start)
         return [line for line in lines if line["kind"] == "pod" and line["namespace"] == self.namespace]
+
+    def completed_requests(self) -> Counter[str]:
+        """Return how often each task's request was really answered to its end; names are of all namespaces."""
+        lines = self.lab.read_truth(self.truth_start)
+        return Counter(line["task"] for line in lines if line["kind"] == "request" and line["outcome"] == "Succeeded")
 
     def completed_runs(self) -> Counter[str]:
         """Return how often each task has really run to its end."""

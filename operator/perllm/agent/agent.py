@@ -106,6 +106,7 @@ class Agent:
             own=own,
             on_change=self._note_servers,
             interval_s=config.probe_interval_s,
+            now=time.monotonic,
             guard=self._guard,
             rng=self._rng,
         )

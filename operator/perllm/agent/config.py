@@ -42,7 +42,7 @@ class ModelServerSettings(_AgentSection):
     slots: Annotated[int, Field(ge=1, le=MAX_SLOTS)] | None = Field(
         default=None,
         description="How many requests it processes at a time. If absent, what the server says; if it says nothing, "
-        "there is no limit in the agent.",
+        "what is learned from its behaviour, with no limit in the agent until then.",
     )
 
 

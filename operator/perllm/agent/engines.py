@@ -8,7 +8,8 @@ The names are those in the sources of the engines:
 * llama.cpp: ``tools/server/server-context.cpp``; only with ``--metrics``. Newer versions have none about the cache.
 * Ollama has no metrics; ``/api/version`` is its own.
 
-In a list of models, vLLM, SGLang and llama.cpp name themselves as the owner.
+In a list of models, vLLM, SGLang and llama.cpp name themselves as the owner. llama.cpp's router says there which models
+are loaded, Ollama in ``/api/ps``; all others have their models in memory.
 """
 
 import re
@@ -25,6 +26,8 @@ from perllm.api.node_server import MAX_SERVED_MODELS, InferenceEngine
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,252}")
 """What a task can name; other models cannot be asked for."""
+
+_NOT_LOADED = ("unloaded", "loading", "sleeping")
 
 MAX_SLOTS = 100_000
 MAX_REQUESTS = 10**6
@@ -146,6 +149,20 @@ def read_slots(content: Any) -> int | None:
 def is_ollama(content: Any) -> bool:
     """Whether this is an answer of Ollama's ``/api/version``."""
     return isinstance(content, dict) and isinstance(content.get("version"), str)
+
+
+def read_loaded(content: Any) -> frozenset[str] | None:
+    """Return the models in memory by an answer of Ollama's ``/api/ps``; None if it is none."""
+    listed = content.get("models") if isinstance(content, dict) else None
+    if not isinstance(listed, list):
+        return None
+    return frozenset(str(one.get("name")) for one in listed if isinstance(one, dict))
+
+
+def read_unloaded(models: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """Return the models that a list of models says are not in memory, as that of llama.cpp's router does."""
+    states = ((one["id"], one.get("status")) for one in models)
+    return frozenset(name for name, state in states if isinstance(state, dict) and state.get("value") in _NOT_LOADED)
 
 
 def _read_samples(text: str, names: tuple[str, ...]) -> dict[str, list[float]]:

@@ -13,11 +13,14 @@ from perllm.agent.engines import (
     Load,
     is_ollama,
     read_load,
+    read_loaded,
     read_models,
     read_slots,
+    read_unloaded,
     recognise_metrics,
     recognise_owner,
 )
+from perllm.agent.slot_learning import SlotLearning
 from perllm.api.node_server import InferenceEngine, NodeModelServer
 from perllm.text import clean_line, error_line
 
@@ -44,14 +47,23 @@ class ServerProbe:
         session: HTTP session.
         address: the server.
         count_own: returns the number of requests that PerLLM has in process there.
+        learning: how many requests it processes at a time, as far as that shows.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, address: ServerAddress, count_own: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        address: ServerAddress,
+        count_own: Callable[[], int],
+        learning: SlotLearning,
+    ) -> None:
         self._session = session
         self._address = address
         self._count_own = count_own
+        self._learning = learning
         self._engine = InferenceEngine.OTHER
         self._slots: int | None = None
+        self._unloaded: frozenset[str] = frozenset()
         self._is_identified = False
         self._ready: NodeModelServer | None = None
 
@@ -77,21 +89,28 @@ class ServerProbe:
         own = max(own, self._count_own())
         if not self._is_identified:
             await self._identify()
+        if self._engine is InferenceEngine.OLLAMA:
+            await self._read_loaded(models)
+        foreign = max(load.requests - own, 0)
+        self._learning.see_load(load, own + foreign)
         self._ready = NodeModelServer(
             url=self._address.url,
             engine=self._engine,
             ready=True,
             models=models,
-            slots=self._address.slots or self._slots,
+            unloaded=tuple(name for name in models if name in self._unloaded),
+            slots=self._address.slots or self._slots or self._learning.limit,
+            slots_learned=None if self._address.slots or self._slots or not self._learning.limit else True,
             running=load.running,
             waiting=load.waiting,
-            foreign=max(load.requests - own, 0),
+            foreign=foreign,
             cache_use=load.cache_use,
         )
         return self._ready
 
     def _fail(self, problem: str) -> NodeModelServer:
         self._is_identified = False  # another server may come back
+        self._learning.forget()
         self._ready = None
         return NodeModelServer(
             url=self._address.url,
@@ -108,6 +127,7 @@ class ServerProbe:
         if not models:
             raise _ProbeError("it lists no models that a task could name")
         self._engine = recognise_owner(models) or self._engine
+        self._unloaded = read_unloaded(models)
         return tuple(one["id"] for one in models)
 
     async def _check_health(self) -> None:
@@ -127,6 +147,10 @@ class ServerProbe:
         text = content.decode(errors="replace")
         self._engine = recognise_metrics(text) or self._engine
         return read_load(self._engine, text)
+
+    async def _read_loaded(self, models: tuple[str, ...]) -> None:
+        loaded = read_loaded(await self._try(f"{self._address.root}/api/ps"))
+        self._unloaded = frozenset(models) - loaded if loaded is not None else frozenset()
 
     async def _identify(self) -> None:
         """Find out what neither the models nor the metrics show: the slots of llama.cpp, and Ollama."""

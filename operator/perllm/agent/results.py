@@ -62,6 +62,7 @@ def build_report(
         end=_judge(error),
         start_time=to_time(begun_unix_s),
         end_time=to_time(begun_unix_s + length_s),
+        load_time=_add_loads([one.load_s for one in counted]),
         time_to_first_token=_mean([one.first_token_s for one in counted]),
         prompt_tokens=_sum([one.reported_prompt_tokens for one in counted]),
         tokens=tokens,
@@ -135,6 +136,11 @@ def _count_tokens(answers: Sequence[Answer]) -> tuple[int | None, TokenSource | 
 def _sum(counts: Sequence[int | None]) -> int | None:
     known = [count for count in counts if count is not None]
     return min(sum(known), MAX_TOKENS) if known and len(known) == len(counts) else None
+
+
+def _add_loads(spans_s: Sequence[float | None]) -> float | None:
+    known = [span_s for span_s in spans_s if span_s is not None]
+    return sum(known) if known else None
 
 
 def _mean(spans_s: Sequence[float | None]) -> float | None:

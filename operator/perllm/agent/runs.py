@@ -172,10 +172,14 @@ class Runs:
         self, assignment: Assignment, server: KnownServer, request: ChatRequest, answer: Answer
     ) -> CompletionError | None:
         """Make a request; return why there is no complete answer, None if there is."""
+        answer.load_s = await self._servers.load(server, request.model)
+        server.learning.begin(answer)
         try:
             await server.endpoint.ask(request, answer)
             check_text(answer)
         except UnavailableError as error:
+            if error.is_full:
+                server.learning.see_refusal(self._count_requests(server) - 1)
             server.hurry.set()
             return error
         except CompletionError as error:
@@ -183,6 +187,8 @@ class Runs:
         except Exception as error:
             self._guard.note("task", assignment.key, error)
             return ServerFailedError(f"the request failed unexpectedly: {type(error).__name__}")
+        finally:
+            server.learning.end(answer)
         return None
 
     def _report_missing(self, assignment: Assignment) -> None:

@@ -12,7 +12,9 @@ from random import Random
 import aiohttp
 
 from perllm.agent.addresses import ServerAddress
+from perllm.agent.loading import can_load, load_model
 from perllm.agent.probe import ServerProbe
+from perllm.agent.slot_learning import SlotLearning
 from perllm.api.node_server import MAX_SERVERS, NodeModelServer
 from perllm.completions.endpoint import Endpoint
 from perllm.guard import Guard, describe
@@ -28,14 +30,18 @@ class KnownServer:
     Attributes:
         address: where it is.
         endpoint: sends requests to it.
+        learning: how many requests it processes at a time, as far as that shows.
         state: what it is now; None until it was looked at.
         hurry: set to look at it at once.
+        loading: the models that it is being asked to load.
     """
 
     address: ServerAddress
     endpoint: Endpoint
+    learning: SlotLearning
     state: NodeModelServer | None = None
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    loading: set[str] = field(default_factory=set)
 
     def serves(self, model: str) -> bool:
         """Whether it can be asked for a model now."""
@@ -51,6 +57,7 @@ class ModelServers:
         own: number of requests that PerLLM has in process, by URL of the server.
         on_change: called after every change of what is known.
         interval_s: seconds between two looks at a server.
+        now: monotonic clock, in seconds.
         guard: records unexpected failures.
         rng: jitter of the interval.
 
@@ -66,6 +73,7 @@ class ModelServers:
         own: Counter[str],
         on_change: Callable[[], None],
         interval_s: float,
+        now: Callable[[], float],
         guard: Guard,
         rng: Random,
     ) -> None:
@@ -75,6 +83,7 @@ class ModelServers:
         self._own = own
         self._on_change = on_change
         self._interval_s = interval_s
+        self._now = now
         self._guard = guard
         self._rng = rng
         self._known: dict[ServerAddress, KnownServer] = {}
@@ -91,13 +100,29 @@ class ModelServers:
         """Return the servers that can be asked for a model now."""
         return [one for one in self._known.values() if one.serves(model)]
 
+    async def load(self, server: KnownServer, model: str) -> float | None:
+        """Have a server load a model; return the seconds that took, None if it has it or cannot be asked.
+
+        Further requests that come meanwhile wait for it in the server.
+        """
+        if model in server.loading or not can_load(server.state, model):
+            return None
+        server.loading.add(model)
+        begun_s = self._now()
+        try:
+            has_loaded = await load_model(self._session, server.address, model)
+        finally:
+            server.loading.discard(model)
+            server.hurry.set()
+        return self._now() - begun_s if has_loaded else None
+
     def adopt(self, addresses: Iterable[ServerAddress]) -> None:
         """Look at these servers from now on, the first `MAX_SERVERS` of them, and at no others."""
         wanted: dict[str, ServerAddress] = {}
         for one in addresses:
             wanted.setdefault(one.url, one)
         first = islice(wanted.values(), MAX_SERVERS)
-        self._known = {one: self._known.get(one) or KnownServer(one, self._open_endpoint(one)) for one in first}
+        self._known = {one: self._known.get(one) or self._open(one) for one in first}
         self._adopted.set()
         self._note_change()
 
@@ -112,6 +137,9 @@ class ModelServers:
         finally:
             self._watches.clear()
 
+    def _open(self, address: ServerAddress) -> KnownServer:
+        return KnownServer(address, self._open_endpoint(address), SlotLearning(self._now))
+
     def _follow(self, group: asyncio.TaskGroup) -> None:
         for address in self._watches.keys() - self._known.keys():
             self._watches.pop(address).cancel()
@@ -120,7 +148,7 @@ class ModelServers:
 
     async def _watch(self, server: KnownServer) -> None:
         url = server.address.url
-        probe = ServerProbe(self._session, server.address, partial(self._own.__getitem__, url))
+        probe = ServerProbe(self._session, server.address, partial(self._own.__getitem__, url), server.learning)
         while True:
             server.hurry.clear()
             try:

@@ -38,8 +38,17 @@ class NodeModelServer(Resource):
         description="The models that it serves, by the names that requests use.",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
+    unloaded: tuple[ModelName, ...] = Field(
+        default=(),
+        max_length=MAX_SERVED_MODELS,
+        description="Those of the models that it has to load first.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
     slots: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
         default=None, description="How many requests it processes at a time; absent if unknown."
+    )
+    slots_learned: bool | None = Field(
+        default=None, description="True if the number of slots was learned from the behaviour of the server."
     )
     running: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Requests in process.")
     waiting: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Requests that wait in the server.")

@@ -39,6 +39,10 @@ class ServedRun(Resource):
     )
     start_time: AwareDatetime = Field(description="When the agent sent the request, by the clock of the API server.")
     end_time: AwareDatetime = Field(description="When the answer was complete, or the request failed.")
+    load_time: Seconds | None = Field(
+        default=None,
+        description="Seconds in which the server loaded the model first, before the time to the first token.",
+    )
     time_to_first_token: Seconds | None = Field(
         default=None, description="Seconds from the request to the first token; the mean over all prompts."
     )

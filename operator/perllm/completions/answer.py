@@ -13,6 +13,7 @@ class Answer:
     Attributes:
         pieces: pieces of the text, in order.
         chunks: number of pieces of text or reasoning received.
+        load_s: seconds in which the server loaded the model before; None if it had it, or that is not known.
         sent_s: when the request that is being answered was sent; None if the server was not ready for it.
         first_s: when the first token arrived.
         ended_s: when the answer was complete, or had failed.
@@ -26,6 +27,7 @@ class Answer:
 
     pieces: list[str] = field(default_factory=list)
     chunks: int = 0
+    load_s: float | None = None
     sent_s: float | None = None
     first_s: float | None = None
     ended_s: float | None = None

@@ -16,7 +16,8 @@ from perllm.completions.errors import CompletionError, PromptRejectedError, Serv
 from perllm.completions.events import MAX_EVENT_BYTES, ServerEvent, read_events
 from perllm.text import clean_line, error_line
 
-NOT_READY = frozenset({408, 425, 429, 502, 503, 504, *range(520, 530)})
+TOO_MANY_REQUESTS = 429
+NOT_READY = frozenset({408, 425, TOO_MANY_REQUESTS, 502, 503, 504, *range(520, 530)})
 """Statuses of servers, and of proxies in front of them, while a model is being loaded or all slots are taken."""
 
 MAX_REFUSAL_BYTES = 65536
@@ -156,7 +157,8 @@ class Endpoint:
 
     def _judge(self, response: aiohttp.ClientResponse, message: str) -> CompletionError:
         if response.status in NOT_READY:
-            return UnavailableError(message, read_retry_after_s(response.headers, self._unix_now()))
+            retry_after_s = read_retry_after_s(response.headers, self._unix_now())
+            return UnavailableError(message, retry_after_s, is_full=response.status == TOO_MANY_REQUESTS)
         return (ServerFailedError if response.status >= 500 else PromptRejectedError)(message)
 
     def _build_headers(self) -> dict[str, str]:

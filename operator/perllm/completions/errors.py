@@ -27,8 +27,10 @@ class UnavailableError(CompletionError):
 
     Attributes:
         retry_after_s: after how many seconds the server asked for a retry; 0 if it did not.
+        is_full: whether it said that it has too many requests.
     """
 
-    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+    def __init__(self, message: str, retry_after_s: float = 0.0, *, is_full: bool = False) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.is_full = is_full

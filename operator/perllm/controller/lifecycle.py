@@ -54,6 +54,9 @@ Requests are made again until the deadline: servers that are overloaded for a wh
 REPORT_S = 0.5
 """How long the report of a request that ended in time may take to be seen. Its agent ends it at the deadline itself."""
 
+CLOSED_S = 0.02
+"""How long after the deadline an agent has closed the request of a task that is to end then."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -150,6 +153,14 @@ def find_verdict_s(task: Task, pods: Sequence[Pod]) -> float:
     """Return the Unix time from which a task that has not ended has missed its deadline."""
     is_awaited = any(pod.is_served and not pod.is_finished for pod in pods)
     return task.due_s + (REPORT_S if is_awaited else 0.0)
+
+
+def find_closed_s(task: Task, pod: Pod) -> float | None:
+    """Return the Unix time at which a request has left its slot, whatever its report will say; None if it may go on."""
+    is_awaited = pod.is_served and not pod.is_finished and task.spec is not None
+    if not is_awaited or task.valid_spec.on_deadline_missed is not OnDeadlineMissed.TERMINATE:
+        return None
+    return task.due_s + CLOSED_S
 
 
 def _go_on(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) -> Step:

@@ -29,6 +29,7 @@ def build_outcome(
         if energy_j is None
         else max(energy_j - decision.forecast.energy.transmission_energy_j, 0.0),
         residence=residence,
+        load_s=status.run.load_time if status.run else None,
     )
     return judge_run(decision, run)
 

@@ -1,10 +1,12 @@
 """Keeps in-flight tasks, energy windows and the health of nodes in line with the pods of tasks."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from perllm.cluster.node import Node
 from perllm.cluster.pod import Pod
 from perllm.cluster.pod_ends import PodPatience, call_end, doubt_end, is_refusal
+from perllm.controller.lifecycle import find_closed_s
 from perllm.controller.outcome_learner import OutcomeLearner
 from perllm.controller.tracking import Tracked
 from perllm.energy.settlement import Settlement
@@ -92,6 +94,9 @@ class PodAccounts:
         for name, pod in list(tracked.pods.items()):
             node = None if pod.node is None else self._node_of(pod.node)
             called = doubt_end(call_end(pod, self._patience, task.due_s, now_s), node, self._patience, now_s)
+            closed_s = find_closed_s(task, pod)
+            if closed_s is not None and now_s >= closed_s:
+                called = replace(called, has_left_slots=True)
             if called != pod:
                 tracked.pods[name] = called
                 self.note_change(called, pod, task.spec.model)

@@ -258,7 +258,9 @@ class Reconciler:
         task, status = tracked.task, tracked.status
         if task.spec is None:
             return
-        looks_s = [next_look_s(pod, self._patience, task.due_s, now_s) for pod in tracked.pods.values()]
+        pods = tracked.pods.values()
+        looks_s = [next_look_s(pod, self._patience, task.due_s, now_s) for pod in pods]
+        looks_s += [lifecycle.find_closed_s(task, pod) for pod in pods]
         waits_s = [look_s - now_s for look_s in looks_s if look_s is not None and look_s > now_s]
         if not status.phase.is_final:
             verdict_s = lifecycle.find_verdict_s(task, tracked.all_pods)

@@ -36,6 +36,9 @@ LOAD_DOUBT = 0.5
 LOAD_STEP = 0.3
 """Weight of the newest run on a node that had to load its model, in the mean loading time of its type."""
 
+MEASURED_LOAD_STEP = 0.5
+"""The same of a loading that was measured by itself: it varies with what else the node reads from its disk."""
+
 Arm = tuple[str, ArmSummary, dict[str, Any]]
 """A model, what was observed of it on a node, and the machine part of what was learned."""
 
@@ -112,6 +115,11 @@ class Learner:
         row = self._rows[node]
         self._know(model, row).loads_from_s[row] = -np.inf
 
+    def unload(self, node: str, model: str) -> None:
+        """Note that a node does not have the model in memory."""
+        row = self._rows[node]
+        self._know(model, row).loads_from_s[row] = np.inf
+
     def load(self, row: int, model: str, now_s: float) -> None:
         """Note that a node is about to load the model, unless it has it or does so already."""
         loads_from_s = self._know(model, row).loads_from_s
@@ -149,7 +157,10 @@ class Learner:
         occupancy, prompt, output = max(outcome.run.occupancy, 1.0), outcome.run.prompt_tokens, outcome.output_tokens
         others = _readable_tokens(outcome.run.others_tokens, outcome.run.run_s, known.latency.coefficients[row])
         features = latency_features(prompt, others, output, occupancy, is_served=outcome.run.is_served)
-        if outcome.run.cold > 0.0:
+        if outcome.run.load_s is not None:
+            self._learn_measured_load(known, row, outcome.run.load_s)
+            known.latency.learn(row, features, max(outcome.run.run_s - outcome.run.load_s, 0.0), None)
+        elif outcome.run.cold > 0.0:
             self._learn_cold(known, row, outcome, features)
         else:
             error = _find_scatter(outcome, features, known.latency.coefficients[row])
@@ -332,6 +343,11 @@ class Learner:
         if warm_s < known.latency.coefficients[row] @ features:
             known.latency.learn_roughly(row, features, warm_s, LOAD_DOUBT * loading_s)
         self._learn_load(known, row, outcome, float(known.latency.coefficients[row] @ features))
+
+    def _learn_measured_load(self, known: ModelLaws, row: int, measured_s: float) -> None:
+        """Move the loading time of a GPU type towards one that was measured by itself."""
+        load_s = known.load_s[row] + MEASURED_LOAD_STEP * (measured_s - known.load_s[row])
+        known.load_s[known.alike(row)] = min(max(load_s, 0.0), MAX_RUN_S)
 
     def _learn_load(self, known: ModelLaws, row: int, outcome: Outcome, warm_s: float) -> None:
         """Move the loading time of a GPU type towards what a run took beyond one on a node that has the model.

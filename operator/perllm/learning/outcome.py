@@ -44,6 +44,7 @@ class ObservedRun:
         occupancy: mean number of tasks per GPU of the node that wrote while it did, itself included.
         others_tokens: prompt tokens of others, per GPU, that it sat through.
         cold: share of the time to load the model that was still to come.
+        load_s: seconds in which its server loaded the model, as measured; None if that was not.
         is_served: whether it ran as a request, so that no pod had to start.
         service: whose answer it was, `<namespace>/<name>`, or the namespace alone; empty if that is not known.
     """
@@ -57,6 +58,7 @@ class ObservedRun:
     occupancy: float
     others_tokens: float
     cold: float
+    load_s: float | None = None
     is_served: bool = False
     service: str = ""
 
@@ -69,7 +71,7 @@ class ObservedRun:
     def has_possible_load(self) -> bool:
         """Whether what it is said to have met on its node is possible."""
         is_met = 0 <= self.occupancy <= MAX_OTHERS and 0 <= self.others_tokens <= MAX_TOKENS * MAX_OTHERS
-        return is_met and 0 <= self.cold <= 1
+        return is_met and 0 <= self.cold <= 1 and (self.load_s is None or 0 <= self.load_s <= MAX_RUN_S)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,8 +58,11 @@ def read_offer(item: Object) -> Offer:
     status = NodeServerStatus.model_validate(as_object(item.get("status")))
     ready = [server for server in status.servers if server.ready]
     slots = [server.slots for server in ready]
+    models = frozenset(model for server in ready for model in server.models)
+    loaded = frozenset(model for server in ready for model in server.models if model not in server.unloaded)
     serving = Serving(
-        models=frozenset(model for server in ready for model in server.models),
+        models=models,
+        unloaded=models - loaded,
         slots=None if None in slots else float(sum(one for one in slots if one is not None)),
         foreign=float(sum(server.foreign for server in ready)),
     )

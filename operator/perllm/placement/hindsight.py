@@ -4,7 +4,7 @@ Several prompts of a task are asked one after the other. Its time and energy are
 linear in tokens, so both are learned from it. The sum of its answers says little about the length of one, which is not.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 
 from perllm.learning.outcome import Ended, ObservedRun, Outcome
@@ -29,6 +29,7 @@ class CompletedRun:
         deadline_s: the task's deadline.
         inference_energy_j: its share of the node's energy; None where it could not be measured.
         residence: what it met on its node; None where it was not observed.
+        load_s: seconds in which its server loaded the model, as measured; None where that was not.
     """
 
     prompt_tokens: float
@@ -40,6 +41,7 @@ class CompletedRun:
     deadline_s: float
     inference_energy_j: float | None
     residence: Residence | None
+    load_s: float | None = None
 
 
 def judge_run(decision: Decision, run: CompletedRun) -> Outcome:
@@ -54,7 +56,10 @@ def judge_run(decision: Decision, run: CompletedRun) -> Outcome:
         spent_j = run.inference_energy_j + energy.transmission_energy_j
         energy_error = _log_ratio(spent_j, forecast.energy_given_j(tokens))
     return Outcome(
-        run=_describe_run(decision, met, run.prompt_tokens, run.finished_s - run.bound_s - run.transfer_s),
+        run=replace(
+            _describe_run(decision, met, run.prompt_tokens, run.finished_s - run.bound_s - run.transfer_s),
+            load_s=run.load_s,
+        ),
         output_tokens=tokens,
         latency_s=run.latency_s,
         deadline_s=run.deadline_s,

@@ -9,11 +9,13 @@ class Serving:
 
     Attributes:
         models: the models that can be asked for now.
+        unloaded: those of the models that would have to be loaded first.
         slots: requests that they process at a time; None if that is not known.
         foreign: requests there that are not PerLLM's.
     """
 
     models: frozenset[str] = frozenset()
+    unloaded: frozenset[str] = frozenset()
     slots: float | None = None
     foreign: float = 0.0
 

@@ -417,9 +417,13 @@ class Scheduler:
     def _take_serving(self, node: str, known: Serving) -> None:
         serving = self._fleet.serving_of(node)
         self._ledger.put_foreign(self._fleet.row(node), serving.foreign, self._now_s())
-        for model in serving.models - known.models:
-            self._learner.warm(node, model)
-        if serving.models != known.models or serving.slots != known.slots:
+        for model in serving.models:
+            is_new = model not in known.models
+            if model in serving.unloaded and (is_new or model not in known.unloaded):
+                self._learner.unload(node, model)
+            elif model not in serving.unloaded and (is_new or model in known.unloaded):
+                self._learner.warm(node, model)
+        if (serving.models, serving.unloaded) != (known.models, known.unloaded) or serving.slots != known.slots:
             self._loop.examine_all()
         elif serving.foreign < known.foreign:
             self._loop.free(node)

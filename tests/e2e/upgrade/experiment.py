@@ -11,8 +11,9 @@ from rich.table import Table
 from e2e.chaos.invariants import count_outcomes
 from e2e.command import Say
 from e2e.stage import Stage, is_settled, phases, wait_until
-from e2e.upgrade.release import Release
+from e2e.upgrade.release import Release, has_agents
 from perllm.api import names
+from perllm.api.task_status import RunsAs
 from perllm.cluster.client import Object
 from perllm_lab.trace_replay import FINAL_PHASES
 
@@ -28,11 +29,13 @@ class UpgradeFindings:
     Attributes:
         learned: outcomes in the learned state when each version had been started, and at the end, with a description.
         phases: how many tasks ended in which phase.
+        repeated: requests that were answered though the answer of another one counted.
         problems: one line per defect.
     """
 
     learned: list[tuple[str, int]] = field(default_factory=list)
     phases: Counter[str] = field(default_factory=Counter)
+    repeated: int = 0
     problems: list[str] = field(default_factory=list)
 
     def render(self) -> Table:
@@ -40,7 +43,10 @@ class UpgradeFindings:
         table = Table("when", "outcomes learned", title="Upgrade", title_justify="left")
         for when, count in self.learned:
             table.add_row(when, str(count))
-        table.caption = f"{self.phases.total()} tasks: {dict(self.phases)}; {len(self.problems)} problems"
+        table.caption = (
+            f"{self.phases.total()} tasks: {dict(self.phases)}; {self.repeated} requests answered again; "
+            f"{len(self.problems)} problems"
+        )
         return table
 
     def list_problems(self) -> Sequence[str]:
@@ -58,6 +64,7 @@ class UpgradeExperiment:
         old: source of the version before.
         new: source of this version.
         say: is given a line about each step.
+        served: the tasks that are served tasks.
     """
 
     release: Release
@@ -65,10 +72,14 @@ class UpgradeExperiment:
     old: Path
     new: Path
     say: Say
+    served: list[str] = field(default_factory=list)
     findings: UpgradeFindings = field(default_factory=UpgradeFindings)
 
     async def run(self, tasks: int) -> UpgradeFindings:
-        """Upgrade, roll back and upgrade again, each with so many more tasks under way."""
+        """Upgrade, roll back and upgrade again, each with so many more tasks under way.
+
+        Half of them are served tasks if both versions know these.
+        """
         created = await self.stage.create_many("first", FIRST_TASKS)
         await self.stage.wait_all_settled(created, timeout_s=END_S)
         await self.stage.wait_learned(FIRST_TASKS, timeout_s=LEARN_S)
@@ -79,13 +90,22 @@ class UpgradeExperiment:
             "upgraded again": partial(self.release.install, self.new),
         }
         for number, (what, change) in enumerate(changes.items()):
-            created += await self.stage.create_many(f"task-{number}", tasks, output_tokens=OUTPUT_TOKENS)
+            created += await self._create(number, tasks)
             await self._wait_finished(len(created) - 4 * tasks // 5)
             await change()
             await self._note_learned(what)
         await self._judge(created)
         await self._clear()
         return self.findings
+
+    async def _create(self, number: int, tasks: int) -> list[str]:
+        count = tasks // 2 if has_agents(self.old) else 0
+        pods = await self.stage.create_many(f"task-{number}", tasks - count, output_tokens=OUTPUT_TOKENS)
+        served = await self.stage.create_many(
+            f"served-{number}", count, output_tokens=OUTPUT_TOKENS, runs_as=RunsAs.REQUEST
+        )
+        self.served += served
+        return [*pods, *served]
 
     async def _wait_finished(self, count: int) -> None:
         """Wait until so many tasks have ended, but not all."""
@@ -114,7 +134,12 @@ class UpgradeExperiment:
         await self._note_learned("at the end")
         tasks = await self.stage.tasks()
         self.findings.phases = phases(tasks)
-        problems += _find_task_problems(created, tasks, self.stage.completed_runs())
+        runs, requests = self.stage.completed_runs(), self.stage.completed_requests()
+        self.findings.repeated = sum(requests[name] - 1 for name in self.served)
+        # A request whose report was not accepted before its agent ended is made again.
+        problems += _find_task_problems(
+            created, tasks, {**runs, **{name: min(requests[name], 1) for name in self.served}}
+        )
         problems += _find_learning_problems(tasks.values(), await self.stage.profiles())
 
     async def _are_all_settled(self) -> bool:
@@ -141,7 +166,7 @@ def _find_task_problems(created: Sequence[str], tasks: Mapping[str, Object], run
     return [
         *(f"{name} is lost" for name in created if name not in tasks),
         *(f"{name} is {status['phase']}: {status.get('message')}" for name, status in ends.items()),
-        *(f"{name} has run {runs[name]} times" for name in created if runs[name] != 1),
+        *(f"{name} has run {runs.get(name, 0)} times" for name in created if runs.get(name, 0) != 1),
     ]
 
 

@@ -15,13 +15,14 @@ import yaml
 
 from e2e.stage import wait_until
 from integration.chart.helm import NAMESPACE, Helm
+from perllm.api import names
 from perllm.api.crd import list_crds
 from perllm.cluster.authors import build_author_policy
 from perllm.cluster.client import ApiError, Client
 from perllm.cluster.rbac import build_manifests, collection_path
 from perllm_lab.kubernetes.components import complete_configuration
 from perllm_lab.kubernetes.process import Process
-from perllm_lab.lab import OPERATOR_USER, SCHEDULER_USER, Lab, LabSettings, rbac_user
+from perllm_lab.lab import OPERATOR_USER, SCHEDULER_USER, Lab, LabSettings, rbac_user, wait_served
 from perllm_lab.workload.scenarios import load_scenario
 
 SCENARIO, SPEED = "modern", 1.5
@@ -40,16 +41,20 @@ class Release:
     Attributes:
         lab: on which nothing else of PerLLM is installed.
         helm: installs the chart.
+        agents: the agents of all nodes, if the version has any.
     """
 
     lab: Lab
     helm: Helm
+    agents: Process | None = None
 
     async def install(self, source: Path) -> None:
         """Install the version whose source is in a folder, or upgrade to it."""
         config = yaml.safe_load((self.lab.folder / "operator.yaml").read_text())
         config["server"]["health_host"] = EVERYWHERE
-        values = {"config": config, **NOWHERE}
+        values: dict[str, Any] = {"config": config, **NOWHERE}
+        if has_agents(source):
+            values["agent"] = {"enabled": True, **NOWHERE}
         await self._call("upgrade", "--install", NAME, str(source / "charts" / "perllm"), values=values)
         await self._replace_programs(source)
 
@@ -63,8 +68,10 @@ class Release:
         await asyncio.to_thread(partial(self.helm, *arguments, *place, values=values))
 
     async def _replace_programs(self, source: Path) -> None:
-        """End the pod of one version and start that of another, as its Deployment does."""
+        """End the pods of one version and start those of another, as its Deployment and its DaemonSet do."""
         lab, control_plane = self.lab, self.lab.control_plane
+        if self.agents is not None:
+            await self.agents.stop()
         await asyncio.gather(control_plane.stop_component(SCHEDULER_USER), lab.operator.stop())
         data = (await lab.client.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps/{NAME}"))["data"]
         kubeconfig = await self._authenticate(SCHEDULER_USER)
@@ -74,10 +81,15 @@ class Release:
         file.write_text(data["perllm.yaml"])
         kubeconfig = await self._authenticate(OPERATOR_USER)
         argv: list[str | Path] = [sys.executable, "-m", "perllm", "run", "--config", file, "--kubeconfig", kubeconfig]
-        environment = {**os.environ, "PYTHONPATH": str(source / "operator"), "POD_NAMESPACE": NAMESPACE}
+        environment = build_environment(source)
         lab.operator = Process("operator", argv, log_file=lab.operator_log, environment=environment)
         await asyncio.gather(lab.start_operator(), control_plane.start_component(SCHEDULER_USER))
         await wait_until(self._is_active, timeout_s=ACTIVE_S, describe=lambda: "the operator is not active")
+        self.agents = lab.build_agents(environment) if has_agents(source) else None
+        if self.agents is not None:
+            await wait_served(lab.client, names.node_servers_path())
+            await self.agents.start()
+            await self.agents.wait_until(lab.serves_all, timeout_s=ACTIVE_S)
 
     async def _authenticate(self, account: str) -> Path:
         """Return a kubeconfig with the token of a service account, which has the name of the lab's user."""
@@ -95,6 +107,16 @@ class Release:
             return "perllm_active 1.0" in await answer.text()
 
 
+def has_agents(source: Path) -> bool:
+    """Return whether the version whose source is in a folder knows served tasks."""
+    return (source / "operator/perllm/agent").is_dir()
+
+
+def build_environment(source: Path) -> dict[str, str]:
+    """Return the environment of a program of the version whose source is in a folder."""
+    return {**os.environ, "PYTHONPATH": str(source / "operator"), "POD_NAMESPACE": NAMESPACE}
+
+
 @asynccontextmanager
 async def open_release(binaries: Mapping[str, Path], folder: Path) -> AsyncIterator[Release]:
     """Start a lab, and remove what it has installed itself."""
@@ -104,9 +126,12 @@ async def open_release(binaries: Mapping[str, Path], folder: Path) -> AsyncItera
         await lab.operator.stop()
         await _uninstall(lab.client)
         await lab.client.post("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+        release = Release(lab, Helm(binaries["helm"]))
         try:
-            yield Release(lab, Helm(binaries["helm"]))
+            yield release
         finally:
+            if release.agents is not None:
+                await release.agents.stop()
             await lab.operator.stop()
 
 

@@ -1,5 +1,6 @@
 """A model server with the endpoints of an engine, over real HTTP."""
 
+import asyncio
 from typing import Any
 
 from aiohttp import web
@@ -23,11 +24,15 @@ class FakeEngine(FakeModelServer):
     Attributes:
         pages: what to answer at each path.
         looks: the paths that were asked for, in order.
+        loads: the models that it was asked to load, as Ollama is.
+        load_s: how long it takes to load one.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.looks: list[str] = []
+        self.loads: list[str] = []
+        self.load_s = 0.0
         self.pages: dict[str, Handler] = {"/health": page(""), "/v1/models": list_models("m", owner="vllm")}
 
     @property
@@ -36,11 +41,22 @@ class FakeEngine(FakeModelServer):
 
     def build_app(self) -> web.Application:
         app = super().build_app()
+        app.router.add_post("/api/generate", self._load)
         app.router.add_get("/{path:.*}", self._show)
         return app
 
     def show_load(self, running: float, waiting: float) -> None:
         self.pages["/metrics"] = page(VLLM_METRICS.format(running=running, waiting=waiting))
+
+    def become_ollama(self, *models: str, loaded: tuple[str, ...] = ()) -> None:
+        self.pages["/v1/models"] = list_models(*models, owner="library")
+        self.pages["/api/version"] = page({"version": "0.12.6"})
+        self.pages["/api/ps"] = page({"models": [{"name": name, "model": name} for name in loaded]})
+
+    async def _load(self, request: web.Request) -> web.StreamResponse:
+        self.loads.append((await request.json())["model"])
+        await asyncio.sleep(self.load_s)
+        return web.json_response({"done": True, "done_reason": "load"})
 
     async def _show(self, request: web.Request) -> web.StreamResponse:
         self.looks.append(request.path)

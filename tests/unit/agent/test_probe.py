@@ -1,6 +1,7 @@
 """What a model server is: asked over real HTTP, and shown with its problem whatever that is."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 
 import aiohttp
@@ -10,6 +11,7 @@ from aiohttp import web
 from perllm.agent import probe
 from perllm.agent.addresses import ServerAddress
 from perllm.agent.probe import ServerProbe
+from perllm.agent.slot_learning import SlotLearning
 from perllm.api.node_server import InferenceEngine, NodeModelServer
 from unit.agent.engines import FakeEngine, list_models, page
 from unit.completions.model_server import Handler, hang_up
@@ -28,7 +30,9 @@ async def open_probe(server: FakeEngine) -> AsyncIterator[Probe]:
     async with aiohttp.ClientSession() as session:
 
         def open_it(own: int = 0, key: str = "", slots: int | None = None) -> ServerProbe:
-            return ServerProbe(session, ServerAddress(server.url, key, slots), lambda: own)
+            return ServerProbe(
+                session, ServerAddress(server.url, key, slots), lambda: own, SlotLearning(time.monotonic)
+            )
 
         yield open_it
 
@@ -66,6 +70,19 @@ async def test_a_server_without_metrics_has_no_foreign_traffic(
     state = await open_probe(own=3).look()
 
     assert (state.ready, state.running, state.waiting, state.foreign) == (True, None, None, 0)
+
+
+async def test_the_slots_of_a_server_that_keeps_requests_waiting_are_learned(
+    server: FakeEngine, open_probe: Probe
+) -> None:
+    server.show_load(running=5, waiting=2)
+    unknown, configured = open_probe(), open_probe(slots=8)
+
+    states = [await unknown.look() for _ in range(3)]
+    settled = [await configured.look() for _ in range(3)]
+
+    assert [(one.slots, one.slots_learned) for one in states] == [(None, None), (None, None), (5, True)]
+    assert (settled[-1].slots, settled[-1].slots_learned) == (8, None)
 
 
 async def test_a_server_whose_metrics_hang_is_ready(
@@ -150,12 +167,30 @@ async def test_a_server_that_was_away_may_come_back_with_other_slots(server: Fak
 
 
 async def test_ollama_is_recognised_by_its_version(server: FakeEngine, open_probe: Probe) -> None:
-    server.pages["/v1/models"] = list_models("llama3.2:1b", owner="library")
-    server.pages["/api/version"] = page({"version": "0.12.6"})
+    server.become_ollama("llama3.2:1b")
 
     state = await open_probe().look()
 
     assert (state.engine, state.models) == (InferenceEngine.OLLAMA, ("llama3.2:1b",))
+
+
+async def test_what_ollama_would_have_to_load_is_known(server: FakeEngine, open_probe: Probe) -> None:
+    server.become_ollama("a", "b", loaded=("b",))
+    probe = open_probe()
+
+    assert (await probe.look()).unloaded == ("a",)
+    del server.pages["/api/ps"]
+    assert (await probe.look()).unloaded == (), "nothing is known of an older version"
+
+
+async def test_what_a_router_of_llama_cpp_would_have_to_load_is_known(server: FakeEngine, open_probe: Probe) -> None:
+    listed = [
+        {"id": name, "owned_by": "llamacpp", "status": {"value": value}}
+        for name, value in (("a", "loaded"), ("b", "unloaded"), ("c", "loading"))
+    ]
+    server.pages["/v1/models"] = page({"object": "list", "data": listed})
+
+    assert (await open_probe().look()).unloaded == ("b", "c")
 
 
 async def test_a_server_of_an_unknown_engine_is_left_alone_while_it_answers_us(

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
@@ -69,6 +70,7 @@ class Desk:
             own=self.own,
             on_change=self._note_change,
             interval_s=60.0,
+            now=time.monotonic,
             guard=make_guard(),
             rng=Random(0),
         )
@@ -95,8 +97,8 @@ async def server() -> AsyncIterator[FakeEngine]:
         yield server
 
 
-@pytest.fixture
-async def desk(server: FakeEngine) -> AsyncIterator[Desk]:
+@asynccontextmanager
+async def open_desk(server: FakeEngine) -> AsyncIterator[Desk]:
     async with aiohttp.ClientSession() as session:
         desk = Desk(session, server)
         desk.servers.adopt([ServerAddress(server.url, slots=2)])
@@ -105,6 +107,12 @@ async def desk(server: FakeEngine) -> AsyncIterator[Desk]:
         yield desk
         watching.cancel()
         await desk.runs.stop(0.0)
+
+
+@pytest.fixture
+async def desk(server: FakeEngine) -> AsyncIterator[Desk]:
+    async with open_desk(server) as desk:
+        yield desk
 
 
 async def run_one(desk: Desk, *script: Handler, **changes: Any) -> tuple[ServedRun, Result | None]:
@@ -127,6 +135,19 @@ async def test_an_answer_is_reported_with_times_tokens_and_text(desk: Desk) -> N
     assert 0 <= run.time_to_first_token <= (run.end_time - run.start_time).total_seconds() + 0.001
     assert result == Result(text="Hello there")
     assert desk.server.requests[0]["max_tokens"] == 50
+
+
+async def test_a_model_that_ollama_has_to_load_is_loaded_first_and_the_time_reported(server: FakeEngine) -> None:
+    server.become_ollama("m")
+    server.load_s = 0.2
+    async with open_desk(server) as desk:
+        run, result = await run_one(desk)
+
+    assert server.loads == ["m"]
+    assert run.load_time is not None
+    assert run.time_to_first_token is not None
+    assert run.time_to_first_token < 0.2 <= run.load_time <= (run.end_time - run.start_time).total_seconds()
+    assert result == Result(text="Hello there")
 
 
 FAILURES: dict[str, Handler] = {

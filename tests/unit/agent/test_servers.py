@@ -48,6 +48,7 @@ async def servers(changes: Changes) -> AsyncIterator[ModelServers]:
             own=Counter(),
             on_change=changes.note,
             interval_s=60.0,
+            now=time.monotonic,
             guard=make_guard(),
             rng=Random(0),
         )

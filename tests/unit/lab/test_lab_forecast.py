@@ -22,7 +22,7 @@ def requests() -> list[Request]:
 
 def test_the_forecast_of_requests_has_no_pod_start(requests: list[Request]) -> None:
     shares = [
-        forecast(partial(build_operator, strict=False), PAPER, requests, conditions, seeds=1).hit_share
+        forecast(partial(build_operator, "cs-ucb", strict=False), PAPER, requests, conditions, seeds=1).hit_share
         for conditions in (SLOW_START, replace(SLOW_START, runs_as=RunsAs.REQUEST))
     ]
     assert shares[0] == 0.0
@@ -31,7 +31,7 @@ def test_the_forecast_of_requests_has_no_pod_start(requests: list[Request]) -> N
 
 def test_late_tasks_take_energy_unless_they_are_strict(requests: list[Request]) -> None:
     lenient_j, strict_j = (
-        forecast(partial(build_operator, strict=strict), PAPER, requests, SLOW_START, seeds=1).energy_j
+        forecast(partial(build_operator, "cs-ucb", strict=strict), PAPER, requests, SLOW_START, seeds=1).energy_j
         for strict in (False, True)
     )
     assert strict_j == 0.0 < lenient_j, "strict ones are rejected"

@@ -250,6 +250,13 @@ class TestModels:
         learner.cool("served")
         assert laws.cold(rows, half_s)[1] == 1.0
 
+    def test_that_were_timed_while_they_were_loaded_are_learned_apart_from_the_run(self, learner: Learner) -> None:
+        warm_s = latency_s(learner, ROW)
+        for number in range(10):
+            learner.learn(make_outcome(number, run_s=warm_s + 20.0, cold=0.0, load_s=20.0))
+        assert learner.laws("m", ROW).load_s[0] == pytest.approx(20.0, rel=0.01)
+        assert latency_s(learner, ROW) == pytest.approx(warm_s, rel=0.05)
+
     def test_are_not_taken_for_loaded_before_a_task_has_completed(self, learner: Learner) -> None:
         learner.load(0, "m", 100.0)
         laws = learner.laws("m", ROW)

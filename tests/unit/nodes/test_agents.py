@@ -85,6 +85,13 @@ def test_what_servers_that_are_not_ready_offer_does_not_count() -> None:
     assert cluster.serving == OFFER
 
 
+def test_a_model_that_no_server_of_the_node_has_in_memory_would_have_to_be_loaded() -> None:
+    cluster = Agents()
+    cluster.renew()
+    cluster.offer({**SERVER, "models": ["m", "n"], "unloaded": ["m", "n"]}, {**SERVER, "models": ["n"]})
+    assert (cluster.serving.models, cluster.serving.unloaded) == ({"m", "n"}, {"m"})
+
+
 def test_the_slots_of_a_node_are_unknown_if_those_of_one_server_are() -> None:
     cluster = Agents()
     cluster.renew()

@@ -75,6 +75,13 @@ def test_a_model_that_is_served_counts_as_loaded(made: Made) -> None:
     assert made.parts.learner.laws("m", row).cold(row, 10.0)[0] == 0.0
 
 
+def test_a_model_that_its_server_would_have_to_load_counts_as_cold_until_it_is_loaded(made: Made) -> None:
+    row = np.array([made.parts.fleet.row("a")])
+    for unloaded, cold in ((frozenset(), 0.0), (SERVING.models, 1.0), (frozenset(), 0.0)):
+        made.scheduler.put_serving("a", replace(SERVING, unloaded=unloaded))
+        assert made.parts.learner.laws("m", row).cold(row, 10.0)[0] == cold
+
+
 def test_foreign_requests_are_part_of_the_occupancy_until_they_end(made: Made) -> None:
     row = np.array([made.parts.fleet.row("a")])
     made.scheduler.put_serving("a", Serving(models=frozenset({"m"}), slots=8.0, foreign=3.0))
