@@ -9,13 +9,13 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 LAB := operator/perllm_lab
 MODEL_SERVER := tests/realnode/model_server
-# The tests of a file share what they start. Labs wait more than they compute, so two cores carry three at a time.
+# The tests of a file share what they start.
 FILES_AT_A_TIME := --dist loadfile --numprocesses
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test busy format coverage check unit integration e2e labs real oldest chaos soak upgrade hostile bench figures figures-all crds chart image release lock clean
+.PHONY: help demo lab test together format coverage check unit integration e2e labs pooled alone real oldest chaos soak upgrade hostile bench figures figures-all crds chart image release lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,14 +26,15 @@ demo: $(VENV)/ready ## Place 300 tasks with PerLLM, the paper's policy and the p
 lab: $(VENV)/ready ## Run a lab for kubectl until Ctrl-C; it resumes where it stopped (ARGS="--fresh" to start over)
 	@$(BIN)/perllm-lab up $(ARGS)
 
-# The real node mostly waits for containers, which leaves the processors to tests that no clock judges.
+# The real node mostly waits for containers, which leaves the processors to other tests.
 test: $(VENV)/ready ## Everything that CI runs
-	@$(MAKE) --no-print-directory --jobs 2 busy real
-	@$(MAKE) --no-print-directory labs
+	@$(MAKE) --no-print-directory --jobs 2 together real
+	@$(MAKE) --no-print-directory alone
 
-busy: $(VENV)/ready
+together: $(VENV)/ready
 	@$(MAKE) --no-print-directory --jobs 2 check unit
 	@$(MAKE) --no-print-directory integration
+	@$(MAKE) --no-print-directory pooled
 
 format: $(VENV)/ready ## Format the code, and mend what ruff can mend
 	@$(BIN)/ruff check --fix
@@ -57,7 +58,14 @@ integration: $(VENV)/ready ## Tests against a real control plane and a real Prom
 e2e: labs real ## A trace through the whole system, faults in the middle of it; minutes
 
 labs: $(VENV)/ready ## The end-to-end tests on simulated nodes
-	@$(BIN)/pytest -q -rP $(FILES_AT_A_TIME) 3 -m "not alone" tests/e2e --ignore tests/e2e/real
+	@$(MAKE) --no-print-directory pooled
+	@$(MAKE) --no-print-directory alone
+
+# Labs wait more than they compute, so two cores carry three. What takes longest starts first (tests/e2e/conftest.py).
+pooled: $(VENV)/ready
+	@$(BIN)/pytest -q -rP --dist loadgroup --no-loadscope-reorder --numprocesses 3 -m "not alone" tests/e2e --ignore tests/e2e/real
+
+alone: $(VENV)/ready
 	@$(BIN)/pytest -q -rP -m alone tests/e2e --ignore tests/e2e/real
 
 real: $(VENV)/ready ## The end-to-end tests on a real node, if run by root and containerd is there

@@ -37,7 +37,7 @@ from perllm.controller.suspensions import Suspensions
 from perllm.controller.watch import TaskWatch
 from perllm.costs.metrics import CostMetrics
 from perllm.costs.outlook import TariffBook
-from perllm.costs.service import EnergyCosts
+from perllm.costs.service import EnergyCosts, charge_nothing
 from perllm.energy.accounts import AccountMetrics, EnergyAccounts
 from perllm.energy.bill import BillMetrics
 from perllm.energy.settlement import Settlement
@@ -95,16 +95,8 @@ class Operator:
             create_profile=self._profiles.create,
             prefix=names.profile_prefix(config.instance),
         )
-        self._cost_source = PrometheusSource(config.telemetry, requests.Session())
-        self._costs = EnergyCosts(
-            TariffBook.build(config.costs),
-            self._cost_source,
-            lambda: base.parts.fleet.nodes,
-            base.scheduler.put_costs,
-            metrics=CostMetrics(registry),
-            guard=base.guard,
-            unix_now=base.unix_now,
-        )
+        self._cost_source = PrometheusSource(config.telemetry, requests.Session()) if config.costs.has_tariffs else None
+        self._costs = None if self._cost_source is None else self._build_costs(self._cost_source)
         settlement = base.build_settlement()
         bill = BillMetrics(registry)
         self._accounts = self._build_accounts(settlement, bill)
@@ -149,6 +141,18 @@ class Operator:
             control.decisions.forget,
         )
 
+    def _build_costs(self, source: PrometheusSource) -> EnergyCosts:
+        base = self._base
+        return EnergyCosts(
+            TariffBook.build(base.config.costs),
+            source,
+            lambda: base.parts.fleet.nodes,
+            base.scheduler.put_costs,
+            metrics=CostMetrics(base.registry),
+            guard=base.guard,
+            unix_now=base.unix_now,
+        )
+
     def _build_accounts(self, settlement: Settlement, bill: BillMetrics) -> EnergyAccounts:
         base = self._base
         return EnergyAccounts(
@@ -178,7 +182,7 @@ class Operator:
             has_tasks=lambda: self._tasks.is_ready,
             pod_paths=find_pod_paths(base.config),
             is_annotated=lambda uid: self._annotated.is_in_flight(uid),
-            charge=self._costs.charge,
+            charge=charge_nothing if self._costs is None else self._costs.charge,
             suspensions=Suspensions(
                 None if self._kueue is None else self._kueue.workloads, base.config.kueue.served_resource
             ),
@@ -226,7 +230,8 @@ class Operator:
         base = self._base
         async with AsyncExitStack() as stack:
             stack.callback(base.source.close)
-            stack.callback(self._cost_source.close)
+            if self._cost_source is not None:
+                stack.callback(self._cost_source.close)
             await stack.enter_async_context(self._serve_health())
             work = await stack.enter_async_context(cancelled_at_exit())
             base.begin(work, "watch of the event loop", partial(watch_loop, base.metrics.process.loop_lag.observe))
@@ -270,7 +275,7 @@ class Operator:
         base = self._base
         begin("telemetry", base.telemetry.run)
         begin("energy accounts", self._accounts.run)
-        if base.config.costs.has_tariffs:
+        if self._costs is not None:
             begin("costs of energy", self._costs.run)
         begin("foreign load", partial(base.foreign.follow, self._find_foreign, base.unix_now))
 

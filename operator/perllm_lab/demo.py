@@ -13,8 +13,8 @@ from typing import Any
 import aiohttp
 
 from perllm.api.task_status import RunsAs
-from perllm.config import NodeSettings
 from perllm.policy import contextual, table
+from perllm.settings.nodes import NodeSettings
 from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.kubernetes.build import Progress
 from perllm_lab.kubernetes.toolchain import default_cache_folder, provide

@@ -14,7 +14,7 @@ from numpy.random import default_rng
 
 from perllm.api.task import Tier
 from perllm.api.task_status import RunsAs
-from perllm.config import NodeSettings
+from perllm.settings.nodes import NodeSettings
 from perllm_lab.hardware.scenario import NodeSpec, Scenario
 from perllm_lab.report.results import RequestResult
 from perllm_lab.simulator.experiment import BuildContext

@@ -29,9 +29,9 @@ from tables import Row
 
 from perllm.cluster.client import Client, Object
 from perllm.cluster.credentials import load_credentials
-from perllm.config import PodSettings
 from perllm.controller.narrowing import narrow
 from perllm.extender.scheduler import scheduler_configuration
+from perllm.settings.tasks import PodSettings
 from perllm_lab.kubernetes import probe
 from perllm_lab.kubernetes.components import SCHEDULER
 from perllm_lab.kubernetes.control_plane import ControlPlane

@@ -11,6 +11,30 @@ from perllm_lab.lab import Lab, LabSettings
 from perllm_lab.workload.scenarios import load_scenario
 
 SPEED = 3.0
+HERE = Path(__file__).parent
+
+
+LONGEST = (
+    "test_replicas.py",
+    "test_lab_command.py",
+    "test_upgrade.py",
+    "one_lab",
+    "test_replay.py",
+    "test_chaos.py",
+    "test_kueue.py",
+    "test_served_chaos.py",
+    "test_annotated_pods.py",
+    "test_hostile.py",
+)
+"""What takes a minute or more starts first, so that no worker waits for another at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together what shares a lab: the tests of a file, or of a folder."""
+    groups = {item: item.path.relative_to(HERE).parts[0] for item in items if item.path.is_relative_to(HERE)}
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: LONGEST.index(groups[item]) if groups.get(item) in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="module")

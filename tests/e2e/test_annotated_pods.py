@@ -104,15 +104,20 @@ async def test_pods_of_jobs_and_bare_pods_are_placed_measured_and_learned_from(s
     before = await stage.learned()
     job = template(stage, deadline="30s", prompt_tokens="200", output_tokens="60", input_bytes="1000")
     await create(stage, "batch/v1", "Job", "job", {"template": job})
-    cron = {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": template(stage, policy="OnFailure")}}}
+    # Suspended, so that its schedule starts nothing else meanwhile.
+    cron = {
+        "schedule": "0 3 * * *",
+        "suspend": True,
+        "jobTemplate": {"spec": {"template": template(stage, policy="OnFailure")}},
+    }
     await create(stage, "batch/v1", "CronJob", "nightly", cron)
+    await stage.kubectl("create", "job", "nightly-now", "--from=cronjob/nightly", "--namespace", stage.namespace)
     await create_pod(stage, "bare", template(stage, tiers="cloud"))
     for prefix in ("job-", "nightly-", "bare"):
-        assert await wait_event(stage, prefix, "Placed", timeout_s=90.0)
+        assert await wait_event(stage, prefix, "Placed")
         note = await wait_event(stage, prefix, "Completed")
         assert note.startswith("took ")
         assert " J (" in note
-    await stage.lab.client.delete(f"/apis/batch/v1/namespaces/{stage.namespace}/cronjobs/nightly")
     states = only_pod(stage, "bare")
     assert all("finalizers" not in state["metadata"] for state in states)
     annotations: dict[str, Any] = states[-1]["metadata"]["annotations"]

@@ -18,17 +18,17 @@ from e2e.stage import Stage, open_stage, phases
 from perllm.api import names
 from perllm.api.task_status import EnergyQuality
 from perllm.cluster.client import Object
-from perllm.config import NodeSettings
 from perllm.scheduling.loop import DispatchLoop
 from perllm.scheduling.pending import PendingTask
 from perllm.scheduling.ranking import Rank
+from perllm.settings.nodes import NodeSettings
 from perllm_lab.lab import Lab, LabSettings
 from perllm_lab.report.results import energy_errors, join_runs, summarize
 from perllm_lab.simulator.journal_replay import replay_journal
 from perllm_lab.workload.requests import Request
 
 SYNTHETIC_TASKS = 200
-TRACE_TASKS = 500
+TRACE_TASKS = 300
 SPEED = 3.0
 MAX_MEDIAN_ENERGY_ERROR = 0.15
 

@@ -10,7 +10,7 @@ from perllm.api.node_profile import CircuitStatus
 from perllm.cluster.client import Client
 from perllm.cluster.pod_ends import PodPatience
 from perllm.cluster.writes import WriteQueue
-from perllm.config import Config, RunnerSettings
+from perllm.config import Config
 from perllm.controller.announcer import Announcer
 from perllm.controller.clocks import Clocks
 from perllm.controller.controller import Controller
@@ -41,6 +41,7 @@ from perllm.scheduling.admission import Admission
 from perllm.scheduling.assembly import build_admission
 from perllm.scheduling.denial import DenialCause
 from perllm.scheduling.scheduler import Parts, Scheduler
+from perllm.settings.tasks import RunnerSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from typing import Any
 from perllm.api.prompt_variables import write_variables
 from perllm.api.task import TaskSpec
 from perllm.cluster.node import Node
-from perllm.config import RunnerSettings
 from perllm.placement.fitting import is_passing
+from perllm.settings.tasks import RunnerSettings
 
 CONTAINER = "runner"
 MIN_TIMEOUT_S = 600.0

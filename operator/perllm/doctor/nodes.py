@@ -12,9 +12,9 @@ from perllm.cluster.devices import GpuDevice, list_devices, read_slice
 from perllm.cluster.node import UNKNOWN_GPU, Node, add_devices, read_node
 from perllm.cluster.shapes import as_object, as_text
 from perllm.cluster.slots import read_label, read_resources
-from perllm.config import NodeSettings
 from perllm.doctor.finding import Finding, fail, name_some, ok, warn
 from perllm.learning.priors import GENERIC, find_prior
+from perllm.settings.nodes import NodeSettings
 
 NODES = "nodes"
 

@@ -9,11 +9,11 @@ from perllm.api.task import Tier
 from perllm.cluster.client import Object
 from perllm.cluster.devices import GpuDevice
 from perllm.cluster.node import Node, add_devices, read_node
-from perllm.config import NodeSettings
 from perllm.guard import Guard
 from perllm.nodes.node_health import NodeHealth
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.scheduling.scheduler import Scheduler
+from perllm.settings.nodes import NodeSettings
 from perllm.telemetry.snapshot import Snapshot
 
 log = logging.getLogger(__name__)

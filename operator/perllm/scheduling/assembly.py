@@ -6,7 +6,7 @@ from random import Random
 from pydantic import BaseModel, ConfigDict
 
 from perllm.api.task import Tier
-from perllm.config import AdmissionSettings, Config, PolicySettings
+from perllm.config import Config
 from perllm.learning.learner import Learner
 from perllm.learning.outcome import ImplausibleFigure
 from perllm.placement.circuits import Circuits
@@ -18,6 +18,7 @@ from perllm.scheduling.journal import Inputs
 from perllm.scheduling.loop import DispatchRules, Order
 from perllm.scheduling.scheduler import Parts, Scheduler
 from perllm.scheduling.shares import Shares
+from perllm.settings.policy import AdmissionSettings, PolicySettings
 
 
 class SchedulerSettings(BaseModel):

@@ -6,7 +6,7 @@ from perllm.annotated.annotated_pod import AnnotatedPod, AnnouncementError, read
 from perllm.api import names
 from perllm.cluster.client import Object
 from perllm.cluster.shapes import as_object
-from perllm.config import ShadowSettings
+from perllm.settings.operation import ShadowSettings
 
 
 def read_shadowed_pod(item: Object, settings: ShadowSettings, gpu_resources: Sequence[str]) -> AnnotatedPod | None:

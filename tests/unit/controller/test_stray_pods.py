@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from perllm.api import names
-from perllm.config import RunnerSettings
 from perllm.controller.pod_keeper import PodKeeper
 from perllm.controller.runner_pods import RunnerPods
 from perllm.controller.stray_pods import StrayPods
+from perllm.settings.tasks import RunnerSettings
 from unit.cluster.fake_api import FakeApiServer
 from unit.cluster.queues import make_writes
 from unit.controller.test_controller import Cluster

@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 
-from perllm.config import DeviceSettings, NodeSettings
 from perllm.doctor.finding import Finding, Level
 from perllm.doctor.nodes import check_circuits, check_nodes
+from perllm.settings.nodes import DeviceSettings, NodeSettings
 from unit.cluster.device_objects import DRIVER, gpu, slice_object
 from unit.doctor.cluster_objects import make_node
 

@@ -2,9 +2,11 @@ from typing import Literal
 
 import pytest
 
-from perllm.config import AgentSettings, Config, DeviceSettings, NodeSettings
+from perllm.config import Config
 from perllm.doctor.finding import Level
 from perllm.doctor.rights import Access, Account, OutsideUser, build_review, check_rights, list_needed
+from perllm.settings.nodes import DeviceSettings, NodeSettings
+from perllm.settings.tasks import AgentSettings
 
 ACCOUNT = Account("home", "perllm")
 

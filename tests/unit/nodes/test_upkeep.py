@@ -4,11 +4,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from perllm.api import names
-from perllm.config import NodeSettings
 from perllm.metrics import OperatorMetrics
 from perllm.nodes.node_health import NodeHealth
 from perllm.nodes.upkeep import NodeUpkeep
 from perllm.scheduling.loop import DispatchLoop
+from perllm.settings.nodes import NodeSettings
 from perllm.telemetry.snapshot import Snapshot
 from unit.cluster.queues import make_guard
 from unit.scheduling.schedulers import make_scheduler

@@ -9,7 +9,6 @@ from prometheus_client import CollectorRegistry
 
 from perllm.annotated.annotated_pod import AnnotatedPod
 from perllm.cluster.node import Node
-from perllm.config import ShadowSettings
 from perllm.controller.clocks import Clocks
 from perllm.energy.history import EnergyHistory
 from perllm.energy.meters import Meter
@@ -19,6 +18,7 @@ from perllm.nodes.node_health import NodeHealth
 from perllm.placement.counterfactual import Savings
 from perllm.placement.rehearsal import OtherScheduler
 from perllm.placement.savings import SavedUnit
+from perllm.settings.operation import ShadowSettings
 from perllm.shadow.observer import ShadowObserver
 from perllm.shadow.report import ShadowReport
 from perllm.shadow.selection import read_shadowed_pod

@@ -1,7 +1,7 @@
 import pytest
 
 from perllm.annotated.annotated_pod import AnnotatedPod
-from perllm.config import ShadowSettings
+from perllm.settings.operation import ShadowSettings
 from perllm.shadow.selection import read_shadowed_pod
 from unit.annotated.pods import pod_object
 

@@ -5,7 +5,6 @@ from random import Random
 import pytest
 
 from perllm.api.task import OnInfeasible, Tier
-from perllm.config import AdmissionSettings, PolicySettings
 from perllm.placement.circuit import Attempt
 from perllm.placement.hindsight import CompletedRun, judge_run
 from perllm.scheduling.assembly import SchedulerSettings, build_scheduler
@@ -15,6 +14,7 @@ from perllm.scheduling.journal import Inputs, JournalError
 from perllm.scheduling.loop import DispatchLoop
 from perllm.scheduling.pending import PendingTask, Start
 from perllm.scheduling.ranking import Rank
+from perllm.settings.policy import AdmissionSettings, PolicySettings
 from perllm_lab.simulator.journal_replay import replay_journal
 from unit.placement.cluster_of import CLOUD, EDGE, make_node, make_request
 from unit.scheduling.schedulers import UPLINK
