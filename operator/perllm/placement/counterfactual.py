@@ -4,13 +4,15 @@ In active mode the other scheduler is the plain kube-scheduler, in shadow mode P
 """
 
 from dataclasses import dataclass, replace
+from math import hypot
 
 import numpy as np
 
 from perllm.learning.features import energy_features
+from perllm.learning.learner import LOAD_DOUBT
 from perllm.learning.model_laws import ModelLaws
 from perllm.placement.flight import Residence
-from perllm.placement.forecast import ArmForecast
+from perllm.placement.forecast import LEAST_S, ArmForecast
 from perllm.placement.savings import Comparison, Excess, RunningExcess, SavedUnit
 
 
@@ -64,10 +66,12 @@ def revise(prospect: Prospect, laws: ModelLaws, row: int, *, run: Circumstances)
     first_s = rates.find_first_s(run.prompt_tokens + run.residence.others_tokens, times.cold)
     run_s = float((first_s + run.output_tokens * rates.find_token_s(occupancy - 1.0))[0])
     run_j = float(laws.energy.coefficients[row] @ energy_features(run.prompt_tokens, run.output_tokens, occupancy))
+    load_doubt_s = LOAD_DOUBT * times.cold * float(rates.load_s[0])
     forecast = replace(
         prospect.forecast,
         times=replace(times, fixed_s=prospect.wait_s + times.transfer_s + run_s, token_s=0.0),
         energy=replace(energy, fixed_j=energy.transmission_energy_j + run_j, token_j=0.0),
+        time_spread=hypot(laws.latency.scatter(row), load_doubt_s / max(run_s, LEAST_S)),
     )
     return replace(prospect, forecast=forecast)
 
