@@ -4,13 +4,15 @@ In active mode the other scheduler is the plain kube-scheduler, in shadow mode P
 """
 
 from dataclasses import dataclass, replace
+from math import hypot
 
 import numpy as np
 
-from perllm.learning.features import energy_features
-from perllm.learning.model_laws import ModelLaws
+from perllm.learning.features import MAX_READING, PROMPT_UNIT, energy_features
+from perllm.learning.learner import LOAD_DOUBT
+from perllm.learning.model_laws import ModelLaws, RunRates
 from perllm.placement.flight import Residence
-from perllm.placement.forecast import ArmForecast
+from perllm.placement.forecast import LEAST_S, ArmForecast
 from perllm.placement.savings import Comparison, Excess, RunningExcess, SavedUnit
 
 
@@ -41,12 +43,14 @@ class Circumstances:
         prompt_tokens: tokens read.
         output_tokens: tokens written.
         residence: what it met on its node.
+        met_s: in how many seconds it met that, if it would have been there for longer or less; None for the run itself.
         is_served: whether it ran as a request.
     """
 
     prompt_tokens: float
     output_tokens: float
     residence: Residence
+    met_s: float | None = None
     is_served: bool = False
 
 
@@ -61,15 +65,29 @@ def revise(prospect: Prospect, laws: ModelLaws, row: int, *, run: Circumstances)
     """
     times, energy, occupancy = prospect.forecast.times, prospect.forecast.energy, max(run.residence.occupancy, 1.0)
     rates = laws.find_rates(np.array([row]), is_served=run.is_served)
-    first_s = rates.find_first_s(run.prompt_tokens + run.residence.others_tokens, times.cold)
-    run_s = float((first_s + run.output_tokens * rates.find_token_s(occupancy - 1.0))[0])
+    run_s = _find_run_s(rates, times.cold, run)
     run_j = float(laws.energy.coefficients[row] @ energy_features(run.prompt_tokens, run.output_tokens, occupancy))
+    load_doubt_s = LOAD_DOUBT * times.cold * float(rates.load_s[0])
     forecast = replace(
         prospect.forecast,
         times=replace(times, fixed_s=prospect.wait_s + times.transfer_s + run_s, token_s=0.0),
         energy=replace(energy, fixed_j=energy.transmission_energy_j + run_j, token_j=0.0),
+        time_spread=hypot(laws.latency.scatter(row), load_doubt_s / max(run_s, LEAST_S)),
     )
     return replace(prospect, forecast=forecast)
+
+
+def _find_run_s(rates: RunRates, cold: float, run: Circumstances) -> float:
+    """Return the seconds that a run takes on the node of `rates`.
+
+    One that is there for longer than it was observed sits through more prompts of others, as many per second.
+    """
+    others_s = float(rates.read_s[0]) * run.residence.others_tokens / PROMPT_UNIT
+    writing_s = run.output_tokens * rates.find_token_s(max(run.residence.occupancy, 1.0) - 1.0)
+    own_s = float((rates.find_first_s(run.prompt_tokens, cold) + writing_s)[0])
+    if run.met_s is None:
+        return own_s + others_s
+    return own_s / (1.0 - min(others_s / max(run.met_s, LEAST_S), MAX_READING))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,6 +47,18 @@ class _Run:
     flight: Flight
     output_tokens: float
 
+    def find_met_s(self, now_s: float) -> float:
+        """Return for how long it has been on the node, without its wait for room and the transfer of its input."""
+        return now_s - self.flight.placed_s - self.prospect.wait_s - self.prospect.forecast.times.transfer_s
+
+
+@dataclass(frozen=True, slots=True)
+class _Met:
+    """What a task met on the node of the other choice, and in how many seconds."""
+
+    residence: Residence
+    in_s: float
+
 
 class Rehearsal:
     """Follows the other scheduler.
@@ -84,7 +96,7 @@ class Rehearsal:
         self._now_s = now_s
         self._rng = rng
         self._prospects: dict[str, Prospect] = {}
-        self._residences: dict[str, Residence] = {}
+        self._met: dict[str, _Met] = {}
         self._runs: dict[str, _Run] = {}
         self._ends: list[tuple[float, str]] = []
 
@@ -108,9 +120,8 @@ class Rehearsal:
 
     def find_residence(self, task_id: str) -> Residence | None:
         """Return what a task has met on the node of the other choice so far; None if it was not rehearsed."""
-        now_s = self._now_s()
-        self._end_tasks(now_s)
-        return self._residences.get(task_id) or self._ledger.observe(task_id, now_s)
+        met = self._find_met(task_id)
+        return None if met is None else met.residence
 
     def review(self, decision: Decision, due_s: float, outcome: Outcome | None) -> Ending | None:
         """Return what became of a task next to its counterfactual; None if it has none.
@@ -127,8 +138,10 @@ class Rehearsal:
             return None
         if outcome is not None:
             run = read_circumstances(outcome)
-            real, met = self._revise(real, outcome.run.model, run), self.find_residence(decision.task_id)
-            other = other if met is None else self._revise(other, outcome.run.model, replace(run, residence=met))
+            real, met = self._revise(real, outcome.run.model, run), self._find_met(decision.task_id)
+            if met is not None:
+                rehearsed = replace(run, residence=met.residence, met_s=met.in_s)
+                other = self._revise(other, outcome.run.model, rehearsed)
         return Ending(
             real=real,
             other=other,
@@ -141,11 +154,19 @@ class Rehearsal:
     def forget(self, task_id: str) -> None:
         """Forget the choice for a task that exists no longer; in the rehearsal it runs on."""
         self._prospects.pop(task_id, None)
-        self._residences.pop(task_id, None)
+        self._met.pop(task_id, None)
 
     def note_bandwidth(self) -> None:
         """Pass the bandwidth of the nodes on to the ledger."""
         self._placer.note_bandwidth()
+
+    def _find_met(self, task_id: str) -> _Met | None:
+        now_s = self._now_s()
+        self._end_tasks(now_s)
+        run, residence = self._runs.get(task_id), self._ledger.observe(task_id, now_s)
+        if run is None or residence is None:
+            return self._met.get(task_id)
+        return _Met(residence, run.find_met_s(now_s))
 
     def _revise(self, prospect: Prospect, model: str, run: Circumstances) -> Prospect:
         if prospect.node not in self._fleet.nodes:
@@ -187,10 +208,9 @@ class Rehearsal:
             if due_s > end_s + STEP_S:
                 heappush(self._ends, (due_s, task_id))
                 continue
-            del self._runs[task_id]
-            residence = self._ledger.release(task_id, end_s)
+            run, residence = self._runs.pop(task_id), self._ledger.release(task_id, end_s)
             if residence is not None and task_id in self._prospects:
-                self._residences[task_id] = residence
+                self._met[task_id] = _Met(residence, run.find_met_s(end_s))
 
     def _find_end_s(self, run: _Run, now_s: float) -> float:
         """Return when a task ends, as far as known by what it has met until now."""
