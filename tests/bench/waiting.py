@@ -33,7 +33,7 @@ from perllm_lab.hardware.scenario import NodeSpec
 from perllm_lab.simulator.fleet import FleetPlan, SimulationSettings
 from perllm_lab.simulator.placing import LENIENT_MODE, Placing
 from perllm_lab.simulator.result import Fate, RunResult
-from perllm_lab.simulator.scheduler import NodeReading, RejectTask, SendTask
+from perllm_lab.simulator.scheduler import NodeReading
 from perllm_lab.simulator.simulation import simulate
 from perllm_lab.workload.requests import Request
 from perllm_lab.workload.scenarios import load_scenario
@@ -100,13 +100,6 @@ class Patient(Placing):
         self._now_s = now_s
         asked = self._note_arrival(str(number), request)
         self._scheduler.submit(PendingTask(str(number), 1, 1, asked, kept_chance=KEPT_CHANCE))
-
-    def decide(self, now_s: float) -> Sequence[SendTask | RejectTask]:
-        """Return what is decided now; rounds in which tasks only wait are followed by the next one."""
-        actions = super().decide(now_s)
-        while not actions and self.next_decision_s() <= now_s:
-            actions = super().decide(now_s)
-        return actions
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,8 +100,11 @@ def list_alternatives(
 
 def _rank_others(choice: Choice, arm: int) -> Iterator[int]:
     """Yield the other arms with a score, the highest first."""
-    order = np.argsort(-choice.scores, kind="stable")
-    scored = order[(choice.scores[order] > -np.inf) & (order != arm)]
+    scores, examined = choice.scores, MAX_EXAMINED + 1
+    least = np.partition(scores, -examined)[-examined] if len(scores) > examined else -np.inf
+    best = np.flatnonzero(scores >= least)
+    order = best[np.argsort(-scores[best], kind="stable")]
+    scored = order[(scores[order] > -np.inf) & (order != arm)]
     return islice(map(int, scored), MAX_EXAMINED)
 
 

@@ -151,7 +151,7 @@ class Forecaster:
                 energy,
                 hit_chance,
                 doubt=doubt,
-                spread=np.hypot(scatter, task.length_spread),
+                spread=np.sqrt(scatter**2 + task.length_spread**2),
             ),
         )
 

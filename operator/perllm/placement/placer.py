@@ -13,7 +13,7 @@ import numpy as np
 from perllm.api.task import Tier
 from perllm.learning.learner import Learner
 from perllm.learning.lengths import Length
-from perllm.placement.alternatives import list_alternatives
+from perllm.placement.alternatives import Alternative, list_alternatives
 from perllm.placement.circuits import Circuits
 from perllm.placement.costs import JouleCosts
 from perllm.placement.decision import Assessment, Decision
@@ -87,6 +87,11 @@ class Placement:
         scores = self.open_scores
         return int(np.argmax(scores)) if (scores > -np.inf).any() else None
 
+    def arm_of(self, node: str) -> int:
+        """Return the arm of a node, which mostly is the chosen one; a large fleet takes long to search."""
+        arm = self.arm
+        return arm if arm is not None and self.names[arm] == node else self.names.index(node)
+
     def name_best(self, count: int) -> tuple[str, ...]:
         """Return the node of `arm` and the next best ones with room, `count` at most; none if no node has room."""
         scores, node = self.open_scores, self.node
@@ -134,6 +139,7 @@ class Placer:
         now: monotonic clock, for the ledger.
         loaded: models that nodes count as having, besides those that are known to be loaded.
         costs: what joules cost; the same everywhere and always unless given.
+        has_readers: whether decisions are explained to people, in words and by alternatives.
     """
 
     def __init__(
@@ -150,6 +156,7 @@ class Placer:
         now: Callable[[], float],
         loaded: LoadedModels | None = None,
         costs: JouleCosts | None = None,
+        has_readers: bool = True,
     ) -> None:
         self._learner = learner
         self._fleet = fleet
@@ -160,6 +167,7 @@ class Placer:
         j_per_bit = np.array([transmission_j_per_bit[tier] for tier in Tier])
         self._forecaster = Forecaster(learner, fleet, ledger, j_per_bit, loaded or LoadedModels())
         self._costs = costs or JouleCosts()
+        self._has_readers = has_readers
         self._metrics_age_s = metrics_age_s
         self._unix_now = unix_now
         self._now = now
@@ -240,7 +248,7 @@ class Placer:
 
         If it is already there by the same decision, only its time begins again.
         """
-        arm, now_s = placement.names.index(node), self._now()
+        arm, now_s = placement.arm_of(node), self._now()
         request, inference, row = placement.request, placement.inference, int(placement.rows[arm])
         known = self._ledger.flight(request.task_id)
         if known is not None and known.row == row and known.inference is inference:
@@ -300,7 +308,7 @@ class Placer:
 
     def explain(self, placement: Placement, name: str) -> Decision:
         """Return the decision for the node `name`, which is the chosen one unless kube-scheduler overruled it."""
-        arm, choice, node = placement.names.index(name), placement.choice, self._fleet.nodes[name]
+        arm, choice, node = placement.arm_of(name), placement.choice, self._fleet.nodes[name]
         return Decision(
             task_id=placement.request.task_id,
             policy=self._policy.name,
@@ -309,11 +317,11 @@ class Placer:
             gpu_type=node.gpu_type,
             decided_s=placement.decided_s,
             metrics_age_s=self._metrics_age_s(name),
-            reason=explain_arm(placement.names, choice, arm, placement.arm),
+            reason=explain_arm(placement.names, choice, arm, placement.arm) if self._has_readers else "",
             inference=placement.inference,
             forecast=placement.outlook.at(arm),
             assessment=_assess(placement, arm),
-            alternatives=list_alternatives(placement.names, placement.arms, choice, arm, self._gpu_type_of),
+            alternatives=self._list_alternatives(placement, arm) if self._has_readers else (),
         )
 
     def trim(self) -> None:
@@ -332,6 +340,9 @@ class Placer:
             return self._fleet.all_nodes()
         names = self._fleet.known(candidates)
         return names, self._fleet.rows(names)
+
+    def _list_alternatives(self, placement: Placement, arm: int) -> tuple[Alternative, ...]:
+        return list_alternatives(placement.names, placement.arms, placement.choice, arm, self._gpu_type_of)
 
     def _gpu_type_of(self, name: str) -> str:
         node = self._fleet.nodes.get(name)

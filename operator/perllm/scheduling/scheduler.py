@@ -78,6 +78,7 @@ class Scheduler:
         rng: for the jitter of pauses.
         metrics_age_s: returns the age of a node's metrics, None when there are none; shown, but not decided on.
         other: whose choices are rehearsed: kube-scheduler's, or, if that places the tasks, ours.
+        has_readers: whether decisions are explained to people, in words and by alternatives.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Scheduler:
         rng: Random,
         metrics_age_s: Callable[[str], float | None] = lambda _: None,
         other: OtherScheduler = OtherScheduler.NONE,
+        has_readers: bool = True,
     ) -> None:
         self.inputs = inputs
         self._policy = parts.policy
@@ -110,6 +112,7 @@ class Scheduler:
             unix_now=clock.unix_s,
             now=clock.now_s,
             costs=self._costs,
+            has_readers=has_readers,
         )
         self._placer = build_placer(parts.ledger)
         self._rehearsal = build_rehearsal(

@@ -125,6 +125,7 @@ class Placing:
             transmission_j_per_bit={tier: settings.j_per_bit(tier.value) for tier in Tier},
             rng=rng,
             other=other,
+            has_readers=False,
         )
         self.savings = Savings(is_shadow=other is OtherScheduler.PERLLM)
         self._requests: dict[str, PlacementRequest] = {}
@@ -183,8 +184,17 @@ class Placing:
         self._scheduler.submit(PendingTask(task_id, 1, 1, asked, on_infeasible=self._on_infeasible))
 
     def decide(self, now_s: float) -> Sequence[SendTask | RejectTask]:
-        """Return what the dispatch loop decides now; a task that starts is bound at once, to the chosen node."""
+        """Return what the dispatch loop decides now; a task that starts is bound at once, to the chosen node.
+
+        Rounds in which tasks only wait are followed by the next one that is due now.
+        """
         self._now_s = now_s
+        actions = self._decide_round()
+        while not actions and self._scheduler.next_s() <= now_s:
+            actions = self._decide_round()
+        return actions
+
+    def _decide_round(self) -> list[SendTask | RejectTask]:
         actions: list[SendTask | RejectTask] = []
         for action in self._scheduler.due():
             match action:
@@ -282,7 +292,7 @@ class Placing:
         return SendTask(int(task.key), node, self._forecast(decision, placement), decision.assessment.explored)
 
     def _forecast(self, decision: Decision, placement: Placement) -> Forecast:
-        arm, outlook = placement.names.index(decision.node), placement.outlook
+        arm, outlook = placement.arm_of(decision.node), placement.outlook
         tokens = float(self._truths[decision.task_id].output_tokens)
         given_s = decision.forecast.latency_given_s(tokens)
         return Forecast(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from perllm.placement.alternatives import Alternative, list_alternatives
+from perllm.placement.alternatives import MAX_EXAMINED, Alternative, list_alternatives
 from perllm.policy.problem import Choice, Term
 from unit.policy.arms import make_arms
 
@@ -31,6 +31,14 @@ def test_each_is_the_best_node_of_its_type_and_the_best_comes_first() -> None:
 
 def test_there_are_few_in_a_fleet_of_many_types() -> None:
     assert len(find([0.9, 0.8, 0.7, 0.6, 0.5], "abcde")) == 3
+
+
+def test_those_of_a_large_fleet_are_found_among_its_best_nodes() -> None:
+    count = 2 * MAX_EXAMINED
+    chances = [0.9] + [0.8 - 0.5 * at / count for at in range(1, count)]
+    types = ["a"] * count
+    types[5], types[MAX_EXAMINED], types[MAX_EXAMINED + 1] = "b", "c", "d"
+    assert [one.node for one in find(chances, "".join(types))] == ["n1", "n5", f"n{MAX_EXAMINED}"]
 
 
 def test_a_node_that_may_not_take_the_task_is_none() -> None:

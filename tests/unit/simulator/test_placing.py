@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
+from perllm.scheduling.loop import MAX_EXAMINED
 from perllm_lab.baselines.registry import build_policy
 from perllm_lab.simulator.fleet import FleetPlan
 from perllm_lab.simulator.placing import DEADLINE_MODE, PLAIN_MODE, DeploymentMode
@@ -119,6 +120,13 @@ def test_no_decision_is_due_while_nothing_waits() -> None:
     assert desk.placing.next_decision_s() == np.inf
     desk.ask(request(deadline_s=20.0))
     assert 0.0 < desk.placing.next_decision_s() < 1.0
+
+
+def test_tasks_that_only_wait_are_all_examined_however_many_they_are() -> None:
+    desk = Desk(node("fast", slots=1))
+    desk.ask(request(deadline_s=900.0))
+    assert desk.ask(*[request(deadline_s=900.0)] * (MAX_EXAMINED + 1)) == []
+    assert desk.placing.next_decision_s() > 0.0
 
 
 def test_a_task_that_waits_is_rejected_once_it_has_become_hopeless() -> None:
