@@ -12,6 +12,7 @@ from binding import Pace, measure_binding
 from decision import measure_decisions
 from latency import measure_latency
 from peer import measure_peer
+from policy import measure_policy
 from rich.console import Console
 from served import measure_served
 from simulator import measure_simulator
@@ -25,10 +26,9 @@ from whole_loop import measure_loop
 from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
 from perllm_lab.lab import COMPONENTS
 
+WITHOUT_CLUSTER = ("decision", "policy", "simulator", "waiting")
 PARTS = (
-    "decision",
-    "simulator",
-    "waiting",
+    *WITHOUT_CLUSTER,
     "latency",
     "binding",
     "loop",
@@ -38,7 +38,6 @@ PARTS = (
     "watching",
     "peer",
 )
-WITHOUT_CLUSTER = {"decision", "simulator", "waiting"}
 SIZES = (100, 1000)
 LATENCY_NODES = 1000
 WIDTH = 160
@@ -72,11 +71,13 @@ async def _measure(
     rows: list[Row] = []
     if "decision" in parts:
         rows += measure_decisions(pace.rounds, say)
+    if "policy" in parts:
+        rows += measure_policy(say)
     if "simulator" in parts:
         rows += measure_simulator(folder / "simulator", say)
     if "waiting" in parts:
         rows += measure_waiting(say, series)
-    if parts <= WITHOUT_CLUSTER:
+    if parts <= set(WITHOUT_CLUSTER):
         return rows
     say("programs: built on first use, minutes")
     binaries = await provide(list(COMPONENTS), cache_folder=default_cache_folder())

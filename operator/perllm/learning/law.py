@@ -2,13 +2,13 @@
 
 Notation, for one model and one quantity y (seconds or joules)
     x       feature vector of a task, d entries
-    m0      prior mean of the coefficients, from published figures (priors.py); prior deviation = m0 itself
+    m0      prior median of the coefficients, from published figures (priors.py); they may be off by a factor e
     g       a group of nodes with the same GPU type,  n  one node of it
     y       = (theta_g'x) exp(r_n) exp(e):  a law of the type, a ratio of the node, and what is left
 
 Estimates
     theta_g  Bayesian linear regression on y / exp(r_n), weight 1 / (noise theta_g'x)^2 since errors are relative to the
-             size of a task; coefficients are physical rates, so none falls to zero
+             size of a task; the prior is log-normal, since coefficients are physical rates (type_law.py)
     r_n      a random walk seen through the residuals: a scalar Kalman filter with prior N(0, 0.05^2), so a second node
              of a type is good from its first task on, and one that throttles is believed within some ten tasks
     e        errors of decisions: what was foreseen, before others came and went, is off by more than the law is. Their

@@ -49,17 +49,24 @@ class Learner:
     Args:
         policy: whose statistics are kept alongside the laws.
         count_discarded: called with the reason for every implausible outcome, which is discarded.
+        find_prior: returns what the laws of a GPU type start from.
 
     Attributes:
         revisions: of the learned states of nodes.
         forgotten: how many models were forgotten on each node, since there were too many.
     """
 
-    def __init__(self, policy: Policy, count_discarded: Callable[[ImplausibleFigure], None] | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        count_discarded: Callable[[ImplausibleFigure], None] | None = None,
+        find_prior: Callable[[str], Prior] = find_prior,
+    ) -> None:
         self.revisions = Revisions()
         self.forgotten: dict[str, int] = defaultdict(int)
         self._policy = policy
         self._count_discarded = count_discarded
+        self._find_prior = find_prior
         self._rows: dict[str, int] = {}
         self._names: list[str] = []
         self._groups: dict[str, int] = {}
@@ -252,7 +259,7 @@ class Learner:
             ValueError: a state cannot have been learned; then everything stays as it was.
         """
         row = self._rows[node]
-        prior = find_prior(self._gpu_types[self._group_of_row[row]])
+        prior = self._find_prior(self._gpu_types[self._group_of_row[row]])
         for model, _, state in arms:
             try:
                 _check_laws(state, prior)
@@ -361,7 +368,7 @@ class Learner:
 
     def _assign(self, known: ModelLaws, row: int) -> None:
         group = self._group_of_row[row]
-        prior = find_prior(self._gpu_types[group])
+        prior = self._find_prior(self._gpu_types[group])
         known.latency.set_prior(group, prior.latency, prior.doubt)
         known.energy.set_prior(group, prior.energy, prior.doubt)
         known.latency.assign(row, group)

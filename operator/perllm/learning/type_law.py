@@ -1,6 +1,11 @@
 """The law of one GPU type: Bayesian linear regression with relative errors and positive coefficients.
 
 The notation is that of law.py: a posterior over theta_g, from the prior m0 and the sums of weighted observations.
+
+    ln theta ~ N(ln m0, PRIOR_DEVIATION^2) before the first observation, independently for each coefficient
+
+Figures of hardware are wrong by factors: a prior that allows for m0 + m0 would hold a coefficient that is fifty times
+m0 against hundreds of observations, if each of them says little about it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,10 +15,20 @@ import numpy as np
 
 from perllm.learning.censoring import Explanation
 from perllm.learning.decision_errors import ERROR_MEMORY, MAX_ERROR, PRIOR_WEIGHT, DecisionErrors
-from perllm.policy.problem import FloatArray
+from perllm.policy.problem import BoolArray, FloatArray
 
 RELATIVE_NOISE = 0.15
 """Spread of tasks of equal features around their law, for the weight of observations."""
+
+PRIOR_DEVIATION = 1.0
+"""How far published figures may be off, as a standard deviation of the logarithm."""
+
+MAX_STEPS = 50
+TOLERANCE = 0.02
+"""A step of the logarithms that is smaller is the last one, except for a law that is restored: the next observation
+continues from there."""
+
+EXACT = 1e-9
 
 MEMORY = 0.997
 """Weight of an observation of a type after the next one of that type."""
@@ -54,12 +69,13 @@ class TypeLaw:
 
     def __init__(self, prior: FloatArray, least: FloatArray) -> None:
         self._prior, self._least = prior, least
-        self._prior_precision = np.diag(prior**-2.0)
-        self._prior_moment: FloatArray = self._prior_precision @ prior
-        self.gram: FloatArray = np.zeros(self._prior_precision.shape)
+        self._prior_logs: FloatArray = np.log(prior)
+        self._prior_precision: FloatArray = np.eye(len(prior)) / PRIOR_DEVIATION**2
+        self._least_logs: FloatArray = np.log(least)
+        self.gram: FloatArray = np.zeros((len(prior), len(prior)))
         self.moment = np.zeros_like(prior)
         self.theta = prior.copy()
-        self.covariance: FloatArray = np.diag(prior**2.0)
+        self.covariance: FloatArray = np.diag((PRIOR_DEVIATION * prior) ** 2.0)
         self.weight = 0.0
         self._misfits = PRIOR_WEIGHT
         self._misfit_weight = PRIOR_WEIGHT
@@ -110,18 +126,22 @@ class TypeLaw:
         self.weight = self.weight * keep + total
         self._solve()
 
-    def _solve(self) -> None:
-        """Find the coefficients: those that would fall below their least are set to it, and the others to fit."""
-        precision, moment = self._prior_precision + self.gram, self._prior_moment + self.moment
-        self.covariance = np.asarray(np.linalg.inv(precision), dtype=np.float64)
-        theta: FloatArray = self.covariance @ moment
-        free = np.ones(len(moment), dtype=np.bool_)
-        while (theta < self._least).any():
-            free &= theta >= self._least
-            theta = self._least.copy()
-            rest = moment[free] - precision[np.ix_(free, ~free)] @ theta[~free]
-            theta[free] = np.linalg.solve(precision[np.ix_(free, free)], rest)
-        self.theta = theta
+    def _solve(self, tolerance: float = TOLERANCE) -> None:
+        """Find the likeliest coefficients by Newton's method on their logarithms, from where they are."""
+        logs: FloatArray = np.log(self.theta)
+        for _ in range(MAX_STEPS):
+            theta = np.exp(logs)
+            slope = theta * (self.moment - self.gram @ theta) - (logs - self._prior_logs) / PRIOR_DEVIATION**2
+            # Without the part that may be negative far from the optimum, so that each step goes uphill.
+            curvature = self.gram * (theta[:, None] * theta) + self._prior_precision
+            inverse = np.linalg.inv(curvature)
+            free = (logs > self._least_logs) | (slope > 0.0)
+            step = inverse @ slope if free.all() else _step_within(curvature, slope, free)
+            logs = np.maximum(logs + step.clip(-1.0, 1.0), self._least_logs)
+            if np.abs(step).max() < tolerance:
+                break
+        self.theta = np.exp(logs)
+        self.covariance = np.asarray(inverse * np.outer(self.theta, self.theta), dtype=np.float64)
 
     def export_moments(self) -> dict[str, list[float]]:
         """Return what is known as plain numbers."""
@@ -153,10 +173,17 @@ class TypeLaw:
         most = MAX_LIGHTNESS * (law.weight + 0.001) / (RELATIVE_NOISE * self._least) ** 2
         if not is_gram(law.gram) or (np.diag(law.gram) > most).any():
             raise ValueError("gram is not a sum of squares of as many outcomes")
-        law._solve()
+        law._solve(EXACT)
         if not (law.theta <= MAX_COEFFICIENT).all():
             raise ValueError("moment is not that of possible tasks")
         return law
+
+
+def _step_within(curvature: FloatArray, slope: FloatArray, free: BoolArray) -> FloatArray:
+    """Return a step that leaves the coefficients that are not free where they are; arrays of shape (d, d) and (d,)."""
+    step = np.zeros_like(slope)
+    step[free] = np.linalg.solve(curvature[np.ix_(free, free)], slope[free])
+    return step
 
 
 def is_gram(matrix: FloatArray) -> bool:

@@ -39,6 +39,15 @@ def predict(law: PooledLaw, row: int) -> float:
     return float(law.coefficients[row] @ TASK)
 
 
+def test_a_figure_far_off_is_found_by_runs_that_each_say_little_about_it() -> None:
+    law, rng = make_law(0), np.random.default_rng(0)
+    truth = np.array(PRIOR) * np.array([1.0, 50.0, 1.0, 1.0, 1.0])
+    for _ in range(200):
+        x = latency_features(rng.uniform(5, 40), 0.0, rng.uniform(20, 100), rng.uniform(1, 4))
+        law.learn(0, x, float(truth @ x) * float(np.exp(rng.normal(0, 0.1))))
+    assert law.coefficients[0, 1] == pytest.approx(truth[1], rel=0.3)
+
+
 def test_features_are_those_of_continuous_batching() -> None:
     assert latency_features(2000, 0, 300, 1).tolist() == [1, 2, 3, 0, 0]
     assert latency_features(2000, 500, 300, 5).tolist() == [1, 2.5, 3, 12, 0]
@@ -176,7 +185,7 @@ def test_what_is_known_survives_json() -> None:
     observe(old, 1, 1.2 * TRUTH, 30)
     for row in (0, 1):
         new.import_moments(row, json.loads(json.dumps(old.export_moments(row))))
-    assert [predict(new, row) for row in (0, 1)] == pytest.approx([predict(old, row) for row in (0, 1)])
+    assert [predict(new, row) for row in (0, 1)] == pytest.approx([predict(old, row) for row in (0, 1)], rel=1e-3)
     assert (new.low[0], new.high[0], new.deviation(0)) == pytest.approx((old.low[0], old.high[0], old.deviation(0)))
 
 
