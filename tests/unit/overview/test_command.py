@@ -6,7 +6,7 @@ from click.testing import CliRunner, Result
 from perllm.api import names
 from perllm.cli import main
 from perllm.cluster.client import ApiError
-from perllm.overview import command
+from perllm.overview import display
 from unit.cluster.fake_api import FakeClient
 from unit.overview.objects import make_done, make_profile, make_task
 
@@ -14,9 +14,9 @@ from unit.overview.objects import make_done, make_profile, make_task
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
     cluster = FakeClient()
-    monkeypatch.setattr(command, "Client", cluster)
-    monkeypatch.setattr(command, "load_credentials", lambda *_: None)
-    monkeypatch.setattr(command, "find_default_namespace", lambda *_: "team")
+    monkeypatch.setattr(display, "Client", cluster)
+    monkeypatch.setattr(display, "load_credentials", lambda *_: None)
+    monkeypatch.setattr(display, "find_default_namespace", lambda *_: "team")
     cluster.store(names.task_path("team", "hello"), **make_done())
     cluster.store(names.node_profile_path("t4-1"), **make_profile("t4-1"))
     return cluster

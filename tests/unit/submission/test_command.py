@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from perllm.api import names
 from perllm.cli import main
 from perllm.cluster.client import Object
-from perllm.submission import command
+from perllm.submission import execution
 from unit.cluster.fake_api import FakeClient
 from unit.submission.batches import TASKS
 
@@ -35,9 +35,9 @@ class Cluster(FakeClient):
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     cluster = Cluster()
-    monkeypatch.setattr(command, "Client", cluster)
-    monkeypatch.setattr(command, "load_credentials", lambda *_: None)
-    monkeypatch.setattr(command, "find_default_namespace", lambda *_: "team")
+    monkeypatch.setattr(execution, "Client", cluster)
+    monkeypatch.setattr(execution, "load_credentials", lambda *_: None)
+    monkeypatch.setattr(execution, "find_default_namespace", lambda *_: "team")
     return cluster
 
 
