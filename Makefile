@@ -80,7 +80,7 @@ chaos: $(VENV)/ready ## Inject faults of all kinds while tasks flow (ARGS="--wor
 soak: $(VENV)/ready ## Let 100,000 tasks flow through a lab, and report whether memory and time stay flat (ARGS="--tasks 20000")
 	@PYTHONPATH=tests $(BIN)/python tests/bench/soak.py $(ARGS)
 
-upgrade: $(VENV)/ready ## Upgrade from an earlier commit with tasks under way, and roll back (ARGS="--from 98704ce --tasks 500")
+upgrade: $(VENV)/ready ## Upgrade from an earlier commit with tasks under way, and roll back (ARGS="--from 254a2f6 --tasks 500"; from 254a2f6 on with served tasks too)
 	@PYTHONPATH=tests $(BIN)/python -m e2e.upgrade $(ARGS)
 
 hostile: $(VENV)/ready ## Feed generated hostile input to a running operator that also serves a bystander (ARGS="--objects 2000")

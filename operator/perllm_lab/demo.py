@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 
 from perllm.api.task_status import RunsAs
+from perllm.placement.decision import read_record
 from perllm.policy import contextual, table
 from perllm.settings.nodes import NodeSettings
 from perllm_lab.hardware.scenario import Scenario
@@ -252,10 +253,33 @@ def predict(name: str, settings: DemoSettings, run: SchedulerRun) -> Figures:
 
 
 def find_start_s(run: SchedulerRun) -> float:
-    """Return the median of the seconds from sending a task to the start of its pod; 0 for requests, which need none."""
-    lines = [line for line in run.truth if line["kind"] == "pod" and line["task"] in run.sent_s]
-    starts_s = [datetime.fromisoformat(line["started"]).timestamp() - run.sent_s[line["task"]] for line in lines]
+    """Return the median of the seconds from sending a task to the start of its pod, or from its decision to the server.
+
+    The former includes waiting for room, the latter does not, since requests wait for it before they are placed.
+    """
+    starts_s = [
+        *_find_spans_s(run.sent_s, {line["task"]: line["started"] for line in run.truth if line["kind"] == "pod"}),
+        *_find_spans_s(
+            _read_decisions(run.objects),
+            {line["task"]: line["created"] for line in run.truth if line["kind"] == "request"},
+        ),
+    ]
     return median(starts_s) if starts_s else 0.0
+
+
+def _find_spans_s(begins_s: Mapping[str, float], ends: Mapping[str, str]) -> list[float]:
+    """Return the seconds from a Unix time to a time in words, for all tasks that have both."""
+    return [datetime.fromisoformat(ends[task]).timestamp() - begins_s[task] for task in begins_s.keys() & ends.keys()]
+
+
+def _read_decisions(tasks: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the Unix time at which each served task was placed, by name."""
+    statuses = {one["metadata"]["name"]: one.get("status") or {} for one in tasks}
+    return {
+        name: read_record(status["decisionRecord"]).decided_s
+        for name, status in statuses.items()
+        if status.get("runsAs") == RunsAs.REQUEST and status.get("decisionRecord")
+    }
 
 
 def _show_files(settings: DemoSettings, display: Display) -> None:

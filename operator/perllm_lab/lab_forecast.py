@@ -14,6 +14,7 @@ from numpy.random import default_rng
 
 from perllm.api.task import Tier
 from perllm.api.task_status import RunsAs
+from perllm.energy.settlement import SETTLING_S
 from perllm.settings.nodes import NodeSettings
 from perllm_lab.hardware.scenario import NodeSpec, Scenario
 from perllm_lab.report.results import RequestResult
@@ -48,7 +49,8 @@ class LabConditions:
 
     Attributes:
         speed: how many times as fast as real.
-        start_s: of pod tasks, real seconds from sending a request to the start of its container, as measured there.
+        start_s: of pod tasks, real seconds from sending a request to the start of its container, as measured there;
+            of served tasks, from the decision to the arrival at the server, which the simulator adds to the round trip.
         scrape_s: real seconds between two scrapes.
         runs_as: whether requests become pod tasks, or served tasks.
     """
@@ -79,7 +81,9 @@ def forecast(
     speed = conditions.speed
     nodes = tuple(_speed_up(node, conditions) for node in scenario.nodes())
     fast = [replace(one, at_s=one.at_s / speed, deadline_s=one.deadline_s / speed) for one in requests]
-    settings = SimulationSettings(scrape_s=conditions.scrape_s, warmup_share=0.0, runs_as=conditions.runs_as)
+    settings = SimulationSettings(
+        scrape_s=conditions.scrape_s, settling_s=SETTLING_S, warmup_share=0.0, runs_as=conditions.runs_as
+    )
     found = []
     for seed in range(seeds):
         context = BuildContext(scenario, default_rng(seed), settings)
@@ -105,6 +109,7 @@ def _read_result(result: RunResult) -> Figures:
 def _speed_up(node: NodeSpec, conditions: LabConditions) -> NodeSpec:
     """Return the node as the lab runs it: all rates times the speed, joules as they are."""
     speed, gpu, link = conditions.speed, node.gpu, node.link
+    order_s = conditions.start_s if conditions.runs_as is RunsAs.REQUEST else 0.0
     return replace(
         node,
         gpu=replace(
@@ -121,5 +126,5 @@ def _speed_up(node: NodeSpec, conditions: LabConditions) -> NodeSpec:
         ),
         # A lab with agents starts its nodes with their models loaded.
         resident=node.resident or conditions.runs_as is RunsAs.REQUEST,
-        link=replace(link, bandwidth_bps=link.bandwidth_bps * speed, rtt_s=link.rtt_s / speed),
+        link=replace(link, bandwidth_bps=link.bandwidth_bps * speed, rtt_s=link.rtt_s / speed + order_s),
     )

@@ -43,6 +43,7 @@ class SimulationSettings:
 
     Attributes:
         scrape_s: seconds between two readings of all nodes.
+        settling_s: how long the energy of a completed task is awaited; the next reading after that shows it.
         energy_error: standard deviation of the logarithm of the error with which energy is attributed to a task; the
             mean of the factor is 1.
         edge_j_per_bit: energy of moving a bit to an edge node.
@@ -52,6 +53,7 @@ class SimulationSettings:
     """
 
     scrape_s: float = 5.0
+    settling_s: float = 0.0
     energy_error: float = 0.08
     edge_j_per_bit: float = 0.3e-6
     cloud_j_per_bit: float = 1.0e-6

@@ -1,5 +1,6 @@
 """The tasks and nodes of a run: where each task is, which may start, and what the scheduler is notified of."""
 
+from collections import deque
 from collections.abc import Sequence
 from enum import IntEnum
 from math import inf, isclose, nan
@@ -67,7 +68,7 @@ class Floor:
             for number, request in enumerate(requests)
         ]
         self._errors = _draw_errors(fleet.derive("attribution"), settings.energy_error, len(requests))
-        self._unlearned: list[Completion] = []
+        self._unlearned = deque[Completion]()
 
     def open(self) -> None:
         """Boot the nodes that are present from the start."""
@@ -137,9 +138,9 @@ class Floor:
         now_s = self._agenda.now_s
         there = [station for station in self._stations if station.node.is_powered]
         self._scheduler.observe({station.spec.name: station.read(now_s) for station in there}, now_s)
-        unlearned, self._unlearned = self._unlearned, []
-        for completion in unlearned:
-            self._scheduler.learn(completion, now_s)
+        # In the order of their ends.
+        while self._unlearned and self._unlearned[0].finished_s + self._settings.settling_s <= now_s:
+            self._scheduler.learn(self._unlearned.popleft(), now_s)
         self.has_news = True
 
     def meter(self) -> Floats:

@@ -1,4 +1,5 @@
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from perllm_lab.lab import LabSettings
 from perllm_lab.report.results import FleetEnergy
 from perllm_lab.trace_replay import as_tasks
 from perllm_lab.workload.requests import Request
+from unit.placement.records import make_decision
 
 
 @pytest.mark.parametrize(("options", "kind"), [((), RunsAs.REQUEST), (("--work", "pods"), RunsAs.POD)])
@@ -72,4 +74,11 @@ def test_the_start_of_pods_is_the_median_since_tasks_were_sent() -> None:
         for name, second in (("a", 1), ("b", 2), ("c", 9))
     ]
     assert find_start_s(make_run(*lines)) == 2.0
-    assert find_start_s(make_run({"kind": "request", "task": "a"})) == 0.0
+
+
+def test_the_start_of_requests_is_the_median_since_they_were_placed() -> None:
+    record = make_decision(decided_s=3.0).to_record()
+    run = make_run({"kind": "request", "task": "a", "created": "1970-01-01T00:00:03.25+00:00"})
+    task = {"metadata": {"name": "a"}, "status": {"runsAs": "request", "decisionRecord": record}}
+    assert find_start_s(replace(run, objects=[task])) == 0.25
+    assert find_start_s(run) == 0.0, "it was not placed by PerLLM"

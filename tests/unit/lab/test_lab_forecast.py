@@ -23,10 +23,21 @@ def requests() -> list[Request]:
 def test_the_forecast_of_requests_has_no_pod_start(requests: list[Request]) -> None:
     shares = [
         forecast(partial(build_operator, "cs-ucb", strict=False), PAPER, requests, conditions, seeds=1).hit_share
-        for conditions in (SLOW_START, replace(SLOW_START, runs_as=RunsAs.REQUEST))
+        for conditions in (SLOW_START, replace(SLOW_START, start_s=0.0, runs_as=RunsAs.REQUEST))
     ]
     assert shares[0] == 0.0
     assert shares[1] > 0.8
+
+
+def test_the_forecast_of_requests_counts_the_way_to_the_server(requests: list[Request]) -> None:
+    slow = replace(SLOW_START, runs_as=RunsAs.REQUEST)
+    shares = [
+        forecast(
+            partial(build_operator, "cs-ucb", strict=True), PAPER, requests, replace(slow, start_s=start_s), seeds=1
+        )
+        for start_s in (0.0, 3.0)
+    ]
+    assert shares[1].hit_share == 0.0 < shares[0].hit_share
 
 
 def test_late_tasks_take_energy_unless_they_are_strict(requests: list[Request]) -> None:

@@ -124,6 +124,14 @@ def test_what_is_measured_is_reported_at_the_next_scrape_and_not_before() -> Non
     assert (first.bound_s, first.output_tokens) == (0.0, 2000)
 
 
+def test_what_is_measured_is_reported_at_the_first_scrape_after_it_has_settled() -> None:
+    scheduler = RoundRobin()
+    settled = SimulationSettings(settling_s=4.0)
+    simulate(fleet(), requests((0.0, 2.0), (3.0, 0.5), (20.0, 1.0)), scheduler, settled)
+    seen = [(at_s, found.number) for at_s, found in scheduler.notified_of("learn") if isinstance(found, Completion)]
+    assert seen == [(10.0, 0), (10.0, 1)]
+
+
 def test_attributed_energy_errs_as_stated_and_alike_for_every_scheduler() -> None:
     def reported_j(scheduler: RoundRobin) -> list[float]:
         asked = requests(*[(2.0 * number, 1.0) for number in range(400)])
