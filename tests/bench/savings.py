@@ -90,13 +90,13 @@ def _try(name: str, seed: int, *, tasks: int) -> Trial:
     first = int(SETTINGS.warmup_share * len(requests))
     shadow = Shadowing(SETTINGS, Random(seed), counts_from=first)
     before = _total(simulate(plan, requests, shadow, SETTINGS), first)
-    learner = _restart(shadow.learner, plan)
+    policy = CsUcb()
     active = Placing(
         "perllm",
-        CsUcb(),
+        policy,
         LENIENT_MODE,
         SETTINGS,
-        learner=learner,
+        learner=_restart(shadow.learner, policy, plan),
         other=OtherScheduler.KUBE_SCHEDULER,
         counts_from=first,
     )
@@ -108,9 +108,9 @@ def _try(name: str, seed: int, *, tasks: int) -> Trial:
     )
 
 
-def _restart(known: Learner, plan: FleetPlan) -> Learner:
-    """Return a learner that starts from what another knows of the nodes, none of which has a model loaded."""
-    learner = Learner(CsUcb())
+def _restart(known: Learner, policy: CsUcb, plan: FleetPlan) -> Learner:
+    """Return a learner of `policy` that starts from what another knows of the nodes, none of which has a model loaded."""
+    learner = Learner(policy)
     for node in plan.nodes:
         if known.knows(node.name):
             learner.register(node.name, node.gpu.product)
