@@ -109,7 +109,7 @@ def _try(name: str, seed: int, *, tasks: int) -> Trial:
 
 
 def _restart(known: Learner, policy: CsUcb, plan: FleetPlan) -> Learner:
-    """Return a learner of `policy` that starts from what another knows of the nodes, none of which has a model loaded."""
+    """Return a learner of `policy` that starts from what another knows; no node has a model loaded."""
     learner = Learner(policy)
     for node in plan.nodes:
         if known.knows(node.name):
