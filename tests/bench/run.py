@@ -5,6 +5,7 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -14,6 +15,7 @@ from latency import measure_latency
 from peer import measure_peer
 from policy import measure_policy
 from rich.console import Console
+from savings import SCENARIOS, measure_savings
 from served import measure_served
 from simulator import measure_simulator
 from stalls import measure_stalls
@@ -26,9 +28,11 @@ from whole_loop import measure_loop
 from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
 from perllm_lab.lab import COMPONENTS
 
-WITHOUT_CLUSTER = ("decision", "policy", "simulator", "waiting")
 PARTS = (
-    *WITHOUT_CLUSTER,
+    "decision",
+    "policy",
+    "simulator",
+    "waiting",
     "latency",
     "binding",
     "loop",
@@ -38,26 +42,45 @@ PARTS = (
     "watching",
     "peer",
 )
+ON_REQUEST = ("savings",)
+"""Parts that take a quarter of an hour and more."""
+
+WITHOUT_CLUSTER = {"decision", "policy", "simulator", "waiting", *ON_REQUEST}
 SIZES = (100, 1000)
 LATENCY_NODES = 1000
 WIDTH = 160
+SAVINGS_TASKS = 2000
 SERIES_HELP = "CSV file with a figure for every half hour in column 2, for the waiting part; drawn if not given."
 
 
 @click.command(help=__doc__)
-@click.option("--part", "parts", type=click.Choice(PARTS), multiple=True, help="Measure only this; may be repeated.")
+@click.option(
+    "--part", "parts", type=click.Choice(PARTS + ON_REQUEST), multiple=True, help="Measure only this; may be repeated."
+)
 @click.option("--pods", default=300, show_default=True, help="Pods in one burst of the binding part.")
 @click.option("--nodes", "sizes", type=int, multiple=True, default=SIZES, help="Nodes of the binding part; repeatable.")
 @click.option("--rounds", default=3, show_default=True, help="Turns of each contender.")
 @click.option("--keep", type=click.Path(path_type=Path, file_okay=False), help="Keep the logs, in a new folder here.")
 @click.option("--series", type=click.Path(path_type=Path, dir_okay=False, exists=True), help=SERIES_HELP)
+@click.option("--scenario", "scenarios", default=SCENARIOS, multiple=True, help="Of the savings part; repeatable.")
+@click.option("--seeds", default=20, show_default=True, help="Runs of each scenario in the savings part.")
 def main(
-    parts: tuple[str, ...], pods: int, sizes: tuple[int, ...], rounds: int, keep: Path | None, series: Path | None
+    parts: tuple[str, ...],
+    pods: int,
+    sizes: tuple[int, ...],
+    rounds: int,
+    keep: Path | None,
+    series: Path | None,
+    scenarios: tuple[str, ...],
+    seeds: int,
 ) -> None:
-    """Run the chosen parts, all by default."""
+    """Run the chosen parts, by default all but those on request."""
     console = Console(stderr=True)
+    rows = []
+    if "savings" in parts:
+        rows += measure_savings(partial(_say, console), scenarios, seeds=seeds, tasks=SAVINGS_TASKS)
     with _folder(keep) as folder:
-        rows = asyncio.run(_measure(set(parts or PARTS), Pace(pods, rounds), sizes, folder, console, series))
+        rows += asyncio.run(_measure(set(parts or PARTS), Pace(pods, rounds), sizes, folder, console, series))
     terminal = Console()
     (terminal if terminal.is_terminal else Console(width=WIDTH)).print(render(rows))
 
@@ -65,9 +88,7 @@ def main(
 async def _measure(
     parts: set[str], pace: Pace, sizes: Sequence[int], folder: Path, console: Console, series: Path | None = None
 ) -> list[Row]:
-    def say(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True)
-
+    say = partial(_say, console)
     rows: list[Row] = []
     if "decision" in parts:
         rows += measure_decisions(pace.rounds, say)
@@ -77,7 +98,7 @@ async def _measure(
         rows += measure_simulator(folder / "simulator", say)
     if "waiting" in parts:
         rows += measure_waiting(say, series)
-    if parts <= set(WITHOUT_CLUSTER):
+    if parts <= WITHOUT_CLUSTER:
         return rows
     say("programs: built on first use, minutes")
     binaries = await provide(list(COMPONENTS), cache_folder=default_cache_folder())
@@ -95,6 +116,10 @@ async def _measure(
         if name in parts:
             rows += await measure(folder / name)
     return rows
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from math import inf
 from random import Random
 
+from perllm.learning.learner import Learner
 from perllm.placement.kube_scheduler import KubeScheduler
 from perllm.placement.rehearsal import OtherScheduler
 from perllm.policy.contextual import CsUcb
@@ -20,10 +21,24 @@ class Shadowing(Placing):
     Args:
         settings: of the simulation.
         rng: breaks ties.
+        counts_from: number of the first task whose savings count.
+
+    Attributes:
+        learner: what shadow mode has learned.
     """
 
-    def __init__(self, settings: SimulationSettings, rng: Random) -> None:
-        super().__init__("kube-scheduler", CsUcb(), PLAIN_MODE, settings, other=OtherScheduler.PERLLM)
+    def __init__(self, settings: SimulationSettings, rng: Random, *, counts_from: int = 0) -> None:
+        policy = CsUcb()
+        self.learner = Learner(policy)
+        super().__init__(
+            "kube-scheduler",
+            policy,
+            PLAIN_MODE,
+            settings,
+            learner=self.learner,
+            other=OtherScheduler.PERLLM,
+            counts_from=counts_from,
+        )
         self._kube_scheduler = KubeScheduler(self._fleet, rng)
         self._queue: deque[str] = deque()
 

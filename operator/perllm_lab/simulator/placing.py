@@ -94,6 +94,7 @@ class Placing:
         settings: of the simulation; if tasks are served tasks, every node serves its model.
         learner: predicts; a new one unless given.
         other: whose choices are rehearsed, to estimate savings.
+        counts_from: number of the first task whose savings count.
 
     Attributes:
         savings: what PerLLM is estimated to save.
@@ -108,6 +109,7 @@ class Placing:
         *,
         learner: Learner | None = None,
         other: OtherScheduler = OtherScheduler.NONE,
+        counts_from: int = 0,
     ) -> None:
         self.name = name
         self.queue_rules = mode.queue_rules
@@ -128,6 +130,7 @@ class Placing:
             has_readers=False,
         )
         self.savings = Savings(is_shadow=other is OtherScheduler.PERLLM)
+        self._counts_from = counts_from
         self._requests: dict[str, PlacementRequest] = {}
         self._truths: dict[str, Request] = {}
         self._decisions: dict[str, Decision] = {}
@@ -254,7 +257,7 @@ class Placing:
         )
         outcome = judge_run(decision, run)
         ending = self._scheduler.review(decision, request.due_s, outcome)
-        if ending is not None:
+        if ending is not None and completion.number >= self._counts_from:
             self.savings.note(ending)
         self._scheduler.learn(outcome, decision.gpu_type)
 

@@ -1,9 +1,12 @@
 """What a task took, next to what was expected of it elsewhere."""
 
+import numpy as np
 import pytest
 
-from perllm.placement.counterfactual import Ending, Prospect, Savings
+from perllm.placement.counterfactual import Circumstances, Ending, Prospect, Savings, revise
+from perllm.placement.flight import Residence
 from perllm.placement.savings import SavedUnit
+from unit.placement.cluster_of import make_node, make_setting
 from unit.placement.records import USUAL, make_decision
 
 COSTLY = Prospect(
@@ -62,3 +65,41 @@ def test_a_rejected_task_saves_its_energy_and_costs_the_deadline_that_it_might_h
     savings.note(Ending(real=None, other=quick, output_tokens=100.0, due_s=1010.0, is_met=False, energy_j=0.0))
     assert savings.of(SavedUnit.JOULES).total - before[SavedUnit.JOULES] == pytest.approx(500.0)
     assert savings.of(SavedUnit.DEADLINES).total - before[SavedUnit.DEADLINES] == pytest.approx(-1.0, abs=0.1)
+
+
+def others_s(output_tokens: float, met_s: float | None) -> float:
+    """Return for how long prompts of others hold up a run that has met 2,000 tokens of them."""
+    laws = make_setting(make_node("k")).learner.laws("m", np.array([0]))
+    times_s = [
+        revise(
+            COSTLY,
+            laws,
+            0,
+            run=Circumstances(
+                prompt_tokens=100.0,
+                output_tokens=output_tokens,
+                residence=Residence(1.0, tokens),
+                met_s=met_s,
+            ),
+        ).forecast.times.fixed_s
+        for tokens in (0.0, 2000.0)
+    ]
+    return times_s[1] - times_s[0]
+
+
+def test_a_rehearsed_task_meets_prompts_of_others_for_as_long_as_its_real_answer_takes() -> None:
+    assert others_s(1000.0, met_s=10.0) > 3 * others_s(100.0, met_s=10.0)
+    assert others_s(1000.0, met_s=None) == pytest.approx(others_s(100.0, met_s=None))
+
+
+def test_a_run_that_loaded_its_model_is_the_less_certain_in_hindsight() -> None:
+    laws = make_setting(make_node("k")).learner.laws("m", np.array([0]))
+
+    def spread(cold: float) -> float:
+        forecast = make_decision(cold=cold).forecast
+        prospect = Prospect(node="k", gpu_type="A100", at_s=0.0, forecast=forecast)
+        run = Circumstances(prompt_tokens=100.0, output_tokens=100.0, residence=Residence(1.0, 0.0))
+        return revise(prospect, laws, 0, run=run).forecast.time_spread
+
+    assert spread(0.0) == pytest.approx(laws.latency.deviation(0))
+    assert spread(1.0) > 1.1 * spread(0.0)
