@@ -107,13 +107,7 @@ class Operator:
         control = self._control = build_task_control(
             base.scheduler, base.parts, context, read_controller_settings(config)
         )
-        self._retries = Retries(
-            client,
-            base.writes,
-            has_room=lambda request: base.scheduler.consider(request).node is not None,
-            now_s=base.now_s,
-            unix_now=base.unix_now,
-        )
+        self._retries = self._build_retries()
         self._annotated = build_annotated_pods(
             base.scheduler, base.parts, context, control, events=events, bill=bill, retries=self._retries, config=config
         )
@@ -122,24 +116,8 @@ class Operator:
         self._watches = Watches(
             base, control.controller, self._annotated, self._upkeep, self._profiles, self._profile_parts
         )
-        self._tasks = TaskWatch(
-            credentials,
-            lambda item, deleted: control.controller.on_task(item, deleted=deleted),
-            control.controller.on_list,
-            base.metrics,
-            base.outages,
-            base.rng,
-            namespaces=config.namespaces,
-        )
-        self._extender = Extender(
-            base.scheduler,
-            base.parts.ledger,
-            client,
-            self._find_request,
-            self._retries,
-            control.decisions.note_bound,
-            control.decisions.forget,
-        )
+        self._tasks = self._build_task_watch(credentials)
+        self._extender = self._build_extender()
 
     def _build_costs(self, source: PrometheusSource) -> EnergyCosts:
         base = self._base
@@ -186,6 +164,40 @@ class Operator:
             suspensions=Suspensions(
                 None if self._kueue is None else self._kueue.workloads, base.config.kueue.served_resource
             ),
+        )
+
+    def _build_retries(self) -> Retries:
+        base = self._base
+        return Retries(
+            base.client,
+            base.writes,
+            has_room=lambda request: base.scheduler.consider(request).node is not None,
+            now_s=base.now_s,
+            unix_now=base.unix_now,
+        )
+
+    def _build_task_watch(self, credentials: Credentials) -> TaskWatch:
+        base, controller = self._base, self._control.controller
+        return TaskWatch(
+            credentials,
+            lambda item, deleted: controller.on_task(item, deleted=deleted),
+            controller.on_list,
+            base.metrics,
+            base.outages,
+            base.rng,
+            namespaces=base.config.namespaces,
+        )
+
+    def _build_extender(self) -> Extender:
+        base, decisions = self._base, self._control.decisions
+        return Extender(
+            base.scheduler,
+            base.parts.ledger,
+            base.client,
+            self._find_request,
+            self._retries,
+            decisions.note_bound,
+            decisions.forget,
         )
 
     def _build_kueue_watch(self) -> KueueWatch | None:

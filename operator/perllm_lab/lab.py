@@ -4,7 +4,6 @@ Everything uses one folder and the loopback interface, and ends with the lab, ho
 the folder of an earlier one resumes with its objects and its learned state.
 """
 
-import asyncio
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -17,33 +16,20 @@ import orjson
 import yaml
 
 from perllm.api import names
-from perllm.api.crd import list_crds
-from perllm.cluster.agent_policy import build_agent_policies
-from perllm.cluster.authors import build_author_policy
-from perllm.cluster.client import ApiError, Client, Object
+from perllm.cluster.client import Client
 from perllm.cluster.credentials import load_credentials
-from perllm.cluster.rbac import (
-    RBAC_GROUP,
-    build_agent_manifests,
-    build_manifests,
-    build_shadow_manifests,
-    collection_path,
-)
-from perllm.cluster.release_policy import build_release_policy
 from perllm.extender.scheduler import scheduler_configuration
 from perllm.telemetry.settings import TelemetrySettings
 from perllm_lab.hardware.scenario import Scenario
+from perllm_lab.installation import OPERATOR_USER, SCHEDULER_USER, install
 from perllm_lab.kubernetes.control_plane import ControlPlane
 from perllm_lab.kubernetes.probe import answers
 from perllm_lab.kubernetes.process import Process, find_free_ports
 from perllm_lab.kubernetes.prometheus import Prometheus, ScrapeTarget
-from perllm_lab.nodes.agents import ACCOUNT as AGENT_ACCOUNT
 from perllm_lab.nodes.agents import NAMESPACE as AGENT_NAMESPACE
 from perllm_lab.nodes.registration import NODES
 
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "prometheus")
-OPERATOR_USER = "perllm"
-SCHEDULER_USER = "perllm-scheduler"
 START_TIMEOUT_S = 180.0
 LOOPBACK = "127.0.0.1"
 OPERATOR_LOG = "operator.log"
@@ -283,62 +269,6 @@ class Lab:
         ]
 
 
-async def install(
-    client: Client,
-    namespaces: Sequence[str] = (),
-    *,
-    has_agents: bool = False,
-    has_queues: bool = False,
-    has_devices: bool = False,
-    is_shadow: bool = False,
-) -> None:
-    """Install the resource definitions, least rights and admission policies, as users do before the first start.
-
-    Args:
-        client: of a user with the rights to do so.
-        namespaces: are created, and are the only ones where the operator may manage tasks; all when empty.
-        has_agents: whether the rights of agents are installed too.
-        has_queues: whether the operator may use queues of Kueue.
-        has_devices: whether the operator may see devices and claims.
-        is_shadow: whether the operator gets the rights of shadow mode only.
-    """
-    for namespace in namespaces:
-        await _apply(client, "/api/v1/namespaces", {"metadata": {"name": namespace}})
-    for crd in list_crds():
-        await _apply(client, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
-        await wait_served(client, f"/apis/{names.API_VERSION}/{crd['spec']['names']['plural']}")
-    operator, scheduler = (rbac_user(name) for name in (OPERATOR_USER, SCHEDULER_USER))
-    agent_namespace = AGENT_NAMESPACE if has_agents else ""
-    rights = (
-        build_shadow_manifests(operator, namespaces=namespaces, has_devices=has_devices)
-        if is_shadow
-        else build_manifests(
-            operator,
-            scheduler,
-            namespaces=namespaces,
-            agent_namespace=agent_namespace,
-            has_queues=has_queues,
-            has_devices=has_devices,
-        )
-    )
-    policies = [*build_author_policy(), *build_release_policy(OPERATOR_USER)]
-    if has_agents:
-        await _apply(client, "/api/v1/namespaces", {"metadata": {"name": AGENT_NAMESPACE}})
-        account = {"kind": "ServiceAccount", "name": AGENT_ACCOUNT, "namespace": AGENT_NAMESPACE}
-        await _apply(
-            client, f"/api/v1/namespaces/{AGENT_NAMESPACE}/serviceaccounts", {"metadata": {"name": AGENT_ACCOUNT}}
-        )
-        rights += build_agent_manifests(account, AGENT_NAMESPACE, namespaces=namespaces, server_namespaces=())
-        policies += build_agent_policies(f"system:serviceaccount:{AGENT_NAMESPACE}:{AGENT_ACCOUNT}")
-    for manifest in [*rights, *policies]:
-        await _apply(client, collection_path(manifest), manifest)
-
-
-def rbac_user(name: str) -> dict[str, str]:
-    """Return a user with a client certificate as an RBAC subject."""
-    return {"kind": "User", "apiGroup": RBAC_GROUP, "name": name}
-
-
 def build_operator(
     control_plane: ControlPlane, folder: Path, config: Mapping[str, Any], options: Sequence[str] = ()
 ) -> Process:
@@ -350,29 +280,8 @@ def build_operator(
     return Process("operator", [*argv, *options], log_file=folder / OPERATOR_LOG)
 
 
-async def _apply(client: Client, path: str, manifest: Object) -> None:
-    """Create an object, or update the one that an earlier run of the lab left."""
-    try:
-        await client.post(path, manifest)
-    except ApiError as error:
-        if error.status != 409:
-            raise
-        await client.patch(f"{path}/{manifest['metadata']['name']}", manifest)
-
-
 async def _remove_nodes_except(client: Client, kept: Collection[str]) -> None:
     """Remove the nodes that a lab with another scenario left in this folder."""
     for item in (await client.get(NODES))["items"]:
         if item["metadata"]["name"] not in kept:
             await client.delete(f"{NODES}/{item['metadata']['name']}")
-
-
-async def wait_served(client: Client, path: str) -> None:
-    """Wait until the API server serves a new resource, which takes a moment."""
-    async with asyncio.timeout(START_TIMEOUT_S):
-        while True:
-            try:
-                await client.get(path)
-                return
-            except ApiError:
-                await asyncio.sleep(0.1)

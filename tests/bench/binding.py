@@ -32,11 +32,12 @@ from perllm.cluster.credentials import load_credentials
 from perllm.controller.narrowing import narrow
 from perllm.extender.scheduler import scheduler_configuration
 from perllm.settings.tasks import PodSettings
+from perllm_lab.installation import SCHEDULER_USER, install
 from perllm_lab.kubernetes import probe
 from perllm_lab.kubernetes.components import SCHEDULER
 from perllm_lab.kubernetes.control_plane import ControlPlane
 from perllm_lab.kubernetes.process import LOOPBACK, Process, find_free_ports
-from perllm_lab.lab import SCHEDULER_USER, build_operator, install
+from perllm_lab.lab import build_operator
 from perllm_lab.nodes.registration import Registrar
 
 Say = Callable[[str], None]

@@ -19,7 +19,8 @@ from whole_loop import LEARNED, find_pids
 from e2e.audit import AuditLog, record_writes_of
 from perllm.cluster.client import Client, Object
 from perllm.cluster.informer import Informer, keep_all
-from perllm_lab.lab import OPERATOR_USER, Lab, LabSettings
+from perllm_lab.installation import OPERATOR_USER
+from perllm_lab.lab import Lab, LabSettings
 from perllm_lab.nodes.agents import ACCOUNT, NAMESPACE
 from perllm_lab.workload.manifests import served_task_manifest, task_manifest
 from perllm_lab.workload.requests import Request

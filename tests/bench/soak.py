@@ -21,8 +21,9 @@ from whole_loop import LEARNED, SPEED, write_scenario
 from write_counts import count_writes, summarize_writes
 
 from e2e.audit import AuditLog, record_writes_of
+from perllm_lab.installation import OPERATOR_USER
 from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
-from perllm_lab.lab import COMPONENTS, OPERATOR_USER, Lab, LabSettings
+from perllm_lab.lab import COMPONENTS, Lab, LabSettings
 
 FINISHED = "perllm_tasks_finished_total"
 TTL = "10s"

@@ -15,7 +15,8 @@ from write_counts import count_writes, summarize_writes
 
 from e2e.audit import AuditLog, record_writes_of
 from perllm_lab.hardware.scenario import Scenario
-from perllm_lab.lab import OPERATOR_USER, Lab, LabSettings
+from perllm_lab.installation import OPERATOR_USER
+from perllm_lab.lab import Lab, LabSettings
 
 COUNT = 500
 SPEED = 20.0

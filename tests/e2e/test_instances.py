@@ -11,7 +11,8 @@ from e2e.stage import phases, wait_until
 from perllm.api import names
 from perllm.cluster.client import Object
 from perllm.cluster.rbac import build_manifests, collection_path
-from perllm_lab.lab import OPERATOR_USER, SCHEDULER_USER, Lab, LabSettings, rbac_user
+from perllm_lab.installation import OPERATOR_USER, SCHEDULER_USER, rbac_user
+from perllm_lab.lab import Lab, LabSettings
 from perllm_lab.trace_replay import TraceReplay, as_tasks
 
 FIRST, SECOND = "first", "second"

@@ -15,7 +15,8 @@ from e2e.stage import Stage, phases, wait_until
 from perllm.api import names
 from perllm.cluster.rbac import build_manifests, collection_path
 from perllm.cluster.starts import MAX_STARTS
-from perllm_lab.lab import OPERATOR_USER, SCHEDULER_USER, Lab, rbac_user
+from perllm_lab.installation import OPERATOR_USER, SCHEDULER_USER, rbac_user
+from perllm_lab.lab import Lab
 
 LEASE = "turns"
 LEASE_S = 5

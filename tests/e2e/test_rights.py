@@ -12,7 +12,8 @@ from e2e.stage import wait_until
 from perllm.api import names
 from perllm.cluster.client import Object
 from perllm.cluster.rbac import node_rules, task_rules
-from perllm_lab.lab import OPERATOR_USER, Lab, LabSettings
+from perllm_lab.installation import OPERATOR_USER
+from perllm_lab.lab import Lab, LabSettings
 from perllm_lab.trace_replay import FINAL_PHASES
 from perllm_lab.workload.manifests import task_manifest
 from perllm_lab.workload.requests import Request

@@ -9,7 +9,8 @@ from e2e.audit import AuditLog, read_all, record_writes_of
 from e2e.stage import Stage, wait_until
 from perllm.api import names
 from perllm.cluster.client import Object
-from perllm_lab.lab import OPERATOR_USER, Lab, LabSettings
+from perllm_lab.installation import OPERATOR_USER
+from perllm_lab.lab import Lab, LabSettings
 from perllm_lab.workload.manifests import pod_manifest
 from perllm_lab.workload.requests import Request
 

@@ -16,8 +16,8 @@ from perllm.cluster.credentials import load_credentials
 from perllm.cluster.node import Node
 from perllm.learning.learner import Learner
 from perllm.policy.table import CsUcbTable
+from perllm_lab.installation import install
 from perllm_lab.kubernetes.control_plane import ControlPlane
-from perllm_lab.lab import install
 from unit.learning.outcomes import make_outcome
 from unit.nodes.stores import Saved
 

@@ -29,9 +29,9 @@ from perllm.doctor.examination import Examination
 from perllm.doctor.finding import Level
 from perllm.doctor.rights import Account
 from perllm.telemetry.source import PrometheusSource
+from perllm_lab.installation import install
 from perllm_lab.kubernetes.control_plane import ControlPlane
 from perllm_lab.kubernetes.prometheus import Prometheus, ScrapeTarget
-from perllm_lab.lab import install
 from perllm_lab.workload.manifests import task_manifest
 from perllm_lab.workload.requests import Request
 

@@ -20,8 +20,8 @@ from perllm.cluster.credentials import load_credentials
 from perllm.cluster.rbac import build_manifests, collection_path
 from perllm.cluster.release import build_release, release_pods
 from perllm.cluster.release_policy import build_release_policy
+from perllm_lab.installation import rbac_user
 from perllm_lab.kubernetes.control_plane import ControlPlane
-from perllm_lab.lab import rbac_user
 
 OPERATIONS = Path(__file__).parents[2] / "docs/operate.md"
 NAMESPACE, ELSEWHERE = "released", "released-elsewhere"

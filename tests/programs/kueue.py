@@ -7,11 +7,11 @@ from pathlib import Path
 import yaml
 
 from perllm.cluster.client import Client, Object
+from perllm_lab.installation import wait_served
 from perllm_lab.kubernetes.build import run
 from perllm_lab.kubernetes.golang import find_go
 from perllm_lab.kubernetes.process import Process
 from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
-from perllm_lab.lab import wait_served
 from programs.modules import list_test_modules
 
 _DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"

@@ -14,7 +14,7 @@ from e2e.audit import Change, select
 from e2e.chaos.rig import NODES_USER
 from perllm.api import names
 from perllm.cluster.client import Object
-from perllm_lab.lab import OPERATOR_USER
+from perllm_lab.installation import OPERATOR_USER
 from perllm_lab.nodes.registration import NODES
 from perllm_lab.nodes.writer import FINAL_PHASES
 

@@ -11,7 +11,7 @@ from perllm.api.quantities import parse_duration_s
 from perllm.cluster.client import Object
 from perllm.learning.node_state import read_state
 from perllm.learning.recent import CAPACITY, ID_LENGTH
-from perllm_lab.lab import OPERATOR_USER
+from perllm_lab.installation import OPERATOR_USER
 from perllm_lab.trace_replay import FINAL_PHASES
 
 Span = tuple[float, float]

@@ -12,7 +12,7 @@ from e2e.chaos.injector import Injected
 from e2e.chaos.plan import AGENT, AGENT_NODE, AGENTS, FaultKind
 from perllm.api import names
 from perllm.cluster.client import Object
-from perllm_lab.lab import OPERATOR_USER
+from perllm_lab.installation import OPERATOR_USER
 from perllm_lab.nodes.agents import ACCOUNT, NAMESPACE
 
 AGENT_USER = f"system:serviceaccount:{NAMESPACE}:{ACCOUNT}"

@@ -12,8 +12,9 @@ from e2e.chaos.link import Link
 from e2e.chaos.plan import AGENT, AGENT_LINK, AGENT_NODE, AGENTS, AGENTS_LINK, NODES_LINK, OPERATOR_LINK
 from e2e.stage import Stage, open_stage
 from perllm.api.task_status import RunsAs
+from perllm_lab.installation import OPERATOR_USER
 from perllm_lab.kubernetes.process import Process
-from perllm_lab.lab import OPERATOR_USER, Lab, LabSettings
+from perllm_lab.lab import Lab, LabSettings
 from perllm_lab.workload.scenarios import load_scenario
 
 SCENARIO, SPEED = "modern", 3.0

@@ -14,9 +14,10 @@ from e2e.hostile.fake_prometheus import FakePrometheus
 from e2e.stage import wait_until
 from perllm.api import names
 from perllm.cluster.credentials import load_credentials
+from perllm_lab.installation import OPERATOR_USER
 from perllm_lab.kubernetes.probe import answers
 from perllm_lab.kubernetes.process import Process
-from perllm_lab.lab import OPERATOR_LOG, OPERATOR_USER, Lab, LabSettings
+from perllm_lab.lab import OPERATOR_LOG, Lab, LabSettings
 from perllm_lab.workload.scenarios import load_scenario
 from strategies.values import Object, encode
 

@@ -13,7 +13,7 @@ from e2e.chaos.invariants import (
 )
 from perllm.learning.node_state import pack
 from perllm.learning.recent import CAPACITY
-from perllm_lab.lab import OPERATOR_USER
+from perllm_lab.installation import OPERATOR_USER
 
 SUCCESS = Run("ns/a", "edge-0", "Succeeded", 10.0, 12.0, 12.1, ())
 AGAIN = dataclasses.replace(SUCCESS, started_s=20.0, finished_s=22.0, known_s=22.1)

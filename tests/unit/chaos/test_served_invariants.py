@@ -14,7 +14,7 @@ from e2e.chaos.served_invariants import (
     find_report_errors,
     find_unfounded_failures,
 )
-from perllm_lab.lab import OPERATOR_USER
+from perllm_lab.installation import OPERATOR_USER
 
 RUN = Run("ns/a", "edge-0", "Succeeded", 10.0, 12.0, 12.1, ())
 REPORT = Report("ns/a", "uid", 1, 1, "edge-0", "Answered", 10.0, 12.0, 12.1)

@@ -8,8 +8,8 @@ from click.testing import CliRunner
 
 from perllm.api.task_status import RunsAs
 from perllm.submission.command import submit
-from perllm_lab import cli
-from perllm_lab.cli import EXAMPLE_REQUEST
+from perllm_lab.cli import cluster, main
+from perllm_lab.cli.cluster import EXAMPLE_REQUEST
 from perllm_lab.demo import DemoSettings, SchedulerRun, find_start_s
 from perllm_lab.lab import LabSettings
 from perllm_lab.report.results import FleetEnergy
@@ -28,8 +28,8 @@ def test_the_demo_runs_tasks_as_asked(
         asked.append(settings)
         return []
 
-    monkeypatch.setattr(cli, "run_demo", run_demo)
-    result = CliRunner().invoke(cli.main, ["demo", "--folder", str(tmp_path), "--tasks", "7", *options])
+    monkeypatch.setattr(cluster, "run_demo", run_demo)
+    result = CliRunner().invoke(main, ["demo", "--folder", str(tmp_path), "--tasks", "7", *options])
     assert result.exit_code == 0, result.output
     assert [(one.runs_as, one.tasks, one.folder) for one in asked] == [(kind, 7, tmp_path / "demo")]
 
@@ -43,8 +43,8 @@ def test_a_lab_has_agents_unless_asked_otherwise(
     async def run_lab(settings: LabSettings, *_: object, fresh: bool) -> None:
         asked.append(settings)
 
-    monkeypatch.setattr(cli, "_up", run_lab)
-    result = CliRunner().invoke(cli.main, ["up", *options])
+    monkeypatch.setattr(cluster, "_up", run_lab)
+    result = CliRunner().invoke(main, ["up", *options])
     assert result.exit_code == 0, result.output
     assert [one.has_agents for one in asked] == [has_agents]
 

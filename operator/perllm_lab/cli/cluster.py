@@ -1,0 +1,170 @@
+"""Commands that start a whole cluster: the demo and the lab."""
+
+import asyncio
+import os
+import shlex
+import shutil
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from perllm.api.task_status import RunsAs
+from perllm_lab.claim import claim, find_holder
+from perllm_lab.cli.options import (
+    folder_option,
+    parse_names,
+    run,
+    scenario_option,
+    seed_option,
+    speed_option,
+    work_option,
+)
+from perllm_lab.demo import CONTENDERS, DemoSettings, provide_binaries, run_demo
+from perllm_lab.installation import OPERATOR_USER
+from perllm_lab.lab import COMPONENTS, Lab, LabSettings
+from perllm_lab.report.progress import Display
+from perllm_lab.workload.scenarios import load_scenario, scenario_names
+
+PID_FILE = "lab.pid"
+ENVIRONMENT = "env"
+WATCH_INTERVAL_S = 2.0
+EXAMPLE_REQUEST = """\
+  kubectl perllm submit --model {model} --deadline 30s --prompt "Which is the largest planet?" --wait"""
+EXAMPLE_POD = """\
+  kubectl apply -f examples/task.yaml"""
+GUIDE = """\
+There, try:
+{example}
+  kubectl perllm top                nodes, tasks and joules, live
+  kubectl perllm explain TASK       where it ran, why there, and what it cost
+  perllm doctor                     what is missing; nothing, in a lab
+  kubectl apply -f examples/task.yaml      a task with a pod; so do batch-of-tasks.yaml and task-complete.yaml
+Decisions are logged in {log}; to follow them:
+  tail -f {log} | jq -r 'select(.event == "decision") | .message'"""
+
+
+def _parse_contenders(context: click.Context, parameter: click.Parameter, text: str) -> tuple[str, ...]:
+    names = parse_names(context, parameter, text)
+    unknown = [name for name in names if name not in CONTENDERS]
+    if unknown:
+        raise click.BadParameter(f"there is no {', '.join(unknown)}; choose from {', '.join(CONTENDERS)}")
+    return names
+
+
+@click.command()
+@click.option("--scenario", default="demo", show_default=True, help=f"{', '.join(scenario_names())}, or a YAML file.")
+@speed_option
+@seed_option
+@folder_option
+@click.option(
+    "--policy",
+    "contenders",
+    default=",".join(CONTENDERS),
+    callback=_parse_contenders,
+    show_default=True,
+    help="What to compare; the others are compared with the first.",
+)
+@click.option(
+    "--load",
+    type=click.FloatRange(min=0, min_open=True, max=2),
+    default=0.8,
+    show_default=True,
+    help="Offered work as a share of what the nodes can do.",
+)
+@click.option("--tasks", type=click.IntRange(min=1), default=300, show_default=True, help="Number of tasks.")
+@click.option(
+    "--trace",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Trace to replay: CSV with TIMESTAMP, ContextTokens, GeneratedTokens (also .gz). Synthetic without it.",
+)
+@work_option(RunsAs.REQUEST)
+@click.option("--strict", is_flag=True, help="Let PerLLM reject tasks, and end them at their deadline.")
+def demo(folder: Path, **options: Any) -> None:
+    """Place the same tasks with policies of PerLLM and with the plain kube-scheduler, and compare."""
+    settings = DemoSettings(**options, folder=(folder / "demo").absolute())
+    faults = run(run_demo(settings, Display(Console())))
+    for fault in faults:
+        click.echo(f"FAULT: {fault}", err=True)
+    if faults:
+        raise SystemExit(1)
+
+
+@click.command()
+@scenario_option
+@speed_option
+@seed_option
+@folder_option
+@click.option("--fresh", is_flag=True, help="Start over, without the tasks and learned state of earlier runs.")
+@click.option(
+    "--agents/--no-agents",
+    default=True,
+    show_default=True,
+    help="Every node has a model server, its model loaded, and an agent, so that tasks with a prompt are answered.",
+)
+def up(scenario: str, speed: float, seed: int, folder: Path, fresh: bool, agents: bool) -> None:
+    """Start a lab, with the state it had before, and keep it running until Ctrl-C or `perllm-lab down`."""
+    settings = LabSettings(scenario, speed, seed, has_agents=agents)
+    run(_up(settings, folder.absolute(), Display(Console()), fresh=fresh))
+
+
+@click.command()
+@folder_option
+def down(folder: Path) -> None:
+    """Stop the lab that `perllm-lab up` started."""
+    pid = find_holder(folder / PID_FILE)
+    if pid is None:
+        click.echo("no lab is running")
+        return
+    os.kill(pid, signal.SIGTERM)
+    click.echo(f"asked lab {pid} to stop")
+
+
+async def _up(settings: LabSettings, folder: Path, display: Display, *, fresh: bool) -> None:
+    binaries = await provide_binaries(COMPONENTS, display)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with claim(folder / PID_FILE):
+        if fresh:
+            shutil.rmtree(folder / "up", ignore_errors=True)
+        lab = Lab(binaries, load_scenario(settings.scenario_name), folder / "up", settings)
+        if lab.control_plane.has_data:
+            display.say("Resuming the lab with its tasks and what it learned; --fresh starts over")
+        async with lab:
+            environment = folder / ENVIRONMENT
+            environment.write_text(_describe_environment(lab, binaries["kubectl"]), encoding="utf-8")
+            display.say(f"Prometheus: {lab.prometheus.url}")
+            display.say(f"In another terminal, for KUBECONFIG and kubectl:   source {environment}")
+            example = EXAMPLE_REQUEST if settings.has_agents else EXAMPLE_POD
+            display.say(GUIDE.format(example=example.format(model=lab.scenario.model), log=lab.operator_log))
+            display.say("Stop it with Ctrl-C, or with perllm-lab down from another terminal")
+            await _wait_for_end(lab, stop)
+
+
+def _describe_environment(lab: Lab, kubectl: Path) -> str:
+    """Return a file for `source`: the lab's cluster, its programs and ours."""
+    folders = f"{kubectl.parent}:{Path(sys.executable).parent}"
+    return (
+        f"export KUBECONFIG={shlex.quote(str(lab.control_plane.admin_kubeconfig))}\n"
+        f"export PERLLM_CONFIG={shlex.quote(str(lab.operator_config))}\n"
+        f"export PERLLM_USER={OPERATOR_USER}\n"
+        f"export PATH={shlex.quote(folders)}:$PATH\n"
+    )
+
+
+async def _wait_for_end(lab: Lab, stop: asyncio.Event) -> None:
+    """Wait until the lab is to stop.
+
+    Raises:
+        ProcessError: one of its processes has ended by itself.
+    """
+    while not stop.is_set():
+        for process in (lab.operator, lab.nodes, *lab.control_plane.processes.values()):
+            process.check()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), WATCH_INTERVAL_S)
