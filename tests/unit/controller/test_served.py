@@ -185,6 +185,7 @@ async def test_a_request_is_ended_at_the_deadline_if_the_task_asks_for_it(cluste
     assert (cluster.status()["phase"], len(cluster.parts.ledger)) == ("Running", 0), "its slot is free at once"
     await asyncio.sleep(REPORT_S)
     assert cluster.status()["phase"] == "Failed"
+    assert len(cluster.parts.learner.recent("n").ids) == 1, "it is learned as a miss"
 
 
 async def test_a_request_that_ended_in_time_has_succeeded_though_its_report_is_seen_after_the_deadline(
