@@ -65,7 +65,7 @@ def revise(prospect: Prospect, laws: ModelLaws, row: int, *, run: Circumstances)
     """
     times, energy, occupancy = prospect.forecast.times, prospect.forecast.energy, max(run.residence.occupancy, 1.0)
     rates = laws.find_rates(np.array([row]), is_served=run.is_served)
-    run_s = _find_run_s(rates, times.cold, run)
+    run_s = _find_run_s(rates, prospect, run)
     run_j = float(laws.energy.coefficients[row] @ energy_features(run.prompt_tokens, run.output_tokens, occupancy))
     load_doubt_s = LOAD_DOUBT * times.cold * float(rates.load_s[0])
     forecast = replace(
@@ -77,17 +77,22 @@ def revise(prospect: Prospect, laws: ModelLaws, row: int, *, run: Circumstances)
     return replace(prospect, forecast=forecast)
 
 
-def _find_run_s(rates: RunRates, cold: float, run: Circumstances) -> float:
+def _find_run_s(rates: RunRates, prospect: Prospect, run: Circumstances) -> float:
     """Return the seconds that a run takes on the node of `rates`.
 
-    One that is there for longer than it was observed sits through more prompts of others, as many per second.
+    Prompts that waited when it came hold it up once. If it is there for longer than it was observed, it sits through
+    more of those that come later, as many per second.
     """
+    times = prospect.forecast.times
+    first_s = float(rates.find_first_s(run.prompt_tokens, times.cold)[0])
+    token_s = float(rates.find_token_s(max(run.residence.occupancy, 1.0) - 1.0)[0])
     others_s = float(rates.read_s[0]) * run.residence.others_tokens / PROMPT_UNIT
-    writing_s = run.output_tokens * rates.find_token_s(max(run.residence.occupancy, 1.0) - 1.0)
-    own_s = float((rates.find_first_s(run.prompt_tokens, cold) + writing_s)[0])
     if run.met_s is None:
-        return own_s + others_s
-    return own_s / (1.0 - min(others_s / max(run.met_s, LEAST_S), MAX_READING))
+        return first_s + others_s + run.output_tokens * token_s
+    foreseen_s = times.fixed_s - prospect.wait_s - times.transfer_s
+    waited_s = min(max(foreseen_s - first_s, 0.0), others_s)
+    share = min((others_s - waited_s) / max(run.met_s, LEAST_S), MAX_READING)
+    return (first_s + waited_s + run.output_tokens * token_s) / (1.0 - share)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,29 +67,25 @@ def test_a_rejected_task_saves_its_energy_and_costs_the_deadline_that_it_might_h
     assert savings.of(SavedUnit.DEADLINES).total - before[SavedUnit.DEADLINES] == pytest.approx(-1.0, abs=0.1)
 
 
-def others_s(output_tokens: float, met_s: float | None) -> float:
+def others_s(output_tokens: float, met_s: float | None, fixed_s: float = 0.0) -> float:
     """Return for how long prompts of others hold up a run that has met 2,000 tokens of them."""
     laws = make_setting(make_node("k")).learner.laws("m", np.array([0]))
-    times_s = [
-        revise(
-            COSTLY,
-            laws,
-            0,
-            run=Circumstances(
-                prompt_tokens=100.0,
-                output_tokens=output_tokens,
-                residence=Residence(1.0, tokens),
-                met_s=met_s,
-            ),
-        ).forecast.times.fixed_s
+    prospect = Prospect(node="k", gpu_type="A100", at_s=0.0, forecast=make_decision(fixed_s=fixed_s).forecast)
+    runs = [
+        Circumstances(prompt_tokens=100.0, output_tokens=output_tokens, residence=Residence(1.0, tokens), met_s=met_s)
         for tokens in (0.0, 2000.0)
     ]
-    return times_s[1] - times_s[0]
+    without_s, with_s = (revise(prospect, laws, 0, run=run).forecast.times.fixed_s for run in runs)
+    return with_s - without_s
 
 
 def test_a_rehearsed_task_meets_prompts_of_others_for_as_long_as_its_real_answer_takes() -> None:
-    assert others_s(1000.0, met_s=10.0) > 3 * others_s(100.0, met_s=10.0)
-    assert others_s(1000.0, met_s=None) == pytest.approx(others_s(100.0, met_s=None))
+    assert others_s(4000.0, met_s=40.0) > 3 * others_s(400.0, met_s=40.0)
+    assert others_s(4000.0, met_s=None) == pytest.approx(others_s(400.0, met_s=None))
+
+
+def test_prompts_that_waited_when_a_task_came_are_met_once() -> None:
+    assert others_s(4000.0, met_s=40.0, fixed_s=100.0) == pytest.approx(others_s(400.0, met_s=40.0, fixed_s=100.0))
 
 
 def test_a_run_that_loaded_its_model_is_the_less_certain_in_hindsight() -> None:
