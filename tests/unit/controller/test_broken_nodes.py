@@ -9,7 +9,7 @@ import pytest
 
 from perllm.api import names
 from perllm.cluster.node import Node
-from unit.controller.test_controller import PODS, Cluster
+from unit.controller.one_node_cluster import PODS, Cluster
 from unit.placement.cluster_of import make_node
 from unit.scheduling.schedulers import UPLINK
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from perllm.controller.drift import GRACE_S, INTERVAL_S
+from unit.controller.one_node_cluster import Cluster
 from unit.controller.samples import make_own_decision
-from unit.controller.test_controller import Cluster
 
 pytestmark = pytest.mark.looptime
 

@@ -12,8 +12,8 @@ from perllm.controller.history import History, HistoryLimits, Stub
 from perllm.controller.pods import build_pod
 from perllm.controller.task import read_task
 from perllm.energy.settlement import SETTLING_S
+from unit.controller.one_node_cluster import PODS, START_S, Cluster, run_through
 from unit.controller.samples import make_own_decision, running, task_object
-from unit.controller.test_controller import PODS, START_S, Cluster, run_through
 from unit.controller.test_retention import store_learned_state
 
 

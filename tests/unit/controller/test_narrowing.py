@@ -14,7 +14,7 @@ from perllm.cluster.times import format_time
 from perllm.controller.assembly import ControllerSettings
 from perllm.controller.narrowing import MAX_TERMS, narrow
 from perllm.controller.reconciler import PROGRESS_DELAY_S
-from unit.controller.test_controller import PODS, START_S, Cluster
+from unit.controller.one_node_cluster import PODS, START_S, Cluster
 
 POD = f"{PODS}/t-1"
 ON_LINUX = {"key": "kubernetes.io/os", "operator": "In", "values": ["linux"]}

@@ -16,8 +16,8 @@ from perllm.controller.suspensions import Suspensions
 from perllm.kueue.flavor import Flavor
 from perllm.kueue.workload import workload_name, workloads_path
 from perllm.kueue.workloads import Workloads
+from unit.controller.one_node_cluster import PODS, Cluster
 from unit.controller.samples import make_task, task_object
-from unit.controller.test_controller import PODS, Cluster
 from unit.kueue.samples import admit, evict
 
 pytestmark = pytest.mark.looptime

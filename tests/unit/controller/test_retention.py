@@ -10,8 +10,8 @@ from perllm.api.task_status import EnergyQuality, Observation, TaskPhase, TaskSt
 from perllm.cluster.pod import PodPhase, read_pod
 from perllm.controller.retention import MARGIN_S, Records, may_release
 from perllm.energy.settlement import SETTLING_S
+from unit.controller.one_node_cluster import PODS, Cluster, run_through
 from unit.controller.samples import bound, failed, running, succeeded, waiting
-from unit.controller.test_controller import PODS, Cluster, run_through
 
 NOW_S = 1020.0
 SETTLED = TaskStatus(

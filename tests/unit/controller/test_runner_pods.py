@@ -21,8 +21,8 @@ from perllm.controller.runner_pods import RunnerPods
 from perllm.energy.settlement import SETTLING_S
 from perllm.placement.serving import NOTHING
 from perllm.settings.tasks import RunnerSettings
+from unit.controller.one_node_cluster import PODS
 from unit.controller.samples import make_task
-from unit.controller.test_controller import PODS
 from unit.controller.test_served import SERVING, ServedCluster
 from unit.placement.cluster_of import make_node
 from unit.scheduling.schedulers import UPLINK

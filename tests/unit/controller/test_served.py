@@ -12,7 +12,7 @@ from perllm.cluster.times import format_time
 from perllm.controller.lifecycle import MAX_REFUSALS, REPORT_S
 from perllm.energy.settlement import SETTLING_S
 from perllm.placement.serving import NOTHING, Serving
-from unit.controller.test_controller import Cluster
+from unit.controller.one_node_cluster import Cluster
 from unit.placement.cluster_of import make_node
 from unit.scheduling.schedulers import UPLINK
 

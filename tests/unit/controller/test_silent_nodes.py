@@ -11,8 +11,8 @@ from perllm.controller.assembly import ControllerSettings
 from perllm.controller.drift import GRACE_S, INTERVAL_S
 from perllm.controller.retention import Records, may_release
 from perllm.placement.fleet import Bandwidth
+from unit.controller.one_node_cluster import START_S, Cluster
 from unit.controller.samples import running
-from unit.controller.test_controller import START_S, Cluster
 from unit.controller.test_retention import RETRIED
 from unit.placement.cluster_of import make_node
 

@@ -12,7 +12,7 @@ from perllm.controller.stray_pods import StrayPods
 from perllm.settings.tasks import RunnerSettings
 from unit.cluster.fake_api import FakeApiServer
 from unit.cluster.queues import make_writes
-from unit.controller.test_controller import Cluster
+from unit.controller.one_node_cluster import Cluster
 
 pytestmark = pytest.mark.looptime
 

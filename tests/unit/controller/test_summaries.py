@@ -8,7 +8,7 @@ import pytest
 
 from perllm.api import names
 from perllm.controller.reconciler import Reconciler
-from unit.controller.test_controller import Cluster
+from unit.controller.one_node_cluster import Cluster
 
 pytestmark = pytest.mark.looptime
 
