@@ -21,9 +21,9 @@ from perllm.cluster.client import Client, Object
 from perllm.cluster.credentials import load_credentials
 from perllm.cluster.informer import Informer, keep_all
 from perllm.cluster.times import format_time
+from perllm_lab.installation import install
 from perllm_lab.kubernetes.control_plane import ControlPlane
 from perllm_lab.kubernetes.process import Process
-from perllm_lab.lab import install
 from perllm_lab.workload.manifests import served_task_manifest
 
 NUMBERS = (10, 100, 1000)

@@ -20,10 +20,10 @@ from perllm.api.crd import list_crds
 from perllm.cluster.authors import build_author_policy
 from perllm.cluster.client import ApiError, Client
 from perllm.cluster.rbac import build_manifests, collection_path
-from perllm_lab.installation import OPERATOR_USER, SCHEDULER_USER, rbac_user
+from perllm_lab.installation import OPERATOR_USER, SCHEDULER_USER, rbac_user, wait_served
 from perllm_lab.kubernetes.components import complete_configuration
 from perllm_lab.kubernetes.process import Process
-from perllm_lab.lab import Lab, LabSettings, wait_served
+from perllm_lab.lab import Lab, LabSettings
 from perllm_lab.workload.scenarios import load_scenario
 
 SCENARIO, SPEED = "modern", 1.5
