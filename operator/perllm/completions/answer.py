@@ -6,7 +6,7 @@ from typing import Any
 from perllm.api.report import TokenSource
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Answer:
     """An answer. Times are seconds of a monotonic clock, None until they are known.
 

@@ -19,7 +19,17 @@ UNIX_OFFSET_S = 1_000_000.0
 
 
 def answered(text: str, sent_s: float, first_s: float, ended_s: float, tokens: int | None = 5) -> Answer:
-    return Answer([text], 3, sent_s, first_s, ended_s, None if tokens is None else 10, tokens, "stop", "")
+    return Answer(
+        pieces=[text],
+        chunks=3,
+        sent_s=sent_s,
+        first_s=first_s,
+        ended_s=ended_s,
+        reported_prompt_tokens=None if tokens is None else 10,
+        reported_output_tokens=tokens,
+        finish_reason="stop",
+        problem="",
+    )
 
 
 def work_of(*answers: Answer, problem: str = "") -> Work:
