@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from e2e.stage import Stage, open_stage
 from perllm_lab.lab import Lab, LabSettings
 from perllm_lab.workload.scenarios import load_scenario
 
 SPEED = 3.0
-HERE = Path(__file__).parent
-
 
 LONGEST = (
     "test_replicas.py",
@@ -29,12 +29,25 @@ LONGEST = (
 """What takes a minute or more starts first, so that no worker waits for another at the end."""
 
 
+def name_lab(nodeid: str) -> str:
+    """Return what a test shares its lab with: its file, or its folder."""
+    return nodeid.removeprefix("tests/e2e/").partition("::")[0].partition("/")[0]
+
+
+class LabScheduling(LoadScopeScheduling):
+    """Sends tests that share a lab to the same worker."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return name_lab(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LabScheduling:
+    return LabScheduling(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together what shares a lab: the tests of a file, or of a folder."""
-    groups = {item: item.path.relative_to(HERE).parts[0] for item in items if item.path.is_relative_to(HERE)}
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: LONGEST.index(groups[item]) if groups.get(item) in LONGEST else len(LONGEST))
+    labs = [*LONGEST, *{name_lab(item.nodeid): None for item in items}]
+    items.sort(key=lambda item: labs.index(name_lab(item.nodeid)))
 
 
 @pytest.fixture(scope="module")

@@ -92,7 +92,7 @@ async def site(control_plane: ControlPlane) -> AsyncIterator[Site]:
             await admin.post(collection_path(manifest), manifest)
         probe = await site.create("probe")
         async with asyncio.timeout(TIMEOUT_S):
-            while await is_allowed(site, probe, {"metadata": {"labels": {"policy": "missing"}}}):  # noqa: ASYNC110
+            while await is_allowed(site, probe, {"metadata": {"labels": {"probe": f"{time.monotonic_ns()}"}}}):  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
         yield site
         await release_pods(admin, [], report=print)
@@ -174,8 +174,11 @@ async def test_the_operator_may_change_nothing_else_in_a_pod(site: Site, change:
 @pytest.mark.parametrize(
     "metadata", [{"labels": {names.RETRY_LABEL: "1"}}, {"annotations": {names.ENERGY_ANNOTATION: "310.00"}}], ids=str
 )
-async def test_the_operator_marks_pods_for_a_retry_and_with_what_they_took(site: Site, metadata: Object) -> None:
-    pod = await site.create(f"marked-{time.monotonic_ns()}", finalizers=())
+@pytest.mark.parametrize("finalizers", [(), (OURS,)], ids=["free", "retained"])
+async def test_the_operator_marks_pods_for_a_retry_and_with_what_they_took(
+    site: Site, metadata: Object, finalizers: tuple[str, ...]
+) -> None:
+    pod = await site.create(f"marked-{time.monotonic_ns()}", finalizers=finalizers)
 
     marked = await site.change(pod, {"metadata": metadata})
     ((field, marks),) = metadata.items()

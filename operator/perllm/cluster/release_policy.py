@@ -14,9 +14,10 @@ from perllm.cluster.admission import build_policy
 
 POLICY_NAME = "perllm-pod-releases"
 
+_FINALIZERS, _OLD_FINALIZERS = (f"{one}.metadata.?finalizers.orValue([])" for one in ("object", "oldObject"))
 _RELEASES = (
-    "object.metadata.?finalizers.orValue([]) == "
-    f"oldObject.metadata.?finalizers.orValue([]).filter(one, one != '{names.OUTCOME_FINALIZER}')"
+    f"{_FINALIZERS} == {_OLD_FINALIZERS} || "
+    f"{_FINALIZERS} == {_OLD_FINALIZERS}.filter(one, one != '{names.OUTCOME_FINALIZER}')"
 )
 # The API server itself keeps the spec and the identity of a pod whose status is changed.
 _KEPT = ("?status", "metadata.?ownerReferences", "metadata.?generateName")
