@@ -119,6 +119,11 @@ async def test_pods_of_jobs_and_bare_pods_are_placed_measured_and_learned_from(s
         assert note.startswith("took ")
         assert " J (" in note
     states = only_pod(stage, "bare")
+
+    async def is_annotated() -> bool:
+        return names.ENERGY_ANNOTATION in states[-1]["metadata"]["annotations"]
+
+    await wait_until(is_annotated, timeout_s=20)
     assert all("finalizers" not in state["metadata"] for state in states)
     annotations: dict[str, Any] = states[-1]["metadata"]["annotations"]
     assert read_record(annotations[names.DECISION_ANNOTATION]).tier == "cloud"
