@@ -17,6 +17,7 @@ _PR_SET_PDEATHSIG = 1
 LOOPBACK = "127.0.0.1"
 _POLL_INTERVAL_S = 0.03
 _DEFAULT_FIRST_EPHEMERAL_PORT = 32768
+_PORT_SHARES = 64
 
 
 class ProcessError(RuntimeError):
@@ -158,12 +159,13 @@ def find_free_ports(count: int) -> list[int]:
     """Find TCP ports of the loopback interface that are not in use.
 
     They lie below the kernel's ephemeral range; otherwise an outgoing connection could take the port of a component
-    while that component restarts.
+    while that component restarts. Each process has its share of them, so that labs which start at the same time do not
+    find the same one.
 
     Raises:
         ProcessError: there are not enough free ports.
     """
-    candidates = list(range(10_000, _read_first_ephemeral_port()))
+    candidates = list(range(10_000 + os.getpid() % _PORT_SHARES, _read_first_ephemeral_port(), _PORT_SHARES))
     random.SystemRandom().shuffle(candidates)
     found: list[int] = []
     for port in candidates:
@@ -171,7 +173,9 @@ def find_free_ports(count: int) -> list[int]:
             return found
         if _is_free(port):
             found.append(port)
-    raise ProcessError(f"There are no {count} free TCP ports between 10000 and {_read_first_ephemeral_port()}.")
+    raise ProcessError(
+        f"{count} free TCP ports were not found between 10000 and {_read_first_ephemeral_port()}."
+    )
 
 
 def read_tail(file: Path, *, lines: int = 15, size_bytes: int = 8192) -> str:
