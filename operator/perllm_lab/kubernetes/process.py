@@ -173,9 +173,7 @@ def find_free_ports(count: int) -> list[int]:
             return found
         if _is_free(port):
             found.append(port)
-    raise ProcessError(
-        f"{count} free TCP ports were not found between 10000 and {_read_first_ephemeral_port()}."
-    )
+    raise ProcessError(f"{count} free TCP ports were not found between 10000 and {_read_first_ephemeral_port()}.")
 
 
 def read_tail(file: Path, *, lines: int = 15, size_bytes: int = 8192) -> str:
