@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-import yaml
 
+from e2e.pair import EDGE_SLOTS, write_pair
 from e2e.stage import Stage, wait_until
 from perllm.api import names
 from perllm.cluster.client import Object
@@ -16,27 +16,15 @@ from perllm_lab.lab import LabSettings
 from perllm_lab.workload.manifests import pod_manifest
 from perllm_lab.workload.requests import Request
 
-EDGE_SLOTS = 4
-SCENARIO = {
-    "name": "pair",
-    "description": "One node of four slots at the edge, and one in the cloud",
-    "model": "chat",
-    "groups": [
-        {"name": "t4", "count": 1, "tier": "edge", "gpu": "t4-8b", "uplink_mbps": 100, "rtt_ms": 5},
-        {"name": "h100", "count": 1, "tier": "cloud", "gpu": "h100-8b", "uplink_mbps": 300, "rtt_ms": 40},
-    ],
-    "workload": {"arrivals": "conversation"},
-}
 BACKOFF_S = 2.0
 """kube-scheduler's longest pause after a failure."""
 
 
 @pytest.fixture(scope="module")
 def lab_settings(tmp_path_factory: pytest.TempPathFactory) -> LabSettings:
-    scenario = tmp_path_factory.mktemp("scenario") / "pair.yaml"
-    scenario.write_text(yaml.safe_dump(SCENARIO))
+    scenario = write_pair(tmp_path_factory.mktemp("scenario"))
     config = {"annotated_pods": {"annotate_results": True}}
-    return LabSettings(str(scenario), 3.0, operator_config=config, has_agents=True)
+    return LabSettings(scenario, 3.0, operator_config=config, has_agents=True)
 
 
 def template(stage: Stage, *, output_tokens: int = 60, policy: str = "Never", **annotations: str) -> Object:

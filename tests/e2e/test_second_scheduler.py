@@ -4,8 +4,8 @@ import asyncio
 from dataclasses import dataclass
 
 import pytest
-import yaml
 
+from e2e.pair import EDGE_SLOTS, write_pair
 from e2e.stage import Stage, condition, wait_until
 from perllm.api import names
 from perllm.cluster.client import Object
@@ -14,26 +14,14 @@ from perllm_lab.lab import LabSettings
 from perllm_lab.workload.manifests import pod_manifest
 from perllm_lab.workload.requests import Request
 
-SLOTS = 4
 MAX_RACES = 12
-SCENARIO = {
-    "name": "pair",
-    "description": "One node at the edge, and one in the cloud",
-    "model": "chat",
-    "groups": [
-        {"name": "t4", "count": 1, "tier": "edge", "gpu": "t4-8b", "uplink_mbps": 100, "rtt_ms": 5},
-        {"name": "h100", "count": 1, "tier": "cloud", "gpu": "h100-8b", "uplink_mbps": 300, "rtt_ms": 40},
-    ],
-    "workload": {"arrivals": "conversation"},
-}
 FULL = f"Insufficient {names.GPU_RESOURCE}"
 
 
 @pytest.fixture(scope="module")
 def lab_settings(tmp_path_factory: pytest.TempPathFactory) -> LabSettings:
-    scenario = tmp_path_factory.mktemp("scenario") / "pair.yaml"
-    scenario.write_text(yaml.safe_dump(SCENARIO))
-    return LabSettings(str(scenario), 3.0)
+    scenario = write_pair(tmp_path_factory.mktemp("scenario"))
+    return LabSettings(scenario, 3.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +87,7 @@ async def wait_phase(stage: Stage, name: str, phase: str) -> Object:
 
 
 async def test_slots_that_it_has_taken_are_waited_for_and_the_reason_is_said(stage: Stage) -> None:
-    taken = [f"taken-{number}" for number in range(SLOTS)]
+    taken = [f"taken-{number}" for number in range(EDGE_SLOTS)]
     await HeedlessScheduler(stage).occupy(node_of(stage, "edge"), taken)
     await stage.create("task", tiers=["edge"])
     await create_pod(stage, "annotated", tiers="edge")
@@ -119,7 +107,7 @@ async def test_slots_that_it_has_taken_are_waited_for_and_the_reason_is_said(sta
 async def test_of_pods_that_race_for_a_slot_the_node_refuses_the_later_one_and_the_task_is_done(stage: Stage) -> None:
     scheduler, edge, refused = HeedlessScheduler(stage), node_of(stage, "edge"), 0
     for number in range(MAX_RACES):
-        pods = [f"rush-{number}-{index}" for index in range(SLOTS)]
+        pods = [f"rush-{number}-{index}" for index in range(EDGE_SLOTS)]
         await scheduler.prepare(pods)
         await stage.create(f"task-{number}", tiers=["edge"])
         while f"task-{number}-1" not in stage.seen:  # noqa: ASYNC110 - the race begins at this moment
@@ -140,7 +128,7 @@ async def test_of_pods_that_race_for_a_slot_the_node_refuses_the_later_one_and_t
 async def test_a_pod_of_ours_that_it_places_counts_where_it_is_and_nothing_is_learned_from_it(stage: Stage) -> None:
     flying, learned = await stage.metric("perllm_tasks_in_flight"), await stage.metric("perllm_outcomes_learned_total")
     scheduler = HeedlessScheduler(stage)
-    await scheduler.occupy(node_of(stage, "edge"), [f"taken-{number}" for number in range(SLOTS)])
+    await scheduler.occupy(node_of(stage, "edge"), [f"taken-{number}" for number in range(EDGE_SLOTS)])
     await create_pod(stage, "stolen", output_tokens=500, tiers="edge")
     await wait_message(stage, "stolen", FULL)
     await scheduler.bind("stolen", node_of(stage, "cloud"))

@@ -93,14 +93,16 @@ class ServerProbe:
             await self._read_loaded(models)
         foreign = max(load.requests - own, 0)
         self._learning.see_load(load, own + foreign)
+        stated = self._address.slots or self._slots
+        learned = None if stated else self._learning.limit
         self._ready = NodeModelServer(
             url=self._address.url,
             engine=self._engine,
             ready=True,
             models=models,
             unloaded=tuple(name for name in models if name in self._unloaded),
-            slots=self._address.slots or self._slots or self._learning.limit,
-            slots_learned=None if self._address.slots or self._slots or not self._learning.limit else True,
+            slots=stated or learned,
+            slots_learned=True if learned else None,
             running=load.running,
             waiting=load.waiting,
             foreign=foreign,

@@ -139,13 +139,17 @@ def _sum(counts: Sequence[int | None]) -> int | None:
 
 
 def _add_loads(spans_s: Sequence[float | None]) -> float | None:
-    known = [span_s for span_s in spans_s if span_s is not None]
+    known = _list_known(spans_s)
     return sum(known) if known else None
 
 
 def _mean(spans_s: Sequence[float | None]) -> float | None:
-    known = [span_s for span_s in spans_s if span_s is not None]
+    known = _list_known(spans_s)
     return fmean(known) if known else None
+
+
+def _list_known(spans_s: Sequence[float | None]) -> list[float]:
+    return [span_s for span_s in spans_s if span_s is not None]
 
 
 def _explain(inquiry: Inquiry, error: CompletionError) -> str:

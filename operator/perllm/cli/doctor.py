@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from perllm.cli.options import FILE, cluster_options, explained
+from perllm.cli.options import explained
+from perllm.cluster_options import FILE, cluster_options
 
 
 @click.command()

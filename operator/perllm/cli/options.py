@@ -2,23 +2,15 @@
 
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 from typing import ParamSpec
 
 import click
 
+from perllm.cluster_options import FILE
+
 _P = ParamSpec("_P")
-FILE = click.Path(dir_okay=False, path_type=Path)
 
 config_option = click.option("--config", "config_file", type=FILE, help="Configuration file (YAML) of the operator.")
-
-
-def cluster_options(command: Callable[_P, None]) -> Callable[_P, None]:
-    """Add the options that select a cluster."""
-    command = click.option("--context", help="Context of the kubeconfig.")(command)
-    return click.option(
-        "--kubeconfig", type=FILE, help="Kubeconfig. Default: $KUBECONFIG, ~/.kube/config, then the service account."
-    )(command)
 
 
 def explained(command: Callable[_P, None]) -> Callable[_P, None]:

@@ -5,13 +5,9 @@ from typing import Any
 
 import click
 
+from perllm.cluster_options import cluster_options
+
 _NAMESPACE = click.option("-n", "--namespace", help="Namespace of the tasks. Default: that of the context.")
-_KUBECONFIG = click.option(
-    "--kubeconfig",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Kubeconfig. Default: $KUBECONFIG, ~/.kube/config, then the service account.",
-)
-_CONTEXT = click.option("--context", help="Context of the kubeconfig.")
 _SETTINGS: dict[str, Any] = {"show_default": True}
 
 
@@ -21,8 +17,7 @@ _SETTINGS: dict[str, Any] = {"show_default": True}
 @click.option("--interval", "interval_s", type=click.FloatRange(min=0.5), default=2.0, help="Seconds until the next.")
 @click.option("--tasks", "rows", type=click.IntRange(min=0), default=15, help="How many tasks are listed.")
 @_NAMESPACE
-@_KUBECONFIG
-@_CONTEXT
+@cluster_options
 def top(
     everywhere: bool,
     once: bool,
@@ -46,8 +41,7 @@ def top(
 @click.command(context_settings=_SETTINGS)
 @click.argument("task")
 @_NAMESPACE
-@_KUBECONFIG
-@_CONTEXT
+@cluster_options
 def explain(task: str, namespace: str | None, kubeconfig: Path | None, context: str | None) -> None:
     """Explain where TASK runs, why there and not elsewhere, why it waited, and what it cost; or what it waits for.
 

@@ -8,12 +8,12 @@ from typing import Any, ParamSpec
 import click
 
 from perllm.api.quantities import parse_duration_s
+from perllm.cluster_options import FILE, cluster_options
 
 DAY_S = 86400.0
 MAX_SINCE_S = 400 * DAY_S
 
 _P = ParamSpec("_P")
-_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 def _read_since(_: click.Context, __: click.Parameter, text: str) -> float:
@@ -39,9 +39,8 @@ def _with_prometheus(command: Callable[_P, None]) -> Callable[_P, None]:
             help="How far back, such as 90m or 7d.",
         ),
         click.option("--prometheus", "url", help="URL of Prometheus as seen from here."),
-        click.option("--config", "config_file", type=_FILE, help="Configuration file (YAML) of the operator."),
-        click.option("--kubeconfig", type=_FILE, help="Kubeconfig. Default: as of kubectl."),
-        click.option("--context", help="Context of the kubeconfig."),
+        click.option("--config", "config_file", type=FILE, help="Configuration file (YAML) of the operator."),
+        cluster_options,
         click.option(
             "--namespace", default="perllm-system", show_default=True, help="Namespace that PerLLM is installed in."
         ),
@@ -77,7 +76,7 @@ def bill(since_s: float, by: str, output: str, **access: Any) -> None:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @_with_prometheus
-@click.option("--output", type=_FILE, required=True, help="File for the report, such as report.html.")
+@click.option("--output", type=FILE, required=True, help="File for the report, such as report.html.")
 def report(since_s: float, output: Path, **access: Any) -> None:
     """Write what the cluster did to one HTML file: deadlines, energy, savings, promises, and what would help.
 

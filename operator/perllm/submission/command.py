@@ -7,8 +7,7 @@ from typing import Any
 import click
 
 from perllm.api.task import MAX_PRIORITY, MAX_RETRIES, OnInfeasible, Tier
-
-_FILE = click.Path(dir_okay=False, path_type=Path)
+from perllm.cluster_options import FILE, cluster_options
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120, "show_default": True})
@@ -28,7 +27,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--deadline", required=True, metavar="DURATION", help="Time allowed for each task, such as 60s.")
 @click.option(
     "--output",
-    type=_FILE,
+    type=FILE,
     help="Append the answers to this file, as JSON lines. Default: print them; the text only if there is one prompt.",
 )
 @click.option(
@@ -72,12 +71,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--cancel-on-interrupt", is_flag=True, help="On Ctrl-C, delete the tasks that have not finished.")
 @click.option("--name", help="Name of the batch, with which names of tasks begin. Default: by file and contents.")
 @click.option("-n", "--namespace", help="Namespace of the tasks. Default: that of the context.")
-@click.option(
-    "--kubeconfig",
-    type=_FILE,
-    help="Kubeconfig. Default: $KUBECONFIG, ~/.kube/config, then the service account.",
-)
-@click.option("--context", help="Context of the kubeconfig.")
+@cluster_options
 def submit(**options: Any) -> None:
     """Create a served task for each prompt, and gather the answers.
 

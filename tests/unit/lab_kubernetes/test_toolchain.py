@@ -152,13 +152,17 @@ async def test_cancelled_build_leaves_nothing(tmp_path: Path, cache: Path, write
     assert [name.split(".")[1:] for name in list_names(cache / "programs")] == [["lock"]]
 
 
+def write_assets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in CONTROL_PLANE:
+        write_program(folder / name, "")
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(folder))
+
+
 async def test_prefers_a_complete_set_of_assets(
     tmp_path: Path, cache: Path, write_go: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_go("")
-    for name in CONTROL_PLANE:
-        write_program(tmp_path / "assets" / name, "")
-    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path / "assets"))
+    write_assets(tmp_path / "assets", monkeypatch)
     assert (await provide(CONTROL_PLANE, cache_folder=cache))["etcd"] == tmp_path / "assets" / "etcd"
     (tmp_path / "assets" / "kube-scheduler").unlink()
     assert (await provide(CONTROL_PLANE, cache_folder=cache))["etcd"].is_relative_to(cache)
@@ -168,9 +172,7 @@ async def test_an_older_kubernetes_is_built_whatever_is_installed(
     tmp_path: Path, cache: Path, write_go: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_go("")
-    for name in CONTROL_PLANE:
-        write_program(tmp_path / "assets" / name, "")
-    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path / "assets"))
+    write_assets(tmp_path / "assets", monkeypatch)
     monkeypatch.setenv("PERLLM_KUBERNETES_VERSION", "1.32")
     older = (await provide(CONTROL_PLANE, cache_folder=cache))["etcd"]
     assert older.parent.name.startswith("control-plane-1.32-")
