@@ -23,8 +23,9 @@ from perllm.telemetry.settings import TelemetrySettings
 from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.installation import OPERATOR_USER, SCHEDULER_USER, install
 from perllm_lab.kubernetes.control_plane import ControlPlane
+from perllm_lab.kubernetes.ports import find_free_ports
 from perllm_lab.kubernetes.probe import answers
-from perllm_lab.kubernetes.process import Process, find_free_ports
+from perllm_lab.kubernetes.process import Process
 from perllm_lab.kubernetes.prometheus import Prometheus, ScrapeTarget
 from perllm_lab.nodes.agents import NAMESPACE as AGENT_NAMESPACE
 from perllm_lab.nodes.registration import NODES

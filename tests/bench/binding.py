@@ -36,7 +36,8 @@ from perllm_lab.installation import SCHEDULER_USER, install
 from perllm_lab.kubernetes import probe
 from perllm_lab.kubernetes.components import SCHEDULER
 from perllm_lab.kubernetes.control_plane import ControlPlane
-from perllm_lab.kubernetes.process import LOOPBACK, Process, find_free_ports
+from perllm_lab.kubernetes.ports import LOOPBACK, find_free_ports
+from perllm_lab.kubernetes.process import Process
 from perllm_lab.lab import build_operator
 from perllm_lab.nodes.registration import Registrar
 

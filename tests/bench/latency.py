@@ -12,7 +12,8 @@ import orjson
 from fleets import build_pods, build_scenario
 from tables import Row, percentile
 
-from perllm_lab.kubernetes.process import Process, find_free_ports
+from perllm_lab.kubernetes.ports import find_free_ports
+from perllm_lab.kubernetes.process import Process
 
 CALLS = 400
 WARM_UP = 50

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from perllm_lab.kubernetes.ports import LOOPBACK, find_free_ports
 from perllm_lab.kubernetes.probe import answers
-from perllm_lab.kubernetes.process import LOOPBACK, Process, find_free_ports
+from perllm_lab.kubernetes.process import Process
 from programs.environment import install_environment
 
 POLICIES = ("round_robin", "power_of_two", "cache_aware")

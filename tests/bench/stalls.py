@@ -24,7 +24,8 @@ from whole_loop import LEARNED
 
 from perllm.cluster.client import ApiError
 from perllm_lab.kubernetes import probe
-from perllm_lab.kubernetes.process import LOOPBACK, Process, find_free_ports
+from perllm_lab.kubernetes.ports import LOOPBACK, find_free_ports
+from perllm_lab.kubernetes.process import Process
 
 KEPT = (1000, 5000, 10000)
 PENDING = 5000

@@ -16,7 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from perllm.extender.scheduler import scheduler_configuration
 from perllm_lab.installation import OPERATOR_USER, SCHEDULER_USER
-from perllm_lab.kubernetes.process import LOOPBACK, Process, ProcessError, find_free_ports
+from perllm_lab.kubernetes.ports import LOOPBACK, find_free_ports
+from perllm_lab.kubernetes.process import Process, ProcessError
 from perllm_lab.lab import Lab
 
 NAMESPACE = "kube-system"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from perllm_lab.kubernetes.certificates import Authority
-from perllm_lab.kubernetes.process import LOOPBACK
+from perllm_lab.kubernetes.ports import LOOPBACK
 
 ETCD = "etcd"
 API_SERVER = "kube-apiserver"

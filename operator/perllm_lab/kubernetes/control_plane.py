@@ -14,7 +14,8 @@ import yaml
 from perllm_lab.kubernetes import components
 from perllm_lab.kubernetes.certificates import Authority, Kubeconfig, write_secret
 from perllm_lab.kubernetes.components import API_SERVER, CONTROLLER_MANAGER, ETCD, SCHEDULER
-from perllm_lab.kubernetes.process import LOOPBACK, Process, ProcessError, find_free_ports
+from perllm_lab.kubernetes.ports import LOOPBACK, find_free_ports
+from perllm_lab.kubernetes.process import Process, ProcessError
 
 _START_TIMEOUT_S = 180.0
 _REQUEST_TIMEOUT_S = 5.0

@@ -5,19 +5,14 @@ import contextlib
 import ctypes
 import functools
 import os
-import random
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
-LOOPBACK = "127.0.0.1"
 _POLL_INTERVAL_S = 0.03
-_DEFAULT_FIRST_EPHEMERAL_PORT = 32768
-_PORT_SHARES = 64
 
 
 class ProcessError(RuntimeError):
@@ -155,27 +150,6 @@ async def end(child: asyncio.subprocess.Process, *, grace_s: float = 10.0) -> No
     await child.wait()
 
 
-def find_free_ports(count: int) -> list[int]:
-    """Find TCP ports of the loopback interface that are not in use.
-
-    They lie below the kernel's ephemeral range; otherwise an outgoing connection could take the port of a component
-    while that component restarts. Each process has its share of them, so that labs which start at the same time do not
-    find the same one.
-
-    Raises:
-        ProcessError: there are not enough free ports.
-    """
-    candidates = list(range(10_000 + os.getpid() % _PORT_SHARES, _read_first_ephemeral_port(), _PORT_SHARES))
-    random.SystemRandom().shuffle(candidates)
-    found: list[int] = []
-    for port in candidates:
-        if len(found) == count:
-            return found
-        if _is_free(port):
-            found.append(port)
-    raise ProcessError(f"{count} free TCP ports were not found between 10000 and {_read_first_ephemeral_port()}.")
-
-
 def read_tail(file: Path, *, lines: int = 15, size_bytes: int = 8192) -> str:
     """Read the last lines of a log; empty if there is no log."""
     if not file.exists():
@@ -203,21 +177,3 @@ def _die_with_parent(libc: ctypes.CDLL, parent_pid: int) -> None:
     # The parent may have died before the line above, and then the signal is never sent.
     if os.getppid() != parent_pid:
         os._exit(1)
-
-
-def _read_first_ephemeral_port() -> int:
-    try:
-        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    except (OSError, ValueError, IndexError):
-        return _DEFAULT_FIRST_EPHEMERAL_PORT
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As the servers do: a port with nothing but connections in TIME_WAIT is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-        return True

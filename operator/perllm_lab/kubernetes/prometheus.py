@@ -9,8 +9,9 @@ from typing import Any, Self
 
 import yaml
 
+from perllm_lab.kubernetes.ports import LOOPBACK, find_free_ports
 from perllm_lab.kubernetes.probe import answers
-from perllm_lab.kubernetes.process import LOOPBACK, Process, find_free_ports
+from perllm_lab.kubernetes.process import Process
 
 _START_TIMEOUT_S = 30.0
 

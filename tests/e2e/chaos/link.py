@@ -6,7 +6,7 @@ from typing import Self
 
 from yarl import URL
 
-from perllm_lab.kubernetes.process import LOOPBACK
+from perllm_lab.kubernetes.ports import LOOPBACK
 
 CHUNK_BYTES = 65536
 

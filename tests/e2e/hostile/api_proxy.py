@@ -14,7 +14,7 @@ from yarl import URL
 
 from e2e.stage import wait_until
 from perllm.cluster.credentials import Credentials
-from perllm_lab.kubernetes.process import LOOPBACK
+from perllm_lab.kubernetes.ports import LOOPBACK
 from strategies.events import Ending, WatchEvent
 
 SILENCE_S = 3.0

@@ -9,7 +9,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from perllm_lab.kubernetes.process import LOOPBACK
+from perllm_lab.kubernetes.ports import LOOPBACK
 from strategies.answers import Answer
 
 

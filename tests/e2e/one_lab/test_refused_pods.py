@@ -55,7 +55,7 @@ async def test_a_namespace_without_quota_delays_no_other_and_resumes_once_it_has
     logged = [line["message"] for line in stage.read_log(log_start) if "pods of namespace full" in line["message"]]
     print(f"\nbystander placed after {waited_s:.2f} s; first after the quota was raised {first_s:.2f} s; log: {logged}")
     assert waited_s < 5.0
-    assert first_s < 5.0
+    assert first_s < 10.0
     assert len(logged) <= 3
 
 

@@ -11,7 +11,8 @@ from perllm.cluster.client import Client
 from perllm.cluster.credentials import load_credentials
 from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.kubernetes.control_plane import ControlPlane
-from perllm_lab.kubernetes.process import Process, find_free_ports
+from perllm_lab.kubernetes.ports import find_free_ports
+from perllm_lab.kubernetes.process import Process
 from perllm_lab.kubernetes.prometheus import Prometheus, ScrapeTarget
 from realnode.containers import Containers
 from realnode.model_server.installation import Installation

@@ -22,13 +22,17 @@ async def test_an_upgrade_loses_neither_tasks_in_flight_nor_learned_state(
     await release.install(await release.helm.package(PREVIOUS_VERSION))
     assert _version(await release.pods()) == PREVIOUS_VERSION
     await make_namespace(cluster, "upgrade")
+    await cluster.client.post(names.tasks_path("upgrade"), make_long_task(cluster, "upgrade"))
+    await wait_until(lambda: _runs(cluster, "upgrade", "long-1"), timeout_s=30)
     replay = open_replay(cluster, "upgrade", TASKS, interval_s=0.4)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(replay.run(timeout_s=60.0))
         await wait_until(lambda: _has_finished(replay, TASKS // 4), timeout_s=30)
         await release.install()
-        assert replay.finished < TASKS, "the replay ended before the upgrade"
+        assert await _runs(cluster, "upgrade", "long-1"), "it ended before the upgrade, or did not survive it"
         await running
+    await cluster.client.delete(names.task_path("upgrade", "long"))
+    replay.objects.pop("long")
     assert phases(replay.objects) == Counter(Succeeded=TASKS)
     assert Counter(task["status"]["attempts"] for task in replay.objects.values()) == {1: TASKS}
     await wait_learned(cluster)

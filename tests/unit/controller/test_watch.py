@@ -20,7 +20,7 @@ from perllm.controller.task_stream import TaskStream
 from perllm.controller.watch import TaskWatch
 from perllm.metrics import OperatorMetrics
 from perllm.supervision import serve
-from perllm_lab.kubernetes.process import LOOPBACK, find_free_ports
+from perllm_lab.kubernetes.ports import LOOPBACK, find_free_ports
 from unit.controller.fake_task_server import FakeTaskServer
 
 POLL_S = 0.02

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from perllm_lab.kubernetes.process import Process, ProcessError, find_free_ports
+from perllm_lab.kubernetes.process import Process, ProcessError
 
 PARENT = """
     import asyncio, sys
@@ -126,9 +126,3 @@ async def test_stop_ends_children_that_outlive_their_parent(tmp_path: Path) -> N
     grandchild = int(process.log_file.read_text().split("pid ")[1].split()[0])
     await process.stop()
     assert holds_soon(lambda: not is_alive(grandchild))
-
-
-def test_free_ports_differ_and_are_not_ephemeral() -> None:
-    ports = find_free_ports(50)
-    assert len(set(ports)) == 50
-    assert max(ports) < 32768

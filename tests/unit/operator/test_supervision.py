@@ -9,7 +9,7 @@ from aiohttp import web
 
 from perllm import supervision
 from perllm.supervision import cancelled_at_exit, keep_running, serve
-from perllm_lab.kubernetes.process import LOOPBACK, find_free_ports
+from perllm_lab.kubernetes.ports import LOOPBACK, find_free_ports
 from unit.cluster.queues import make_guard
 
 
