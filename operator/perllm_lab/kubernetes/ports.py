@@ -29,14 +29,13 @@ def find_free_ports(count: int) -> list[int]:
     """
     claims = Path(tempfile.gettempdir()) / f"perllm-ports-{os.getuid()}"
     claims.mkdir(exist_ok=True)
-    candidates = list(range(_FIRST_PORT, _read_first_ephemeral_port()))
+    end = _read_first_ephemeral_port()
+    candidates = list(range(_FIRST_PORT, end))
     random.SystemRandom().shuffle(candidates)
     found = list(islice((port for port in candidates if _is_free(port) and _claim(claims / str(port))), count))
     if len(found) == count:
         return found
-    raise ProcessError(
-        f"{count} free TCP ports were not found between {_FIRST_PORT} and {_read_first_ephemeral_port()}"
-    )
+    raise ProcessError(f"{count} free TCP ports were not found between {_FIRST_PORT} and {end}")
 
 
 def _claim(file: Path) -> bool:
