@@ -63,7 +63,7 @@ labs: $(VENV)/ready ## The end-to-end tests on simulated nodes
 
 # Labs wait more than they compute, so two cores carry three. What takes longest starts first (tests/e2e/conftest.py).
 pooled: $(VENV)/ready
-	@$(BIN)/pytest -q -rP --dist loadscope --no-loadscope-reorder --numprocesses 3 -m "not alone" tests/e2e --ignore tests/e2e/real
+	@$(BIN)/pytest -q -rP --dist loadscope --no-loadscope-reorder --numprocesses 3 -m "not alone" --durations 12 tests/e2e --ignore tests/e2e/real
 
 alone: $(VENV)/ready
 	@$(BIN)/pytest -q -rP -m alone tests/e2e --ignore tests/e2e/real
