@@ -4,7 +4,7 @@ Start    the Lease, the model servers and the assignments; requests are made onc
 Stop     no new requests, and the operator is shown that no server takes any; those in process end within the grace
          period; their runs are reported; the Lease is given up.
 
-The agent holds no state that matters: after a restart it lists its assignments, and makes those again that have no run.
+The agent holds no state that matters: after a restart it lists its assignments, and repeats those that have no run.
 """
 
 import asyncio
@@ -41,12 +41,12 @@ from perllm.supervision import cancelled_at_exit, keep_running, serve
 
 log = logging.getLogger(__name__)
 
-STOPPING = {"ready": False, "problem": "the agent of the node is being stopped"}
+STOPPING = {"ready": False, "problem": "the agent of the node is stopping"}
 DRAIN_TIMEOUT_S = 5.0
 PODS_PATIENCE_S = 10.0
 CONNECT_S = 5.0
 SILENCE_S = 600.0
-"""A request without any news for so long is given up. Servers say nothing while it waits in their queue."""
+"""A request is given up after so much silence. Servers send nothing while it waits in their queue."""
 
 KEEP_ALIVE_S = 4.0
 """Servers close connections that are idle for five seconds; a request must not be sent while they do."""
@@ -196,7 +196,7 @@ class Agent:
             async with asyncio.timeout(DRAIN_TIMEOUT_S):
                 await self._writes.drain()
         except TimeoutError:
-            log.warning("%d writes were not accepted: those requests will be made again", len(self._writes))
+            log.warning("%d writes were not accepted: those requests will be repeated", len(self._writes))
         await self._lease.give_up()
 
     def _begin(self, work: asyncio.TaskGroup, name: str, part: Callable[[], Awaitable[None]]) -> None:
@@ -212,7 +212,7 @@ class Agent:
             async with asyncio.timeout(PODS_PATIENCE_S):
                 await self._pods.wait()
         except TimeoutError:
-            log.warning("model servers in pods are not known yet: starting with those that are")
+            log.warning("not all pods of model servers are listed yet: starting without the others")
         self._has_adopted = True
         self._adopt()
 
@@ -221,7 +221,7 @@ class Agent:
             self._servers.adopt([*self._configured, *self._pods.addresses])
 
     def _list_states(self) -> tuple[NodeModelServer, ...]:
-        """Return what to publish of the servers: once the agent is being stopped, none takes requests."""
+        """Return what to publish of the servers: once the agent is stopping, none takes requests."""
         states = self._servers.states
         return tuple(one.model_copy(update=STOPPING) for one in states) if self._stopping.is_set() else states
 

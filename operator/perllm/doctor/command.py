@@ -41,7 +41,7 @@ async def examine(
         place: namespace that PerLLM is installed in, and name of the operator's service account; the namespace may be
             empty inside a pod.
         user: name of the operator's user if it runs outside of the cluster; None if it runs in pods.
-        has_prometheus: whether the cluster is meant to have one.
+        has_prometheus: whether the cluster should have one.
         as_json: whether to print a JSON object instead of lines.
     """
     inside = None if kubeconfig or context else _find_own_namespace()

@@ -1,7 +1,6 @@
-"""Creates the tasks of a batch, a bounded number at a time, and hands on the answers as they come.
+"""Creates the tasks of a batch, a bounded number at a time, and writes the answers as they come.
 
-All state is on the API server and in the output: a submission that was interrupted goes on where it stopped when it is
-made again.
+All state is on the API server and in the output, so an interrupted submission continues when it is repeated.
 """
 
 import asyncio
@@ -192,7 +191,7 @@ class Submission:
                 return  # it is gone, or another one
             if error.is_transient and error.status not in DENIED:
                 raise
-            self._fail(f"task {name} cannot be deleted, its answer is written: {error}")
+            self._fail(f"task {name} cannot be deleted, though its answer is written: {error}")
 
     def _read(self, item: Object) -> TaskState | None:
         task = self._missing.get(item["metadata"]["name"])
@@ -238,7 +237,7 @@ class Submission:
                 return line.with_whole(TaskAnswer.model_validate(item))
             except (ApiError, ValidationError) as error:
                 if not isinstance(error, ApiError) or not error.is_transient or error.status in DENIED:
-                    self._notify(f"the end of the answer of task {line.task} cannot be read: {error_line(error)}")
+                    self._notify(f"the whole answer of task {line.task} cannot be read: {error_line(error)}")
                     break
             failures += 1
             await asyncio.sleep(READ_AGAIN.pause_s(failures, self._rng))
@@ -262,4 +261,4 @@ class Submission:
 
     def _explain_conflict(self, name: str) -> str:
         at = f"{self.batch.namespace}/{name}"
-        return f"task {at} exists and is not of this batch, or asks something else: delete it, or give another --name"
+        return f"task {at} exists and is not of this batch, or has another prompt or options: delete it, or give another --name"
