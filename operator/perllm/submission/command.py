@@ -73,7 +73,7 @@ from perllm.cluster_options import FILE, cluster_options
 @click.option("--cancel-on-interrupt", is_flag=True, help="On Ctrl-C, delete the tasks that have not finished.")
 @click.option(
     "--name",
-    help="Name of the batch, and prefix of its tasks' names. Default: made from the file's name and the contents.",
+    help="Name of the batch, and prefix of its tasks' names. Default: from file name and contents.",
 )
 @click.option("-n", "--namespace", help="Namespace of the tasks. Default: that of the context.")
 @cluster_options

@@ -261,4 +261,4 @@ class Submission:
 
     def _explain_conflict(self, name: str) -> str:
         at = f"{self.batch.namespace}/{name}"
-        return f"task {at} exists and is not of this batch, or has another prompt or options: delete it, or give another --name"
+        return f"task {at} exists and is not of this batch, or asks something else: delete it, or use another --name"

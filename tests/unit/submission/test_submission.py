@@ -355,8 +355,8 @@ async def test_an_interrupted_submission_leaves_its_tasks_and_says_how_to_go_on(
     assert api.calls_of("DELETE") == []
     assert reports == [
         "interrupted: 1 answered, 0 failed, 0 rejected, 0 late, 0 tokens, energy unknown",
-        "1 unfinished tasks of batch b continue. Repeat the same command to collect their answers, or delete all tasks of "
-        "the batch: kubectl delete llmtasks --namespace team --selector perllm.io/batch=b",
+        "1 unfinished tasks of batch b continue. Repeat the same command to collect their answers, or delete all tasks "
+        "of the batch: kubectl delete llmtasks --namespace team --selector perllm.io/batch=b",
     ]
 
 
