@@ -81,8 +81,8 @@ def submit(**options: Any) -> None:
     """Create a served task for each prompt, and collect the answers.
 
     If it is interrupted, repeat the same command: it does not create tasks that exist, nor ask prompts again that have
-    a line in the output. Exits with 0 if all prompts were answered in time, with 3 if all were answered and some were late,
-    otherwise with 1. You need the rights to create, get, list and watch llminferencetasks, and with --delete or
+    a line in the output. Exits with 0 if all prompts were answered in time, with 3 if all were answered and some were
+    late, otherwise with 1. You need the rights to create, get, list and watch llminferencetasks, and with --delete or
     --cancel-on-interrupt to delete them.
     """
     from perllm.submission.execution import execute
