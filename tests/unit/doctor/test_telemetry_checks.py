@@ -154,7 +154,7 @@ def test_a_power_in_another_unit_is_named_and_its_node_is_not_sent_an_exporter()
 def test_a_gpu_that_vanished_is_named() -> None:
     gone = series("node", "a", UUID="x", age_s=300)
     finding = check({ENERGY: [series("node", "a", UUID="y"), gone, series("node", "bb")]})["energy"]
-    assert "a/x is measured no longer" in finding.message
+    assert "a/x is no longer measured" in finding.message
 
 
 def test_two_counters_under_one_name_are_named() -> None:
