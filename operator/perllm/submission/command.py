@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from perllm.api.task import MAX_PRIORITY, MAX_RETRIES, OnInfeasible, Tier
 from perllm.cluster_options import FILE, cluster_options
 
 
@@ -40,23 +39,15 @@ from perllm.cluster_options import FILE, cluster_options
 @click.option("--max-tokens", type=int, help="Longest answer. Default: the server's own limit.")
 @click.option("--temperature", type=float, help="Sampling temperature. Default: the server's own.")
 @click.option("--seed", type=int, help="Seed of the sampling, the same for all prompts.")
+@click.option("--priority", type=int, help="Tasks of higher priority are placed first: -1000 to 1000.")
 @click.option(
-    "--priority", type=click.IntRange(-MAX_PRIORITY, MAX_PRIORITY), help="Tasks of higher priority are placed first."
-)
-@click.option(
-    "--tier",
-    "tiers",
-    multiple=True,
-    type=click.Choice([one.value for one in Tier]),
-    help="Tier to run on; may be repeated. Default: all.",
+    "--tier", "tiers", multiple=True, metavar="[edge|cloud]", help="Tier to run on; may be repeated. Default: all."
 )
 @click.option("--queue", default="", metavar="NAME", help="LocalQueue of Kueue whose quota the tasks take.")
-@click.option(
-    "--retries", type=click.IntRange(0, MAX_RETRIES), help="How many times a failed attempt is repeated. Default: 0."
-)
+@click.option("--retries", type=int, help="How many times a failed attempt is repeated. Default: 0.")
 @click.option(
     "--on-infeasible",
-    type=click.Choice([one.value for one in OnInfeasible]),
+    metavar="[BestEffort|Reject]",
     help="What to do with a task that no node is expected to finish in time. Default: BestEffort.",
 )
 @click.option(

@@ -160,7 +160,7 @@ def test_a_gpu_that_vanished_is_named() -> None:
 def test_two_counters_under_one_name_are_named() -> None:
     mixed = [series("node", "a", device="eth0"), series("node", "a", device="eth0", age_s=5.0, rate=0.5)]
     finding = check({NodeMetric.RECEIVED: mixed})["received"]
-    assert "a/eth0 falls again and again" in finding.message
+    assert "a/eth0 keeps falling" in finding.message
 
 
 @pytest.mark.parametrize(
