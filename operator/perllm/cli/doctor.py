@@ -53,7 +53,8 @@ def doctor(
     Before an installation, or from outside, it needs a kubeconfig that may read nodes, pods and tasks, and check the
     rights of other accounts (subjectaccessreviews). In the operator's pod it uses the operator's own account:
 
-    kubectl exec deploy/perllm -c operator -- perllm doctor --config /etc/perllm/perllm.yaml
+    \b
+    kubectl -n perllm-system exec deploy/perllm -c operator -- perllm doctor --config /etc/perllm/perllm.yaml
     """
     from perllm.config import load_config
     from perllm.doctor.command import examine

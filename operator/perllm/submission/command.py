@@ -43,7 +43,9 @@ from perllm.cluster_options import FILE, cluster_options
 @click.option(
     "--tier", "tiers", multiple=True, metavar="[edge|cloud]", help="Tier to run on; may be repeated. Default: all."
 )
-@click.option("--queue", default="", metavar="NAME", help="LocalQueue of Kueue whose quota the tasks take.")
+@click.option(
+    "--queue", default="", show_default=False, metavar="NAME", help="LocalQueue of Kueue whose quota the tasks take."
+)
 @click.option("--retries", type=int, help="How many times a failed attempt is repeated. Default: 0.")
 @click.option(
     "--on-infeasible",
