@@ -53,7 +53,6 @@ def doctor(
     Before an installation, or from outside, it needs a kubeconfig that may read nodes, pods and tasks, and check the
     rights of other accounts (subjectaccessreviews). In the operator's pod it uses the operator's own account:
 
-    \b
     kubectl -n perllm-system exec deploy/perllm -c operator -- perllm doctor --config /etc/perllm/perllm.yaml
     """
     from perllm.config import load_config

@@ -77,7 +77,7 @@ seed_option = click.option("--seed", type=int, default=0, show_default=True, hel
 cache_option = click.option(
     "--cache",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder that stores the results of runs; runs with the same code, scenario, policy, load and seed are not repeated.",
+    help="Folder of stored runs; one with the same code, scenario, policy, load and seed is not repeated.",
 )
 
 
