@@ -242,7 +242,7 @@ class Agent:
 
 
 def _open_session() -> aiohttp.ClientSession:
-    """Return a session for requests to model servers, which may take long, but not send nothing for ever."""
+    """Return a session for requests to model servers, which may take long, but not without any news."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, socket_factory=open_socket),
         cookie_jar=aiohttp.DummyCookieJar(),
