@@ -44,19 +44,19 @@ from perllm.watches import Watches, find_pod_paths
 class Wiring:
     """The parts of an operator, none of which runs yet.
 
-    Each is built from those above it. What has to know a part below it is given a callback.
+    Each is built from those above it. A part that has to reach one below it is given a callback.
 
     Attributes:
         base: what every operator has.
         profiles: the store of learned state.
         cost_source: answers the queries of tariffs; None if there are no tariffs.
         costs: what energy costs; None if there are no tariffs.
-        accounts: the energy of nodes that is not that of tasks.
+        accounts: divide the energy of nodes.
         kueue: the watch of Kueue; None if its queues are ignored.
         control: the controller of tasks and what runs next to it.
-        retries: of pods that the extender rejected.
-        upkeep: of nodes.
-        leadership: whether this replica is active; None if there is only one.
+        retries: retries of pods that the extender rejected.
+        upkeep: keeps nodes up to date.
+        leadership: follows which replica is active; None if there is no Lease.
         watches: the informers.
         tasks: the watch of tasks.
         extender: answers kube-scheduler.
