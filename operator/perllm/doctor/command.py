@@ -40,7 +40,7 @@ async def examine(
         context: context of the kubeconfig.
         place: namespace that PerLLM is installed in, and name of the operator's service account; the namespace may be
             empty inside a pod.
-        user: name of the operator's user if it runs outside of the cluster; None if it runs in pods.
+        user: name of the operator's user if it runs outside the cluster; None if it runs in pods.
         has_prometheus: whether the cluster should have one.
         as_json: whether to print a JSON object instead of lines.
     """
