@@ -36,11 +36,11 @@ together: $(VENV)/ready
 	@$(MAKE) --no-print-directory integration
 	@$(MAKE) --no-print-directory pooled
 
-format: $(VENV)/ready ## Format the code, and mend what ruff can mend
+format: $(VENV)/ready ## Format the code, and fix what ruff can fix
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-coverage: $(VENV)/ready ## Unit tests, and which lines they leave out
+coverage: $(VENV)/ready ## Unit tests, and which lines they do not cover
 	@$(BIN)/pytest -q $(FILES_AT_A_TIME) 2 --cov perllm --cov-report term:skip-covered tests/unit
 
 check: $(VENV)/ready ## Style, types, layers of the architecture
@@ -77,7 +77,7 @@ oldest: $(VENV)/ready ## The integration and end-to-end tests on the oldest Kube
 chaos: $(VENV)/ready ## Inject faults of all kinds while tasks flow (ARGS="--work requests --seed 7 --faults 250 --tasks 2500 --resume")
 	@PYTHONPATH=tests $(BIN)/python -m e2e.chaos $(ARGS)
 
-soak: $(VENV)/ready ## Let 100,000 tasks flow through a lab, and report whether memory and time stay flat (ARGS="--tasks 20000")
+soak: $(VENV)/ready ## Run 100,000 tasks through a lab, and report whether memory and time stay flat (ARGS="--tasks 20000")
 	@PYTHONPATH=tests $(BIN)/python tests/bench/soak.py $(ARGS)
 
 upgrade: $(VENV)/ready ## Upgrade from an earlier commit with tasks under way, and roll back (ARGS="--from 254a2f6 --tasks 500"; from 254a2f6 on with served tasks too)

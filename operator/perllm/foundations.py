@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import IO, TypeVar
 
@@ -11,7 +12,6 @@ from prometheus_client import CollectorRegistry
 
 from perllm.cluster.client import Client, Object
 from perllm.cluster.informer import Informer, OnChange
-from perllm.cluster.node import Node
 from perllm.cluster.outages import Outages
 from perllm.cluster.writes import WriteQueue
 from perllm.config import Config
@@ -23,6 +23,7 @@ from perllm.metrics import OperatorMetrics
 from perllm.nodes.node_health import NodeHealth
 from perllm.nodes.profile_store import ProfileStore
 from perllm.nodes.upkeep import NodeUpkeep
+from perllm.placement.fleet import Fleet
 from perllm.scheduling.assembly import build_scheduler, read_settings
 from perllm.scheduling.clock import HeldClock
 from perllm.scheduling.journal import Inputs
@@ -169,7 +170,6 @@ def lay_foundations(
     rng, metrics = Random(), OperatorMetrics(registry)
     guard = Guard(lambda kind: metrics.process.faults.labels(kind).inc(), rng)
     outages = Outages(now_s)
-    writes = WriteQueue(guard, outages, rng)
     scheduler, parts = build_scheduler(
         read_settings(config, seed=rng.getrandbits(32)),
         Inputs(HeldClock(now_s, unix_now), journal, wake),
@@ -177,15 +177,8 @@ def lay_foundations(
         metrics_age_s=lambda node: _find_metrics_age_s(telemetry, node, unix_now()),
     )
     source = PrometheusSource(config.telemetry, requests.Session())
-    telemetry = Telemetry(
-        source,
-        config.telemetry,
-        lambda: _list_addresses(parts.fleet.nodes),
-        unix_now,
-        TelemetryMetrics(registry),
-        guard=guard,
-        rng=rng,
-    )
+    list_addresses, telemetry_metrics = partial(_list_addresses, parts.fleet), TelemetryMetrics(registry)
+    telemetry = Telemetry(source, config.telemetry, list_addresses, unix_now, telemetry_metrics, guard=guard, rng=rng)
     return Foundations(
         config=config,
         client=client,
@@ -196,7 +189,7 @@ def lay_foundations(
         metrics=metrics,
         guard=guard,
         outages=outages,
-        writes=writes,
+        writes=WriteQueue(guard, outages, rng),
         scheduler=scheduler,
         parts=parts,
         source=source,
@@ -205,9 +198,9 @@ def lay_foundations(
     )
 
 
-def _list_addresses(nodes: Mapping[str, Node]) -> Mapping[str, Collection[str]]:
+def _list_addresses(fleet: Fleet) -> Mapping[str, Collection[str]]:
     """Return the addresses of each node, by which its figures are found."""
-    return {name: node.addresses for name, node in nodes.items()}
+    return {name: node.addresses for name, node in fleet.nodes.items()}
 
 
 def _find_metrics_age_s(telemetry: Telemetry, node: str, unix_s: float) -> float | None:

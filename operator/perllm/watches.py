@@ -143,7 +143,7 @@ class DeviceWatch:
         self._controller.on_pod(old, new)
 
     def on_annotated_pod(self, old: SeenPod | None, new: SeenPod | None) -> None:
-        """Handle a pod of another owner likewise; one whose annotations were wrong from the start counts nowhere."""
+        """Handle a pod of another owner in the same way; one whose annotations were never valid counts nowhere."""
         counts = isinstance(new, AnnotatedPod) or (new is not None and self._annotated.is_in_flight(new.pod.uid))
         self._devices.on_pod(None if old is None else old.pod, new.pod if new is not None and counts else None)
         self._annotated.on_pod(old, new)

@@ -4,7 +4,7 @@ Start    the Lease, the model servers and the assignments; requests are made onc
 Stop     no new requests, and the operator is shown that no server takes any; those in process end within the grace
          period; their runs are reported; the Lease is given up.
 
-The agent holds no state that matters: after a restart it lists its assignments, and makes those again that have no run.
+The agent holds no state that matters: after a restart it lists its assignments, and repeats those that have no run.
 """
 
 import asyncio
@@ -41,25 +41,15 @@ from perllm.supervision import cancelled_at_exit, keep_running, serve
 
 log = logging.getLogger(__name__)
 
-STOPPING = {"ready": False, "problem": "the agent of the node is being stopped"}
+STOPPING = {"ready": False, "problem": "the agent of the node is stopping"}
 DRAIN_TIMEOUT_S = 5.0
 PODS_PATIENCE_S = 10.0
 CONNECT_S = 5.0
 SILENCE_S = 600.0
-"""A request without any news for so long is given up. Servers say nothing while it waits in their queue."""
+"""A request is given up after so much silence. Servers send nothing while it waits in their queue."""
 
 KEEP_ALIVE_S = 4.0
 """Servers close connections that are idle for five seconds; a request must not be sent while they do."""
-
-
-def open_session() -> aiohttp.ClientSession:
-    """Return a session for requests to model servers, which may take long, but not for ever without a word."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, socket_factory=open_socket),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"Accept-Encoding": "identity"},  # sizes are limited before anything is decompressed
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENCE_S),
-    )
 
 
 class Agent:
@@ -69,7 +59,6 @@ class Agent:
         client: the API server.
         node: name of this node.
         config: the configuration.
-        open_session: returns a session for requests to model servers; the agent closes it.
         registry: where metrics go; None for an agent that serves neither metrics nor health.
         rng: jitter of pauses.
 
@@ -82,17 +71,17 @@ class Agent:
         client: Client,
         node: str,
         config: AgentConfig,
-        open_session: Callable[[], aiohttp.ClientSession] = open_session,
-        registry: CollectorRegistry | None = None,
         *,
+        registry: CollectorRegistry | None = None,
         rng: Random | None = None,
     ) -> None:
+        self._client = client
         self._node = node
         self._config = config
         self._registry = registry
         self._rng = rng or Random()
         self._configured = read_addresses(config.servers)
-        self._session = open_session()
+        self._session = _open_session()
         self._stopping = asyncio.Event()
         self._has_adopted = False
         self._metrics = AgentMetrics(registry or CollectorRegistry())
@@ -100,63 +89,78 @@ class Agent:
         self._outages = Outages(time.monotonic)
         self._writes = WriteQueue(self._guard, self._outages, self._rng)
         own = Counter[str]()
-        self._servers = ModelServers(
+        self._servers = self._build_servers(own)
+        self._pods = ServerPods(
+            client,
+            node,
+            config.server_namespaces,
+            self._adopt,
+            guard=self._guard,
+            outages=self._outages,
+            rng=self._rng,
+        )
+        self._lease = self._build_lease()
+        self._runs = self._build_runs(own)
+        self._publication = self._build_publication()
+        self._assignments = [self._build_assignments(namespace) for namespace in config.namespaces or (None,)]
+        self._metrics.watch(reports=lambda: len(self._writes), lease=lambda: self._lease.is_valid)
+
+    def _build_servers(self, own: Counter[str]) -> ModelServers:
+        return ModelServers(
             self._session,
             self._open_endpoint,
             own=own,
             on_change=self._note_servers,
-            interval_s=config.probe_interval_s,
+            interval_s=self._config.probe_interval_s,
             now=time.monotonic,
             guard=self._guard,
             rng=self._rng,
         )
-        self._pods = ServerPods(
-            client, node, config.server_namespaces, self._adopt, guard=self._guard, outages=self._outages, rng=self._rng
-        )
-        self._lease = AgentLease(
-            client,
-            config.lease_namespace,
-            node,
+
+    def _build_lease(self) -> AgentLease:
+        return AgentLease(
+            self._client,
+            self._config.lease_namespace,
+            self._node,
             now=time.monotonic,
             unix_now=time.time,
             outages=self._outages,
             on_renewed=lambda: self._runs.advance(),
         )
-        self._runs = self._build_runs(RunReports(client, self._writes), own)
-        self._publication = self._build_publication(client)
-        self._assignments: list[Assignments] = [
-            WatchedAssignments(
-                client, node, namespace, self._runs, guard=self._guard, outages=self._outages, rng=self._rng
-            )
-            for namespace in config.namespaces or (None,)
-        ]
-        self._metrics.watch(reports=lambda: len(self._writes), lease=lambda: self._lease.is_valid)
 
-    def _build_runs(self, reports: RunReports, own: Counter[str]) -> Runs:
-        def cluster_now() -> float:
-            return time.time() - self._lease.clock_ahead_s
-
+    def _build_runs(self, own: Counter[str]) -> Runs:
         return Runs(
             self._servers,
-            reports,
+            RunReports(self._client, self._writes),
             node=self._node,
             own=own,
             may_start=lambda: self._lease.is_valid,
-            clocks=RunClocks(time.monotonic, cluster_now),
+            clocks=RunClocks(time.monotonic, lambda: time.time() - self._lease.clock_ahead_s),
             metrics=self._metrics,
             guard=self._guard,
             rng=self._rng,
         )
 
-    def _build_publication(self, client: Client) -> Publication:
+    def _build_publication(self) -> Publication:
         return Publication(
-            client,
+            self._client,
             self._writes,
             self._node,
             version("perllm"),
             self._list_states,
             now=time.monotonic,
             unix_now=time.time,
+        )
+
+    def _build_assignments(self, namespace: str | None) -> Assignments:
+        return WatchedAssignments(
+            self._client,
+            self._node,
+            namespace,
+            self._runs,
+            guard=self._guard,
+            outages=self._outages,
+            rng=self._rng,
         )
 
     def stop(self) -> None:
@@ -192,7 +196,7 @@ class Agent:
             async with asyncio.timeout(DRAIN_TIMEOUT_S):
                 await self._writes.drain()
         except TimeoutError:
-            log.warning("%d writes were not accepted: those requests will be made again", len(self._writes))
+            log.warning("%d writes were not accepted: those requests will be repeated", len(self._writes))
         await self._lease.give_up()
 
     def _begin(self, work: asyncio.TaskGroup, name: str, part: Callable[[], Awaitable[None]]) -> None:
@@ -208,7 +212,7 @@ class Agent:
             async with asyncio.timeout(PODS_PATIENCE_S):
                 await self._pods.wait()
         except TimeoutError:
-            log.warning("model servers in pods are not known yet: starting with those that are")
+            log.warning("not all pods of model servers are listed yet: starting without the others")
         self._has_adopted = True
         self._adopt()
 
@@ -217,7 +221,7 @@ class Agent:
             self._servers.adopt([*self._configured, *self._pods.addresses])
 
     def _list_states(self) -> tuple[NodeModelServer, ...]:
-        """Return what to publish of the servers: once the agent is being stopped, none takes requests."""
+        """Return what to publish of the servers: once the agent is stopping, none takes requests."""
         states = self._servers.states
         return tuple(one.model_copy(update=STOPPING) for one in states) if self._stopping.is_set() else states
 
@@ -235,3 +239,13 @@ class Agent:
         }
         app = health.build_app(registry, alive={}, ready=ready)
         return serve(app, self._config.health_host, self._config.health_port)
+
+
+def _open_session() -> aiohttp.ClientSession:
+    """Return a session for requests to model servers, which may take long, but not without any news."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, socket_factory=open_socket),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"Accept-Encoding": "identity"},  # sizes are limited before anything is decompressed
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENCE_S),
+    )

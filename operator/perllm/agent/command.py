@@ -1,4 +1,4 @@
-"""The command line of the agent; what it does is imported once it runs. It loads nothing of the operator."""
+"""The command ``perllm agent``; what it does is imported when it runs. It loads nothing of the operator."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from perllm.cluster_options import FILE, cluster_options
 @click.option("--config", "config_file", type=FILE, help="Configuration file (YAML) of the agent.")
 @cluster_options
 def agent(node: str, config_file: Path | None, kubeconfig: Path | None, context: str | None) -> None:
-    """Run the agent of a node until SIGTERM or Ctrl-C: it sends served tasks to the model servers of the node.
+    """Run the agent of a node, which sends served tasks to the model servers there, until SIGTERM or Ctrl-C.
 
-    When it is stopped, requests in process get the grace period of the configuration to end.
+    When it is stopped, requests in process have the grace period of the configuration to end.
     """
     from perllm.agent.process import run_agent
 

@@ -41,8 +41,8 @@ class ModelServerSettings(_AgentSection):
     )
     slots: Annotated[int, Field(ge=1, le=MAX_SLOTS)] | None = Field(
         default=None,
-        description="How many requests it processes at a time. If absent, what the server says; if it says nothing, "
-        "what is learned from its behaviour, with no limit in the agent until then.",
+        description="How many requests it processes at a time. If absent, the number that the server reports; if it "
+        "reports none, what is learned from its behaviour, with no limit in the agent until then.",
     )
 
 
@@ -67,7 +67,7 @@ class AgentConfig(_AgentSection):
         default=20.0,
         ge=0,
         allow_inf_nan=False,
-        description="Seconds that requests in process get to end when the agent is stopped. Others start again "
+        description="Seconds that requests in process have to end when the agent is stopped. The others are repeated "
         "when it is back.",
     )
     lease_namespace: Namespace = Field(

@@ -1,12 +1,12 @@
 """Asks a model server what a task wants to know: one prompt, or those of a list, one after the other.
 
-A task takes one slot, however many prompts it has, so what is foreseen and learned of time and energy per token holds
-for it as for any other. Of the prompts of a list
+A task takes one slot, however many prompts it has, so time and energy per token are predicted and learned as for any
+other task. Of the prompts of a list
 
-* one that the server does not accept is asked again after a pause, for as long as `PATIENCE_S`; then all of them go
-  back to the queue, since another node may answer them, unless each has been asked already;
-* those at which the server failed are repeated at the end, as often as the task says, unless it failed at all;
-* one that the server rejects, or does not answer, is left without an answer.
+* one that the server does not accept is asked again after a pause, for up to `PATIENCE_S`; then all of them go back to
+  the queue, since another node may answer them, unless each has been asked already;
+* those on which the server failed are repeated at the end, as often as the task says, unless it failed on all of them;
+* one that the server rejects, or does not answer, remains without an answer.
 """
 
 import asyncio

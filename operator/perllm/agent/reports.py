@@ -51,7 +51,7 @@ class RunReports:
 
     async def _send(self, assignment: Assignment, report: AttemptReport) -> None:
         if self._wanted.get(assignment.key) != assignment.id:
-            return  # dropped while an earlier attempt to write it was under way
+            return  # dropped while an earlier attempt to write it was in progress
         patch = build_patch(assignment, await self._store_answer(assignment, report))
         path = names.task_status_path(*assignment.key.split("/"))
         try:

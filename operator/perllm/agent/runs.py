@@ -101,7 +101,7 @@ class Runs:
         self._reports.drop(assignment)
         self._guard.clear("task", assignment.key)
         self._waiting.pop(assignment.id, None)
-        # It is assigned again if somebody removes the status of the task and the operator restores it.
+        # It is assigned again if the status of the task is removed and the operator restores it.
         request = self._running.pop(assignment.id, None)
         if request is not None:
             request.cancel()
@@ -135,7 +135,7 @@ class Runs:
             return
         _, late = await asyncio.wait(running, timeout=grace_s)
         if late:
-            log.warning("%d requests did not end within %g s: they will be made again", len(late), grace_s)
+            log.warning("%d requests did not end within %g s: they will be repeated", len(late), grace_s)
             for request in late:
                 request.cancel()
             await asyncio.wait(late)

@@ -1,4 +1,4 @@
-"""The model servers of the node: what each of them is now, and which of them can be asked for a model."""
+"""The model servers of the node: the state of each, and which of them can be asked for a model."""
 
 import asyncio
 from collections import Counter

@@ -1,15 +1,15 @@
-"""How many requests a model server processes at a time, learned from its behaviour where nothing else says it.
+"""How many requests a model server processes at a time, learned from its behaviour if nothing else says it.
 
-It counts as full when
+It counts as full, and its limit is set, when
 
-    waiting    requests wait in it at three looks in a row, by its metrics: so many as it has processed at most, of late
-    refusal    it answers 429: no more than it had in process then
-    order      it has no metrics, and three times in a row a request waited until another one ended: so many as were
-               answered then (an answer is under way from its first token on)
+    waiting    requests wait in it at three looks in a row, by its metrics: to the most it has processed recently
+    refusal    it answers 429: to what it had in process then
+    order      it has no metrics, and three times in a row a request waited until another one ended: to the number that
+               were being answered then (from their first token on)
 
 A limit that is too low does not show, since the agent sends no more. So the limit grows by an eighth, at least by one,
-after half a minute in which it was reached and nothing waited. It is forgotten when the server does not answer: another
-one may come back.
+after half a minute in which it was reached and nothing waited. It is forgotten when the server does not answer, since
+another server may come back.
 """
 
 from collections import deque
@@ -101,7 +101,7 @@ def find_slots(answer: Answer, answers: Iterable[Answer]) -> int | None:
 
     Args:
         answer: has its first token.
-        answers: those of late, itself included, and those under way.
+        answers: recent ones, itself included, and those in process.
     """
     known = [one for one in answers if one.first_token_s is not None]
     wait_s, first_s = answer.first_token_s or 0.0, answer.first_s or 0.0

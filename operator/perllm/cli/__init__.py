@@ -1,7 +1,7 @@
 """The command line of PerLLM.
 
-Its modules hold commands with their options; a command imports what it does once it runs. So a command of the plugin
-does not wait for all parts of the operator to be loaded.
+Its modules declare commands and their options; a command imports what it does when it runs. So the plugin does not wait
+for the operator to be loaded.
 """
 
 import click
@@ -35,4 +35,4 @@ COMMANDS = (
 @click.group(commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="perllm")
 def main() -> None:
-    """Place LLM inference tasks on edge and cloud nodes, to meet deadlines at the least energy, learning online."""
+    """Schedule LLM inference tasks on edge and cloud nodes: meet deadlines with the least energy, learn online."""

@@ -31,9 +31,9 @@ from perllm.cluster_options import FILE, cluster_options
     "--user",
     envvar="PERLLM_USER",
     show_envvar=True,
-    help="User of an operator that runs outside of the cluster, as in a lab, instead of a service account.",
+    help="User of an operator that runs outside the cluster, as in a lab, instead of a service account.",
 )
-@click.option("--no-prometheus", "lacks_prometheus", is_flag=True, help="The cluster is meant to have no Prometheus.")
+@click.option("--no-prometheus", "lacks_prometheus", is_flag=True, help="The cluster has no Prometheus, as intended.")
 @click.option("--prometheus", help="URL of Prometheus as seen from here, instead of the configured one.")
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Format.")
 @explained
@@ -48,12 +48,12 @@ def doctor(
     prometheus: str | None,
     output: str,
 ) -> None:
-    """Read the cluster and report what PerLLM is missing there; change nothing. Exits with 1 if a check says FAIL.
+    """Check a cluster for everything that PerLLM needs; change nothing. Exits with 1 if a check says FAIL.
 
     Before an installation, or from outside, it needs a kubeconfig that may read nodes, pods and tasks, and check the
     rights of other accounts (subjectaccessreviews). In the operator's pod it uses the operator's own account:
 
-    kubectl exec deploy/perllm -c operator -- perllm doctor --config /etc/perllm/perllm.yaml
+    kubectl -n perllm-system exec deploy/perllm -c operator -- perllm doctor --config /etc/perllm/perllm.yaml
     """
     from perllm.config import load_config
     from perllm.doctor.command import examine

@@ -13,7 +13,7 @@ from perllm.cli.options import config_option, explained
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Write one file per CRD here.")
 @explained
 def crds(output: Path | None) -> None:
-    """Print the custom resource definitions, for kubectl apply -f -."""
+    """Print the custom resource definitions, for kubectl apply --server-side -f -."""
     from perllm.api.crd import crd_files
 
     for name, text in crd_files().items():
@@ -52,9 +52,9 @@ def rbac(
     agent_service_account: str,
     server_namespaces: tuple[str, ...],
 ) -> None:
-    """Print the least roles that the operator, its kube-scheduler and the agents need with a configuration.
+    """Print the minimal roles that the operator, its kube-scheduler and the agents need under a configuration.
 
-    If the configuration lists namespaces, rights about tasks are granted only there. If it has no namespace for the
+    If the configuration lists namespaces, rights to tasks are granted only there. If it has no namespace for the
     Leases of agents (agents.lease_namespace), there are no agents. In shadow mode (mode: shadow) the operator only
     reads, except for the profiles of nodes.
     """
@@ -95,11 +95,11 @@ def rbac(
 )
 @explained
 def admission_policy(namespace: str, service_account: str, agent_service_account: str) -> None:
-    """Print the admission policies about authors of tasks, about the operator, and about agents.
+    """Print the admission policies for authors of tasks, for the operator, and for agents.
 
-    Only users who may create pods in a namespace may create tasks with a template there; of a pod's status and
-    metadata, the operator may change nothing but its own finalizer; and the agent of a node may write nothing that
-    concerns another node. Leave the second one out if kube-scheduler has the same account.
+    Only users who may create pods in a namespace may create tasks with a template there. Of a pod's status and
+    metadata, the operator may change only its own finalizer, label and annotations. The agent of a node may write
+    nothing that concerns another node. Leave out the second policy if kube-scheduler has the same account.
     """
     from perllm.cluster.agent_policy import build_agent_policies
     from perllm.cluster.authors import build_author_policy

@@ -54,7 +54,7 @@ async def _run(config: Config, credentials: Credentials, journal: IO[bytes] | No
         if config.mode == "shadow":
             operator = ShadowOperator(config, client, CollectorRegistry(), journal)
         else:
-            operator = Operator(config, client, credentials, CollectorRegistry(), journal, starts)
+            operator = Operator(config, client, credentials, CollectorRegistry(), journal=journal, starts=starts)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, operator.stop)

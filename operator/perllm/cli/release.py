@@ -18,8 +18,8 @@ from perllm.cluster_options import cluster_options
 def release(kubeconfig: Path | None, context: str | None, namespaces: tuple[str, ...], stop: str | None) -> None:
     """Release the pods of tasks, before the operator is uninstalled or replaced by a version that does not retain pods.
 
-    The operator retains a pod by a finalizer until its end is recorded, so without an operator no pod of a task could
-    be deleted. Stop the operator first: it retains the pods that it creates. Running pods continue.
+    The operator retains each pod by a finalizer until its end is recorded, so without an operator no pod of a task
+    can be deleted. Stop the operator first, since it retains the pods that it creates. Running pods continue.
     """
     if stop is not None and not re.fullmatch("[^/]+/[^/]+", stop):
         raise click.BadParameter("must be NAMESPACE/DEPLOYMENT, such as perllm-system/perllm", param_hint="--stop")

@@ -15,12 +15,12 @@ from perllm.cluster_options import FILE, cluster_options
     "--record",
     "journal",
     type=FILE,
-    help="Record everything that decisions depend on in this file, for perllm-lab replay. It grows without limit.",
+    help="File in which to record everything that decisions depend on, for perllm-lab replay. It grows without limit.",
 )
 @click.option(
     "--starts",
     type=FILE,
-    help="Record starts in this file, which must outlive the container, to give the Lease up after repeated crashes.",
+    help="File in which to record starts, to give up the Lease after repeated crashes. It must outlive the container.",
 )
 @explained
 def run(
@@ -29,7 +29,7 @@ def run(
     """Run the operator until SIGTERM or Ctrl-C.
 
     The configuration selects the policy: policy.name is cs-ucb, or cs-ucb-table, the paper's, with one mean per arm.
-    The sections policy.cs_ucb and policy.cs_ucb_table hold their parameters.
+    Their parameters are in policy.cs_ucb and policy.cs_ucb_table.
     """
     from perllm.cli.process import run_operator
 

@@ -1,23 +1,20 @@
-"""Assembles the controller."""
+"""Assembles the controller, and what runs next to it."""
 
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from perllm.api import names
 from perllm.api.node_profile import CircuitStatus
 from perllm.cluster.client import Client
-from perllm.cluster.pod_ends import PodPatience
 from perllm.cluster.writes import WriteQueue
-from perllm.config import Config
 from perllm.controller.announcer import Announcer
 from perllm.controller.clocks import Clocks
 from perllm.controller.controller import Controller
 from perllm.controller.decisions import Decisions
 from perllm.controller.dispatcher import Dispatcher
 from perllm.controller.drift import DriftMonitor
-from perllm.controller.history import History, HistoryLimits
+from perllm.controller.history import History
 from perllm.controller.outcome_learner import OutcomeLearner
 from perllm.controller.pod_accounts import PodAccounts
 from perllm.controller.pod_keeper import PodKeeper
@@ -25,6 +22,7 @@ from perllm.controller.pod_releases import PodReleases
 from perllm.controller.reconciler import Reconciler
 from perllm.controller.retirement import Retirement
 from perllm.controller.runner_pods import RunnerPods
+from perllm.controller.settings import ControllerSettings
 from perllm.controller.status_writer import StatusWriter
 from perllm.controller.stray_pods import StrayPods
 from perllm.controller.suspensions import Suspensions
@@ -37,53 +35,8 @@ from perllm.nodes.node_health import NodeHealth
 from perllm.placement.claims import ClaimSizes
 from perllm.placement.counterfactual import Savings
 from perllm.placement.savings import SavedUnit
-from perllm.scheduling.admission import Admission
-from perllm.scheduling.assembly import build_admission
 from perllm.scheduling.denial import DenialCause
 from perllm.scheduling.scheduler import Parts, Scheduler
-from perllm.settings.tasks import RunnerSettings
-
-
-@dataclass(frozen=True, slots=True)
-class ControllerSettings:
-    """Settings for the life of tasks.
-
-    Attributes:
-        scheduler_name: scheduler of the pods.
-        gpu_resources: resources that slots are units of.
-        device_classes: DeviceClasses whose devices are slots.
-        patience: how long pods may take.
-        admission: explains rejections.
-        history: how long finished tasks are kept.
-        runner: what runner pods have in common, and whether there are any.
-        named_nodes: nodes that a pod names at most; 0 for pods that may be placed on any.
-        bill_label: label of tasks by whose values the bill is divided; empty for none.
-    """
-
-    scheduler_name: str = names.SCHEDULER_NAME
-    gpu_resources: tuple[str, ...] = names.GPU_RESOURCES
-    device_classes: tuple[str, ...] = ()
-    patience: PodPatience = field(default_factory=PodPatience)
-    admission: Admission = field(default_factory=Admission)
-    history: HistoryLimits = field(default_factory=HistoryLimits)
-    runner: RunnerSettings = field(default_factory=RunnerSettings)
-    named_nodes: int = 0
-    bill_label: str = ""
-
-
-def read_controller_settings(config: Config) -> ControllerSettings:
-    """Return the settings of an operator's controller."""
-    return ControllerSettings(
-        scheduler_name=config.scheduler_name,
-        gpu_resources=config.nodes.resources,
-        device_classes=config.nodes.device_classes,
-        patience=PodPatience(start_s=config.start_timeout_s, away_s=config.away_patience_s),
-        admission=build_admission(config.admission),
-        history=HistoryLimits(config.tasks.default_ttl_s, config.tasks.max_history),
-        runner=config.runner,
-        named_nodes=config.pods.named_nodes,
-        bill_label=config.bill.label,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,167 +78,198 @@ class ControllerContext:
     charge: Charge = charge_nothing
 
 
-@dataclass(frozen=True, slots=True)
 class TaskControl:
-    """The controller and what runs next to it.
+    """The controller, which has no tasks yet, and what runs next to it. Each part is built from those above it.
+
+    Args:
+        scheduler: decides about tasks.
+        parts: of the scheduler.
+        context: what the controller works with.
+        settings: of the controller.
 
     Attributes:
-        controller: takes in tasks and pods.
+        decisions: remember which decision bound a pod.
+        claims: the devices that pods ask for by claims.
+        clocks: judge the times that nodes report.
+        node_health: follows the circuits of nodes.
+        savings: account what tasks and annotated pods saved.
+        stray_pods: removes pods that lost their label unseen.
+        writer: writes statuses.
         dispatcher: carries out decisions.
         releases: release pods whose ends are recorded.
         retirement: moves tasks that are over to the history.
+        controller: takes in tasks and pods.
         drift: compares the ledger with the pods.
-        stray_pods: removes pods that lost their label unseen.
-        writer: writes statuses.
-        node_health: follows the circuits of nodes.
-        clocks: judge the times that nodes report.
-        decisions: remember which decision bound a pod.
-        savings: account what tasks and annotated pods saved.
-        claims: the devices that pods ask for by claims.
     """
 
-    controller: Controller
-    dispatcher: Dispatcher
-    releases: PodReleases
-    retirement: Retirement
-    drift: DriftMonitor
-    stray_pods: StrayPods
-    writer: StatusWriter
-    node_health: NodeHealth
-    clocks: Clocks
-    decisions: Decisions
-    savings: Savings
-    claims: ClaimSizes
+    def __init__(
+        self, scheduler: Scheduler, parts: Parts, context: ControllerContext, settings: ControllerSettings
+    ) -> None:
+        self._scheduler, self._parts, self._context, self._settings = scheduler, parts, context, settings
+        self._tracking = Tracking()
+        self.decisions = Decisions()
+        self.claims = ClaimSizes(settings.device_classes)
+        self.clocks = Clocks(parts.fleet.nodes.__contains__, context.metrics.fleet.show_clock_skew)
+        self.node_health = self._build_node_health()
+        self.savings = Savings(is_shadow=False)
+        self._outcomes = self._build_outcome_learner()
+        self._accounts = self._build_pod_accounts()
+        self._pods = PodKeeper(
+            context.client,
+            context.writes,
+            scheduler_name=settings.scheduler_name,
+            runners=RunnerPods(settings.runner, parts.fleet.nodes),
+        )
+        self.stray_pods = StrayPods(context.client, self._pods, context.pod_paths)
+        self.writer = StatusWriter(context.client, context.writes, on_written=self._outcomes.note_written)
+        self._reconciler = self._build_reconciler()
+        self.dispatcher = self._build_dispatcher()
+        self._history = History(self._pods, settings.history, context.unix_now)
+        self.releases = self._build_pod_releases()
+        self.retirement = self._build_retirement()
+        self.controller = self._build_controller()
+        self.drift = self._build_drift_monitor()
+        self._show_metrics()
 
+    def _build_node_health(self) -> NodeHealth:
+        context = self._context
+        return NodeHealth(
+            self._scheduler,
+            self._parts.circuits,
+            context.metrics,
+            show=context.show_circuit,
+            now_s=context.now_s,
+            unix_now=context.unix_now,
+        )
 
-def build_task_control(
-    scheduler: Scheduler, parts: Parts, context: ControllerContext, settings: ControllerSettings
-) -> TaskControl:
-    """Return a controller without tasks."""
-    tracking, metrics, guard, unix_now = Tracking(), context.metrics, context.guard, context.unix_now
-    claims = ClaimSizes(settings.device_classes)
-    clocks, decisions = Clocks(parts.fleet.nodes.__contains__, metrics.fleet.show_clock_skew), Decisions()
-    node_health = NodeHealth(
-        scheduler, parts.circuits, metrics, show=context.show_circuit, now_s=context.now_s, unix_now=unix_now
-    )
-    savings = Savings(is_shadow=False)
-    for unit in SavedUnit:
-        metrics.savings.show(unit, partial(savings.of, unit))
-    outcomes = OutcomeLearner(
-        tracking,
-        scheduler,
-        parts.fleet,
-        metrics,
-        savings=savings,
-        revisions=parts.learner.revisions,
-        guard=guard,
-        unix_now=unix_now,
-    )
-    accounts = PodAccounts(
-        scheduler,
-        context.settlement,
-        node_health,
-        outcomes,
-        metrics,
-        patience=settings.patience,
-        node_of=parts.fleet.nodes.get,
-        unix_now=unix_now,
-    )
-    runners = RunnerPods(settings.runner, parts.fleet.nodes)
-    pods = PodKeeper(context.client, context.writes, scheduler_name=settings.scheduler_name, runners=runners)
-    stray_pods = StrayPods(context.client, pods, context.pod_paths)
-    writer = StatusWriter(context.client, context.writes, on_written=outcomes.note_written)
-    reconciler = Reconciler(
-        tracking,
-        scheduler,
-        accounts=accounts,
-        settlement=context.settlement,
-        decisions=decisions,
-        suspensions=context.suspensions,
-        pods=pods,
-        writer=writer,
-        announcer=context.announcer,
-        guard=guard,
-        patience=settings.patience,
-        unix_now=unix_now,
-        charge=context.charge,
-    )
-    dispatcher = Dispatcher(
-        scheduler,
-        context.wake,
-        tracking=tracking,
-        reconciler=reconciler,
-        pods=pods,
-        stray_pods=stray_pods,
-        announcer=context.announcer,
-        admission=settings.admission,
-        savings=savings,
-        guard=guard,
-        named_nodes=settings.named_nodes,
-    )
-    history = History(pods, settings.history, unix_now)
-    retirement = Retirement(tracking, history, reconciler, writer, outcomes, guard=guard, unix_now=unix_now)
-    releases = PodReleases(
-        tracking,
-        writer,
-        outcomes,
-        pods,
-        has_tasks=context.has_tasks,
-        guard=guard,
-        unix_now=unix_now,
-    )
-    controller = Controller(
-        tracking,
-        scheduler,
-        reconciler=reconciler,
-        accounts=accounts,
-        outcomes=outcomes,
-        releases=releases,
-        history=history,
-        learner=parts.learner,
-        writer=writer,
-        clocks=clocks,
-        decisions=decisions,
-        suspensions=context.suspensions,
-        guard=guard,
-        unix_now=unix_now,
-        gpu_resources=settings.gpu_resources,
-        claims=claims,
-        has_runners=bool(settings.runner.server_url),
-        bill_label=settings.bill_label,
-    )
-    drift = DriftMonitor(
-        tracking,
-        accounts,
-        parts.ledger,
-        parts.fleet,
-        scheduler,
-        has_tasks=context.has_tasks,
-        is_annotated=context.is_annotated,
-        metrics=metrics,
-        now_s=context.now_s,
-    )
-    _show_queue(scheduler, parts, metrics)
-    return TaskControl(
-        controller,
-        dispatcher,
-        releases,
-        retirement,
-        drift,
-        stray_pods,
-        writer,
-        node_health,
-        clocks,
-        decisions,
-        savings,
-        claims,
-    )
+    def _build_outcome_learner(self) -> OutcomeLearner:
+        context, parts = self._context, self._parts
+        return OutcomeLearner(
+            self._tracking,
+            self._scheduler,
+            parts.fleet,
+            context.metrics,
+            savings=self.savings,
+            revisions=parts.learner.revisions,
+            guard=context.guard,
+            unix_now=context.unix_now,
+        )
 
+    def _build_pod_accounts(self) -> PodAccounts:
+        context = self._context
+        return PodAccounts(
+            self._scheduler,
+            context.settlement,
+            self.node_health,
+            self._outcomes,
+            context.metrics,
+            patience=self._settings.patience,
+            node_of=self._parts.fleet.nodes.get,
+            unix_now=context.unix_now,
+        )
 
-def _show_queue(scheduler: Scheduler, parts: Parts, metrics: OperatorMetrics) -> None:
-    """Have the metrics read the numbers of waiting tasks and tasks in flight whenever they are scraped."""
-    metrics.queue.waiting.set_function(lambda: scheduler.waiting)
-    metrics.queue.deferred.set_function(lambda: scheduler.deferred)
-    for cause in DenialCause:
-        metrics.queue.postponed.labels(cause).set_function(partial(scheduler.postponed, cause))
-    metrics.queue.in_flight.set_function(lambda: len(parts.ledger))
+    def _build_reconciler(self) -> Reconciler:
+        context = self._context
+        return Reconciler(
+            self._tracking,
+            self._scheduler,
+            accounts=self._accounts,
+            settlement=context.settlement,
+            decisions=self.decisions,
+            suspensions=context.suspensions,
+            pods=self._pods,
+            writer=self.writer,
+            announcer=context.announcer,
+            guard=context.guard,
+            patience=self._settings.patience,
+            unix_now=context.unix_now,
+            charge=context.charge,
+        )
+
+    def _build_dispatcher(self) -> Dispatcher:
+        context, settings = self._context, self._settings
+        return Dispatcher(
+            self._scheduler,
+            context.wake,
+            tracking=self._tracking,
+            reconciler=self._reconciler,
+            pods=self._pods,
+            stray_pods=self.stray_pods,
+            announcer=context.announcer,
+            admission=settings.admission,
+            savings=self.savings,
+            guard=context.guard,
+            named_nodes=settings.named_nodes,
+        )
+
+    def _build_pod_releases(self) -> PodReleases:
+        context = self._context
+        return PodReleases(
+            self._tracking,
+            self.writer,
+            self._outcomes,
+            self._pods,
+            has_tasks=context.has_tasks,
+            guard=context.guard,
+            unix_now=context.unix_now,
+        )
+
+    def _build_retirement(self) -> Retirement:
+        context = self._context
+        return Retirement(
+            self._tracking,
+            self._history,
+            self._reconciler,
+            self.writer,
+            self._outcomes,
+            guard=context.guard,
+            unix_now=context.unix_now,
+        )
+
+    def _build_controller(self) -> Controller:
+        context, settings = self._context, self._settings
+        return Controller(
+            self._tracking,
+            self._scheduler,
+            reconciler=self._reconciler,
+            accounts=self._accounts,
+            outcomes=self._outcomes,
+            releases=self.releases,
+            history=self._history,
+            learner=self._parts.learner,
+            writer=self.writer,
+            clocks=self.clocks,
+            decisions=self.decisions,
+            suspensions=context.suspensions,
+            guard=context.guard,
+            unix_now=context.unix_now,
+            gpu_resources=settings.gpu_resources,
+            claims=self.claims,
+            has_runners=bool(settings.runner.server_url),
+            bill_label=settings.bill_label,
+        )
+
+    def _build_drift_monitor(self) -> DriftMonitor:
+        context, parts = self._context, self._parts
+        return DriftMonitor(
+            self._tracking,
+            self._accounts,
+            parts.ledger,
+            parts.fleet,
+            self._scheduler,
+            has_tasks=context.has_tasks,
+            is_annotated=context.is_annotated,
+            metrics=context.metrics,
+            now_s=context.now_s,
+        )
+
+    def _show_metrics(self) -> None:
+        """Have the metrics read what is saved, waiting and in flight whenever they are scraped."""
+        metrics, scheduler = self._context.metrics, self._scheduler
+        for unit in SavedUnit:
+            metrics.savings.show(unit, partial(self.savings.of, unit))
+        metrics.queue.waiting.set_function(lambda: scheduler.waiting)
+        metrics.queue.deferred.set_function(lambda: scheduler.deferred)
+        for cause in DenialCause:
+            metrics.queue.postponed.labels(cause).set_function(partial(scheduler.postponed, cause))
+        metrics.queue.in_flight.set_function(lambda: len(self._parts.ledger))

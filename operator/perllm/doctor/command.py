@@ -1,6 +1,9 @@
 """Runs an examination and prints its findings."""
 
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -37,43 +40,43 @@ async def examine(
         context: context of the kubeconfig.
         place: namespace that PerLLM is installed in, and name of the operator's service account; the namespace may be
             empty inside a pod.
-        user: name of the operator's user if it runs outside of the cluster; None if it runs in pods.
-        has_prometheus: whether the cluster is meant to have one.
+        user: name of the operator's user if it runs outside the cluster; None if it runs in pods.
+        has_prometheus: whether the cluster should have one.
         as_json: whether to print a JSON object instead of lines.
     """
     inside = None if kubeconfig or context else _find_own_namespace()
     namespace = place.namespace or inside or "perllm-system"
-    account: Account | OutsideUser | None = None
-    if user is not None:
-        account = OutsideUser(user)
-    elif inside is None or namespace != inside:
-        account = Account(namespace, place.name)
+    account = _find_account(Account(namespace, place.name), user, inside)
     credentials = load_credentials(kubeconfig, context)
-    source = PrometheusSource(config.telemetry, requests.Session())
     findings: list[Finding] = []
-    try:
+    with closing(PrometheusSource(config.telemetry, requests.Session())) as source:
         async with Client(credentials, timeout_s=TIMEOUT_S) as client:
-            server = credentials.server
             examination = Examination(
-                client, server, source, config, namespace, account, time.time, has_prometheus=has_prometheus
+                client, credentials.server, source, config, namespace, account, time.time, has_prometheus=has_prometheus
             )
             async for finding in examination.run():
                 findings.append(finding)
                 if not as_json:
                     click.echo(str(finding))
-    finally:
-        source.close()
     counts = count_levels(findings)
-    if as_json:
-        lines = [
-            {"level": one.level, "check": one.check, "message": one.message, "advice": one.advice} for one in findings
-        ]
-        click.echo(
-            orjson.dumps({"namespace": namespace, "findings": lines, "counts": counts}, option=orjson.OPT_INDENT_2)
-        )
-    else:
-        click.echo(", ".join(f"{count} {level}" for level, count in counts.items()))
+    click.echo(_to_json(namespace, findings, counts) if as_json else _summarise(counts))
     return counts[Level.FAIL.value] == 0
+
+
+def _find_account(place: Account, user: str | None, inside: str | None) -> Account | OutsideUser | None:
+    """Return the account of the operator; None in one of its pods, which run with that account."""
+    if user is not None:
+        return OutsideUser(user)
+    return None if place.namespace == inside else place
+
+
+def _to_json(namespace: str, findings: Sequence[Finding], counts: Mapping[str, int]) -> bytes:
+    content = {"namespace": namespace, "findings": [asdict(one) for one in findings], "counts": counts}
+    return orjson.dumps(content, option=orjson.OPT_INDENT_2)
+
+
+def _summarise(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {level}" for level, count in counts.items())
 
 
 def _find_own_namespace() -> str | None:

@@ -33,7 +33,7 @@ class Examination:
         namespace: namespace in which PerLLM is installed.
         account: account of the operator; None if the examination itself runs with that account.
         unix_now: Unix time in seconds.
-        has_prometheus: whether the cluster is meant to have one.
+        has_prometheus: whether the cluster should have one.
     """
 
     client: Client
@@ -80,7 +80,7 @@ class Examination:
 
     async def _examine_pods(self) -> AsyncIterator[Finding]:
         if isinstance(self.account, OutsideUser):
-            yield ok(pods.PODS, f"none, the operator runs outside of the cluster as user {self.account.user}")
+            yield ok(pods.PODS, f"none, the operator runs outside the cluster as user {self.account.user}")
             return
         for finding in pods.check_pods(await self._list(names.pods_path(self.namespace)), self.namespace):
             yield finding
@@ -108,7 +108,7 @@ class Examination:
 
     async def _examine_telemetry(self) -> AsyncIterator[Finding]:
         if not self.has_prometheus:
-            yield ok(telemetry.CHECK, "not asked, as there is none: the energy of tasks is unknown")
+            yield ok(telemetry.CHECK, "none, as stated: the energy of tasks is unknown")
             return
         items = await self._list("/api/v1/nodes")
         slices = await self._list_slices()

@@ -39,7 +39,7 @@ def _check_mixed(feed: Feed, devices: Mapping[str, TimeSeries]) -> Iterator[tupl
     mixed = [name for name, series in devices.items() if is_mixed(np.array(series.values))]
     if mixed:
         advice = "several counters have one name: set config.telemetry.matchers or device_labels"
-        yield f"{feed.name}: {name_some(mixed)} falls again and again, and is ignored", advice
+        yield f"{feed.name}: {name_some(mixed)} keeps falling, and is ignored", advice
 
 
 def _check_limit(feed: Feed, devices: Mapping[str, TimeSeries], limit_w: float) -> Iterator[tuple[str, str]]:
@@ -60,7 +60,7 @@ def _check_gone(
         newest_s = max((series.times_s[-1] for series in devices.values()), default=0.0)
         gone += [f"{node}/{name}" for name, series in devices.items() if series.times_s[-1] < newest_s - stale_after_s]
     if gone:
-        message = f"{feed.name}: {name_some(gone)} is measured no longer, although others of the node are"
+        message = f"{feed.name}: {name_some(gone)} is no longer measured, although others of the node are"
         yield message, "if the device is still there, check its exporter; energies of that time are coarse"
 
 

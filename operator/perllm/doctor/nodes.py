@@ -154,7 +154,7 @@ def _find_cause(item: Object, settings: NodeSettings, drivers: Collection[str]) 
         advice = "add them to config.nodes.devices, with the DeviceClass by which pods claim them"
         return f"only with devices of {name_some(gpus)}", advice
     if settings.slots_label in _labels(item):
-        return f"{settings.slots_label} is no number above 0", f"kubectl label --overwrite node NAME {label}"
+        return f"{settings.slots_label} is not a number above 0", f"kubectl label --overwrite node NAME {label}"
     advice = f"install the device plugin there; if there is none, as on a Jetson: kubectl label node NAME {label}"
     return "without a GPU that can be allocated", advice
 

@@ -47,7 +47,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class OutsideUser:
-    """The user of an operator that runs outside of the cluster, as in a lab."""
+    """The user of an operator that runs outside the cluster, as in a lab."""
 
     user: str
 

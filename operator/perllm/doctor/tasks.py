@@ -21,7 +21,7 @@ GATED = "SchedulingGated"
 """Reason of a pod that its owner does not let kube-scheduler place yet, as Kueue does until there is quota."""
 
 URGENT = frozenset((*DenialCause, NO_MODEL_SERVER))
-"""Reasons of tasks for which somebody has to act, so these are reported immediately."""
+"""Reasons on which a person has to act, so tasks with these are reported immediately."""
 
 SERVER_ADVICE = (
     "kubectl get llmservers: start a model server where an agent finds it (agent.enabled), or set "

@@ -68,8 +68,8 @@ def check_telemetry(
 def _explain_unreachable(error: str, settings: TelemetrySettings, *, is_inside: bool) -> Finding:
     host = urlsplit(settings.url).hostname or ""
     if not is_inside and (host.endswith((".svc", ".cluster.local")) or "." not in host):
-        advice = "run the doctor inside: kubectl exec deploy/perllm -c operator -- perllm doctor --config ..., or pass "
-        return warn(CHECK, f"{host} can be reached from inside the cluster only", f"{advice}--prometheus URL")
+        advice = "run the doctor in the operator's pod (perllm doctor --help shows how), or pass --prometheus URL"
+        return warn(CHECK, f"{host} can only be reached from inside the cluster", advice)
     return fail(CHECK, error, "set config.telemetry.url and token_file, or networkPolicy.prometheus")
 
 

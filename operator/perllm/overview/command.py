@@ -1,4 +1,4 @@
-"""The commands ``perllm top`` and ``perllm explain``; what they do is imported once they run."""
+"""The commands ``perllm top`` and ``perllm explain``; what they do is imported when they run."""
 
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ def top(
 ) -> None:
     """Show nodes, tasks and joules, live until Ctrl-C.
 
-    Counts are of the tasks that still exist: finished ones are deleted after their time to live. It reads the API
-    server only. You need the rights to list and watch llminferencetasks and, for the nodes, llmnodeprofiles.
+    Counts are of the tasks that still exist: finished ones are deleted after their time to live. You need the rights to
+    list and watch llminferencetasks and, for the nodes, llmnodeprofiles.
     """
     from perllm.overview.display import ClusterAccess, show_overview
 

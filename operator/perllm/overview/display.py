@@ -93,7 +93,7 @@ async def _explain(access: ClusterAccess, name: str) -> None:
 async def _follow(access: ClusterAccess, everywhere: bool, interval_s: float | None, rows: int) -> None:
     namespace = None if everywhere else access.find_namespace()
     async with access.open() as client:
-        await client.get(names.tasks_path(namespace), limit="1")  # the watch would try again for ever
+        await client.get(names.tasks_path(namespace), limit="1")  # the watch would retry forever
         has_nodes = await may_read(client, names.node_profiles_path())
         watch = Watch(client, namespace, has_nodes=has_nodes)
         where = "all namespaces" if namespace is None else f"namespace {namespace}"

@@ -1,4 +1,4 @@
-"""A task in words: what became of it, where and why, why not elsewhere, and whether it went as predicted.
+"""A task in words: how it ended, where and why, why not elsewhere, and whether it went as predicted.
 
 All times count from the creation of the task, as in its status.
 """
@@ -19,16 +19,16 @@ CAUSES = {
     "size": "too few GPUs",
     "selector": "without the labels that the pod selects",
     "taint": "with a taint that the pod does not tolerate",
-    "node-condition": "in trouble, by its own account",
+    "node-condition": "unhealthy, by its own conditions",
     "server": "without a ready model server of the model",
     "circuit": "avoided after recent refusals or failures there",
-    "hold": "in a pause after the task was refused",
+    "hold": "on hold after nodes refused the task",
     "avoided": "where an earlier attempt at the task ended badly",
     "compute": "without a free slot",
     "bandwidth": "with a full uplink",
     "late": "where it would probably have been late",
     "harm": "where it would have made other tasks late",
-    "price": "whose capacity is worth more to the tasks to come",
+    "price": "whose capacity is worth more to later tasks",
 }
 
 LOSSES = {
@@ -83,7 +83,7 @@ def _explain_unplaced(task: SeenTask, models: Sequence[str]) -> Iterator[str]:
         yield "  PerLLM has not picked it up: is the operator running, and does it serve this namespace?"
         return
     cause = clean_line(status.message or scheduled.message).removeprefix("waiting: ").removeprefix("waiting ")
-    yield f"  It is waiting {cause if cause.startswith('for ') else f'since {cause}'} ({scheduled.reason})"
+    yield f"  It is waiting{' ' if cause.startswith('for ') else ': '}{cause} ({scheduled.reason})"
     if task.is_served and models and task.model not in models:
         yield f"  No model server offers {task.model} now; they offer {', '.join(sorted(models))}."
     if status.attempts:
@@ -114,7 +114,7 @@ def _describe_wait(decision: DecisionStatus) -> str:
 
 
 def _explain_alternatives(status: TaskStatus, decision: DecisionStatus) -> Iterator[str]:
-    rows = [["  Why not", "in time", "seconds", "joules", "since"]]
+    rows = [["  Why not", "in time", "seconds", "joules", "because"]]
     rows += [_list_alternative(one) for one in decision.alternatives]
     if len(rows) > 1:
         yield from tabulate(rows, right=(1, 2, 3))

@@ -65,7 +65,7 @@ def _describe_waits(tasks: Iterable[SeenTask]) -> Iterator[str]:
             cause = task.status.message or (scheduled.message if scheduled else "not picked up by any operator")
             causes[clean_line(cause).removeprefix("waiting: ")] += 1
     for cause, count in causes.most_common(MAX_CAUSES):
-        yield f"{count} wait: {cause}"
+        yield f"{count} waiting: {cause}"
 
 
 def _list_nodes(nodes: Sequence[SeenNode], tasks: Sequence[SeenTask]) -> Iterator[str]:

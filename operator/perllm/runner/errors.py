@@ -9,7 +9,7 @@ class ExitCode(IntEnum):
     DONE = 0
     USAGE = 2
     UNREACHABLE = 3
-    REFUSED = 4
+    REJECTED = 4
     OUT_OF_TIME = 5
     RESULT_LOST = 6
 

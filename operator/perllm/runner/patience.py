@@ -91,7 +91,7 @@ class PatientEndpoint:
                     raise EndpointError(ExitCode.UNREACHABLE, self._describe_wait(error, pause_s)) from error
                 self._log_waiting(error)
             except PromptRejectedError as error:
-                raise EndpointError(ExitCode.REFUSED, str(error)) from error
+                raise EndpointError(ExitCode.REJECTED, str(error)) from error
             except ServerFailedError as error:
                 raise EndpointError(ExitCode.UNREACHABLE, str(error)) from error
             except TimeoutError as error:

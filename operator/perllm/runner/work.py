@@ -39,7 +39,7 @@ class Work:
 
     def end(self, code: int, problem: str) -> None:
         """Record how it ended: the first problem counts, but others take precedence over a rejected prompt."""
-        if self.code == ExitCode.DONE or (self.code == ExitCode.REFUSED and code != ExitCode.REFUSED):
+        if self.code == ExitCode.DONE or (self.code == ExitCode.REJECTED and code != ExitCode.REJECTED):
             self.code, self.problem = code, problem
 
 
@@ -105,7 +105,7 @@ async def _ask_some(remaining: Iterator[int], work: Work, endpoint: PatientEndpo
             await endpoint.ask(work.prompts[index], answer, listener.on_text)
         except EndpointError as error:
             answer.problem = str(error)
-            if error.code is not ExitCode.REFUSED:
+            if error.code is not ExitCode.REJECTED:
                 raise
             work.end(error.code, str(error))
         listener.on_answer(index, answer)

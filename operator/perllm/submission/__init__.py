@@ -1,1 +1,1 @@
-"""Makes a served task of each prompt of a batch, and gathers the answers; runs where the user is."""
+"""Creates a served task for each prompt of a batch, and collects the answers; runs where the user is."""

@@ -103,7 +103,7 @@ def build_batch(
         PromptError: there is no prompt, there are too many, or one exceeds the limits; the message names the line.
     """
     if name is not None and (len(name) > MAX_NAME_LENGTH or not _NAME.fullmatch(name)):
-        raise BatchError(f"{name!r} is no name: a-z, 0-9 and hyphens, at most {MAX_NAME_LENGTH} characters")
+        raise BatchError(f"{name!r} is not a valid name: a-z, 0-9 and hyphens, at most {MAX_NAME_LENGTH} characters")
     _check_common(common)
     placed = tuple(islice(prompts, MAX_PROMPTS + 1))
     if not placed:

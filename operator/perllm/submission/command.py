@@ -1,4 +1,4 @@
-"""The command ``perllm submit``; what it does is imported once it runs."""
+"""The command ``perllm submit``; what it does is imported when it runs."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from perllm.api.task import MAX_PRIORITY, MAX_RETRIES, OnInfeasible, Tier
 from perllm.cluster_options import FILE, cluster_options
 
 
@@ -40,21 +39,17 @@ from perllm.cluster_options import FILE, cluster_options
 @click.option("--max-tokens", type=int, help="Longest answer. Default: the server's own limit.")
 @click.option("--temperature", type=float, help="Sampling temperature. Default: the server's own.")
 @click.option("--seed", type=int, help="Seed of the sampling, the same for all prompts.")
+@click.option("--priority", type=int, help="Tasks of higher priority are placed first: -1000 to 1000.")
 @click.option(
-    "--priority", type=click.IntRange(-MAX_PRIORITY, MAX_PRIORITY), help="Tasks of higher priority are placed first."
+    "--tier", "tiers", multiple=True, metavar="[edge|cloud]", help="Tier to run on; may be repeated. Default: all."
 )
 @click.option(
-    "--tier",
-    "tiers",
-    multiple=True,
-    type=click.Choice([one.value for one in Tier]),
-    help="Tier to run on; may be repeated. Default: all.",
+    "--queue", default="", show_default=False, metavar="NAME", help="LocalQueue of Kueue whose quota the tasks take."
 )
-@click.option("--queue", default="", metavar="NAME", help="LocalQueue of Kueue whose quota the tasks take.")
-@click.option("--retries", type=click.IntRange(0, MAX_RETRIES), help="How many times a failed attempt is repeated.")
+@click.option("--retries", type=int, help="How many times a failed attempt is repeated. Default: 0.")
 @click.option(
     "--on-infeasible",
-    type=click.Choice([one.value for one in OnInfeasible]),
+    metavar="[BestEffort|Reject]",
     help="What to do with a task that no node is expected to finish in time. Default: BestEffort.",
 )
 @click.option(
@@ -66,18 +61,21 @@ from perllm.cluster_options import FILE, cluster_options
     "--wait",
     "accounts",
     is_flag=True,
-    help="Of a single prompt: also wait until the energy is known, and say where it ran, why, and what it cost.",
+    help="For a single prompt: also wait until its energy is known, and report where it ran, why, and what it cost.",
 )
 @click.option("--cancel-on-interrupt", is_flag=True, help="On Ctrl-C, delete the tasks that have not finished.")
-@click.option("--name", help="Name of the batch, with which names of tasks begin. Default: by file and contents.")
+@click.option(
+    "--name",
+    help="Name of the batch, and prefix of its tasks' names. Default: from file name and contents.",
+)
 @click.option("-n", "--namespace", help="Namespace of the tasks. Default: that of the context.")
 @cluster_options
 def submit(**options: Any) -> None:
-    """Create a served task for each prompt, and gather the answers.
+    """Create a served task for each prompt, and collect the answers.
 
-    If it is interrupted, repeat the same command: tasks that exist are not created again, and what the output has is
-    not asked again. Exits with 0 if all prompts were answered in time, with 3 if all were answered and some were late,
-    otherwise with 1. You need the rights to create, get, list and watch llminferencetasks, and with --delete or
+    If it is interrupted, repeat the same command: it does not create tasks that exist, nor ask prompts again that have
+    a line in the output. Exits with 0 if all prompts were answered in time, with 3 if all were answered and some were
+    late, otherwise with 1. You need the rights to create, get, list and watch llminferencetasks, and with --delete or
     --cancel-on-interrupt to delete them.
     """
     from perllm.submission.execution import execute

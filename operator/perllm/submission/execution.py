@@ -44,7 +44,7 @@ SPEC_OPTIONS = (
 
 
 def execute(options: dict[str, Any]) -> int:
-    """Create the tasks and gather the answers, as the options of the command say; return the exit code.
+    """Create the tasks and collect the answers, as the options of the command say; return the exit code.
 
     Raises:
         ClickException: it could not be done; the message says why.
@@ -109,7 +109,7 @@ async def _explain(client: Client, batch: Batch) -> None:
     try:
         lines = await read_explanation(client, batch.namespace, batch.tasks[0].name)
     except (ApiError, ValueError) as error:
-        lines = [f"it cannot be explained: {error_line(error)}"]
+        lines = [f"the task cannot be explained: {error_line(error)}"]
     for line in lines:
         _report(line)
 

@@ -147,6 +147,6 @@ class TextPrinter:
         if line.text is not None:
             click.echo(line.text)
         if line.truncated:
-            click.echo("(the answer is longer)", err=True)
+            click.echo("(the answer was cut off)", err=True)
         if line.problem is not None:
             click.echo(f"no answer: {line.problem}", err=True)

@@ -41,6 +41,6 @@ def _explain_leftovers(submission: Submission) -> str:
     batch = submission.batch
     stop = f"kubectl delete llmtasks --namespace {batch.namespace} --selector {batch.selector}"
     return (
-        f"{submission.unfinished} unfinished tasks of batch {batch.name} go on. Repeat the same command to gather "
+        f"{submission.unfinished} unfinished tasks of batch {batch.name} continue. Repeat the same command to collect "
         f"their answers, or delete all tasks of the batch: {stop}"
     )

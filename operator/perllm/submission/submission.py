@@ -1,7 +1,6 @@
-"""Creates the tasks of a batch, a bounded number at a time, and hands on the answers as they come.
+"""Creates the tasks of a batch, a bounded number at a time, and writes the answers as they come.
 
-All state is on the API server and in the output: a submission that was interrupted goes on where it stopped when it is
-made again.
+All state is on the API server and in the output, so an interrupted submission continues when it is repeated.
 """
 
 import asyncio
@@ -10,25 +9,19 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 
-from pydantic import ValidationError
-
 from perllm.api import names
-from perllm.api.task_answer import TaskAnswer
-from perllm.backoff import Backoff
 from perllm.cluster.client import ApiError, Client, Object
 from perllm.cluster.informer import Informer
 from perllm.cluster.outages import Outages
 from perllm.cluster.writes import Write, WriteQueue
 from perllm.guard import Guard
 from perllm.submission.answers import AnswerLine, Tally, build_line_of_deleted
-from perllm.submission.batch import Batch, BatchTask
+from perllm.submission.batch import Batch
 from perllm.submission.output import Output
+from perllm.submission.task_requests import TaskRequests, explain_conflict
 from perllm.submission.task_state import TaskState, read_state
-from perllm.text import error_line
 
 PROGRESS_S = 5.0
-READ_AGAIN = Backoff(first_s=0.5, limit_s=10.0)
-DENIED = (401, 403)
 
 
 class SubmissionError(Exception):
@@ -81,7 +74,7 @@ class Submission:
         self._window = window
         self._deletes = deletes
         self._notify = report
-        self._rng = rng
+        self._requests = TaskRequests(client, batch, notify=report, fail=self._fail, rng=rng)
         written = {line.task for line in output.lines}
         self._missing = {task.name: task for task in batch.tasks if task.name not in written}
         self._known: set[str] = set()
@@ -89,7 +82,6 @@ class Submission:
         self._room = asyncio.Event()
         self._due: asyncio.Queue[_Finished] = asyncio.Queue()
         self._failure: asyncio.Future[SubmissionError] = loop.create_future()
-        self._may_create = False
         self._writes = WriteQueue(guard, outages, rng)
         self._informer = Informer(
             client,
@@ -118,7 +110,7 @@ class Submission:
         """
         if not self._missing:
             return
-        # The informer would try again for ever, also with a wrong address or without rights.
+        # The informer would retry forever, even with a wrong address or without rights.
         await self._client.get(names.tasks_path(self.batch.namespace), labelSelector=self.batch.selector, limit="1")
         jobs = (
             self._informer.run(),
@@ -152,47 +144,10 @@ class Submission:
                 await self._room.wait()
             if task.name in self._missing and task.name not in self._known:
                 self._unfinished.add(task.name)
-                self._write("task", task.name, partial(self._create, task))
+                self._write("task", task.name, partial(self._requests.create, task))
 
     def _write(self, kind: str, name: str, send: Callable[[], Awaitable[None]]) -> None:
         self._writes.put(Write(kind, f"{self.batch.namespace}/{name}", send))
-
-    async def _create(self, task: BatchTask) -> None:
-        """Create a task, or adopt it; what may succeed later is raised, and tried again by the queue."""
-        try:
-            await self._client.post(names.tasks_path(self.batch.namespace), self.batch.to_object(task))
-        except ApiError as error:
-            if error.reason == "AlreadyExists":
-                await self._adopt(task)
-            elif self._is_lasting(error):
-                self._fail(f"task {task.name} cannot be created: {error}")
-            else:
-                raise
-        else:
-            self._may_create = True
-
-    def _is_lasting(self, error: ApiError) -> bool:
-        """Whether there is no use in trying again. A right that was there before may come back, as a quota may."""
-        if error.status in DENIED:
-            return not self._may_create
-        return not error.is_transient and error.status != 409
-
-    async def _adopt(self, task: BatchTask) -> None:
-        """Accept the task of this name that exists if it is of this batch; the watch then checks what it asks."""
-        item = await self._client.get(names.task_path(self.batch.namespace, task.name))
-        labels = item["metadata"].get("labels") or {}
-        if labels.get(names.BATCH_LABEL) != self.batch.name:
-            self._fail(self._explain_conflict(task.name))
-
-    async def _delete(self, name: str, uid: str) -> None:
-        try:
-            await self._client.delete(names.task_path(self.batch.namespace, name), {"preconditions": {"uid": uid}})
-        except ApiError as error:
-            if error.status in (404, 409):
-                return  # it is gone, or another one
-            if error.is_transient and error.status not in DENIED:
-                raise
-            self._fail(f"task {name} cannot be deleted, its answer is written: {error}")
 
     def _read(self, item: Object) -> TaskState | None:
         task = self._missing.get(item["metadata"]["name"])
@@ -205,7 +160,7 @@ class Submission:
             return
         self._known.add(state.name)
         if not state.has_our_spec:
-            self._fail(self._explain_conflict(state.name))
+            self._fail(explain_conflict(self.batch, state.name))
         elif new is None:
             self._finish(state, state.line or build_line_of_deleted(task))
         elif new.line is None:
@@ -223,26 +178,11 @@ class Submission:
     async def _gather(self) -> None:
         while self._missing or not self._due.empty():
             finished = await self._due.get()
-            line = await self._complete(finished.line, finished.answer_name)
+            line = await self._requests.complete(finished.line, finished.answer_name)
             self._output.write(line)
             self.tally.add(line)
             if self._deletes:
-                self._write("deletion", line.task, partial(self._delete, line.task, finished.uid))
-
-    async def _complete(self, line: AnswerLine, answer_name: str | None) -> AnswerLine:
-        """Return the line with the whole text, or as it is if that cannot be read."""
-        failures = 0
-        while answer_name is not None:
-            try:
-                item = await self._client.get(names.task_answer_path(self.batch.namespace, answer_name))
-                return line.with_whole(TaskAnswer.model_validate(item))
-            except (ApiError, ValidationError) as error:
-                if not isinstance(error, ApiError) or not error.is_transient or error.status in DENIED:
-                    self._notify(f"the end of the answer of task {line.task} cannot be read: {error_line(error)}")
-                    break
-            failures += 1
-            await asyncio.sleep(READ_AGAIN.pause_s(failures, self._rng))
-        return line
+                self._write("deletion", line.task, partial(self._requests.delete, line.task, finished.uid))
 
     async def _report_progress(self) -> None:
         total, last = len(self.batch.tasks), ""
@@ -259,7 +199,3 @@ class Submission:
     def _fail(self, words: str) -> None:
         if not self._failure.done():
             self._failure.set_result(SubmissionError(words))
-
-    def _explain_conflict(self, name: str) -> str:
-        at = f"{self.batch.namespace}/{name}"
-        return f"task {at} exists and is not of this batch, or asks something else: delete it, or give another --name"

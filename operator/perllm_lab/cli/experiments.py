@@ -62,7 +62,12 @@ def _parse_hints(_: click.Context, __: click.Parameter, text: str | None) -> flo
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="List of machines that become the nodes: CSV with sn, cpu_milli, memory_mib, gpu, model.",
 )
-@click.option("--pod-start", "pod_start_s", type=click.FloatRange(min=0), help="Seconds.  [default: scenario's]")
+@click.option(
+    "--pod-start",
+    "pod_start_s",
+    type=click.FloatRange(min=0),
+    help="Seconds a pod takes to start.  [default: scenario's]",
+)
 @click.option(
     "--resident/--model-load", default=None, help="Models are loaded beforehand, or with the first task of a node."
 )
@@ -73,24 +78,26 @@ def _parse_hints(_: click.Context, __: click.Parameter, text: str | None) -> flo
 @click.option("--json", type=click.Path(dir_okay=False, path_type=Path), help="Results as JSON.  [default: in --out]")
 @cache_option
 @click.option("--subject", help="Policy that is compared with all others.  [default: the best one]")
-@click.option("--processes", type=click.IntRange(min=1), help="Runs at once.  [default: as many as processors]")
+@click.option("--processes", type=click.IntRange(min=1), help="Runs in parallel.  [default: number of CPUs]")
 def simulate(processes: int | None, **options: Any) -> None:
-    """Simulate policies on the lab's hardware without a cluster: same requests for all, much faster than real time."""
+    """Simulate policies on the lab's hardware without a cluster, all with the same requests, faster than real time."""
     settings = SimulateSettings(**options, processes=processes or os.cpu_count() or 1)
     with expected_failures():
         run_simulation(settings, Display(Console()), today=date.today())
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--all", "everything", is_flag=True, help="Every figure, which takes most of a day; else the headline.")
+@click.option(
+    "--all", "everything", is_flag=True, help="All figures, which takes most of a day, instead of the headline."
+)
 @click.option("--only", help="Comma-separated names of figures.")
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), default=DEFAULT_FOLDER / "figures", help="Folder."
 )
 @cache_option
-@click.option("--processes", type=click.IntRange(min=1), help="Runs at once.  [default: as many as processors]")
+@click.option("--processes", type=click.IntRange(min=1), help="Runs in parallel.  [default: number of CPUs]")
 def figures(only: str | None, processes: int | None, **options: Any) -> None:
-    """Make the published figures; runs that are complete are kept, so that the command can be interrupted."""
+    """Produce the published figures. Complete runs are kept, so the command can be interrupted and repeated."""
     settings = FigureSettings(**options, only=split(only or ""), processes=processes or os.cpu_count() or 1)
     with expected_failures():
         make_figures(settings, Display(Console()), today=date.today())
@@ -117,7 +124,7 @@ def figures(only: str | None, processes: int | None, **options: Any) -> None:
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder.  [default: that of the baselines]"
 )
-@click.option("--processes", type=click.IntRange(min=1), help="Runs at once.  [default: as many as processors]")
+@click.option("--processes", type=click.IntRange(min=1), help="Runs in parallel.  [default: number of CPUs]")
 def tune(out: Path | None, processes: int | None, **options: Any) -> None:
     """Find the best parameters of the baselines for each scenario and deployment mode, and train AGOD."""
     settings = TuneSettings(**options, out=out or default_folder(), processes=processes or os.cpu_count() or 1)

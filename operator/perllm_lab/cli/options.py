@@ -68,7 +68,7 @@ def work_option(default: RunsAs) -> Callable[[Callable[..., None]], Callable[...
         callback=lambda _, __, name: WORK[name],
         default=f"{default}s",
         show_default=True,
-        help="What tasks run as: each a pod of its own, or requests to model servers that are up already. "
+        help="What tasks run as: each a pod of its own, or requests to running model servers. "
         "Published figures are of pods unless they say otherwise.",
     )
 
@@ -77,7 +77,7 @@ seed_option = click.option("--seed", type=int, default=0, show_default=True, hel
 cache_option = click.option(
     "--cache",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder that keeps the figures of runs; those of the same code, scenario, policy, load and seed are reused.",
+    help="Folder of stored runs; one with the same code, scenario, policy, load and seed is not repeated.",
 )
 
 

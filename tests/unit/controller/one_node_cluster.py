@@ -11,8 +11,9 @@ from perllm.api.quantities import parse_duration_s
 from perllm.cluster.events import EventRecorder
 from perllm.cluster.pod import read_pod
 from perllm.controller.announcer import Announcer
-from perllm.controller.assembly import ControllerContext, ControllerSettings, build_task_control
+from perllm.controller.assembly import ControllerContext, TaskControl
 from perllm.controller.end_metrics import EndMetrics
+from perllm.controller.settings import ControllerSettings
 from perllm.controller.suspensions import Suspensions
 from perllm.energy.bill import BillMetrics
 from perllm.energy.foreign import ForeignLoad
@@ -73,7 +74,7 @@ class Cluster:
             has_tasks=lambda: True,
             suspensions=self.build_suspensions(),
         )
-        self.control = build_task_control(self.scheduler, self.parts, context, self.settings)
+        self.control = TaskControl(self.scheduler, self.parts, context, self.settings)
         self.controller = self.control.controller
         self.begun_s = begun_s
 

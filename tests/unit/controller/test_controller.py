@@ -12,8 +12,8 @@ from perllm.cluster.devices import read_claim
 from perllm.cluster.pod import read_pod
 from perllm.cluster.pod_ends import PodPatience
 from perllm.cluster.times import format_time
-from perllm.controller.assembly import ControllerSettings
 from perllm.controller.reconciler import PROGRESS_DELAY_S
+from perllm.controller.settings import ControllerSettings
 from perllm.energy.bill import Owner
 from perllm.energy.settlement import SETTLING_S
 from perllm.placement.counterfactual import Prospect

@@ -11,9 +11,9 @@ from perllm.api import names
 from perllm.cluster.pod import Misfit, read_pod
 from perllm.cluster.pod_ends import FIT_PATIENCE_S
 from perllm.cluster.times import format_time
-from perllm.controller.assembly import ControllerSettings
 from perllm.controller.narrowing import MAX_TERMS, narrow
 from perllm.controller.reconciler import PROGRESS_DELAY_S
+from perllm.controller.settings import ControllerSettings
 from unit.controller.one_node_cluster import PODS, START_S, Cluster
 
 POD = f"{PODS}/t-1"

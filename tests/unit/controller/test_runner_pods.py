@@ -14,10 +14,10 @@ from perllm.api.prompt_variables import read_variables
 from perllm.cluster.client import ApiError, ApiTimeoutError
 from perllm.cluster.node import Taint
 from perllm.cluster.times import format_time
-from perllm.controller.assembly import ControllerSettings
 from perllm.controller.pods import build_pod
 from perllm.controller.reconciler import PROGRESS_DELAY_S
 from perllm.controller.runner_pods import RunnerPods
+from perllm.controller.settings import ControllerSettings
 from perllm.energy.settlement import SETTLING_S
 from perllm.placement.serving import NOTHING
 from perllm.settings.tasks import RunnerSettings

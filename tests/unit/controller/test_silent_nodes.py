@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from perllm.cluster.pod_ends import MARGIN_S, RETURN_S, PodPatience, doubt_end, next_look_s
-from perllm.controller.assembly import ControllerSettings
 from perllm.controller.drift import GRACE_S, INTERVAL_S
 from perllm.controller.retention import Records, may_release
+from perllm.controller.settings import ControllerSettings
 from perllm.placement.fleet import Bandwidth
 from unit.controller.one_node_cluster import START_S, Cluster
 from unit.controller.samples import running

@@ -39,7 +39,7 @@ def test_a_cluster_without_nodes_of_perllm_fails_and_says_how_to_label() -> None
         (
             make_node("no", gpus=None, **{**EDGE, "perllm.io__slots": "many"}),
             Level.FAIL,
-            "labelled, but perllm.io/slots is no number above 0: no",
+            "labelled, but perllm.io/slots is not a number above 0: no",
         ),
         (make_node("new"), Level.WARN, "without perllm.io/tier: new"),
         (make_node("off", ready="Unknown", **EDGE), Level.WARN, "not ready or cordoned: off"),

@@ -25,7 +25,7 @@ def test_every_command_explains_itself(command: list[str]) -> None:
 
 def test_a_command_loads_what_it_does_only_when_it_runs() -> None:
     """Of a plugin that people wait for; what would take a second is not loaded to show options."""
-    heavy = {"aiohttp", "kopf", "kubernetes", "numpy", "prometheus_api_client", "prometheus_client"}
+    heavy = {"aiohttp", "kopf", "kubernetes", "numpy", "prometheus_api_client", "prometheus_client", "pydantic"}
     script = f"import sys, perllm.cli; print(*{heavy} & sys.modules.keys())"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert loaded.stdout.split() == []

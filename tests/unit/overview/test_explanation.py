@@ -86,7 +86,7 @@ def test_a_waiting_task_says_what_it_waits_for_and_what_is_offered() -> None:
     waiting = make_task(phase="Pending", message=why["message"], conditions=[why])
     text = explain(waiting, models=["chat-2", "code"])
     assert "waiting, 5.00 s of 10 s have passed\n" in text
-    assert "It is waiting since no node satisfies: a ready model server of chat (NoModelServer)" in text
+    assert "It is waiting: no node satisfies: a ready model server of chat (NoModelServer)" in text
     assert "No model server offers chat now; they offer chat-2, code." in text
     assert "its deadline has passed" in explain(waiting, now_s=CREATED_S + 11.0)
 

@@ -29,7 +29,7 @@ def test_what_ended_lately_is_apart() -> None:
 
 def test_causes_of_waiting_are_counted() -> None:
     waits = [make_task(name, phase="Pending", message="waiting: no room") for name in "ab"]
-    assert "2 wait: no room\n" in show(*waits)
+    assert "2 waiting: no room\n" in show(*waits)
 
 
 def test_a_node_has_its_tasks_and_its_circuit() -> None:

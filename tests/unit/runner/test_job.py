@@ -79,7 +79,7 @@ async def test_key_is_sent_and_shown_nowhere(
     code = await run(dataclasses.replace(settings, api_key="sk-secret"), prompts())
 
     output = capsys.readouterr()
-    assert (code, model_server.keys) == (ExitCode.REFUSED, ["Bearer sk-secret"])
+    assert (code, model_server.keys) == (ExitCode.REJECTED, ["Bearer sk-secret"])
     assert "sk-secret" not in output.out + output.err + caplog.text + settings.termination_log.read_text()
 
 
@@ -117,7 +117,7 @@ async def test_refused_prompt_does_not_stop_the_others(settings: Settings, model
     code = await run(settings, prompts("a", "b"))
 
     report = read_report(settings)
-    assert (code, report.text) == (ExitCode.REFUSED, "Hello there")
+    assert (code, report.text) == (ExitCode.REJECTED, "Hello there")
     assert "too long" in (report.problem or "")
 
 

@@ -19,7 +19,7 @@ class Recorder:
 
     async def run(self, settings: Settings, prompts: tuple[Prompt, ...]) -> int:
         self.settings, self.prompts = settings, prompts
-        return ExitCode.REFUSED
+        return ExitCode.REJECTED
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_prompt_comes_from_the_environment(recorder: Recorder) -> None:
 
 
 def test_exit_code_is_that_of_the_run(recorder: Recorder) -> None:
-    assert invoke("--model", "m", "--prompt", "Hi").exit_code == ExitCode.REFUSED
+    assert invoke("--model", "m", "--prompt", "Hi").exit_code == ExitCode.REJECTED
     assert recorder.prompts == (Prompt(messages=({"role": "user", "content": "Hi"},)),)
 
 

@@ -61,7 +61,7 @@ def test_a_batch_without_a_name_is_named_after_its_file_and_its_contents() -> No
 
 @pytest.mark.parametrize("name", ["", "A", "a_b", "-a", "a-", "a.b", "x" * 41])
 def test_a_name_that_tasks_cannot_have_is_an_error(name: str) -> None:
-    with pytest.raises(BatchError, match="is no name"):
+    with pytest.raises(BatchError, match="is not a valid name"):
         build(placed("a"), name=name)
 
 

@@ -120,6 +120,25 @@ def test_an_invalid_line_creates_nothing(cluster: Cluster, tmp_path: Path) -> No
     assert not (tmp_path / "a.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--tier", "moon", "tiers.0: Input should be 'edge' or 'cloud'"),
+        ("--priority", 1001, "priority: Input should be less than or equal to 1000"),
+        ("--retries", -1, "retries: Input should be greater than or equal to 0"),
+        ("--on-infeasible", "Give up", "Input should be 'BestEffort' or 'Reject'"),
+    ],
+)
+def test_an_option_that_no_task_may_have_creates_nothing(
+    cluster: Cluster, option: str, value: object, said: str
+) -> None:
+    result = submit("--prompt", "good", option, value)
+
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert cluster.calls == []
+
+
 def test_options_are_fields_of_each_task(cluster: Cluster) -> None:
     sampling = ("--system", "Be brief.", "--max-tokens", 5, "--temperature", 0, "--seed", 7)
     rules = ("--priority", 2, "--tier", "edge", "--retries", 1, "--on-infeasible", "Reject", "--ttl", "1h")

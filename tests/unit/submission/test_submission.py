@@ -116,7 +116,7 @@ async def test_a_long_answer_that_cannot_be_read_keeps_its_beginning(error: ApiE
         finish(api, one.tasks[0].name, result=CUT_OFF)
 
     assert [(line.text, line.truncated) for line in output.written] == [("It be…", True)]
-    assert f"the end of the answer of task {one.tasks[0].name} cannot be read: {error}" in reports
+    assert f"the whole answer of task {one.tasks[0].name} cannot be read: {error}" in reports
 
 
 async def test_fields_that_a_newer_api_server_adds_do_not_matter() -> None:
@@ -204,7 +204,7 @@ async def test_a_task_of_the_same_name_that_asks_something_else_is_an_error(labe
     api, other = FakeApiServer(), batch("other")
     api.store(path(FIRST), metadata={"namespace": "team", "labels": labels}, spec=other.tasks[0].spec.to_object())
 
-    with pytest.raises(SubmissionError, match=f"task team/{FIRST} exists .*: delete it, or give another --name"):
+    with pytest.raises(SubmissionError, match=f"task team/{FIRST} exists .*: delete it, or use another --name"):
         await submission(api, TWO, Lines()).run()
 
 
@@ -355,8 +355,8 @@ async def test_an_interrupted_submission_leaves_its_tasks_and_says_how_to_go_on(
     assert api.calls_of("DELETE") == []
     assert reports == [
         "interrupted: 1 answered, 0 failed, 0 rejected, 0 late, 0 tokens, energy unknown",
-        "1 unfinished tasks of batch b go on. Repeat the same command to gather their answers, or delete all tasks of "
-        "the batch: kubectl delete llmtasks --namespace team --selector perllm.io/batch=b",
+        "1 unfinished tasks of batch b continue. Repeat the same command to collect their answers, or delete all tasks "
+        "of the batch: kubectl delete llmtasks --namespace team --selector perllm.io/batch=b",
     ]
 
 
