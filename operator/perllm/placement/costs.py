@@ -39,6 +39,8 @@ class JouleCosts:
 
         What follows the last known step is taken to be like that one, a day being all that is ever asked for.
         """
+        if len(self._series) == 1:
+            return np.ones((len(rows), steps))
         self._series_of_row = extend(self._series_of_row, int(rows.max(initial=-1)) + 1)
         first = int((from_s - self._begin_s) // STEP_S)
         columns = np.clip(np.arange(first, first + steps), 0, self._series.shape[1] - 1)

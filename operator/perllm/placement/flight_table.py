@@ -5,13 +5,14 @@ Notation, for a task that has written w tokens and has s seconds left, at t seco
     miss    P(L > w + s / t | L > w), the chance that it is late
     slow    slope of miss as the node gets slower: the rise of miss when 5 % of s are lost, divided by 5 %
     stall   slope of miss per second that the node is held up: slow / s
+    place   of a length among the edges of the bins in which lengths are counted: scale ln L + shift
 """
 
 from math import hypot
 
 import numpy as np
 
-from perllm.learning.lengths import survival
+from perllm.learning.lengths import BINS_PER_UNIT, REACH
 from perllm.placement.flight import Flight
 from perllm.placement.node_table import NodeTable
 from perllm.policy.arrays import extend
@@ -22,7 +23,7 @@ NUDGE = 0.05
 
 FIRST_SIZE = 64
 
-BLOCK = 4096
+BLOCK = 8192
 """Tasks at a time: what is found on the way fits into the processor's cache."""
 
 
@@ -47,13 +48,14 @@ class FlightTable:
         self._place[flight.task_id] = place
         self._rows[place], self._kinds[place] = flight.row, flight.length_kind
         inference, times = flight.inference, flight.forecast.times
+        scale = BINS_PER_UNIT / hypot(inference.length_spread, flight.forecast.time_spread)
         self._figures[:, place] = (
             flight.due_s,
             flight.writes_from_s,
             times.solo_token_s,
             times.contention_s,
-            inference.length_centre,
-            hypot(inference.length_spread, flight.forecast.time_spread),
+            scale,
+            REACH * BINS_PER_UNIT - scale * inference.length_centre,
         )
 
     def remove(self, task_id: str) -> None:
@@ -80,18 +82,19 @@ class FlightTable:
         """
         count, size = len(self._ids), len(nodes)
         others = np.maximum(nodes.running / np.maximum(nodes.gpus, 1.0) - 1.0, 0.0)
-        slower = 1.0 / (1.0 - nodes.reading_share(np.arange(size), now_s))
+        slower = 1.0 / (1.0 - nodes.reading_share(now_s))
         slow, left_s, rows = np.empty(count), np.empty(count), self._rows[:count]
+        lengths = _LengthTable(shapes)
         for begin in range(0, count, BLOCK):
             part = slice(begin, min(begin + BLOCK, count))
             on = rows[part]
-            slow[part], left_s[part] = self._find_slopes(part, others[on], slower[on], now_s, shapes)
+            slow[part], left_s[part] = self._find_slopes(part, others[on], slower[on], now_s, lengths)
         stall_harm = _sum_by(rows, slow / np.maximum(left_s, 0.1), size)
         slow_harm = _sum_by(rows, slow, size)
         return stall_harm, slow_harm, _sum_by(rows, slow * left_s, size) / np.maximum(slow_harm, 1e-9)
 
     def _find_slopes(
-        self, part: slice, others: FloatArray, slower: FloatArray, now_s: float, shapes: FloatArray
+        self, part: slice, others: FloatArray, slower: FloatArray, now_s: float, lengths: "_LengthTable"
     ) -> tuple[FloatArray, FloatArray]:
         """Return slow of a part of the tasks, and the seconds that they have left; shapes (n,).
 
@@ -100,9 +103,9 @@ class FlightTable:
             others: other tasks per GPU on the node of each task, shape (n,).
             slower: by which factor a token takes longer there because prompts are read, shape (n,).
             now_s: now.
-            shapes: of the answers' lengths.
+            lengths: of the answers.
         """
-        due_s, writes_from_s, solo_token_s, contention_s, centre, spread = self._figures[:, part]
+        due_s, writes_from_s, solo_token_s, contention_s, scale, shift = self._figures[:, part]
         token_s = (solo_token_s + contention_s * others) * slower
         left_s = np.maximum(due_s - np.maximum(now_s, writes_from_s), 0.0)
         to_write = left_s / token_s
@@ -113,12 +116,37 @@ class FlightTable:
         np.subtract(tokens[1], NUDGE * to_write, out=tokens[2])
         np.maximum(tokens, 0.5, out=tokens)
         np.log(tokens, out=tokens)
-        tokens -= centre
-        tokens /= spread
-        tail_now, tail, tail_nudged = survival(shapes, self._kinds[part], tokens)
-        # A slope that needs no case of its own for tasks whose time is up: both tails are one.
-        slow: FloatArray = (tail_nudged - tail) / np.maximum(tail_now, 1e-6) / NUDGE
+        tokens *= scale
+        tokens += shift
+        written, in_time, in_time_nudged = lengths.find_shares(self._kinds[part], tokens)
+        # A slope that needs no case of its own for tasks whose time is up: both shares are one.
+        slow: FloatArray = (in_time - in_time_nudged) / np.maximum(1.0 - written, 1e-6) / NUDGE
         return slow, left_s
+
+
+class _LengthTable:
+    """Distribution functions of lengths, to be read between the edges of their bins.
+
+    Args:
+        shapes: one for each kind of length, shape (kinds, bins + 1).
+    """
+
+    def __init__(self, shapes: FloatArray) -> None:
+        self._size = shapes.shape[1]
+        self._shares = shapes.ravel()
+        self._rises = np.append(np.diff(self._shares), 0.0)
+
+    def find_shares(self, kinds: IntArray, places: FloatArray) -> FloatArray:
+        """Return which share of the lengths of its kind is below each place, in the same array; shape (..., n)."""
+        np.maximum(places, 0.0, out=places)
+        np.minimum(places, self._size - 1.000001, out=places)
+        edges = np.floor(places)
+        places -= edges
+        below = edges.astype(np.int64)
+        below += kinds * self._size
+        places *= self._rises.take(below)
+        places += self._shares.take(below)
+        return places
 
 
 def _sum_by(rows: IntArray, values: FloatArray, size: int) -> FloatArray:

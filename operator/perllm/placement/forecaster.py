@@ -42,6 +42,7 @@ class _Scene:
         laws: of the task's model.
         loads: what is in flight on the nodes.
         slots: of the nodes.
+        tasks: tasks on the nodes if the task ran there, itself included.
         used: slots in use if the task ran there, itself included.
         gpus: of the nodes.
         is_cloud: whether the nodes are of the cloud tier.
@@ -65,6 +66,7 @@ class _Scene:
     laws: ModelLaws
     loads: NodeLoads
     slots: FloatArray
+    tasks: FloatArray
     used: FloatArray
     gpus: FloatArray
     is_cloud: BoolArray
@@ -131,7 +133,7 @@ class Forecaster:
         """
         scene = self._survey(request, task, rows=rows, allowed=allowed, joule_cost=joule_cost, now_s=now_s)
         (times, queue_s), energy, errors = _find_times(scene), _find_energy(scene), scene.laws.latency
-        scatter, doubt = np.maximum(errors.scale[rows], MIN_TIME_SPREAD), _find_doubt(scene)
+        scatter, (doubt, plays) = np.maximum(errors.scale[rows], MIN_TIME_SPREAD), _find_doubt(scene)
         time_spread = np.maximum(scatter, doubt)
         hit_chance = _find_hit_chances(task.time_left_s, lengths, times, time_spread)
         return Outlook(
@@ -139,11 +141,11 @@ class Forecaster:
             queue_s=queue_s,
             energy=energy,
             demand_bps=scene.demand_bps,
-            running=scene.loads.running,
+            tasks=scene.tasks,
             gpus=scene.gpus,
             time_spread=time_spread,
-            low=np.exp(errors.low[rows]),
-            high=np.exp(errors.high[rows]),
+            low=errors.low[rows],
+            high=errors.high[rows],
             lengths=lengths,
             arms=_build_arms(
                 scene,
@@ -151,6 +153,7 @@ class Forecaster:
                 energy,
                 hit_chance,
                 doubt=doubt,
+                plays=plays,
                 spread=np.sqrt(scatter**2 + task.length_spread**2),
             ),
         )
@@ -179,6 +182,7 @@ class Forecaster:
             laws=laws,
             loads=loads,
             slots=slots,
+            tasks=loads.running + 1.0,
             used=used,
             gpus=gpus,
             is_cloud=fleet.is_cloud(rows),
@@ -217,6 +221,7 @@ def _build_arms(
     hit_chance: FloatArray,
     *,
     doubt: FloatArray,
+    plays: FloatArray,
     spread: FloatArray,
 ) -> Arms:
     usual, loads = scene.laws.usual, scene.loads
@@ -241,22 +246,22 @@ def _build_arms(
         work=times.work_s / np.maximum(usual_s, 1e-9),
         load=loads.work_s / np.maximum(scene.slots_per_gpu * usual_s, LEAST_S),
         doubt=doubt,
-        plays=_count_plays(scene, doubt),
+        plays=plays,
         spread=spread,
         joule_cost=scene.joule_cost,
     )
 
 
-def _find_doubt(scene: _Scene) -> FloatArray:
-    """Return what is not known of the law of the task's time on each node, as a deviation of its logarithm.
+def _find_doubt(scene: _Scene) -> tuple[FloatArray, FloatArray]:
+    """Return what is not known of the law of the task's time on each node, and how many plays that corresponds to.
 
-    Found for a node of each type that is as busy as all of that type are in the mean.
+    The former is a deviation of its logarithm, found for a node of each type that is as busy as all of that type are in
+    the mean. The latter are outcomes, and tasks in flight on all nodes of a type: its law learns from them.
     """
-    if not len(scene.rows):
-        return np.zeros(0)
-    task, types = scene.task, scene.laws.latency.group_of_row[scene.rows]
+    task, loads = scene.task, scene.loads
+    types = scene.laws.latency.group_of_row[scene.rows]
     counts = np.maximum(np.bincount(types), 1)
-    waiting = np.bincount(types, scene.loads.backlog_tokens / scene.gpus) / counts
+    waiting = np.bincount(types, loads.backlog_tokens / scene.gpus) / counts
     hundreds = task.output_tokens / OUTPUT_UNIT
     features = np.empty((len(counts), 5))
     features[:, 0] = 0.0 if task.is_served else 1.0
@@ -264,17 +269,9 @@ def _find_doubt(scene: _Scene) -> FloatArray:
     features[:, 2] = hundreds
     features[:, 3] = np.bincount(types, scene.occupancy) / counts * hundreds
     features[:, 4] = 1.0 - features[:, 0]
-    return scene.laws.latency.doubt(features)[types]
-
-
-def _count_plays(scene: _Scene, doubt: FloatArray) -> FloatArray:
-    """Return how many outcomes a doubt corresponds to, and tasks in flight on all nodes of a type: its law learns."""
-    if not len(scene.rows):
-        return np.zeros(0)
-    types = scene.laws.latency.group_of_row[scene.rows]
-    in_flight = np.bincount(types, scene.loads.running_model)[types]
-    plays: FloatArray = (RELATIVE_NOISE / np.maximum(doubt, LEAST_S)) ** 2 + in_flight
-    return plays
+    doubt = scene.laws.latency.doubt(features)
+    plays = (RELATIVE_NOISE / np.maximum(doubt, LEAST_S)) ** 2 + np.bincount(types, loads.running_model)
+    return doubt[types], plays[types]
 
 
 def _find_times(scene: _Scene) -> tuple[RunTimes[FloatArray], FloatArray]:
@@ -324,9 +321,7 @@ def _find_marginal_energy(scene: _Scene, energy: RunEnergy[FloatArray]) -> Float
 def _find_idle_energy(scene: _Scene, times: RunTimes[FloatArray], energy: RunEnergy[FloatArray]) -> FloatArray:
     """Return the task's share of the idle power of each node for the time of its inference; joules."""
     inference_s = times.reading_s + scene.task.output_tokens * times.token_s
-    idle_j: FloatArray = np.minimum(
-        scene.idle_w * inference_s / (scene.loads.running + 1.0), energy.energy_j - scene.transmission_j
-    )
+    idle_j: FloatArray = np.minimum(scene.idle_w * inference_s / scene.tasks, energy.energy_j - scene.transmission_j)
     return idle_j
 
 

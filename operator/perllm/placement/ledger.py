@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from perllm.learning.features import MAX_READING
 from perllm.placement.flight import Flight, Residence
 from perllm.placement.flight_table import FlightTable
 from perllm.placement.node_queues import NodeQueues
@@ -191,7 +192,7 @@ class Ledger:
             shapes: of the answers' lengths, by kind, as the learner counts them.
         """
         nodes = self._nodes
-        nodes.stall_harm, nodes.slow_harm, nodes.harmed_s = self._table.find_harms(nodes, now_s, shapes)
+        nodes.stall_harm[:], nodes.slow_harm[:], nodes.harmed_s[:] = self._table.find_harms(nodes, now_s, shapes)
 
     def loads(
         self, rows: IntArray, now_s: float, *, model: str = "", namespace: str = "", resource: str = ""
@@ -201,23 +202,23 @@ class Ledger:
         Of the waiting tasks those count that go before the next task of the namespace.
         """
         self._cover(rows)
-        nodes = self._nodes
+        nodes = self._nodes.at(rows, now_s)
         waiting, waiting_work_s = self._queues.before(rows, namespace)
         return NodeLoads(
-            running=nodes.running[rows],
+            running=nodes.running,
             running_model=self._counts(model)[rows] if model in self._by_model else np.zeros(len(rows)),
-            taken=self._find_taken(rows, resource),
-            demand_bps=nodes.demand_bps[rows],
-            backlog_tokens=nodes.backlog_tokens(rows, now_s),
-            link_bits=nodes.link_backlog_bits(rows, now_s),
-            reading_share=nodes.reading_share(rows, now_s),
-            occupancy=nodes.expected_occupancy(rows, now_s),
-            work_s=nodes.excess_work_s(rows, now_s) + waiting_work_s,
-            usual_work_s=nodes.usual[rows],
+            taken=self._find_taken(rows, resource) if resource else nodes.taken,
+            demand_bps=nodes.demand_bps,
+            backlog_tokens=nodes.backlog,
+            link_bits=nodes.link_bits,
+            reading_share=np.minimum(nodes.reading, MAX_READING),
+            occupancy=nodes.expected_occupancy(),
+            work_s=nodes.work + waiting_work_s,
+            usual_work_s=nodes.usual,
             waiting=waiting,
-            stall_harm=nodes.stall_harm[rows],
-            slow_harm=nodes.slow_harm[rows],
-            harmed_s=nodes.harmed_s[rows],
+            stall_harm=nodes.stall_harm,
+            slow_harm=nodes.slow_harm,
+            harmed_s=nodes.harmed_s,
         )
 
     @property
@@ -299,8 +300,6 @@ class Ledger:
 
     def _find_taken(self, rows: IntArray, resource: str) -> FloatArray:
         """Return the slots in use of a resource; what a task without a resource uses counts as one of each."""
-        if not resource:
-            return self._nodes.taken[rows]
         known = [self._taken_of[one] for one in (resource, "") if one in self._taken_of]
         return sum((extend(taken, len(self._nodes))[rows] for taken in known), np.zeros(len(rows)))
 

@@ -15,8 +15,6 @@ Each figure is kept at constant cost per change:
                 write
 """
 
-from dataclasses import dataclass, field, fields
-
 import numpy as np
 
 from perllm.learning.features import MAX_READING
@@ -34,33 +32,44 @@ TARGET = 0.95
 """Share of its time that a node is meant to work at most; what it is given beyond that queues, virtually."""
 
 
-def _empty() -> FloatArray:
-    return np.zeros(0)
+FIGURES = 19
 
 
-@dataclass(slots=True)
 class NodeTable:
-    """Sums and averages by row; those that change with time are as of `changed_s`."""
+    """Sums and averages by row; those that change with time are as of `changed_s`.
 
-    running: FloatArray = field(default_factory=_empty)
-    foreign: FloatArray = field(default_factory=_empty)
-    taken: FloatArray = field(default_factory=_empty)
-    demand_bps: FloatArray = field(default_factory=_empty)
-    gpus: FloatArray = field(default_factory=_empty)
-    changed_s: FloatArray = field(default_factory=_empty)
-    opening: FloatArray = field(default_factory=_empty)
-    prompts: FloatArray = field(default_factory=_empty)
-    backlog: FloatArray = field(default_factory=_empty)
-    backlog_rate: FloatArray = field(default_factory=_empty)
-    link_bits: FloatArray = field(default_factory=_empty)
-    link_bps: FloatArray = field(default_factory=_empty)
-    reading: FloatArray = field(default_factory=_empty)
-    occupancy: FloatArray = field(default_factory=_empty)
-    work: FloatArray = field(default_factory=_empty)
-    usual: FloatArray = field(default_factory=_empty)
-    stall_harm: FloatArray = field(default_factory=_empty)
-    slow_harm: FloatArray = field(default_factory=_empty)
-    harmed_s: FloatArray = field(default_factory=_empty)
+    Every figure is a row of one array, so that those of some nodes are found at once: it is written to in place.
+
+    Args:
+        figures: all figures, shape (FIGURES, n).
+    """
+
+    def __init__(self, figures: FloatArray | None = None) -> None:
+        self._show(np.zeros((FIGURES, 0)) if figures is None else figures)
+
+    def _show(self, figures: FloatArray) -> None:
+        self._figures = figures
+        (
+            self.running,
+            self.foreign,
+            self.taken,
+            self.demand_bps,
+            self.gpus,
+            self.changed_s,
+            self.opening,
+            self.prompts,
+            self.backlog,
+            self.backlog_rate,
+            self.link_bits,
+            self.link_bps,
+            self.reading,
+            self.occupancy,
+            self.work,
+            self.usual,
+            self.stall_harm,
+            self.slow_harm,
+            self.harmed_s,
+        ) = figures
 
     def __len__(self) -> int:
         return len(self.running)
@@ -68,8 +77,21 @@ class NodeTable:
     def cover(self, size: int) -> None:
         """Make room for so many rows."""
         if len(self) < size:
-            for one in fields(self):
-                setattr(self, one.name, extend(getattr(self, one.name), size))
+            self._show(extend(self._figures, size))
+
+    def at(self, rows: IntArray, now_s: float) -> "NodeTable":
+        """Return a copy of some nodes, with everything that flows on them brought up to now."""
+        nodes = NodeTable(self._figures.take(rows, axis=1))
+        elapsed_s = now_s - nodes.changed_s
+        keep = np.exp(elapsed_s / -AVERAGE_S)
+        nodes.backlog = np.maximum(nodes.backlog - elapsed_s * nodes.backlog_rate, 0.0)
+        nodes.link_bits = np.maximum(nodes.link_bits - elapsed_s * nodes.link_bps, 0.0)
+        nodes.reading *= keep
+        nodes.work = np.maximum(nodes.work - TARGET * elapsed_s, 0.0)
+        nodes.opening *= keep
+        nodes.occupancy += (nodes.running - nodes.occupancy) * (1.0 - keep)
+        nodes.changed_s[:] = now_s
+        return nodes
 
     def advance(self, row: int, now_s: float) -> None:
         """Bring everything that flows on a node up to now."""
@@ -138,41 +160,18 @@ class NodeTable:
         self.taken[row] += change * flight.slots
         self.demand_bps[row] = max(self.demand_bps[row] + change * flight.forecast.demand_bps, 0.0)
 
-    def backlog_tokens(self, rows: IntArray, now_s: float) -> FloatArray:
-        """Return the prompt tokens that wait to be read on each node."""
-        return self._drain(self.backlog, self.backlog_rate, rows, now_s)
-
-    def link_backlog_bits(self, rows: IntArray, now_s: float) -> FloatArray:
-        """Return the bits that wait to be fetched by each node."""
-        return self._drain(self.link_bits, self.link_bps, rows, now_s)
-
-    def reading_share(self, rows: IntArray, now_s: float) -> FloatArray:
+    def reading_share(self, now_s: float) -> FloatArray:
         """Return the share of the time each node has read prompts lately, at most `MAX_READING`."""
-        share: FloatArray = np.minimum(self.reading[rows] * self._fade(rows, now_s), MAX_READING)
+        share: FloatArray = np.minimum(self.reading * np.exp((self.changed_s - now_s) / AVERAGE_S), MAX_READING)
         return share
 
-    def excess_work_s(self, rows: IntArray, now_s: float) -> FloatArray:
-        """Return the work that each node was given beyond what it can do by now, in GPU seconds per GPU."""
-        left: FloatArray = np.maximum(self.work[rows] - TARGET * (now_s - self.changed_s[rows]), 0.0)
-        return left
-
-    def expected_occupancy(self, rows: IntArray, now_s: float) -> FloatArray:
+    def expected_occupancy(self) -> FloatArray:
         """Return how many tasks are to be expected to write on each node: as many as now and lately in the mean.
 
         Of the tasks there, by Little's law, (rate of placements) x (time until they write) do not write yet.
         """
-        keep, running = self._fade(rows, now_s), self.running[rows]
-        lately = self.occupancy[rows] * keep + running * (1.0 - keep)
-        occupancy: FloatArray = np.maximum(0.5 * (running + lately) - self.opening[rows] * keep, 0.0)
+        occupancy: FloatArray = np.maximum(0.5 * (self.running + self.occupancy) - self.opening, 0.0)
         return occupancy
-
-    def _drain(self, queue: FloatArray, rate: FloatArray, rows: IntArray, now_s: float) -> FloatArray:
-        left: FloatArray = np.maximum(queue[rows] - (now_s - self.changed_s[rows]) * rate[rows], 0.0)
-        return left
-
-    def _fade(self, rows: IntArray, now_s: float) -> FloatArray:
-        fade: FloatArray = np.exp((self.changed_s[rows] - now_s) / AVERAGE_S)
-        return fade
 
 
 def _reduce(values: FloatArray, row: int, amount: float) -> None:

@@ -10,6 +10,9 @@ from perllm.policy.problem import Arms, FloatArray
 _QUANTILES = np.array([-1.645, -1.036, -0.674, -0.385, -0.126, 0.126, 0.385, 0.674, 1.036, 1.645])
 """Middles of ten equally likely ranges of the standard normal distribution."""
 
+_TIMES = tuple(one.name for one in fields(RunTimes))
+_ENERGIES = tuple(one.name for one in fields(RunEnergy))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlook:
@@ -20,10 +23,10 @@ class Outlook:
         queue_s: the part of it in which it waits for room.
         energy: how much energy it takes.
         demand_bps: uplink that brings the input there in time.
-        running: tasks in flight there.
+        tasks: tasks there, this one included.
         gpus: GPUs of the node.
         time_spread: standard deviation of ln(actual / expected seconds).
-        low: 5 % quantile of actual / expected seconds.
+        low: 5 % quantile of it.
         high: 95 % quantile of it.
         lengths: equally likely lengths of the answer, shape (k,).
         arms: what the policy chooses among.
@@ -33,7 +36,7 @@ class Outlook:
     queue_s: FloatArray
     energy: RunEnergy[FloatArray]
     demand_bps: FloatArray
-    running: FloatArray
+    tasks: FloatArray
     gpus: FloatArray
     time_spread: FloatArray
     low: FloatArray
@@ -45,14 +48,14 @@ class Outlook:
         """Return what is expected on one node."""
         low_s, high_s = self._latency_range_s(arm)
         return ArmForecast(
-            times=RunTimes(**_pick(self.times, arm)),
-            energy=RunEnergy(**_pick(self.energy, arm)),
+            times=RunTimes(**{name: float(getattr(self.times, name)[arm]) for name in _TIMES}),
+            energy=RunEnergy(**{name: float(getattr(self.energy, name)[arm]) for name in _ENERGIES}),
             latency_low_s=low_s,
             latency_high_s=high_s,
             hit_chance=float(self.arms.hit_chance[arm]),
             harm=float(self.arms.harm[arm]),
             demand_bps=float(self.demand_bps[arm]),
-            occupancy=float(self.running[arm]) + 1.0,
+            occupancy=float(self.tasks[arm]),
             gpus=float(self.gpus[arm]),
             time_spread=float(self.time_spread[arm]),
         )
@@ -64,7 +67,3 @@ class Outlook:
         grid = np.sort((logs[:, None] + float(self.time_spread[arm]) * _QUANTILES).ravel())
         last = len(grid) - 1
         return float(np.exp(grid[round(0.05 * last)])), float(np.exp(grid[round(0.95 * last)]))
-
-
-def _pick(part: RunTimes[FloatArray] | RunEnergy[FloatArray], arm: int) -> dict[str, float]:
-    return {one.name: float(getattr(part, one.name)[arm]) for one in fields(part)}

@@ -110,20 +110,6 @@ class Placement:
         return int(np.argmax(scores)) if (scores > -np.inf).any() else None
 
 
-@dataclass(frozen=True, slots=True)
-class _View:
-    """What is known of a task and of all nodes before the policy chooses."""
-
-    request: PlacementRequest
-    names: Sequence[str]
-    rows: IntArray
-    eligibility: Eligibility
-    inference: Inference
-    outlook: Outlook
-    task: TaskFeatures
-    decided_s: float
-
-
 class Placer:
     """Places tasks.
 
@@ -188,28 +174,12 @@ class Placer:
 
     def choose(self, request: PlacementRequest, candidates: Sequence[str] | None = None) -> Placement:
         """Choose among `candidates`, or among the whole fleet; reserves nothing."""
-        view = self._look_out(request, candidates)
-        return self._place(view, self._policy.choose(view.task, view.outlook.arms))
-
-    def _look_out(self, request: PlacementRequest, candidates: Sequence[str] | None) -> _View:
         names, rows = self._nodes(candidates)
         now_s, decided_s = self._now(), self._unix_now()
         self._refresh(now_s)
         eligibility = self._gate.find(request, rows, now_s)
         length = self.expect_length(request)
-        inference = Inference(
-            model=request.model,
-            prompt_tokens=request.prompt_tokens,
-            hint_tokens=request.output_tokens,
-            output_tokens=length.mean,
-            length_centre=length.centre,
-            length_spread=length.spread,
-            input_bits=float(request.input_bytes * BITS_PER_BYTE),
-            time_left_s=request.due_s - decided_s,
-            is_served=request.is_served,
-            prompts=request.prompts,
-            service=request.origin,
-        )
+        inference = _describe(request, length, request.due_s - decided_s)
         outlook = self._forecaster.look_out(
             request,
             inference,
@@ -227,20 +197,16 @@ class Placer:
             time_left_s=inference.time_left_s,
             deadline_s=request.deadline_s,
         )
-        return _View(request, names, rows, eligibility, inference, outlook, task, decided_s)
-
-    def _place(self, view: _View, choice: Choice) -> Placement:
-        eligibility = view.eligibility
         return Placement(
-            request=view.request,
-            names=view.names,
-            rows=view.rows,
+            request=request,
+            names=names,
+            rows=rows,
             eligibility=eligibility,
-            inference=view.inference,
-            outlook=view.outlook,
-            choice=_with_true_reasons(choice, eligibility),
-            decided_s=view.decided_s,
-            obstacle=self._gate.describe(view.request, eligibility, view.names) if eligibility.is_blocked else "",
+            inference=inference,
+            outlook=outlook,
+            choice=_with_true_reasons(self._policy.choose(task, outlook.arms), eligibility),
+            decided_s=decided_s,
+            obstacle=self._gate.describe(request, eligibility, names) if eligibility.is_blocked else "",
         )
 
     def reserve(self, placement: Placement, node: str) -> None:
@@ -250,8 +216,7 @@ class Placer:
         """
         arm, now_s = placement.arm_of(node), self._now()
         request, inference, row = placement.request, placement.inference, int(placement.rows[arm])
-        known = self._ledger.flight(request.task_id)
-        if known is not None and known.row == row and known.inference is inference:
+        if self._find_flight(placement, row) is not None:
             self._ledger.renew(request.task_id, now_s)
             return
         self._learner.load(row, inference.model, now_s)
@@ -309,6 +274,7 @@ class Placer:
     def explain(self, placement: Placement, name: str) -> Decision:
         """Return the decision for the node `name`, which is the chosen one unless kube-scheduler overruled it."""
         arm, choice, node = placement.arm_of(name), placement.choice, self._fleet.nodes[name]
+        flight = self._find_flight(placement, int(placement.rows[arm]))
         return Decision(
             task_id=placement.request.task_id,
             policy=self._policy.name,
@@ -319,7 +285,7 @@ class Placer:
             metrics_age_s=self._metrics_age_s(name),
             reason=explain_arm(placement.names, choice, arm, placement.arm) if self._has_readers else "",
             inference=placement.inference,
-            forecast=placement.outlook.at(arm),
+            forecast=placement.outlook.at(arm) if flight is None else flight.forecast,
             assessment=_assess(placement, arm),
             alternatives=self._list_alternatives(placement, arm) if self._has_readers else (),
         )
@@ -327,6 +293,12 @@ class Placer:
     def trim(self) -> None:
         """Let the learner forget models without tasks in flight, when it knows too many."""
         self._learner.trim(self._ledger.models)
+
+    def _find_flight(self, placement: Placement, row: int) -> Flight | None:
+        """Return the task in flight if this decision put it on that node."""
+        flight = self._ledger.flight(placement.request.task_id)
+        is_its = flight is not None and flight.row == row and flight.inference is placement.inference
+        return flight if is_its else None
 
     def _refresh(self, now_s: float) -> None:
         placed = self._ledger.placed - self._refreshed_at
@@ -350,6 +322,23 @@ class Placer:
 
     def _length_kind(self, inference: Inference) -> int:
         return self._learner.length_kind(inference.model, has_hint=inference.hint_tokens is not None)
+
+
+def _describe(request: PlacementRequest, length: Length, time_left_s: float) -> Inference:
+    """Return what a task asks of its model, given what is known of its answer."""
+    return Inference(
+        model=request.model,
+        prompt_tokens=request.prompt_tokens,
+        hint_tokens=request.output_tokens,
+        output_tokens=length.mean,
+        length_centre=length.centre,
+        length_spread=length.spread,
+        input_bits=float(request.input_bytes * BITS_PER_BYTE),
+        time_left_s=time_left_s,
+        is_served=request.is_served,
+        prompts=request.prompts,
+        service=request.origin,
+    )
 
 
 def _assess(placement: Placement, arm: int) -> Assessment:

@@ -5,6 +5,7 @@ The policy is a parameter, and so are the rules by which its choices are carried
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import exp
 from random import Random
 
 from perllm.api.task import OnInfeasible, Tier
@@ -304,8 +305,8 @@ class Placing:
             latency_high_s=decision.forecast.latency_high_s,
             energy_j=decision.forecast.energy.energy_j,
             given_latency_s=given_s,
-            given_low_s=given_s * float(outlook.low[arm]),
-            given_high_s=given_s * float(outlook.high[arm]),
+            given_low_s=given_s * exp(float(outlook.low[arm])),
+            given_high_s=given_s * exp(float(outlook.high[arm])),
             given_energy_j=decision.forecast.energy_given_j(tokens),
             hit_chance=decision.forecast.hit_chance,
         )
