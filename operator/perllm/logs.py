@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from pythonjsonlogger.core import RESERVED_ATTRS
-from pythonjsonlogger.json import JsonFormatter
+from pythonjsonlogger.orjson import OrjsonFormatter
 
 from perllm.text import ELLIPSIS, clean_line, clean_text
 
@@ -22,6 +22,9 @@ MAX_MESSAGE = 8000
 """Characters of one message. PerLLM's own messages are shorter, since texts from outside are truncated on entry."""
 
 MAX_TRACEBACK = 20_000
+MAX_INTEGER = 2**63 - 1
+"""Larger integers are written as text, since no parser can be expected to read them."""
+
 MAX_DEPTH = 4
 """Levels of lists and objects in a field; deeper ones are written as text."""
 
@@ -56,13 +59,13 @@ class TextFormatter(logging.Formatter):
         return _indent(super().formatStack(stack_info))
 
 
-class CleanJsonFormatter(JsonFormatter):
+class CleanJsonFormatter(OrjsonFormatter):
     """One JSON object per record."""
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
-        """Clean every field; tracebacks keep their lines."""
+        """Clean every field, whose name is from our code or a library's; tracebacks keep their lines."""
         return {
-            clean_line(key): clean_traceback(str(value)) if key in ("exc_info", "stack_info") else _clean(value)
+            key: clean_traceback(str(value)) if key in ("exc_info", "stack_info") else _clean(value)
             for key, value in log_data.items()
         }
 
@@ -113,7 +116,8 @@ def _indent(text: str) -> str:
 
 
 def _clean(value: object, depth: int = 0) -> object:
-    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and isfinite(value)):
+    is_integer = isinstance(value, int) and abs(value) <= MAX_INTEGER
+    if value is None or is_integer or (isinstance(value, float) and isfinite(value)):
         return value
     if isinstance(value, dict) and depth < MAX_DEPTH:
         return {clean_line(key): _clean(inner, depth + 1) for key, inner in value.items()}

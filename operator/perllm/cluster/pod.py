@@ -37,6 +37,9 @@ class PodPhase(StrEnum):
     UNKNOWN = "Unknown"
 
 
+_PHASES = frozenset(PodPhase)
+
+
 class Timing(StrEnum):
     """By which clock the start and the end of a pod are known."""
 
@@ -162,12 +165,16 @@ def read_pod(item: Object) -> Pod | None:
 
     Users may write to pods, so parts of an unexpected type count as absent. Never raises.
     """
-    metadata = as_object(item.get("metadata"))
-    owner, attempt = _find_owner(metadata), _read_attempt(as_object(metadata.get("labels")))
-    if not attempt or as_text(metadata.get("name")) != names.pod_name(as_text(owner.get("name")), attempt):
-        owner = {}
+    owner, attempt = _read_task(as_object(item.get("metadata")))
     pod = _read_any(item, as_text(owner.get("uid")), as_text(owner.get("name")), attempt)
     return pod if pod is not None and (owner or pod.is_retained) else None
+
+
+def find_task(item: Object) -> tuple[str, str]:
+    """Return namespace/name and uid of the task that owns a pod, as `read_pod` does; an empty uid if none does."""
+    metadata = as_object(item.get("metadata"))
+    owner, _ = _read_task(metadata)
+    return f"{as_text(metadata.get('namespace'))}/{as_text(owner.get('name'))}", as_text(owner.get("uid"))
 
 
 def read_other_pod(item: Object) -> Pod | None:
@@ -231,6 +238,13 @@ def _read_any(item: Object, task_uid: str, task_name: str, attempt: int) -> Pod 
     )
 
 
+def _read_task(metadata: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """Return the reference to the task of a pod, empty if it has none, and the number of the attempt."""
+    owner, attempt = _find_owner(metadata), _read_attempt(as_object(metadata.get("labels")))
+    is_own = attempt and as_text(metadata.get("name")) == names.pod_name(as_text(owner.get("name")), attempt)
+    return owner if is_own else {}, attempt
+
+
 def _find_owner(metadata: dict[str, Any]) -> dict[str, Any]:
     owners = as_objects(metadata.get("ownerReferences"))
     return next((one for one in owners if one.get("kind") == names.TASK_KIND), {})
@@ -250,7 +264,7 @@ def _find_condition(status: dict[str, Any], kind: str) -> dict[str, Any]:
 def _judge_phase(status: dict[str, Any], own: Sequence[Container]) -> PodPhase:
     """Return the phase of the task's own containers; injected ones may keep running or fail."""
     reported = as_text(status.get("phase"))
-    phase = PodPhase(reported) if reported in set(PodPhase) else PodPhase.PENDING
+    phase = PodPhase(reported) if reported in _PHASES else PodPhase.PENDING
     was_stopped = phase is PodPhase.FAILED and bool(status.get("reason"))
     if was_stopped or not own or not all(one.is_over for one in own):
         return phase

@@ -1,6 +1,5 @@
 """The conditions of a task."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -17,7 +16,7 @@ class Note:
 
 
 def set_condition(
-    conditions: Iterable[Condition],
+    conditions: tuple[Condition, ...],
     kind: ConditionType,
     value: bool | None,
     reason: str,
@@ -30,9 +29,11 @@ def set_condition(
     status: Literal["True", "False", "Unknown"] = "Unknown" if value is None else "True" if value else "False"
     kept = {condition.type: condition for condition in conditions}
     old = kept.get(kind)
-    same = old is not None and old.status == status
-    if old is not None and same:
-        kept[kind] = old.change(observed_generation=generation, reason=reason, message=message)
+    if old is not None and old.status == status:
+        new = old.change(observed_generation=generation, reason=reason, message=message)
+        if new is old:
+            return conditions
+        kept[kind] = new
     else:
         since = datetime.fromtimestamp(int(now_s), UTC)
         kept[kind] = Condition(

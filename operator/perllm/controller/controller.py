@@ -12,7 +12,7 @@ from perllm.cluster.client import Object
 from perllm.cluster.devices import DeviceClaim
 from perllm.cluster.informer import object_key
 from perllm.cluster.obstacles import Obstacle
-from perllm.cluster.pod import Pod, read_pod
+from perllm.cluster.pod import Pod, find_task
 from perllm.cluster.shapes import as_object
 from perllm.controller.clocks import Clocks
 from perllm.controller.decisions import Decisions
@@ -101,9 +101,8 @@ class Controller:
 
     def request_of(self, pod: Object) -> PlacementRequest | None:
         """Return what the task of a pod asks for; None if the task is not known (yet)."""
-        seen = read_pod(pod)
-        tracked = self._tracking.find(seen.task_key, seen.task_uid) if seen else None
-        if seen is None or tracked is None or tracked.task.spec is None or _is_surplus(tracked, seen):
+        tracked = self._tracking.find(*find_task(pod))
+        if tracked is None or tracked.task.spec is None or _is_request(tracked, pod["metadata"]["name"]):
             return None
         return tracked.task.to_request(find_avoided(tracked.judged_pods)).as_pod(tracked.task.full_demand)
 
@@ -331,5 +330,10 @@ def _is_seen(item: Object, known: Task | Stub) -> bool:
 
 def _is_surplus(tracked: Tracked, pod: Pod) -> bool:
     """Whether a pod is of an attempt that is a request by now: the API server was too slow to create it."""
-    run = tracked.pods.get(pod.name)
-    return run is not None and run.is_served and not pod.is_served
+    return not pod.is_served and _is_request(tracked, pod.name)
+
+
+def _is_request(tracked: Tracked, name: str) -> bool:
+    """Whether the attempt of this name is a request to a model server."""
+    run = tracked.pods.get(name)
+    return run is not None and run.is_served

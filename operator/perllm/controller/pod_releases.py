@@ -91,6 +91,8 @@ class PodReleases:
         if tracked is not None:
             pod = tracked.pods.get(pod.name, pod)
             if not tracked.task.is_deleting:
+                if not (pod.is_finished or pod.is_deleting):
+                    return
                 # Most pods wait for their energy, so what takes longer to find out comes last.
                 is_stored = self._writer.is_stored(pod.task_key)
                 is_learned = is_stored and is_settled(tracked.status) and self._outcomes.is_recorded(tracked)

@@ -22,8 +22,13 @@ def accept(task: Task, status: TaskStatus, now_s: float) -> TaskStatus:
 
 def follow(task: Task, status: TaskStatus) -> TaskStatus:
     """Note that a status holds for the newest spec; `kubectl wait` ignores conditions of an older one."""
-    conditions = tuple(one.change(observed_generation=task.generation) for one in status.conditions)
-    return status.change(observed_generation=task.generation, conditions=conditions)
+    generation = task.generation
+    if status.observed_generation == generation and all(
+        one.observed_generation == generation for one in status.conditions
+    ):
+        return status
+    conditions = tuple(one.change(observed_generation=generation) for one in status.conditions)
+    return status.change(observed_generation=generation, conditions=conditions)
 
 
 def place(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskStatus:

@@ -21,8 +21,9 @@ from perllm.telemetry.snapshot import UNKNOWN_NODE, NodeFigures, Snapshot
 from perllm.telemetry.source import MetricSource, TelemetryError, TelemetryUnreachableError
 from perllm.text import clean_line
 
-# Samples may reach Prometheus late, for example through remote write.
 _LATENESS_S = 10.0
+"""Samples may reach Prometheus so late, for example through remote write. As often as this, a query reaches back so far
+behind the last one that did; in between, only what is new is read."""
 
 _BATCH = 100
 
@@ -72,6 +73,7 @@ class Telemetry:
         self._logger = logging.getLogger(__name__)
         self._readings = Readings(settings)
         self._queried_s: dict[Feed, float] = {}
+        self._reread_s: dict[Feed, float] = {}
         self.energy = self._readings.energy
         self.snapshot = Snapshot({})
         self.last_success_s: float | None = None
@@ -118,20 +120,24 @@ class Telemetry:
 
     async def _read(self, feed: Feed) -> None:
         started_s = self._clock()
-        query = select_window(feed.query, self._window_s(feed, started_s), self._settings.matchers)
+        is_reread = started_s >= self._reread_s.get(feed, -math.inf) + _LATENESS_S
+        query = select_window(feed.query, self._window_s(feed, started_s, is_reread=is_reread), self._settings.matchers)
         with self._metrics.query_time.labels(feed.name).time():
             series = await self._source.query(query)
         await self._add(feed, series, started_s)
         self._queried_s[feed] = started_s
+        if is_reread:
+            self._reread_s[feed] = started_s
 
-    def _window_s(self, feed: Feed, now_s: float) -> float:
-        """Return how far a query reaches back: to the previous one, with some overlap for late samples."""
+    def _window_s(self, feed: Feed, now_s: float, *, is_reread: bool) -> float:
+        """Return how far a query reaches back: to the previous one, or further, for late samples, if it is a reread."""
         is_energy = feed.metric in (NodeMetric.ENERGY, NodeMetric.POWER)
         longest_s = self._settings.history_s if is_energy else self._settings.stale_after_s
-        if feed not in self._queried_s:
+        since_s, overlap_s = (self._reread_s, _LATENESS_S) if is_reread else (self._queried_s, 0.0)
+        if feed not in since_s:
             return longest_s
-        unseen_s = now_s - self._queried_s[feed]
-        return min(longest_s, unseen_s + self._settings.interval_s + _LATENESS_S)
+        unseen_s = max(now_s - since_s[feed], 0.0)
+        return min(longest_s, unseen_s + self._settings.interval_s + overlap_s)
 
     async def _add(self, feed: Feed, all_series: Collection[Series], now_s: float) -> None:
         assignment = SeriesAssignment(feed, NodeMapping.build(self._nodes(), self._settings.node_labels))

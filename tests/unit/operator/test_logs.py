@@ -201,13 +201,13 @@ HOSTILE = "\x1b[2Jgone\n2026-01-01 00:00:00,000 INFO    perllm: all is well\x9b\
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_a_record_is_one_line_and_obeyed_by_no_terminal(capsys: pytest.CaptureFixture[str], form: str) -> None:
     configure_logging(LogSettings(format=form))
-    logging.getLogger("x").warning("said %s", HOSTILE, extra={"words": {HOSTILE: [HOSTILE, float("nan")]}})
+    logging.getLogger("x").warning("said %s", HOSTILE, extra={"words": {HOSTILE: [HOSTILE, float("nan"), 2**70]}})
     (line,) = capsys.readouterr().err.splitlines()
     assert line.isprintable()
     if form == "json":
         clean = "gone 2026-01-01 00:00:00,000 INFO perllm: all is well"
         assert json.loads(line)["message"] == f"said {clean}"
-        assert json.loads(line)["words"] == {clean: [clean, "nan"]}
+        assert json.loads(line)["words"] == {clean: [clean, "nan", str(2**70)]}
 
 
 @pytest.mark.parametrize("form", ["text", "json"])

@@ -89,11 +89,12 @@ async def test_poll_keeps_figures_and_energy(setup: Setup) -> None:
     assert setup.telemetry.energy.intervals("n").energy_j.tolist() == [100.0] * 10
 
 
-async def test_first_poll_looks_far_back_and_later_ones_at_what_is_new(setup: Setup) -> None:
-    await run_for(setup.telemetry, 6)
+async def test_first_poll_looks_far_back_and_later_ones_at_what_is_new_or_late(setup: Setup) -> None:
+    await run_for(setup.telemetry, 21)
 
     energy = [query for query in setup.source.asked if "ENERGY" in query]
-    assert energy == [f"DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION[{window}]" for window in ("900s", "20s")]
+    windows = ("900s", "10s", "25s", "10s", "25s")
+    assert energy == [f"DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION[{window}]" for window in windows]
 
 
 async def test_while_prometheus_is_away_figures_become_stale(setup: Setup) -> None:
@@ -140,7 +141,7 @@ async def test_energy_missed_during_an_outage_is_fetched_afterwards(setup: Setup
     await run_for(setup.telemetry, 1)
 
     assert setup.telemetry.energy.intervals("n").energy_j.tolist() == [100.0] * 106
-    assert setup.source.asked[-len(list_feeds(setup.settings))] == "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION[116s]"
+    assert setup.source.asked[-len(list_feeds(setup.settings))] == "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION[121s]"
 
 
 async def test_one_broken_query_does_not_keep_the_others_from_being_read(setup: Setup) -> None:
