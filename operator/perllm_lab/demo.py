@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import aiohttp
@@ -258,17 +258,16 @@ def predict(name: str, settings: DemoSettings, run: SchedulerRun) -> Figures:
 
 
 def find_start_s(run: SchedulerRun) -> float:
-    """Return the median of the seconds from sending a task to the start of its pod, or from its decision to the server.
+    """Return the seconds from sending a task to the start of its pod, or from its decision to the server.
 
-    The former includes waiting for room, the latter does not, since requests wait for it before they are placed.
+    The former is the median, since it includes waiting for room. The latter is the mean, since requests wait for room
+    before they are placed, and each holds its slot for as long.
     """
-    starts_s = [
-        *_find_spans_s(run.sent_s, {line["task"]: line["started"] for line in run.truth if line["kind"] == "pod"}),
-        *_find_spans_s(
-            _read_decisions(run.objects),
-            {line["task"]: line["created"] for line in run.truth if line["kind"] == "request"},
-        ),
-    ]
+    arrivals = {line["task"]: line["created"] for line in run.truth if line["kind"] == "request"}
+    if ways_s := _find_spans_s(_read_decisions(run.objects), arrivals):
+        return fmean(ways_s)
+    starts = {line["task"]: line["started"] for line in run.truth if line["kind"] == "pod"}
+    starts_s = _find_spans_s(run.sent_s, starts)
     return median(starts_s) if starts_s else 0.0
 
 
