@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import aiohttp
@@ -45,7 +45,7 @@ LEGEND = (
 )
 OBJECTS = "objects.json"
 MEASURE_TIMEOUT_S = 60.0
-FORECAST_SEEDS = 3
+FORECAST_SEEDS = 8
 KINDS = {
     RunsAs.POD: "Every task is a pod, for all",
     RunsAs.REQUEST: "Tasks of PerLLM are requests to model servers; for kube-scheduler, which places pods only, "
@@ -204,8 +204,7 @@ async def _replay(
 
         await replay.run(timeout_s=TAIL_TIMEOUT_S, on_progress=show)
     after = await read_totals(lab)
-    lateness = measure_lateness(replay.sent_late_s, replay.created_in_s, await _read(lab, "lateness"))
-    if shortage := find_shortage(lateness, requests, lab.settings.speed):
+    if shortage := await find_lab_shortage(lab, replay):
         raise SlowMachineError(shortage)
     if title != KUBE_SCHEDULER:
         await replay.wait_measured(timeout_s=MEASURE_TIMEOUT_S)
@@ -220,6 +219,12 @@ async def read_totals(lab: Lab) -> dict[str, Any]:
     """Return the energy of all nodes so far."""
     totals: dict[str, Any] = await _read(lab, "truth")
     return totals
+
+
+async def find_lab_shortage(lab: Lab, replay: TraceReplay) -> str | None:
+    """Return why the results of a replay are not worth showing; None if they are."""
+    lateness = measure_lateness(replay.sent_late_s, replay.created_in_s, await _read(lab, "lateness"))
+    return find_shortage(lateness, replay.requests, lab.settings.speed)
 
 
 async def _read(lab: Lab, page: str) -> Any:
@@ -246,25 +251,38 @@ def _report(results: Mapping[str, SchedulerRun], display: Display) -> None:
 def predict(name: str, settings: DemoSettings, run: SchedulerRun) -> Figures:
     """Return what the simulator predicts for the tasks of a policy of PerLLM, run as they were in the lab."""
     scrape_s = LabSettings().scrape_interval_s
-    conditions = LabConditions(settings.speed, find_start_s(run), scrape_s, settings.runs_as)
+    conditions = LabConditions(settings.speed, find_start_s(run), scrape_s, settings.runs_as, find_receipt_s(run))
     build = partial(build_operator, name, strict=settings.strict)
     requests = [one.request for one in run.runs]
     return forecast(build, load_scenario(settings.scenario), requests, conditions, seeds=FORECAST_SEEDS)
 
 
 def find_start_s(run: SchedulerRun) -> float:
-    """Return the median of the seconds from sending a task to the start of its pod, or from its decision to the server.
+    """Return the seconds from sending a task to the start of its pod, or from its decision to the server.
 
-    The former includes waiting for room, the latter does not, since requests wait for it before they are placed.
+    The former is the median, since it includes waiting for room. The latter is the mean, since requests wait for room
+    before they are placed, and each holds its slot for as long.
     """
-    starts_s = [
-        *_find_spans_s(run.sent_s, {line["task"]: line["started"] for line in run.truth if line["kind"] == "pod"}),
-        *_find_spans_s(
-            _read_decisions(run.objects),
-            {line["task"]: line["created"] for line in run.truth if line["kind"] == "request"},
-        ),
-    ]
+    arrivals = {line["task"]: line["created"] for line in run.truth if line["kind"] == "request"}
+    if ways_s := _find_spans_s(_read_decisions(run.objects), arrivals):
+        return fmean(ways_s)
+    starts = {line["task"]: line["started"] for line in run.truth if line["kind"] == "pod"}
+    starts_s = _find_spans_s(run.sent_s, starts)
     return median(starts_s) if starts_s else 0.0
+
+
+def find_receipt_s(run: SchedulerRun) -> float:
+    """Return the median of the seconds from sending a served task until the operator saw it; of others it is 0.
+
+    That of pod tasks is part of the time until their start.
+    """
+    received = {
+        one["metadata"]["name"]: status["receivedTime"]
+        for one in run.objects
+        if (status := one.get("status") or {}).get("runsAs") == RunsAs.REQUEST
+    }
+    spans_s = _find_spans_s(run.sent_s, received)
+    return median(spans_s) if spans_s else 0.0
 
 
 def _find_spans_s(begins_s: Mapping[str, float], ends: Mapping[str, str]) -> list[float]:

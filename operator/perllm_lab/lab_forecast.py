@@ -6,7 +6,7 @@ assumptions hold equally in both. Its links vary by the same law, with other ran
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -34,13 +34,20 @@ class Figures:
         hit_share: share of the requests that were complete by their deadline.
         energy_j: joules per request in time: true share of the nodes' energy of all runs, including those that were
             late or terminated, and of moving their inputs.
+        hit_scatter: standard deviation of the share in several runs; None of one run.
+        energy_scatter_j: the same of the joules.
     """
 
     hit_share: float
     energy_j: float
+    hit_scatter: float | None = None
+    energy_scatter_j: float | None = None
 
     def __str__(self) -> str:
-        return f"{self.hit_share:6.1%} in time, {self.energy_j:6.1f} J per task in time"
+        share, energy = f"{self.hit_share:6.1%}", f"{self.energy_j:6.1f}"
+        if self.hit_scatter is not None and self.energy_scatter_j is not None:
+            share, energy = f"{share} +- {self.hit_scatter:.1%}", f"{energy} +- {self.energy_scatter_j:.1f}"
+        return f"{share} in time, {energy} J per task in time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +60,15 @@ class LabConditions:
             of served tasks, from the decision to the arrival at the server, which the simulator adds to the round trip.
         scrape_s: real seconds between two scrapes.
         runs_as: whether requests become pod tasks, or served tasks.
+        receipt_s: real seconds from sending a request until the operator sees it: to the operator, its deadline counts
+            from then on.
     """
 
     speed: float
     start_s: float
     scrape_s: float
     runs_as: RunsAs = RunsAs.POD
+    receipt_s: float = 0.0
 
 
 def forecast(
@@ -69,7 +79,7 @@ def forecast(
     *,
     seeds: int,
 ) -> Figures:
-    """Return the means over simulations of the requests, each with its own variation of the links.
+    """Return means and scatter over simulations of the requests, each with its own variation of the links.
 
     Args:
         build: makes the scheduler of a simulation.
@@ -88,8 +98,10 @@ def forecast(
     for seed in range(seeds):
         context = BuildContext(scenario, default_rng(seed), settings)
         fleet = FleetPlan(scenario.name, nodes, seed=seed)
-        found.append(_read_result(simulate(fleet, fast, build(context), settings)))
-    return Figures(fmean(one.hit_share for one in found), fmean(one.energy_j for one in found))
+        found.append(_read_result(simulate(fleet, fast, build(context), settings), conditions.receipt_s))
+    shares, energies_j = [one.hit_share for one in found], [one.energy_j for one in found]
+    scatter = (stdev(shares), stdev(energies_j)) if seeds > 1 else (None, None)
+    return Figures(fmean(shares), fmean(energies_j), *scatter)
 
 
 def observe(runs: Sequence[RequestResult], truth: Iterable[Mapping[str, Any]]) -> Figures:
@@ -100,10 +112,12 @@ def observe(runs: Sequence[RequestResult], truth: Iterable[Mapping[str, Any]]) -
     return Figures(met / len(runs), joules / max(met, 1))
 
 
-def _read_result(result: RunResult) -> Figures:
-    met = int(np.count_nonzero(result.tasks.fate == Fate.IN_TIME))
-    joules = float(result.tasks.energy_j.sum() + result.tasks.transmission_j.sum())
-    return Figures(met / len(result.tasks.fate), joules / max(met, 1))
+def _read_result(result: RunResult, receipt_s: float) -> Figures:
+    tasks = result.tasks
+    latency_s = tasks.finished_s - tasks.at_s + receipt_s
+    met = int(np.count_nonzero((tasks.fate == Fate.IN_TIME) & (latency_s <= tasks.deadline_s)))
+    joules = float(tasks.energy_j.sum() + tasks.transmission_j.sum())
+    return Figures(met / len(tasks.fate), joules / max(met, 1))
 
 
 def _speed_up(node: NodeSpec, conditions: LabConditions) -> NodeSpec:

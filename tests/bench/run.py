@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 from binding import Pace, measure_binding
 from decision import measure_decisions
+from energy_errors import measure_energy
 from latency import measure_latency
 from peer import measure_peer
 from policy import measure_policy
@@ -39,6 +40,7 @@ PARTS = (
     "starvation",
     "stalls",
     "served",
+    "energy",
     "watching",
     "peer",
 )
@@ -109,6 +111,7 @@ async def _measure(
         "starvation": lambda place: measure_starvation(binaries, place, say),
         "stalls": lambda place: measure_stalls(binaries, place, say),
         "served": lambda place: measure_served(binaries, place, say),
+        "energy": lambda place: measure_energy(binaries, place, say),
         "watching": lambda place: measure_watching(binaries, place, say),
         "peer": lambda place: measure_peer(binaries, place, say),
     }

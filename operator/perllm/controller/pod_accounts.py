@@ -67,7 +67,7 @@ class PodAccounts:
             return
         decision = tracked.decision_of(pod)
         is_superseded = any(other.attempt > pod.attempt for other in tracked.pods.values())
-        if decision is not None and (is_gone or pod.is_finished):
+        if decision is not None and (is_gone or pod.is_finished or pod.has_left_slots):
             self._settlement.end(pod, self._unix_now(), tracked.task.owner)
         if is_gone or pod.has_left_slots or (pod.is_finished and pod.linger_s is None):
             if is_superseded:

@@ -78,13 +78,19 @@ class Settlement:
         self._put(pod.node, Span(pod.uid, start_s, FOREVER_S, prompt_tokens, owner=owner))
 
     def end(self, pod: Pod, now_s: float, owner: Owner | None = None) -> None:
-        """Record that a pod has left its node; one that never ran is forgotten."""
+        """Record that a pod has left its node; one that never ran is forgotten.
+
+        If it does not say when it ended, the first time that it is missed counts.
+        """
         if pod.node is None:
             return
         if pod.started_s is None:
             self.forget(pod.uid)
             return
-        self._put(pod.node, replace(_read_span(pod, now_s), owner=owner))
+        known = self._spans[pod.node].find(pod.uid)
+        if known is None or known.end_s == FOREVER_S or pod.finished_s is not None:
+            expected = known.prompt_tokens if known else 0.0
+            self._put(pod.node, replace(_read_span(pod, now_s, expected), owner=owner))
         self._prune(pod.node, now_s)
 
     def measure(self, pod: Pod, transmission_energy_j: float, now_s: float) -> Attribution | None:
@@ -183,14 +189,14 @@ def _limit_quality(quality: EnergyQuality, timing: Timing) -> EnergyQuality:
     return quality if timing is Timing.NODE else EnergyQuality.COARSE
 
 
-def _read_span(pod: Pod, now_s: float) -> Span:
+def _read_span(pod: Pod, now_s: float, expected_prompt: float = 0.0) -> Span:
     """Return when the pod's inference ran: according to its report, else as long as its container ran.
 
     A container may keep running after its inference, to store the answer. Then the times of the report count, if they
     lie within those of the container.
     """
     report = pod.report
-    prompt, output = (report.prompt_tokens or 0, report.output_tokens or 0) if report else (0, 0)
+    prompt, output = (report.prompt_tokens or 0, report.output_tokens or 0) if report else (expected_prompt, 0)
     end_s = now_s if pod.finished_s is None else pod.finished_s
     start_s = end_s if pod.started_s is None else pod.started_s
     if report and report.inference_seconds:

@@ -3,7 +3,8 @@
 A model server reads one prompt at a time, in the order of arrival, which keeps the GPU busy; the other tasks of the
 batch hardly proceed meanwhile. So while a prompt is read, the power of the GPU belongs to that task, and otherwise to
 those that decode. When a prompt was read follows from the first tokens: it ends with the first token of its own task,
-and begins with the one before, or with the request if that came later.
+and takes as long as the node needs for so many tokens. Whatever else passes between the request and its first token,
+such as its way through the network and the prompts before it, is waiting.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -25,16 +26,18 @@ MIN_SPAN_S = 0.001
 _READING, _WAITING = 1e3, 1e-3
 """Weights of a task whose prompt is read by the only GPU, and of one that waits, relative to one that decodes."""
 
-_MAX_READING = 3.0
-"""A prompt that seems to take longer than usual by this factor has been waiting for a place in the batch."""
+_PACE_QUANTILE = 0.05
+"""Of the seconds per token from a request, or the first token before, to its first token. A low one, since waiting only
+adds to them, but not the minimum: a single odd time should not decide."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
     """When a pod's inference ran, what it processed, and for whom.
 
-    While it is running, ``end_s`` is infinite and ``prompt_tokens`` is what is expected. ``first_token_s`` is None if
-    it is unknown, or one of several.
+    While it is running, ``end_s`` is infinite. Where it is not known what was processed, because it is running or was
+    ended, ``prompt_tokens`` is what was expected and ``output_tokens`` is 0. ``first_token_s`` is None if it is
+    unknown, or one of several.
     """
 
     pod_uid: str
@@ -49,6 +52,11 @@ class Span:
     def length_s(self) -> float:
         """How long it ran."""
         return max(self.end_s - self.start_s, MIN_SPAN_S)
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it is known how many tokens were written."""
+        return self.end_s < FOREVER_S and self.output_tokens > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +79,16 @@ def weigh(spans: Sequence[Span], usage: Usage) -> list[Window]:
 
     Tasks in a batch use the same energy per token. So the weight of a task that decodes is its expected energy by
     published figures, at the mean occupancy of the busy node, divided by the time it took. Where it is not known when
-    its prompt was read, the energy of that is spread over the whole run. A task that is still running gets the mean
-    weight of the others, and is expected to have read its prompt, since others would be charged for that otherwise.
+    its prompt was read, the energy of that is spread over the whole run. A task that is still running, or was ended
+    before it said how far it came, gets the mean weight of the others, and is expected to have read its prompt, since
+    others would be charged for that otherwise.
     """
-    closed = [span for span in spans if span.end_s < FOREVER_S]
-    readings = find_readings(closed, usage)
-    readings |= _expect_readings([span for span in spans if span.end_s == FOREVER_S], readings.values(), usage)
-    powers_w = _expect_powers_w(closed, readings, usage.occupancy).tolist()
+    counted = [span for span in spans if span.is_counted]
+    readings = find_readings(counted, usage)
+    readings |= _expect_readings([span for span in spans if not span.is_counted], readings.values(), usage)
+    powers_w = _expect_powers_w(counted, readings, usage.occupancy).tolist()
     usual_w = sum(powers_w) / len(powers_w) if powers_w else 1.0
-    weights = dict(zip((span.pod_uid for span in closed), powers_w, strict=True))
+    weights = dict(zip((span.pod_uid for span in counted), powers_w, strict=True))
     reader_w = usual_w * _weigh_reader(usage)
     windows = []
     for span in spans:
@@ -100,7 +109,7 @@ def find_readings(spans: Sequence[Span], usage: Usage) -> dict[str, tuple[float,
         return {}
     starts_s = np.array([span.start_s for span in known])
     firsts_s = np.array([span.first_token_s for span in known], dtype=float)
-    longest_s = _MAX_READING * usage.token_s * np.array([span.prompt_tokens for span in known])
+    longest_s = usage.token_s * np.array([span.prompt_tokens for span in known])
     begins_s = np.maximum(np.maximum(starts_s, _find_previous(firsts_s, round(usage.gpus))), firsts_s - longest_s)
     return {
         span.pod_uid: (begin_s, first_s)
@@ -114,21 +123,21 @@ def observe_usage(spans: Sequence[Span], gpus: float) -> Usage:
     readings = find_readings(spans, Usage(gpus=gpus))
     lengths_s = np.array([end_s - start_s for start_s, end_s in readings.values()])
     prompts = np.array([span.prompt_tokens for span in spans if span.pod_uid in readings])
-    return Usage(occupancy, gpus, float(np.median(lengths_s / prompts)) if readings else inf)
+    return Usage(occupancy, gpus, float(np.quantile(lengths_s / prompts, _PACE_QUANTILE)) if readings else inf)
 
 
 def _expect_readings(
     spans: Sequence[Span], known: Collection[tuple[float, float]], usage: Usage
 ) -> dict[str, tuple[float, float]]:
-    """Return when the prompts of running tasks should have been read: after those that were queued before them."""
+    """Return when the prompts of tasks that do not say so should have been read: after those queued before them."""
     if not known or usage.token_s == inf:
         return {}
     begins_s, ends_s = np.array(list(known)).T
     readings = {}
     for span in spans:
         before = ends_s[(begins_s <= span.start_s) & (ends_s > span.start_s)]
-        begin_s = float(before.max(initial=span.start_s))
-        readings[span.pod_uid] = (begin_s, begin_s + span.prompt_tokens * usage.token_s)
+        begin_s = min(float(before.max(initial=span.start_s)), span.end_s)
+        readings[span.pod_uid] = (begin_s, min(begin_s + span.prompt_tokens * usage.token_s, span.end_s))
     return readings
 
 

@@ -156,6 +156,11 @@ def energy_errors(
             continue
         transmission_j = parse_quantity(task["spec"]["inputBytes"]) * 8 * transmission_j_per_bit[status["tier"]]
         pairs.append((measured_j - transmission_j, true_j[name]))
+    return judge_energies(pairs, missing)
+
+
+def judge_energies(pairs: Sequence[tuple[float, float]], missing: int = 0) -> EnergyErrors:
+    """Return how far measured energies lie from true ones, given as pairs of both."""
     if not pairs:
         return EnergyErrors(0, missing, float("nan"), float("nan"), float("nan"))
     relative = [abs(measured - real) / real for measured, real in pairs]

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from math import inf
 from typing import Any
 
 import pytest
@@ -183,6 +184,7 @@ async def test_a_request_is_ended_at_the_deadline_if_the_task_asks_for_it(cluste
     assert len(cluster.parts.ledger) == 1
     await asyncio.sleep(0.2)
     assert (cluster.status()["phase"], len(cluster.parts.ledger)) == ("Running", 0), "its slot is free at once"
+    assert cluster.settlement.find_begun_s("n") == inf, "and it uses no energy any more"
     await asyncio.sleep(REPORT_S)
     assert cluster.status()["phase"] == "Failed"
     assert len(cluster.parts.learner.recent("n").ids) == 1, "it is learned as a miss"

@@ -30,11 +30,14 @@ class Task:
     prompt: int
     output: float
     arrival_s: float
+    way_s: float = 0.0
+    patience_s: float = inf
     start_s: float = 0.0
     reading_s: float = 0.0
     first_token_s: float = 0.0
     energy_j: float = 0.0
     end_s: float | None = None
+    was_ended: bool = False
     decoded: float = 0.0
 
 
@@ -75,6 +78,12 @@ class Node:
             task.end_s = self.now_s
             self.decoding.remove(task)
 
+    def end_late(self) -> None:
+        for tasks in (self.waiting, self.decoding):
+            for task in [task for task in tasks if self.now_s >= task.start_s + task.patience_s]:
+                task.end_s, task.was_ended = self.now_s, True
+                tasks.remove(task)
+
 
 @dataclass(frozen=True)
 class Load:
@@ -82,6 +91,8 @@ class Load:
     arrivals_per_s: float
     mean_tokens: int
     longest_prompt: int = 1000
+    way_s: float = 0.0
+    patience_s: float = inf
 
 
 T4 = Gpu(0.056, 0.003, 0.33, 6.2, 0.0008, 110, 40)
@@ -94,6 +105,7 @@ LOADS = {
     "RTX 4090, busy": Load(RTX_4090, 1.2, 200),
     "A100, busy": Load(A100, 2.0, 250),
     "V100, long prompts": Load(V100, 0.5, 100, longest_prompt=4000),
+    "A100, some are ended": Load(A100, 2.0, 250, way_s=0.3, patience_s=5.0),
 }
 STEP_S = 0.005
 LENGTH_S = 600.0
@@ -104,7 +116,11 @@ def arrivals(load: Load, random: Random) -> Iterator[Task]:
     time_s = random.expovariate(load.arrivals_per_s)
     while time_s < LENGTH_S - 60:
         yield Task(
-            random.randint(50, load.longest_prompt), load.mean_tokens * random.lognormvariate(-0.18, 0.6), time_s
+            random.randint(50, load.longest_prompt),
+            load.mean_tokens * random.lognormvariate(-0.18, 0.6),
+            time_s,
+            way_s=load.way_s and random.uniform(0.0, load.way_s),
+            patience_s=load.patience_s,
         )
         time_s += random.expovariate(load.arrivals_per_s)
 
@@ -118,10 +134,11 @@ def run(name: str) -> tuple[list[Task], list[tuple[float, float, float]]]:
     while node.now_s < LENGTH_S:
         while pending and pending[0].arrival_s <= node.now_s and len(node.waiting) + len(node.decoding) < MAX_TASKS:
             task = pending.pop(0)
-            task.start_s = node.now_s
+            task.start_s = node.now_s - task.way_s
             node.waiting.append(task)
         before_j = node.counter_j
         node.step(STEP_S)
+        node.end_late()
         trace.append((node.now_s, node.counter_j, (node.counter_j - before_j) / STEP_S))
     return [task for task in tasks if task.end_s is not None], trace
 

@@ -30,7 +30,9 @@ def judge(name: str, kind: str, every_s: float) -> list[Judged]:
     """Return what is attributed to the tasks from samples of a counter or a power gauge, ``every_s`` seconds apart."""
     tasks, _ = run(name)
     spans = [
-        Span(str(index), task.start_s, task.end_s or 0.0, task.prompt, task.output, task.first_token_s)
+        Span(str(index), task.start_s, task.end_s or 0.0, task.prompt)
+        if task.was_ended
+        else Span(str(index), task.start_s, task.end_s or 0.0, task.prompt, task.output, task.first_token_s)
         for index, task in enumerate(tasks)
     ]
     windows = weigh_all(spans)
@@ -39,9 +41,9 @@ def judge(name: str, kind: str, every_s: float) -> list[Judged]:
     judged = [
         Judged(span.end_s, span.length_s, energy_j, task.energy_j)
         for span, task in zip(spans, tasks, strict=True)
-        if (energy_j := found[span.pod_uid].energy_j) is not None
+        if not task.was_ended and (energy_j := found[span.pod_uid].energy_j) is not None
     ]
-    assert len(judged) > 0.95 * len(tasks)
+    assert len(judged) > 0.95 * sum(not task.was_ended for task in tasks)
     return judged
 
 

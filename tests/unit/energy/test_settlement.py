@@ -108,6 +108,19 @@ def test_one_that_still_runs_has_its_share() -> None:
     assert alone.energy_j == pytest.approx(600, rel=0.01)
 
 
+def test_one_that_was_ended_has_its_share_until_it_was_first_missed() -> None:
+    metered = Metered()
+    metered.sample_until(1015)
+    other = running(name="x", uid="uid-x", task_uid="task-x", started_s=1003.0)
+    metered.settlement.begin(other, 0.0, 1003.0)
+    for missed_s in (1007.0, 1009.0):
+        metered.settlement.end(other, missed_s)
+    metered.run(OWN)
+    energy = metered.settlement.measure(OWN, 0.0, 1020.0)
+    assert energy is not None
+    assert energy.energy_j == pytest.approx(3 * 50 + 3 * 100)
+
+
 def test_an_earlier_attempt_of_the_task_has_its_own_share() -> None:
     metered = Metered()
     metered.sample_until(1030)

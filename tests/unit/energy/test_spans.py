@@ -23,9 +23,9 @@ def test_two_gpus_read_two_prompts_at_the_same_time() -> None:
     assert find_readings(three, Usage(gpus=2.0)) == {"a": (1.0, 3.0), "b": (2.0, 5.0), "c": (3.0, 6.0)}
 
 
-def test_a_request_that_waits_for_a_place_is_not_read_meanwhile() -> None:
+def test_a_request_that_waits_is_not_read_meanwhile() -> None:
     usual = Usage(token_s=0.01)
-    assert find_readings([span("a", 1.0, 90.0, 60.0)], usual) == {"a": (57.0, 60.0)}
+    assert find_readings([span("a", 1.0, 90.0, 60.0)], usual) == {"a": (59.0, 60.0)}
 
 
 def test_of_a_prompt_without_a_first_token_it_is_not_known_when_it_was_read() -> None:
@@ -33,12 +33,10 @@ def test_of_a_prompt_without_a_first_token_it_is_not_known_when_it_was_read() ->
     assert observe_usage([span("a", 1.0, 9.0, None)], 1.0).token_s == inf
 
 
-def test_the_usual_pace_of_reading_is_the_median() -> None:
-    runs = [
-        span(str(index), 10.0 * index, 10.0 * index + 9, 10.0 * index + length)
-        for index, length in enumerate((1, 2, 8))
-    ]
-    assert observe_usage(runs, 1.0).token_s == pytest.approx(0.02)
+def test_the_pace_of_reading_is_that_of_prompts_that_hardly_waited() -> None:
+    lengths_s = [1.0, *(1.0 + 0.1 * index for index in range(40)), 0.01]
+    runs = [span(str(index), 10.0 * index, 10.0 * index + 9, 10.0 * index + one) for index, one in enumerate(lengths_s)]
+    assert observe_usage(runs, 1.0).token_s == pytest.approx(0.01, rel=0.1)
 
 
 def test_while_a_prompt_is_read_the_others_weigh_nearly_nothing() -> None:
@@ -58,3 +56,13 @@ def test_a_running_task_is_expected_to_have_read_its_prompt_after_the_ones_befor
     [window, _] = weigh([Span("a", 2.0, inf, 200.0), span("b", 0.0, 9.0, 2.5)], usual)
     reading = window.phases[1]
     assert (reading.start_s, reading.end_s) == (2.5, 4.5)
+
+
+def test_a_task_that_was_ended_before_it_said_how_far_it_came_weighs_as_much_as_the_others() -> None:
+    decoder, ended = weigh([span("a", 0.0, 9.0, 1.0), Span("b", 0.0, 9.0, 100.0)], Usage(token_s=0.01))
+    assert ended.weight == decoder.weight
+
+
+def test_its_prompt_is_not_read_after_its_end() -> None:
+    [_, ended] = weigh([span("a", 0.0, 9.0, 3.0), Span("b", 2.0, 3.5, 100.0)], Usage(token_s=0.01))
+    assert [(phase.start_s, phase.end_s) for phase in ended.phases] == [(2.0, 3.0), (3.0, 3.5), (3.5, 3.5)]

@@ -10,7 +10,7 @@ from perllm.api.task_status import RunsAs
 from perllm.submission.command import submit
 from perllm_lab.cli import cluster, main
 from perllm_lab.cli.cluster import EXAMPLE_REQUEST
-from perllm_lab.demo import DemoSettings, SchedulerRun, find_start_s
+from perllm_lab.demo import DemoSettings, SchedulerRun, find_receipt_s, find_start_s
 from perllm_lab.lab import LabSettings
 from perllm_lab.report.results import FleetEnergy
 from perllm_lab.trace_replay import as_tasks
@@ -76,9 +76,22 @@ def test_the_start_of_pods_is_the_median_since_tasks_were_sent() -> None:
     assert find_start_s(make_run(*lines)) == 2.0
 
 
-def test_the_start_of_requests_is_the_median_since_they_were_placed() -> None:
+def test_the_start_of_requests_is_the_mean_since_they_were_placed() -> None:
     record = make_decision(decided_s=3.0).to_record()
-    run = make_run({"kind": "request", "task": "a", "created": "1970-01-01T00:00:03.25+00:00"})
-    task = {"metadata": {"name": "a"}, "status": {"runsAs": "request", "decisionRecord": record}}
-    assert find_start_s(replace(run, objects=[task])) == 0.25
-    assert find_start_s(run) == 0.0, "it was not placed by PerLLM"
+    lines = [
+        {"kind": "request", "task": name, "created": f"1970-01-01T00:00:03.{part}+00:00"}
+        for name, part in (("a", "1"), ("b", "2"), ("c", "9"))
+    ]
+    placed = [{"metadata": {"name": name}, "status": {"runsAs": "request", "decisionRecord": record}} for name in "abc"]
+    run = make_run(*lines)
+    assert find_start_s(replace(run, objects=placed)) == pytest.approx(0.4)
+    assert find_start_s(run) == 0.0, "they were not placed by PerLLM"
+
+
+def test_the_receipt_of_requests_is_the_median_since_they_were_sent() -> None:
+    tasks = [
+        {"metadata": {"name": name}, "status": {"runsAs": "request", "receivedTime": f"1970-01-01T00:00:0{second}Z"}}
+        for name, second in (("a", 1), ("b", 2), ("c", 9))
+    ]
+    assert find_receipt_s(replace(make_run(), objects=tasks)) == 2.0
+    assert find_receipt_s(make_run()) == 0.0

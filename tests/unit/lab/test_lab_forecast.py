@@ -40,6 +40,12 @@ def test_the_forecast_of_requests_counts_the_way_to_the_server(requests: list[Re
     assert shares[1].hit_share == 0.0 < shares[0].hit_share
 
 
+def test_a_request_is_in_time_by_the_clock_of_who_sends_it(requests: list[Request]) -> None:
+    seen_late = replace(SLOW_START, start_s=0.0, runs_as=RunsAs.REQUEST, receipt_s=3.0)
+    build = partial(build_operator, "cs-ucb", strict=True)
+    assert forecast(build, PAPER, requests, seen_late, seeds=1).hit_share == 0.0
+
+
 def test_late_tasks_take_energy_unless_they_are_strict(requests: list[Request]) -> None:
     lenient_j, strict_j = (
         forecast(partial(build_operator, "cs-ucb", strict=strict), PAPER, requests, SLOW_START, seeds=1).energy_j
