@@ -133,11 +133,11 @@ class Arena:
 
     @property
     def health_url(self) -> str:
-        """Where the operator tells its metrics."""
+        """Where the operator publishes its metrics."""
         return f"http://{LOOPBACK}:{self.health_port}"
 
     async def grow(self, size: int) -> None:
-        """Add nodes until there are `size`, and start the operator anew: with nothing learned."""
+        """Add nodes until there are `size`, and start the operator again: with nothing learned."""
         wanted = {node.name: node for node in build_scenario(size).nodes()}
         registrar = Registrar(self.client)
         gate = asyncio.Semaphore(AT_A_TIME)
@@ -176,7 +176,7 @@ class Arena:
 
 
 async def _compare(arena: Arena, size: int, pace: Pace, say: Say) -> tuple[dict[Turn, list[float]], dict[Turn, str]]:
-    """Let everybody have a turn, round by round; return pods per second of each, and who used the processors."""
+    """Let each contender have a turn, round by round; return pods per second of each, and what used the processors."""
     rates: dict[Turn, list[float]] = {turn: [] for turn in TURNS}
     notes: dict[Turn, str] = {}
     for number, turn in itertools.product(range(pace.rounds), TURNS):

@@ -8,6 +8,7 @@ from functools import partial
 from perllm.api import names
 from perllm.api.node_profile import CircuitStatus
 from perllm.cluster.client import Client
+from perllm.cluster.devices import DeviceSelection
 from perllm.cluster.pod_ends import PodPatience
 from perllm.cluster.writes import WriteQueue
 from perllm.config import Config
@@ -51,7 +52,7 @@ class ControllerSettings:
     Attributes:
         scheduler_name: scheduler of the pods.
         gpu_resources: resources that slots are units of.
-        device_classes: DeviceClasses whose devices are slots.
+        devices: those that are slots.
         patience: how long pods may take.
         admission: explains rejections.
         history: how long finished tasks are kept.
@@ -62,7 +63,7 @@ class ControllerSettings:
 
     scheduler_name: str = names.SCHEDULER_NAME
     gpu_resources: tuple[str, ...] = names.GPU_RESOURCES
-    device_classes: tuple[str, ...] = ()
+    devices: tuple[DeviceSelection, ...] = ()
     patience: PodPatience = field(default_factory=PodPatience)
     admission: Admission = field(default_factory=Admission)
     history: HistoryLimits = field(default_factory=HistoryLimits)
@@ -76,7 +77,7 @@ def read_controller_settings(config: Config) -> ControllerSettings:
     return ControllerSettings(
         scheduler_name=config.scheduler_name,
         gpu_resources=config.nodes.resources,
-        device_classes=config.nodes.device_classes,
+        devices=config.nodes.selections,
         patience=PodPatience(start_s=config.start_timeout_s, away_s=config.away_patience_s),
         admission=build_admission(config.admission),
         history=HistoryLimits(config.tasks.default_ttl_s, config.tasks.max_history),
@@ -163,7 +164,7 @@ def build_task_control(
 ) -> TaskControl:
     """Return a controller without tasks."""
     tracking, metrics, guard, unix_now = Tracking(), context.metrics, context.guard, context.unix_now
-    claims = ClaimSizes(settings.device_classes)
+    claims = ClaimSizes(settings.devices)
     clocks, decisions = Clocks(parts.fleet.nodes.__contains__, metrics.fleet.show_clock_skew), Decisions()
     node_health = NodeHealth(
         scheduler, parts.circuits, metrics, show=context.show_circuit, now_s=context.now_s, unix_now=unix_now

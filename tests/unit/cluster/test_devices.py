@@ -24,14 +24,14 @@ class TestSlice:
         read = read_slice(slice_object("a", gpu("0"), gpu("1", kind="mig")), [GPUS])
         assert read is not None
         (device,) = read.devices
-        assert (device.id, device.node, device.device_class) == ((DRIVER, "a", "0"), "a", DRIVER)
+        assert (device.id, device.node, device.resource) == ((DRIVER, "a", "0"), "a", DRIVER)
         assert device.gpu_type == "NVIDIA-A100-SXM4-80GB"
 
     def test_counts_a_device_for_the_first_selection_that_it_matches(self) -> None:
         slices = DeviceSelection("mig.nvidia.com", DRIVER, {"type": "mig"})
         read = read_slice(slice_object("a", gpu("0"), gpu("1", kind="mig")), [GPUS, slices])
         assert read is not None
-        assert [one.device_class for one in read.devices] == [DRIVER, "mig.nvidia.com"]
+        assert [one.resource for one in read.devices] == [DRIVER, "mig.nvidia.com"]
 
     def test_of_another_driver_is_none(self) -> None:
         assert read_slice(slice_object("a", gpu("0"), driver="nic.example.com"), [GPUS]) is None
