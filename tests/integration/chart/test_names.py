@@ -26,7 +26,7 @@ from schemas.sources import fetch
 
 SETS = {path.stem: load_values(path.stem) for path in sorted((Path(__file__).parent / "values").glob("*.yaml"))}
 SECTIONS = [path.split(".")[1:] for path, _ in list_sections(tuple(list_entries(Values())))]
-NULL_SETTINGS = {path[1]: None for path in SECTIONS if path[0] == "config" and len(path) == 2}
+NULL_SETTINGS = {path[1]: None for path in SECTIONS if path[:1] == ["config"] and len(path) == 2}
 MATRIX: dict[str, Object] = SETS | {
     "null sections": {path[0]: None for path in SECTIONS if len(path) == 1 and path != ["image"]},
     "null settings": {"config": NULL_SETTINGS},
