@@ -6,6 +6,7 @@ import pytest
 
 from perllm.cluster.devices import DeviceSelection, find_complete, list_devices, read_claim, read_slice
 from perllm.cluster.node import NodeLabels, add_devices, read_node
+from perllm.settings.nodes import DeviceSettings, NodeSettings
 from unit.cluster.device_objects import (
     DRIVER,
     GPUS,
@@ -32,6 +33,16 @@ class TestSlice:
         read = read_slice(slice_object("a", gpu("0"), gpu("1", kind="mig")), [GPUS, slices])
         assert read is not None
         assert [one.resource for one in read.devices] == [DRIVER, "mig.nvidia.com"]
+
+    def test_has_units_of_the_extended_resource_by_which_pods_may_ask_for_them(self) -> None:
+        settings = NodeSettings(
+            devices=(DeviceSettings(device_class=DRIVER, driver=DRIVER, extended_resource="nvidia.com/gpu"),),
+            gpu_resources=("amd.com/gpu",),
+        )
+        read = read_slice(slice_object("a", gpu("0")), settings.selections)
+        assert read is not None
+        assert [one.resource for one in read.devices] == ["nvidia.com/gpu"]
+        assert settings.resources == ("amd.com/gpu", "nvidia.com/gpu")
 
     def test_of_another_driver_is_none(self) -> None:
         assert read_slice(slice_object("a", gpu("0"), driver="nic.example.com"), [GPUS]) is None
