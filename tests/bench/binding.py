@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 
 import aiohttp
-from cluster import AT_A_TIME, CpuUse, clear, create_all, describe_cpu, wait_until, watch_bindings
+from cluster import AT_A_TIME, TIMEOUT_S, CpuUse, clear, create_all, describe_cpu, wait_until, watch_bindings
 from fleets import PODS, TASKS, build_pods, build_scenario, build_tasks
 from latency import answers
 from tables import Row
@@ -150,7 +150,7 @@ class Arena:
         self.nodes = list(wanted)
         await self.operator.stop()
         await self.operator.start()
-        await self.operator.wait_until(lambda: probe.answers(f"{self.health_url}/readyz"), timeout_s=60)
+        await self.operator.wait_until(lambda: probe.answers(f"{self.health_url}/readyz"), timeout_s=TIMEOUT_S)
 
     def pids(self) -> dict[str, int]:
         """Return the processes that may use the processors."""
@@ -198,7 +198,7 @@ async def _extender(arena: Arena, size: int) -> AsyncIterator[None]:
     arena.helpers["extender"] = process
     try:
         async with aiohttp.ClientSession(f"http://{LOOPBACK}:{arena.extender_port}") as session:
-            await process.wait_until(lambda: answers(session), timeout_s=30)
+            await process.wait_until(lambda: answers(session), timeout_s=TIMEOUT_S)
         yield
     finally:
         del arena.helpers["extender"]
