@@ -44,9 +44,13 @@ def _list_section_names(section: Any) -> Iterator[str]:
 
 
 def _accept_camel_case(properties: dict[str, Any], definition: str) -> None:
-    """Accept the settings of the operator in the spelling of the other values as well; the chart renames them."""
+    """Accept the settings of the operator in the spelling of the other values as well; the chart renames them.
+
+    Helm drops a null only where it knows a default in the same spelling, so here it reaches the schema.
+    """
     for name in [name for name in properties if to_camel(name) != name]:
-        properties[to_camel(name)] = {"$ref": f"#/$defs/{definition}/properties/{name}"}
+        own = {"$ref": f"#/$defs/{definition}/properties/{name}"}
+        properties[to_camel(name)] = {"anyOf": [own, {"type": "null"}]}
 
 
 def _strip(schema: Any) -> Any:

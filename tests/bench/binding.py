@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 
 import aiohttp
-from cluster import AT_A_TIME, CpuUse, clear, create_all, describe_cpu, wait_until, watch_bindings
+from cluster import AT_A_TIME, TIMEOUT_S, CpuUse, clear, create_all, describe_cpu, wait_until, watch_bindings
 from fleets import PODS, TASKS, build_pods, build_scenario, build_tasks
 from latency import answers
 from tables import Row
@@ -134,11 +134,11 @@ class Arena:
 
     @property
     def health_url(self) -> str:
-        """Where the operator tells its metrics."""
+        """Where the operator publishes its metrics."""
         return f"http://{LOOPBACK}:{self.health_port}"
 
     async def grow(self, size: int) -> None:
-        """Add nodes until there are `size`, and start the operator anew: with nothing learned."""
+        """Add nodes until there are `size`, and start the operator again: with nothing learned."""
         wanted = {node.name: node for node in build_scenario(size).nodes()}
         registrar = Registrar(self.client)
         gate = asyncio.Semaphore(AT_A_TIME)
@@ -151,7 +151,7 @@ class Arena:
         self.nodes = list(wanted)
         await self.operator.stop()
         await self.operator.start()
-        await self.operator.wait_until(lambda: probe.answers(f"{self.health_url}/readyz"), timeout_s=60)
+        await self.operator.wait_until(lambda: probe.answers(f"{self.health_url}/readyz"), timeout_s=TIMEOUT_S)
 
     def pids(self) -> dict[str, int]:
         """Return the processes that may use the processors."""
@@ -177,7 +177,7 @@ class Arena:
 
 
 async def _compare(arena: Arena, size: int, pace: Pace, say: Say) -> tuple[dict[Turn, list[float]], dict[Turn, str]]:
-    """Let everybody have a turn, round by round; return pods per second of each, and who used the processors."""
+    """Let each contender have a turn, round by round; return pods per second of each, and what used the processors."""
     rates: dict[Turn, list[float]] = {turn: [] for turn in TURNS}
     notes: dict[Turn, str] = {}
     for number, turn in itertools.product(range(pace.rounds), TURNS):
@@ -199,7 +199,7 @@ async def _extender(arena: Arena, size: int) -> AsyncIterator[None]:
     arena.helpers["extender"] = process
     try:
         async with aiohttp.ClientSession(f"http://{LOOPBACK}:{arena.extender_port}") as session:
-            await process.wait_until(lambda: answers(session), timeout_s=30)
+            await process.wait_until(lambda: answers(session), timeout_s=TIMEOUT_S)
         yield
     finally:
         del arena.helpers["extender"]

@@ -1,50 +1,52 @@
-"""Pods that belong to no task, placed by their annotations: of Jobs, CronJobs and StatefulSets, and bare ones."""
+"""Pods that belong to no task, placed by their annotations: of every kind of owner, and bare ones."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
+from e2e.annotated import build_template, wait_event
+from e2e.devices import CLAIM, SETTINGS, build_claiming_spec, create_claim_template, has_devices, publish_devices
+from e2e.kueue_lab import KueueLab, create_queue, delete_queue
 from e2e.pair import EDGE_SLOTS, write_pair
 from e2e.stage import Stage, wait_until
 from perllm.api import names
 from perllm.cluster.client import Object
+from perllm.kueue.workload import QUEUE_LABEL
 from perllm.placement.decision import read_record
 from perllm_lab.lab import LabSettings
-from perllm_lab.workload.manifests import pod_manifest
-from perllm_lab.workload.requests import Request
+from perllm_lab.workload.scenarios import load_scenario
 
 BACKOFF_S = 2.0
 """kube-scheduler's longest pause after a failure."""
 
 
-@pytest.fixture(scope="module")
-def lab_settings(tmp_path_factory: pytest.TempPathFactory) -> LabSettings:
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def lab(binaries: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[KueueLab]:
+    """A lab with Kueue, and a device of the node in the cloud."""
     scenario = write_pair(tmp_path_factory.mktemp("scenario"))
-    config = {"annotated_pods": {"annotate_results": True}}
-    return LabSettings(scenario, 3.0, operator_config=config, has_agents=True)
+    config = {"annotated_pods": {"annotate_results": True}, "nodes": SETTINGS}
+    settings = LabSettings(scenario, 3.0, operator_config=config, has_agents=True)
+    async with KueueLab(binaries, load_scenario(scenario), tmp_path_factory.mktemp("lab"), settings) as lab:
+        if has_devices():
+            (cloud,) = (node.name for node in lab.scenario.nodes() if node.tier == "cloud")
+            await publish_devices(lab.client, cloud, 1)
+        yield lab
 
 
-def template(stage: Stage, *, output_tokens: int = 60, policy: str = "Never", **annotations: str) -> Object:
-    """Return a pod template; the annotations are those of PerLLM without the prefix, with _ for -."""
-    pod = pod_manifest(
-        Request("p", stage.lab.scenario.model, 0.0, 200, output_tokens, 1000, 60.0), namespace=stage.namespace
-    )
-    said = {f"{names.GROUP}/{key.replace('_', '-')}": value for key, value in annotations.items()}
-    return {
-        "metadata": {
-            "labels": {"app": "llm"},
-            "annotations": {**pod["metadata"]["annotations"], names.MODEL_ANNOTATION: stage.lab.scenario.model, **said},
-        },
-        "spec": {**pod["spec"], "schedulerName": names.SCHEDULER_NAME, "restartPolicy": policy},
-    }
+@pytest_asyncio.fixture(loop_scope="session")
+async def queue(stage: Stage) -> AsyncIterator[str]:
+    yield await create_queue(stage)
+    await delete_queue(stage)
 
 
-async def create(stage: Stage, api: str, kind: str, name: str, spec: Object) -> None:
+async def create(stage: Stage, api: str, kind: str, name: str, spec: Object, **labels: str) -> None:
     plural = f"{kind.lower()}s"
-    manifest = {"apiVersion": api, "kind": kind, "metadata": {"name": name}, "spec": spec}
+    manifest = {"apiVersion": api, "kind": kind, "metadata": {"name": name, "labels": labels}, "spec": spec}
     await stage.lab.client.post(f"/apis/{api}/namespaces/{stage.namespace}/{plural}", manifest)
 
 
@@ -53,26 +55,19 @@ async def create_pod(stage: Stage, name: str, pod: Object) -> None:
     await stage.lab.client.post(stage.pods_path, {"metadata": metadata, "spec": pod["spec"]})
 
 
+async def create_claiming_pod(stage: Stage, name: str) -> None:
+    """Create a pod that gets a device by a claim, as only the node in the cloud has it."""
+    await create_claim_template(stage, CLAIM["resourceClaimTemplateName"], 1)
+    spec = {**build_claiming_spec(CLAIM), "schedulerName": names.SCHEDULER_NAME}
+    await create_pod(stage, name, {**build_template(stage), "spec": spec})
+
+
 async def create_task(stage: Stage, name: str, *, output_tokens: int) -> None:
     """Create a served task for the edge that writes so many tokens."""
     mark = f"Hello [[lab task={name} prompt=20 output={output_tokens} bytes=100]]"
     spec: Object = {"model": stage.lab.scenario.model, "deadline": "1h", "prompt": mark, "tiers": ["edge"]}
     manifest = {"apiVersion": names.API_VERSION, "kind": names.TASK_KIND, "metadata": {"name": name}, "spec": spec}
     await stage.lab.client.post(names.tasks_path(stage.namespace), manifest)
-
-
-async def wait_event(stage: Stage, prefix: str, reason: str, *, timeout_s: float = 60.0) -> str:
-    """Wait until a pod whose name begins so has an event of this reason; return the latest note."""
-    notes: list[str] = []
-
-    async def is_there() -> bool:
-        found = await stage.events(reason)
-        about = [one for name, events in found.items() if name.startswith(prefix) for one in events]
-        notes.extend(one["note"] for one in about if one["regarding"]["kind"] == "Pod")
-        return bool(notes)
-
-    await wait_until(is_there, timeout_s=timeout_s, describe=lambda: f"{prefix} has no event {reason}")
-    return notes[-1]
 
 
 async def wait_node(stage: Stage, name: str, *, timeout_s: float) -> None:
@@ -88,20 +83,25 @@ def only_pod(stage: Stage, prefix: str) -> list[Object]:
     return states
 
 
-async def test_pods_of_jobs_and_bare_pods_are_placed_measured_and_learned_from(stage: Stage) -> None:
+async def test_pods_of_every_kind_that_end_are_placed_measured_and_learned_from(stage: Stage, queue: str) -> None:
     before = await stage.learned()
-    job = template(stage, deadline="30s", prompt_tokens="200", output_tokens="60", input_bytes="1000")
+    job = build_template(stage, deadline="30s", prompt_tokens="200", output_tokens="60", input_bytes="1000")
     await create(stage, "batch/v1", "Job", "job", {"template": job})
+    await create(stage, "batch/v1", "Job", "queued", {"template": build_template(stage)}, **{QUEUE_LABEL: queue})
     # Suspended, so that its schedule starts nothing else meanwhile.
     cron = {
         "schedule": "0 3 * * *",
         "suspend": True,
-        "jobTemplate": {"spec": {"template": template(stage, policy="OnFailure")}},
+        "jobTemplate": {"spec": {"template": build_template(stage, policy="OnFailure")}},
     }
     await create(stage, "batch/v1", "CronJob", "nightly", cron)
     await stage.kubectl("create", "job", "nightly-now", "--from=cronjob/nightly", "--namespace", stage.namespace)
-    await create_pod(stage, "bare", template(stage, tiers="cloud"))
-    for prefix in ("job-", "nightly-", "bare"):
+    await create_pod(stage, "bare", build_template(stage, tiers="cloud"))
+    prefixes = ["job-", "queued-", "nightly-", "bare"]
+    if has_devices():
+        await create_claiming_pod(stage, "claiming")
+        prefixes.append("claiming")
+    for prefix in prefixes:
         assert await wait_event(stage, prefix, "Placed")
         note = await wait_event(stage, prefix, "Completed")
         assert note.startswith("took ")
@@ -116,14 +116,14 @@ async def test_pods_of_jobs_and_bare_pods_are_placed_measured_and_learned_from(s
     annotations: dict[str, Any] = states[-1]["metadata"]["annotations"]
     assert read_record(annotations[names.DECISION_ANNOTATION]).tier == "cloud"
     assert float(annotations[names.ENERGY_ANNOTATION]) > 0.0
-    await stage.wait_learned(before + 3, timeout_s=30.0)
+    await stage.wait_learned(before + len(prefixes), timeout_s=30.0)
     decided = {line["pod"].partition("/")[2] for line in stage.read_log() if line.get("event") == "ended"}
     assert {name for name in decided if name in stage.seen} == stage.seen.keys()
 
 
 async def test_the_servers_of_a_stateful_set_are_present_while_they_exist(stage: Stage) -> None:
     flying = await stage.metric("perllm_tasks_in_flight")
-    servers = template(stage, output_tokens=100_000, policy="Always")
+    servers = build_template(stage, output_tokens=100_000, policy="Always")
     spec = {
         "replicas": 2,
         "serviceName": "server",
@@ -153,9 +153,9 @@ async def test_the_servers_of_a_stateful_set_are_present_while_they_exist(stage:
 
 
 async def test_wrong_annotations_are_named_in_an_event_and_can_be_corrected(stage: Stage) -> None:
-    await create_pod(stage, "wrong", template(stage, deadline="soon"))
+    await create_pod(stage, "wrong", build_template(stage, deadline="soon"))
     assert "annotation perllm.io/deadline: " in await wait_event(stage, "wrong", "FailedScheduling")
-    silent = template(stage)
+    silent = build_template(stage)
     del silent["metadata"]["annotations"][names.MODEL_ANNOTATION]
     await create_pod(stage, "silent", silent)
     assert "annotation perllm.io/model is missing" in await wait_event(stage, "silent", "FailedScheduling")
@@ -176,7 +176,7 @@ async def test_a_rejected_pod_is_bound_soon_after_a_served_task_has_made_room(st
 
 async def test_a_rejected_pod_is_bound_soon_after_another_pod_has_made_room(stage: Stage) -> None:
     for number in range(EDGE_SLOTS):
-        pod = template(stage, output_tokens=500 if number == 0 else 20_000, tiers="edge")
+        pod = build_template(stage, output_tokens=500 if number == 0 else 20_000, tiers="edge")
         await create_pod(stage, f"long-{number}", without_gpu(pod))
     for number in range(EDGE_SLOTS):
         await wait_node(stage, f"long-{number}", timeout_s=30.0)
@@ -195,7 +195,7 @@ def without_gpu(pod: Object) -> Object:
 
 async def check_bound_after(stage: Stage, wait_for_room: Callable[[], Awaitable[object]]) -> None:
     """Check that a pod for the full node is rejected, and bound soon after there is room."""
-    await create_pod(stage, "waits", without_gpu(template(stage, tiers="edge")))
+    await create_pod(stage, "waits", without_gpu(build_template(stage, tiers="edge")))
     assert "no slot is free" in await wait_event(stage, "waits", "FailedScheduling")
     await wait_for_room()
     ended_s = time.monotonic()

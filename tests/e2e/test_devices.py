@@ -7,6 +7,18 @@ import pytest
 import pytest_asyncio
 
 from e2e.conftest import SPEED
+from e2e.devices import (
+    CLAIM,
+    DEVICE_CLASS,
+    RESOURCE,
+    RESOURCES_FROM_MINOR,
+    SERVED_FROM_MINOR,
+    SETTINGS,
+    build_claiming_spec,
+    create_claim_template,
+    has_devices,
+    publish_devices,
+)
 from e2e.stage import Stage, condition, wait_until
 from perllm.api import names
 from perllm.cluster.client import Object
@@ -14,36 +26,26 @@ from perllm_lab.lab import Lab, LabSettings
 from perllm_lab.workload.names import OUTPUT_TOKENS_ANNOTATION
 from programs.kubernetes import find_minor
 
-DRIVER, DEVICE_CLASS = "gpu.example.com", "gpus"
 DEVICES = 3
-SERVED_FROM_MINOR = 34
-CLAIM = {"name": "gpu", "resourceClaimTemplateName": "gpu"}
 
 
 @pytest.fixture(scope="module")
 def lab_settings() -> LabSettings:
-    devices = [{"device_class": DEVICE_CLASS, "driver": DRIVER}]
-    return LabSettings("modern", SPEED, operator_config={"nodes": {"devices": devices}})
+    return LabSettings("modern", SPEED, operator_config={"nodes": SETTINGS})
 
 
 @pytest_asyncio.fixture(loop_scope="session", scope="module")
 async def node(lab: Lab) -> AsyncIterator[str]:
     """The only node with devices."""
-    if find_minor() < SERVED_FROM_MINOR:
+    if not has_devices():
         pytest.skip(f"devices: since Kubernetes 1.{SERVED_FROM_MINOR}")
     name = lab.scenario.nodes()[0].name
-    selector = {"cel": {"expression": f'device.driver == "{DRIVER}"'}}
-    device_class: Object = {"metadata": {"name": DEVICE_CLASS}, "spec": {"selectors": [selector]}}
-    await lab.client.post(f"/apis/{names.DEVICE_GROUP}/v1/deviceclasses", device_class)
-    pool = {"name": name, "generation": 1, "resourceSliceCount": 1}
-    devices = [{"name": f"gpu-{number}"} for number in range(DEVICES)]
-    spec = {"driver": DRIVER, "nodeName": name, "pool": pool, "devices": devices}
-    await lab.client.post(names.SLICES_PATH, {"metadata": {"name": f"{name}-gpus"}, "spec": spec})
+    await publish_devices(lab.client, name, DEVICES)
     yield name
 
 
 async def test_tasks_run_on_the_node_with_devices_at_most_one_for_each(stage: Stage, node: str) -> None:
-    await create_template(stage, "gpu", 1)
+    await create_claim_template(stage, "gpu", 1)
     tasks = await stage.create_many("task", 2 * DEVICES, template=template(CLAIM))
     done = await stage.wait_all_final(tasks, timeout_s=120)
     assert {task["status"]["phase"] for task in done.values()} == {"Succeeded"}
@@ -59,21 +61,30 @@ async def test_tasks_run_on_the_node_with_devices_at_most_one_for_each(stage: St
 
 
 async def test_a_task_takes_as_many_slots_as_its_claim_asks_for_devices(stage: Stage, node: str) -> None:
-    await create_template(stage, "gpu", DEVICES + 1)
+    await create_claim_template(stage, "gpu", DEVICES + 1)
     await stage.create("large", template=template(CLAIM), onInfeasible="Reject")
     task = await stage.wait_final("large")
     assert condition(task, "Accepted")["status"] == "False"
-    assert f"{DEVICE_CLASS}: {DEVICES + 1} on one node, the largest has {DEVICES}" in task["status"]["message"]
+    assert f"{RESOURCE}: {DEVICES + 1} on one node, the largest has {DEVICES}" in task["status"]["message"]
     assert "LeaderWorkerSet" in task["status"]["message"]
 
 
+@pytest.mark.skipif(find_minor() < RESOURCES_FROM_MINOR, reason="devices have no resources")
+@pytest.mark.parametrize("resource", [RESOURCE, f"deviceclass.resource.kubernetes.io/{DEVICE_CLASS}"])
+async def test_tasks_get_devices_by_a_resource_at_most_one_for_each(stage: Stage, node: str, resource: str) -> None:
+    container = {"name": "llm", "image": "llm", "resources": {"limits": {resource: "1"}}}
+    tasks = await stage.create_many("task", DEVICES + 1, template={"spec": {"containers": [container]}})
+    done = await stage.wait_all_final(tasks, timeout_s=90)
+    assert {task["status"]["phase"] for task in done.values()} == {"Succeeded"}
+    assert {task["status"]["nodeName"] for task in done.values()} == {node}
+    assert await stage.metric("perllm_ledger_drift") == 0
+
+
 async def test_devices_that_others_hold_are_waited_for(stage: Stage, node: str) -> None:
-    await create_template(stage, "gpu", 1)
-    await create_template(stage, "most", DEVICES)
-    other: Object = {
-        "metadata": {"name": "other"},
-        "spec": template({**CLAIM, "resourceClaimTemplateName": "most"})["spec"],
-    }
+    await create_claim_template(stage, "gpu", 1)
+    await create_claim_template(stage, "most", DEVICES)
+    spec = build_claiming_spec({**CLAIM, "resourceClaimTemplateName": "most"})
+    other: Object = {"metadata": {"name": "other"}, "spec": spec}
     await stage.lab.client.post(stage.pods_path, other)
     await wait_until(lambda: is_bound(stage, "other"), timeout_s=20)
     await stage.create("patient", template=template(CLAIM))
@@ -84,7 +95,7 @@ async def test_devices_that_others_hold_are_waited_for(stage: Stage, node: str) 
     assert (task["status"]["phase"], task["status"]["nodeName"]) == ("Succeeded", node)
 
 
-@pytest.mark.skipif(find_minor() >= SERVED_FROM_MINOR, reason="the cluster serves devices")
+@pytest.mark.skipif(has_devices(), reason="the cluster serves devices")
 async def test_a_cluster_without_devices_is_served_and_they_are_reported_once(stage: Stage) -> None:
     await stage.create("plain")
     assert (await stage.wait_final("plain"))["status"]["phase"] == "Succeeded"
@@ -93,8 +104,8 @@ async def test_a_cluster_without_devices_is_served_and_they_are_reported_once(st
 
 
 async def test_devices_of_an_annotated_pod_count_once_also_after_a_restart(stage: Stage, node: str) -> None:
-    await create_template(stage, "gpu", 1)
-    await create_template(stage, "most", DEVICES - 1)
+    await create_claim_template(stage, "gpu", 1)
+    await create_claim_template(stage, "most", DEVICES - 1)
     most = {**CLAIM, "resourceClaimTemplateName": "most"}
     await create_annotated(stage, "server", most)
     await wait_until(lambda: is_bound(stage, "server"), timeout_s=20)
@@ -120,20 +131,12 @@ async def run_on_the_last_device(stage: Stage, name: str) -> None:
 async def create_annotated(stage: Stage, name: str, claim: Object) -> None:
     """Create a pod without a task that runs until it is deleted."""
     said = {names.MODEL_ANNOTATION: stage.lab.scenario.model, OUTPUT_TOKENS_ANNOTATION: "1000000"}
-    spec = {**template(claim)["spec"], "schedulerName": names.SCHEDULER_NAME}
+    spec = {**build_claiming_spec(claim), "schedulerName": names.SCHEDULER_NAME}
     await stage.lab.client.post(stage.pods_path, {"metadata": {"name": name, "annotations": said}, "spec": spec})
 
 
-async def create_template(stage: Stage, name: str, count: int) -> None:
-    request = {"name": "gpu", "exactly": {"deviceClassName": DEVICE_CLASS, "count": count}}
-    path = f"/apis/{names.DEVICE_GROUP}/v1/namespaces/{stage.namespace}/resourceclaimtemplates"
-    spec = {"spec": {"devices": {"requests": [request]}}}
-    await stage.lab.client.post(path, {"metadata": {"name": name}, "spec": spec})
-
-
 def template(claim: Object) -> Object:
-    container = {"name": "llm", "image": "llm", "resources": {"claims": [{"name": claim["name"]}]}}
-    return {"spec": {"restartPolicy": "Never", "containers": [container], "resourceClaims": [claim]}}
+    return {"spec": build_claiming_spec(claim)}
 
 
 async def is_bound(stage: Stage, name: str) -> bool:

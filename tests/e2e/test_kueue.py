@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from e2e.annotated import build_template, wait_event
+from e2e.kueue_lab import KueueLab, create_queue, delete_queue
 from e2e.stage import Stage, condition, wait_until
 from perllm.api import names
 from perllm.cluster.client import Object
@@ -20,31 +22,16 @@ from perllm.kueue.workload import (
     priority_classes_path,
     workloads_path,
 )
-from perllm_lab.lab import Lab, LabSettings
-from perllm_lab.workload.manifests import pod_manifest, task_manifest
+from perllm_lab.lab import LabSettings
+from perllm_lab.workload.manifests import task_manifest
 from perllm_lab.workload.requests import Request
 from perllm_lab.workload.scenarios import load_scenario
-from programs.kueue import build_kueue, install_kueue
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-QUEUES = f"/apis/{API_VERSION}"
-SERVED = "perllm.io/served-tasks"
-COVERED = ("cpu", "memory", names.GPU_RESOURCE, SERVED)
 URGENT = "urgent"
 LONG = 250
 SECOND_S = 1.1
 """Kueue orders what has the same priority by times of creation, which are in whole seconds."""
-
-
-class KueueLab(Lab):
-    """A lab with Kueue."""
-
-    async def start_operator(self) -> None:
-        await install_kueue(self.client)
-        self.kueue = await build_kueue(self.control_plane.admin_kubeconfig, self.folder / "kueue.log")
-        self._stack.push_async_callback(self.kueue.stop)
-        await self.kueue.start()
-        await super().start_operator()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -57,16 +44,10 @@ async def lab(binaries: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def queue(lab: KueueLab, stage: Stage) -> AsyncIterator[str]:
-    """A queue with quota for one task, on edge nodes; its ClusterQueue has its name as well."""
-    client, name = lab.client, stage.namespace
-    await client.post(f"{QUEUES}/resourceflavors", _flavor(name))
-    await client.post(f"{QUEUES}/clusterqueues", _cluster_queue(name))
-    local = _object("LocalQueue", name, {"clusterQueue": name})
-    await client.post(f"{QUEUES}/namespaces/{stage.namespace}/localqueues", local)
-    await wait_until(lambda: is_active(lab, name), timeout_s=30.0)
-    yield name
-    await client.delete(f"{QUEUES}/clusterqueues/{name}")
+async def queue(stage: Stage) -> AsyncIterator[str]:
+    """A queue with quota for one task, on edge nodes."""
+    yield await create_queue(stage)
+    await delete_queue(stage)
 
 
 async def test_three_tasks_with_quota_for_one_run_one_after_the_other(stage: Stage, queue: str) -> None:
@@ -105,18 +86,35 @@ async def test_a_task_that_is_preempted_runs_again_and_is_learned_once(stage: St
     assert await stage.learned() == learned + 2
 
 
-async def test_a_job_shares_the_queue_with_tasks(stage: Stage, queue: str) -> None:
+async def test_an_annotated_job_shares_the_queue_with_tasks(stage: Stage, queue: str) -> None:
     await create(stage, "before", queue, output_tokens=LONG)
     await stage.wait_status("before", lambda status: status.get("phase") == "Running")
     await create_job(stage, "job", queue)
     await asyncio.sleep(SECOND_S)
     await create(stage, "after", queue)
+    assert (await read_job(stage, "job"))["spec"]["suspend"]
     tasks = await stage.wait_all_final(["before", "after"], timeout_s=120.0)
-    job = await stage.lab.client.get(f"/apis/batch/v1/namespaces/{stage.namespace}/jobs/job")
+    job = await read_job(stage, "job")
 
     begun, ended = (parse(job["status"][field]) for field in ("startTime", "completionTime"))
     assert span(tasks["before"])[1] <= begun + 1.0
     assert ended <= span(tasks["after"])[0] + 1.0
+    for reason in ("Placed", "Completed"):
+        assert await wait_event(stage, "job-", reason)
+
+
+async def test_an_annotated_job_that_a_task_preempts_runs_again(stage: Stage, queue: str) -> None:
+    await create_job(stage, "low", queue, output_tokens=LONG)
+    await wait_until(lambda: has_running_pod(stage, "low"), timeout_s=60.0)
+    await create(stage, "high", queue, priority_class=URGENT)
+    high = await stage.wait_final("high", timeout_s=60.0)
+    await wait_event(stage, "low-", "Completed", timeout_s=90.0)
+    (stopped, again) = (states[-1] for name, states in stage.seen.items() if name.startswith("low-"))
+
+    assert high["status"]["phase"] == "Succeeded"
+    assert "deletionTimestamp" in stopped["metadata"]
+    assert span(high)[1] <= parse(again["metadata"]["creationTimestamp"]) + 1.0
+    assert parse((await read_job(stage, "low"))["status"]["completionTime"]) >= span(high)[1] - 1.0
 
 
 async def test_served_tasks_take_turns_and_one_that_is_preempted_is_asked_again(stage: Stage, queue: str) -> None:
@@ -156,12 +154,13 @@ def is_waiting_for_quota(status: Object) -> bool:
     return status.get("phase") == "Pending" and conditions.get("Scheduled") == "WaitingForQuota"
 
 
-async def is_active(lab: KueueLab, name: str) -> bool:
-    """Whether Kueue admits to a ClusterQueue; if it has ended, it is started again, as its Deployment would do."""
-    # It ends if discovery does not show its resources yet, which follows a moment after they are served.
-    await lab.kueue.start()
-    queue = await lab.client.get(f"{QUEUES}/clusterqueues/{name}")
-    return condition(queue, "Active").get("status") == "True"
+async def has_running_pod(stage: Stage, job: str) -> bool:
+    pods = (await stage.pods()).items()
+    return any(name.startswith(f"{job}-") and pod["status"]["phase"] == "Running" for name, pod in pods)
+
+
+async def read_job(stage: Stage, name: str) -> Object:
+    return await stage.lab.client.get(f"/apis/batch/v1/namespaces/{stage.namespace}/jobs/{name}")
 
 
 def span(task: Object) -> tuple[float, float]:
@@ -188,13 +187,9 @@ async def create_served(stage: Stage, name: str, queue: str, **spec: Any) -> Non
     await _post(stage, manifest, queue, spec)
 
 
-async def create_job(stage: Stage, name: str, queue: str) -> None:
-    pod = pod_manifest(_request(stage, name, 60), namespace=stage.namespace)
-    template = {"metadata": {"annotations": pod["metadata"]["annotations"]}, "spec": pod["spec"]}
-    job = {
-        "metadata": {"name": name, "labels": {QUEUE_LABEL: queue}},
-        "spec": {"suspend": True, "template": template},
-    }
+async def create_job(stage: Stage, name: str, queue: str, *, output_tokens: int = 60) -> None:
+    spec = {"template": build_template(stage, output_tokens=output_tokens)}
+    job = {"metadata": {"name": name, "labels": {QUEUE_LABEL: queue}}, "spec": spec}
     await stage.lab.client.post(f"/apis/batch/v1/namespaces/{stage.namespace}/jobs", job)
 
 
@@ -216,26 +211,3 @@ async def _post(stage: Stage, manifest: Object, queue: str, spec: Object) -> Non
 
 def _request(stage: Stage, name: str, output_tokens: int) -> Request:
     return Request(name, stage.lab.scenario.model, 0.0, 200, output_tokens, 1000, 120.0)
-
-
-def _object(kind: str, name: str, spec: Object) -> Object:
-    return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
-
-
-def _flavor(name: str) -> Object:
-    return _object("ResourceFlavor", name, {"nodeLabels": {names.TIER_LABEL: "edge"}})
-
-
-def _cluster_queue(name: str) -> Object:
-    quota = {"cpu": "100", "memory": "100Gi", names.GPU_RESOURCE: "1", SERVED: "1"}
-    resources = [{"name": resource, "nominalQuota": quota[resource]} for resource in COVERED]
-    group = {"coveredResources": list(COVERED), "flavors": [{"name": name, "resources": resources}]}
-    return _object(
-        "ClusterQueue",
-        name,
-        {
-            "namespaceSelector": {},
-            "preemption": {"withinClusterQueue": "LowerPriority"},
-            "resourceGroups": [group],
-        },
-    )

@@ -34,7 +34,7 @@ def list_test_modules(folder: Path = Path(__file__).parent / "go") -> tuple[Modu
         Module(
             name="kueue",
             folder=folder / "kueue",
-            package=".",
+            package="tool",
             flags=("-ldflags=-s -w",),
             programs=(Program("kueue", (0, 17)),),
         ),

@@ -34,12 +34,15 @@ section, with the operator's own names. Helm drops values that are null, even wh
 {{- if ne $own $key -}}
 {{- $value := get $.section $key -}}
 {{- $other := get $.section $own -}}
-{{- if kindIs "map" $value -}}
-{{- $value = mergeOverwrite (default dict $other) $value -}}
+{{- if kindIs "invalid" $value -}}
+{{- $_ := unset $.section $own -}}
+{{- else if kindIs "map" $value -}}
+{{- $_ := set $.section $own (mergeOverwrite (default dict $other) $value) -}}
 {{- else if and (hasKey $.section $own) (ne (toJson $other) (toJson (get $.defaults $own))) -}}
 {{- fail (printf "%s.%s and %s.%s are the same value: set one of them" $.path $own $.path $key) -}}
-{{- end -}}
+{{- else -}}
 {{- $_ := set $.section $own $value -}}
+{{- end -}}
 {{- $_ := unset $.section $key -}}
 {{- end -}}
 {{- end -}}

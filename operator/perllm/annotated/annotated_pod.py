@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from perllm.annotated.gangs import explain_gang
 from perllm.api import names
 from perllm.api.base import Deadline, InputBytes, ModelName, Tokens
 from perllm.api.quantities import parse_duration_s, parse_quantity
@@ -54,7 +55,7 @@ class Announcement(BaseModel):
 
 
 class AnnouncementError(ValueError):
-    """The annotations of a pod do not say what it asks for; the message names the annotation."""
+    """A pod cannot be placed as it is described; the message names the annotation or the label that is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class AnnotatedPod:
         demand: what it asks of its node.
         is_lasting: whether it does not end by itself, as the servers of a Deployment.
         was_restarted: whether a container of it ran more than once, so its times are not those of its work.
+        is_gated: whether kube-scheduler may not place it yet.
     """
 
     pod: Pod
@@ -74,6 +76,7 @@ class AnnotatedPod:
     demand: PodDemand
     is_lasting: bool = False
     was_restarted: bool = False
+    is_gated: bool = False
 
     @property
     def created_s(self) -> float:
@@ -110,11 +113,11 @@ class AnnotatedPod:
 
 @dataclass(frozen=True, slots=True)
 class UnreadablePod:
-    """A pod that belongs to no task, and whose annotations do not say what it asks for.
+    """A pod that belongs to no task, and that cannot be placed as it is described.
 
     Attributes:
         pod: the pod.
-        problem: which annotation is wrong or missing.
+        problem: which annotation is wrong or missing, or which label is the reason.
         was_restarted: as in `AnnotatedPod`.
     """
 
@@ -150,13 +153,16 @@ def read_annotated_pod(
         claims: the devices that pods ask for by claims; none if devices are no slots.
 
     Raises:
-        AnnouncementError: an annotation is missing, or not understood.
+        AnnouncementError: an annotation is missing or not understood, or it is a pod of a gang.
     """
     pod = read_other_pod(item)
     if pod is None:
         return None
-    annotations = as_object(as_object(item.get("metadata")).get("annotations"))
-    announcement = _read_announcement(annotations, defaults or {})
+    metadata = as_object(item.get("metadata"))
+    gang = explain_gang(metadata)
+    if gang:
+        raise AnnouncementError(gang)
+    announcement = _read_announcement(as_object(metadata.get("annotations")), defaults or {})
     spec = as_object(item.get("spec"))
     claimed = (claims or ClaimSizes()).find(pod.namespace, spec, item.get("status"))
     return AnnotatedPod(
@@ -165,6 +171,7 @@ def read_annotated_pod(
         read_demand(spec, gpu_resources, claimed),
         is_lasting=spec.get("restartPolicy", "Always") == "Always",
         was_restarted=_was_restarted(item),
+        is_gated=bool(as_objects(spec.get("schedulingGates"))),
     )
 
 

@@ -3,6 +3,7 @@
 Their lives are their owners': they get no finalizer, and nothing here creates, deletes or replaces one. All that is
 known of a pod is on the pod, so a restart begins with what the API server has.
 
+    gated       it has not arrived yet
     waits       kube-scheduler asks what it asks for
     has a node  it counts as in flight there, by its decision record
     has ended   it is learned from and announced once its energy is known; a lasting pod only makes room
@@ -151,7 +152,7 @@ class AnnotatedPods:
 
     def _take(self, seen: SeenPod) -> None:
         known = self._followed.get(seen.pod.uid)
-        if known is None and (isinstance(seen, UnreadablePod) or is_over(seen, self._learner)):
+        if known is None and (isinstance(seen, UnreadablePod) or seen.is_gated or is_over(seen, self._learner)):
             return
         followed = self._meet(seen) if isinstance(seen, AnnotatedPod) else known
         if followed is None:
@@ -210,7 +211,8 @@ class AnnotatedPods:
 
     def _end(self, followed: FollowedPod) -> None:
         pod = followed.pod
-        if not followed.is_ours:
+        # Whoever deletes a pod ends it: its owner, preemption, Kueue.
+        if not followed.is_ours or pod.was_deleted:
             return
         if pod.phase is PodPhase.FAILED:
             self._report.failed(followed.annotated)

@@ -15,6 +15,8 @@ MAX_EXIT_CODE = 2**31
 STATUS_UNKNOWN = "ContainerStatusUnknown"
 """Reason of a container whose state kubelet has lost; its exit code is meaningless."""
 
+DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
+
 USUAL_WAITS = ("", "ContainerCreating", "PodInitializing")
 
 
@@ -80,9 +82,17 @@ def read_containers(spec: dict[str, Any], status: dict[str, Any], own: Sequence[
     )
 
 
-def read_own_names(annotations: dict[str, Any]) -> list[str]:
-    """Return the names of the template's containers, which an annotation of the pod records."""
-    return as_text(annotations.get(names.CONTAINERS_ANNOTATION)).split(",")
+def read_own_names(annotations: dict[str, Any], spec: dict[str, Any]) -> list[str]:
+    """Return the names of the template's containers, the one that does the work first.
+
+    An annotation records those of a task's pod. Of any other pod they are all its containers, in their order, unless
+    another annotation names one: a service mesh that injects its proxy as the first container writes it.
+    """
+    recorded, chosen = (as_text(annotations.get(key)) for key in (names.CONTAINERS_ANNOTATION, DEFAULT_CONTAINER))
+    if recorded:
+        return recorded.split(",")
+    found = [as_text(one.get("name")) for one in as_objects(spec.get("containers"))]
+    return sorted(found, key=lambda name: name != chosen)
 
 
 def find_wait(containers: Sequence[Container]) -> tuple[str, str]:

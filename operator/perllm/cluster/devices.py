@@ -32,12 +32,19 @@ class DeviceSelection:
         driver: driver of the devices.
         attributes: values that their attributes must have.
         type_attribute: attribute that holds the GPU type.
+        extended_resource: extended resource by which pods may ask for them as well; empty if there is none.
     """
 
     device_class: str
     driver: str
     attributes: Mapping[str, str] = field(default_factory=dict, hash=False)
     type_attribute: str = "productName"
+    extended_resource: str = ""
+
+    @property
+    def resource(self) -> str:
+        """The resource that slots of these devices are units of."""
+        return self.extended_resource or self.device_class
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +54,13 @@ class GpuDevice:
     Attributes:
         id: driver, pool and name.
         node: its node.
-        device_class: DeviceClass by which pods ask for it.
+        resource: that it is a unit of, by the name that its selection has for it.
         gpu_type: its GPU type, in the notation of node labels; empty if the driver does not publish it.
     """
 
     id: DeviceId
     node: str
-    device_class: str
+    resource: str
     gpu_type: str
 
 
@@ -167,7 +174,7 @@ def _read_device(
         values = {key: _read_attribute(attributes, key, one.driver) for key in (*one.attributes, one.type_attribute)}
         if node and all(values[key] == value for key, value in one.attributes.items()):
             gpu_type = "-".join(values[one.type_attribute].split())
-            return GpuDevice((*pool, as_text(item.get("name"))), node, one.device_class, gpu_type)
+            return GpuDevice((*pool, as_text(item.get("name"))), node, one.resource, gpu_type)
     return None
 
 

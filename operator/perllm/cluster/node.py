@@ -47,7 +47,7 @@ class Node:
             there are none, slots are units of whatever a pod asks for.
         cpu_cores: what its pods may request of its processors.
         memory_bytes: what they may request of its memory.
-        claimed: those of its resources that are DeviceClasses, which pods get by claims.
+        claimed: those of its resources that are devices, which pods get by claims.
         answers: whether its kubelet reports that it is ready.
         answers_since_s: Unix time since which it does, or does not; None if it never reported.
     """
@@ -135,7 +135,7 @@ def read_node(item: Object, labels: NodeLabels) -> Node | None:
 
 def add_devices(node: Node, devices: Sequence[GpuDevice]) -> Node | None:
     """Return a node with its devices as slots, which replace those of its label; None if it has no slot at all."""
-    counts = Counter(one.device_class for one in devices)
+    counts = Counter(one.resource for one in devices)
     if not counts:
         return node if node.resources else None
     counted = {name: amount for name, amount in node.resources.items() if name}

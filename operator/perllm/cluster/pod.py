@@ -195,7 +195,7 @@ def _read_any(item: Object, task_uid: str, task_name: str, attempt: int) -> Pod 
     if not (namespace and name and uid):
         return None
     annotations = as_object(metadata.get("annotations"))
-    containers = read_containers(spec, status, read_own_names(annotations))
+    containers = read_containers(spec, status, read_own_names(annotations, spec))
     own = [one for one in containers if one.is_own and not one.is_init]
     first = own[0] if own else None
     phase = _judge_phase(status, own)

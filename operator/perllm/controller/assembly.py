@@ -108,7 +108,7 @@ class TaskControl:
         self._scheduler, self._parts, self._context, self._settings = scheduler, parts, context, settings
         self._tracking = Tracking()
         self.decisions = Decisions()
-        self.claims = ClaimSizes(settings.device_classes)
+        self.claims = ClaimSizes(settings.devices)
         self.clocks = Clocks(parts.fleet.nodes.__contains__, context.metrics.fleet.show_clock_skew)
         self.node_health = self._build_node_health()
         self.savings = Savings(is_shadow=False)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from perllm.api import names
+from perllm.cluster.devices import DeviceSelection
 from perllm.cluster.pod_ends import PodPatience
 from perllm.config import Config
 from perllm.controller.history import HistoryLimits
@@ -18,7 +19,7 @@ class ControllerSettings:
     Attributes:
         scheduler_name: scheduler of the pods.
         gpu_resources: resources that slots are units of.
-        device_classes: DeviceClasses whose devices are slots.
+        devices: those that are slots.
         patience: how long pods may take.
         admission: explains rejections.
         history: how long finished tasks are kept.
@@ -29,7 +30,7 @@ class ControllerSettings:
 
     scheduler_name: str = names.SCHEDULER_NAME
     gpu_resources: tuple[str, ...] = names.GPU_RESOURCES
-    device_classes: tuple[str, ...] = ()
+    devices: tuple[DeviceSelection, ...] = ()
     patience: PodPatience = field(default_factory=PodPatience)
     admission: Admission = field(default_factory=Admission)
     history: HistoryLimits = field(default_factory=HistoryLimits)
@@ -43,7 +44,7 @@ def read_controller_settings(config: Config) -> ControllerSettings:
     return ControllerSettings(
         scheduler_name=config.scheduler_name,
         gpu_resources=config.nodes.resources,
-        device_classes=config.nodes.device_classes,
+        devices=config.nodes.selections,
         patience=PodPatience(start_s=config.start_timeout_s, away_s=config.away_patience_s),
         admission=build_admission(config.admission),
         history=HistoryLimits(config.tasks.default_ttl_s, config.tasks.max_history),

@@ -109,7 +109,7 @@ def _check_labels(
     wrong, empty, unlabelled = [], [], defaultdict(list)
     for item in items:
         name, tier = item["metadata"]["name"], _labels(item).get(settings.tier_label)
-        kinds = {one.device_class for one in devices.get(name, ())}
+        kinds = {one.resource for one in devices.get(name, ())}
         resources = {*read_resources(_allocatable(item), settings.resources), *kinds}
         has_slots = bool(resources or read_label(_labels(item).get(settings.slots_label)))
         if tier is not None and tier not in set(Tier):

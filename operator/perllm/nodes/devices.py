@@ -16,7 +16,7 @@ class NodeDevices:
 
     Args:
         show: called with a node and its devices whenever they have changed.
-        show_foreign: called with a node and the number of its foreign devices by DeviceClass whenever that has changed.
+        show_foreign: called with a node and the number of its foreign devices by resource whenever that has changed.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class NodeDevices:
 
     def _refresh_foreign(self, nodes: Iterable[str]) -> None:
         for node in set(nodes):
-            held = (one.device_class for one in self._nodes[node].values() if self._is_foreign(one.id))
+            held = (one.resource for one in self._nodes[node].values() if self._is_foreign(one.id))
             foreign = {name: float(count) for name, count in Counter(held).items()}
             if foreign != self._foreign.get(node, {}):
                 self._foreign[node] = foreign

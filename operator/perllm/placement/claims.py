@@ -1,26 +1,30 @@
-"""How many devices pods ask for by ResourceClaims, which their specs only name."""
+"""How many devices pods claim: by ResourceClaims, which their specs only name, or by the resource of a DeviceClass."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from perllm.cluster.devices import DeviceClaim
+from perllm.cluster.devices import DeviceClaim, DeviceSelection
 from perllm.cluster.shapes import as_object, as_objects, as_text
+from perllm.placement.pod_requests import add_up, as_mapping
 
 Key = tuple[str, bool, str]
 """Namespace, whether it is a template, and name."""
 
 NO_DEVICES = ("", 0.0)
 
+CLASS_RESOURCE = "deviceclass.resource.kubernetes.io/"
+"""Before the name of a DeviceClass: the extended resource by which pods may ask for its devices, from 1.36 on."""
+
 
 class ClaimSizes:
     """The claims and templates of claims that pods may name.
 
     Args:
-        device_classes: DeviceClasses whose devices are slots; none if devices are not.
+        devices: those that are slots; none if devices are not.
     """
 
-    def __init__(self, device_classes: Sequence[str] = ()) -> None:
-        self._classes = device_classes
+    def __init__(self, devices: Sequence[DeviceSelection] = ()) -> None:
+        self._devices = devices
         self._counts: dict[Key, Mapping[str, int]] = {}
         self._missing: set[Key] = set()
 
@@ -37,17 +41,21 @@ class ClaimSizes:
         self._counts.pop((claim.namespace, claim.is_template, claim.name), None)
 
     def find(self, namespace: str, pod_spec: object, pod_status: object = None) -> tuple[str, float]:
-        """Return the DeviceClass and the number of devices that a pod asks for; an empty name if it asks for none.
+        """Return the resource and the number of devices that a pod asks for; an empty name if it asks for none.
 
         A claim that is not known counts as one device: its pod could not run yet in any case. The claims that were made
         from templates are named in the status of a pod that exists; they outlive their templates.
         """
         counts: Counter[str] = Counter()
-        for key in self._list_named(namespace, pod_spec, pod_status) if self._classes else ():
+        for key in self._list_named(namespace, pod_spec, pod_status) if self._devices else ():
             if key not in self._counts:
                 self._missing.add(key)
-            counts.update(self._counts.get(key, {self._classes[0]: 1}))
-        return next(((name, float(counts[name])) for name in self._classes if counts[name]), NO_DEVICES)
+            counts.update(self._counts.get(key, {self._devices[0].device_class: 1}))
+        for one in self._devices:
+            count = counts[one.device_class] + add_up(as_mapping(pod_spec), CLASS_RESOURCE + one.device_class)
+            if count:
+                return one.resource, float(count)
+        return NO_DEVICES
 
     def _list_named(self, namespace: str, pod_spec: object, pod_status: object) -> Iterator[Key]:
         statuses = as_objects(as_object(pod_status).get("resourceClaimStatuses"))

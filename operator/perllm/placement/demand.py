@@ -6,8 +6,9 @@ since the API server denies such a pod and says why, and kube-scheduler has the 
     resource    the first GPU resource that it asks for, in the order of the configuration
     slots       requests of that resource (limits where there are none), as kube-scheduler adds them up:
                 max(containers + sidecars, any init container + the sidecars started before it); at least 1
-                without such a resource, the devices that its claims ask for, by their DeviceClass (claims.py)
-    cpu, memory added up likewise; a container that requests none counts with what kube-scheduler scores it with
+                without such a resource, the devices that it claims (claims.py)
+    cpu, memory what the pod requests as a whole (spec.resources), or else added up likewise; a container that requests
+                none counts with what kube-scheduler scores it with
     selector    nodeSelector
     terms       requiredDuringSchedulingIgnoredDuringExecution of the node affinity; one of them has to hold
     tolerations of taints
@@ -15,14 +16,14 @@ since the API server denies such a pod and says why, and kube-scheduler has the 
 Ignored: affinity to other pods, topology, other resources.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from perllm.api.quantities import parse_amount
 from perllm.cluster.slots import find_resource
 from perllm.placement.claims import NO_DEVICES
+from perllm.placement.pod_requests import add_up, as_mapping, list_extended_resources, list_mappings
 from perllm.text import clean_line
 
 MAX_SLOTS = 1e6
@@ -31,8 +32,6 @@ MAX_SLOTS = 1e6
 USUAL_CPU_CORES = 0.1
 USUAL_MEMORY_BYTES = 200.0 * 2**20
 """What kube-scheduler scores a container with that requests nothing (DefaultMilliCPURequest, DefaultMemoryRequest)."""
-
-MAX_AMOUNT = 1e18
 
 MAX_RULES = 32
 """Selectors, requirements and tolerations that are examined; a pod with more is left to kube-scheduler."""
@@ -141,7 +140,7 @@ RUNNER = PodDemand(rules=NodeRules(tolerates_lasting=True))
 
 def add_rules(demand: PodDemand, pod_spec: object) -> PodDemand:
     """Return a demand with the nodeSelector and the tolerations of a further part of the pod's spec."""
-    own, added = demand.rules, _read_rules(_mapping(pod_spec))
+    own, added = demand.rules, _read_rules(as_mapping(pod_spec))
     selector, tolerations = tuple(sorted({*own.selector, *added.selector})), (*own.tolerations, *added.tolerations)
     return replace(demand, rules=replace(own, selector=selector, tolerations=tolerations))
 
@@ -152,71 +151,40 @@ def read_demand(pod_spec: object, gpu_resources: Sequence[str], claimed: tuple[s
     Args:
         pod_spec: the spec.
         gpu_resources: patterns of the resources that slots are units of.
-        claimed: DeviceClass and number of the devices that its claims ask for.
+        claimed: resource and number of the devices that it claims.
     """
-    spec = _mapping(pod_spec)
-    resource = find_resource(_extended_resources(spec), gpu_resources)
-    asked = _add_up(spec, resource, 0.0)
+    spec = as_mapping(pod_spec)
+    resource = find_resource(list_extended_resources(spec), gpu_resources)
+    asked = add_up(spec, resource)
     if not resource:
         resource, asked = claimed
     return PodDemand(
         slots=min(max(asked, 1.0), MAX_SLOTS),
         rules=_read_rules(spec),
         resource=resource,
-        cpu_cores=_add_up(spec, "cpu", USUAL_CPU_CORES),
-        memory_bytes=_add_up(spec, "memory", USUAL_MEMORY_BYTES),
+        cpu_cores=add_up(spec, "cpu", USUAL_CPU_CORES),
+        memory_bytes=add_up(spec, "memory", USUAL_MEMORY_BYTES),
     )
-
-
-def _add_up(spec: Mapping[str, Any], resource: str, usual: float) -> float:
-    """Return how much of a resource a pod requests; a container that does not say takes the usual amount."""
-    sidecars = peak = 0.0
-    for container in _mappings(spec.get("initContainers")):
-        asked = _asked(container, resource, usual)
-        if container.get("restartPolicy") == "Always":
-            sidecars += asked
-            asked = 0.0
-        peak = max(peak, sidecars + asked)
-    total = sidecars + sum(_asked(container, resource, usual) for container in _mappings(spec.get("containers")))
-    return max(total, peak)
-
-
-def _asked(container: Mapping[str, Any], resource: str, usual: float) -> float:
-    resources = _mapping(container.get("resources"))
-    for part in ("requests", "limits"):
-        amount = _mapping(resources.get(part)).get(resource)
-        if amount is not None:
-            return _read_amount(amount)
-    return usual
-
-
-def _read_amount(amount: object) -> float:
-    if not isinstance(amount, int | str):
-        return 0.0
-    try:
-        return min(max(parse_amount(amount), 0.0), MAX_AMOUNT)
-    except ValueError:
-        return 0.0
 
 
 def _read_rules(spec: Mapping[str, Any]) -> NodeRules:
     selector = _read_selector(spec)
     terms = _read_terms(spec)
-    tolerations = tuple(map(_read_toleration, _mappings(spec.get("tolerations"))))
+    tolerations = tuple(map(_read_toleration, list_mappings(spec.get("tolerations"))))
     if len(selector) + sum(map(len, terms or ())) + len(tolerations) > MAX_RULES:
         return NodeRules(tolerations=(Toleration("", None, ""),))
-    return NodeRules(selector, terms, tolerations, frozenset(_extended_resources(spec)))
+    return NodeRules(selector, terms, tolerations, frozenset(list_extended_resources(spec)))
 
 
 def _read_selector(spec: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    labels = _mapping(spec.get("nodeSelector"))
+    labels = as_mapping(spec.get("nodeSelector"))
     is_valid = all(isinstance(text, str) for label in labels.items() for text in label)
     return tuple(sorted(labels.items())) if is_valid else ()
 
 
 def _read_terms(spec: Mapping[str, Any]) -> tuple[Term, ...] | None:
-    affinity = _mapping(_mapping(spec.get("affinity")).get("nodeAffinity"))
-    terms = _mapping(affinity.get("requiredDuringSchedulingIgnoredDuringExecution")).get("nodeSelectorTerms")
+    affinity = as_mapping(as_mapping(spec.get("affinity")).get("nodeAffinity"))
+    terms = as_mapping(affinity.get("requiredDuringSchedulingIgnoredDuringExecution")).get("nodeSelectorTerms")
     if not isinstance(terms, list) or not terms or len(terms) > MAX_RULES:
         return None
     try:
@@ -255,19 +223,3 @@ def _read_toleration(one: Mapping[str, Any]) -> Toleration:
     return Toleration(
         str(one.get("key") or ""), str(one.get("value") or "") if is_equal else None, str(one.get("effect") or "")
     )
-
-
-def _extended_resources(spec: Mapping[str, Any]) -> Iterator[str]:
-    for part in ("initContainers", "containers"):
-        for container in _mappings(spec.get(part)):
-            resources = _mapping(container.get("resources"))
-            for kind in ("requests", "limits"):
-                yield from (name for name in map(str, _mapping(resources.get(kind))) if "/" in name)
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _mappings(values: object) -> Iterable[Mapping[str, Any]]:
-    return [one for one in values if isinstance(one, Mapping)] if isinstance(values, list) else []

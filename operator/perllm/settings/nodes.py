@@ -33,6 +33,12 @@ class DeviceSettings(ConfigSection):
     type_attribute: str = Field(
         default="productName", description="Attribute with the GPU type, for nodes without gpu_type_label."
     )
+    extended_resource: str = Field(
+        default="",
+        pattern="^([-_.A-Za-z0-9]+/[-_.A-Za-z0-9]+)?$",
+        description="Extended resource by which pods may ask for them too: extendedResourceName of the DeviceClass "
+        "(Kubernetes 1.36). No node may have it from a device plugin as well.",
+    )
 
 
 class NodeSettings(ConfigSection):
@@ -72,14 +78,16 @@ class NodeSettings(ConfigSection):
     @property
     def resources(self) -> tuple[str, ...]:
         """The resources of which tasks take units."""
-        return self.gpu_resources if self.gpu_resource is None else (self.gpu_resource,)
+        own = self.gpu_resources if self.gpu_resource is None else (self.gpu_resource,)
+        return (*own, *(one.extended_resource for one in self.devices if one.extended_resource))
 
     @property
-    def device_classes(self) -> tuple[str, ...]:
-        """The DeviceClasses whose devices are slots."""
-        return tuple(one.device_class for one in self.devices)
+    def selections(self) -> tuple[DeviceSelection, ...]:
+        """The devices that are slots."""
+        return tuple(DeviceSelection(**one.model_dump()) for one in self.devices)
 
     def to_labels(self) -> NodeLabels:
         """Return which labels, resources and devices describe a node."""
-        devices = tuple(DeviceSelection(**one.model_dump()) for one in self.devices)
-        return NodeLabels(self.tier_label, self.gpu_type_label, self.resources, self.slots_label, devices=devices)
+        return NodeLabels(
+            self.tier_label, self.gpu_type_label, self.resources, self.slots_label, devices=self.selections
+        )

@@ -24,6 +24,13 @@ def test_section_that_is_null_has_its_defaults(path: str, helm: Helm) -> None:
     assert helm.render(values) == helm.render({})
 
 
+@pytest.mark.parametrize("path", [path for path in SECTIONS if path.startswith("values.config.") and "_" in path])
+def test_section_that_is_null_in_the_spelling_of_the_other_values_has_its_defaults(path: str, helm: Helm) -> None:
+    values: Any = reduce(lambda inner, key: {to_camel(key): inner}, reversed(path.split(".")[1:]), None)
+
+    assert helm.render(values) == helm.render({})
+
+
 def test_values_that_are_null_have_their_defaults(helm: Helm) -> None:
     root: Object = {"values": {}}
     for path, defaults in SECTIONS.items():
@@ -32,6 +39,14 @@ def test_values_that_are_null_have_their_defaults(helm: Helm) -> None:
     root["values"]["image"]["repository"] = IMAGE
 
     assert helm.render(root["values"]) == helm.render({})
+
+
+@pytest.mark.parametrize("path", ["", "nodes"])
+def test_settings_that_are_null_in_the_spelling_of_the_other_values_have_their_defaults(path: str, helm: Helm) -> None:
+    defaults = SECTIONS[".".join(filter(None, ("values.config", path)))]
+    nulls: Object = {to_camel(key): None for key, default in defaults.items() if not isinstance(default, dict | list)}
+
+    assert helm.render({"config": {path: nulls} if path else nulls}) == helm.render({})
 
 
 def test_objects_that_are_null_are_empty(helm: Helm) -> None:

@@ -1,10 +1,12 @@
 """What annotations say, what counts where one is missing, and what is reported about a wrong one."""
 
+from typing import Any
+
 import pytest
 
 from perllm.annotated.annotated_pod import NO_DEADLINE_S, AnnotatedPod, UnreadablePod, read_own_pod
 from perllm.api.task import Tier
-from unit.annotated.pods import pod_object
+from unit.annotated.pods import REPORT, pod_object
 
 GPUS = ("nvidia.com/gpu",)
 MODEL = {"perllm.io/model": "m"}
@@ -78,6 +80,36 @@ def test_a_restart_of_a_container_is_noticed() -> None:
     assert not read_own_pod(item, GPUS).was_restarted  # type: ignore[union-attr]
     item["status"]["containerStatuses"][0]["restartCount"] = 1
     assert read_own_pod(item, GPUS).was_restarted  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"annotations": {**MODEL, "leaderworkerset.sigs.k8s.io/size": "4"}},
+        {"annotations": {**MODEL, "scheduling.k8s.io/group-name": "podgroup-1"}},
+        {"annotations": MODEL, "labels": {"scheduling.x-k8s.io/pod-group": "four"}},
+    ],
+)
+def test_a_pod_of_a_gang_is_refused_with_a_pointer(metadata: dict[str, Any]) -> None:
+    seen = read_own_pod(pod_object(**metadata), GPUS)
+    assert isinstance(seen, UnreadablePod)
+    assert seen.problem.startswith("it is one of a gang (")
+    assert "Volcano" in seen.problem
+
+
+def test_a_server_of_one_pod_is_no_gang() -> None:
+    assert read({**MODEL, "leaderworkerset.sigs.k8s.io/size": "1"}).demand.slots == 1
+
+
+def test_a_container_that_kubectl_takes_by_default_does_the_work_wherever_it_is() -> None:
+    item = pod_object(node="a", annotations={**MODEL, "kubectl.kubernetes.io/default-container": "llm"})
+    item["spec"]["containers"].insert(0, {"name": "proxy"})
+    states = {"llm": {"terminated": {"exitCode": 0, "message": REPORT}}, "proxy": {"running": {}}}
+    item["status"]["containerStatuses"] = [{"name": name, "state": state} for name, state in states.items()]
+    seen = read_own_pod(item, GPUS)
+    assert seen is not None
+    assert seen.pod.report is not None
+    assert not seen.pod.is_finished
 
 
 def test_a_pod_of_a_task_is_no_annotated_pod() -> None:

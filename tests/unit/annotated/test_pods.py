@@ -16,6 +16,7 @@ from perllm.api import names
 from perllm.cluster.devices import read_claim
 from perllm.cluster.events import EventRecorder
 from perllm.cluster.node import Node
+from perllm.cluster.times import format_time
 from perllm.controller.clocks import Clocks
 from perllm.controller.decisions import Decisions
 from perllm.energy.bill import BillMetrics
@@ -33,7 +34,7 @@ from perllm.placement.rehearsal import OtherScheduler
 from perllm.placement.request import PlacementRequest
 from perllm.placement.savings import SavedUnit
 from unit.annotated.pods import pod_object
-from unit.cluster.device_objects import DRIVER, claim_object, request
+from unit.cluster.device_objects import DRIVER, GPUS, claim_object, request
 from unit.cluster.fake_api import FakeApiServer
 from unit.cluster.queues import make_writes
 from unit.energy.settlements import make_settlement
@@ -52,7 +53,7 @@ class Cluster:
     def __init__(self, *nodes: Node, annotates: bool = False, namespaces: tuple[str, ...] = ()) -> None:
         self._begun_s = asyncio.get_running_loop().time()
         self.nodes = nodes or (make_node("a", slots=1), make_node("b", slots=1))
-        self.api, self.records, self.claims = FakeApiServer(), dict[str, str](), ClaimSizes([DRIVER])
+        self.api, self.records, self.claims = FakeApiServer(), dict[str, str](), ClaimSizes([GPUS])
         self.annotates, self.namespaces = annotates, namespaces
         self.writes = make_writes()
         self._writing = asyncio.create_task(self.writes.run())
@@ -279,6 +280,33 @@ async def test_a_pod_that_its_node_refuses_is_announced_and_counted(make_cluster
     assert cluster.events == [("p", "Placed"), ("p", "Failed")]
     assert cluster.api.calls_of("POST")[-1][1]["note"].startswith(f"pod p was refused or lost by node {node}")
     assert cluster.metric("perllm_pods_refused_total") == 1
+
+
+async def test_a_pod_that_ends_since_it_is_deleted_is_no_failure(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster()
+    node = cluster.bind("p")
+    deletion = {"deletionTimestamp": format_time(START_S + 30), "deletionGracePeriodSeconds": 30}
+    stopped = pod_object("p", node=node, started_s=START_S, **deletion)
+    stopped["metadata"]["annotations"][names.DECISION_ANNOTATION] = cluster.records["p"]
+    ended = {"exitCode": 143, "finishedAt": format_time(START_S + 1)}
+    stopped["status"] = {"phase": "Failed", "containerStatuses": [{"name": "llm", "state": {"terminated": ended}}]}
+    cluster.pods.on_pod(cluster.pods.read(stopped), cluster.pods.read(stopped))
+    await asyncio.sleep(5.0)
+    assert cluster.events == [("p", "Placed")]
+    assert len(cluster.parts.ledger) == 0
+    assert cluster.metric("perllm_pods_refused_total") == 0
+
+
+async def test_a_gated_pod_arrives_once_kube_scheduler_may_place_it(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster()
+    arrived: list[str] = []
+    cluster.scheduler.note_arrival = lambda request: arrived.append(request.task_id)  # type: ignore[method-assign]
+    item = pod_object("p")
+    gated = {**item, "spec": {**item["spec"], "schedulingGates": [{"name": "kueue.x-k8s.io/admission"}]}}
+    cluster.pods.on_pod(None, cluster.pods.read(gated))
+    assert arrived == []
+    cluster.pods.on_pod(cluster.pods.read(gated), cluster.pods.read(item))
+    assert arrived == ["uid-p"]
 
 
 async def test_a_deleted_pod_makes_room_and_is_not_learned_from(make_cluster: MakeCluster) -> None:

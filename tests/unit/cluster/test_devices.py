@@ -6,6 +6,7 @@ import pytest
 
 from perllm.cluster.devices import DeviceSelection, find_complete, list_devices, read_claim, read_slice
 from perllm.cluster.node import NodeLabels, add_devices, read_node
+from perllm.settings.nodes import DeviceSettings, NodeSettings
 from unit.cluster.device_objects import (
     DRIVER,
     GPUS,
@@ -24,14 +25,24 @@ class TestSlice:
         read = read_slice(slice_object("a", gpu("0"), gpu("1", kind="mig")), [GPUS])
         assert read is not None
         (device,) = read.devices
-        assert (device.id, device.node, device.device_class) == ((DRIVER, "a", "0"), "a", DRIVER)
+        assert (device.id, device.node, device.resource) == ((DRIVER, "a", "0"), "a", DRIVER)
         assert device.gpu_type == "NVIDIA-A100-SXM4-80GB"
 
     def test_counts_a_device_for_the_first_selection_that_it_matches(self) -> None:
         slices = DeviceSelection("mig.nvidia.com", DRIVER, {"type": "mig"})
         read = read_slice(slice_object("a", gpu("0"), gpu("1", kind="mig")), [GPUS, slices])
         assert read is not None
-        assert [one.device_class for one in read.devices] == [DRIVER, "mig.nvidia.com"]
+        assert [one.resource for one in read.devices] == [DRIVER, "mig.nvidia.com"]
+
+    def test_has_units_of_the_extended_resource_by_which_pods_may_ask_for_them(self) -> None:
+        settings = NodeSettings(
+            devices=(DeviceSettings(device_class=DRIVER, driver=DRIVER, extended_resource="nvidia.com/gpu"),),
+            gpu_resources=("amd.com/gpu",),
+        )
+        read = read_slice(slice_object("a", gpu("0")), settings.selections)
+        assert read is not None
+        assert [one.resource for one in read.devices] == ["nvidia.com/gpu"]
+        assert settings.resources == ("amd.com/gpu", "nvidia.com/gpu")
 
     def test_of_another_driver_is_none(self) -> None:
         assert read_slice(slice_object("a", gpu("0"), driver="nic.example.com"), [GPUS]) is None

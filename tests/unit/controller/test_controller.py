@@ -17,7 +17,7 @@ from perllm.controller.settings import ControllerSettings
 from perllm.energy.bill import Owner
 from perllm.energy.settlement import SETTLING_S
 from perllm.placement.counterfactual import Prospect
-from unit.cluster.device_objects import DRIVER, claim_object, request
+from unit.cluster.device_objects import GPUS, claim_object, request
 from unit.controller.one_node_cluster import PODS, START_S, Cluster, container, run_through
 from unit.controller.samples import make_own_decision
 
@@ -143,7 +143,7 @@ async def test_a_running_task_counts_as_in_flight_after_a_restart(cluster: Clust
 
 async def test_the_size_of_a_claim_that_is_created_after_its_task_counts() -> None:
     class DeviceCluster(Cluster):
-        settings = ControllerSettings(device_classes=(DRIVER,))
+        settings = ControllerSettings(devices=(GPUS,))
 
     cluster = DeviceCluster()
     cluster.create("first", template=claiming("c"), deadline="1h")

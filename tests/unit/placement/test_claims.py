@@ -7,7 +7,7 @@ from perllm.cluster.devices import read_claim
 from perllm.placement.claims import ClaimSizes
 from perllm.placement.demand import read_demand
 from perllm.placement.fleet import Bandwidth
-from unit.cluster.device_objects import DRIVER, claim_object, request
+from unit.cluster.device_objects import DRIVER, GPUS, claim_object, request
 from unit.placement.cluster_of import make_node, make_request, make_setting
 
 GPU = "nvidia.com/gpu"
@@ -21,14 +21,14 @@ def put(sizes: ClaimSizes, *requests: dict[str, Any], is_template: bool = True) 
 
 class TestSize:
     def test_is_that_of_the_template_or_the_claim_that_is_named(self) -> None:
-        sizes = ClaimSizes([DRIVER])
+        sizes = ClaimSizes([GPUS])
         put(sizes, request(2))
         put(sizes, request(3), is_template=False)
         assert sizes.find("lab", BY_TEMPLATE) == (DRIVER, 2.0)
         assert sizes.find("lab", BY_NAME) == (DRIVER, 3.0)
 
     def test_is_that_of_the_claim_that_was_made_from_a_template_even_if_the_template_is_gone(self) -> None:
-        sizes = ClaimSizes([DRIVER])
+        sizes = ClaimSizes([GPUS])
         status = {"resourceClaimStatuses": [{"name": "gpu", "resourceClaimName": "c-x"}]}
         put(sizes, request(2))
         assert sizes.find("lab", BY_TEMPLATE, status) == (DRIVER, 2.0)
@@ -37,16 +37,25 @@ class TestSize:
         assert sizes.find("lab", BY_TEMPLATE, status) == (DRIVER, 3.0)
 
     def test_is_none_for_devices_that_are_no_gpus(self) -> None:
-        sizes = ClaimSizes([DRIVER])
+        sizes = ClaimSizes([GPUS])
         put(sizes, request(2, "nic.example.com"))
         assert sizes.find("lab", BY_TEMPLATE) == ("", 0.0)
 
     def test_is_one_until_the_claim_is_known_which_is_noted(self) -> None:
-        sizes = ClaimSizes([DRIVER])
+        sizes = ClaimSizes([GPUS])
         assert not put(sizes, request(5), is_template=False)
         assert sizes.find("lab", BY_TEMPLATE) == (DRIVER, 1.0)
         assert put(sizes, request(2))
         assert sizes.find("lab", BY_TEMPLATE) == (DRIVER, 2.0)
+
+    def test_counts_what_is_asked_for_by_the_resource_of_a_device_class(self) -> None:
+        spec = {"containers": [{"resources": {"limits": {f"deviceclass.resource.kubernetes.io/{DRIVER}": "2"}}}]}
+        assert ClaimSizes([GPUS]).find("lab", spec) == (DRIVER, 2.0)
+
+    def test_is_of_the_extended_resource_of_the_device_class(self) -> None:
+        sizes = ClaimSizes([replace(GPUS, extended_resource=GPU)])
+        put(sizes, request(2))
+        assert sizes.find("lab", BY_TEMPLATE) == (GPU, 2.0)
 
     def test_is_none_where_devices_are_no_slots(self) -> None:
         assert ClaimSizes().find("lab", BY_TEMPLATE) == ("", 0.0)

@@ -43,6 +43,12 @@ def test_cpu_and_memory_are_what_kube_scheduler_scores_a_pod_with() -> None:
     assert (demand.cpu_cores, demand.memory_bytes) == (0.35, 2**30 + 200 * 2**20)
 
 
+def test_what_a_pod_requests_as_a_whole_counts_instead_of_its_containers() -> None:
+    whole = {"requests": {"cpu": "2"}, "limits": {"cpu": "4", "memory": "1Gi"}}
+    demand = read_demand({"resources": whole, "containers": [container(2)]}, (GPU,))
+    assert (demand.cpu_cores, demand.memory_bytes, demand.slots) == (2.0, 2**30, 2)
+
+
 class TestSlots:
     @pytest.mark.parametrize(
         ("spec", "slots"),
