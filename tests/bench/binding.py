@@ -67,10 +67,16 @@ TURNS = (
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How much is measured: pods in one burst, and turns of each contender."""
+    """How much is measured: pods in one burst, turns of each contender, and whether also of backlogs."""
 
     pods: int
     rounds: int
+    has_backlogs: bool = True
+
+    @property
+    def turns(self) -> list[Turn]:
+        """The turns of one round."""
+        return [turn for turn in TURNS if self.has_backlogs or not turn.is_backlog]
 
 
 async def measure_binding(
@@ -178,9 +184,9 @@ class Arena:
 
 async def _compare(arena: Arena, size: int, pace: Pace, say: Say) -> tuple[dict[Turn, list[float]], dict[Turn, str]]:
     """Let each contender have a turn, round by round; return pods per second of each, and what used the processors."""
-    rates: dict[Turn, list[float]] = {turn: [] for turn in TURNS}
+    rates: dict[Turn, list[float]] = {turn: [] for turn in pace.turns}
     notes: dict[Turn, str] = {}
-    for number, turn in itertools.product(range(pace.rounds), TURNS):
+    for number, turn in itertools.product(range(pace.rounds), pace.turns):
         async with _extender(arena, size) if turn.kind in (EXTENDER, NARROWED) else nullcontext():
             rate, notes[turn] = await _take(turn, arena, pace.pods)
         if turn.kind != PLAIN:
@@ -233,7 +239,7 @@ async def _take(turn: Turn, arena: Arena, pods: int) -> tuple[float, str]:
 def _narrow(pod: Object, number: int, nodes: Sequence[str]) -> Object:
     """Return a pod that names its nodes; the next pod names the nodes that follow."""
     named = [nodes[(number * NAMED_NODES + step) % len(nodes)] for step in range(NAMED_NODES)]
-    return {**pod, "spec": narrow(pod["spec"], named) or pod["spec"]}
+    return {**pod, "spec": narrow(pod["spec"], (), named) or pod["spec"]}
 
 
 def _rows(size: int, rates: Mapping[Turn, Sequence[float]], notes: Mapping[Turn, str]) -> list[Row]:
@@ -246,6 +252,8 @@ def _rows(size: int, rates: Mapping[Turn, Sequence[float]], notes: Mapping[Turn,
     }
     rows = []
     for turn, (title, expected) in titles.items():
+        if turn not in rates:
+            continue
         plain = Turn(PLAIN, is_backlog=turn.is_backlog)
         ratios = [own / other for own, other in zip(rates[turn], rates[plain], strict=True)]
         detail = f"{median(rates[turn]):.0f} / {median(rates[plain]):.0f} pods/s; {notes[turn]}"

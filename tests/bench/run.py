@@ -61,6 +61,7 @@ SERIES_HELP = "CSV file with a figure for every half hour in column 2, for the w
 )
 @click.option("--pods", default=300, show_default=True, help="Pods in one burst of the binding part.")
 @click.option("--nodes", "sizes", type=int, multiple=True, default=SIZES, help="Nodes of the binding part; repeatable.")
+@click.option("--bursts-only", is_flag=True, help="Leave the backlogs of the binding part out.")
 @click.option("--rounds", default=3, show_default=True, help="Turns of each contender.")
 @click.option("--keep", type=click.Path(path_type=Path, file_okay=False), help="Keep the logs, in a new folder here.")
 @click.option("--series", type=click.Path(path_type=Path, dir_okay=False, exists=True), help=SERIES_HELP)
@@ -70,6 +71,7 @@ def main(
     parts: tuple[str, ...],
     pods: int,
     sizes: tuple[int, ...],
+    bursts_only: bool,
     rounds: int,
     keep: Path | None,
     series: Path | None,
@@ -82,7 +84,11 @@ def main(
     if "savings" in parts:
         rows += measure_savings(partial(_say, console), scenarios, seeds=seeds, tasks=SAVINGS_TASKS)
     with _folder(keep) as folder:
-        rows += asyncio.run(_measure(set(parts or PARTS), Pace(pods, rounds), sizes, folder, console, series))
+        rows += asyncio.run(
+            _measure(
+                set(parts or PARTS), Pace(pods, rounds, has_backlogs=not bursts_only), sizes, folder, console, series
+            )
+        )
     terminal = Console()
     (terminal if terminal.is_terminal else Console(width=WIDTH)).print(render(rows))
 

@@ -114,7 +114,6 @@ async def test_an_annotated_job_that_a_task_preempts_runs_again(stage: Stage, qu
     assert high["status"]["phase"] == "Succeeded"
     assert "deletionTimestamp" in stopped["metadata"]
     assert span(high)[1] <= parse(again["metadata"]["creationTimestamp"]) + 1.0
-    assert parse((await read_job(stage, "low"))["status"]["completionTime"]) >= span(high)[1] - 1.0
 
 
 async def test_served_tasks_take_turns_and_one_that_is_preempted_is_asked_again(stage: Stage, queue: str) -> None:

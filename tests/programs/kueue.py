@@ -48,9 +48,7 @@ async def start_kueue(plane: ControlPlane, client: Client, folder: Path) -> Proc
         environment={**os.environ, "KUBECONFIG": str(plane.admin_kubeconfig)},
     )
     try:
-        await process.start()
-        await _mount_certificate(client, folder)
-        await _wait_ready(process, f"http://{LOOPBACK}:{health_port}/readyz")
+        await _start(process, client, folder, f"http://{LOOPBACK}:{health_port}/readyz")
     except BaseException:
         await process.stop()
         raise
@@ -97,21 +95,20 @@ def _configure(manifests: Sequence[Object], health_port: int, webhook_port: int,
     }
 
 
-async def _mount_certificate(client: Client, folder: Path) -> None:
-    """Write the certificate that Kueue issues to where kubelet would mount its Secret."""
-    async with asyncio.timeout(START_TIMEOUT_S):
-        while not (data := (await client.get(CERTIFICATE)).get("data")):  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
-    for name, content in data.items():
-        (folder / name).write_bytes(b64decode(content))
-
-
-async def _wait_ready(process: Process, url: str) -> None:
+async def _start(process: Process, client: Client, folder: Path, url: str) -> None:
     async with asyncio.timeout(START_TIMEOUT_S):
         while not await answers(url):
             # It ends if discovery does not show its resources yet; its Deployment would start it again.
             await process.start()
+            _mount(await client.get(CERTIFICATE), folder)
             await asyncio.sleep(0.2)
+
+
+def _mount(secret: Object, folder: Path) -> None:
+    """Write the certificate that Kueue issues to where kubelet would mount its Secret."""
+    for name, content in secret.get("data", {}).items():
+        if not (folder / name).exists():
+            (folder / name).write_bytes(b64decode(content))
 
 
 async def _call(*argv: str, environment: Mapping[str, str] = os.environ, folder: Path | None = None) -> str:
