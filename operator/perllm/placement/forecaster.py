@@ -195,7 +195,7 @@ class Forecaster:
             demand_bps=_find_demand(task, capacity_bps),
             transmission_j=task.input_bits * self._transmission_j_per_bit[fleet.tier_codes(rows)],
             rates=rates,
-            cold=np.minimum(laws.cold(rows, now_s), self._loaded.cold(task.model, rows, laws.load_s[rows], now_s)),
+            cold=np.minimum(laws.cold(rows, now_s), self._loaded.cold(task.model, rows, rates.load_s, now_s)),
             joule_cost=joule_cost,
             idle_w=fleet.idle_w(rows),
             occupancy=loads.occupancy / gpus,

@@ -85,7 +85,7 @@ class Placement:
     def best_with_room(self) -> int | None:
         """The arm of the highest score among those with room."""
         scores = self.open_scores
-        return int(np.argmax(scores)) if (scores > -np.inf).any() else None
+        return int(scores.argmax()) if (scores > -np.inf).any() else None
 
     def arm_of(self, node: str) -> int:
         """Return the arm of a node, which mostly is the chosen one; a large fleet takes long to search."""
@@ -107,7 +107,7 @@ class Placement:
         if self.choice.arm is not None or self.choice.awaited is not None:
             return self.choice.awaited if self.choice.arm is None else self.choice.arm
         scores = self.choice.scores
-        return int(np.argmax(scores)) if (scores > -np.inf).any() else None
+        return int(scores.argmax()) if (scores > -np.inf).any() else None
 
 
 class Placer:
