@@ -37,7 +37,7 @@ from perllm_lab.workload.capacity import capacity_per_s
 from perllm_lab.workload.synthetic import generate_arrivals
 
 SIZES = (24, 200, 1200, 5000)
-LIMITS_MS = {24: 1.0, 1200: 5.0, 5000: 20.0}
+LIMITS_MS = {24: 0.6, 1200: 1.5, 5000: 5.0}
 DECISIONS = 1000
 WARM_UP = 100
 FLIGHTS_PER_NODE = 12

@@ -3,16 +3,15 @@
 Of many equal nodes one is enough, so each is the best one of its GPU type.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Self
 
 import numpy as np
 
 from perllm.api.task_status import AlternativeStatus
 from perllm.placement.reasons import LEAST
-from perllm.policy.problem import Arms, Choice
+from perllm.policy.problem import Arms, Choice, IntArray
 from perllm.text import clean_line
 
 MAX_ALTERNATIVES = 3
@@ -67,7 +66,7 @@ class Alternative:
 
 
 def list_alternatives(
-    names: Sequence[str], arms: Arms, choice: Choice, arm: int, gpu_type_of: Callable[[str], str]
+    names: Sequence[str], arms: Arms, choice: Choice, arm: int, *, types: IntArray, gpu_type_of: Callable[[str], str]
 ) -> tuple[Alternative, ...]:
     """Return the best other nodes, at most one of a GPU type, the best first.
 
@@ -76,17 +75,19 @@ def list_alternatives(
         arms: what is known of them.
         choice: what the policy made of them; arms without a score are not alternatives.
         arm: where the task goes.
+        types: number of the GPU type of every arm.
         gpu_type_of: returns the GPU type of a node.
     """
-    best: dict[str, int] = {}
-    for other in _rank_others(choice, arm):
-        best.setdefault(gpu_type_of(names[other]), other)
+    best: dict[int, int] = {}
+    others = _rank_others(choice, arm)
+    for other, kind in zip(others.tolist(), types[others].tolist(), strict=True):
+        best.setdefault(kind, other)
         if len(best) == MAX_ALTERNATIVES:
             break
     return tuple(
         Alternative(
             node=names[other],
-            gpu_type=gpu_type,
+            gpu_type=gpu_type_of(names[other]),
             latency_s=float(arms.latency_s[other]),
             energy_j=float(arms.energy_j[other]),
             hit_chance=float(arms.hit_chance[other]),
@@ -94,18 +95,18 @@ def list_alternatives(
             score=float(choice.scores[other]) if np.isfinite(choice.scores[other]) else None,
             lost_by=_find_loss(choice, other, arm),
         )
-        for gpu_type, other in best.items()
+        for other in best.values()
     )
 
 
-def _rank_others(choice: Choice, arm: int) -> Iterator[int]:
-    """Yield the other arms with a score, the highest first."""
+def _rank_others(choice: Choice, arm: int) -> IntArray:
+    """Return the other arms with a score, the highest first, `MAX_EXAMINED` at most."""
     scores, examined = choice.scores, MAX_EXAMINED + 1
     least = np.partition(scores, -examined)[-examined] if len(scores) > examined else -np.inf
     best = np.flatnonzero(scores >= least)
     order = best[np.argsort(-scores[best], kind="stable")]
-    scored = order[(scores[order] > -np.inf) & (order != arm)]
-    return islice(map(int, scored), MAX_EXAMINED)
+    scored: IntArray = order[(scores[order] > -np.inf) & (order != arm)]
+    return scored[:MAX_EXAMINED]
 
 
 def _find_loss(choice: Choice, other: int, arm: int) -> str:

@@ -151,7 +151,7 @@ class Gate:
         if demand.resource or demand.slots > 1.0:
             found.keep(self._fleet.sizes(rows, demand.resource) >= demand.slots, EXCLUDED_SIZE)
         fits = self._fleet.fits(demand.rules, rows)
-        if fits.any():
+        if np.count_nonzero(fits):
             for fit, reason in _BY_FIT.items():
                 found.keep(fits != fit, reason)
 

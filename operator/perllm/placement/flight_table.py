@@ -134,7 +134,7 @@ class _LengthTable:
     def __init__(self, shapes: FloatArray) -> None:
         self._size = shapes.shape[1]
         self._shares = shapes.ravel()
-        self._rises = np.append(np.diff(self._shares), 0.0)
+        self._rises = self._shares[1:] - self._shares[:-1]
 
     def find_shares(self, kinds: IntArray, places: FloatArray) -> FloatArray:
         """Return which share of the lengths of its kind is below each place, in the same array; shape (..., n)."""

@@ -45,6 +45,7 @@ class _Scene:
         tasks: tasks on the nodes if the task ran there, itself included.
         used: slots in use if the task ran there, itself included.
         gpus: of the nodes.
+        types: numbers of their GPU types.
         is_cloud: whether the nodes are of the cloud tier.
         capacity_bps: uplink of the nodes.
         used_bps: uplink in use there.
@@ -69,6 +70,7 @@ class _Scene:
     tasks: FloatArray
     used: FloatArray
     gpus: FloatArray
+    types: IntArray
     is_cloud: BoolArray
     capacity_bps: FloatArray
     used_bps: FloatArray
@@ -143,6 +145,7 @@ class Forecaster:
             demand_bps=scene.demand_bps,
             tasks=scene.tasks,
             gpus=scene.gpus,
+            types=scene.types,
             time_spread=time_spread,
             low=errors.low[rows],
             high=errors.high[rows],
@@ -185,13 +188,14 @@ class Forecaster:
             tasks=loads.running + 1.0,
             used=used,
             gpus=gpus,
+            types=laws.latency.group_of_row[rows],
             is_cloud=fleet.is_cloud(rows),
             capacity_bps=capacity_bps,
             used_bps=np.maximum(fleet.bandwidth_used_bps(rows), loads.demand_bps),
             demand_bps=_find_demand(task, capacity_bps),
             transmission_j=task.input_bits * self._transmission_j_per_bit[fleet.tier_codes(rows)],
             rates=rates,
-            cold=np.minimum(laws.cold(rows, now_s), self._loaded.cold(task.model, rows, laws.load_s[rows], now_s)),
+            cold=np.minimum(laws.cold(rows, now_s), self._loaded.cold(task.model, rows, rates.load_s, now_s)),
             joule_cost=joule_cost,
             idle_w=fleet.idle_w(rows),
             occupancy=loads.occupancy / gpus,
@@ -258,8 +262,7 @@ def _find_doubt(scene: _Scene) -> tuple[FloatArray, FloatArray]:
     The former is a deviation of its logarithm, found for a node of each type that is as busy as all of that type are in
     the mean. The latter are outcomes, and tasks in flight on all nodes of a type: its law learns from them.
     """
-    task, loads = scene.task, scene.loads
-    types = scene.laws.latency.group_of_row[scene.rows]
+    task, loads, types = scene.task, scene.loads, scene.types
     counts = np.maximum(np.bincount(types), 1)
     waiting = np.bincount(types, loads.backlog_tokens / scene.gpus) / counts
     hundreds = task.output_tokens / OUTPUT_UNIT

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from perllm.placement.forecast import LEAST_S, ArmForecast, RunEnergy, RunTimes
-from perllm.policy.problem import Arms, FloatArray
+from perllm.policy.problem import Arms, FloatArray, IntArray
 
 _QUANTILES = np.array([-1.645, -1.036, -0.674, -0.385, -0.126, 0.126, 0.385, 0.674, 1.036, 1.645])
 """Middles of ten equally likely ranges of the standard normal distribution."""
@@ -25,6 +25,7 @@ class Outlook:
         demand_bps: uplink that brings the input there in time.
         tasks: tasks there, this one included.
         gpus: GPUs of the node.
+        types: numbers of the GPU types, whatever they are.
         time_spread: standard deviation of ln(actual / expected seconds).
         low: 5 % quantile of it.
         high: 95 % quantile of it.
@@ -38,6 +39,7 @@ class Outlook:
     demand_bps: FloatArray
     tasks: FloatArray
     gpus: FloatArray
+    types: IntArray
     time_spread: FloatArray
     low: FloatArray
     high: FloatArray

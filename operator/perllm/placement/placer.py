@@ -85,7 +85,7 @@ class Placement:
     def best_with_room(self) -> int | None:
         """The arm of the highest score among those with room."""
         scores = self.open_scores
-        return int(np.argmax(scores)) if (scores > -np.inf).any() else None
+        return int(scores.argmax()) if (scores > -np.inf).any() else None
 
     def arm_of(self, node: str) -> int:
         """Return the arm of a node, which mostly is the chosen one; a large fleet takes long to search."""
@@ -107,7 +107,7 @@ class Placement:
         if self.choice.arm is not None or self.choice.awaited is not None:
             return self.choice.awaited if self.choice.arm is None else self.choice.arm
         scores = self.choice.scores
-        return int(np.argmax(scores)) if (scores > -np.inf).any() else None
+        return int(scores.argmax()) if (scores > -np.inf).any() else None
 
 
 class Placer:
@@ -125,7 +125,7 @@ class Placer:
         now: monotonic clock, for the ledger.
         loaded: models that nodes count as having, besides those that are known to be loaded.
         costs: what joules cost; the same everywhere and always unless given.
-        has_readers: whether decisions are explained to people, in words and by alternatives.
+        has_readers: whether decisions are explained to people, in words, by alternatives and by what was excluded.
     """
 
     def __init__(
@@ -286,7 +286,7 @@ class Placer:
             reason=explain_arm(placement.names, choice, arm, placement.arm) if self._has_readers else "",
             inference=placement.inference,
             forecast=placement.outlook.at(arm) if flight is None else flight.forecast,
-            assessment=_assess(placement, arm),
+            assessment=_assess(placement, arm, choice.excluded if self._has_readers else {}),
             alternatives=self._list_alternatives(placement, arm) if self._has_readers else (),
         )
 
@@ -314,7 +314,14 @@ class Placer:
         return names, self._fleet.rows(names)
 
     def _list_alternatives(self, placement: Placement, arm: int) -> tuple[Alternative, ...]:
-        return list_alternatives(placement.names, placement.arms, placement.choice, arm, self._gpu_type_of)
+        return list_alternatives(
+            placement.names,
+            placement.arms,
+            placement.choice,
+            arm,
+            types=placement.outlook.types,
+            gpu_type_of=self._gpu_type_of,
+        )
 
     def _gpu_type_of(self, name: str) -> str:
         node = self._fleet.nodes.get(name)
@@ -341,7 +348,7 @@ def _describe(request: PlacementRequest, length: Length, time_left_s: float) -> 
     )
 
 
-def _assess(placement: Placement, arm: int) -> Assessment:
+def _assess(placement: Placement, arm: int, excluded: Mapping[str, int]) -> Assessment:
     choice, is_chosen = placement.choice, arm == placement.choice.arm
     score = float(choice.scores[arm])
     is_in_time = bool(placement.arms.latency_s[arm] <= placement.inference.time_left_s)
@@ -352,7 +359,7 @@ def _assess(placement: Placement, arm: int) -> Assessment:
         meets_deadline=choice.meets_deadline if is_chosen else is_in_time,
         explored=choice.explored and is_chosen,
         candidates=choice.candidates,
-        excluded=choice.excluded,
+        excluded=excluded,
     )
 
 

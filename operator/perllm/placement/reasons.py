@@ -55,7 +55,7 @@ def _find_second(choice: Choice, arm: int) -> int | None:
     """Return the best arm of no higher score: higher ones were excluded, or have no room."""
     others = np.where(choice.scores <= choice.scores[arm], choice.scores, -np.inf)
     others[arm] = -np.inf
-    second = int(np.argmax(others))
+    second = int(others.argmax())
     return second if np.isfinite(others[second]) else None
 
 

@@ -136,7 +136,7 @@ def _find_likeliest(placement: Placement) -> int | None:
     """Return the arm with the best chance to be in time, with or without room; None when no arm may take the task."""
     arms = placement.arms
     chances = np.where(arms.allowed & (arms.compute_capacity > 0), arms.hit_chance, -1.0)
-    best = int(np.argmax(chances)) if len(chances) else None
+    best = int(chances.argmax()) if len(chances) else None
     return best if best is not None and chances[best] >= 0 else None
 
 

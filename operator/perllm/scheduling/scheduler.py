@@ -78,7 +78,7 @@ class Scheduler:
         rng: for the jitter of pauses.
         metrics_age_s: returns the age of a node's metrics, None when there are none; shown, but not decided on.
         other: whose choices are rehearsed: kube-scheduler's, or, if that places the tasks, ours.
-        has_readers: whether decisions are explained to people, in words and by alternatives.
+        has_readers: whether decisions are explained to people, in words, by alternatives and by what was excluded.
     """
 
     def __init__(

@@ -21,12 +21,14 @@ def find(
     terms = (Term("chance", chance), Term("energy", energy, -1))
     choice = Choice(arm=0, scores=chance - energy, reason="", terms=terms)
     names = [f"n{at}" for at in range(count)]
-    return list_alternatives(names, arms, choice, 0, dict(zip(names, types, strict=True)).__getitem__)
+    type_of = dict(zip(names, types, strict=True))
+    numbers = np.array([ord(letter) for letter in types])
+    return list_alternatives(names, arms, choice, 0, types=numbers, gpu_type_of=type_of.__getitem__)
 
 
 def test_each_is_the_best_node_of_its_type_and_the_best_comes_first() -> None:
     found = find([0.9, 0.5, 0.6, 0.8, 0.7], "aabbc")
-    assert [one.node for one in found] == ["n3", "n4", "n1"]
+    assert [(one.node, one.gpu_type) for one in found] == [("n3", "b"), ("n4", "c"), ("n1", "a")]
 
 
 def test_there_are_few_in_a_fleet_of_many_types() -> None:

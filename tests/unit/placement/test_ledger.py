@@ -1,9 +1,11 @@
+from math import hypot
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perllm.learning.lengths import LengthLaw
+from perllm.learning.lengths import REACH, LengthLaw
 from perllm.placement.ledger import RESERVATION_S, Ledger
 from perllm.policy.problem import FloatArray
 from unit.placement.flights import make_flight
@@ -209,6 +211,18 @@ class TestHarm:
         assert tight > 10 * roomy
         assert tight > 10 * hopeless
         assert tight > 0.1
+
+    def test_is_how_much_likelier_the_task_is_late_if_a_twentieth_of_the_time_left_is_lost(self) -> None:
+        flight = make_flight(time_left_s=18.0, contention_s=0.0, reading_s=1e-6, length_kind=1)
+        tokens = np.array([80.0, 160.0, 156.0])  # written, in time, and in time but for a twentieth of 8 s
+        spread = hypot(flight.inference.length_spread, flight.forecast.time_spread)
+        edges = np.linspace(-REACH, REACH, SHAPES.shape[1])
+        written, in_time, nudged = np.interp((np.log(tokens) - 5.0) / spread, edges, SHAPES[1])
+        ledger = Ledger()
+        ledger.confirm(flight, 0.0)
+        ledger.refresh(10.0, np.stack([np.linspace(0.0, 1.0, len(edges)), SHAPES[1]]))
+        slow = float(ledger.loads(ROWS, 10.0).slow_harm[0])
+        assert slow == pytest.approx((in_time - nudged) / (1.0 - written) / 0.05, rel=1e-5)
 
     def test_of_a_delay_is_that_of_the_share_of_the_time_left(self) -> None:
         ledger = Ledger()
