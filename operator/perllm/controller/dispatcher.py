@@ -153,7 +153,15 @@ class Dispatcher:
         if other is not None:
             tokens = action.placement.inference.output_tokens
             self._savings.note(
-                Ending(real=None, other=other, output_tokens=tokens, due_s=request.due_s, is_met=False, energy_j=0.0)
+                Ending(
+                    real=None,
+                    other=other,
+                    output_tokens=tokens,
+                    due_s=request.due_s,
+                    is_met=False,
+                    took_s=None,
+                    energy_j=0.0,
+                )
             )
 
     async def _create(self, task: PendingTask, placement: Placement) -> None:

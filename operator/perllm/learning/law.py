@@ -158,10 +158,6 @@ class PooledLaw:
         """Return the standard deviation of ln y around its prediction, that of a type hardly known included."""
         return float(self.scale[row])
 
-    def scatter(self, row: int) -> float:
-        """Return the standard deviation of ln y around its law in hindsight; no more than when decisions are made."""
-        return min(self._laws[int(self.group_of_row[row])].spread, float(self.scale[row]))
-
     def doubt(self, features: FloatArray) -> FloatArray:
         """Return what is not known of the laws of types: the standard deviation of ln(theta'x) as learned so far.
 

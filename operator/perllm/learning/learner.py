@@ -152,10 +152,14 @@ class Learner:
         """Whether this outcome is already part of the learned state."""
         return self._recent[outcome.run.node].contains(outcome.run.task_id, outcome.finished_s)
 
-    def learn(self, outcome: Outcome) -> float | None:
+    def learn(self, outcome: Outcome, own: Feedback | None = None) -> float | None:
         """Learn from an outcome and return its reward; None when it was learned before or is implausible.
 
         The node must have been registered.
+
+        Args:
+            outcome: the outcome.
+            own: what the policy's own choice came to, if the task ran by another one.
         """
         if self.has_learned(outcome) or self._discards(outcome):
             return None
@@ -183,18 +187,7 @@ class Learner:
         self._remember(row, outcome.run.model)
         self._recent[outcome.run.node].add(outcome.run.task_id, outcome.finished_s)
         self.revisions.change(outcome.run.node)
-        return self._policy.learn(
-            Feedback(
-                model=outcome.run.model,
-                row=row,
-                latency_s=outcome.latency_s,
-                deadline_s=outcome.deadline_s,
-                energy_j=outcome.predicted_energy_j if outcome.energy_j is None else outcome.energy_j,
-                prompt_tokens=outcome.run.prompt_tokens,
-                output_tokens=outcome.output_tokens,
-                resource_slack=outcome.resource_slack,
-            )
-        )
+        return self._policy.learn(own or _judge_choice(outcome, row))
 
     def learn_ended(self, ended: Ended) -> bool:
         """Learn from a run that was ended at its deadline; return False when it was learned before or is implausible.
@@ -391,6 +384,20 @@ def _check_laws(state: dict[str, Any], prior: Prior) -> None:
         LengthLaw().import_better(state["lengths"])
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+def _judge_choice(outcome: Outcome, row: int) -> Feedback:
+    """Return what a task came to for the policy that sent it to the node of `row`."""
+    return Feedback(
+        model=outcome.run.model,
+        row=row,
+        latency_s=outcome.latency_s,
+        deadline_s=outcome.deadline_s,
+        energy_j=outcome.predicted_energy_j if outcome.energy_j is None else outcome.energy_j,
+        prompt_tokens=outcome.run.prompt_tokens,
+        output_tokens=outcome.output_tokens,
+        resource_slack=outcome.resource_slack,
+    )
 
 
 def _find_scatter(outcome: Outcome, features: FloatArray, coefficients: FloatArray) -> float | None:

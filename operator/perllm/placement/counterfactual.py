@@ -4,16 +4,17 @@ In active mode the other scheduler is the plain kube-scheduler, in shadow mode P
 """
 
 from dataclasses import dataclass, replace
-from math import hypot
+from math import inf, log
 
 import numpy as np
 
 from perllm.learning.features import MAX_READING, PROMPT_UNIT, energy_features
-from perllm.learning.learner import LOAD_DOUBT
 from perllm.learning.model_laws import ModelLaws, RunRates
 from perllm.placement.flight import Residence
 from perllm.placement.forecast import LEAST_S, ArmForecast
-from perllm.placement.savings import Comparison, Excess, RunningExcess, SavedUnit
+from perllm.placement.saved_deadlines import DeadlineComparison, compare_deadlines
+from perllm.placement.saved_joules import EnergyComparison, compare_joules
+from perllm.placement.savings import Excess, RunningExcess, SavedUnit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,7 @@ class Circumstances:
         output_tokens: tokens written.
         residence: what it met on its node.
         met_s: in how many seconds it met that, if it would have been there for longer or less; None for the run itself.
+        reading_share: in which share of the time its node reads prompts of others after that.
         is_served: whether it ran as a request.
     """
 
@@ -51,6 +53,7 @@ class Circumstances:
     output_tokens: float
     residence: Residence
     met_s: float | None = None
+    reading_share: float = 0.0
     is_served: bool = False
 
 
@@ -67,12 +70,10 @@ def revise(prospect: Prospect, laws: ModelLaws, row: int, *, run: Circumstances)
     rates = laws.find_rates(np.array([row]), is_served=run.is_served)
     run_s = _find_run_s(rates, prospect, run)
     run_j = float(laws.energy.coefficients[row] @ energy_features(run.prompt_tokens, run.output_tokens, occupancy))
-    load_doubt_s = LOAD_DOUBT * times.cold * float(rates.load_s[0])
     forecast = replace(
         prospect.forecast,
         times=replace(times, fixed_s=prospect.wait_s + times.transfer_s + run_s, token_s=0.0),
         energy=replace(energy, fixed_j=energy.transmission_energy_j + run_j, token_j=0.0),
-        time_spread=hypot(laws.latency.scatter(row), load_doubt_s / max(run_s, LEAST_S)),
     )
     return replace(prospect, forecast=forecast)
 
@@ -91,8 +92,12 @@ def _find_run_s(rates: RunRates, prospect: Prospect, run: Circumstances) -> floa
         return first_s + others_s + run.output_tokens * token_s
     foreseen_s = times.fixed_s - prospect.wait_s - times.transfer_s
     waited_s = min(max(foreseen_s - first_s, 0.0), others_s)
-    share = min((others_s - waited_s) / max(run.met_s, LEAST_S), MAX_READING)
-    return (first_s + waited_s + run.output_tokens * token_s) / (1.0 - share)
+    start_s, later_s = float(rates.find_first_s(0.0, times.cold)[0]), others_s - waited_s
+    own_s = first_s + waited_s + run.output_tokens * token_s
+    if own_s + later_s > run.met_s:
+        return (own_s + later_s - run.reading_share * run.met_s) / (1.0 - run.reading_share)
+    share = min(later_s / max(run.met_s - start_s, LEAST_S), MAX_READING)
+    return start_s + (own_s - start_s) / (1.0 - share)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +110,7 @@ class Ending:
         output_tokens: length of its answer, as observed; as expected where it is not known.
         due_s: Unix time of its deadline.
         is_met: whether it was in time.
+        took_s: seconds from when it was sent to its node to its end; None if it did not run to its end.
         energy_j: what it took, transmission included; None where that could not be measured.
     """
 
@@ -113,6 +119,7 @@ class Ending:
     output_tokens: float
     due_s: float
     is_met: bool
+    took_s: float | None
     energy_j: float | None
 
 
@@ -125,47 +132,49 @@ class Savings:
 
     def __init__(self, *, is_shadow: bool) -> None:
         self._is_shadow = is_shadow
-        self._excesses = {unit: RunningExcess(unit) for unit in SavedUnit}
+        self._joules = RunningExcess(compare_joules)
+        self._deadlines = RunningExcess(compare_deadlines)
 
     def note(self, *endings: Ending) -> None:
         """Count tasks; their energy only where that is known."""
         for ending in endings:
-            self._excesses[SavedUnit.DEADLINES].add(_compare_deadline(ending))
+            self._deadlines.add(_compare_deadline(ending))
             if ending.energy_j is not None:
-                self._excesses[SavedUnit.JOULES].add(_compare_energy(ending, ending.energy_j))
+                self._joules.add(_compare_energy(ending, ending.energy_j))
 
     def of(self, unit: SavedUnit) -> Excess:
         """Return the joules that PerLLM takes less, or the deadlines that it meets more."""
-        more = self._excesses[unit].excess
+        more = (self._joules if unit is SavedUnit.JOULES else self._deadlines).excess
         return more if (unit is SavedUnit.JOULES) is not self._is_shadow else -more
 
 
-def _compare_energy(ending: Ending, energy_j: float) -> Comparison:
+def _compare_energy(ending: Ending, energy_j: float) -> EnergyComparison:
     real, other, tokens = ending.real, ending.other, ending.output_tokens
-    return Comparison(
-        observed=energy_j,
-        expected=real.forecast.energy_given_j(tokens) if real else 0.0,
-        other_expected=other.forecast.energy_given_j(tokens),
+    return EnergyComparison(
+        observed_j=energy_j,
+        expected_j=real.forecast.energy_given_j(tokens) if real else 0.0,
+        other_expected_j=other.forecast.energy_given_j(tokens),
         gpu_type=real.gpu_type if real else "",
         other_gpu_type=other.gpu_type,
         is_same=real is not None and real.node == other.node,
-        has_run=real is not None,
     )
 
 
-def _compare_deadline(ending: Ending) -> Comparison:
-    """Return whether a task was in time, and its chance to be so elsewhere."""
-    real, other = ending.real, ending.other
-    return Comparison(
-        observed=float(ending.is_met),
-        expected=_hit_chance(real, ending) if real else 0.0,
-        other_expected=_hit_chance(other, ending),
+def _compare_deadline(ending: Ending) -> DeadlineComparison:
+    """Return how far a task was from what the laws give it, and how far from its deadline it would be elsewhere."""
+    real, other, tokens = ending.real, ending.other, ending.output_tokens
+    error = None
+    if real is not None and ending.took_s is not None:
+        error = _find_log_ratio(ending.took_s, real.forecast.latency_given_s(tokens))
+    return DeadlineComparison(
+        is_met=ending.is_met,
+        error=error,
+        other_reach=_find_log_ratio(ending.due_s - other.at_s, other.forecast.latency_given_s(tokens)),
         gpu_type=real.gpu_type if real else "",
         other_gpu_type=other.gpu_type,
         is_same=real is not None and real.node == other.node,
-        has_run=real is not None,
     )
 
 
-def _hit_chance(choice: Prospect, ending: Ending) -> float:
-    return choice.forecast.hit_chance_given(ending.output_tokens, ending.due_s - choice.at_s)
+def _find_log_ratio(span_s: float, expected_s: float) -> float:
+    return log(span_s / max(expected_s, LEAST_S)) if span_s > 0.0 else -inf

@@ -26,8 +26,9 @@ from perllm.placement.ledger import Ledger
 from perllm.placement.loaded_models import LoadedModels
 from perllm.placement.placer import Placement, Placer
 from perllm.placement.request import PlacementRequest
+from perllm.policy.problem import Feedback
 
-STEP_S = 0.1
+STEP_S = 0.02
 """An end is put off by at least so much, and not for less."""
 
 
@@ -54,10 +55,11 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class _Met:
-    """What a task met on the node of the other choice, and in how many seconds."""
+    """What a task met on the node of the other choice, in how many seconds, and how busy reading the node is then."""
 
     residence: Residence
     in_s: float
+    reading_share: float
 
 
 class Rehearsal:
@@ -71,6 +73,7 @@ class Rehearsal:
         learner: its laws.
         choose: returns the arm that the other scheduler chooses, None if it places the task nowhere; None to rehearse
             nothing.
+        is_own: whether that is our own rule, next to the real choices of another.
         rng: draws the lengths of answers.
         now_s: monotonic clock.
     """
@@ -84,6 +87,7 @@ class Rehearsal:
         fleet: Fleet,
         learner: Learner,
         choose: Callable[[Placement], int | None] | None,
+        is_own: bool = False,
         rng: Random,
         now_s: Callable[[], float],
     ) -> None:
@@ -93,6 +97,7 @@ class Rehearsal:
         self._fleet = fleet
         self._learner = learner
         self._choose = choose
+        self._is_own = is_own
         self._now_s = now_s
         self._rng = rng
         self._prospects: dict[str, Prospect] = {}
@@ -137,18 +142,33 @@ class Rehearsal:
         if other is None:
             return None
         if outcome is not None:
-            run = read_circumstances(outcome)
-            real, met = self._revise(real, outcome.run.model, run), self._find_met(decision.task_id)
-            if met is not None:
-                rehearsed = replace(run, residence=met.residence, met_s=met.in_s)
-                other = self._revise(other, outcome.run.model, rehearsed)
+            real = self._revise(real, outcome.run.model, read_circumstances(outcome))
+            other = self._revise_other(other, outcome)
         return Ending(
             real=real,
             other=other,
             output_tokens=decision.inference.output_tokens if outcome is None else outcome.output_tokens,
             due_s=due_s,
             is_met=outcome is not None and outcome.latency_s <= outcome.deadline_s,
+            took_s=None if outcome is None else outcome.finished_s - decision.decided_s,
             energy_j=None if outcome is None else outcome.energy_j,
+        )
+
+    def judge_own(self, outcome: Outcome) -> Feedback | None:
+        """Return what a task would have come to by our own choice; None if that is the real one, or there is none."""
+        known = self._prospects.get(outcome.run.task_id)
+        if not self._is_own or known is None or known.node not in self._fleet.nodes:
+            return None
+        other, tokens = self._revise_other(known, outcome), outcome.output_tokens
+        return Feedback(
+            model=outcome.run.model,
+            row=self._fleet.row(other.node),
+            latency_s=other.at_s - (outcome.finished_s - outcome.latency_s) + other.forecast.latency_given_s(tokens),
+            deadline_s=outcome.deadline_s,
+            energy_j=other.forecast.energy_given_j(tokens),
+            prompt_tokens=outcome.run.prompt_tokens,
+            output_tokens=tokens,
+            resource_slack=outcome.resource_slack,
         )
 
     def forget(self, task_id: str) -> None:
@@ -166,7 +186,20 @@ class Rehearsal:
         run, residence = self._runs.get(task_id), self._ledger.observe(task_id, now_s)
         if run is None or residence is None:
             return self._met.get(task_id)
-        return _Met(residence, run.find_met_s(now_s))
+        return self._describe_met(run, residence, now_s)
+
+    def _describe_met(self, run: _Run, residence: Residence, now_s: float) -> _Met:
+        reading_share = self._ledger.loads(np.array([run.flight.row]), now_s).reading_share
+        return _Met(residence, run.find_met_s(now_s), float(reading_share[0]))
+
+    def _revise_other(self, other: Prospect, outcome: Outcome) -> Prospect:
+        """Return what is expected under the other choice, given the real answer and what the task met there."""
+        met = self._find_met(outcome.run.task_id)
+        if met is None:
+            return other
+        run = read_circumstances(outcome)
+        rehearsed = replace(run, residence=met.residence, met_s=met.in_s, reading_share=met.reading_share)
+        return self._revise(other, outcome.run.model, rehearsed)
 
     def _revise(self, prospect: Prospect, model: str, run: Circumstances) -> Prospect:
         if prospect.node not in self._fleet.nodes:
@@ -210,7 +243,7 @@ class Rehearsal:
                 continue
             run, residence = self._runs.pop(task_id), self._ledger.release(task_id, end_s)
             if residence is not None and task_id in self._prospects:
-                self._met[task_id] = _Met(residence, run.find_met_s(end_s))
+                self._met[task_id] = self._describe_met(run, residence, end_s)
 
     def _find_end_s(self, run: _Run, now_s: float) -> float:
         """Return when a task ends, as far as known by what it has met until now."""
@@ -245,7 +278,17 @@ def build_rehearsal(
     """
     ledger, loaded = Ledger(), LoadedModels()
     placer, choose = build_placer(ledger, loaded=loaded), _find_rule(other, fleet, rng)
-    return Rehearsal(placer, ledger, loaded, fleet=fleet, learner=learner, choose=choose, rng=rng, now_s=now_s)
+    return Rehearsal(
+        placer,
+        ledger,
+        loaded,
+        fleet=fleet,
+        learner=learner,
+        choose=choose,
+        is_own=other is OtherScheduler.PERLLM,
+        rng=rng,
+        now_s=now_s,
+    )
 
 
 def _find_rule(other: OtherScheduler, fleet: Fleet, rng: Random) -> Callable[[Placement], int | None] | None:

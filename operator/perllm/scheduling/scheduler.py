@@ -373,7 +373,7 @@ class Scheduler:
         """
         if not self._learner.knows(outcome.run.node):
             self._learner.register(outcome.run.node, gpu_type)
-        return self._learner.learn(outcome)
+        return self._learner.learn(outcome, self._rehearsal.judge_own(outcome))
 
     @recorded
     def learn_ended(self, ended: Ended) -> bool:

@@ -9,6 +9,7 @@ from perllm.placement.ledger import Ledger
 from perllm.placement.loaded_models import LoadedModels
 from perllm.placement.placer import Placement
 from perllm.placement.rehearsal import Rehearsal
+from unit.learning.outcomes import make_outcome
 from unit.placement.cluster_of import Setting, make_node, make_placer, make_request, make_setting
 
 
@@ -37,7 +38,7 @@ def choose_first(placement: Placement) -> int | None:
     return 0 if len(placement.names) else None
 
 
-def make_rehearsed(slots: float = 4.0) -> Rehearsed:
+def make_rehearsed(slots: float = 4.0, *, is_own: bool = False) -> Rehearsed:
     real = make_setting(make_node("n", slots=slots))
     ledger, loaded = Ledger(), LoadedModels()
     rehearsal = Rehearsal(
@@ -47,6 +48,7 @@ def make_rehearsed(slots: float = 4.0) -> Rehearsed:
         fleet=real.fleet,
         learner=real.learner,
         choose=choose_first,
+        is_own=is_own,
         rng=Random(0),
         now_s=lambda: real.now_s,
     )
@@ -103,6 +105,23 @@ def test_a_choice_is_made_once_and_kept_until_the_task_is_gone() -> None:
     assert rehearsal.find("a") == first
     rehearsal.forget("a")
     assert rehearsal.find("a") is None
+
+
+def test_in_shadow_mode_the_policy_learns_what_its_own_choice_would_have_taken() -> None:
+    """Else a deadline would be priced by the energy of tasks as the real scheduler places them."""
+    rehearsed = make_rehearsed(is_own=True)
+    outcome = make_outcome(task_id="a", node="other", inference_energy_j=1e6)
+    assert rehearsed.rehearsal.judge_own(outcome) is None
+    rehearsed.foresee("a")
+    own = rehearsed.rehearsal.judge_own(outcome)
+    assert own is not None
+    assert (own.row, own.energy_j < 1e5) == (0, True)
+
+
+def test_in_active_mode_it_learns_from_the_real_one() -> None:
+    rehearsed = make_rehearsed(is_own=False)
+    rehearsed.foresee("a")
+    assert rehearsed.rehearsal.judge_own(make_outcome(task_id="a")) is None
 
 
 def test_requests_to_model_servers_are_not_rehearsed() -> None:
