@@ -262,18 +262,31 @@ class Reconciler:
         looks_s = [next_look_s(pod, self._patience, task.due_s, now_s) for pod in pods]
         looks_s += [lifecycle.find_closed_s(task, pod) for pod in pods]
         waits_s = [look_s - now_s for look_s in looks_s if look_s is not None and look_s > now_s]
+        unmeasured: Pod | None = None
         if not status.phase.is_final:
             verdict_s = lifecycle.find_verdict_s(task, tracked.all_pods)
             waits_s += [verdict_s - now_s] if verdict_s > now_s else []
         elif status.observed is not None and status.observed.energy_quality is None and step.finished is not None:
+            unmeasured = None if waits_s else step.finished
             waits_s.append(self._settlement.find_pause_s(step.finished, now_s))
         if waits_s:
-            loop = asyncio.get_running_loop()
-            tracked.timer = loop.call_later(max(min(waits_s), 0.0) + 0.001, self._wake, task)
+            self._set_timer(tracked, min(waits_s), unmeasured)
 
-    def _wake(self, task: Task) -> None:
-        if self._tracking.find(task.key, task.uid) is not None:
-            self.reconcile(task.key)
+    def _set_timer(self, tracked: Tracked, pause_s: float, unmeasured: Pod | None) -> None:
+        """Look at a task again after a pause; `unmeasured` is its pod if nothing but the energy of that is awaited."""
+        work = partial(self._wake, tracked.task, unmeasured)
+        loop, key = asyncio.get_running_loop(), tracked.task.key
+        guarded = partial(self._guard.run, "task state", key, work, on_fault=partial(self.report_fault, key))
+        tracked.timer = loop.call_later(max(pause_s, 0.0) + 0.001, guarded)
+
+    def _wake(self, task: Task, unmeasured: Pod | None) -> None:
+        tracked, now_s = self._tracking.find(task.key, task.uid), self._unix_now()
+        if tracked is None:
+            return
+        if unmeasured is not None and self._settlement.is_awaited(unmeasured, now_s):
+            self._set_timer(tracked, self._settlement.find_pause_s(unmeasured, now_s), unmeasured)
+        else:
+            self._reconcile(task.key)
 
 
 def _find_delay_s(before: TaskStatus, status: TaskStatus, delayed: int) -> float:

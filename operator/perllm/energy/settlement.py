@@ -95,16 +95,14 @@ class Settlement:
 
     def measure(self, pod: Pod, transmission_energy_j: float, now_s: float) -> Attribution | None:
         """Return a finished pod's energy, including transmission; None while samples are still awaited."""
-        if pod.node is None or pod.timing is Timing.UNKNOWN:
-            return MISSING
-        own = self._spans[pod.node].find(pod.uid)
-        if own is None or own.end_s == FOREVER_S:
-            own = _read_span(pod, now_s)
-        if now_s < own.end_s + SETTLING_S:
-            return None
-        if not self._history.covers(pod.node, own.end_s):
-            return None if now_s - own.end_s < self._patience_s else MISSING
         node = pod.node
+        if node is None or pod.timing is Timing.UNKNOWN:
+            return MISSING
+        if self.is_awaited(pod, now_s):
+            return None
+        own = self._find_own(node, pod, now_s)
+        if not self._history.covers(node, own.end_s):
+            return MISSING
         intervals = self._history.intervals(node, own.start_s, own.end_s, lambda: self.find_presence(node))
         if not len(intervals.times_s):
             return MISSING
@@ -116,6 +114,14 @@ class Settlement:
             return share
         quality = _limit_quality(share.quality, pod.timing)
         return Attribution(share.energy_j + transmission_energy_j, quality, share.idle_j)
+
+    def is_awaited(self, pod: Pod, now_s: float) -> bool:
+        """Whether a finished pod cannot be measured yet: the samples, or pods that ran at the same time, may follow."""
+        if pod.node is None or pod.timing is Timing.UNKNOWN:
+            return False
+        end_s = self._find_own(pod.node, pod, now_s).end_s
+        is_new = now_s < end_s + SETTLING_S
+        return is_new or (now_s - end_s < self._patience_s and not self._history.covers(pod.node, end_s))
 
     def find_pause_s(self, pod: Pod, now_s: float) -> float:
         """Return after which pause the energy of a finished pod may be measured that still cannot be."""
@@ -160,6 +166,11 @@ class Settlement:
         node = self._nodes.get(pod_uid)
         if node is not None and self._spans[node].forget_running(pod_uid):
             del self._nodes[pod_uid]
+
+    def _find_own(self, node: str, pod: Pod, now_s: float) -> Span:
+        """Return when the inference of a finished pod ran."""
+        known = self._spans[node].find(pod.uid)
+        return _read_span(pod, now_s) if known is None or known.end_s == FOREVER_S else known
 
     def _put(self, node: str, span: Span) -> None:
         self._spans[node].put(span)

@@ -12,7 +12,7 @@ from perllm.cluster.devices import read_claim
 from perllm.cluster.pod import read_pod
 from perllm.cluster.pod_ends import PodPatience
 from perllm.cluster.times import format_time
-from perllm.controller.reconciler import PROGRESS_DELAY_S
+from perllm.controller.reconciler import PROGRESS_DELAY_S, Reconciler
 from perllm.controller.settings import ControllerSettings
 from perllm.energy.bill import Owner
 from perllm.energy.settlement import SETTLING_S
@@ -107,6 +107,25 @@ async def test_an_outcome_is_learned_once_it_is_stored(cluster: Cluster) -> None
     assert cluster.parts.learner.summaries("n") == {}
     await asyncio.sleep(20)
     assert cluster.parts.learner.summaries("n")["m"].count == 1
+
+
+async def test_a_task_is_not_reconciled_while_only_its_energy_is_awaited(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.create()
+    await asyncio.sleep(2)
+    cluster.bind()
+    await asyncio.sleep(38)
+    ended = {"exitCode": 0, "startedAt": "1970-01-01T00:16:42Z", "finishedAt": "1970-01-01T00:17:19Z"}
+    cluster.pod(status={"phase": "Succeeded", "containerStatuses": [container({"terminated": ended})]})
+    await asyncio.sleep(1)
+    reconciled = list[Any]()
+    with monkeypatch.context() as patched:
+        patched.setattr(Reconciler, "_reconcile", lambda *_: reconciled.append(1))
+        await asyncio.sleep(20)
+    assert not reconciled
+    await asyncio.sleep(15)
+    assert cluster.status()["observed"]["energyQuality"] == "missing"
 
 
 async def test_a_restart_loses_nothing_and_runs_nothing_twice(cluster: Cluster) -> None:

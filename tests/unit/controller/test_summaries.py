@@ -97,7 +97,7 @@ async def test_a_restart_between_end_and_measurement_logs_the_end_once(
     cluster.bind()
     await asyncio.sleep(8.5)
     # No timer wakes a process that is gone.
-    monkeypatch.setattr(Reconciler, "_wake", lambda reconciler, task: None)
+    monkeypatch.setattr(Reconciler, "_wake", lambda *_: None)
     cluster.finish()
     await asyncio.sleep(0.1)
     cluster.stop()
