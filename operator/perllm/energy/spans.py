@@ -7,9 +7,11 @@ and takes as long as the node needs for so many tokens. Whatever else passes bet
 such as its way through the network and the prompts before it, is waiting.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heapreplace
 from math import inf
+from operator import attrgetter
 
 import numpy as np
 
@@ -85,7 +87,7 @@ def weigh(spans: Sequence[Span], usage: Usage) -> list[Window]:
     """
     counted = [span for span in spans if span.is_counted]
     readings = find_readings(counted, usage)
-    readings |= _expect_readings([span for span in spans if not span.is_counted], readings.values(), usage)
+    readings |= _expect_readings(spans, readings, usage)
     powers_w = _expect_powers_w(counted, readings, usage.occupancy).tolist()
     usual_w = sum(powers_w) / len(powers_w) if powers_w else 1.0
     weights = dict(zip((span.pod_uid for span in counted), powers_w, strict=True))
@@ -127,17 +129,21 @@ def observe_usage(spans: Sequence[Span], gpus: float) -> Usage:
 
 
 def _expect_readings(
-    spans: Sequence[Span], known: Collection[tuple[float, float]], usage: Usage
+    spans: Sequence[Span], known: Mapping[str, tuple[float, float]], usage: Usage
 ) -> dict[str, tuple[float, float]]:
-    """Return when the prompts of tasks that do not say so should have been read: after those queued before them."""
-    if not known or usage.token_s == inf:
+    """Return when the prompts of tasks that do not say so should have been read: in the order of their requests."""
+    if usage.token_s == inf:
         return {}
-    begins_s, ends_s = np.array(list(known)).T
-    readings = {}
-    for span in spans:
-        before = ends_s[(begins_s <= span.start_s) & (ends_s > span.start_s)]
-        begin_s = min(float(before.max(initial=span.start_s)), span.end_s)
-        readings[span.pod_uid] = (begin_s, min(begin_s + span.prompt_tokens * usage.token_s, span.end_s))
+    free_s, readings = [-inf] * max(round(usage.gpus), 1), dict[str, tuple[float, float]]()
+    for span in sorted(spans, key=attrgetter("start_s")):
+        reading = known.get(span.pod_uid)
+        if reading is None and span.is_counted:
+            continue
+        if reading is None:
+            begin_s = min(max(span.start_s, free_s[0]), span.end_s)
+            reading = (begin_s, min(begin_s + span.prompt_tokens * usage.token_s, span.end_s))
+            readings[span.pod_uid] = reading
+        heapreplace(free_s, max(free_s[0], reading[1]))
     return readings
 
 

@@ -58,6 +58,12 @@ def test_a_running_task_is_expected_to_have_read_its_prompt_after_the_ones_befor
     assert (reading.start_s, reading.end_s) == (2.5, 4.5)
 
 
+def test_prompts_of_running_tasks_are_expected_to_be_read_one_after_the_other() -> None:
+    running = [Span("a", 2.0, inf, 200.0), Span("b", 2.1, inf, 100.0)]
+    readings = [window.phases[1] for window in weigh([*running, span("c", 0.0, 9.0, 2.5)], Usage(token_s=0.01))]
+    assert [(one.start_s, one.end_s) for one in readings[:2]] == [(2.5, 4.5), (4.5, 5.5)]
+
+
 def test_a_task_that_was_ended_before_it_said_how_far_it_came_weighs_as_much_as_the_others() -> None:
     decoder, ended = weigh([span("a", 0.0, 9.0, 1.0), Span("b", 0.0, 9.0, 100.0)], Usage(token_s=0.01))
     assert ended.weight == decoder.weight
