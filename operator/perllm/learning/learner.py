@@ -189,7 +189,7 @@ class Learner:
         self._remember(row, outcome.run.model)
         self._recent[outcome.run.node].add(outcome.run.task_id, outcome.finished_s)
         self.revisions.change(outcome.run.node)
-        return self._policy.learn(own or _judge_choice(outcome, row))
+        return self._policy.learn(own or judge_choice(outcome, row))
 
     def learn_ended(self, ended: Ended) -> bool:
         """Learn from a run that was ended at its deadline; return False when it was learned before or is implausible.
@@ -392,7 +392,7 @@ def _check_laws(state: dict[str, Any], prior: Prior) -> None:
         raise ValueError(f"{name}: {error}") from error
 
 
-def _judge_choice(outcome: Outcome, row: int) -> Feedback:
+def judge_choice(outcome: Outcome, row: int) -> Feedback:
     """Return what a task came to for the policy that sent it to the node of `row`."""
     return Feedback(
         model=outcome.run.model,

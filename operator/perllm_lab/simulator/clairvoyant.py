@@ -9,7 +9,7 @@ reference that no policy should beat, but not a bound: nothing proves that no or
 
 import numpy as np
 
-from perllm.learning.learner import Learner
+from perllm.learning.learner import Learner, judge_choice
 from perllm.learning.lengths import Length
 from perllm.learning.model_laws import UsualTask
 from perllm.learning.outcome import Ended, Outcome
@@ -59,7 +59,7 @@ class TrueLearner(Learner):
         points: FloatArray = np.array([tokens])
         return Length(float(np.log(tokens)), self._doubt, points, tokens)
 
-    def learn(self, outcome: Outcome) -> float | None:
+    def learn(self, outcome: Outcome, own: Feedback | None = None) -> float | None:
         """Record that the model is loaded, and learn what the true laws do not contain: how other tasks come and go."""
         row = self._rows[outcome.run.node]
         known = self._know(outcome.run.model, row)
@@ -67,18 +67,7 @@ class TrueLearner(Learner):
         self._set_latency_law(outcome.run.node)
         if outcome.run_error is not None and outcome.run.cold <= 0.0:
             known.latency.account(row, outcome.run_error)
-        return self._policy.learn(
-            Feedback(
-                model=outcome.run.model,
-                row=row,
-                latency_s=outcome.latency_s,
-                deadline_s=outcome.deadline_s,
-                energy_j=outcome.energy_j or 0.0,
-                prompt_tokens=outcome.run.prompt_tokens,
-                output_tokens=outcome.output_tokens,
-                resource_slack=outcome.resource_slack,
-            )
-        )
+        return self._policy.learn(own or judge_choice(outcome, row))
 
     def learn_ended(self, ended: Ended) -> bool:
         """Account for a run that was ended: it took longer than foreseen, or as long at least."""
