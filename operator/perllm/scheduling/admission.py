@@ -3,9 +3,12 @@
 A task that may be rejected is rejected once no node gives it the chance that the configuration requires. Predictions
 can err: if they were too pessimistic about a model, none of its tasks would ever start, and the error would never be
 found. So while no task of a model starts, a small share of its rejected tasks is started as probes: tasks that cost no
-other task anything, and that would be in time if their prediction were wrong by as much as predictions can be.
+other task anything, and that would be in time if their prediction were wrong by as much as predictions usually can be.
+It may be wrong by more: what was learned while the nodes hardly ran says nothing once they run again. So after half a
+minute without a start, one more is started whatever is predicted.
 """
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
@@ -26,10 +29,21 @@ MIN_HIT_CHANCE = 0.5
 PROBE_SHARE = 0.05
 
 MAX_ERROR = 4.0
-"""Predictions are too long by this factor at most: a task that would be late even then teaches nothing as a probe."""
+"""Predictions are seldom too long by more than this: a task that would be late even then is a poor probe."""
+
+LONGEST_PAUSE_S = 30.0
+"""Without a start for so long, a task is a probe whatever is predicted."""
 
 MAX_MODELS = 1000
 """Models whose rejections are counted at a time; model names come from tasks."""
+
+
+@dataclass(slots=True)
+class _Pause:
+    """Rejections of a model in a row: since when, and how many probes are due by their number."""
+
+    since_s: float
+    due: float = 0.0
 
 
 class Admission:
@@ -44,7 +58,7 @@ class Admission:
     def __init__(self, min_hit_chance: float | None = MIN_HIT_CHANCE, probe_share: float = PROBE_SHARE) -> None:
         self._min_hit_chance = min_hit_chance
         self._probe_share = probe_share
-        self._due: dict[str, float] = {}
+        self._pauses: dict[str, _Pause] = {}
 
     def judge(self, placement: Placement, on_infeasible: OnInfeasible) -> Verdict:
         """Return what to do about a waiting task now; a rejection is final.
@@ -55,7 +69,7 @@ class Admission:
         may_reject = on_infeasible is OnInfeasible.REJECT
         verdict = self._judge_strictly(placement) if may_reject else _judge_patiently(placement)
         if verdict is Verdict.START:
-            self._due.pop(placement.inference.model, None)
+            self._pauses.pop(placement.inference.model, None)
         return verdict
 
     def explain_rejection(self, placement: Placement, deadline: str) -> str:
@@ -93,14 +107,21 @@ class Admission:
         return verdict
 
     def _probe_or_reject(self, placement: Placement) -> Verdict:
-        is_probe = _would_teach(placement) and self._probes(placement.inference.model)
-        return Verdict.START if is_probe else Verdict.REJECT
+        return Verdict.START if self._probes(placement) else Verdict.REJECT
 
-    def _probes(self, model: str) -> bool:
-        if len(self._due) >= MAX_MODELS:
-            self._due.clear()
-        self._due[model] = self._due.get(model, 0.0) + self._probe_share
-        return self._due[model] >= 1.0
+    def _probes(self, placement: Placement) -> bool:
+        if not self._probe_share or placement.choice.arm is None or not placement.choice.is_harmless:
+            return False
+        pause = self._find_pause(placement.inference.model, placement.decided_s)
+        if placement.arms.latency_s[placement.choice.arm] > MAX_ERROR * placement.inference.time_left_s:
+            return placement.decided_s - pause.since_s >= LONGEST_PAUSE_S
+        pause.due += self._probe_share
+        return pause.due >= 1.0
+
+    def _find_pause(self, model: str, now_s: float) -> _Pause:
+        if len(self._pauses) >= MAX_MODELS and model not in self._pauses:
+            self._pauses.clear()
+        return self._pauses.setdefault(model, _Pause(now_s))
 
 
 def lacks_server(placement: Placement) -> bool:
@@ -138,10 +159,3 @@ def _find_likeliest(placement: Placement) -> int | None:
     chances = np.where(arms.allowed & (arms.compute_capacity > 0), arms.hit_chance, -1.0)
     best = int(chances.argmax()) if len(chances) else None
     return best if best is not None and chances[best] >= 0 else None
-
-
-def _would_teach(placement: Placement) -> bool:
-    choice, arms = placement.choice, placement.arms
-    if choice.arm is None or not choice.is_harmless:
-        return False
-    return bool(arms.latency_s[choice.arm] <= MAX_ERROR * placement.inference.time_left_s)

@@ -79,7 +79,7 @@ class AdmissionSettings(ConfigSection):
         allow_inf_nan=False,
         description="Share of the rejected tasks of a model that run nevertheless while no other task of the model "
         "does, to test whether predictions still hold. Eligible are tasks that harm no other task and are predicted "
-        "to take at most four times the time left. 0 turns it off.",
+        "to take at most four times the time left; after 30 s without a start, also one of the others. 0 turns it off.",
     )
 
 

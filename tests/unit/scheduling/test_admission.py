@@ -1,5 +1,6 @@
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -136,8 +137,15 @@ class TestProbes:
         started = place(CsUcb(), make_node("a"))
         assert self.judged(place(CsUcb(), make_node("a"), left_s=self.NARROW_S), started=started) == {REJECT: 100}
 
-    def test_are_none_where_no_error_could_explain_the_prediction(self) -> None:
+    def test_are_none_where_hardly_any_error_could_explain_the_prediction(self) -> None:
         assert self.judged(place(CsUcb(), make_node("a"), left_s=0.1)) == {REJECT: 100}
+
+    def test_are_rare_but_not_none_whatever_is_predicted_since_nothing_else_would_ever_correct_it(self) -> None:
+        hopeless = place(CsUcb(), make_node("a"), left_s=0.1)
+        admission = Admission()
+        arrivals = (replace(hopeless, decided_s=hopeless.decided_s + second) for second in range(100))
+        starts = [at for at, one in enumerate(arrivals) if admission.judge(one, OnInfeasible.REJECT) is START]
+        assert starts == [30, 61, 92]
 
     def test_are_none_where_they_would_harm_others(self) -> None:
         crowded = place(CsUcb(), make_node("a", slots=4), left_s=self.NARROW_S, busy=3)
