@@ -31,8 +31,8 @@ TASKS_AVERAGED = 200.0
 TARGET = 0.95
 """Share of its time that a node is meant to work at most; what it is given beyond that queues, virtually."""
 
-
 FIGURES = 19
+"""How many of them there are for each node."""
 
 
 class NodeTable:
