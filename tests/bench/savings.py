@@ -135,14 +135,14 @@ def _judge(name: str, unit: SavedUnit, mode: OtherScheduler, sayings: Sequence[S
     said = [one.shadow if is_shadow else one.active for one in sayings]
     real = fmean(one.real for one in sayings)
     held = sum(one.low <= saying.real <= one.high for one, saying in zip(said, sayings, strict=True))
-    width = fmean(one.high - one.low for one in said) / 2
+    width, error = fmean(one.high - one.low for one in said) / 2, fmean(one.total for one in said) - real
     return Row(
         f"{name}: {unit} {'foretold by shadow mode' if is_shadow else 'reported by active mode'}, less the real ones",
         [one.total - saying.real for one, saying in zip(said, sayings, strict=True)],
         "J" if unit is SavedUnit.JOULES else "tasks",
         f"held in {COVERED * len(said):.0f}, half <= {MOST_WIDTH}",
-        f"held in {held} of {len(said)}; half of the interval {width / real:.2f} of the saving, {real:.0f}; "
-        f"bias {fmean(one.total for one in said) / real - 1:+.0%}",
+        f"held in {held} of {len(said)}; half of the interval {width / abs(real):.2f} of the saving, {real:.0f}; "
+        f"bias {error / abs(real):+.0%}",
     )
 
 

@@ -10,6 +10,7 @@ from perllm.learning.features import energy_features, latency_features
 from perllm.learning.learner import Learner
 from perllm.learning.priors import find_prior
 from perllm.learning.recent import CAPACITY, RecentOutcomes
+from perllm.policy.problem import Feedback
 from perllm.policy.table import CsUcbTable
 from unit.learning.outcomes import make_ended, make_outcome
 
@@ -82,6 +83,19 @@ class TestLearning:
     def test_returns_the_reward_of_the_whole_energy(self, learner: Learner) -> None:
         # 310 J of 100 x 10 + 1000 x 0.15 J; slack 0.5 of time and of resources, by its weight of 0.5
         assert learner.learn(make_outcome()) == pytest.approx(-310 / 1150 + 0.25)
+
+    def test_rewards_the_own_choice_of_the_policy_where_the_task_ran_by_another(self, learner: Learner) -> None:
+        own = Feedback(
+            model="m",
+            row=0,
+            latency_s=5.0,
+            deadline_s=10.0,
+            energy_j=1150.0,
+            prompt_tokens=1000.0,
+            output_tokens=100.0,
+            resource_slack=0.5,
+        )
+        assert learner.learn(make_outcome(), own) == pytest.approx(-1.0 + 0.25)
 
     def test_without_measured_energy_rewards_by_the_prediction_and_leaves_the_energy_law_alone(
         self, learner: Learner
