@@ -1,4 +1,4 @@
-"""Savings that were foretold and reported, next to real ones: kube-scheduler runs tasks next to an operator in shadow
+"""Savings that were predicted and reported, next to real ones: kube-scheduler runs tasks next to an operator in shadow
 mode, then PerLLM runs the same tasks in active mode, with the profiles that shadow mode has left.
 
 The nodes are cold at the beginning of both runs. The first tasks, a fifth, are there to learn from and do not count.
@@ -137,7 +137,7 @@ def _judge(name: str, unit: SavedUnit, mode: OtherScheduler, sayings: Sequence[S
     held = sum(one.low <= saying.real <= one.high for one, saying in zip(said, sayings, strict=True))
     width, error = fmean(one.high - one.low for one in said) / 2, fmean(one.total for one in said) - real
     return Row(
-        f"{name}: {unit} {'foretold by shadow mode' if is_shadow else 'reported by active mode'}, less the real ones",
+        f"{name}: {unit} {'predicted by shadow mode' if is_shadow else 'reported by active mode'}, less the real ones",
         [one.total - saying.real for one, saying in zip(said, sayings, strict=True)],
         "J" if unit is SavedUnit.JOULES else "tasks",
         f"held in {COVERED * len(said):.0f}, half <= {MOST_WIDTH}",
