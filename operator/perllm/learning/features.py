@@ -24,9 +24,6 @@ LEAST_LATENCY_SHARES = (0.01, 0.1, 0.02, 0.02, 0.01)
 others' prompts were read during a run; left to itself a regression explains them away, and the node seems to read for
 nothing."""
 
-LATENCY_RATES = (False, True, True, True, False)
-"""Which coefficients of time are rates of the hardware: the start of a pod and the round trip are not."""
-
 MAX_READING = 0.8
 """Nodes read prompts for at most this share of the time: there is always something to decode in between."""
 

@@ -11,8 +11,6 @@ Estimates
              size of a task; the prior is log-normal, since coefficients are physical rates (type_law.py)
     r_n      a random walk seen through the residuals: a scalar Kalman filter with prior N(0, 0.05^2), so a second node
              of a type is good from its first task on, and one that throttles is believed within some ten tasks
-    f        common error of all figures, such as those of an 8B model where one of 70B runs: moves the priors of all
-             types, so what the fastest runs say is known of the others before their own end (empirical Bayes)
     e        errors of decisions: what was foreseen, before others came and went, is off by more than the law is. Their
              scale is averaged per type, over tasks ended at their deadline too, and the bounds of the 90 % interval
              are steered by what they miss (adaptive conformal inference, Gibbs and Candes 2021): where they hold less
@@ -47,12 +45,6 @@ LEAST_INFORMATION = 1e-3
 LEAST_SHARE = 0.01
 """No coefficient falls below this share of its prior where a law is given no others: physical rates are positive."""
 
-COMMON_DEVIATION = 0.5
-"""How far the figures of all types may be off together, as a standard deviation of the logarithm."""
-
-LEAST_STEP = 0.02
-"""The priors of all types are moved once their common error changes by so much: that is dear, and soon over."""
-
 MAX_LOG_RATIO = 3.0
 """No node is more than twenty times as slow as its type, or as fast."""
 
@@ -63,24 +55,19 @@ class PooledLaw:
     Args:
         prior: m0, shape (d,), positive; of every group that is not given one of its own.
         least: no coefficient falls below this share of its prior, shape (d,); `LEAST_SHARE` of all without it.
-        rates: which coefficients are figures that may be off together, shape (d,); all without it.
 
     Attributes:
         coefficients: theta of the type times the node's ratio, shape (rows, d).
     """
 
-    def __init__(
-        self, prior: Sequence[float], least: Sequence[float] | None = None, rates: Sequence[bool] | None = None
-    ) -> None:
+    def __init__(self, prior: Sequence[float], least: Sequence[float] | None = None) -> None:
         self._prior: FloatArray = np.asarray(prior, dtype=np.float64)
         self._least = np.full(len(prior), LEAST_SHARE) if least is None else np.asarray(least, dtype=np.float64)
-        self._rates: FloatArray = np.ones(len(prior)) if rates is None else np.asarray(rates, dtype=np.float64)
         self._laws: dict[int, TypeLaw] = {}
         self._thetas: FloatArray = np.zeros((0, len(prior)))
         self._covariances: FloatArray = np.zeros((0, len(prior), len(prior)))
         self._most_doubt: FloatArray = np.zeros(0)
         self._priors: dict[int, FloatArray] = {}
-        self._common_error = 0.0
         self.group_of_row = np.zeros(0, dtype=np.int64)
         self._log_ratio = np.zeros(0)
         self._variance = np.zeros(0)
@@ -100,8 +87,7 @@ class PooledLaw:
         self.cover(row + 1)
         if group not in self._laws:
             prior = self._priors.get(group, self._prior)
-            self._laws[group] = TypeLaw(prior, self._least * prior, self._rates)
-            self._laws[group].expect_error(self._common_error)
+            self._laws[group] = TypeLaw(prior, self._least * prior)
             self._cover_groups(group + 1)
             self._publish(group)
         if self.group_of_row[row] == group:
@@ -226,23 +212,8 @@ class PooledLaw:
         self._variance[row] = (1.0 - gain) * variance
 
     def _refresh_all(self, number: int) -> None:
-        """Make what was learned of a type known, to the other types too."""
-        changed = self._laws if self._learn_common_error() else (number,)
-        for one in changed:
-            self._publish(one)
-            self._refresh(one, np.flatnonzero(self.group_of_row == one))
-
-    def _learn_common_error(self) -> bool:
-        """Find f by a step of Newton's method, and move the priors of all types; return whether it changed."""
-        laws = self._laws.values()
-        slope = sum(law.slope for law in laws) - self._common_error / COMMON_DEVIATION**2
-        step = slope / (sum(law.information for law in laws) + COMMON_DEVIATION**-2)
-        if abs(step) < LEAST_STEP:
-            return False
-        self._common_error += min(max(step, -1.0), 1.0)
-        for law in laws:
-            law.expect_error(self._common_error)
-        return True
+        self._publish(number)
+        self._refresh(number, np.flatnonzero(self.group_of_row == number))
 
     def _cover_groups(self, size: int) -> None:
         missing = size - len(self._thetas)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from perllm.learning.features import (
-    LATENCY_RATES,
     LEAST_LATENCY_SHARES,
     MAX_READING,
     PROMPT_UNIT,
@@ -126,7 +125,7 @@ class Learner:
     def unload(self, node: str, model: str) -> None:
         """Note that a node does not have the model in memory."""
         row = self._rows[node]
-        self._know(model, row).unload(row)
+        self._know(model, row).loads_from_s[row] = np.inf
 
     def load(self, row: int, model: str, now_s: float) -> None:
         """Note that a node is about to load the model, unless it has it or does so already."""
@@ -147,7 +146,7 @@ class Learner:
         row = self._rows.get(node)
         for known in self._models:
             if row is not None and row < len(known.loads_from_s):
-                known.unload(row)
+                known.loads_from_s[row] = np.inf
 
     def has_learned(self, outcome: Outcome) -> bool:
         """Whether this outcome is already part of the learned state."""
@@ -166,7 +165,6 @@ class Learner:
             return None
         row = self._rows[outcome.run.node]
         known = self._know(outcome.run.model, row)
-        known.served_by_s[row] = min(known.served_by_s[row], outcome.finished_s)
         occupancy, prompt, output = max(outcome.run.occupancy, 1.0), outcome.run.prompt_tokens, outcome.output_tokens
         others = _readable_tokens(outcome.run.others_tokens, outcome.run.run_s, known.latency.coefficients[row])
         features = latency_features(prompt, others, output, occupancy, is_served=outcome.run.is_served)
@@ -338,30 +336,26 @@ class Learner:
         """Learn from a run that may have waited for its model.
 
         One that took less than expected is an observation of the law as well: neither part of it can have taken longer
-        than both. So is one that took more after another run there was complete, when the model was loaded. Otherwise
-        it is not known which part took longer, and the time to load varies more.
+        than both. Of one that took more it is not known which part did, and the time to load varies more.
         """
-        run_s, expected_s = outcome.run.run_s, float(known.latency.coefficients[row] @ features)
-        longest_s = known.longest_load_s(row, run_s, outcome.finished_s)
-        loading_s = min(float(known.load_s[row]) * outcome.run.cold, longest_s)
-        if run_s - loading_s < expected_s:
-            known.latency.learn_roughly(row, features, run_s - loading_s, LOAD_DOUBT * loading_s)
-        elif run_s - longest_s > expected_s:
-            known.latency.learn_roughly(row, features, run_s - longest_s, LOAD_DOUBT * longest_s)
-        self._learn_load(known, row, outcome, float(known.latency.coefficients[row] @ features), longest_s)
+        loading_s = float(known.load_s[row]) * outcome.run.cold
+        warm_s = max(outcome.run.run_s - loading_s, 0.0)
+        if warm_s < known.latency.coefficients[row] @ features:
+            known.latency.learn_roughly(row, features, warm_s, LOAD_DOUBT * loading_s)
+        self._learn_load(known, row, outcome, float(known.latency.coefficients[row] @ features))
 
     def _learn_measured_load(self, known: ModelLaws, row: int, measured_s: float) -> None:
         """Move the loading time of a GPU type towards one that was measured by itself."""
         load_s = known.load_s[row] + MEASURED_LOAD_STEP * (measured_s - known.load_s[row])
         known.load_s[known.alike(row)] = min(max(load_s, 0.0), MAX_RUN_S)
 
-    def _learn_load(self, known: ModelLaws, row: int, outcome: Outcome, warm_s: float, longest_s: float) -> None:
+    def _learn_load(self, known: ModelLaws, row: int, outcome: Outcome, warm_s: float) -> None:
         """Move the loading time of a GPU type towards what a run took beyond one on a node that has the model.
 
         That is `cold` times the loading time and whatever else was unusual: a step of least squares, in which a run
         that met the end of the loading says next to nothing.
         """
-        beyond_s = min(max(outcome.run.run_s - warm_s, 0.0), longest_s) - outcome.run.cold * known.load_s[row]
+        beyond_s = max(outcome.run.run_s - warm_s, 0.0) - outcome.run.cold * known.load_s[row]
         load_s = known.load_s[row] + LOAD_STEP * outcome.run.cold * beyond_s
         known.load_s[known.alike(row)] = min(max(load_s, 0.0), MAX_RUN_S)
 
@@ -383,7 +377,7 @@ def _check_laws(state: dict[str, Any], prior: Prior) -> None:
     """
     try:
         for name, coefficients in (("latency", prior.latency), ("energy", prior.energy)):
-            law = PooledLaw(coefficients, *((LEAST_LATENCY_SHARES, LATENCY_RATES) if name == "latency" else ()))
+            law = PooledLaw(coefficients, LEAST_LATENCY_SHARES if name == "latency" else None)
             law.assign(0, 0)
             law.import_moments(0, state[name])
         name = "lengths"

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from perllm.learning.features import LATENCY_RATES, LEAST_LATENCY_SHARES, OUTPUT_UNIT, PROMPT_UNIT
+from perllm.learning.features import LEAST_LATENCY_SHARES, OUTPUT_UNIT, PROMPT_UNIT
 from perllm.learning.law import PooledLaw
 from perllm.learning.lengths import LengthLaw
 from perllm.learning.outcome import Outcome
@@ -127,25 +127,22 @@ class ModelLaws:
         usual: the mean task lately.
         load_s: by row, how long its GPU type takes to load it.
         loads_from_s: by row, when the node began to load it: -inf where it has served it, inf where it never did.
-        served_by_s: by row, Unix time at which the first run since then was complete; inf before that.
     """
 
     lengths: LengthLaw
-    latency: PooledLaw = field(default_factory=lambda: PooledLaw(GENERIC.latency, LEAST_LATENCY_SHARES, LATENCY_RATES))
+    latency: PooledLaw = field(default_factory=lambda: PooledLaw(GENERIC.latency, LEAST_LATENCY_SHARES))
     energy: PooledLaw = field(default_factory=lambda: PooledLaw(GENERIC.energy))
     summaries: dict[int, ArmSummary] = field(default_factory=dict)
     registrations: int = 0
     usual: UsualTask = field(default_factory=UsualTask)
     load_s: FloatArray = field(default_factory=lambda: np.zeros(0))
     loads_from_s: FloatArray = field(default_factory=lambda: np.zeros(0))
-    served_by_s: FloatArray = field(default_factory=lambda: np.zeros(0))
 
     def cover(self, rows: int) -> None:
         """Make room for `rows` rows."""
         self.latency.cover(rows)
         self.energy.cover(rows)
         self.loads_from_s = extend(self.loads_from_s, rows, fill=np.inf)
-        self.served_by_s = extend(self.served_by_s, rows, fill=np.inf)
         self.load_s = extend(self.load_s, rows, fill=LOAD_S)
 
     def find_rates(self, rows: IntArray, *, is_served: bool) -> RunRates:
@@ -158,20 +155,6 @@ class ModelLaws:
             solo_token_s=solo_token_s / OUTPUT_UNIT,
             contention_s=contention_s / OUTPUT_UNIT,
         )
-
-    def unload(self, row: int) -> None:
-        """Note that the node of `row` does not have the model in memory."""
-        self.loads_from_s[row] = self.served_by_s[row] = np.inf
-
-    def longest_load_s(self, row: int, run_s: float, ended_s: float) -> float:
-        """Return for how much of a run its node may have loaded the model: until another run there was complete.
-
-        Args:
-            row: of the node.
-            run_s: how long the run was.
-            ended_s: Unix time of its end.
-        """
-        return min(max(float(self.served_by_s[row]) - (ended_s - run_s), 0.0), run_s)
 
     def alike(self, row: int) -> IntArray:
         """Return the rows of the nodes with the same GPU type, itself included."""

@@ -2,18 +2,10 @@
 
 The notation is that of law.py: a posterior over theta_g, from the prior m0 and the sums of weighted observations.
 
-    ln theta ~ N(ln m0 + f c, PRIOR_DEVIATION^2) before the first observation, independently for each coefficient
-    f        common error of the figures of all types, found from all of them (law.py)
-    c        which coefficients are such figures: 1 where one is, else 0
+    ln theta ~ N(ln m0, PRIOR_DEVIATION^2) before the first observation, independently for each coefficient
 
 Figures of hardware are wrong by factors: a prior that allows for m0 + m0 would hold a coefficient that is fifty times
 m0 against hundreds of observations, if each of them says little about it.
-
-What the observations of this type say about f is the profile likelihood of f, largest over theta. With C the curvature
-at the likeliest ln theta, that likelihood has
-
-    slope        c'(ln theta - ln m0 - f c) / PRIOR_DEVIATION^2
-    information  c'c / PRIOR_DEVIATION^2 - c'C^-1 c / PRIOR_DEVIATION^4, none without observations
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,19 +58,17 @@ class TypeLaw:
     Args:
         prior: m0, shape (d,), positive.
         least: below which no coefficient falls, shape (d,).
-        rates: c, shape (d,).
 
     Attributes:
         gram, moment: sums over the observations, faded, shapes (d, d) and (d,).
         theta, covariance: of the coefficients, shapes (d,) and (d, d).
         weight: how many outcomes these rest on, faded ones counted less.
-        slope, information: of the likelihood of the common error.
         spread: how far observations scatter around the law, as a deviation of ln y.
         errors: of the decisions on these nodes.
     """
 
-    def __init__(self, prior: FloatArray, least: FloatArray, rates: FloatArray) -> None:
-        self._prior, self._least, self._rates = prior, least, rates
+    def __init__(self, prior: FloatArray, least: FloatArray) -> None:
+        self._prior, self._least = prior, least
         self._prior_logs: FloatArray = np.log(prior)
         self._prior_precision: FloatArray = np.eye(len(prior)) / PRIOR_DEVIATION**2
         self._least_logs: FloatArray = np.log(least)
@@ -87,7 +77,6 @@ class TypeLaw:
         self.theta = prior.copy()
         self.covariance: FloatArray = np.diag((PRIOR_DEVIATION * prior) ** 2.0)
         self.weight = 0.0
-        self.slope = self.information = 0.0
         self._misfits = PRIOR_WEIGHT
         self._misfit_weight = PRIOR_WEIGHT
         self.spread = 1.0
@@ -126,11 +115,6 @@ class TypeLaw:
         deviation: FloatArray = np.sqrt(np.maximum(variances, 0.0)) / np.maximum(features @ self.theta, 1e-9)
         return np.minimum(deviation, MAX_DOUBT)
 
-    def expect_error(self, common: float) -> None:
-        """Move the prior to figures that are off by exp(`common`) together with those of all other types."""
-        self._prior_logs = np.log(self._prior) + common * self._rates
-        self._solve()
-
     def _add(self, features: FloatArray, values: FloatArray, weights: FloatArray) -> None:
         """Add observations, shape (k, d) and (k,), that together weigh at most one."""
         fitted = np.maximum(features @ self.theta, 1e-9)
@@ -158,9 +142,6 @@ class TypeLaw:
                 break
         self.theta = np.exp(logs)
         self.covariance = np.asarray(inverse * np.outer(self.theta, self.theta), dtype=np.float64)
-        rates, precision = self._rates, PRIOR_DEVIATION**-2
-        self.slope = precision * float(rates @ (logs - self._prior_logs))
-        self.information = precision * float(rates @ rates - precision * rates @ inverse @ rates)
 
     def export_moments(self) -> dict[str, list[float]]:
         """Return what is known as plain numbers."""
@@ -177,8 +158,7 @@ class TypeLaw:
         Raises:
             ValueError: they cannot have been learned.
         """
-        law, size = TypeLaw(self._prior, self._least, self._rates), len(self._prior)
-        law._prior_logs = self._prior_logs
+        law, size = TypeLaw(self._prior, self._least), len(self._prior)
         upper = np.triu_indices(size)
         gram = read_numbers(state, "gram", len(upper[0]))
         law.gram[upper] = gram

@@ -44,9 +44,9 @@ class TestRows:
         learner.register("b", "type-x")
         for number in range(50):
             learner.learn(make_outcome(number, run_s=1.0))
-        assert latency_s(learner, np.array([1])) != pytest.approx(latency_s(learner, ROW), rel=0.3)
+        before_s = latency_s(learner, np.array([1]))
         learner.register("b", "type-y")
-        assert latency_s(learner, np.array([1])) == pytest.approx(latency_s(learner, ROW), rel=0.2)
+        assert latency_s(learner, np.array([1])) < before_s / 2
 
     def test_are_looked_up_once_for_each_model_also_when_a_node_has_left(
         self, learner: Learner, monkeypatch: pytest.MonkeyPatch
@@ -281,20 +281,12 @@ class TestModels:
         assert laws.load_s[0] > 6.0
         assert laws.cold(ROW, 1000.0)[0] == 0.0
 
-    def test_teach_the_law_once_another_run_there_has_shown_that_it_is_loaded(self, learner: Learner) -> None:
-        learner.learn(make_outcome(0, run_s=1.0, cold=1.0, finished_s=1000.0))
-        before_s = latency_s(learner, ROW)
-        for number in range(1, 20):
-            learner.learn(make_outcome(number, run_s=20.0, cold=0.02, finished_s=1018.0))
-        assert latency_s(learner, ROW) > 2.0 * before_s
-
     def test_take_as_long_to_load_as_was_seen_on_any_node_of_the_type(self, learner: Learner) -> None:
         learner.register("b", "type-y")
         rows = np.array([0, 1])
         for number in range(60):
             warm, cold = make_outcome(2 * number, run_s=4.0), make_outcome(2 * number + 1, run_s=24.0, cold=1.0)
             learner.learn(warm)
-            learner.unload("a", "m")
             learner.learn(cold)
         laws = learner.laws("m", rows)
         assert laws.load_s[:2] == pytest.approx([20.0, 20.0], rel=0.15)
