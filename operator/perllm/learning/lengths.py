@@ -23,7 +23,7 @@ import numpy as np
 from perllm.api.base import MAX_TOKENS
 from perllm.learning.services import ServiceOffsets, restore_offsets
 from perllm.learning.type_law import is_gram
-from perllm.policy.problem import FloatArray, IntArray
+from perllm.policy.problem import FloatArray
 
 BINS_PER_UNIT = 10
 REACH = 5.0
@@ -158,20 +158,6 @@ class LengthLaw:
         self.shapes = np.stack([law.cdf for law in self._laws])
 
 
-def survival(shapes: FloatArray, kind: IntArray, z: FloatArray) -> FloatArray:
-    """Return P(Z > z) by `shapes`, shape (kinds, bins + 1); z has the shape of `kind`, or one that it fits."""
-    size = shapes.shape[1]
-    place = np.minimum(np.maximum((z + REACH) * BINS_PER_UNIT, 0.0), size - 1.000001)
-    below = place.astype(np.int64)
-    place -= below
-    below += kind * size
-    flat = shapes.ravel()
-    low = flat.take(below)
-    below += 1
-    upto: FloatArray = low + place * (flat.take(below) - low)
-    return 1.0 - upto
-
-
 def _features(prompt_tokens: float, hint_tokens: float | None) -> tuple[int, FloatArray]:
     log_prompt = np.log(max(prompt_tokens, 1.0) / 1000.0)
     if hint_tokens is None:
@@ -272,7 +258,8 @@ class _Law:
             raise ValueError("gram is not a sum of squares")
 
     def _count_up(self) -> FloatArray:
-        sums = np.concatenate([[0.0], np.cumsum(self._counts)])
+        sums = np.zeros(len(self._counts) + 1)
+        np.cumsum(self._counts, out=sums[1:])
         cdf: FloatArray = sums / sums[-1]
         return cdf
 

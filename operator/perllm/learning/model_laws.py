@@ -163,7 +163,8 @@ class ModelLaws:
     def cold(self, rows: IntArray, now_s: float) -> FloatArray:
         """Return which share of the loading time each node still needs, shape (n,)."""
         loads_from_s = self.loads_from_s[rows]
-        if np.isneginf(loads_from_s).all():
+        is_loaded = loads_from_s == -np.inf
+        if is_loaded.all():
             return np.zeros(len(rows))
         left: FloatArray = 1.0 - np.maximum(now_s - loads_from_s, 0.0) / np.maximum(self.load_s[rows], 1e-9)
-        return np.where(np.isneginf(loads_from_s), 0.0, np.clip(left, UNPROVEN, 1.0))
+        return np.where(is_loaded, 0.0, np.clip(left, UNPROVEN, 1.0))

@@ -141,7 +141,7 @@ class TypeLaw:
             if np.abs(step).max() < tolerance:
                 break
         self.theta = np.exp(logs)
-        self.covariance = np.asarray(inverse * np.outer(self.theta, self.theta), dtype=np.float64)
+        self.covariance = np.asarray(inverse * (self.theta[:, None] * self.theta), dtype=np.float64)
 
     def export_moments(self) -> dict[str, list[float]]:
         """Return what is known as plain numbers."""

@@ -205,16 +205,16 @@ class CsUcb:
         For a task that must not be rejected there is an arm also with REJECT: the best of those with room.
         """
         if worth.any():
-            best = int(np.argmax(np.where(worth, scores, -np.inf)))
+            best = int(np.where(worth, scores, -np.inf).argmax())
             equal = room & worth & (scores >= scores[best])
             if equal.any():
-                return int(np.argmax(equal)), Verdict.START, None
+                return int(equal.argmax()), Verdict.START, None
             if self._parameters.waits or not (room & worth).any():
                 return None, Verdict.WAIT, best
-            return int(np.argmax(np.where(room & worth, scores, -np.inf))), Verdict.START, None
+            return int(np.where(room & worth, scores, -np.inf).argmax()), Verdict.START, None
         if not is_hopeless or not np.isfinite(scores).any():
             return None, Verdict.WAIT, None
-        return int(np.argmax(np.where(room, scores, -np.inf))) if room.any() else None, Verdict.REJECT, None
+        return int(np.where(room, scores, -np.inf).argmax()) if room.any() else None, Verdict.REJECT, None
 
 
 def _count_excluded(arms: Arms, room: BoolArray, worth: BoolArray, harm: FloatArray, floor: float) -> dict[str, int]:

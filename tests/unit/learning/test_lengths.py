@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from perllm.learning.lengths import TYPICAL_TOKENS, Length, LengthLaw, survival
+from perllm.learning.lengths import TYPICAL_TOKENS, Length, LengthLaw
 
 
 def median(length: Length) -> float:
@@ -83,12 +83,6 @@ def test_answers_that_were_ended_do_not_make_answers_look_short() -> None:
     assert median(deaf.predict(1000, None)) < 265
     assert median(honest.predict(1000, None)) == pytest.approx(300, rel=0.1)
     assert honest.predict(1000, None).mean > deaf.predict(1000, None).mean * 1.15
-
-
-def test_survival_is_read_between_the_bins() -> None:
-    law = LengthLaw()
-    shares = survival(law.shapes, np.array([0, 0, 0, 1]), np.array([-9.0, 0.0, 9.0, 0.05]))
-    assert shares == pytest.approx([1.0, 0.5, 0.0, 0.48], abs=0.005)
 
 
 def test_of_two_states_that_which_has_seen_more_is_kept() -> None:
