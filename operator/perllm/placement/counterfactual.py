@@ -92,12 +92,14 @@ def _find_run_s(rates: RunRates, prospect: Prospect, run: Circumstances) -> floa
         return first_s + others_s + run.output_tokens * token_s
     foreseen_s = times.fixed_s - prospect.wait_s - times.transfer_s
     waited_s = min(max(foreseen_s - first_s, 0.0), others_s)
-    start_s, later_s = float(rates.find_first_s(0.0, times.cold)[0]), others_s - waited_s
+    later_s = others_s - waited_s
     own_s = first_s + waited_s + run.output_tokens * token_s
-    if own_s + later_s > run.met_s:
-        return (own_s + later_s - run.reading_share * run.met_s) / (1.0 - run.reading_share)
-    share = min(later_s / max(run.met_s - start_s, LEAST_S), MAX_READING)
-    return start_s + (own_s - start_s) / (1.0 - share)
+    met_share = min(later_s / max(run.met_s, LEAST_S), MAX_READING)
+    if own_s + later_s <= run.met_s:
+        return own_s / (1.0 - met_share)
+    # What it met may be little, and what its node reads by then is not what it reads later: neither is enough alone.
+    share = (met_share + run.reading_share) / 2.0
+    return (own_s + later_s - share * run.met_s) / (1.0 - share)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
