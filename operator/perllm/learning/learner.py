@@ -19,9 +19,11 @@ from perllm.learning.features import (
 )
 from perllm.learning.law import PooledLaw
 from perllm.learning.lengths import Length, LengthLaw
+from perllm.learning.loading import learn_cold_run, learn_measured_load
 from perllm.learning.model_laws import ArmEstimate, ArmSummary, ModelLaws
 from perllm.learning.model_table import ModelTable
-from perllm.learning.outcome import MAX_RUN_S, Ended, ImplausibleFigure, Outcome
+from perllm.learning.node_rows import NodeRows
+from perllm.learning.outcome import Ended, ImplausibleFigure, Outcome
 from perllm.learning.priors import Prior, find_prior
 from perllm.learning.recent import RecentOutcomes
 from perllm.learning.revisions import Revisions
@@ -29,15 +31,6 @@ from perllm.policy.problem import Feedback, FloatArray, IntArray, Policy
 
 MAX_ARMS = 64
 """Models whose outcomes on one node are remembered; at 2 kB each a node has a tenth of what can be stored."""
-
-LOAD_DOUBT = 0.5
-"""Standard deviation of the time to load a model, as a share of it."""
-
-LOAD_STEP = 0.3
-"""Weight of the newest run on a node that had to load its model, in the mean loading time of its type."""
-
-MEASURED_LOAD_STEP = 0.5
-"""The same of a loading that was measured by itself: it varies with what else the node reads from its disk."""
 
 Arm = tuple[str, ArmSummary, dict[str, Any]]
 """A model, what was observed of it on a node, and the machine part of what was learned."""
@@ -67,12 +60,7 @@ class Learner:
         self._policy = policy
         self._count_discarded = count_discarded
         self._find_prior = find_prior
-        self._rows: dict[str, int] = {}
-        self._names: list[str] = []
-        self._groups: dict[str, int] = {}
-        self._gpu_types: list[str] = []
-        self._group_of_row: list[int] = []
-        self._registrations = 0
+        self._rows = NodeRows()
         self._models = ModelTable()
         self._arms: dict[int, dict[str, None]] = defaultdict(dict)
         self._recent: dict[str, RecentOutcomes] = defaultdict(RecentOutcomes)
@@ -84,18 +72,7 @@ class Learner:
 
     def register(self, node: str, gpu_type: str) -> int:
         """Return the row of a node, the same for the life of the process; it learns from others of its `gpu_type`."""
-        group = self._groups.setdefault(gpu_type, len(self._groups))
-        if group == len(self._gpu_types):
-            self._gpu_types.append(gpu_type)
-        row = self._rows.setdefault(node, len(self._rows))
-        if row == len(self._group_of_row):
-            self._group_of_row.append(group)
-            self._names.append(node)
-            self._registrations += 1
-        elif self._group_of_row[row] != group:
-            self._group_of_row[row] = group
-            self._registrations += 1
-        return row
+        return self._rows.register(node, gpu_type)
 
     def knows(self, node: str) -> bool:
         """Whether a node was registered."""
@@ -137,13 +114,13 @@ class Learner:
         for model in self._models.surplus(in_use):
             for row in self._models.forget(model).summaries:
                 del self._arms[row][model]
-                self.forgotten[self._names[row]] += 1
-                self.revisions.change(self._names[row])
+                self.forgotten[self._rows.names[row]] += 1
+                self.revisions.change(self._rows.names[row])
             self._policy.forget(model)
 
     def cool(self, node: str) -> None:
         """Note that a node was restarted and has no model loaded."""
-        row = self._rows.get(node)
+        row = self._rows.find(node)
         for known in self._models:
             if row is not None and row < len(known.loads_from_s):
                 known.loads_from_s[row] = np.inf
@@ -169,10 +146,10 @@ class Learner:
         others = _readable_tokens(outcome.run.others_tokens, outcome.run.run_s, known.latency.coefficients[row])
         features = latency_features(prompt, others, output, occupancy, is_served=outcome.run.is_served)
         if outcome.run.load_s is not None:
-            self._learn_measured_load(known, row, outcome.run.load_s)
+            learn_measured_load(known, row, outcome.run.load_s)
             known.latency.learn(row, features, max(outcome.run.run_s - outcome.run.load_s, 0.0), None)
         elif outcome.run.cold > 0.0:
-            self._learn_cold(known, row, outcome, features)
+            learn_cold_run(known, row, outcome.run, features)
         else:
             error = _find_scatter(outcome, features, known.latency.coefficients[row])
             known.latency.learn(row, features, outcome.run.run_s, error)
@@ -252,7 +229,7 @@ class Learner:
             ValueError: a state cannot have been learned; then everything stays as it was.
         """
         row = self._rows[node]
-        prior = self._find_prior(self._gpu_types[self._group_of_row[row]])
+        prior = self._find_prior(self._rows.gpu_type(row))
         for model, _, state in arms:
             try:
                 _check_laws(state, prior)
@@ -315,7 +292,7 @@ class Learner:
         if len(arms) > MAX_ARMS:
             oldest = next(iter(arms))
             del arms[oldest], self._models.find(oldest).summaries[row]
-            self.forgotten[self._names[row]] += 1
+            self.forgotten[self._rows.names[row]] += 1
 
     def _discards(self, one: Outcome | Ended) -> bool:
         fault = one.find_fault()
@@ -324,44 +301,16 @@ class Learner:
         return fault is not None
 
     def _cover(self, known: ModelLaws) -> ModelLaws:
-        if known.registrations != self._registrations:
+        if known.registrations != self._rows.registrations:
             known.cover(len(self._rows))
-            groups = np.array(self._group_of_row, dtype=np.int64)
+            groups = np.array(self._rows.groups, dtype=np.int64)
             for row in np.flatnonzero(known.latency.group_of_row != groups).tolist():
                 self._assign(known, row)
-            known.registrations = self._registrations
+            known.registrations = self._rows.registrations
         return known
 
-    def _learn_cold(self, known: ModelLaws, row: int, outcome: Outcome, features: FloatArray) -> None:
-        """Learn from a run that may have waited for its model.
-
-        One that took less than expected is an observation of the law as well: neither part of it can have taken longer
-        than both. Of one that took more it is not known which part did, and the time to load varies more.
-        """
-        loading_s = float(known.load_s[row]) * outcome.run.cold
-        warm_s = max(outcome.run.run_s - loading_s, 0.0)
-        if warm_s < known.latency.coefficients[row] @ features:
-            known.latency.learn_roughly(row, features, warm_s, LOAD_DOUBT * loading_s)
-        self._learn_load(known, row, outcome, float(known.latency.coefficients[row] @ features))
-
-    def _learn_measured_load(self, known: ModelLaws, row: int, measured_s: float) -> None:
-        """Move the loading time of a GPU type towards one that was measured by itself."""
-        load_s = known.load_s[row] + MEASURED_LOAD_STEP * (measured_s - known.load_s[row])
-        known.load_s[known.alike(row)] = min(max(load_s, 0.0), MAX_RUN_S)
-
-    def _learn_load(self, known: ModelLaws, row: int, outcome: Outcome, warm_s: float) -> None:
-        """Move the loading time of a GPU type towards what a run took beyond one on a node that has the model.
-
-        That is `cold` times the loading time and whatever else was unusual: a step of least squares, in which a run
-        that met the end of the loading says next to nothing.
-        """
-        beyond_s = max(outcome.run.run_s - warm_s, 0.0) - outcome.run.cold * known.load_s[row]
-        load_s = known.load_s[row] + LOAD_STEP * outcome.run.cold * beyond_s
-        known.load_s[known.alike(row)] = min(max(load_s, 0.0), MAX_RUN_S)
-
     def _assign(self, known: ModelLaws, row: int) -> None:
-        group = self._group_of_row[row]
-        prior = self._find_prior(self._gpu_types[group])
+        group, prior = self._rows.groups[row], self._find_prior(self._rows.gpu_type(row))
         known.latency.set_prior(group, prior.latency, prior.doubt)
         known.energy.set_prior(group, prior.energy, prior.doubt)
         known.latency.assign(row, group)

@@ -53,7 +53,7 @@ class TestRows:
     ) -> None:
         learner.register("left", "type-y")
         learner.laws("m", ROW)
-        monkeypatch.setattr(learner, "_group_of_row", None)
+        monkeypatch.setattr(learner._rows, "groups", None)
         assert learner.laws("m", ROW).latency.coefficients.shape[0] == 2
 
 
