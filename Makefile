@@ -89,7 +89,7 @@ hostile: $(VENV)/ready ## Feed generated hostile input to a running operator tha
 bench: $(VENV)/ready ## Ratios against the plain kube-scheduler, latencies, memory, starvation; minutes
 	@PYTHONPATH=tests $(BIN)/python tests/bench/run.py $(ARGS)
 
-figures: $(VENV)/ready ## The headline figures of docs/simulator.md, into .lab/figures; an hour on two cores, resumable
+figures: $(VENV)/ready ## The headline figures of docs/simulator.md, into .lab/figures; an hour or more on two cores, resumable
 	@$(BIN)/perllm-lab figures $(ARGS)
 
 figures-all: $(VENV)/ready ## Every figure, with the runs of the headline reused; most of a day

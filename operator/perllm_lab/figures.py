@@ -1,6 +1,6 @@
 """The command `perllm-lab figures`: makes all published figures, with the runs of all of them as one piece of work.
 
-`figures.yaml` lists them: those of the headline, which take an hour, and everything.
+`figures.yaml` lists them: those of the headline, and everything.
 """
 
 from collections.abc import Mapping
