@@ -211,7 +211,7 @@ class AnnotatedPods:
 
     def _end(self, followed: FollowedPod) -> None:
         pod = followed.pod
-        # Whoever deletes a pod ends it: its owner, preemption, Kueue.
+        # A deleted pod was ended by its owner, by preemption or by Kueue, and not by its node.
         if not followed.is_ours or pod.was_deleted:
             return
         if pod.phase is PodPhase.FAILED:

@@ -20,29 +20,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perllm.placement.savings import PRIOR_TASKS, Excess, number_types, sum_up
+from perllm.placement.savings import PRIOR_TASKS, Excess, TaskComparison, number_types, sum_up
 from perllm.policy.problem import BoolArray, FloatArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeadlineComparison:
+class DeadlineComparison(TaskComparison):
     """The deadline of one task under both choices.
 
     Attributes:
         is_met: whether it was in time; y.
         error: e; None of a task that did not run to its end.
         other_reach: r; -inf where no time was left.
-        gpu_type: of the real node.
-        other_gpu_type: of the other node.
-        is_same: whether both are the same node.
     """
 
     is_met: bool
     error: float | None
     other_reach: float
-    gpu_type: str
-    other_gpu_type: str
-    is_same: bool
 
 
 def compare_deadlines(tasks: Sequence[DeadlineComparison]) -> Excess:
@@ -64,7 +58,7 @@ def compare_deadlines(tasks: Sequence[DeadlineComparison]) -> Excess:
 
 def _find_shares(tasks: Sequence[DeadlineComparison], has_run: BoolArray) -> FloatArray:
     """Return what each task counts in the distribution F that holds for each task elsewhere, shape (n, n)."""
-    own_type, other_type, _ = number_types([task.gpu_type for task in tasks], [task.other_gpu_type for task in tasks])
+    own_type, other_type, _ = number_types(tasks)
     weights = (other_type[:, None] == own_type[None, :]) + PRIOR_TASKS / max(int(has_run.sum()), 1)
     weights = weights * has_run
     shares: FloatArray = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-9)

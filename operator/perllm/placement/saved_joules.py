@@ -19,30 +19,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perllm.placement.savings import PRIOR_TASKS, Excess, number_types, sum_up
+from perllm.placement.savings import PRIOR_TASKS, Excess, TaskComparison, number_types, sum_up
 
 LEAST_J = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EnergyComparison:
+class EnergyComparison(TaskComparison):
     """The energy of one task under both choices.
 
     Attributes:
         observed_j: y; 0 of a task that was rejected.
         expected_j: x; 0 of a task that was rejected, which says nothing about the laws.
         other_expected_j: x'.
-        gpu_type: of the real node.
-        other_gpu_type: of the other node.
-        is_same: whether both are the same node.
     """
 
     observed_j: float
     expected_j: float
     other_expected_j: float
-    gpu_type: str
-    other_gpu_type: str
-    is_same: bool
 
 
 def compare_joules(tasks: Sequence[EnergyComparison]) -> Excess:
@@ -53,9 +47,7 @@ def compare_joules(tasks: Sequence[EnergyComparison]) -> Excess:
     expected = np.array([task.expected_j for task in tasks])
     other = np.array([task.other_expected_j for task in tasks])
     is_same = np.array([task.is_same for task in tasks])
-    own_type, other_type, types = number_types(
-        [task.gpu_type for task in tasks], [task.other_gpu_type for task in tasks]
-    )
+    own_type, other_type, types = number_types(tasks)
     missed, total = observed - expected, max(float(expected.sum()), LEAST_J)
     common, prior = float(missed.sum()) / total, PRIOR_TASKS * total / len(tasks)
     known = np.bincount(own_type, expected, types) + prior

@@ -37,6 +37,21 @@ class SavedUnit(StrEnum):
     DEADLINES = "deadlines"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskComparison:
+    """Where one task ran, and where the other choice puts it.
+
+    Attributes:
+        gpu_type: of the real node; empty for a task that was rejected.
+        other_gpu_type: of the other node.
+        is_same: whether both are the same node.
+    """
+
+    gpu_type: str
+    other_gpu_type: str
+    is_same: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Excess:
     """How much more the other choice comes to.
@@ -128,8 +143,9 @@ def sum_up(differences: FloatArray, parts: FloatArray, variance: float = 0.0) ->
     return Excess(float(differences.sum()), sqrt(variance), count, batches)
 
 
-def number_types(names: Sequence[str], others: Sequence[str]) -> tuple[IntArray, IntArray, int]:
-    """Return GPU types as numbers, shapes (n,), and how many there are."""
+def number_types(tasks: Sequence[TaskComparison]) -> tuple[IntArray, IntArray, int]:
+    """Return the GPU types of real and other nodes as numbers, shapes (n,), and how many types there are."""
+    names, others = [task.gpu_type for task in tasks], [task.other_gpu_type for task in tasks]
     place = {name: number for number, name in enumerate(sorted({*names, *others}))}
     return np.array([place[name] for name in names]), np.array([place[name] for name in others]), len(place)
 

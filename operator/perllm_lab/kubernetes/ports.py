@@ -18,7 +18,7 @@ _DEFAULT_FIRST_EPHEMERAL_PORT = 32_768
 
 
 def find_free_ports(count: int) -> list[int]:
-    """Find ports that are not in use, and claim them until whoever asked has had time to bind them.
+    """Find ports that are not in use, and claim them until their components have had time to bind them.
 
     They lie below the kernel's ephemeral range; otherwise an outgoing connection could take the port of a component
     while that component restarts. Claims are files that all processes of this user see, so that no port is found twice,
