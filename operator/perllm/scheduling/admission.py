@@ -114,7 +114,8 @@ class Admission:
             return False
         pause = self._find_pause(placement.inference.model, placement.decided_s)
         if placement.arms.latency_s[placement.choice.arm] > MAX_ERROR * placement.inference.time_left_s:
-            return placement.decided_s - pause.since_s >= LONGEST_PAUSE_S
+            # Also if the clock was set back: otherwise there would be no such probe until it has caught up.
+            return abs(placement.decided_s - pause.since_s) >= LONGEST_PAUSE_S
         pause.due += self._probe_share
         return pause.due >= 1.0
 

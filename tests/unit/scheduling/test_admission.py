@@ -147,6 +147,13 @@ class TestProbes:
         starts = [at for at, one in enumerate(arrivals) if admission.judge(one, OnInfeasible.REJECT) is START]
         assert starts == [30, 61, 92]
 
+    def test_are_not_put_off_by_a_clock_that_is_set_back(self) -> None:
+        hopeless = place(CsUcb(), make_node("a"), left_s=0.1)
+        admission = Admission()
+        assert admission.judge(hopeless, OnInfeasible.REJECT) is REJECT
+        earlier = replace(hopeless, decided_s=hopeless.decided_s - 3600.0)
+        assert admission.judge(earlier, OnInfeasible.REJECT) is START
+
     def test_are_none_where_they_would_harm_others(self) -> None:
         crowded = place(CsUcb(), make_node("a", slots=4), left_s=self.NARROW_S, busy=3)
         assert self.judged(crowded) == {REJECT: 100}
