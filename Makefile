@@ -14,6 +14,9 @@ FILES_AT_A_TIME := --dist loadfile --numprocesses
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
 
+# Container images often set it; every program that a lab starts would then compile all that it imports, for seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo lab test together format coverage check unit integration e2e labs pooled alone real oldest chaos soak upgrade hostile bench figures figures-all crds chart image release lock clean
 
