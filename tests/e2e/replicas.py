@@ -12,7 +12,6 @@ from typing import Any
 import aiohttp
 import pytest
 import yaml
-from prometheus_client.parser import text_string_to_metric_families
 
 from perllm.extender.scheduler import scheduler_configuration
 from perllm_lab.installation import OPERATOR_USER, SCHEDULER_USER
@@ -75,8 +74,7 @@ class OperatorReplica:
             return 0, ""
 
     async def is_active(self) -> bool:
-        families = text_string_to_metric_families((await self.ask("metrics"))[1])
-        return any(one.value == 1 for family in families for one in family.samples if one.name == "perllm_active")
+        return "perllm_active 1.0" in (await self.ask("metrics"))[1].splitlines()
 
     async def answers_scheduler(self) -> bool:
         """Whether the extender listens."""
