@@ -28,6 +28,9 @@ LONGEST = (
 )
 """What takes a minute or more starts first, so that no worker waits for another at the end."""
 
+FRESH = ("test_operator_crash.py", "test_prometheus_outage.py")
+"""What counts all that its lab has learned comes first there, in this order."""
+
 
 def name_lab(nodeid: str) -> str:
     """Return what a test shares its lab with: its file, or its folder."""
@@ -47,7 +50,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LabSche
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     labs = [*LONGEST, *{name_lab(item.nodeid): None for item in items}]
-    items.sort(key=lambda item: labs.index(name_lab(item.nodeid)))
+    items.sort(key=lambda item: (labs.index(name_lab(item.nodeid)), _find_turn(item.path.name)))
+
+
+def _find_turn(file: str) -> int:
+    return FRESH.index(file) if file in FRESH else len(FRESH)
 
 
 @pytest.fixture(scope="module")
