@@ -15,15 +15,14 @@ from perllm_lab.workload.scenarios import load_scenario
 SPEED = 3.0
 
 LONGEST = (
+    "pair_lab",
     "test_replicas.py",
     "test_lab_command.py",
     "test_upgrade.py",
     "one_lab",
     "test_replay.py",
     "test_chaos.py",
-    "test_kueue.py",
     "test_served_chaos.py",
-    "test_annotated_pods.py",
     "test_hostile.py",
 )
 """What takes a minute or more starts first, so that no worker waits for another at the end."""
