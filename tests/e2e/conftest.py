@@ -20,6 +20,7 @@ LONGEST = (
     "test_lab_command.py",
     "test_upgrade.py",
     "one_lab",
+    "served_lab",
     "test_replay.py",
     "test_chaos.py",
     "test_served_chaos.py",
@@ -27,8 +28,8 @@ LONGEST = (
 )
 """What takes a minute or more starts first, so that no worker waits for another at the end."""
 
-FRESH = ("test_operator_crash.py", "test_prometheus_outage.py")
-"""What counts all that its lab has learned comes first there, in this order."""
+FRESH = ("test_operator_crash.py", "test_prometheus_outage.py", "test_reporting.py")
+"""What counts all that its lab has done comes first there, in this order."""
 
 
 def name_lab(nodeid: str) -> str:
