@@ -6,11 +6,11 @@ from collections import Counter
 import pytest
 import yaml
 
+from e2e.conftest import RARE_SCRAPE_S, SPEED
 from e2e.stage import Stage, wait_until
 from perllm.cluster.client import Object
 from perllm_lab.lab import Lab, LabSettings
 
-SPEED = 3.0
 TASKS = 16
 PATIENCE_S = 20.0
 # A node's lease is renewed every 10 s, so a shorter grace period would lose healthy nodes.
@@ -23,7 +23,7 @@ FLAGS = {
 @pytest.fixture(scope="module")
 def lab_settings() -> LabSettings:
     """Let Kubernetes give up a node after seconds, not minutes."""
-    return LabSettings("modern", SPEED, flags=FLAGS)
+    return LabSettings("modern", SPEED, scrape_interval_s=RARE_SCRAPE_S, flags=FLAGS)
 
 
 async def test_tasks_of_a_lost_node_run_elsewhere_and_are_learned_only_there(stage: Stage) -> None:
