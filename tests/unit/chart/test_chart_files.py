@@ -28,18 +28,24 @@ from perllm_lab.kubernetes.modules import list_releases
 from schemas.objects import KUBERNETES
 
 ROOT = Path(__file__).parents[3]
+GENERATED = build_files(ROOT)
 
 
-@pytest.mark.parametrize("path", build_files(ROOT), ids=str)
+@pytest.fixture(scope="module")
+def schema() -> Draft202012Validator:
+    return Draft202012Validator(build_schema())
+
+
+@pytest.mark.parametrize("path", GENERATED, ids=str)
 def test_generated_files_are_up_to_date(path: Path) -> None:
     """`make chart` makes them."""
-    assert (ROOT / path).read_text() == build_files(ROOT)[path]
+    assert (ROOT / path).read_text() == GENERATED[path]
 
 
 def test_no_stale_file_is_left_among_the_generated_ones() -> None:
     kept = {path.relative_to(ROOT) for path in (ROOT / CHART / "files").rglob("*") if path.is_file()}
 
-    assert kept <= set(build_files(ROOT))
+    assert kept <= set(GENERATED)
 
 
 def test_another_version_is_named_wherever_the_version_is(tmp_path: Path) -> None:
@@ -87,10 +93,10 @@ def test_every_setting_of_the_operator_is_a_value_of_the_same_name_and_default()
     assert Config.model_validate(values["config"]) == Config()
 
 
-def test_schema_accepts_the_defaults() -> None:
+def test_schema_accepts_the_defaults(schema: Draft202012Validator) -> None:
     values = yaml.safe_load((ROOT / CHART / "values.yaml").read_text())
 
-    assert list(Draft202012Validator(build_schema()).iter_errors(values)) == []
+    assert list(schema.iter_errors(values)) == []
 
 
 def test_schema_closes_every_section_but_the_one_that_charts_share() -> None:
@@ -130,11 +136,11 @@ def test_schema_closes_every_section_but_the_one_that_charts_share() -> None:
     ],
     ids=str,
 )
-def test_schema_rejects_what_the_operator_rejects(config: dict[str, Any]) -> None:
+def test_schema_rejects_what_the_operator_rejects(config: dict[str, Any], schema: Draft202012Validator) -> None:
     with pytest.raises(ValidationError):
         Config.model_validate(config)
 
-    assert list(Draft202012Validator(build_schema()).iter_errors({"config": config}))
+    assert list(schema.iter_errors({"config": config}))
 
 
 def list_series() -> set[str]:
