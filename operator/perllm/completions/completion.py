@@ -19,7 +19,7 @@ from perllm.completions.errors import (
     ServerFailedError,
     UnavailableError,
 )
-from perllm.text import clean_line
+from perllm.text import clean_line, clean_text
 
 MAX_WORDS = 4000
 """Characters of a server's error message that are read; the key is removed from them before they are shortened."""
@@ -111,6 +111,11 @@ class Reading:
             raise PromptRejectedError("the model refused to answer")
         if not answer.chunks:
             raise PromptRejectedError(f"the server gave an empty answer, finish reason {reason}")
+        if not clean_text(answer.text, len(answer.text)).strip():
+            message = (
+                f"the answer has no text, finish reason {reason}; if it is length, a larger limit of tokens may help"
+            )
+            raise PromptRejectedError(message)
         answer.problem = ""
         return rest
 

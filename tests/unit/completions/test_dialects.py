@@ -143,6 +143,12 @@ LATE = {
         ServerFailedError,
         "finish reason abort",
     ),
+    "reasoning alone": (
+        encode({"choices": [{"delta": {"reasoning_content": "hm"}}]}, chunk(None, "length"), "[DONE]"),
+        PromptRejectedError,
+        "the answer has no text, finish reason length",
+    ),
+    "text that nobody can see": (encode(chunk(" \x00\u200b\n"), chunk(None, "stop")), PromptRejectedError, "no text"),
     "a refusal": (
         encode({"choices": [{"delta": {"refusal": "I will not"}}]}) + END,
         PromptRejectedError,
