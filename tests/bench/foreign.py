@@ -7,7 +7,7 @@ no metrics, so PerLLM knows of its own requests only. The tasks of the first qua
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -93,7 +93,7 @@ async def _run(
     energies_j = {line["task"]: line["energy_j"] for line in truth}
     judged = [replay.objects[one.name] for one in requests[round(WARM_UP * tasks) :]]
     foreign = sum(line["task"].startswith("foreign-") for line in truth)
-    outcome = judge(judged, energies_j, foreign)
+    outcome = _judge(judged, energies_j, foreign)
     say(f"foreign traffic {kind}: {outcome}")
     return outcome
 
@@ -101,7 +101,8 @@ async def _run(
 async def _hide_load(lab: Lab) -> None:
     async with aiohttp.ClientSession(lab.nodes_url, raise_for_status=True) as session:
         for node in lab.scenario.nodes():
-            await session.post(f"/nodes/{node.name}/server/hide-load")
+            async with session.post(f"/nodes/{node.name}/server/hide-load"):
+                pass
 
 
 @asynccontextmanager
@@ -137,15 +138,17 @@ async def _ask(session: aiohttp.ClientSession, node: str, model: str, number: in
             await answer.read()
 
 
-def judge(tasks: Sequence[Object], energies_j: Mapping[str, float], foreign: int) -> Outcome:
+def _judge(tasks: Sequence[Object], energies_j: Mapping[str, float], foreign: int) -> Outcome:
     """Compare what was predicted when each task was placed with what it took; only those that succeeded."""
-    ended = [(one["metadata"]["name"], one["status"]) for one in tasks if one["status"]["phase"] == "Succeeded"]
-    times = [(status["decision"]["predictedLatency"], status["observed"]["latency"]) for _, status in ended]
-    energies = [
-        (status["decision"]["predictedEnergy"], energies_j[name]) for name, status in ended if name in energies_j
-    ]
-    hits = sum(status.get("deadlineMet") is True for _, status in ended)
-    return Outcome(judge_energies(times), judge_energies(energies), hits / len(tasks), foreign)
+    ended = {one["metadata"]["name"]: one["status"] for one in tasks if one["status"]["phase"] == "Succeeded"}
+    times = [(one["decision"].get("predictedLatency"), one["observed"].get("latency")) for one in ended.values()]
+    energies = [(one["decision"].get("predictedEnergy"), energies_j.get(name)) for name, one in ended.items()]
+    hits = sum(one.get("deadlineMet") is True for one in ended.values())
+    return Outcome(_judge_known(times), _judge_known(energies), hits / len(tasks), foreign)
+
+
+def _judge_known(pairs: Iterable[tuple[float | None, float | None]]) -> EnergyErrors:
+    return judge_energies([(said, was) for said, was in pairs if said is not None and was])
 
 
 def _describe(kind: str, outcome: Outcome) -> list[Row]:
