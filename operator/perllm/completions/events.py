@@ -27,7 +27,7 @@ class ServerEvent:
 
 
 @dataclass(slots=True)
-class _Lines:
+class _EventLines:
     """The lines of an event so far."""
 
     name: bytes = b""
@@ -72,12 +72,12 @@ async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[ServerEvent
     Raises:
         PromptRejectedError: an event is longer than any answer.
     """
-    lines = _Lines()
+    lines = _EventLines()
     async for line in _read_lines(chunks):
         name, value = _read_field(line)
         is_end = not line
         if is_end or lines.ends_before(name, value):
-            event, lines = lines.to_event(), _Lines()
+            event, lines = lines.to_event(), _EventLines()
             if event is not None:
                 yield event
         if not is_end:
