@@ -23,6 +23,14 @@ from perllm.completions.errors import (
 from perllm.completions.events import DONE, MAX_EVENT_BYTES, ServerEvent, read_events
 from perllm.text import clean_line, error_line
 
+FORMS: Sequence[Mapping[str, Any]] = (
+    {"stream": True, "stream_options": {"include_usage": True}},
+    {"stream": True},
+    {"stream": False},
+)
+"""How an answer is asked for: older servers do not know the first form, and some do not stream at all."""
+
+UNSUPPORTED = (400, 422, 501)
 MAX_REFUSAL_BYTES = 65536
 BLANKS = b"\xef\xbb\xbf \t\r\n"
 STREAM_STARTS = (b":", b"data:", b"event", b"error", b"retry", b"id:")
@@ -43,10 +51,9 @@ class ChatRequest:
     messages: Sequence[Mapping[str, Any]]
     parameters: Mapping[str, Any]
 
-    def to_body(self, *, with_usage: bool = True) -> dict[str, Any]:
-        """Return the body of the request."""
-        body = {"model": self.model, "messages": list(self.messages), "stream": True, **self.parameters}
-        return {**body, "stream_options": {"include_usage": True}} if with_usage else body
+    def to_body(self, form: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the body of the request for an answer in one of the `FORMS`."""
+        return {"model": self.model, "messages": list(self.messages), **self.parameters, **form}
 
 
 class Endpoint:
@@ -77,7 +84,7 @@ class Endpoint:
         self._key = api_key
         self._now = now
         self._unix_now = unix_now
-        self._has_usage = True
+        self._form = 0
 
     async def ask(
         self, request: ChatRequest, answer: Answer, on_text: Callable[[str], None] = lambda text: None
@@ -91,7 +98,7 @@ class Endpoint:
         """
         answer.problem = "is not complete"
         try:
-            await self._send(request, answer, on_text)
+            await self._send(request, answer, on_text, self._form)
         except CompletionError as error:
             error.shorten(without=self._key)
             if isinstance(error, UnavailableError):
@@ -102,23 +109,23 @@ class Endpoint:
         finally:
             answer.ended_s = None if answer.sent_s is None else self._now()
 
-    async def _send(self, request: ChatRequest, answer: Answer, on_text: Callable[[str], None]) -> None:
-        body = request.to_body(with_usage=self._has_usage)
+    async def _send(self, request: ChatRequest, answer: Answer, on_text: Callable[[str], None], form: int) -> None:
+        """Ask for the answer in one of the `FORMS`, or in a simpler one if the server does not know it."""
         answer.sent_s = self._now()
         try:
             async with self._session.post(
                 self.url,
-                data=orjson.dumps(body),
+                data=orjson.dumps(request.to_body(FORMS[form])),
                 headers=self._build_headers(),
                 allow_redirects=False,  # the key is only for this server
             ) as response:
                 if response.status == 200:
+                    self._form = form
                     await self._follow(response, answer, on_text)
                     return
                 explanation = await _explain(response)
-                if "stream_options" in body and response.status in (400, 422) and "stream_options" in explanation:
-                    self._has_usage = False  # an older server
-                    await self._send(request, answer, on_text)
+                if response.status in UNSUPPORTED and "stream" in explanation.lower() and FORMS[form + 1 :]:
+                    await self._send(request, answer, on_text, form + 1)
                     return
                 raise self._judge(response, f"{self.url} answered {response.status}: {explanation}")
         except (aiohttp.ClientError, OSError) as error:
