@@ -92,9 +92,9 @@ def collect_prompts(
 ) -> tuple[Prompt, ...]:
     """Return all prompts: from environment variables, then from arguments, files and standard input.
 
-    A file has one prompt per line; one that ends in ``.jsonl`` has one JSON object per line, one that ends in ``.json``
-    an array of them. An object has ``prompt`` or ``messages``, and may have ``id``, ``model`` and the parameters of the
-    chat API that `Prompt` has; or it is a request of OpenAI's Batch API. Empty lines are ignored.
+    A file has one prompt per line; one that ends in ``.jsonl`` or ``.ndjson`` has one JSON object per line, one that
+    ends in ``.json`` an array of them. An object has ``prompt`` or ``messages``, and may have ``id``, ``model`` and the
+    parameters of the chat API that `Prompt` has; or it is a request of OpenAI's Batch API. Empty lines are ignored.
 
     Args:
         texts: prompts given as arguments.
@@ -144,7 +144,7 @@ def _read_variables(text: str, system: str | None) -> Iterator[PlacedPrompt]:
 
 def _read_file(stream: BinaryIO, file: Path, system: str | None) -> Iterator[PlacedPrompt]:
     match file.suffix.lower():
-        case ".jsonl":
+        case ".jsonl" | ".ndjson":
             for place, line in _read_lines(stream, str(file)):
                 yield _read_object(_parse(line, place), place, system)
         case ".json":

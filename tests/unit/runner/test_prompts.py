@@ -83,13 +83,14 @@ def test_a_request_that_no_task_can_make_is_refused(tmp_path: Path, request_: di
         collect_prompts([], [tmp_path / "x.jsonl"], None, None)
 
 
-def test_a_file_may_hold_an_array_and_the_case_of_its_ending_does_not_matter(tmp_path: Path) -> None:
+def test_a_file_may_hold_an_array_or_lines_and_the_case_of_its_ending_does_not_matter(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('[{"prompt": "a"},\n {"messages": [{"role": "user", "content": "b"}]}]')
     (tmp_path / "b.JSONL").write_text('{"prompt": "c"}')
+    (tmp_path / "c.ndjson").write_text('{"prompt": "d"}')
 
-    files = [tmp_path / "a.json", tmp_path / "b.JSONL"]
+    files = [tmp_path / "a.json", tmp_path / "b.JSONL", tmp_path / "c.ndjson"]
 
-    assert collect_prompts([], files, None, None) == (user("a"), user("b"), user("c"))
+    assert collect_prompts([], files, None, None) == (user("a"), user("b"), user("c"), user("d"))
 
 
 @pytest.mark.parametrize(
