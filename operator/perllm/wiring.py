@@ -46,6 +46,14 @@ class Wiring:
 
     Each is built from those above it. A part that has to reach one below it is given a callback.
 
+    Args:
+        config: of the operator.
+        client: the API server.
+        credentials: with which Kopf watches tasks.
+        registry: of all metrics.
+        journal: receives everything that decisions depend on; None to record nothing.
+        starts: file in which starts are recorded; None for nowhere.
+
     Attributes:
         base: what every operator has.
         profiles: the store of learned state.
@@ -69,8 +77,8 @@ class Wiring:
         credentials: Credentials,
         registry: CollectorRegistry,
         *,
-        journal: IO[bytes] | None,
-        starts: Path | None,
+        journal: IO[bytes] | None = None,
+        starts: Path | None = None,
     ) -> None:
         wake = asyncio.Event()
         base = self.base = lay_foundations(
