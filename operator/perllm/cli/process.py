@@ -55,7 +55,9 @@ async def _run(config: Config, credentials: Credentials, journal: IO[bytes] | No
         if config.mode == "shadow":
             operator = ShadowOperator(config, client, CollectorRegistry(), journal)
         else:
-            operator = Operator(Wiring(config, client, credentials, CollectorRegistry(), journal=journal, starts=starts))
+            operator = Operator(
+                Wiring(config, client, credentials, CollectorRegistry(), journal=journal, starts=starts)
+            )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, operator.stop)

@@ -26,7 +26,9 @@ class Deferred:
         clock: that decisions go by.
     """
 
-    def __init__(self, queue: Callable[[str], None], *, planner: StartPlanner, timers: Timers, clock: HeldClock) -> None:
+    def __init__(
+        self, queue: Callable[[str], None], *, planner: StartPlanner, timers: Timers, clock: HeldClock
+    ) -> None:
         self._queue = queue
         self._planner = planner
         self._timers = timers

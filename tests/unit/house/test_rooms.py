@@ -28,7 +28,9 @@ def list_rooms() -> list[set[str]]:
 
 
 def test_every_room_has_a_layer() -> None:
-    found = {path.stem for path in OPERATOR.glob("*.py")} | {path.parent.name for path in OPERATOR.glob("*/__init__.py")}
+    found = {path.stem for path in OPERATOR.glob("*.py")} | {
+        path.parent.name for path in OPERATOR.glob("*/__init__.py")
+    }
     assert found - {"__init__", "__main__"} == set(list_layers())
 
 

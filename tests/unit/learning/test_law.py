@@ -208,7 +208,15 @@ def test_a_law_of_an_earlier_version_does_not_say_how_far_observations_scattered
 
 
 @pytest.mark.parametrize(
-    "damage", [{"gram": [1.0]}, {"moment": [1.0] * 9}, {"moment": [float("nan")] * 4}, {"errors": []}, {"ratio": ["x"]}, {"fit": [9.0, 1e9]}]
+    "damage",
+    [
+        {"gram": [1.0]},
+        {"moment": [1.0] * 9},
+        {"moment": [float("nan")] * 4},
+        {"errors": []},
+        {"ratio": ["x"]},
+        {"fit": [9.0, 1e9]},
+    ],
 )
 def test_moments_of_another_law_are_refused_and_change_nothing(damage: dict[str, list[float]]) -> None:
     law = make_law(0)
