@@ -171,7 +171,7 @@ class Settlement:
         return _read_span(pod, now_s) if known is None or known.end_s == FOREVER_S else known
 
     def _find_coverage(self, node: str, end_s: float, now_s: float) -> bool | None:
-        """Return whether the samples cover a run that ended at a time; None while more of them, or of pods, may come."""
+        """Return whether the samples cover a run that ended at a time; None while more samples or pods may follow."""
         if now_s < end_s + SETTLING_S:
             return None
         is_covered = self._history.covers(node, end_s)
