@@ -122,7 +122,7 @@ class Settlement:
         return self._find_coverage(pod.node, end_s, now_s) is None
 
     def find_pause_s(self, pod: Pod, now_s: float) -> float:
-        """Return after which pause the energy of a finished pod may be measured that still cannot be."""
+        """Return after which pause to try again to measure a finished pod; seconds."""
         return max(self.retry_s, (pod.finished_s or now_s) + SETTLING_S - now_s)
 
     def list_windows(

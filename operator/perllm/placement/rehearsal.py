@@ -66,7 +66,7 @@ class Rehearsal:
     """Follows the other scheduler.
 
     Args:
-        placer: looks out from `ledger`.
+        placer: forecasts with `ledger`.
         ledger: of the tasks as the other scheduler has placed them.
         loaded: the models that these have loaded.
         fleet: the nodes.
@@ -269,7 +269,7 @@ def build_rehearsal(
     """Return a rehearsal of the other scheduler with a ledger of its own, empty.
 
     Args:
-        build_placer: returns a placer that looks out from a ledger, given `loaded` models.
+        build_placer: returns a placer that forecasts with a ledger, given `loaded` models.
         fleet: the nodes.
         learner: its laws.
         other: whose choices are rehearsed.

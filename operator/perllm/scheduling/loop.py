@@ -156,7 +156,7 @@ class DispatchLoop:
             self._standing.pop(task.uid)
 
     def retract(self, key: str) -> None:
-        """Forget a task whose pod will be replaced, and give back what it was given; it is queued once more later."""
+        """Forget a task whose pod will be replaced, and release what it holds; it will be queued again."""
         task = self._tasks.get(key)
         if task is not None:
             self._release_claim(task)
@@ -221,11 +221,11 @@ class DispatchLoop:
             self._lines.call(self._fleet.row(node))
 
     def examine_all(self) -> None:
-        """Have the next round examine all waiting tasks: a node joined, left or changed; mostly several do."""
+        """Examine all waiting tasks in the next round: a node joined, left or changed, usually several at once."""
         self._must_examine_all = True
 
     def note_costs(self) -> None:
-        """Plan again when deferred tasks start: what energy is expected to cost has changed."""
+        """Plan the starts of deferred tasks again: the expected cost of energy has changed."""
         self._deferred.examine_all()
 
     def note_servers_known(self) -> None:

@@ -30,7 +30,7 @@ class TaskRanks:
         self._residence_times = ResidenceTimes()
 
     def observe(self, placement: Placement, arm: int) -> None:
-        """Include a placement in what is expected of later tasks of its model."""
+        """Update the expected residence time of tasks of a model by one that is placed."""
         self._residence_times.observe(placement, arm)
 
     def rank(self, task: PendingTask) -> Rank:

@@ -1,6 +1,6 @@
 """The results document: everything that was measured, as JSON in the shape of `perllm_lab.report.schema`.
 
-All of it but `timing` is the same to the last bit whenever the same runs are repeated, in whatever order they come.
+All of it but `timing` is the same to the last bit whenever the same runs are repeated, in any order.
 """
 
 from collections import defaultdict
