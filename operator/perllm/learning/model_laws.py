@@ -50,7 +50,7 @@ class ArmSummary:
         self.count += 1
         self.latency_s += (outcome.latency_s - self.latency_s) / self.count
         self.output_tokens += (outcome.output_tokens - self.output_tokens) / self.count
-        self.met += outcome.latency_s <= outcome.deadline_s
+        self.met += outcome.is_in_time
         self.last_outcome_s = max(self.last_outcome_s, outcome.finished_s)
         if outcome.energy_j is not None:
             self.energy_count += 1

@@ -111,6 +111,11 @@ class Outcome:
     law_s: float = 0.0
 
     @property
+    def is_in_time(self) -> bool:
+        """Whether it was complete by its deadline."""
+        return self.latency_s <= self.deadline_s
+
+    @property
     def energy_j(self) -> float | None:
         """Transmission and inference; None where the latter could not be measured."""
         return None if self.inference_energy_j is None else self.inference_energy_j + self.transmission_energy_j

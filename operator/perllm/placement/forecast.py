@@ -135,11 +135,6 @@ class ArmForecast:
         """Return the energy that would have been predicted, had the length been known; joules."""
         return self.energy.fixed_j + output_tokens * self.energy.token_j
 
-    def hit_chance_given(self, output_tokens: float, time_left_s: float) -> float:
-        """Return the chance to be in time that would have been predicted, had the length been known."""
-        time_s, spread = self.latency_given_s(output_tokens), max(self.time_spread, MIN_TIME_SPREAD)
-        return float(find_hit_chance(np.array([time_s]), time_left_s, np.array([spread]))[0])
-
 
 def find_hit_chance(times_s: FloatArray, time_left_s: float, time_spread: FloatArray) -> FloatArray:
     """Return the chance that expected seconds of any shape turn out to be at most those that are left.

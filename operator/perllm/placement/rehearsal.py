@@ -149,7 +149,7 @@ class Rehearsal:
             other=other,
             output_tokens=decision.inference.output_tokens if outcome is None else outcome.output_tokens,
             due_s=due_s,
-            is_met=outcome is not None and outcome.latency_s <= outcome.deadline_s,
+            is_met=outcome is not None and outcome.is_in_time,
             took_s=None if outcome is None else outcome.finished_s - decision.decided_s,
             energy_j=None if outcome is None else outcome.energy_j,
         )
