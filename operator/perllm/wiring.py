@@ -108,7 +108,12 @@ class Wiring:
         self.upkeep = base.build_upkeep(control.node_health, control.clocks.forget)
         self.leadership = _follow_lease(base, starts)
         self.watches = Watches(
-            base, control.controller, self._annotated, self.upkeep, self.profiles, self._profile_parts
+            base,
+            control.controller,
+            self._annotated,
+            upkeep=self.upkeep,
+            profiles=self.profiles,
+            parts=self._profile_parts,
         )
         self.tasks = self._build_task_watch(credentials)
         self.extender = self._build_extender()
@@ -200,10 +205,10 @@ class Wiring:
             base.scheduler,
             base.parts.ledger,
             base.client,
-            self._find_request,
-            self.retries,
-            decisions.note_bound,
-            decisions.forget,
+            request_of=self._find_request,
+            retries=self.retries,
+            note_bound=decisions.note_bound,
+            note_denied=decisions.forget,
         )
 
     def _find_request(self, pod: Object) -> PlacementRequest | Unplaceable | None:
