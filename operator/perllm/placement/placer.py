@@ -240,7 +240,7 @@ class Placer:
     def confirm(self, decision: Decision, slots: float = 1.0, resource: str = "") -> None:
         """Count a bound task, which takes so many slots of its node, as in flight."""
         now_s, row = self._now(), self._fleet.row(decision.node)
-        # First, so that the model is known and has its own distribution of lengths.
+        # First, so that the model is known and its lengths have a shape of their own.
         self._learner.load(row, decision.inference.model, now_s)
         flight = Flight(
             task_id=decision.task_id,
