@@ -7,9 +7,9 @@ INTERVAL_S = 0.05
 
 
 async def watch_loop(observe: Callable[[float], None]) -> None:
-    """Call `observe` again and again with the seconds by which the loop was late, until cancelled.
+    """Call `observe` repeatedly with the seconds by which the loop was late, until cancelled.
 
-    Whatever holds the loop longer than `INTERVAL_S` is seen, and what is shorter, in proportion to its length.
+    Work that holds the loop longer than `INTERVAL_S` is always seen; shorter work in proportion to its length.
     """
     loop = asyncio.get_running_loop()
     while True:

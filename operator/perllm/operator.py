@@ -12,17 +12,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
-from typing import IO
-
-from prometheus_client import CollectorRegistry
 
 from perllm import health
-from perllm.cluster.client import Client
-from perllm.cluster.credentials import Credentials
 from perllm.cluster.informer import wait_for_first_lists
 from perllm.cluster.leadership import LeadershipError
-from perllm.config import Config
 from perllm.extender.server import build_app
 from perllm.loop_lag import watch_loop
 from perllm.supervision import cancelled_at_exit, serve
@@ -43,29 +36,11 @@ PODS_PATIENCE_S = 60.0
 
 
 class Operator:
-    """A running operator.
+    """Runs the parts of an operator once."""
 
-    Args:
-        config: of the operator.
-        client: the API server.
-        credentials: with which Kopf watches tasks.
-        registry: of all metrics.
-        journal: receives everything that decisions depend on; None to record nothing.
-        starts: file in which starts are recorded; None for nowhere.
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        client: Client,
-        credentials: Credentials,
-        registry: CollectorRegistry,
-        *,
-        journal: IO[bytes] | None = None,
-        starts: Path | None = None,
-    ) -> None:
-        self._wiring = Wiring(config, client, credentials, registry, journal=journal, starts=starts)
-        self._base = self._wiring.base
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring = wiring
+        self._base = wiring.base
         self._stopping = asyncio.Event()
         self._starting: asyncio.Task[None] | None = None
         self._learned = asyncio.Event()

@@ -55,6 +55,7 @@ class Watches:
         base: Foundations,
         controller: Controller,
         annotated: AnnotatedPods,
+        *,
         upkeep: NodeUpkeep,
         profiles: ProfileStore,
         parts: ProfileParts,

@@ -46,6 +46,14 @@ class Wiring:
 
     Each is built from those above it. A part that has to reach one below it is given a callback.
 
+    Args:
+        config: of the operator.
+        client: the API server.
+        credentials: with which Kopf watches tasks.
+        registry: of all metrics.
+        journal: receives everything that decisions depend on; None to record nothing.
+        starts: file in which starts are recorded; None for nowhere.
+
     Attributes:
         base: what every operator has.
         profiles: the store of learned state.
@@ -69,8 +77,8 @@ class Wiring:
         credentials: Credentials,
         registry: CollectorRegistry,
         *,
-        journal: IO[bytes] | None,
-        starts: Path | None,
+        journal: IO[bytes] | None = None,
+        starts: Path | None = None,
     ) -> None:
         wake = asyncio.Event()
         base = self.base = lay_foundations(
@@ -100,7 +108,12 @@ class Wiring:
         self.upkeep = base.build_upkeep(control.node_health, control.clocks.forget)
         self.leadership = _follow_lease(base, starts)
         self.watches = Watches(
-            base, control.controller, self._annotated, self.upkeep, self.profiles, self._profile_parts
+            base,
+            control.controller,
+            self._annotated,
+            upkeep=self.upkeep,
+            profiles=self.profiles,
+            parts=self._profile_parts,
         )
         self.tasks = self._build_task_watch(credentials)
         self.extender = self._build_extender()
@@ -192,10 +205,10 @@ class Wiring:
             base.scheduler,
             base.parts.ledger,
             base.client,
-            self._find_request,
-            self.retries,
-            decisions.note_bound,
-            decisions.forget,
+            request_of=self._find_request,
+            retries=self.retries,
+            note_bound=decisions.note_bound,
+            note_denied=decisions.forget,
         )
 
     def _find_request(self, pod: Object) -> PlacementRequest | Unplaceable | None:

@@ -30,7 +30,7 @@ def claim(file: Path) -> Iterator[None]:
 
 
 def find_holder(file: Path) -> int | None:
-    """Return the id of the process that holds the file; None if none does, whatever stands in it."""
+    """Return the id of the process that holds the file; None if none does, regardless of its content."""
     try:
         handle = file.open()
     except FileNotFoundError:

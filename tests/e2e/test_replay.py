@@ -18,7 +18,7 @@ from e2e.stage import Stage, open_stage, phases
 from perllm.api import names
 from perllm.api.task_status import EnergyQuality
 from perllm.cluster.client import Object
-from perllm.scheduling.loop import DispatchLoop
+from perllm.scheduling.order import TaskRanks
 from perllm.scheduling.pending import PendingTask
 from perllm.scheduling.ranking import Rank
 from perllm.settings.nodes import NodeSettings
@@ -167,10 +167,10 @@ def test_what_the_operator_recorded_is_decided_the_same_way_in_the_simulator(
     print(f"\nreplay of what the operator recorded: {done.stdout}{done.stderr}")
     assert done.returncode == 0, done.stdout + done.stderr
 
-    def rank_by_deadline(loop: DispatchLoop, task: PendingTask) -> Rank:
+    def rank_by_deadline(ranks: TaskRanks, task: PendingTask) -> Rank:
         return -task.priority, task.request.due_s
 
-    monkeypatch.setattr(DispatchLoop, "_rank", rank_by_deadline)
+    monkeypatch.setattr(TaskRanks, "rank", rank_by_deadline)
     assert replay_journal(journal).differences != []
 
 

@@ -95,7 +95,7 @@ app.kubernetes.io/part-of: perllm
 
 {{/*
 Lease by which pods elect the active one. A single pod follows it as well, so that old and new pods contend for the same
-Lease whatever the number of replicas before and after a rollout or rollback.
+Lease regardless of the number of replicas before and after a rollout or rollback.
 */}}
 {{- define "perllm.lease" -}}
 {{ default (include "perllm.fullname" .) .Values.config.leader_lease }}

@@ -101,7 +101,7 @@ class AssignmentListener(Protocol):
 
 
 class Assignments(Protocol):
-    """Delivers the assignments of this node, whatever transports them."""
+    """Delivers the assignments of this node, by any transport."""
 
     @property
     def is_synced(self) -> bool:

@@ -31,7 +31,7 @@ _NOT_LOADED = ("unloaded", "loading", "sleeping")
 
 MAX_SLOTS = 100_000
 MAX_REQUESTS = 10**6
-"""More requests than any server processes; a larger number is not believed."""
+"""More requests than any server processes; a larger number is ignored."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ class _ProbeError(Exception):
 
 
 class ServerProbe:
-    """Looks at a model server again and again.
+    """Probes a model server.
 
     Args:
         session: HTTP session.
@@ -68,7 +68,7 @@ class ServerProbe:
         self._ready: NodeModelServer | None = None
 
     async def look(self) -> NodeModelServer:
-        """Return what the server is now; whatever is wrong with it is its problem.
+        """Return the state of the server; what is wrong with it, if anything, is its `problem`.
 
         A server of an unknown engine is not asked while it answers us: llama-cpp-python ends a stream as soon as any
         other request arrives (its option ``interrupt_requests``), and has no load to report.

@@ -21,7 +21,7 @@ class FollowedPod:
         residence: what it met on its node; None until it has left.
         has_left: whether it no longer occupies its node.
         is_settling: whether its energy is awaited.
-        is_gone: whether it exists no longer.
+        is_gone: whether it no longer exists.
     """
 
     annotated: AnnotatedPod

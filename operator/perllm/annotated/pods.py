@@ -4,7 +4,7 @@ Their lives are their owners': they get no finalizer, and nothing here creates, 
 known of a pod is on the pod, so a restart begins with what the API server has.
 
     gated       it has not arrived yet
-    waits       kube-scheduler asks what it asks for
+    waits       kube-scheduler asks the extender about it
     has a node  it counts as in flight there, by its decision record
     has ended   it is learned from and announced once its energy is known; a lasting pod only makes room
 """

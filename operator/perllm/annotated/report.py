@@ -42,7 +42,7 @@ class Taken:
 
     @property
     def is_met(self) -> bool:
-        """Whether it was complete by its deadline; so is what has none."""
+        """Whether it was complete by its deadline; true if it has none."""
         return self.deadline_s is None or self.latency_s <= self.deadline_s
 
     def to_annotations(self) -> dict[str, str]:
@@ -59,7 +59,7 @@ class Taken:
 
 
 class PodReport:
-    """Informs people; nothing depends on it.
+    """Reports what happens to people; nothing depends on it.
 
     Args:
         events: are posted about the pods.

@@ -1,6 +1,6 @@
 """The pod template of a task: PerLLM types the fields it reads itself, and leaves the rest to the API server.
 
-Every object here is open, so that new pod fields pass. Whatever is accepted can also be read and sent on: a list where
+Every object here is open, so that new pod fields pass. What is accepted can also be read and sent on: a list where
 a map belongs cannot crash the operator.
 """
 

@@ -16,6 +16,7 @@ from perllm.config import Config, load_config
 from perllm.logs import configure_logging
 from perllm.operator import Operator
 from perllm.shadow.operator import ShadowOperator
+from perllm.wiring import Wiring
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,9 @@ async def _run(config: Config, credentials: Credentials, journal: IO[bytes] | No
         if config.mode == "shadow":
             operator = ShadowOperator(config, client, CollectorRegistry(), journal)
         else:
-            operator = Operator(config, client, credentials, CollectorRegistry(), journal=journal, starts=starts)
+            operator = Operator(
+                Wiring(config, client, credentials, CollectorRegistry(), journal=journal, starts=starts)
+            )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, operator.stop)

@@ -92,7 +92,7 @@ def build_agent_policies(
 
 
 def is_denied_report(error: ApiError) -> bool:
-    """Whether the policy about reports denied one, whatever release it belongs to: it would be denied again."""
+    """Whether the policy about reports denied one, of any release: it would be denied again."""
     return error.status == 403 and f"{_REPORTS}'" in error.message
 
 

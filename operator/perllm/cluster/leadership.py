@@ -7,7 +7,7 @@ An operator is active only while it sees its own pod renew the Lease. Clocks of 
 renewal counts from the poll before the one that showed it, since it must have happened after that, and it counts for
 less time than the other replicas wait before they take over.
 
-A healthy kube-scheduler keeps the Lease while the operator next to it crashes again and again. Such an operator gives
+A healthy kube-scheduler keeps the Lease while the operator next to it crashes repeatedly. Such an operator gives
 the Lease up: it writes a holder that does not exist. An empty holder would not do, since kube-scheduler then takes the
 Lease back at its next renewal. This way it fails to renew, ends and is started again, and by then another replica has
 waited for the Lease long enough. If there is none, the same pod acquires it again.
@@ -92,7 +92,7 @@ class Leadership:
         hostname: host name of the pod.
         now: monotonic clock, in seconds.
         outages: records when the Lease cannot be read.
-        starts: by which too many crashes are recognised; None to keep the Lease whatever happens.
+        starts: by which too many crashes are recognised; None to keep the Lease in any case.
 
     Attributes:
         won: set once this replica is active.

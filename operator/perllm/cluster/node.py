@@ -44,7 +44,7 @@ class Node:
         labels: its labels, by which pods may select it.
         taints: taints that pods have to tolerate.
         resources: slots by the resource that they are units of, with an empty name for those that a label states; if
-            there are none, slots are units of whatever a pod asks for.
+            there are none, slots are units of any resource that a pod asks for.
         cpu_cores: what its pods may request of its processors.
         memory_bytes: what they may request of its memory.
         claimed: those of its resources that are devices, which pods get by claims.

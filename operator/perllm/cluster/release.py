@@ -41,7 +41,7 @@ async def release_pods(client: Client, namespaces: Sequence[str], *, report: Cal
     """
     released, failures = 0, list[Exception]()
     for path in map(names.pods_path, namespaces or (None,)):
-        # Labels do not matter, since anybody may have removed them.
+        # Labels do not matter, since users may have removed them.
         async for pods in list_retained(client, path):
             results = await asyncio.gather(*(_release(client, pod) for pod in pods), return_exceptions=True)
             failures += [one for one in results if isinstance(one, Exception)]

@@ -4,7 +4,7 @@ import socket
 from typing import Any
 
 IDLE_S = 5
-"""Silence after which the kernel asks whether the other side is still there; then again and again."""
+"""Silence after which the kernel asks whether the other side is still there, and repeats that."""
 
 GONE_S = 15
 """After so long without an acknowledgement the connection is broken, idle or not."""

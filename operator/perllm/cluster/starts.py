@@ -1,4 +1,4 @@
-"""Recognises an operator that crashes again and again, by a file that outlives its process."""
+"""Recognises an operator that crashes repeatedly, by a file that outlives its process."""
 
 import json
 from collections.abc import Callable

@@ -21,7 +21,7 @@ log = logging.getLogger("perllm.decisions")
 
 
 class Announcer:
-    """Informs people; nothing depends on it."""
+    """Reports what happens to people; nothing depends on it."""
 
     def __init__(self, events: EventRecorder, metrics: OperatorMetrics, endings: EndMetrics, bill: BillMetrics) -> None:
         self._events = events

@@ -93,13 +93,13 @@ class TaskControl:
         claims: the devices that pods ask for by claims.
         clocks: judge the times that nodes report.
         node_health: follows the circuits of nodes.
-        savings: account what tasks and annotated pods saved.
+        savings: accounts for what tasks and annotated pods saved.
         stray_pods: removes pods that lost their label unseen.
         writer: writes statuses.
         dispatcher: carries out decisions.
         releases: release pods whose ends are recorded.
         retirement: moves tasks that are over to the history.
-        controller: takes in tasks and pods.
+        controller: receives tasks and pods.
         drift: compares the ledger with the pods.
     """
 

@@ -1,8 +1,8 @@
-"""When a pod started and ended: the clock of its node is believed only as far as it can be right.
+"""When a pod started and ended: the clock of its node is trusted only within what is possible.
 
 A pod cannot start before the API server has created it, nor end after the operator or the API server has seen the end.
 Times within these bounds are taken from the node, to the second, or from the container's own report where both agree.
-Once a time lies outside, the clock of the node is wrong and none of that pod's times are believed: the moments at which
+Once a time lies outside, the clock of the node is wrong and none of that pod's times are trusted: the moments at which
 its start and its end were seen count instead.
 
 Agents report the times of requests by the clock of the API server, and after an outage long after they have ended. So
@@ -23,7 +23,7 @@ RESOLUTION_S = 1.0
 """Kubernetes writes whole seconds."""
 
 SKEWED_S = 5.0
-"""A clock that is off by more is not believed at all; less may also be kubelet's delay in reporting."""
+"""A clock that is off by more is not trusted at all; less may also be kubelet's delay in reporting."""
 
 MIN_SIGHTS = 3
 SIGHTS_KEPT = 8
@@ -70,7 +70,7 @@ class Clocks:
         if before is not None and before.uid != pod.uid:
             before = None
         if before is not None and before.is_finished:
-            # What was seen of its end stays: neither its deletion nor a corrected clock changes it.
+            # The end that was seen is kept: neither its deletion nor a corrected clock changes it.
             return replace(
                 before,
                 is_deleting=pod.is_deleting,
@@ -126,7 +126,7 @@ def bound_times(pod: Pod, before: Pod | None, now_s: float, *, is_trusted: bool 
         pod: as its node reports it.
         before: as it was last returned from here; None at first sight.
         now_s: Unix time by the operator's clock.
-        is_trusted: whether its node's clock may be believed.
+        is_trusted: whether its node's clock is trusted.
     """
     idle_since_s = _find_idle_since(pod, before, now_s)
     if idle_since_s != pod.idle_since_s:

@@ -37,7 +37,7 @@ from perllm.scheduling.scheduler import Scheduler
 
 
 class Controller:
-    """The life of all tasks.
+    """Handles what the API server reports about tasks and what they depend on.
 
     Args:
         tracking: the tasks.
@@ -228,10 +228,10 @@ class Controller:
         return tracked
 
     def _take_report(self, tracked: Tracked, item: Object) -> None:
-        """Take in what an agent has reported about a request."""
+        """Handle what an agent has reported about a request."""
         key, status = tracked.task.key, adopt_report(tracked.status, item)
         if is_late_report(status, item):
-            # It has kept the status that ends or replaces its attempt from being written.
+            # Because of the report, the status that ends or replaces its attempt was not written.
             self._writer.observe(key, as_object(item.get("status")))
             self._writer.put(key, tracked.task.uid, status.to_object())
         if status is tracked.status:
@@ -270,7 +270,7 @@ class Controller:
         self._writer.restore(key, item["metadata"]["uid"], present)
 
     def _put_to_history(self, item: Object) -> bool:
-        """Put a task to the history if it was over before this process saw it; return whether it was."""
+        """Move a task to the history if it was over before this process saw it; return whether it was."""
         key, uid = object_key(item), item["metadata"]["uid"]
         stub = read_stub(item, self._tracking.orphans_of(key, uid), self._history, self._learner)
         if stub is not None:

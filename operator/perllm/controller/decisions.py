@@ -46,7 +46,7 @@ class Decisions:
         self._records.pop(pod_uid, None)
 
     def restore(self, pod: Pod, before: Pod | None) -> Pod:
-        """Return the pod with the record that it was bound with, whatever has been written to it since."""
+        """Return the pod with the record that it was bound with, even if it has been changed since."""
         record = self._records.get(pod.uid, {}).get(pod.node or "")
         if record is None and before is not None and (before.uid, before.node) == (pod.uid, pod.node):
             record = before.decision_record

@@ -7,7 +7,7 @@ _INVALID = (400, 413, 422)
 
 
 def is_invalid(error: ApiError) -> bool:
-    """Whether the API server will never accept the pod; a policy may change, whatever code it answers with."""
+    """Whether the API server will never accept the pod; a policy may change, so its denials are never final."""
     return error.status in _INVALID and not _is_denied(error)
 
 

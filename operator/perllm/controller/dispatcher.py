@@ -31,7 +31,7 @@ from perllm.scheduling.scheduler import Scheduler
 from perllm.slices import Slices
 
 ROUND_PAUSE_S = 0.01
-"""Pause after a round, so that a burst of events makes only one more."""
+"""Pause after a round, so that a burst of events causes only one more."""
 
 ROUND_INTERVAL_S = 60.0
 """Longest time between two rounds."""
@@ -118,7 +118,7 @@ class Dispatcher:
                 self._guard.run("denied pod", task.key, partial(self._explain_denial, task, denial), again=False)
 
     def _begin(self, action: Start) -> None:
-        """Begin a request: unlike a pod it needs nobody else to place it."""
+        """Begin a request: unlike a pod, it is not placed by kube-scheduler."""
         task, node = action.task, action.placement.node
         tracked = self._find(task)
         decision = self._scheduler.settle(task.uid, node) if tracked is not None and node is not None else None
@@ -193,7 +193,7 @@ class Dispatcher:
 
     async def _remove_stray(self, task: Task, attempt: int) -> None:
         """Remove the pod that has the name of this attempt's, if it is one that lost its label."""
-        with contextlib.suppress(ApiError):  # then the next attempt to create the pod brings us here again
+        with contextlib.suppress(ApiError):  # the next attempt to create the pod tries this again
             await self._stray_pods.remove(task.namespace, names.pod_name(task.name, attempt))
 
     def _is_own(self, task: PendingTask, denial: PodDenial) -> bool:

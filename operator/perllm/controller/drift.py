@@ -1,7 +1,6 @@
 """Compares what is in flight with the pods of tasks, and repairs the ledger where they differ for too long.
 
-The ledger follows events. Should one of them ever be missed, a slot would seem taken, or free, for the life of the
-process.
+The ledger follows events. If one were missed, a slot would seem taken, or free, for the life of the process.
 """
 
 import asyncio
@@ -19,11 +18,11 @@ log = logging.getLogger(__name__)
 
 INTERVAL_S = 2.0
 GRACE_S = RESERVATION_S
-"""A difference this old is not an event on its way."""
+"""A difference this old is not due to an event that is still on its way."""
 
 
 class DriftMonitor:
-    """Watches over the ledger.
+    """Compares the ledger with the pods, and repairs it.
 
     Args:
         tracking: the tasks.

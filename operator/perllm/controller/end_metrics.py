@@ -1,4 +1,4 @@
-"""What reports are made from: where tasks ran, what was promised them and what came, and what stood in their way."""
+"""Metrics for reports: where tasks ran, predicted and actual outcomes, and why nodes and deadlines were missed."""
 
 from bisect import bisect_right
 from collections.abc import Mapping

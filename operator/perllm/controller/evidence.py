@@ -6,7 +6,7 @@ from perllm.learning.outcome import ImplausibleFigure
 from perllm.placement.decision import Decision
 
 MAX_WRITTEN_PER_S = 1e5
-"""More tokens than any node writes in a second, whatever its GPUs and its batch."""
+"""More tokens than any node writes in a second, with any GPUs and any batch."""
 
 MAX_READ_PER_S = 1e7
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from perllm.slices import SLICE_S
 
 MAX_BACKLOG = 1000
-"""Above this number the giver waits, so that what it has read does not pile up in memory."""
+"""Above this number the producer waits, so that work does not pile up in memory."""
 
 POLL_S = 0.01
 
 
 class Handover:
-    """Work that one thread gives and an event loop does.
+    """Work that one thread submits and an event loop does.
 
     Args:
         loop: the event loop.
@@ -25,14 +25,14 @@ class Handover:
         self._is_planned = False
 
     def put(self, work: Callable[[], None]) -> None:
-        """Have the loop do this after everything that was put before; it is dropped if the loop is closed by now."""
+        """Queue work for the loop, in order; it is dropped if the loop is closed by now."""
         self._works.append(work)
         if not self._is_planned and not self._loop.is_closed():
             self._is_planned = True
             self._loop.call_soon_threadsafe(self._do_some)
 
     async def wait_for_room(self) -> None:
-        """Wait, in the giver's own loop, until little is left to do."""
+        """Wait, in the producer's own loop, until little is left to do."""
         while len(self._works) > MAX_BACKLOG and not self._loop.is_closed():  # noqa: ASYNC110 - in another thread
             await asyncio.sleep(POLL_S)
 

@@ -23,7 +23,7 @@ class HistoryLimits:
     """How long finished tasks are kept.
 
     Attributes:
-        default_ttl_s: seconds that a task without ttlAfterFinished is kept after its end; inf for ever.
+        default_ttl_s: seconds that a task without ttlAfterFinished is kept after its end; inf for no limit.
         max_tasks: tasks that are kept in each namespace; None for all.
     """
 
@@ -113,13 +113,13 @@ class History:
             heapq.heappush(self._by_expiry, (stub.expires_s, key, stub.uid))
 
     def forget(self, key: str) -> None:
-        """Forget a task: it was deleted, or is no longer finished business."""
+        """Forget a task: it was deleted, or is not finished after all."""
         stub = self._stubs.pop(key, None)
         if stub is not None and not stub.is_deleting:
             self._count_out(key)
 
     def remove_late(self, pod: Pod) -> None:
-        """Delete a pod that was created while its task ended, and runs although nobody waits for it."""
+        """Delete a pod that was created while its task ended, and that is not needed."""
         if not (pod.is_finished or pod.is_deleting):
             self._pods.delete_pod(pod)
 

@@ -45,9 +45,9 @@ from perllm.controller.task import Task
 DEADLINE_EXCEEDED = "DeadlineExceeded"
 
 MAX_REFUSALS = 10
-"""Pods of one task that nodes may refuse or lose before the task is given up.
+"""Pods of one task that nodes may refuse or lose before the task fails.
 
-Requests are made again until the deadline: servers that are overloaded for a while say nothing about a task.
+Requests are repeated until the deadline: a server that is overloaded for a while says nothing about the task.
 """
 
 
@@ -132,7 +132,7 @@ def note_wait(task: Task, status: TaskStatus, note: Note, cause: str, now_s: flo
 
 
 def find_judged(status: TaskStatus, pods: Sequence[Pod]) -> list[Pod]:
-    """Return the pods without those that were stopped because the task may not run, unless they did their work."""
+    """Return the pods without those that were stopped because the task may not run, unless they succeeded."""
     stopped = status.stopped_attempts or ()
     return [pod for pod in pods if pod.attempt not in stopped or pod.phase is PodPhase.SUCCEEDED]
 
@@ -143,7 +143,7 @@ def is_ended_at_deadline(status: TaskStatus) -> bool:
 
 
 def find_end_s(status: TaskStatus, now_s: float) -> float:
-    """Return when the end of a task was first seen; its time to live starts then, whatever the clocks of nodes say."""
+    """Return when the end of a task was first seen; its time to live starts then, regardless of nodes' clocks."""
     ends = (one.last_transition_time for one in status.conditions if one.type == ConditionType.FINISHED)
     ended = next(ends, status.completion_time)
     return ended.timestamp() if ended else now_s
@@ -156,7 +156,7 @@ def find_verdict_s(task: Task, pods: Sequence[Pod]) -> float:
 
 
 def find_closed_s(task: Task, pod: Pod) -> float | None:
-    """Return the Unix time at which a request has left its slot, whatever its report will say; None if it may go on."""
+    """Return the Unix time at which a request has left its slot, regardless of its report; None if it may continue."""
     is_awaited = pod.is_served and not pod.is_finished and task.spec is not None
     if not is_awaited or task.valid_spec.on_deadline_missed is not OnDeadlineMissed.TERMINATE:
         return None
@@ -167,7 +167,7 @@ def _go_on(task: Task, status: TaskStatus, pods: Sequence[Pod], now_s: float) ->
     """Return the next step of a task that has not ended."""
     status = accept(task, status, now_s)
     last = max(pods, key=lambda pod: pod.attempt, default=None)
-    # An attempt that was given up for lost may still succeed.
+    # An attempt that was treated as lost may still succeed.
     ran = next((pod for pod in pods if pod.phase is PodPhase.SUCCEEDED), None)
     current = ran or last
     status = _count(status, pods)
@@ -247,7 +247,7 @@ def _replace(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> Step:
 
 
 def _suspend(task: Task, status: TaskStatus, pods: Sequence[Pod], suspension: Note, now_s: float) -> Step:
-    """Return the step of a task that may not run: what runs of it is stopped, and counts against nothing."""
+    """Return the step of a task that may not run: its running attempt is stopped, and does not count."""
     running = [pod for pod in pods if not pod.is_finished]
     stopped = {pod.attempt for pod in running}.union(status.stopped_attempts or ())
     waiting = unplace(status).change(
@@ -280,7 +280,7 @@ def _progress(task: Task, status: TaskStatus, pod: Pod, now_s: float) -> TaskSta
     if pod.node is None:
         reason, message = explain_wait(pod)
         if pod.wait_message or find_wait(status) is None:
-            # Without a message kube-scheduler has only just got the pod: what the task waited for until now remains.
+            # Without a message, kube-scheduler has just received the pod; what the task waited for until now remains.
             status = put_condition(task, status, ConditionType.SCHEDULED, False, reason, message, now_s)
         return status.change(phase=TaskPhase.PENDING, message=message)
     status = place(task, status, pod, now_s)

@@ -65,7 +65,7 @@ class PodKeeper:
             await self._writes.once(Write("pod", name, partial(self._post, task.namespace, pod)))
         except ApiError as error:
             if is_invalid(error) and spec.is_served:
-                # Not the task is wrong, but the configuration, and that can be corrected.
+                # The configuration is wrong, not the task, and can be corrected.
                 return PodDenial(DenialCause.FORBIDDEN, error.message)
             if is_invalid(error):
                 raise InvalidTemplateError(f"the API server denied its pod: {error.message}") from error
@@ -78,7 +78,7 @@ class PodKeeper:
         await self._client.post(f"/api/v1/namespaces/{namespace}/pods", pod, fieldValidation="Strict")
 
     def release(self, pod: Pod) -> None:
-        """Remove our finalizer from a pod; returns at once. Finalizers of others stay."""
+        """Remove our finalizer from a pod; returns at once. Finalizers of others are kept."""
         self._writes.put(Write("release", pod.key, partial(self._release, pod)))
 
     async def _release(self, pod: Pod) -> None:
@@ -98,7 +98,7 @@ class PodKeeper:
         self.delete_pod(pod)
 
     def delete_pod(self, pod: Pod) -> None:
-        """Delete a pod; returns at once. While it is retained it stays until it is released.
+        """Delete a pod; returns at once. A retained pod remains until it is released.
 
         A misfit is deleted only if it has not changed, since kube-scheduler may have placed it in the meantime.
         """

@@ -19,7 +19,7 @@ RETRY_S = 30.0
 
 
 class PodReleases:
-    """Watches over pods that have ended, or are being deleted, until they are released.
+    """Releases pods that have ended, or are being deleted, once their ends are recorded.
 
     Args:
         tracking: the tasks.
@@ -58,7 +58,7 @@ class PodReleases:
     def note(self, pod: Pod, *, is_gone: bool) -> None:
         """Note that a pod was added, changed or deleted.
 
-        One that is reported as gone with the finalizer still on it exists: somebody removed the label that it is
+        One that is reported as gone with the finalizer still on it exists: a client removed the label that it is
         selected by. Its task gets another pod, so it must not run on.
         """
         if is_gone and pod.is_retained:

@@ -51,18 +51,21 @@ def build_pod(
             "labels": labels,
             "annotations": annotations,
             "finalizers": [names.OUTCOME_FINALIZER],
-            "ownerReferences": [
-                {
-                    "apiVersion": names.API_VERSION,
-                    "kind": names.TASK_KIND,
-                    "name": task.name,
-                    "uid": task.uid,
-                    "controller": True,
-                    "blockOwnerDeletion": False,
-                }
-            ],
+            "ownerReferences": [_refer_to(task)],
         },
         "spec": narrowed or pod_spec,
+    }
+
+
+def _refer_to(task: Task) -> dict[str, Any]:
+    """Return the reference by which a pod names its task as its controller."""
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.TASK_KIND,
+        "name": task.name,
+        "uid": task.uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
     }
 
 

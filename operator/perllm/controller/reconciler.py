@@ -38,8 +38,8 @@ UNFINISHED_DELAY_S = 1.0
 
 DELAYED_PER_S = 10.0
 MAX_DELAY_S = 30.0
-"""Where many statuses wait, each waits longer: so many of them are written a second, or more if one would wait longer
-than this."""
+"""Statuses wait longer while there are many, so that about `DELAYED_PER_S` are written per second, but no longer than
+this."""
 
 
 class Reconciler:
@@ -97,7 +97,7 @@ class Reconciler:
         self._guard.run("task state", key, partial(self._reconcile, key), on_fault=partial(self.report_fault, key))
 
     def report_fault(self, key: str, words: str) -> None:
-        """Say in a task's status that PerLLM failed on it."""
+        """Report in a task's status that PerLLM failed on it."""
         tracked = self._tracking.get(key)
         status = tracked.status if tracked is not None else TaskStatus()
         if tracked is not None:
@@ -206,7 +206,7 @@ class Reconciler:
             self._guard.clear(kind, key)
 
     def _adopt(self, tracked: Tracked, status: TaskStatus) -> None:
-        """Make `status` the task's, announce what is new in it, and have it written."""
+        """Set the status of a task, announce what is new in it, and queue it to be written."""
         task, before = tracked.task, tracked.status
         tracked.status = status
         if status == tracked.put:

@@ -1,8 +1,8 @@
 """Which pods of tasks may be released: a finalizer retains every pod until what it knows is recorded elsewhere.
 
-A pod that ends is the only witness of its end, and anybody may delete it: a user, the garbage collector of pods on lost
-nodes. As for the Jobs of Kubernetes, a finalizer retains it until the status of its task is stored, and if the task
-succeeded until its outcome is part of the stored learned state.
+Only a pod itself shows how it ended, and it may be deleted at any time: by a user, or by the garbage collector of pods
+on lost nodes. As for the Jobs of Kubernetes, a finalizer retains it until the status of its task is stored, and if the
+task succeeded until its outcome is part of the stored learned state.
 """
 
 from dataclasses import dataclass

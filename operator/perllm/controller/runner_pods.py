@@ -72,7 +72,7 @@ class RunnerPods:
         }
 
     def _build_tolerations(self) -> list[dict[str, str]]:
-        """Return tolerations of the taints that last; those that show a node's state keep pods off, as they should."""
+        """Return tolerations of the taints that last; those that show a node's state repel pods, as they should."""
         taints = (taint for node in self._nodes.values() for taint in node.taints if not is_passing(taint))
         kinds = sorted({(taint.key, taint.effect) for taint in taints})
         return [{"key": key, "operator": "Exists", "effect": effect} for key, effect in kinds]

@@ -1,7 +1,7 @@
 """A served task's attempt, in the form of the pod that it does not need.
 
 A request to a model server has the life of a pod: it is placed, runs, succeeds, fails, or is lost with its node. So
-everything that follows pods follows requests as well, and only what creates and deletes pods has to tell them apart.
+everything that follows pods follows requests as well, and only what creates and deletes pods has to distinguish them.
 
     Answered      succeeded
     Failed        failed by itself, which counts against the task's retries

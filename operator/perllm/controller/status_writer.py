@@ -85,11 +85,11 @@ class StatusWriter:
         self._stored.setdefault(key, stored)
 
     def put(self, key: str, uid: str, fields: Fields, *, delay_s: float = 0.0) -> None:
-        """Have a status written; returns at once.
+        """Queue a status to be written; returns at once.
 
         Args:
             key: namespace/name of the task.
-            uid: its identity, so that another task of this name is left alone; empty if it is not known.
+            uid: its identity, so that another task of this name is not changed; empty if it is not known.
             fields: the status.
             delay_s: how long the write may wait for a newer status that replaces it, however long one before it may.
         """

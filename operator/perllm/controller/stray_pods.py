@@ -1,7 +1,7 @@
 """Removes pods of tasks that lost the label which the operator selects pods by, without the operator seeing it.
 
 While it watches, the operator sees such a pod vanish from its selection, and the task gets another pod. If the label is
-lost while no watch is open, or no operator is running, the pod would be retained for ever, and its name be taken.
+lost while no watch is open, or no operator is running, the pod would be retained forever, and its name be taken.
 """
 
 import asyncio

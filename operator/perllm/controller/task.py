@@ -164,14 +164,14 @@ def read_task(
     spec, problem = _read_spec(item.get("spec") or {})
     namespace, name, labels = metadata["namespace"], metadata["name"], as_object(metadata.get("labels"))
     task = Task(
-        f"{namespace}/{name}",
-        namespace,
-        name,
-        metadata["uid"],
-        metadata.get("generation", 1),
-        spec,
-        problem,
-        received_s,
+        key=f"{namespace}/{name}",
+        namespace=namespace,
+        name=name,
+        uid=metadata["uid"],
+        generation=metadata.get("generation", 1),
+        spec=spec,
+        problem=problem,
+        received_s=received_s,
         demand=read_task_demand(namespace, spec, gpu_resources, claims or ClaimSizes()),
         may_have_runner=has_runners and spec is not None and len(spec.conversations) == 1,
         is_deleting=bool(metadata.get("deletionTimestamp")),

@@ -1,6 +1,6 @@
-"""Makes what Kopf reads about tasks safe, and light, before Kopf sees it.
+"""Validates and reduces what Kopf reads about tasks before Kopf sees it.
 
-Kopf ends for good at an error event, at text that is not JSON and at an object that is nested too deeply, and does not
+Kopf stops for good at an error event, at text that is not JSON and at an object that is nested too deeply, and does not
 report deletions that happened while it was disconnected. So it uses an HTTP session of ours, and what the API server
 sends is read here first. A malformed event becomes "410 Gone", after which Kopf lists and watches from the start; what
 is nested too deeply is left out.
@@ -101,7 +101,7 @@ class TaskStream:
 
     @property
     def is_current(self) -> bool:
-        """Whether the controller has taken in all tasks, and their changes are watched."""
+        """Whether the controller has received all tasks, and their changes are watched."""
         return sum(self._open[path] > 0 for path in tuple(self._known)) >= self.watches
 
     @property

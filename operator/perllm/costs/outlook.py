@@ -50,7 +50,7 @@ class TariffBook:
         return None if money is None else self.money[money], None if carbon is None else self.carbon[carbon]
 
 
-def look_out(book: TariffBook, nodes: Collection[Node], now_s: float) -> CostOutlook:
+def forecast_costs(book: TariffBook, nodes: Collection[Node], now_s: float) -> CostOutlook:
     """Return what joules are expected to cost; nodes with the same tariffs share a series.
 
     Without any cost above 0, no series is returned, since nothing can be relative to nothing.

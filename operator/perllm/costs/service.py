@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from perllm.cluster.node import Node
 from perllm.costs.forecast import HOUR_S, HOURS
 from perllm.costs.metrics import CostMetrics
-from perllm.costs.outlook import CostOutlook, TariffBook, look_out
+from perllm.costs.outlook import CostOutlook, TariffBook, forecast_costs
 from perllm.costs.tariff import Tariff
 from perllm.guard import Guard
 from perllm.telemetry.source import MetricSource, TelemetryError
@@ -110,7 +110,7 @@ class EnergyCosts:
             deviations = tariff.forecast([now_s + hour * HOUR_S for hour in range(HOURS)])[1]
             self._metrics.stale.labels(unit, str(place)).set(float(not tariff.is_fresh(now_s)))
             self._metrics.deviation.labels(unit, str(place)).set(float(deviations.mean()))
-        outlook = look_out(self._book, list(nodes.values()), now_s)
+        outlook = forecast_costs(self._book, list(nodes.values()), now_s)
         if outlook != self._known and not self._book.settings.weights.is_energy_alone:
             self._put(outlook)
         self._known = outlook

@@ -125,7 +125,7 @@ class CostSettings(_CostSection):
     """What the energy of nodes costs, and what of it is minimised."""
 
     weights: CostWeights = Field(
-        default=CostWeights(), description="What is minimised. By default energy, whatever it costs."
+        default=CostWeights(), description="What is minimised. By default energy, regardless of its cost."
     )
     money: Tariffs = Field(
         default=(),

@@ -16,7 +16,7 @@ from perllm.energy.settlement import SETTLING_S, Settlement
 from perllm.guard import Guard
 
 INTERVAL_S = 30.0
-"""How often accounts are brought up to date."""
+"""How often accounts are updated."""
 
 _PARTS = ("tasks", "foreign", "idle")
 
@@ -54,7 +54,7 @@ def divide_energy(
     """Divide the energy of a node, for the time in which it is known.
 
     No part is the remainder: the idle energy is that of the idle power, which was seen when the node was empty at
-    other times as well, and whatever else an empty node uses is in none of them.
+    other times as well, and what an empty node uses beyond it is in none of them.
     """
     windows = [*tasks, *foreign]
     charges = share_energy(intervals, windows, idle_w or 0.0)
@@ -144,7 +144,7 @@ class EnergyAccounts:
         self._shown: set[str] = set()
 
     async def run(self) -> None:
-        """Bring all accounts up to date again and again, until cancelled."""
+        """Update all accounts regularly, until cancelled."""
         while True:
             self.open()
             await asyncio.sleep(INTERVAL_S)
@@ -166,7 +166,7 @@ class EnergyAccounts:
         covered_s = self._history.find_covered_s(node)
         if covered_s is None:
             return
-        # A task that takes long holds its node's account up, but not for longer than samples are kept.
+        # A long task delays its node's account, but not for longer than samples are kept.
         begun_s = max(self._settlement.find_begun_s(node), now_s - self._window_s / 2)
         end_s = min(covered_s, now_s - SETTLING_S, begun_s)
         start_s = self._until_s.setdefault(node, end_s)

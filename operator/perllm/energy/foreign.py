@@ -8,7 +8,7 @@ from math import inf
 from perllm.energy.attribution import Window
 
 INTERVAL_S = 1.0
-"""How often they are looked at; agents report them every two seconds."""
+"""How often they are read; agents report them every two seconds."""
 
 
 class ForeignLoad:
@@ -23,7 +23,7 @@ class ForeignLoad:
         self._steps: dict[str, list[tuple[float, float]]] = {}
 
     async def follow(self, read: Callable[[], Mapping[str, float]], unix_now: Callable[[], float]) -> None:
-        """Record the foreign requests that ``read`` returns by node, again and again, until cancelled."""
+        """Record the foreign requests that ``read`` returns by node, regularly, until cancelled."""
         while True:
             found = read()
             for node, requests in found.items():

@@ -44,7 +44,7 @@ class DeviceEnergy:
         first_s: Its first sample, of those in the window and one on either side.
         last_s: Its last one.
         was_added: Whether the node was measured before the device was, so that it counts only from then on.
-        is_gone: Whether it is measured no longer although the node is, so that it counts only until then.
+        is_gone: Whether it is no longer measured although the node is, so that it counts only until then.
     """
 
     segments: tuple[Intervals, ...]
@@ -57,7 +57,7 @@ class DeviceEnergy:
 def sum_devices(devices: Sequence[DeviceEnergy]) -> Intervals:
     """Return the energy of a node, for the time in which all its devices that should be measured are.
 
-    A device that was added or is gone spoils nothing else: it contributes while it is there. Where no device is
+    A device that was added or is gone affects no other device: it contributes while it is there. Where no device is
     measured, and where one is whose energy is unknown, the energy of the node is unknown.
     """
     segments = [segment for device in devices for segment in device.segments]

@@ -56,6 +56,6 @@ def learn_powers_w(times_s: Array, power_w: Array, presence: Presence) -> dict[i
 
 
 def find_power_w(powers_w: dict[int, float], count: int) -> float:
-    """Return the power with as many tasks; else that with the nearest number, an empty node being no busy one."""
+    """Return the power at a number of tasks, or else at the nearest known one: 0 only for 0, if others are known."""
     alike = [known for known in powers_w if (known > 0) == (count > 0)] or list(powers_w)
     return powers_w[min(alike, key=lambda known: (abs(known - count), known))]

@@ -98,11 +98,10 @@ class Settlement:
         node = pod.node
         if node is None or pod.timing is Timing.UNKNOWN:
             return MISSING
-        if self.is_awaited(pod, now_s):
-            return None
         own = self._find_own(node, pod, now_s)
-        if not self._history.covers(node, own.end_s):
-            return MISSING
+        is_covered = self._find_coverage(node, own.end_s, now_s)
+        if not is_covered:
+            return None if is_covered is None else MISSING
         intervals = self._history.intervals(node, own.start_s, own.end_s, lambda: self.find_presence(node))
         if not len(intervals.times_s):
             return MISSING
@@ -120,11 +119,10 @@ class Settlement:
         if pod.node is None or pod.timing is Timing.UNKNOWN:
             return False
         end_s = self._find_own(pod.node, pod, now_s).end_s
-        is_new = now_s < end_s + SETTLING_S
-        return is_new or (now_s - end_s < self._patience_s and not self._history.covers(pod.node, end_s))
+        return self._find_coverage(pod.node, end_s, now_s) is None
 
     def find_pause_s(self, pod: Pod, now_s: float) -> float:
-        """Return after which pause the energy of a finished pod may be measured that still cannot be."""
+        """Return after which pause to try again to measure a finished pod; seconds."""
         return max(self.retry_s, (pod.finished_s or now_s) + SETTLING_S - now_s)
 
     def list_windows(
@@ -171,6 +169,13 @@ class Settlement:
         """Return when the inference of a finished pod ran."""
         known = self._spans[node].find(pod.uid)
         return _read_span(pod, now_s) if known is None or known.end_s == FOREVER_S else known
+
+    def _find_coverage(self, node: str, end_s: float, now_s: float) -> bool | None:
+        """Return whether the samples cover a run that ended at a time; None while more samples or pods may follow."""
+        if now_s < end_s + SETTLING_S:
+            return None
+        is_covered = self._history.covers(node, end_s)
+        return is_covered if is_covered or now_s - end_s >= self._patience_s else None
 
     def _put(self, node: str, span: Span) -> None:
         self._spans[node].put(span)

@@ -3,7 +3,7 @@
 A model server reads one prompt at a time, in the order of arrival, which keeps the GPU busy; the other tasks of the
 batch hardly proceed meanwhile. So while a prompt is read, the power of the GPU belongs to that task, and otherwise to
 those that decode. When a prompt was read follows from the first tokens: it ends with the first token of its own task,
-and takes as long as the node needs for so many tokens. Whatever else passes between the request and its first token,
+and takes as long as the node needs for so many tokens. All other time between the request and its first token,
 such as its way through the network and the prompts before it, is waiting.
 """
 

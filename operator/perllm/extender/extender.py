@@ -54,6 +54,7 @@ class Extender:
         scheduler: Scheduler,
         ledger: Ledger,
         client: Client,
+        *,
         request_of: Callable[[Object], PlacementRequest | Unplaceable | None],
         retries: Retries,
         note_bound: Callable[[str, str, str], None],

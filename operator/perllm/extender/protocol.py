@@ -19,7 +19,7 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Unplaceable:
-    """A pod that no node may take, whatever its room, until it is changed."""
+    """A pod that no node may take, even with room, until it is changed."""
 
     reason: str
 

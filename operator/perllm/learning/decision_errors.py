@@ -1,4 +1,4 @@
-"""Errors of decisions on the nodes of one GPU type, as ln (what came / what was foreseen): scale, and 90 % interval.
+"""Errors of decisions on the nodes of one GPU type, as ln (actual / predicted): scale, and 90 % interval.
 
 The bounds are steered by what they miss (adaptive conformal inference, Gibbs and Candes 2021).
 """
@@ -6,7 +6,7 @@ The bounds are steered by what they miss (adaptive conformal inference, Gibbs an
 import numpy as np
 
 MAX_ERROR = 1.0
-"""Beyond this |e| an observation is odd and counts as this much: an outage, not a law."""
+"""A larger |e| is an outlier, such as an outage, and counts as this much."""
 
 TAIL = 0.05
 """What each bound of the interval leaves out."""

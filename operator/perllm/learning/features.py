@@ -2,14 +2,14 @@
 
 With B tasks in a continuous batch an iteration takes a + b B seconds and gives each task one token; its energy is
 nearly independent of B, so a task's share of it falls as 1/B. Prefill takes time and energy per prompt token, and while
-another task's prompt is processed no task decodes: so the prompts of others that a task sits through cost it as much
-as its own. Hence
+another task's prompt is processed no task decodes: so the prompts of others that are read while a task runs cost it as
+much as its own. Hence
 
     seconds  x = [pods, (prompt + others' prompts)/1000, output/100, (B - 1) output/100, requests]
     joules   x = [prompt/1000, output/100, (output/100) / B]
 
 B and the others' prompts are counted per GPU of the node. A task starts one pod or makes one request: what takes time
-in either case, whatever is asked, is the start of a container, or the round trip to the model server.
+in either case, with any prompt, is the start of a container, or the round trip to the model server.
 """
 
 import numpy as np
@@ -21,8 +21,8 @@ OUTPUT_UNIT = 100.0
 
 LEAST_LATENCY_SHARES = (0.01, 0.1, 0.02, 0.02, 0.01)
 """How far below its prior each coefficient of time may fall. On a busy node it is not known exactly which of the
-others' prompts were read during a run; left to itself a regression explains them away, and the node seems to read for
-nothing."""
+others' prompts were read during a run; an unconstrained regression would attribute their time to other terms, and
+reading would seem to cost nothing."""
 
 MAX_READING = 0.8
 """Nodes read prompts for at most this share of the time: there is always something to decode in between."""

@@ -10,11 +10,11 @@ Estimates
     theta_g  Bayesian linear regression on y / exp(r_n), weight 1 / (noise theta_g'x)^2 since errors are relative to the
              size of a task; the prior is log-normal, since coefficients are physical rates (type_law.py)
     r_n      a random walk seen through the residuals: a scalar Kalman filter with prior N(0, 0.05^2), so a second node
-             of a type is good from its first task on, and one that throttles is believed within some ten tasks
-    e        errors of decisions: what was foreseen, before others came and went, is off by more than the law is. Their
+             of a type is good from its first task on, and one that throttles is noticed within some ten tasks
+    e        errors of decisions: predictions made before other tasks came and went are off by more than the law. Their
              scale is averaged per type, over tasks ended at their deadline too, and the bounds of the 90 % interval
              are steered by what they miss (adaptive conformal inference, Gibbs and Candes 2021): where they hold less
-             often than promised they widen, whatever the cause
+             often than promised they widen, for any cause
 
 Old observations fade, so laws follow a drift. An update costs O(d^3 + nodes of the type), a prediction O(d) a node.
 """
@@ -109,7 +109,7 @@ class PooledLaw:
             row: the node.
             features: as observed afterwards.
             value: what it cost, positive.
-            error: ln of (what came / what was foreseen at the decision); this, not the error of the fit, is what
+            error: ln of (actual / predicted at the decision); this, not the error of the fit, is what
                 intervals have to hold. None when no decision is known.
         """
         number = int(self.group_of_row[row])
@@ -148,7 +148,7 @@ class PooledLaw:
         self._refresh_all(number)
 
     def account(self, row: int, error: float) -> None:
-        """Account for how far off a decision was, ln of (what came / what was foreseen), and not for the law."""
+        """Account for the error of a decision, ln of (actual / predicted), but not for the law."""
         number = int(self.group_of_row[row])
         group = self._laws[number]
         group.errors.account(error, group.weight)

@@ -226,7 +226,7 @@ class Learner:
         A state whose "policy" is None leaves the policy as it is. The node must have been registered.
 
         Raises:
-            ValueError: a state cannot have been learned; then everything stays as it was.
+            ValueError: a state cannot have been learned; then nothing is changed.
         """
         row = self._rows[node]
         prior = self._find_prior(self._rows.gpu_type(row))

@@ -10,8 +10,8 @@ Notation
     s       spread of what is left;  z  has no given shape, its distribution is counted in bins of width 0.1
 
 A task that was ended is counted by the lengths that explain it (censoring.py). Leaving it out would make answers look
-short. Old observations fade: the latest half of all counts three times as much as the half before, so a law that began
-wrong is soon rid of it; the memory ends at some thousands.
+short. Old observations fade: the latest half of all counts three times as much as the half before, so early
+errors of a law fade soon; the memory spans some thousands of answers.
 """
 
 from collections.abc import Mapping, Sequence

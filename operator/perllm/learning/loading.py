@@ -35,8 +35,8 @@ def learn_measured_load(known: ModelLaws, row: int, measured_s: float) -> None:
 def _learn_load(known: ModelLaws, row: int, run: ObservedRun, warm_s: float) -> None:
     """Move the loading time of a GPU type towards what a run took beyond one on a node that has the model.
 
-    That is `cold` times the loading time and whatever else was unusual: a step of least squares, in which a run
-    that met the end of the loading says next to nothing.
+    That is `cold` times the loading time and everything else that was unusual: a step of least squares, in which a run
+    that met the end of the loading says hardly anything.
     """
     beyond_s = max(run.run_s - warm_s, 0.0) - run.cold * float(known.load_s[row])
     _move_load(known, row, LOAD_STEP * run.cold * beyond_s)

@@ -28,7 +28,7 @@ class UsualTask:
     output_tokens: float = 200.0
 
     def add(self, prompt_tokens: float, output_tokens: float) -> None:
-        """Average a task in."""
+        """Include a task in the average."""
         self.prompt_tokens += (prompt_tokens - self.prompt_tokens) / ARRIVALS_AVERAGED
         self.output_tokens += (output_tokens - self.output_tokens) / ARRIVALS_AVERAGED
 
@@ -46,11 +46,11 @@ class ArmSummary:
     last_outcome_s: float = 0.0
 
     def add(self, outcome: Outcome) -> None:
-        """Average an outcome in."""
+        """Include an outcome in the averages."""
         self.count += 1
         self.latency_s += (outcome.latency_s - self.latency_s) / self.count
         self.output_tokens += (outcome.output_tokens - self.output_tokens) / self.count
-        self.met += outcome.latency_s <= outcome.deadline_s
+        self.met += outcome.is_in_time
         self.last_outcome_s = max(self.last_outcome_s, outcome.finished_s)
         if outcome.energy_j is not None:
             self.energy_count += 1

@@ -72,7 +72,7 @@ class ModelTable:
         return usual
 
     def publish(self, laws: ModelLaws) -> None:
-        """Bring the shapes of a model's lengths up to date."""
+        """Update the shapes of a model's lengths."""
         first_kind = laws.lengths.first_kind
         self.shapes[first_kind : first_kind + KINDS] = laws.lengths.shapes
 

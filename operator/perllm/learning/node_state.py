@@ -66,6 +66,7 @@ class LawState(_Stored):
     gram: _Numbers
     moment: _Numbers
     errors: _Numbers
+    fit: _Numbers = ()
 
 
 class LengthState(_Stored):

@@ -42,7 +42,7 @@ class ObservedRun:
         hint_tokens: length of the answer that the task announced; None if it did not.
         run_s: from binding to its end, without the transfer of the input.
         occupancy: mean number of tasks per GPU of the node that wrote while it did, itself included.
-        others_tokens: prompt tokens of others, per GPU, that it sat through.
+        others_tokens: prompt tokens of others, per GPU, that were read while it was there.
         cold: share of the time to load the model that was still to come.
         load_s: seconds in which its server loaded the model, as measured; None if that was not.
         is_served: whether it ran as a request, so that no pod had to start.
@@ -86,8 +86,8 @@ class Outcome:
         inference_energy_j: its share of the node's energy; None where it could not be measured.
         transmission_energy_j: energy of moving its input.
         predicted_energy_j: both together, as expected when the task was placed.
-        run_error: ln of (decision to completion / what had been foreseen for the tokens it turned out to have); None
-            if that is not known.
+        run_error: ln of (decision to completion / the prediction for the tokens it turned out to have); None if that
+            is not known.
         energy_error: the same of the energy.
         resource_slack: compute and bandwidth slack when it was placed.
         finished_s: Unix time of completion.
@@ -109,6 +109,11 @@ class Outcome:
     finished_s: float
     is_length_known: bool = True
     law_s: float = 0.0
+
+    @property
+    def is_in_time(self) -> bool:
+        """Whether it was complete by its deadline."""
+        return self.latency_s <= self.deadline_s
 
     @property
     def energy_j(self) -> float | None:
@@ -140,8 +145,8 @@ class Ended:
 
     Attributes:
         run: the run.
-        foreseen_fixed_s: time to its first token that had been foreseen, without the transfer.
-        foreseen_token_s: time per token that had been foreseen.
+        foreseen_fixed_s: predicted time to its first token, without the transfer.
+        foreseen_token_s: predicted time per token.
         ended_s: Unix time of its end.
         is_one_answer: whether it was to write one answer, not those to several prompts.
     """

@@ -90,7 +90,7 @@ class TypeLaw:
         clipped = min(max(misfit, -MAX_ERROR), MAX_ERROR)
         self._misfits = self._misfits * ERROR_MEMORY + clipped**2
         self._misfit_weight = self._misfit_weight * ERROR_MEMORY + 1.0
-        self.spread = max(sqrt(self._misfits / self._misfit_weight), MIN_SPREAD)
+        self._refresh_spread()
         value = fitted * exp(min(max(misfit, -most), most))
         self._add(features[None], np.array([value]), np.ones(1))
 
@@ -126,6 +126,17 @@ class TypeLaw:
         self.weight = self.weight * keep + total
         self._solve()
 
+    def _refresh_spread(self) -> None:
+        self.spread = max(sqrt(self._misfits / self._misfit_weight), MIN_SPREAD)
+
+    def _restore_fit(self, fit: Sequence[float]) -> None:
+        """Restore how far observations scattered: their squares and weight, which earlier versions did not store."""
+        squares, weight = read_numbers({"fit": fit}, "fit", 2).tolist()
+        if not (1.0 <= weight <= 1.001 / (1.0 - ERROR_MEMORY) and 0.0 <= squares <= MAX_ERROR**2 * weight):
+            raise ValueError("fit is impossible")
+        self._misfits, self._misfit_weight = squares, weight
+        self._refresh_spread()
+
     def _solve(self, tolerance: float = TOLERANCE) -> None:
         """Find the likeliest coefficients by Newton's method on their logarithms, from where they are."""
         logs: FloatArray = np.log(self.theta)
@@ -150,6 +161,7 @@ class TypeLaw:
             "gram": self.gram[upper].tolist(),
             "moment": self.moment.tolist(),
             "errors": [self.weight, *self.errors.export()],
+            "fit": [self._misfits, self._misfit_weight],
         }
 
     def restored(self, state: Mapping[str, Sequence[float]]) -> "TypeLaw":
@@ -169,6 +181,7 @@ class TypeLaw:
             raise ValueError("errors are impossible")
         law.weight = weight
         law.errors.restore(*errors)
+        law._restore_fit(state.get("fit") or (PRIOR_WEIGHT, PRIOR_WEIGHT))
         # An observation weighs 1 / (noise^2 predicted observed), of which the former is never below its least.
         most = MAX_LIGHTNESS * (law.weight + 0.001) / (RELATIVE_NOISE * self._least) ** 2
         if not is_gram(law.gram) or (np.diag(law.gram) > most).any():

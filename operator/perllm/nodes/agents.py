@@ -72,7 +72,7 @@ def read_offer(item: Object) -> Offer:
 
 
 def read_lease(item: Object) -> SeenLease | None:
-    """Return the Lease of an agent; None if it is that of somebody else."""
+    """Return a Lease if it is that of an agent, otherwise None."""
     name, spec = str(item["metadata"]["name"]), as_object(item.get("spec"))
     renewed_s, duration_s = parse_time_s(spec.get("renewTime")), spec.get("leaseDurationSeconds")
     if not name.startswith(names.AGENT_LEASE_PREFIX) or renewed_s is None:
@@ -87,7 +87,7 @@ class NodeAgents:
     Args:
         scheduler: receives what model servers offer.
         lose_runs: called regularly with a test of whether a node's requests are lost.
-        show: called again and again with what a node serves; None if it has no agent.
+        show: called repeatedly with what a node serves; None if it has no agent.
         can_see: whether renewals can be seen at the moment.
         now_s: monotonic clock.
         unix_now: wall clock.

@@ -25,7 +25,7 @@ class ServingDisplay:
         self._written: dict[str, tuple[ServingStatus, float]] = {}
 
     def show(self, node: str, serving: ServingStatus | None) -> None:
-        """Show what a node serves, None if it has no agent; to be called again and again, since it may not be due."""
+        """Show what a node serves, None if it has no agent; to be called repeatedly, since it may not be due."""
         shown, written_s = self._written.get(node, (None, 0.0))
         if serving == shown:
             return

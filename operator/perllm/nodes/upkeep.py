@@ -58,7 +58,7 @@ class NodeUpkeep:
         self._devices: dict[str, Sequence[GpuDevice]] = {}
 
     def read(self, item: Object) -> Node | None:
-        """Return the node that `item` describes; None if it cannot belong to the fleet, whatever devices it has."""
+        """Return the node that `item` describes; None if it cannot belong to the fleet with any devices."""
         return read_node(item, self._labels)
 
     def on_node(self, old: Node | None, new: Node | None) -> None:

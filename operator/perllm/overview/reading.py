@@ -1,4 +1,4 @@
-"""Tasks and nodes as far as an overview needs them; whatever cannot be understood counts as absent."""
+"""Tasks and nodes as far as an overview needs them; what cannot be parsed counts as absent."""
 
 from dataclasses import dataclass
 

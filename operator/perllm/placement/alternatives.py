@@ -19,7 +19,7 @@ MAX_ALTERNATIVES = 3
 MAX_NAME = 253
 
 MAX_EXAMINED = 200
-"""Nodes by score among which alternatives are found: so a large fleet costs no more than a small one."""
+"""Best nodes among which alternatives are sought, so that a large fleet costs no more than a small one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class Alternative:
         hit_chance: chance to be in time.
         has_room: whether the task could have started there at once.
         score: the policy's score; None where it is infinite.
-        lost_by: the part of the score that was worse than on the chosen node by most; empty if none was.
+        lost_by: the part of the score by which it lost most to the chosen node; empty if it lost by none.
     """
 
     node: str
@@ -73,7 +73,7 @@ def list_alternatives(
     Args:
         names: the node of every arm.
         arms: what is known of them.
-        choice: what the policy made of them; arms without a score are not alternatives.
+        choice: of the policy; arms without a score are not alternatives.
         arm: where the task goes.
         types: number of the GPU type of every arm.
         gpu_type_of: returns the GPU type of a node.

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def remember(memory: OrderedDict[str, T], key: str, make: Callable[[], T]) -> T:
-    """Return what is remembered under a key, made if it is not, as the most recent; the least recent is forgotten."""
+    """Return the value of a key, built if missing, as the most recently used; the least recently used is evicted."""
     known = memory.pop(key, None)
     memory[key] = known = make() if known is None else known
     if len(memory) > MAX_REMEMBERED:

@@ -1,4 +1,4 @@
-"""Circuit breakers of the nodes: where no tasks are sent for a while, since the last were refused or failed there.
+"""Circuit breakers of the nodes: where no tasks are sent for a while, because the last ones were refused or failed.
 
     closed --TRIP bad ends in a row, of distinct tasks--> open --pause--> half-open --a good end--> closed
                                                             ^                 |
@@ -16,7 +16,7 @@ What is evidence, and for which tasks
     namespaces  the evidence of one namespace blocks the node for that namespace only. It takes bad ends of two
                 namespaces to block it for all. A good end of another namespace's task removes what was evidence for
                 all, and leaves what a namespace holds against the node for itself.
-So a tenant of one namespace blocks no node for others, whatever its tasks are made to do. A tenant of several may do so
+So a tenant of one namespace blocks no node for others, regardless of what its tasks do. A tenant of several may do so
 for a node that no other tenant uses, until the next probe, which may be a task of any namespace.
 
 Failures may be the tasks' own: they count only where tasks of the kind do better elsewhere (end_history.py), and block
@@ -57,7 +57,7 @@ WINDOW_S = 900.0
 PAUSE = Backoff(first_s=15.0, limit_s=600.0)
 
 MAX_EVIDENCE = 64
-"""Bad ends kept per node, the latest."""
+"""Latest bad ends kept per node."""
 
 MAX_CIRCUITS = 32
 """Circuits of one node that are not closed; namespaces and models are names that any tenant may choose."""
@@ -139,14 +139,14 @@ class Circuits:
         self._tripped.discard(node)
 
     def forget_task(self, task_id: str) -> None:
-        """Forget what a task went through itself; what it showed about nodes stays."""
+        """Forget the history of a task, but not the evidence that it gave about nodes."""
         self._history.forget(task_id)
         self._holds.forget(task_id)
 
     def blocking(
         self, task_id: str, namespace: str, model: str, is_in_flight: Callable[[str], bool]
     ) -> dict[str, Circuit]:
-        """Return the nodes that a task must not be sent to now, and the circuit of each that says so."""
+        """Return the nodes that a task must not be sent to now, each with the circuit that blocks it."""
         found = {}
         for name in self._tripped:
             for circuit in self._circuits(name):

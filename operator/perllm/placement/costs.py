@@ -35,9 +35,9 @@ class JouleCosts:
         return self.over(rows, time_s, 1)[:, 0]
 
     def over(self, rows: IntArray, from_s: float, steps: int) -> FloatArray:
-        """Return what it costs in so many steps from the one of a Unix time on, shape (n, steps).
+        """Return what it costs in each of `steps` steps, the first of which contains a Unix time; shape (n, steps).
 
-        What follows the last known step is taken to be like that one, a day being all that is ever asked for.
+        Steps after the last known one are assumed to cost as much as that; callers ask for a day at most.
         """
         if len(self._series) == 1:
             return np.ones((len(rows), steps))

@@ -81,8 +81,8 @@ def revise(prospect: Prospect, laws: ModelLaws, row: int, *, run: Circumstances)
 def _find_run_s(rates: RunRates, prospect: Prospect, run: Circumstances) -> float:
     """Return the seconds that a run takes on the node of `rates`.
 
-    Prompts that waited when it came hold it up once. If it is there for longer than it was observed, it sits through
-    more of those that come later, as many per second.
+    Prompts that waited when it came delay it once. If it is there for longer than it was observed, more of those that
+    come later are read meanwhile, as many per second.
     """
     times = prospect.forecast.times
     first_s = float(rates.find_first_s(run.prompt_tokens, times.cold)[0])

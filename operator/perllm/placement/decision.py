@@ -155,7 +155,7 @@ _ANY_SIGN = frozenset({"time_left_s", "length_centre", "score", "slack", "resour
 
 @lru_cache(maxsize=512)
 def read_record(text: str) -> Decision:
-    """Return the decision in a record; the last ones are remembered, since each is read several times.
+    """Return the decision in a record; the latest ones are cached, since each is read several times.
 
     Raises:
         RecordError: the text is not a record of this version.
@@ -243,7 +243,7 @@ def _bounded(value: object, length: int) -> object:
 
 
 def _is_possible(name: str, value: object) -> bool:
-    """Whether a number is finite, of a size that can be reckoned with, and of the sign that it must have."""
+    """Whether a number is finite, small enough to compute with, and of the sign that it must have."""
     if not isinstance(value, int | float):
         return not isinstance(value, Mapping) or all(_is_possible("", count) for count in value.values())
     if not isfinite(value) or abs(value) > MAX_FIGURE:

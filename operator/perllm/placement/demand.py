@@ -1,6 +1,6 @@
 """What a pod asks of its node: slots, and rules about the node's labels and taints.
 
-Read from a template as its author wrote it: nothing in here raises. What cannot be understood counts as not asked,
+Read from a template as its author wrote it: nothing in here raises. What cannot be parsed counts as not requested,
 since the API server denies such a pod and says why, and kube-scheduler has the last word in any case.
 
     resource    the first GPU resource that it asks for, in the order of the configuration
@@ -89,7 +89,7 @@ class NodeRules:
         terms: alternatives of the node affinity; None without one.
         tolerations: of taints.
         resources: extended resources that the pod asks for. Taints named after one of them may be tolerated by the time
-            the pod exists: the API server's plugin ExtendedResourceToleration sees to that where it is on.
+            the pod exists: the API server's plugin ExtendedResourceToleration, where enabled, adds the toleration.
         tolerates_lasting: whether the pod will tolerate all taints of the fleet that last.
     """
 
@@ -131,11 +131,11 @@ class PodDemand:
 
 ONE_SLOT = PodDemand()
 NO_POD = PodDemand(slots=0.0)
-"""Of a task that runs as a request: it takes a slot of a model server, none that pods could have."""
+"""The demand of a task that runs as a request: a slot of a model server, not one that pods could use."""
 
 
 RUNNER = PodDemand(rules=NodeRules(tolerates_lasting=True))
-"""Of a runner pod: it asks for whatever resource its node has."""
+"""The demand of a runner pod: it asks for the resource that its node has."""
 
 
 def add_rules(demand: PodDemand, pod_spec: object) -> PodDemand:

@@ -12,7 +12,7 @@ The first of these that holds of a node excludes it:
     hold            the task itself was refused, and waits before it is tried again
     avoided         an earlier attempt at the task ended badly there, and another node may take it
 
-What lasts holds as long as nodes and task are as they are: where it holds of all nodes the task can never be placed.
+A lasting reason holds until node or task changes; where one holds for every node, the task can never be placed.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -156,7 +156,7 @@ class Gate:
                 found.keep(fits != fit, reason)
 
     def _can_go_elsewhere(self, request: PlacementRequest) -> bool:
-        """Whether a node of the fleet may take a task that it does not avoid, with room or without."""
+        """Whether a node that a task does not avoid may take it, whether or not it has room."""
         _, rows = self._fleet.all_nodes()
         others = self._find_open(request, rows).allowed & ~self._among(request.avoided, rows)
         return bool((others & (self._fleet.slots(rows, request.resource) >= request.demand.slots)).any())

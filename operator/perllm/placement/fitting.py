@@ -1,7 +1,7 @@
 """Which nodes satisfy a pod's rules, by the labels and taints that the nodes have now.
 
-The answer is kept per set of rules, of which a cluster has few, and brought up to date for the nodes that have changed
-when it is asked for: so most decisions only look it up.
+The answer is cached per set of rules, of which a cluster has few, and updated when it is read, only for nodes that have
+changed. So most decisions just look it up.
 """
 
 from collections import OrderedDict
@@ -97,7 +97,7 @@ def find_fit(rules: NodeRules, node: Node) -> Fit:
 
 
 def find_untolerated(rules: NodeRules, taints: Iterable[Taint]) -> list[Taint]:
-    """Return the taints that keep off a pod with these rules."""
+    """Return the taints that repel a pod with these rules."""
     return [
         taint
         for taint in taints

@@ -41,7 +41,7 @@ class Fleet:
         self._foreign: dict[str, Mapping[str, float]] = {}
         self._foreign_slots: dict[str, FloatArray] = {}
         self._sizes = {"": np.zeros(0)}
-        # Slots that are units of whatever a pod asks for, so of any resource that no node names.
+        # Slots of nodes that name no resource: units of any that a pod asks for, unless another node names it.
         self._unnamed = np.zeros(0)
         self._gpus = np.ones(0)
         self._cpu_cores = np.zeros(0)
@@ -85,7 +85,7 @@ class Fleet:
         self._bandwidth_used_bps[row] = bandwidth.used_bps
 
     def put_idle_power(self, name: str, idle_w: float) -> None:
-        """Replace what a node is known to draw while it is empty."""
+        """Replace the idle power of a node, in watts."""
         self._idle_w[self._rows[name]] = idle_w
 
     def put_foreign(self, name: str, slots: Mapping[str, float]) -> None:
@@ -108,7 +108,7 @@ class Fleet:
         return self._serving.get(name, NOTHING)
 
     def remove(self, name: str) -> None:
-        """Forget a node that left the cluster; its row stays its own should it return."""
+        """Forget a node that left the cluster; it keeps its row in case it returns."""
         self.version += self.nodes.pop(name, None) is not None
         self._all_nodes = None
 
@@ -205,7 +205,7 @@ class Fleet:
         return self._bandwidth_used_bps[rows]
 
     def idle_w(self, rows: IntArray) -> FloatArray:
-        """Return what each node draws while it is empty, in watts; 0 where that is not known."""
+        """Return the idle power of each node, in watts; 0 where it is unknown."""
         return self._idle_w[rows]
 
     def _show_foreign(self, name: str) -> None:

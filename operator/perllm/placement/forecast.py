@@ -66,7 +66,7 @@ class RunTimes(Generic[V]):
         reading_s: the part in which its own prompt is read.
         work_s: GPU seconds that it takes of a node whose batch is full.
         token_s: seconds per token.
-        solo_token_s: seconds per token, were it alone.
+        solo_token_s: seconds per token if the task had the GPU to itself.
         contention_s: seconds per token that each further task adds.
         cold: share of the time to load the model that is still to come.
     """
@@ -134,11 +134,6 @@ class ArmForecast:
     def energy_given_j(self, output_tokens: float) -> float:
         """Return the energy that would have been predicted, had the length been known; joules."""
         return self.energy.fixed_j + output_tokens * self.energy.token_j
-
-    def hit_chance_given(self, output_tokens: float, time_left_s: float) -> float:
-        """Return the chance to be in time that would have been predicted, had the length been known."""
-        time_s, spread = self.latency_given_s(output_tokens), max(self.time_spread, MIN_TIME_SPREAD)
-        return float(find_hit_chance(np.array([time_s]), time_left_s, np.array([spread]))[0])
 
 
 def find_hit_chance(times_s: FloatArray, time_left_s: float, time_spread: FloatArray) -> FloatArray:

@@ -1,4 +1,4 @@
-"""What is to be expected of a task on each node: the arms a policy chooses among, and how they came about.
+"""The outlook of a task on each node: the arms that a policy chooses among, and how they are found.
 
 Notation, per node, for a task of p prompt tokens and an answer of L tokens, with B - 1 tasks per GPU there already
     wait      time that the prompts before it take to be read, and its input behind others to be fetched
@@ -54,8 +54,8 @@ class _Scene:
         rates: of the model on the nodes.
         cold: share of the time to load the model that is still to come.
         joule_cost: what a joule costs there, relative to the mean.
-        idle_w: what the nodes draw while they are empty; 0 where that is not known.
-        occupancy: other tasks that are to be expected to write, per GPU.
+        idle_w: idle power of the nodes, in watts; 0 where it is unknown.
+        occupancy: other tasks that are expected to write, per GPU.
         slots_per_gpu: tasks that a GPU runs at a time.
         full_token_s: GPU seconds per token written of a node whose batch is full.
         joules: coefficients of the law of energy, shape (3, n).
@@ -87,7 +87,7 @@ class _Scene:
 
 
 class Forecaster:
-    """Says what is to be expected of tasks.
+    """Forecasts tasks on nodes.
 
     Args:
         learner: knows the laws of the models.
@@ -111,7 +111,7 @@ class Forecaster:
         self._transmission_j_per_bit = transmission_j_per_bit
         self._loaded = loaded
 
-    def look_out(
+    def forecast(
         self,
         request: PlacementRequest,
         task: Inference,
@@ -122,7 +122,7 @@ class Forecaster:
         joule_cost: FloatArray,
         now_s: float,
     ) -> Outlook:
-        """Return what is to be expected of a task on the nodes of `rows`; linear in their number.
+        """Return the outlook of a task on the nodes of `rows`; takes time linear in their number.
 
         Args:
             request: says how many slots the task takes, and of which namespace it is.
@@ -278,7 +278,7 @@ def _find_doubt(scene: _Scene) -> tuple[FloatArray, FloatArray]:
 
 
 def _find_times(scene: _Scene) -> tuple[RunTimes[FloatArray], FloatArray]:
-    """Return how long the task takes on each node, and how long of it it waits for room."""
+    """Return how long the task takes on each node, and the part of it in which it waits for room."""
     task, loads, slots, used, rates = scene.task, scene.loads, scene.slots, scene.used, scene.rates
     reading_s = rates.read_s * (task.prompt_tokens / PROMPT_UNIT)
     token_s = rates.find_token_s(scene.occupancy) / (1.0 - loads.reading_share)

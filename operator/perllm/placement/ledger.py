@@ -118,7 +118,7 @@ class Ledger:
         self._expiry.pop(flight.task_id, None)
 
     def cancel(self, task_id: str, now_s: float) -> None:
-        """Forget a reservation; a confirmed task stays."""
+        """Forget a reservation; a confirmed task remains."""
         if task_id in self._expiry:
             self._undo(task_id, now_s)
 
@@ -185,7 +185,7 @@ class Ledger:
         self._nodes.note_usual(rows, work_s, usual_s)
 
     def refresh(self, now_s: float, shapes: FloatArray) -> None:
-        """Find again how tight the tasks in flight are; linear in their number.
+        """Recompute how tight the tasks in flight are; takes time linear in their number.
 
         Args:
             now_s: now.
@@ -199,7 +199,7 @@ class Ledger:
     ) -> NodeLoads:
         """Return what is in flight on each node; harms are as of the last `refresh`.
 
-        Of the waiting tasks those count that go before the next task of the namespace.
+        Of the waiting tasks only those count that go before the next task of the namespace.
         """
         self._cover(rows)
         nodes = self._nodes.at(rows, now_s)
@@ -257,7 +257,7 @@ class Ledger:
         self._count(flight, 1)
 
     def _undo(self, task_id: str, now_s: float) -> None:
-        """Forget a task that was never sent: nothing of it flows to its node after all."""
+        """Forget a task that was never sent, so its node gets no work from it."""
         flight = self._flights.get(task_id)
         if flight is None:
             return
@@ -273,7 +273,7 @@ class Ledger:
         self._table.remove(task_id)
         self._writers.remove(task_id, row, now_s)
         if nodes.running[row] <= nodes.foreign[row]:
-            # Whatever was thought to be left of them, tasks that are gone leave no work.
+            # A node without tasks has no work left, even if some was expected.
             nodes.work[row] = nodes.backlog[row] = 0.0
 
     def _count(self, flight: Flight, change: int) -> None:
@@ -288,7 +288,7 @@ class Ledger:
             del self._flights_of[model], self._by_model[model]
 
     def _find_residence(self, flight: Flight, begin: _Begin, now_s: float) -> Residence:
-        """Return what a task met on its node, which has been brought up to now."""
+        """Return what a task met on its node, whose figures are up to date."""
         row, gpus, nodes = flight.row, flight.forecast.gpus, self._nodes
         duration_s = max(now_s - begin.at_s, 1e-9)
         others = self._writers.find_others(flight.task_id, row, now_s)

@@ -32,7 +32,7 @@ class NodeQueues:
             sums[:, row] += wanted
 
     def remove(self, task_id: str) -> None:
-        """Forget that a task waits; unknown ones are ignored."""
+        """Forget that a task waits; unknown tasks are ignored."""
         known = self._tasks.pop(task_id, None)
         if known is None:
             return

@@ -80,7 +80,7 @@ class NodeTable:
             self._show(extend(self._figures, size))
 
     def at(self, rows: IntArray, now_s: float) -> "NodeTable":
-        """Return a copy of some nodes, with everything that flows on them brought up to now."""
+        """Return a copy of the figures of some nodes, advanced to the present."""
         nodes = NodeTable(self._figures.take(rows, axis=1))
         elapsed_s = now_s - nodes.changed_s
         keep = np.exp(elapsed_s / -AVERAGE_S)
@@ -94,7 +94,7 @@ class NodeTable:
         return nodes
 
     def advance(self, row: int, now_s: float) -> None:
-        """Bring everything that flows on a node up to now."""
+        """Advance the figures of a node to the present."""
         elapsed_s = now_s - self.changed_s[row]
         keep = np.exp(-elapsed_s / AVERAGE_S)
         self.backlog[row] = max(self.backlog[row] - elapsed_s * self.backlog_rate[row], 0.0)
@@ -106,7 +106,7 @@ class NodeTable:
         self.changed_s[row] = now_s
 
     def place(self, flight: Flight, now_s: float) -> None:
-        """Add what a task brings to its node, which has been brought up to now."""
+        """Add a task to its node, whose figures are up to date."""
         row, gpus, times = flight.row, flight.forecast.gpus, flight.forecast.times
         prompt_tokens = flight.inference.prompt_tokens
         opening_s = max(flight.writes_from_s - now_s, 0.0)
@@ -120,7 +120,7 @@ class NodeTable:
         self.work[row] += times.work_s / gpus
 
     def undo(self, flight: Flight, placed_s: float, now_s: float) -> None:
-        """Remove what a task that was never sent was thought to bring, and what it was counted for since."""
+        """Remove a task that was never sent, with the work that it was expected to bring and its part in averages."""
         row, gpus, times = flight.row, flight.forecast.gpus, flight.forecast.times
         keep = np.exp((placed_s - now_s) / AVERAGE_S)
         opening_s = max(flight.writes_from_s - placed_s, 0.0)
@@ -132,20 +132,20 @@ class NodeTable:
         _reduce(self.work, row, times.work_s / gpus)
 
     def note_usual(self, rows: IntArray, work_s: FloatArray, usual_s: FloatArray) -> None:
-        """Average the GPU seconds in that a task would take on each of the nodes that it may run on.
+        """Include in the averages the GPU seconds that a task would take on each of the nodes that it may run on.
 
         Args:
             rows: the nodes.
             work_s: what the task would take there.
-            usual_s: what a task took so far, or is thought to take before the first one.
+            usual_s: the average so far, or an estimate before the first task.
         """
         self.usual[rows] = usual_s + (work_s - usual_s) / TASKS_AVERAGED
 
     def give_back(self, flight: Flight, occupancy: float, now_s: float) -> None:
         """Take back the work that a task was expected to bring and has not done, since it has left its node by now.
 
-        Without this the work of an answer that was expected to be long, or was ended, keeps tasks off a node that has
-        none of it left. What a task did beyond the expectation is done: it keeps nobody off.
+        Without this, a node would seem busy with an answer that turned out short, or was ended. Work beyond the
+        expectation needs no correction, since it is done.
         """
         forecast, times = flight.forecast, flight.forecast.times
         token_s = times.token_s + times.contention_s * (occupancy - forecast.occupancy / forecast.gpus)
@@ -166,7 +166,7 @@ class NodeTable:
         return share
 
     def expected_occupancy(self) -> FloatArray:
-        """Return how many tasks are to be expected to write on each node: as many as now and lately in the mean.
+        """Return how many tasks are expected to write on each node: the mean of the present and the recent number.
 
         Of the tasks there, by Little's law, (rate of placements) x (time until they write) do not write yet.
         """

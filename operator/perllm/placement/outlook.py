@@ -1,4 +1,4 @@
-"""What is to be expected of a task on each node, and the arms that a policy chooses among."""
+"""What is expected of a task on each node, and the arms that a policy chooses among."""
 
 from dataclasses import dataclass, fields
 
@@ -16,7 +16,7 @@ _ENERGIES = tuple(one.name for one in fields(RunEnergy))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlook:
-    """What is expected on each of n nodes; arrays have shape (n,) where nothing else is said.
+    """What is expected on each of n nodes; arrays have shape (n,) unless stated otherwise.
 
     Attributes:
         times: how long the task takes.
@@ -25,7 +25,7 @@ class Outlook:
         demand_bps: uplink that brings the input there in time.
         tasks: tasks there, this one included.
         gpus: GPUs of the node.
-        types: numbers of the GPU types, whatever they are.
+        types: numbers of the GPU types.
         time_spread: standard deviation of ln(actual / expected seconds).
         low: 5 % quantile of it.
         high: 95 % quantile of it.

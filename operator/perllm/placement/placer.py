@@ -36,16 +36,16 @@ REFRESH_S = 0.05
 
 REFRESH_SHARE = 0.02
 MIN_PLACED = 8
-"""In a burst it is found again after so many placements too, or after this share of all in flight if that is more: so
-its cost per decision stays bounded."""
+"""In a burst it is also recomputed after this many placements, or after this share of all tasks in flight if that is
+more, so that its cost per decision is bounded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """The policy's choice among `names`, and what it was made from; arrays have one entry per name.
+    """The policy's choice among `names`, and what it is based on; arrays have one entry per name.
 
     Attributes:
-        obstacle: what keeps the task from all of them, room aside, in words; empty if nothing does.
+        obstacle: why no node may take the task, apart from room, in words; empty if some node may.
     """
 
     request: PlacementRequest
@@ -88,7 +88,7 @@ class Placement:
         return int(scores.argmax()) if (scores > -np.inf).any() else None
 
     def arm_of(self, node: str) -> int:
-        """Return the arm of a node, which mostly is the chosen one; a large fleet takes long to search."""
+        """Return the arm of a node, trying the chosen one first, since a large fleet takes long to search."""
         arm = self.arm
         return arm if arm is not None and self.names[arm] == node else self.names.index(node)
 
@@ -103,7 +103,7 @@ class Placement:
 
     @property
     def favourite(self) -> int | None:
-        """The arm that the task would best run on, with room or without; None when no arm may take it."""
+        """The best arm for the task, whether or not it has room; None if no arm may take it."""
         if self.choice.arm is not None or self.choice.awaited is not None:
             return self.choice.awaited if self.choice.arm is None else self.choice.arm
         scores = self.choice.scores
@@ -125,7 +125,7 @@ class Placer:
         now: monotonic clock, for the ledger.
         loaded: models that nodes count as having, besides those that are known to be loaded.
         costs: what joules cost; the same everywhere and always unless given.
-        has_readers: whether decisions are explained to people, in words, by alternatives and by what was excluded.
+        has_readers: whether decisions are explained to people, with reason, alternatives and excluded nodes.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class Placer:
         return self._learner.expect_length(request.model, prompt_each, hint_each, request.origin).repeated(count)
 
     def note_arrival(self, request: PlacementRequest) -> None:
-        """Count a task that has arrived in the mean task of its model."""
+        """Update the mean task of a model by one that has arrived."""
         length = self.expect_length(request)
         self._learner.note_arrival(request.model, request.prompt_tokens, length.mean)
 
@@ -180,7 +180,7 @@ class Placer:
         eligibility = self._gate.find(request, rows, now_s)
         length = self.expect_length(request)
         inference = _describe(request, length, request.due_s - decided_s)
-        outlook = self._forecaster.look_out(
+        outlook = self._forecaster.forecast(
             request,
             inference,
             length.points,

@@ -66,7 +66,7 @@ class Rehearsal:
     """Follows the other scheduler.
 
     Args:
-        placer: looks out from `ledger`.
+        placer: forecasts with `ledger`.
         ledger: of the tasks as the other scheduler has placed them.
         loaded: the models that these have loaded.
         fleet: the nodes.
@@ -149,7 +149,7 @@ class Rehearsal:
             other=other,
             output_tokens=decision.inference.output_tokens if outcome is None else outcome.output_tokens,
             due_s=due_s,
-            is_met=outcome is not None and outcome.latency_s <= outcome.deadline_s,
+            is_met=outcome is not None and outcome.is_in_time,
             took_s=None if outcome is None else outcome.finished_s - decision.decided_s,
             energy_j=None if outcome is None else outcome.energy_j,
         )
@@ -269,7 +269,7 @@ def build_rehearsal(
     """Return a rehearsal of the other scheduler with a ledger of its own, empty.
 
     Args:
-        build_placer: returns a placer that looks out from a ledger, given `loaded` models.
+        build_placer: returns a placer that forecasts with a ledger, given `loaded` models.
         fleet: the nodes.
         learner: its laws.
         other: whose choices are rehearsed.

@@ -1,8 +1,8 @@
 """How many tasks write on each node, so that laws learn what a batch was while a task was part of it.
 
 A task writes from when its first token is expected until it leaves its node. Before that it waits for its pod, its
-input and its prompt: counted over that time too, a batch of tasks that start slowly would be mistaken for whatever ran
-while they did not, and the laws would learn that it hardly matters how many share an iteration.
+input and its prompt: counted over that time too, a batch of tasks that start slowly would be mistaken for those that
+ran while they did not, and the laws would learn that it hardly matters how many share an iteration.
 """
 
 from collections import defaultdict

@@ -150,8 +150,7 @@ class CsUcb:
         """Count an outcome in the mean energy; return what it was worth, in deadlines."""
         self._outcomes += 1
         self._mean_energy_j += (feedback.energy_j - self._mean_energy_j) / min(self._outcomes, MEAN_OVER)
-        in_time = float(feedback.latency_s <= feedback.deadline_s)
-        return in_time - feedback.energy_j / max(self._parameters.price * self._mean_energy_j, 1e-9)
+        return feedback.is_in_time - feedback.energy_j / max(self._parameters.price * self._mean_energy_j, 1e-9)
 
     def learn_miss(self, model: str, row: int, prompt_tokens: float) -> None:
         """Nothing: a missed deadline teaches how long answers and how slow nodes are, and that the learner learns."""

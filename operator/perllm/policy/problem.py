@@ -191,6 +191,11 @@ class Feedback:
     output_tokens: float
     resource_slack: float
 
+    @property
+    def is_in_time(self) -> bool:
+        """Whether it was complete by its deadline."""
+        return self.latency_s <= self.deadline_s
+
 
 class Policy(Protocol):
     """A rule that chooses an arm for each task and learns from what became of it."""

@@ -1,7 +1,7 @@
 """By how much the operator's counters rose in a period, over restarts and over new series.
 
-PromQL's increase() does not see what a counter has when it first appears, so a namespace's first tasks and whatever
-follows a restart of the operator would be missing, and it extrapolates, so that parts would not add up to the whole.
+PromQL's increase() does not see what a counter has when it first appears, so a namespace's first tasks and all that
+follow a restart of the operator would be missing, and it extrapolates, so that parts would not add up to the whole.
 Here peaks of short steps are compared, so that a reset is seen unless a counter exceeds its former value again within
 two of them. What a counter has when it appears counts if it was created within the period,
 as the ``_created`` series of the client library says; otherwise it counts from its first sample, as in increase().

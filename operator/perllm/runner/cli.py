@@ -31,7 +31,7 @@ Exit codes:
   5    out of time: --deadline or --timeout
   6    the result could not be written
   143  stopped by SIGTERM (130: SIGINT)
-Partial results are written, whatever the code."""
+Partial results are written with every code."""
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 

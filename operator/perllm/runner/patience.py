@@ -1,4 +1,4 @@
-"""Asks a model server again and again while it is not ready."""
+"""Repeats a request while the model server is not ready."""
 
 import asyncio
 import logging

@@ -4,8 +4,8 @@ A task that may be rejected is rejected once no node gives it the chance that th
 can err: if they were too pessimistic about a model, none of its tasks would ever start, and the error would never be
 found. So while no task of a model starts, a small share of its rejected tasks is started as probes: tasks that cost no
 other task anything, and that would be in time if their prediction were wrong by as much as predictions usually can be.
-It may be wrong by more: what was learned while the nodes hardly ran says nothing once they run again. So after half a
-minute without a start, one more is started whatever is predicted.
+Predictions may be off by more, for example once nodes recover that were slow while the laws were learned. So after half
+a minute without a start, one more task is started, regardless of its prediction.
 """
 
 from dataclasses import dataclass
@@ -29,18 +29,18 @@ MIN_HIT_CHANCE = 0.5
 PROBE_SHARE = 0.05
 
 MAX_ERROR = 4.0
-"""Predictions are seldom too long by more than this: a task that would be late even then is a poor probe."""
+"""Predictions are rarely too long by more than this factor, so a task that would be late even then is a poor probe."""
 
 LONGEST_PAUSE_S = 30.0
-"""Without a start for so long, a task is a probe whatever is predicted."""
+"""After this time without a start, a task becomes a probe regardless of its prediction."""
 
 MAX_MODELS = 1000
-"""Models whose rejections are counted at a time; model names come from tasks."""
+"""Models whose rejections are counted; bounded, since model names come from tasks."""
 
 
 @dataclass(slots=True)
 class _Pause:
-    """Rejections of a model in a row: since when, and how many probes are due by their number."""
+    """Consecutive rejections of a model: when they began, and how many probes they are worth so far."""
 
     since_s: float
     due: float = 0.0
@@ -50,8 +50,8 @@ class Admission:
     """Judges tasks.
 
     Args:
-        min_hit_chance: a task that may be rejected is rejected if no node gives it this chance to be in time, whatever
-            the policy says; None leaves it to the policy.
+        min_hit_chance: a task that may be rejected is rejected if no node gives it this chance to be in time,
+            regardless of the policy; None leaves it to the policy.
         probe_share: share of the rejected tasks that is started to learn, while no other task of their model starts.
     """
 
@@ -102,7 +102,7 @@ class Admission:
         if placement.arms.hit_chance[best] < self._min_hit_chance:
             return self._probe_or_reject(placement)
         if verdict is Verdict.REJECT:
-            # The policy gives it up, but it has the chance that the configuration requires.
+            # The policy would reject it, but it has the chance that the configuration requires.
             return Verdict.WAIT if placement.arm is None else Verdict.START
         return verdict
 
@@ -114,7 +114,7 @@ class Admission:
             return False
         pause = self._find_pause(placement.inference.model, placement.decided_s)
         if placement.arms.latency_s[placement.choice.arm] > MAX_ERROR * placement.inference.time_left_s:
-            # Also if the clock was set back: otherwise there would be no such probe until it has caught up.
+            # The clock may have been set back; without abs, there would be no such probe until it has caught up.
             return abs(placement.decided_s - pause.since_s) >= LONGEST_PAUSE_S
         pause.due += self._probe_share
         return pause.due >= 1.0
@@ -126,7 +126,7 @@ class Admission:
 
 
 def lacks_server(placement: Placement) -> bool:
-    """Whether a served task waits for a model server that somebody has to start."""
+    """Whether a served task waits for a model server that a user has to start."""
     return placement.request.runner is None and placement.eligibility.is_unserved
 
 
@@ -155,7 +155,7 @@ def _judge_patiently(placement: Placement) -> Verdict:
 
 
 def _find_likeliest(placement: Placement) -> int | None:
-    """Return the arm with the best chance to be in time, with or without room; None when no arm may take the task."""
+    """Return the arm with the best chance to be in time, even without room; None if no arm may take the task."""
     arms = placement.arms
     chances = np.where(arms.allowed & (arms.compute_capacity > 0), arms.hit_chance, -1.0)
     best = int(chances.argmax()) if len(chances) else None

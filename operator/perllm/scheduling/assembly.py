@@ -15,7 +15,8 @@ from perllm.placement.ledger import Ledger
 from perllm.placement.rehearsal import OtherScheduler
 from perllm.scheduling.admission import Admission
 from perllm.scheduling.journal import Inputs
-from perllm.scheduling.loop import DispatchRules, Order
+from perllm.scheduling.loop import DispatchRules
+from perllm.scheduling.order import Order
 from perllm.scheduling.scheduler import Parts, Scheduler
 from perllm.scheduling.shares import Shares
 from perllm.settings.policy import AdmissionSettings, PolicySettings

@@ -45,16 +45,16 @@ class Backlog(Generic[K]):
         self._new.put(entry)
 
     def requeue(self, key: K) -> None:
-        """Have a task in a line examined as if it were new."""
+        """Move a task from its line back to the new tasks."""
         if key in self._line_of:
             self.add(self._tasks[key])
 
     def requeue_current(self, key: K) -> None:
-        """Have the task that is being examined examined once more, whether or not it was in a line."""
+        """Move the task that is being examined to the new tasks, whether or not it was in a line."""
         self.add(self._tasks[key])
 
     def requeue_all(self) -> None:
-        """Have every task examined as if it were new; takes linear time."""
+        """Move all tasks from their lines back to the new tasks; takes linear time."""
         self._is_new.update(self._line_of)
         self._new.put_all([self._tasks[key] for key in self._line_of])
         for emptied in (self._line_of, self._lines, self._called, self._heads):
@@ -76,7 +76,7 @@ class Backlog(Generic[K]):
         self._is_new.discard(key)
 
     def call(self, line: Line) -> bool:
-        """Have a line examined; return whether any task is in it."""
+        """Mark a line to be examined; return whether it holds any task."""
         if self.head(line) is None:
             return False
         if line not in self._called:
@@ -85,7 +85,7 @@ class Backlog(Generic[K]):
         return True
 
     def examine_first(self) -> Iterator[K]:
-        """Yield the most urgent task; if it remains in its line, the tasks behind it would fare no better and wait."""
+        """Yield the most urgent task; if it remains in its line, those behind it could not start either, and wait."""
         found = self._first()
         if found is None:
             return
@@ -138,7 +138,7 @@ class Backlog(Generic[K]):
         return None
 
     def _put_head(self, line: Line) -> None:
-        """Note the head of a called line; what was noted before is dropped once it is first and no longer true."""
+        """Queue the head of a called line; an outdated head is dropped when it comes first."""
         head = self.head(line)
         if head is None:
             del self._called[line]

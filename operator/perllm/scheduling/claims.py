@@ -14,7 +14,7 @@ MAX_UNBOUND_PODS = 32
 enough to keep kube-scheduler busy, few enough for PerLLM to decide the order."""
 
 UNBOUND_PATIENCE_S = 10.0
-"""A pod that kube-scheduler has not placed by then waits for something that concerns it alone, and delays no others."""
+"""A pod that kube-scheduler has not placed by then waits for a reason of its own, and must not delay others."""
 
 MAX_CREATIONS = 16
 """Pods of one namespace that may be created at a time, and a quarter of the limit for all namespaces: fewer than the

@@ -1,6 +1,6 @@
 """Tasks that wait for cheaper energy, and until when.
 
-Notation, for a task i, a node a, and the steps k of the next day, the present one being 0
+Notation, for a task i, a node a, and the steps k of the next day, the current one being 0
     E(i, a)     expected joules of i on a
     c(a, k)     cost of a joule on a in step k                                                     (placement/costs.py)
     T(i, a)     the seconds within which i is complete on a with the chance that it keeps, once it starts: the node is

@@ -20,7 +20,7 @@ class DenialCause(StrEnum):
     def backoff(self) -> Backoff:
         """How long to wait before the next try.
 
-        A problem in a namespace lasts until somebody solves it; an API server recovers by itself.
+        A problem in a namespace lasts until a person solves it; an API server recovers by itself.
         """
         return Backoff(1.0, 10.0) if self is DenialCause.API_SERVER else Backoff(1.0, 120.0)
 

@@ -72,7 +72,7 @@ class Inputs:
             self._file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
             self._file.flush()
         except OSError as error:
-            log.error("decisions are recorded no longer, the journal cannot be written: %s", error)
+            log.error("decisions are no longer recorded: the journal cannot be written: %s", error)
             self._file = None
 
 
@@ -88,7 +88,7 @@ S = TypeVar("S", bound=Recordable)
 
 
 def recorded(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
-    """Make a method an input: it runs at one moment and is recorded; inputs that it calls itself are not."""
+    """Make a method an input: it runs with the clock held, and is recorded; inputs that it calls are not."""
 
     @wraps(method)
     def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:

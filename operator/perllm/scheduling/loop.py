@@ -16,7 +16,6 @@ Pure: no I/O and no clock of its own; everything that it depends on is passed in
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from functools import partial
 from random import Random
 
@@ -32,15 +31,15 @@ from perllm.scheduling.backlog import Line
 from perllm.scheduling.claims import Claim, Claims
 from perllm.scheduling.clock import HeldClock
 from perllm.scheduling.deferral import StartPlanner
+from perllm.scheduling.deferred import Deferred
 from perllm.scheduling.denial import DenialCause, PodDenial
-from perllm.scheduling.laxity import ResidenceTimes
 from perllm.scheduling.lines import WaitingLines
+from perllm.scheduling.order import Order, TaskRanks
 from perllm.scheduling.pending import Action, PendingTask, Reject, SetAside, Start, Wait
 from perllm.scheduling.postponed import Postponed
-from perllm.scheduling.ranking import Rank
 from perllm.scheduling.shares import EXAMINATION_S, Shares
 from perllm.scheduling.standing import StandingDecisions
-from perllm.scheduling.timers import Timer, Timers
+from perllm.scheduling.timers import Timers
 
 MAX_EXAMINED = 64
 """Waiting tasks that are examined in one round; bounds the time for which the event loop is blocked."""
@@ -50,14 +49,6 @@ CREATION_PATIENCE_S = 2.0
 
 SIGHT_PATIENCE_S = 30.0
 """A created pod that is not seen by then was deleted at once, or changed so that it is not recognised."""
-
-
-class Order(Enum):
-    """In which order the waiting tasks of a namespace are examined."""
-
-    URGENCY = "priority, then least laxity"
-    DEADLINE = "deadline"
-    ARRIVAL = "arrival"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +99,12 @@ class DispatchLoop:
         self._shares = shares
         self._rules = rules
         self._planner = planner
-        self._clock = clock
         self._now_s = now_s
         self._timers = Timers()
         self._lines: WaitingLines[str] = WaitingLines(shares)
         self._postponed = Postponed(self._requeue, timers=self._timers, now_s=now_s, rng=rng)
-        self._deferred: dict[str, Timer] = {}
-        self._residence_times = ResidenceTimes()
+        self._deferred = Deferred(self._requeue, planner=planner, timers=self._timers, clock=clock)
+        self._ranks = TaskRanks(rules.order, placer)
         self._tasks: dict[str, PendingTask] = {}
         self._claims = Claims()
         self._is_cut_short = False
@@ -146,7 +136,7 @@ class DispatchLoop:
             self._lines.requeue(task.key)
             return
         self._postponed.remove(task.key)
-        self._resume(task.key)
+        self._deferred.remove(task.key)
         # What is still held for an earlier attempt: its pod ended before it was seen.
         self.release_room(task.key)
         self._claims.pop(task.key)
@@ -157,7 +147,7 @@ class DispatchLoop:
         """Remove a task: it ended, was deleted, or its pod is bound."""
         self._lines.remove(key)
         self._postponed.remove(key)
-        self._resume(key)
+        self._deferred.remove(key)
         task = self._tasks.pop(key, None)
         self._claims.pop(key)
         if task is not None:
@@ -166,7 +156,7 @@ class DispatchLoop:
             self._standing.pop(task.uid)
 
     def retract(self, key: str) -> None:
-        """Forget a task whose pod will be replaced, and give back what it was given; it is queued once more later."""
+        """Forget a task whose pod will be replaced, and release what it holds; it will be queued again."""
         task = self._tasks.get(key)
         if task is not None:
             self._release_claim(task)
@@ -176,7 +166,7 @@ class DispatchLoop:
         """Note that a task has a pod that waits for kube-scheduler, even if its creation seemed to fail."""
         task, claim = self._tasks.get(key), self._claims.get(key)
         self._postponed.remove(key)
-        self._resume(key)
+        self._deferred.remove(key)
         if claim is not None:
             claim.is_seen = True
             claim.timer.cancel()
@@ -231,13 +221,12 @@ class DispatchLoop:
             self._lines.call(self._fleet.row(node))
 
     def examine_all(self) -> None:
-        """Have the next round examine all waiting tasks: a node joined, left or changed; mostly several do."""
+        """Examine all waiting tasks in the next round: a node joined, left or changed, usually several at once."""
         self._must_examine_all = True
 
     def note_costs(self) -> None:
-        """Plan again when deferred tasks start: what energy is expected to cost has changed."""
-        for key in list(self._deferred):
-            self._requeue(key)
+        """Plan the starts of deferred tasks again: the expected cost of energy has changed."""
+        self._deferred.examine_all()
 
     def note_servers_known(self) -> None:
         """Note that agents have had time to report: where no model server is known now, there is none."""
@@ -313,7 +302,8 @@ class DispatchLoop:
             return Reject(task, placement)
         until_s = self._find_wait(task, placement)
         if until_s is not None:
-            self._defer(task, until_s)
+            self._lines.remove(task.key)
+            self._deferred.put(task, until_s)
             return Wait(task, placement, until_s)
         arm = placement.arm
         if verdict is Verdict.WAIT or arm is None:
@@ -328,18 +318,6 @@ class DispatchLoop:
         """Return until which Unix time a task waits for cheaper energy; None if it does not."""
         return None if task.kept_chance is None else self._planner.plan(placement, task.kept_chance)
 
-    def _defer(self, task: PendingTask, until_s: float) -> None:
-        self._lines.remove(task.key)
-        at_s = self._now_s() + until_s - self._clock.unix_s()
-        self._deferred[task.key] = self._timers.call_at(at_s, partial(self._requeue, task.key))
-
-    def _resume(self, key: str) -> None:
-        """Defer a task no longer, and forget when it was to start."""
-        timer = self._deferred.pop(key, None)
-        if timer is not None:
-            timer.cancel()
-            self._planner.forget(self._tasks[key].uid)
-
     def _start(self, task: PendingTask, placement: Placement, arm: int) -> None:
         """Charge the namespace of a task that starts, and reserve its slots and its places."""
         now_s, row = self._now_s(), int(placement.rows[arm])
@@ -348,7 +326,7 @@ class DispatchLoop:
         self._claims.put(task.key, task.uid, task.namespace, Claim(work_s, row, timer), now_s)
         self._lines.remove(task.key, work_s=work_s)
         self._placer.reserve(placement, placement.names[arm])
-        self._residence_times.observe(placement, arm)
+        self._ranks.observe(placement, arm)
         self._standing.put(placement)
 
     def _await(self, task: PendingTask, placement: Placement) -> None:
@@ -383,23 +361,13 @@ class DispatchLoop:
 
     def _postpone(self, task: PendingTask, denial: PodDenial) -> None:
         self._release_claim(task)
-        self._postponed.put(task.key, task.namespace, self._rank(task), denial)
+        self._postponed.put(task.key, task.namespace, self._ranks.rank(task), denial)
 
     def _requeue(self, key: str) -> None:
         task = self._tasks.get(key)
         if task is not None:
-            self._resume(key)
+            self._deferred.remove(key)
             self._queue(task)
 
     def _queue(self, task: PendingTask) -> None:
-        self._lines.add(task.key, self._rank(task), namespace=task.namespace, priority=task.priority)
-
-    def _rank(self, task: PendingTask) -> Rank:
-        request = task.request
-        if self._rules.order is Order.ARRIVAL:
-            return (request.due_s - request.deadline_s,)
-        if self._rules.order is Order.DEADLINE:
-            return (request.due_s,)
-        length = self._placer.expect_length(request)
-        residence_s = self._residence_times.expect_s(request.model, request.prompt_tokens, length.mean)
-        return -task.priority, request.due_s - residence_s
+        self._lines.add(task.key, self._ranks.rank(task), namespace=task.namespace, priority=task.priority)

@@ -2,7 +2,7 @@
 
 Pauses grow with every denial. Two things cut them short, for a few tasks at a time: a sign that the cause may have
 gone, and a pod that is created at last, upon which others denied for the same cause are retried. So a namespace whose
-quota is raised is at work again at once, with more tasks at each step, and one whose quota stays exhausted costs a few
+quota is raised makes progress at once, with more tasks at each step, and one whose quota stays exhausted costs a few
 requests.
 """
 

@@ -67,7 +67,7 @@ class Ranking(Generic[K]):
         return self._entries[0] if self._entries else None
 
     def _drop_left(self) -> None:
-        """Drop entries that no longer belong here and may never reach the front, so rarely that it costs nothing."""
+        """Drop entries that no longer belong here and may never reach the front; rare, so cheap per entry."""
         self._entries = [entry for entry in self._entries if self._is_current(entry)]
         self._held = {entry.key: entry for entry in self._entries}
         heapify(self._entries)

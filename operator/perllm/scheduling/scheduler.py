@@ -77,8 +77,8 @@ class Scheduler:
         transmission_j_per_bit: energy of moving one bit to a node, by tier.
         rng: for the jitter of pauses.
         metrics_age_s: returns the age of a node's metrics, None when there are none; shown, but not decided on.
-        other: whose choices are rehearsed: kube-scheduler's, or, if that places the tasks, ours.
-        has_readers: whether decisions are explained to people, in words, by alternatives and by what was excluded.
+        other: whose choices are rehearsed: kube-scheduler's, or PerLLM's where another scheduler places the pods.
+        has_readers: whether decisions are explained to people, with reason, alternatives and excluded nodes.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class Scheduler:
 
     @recorded
     def remove_node(self, name: str) -> None:
-        """Remove a node that left the cluster; what was learned on it stays."""
+        """Remove a node that left the cluster; what was learned on it is kept."""
         self._learner.cool(name)
         if name in self._fleet.nodes:
             self._fleet.remove(name)
@@ -203,13 +203,13 @@ class Scheduler:
 
     @recorded
     def put_idle_power(self, node: str, idle_w: float) -> None:
-        """Update what a node is known to draw while it is empty; it may have left."""
+        """Update the idle power of a node, which may have left; watts."""
         if node in self._fleet.nodes:
             self._fleet.put_idle_power(node, idle_w)
 
     @recorded
     def put_costs(self, outlook: CostOutlook) -> None:
-        """Update what joules cost on the nodes, now and later."""
+        """Update the present and expected cost of joules on the nodes."""
         self._costs.put(outlook, {name: self._fleet.row(name) for name in outlook.of_node if name in self._fleet.nodes})
         self._loop.note_costs()
 
@@ -220,7 +220,7 @@ class Scheduler:
 
     @recorded
     def note_arrival(self, request: PlacementRequest) -> None:
-        """Include a task that has arrived in the mean task of its model."""
+        """Update the mean task of a model by one that has arrived."""
         self._placer.note_arrival(request)
 
     @recorded
@@ -345,7 +345,7 @@ class Scheduler:
 
     @recorded
     def drop(self, task_id: str) -> None:
-        """Release a task that is in flight although no pod of it is: whatever released it was missed."""
+        """Release a task that is in flight although no pod of it is: the event that released it was missed."""
         self._placer.release(task_id)
         self._loop.examine_all()
 

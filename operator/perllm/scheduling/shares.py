@@ -11,14 +11,14 @@ Notation, for a namespace i
 
     order      smallest S(i) - L p(i) first; of equals the smallest F(i), then the one whose task has waited longest
     charge     F(i) becomes S(i) + cost / w(i), V becomes max(V, S(i)). A start costs its predicted work; examining a
-               task without success costs E = EXAMINATION_S, or a backlog that fits nowhere would be examined for ever
+               task without success costs E = EXAMINATION_S, or a backlog that fits nowhere would be examined forever
     refund     F(i) falls by the cost of a start that was not carried out
 
 Bounds. A namespace j that goes before i has S(j) <= S(i) + L (p(j) - p(i)), so V stays, and with it S(i), while i waits
 for its turn. A namespace that was idle has the smallest possible tag, V - B. So from the moment its first task may be
 examined until it is, any other namespace j starts at most
     one task, and before it tasks of w(j) L (p(j) - p(i)) GPU seconds where its priority is higher,
-whatever its backlog, the length of its tasks and the number of its denials, and has at most
+regardless of its backlog, the length of its tasks and the number of its denials, and has at most
 1 + w(j) L (p(j) - p(i)) / E examinations without success. Between two namespaces that always have tasks of equal
 priority that could start, what each was given per unit of weight differs by at most the longest task of either.
 """
@@ -78,7 +78,7 @@ class Shares:
         return self._weights.get(namespace, 1.0)
 
     def _forget_idle(self) -> None:
-        """Forget the namespaces that have caught up, rarely enough to cost nothing per charge."""
+        """Forget the namespaces that have caught up; rare, so cheap per charge."""
         caught_up_s = self._present_s - BACKLOG_S
         self._finish_s = {name: finish_s for name, finish_s in self._finish_s.items() if finish_s > caught_up_s}
         self._remembered = max(MIN_REMEMBERED, 2 * len(self._finish_s))

@@ -23,7 +23,7 @@ class TaskSettings(ConfigSection):
         default="24h",
         pattern=f"^never$|{DURATION_PATTERN}",
         description="ttlAfterFinished of tasks without one: a finished task is deleted this long after its end, with "
-        "its pods. never keeps it until somebody deletes it.",
+        "its pods. never keeps it until a user deletes it.",
     )
     history_limit: Annotated[int, Field(ge=1)] | Literal["unlimited"] = Field(
         default=5000,
@@ -33,7 +33,7 @@ class TaskSettings(ConfigSection):
 
     @property
     def default_ttl_s(self) -> float:
-        """Seconds that a finished task is kept; inf for ever."""
+        """Seconds that a finished task is kept; inf for no limit."""
         return inf if self.default_ttl == "never" else parse_duration_s(self.default_ttl)
 
     @property

@@ -61,7 +61,7 @@ class ShadowObserver:
         scheduler: decides, and learns.
         fleet: its nodes.
         settlement: measures energy.
-        savings: accounts the differences.
+        savings: accounts for the differences.
         node_health: judges nodes by the ends of pods.
         clocks: judge the times that nodes report.
         report: announces what is found.

@@ -11,7 +11,7 @@ log = logging.getLogger("perllm.decisions")
 
 
 class ShadowReport:
-    """Informs people; nothing depends on it."""
+    """Reports what is found to people; nothing depends on it."""
 
     def __init__(self, metrics: OperatorMetrics) -> None:
         self._metrics = metrics

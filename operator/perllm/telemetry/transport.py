@@ -63,7 +63,7 @@ class BreakableAdapter(HTTPAdapter):
         return response
 
     def break_off(self) -> None:
-        """Abort the current request, whatever it is waiting for."""
+        """Abort the current request at any point."""
         for one in tuple(self._sockets):
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)

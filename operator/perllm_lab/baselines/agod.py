@@ -108,8 +108,7 @@ class Agod(Baseline):
 
     def learn(self, feedback: Feedback) -> float:
         """Remember the reward of an outcome and, every few outcomes, improve actor and critics."""
-        in_time = feedback.latency_s <= feedback.deadline_s
-        return self._remember(self._pending.take(feedback), in_time=in_time)
+        return self._remember(self._pending.take(feedback), in_time=feedback.is_in_time)
 
     def learn_miss(self, model: str, row: int, prompt_tokens: float) -> None:
         """Remember that a task was ended at its deadline: the oldest one placed there."""

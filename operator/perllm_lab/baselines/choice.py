@@ -28,7 +28,7 @@ class Baseline:
 
     def learn(self, feedback: Feedback) -> float:
         """Return 1 for a task in time, else 0."""
-        return float(feedback.latency_s <= feedback.deadline_s)
+        return float(feedback.is_in_time)
 
     def learn_miss(self, model: str, row: int, prompt_tokens: float) -> None:
         """Ignore a task that was ended at its deadline."""

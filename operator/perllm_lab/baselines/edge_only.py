@@ -1,4 +1,4 @@
-"""Edge only: the least loaded node of the edge tier. Textbook rule; a task that may not run there waits for ever."""
+"""Edge only: the least loaded node of the edge tier. Textbook rule; a task that may not run there waits forever."""
 
 from perllm.policy.problem import Arms, BoolArray
 from perllm_lab.baselines.choice import find_open

@@ -107,8 +107,7 @@ class RewardlessGuidance(Baseline):
         if observed is None:
             return 0.0
         self._fit(observed, feedback.latency_s - observed.waited_s)
-        in_time = feedback.latency_s <= feedback.deadline_s
-        return float(in_time) * (1.0 / max(feedback.latency_s, SHORTEST_S) + observed.quality)
+        return float(feedback.is_in_time) * (1.0 / max(feedback.latency_s, SHORTEST_S) + observed.quality)
 
     def learn_miss(self, model: str, row: int, prompt_tokens: float) -> None:
         """Forget a decision whose task was ended: how long it would have taken is not known."""

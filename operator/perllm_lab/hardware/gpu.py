@@ -75,10 +75,6 @@ class GpuType:
         """Joules of an iteration of `batch` tasks: e0 B + e1, however long their contexts are."""
         return self.token_energy_j * batch + self.iteration_energy_j
 
-    def decode_power_w(self, batch: int) -> float:
-        """Power while `batch` tasks decode, of the context for which b holds."""
-        return self.iteration_j(batch) / self.iteration_s(batch)
-
     def prefill_s(self, prompt_tokens: Number) -> Number:
         """Seconds that a prompt adds to what the GPU does, whose iterations read the weights anyway."""
         return self.prefill_per_token_s * prompt_tokens

@@ -30,7 +30,7 @@ class Uplink:
 
     The capacity of a moment depends on the generator alone, never on the traffic, so two policies compared on the
     same seed see the same network. One event costs O(log transfers): each transfer ends at a fixed amount of
-    service per transfer, whatever happens to the others.
+    service per transfer, independent of the others.
     """
 
     __slots__ = (

@@ -83,11 +83,6 @@ class ControlPlane:
         """All components by name in the order in which they start."""
         return self._processes
 
-    @property
-    def health_urls(self) -> Mapping[str, str]:
-        """URL of the readiness check of each component; its `/metrics` is on the same port."""
-        return self._health
-
     async def __aenter__(self) -> Self:
         try:
             await self._start()

@@ -124,7 +124,7 @@ class SimulatedFleet:
         await self._exit.aclose()
 
     async def wait(self) -> None:
-        """Wait for ever; raise the error that ended a part of the fleet."""
+        """Wait forever; raise the error that ended a part of the fleet."""
         done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             await task

@@ -7,7 +7,7 @@ energy, and neither at which load nor whether late tasks count. So there are thr
     tasks in time         goodput
     energy                joules of the whole fleet per task in time
 
-Next to each factor is the one that capacity allows at most (`simulator/capacity_limit.py`), whatever the policy. Energy
+Next to each factor is the one that capacity allows at most (`simulator/capacity_limit.py`), with any policy. Energy
 has no such limit; there it is the factor of the clairvoyant.
 """
 

@@ -1,6 +1,6 @@
 """The results document: everything that was measured, as JSON in the shape of `perllm_lab.report.schema`.
 
-All of it but `timing` is the same to the last bit whenever the same runs are repeated, in whatever order they come.
+All of it but `timing` is the same to the last bit whenever the same runs are repeated, in any order.
 """
 
 from collections import defaultdict
@@ -29,6 +29,8 @@ LEAST_SHARE = 0.05
 
 Json = dict[str, Any]
 BySeed = Mapping[int, float | None]
+Grid = Mapping[tuple[str, float], Mapping[int, RunDigest]]
+"""Runs by policy and load, and by seed."""
 
 
 def build_document(
@@ -52,8 +54,32 @@ def build_document(
     grid = _arrange(results)
     seeds = sorted({run.seed for run in results})
     loads = sorted({run.load for run in results})
-    measured = {key: {seed: run.measures for seed, run in runs.items()} for key, runs in grid.items()}
     reference = _reference(policy for policy, _ in grid)
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "scenario": results[0].scenario,
+        "setting": dict(setting),
+        "loads": loads,
+        "seeds": seeds,
+        "reference": reference,
+        "units": {name: _describe(metric) for name, metric in {**METRICS, **TIMINGS}.items()},
+        "capacity": dict(capacity or {}),
+        "limits": _spread_limits(limits or {}, seeds),
+        "workload": {load_key(load): _workload(_runs_at(grid, load), seeds) for load in loads},
+        "caveats": {load_key(load): list_caveats(_runs_at(grid, load)) for load in loads},
+        **_build_sections(grid, seeds, reference),
+    }
+    return Document.model_validate(document).model_dump(mode="json")
+
+
+def load_key(load: float) -> str:
+    """Return the key of a load in the document."""
+    return f"{load:g}"
+
+
+def _build_sections(grid: Grid, seeds: Sequence[int], reference: str | None) -> Json:
+    """Return the sections that have content by policy and load."""
+    measured = {key: {seed: run.measures for seed, run in runs.items()} for key, runs in grid.items()}
     sections: dict[str, dict[str, Json]] = defaultdict(lambda: defaultdict(dict))
     for (policy, load), runs in grid.items():
         cell = list(measured[policy, load].items())
@@ -68,29 +94,10 @@ def build_document(
             "timing": _spread_figures(cell, seeds, TIMINGS, _timings),
         }.items():
             sections[section][policy][load_key(load)] = content
-    document = {
-        "schema_version": SCHEMA_VERSION,
-        "scenario": results[0].scenario,
-        "setting": dict(setting),
-        "loads": loads,
-        "seeds": seeds,
-        "reference": reference,
-        "units": {name: _describe(metric) for name, metric in {**METRICS, **TIMINGS}.items()},
-        "capacity": dict(capacity or {}),
-        "limits": _spread_limits(limits or {}, seeds),
-        "workload": {load_key(load): _workload(_runs_at(grid, load), seeds) for load in loads},
-        "caveats": {load_key(load): list_caveats(_runs_at(grid, load)) for load in loads},
-        **sections,
-    }
-    return Document.model_validate(document).model_dump(mode="json")
+    return sections
 
 
-def load_key(load: float) -> str:
-    """Return the key of a load in the document."""
-    return f"{load:g}"
-
-
-def _arrange(results: Sequence[RunDigest]) -> dict[tuple[str, float], dict[int, RunDigest]]:
+def _arrange(results: Sequence[RunDigest]) -> Grid:
     if not results:
         raise ValueError("there are no runs to report")
     if len(scenarios := {run.scenario for run in results}) > 1:
@@ -211,7 +218,7 @@ def _compare(cell: Mapping[int, Measures], other: Mapping[int, Measures]) -> Jso
     return ratios
 
 
-def _runs_at(grid: Mapping[tuple[str, float], Mapping[int, RunDigest]], load: float) -> list[RunDigest]:
+def _runs_at(grid: Grid, load: float) -> list[RunDigest]:
     return [run for (_, at), cell in grid.items() if at == load for run in cell.values()]
 
 

@@ -70,7 +70,7 @@ class TrueLearner(Learner):
         return self._policy.learn(own or judge_choice(outcome, row))
 
     def learn_ended(self, ended: Ended) -> bool:
-        """Account for a run that was ended: it took longer than foreseen, or as long at least."""
+        """Account for a run that was ended: it took at least as long as predicted."""
         row = self._rows[ended.run.node]
         foreseen_s = ended.foreseen_fixed_s + (ended.run.hint_tokens or 1.0) * ended.foreseen_token_s
         error = float(np.log(max(ended.run.run_s, LEAST_S) / max(foreseen_s, LEAST_S)))

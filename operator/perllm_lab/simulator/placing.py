@@ -28,7 +28,8 @@ from perllm.policy.problem import Policy
 from perllm.scheduling.admission import Admission
 from perllm.scheduling.clock import HeldClock
 from perllm.scheduling.journal import Inputs
-from perllm.scheduling.loop import DispatchRules, Order
+from perllm.scheduling.loop import DispatchRules
+from perllm.scheduling.order import Order
 from perllm.scheduling.pending import PendingTask, Reject, SetAside, Start
 from perllm.scheduling.scheduler import Parts, Scheduler
 from perllm.scheduling.shares import Shares

@@ -1,4 +1,4 @@
-"""The interface of whatever decides in a simulation. It is shown what a real scheduler would see, and nothing else.
+"""The interface of a scheduler in a simulation. It is shown what a real scheduler would see, and nothing else.
 
 Times are simulated seconds. A task is identified by its number, its position in the list of requests.
 """

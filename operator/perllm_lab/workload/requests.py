@@ -50,7 +50,7 @@ class RequestMix:
         slack: Range of the uniform factor between the reference latency and the deadline.
         hint_log_error: Standard deviation of the logarithm of hint / true length; None gives no hint.
         payload_varies: Whether the size of a payload is exponentially distributed.
-        deadline_s: Range of a uniform deadline, whatever the request; None derives it from `slack`.
+        deadline_s: Range of a uniform deadline, the same for every request; None derives it from `slack`.
     """
 
     payload_share: float = 0.3

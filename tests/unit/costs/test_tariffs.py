@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from perllm.api.task import Tier
 from perllm.config import Config
-from perllm.costs.outlook import TariffBook, look_out
+from perllm.costs.outlook import TariffBook, forecast_costs
 from perllm.costs.settings import CostSettings, TariffPeriod, TariffSettings
 from perllm.costs.tariff import STALE_AFTER_S, Tariff
 from unit.placement.cluster_of import make_node
@@ -38,7 +38,7 @@ class TestTariffs:
         ]
         book = TariffBook.build(CostSettings.model_validate({"weights": {"energy": 0, "money": 1}, "money": money}))
         nodes = [edge, berlin, make_node("c", Tier.CLOUD)]
-        outlook = look_out(book, nodes, at(0))
+        outlook = forecast_costs(book, nodes, at(0))
         assert [outlook.series[outlook.of_node[node.name]][0] for node in nodes] == pytest.approx([0.5, 1.0, 1.5])
 
     def test_a_weighted_sum_is_a_price_of_carbon(self) -> None:

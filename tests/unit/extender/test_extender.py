@@ -95,10 +95,10 @@ async def setting() -> AsyncIterator[Setting]:
         made.scheduler,
         made.parts.ledger,
         api,  # type: ignore[arg-type]
-        request_of,
-        retries,
-        lambda uid, _, record: records.__setitem__(uid, record),
-        lambda uid: records.pop(uid, None),
+        request_of=request_of,
+        retries=retries,
+        note_bound=lambda uid, _, record: records.__setitem__(uid, record),
+        note_denied=lambda uid: records.pop(uid, None),
     )
     async with TestClient(TestServer(build_app(extender, OperatorMetrics(registry), make_guard()))) as http:
         yield Setting(http, made, api, registry, records, retries)

@@ -189,8 +189,34 @@ def test_what_is_known_survives_json() -> None:
     assert (new.low[0], new.high[0], new.deviation(0)) == pytest.approx((old.low[0], old.high[0], old.deviation(0)))
 
 
+def test_a_restored_law_learns_on_as_if_it_had_never_been_stored() -> None:
+    old, new = make_law(0), make_law(0)
+    observe(old, 0, TRUTH, 30)
+    new.import_moments(0, json.loads(json.dumps(old.export_moments(0))))
+    for law in (old, new):
+        observe(law, 0, 1.5 * TRUTH, 1)
+    assert predict(new, 0) == pytest.approx(predict(old, 0), rel=1e-3)
+
+
+def test_a_law_of_an_earlier_version_does_not_say_how_far_observations_scattered() -> None:
+    law = make_law(0)
+    observe(law, 0, TRUTH, 30)
+    state = {name: numbers for name, numbers in law.export_moments(0).items() if name != "fit"}
+    new = make_law(0)
+    new.import_moments(0, state)
+    assert predict(new, 0) == pytest.approx(predict(law, 0), rel=1e-3)
+
+
 @pytest.mark.parametrize(
-    "damage", [{"gram": [1.0]}, {"moment": [1.0] * 9}, {"moment": [float("nan")] * 4}, {"errors": []}, {"ratio": ["x"]}]
+    "damage",
+    [
+        {"gram": [1.0]},
+        {"moment": [1.0] * 9},
+        {"moment": [float("nan")] * 4},
+        {"errors": []},
+        {"ratio": ["x"]},
+        {"fit": [9.0, 1e9]},
+    ],
 )
 def test_moments_of_another_law_are_refused_and_change_nothing(damage: dict[str, list[float]]) -> None:
     law = make_law(0)

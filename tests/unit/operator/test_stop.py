@@ -7,13 +7,14 @@ from perllm.cluster.client import Client
 from perllm.cluster.credentials import Credentials
 from perllm.config import Config
 from perllm.operator import Operator
+from perllm.wiring import Wiring
 
 NOBODY = Credentials("http://127.0.0.1:9", None, None, None, lambda: None)
 
 
 async def test_a_start_that_waits_for_the_api_server_can_be_stopped(caplog: pytest.LogCaptureFixture) -> None:
     async with Client(NOBODY) as client:
-        operator = Operator(Config(), client, NOBODY, CollectorRegistry())
+        operator = Operator(Wiring(Config(), client, NOBODY, CollectorRegistry()))
         running = asyncio.create_task(operator.run())
         await asyncio.sleep(0.1)
         assert "API server: Unreachable" in caplog.text

@@ -11,7 +11,7 @@ from perllm.scheduling.assembly import SchedulerSettings, build_scheduler
 from perllm.scheduling.clock import HeldClock
 from perllm.scheduling.denial import DenialCause, PodDenial
 from perllm.scheduling.journal import Inputs, JournalError
-from perllm.scheduling.loop import DispatchLoop
+from perllm.scheduling.order import TaskRanks
 from perllm.scheduling.pending import PendingTask, Start
 from perllm.scheduling.ranking import Rank
 from perllm.settings.policy import AdmissionSettings, PolicySettings
@@ -94,10 +94,10 @@ def test_a_replay_gives_the_same_decisions_in_the_same_order(journal: Path) -> N
 
 
 def test_another_rank_shows_in_the_replay(journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def rank_by_deadline(loop: DispatchLoop, task: PendingTask) -> Rank:
+    def rank_by_deadline(ranks: TaskRanks, task: PendingTask) -> Rank:
         return -task.priority, task.request.due_s
 
-    monkeypatch.setattr(DispatchLoop, "_rank", rank_by_deadline)
+    monkeypatch.setattr(TaskRanks, "rank", rank_by_deadline)
     assert replay_journal(journal).differences != []
 
 
