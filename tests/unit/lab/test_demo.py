@@ -10,7 +10,8 @@ from perllm.api.task_status import RunsAs
 from perllm.submission.command import submit
 from perllm_lab.cli import cluster, main
 from perllm_lab.cli.cluster import EXAMPLE_REQUEST
-from perllm_lab.demo import DemoSettings, SchedulerRun, find_receipt_s, find_start_s
+from perllm_lab.demo import DemoSettings
+from perllm_lab.demo_forecast import SchedulerRun, find_receipt_s, find_start_s
 from perllm_lab.lab import LabSettings
 from perllm_lab.report.results import FleetEnergy
 from perllm_lab.trace_replay import as_tasks
