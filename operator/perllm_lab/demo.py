@@ -33,7 +33,8 @@ from perllm_lab.workload.sources import SYNTHETIC
 
 NAMESPACE = "default"
 KUBE_SCHEDULER = "kube-scheduler"
-CONTENDERS = (contextual.NAME, table.NAME, KUBE_SCHEDULER)
+OPERATOR_POLICIES = (contextual.NAME, table.NAME)
+CONTENDERS = (*OPERATOR_POLICIES, KUBE_SCHEDULER)
 TAIL_TIMEOUT_S = 240.0
 LEGEND = (
     "in time, tokens: share of the tasks, and of their tokens, complete by their deadline. p50 s, p95 s: from creation "

@@ -1,4 +1,4 @@
-"""`perllm-lab up`: ended by Ctrl-C, `down` and a kill, and started in the same folder again."""
+"""`perllm-lab up`: ended by Ctrl-C, `down`, a kill and the death of a process, and started in the same folder again."""
 
 import os
 import signal
@@ -38,6 +38,10 @@ async def test_a_lab_starts_again_after_ctrl_c_and_after_a_kill(binaries: dict[s
         await wait_until(lambda: _has_learned(client, 3), timeout_s=30)
         assert "to stop" in await _read_output(_lab(tmp_path, "down"))
         await _wait_ended(process)
+    async with _running(process, tmp_path):
+        _kill_agents(process)
+        await _wait_ended(process)
+        assert "agents has ended with exit code -9" in process.log_file.read_text()
 
 
 def _lab(folder: Path, command: str, *options: str) -> Process:
@@ -105,6 +109,13 @@ async def _signal(process: Process, number: signal.Signals) -> None:
     assert process.pid is not None
     os.kill(process.pid, number)
     await _wait_ended(process)
+
+
+def _kill_agents(lab: Process) -> None:
+    """Kill the process in which the agents of a lab run, as a crash would."""
+    children = Path(f"/proc/{lab.pid}/task/{lab.pid}/children").read_text().split()
+    (agents,) = (one for one in children if b"perllm_lab.nodes.agents" in Path(f"/proc/{one}/cmdline").read_bytes())
+    os.kill(int(agents), signal.SIGKILL)
 
 
 async def _wait_ended(process: Process) -> None:

@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from perllm.api.task_status import RunsAs
+from perllm.config import Config
 from perllm.submission.command import submit
 from perllm_lab.cli import cluster, main
 from perllm_lab.cli.cluster import EXAMPLE_REQUEST
@@ -48,6 +49,23 @@ def test_a_lab_has_agents_unless_asked_otherwise(
     result = CliRunner().invoke(main, ["up", *options])
     assert result.exit_code == 0, result.output
     assert [one.has_agents for one in asked] == [has_agents]
+
+
+@pytest.mark.parametrize(("options", "name"), [((), "cs-ucb"), (("--policy", "cs-ucb-table"), "cs-ucb-table")])
+def test_a_lab_runs_the_policy_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], name: str
+) -> None:
+    asked: list[LabSettings] = []
+
+    async def run_lab(settings: LabSettings, *_: object, fresh: bool) -> None:
+        asked.append(settings)
+
+    monkeypatch.setattr(cluster, "_up", run_lab)
+    result = CliRunner().invoke(main, ["up", *options])
+    assert result.exit_code == 0, result.output
+    (config,) = (one.operator_config for one in asked)
+    assert config is not None
+    assert Config.model_validate(config).policy.name == name
 
 
 def test_the_example_that_a_lab_prints_is_a_command_that_there_is() -> None:

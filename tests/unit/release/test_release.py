@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[3]
 VERSION = read_version(ROOT)
 IMAGE = "registry.example.com/team/perllm"
 NO_DIGEST = f"sha256:{'0' * 64}"
+COMMITTED_S = 1_750_000_000
 SETTINGS = {
     "REGISTRY": "registry.example.com/team",
     "BASE_IMAGE": f"python:3.13-slim@sha256:{'a' * 64}",
@@ -24,7 +25,8 @@ SETTINGS = {
 
 def git(project: Path, *arguments: str) -> None:
     identity = ["-c", "user.name=Jo", "-c", "user.email=jo@example.com"]
-    subprocess.run(["git", *identity, *arguments], cwd=project, check=True, capture_output=True)
+    environment = os.environ | {"GIT_COMMITTER_DATE": f"@{COMMITTED_S} +0000"}
+    subprocess.run(["git", *identity, *arguments], cwd=project, env=environment, check=True, capture_output=True)
 
 
 @pytest.fixture
@@ -82,6 +84,12 @@ def test_released_chart_installs_the_released_image_and_names_its_home(project: 
     assert values["scheduler"]["image"]["digest"] == ""
     assert chart["home"] == SETTINGS["PROJECT_URL"]
     assert chart["maintainers"] == [{"name": "Jo Doe", "email": "jo@example.com"}]
+
+
+def test_files_of_the_chart_have_the_time_of_the_commit(project: Path) -> None:
+    release(project)
+
+    assert {path.stat().st_mtime for path in (project / "dist/chart").rglob("*")} == {COMMITTED_S}
 
 
 def test_notes_are_the_section_of_the_version(project: Path) -> None:
