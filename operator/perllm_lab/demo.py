@@ -104,9 +104,10 @@ async def run_demo(settings: DemoSettings, display: Display) -> list[str]:
         runs[name] = await run_contender(name, settings, requests, binaries, display)
         log = settings.folder / name / OPERATOR_LOG
         faults += [] if name == KUBE_SCHEDULER else find_faults(runs[name].objects, log.read_text())
-    _report(runs, display)
-    _compare_with_forecasts(runs, settings, display)
-    _show_files(settings, display)
+    report_results(runs, display)
+    if own := {name: run for name, run in runs.items() if name != KUBE_SCHEDULER}:
+        _report_predictions(own, settings, display)
+        _show_files(settings.folder / next(iter(own)), display)
     return faults
 
 
@@ -241,7 +242,8 @@ async def _read(lab: Lab, page: str) -> Any:
         return await answer.json()
 
 
-def _report(results: Mapping[str, SchedulerRun], display: Display) -> None:
+def report_results(results: Mapping[str, SchedulerRun], display: Display) -> None:
+    """Show the figures of all schedulers, and the verdict on the first of them."""
     runs = {name: one.runs for name, one in results.items()}
     fleets = {name: one.fleet for name, one in results.items()}
     display.console.print(compare(runs, fleets))
@@ -252,29 +254,30 @@ def _report(results: Mapping[str, SchedulerRun], display: Display) -> None:
         for sentence in describe_verdict(first, runs, fleets):
             display.explain(sentence)
         display.explain(
-            "All joules are of simulated GPUs. One run, one seed: perllm-lab simulate repeats it with many.\n"
+            "All joules are of simulated GPUs. One run, one seed: perllm-lab simulate repeats it with many."
         )
+
+
+def _report_predictions(own: Mapping[str, SchedulerRun], settings: DemoSettings, display: Display) -> None:
+    """Show how well PerLLM measured energy, and what the simulator predicts for each of its policies."""
     rates = {tier.value: value * 1e-6 for tier, value in NodeSettings().transmission_microjoule_per_bit.items()}
-    display.explain(describe_energy(energy_errors(results[first].objects, results[first].truth, rates)))
+    first, scenario = next(iter(own.values())), load_scenario(settings.scenario)
+    display.say("")
+    display.explain(describe_energy(energy_errors(first.objects, first.truth, rates)))
+    display.say("\nThe same tasks as the simulator predicts them, idle nodes left out:")
+    for name, run in own.items():
+        conditions = find_conditions(run, settings.speed, settings.runs_as)
+        display.say(f"  {name}")
+        display.say(f"    predicted  {predict(name, run, scenario, conditions, strict=settings.strict)}")
+        display.say(f"    as it ran  {observe(run.runs, run.truth)}")
 
 
-def _compare_with_forecasts(results: Mapping[str, SchedulerRun], settings: DemoSettings, display: Display) -> None:
-    scenario = load_scenario(settings.scenario)
-    display.explain("\nThe same tasks as the simulator predicts them, and as they ran; idle nodes are left out:")
-    for name, run in results.items():
-        if name != KUBE_SCHEDULER:
-            conditions = find_conditions(run, settings.speed, settings.runs_as)
-            display.say(f"  {name}")
-            display.say(f"    predicted  {predict(name, run, scenario, conditions, strict=settings.strict)}")
-            display.say(f"    as it ran  {observe(run.runs, run.truth)}")
-
-
-def _show_files(settings: DemoSettings, display: Display) -> None:
-    display.say(f"\nWhere to look next, in {settings.folder / settings.contenders[0]}:")
-    display.say("  operator.log      every decision and why, one JSON object a line")
-    display.say(f"  {OBJECTS}      the tasks with status and decision, as kubectl get -o json shows them")
-    display.say("  truth.jsonl       what really happened on the simulated nodes")
-    display.say("  make lab          keeps a lab running for kubectl")
+def _show_files(folder: Path, display: Display) -> None:
+    display.say(f"\nWhere to look next, in {folder}:")
+    display.say("  operator.log    every decision and why, one JSON object a line")
+    display.say(f"  {OBJECTS}    the tasks with status and decision, as kubectl get -o json")
+    display.say("  truth.jsonl     what really happened on the simulated nodes")
+    display.say("To keep a lab running for kubectl: make lab")
 
 
 def _show(stage: Stage, progress: Progress) -> None:
