@@ -1,4 +1,4 @@
-"""`perllm-lab up`: ended by Ctrl-C, `down`, a kill and the death of a process, and started in the same folder again."""
+"""`perllm-lab up`: ended by Ctrl-C, `down`, a kill or a process that dies, and started in the same folder again."""
 
 import os
 import signal
@@ -42,6 +42,11 @@ async def test_a_lab_starts_again_after_ctrl_c_and_after_a_kill(binaries: dict[s
         _kill_agents(process)
         await _wait_ended(process)
         assert "agents has ended with exit code -9" in process.log_file.read_text()
+    size = process.log_file.stat().st_size
+    await process.start()
+    await process.wait_until(lambda: _says(process, size, "Resuming"), timeout_s=START_TIMEOUT_S)
+    await _signal(process, signal.SIGINT)
+    assert "Prometheus" not in process.log_file.read_bytes()[size:].decode(), "it ended only once it had started"
 
 
 def _lab(folder: Path, command: str, *options: str) -> Process:

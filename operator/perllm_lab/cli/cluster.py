@@ -138,24 +138,32 @@ def down(folder: Path) -> None:
 
 async def _up(settings: LabSettings, folder: Path, display: Display, *, fresh: bool) -> None:
     binaries = await provide_binaries(COMPONENTS, display)
-    stop = asyncio.Event()
+    running = asyncio.current_task()
+    assert running is not None
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
     with claim(folder / PID_FILE):
         if fresh:
             shutil.rmtree(folder / "up", ignore_errors=True)
         lab = Lab(binaries, load_scenario(settings.scenario_name), folder / "up", settings)
         if lab.control_plane.has_data:
             display.say("Resuming the lab with its tasks and what it learned; --fresh starts over")
-        async with lab:
-            environment = folder / ENVIRONMENT
-            environment.write_text(_describe_environment(lab, binaries["kubectl"]), encoding="utf-8")
-            display.say(f"Prometheus: {lab.prometheus.url}")
-            display.say(f"In another terminal, for KUBECONFIG and kubectl:   source {environment}")
-            example = EXAMPLE_REQUEST if settings.has_agents else EXAMPLE_POD
-            display.say(GUIDE.format(example=example.format(model=lab.scenario.model), log=lab.operator_log))
-            display.say("Stop it with Ctrl-C, or with perllm-lab down from another terminal")
-            await _wait_for_end(lab.processes, stop)
+        # A signal ends the lab at any time, also while it starts.
+        with suppress(asyncio.CancelledError):
+            async with lab:
+                _describe_lab(lab, folder, binaries["kubectl"], display)
+                await _watch(lab.processes)
+        display.say("Stopped; started again, the lab goes on from here")
+
+
+def _describe_lab(lab: Lab, folder: Path, kubectl: Path, display: Display) -> None:
+    environment = folder / ENVIRONMENT
+    environment.write_text(_describe_environment(lab, kubectl), encoding="utf-8")
+    display.say(f"Prometheus: {lab.prometheus.url}")
+    display.say(f"In another terminal, for KUBECONFIG and kubectl:   source {environment}")
+    example = EXAMPLE_REQUEST if lab.settings.has_agents else EXAMPLE_POD
+    display.say(GUIDE.format(example=example.format(model=lab.scenario.model), log=lab.operator_log))
+    display.say("Stop it with Ctrl-C, or with perllm-lab down from another terminal")
 
 
 def _describe_environment(lab: Lab, kubectl: Path) -> str:
@@ -169,14 +177,13 @@ def _describe_environment(lab: Lab, kubectl: Path) -> str:
     )
 
 
-async def _wait_for_end(processes: Sequence[Process], stop: asyncio.Event) -> None:
-    """Wait until the lab is to stop.
+async def _watch(processes: Sequence[Process]) -> None:
+    """Wait until one of the processes ends by itself.
 
     Raises:
-        ProcessError: one of its processes has ended by itself.
+        ProcessError: one has; the message quotes the end of its log.
     """
-    while not stop.is_set():
+    while True:
         for process in processes:
             process.check()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), WATCH_INTERVAL_S)
+        await asyncio.sleep(WATCH_INTERVAL_S)
