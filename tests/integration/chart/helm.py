@@ -8,16 +8,19 @@ from typing import Any
 import orjson
 import yaml
 
+from chart_generator.metadata import read_version
+
 HERE = Path(__file__).parent
 CHART = HERE.parents[2] / "charts/perllm"
+VERSION = read_version(HERE.parents[2])
 NAMESPACE = "perllm-system"
 IMAGE = "registry.example.com/perllm/perllm"
 MONITORING = "monitoring.coreos.com/v1"
 STANDARD_LABELS = {
-    "helm.sh/chart": "perllm-0.1.0",
+    "helm.sh/chart": f"perllm-{VERSION}",
     "app.kubernetes.io/name": "perllm",
     "app.kubernetes.io/instance": "perllm",
-    "app.kubernetes.io/version": "0.1.0",
+    "app.kubernetes.io/version": VERSION,
     "app.kubernetes.io/managed-by": "Helm",
     "app.kubernetes.io/part-of": "perllm",
 }

@@ -6,7 +6,7 @@ import pytest_asyncio
 import yaml
 
 from integration.chart.checker import Checker
-from integration.chart.helm import CHART, IMAGE, NAMESPACE, Helm, Object, find, is_hook, load_values
+from integration.chart.helm import CHART, IMAGE, NAMESPACE, VERSION, Helm, Object, find, is_hook, load_values
 from perllm.agent.config import AgentConfig
 from perllm.api.crd import list_crds
 from perllm.cluster.agent_policy import build_agent_policies
@@ -91,7 +91,7 @@ def test_examples_of_values_are_valid(file: Path, helm: Helm) -> None:
     assert Config.model_validate(yaml.safe_load(data["perllm.yaml"])) == Config.model_validate(LEASE | values["config"])
 
 
-@pytest.mark.parametrize(("image", "expected"), [("", f"{IMAGE}:0.1.0"), ("mirror/perllm:1", "mirror/perllm:1")])
+@pytest.mark.parametrize(("image", "expected"), [("", f"{IMAGE}:{VERSION}"), ("mirror/perllm:1", "mirror/perllm:1")])
 def test_runner_pods_have_the_image_of_the_operator_unless_another_is_named(
     image: str, expected: str, helm: Helm
 ) -> None:
@@ -288,9 +288,9 @@ def test_scheduler_has_the_version_of_the_cluster(version: str, image: str, helm
 @pytest.mark.parametrize(
     ("repository", "expected"),
     [
-        ("registry.example.com/perllm/perllm", "mirror:5000/perllm/perllm:0.1.0"),
-        ("localhost/perllm", "mirror:5000/perllm:0.1.0"),
-        ("team/perllm", "mirror:5000/team/perllm:0.1.0"),
+        ("registry.example.com/perllm/perllm", f"mirror:5000/perllm/perllm:{VERSION}"),
+        ("localhost/perllm", f"mirror:5000/perllm:{VERSION}"),
+        ("team/perllm", f"mirror:5000/team/perllm:{VERSION}"),
     ],
 )
 def test_global_registry_replaces_that_of_each_image(repository: str, expected: str, helm: Helm) -> None:

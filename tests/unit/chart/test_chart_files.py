@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from chart_generator.dashboard import list_queries
 from chart_generator.entries import ChartValue, list_entries
-from chart_generator.files import CHART, EXAMPLES, build_files, write_files
+from chart_generator.files import CHART, EXAMPLES, KIND, build_files, write_files
 from chart_generator.schema import build_schema
 from chart_generator.values import Values
 from perllm.config import Config
@@ -51,6 +51,8 @@ def test_no_stale_file_is_left_among_the_generated_ones() -> None:
 def test_another_version_is_named_wherever_the_version_is(tmp_path: Path) -> None:
     for folder in (CHART, EXAMPLES):
         shutil.copytree(ROOT / folder, tmp_path / folder)
+    (tmp_path / KIND).parent.mkdir()
+    shutil.copy(ROOT / KIND, tmp_path / KIND)
     (tmp_path / "pyproject.toml").write_text('[project]\nversion = "7.8.9"\n')
 
     write_files(tmp_path)
@@ -61,6 +63,7 @@ def test_another_version_is_named_wherever_the_version_is(tmp_path: Path) -> Non
     texts = [path.read_text() for path in (tmp_path / EXAMPLES).glob("*.yaml")]
     images = {image for text in texts for image in re.findall(r"image: (\S*perllm/perllm\S*)", text)}
     assert images == {"registry.example.com/perllm/perllm:7.8.9"}
+    assert set(re.findall(r"perllm\.local/perllm:\S+", (tmp_path / KIND).read_text())) == {"perllm.local/perllm:7.8.9"}
 
 
 def test_chart_doctor_and_tests_agree_on_versions_of_kubernetes() -> None:

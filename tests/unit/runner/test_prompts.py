@@ -143,6 +143,24 @@ def test_only_newlines_end_a_line_and_a_byte_order_mark_is_none_of_the_prompt(tm
     assert collect_prompts([], [tmp_path / "x.jsonl"], None, None) == (user("a\u2028b"), user("c"))
 
 
+def read_stdin(text: str) -> list[tuple[str | None, object]]:
+    prompts = collect_prompts([], [], io.BytesIO(text.encode()), None)
+    return [(prompt.id, prompt.messages[-1]["content"]) for prompt in prompts]
+
+
+def test_standard_input_has_objects_if_its_first_line_is_one() -> None:
+    request = '{"custom_id": "b", "body": {"messages": [{"role": "user", "content": "y"}]}}'
+
+    assert read_stdin(f'\n{{"prompt": "x", "id": "a"}}\n{request}\n') == [("a", "x"), ("b", "y")]
+    with pytest.raises(PromptError, match="standard input, line 2, is not valid JSON"):
+        read_stdin('{"prompt": "x"}\nplain\n')
+
+
+@pytest.mark.parametrize("line", ["{", "5", '["prompt"]', '{"broken": "JSON"}'])
+def test_a_prompt_on_standard_input_may_look_like_json(line: str) -> None:
+    assert read_stdin(f'{line}\n{{"prompt": "x"}}\n') == [(None, line), (None, '{"prompt": "x"}')]
+
+
 def test_other_encodings_are_refused() -> None:
     with pytest.raises(PromptError, match="standard input, line 2, is not valid UTF-8"):
         collect_prompts([], [], io.BytesIO("a\né".encode("latin-1")), None)
