@@ -113,9 +113,7 @@ class TestReleases:
         await asyncio.sleep(1)
         assert finalizers(cluster) == []
 
-    async def test_change_nothing_else_about_the_task(
-        self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_change_nothing_else_about_the_task(self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
         await run_through(cluster)
         reconciled = list[object]()
         monkeypatch.setattr(Reconciler, "_reconcile", lambda _, key: reconciled.append(key))
