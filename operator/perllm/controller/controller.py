@@ -233,7 +233,7 @@ class Controller:
         if is_late_report(status, item):
             # Because of the report, the status that ends or replaces its attempt was not written.
             self._writer.observe(key, as_object(item.get("status")))
-            self._writer.put(key, tracked.task.uid, status.to_object())
+            self._writer.put(key, tracked.task.uid, status)
         if status is tracked.status:
             return
         tracked.status = status
@@ -294,6 +294,9 @@ class Controller:
         pods = self._tracking.pods_of(pod)
         before = pods.get(pod.name)
         pod = self._decisions.restore(self._clocks.see(pod, before, self._unix_now()), before)
+        if not is_gone and before is not None and _is_released(before, pod):
+            pods[pod.name] = pod
+            return
         if is_gone:
             pods.pop(pod.name, None)
             self._scheduler.retry(pod.task_key)
@@ -334,6 +337,11 @@ def _is_seen(item: Object, known: Task | Stub) -> bool:
     metadata = item["metadata"]
     seen = metadata["uid"], metadata.get("generation", 1), bool(metadata.get("deletionTimestamp"))
     return (known.uid, known.generation, known.is_deleting) == seen
+
+
+def _is_released(before: Pod, pod: Pod) -> bool:
+    """Whether a pod has lost our finalizer, and nothing else about it has changed."""
+    return before.is_retained and not pod.is_retained and pod == replace(before, is_retained=False)
 
 
 def _is_surplus(tracked: Tracked, pod: Pod) -> bool:
