@@ -189,7 +189,7 @@ def _describe(failure: object) -> CompletionError:
 
 def _find_codes(failure: object) -> Iterator[str]:
     """Yield what says of which kind an error is: numbers, and words in lower case."""
-    keys = ("code", "status", "status_code", "type", "error_type")
+    keys = ("code", "status", "status_code", "http_status_code", "type", "error_type")
     while isinstance(failure, dict):
         yield from (str(failure[key]).lower() for key in keys if key in failure)
         failure = failure.get("error")

@@ -116,6 +116,7 @@ NOT_ACCEPTED = {
     "rate": {"error": {"message": "Slow down", "code": "rate_limit_exceeded"}},
     "overloaded": {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
     "overloaded TGI": {"error": "Model is overloaded", "error_type": "overloaded"},
+    "overloaded TGI, by its chat API": {"error": {"message": "Model is overloaded", "http_status_code": 429}},
     "many": {"error": {"message": "Too many", "code": 429}},
 }
 
