@@ -12,6 +12,7 @@ from typing import Any
 from perllm.api.base import MAX_TOKENS
 from perllm.completions.answer import Answer
 from perllm.completions.errors import (
+    GENERATION_FAILED,
     NOT_READY,
     TOO_MANY_REQUESTS,
     CompletionError,
@@ -34,6 +35,9 @@ FAILURES = ("error", "abort", "cancel", "fail", "timeout", "interrupt", "overloa
 NO_REASONS = ("", "null", "none")
 BUSY = ("overloaded", "rate_limit", "unavailable")
 """Parts of the codes and types of errors that mean that the request was not accepted."""
+
+UNFIT = ("invalid_request", "validation")
+"""Parts of the codes and types of errors that are about this prompt, so that others may succeed."""
 
 _ERROR_WORDS = ("message", "detail", "msg", "error_message", "error_description", "reason")
 
@@ -177,17 +181,17 @@ def _describe(failure: object) -> CompletionError:
     codes = set(_find_codes(failure))
     if any(code in map(str, NOT_READY) or any(part in code for part in BUSY) for code in codes):
         return UnavailableError(message, is_full=str(TOO_MANY_REQUESTS) in codes)
-    # The failure is about this prompt, so others may succeed.
-    is_rejected = any(code[:1] == "4" and len(code) == 3 and code.isdecimal() for code in codes)
-    if is_rejected or any("invalid_request" in code for code in codes):
-        return PromptRejectedError(message)
-    return ServerFailedError(message)
+    is_unfit = any(code[:1] == "4" and len(code) == 3 and code.isdecimal() for code in codes)
+    is_unfit = is_unfit or any(part in code for code in codes for part in UNFIT)
+    has_failed = not is_unfit or str(GENERATION_FAILED) in codes
+    return (ServerFailedError if has_failed else PromptRejectedError)(message)
 
 
 def _find_codes(failure: object) -> Iterator[str]:
     """Yield what says of which kind an error is: numbers, and words in lower case."""
+    keys = ("code", "status", "status_code", "http_status_code", "type", "error_type")
     while isinstance(failure, dict):
-        yield from (str(failure[key]).lower() for key in ("code", "status", "status_code", "type") if key in failure)
+        yield from (str(failure[key]).lower() for key in keys if key in failure)
         failure = failure.get("error")
 
 
@@ -205,6 +209,8 @@ def _find_words(failure: object) -> str:
 def _find_failure(values: Values) -> object:
     """Return the part that reports a failure; None if there is none."""
     error = values.get("error")
+    if isinstance(error, str) and error:
+        return values  # what kind of error it is may be next to it
     if error or error == {}:
         return error
     if "error" in (values.get("object"), values.get("type")):

@@ -13,6 +13,7 @@ import orjson
 from perllm.completions.answer import Answer
 from perllm.completions.completion import Reading, find_words, read_failure
 from perllm.completions.errors import (
+    GENERATION_FAILED,
     NOT_READY,
     TOO_MANY_REQUESTS,
     CompletionError,
@@ -174,7 +175,8 @@ class Endpoint:
         if response.status in NOT_READY:
             retry_after_s = read_retry_after_s(response.headers, self._unix_now())
             return UnavailableError(message, retry_after_s, is_full=response.status == TOO_MANY_REQUESTS)
-        return (ServerFailedError if response.status >= 500 else PromptRejectedError)(message)
+        has_failed = response.status >= 500 or response.status == GENERATION_FAILED
+        return (ServerFailedError if has_failed else PromptRejectedError)(message)
 
     def _build_headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}

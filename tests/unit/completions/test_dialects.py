@@ -115,6 +115,8 @@ NOT_ACCEPTED = {
     "loading": {"object": "error", "message": "Loading model", "code": "503"},
     "rate": {"error": {"message": "Slow down", "code": "rate_limit_exceeded"}},
     "overloaded": {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
+    "overloaded TGI": {"error": "Model is overloaded", "error_type": "overloaded"},
+    "overloaded TGI, by its chat API": {"error": {"message": "Model is overloaded", "http_status_code": 429}},
     "many": {"error": {"message": "Too many", "code": 429}},
 }
 
@@ -131,6 +133,17 @@ async def test_a_server_may_say_with_status_200_that_it_does_not_accept_a_reques
 
 
 LATE = {
+    "TGI on a prompt": (
+        encode({"error": "inputs must have less than 4096 tokens", "error_type": "validation"}),
+        PromptRejectedError,
+        "error: inputs must have less than 4096 tokens$",
+    ),
+    "TGI on itself": (
+        encode(chunk("half"), {"error": "CUDA out of memory", "error_type": "generation"}),
+        ServerFailedError,
+        "error: CUDA out of memory$",
+    ),
+    "424 in words": (encode({"error": {"code": 424, "message": "died"}}), ServerFailedError, "error: died$"),
     "overloaded in the middle": (encode(chunk("half"), NOT_ACCEPTED["full"]), ServerFailedError, "queue is full"),
     "cut off in an object": (
         encode(chunk("half")) + b'data: {"choices": [{"delta": {"content": "an',

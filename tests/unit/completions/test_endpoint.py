@@ -289,6 +289,7 @@ BROKEN = [
     (refuse(400, {"error": "prompt too long"}), PromptRejectedError, "prompt too long"),
     (refuse(307, Location="http://elsewhere/"), PromptRejectedError, "answered 307"),
     (refuse(500), ServerFailedError, "answered 500: status 500"),
+    (refuse(424), ServerFailedError, "answered 424: status 424"),
     (refuse(200), ServerFailedError, "reported an error: status 200"),
     (refuse(200, {"choices": []}), ServerFailedError, "without a finish reason"),
     (refuse(200, ["list"]), PromptRejectedError, "answered with application/json, not with a completion: .*list"),
