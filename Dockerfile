@@ -45,7 +45,7 @@ COPY --from=base / /
 COPY --from=build /opt/perllm /opt/perllm
 ENV PATH=/opt/perllm/bin:/usr/local/bin:/usr/bin:/bin LANG=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 LABEL org.opencontainers.image.title="perllm" \
-      org.opencontainers.image.description="Places LLM inference tasks on edge and cloud GPU nodes: every deadline met at the least energy" \
+      org.opencontainers.image.description="Places LLM inference tasks on edge and cloud GPU nodes to meet deadlines at the least energy" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.base.name="${BASE_IMAGE}"

@@ -14,6 +14,9 @@ FILES_AT_A_TIME := --dist loadfile --numprocesses
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
 
+# Container images often set it; every program that a lab starts would then compile all that it imports, for seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo lab test together format coverage check unit integration e2e labs pooled alone real oldest chaos soak upgrade hostile bench figures figures-all crds chart image release lock clean
 
@@ -63,10 +66,10 @@ labs: $(VENV)/ready ## The end-to-end tests on simulated nodes
 
 # Labs wait more than they compute, so two cores carry three. What takes longest starts first (tests/e2e/conftest.py).
 pooled: $(VENV)/ready
-	@$(BIN)/pytest -q -rP --dist loadscope --no-loadscope-reorder --numprocesses 3 -m "not alone" --durations 12 tests/e2e --ignore tests/e2e/real
+	@$(BIN)/pytest -q -rP --dist loadscope --no-loadscope-reorder --numprocesses 3 --durations 12 tests/e2e --ignore tests/e2e/real --ignore tests/e2e/alone
 
 alone: $(VENV)/ready
-	@$(BIN)/pytest -q -rP -m alone tests/e2e --ignore tests/e2e/real
+	@$(BIN)/pytest -q -rP tests/e2e/alone
 
 real: $(VENV)/ready ## The end-to-end tests on a real node, if run by root and containerd is there
 	@$(BIN)/pytest -q -rPs tests/e2e/real

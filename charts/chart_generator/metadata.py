@@ -1,4 +1,4 @@
-"""What names the version: Chart.yaml, and the image in examples. It is written once, in pyproject.toml."""
+"""What names the version: Chart.yaml, and the image in examples and docs. It is written once, in pyproject.toml."""
 
 import re
 import tomllib
@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-_IMAGE = re.compile(r"(?<=registry\.example\.com/perllm/perllm:)\S+")
+_IMAGE = re.compile(r"((?:registry\.example\.com/perllm|perllm\.local)/perllm:)[\w.+-]+")
 
 
 def read_version(project: Path) -> str:
@@ -34,7 +34,7 @@ def render_metadata(template: str, version: str, example: dict[str, Any]) -> str
 
 def name_image(text: str, version: str) -> str:
     """Replace the tag of the project's image wherever the text names it."""
-    return _IMAGE.sub(version, text)
+    return _IMAGE.sub(rf"\g<1>{version}", text)
 
 
 def _indent(text: str, margin: str) -> str:

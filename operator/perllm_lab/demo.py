@@ -4,48 +4,46 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from functools import partial
 from pathlib import Path
-from statistics import fmean, median
 from typing import Any
 
 import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
 
 from perllm.api.task_status import RunsAs
-from perllm.placement.decision import read_record
 from perllm.policy import contextual, table
 from perllm.settings.nodes import NodeSettings
+from perllm_lab.demo_forecast import SchedulerRun, find_conditions, predict
 from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.kubernetes.build import Progress
 from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
 from perllm_lab.lab import COMPONENTS, OPERATOR_LOG, Lab, LabSettings
-from perllm_lab.lab_forecast import Figures, LabConditions, forecast, observe
+from perllm_lab.lab_forecast import observe
 from perllm_lab.lateness import find_shortage, measure_lateness
-from perllm_lab.policies import build_operator, configure_operator
+from perllm_lab.policies import configure_operator
 from perllm_lab.report.progress import Display, Stage
-from perllm_lab.report.results import FleetEnergy, RequestResult, energy_errors, fleet_energy, join_runs
+from perllm_lab.report.results import energy_errors, fleet_energy, join_runs
 from perllm_lab.report.tables import compare, describe_energy
 from perllm_lab.report.verdict import describe_verdict
 from perllm_lab.simulator.workload import draw_requests
-from perllm_lab.trace_replay import FINAL_PHASES, SubmissionKind, TraceReplay, as_pods, as_tasks
+from perllm_lab.trace_replay import FINAL_PHASES, SubmissionKind, TraceReplay, TraceReplayError, as_pods, as_tasks
 from perllm_lab.workload.requests import Request
 from perllm_lab.workload.scenarios import load_scenario
 from perllm_lab.workload.sources import SYNTHETIC
 
 NAMESPACE = "default"
 KUBE_SCHEDULER = "kube-scheduler"
-CONTENDERS = (contextual.NAME, table.NAME, KUBE_SCHEDULER)
+OPERATOR_POLICIES = (contextual.NAME, table.NAME)
+CONTENDERS = (*OPERATOR_POLICIES, KUBE_SCHEDULER)
 TAIL_TIMEOUT_S = 240.0
 LEGEND = (
-    "in time, tokens      share of the tasks, and of their tokens, that were complete by their deadline",
-    "p50 s, p95 s         from creation to completion, in seconds of the simulated hardware",
-    "J/task               a task's share of its node's energy while it ran (ground truth)",
-    "fleet J              energy of all nodes, idle ones too, per task in time, over the same span for both",
+    "in time, tokens: share of the tasks, and of their tokens, complete by their deadline. p50 s, p95 s: from creation "
+    "to completion, in seconds of the simulated hardware. J/task: a task's share of its node's energy while it ran "
+    "(ground truth). fleet J: energy of all nodes, idle ones too, per task in time, over the same span for all."
 )
 OBJECTS = "objects.json"
 MEASURE_TIMEOUT_S = 60.0
-FORECAST_SEEDS = 8
+LOOP_LAG = "perllm_loop_lag_seconds_bucket"
 KINDS = {
     RunsAs.POD: "Every task is a pod, for all",
     RunsAs.REQUEST: "Tasks of PerLLM are requests to model servers; for kube-scheduler, which places pods only, "
@@ -86,17 +84,6 @@ class DemoSettings:
     runs_as: RunsAs = RunsAs.REQUEST
 
 
-@dataclass(frozen=True, slots=True)
-class SchedulerRun:
-    """The results of one scheduler."""
-
-    sent_s: Mapping[str, float]
-    runs: list[RequestResult]
-    fleet: FleetEnergy
-    truth: list[dict[str, Any]]
-    objects: list[dict[str, Any]]
-
-
 async def run_demo(settings: DemoSettings, display: Display) -> list[str]:
     """Run the demonstration and return the faults found; an empty list when there are none.
 
@@ -107,22 +94,20 @@ async def run_demo(settings: DemoSettings, display: Display) -> list[str]:
     requests = make_requests(settings, scenario)
     binaries = await provide_binaries(COMPONENTS, display)
     shutil.rmtree(settings.folder, ignore_errors=True)
-    display.say(
+    display.explain(
         f"{len(requests)} tasks on {len(scenario.nodes())} simulated nodes ({scenario.name}) at {settings.load:.0%} of "
-        f"their capacity, {settings.speed:g} times as fast as real time; files in {settings.folder}"
+        f"their capacity, {settings.speed:g} times as fast as real time. {KINDS[settings.runs_as]}."
     )
-    display.say(KINDS[settings.runs_as])
+    display.say(f"Files are in {settings.folder}")
     runs, faults = {}, []
     for name in settings.contenders:
         runs[name] = await run_contender(name, settings, requests, binaries, display)
         log = settings.folder / name / OPERATOR_LOG
         faults += [] if name == KUBE_SCHEDULER else find_faults(runs[name].objects, log.read_text())
-    _report(runs, display)
-    for name, run in runs.items():
-        if name != KUBE_SCHEDULER:
-            display.say(f"{name} as the simulator predicts it: {predict(name, settings, run)}, idle nodes left out")
-            display.say(f"{name} as it was:                     {observe(run.runs, run.truth)}")
-    _show_files(settings, display)
+    report_results(runs, display)
+    if own := {name: run for name, run in runs.items() if name != KUBE_SCHEDULER}:
+        _report_predictions(own, settings, display)
+        _show_files(settings.folder / next(iter(own)), display)
     return faults
 
 
@@ -202,10 +187,13 @@ async def _replay(
             phases = ", ".join(f"{count} {phase.lower()}" for phase, count in sorted(now.phases.items()))
             stage.update(now.finished, len(requests), phases)
 
-        await replay.run(timeout_s=TAIL_TIMEOUT_S, on_progress=show)
+        try:
+            await replay.run(timeout_s=TAIL_TIMEOUT_S, on_progress=show)
+        except TraceReplayError as error:
+            await _check_speed(lab, replay, cause=error)
+            raise
     after = await read_totals(lab)
-    if shortage := await find_lab_shortage(lab, replay):
-        raise SlowMachineError(shortage)
+    await _check_speed(lab, replay)
     if title != KUBE_SCHEDULER:
         await replay.wait_measured(timeout_s=MEASURE_TIMEOUT_S)
     objects, truth = list(replay.objects.values()), lab.read_truth(start)
@@ -213,6 +201,12 @@ async def _replay(
     idle_w = sum(node.gpu.idle_power_w for node in lab.scenario.nodes())
     runs = join_runs(requests, replay.created_s, truth, lab.settings.speed)
     return SchedulerRun(replay.created_s, runs, fleet_energy(before, after, idle_w), truth, objects)
+
+
+async def _check_speed(lab: Lab, replay: TraceReplay, *, cause: Exception | None = None) -> None:
+    """Raise SlowMachineError if the machine was too slow for a replay, which explains why that failed, too."""
+    if shortage := await find_lab_shortage(lab, replay):
+        raise SlowMachineError(shortage) from cause
 
 
 async def read_totals(lab: Lab) -> dict[str, Any]:
@@ -223,8 +217,24 @@ async def read_totals(lab: Lab) -> dict[str, Any]:
 
 async def find_lab_shortage(lab: Lab, replay: TraceReplay) -> str | None:
     """Return why the results of a replay are not worth showing; None if they are."""
-    lateness = measure_lateness(replay.sent_late_s, replay.created_in_s, await _read(lab, "lateness"))
+    lateness = measure_lateness(
+        replay.sent_late_s,
+        replay.created_in_s,
+        await _read(lab, "lateness"),
+        operator_late=await _read_loop_lag(lab),
+    )
     return find_shortage(lateness, replay.requests, lab.settings.speed)
+
+
+async def _read_loop_lag(lab: Lab) -> dict[float, float]:
+    """Return how often the operator's event loop was late, by bound in seconds; nothing if it does not answer."""
+    url = f"{lab.health_url}/metrics?name[]={LOOP_LAG}"
+    try:
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            families = list(text_string_to_metric_families(await answer.text()))
+    except aiohttp.ClientError:
+        return {}
+    return {float(one.labels["le"]): one.value for family in families for one in family.samples if one.name == LOOP_LAG}
 
 
 async def _read(lab: Lab, page: str) -> Any:
@@ -232,80 +242,42 @@ async def _read(lab: Lab, page: str) -> Any:
         return await answer.json()
 
 
-def _report(results: Mapping[str, SchedulerRun], display: Display) -> None:
+def report_results(results: Mapping[str, SchedulerRun], display: Display) -> None:
+    """Show the figures of all schedulers, and the verdict on the first of them."""
     runs = {name: one.runs for name, one in results.items()}
     fleets = {name: one.fleet for name, one in results.items()}
     display.console.print(compare(runs, fleets))
-    for line in LEGEND:
-        display.say(line)
+    display.explain(LEGEND)
     first, *others = results
     if others:
         display.say("")
         for sentence in describe_verdict(first, runs, fleets):
-            display.say(sentence)
-        display.say("All joules are of simulated GPUs. One run, one seed: perllm-lab simulate repeats it with many.\n")
+            display.explain(sentence)
+        display.explain(
+            "All joules are of simulated GPUs. One run, one seed: perllm-lab simulate repeats it with many."
+        )
+
+
+def _report_predictions(own: Mapping[str, SchedulerRun], settings: DemoSettings, display: Display) -> None:
+    """Show how well PerLLM measured energy, and what the simulator predicts for each of its policies."""
     rates = {tier.value: value * 1e-6 for tier, value in NodeSettings().transmission_microjoule_per_bit.items()}
-    display.say(describe_energy(energy_errors(results[first].objects, results[first].truth, rates)))
+    first, scenario = next(iter(own.values())), load_scenario(settings.scenario)
+    display.say("")
+    display.explain(describe_energy(energy_errors(first.objects, first.truth, rates)))
+    display.say("\nThe same tasks as the simulator predicts them, idle nodes left out:")
+    for name, run in own.items():
+        conditions = find_conditions(run, settings.speed, settings.runs_as)
+        display.say(f"  {name}")
+        display.say(f"    predicted  {predict(name, run, scenario, conditions, strict=settings.strict)}")
+        display.say(f"    as it ran  {observe(run.runs, run.truth)}")
 
 
-def predict(name: str, settings: DemoSettings, run: SchedulerRun) -> Figures:
-    """Return what the simulator predicts for the tasks of a policy of PerLLM, run as they were in the lab."""
-    scrape_s = LabSettings().scrape_interval_s
-    conditions = LabConditions(settings.speed, find_start_s(run), scrape_s, settings.runs_as, find_receipt_s(run))
-    build = partial(build_operator, name, strict=settings.strict)
-    requests = [one.request for one in run.runs]
-    return forecast(build, load_scenario(settings.scenario), requests, conditions, seeds=FORECAST_SEEDS)
-
-
-def find_start_s(run: SchedulerRun) -> float:
-    """Return the seconds from sending a task to the start of its pod, or from its decision to the server.
-
-    The former is the median, since it includes waiting for room. The latter is the mean, since requests wait for room
-    before they are placed, and each holds its slot for as long.
-    """
-    arrivals = {line["task"]: line["created"] for line in run.truth if line["kind"] == "request"}
-    if ways_s := _find_spans_s(_read_decisions(run.objects), arrivals):
-        return fmean(ways_s)
-    starts = {line["task"]: line["started"] for line in run.truth if line["kind"] == "pod"}
-    starts_s = _find_spans_s(run.sent_s, starts)
-    return median(starts_s) if starts_s else 0.0
-
-
-def find_receipt_s(run: SchedulerRun) -> float:
-    """Return the median of the seconds from sending a served task until the operator saw it; of others it is 0.
-
-    That of pod tasks is part of the time until their start.
-    """
-    received = {
-        one["metadata"]["name"]: status["receivedTime"]
-        for one in run.objects
-        if (status := one.get("status") or {}).get("runsAs") == RunsAs.REQUEST
-    }
-    spans_s = _find_spans_s(run.sent_s, received)
-    return median(spans_s) if spans_s else 0.0
-
-
-def _find_spans_s(begins_s: Mapping[str, float], ends: Mapping[str, str]) -> list[float]:
-    """Return the seconds from a Unix time to a time in words, for all tasks that have both."""
-    return [datetime.fromisoformat(ends[task]).timestamp() - begins_s[task] for task in begins_s.keys() & ends.keys()]
-
-
-def _read_decisions(tasks: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the Unix time at which each served task was placed, by name."""
-    statuses = {one["metadata"]["name"]: one.get("status") or {} for one in tasks}
-    return {
-        name: read_record(status["decisionRecord"]).decided_s
-        for name, status in statuses.items()
-        if status.get("runsAs") == RunsAs.REQUEST and status.get("decisionRecord")
-    }
-
-
-def _show_files(settings: DemoSettings, display: Display) -> None:
-    display.say(f"\nWhere to look next, in {settings.folder / settings.contenders[0]}:")
-    display.say("  operator.log      every decision and why, one JSON object a line")
-    display.say(f"  {OBJECTS}      the tasks with status and decision, as kubectl get -o json shows them")
-    display.say("  truth.jsonl       what really happened on the simulated nodes")
-    display.say("  make lab          keeps a lab running for kubectl")
+def _show_files(folder: Path, display: Display) -> None:
+    display.say(f"\nWhere to look next, in {folder}:")
+    display.say("  operator.log    every decision and why, one JSON object a line")
+    display.say(f"  {OBJECTS}    the tasks with status and decision, as kubectl get -o json")
+    display.say("  truth.jsonl     what really happened on the simulated nodes")
+    display.say("To keep a lab running for kubectl: make lab")
 
 
 def _show(stage: Stage, progress: Progress) -> None:

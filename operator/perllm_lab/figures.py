@@ -1,6 +1,7 @@
 """The command `perllm-lab figures`: makes all published figures, with the runs of all of them as one piece of work.
 
-`figures.yaml` lists them: those of the headline, and everything.
+`figures.yaml` lists them: those of the headline, and everything. All are of pods, so that they can be compared with
+earlier ones, and because the parameters of the baselines were tuned with pods.
 """
 
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from perllm.api.task_status import RunsAs
 from perllm.policy import contextual
 from perllm_lab.campaign.runs import find_all_digests
 from perllm_lab.policies import select_policies
@@ -126,6 +128,7 @@ def plan_figure(figure: FigureSpec, out: Path) -> tuple[SimulateSettings, list[E
         loads=figure.loads,
         tasks=figure.tasks,
         hints=figure.hints,
+        runs_as=RunsAs.POD,
         subject=contextual.NAME,
     )
     experiments = [make_experiment(asked)]

@@ -123,6 +123,12 @@ class Lab:
         return self.folder / JOURNAL
 
     @property
+    def processes(self) -> list[Process]:
+        """All processes of a lab that has started."""
+        agents = [self.agents] if self.settings.has_agents else []
+        return [self.operator, *agents, self.nodes, self.prometheus.process, *self.control_plane.processes.values()]
+
+    @property
     def health_url(self) -> str:
         """Base URL of the operator's /healthz, /readyz and /metrics."""
         return f"http://{LOOPBACK}:{self._health_port}"

@@ -32,7 +32,11 @@ class Lateness:
 
 
 def measure_lateness(
-    sent_late_s: Sequence[float], answered_in_s: Sequence[float], nodes_late_s: Sequence[float]
+    sent_late_s: Sequence[float],
+    answered_in_s: Sequence[float],
+    nodes_late_s: Sequence[float],
+    *,
+    operator_late: Mapping[float, float],
 ) -> Lateness:
     """Return how late the parts of a lab were.
 
@@ -40,13 +44,34 @@ def measure_lateness(
         sent_late_s: by how much requests were sent too late.
         answered_in_s: after how long the API server had created them.
         nodes_late_s: by how much the simulated nodes did their work too late.
+        operator_late: how often the operator's event loop was late by no more than so many seconds.
     """
     found = {
         "requests were sent": sent_late_s,
         "the API server answered": answered_in_s,
         "simulated nodes worked": nodes_late_s,
     }
-    return Lateness({what: float(np.quantile(values, QUANTILE)) for what, values in found.items() if values})
+    parts = {what: float(np.quantile(values, QUANTILE)) for what, values in found.items() if values}
+    if operator_late:
+        parts["the operator worked"] = find_quantile_s(operator_late)
+    return Lateness(parts)
+
+
+def find_quantile_s(counts: Mapping[float, float]) -> float:
+    """Return the 95th percentile of a histogram, linear within its bucket; within the last one, where that begins.
+
+    Args:
+        counts: how many values are no greater than each bound in seconds; the last bound is infinite.
+    """
+    bounds_s = sorted(counts)
+    wanted = QUANTILE * counts[bounds_s[-1]]
+    below_s, below = 0.0, 0.0
+    for bound_s in bounds_s[:-1]:
+        if counts[bound_s] >= wanted:
+            within = max(counts[bound_s] - below, 1.0)
+            return below_s + (bound_s - below_s) * (wanted - below) / within
+        below_s, below = bound_s, counts[bound_s]
+    return below_s
 
 
 def find_shortage(lateness: Lateness, requests: Sequence[Request], speed: float) -> str | None:

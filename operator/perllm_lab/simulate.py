@@ -88,7 +88,7 @@ class SimulateSettings:
     pod_start_s: float | None = None
     resident: bool | None = None
     scrape_s: float = 5.0
-    runs_as: RunsAs = RunsAs.POD
+    runs_as: RunsAs = RunsAs.REQUEST
     cache: Path | None = None
     subject: str | None = None
     json: Path | None = None

@@ -168,7 +168,7 @@ def _attribute(items: Sequence[Object], history: EnergyHistory, gpus: Mapping[st
         run = read_run(task, status)
         if run is None or run.started_s is None:
             continue
-        settlement.begin(run, task.valid_spec.expected_prompt_tokens, run.started_s)
+        settlement.begin(run, task.expected_prompt_tokens, run.started_s)
         settlement.end(run, task.due_s + CLOSED_S)
         runs[task.name] = run
     found = {name: settlement.measure(run, 0.0, now_s) for name, run in runs.items() if run.is_finished}

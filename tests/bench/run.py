@@ -9,10 +9,13 @@ from functools import partial
 from pathlib import Path
 
 import click
+from agent_load import measure_agent
 from binding import Pace, measure_binding
 from decision import measure_decisions
 from energy_errors import measure_energy
+from foreign import measure_foreign
 from latency import measure_latency
+from paper import measure_paper
 from peer import measure_peer
 from policy import measure_policy
 from rich.console import Console
@@ -40,14 +43,16 @@ PARTS = (
     "starvation",
     "stalls",
     "served",
+    "agent",
     "energy",
+    "foreign",
     "watching",
     "peer",
 )
-ON_REQUEST = ("savings",)
+ON_REQUEST = ("savings", "paper")
 """Parts that take a quarter of an hour and more."""
 
-WITHOUT_CLUSTER = {"decision", "policy", "simulator", "waiting", *ON_REQUEST}
+WITHOUT_CLUSTER = {"decision", "policy", "simulator", "waiting", "savings"}
 SIZES = (100, 1000)
 LATENCY_NODES = 1000
 WIDTH = 160
@@ -117,9 +122,12 @@ async def _measure(
         "starvation": lambda place: measure_starvation(binaries, place, say),
         "stalls": lambda place: measure_stalls(binaries, place, say),
         "served": lambda place: measure_served(binaries, place, say),
+        "agent": lambda place: measure_agent(binaries, place, say),
         "energy": lambda place: measure_energy(binaries, place, say),
+        "foreign": lambda place: measure_foreign(binaries, place, say),
         "watching": lambda place: measure_watching(binaries, place, say),
         "peer": lambda place: measure_peer(binaries, place, say),
+        "paper": lambda place: measure_paper(binaries, place, say),
     }
     for name, measure in measurements.items():
         if name in parts:

@@ -26,9 +26,11 @@ from perllm_lab.kubernetes.control_plane import ControlPlane
 from perllm_lab.kubernetes.process import Process
 from perllm_lab.workload.manifests import served_task_manifest
 
-NUMBERS = (10, 100, 1000)
-RATE_PER_S, SPAN_S, IDLE_S = 10.0, 20.0, 20.0
-START_S, ANSWER_S = 180.0, 60.0
+CASES = ((10, 10.0), (100, 10.0), (1000, 10.0), (1000, 100.0))
+"""Numbers of agents, and tasks per second."""
+
+SPAN_S, IDLE_S = 20.0, 20.0
+START_S, ANSWER_S = 180.0, 300.0
 API_SERVER = "kube-apiserver"
 
 
@@ -37,8 +39,8 @@ async def measure_watching(binaries: Mapping[str, Path], folder: Path, say: Call
     rows: list[Row] = []
     async with ControlPlane(binaries, folder / "kubernetes") as plane, _connect(plane) as client:
         await install(client)
-        for number in NUMBERS:
-            rows += await _measure(plane, client, number, folder, say)
+        for number, rate_per_s in CASES:
+            rows += await _measure(plane, Driver(client, number, rate_per_s), folder, say)
     return rows
 
 
@@ -46,12 +48,11 @@ def _connect(plane: ControlPlane) -> Client:
     return Client(load_credentials(plane.admin_kubeconfig), max_connections=64)
 
 
-async def _measure(
-    plane: ControlPlane, client: Client, number: int, folder: Path, say: Callable[[str], None]
-) -> list[Row]:
+async def _measure(plane: ControlPlane, driver: "Driver", folder: Path, say: Callable[[str], None]) -> list[Row]:
+    number, rate_per_s = driver.nodes, driver.rate_per_s
     arguments = ("--kubeconfig", plane.admin_kubeconfig, "--agents", number)
     argv = [sys.executable, str(Path(__file__).with_name("fake_agents.py")), *map(str, arguments)]
-    agents = Process("fake agents", argv, log_file=folder / f"agents-{number}.log")
+    agents = Process("fake agents", argv, log_file=folder / f"agents-{number}-{rate_per_s:g}.log")
     await agents.start()
     try:
         await agents.wait_until(lambda: _is_ready(agents.log_file), timeout_s=START_S)
@@ -60,19 +61,21 @@ async def _measure(
         await asyncio.sleep(IDLE_S)
         idle_s = idle.spent_s()
         busy, begun_s = CpuUse(pids), time.monotonic()
-        spans_ms = await Driver(client, number).run()
+        spans_ms = await driver.run()
         busy_s, took_s = busy.spent_s(), time.monotonic() - begun_s
         memory = memory_mib(pids[API_SERVER])
+        await driver.clear()
     finally:
         await agents.stop()
     idle_share = idle_s[API_SERVER] / IDLE_S
     task_ms = 1e3 * (busy_s[API_SERVER] - idle_share * took_s) / len(spans_ms)
-    say(f"{number} fake agents: idle {1e3 * idle_share:.0f} ms/s, {task_ms:.1f} ms a task, {memory:.0f} MiB")
-    what = f"API server, {number} fake agents"
+    what = f"API server, {number} fake agents, {rate_per_s:g} tasks/s"
+    reached_per_s, cores = len(spans_ms) / took_s, busy_s[API_SERVER] / took_s
+    say(f"{what}: idle {1e3 * idle_share:.0f} ms/s, {task_ms:.1f} ms a task, {memory:.0f} MiB, {reached_per_s:.0f}/s")
     detail = ", ".join(f"{name} {1e3 * spent_s / IDLE_S:.0f}" for name, spent_s in list(idle_s.items())[:3])
     return [
         Row(f"{what}: CPU while they wait", [1e3 * idle_share], "ms/s", "", f"ms/s: {detail}"),
-        Row(f"{what}: CPU per task", [task_ms], "ms", "", f"{len(spans_ms)} tasks at {RATE_PER_S:g}/s"),
+        Row(f"{what}: CPU per task", [task_ms], "ms", "", f"{reached_per_s:.0f} tasks/s on {cores:.1f} cores"),
         Row(f"{what}: placed to reported, p50", [percentile(spans_ms, 0.5)], "ms"),
         Row(f"{what}: placed to reported, p99", [percentile(spans_ms, 0.99)], "ms"),
         Row(f"{what}: memory", [memory], "MiB"),
@@ -84,15 +87,21 @@ async def _is_ready(log: Path) -> bool:
 
 
 class Driver:
-    """Runs tasks at a steady rate, on one node after the other."""
+    """Runs tasks at a steady rate, on one node after the other.
 
-    def __init__(self, client: Client, nodes: int) -> None:
+    Attributes:
+        nodes: how many.
+        rate_per_s: how many tasks are to be created per second.
+    """
+
+    def __init__(self, client: Client, nodes: int, rate_per_s: float) -> None:
+        self.nodes = nodes
+        self.rate_per_s = rate_per_s
         self._client = client
-        self._nodes = nodes
         self._placed_s: dict[str, float] = {}
         self._spans_ms: dict[str, float] = {}
         self._all_seen = asyncio.Event()
-        self._count = round(RATE_PER_S * SPAN_S)
+        self._count = round(rate_per_s * SPAN_S)
 
     async def run(self) -> list[float]:
         """Return the time from placing each task to its report, in milliseconds."""
@@ -103,16 +112,20 @@ class Driver:
             begun_s = time.monotonic()
             async with asyncio.TaskGroup() as group:
                 for number in range(self._count):
-                    await asyncio.sleep(max(begun_s + number / RATE_PER_S - time.monotonic(), 0.0))
-                    group.create_task(self._place(f"n{self._nodes}-{number}", node_name(number % self._nodes)))
+                    await asyncio.sleep(max(begun_s + number / self.rate_per_s - time.monotonic(), 0.0))
+                    group.create_task(self._place(number))
             async with asyncio.timeout(ANSWER_S):
                 await self._all_seen.wait()
-            await self._client.delete(TASKS, {"propagationPolicy": "Background"})
         finally:
             watching.cancel()
         return list(self._spans_ms.values())
 
-    async def _place(self, name: str, node: str) -> None:
+    async def clear(self) -> None:
+        """Delete the tasks."""
+        await self._client.delete(TASKS, {"propagationPolicy": "Background"})
+
+    async def _place(self, number: int) -> None:
+        name, node = f"n{self.nodes}-{self.rate_per_s:g}-{number}", node_name(number % self.nodes)
         await self._client.post(TASKS, served_task_manifest(build_request(name), namespace="default"))
         status: dict[str, Any] = {
             "phase": "Running",

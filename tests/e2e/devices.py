@@ -8,6 +8,7 @@ from programs.kubernetes import find_minor
 DRIVER, DEVICE_CLASS, RESOURCE = "gpu.example.com", "gpus", "example.com/gpu"
 SERVED_FROM_MINOR = 34
 RESOURCES_FROM_MINOR = 36
+DEVICES = 3
 SETTINGS = {"devices": [{"device_class": DEVICE_CLASS, "driver": DRIVER, "extended_resource": RESOURCE}]}
 CLAIM = {"name": "gpu", "resourceClaimTemplateName": "gpu"}
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,10 @@ from perllm_lab.workload.manifests import served_task_manifest, task_manifest
 from perllm_lab.workload.names import FAIL_ANNOTATION
 from perllm_lab.workload.requests import Request
 
-POLL_S = 0.1
+POLL_S = 0.2
+LEARNED_POLL_S = 0.5
+"""Profiles are large, and written every two seconds."""
+
 CLEAR_TIMEOUT_S = 60.0
 
 Labels = frozenset[tuple[str, str]]
@@ -33,12 +36,16 @@ class Stage:
 
     Attributes:
         seen: every state of every pod that a watch has shown, by pod name, oldest first.
+        watched: the newest state of every task that a watch has shown, by name; it may lag behind `tasks`.
+        moved: wakes up who waits when a watch has shown a task.
     """
 
     lab: Lab
     namespace: str
     truth_start: int
     seen: dict[str, list[Object]] = field(default_factory=lambda: defaultdict(list))
+    watched: dict[str, Object] = field(default_factory=dict)
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def pods_path(self) -> str:
@@ -91,15 +98,13 @@ class Stage:
 
     async def wait_status(self, name: str, holds: Callable[[Object], bool], *, timeout_s: float = 30.0) -> Object:
         """Wait until the status of a task satisfies a predicate; return the task."""
-        task: Object = {}
-
-        async def check() -> bool:
-            nonlocal task
-            task = await self.task(name) or {}
-            return holds(task.get("status") or {})
-
-        await wait_until(check, timeout_s=timeout_s, describe=lambda: f"{name}: {task.get('status')}")
-        return task
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not holds(self._watched_status(name)):
+                    await self.moved.wait()
+        except TimeoutError:
+            raise AssertionError(f"after {timeout_s:g} s: {name}: {self._watched_status(name)}") from None
+        return self.watched.get(name, {})
 
     async def wait_final(self, name: str, *, timeout_s: float = 30.0) -> Object:
         return await self.wait_status(name, lambda status: status.get("phase") in FINAL_PHASES, timeout_s=timeout_s)
@@ -168,7 +173,12 @@ class Stage:
             learned = await self.learned()
             return learned >= count
 
-        await wait_until(has_learned, timeout_s=timeout_s, describe=lambda: f"{learned} of {count} outcomes learned")
+        await wait_until(
+            has_learned,
+            timeout_s=timeout_s,
+            poll_s=LEARNED_POLL_S,
+            describe=lambda: f"{learned} of {count} outcomes learned",
+        )
 
     def count_bound(self) -> int:
         """Return how many pods have got a node so far."""
@@ -230,33 +240,49 @@ class Stage:
         await wait_until(is_empty, timeout_s=CLEAR_TIMEOUT_S, describe=lambda: f"{self.namespace} still has pods")
         await client.delete(f"/api/v1/namespaces/{self.namespace}")
 
-    def note(self, _: Object | None, new: Object | None) -> None:
+    def note_pod(self, _: Object | None, new: Object | None) -> None:
         if new is not None:
             self.seen[new["metadata"]["name"]].append(new)
+
+    def note_task(self, old: Object | None, new: Object | None) -> None:
+        if new is not None:
+            self.watched[new["metadata"]["name"]] = new
+        elif old is not None:
+            del self.watched[old["metadata"]["name"]]
+        self.moved.set()
+        self.moved.clear()
+
+    def _watched_status(self, name: str) -> Object:
+        return self.watched.get(name, {}).get("status") or {}
 
 
 @asynccontextmanager
 async def open_stage(lab: Lab, namespace: str) -> AsyncIterator[Stage]:
-    """Make a namespace and watch its pods."""
+    """Make a namespace, and watch its pods and its tasks."""
     stage = Stage(lab, namespace, lab.truth_size())
     await lab.client.post("/api/v1/namespaces", {"metadata": {"name": namespace}})
     account = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
     await wait_until(lambda: _exists(lab, account), timeout_s=20)
-    informer = Informer(lab.client, stage.pods_path, keep_all, stage.note)
-    watching = asyncio.create_task(informer.run())
+    informers = [
+        Informer(lab.client, stage.pods_path, keep_all, stage.note_pod),
+        Informer(lab.client, names.tasks_path(namespace), keep_all, stage.note_task),
+    ]
+    watching = [asyncio.create_task(informer.run()) for informer in informers]
     try:
-        await informer.synced.wait()
+        for informer in informers:
+            await informer.synced.wait()
         yield stage
     finally:
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
+        for one in watching:
+            one.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
 
 
 async def wait_until(
     holds: Callable[[], Awaitable[bool]],
     *,
     timeout_s: float,
+    poll_s: float = POLL_S,
     describe: Callable[[], str] = lambda: "the condition does not hold",
 ) -> None:
     """Wait until a condition holds; fail with a description of what is the case instead."""
@@ -265,7 +291,7 @@ async def wait_until(
             while True:
                 if await holds():
                     return
-                await asyncio.sleep(POLL_S)
+                await asyncio.sleep(poll_s)
     except TimeoutError:
         raise AssertionError(f"after {timeout_s:g} s: {describe()}") from None
 

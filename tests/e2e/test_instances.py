@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from e2e.conftest import RARE_SCRAPE_S, SPEED
 from e2e.replicas import open_replica
 from e2e.requests import synthetic_requests
 from e2e.stage import phases, wait_until
@@ -21,7 +22,7 @@ TASKS = 40
 
 @pytest.fixture(scope="module")
 def lab_settings() -> LabSettings:
-    return LabSettings("modern", 3.0, operator_config={"namespaces": [FIRST]})
+    return LabSettings("modern", SPEED, scrape_interval_s=RARE_SCRAPE_S, operator_config={"namespaces": [FIRST]})
 
 
 async def test_two_operators_do_not_disturb_each_other(lab: Lab) -> None:

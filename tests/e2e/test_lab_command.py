@@ -1,4 +1,4 @@
-"""`perllm-lab up`: ended by Ctrl-C, `down` and a kill, and started in the same folder again."""
+"""`perllm-lab up`: ended by Ctrl-C, `down`, a kill or a process that dies, and started in the same folder again."""
 
 import os
 import signal
@@ -38,6 +38,15 @@ async def test_a_lab_starts_again_after_ctrl_c_and_after_a_kill(binaries: dict[s
         await wait_until(lambda: _has_learned(client, 3), timeout_s=30)
         assert "to stop" in await _read_output(_lab(tmp_path, "down"))
         await _wait_ended(process)
+    async with _running(process, tmp_path):
+        _kill_agents(process)
+        await _wait_ended(process)
+        assert "agents has ended with exit code -9" in process.log_file.read_text()
+    size = process.log_file.stat().st_size
+    await process.start()
+    await process.wait_until(lambda: _says(process, size, "Resuming"), timeout_s=START_TIMEOUT_S)
+    await _signal(process, signal.SIGINT)
+    assert "Prometheus" not in process.log_file.read_bytes()[size:].decode(), "it ended only once it had started"
 
 
 def _lab(folder: Path, command: str, *options: str) -> Process:
@@ -105,6 +114,13 @@ async def _signal(process: Process, number: signal.Signals) -> None:
     assert process.pid is not None
     os.kill(process.pid, number)
     await _wait_ended(process)
+
+
+def _kill_agents(lab: Process) -> None:
+    """Kill the process in which the agents of a lab run, as a crash would."""
+    children = Path(f"/proc/{lab.pid}/task/{lab.pid}/children").read_text().split()
+    (agents,) = (one for one in children if b"perllm_lab.nodes.agents" in Path(f"/proc/{one}/cmdline").read_bytes())
+    os.kill(int(agents), signal.SIGKILL)
 
 
 async def _wait_ended(process: Process) -> None:

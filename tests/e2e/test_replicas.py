@@ -4,56 +4,30 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 
-import pytest
 import pytest_asyncio
 
-from e2e.replicas import NAMESPACE, OperatorReplica, open_replica
+from e2e.replicas import LEASE, LEASE_S, NAMESPACE, SLACK_S, OperatorReplica, Pair, open_pair, repair
 from e2e.requests import synthetic_requests
 from e2e.stage import Stage, phases, wait_until
 from perllm.api import names
-from perllm.cluster.rbac import build_manifests, collection_path
 from perllm.cluster.starts import MAX_STARTS
-from perllm_lab.installation import OPERATOR_USER, SCHEDULER_USER, rbac_user
 from perllm_lab.lab import Lab
 
-LEASE = "turns"
-LEASE_S = 5
-SLACK_S = START_S = 30.0
-"""An operator starts within two seconds, or ten where other tests take the processors."""
-
-TAKEOVER_S = 8.0
+START_S = SLACK_S
 TASKS = 60
-
-Pair = tuple[OperatorReplica, OperatorReplica]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def replicas(lab: Lab) -> AsyncIterator[Pair]:
-    await lab.operator.stop()
-    await lab.control_plane.stop_component("perllm-scheduler")
-    users = rbac_user(OPERATOR_USER), rbac_user(SCHEDULER_USER)
-    for manifest in build_manifests(*users, namespace=NAMESPACE, lease=LEASE):
-        if manifest["metadata"].get("namespace"):
-            await lab.client.post(collection_path(manifest), manifest)
-    async with AsyncExitStack() as stack:
-        first, second = [
-            await stack.enter_async_context(open_replica(lab, name, {"leader_lease": LEASE}))
-            for name in ("pod-a", "pod-b")
-        ]
-        yield first, second
+    async with open_pair(lab) as replicas:
+        yield replicas
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def pair(replicas: Pair) -> AsyncIterator[Pair]:
+async def pair(replicas: Pair) -> Pair:
     """The active replica and the standby, whatever an earlier test did to them."""
-    for replica in replicas:
-        replica.forget_starts()
-        await replica.start()
-    await wait_until(lambda: _one_is_active(replicas), timeout_s=LEASE_S + SLACK_S)
-    first, second = replicas
-    yield (first, second) if await first.is_active() else (second, first)
+    return await repair(replicas)
 
 
 async def test_one_is_active_and_the_other_is_standby(pair: Pair) -> None:
@@ -146,15 +120,6 @@ async def test_no_task_is_lost_or_run_twice_when_the_active_replica_is_killed(pa
     await stage.wait_learned(TASKS, timeout_s=20)
 
 
-@pytest.mark.alone
-async def test_the_standby_is_active_soon_after_the_active_replica_is_killed(pair: Pair) -> None:
-    active, standby = pair
-    start_s = time.monotonic()
-    await active.kill()
-    await wait_until(standby.is_active, timeout_s=TAKEOVER_S)
-    print(f"the standby is active {time.monotonic() - start_s:.1f} s after the kill")
-
-
 async def _kill_once_bound(stage: Stage, count: int, active: OperatorReplica, standby: OperatorReplica) -> None:
     await stage.wait_bound(count, timeout_s=60)
     start_s = time.monotonic()
@@ -167,11 +132,6 @@ async def _kill_once_bound(stage: Stage, count: int, active: OperatorReplica, st
     print(
         f"the standby is active {took_s:.1f} s after the kill, next pod bound after {time.monotonic() - start_s:.1f} s"
     )
-
-
-async def _one_is_active(replicas: Pair) -> bool:
-    active = [await replica.is_active() for replica in replicas]
-    return active.count(True) == 1 and all([(await replica.ask("readyz"))[0] == 200 for replica in replicas])
 
 
 async def _has_decided(replica: OperatorReplica) -> bool:

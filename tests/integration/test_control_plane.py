@@ -3,18 +3,28 @@ import json
 import ssl
 import time
 from asyncio.subprocess import PIPE, STDOUT
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import aiohttp.web
 import pytest
+import pytest_asyncio
 
 from perllm_lab.kubernetes.control_plane import ControlPlane
 from perllm_lab.kubernetes.prometheus import Prometheus, ScrapeTarget
 
 PAUSE = {"containers": [{"name": "main", "image": "pause"}]}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def frail_plane(
+    binaries: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[ControlPlane]:
+    """Belongs to the tests of this module that end parts of it."""
+    async with ControlPlane(binaries, tmp_path_factory.mktemp("frail")) as plane:
+        yield plane
 
 
 def make_node(name: str) -> dict[str, Any]:
@@ -95,21 +105,19 @@ async def test_binds_a_pod_to_a_ready_node(control_plane: ControlPlane) -> None:
     assert await wait_for_node_of(control_plane, "plain") == "ready"
 
 
-async def test_runs_a_second_scheduler_alongside_the_default_one(binaries: dict[str, Path], tmp_path: Path) -> None:
-    async with ControlPlane(binaries, tmp_path) as plane:
-        await plane.start_scheduler("private", {"profiles": [{"schedulerName": "perllm"}]})
-        await plane.kill_component("kube-scheduler")
-        await create_node(plane, "private")
-        await kubectl(plane, "create", "-f", "-", body=make_pod("ours", "private", schedulerName="perllm"))
-        assert await wait_for_node_of(plane, "ours") == "private"
+async def test_runs_a_second_scheduler_alongside_the_default_one(frail_plane: ControlPlane) -> None:
+    await frail_plane.start_scheduler("private", {"profiles": [{"schedulerName": "perllm"}]})
+    await frail_plane.kill_component("kube-scheduler")
+    await create_node(frail_plane, "private")
+    await kubectl(frail_plane, "create", "-f", "-", body=make_pod("ours", "private", schedulerName="perllm"))
+    assert await wait_for_node_of(frail_plane, "ours") == "private"
 
 
-async def test_survives_a_crash_of_the_api_server(binaries: dict[str, Path], tmp_path: Path) -> None:
-    async with ControlPlane(binaries, tmp_path) as plane:
-        await kubectl(plane, "create", "namespace", "kept")
-        await plane.kill_component("kube-apiserver")
-        await plane.start_component("kube-apiserver")
-        assert "kept" in await kubectl(plane, "get", "namespaces")
+async def test_survives_a_crash_of_the_api_server(frail_plane: ControlPlane) -> None:
+    await kubectl(frail_plane, "create", "namespace", "kept")
+    await frail_plane.kill_component("kube-apiserver")
+    await frail_plane.start_component("kube-apiserver")
+    assert "kept" in await kubectl(frail_plane, "get", "namespaces")
 
 
 async def query(prometheus: Prometheus, expression: str) -> list[dict[str, Any]]:

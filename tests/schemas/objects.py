@@ -69,7 +69,7 @@ def read_crd_schemas(crds: Iterable[Mapping[str, Any]]) -> dict[Kind, Schema]:
 
 def read_prometheus_schemas(folder: Path) -> dict[Kind, Schema]:
     """Read the schemas of ServiceMonitor, PodMonitor and PrometheusRule from the sources of the Prometheus operator."""
-    return read_crd_schemas(yaml.safe_load(file.read_text()) for file in list_prometheus_crds(folder))
+    return read_crd_schemas(yaml.load(file.read_text(), yaml.CSafeLoader) for file in list_prometheus_crds(folder))
 
 
 def _close_root(schema: Schema) -> Schema:

@@ -12,7 +12,7 @@ from perllm.api.task_answer import MAX_STORED_LENGTH, PromptAnswer, TaskAnswer
 from perllm.api.task_status import MAX_ANSWER_LENGTH, Result
 from perllm.cluster.times import to_time
 from perllm.completions.answer import Answer
-from perllm.completions.errors import CompletionError, ServerFailedError, UnavailableError
+from perllm.completions.errors import CompletionError, UnavailableError
 from perllm.text import clean_line, clean_text, cut
 
 MAX_RETRY_AFTER_S = 3600.0
@@ -73,17 +73,6 @@ def build_report(
         prompts=_count_prompts(inquiry) if inquiry.has_list else None,
     )
     return AttemptReport(run) if error is not None else _add_answer(run, inquiry, answer_name)
-
-
-def check_text(answer: Answer) -> None:
-    """Check that an answer has text, not only reasoning.
-
-    Raises:
-        ServerFailedError: it has none.
-    """
-    if not clean_text(answer.text, len(answer.text)).strip():
-        reason = answer.finish_reason or "unknown"
-        raise ServerFailedError(f"the answer has no text, finish reason {reason}; a larger maxTokens may help")
 
 
 def _add_answer(run: ServedRun, inquiry: Inquiry, answer_name: str) -> AttemptReport:

@@ -15,7 +15,7 @@ from typing import Protocol
 from perllm.agent.assignments import Assignment, AssignmentId
 from perllm.agent.inquiry import Inquiry, Reply, inquire
 from perllm.agent.metrics import AgentMetrics
-from perllm.agent.results import AttemptReport, build_report, check_text
+from perllm.agent.results import AttemptReport, build_report
 from perllm.agent.servers import KnownServer, ModelServers
 from perllm.api import names
 from perllm.completions.answer import Answer
@@ -176,7 +176,6 @@ class Runs:
         server.learning.begin(answer)
         try:
             await server.endpoint.ask(request, answer)
-            check_text(answer)
         except UnavailableError as error:
             if error.is_full:
                 server.learning.see_refusal(self._count_requests(server) - 1)

@@ -27,6 +27,9 @@ NO_DEADLINE_S = 30 * 24 * 3600.0
 
 MAX_PROBLEM = 500
 
+MAX_TIERS_TEXT = 64
+"""Characters that name tiers: to refuse each of 100,000 wrong ones would take seconds."""
+
 _ANNOTATIONS = {
     "model": names.MODEL_ANNOTATION,
     "deadline": names.DEADLINE_ANNOTATION,
@@ -38,7 +41,11 @@ _ANNOTATIONS = {
 
 
 def _split(text: Any) -> Any:
-    return [part.strip() for part in text.split(",")] if isinstance(text, str) else text
+    if not isinstance(text, str):
+        return text
+    if len(text) > MAX_TIERS_TEXT:
+        raise ValueError("must be edge, cloud, or both with a comma")
+    return [part.strip() for part in text.split(",")]
 
 
 class Announcement(BaseModel):
@@ -158,12 +165,11 @@ def read_annotated_pod(
     pod = read_other_pod(item)
     if pod is None:
         return None
-    metadata = as_object(item.get("metadata"))
-    gang = explain_gang(metadata)
-    if gang:
-        raise AnnouncementError(gang)
+    metadata, spec = as_object(item.get("metadata")), as_object(item.get("spec"))
+    problem = explain_gang(metadata, spec)
+    if problem:
+        raise AnnouncementError(problem)
     announcement = _read_announcement(as_object(metadata.get("annotations")), defaults or {})
-    spec = as_object(item.get("spec"))
     claimed = (claims or ClaimSizes()).find(pod.namespace, spec, item.get("status"))
     return AnnotatedPod(
         pod,
@@ -187,7 +193,8 @@ def _read_announcement(annotations: Mapping[str, object], defaults: Mapping[str,
 
 def _describe(error: ValidationError) -> str:
     details = error.errors(include_url=False, include_context=False, include_input=False)
-    problems = {f"annotation {_ANNOTATIONS[str(one['loc'][0])]}: {one['msg']}": None for one in details}
+    said = [(_ANNOTATIONS[str(one["loc"][0])], one["msg"].removeprefix("Value error, ")) for one in details]
+    problems = dict.fromkeys(f"annotation {key}: {words}" for key, words in said)
     return clean_line("; ".join(problems), MAX_PROBLEM)
 
 

@@ -1,6 +1,8 @@
 """Pods of gangs, which PerLLM does not place, since it chooses the node of each pod by itself.
 
-They are known by what controllers write on them: LeaderWorkerSet, the coscheduling plugin of kube-scheduler, Volcano.
+They are known by what controllers write on them: LeaderWorkerSet, the coscheduling plugin of kube-scheduler, Volcano,
+and Kubernetes itself, whose field names a PodGroup. That may be no gang, which only the PodGroup says; but pods of a gang
+that are placed one by one may hold their GPUs without ever running.
 """
 
 from collections.abc import Mapping
@@ -17,13 +19,16 @@ GANG_ANNOTATIONS = ("scheduling.k8s.io/group-name", GROUP_SIZE_ANNOTATION)
 MAX_MARK = 300
 
 
-def explain_gang(metadata: Mapping[str, object]) -> str:
-    """Return why a pod with this metadata is not placed; empty unless it belongs to a gang."""
+def explain_gang(metadata: Mapping[str, object], spec: Mapping[str, object]) -> str:
+    """Return why a pod with this metadata and spec is not placed; empty unless it belongs to a gang."""
     labels, annotations = (as_object(metadata.get(part)) for part in ("labels", "annotations"))
     marks = {key: labels[key] for key in GANG_LABELS if key in labels}
     marks |= {key: annotations[key] for key in GANG_ANNOTATIONS if key in annotations}
     if annotations.get(GROUP_SIZE_ANNOTATION) == "1":
         del marks[GROUP_SIZE_ANNOTATION]
+    group = as_object(spec.get("schedulingGroup")).get("podGroupName")
+    if group:
+        marks["schedulingGroup.podGroupName"] = group
     if not marks:
         return ""
     key, value = next(iter(marks.items()))

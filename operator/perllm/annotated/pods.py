@@ -18,8 +18,10 @@ from perllm.annotated.annotated_pod import AnnotatedPod, UnreadablePod, read_own
 from perllm.annotated.followed_pod import FollowedPod, is_over
 from perllm.annotated.outcomes import PodOutcomes
 from perllm.annotated.report import PodReport, Taken
+from perllm.api import names
 from perllm.cluster.client import Object
 from perllm.cluster.pod import Pod, PodPhase
+from perllm.cluster.shapes import as_object
 from perllm.controller.clocks import Clocks
 from perllm.controller.decisions import Decisions, read_own_record
 from perllm.energy.settlement import Settlement
@@ -105,10 +107,17 @@ class AnnotatedPods:
         seen = self.read(item)
         if seen is None:
             return None
-        namespace = seen.pod.namespace
-        if self._namespaces and namespace not in self._namespaces:
-            return Unplaceable(f"namespace {namespace} is not one of config.namespaces")
+        blind_spot = self._find_blind_spot(seen.pod, item)
+        if blind_spot:
+            return Unplaceable(blind_spot, is_watched=False)
         return Unplaceable(seen.problem) if isinstance(seen, UnreadablePod) else self._meet(seen).request
+
+    def _find_blind_spot(self, pod: Pod, item: Object) -> str:
+        """Return why the operator does not watch a pod, so that its end would go unnoticed; empty if it does."""
+        if self._namespaces and pod.namespace not in self._namespaces:
+            return f"namespace {pod.namespace} is not one of config.namespaces"
+        is_labelled = names.TASK_LABEL in as_object(as_object(item.get("metadata")).get("labels"))
+        return f"label {names.TASK_LABEL} is for pods of tasks: remove it" if is_labelled else ""
 
     def is_in_flight(self, uid: str) -> bool:
         """Whether a pod of this uid is followed, and may occupy a node."""

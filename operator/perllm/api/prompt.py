@@ -70,6 +70,6 @@ class Generation(Resource):
         return self.model_dump(mode="json", exclude_none=True)
 
 
-def estimate_tokens(characters: int) -> int:
+def estimate_tokens(characters: int, per_character: float = 1.0 / CHARACTERS_PER_TOKEN) -> int:
     """Return how many tokens a prompt of this length is taken to have until a server has counted them."""
-    return min(max(round(characters / CHARACTERS_PER_TOKEN), 1), MAX_TOKENS)
+    return min(max(round(characters * per_character), 1), MAX_TOKENS)

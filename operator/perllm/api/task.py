@@ -208,11 +208,15 @@ class TaskSpec(Generation):
         return tuple((*before, ChatMessage(role=ChatRole.USER, content=prompt)) for prompt in prompts)
 
     @cached_property
-    def expected_prompt_tokens(self) -> int:
-        """Number of tokens in all prompts, estimated if the task does not state it."""
+    def prompt_characters(self) -> int:
+        """Number of characters in all prompts; 0 for a pod task."""
+        return sum(len(message.content) for message in chain(*self.conversations))
+
+    def expect_prompt_tokens(self, per_character: float) -> int:
+        """Return the number of tokens in all prompts, estimated if the task does not state it."""
         if self.prompt_tokens is not None:
             return self.prompt_tokens
-        return estimate_tokens(sum(len(message.content) for message in chain(*self.conversations)))
+        return estimate_tokens(self.prompt_characters, per_character)
 
     def to_generation(self) -> Generation:
         """Return how the answer is generated."""

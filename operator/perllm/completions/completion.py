@@ -11,8 +11,15 @@ from typing import Any
 
 from perllm.api.base import MAX_TOKENS
 from perllm.completions.answer import Answer
-from perllm.completions.errors import CompletionError, PromptRejectedError, ServerFailedError
-from perllm.text import clean_line
+from perllm.completions.errors import (
+    NOT_READY,
+    TOO_MANY_REQUESTS,
+    CompletionError,
+    PromptRejectedError,
+    ServerFailedError,
+    UnavailableError,
+)
+from perllm.text import clean_line, clean_text
 
 MAX_WORDS = 4000
 """Characters of a server's error message that are read; the key is removed from them before they are shortened."""
@@ -23,6 +30,10 @@ MAX_ANSWER_CHARACTERS = 16 * 2**20
 REFUSALS = ("content_filter", "safety", "refus", "prohibited", "blocklist", "sensitive", "recitation")
 FAILURES = ("error", "abort", "cancel", "fail", "timeout", "interrupt", "overload", "unavailable", "insufficient")
 """Parts of finish reasons that mean that an answer was withheld, or is incomplete."""
+
+NO_REASONS = ("", "null", "none")
+BUSY = ("overloaded", "rate_limit", "unavailable")
+"""Parts of the codes and types of errors that mean that the request was not accepted."""
 
 _ERROR_WORDS = ("message", "detail", "msg", "error_message", "error_description", "reason")
 
@@ -41,6 +52,7 @@ class Reading:
         self._answer = answer
         self._now = now
         self._length = 0
+        self._is_refused = False
         # A piece may end between the two surrogates of a character.
         self._halves = codecs.getincrementaldecoder("utf-16-le")("replace")
 
@@ -52,7 +64,8 @@ class Reading:
         """
         answer, values = self._answer, read_object(content)
         choice = _first_choice(values)
-        text, has_thought = _read_text(choice.get("delta") or choice.get("message") or choice, values)
+        delta = choice.get("delta") or choice.get("message") or choice
+        text, has_thought = _read_text(delta)
         piece = self._halves.decode(text.encode("utf-16-le", "surrogatepass"))
         self._length += len(piece)
         if self._length > MAX_ANSWER_CHARACTERS:
@@ -62,6 +75,9 @@ class Reading:
             answer.chunks += 1
             answer.pieces.append(piece)
             answer.reported_output_tokens = None  # an earlier report does not include this piece
+        if delta is choice.get("message"):
+            self._note_whole()
+        self._is_refused = self._is_refused or _has_refusal(delta)
         self._take_rest(values, choice)
         return piece
 
@@ -71,9 +87,8 @@ class Reading:
         Raises:
             CompletionError: it reports a failure, or is not a completion.
         """
-        self._answer.is_streamed = False
         text = self.take_part(content)
-        self._answer.first_s = None  # the time of the first token is unknown
+        self._note_whole()
         return text
 
     def end(self) -> str:
@@ -92,15 +107,29 @@ class Reading:
             raise ServerFailedError(f"the server aborted the answer, finish reason {reason}")
         if not reason:
             raise ServerFailedError("the server ended the answer without a finish reason, so it may be incomplete")
+        if self._is_refused and not answer.text.strip():
+            raise PromptRejectedError("the model refused to answer")
         if not answer.chunks:
             raise PromptRejectedError(f"the server gave an empty answer, finish reason {reason}")
+        if not clean_text(answer.text, len(answer.text)).strip():
+            message = (
+                f"the answer has no text, finish reason {reason}; if it is length, a larger limit of tokens may help"
+            )
+            raise PromptRejectedError(message)
         answer.problem = ""
         return rest
+
+    def _note_whole(self) -> None:
+        """Note that the answer came at once, so the time of its first token and the pieces say nothing."""
+        self._answer.is_streamed = False
+        self._answer.first_s = None
 
     def _take_rest(self, values: Values, choice: Values) -> None:
         answer = self._answer
         reason = choice.get("finish_reason")
-        if isinstance(reason, str) and reason:
+        if isinstance(reason, dict):
+            reason = reason.get("type")
+        if isinstance(reason, str) and reason.lower() not in NO_REASONS:
             answer.finish_reason = clean_line(reason, 100)
         usage = values.get("usage")
         if isinstance(usage, dict):
@@ -144,18 +173,22 @@ def find_words(content: bytes) -> str:
 
 
 def _describe(failure: object) -> CompletionError:
-    kind = PromptRejectedError if _is_refusal(failure) else ServerFailedError
-    return kind(f"the server reported an error: {_find_words(failure)}")
+    message = f"the server reported an error: {_find_words(failure)}"
+    codes = set(_find_codes(failure))
+    if any(code in map(str, NOT_READY) or any(part in code for part in BUSY) for code in codes):
+        return UnavailableError(message, is_full=str(TOO_MANY_REQUESTS) in codes)
+    # The failure is about this prompt, so others may succeed.
+    is_rejected = any(code[:1] == "4" and len(code) == 3 and code.isdecimal() for code in codes)
+    if is_rejected or any("invalid_request" in code for code in codes):
+        return PromptRejectedError(message)
+    return ServerFailedError(message)
 
 
-def _is_refusal(failure: object) -> bool:
-    """Whether the failure is about this prompt, so that others may succeed."""
-    if not isinstance(failure, dict):
-        return False
-    codes = [str(failure.get(key)) for key in ("code", "status", "status_code")]
-    if any(len(code) == 3 and code.isdecimal() and code.startswith("4") for code in codes):
-        return True
-    return "invalid_request" in str(failure.get("type")) or _is_refusal(failure.get("error"))
+def _find_codes(failure: object) -> Iterator[str]:
+    """Yield what says of which kind an error is: numbers, and words in lower case."""
+    while isinstance(failure, dict):
+        yield from (str(failure[key]).lower() for key in ("code", "status", "status_code", "type") if key in failure)
+        failure = failure.get("error")
 
 
 def _find_words(failure: object) -> str:
@@ -186,21 +219,28 @@ def _first_choice(values: Values) -> Values:
     if not choices:
         return {}
     if not isinstance(choices, list) or not isinstance(choices[0], dict):
-        raise _not_a_part(repr(values))
+        raise _not_a_part()
     return choices[0]
 
 
-def _read_text(delta: object, values: Values) -> tuple[str, bool]:
+def _read_text(delta: object) -> tuple[str, bool]:
     """Return the text in a part of an answer, and whether it contains reasoning."""
     if not isinstance(delta, dict):
-        raise _not_a_part(repr(values))
+        raise _not_a_part()
     content = delta.get("content") or delta.get("text") or ""
     if isinstance(content, str):
         return content, bool(delta.get("reasoning_content") or delta.get("reasoning"))
     if not isinstance(content, list) or not all(isinstance(part, dict | str) for part in content):
-        raise _not_a_part(repr(values))
+        raise _not_a_part()
     texts = list(_read_parts(content))
     return "".join(texts), len(texts) < len(content)
+
+
+def _has_refusal(delta: Values) -> bool:
+    """Whether the model says in a part of an answer that it does not answer."""
+    parts = delta.get("content")
+    in_parts = isinstance(parts, list) and any(isinstance(part, dict) and part.get("refusal") for part in parts)
+    return bool(delta.get("refusal")) or in_parts
 
 
 def _read_parts(parts: list[Any]) -> Iterator[str]:
@@ -215,6 +255,8 @@ def _read_count(value: object) -> int | None:
     return value if type(value) is int and 0 < value <= MAX_TOKENS else None
 
 
-def _not_a_part(content: object) -> CompletionError:
-    message = f"the server sent something that is not part of a chat completion: {clean_line(content, 100)}"
-    return PromptRejectedError(message)
+def _not_a_part(content: bytes = b"") -> CompletionError:
+    """Return the error for something in a stream; of JSON nothing is quoted, since it may have text of the answer."""
+    words = "" if content.lstrip().startswith((b"{", b"[")) else clean_line(content.decode(errors="replace"), 100)
+    message = "the server sent something that is not part of a chat completion"
+    return PromptRejectedError(f"{message}: {words}" if words else message)

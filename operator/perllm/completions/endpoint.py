@@ -12,15 +12,29 @@ import orjson
 
 from perllm.completions.answer import Answer
 from perllm.completions.completion import Reading, find_words, read_failure
-from perllm.completions.errors import CompletionError, PromptRejectedError, ServerFailedError, UnavailableError
-from perllm.completions.events import MAX_EVENT_BYTES, ServerEvent, read_events
+from perllm.completions.errors import (
+    NOT_READY,
+    TOO_MANY_REQUESTS,
+    CompletionError,
+    PromptRejectedError,
+    ServerFailedError,
+    UnavailableError,
+)
+from perllm.completions.events import DONE, MAX_EVENT_BYTES, ServerEvent, read_events
 from perllm.text import clean_line, error_line
 
-TOO_MANY_REQUESTS = 429
-NOT_READY = frozenset({408, 425, TOO_MANY_REQUESTS, 502, 503, 504, *range(520, 530)})
-"""Statuses of servers, and of proxies in front of them, while a model is being loaded or all slots are taken."""
+FORMS: Sequence[Mapping[str, Any]] = (
+    {"stream": True, "stream_options": {"include_usage": True}},
+    {"stream": True},
+    {"stream": False},
+)
+"""How an answer is asked for: older servers do not know the first form, and some do not stream at all."""
 
+UNSUPPORTED = (400, 422, 501)
 MAX_REFUSAL_BYTES = 65536
+BLANKS = b"\xef\xbb\xbf \t\r\n"
+STREAM_STARTS = (b":", b"data:", b"event", b"error", b"retry", b"id:")
+"""How event streams begin; servers, and proxies in front of them, give them other content types as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +51,9 @@ class ChatRequest:
     messages: Sequence[Mapping[str, Any]]
     parameters: Mapping[str, Any]
 
-    def to_body(self, *, with_usage: bool = True) -> dict[str, Any]:
-        """Return the body of the request."""
-        body = {"model": self.model, "messages": list(self.messages), "stream": True, **self.parameters}
-        return {**body, "stream_options": {"include_usage": True}} if with_usage else body
+    def to_body(self, form: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the body of the request for an answer in one of the `FORMS`."""
+        return {"model": self.model, "messages": list(self.messages), **self.parameters, **form}
 
 
 class Endpoint:
@@ -71,7 +84,7 @@ class Endpoint:
         self._key = api_key
         self._now = now
         self._unix_now = unix_now
-        self._has_usage = True
+        self._form = 0
 
     async def ask(
         self, request: ChatRequest, answer: Answer, on_text: Callable[[str], None] = lambda text: None
@@ -85,32 +98,34 @@ class Endpoint:
         """
         answer.problem = "is not complete"
         try:
-            await self._send(request, answer, on_text)
+            await self._send(request, answer, on_text, self._form)
         except CompletionError as error:
             error.shorten(without=self._key)
             if isinstance(error, UnavailableError):
+                if answer.chunks:  # it did accept the request
+                    raise ServerFailedError(str(error)) from error
                 answer.sent_s = None
             raise
         finally:
             answer.ended_s = None if answer.sent_s is None else self._now()
 
-    async def _send(self, request: ChatRequest, answer: Answer, on_text: Callable[[str], None]) -> None:
-        body = request.to_body(with_usage=self._has_usage)
+    async def _send(self, request: ChatRequest, answer: Answer, on_text: Callable[[str], None], form: int) -> None:
+        """Ask for the answer in one of the `FORMS`, or in a simpler one if the server does not know it."""
         answer.sent_s = self._now()
         try:
             async with self._session.post(
                 self.url,
-                data=orjson.dumps(body),
+                data=orjson.dumps(request.to_body(FORMS[form])),
                 headers=self._build_headers(),
                 allow_redirects=False,  # the key is only for this server
             ) as response:
                 if response.status == 200:
+                    self._form = form
                     await self._follow(response, answer, on_text)
                     return
                 explanation = await _explain(response)
-                if "stream_options" in body and response.status in (400, 422) and "stream_options" in explanation:
-                    self._has_usage = False  # an older server
-                    await self._send(request, answer, on_text)
+                if response.status in UNSUPPORTED and "stream" in explanation.lower() and FORMS[form + 1 :]:
+                    await self._send(request, answer, on_text, form + 1)
                     return
                 raise self._judge(response, f"{self.url} answered {response.status}: {explanation}")
         except (aiohttp.ClientError, OSError) as error:
@@ -124,24 +139,24 @@ class Endpoint:
     async def _follow(self, response: aiohttp.ClientResponse, answer: Answer, on_text: Callable[[str], None]) -> None:
         """Read an answer, streamed or not."""
         reading = Reading(answer, self._now)
-        chunks: AsyncIterator[bytes] = response.content.iter_any()
-        if response.content_type != "text/event-stream":
-            content = await _read_body(response, MAX_EVENT_BYTES)
-            if content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
-                on_text(reading.take_whole(content) + reading.end())
-                return
-            if b"data:" not in content:
-                kind, words = response.content_type, clean_line(content.decode(errors="replace"))
-                message = f"{self.url} answered with {kind}, not with a completion: {words}"
-                raise PromptRejectedError(message)
-            chunks = _once(content)
-        await self._follow_events(read_events(chunks), reading, answer, on_text)
+        start = await _read_start(response.content)
+        shown = start.lstrip(BLANKS)
+        is_stream = response.content_type == "text/event-stream"
+        if is_stream or shown.startswith(STREAM_STARTS):
+            events = read_events(_resume(start, response.content))
+            await self._follow_events(events, reading, answer, on_text)
+            return
+        content = start + await _read_body(response, MAX_EVENT_BYTES)
+        if not shown.startswith(b"{"):
+            kind, words = response.content_type, clean_line(content.decode(errors="replace"))
+            raise PromptRejectedError(f"{self.url} answered with {kind}, not with a completion: {words}")
+        on_text(reading.take_whole(content) + reading.end())
 
     async def _follow_events(
         self, events: AsyncIterator[ServerEvent], reading: Reading, answer: Answer, on_text: Callable[[str], None]
     ) -> None:
         async for event in events:
-            if event.data.strip() == b"[DONE]":
+            if event.data.strip() == DONE:
                 break
             if event.is_error:
                 raise read_failure(event.data)
@@ -202,5 +217,18 @@ async def _read_body(response: aiohttp.ClientResponse, limit_bytes: int) -> byte
         return shorter.partial
 
 
-async def _once(content: bytes) -> AsyncIterator[bytes]:
-    yield content
+async def _read_start(content: aiohttp.StreamReader) -> bytes:
+    """Return enough of the body to recognise what it is."""
+    start = b""
+    while len(start.lstrip(BLANKS)) < max(map(len, STREAM_STARTS)) and len(start) < MAX_EVENT_BYTES:
+        more = await content.readany()
+        if not more:
+            break
+        start += more
+    return start
+
+
+async def _resume(start: bytes, content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    yield start
+    async for chunk in content.iter_any():
+        yield chunk

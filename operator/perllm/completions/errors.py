@@ -4,6 +4,10 @@ from perllm.text import cut
 
 MAX_MESSAGE = 800
 
+TOO_MANY_REQUESTS = 429
+NOT_READY = frozenset({408, 425, TOO_MANY_REQUESTS, 502, 503, 504, *range(520, 530)})
+"""Statuses of servers, and of proxies in front of them, while a model is being loaded or all slots are taken."""
+
 
 class CompletionError(Exception):
     """There is no complete answer; the message says why."""

@@ -19,6 +19,7 @@ from perllm.controller.outcome_learner import OutcomeLearner
 from perllm.controller.pod_accounts import PodAccounts
 from perllm.controller.pod_keeper import PodKeeper
 from perllm.controller.pod_releases import PodReleases
+from perllm.controller.prompt_ratios import PromptRatios
 from perllm.controller.reconciler import Reconciler
 from perllm.controller.retirement import Retirement
 from perllm.controller.runner_pods import RunnerPods
@@ -245,6 +246,7 @@ class TaskControl:
             unix_now=context.unix_now,
             gpu_resources=settings.gpu_resources,
             claims=self.claims,
+            ratios=PromptRatios(),
             has_runners=bool(settings.runner.server_url),
             bill_label=settings.bill_label,
         )

@@ -20,6 +20,7 @@ from perllm.controller.history import History, Stub
 from perllm.controller.outcome_learner import OutcomeLearner
 from perllm.controller.pod_accounts import PodAccounts
 from perllm.controller.pod_releases import PodReleases
+from perllm.controller.prompt_ratios import PromptRatios
 from perllm.controller.reconciler import Reconciler
 from perllm.controller.retirement import read_stub
 from perllm.controller.served_runs import adopt_report, is_late_report, read_run
@@ -55,6 +56,7 @@ class Controller:
         unix_now: wall clock.
         gpu_resources: resources that slots are units of.
         claims: the devices that pods ask for by claims.
+        ratios: how many tokens the prompts of served tasks have.
         has_runners: whether served tasks may get runner pods.
     """
 
@@ -77,6 +79,7 @@ class Controller:
         unix_now: Callable[[], float],
         gpu_resources: Sequence[str],
         claims: ClaimSizes,
+        ratios: PromptRatios,
         has_runners: bool,
         bill_label: str,
     ) -> None:
@@ -96,6 +99,7 @@ class Controller:
         self._unix_now = unix_now
         self._gpu_resources = gpu_resources
         self._claims = claims
+        self._ratios = ratios
         self._has_runners = has_runners
         self._bill_label = bill_label
 
@@ -198,6 +202,8 @@ class Controller:
             has_runners=self._has_runners,
             bill_label=self._bill_label,
         )
+        if task.spec is not None:
+            task = replace(task, tokens_per_character=self._ratios.find(task.spec.model))
         if tracked is not None and tracked.task.uid != task.uid:
             self._reconciler.forget(key)
             tracked = None
@@ -227,10 +233,12 @@ class Controller:
         if is_late_report(status, item):
             # Because of the report, the status that ends or replaces its attempt was not written.
             self._writer.observe(key, as_object(item.get("status")))
-            self._writer.put(key, tracked.task.uid, status.to_object())
+            self._writer.put(key, tracked.task.uid, status)
         if status is tracked.status:
             return
         tracked.status = status
+        if tracked.task.spec is not None and status.run is not None:
+            self._ratios.learn(tracked.task.spec, status.run)
         self._writer.observe(key, as_object(item.get("status")))
         run = read_run(tracked.task, status)
         if run is not None:
@@ -286,6 +294,9 @@ class Controller:
         pods = self._tracking.pods_of(pod)
         before = pods.get(pod.name)
         pod = self._decisions.restore(self._clocks.see(pod, before, self._unix_now()), before)
+        if not is_gone and before is not None and _is_released(before, pod):
+            pods[pod.name] = pod
+            return
         if is_gone:
             pods.pop(pod.name, None)
             self._scheduler.retry(pod.task_key)
@@ -326,6 +337,11 @@ def _is_seen(item: Object, known: Task | Stub) -> bool:
     metadata = item["metadata"]
     seen = metadata["uid"], metadata.get("generation", 1), bool(metadata.get("deletionTimestamp"))
     return (known.uid, known.generation, known.is_deleting) == seen
+
+
+def _is_released(before: Pod, pod: Pod) -> bool:
+    """Whether a pod has lost our finalizer, and nothing else about it has changed."""
+    return before.is_retained and not pod.is_retained and pod == replace(before, is_retained=False)
 
 
 def _is_surplus(tracked: Tracked, pod: Pod) -> bool:

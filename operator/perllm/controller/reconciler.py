@@ -104,8 +104,7 @@ class Reconciler:
             tracked.put = None
         if not status.phase.is_final:
             message = f"PerLLM failed on this task and will retry: {words}"
-            fields = status.change(message=message).to_object()
-            self._writer.put(key, tracked.task.uid if tracked is not None else "", fields)
+            self._writer.put(key, tracked.task.uid if tracked is not None else "", status.change(message=message))
 
     def reject(self, tracked: Tracked, reason: str, message: str) -> None:
         """End a task without running it."""
@@ -224,7 +223,7 @@ class Reconciler:
         if is_settled(status) and not is_settled(before):
             self._announcer.settled(task, status, self._unix_now())
         delay_s = _find_delay_s(before, status, self._writer.delayed)
-        self._writer.put(task.key, task.uid, status.to_object(), delay_s=delay_s)
+        self._writer.put(task.key, task.uid, status, delay_s=delay_s)
         tracked.put = status
 
     def _settle(self, tracked: Tracked, pod: Pod) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from perllm.api import names
-from perllm.api.task_status import RunsAs
+from perllm.api.task_status import RunsAs, TaskStatus
 from perllm.cluster.client import ApiError, Client, Object, PatchKind
 from perllm.cluster.shapes import as_object, as_objects
 from perllm.cluster.writes import Write, WriteQueue
@@ -76,7 +76,7 @@ class StatusWriter:
         self._writes = writes
         self._on_written = on_written
         self._stored: dict[str, Fields] = {}
-        self._wanted: dict[str, Fields] = {}
+        self._wanted: dict[str, TaskStatus | Fields] = {}
         self._delays: dict[str, tuple[asyncio.TimerHandle, str]] = {}
         self._doubtful: set[str] = set()
 
@@ -84,18 +84,20 @@ class StatusWriter:
         """Record the status that was read from the API server, unless one is known."""
         self._stored.setdefault(key, stored)
 
-    def put(self, key: str, uid: str, fields: Fields, *, delay_s: float = 0.0) -> None:
-        """Queue a status to be written; returns at once.
+    def put(self, key: str, uid: str, status: TaskStatus | Fields, *, delay_s: float = 0.0) -> None:
+        """Queue a status to be written; returns at once. Most are replaced before, so it is made an object only then.
 
         Args:
             key: namespace/name of the task.
             uid: its identity, so that another task of this name is not changed; empty if it is not known.
-            fields: the status.
+            status: the status.
             delay_s: how long the write may wait for a newer status that replaces it, however long one before it may.
         """
-        if key not in self._wanted and self._stored.get(key) == fields:
-            return
-        self._wanted[key] = fields
+        if key not in self._wanted and self._stored.get(key):
+            status = _to_fields(status)
+            if self._stored[key] == status:
+                return
+        self._wanted[key] = status
         if not delay_s:
             self._queue(key, uid)
             return
@@ -150,12 +152,12 @@ class StatusWriter:
     async def _send(self, key: str, uid: str) -> None:
         if key in self._doubtful and not await self._look(key, uid):
             self.forget(key)
-        fields = self._wanted.get(key)
-        if fields is not None:
-            await self._store(key, uid, fields)
+        wanted = self._wanted.get(key)
+        if wanted is not None:
+            await self._store(key, uid, wanted)
 
-    async def _store(self, key: str, uid: str, fields: Fields) -> None:
-        stored = self._stored.setdefault(key, {})
+    async def _store(self, key: str, uid: str, wanted: TaskStatus | Fields) -> None:
+        stored, fields = self._stored.setdefault(key, {}), _to_fields(wanted)
         try:
             written = fields if stored == fields else await self._patch(key, uid, fields)
         except ApiError as error:
@@ -167,11 +169,11 @@ class StatusWriter:
         if self._stored.get(key) is not stored:
             return  # forgotten in the meantime; another object may have its name by now
         if written is None:
-            if self._wanted.get(key) is fields:
+            if self._wanted.get(key) is wanted:
                 self.forget(key)
             return
         self._stored[key] = written
-        if self._wanted.get(key) is fields:
+        if self._wanted.get(key) is wanted:
             del self._wanted[key]
         if written is fields:
             self._on_written(key, fields)
@@ -188,7 +190,7 @@ class StatusWriter:
         item: Object = next((one for one in listing["items"] if one["metadata"]["name"] == name), {})
         if key not in self._doubtful:
             return True  # forgotten, or observed meanwhile
-        present, wanted = as_object(item.get("status")), self._wanted.get(key, {})
+        present, wanted = as_object(item.get("status")), _to_fields(self._wanted.get(key, {}))
         run = as_object(present.get("run"))
         self.observe(key, present)
         is_same = bool(item) and uid in ("", item["metadata"]["uid"])
@@ -212,6 +214,10 @@ class StatusWriter:
     async def _replace(self, key: str, uid: str, fields: Fields) -> None:
         path, patch = names.task_status_path(*key.split("/")), build_patch(uid, fields, self._stored.get(key, {}))
         await self._client.patch(path, patch, kind=PatchKind.JSON, fieldManager=names.FIELD_MANAGER)
+
+
+def _to_fields(status: TaskStatus | Fields) -> Fields:
+    return status.to_object() if isinstance(status, TaskStatus) else status
 
 
 def _may_be_made(error: ApiError) -> bool:

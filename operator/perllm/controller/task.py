@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from perllm.api import names
+from perllm.api.prompt import CHARACTERS_PER_TOKEN
 from perllm.api.task import MAX_PRIORITY, TaskSpec, WhenToRun
 from perllm.api.task_status import TaskStatus
 from perllm.cluster.client import Object
@@ -45,6 +46,7 @@ class Task:
         priority_class: the WorkloadPriorityClass of Kueue that it names; empty if it names none.
         flavor: the nodes that its quota is for.
         billed_to: its value of the label of the bill; empty without one.
+        tokens_per_character: of its prompts, if it does not state how many tokens they have.
     """
 
     key: str
@@ -62,6 +64,12 @@ class Task:
     priority_class: str = ""
     flavor: Flavor = ANY_NODE
     billed_to: str = ""
+    tokens_per_character: float = 1.0 / CHARACTERS_PER_TOKEN
+
+    @property
+    def expected_prompt_tokens(self) -> int:
+        """Number of tokens in all prompts, estimated if the task does not state it."""
+        return self.valid_spec.expect_prompt_tokens(self.tokens_per_character)
 
     @property
     def owner(self) -> Owner:
@@ -94,7 +102,7 @@ class Task:
         return PlacementRequest(
             task_id=self.uid,
             model=spec.model,
-            prompt_tokens=spec.expected_prompt_tokens,
+            prompt_tokens=self.expected_prompt_tokens,
             output_tokens=spec.output_tokens,
             input_bytes=spec.input_size_bytes,
             tiers=spec.allowed_tiers,

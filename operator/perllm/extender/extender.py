@@ -78,7 +78,8 @@ class Extender:
         if request is None:
             return filter_error(f"pod {name} belongs to no {names.TASK_KIND} that PerLLM knows; create a task instead")
         if isinstance(request, Unplaceable):
-            self._retries.note_rejected(uid, name, None)
+            if request.is_watched:
+                self._retries.note_rejected(uid, name, None)
             return unplaceable_answer(request.reason, asked)
         placement = self._scheduler.decide(request, asked)
         if placement.node is None:

@@ -19,9 +19,15 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Unplaceable:
-    """A pod that no node may take, even with room, until it is changed."""
+    """A pod that no node may take, even with room, until it is changed.
+
+    Attributes:
+        reason: why.
+        is_watched: whether the operator sees when it is changed.
+    """
 
     reason: str
+    is_watched: bool = True
 
 
 def filter_answer(placement: Placement, asked: Sequence[str]) -> Answer:

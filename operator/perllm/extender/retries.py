@@ -24,7 +24,10 @@ LOOK_S = 0.5
 """How often rejected pods are examined; kube-scheduler's own pause after a failure is 1 to 2 s."""
 
 MAX_RETRIED = 8
-"""Pods that are retried at a time, and different requests that are examined, each at the cost of a decision."""
+"""Pods that are retried at a time."""
+
+MAX_EXAMINED = 8
+"""Kinds of requests that are examined at a time, each at the cost of a decision."""
 
 MAX_WAITING = 4096
 """Rejected pods that are remembered; beyond that, the oldest ones wait for a change of the cluster."""
@@ -75,6 +78,7 @@ class Retries:
         self._now_s = now_s
         self._unix_now = unix_now
         self._waiting: dict[str, RejectedPod] = {}
+        self._examined: set[PlacementRequest] = set()
 
     def __contains__(self, uid: object) -> bool:
         return uid in self._waiting
@@ -106,18 +110,27 @@ class Retries:
             self.examine()
 
     def examine(self) -> None:
-        """Retry the most urgent pods that there is room for; of those that ask for the same, one is examined."""
-        now_s, retried, full = self._now_s(), 0, set[PlacementRequest]()
+        """Retry the most urgent pods that there is room for.
+
+        Of those that ask for the same room one is examined. If more kinds wait than are examined at a time, the next
+        look goes on with the others, so that urgent ones without room keep none from it.
+        """
+        now_s, retried, has_room, is_whole = self._now_s(), 0, dict[PlacementRequest, bool](), True
         for uid, waiting, request in self._list_by_urgency():
-            shape = replace(request, task_id="", due_s=0.0)
-            if retried == MAX_RETRIED or (shape not in full and len(full) == MAX_RETRIED):
-                return
-            if shape in full or not self._has_room(request):
-                full.add(shape)
+            kind = _find_kind(request)
+            if kind in self._examined:
+                continue
+            if kind not in has_room:
+                if len(has_room) == MAX_EXAMINED:
+                    is_whole = False
+                    continue
+                has_room[kind] = self._has_room(request)
+            if not has_room[kind]:
                 waiting.retried, waiting.next_s = 0, 0.0
-            elif waiting.next_s <= now_s:
+            elif waiting.next_s <= now_s and retried < MAX_RETRIED:
                 self._retry(uid, waiting)
                 retried += 1
+        self._examined = set() if is_whole else self._examined | has_room.keys()
 
     def _list_by_urgency(self) -> list[tuple[str, RejectedPod, PlacementRequest]]:
         known = [(uid, one, one.request) for uid, one in self._waiting.items() if one.request is not None]
@@ -144,3 +157,8 @@ class Retries:
                 self.forget(uid)  # gone, or another pod by now
             else:
                 log.warning("kube-scheduler cannot be made to retry pod %s: %s", key, error)
+
+
+def _find_kind(request: PlacementRequest) -> PlacementRequest:
+    """Return a request without what the room for it does not depend on: how long it takes, and until when."""
+    return replace(request, task_id="", prompt_tokens=0, output_tokens=None, due_s=0.0, deadline_s=0.0)

@@ -47,6 +47,7 @@ _Count = Annotated[int, Field(ge=0, le=10**12)]
 _Seconds = Annotated[float, Field(ge=0, le=MAX_RUN_S)]
 _UnixTime = Annotated[float, Field(ge=0, le=MAX_UNIX_S)]
 _Name = Annotated[str, Field(max_length=256)]
+_TaskId = Annotated[str, Field(max_length=ID_LENGTH, pattern=r"^\S*$")]
 
 
 class StateError(ValueError):
@@ -117,7 +118,7 @@ class NodeState(_Stored):
     gpu_type: _Name
     models: Annotated[tuple[ArmState, ...], Field(max_length=MAX_ARMS)]
     forgotten: _Count = 0
-    recent: Annotated[tuple[Annotated[str, Field(max_length=ID_LENGTH)], ...], Field(max_length=CAPACITY)]
+    recent: Annotated[tuple[_TaskId, ...], Field(max_length=CAPACITY)]
     recent_times: Annotated[tuple[_UnixTime, ...], Field(max_length=CAPACITY)]
     recent_since: _UnixTime = 0.0
 

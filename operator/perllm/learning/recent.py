@@ -6,6 +6,7 @@ That counts only from one process to the next: on a busy node a hundred later ou
 one, which must not be taken for known.
 """
 
+from array import array
 from collections.abc import Iterable
 
 CAPACITY = 128
@@ -14,12 +15,17 @@ CAPACITY = 128
 ID_LENGTH = 13
 """Characters of a uid kept: its first 48 bits."""
 
+END = "\n"
+"""Follows every id in the text that holds them; no uid has one."""
+
 
 class RecentOutcomes:
     """The last outcomes of one node, and the time before which all are contained.
 
+    A large fleet has many of them, so the ids of a node are one text, and the times one array.
+
     Args:
-        ids: their shortened ids.
+        ids: their shortened ids, without `END`.
         times_s: when each finished.
         since_s: outcomes that finished until then are all contained.
 
@@ -28,35 +34,45 @@ class RecentOutcomes:
     """
 
     def __init__(self, ids: Iterable[str] = (), times_s: Iterable[float] = (), since_s: float = 0.0) -> None:
-        self._times: dict[str, float] = dict(zip(ids, times_s, strict=True))
+        known = dict(zip(ids, times_s, strict=True))
+        self._text = _join(known)
+        self._times_s = array("d", known.values())
         self.since_s = since_s
         # Kept for the life of the process: later outcomes must not push out what an earlier process learned before all
         # of its tasks have been seen again.
-        self._inherited = frozenset(self._times)
+        self._inherited = self._text
         self._inherited_s = since_s
 
     @property
     def ids(self) -> list[str]:
         """Shortened ids, in the order in which they were learned."""
-        return list(self._times)
+        return self._text.split(END)[1:-1]
 
     @property
     def times_s(self) -> list[float]:
         """When each of `ids` finished."""
-        return list(self._times.values())
+        return self._times_s.tolist()
 
     def contains(self, task_id: str, finished_s: float) -> bool:
         """Whether the outcome of a task is one of the last, or part of the state that this one was made from."""
-        short = task_id[:ID_LENGTH]
-        return short in self._times or short in self._inherited or finished_s <= self._inherited_s
+        line = _join([task_id[:ID_LENGTH]])
+        return line in self._text or line in self._inherited or finished_s <= self._inherited_s
 
     def add(self, task_id: str, finished_s: float) -> None:
-        """Note an outcome; the one that finished first is forgotten when there are too many.
+        """Note an outcome that is not one of the last; the one that finished first is forgotten if there are too many.
 
         Not the one learned first: outcomes of a burst are learned out of order, and what finished before a forgotten
         one counts as learned for the next process.
         """
-        self._times[task_id[:ID_LENGTH]] = finished_s
-        if len(self._times) > CAPACITY:
-            oldest = min(self._times, key=self._times.__getitem__)
-            self.since_s = max(self.since_s, self._times.pop(oldest))
+        self._text += task_id[:ID_LENGTH] + END
+        self._times_s.append(finished_s)
+        if len(self._times_s) > CAPACITY:
+            oldest, ids = self._times_s.index(min(self._times_s)), self.ids
+            self.since_s = max(self.since_s, self._times_s.pop(oldest))
+            del ids[oldest]
+            self._text = _join(ids)
+
+
+def _join(ids: Iterable[str]) -> str:
+    """Return ids as a text in which each is between two `END`s."""
+    return END + "".join(one + END for one in ids)

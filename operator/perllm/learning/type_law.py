@@ -142,16 +142,18 @@ class TypeLaw:
         logs: FloatArray = np.log(self.theta)
         for _ in range(MAX_STEPS):
             theta = np.exp(logs)
-            slope = theta * (self.moment - self.gram @ theta) - (logs - self._prior_logs) / PRIOR_DEVIATION**2
-            # Without the part that may be negative far from the optimum, so that each step goes uphill.
-            curvature = self.gram * (theta[:, None] * theta) + self._prior_precision
-            inverse = np.linalg.inv(curvature)
+            pull = theta * (self.moment - self.gram @ theta)
+            slope = pull - (logs - self._prior_logs) / PRIOR_DEVIATION**2
+            information = self.gram * (theta[:, None] * theta) + self._prior_precision
+            # The rest of the curvature counts only where it is positive: so each step goes uphill, and none overshoots.
+            curvature = information + np.diag(np.maximum(-pull, 0.0))
             free = (logs > self._least_logs) | (slope > 0.0)
-            step = inverse @ slope if free.all() else _step_within(curvature, slope, free)
+            step = np.linalg.solve(curvature, slope) if free.all() else _step_within(curvature, slope, free)
             logs = np.maximum(logs + step.clip(-1.0, 1.0), self._least_logs)
             if np.abs(step).max() < tolerance:
                 break
         self.theta = np.exp(logs)
+        inverse = np.linalg.inv(information)
         self.covariance = np.asarray(inverse * (self.theta[:, None] * self.theta), dtype=np.float64)
 
     def export_moments(self) -> dict[str, list[float]]:

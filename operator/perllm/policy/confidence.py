@@ -52,7 +52,7 @@ def find_bounds(arms: Arms, width: float) -> ConfidenceBounds:
     radius = reach * SIGMA / np.sqrt(np.maximum(arms.plays, SIGMA**2))
     caution = reach * arms.doubt
     odds_against = 1.0 / np.maximum(arms.hit_chance, LEAST_CHANCE) - 1.0
-    per_log = LOGISTIC / np.hypot(arms.spread, arms.doubt)
+    per_log = LOGISTIC / np.sqrt(arms.spread**2 + arms.doubt**2)
     cautious = 1.0 / (1.0 + odds_against * np.exp(per_log * caution))
     best = 1.0 / (1.0 + odds_against * np.exp(-per_log * radius))
     return ConfidenceBounds(cautious + cautious * (best - cautious), cautious * radius - (1.0 - cautious) * caution)

@@ -113,11 +113,16 @@ def _read_namespace() -> str:
     "files",
     multiple=True,
     type=_FILE,
-    help='File with one prompt per line; if it ends in .jsonl, one JSON object per line, with "prompt" or "messages" '
-    'and optionally "id", "model", "max_tokens", "temperature", "top_p", "seed" and "stop", or a request of OpenAI\'s '
-    "Batch API; if it ends in .json, an array of such objects.",
+    help="File with one prompt per line; if it ends in .jsonl or .ndjson, one JSON object per line, with "
+    '"prompt" or "messages" and optionally "id", "model", "max_tokens", "temperature", "top_p", "seed" and "stop", '
+    "or a request of OpenAI's Batch API; if it ends in .json, an array of such objects.",
 )
-@click.option("--stdin", "use_stdin", is_flag=True, help="Also read one prompt per line from standard input.")
+@click.option(
+    "--stdin",
+    "use_stdin",
+    is_flag=True,
+    help="Also read standard input: a prompt per line, or JSON objects as in a .jsonl file if its first line is one.",
+)
 @click.option(
     "--prompt-from-env",
     "use_variables",

@@ -92,14 +92,14 @@ def collect_prompts(
 ) -> tuple[Prompt, ...]:
     """Return all prompts: from environment variables, then from arguments, files and standard input.
 
-    A file has one prompt per line; one that ends in ``.jsonl`` has one JSON object per line, one that ends in ``.json``
-    an array of them. An object has ``prompt`` or ``messages``, and may have ``id``, ``model`` and the parameters of the
-    chat API that `Prompt` has; or it is a request of OpenAI's Batch API. Empty lines are ignored.
+    A file has one prompt per line; one that ends in ``.jsonl`` or ``.ndjson`` has one JSON object per line, one that
+    ends in ``.json`` an array of them. An object has ``prompt`` or ``messages``, and may have ``id``, ``model`` and the
+    parameters of the chat API that `Prompt` has; or it is a request of OpenAI's Batch API. Empty lines are ignored.
 
     Args:
         texts: prompts given as arguments.
         files: files with prompts, in UTF-8.
-        stdin: one prompt per line, in UTF-8; None if it is not to be read.
+        stdin: one prompt per line, in UTF-8, or one object per line if the first one is; None if it is not to be read.
         system: system message for every prompt without messages of its own.
         variables: a prompt as a JSON object, from environment variables; empty for none.
 
@@ -125,7 +125,7 @@ def read_prompts(
     """
     for number, text in enumerate(texts, start=1):
         if text.strip():
-            yield PlacedPrompt(f"prompt {number} of the command line", _converse(text, system))
+            yield _place(text, f"prompt {number} of the command line", system)
     for file in files:
         try:
             with file.open("rb") as stream:
@@ -133,7 +133,27 @@ def read_prompts(
         except OSError as error:
             raise PromptError(f"{file} cannot be read: {error}") from error
     if stdin is not None:
-        yield from _read_plain(stdin, "standard input", system)
+        yield from _read_stdin(stdin, system)
+
+
+def _read_stdin(stream: BinaryIO, system: str | None) -> Iterator[PlacedPrompt]:
+    """Yield the prompts of a stream without a name, whose first line shows whether it has objects or plain prompts."""
+    lines = _read_lines(stream, "standard input")
+    first = next(lines, None)
+    if first is None:
+        return
+    has_objects = _is_object(first[1])
+    for place, line in chain([first], lines):
+        yield _read_object(_parse(line, place), place, system) if has_objects else _place(line, place, system)
+
+
+def _is_object(text: str) -> bool:
+    """Whether a line is meant as a prompt with parameters, not as a prompt that happens to be JSON."""
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(value, dict) and not value.keys().isdisjoint(("prompt", "messages", "body"))
 
 
 def _read_variables(text: str, system: str | None) -> Iterator[PlacedPrompt]:
@@ -144,7 +164,7 @@ def _read_variables(text: str, system: str | None) -> Iterator[PlacedPrompt]:
 
 def _read_file(stream: BinaryIO, file: Path, system: str | None) -> Iterator[PlacedPrompt]:
     match file.suffix.lower():
-        case ".jsonl":
+        case ".jsonl" | ".ndjson":
             for place, line in _read_lines(stream, str(file)):
                 yield _read_object(_parse(line, place), place, system)
         case ".json":
@@ -155,7 +175,7 @@ def _read_file(stream: BinaryIO, file: Path, system: str | None) -> Iterator[Pla
 
 def _read_plain(stream: BinaryIO, name: str, system: str | None) -> Iterator[PlacedPrompt]:
     for place, line in _read_lines(stream, name):
-        yield PlacedPrompt(place, _converse(line, system))
+        yield _place(line, place, system)
 
 
 def _read_lines(stream: BinaryIO, name: str) -> Iterator[tuple[str, str]]:
@@ -179,6 +199,10 @@ def _parse(text: str, place: str) -> Any:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise PromptError(f"{place} is not valid JSON: {error}") from error
+
+
+def _place(text: str, place: str, system: str | None) -> PlacedPrompt:
+    return PlacedPrompt(place, _converse(text, system))
 
 
 def _converse(text: str, system: str | None) -> Prompt:

@@ -15,10 +15,10 @@ from perllm.cluster_options import FILE, cluster_options
     "files",
     multiple=True,
     type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
-    help='File with one prompt per line; if it ends in .jsonl, one JSON object per line, with "prompt" or "messages" '
-    'and optionally "id", "model", "max_tokens", "temperature", "top_p", "seed" and "stop", or a request of OpenAI\'s '
-    "Batch API; if it ends in .json, an array of such objects; - for one prompt per line from standard input. May be "
-    "repeated.",
+    help="File with one prompt per line; if it ends in .jsonl or .ndjson, one JSON object per line, with "
+    '"prompt" or "messages" and optionally "id", "model", "max_tokens", "temperature", "top_p", "seed" and "stop", '
+    "or a request of OpenAI's Batch API; if it ends in .json, an array of such objects; - for standard input, with "
+    "prompts or objects, as its first line is. May be repeated.",
 )
 @click.option("--prompt", "texts", multiple=True, metavar="TEXT", help="A prompt; may be repeated.")
 @click.option("--system", metavar="TEXT", help="System message for every prompt without messages of its own.")

@@ -45,9 +45,9 @@ class NodeMapping:
 
         Exporters may write names in upper case, and with or without the domain.
         """
-        for label in self.labels:
-            value = series_labels.get(label, "").lower()
-            for identifier in (value, _strip_port(value), _find_host(_strip_port(value))):
+        for value in (series_labels[label].lower() for label in self.labels if label in series_labels):
+            address = _strip_port(value)
+            for identifier in (value, address, _find_host(address)):
                 name = self.names.get(identifier) if identifier else None
                 if name is not None:
                     return name

@@ -104,10 +104,10 @@ class Telemetry:
 
     async def _query_all(self) -> str:
         """Make every query; return the last failure in words, empty if there was none."""
-        fault = ""
+        fault, mapping = "", NodeMapping.build(self._nodes(), self._settings.node_labels)
         for feed in self._feeds:
             try:
-                await self._read(feed)
+                await self._read(feed, mapping)
                 self._guard.clear("query", feed.name)
             except TelemetryUnreachableError as error:
                 return str(error)
@@ -118,13 +118,13 @@ class Telemetry:
                 fault = f"{feed.name}: {describe(error)}"
         return fault
 
-    async def _read(self, feed: Feed) -> None:
+    async def _read(self, feed: Feed, mapping: NodeMapping) -> None:
         started_s = self._clock()
         is_reread = started_s >= self._reread_s.get(feed, -math.inf) + _LATENESS_S
         query = select_window(feed.query, self._window_s(feed, started_s, is_reread=is_reread), self._settings.matchers)
         with self._metrics.query_time.labels(feed.name).time():
             series = await self._source.query(query)
-        await self._add(feed, series, started_s)
+        await self._add(feed, mapping, series, started_s)
         self._queried_s[feed] = started_s
         if is_reread:
             self._reread_s[feed] = started_s
@@ -139,8 +139,8 @@ class Telemetry:
         unseen_s = max(now_s - since_s[feed], 0.0)
         return min(longest_s, unseen_s + self._settings.interval_s + overlap_s)
 
-    async def _add(self, feed: Feed, all_series: Collection[Series], now_s: float) -> None:
-        assignment = SeriesAssignment(feed, NodeMapping.build(self._nodes(), self._settings.node_labels))
+    async def _add(self, feed: Feed, mapping: NodeMapping, all_series: Collection[Series], now_s: float) -> None:
+        assignment = SeriesAssignment(feed, mapping)
         for index, series in enumerate(all_series):
             assignment.add(series)
             await _yield_per_batch(index)

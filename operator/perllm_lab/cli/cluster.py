@@ -6,6 +6,7 @@ import shlex
 import shutil
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,11 @@ from perllm_lab.cli.options import (
     speed_option,
     work_option,
 )
-from perllm_lab.demo import CONTENDERS, DemoSettings, provide_binaries, run_demo
+from perllm_lab.demo import CONTENDERS, OPERATOR_POLICIES, DemoSettings, provide_binaries, run_demo
 from perllm_lab.installation import OPERATOR_USER
+from perllm_lab.kubernetes.process import Process
 from perllm_lab.lab import COMPONENTS, Lab, LabSettings
+from perllm_lab.policies import configure_operator
 from perllm_lab.report.progress import Display
 from perllm_lab.workload.scenarios import load_scenario, scenario_names
 
@@ -40,10 +43,11 @@ EXAMPLE_POD = """\
 GUIDE = """\
 There, try:
 {example}
-  kubectl perllm top                nodes, tasks and joules, live
-  kubectl perllm explain TASK       where it ran, why there, and what it cost
-  perllm doctor                     what is missing; nothing, in a lab
-  kubectl apply -f examples/task.yaml      a task with a pod; so do batch-of-tasks.yaml and task-complete.yaml
+  kubectl perllm top                     nodes, tasks and joules, live
+  kubectl perllm explain TASK            where it ran, why there, what it cost
+  perllm doctor                          what is missing; nothing, in a lab
+  kubectl apply -f examples/task.yaml    a task with a pod; others are
+                                         batch-of-tasks.yaml, task-complete.yaml
 Decisions are logged in {log}; to follow them:
   tail -f {log} | jq -r 'select(.event == "decision") | .message'"""
 
@@ -99,6 +103,13 @@ def demo(folder: Path, **options: Any) -> None:
 @speed_option
 @seed_option
 @folder_option
+@click.option(
+    "--policy",
+    type=click.Choice(OPERATOR_POLICIES),
+    default=OPERATOR_POLICIES[0],
+    show_default=True,
+    help="Policy of the operator. A lab has one; the demo compares several.",
+)
 @click.option("--fresh", is_flag=True, help="Start over, without the tasks and learned state of earlier runs.")
 @click.option(
     "--agents/--no-agents",
@@ -106,9 +117,10 @@ def demo(folder: Path, **options: Any) -> None:
     show_default=True,
     help="Every node has a model server, its model loaded, and an agent, so that tasks with a prompt are answered.",
 )
-def up(scenario: str, speed: float, seed: int, folder: Path, fresh: bool, agents: bool) -> None:
+def up(scenario: str, speed: float, seed: int, folder: Path, policy: str, fresh: bool, agents: bool) -> None:
     """Start a lab, with the state it had before, and keep it running until Ctrl-C or `perllm-lab down`."""
-    settings = LabSettings(scenario, speed, seed, has_agents=agents)
+    config = {"policy": configure_operator(policy, scenario)}
+    settings = LabSettings(scenario, speed, seed, operator_config=config, has_agents=agents)
     run(_up(settings, folder.absolute(), Display(Console()), fresh=fresh))
 
 
@@ -126,24 +138,32 @@ def down(folder: Path) -> None:
 
 async def _up(settings: LabSettings, folder: Path, display: Display, *, fresh: bool) -> None:
     binaries = await provide_binaries(COMPONENTS, display)
-    stop = asyncio.Event()
+    running = asyncio.current_task()
+    assert running is not None
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
     with claim(folder / PID_FILE):
         if fresh:
             shutil.rmtree(folder / "up", ignore_errors=True)
         lab = Lab(binaries, load_scenario(settings.scenario_name), folder / "up", settings)
         if lab.control_plane.has_data:
             display.say("Resuming the lab with its tasks and what it learned; --fresh starts over")
-        async with lab:
-            environment = folder / ENVIRONMENT
-            environment.write_text(_describe_environment(lab, binaries["kubectl"]), encoding="utf-8")
-            display.say(f"Prometheus: {lab.prometheus.url}")
-            display.say(f"In another terminal, for KUBECONFIG and kubectl:   source {environment}")
-            example = EXAMPLE_REQUEST if settings.has_agents else EXAMPLE_POD
-            display.say(GUIDE.format(example=example.format(model=lab.scenario.model), log=lab.operator_log))
-            display.say("Stop it with Ctrl-C, or with perllm-lab down from another terminal")
-            await _wait_for_end(lab, stop)
+        # A signal ends the lab at any time, also while it starts.
+        with suppress(asyncio.CancelledError):
+            async with lab:
+                _describe_lab(lab, folder, binaries["kubectl"], display)
+                await _watch(lab.processes)
+        display.say("Stopped; started again, the lab goes on from here")
+
+
+def _describe_lab(lab: Lab, folder: Path, kubectl: Path, display: Display) -> None:
+    environment = folder / ENVIRONMENT
+    environment.write_text(_describe_environment(lab, kubectl), encoding="utf-8")
+    display.say(f"Prometheus: {lab.prometheus.url}")
+    display.say(f"In another terminal, for KUBECONFIG and kubectl:   source {environment}")
+    example = EXAMPLE_REQUEST if lab.settings.has_agents else EXAMPLE_POD
+    display.say(GUIDE.format(example=example.format(model=lab.scenario.model), log=lab.operator_log))
+    display.say("Stop it with Ctrl-C, or with perllm-lab down from another terminal")
 
 
 def _describe_environment(lab: Lab, kubectl: Path) -> str:
@@ -157,14 +177,13 @@ def _describe_environment(lab: Lab, kubectl: Path) -> str:
     )
 
 
-async def _wait_for_end(lab: Lab, stop: asyncio.Event) -> None:
-    """Wait until the lab is to stop.
+async def _watch(processes: Sequence[Process]) -> None:
+    """Wait until one of the processes ends by itself.
 
     Raises:
-        ProcessError: one of its processes has ended by itself.
+        ProcessError: one has; the message quotes the end of its log.
     """
-    while not stop.is_set():
-        for process in (lab.operator, lab.nodes, *lab.control_plane.processes.values()):
+    while True:
+        for process in processes:
             process.check()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), WATCH_INTERVAL_S)
+        await asyncio.sleep(WATCH_INTERVAL_S)

@@ -45,7 +45,7 @@ def _parse_hints(_: click.Context, __: click.Parameter, text: str | None) -> flo
 
 @click.command(context_settings={"show_default": True})
 @click.option("--scenario", default="modern", help="Scenario of the lab, or a YAML file.")
-@work_option(RunsAs.POD)
+@work_option(RunsAs.REQUEST)
 @click.option("--trace", help="Trace file, or synthetic:NAME.  [default: what the scenario names]")
 @click.option("--policies", default="all", help="Comma-separated names, or all.")
 @click.option("--seeds", type=click.IntRange(min=1), default=5, help="Runs of each policy and load.")
@@ -81,6 +81,8 @@ def _parse_hints(_: click.Context, __: click.Parameter, text: str | None) -> flo
 @click.option("--processes", type=click.IntRange(min=1), help="Runs in parallel.  [default: number of CPUs]")
 def simulate(processes: int | None, **options: Any) -> None:
     """Simulate policies on the lab's hardware without a cluster, all with the same requests, faster than real time."""
+    if options["pod_start_s"] is not None and options["runs_as"] is RunsAs.REQUEST:
+        raise click.UsageError("requests have no pod that starts: add --work pods, or leave --pod-start out")
     settings = SimulateSettings(**options, processes=processes or os.cpu_count() or 1)
     with expected_failures():
         run_simulation(settings, Display(Console()), today=date.today())

@@ -69,8 +69,9 @@ def render_etcd(credentials: CredentialFiles, data_folder: Path, ports: EtcdPort
         "--name=lab",
         f"--data-dir={data_folder}",
         "--unsafe-no-fsync",
-        # The only member waits for an election too before it serves.
-        "--heartbeat-interval=10",
+        # The only member waits for an election too before it serves. Heartbeats it needs none: the interval is the
+        # longest that this timeout allows, since each takes processor time.
+        "--heartbeat-interval=20",
         "--election-timeout=100",
         f"--listen-client-urls={client}",
         f"--advertise-client-urls={client}",

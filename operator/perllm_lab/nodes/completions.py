@@ -69,6 +69,8 @@ class CompletionRoutes:
 
     async def _metrics(self, request: web.Request) -> web.Response:
         server = await self._find_up(request)
+        if not server.shows_load:
+            raise web.HTTPNotFound
         page = render_server(server.machine.spec, server.machine.sample_engines(), server.first_tokens)
         return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE})
 

@@ -85,6 +85,7 @@ class Exporter:
         app.router.add_post("/nodes/{name}/server/stop", self._stop_server)
         app.router.add_post("/nodes/{name}/server/start", self._start_server)
         app.router.add_post("/nodes/{name}/server/max-waiting/{count}", self._set_max_waiting)
+        app.router.add_post("/nodes/{name}/server/hide-load", self._hide_load)
         return app
 
     def _page(self, render: Render) -> Handler:
@@ -140,6 +141,10 @@ class Exporter:
         count = request.match_info["count"]
         self._server(request).max_waiting = None if count == "any" else int(count)
         return web.Response(text=f"requests are accepted while fewer than {count} wait")
+
+    async def _hide_load(self, request: web.Request) -> web.Response:
+        self._server(request).shows_load = False
+        return web.Response(text="the model server has no metrics")
 
     def _server(self, request: web.Request) -> SimulatedServer:
         return self._host(request).server

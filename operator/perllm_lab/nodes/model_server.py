@@ -34,12 +34,14 @@ class SimulatedServer:
         machine: runs them.
         first_tokens: the times to the first token of the requests that have succeeded.
         max_waiting: how many may wait in the server before it accepts no more; None for any number, as vLLM does.
+        shows_load: whether it has metrics.
     """
 
     def __init__(self, machine: Machine, surroundings: ServerSurroundings) -> None:
         self.machine = machine
         self.first_tokens = FirstTokens()
         self.max_waiting: int | None = None
+        self.shows_load = True
         self._around = surroundings
         self._requests: dict[str, ServedRequest] = {}
         self._numbers = itertools.count()

@@ -20,14 +20,15 @@ transmission, per task in time. worst: of all seeds.\
 
 def headline_table(document: Mapping[str, Any]) -> Table:
     """Return the headline figures of a results document, policies by goodput at each load."""
-    table = Table(title=_describe(document), title_justify="left", box=None)
-    table.add_column("load", no_wrap=True, min_width=4)
+    # So narrow that a row with the longest name of a policy fits 80 columns.
+    table = Table(title=_describe(document), title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("policy", no_wrap=True)
     for heading in HEADINGS:
         table.add_column(heading, justify="right")
     for load in map(load_key, document["loads"]):
+        table.add_row(f"load {load}")
         for policy in rank(document, load):
-            table.add_row(load, policy, *_list_cells(document["policies"][policy][load], document["units"]))
+            table.add_row(f"  {policy}", *_list_cells(document["policies"][policy][load], document["units"]))
         table.add_section()
     return table
 
@@ -39,7 +40,7 @@ def _describe(document: Mapping[str, Any]) -> str:
 
 
 def _list_cells(cell: Mapping[str, Any], units: Mapping[str, Any]) -> list[str]:
-    """Return what stands below the headings; narrow enough, with a policy's name, for 80 columns."""
+    """Return what stands below the headings."""
     shares, energy, share_unit = cell["hit_share"], cell["fleet_j_per_hit"], units["hit_share"]
     return [
         number(cell["goodput_per_s"]["mean"]),

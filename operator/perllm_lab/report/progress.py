@@ -34,8 +34,12 @@ class Display:
         self._now = now
 
     def say(self, text: str) -> None:
-        """Print a line."""
+        """Print a line as it is, such as a command or a path to copy."""
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    def explain(self, text: str) -> None:
+        """Print sentences, broken between words where the terminal ends."""
+        self.console.print(text, highlight=False, markup=False)
 
     @contextmanager
     def stage(self, title: str) -> Iterator[Stage]:

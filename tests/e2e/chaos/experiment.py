@@ -42,6 +42,7 @@ from perllm.api.task_status import RunsAs
 from perllm.cluster.client import ApiError, Object
 
 END_TIMEOUT_S = 150.0
+SETTLED_POLL_S = 1.0
 LEAVING = 2
 """Place of the pods that are to be released or deleted in what is counted."""
 
@@ -88,7 +89,7 @@ class ChaosExperiment:
     async def _wait_until_over(self) -> None:
         """Wait until every task has ended and is settled, and then until the learned state no longer grows."""
         with suppress(AssertionError):
-            await wait_until(self._are_all_settled, timeout_s=END_TIMEOUT_S)
+            await wait_until(self._are_all_settled, timeout_s=END_TIMEOUT_S, poll_s=SETTLED_POLL_S)
         before, deadline_s = None, time.monotonic() + QUIET_TIMEOUT_S
         while time.monotonic() < deadline_s:
             now = await self._count_unfinished()

@@ -18,6 +18,7 @@ from perllm_lab.lab import Lab, LabSettings
 from perllm_lab.workload.scenarios import load_scenario
 
 SCENARIO, SPEED = "modern", 3.0
+SCRAPE_S, ENERGY_PATIENCE_S = 2.0, 20.0
 NAMESPACES = ("alpha", "beta", "gamma")
 NODES_USER = "lab-nodes"
 START_S = 60.0
@@ -59,7 +60,14 @@ async def open_rig(binaries: Mapping[str, Path], folder: Path, runs_as: RunsAs) 
     """Start everything in a folder without files of an earlier lab."""
     audit = AuditLog(folder / "audit", record_all_changes())
     flags = {**FLAGS, "kube-apiserver": (*FLAGS["kube-apiserver"], *audit.flags)}
-    settings = LabSettings(SCENARIO, SPEED, flags=flags, has_agents=runs_as is RunsAs.REQUEST)
+    settings = LabSettings(
+        SCENARIO,
+        SPEED,
+        scrape_interval_s=SCRAPE_S,
+        operator_config={"energy_patience_s": ENERGY_PATIENCE_S},
+        flags=flags,
+        has_agents=runs_as is RunsAs.REQUEST,
+    )
     async with AsyncExitStack() as stack:
         lab = await stack.enter_async_context(Lab(binaries, load_scenario(SCENARIO), folder, settings))
         stack.callback(audit.close)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from e2e.stage import Stage, condition, open_stage, wait_until
+from e2e.stage import Stage, condition, open_stage
 from perllm.api import names
 from perllm.cluster.client import Object
 from perllm.doctor.finding import Level
@@ -24,8 +24,8 @@ async def full(lab: Lab) -> AsyncIterator[Stage]:
     """A namespace with a quota of no pods, and tasks of the highest priority in it."""
     async with open_stage(lab, "full") as full:
         await lab.client.post("/api/v1/namespaces/full/resourcequotas", QUOTA)
-        await full.create_many("denied", DENIED, priority=1000)
-        await wait_until(lambda: are_denied(full), timeout_s=30)
+        denied = await full.create_many("denied", DENIED, priority=1000)
+        await asyncio.gather(*(full.wait_status(name, exceeds_quota) for name in denied))
         yield full
         await full.clear()
 
@@ -88,6 +88,5 @@ async def test_a_field_that_kubernetes_does_not_know_ends_the_task_in_the_words_
     assert f'unknown field "spec.containers[0].{field}"' in task["status"]["message"]
 
 
-async def are_denied(stage: Stage) -> bool:
-    reasons = {condition(task, "Scheduled").get("reason") for task in (await stage.tasks()).values()}
-    return reasons == {"QuotaExceeded"}
+def exceeds_quota(status: Object) -> bool:
+    return condition({"status": status}, "Scheduled").get("reason") == "QuotaExceeded"

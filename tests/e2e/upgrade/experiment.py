@@ -10,7 +10,7 @@ from rich.table import Table
 
 from e2e.chaos.invariants import count_outcomes
 from e2e.command import Say
-from e2e.stage import Stage, is_settled, phases, wait_until
+from e2e.stage import Stage, phases, wait_until
 from e2e.upgrade.release import Release, has_agents
 from perllm.api import names
 from perllm.api.task_status import RunsAs
@@ -113,7 +113,7 @@ class UpgradeExperiment:
 
         async def have_finished() -> bool:
             nonlocal counts
-            counts = phases(await self.stage.tasks())
+            counts = phases(self.stage.watched)
             return sum(counts[phase] for phase in FINAL_PHASES) >= count
 
         await wait_until(have_finished, timeout_s=END_S, describe=lambda: f"not {count} tasks have ended: {counts}")
@@ -127,7 +127,7 @@ class UpgradeExperiment:
     async def _judge(self, created: Sequence[str]) -> None:
         problems = self.findings.problems
         try:
-            await wait_until(self._are_all_settled, timeout_s=END_S)
+            await self.stage.wait_all_settled(created, timeout_s=END_S)
             await self.stage.wait_learned(len(created), timeout_s=LEARN_S)
         except AssertionError as error:
             problems.append(str(error))
@@ -141,9 +141,6 @@ class UpgradeExperiment:
             created, tasks, {**runs, **{name: min(requests[name], 1) for name in self.served}}
         )
         problems += _find_learning_problems(tasks.values(), await self.stage.profiles())
-
-    async def _are_all_settled(self) -> bool:
-        return all(is_settled(task.get("status") or {}) for task in (await self.stage.tasks()).values())
 
     async def _clear(self) -> None:
         """Delete all tasks; their pods must follow."""

@@ -1,4 +1,3 @@
-import copy
 import json
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -6,18 +5,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import orjson
 import yaml
+
+from chart_generator.metadata import read_version
 
 HERE = Path(__file__).parent
 CHART = HERE.parents[2] / "charts/perllm"
+VERSION = read_version(HERE.parents[2])
 NAMESPACE = "perllm-system"
 IMAGE = "registry.example.com/perllm/perllm"
 MONITORING = "monitoring.coreos.com/v1"
 STANDARD_LABELS = {
-    "helm.sh/chart": "perllm-0.1.0",
+    "helm.sh/chart": f"perllm-{VERSION}",
     "app.kubernetes.io/name": "perllm",
     "app.kubernetes.io/instance": "perllm",
-    "app.kubernetes.io/version": "0.1.0",
+    "app.kubernetes.io/version": VERSION,
     "app.kubernetes.io/managed-by": "Helm",
     "app.kubernetes.io/part-of": "perllm",
 }
@@ -32,7 +35,7 @@ class HelmError(Exception):
 @dataclass
 class Helm:
     program: Path
-    rendered: dict[str, list[Object]] = field(default_factory=dict)
+    rendered: dict[str, bytes] = field(default_factory=dict)
 
     def __call__(self, *arguments: str, values: Mapping[str, Any] | None = None) -> str:
         line = [str(self.program), *arguments, *(("--values", "-") if values is not None else ())]
@@ -60,8 +63,9 @@ class Helm:
         if key not in self.rendered:
             flags = [f"--kube-version={version}", *(f"--api-versions={api}" for api in apis)]
             text = self.template(release, namespace, *flags, values=values)
-            self.rendered[key] = [document for document in yaml.load_all(text, yaml.CSafeLoader) if document]
-        return copy.deepcopy(self.rendered[key])
+            self.rendered[key] = orjson.dumps(read_documents(text))
+        objects: list[Object] = orjson.loads(self.rendered[key])
+        return objects
 
     def fail(self, *arguments: str, values: Mapping[str, Any] | None = None) -> str:
         """Return why Helm fails, on one line."""
@@ -70,6 +74,11 @@ class Helm:
         except HelmError as error:
             return " ".join(str(error).split())
         raise AssertionError("Helm did not fail")
+
+
+def read_documents(text: str) -> list[Object]:
+    """Read the documents of a text of YAML that are not empty."""
+    return [document for document in yaml.load_all(text, yaml.CSafeLoader) if document]
 
 
 def load_values(name: str) -> Object:

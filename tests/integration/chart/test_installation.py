@@ -2,7 +2,6 @@ import asyncio
 import json
 import shutil
 import subprocess
-import textwrap
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,8 +133,9 @@ def test_pods_pass_restricted_pod_security(release: str, cluster: Cluster) -> No
 
 
 def test_the_task_in_the_notes_is_accepted_and_runs_the_installed_image(release: str, cluster: Cluster) -> None:
-    text = release.partition("<<END\n")[2].partition("END\n")[0]
-    task = yaml.safe_load(textwrap.dedent(text))
+    pasted = release[release.index("kubectl apply -f - <<END") : release.index("   If a model server")]
+    shell = ["sh", "-c", f"kubectl() {{ cat; }}\n{pasted}"]
+    task = yaml.safe_load(subprocess.run(shell, stdin=subprocess.DEVNULL, capture_output=True, check=True).stdout)
     cluster.kubectl("create", "--dry-run=server", "-f", "-", body=task)
     (container,) = task["spec"]["template"]["spec"]["containers"]
     installed = cluster.get("deployment", "perllm", "-n", NAMESPACE)["spec"]["template"]["spec"]

@@ -6,19 +6,17 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 import yaml
-from jsonschema import Draft202012Validator
 from pydantic.alias_generators import to_camel
 
 from chart_generator.entries import list_entries, list_sections
 from chart_generator.values import Values
-from integration.chart.helm import Helm, Object, find, load_values
+from integration.chart.checker import Checker
+from integration.chart.helm import Helm, Object, find, load_values, read_documents
 from perllm_lab.kubernetes.control_plane import ControlPlane
 from perllm_lab.kubernetes.toolchain import default_cache_folder
 from schemas.objects import (
     KUBERNETES,
     PROMETHEUS_OPERATOR,
-    Kind,
-    Schema,
     read_kubernetes_schemas,
     read_prometheus_schemas,
 )
@@ -54,22 +52,17 @@ UNKNOWN: Object = {name: {"enabled": False} for name in ("serviceMonitor", "prom
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def schemas() -> dict[Kind, Schema]:
+async def checker() -> Checker:
     kubernetes = await fetch([*KUBERNETES.values()][-1], cache_folder=default_cache_folder())
     operator = await fetch(PROMETHEUS_OPERATOR, cache_folder=default_cache_folder())
-    return read_kubernetes_schemas(kubernetes) | read_prometheus_schemas(operator)
+    return Checker(read_kubernetes_schemas(kubernetes) | read_prometheus_schemas(operator))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_names_are_texts_wherever_they_are(name: str, helm: Helm, schemas: dict[Kind, Schema]) -> None:
+def test_names_are_texts_wherever_they_are(name: str, helm: Helm, checker: Checker) -> None:
     objects = helm.render(EVERYWHERE, release=name, namespace=name)
 
-    problems = [
-        f"{one['kind']} {one['metadata']['name']}: {error.json_path}: {error.message}"
-        for one in objects
-        for error in Draft202012Validator(schemas[one["apiVersion"], one["kind"]]).iter_errors(one)
-    ]
-    assert problems == []
+    assert checker.list_problems(objects) == []
     scheduler = yaml.safe_load(find(objects, "ConfigMap", "123")["data"]["scheduler.yaml"])
     assert scheduler["profiles"][0]["schedulerName"] == "1e3"
     assert scheduler["leaderElection"]["resourceNamespace"] == name
@@ -83,7 +76,7 @@ def test_the_api_server_accepts_every_set_of_values(
 ) -> None:
     """A dry run of what Helm renders, as a program that does not read numbers as Kubernetes does would alter it."""
     text = helm.template(release, "1e3", "--kube-version=v1.37", values=MATRIX[values] | UNKNOWN)
-    for name in {one["metadata"].get("namespace", "default") for one in yaml.safe_load_all(text) if one}:
+    for name in {one["metadata"].get("namespace", "default") for one in read_documents(text)}:
         kubectl(control_plane, "create", "namespace", name)
 
     assert kubectl(control_plane, *ACCEPT, body=text) == ""

@@ -50,13 +50,21 @@ def test_tiers_are_separated_by_commas(text: str, tiers: set[Tier]) -> None:
     [
         ({}, "annotation perllm.io/model is missing"),
         ({"perllm.io/model": "a b"}, "annotation perllm.io/model: "),
-        ({**MODEL, "perllm.io/deadline": "soon"}, "annotation perllm.io/deadline: "),
-        ({**MODEL, "perllm.io/deadline": "25h"}, "annotation perllm.io/deadline: "),
+        (
+            {**MODEL, "perllm.io/deadline": "soon"},
+            "annotation perllm.io/deadline: 'soon' is not a duration: write for ",
+        ),
+        ({**MODEL, "perllm.io/deadline": "25h"}, "annotation perllm.io/deadline: must be more than 0s and at most 24h"),
+        ({**MODEL, "perllm.io/deadline": "-5s"}, "annotation perllm.io/deadline: "),
+        ({**MODEL, "perllm.io/deadline": "1e3s"}, "annotation perllm.io/deadline: "),
         ({**MODEL, "perllm.io/prompt-tokens": "0"}, "annotation perllm.io/prompt-tokens: "),
+        ({**MODEL, "perllm.io/prompt-tokens": "9" * 250_000}, "annotation perllm.io/prompt-tokens: "),
+        ({**MODEL, "perllm.io/prompt-tokens": "\uff15"}, "annotation perllm.io/prompt-tokens: "),
         ({**MODEL, "perllm.io/output-tokens": "many"}, "annotation perllm.io/output-tokens: "),
         ({**MODEL, "perllm.io/input-bytes": "-1"}, "annotation perllm.io/input-bytes: "),
         ({**MODEL, "perllm.io/tiers": "fog"}, "annotation perllm.io/tiers: "),
         ({**MODEL, "perllm.io/tiers": ""}, "annotation perllm.io/tiers: "),
+        ({**MODEL, "perllm.io/tiers": "," * 250_000}, "annotation perllm.io/tiers: must be edge, cloud, or both"),
     ],
 )
 def test_a_wrong_annotation_is_named(annotations: dict[str, str], problem: str) -> None:
@@ -95,6 +103,14 @@ def test_a_pod_of_a_gang_is_refused_with_a_pointer(metadata: dict[str, Any]) -> 
     assert isinstance(seen, UnreadablePod)
     assert seen.problem.startswith("it is one of a gang (")
     assert "Volcano" in seen.problem
+
+
+def test_a_pod_of_a_group_of_kubernetes_is_refused_since_it_may_be_a_gang() -> None:
+    item = pod_object(annotations=MODEL)
+    item["spec"]["schedulingGroup"] = {"podGroupName": "workers"}
+    seen = read_own_pod(item, GPUS)
+    assert isinstance(seen, UnreadablePod)
+    assert seen.problem.startswith("it is one of a gang (schedulingGroup.podGroupName=workers)")
 
 
 def test_a_server_of_one_pod_is_no_gang() -> None:

@@ -466,7 +466,15 @@ async def test_a_pod_whose_annotations_break_while_it_runs_still_makes_room(make
 
 async def test_a_pod_in_a_namespace_that_is_not_served_may_go_nowhere(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(namespaces=("team",))
-    assert cluster.pods.request_of(pod_object("p")) == Unplaceable("namespace lab is not one of config.namespaces")
+    why = "namespace lab is not one of config.namespaces"
+    assert cluster.pods.request_of(pod_object("p")) == Unplaceable(why, is_watched=False)
+
+
+async def test_a_pod_with_the_label_of_tasks_may_go_nowhere_since_its_end_would_not_be_seen(
+    make_cluster: MakeCluster,
+) -> None:
+    asked = make_cluster().pods.request_of(pod_object("p", labels={names.TASK_LABEL: "t"}))
+    assert asked == Unplaceable("label perllm.io/task is for pods of tasks: remove it", is_watched=False)
 
 
 async def test_a_task_of_the_same_name_is_not_withdrawn_when_a_pod_is_gone(make_cluster: MakeCluster) -> None:

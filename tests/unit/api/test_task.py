@@ -72,7 +72,7 @@ PROMPTED = {"template": None, "promptTokens": None}
 def test_the_tokens_of_several_prompts_are_those_of_all_requests() -> None:
     spec = make_spec(**PROMPTED, prompts=["x" * 400, "y" * 800], system="z" * 40)
 
-    assert spec.expected_prompt_tokens == (440 + 840) / 4
+    assert spec.expect_prompt_tokens(0.25) == (440 + 840) / 4
     assert spec.input_size_bytes == 440 + 840
     assert [message.content[0] for conversation in spec.conversations for message in conversation] == [*"zxzy"]
 

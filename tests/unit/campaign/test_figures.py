@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from perllm.api.task_status import RunsAs
 from perllm_lab import figures
 from perllm_lab.campaign import runs
 from perllm_lab.cli import main
@@ -41,6 +42,11 @@ def test_the_headline_has_enough_seeds_and_thirty_of_paper() -> None:
     assert min(figure.seeds for figure in HEADLINE.values()) >= MIN_SEEDS
     assert HEADLINE["paper"].more_seeds is not None
     assert HEADLINE["paper"].more_seeds.seeds == 30
+
+
+def test_figures_are_of_pods() -> None:
+    _, (experiment, *_) = plan_figure(HEADLINE["paper"], Path())
+    assert experiment.settings.runs_as is RunsAs.POD
 
 
 def test_every_policy_of_every_figure_exists() -> None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from chart_generator.dashboard import list_queries
 from chart_generator.entries import ChartValue, list_entries
-from chart_generator.files import CHART, EXAMPLES, build_files, write_files
+from chart_generator.files import CHART, EXAMPLES, KIND, build_files, write_files
 from chart_generator.schema import build_schema
 from chart_generator.values import Values
 from perllm.config import Config
@@ -28,23 +28,31 @@ from perllm_lab.kubernetes.modules import list_releases
 from schemas.objects import KUBERNETES
 
 ROOT = Path(__file__).parents[3]
+GENERATED = build_files(ROOT)
 
 
-@pytest.mark.parametrize("path", build_files(ROOT), ids=str)
+@pytest.fixture(scope="module")
+def schema() -> Draft202012Validator:
+    return Draft202012Validator(build_schema())
+
+
+@pytest.mark.parametrize("path", GENERATED, ids=str)
 def test_generated_files_are_up_to_date(path: Path) -> None:
     """`make chart` makes them."""
-    assert (ROOT / path).read_text() == build_files(ROOT)[path]
+    assert (ROOT / path).read_text() == GENERATED[path]
 
 
 def test_no_stale_file_is_left_among_the_generated_ones() -> None:
     kept = {path.relative_to(ROOT) for path in (ROOT / CHART / "files").rglob("*") if path.is_file()}
 
-    assert kept <= set(build_files(ROOT))
+    assert kept <= set(GENERATED)
 
 
 def test_another_version_is_named_wherever_the_version_is(tmp_path: Path) -> None:
     for folder in (CHART, EXAMPLES):
         shutil.copytree(ROOT / folder, tmp_path / folder)
+    (tmp_path / KIND).parent.mkdir()
+    shutil.copy(ROOT / KIND, tmp_path / KIND)
     (tmp_path / "pyproject.toml").write_text('[project]\nversion = "7.8.9"\n')
 
     write_files(tmp_path)
@@ -55,6 +63,7 @@ def test_another_version_is_named_wherever_the_version_is(tmp_path: Path) -> Non
     texts = [path.read_text() for path in (tmp_path / EXAMPLES).glob("*.yaml")]
     images = {image for text in texts for image in re.findall(r"image: (\S*perllm/perllm\S*)", text)}
     assert images == {"registry.example.com/perllm/perllm:7.8.9"}
+    assert set(re.findall(r"perllm\.local/perllm:\S+", (tmp_path / KIND).read_text())) == {"perllm.local/perllm:7.8.9"}
 
 
 def test_chart_doctor_and_tests_agree_on_versions_of_kubernetes() -> None:
@@ -87,10 +96,10 @@ def test_every_setting_of_the_operator_is_a_value_of_the_same_name_and_default()
     assert Config.model_validate(values["config"]) == Config()
 
 
-def test_schema_accepts_the_defaults() -> None:
+def test_schema_accepts_the_defaults(schema: Draft202012Validator) -> None:
     values = yaml.safe_load((ROOT / CHART / "values.yaml").read_text())
 
-    assert list(Draft202012Validator(build_schema()).iter_errors(values)) == []
+    assert list(schema.iter_errors(values)) == []
 
 
 def test_schema_closes_every_section_but_the_one_that_charts_share() -> None:
@@ -130,11 +139,11 @@ def test_schema_closes_every_section_but_the_one_that_charts_share() -> None:
     ],
     ids=str,
 )
-def test_schema_rejects_what_the_operator_rejects(config: dict[str, Any]) -> None:
+def test_schema_rejects_what_the_operator_rejects(config: dict[str, Any], schema: Draft202012Validator) -> None:
     with pytest.raises(ValidationError):
         Config.model_validate(config)
 
-    assert list(Draft202012Validator(build_schema()).iter_errors({"config": config}))
+    assert list(schema.iter_errors({"config": config}))
 
 
 def list_series() -> set[str]:

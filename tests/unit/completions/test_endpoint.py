@@ -112,6 +112,34 @@ async def test_older_server_is_asked_without_usage(
     assert ["stream_options" in request for request in model_server.requests] == [True, False, False]
 
 
+async def test_a_server_that_does_not_stream_is_asked_for_a_whole_answer(
+    model_server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
+) -> None:
+    refusal = refuse(501, {"error": {"message": "Streaming is not supported"}})
+    model_server.script = [refusal, refusal, refuse(200, WHOLE), refuse(200, WHOLE)]
+
+    endpoint = endpoint_of(model_server.url, session, clock)
+    answers = [Answer(), Answer()]
+    for answer in answers:
+        await endpoint.ask(REQUEST, answer)
+
+    assert [answer.text for answer in answers] == ["Blue."] * 2
+    assert [request["stream"] for request in model_server.requests] == [True, True, False, False]
+
+
+async def test_a_prompt_that_is_rejected_changes_nothing_for_the_next_one(
+    model_server: FakeModelServer, session: aiohttp.ClientSession, clock: FakeClock
+) -> None:
+    model_server.script = [refuse(400, {"error": "too long: 'a stream of words'"})] * 3
+    endpoint = endpoint_of(model_server.url, session, clock)
+    with pytest.raises(PromptRejectedError, match="too long"):
+        await endpoint.ask(REQUEST, Answer())
+
+    await endpoint.ask(REQUEST, Answer())
+
+    assert "stream_options" in model_server.requests[-1]
+
+
 @pytest.mark.parametrize(
     ("prompt_tokens", "output_tokens"), [(True, 10**12), (0, 0), (-1, -1), (7.0, 2.0), (float("nan"), None)]
 )

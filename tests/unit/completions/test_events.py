@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perllm.completions import events
 from perllm.completions.errors import CompletionError
 from perllm.completions.events import ServerEvent, read_events
 
@@ -30,7 +31,12 @@ async def test_events_are_the_same_however_lines_end_and_the_stream_is_cut(line_
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
 async def test_last_event_may_lack_its_empty_line(end: bytes) -> None:
-    assert await read([b"data: last" + end]) == [b"last"]
+    assert await read([b'data: {"a": 1}' + end]) == [b'{"a": 1}']
+
+
+@pytest.mark.parametrize("content", [b'data: {"a": ', b"data: [DO", b"data: {oops\n"])
+async def test_what_the_end_of_the_stream_cuts_off_is_not_an_event(content: bytes) -> None:
+    assert await read([b"data: x\n\n", content]) == [b"x"]
 
 
 async def test_a_byte_order_mark_is_no_part_of_the_first_field() -> None:
@@ -45,6 +51,8 @@ async def test_an_event_that_is_called_an_error_is_one(content: bytes) -> None:
     assert [event async for event in read_events(flow())] == [ServerEvent(b"{}", is_error=True), ServerEvent(b"x")]
 
 
-async def test_a_line_without_end_is_given_up() -> None:
+@pytest.mark.parametrize("content", [[b"data: ", *[b"x" * 2**20] * 20], [b"data:\n" * 2**15] * 1000])
+async def test_an_event_without_end_is_given_up(content: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "MAX_EVENT_BYTES", 2**20)
     with pytest.raises(CompletionError, match="an event of more than"):
-        await read([b"data: ", *[b"x" * 2**20] * 20])
+        await read(content)

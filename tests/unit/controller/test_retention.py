@@ -8,6 +8,7 @@ import pytest
 from perllm.api import names
 from perllm.api.task_status import EnergyQuality, Observation, TaskPhase, TaskStatus
 from perllm.cluster.pod import PodPhase, read_pod
+from perllm.controller.reconciler import Reconciler
 from perllm.controller.retention import MARGIN_S, Records, may_release
 from perllm.energy.settlement import SETTLING_S
 from unit.controller.one_node_cluster import PODS, Cluster, run_through
@@ -111,6 +112,15 @@ class TestReleases:
         store_learned_state(cluster)
         await asyncio.sleep(1)
         assert finalizers(cluster) == []
+
+    async def test_change_nothing_else_about_the_task(self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+        await run_through(cluster)
+        reconciled = list[object]()
+        monkeypatch.setattr(Reconciler, "_reconcile", lambda _, key: reconciled.append(key))
+        store_learned_state(cluster)
+        await asyncio.sleep(2)
+        assert finalizers(cluster) == []
+        assert not reconciled
 
     async def test_leave_the_finalizers_of_others(self, cluster: Cluster) -> None:
         await run_through(cluster)

@@ -83,6 +83,19 @@ async def test_an_answer_completes_the_task_and_is_learned(cluster: ServedCluste
     assert cluster.parts.learner.summaries("n")["m"].count == 1
 
 
+async def test_the_length_of_a_prompt_is_estimated_by_what_servers_have_counted(cluster: ServedCluster) -> None:
+    for number in range(3):
+        cluster.ask(f"t-{number}", prompt="x" * 4000)
+        await asyncio.sleep(1)
+        cluster.report(f"t-{number}", promptTokens=4000, tokens=30, tokenSource="usage")
+        await asyncio.sleep(1)
+    cluster.ask("next", prompt="x" * 1000)
+    await asyncio.sleep(1)
+    (flight,) = (cluster.parts.ledger.flight(task) for task in cluster.parts.ledger.confirmed)
+    assert flight is not None
+    assert 800 < flight.inference.prompt_tokens < 1000
+
+
 async def test_several_prompts_are_placed_as_a_whole_and_succeed_if_one_was_answered(cluster: ServedCluster) -> None:
     cluster.ask(prompt=None, prompts=["x" * 4000] * 3)
     await asyncio.sleep(2)

@@ -28,7 +28,8 @@ NODES = ["a", "b"]
 class Setting:
     """An extender over nodes a and b with a slot each.
 
-    It knows the tasks of pods whose names begin with t; a pod whose name begins with u may go nowhere.
+    It knows the tasks of pods whose names begin with t; a pod whose name begins with u may go nowhere, nor may one that
+    begins with x, which it does not watch.
     """
 
     def __init__(
@@ -80,6 +81,8 @@ async def setting() -> AsyncIterator[Setting]:
         name = pod["metadata"]["name"]
         if name.startswith("u"):
             return Unplaceable("annotation perllm.io/model is missing")
+        if name.startswith("x"):
+            return Unplaceable("not one of config.namespaces", is_watched=False)
         return make_request(f"task-{name}") if name.startswith("t") else None
 
     api, registry = FakeApiServer(), CollectorRegistry()
@@ -249,3 +252,9 @@ async def test_a_pod_that_may_go_nowhere_says_why_and_waits_for_a_change_of_it(s
     assert answer["FailedAndUnresolvableNodes"]["a"] == "excluded by PerLLM: annotation perllm.io/model is missing"
     assert (answer["Error"], setting.errors("filter")) == ("", 0)
     assert "uid-u1" in setting.retries
+
+
+async def test_a_pod_that_is_not_watched_is_not_remembered(setting: Setting) -> None:
+    answer = await setting.filter("x1")
+    assert "not one of config.namespaces" in answer["FailedAndUnresolvableNodes"]["a"]
+    assert "uid-x1" not in setting.retries

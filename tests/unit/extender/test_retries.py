@@ -7,7 +7,7 @@ import pytest
 
 from perllm.api import names
 from perllm.cluster.client import ApiError
-from perllm.extender.retries import LOOK_S, MAX_PAUSE_S, MAX_RETRIED, Retries
+from perllm.extender.retries import LOOK_S, MAX_EXAMINED, MAX_PAUSE_S, MAX_RETRIED, Retries
 from perllm.placement.request import PlacementRequest
 from unit.cluster.fake_api import FakeApiServer
 from unit.cluster.queues import make_writes
@@ -39,9 +39,12 @@ class Waiting:
         self.asked += 1
         return bool(request.tiers & self.room)
 
-    def reject(self, name: str, tiers: frozenset[str] = EVERYWHERE, due_s: float = 1060.0) -> None:
+    def reject(
+        self, name: str, tiers: frozenset[str] = EVERYWHERE, due_s: float = 1060.0, *, tokens: int = 100, size: int = 0
+    ) -> None:
         self.api.store(f"/api/v1/namespaces/lab/pods/{name}")
-        self.retries.note_rejected(f"uid-{name}", f"lab/{name}", make_request(f"uid-{name}", tiers=tiers, due_s=due_s))  # type: ignore[arg-type]
+        request = make_request(f"uid-{name}", tiers=tiers, due_s=due_s, output_tokens=tokens, input_bytes=size)  # type: ignore[arg-type]
+        self.retries.note_rejected(f"uid-{name}", f"lab/{name}", request)
 
     async def run(self, seconds: float) -> None:
         if not self.tasks:
@@ -111,13 +114,32 @@ async def test_the_most_urgent_pods_come_first_and_few_at_a_time(waiting: Waitin
     assert waiting.retried == [f"p{3 * MAX_RETRIED - 1 - number}/status" for number in range(MAX_RETRIED)]
 
 
-async def test_of_pods_that_ask_for_the_same_one_is_examined(waiting: Waiting) -> None:
+async def test_of_pods_that_ask_for_the_same_room_one_is_examined(waiting: Waiting) -> None:
     for number in range(100):
-        waiting.reject(f"p{number}", IN_CLOUD, due_s=1000.0 + number)
+        waiting.reject(f"p{number}", IN_CLOUD, due_s=1000.0 + number, tokens=100 + number)
     waiting.reject("q", due_s=9000.0)
     waiting.room = {EDGE}
     await waiting.run(1.5 * LOOK_S)
     assert (waiting.retried, waiting.asked) == (["q/status"], 2)
+
+
+async def test_urgent_pods_without_room_keep_none_from_the_room_that_there_is(waiting: Waiting) -> None:
+    for number in range(3 * MAX_EXAMINED):
+        waiting.reject(f"p{number}", IN_CLOUD, due_s=1000.0 + number, size=number)
+    waiting.reject("q", due_s=9000.0)
+    waiting.room = {EDGE}
+    await waiting.run(4.5 * LOOK_S)
+    assert waiting.retried == ["q/status"]
+    assert waiting.asked <= 4 * MAX_EXAMINED
+
+
+async def test_pods_that_kube_scheduler_still_rejects_cost_one_decision_a_look(waiting: Waiting) -> None:
+    waiting.room = {EDGE}
+    for number in range(100):
+        waiting.reject(f"p{number}", tokens=100 + number)
+    await waiting.run(20.25 * LOOK_S)
+    assert len(waiting.retried) > 100
+    assert waiting.asked == 20
 
 
 async def test_a_pod_that_may_go_nowhere_is_retried_only_when_it_has_changed(waiting: Waiting) -> None:

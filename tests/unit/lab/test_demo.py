@@ -1,18 +1,23 @@
 import shlex
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from perllm.api.task_status import RunsAs
+from perllm.config import Config
 from perllm.submission.command import submit
 from perllm_lab.cli import cluster, main
 from perllm_lab.cli.cluster import EXAMPLE_REQUEST
-from perllm_lab.demo import DemoSettings, SchedulerRun, find_receipt_s, find_start_s
+from perllm_lab.demo import CONTENDERS, DemoSettings, report_results
+from perllm_lab.demo_forecast import SchedulerRun, find_receipt_s, find_start_s
 from perllm_lab.lab import LabSettings
-from perllm_lab.report.results import FleetEnergy
+from perllm_lab.report.progress import Display
+from perllm_lab.report.results import FleetEnergy, RequestResult
 from perllm_lab.trace_replay import as_tasks
 from perllm_lab.workload.requests import Request
 from unit.placement.records import make_decision
@@ -47,6 +52,23 @@ def test_a_lab_has_agents_unless_asked_otherwise(
     result = CliRunner().invoke(main, ["up", *options])
     assert result.exit_code == 0, result.output
     assert [one.has_agents for one in asked] == [has_agents]
+
+
+@pytest.mark.parametrize(("options", "name"), [((), "cs-ucb"), (("--policy", "cs-ucb-table"), "cs-ucb-table")])
+def test_a_lab_runs_the_policy_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], name: str
+) -> None:
+    asked: list[LabSettings] = []
+
+    async def run_lab(settings: LabSettings, *_: object, fresh: bool) -> None:
+        asked.append(settings)
+
+    monkeypatch.setattr(cluster, "_up", run_lab)
+    result = CliRunner().invoke(main, ["up", *options])
+    assert result.exit_code == 0, result.output
+    (config,) = (one.operator_config for one in asked)
+    assert config is not None
+    assert Config.model_validate(config).policy.name == name
 
 
 def test_the_example_that_a_lab_prints_is_a_command_that_there_is() -> None:
@@ -95,3 +117,15 @@ def test_the_receipt_of_requests_is_the_median_since_they_were_sent() -> None:
     ]
     assert find_receipt_s(replace(make_run(), objects=tasks)) == 2.0
     assert find_receipt_s(make_run()) == 0.0
+
+
+def test_what_the_demo_reports_fits_80_columns() -> None:
+    request = Request("task-0", "chat", 0.0, 100, 20, 400, 10.0)
+    runs = [RequestResult(request, tier, latency_s, 5321.0) for tier in ("edge", "cloud") for latency_s in (5.0, 20.0)]
+    fleet = FleetEnergy(75000.0, 100.0, 60.0)
+    console = Console(width=80, record=True, file=StringIO())
+    report_results({name: replace(make_run(), runs=runs, fleet=fleet) for name in CONTENDERS}, Display(console))
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    for other in CONTENDERS[1:]:
+        assert any(line.startswith(f"cs-ucb met as many deadlines as {other}") for line in lines)

@@ -1,3 +1,7 @@
+from math import inf
+
+import pytest
+
 from perllm_lab.lateness import Lateness, find_shortage, measure_lateness
 from perllm_lab.workload.requests import Request
 
@@ -5,9 +9,24 @@ REQUESTS = [Request(f"task-{number}", "chat", 0.0, 100, 20, 400, deadline_s=10.0
 
 
 def test_what_is_seldom_late_is_not_late() -> None:
-    lateness = measure_lateness([0.0] * 99 + [5.0], [0.1] * 100, [])
+    lateness = measure_lateness([0.0] * 99 + [5.0], [0.1] * 100, [], operator_late={})
 
     assert lateness.worst == ("the API server answered", 0.1)
+
+
+@pytest.mark.parametrize(
+    ("counts", "late_s"),
+    [
+        ({0.1: 100.0, 0.5: 100.0, inf: 100.0}, 0.095),
+        ({0.1: 90.0, 0.5: 100.0, inf: 100.0}, 0.3),
+        ({0.1: 90.0, 0.5: 94.0, inf: 100.0}, 0.5),
+    ],
+)
+def test_the_operator_is_late_if_its_event_loop_is(counts: dict[float, float], late_s: float) -> None:
+    what, worst_s = measure_lateness([0.0], [0.0], [0.0], operator_late=counts).worst
+
+    assert what == "the operator worked"
+    assert worst_s == pytest.approx(late_s)
 
 
 def test_a_machine_that_keeps_up_is_fast_enough() -> None:

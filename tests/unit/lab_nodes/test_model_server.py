@@ -227,6 +227,13 @@ async def test_the_metrics_have_the_names_of_vllm():
             task.cancel()
 
 
+async def test_a_server_may_have_no_metrics():
+    async with serve(WARM) as client:
+        await client.control("server/hide-load")
+        assert (await client.get("/metrics"))[0] == 404
+        assert (await client.complete()).status == 200
+
+
 async def test_the_server_lists_its_model():
     async with serve() as client:
         _, page = await client.get("/v1/models")

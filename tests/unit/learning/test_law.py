@@ -48,6 +48,13 @@ def test_a_figure_far_off_is_found_by_runs_that_each_say_little_about_it() -> No
     assert law.coefficients[0, 1] == pytest.approx(truth[1], rel=0.3)
 
 
+def test_a_type_many_times_as_fast_as_its_figures_is_known_from_tasks_that_are_all_alike() -> None:
+    law, truth = make_law(0), np.array(PRIOR) / 20.0
+    for _ in range(30):
+        law.learn(0, TASK, float(truth @ TASK))
+    assert predict(law, 0) == pytest.approx(float(truth @ TASK), rel=0.05)
+
+
 def test_features_are_those_of_continuous_batching() -> None:
     assert latency_features(2000, 0, 300, 1).tolist() == [1, 2, 3, 0, 0]
     assert latency_features(2000, 500, 300, 5).tolist() == [1, 2.5, 3, 12, 0]

@@ -389,6 +389,14 @@ class TestRecentOutcomes:
         recent = RecentOutcomes(recent.ids, recent.times_s, recent.since_s)
         assert all(recent.contains(task_id, finished_s) for task_id, finished_s in outcomes)
 
+    def test_know_ids_as_a_whole(self) -> None:
+        recent = RecentOutcomes(["task-1", "task-22"], [100.0, 101.0], 0.0)
+        recent.add("uid-of-a-long-name", 102.0)
+        assert recent.ids == ["task-1", "task-22", "uid-of-a-long"]
+        assert recent.times_s == [100.0, 101.0, 102.0]
+        asked = ("task-1", "task-22", "uid-of-a-long", "uid-of-a-long-one", "task", "ask-1", "task-2", "")
+        assert [recent.contains(one, 103.0) for one in asked] == [True] * 4 + [False] * 4
+
     def test_take_no_late_outcome_for_known(self) -> None:
         recent = RecentOutcomes()
         for number in range(CAPACITY + 10):

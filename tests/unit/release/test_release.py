@@ -13,7 +13,9 @@ from chart_generator.metadata import read_version
 ROOT = Path(__file__).parents[3]
 VERSION = read_version(ROOT)
 IMAGE = "registry.example.com/team/perllm"
+ATTACHED = [f"dist/perllm-{VERSION}{kind}" for kind in (".tgz", "-py3-none-any.whl", ".sbom.json")]
 NO_DIGEST = f"sha256:{'0' * 64}"
+COMMITTED_S = 1_750_000_000
 SETTINGS = {
     "REGISTRY": "registry.example.com/team",
     "BASE_IMAGE": f"python:3.13-slim@sha256:{'a' * 64}",
@@ -24,7 +26,8 @@ SETTINGS = {
 
 def git(project: Path, *arguments: str) -> None:
     identity = ["-c", "user.name=Jo", "-c", "user.email=jo@example.com"]
-    subprocess.run(["git", *identity, *arguments], cwd=project, check=True, capture_output=True)
+    environment = os.environ | {"GIT_COMMITTER_DATE": f"@{COMMITTED_S} +0000"}
+    subprocess.run(["git", *identity, *arguments], cwd=project, env=environment, check=True, capture_output=True)
 
 
 @pytest.fixture
@@ -35,7 +38,7 @@ def project(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / ".gitignore").write_text("dist/\n")
     (tmp_path / "CHANGELOG.md").write_text(
-        f"## Unreleased\n\nTo come.\n\n## {VERSION} - today\n\nNew.\n\n## 0.0.1 - once\n"
+        f"## Unreleased\n\nTo come.\n\n## {VERSION} - 2026-01-02\n\nNew.\n\n## 0.0.1 - once\n"
     )
     git(tmp_path, "init", "--quiet")
     git(tmp_path, "add", "--all")
@@ -62,14 +65,15 @@ def test_dry_run_prints_what_would_be_pushed_and_signed(project: Path) -> None:
         "helm package dist/chart --destination",
         f"helm push dist/perllm-{VERSION}.tgz oci://registry.example.com/team/charts",
         f"cosign sign --yes {chart}",
-        f"cosign sign-blob --yes dist/perllm-{VERSION}.tgz",
         ".venv/bin/python -m hatchling build",
         "docker buildx imagetools inspect",
+        *[f"cosign sign-blob --yes {file}" for file in ATTACHED],
     ]
     assert "--platform linux/amd64,linux/arm64" in commands[0]
     assert "--sbom=true --provenance=mode=max" in commands[0]
     assert f"BASE_IMAGE={SETTINGS['BASE_IMAGE']}" in commands[0]
     assert "nothing was pushed or signed" in done.stdout
+    assert f"attach   dist/image.json, {' '.join(ATTACHED)}, with their signatures" in done.stdout
 
 
 def test_released_chart_installs_the_released_image_and_names_its_home(project: Path) -> None:
@@ -82,6 +86,12 @@ def test_released_chart_installs_the_released_image_and_names_its_home(project: 
     assert values["scheduler"]["image"]["digest"] == ""
     assert chart["home"] == SETTINGS["PROJECT_URL"]
     assert chart["maintainers"] == [{"name": "Jo Doe", "email": "jo@example.com"}]
+
+
+def test_files_of_the_chart_have_the_time_of_the_commit(project: Path) -> None:
+    release(project)
+
+    assert {path.stat().st_mtime for path in (project / "dist/chart").rglob("*")} == {COMMITTED_S}
 
 
 def test_notes_are_the_section_of_the_version(project: Path) -> None:
@@ -124,9 +134,10 @@ def test_only_a_commit_with_the_tag_of_its_version_is_released(project: Path) ->
     assert f"git tag v{VERSION}" in release(project).stderr
 
 
-def test_only_a_version_in_the_changelog_is_released(project: Path) -> None:
-    (project / "CHANGELOG.md").write_text("## Unreleased\n")
+@pytest.mark.parametrize("section", ["", f"## {VERSION} - not released\n", f"## {VERSION}9 - 2026-01-02\n"])
+def test_only_a_version_with_a_date_in_the_changelog_is_released(project: Path, section: str) -> None:
+    (project / "CHANGELOG.md").write_text(f"## Unreleased\n\n{section}")
     git(project, "commit", "--quiet", "--all", "--message", "Second")
     git(project, "tag", "--force", f"v{VERSION}")
 
-    assert f"no section '## {VERSION} - DATE'" in release(project).stderr
+    assert f"no section '## {VERSION} - YYYY-MM-DD'" in release(project).stderr

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from perllm_lab.policies import policy_names
 from perllm_lab.report.conclusion import conclude
 from perllm_lab.report.digest import digest_run
 from perllm_lab.report.document import build_document
@@ -158,11 +159,16 @@ def test_a_verdict_states_only_differences_that_seeds_agree_on(build_run: Builde
 
 
 def test_the_terminal_shows_a_row_in_80_columns(build_run: Builder) -> None:
-    runs = [build_run([IN] * hits + [LATE] * (10 - hits), policy="cs-ucb-table", seed=hits) for hits in (5, 6, 7)]
+    policy = max(policy_names(), key=len)
+    runs = [build_run([IN] * hits + [LATE] * (10 - hits), policy=policy, seed=hits) for hits in (5, 6, 7)]
+    document = document_of(runs, {})
+    document["policies"][policy]["0.9"]["fleet_j_per_hit"] = {"mean": 12345.0, "high": 13579.0, "seeds": [14567.0]}
     console = Console(width=80, record=True, file=StringIO())
-    console.print(headline_table(document_of(runs, {})))
-    lines = console.export_text().splitlines()
-    assert len(lines) == 3
+    console.print(headline_table(document))
+    *_, heading, row = lines = console.export_text().splitlines()
+    assert (len(lines), heading.split()) == (4, ["load", "0.9"])
+    assert row.split()[:2] == [policy, "0.667"]
+    assert "12,345 ±1,234 14,567" in row
     assert max(map(len, lines)) <= 80
 
 

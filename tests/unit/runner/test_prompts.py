@@ -83,13 +83,14 @@ def test_a_request_that_no_task_can_make_is_refused(tmp_path: Path, request_: di
         collect_prompts([], [tmp_path / "x.jsonl"], None, None)
 
 
-def test_a_file_may_hold_an_array_and_the_case_of_its_ending_does_not_matter(tmp_path: Path) -> None:
+def test_a_file_may_hold_an_array_or_lines_and_the_case_of_its_ending_does_not_matter(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('[{"prompt": "a"},\n {"messages": [{"role": "user", "content": "b"}]}]')
     (tmp_path / "b.JSONL").write_text('{"prompt": "c"}')
+    (tmp_path / "c.ndjson").write_text('{"prompt": "d"}')
 
-    files = [tmp_path / "a.json", tmp_path / "b.JSONL"]
+    files = [tmp_path / "a.json", tmp_path / "b.JSONL", tmp_path / "c.ndjson"]
 
-    assert collect_prompts([], files, None, None) == (user("a"), user("b"), user("c"))
+    assert collect_prompts([], files, None, None) == (user("a"), user("b"), user("c"), user("d"))
 
 
 @pytest.mark.parametrize(
@@ -140,6 +141,24 @@ def test_only_newlines_end_a_line_and_a_byte_order_mark_is_none_of_the_prompt(tm
     (tmp_path / "x.jsonl").write_bytes('\ufeff{"prompt": "a\u2028b"}\r\n{"prompt": "c"}'.encode())
 
     assert collect_prompts([], [tmp_path / "x.jsonl"], None, None) == (user("a\u2028b"), user("c"))
+
+
+def read_stdin(text: str) -> list[tuple[str | None, object]]:
+    prompts = collect_prompts([], [], io.BytesIO(text.encode()), None)
+    return [(prompt.id, prompt.messages[-1]["content"]) for prompt in prompts]
+
+
+def test_standard_input_has_objects_if_its_first_line_is_one() -> None:
+    request = '{"custom_id": "b", "body": {"messages": [{"role": "user", "content": "y"}]}}'
+
+    assert read_stdin(f'\n{{"prompt": "x", "id": "a"}}\n{request}\n') == [("a", "x"), ("b", "y")]
+    with pytest.raises(PromptError, match="standard input, line 2, is not valid JSON"):
+        read_stdin('{"prompt": "x"}\nplain\n')
+
+
+@pytest.mark.parametrize("line", ["{", "5", '["prompt"]', '{"broken": "JSON"}'])
+def test_a_prompt_on_standard_input_may_look_like_json(line: str) -> None:
+    assert read_stdin(f'{line}\n{{"prompt": "x"}}\n') == [(None, line), (None, '{"prompt": "x"}')]
 
 
 def test_other_encodings_are_refused() -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from perllm.api.task_status import RunsAs
 from perllm_lab import simulate
 from perllm_lab.campaign import runs
 from perllm_lab.campaign.files import write_atomically
@@ -39,7 +38,8 @@ def simple(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_writes_results_and_a_report_and_shows_the_headline_figures(tmp_path: Path) -> None:
     out = tmp_path / "out"
     asked = ["simulate", "--policies", "a,b", "--load", "0.3,0.9", "--seeds", "2", "--seed-base", "7", "--tasks", "60"]
-    result = CliRunner().invoke(main, [*asked, "--hints", "0.5", "--pod-start", "0.25", "--out", str(out)])
+    pods = ["--work", "pods", "--pod-start", "0.25"]
+    result = CliRunner().invoke(main, [*asked, *pods, "--hints", "0.5", "--out", str(out)])
     assert result.exit_code == 0, result.output
     document = json.loads((out / "results.json").read_text())
     assert (list(document["policies"]), document["loads"], document["seeds"]) == (["a", "b"], [0.3, 0.9], [7, 8])
@@ -56,7 +56,7 @@ def test_it_writes_results_and_a_report_and_shows_the_headline_figures(tmp_path:
 @pytest.mark.usefixtures("simple")
 def test_the_command_on_the_page_makes_the_same_results(tmp_path: Path) -> None:
     asked = ["simulate", "--policies", "a,b", "--load", "0.3,0.9", "--seeds", "2", "--tasks", "60", "--model-load"]
-    assert CliRunner().invoke(main, [*asked, "--work", "requests", "--out", str(tmp_path)]).exit_code == 0
+    assert CliRunner().invoke(main, [*asked, "--work", "pods", "--out", str(tmp_path)]).exit_code == 0
     command = re.search(r"<pre>perllm-lab (.*)</pre>", (tmp_path / "report.html").read_text())
     first = json.loads((tmp_path / "results.json").read_text())
     assert command is not None
@@ -74,6 +74,7 @@ def test_the_command_on_the_page_makes_the_same_results(tmp_path: Path) -> None:
         (["--scenario", "nowhere"], "no scenario nowhere"),
         (["--trace", "synthetic:poems"], "no synthetic trace 'poems'"),
         (["--policies", "nobody"], "no policy nobody; known: "),
+        (["--pod-start", "1"], "requests have no pod that starts"),
         (["--work", "both"], "'both' is not one of 'pods', 'requests'"),
     ],
 )
@@ -112,7 +113,7 @@ def test_options_take_the_place_of_what_the_scenario_says(tmp_path: Path) -> Non
 
 @pytest.mark.usefixtures("simple")
 def test_results_say_what_tasks_ran_as(tmp_path: Path) -> None:
-    for options, kind in (((), "pod"), (("--work", "requests"), "request")):
+    for options, kind in (((), "request"), (("--work", "pods"), "pod")):
         asked = ["simulate", "--policies", "a", "--seeds", "1", "--tasks", "60", *options, "--out", str(tmp_path)]
         assert CliRunner().invoke(main, asked).exit_code == 0
         assert json.loads((tmp_path / "results.json").read_text())["setting"]["runs_as"] == kind
@@ -123,7 +124,7 @@ def test_results_say_what_tasks_ran_as(tmp_path: Path) -> None:
 def test_servers_have_their_model_loaded_unless_asked_otherwise(
     tmp_path: Path, resident: bool | None, loaded: bool
 ) -> None:
-    settings = SimulateSettings("modern", "a", tmp_path, runs_as=RunsAs.REQUEST, resident=resident)
+    settings = SimulateSettings("modern", "a", tmp_path, resident=resident)
     assert {node.resident for node in make_experiment(settings).scenario.nodes()} == {loaded}
 
 

@@ -2,46 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-import pytest
-import pytest_asyncio
-
 from e2e.annotated import build_template, wait_event
-from e2e.devices import CLAIM, SETTINGS, build_claiming_spec, create_claim_template, has_devices, publish_devices
-from e2e.kueue_lab import KueueLab, create_queue, delete_queue
-from e2e.pair import EDGE_SLOTS, write_pair
+from e2e.devices import CLAIM, build_claiming_spec, create_claim_template, has_devices
+from e2e.pair import EDGE_SLOTS
 from e2e.stage import Stage, wait_until
 from perllm.api import names
 from perllm.cluster.client import Object
 from perllm.kueue.workload import QUEUE_LABEL
 from perllm.placement.decision import read_record
-from perllm_lab.lab import LabSettings
-from perllm_lab.workload.scenarios import load_scenario
 
 BACKOFF_S = 2.0
 """kube-scheduler's longest pause after a failure."""
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def lab(binaries: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[KueueLab]:
-    """A lab with Kueue, and a device of the node in the cloud."""
-    scenario = write_pair(tmp_path_factory.mktemp("scenario"))
-    config = {"annotated_pods": {"annotate_results": True}, "nodes": SETTINGS}
-    settings = LabSettings(scenario, 3.0, operator_config=config, has_agents=True)
-    async with KueueLab(binaries, load_scenario(scenario), tmp_path_factory.mktemp("lab"), settings) as lab:
-        if has_devices():
-            (cloud,) = (node.name for node in lab.scenario.nodes() if node.tier == "cloud")
-            await publish_devices(lab.client, cloud, 1)
-        yield lab
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def queue(stage: Stage) -> AsyncIterator[str]:
-    yield await create_queue(stage)
-    await delete_queue(stage)
 
 
 async def create(stage: Stage, api: str, kind: str, name: str, spec: Object, **labels: str) -> None:

@@ -3,25 +3,16 @@
 import asyncio
 from dataclasses import dataclass
 
-import pytest
-
-from e2e.pair import EDGE_SLOTS, write_pair
+from e2e.pair import EDGE_SLOTS
 from e2e.stage import Stage, condition, wait_until
 from perllm.api import names
 from perllm.cluster.client import Object
 from perllm.doctor.tasks import ANNOTATED_PODS, check_scheduled_pods
-from perllm_lab.lab import LabSettings
 from perllm_lab.workload.manifests import pod_manifest
 from perllm_lab.workload.requests import Request
 
 MAX_RACES = 12
 FULL = f"Insufficient {names.GPU_RESOURCE}"
-
-
-@pytest.fixture(scope="module")
-def lab_settings(tmp_path_factory: pytest.TempPathFactory) -> LabSettings:
-    scenario = write_pair(tmp_path_factory.mktemp("scenario"))
-    return LabSettings(scenario, 3.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +78,7 @@ async def wait_phase(stage: Stage, name: str, phase: str) -> Object:
 
 
 async def test_slots_that_it_has_taken_are_waited_for_and_the_reason_is_said(stage: Stage) -> None:
+    refused = await stage.metric("perllm_pods_refused_total")
     taken = [f"taken-{number}" for number in range(EDGE_SLOTS)]
     await HeedlessScheduler(stage).occupy(node_of(stage, "edge"), taken)
     await stage.create("task", tiers=["edge"])
@@ -101,10 +93,11 @@ async def test_slots_that_it_has_taken_are_waited_for_and_the_reason_is_said(sta
     done = (await stage.wait_final("task", timeout_s=60))["status"]
     assert (done["phase"], done["nodeName"], done["attempts"]) == ("Succeeded", node_of(stage, "edge"), 1)
     await wait_phase(stage, "annotated", "Succeeded")
-    assert await stage.metric("perllm_pods_refused_total") == 0
+    assert await stage.metric("perllm_pods_refused_total") == refused
 
 
 async def test_of_pods_that_race_for_a_slot_the_node_refuses_the_later_one_and_the_task_is_done(stage: Stage) -> None:
+    before = await stage.metric("perllm_pods_refused_total")
     scheduler, edge, refused = HeedlessScheduler(stage), node_of(stage, "edge"), 0
     for number in range(MAX_RACES):
         pods = [f"rush-{number}-{index}" for index in range(EDGE_SLOTS)]
@@ -121,7 +114,8 @@ async def test_of_pods_that_race_for_a_slot_the_node_refuses_the_later_one_and_t
         if refused:
             break
     print(f"\nraces until the node refused the pod of a task: {number + 1}")
-    assert refused == await stage.metric("perllm_pods_refused_total") > 0
+    assert refused > 0
+    assert await stage.metric("perllm_pods_refused_total") == before + refused
     assert await stage.metric("perllm_ledger_drift") == 0
 
 

@@ -3,30 +3,38 @@
 import asyncio
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from e2e.stage import Stage, wait_until
 from perllm.api import names
 from perllm.api.prompt import MAX_PROMPT_LENGTH
 from perllm.api.report import RunReport, parse_run_report
 from perllm.cluster.client import Object
-from perllm_lab.lab import Lab, LabSettings
+from perllm_lab.lab import Lab
 
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
-SERVER_URL = "http://$(NODE_IP):8000/v1"
 PROMPT = 'Which is "the" largest of $(NODE_IP)? [[lab task=hello prompt=20 output=16 bytes=100]]'
 
 LONGEST = "\x01" * MAX_PROMPT_LENGTH
 """Takes the most room in JSON: six bytes a character."""
 
 
-@pytest.fixture(scope="module")
-def lab_settings() -> LabSettings:
-    runner = {"server_url": SERVER_URL, "image": "registry.example.com/perllm/perllm:0.1.0"}
-    return LabSettings("modern", 1.0, operator_config={"runner": runner}, has_agents=True)
+@pytest_asyncio.fixture(loop_scope="session")
+async def agents_stopped(stage: Stage, lab: Lab) -> AsyncIterator[None]:
+    """No agent runs, and the operator knows; the test may start them itself."""
+    log_start = lab.operator_log.stat().st_size
+    await lab.agents.stop()
+    await wait_logged(stage, "no model server takes requests", log_start)
+    log_start = lab.operator_log.stat().st_size
+    yield
+    if not lab.agents.running:
+        await lab.agents.start()
+        await wait_logged(stage, "model servers take requests", log_start)
 
 
 async def create(stage: Stage, name: str, prompt: str = PROMPT) -> None:
@@ -50,12 +58,6 @@ async def wait_logged(stage: Stage, words: str, log_start: int) -> None:
     await wait_until(is_logged, timeout_s=30.0)
 
 
-async def stop_agents(stage: Stage) -> None:
-    log_start = stage.lab.operator_log.stat().st_size
-    await stage.lab.agents.stop()
-    await wait_logged(stage, "no model server takes requests", log_start)
-
-
 def run_container(pod: Object, url: str, report_file: Path) -> RunReport | None:
     """Run the container of a runner pod as kubelet does, with a model server at `url`; return its report."""
     report_file.touch()
@@ -68,10 +70,11 @@ def run_container(pod: Object, url: str, report_file: Path) -> RunReport | None:
     return parse_run_report(report_file.read_text())
 
 
-async def test_five_lines_run_as_a_pod_while_no_agent_is_there(stage: Stage, lab: Lab, tmp_path: Path) -> None:
+async def test_five_lines_run_as_a_pod_while_no_agent_is_there(
+    stage: Stage, lab: Lab, agents_stopped: None, tmp_path: Path
+) -> None:
     before = await stage.learned()
     await lab.client.patch(f"/api/v1/namespaces/{stage.namespace}", {"metadata": {"labels": RESTRICTED}})
-    await stop_agents(stage)
     await create(stage, "hello")
     await stage.wait_bound(1, timeout_s=30.0)
     await lab.operator.kill()
@@ -95,8 +98,8 @@ async def test_five_lines_run_as_a_pod_while_no_agent_is_there(stage: Stage, lab
     assert report.text
 
 
+@pytest.mark.usefixtures("agents_stopped")
 async def test_the_longest_prompt_reaches_a_node(stage: Stage) -> None:
-    await stop_agents(stage)
     await create(stage, "long", LONGEST)
     task = await stage.wait_final("long", timeout_s=60.0)
     assert (task["status"]["phase"], task["status"]["runsAs"]) == ("Succeeded", "pod")

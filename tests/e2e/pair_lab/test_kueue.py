@@ -1,17 +1,15 @@
 """Tasks under the quota of a real Kueue: its queues, its preemption and its flavors decide which of them may run."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import pytest
 import pytest_asyncio
 
 from e2e.annotated import build_template, wait_event
-from e2e.kueue_lab import KueueLab, create_queue, delete_queue
+from e2e.kueue_lab import KueueLab
 from e2e.stage import Stage, condition, wait_until
 from perllm.api import names
 from perllm.cluster.client import Object
@@ -22,32 +20,21 @@ from perllm.kueue.workload import (
     priority_classes_path,
     workloads_path,
 )
-from perllm_lab.lab import LabSettings
 from perllm_lab.workload.manifests import task_manifest
 from perllm_lab.workload.requests import Request
-from perllm_lab.workload.scenarios import load_scenario
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 URGENT = "urgent"
 LONG = 250
 SECOND_S = 1.1
 """Kueue orders what has the same priority by times of creation, which are in whole seconds."""
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def lab(binaries: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[KueueLab]:
-    settings = LabSettings("modern", 3.0, has_agents=True, operator_config={"kueue": {"enabled": True}})
-    async with KueueLab(binaries, load_scenario("modern"), tmp_path_factory.mktemp("lab"), settings) as lab:
-        urgent = {"apiVersion": API_VERSION, "kind": "WorkloadPriorityClass", "metadata": {"name": URGENT}}
-        await lab.client.post(priority_classes_path(), urgent | {"value": 10_000})
-        yield lab
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def queue(stage: Stage) -> AsyncIterator[str]:
-    """A queue with quota for one task, on edge nodes."""
-    yield await create_queue(stage)
-    await delete_queue(stage)
+@pytest_asyncio.fixture(scope="module", autouse=True, loop_scope="session")
+async def urgent(lab: KueueLab) -> None:
+    """A class of priority above that of other tasks."""
+    urgent = {"apiVersion": API_VERSION, "kind": "WorkloadPriorityClass", "metadata": {"name": URGENT}}
+    await lab.client.post(priority_classes_path(), urgent | {"value": 10_000})
 
 
 async def test_three_tasks_with_quota_for_one_run_one_after_the_other(stage: Stage, queue: str) -> None:
@@ -117,7 +104,7 @@ async def test_an_annotated_job_that_a_task_preempts_runs_again(stage: Stage, qu
 
 
 async def test_served_tasks_take_turns_and_one_that_is_preempted_is_asked_again(stage: Stage, queue: str) -> None:
-    await create_served(stage, "low", queue, maxTokens=2000)
+    await create_served(stage, "low", queue, maxTokens=800)
     await stage.wait_status("low", lambda status: status.get("nodeName") is not None)
     await create_served(stage, "high", queue, maxTokens=16, priority=100)
     tasks = await stage.wait_all_final(["low", "high"], timeout_s=120.0)

@@ -13,16 +13,10 @@ from e2e.stage import Stage, wait_until
 from perllm.api import names
 from perllm.cli import main
 from perllm_lab.kubernetes.prometheus import Prometheus, ScrapeTarget
-from perllm_lab.lab import LabSettings
 from perllm_lab.workload.manifests import served_task_manifest, task_manifest
 
 TASKS = 20
 SCRAPE_S = 1.0
-
-
-@pytest.fixture(scope="module")
-def lab_settings() -> LabSettings:
-    return LabSettings("modern", 1.0, has_agents=True, operator_config={"bill": {"label": "team"}})
 
 
 async def bill(prometheus: Prometheus, by: str) -> dict[str, Any]:

@@ -2,11 +2,7 @@
 
 from collections import Counter
 
-import pytest
-
 from e2e.stage import Stage
-
-pytestmark = pytest.mark.alone
 
 BURST = 60
 # By published figures the two H100 are by far the best and full batches take the least energy, but one alone is slower.

@@ -5,24 +5,16 @@ import time
 from collections import Counter
 from datetime import datetime
 
-import pytest
-
 from e2e.requests import synthetic_requests
 from e2e.stage import Stage, condition, wait_until
 from perllm.api import names
 from perllm.api.task_status import RunsAs
 from perllm.cluster.client import Object
-from perllm_lab.lab import LabSettings
 
 TASKS = 60
 FREE_S = 1.0
 CLOCK_S = 0.1
 FIVE_LINES = {"model": "llama-3.1-8b", "deadline": "20s", "prompt": "Which is the largest planet?"}
-
-
-@pytest.fixture(scope="module")
-def lab_settings() -> LabSettings:
-    return LabSettings("modern", 1.0, has_agents=True)
 
 
 def requests_in_truth(stage: Stage) -> Counter[str]:

@@ -1,20 +1,22 @@
 """A trace on the real control plane by three schedulers, against what the simulator predicts and against each other.
 
-Each scheduler has a lab of its own: nodes with no model loaded, an operator that has learned nothing. The simulator
+Each scheduler finds nodes with no model loaded, and an operator that has learned nothing. The simulator
 takes from the run how long this control plane needs from sending a request to the start of its container (two medians:
 until the decision that binds it, and from there); everything else is the lab's scenario.
 Energy per task is the ground truth of all runs, ended ones too, and of moving inputs, per task in time.
 """
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import nan
-from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 import pytest_asyncio
+import yaml
 
 from e2e.requests import trace_requests
 from e2e.stage import Stage, open_stage, wait_until
@@ -22,7 +24,7 @@ from perllm.api import names
 from perllm.cluster.times import parse_time_s
 from perllm.placement.decision import read_record
 from perllm_lab.baselines.tuned import find_parameters, load_tuned
-from perllm_lab.lab import Lab, LabSettings
+from perllm_lab.lab import Lab
 from perllm_lab.lab_forecast import Figures, LabConditions, forecast, observe
 from perllm_lab.policies import EXTENDED, build_scheduler
 from perllm_lab.report.results import join_runs
@@ -30,12 +32,8 @@ from perllm_lab.trace_replay import FINAL_PHASES, SubmissionKind, TraceReplay, a
 from perllm_lab.workload.requests import Request
 from perllm_lab.workload.scenarios import load_scenario
 
-pytestmark = pytest.mark.alone
-
 SCENARIO = load_scenario("modern")
 TASKS = 200
-SPEED = 2.5
-SCRAPE_S = 0.5
 SEEDS = 5
 TOLERANCE = 0.10
 HIT_MARGIN = 0.02
@@ -63,30 +61,39 @@ def requests() -> list[Request]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def trials(
-    binaries: dict[str, Path], requests: list[Request], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Trial]:
+async def trials(lab: Lab, requests: list[Request]) -> dict[str, Trial]:
     """Replay by every scheduler, one after the other; cs-ucb-table with the parameters tuned in the simulator."""
     tuned = dict(find_parameters(load_tuned(), f"{PAPER}{EXTENDED}", SCENARIO.name))
     configurations = {OURS: {"name": OURS}, PAPER: {"name": PAPER, "cs_ucb_table": tuned}, PLAIN: {}}
-    found = {}
+    found, speed = {}, lab.settings.speed
     for name, policy in configurations.items():
         # The policies are compared, so each decides by itself what it rejects.
-        config = {"policy": policy, "admission": {"min_hit_chance": 0.0}}
-        settings = LabSettings(SCENARIO.name, SPEED, scrape_interval_s=SCRAPE_S, operator_config=config)
-        async with (
-            Lab(binaries, SCENARIO, tmp_path_factory.mktemp(name), settings) as lab,
-            open_stage(lab, "trial") as stage,
-        ):
-            kind = as_pods(stage.namespace) if name == PLAIN else as_tasks(stage.namespace, SPEED, strict=True)
+        await start_over(lab, {"policy": policy, "admission": {"min_hit_chance": 0.0}})
+        async with open_stage(lab, f"trial-{name}") as stage:
+            kind = as_pods(stage.namespace) if name == PLAIN else as_tasks(stage.namespace, speed, strict=True)
             found[name] = await replay_all(stage, kind, requests)
+            await stage.clear()
         print(f"{name:15} {found[name].figures}")
     return found
 
 
+async def start_over(lab: Lab, config: Mapping[str, Any]) -> None:
+    """Restart the nodes, Prometheus and the operator without what they know of earlier tests."""
+    await lab.operator.stop()
+    await lab.prometheus.stop()
+    shutil.rmtree(lab.folder / "prometheus" / "data")
+    await lab.client.delete(names.node_profiles_path())
+    await lab.restart_nodes()
+    await lab.prometheus.start()
+    before = yaml.safe_load(lab.operator_config.read_text())
+    lab.operator_config.write_text(yaml.safe_dump({**before, **config}))
+    await lab.start_operator()
+
+
 async def replay_all(stage: Stage, kind: SubmissionKind, requests: list[Request]) -> Trial:
-    """Replay the requests and return the outcome; the lab has learned afterwards, so it serves one replay only."""
-    replay = TraceReplay(stage.lab.client, kind, requests, SPEED)
+    """Replay the requests and return the outcome."""
+    speed = stage.lab.settings.speed
+    replay = TraceReplay(stage.lab.client, kind, requests, speed)
     await replay.run(timeout_s=TAIL_TIMEOUT_S)
 
     async def is_quiet() -> bool:
@@ -94,7 +101,7 @@ async def replay_all(stage: Stage, kind: SubmissionKind, requests: list[Request]
 
     await wait_until(is_quiet, timeout_s=TAIL_TIMEOUT_S, describe=lambda: "pods of ended tasks still run")
     truth = stage.truth()
-    runs = join_runs(requests, replay.created_s, truth, SPEED)
+    runs = join_runs(requests, replay.created_s, truth, speed)
     return Trial(observe(runs, truth), measure_start_s(stage, replay.created_s))
 
 
@@ -116,9 +123,9 @@ def measure_start_s(stage: Stage, sent_s: Mapping[str, float]) -> float:
 
 
 @pytest.fixture(scope="module")
-def predicted(trials: dict[str, Trial], requests: list[Request]) -> Figures:
+def predicted(lab: Lab, trials: dict[str, Trial], requests: list[Request]) -> Figures:
     """What the simulator predicts for cs-ucb with the same requests and nodes."""
-    conditions = LabConditions(SPEED, trials[OURS].start_s, SCRAPE_S)
+    conditions = LabConditions(lab.settings.speed, trials[OURS].start_s, lab.settings.scrape_interval_s)
     figures = forecast(partial(build_scheduler, OURS), SCENARIO, requests, conditions, seeds=SEEDS)
     print(f"{'predicted':15} {figures}, with containers {conditions.start_s:.2f} s after their requests")
     return figures

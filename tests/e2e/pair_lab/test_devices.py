@@ -1,47 +1,24 @@
 """Pods that claim devices: PerLLM chooses the node, kube-scheduler the devices."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 
-from e2e.conftest import SPEED
 from e2e.devices import (
     CLAIM,
     DEVICE_CLASS,
+    DEVICES,
     RESOURCE,
     RESOURCES_FROM_MINOR,
-    SERVED_FROM_MINOR,
-    SETTINGS,
     build_claiming_spec,
     create_claim_template,
     has_devices,
-    publish_devices,
 )
 from e2e.stage import Stage, condition, wait_until
 from perllm.api import names
 from perllm.cluster.client import Object
-from perllm_lab.lab import Lab, LabSettings
 from perllm_lab.workload.names import OUTPUT_TOKENS_ANNOTATION
 from programs.kubernetes import find_minor
-
-DEVICES = 3
-
-
-@pytest.fixture(scope="module")
-def lab_settings() -> LabSettings:
-    return LabSettings("modern", SPEED, operator_config={"nodes": SETTINGS})
-
-
-@pytest_asyncio.fixture(loop_scope="session", scope="module")
-async def node(lab: Lab) -> AsyncIterator[str]:
-    """The only node with devices."""
-    if not has_devices():
-        pytest.skip(f"devices: since Kubernetes 1.{SERVED_FROM_MINOR}")
-    name = lab.scenario.nodes()[0].name
-    await publish_devices(lab.client, name, DEVICES)
-    yield name
 
 
 async def test_tasks_run_on_the_node_with_devices_at_most_one_for_each(stage: Stage, node: str) -> None:
@@ -97,9 +74,12 @@ async def test_devices_that_others_hold_are_waited_for(stage: Stage, node: str) 
 
 @pytest.mark.skipif(has_devices(), reason="the cluster serves devices")
 async def test_a_cluster_without_devices_is_served_and_they_are_reported_once(stage: Stage) -> None:
+    await stage.lab.operator.stop()
+    log_start = stage.lab.operator_log.stat().st_size
+    await stage.lab.start_operator()
     await stage.create("plain")
     assert (await stage.wait_final("plain"))["status"]["phase"] == "Succeeded"
-    reported = [line for line in stage.read_log(0) if names.DEVICE_GROUP in line.get("message", "")]
+    reported = [line for line in stage.read_log(log_start) if names.DEVICE_GROUP in line.get("message", "")]
     assert [line["level"] for line in reported] == ["WARNING"]
 
 
