@@ -1,8 +1,8 @@
 """Pods of gangs, which PerLLM does not place, since it chooses the node of each pod by itself.
 
 They are known by what controllers write on them: LeaderWorkerSet, the coscheduling plugin of kube-scheduler, Volcano,
-and Kubernetes itself, whose field names a PodGroup. That may be no gang, which only the PodGroup says; but pods of a
-gang that are placed one by one may hold their GPUs without ever running.
+and Kubernetes itself, whose field names a PodGroup. Only the PodGroup says whether it is a gang; but pods of a gang
+that are placed one by one may hold their GPUs without ever running.
 """
 
 from collections.abc import Mapping

@@ -38,8 +38,8 @@ REFRESH_S = 0.05
 REFRESH_SHARE = 0.02
 MIN_PLACED = 8
 """In a burst it is also recomputed after this many placements, or after this share of all tasks in flight if that is
-more, so that its cost per decision is bounded. With many tasks it is recomputed in parts, so that no decision waits for
-all of them."""
+more, so that its cost per decision is bounded. If there are many tasks it is recomputed in turns, so that no decision
+waits for all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
