@@ -4,7 +4,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from perllm_lab.kubernetes.probe import answers
+import aiohttp
+
 from perllm_lab.kubernetes.process import Process
 from realnode.model_server.installation import Installation
 from realnode.sandbox import Sandbox
@@ -13,6 +14,7 @@ MODEL = "smollm2-135m-instruct"
 PORT = 8000
 _CONTEXT_TOKENS = 2048
 _START_TIMEOUT_S = 60.0
+_TOKEN_TIMEOUT_S = 20.0
 
 
 class ModelServer:
@@ -41,7 +43,7 @@ class ModelServer:
     async def __aenter__(self) -> Self:
         try:
             await self._process.start()
-            await self._process.wait_until(lambda: answers(f"{self.url}/v1/models"), timeout_s=_START_TIMEOUT_S)
+            await self._process.wait_until(self._writes_a_token, timeout_s=_START_TIMEOUT_S)
         except BaseException:
             await self._process.stop()
             raise
@@ -51,3 +53,16 @@ class ModelServer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._process.stop()
+
+    async def _writes_a_token(self) -> bool:
+        """Return whether it completes a prompt: a processor that lacks an instruction ends it only then."""
+        request = {"model": MODEL, "prompt": "Hello", "max_tokens": 1}
+        timeout = aiohttp.ClientTimeout(total=_TOKEN_TIMEOUT_S)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as session,
+                session.post(f"{self.url}/v1/completions", json=request) as response,
+            ):
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return False
