@@ -58,7 +58,7 @@ class Assignment:
 
 
 def read_assignment(item: Object) -> Assignment | None:
-    """Return what there is to do for a task that is placed on this node; None if there is nothing, or no longer.
+    """Return the assignment of a task that is placed on this node; None if there is none, or no longer.
 
     Raises:
         ValueError: the task cannot be understood.

@@ -63,7 +63,7 @@ class AgentMetrics:
         self.lease.set_function(lease)
 
     def show_servers(self, states: Sequence[NodeModelServer]) -> None:
-        """Set what there is to say about the model servers."""
+        """Set the figures of the model servers."""
         ready = sum(one.ready for one in states)
         self.servers.labels("true").set(ready)
         self.servers.labels("false").set(len(states) - ready)

@@ -28,7 +28,7 @@ GROWTH = 8
 ANSWERS_KEPT = 64
 LEAST_WAIT_S = 0.5
 WAIT_FACTOR = 4.0
-"""A request has waited if its first token took so many times as long as the fastest one's."""
+"""A request has waited if its first token took this many times as long as the fastest one's."""
 
 
 class SlotLearning:

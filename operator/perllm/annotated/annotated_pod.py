@@ -28,7 +28,7 @@ NO_DEADLINE_S = 30 * 24 * 3600.0
 MAX_PROBLEM = 500
 
 MAX_TIERS_TEXT = 64
-"""Characters that name tiers: to refuse each of 100,000 wrong ones would take seconds."""
+"""Characters that name tiers: to reject each of 100,000 wrong ones would take seconds."""
 
 _ANNOTATIONS = {
     "model": names.MODEL_ANNOTATION,

@@ -18,7 +18,7 @@ _BRINGS_TEMPLATE = (
     "object.spec.template != oldObject.spec.template)"
 )
 _MAY_CREATE_PODS = "authorizer.group('').resource('pods').namespace(request.namespace).check('create').allowed()"
-_REFUSAL = (
+_DENIAL = (
     "request.userInfo.username + ' may not create pods in namespace ' + request.namespace + ', and a task with a "
     "template creates pods there: let an administrator grant create on pods, for example by the ClusterRole edit'"
 )
@@ -44,7 +44,7 @@ def author_policy_spec() -> dict[str, Any]:
             {
                 "expression": _MAY_CREATE_PODS,
                 "message": "the author of a task with a template must be allowed to create pods in its namespace",
-                "messageExpression": _REFUSAL,
+                "messageExpression": _DENIAL,
                 "reason": "Forbidden",
             }
         ],

@@ -12,7 +12,7 @@ MAX_EVENT_BYTES = 16 * 2**20
 
 DONE = b"[DONE]"
 KEEP_ALIVES = frozenset({b"ping", b"heartbeat", b"keepalive", b"keep-alive"})
-"""Names of events that only keep a connection open, whatever data they have."""
+"""Names of events that only keep a connection open, with any data."""
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"

@@ -64,7 +64,7 @@ class Clocks:
 
         Args:
             pod: as its node reports it.
-            before: as it was last seen; None at first sight.
+            before: as it was last seen; None if it is seen for the first time.
             now_s: Unix time by the operator's clock.
         """
         if before is not None and before.uid != pod.uid:
@@ -124,7 +124,7 @@ def bound_times(pod: Pod, before: Pod | None, now_s: float, *, is_trusted: bool 
 
     Args:
         pod: as its node reports it.
-        before: as it was last returned from here; None at first sight.
+        before: as it was last returned from here; None if it is seen for the first time.
         now_s: Unix time by the operator's clock.
         is_trusted: whether its node's clock is trusted.
     """
@@ -150,7 +150,7 @@ def _find_bounds(pod: Pod, now_s: float) -> Bounds:
 
 
 def _find_idle_since(pod: Pod, before: Pod | None, now_s: float) -> float | None:
-    """Return since when a pod has been idle; at first sight, since the API server bound it."""
+    """Return since when a pod has been idle; if it is new, since the API server bound it."""
     if pod.idle_since_s is None:
         return None
     if before is None:

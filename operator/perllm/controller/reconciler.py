@@ -289,7 +289,7 @@ class Reconciler:
 
 
 def _find_delay_s(before: TaskStatus, status: TaskStatus, delayed: int) -> float:
-    """Return how long a status may wait to be written, while so many others wait."""
+    """Return how long a status may wait to be written, while `delayed` others wait."""
     # The number of a pod that is replaced is not free until that is stored.
     is_replacement = status.attempts < before.attempts
     if status.phase.is_final or is_replacement or _is_order(before, status):

@@ -47,7 +47,7 @@ class Suspensions:
         self._workloads.report(self._to_queued(task), status.phase, is_active=is_active)
 
     def report_end(self, uid: str, phase: TaskPhase) -> None:
-        """Report to Kueue that a task is over of which no more is kept than that."""
+        """Report to Kueue that a task is over of which only the end is kept."""
         if self._workloads is not None:
             self._workloads.finish(uid, phase)
 

@@ -43,7 +43,7 @@ GONE_CODE = 410
 GONE = orjson.dumps({"type": "ERROR", "object": {"kind": "Status", "code": GONE_CODE, "message": "list again"}})
 
 REOPENED_S = 2.0
-"""The API server ends every watch after a while; it counts as open for so much longer, by when the next one is."""
+"""The API server ends every watch after a while; it counts as open for this time longer, until the next one is."""
 
 OnTask = Callable[[Object, bool], None]
 """Called with (task, deleted)."""

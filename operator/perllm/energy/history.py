@@ -97,7 +97,7 @@ class EnergyHistory:
         return replace(sum_devices(energies), meters=tuple(dict.fromkeys(device.meter for device in devices)))
 
     def _present(self, devices: Sequence[Device]) -> list[Device]:
-        """Return the devices without those whose samples ended while others went on."""
+        """Return the devices without those whose samples ended while others continued."""
         newest_s = _find_last_s(devices)
         return [device for device in devices if device.last_s >= newest_s - self._absent_after_s]
 

@@ -3,7 +3,7 @@
 A model server reads one prompt at a time, in the order of arrival, which keeps the GPU busy; the other tasks of the
 batch hardly proceed meanwhile. So while a prompt is read, the power of the GPU belongs to that task, and otherwise to
 those that decode. When a prompt was read follows from the first tokens: it ends with the first token of its own task,
-and takes as long as the node needs for so many tokens. All other time between the request and its first token,
+and takes as long as the node needs for its tokens. All other time between the request and its first token,
 such as its way through the network and the prompts before it, is waiting.
 """
 
@@ -120,7 +120,7 @@ def find_readings(spans: Sequence[Span], usage: Usage) -> dict[str, tuple[float,
 
 
 def observe_usage(spans: Sequence[Span], gpus: float) -> Usage:
-    """Return how a node with so many GPUs was used by tasks that have ended."""
+    """Return how a node with `gpus` GPUs was used by tasks that have ended."""
     occupancy = Presence.build([span.start_s for span in spans], [span.end_s for span in spans]).find_mean()
     readings = find_readings(spans, Usage(gpus=gpus))
     lengths_s = np.array([end_s - start_s for start_s, end_s in readings.values()])

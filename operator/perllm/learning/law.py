@@ -155,7 +155,7 @@ class PooledLaw:
         self._refresh_errors(group.errors, self.group_of_row == number)
 
     def deviation(self, row: int) -> float:
-        """Return the standard deviation of ln y around its prediction, that of a type hardly known included."""
+        """Return the standard deviation of ln y around its prediction, also for a type with few outcomes."""
         return float(self.scale[row])
 
     def doubt(self, features: FloatArray) -> FloatArray:

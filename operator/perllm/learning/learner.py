@@ -105,7 +105,7 @@ class Learner:
         self._know(model, row).loads_from_s[row] = np.inf
 
     def load(self, row: int, model: str, now_s: float) -> None:
-        """Note that a node is about to load the model, unless it has it or does so already."""
+        """Note that a node is about to load the model, unless it is loaded or loading."""
         loads_from_s = self._know(model, row).loads_from_s
         loads_from_s[row] = min(loads_from_s[row], now_s)
 

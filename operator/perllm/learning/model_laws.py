@@ -109,7 +109,7 @@ class RunRates:
         return first_s
 
     def find_token_s(self, others: float | FloatArray) -> FloatArray:
-        """Return the seconds per token written among so many other tasks per GPU, while no prompts are read."""
+        """Return the seconds per token written next to `others` tasks per GPU, while no prompts are read."""
         token_s: FloatArray = self.solo_token_s + self.contention_s * others
         return token_s
 

@@ -63,7 +63,7 @@ MAX_CIRCUITS = 32
 """Circuits of one node that are not closed; namespaces and models are names that any tenant may choose."""
 
 FORGET_S = 3600.0
-"""A circuit that no task has probed for so long is closed."""
+"""A circuit that no task has probed for this time is closed."""
 
 
 @dataclass(slots=True)
@@ -96,7 +96,7 @@ class Circuits:
         return self._note_bad(BadEnd(attempt, NodeFault.REFUSED, reason, now_s), fleet_size=0)
 
     def note_failed(self, attempt: Attempt, reason: str, now_s: float, fleet_size: int) -> list[CircuitChange]:
-        """Note that the container of a pod ended with an error, in a fleet of so many nodes."""
+        """Note that the container of a pod ended with an error, in a fleet of `fleet_size` nodes."""
         changes = self.note_began(attempt)
         nodes = self._history.add_failure(attempt, now_s)
         if len(nodes) == 1:

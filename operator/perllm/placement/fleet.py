@@ -89,7 +89,7 @@ class Fleet:
         self._idle_w[self._rows[name]] = idle_w
 
     def put_foreign(self, name: str, slots: Mapping[str, float]) -> None:
-        """Replace the slots of a node that pods of others take, by resource; the node may still be unknown."""
+        """Replace the slots of a node that foreign pods take, by resource; the node may still be unknown."""
         self._foreign[name] = slots
         if name in self.nodes:
             self._show_foreign(name)

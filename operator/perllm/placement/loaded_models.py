@@ -13,7 +13,7 @@ class LoadedModels:
         self._from_s: dict[str, FloatArray] = {}
 
     def note(self, model: str, row: int, now_s: float) -> None:
-        """Note that a task of a model was placed on a node, which loads it unless it has it or does so already."""
+        """Note that a task of a model was placed on a node, which loads it unless it is loaded or loading."""
         known = self._cover(model, row + 1)
         known[row] = min(known[row], now_s)
 

@@ -75,7 +75,7 @@ class NodeTable:
         return len(self.running)
 
     def cover(self, size: int) -> None:
-        """Make room for so many rows."""
+        """Make room for `size` rows."""
         if len(self) < size:
             self._show(extend(self._figures, size))
 

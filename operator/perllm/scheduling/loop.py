@@ -234,7 +234,7 @@ class DispatchLoop:
         self.examine_all()
 
     def due(self) -> list[Action]:
-        """Return what is to be done now; the caller carries it out and reports the results."""
+        """Return the actions that are due; the caller carries them out and reports the results."""
         now_s = self._now_s()
         self._timers.run(now_s)
         if self._must_examine_all:

@@ -175,7 +175,7 @@ class Scheduler:
 
     @recorded
     def put_foreign(self, node: str, slots: dict[str, float]) -> None:
-        """Note how many slots of a node pods of others take, by resource; the node may still be unknown."""
+        """Note the slots of a node that foreign pods take, by resource; the node may still be unknown."""
         self._fleet.put_foreign(node, slots)
         self._loop.free(node)
 
@@ -407,7 +407,7 @@ class Scheduler:
 
     @recorded
     def due(self) -> list[Action]:
-        """Return what is to be done about waiting tasks now."""
+        """Return the actions about waiting tasks that are due."""
         return self._loop.due()
 
     @recorded

@@ -42,7 +42,7 @@ class PolicySettings(ConfigSection):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_moved(cls, values: Any) -> Any:
+    def _reject_moved(cls, values: Any) -> Any:
         """Explain where the parameters of the paper's policy are now: earlier versions had them in other sections."""
         section = values.get("cs_ucb") if isinstance(values, dict) else None
         places = [place for place in (values, section) if isinstance(place, dict)]
