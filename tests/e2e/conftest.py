@@ -17,16 +17,17 @@ RARE_SCRAPE_S = 2.0
 """For what does not depend on how exact energies are: scrapes of 24 nodes take processor time all the while."""
 
 LONGEST = (
-    "pair_lab",
-    "test_replicas.py",
-    "test_lab_command.py",
-    "test_upgrade.py",
     "one_lab",
+    "pair_lab",
+    "test_upgrade.py",
+    "test_replicas.py",
     "served_lab",
-    "test_replay.py",
+    "test_lab_command.py",
     "test_chaos.py",
-    "test_served_chaos.py",
     "test_hostile.py",
+    "test_served_chaos.py",
+    "test_replay.py",
+    "test_lost_nodes.py",
 )
 """What takes a minute or more starts first, so that no worker waits for another at the end."""
 

@@ -61,7 +61,8 @@ async def test_devices_that_others_hold_are_waited_for(stage: Stage, node: str) 
     await create_claim_template(stage, "gpu", 1)
     await create_claim_template(stage, "most", DEVICES)
     spec = build_claiming_spec({**CLAIM, "resourceClaimTemplateName": "most"})
-    other: Object = {"metadata": {"name": "other"}, "spec": spec}
+    lasting = {OUTPUT_TOKENS_ANNOTATION: "1000000"}
+    other: Object = {"metadata": {"name": "other", "annotations": lasting}, "spec": spec}
     await stage.lab.client.post(stage.pods_path, other)
     await wait_until(lambda: is_bound(stage, "other"), timeout_s=20)
     await stage.create("patient", template=template(CLAIM))

@@ -93,7 +93,7 @@ async def test_a_deleted_task_that_perllm_fails_on_is_left_alone(
     assert "KeyError" in cluster.status()["message"]
     cluster.delete()
     faults = cluster.metric("perllm_faults_total", kind="task")
-    await asyncio.sleep(300)
+    await asyncio.sleep(60)
     assert cluster.metric("perllm_faults_total", kind="task") == faults
     monkeypatch.undo()
     cluster.create()

@@ -87,7 +87,7 @@ async def test_a_denied_pod_is_retried_at_once_when_the_cause_may_have_gone(
 ) -> None:
     cluster.api.fail("POST", *[QUOTA] * 100)
     cluster.create()
-    await asyncio.sleep(300)
+    await asyncio.sleep(60)
     cluster.api.recover("POST")
     getattr(cluster.controller, hand)(old, new)
     await asyncio.sleep(0.1)
@@ -100,7 +100,7 @@ async def test_a_pod_that_was_created_though_the_answer_was_lost_is_not_created_
     await asyncio.sleep(0.1)
     item = cluster.api.store(f"{PODS}/t-1", **build_pod(read_task(task_object(), START_S)[0], 1, "perllm"))
     cluster.controller.on_pod(None, read_pod(item))
-    await asyncio.sleep(200)
+    await asyncio.sleep(60)
     assert cluster.pods == ["t-1"]
 
 
