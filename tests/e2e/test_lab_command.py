@@ -11,6 +11,7 @@ from e2e.stage import wait_until
 from perllm.api import names
 from perllm.cluster.client import Client, Object
 from perllm.cluster.credentials import load_credentials
+from perllm_lab.cli.cluster import EXAMPLES
 from perllm_lab.kubernetes.process import Process
 from perllm_lab.trace_replay import FINAL_PHASES
 from perllm_lab.workload.manifests import task_manifest
@@ -18,6 +19,7 @@ from perllm_lab.workload.requests import Request
 
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 30.0
+COMMAND_TIMEOUT_S = 90.0
 
 
 async def test_a_lab_starts_again_after_ctrl_c_and_after_a_kill(binaries: dict[str, Path], tmp_path: Path) -> None:
@@ -39,6 +41,7 @@ async def test_a_lab_starts_again_after_ctrl_c_and_after_a_kill(binaries: dict[s
         assert "to stop" in await _read_output(_lab(tmp_path, "down"))
         await _wait_ended(process)
     async with _running(process, tmp_path):
+        await _try_examples(tmp_path)
         _kill_agents(process)
         await _wait_ended(process)
         assert "agents has ended with exit code -9" in process.log_file.read_text()
@@ -106,6 +109,16 @@ async def _try_plugin(folder: Path) -> None:
     await _read_output(_shell(folder, "delete", f"{source}; kubectl delete llmtasks --selector perllm.io/batch"))
 
 
+async def _try_examples(folder: Path) -> None:
+    """Apply the examples that the lab names, until they are over."""
+    for example in EXAMPLES:
+        file = Path(__file__).parents[2] / "examples" / example
+        condition = "Complete" if example == "job.yaml" else "Finished"
+        apply = f"kubectl apply -f {file} && kubectl wait -f {file} --for=condition={condition} --timeout=60s"
+        printed = await _read_output(_shell(folder, example, f". {folder}/lab/env; {apply}"))
+        assert "condition met" in printed, printed
+
+
 def _shell(folder: Path, name: str, script: str) -> Process:
     return Process(name, ["bash", "-c", script], log_file=folder / f"{name}.log")
 
@@ -123,15 +136,15 @@ def _kill_agents(lab: Process) -> None:
     os.kill(int(agents), signal.SIGKILL)
 
 
-async def _wait_ended(process: Process) -> None:
+async def _wait_ended(process: Process, timeout_s: float = STOP_TIMEOUT_S) -> None:
     async def has_ended() -> bool:
         return not process.running
 
-    await wait_until(has_ended, timeout_s=STOP_TIMEOUT_S)
+    await wait_until(has_ended, timeout_s=timeout_s)
 
 
 async def _read_output(process: Process) -> str:
     """Run a command to its end; return what it printed."""
     await process.start()
-    await _wait_ended(process)
+    await _wait_ended(process, COMMAND_TIMEOUT_S)
     return process.log_file.read_text()

@@ -40,16 +40,20 @@ EXAMPLE_REQUEST = """\
   kubectl perllm submit --model {model} --deadline 30s --prompt "Which is the largest planet?" --wait"""
 EXAMPLE_POD = """\
   kubectl apply -f examples/task.yaml"""
+EXAMPLES = ("task.yaml", "batch-of-tasks.yaml", "job.yaml")
+"""Files of `examples` that need nothing that a lab lacks; the guide names them."""
+
 GUIDE = """\
 There, try:
 {example}
   kubectl perllm top                     nodes, tasks and joules, live
   kubectl perllm explain TASK            where it ran, why there, what it cost
   perllm doctor                          what is missing; nothing, in a lab
-  kubectl apply -f examples/task.yaml    a task with a pod; others are
-                                         batch-of-tasks.yaml, task-complete.yaml
-Decisions are logged in {log}; to follow them:
-  tail -f {log} | jq -r 'select(.event == "decision") | .message'"""
+  kubectl apply -f examples/{first}    a task with a pod; others are
+                                         {others}
+  kubectl get events --watch --field-selector reason=Placed       decisions
+The answers are made-up words, since model servers are simulated like the GPUs.
+All decisions are logged in {log}"""
 
 
 def _parse_contenders(context: click.Context, parameter: click.Parameter, text: str) -> tuple[str, ...]:
@@ -162,7 +166,9 @@ def _describe_lab(lab: Lab, folder: Path, kubectl: Path, display: Display) -> No
     display.say(f"Prometheus: {lab.prometheus.url}")
     display.say(f"In another terminal, for KUBECONFIG and kubectl:   source {environment}")
     example = EXAMPLE_REQUEST if lab.settings.has_agents else EXAMPLE_POD
-    display.say(GUIDE.format(example=example.format(model=lab.scenario.model), log=lab.operator_log))
+    first, *others = EXAMPLES
+    words = {"first": first, "others": ", ".join(others), "log": lab.operator_log}
+    display.say(GUIDE.format(example=example.format(model=lab.scenario.model), **words))
     display.say("Stop it with Ctrl-C, or with perllm-lab down from another terminal")
 
 

@@ -57,7 +57,8 @@ def _conclude(document: Json, origin: Origin | None) -> str:
     for heading, sentences in conclude(document).items():
         lines += [tag("p", tag("strong", escape(heading))), *[tag("p", escape(one)) for one in sentences]]
     if origin is not None:
-        lines.append(tag("p", escape(f"perllm-lab {origin.version}, {origin.day.isoformat()}. To reproduce it:")))
+        made = f"perllm-lab {origin.version}, {origin.day.isoformat()}"
+        lines.append(tag("p", escape(f"{made}. To reproduce it (perllm-lab is in .venv/bin):")))
         lines.append(tag("pre", escape(origin.command)))
     return tag("section", tag("h2", "Verdict", id="verdict"), *lines)
 

@@ -83,7 +83,7 @@ class _Lines:
 
     def update(self, done: int, total: int, note: str = "") -> None:
         now_s = self._now()
-        line = f"{self._title}: {done}/{total or '?'}{self._left(done, total, now_s)} {note}"
+        line = f"{self._title}: {done}/{total or '?'}{self._left(done, total, now_s)}{f'; {note}' if note else ''}"
         is_due = now_s - self._said_s >= PLAIN_INTERVAL_S or (done == total and total > 0)
         if is_due and line != self._said:
             self._said_s, self._said = now_s, line

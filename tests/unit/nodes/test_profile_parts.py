@@ -57,6 +57,7 @@ async def test_a_node_that_has_learned_nothing_yet_gets_a_profile(writing: Writi
     profile = writing.api.read(PROFILE)
     assert profile is not None
     assert profile["metadata"]["ownerReferences"][0]["name"] == "a"
+    assert (status["tier"], status["gpuType"]) == (NODES["a"].tier, NODES["a"].gpu_type)
 
 
 async def test_what_was_learned_is_left_alone_and_nothing_old_is_left(writing: Writing) -> None:
@@ -98,4 +99,4 @@ async def test_parts_do_not_touch_each_other_and_can_be_removed(writing: Writing
     assert status["serving"] == {"ready": "1/1", "models": ["m"], "busy": "3/8", "foreign": 0}
     writing.writer.put("serving", "a", None)
     await asyncio.sleep(0.1)
-    assert list((writing.api.read(PROFILE) or {})["status"]) == ["circuit"]
+    assert set((writing.api.read(PROFILE) or {})["status"]) == {"circuit", "tier", "gpuType"}
