@@ -9,7 +9,7 @@ kube-scheduler knows, is retried after growing pauses.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -42,14 +42,25 @@ class RejectedPod:
     Attributes:
         key: namespace/name.
         request: what it asks of placement; None if that is not known, because of its annotations.
+        kind: the part of it that room depends on.
         retried: how often it was retried since there is room for it.
         next_s: when it may be retried next.
     """
 
     key: str
-    request: PlacementRequest | None
+    request: PlacementRequest | None = None
+    kind: PlacementRequest | None = None
     retried: int = 0
     next_s: float = 0.0
+
+    @property
+    def due_s(self) -> float:
+        """Unix time of its deadline; 0 if that is not known."""
+        return 0.0 if self.request is None else self.request.due_s
+
+    def ask(self, request: PlacementRequest | None) -> None:
+        """Replace what it asks for."""
+        self.request, self.kind = request, None if request is None else _find_kind(request)
 
 
 class Retries:
@@ -78,18 +89,15 @@ class Retries:
         self._now_s = now_s
         self._unix_now = unix_now
         self._waiting: dict[str, RejectedPod] = {}
-        self._examined: set[PlacementRequest] = set()
+        self._examined: frozenset[PlacementRequest] = frozenset()
 
     def __contains__(self, uid: object) -> bool:
         return uid in self._waiting
 
     def note_rejected(self, uid: str, key: str, request: PlacementRequest | None) -> None:
         """Note that a pod got no node."""
-        known = self._waiting.get(uid)
-        if known is not None:
-            known.request = request
-            return
-        self._waiting[uid] = RejectedPod(key, request)
+        waiting = self._waiting.setdefault(uid, RejectedPod(key))
+        waiting.ask(request)
         if len(self._waiting) > MAX_WAITING:
             del self._waiting[next(iter(self._waiting))]
 
@@ -115,26 +123,33 @@ class Retries:
         Of those that ask for the same room one is examined. If more kinds wait than are examined at a time, the next
         look goes on with the others, so that urgent ones without room keep none from it.
         """
-        now_s, retried, has_room, is_whole = self._now_s(), 0, dict[PlacementRequest, bool](), True
-        for uid, waiting, request in self._list_by_urgency():
-            kind = _find_kind(request)
-            if kind in self._examined:
-                continue
-            if kind not in has_room:
-                if len(has_room) == MAX_EXAMINED:
-                    is_whole = False
-                    continue
-                has_room[kind] = self._has_room(request)
-            if not has_room[kind]:
-                waiting.retried, waiting.next_s = 0, 0.0
-            elif waiting.next_s <= now_s and retried < MAX_RETRIED:
-                self._retry(uid, waiting)
-                retried += 1
-        self._examined = set() if is_whole else self._examined | has_room.keys()
+        kinds = self._list_kinds()
+        left = [kind for kind in kinds if kind not in self._examined]
+        budget = MAX_RETRIED
+        for kind in left[:MAX_EXAMINED]:
+            budget -= self._examine_kind(kinds[kind], budget)
+        self._examined = self._examined.union(left[:MAX_EXAMINED]) if left[MAX_EXAMINED:] else frozenset()
 
-    def _list_by_urgency(self) -> list[tuple[str, RejectedPod, PlacementRequest]]:
-        known = [(uid, one, one.request) for uid, one in self._waiting.items() if one.request is not None]
-        return sorted(known, key=lambda one: one[2].due_s)
+    def _list_kinds(self) -> dict[PlacementRequest, list[tuple[str, RejectedPod]]]:
+        """Return the pods by kind of request, of kinds and of pods the most urgent ones first."""
+        kinds: dict[PlacementRequest, list[tuple[str, RejectedPod]]] = {}
+        for one in sorted(self._waiting.items(), key=lambda one: one[1].due_s):
+            if one[1].kind is not None:
+                kinds.setdefault(one[1].kind, []).append(one)
+        return kinds
+
+    def _examine_kind(self, pods: Sequence[tuple[str, RejectedPod]], budget: int) -> int:
+        """Retry pods that ask for the same room, `budget` at most, if there is any; return how many."""
+        request = pods[0][1].request
+        if request is None or not self._has_room(request):
+            for _, waiting in pods:
+                waiting.retried, waiting.next_s = 0, 0.0
+            return 0
+        now_s = self._now_s()
+        due = [one for one in pods if one[1].next_s <= now_s][:budget]
+        for uid, waiting in due:
+            self._retry(uid, waiting)
+        return len(due)
 
     def _retry(self, uid: str, waiting: RejectedPod) -> None:
         waiting.next_s = self._now_s() + min(FIRST_PAUSE_S * 2**waiting.retried, MAX_PAUSE_S)

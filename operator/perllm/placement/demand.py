@@ -23,7 +23,13 @@ from typing import Any
 
 from perllm.cluster.slots import find_resource
 from perllm.placement.claims import NO_DEVICES
-from perllm.placement.pod_requests import add_up, as_mapping, list_extended_resources, list_mappings
+from perllm.placement.pod_requests import (
+    add_up,
+    as_mapping,
+    list_extended_resources,
+    list_mappings,
+    list_requested_resources,
+)
 from perllm.text import clean_line
 
 MAX_SLOTS = 1e6
@@ -154,7 +160,7 @@ def read_demand(pod_spec: object, gpu_resources: Sequence[str], claimed: tuple[s
         claimed: resource and number of the devices that it claims.
     """
     spec = as_mapping(pod_spec)
-    resource = find_resource(list_extended_resources(spec), gpu_resources)
+    resource = find_resource(list_requested_resources(spec), gpu_resources)
     asked = add_up(spec, resource)
     if not resource:
         resource, asked = claimed

@@ -29,11 +29,12 @@ def add_up(spec: Mapping[str, Any], resource: str, usual: float = 0.0) -> float:
 
 def list_extended_resources(spec: Mapping[str, Any]) -> Iterator[str]:
     """Yield the extended resources that containers name, such as nvidia.com/gpu."""
-    for part in ("initContainers", "containers"):
-        for container in list_mappings(spec.get(part)):
-            resources = as_mapping(container.get("resources"))
-            for kind in ("requests", "limits"):
-                yield from (name for name in map(str, as_mapping(resources.get(kind))) if "/" in name)
+    return (name for name, _ in _list_extended(spec))
+
+
+def list_requested_resources(spec: Mapping[str, Any]) -> Iterator[str]:
+    """Yield those of them that containers request some of: a template for several vendors may name one with zero."""
+    return (name for name, amount in _list_extended(spec) if _read_amount(amount) > 0.0)
 
 
 def as_mapping(value: object) -> Mapping[str, Any]:
@@ -44,6 +45,15 @@ def as_mapping(value: object) -> Mapping[str, Any]:
 def list_mappings(values: object) -> Iterable[Mapping[str, Any]]:
     """Return the mappings in a list; none for anything else."""
     return [one for one in values if isinstance(one, Mapping)] if isinstance(values, list) else []
+
+
+def _list_extended(spec: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    for part in ("initContainers", "containers"):
+        for container in list_mappings(spec.get(part)):
+            resources = as_mapping(container.get("resources"))
+            for kind in ("requests", "limits"):
+                amounts = as_mapping(resources.get(kind)).items()
+                yield from ((str(name), amount) for name, amount in amounts if "/" in str(name))
 
 
 def _asked(container: Mapping[str, Any], resource: str, usual: float) -> float:

@@ -138,6 +138,20 @@ async def test_wrong_annotations_are_named_in_an_event_and_can_be_corrected(stag
     await wait_event(stage, "wrong", "Completed")
 
 
+async def test_a_pod_with_the_label_of_tasks_is_placed_once_that_is_removed(stage: Stage) -> None:
+    flying = await stage.metric("perllm_tasks_in_flight")
+    labelled = build_template(stage)
+    labelled["metadata"]["labels"][names.TASK_LABEL] = "mine"
+    await create_pod(stage, "labelled", labelled)
+    assert "label perllm.io/task is for pods of tasks: remove it" in await wait_event(
+        stage, "labelled", "FailedScheduling"
+    )
+    change = {"metadata": {"labels": {names.TASK_LABEL: None}}}
+    await stage.lab.client.patch(f"{stage.pods_path}/labelled", change)
+    await wait_event(stage, "labelled", "Completed")
+    assert await stage.metric("perllm_tasks_in_flight") == flying
+
+
 async def test_a_rejected_pod_is_bound_soon_after_a_served_task_has_made_room(stage: Stage) -> None:
     for number in range(EDGE_SLOTS):
         await create_task(stage, f"long-{number}", output_tokens=500 if number == 0 else 20_000)

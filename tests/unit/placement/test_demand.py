@@ -75,6 +75,12 @@ class TestSlots:
         demand = read_demand(spec, ("nvidia.com/mig-*", "amd.com/gpu", GPU))
         assert (demand.resource, demand.slots) == ("amd.com/gpu", 2)
 
+    @pytest.mark.parametrize("none", [0, "0", "0m"])
+    def test_are_of_no_resource_that_none_is_asked_of(self, none: object) -> None:
+        limits = {GPU: none, "amd.com/gpu": 2}
+        demand = read_demand({"containers": [{"resources": {"limits": limits}}]}, (GPU, "amd.com/gpu"))
+        assert (demand.resource, demand.slots) == ("amd.com/gpu", 2.0)
+
     def test_are_of_a_resource_that_a_pattern_names(self) -> None:
         spec = {"containers": [{"resources": {"limits": {"nvidia.com/mig-1g.10gb": 3}}}]}
         demand = read_demand(spec, (GPU, "nvidia.com/mig-*"))
