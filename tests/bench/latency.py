@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,16 @@ CALLS = 400
 WARM_UP = 50
 POD_BYTES = 4096
 VERBS = ("filter", "prioritize", "bind")
+LIMITS_MS = {1000: 10, 5000: 3}
+START_S = 120.0
 
 
-async def measure_latency(nodes: int, folder: Path, say: Callable[[str], None]) -> list[Row]:
-    """Return percentiles per verb, and of the three together, which is what one pod costs."""
+async def measure_latency(sizes: Sequence[int], folder: Path, say: Callable[[str], None]) -> list[Row]:
+    """Return percentiles per verb, and of the three together, which is what one pod costs, for numbers of nodes."""
+    return [row for nodes in sizes for row in await _measure(nodes, folder / str(nodes), say)]
+
+
+async def _measure(nodes: int, folder: Path, say: Callable[[str], None]) -> list[Row]:
     say(f"latency: {CALLS} pods past {nodes} nodes")
     (port,) = find_free_ports(1)
     script = Path(__file__).with_name("lone_extender.py")
@@ -31,12 +37,13 @@ async def measure_latency(nodes: int, folder: Path, say: Callable[[str], None]) 
     await process.start()
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
-            await process.wait_until(lambda: answers(session), timeout_s=30)
+            await process.wait_until(lambda: answers(session), timeout_s=START_S)
             spans = await _call(session, [node.name for node in build_scenario(nodes).nodes()])
     finally:
         await process.stop(grace_s=1.0)
-    rows = [_row(f"extender {verb}, {nodes} nodes", spans[verb], "p99 <= 10 ms") for verb in VERBS[:2]]
-    rows.append(_row("extender bind, API server that says yes", spans["bind"], "p99 <= 10 ms"))
+    limit = f"p99 <= {LIMITS_MS[nodes]} ms" if nodes in LIMITS_MS else ""
+    rows = [_row(f"extender {verb}, {nodes} nodes", spans[verb], limit) for verb in VERBS[:2]]
+    rows.append(_row(f"extender bind, {nodes} nodes, API server that says yes", spans["bind"], limit))
     return [
         *rows,
         _row(f"extender all three, {nodes} nodes", [sum(three) for three in zip(*spans.values(), strict=True)]),

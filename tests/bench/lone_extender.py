@@ -82,7 +82,15 @@ async def _listen(nodes: int, port: int, client: Client) -> None:
         now_s=time.monotonic,
         unix_now=time.time,
     )
-    extender = Extender(scheduler, parts.ledger, client, _request_of, retries, lambda *_: None, lambda _: None)
+    extender = Extender(
+        scheduler,
+        parts.ledger,
+        client,
+        request_of=_request_of,
+        retries=retries,
+        note_bound=lambda *_: None,
+        note_denied=lambda _: None,
+    )
     runner = web.AppRunner(build_app(extender, OperatorMetrics(CollectorRegistry()), guard), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()

@@ -54,7 +54,7 @@ ON_REQUEST = ("savings", "paper")
 
 WITHOUT_CLUSTER = {"decision", "policy", "simulator", "waiting", "savings"}
 SIZES = (100, 1000)
-LATENCY_NODES = 1000
+LATENCY_NODES = (1000, 5000)
 WIDTH = 160
 SAVINGS_TASKS = 2000
 SERIES_HELP = "CSV file with a figure for every half hour in column 2, for the waiting part; drawn if not given."
