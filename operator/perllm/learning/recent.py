@@ -67,10 +67,9 @@ class RecentOutcomes:
         self._text += task_id[:ID_LENGTH] + END
         self._times_s.append(finished_s)
         if len(self._times_s) > CAPACITY:
-            oldest, ids = self._times_s.index(min(self._times_s)), self.ids
+            oldest = self._times_s.index(min(self._times_s))
+            self._text = self._text.replace(_join([self.ids[oldest]]), END, 1)
             self.since_s = max(self.since_s, self._times_s.pop(oldest))
-            del ids[oldest]
-            self._text = _join(ids)
 
 
 def _join(ids: Iterable[str]) -> str:
