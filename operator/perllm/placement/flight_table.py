@@ -77,7 +77,7 @@ class FlightTable:
         self._harms[:, place] = self._harms[:, end]
 
     def refresh(self, nodes: NodeTable, now_s: float, shapes: FloatArray, share: float = 1.0) -> None:
-        """Find again how tight a share of the tasks is, those first that it was found of the longest ago.
+        """Recompute how tight a share of the tasks is, starting with those recomputed the longest ago.
 
         Linear in their number.
 
@@ -101,7 +101,7 @@ class FlightTable:
             left -= part.stop - begin
 
     def sum_harms(self, size: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return stall and slow of each of so many nodes, summed over its tasks, and how many seconds slow matters."""
+        """Return stall and slow of each of `size` nodes, summed over its tasks, and for how many seconds slow matters."""
         count = len(self)
         stall, slow, slow_s = (_sum_by(self._rows[:count], harm[:count], size) for harm in self._harms)
         return stall, slow, slow_s / np.maximum(slow, 1e-9)

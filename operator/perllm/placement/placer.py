@@ -303,7 +303,7 @@ class Placer:
         return flight if is_its else None
 
     def _refresh(self, now_s: float) -> None:
-        """Find how tight a part of the tasks in flight is, so many that it was found of none too long ago."""
+        """Recompute how tight some of the tasks in flight are: as many as keep all figures recent enough."""
         count, placed = len(self._ledger), self._ledger.placed - self._refreshed_at
         share = max((now_s - self._refreshed_s) / REFRESH_S, placed / max(MIN_PLACED, REFRESH_SHARE * count))
         if share < 1.0 and share * count < BLOCK:
