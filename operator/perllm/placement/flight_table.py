@@ -101,7 +101,7 @@ class FlightTable:
             left -= part.stop - begin
 
     def sum_harms(self, size: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return stall and slow of each of `size` nodes, summed over its tasks, and for how many seconds slow matters."""
+        """Return stall and slow of each of `size` nodes, summed over its tasks, and how many seconds slow matters."""
         count = len(self)
         stall, slow, slow_s = (_sum_by(self._rows[:count], harm[:count], size) for harm in self._harms)
         return stall, slow, slow_s / np.maximum(slow, 1e-9)
