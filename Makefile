@@ -81,7 +81,7 @@ chaos: $(VENV)/ready ## Inject faults of all kinds while tasks flow (ARGS="--wor
 	@PYTHONPATH=tests $(BIN)/python -m e2e.chaos $(ARGS)
 
 soak: $(VENV)/ready ## Run 100,000 tasks through a lab, and report whether memory and time stay flat (ARGS="--tasks 20000")
-	@PYTHONPATH=tests $(BIN)/python tests/bench/soak.py $(ARGS)
+	@PYTHONPATH=tests $(BIN)/python -m bench.soak $(ARGS)
 
 upgrade: $(VENV)/ready ## Upgrade from an earlier commit with tasks under way, and roll back (ARGS="--from 254a2f6 --tasks 500"; from 254a2f6 on with served tasks too)
 	@PYTHONPATH=tests $(BIN)/python -m e2e.upgrade $(ARGS)
@@ -90,7 +90,7 @@ hostile: $(VENV)/ready ## Feed generated hostile input to a running operator tha
 	@PYTHONPATH=tests $(BIN)/python -m e2e.hostile $(ARGS)
 
 bench: $(VENV)/ready ## Ratios against the plain kube-scheduler, latencies, memory, starvation; minutes
-	@PYTHONPATH=tests $(BIN)/python tests/bench/run.py $(ARGS)
+	@PYTHONPATH=tests $(BIN)/python -m bench.run $(ARGS)
 
 figures: $(VENV)/ready ## The headline figures of docs/simulator.md, into .lab/figures; an hour or more on two cores, resumable
 	@$(BIN)/perllm-lab figures $(ARGS)

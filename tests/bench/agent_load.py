@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from cluster import CpuUse, clear, memory_mib, peak_memory_mib, wait_until
-from fleets import TASKS
-from served import make_request, watch_answers
-from tables import Row
-from whole_loop import write_scenario
 
+from bench.cluster import CpuUse, clear, memory_mib, peak_memory_mib, wait_until
+from bench.fleets import TASKS
+from bench.served import make_request, watch_answers
+from bench.tables import Row
+from bench.whole_loop import write_scenario
 from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.kubernetes.ports import find_free_ports
 from perllm_lab.kubernetes.process import Process

@@ -22,11 +22,12 @@ from pathlib import Path
 from statistics import median
 
 import aiohttp
-from cluster import AT_A_TIME, TIMEOUT_S, CpuUse, clear, create_all, describe_cpu, wait_until, watch_bindings
-from fleets import PODS, TASKS, build_pods, build_scenario, build_tasks
-from latency import answers
-from tables import Row
 
+from bench import lone_extender
+from bench.cluster import AT_A_TIME, TIMEOUT_S, CpuUse, clear, create_all, describe_cpu, wait_until, watch_bindings
+from bench.fleets import PODS, TASKS, build_pods, build_scenario, build_tasks
+from bench.latency import answers
+from bench.tables import Row
 from perllm.cluster.client import Client, Object
 from perllm.cluster.credentials import load_credentials
 from perllm.controller.narrowing import narrow
@@ -171,8 +172,7 @@ class Arena:
     def build_extender(self, size: int) -> Process:
         """Return the extender alone."""
         arguments = ("--nodes", size, "--port", self.extender_port, "--kubeconfig", self.plane.admin_kubeconfig)
-        file = Path(__file__).with_name("lone_extender.py")
-        argv: list[str | Path] = [sys.executable, file, *map(str, arguments)]
+        argv = [sys.executable, "-m", lone_extender.__name__, *map(str, arguments)]
         return Process("lone extender", argv, log_file=self.folder / "extender.log")
 
     def _build_operator(self) -> Process:

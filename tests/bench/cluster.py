@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
-from fleets import PODS, TASKS
 from prometheus_client.parser import text_string_to_metric_families
 
+from bench.fleets import PODS, TASKS
 from perllm.cluster.client import Client, Object
 from perllm.cluster.informer import Informer, keep_all
 

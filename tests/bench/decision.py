@@ -16,10 +16,10 @@ from random import Random
 from statistics import median
 from time import thread_time
 
-from fleets import build_scenario
 from numpy.random import default_rng
-from tables import Row, percentile
 
+from bench.fleets import build_scenario
+from bench.tables import Row, percentile
 from perllm.api.task import Tier
 from perllm.cluster.node import Node
 from perllm.learning.learner import Learner

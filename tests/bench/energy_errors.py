@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 
 import requests
 from prometheus_client import CollectorRegistry
-from tables import Row
 
+from bench.tables import Row
 from perllm.api.task_status import RunsAs
 from perllm.cluster.client import Object
 from perllm.controller.lifecycle import CLOSED_S

@@ -14,8 +14,8 @@ from itertools import count
 from pathlib import Path
 
 import aiohttp
-from tables import Row
 
+from bench.tables import Row
 from perllm.api.task_status import RunsAs
 from perllm.cluster.client import Object
 from perllm_lab.demo import find_lab_shortage

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import orjson
-from cluster import AT_A_TIME, wait_until
-from fleets import PODS, TASKS, build_tasks
 
+from bench.cluster import AT_A_TIME, wait_until
+from bench.fleets import PODS, TASKS, build_tasks
 from perllm.api import names
 from perllm.api.names import pods_path, tasks_path
 from perllm.cluster.client import ApiError, Client, Object

@@ -9,9 +9,10 @@ from typing import Any
 
 import aiohttp
 import orjson
-from fleets import build_pods, build_scenario
-from tables import Row, percentile
 
+from bench import lone_extender
+from bench.fleets import build_pods, build_scenario
+from bench.tables import Row, percentile
 from perllm_lab.kubernetes.ports import find_free_ports
 from perllm_lab.kubernetes.process import Process
 
@@ -31,8 +32,7 @@ async def measure_latency(sizes: Sequence[int], folder: Path, say: Callable[[str
 async def _measure(nodes: int, folder: Path, say: Callable[[str], None]) -> list[Row]:
     say(f"latency: {CALLS} pods past {nodes} nodes")
     (port,) = find_free_ports(1)
-    script = Path(__file__).with_name("lone_extender.py")
-    argv = [sys.executable, str(script), "--nodes", str(nodes), "--port", str(port)]
+    argv = [sys.executable, "-m", lone_extender.__name__, "--nodes", str(nodes), "--port", str(port)]
     process = Process("lone extender", argv, log_file=folder / "extender.log")
     await process.start()
     try:

@@ -1,6 +1,6 @@
 """PerLLM's real extender in a process of its own, with stand-ins for what surrounds it.
 
-    python lone_extender.py --nodes 1000 --port 10261 [--kubeconfig FILE]
+    PYTHONPATH=tests python -m bench.lone_extender --nodes 1000 --port 10261 [--kubeconfig FILE]
 
 Real: HTTP server, handlers, policy, learned laws, fleet, ledger. Stand-ins: nodes come from the scenario instead of a
 watch, every pod stands for a task of its own, and without a kubeconfig bindings go to an API server that says yes.
@@ -16,9 +16,9 @@ from typing import Any
 import click
 import numpy as np
 from aiohttp import web
-from fleets import DEADLINE_S, build_request, build_scenario
 from prometheus_client import CollectorRegistry
 
+from bench.fleets import DEADLINE_S, build_request, build_scenario
 from perllm.api.task import Tier
 from perllm.cluster.client import Client, Object
 from perllm.cluster.credentials import load_credentials
@@ -50,7 +50,7 @@ class YesApi(Client):
     def __init__(self) -> None:
         pass
 
-    async def post(self, path: str, body: object) -> Object:
+    async def post(self, path: str, body: object, **query: str) -> Object:
         """Accept a binding."""
         return {}
 

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rich.console import Console
-from tables import Row
 
+from bench.tables import Row
 from perllm.policy import contextual, table
-from perllm_lab.demo import DemoSettings, SlowMachineError, make_requests, predict, run_contender
+from perllm_lab.demo import DemoSettings, SlowMachineError, make_requests, run_contender
+from perllm_lab.demo_forecast import find_conditions, predict
 from perllm_lab.lab_forecast import Figures, observe
 from perllm_lab.report.progress import Display
 from perllm_lab.workload.scenarios import load_scenario
@@ -38,7 +39,9 @@ async def measure_paper(
             except SlowMachineError as error:
                 say(f"load {load:g}, {policy}: not compared: {error}")
                 continue
-            seen, predicted = observe(run.runs, run.truth), predict(policy, settings, run)
+            conditions = find_conditions(run, speed, settings.runs_as)
+            predicted = predict(policy, run, scenario, conditions, strict=settings.strict)
+            seen = observe(run.runs, run.truth)
             say(f"load {load:g}, {policy}: {seen}; predicted {predicted}")
             rows += _compare(f"{SCENARIO}, load {load:g}, {policy}", seen, predicted)
     return rows

@@ -15,10 +15,10 @@ from math import inf
 from pathlib import Path
 
 import aiohttp
-from router import POLICIES, install_router, open_router
-from served import watch_answers
-from tables import Row
 
+from bench.router import POLICIES, install_router, open_router
+from bench.served import watch_answers
+from bench.tables import Row
 from perllm.api.task_status import RunsAs
 from perllm_lab.demo import read_totals
 from perllm_lab.kubernetes.toolchain import default_cache_folder

@@ -5,8 +5,8 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from tables import Row
 
+from bench.tables import Row
 from perllm.learning.learner import Learner
 from perllm.learning.priors import Prior, find_prior
 from perllm.policy.contextual import NAME, CsUcb

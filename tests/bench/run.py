@@ -9,26 +9,26 @@ from functools import partial
 from pathlib import Path
 
 import click
-from agent_load import measure_agent
-from binding import Pace, measure_binding
-from decision import measure_decisions
-from energy_errors import measure_energy
-from foreign import measure_foreign
-from latency import measure_latency
-from paper import measure_paper
-from peer import measure_peer
-from policy import measure_policy
 from rich.console import Console
-from savings import SCENARIOS, measure_savings
-from served import measure_served
-from simulator import measure_simulator
-from stalls import measure_stalls
-from starvation import measure_starvation
-from tables import Row, render
-from waiting import measure_waiting
-from watching import measure_watching
-from whole_loop import measure_loop
 
+from bench.agent_load import measure_agent
+from bench.binding import Pace, measure_binding
+from bench.decision import measure_decisions
+from bench.energy_errors import measure_energy
+from bench.foreign import measure_foreign
+from bench.latency import measure_latency
+from bench.paper import measure_paper
+from bench.peer import measure_peer
+from bench.policy import measure_policy
+from bench.savings import SCENARIOS, measure_savings
+from bench.served import measure_served
+from bench.simulator import measure_simulator
+from bench.stalls import measure_stalls
+from bench.starvation import measure_starvation
+from bench.tables import Row, render
+from bench.waiting import measure_waiting
+from bench.watching import measure_watching
+from bench.whole_loop import measure_loop
 from perllm_lab.kubernetes.toolchain import default_cache_folder, provide
 from perllm_lab.lab import COMPONENTS
 

@@ -14,9 +14,9 @@ from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
-from shadowing import Shadowing
-from tables import Row
 
+from bench.shadowing import Shadowing
+from bench.tables import Row
 from perllm.learning.learner import Learner
 from perllm.learning.recent import RecentOutcomes
 from perllm.placement.rehearsal import OtherScheduler

@@ -11,11 +11,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from cluster import CpuUse, clear, create_all, describe_cpu, read_metric, wait_until
-from fleets import TASKS
-from tables import Row, percentile
-from whole_loop import LEARNED, find_pids
-
+from bench.cluster import CpuUse, clear, create_all, describe_cpu, read_metric, wait_until
+from bench.fleets import TASKS
+from bench.tables import Row, percentile
+from bench.whole_loop import LEARNED, find_pids
 from e2e.audit import AuditLog, record_writes_of
 from perllm.cluster.client import Client, Object
 from perllm.cluster.informer import Informer, keep_all

@@ -8,7 +8,7 @@ from pathlib import Path
 from resource import RUSAGE_CHILDREN, getrusage
 from time import perf_counter
 
-from tables import Row
+from bench.tables import Row
 
 POLICY = "cs-ucb"
 LOAD = "0.9"

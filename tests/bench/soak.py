@@ -13,13 +13,13 @@ from pathlib import Path
 import click
 import numpy as np
 import orjson
-from cluster import cpu_s, create_all, memory_mib, read_metrics
-from fleets import TASKS, build_scenario, build_tasks
 from rich.console import Console
-from tables import Row, render
-from whole_loop import LEARNED, SPEED, write_scenario
-from write_counts import count_writes, summarize_writes
 
+from bench.cluster import cpu_s, create_all, memory_mib, read_metrics
+from bench.fleets import TASKS, build_scenario, build_tasks
+from bench.tables import Row, render
+from bench.whole_loop import LEARNED, SPEED, write_scenario
+from bench.write_counts import count_writes, summarize_writes
 from e2e.audit import AuditLog, record_writes_of
 from perllm_lab.installation import OPERATOR_USER
 from perllm_lab.kubernetes.toolchain import default_cache_folder, provide

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import aiohttp
 import orjson
-from binding import SCHEDULERS, TASK_PATH, Arena
-from cluster import create_all, memory_mib, peak_memory_mib, read_metric, wait_until
-from fleets import PODS, TASKS, build_pods, build_scenario, build_tasks
-from kept import Kept, do_all, run_pattern
-from probes import Answers, Probe, probed
-from tables import Row, percentile
-from whole_loop import LEARNED
 
+from bench.binding import SCHEDULERS, TASK_PATH, Arena
+from bench.cluster import create_all, memory_mib, peak_memory_mib, read_metric, wait_until
+from bench.fleets import PODS, TASKS, build_pods, build_scenario, build_tasks
+from bench.kept import Kept, do_all, run_pattern
+from bench.probes import Answers, Probe, probed
+from bench.tables import Row, percentile
+from bench.whole_loop import LEARNED
 from perllm.cluster.client import ApiError
 from perllm_lab.kubernetes import probe
 from perllm_lab.kubernetes.ports import LOOPBACK, find_free_ports

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from cluster import create_all
-from tables import Row
-
+from bench.cluster import create_all
+from bench.tables import Row
 from perllm.api.names import pods_path, tasks_path
 from perllm.cluster.client import ApiError, Client, Object
 from perllm.cluster.informer import Informer, keep_all

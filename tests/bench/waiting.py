@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog
 from scipy.sparse import csr_array
-from tables import Row
 
+from bench.tables import Row
 from perllm.costs.forecast import HOUR_S, find_pattern
 from perllm.costs.outlook import STEP_S, CostOutlook
 from perllm.policy.contextual import CsUcb
@@ -175,8 +175,8 @@ def draw_figures(rng: np.random.Generator) -> Floats:
 
 def cut_figures(file: Path, rng: np.random.Generator) -> Floats:
     """Return a random stretch of a CSV file with a line of headings, then a figure for every half hour in column 2."""
-    halves = np.genfromtxt(file, delimiter=",", skip_header=1, usecols=1)
-    by_hour = halves[: len(halves) // 2 * 2].reshape(-1, 2).mean(axis=1)
+    halves = np.genfromtxt(file, dtype=np.float64, delimiter=",", skip_header=1, usecols=(1,))
+    by_hour: Floats = halves[: len(halves) // 2 * 2].reshape(-1, 2).mean(axis=1)
     length = PAST_H + RUN_H + AHEAD_H
     first = rng.integers(len(by_hour) - length)
     return by_hour[first : first + length]

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cluster import CpuUse, memory_mib
-from fake_agents import READY, node_name
-from fleets import TASKS, build_request
-from tables import Row, percentile
-
+from bench import fake_agents
+from bench.cluster import CpuUse, memory_mib
+from bench.fake_agents import READY, node_name
+from bench.fleets import TASKS, build_request
+from bench.tables import Row, percentile
 from perllm.api import names
 from perllm.cluster.client import Client, Object
 from perllm.cluster.credentials import load_credentials
@@ -51,7 +51,7 @@ def _connect(plane: ControlPlane) -> Client:
 async def _measure(plane: ControlPlane, driver: "Driver", folder: Path, say: Callable[[str], None]) -> list[Row]:
     number, rate_per_s = driver.nodes, driver.rate_per_s
     arguments = ("--kubeconfig", plane.admin_kubeconfig, "--agents", number)
-    argv = [sys.executable, str(Path(__file__).with_name("fake_agents.py")), *map(str, arguments)]
+    argv = [sys.executable, "-m", fake_agents.__name__, *map(str, arguments)]
     agents = Process("fake agents", argv, log_file=folder / f"agents-{number}-{rate_per_s:g}.log")
     await agents.start()
     try:

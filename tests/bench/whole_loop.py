@@ -8,11 +8,11 @@ from pathlib import Path
 from statistics import median
 
 import yaml
-from cluster import CpuUse, clear, create_all, describe_cpu, peak_memory_mib, read_metric, wait_until
-from fleets import TASKS, build_scenario, build_tasks
-from tables import Row
-from write_counts import count_writes, summarize_writes
 
+from bench.cluster import CpuUse, clear, create_all, describe_cpu, peak_memory_mib, read_metric, wait_until
+from bench.fleets import TASKS, build_scenario, build_tasks
+from bench.tables import Row
+from bench.write_counts import count_writes, summarize_writes
 from e2e.audit import AuditLog, record_writes_of
 from perllm_lab.hardware.scenario import Scenario
 from perllm_lab.installation import OPERATOR_USER

@@ -3,8 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from tables import Row
-
+from bench.tables import Row
 from e2e.audit import AuditLog
 
 APART = {"Events": "events", "profiles": "llmnodeprofiles"}

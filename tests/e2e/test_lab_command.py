@@ -92,7 +92,8 @@ async def _phases(client: Client) -> dict[str, str]:
 
 async def _has_learned(client: Client, count: int) -> bool:
     profiles: list[Object] = (await client.get(names.node_profiles_path()))["items"]
-    return sum((item.get("status") or {}).get("outcomes", 0) for item in profiles) == count
+    learned: int = sum((item.get("status") or {}).get("outcomes", 0) for item in profiles)
+    return learned == count
 
 
 async def _try_plugin(folder: Path) -> None:

@@ -263,7 +263,7 @@ async def test_nothing_else_in_the_status_may_change(site: Site, change: Object)
 
 async def test_labels_and_spec_remain_as_they_are(site: Site) -> None:
     path = await site.place("metadata")
-    more = [
+    more: list[Object] = [
         {"op": "add", "path": "/metadata/labels", "value": {"a": "b"}},
         {"op": "add", "path": "/metadata/finalizers", "value": ["example.com/held"]},
         {"op": "replace", "path": "/spec/deadline", "value": "9s"},

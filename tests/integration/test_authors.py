@@ -16,7 +16,7 @@ from perllm_lab.kubernetes.control_plane import ControlPlane
 ROOT = Path(__file__).parents[2]
 NAMESPACE, ELSEWHERE = "authors", "authors-elsewhere"
 TASKS_ONLY, TASKS_AND_PODS, PODS_ELSEWHERE = "tasks-only", "tasks-and-pods", "pods-elsewhere"
-PRIVILEGED = {
+PRIVILEGED: dict[str, Any] = {
     "hostPID": True,
     "containers": [{"name": "main", "image": "llm", "securityContext": {"privileged": True}}],
 }

@@ -91,9 +91,12 @@ class Pass:
         positions = torch.cat([torch.full((tasks,), context - 1), torch.arange(prompt)]).to(decoder.device)
         self._cosines, self._sines = _build_rotation(positions, shape.head_size)
 
-    @torch.no_grad()
     def run(self) -> Tensor:
         """Return the logits of the tasks and, last, of the prompt; the tasks go on with the likeliest tokens."""
+        with torch.no_grad():
+            return self._compute()
+
+    def _compute(self) -> Tensor:
         decoder, tasks = self._decoder, self._tasks
         x = functional.embedding(torch.cat([self.tokens, self.prompt]), decoder.embedding)
         for number, layer in enumerate(decoder.layers):

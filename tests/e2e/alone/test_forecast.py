@@ -110,7 +110,8 @@ def measure_start_s(stage: Stage, sent_s: Mapping[str, float]) -> float:
 
     Two medians, because the policy may delay a decision to wait for a better node.
     """
-    started_s = {line["pod"]: parse_time_s(line["started"]) for line in stage.truth()}
+    starts_s = ((line["pod"], parse_time_s(line["started"])) for line in stage.truth())
+    started_s = {pod: start_s for pod, start_s in starts_s if start_s is not None}
     until_decided_s, until_started_s = [], []
     for states in stage.seen.values():
         metadata = states[-1]["metadata"]

@@ -62,7 +62,8 @@ class HostileExperiment:
 
         async def has_learned() -> bool:
             profiles = (await self.rig.send("GET", names.node_profiles_path())).content["items"]
-            return sum((one.get("status") or {}).get("outcomes", 0) for one in profiles) >= WARM_UP_TASKS
+            learned: int = sum((one.get("status") or {}).get("outcomes", 0) for one in profiles)
+            return learned >= WARM_UP_TASKS
 
         await wait_until(has_learned, timeout_s=60)
 

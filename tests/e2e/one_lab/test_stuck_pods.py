@@ -1,6 +1,7 @@
 """A pod that does not start says why in its task's status, in the words of kube-scheduler, within seconds."""
 
 import asyncio
+from collections.abc import Mapping
 
 from e2e.stage import Stage, condition, wait_until
 from perllm.api.task_status import ConditionType
@@ -42,5 +43,5 @@ async def test_pods_that_wait_for_volumes_of_their_own_delay_no_other_task(stage
     assert task["status"]["phase"] == "Succeeded"
 
 
-def _template_with(volume: dict[str, object]) -> dict[str, object]:
+def _template_with(volume: Mapping[str, object]) -> dict[str, object]:
     return {"spec": {"containers": [{"name": "llm", "image": "llm"}], "volumes": [volume]}}

@@ -59,7 +59,7 @@ def only_pod(stage: Stage, prefix: str) -> list[Object]:
 
 async def test_pods_of_every_kind_that_end_are_placed_measured_and_learned_from(stage: Stage, queue: str) -> None:
     before = await stage.learned()
-    job = build_template(stage, deadline="30s", prompt_tokens="200", output_tokens="60", input_bytes="1000")
+    job = build_template(stage, deadline="30s", prompt_tokens="200", output_tokens=60, input_bytes="1000")
     await create(stage, "batch/v1", "Job", "job", {"template": job})
     await create(stage, "batch/v1", "Job", "queued", {"template": build_template(stage)}, **{QUEUE_LABEL: queue})
     # Suspended, so that its schedule starts nothing else meanwhile.
@@ -170,7 +170,7 @@ async def test_a_rejected_pod_is_bound_soon_after_another_pod_has_made_room(stag
         await wait_node(stage, f"long-{number}", timeout_s=30.0)
 
     async def has_ended() -> bool:
-        return (await stage.pods())["long-0"]["status"]["phase"] == "Succeeded"
+        return bool((await stage.pods())["long-0"]["status"]["phase"] == "Succeeded")
 
     await check_bound_after(stage, lambda: wait_until(has_ended, timeout_s=90.0))
 

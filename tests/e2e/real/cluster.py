@@ -84,8 +84,8 @@ async def open_cluster(
             scrape_interval_s=SCRAPE_INTERVAL_S,
             address=sandbox.network.host,
         )
-        for part in (plane, containers):
-            await stack.enter_async_context(part)
+        await stack.enter_async_context(plane)
+        await stack.enter_async_context(containers)
         client = await stack.enter_async_context(Client(load_credentials(plane.admin_kubeconfig), max_connections=64))
         nodes = _simulated_nodes(plane, port, folder)
         stack.push_async_callback(nodes.stop)

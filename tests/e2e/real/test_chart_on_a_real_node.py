@@ -121,7 +121,8 @@ async def test_a_missing_image_is_reported_in_the_words_of_kubelet(release: Rele
     container.update(image="registry.example.com/nowhere:1", imagePullPolicy="Never")
     task["spec"]["deadline"] = "12s"
     await cluster.client.post(names.tasks_path("stuck"), task)
-    begun_s, status = time.monotonic(), {}
+    begun_s = time.monotonic()
+    status: Object = {}
 
     async def is_reported() -> bool:
         nonlocal status
@@ -180,7 +181,7 @@ def _read_rights(printed: str) -> list[tuple[str, str]]:
 
 def _read_example() -> Object:
     """Return the task of the example, with only model and node changed."""
-    manifests: list[Any] = list(yaml.safe_load_all(EXAMPLE.read_text()))
+    manifests: list[Object] = list(yaml.safe_load_all(EXAMPLE.read_text()))
     (task,) = (one for one in manifests if one["kind"] == names.TASK_KIND)
     task["spec"]["model"] = MODEL
     pod = task["spec"]["template"]["spec"]

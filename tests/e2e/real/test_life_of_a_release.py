@@ -124,4 +124,5 @@ async def _is_gone(cluster: RealCluster, path: str) -> bool:
 def _version(pods: list[Object]) -> str:
     """Return the tag of the operator's image."""
     ((image, *_),) = ([one["image"] for one in pod["spec"]["containers"] if one["name"] == "operator"] for pod in pods)
-    return image.rpartition(":")[2]
+    tag: str = image.rpartition(":")[2]
+    return tag

@@ -41,7 +41,7 @@ async def test_pods_and_requests_are_billed_as_their_statuses_say_and_the_bill_i
             await stage.lab.client.post(names.tasks_path(stage.namespace), manifest)
         tasks = await stage.wait_all_settled([one.name for one in requests], timeout_s=180)
         observed = [task["status"]["observed"] for task in tasks.values()]
-        used_j = sum(one.get("energyJoules", 0.0) for one in observed)
+        used_j: float = sum(one.get("energyJoules", 0.0) for one in observed)
 
         billed_j = 0.0
 

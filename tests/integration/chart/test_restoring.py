@@ -1,6 +1,6 @@
 """Values that are missing, null or spelled as in the rest of the chart."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -16,19 +16,24 @@ SECTIONS = dict(list_sections(tuple(list_entries(Values()))))
 MAPS = {"headers", "weights", "default_bandwidth_mbit_s", "transmission_microjoule_per_bit", "requests", "limits"}
 
 
+def nest_null(keys: Sequence[str]) -> Object:
+    """Values in which one key is null, given with the keys around it, outermost first."""
+    *around, last = keys
+    values: Object = {last: None}
+    for key in reversed(around):
+        values = {key: values}
+    return values
+
+
 @pytest.mark.parametrize("path", [path for path in SECTIONS if path not in ("values", "values.image")])
 def test_section_that_is_null_has_its_defaults(path: str, helm: Helm) -> None:
     """So has one that is missing since an upgrade with --reuse-values does not know it."""
-    values: Any = reduce(lambda inner, key: {key: inner}, reversed(path.split(".")[1:]), None)
-
-    assert helm.render(values) == helm.render({})
+    assert helm.render(nest_null(path.split(".")[1:])) == helm.render({})
 
 
 @pytest.mark.parametrize("path", [path for path in SECTIONS if path.startswith("values.config.") and "_" in path])
 def test_section_that_is_null_in_the_spelling_of_the_other_values_has_its_defaults(path: str, helm: Helm) -> None:
-    values: Any = reduce(lambda inner, key: {to_camel(key): inner}, reversed(path.split(".")[1:]), None)
-
-    assert helm.render(values) == helm.render({})
+    assert helm.render(nest_null([to_camel(key) for key in path.split(".")[1:]])) == helm.render({})
 
 
 def test_values_that_are_null_have_their_defaults(helm: Helm) -> None:
