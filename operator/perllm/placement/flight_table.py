@@ -8,7 +8,7 @@ Notation, for a task that has written w tokens and has s seconds left, at t seco
     place   of a length among the edges of the bins in which lengths are counted: scale ln L + shift
 """
 
-from math import ceil, hypot
+from math import hypot
 
 import numpy as np
 
@@ -23,7 +23,7 @@ NUDGE = 0.05
 
 FIRST_SIZE = 64
 
-BLOCK = 4096
+BLOCK = 8192
 """Tasks at a time: what is found on the way fits into the processor's cache."""
 
 
@@ -36,11 +36,6 @@ class FlightTable:
         self._rows = np.zeros(FIRST_SIZE, dtype=np.int64)
         self._kinds = np.zeros(FIRST_SIZE, dtype=np.int64)
         self._figures: FloatArray = np.zeros((6, FIRST_SIZE))
-        self._harms: FloatArray = np.zeros((3, FIRST_SIZE))
-        self._next = 0
-
-    def __len__(self) -> int:
-        return len(self._ids)
 
     def put(self, flight: Flight) -> None:
         """Add a task."""
@@ -49,7 +44,6 @@ class FlightTable:
             self._rows = extend(self._rows, 2 * place)
             self._kinds = extend(self._kinds, 2 * place)
             self._figures = extend(self._figures, 2 * place)
-            self._harms = extend(self._harms, 2 * place)
         self._ids.append(flight.task_id)
         self._place[flight.task_id] = place
         self._rows[place], self._kinds[place] = flight.row, flight.length_kind
@@ -63,7 +57,6 @@ class FlightTable:
             scale,
             REACH * BINS_PER_UNIT - scale * inference.length_centre,
         )
-        self._harms[:, place] = 0.0
 
     def remove(self, task_id: str) -> None:
         """Remove a task; the last one moves into its place."""
@@ -74,37 +67,31 @@ class FlightTable:
         self._ids[place], self._place[last] = last, place
         self._rows[place], self._kinds[place] = self._rows[end], self._kinds[end]
         self._figures[:, place] = self._figures[:, end]
-        self._harms[:, place] = self._harms[:, end]
 
-    def refresh(self, nodes: NodeTable, now_s: float, shapes: FloatArray, share: float = 1.0) -> None:
-        """Recompute how tight a share of the tasks is, starting with those recomputed the longest ago.
+    def find_harms(
+        self, nodes: NodeTable, now_s: float, shapes: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return stall and slow of each node, summed over its tasks, and how many seconds the latter matters.
 
-        Linear in their number.
+        Linear in the number of tasks.
 
         Args:
             nodes: how busy they are.
             now_s: now.
             shapes: of the answers' lengths, by kind, as the learner counts them.
-            share: of the tasks, at most 1.
         """
-        count, lengths = len(self), _LengthTable(shapes)
+        count, size = len(self._ids), len(nodes)
         others = np.maximum(nodes.running / np.maximum(nodes.gpus, 1.0) - 1.0, 0.0)
         slower = 1.0 / (1.0 - nodes.reading_share(now_s))
-        left = ceil(share * count)
-        while left > 0:
-            begin = self._next if self._next < count else 0
-            part = slice(begin, min(begin + min(left, BLOCK), count))
-            on = self._rows[part]
-            slow, left_s = self._find_slopes(part, others[on], slower[on], now_s, lengths)
-            self._harms[:, part] = slow / np.maximum(left_s, 0.1), slow, slow * left_s
-            self._next = part.stop
-            left -= part.stop - begin
-
-    def sum_harms(self, size: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return stall and slow of each of `size` nodes, summed over its tasks, and how many seconds slow matters."""
-        count = len(self)
-        stall, slow, slow_s = (_sum_by(self._rows[:count], harm[:count], size) for harm in self._harms)
-        return stall, slow, slow_s / np.maximum(slow, 1e-9)
+        slow, left_s, rows = np.empty(count), np.empty(count), self._rows[:count]
+        lengths = _LengthTable(shapes)
+        for begin in range(0, count, BLOCK):
+            part = slice(begin, min(begin + BLOCK, count))
+            on = rows[part]
+            slow[part], left_s[part] = self._find_slopes(part, others[on], slower[on], now_s, lengths)
+        stall_harm = _sum_by(rows, slow / np.maximum(left_s, 0.1), size)
+        slow_harm = _sum_by(rows, slow, size)
+        return stall_harm, slow_harm, _sum_by(rows, slow * left_s, size) / np.maximum(slow_harm, 1e-9)
 
     def _find_slopes(
         self, part: slice, others: FloatArray, slower: FloatArray, now_s: float, lengths: "_LengthTable"

@@ -184,17 +184,15 @@ class Ledger:
         self._cover(rows)
         self._nodes.note_usual(rows, work_s, usual_s)
 
-    def refresh(self, now_s: float, shapes: FloatArray, share: float = 1.0) -> None:
-        """Recompute how tight a share of the tasks in flight is, starting with those recomputed the longest ago.
+    def refresh(self, now_s: float, shapes: FloatArray) -> None:
+        """Recompute how tight the tasks in flight are; takes time linear in their number.
 
         Args:
             now_s: now.
             shapes: of the answers' lengths, by kind, as the learner counts them.
-            share: of the tasks, at most 1; what it takes is linear in their number.
         """
         nodes = self._nodes
-        self._table.refresh(nodes, now_s, shapes, share)
-        nodes.stall_harm[:], nodes.slow_harm[:], nodes.harmed_s[:] = self._table.sum_harms(len(nodes))
+        nodes.stall_harm[:], nodes.slow_harm[:], nodes.harmed_s[:] = self._table.find_harms(nodes, now_s, shapes)
 
     def loads(
         self, rows: IntArray, now_s: float, *, model: str = "", namespace: str = "", resource: str = ""

@@ -20,7 +20,6 @@ from perllm.placement.decision import Assessment, Decision
 from perllm.placement.eligibility import Eligibility, Gate
 from perllm.placement.fleet import Fleet
 from perllm.placement.flight import Flight, Residence
-from perllm.placement.flight_table import BLOCK
 from perllm.placement.forecast import Inference
 from perllm.placement.forecaster import Forecaster
 from perllm.placement.ledger import Ledger
@@ -38,8 +37,7 @@ REFRESH_S = 0.05
 REFRESH_SHARE = 0.02
 MIN_PLACED = 8
 """In a burst it is also recomputed after this many placements, or after this share of all tasks in flight if that is
-more, so that its cost per decision is bounded. If there are many tasks it is recomputed in turns, so that no decision
-waits for all of them."""
+more, so that its cost per decision is bounded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,12 +301,10 @@ class Placer:
         return flight if is_its else None
 
     def _refresh(self, now_s: float) -> None:
-        """Recompute how tight some of the tasks in flight are: as many as keep all figures recent enough."""
-        count, placed = len(self._ledger), self._ledger.placed - self._refreshed_at
-        share = max((now_s - self._refreshed_s) / REFRESH_S, placed / max(MIN_PLACED, REFRESH_SHARE * count))
-        if share < 1.0 and share * count < BLOCK:
+        placed = self._ledger.placed - self._refreshed_at
+        if now_s - self._refreshed_s < REFRESH_S and placed < max(MIN_PLACED, REFRESH_SHARE * len(self._ledger)):
             return
-        self._ledger.refresh(now_s, self._learner.shapes, min(share, 1.0))
+        self._ledger.refresh(now_s, self._learner.shapes)
         self._refreshed_s, self._refreshed_at = now_s, self._ledger.placed
 
     def _nodes(self, candidates: Sequence[str] | None) -> tuple[Sequence[str], IntArray]:

@@ -243,28 +243,6 @@ class TestHarm:
         assert slow[0] == pytest.approx(2 * slow[1], rel=0.01)
         assert slow[2] == 0.0
 
-    def test_is_found_in_turns(self) -> None:
-        ledger, placed = Ledger(), [("gone", 0), ("t0", 0), ("t1", 1), ("t2", 2)]
-        for task_id, row in placed:
-            ledger.confirm(make_flight(task_id, row, time_left_s=18.0), 0.0)
-        ledger.release("gone", 1.0)
-        known = []
-        for _ in range(3):
-            ledger.refresh(10.0, SHAPES, 1 / 3)
-            known.append(np.count_nonzero(ledger.loads(ROWS, 10.0).slow_harm))
-        assert known == [1, 2, 3]
-
-    def test_moves_with_its_task(self) -> None:
-        ledger = Ledger()
-        ledger.confirm(make_flight("gone", row=0, time_left_s=300.0), 0.0)
-        ledger.confirm(make_flight("t", row=1, time_left_s=18.0), 0.0)
-        ledger.refresh(10.0, SHAPES)
-        before = ledger.loads(ROWS, 10.0).slow_harm[1]
-        ledger.release("gone", 10.0)
-        ledger.confirm(make_flight("new", row=2, time_left_s=18.0), 10.0)
-        ledger.refresh(10.0, SHAPES, 0.0)
-        assert ledger.loads(ROWS, 10.0).slow_harm.tolist() == [0.0, before, 0.0]
-
 
 ACTION = st.tuples(
     st.sampled_from(["reserve", "confirm", "cancel", "release", "expire"]), st.integers(0, 5), st.integers(0, 2)

@@ -8,7 +8,7 @@ from perllm.placement.decision import read_record
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.flight import Residence
 from perllm.placement.ledger import RESERVATION_S
-from perllm.placement.placer import REFRESH_S, Placement
+from perllm.placement.placer import Placement
 from perllm.policy.table import CsUcbTable
 from unit.placement.cluster_of import CLOUD, EDGE, Setting, make_node, make_request, make_setting
 
@@ -56,20 +56,6 @@ class TestFleet:
             fleet.remove(name)
             versions.append(fleet.version)
         assert versions == [0, 1, 1, 2, 3, 4, 4]
-
-
-class TestHarm:
-    def test_of_many_in_flight_is_found_in_turns_and_of_none_too_late(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("perllm.placement.placer.BLOCK", 2)
-        setting = make_setting(make_node("a", slots=8))
-        for number in range(8):
-            setting.placer.reserve(setting.placer.choose(make_request(f"uid-{number}")), "a")
-        shares: list[float] = []
-        monkeypatch.setattr(setting.ledger, "refresh", lambda _now_s, _shapes, share: shares.append(share))
-        for passed_s in (REFRESH_S, 0.2 * REFRESH_S, 0.2 * REFRESH_S, 0.5 * REFRESH_S, 10.0 * REFRESH_S):
-            setting.now_s += passed_s
-            setting.placer.choose(make_request())
-        assert shares == pytest.approx([1.0, 0.4, 0.5, 1.0])
 
 
 class TestChoice:
