@@ -12,6 +12,7 @@ from typing import Any
 
 from perllm.api import names
 from perllm.api.node_server import MAX_SERVED_MODELS, NodeModelServer, NodeServerStatus
+from perllm.api.owners import refer_to_node
 from perllm.cluster.client import ApiError, Client, PatchKind
 from perllm.cluster.times import to_time
 from perllm.cluster.writes import Write, WriteQueue
@@ -98,7 +99,7 @@ class Publication:
     async def _create(self) -> None:
         """Create the object, owned by the node, so that it is deleted with it."""
         node = await self._client.get(f"/api/v1/nodes/{self._node}")
-        owner = {"apiVersion": "v1", "kind": "Node", "name": self._node, "uid": node["metadata"]["uid"]}
+        owner = refer_to_node(self._node, node["metadata"]["uid"])
         body: dict[str, Any] = {
             "apiVersion": names.API_VERSION,
             "kind": names.NODE_SERVER_KIND,

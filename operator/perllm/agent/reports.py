@@ -13,6 +13,7 @@ from typing import Any
 from perllm.agent.assignments import Assignment, AssignmentId
 from perllm.agent.results import AttemptReport
 from perllm.api import names
+from perllm.api.owners import refer_to_task
 from perllm.api.task_answer import TaskAnswer
 from perllm.cluster.agent_policy import is_denied_report
 from perllm.cluster.client import ApiError, Client, Object, PatchKind
@@ -90,11 +91,10 @@ class RunReports:
 def build_answer(assignment: Assignment, answer: TaskAnswer, name: str | None) -> Object:
     """Return the object with what the status of a task cannot hold; it is deleted with the task."""
     namespace, _, task = assignment.key.partition("/")
-    owner = {"apiVersion": names.API_VERSION, "kind": names.TASK_KIND, "name": task, "uid": assignment.uid}
     return {
         "apiVersion": names.API_VERSION,
         "kind": names.TASK_ANSWER_KIND,
-        "metadata": {"namespace": namespace, "name": name, "ownerReferences": [owner]},
+        "metadata": {"namespace": namespace, "name": name, "ownerReferences": [refer_to_task(task, assignment.uid)]},
         **answer.to_object(),
     }
 

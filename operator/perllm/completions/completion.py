@@ -7,7 +7,7 @@ failures, which many servers report with status 200.
 import codecs
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from perllm.api.base import MAX_TOKENS
 from perllm.completions.answer import Answer
@@ -42,6 +42,7 @@ UNFIT = ("invalid_request", "validation")
 _ERROR_WORDS = ("message", "detail", "msg", "error_message", "error_description", "reason")
 
 Values = Mapping[str, Any]
+_Read = TypeVar("_Read")
 
 
 class Reading:
@@ -161,19 +162,21 @@ def read_object(content: bytes) -> Values:
 
 def read_failure(content: bytes) -> CompletionError:
     """Return the error for what a server sent as an error, with the server's message."""
-    try:
-        return _describe(json.loads(content.decode(errors="replace")))
-    except (ValueError, RecursionError):
-        return _describe(content.decode(errors="replace"))
+    return _interpret(content, _describe)
 
 
 def find_words(content: bytes) -> str:
     """Return the message for people in an unsuccessful answer, as one line; empty if there is none."""
+    return _interpret(content, _find_words)
+
+
+def _interpret(content: bytes, read: Callable[[object], _Read]) -> _Read:
+    """Read what a server sent: the value if it is JSON, else the text."""
     text = content.decode(errors="replace")
     try:
-        return _find_words(json.loads(text))
+        return read(json.loads(text))
     except (ValueError, RecursionError):
-        return clean_line(text, MAX_WORDS)
+        return read(text)
 
 
 def _describe(failure: object) -> CompletionError:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from perllm.api import names
+from perllm.api.owners import refer_to_controlling_task
 from perllm.cluster.shapes import as_objects, as_text
 from perllm.cluster.times import format_time
 from perllm.controller.narrowing import narrow
@@ -51,21 +52,9 @@ def build_pod(
             "labels": labels,
             "annotations": annotations,
             "finalizers": [names.OUTCOME_FINALIZER],
-            "ownerReferences": [_refer_to(task)],
+            "ownerReferences": [refer_to_controlling_task(task.name, task.uid)],
         },
         "spec": narrowed or pod_spec,
-    }
-
-
-def _refer_to(task: Task) -> dict[str, Any]:
-    """Return the reference by which a pod names its task as its controller."""
-    return {
-        "apiVersion": names.API_VERSION,
-        "kind": names.TASK_KIND,
-        "name": task.name,
-        "uid": task.uid,
-        "controller": True,
-        "blockOwnerDeletion": False,
     }
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from perllm.api import names
+from perllm.api.owners import refer_to_controlling_task
 from perllm.cluster.client import Object
 from perllm.cluster.rbac import KUEUE_GROUP
 from perllm.cluster.shapes import as_object, as_objects, as_text
@@ -143,16 +144,7 @@ def build_workload(task: QueuedTask) -> Object:
             "name": workload_name(task.name, task.uid),
             "namespace": task.namespace,
             "labels": {names.TASK_LABEL: names.to_label_value(task.name)},
-            "ownerReferences": [
-                {
-                    "apiVersion": names.API_VERSION,
-                    "kind": names.TASK_KIND,
-                    "name": task.name,
-                    "uid": task.uid,
-                    "controller": True,
-                    "blockOwnerDeletion": False,
-                }
-            ],
+            "ownerReferences": [refer_to_controlling_task(task.name, task.uid)],
         },
         "spec": {
             "queueName": task.queue,

@@ -15,6 +15,7 @@ from random import Random
 
 from perllm.api import names
 from perllm.api.node_profile import CircuitState, NodeProfileStatus
+from perllm.api.owners import refer_to_node
 from perllm.backoff import Backoff
 from perllm.cluster.client import ApiError, Client, Object
 from perllm.cluster.node import Node
@@ -183,7 +184,7 @@ class ProfileStore:
             "metadata": {
                 "name": self._prefix + node.name,
                 "labels": {names.INSTANCE_LABEL: self._instance} if self._instance else {},
-                "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": node.name, "uid": node.uid}],
+                "ownerReferences": [refer_to_node(node.name, node.uid)],
             },
         }
         try:

@@ -63,7 +63,7 @@ class PrometheusAccess:
 class ProxiedPrometheus:
     """A Prometheus that is a service of the cluster, reached through the API server's proxy.
 
-    So whoever has a kubeconfig needs no port-forward. The API server does not pass credentials on.
+    So a kubeconfig is enough, without a port-forward. The API server does not pass credentials on.
     """
 
     def __init__(self, client: Client, path: str) -> None:

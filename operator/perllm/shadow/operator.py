@@ -1,6 +1,6 @@
 """The operator in shadow mode: next to any scheduler, it writes nothing but the profiles of nodes.
 
-It watches nodes and pods, reads Prometheus, and learns. There are no tasks, no kube-scheduler of its own, one replica.
+It watches nodes and pods, reads Prometheus, and learns. It has no tasks and no kube-scheduler, and one replica.
 """
 
 import asyncio

@@ -37,8 +37,7 @@ class CredentialFiles:
     def write(cls, folder: Path, authority: Authority, address: str) -> "CredentialFiles":
         """Issue and write everything for an API server at this address.
 
-        etcd gets an authority of its own: whoever may talk to etcd is above RBAC, and the users of the API server must
-        not be.
+        etcd gets an authority of its own: its clients bypass RBAC, which the users of the API server must not.
         """
         etcd_authority = Authority()
         service_account = authority.issue_client("service-account-issuer").write(folder, "service-account")

@@ -39,10 +39,8 @@ def test_the_demo_runs_tasks_as_asked(
     assert [(one.runs_as, one.tasks, one.folder) for one in asked] == [(kind, 7, tmp_path / "demo")]
 
 
-@pytest.mark.parametrize(("options", "has_agents"), [((), True), (("--no-agents",), False)])
-def test_a_lab_has_agents_unless_asked_otherwise(
-    monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], has_agents: bool
-) -> None:
+def start_lab(monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]) -> LabSettings:
+    """Return what the command starts a lab with."""
     asked: list[LabSettings] = []
 
     async def run_lab(settings: LabSettings, *_: object, fresh: bool) -> None:
@@ -51,22 +49,22 @@ def test_a_lab_has_agents_unless_asked_otherwise(
     monkeypatch.setattr(cluster, "_up", run_lab)
     result = CliRunner().invoke(main, ["up", *options])
     assert result.exit_code == 0, result.output
-    assert [one.has_agents for one in asked] == [has_agents]
+    (settings,) = asked
+    return settings
+
+
+@pytest.mark.parametrize(("options", "has_agents"), [((), True), (("--no-agents",), False)])
+def test_a_lab_has_agents_unless_asked_otherwise(
+    monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], has_agents: bool
+) -> None:
+    assert start_lab(monkeypatch, options).has_agents == has_agents
 
 
 @pytest.mark.parametrize(("options", "name"), [((), "cs-ucb"), (("--policy", "cs-ucb-table"), "cs-ucb-table")])
 def test_a_lab_runs_the_policy_that_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], name: str
 ) -> None:
-    asked: list[LabSettings] = []
-
-    async def run_lab(settings: LabSettings, *_: object, fresh: bool) -> None:
-        asked.append(settings)
-
-    monkeypatch.setattr(cluster, "_up", run_lab)
-    result = CliRunner().invoke(main, ["up", *options])
-    assert result.exit_code == 0, result.output
-    (config,) = (one.operator_config for one in asked)
+    config = start_lab(monkeypatch, options).operator_config
     assert config is not None
     assert Config.model_validate(config).policy.name == name
 
