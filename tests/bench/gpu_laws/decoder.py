@@ -15,6 +15,10 @@ NORM_EPSILON = 1e-5
 WEIGHT_DEVIATION = 0.02
 
 
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""From the number of a layer, and queries, keys and values, each (tokens, heads, head size), to (tokens, hidden)."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Layer:
     attention_norm: Tensor
@@ -63,8 +67,55 @@ class Decoder:
         """Return random tokens."""
         return torch.randint(self.shape.vocabulary, (count,), device=self.device, generator=self._generator)
 
+    def compute(self, tokens: Tensor, rotation: "Rotation", attend: Attend) -> Tensor:
+        """Return what the layers make of tokens, shape (tokens, hidden).
+
+        Args:
+            tokens: Shape (tokens,).
+            rotation: By their places.
+            attend: Stores keys and values, and attends.
+        """
+        shape = self.shape
+        turned = shape.heads + shape.kv_heads
+        x = functional.embedding(tokens, self.embedding)
+        for number, layer in enumerate(self.layers):
+            qkv = functional.linear(_normalize(x, layer.attention_norm), layer.qkv)
+            by_head = qkv.view(-1, turned + shape.kv_heads, shape.head_size)
+            queries, keys = rotation.turn(by_head[:, :turned]).split([shape.heads, shape.kv_heads], dim=1)
+            x.addmm_(attend(number, queries, keys, by_head[:, turned:]), layer.out.T)
+            gate, up = functional.linear(_normalize(x, layer.feed_norm), layer.gate_up).chunk(2, dim=-1)
+            x.addmm_(functional.silu(gate).mul_(up), layer.down.T)
+        return x
+
+    def find_logits(self, x: Tensor) -> Tensor:
+        """Return the logits of what `compute` returned, or some rows of it."""
+        return functional.linear(_normalize(x, self.norm), self.head)
+
     def _ones(self) -> Tensor:
         return torch.ones(self.shape.hidden, dtype=torch.bfloat16, device=self.device)
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """Cosines and sines, each (tokens, 1, head size); the first half of the sines has the sign of the rotation."""
+
+    cosines: Tensor
+    sines: Tensor
+
+    @classmethod
+    def build(cls, places: Tensor, size: int) -> "Rotation":
+        """Return the rotation of tokens at these places of their context."""
+        frequencies = ROPE_THETA ** -(torch.arange(0, size, 2, device=places.device) / size)
+        angles = places[:, None, None] * frequencies
+        cosines, sines = angles.cos(), angles.sin()
+        return cls(torch.cat([cosines, cosines], -1).bfloat16(), torch.cat([-sines, sines], -1).bfloat16())
+
+    def __getitem__(self, chosen: slice | Tensor) -> "Rotation":
+        return Rotation(self.cosines[chosen], self.sines[chosen])
+
+    def turn(self, x: Tensor) -> Tensor:
+        """Return heads of tokens, turned by their places."""
+        return torch.addcmul(x * self.cosines, x.roll(x.shape[-1] // 2, dims=-1), self.sines)
 
 
 class Pass:
@@ -89,7 +140,7 @@ class Pass:
         self.cache = decoder.draw(*cache, deviation=1.0)
         self.read_cache = decoder.draw(shape.layers, 2, prompt, shape.kv_heads, shape.head_size)
         positions = torch.cat([torch.full((tasks,), context - 1), torch.arange(prompt)]).to(decoder.device)
-        self._cosines, self._sines = _build_rotation(positions, shape.head_size)
+        self._rotation = Rotation.build(positions, shape.head_size)
 
     def run(self) -> Tensor:
         """Return the logits of the tasks and, last, of the prompt; the tasks go on with the likeliest tokens."""
@@ -98,14 +149,8 @@ class Pass:
 
     def _compute(self) -> Tensor:
         decoder, tasks = self._decoder, self._tasks
-        x = functional.embedding(torch.cat([self.tokens, self.prompt]), decoder.embedding)
-        for number, layer in enumerate(decoder.layers):
-            attended = self._attend(number, functional.linear(_normalize(x, layer.attention_norm), layer.qkv))
-            x.addmm_(attended, layer.out.T)
-            gate, up = functional.linear(_normalize(x, layer.feed_norm), layer.gate_up).chunk(2, dim=-1)
-            x.addmm_(functional.silu(gate).mul_(up), layer.down.T)
-        rows = torch.cat([x[:tasks], x[-1:]]) if self.prompt.numel() else x
-        logits = functional.linear(_normalize(rows, decoder.norm), decoder.head)
+        x = decoder.compute(torch.cat([self.tokens, self.prompt]), self._rotation, self._attend)
+        logits = decoder.find_logits(torch.cat([x[:tasks], x[-1:]]) if self.prompt.numel() else x)
         self.tokens.copy_(logits[:tasks].argmax(dim=-1))
         return logits
 
@@ -127,41 +172,31 @@ class Pass:
         # A method of the pass, so that what launches the graph keeps its tensors alive.
         self._graph.replay()
 
-    def _attend(self, number: int, qkv: Tensor) -> Tensor:
-        shape, tasks = self._decoder.shape, self._tasks
-        turned = shape.heads + shape.kv_heads
-        by_head = qkv.view(-1, turned + shape.kv_heads, shape.head_size)
-        queries, keys = self._rotate(by_head[:, :turned]).split([shape.heads, shape.kv_heads], dim=1)
-        values = by_head[:, turned:]
+    def _attend(self, number: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        tasks = self._tasks
         parts = []
         if tasks:
             cache = self.cache[number]
             cache[0, :, :, -1], cache[1, :, :, -1] = keys[:tasks], values[:tasks]
-            answer = _attend(queries[:tasks, :, None], cache[0], cache[1])
+            answer = attend(queries[:tasks, :, None], cache[0], cache[1])
             parts.append(answer.reshape(tasks, -1))
         if self.prompt.numel():
             self.read_cache[number, 0], self.read_cache[number, 1] = keys[tasks:], values[tasks:]
-            whole = [one[tasks:].transpose(0, 1)[None] for one in (queries, keys, values)]
-            answer = _attend(*whole, is_causal=True)
-            parts.append(answer[0].transpose(0, 1).reshape(self.prompt.numel(), -1))
+            parts.append(attend_causally(queries[tasks:], keys[tasks:], values[tasks:]))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
-    def _rotate(self, x: Tensor) -> Tensor:
-        return torch.addcmul(x * self._cosines, x.roll(x.shape[-1] // 2, dims=-1), self._sines)
 
-
-def _attend(queries: Tensor, keys: Tensor, values: Tensor, *, is_causal: bool = False) -> Tensor:
+def attend(queries: Tensor, keys: Tensor, values: Tensor, *, is_causal: bool = False) -> Tensor:
+    """Return what queries attend to; all of shape (tasks, heads, tokens, head size)."""
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         return functional.scaled_dot_product_attention(queries, keys, values, is_causal=is_causal, enable_gqa=True)
 
 
+def attend_causally(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Return what the tokens of a prompt attend to, shape (tokens, hidden); all of shape (tokens, heads, head size)."""
+    answer = attend(*(one.transpose(0, 1)[None] for one in (queries, keys, values)), is_causal=True)
+    return answer[0].transpose(0, 1).reshape(len(queries), -1)
+
+
 def _normalize(x: Tensor, weight: Tensor) -> Tensor:
     return functional.rms_norm(x, weight.shape, weight, NORM_EPSILON)
-
-
-def _build_rotation(positions: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines, each (positions, 1, size); the first half of the sines has the sign of the rotation."""
-    frequencies = ROPE_THETA ** -(torch.arange(0, size, 2, device=positions.device) / size)
-    angles = positions[:, None, None] * frequencies
-    cosines, sines = angles.cos(), angles.sin()
-    return torch.cat([cosines, cosines], -1).bfloat16(), torch.cat([-sines, sines], -1).bfloat16()
