@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,8 +111,15 @@ def _write_readings(recorder: "Recorder", file: Path | None) -> None:
 
 def _list_figures(part: dict[str, Any]) -> list[str]:
     """Return the figures that docs/measured-gpu.md has of each row, to be compared with those of another GPU."""
-    names = [name for name in FIGURES if any(name in row for row in part.get("rows", ()))]
-    return ["  ".join(f"{name} {row[name]:.5g}" for name in names if name in row) for row in part.get("rows", ())]
+    return ["  ".join(_name_figures(row)) for row in part.get("rows", ())]
+
+
+def _name_figures(row: dict[str, Any]) -> Iterator[str]:
+    for name, value in row.items():
+        if isinstance(value, dict) and "once_s" in value:
+            yield f"{name} {value['once_s']:.5g} s {value['energy_j']:.5g} J"
+        elif name in FIGURES:
+            yield f"{name} {value:.5g}"
 
 
 if __name__ == "__main__":
