@@ -15,7 +15,7 @@ from bench.gpu_laws.decoder import Decoder, Rotation, attend_causally
 SIZES = (1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96)
 """Rows of the graphs; a batch takes the next larger one."""
 
-LARGEST_ERROR = 0.01
+LARGEST_ERROR = 0.02
 """Of the attention in bf16 against the same one task at a time, as a share of its norm."""
 
 
