@@ -17,19 +17,23 @@ RARE_SCRAPE_S = 2.0
 """For what does not depend on how exact energies are: scrapes of 24 nodes take processor time all the while."""
 
 LONGEST = (
+    "test_lab_command.py",
     "one_lab",
     "pair_lab",
-    "test_upgrade.py",
-    "test_replicas.py",
     "served_lab",
-    "test_lab_command.py",
+    "test_replay.py",
+    "test_upgrade.py",
+    "test_served_chaos.py",
+    "test_replicas.py",
     "test_chaos.py",
     "test_hostile.py",
-    "test_served_chaos.py",
-    "test_replay.py",
     "test_lost_nodes.py",
+    "test_instances.py",
+    "test_rights.py",
 )
-"""What takes a minute or more starts first, so that no worker waits for another at the end."""
+"""What takes longest starts first, so that no worker waits for another at the end. A worker takes two tests in advance,
+so files of one long test each do not follow one another.
+"""
 
 FRESH = ("test_operator_crash.py", "test_prometheus_outage.py", "test_reporting.py")
 """What counts all that its lab has done comes first there, in this order."""

@@ -40,6 +40,9 @@ SeenPod = AnnotatedPod | UnreadablePod
 UNSCHEDULABLE = "Unschedulable"
 """Reason of a pod that kube-scheduler found no node for."""
 
+UNSEEN_FOR_S = 300.0
+"""Time after which a pod that kube-scheduler asked about, and that the watch has not shown, is taken for deleted."""
+
 
 class AnnotatedPods:
     """Follows the annotated pods of the cluster.
@@ -97,6 +100,7 @@ class AnnotatedPods:
         self._claims = claims
         self._namespaces = namespaces
         self._followed: dict[str, FollowedPod] = {}
+        self._unseen_since_s: dict[str, float] = {}
 
     def read(self, item: Object) -> SeenPod | None:
         """Return what is to be known of a pod; None if it is a task's."""
@@ -110,7 +114,22 @@ class AnnotatedPods:
         blind_spot = self._find_blind_spot(seen.pod, item)
         if blind_spot:
             return Unplaceable(blind_spot, is_watched=False)
-        return Unplaceable(seen.problem) if isinstance(seen, UnreadablePod) else self._meet(seen).request
+        return Unplaceable(seen.problem) if isinstance(seen, UnreadablePod) else self._answer(seen).request
+
+    def _answer(self, annotated: AnnotatedPod) -> FollowedPod:
+        now_s = self._unix_now()
+        self._forget_unseen(now_s)
+        if annotated.pod.uid not in self._followed:
+            self._unseen_since_s[annotated.pod.uid] = now_s
+        return self._meet(annotated)
+
+    def _forget_unseen(self, now_s: float) -> None:
+        """Forget pods that the watch has not shown: they were deleted while kube-scheduler asked about them."""
+        for uid, since_s in list(self._unseen_since_s.items()):
+            if now_s - since_s < UNSEEN_FOR_S:
+                return
+            self._retries.forget(uid)
+            self._forget(self._followed[uid])
 
     def _find_blind_spot(self, pod: Pod, item: Object) -> str:
         """Return why the operator does not watch a pod, so that its end would go unnoticed; empty if it does."""
@@ -130,6 +149,7 @@ class AnnotatedPods:
             self._drop(old.pod)
         if new is None:
             return
+        self._unseen_since_s.pop(new.pod.uid, None)
         self._take(new)
         if old is None:
             self._resume(new)
@@ -265,6 +285,7 @@ class AnnotatedPods:
     def _forget(self, followed: FollowedPod) -> None:
         uid = followed.pod.uid
         del self._followed[uid]
+        self._unseen_since_s.pop(uid, None)
         # Not by its name, which a task may have as well.
         self._scheduler.forget(uid, uid)
 

@@ -115,6 +115,11 @@ class Rehearsal:
             return known
         now_s = self._now_s()
         self._end_tasks(now_s)
+        running = self._runs.get(request.task_id)
+        if running is not None:
+            # It was forgotten, and has come back.
+            self._prospects[request.task_id] = running.prospect
+            return running.prospect
         placement = self._placer.choose(request)
         arm = self._choose(placement)
         return None if arm is None else self._begin(placement, arm, now_s)

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from perllm.annotated.annotated_pod import NO_DEADLINE_S
 from perllm.annotated.outcomes import PodOutcomes
-from perllm.annotated.pods import AnnotatedPods, SeenPod
+from perllm.annotated.pods import UNSEEN_FOR_S, AnnotatedPods, SeenPod
 from perllm.annotated.report import PodReport
 from perllm.api import names
 from perllm.cluster.devices import read_claim
@@ -318,6 +318,20 @@ async def test_a_deleted_pod_makes_room_and_is_not_learned_from(make_cluster: Ma
     assert len(cluster.parts.ledger) == 0
     assert cluster.metric("perllm_outcomes_learned_total") == 0
     assert not cluster.pods.is_in_flight("uid-p")
+
+
+async def test_a_pod_that_is_deleted_while_kube_scheduler_asks_about_it_is_forgotten(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster()
+    gone = cluster.show("gone")
+    cluster.remove("gone")
+    cluster.pods.request_of(gone)
+    await asyncio.sleep(UNSEEN_FOR_S - 1)
+    cluster.pods.request_of(cluster.show("p"))
+    assert cluster.pods.is_in_flight("uid-gone")
+    await asyncio.sleep(1.0)
+    cluster.pods.request_of(cluster.show("p"))
+    assert not cluster.pods.is_in_flight("uid-gone")
+    assert cluster.pods.is_in_flight("uid-p")
 
 
 async def test_a_pod_with_a_restarted_container_is_announced_but_not_learned_from(make_cluster: MakeCluster) -> None:

@@ -107,6 +107,16 @@ def test_a_choice_is_made_once_and_kept_until_the_task_is_gone() -> None:
     assert rehearsal.find("a") is None
 
 
+def test_a_task_that_was_forgotten_and_comes_back_runs_on() -> None:
+    rehearsed = make_rehearsed()
+    first = rehearsed.rehearsal.place(make_request("a"))
+    rehearsed.rehearsal.forget("a")
+    assert rehearsed.rehearsal.place(make_request("a")) is first
+    rehearsed.real.now_s += 1000.0
+    rehearsed.foresee("b")
+    assert "a" not in rehearsed.ledger
+
+
 def test_in_shadow_mode_the_policy_learns_what_its_own_choice_would_have_taken() -> None:
     """Else a deadline would be priced by the energy of tasks as the real scheduler places them."""
     rehearsed = make_rehearsed(is_own=True)
