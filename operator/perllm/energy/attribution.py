@@ -18,11 +18,15 @@ _NOTICEABLE = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A part of a task's run with a weight of its own."""
+    """A part of a task's run with a weight of its own.
+
+    ``power`` is that of the node meanwhile, relative to its power at other times with tasks, both without idle power.
+    """
 
     start_s: float
     end_s: float
     weight: float
+    power: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +111,9 @@ def share_energy(intervals: Intervals, windows: Sequence[Window], idle_w: float)
     """Return what tasks are charged.
 
     In each interval, idle power accounts for its whole length, and the rest is active energy, which is spread over the
-    time in which any task was present. At each instant the tasks present share the power by their weights. No task is
-    charged for the idle power of an empty node. Takes O((samples + windows) log(samples + windows)).
+    time in which any task was present, by the relative power of their phases. At each instant the tasks present share
+    the power by their weights. No task is charged for the idle power of an empty node. Takes
+    O((samples + windows) log(samples + windows)).
     """
     first_s, last_s = intervals.times_s[0], intervals.times_s[-1]
     phases = [phase for window in windows for phase in window.phases]
@@ -117,16 +122,17 @@ def share_energy(intervals: Intervals, windows: Sequence[Window], idle_w: float)
     times_s = np.unique(np.concatenate([intervals.times_s, starts_s, ends_s]))
     from_s, length_s = times_s[:-1], np.diff(times_s)
     weights = np.array([phase.weight for phase in phases])
-    summed = np.stack([np.ones_like(weights), weights])
-    present, weight = _sum_until(starts_s, summed, from_s) - _sum_until(ends_s, summed, from_s)
+    summed = np.stack([np.ones_like(weights), weights, np.array([phase.power - 1.0 for phase in phases])])
+    present, weight, more = _sum_until(starts_s, summed, from_s) - _sum_until(ends_s, summed, from_s)
     interval = np.searchsorted(intervals.times_s, from_s, side="right") - 1
-    busy_s = np.bincount(interval, length_s * (present > 0.5), minlength=len(intervals.energy_j))
+    power = np.where(present > 0.5, 1.0 + more, 0.0)
+    busy_s = np.bincount(interval, length_s * power, minlength=len(intervals.energy_j))
     active_j = np.maximum(np.nan_to_num(intervals.energy_j) - idle_w * np.diff(intervals.times_s), 0.0)
     drawn_idle_w = np.minimum(idle_w, _mean_power_w(intervals))
-    power_w = drawn_idle_w + active_j / np.maximum(busy_s, 1e-9)
+    power_w = drawn_idle_w[interval] + (active_j / np.maximum(busy_s, 1e-9))[interval] * power
     shared_s = np.where(present > 0.5, length_s / np.maximum(weight, 1e-9), 0.0)
     charged_j, idle_j = (
-        np.concatenate([[0.0], np.cumsum(one[interval] * shared_s)]) for one in (power_w, drawn_idle_w)
+        np.concatenate([[0.0], np.cumsum(one * shared_s)]) for one in (power_w, drawn_idle_w[interval])
     )
     return Charges(times_s, charged_j, idle_j)
 

@@ -38,6 +38,13 @@ class Presence:
         inside = (self.changes_s > start_s) & (self.changes_s < end_s)
         return np.unique(self.changes_s[inside])
 
+    def accumulate_s(self, times_s: Array, most: float = 1.0) -> Array:
+        """Return the task seconds until each of the times; no moment counts as more than `most` tasks."""
+        bounds_s = np.append(self.changes_s, np.inf).clip(max=times_s.max())
+        counted_s = np.diff(bounds_s) * np.minimum(self.counts[1:], most)
+        until_s: Array = np.interp(times_s, bounds_s, np.append(0.0, np.cumsum(counted_s)))
+        return until_s
+
     def find_mean(self) -> float:
         """Return the mean number of tasks while there are any; 1 if there never are. All of them must end."""
         lengths_s, counts = np.diff(self.changes_s), self.counts[1:-1]

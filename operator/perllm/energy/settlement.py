@@ -18,6 +18,7 @@ from perllm.energy.foreign import ForeignLoad
 from perllm.energy.history import EnergyHistory
 from perllm.energy.node_spans import NodeSpans
 from perllm.energy.presence import Presence
+from perllm.energy.reading_power import observe_reading_power
 from perllm.energy.spans import FOREVER_S, MIN_SPAN_S, Span, Usage, observe_usage, weigh
 
 SETTLING_S = 2.0
@@ -193,7 +194,10 @@ class Settlement:
         self._observed_s[node] = now_s
         intervals = self._history.intervals(node, presence=lambda: self.find_presence(node))
         self._idle_power.observe(node, intervals, self._list_windows(node))
-        self._usages[node] = observe_usage(self._spans[node].ended, self._count_gpus(node))
+        usage = observe_usage(self._spans[node].ended, self._count_gpus(node))
+        idle_w = self._idle_power.get(node, intervals.meters)
+        busy = self.find_presence(node)
+        self._usages[node] = observe_reading_power(usage, self._spans[node].ended, intervals, idle_w, busy)
 
     def _list_windows(self, node: str) -> list[Window]:
         tasks = [Window(span.pod_uid, span.start_s, span.end_s) for span in self._spans[node]]

@@ -10,6 +10,7 @@ from perllm.energy.accounts import divide_energy
 from perllm.energy.attribution import attribute, count_present, estimate_idle_power_w
 from perllm.energy.history import EnergyHistory
 from perllm.energy.meters import Meter
+from perllm.energy.reading_power import observe_reading_power
 from perllm.energy.spans import Span, observe_usage, weigh
 
 COUNTER, GAUGE = "energy_j", "average_w"
@@ -57,10 +58,13 @@ def attribute_energy(record: LoadRecord, source: str, every_s: float, phase: flo
         )
         for task in record.tasks
     ]
-    windows = weigh(spans, observe_usage(spans, 1.0))
+    usage = observe_usage(spans, 1.0)
+    windows = weigh(spans, usage)
     history = scrape(record, source, every_s, phase)
     intervals = history.intervals(NODE, presence=lambda: count_present(windows))
     idle_w = estimate_idle_power_w(intervals, windows)
+    usage = observe_reading_power(usage, spans, intervals, idle_w, count_present(windows))
+    windows = weigh(spans, usage)
     found = attribute(intervals, windows, idle_w)
     parts = divide_energy(intervals, windows, [], idle_w)
     task_j = {int(number): one.energy_j for number, one in found.items() if one.energy_j is not None}

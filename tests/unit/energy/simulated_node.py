@@ -6,9 +6,11 @@ from functools import cache
 from math import inf
 from random import Random
 
-from perllm.energy.attribution import Window
+from perllm.energy.attribution import Window, count_present, estimate_idle_power_w
 from perllm.energy.history import EnergyHistory
+from perllm.energy.intervals import Intervals
 from perllm.energy.meters import Meter
+from perllm.energy.reading_power import observe_reading_power
 from perllm.energy.spans import Span, observe_usage, weigh
 
 
@@ -154,5 +156,15 @@ def sample(name: str, kind: str, every_s: float) -> EnergyHistory:
 
 
 def weigh_all(spans: Sequence[Span]) -> list[Window]:
-    """Return the spans of all tasks of a node as windows, as their settlement does."""
+    """Return the spans of all tasks of a node as windows, before it is known what power reading takes."""
     return weigh(spans, observe_usage(spans, 1.0))
+
+
+def measure(spans: Sequence[Span], history: EnergyHistory) -> tuple[Intervals, list[Window], float | None]:
+    """Return the energy of node n, the windows of its tasks and its idle power, as their settlement does."""
+    first = weigh_all(spans)
+    presence = count_present(first)
+    intervals = history.intervals("n", presence=lambda: presence)
+    idle_w = estimate_idle_power_w(intervals, first)
+    usage = observe_reading_power(observe_usage(spans, 1.0), spans, intervals, idle_w, presence)
+    return intervals, weigh(spans, usage), idle_w

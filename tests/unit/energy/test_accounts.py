@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from perllm.agent.publication import FOREIGN_S
 from perllm.energy.accounts import AccountMetrics, EnergyAccounts, divide_energy
-from perllm.energy.attribution import IdlePower, Window, attribute, count_present, estimate_idle_power_w
+from perllm.energy.attribution import IdlePower, Window, attribute, estimate_idle_power_w
 from perllm.energy.bill import MAX_PAYERS, BillMetrics, Owner
 from perllm.energy.devices import measure_counter
 from perllm.energy.foreign import ForeignLoad
@@ -18,7 +18,7 @@ from perllm.energy.series import TimeSeries
 from perllm.energy.settlement import Settlement, Span
 from perllm.guard import Guard
 from unit.controller.samples import running, succeeded
-from unit.energy.simulated_node import LOADS, run, sample, weigh_all
+from unit.energy.simulated_node import LOADS, measure, run, sample, weigh_all
 
 IDLE_W = 10.0
 
@@ -65,9 +65,7 @@ def test_parts_add_up_to_what_was_measured_and_to_the_energies_of_the_tasks(
     spans = [
         Span(str(index), task.start_s, task.end_s or 0.0, task.prompt, task.output) for index, task in enumerate(tasks)
     ]
-    windows = weigh_all(spans)
-    intervals = sample(name, kind, every_s).intervals("n", presence=lambda: count_present(windows))
-    idle_w = estimate_idle_power_w(intervals, windows)
+    intervals, windows, idle_w = measure(spans, sample(name, kind, every_s))
 
     parts = divide_energy(intervals, windows, [], idle_w)
     billed = [one.energy_j for one in attribute(intervals, windows, idle_w).values() if one.energy_j is not None]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perllm.api.task_status import EnergyQuality
-from perllm.energy.attribution import IdlePower, Window, attribute, estimate_idle_power_w
+from perllm.energy.attribution import IdlePower, Phase, Window, attribute, estimate_idle_power_w
 from perllm.energy.devices import measure_counter
 from perllm.energy.intervals import EMPTY, Intervals
 from perllm.energy.series import TimeSeries
@@ -60,6 +60,15 @@ def test_tasks_share_equally_the_time_they_have_in_common() -> None:
 
     assert found["a"].energy_j == pytest.approx(200 + 100)
     assert found["b"].energy_j == pytest.approx(100 + 200)
+
+
+def test_a_phase_in_which_the_node_draws_more_has_more_of_the_active_energy_of_its_interval() -> None:
+    # Of 600 J besides idle power, a second at triple power has as much as the other three together.
+    reader, decoder = Window("a", 0, 1, lead=(Phase(0, 1, 1000.0, power=3.0),)), Window("b", 0, 4)
+    found = attribute(intervals_of([160], every_s=4.0), [reader, decoder], IDLE_W)
+
+    assert found["a"].energy_j == pytest.approx(310, rel=0.002)
+    assert found["b"].energy_j == pytest.approx(330, rel=0.002)
 
 
 def test_the_energy_of_one_task_can_be_asked_for() -> None:

@@ -72,3 +72,36 @@ def test_a_task_that_was_ended_before_it_said_how_far_it_came_weighs_as_much_as_
 def test_its_prompt_is_not_read_after_its_end() -> None:
     [_, ended] = weigh([span("a", 0.0, 9.0, 3.0), Span("b", 2.0, 3.5, 100.0)], Usage(token_s=0.01))
     assert [(phase.start_s, phase.end_s) for phase in ended.phases] == [(2.0, 3.0), (3.0, 3.5), (3.5, 3.5)]
+
+
+def test_a_short_prompt_takes_as_long_as_an_iteration() -> None:
+    usual = Usage(token_s=0.001, iteration_s=0.05)
+    short, long = span("a", 1.0, 9.0, 3.0, prompt=10.0), span("b", 4.0, 9.0, 6.0, prompt=300.0)
+    assert find_readings([short, long], usual) == {"a": (pytest.approx(2.95), 3.0), "b": (pytest.approx(5.7), 6.0)}
+
+
+def test_an_iteration_takes_as_long_as_tokens_of_tasks_next_to_which_few_prompts_were_read() -> None:
+    paces_s = [0.02, *(0.02 + 0.001 * index for index in range(40)), 0.001]
+    runs = [
+        span(str(index), 10.0 * index, 10.0 * index + 1.0 + 100 * one, 10.0 * index + 1.0)
+        for index, one in enumerate(paces_s)
+    ]
+    assert observe_usage(runs, 1.0).iteration_s == pytest.approx(0.02, rel=0.1)
+
+
+def test_a_task_does_not_decode_while_other_prompts_are_read() -> None:
+    """Both write 100 tokens; one takes 4 s, the other 2 s longer, in which two prompts were read."""
+    tasks = [span("a", 0.0, 5.0, 1.0), span("b", 10.0, 17.0, 11.0)]
+    readers = [span("c", 11.5, 40.0, 12.5), span("d", 13.0, 41.0, 14.0)]
+    first, second, *_ = weigh([*tasks, *readers], Usage(token_s=0.01))
+    assert first.weight == pytest.approx(second.weight)
+
+
+def test_a_prompt_that_is_read_draws_its_own_power_on_its_gpu() -> None:
+    tasks = [span("a", 2.0, 9.0, 3.0), span("b", 0.0, 9.0, 1.0)]
+    alone, _ = weigh(tasks, Usage(occupancy=2.0, reading_power=2.0))
+    beside, decoder = weigh(tasks, Usage(occupancy=2.0, gpus=2.0, reading_power=2.0))
+    assert [phase.power for phase in alone.phases] == [1.0, 2.0, 1.0]
+    assert [phase.power for phase in beside.phases] == [1.0, 1.5, 1.0]
+    usual = (beside.weight + decoder.weight) / 2
+    assert beside.phases[1].weight == pytest.approx(2 * usual)
