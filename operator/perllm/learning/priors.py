@@ -5,6 +5,8 @@ them a standard deviation of their own size, and one task corrects a whole GPU t
 
 Sources
     H100      ML.ENERGY leaderboard v3, Llama-3.1-8B, vLLM: 6.67 + 0.076 B ms per iteration, 0.069 + 3.08/B J per token
+    H200      those of the H100 times what one of each measured by the same program (docs/measured-gpu.md): 0.76 of what
+              an iteration takes besides its tasks, in time and in energy; the same for each task and for reading
     A100      LLM-Inference-Bench (Argonne), Llama-3-8B, vLLM: 68 tokens/s and 3.34 J/token at B = 1, 1,812 and 0.174 at
               64; prefill 7,504 tokens/s, llama.cpp (GPU-Benchmarks-on-LLM-Inference)
     A10       LLM-Perf leaderboard, Llama-2-7B and 3-8B, bf16, B = 1: 28 tokens/s, 6.5 J/token; 256 tokens read in 94 ms
@@ -12,8 +14,8 @@ Sources
     RTX 4090  GPU-Benchmarks-on-LLM-Inference, Llama-3-8B, F16: 54 tokens/s, reads 9,056 tokens/s; Fadel Argerich and
               Patino-Martinez, IEEE Access 2024, 7B: 7.6 J/token at B = 1, 2.7 at 20
     Orin      EdgeReasoning, arXiv 2511.01866, 8B, Jetson AGX Orin: 100 ms and 2.79 J per token, 0.85 ms per token read
-    others    time: geometric middles of all these; energy: the least of them, so that a type without figures is tried
-              by tasks that have time to spare, and known after some of them
+    others    time: geometric middles of all but the H200; energy: the least of them, so that a type without figures is
+              tried by tasks that have time to spare, and known after some of them
 Where a source gives no slope over B, 2 % per further task is taken; where it gives no power while reading, that of
 decoding.
 """
@@ -51,6 +53,7 @@ GENERIC = Prior((START_UP_S, 0.3, 4.0, 0.1, ROUND_TRIP_S), (20.0, 6.9, 264.0), d
 
 _BY_GPU = {
     "h100": Prior((START_UP_S, 0.05, 0.67, 0.0076, ROUND_TRIP_S), (30.0, 6.9, 308.0)),
+    "h200": Prior((START_UP_S, 0.05, 0.51, 0.0076, ROUND_TRIP_S), (30.0, 6.7, 233.0)),
     "a100": Prior((START_UP_S, 0.13, 1.43, 0.032, ROUND_TRIP_S), (40.0, 12.4, 320.0)),
     "a10": Prior((START_UP_S, 0.37, 3.6, 0.07, ROUND_TRIP_S), (70.0, 20.0, 630.0)),
     "t4": Prior((START_UP_S, 0.81, 5.9, 0.12, ROUND_TRIP_S), (60.0, 20.0, 394.0)),

@@ -11,14 +11,14 @@ from types import MappingProxyType
 
 from perllm_lab.hardware.edge_gpus import A10, CPU_SERVER, JETSON_ORIN, RTX_4090, T4
 from perllm_lab.hardware.gpu import GpuType
-from perllm_lab.hardware.server_gpus import A100_8B, A100_33B, B200, H100, P100, V100_16, V100_32
+from perllm_lab.hardware.server_gpus import A100_8B, A100_33B, B200, H100, H200, P100, V100_16, V100_32
 
 CATALOGUE: Mapping[str, GpuType] = MappingProxyType(
     {
         gpu.key: gpu
         for gpu in (
             *(CPU_SERVER, JETSON_ORIN, T4, A10, RTX_4090),
-            *(P100, V100_16, V100_32, A100_8B, A100_33B, H100, B200),
+            *(P100, V100_16, V100_32, A100_8B, A100_33B, H100, H200, B200),
         )
     }
 )

@@ -153,6 +153,30 @@ H100 = GpuType(
     prefill_least_s=0.00667,
 )
 
+H200 = GpuType(
+    key="h200-8b",
+    product="NVIDIA-H200",
+    model_name="NVIDIA H200",
+    iteration_base_s=0.00506,
+    iteration_per_task_s=0.000076,
+    slots=128,
+    token_energy_j=0.082,
+    iteration_energy_j=3.33,
+    prefill_per_token_s=0.00005,
+    prefill_power_w=900.0,
+    idle_power_w=220.0,
+    model_load_s=FP16_8B_GB / 5.0,
+    pod_start_s=POD_START_S,
+    cpus=192,
+    memory_gib=2048,
+    source="The H100's times the ratio of one of each, as measured by one program (docs/measured-gpu.md): an iteration "
+    "at batch 0 takes 0.758 of the time and 0.757 of the energy, a token 0.972 of the energy of its own; what a task "
+    "adds to an iteration, reading and the power limit are the same. Idle and node power inferred from the H100's.",
+    context_token_s=find_token_s(LLAMA_3_8B_BYTES, 4800.0),
+    context_tokens=SERVED_TOKENS,
+    prefill_least_s=0.00506,
+)
+
 B200 = GpuType(
     key="b200-8b",
     product="NVIDIA-B200",

@@ -1,7 +1,6 @@
 """Compares a served load that was recorded on a GPU with what PerLLM makes of it, and with the simulated GPU.
 
     PYTHONPATH=tests:operator python -m bench.gpu_laws.judge FOLDER --type h100-8b
-    PYTHONPATH=tests:operator python -m bench.gpu_laws.judge FOLDER --product NVIDIA-H200 --memory-ratio 1.43
 
 The folder has tasks.csv, passes.csv and readings.csv of `python -m bench.gpu_laws --parts load`. Needs no GPU.
 """
@@ -20,7 +19,7 @@ from bench.gpu_laws.forecasts import Foreseen, foresee, settle
 from bench.gpu_laws.load_record import LoadRecord, read_record
 from bench.gpu_laws.readings import count_energy_j
 from bench.gpu_laws.shares import PassShares, share_passes
-from bench.gpu_laws.simulated import SimulatedLoad, derive_type, simulate_load
+from bench.gpu_laws.simulated import SimulatedLoad, simulate_load
 from perllm_lab.hardware.catalogue import CATALOGUE
 from perllm_lab.hardware.gpu import GpuType
 
@@ -65,12 +64,9 @@ class Deviations:
 def main() -> None:
     """Print all comparisons, and write them to a file if that is asked for."""
     options = _parse()
-    gpu = CATALOGUE[options.type]
-    if options.product:
-        gpu = derive_type(gpu, options.product, options.memory_ratio)
     tables: list[Table] = []
     for record in read_record(options.folder, MARGIN_S):
-        tables.extend(judge(record, gpu))
+        tables.extend(judge(record, CATALOGUE[options.type]))
     for table in tables:
         print("  ".join(f"{name} {_format(value)}" for name, value in table.items()))
     if options.out:
@@ -174,8 +170,6 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the record is")
     parser.add_argument("--type", choices=CATALOGUE, default="h100-8b", help="of the simulated GPU")
-    parser.add_argument("--product", help="name of another type, that is derived from it")
-    parser.add_argument("--memory-ratio", type=float, default=1.0, help="how much faster the memory of that is")
     parser.add_argument("--out", type=Path, help="file for all figures (JSON)")
     return parser.parse_args()
 

@@ -1,7 +1,7 @@
 """The same tasks on the simulated GPU of the lab."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from numpy.random import default_rng
 
@@ -24,23 +24,6 @@ class SimulatedLoad:
     tasks: Sequence[ServedTask]
     task_j: dict[int, float]
     energy_j: float
-
-
-def derive_type(gpu: GpuType, product: str, memory_ratio: float) -> GpuType:
-    """Return a type whose memory is faster by a ratio, as the catalogue derives one from another.
-
-    What reads the memory is faster by as much: iterations, and the least time of a prompt. Longer prompts take as long,
-    and an iteration as many joules.
-    """
-    return replace(
-        gpu,
-        key=f"{gpu.key}-derived",
-        product=product,
-        iteration_base_s=gpu.iteration_base_s / memory_ratio,
-        iteration_per_task_s=gpu.iteration_per_task_s / memory_ratio,
-        context_token_s=gpu.context_token_s / memory_ratio,
-        prefill_least_s=gpu.prefill_least_s / memory_ratio,
-    )
 
 
 def simulate_load(tasks: Sequence[ServedTask], gpu: GpuType) -> SimulatedLoad:

@@ -13,7 +13,7 @@ from bench.gpu_laws.judge import LEARNED_FROM, Deviations, judge, judge_forecast
 from bench.gpu_laws.load_record import PASSES, READINGS, TASKS, LoadRecord, append_rows, read_record
 from bench.gpu_laws.readings import Readings
 from bench.gpu_laws.shares import share_passes
-from bench.gpu_laws.simulated import derive_type, simulate_load
+from bench.gpu_laws.simulated import simulate_load
 from perllm_lab.hardware.server_gpus import H100
 from perllm_lab.workload.arrivals import Arrival
 from unit.bench.fake_gpu import IDLE_W, READING_W, WRITING_W, FakeGpu, serve_load
@@ -149,12 +149,6 @@ def test_the_simulated_gpu_gets_the_same_tasks(load: tuple[LoadRecord, dict[int,
     asked = [(task.number, task.arrived_s, task.output_tokens) for task in record.tasks]
     assert [(task.number, task.arrived_s, task.output_tokens) for task in simulated.tasks] == asked
     assert sum(simulated.task_j.values()) == pytest.approx(simulated.energy_j)
-
-
-def test_a_derived_type_decodes_faster_and_reads_as_fast() -> None:
-    derived = derive_type(H100, "NVIDIA-H200", 1.5)
-    assert derived.iteration_s(32, 2000.0) == pytest.approx(H100.iteration_s(32, 2000.0) / 1.5)
-    assert derived.prefill_s(1000.0) == H100.prefill_s(1000.0)
 
 
 def test_deviations_are_relative_and_the_bias_is_that_of_the_sums() -> None:
