@@ -133,6 +133,15 @@ def test_what_is_attributed_adds_up(
     assert found.tasks_j + found.idle_j == pytest.approx(found.measured_j, rel=worst)
 
 
+@pytest.mark.parametrize("every_s", [1.0, 5.0])
+def test_by_a_counter_each_task_has_its_energy(load: tuple[LoadRecord, dict[int, float]], every_s: float) -> None:
+    record, true_j = load
+    found_j = attribute_energy(record, COUNTER, every_s).task_j
+    found = Deviations.of([(energy_j, true_j[number]) for number, energy_j in found_j.items()])
+    assert found.median < 0.03
+    assert found.p90 < 0.08
+
+
 def test_the_laws_learn_a_gpu_from_its_tasks(load: tuple[LoadRecord, dict[int, float]]) -> None:
     record, true_j = load
     foreseen = foresee(settle(record.tasks, true_j, every_s=5.0), H100)
