@@ -10,7 +10,7 @@ from perllm.cluster.node import Node
 from perllm.placement.demand import NodeRules
 from perllm.placement.fitting import FitArray, Fitting
 from perllm.placement.serving import NOTHING, UNKNOWN_SLOTS, Serving
-from perllm.policy.arrays import extend
+from perllm.policy.arrays import Index, extend
 from perllm.policy.problem import BoolArray, FloatArray, IntArray
 
 _TIERS = tuple(Tier)
@@ -141,23 +141,23 @@ class Fleet:
         allowed: BoolArray = table[self._tier[rows]]
         return allowed
 
-    def tier_codes(self, rows: IntArray) -> IntArray:
+    def tier_codes(self, rows: Index) -> IntArray:
         """Return the position of each node's tier in `Tier`."""
         return self._tier[rows]
 
-    def is_cloud(self, rows: IntArray) -> BoolArray:
+    def is_cloud(self, rows: Index) -> BoolArray:
         """Return whether each node is of the cloud tier."""
         cloud: BoolArray = self._tier[rows] == _TIERS.index(Tier.CLOUD)
         return cloud
 
-    def slots(self, rows: IntArray, resource: str = "") -> FloatArray:
+    def slots(self, rows: Index, resource: str = "") -> FloatArray:
         """Return the slots of each node for pods of tasks, of one resource or of all; 0 while it takes no new pods."""
         sizes, foreign = self.sizes(rows, resource), self._foreign_slots.get(resource)
         if foreign is not None:
             sizes = np.maximum(sizes - foreign[rows], 0.0)
         return sizes * self._is_open[rows]
 
-    def sizes(self, rows: IntArray, resource: str = "") -> FloatArray:
+    def sizes(self, rows: Index, resource: str = "") -> FloatArray:
         """Return the slots that each node has while it takes pods."""
         sizes: FloatArray = self._sizes.get(resource, self._unnamed)[rows]
         return sizes
@@ -175,11 +175,11 @@ class Fleet:
         served: BoolArray = servers[rows]
         return served
 
-    def served_slots(self, rows: IntArray) -> FloatArray:
+    def served_slots(self, rows: Index) -> FloatArray:
         """Return how many requests the model servers of each node process at a time; inf where there are none."""
         return self._served_slots[rows]
 
-    def gpus(self, rows: IntArray) -> FloatArray:
+    def gpus(self, rows: Index) -> FloatArray:
         """Return the GPUs of each node."""
         return self._gpus[rows]
 
@@ -196,15 +196,15 @@ class Fleet:
         """Return the memory of each node that its pods may request."""
         return self._memory_bytes[rows]
 
-    def bandwidth_capacity_bps(self, rows: IntArray) -> FloatArray:
+    def bandwidth_capacity_bps(self, rows: Index) -> FloatArray:
         """Return the uplink of each node."""
         return self._bandwidth_capacity_bps[rows]
 
-    def bandwidth_used_bps(self, rows: IntArray) -> FloatArray:
+    def bandwidth_used_bps(self, rows: Index) -> FloatArray:
         """Return the measured use of each node's uplink."""
         return self._bandwidth_used_bps[rows]
 
-    def idle_w(self, rows: IntArray) -> FloatArray:
+    def idle_w(self, rows: Index) -> FloatArray:
         """Return the idle power of each node, in watts; 0 where it is unknown."""
         return self._idle_w[rows]
 

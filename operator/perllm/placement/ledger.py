@@ -16,7 +16,7 @@ from perllm.placement.flight_table import FlightTable
 from perllm.placement.node_queues import NodeQueues
 from perllm.placement.node_table import NodeTable
 from perllm.placement.writers import Writers
-from perllm.policy.arrays import extend
+from perllm.policy.arrays import Index, end_of, extend
 from perllm.policy.problem import FloatArray, IntArray
 
 RESERVATION_S = 10.0
@@ -195,18 +195,19 @@ class Ledger:
         nodes.stall_harm[:], nodes.slow_harm[:], nodes.harmed_s[:] = self._table.find_harms(nodes, now_s, shapes)
 
     def loads(
-        self, rows: IntArray, now_s: float, *, model: str = "", namespace: str = "", resource: str = ""
+        self, rows: Index, now_s: float, *, model: str = "", namespace: str = "", resource: str = ""
     ) -> NodeLoads:
-        """Return what is in flight on each node; harms are as of the last `refresh`.
+        """Return what is in flight on each node, to be read before anything changes.
 
-        Of the waiting tasks only those count that go before the next task of the namespace.
+        Harms are as of the last `refresh`. Of the waiting tasks only those count that go before the next task of the
+        namespace.
         """
         self._cover(rows)
         nodes = self._nodes.at(rows, now_s)
         waiting, waiting_work_s = self._queues.before(rows, namespace)
         return NodeLoads(
             running=nodes.running,
-            running_model=self._counts(model)[rows] if model in self._by_model else np.zeros(len(rows)),
+            running_model=self._counts(model)[rows] if model in self._by_model else np.zeros(len(nodes)),
             taken=self._find_taken(rows, resource) if resource else nodes.taken,
             demand_bps=nodes.demand_bps,
             backlog_tokens=nodes.backlog,
@@ -298,15 +299,18 @@ class Ledger:
         prompts = begin.backlog + read * max(float(nodes.prompts[row]) - begin.prompts, 0.0)
         return Residence(1.0 + max(others, 0.0) / gpus, prompts / gpus)
 
-    def _find_taken(self, rows: IntArray, resource: str) -> FloatArray:
+    def _find_taken(self, rows: Index, resource: str) -> FloatArray:
         """Return the slots in use of a resource; what a task without a resource uses counts as one of each."""
         known = [self._taken_of[one] for one in (resource, "") if one in self._taken_of]
-        return sum((extend(taken, len(self._nodes))[rows] for taken in known), np.zeros(len(rows)))
+        taken = np.zeros(len(self._nodes))
+        for one in known:
+            taken += extend(one, len(taken))
+        return taken[rows]
 
     def _counts(self, model: str) -> FloatArray:
         """Return the number of tasks of a model in flight by row, which is counted from now on."""
         counts = self._by_model[model] = extend(self._by_model.get(model, np.zeros(0)), len(self._nodes))
         return counts
 
-    def _cover(self, rows: IntArray) -> None:
-        self._nodes.cover(int(rows.max(initial=-1)) + 1)
+    def _cover(self, rows: Index) -> None:
+        self._nodes.cover(end_of(rows))
