@@ -12,7 +12,7 @@ import numpy as np
 
 from perllm.learning.features import MAX_READING
 from perllm.placement.flight import Flight, Residence
-from perllm.placement.flight_table import FlightTable
+from perllm.placement.flight_table import FlightTables
 from perllm.placement.node_queues import NodeQueues
 from perllm.placement.node_table import NodeTable
 from perllm.placement.writers import Writers
@@ -83,7 +83,7 @@ class Ledger:
         self._expiry: dict[str, float] = {}
         self._queues = NodeQueues()
         self._nodes = NodeTable()
-        self._table = FlightTable()
+        self._tables = FlightTables()
         self._writers = Writers()
         self._by_model: dict[str, FloatArray] = {}
         self._taken_of: dict[str, FloatArray] = {}
@@ -184,15 +184,20 @@ class Ledger:
         self._cover(rows)
         self._nodes.note_usual(rows, work_s, usual_s)
 
-    def refresh(self, now_s: float, shapes: FloatArray) -> None:
+    @property
+    def groups(self) -> int:
+        """Number of groups of nodes whose tasks are examined together for how tight they are."""
+        return len(self._tables)
+
+    def refresh(self, now_s: float, shapes: FloatArray, turns: int | None = None) -> None:
         """Recompute how tight the tasks in flight are; takes time linear in their number.
 
         Args:
             now_s: now.
             shapes: of the answers' lengths, by kind, as the learner counts them.
+            turns: on how many groups of nodes, starting with those examined the longest ago; None for all.
         """
-        nodes = self._nodes
-        nodes.stall_harm[:], nodes.slow_harm[:], nodes.harmed_s[:] = self._table.find_harms(nodes, now_s, shapes)
+        self._tables.refresh(self._nodes, now_s, shapes, self.groups if turns is None else turns)
 
     def loads(
         self, rows: Index, now_s: float, *, model: str = "", namespace: str = "", resource: str = ""
@@ -253,7 +258,7 @@ class Ledger:
         )
         self._flights[flight.task_id] = flight
         self.placed += 1
-        self._table.put(flight)
+        self._tables.put(flight)
         self._writers.put(flight.task_id, row, flight.writes_from_s, now_s)
         self._count(flight, 1)
 
@@ -271,7 +276,7 @@ class Ledger:
         del self._flights[task_id], self._begun[task_id]
         self._expiry.pop(task_id, None)
         self._count(flight, -1)
-        self._table.remove(task_id)
+        self._tables.remove(flight)
         self._writers.remove(task_id, row, now_s)
         if nodes.running[row] <= nodes.foreign[row]:
             # A node without tasks has no work left, even if some was expected.

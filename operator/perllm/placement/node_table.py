@@ -79,6 +79,10 @@ class NodeTable:
         if len(self) < size:
             self._show(extend(self._figures, size))
 
+    def part(self, first: int, end: int) -> "NodeTable":
+        """Return a table that shows the figures of some rows, and is written through."""
+        return NodeTable(self._figures[:, first:end])
+
     def at(self, rows: Index, now_s: float) -> "NodeTable":
         """Return the figures of some nodes, advanced to the present; to be read only, and before anything changes."""
         nodes = NodeTable(columns(self._figures, rows))

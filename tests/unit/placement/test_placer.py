@@ -8,7 +8,7 @@ from perllm.placement.decision import read_record
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.flight import Residence
 from perllm.placement.ledger import RESERVATION_S
-from perllm.placement.placer import Placement
+from perllm.placement.placer import REFRESH_S, Placement
 from perllm.policy.table import CsUcbTable
 from unit.placement.cluster_of import CLOUD, EDGE, Setting, make_node, make_request, make_setting
 
@@ -19,6 +19,12 @@ def arm(placement: Placement, node: str) -> int:
 
 def figures(part: Any) -> dict[str, float]:
     return {name: value for name, value in dataclasses.asdict(part).items() if isinstance(value, int | float)}
+
+
+def vars_of(placement: Placement) -> list[Any]:
+    """Return all that is known of the arms, by arm."""
+    arms = {field.name: getattr(placement.arms, field.name) for field in dataclasses.fields(placement.arms)}
+    return [placement.choice.scores, *(values for name, values in arms.items() if name != "rows")]
 
 
 class TestFleet:
@@ -58,7 +64,32 @@ class TestFleet:
         assert versions == [0, 1, 1, 2, 3, 4, 4]
 
 
+class TestHarm:
+    def test_is_recomputed_in_turns_often_enough(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("perllm.placement.flight_table.GROUP", 1)
+        setting = make_setting(*(make_node(name) for name in "abcd"))
+        for name in "abcd":
+            placement = setting.placer.choose(make_request(f"uid-{name}"))
+            setting.placer.reserve(placement, name)
+        turns: list[int] = []
+        monkeypatch.setattr(setting.ledger, "refresh", lambda _now_s, _shapes, count: turns.append(count))
+        for passed_s in (REFRESH_S, 0.2 * REFRESH_S, 0.1 * REFRESH_S, 0.5 * REFRESH_S, 10.0 * REFRESH_S):
+            setting.now_s += passed_s
+            setting.placer.choose(make_request())
+        assert turns == [4, 1, 2, 4]
+
+
 class TestChoice:
+    def test_is_the_same_of_nodes_in_any_order(self) -> None:
+        setting = make_setting(make_node("a"), make_node("b", CLOUD, gpu_type="A100"), make_node("c", slots=8))
+        for number in range(9):
+            setting.placer.reserve(setting.placer.choose(make_request(f"uid-{number}")), "abc"[number % 3])
+        setting.now_s += 1.0
+        inner = [setting.placer.choose(make_request(), names) for names in (["a", "b", "c"], ["c", "a", "b"])]
+        for ordered, other in zip(*(vars_of(one) for one in inner), strict=True):
+            assert ordered.tolist() == other[[1, 2, 0]].tolist()
+        assert inner[0].node == inner[1].node
+
     def test_names_the_chosen_node_and_the_next_best_with_room(self) -> None:
         setting = make_setting(make_node("a"), make_node("b", slots=1), make_node("c"), make_node("d"))
         setting.placer.reserve(setting.placer.choose(make_request("first"), ["b"]), "b")
