@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 
@@ -36,6 +37,7 @@ class Fleet:
         self.version = 0
         self.nodes: dict[str, Node] = {}
         self._rows: dict[str, int] = {}
+        self._present: dict[str, int] = {}
         self._tier = np.zeros(0, dtype=np.int64)
         self._is_open = np.zeros(0)
         self._foreign: dict[str, Mapping[str, float]] = {}
@@ -61,7 +63,7 @@ class Fleet:
         self._cover(row + 1)
         self.version += self.nodes.get(node.name) != node
         self.nodes[node.name] = node
-        self._rows[node.name] = row
+        self._rows[node.name] = self._present[node.name] = row
         self._tier[row] = _TIERS.index(node.tier)
         self._is_open[row] = node.is_open
         for resource in node.resources.keys() - self._sizes.keys():
@@ -110,6 +112,7 @@ class Fleet:
     def remove(self, name: str) -> None:
         """Forget a node that left the cluster; it keeps its row in case it returns."""
         self.version += self.nodes.pop(name, None) is not None
+        self._present.pop(name, None)
         self._all_nodes = None
 
     def all_nodes(self) -> tuple[list[str], IntArray]:
@@ -118,6 +121,21 @@ class Fleet:
             names = list(self.nodes)
             self._all_nodes = names, self.rows(names)
         return self._all_nodes
+
+    def find(self, candidates: Sequence[str]) -> tuple[Sequence[str], IntArray]:
+        """Return those of `candidates` that belong to the fleet, and their rows.
+
+        They are in the order of `candidates`, but if these are the whole fleet in that of `all_nodes`: rows in order
+        are read the fastest, and kube-scheduler lists nodes in an order of chance.
+        """
+        found = map(self._present.get, candidates, repeat(-1))
+        rows = np.fromiter(found, dtype=np.int64, count=len(candidates))
+        if len(rows) == len(self.nodes) and self._are_all(rows):
+            return self.all_nodes()
+        if rows.min(initial=0) >= 0:
+            return candidates, rows
+        names = [name for name, row in zip(candidates, rows.tolist(), strict=True) if row >= 0]
+        return names, rows[rows >= 0]
 
     def known(self, candidates: Iterable[str]) -> list[str]:
         """Return those of `candidates` that belong to the fleet, in their order."""
@@ -207,6 +225,12 @@ class Fleet:
     def idle_w(self, rows: Index) -> FloatArray:
         """Return the idle power of each node, in watts; 0 where it is unknown."""
         return self._idle_w[rows]
+
+    def _are_all(self, rows: IntArray) -> bool:
+        """Whether as many rows as there are nodes, -1 for unknown ones, are those of all nodes."""
+        is_there = np.zeros(len(self._tier) + 1, dtype=np.bool_)
+        is_there[rows] = True
+        return bool(is_there[self.all_nodes()[1]].all())
 
     def _show_foreign(self, name: str) -> None:
         slots, row = self._foreign.get(name, {}), self._rows[name]

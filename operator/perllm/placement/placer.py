@@ -313,10 +313,7 @@ class Placer:
         self._refreshed_s, self._refreshed_at = now_s, ledger.placed
 
     def _nodes(self, candidates: Sequence[str] | None) -> tuple[Sequence[str], IntArray]:
-        if candidates is None:
-            return self._fleet.all_nodes()
-        names = self._fleet.known(candidates)
-        return names, self._fleet.rows(names)
+        return self._fleet.all_nodes() if candidates is None else self._fleet.find(candidates)
 
     def _list_alternatives(self, placement: Placement, arm: int) -> tuple[Alternative, ...]:
         return list_alternatives(
