@@ -348,7 +348,7 @@ def _find_hit_chances(
 ) -> FloatArray:
     """Return the chance to be in time on each node."""
     times_s = lengths[:, None] * times.token_s
-    times_s += times.fixed_s
+    times_s += np.maximum(times.fixed_s, LEAST_S)
     chances: FloatArray = find_hit_chance(times_s, time_left_s, time_spread).sum(axis=0)
     chances /= len(lengths)
     return chances
