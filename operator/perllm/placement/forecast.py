@@ -134,10 +134,10 @@ class ArmForecast:
 
 
 def find_hit_chance(times_s: FloatArray, time_left_s: float, time_spread: FloatArray) -> FloatArray:
-    """Return the chance that expected seconds of any shape turn out to be at most those that are left, in the same array.
+    """Return the chance that expected seconds turn out to be at most those that are left, in the same array.
 
     Args:
-        times_s: expected seconds, positive.
+        times_s: expected seconds, positive, of any shape.
         time_left_s: seconds that are left.
         time_spread: standard deviation of ln(actual / expected seconds), of a shape that is broadcast to theirs.
     """
