@@ -3,7 +3,8 @@
 A decision is what `Placer` does for a task that has come: its length, the outlook on every node, the policy's choice,
 the record, the entry in the ledger. Every node has tasks in flight, one of which ends for each that starts. The clock
 moves as if tasks came at 90 % of the fleet's capacity, or as fast as they are decided where that is slower, so that the
-ledger is refreshed as often as in operation. Times are those of the processor: a decision waits for nothing.
+ledger is refreshed as often as in operation. Memory is managed as in the operator. Times are those of the processor: a
+decision waits for nothing.
 """
 
 import tracemalloc
@@ -22,6 +23,8 @@ from bench.fleets import build_scenario
 from bench.tables import Row, percentile
 from perllm.api.task import Tier
 from perllm.cluster.node import Node
+from perllm.collector import collect_rarely
+from perllm.heap import keep_freed_memory
 from perllm.learning.learner import Learner
 from perllm.learning.recent import CAPACITY
 from perllm.placement.circuits import Circuits
@@ -52,6 +55,8 @@ Spans = dict[str, dict[int, list[list[float]]]]
 
 def measure_decisions(rounds: int, say: Callable[[str], None]) -> list[Row]:
     """Return times of decisions, of cs-ucb against cs-ucb-table, their growth, and absolute; and their memory."""
+    collect_rarely()
+    keep_freed_memory()
     spans_ms: Spans = {name: {size: [] for size in SIZES} for name in POLICIES}
     for size in SIZES:
         say(f"decision: {rounds} x {DECISIONS} decisions among {size} nodes")

@@ -2,8 +2,9 @@
 
     PYTHONPATH=tests python -m bench.lone_extender --nodes 1000 --port 10261 [--kubeconfig FILE]
 
-Real: HTTP server, handlers, policy, learned laws, fleet, ledger. Stand-ins: nodes come from the scenario instead of a
-watch, every pod stands for a task of its own, and without a kubeconfig bindings go to an API server that says yes.
+Real: HTTP server, handlers, policy, learned laws, fleet, ledger, and how memory is managed. Stand-ins: nodes come from
+the scenario instead of a watch, every pod stands for a task of its own, and without a kubeconfig bindings go to an API
+server that says yes.
 """
 
 import asyncio
@@ -25,11 +26,13 @@ from perllm.cluster.credentials import load_credentials
 from perllm.cluster.node import Node, NodeLabels, read_node
 from perllm.cluster.outages import Outages
 from perllm.cluster.writes import WriteQueue
+from perllm.collector import collect_rarely
 from perllm.config import Config
 from perllm.extender.extender import Extender
 from perllm.extender.retries import Retries
 from perllm.extender.server import build_app
 from perllm.guard import Guard
+from perllm.heap import keep_freed_memory
 from perllm.learning.outcome import ObservedRun, Outcome
 from perllm.metrics import OperatorMetrics
 from perllm.placement.fleet import Bandwidth
@@ -61,6 +64,7 @@ class YesApi(Client):
 @click.option("--kubeconfig", type=click.Path(path_type=Path))
 def main(nodes: int, port: int, kubeconfig: Path | None) -> None:
     """Serve until killed."""
+    keep_freed_memory()
     asyncio.run(_serve(nodes, port, kubeconfig))
 
 
@@ -91,6 +95,7 @@ async def _listen(nodes: int, port: int, client: Client) -> None:
         note_bound=lambda *_: None,
         note_denied=lambda _: None,
     )
+    collect_rarely()
     runner = web.AppRunner(build_app(extender, OperatorMetrics(CollectorRegistry()), guard), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()

@@ -16,12 +16,13 @@ from perllm.cluster.credentials import load_credentials
 from perllm.cluster.node import Node
 from perllm.learning.learner import Learner
 from perllm.policy.table import CsUcbTable
-from perllm_lab.installation import install
 from perllm_lab.kubernetes.control_plane import ControlPlane
 from unit.learning.outcomes import make_outcome
 from unit.nodes.stores import Saved
 
-GUIDE = Path(__file__).parents[2] / "docs/operate.md"
+ROOT = Path(__file__).parents[2]
+GUIDE = ROOT / "docs/operate.md"
+CRDS = ROOT / "crds"
 
 
 def read_commands() -> list[str]:
@@ -51,15 +52,15 @@ def start(client: Client, node: Node, instance: str) -> tuple[Learner, Saved]:
 @pytest.mark.skipif(
     shutil.which("jq") is None and "PERLLM_REQUIRE_REAL_NODE" not in os.environ, reason="jq is not installed"
 )
-async def test_learned_state_is_restored(binaries: dict[str, Path], tmp_path: Path) -> None:
+async def test_learned_state_is_restored(
+    control_plane: ControlPlane, binaries: dict[str, Path], tmp_path: Path
+) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/kubectl").symlink_to(binaries["kubectl"])
     backup, restore = read_commands()
-    async with (
-        ControlPlane(binaries, tmp_path / "plane") as plane,
-        Client(load_credentials(plane.admin_kubeconfig)) as client,
-    ):
-        await install(client)
+    for command in ("apply --server-side", "wait --for=condition=Established --timeout=30s"):
+        await run(f"kubectl {command} -f {CRDS}", tmp_path, control_plane)
+    async with Client(load_credentials(control_plane.admin_kubeconfig)) as client:
         created = await client.post("/api/v1/nodes", {"metadata": {"name": "a"}})
         node = Node("a", created["metadata"]["uid"], Tier.EDGE, "T4", 4.0, frozenset(), True)
         learned = {}
@@ -68,10 +69,12 @@ async def test_learned_state_is_restored(binaries: dict[str, Path], tmp_path: Pa
             learner.learn(make_outcome(1))
             await store.flush()
             learned[instance] = learner.export_arm("a", "m")
-        await run(backup, tmp_path, plane)
+        await run(backup, tmp_path, control_plane)
         await client.delete(names.node_profiles_path())
-        output = await run(restore, tmp_path, plane)
+        output = await run(restore, tmp_path, control_plane)
         for instance, state in learned.items():
             learner, store = start(client, node, instance)
             assert await store.load() == 1, output
             assert learner.export_arm("a", "m") == state
+        await client.delete(names.node_profiles_path())
+        await client.delete("/api/v1/nodes/a")

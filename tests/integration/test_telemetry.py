@@ -65,7 +65,7 @@ class Exporter:
         return aiohttp.web.Response(text="\n".join(lines) + "\n", content_type="text/plain")
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def exporter() -> AsyncIterator[Exporter]:
     exporter = Exporter()
     async with served(exporter.answer) as exporter.address:
@@ -91,10 +91,14 @@ class served:  # noqa: N801
         await self._runner.cleanup()
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def prometheus(binaries: dict[str, Path], tmp_path: Path, exporter: Exporter) -> AsyncIterator[Prometheus]:
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def prometheus(
+    binaries: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, exporter: Exporter
+) -> AsyncIterator[Prometheus]:
+    """Is shared: a test that ends it starts it again."""
+    folder = tmp_path_factory.mktemp("prometheus")
     targets = [ScrapeTarget(job="gpu", address=exporter.address, metrics_path="/metrics", instance="10.0.0.1:9100")]
-    async with Prometheus(binaries["prometheus"], tmp_path, targets, scrape_interval_s=SCRAPE_S) as prometheus:
+    async with Prometheus(binaries["prometheus"], folder, targets, scrape_interval_s=SCRAPE_S) as prometheus:
         yield prometheus
 
 

@@ -13,6 +13,7 @@ from perllm.cluster.client import Client
 from perllm.cluster.credentials import Credentials, load_credentials
 from perllm.collector import collect_rarely
 from perllm.config import Config, load_config
+from perllm.heap import keep_freed_memory
 from perllm.logs import configure_logging
 from perllm.operator import Operator
 from perllm.shadow.operator import ShadowOperator
@@ -45,6 +46,7 @@ def run_operator(
         log.warning("%s: %s", *deprecation)
     credentials = load_credentials(kubeconfig, context)
     collect_rarely()
+    keep_freed_memory()
     with journal.open("wb") if journal is not None else nullcontext() as file:
         asyncio.run(_run(config, credentials, file, starts))
 

@@ -201,6 +201,7 @@ class TaskControl:
             savings=self.savings,
             guard=context.guard,
             named_nodes=settings.named_nodes,
+            now_s=context.now_s,
         )
 
     def _build_pod_releases(self) -> PodReleases:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from functools import partial
 
 from perllm.api import names
@@ -52,6 +53,7 @@ class Dispatcher:
         savings: count what rejected tasks would have taken otherwise.
         guard: contains failures about single tasks.
         named_nodes: nodes that a pod names at most; 0 for pods that may be placed on any.
+        now_s: the clock that the scheduler goes by.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Dispatcher:
         savings: Savings,
         guard: Guard,
         named_nodes: int,
+        now_s: Callable[[], float],
     ) -> None:
         self._scheduler = scheduler
         self._wake = wake
@@ -80,14 +83,17 @@ class Dispatcher:
         self._savings = savings
         self._guard = guard
         self._named_nodes = named_nodes
+        self._now_s = now_s
 
     async def run(self) -> None:
         """Carry out decisions until cancelled."""
         slices = Slices()
         async with asyncio.TaskGroup() as group:
             while True:
+                actions = self._scheduler.due()
+                # Only now, since the call is an input itself: it sets the event.
                 self._wake.clear()
-                for action in self._scheduler.due():
+                for action in actions:
                     self._carry_out(action, group)
                     await slices.pause()
                 await asyncio.sleep(ROUND_PAUSE_S)
@@ -95,7 +101,7 @@ class Dispatcher:
 
     async def _wait(self) -> None:
         """Wait until something has happened, or is due."""
-        pause_s = self._scheduler.next_s() - asyncio.get_running_loop().time()
+        pause_s = self._scheduler.next_s() - self._now_s()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(max(pause_s, 0.0), ROUND_INTERVAL_S)):
                 await self._wake.wait()

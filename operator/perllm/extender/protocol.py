@@ -32,7 +32,7 @@ class Unplaceable:
 
 def filter_answer(placement: Placement, asked: Sequence[str]) -> Answer:
     """Return the chosen node; if there is none, why the nodes that were asked about fail."""
-    passed = [placement.node] if placement.node in asked else []
+    passed = [] if placement.node is None else [placement.node]
     failed = {} if passed else _exclude(asked, placement.obstacle or _describe_lack(placement))
     return {"NodeNames": passed, "FailedNodes": failed, "FailedAndUnresolvableNodes": {}, "Error": ""}
 

@@ -57,7 +57,8 @@ class PooledLaw:
         least: no coefficient falls below this share of its prior, shape (d,); `LEAST_SHARE` of all without it.
 
     Attributes:
-        coefficients: theta of the type times the node's ratio, shape (rows, d).
+        coefficients: theta of the type times the node's ratio, shape (rows, d). Those of all rows are contiguous,
+            since decisions read them one after the other.
     """
 
     def __init__(self, prior: Sequence[float], least: Sequence[float] | None = None) -> None:
@@ -241,7 +242,8 @@ class PooledLaw:
         missing = rows - len(self.group_of_row)
         if missing <= 0:
             return
-        self.coefficients = np.concatenate([self.coefficients, np.tile(self._prior, (missing, 1))])
+        added = np.tile(self._prior[:, None], missing)
+        self.coefficients = np.concatenate([self.coefficients.T, added], axis=1).T
         self.group_of_row = extend(self.group_of_row, rows, fill=-1)
         self._log_ratio, self._variance = extend(self._log_ratio, rows), extend(self._variance, rows)
         self.scale, self.low, self.high = extend(self.scale, rows), extend(self.low, rows), extend(self.high, rows)

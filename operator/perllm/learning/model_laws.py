@@ -9,7 +9,7 @@ from perllm.learning.law import PooledLaw
 from perllm.learning.lengths import LengthLaw
 from perllm.learning.outcome import Outcome
 from perllm.learning.priors import GENERIC, LOAD_S
-from perllm.policy.arrays import extend
+from perllm.policy.arrays import Index, columns, extend
 from perllm.policy.problem import FloatArray, IntArray
 
 UNPROVEN = 0.02
@@ -145,9 +145,9 @@ class ModelLaws:
         self.loads_from_s = extend(self.loads_from_s, rows, fill=np.inf)
         self.load_s = extend(self.load_s, rows, fill=LOAD_S)
 
-    def find_rates(self, rows: IntArray, *, is_served: bool) -> RunRates:
+    def find_rates(self, rows: Index, *, is_served: bool) -> RunRates:
         """Return the law of time on the nodes of `rows`, for a request or for a pod."""
-        start_s, read_s, solo_token_s, contention_s, trip_s = self.latency.coefficients.T.take(rows, axis=1)
+        start_s, read_s, solo_token_s, contention_s, trip_s = columns(self.latency.coefficients.T, rows)
         return RunRates(
             start_s=trip_s if is_served else start_s,
             load_s=self.load_s[rows],
@@ -160,11 +160,11 @@ class ModelLaws:
         """Return the rows of the nodes with the same GPU type, itself included."""
         return np.flatnonzero(self.latency.group_of_row == self.latency.group_of_row[row])
 
-    def cold(self, rows: IntArray, now_s: float) -> FloatArray:
+    def cold(self, rows: Index, now_s: float) -> FloatArray:
         """Return which share of the loading time each node still needs, shape (n,)."""
         loads_from_s = self.loads_from_s[rows]
         is_loaded = loads_from_s == -np.inf
         if is_loaded.all():
-            return np.zeros(len(rows))
+            return np.zeros(len(is_loaded))
         left: FloatArray = 1.0 - np.maximum(now_s - loads_from_s, 0.0) / np.maximum(self.load_s[rows], 1e-9)
         return np.where(is_loaded, 0.0, np.clip(left, UNPROVEN, 1.0))

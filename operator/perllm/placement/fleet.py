@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from perllm.cluster.node import Node
 from perllm.placement.demand import NodeRules
 from perllm.placement.fitting import FitArray, Fitting
 from perllm.placement.serving import NOTHING, UNKNOWN_SLOTS, Serving
-from perllm.policy.arrays import extend
+from perllm.policy.arrays import Index, extend
 from perllm.policy.problem import BoolArray, FloatArray, IntArray
 
 _TIERS = tuple(Tier)
@@ -36,6 +37,7 @@ class Fleet:
         self.version = 0
         self.nodes: dict[str, Node] = {}
         self._rows: dict[str, int] = {}
+        self._present: dict[str, int] = {}
         self._tier = np.zeros(0, dtype=np.int64)
         self._is_open = np.zeros(0)
         self._foreign: dict[str, Mapping[str, float]] = {}
@@ -61,7 +63,7 @@ class Fleet:
         self._cover(row + 1)
         self.version += self.nodes.get(node.name) != node
         self.nodes[node.name] = node
-        self._rows[node.name] = row
+        self._rows[node.name] = self._present[node.name] = row
         self._tier[row] = _TIERS.index(node.tier)
         self._is_open[row] = node.is_open
         for resource in node.resources.keys() - self._sizes.keys():
@@ -110,6 +112,7 @@ class Fleet:
     def remove(self, name: str) -> None:
         """Forget a node that left the cluster; it keeps its row in case it returns."""
         self.version += self.nodes.pop(name, None) is not None
+        self._present.pop(name, None)
         self._all_nodes = None
 
     def all_nodes(self) -> tuple[list[str], IntArray]:
@@ -118,6 +121,21 @@ class Fleet:
             names = list(self.nodes)
             self._all_nodes = names, self.rows(names)
         return self._all_nodes
+
+    def find(self, candidates: Sequence[str]) -> tuple[Sequence[str], IntArray]:
+        """Return those of `candidates` that belong to the fleet, and their rows.
+
+        They are in the order of `candidates`, but if these are the whole fleet in that of `all_nodes`: rows in order
+        are read the fastest, and kube-scheduler lists nodes in an order of chance.
+        """
+        found = map(self._present.get, candidates, repeat(-1))
+        rows = np.fromiter(found, dtype=np.int64, count=len(candidates))
+        if len(rows) == len(self.nodes) and self._are_all(rows):
+            return self.all_nodes()
+        if rows.min(initial=0) >= 0:
+            return candidates, rows
+        names = [name for name, row in zip(candidates, rows.tolist(), strict=True) if row >= 0]
+        return names, rows[rows >= 0]
 
     def known(self, candidates: Iterable[str]) -> list[str]:
         """Return those of `candidates` that belong to the fleet, in their order."""
@@ -141,23 +159,23 @@ class Fleet:
         allowed: BoolArray = table[self._tier[rows]]
         return allowed
 
-    def tier_codes(self, rows: IntArray) -> IntArray:
+    def tier_codes(self, rows: Index) -> IntArray:
         """Return the position of each node's tier in `Tier`."""
         return self._tier[rows]
 
-    def is_cloud(self, rows: IntArray) -> BoolArray:
+    def is_cloud(self, rows: Index) -> BoolArray:
         """Return whether each node is of the cloud tier."""
         cloud: BoolArray = self._tier[rows] == _TIERS.index(Tier.CLOUD)
         return cloud
 
-    def slots(self, rows: IntArray, resource: str = "") -> FloatArray:
+    def slots(self, rows: Index, resource: str = "") -> FloatArray:
         """Return the slots of each node for pods of tasks, of one resource or of all; 0 while it takes no new pods."""
         sizes, foreign = self.sizes(rows, resource), self._foreign_slots.get(resource)
         if foreign is not None:
             sizes = np.maximum(sizes - foreign[rows], 0.0)
         return sizes * self._is_open[rows]
 
-    def sizes(self, rows: IntArray, resource: str = "") -> FloatArray:
+    def sizes(self, rows: Index, resource: str = "") -> FloatArray:
         """Return the slots that each node has while it takes pods."""
         sizes: FloatArray = self._sizes.get(resource, self._unnamed)[rows]
         return sizes
@@ -175,11 +193,11 @@ class Fleet:
         served: BoolArray = servers[rows]
         return served
 
-    def served_slots(self, rows: IntArray) -> FloatArray:
+    def served_slots(self, rows: Index) -> FloatArray:
         """Return how many requests the model servers of each node process at a time; inf where there are none."""
         return self._served_slots[rows]
 
-    def gpus(self, rows: IntArray) -> FloatArray:
+    def gpus(self, rows: Index) -> FloatArray:
         """Return the GPUs of each node."""
         return self._gpus[rows]
 
@@ -196,17 +214,23 @@ class Fleet:
         """Return the memory of each node that its pods may request."""
         return self._memory_bytes[rows]
 
-    def bandwidth_capacity_bps(self, rows: IntArray) -> FloatArray:
+    def bandwidth_capacity_bps(self, rows: Index) -> FloatArray:
         """Return the uplink of each node."""
         return self._bandwidth_capacity_bps[rows]
 
-    def bandwidth_used_bps(self, rows: IntArray) -> FloatArray:
+    def bandwidth_used_bps(self, rows: Index) -> FloatArray:
         """Return the measured use of each node's uplink."""
         return self._bandwidth_used_bps[rows]
 
-    def idle_w(self, rows: IntArray) -> FloatArray:
+    def idle_w(self, rows: Index) -> FloatArray:
         """Return the idle power of each node, in watts; 0 where it is unknown."""
         return self._idle_w[rows]
+
+    def _are_all(self, rows: IntArray) -> bool:
+        """Whether as many rows as there are nodes, -1 for unknown ones, are those of all nodes."""
+        is_there = np.zeros(len(self._tier) + 1, dtype=np.bool_)
+        is_there[rows] = True
+        return bool(is_there[self.all_nodes()[1]].all())
 
     def _show_foreign(self, name: str) -> None:
         slots, row = self._foreign.get(name, {}), self._rows[name]

@@ -26,11 +26,49 @@ FIRST_SIZE = 64
 BLOCK = 8192
 """Tasks at a time: what is found on the way fits into the processor's cache."""
 
+GROUP = 512
+"""Nodes whose tasks are examined together."""
 
-class FlightTable:
-    """The tasks in flight as arrays, in no particular order."""
+
+class FlightTables:
+    """The tasks in flight by groups of nodes that are examined in turns, so that no decision waits for all of them."""
 
     def __init__(self) -> None:
+        self._groups: list[FlightTable] = []
+        self._next = 0
+
+    def __len__(self) -> int:
+        """Return the number of groups."""
+        return len(self._groups)
+
+    def put(self, flight: Flight) -> None:
+        """Add a task."""
+        while len(self._groups) <= flight.row // GROUP:
+            self._groups.append(FlightTable(len(self._groups) * GROUP))
+        self._groups[flight.row // GROUP].put(flight)
+
+    def remove(self, flight: Flight) -> None:
+        """Remove a task."""
+        self._groups[flight.row // GROUP].remove(flight.task_id)
+
+    def refresh(self, nodes: NodeTable, now_s: float, shapes: FloatArray, turns: int) -> None:
+        """Write to `nodes` how tight the tasks of so many groups are; those examined the longest ago come first."""
+        for _ in range(min(turns, len(self))):
+            self._next = (self._next + 1) % len(self)
+            part = nodes.part(self._next * GROUP, (self._next + 1) * GROUP)
+            harms = self._groups[self._next].find_harms(part, now_s, shapes)
+            part.stall_harm[:], part.slow_harm[:], part.harmed_s[:] = harms
+
+
+class FlightTable:
+    """The tasks in flight on a group of nodes as arrays, in no particular order.
+
+    Args:
+        first_row: of the nodes.
+    """
+
+    def __init__(self, first_row: int = 0) -> None:
+        self._first_row = first_row
         self._ids: list[str] = []
         self._place: dict[str, int] = {}
         self._rows = np.zeros(FIRST_SIZE, dtype=np.int64)
@@ -46,7 +84,7 @@ class FlightTable:
             self._figures = extend(self._figures, 2 * place)
         self._ids.append(flight.task_id)
         self._place[flight.task_id] = place
-        self._rows[place], self._kinds[place] = flight.row, flight.length_kind
+        self._rows[place], self._kinds[place] = flight.row - self._first_row, flight.length_kind
         inference, times = flight.inference, flight.forecast.times
         scale = BINS_PER_UNIT / hypot(inference.length_spread, flight.forecast.time_spread)
         self._figures[:, place] = (
@@ -76,7 +114,7 @@ class FlightTable:
         Linear in the number of tasks.
 
         Args:
-            nodes: how busy they are.
+            nodes: how busy those of the group are.
             now_s: now.
             shapes: of the answers' lengths, by kind, as the learner counts them.
         """

@@ -12,9 +12,6 @@ LEAST_S = 1e-6
 LOGISTIC = 1.702
 """The logistic function of 1.702 x is within 0.01 of the normal distribution function of x."""
 
-MAX_EXPONENT = 700.0
-"""The exponential of more is not a float."""
-
 USUAL_TIME_SPREAD = 0.2
 """Of forecasts in records of earlier versions, which do not have it."""
 
@@ -137,21 +134,21 @@ class ArmForecast:
 
 
 def find_hit_chance(times_s: FloatArray, time_left_s: float, time_spread: FloatArray) -> FloatArray:
-    """Return the chance that expected seconds of any shape turn out to be at most those that are left.
+    """Return the chance that expected seconds turn out to be at most those that are left, in the same array.
 
     Args:
-        times_s: expected seconds.
+        times_s: expected seconds, positive, of any shape.
         time_left_s: seconds that are left.
         time_spread: standard deviation of ln(actual / expected seconds), of a shape that is broadcast to theirs.
     """
     if time_left_s <= 0:
         return np.zeros_like(times_s)
-    chances: FloatArray = np.maximum(times_s, LEAST_S)
     # In place: of a large fleet there are many, one for each node and length.
+    chances = times_s
     chances /= time_left_s
     np.log(chances, out=chances)
     chances *= LOGISTIC / time_spread
-    np.minimum(chances, MAX_EXPONENT, out=chances)
-    np.exp(chances, out=chances)
+    with np.errstate(over="ignore"):
+        np.exp(chances, out=chances)
     chances += 1.0
     return np.reciprocal(chances, out=chances)

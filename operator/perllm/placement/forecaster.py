@@ -28,6 +28,7 @@ from perllm.placement.ledger import Ledger, NodeLoads
 from perllm.placement.loaded_models import LoadedModels
 from perllm.placement.outlook import Outlook
 from perllm.placement.request import PlacementRequest
+from perllm.policy.arrays import Index, as_index, columns
 from perllm.policy.problem import Arms, BoolArray, FloatArray, IntArray
 
 
@@ -38,6 +39,7 @@ class _Scene:
     Attributes:
         task: the task.
         rows: the nodes.
+        index: the same.
         allowed: whether the task may be sent there at all.
         laws: of the task's model.
         loads: what is in flight on the nodes.
@@ -63,6 +65,7 @@ class _Scene:
 
     task: Inference
     rows: IntArray
+    index: Index
     allowed: BoolArray
     laws: ModelLaws
     loads: NodeLoads
@@ -135,7 +138,8 @@ class Forecaster:
         """
         scene = self._survey(request, task, rows=rows, allowed=allowed, joule_cost=joule_cost, now_s=now_s)
         (times, queue_s), energy, errors = _find_times(scene), _find_energy(scene), scene.laws.latency
-        scatter, (doubt, plays) = np.maximum(errors.scale[rows], MIN_TIME_SPREAD), _find_doubt(scene)
+        index, (doubt, plays) = scene.index, _find_doubt(scene)
+        scatter = np.maximum(errors.scale[index], MIN_TIME_SPREAD)
         time_spread = np.maximum(scatter, doubt)
         hit_chance = _find_hit_chances(task.time_left_s, lengths, times, time_spread)
         return Outlook(
@@ -147,8 +151,8 @@ class Forecaster:
             gpus=scene.gpus,
             types=scene.types,
             time_spread=time_spread,
-            low=errors.low[rows],
-            high=errors.high[rows],
+            low=errors.low[index],
+            high=errors.high[index],
             lengths=lengths,
             arms=_build_arms(
                 scene,
@@ -171,16 +175,17 @@ class Forecaster:
         joule_cost: FloatArray,
         now_s: float,
     ) -> _Scene:
-        laws, fleet = self._learner.laws(task.model, rows), self._fleet
+        laws, fleet, index = self._learner.laws(task.model, rows), self._fleet, as_index(rows)
         loads = self._ledger.loads(
-            rows, now_s, model=task.model, namespace=request.namespace, resource=request.resource
+            index, now_s, model=task.model, namespace=request.namespace, resource=request.resource
         )
-        slots, used = self._find_room(request, rows, loads)
-        capacity_bps, gpus = fleet.bandwidth_capacity_bps(rows), fleet.gpus(rows)
-        rates, slots_per_gpu = laws.find_rates(rows, is_served=task.is_served), np.maximum(slots / gpus, 1.0)
+        slots, used = self._find_room(request, index, loads)
+        capacity_bps, gpus = fleet.bandwidth_capacity_bps(index), fleet.gpus(index)
+        rates, slots_per_gpu = laws.find_rates(index, is_served=task.is_served), np.maximum(slots / gpus, 1.0)
         return _Scene(
             task=task,
             rows=rows,
+            index=index,
             allowed=allowed,
             laws=laws,
             loads=loads,
@@ -188,23 +193,23 @@ class Forecaster:
             tasks=loads.running + 1.0,
             used=used,
             gpus=gpus,
-            types=laws.latency.group_of_row[rows],
-            is_cloud=fleet.is_cloud(rows),
+            types=laws.latency.group_of_row[index],
+            is_cloud=fleet.is_cloud(index),
             capacity_bps=capacity_bps,
-            used_bps=np.maximum(fleet.bandwidth_used_bps(rows), loads.demand_bps),
+            used_bps=np.maximum(fleet.bandwidth_used_bps(index), loads.demand_bps),
             demand_bps=_find_demand(task, capacity_bps),
-            transmission_j=task.input_bits * self._transmission_j_per_bit[fleet.tier_codes(rows)],
+            transmission_j=task.input_bits * self._transmission_j_per_bit[fleet.tier_codes(index)],
             rates=rates,
-            cold=np.minimum(laws.cold(rows, now_s), self._loaded.cold(task.model, rows, rates.load_s, now_s)),
+            cold=np.minimum(laws.cold(index, now_s), self._loaded.cold(task.model, index, rates.load_s, now_s)),
             joule_cost=joule_cost,
-            idle_w=fleet.idle_w(rows),
+            idle_w=fleet.idle_w(index),
             occupancy=loads.occupancy / gpus,
             slots_per_gpu=slots_per_gpu,
             full_token_s=rates.find_token_s(slots_per_gpu - 1.0) / slots_per_gpu,
-            joules=laws.energy.coefficients.T.take(rows, axis=1),
+            joules=columns(laws.energy.coefficients.T, index),
         )
 
-    def _find_room(self, request: PlacementRequest, rows: IntArray, loads: NodeLoads) -> tuple[FloatArray, FloatArray]:
+    def _find_room(self, request: PlacementRequest, rows: Index, loads: NodeLoads) -> tuple[FloatArray, FloatArray]:
         """Return the slots of each node for a task, and how many are in use if it ran there.
 
         A request needs a slot of a model server. A pod needs slots of the node and, since it uses the same GPU, may not
@@ -343,7 +348,7 @@ def _find_hit_chances(
 ) -> FloatArray:
     """Return the chance to be in time on each node."""
     times_s = lengths[:, None] * times.token_s
-    times_s += times.fixed_s
+    times_s += np.maximum(times.fixed_s, LEAST_S)
     chances: FloatArray = find_hit_chance(times_s, time_left_s, time_spread).sum(axis=0)
     chances /= len(lengths)
     return chances

@@ -12,11 +12,11 @@ import numpy as np
 
 from perllm.learning.features import MAX_READING
 from perllm.placement.flight import Flight, Residence
-from perllm.placement.flight_table import FlightTable
+from perllm.placement.flight_table import FlightTables
 from perllm.placement.node_queues import NodeQueues
 from perllm.placement.node_table import NodeTable
 from perllm.placement.writers import Writers
-from perllm.policy.arrays import extend
+from perllm.policy.arrays import Index, end_of, extend
 from perllm.policy.problem import FloatArray, IntArray
 
 RESERVATION_S = 10.0
@@ -83,7 +83,7 @@ class Ledger:
         self._expiry: dict[str, float] = {}
         self._queues = NodeQueues()
         self._nodes = NodeTable()
-        self._table = FlightTable()
+        self._tables = FlightTables()
         self._writers = Writers()
         self._by_model: dict[str, FloatArray] = {}
         self._taken_of: dict[str, FloatArray] = {}
@@ -184,29 +184,35 @@ class Ledger:
         self._cover(rows)
         self._nodes.note_usual(rows, work_s, usual_s)
 
-    def refresh(self, now_s: float, shapes: FloatArray) -> None:
+    @property
+    def groups(self) -> int:
+        """Number of groups of nodes whose tasks are examined together for how tight they are."""
+        return len(self._tables)
+
+    def refresh(self, now_s: float, shapes: FloatArray, turns: int | None = None) -> None:
         """Recompute how tight the tasks in flight are; takes time linear in their number.
 
         Args:
             now_s: now.
             shapes: of the answers' lengths, by kind, as the learner counts them.
+            turns: on how many groups of nodes, starting with those examined the longest ago; None for all.
         """
-        nodes = self._nodes
-        nodes.stall_harm[:], nodes.slow_harm[:], nodes.harmed_s[:] = self._table.find_harms(nodes, now_s, shapes)
+        self._tables.refresh(self._nodes, now_s, shapes, self.groups if turns is None else turns)
 
     def loads(
-        self, rows: IntArray, now_s: float, *, model: str = "", namespace: str = "", resource: str = ""
+        self, rows: Index, now_s: float, *, model: str = "", namespace: str = "", resource: str = ""
     ) -> NodeLoads:
-        """Return what is in flight on each node; harms are as of the last `refresh`.
+        """Return what is in flight on each node, to be read before anything changes.
 
-        Of the waiting tasks only those count that go before the next task of the namespace.
+        Harms are as of the last `refresh`. Of the waiting tasks only those count that go before the next task of the
+        namespace.
         """
         self._cover(rows)
         nodes = self._nodes.at(rows, now_s)
         waiting, waiting_work_s = self._queues.before(rows, namespace)
         return NodeLoads(
             running=nodes.running,
-            running_model=self._counts(model)[rows] if model in self._by_model else np.zeros(len(rows)),
+            running_model=self._counts(model)[rows] if model in self._by_model else np.zeros(len(nodes)),
             taken=self._find_taken(rows, resource) if resource else nodes.taken,
             demand_bps=nodes.demand_bps,
             backlog_tokens=nodes.backlog,
@@ -252,7 +258,7 @@ class Ledger:
         )
         self._flights[flight.task_id] = flight
         self.placed += 1
-        self._table.put(flight)
+        self._tables.put(flight)
         self._writers.put(flight.task_id, row, flight.writes_from_s, now_s)
         self._count(flight, 1)
 
@@ -270,7 +276,7 @@ class Ledger:
         del self._flights[task_id], self._begun[task_id]
         self._expiry.pop(task_id, None)
         self._count(flight, -1)
-        self._table.remove(task_id)
+        self._tables.remove(flight)
         self._writers.remove(task_id, row, now_s)
         if nodes.running[row] <= nodes.foreign[row]:
             # A node without tasks has no work left, even if some was expected.
@@ -298,15 +304,18 @@ class Ledger:
         prompts = begin.backlog + read * max(float(nodes.prompts[row]) - begin.prompts, 0.0)
         return Residence(1.0 + max(others, 0.0) / gpus, prompts / gpus)
 
-    def _find_taken(self, rows: IntArray, resource: str) -> FloatArray:
+    def _find_taken(self, rows: Index, resource: str) -> FloatArray:
         """Return the slots in use of a resource; what a task without a resource uses counts as one of each."""
         known = [self._taken_of[one] for one in (resource, "") if one in self._taken_of]
-        return sum((extend(taken, len(self._nodes))[rows] for taken in known), np.zeros(len(rows)))
+        taken = np.zeros(len(self._nodes))
+        for one in known:
+            taken += extend(one, len(taken))
+        return taken[rows]
 
     def _counts(self, model: str) -> FloatArray:
         """Return the number of tasks of a model in flight by row, which is counted from now on."""
         counts = self._by_model[model] = extend(self._by_model.get(model, np.zeros(0)), len(self._nodes))
         return counts
 
-    def _cover(self, rows: IntArray) -> None:
-        self._nodes.cover(int(rows.max(initial=-1)) + 1)
+    def _cover(self, rows: Index) -> None:
+        self._nodes.cover(end_of(rows))

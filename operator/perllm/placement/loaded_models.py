@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from perllm.policy.arrays import extend
-from perllm.policy.problem import FloatArray, IntArray
+from perllm.policy.arrays import Index, end_of, extend
+from perllm.policy.problem import FloatArray
 
 
 class LoadedModels:
@@ -17,7 +17,7 @@ class LoadedModels:
         known = self._cover(model, row + 1)
         known[row] = min(known[row], now_s)
 
-    def cold(self, model: str, rows: IntArray, load_s: FloatArray, now_s: float) -> FloatArray:
+    def cold(self, model: str, rows: Index, load_s: FloatArray, now_s: float) -> FloatArray:
         """Return which share of the loading time each node still needs, shape (n,).
 
         Args:
@@ -27,8 +27,8 @@ class LoadedModels:
             now_s: now.
         """
         if model not in self._from_s:
-            return np.ones(len(rows))
-        from_s = self._cover(model, int(rows.max(initial=-1)) + 1)[rows]
+            return np.ones(len(load_s))
+        from_s = self._cover(model, end_of(rows))[rows]
         left: FloatArray = np.clip(1.0 - (now_s - from_s) / np.maximum(load_s, 1e-9), 0.0, 1.0)
         return left
 

@@ -7,8 +7,8 @@ there are.
 
 import numpy as np
 
-from perllm.policy.arrays import extend
-from perllm.policy.problem import FloatArray, IntArray
+from perllm.policy.arrays import Index, end_of, extend
+from perllm.policy.problem import FloatArray
 
 
 class NodeQueues:
@@ -43,9 +43,9 @@ class NodeQueues:
         if not self._sizes[namespace]:
             del self._sizes[namespace], self._sums_of[namespace]
 
-    def before(self, rows: IntArray, namespace: str) -> tuple[FloatArray, FloatArray]:
+    def before(self, rows: Index, namespace: str) -> tuple[FloatArray, FloatArray]:
         """Return slots and GPU seconds of the tasks that go before the next one of a namespace; shapes (n,)."""
-        rows_end = int(rows.max(initial=-1)) + 1
+        rows_end = end_of(rows)
         self._sums = extend(self._sums, rows_end)
         everything = self._sums[:, rows]
         others = len(self._sums_of) - (namespace in self._sums_of)

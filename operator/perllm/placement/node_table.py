@@ -19,7 +19,7 @@ import numpy as np
 
 from perllm.learning.features import MAX_READING
 from perllm.placement.flight import Flight
-from perllm.policy.arrays import extend
+from perllm.policy.arrays import Index, columns, extend
 from perllm.policy.problem import FloatArray, IntArray
 
 AVERAGE_S = 10.0
@@ -79,18 +79,22 @@ class NodeTable:
         if len(self) < size:
             self._show(extend(self._figures, size))
 
-    def at(self, rows: IntArray, now_s: float) -> "NodeTable":
-        """Return a copy of the figures of some nodes, advanced to the present."""
-        nodes = NodeTable(self._figures.take(rows, axis=1))
+    def part(self, first: int, end: int) -> "NodeTable":
+        """Return a table that shows the figures of some rows, and is written through."""
+        return NodeTable(self._figures[:, first:end])
+
+    def at(self, rows: Index, now_s: float) -> "NodeTable":
+        """Return the figures of some nodes, advanced to the present; to be read only, and before anything changes."""
+        nodes = NodeTable(columns(self._figures, rows))
         elapsed_s = now_s - nodes.changed_s
         keep = np.exp(elapsed_s / -AVERAGE_S)
         nodes.backlog = np.maximum(nodes.backlog - elapsed_s * nodes.backlog_rate, 0.0)
         nodes.link_bits = np.maximum(nodes.link_bits - elapsed_s * nodes.link_bps, 0.0)
-        nodes.reading *= keep
+        nodes.reading = nodes.reading * keep
         nodes.work = np.maximum(nodes.work - TARGET * elapsed_s, 0.0)
-        nodes.opening *= keep
-        nodes.occupancy += (nodes.running - nodes.occupancy) * (1.0 - keep)
-        nodes.changed_s[:] = now_s
+        nodes.opening = nodes.opening * keep
+        nodes.occupancy = nodes.occupancy + (nodes.running - nodes.occupancy) * (1.0 - keep)
+        nodes.changed_s = np.full(len(nodes), now_s)
         return nodes
 
     def advance(self, row: int, now_s: float) -> None:

@@ -37,7 +37,8 @@ REFRESH_S = 0.05
 REFRESH_SHARE = 0.02
 MIN_PLACED = 8
 """In a burst it is also recomputed after this many placements, or after this share of all tasks in flight if that is
-more, so that its cost per decision is bounded."""
+more, so that its cost per decision is bounded. Of a large fleet it is recomputed in turns, so that no decision waits
+for all of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,17 +302,18 @@ class Placer:
         return flight if is_its else None
 
     def _refresh(self, now_s: float) -> None:
-        placed = self._ledger.placed - self._refreshed_at
-        if now_s - self._refreshed_s < REFRESH_S and placed < max(MIN_PLACED, REFRESH_SHARE * len(self._ledger)):
+        """Recompute the harm to as many groups of tasks in flight as keep that to all of them recent enough."""
+        ledger = self._ledger
+        age = (now_s - self._refreshed_s) / REFRESH_S
+        placed = (ledger.placed - self._refreshed_at) / max(MIN_PLACED, REFRESH_SHARE * len(ledger))
+        turns = min(max(age, placed), 1.0) * ledger.groups
+        if turns < 1.0:
             return
-        self._ledger.refresh(now_s, self._learner.shapes)
-        self._refreshed_s, self._refreshed_at = now_s, self._ledger.placed
+        ledger.refresh(now_s, self._learner.shapes, round(turns))
+        self._refreshed_s, self._refreshed_at = now_s, ledger.placed
 
     def _nodes(self, candidates: Sequence[str] | None) -> tuple[Sequence[str], IntArray]:
-        if candidates is None:
-            return self._fleet.all_nodes()
-        names = self._fleet.known(candidates)
-        return names, self._fleet.rows(names)
+        return self._fleet.all_nodes() if candidates is None else self._fleet.find(candidates)
 
     def _list_alternatives(self, placement: Placement, arm: int) -> tuple[Alternative, ...]:
         return list_alternatives(

@@ -269,10 +269,16 @@ class DispatchLoop:
             return standing
         self._placer.release_reservation(request.task_id)
         placement = self._placer.choose(request, candidates)
-        if placement.node is not None:
-            self._placer.reserve(placement, placement.node)
+        if placement.node is None:
+            self.forget_decision(request.task_id)
+            return placement
+        self._placer.reserve(placement, placement.node)
         self._standing.put(placement)
         return placement
+
+    def forget_decision(self, task_id: str) -> None:
+        """Forget the decision about a pod that is bound or gone: it says something about every node, so it is large."""
+        self._standing.pop(task_id)
 
     def settle(self, task_id: str, node: str) -> Placement | None:
         """Reserve slots on the node that kube-scheduler chose; None if there is no decision for it, or it has left."""

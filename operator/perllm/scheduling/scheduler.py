@@ -243,6 +243,7 @@ class Scheduler:
     def forget(self, key: str, task_id: str) -> None:
         """Forget a task that no longer exists."""
         self._loop.withdraw(key)
+        self._loop.forget_decision(task_id)
         self._rehearsal.forget(task_id)
         self._placer.release(task_id)
         self._circuits.forget_task(task_id)
@@ -327,7 +328,8 @@ class Scheduler:
 
     @recorded
     def confirm(self, decision: Decision, slots: float, resource: str = "") -> None:
-        """Count a bound task as in flight, with its slots of a resource; does nothing if its node has left."""
+        """Count a bound task as in flight, with its slots of a resource, unless its node has left."""
+        self._loop.forget_decision(decision.task_id)
         if decision.node in self._fleet.nodes:
             self._placer.confirm(decision, slots, resource)
 

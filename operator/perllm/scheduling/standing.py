@@ -1,6 +1,5 @@
 """Decisions that stand until their pods are bound, unless what they were made from has changed."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,9 @@ from perllm.placement.request import PlacementRequest
 
 MAX_KEPT = 4096
 """Decisions kept until their pods are bound; kube-scheduler binds a few dozen at a time."""
+
+MAX_KEPT_ARMS = 200_000
+"""Nodes of all of them together, at some 400 bytes each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +37,22 @@ class StandingDecisions:
         self._fleet = fleet
         self._ledger = ledger
         self._circuits = circuits
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._kept: dict[str, _Kept] = {}
+        self._arms = 0
 
     def put(self, placement: Placement) -> None:
         """Keep a decision, for which slots have just been reserved."""
         task_id = placement.request.task_id
+        self.pop(task_id)
         self._kept[task_id] = _Kept(placement, self._versions())
-        self._kept.move_to_end(task_id)
-        if len(self._kept) > MAX_KEPT:
-            self._kept.popitem(last=False)
+        self._arms += len(placement.names)
+        while len(self._kept) > MAX_KEPT or (self._arms > MAX_KEPT_ARMS and len(self._kept) > 1):
+            self.pop(next(iter(self._kept)))
 
     def pop(self, task_id: str) -> None:
         """Forget the decision about a task; unknown tasks are ignored."""
-        self._kept.pop(task_id, None)
+        kept = self._kept.pop(task_id, None)
+        self._arms -= 0 if kept is None else len(kept.placement.names)
 
     def get(self, task_id: str) -> Placement | None:
         """Return the decision about a task, whether it stands or not."""

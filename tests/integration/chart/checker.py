@@ -15,11 +15,11 @@ class Checker:
     """Compares objects with the schemas of their kinds.
 
     Objects without problems are remembered: most sets of values render the same definitions of resources, which take
-    longest.
+    longest. It is shown without its schemas: asyncio writes out what a fixture returns, and these take ten seconds.
     """
 
-    schemas: Mapping[Kind, Schema]
-    _sound: set[bytes] = field(default_factory=set)
+    schemas: Mapping[Kind, Schema] = field(repr=False)
+    _sound: set[bytes] = field(default_factory=set, repr=False)
 
     def list_problems(self, objects: Iterable[Mapping[str, Any]]) -> list[str]:
         """Return a line for each place in an object that its schema does not accept."""

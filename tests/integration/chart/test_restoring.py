@@ -1,6 +1,6 @@
 """Values that are missing, null or spelled as in the rest of the chart."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -16,24 +16,30 @@ SECTIONS = dict(list_sections(tuple(list_entries(Values()))))
 MAPS = {"headers", "weights", "default_bandwidth_mbit_s", "transmission_microjoule_per_bit", "requests", "limits"}
 
 
-def nest_null(keys: Sequence[str]) -> Object:
-    """Values in which one key is null, given with the keys around it, outermost first."""
-    *around, last = keys
-    values: Object = {last: None}
-    for key in reversed(around):
-        values = {key: values}
+PATHS = [path.split(".")[1:] for path in SECTIONS if path not in ("values", "values.image")]
+
+
+def nest_null(paths: Iterable[Sequence[str]]) -> Object:
+    """Values in which some keys are null, each given with the keys around it, outermost first."""
+    values: Object = {}
+    for *around, last in paths:
+        reduce(lambda outer, key: outer.setdefault(key, {}), around, values)[last] = None
     return values
 
 
-@pytest.mark.parametrize("path", [path for path in SECTIONS if path not in ("values", "values.image")])
-def test_section_that_is_null_has_its_defaults(path: str, helm: Helm) -> None:
-    """So has one that is missing since an upgrade with --reuse-values does not know it."""
-    assert helm.render(nest_null(path.split(".")[1:])) == helm.render({})
+@pytest.mark.parametrize("depth", sorted({len(path) for path in PATHS}))
+def test_sections_that_are_null_have_their_defaults(depth: int, helm: Helm) -> None:
+    """So have those that are missing since an upgrade with --reuse-values does not know them.
+
+    Sections of one depth are in none of each other, so each of them is seen to be null.
+    """
+    assert helm.render(nest_null(path for path in PATHS if len(path) == depth)) == helm.render({})
 
 
-@pytest.mark.parametrize("path", [path for path in SECTIONS if path.startswith("values.config.") and "_" in path])
-def test_section_that_is_null_in_the_spelling_of_the_other_values_has_its_defaults(path: str, helm: Helm) -> None:
-    assert helm.render(nest_null([to_camel(key) for key in path.split(".")[1:]])) == helm.render({})
+def test_sections_that_are_null_in_the_spelling_of_the_other_values_have_their_defaults(helm: Helm) -> None:
+    spelled = [[to_camel(key) for key in path] for path in PATHS if path[0] == "config" and "_" in path[-1]]
+
+    assert helm.render(nest_null(spelled)) == helm.render({})
 
 
 def test_values_that_are_null_have_their_defaults(helm: Helm) -> None:

@@ -54,6 +54,7 @@ def test_every_policy_of_every_figure_exists() -> None:
     assert all(count_runs(figure) for figure in {**known.headline, **known.everything}.values())
 
 
+@pytest.mark.usefixtures("without_charts")
 def test_the_command_writes_each_figure_and_makes_its_runs_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

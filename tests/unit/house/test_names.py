@@ -2,6 +2,8 @@ import ast
 from collections import defaultdict
 from pathlib import Path
 
+from unit.house.statements import list_statements
+
 ROOT = Path(__file__).parents[3]
 SOURCES = ("operator", "charts", "tests/programs", "tests/realnode", "tests/schemas")
 
@@ -10,7 +12,7 @@ def find_homes() -> dict[str, list[str]]:
     """The modules that define a class, by its name."""
     homes = defaultdict(list)
     for path in sorted(path for folder in SOURCES for path in (ROOT / folder).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in list_statements(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.ClassDef):
                 homes[node.name].append(path.relative_to(ROOT).as_posix())
     return homes

@@ -114,7 +114,7 @@ def test_means_of_the_paper_s_policy_do_not_get_into_the_policy_that_has_its_nam
     assert [arm["latency"] for arm in arms] == [arm["latency"] for arm in STATES["cs-ucb-table"]["models"]]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 @given(st.data())
 def test_any_change_of_a_stored_profile_is_harmless_or_refused(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(POLICIES))

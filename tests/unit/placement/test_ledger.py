@@ -32,9 +32,9 @@ class TestFlights:
         assert ledger.loads(ROWS, 0.0, model="other").running_model.tolist() == [0, 0, 0]
         assert ledger.loads(ROWS, 0.0).demand_bps.tolist() == [0, 1e6, 0]
 
-    def test_of_ten_thousand_models_leave_nothing_behind(self) -> None:
+    def test_of_a_thousand_models_leave_nothing_behind(self) -> None:
         ledger = Ledger()
-        for number in range(10_000):
+        for number in range(1000):
             model = f"m-{number}"
             ledger.reserve(make_flight(model=model), 0.0)
             assert list(ledger.models) == [model]
@@ -242,6 +242,30 @@ class TestHarm:
         slow = ledger.loads(ROWS, 10.0).slow_harm
         assert slow[0] == pytest.approx(2 * slow[1], rel=0.01)
         assert slow[2] == 0.0
+
+    def test_of_a_large_fleet_is_found_in_turns(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("perllm.placement.flight_table.GROUP", 2)
+        ledger, rows = Ledger(), np.arange(6)
+        for row in (4, 0, 5, 1, 3):
+            ledger.confirm(make_flight(f"t{row}", row, time_left_s=18.0), 0.0)
+        ledger.release("t1", 1.0)
+        known = []
+        for _ in range(ledger.groups):
+            ledger.refresh(10.0, SHAPES, 1)
+            known.append(np.flatnonzero(ledger.loads(rows, 10.0).slow_harm).tolist())
+        assert known == [[3], [3, 4, 5], [0, 3, 4, 5]]
+
+    def test_found_in_turns_is_that_found_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = []
+        for group in (512, 2):
+            monkeypatch.setattr("perllm.placement.flight_table.GROUP", group)
+            ledger = Ledger()
+            for number in range(9):
+                ledger.confirm(make_flight(f"t{number}", number % 3, time_left_s=14.0 + number), 0.0)
+            ledger.release("t2", 5.0)
+            ledger.refresh(10.0, SHAPES)
+            found.append(np.concatenate(harms(ledger)))
+        assert found[0] == pytest.approx(found[1])
 
 
 ACTION = st.tuples(

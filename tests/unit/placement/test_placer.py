@@ -8,7 +8,7 @@ from perllm.placement.decision import read_record
 from perllm.placement.fleet import Bandwidth, Fleet
 from perllm.placement.flight import Residence
 from perllm.placement.ledger import RESERVATION_S
-from perllm.placement.placer import Placement
+from perllm.placement.placer import REFRESH_S, Placement
 from perllm.policy.table import CsUcbTable
 from unit.placement.cluster_of import CLOUD, EDGE, Setting, make_node, make_request, make_setting
 
@@ -21,11 +21,31 @@ def figures(part: Any) -> dict[str, float]:
     return {name: value for name, value in dataclasses.asdict(part).items() if isinstance(value, int | float)}
 
 
+def vars_of(placement: Placement) -> list[Any]:
+    """Return all that is known of the arms, by arm."""
+    arms = {field.name: getattr(placement.arms, field.name) for field in dataclasses.fields(placement.arms)}
+    return [placement.choice.scores, *(values for name, values in arms.items() if name != "rows")]
+
+
 class TestFleet:
     def test_knows_its_nodes_only_in_the_order_asked(self) -> None:
         fleet = make_setting(make_node("a"), make_node("b"), make_node("c")).fleet
         assert fleet.known(["c", "x", "a"]) == ["c", "a"]
         assert fleet.rows(["c", "a"]).tolist() == [2, 0]
+
+    def test_finds_its_nodes_in_the_order_asked_unless_these_are_all(self) -> None:
+        fleet = make_setting(make_node("a"), make_node("b"), make_node("c")).fleet
+        fleet.remove("a")
+        for asked, names, rows in (
+            (["c", "x"], ["c"], [2]),
+            (["c"], ["c"], [2]),
+            (["c", "b"], ["b", "c"], [1, 2]),
+            (["c", "b", "a"], ["c", "b"], [2, 1]),
+            (["c", "c"], ["c", "c"], [2, 2]),
+            ([], [], []),
+        ):
+            found, found_rows = fleet.find(asked)
+            assert (list(found), found_rows.tolist()) == (names, rows)
 
     def test_forgets_a_node_that_left_but_keeps_its_row(self) -> None:
         fleet = make_setting(make_node("a"), make_node("b")).fleet
@@ -58,7 +78,32 @@ class TestFleet:
         assert versions == [0, 1, 1, 2, 3, 4, 4]
 
 
+class TestHarm:
+    def test_is_recomputed_in_turns_often_enough(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("perllm.placement.flight_table.GROUP", 1)
+        setting = make_setting(*(make_node(name) for name in "abcd"))
+        for name in "abcd":
+            placement = setting.placer.choose(make_request(f"uid-{name}"))
+            setting.placer.reserve(placement, name)
+        turns: list[int] = []
+        monkeypatch.setattr(setting.ledger, "refresh", lambda _now_s, _shapes, count: turns.append(count))
+        for passed_s in (REFRESH_S, 0.2 * REFRESH_S, 0.1 * REFRESH_S, 0.5 * REFRESH_S, 10.0 * REFRESH_S):
+            setting.now_s += passed_s
+            setting.placer.choose(make_request())
+        assert turns == [4, 1, 2, 4]
+
+
 class TestChoice:
+    def test_is_the_same_of_nodes_in_any_order(self) -> None:
+        setting = make_setting(make_node("a"), make_node("b", CLOUD, gpu_type="A100"), make_node("c", slots=8))
+        for number in range(9):
+            setting.placer.reserve(setting.placer.choose(make_request(f"uid-{number}")), "abc"[number % 3])
+        setting.now_s += 1.0
+        inner = [setting.placer.choose(make_request(), names) for names in (["a", "b"], ["b", "a"])]
+        for ordered, other in zip(*(vars_of(one) for one in inner), strict=True):
+            assert ordered.tolist() == other[::-1].tolist()
+        assert inner[0].node == inner[1].node
+
     def test_names_the_chosen_node_and_the_next_best_with_room(self) -> None:
         setting = make_setting(make_node("a"), make_node("b", slots=1), make_node("c"), make_node("d"))
         setting.placer.reserve(setting.placer.choose(make_request("first"), ["b"]), "b")

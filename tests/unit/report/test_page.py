@@ -68,7 +68,7 @@ def build(build_run: Builder, policies: int, loads: int, **setting: object) -> d
     return document_of(runs, setting)
 
 
-@pytest.mark.parametrize(("policies", "loads"), [(1, 1), (10, 2)])
+@pytest.mark.parametrize(("policies", "loads"), [(1, 1), (4, 2)])
 def test_page_is_well_formed_and_needs_nothing_else(build_run: Builder, policies: int, loads: int) -> None:
     reader = read(build(build_run, policies, loads))
     assert (reader.wrong, reader.open) == ([], [])
@@ -76,6 +76,7 @@ def test_page_is_well_formed_and_needs_nothing_else(build_run: Builder, policies
     assert not reader.tags & {"script", "link", "img", "iframe"}
 
 
+@pytest.mark.usefixtures("without_charts")
 def test_page_names_every_policy_and_the_best_first(build_run: Builder) -> None:
     shown = read(build(build_run, 3, 1)).shown
     assert 0 < shown.index("p0") < shown.index("p1") < shown.index("p2")
@@ -97,6 +98,7 @@ def test_page_of_a_policy_without_a_single_figure(build_run: Builder) -> None:
     assert (reader.wrong, reader.open) == ([], [])
 
 
+@pytest.mark.usefixtures("without_charts")
 def test_the_setting_names_the_policy_that_is_compared(build_run: Builder) -> None:
     assert "p1 against each other policy" in read(build(build_run, 3, 1, subject="p1")).shown
 
@@ -118,6 +120,7 @@ def test_headline_shows_the_worst_seed(build_run: Builder) -> None:
     assert re.search(r"0\.667 +60\.0 ±24\.8 % +50 % +60 % +67\.9 ±28\.5 +80\.0", console.export_text())
 
 
+@pytest.mark.usefixtures("without_charts")
 def test_page_shows_the_worst_seed(build_run: Builder) -> None:
     runs = [build_run([IN] * hits + [LATE] * (10 - hits), seed=seed) for seed, hits in enumerate((5, 6, 7))]
     shown = read(document_of(runs, {})).shown
@@ -125,6 +128,7 @@ def test_page_shows_the_worst_seed(build_run: Builder) -> None:
     assert "67.9 ±28.5 (80.0)" in shown
 
 
+@pytest.mark.usefixtures("without_charts")
 def test_a_load_is_named_as_a_share_of_the_fleet_and_of_its_tiers(build_run: Builder) -> None:
     runs = [digest_run(build_run([IN] * 200, load=0.6))]
     document = build_document(runs, {}, capacity={"fleet": 6.0, "cloud": 3.0, "edge": 3.0})
@@ -137,6 +141,7 @@ def test_a_load_is_named_as_a_share_of_the_fleet_and_of_its_tiers(build_run: Bui
     assert words in read(document).shown
 
 
+@pytest.mark.usefixtures("without_charts")
 def test_the_page_opens_with_a_verdict_and_how_to_get_it_again(build_run: Builder) -> None:
     page = render_page(build(build_run, 2, 1), Origin("perllm-lab simulate --seeds 2", "1.2.3", date(2026, 1, 2)))
     reader = Reader()
@@ -172,6 +177,7 @@ def test_the_terminal_shows_a_row_in_80_columns(build_run: Builder) -> None:
     assert max(map(len, lines)) <= 80
 
 
+@pytest.mark.usefixtures("without_charts")
 class TestClaim:
     def shown(self, build_run: Builder, hits: int) -> str:
         runs = [

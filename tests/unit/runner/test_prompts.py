@@ -166,7 +166,9 @@ def test_other_encodings_are_refused() -> None:
         collect_prompts([], [], io.BytesIO("a\né".encode("latin-1")), None)
 
 
-def test_too_many_prompts_are_refused_before_all_of_them_are_read() -> None:
+def test_too_many_prompts_are_refused_before_all_of_them_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perllm.runner.prompts.MAX_PROMPTS", 100)
+
     class Endless(io.RawIOBase):
         def __next__(self) -> bytes:
             return b"again\n"

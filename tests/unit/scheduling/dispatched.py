@@ -96,8 +96,9 @@ class Dispatched:
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             while True:
+                actions = self.scheduler.due()
                 self._wake.clear()
-                for action in self.scheduler.due():
+                for action in actions:
                     self._carry_out(action, group)
                 await asyncio.sleep(0.01)
                 with contextlib.suppress(TimeoutError):

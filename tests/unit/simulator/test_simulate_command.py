@@ -53,9 +53,9 @@ def test_it_writes_results_and_a_report_and_shows_the_headline_figures(tmp_path:
     assert sorted(path.name for path in out.iterdir()) == ["report.html", "results.json"]
 
 
-@pytest.mark.usefixtures("simple")
+@pytest.mark.usefixtures("simple", "without_charts")
 def test_the_command_on_the_page_makes_the_same_results(tmp_path: Path) -> None:
-    asked = ["simulate", "--policies", "a,b", "--load", "0.3,0.9", "--seeds", "2", "--tasks", "60", "--model-load"]
+    asked = ["simulate", "--policies", "a,b", "--load", "0.9", "--seeds", "2", "--tasks", "60", "--model-load"]
     assert CliRunner().invoke(main, [*asked, "--work", "pods", "--out", str(tmp_path)]).exit_code == 0
     command = re.search(r"<pre>perllm-lab (.*)</pre>", (tmp_path / "report.html").read_text())
     first = json.loads((tmp_path / "results.json").read_text())
@@ -111,10 +111,11 @@ def test_options_take_the_place_of_what_the_scenario_says(tmp_path: Path) -> Non
     assert scenario.workload.hint_log_error is None
 
 
-@pytest.mark.usefixtures("simple")
+@pytest.mark.usefixtures("simple", "without_charts")
 def test_results_say_what_tasks_ran_as(tmp_path: Path) -> None:
     for options, kind in (((), "request"), (("--work", "pods"), "pod")):
-        asked = ["simulate", "--policies", "a", "--seeds", "1", "--tasks", "60", *options, "--out", str(tmp_path)]
+        size = ["--policies", "a", "--load", "0.9", "--seeds", "1", "--tasks", "60"]
+        asked = ["simulate", *size, *options, "--out", str(tmp_path)]
         assert CliRunner().invoke(main, asked).exit_code == 0
         assert json.loads((tmp_path / "results.json").read_text())["setting"]["runs_as"] == kind
 
