@@ -6,7 +6,7 @@ container started.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from perllm.api.report import RunReport
@@ -137,7 +137,7 @@ class Settlement:
         others = self._spans[node].select(first_s, last_s)
         spans = [own, *(one for one in others if one.pod_uid != own.pod_uid)] if own else others
         # The usage is that of the node, so that a task has the same weight whichever other is measured.
-        tasks = weigh(spans, self._usages.get(node, Usage()))
+        tasks = weigh(spans, self._usages.get(node, Usage()), self._select_beside(node, spans, last_s))
         usual = sum(window.weight for window in tasks) / len(tasks) if tasks else 1.0
         foreign = self._foreign.list_windows(node, usual)
         return tasks, [one for one in foreign if one.start_s < last_s and one.end_s > first_s]
@@ -198,6 +198,15 @@ class Settlement:
         idle_w = self._idle_power.get(node, intervals.meters)
         busy = self.find_presence(node)
         self._usages[node] = observe_reading_power(usage, self._spans[node].ended, intervals, idle_w, busy)
+
+    def _select_beside(self, node: str, spans: Sequence[Span], last_s: float) -> list[Span]:
+        """Return the other spans of a node that overlap any of these, of which running ones count until a time."""
+        if not spans:
+            return []
+        uids = {span.pod_uid for span in spans}
+        end_s = max(last_s if span.end_s == FOREVER_S else span.end_s for span in spans)
+        around = self._spans[node].select(min(span.start_s for span in spans), end_s)
+        return [span for span in around if span.pod_uid not in uids]
 
     def _list_windows(self, node: str) -> list[Window]:
         tasks = [Window(span.pod_uid, span.start_s, span.end_s) for span in self._spans[node]]

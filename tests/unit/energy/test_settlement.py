@@ -1,3 +1,5 @@
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,20 @@ def run_of(name: str, start_s: float, end_s: float) -> Pod:
     """Return a pod of another task that ran on the same node."""
     return succeeded(
         name=name, uid=f"uid-{name}", task_uid=f"task-{name}", started_s=start_s, finished_s=end_s, report=None
+    )
+
+
+def read_by(name: str, start_s: float, end_s: float, reading_s: float) -> Pod:
+    """Return a pod of another task that had read its prompt, a hundred tokens a second, so long after its start."""
+    report = {
+        "finishedAt": datetime.fromtimestamp(end_s, UTC).isoformat(),
+        "inferenceSeconds": end_s - start_s,
+        "promptTokens": round(100 * reading_s),
+        "outputTokens": 100,
+        "timeToFirstTokenSeconds": reading_s,
+    }
+    return succeeded(
+        name=name, uid=f"uid-{name}", task_uid=f"task-{name}", started_s=start_s, finished_s=end_s, report=report
     )
 
 
@@ -119,6 +135,16 @@ def test_one_that_was_ended_has_its_share_until_it_was_first_missed() -> None:
     energy = metered.settlement.measure(OWN, 0.0, 1020.0)
     assert energy is not None
     assert energy.energy_j == pytest.approx(3 * 50 + 3 * 100)
+
+
+def test_nothing_is_lost_or_invented_although_a_neighbour_met_prompts_that_others_did_not() -> None:
+    metered = Metered()
+    metered.sample_until(1040)
+    pods = [read_by("x", 1004.0, 1010.0, 1.0), read_by("y", 1005.0, 1026.0, 1.0), read_by("z", 1016.0, 1030.0, 8.0)]
+    for pod in pods:
+        metered.run(pod, now_s=pod.finished_s or 0)
+    shares = [metered.settlement.measure(pod, 0.0, 1040.0) for pod in pods]
+    assert sum(share.energy_j for share in shares if share and share.energy_j) == pytest.approx(2600.0, rel=0.002)
 
 
 def test_an_earlier_attempt_of_the_task_has_its_own_share() -> None:
