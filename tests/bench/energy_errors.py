@@ -51,7 +51,7 @@ LOADS = (0.4, 0.8)
 TASKS = 150
 INTERVALS_S = (1.0, 5.0, 15.0)
 COUNTER, POWER = "counter", "power"
-EXPECTED = {(COUNTER, 1.0): "<= 5", (POWER, 5.0): "<= 8"}
+EXPECTED = {(COUNTER, 1.0): "<= 2", (POWER, 5.0): "<= 8"}
 TIMEOUT_S, HISTORY_S, STALE_SCRAPES = 120.0, 900.0, 6
 MINUTE_S = 60.0
 

@@ -137,7 +137,7 @@ class Settlement:
         others = self._spans[node].select(first_s, last_s)
         spans = [own, *(one for one in others if one.pod_uid != own.pod_uid)] if own else others
         # The usage is that of the node, so that a task has the same weight whichever other is measured.
-        tasks = weigh(spans, self._usages.get(node, Usage()), self._select_beside(node, spans, last_s))
+        tasks = weigh(spans, self._usages.get(node, Usage()), self._select_nearby(node, spans, last_s))
         usual = sum(window.weight for window in tasks) / len(tasks) if tasks else 1.0
         foreign = self._foreign.list_windows(node, usual)
         return tasks, [one for one in foreign if one.start_s < last_s and one.end_s > first_s]
@@ -199,7 +199,7 @@ class Settlement:
         busy = self.find_presence(node)
         self._usages[node] = observe_reading_power(usage, self._spans[node].ended, intervals, idle_w, busy)
 
-    def _select_beside(self, node: str, spans: Sequence[Span], last_s: float) -> list[Span]:
+    def _select_nearby(self, node: str, spans: Sequence[Span], last_s: float) -> list[Span]:
         """Return the other spans of a node that overlap any of these, of which running ones count until a time."""
         if not spans:
             return []

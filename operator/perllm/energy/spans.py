@@ -88,7 +88,7 @@ class Usage:
         return np.maximum(prompt_tokens * self.token_s, self.iteration_s)
 
 
-def weigh(spans: Sequence[Span], usage: Usage, beside: Sequence[Span] = ()) -> list[Window]:
+def weigh(spans: Sequence[Span], usage: Usage, nearby: Sequence[Span] = ()) -> list[Window]:
     """Return the spans as windows, weighted by their expected power.
 
     Tasks in a batch use the same energy per token. So the weight of a task that decodes is its expected energy by
@@ -100,10 +100,10 @@ def weigh(spans: Sequence[Span], usage: Usage, beside: Sequence[Span] = ()) -> l
     Args:
         spans: Of tasks.
         usage: Of their node.
-        beside: All other spans during any of these, whose prompts were read meanwhile.
+        nearby: All other spans during any of these, whose prompts were read meanwhile.
     """
     counted = [span for span in spans if span.is_counted]
-    readings = find_readings([*counted, *(span for span in beside if span.is_counted)], usage)
+    readings = find_readings([*counted, *(span for span in nearby if span.is_counted)], usage)
     readings |= _expect_readings(spans, readings, usage)
     powers_w = _expect_powers_w(counted, readings, usage).tolist()
     usual_w = sum(powers_w) / len(powers_w) if powers_w else 1.0

@@ -100,8 +100,8 @@ def test_a_task_does_not_decode_while_other_prompts_are_read() -> None:
 def test_a_prompt_that_is_read_draws_its_own_power_on_its_gpu() -> None:
     tasks = [span("a", 2.0, 9.0, 3.0), span("b", 0.0, 9.0, 1.0)]
     alone, _ = weigh(tasks, Usage(occupancy=2.0, reading_power=2.0))
-    beside, decoder = weigh(tasks, Usage(occupancy=2.0, gpus=2.0, reading_power=2.0))
+    shared, decoder = weigh(tasks, Usage(occupancy=2.0, gpus=2.0, reading_power=2.0))
     assert [phase.power for phase in alone.phases] == [1.0, 2.0, 1.0]
-    assert [phase.power for phase in beside.phases] == [1.0, 1.5, 1.0]
-    usual = (beside.weight + decoder.weight) / 2
-    assert beside.phases[1].weight == pytest.approx(2 * usual)
+    assert [phase.power for phase in shared.phases] == [1.0, 1.5, 1.0]
+    usual = (shared.weight + decoder.weight) / 2
+    assert shared.phases[1].weight == pytest.approx(2 * usual)
