@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 
 RETRY = Backoff(first_s=1.0, limit_s=300.0)
 
+MAX_TROUBLES = 1024
+"""Objects in trouble that are remembered without a retry to come; names of objects that are gone may be among them."""
+
 
 @dataclass(slots=True)
 class _Trouble:
@@ -84,6 +87,8 @@ class Guard:
         """Record a failure about an object; return the pause before the retry in seconds."""
         trouble = self._troubles.setdefault((kind, name), _Trouble())
         trouble.failures += 1
+        if len(self._troubles) > MAX_TROUBLES:
+            self._forget_oldest((kind, name))
         fault = describe(error)
         self._count(kind)
         if fault != trouble.fault:
@@ -98,6 +103,12 @@ class Guard:
         trouble = self._troubles.pop((kind, name), None)
         if trouble is not None and trouble.retry is not None:
             trouble.retry.cancel()
+
+    def _forget_oldest(self, newest: tuple[str, str]) -> None:
+        keys = (key for key, trouble in self._troubles.items() if trouble.retry is None and key != newest)
+        oldest = next(keys, None)
+        if oldest is not None:
+            del self._troubles[oldest]
 
     def _repeat(
         self, kind: str, name: str, work: Callable[[], None], on_fault: Callable[[str], None] | None, pause_s: float

@@ -172,9 +172,9 @@ class Runs:
         self, assignment: Assignment, server: KnownServer, request: ChatRequest, answer: Answer
     ) -> CompletionError | None:
         """Make a request; return why there is no complete answer, None if there is."""
-        answer.load_s = await self._servers.load(server, request.model)
-        server.learning.begin(answer)
         try:
+            answer.load_s = await self._servers.load(server, request.model)
+            server.learning.begin(answer)
             await server.endpoint.ask(request, answer)
         except UnavailableError as error:
             if error.is_full:

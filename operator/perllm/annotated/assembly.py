@@ -6,6 +6,7 @@ from perllm.annotated.report import PodReport
 from perllm.cluster.events import EventRecorder
 from perllm.config import Config
 from perllm.controller.assembly import ControllerContext, TaskControl
+from perllm.controller.reviews import Reviews
 from perllm.energy.bill import BillMetrics
 from perllm.extender.retries import Retries
 from perllm.scheduling.scheduler import Parts, Scheduler
@@ -31,7 +32,7 @@ def build_annotated_pods(
         parts.fleet,
         parts.learner,
         settlement=context.settlement,
-        outcomes=PodOutcomes(scheduler, context.metrics, control.savings),
+        outcomes=PodOutcomes(scheduler, context.metrics, control.savings, reviews=Reviews(scheduler, context.guard)),
         node_health=control.node_health,
         clocks=control.clocks,
         decisions=control.decisions,

@@ -4,6 +4,7 @@ from perllm.annotated.annotated_pod import AnnotatedPod
 from perllm.annotated.completed import read_run
 from perllm.api.task_status import Observation
 from perllm.controller.evidence import find_fault
+from perllm.controller.reviews import Reviews
 from perllm.energy.attribution import Attribution
 from perllm.metrics import OperatorMetrics
 from perllm.placement.counterfactual import Savings
@@ -21,10 +22,12 @@ class PodOutcomes:
         scheduler: learns.
         metrics: count what is learned.
         savings: compare what pods took with the counterfactual.
+        reviews: make the comparisons.
     """
 
-    def __init__(self, scheduler: Scheduler, metrics: OperatorMetrics, savings: Savings) -> None:
+    def __init__(self, scheduler: Scheduler, metrics: OperatorMetrics, savings: Savings, *, reviews: Reviews) -> None:
         self._scheduler = scheduler
+        self._reviews = reviews
         self._metrics = metrics
         self._savings = savings
 
@@ -42,16 +45,15 @@ class PodOutcomes:
         if fault is not None:
             self._metrics.learning.discarded.labels(fault).inc()
         elif not annotated.was_restarted:
-            self._learn(run, request, decision)
+            self._learn(annotated.pod.key, run, request, decision)
         return run
 
-    def _learn(self, run: CompletedRun, request: PlacementRequest, decision: Decision) -> None:
+    def _learn(self, name: str, run: CompletedRun, request: PlacementRequest, decision: Decision) -> None:
         outcome = judge_run(decision, run)
-        ending = self._scheduler.review(decision, request.due_s, outcome)
+        endings = self._reviews.review(name, decision, due_s=request.due_s, outcome=outcome)
         reward = self._scheduler.learn(outcome, decision.gpu_type)
         if reward is None:
             return
         self._metrics.learning.learned.inc()
         self._metrics.learning.reward.observe(reward)
-        if ending is not None:
-            self._savings.note(ending)
+        self._savings.note(*endings)

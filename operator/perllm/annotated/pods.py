@@ -101,6 +101,7 @@ class AnnotatedPods:
         self._namespaces = namespaces
         self._followed: dict[str, FollowedPod] = {}
         self._unseen_since_s: dict[str, float] = {}
+        self._fleet_version = fleet.version
 
     def read(self, item: Object) -> SeenPod | None:
         """Return what is to be known of a pod; None if it is a task's."""
@@ -119,6 +120,7 @@ class AnnotatedPods:
     def _answer(self, annotated: AnnotatedPod) -> FollowedPod:
         now_s = self._unix_now()
         self._forget_unseen(now_s)
+        self._count_late()
         if annotated.pod.uid not in self._followed:
             self._unseen_since_s[annotated.pod.uid] = now_s
         return self._meet(annotated)
@@ -129,7 +131,19 @@ class AnnotatedPods:
             if now_s - since_s < UNSEEN_FOR_S:
                 return
             self._retries.forget(uid)
+            self._decisions.forget(uid)
             self._forget(self._followed[uid])
+
+    def _count_late(self) -> None:
+        """Count the pods whose nodes have joined the fleet since they were seen: a server has no events for weeks."""
+        if self._fleet_version == self._fleet.version:
+            return
+        self._fleet_version = self._fleet.version
+        for followed in list(self._followed.values()):
+            pod = followed.pod
+            if followed.decision is None and pod.node in self._fleet.nodes and not pod.is_finished:
+                follow = partial(self._follow, followed, was_finished=False)
+                self._guard.run("binding", f"{pod.key} {pod.uid}", follow, again=False)
 
     def _find_blind_spot(self, pod: Pod, item: Object) -> str:
         """Return why the operator does not watch a pod, so that its end would go unnoticed; empty if it does."""
@@ -139,9 +153,9 @@ class AnnotatedPods:
         return f"label {names.TASK_LABEL} is for pods of tasks: remove it" if is_labelled else ""
 
     def is_in_flight(self, uid: str) -> bool:
-        """Whether a pod of this uid is followed, and may occupy a node."""
+        """Whether a pod of this uid was seen, and may occupy a node."""
         followed = self._followed.get(uid)
-        return followed is not None and not followed.has_left
+        return followed is not None and uid not in self._unseen_since_s and not followed.has_left
 
     def on_pod(self, old: SeenPod | None, new: SeenPod | None) -> None:
         """Handle a pod that was added, changed or deleted; called inside the guard."""
@@ -198,6 +212,9 @@ class AnnotatedPods:
         pod, is_lasting = followed.pod, followed.annotated.is_lasting
         if followed.decision is None and pod.node in self._fleet.nodes:
             self._note_binding(followed, pod.node)
+        if pod.is_finished and pod.linger_s is None:
+            # Also if its node is not of the fleet (any more): it may have been when the pod was bound.
+            self._leave(followed)
         if followed.decision is None:
             return
         if not pod.is_finished:
@@ -208,8 +225,6 @@ class AnnotatedPods:
             return
         if not was_finished and not is_lasting:
             self._settlement.end(pod, self._unix_now(), followed.annotated.owner)
-        if pod.linger_s is None:
-            self._leave(followed)
         if not was_finished:
             self._end(followed)
 
@@ -234,8 +249,9 @@ class AnnotatedPods:
             self._scheduler.confirm(followed.decision, demand.slots, demand.resource)
 
     def _leave(self, followed: FollowedPod) -> None:
-        if followed.decision is not None and not followed.has_left:
-            followed.residence = self._scheduler.end(followed.pod.uid, followed.decision.node)
+        pod = followed.pod
+        if pod.node is not None and not followed.has_left:
+            followed.residence = self._scheduler.end(pod.uid, pod.node)
             followed.has_left = True
 
     def _end(self, followed: FollowedPod) -> None:
@@ -247,7 +263,12 @@ class AnnotatedPods:
             self._report.failed(followed.annotated)
         elif not followed.annotated.is_lasting:
             followed.is_settling = True
-            self._guard.run("outcome", pod.key, partial(self._settle, pod.uid))
+            self._settle_safely(followed)
+
+    def _settle_safely(self, followed: FollowedPod) -> None:
+        # By the uid too: another pod may have the name by now.
+        pod = followed.pod
+        self._guard.run("outcome", f"{pod.key} {pod.uid}", partial(self._settle, pod.uid))
 
     def _settle(self, uid: str) -> None:
         """Learn from a pod that succeeded, once its energy is known or known to be missing."""
@@ -258,15 +279,14 @@ class AnnotatedPods:
         transmission_j = decision.forecast.energy.transmission_energy_j
         energy = self._settlement.measure(pod, transmission_j, self._unix_now())
         if energy is None:
-            again = partial(self._guard.run, "outcome", pod.key, partial(self._settle, uid))
-            asyncio.get_running_loop().call_later(self._settlement.retry_s, again)
+            asyncio.get_running_loop().call_later(self._settlement.retry_s, self._settle_safely, followed)
             return
-        followed.is_settling = False
         run = self._outcomes.learn(followed.annotated, followed.request, decision, energy, followed.residence)
-        taken = Taken(run.latency_s, followed.annotated.deadline_s, energy)
-        self._report.completed(followed.annotated, decision, taken)
+        followed.is_settling = False
         if followed.is_gone:
             self._forget(followed)
+        taken = Taken(run.latency_s, followed.annotated.deadline_s, energy)
+        self._report.completed(followed.annotated, decision, taken)
 
     def _drop(self, pod: Pod) -> None:
         """Note that a pod is gone; it is forgotten unless its energy is awaited."""

@@ -245,6 +245,8 @@ class Informer(Generic[T]):
     def _report(self, key: str, old: T | None, new: T | None) -> None:
         if old != new:
             self._guard.run(self._kind, key, partial(self._on_change, old, new), again=new is not None)
+        if new is None:
+            self._guard.clear(self._kind, key)
 
 
 async def wait_for_first_lists(informers: Sequence[Informer[Any]], patience_s: float) -> list[str]:

@@ -127,6 +127,10 @@ class Controller:
             task = tracked.task
             if namespace in (None, task.namespace) and uids.get(task.key) != task.uid:
                 self._guard.run("task", task.key, partial(self._reconciler.forget, task.key))
+        for kind, key in self._guard.troubled:
+            # One that could not be read is not tracked, but retried.
+            if kind == "task" and key not in uids and namespace in (None, key.partition("/")[0]):
+                self._reconciler.forget(key)
         for key, stub in self._history:
             if namespace in (None, key.partition("/")[0]) and uids.get(key) != stub.uid:
                 self._history.forget(key)

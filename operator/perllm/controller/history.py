@@ -17,6 +17,12 @@ from perllm.controller.status_writer import Fields
 
 COMPRESSION = 1
 
+MIN_KEPT = 64
+"""Entries of a heap that are kept in any case, even if their tasks are gone."""
+
+_Entry = tuple[float, str, str]
+"""When something is due about a task, its namespace/name and its uid."""
+
 
 @dataclass(frozen=True, slots=True)
 class HistoryLimits:
@@ -78,8 +84,8 @@ class History:
         self._unix_now = unix_now
         self._stubs: dict[str, Stub] = {}
         self._kept: Counter[str] = Counter()
-        self._by_expiry: list[tuple[float, str, str]] = []
-        self._by_end: dict[str, list[tuple[float, str, str]]] = {}
+        self._by_expiry: list[_Entry] = []
+        self._by_end: dict[str, list[_Entry]] = {}
 
     def __len__(self) -> int:
         return len(self._stubs)
@@ -128,15 +134,28 @@ class History:
         now_s = self._unix_now()
         while self._by_expiry and self._by_expiry[0][0] <= now_s:
             self._delete(*heapq.heappop(self._by_expiry)[1:])
+        self._drop_gone(self._by_expiry, len(self._stubs))
+        for namespace, count in self._kept.items():
+            self._drop_gone(self._by_end[namespace], count)
         if self._limits.max_tasks is None:
             return
         for namespace in [one for one, count in self._kept.items() if count > self._limits.max_tasks]:
             while self._kept[namespace] > self._limits.max_tasks:
                 self._delete(*heapq.heappop(self._by_end[namespace])[1:])
 
-    def _delete(self, key: str, uid: str) -> None:
+    def _drop_gone(self, heap: list[_Entry], count: int) -> None:
+        """Drop the entries of tasks that are gone once most of them are, so cheaply per task; `count` are not."""
+        if len(heap) > 2 * count + MIN_KEPT:
+            heap[:] = [entry for entry in heap if self._find_kept(*entry[1:]) is not None]
+            heapq.heapify(heap)
+
+    def _find_kept(self, key: str, uid: str) -> Stub | None:
         stub = self._stubs.get(key)
-        if stub is None or stub.uid != uid or stub.is_deleting:
+        return None if stub is None or stub.uid != uid or stub.is_deleting else stub
+
+    def _delete(self, key: str, uid: str) -> None:
+        stub = self._find_kept(key, uid)
+        if stub is None:
             return
         self._stubs[key] = replace(stub, is_deleting=True)
         self._count_out(key)

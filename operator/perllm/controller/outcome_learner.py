@@ -9,13 +9,13 @@ from perllm.cluster.pod_ends import is_lost
 from perllm.controller import lifecycle
 from perllm.controller.evidence import find_fault
 from perllm.controller.outcomes import build_outcome
+from perllm.controller.reviews import Reviews
 from perllm.controller.status_writer import Fields
 from perllm.controller.tracking import Tracked, Tracking
 from perllm.guard import Guard
-from perllm.learning.outcome import Outcome
 from perllm.learning.revisions import Revisions
 from perllm.metrics import OperatorMetrics
-from perllm.placement.counterfactual import Ending, Savings
+from perllm.placement.counterfactual import Savings
 from perllm.placement.decision import Decision
 from perllm.placement.fleet import Fleet
 from perllm.placement.hindsight import judge_ended
@@ -58,6 +58,7 @@ class OutcomeLearner:
         self._savings = savings
         self._revisions = revisions
         self._guard = guard
+        self._reviews = Reviews(scheduler, guard)
         self._unix_now = unix_now
 
     def note_written(self, key: str, fields: Fields) -> None:
@@ -89,7 +90,7 @@ class OutcomeLearner:
         node = self._fleet.nodes.get(decision.node)
         was_at_once = self._unix_now() <= task.due_s + MAX_ENDING_S
         if node is not None and node.is_open and was_at_once and not (pod.is_disrupted or is_lost(pod)):
-            endings = self._review(tracked, decision, None)
+            endings = self._reviews.review(task.key, decision, due_s=task.due_s, outcome=None)
             if self._scheduler.learn_ended(judge_ended(decision, task.due_s, tracked.residence)):
                 self._savings.note(*endings)
 
@@ -111,24 +112,11 @@ class OutcomeLearner:
         outcome = build_outcome(tracked.task, tracked.status, pod, decision, tracked.residence)
         if outcome is None:
             return
-        endings = self._review(tracked, decision, outcome)
+        task = tracked.task
+        endings = self._reviews.review(task.key, decision, due_s=task.due_s, outcome=outcome)
         reward = self._scheduler.learn(outcome, decision.gpu_type)
         tracked.revision = self._revisions.current(outcome.run.node)
         if reward is not None:
             self._metrics.learning.learned.inc()
             self._metrics.learning.reward.observe(reward)
             self._savings.note(*endings)
-
-    def _review(self, tracked: Tracked, decision: Decision, outcome: Outcome | None) -> list[Ending]:
-        """Compare a run with its counterfactual, before it is learned from; return nothing without one.
-
-        What is learned does not depend on it, so a failure here must not stop that.
-        """
-        key, endings = tracked.task.key, list[Ending]()
-
-        def review() -> None:
-            ending = self._scheduler.review(decision, tracked.task.due_s, outcome)
-            endings.extend([] if ending is None else [ending])
-
-        self._guard.run("savings", key, review, again=False)
-        return endings

@@ -162,7 +162,8 @@ class StatusWriter:
             written = fields if stored == fields else await self._patch(key, uid, fields)
         except ApiError as error:
             if not _is_about_another(error):
-                if _may_be_made(error) and fields.get("runsAs") == RunsAs.REQUEST:
+                is_order = fields.get("runsAs") == RunsAs.REQUEST
+                if is_order and _may_be_made(error) and self._stored.get(key) is stored:
                     self._doubtful.add(key)
                 raise
             written = None

@@ -22,6 +22,9 @@ class NodeSpans:
     def __iter__(self) -> Iterator[Span]:
         return chain(self._by_end, self._running.values())
 
+    def __len__(self) -> int:
+        return len(self._ended) + len(self._running)
+
     @property
     def ended(self) -> list[Span]:
         """The spans of tasks that run no longer, in the order of their ends."""

@@ -92,7 +92,9 @@ class Settlement:
         if known is None or known.end_s == FOREVER_S or pod.finished_s is not None:
             expected = known.prompt_tokens if known else 0.0
             self._put(pod.node, replace(_read_span(pod, now_s, expected), owner=owner))
-        self._prune(pod.node, now_s)
+        # Of the other nodes one at a time: some get no more tasks, or have left.
+        for node in dict.fromkeys((pod.node, next(iter(self._spans)))):
+            self._prune(node, now_s)
 
     def measure(self, pod: Pod, transmission_energy_j: float, now_s: float) -> Attribution | None:
         """Return a finished pod's energy, including transmission; None while samples are still awaited."""
@@ -183,8 +185,15 @@ class Settlement:
         self._nodes[span.pod_uid] = node
 
     def _prune(self, node: str, now_s: float) -> None:
-        for pod_uid in self._spans[node].forget_ended(now_s - self._window_s):
+        """Forget what is too old of a node, which then comes last in the rotation, unless nothing is left of it."""
+        spans = self._spans.pop(node)
+        for pod_uid in spans.forget_ended(now_s - self._window_s):
             self._nodes.pop(pod_uid, None)
+        if spans:
+            self._spans[node] = spans
+        else:
+            self._usages.pop(node, None)
+            self._observed_s.pop(node, None)
 
     def _observe(self, node: str) -> None:
         """Estimate the idle power and the usage of a node, which takes long, if that is due."""

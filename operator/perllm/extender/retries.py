@@ -30,9 +30,12 @@ MAX_EXAMINED = 8
 """Kinds of requests that are examined at a time, each at the cost of a decision."""
 
 MAX_WAITING = 4096
-"""Rejected pods that are remembered; beyond that, the oldest ones wait for a change of the cluster."""
+"""Rejected pods that are remembered; beyond that, those rejected the longest ago wait for a change of the cluster."""
 
 FIRST_PAUSE_S, MAX_PAUSE_S = 2.0, 64.0
+
+GONE_S = 900.0
+"""kube-scheduler tries every pod again within 5 minutes; one that it does not ask about for this long is gone."""
 
 
 @dataclass(slots=True)
@@ -45,6 +48,7 @@ class RejectedPod:
         kind: the part of it that room depends on.
         retried: how often it was retried since there is room for it.
         next_s: when it may be retried next.
+        noted_s: when it was last rejected.
     """
 
     key: str
@@ -52,6 +56,7 @@ class RejectedPod:
     kind: PlacementRequest | None = None
     retried: int = 0
     next_s: float = 0.0
+    noted_s: float = 0.0
 
     @property
     def due_s(self) -> float:
@@ -96,10 +101,15 @@ class Retries:
 
     def note_rejected(self, uid: str, key: str, request: PlacementRequest | None) -> None:
         """Note that a pod got no node."""
-        waiting = self._waiting.setdefault(uid, RejectedPod(key))
+        waiting = self._waiting.pop(uid, None) or RejectedPod(key)
+        waiting.noted_s = self._now_s()
         waiting.ask(request)
-        if len(self._waiting) > MAX_WAITING:
+        self._waiting[uid] = waiting
+        while len(self._waiting) > MAX_WAITING or waiting.noted_s - self._find_oldest_s() >= GONE_S:
             del self._waiting[next(iter(self._waiting))]
+
+    def _find_oldest_s(self) -> float:
+        return next(iter(self._waiting.values())).noted_s
 
     def forget(self, uid: str) -> None:
         """Forget a pod: it may get a node now, or is gone."""

@@ -169,8 +169,9 @@ class Workloads:
         try:
             await self._client.post(workloads_path(task.namespace), build_workload(task))
         except ApiError as error:
-            if error.status == 409:
-                return
+            is_wanted = self._asked.get(task.uid) == CREATION
+            if error.status == 409 or not is_wanted:
+                return  # it exists, or the task was forgotten meanwhile
             self._problems[task.uid] = f"its Workload cannot be created yet and will be retried: {error.message}"
             self._on_change(task.key, task.uid)
             raise

@@ -179,7 +179,10 @@ class NodeAgents:
             log.warning("node %s: no model server takes requests%s", node, self._explain(node))
         elif serving.models and not before.models:
             log.info("node %s: model servers take requests for %s", node, ", ".join(sorted(serving.models)))
-        self._passed[node] = serving
+        if offer is None:
+            self._passed.pop(node, None)
+        else:
+            self._passed[node] = serving
         self._scheduler.put_serving(node, serving)
 
     def _explain(self, node: str) -> str:

@@ -43,6 +43,8 @@ class NodeDevices:
             found = find_complete(self._slices[pool].values())
             if found is not None:
                 self._replace_pool(pool, found)
+            if not self._slices[pool]:
+                del self._slices[pool]
 
     def on_claim(self, old: DeviceClaim | None, new: DeviceClaim | None) -> None:
         """Handle a claim that was added, changed or deleted; called inside the guard."""
@@ -66,24 +68,32 @@ class NodeDevices:
         known = self._pools.get(pool, ())
         if known == devices:
             return
+        # A broken driver may list a device in two slices.
         for device in known:
-            del self._nodes[device.node][device.id], self._nodes_of[device.id]
+            self._nodes[device.node].pop(device.id, None)
+            self._nodes_of.pop(device.id, None)
         for device in devices:
             self._nodes[device.node][device.id] = device
             self._nodes_of[device.id] = device.node
-        self._pools[pool] = devices
         nodes = {device.node for device in (*known, *devices)}
         for node in nodes:
             self._show(node, list(self._nodes[node].values()))
         self._refresh_foreign(nodes)
+        # Last: if something fails before, all of it is repeated.
+        self._pools[pool] = devices
+        if not devices:
+            del self._pools[pool]
+        for node in [node for node in nodes if not self._nodes[node]]:
+            del self._nodes[node]
 
     def _refresh_foreign(self, nodes: Iterable[str]) -> None:
         for node in set(nodes):
-            held = (one.resource for one in self._nodes[node].values() if self._is_foreign(one.id))
+            held = (one.resource for one in self._nodes.get(node, {}).values() if self._is_foreign(one.id))
             foreign = {name: float(count) for name, count in Counter(held).items()}
-            if foreign != self._foreign.get(node, {}):
-                self._foreign[node] = foreign
+            if foreign != self._foreign.pop(node, {}):
                 self._show_foreign(node, foreign)
+            if foreign:
+                self._foreign[node] = foreign
 
     def _is_foreign(self, device: DeviceId) -> bool:
         claim = self._holders.get(device)

@@ -72,7 +72,10 @@ class NodeUpkeep:
 
     def put_devices(self, name: str, devices: Sequence[GpuDevice]) -> None:
         """Replace the devices of a node, which may still be unknown."""
-        self._devices[name] = devices
+        if devices:
+            self._devices[name] = devices
+        else:
+            self._devices.pop(name, None)
         if name in self._read:
             self._put(self._read[name])
 

@@ -92,14 +92,20 @@ class Fleet:
 
     def put_foreign(self, name: str, slots: Mapping[str, float]) -> None:
         """Replace the slots of a node that foreign pods take, by resource; the node may still be unknown."""
-        self._foreign[name] = slots
+        if slots:
+            self._foreign[name] = slots
+        else:
+            self._foreign.pop(name, None)
         if name in self.nodes:
             self._show_foreign(name)
 
     def put_serving(self, name: str, serving: Serving) -> None:
         """Replace what the model servers of a node offer; the node may still be unknown."""
         known = self.serving_of(name)
-        self._serving[name] = serving
+        if serving == NOTHING:
+            self._serving.pop(name, None)
+        else:
+            self._serving[name] = serving
         node = self.nodes.get(name)
         if node is not None and (known.models, known.slots) != (serving.models, serving.slots):
             self.version += 1

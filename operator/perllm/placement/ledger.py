@@ -232,6 +232,10 @@ class Ledger:
         """The tasks that are bound to their nodes."""
         return self._flights.keys() - self._expiry.keys()
 
+    def is_confirmed(self, task_id: str) -> bool:
+        """Whether a task is in flight and bound to its node."""
+        return task_id in self._flights and task_id not in self._expiry
+
     def flight(self, task_id: str) -> Flight | None:
         """Return a task in flight."""
         return self._flights.get(task_id)

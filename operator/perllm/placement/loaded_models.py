@@ -1,21 +1,29 @@
 """The models that tasks load on nodes where the real ones may not have."""
 
+from collections import OrderedDict
+
 import numpy as np
 
 from perllm.policy.arrays import Index, end_of, extend
 from perllm.policy.problem import FloatArray
+
+MAX_MODELS = 512
+"""Any tenant may ask for a model of any name; the one that was placed the longest ago is forgotten first."""
 
 
 class LoadedModels:
     """When nodes began to load models, by the monotonic clock."""
 
     def __init__(self) -> None:
-        self._from_s: dict[str, FloatArray] = {}
+        self._from_s: OrderedDict[str, FloatArray] = OrderedDict()
 
     def note(self, model: str, row: int, now_s: float) -> None:
         """Note that a task of a model was placed on a node, which loads it unless it is loaded or loading."""
         known = self._cover(model, row + 1)
         known[row] = min(known[row], now_s)
+        self._from_s.move_to_end(model)
+        if len(self._from_s) > MAX_MODELS:
+            self._from_s.popitem(last=False)
 
     def cold(self, model: str, rows: Index, load_s: FloatArray, now_s: float) -> FloatArray:
         """Return which share of the loading time each node still needs, shape (n,).

@@ -6,14 +6,18 @@ no room waits at its node. It ends when it has been there for as long as the law
 an answer whose length is drawn from what was learned: its end is planned as if it were alone, and put off as needed.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from heapq import heappop, heappush
 from random import Random
+from typing import TypeVar
 
 import numpy as np
 
+from perllm.guard import describe
 from perllm.learning.learner import Learner
 from perllm.learning.outcome import Outcome
 from perllm.placement.counterfactual import Circumstances, Ending, Prospect, revise
@@ -27,6 +31,10 @@ from perllm.placement.loaded_models import LoadedModels
 from perllm.placement.placer import Placement, Placer
 from perllm.placement.request import PlacementRequest
 from perllm.policy.problem import Feedback
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 STEP_S = 0.02
 """An end is put off by at least so much, and not for less."""
@@ -110,6 +118,9 @@ class Rehearsal:
 
         Requests to model servers are not placed by kube-scheduler, so there is none for them.
         """
+        return _contain(request.task_id, partial(self._place, request))
+
+    def _place(self, request: PlacementRequest) -> Prospect | None:
         known = self._prospects.get(request.task_id)
         if known is not None or request.is_served or self._choose is None:
             return known
@@ -161,6 +172,9 @@ class Rehearsal:
 
     def judge_own(self, outcome: Outcome) -> Feedback | None:
         """Return what a task would have come to by our own choice; None if that is the real one, or there is none."""
+        return _contain(outcome.run.task_id, partial(self._judge_own, outcome))
+
+    def _judge_own(self, outcome: Outcome) -> Feedback | None:
         known = self._prospects.get(outcome.run.task_id)
         if not self._is_own or known is None or known.node not in self._fleet.nodes:
             return None
@@ -260,6 +274,15 @@ class Rehearsal:
         )
         laws = self._learner.laws(flight.inference.model, np.array([flight.row]))
         return flight.placed_s + revise(run.prospect, laws, flight.row, run=circumstances).forecast.times.fixed_s
+
+
+def _contain(task_id: str, work: Callable[[], T | None]) -> T | None:
+    """Return what work returns; None if it fails: no real task may wait, or not be learned from, because of that."""
+    try:
+        return work()
+    except Exception as error:
+        log.error("the rehearsal of task %s has failed: %s", task_id, describe(error), exc_info=error)
+        return None
 
 
 def build_rehearsal(

@@ -46,7 +46,8 @@ class WaitingLines(Generic[K]):
     """
 
     def __init__(self, shares: Shares | None = None) -> None:
-        self._shares = shares or Shares()
+        # Not by its truth: one that has not charged any namespace yet is empty.
+        self._shares = Shares() if shares is None else shares
         self._namespace_of: dict[K, str] = {}
         self._backlogs: dict[str, Backlog[K]] = {}
         self._waiters: dict[Line, dict[str, None]] = {}

@@ -195,7 +195,7 @@ class DispatchLoop:
         """Queue a task again because creating its pod was abandoned; if the pod exists after all, it will be seen."""
         self._claims.end_creation(task.uid)
         if self._tasks.get(task.key) == task:
-            self.release_room(task.key)
+            self._release_claim(task)
             self._queue(task)
 
     def release_room(self, key: str) -> None:
@@ -272,7 +272,7 @@ class DispatchLoop:
         if placement.node is None:
             self.forget_decision(request.task_id)
             return placement
-        self._placer.reserve(placement, placement.node)
+        self._reserve(placement, placement.node)
         self._standing.put(placement)
         return placement
 
@@ -285,8 +285,13 @@ class DispatchLoop:
         placement = self._standing.get(task_id)
         if placement is None or node not in placement.names or node not in self._fleet.nodes:
             return None
-        self._placer.reserve(placement, node)
+        self._reserve(placement, node)
         return placement
+
+    def _reserve(self, placement: Placement, node: str) -> None:
+        """Reserve slots, unless the task is bound already: kube-scheduler asks again if the answer to that was lost."""
+        if not self._ledger.is_confirmed(placement.request.task_id):
+            self._placer.reserve(placement, node)
 
     def _examine_safely(self, task: PendingTask) -> Action | None:
         try:

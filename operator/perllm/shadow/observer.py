@@ -13,6 +13,7 @@ from perllm.annotated.annotated_pod import AnnotatedPod
 from perllm.annotated.completed import read_run
 from perllm.cluster.pod import Pod, PodPhase
 from perllm.controller.clocks import Clocks
+from perllm.controller.reviews import Reviews
 from perllm.energy.attribution import Attribution
 from perllm.energy.settlement import Settlement
 from perllm.guard import Guard
@@ -91,10 +92,13 @@ class ShadowObserver:
         self._report = report
         self._guard = guard
         self._unix_now = unix_now
+        self._reviews = Reviews(scheduler, guard)
         self._followed: dict[str, Followed] = {}
+        self._fleet_version = fleet.version
 
     def on_pod(self, old: AnnotatedPod | None, new: AnnotatedPod | None) -> None:
         """Handle a pod that was added, changed or deleted; called inside the guard."""
+        self._count_late()
         if old is not None and (new is None or new.pod.uid != old.pod.uid):
             self._drop(old.pod)
         if new is not None:
@@ -109,7 +113,7 @@ class ShadowObserver:
         was_finished, before = followed.pod.is_finished, followed.pod
         pod = followed.pod = self._clocks.see(shadowed.pod, before, self._unix_now())
         self._node_health.see(before, pod, followed.request.model)
-        if followed.decision is None and pod.node in self._fleet.nodes:
+        if followed.decision is None and pod.node in self._fleet.nodes and not pod.is_finished:
             self._note_binding(followed, pod.node)
         if followed.decision is None or was_finished:
             return
@@ -117,6 +121,17 @@ class ShadowObserver:
             self._end(followed)
         else:
             self._settlement.begin(pod, followed.decision.inference.prompt_tokens, self._unix_now())
+
+    def _count_late(self) -> None:
+        """Count the pods whose nodes have joined the fleet since they were seen: many have no events for days."""
+        if self._fleet_version == self._fleet.version:
+            return
+        self._fleet_version = self._fleet.version
+        for followed in list(self._followed.values()):
+            pod = followed.pod
+            if followed.decision is None and pod.node in self._fleet.nodes and not pod.is_finished:
+                note = partial(self._note_binding, followed, pod.node)
+                self._guard.run("binding", f"{pod.key} {pod.uid}", note, again=False)
 
     def _begin(self, shadowed: AnnotatedPod) -> Followed:
         now_s, pod = self._unix_now(), shadowed.pod
@@ -145,7 +160,12 @@ class ShadowObserver:
         self._settlement.end(pod, self._unix_now())
         followed.residence = self._scheduler.end(pod.uid, decision.node)
         if followed.is_settling:
-            self._guard.run("outcome", pod.key, partial(self._settle, pod.uid))
+            self._settle_safely(followed)
+
+    def _settle_safely(self, followed: Followed) -> None:
+        # By the uid too: another pod may have the name by now.
+        pod = followed.pod
+        self._guard.run("outcome", f"{pod.key} {pod.uid}", partial(self._settle, pod.uid))
 
     def _settle(self, uid: str) -> None:
         """Account for a pod that succeeded, once its energy is known or known to be missing."""
@@ -155,20 +175,20 @@ class ShadowObserver:
         transmission_j = followed.decision.forecast.energy.transmission_energy_j
         energy = self._settlement.measure(followed.pod, transmission_j, self._unix_now())
         if energy is None:
-            again = partial(self._guard.run, "outcome", followed.pod.key, partial(self._settle, uid))
-            asyncio.get_running_loop().call_later(self._settlement.retry_s, again)
+            asyncio.get_running_loop().call_later(self._settlement.retry_s, self._settle_safely, followed)
             return
-        del self._followed[uid]
         self._account(followed, followed.decision, energy)
+        del self._followed[uid]
         self._scheduler.forget(followed.pod.key, uid)
 
     def _account(self, followed: Followed, decision: Decision, energy: Attribution) -> None:
         run = read_run(followed.pod, followed.request, decision, energy, followed.residence)
         outcome = judge_run(decision, run)
-        ending = self._scheduler.review(decision, followed.request.due_s, outcome)
-        if self._scheduler.learn(outcome, decision.gpu_type) is not None and ending is not None:
-            self._savings.note(ending)
-            self._report.ended(followed.pod, ending, run.latency_s)
+        endings = self._reviews.review(followed.pod.key, decision, due_s=followed.request.due_s, outcome=outcome)
+        if self._scheduler.learn(outcome, decision.gpu_type) is not None:
+            self._savings.note(*endings)
+            for ending in endings:
+                self._report.ended(followed.pod, ending, run.latency_s)
 
     def _drop(self, pod: Pod) -> None:
         """Forget a pod that is gone, unless it has ended and its energy is awaited."""

@@ -468,3 +468,14 @@ async def test_several_prompts_are_withdrawn_together(desk: Desk, gate: Gate) ->
     await asyncio.sleep(0.05)
 
     assert (gate.entered, desk.inbox.runs) == (1, [])
+
+
+async def test_an_unexpected_failure_before_the_request_ends_the_attempt(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise KeyError("no such engine")
+
+    monkeypatch.setattr(desk.servers, "load", fail)
+    run, _ = await run_one(desk)
+    assert (run.end, run.problem) == (RunEnd.FAILED, "the request failed unexpectedly: KeyError")

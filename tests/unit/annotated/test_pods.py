@@ -19,6 +19,7 @@ from perllm.cluster.node import Node
 from perllm.cluster.times import format_time
 from perllm.controller.clocks import Clocks
 from perllm.controller.decisions import Decisions
+from perllm.controller.reviews import Reviews
 from perllm.energy.bill import BillMetrics
 from perllm.energy.history import EnergyHistory
 from perllm.energy.meters import Meter
@@ -26,6 +27,7 @@ from perllm.extender.protocol import Unplaceable
 from perllm.extender.retries import Retries
 from perllm.guard import Guard
 from perllm.learning.learner import Learner
+from perllm.learning.outcome import Outcome
 from perllm.metrics import OperatorMetrics
 from perllm.nodes.node_health import NodeHealth
 from perllm.placement.claims import ClaimSizes
@@ -39,7 +41,7 @@ from unit.cluster.fake_api import FakeApiServer
 from unit.cluster.queues import make_writes
 from unit.energy.settlements import make_settlement
 from unit.placement.cluster_of import make_node
-from unit.scheduling.schedulers import make_scheduler
+from unit.scheduling.schedulers import UPLINK, make_scheduler
 
 pytestmark = pytest.mark.looptime
 
@@ -82,7 +84,7 @@ class Cluster:
             self.parts.fleet,
             self.parts.learner,
             settlement=self.settlement,
-            outcomes=PodOutcomes(self.scheduler, metrics, self.savings),
+            outcomes=PodOutcomes(self.scheduler, metrics, self.savings, reviews=Reviews(self.scheduler, guard)),
             node_health=NodeHealth(
                 self.scheduler,
                 self.parts.circuits,
@@ -325,13 +327,17 @@ async def test_a_pod_that_is_deleted_while_kube_scheduler_asks_about_it_is_forgo
     gone = cluster.show("gone")
     cluster.remove("gone")
     cluster.pods.request_of(gone)
+    cluster.decisions.note_bound("uid-gone", "a", "record")
     await asyncio.sleep(UNSEEN_FOR_S - 1)
     cluster.pods.request_of(cluster.show("p"))
-    assert cluster.pods.is_in_flight("uid-gone")
+    assert cluster.scheduler.find_counterfactual("uid-gone") is not None
     await asyncio.sleep(1.0)
     cluster.pods.request_of(cluster.show("p"))
-    assert not cluster.pods.is_in_flight("uid-gone")
+    assert cluster.scheduler.find_counterfactual("uid-gone") is None
     assert cluster.pods.is_in_flight("uid-p")
+    seen = cluster.pods.read(pod_object("gone", node="a"))
+    assert seen is not None
+    assert not cluster.decisions.has_bound(seen.pod)
 
 
 async def test_a_pod_with_a_restarted_container_is_announced_but_not_learned_from(make_cluster: MakeCluster) -> None:
@@ -498,3 +504,72 @@ async def test_a_task_of_the_same_name_is_not_withdrawn_when_a_pod_is_gone(make_
     cluster.show("p")
     cluster.remove("p")
     assert forgotten == ["uid-p"]
+
+
+async def test_an_outcome_that_cannot_be_learned_is_learned_later_though_another_pod_has_the_name(
+    make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = make_cluster()
+    learn, begun_s = cluster.scheduler.learn, cluster.now_s()
+
+    def fail_for_a_while(outcome: Outcome, gpu_type: str) -> float | None:
+        if outcome.run.task_id == "uid-p" and cluster.now_s() < begun_s + 60.0:
+            raise KeyError("no such law")
+        return learn(outcome, gpu_type)
+
+    monkeypatch.setattr(cluster.scheduler, "learn", fail_for_a_while)
+    await cluster.run_pod("p")
+    cluster.remove("p")
+    await cluster.run_pod("p", uid="another")
+    assert cluster.metric("perllm_outcomes_learned_total") == 1
+    await asyncio.sleep(120.0)
+    assert cluster.metric("perllm_outcomes_learned_total") == 2
+    assert cluster.scheduler.find_counterfactual("uid-p") is None
+
+
+async def test_a_pod_whose_savings_cannot_be_found_is_learned_from(
+    make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = make_cluster()
+
+    def fail(*_: Any) -> None:
+        raise KeyError("no such task")
+
+    monkeypatch.setattr(cluster.scheduler, "review", fail)
+    await cluster.run_pod("p")
+    assert cluster.metric("perllm_outcomes_learned_total") == 1
+
+
+async def test_a_pod_that_the_watch_has_not_shown_is_left_to_the_comparison_with_the_ledger(
+    make_cluster: MakeCluster,
+) -> None:
+    cluster = make_cluster()
+    gone = cluster.show("p")
+    cluster.remove("p")
+    cluster.pods.request_of(gone)
+    assert not cluster.pods.is_in_flight("uid-p")
+    cluster.show("p")
+    assert cluster.pods.is_in_flight("uid-p")
+
+
+async def test_a_pod_whose_node_leaves_before_its_binding_is_seen_makes_room_at_its_end(
+    make_cluster: MakeCluster,
+) -> None:
+    cluster = make_cluster()
+    asked = cluster.pods.request_of(cluster.show("p"))
+    assert isinstance(asked, PlacementRequest)
+    cluster.scheduler.decide(asked, ["a"])
+    decision = cluster.scheduler.settle("uid-p", "a")
+    assert decision is not None
+    cluster.scheduler.confirm(decision, 1.0)
+    cluster.scheduler.remove_node("a")
+    cluster.show("p", node="a", started_s=START_S, finished_s=START_S + 8)
+    assert len(cluster.parts.ledger) == 0
+
+
+async def test_a_pod_whose_node_joins_after_it_was_seen_takes_its_slot(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster()
+    cluster.show("server", node="late", started_s=START_S, restart_policy="Always")
+    cluster.scheduler.put_node(make_node("late", slots=1), UPLINK)
+    cluster.pods.request_of(cluster.show("p"))
+    assert cluster.slots_of("uid-server") == 1.0

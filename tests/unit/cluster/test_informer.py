@@ -25,13 +25,14 @@ class Watched:
         self.api = api
         self.seen: list[tuple[str, str | None, str | None]] = []
         rng = random.Random(1)
+        self.guard = Guard(lambda _: None, rng, Backoff(1000.0, 1000.0))
         self.informer = Informer(
             api,  # type: ignore[arg-type]
             PODS,
             read,
             self._note,
             kind="pod",
-            guard=Guard(lambda _: None, rng, Backoff(1000.0, 1000.0)),
+            guard=self.guard,
             outages=Outages(asyncio.get_running_loop().time),
             rng=rng,
         )
@@ -133,6 +134,19 @@ async def test_an_object_that_cannot_be_read_is_passed_over_until_it_changes(cap
     assert "pod odd: unexpected failure" in caplog.text
     api.store(f"{PODS}/odd", value="1")
     assert await watched.news() == [("odd", None, "1")]
+    running.cancel()
+
+
+async def test_an_object_that_cannot_be_read_leaves_nothing_when_it_is_deleted() -> None:
+    api = FakeApiServer()
+    api.store(f"{PODS}/odd")
+    watched = Watched(api, read_value)
+    running = asyncio.create_task(watched.informer.run())
+    await watched.news()
+    assert watched.guard.troubled == [("pod", "odd")]
+    api.remove(f"{PODS}/odd")
+    await watched.news()
+    assert watched.guard.troubled == []
     running.cancel()
 
 

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from perllm.backoff import Backoff
-from perllm.guard import Guard
+from perllm.guard import MAX_TROUBLES, Guard
 
 pytestmark = pytest.mark.looptime
 
@@ -88,3 +88,11 @@ async def test_even_telling_may_fail(guard: Guard) -> None:
 async def test_control_characters_of_a_name_reach_no_log(guard: Guard, caplog: pytest.LogCaptureFixture) -> None:
     guard.run("node", "a\x1b[2Jb", Broken(1, "bad\x1b[31m\nline"), again=False)
     assert "\x1b" not in caplog.records[0].getMessage()
+
+
+async def test_names_of_objects_that_may_be_gone_are_forgotten_in_time(guard: Guard) -> None:
+    guard.run("task", "lab/retried", Broken(1))
+    for number in range(2 * MAX_TROUBLES):
+        guard.note("pod", str(number), KeyError("no such field"))
+    assert len(guard.troubled) == MAX_TROUBLES
+    assert ("task", "lab/retried") in guard.troubled

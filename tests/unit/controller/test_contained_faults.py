@@ -54,6 +54,20 @@ async def test_a_task_that_cannot_be_read_is_forgotten_when_it_is_deleted(
     assert cluster.guard.troubled == []
 
 
+async def test_a_task_that_cannot_be_read_is_forgotten_though_its_deletion_was_missed(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise KeyError("no such thing")
+
+    monkeypatch.setattr(controller, "read_task", fail)
+    cluster.create("cursed")
+    cluster.create("present")
+    cluster.controller.on_list("other", {})
+    cluster.controller.on_list("lab", {"lab/present": "uid-present"})
+    assert cluster.guard.troubled == [("task", "lab/present")]
+
+
 async def test_a_task_is_handled_although_perllm_fails_on_the_first_sight_of_its_pod(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

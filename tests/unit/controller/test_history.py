@@ -65,6 +65,15 @@ class TestHistory:
         history.tidy()
         assert deleted == ["a", "b"]
 
+    def test_remembers_nothing_of_tasks_that_users_delete_themselves(self) -> None:
+        history, _ = make_history(HistoryLimits(default_ttl_s=1e6, max_tasks=5000))
+        put(history, "kept", 0.0)
+        for number in range(1000):
+            put(history, str(number), 0.0)
+            history.forget(f"lab/{number}")
+            history.tidy()
+        assert len(history._by_expiry) + len(history._by_end["lab"]) < 300
+
     def test_forgets_a_namespace_with_its_last_task(self) -> None:
         history, _ = make_history(HistoryLimits(inf, max_tasks=1))
         for number in range(100):

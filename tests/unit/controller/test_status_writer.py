@@ -185,3 +185,14 @@ class TestStatusWriter:
         setting.writer.hurry()
         await setting.writes.drain()
         assert setting.patches == [{"number": 1}]
+
+    async def test_keeps_nothing_of_a_task_that_is_gone_before_its_order_fails(self, setting: Setting) -> None:
+        setting.api.slow_s = 1.0
+        setting.api.fail("PATCH", ApiUnreachableError("no answer"))
+        setting.writer.put(KEY, UID, {"phase": "Running", "runsAs": "request", "attempts": 1})
+        await asyncio.sleep(0.5)
+        setting.writer.forget(KEY)
+        await asyncio.sleep(60)
+        setting.writer.put(KEY, "uid-namesake", {"phase": "Pending"})
+        await setting.writes.drain()
+        assert [method for method, *_ in setting.api.calls] == ["PATCH", "PATCH"]

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -234,3 +235,12 @@ def test_a_task_on_a_board_that_reports_only_its_power_is_measured() -> None:
     energy = metered.settlement.measure(OWN, 0.0, 1030.0)
     assert energy is not None
     assert energy.energy_j == pytest.approx(6 * 15.0)
+
+
+def test_nothing_is_kept_of_a_node_that_gets_no_more_tasks() -> None:
+    metered = Metered()
+    metered.run(replace(run_of("old", 1000.0, 1010.0), node="gone"))
+    for number in range(3):
+        metered.run(run_of(str(number), 2000.0 + number, 2010.0 + number), now_s=2020.0 + number)
+    assert list(metered.settlement._spans) == ["n"]
+    assert list(metered.settlement._nodes) == ["uid-0", "uid-1", "uid-2"]

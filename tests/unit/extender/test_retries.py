@@ -7,7 +7,7 @@ import pytest
 
 from perllm.api import names
 from perllm.cluster.client import ApiError
-from perllm.extender.retries import LOOK_S, MAX_EXAMINED, MAX_PAUSE_S, MAX_RETRIED, Retries
+from perllm.extender.retries import GONE_S, LOOK_S, MAX_EXAMINED, MAX_PAUSE_S, MAX_RETRIED, Retries
 from perllm.placement.request import PlacementRequest
 from unit.cluster.fake_api import FakeApiServer
 from unit.cluster.queues import make_writes
@@ -159,3 +159,15 @@ async def test_a_pod_that_is_gone_is_forgotten(waiting: Waiting) -> None:
     waiting.room = {EDGE}
     await waiting.run(2 * LOOK_S)
     assert "uid-p" not in waiting.retries
+
+
+async def test_a_pod_that_kube_scheduler_does_not_ask_about_any_more_is_forgotten(waiting: Waiting) -> None:
+    for name in ("gone", "unreadable"):
+        waiting.reject(name)
+    waiting.retries.note_rejected("uid-unreadable", "lab/unreadable", None)
+    await asyncio.sleep(GONE_S - 1)
+    waiting.reject("p")
+    assert "uid-gone" in waiting.retries
+    await asyncio.sleep(1)
+    waiting.reject("p")
+    assert [f"uid-{name}" in waiting.retries for name in ("gone", "unreadable", "p")] == [False, False, True]

@@ -85,6 +85,19 @@ async def test_a_workload_that_cannot_be_created_is_retried_and_the_task_says_wh
     assert setting.api.read(PATH) is not None
 
 
+async def test_a_task_that_is_gone_while_it_asks_for_quota_leaves_nothing(setting: Setting) -> None:
+    setting.api.remove(PATH)
+    setting.api.slow_s = 1.0
+    setting.api.fail("POST", *[ApiError(403, "Forbidden", "namespace lab is being terminated")] * 100)
+    setting.workloads.report(TASK, TaskPhase.PENDING, is_active=False)
+    await asyncio.sleep(0.5)
+    setting.workloads.forget(TASK.key, TASK.uid)
+    await asyncio.sleep(600)
+    assert len(setting.sent()) == 1
+    assert len(setting.writes) == 0
+    assert setting.changed == []
+
+
 async def test_a_task_that_is_gone_does_not_ask_for_quota_any_more(setting: Setting) -> None:
     setting.api.remove(PATH)
     setting.api.fail("POST", *[ApiError(404, "NotFound", "no such namespace")] * 100)

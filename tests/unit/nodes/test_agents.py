@@ -191,3 +191,14 @@ async def test_what_a_replica_on_standby_has_waited_extends_no_lease() -> None:
     cluster.wait(EXPIRY_S + 1)
     examining.cancel()
     assert cluster.serving == NOTHING
+
+
+def test_nothing_more_is_shown_of_a_node_whose_servers_are_gone() -> None:
+    agents = Agents()
+    agents.offer(SERVER)
+    agents.renew()
+    agents.agents.on_offer(read_offer({"metadata": {"name": "n"}, "status": {"servers": [SERVER]}}), None)
+    assert agents.scheduler.servings == {"n": NOTHING}
+    shown = len(agents.shown)
+    agents.wait(3)
+    assert len(agents.shown) == shown

@@ -95,3 +95,13 @@ def test_foreign_devices_are_counted_by_class(seen: Seen) -> None:
     follower.on_slice(None, make_slice("n", "0", "1"))
     follower.on_claim(None, make_allocated("c", "n", "0", "1", users=("other",)))
     assert counts == [{DRIVER: 2.0}]
+
+
+def test_a_device_that_a_driver_lists_twice_counts_once_and_may_vanish(seen: Seen) -> None:
+    twice = [make_slice("m", "0", name=name, total=2) for name in ("first", "second")]
+    for one in twice:
+        seen.follower.on_slice(None, one)
+    assert seen.devices["m"] == 1
+    for one in twice:
+        seen.follower.on_slice(one, None)
+    assert seen.devices["m"] == 0

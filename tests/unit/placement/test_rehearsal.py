@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 from random import Random
 
 import numpy as np
+import pytest
 
 from perllm.placement.ledger import Ledger
-from perllm.placement.loaded_models import LoadedModels
+from perllm.placement.loaded_models import MAX_MODELS, LoadedModels
 from perllm.placement.placer import Placement
 from perllm.placement.rehearsal import Rehearsal
 from unit.learning.outcomes import make_outcome
@@ -145,3 +146,17 @@ def test_a_model_is_loaded_from_the_first_task_on() -> None:
     assert loaded.cold("m", rows, load_s, 105.0).tolist() == [1.0, 0.5, 1.0]
     assert loaded.cold("m", rows, load_s, 200.0).tolist() == [1.0, 0.0, 1.0]
     assert loaded.cold("other", rows, load_s, 105.0).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_a_failure_of_the_rehearsal_reaches_no_real_task(caplog: pytest.LogCaptureFixture) -> None:
+    rehearsed = make_rehearsed()
+    rehearsed.rehearsal._choose = lambda _: 99  # type: ignore[method-assign]
+    assert rehearsed.rehearsal.place(make_request("a")) is None
+    assert "the rehearsal of task a has failed: IndexError" in caplog.text
+
+
+def test_of_models_that_any_tenant_may_name_only_so_many_are_remembered() -> None:
+    loaded, rows, load_s = LoadedModels(), np.array([0]), np.array([10.0])
+    for number in range(MAX_MODELS + 1):
+        loaded.note(f"m{number}", 0, 0.0)
+    assert [loaded.cold(model, rows, load_s, 100.0)[0] for model in ("m0", "m1")] == [1.0, 0.0]

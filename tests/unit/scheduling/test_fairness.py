@@ -110,3 +110,13 @@ async def test_the_highest_priority_is_ahead_by_a_bounded_amount_of_work() -> No
         assert (
             len(on.started_s) - before
         ) * placement.outlook.times.work_s.min() <= LEAD_S + placement.outlook.times.work_s.max()
+
+
+async def test_a_namespace_of_twice_the_weight_is_given_twice_as_much() -> None:
+    on = Dispatched(make_node("a", slots=1), weights={"heavy": 2.0})
+    on.runs_s = lambda _: 1.0
+    on.add(*(make_task(f"{one}-{number}", namespace=one) for number in range(60) for one in ("heavy", "light")))
+    async with on.at_work():
+        await asyncio.sleep(60)
+    heavy, light = (sum(name.startswith(one) for name in on.names) for one in ("heavy", "light"))
+    assert heavy == pytest.approx(2 * light, abs=2)

@@ -10,7 +10,8 @@ from perllm.policy.contextual import CsUcb
 from perllm.policy.problem import Arms, Choice, TaskFeatures
 from perllm.scheduling.claims import MAX_UNBOUND_PODS, UNBOUND_PATIENCE_S
 from perllm.scheduling.denial import DenialCause
-from perllm.scheduling.loop import SIGHT_PATIENCE_S
+from perllm.scheduling.loop import CREATION_PATIENCE_S, SIGHT_PATIENCE_S
+from perllm.scheduling.pending import Start
 from unit.controller.samples import make_task
 from unit.placement.cluster_of import CLOUD, EDGE, make_node, make_request
 from unit.scheduling.dispatched import Dispatched
@@ -285,3 +286,45 @@ async def test_the_pod_of_an_earlier_attempt_that_was_never_seen_is_not_waited_f
         await asyncio.sleep(2 * SIGHT_PATIENCE_S)
         assert on.scheduler.waiting == 0
         assert on.created == [("t", 1), ("t", 2)]
+
+
+@pytest.mark.looptime
+async def test_a_task_that_kube_scheduler_asks_about_after_its_binding_stays_in_flight_where_it_is() -> None:
+    on = Dispatched(make_node("a"), make_node("b"))
+    task = make_task()
+    on.add(task)
+    async with on.at_work():
+        node = on.bind(task)
+        on.scheduler.put_node(make_node(node, slots=0), UPLINK)
+        other = on.scheduler.decide(task.to_request(), ["a", "b"]).node
+        assert other not in (None, node)
+        on.scheduler.cancel(task.uid)
+        flight = on.parts.ledger.flight(task.uid)
+        assert flight is not None
+        assert flight.row == on.parts.fleet.row(node)
+
+
+@pytest.mark.looptime
+async def test_a_start_that_is_abandoned_does_not_end_the_next_reservation() -> None:
+    on, task = Dispatched(make_node("a")), make_task().to_pending(1)
+    on.scheduler.submit(task)
+    on.scheduler.due()
+    on.scheduler.note_abandoned(task)
+    await asyncio.sleep(CREATION_PATIENCE_S - 0.5)
+    on.scheduler.due()
+    await asyncio.sleep(1.0)
+    on.scheduler.due()
+    assert task.uid in on.parts.ledger
+
+
+@pytest.mark.looptime
+async def test_a_start_that_is_abandoned_costs_its_namespace_nothing() -> None:
+    on, task = Dispatched(make_node("a", slots=2)), make_task().to_pending(1)
+    on.add(make_task("o1", namespace="other"))
+    on.scheduler.due()
+    on.scheduler.submit(task)
+    for _ in range(2):
+        on.scheduler.due()
+        on.scheduler.note_abandoned(task)
+    on.add(make_task("o2", namespace="other"))
+    assert [action.task.key for action in on.scheduler.due() if isinstance(action, Start)] == [task.key]

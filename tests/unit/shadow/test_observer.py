@@ -25,7 +25,7 @@ from perllm.shadow.selection import read_shadowed_pod
 from unit.annotated.pods import pod_object
 from unit.energy.settlements import make_settlement
 from unit.placement.cluster_of import make_node
-from unit.scheduling.schedulers import make_scheduler
+from unit.scheduling.schedulers import UPLINK, make_scheduler
 
 pytestmark = pytest.mark.looptime
 
@@ -148,3 +148,37 @@ async def test_a_pod_on_a_node_that_is_not_of_the_fleet_is_left_alone() -> None:
     assert len(watched.parts.ledger) == 0
     watched.remove("p")
     assert watched.scheduler.find_counterfactual("uid-p") is None
+
+
+async def test_a_pod_that_has_ended_before_its_node_joins_takes_no_slot_there() -> None:
+    watched = Watched(make_node("only"))
+    await watched.run_pod("p", "late")
+    watched.scheduler.put_node(make_node("late"), UPLINK)
+    watched.show(pod_object("p", node="late", started_s=START_S + 1, finished_s=START_S + 9, labels={"seen": "again"}))
+    assert len(watched.parts.ledger) == 0
+    watched.remove("p")
+    assert watched.scheduler.find_counterfactual("uid-p") is None
+
+
+async def test_an_outcome_that_cannot_be_learned_is_learned_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(make_node("only"))
+    learn, failures = watched.scheduler.learn, [KeyError("no such law")]
+
+    def fail_once(*arguments: Any) -> float | None:
+        if failures:
+            raise failures.pop()
+        return learn(*arguments)
+
+    monkeypatch.setattr(watched.scheduler, "learn", fail_once)
+    await watched.run_pod("p", "only")
+    await asyncio.sleep(5.0)
+    assert watched.parts.learner.summaries("only")
+    assert watched.scheduler.find_counterfactual("uid-p") is None
+
+
+async def test_a_pod_whose_node_joins_after_it_was_seen_is_work_of_it() -> None:
+    watched = Watched(make_node("only"))
+    watched.show(pod_object("p", node="late", started_s=START_S))
+    watched.scheduler.put_node(make_node("late"), UPLINK)
+    watched.show(pod_object("other"))
+    assert list(watched.parts.ledger.confirmed) == ["uid-p"]
