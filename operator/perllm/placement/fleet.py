@@ -125,8 +125,8 @@ class Fleet:
     def find(self, candidates: Sequence[str]) -> tuple[Sequence[str], IntArray]:
         """Return those of `candidates` that belong to the fleet, and their rows.
 
-        They are in the order of `candidates`, but if these are the whole fleet in that of `all_nodes`: rows in order
-        are read the fastest, and kube-scheduler lists nodes in an order of chance.
+        They are in the order of `candidates`, but where these are the whole fleet in that of `all_nodes`, since rows in
+        order are read the fastest: kube-scheduler lists nodes in an arbitrary order.
         """
         found = map(self._present.get, candidates, repeat(-1))
         rows = np.fromiter(found, dtype=np.int64, count=len(candidates))
