@@ -131,17 +131,17 @@ class Fleet:
     def find(self, candidates: Sequence[str]) -> tuple[Sequence[str], IntArray]:
         """Return those of `candidates` that belong to the fleet, and their rows.
 
-        They are in the order of `candidates`, but if these are the whole fleet in that of `all_nodes`: rows in order
-        are read the fastest, and kube-scheduler lists nodes in an order of chance.
+        They are in the order of `candidates`, but where these are the whole fleet in that of `all_nodes`, since rows in
+        order are read the fastest: kube-scheduler lists nodes in an arbitrary order.
         """
         found = map(self._present.get, candidates, repeat(-1))
         rows = np.fromiter(found, dtype=np.int64, count=len(candidates))
-        if len(rows) == len(self.nodes) and self._are_all(rows):
+        known = rows if rows.min(initial=0) >= 0 else rows[rows >= 0]
+        if len(known) == len(self.nodes) and self._are_all(known):
             return self.all_nodes()
-        if rows.min(initial=0) >= 0:
+        if len(known) == len(rows):
             return candidates, rows
-        names = [name for name, row in zip(candidates, rows.tolist(), strict=True) if row >= 0]
-        return names, rows[rows >= 0]
+        return [name for name, row in zip(candidates, rows.tolist(), strict=True) if row >= 0], known
 
     def known(self, candidates: Iterable[str]) -> list[str]:
         """Return those of `candidates` that belong to the fleet, in their order."""
@@ -233,8 +233,8 @@ class Fleet:
         return self._idle_w[rows]
 
     def _are_all(self, rows: IntArray) -> bool:
-        """Whether as many rows as there are nodes, -1 for unknown ones, are those of all nodes."""
-        is_there = np.zeros(len(self._tier) + 1, dtype=np.bool_)
+        """Whether as many rows as there are nodes are those of all nodes."""
+        is_there = np.zeros(len(self._tier), dtype=np.bool_)
         is_there[rows] = True
         return bool(is_there[self.all_nodes()[1]].all())
 

@@ -26,7 +26,7 @@ FIRST_SIZE = 64
 BLOCK = 8192
 """Tasks at a time: what is found on the way fits into the processor's cache."""
 
-GROUP = 512
+GROUP = 256
 """Nodes whose tasks are examined together."""
 
 

@@ -13,7 +13,10 @@ MAX_KEPT = 4096
 """Decisions kept until their pods are bound; kube-scheduler binds a few dozen at a time."""
 
 MAX_KEPT_ARMS = 200_000
-"""Nodes of all of them together, at some 400 bytes each."""
+"""Nodes of all of them together, at some 400 bytes each; more only for those that are always kept."""
+
+ALWAYS_KEPT = 128
+"""Twice as many as one round of the dispatch loop makes, so that those of a round are there when it is carried out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class StandingDecisions:
         self.pop(task_id)
         self._kept[task_id] = _Kept(placement, self._versions())
         self._arms += len(placement.names)
-        while len(self._kept) > MAX_KEPT or (self._arms > MAX_KEPT_ARMS and len(self._kept) > 1):
+        while len(self._kept) > MAX_KEPT or (self._arms > MAX_KEPT_ARMS and len(self._kept) > ALWAYS_KEPT):
             self.pop(next(iter(self._kept)))
 
     def pop(self, task_id: str) -> None:

@@ -257,7 +257,7 @@ class TestHarm:
 
     def test_found_in_turns_is_that_found_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         found = []
-        for group in (512, 2):
+        for group in (256, 2):
             monkeypatch.setattr("perllm.placement.flight_table.GROUP", group)
             ledger = Ledger()
             for number in range(9):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from perllm.scheduling.standing import StandingDecisions
+from perllm.scheduling.loop import MAX_EXAMINED
+from perllm.scheduling.standing import ALWAYS_KEPT, StandingDecisions
 from unit.placement.cluster_of import Setting, make_node, make_request, make_setting
 from unit.scheduling.schedulers import make_scheduler
 
@@ -20,16 +21,20 @@ def kept(standing: StandingDecisions) -> list[bool]:
 
 @pytest.mark.parametrize(("limit", "value"), [("MAX_KEPT", 2), ("MAX_KEPT_ARMS", 5)])
 def test_the_latest_are_kept_as_far_as_they_have_room(monkeypatch: pytest.MonkeyPatch, limit: str, value: int) -> None:
+    monkeypatch.setattr("perllm.scheduling.standing.ALWAYS_KEPT", 1)
     monkeypatch.setattr(f"perllm.scheduling.standing.{limit}", value)
     assert kept(decide_three(make_setting(make_node("a"), make_node("b")))) == [False, True, True]
 
 
-def test_the_latest_is_kept_however_many_nodes_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_those_of_a_round_are_kept_however_many_nodes_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ALWAYS_KEPT >= MAX_EXAMINED
+    monkeypatch.setattr("perllm.scheduling.standing.ALWAYS_KEPT", 2)
     monkeypatch.setattr("perllm.scheduling.standing.MAX_KEPT_ARMS", 1)
-    assert kept(decide_three(make_setting(make_node("a"), make_node("b")))) == [False, False, True]
+    assert kept(decide_three(make_setting(make_node("a"), make_node("b")))) == [False, True, True]
 
 
 def test_one_that_is_forgotten_or_made_again_counts_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perllm.scheduling.standing.ALWAYS_KEPT", 1)
     monkeypatch.setattr("perllm.scheduling.standing.MAX_KEPT_ARMS", 4)
     setting = make_setting(make_node("a"))
     standing = decide_three(setting)
