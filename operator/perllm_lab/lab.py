@@ -270,9 +270,8 @@ class Lab:
     def _scrape_targets(self) -> list[ScrapeTarget]:
         address = f"{LOOPBACK}:{self._nodes_port}"
         return [
-            ScrapeTarget(job, address, f"/nodes/{node.name}/{path}", node.name)
+            ScrapeTarget("exporters", address, f"/nodes/{node.name}/exporters", node.name)
             for node in self.scenario.nodes()
-            for job, path in (("dcgm-exporter", "dcgm"), ("node-exporter", "node"))
         ]
 
 

@@ -99,7 +99,7 @@ async def _scrape(lab: Lab, binary: Path, folder: Path) -> AsyncIterator[dict[fl
     """Scrape the meters of all nodes at every interval; yield the URL of each Prometheus by its interval."""
     address = urlsplit(lab.nodes_url).netloc
     targets = [
-        ScrapeTarget("dcgm-exporter", address, f"/nodes/{node.name}/dcgm", node.name) for node in lab.scenario.nodes()
+        ScrapeTarget("exporters", address, f"/nodes/{node.name}/exporters", node.name) for node in lab.scenario.nodes()
     ]
     async with AsyncExitStack() as stack:
         urls = {}

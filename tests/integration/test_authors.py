@@ -131,14 +131,17 @@ def test_update_that_leaves_the_template_alone_needs_no_pods(kubectl: Kubectl, p
 def test_update_of_the_template_needs_them_where_the_definition_allows_it(kubectl: Kubectl, policy: None) -> None:
     """Definitions of this version do not allow it, but the policy does not rely on them."""
     kubectl("apply", "-f", "-", body=make_task("kept"))
-    rules = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/x-kubernetes-validations"
+    spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec"
+    without_rules = [
+        {"op": "remove", "path": f"{part}/x-kubernetes-validations"} for part in (spec, f"{spec}/properties/template")
+    ]
     definition = ("crd", f"{names.TASK_PLURAL}.{names.GROUP}")
     numbers = iter(range(1000))
 
     def change(user: str) -> str:
         return patch(kubectl, user, {"template": {"metadata": {"labels": {"change": str(next(numbers))}}}})
 
-    kubectl("patch", *definition, "--type=json", "--patch", json.dumps([{"op": "remove", "path": rules}]))
+    kubectl("patch", *definition, "--type=json", "--patch", json.dumps(without_rules))
     try:
         wait_until(lambda: not change(TASKS_AND_PODS))
         denial = change(TASKS_ONLY)

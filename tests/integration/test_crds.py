@@ -26,6 +26,28 @@ IMMUTABLE = {
     "onInfeasible": "Reject",
     "template": {"spec": {"containers": [{"name": "main", "image": "other"}]}},
 }
+OPTIONAL = {
+    "promptTokens": 9,
+    "outputTokens": 8,
+    "tiers": ["edge"],
+    "system": "Be brief.",
+    "maxTokens": 7,
+    "temperature": 0.5,
+    "topP": 0.9,
+    "seed": 1,
+    "stop": ["."],
+}
+OTHERS = {
+    "promptTokens": 8,
+    "outputTokens": 7,
+    "tiers": ["cloud"],
+    "system": "Be long.",
+    "maxTokens": 6,
+    "temperature": 0.4,
+    "topP": 0.8,
+    "seed": 2,
+    "stop": ["!"],
+}
 
 
 class Kubectl:
@@ -424,6 +446,42 @@ def test_the_template_is_immutable(tasks: TaskApi) -> None:
     template["spec"]["containers"][0]["env"][0]["value"] = "c"
 
     assert "spec.template is immutable" in tasks.refusal_of_change("immutable", {"template": template})
+
+
+@pytest.mark.parametrize(
+    ("given", "changes"),
+    [({}, OPTIONAL), (OPTIONAL, dict.fromkeys(OPTIONAL)), (OPTIONAL, OTHERS)],
+    ids=["added", "removed", "changed"],
+)
+def test_optional_fields_that_decisions_depend_on_are_immutable(
+    tasks: TaskApi, given: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    name = "full" if given else "bare"
+    tasks.keep({**make_served(prompt="Which?", **given), "metadata": {"name": name}})
+
+    refusal = tasks.refusal_of_change(name, changes)
+
+    assert [field for field in OPTIONAL if f"spec.{field} is immutable" not in refusal] == []
+
+
+@pytest.mark.parametrize(
+    ("way", "work"),
+    [
+        ("messages", {"messages": [{"role": "user", "content": "Which?"}]}),
+        ("prompts", {"prompts": ["Which?"]}),
+        ("template", make_task()["spec"]),
+    ],
+)
+@pytest.mark.parametrize("prompt", [{}, {"prompt": None}], ids=["also", "instead"])
+def test_work_cannot_be_given_in_another_way_later(
+    tasks: TaskApi, way: str, work: dict[str, Any], prompt: dict[str, Any]
+) -> None:
+    tasks.keep({**make_served(prompt="Which?"), "metadata": {"name": "given"}})
+
+    refusal = tasks.refusal_of_change("given", prompt | work)
+
+    assert f"spec.{way} is immutable" in refusal
+    assert ("spec.prompt is immutable" in refusal) == bool(prompt)
 
 
 def test_other_fields_can_be_changed(kubectl: Kubectl) -> None:

@@ -7,19 +7,16 @@ from perllm.api.prompt import MAX_PROMPT_LENGTH, Generation
 from perllm.api.quantities import DURATION_PATTERN
 from perllm.api.template import MAX_KEY_LENGTH
 
-Rule = dict[str, str]
+Rule = dict[str, str | bool]
 
 GENERATION_FIELDS = tuple(field.alias or name for name, field in Generation.model_fields.items())
 
 # Decisions are based on these fields, so they must not change; all others may change while the task exists.
-IMMUTABLE_FIELDS = (
-    "model",
+ALWAYS_GIVEN = ("model", "inputBytes", "deadline", "onInfeasible")
+OPTIONAL = (
     "promptTokens",
     "outputTokens",
-    "inputBytes",
-    "deadline",
     "tiers",
-    "onInfeasible",
     "template",
     "prompt",
     "messages",
@@ -27,6 +24,7 @@ IMMUTABLE_FIELDS = (
     "system",
     *GENERATION_FIELDS,
 )
+IMMUTABLE_FIELDS = ALWAYS_GIVEN + OPTIONAL
 
 
 def task_rules() -> tuple[Rule, ...]:
@@ -40,8 +38,12 @@ def task_rules() -> tuple[Rule, ...]:
 
 
 def task_spec_rules() -> tuple[Rule, ...]:
-    """Return the rules for the task's spec as a whole: how its work is given, and which fields are immutable."""
-    return (*_work_rules(), *(_is_immutable(field) for field in IMMUTABLE_FIELDS))
+    """Return the rules for the task's spec as a whole: how its work is given, and which fields come and go.
+
+    The API server evaluates all rules at every write of a status too, and takes time for each field that they look up.
+    So what cannot change is checked only once.
+    """
+    return (*map(_at_creation, _work_rules()), *map(_is_kept, OPTIONAL))
 
 
 def _work_rules() -> tuple[Rule, ...]:
@@ -83,6 +85,14 @@ def _work_rules() -> tuple[Rule, ...]:
 
 def task_field_rules() -> Mapping[str, Sequence[Rule]]:
     """Return the rules for single fields of the task's spec, by their path in it."""
+    rules: dict[str, tuple[Rule, ...]] = {field: (_is_immutable(field),) for field in IMMUTABLE_FIELDS}
+    for path, of_value in _value_rules().items():
+        is_fixed = path.partition(".")[0] in IMMUTABLE_FIELDS
+        rules[path] = (*map(_at_creation, of_value), *rules.get(path, ())) if is_fixed else of_value
+    return rules
+
+
+def _value_rules() -> Mapping[str, tuple[Rule, ...]]:
     deadline = "duration(self) > duration('0s') && duration(self) <= duration('24h')"
     return {
         "deadline": (_is_duration("deadline", deadline, "of more than 0s and at most 24h, for example 30s or 1m30s"),),
@@ -128,10 +138,14 @@ def _is_duration(field: str, limit: str, what: str) -> Rule:
 
 
 def _is_immutable(field: str) -> Rule:
-    return {
-        # A rule on the field itself would not see an optional field being added or removed.
-        "rule": f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
-        "message": f"spec.{field} is immutable: create a new task instead",
-        "fieldPath": f".{field}",
-        "reason": "FieldValueForbidden",
-    }
+    message = f"spec.{field} is immutable: create a new task instead"
+    return {"rule": "self == oldSelf", "message": message, "reason": "FieldValueForbidden"}
+
+
+def _is_kept(field: str) -> Rule:
+    """Return the rule on the spec that a field is neither added nor removed, which a rule on the field does not see."""
+    return {**_is_immutable(field), "rule": f"has(self.{field}) == has(oldSelf.{field})", "fieldPath": f".{field}"}
+
+
+def _at_creation(rule: Rule) -> Rule:
+    return {**rule, "rule": f"oldSelf.hasValue() || ({rule['rule']})", "optionalOldSelf": True}

@@ -15,14 +15,12 @@ from perllm_lab.kubernetes import components
 from perllm_lab.kubernetes.certificates import Authority, Kubeconfig, write_secret
 from perllm_lab.kubernetes.components import API_SERVER, CONTROLLER_MANAGER, ETCD, SCHEDULER
 from perllm_lab.kubernetes.ports import LOOPBACK, find_free_ports
-from perllm_lab.kubernetes.process import Process, ProcessError
+from perllm_lab.kubernetes.process import GO_ENVIRONMENT, Process, ProcessError
 
 _START_TIMEOUT_S = 180.0
 _REQUEST_TIMEOUT_S = 5.0
 # An API server with open watches would wait for them, and its data is not needed any more.
 _STOP_GRACE_S = 3.0
-# By Go's default of 100, an API server with few objects collects garbage for a fifth of its processor time.
-_API_SERVER_ENVIRONMENT = {"GOGC": "200"}
 
 
 class ControlPlane:
@@ -202,9 +200,8 @@ class ControlPlane:
 
     def _add(self, name: str, program: str, argv: Sequence[str], health_url: str, prefix: Sequence[str] = ()) -> None:
         line = (*prefix, str(self._binaries[program]), *argv, *self._flags.get(name, ()))
-        environment = _API_SERVER_ENVIRONMENT | os.environ if program == API_SERVER else None
         log_file = self.folder / "logs" / f"{name}.log"
-        self._processes[name] = Process(name, line, log_file=log_file, environment=environment)
+        self._processes[name] = Process(name, line, log_file=log_file, environment=GO_ENVIRONMENT | os.environ)
         self._health[name] = health_url
 
     def _open_session(self) -> aiohttp.ClientSession:

@@ -14,6 +14,10 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 _POLL_INTERVAL_S = 0.03
 
+GO_ENVIRONMENT = {"GOGC": "400"}
+"""For programs in Go. By its default of 100, they collect the garbage of their few objects so often that a whole
+control plane takes a fifth more processor time; this takes 0.5 GB more memory for all of them together."""
+
 
 class ProcessError(RuntimeError):
     """A child process could not be started, or ended when it should not have."""

@@ -1,5 +1,6 @@
 """A real Prometheus that scrapes simulated exporters."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,7 +12,7 @@ import yaml
 
 from perllm_lab.kubernetes.ports import LOOPBACK, find_free_ports
 from perllm_lab.kubernetes.probe import answers
-from perllm_lab.kubernetes.process import Process
+from perllm_lab.kubernetes.process import GO_ENVIRONMENT, Process
 
 _START_TIMEOUT_S = 30.0
 
@@ -92,7 +93,8 @@ class Prometheus:
             "--scrape.discovery-reload-interval=100ms",
             f"--web.listen-address={address}:{port}",
         )
-        self.process = Process("prometheus", argv, log_file=folder / "prometheus.log")
+        log_file = folder / "prometheus.log"
+        self.process = Process("prometheus", argv, log_file=log_file, environment=GO_ENVIRONMENT | os.environ)
 
     async def __aenter__(self) -> Self:
         try:

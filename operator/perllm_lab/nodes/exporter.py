@@ -1,6 +1,6 @@
 """The fleet's HTTP server: one port, each node's metrics and model server at paths of its own, and fault injection."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -8,13 +8,10 @@ from aiohttp import web
 
 from perllm_lab.nodes.completions import CompletionRoutes
 from perllm_lab.nodes.host import Host
-from perllm_lab.nodes.metrics import CONTENT_TYPE, render_dcgm, render_node
+from perllm_lab.nodes.metrics import CONTENT_TYPE, render_exporters
 from perllm_lab.nodes.model_server import SimulatedServer
 
 MAX_BODY_BYTES = 4 * 2**20
-
-Render = Callable[..., bytes]
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class ExportedFleet(Protocol):
@@ -75,8 +72,7 @@ class Exporter:
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/truth", self._truth)
         app.router.add_get("/lateness", self._lateness)
-        app.router.add_get("/nodes/{name}/dcgm", self._page(render_dcgm))
-        app.router.add_get("/nodes/{name}/node", self._page(render_node))
+        app.router.add_get("/nodes/{name}/exporters", self._exporters)
         app.router.add_post("/nodes/{name}/cut-power", self._cut_power)
         app.router.add_post("/nodes/{name}/boot", self._boot)
         app.router.add_post("/nodes/{name}/refuse", self._refuse)
@@ -88,15 +84,12 @@ class Exporter:
         app.router.add_post("/nodes/{name}/server/hide-load", self._hide_load)
         return app
 
-    def _page(self, render: Render) -> Handler:
-        async def show(request: web.Request) -> web.Response:
-            machine = self._host(request).machine
-            if not machine.is_up:
-                raise web.HTTPServiceUnavailable(text="the node is down")
-            body = render(machine.spec, machine.sample(), self._fleet.speed)
-            return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
-
-        return show
+    async def _exporters(self, request: web.Request) -> web.Response:
+        machine = self._host(request).machine
+        if not machine.is_up:
+            raise web.HTTPServiceUnavailable(text="the node is down")
+        body = render_exporters(machine.spec, machine.sample(), self._fleet.speed)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     async def _healthz(self, request: web.Request) -> web.Response:
         troubles = self._fleet.troubles()

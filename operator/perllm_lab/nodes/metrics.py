@@ -35,8 +35,13 @@ class FirstTokens:
         self.sum_s += first_token_s
 
 
-def render_dcgm(spec: NodeSpec, sample: HardwareReading, speed: float) -> bytes:
-    """Return the page of dcgm-exporter: power in W (times `speed`) and total energy in mJ."""
+def render_exporters(spec: NodeSpec, sample: HardwareReading, speed: float) -> bytes:
+    """Return one page with the metrics of dcgm-exporter and node-exporter; two scrapes would cost twice as much."""
+    return generate_latest(_Page((*_list_dcgm(spec, sample, speed), *_list_node(spec, sample, speed))))
+
+
+def _list_dcgm(spec: NodeSpec, sample: HardwareReading, speed: float) -> tuple[Metric, ...]:
+    """Return the metrics of dcgm-exporter: power in W (times `speed`) and total energy in mJ."""
     labels = {
         "gpu": "0",
         "UUID": f"GPU-{uuid5(NAMESPACE_DNS, spec.name)}",
@@ -49,11 +54,11 @@ def render_dcgm(spec: NodeSpec, sample: HardwareReading, speed: float) -> bytes:
     # Not a CounterMetricFamily: that would add the suffix _total, which dcgm-exporter's name lacks.
     energy = Metric("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "Total energy consumption since boot (in mJ).", "unknown")
     energy.add_sample(energy.name, labels, sample.energy_j * 1000.0)
-    return generate_latest(_Page((power, energy)))
+    return power, energy
 
 
-def render_node(spec: NodeSpec, sample: HardwareReading, speed: float) -> bytes:
-    """Return the page of node-exporter about the uplink: bytes carried, nominal bytes/s (times `speed`)."""
+def _list_node(spec: NodeSpec, sample: HardwareReading, speed: float) -> tuple[Metric, ...]:
+    """Return the metrics of node-exporter about the uplink: bytes carried, nominal bytes/s (times `speed`)."""
     labels = {"device": "eth0"}
     received = CounterMetricFamily("node_network_receive_bytes", "Network device statistic receive_bytes.")
     received.add_sample(f"{received.name}_total", labels, sample.received_bytes)
@@ -61,7 +66,7 @@ def render_node(spec: NodeSpec, sample: HardwareReading, speed: float) -> bytes:
     sent.add_sample(f"{sent.name}_total", labels, 0.0)
     nominal = GaugeMetricFamily("node_network_speed_bytes", "Nominal speed of the network device in bytes per second.")
     nominal.add_sample(nominal.name, labels, spec.link.bandwidth_bps / 8.0 * speed)
-    return generate_latest(_Page((received, sent, nominal)))
+    return received, sent, nominal
 
 
 def render_server(spec: NodeSpec, sample: EngineReading, first_tokens: FirstTokens) -> bytes:

@@ -112,7 +112,6 @@ def _simulated_nodes(plane: ControlPlane, port: int, folder: Path) -> Process:
 
 def _scrape_targets(scenario: Scenario, port: int) -> list[ScrapeTarget]:
     return [
-        ScrapeTarget(job, f"127.0.0.1:{port}", f"/nodes/{node.name}/{path}", node.name)
+        ScrapeTarget("exporters", f"127.0.0.1:{port}", f"/nodes/{node.name}/exporters", node.name)
         for node in scenario.nodes()
-        for job, path in (("dcgm-exporter", "dcgm"), ("node-exporter", "node"))
     ]
