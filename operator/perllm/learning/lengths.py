@@ -158,6 +158,12 @@ class LengthLaw:
         self.shapes = np.stack([law.cdf for law in self._laws])
 
 
+def find_quantile(share: float, centre: float, spread: float, shape: FloatArray) -> float:
+    """Return the length that this share of answers does not reach, of which z has a shape as in `shapes`."""
+    z = float(np.interp(share, shape, _EDGES))
+    return float(np.exp(min(max(centre + spread * z, 0.0), MAX_LOG_TOKENS)))
+
+
 def _features(prompt_tokens: float, hint_tokens: float | None) -> tuple[int, FloatArray]:
     log_prompt = np.log(max(prompt_tokens, 1.0) / 1000.0)
     if hint_tokens is None:

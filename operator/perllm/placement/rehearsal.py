@@ -19,6 +19,7 @@ import numpy as np
 
 from perllm.guard import describe
 from perllm.learning.learner import Learner
+from perllm.learning.lengths import find_quantile
 from perllm.learning.outcome import Outcome
 from perllm.placement.counterfactual import Circumstances, Ending, Prospect, revise
 from perllm.placement.decision import Decision
@@ -248,7 +249,9 @@ class Rehearsal:
             forecast=forecast,
             wait_s=float(placement.outlook.queue_s[arm]),
         )
-        length = float(self._rng.choice(placement.outlook.lengths))
+        shape = self._learner.shapes[flight.length_kind]
+        # The points that stand for the distribution are too short in the mean: the longest one leaves out its tail.
+        length = find_quantile(self._rng.random(), inference.length_centre, inference.length_spread, shape)
         self._runs[request.task_id] = _Run(prospect, flight, length)
         heappush(self._ends, (flight.writes_from_s + length * forecast.times.solo_token_s, request.task_id))
         return prospect

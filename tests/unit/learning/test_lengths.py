@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from perllm.learning.lengths import TYPICAL_TOKENS, Length, LengthLaw
+from perllm.learning.lengths import TYPICAL_TOKENS, Length, LengthLaw, find_quantile
 
 
 def median(length: Length) -> float:
@@ -30,6 +30,16 @@ def test_the_distribution_of_answers_is_learned() -> None:
     assert median(length) == pytest.approx(300, rel=0.1)
     assert length.mean == pytest.approx(300 * np.exp(0.125), rel=0.1)
     assert length.points[-1] / length.points[0] == pytest.approx(np.exp(0.5 * 2 * 1.73), rel=0.3)
+
+
+def test_answers_that_are_drawn_are_as_long_in_the_mean_as_those_that_were_seen() -> None:
+    law, seen = LengthLaw(), np.exp(np.random.default_rng(1).normal(5.0, 1.0, size=4000))
+    for tokens in seen:
+        law.learn(1000, None, float(tokens))
+    length = law.predict(1000, None)
+    shares = (np.arange(1000) + 0.5) / 1000
+    drawn = [find_quantile(float(share), length.centre, length.spread, law.shapes[0]) for share in shares]
+    assert np.mean(drawn) == pytest.approx(seen.mean(), rel=0.02)
 
 
 def test_a_wrong_beginning_is_soon_forgotten() -> None:
