@@ -64,9 +64,9 @@ labs: $(VENV)/ready ## The end-to-end tests on simulated nodes
 	@$(MAKE) --no-print-directory pooled
 	@$(MAKE) --no-print-directory alone
 
-# Labs wait more than they compute, so two cores carry four. What takes longest starts first (tests/e2e/conftest.py).
+# Labs wait more than they compute, so two cores carry three. What takes longest starts first (tests/e2e/conftest.py).
 pooled: $(VENV)/ready
-	@$(BIN)/pytest -q -rP --dist loadscope --no-loadscope-reorder --numprocesses 4 --durations 12 tests/e2e --ignore tests/e2e/real --ignore tests/e2e/alone
+	@$(BIN)/pytest -q -rP --dist loadscope --no-loadscope-reorder --numprocesses 3 --durations 12 tests/e2e --ignore tests/e2e/real --ignore tests/e2e/alone
 
 alone: $(VENV)/ready
 	@$(BIN)/pytest -q -rP tests/e2e/alone

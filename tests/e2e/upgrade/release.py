@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from perllm.cluster.client import ApiError, Client
 from perllm.cluster.rbac import build_manifests, collection_path
 from perllm_lab.installation import OPERATOR_USER, SCHEDULER_USER, rbac_user, wait_served
 from perllm_lab.kubernetes.components import complete_configuration
-from perllm_lab.kubernetes.process import Process
+from perllm_lab.kubernetes.process import Process, ProcessError
 from perllm_lab.lab import Lab, LabSettings
 from perllm_lab.workload.scenarios import load_scenario
 
@@ -33,6 +33,7 @@ EVERYWHERE = "0.0.0.0"
 # The pods of the release run on no node: its programs are processes of the lab.
 NOWHERE = {"nodeSelector": {"kubernetes.io/hostname": "none"}}
 ACTIVE_S = 60.0
+RESTART_S = 1.0
 
 
 @dataclass(slots=True)
@@ -43,11 +44,13 @@ class Release:
         lab: on which nothing else of PerLLM is installed.
         helm: installs the chart.
         agents: the agents of all nodes, if the version has any.
+        is_up: whether the programs of a version should run.
     """
 
     lab: Lab
     helm: Helm
     agents: Process | None = None
+    is_up: bool = False
 
     async def install(self, source: Path) -> None:
         """Install the version whose source is in a folder, or upgrade to it."""
@@ -64,6 +67,15 @@ class Release:
         await self._call("rollback", NAME)
         await self._replace_programs(source)
 
+    async def keep_running(self) -> None:
+        """Start again what ended by itself, as the kubelet does: on a starved machine both lose their lease."""
+        while True:
+            await asyncio.sleep(RESTART_S)
+            if self.is_up:
+                with suppress(ProcessError):
+                    await self.lab.operator.start()
+                    await self.lab.control_plane.processes[SCHEDULER_USER].start()
+
     async def _call(self, *arguments: str, values: Mapping[str, Any] | None = None) -> None:
         place = ("--namespace", NAMESPACE, "--kubeconfig", str(self.lab.control_plane.admin_kubeconfig))
         await asyncio.to_thread(partial(self.helm, *arguments, *place, values=values))
@@ -71,6 +83,7 @@ class Release:
     async def _replace_programs(self, source: Path) -> None:
         """End the pods of one version and start those of another, as its Deployment and its DaemonSet do."""
         lab, control_plane = self.lab, self.lab.control_plane
+        self.is_up = False
         if self.agents is not None:
             await self.agents.stop()
         await asyncio.gather(control_plane.stop_component(SCHEDULER_USER), lab.operator.stop())
@@ -85,6 +98,7 @@ class Release:
         environment = build_environment(source)
         lab.operator = Process("operator", argv, log_file=lab.operator_log, environment=environment)
         await asyncio.gather(lab.start_operator(), control_plane.start_component(SCHEDULER_USER))
+        self.is_up = True
         await wait_until(self._is_active, timeout_s=ACTIVE_S, describe=lambda: "the operator is not active")
         self.agents = lab.build_agents(environment) if has_agents(source) else None
         if self.agents is not None:
@@ -128,9 +142,11 @@ async def open_release(binaries: Mapping[str, Path], folder: Path) -> AsyncItera
         await _uninstall(lab.client)
         await lab.client.post("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
         release = Release(lab, Helm(binaries["helm"]))
+        restarts = asyncio.create_task(release.keep_running())
         try:
             yield release
         finally:
+            restarts.cancel()
             if release.agents is not None:
                 await release.agents.stop()
             await lab.operator.stop()
