@@ -16,6 +16,7 @@ from functools import partial
 
 from perllm.annotated.annotated_pod import AnnotatedPod, UnreadablePod, read_own_pod
 from perllm.annotated.followed_pod import FollowedPod, is_over
+from perllm.annotated.late_nodes import LateNodes
 from perllm.annotated.outcomes import PodOutcomes
 from perllm.annotated.report import PodReport, Taken
 from perllm.api import names
@@ -101,7 +102,7 @@ class AnnotatedPods:
         self._namespaces = namespaces
         self._followed: dict[str, FollowedPod] = {}
         self._unseen_since_s: dict[str, float] = {}
-        self._fleet_version = fleet.version
+        self._late_nodes = LateNodes(fleet, guard)
 
     def read(self, item: Object) -> SeenPod | None:
         """Return what is to be known of a pod; None if it is a task's."""
@@ -120,7 +121,7 @@ class AnnotatedPods:
     def _answer(self, annotated: AnnotatedPod) -> FollowedPod:
         now_s = self._unix_now()
         self._forget_unseen(now_s)
-        self._count_late()
+        self._late_nodes.count(self._followed.values(), lambda pod, _: self._follow(pod, was_finished=False))
         if annotated.pod.uid not in self._followed:
             self._unseen_since_s[annotated.pod.uid] = now_s
         return self._meet(annotated)
@@ -133,17 +134,6 @@ class AnnotatedPods:
             self._retries.forget(uid)
             self._decisions.forget(uid)
             self._forget(self._followed[uid])
-
-    def _count_late(self) -> None:
-        """Count the pods whose nodes have joined the fleet since they were seen: a server has no events for weeks."""
-        if self._fleet_version == self._fleet.version:
-            return
-        self._fleet_version = self._fleet.version
-        for followed in list(self._followed.values()):
-            pod = followed.pod
-            if followed.decision is None and pod.node in self._fleet.nodes and not pod.is_finished:
-                follow = partial(self._follow, followed, was_finished=False)
-                self._guard.run("binding", f"{pod.key} {pod.uid}", follow, again=False)
 
     def _find_blind_spot(self, pod: Pod, item: Object) -> str:
         """Return why the operator does not watch a pod, so that its end would go unnoticed; empty if it does."""

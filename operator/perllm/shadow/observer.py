@@ -11,6 +11,7 @@ from functools import partial
 
 from perllm.annotated.annotated_pod import AnnotatedPod
 from perllm.annotated.completed import read_run
+from perllm.annotated.late_nodes import LateNodes
 from perllm.cluster.pod import Pod, PodPhase
 from perllm.controller.clocks import Clocks
 from perllm.controller.reviews import Reviews
@@ -94,11 +95,11 @@ class ShadowObserver:
         self._unix_now = unix_now
         self._reviews = Reviews(scheduler, guard)
         self._followed: dict[str, Followed] = {}
-        self._fleet_version = fleet.version
+        self._late_nodes = LateNodes(fleet, guard)
 
     def on_pod(self, old: AnnotatedPod | None, new: AnnotatedPod | None) -> None:
         """Handle a pod that was added, changed or deleted; called inside the guard."""
-        self._count_late()
+        self._late_nodes.count(self._followed.values(), self._note_binding)
         if old is not None and (new is None or new.pod.uid != old.pod.uid):
             self._drop(old.pod)
         if new is not None:
@@ -121,17 +122,6 @@ class ShadowObserver:
             self._end(followed)
         else:
             self._settlement.begin(pod, followed.decision.inference.prompt_tokens, self._unix_now())
-
-    def _count_late(self) -> None:
-        """Count the pods whose nodes have joined the fleet since they were seen: many have no events for days."""
-        if self._fleet_version == self._fleet.version:
-            return
-        self._fleet_version = self._fleet.version
-        for followed in list(self._followed.values()):
-            pod = followed.pod
-            if followed.decision is None and pod.node in self._fleet.nodes and not pod.is_finished:
-                note = partial(self._note_binding, followed, pod.node)
-                self._guard.run("binding", f"{pod.key} {pod.uid}", note, again=False)
 
     def _begin(self, shadowed: AnnotatedPod) -> Followed:
         now_s, pod = self._unix_now(), shadowed.pod

@@ -17,6 +17,14 @@ from unit.controller.one_node_cluster import PODS, Cluster
 pytestmark = pytest.mark.looptime
 
 
+@pytest.fixture
+def no_task_is_readable(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise KeyError("no such thing")
+
+    monkeypatch.setattr(controller, "read_task", fail)
+
+
 async def test_a_task_that_perllm_fails_on_says_so_and_delays_no_other(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -40,13 +48,8 @@ async def test_a_task_that_perllm_fails_on_says_so_and_delays_no_other(
     assert cluster.api.read(f"{PODS}/cursed-1") is not None
 
 
-async def test_a_task_that_cannot_be_read_is_forgotten_when_it_is_deleted(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise KeyError("no such thing")
-
-    monkeypatch.setattr(controller, "read_task", fail)
+@pytest.mark.usefixtures("no_task_is_readable")
+async def test_a_task_that_cannot_be_read_is_forgotten_when_it_is_deleted(cluster: Cluster) -> None:
     cluster.create("cursed")
     await asyncio.sleep(0.1)
     assert cluster.guard.troubled == [("task", "lab/cursed")]
@@ -54,13 +57,8 @@ async def test_a_task_that_cannot_be_read_is_forgotten_when_it_is_deleted(
     assert cluster.guard.troubled == []
 
 
-async def test_a_task_that_cannot_be_read_is_forgotten_though_its_deletion_was_missed(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise KeyError("no such thing")
-
-    monkeypatch.setattr(controller, "read_task", fail)
+@pytest.mark.usefixtures("no_task_is_readable")
+async def test_a_task_that_cannot_be_read_is_forgotten_though_its_deletion_was_missed(cluster: Cluster) -> None:
     cluster.create("cursed")
     cluster.create("present")
     cluster.controller.on_list("other", {})
