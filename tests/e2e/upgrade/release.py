@@ -26,7 +26,7 @@ from perllm_lab.kubernetes.process import Process, ProcessError
 from perllm_lab.lab import Lab, LabSettings
 from perllm_lab.workload.scenarios import load_scenario
 
-SCENARIO, SPEED = "modern", 1.5
+SCENARIO, SPEED, SCRAPE_S = "modern", 1.5, 2.0
 NAME = "perllm"
 # The chart demands it, since pods are reached at their own address.
 EVERYWHERE = "0.0.0.0"
@@ -135,7 +135,7 @@ def build_environment(source: Path) -> dict[str, str]:
 @asynccontextmanager
 async def open_release(binaries: Mapping[str, Path], folder: Path) -> AsyncIterator[Release]:
     """Start a lab, and remove what it has installed itself."""
-    lab = Lab(binaries, load_scenario(SCENARIO), folder, LabSettings(SCENARIO, SPEED))
+    lab = Lab(binaries, load_scenario(SCENARIO), folder, LabSettings(SCENARIO, SPEED, scrape_interval_s=SCRAPE_S))
     async with lab:
         await lab.control_plane.stop_component(SCHEDULER_USER)
         await lab.operator.stop()

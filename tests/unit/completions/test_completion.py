@@ -36,8 +36,8 @@ def test_any_json_is_text_or_an_error(values: list[object]) -> None:
             reading.take_part(json.dumps(value).encode())
         reading.end()
     json.dumps(answer.to_object(0), ensure_ascii=False, allow_nan=False).encode()
-    assert answer.output_tokens is not None
-    assert answer.output_tokens >= 0
+    assert answer.output_tokens is not None or not answer.is_streamed
+    assert (answer.output_tokens or 0) >= 0
 
 
 @given(st.binary(max_size=50) | VALUES.map(lambda value: json.dumps(value).encode()))
