@@ -385,12 +385,13 @@ class Scheduler:
     @recorded
     def note_refused(self, attempt: Attempt, reason: str) -> list[CircuitChange]:
         """Note that a node did not run a pod."""
-        return self._apply(self._circuits.note_refused(attempt, reason, self._now_s()))
+        return self._apply_bad(attempt.node, self._circuits.note_refused(attempt, reason, self._now_s()))
 
     @recorded
     def note_failed(self, attempt: Attempt, reason: str) -> list[CircuitChange]:
         """Note that the container of a pod ended with an error."""
-        return self._apply(self._circuits.note_failed(attempt, reason, self._now_s(), len(self._fleet.nodes)))
+        changes = self._circuits.note_failed(attempt, reason, self._now_s(), len(self._fleet.nodes))
+        return self._apply_bad(attempt.node, changes)
 
     @recorded
     def note_began(self, attempt: Attempt) -> list[CircuitChange]:
@@ -432,6 +433,13 @@ class Scheduler:
             self._loop.examine_all()
         elif serving.foreign < known.foreign:
             self._loop.free(node)
+
+    def _apply_bad(self, node: str, changes: list[CircuitChange]) -> list[CircuitChange]:
+        """Apply the changes by a bad end, which is no evidence if its node has left: another may join by its name."""
+        if node not in self._fleet.nodes:
+            self._circuits.forget_node(node)
+            changes = [change for change in changes if change.node != node]
+        return self._apply(changes)
 
     def _apply(self, changes: list[CircuitChange]) -> list[CircuitChange]:
         for change in changes:

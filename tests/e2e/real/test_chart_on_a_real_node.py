@@ -23,7 +23,7 @@ from perllm_lab.trace_replay import FINAL_PHASES
 from realnode.model_server.server import MODEL, PORT
 
 TASKS = 50
-LETTERS = ascii_uppercase[:10]
+LETTERS = ascii_uppercase[:20]
 EXAMPLE = Path(__file__).parents[3] / "examples" / "server-on-node.yaml"
 
 

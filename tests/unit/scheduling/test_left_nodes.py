@@ -1,0 +1,37 @@
+"""What ends badly on a node after that has left is no evidence against another that joins by its name."""
+
+from collections.abc import Callable
+
+import pytest
+
+from perllm.placement.circuit import Attempt, CircuitChange
+from perllm.placement.circuits import TRIP
+from perllm.scheduling.scheduler import Scheduler
+from unit.placement.cluster_of import make_node
+from unit.scheduling.schedulers import UPLINK, make_scheduler
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        lambda scheduler, attempt: scheduler.note_refused(attempt, "GPU is lost"),
+        lambda scheduler, attempt: scheduler.note_failed(attempt, "exit code 1"),
+    ],
+    ids=["refused", "failed"],
+)
+def test_bad_ends_count_only_while_their_node_is_there(
+    note: Callable[[Scheduler, Attempt], list[CircuitChange]],
+) -> None:
+    made = make_scheduler(*map(make_node, "abcd"), now_s=lambda: 1000.0)
+    scheduler, circuits = made.scheduler, made.parts.circuits
+    ends = [Attempt(f"t{number}", "team", "m", "a") for number in range(2 * TRIP)]
+    for number in range(TRIP):
+        scheduler.note_succeeded(Attempt(f"other{number}", "team", "m", "b"))
+    scheduler.remove_node("a")
+    assert [change for end in ends[:TRIP] for change in note(scheduler, end)] == []
+    scheduler.put_node(make_node("a"), UPLINK)
+    note(scheduler, ends[TRIP])
+    assert circuits.of("a") == []
+    for end in ends[TRIP:]:
+        note(scheduler, end)
+    assert len(circuits.of("a")) == 1
