@@ -48,10 +48,15 @@ class AgentValues(Section):
     )
     server_namespaces: list[Namespace] = Field(
         default=[],
+        json_schema_extra={"uniqueItems": True},
         description="Namespaces in which a pod with the label perllm.io/server=true is a model server, and receives "
         "prompts; that of the release when empty. List only namespaces that you trust with every prompt.",
     )
-    health_port: Port = Field(default=8081, description="Port of /healthz, /readyz and /metrics.")
+    health_port: Port = Field(
+        default=8081,
+        description="Port of /healthz, /readyz and /metrics; their address is that of the operator's "
+        "(config.server.health_host).",
+    )
     resources: Object = Field(
         default={"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}},
         description="Their resources.",

@@ -10,6 +10,9 @@ Object = dict[str, Any]
 """A part of a Kubernetes object, validated by the API server."""
 
 Digest = Annotated[str, Field(pattern="^(sha256:[0-9a-f]{64})?$")]
+ObjectName = Annotated[str, Field(pattern="^([a-z]([-a-z0-9]*[a-z0-9])?)?$")]
+"""Part of the names of Services, among others, which have no dots and begin with a letter."""
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 Cidr = Annotated[str, Field(pattern="^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
 
@@ -74,7 +77,8 @@ class Crds(Section):
     )
     keep: bool = Field(
         default=True,
-        description="Whether they, and with them all tasks and all learned state, outlive the release.",
+        description="Whether they, and with them all tasks and all learned state, outlive the release, and the pruning "
+        "of Argo CD.",
     )
 
 

@@ -36,6 +36,19 @@ from integration.chart.helm import CHART, Helm, Object
             "at '/config/telemetry/queries/power': 'node_power_watts' does not match pattern",
         ),
         ({"networkPolicy": {"apiServer": {"cidrs": ["10.0.0.1"]}}}, "at '/networkPolicy/apiServer/cidrs/0'"),
+        *(
+            (
+                {"networkPolicy": {"enabled": True, "apiServer": {"ports": none}}},
+                "networkPolicy.apiServer.ports must not",
+            )
+            for none in ([], None)
+        ),
+        *(({"fullnameOverride": name}, "at '/fullnameOverride'") for name in ("perllm.prod", "1st", "PerLLM")),
+        ({"nameOverride": "team/perllm"}, "at '/nameOverride'"),
+        ({"namespaceOverride": "Team"}, "at '/namespaceOverride'"),
+        ({"commonLabels": {"app.kubernetes.io/name": "llm"}}, "commonLabels must not hold app.kubernetes.io/name"),
+        ({"podLabels": {"app.kubernetes.io/instance": "llm"}}, "podLabels must not hold app.kubernetes.io/instance"),
+        ({"agent": {"serverNamespaces": ["a", "a"]}}, "at '/agent/serverNamespaces': items at 0 and 1 are equal"),
         ({"terminationGracePeriodSeconds": 5}, "at '/terminationGracePeriodSeconds': minimum: got 5, want 25"),
         ({"config": {"server": {"health_port": 0}}}, "config.server.health_port must not be 0: probes"),
         (
