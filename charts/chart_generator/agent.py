@@ -68,7 +68,7 @@ class AgentValues(Section):
     termination_grace_period_seconds: int = Field(
         default=60, ge=20, description="Seconds to stop; all but the last 10 are for requests that are in process."
     )
-    max_unavailable: int | str = Field(
+    max_unavailable: Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern="^[1-9][0-9]?%$|^100%$")] = Field(
         default="10%", description="How many agents, or what share of them, an upgrade may replace at a time."
     )
     priority_class_name: str = Field(default="", description="Priority class, such as system-node-critical.")

@@ -13,6 +13,7 @@ Digest = Annotated[str, Field(pattern="^(sha256:[0-9a-f]{64})?$")]
 ObjectName = Annotated[str, Field(pattern="^([a-z]([-a-z0-9]*[a-z0-9])?)?$")]
 """Part of the names of Services, among others, which have no dots and begin with a letter."""
 
+Percentage = Annotated[str, Field(pattern="^[0-9]{1,2}%$|^100%$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Cidr = Annotated[str, Field(pattern="^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
 
@@ -150,7 +151,7 @@ class PodDisruptionBudget(Section):
     """The disruption budget; created from two replicas on."""
 
     enabled: bool = Field(default=True, description="Whether to create it.")
-    max_unavailable: int | str = Field(
+    max_unavailable: Annotated[int, Field(ge=0)] | Percentage = Field(
         default=1, description="How many pods, or what share of them, may be unavailable at a time."
     )
 

@@ -48,6 +48,8 @@ from integration.chart.helm import CHART, Helm, Object
         ({"namespaceOverride": "Team"}, "at '/namespaceOverride'"),
         ({"commonLabels": {"app.kubernetes.io/name": "llm"}}, "commonLabels must not hold app.kubernetes.io/name"),
         ({"podLabels": {"app.kubernetes.io/instance": "llm"}}, "podLabels must not hold app.kubernetes.io/instance"),
+        *(({"agent": {"maxUnavailable": none}}, "at '/agent/maxUnavailable'") for none in (0, "0%", "half")),
+        ({"podDisruptionBudget": {"maxUnavailable": "half"}}, "at '/podDisruptionBudget/maxUnavailable'"),
         ({"agent": {"serverNamespaces": ["a", "a"]}}, "at '/agent/serverNamespaces': items at 0 and 1 are equal"),
         ({"terminationGracePeriodSeconds": 5}, "at '/terminationGracePeriodSeconds': minimum: got 5, want 25"),
         ({"config": {"server": {"health_port": 0}}}, "config.server.health_port must not be 0: probes"),
