@@ -180,7 +180,11 @@ class ServiceMonitor(Section):
 class PrometheusRule(Section):
     """Alerts as a PrometheusRule of the Prometheus operator."""
 
-    enabled: bool = Field(default=False, description="Whether to create it.")
+    enabled: bool = Field(
+        default=False,
+        description="Whether to create it. Alerts select metrics by the labels namespace and service, which "
+        "serviceMonitor.enabled adds; without them PerLLMDown fires.",
+    )
     labels: Strings = Field(default={}, description="Additional labels, such as those that your Prometheus selects by.")
     alert_labels: Strings = Field(default={}, description="Additional labels of every alert.")
     missed_deadlines: float = Field(
