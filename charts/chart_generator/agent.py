@@ -54,8 +54,7 @@ class AgentValues(Section):
     )
     health_port: Port = Field(
         default=8081,
-        description="Port of /healthz, /readyz and /metrics; their address is that of the operator's "
-        "(config.server.health_host).",
+        description="Port of /healthz, /readyz and /metrics, at the address of config.server.health_host.",
     )
     resources: Object = Field(
         default={"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}},

@@ -69,7 +69,7 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{/*
-Labels or annotations of the values and those of the chart, which they replace: pass (list values own). Each key is there
+Labels or annotations: those of the values, then the chart's own with other keys; pass (list values own). Each key is there
 once, since kustomize, and so Flux, rejects a key that is there twice.
 */}}
 {{- define "perllm.merged" -}}
