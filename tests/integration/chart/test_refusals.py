@@ -36,13 +36,8 @@ from integration.chart.helm import CHART, Helm, Object
             "at '/config/telemetry/queries/power': 'node_power_watts' does not match pattern",
         ),
         ({"networkPolicy": {"apiServer": {"cidrs": ["10.0.0.1"]}}}, "at '/networkPolicy/apiServer/cidrs/0'"),
-        *(
-            (
-                {"networkPolicy": {"enabled": True, "apiServer": {"ports": none}}},
-                "networkPolicy.apiServer.ports must not",
-            )
-            for none in ([], None)
-        ),
+        ({"networkPolicy": {"enabled": True, "apiServer": {"ports": []}}}, "networkPolicy.apiServer.ports must not"),
+        ({"networkPolicy": {"enabled": True, "apiServer": {"ports": None}}}, "networkPolicy.apiServer.ports must not"),
         *(({"fullnameOverride": name}, "at '/fullnameOverride'") for name in ("perllm.prod", "1st", "PerLLM")),
         ({"nameOverride": "team/perllm"}, "at '/nameOverride'"),
         ({"namespaceOverride": "Team"}, "at '/namespaceOverride'"),
