@@ -48,10 +48,14 @@ class AgentValues(Section):
     )
     server_namespaces: list[Namespace] = Field(
         default=[],
+        json_schema_extra={"uniqueItems": True},
         description="Namespaces in which a pod with the label perllm.io/server=true is a model server, and receives "
         "prompts; that of the release when empty. List only namespaces that you trust with every prompt.",
     )
-    health_port: Port = Field(default=8081, description="Port of /healthz, /readyz and /metrics.")
+    health_port: Port = Field(
+        default=8081,
+        description="Port of /healthz, /readyz and /metrics, at the address of config.server.health_host.",
+    )
     resources: Object = Field(
         default={"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}},
         description="Their resources.",
@@ -63,7 +67,7 @@ class AgentValues(Section):
     termination_grace_period_seconds: int = Field(
         default=60, ge=20, description="Seconds to stop; all but the last 10 are for requests that are in process."
     )
-    max_unavailable: int | str = Field(
+    max_unavailable: Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern="^[1-9][0-9]?%$|^100%$")] = Field(
         default="10%", description="How many agents, or what share of them, an upgrade may replace at a time."
     )
     priority_class_name: str = Field(default="", description="Priority class, such as system-node-critical.")

@@ -10,6 +10,10 @@ Object = dict[str, Any]
 """A part of a Kubernetes object, validated by the API server."""
 
 Digest = Annotated[str, Field(pattern="^(sha256:[0-9a-f]{64})?$")]
+ObjectName = Annotated[str, Field(pattern="^([a-z]([-a-z0-9]*[a-z0-9])?)?$")]
+"""Part of the names of Services, among others, which have no dots and begin with a letter."""
+
+Percentage = Annotated[str, Field(pattern="^[0-9]{1,2}%$|^100%$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Cidr = Annotated[str, Field(pattern="^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
 
@@ -74,7 +78,8 @@ class Crds(Section):
     )
     keep: bool = Field(
         default=True,
-        description="Whether they, and with them all tasks and all learned state, outlive the release.",
+        description="Whether they, and with them all tasks and all learned state, outlive the release, and the pruning "
+        "of Argo CD.",
     )
 
 
@@ -146,7 +151,7 @@ class PodDisruptionBudget(Section):
     """The disruption budget; created from two replicas on."""
 
     enabled: bool = Field(default=True, description="Whether to create it.")
-    max_unavailable: int | str = Field(
+    max_unavailable: Annotated[int, Field(ge=0)] | Percentage = Field(
         default=1, description="How many pods, or what share of them, may be unavailable at a time."
     )
 
@@ -175,7 +180,11 @@ class ServiceMonitor(Section):
 class PrometheusRule(Section):
     """Alerts as a PrometheusRule of the Prometheus operator."""
 
-    enabled: bool = Field(default=False, description="Whether to create it.")
+    enabled: bool = Field(
+        default=False,
+        description="Whether to create it. Alerts select metrics by the labels namespace and service, which "
+        "serviceMonitor.enabled adds; without them PerLLMDown fires.",
+    )
     labels: Strings = Field(default={}, description="Additional labels, such as those that your Prometheus selects by.")
     alert_labels: Strings = Field(default={}, description="Additional labels of every alert.")
     missed_deadlines: float = Field(

@@ -14,6 +14,7 @@ from chart_generator.sections import (
     Image,
     NetworkPolicy,
     Object,
+    ObjectName,
     PodDisruptionBudget,
     Probes,
     PrometheusRule,
@@ -27,6 +28,7 @@ from chart_generator.sections import (
     UninstallHook,
 )
 from perllm.config import Config
+from perllm.settings.base import NameOrNothing
 
 
 class Values(Section):
@@ -40,9 +42,9 @@ class Values(Section):
     )
     image: Image = Field(default=Image(), description="The image of PerLLM.")
     image_pull_secrets: list[Object] = Field(default=[], description="Secrets for pulling both images.")
-    name_override: str = Field(default="", description="Replaces the chart's name in names and labels.")
-    fullname_override: str = Field(default="", description="Replaces the name of all objects.")
-    namespace_override: str = Field(
+    name_override: ObjectName = Field(default="", description="Replaces the chart's name in names and labels.")
+    fullname_override: ObjectName = Field(default="", description="Replaces the name of all objects.")
+    namespace_override: NameOrNothing = Field(
         default="", description="Namespace of all objects; that of the release when empty. It must exist."
     )
     config: Config = Field(
@@ -104,9 +106,13 @@ class Values(Section):
     pod_disruption_budget: PodDisruptionBudget = Field(
         default=PodDisruptionBudget(), description="Disruption budget; created from two replicas on."
     )
-    common_labels: Strings = Field(default={}, description="Labels of all objects.")
+    common_labels: Strings = Field(
+        default={},
+        description="Labels of all objects, but for app.kubernetes.io/name and app.kubernetes.io/instance, by which "
+        "pods are selected.",
+    )
     deployment_annotations: Strings = Field(default={}, description="Annotations of the Deployment.")
-    pod_labels: Strings = Field(default={}, description="Labels of the pods.")
+    pod_labels: Strings = Field(default={}, description="Labels of the pods, but for the same two.")
     pod_annotations: Strings = Field(default={}, description="Annotations of the pods.")
     extra_env: list[Object] = Field(default=[], description="Additional environment variables of the operator.")
     prometheus_secret: str = Field(

@@ -1,9 +1,11 @@
 {{/* Combinations that cannot work are rejected before anything is installed. */}}
 {{- define "perllm.check" -}}
 {{- include "perllm.checkImage" . -}}
+{{- include "perllm.checkLabels" . -}}
 {{- include "perllm.checkConfig" . -}}
 {{- include "perllm.checkSchedulerArguments" . -}}
 {{- include "perllm.checkSchedulerVersion" . -}}
+{{- include "perllm.checkNetworkPolicy" . -}}
 {{- include "perllm.checkMonitoring" . -}}
 {{- include "perllm.checkCrds" . -}}
 {{- include "perllm.checkNeighbours" . -}}
@@ -12,6 +14,16 @@
 {{- define "perllm.checkImage" -}}
 {{- if not .Values.image.repository -}}
 {{- fail "image.repository must be set: the image of PerLLM is in no public registry yet. Build it with `make image IMAGE=registry.example.com/perllm/perllm`, push it, and install with `--set image.repository=registry.example.com/perllm/perllm`" -}}
+{{- end -}}
+{{- end }}
+
+{{- define "perllm.checkLabels" -}}
+{{- range $name := list "commonLabels" "podLabels" -}}
+{{- range list "app.kubernetes.io/name" "app.kubernetes.io/instance" -}}
+{{- if hasKey (default dict (get $.Values $name)) . -}}
+{{- fail (printf "%s must not hold %s, by which pods are selected" $name .) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end }}
 
@@ -49,6 +61,13 @@
 {{- if or (lt $behind 0) (gt $behind 1) -}}
 {{- fail (printf "scheduler.image.tag %s does not fit the cluster, which is %s: kube-scheduler may be one minor version older, but not newer; leave the tag empty for the cluster's own" .Values.scheduler.image.tag .Capabilities.KubeVersion.Version) -}}
 {{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* A rule without ports would allow all of them, to every address. */}}
+{{- define "perllm.checkNetworkPolicy" -}}
+{{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.apiServer.ports) -}}
+{{- fail "networkPolicy.apiServer.ports must not be empty: list the port of the Service kubernetes and those of its endpoints" -}}
 {{- end -}}
 {{- end }}
 

@@ -8,7 +8,7 @@
 {{- else if contains $name $release -}}
 {{- $full = $release -}}
 {{- end -}}
-{{- default $full .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- regexReplaceAll "-+$" (default $full .Values.fullnameOverride | trunc 50) "" -}}
 {{- end }}
 
 {{/* Namespace of all objects that have one. */}}
@@ -60,14 +60,20 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "perllm.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{ include "perllm.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-app.kubernetes.io/part-of: perllm
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
+{{- $standard := include "perllm.selectorLabels" . | fromYaml -}}
+{{- $_ := set $standard "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") -}}
+{{- $_ := set $standard "app.kubernetes.io/version" .Chart.AppVersion -}}
+{{- $_ := set $standard "app.kubernetes.io/managed-by" .Release.Service -}}
+{{- $_ := set $standard "app.kubernetes.io/part-of" "perllm" -}}
+{{- include "perllm.merged" (list .Values.commonLabels $standard) -}}
 {{- end }}
+
+{{/*
+Labels or annotations: those of the values, then the chart's own with other keys; pass (list values own). Each key is there
+once, since kustomize, and so Flux, rejects a key that is there twice.
+*/}}
+{{- define "perllm.merged" -}}
+{{- merge (dict) (default dict (first .)) (last .) | toYaml -}}
 {{- end }}
 
 {{/* Subject of a binding: pass (dict "root" . "account" name). */}}

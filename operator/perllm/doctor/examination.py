@@ -82,7 +82,8 @@ class Examination:
         if isinstance(self.account, OutsideUser):
             yield ok(pods.PODS, f"none, the operator runs outside the cluster as user {self.account.user}")
             return
-        for finding in pods.check_pods(await self._list(names.pods_path(self.namespace)), self.namespace):
+        found = await self._list(names.pods_path(self.namespace))
+        for finding in pods.check_pods(found, self.namespace, self.config.mode):
             yield finding
 
     async def _examine_rights(self) -> AsyncIterator[Finding]:
@@ -120,6 +121,9 @@ class Examination:
             yield finding
 
     async def _examine_tasks(self) -> AsyncIterator[Finding]:
+        if self.config.mode == "shadow":
+            yield ok(tasks.TASKS, "not served in shadow mode")
+            return
         found = await self._list_all(map(names.tasks_path, self.config.namespaces or (None,)))
         for finding in tasks.check_tasks(found, self.unix_now()):
             yield finding
@@ -146,7 +150,7 @@ class Examination:
         """Return the account that PerLLM's pods run as, or the default if there are none yet."""
         if isinstance(default, OutsideUser):
             return default
-        own = pods.find_own(await self._list(names.pods_path(self.namespace)))
+        own = pods.find_own(await self._list(names.pods_path(self.namespace)), self.config.mode)
         return Account(self.namespace, own[0]["spec"]["serviceAccountName"]) if own else default
 
     async def _may(self, access: Access, account: Account | OutsideUser | None) -> bool:

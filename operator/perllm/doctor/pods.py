@@ -11,23 +11,27 @@ PODS = "pods of PerLLM"
 LEASE = "lease"
 
 OPERATOR, SCHEDULER = "operator", "scheduler"
+CONTAINERS: Mapping[str, tuple[str, ...]] = {"active": (OPERATOR, SCHEDULER), "shadow": (OPERATOR,)}
+"""Names of the containers of PerLLM's own pods, by the mode of its configuration."""
+
 MANY_RESTARTS = 3
 SILENT_LEASE_S = 60.0
 
 
-def find_own(items: Sequence[Object]) -> list[Object]:
-    """Return the pods of PerLLM: those with containers named operator and scheduler."""
-    return [item for item in items if {OPERATOR, SCHEDULER} <= {one["name"] for one in item["spec"]["containers"]}]
+def find_own(items: Sequence[Object], mode: str) -> list[Object]:
+    """Return the pods of PerLLM: those with the containers of its mode."""
+    wanted = set(CONTAINERS[mode])
+    return [item for item in items if wanted <= {one["name"] for one in item["spec"]["containers"]}]
 
 
-def check_pods(items: Sequence[Object], namespace: str) -> Iterator[Finding]:
+def check_pods(items: Sequence[Object], namespace: str, mode: str = "active") -> Iterator[Finding]:
     """Check the pods in the namespace that PerLLM is installed in."""
-    own = [item for item in find_own(items) if "deletionTimestamp" not in item["metadata"]]
+    own = [item for item in find_own(items, mode) if "deletionTimestamp" not in item["metadata"]]
     if not own:
         yield fail(PODS, f"none in namespace {namespace}", "helm install perllm, or pass --namespace NAME")
         return
     for item in own:
-        yield from _check_pod(item)
+        yield from _check_pod(item, CONTAINERS[mode])
 
 
 def check_lease(lease: Object | None, name: str, now_s: float) -> Finding:
@@ -43,16 +47,16 @@ def check_lease(lease: Object | None, name: str, now_s: float) -> Finding:
     return ok(LEASE, f"{holder} holds {name}")
 
 
-def _check_pod(item: Object) -> Iterator[Finding]:
+def _check_pod(item: Object, containers: Sequence[str]) -> Iterator[Finding]:
     name, namespace = item["metadata"]["name"], item["metadata"]["namespace"]
     kubectl = f"kubectl -n {namespace}"
     statuses = {one["name"]: one for one in item.get("status", {}).get("containerStatuses") or ()}
-    unready = [one for one in (OPERATOR, SCHEDULER) if not statuses.get(one, {}).get("ready")]
+    unready = [one for one in containers if not statuses.get(one, {}).get("ready")]
     for container in unready:
         message = f"{container} of {name} is not ready{_explain(item, statuses.get(container, {}))}"
         yield fail(PODS, message, f"{kubectl} logs {name} -c {container}; {kubectl} describe pod {name}")
     if not unready:
-        yield ok(PODS, f"operator and scheduler of {name} are ready")
+        yield ok(PODS, f"{' and '.join(containers)} of {name} {'are' if len(containers) > 1 else 'is'} ready")
     for container, status in statuses.items():
         if status.get("restartCount", 0) >= MANY_RESTARTS:
             last = _state(status.get("lastState"))

@@ -25,7 +25,6 @@ TIMEOUT_S = 60.0
 """A query for a month takes longer than those of the operator."""
 
 CONFIG_KEY = "perllm.yaml"
-SELECTOR = "app.kubernetes.io/part-of=perllm"
 _SERVICE = re.compile(r"([a-z0-9]([-a-z0-9]*[a-z0-9])?)\.([a-z0-9]([-a-z0-9]*[a-z0-9])?)\.svc(\..*)?")
 
 
@@ -117,7 +116,7 @@ async def read_telemetry(client: Client, namespace: str) -> TelemetrySettings:
     """
     path = f"/api/v1/namespaces/{namespace}/configmaps"
     try:
-        items = (await client.get(path, labelSelector=SELECTOR)).get("items") or []
+        items = (await client.get(path)).get("items") or []
     except ApiError as error:
         raise ConfigError(f"config maps of {namespace} cannot be read ({error}): pass --prometheus") from error
     contents = [as_object(item.get("data")) for item in items]

@@ -37,7 +37,10 @@ class ServerSettings(ConfigSection):
     """The addresses that the operator listens on."""
 
     extender_port: int = Field(default=10261, ge=0, le=65535, description="Loopback port that kube-scheduler calls.")
-    health_host: str = Field(default="0.0.0.0", description="Address of /healthz, /readyz and /metrics.")
+    health_host: str = Field(
+        default="0.0.0.0",
+        description="Address of /healthz, /readyz and /metrics; :: where pods have addresses of IPv6 only.",
+    )
     health_port: int = Field(default=8080, ge=0, le=65535, description="Port of /healthz, /readyz and /metrics.")
 
 

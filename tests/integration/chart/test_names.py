@@ -35,7 +35,7 @@ NAMES = ("123", "true", "0x1", "on", "null")
 EVERYWHERE: Object = {
     "config": {"scheduler_name": "1e3", "leader_lease": "010", "instance": "123", "namespaces": ["true", "123"]},
     "agent": {"enabled": True, "priorityClassName": "123", "serverNamespaces": ["1e3"]},
-    "fullnameOverride": "123",
+    "fullnameOverride": "null",
     "nameOverride": "true",
     "replicaCount": 2,
     "priorityClassName": "true",
@@ -63,7 +63,7 @@ def test_names_are_texts_wherever_they_are(name: str, helm: Helm, checker: Check
     objects = helm.render(EVERYWHERE, release=name, namespace=name)
 
     assert checker.list_problems(objects) == []
-    scheduler = yaml.safe_load(find(objects, "ConfigMap", "123")["data"]["scheduler.yaml"])
+    scheduler = yaml.safe_load(find(objects, "ConfigMap", "null")["data"]["scheduler.yaml"])
     assert scheduler["profiles"][0]["schedulerName"] == "1e3"
     assert scheduler["leaderElection"]["resourceNamespace"] == name
 

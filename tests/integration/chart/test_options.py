@@ -1,10 +1,11 @@
 """What the values of each file in `values` change."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import Any
 
 import yaml
 
-from integration.chart.helm import STANDARD_LABELS, Object, find, load_values
+from integration.chart.helm import MONITORING, NAMESPACE, STANDARD_LABELS, Helm, Object, find, load_values
 
 Render = Callable[[str], list[Object]]
 
@@ -12,6 +13,35 @@ Render = Callable[[str], list[Object]]
 def test_every_object_carries_the_standard_labels_and_the_common_ones(render: Render) -> None:
     for one in render("placement"):
         assert (STANDARD_LABELS | {"team": "platform"}).items() <= one["metadata"]["labels"].items(), one["kind"]
+
+
+OWN_LABELS = {"app.kubernetes.io/part-of": "platform", "app.kubernetes.io/version": "7"}
+RELABELLED: Object = {
+    "commonLabels": OWN_LABELS,
+    "podLabels": OWN_LABELS,
+    "podAnnotations": {"kubectl.kubernetes.io/default-container": "scheduler", "checksum/config": "none"},
+    "agent": {"enabled": True},
+    **{name: {"enabled": True, "labels": OWN_LABELS} for name in ("serviceMonitor", "prometheusRule", "dashboard")},
+}
+
+
+class StrictLoader(yaml.CSafeLoader):
+    """Rejects a key that is there twice, as kustomize and therefore Flux do."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        assert len(set(keys)) == len(keys), keys
+        return super().construct_mapping(node, deep=deep)
+
+
+def test_labels_and_annotations_of_the_values_replace_those_of_the_chart(helm: Helm) -> None:
+    text = helm.template("perllm", NAMESPACE, f"--api-versions={MONITORING}", values=RELABELLED)
+    objects = [one for one in yaml.load_all(text, StrictLoader) if one]
+    pod = find(objects, "Deployment")["spec"]["template"]["metadata"]
+
+    assert [one for one in objects if not OWN_LABELS.items() <= one["metadata"]["labels"].items()] == []
+    assert OWN_LABELS.items() <= pod["labels"].items()
+    assert pod["annotations"] == RELABELLED["podAnnotations"]
 
 
 def test_pods_are_placed_as_the_values_say(render: Render) -> None:

@@ -60,7 +60,11 @@ def test_resource_definitions_are_those_of_the_operator(render: Render) -> None:
     for crd in list_crds():
         rendered = find(objects, "CustomResourceDefinition", crd["metadata"]["name"])
         assert rendered["spec"] == crd["spec"]
-        assert rendered["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+        assert rendered["metadata"]["annotations"] == {
+            "helm.sh/resource-policy": "keep",
+            # For Argo CD the former is only about the deletion of the application.
+            "argocd.argoproj.io/sync-options": "Prune=false",
+        }
 
 
 def test_resource_definitions_are_not_kept_if_the_values_say_so(render: Render) -> None:
@@ -357,6 +361,14 @@ def test_agents_get_a_configuration_that_they_understand(render: Render) -> None
     assert config.grace_s < find(objects, "DaemonSet")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
 
 
+def test_agents_listen_where_the_operator_does(helm: Helm) -> None:
+    """In a cluster of IPv6 only, nobody reaches 0.0.0.0."""
+    objects = helm.render({"agent": {"enabled": True}, "config": {"server": {"health_host": "::"}}})
+    text = find(objects, "ConfigMap", "perllm-agent")["data"]["agent.yaml"]
+
+    assert AgentConfig.model_validate(yaml.safe_load(text)).health_host == "::"
+
+
 def test_only_agents_mount_the_keys_of_servers_and_only_those_that_are_named(render: Render) -> None:
     objects = render("agent")
     config = yaml.safe_load(find(objects, "ConfigMap", "perllm-agent")["data"]["agent.yaml"])
@@ -414,6 +426,8 @@ def list_policies(objects: list[Object]) -> list[tuple[str, str]]:
         ("my.perllm", {}, "my-perllm"),
         # Names of Services begin with a letter.
         ("1st", {}, "perllm-1st"),
+        # Names are cut to 50 characters, and end with a letter or a digit.
+        (f"{'a' * 48}--b", {}, "a" * 48),
         ("prod", {"nameOverride": "placer"}, "prod-placer"),
         ("prod", {"fullnameOverride": "placer"}, "placer"),
     ],

@@ -17,11 +17,12 @@ from perllm.telemetry.source import PrometheusSource, TelemetryError
 from unit.cluster.fake_api import FakeApiServer
 
 CONFIG_MAPS = "/api/v1/namespaces/perllm-system/configmaps"
-PART = {"labels": {"app.kubernetes.io/part-of": "perllm"}}
+RELABELLED = {"labels": {"app.kubernetes.io/part-of": "platform"}}
+"""As commonLabels of the chart may say; without the chart there are none."""
 
 
 def install(api: Any, name: str, text: str) -> None:
-    api.store(f"{CONFIG_MAPS}/{name}", metadata=PART, data={"perllm.yaml": text})
+    api.store(f"{CONFIG_MAPS}/{name}", metadata=RELABELLED, data={"perllm.yaml": text})
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def test_services_of_the_cluster_are_reached_through_the_api_server(url: str, pa
 async def test_the_configuration_is_that_of_the_installation() -> None:
     api: Any = FakeApiServer()
     install(api, "perllm", yaml.safe_dump({"telemetry": {"url": "http://p.m.svc:9090", "matchers": {"cluster": "a"}}}))
-    api.store(f"{CONFIG_MAPS}/other", metadata=PART, data={"dashboard.json": "{}"})
+    api.store(f"{CONFIG_MAPS}/other", metadata=RELABELLED, data={"dashboard.json": "{}"})
 
     telemetry = await read_telemetry(api, "perllm-system")
 
