@@ -23,6 +23,7 @@ def check_devices(readings: Readings, settings: TelemetrySettings, fleet: Collec
             yield from _check_mixed(feed, devices)
         if feed.meter:
             yield from _check_limit(feed, devices, limits_w[feed.meter])
+            yield from _check_still(feed, devices)
             yield from _check_gone(feed, readings, fleet, settings.stale_after_s)
 
 
@@ -49,6 +50,16 @@ def _check_limit(feed: Feed, devices: Mapping[str, TimeSeries], limit_w: float) 
         message = f"{feed.name}: {name_some(impossible)} draws {powers_w[impossible[0]]:.0f} W, above the limit of "
         unit = "energy_unit_j" if feed.metric is NodeMetric.ENERGY else "power_unit_w"
         yield f"{message}{limit_w:.0f} W, and is ignored", f"correct {unit}, or raise max_device_power_w"
+
+
+def _check_still(feed: Feed, devices: Mapping[str, TimeSeries]) -> Iterator[tuple[str, str]]:
+    # Of a counter that does not rise only one sample is kept.
+    is_power = feed.metric is NodeMetric.POWER
+    still = [name for name, one in devices.items() if not (any(one.values) if is_power else len(one.times_s) > 1)]
+    if still:
+        words = "is always 0" if is_power else "does not rise"
+        advice = "its exporter cannot read it there: check the exporter, or add another meter"
+        yield f"{feed.name}: {name_some(still)} {words}, and is ignored", advice
 
 
 def _check_gone(

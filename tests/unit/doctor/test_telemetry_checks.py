@@ -151,6 +151,13 @@ def test_a_power_in_another_unit_is_named_and_its_node_is_not_sent_an_exporter()
     assert named.advice == "correct power_unit_w, or raise max_device_power_w"
 
 
+def test_what_an_exporter_cannot_read_is_named() -> None:
+    still = [series("node", "a", UUID="x", rate=0.0), series("node", "bb", UUID="y")]
+    for feed, words in ((ENERGY, "a/x does not rise"), (POWER, "a/x is always 0")):
+        findings = check_telemetry(Answers({FEEDS[feed]: still}, {}), NODES, SETTINGS, NOW_S, is_inside=True)
+        assert any(words in one.message for one in findings)
+
+
 def test_a_gpu_that_vanished_is_named() -> None:
     gone = series("node", "a", UUID="x", age_s=300)
     finding = check({ENERGY: [series("node", "a", UUID="y"), gone, series("node", "bb")]})["energy"]
